@@ -148,9 +148,9 @@ def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
     }
     assert user["localId"].encode() not in answer.content
     until(lambda: status(follower, user) == 200)
-    vault = (follower.data / ".secrets" / "data.mdb").read_bytes()
-    assert b"argon2" not in vault
-    assert b"a@example.org" not in vault
+    secrets = (follower.data / ".secrets" / "data.mdb").read_bytes()
+    assert b"argon2" not in secrets
+    assert b"a@example.org" not in secrets
     assert httpx.get(f"{leader.url}/.replica/accounts").status_code == 401
     assert leader.client.get(f"/.replica/accounts?tag={told['tag']}").status_code == 304
     assert follower.client.get("/.replica/accounts").status_code == 409

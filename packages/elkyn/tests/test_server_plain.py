@@ -24,7 +24,7 @@ from elkyn.server.plain import FastPath
 from elkyn.server.settings import Settings
 from elkyn.server.sweeper import Awaited, ReadTimeouts
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.writer import put_write
 
 AUTH = b"Host: localhost\r\nAuthorization: Bearer owner\r\n"
@@ -182,7 +182,7 @@ def test_what_the_rules_refuse_is_in_the_audit_log(start_server: Any) -> None:
 def test_the_loop_steps_aside_while_writes_are_made_and_not_for_long() -> None:
     write, making, go_on = put_write(("a",), 1), threading.Event(), threading.Event()
 
-    def check(_view: View) -> None:
+    def check(_view: ReadTransaction) -> None:
         making.set()
         assert go_on.wait(20)
 
@@ -191,11 +191,11 @@ def test_the_loop_steps_aside_while_writes_are_made_and_not_for_long() -> None:
         committing = threading.Thread(target=store.apply, args=([write],))
         committing.start()
         assert making.wait(20)
-        store.step_aside(0.01)
+        store.yield_to_writer(0.01)
         assert not write.done
         threading.Timer(0.05, go_on.set).start()
-        store.step_aside(20)
+        store.yield_to_writer(20)
         assert go_on.is_set()
         committing.join()
-        store.step_aside(0)
+        store.yield_to_writer(0)
         assert store.get("/a") == 1

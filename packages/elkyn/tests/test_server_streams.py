@@ -21,7 +21,7 @@ from elkyn.server.feed import Batch, Opening
 from elkyn.server.hub import Hub
 from elkyn.server.resume import Seen, id_of, missed_events, parse_id, try_missed
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 
 
 def test_every_event_has_the_position_of_its_commit(emulator: Any) -> None:
@@ -119,7 +119,7 @@ def test_a_start_that_takes_long_is_no_other(emulator: Any) -> None:
 
 
 def test_who_does_not_wait_is_told_of_a_commit_under_way() -> None:
-    def opener(view: View) -> Opening:
+    def opener(view: ReadTransaction) -> Opening:
         return Opening((view.get(("a",)),))
 
     async def begin(store: ElkynStore) -> list[Any]:

@@ -10,7 +10,7 @@ from elkyn.disk import Disk
 from elkyn.identity import ADMIN, NOBODY, Identity
 from elkyn.paths import Path, format_path
 from elkyn.reading import Overlay, Reader
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored
 from elkyn.writer import Guard, Writer
 from sennit_core.clock import Clock
@@ -106,7 +106,7 @@ class Access:
         if identity.admin:
             return None
 
-        def refuse(view: View, places: list[tuple[Path, Stored]], now_ms: int) -> None:
+        def refuse(view: ReadTransaction, places: list[tuple[Path, Stored]], now_ms: int) -> None:
             rules = self.rules
             after = Overlay(view, places)
             if rules is None or not rules.may_write(view, after, places, identity, now_ms):

@@ -26,7 +26,7 @@ from elkyn._lmdb.environment import MAP_BYTES, Environment, MapFull, Txn, transl
 from elkyn._lmdb.format import CURRENT, KEY, check_file, check_transaction, is_older, mark_of
 from elkyn._lmdb.key_order import move_keys, needs_move, order_shadows
 from elkyn._lmdb.oplog import LogRows
-from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.shadows import EphemeralOverlay
 from elkyn._lmdb.shapes import Shapes
 from elkyn._lmdb.tree import Tree
 from elkyn._lmdb.verify import problems, problems_apart
@@ -34,7 +34,7 @@ from elkyn.backup import copy_environment
 from elkyn.durability import Durability, Marker, Syncer, sync_folder
 from elkyn.folder import discard_other_boot, lock_folder, memory_folder
 from elkyn.replica.terms import Terms
-from elkyn.txn import View, WriteView
+from elkyn.txn import ReadTransaction, WriteTransaction
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Closed, Corrupt
 from sennit_core.logs import get_logger
@@ -203,7 +203,7 @@ class Disk:
                 folder, shadows.DATABASES, sync=False, map_bytes=self._map_bytes
             )
             with self._ephemeral.read() as txn:
-                self._shadow_count = Shadows(self._ephemeral, txn).count()
+                self._shadow_count = EphemeralOverlay(self._ephemeral, txn).count()
         return self._ephemeral
 
     def snapshot(self, rows_max: int | None = None) -> Snapshot:
@@ -214,14 +214,18 @@ class Disk:
         """
         return Snapshot(self, rows_max)
 
-    def view(self, rows_max: int | None) -> tuple[View, Txn, Txn | None]:
+    def view(self, rows_max: int | None) -> tuple[ReadTransaction, Txn, Txn | None]:
         """Open the transactions of a snapshot; `Snapshot` gives them back."""
         durable, ephemeral = self._begin_read()
         below = Tree(self._durable, durable, self._shapes, rows_max)
         if ephemeral is None:
-            return View(below, None), durable, None
+            return ReadTransaction(below, None), durable, None
         assert self._ephemeral is not None
-        return View(below, Shadows(self._ephemeral, ephemeral)), durable, ephemeral
+        return (
+            ReadTransaction(below, EphemeralOverlay(self._ephemeral, ephemeral)),
+            durable,
+            ephemeral,
+        )
 
     @contextmanager
     def log(self) -> Iterator[LogRows]:
@@ -256,7 +260,7 @@ class Disk:
         finally:
             self._durable.leave(durable)
 
-    def write(self, body: Callable[[WriteView], T], *, ephemeral: bool) -> T:
+    def write(self, body: Callable[[WriteTransaction], T], *, ephemeral: bool) -> T:
         """Run `body` in a write transaction and commit; grows the map and runs again when full.
 
         Args:
@@ -275,13 +279,13 @@ class Disk:
                     self._ephemeral.grow()
                 _failpoints.reached("grown")
 
-    def _write_ephemeral(self, body: Callable[[WriteView], T]) -> T:
+    def _write_ephemeral(self, body: Callable[[WriteTransaction], T]) -> T:
         env = self._open_ephemeral()
         with self._durable.read() as durable:
             txn = env.begin_write()
             try:
                 below = Tree(self._durable, durable, self._shapes)
-                view = WriteView(below, Shadows(env, txn), self.position)
+                view = WriteTransaction(below, EphemeralOverlay(env, txn), self.position)
                 result = body(view)
                 self._commit_shadows(env, txn)
             except BaseException:
@@ -292,12 +296,12 @@ class Disk:
         return result
 
     def _commit_shadows(self, env: Environment, txn: Txn) -> None:
-        count = Shadows(env, txn).count()
+        count = EphemeralOverlay(env, txn).count()
         with translated(env.folder):
             txn.commit()
         self._shadow_count = count
 
-    def _write_durable(self, body: Callable[[WriteView], T]) -> T:
+    def _write_durable(self, body: Callable[[WriteTransaction], T]) -> T:
         if self._syncer.error is not None:
             raise self._syncer.error
         env = self._ephemeral if self._shadow_count else None
@@ -306,8 +310,8 @@ class Disk:
         shadow_txn = None
         try:
             shadow_txn = None if env is None else env.begin_write()
-            laid = None if env is None else Shadows(env, shadow_txn)
-            view = WriteView(
+            laid = None if env is None else EphemeralOverlay(env, shadow_txn)
+            view = WriteTransaction(
                 Tree(self._durable, txn, self._shapes), laid, self.position, self.terms.term
             )
             with translated(self.folder):
@@ -336,7 +340,7 @@ class Disk:
         _failpoints.reached("committed")
         return result
 
-    def _trim_log(self, view: WriteView) -> None:
+    def _trim_log(self, view: WriteTransaction) -> None:
         self._untrimmed_bytes += view.logged_bytes
         if self._untrimmed_bytes < _TRIM_EVERY_BYTES:
             return
@@ -350,7 +354,9 @@ class Disk:
         if excess > 0 or before_ms is not None:
             rows.trim(excess, before_ms, _TRIM_ROWS)
 
-    def _commit_pair(self, env: Environment, txn: Txn, shadow_txn: Txn, view: WriteView) -> None:
+    def _commit_pair(
+        self, env: Environment, txn: Txn, shadow_txn: Txn, view: WriteTransaction
+    ) -> None:
         """Commit the removal of shadows, then the durable write: a crash between loses shadows."""
         with self._pairing:
             self._version += 1
@@ -369,7 +375,7 @@ class Disk:
     def _restore(self, env: Environment, removed: list[tuple[tuple[str, ...], object]]) -> None:
         txn = env.begin_write()
         try:
-            laid = Shadows(env, txn)
+            laid = EphemeralOverlay(env, txn)
             for path, value in removed:
                 laid.put(path, value)
             self._commit_shadows(env, txn)
@@ -421,7 +427,7 @@ class Disk:
     def keep_terms(self, terms: Terms) -> None:
         """Keep what is known of leaders; call as `write`."""
 
-        def keep(view: WriteView) -> None:
+        def keep(view: WriteTransaction) -> None:
             view.tree.put_meta(b"terms", terms.pack())
 
         self.write(keep, ephemeral=False)
@@ -463,7 +469,7 @@ class Disk:
             return
         txn = self._ephemeral.begin_write()
         try:
-            laid = Shadows(self._ephemeral, txn)
+            laid = EphemeralOverlay(self._ephemeral, txn)
             for path, _value in laid.all():
                 laid.remove(path)
             self._commit_shadows(self._ephemeral, txn)
@@ -520,7 +526,7 @@ class Snapshot:
         self._disk = disk
         self._rows_max = rows_max
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> ReadTransaction:
         view, self._durable, self._ephemeral = self._disk.view(self._rows_max)
         return view
 

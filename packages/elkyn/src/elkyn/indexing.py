@@ -17,7 +17,7 @@ from elkyn.access import RULES, Access
 from elkyn.disk import Disk
 from elkyn.ordering import BY_VALUE, Index
 from elkyn.paths import parse_path
-from elkyn.txn import WriteView
+from elkyn.txn import WriteTransaction
 from elkyn.writer import Writer
 from sennit_core.errors import Closed
 from sennit_core.logs import get_logger
@@ -118,14 +118,14 @@ class Indexing:
         for pattern, names in () if rules is None else rules.indexes():
             wanted += [(pattern, _index(name)) for name in names]
 
-        def declare(view: WriteView) -> None:
+        def declare(view: WriteTransaction) -> None:
             Indexes.keep(view.tree, Indexes.read(view.tree).declared(digest, wanted))
 
         with self._writer.between_commits():
             self._disk.write(declare, ephemeral=False)
 
 
-def _step(view: WriteView, rows_max: int) -> bool:
+def _step(view: WriteTransaction, rows_max: int) -> bool:
     definitions, indexes = Indexes.read(view.tree), view.tree.indexes
     one = definitions.unfinished
     if one is None or indexes is None:

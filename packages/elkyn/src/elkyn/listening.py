@@ -11,7 +11,7 @@ from elkyn.disk import Disk
 from elkyn.events import Event, Watchers
 from elkyn.paths import Path
 from elkyn.query import EVERYTHING, Query, run_query
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored
 from elkyn.views import EVENTS, ChildEvents, EventName, WindowEvents
 from elkyn.watch import PLAIN, Callback, Feed, Subscription, ViewSubscription
@@ -128,7 +128,7 @@ class Listening:
             (callback or feed).close()
 
 
-def _read(view: View, path: Path, query: Query | None) -> Stored:
+def _read(view: ReadTransaction, path: Path, query: Query | None) -> Stored:
     if query is None or query.loads_all:
         return view.get(path)
     return run_query(query, view, path) or None

@@ -17,7 +17,7 @@ from elkyn.access import Access
 from elkyn.disk import Snapshot
 from elkyn.divergence import Divergence
 from elkyn.events import Listener, Watchers
-from elkyn.guarding import Guarding
+from elkyn.guarding import SubscriptionAuthorizer
 from elkyn.identity import Identity
 from elkyn.indexing import Indexing
 from elkyn.listening import Bounds, Listening
@@ -27,7 +27,7 @@ from elkyn.paths import Path, parse_path
 from elkyn.pushid import PushIds
 from elkyn.query import Query, Window, run_query
 from elkyn.replica.terms import Terms
-from elkyn.txn import View, WriteView
+from elkyn.txn import ReadTransaction, WriteTransaction
 from elkyn.values import present
 from elkyn.watch import Callback, Subscription, ViewSubscription
 from elkyn.writer import Guard, Observer, Write, Writer, entry_write, patch_write, put_write
@@ -111,8 +111,8 @@ class ElkynStore:
         self._writer = Writer(self._disk, self._watchers, clock)
         self._access = Access(self._disk, self._writer, clock)
         self._indexing = Indexing(self._disk, self._writer, self._access)
-        self._guarding = Guarding(self._access, self._disk, clock, self.observe)
-        self._access.listeners = (self._indexing.notice, self._guarding.rules_changed)
+        self._authorizer = SubscriptionAuthorizer(self._access, self._disk, clock, self.observe)
+        self._access.listeners = (self._indexing.notice, self._authorizer.rules_changed)
         self._push_ids = PushIds(clock)
         self._listening = Listening(self._disk, self._writer, self._watchers)
         self._lock = threading.Lock()
@@ -144,7 +144,9 @@ class ElkynStore:
             return view.keys(keys) or []
 
     @contextmanager
-    def _reading(self, keys: Path, token: str | None, query: Query | None = None) -> Iterator[View]:
+    def _reading(
+        self, keys: Path, token: str | None, query: Query | None = None
+    ) -> Iterator[ReadTransaction]:
         identity = self._access.identify(token)
         with self.snapshot() as view:
             self._access.check_read(view, keys, identity, query)
@@ -162,7 +164,7 @@ class ElkynStore:
             StorageFull: the disk is full; nothing has changed.
         """
         write = put_write(parse_path(path), value, ephemeral=ephemeral)
-        return self._submit(write, token).shown()
+        return self._submit(write, token).result()
 
     def update(
         self,
@@ -185,7 +187,7 @@ class ElkynStore:
             Denied: the rules refuse one of the paths; nothing has changed.
         """
         write = patch_write(parse_path(path), values, ephemeral=ephemeral)
-        shown: dict[str, Any] = self._submit(write, token).shown()
+        shown: dict[str, Any] = self._submit(write, token).result()
         return shown
 
     def push(
@@ -194,7 +196,7 @@ class ElkynStore:
         """Add `value` under a new key that sorts after all earlier ones; returns the key."""
         key = self._push_ids.new()
         base = parse_path(f"{path}/{key}")
-        self._submit(put_write(base, value, ephemeral=ephemeral), token).shown()
+        self._submit(put_write(base, value, ephemeral=ephemeral), token).result()
         return key
 
     def delete(self, path: str, *, token: str | None = None, ephemeral: bool = False) -> None:
@@ -219,13 +221,13 @@ class ElkynStore:
         keys = parse_path(path)
         identity = self._access.identify(token)
 
-        def make(view: View) -> Write:
+        def make(view: ReadTransaction) -> Write:
             self._access.check_read(view, keys, identity)
             write = put_write(keys, function(present(view.get(keys))))
             write.guard = self._access.guard(identity)
             return write
 
-        return self._writer.run(make).shown()
+        return self._writer.run(make).result()
 
     def _submit(self, write: Write, token: str | None) -> Write:
         write.guard = self._access.guard(self._access.identify(token))
@@ -392,14 +394,14 @@ class ElkynStore:
         """
         self.divergence.check()
         keys = parse_path(path)
-        judge = self._guarding.judge(keys, token, query)
+        permission = self._authorizer.authorize(keys, token, query)
         feed: Subscription | ViewSubscription
         if events is None:
             feed = self._listening.changes(keys, query, bounds)
         else:
             feed = self._listening.events(keys, query, events, bounds)
-        if judge is not None:
-            judge.attach(feed)
+        if permission is not None:
+            permission.attach(feed)
         return feed
 
     def on(
@@ -423,8 +425,8 @@ class ElkynStore:
         """
         self.divergence.check()
         keys = parse_path(path)
-        judge = self._guarding.judge(keys, token, query)
-        attach = None if judge is None else judge.attach
+        permission = self._authorizer.authorize(keys, token, query)
+        attach = None if permission is None else permission.attach
         return self._listening.call(keys, query, event, callback, attach)
 
     def snapshot(self, rows_max: int | None = None) -> Snapshot:
@@ -433,9 +435,9 @@ class ElkynStore:
         return self._disk.snapshot(rows_max)
 
     @contextmanager
-    def moment(
+    def snapshot_at(
         self, mark: Callable[[], object], *, rows_max: int | None = None, wait: bool = True
-    ) -> Iterator[View]:
+    ) -> Iterator[ReadTransaction]:
         """Read one consistent state; `mark` runs at its place in the order of commits.
 
         Every event delivered before `mark` is in that state, and none delivered after it.
@@ -463,13 +465,13 @@ class ElkynStore:
         """Commit prepared writes in order and in groups; each carries its result or error."""
         self._writer.apply(writes)
 
-    def step_aside(self, seconds: float) -> None:
+    def yield_to_writer(self, seconds: float) -> None:
         """Leave the interpreter to the thread that makes a group of writes; for servers.
 
         Returns when they are made and wait for the disk, or after `seconds`. LMDB gives the interpreter
         back at each operation, and would wake a thread that has work of its own in vain.
         """
-        self._writer.step_aside(seconds)
+        self._writer.yield_to_writer(seconds)
 
     def replicate(self, entries: Sequence[Entry]) -> None:
         """Repeat entries of another store's log, which must follow this one's `position`.
@@ -521,7 +523,7 @@ class ElkynStore:
                 self._writer.tell_all(view.get)
         self._access.reload()
 
-    def prepare(self, change: Callable[[WriteView], object]) -> None:
+    def prepare(self, change: Callable[[WriteTransaction], object]) -> None:
         """Change the tree, its settings and its log past all that watches and logs them."""
         with self._writer.between_commits():
             self._disk.write(change, ephemeral=False)

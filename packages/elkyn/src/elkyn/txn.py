@@ -18,17 +18,17 @@ from __future__ import annotations
 from elkyn._lmdb import indexes
 from elkyn._lmdb.oplog import Entry
 from elkyn._lmdb.receipts import Once
-from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.shadows import EphemeralOverlay
 from elkyn._lmdb.tree import Tree
 from elkyn.paths import PRIORITY, ROOT, Path, sorted_map
 from elkyn.query import Query
 from elkyn.reading import MAP, peek_of
 from elkyn.values import Stored, get_at, keys_of, set_at, set_many
 
-__all__ = ["View", "WriteView"]
+__all__ = ["ReadTransaction", "WriteTransaction"]
 
 
-class View:
+class ReadTransaction:
     """The visible tree, for reading.
 
     Args:
@@ -38,7 +38,7 @@ class View:
 
     __slots__ = ("shadows", "tree")
 
-    def __init__(self, tree: Tree, shadows: Shadows | None) -> None:
+    def __init__(self, tree: Tree, shadows: EphemeralOverlay | None) -> None:
         self.tree = tree
         self.shadows = shadows
 
@@ -89,7 +89,7 @@ class View:
         return self.tree.log.last()
 
 
-class WriteView(View):
+class WriteTransaction(ReadTransaction):
     """The visible tree inside the write transaction; reads see what was written.
 
     `removed` collects the shadows that durable writes took away, `placed` what the current write
@@ -114,7 +114,7 @@ class WriteView(View):
     )
 
     def __init__(
-        self, tree: Tree, shadows: Shadows | None, position: int = 0, term: int = 1
+        self, tree: Tree, shadows: EphemeralOverlay | None, position: int = 0, term: int = 1
     ) -> None:
         super().__init__(tree, shadows)
         self._position = position

@@ -24,7 +24,7 @@ __all__ = [
     "EVENTS",
     "ChildEvents",
     "EventName",
-    "View",
+    "LiveQuery",
     "ViewEvent",
     "WindowEvents",
 ]
@@ -78,7 +78,7 @@ class Step:
         return self.leaf or bool(self.before)
 
 
-class View:
+class LiveQuery:
     """The window of `query`; see the module."""
 
     def __init__(self, query: Query) -> None:
@@ -93,7 +93,7 @@ class View:
         """The window as a stored form, in the order of keys."""
         return sorted_map(dict(self.children)) if self.children else self.leaf
 
-    def shown(self) -> Any:
+    def result(self) -> Any:
         """Return the window as a reader sees it, children in the order of the query."""
         if not self.children or self.query.is_default:
             return present(self.stored)
@@ -240,7 +240,7 @@ class ChildEvents:
     """
 
     def __init__(self, query: Query, wanted: Iterable[EventName]) -> None:
-        self._view = View(query)
+        self._view = LiveQuery(query)
         self._wanted = frozenset(wanted)
         self._started = False
 
@@ -259,7 +259,7 @@ class ChildEvents:
             if name in self._wanted:
                 found += self._children(name, step, position)
         if "value" in self._wanted and (step or not self._started):
-            found.append(ViewEvent("value", None, self._view.shown(), None, position))
+            found.append(ViewEvent("value", None, self._view.result(), None, position))
         self._started = True
         return found
 
@@ -292,7 +292,7 @@ class WindowEvents:
     """
 
     def __init__(self, query: Query) -> None:
-        self._view = View(query)
+        self._view = LiveQuery(query)
         self._started = False
 
     def apply(self, event: Event) -> list[Event] | None:

@@ -70,7 +70,7 @@ class Feed(Generic[Seen]):
     Attributes:
         wake: called when there is something to take, or the feed closed; on the thread that
             made it so, which must not be held up. For servers that have no task for each feed.
-        judge: asked before an event is told; what it raises ends the feed.
+        authorize: called before an event is delivered; an exception that it raises ends the feed.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Feed(Generic[Seen]):
     ) -> None:
         self.keys = path
         self.wake: Callable[[], object] | None = None
-        self.judge: Callable[[], object] | None = None
+        self.authorize: Callable[[], object] | None = None
         self._source = source
         self._lens = lens
         self._queue_events = queue_events
@@ -191,10 +191,10 @@ class Feed(Generic[Seen]):
         return shown is not None
 
     def _ask(self) -> None:
-        if self.judge is None:
+        if self.authorize is None:
             return
         try:
-            self.judge()
+            self.authorize()
         except BaseException:
             self.close()
             raise

@@ -20,7 +20,7 @@ from elkyn.disk import Disk
 from elkyn.errors import BadPath, NotLeader, PositionGone
 from elkyn.events import Change, Event, Listener, Watchers
 from elkyn.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
-from elkyn.txn import View, WriteView
+from elkyn.txn import ReadTransaction, WriteTransaction
 from elkyn.values import Prepared, Stored, ordered, plain, prepare, present, resolve
 from sennit_core.clock import Clock
 from sennit_core.errors import Closed, SennitError, UsageError
@@ -40,7 +40,7 @@ __all__ = [
 
 _GROUP_MAX = 1000
 
-Guard: TypeAlias = Callable[[View, list[tuple[Path, Stored]], int], None]
+Guard: TypeAlias = Callable[[ReadTransaction, list[tuple[Path, Stored]], int], None]
 """`guard(view, places, now_ms)` raises to refuse a write; see `Write`."""
 
 Observer: TypeAlias = Callable[[int, list[Path]], object]
@@ -66,7 +66,7 @@ class Write:
     base: Path
     places: list[tuple[Path, Prepared]]
     ephemeral: bool = False
-    check: Callable[[View], None] | None = None
+    check: Callable[[ReadTransaction], None] | None = None
     guard: Guard | None = None
     entry: Entry | None = None
     once: Once | None = None
@@ -75,7 +75,7 @@ class Write:
     values: list[tuple[Path, Stored]] = field(default_factory=list)
     position: int = 0
 
-    def apply(self, view: WriteView, watchers: Watchers, now_ms: int) -> Deliveries:
+    def apply(self, view: WriteTransaction, watchers: Watchers, now_ms: int) -> Deliveries:
         """Do it inside a transaction; returns what to tell whom once that is committed."""
         if self.entry is not None and self.entry.position != view.position + 1:
             raise PositionGone(view.position, self.entry.position, self.entry.position)
@@ -111,14 +111,14 @@ class Write:
             time_ms=0 if self.ephemeral else time_ms,
         )
 
-    def _log(self, view: WriteView, now_ms: int) -> int:
+    def _log(self, view: WriteTransaction, now_ms: int) -> int:
         if self.ephemeral:
             return view.position
         if self.entry is not None:
             return view.log_as(self.entry)
         return view.log(self.kind, self.base, now_ms, self.once)
 
-    def shown(self) -> Any:
+    def result(self) -> Any:
         """Return what was written as a reader sees it; raises what made the write fail."""
         if self.error is not None:
             raise self.error
@@ -226,12 +226,12 @@ class Writer:
             while writes and not writes[-1].done:
                 self._commit(self._next_group())
 
-    def run(self, make: Callable[[View], Write]) -> Write:
+    def run(self, make: Callable[[ReadTransaction], Write]) -> Write:
         """Commit what `make` returns for the tree as it is, with no other write in between."""
         self._refuse_nested()
         made: list[Write] = []
 
-        def body(view: WriteView) -> Deliveries:
+        def body(view: WriteTransaction) -> Deliveries:
             self._refuse_follower()
             made[:] = [make(view)]
             return made[0].apply(view, self._watchers, self._now_ms())
@@ -245,7 +245,7 @@ class Writer:
         self._refuse_nested()
         positions: list[int] = []
 
-        def body(view: WriteView) -> Deliveries:
+        def body(view: WriteTransaction) -> Deliveries:
             self._refuse_follower()
             positions[:] = [view.log_setting(name, text, self._now_ms())]
             return []
@@ -269,7 +269,7 @@ class Writer:
         finally:
             self._lock.release()
 
-    def step_aside(self, seconds: float) -> None:
+    def yield_to_writer(self, seconds: float) -> None:
         """Wait until the writes of a group under way are made (not: committed), for `seconds` at most."""
         if self._applying.locked() and self._applying.acquire(timeout=seconds):
             self._applying.release()
@@ -321,7 +321,7 @@ class Writer:
         return group
 
     def _commit(self, group: list[Write]) -> None:
-        def body(view: WriteView) -> Deliveries:
+        def body(view: WriteTransaction) -> Deliveries:
             deliveries: Deliveries = []
             now_ms = self._now_ms()
             follows = self._follows
@@ -359,7 +359,9 @@ class Writer:
             for listener in listeners:
                 listener.deliver(event)
 
-    def _execute(self, body: Callable[[WriteView], Deliveries], *, ephemeral: bool) -> Deliveries:
+    def _execute(
+        self, body: Callable[[WriteTransaction], Deliveries], *, ephemeral: bool
+    ) -> Deliveries:
         if self._closed:
             raise Closed("the store")
         self._owner = threading.get_ident()

@@ -28,7 +28,7 @@ from elkyn.values import Stored, get_at, keys_of
 
 if TYPE_CHECKING:
     from elkyn._lmdb.tree import Tree
-    from elkyn.txn import View
+    from elkyn.txn import ReadTransaction
 
 __all__ = ["DATABASES", "Definition", "Definitions", "Indexes", "Pattern", "select"]
 
@@ -338,7 +338,7 @@ class Indexes:
         return self._remove(one.id.to_bytes(4, "big"), rows_max) < rows_max
 
 
-def select(query: Query, view: View, path: Path) -> dict[str, Stored] | None:
+def select(query: Query, view: ReadTransaction, path: Path) -> dict[str, Stored] | None:
     """Return what `query` selects from the children of `path`; None when an ephemeral write covers it.
 
     Reads little more than that when there is a complete index, else one child after the other.

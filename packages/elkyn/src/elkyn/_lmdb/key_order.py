@@ -13,7 +13,7 @@ from itertools import islice
 
 from elkyn._lmdb import rows
 from elkyn._lmdb.indexes import Indexes
-from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.shadows import EphemeralOverlay
 from elkyn._lmdb.tree import Tree
 from elkyn.paths import as_integer, has_astral, is_canonical
 from elkyn.values import Stored, ordered
@@ -52,7 +52,7 @@ def move_keys(tree: Tree) -> int:
     return count
 
 
-def order_shadows(shadows: Shadows | None) -> None:
+def order_shadows(shadows: EphemeralOverlay | None) -> None:
     """Put the maps of ephemeral values in order."""
     if shadows is None:
         return

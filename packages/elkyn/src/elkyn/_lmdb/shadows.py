@@ -16,7 +16,7 @@ from elkyn._lmdb.environment import Environment, Txn
 from elkyn.paths import ROOT, Path
 from elkyn.values import Stored
 
-__all__ = ["DATABASES", "Shadows"]
+__all__ = ["DATABASES", "EphemeralOverlay"]
 
 DATABASES = ("shadows",)
 
@@ -30,7 +30,7 @@ def _row_key(path: Path) -> bytes:
     return b"/" + b"".join(map(_digest, path))
 
 
-class Shadows:
+class EphemeralOverlay:
     """The shadows as one transaction sees them."""
 
     __slots__ = ("_db", "_txn")

@@ -21,7 +21,7 @@ import ormsgpack
 from elkyn._lmdb.environment import Environment, MapFull, Txn, translated
 from sennit_core.errors import UsageError
 
-__all__ = ["KEY_BYTES_MAX", "RowSet", "Rows", "VaultFile"]
+__all__ = ["KEY_BYTES_MAX", "AccountFile", "RowSet", "Rows"]
 
 T = TypeVar("T")
 
@@ -75,7 +75,7 @@ class RowSet:
                 found = cursor.next()
 
 
-class VaultFile:
+class AccountFile:
     """An open vault.
 
     Args:

@@ -21,7 +21,7 @@ from elkyn.auth.audit import Audit
 from elkyn.auth.claims import check_uid
 from elkyn.auth.codes import Codes
 from elkyn.auth.directory import Directory, Policy
-from elkyn.auth.elsewhere import Ask, Elsewhere
+from elkyn.auth.elsewhere import Ask, LeaderCredentialCache
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
 from elkyn.auth.errors import BadToken
 from elkyn.auth.jwks import KeysMissing
@@ -34,7 +34,7 @@ from elkyn.auth.sessions import Sessions
 from elkyn.auth.settings import AuthSettings
 from elkyn.auth.tokens import TokenSigner, Trust, Verifier
 from elkyn.auth.users import Users
-from elkyn.auth.vault import AdminKey, Vault
+from elkyn.auth.vault import AccountStore, AdminKey
 from elkyn.identity import ADMIN, NOBODY, Identity
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Busy, Denied, UsageError
@@ -102,19 +102,23 @@ class Authenticator:
             )
         issuers = [issuer.trust(clock) for issuer in settings.issuers]
         signers = [issuer.trust(clock) for issuer in settings.signers]
-        self.vault = Vault(folder)
+        self.account_store = AccountStore(folder)
         self.audit = Audit(clock)
-        self.admin_keys = AdminKeys(self.vault, clock)
-        self.signing = SigningKeys(self.vault, clock)
+        self.admin_keys = AdminKeys(self.account_store, clock)
+        self.signing = SigningKeys(self.account_store, clock)
         self.revocations = Revocations(
-            self.vault, settings.issuer, clock, members_only=not settings.emulator
+            self.account_store, settings.issuer, clock, members_only=not settings.emulator
         )
         privacy = (
             not settings.emulator if settings.email_privacy is None else settings.email_privacy
         )
-        self.users = Users(self.vault, Passwords(), self.revocations, clock, email_privacy=privacy)
-        self.sessions = Sessions(self.vault, self.users, self.signing, settings.project, clock)
-        self.leader = LeaderTrust(self.vault, self.revocations, clock)
+        self.users = Users(
+            self.account_store, Passwords(), self.revocations, clock, email_privacy=privacy
+        )
+        self.sessions = Sessions(
+            self.account_store, self.users, self.signing, settings.project, clock
+        )
+        self.leader = LeaderTrust(self.account_store, self.revocations, clock)
         own = _own_trust(settings, self.signing)
         secrets = self._secret_trusts()
         self._trusts = [own, *secrets, *issuers]
@@ -125,7 +129,7 @@ class Authenticator:
             tokens=self._verifier_of([own]),
             custom=self._verifier_of([*secrets, *signers]),
         )
-        self._elsewhere: Elsewhere | None = None
+        self._leader_credentials: LeaderCredentialCache | None = None
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._hashing = Lane("elkyn-password", _HASH_WORKERS, _WAITING_MAX)
@@ -143,7 +147,7 @@ class Authenticator:
             sign_ups_max=None if settings.emulator else settings.sign_ups_max,
         )
         codes = Codes(
-            self.vault,
+            self.account_store,
             self._clock,
             settings.action_url,
             settings.deliver,
@@ -156,9 +160,9 @@ class Authenticator:
     def sign(self, uid: str, claims: Mapping[str, Any], expires_seconds: float | None) -> str:
         """Return a token for `uid`, as `TokenSigner.sign`; what was revoked before it is not it."""
         check_uid(uid)
-        with self.vault.read() as pages:
+        with self.account_store.read() as pages:
             cutoff = pages.cutoff(uid)
-        signer = TokenSigner(server_secret(self.vault), self._clock)
+        signer = TokenSigner(server_secret(self.account_store), self._clock)
         return signer.sign(uid, claims, expires_seconds, signed_in=cutoff)
 
     def tell_followers(self, known_tag: str) -> bytes | None:
@@ -169,11 +173,11 @@ class Authenticator:
     def masters_tag(self) -> str:
         """Names the credentials of administrators that have no name; changes with them."""
         masters = repr([self.settings.admin_token, self.settings.secret]).encode()
-        return hmac.new(server_secret(self.vault), masters, hashlib.sha256).hexdigest()[:24]
+        return hmac.new(server_secret(self.account_store), masters, hashlib.sha256).hexdigest()[:24]
 
     def ask_leader(self, ask: Ask) -> None:
         """Ask a leader from now on about credentials that are of nobody here."""
-        self._elsewhere = Elsewhere(ask, self._clock)
+        self._leader_credentials = LeaderCredentialCache(ask, self._clock)
 
     def follow(self, packed: bytes) -> None:
         """Believe ID tokens of a leader, as it `tell_followers`.
@@ -192,7 +196,7 @@ class Authenticator:
 
         def of_server(_kid: str | None, _algorithm: str) -> Sequence[Key]:
             if not found:
-                found.append(SecretKey(server_secret(self.vault)))
+                found.append(SecretKey(server_secret(self.account_store)))
             return found
 
         trusts = [Trust(of_server, frozenset({"HS256"}))]
@@ -275,7 +279,7 @@ class Authenticator:
                 await lane.run(missing.source.refresh)
         raise BadToken(fault="signature")
 
-    async def vouch(
+    async def check_forwarded_credential(
         self,
         headers: Iterable[tuple[bytes, bytes]],
         query: Mapping[str, str],
@@ -330,7 +334,7 @@ class Authenticator:
         return known.identity
 
     def _verify(self, text: str, digest: bytes, client: str | None) -> Identity:
-        elsewhere = self._elsewhere
+        elsewhere = self._leader_credentials
         try:
             if is_admin_key(text):
                 raise BadToken(fault="malformed" if elsewhere is not None else "revoked")
@@ -348,15 +352,15 @@ class Authenticator:
             Unavailable: it does not answer.
             Busy: too many that it refuses were shown.
         """
-        assert self._elsewhere is not None
+        assert self._leader_credentials is not None
         now = self._clock.monotonic()
         with self._cache_lock:
             known = self._cache.get(digest)
-        if (known is not None and now < known.verified_until) or not self._elsewhere.may_know(
-            text, digest
-        ):
+        if (
+            known is not None and now < known.verified_until
+        ) or not self._leader_credentials.may_know(text, digest):
             return  # somebody else has asked meanwhile
-        identity = self._elsewhere.identify(text, digest, client or "")
+        identity = self._leader_credentials.identify(text, digest, client or "")
         if identity is not None:
             self._remember(digest, _Known(identity, now + _CACHED_SECONDS))
 
@@ -394,12 +398,12 @@ class Authenticator:
         return with_keys(lambda: self._endpoints.answer(request))
 
     def close(self) -> None:
-        """Let what runs finish, and close the vault."""
+        """Let what runs finish, and close the account store."""
         self._hashing.close()
         self._answering.close()
         self._fetching.close()
         self._questions.close()
-        self.vault.close()
+        self.account_store.close()
 
     def __enter__(self) -> Self:
         return self

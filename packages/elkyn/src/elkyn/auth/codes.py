@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from elkyn.auth.errors import AccountError
 from elkyn.auth.throttle import Throttle
-from elkyn.auth.vault import Code, Pages, Vault
+from elkyn.auth.vault import AccountStore, Code, Pages
 from sennit_core.clock import Clock
 
 __all__ = ["PURPOSES", "Codes", "Deliver", "Message", "Purpose"]
@@ -55,7 +55,7 @@ class Codes:
     """Makes codes and takes them back; safe for threads.
 
     Args:
-        vault: keeps them.
+        account_store: keeps them.
         clock: ends them.
         action_url: the page that links point to; it reads `mode` and `oobCode`.
         deliver: sends them; None refuses what would have to be sent.
@@ -63,9 +63,15 @@ class Codes:
     """
 
     def __init__(
-        self, vault: Vault, clock: Clock, action_url: str, deliver: Deliver | None, *, kept: bool
+        self,
+        account_store: AccountStore,
+        clock: Clock,
+        action_url: str,
+        deliver: Deliver | None,
+        *,
+        kept: bool,
     ) -> None:
-        self._vault = vault
+        self._account_store = account_store
         self._clock = clock
         self._action_url = action_url
         self._deliver = deliver
@@ -83,7 +89,9 @@ class Codes:
         text = secrets.token_urlsafe(40)
         mode, seconds = PURPOSES[code.purpose]
         ends = int(self._clock.now()) + seconds
-        self._vault.write(lambda pages: _keep(pages, text, code, ends, int(self._clock.now())))
+        self._account_store.write(
+            lambda pages: _keep(pages, text, code, ends, int(self._clock.now()))
+        )
         parameters = {"mode": mode, "oobCode": text, **(query or {})}
         mark = "&" if "?" in self._action_url else "?"
         to = code.new_email or code.email
@@ -121,7 +129,7 @@ class Codes:
         Raises:
             AccountError: it is good for nothing, or no longer.
         """
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return self._good(pages, text)
 
     def take(self, text: str, *purposes: Purpose) -> Code:
@@ -138,7 +146,7 @@ class Codes:
             pages.put_code(text, None)
             return code
 
-        return self._vault.write(body)
+        return self._account_store.write(body)
 
     def _good(self, pages: Pages, text: str) -> Code:
         code = pages.code(text) if len(text) <= _CODE_CHARACTERS_MAX else None

@@ -12,7 +12,7 @@ from elkyn.identity import Identity
 from sennit_core.clock import Clock
 from sennit_core.errors import Busy
 
-__all__ = ["Ask", "Elsewhere"]
+__all__ = ["Ask", "LeaderCredentialCache"]
 
 Ask = Callable[[str], Identity | None]
 """Says whose a credential is; None when it is not good. Waits for the answer of a leader."""
@@ -25,7 +25,7 @@ _OF_CLIENT_MAX = 50
 _OF_ALL_MAX = 400
 
 
-class Elsewhere:
+class LeaderCredentialCache:
     """Asks a leader; safe for threads.
 
     Who shows credentials that are refused there, one after the other, is not asked about for a while.

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from elkyn.auth.jws import Key, PrivateKey
-from elkyn.auth.vault import AdminKey, Pages, Vault, digest
+from elkyn.auth.vault import AccountStore, AdminKey, Pages, digest
 from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, UsageError
 
@@ -26,12 +26,12 @@ class SigningKeys:
     """The RS256 keys of this server's ID tokens; the first is made when it is needed.
 
     Args:
-        vault: where they are.
+        account_store: where they are.
         clock: tells when a retired key is forgotten.
     """
 
-    def __init__(self, vault: Vault, clock: Clock) -> None:
-        self._vault = vault
+    def __init__(self, account_store: AccountStore, clock: Clock) -> None:
+        self._account_store = account_store
         self._clock = clock
         self._lock = threading.Lock()
         self._loaded: dict[str, PrivateKey] = {}
@@ -85,11 +85,11 @@ class SigningKeys:
                     pages.put_signing_key(other, None)
             pages.put_signing_key(kid, row)
 
-        self._vault.write(body)
+        self._account_store.write(body)
         self._load()
 
     def _load(self) -> None:
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             rows = pages.signing_keys()
         known = self._loaded
         self._loaded = {
@@ -107,8 +107,8 @@ class AdminKeys:
     `auth.uid` as `key:<name>` and `auth.token.roles.<role>` as true.
     """
 
-    def __init__(self, vault: Vault, clock: Clock) -> None:
-        self._vault = vault
+    def __init__(self, account_store: AccountStore, clock: Clock) -> None:
+        self._account_store = account_store
         self._clock = clock
 
     def create(self, name: str, roles: Sequence[str] = ("admin",)) -> tuple[AdminKey, str]:
@@ -132,7 +132,7 @@ class AdminKeys:
                 raise UsageError(f"there is a key named {name!r} already")
             pages.put_admin_key(key)
 
-        self._vault.write(body)
+        self._account_store.write(body)
         return key, f"elk_{key_id}_{secret}"
 
     def verify(self, text: str) -> AdminKey | None:
@@ -140,7 +140,7 @@ class AdminKeys:
         match = _ADMIN_KEY.match(text)
         if match is None:
             return None
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             key = pages.admin_key(match[1])
         if key is None or key.revoked_ms:
             return None
@@ -148,7 +148,7 @@ class AdminKeys:
 
     def list(self) -> list[AdminKey]:
         """Return all keys, revoked ones too, the oldest first."""
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return sorted(pages.admin_keys(), key=lambda key: key.created_ms)
 
     def revoke(self, name_or_id: str) -> AdminKey:
@@ -167,7 +167,7 @@ class AdminKeys:
                     return key
             raise NotFound("admin key", name_or_id)
 
-        return self._vault.write(body)
+        return self._account_store.write(body)
 
 
 def is_admin_key(text: str) -> bool:
@@ -175,7 +175,7 @@ def is_admin_key(text: str) -> bool:
     return _ADMIN_KEY.match(text) is not None
 
 
-def server_secret(vault: Vault) -> bytes:
+def server_secret(account_store: AccountStore) -> bytes:
     """Return the random secret with which a server signs `/auth/token`; made at the first call."""
 
     def body(pages: Pages) -> bytes:
@@ -185,6 +185,6 @@ def server_secret(vault: Vault) -> bytes:
             pages.put_meta("secret", row)
         return bytes(row["bytes"])
 
-    with vault.read() as pages:
+    with account_store.read() as pages:
         row = pages.meta("secret")
-    return bytes(row["bytes"]) if row else vault.write(body)
+    return bytes(row["bytes"]) if row else account_store.write(body)

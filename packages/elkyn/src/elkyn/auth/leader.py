@@ -1,7 +1,7 @@
 """What a follower knows of its leader's accounts: public keys and what was revoked, no more.
 
 The leader tells all of it as one MessagePack map, with a tag that changes with any of it. A follower
-keeps it in its own vault, so that tokens are judged there while the leader is away. Private keys,
+keeps it in its own account store, so that tokens are judged there while the leader is away. Private keys,
 hashes of passwords, refresh tokens and admin keys stay where they are: of keys that were revoked it
 tells the ids.
 """
@@ -23,7 +23,7 @@ from sennit_core.errors import BadInput
 if TYPE_CHECKING:
     from elkyn.auth.authenticator import Authenticator
     from elkyn.auth.revocations import Revocations
-    from elkyn.auth.vault import Vault
+    from elkyn.auth.vault import AccountStore
     from sennit_core.clock import Clock
 
 __all__ = ["LeaderTrust", "tell_followers"]
@@ -35,7 +35,7 @@ _AFTER_PROMOTION_SECONDS = 2 * 3600  # as long as a retired key of one's own
 def tell_followers(auth: Authenticator, known_tag: str) -> bytes | None:
     """Return what followers of this server are told; None when they know, as their tag says."""
     keys, masters = auth.signing.jwks()["keys"], auth.masters_tag
-    with auth.vault.read() as pages:
+    with auth.account_store.read() as pages:
         named = [
             *(auth.settings.project, masters, pages.revocations),
             sorted(key["kid"] for key in keys),
@@ -61,19 +61,19 @@ class LeaderTrust:
     """The accounts of a leader, from a follower's point of view; safe for threads.
 
     Args:
-        vault: of the follower; keeps what was told.
+        account_store: of the follower; keeps what was told.
         revocations: of the follower; told of what was revoked at the leader.
         clock: tells how long the keys of an old leader are good.
     """
 
-    def __init__(self, vault: Vault, revocations: Revocations, clock: Clock) -> None:
-        self._vault = vault
+    def __init__(self, account_store: AccountStore, revocations: Revocations, clock: Clock) -> None:
+        self._account_store = account_store
         self._revocations = revocations
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: dict[str, PublicKey] = {}
         self._ended: set[str] = set()  # keys of administrators
-        with vault.read() as pages:
+        with account_store.read() as pages:
             self._row = pages.meta(_ROW)
         self._load()
 
@@ -116,7 +116,7 @@ class LeaderTrust:
             pages.put_meta(_ROW, row)
             pages.count_revocation()
 
-        self._vault.write(body)
+        self._account_store.write(body)
         with self._lock:
             before = self._row.get("masters")
             if before and before != row["masters"]:
@@ -133,7 +133,7 @@ class LeaderTrust:
         if not self._row or "ends" in self._row:
             return
         row = {**self._row, "ends": self._clock.now() + _AFTER_PROMOTION_SECONDS}
-        self._vault.write(lambda pages: pages.put_meta(_ROW, row))
+        self._account_store.write(lambda pages: pages.put_meta(_ROW, row))
         with self._lock:
             self._row = row
         self._revocations.tell(Revoked())

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from elkyn.auth.claims import SKEW_SECONDS
-from elkyn.auth.vault import Pages, Vault
+from elkyn.auth.vault import AccountStore, Pages
 from elkyn.identity import Identity
 from sennit_core.clock import Clock
 from sennit_core.logs import get_logger
@@ -43,10 +43,10 @@ class Revocations:
     """Knows who is no longer what their token says; safe for threads.
 
     Args:
-        vault: holds what is revoked; other processes may add to it (see `poll`).
+        account_store: holds what is revoked; other processes may add to it (see `poll`).
         issuer: of this server's own ID tokens.
         clock: gives the time of a revocation.
-        members_only: whether ID tokens are good only while their user is in the vault.
+        members_only: whether ID tokens are good only while their user is in the account store.
 
     `told` counts the revocations that subscribers were told of: while it stays, an answer of `reason`
     holds as far as this process knows. `members_elsewhere` is set where the users are a leader's:
@@ -55,9 +55,9 @@ class Revocations:
     """
 
     def __init__(
-        self, vault: Vault, issuer: str, clock: Clock, *, members_only: bool = True
+        self, account_store: AccountStore, issuer: str, clock: Clock, *, members_only: bool = True
     ) -> None:
-        self._vault = vault
+        self._account_store = account_store
         self._issuer = issuer
         self._members_only = members_only
         self.members_elsewhere = False
@@ -101,7 +101,7 @@ class Revocations:
             return _REVOKED
         if identity.uid is None and key_id is None:
             return None
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             if key_id is not None and _is_revoked_key(pages, str(key_id)):
                 return _REVOKED
             if identity.uid is None or identity.override is not None:
@@ -137,7 +137,7 @@ class Revocations:
             for uid in uids:
                 revoke_in(pages, uid, now)
 
-        self._vault.write(body)
+        self._account_store.write(body)
         self.tell(*(Revoked(uid=uid) for uid in uids))
 
     def revoke_token(self, identity: Identity) -> None:
@@ -149,7 +149,7 @@ class Revocations:
             return
         now = int(self._clock.now())
         until = _EVER if identity.expires_ms is None else identity.expires_ms // 1000 + 120
-        self._vault.write(lambda pages: pages.revoke_token(token_id, until, now))
+        self._account_store.write(lambda pages: pages.revoke_token(token_id, until, now))
         self.tell(Revoked(token_id=token_id))
 
     def tell(self, *revoked: Revoked) -> None:
@@ -173,7 +173,7 @@ class Revocations:
         return True
 
     def _count(self) -> int:
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return pages.revocations
 
 

@@ -14,7 +14,7 @@ from elkyn.auth.jws import sign_token
 from elkyn.auth.keys import SigningKeys
 from elkyn.auth.tokens import ID_TOKEN_SECONDS
 from elkyn.auth.users import Users
-from elkyn.auth.vault import Pages, Session, User, Vault
+from elkyn.auth.vault import AccountStore, Pages, Session, User
 from sennit_core.clock import Clock
 
 __all__ = ["Sessions", "SignedIn"]
@@ -43,7 +43,7 @@ class Sessions:
     """Issues tokens; safe for threads.
 
     Args:
-        vault: keeps what refresh tokens stand for.
+        account_store: keeps what refresh tokens stand for.
         users: who may have tokens.
         keys: sign the ID tokens.
         project: the audience of ID tokens, and the end of their issuer.
@@ -51,9 +51,14 @@ class Sessions:
     """
 
     def __init__(
-        self, vault: Vault, users: Users, keys: SigningKeys, project: str, clock: Clock
+        self,
+        account_store: AccountStore,
+        users: Users,
+        keys: SigningKeys,
+        project: str,
+        clock: Clock,
     ) -> None:
-        self._vault = vault
+        self._account_store = account_store
         self._users = users
         self._keys = keys
         self._project = project
@@ -77,7 +82,7 @@ class Sessions:
             pages.put_session(text, session)
             return session
 
-        session = self._vault.write(body)
+        session = self._account_store.write(body)
         return SignedIn(user, self._id_token(user, session), text)
 
     def refresh(self, text: str) -> SignedIn:
@@ -88,7 +93,7 @@ class Sessions:
         """
         if not _REFRESH_TOKEN.match(text):
             raise AccountError("INVALID_REFRESH_TOKEN")
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             session = pages.session(text)
             user = None if session is None else pages.user(session.uid)
         if session is None:  # one that we gave, and took back: SDKs sign their user out

@@ -1,7 +1,7 @@
 """Accounts from one server to another: users, their sessions, admin keys and revocations.
 
 An export is JSON, a row a line. It holds password hashes and hashes of refresh tokens: keep it like
-the vault. Private signing keys stay where they are; a refresh token gets ID tokens of the new server.
+the account store. Private signing keys stay where they are; a refresh token gets ID tokens of the new server.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import NoneType
 from typing import Any
 
 from elkyn.auth.claims import check_uid
-from elkyn.auth.vault import AdminKey, Pages, Session, User, Vault
+from elkyn.auth.vault import AccountStore, AdminKey, Pages, Session, User
 from sennit_core.errors import BadInput
 
 __all__ = ["Imported", "export_accounts", "import_accounts"]
@@ -61,9 +61,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def export_accounts(vault: Vault) -> Iterator[str]:
+def export_accounts(account_store: AccountStore) -> Iterator[str]:
     """Yield the rows of a vault as lines of JSON, all of one state."""
-    with vault.read() as pages:
+    with account_store.read() as pages:
         for user in pages.users():
             yield _line("user", asdict(user))
         for token_digest, session in pages.sessions():
@@ -74,11 +74,11 @@ def export_accounts(vault: Vault) -> Iterator[str]:
             yield _line("cutoff", {"uid": uid, "seconds": seconds})
 
 
-def import_accounts(vault: Vault, lines: Iterable[str]) -> Imported:
+def import_accounts(account_store: AccountStore, lines: Iterable[str]) -> Imported:
     """Write exported rows; what is there already stays as it is.
 
     Args:
-        vault: where they go.
+        account_store: where they go.
         lines: of `export_accounts`; users come before their sessions.
 
     Raises:
@@ -90,9 +90,9 @@ def import_accounts(vault: Vault, lines: Iterable[str]) -> Imported:
         if line.strip():
             batch.append(_parse(line, number))
         if len(batch) == _BATCH_ROWS:
-            _write(vault, batch, done)
+            _write(account_store, batch, done)
             batch = []
-    _write(vault, batch, done)
+    _write(account_store, batch, done)
     return done
 
 
@@ -136,11 +136,11 @@ def _checked(record: Any) -> Any:
     return record
 
 
-def _write(vault: Vault, batch: list[tuple[str, Any]], done: Imported) -> None:
+def _write(account_store: AccountStore, batch: list[tuple[str, Any]], done: Imported) -> None:
     def body(pages: Pages) -> list[tuple[str, str | None]]:
         return [(kind, _PUTS[kind](pages, record)) for kind, record in batch]
 
-    for kind, problem in vault.write(body):
+    for kind, problem in account_store.write(body):
         if problem is None:
             done.counts[kind] = done.counts.get(kind, 0) + 1
         elif problem:

@@ -16,7 +16,7 @@ from elkyn.auth.failed_logins import FailedLogins
 from elkyn.auth.keys import KEY_ROLES
 from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN, Passwords
 from elkyn.auth.revocations import Revocations, Revoked, revoke_in
-from elkyn.auth.vault import Pages, User, Vault
+from elkyn.auth.vault import AccountStore, Pages, User
 from sennit_core.clock import Clock
 from sennit_core.errors import UsageError
 
@@ -35,7 +35,7 @@ class Users:
     """The users of a vault; safe for threads. Passwords make its methods slow: use threads.
 
     Args:
-        vault: where they are.
+        account_store: where they are.
         passwords: hashes theirs.
         revocations: told when somebody's tokens are no longer good.
         clock: gives the time.
@@ -44,14 +44,14 @@ class Users:
 
     def __init__(
         self,
-        vault: Vault,
+        account_store: AccountStore,
         passwords: Passwords,
         revocations: Revocations,
         clock: Clock,
         *,
         email_privacy: bool = True,
     ) -> None:
-        self._vault = vault
+        self._account_store = account_store
         self._passwords = passwords
         self._revocations = revocations
         self._clock = clock
@@ -60,17 +60,17 @@ class Users:
 
     def get(self, uid: str) -> User | None:
         """Return a user."""
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return pages.user(uid)
 
     def named(self, kind: str, name: str) -> User | None:
         """Return the user with this `email` or `phone`."""
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return pages.user_named(kind, name)
 
     def list(self, after: str = "", limit: int = 1000) -> list[User]:
         """Return up to `limit` users by uid, those behind `after`."""
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return [user for user, _count in zip(pages.users(after), range(limit), strict=False)]
 
     def create(self, uid: str | None = None, **values: Any) -> User:
@@ -99,7 +99,7 @@ class Users:
             pages.put_user(user)
             return user
 
-        return self._vault.write(body)
+        return self._account_store.write(body)
 
     def sign_in(self, email: str, password: str, client: str | None = None) -> User:
         """Return the user whose email and password these are.
@@ -151,7 +151,7 @@ class Users:
             pages.put_user(user)
             return user
 
-        return self._vault.write(body)
+        return self._account_store.write(body)
 
     def update(self, uid: str, **values: Any) -> User:
         """Change a user; see `create`. A new password, or a role less, ends their sessions.
@@ -181,7 +181,7 @@ class Users:
                 pages.count_revocation()  # followers are told of both
             return user, ends or user.disabled or "valid_since" in checked
 
-        user, revoked = self._vault.write(body)
+        user, revoked = self._account_store.write(body)
         if revoked:
             self._revocations.tell(Revoked(uid=uid))
         return user
@@ -200,7 +200,7 @@ class Users:
                     gone.append(uid)
             return gone
 
-        gone = self._vault.write(body)
+        gone = self._account_store.write(body)
         self._revocations.tell(*(Revoked(uid=uid) for uid in gone))
         return len(gone)
 

@@ -1,4 +1,4 @@
-"""The vault: users, sessions, keys and revocations, and nothing of them outside its own folder.
+"""The account_store: users, sessions, keys and revocations, and nothing of them outside its own folder.
 
     users     uid                                the user
     names     "email:" or "phone:" and the name  whose it is
@@ -26,9 +26,9 @@ from itertools import chain, islice
 from pathlib import Path as FilePath
 from typing import Any, Literal, Self, TypeVar
 
-from elkyn._lmdb.vault import RowSet, VaultFile
+from elkyn._lmdb.vault import AccountFile, RowSet
 
-__all__ = ["AdminKey", "Code", "Pages", "Session", "User", "Vault", "digest"]
+__all__ = ["AccountStore", "AdminKey", "Code", "Pages", "Session", "User", "digest"]
 
 T = TypeVar("T")
 
@@ -108,7 +108,7 @@ class Code:
 
 
 class Pages:
-    """The vault as one transaction sees it; the writing methods are for `Vault.write` alone."""
+    """The vault as one transaction sees it; the writing methods are for `AccountStore.write` alone."""
 
     __slots__ = ("_rows",)
 
@@ -314,7 +314,7 @@ class Pages:
         self._rows.put("meta", name.encode(), row)
 
 
-class Vault:
+class AccountStore:
     """An open vault; safe for threads.
 
     Args:
@@ -322,7 +322,7 @@ class Vault:
     """
 
     def __init__(self, folder: FilePath | None) -> None:
-        self._file = VaultFile(folder, _DATABASES)
+        self._file = AccountFile(folder, _DATABASES)
 
     @contextmanager
     def read(self) -> Iterator[Pages]:

@@ -178,7 +178,7 @@ def _export(options: argparse.Namespace) -> int:
     from elkyn.auth.transfer import export_accounts
 
     with _opened(options) as auth:
-        for line in export_accounts(auth.vault):
+        for line in export_accounts(auth.account_store):
             print(line)
     return 0
 
@@ -187,7 +187,7 @@ def _import(options: argparse.Namespace) -> int:
     from elkyn.auth.transfer import import_accounts
 
     with _lines_of(options.source) as lines, _opened(options) as auth:
-        done = import_accounts(auth.vault, lines)
+        done = import_accounts(auth.account_store, lines)
         auth.revocations.tell()
     for skipped in done.skipped:
         print(f"skipped {skipped}", file=sys.stderr)
@@ -200,7 +200,7 @@ def _import(options: argparse.Namespace) -> int:
 def _lines_of(source: str) -> Iterator[Iterable[str]]:
     """Open what accounts come from."""
     from elkyn.auth.transfer import export_accounts
-    from elkyn.auth.vault import Vault
+    from elkyn.auth.vault import AccountStore
     from elkyn.server.serve import VAULT
 
     folder = FilePath(source)
@@ -209,8 +209,8 @@ def _lines_of(source: str) -> Iterator[Iterable[str]]:
     elif folder.is_dir():
         if not (folder / VAULT).is_dir():
             raise NotFound("accounts in the folder", source, hint="name a folder that was served")
-        with Vault(folder / VAULT) as vault:
-            yield export_accounts(vault)
+        with AccountStore(folder / VAULT) as account_store:
+            yield export_accounts(account_store)
     else:
         try:
             opened = folder.open(encoding="utf-8")

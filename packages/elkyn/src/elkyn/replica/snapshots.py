@@ -12,7 +12,7 @@ from elkyn._lmdb.oplog import unpack_entry
 from elkyn._lmdb.tree import ReadLimit
 from elkyn.paths import PRIORITY, ROOT, Path
 from elkyn.store import ElkynStore
-from elkyn.txn import View, WriteView
+from elkyn.txn import ReadTransaction, WriteTransaction
 
 __all__ = ["Snapshot", "make_snapshot"]
 
@@ -96,7 +96,7 @@ def _copy(source: ElkynStore, target: ElkynStore, paths: Sequence[Path]) -> None
     position = source.position
     row = source.oplog.row(position)
 
-    def end(written: WriteView) -> None:
+    def end(written: WriteTransaction) -> None:
         if rules is not None:
             written.tree.put_setting("rules", rules)
         written.tree.put_meta(b"terms", source.terms.pack())
@@ -109,8 +109,8 @@ def _copy(source: ElkynStore, target: ElkynStore, paths: Sequence[Path]) -> None
     target.prepare(end)
 
 
-def _copy_subtree(view: View, target: ElkynStore, path: Path) -> None:
-    def put(written: WriteView) -> None:
+def _copy_subtree(view: ReadTransaction, target: ElkynStore, path: Path) -> None:
+    def put(written: WriteTransaction) -> None:
         written.put(path, value, ephemeral=False)
         written.placed.clear()
 

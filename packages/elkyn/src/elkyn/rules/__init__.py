@@ -5,7 +5,7 @@ Layering: `document`, `lexer`, `parser`, `regex` read text; `checker` refuses wh
 `ruleset` asks them, `trace` explains the answer, `files` serves the command line.
 """
 
-from elkyn.rules.footprint import Footprint
+from elkyn.rules.footprint import ReadSet
 from elkyn.rules.problems import BadRules, Problem
 from elkyn.rules.ruleset import DEFAULT_RULES, RuleSet, default_rules, parse_rules
 from elkyn.rules.trace import Decision, Explanation
@@ -15,8 +15,8 @@ __all__ = [
     "BadRules",
     "Decision",
     "Explanation",
-    "Footprint",
     "Problem",
+    "ReadSet",
     "RuleSet",
     "default_rules",
     "parse_rules",

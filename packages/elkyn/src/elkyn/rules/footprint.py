@@ -9,11 +9,11 @@ from elkyn.paths import Path
 from elkyn.reading import Reader
 from elkyn.values import Stored
 
-__all__ = ["Footprint", "RecordingReader"]
+__all__ = ["ReadSet", "RecordingReader"]
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
+class ReadSet:
     """The places that rules looked at when they judged a read.
 
     Until one of them changes, the same rules say the same to the same caller, unless `timed`.

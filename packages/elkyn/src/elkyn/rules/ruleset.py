@@ -14,7 +14,7 @@ from elkyn.rules.advice import advise
 from elkyn.rules.build import build
 from elkyn.rules.compiler import Context
 from elkyn.rules.document import Part, as_json, read_document
-from elkyn.rules.footprint import Footprint, RecordingReader
+from elkyn.rules.footprint import ReadSet, RecordingReader
 from elkyn.rules.problems import BadRules, Problem
 from elkyn.rules.trace import Decision, Explanation, decided
 from elkyn.rules.trie import Pattern, Rule, RuleNode
@@ -131,23 +131,23 @@ class RuleSet:
                 return True
         return False
 
-    def judge_stream(
+    def authorize_stream(
         self,
         reader: Reader,
         path: Path,
         identity: Identity,
         now_ms: int,
         query: Query | None = None,
-    ) -> tuple[bool, Footprint]:
-        """Say what `may_read` says, and what that rests on.
+    ) -> tuple[bool, ReadSet]:
+        """Return whether `may_read` allows the read, and the read set of that decision.
 
-        A stream that stays open asks again once a write touches the footprint.
+        An open stream repeats the check once a write touches the read set.
         """
         recording = RecordingReader(reader)
         allowed = self.may_read(recording, path, identity, now_ms, query)
         nodes = () if identity.admin else self._root.along(_without_priority(path))
         timed = any(node.read is not None and node.read.timed for node in nodes)
-        return allowed, Footprint(frozenset(recording.paths), timed)
+        return allowed, ReadSet(frozenset(recording.paths), timed)
 
     def may_write(
         self,

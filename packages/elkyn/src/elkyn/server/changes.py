@@ -17,7 +17,7 @@ from elkyn.server.door import Caller
 from elkyn.server.feed import Batch, Feed, Opener, Opening
 from elkyn.server.subscribe import ClientStream, serve_stream
 from elkyn.server.system import SystemCall
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class _ChangesStream(ClientStream):
             raise Denied("following what changes", "an admin's credential")
 
 
-def _begin(_view: View) -> Opening:
+def _begin(_view: ReadTransaction) -> Opening:
     return Opening((b": what is there now is no change\n\n",))
 
 

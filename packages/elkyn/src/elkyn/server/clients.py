@@ -17,11 +17,11 @@ from elkyn.server.door import AuthBackend, Caller
 from elkyn.server.hub import Hub
 from elkyn.server.metrics import Metrics
 from elkyn.server.settings import Settings
-from elkyn.server.touched import Grounds, WriteTracker
+from elkyn.server.touched import ReadSetIndex, WriteTracker
 from sennit_core.errors import Busy
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.store import ElkynStore
 
 __all__ = ["Client", "Clients"]
@@ -42,7 +42,7 @@ class Client(Protocol):
         """The store that it reads; None for a client whose requests are all refused."""
         ...
 
-    def footprints(self) -> Iterable[Footprint]:
+    def footprints(self) -> Iterable[ReadSet]:
         """What the client's permissions rest on."""
         ...
 
@@ -62,7 +62,7 @@ class Client(Protocol):
         """Tell the client that its credential counts no more."""
         ...
 
-    def outdate(self) -> None:
+    def disconnect_diverged(self) -> None:
         """End, after telling the client that it was told what the leader never had."""
         ...
 
@@ -78,12 +78,12 @@ class _Watched:
     touched: WriteTracker
     end_rules: Callable[[], None]
     end_divergence: Callable[[], None]
-    grounds: Grounds = field(default_factory=Grounds)
+    grounds: ReadSetIndex = field(default_factory=ReadSetIndex)
     grounds_max: int = _GROUNDS_MIN
 
-    def renew(self, footprints: Iterable[Footprint]) -> None:
+    def renew(self, footprints: Iterable[ReadSet]) -> None:
         """Let go of the places that no permission rests on any more."""
-        self.grounds = Grounds()
+        self.grounds = ReadSetIndex()
         for footprint in footprints:
             self.grounds.add(footprint)
         self.grounds_max = max(_GROUNDS_MIN, 2 * len(self.grounds))
@@ -151,14 +151,14 @@ class Clients:
 
             def diverged() -> None:
                 if store.divergence.known and not loop.is_closed():
-                    loop.call_soon_threadsafe(self._outdate, store)
+                    loop.call_soon_threadsafe(self._disconnect_diverged, store)
 
             end_rules = store.on_rules(changed)
             end_divergence = store.divergence.observe(diverged)
             touched = WriteTracker(store, partial(self._touched, store))
             self._watched[store] = _Watched(touched, end_rules, end_divergence)
 
-    def rest(self, client: Client, footprint: Footprint | None) -> None:
+    def rest(self, client: Client, footprint: ReadSet | None) -> None:
         """Note what a permission of `client` rests on."""
         store = client.store
         watched = None if store is None else self._watched.get(store)
@@ -168,7 +168,7 @@ class Clients:
             watched.renew(self._footprints(store))
         watched.grounds.add(footprint)
 
-    def _footprints(self, store: ElkynStore) -> Iterator[Footprint]:
+    def _footprints(self, store: ElkynStore) -> Iterator[ReadSet]:
         for client in self._open:
             if client.store is store:
                 yield from client.footprints()
@@ -205,10 +205,10 @@ class Clients:
             if client.store is store:
                 client.recheck()
 
-    def _outdate(self, store: ElkynStore) -> None:
+    def _disconnect_diverged(self, store: ElkynStore) -> None:
         for client in list(self._open):
             if client.store is store:
-                client.outdate()
+                client.disconnect_diverged()
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()

@@ -108,11 +108,11 @@ class Committer:
             order = self._orders.get()
         return group, True
 
-    def step_aside(self) -> None:
+    def yield_to_writer(self) -> None:
         """Let the thread make the writes of its group, once for each; in the loop, before other work."""
         store, self._under_way = self._under_way, None
         if store is not None:
-            store.step_aside(_ASIDE_SECONDS)
+            store.yield_to_writer(_ASIDE_SECONDS)
 
     def close(self) -> None:
         """Commit what waits and end the thread; closing twice is fine."""

@@ -194,7 +194,9 @@ class AuthenticatorBackend:
 
     async def check_forwarded_credential(self, scope: Scope, query: Mapping[str, str]) -> None:
         """Refuse a credential that neither this server nor its leader knows."""
-        await self.authenticator.vouch(scope["headers"], query, client_of(scope))
+        await self.authenticator.check_forwarded_credential(
+            scope["headers"], query, client_of(scope)
+        )
 
     def poll(self) -> None:
         """Read new revocations from the account store."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from elkyn.events import Event
 from elkyn.query import Query
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.watch import Subscription
 from sennit_core.errors import Closed
 
@@ -36,7 +36,7 @@ class Opening:
     position: int = 0
 
 
-Opener: TypeAlias = Callable[[View], Opening]
+Opener: TypeAlias = Callable[[ReadTransaction], Opening]
 """Makes what a client starts with; runs on a thread."""
 
 

@@ -14,7 +14,7 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.store import ElkynStore
 
 __all__ = ["FULL", "Grant"]
@@ -67,14 +67,14 @@ class Grant:
         if rules is None or not rules.could_write(reader, path, self.identity, now_ms, below=below):
             raise Denied(f"writing {format_path(path)}", "a rule that allows it")
 
-    def judge(self, reader: Reader, path: Path, query: Query | None = None) -> Footprint | None:
+    def judge(self, reader: Reader, path: Path, query: Query | None = None) -> ReadSet | None:
         """Do what `check_read` does; returns what the answer rests on, None when no rule is asked."""
         if self.unlimited or self.store is None or self.store.rules is None:
             self.check_read(reader, path, query)
             return None
         now_ms = int(self.clock.now() * 1000)
         rules = self.store.rules
-        allowed, footprint = rules.judge_stream(reader, path, self.identity, now_ms, query)
+        allowed, footprint = rules.authorize_stream(reader, path, self.identity, now_ms, query)
         if not allowed:
             raise Denied(f"reading {format_path(path)}", "a rule that allows it")
         return footprint

@@ -21,10 +21,10 @@ from elkyn.server.large_answers import dump_large
 from elkyn.server.limits import Limits
 from elkyn.server.request import Call, Request, Response, parse_call
 from elkyn.server.responses import error_response, respond, respond_json
-from elkyn.server.retries import keep_receipt, settle
+from elkyn.server.retries import keep_receipt, replay_receipt
 from elkyn.server.split import put_large, update_large
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored, plain, present
 from elkyn.writer import Write, patch_write, put_write
 from sennit_core.errors import SennitError, UsageError
@@ -53,7 +53,7 @@ def handle(request: Request, store: ElkynStore, grant: Grant = FULL) -> Response
         return error_response(error)
 
 
-def read(call: Call, view: View, grant: Grant = FULL) -> Response:
+def read(call: Call, view: ReadTransaction, grant: Grant = FULL) -> Response:
     """Answer a GET or HEAD from a consistent state.
 
     Raises:
@@ -74,7 +74,7 @@ def read(call: Call, view: View, grant: Grant = FULL) -> Response:
     return respond(call, present(value, call.export), etag)
 
 
-def value_at(call: Call, view: View, grant: Grant) -> Stored:
+def value_at(call: Call, view: ReadTransaction, grant: Grant) -> Stored:
     """Return the stored form of what a GET asks for, by its query when it has one."""
     if call.query is None:
         return view.get(call.keys)
@@ -155,7 +155,7 @@ def _not_json(error: ValueError, text: str) -> Exception:
     return error if isinstance(error, SennitError) else UsageError(text)
 
 
-def _check_match(call: Call, wanted: str, view: View) -> None:
+def _check_match(call: Call, wanted: str, view: ReadTransaction) -> None:
     value = view.get(call.keys)
     etag = etag_of(value)
     if etag != wanted:
@@ -165,7 +165,7 @@ def _check_match(call: Call, wanted: str, view: View) -> None:
 def answer_write(call: Call, write: Write) -> Response:
     """Answer a write that was committed; raises what made it fail."""
     if write.error is not None:
-        settle(write)
+        replay_receipt(write)
     if write.error is not None:
         raise write.error
     if call.method == "POST":
@@ -175,7 +175,7 @@ def answer_write(call: Call, write: Write) -> Response:
         etag = etag_of(plain(write.values[0][1]))
     if any(type(value) is LargeMap for _path, value in write.values):
         return _answer_large(call, write, etag)
-    return respond(call, write.shown(), etag)
+    return respond(call, write.result(), etag)
 
 
 def _answer_large(call: Call, write: Write, etag: str | None) -> Response:
@@ -183,7 +183,7 @@ def _answer_large(call: Call, write: Write, etag: str | None) -> Response:
         return respond(call, None, etag)
     if call.pretty:
         write.values = [(path, plain(value)) for path, value in write.values]
-        return respond(call, write.shown(), etag)
+        return respond(call, write.result(), etag)
     if write.kind == "put":
         return respond_json(call, dump_large(write.values[0][1]), etag)
     members = [

@@ -47,7 +47,7 @@ class Plain(Protocol):
         """Answer an exchange soon, or have its connection start the app."""
         ...
 
-    def step_aside(self) -> None:
+    def yield_to_writer(self) -> None:
         """Let others have the interpreter who need it more now."""
         ...
 
@@ -163,7 +163,7 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._refused:
             return
         if self.plain is not None:
-            self.plain.step_aside()
+            self.plain.yield_to_writer()
         data = self._unparsed + data if self._unparsed else data
         start = 0
         while start < len(data) and not self.in_line:

@@ -184,7 +184,7 @@ class Channel:
             mark = self.delivered
 
         rows_max = INLINE_ROWS if at_once else None
-        with self.store.moment(note, rows_max=rows_max, wait=not at_once) as view:
+        with self.store.snapshot_at(note, rows_max=rows_max, wait=not at_once) as view:
             return opener(view), mark
 
     def leave(self, follower: Follower) -> None:

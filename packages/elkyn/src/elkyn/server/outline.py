@@ -14,7 +14,7 @@ from elkyn.reading import MAP, peek_of
 from elkyn.server.codec import dump
 from elkyn.server.request import Response
 from elkyn.server.system import SystemCall
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored, get_at, keys_of, leaf_of, present
 from sennit_core.errors import UsageError
 
@@ -103,7 +103,7 @@ def _indexed(call: SystemCall, query: Query, path: Path) -> bool:
 class _Counter:
     """Describes nodes of one view, and counts their children within one budget."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: ReadTransaction) -> None:
         self._view = view
         self._left = _COUNT_BUDGET  # keys that may still be read
 
@@ -123,7 +123,7 @@ class _Counter:
         return {"kind": "map", "count": len(keys), "list": _is_list(keys)}
 
 
-def _keys(view: View, path: Path) -> Iterator[str]:
+def _keys(view: ReadTransaction, path: Path) -> Iterator[str]:
     if view.shadows is None:
         return view.tree.walk_keys(path)
     return iter(view.keys(path) or [])
@@ -134,7 +134,7 @@ def _is_list(keys: Sequence[str]) -> bool:
     return type(present(dict.fromkeys(keys, True))) is list
 
 
-def children_after(view: View, path: Path, after: str) -> Iterator[tuple[str, Stored]]:
+def children_after(view: ReadTransaction, path: Path, after: str) -> Iterator[tuple[str, Stored]]:
     """Yield the children of `path` behind the key `after`; `MAP` instead of large ones."""
     if view.shadows is None:
         walked = view.tree.walk(path, start=after or None, shallow=True)

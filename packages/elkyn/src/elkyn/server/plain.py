@@ -23,7 +23,7 @@ from elkyn.server.request import METHODS, Call, Request, Response
 from elkyn.server.responses import error_response
 from elkyn.server.unsent import LARGE_BYTES
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.writer import Write
 from sennit_core.errors import Denied, SennitError
 
@@ -54,12 +54,12 @@ class FastPath:
     def __init__(self, app: ElkynApp) -> None:
         self._app = app
         self._waiting: list[RequestCycle] = []
-        self._views: dict[ElkynStore, View] = {}
+        self._views: dict[ElkynStore, ReadTransaction] = {}
         self._reading = ExitStack()
 
-    def step_aside(self) -> None:
-        """Leave the interpreter to a group of writes; see `Committer.step_aside`."""
-        self._app.committer.step_aside()
+    def yield_to_writer(self) -> None:
+        """Leave the interpreter to a group of writes; see `Committer.yield_to_writer`."""
+        self._app.committer.yield_to_writer()
 
     def add(self, request_cycle: RequestCycle) -> None:
         """Answer a request in the event loop's next iteration, or have the app answer it."""
@@ -145,7 +145,7 @@ class FastPath:
         app.metrics.reads += 1
         return response
 
-    def _view(self, store: ElkynStore) -> View:
+    def _view(self, store: ElkynStore) -> ReadTransaction:
         """Return the read transaction that all requests of this iteration share."""
         view = self._views.get(store)
         if view is None:

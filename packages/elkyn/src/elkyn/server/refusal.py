@@ -24,7 +24,7 @@ from elkyn.server.wire import Assembler, control, frames_of, hello, parse, push,
 from sennit_core.errors import Busy, SennitError, TooLarge, UsageError
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.server.app import ElkynApp
 
 __all__ = ["RefusedSocket"]
@@ -73,7 +73,7 @@ class RefusedSocket:
 
     # What the registry of clients asks for.
 
-    def footprints(self) -> Iterable[Footprint]:
+    def footprints(self) -> Iterable[ReadSet]:
         """Nothing is read, so no permission depends on data."""
         return ()
 
@@ -86,7 +86,7 @@ class RefusedSocket:
         """Nothing is listened to."""
 
     suspect = recheck
-    outdate = recheck
+    disconnect_diverged = recheck
 
     def revoke(self, reason: str) -> None:
         """Close: the client connects again, without the credential that has ended."""

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from elkyn._lmdb.receipts import Once, Receipt
 from elkyn.identity import Identity
 from elkyn.server.request import Call
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.writer import Write
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Conflict, UsageError
 
-__all__ = ["Repeated", "keep_receipt", "settle"]
+__all__ = ["Repeated", "keep_receipt", "replay_receipt"]
 
 
 @dataclass(eq=False)
@@ -51,7 +51,7 @@ def keep_receipt(
     fingerprint = hashlib.sha256(body).digest()[:16]
     check = write.check
 
-    def once(view: View) -> None:
+    def once(view: ReadTransaction) -> None:
         receipt = view.tree.receipts.get(digest, int(clock.now() * 1000))
         if receipt is not None:
             if receipt.fingerprint != fingerprint:
@@ -63,7 +63,7 @@ def keep_receipt(
     write.check, write.once = once, Once(digest, fingerprint)
 
 
-def settle(write: Write) -> None:
+def replay_receipt(write: Write) -> None:
     """Make a write that was done before look as it did the first time."""
     if isinstance(write.error, Repeated):
         receipt = write.error.receipt

@@ -12,7 +12,7 @@ from elkyn.server.codec import dump
 from elkyn.server.outline import children_after, count_of, describe
 from elkyn.server.request import Response
 from elkyn.server.system import SystemCall
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored, keys_of, leaf_of
 from sennit_core.errors import UsageError
 
@@ -64,7 +64,7 @@ def _text_of(value: Stored) -> str:
     return str(leaf).casefold() if isinstance(leaf, (str, int, float)) else ""
 
 
-def _below(view: View, path: Path, after: Path) -> Iterator[tuple[Path, Stored]]:
+def _below(view: ReadTransaction, path: Path, after: Path) -> Iterator[tuple[Path, Stored]]:
     """Yield the nodes below `path`, parents first, behind the one at `after` below it."""
     first = after[:1]
     resumed = ((key, view.peek((*path, key))) for key in first)

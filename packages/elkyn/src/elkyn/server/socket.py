@@ -40,7 +40,7 @@ from sennit_core.errors import Busy, Closed, Denied, SennitError
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.server.app import ElkynApp
 
 __all__ = ["Socket"]
@@ -84,7 +84,7 @@ class Socket:
         self._outbox = Outbox(self._unsent)
         self._woken = asyncio.Event()
         self._feeds: dict[Listen, Feed] = {}
-        self._footprints: dict[Listen, Footprint | None] = {}
+        self._footprints: dict[Listen, ReadSet | None] = {}
         self._listens: dict[Feed, Listen] = {}
         self._ready: dict[Feed, None] = {}
         self._lost: dict[Feed, None] = {}
@@ -100,7 +100,7 @@ class Socket:
 
     # What the registry of clients asks for.
 
-    def footprints(self) -> Iterable[Footprint]:
+    def footprints(self) -> Iterable[ReadSet]:
         """What the permissions of its listens rest on."""
         return [found for found in self._footprints.values() if found is not None]
 
@@ -122,7 +122,7 @@ class Socket:
         self._say(push("ac", {"s": "expired_token", "d": reason}))
         self.recheck()
 
-    def outdate(self) -> None:
+    def disconnect_diverged(self) -> None:
         """Close: what the client was told may be what the leader never had."""
         self._turn_away()
 
@@ -326,7 +326,7 @@ class Socket:
         if any(listen.names for listen in self._feeds):
             with (
                 suppress(BlockingIOError, NotReadable),
-                self.store.moment(_nothing, wait=False) as view,
+                self.store.snapshot_at(_nothing, wait=False) as view,
             ):
                 told = self._data.told_until(view.position)
             await asyncio.sleep(0)  # what was committed until then is handed out
@@ -474,7 +474,7 @@ class Socket:
     def _grant(self, listen: Listen) -> Grant:
         return self._data.grant(self.caller, listen.path, write=False)
 
-    def _rest(self, listen: Listen, footprint: Footprint | None) -> None:
+    def _rest(self, listen: Listen, footprint: ReadSet | None) -> None:
         self._footprints[listen] = footprint
         self._app.clients.rest(self, footprint)
 

@@ -26,13 +26,13 @@ from elkyn.server.resume import id_of, mark_of, parse_id, same_history, time_at,
 from elkyn.server.session import Attach, Commit, Fetch, Later, Listen
 from elkyn.server.split import RawJson, put_large, update_large
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import present, resolve
 from elkyn.writer import Write, patch_write, put_write
 from sennit_core.errors import Busy, Closed, Denied, SennitError, TooLarge, UsageError
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
 
 __all__ = ["SocketStore", "status_of"]
 
@@ -114,7 +114,7 @@ class SocketStore:
             return {"w": ["no_index"]}
         return {}
 
-    async def judge(self, grant: Grant, listen: Listen) -> Footprint | None:
+    async def judge(self, grant: Grant, listen: Listen) -> ReadSet | None:
         """Return what the permission to listen rests on, None when it rests on nothing.
 
         Raises:
@@ -127,11 +127,11 @@ class SocketStore:
         except ReadLimit:
             return await asyncio.to_thread(self._judge, grant, listen, None)
 
-    def _judge(self, grant: Grant, listen: Listen, rows_max: int | None) -> Footprint | None:
+    def _judge(self, grant: Grant, listen: Listen, rows_max: int | None) -> ReadSet | None:
         with self.store.snapshot(rows_max) as view:
             return grant.judge(view, listen.path, listen.query)
 
-    def opening(self, grant: Grant, step: Attach, view: View) -> Opening:
+    def opening(self, grant: Grant, step: Attach, view: ReadTransaction) -> Opening:
         """Return what a listen of a whole node starts with: nothing that the client has."""
         listen = step.listen
         grant.check_read(view, listen.path)
@@ -143,7 +143,7 @@ class SocketStore:
             return Opening((), view.position)
         return Opening((push_value(listen, value),), view.position)
 
-    def _missed(self, step: Attach, view: View) -> list[Event] | None:
+    def _missed(self, step: Attach, view: ReadTransaction) -> list[Event] | None:
         seen = parse_id(step.seen)
         if seen is None or not same_history(self.store, step.mark):
             return None
@@ -186,7 +186,7 @@ def _large_write(kind: str, path: Path, text: bytes, nodes_max: int) -> Write:
     return write
 
 
-def _fetched(view: View, grant: Grant, step: Fetch) -> Any:
+def _fetched(view: ReadTransaction, grant: Grant, step: Fetch) -> Any:
     grant.check_read(view, step.path, step.query)
     if step.query is None:
         return present(view.get(step.path), True)
@@ -200,7 +200,7 @@ def _require_index(grant: Grant, path: Path, query: Query | None) -> None:
         require_index(query, path, names)
 
 
-def _check_hash(path: Path, expected: str, view: View) -> None:
+def _check_hash(path: Path, expected: str, view: ReadTransaction) -> None:
     found = hash_of(view.get(path))
     if found != expected:
         raise PreconditionFailed(format_path(path), None, found)

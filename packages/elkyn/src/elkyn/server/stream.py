@@ -152,7 +152,7 @@ class Stream:
         self._revoked = reason
         self.wake()
 
-    def outdate(self) -> None:
+    def disconnect_diverged(self) -> None:
         """End the stream: what it told may be what the leader never had."""
         self._outdated = True
         self.close()

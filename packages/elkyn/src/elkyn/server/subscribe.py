@@ -19,11 +19,11 @@ from elkyn.server.hub import Follower
 from elkyn.server.request import Call
 from elkyn.server.resume import id_of, time_at, try_missed
 from elkyn.server.stream import Stream, encode_put
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import present
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.server.app import ElkynApp
     from elkyn.store import ElkynStore
 
@@ -87,9 +87,9 @@ class ClientStream(Stream):
     kind = "sse"
     store: ElkynStore
     caller: Caller
-    footprint: Footprint | None = None
+    footprint: ReadSet | None = None
 
-    def footprints(self) -> Iterable[Footprint]:
+    def footprints(self) -> Iterable[ReadSet]:
         """What the permission to read rests on."""
         return () if self.footprint is None else (self.footprint,)
 
@@ -137,11 +137,11 @@ class _ClientStream(ClientStream):
                 self._rest_on(grant.judge(view, call.keys, call.query))
         check_index(call, grant)
 
-    def _rest_on(self, footprint: Footprint | None) -> None:
+    def _rest_on(self, footprint: ReadSet | None) -> None:
         self.footprint = footprint
         self._clients.rest(self, footprint)
 
-    def _begin(self, view: View) -> Opening:
+    def _begin(self, view: ReadTransaction) -> Opening:
         self._rest_on(self._granted.judge(view, self._call.keys))
         if self.footprint is not None and self.footprint.paths:
             self.suspect()  # of what was written before it was known what that rests on

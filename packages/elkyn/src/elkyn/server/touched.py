@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING
 from elkyn.paths import ROOT, Path
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.store import ElkynStore
 
-__all__ = ["Grounds", "WriteTracker"]
+__all__ = ["ReadSetIndex", "WriteTracker"]
 
 _EVERY_SECONDS = 0.1
 _PATHS_MAX = 1000
 _NOTHING: frozenset[Path] = frozenset()
 
 
-class Grounds:
+class ReadSetIndex:
     """The places that open clients' permissions rest on, found by what was written."""
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Grounds:
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, footprint: Footprint) -> None:
+    def add(self, footprint: ReadSet) -> None:
         """Count the places of a footprint in."""
         for place in footprint.paths - self._places:
             self._places.add(place)
