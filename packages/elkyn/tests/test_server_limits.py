@@ -253,7 +253,7 @@ def test_an_identity_from_the_hook_is_judged_by_rules() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--host", "0.0.0.0"], "nothing would be encrypted"),
+        (["--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without TLS"),
         (["--tls-cert", "cert.pem"], "TLS needs"),
         (["--keep-alive", "31"], "at most 30 s"),
         (["--keep-alive", "0"], "more than 0"),

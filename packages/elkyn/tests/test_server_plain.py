@@ -116,7 +116,7 @@ def test_who_sends_nothing_more_is_turned_out_in_time() -> None:
     for _sweep in range(9):
         time.go_on()
         turned.append((idle.out, slow.out, still.out))
-        slow.what = slow.what._replace(moved=object())
+        slow.what = slow.what._replace(progress=object())
     assert turned[0] == (False, False, False)
     assert turned[1:8] == [(False, False, True)] * 7
     assert turned[8] == (True, False, True)

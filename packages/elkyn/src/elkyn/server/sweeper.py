@@ -13,13 +13,13 @@ __all__ = ["Awaited", "ReadTimeouts"]
 class Awaited(NamedTuple):
     """What a connection waits to receive, and for how long.
 
-    `request` identifies the request and `moved` the progress of its body, both by object identity:
+    `request` identifies the request and `progress` the progress of its body, both by object identity:
     while neither object changes, nothing was received. After `seconds` without progress the
     connection is closed.
     """
 
     request: object
-    moved: object
+    progress: object
     seconds: float
 
 
@@ -64,7 +64,7 @@ class ReadTimeouts:
             if awaited is None:
                 continue
             seen, since = before.get(connection, (awaited, now))
-            if seen.request is not awaited.request or seen.moved is not awaited.moved:
+            if seen.request is not awaited.request or seen.progress is not awaited.progress:
                 since = now
             if now - since >= awaited.seconds:
                 connection.close_on_timeout()

@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol, whose connections are watched as those for HTTP are."""
+"""uvicorn's WebSocket protocol, which reports connections closed by the kernel's send timeout."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 
 from elkyn.server.stalls import SlowClientCloser
 
-__all__ = ["watched_socket"]
+__all__ = ["websocket_protocol"]
 
 
-def watched_socket(stalls: SlowClientCloser) -> type[WebSocketsSansIOProtocol]:
-    """Return the protocol for a server that tells `stalls` how its connections end."""
-    return type("WatchedSocket", (_WatchedSocket,), {"stalls": stalls})
+def websocket_protocol(slow_clients: SlowClientCloser) -> type[WebSocketsSansIOProtocol]:
+    """Return a protocol that reports to `slow_clients` how its connections end."""
+    return type("WebSocketProtocol", (_WebSocketProtocol,), {"slow_clients": slow_clients})
 
 
-class _WatchedSocket(WebSocketsSansIOProtocol):
-    stalls: ClassVar[SlowClientCloser]
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    slow_clients: ClassVar[SlowClientCloser]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.stalls.lost(self, exc)
+        self.slow_clients.lost(self, exc)
         super().connection_lost(exc)
