@@ -392,7 +392,9 @@ class _Direct:
         if cycle.flow.write_paused or cycle.response_started or cycle.disconnected:
             return False
         cycle.response_started = cycle.response_complete = True
-        cycle.scope["extensions"] = {}  # breaks a reference cycle, so that no garbage collection is needed
+        cycle.scope[
+            "extensions"
+        ] = {}  # breaks a reference cycle, so that no garbage collection is needed
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         cycle.transport.write(b"".join((head, end, body)))
         cycle.message_event.set()

@@ -1,7 +1,7 @@
 """One client's session of the realtime protocol as a state machine: frames in, steps out.
 
-`Session` knows what the client listens to and what is to be written when it goes; it touches no
-store, no clock and no network. `socket` carries the steps out and sends the answers.
+`Session` keeps the client's listens and its writes for a disconnect; it uses no store, no clock
+and no network. `socket` executes the steps and sends the answers.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _LATER_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """What a client listens to.
+    """A listen of a client.
 
     Args:
         path: the node.
         query: None for the whole node.
         tag: the client's name for a query; pushes repeat it.
         wire: the query as the client wrote it.
-        names: whether pushes carry ids of events, so that the client can go on from there.
+        names: whether pushes carry ids of events, from which the client can resume.
     """
 
     path: Path
@@ -75,12 +75,12 @@ class Send:
 
 @dataclass(slots=True)
 class Ping:
-    """Tell the client that the connection is there, and what it has seen all of."""
+    """Answer a keep-alive, with the position up to which the client has received all events."""
 
 
 @dataclass(slots=True)
 class Attach:
-    """Start to listen; the client says which value it has by its hash, or what it has seen."""
+    """Start a listen; the client names the value it has by hash, or the last event it has seen."""
 
     number: int
     listen: Listen
@@ -91,7 +91,7 @@ class Attach:
 
 @dataclass(slots=True)
 class Detach:
-    """Stop to listen."""
+    """Stop a listen."""
 
     number: int
     listen: Listen
@@ -99,7 +99,7 @@ class Detach:
 
 @dataclass(slots=True)
 class Commit:
-    """Write, when the hash of what is there is `expected_hash` or that is None."""
+    """Write; if `expected_hash` is not None, only when the current value has that hash."""
 
     number: int
     kind: Literal["put", "patch"]
@@ -119,7 +119,7 @@ class Fetch:
 
 @dataclass(slots=True)
 class Later:
-    """Check a write that is for when the client goes, and `remember` it."""
+    """Check a write that is for the client's disconnect, and `remember` it."""
 
     number: int
     kind: Literal["put", "patch"]
@@ -129,7 +129,7 @@ class Later:
 
 @dataclass(slots=True)
 class SignIn:
-    """Take a credential; `variable` is what an admin wants to be in rules."""
+    """Sign in; `variable` is what an admin wants rules to see as `auth`."""
 
     number: int
     credential: str
@@ -146,7 +146,7 @@ class SignOut:
 
 @dataclass(slots=True)
 class End:
-    """Close the connection: what came is no protocol."""
+    """Close the connection: the client broke the protocol."""
 
     reason: str
 
@@ -171,7 +171,7 @@ class Session:
     """The protocol's side of one connection.
 
     Args:
-        session_id: told to the client.
+        session_id: sent to the client.
         listens_max: more listens are refused.
         chars_max: of one message.
     """
@@ -184,11 +184,11 @@ class Session:
         self._later: list[tuple[Path, Any]] = []
 
     def hello(self, host: str, now_ms: int) -> str:
-        """Return the message that a session begins with."""
+        """Return the first message of a session."""
         return hello(self.session_id, host, now_ms)
 
     def receive(self, frame: str) -> Step | None:
-        """Take a frame; returns what is to be done, None when nothing is."""
+        """Process a frame; returns the step to execute, None when there is none."""
         try:
             text = self._assembler.feed(frame)
             if text is None:
@@ -202,18 +202,18 @@ class Session:
         return self._step(message)
 
     def parse_large(self, text: str) -> Step | None:
-        """Return what is to be done for a large message; takes long."""
+        """Return the step of a large message; slow, so call it on a thread."""
         try:
             message = parse_large(text)
         except UsageError as error:
             return End(str(error))
         if message.action not in ("p", "m"):
-            reason = "only a put and a merge may be as large"
+            reason = "only a put or a merge may be this large"
             return Send(reply(message.number, "too_big", reason))
         return self._step(message)
 
     def discard(self) -> None:
-        """Ignore the rest of the message that is coming in: it was answered already."""
+        """Ignore the remaining frames of the current message: it was answered already."""
         self._assembler.discard()
 
     def _step(self, message: Message) -> Step | None:
@@ -232,7 +232,7 @@ class Session:
         listen = _listen_of(message)
         key = (listen.path, listen.tag)
         if key in self.listens:
-            raise UsageError("this is listened to already")
+            raise UsageError("this connection listens to the path already")
         if len(self.listens) >= self._listens_max:
             raise UsageError(f"at most {self._listens_max} listens on one connection")
         self.listens[key] = listen
@@ -252,7 +252,7 @@ class Session:
         self.listens.pop((listen.path, listen.tag), None)
 
     def revoked(self, listen: Listen) -> str:
-        """Return the message that tells of a revoked listen, and drop it."""
+        """Drop a listen; returns the message that reports its revocation."""
         self.forget(listen)
         body: dict[str, Any] = {"p": listen.name}
         if listen.query is not None:
@@ -285,7 +285,7 @@ class Session:
         return Send(reply(message.number, "ok"))
 
     def remember(self, step: Later) -> None:
-        """Keep a write for when the client goes; it replaces those at and below its places.
+        """Keep a write for the client's disconnect; it replaces those at and below its places.
 
         Raises:
             UsageError: too many are kept.
@@ -303,14 +303,14 @@ class Session:
         self._later = [kept for kept in self._later if kept[0][: len(path)] != path]
 
     def last_writes(self) -> list[tuple[Path, Any]]:
-        """Return what is to be written now that the client has gone; once."""
+        """Return the writes for the client's disconnect, and forget them."""
         writes, self._later = self._later, []
         return writes
 
     def _sign_in(self, message: Message) -> Step:
         credential = message.body.get("cred")
         if not isinstance(credential, str):
-            raise UsageError("a credential is a text")
+            raise UsageError("a credential must be a string")
         variable = message.body.get("authvar")
         nobody = message.body.get("noauth") is True
         shown = variable if isinstance(variable, dict) else None
@@ -352,16 +352,16 @@ def _text(message: Message, name: str) -> str:
 def _path(message: Message) -> Path:
     path = message.body.get("p")
     if not isinstance(path, str):
-        raise UsageError("a path is a text")
+        raise UsageError("a path must be a string")
     return parse_path(path)
 
 
 def _object(message: Message) -> dict[str, Any]:
     data = message.body.get("d")
-    if isinstance(data, RawJson):  # whether it is an object shows when it is parsed
+    if isinstance(data, RawJson):  # checked when it is parsed
         return {}
     if not isinstance(data, dict):
-        raise UsageError(f"a merge at {format_path(_path(message))} takes an object")
+        raise UsageError(f"a merge at {format_path(_path(message))} needs an object")
     return data
 
 
@@ -370,7 +370,7 @@ def _query(message: Message) -> Query | None:
     if not wire:
         return None
     if not isinstance(wire, dict):
-        raise UsageError("a query is an object")
+        raise UsageError("a query must be an object")
     query = Query.of_wire(wire)
     return None if query.is_default else query
 
@@ -381,5 +381,5 @@ def _listen_of(message: Message) -> Listen:
     if query is None:
         return Listen(_path(message), names=isinstance(message.body.get("i"), str))
     if not isinstance(tag, int | str):
-        raise UsageError("a listen with a query has a tag")
+        raise UsageError("a listen with a query needs a tag")
     return Listen(_path(message), query, tag, message.body["q"])
