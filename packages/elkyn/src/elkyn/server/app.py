@@ -39,7 +39,7 @@ from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
 from elkyn.server.pages import opened_by_browser, to_dashboard
-from elkyn.server.replication import Replication, reach, serve_follower
+from elkyn.server.replication import Replication, serve_follower, wait_for_position
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
 from elkyn.server.responses import error_response
 from elkyn.server.routes import answer_system
@@ -202,7 +202,7 @@ class ElkynApp:
         self.settings.origins.check(request.headers)
         if request.method == "OPTIONS":
             return self.settings.origins.preflight(request.headers)
-        if self.leader_proxy is not None and self.leader_proxy.takes(
+        if self.leader_proxy is not None and self.leader_proxy.is_for_leader(
             request, self.auth_backend.owns
         ):
             return await self._forward(self.leader_proxy, request, scope, receive)
@@ -213,7 +213,7 @@ class ElkynApp:
         caller = known.get(COUNTED) or await self._caller(scope, request)
         call, store = self.place(request)
         if call.position_min is not None:
-            await reach(store, call.position_min, self.settings.ack_seconds)
+            await wait_for_position(store, call.position_min, self.settings.ack_seconds)
         try:
             grant = caller.grant(store, call.namespace or "", call.path, call.writes)
             if call.stream:

@@ -29,7 +29,7 @@ from elkyn.server.grant import Grant
 from elkyn.server.large_messages import Announced, Unparsed
 from elkyn.server.messages import frames_of_batch, push_event
 from elkyn.server.outbox import Outbox
-from elkyn.server.replication import settled
+from elkyn.server.replication import wait_until_readable
 from elkyn.server.responses import error_text
 from elkyn.server.session import Listen, Session
 from elkyn.server.socket_store import SocketStore, status_of
@@ -316,7 +316,7 @@ class Socket:
         """Wait until the store may be read; the socket is not read meanwhile."""
         try:
             async with asyncio.timeout(_READABLE_SECONDS):
-                await settled(self.store)
+                await wait_until_readable(self.store)
         except TimeoutError:
             raise _TryLaterError from None
 
