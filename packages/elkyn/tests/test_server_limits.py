@@ -68,13 +68,13 @@ def test_a_page_of_another_origin_may_read_event_streams(emulator: Any) -> None:
 
 def test_a_client_may_ask_so_often_and_no_more() -> None:
     rate = Rate(2.0)
-    rate.take("a", 0.0)
-    rate.take("a", 0.0)
+    rate.consume("a", 0.0)
+    rate.consume("a", 0.0)
     with pytest.raises(Busy):
-        rate.take("a", 0.1)
-    rate.take("b", 0.1)
-    rate.take("a", 0.6)
-    Rate(None).take("a", 0.0)
+        rate.consume("a", 0.1)
+    rate.consume("b", 0.1)
+    rate.consume("a", 0.6)
+    Rate(None).consume("a", 0.0)
 
 
 def test_over_the_rate_the_answer_is_429(start_server: Callable[..., Any]) -> None:

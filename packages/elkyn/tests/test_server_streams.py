@@ -177,7 +177,7 @@ def test_after_a_batch_for_very_many_events_gather_unless_somebody_is_impatient(
         asyncio.run(run(store))
     assert [told.batches for told in many] == [[[1], [2, 3, 4, 5]]] * 200
     assert one.batches == []  # a part of a batch waits to be taken
-    assert [event.data for batch in one.follower.take() or () for event in batch.events] == [5]
+    assert [event.data for batch in one.follower.dequeue() or () for event in batch.events] == [5]
 
 
 def test_nothing_is_resumed_over_ephemeral_values_or_a_log_that_was_cut() -> None:

@@ -284,12 +284,12 @@ class ElkynApp:
         if self.metrics.open["http"] > self.settings.limits.requests:
             raise Busy("too many requests at once; try again in a second")
         if self.settings.limits.requests_per_second is not None:
-            self._rate.take(client, asyncio.get_running_loop().time())
+            self._rate.consume(client, asyncio.get_running_loop().time())
 
     def count_user(self, caller: Caller) -> None:
         """Count a request of a user; raises `Busy` when it exceeds the user's rate limit."""
         if caller.identity is not None and caller.identity.uid:
-            self.user_rate.take(caller.identity.uid, asyncio.get_running_loop().time())
+            self.user_rate.consume(caller.identity.uid, asyncio.get_running_loop().time())
 
     def open_store(self, name: str) -> ElkynStore:
         """Return the store of a namespace.

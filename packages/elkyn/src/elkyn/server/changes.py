@@ -1,6 +1,6 @@
-"""A stream of the paths that change, without their values: what a view of a large tree needs.
+"""A stream of the paths that change, without their values, for the dashboard's view of a large tree.
 
-`GET /.settings/changes` sends `data: ["/a/b", …]` for every tick; `["/"]` when too much changed.
+`GET /.settings/changes` sends `data: ["/a/b", …]` for every tick; `["/"]` when too many paths changed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _EVERY_SECONDS = 0.1
 
 
 async def stream_changes(call: SystemCall) -> None:
-    """Send an admin the paths that change until one side ends it."""
+    """Send an admin the paths that change, until one side ends the stream."""
     await call.admin("/.settings/changes", write=False)
     caller = await call.app.auth_backend.caller(call.scope, call.request.query)
     await serve_stream(
@@ -63,11 +63,11 @@ def _begin(_view: ReadTransaction) -> Opening:
 
 
 class _ChangesFeed(Feed):
-    """The paths of a store that change, gathered for a tenth of a second each.
+    """The paths of a store that change, in batches of a tenth of a second.
 
     Args:
-        store: whose paths.
-        wake: called in the loop with the feed when something waits.
+        store: the store to observe.
+        wake: called in the loop with the feed when paths are queued.
     """
 
     def __init__(self, store: ElkynStore, wake: Callable[[Feed], None]) -> None:
@@ -80,7 +80,7 @@ class _ChangesFeed(Feed):
         self._end = store.observe(self._changed)
 
     async def start(self, opener: Opener) -> Opening:
-        """Start; the state at this moment is not asked for."""
+        """Start; the opening does not depend on the current state."""
         with self._store.snapshot() as view:
             return opener(view)
 
@@ -97,8 +97,8 @@ class _ChangesFeed(Feed):
     def _later(self) -> None:
         self._loop.call_later(_EVERY_SECONDS, self._wake, self)
 
-    def take(self) -> list[Batch] | None:
-        """Return the paths gathered so far as one message."""
+    def dequeue(self) -> list[Batch] | None:
+        """Return the paths collected so far as one message."""
         with self._lock:
             paths, self._paths, self._woken = self._paths, set(), False
         if not paths:
@@ -109,5 +109,5 @@ class _ChangesFeed(Feed):
         return [batch]
 
     def close(self) -> None:
-        """End it; closing twice is fine."""
+        """Stop observing the store; closing twice is fine."""
         self._end()

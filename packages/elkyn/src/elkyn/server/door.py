@@ -42,13 +42,15 @@ class Caller(Protocol):
         """Return the client's permissions at `path`; raises `Denied` when it has none there."""
         ...
 
-    async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
+    async def sign_in(
+        self, credential: str, variable: Any, *, unauthenticated: bool
+    ) -> Identity | None:
         """Sign in with a credential that a socket sent after it was opened.
 
         Args:
             credential: the token.
             variable: what an admin wants rules to see as `auth` instead of its own identity.
-            nobody: whether rules are to see an unauthenticated client.
+            unauthenticated: whether rules are to see an unauthenticated client.
         """
         ...
 
@@ -150,7 +152,9 @@ class _Hooked:
         identity = self.authorize(self.scope, namespace, path, write)
         return Grant(ADMIN if identity is None else identity, store)
 
-    async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
+    async def sign_in(
+        self, credential: str, variable: Any, *, unauthenticated: bool
+    ) -> Identity | None:
         return None
 
     def sign_out(self) -> None:
@@ -234,12 +238,14 @@ class _SignedIn:
     def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
         return Grant(self.identity, store, self.backend.open_without_rules)
 
-    async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
+    async def sign_in(
+        self, credential: str, variable: Any, *, unauthenticated: bool
+    ) -> Identity | None:
         identity = await self.backend.authenticator.identify_token(credential, self.client)
-        if nobody or variable is not None:
+        if unauthenticated or variable is not None:
             from elkyn.auth.authenticator import seen_as
 
-            identity = seen_as(identity, None if nobody else dict(variable))
+            identity = seen_as(identity, None if unauthenticated else dict(variable))
         self.identity = identity
         self.checked_revocations = -1
         return identity

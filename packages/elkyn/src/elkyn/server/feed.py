@@ -74,7 +74,7 @@ class Feed(ABC):
         """Start, or restart after a loss; returns what `opener` makes of the current state."""
 
     @abstractmethod
-    def take(self) -> list[Batch] | None:
+    def dequeue(self) -> list[Batch] | None:
         """Return queued batches in commit order; None when the queue was dropped: `start` again."""
 
     @abstractmethod
@@ -122,7 +122,7 @@ class QueryFeed(Feed):
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake, self)
 
-    def take(self) -> list[Batch] | None:
+    def dequeue(self) -> list[Batch] | None:
         """Return the queued events; None when the queue was dropped."""
         subscription = self._subscription
         if subscription is None or subscription.closed:

@@ -130,7 +130,9 @@ class LeaderProxy:
         if found != self.url:
             self._state_file.unlink()
         else:
-            _log.warning("this server was promoted to leader: it does not follow %s any more", found)
+            _log.warning(
+                "this server was promoted to leader: it does not follow %s any more", found
+            )
         return found
 
     def _poll_namespaces(self) -> None:
@@ -189,9 +191,9 @@ class LeaderProxy:
         self, app: ElkynApp, request: Request, scope: Scope, body: bytes
     ) -> Response:
         headers = {
-            name.decode(): (self._leader_credential(value) if name == b"authorization" else value).decode(
-                "latin-1"
-            )
+            name.decode(): (
+                self._leader_credential(value) if name == b"authorization" else value
+            ).decode("latin-1")
             for name, value in scope["headers"]
             if name in _SENT
         }
@@ -206,7 +208,11 @@ class LeaderProxy:
         return Response(answer.status, answer.body, kept, answer.position)
 
     def _leader_credential(self, authorization: bytes) -> bytes:
-        if self._own_credential is None or authorization != self._own_credential or self._token is None:
+        if (
+            self._own_credential is None
+            or authorization != self._own_credential
+            or self._token is None
+        ):
             return authorization
         return f"Bearer {self._token}".encode()
 
@@ -329,7 +335,9 @@ class LeaderProxy:
             self._accounts.leader.leave()
         for name in self._stores:
             begin_to_lead(self._stores[name])
-        self._thread = threading.Thread(target=self._announce_promotion, name="elkyn-upstream", daemon=True)
+        self._thread = threading.Thread(
+            target=self._announce_promotion, name="elkyn-upstream", daemon=True
+        )
         self._thread.start()
         return terms
 

@@ -296,7 +296,7 @@ class Follower(Feed):
         self._pending = [batch for batch in newer if batch is not None]
         self.mark = mark
 
-    def take(self) -> list[Batch] | None:
+    def dequeue(self) -> list[Batch] | None:
         """Return the queued batches; None when the queue was dropped."""
         if self._lost:
             return None

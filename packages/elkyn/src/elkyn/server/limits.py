@@ -71,7 +71,7 @@ class Rate:
         self._per_second = per_second
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, client: str, now: float) -> None:
+    def consume(self, client: str, now: float) -> None:
         """Count a request of `client` at `now` seconds.
 
         Raises:

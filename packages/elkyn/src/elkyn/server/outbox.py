@@ -1,4 +1,4 @@
-"""What waits to be sent on a socket, in order, and how much it is."""
+"""Send queue of a socket, with its size."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CHARS_MAX = 4 * 1024 * 1024
 
 
 class Outbox:
-    """Frames that wait; whoever adds them from a client's requests waits for room.
+    """A queue of frames; the reader of a client's requests waits in `room` while it is full.
 
     Args:
-        unsent: counts what waits here, once it is large.
-        chars_max: there is room while less is queued.
+        unsent: the client's counter of unsent bytes; counts the queue once it is large.
+        chars_max: the queue is full when it holds more.
     """
 
     def __init__(self, unsent: Share, chars_max: int = CHARS_MAX) -> None:
@@ -44,7 +44,7 @@ class Outbox:
                 self._room.clear()
 
     def next(self) -> str:
-        """Take the first frame."""
+        """Remove and return the first frame."""
         frame = self._frames.popleft()
         self._chars -= len(frame)
         if self._counted:
@@ -58,12 +58,12 @@ class Outbox:
         self._counted = chars
 
     def clear(self) -> None:
-        """Drop what waits: the connection is gone."""
+        """Drop all frames: the connection has ended."""
         self._frames.clear()
         self._chars = 0
         self._count(0)
         self._room.set()
 
     async def room(self) -> None:
-        """Wait until less than the bound is queued."""
+        """Wait until the queue is not full."""
         await self._room.wait()

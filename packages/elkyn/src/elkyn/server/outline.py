@@ -1,4 +1,4 @@
-"""What the dashboard shows of a node: a page of its children, their kinds and counts, or a query."""
+"""The dashboard's view of a node: a page of its children with kinds and counts, or a query's result."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ costs a step of a cursor for each key, and a page shows up to a thousand childre
 async def outline(call: SystemCall) -> Response:
     """Answer the kind of the node at `path`, and a page of its children.
 
-    Parameters: `path`, `limit` (1 to 1000, of children), `after` (the last key of the page before),
-    or those of a query as REST has them (`orderBy`, `startAt` …) instead of `after`.
+    Parameters: `path`, `limit` (1 to 1000, of children), `after` (the last key of the previous page),
+    or instead of `after` those of a query in REST (`orderBy`, `startAt` …).
     """
     await call.admin("/.settings/outline", write=False)
     parameters = call.request.query
@@ -64,9 +64,9 @@ def _read_page(call: SystemCall, path: Path, after: str, limit: int) -> dict[str
 
 
 def _read_query(call: SystemCall, path: Path, query: Query, limit: int) -> dict[str, Any]:
-    """Return the first `limit` children that `query` selects, each with what it is ordered by."""
+    """Return the first `limit` children that `query` selects, each with its ordering value."""
     store = call.store()
-    # A window from the end is shown whole: its first children are only known once all are.
+    # A window from the end is returned whole: its first children are only known after all others.
     cap = _PAGE_MAX if query.from_end else limit + 1
     wanted = replace(query, limit=min(query.limit or cap, cap))
     with store.snapshot() as view:
@@ -91,7 +91,7 @@ def _ordered_by(query: Query, value: Stored) -> dict[str, Any]:
 
 
 def _indexed(call: SystemCall, query: Query, path: Path) -> bool:
-    """Whether clients may send `query` too: they need the index, an admin does not."""
+    """Whether clients may send `query` as well: unlike an admin, they need the index."""
     rules = call.store().rules
     try:
         require_index(query, path, () if rules is None else rules.index_on(path))

@@ -103,7 +103,9 @@ class FastPath:
         app = self._app
         if len(request.body) > app.settings.limits.body_bytes:
             return False
-        if app.leader_proxy is not None and app.leader_proxy.is_for_leader(request, app.auth_backend.owns):
+        if app.leader_proxy is not None and app.leader_proxy.is_for_leader(
+            request, app.auth_backend.owns
+        ):
             return False
         return not app.settings.ack or request.method in ("GET", "HEAD")
 

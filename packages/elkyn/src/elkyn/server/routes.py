@@ -1,4 +1,4 @@
-"""Which path beside the tree is answered by what."""
+"""Routes of the paths outside the tree."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ async def answer_system(call: SystemCall) -> Response | None:
     """Answer a request for a reserved path; None when the answer was a stream, which has ended.
 
     Raises:
-        NotFound: nothing has that path.
-        Denied: it is for admins.
+        NotFound: the path has no handler and no page.
+        Denied: the path is for admins only.
     """
     path = call.request.raw_path
     handler = ROUTES.get(path)

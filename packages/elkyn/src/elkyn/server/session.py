@@ -134,7 +134,7 @@ class SignIn:
     number: int
     credential: str
     variable: Mapping[str, Any] | None
-    nobody: bool
+    unauthenticated: bool
 
 
 @dataclass(slots=True)
@@ -312,9 +312,9 @@ class Session:
         if not isinstance(credential, str):
             raise UsageError("a credential must be a string")
         variable = message.body.get("authvar")
-        nobody = message.body.get("noauth") is True
-        shown = variable if isinstance(variable, dict) else None
-        return SignIn(message.number, credential, shown, nobody)
+        unauthenticated = message.body.get("noauth") is True
+        auth_variable = variable if isinstance(variable, dict) else None
+        return SignIn(message.number, credential, auth_variable, unauthenticated)
 
     def _sign_out(self, message: Message) -> Step:
         return SignOut(message.number)

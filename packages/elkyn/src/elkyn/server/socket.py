@@ -249,7 +249,7 @@ class Socket:
                 feed not in self._listens or feed in self._lost
             ):  # it is drained when it has restarted
                 continue
-            batches = feed.take()
+            batches = feed.dequeue()
             if batches is None:
                 self._lost[feed] = None
             else:
@@ -462,7 +462,9 @@ class Socket:
         self._queue_message(reply(step.number, "ok"))
 
     async def _do_sign_in(self, step: steps.SignIn) -> None:
-        identity = await self.caller.sign_in(step.credential, step.variable, nobody=step.nobody)
+        identity = await self.caller.sign_in(
+            step.credential, step.variable, unauthenticated=step.unauthenticated
+        )
         self._queue_message(reply(step.number, "ok", _shown(identity)))
         self.recheck()
 

@@ -206,7 +206,7 @@ class Stream:
         self._woken.clear()
         if self._closing or self._revoked is not None:
             return await self._end()
-        batches = feed.take()
+        batches = feed.dequeue()
         self._recheck_affected()
         if self._recheck and not await self._recheck_permission():
             return False
