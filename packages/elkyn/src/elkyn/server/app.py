@@ -27,7 +27,7 @@ from elkyn.server.asgi import (
     send_response,
     to_request,
 )
-from elkyn.server.bodies import INLINE_BYTES, Bodies, read_body
+from elkyn.server.bodies import INLINE_BYTES, BodyMemory, read_body
 from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
 from elkyn.server.connect import serve_socket
@@ -124,7 +124,7 @@ class ElkynApp:
         self.settings = settings
         self.metrics = Metrics()
         self.committer = Committer()
-        self.bodies = Bodies(settings.limits.body_memory_bytes)
+        self.body_memory = BodyMemory(settings.limits.body_memory_bytes)
         self.unsent = SendBufferLimit(
             settings.limits.unsent_bytes, settings.limits.client_unsent_bytes
         )
@@ -211,7 +211,7 @@ class ElkynApp:
             if owned or is_reserved(request.raw_path) or self._is_browsed(request):
                 return await self._answer_system(request, scope, (receive, send), owned=owned)
         caller = known.get(COUNTED) or await self._caller(scope, request)
-        call, store = self.place(request)
+        call, store = self.parse(request)
         if call.position_min is not None:
             await wait_for_position(store, call.position_min, self.settings.ack_seconds)
         try:
@@ -224,7 +224,7 @@ class ElkynApp:
             self.metrics.reads += 1
             return await _read(call, store, grant)
         except Denied:
-            self.note_refused(caller, client_of(scope), call)
+            self.record_refusal(caller, client_of(scope), call)
             raise
 
     async def _caller(self, scope: Scope, request: Request) -> Caller:
@@ -233,15 +233,15 @@ class ElkynApp:
             self.count_user(caller)
         return caller
 
-    def place(self, request: Request) -> tuple[Call, ElkynStore]:
+    def parse(self, request: Request) -> tuple[Call, ElkynStore]:
         """Parse a request, and open the store that it is about."""
         call = parse_call(request)
         call.namespace = call.namespace or self.settings.default_namespace
         return call, self.open_store(call.namespace)
 
-    def note_refused(self, caller: Caller, client: str, call: Call) -> None:
+    def record_refusal(self, caller: Caller, client: str, call: Call) -> None:
         """Record that the rules refused a call."""
-        self.auth_backend.refused(
+        self.auth_backend.record_refusal(
             caller, client, call.namespace or "", call.path, write=call.writes
         )
 
@@ -334,7 +334,7 @@ class ElkynApp:
     ) -> Response | None:
         if request.method not in ("GET", "HEAD"):
             limit = _SIGN_IN_BYTES_MAX if owned else self.settings.limits.body_bytes
-            with self.bodies.hold(client_of(scope)) as held:
+            with self.body_memory.reserve(client_of(scope)) as held:
                 request.body = await read_body(scope, channel[0], limit, held)
                 return await self._answer_own(request, scope, channel, owned=owned)
         return await self._answer_own(request, scope, channel, owned=owned)
@@ -354,7 +354,7 @@ class ElkynApp:
         self.metrics.writes += 1
         if call.ack is not None:
             parse_ack(call.ack)
-        with self.bodies.hold(client_of(incoming[0])) as held:
+        with self.body_memory.reserve(client_of(incoming[0])) as held:
             limit = self.settings.limits.body_bytes
             check = partial(_check_could_write, call, store, grant)
             bodies = [await read_body(*incoming, limit, held, check)]
@@ -430,7 +430,7 @@ class ElkynApp:
             commit_seconds=self.committer.seconds,
             waiting=self.committer.waiting,
             unsent_bytes=self.unsent.bytes,
-            body_memory_bytes=self.bodies.bytes,
+            body_memory_bytes=self.body_memory.bytes,
             positions=[(name, store.position) for name, store in sorted(self._served.items())],
         )
 

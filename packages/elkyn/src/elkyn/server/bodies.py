@@ -9,17 +9,24 @@ from typing import Any, Self
 from elkyn.server.asgi import Receive, Scope
 from sennit_core.errors import Busy, Closed, TooLarge
 
-__all__ = ["INLINE_BYTES", "LARGE_FACTOR", "Bodies", "Held", "memory_of", "read_body"]
+__all__ = [
+    "INLINE_BYTES",
+    "LARGE_FACTOR",
+    "BodyMemory",
+    "MemoryReservation",
+    "memory_of",
+    "read_body",
+]
 
 INLINE_BYTES = 64 * 1024
-"""Bodies up to this size are parsed in the event loop, larger ones in pieces on a thread."""
+"""BodyMemory up to this size are parsed in the event loop, larger ones in pieces on a thread."""
 
 LARGE_FACTOR = 6
 """Upper bound of memory per byte of a large body: packed nodes, log row, pages to be written."""
 _NODE_BYTES = 150  # memory of a node of a small body: its object, its key and its dict entry
 
 
-class Bodies:
+class BodyMemory:
     """Counts the memory of bodies; a body that would exceed the limit is refused.
 
     Args:
@@ -34,9 +41,9 @@ class Bodies:
         self._bytes_max = bytes_max
         self._of_client: dict[str, int] = {}  # a Counter is four times slower
 
-    def hold(self, client: str) -> Held:
+    def reserve(self, client: str) -> MemoryReservation:
         """Return a counter for the memory of one request of the client at an address."""
-        return Held(self, client)
+        return MemoryReservation(self, client)
 
     def change(self, client: str, size: int) -> None:
         """Add `size` bytes to the counters; a negative size subtracts.
@@ -58,24 +65,24 @@ class Bodies:
             self._of_client.pop(client, None)
 
 
-class Held:
+class MemoryReservation:
     """The memory of one request's body; a context manager, released at its end."""
 
-    __slots__ = ("_bodies", "_client", "bytes")
+    __slots__ = ("_body_memory", "_client", "bytes")
 
-    def __init__(self, bodies: Bodies, client: str) -> None:
-        self._bodies = bodies
+    def __init__(self, body_memory: BodyMemory, client: str) -> None:
+        self._body_memory = body_memory
         self._client = client
         self.bytes = 0
 
     def add(self, size: int) -> None:
         """Add `size` bytes of memory; raises `Busy` when they exceed the limit."""
-        self._bodies.change(self._client, size)
+        self._body_memory.change(self._client, size)
         self.bytes += size
 
     def release(self) -> None:
         """Subtract all counted memory; releasing twice is fine."""
-        self._bodies.change(self._client, -self.bytes)
+        self._body_memory.change(self._client, -self.bytes)
         self.bytes = 0
 
     def __enter__(self) -> Self:
@@ -99,7 +106,7 @@ async def read_body(
     scope: Scope,
     receive: Receive,
     bytes_max: int,
-    held: Held,
+    held: MemoryReservation,
     check: Callable[[], Awaitable[None]] | None = None,
 ) -> bytes:
     """Return the body of a request.

@@ -55,11 +55,11 @@ class _ChangesStream(ClientStream):
     def check(self) -> None:
         grant = self.caller.grant(self.store, self._namespace, "/.settings/changes", write=False)
         if not grant.identity.admin:
-            raise Denied("following what changes", "an admin's credential")
+            raise Denied("following changes", "an admin's credential")
 
 
 def _begin(_view: ReadTransaction) -> Opening:
-    return Opening((b": what is there now is no change\n\n",))
+    return Opening((b": only later changes are sent\n\n",))
 
 
 class _ChangesFeed(Feed):

@@ -117,7 +117,7 @@ class Clients:
         return self._hub
 
     @contextmanager
-    def joined(self, client: Client) -> Iterator[None]:
+    def registered(self, client: Client) -> Iterator[None]:
         """Register `client`, served by the running task, within a `with` block.
 
         Raises:
@@ -218,7 +218,7 @@ class Clients:
             self._auth_backend.poll()
             now, now_ms = loop.time(), int(time.time() * 1000)
             for client in list(self._open):
-                reason = client.caller.ended(now_ms)
+                reason = client.caller.invalid_reason(now_ms)
                 if reason is None:
                     client.tick(now)
                 else:

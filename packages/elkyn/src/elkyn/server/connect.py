@@ -56,7 +56,7 @@ async def serve_socket(
         data = SocketStore(store, namespace, app.auth_backend, scope, nodes_max=nodes_max)
         client = Socket(app, data, caller, send)
     try:
-        with app.clients.joined(client):
+        with app.clients.registered(client):
             await client.run(receive, host)
     except SennitError:
         await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})

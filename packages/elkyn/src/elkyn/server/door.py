@@ -58,7 +58,7 @@ class Caller(Protocol):
         """Forget the credential."""
         ...
 
-    def ended(self, now_ms: int) -> str | None:
+    def invalid_reason(self, now_ms: int) -> str | None:
         """Return why the credential is no longer valid; None while it is."""
         ...
 
@@ -82,7 +82,7 @@ class AuthBackend(Protocol):
         """Load revocations that another process has made."""
         ...
 
-    def refused(
+    def record_refusal(
         self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Record that the rules refused a request from the address `client`."""
@@ -123,7 +123,7 @@ class HookBackend:
     def poll(self) -> None:
         """Do nothing: the hook is asked about each request."""
 
-    def refused(
+    def record_refusal(
         self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Do nothing: the embedder logs what its hook refuses."""
@@ -160,7 +160,7 @@ class _Hooked:
     def sign_out(self) -> None:
         return None
 
-    def ended(self, now_ms: int) -> str | None:
+    def invalid_reason(self, now_ms: int) -> str | None:
         return None
 
 
@@ -206,7 +206,7 @@ class AuthenticatorBackend:
         """Read new revocations from the account store."""
         self.authenticator.revocations.poll()
 
-    def refused(
+    def record_refusal(
         self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Write the refusal to the audit log."""
@@ -253,7 +253,7 @@ class _SignedIn:
     def sign_out(self) -> None:
         self.identity = NOBODY
 
-    def ended(self, now_ms: int) -> str | None:
+    def invalid_reason(self, now_ms: int) -> str | None:
         expires = self.identity.expires_ms
         if expires is not None and now_ms >= expires:
             return _EXPIRED

@@ -182,7 +182,7 @@ class LeaderProxy:
         Raises:
             Unavailable: the leader does not answer.
         """
-        with app.bodies.hold(client_of(scope)) as held:
+        with app.body_memory.reserve(client_of(scope)) as held:
             limit = app.settings.limits.body_bytes
             body = await read_body(scope, receive, limit, held)
             return await self._forward(app, request, scope, body)

@@ -14,7 +14,7 @@ CHARS_MAX = 4 * 1024 * 1024
 
 
 class Outbox:
-    """A queue of frames; the reader of a client's requests waits in `room` while it is full.
+    """A queue of frames; the reader of a client's requests waits in `wait_for_room` while it is full.
 
     Args:
         unsent: the client's counter of unsent bytes; counts the queue once it is large.
@@ -64,6 +64,6 @@ class Outbox:
         self._count(0)
         self._room.set()
 
-    async def room(self) -> None:
+    async def wait_for_room(self) -> None:
         """Wait until the queue is not full."""
         await self._room.wait()

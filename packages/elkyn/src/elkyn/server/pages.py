@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path as FilePath
 from urllib.parse import quote, urlencode
 
-from elkyn.server.request import Request, Response, place_of
+from elkyn.server.request import Request, Response, parse_tree_path
 
 __all__ = ["opened_by_browser", "page", "to_dashboard"]
 
@@ -72,7 +72,7 @@ def to_dashboard(request: Request, root: str) -> Response:
     Raises:
         BadPath: a key breaks a limit.
     """
-    keys, _watch = place_of(request.raw_path)
+    keys, _watch = parse_tree_path(request.raw_path)
     query = f"?{urlencode(request.query)}" if request.query else ""
     path = f"#data/{'/'.join(quote(key, safe='') for key in keys)}" if keys else ""
     location = f"{quote(root)}/index.html{query}{path}"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from elkyn._lmdb.tree import ReadLimit
 from elkyn.server.access_log import AccessLog
 from elkyn.server.asgi import head_of
-from elkyn.server.bodies import Held, memory_of
+from elkyn.server.bodies import MemoryReservation, memory_of
 from elkyn.server.exchange import RequestCycle
 from elkyn.server.feed import INLINE_ROWS
 from elkyn.server.handle import answer_write, read, to_write
@@ -125,11 +125,11 @@ class FastPath:
         if app.user_rate.bounded:
             app.count_user(caller)
         request_cycle.caller = caller
-        call, store = app.place(request)
+        call, store = app.parse(request)
         try:
             grant = caller.grant(store, call.namespace or "", call.path, call.writes)
             if call.writes:
-                held = app.bodies.hold(client)
+                held = app.body_memory.reserve(client)
                 held.add(memory_of(request.body))
                 try:
                     write = to_write(call, request.body, store, grant)
@@ -140,7 +140,7 @@ class FastPath:
                 return None
             response = read(call, self._view(store), grant)
         except Denied:
-            app.note_refused(caller, client, call)
+            app.record_refusal(caller, client, call)
             raise
         if len(response.body) > LARGE_BYTES:
             raise ReadLimit
@@ -156,7 +156,7 @@ class FastPath:
         return view
 
     def _commit(
-        self, asked: _Asked, call: Call, store: ElkynStore, write: Write, held: Held
+        self, asked: _Asked, call: Call, store: ElkynStore, write: Write, held: MemoryReservation
     ) -> None:
         metrics = self._app.metrics
         done = partial(self._committed, asked, call, write, held)
@@ -164,7 +164,7 @@ class FastPath:
         metrics.writes += 1
         metrics.open["http"] += 1
 
-    def _committed(self, asked: _Asked, call: Call, write: Write, held: Held) -> None:
+    def _committed(self, asked: _Asked, call: Call, write: Write, held: MemoryReservation) -> None:
         held.release()
         self._app.metrics.open["http"] -= 1
         try:
@@ -174,7 +174,9 @@ class FastPath:
             if isinstance(error, Denied):
                 request_cycle = asked.request_cycle
                 assert request_cycle.caller is not None
-                self._app.note_refused(request_cycle.caller, request_cycle.connection.address, call)
+                self._app.record_refusal(
+                    request_cycle.caller, request_cycle.connection.address, call
+                )
             response = error_response(error)
         self._finish(asked, response)
 

@@ -65,7 +65,7 @@ class RefusedSocket:
         self.caller = caller
         self._reason = reason
         self._send = send
-        self._memory = app.bodies.hold(client)
+        self._memory = app.body_memory.reserve(client)
         self._assembler = Assembler(app.settings.limits.message_bytes)
         self._received_at = asyncio.get_running_loop().time()
         self._receiving: asyncio.Future[Any] | None = None

@@ -55,7 +55,7 @@ class Replication:
         return self.acks.setdefault(store, Acks())
 
     @contextmanager
-    def joined(self, session: FollowerSession) -> Iterator[None]:
+    def registered(self, session: FollowerSession) -> Iterator[None]:
         """Register a follower's session within a `with` block.
 
         Raises:
@@ -103,7 +103,7 @@ async def serve_follower(
     try:
         log = await _admitted(app, request, scope)
         session = FollowerSession(app.replication, log, send)
-        with app.replication.joined(session):
+        with app.replication.registered(session):
             await session.run(receive)
     except SennitError as error:
         await send({"type": "websocket.send", "bytes": encode("refuse", error.code, str(error), 0)})
@@ -197,7 +197,7 @@ class FollowerSession:
                 return
             frame = message.get("bytes")
             if frame is None:
-                raise ProtocolError("a follower's message", reason="it is text")
+                raise ProtocolError("a follower's message", reason="the frame is text, not binary")
             async with self._sender_lock:
                 if self._sender.node is None:
                     answers = await asyncio.to_thread(self._sender.receive, frame)

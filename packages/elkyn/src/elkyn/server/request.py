@@ -26,7 +26,7 @@ __all__ = [
     "is_reserved",
     "parse_call",
     "parse_query",
-    "place_of",
+    "parse_tree_path",
 ]
 
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
@@ -165,9 +165,9 @@ def parse_call(request: Request) -> Call:
         BadPath: a key breaks a limit.
         UsageError: a parameter or header is not valid for the request.
     """
-    keys, watch = place_of(request.raw_path)
+    keys, watch = parse_tree_path(request.raw_path)
     method = request.method.upper()
-    call = Call(_overriding(request) if method == "POST" else method, keys)
+    call = Call(_overridden_method(request) if method == "POST" else method, keys)
     if call.method not in METHODS:
         raise MethodNotAllowed(f"Method {call.method[:20]!r} is not allowed.")
     if not _CALL_HEADERS.isdisjoint(request.headers):
@@ -185,7 +185,7 @@ def parse_call(request: Request) -> Call:
     return call
 
 
-def _overriding(request: Request) -> str:
+def _overridden_method(request: Request) -> str:
     """Return the method that a POST overrides itself with, by header or parameter."""
     other = request.headers.get("x-http-method-override")
     return (other or request.query.get("x-http-method-override") or "POST").upper()
@@ -252,7 +252,7 @@ def _write_seconds(name: str) -> float | None:
     return _WRITE_SECONDS[name]
 
 
-def place_of(raw_path: str) -> tuple[Path, bool]:
+def parse_tree_path(raw_path: str) -> tuple[Path, bool]:
     """Return the keys of a path, and whether it ends in `/.watch`."""
     if is_reserved(raw_path):
         raise NotFound("page", raw_path)

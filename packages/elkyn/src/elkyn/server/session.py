@@ -29,8 +29,8 @@ __all__ = [
     "Detach",
     "End",
     "Fetch",
-    "Later",
     "Listen",
+    "OnDisconnect",
     "Ping",
     "Send",
     "Session",
@@ -39,7 +39,7 @@ __all__ = [
     "Step",
 ]
 
-_LATER_MAX = 10_000
+_DISCONNECT_WRITES_MAX = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ class Fetch:
 
 
 @dataclass(slots=True)
-class Later:
-    """Check a write that is for the client's disconnect, and `remember` it."""
+class OnDisconnect:
+    """Check a write that is for the client's disconnect, and `keep_for_disconnect` it."""
 
     number: int
     kind: Literal["put", "patch"]
@@ -158,7 +158,7 @@ Step: TypeAlias = (
     | Detach
     | Commit
     | Fetch
-    | Later
+    | OnDisconnect
     | SignIn
     | SignOut
     | End
@@ -181,7 +181,7 @@ class Session:
         self.listens: dict[tuple[Path, Any], Listen] = {}
         self._listens_max = listens_max
         self._assembler = Assembler(chars_max)
-        self._later: list[tuple[Path, Any]] = []
+        self._disconnect_writes: list[tuple[Path, Any]] = []
 
     def hello(self, host: str, now_ms: int) -> str:
         """Return the first message of a session."""
@@ -274,17 +274,17 @@ class Session:
     def _get(self, message: Message) -> Step:
         return Fetch(message.number, _path(message), _query(message))
 
-    def _later_put(self, message: Message) -> Step:
-        return Later(message.number, "put", _path(message), message.body.get("d"))
+    def _on_disconnect_put(self, message: Message) -> Step:
+        return OnDisconnect(message.number, "put", _path(message), message.body.get("d"))
 
-    def _later_merge(self, message: Message) -> Step:
-        return Later(message.number, "patch", _path(message), _object(message))
+    def _on_disconnect_merge(self, message: Message) -> Step:
+        return OnDisconnect(message.number, "patch", _path(message), _object(message))
 
-    def _later_cancel(self, message: Message) -> Step:
+    def _on_disconnect_cancel(self, message: Message) -> Step:
         self._drop(_path(message))
         return Send(reply(message.number, "ok"))
 
-    def remember(self, step: Later) -> None:
+    def keep_for_disconnect(self, step: OnDisconnect) -> None:
         """Keep a write for the client's disconnect; it replaces those at and below its places.
 
         Raises:
@@ -295,16 +295,20 @@ class Session:
             places = [((*step.path, *parse_path(name)), v) for name, v in step.data.items()]
         for path, data in places:
             self._drop(path)
-            if len(self._later) >= _LATER_MAX:
-                raise UsageError(f"at most {_LATER_MAX} writes are kept for a disconnect")
-            self._later.append((path, data))
+            if len(self._disconnect_writes) >= _DISCONNECT_WRITES_MAX:
+                raise UsageError(
+                    f"at most {_DISCONNECT_WRITES_MAX} writes are kept for a disconnect"
+                )
+            self._disconnect_writes.append((path, data))
 
     def _drop(self, path: Path) -> None:
-        self._later = [kept for kept in self._later if kept[0][: len(path)] != path]
+        self._disconnect_writes = [
+            kept for kept in self._disconnect_writes if kept[0][: len(path)] != path
+        ]
 
-    def last_writes(self) -> list[tuple[Path, Any]]:
+    def pop_disconnect_writes(self) -> list[tuple[Path, Any]]:
         """Return the writes for the client's disconnect, and forget them."""
-        writes, self._later = self._later, []
+        writes, self._disconnect_writes = self._disconnect_writes, []
         return writes
 
     def _sign_in(self, message: Message) -> Step:
@@ -331,9 +335,9 @@ class Session:
         "p": _put,
         "m": _merge,
         "g": _get,
-        "o": _later_put,
-        "om": _later_merge,
-        "oc": _later_cancel,
+        "o": _on_disconnect_put,
+        "om": _on_disconnect_merge,
+        "oc": _on_disconnect_cancel,
         "auth": _sign_in,
         "gauth": _sign_in,
         "unauth": _sign_out,

@@ -55,5 +55,5 @@ def check_keep_alive(seconds: float) -> None:
     if not 0 < seconds <= KEEP_ALIVE_SECONDS_MAX:
         raise UsageError(
             f"the keep-alive interval cannot be {seconds:g} s",
-            hint=f"use more than 0 and at most {KEEP_ALIVE_SECONDS_MAX:g} s, as long as clients wait",
+            hint=f"use more than 0 and at most {KEEP_ALIVE_SECONDS_MAX:g} s: clients wait no longer",
         )

@@ -96,7 +96,7 @@ class Socket:
         self._received_at = asyncio.get_running_loop().time()
         self._finished = False
         self._close_code: int | None = None
-        self._memory = app.bodies.hold(client_of(data.scope))
+        self._memory = app.body_memory.reserve(client_of(data.scope))
 
     # The interface to `Clients`.
 
@@ -141,7 +141,7 @@ class Socket:
         sender.add_done_callback(lambda _done: self._outbox.clear())
         try:
             while await self._handle(await receive()):
-                await self._outbox.room()
+                await self._outbox.wait_for_room()
         finally:
             self._finish()
             for task in (sender, *self._tasks):
@@ -157,7 +157,7 @@ class Socket:
         self._received_at = asyncio.get_running_loop().time()
         frame = message.get("text")
         if frame is None:
-            step: steps.Step | None = steps.End("this protocol is text")
+            step: steps.Step | None = steps.End("binary frames are not supported")
         else:
             step = await self._received(frame)
         if step is not None:
@@ -204,7 +204,7 @@ class Socket:
         else:
             status, text = "internal_error", "Internal server error."
         if isinstance(error, Denied):
-            self._data.refused(self.caller, step)
+            self._data.record_refusal(self.caller, step)
         self._queue_message(reply(step.number, status, text))
 
     async def _send_out(self) -> None:
@@ -453,12 +453,12 @@ class Socket:
         if self._in_flight:
             await asyncio.wait(self._in_flight)
 
-    async def _do_later(self, step: steps.Later) -> None:
+    async def _do_on_disconnect(self, step: steps.OnDisconnect) -> None:
         await self._wait_until_readable()
         await self._wait_for_writes()
         grant = self._data.grant(self.caller, step.path, write=True)
-        await asyncio.to_thread(self._data.check_later, step, grant)
-        self.session.remember(step)
+        await asyncio.to_thread(self._data.check_on_disconnect, step, grant)
+        self.session.keep_for_disconnect(step)
         self._queue_message(reply(step.number, "ok"))
 
     async def _do_sign_in(self, step: steps.SignIn) -> None:
@@ -514,7 +514,7 @@ class Socket:
         self._finished = True
         for listen in list(self._feeds):
             self._drop(listen)
-        for path, data in self.session.last_writes():
+        for path, data in self.session.pop_disconnect_writes():
             try:
                 grant = self._data.grant(self.caller, path, write=True)
                 step = steps.Commit(0, "put", path, data, None)
@@ -531,7 +531,7 @@ class Socket:
         steps.Detach: _do_detach,
         steps.Commit: _do_commit,
         steps.Fetch: _do_fetch,
-        steps.Later: _do_later,
+        steps.OnDisconnect: _do_on_disconnect,
         steps.SignIn: _do_sign_in,
         steps.SignOut: _do_sign_out,
         Announced: _do_announced,

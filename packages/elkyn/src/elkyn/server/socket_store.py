@@ -23,7 +23,7 @@ from elkyn.server.large_messages import Announced
 from elkyn.server.limits import Limits
 from elkyn.server.messages import push_value
 from elkyn.server.resume import id_of, mark_of, parse_id, same_history, time_at, try_missed
-from elkyn.server.session import Attach, Commit, Fetch, Later, Listen
+from elkyn.server.session import Attach, Commit, Fetch, Listen, OnDisconnect
 from elkyn.server.split import RawJson, put_large, update_large
 from elkyn.store import ElkynStore
 from elkyn.txn import ReadTransaction
@@ -59,15 +59,15 @@ class SocketStore:
         """Return the permissions of `caller` at `path`."""
         return caller.grant(self.store, self.namespace, format_path(path), write)
 
-    def refused(self, caller: Caller, step: Any) -> None:
+    def record_refusal(self, caller: Caller, step: Any) -> None:
         """Record that a request was refused."""
         path = step.listen.path if hasattr(step, "listen") else getattr(step, "path", ())
-        write = isinstance(step, Commit | Later)
-        self.auth_backend.refused(
+        write = isinstance(step, Commit | OnDisconnect)
+        self.auth_backend.record_refusal(
             caller, client_of(self.scope), self.namespace, format_path(path), write=write
         )
 
-    def to_write(self, step: Commit | Later, grant: Grant) -> Write:
+    def to_write(self, step: Commit | OnDisconnect, grant: Grant) -> Write:
         """Return the write of a request.
 
         Raises:
@@ -94,7 +94,7 @@ class SocketStore:
         with self.store.snapshot() as view:
             grant.check_could_write(view, step.path, below=step.kind == "patch")
 
-    def check_later(self, step: Later, grant: Grant) -> None:
+    def check_on_disconnect(self, step: OnDisconnect, grant: Grant) -> None:
         """Check now a write that is for the client's disconnect; blocks."""
         write = self.to_write(step, grant)
         if write.guard is None:

@@ -239,7 +239,7 @@ class _Splitter(JsonScanner):
 
     def _end(self, end: int) -> None:
         if self.skip(end) != len(self.body):
-            raise ValueError("more follows the value")
+            raise ValueError("unexpected text after the value")
 
     def _count(self, piece: Any) -> None:
         self._nodes += _count(piece)

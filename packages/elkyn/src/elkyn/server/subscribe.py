@@ -58,7 +58,7 @@ async def open_stream(
 
 async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive, client: str) -> None:
     """Register and run a stream to the address `client` until one side ends it."""
-    with app.clients.joined(stream):
+    with app.clients.registered(stream):
         feed = stream.feed(app)
         if isinstance(feed, Follower):
             feed.sink = stream.try_send_at_once

@@ -54,7 +54,9 @@ class SystemCall:
         caller = await self.app.auth_backend.caller(self.scope, self.request.query)
         grant = caller.grant(self.app.open_store(name), name, path, write)
         if not grant.identity.admin:
-            self.app.auth_backend.refused(caller, client_of(self.scope), name, path, write=write)
+            self.app.auth_backend.record_refusal(
+                caller, client_of(self.scope), name, path, write=write
+            )
             raise Denied(f"using {path}", "an admin's credential")
         return grant
 

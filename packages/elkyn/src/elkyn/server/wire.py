@@ -67,7 +67,7 @@ class Assembler:
                 return frame
             count = int(frame)  # 0 is a keep-alive
             if count > _FRAMES_MAX:
-                raise UsageError(f"a message of {count} frames")
+                raise UsageError(f"a message may have at most {_FRAMES_MAX} frames, not {count}")
             self._missing = count
             return None
         self._chars += len(frame)
