@@ -19,7 +19,7 @@ __all__ = [
 ]
 
 INLINE_BYTES = 64 * 1024
-"""BodyMemory up to this size are parsed in the event loop, larger ones in pieces on a thread."""
+"""Bodies up to this size are parsed in the event loop, larger ones in pieces on a thread."""
 
 LARGE_FACTOR = 6
 """Upper bound of memory per byte of a large body: packed nodes, log row, pages to be written."""
