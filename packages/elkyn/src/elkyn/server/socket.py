@@ -159,7 +159,7 @@ class Socket:
         if frame is None:
             step: steps.Step | None = steps.End("binary frames are not supported")
         else:
-            step = await self._received(frame)
+            step = await self._step_of(frame)
         if step is not None:
             if self._app.user_rate.bounded:
                 await self._wait_for_rate()
@@ -168,7 +168,7 @@ class Socket:
                 self._memory.release()
         return True
 
-    async def _received(self, frame: str) -> steps.Step | None:
+    async def _step_of(self, frame: str) -> steps.Step | None:
         step = self.session.receive(frame)
         if step is None or isinstance(step, Announced | Unparsed):
             try:
@@ -245,9 +245,7 @@ class Socket:
         while self._ready:
             feed = next(iter(self._ready))
             del self._ready[feed]
-            if (
-                feed not in self._listens or feed in self._lost
-            ):  # it is drained when it has restarted
+            if feed not in self._listens or feed in self._lost:  # drained after its restart
                 continue
             batches = feed.dequeue()
             if batches is None:
@@ -306,7 +304,7 @@ class Socket:
         return messages
 
     def _ask_to_reconnect(self) -> None:
-        """Close with "try again later": an SDK reconnects, but would drop a refused listen for good."""
+        """Close with "try again later": SDKs reconnect, but would drop a refused listen for good."""
         self._close_code = _TRY_AGAIN_LATER
         self.close()
 
