@@ -229,7 +229,7 @@ def test_a_listen_that_waits_for_a_leader_does_not_wait_forever(
         await asyncio.wait_for(app(scope, receive, send), 20)
         return closed.result()["code"]
 
-    monkeypatch.setattr("elkyn.server.socket._SETTLED_SECONDS", 0.05)
+    monkeypatch.setattr("elkyn.server.socket._READABLE_SECONDS", 0.05)
     with ElkynStore(mode="memory") as store:
         store.divergence.note(True)
         app = ElkynApp({"default": store}, HookBackend(lambda *_asked: None), Settings())

@@ -158,7 +158,7 @@ def test_after_a_batch_for_very_many_events_gather_unless_somebody_is_impatient(
 ) -> None:
     minutes = count(0.0, 60.0)  # as long as it takes to hand out a batch
     monkeypatch.setattr("elkyn.server.hub.time", SimpleNamespace(monotonic=lambda: next(minutes)))
-    monkeypatch.setattr("elkyn.server.hub._REST_SECONDS_MAX", 60.0)
+    monkeypatch.setattr("elkyn.server.hub._PAUSE_SECONDS_MAX", 60.0)
     many, one = [Told() for _ in range(200)], Told()
 
     async def run(store: ElkynStore) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["stream_changes"]
 
-_PATHS_MAX = 200
+_PATHS_MAX = 200  # of one message; more are sent as the root
 _EVERY_SECONDS = 0.1
 
 

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 __all__ = ["Client", "Clients"]
 
 _TICK_SECONDS_MAX = 1.0
-_CLOSE_GRACE_SECONDS = 1.0
-_PLACES_MIN = 10_000
+_CLOSE_GRACE_SECONDS = 1.0  # then the tasks of clients that do not read are cancelled
+_PLACES_MIN = 10_000  # an index of fewer places is never rebuilt
 
 
 class Client(Protocol):
@@ -79,6 +79,7 @@ class _Watched:
     end_rules: Callable[[], None]
     end_divergence: Callable[[], None]
     read_places: ReadSetIndex = field(default_factory=ReadSetIndex)
+    # `read_places` only grows: over this size it is rebuilt from the clients that are open.
     places_max: int = _PLACES_MIN
 
     def renew(self, read_sets: Iterable[ReadSet]) -> None:

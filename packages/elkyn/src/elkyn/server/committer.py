@@ -16,8 +16,8 @@ from sennit_core.errors import Busy, Closed
 
 __all__ = ["Committer"]
 
-_GROUP_MAX = 1000
-_WAITING_MAX = 20_000
+_GROUP_MAX = 1000  # writes in one commit
+_WAITING_MAX = 20_000  # queued writes; one more is refused
 _YIELD_SECONDS = 0.005  # the interpreter's switch interval: how long it lets a thread run at most
 
 

@@ -41,10 +41,10 @@ if TYPE_CHECKING:
 __all__ = ["LeaderProxy", "decode_identity", "encode_caller", "encode_identity"]
 
 _POLL_SECONDS = 1.0
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 5.0  # timeout of requests for namespaces and accounts
 _ANNOUNCE_SECONDS = 2.0
-_THREADS = 32
-_GROUP_MAX = 500
+_THREADS = 32  # requests forwarded at the same time
+_GROUP_MAX = 500  # writes of one socket in one request to the leader
 _WRITES = ("PUT", "PATCH", "POST", "DELETE")
 _WRITTEN_PAGES = ("/.settings/rules.json", "/.settings/namespaces.json")
 """Pages outside the tree whose writes are forwarded to the leader."""

@@ -10,7 +10,7 @@ from elkyn.server.unsent import LARGE_BYTES, Share
 
 __all__ = ["Outbox"]
 
-CHARS_MAX = 4 * 1024 * 1024
+CHARS_MAX = 4 * 1024 * 1024  # of one socket; over it no further request is read
 
 
 class Outbox:
@@ -26,7 +26,7 @@ class Outbox:
         self._chars = 0
         self._chars_max = chars_max
         self._unsent = unsent
-        self._counted = 0
+        self._counted = 0  # the part of `_chars` that `_unsent` counts: all or nothing
         self._room = asyncio.Event()
         self._room.set()
 

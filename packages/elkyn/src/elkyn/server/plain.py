@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FastPath"]
 
-_WAITING_HEADERS = frozenset({"x-elkyn-ack", "x-elkyn-min-position"})
+_WAITING_HEADERS = frozenset({"x-elkyn-ack", "x-elkyn-min-position"})  # may delay the answer
 
 
 class _Asked(NamedTuple):

@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Replication", "serve_follower", "wait_for_position", "wait_until_readable"]
 
-_BEAT_SECONDS = 1.0
-_SILENCE_SECONDS = 60.0
+_BEAT_SECONDS = 1.0  # without other frames
+_SILENCE_SECONDS = 60.0  # of a follower; then it is disconnected
 _FOLLOWERS_MAX = 100
-_SNAPSHOTS_MAX = 2
+_SNAPSHOTS_MAX = 2  # made at the same time
 
 
 class Replication:

@@ -34,9 +34,9 @@ __all__ = [
     "try_missed",
 ]
 
-_START_BYTES = 32
+_START_BYTES = 32  # of a row; they include its term and time
 _ID = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20})(?:\.([0-9]{1,20}))?)?", re.ASCII)
-_ENTRIES_MAX = 1000
+_ENTRIES_MAX = 1000  # replayed at most; over more a client gets a fresh value
 
 
 class Seen(NamedTuple):
@@ -73,7 +73,7 @@ def mark_of(position: int, row: bytes | None) -> str:
     """Return a mark of the row at a position, which differs from another store's row there."""
     if row is None:
         return ""
-    start = hashlib.blake2b(row[:_START_BYTES], digest_size=6)  # holds its term and time
+    start = hashlib.blake2b(row[:_START_BYTES], digest_size=6)
     return f"{position}:{start.hexdigest()}"
 
 

@@ -39,7 +39,7 @@ __all__ = [
     "Step",
 ]
 
-_DISCONNECT_WRITES_MAX = 10_000
+_DISCONNECT_WRITES_MAX = 10_000  # of one connection
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ReadSetIndex", "WriteTracker"]
 
 _EVERY_SECONDS = 0.1
-_PATHS_MAX = 1000
+_PATHS_MAX = 1000  # more paths are reported as the root
 _NOTHING: frozenset[Path] = frozenset()
 
 
@@ -26,7 +26,7 @@ class ReadSetIndex:
 
     def __init__(self) -> None:
         self._places: set[Path] = set()
-        self._above: set[Path] = set()
+        self._above: set[Path] = set()  # all ancestors of `_places`
 
     def __len__(self) -> int:
         return len(self._places)
