@@ -84,7 +84,7 @@ class Indexing:
                 busy = False
                 self._stop.set()
             except Exception:  # noqa: BLE001 - queries do without; the thread must live to try again
-                _log.exception("building the indexes of the rules has stopped: a step failed")
+                _log.exception("building the indexes of the rules failed; trying again")
                 busy = not self._stop.wait(_RETRY_SECONDS)
             with self._idle:
                 if self._stop.is_set() or not (busy or self._changed):
