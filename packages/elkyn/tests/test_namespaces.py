@@ -170,7 +170,12 @@ def test_namespaces_are_for_admins_alone(served: Served) -> None:
 @pytest.mark.parametrize(
     ("method", "body", "status", "text"),
     [
-        ("POST", '{"name": "a.b"}', 400, "'a.b' is not a valid namespace name: use up to 63 letters"),
+        (
+            "POST",
+            '{"name": "a.b"}',
+            400,
+            "'a.b' is not a valid namespace name: use up to 63 letters",
+        ),
         ("POST", '{"name": ""}', 400, "'' is not a valid namespace name"),
         ("POST", '{"name": "../x"}', 400, "'../x' is not a valid namespace name"),
         ("POST", '{"name": 1}', 400, '{"name": "NAME"}'),

@@ -40,7 +40,9 @@ def lock_folder(folder: FilePath) -> int:
         text = os.pread(file, 32, 0).decode(errors="replace").strip()
         os.close(file)
         pid = int(text) if text.isdecimal() else None
-        hint = "one store at a time may open a folder: share that store, or use its server over HTTP"
+        hint = (
+            "one store at a time may open a folder: share that store, or use its server over HTTP"
+        )
         raise StoreInUse(str(folder), pid, hint=hint) from None
     os.pwrite(file, f"{os.getpid():<15}\n".encode(), 0)  # padded: a truncate can block on the disk
     return file

@@ -173,7 +173,9 @@ class Table(Generic[R]):
         """
         rows = self._value(self.path) or {}
         if not isinstance(rows, Mapping):
-            raise Corrupt(f"{self.path} of the platform's tree", found="a value that is no map of records")
+            raise Corrupt(
+                f"{self.path} of the platform's tree", found="a value that is no map of records"
+            )
         return {record_id: self._read(record_id, row) for record_id, row in rows.items()}
 
     def __contains__(self, record_id: str) -> bool:

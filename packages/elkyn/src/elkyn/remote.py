@@ -178,5 +178,7 @@ def _refusal(status: int, body: bytes, asked: str) -> Exception:
     if status == 404:
         return NotFound("page", asked, message=text)
     if status in (429, 500, 502, 503, 504, 507):
-        return Unavailable("the server", message=f"the server cannot process the request now: {text}")
+        return Unavailable(
+            "the server", message=f"the server cannot process the request now: {text}"
+        )
     return UsageError(text)

@@ -207,7 +207,9 @@ class Writer:
         self.observers: tuple[Observer, ...] = ()
         self.following = False  # only entries of another store's log are written
         self._lock = threading.Lock()  # held during every commit and the delivery of its events
-        self._applying = threading.Lock()  # held while writes are applied, not while they are synced
+        self._applying = (
+            threading.Lock()
+        )  # held while writes are applied, not while they are synced
 
     def submit(self, write: Write) -> Write:
         """Commit `write` in a group with waiting ones; returns it once it is durable or has failed."""

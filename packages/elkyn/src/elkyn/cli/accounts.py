@@ -188,7 +188,7 @@ def _import(options: argparse.Namespace) -> int:
 
     with _lines_of(options.source) as lines, _opened(options) as auth:
         done = import_accounts(auth.account_store, lines)
-        auth.revocations.tell()
+        auth.revocations.notify()
     for skipped in done.skipped:
         print(f"skipped {skipped}", file=sys.stderr)
     counts = ", ".join(f"{done.counts.get(kind, 0)} {kind}s" for kind in ("user", "session", "key"))

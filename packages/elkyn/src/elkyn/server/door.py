@@ -246,7 +246,7 @@ class _SignedIn:
         if expires is not None and now_ms >= expires:
             return _EXPIRED
         revocations = self.door.authenticator.revocations
-        told = revocations.told
+        told = revocations.notified
         if told == self.told:
             return None
         reason = revocations.reason(self.identity)

@@ -77,7 +77,7 @@ async def accounts(call: SystemCall) -> Response:
     if call.app.upstream is not None and call.app.upstream.active:
         raise NotLeader(0, message="this server follows another one, which has the accounts")
     known = call.request.query.get("tag", "")
-    told = await call.app.on_thread(authenticator.tell_followers, known)
+    told = await call.app.on_thread(authenticator.state_for_followers, known)
     return Response(304) if told is None else Response(200, told, (_PACKED,))
 
 
