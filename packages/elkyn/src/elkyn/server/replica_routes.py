@@ -64,7 +64,7 @@ async def status(call: SystemCall) -> Response:
         store = await app.on_thread(app.open_store, name)
         known = shown["namespaces"].setdefault(name, {"position": store.position})
         known |= {"term": store.terms.term, "readOnly": store.terms.stale}
-        known["followers"] = app.replication.acks_of(store).result()
+        known["followers"] = app.replication.acks_of(store).positions()
     return Response(200, dump(shown), (_JSON,))
 
 
