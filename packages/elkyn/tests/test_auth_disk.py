@@ -1,4 +1,4 @@
-"""The vault on a disk without room: nothing breaks, and signing up works again when there is some."""
+"""The account store on a disk without room: nothing breaks, and signing up works again when there is some."""
 
 from __future__ import annotations
 

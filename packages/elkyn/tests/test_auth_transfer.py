@@ -75,7 +75,7 @@ def test_an_export_is_imported_once_and_what_is_there_stays(
     file = tmp_path / "accounts.jsonl"
     file.write_text(export)
     assert main(["user", "import", "--data", str(tmp_path / "new"), str(file)]) == 1
-    assert "user bob: there already" in capsys.readouterr().err
+    assert "user bob: exists already" in capsys.readouterr().err
     with (
         AccountStore(tmp_path / "new" / ".secrets") as account_store,
         account_store.read() as pages,

@@ -1,4 +1,4 @@
-"""The account_store, and the keys, revocations and passwords that rest on it."""
+"""The account store, and the keys, revocations and passwords that rest on it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.jwks import Issuer
 from elkyn.auth.jws import PrivateKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, server_secret
-from elkyn.auth.passwords import Lane, Passwords
+from elkyn.auth.passwords import BoundedPool, Passwords
 from elkyn.auth.revocations import Revoked
 from elkyn.auth.throttle import Throttle
 from elkyn.auth.tokens import TokenSigner
@@ -134,7 +134,7 @@ def test_a_map_that_another_process_grew_is_grown_here(
         other.write(lambda pages: pages.put_user(User("mine")))
 
 
-def test_a_backup_is_a_vault(tmp_path: Path) -> None:
+def test_a_backup_is_an_account_store(tmp_path: Path) -> None:
     with AccountStore(tmp_path / "v") as account_store:
         account_store.write(lambda pages: pages.put_user(User("u")))
         account_store.backup(tmp_path / "copy")
@@ -365,7 +365,7 @@ def test_a_password_of_nobody_costs_as_much(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_full_lane_refuses_work_at_once() -> None:
     async def work() -> None:
         gate = threading.Event()
-        lane = Lane("test", 1, 2)
+        lane = BoundedPool("test", 1, 2)
         running = [asyncio.create_task(lane.run(gate.wait, 10)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Busy):

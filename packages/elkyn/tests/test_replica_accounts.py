@@ -179,7 +179,7 @@ def token(auth: Authenticator) -> str:
 
 
 def learn(follower: Authenticator, leader: Authenticator) -> None:
-    told = leader.tell_followers(follower.leader.tag)
+    told = leader.state_for_followers(follower.leader.tag)
     assert told is not None
     follower.follow(told)
 
@@ -230,7 +230,7 @@ def test_a_key_that_the_leader_has_dropped_is_good_no_more(
 def test_nonsense_is_refused_and_changes_nothing(
     leader: Authenticator, follower: Authenticator, change: dict[str, Any]
 ) -> None:
-    told = leader.tell_followers("")
+    told = leader.state_for_followers("")
     assert told is not None
     with pytest.raises(BadInput, match="leader"):
         follower.follow(ormsgpack.packb(ormsgpack.unpackb(told) | change))

@@ -153,7 +153,7 @@ def follower(clock: ManualClock, leader: Authenticator) -> Iterator[Authenticato
 
 
 def learn(follower: Authenticator, leader: Authenticator) -> None:
-    told = leader.tell_followers(follower.leader.tag)
+    told = leader.state_for_followers(follower.leader.tag)
     assert told is not None
     follower.follow(told)
 

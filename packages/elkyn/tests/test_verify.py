@@ -166,7 +166,7 @@ def test_the_verb_says_where_a_file_is_damaged(
         store = stores["default"]
         for number in range(40):
             store.set(f"/rooms/r{number}", {f"k{n}": f"room {number} {n}" * 9 for n in range(40)})
-    assert verify(data, capsys) == (0, "default is as it should be\n")
+    assert verify(data, capsys) == (0, "default is undamaged\n")
     file = data / "default" / "data.mdb"
     good = file.read_bytes()
     pages = {match.start() // 4096 * 4096 for match in re.finditer(b"room 17 3room 17 3", good)}

@@ -42,7 +42,7 @@ class Acks:
         """Return how many followers have everything up to `position`."""
         return sum(reached >= position for reached in self._positions.values())
 
-    def result(self) -> dict[str, int]:
+    def positions(self) -> dict[str, int]:
         """Return the position of each follower by its id."""
         return dict(self._positions)
 

@@ -1,8 +1,8 @@
-"""Rules: who may read and write what in a tree, in Firebase's rules language.
+"""Security rules of a tree, in Firebase's rules language.
 
-Layering: `document`, `lexer`, `parser`, `regex` read text; `checker` refuses what can never work;
-`compiler` makes closures over `snapshots` and `operators`; `build` puts them into a `trie` by place;
-`ruleset` asks them, `trace` explains the answer, `files` serves the command line.
+Layering: `document`, `lexer`, `parser`, `regex` parse text; `checker` checks types; `compiler` makes
+closures over `snapshots` and `operators`; `build` arranges them in a `trie` by path; `ruleset`
+evaluates them, `trace` explains decisions, `files` serves the command line.
 """
 
 from elkyn.rules.footprint import ReadSet

@@ -258,7 +258,7 @@ class _SignedIn:
         if expires is not None and now_ms >= expires:
             return _EXPIRED
         revocations = self.backend.authenticator.revocations
-        known = revocations.told
+        known = revocations.notified
         if known == self.checked_revocations:
             return None
         reason = revocations.reason(self.identity)

@@ -26,7 +26,7 @@ class Outbox:
         self._chars = 0
         self._chars_max = chars_max
         self._unsent = unsent
-        self._counted = 0  # the part of `_chars` that `_unsent` counts: all or nothing
+        self._counted = 0  # how much of `_chars` is added to `_unsent`
         self._room = asyncio.Event()
         self._room.set()
 

@@ -64,7 +64,7 @@ async def status(call: SystemCall) -> Response:
         store = await app.on_thread(app.open_store, name)
         known = shown["namespaces"].setdefault(name, {"position": store.position})
         known |= {"term": store.terms.term, "readOnly": store.terms.stale}
-        known["followers"] = app.replication.acks_of(store).result()
+        known["followers"] = app.replication.acks_of(store).positions()
     return Response(200, dump(shown), (_JSON,))
 
 
@@ -77,7 +77,7 @@ async def accounts(call: SystemCall) -> Response:
     if call.app.leader_proxy is not None and call.app.leader_proxy.active:
         raise NotLeader(0, message="this server follows another one, which has the accounts")
     known = call.request.query.get("tag", "")
-    packed = await call.app.on_thread(authenticator.tell_followers, known)
+    packed = await call.app.on_thread(authenticator.state_for_followers, known)
     return Response(304) if packed is None else Response(200, packed, (_PACKED,))
 
 
