@@ -179,7 +179,10 @@ def test_users_data_times_and_queries_reach_the_rules(tmp_path: Path) -> None:
             '{"rules": {}, "cases": [{"update": "/", "value": {"a": 1, "a/b": 2}, "expect": "deny"}]}',
             "1:50: the update writes /a and a path below it",
         ),
-        ('{"rules": {}, "cases": [{"as": 1, "read": "/", "expect": "deny"}]}', "1:32: a user must be"),
+        (
+            '{"rules": {}, "cases": [{"as": 1, "read": "/", "expect": "deny"}]}',
+            "1:32: a user must be",
+        ),
         (
             '{"rules": {}, "cases": [{"read": "/", "query": {"limitToFirst": 1}, "expect": "deny"}]}',
             "1:48: orderBy must be defined",

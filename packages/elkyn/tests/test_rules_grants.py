@@ -285,7 +285,9 @@ class TestExplanations:
 
     def test_the_place_that_was_refused_is_named(self) -> None:
         explanation = explain(self.RULES, {"/a/b": "x", "/y": 1, "/z": 1})
-        assert str(explanation).startswith("denied: no .write rule grants access to /y\n.write of /a")
+        assert str(explanation).startswith(
+            "denied: no .write rule grants access to /y\n.write of /a"
+        )
         assert [decision.place for decision in explanation.decisions] == ["/a", "/a/b", "/a/b"]
 
     def test_an_admin_needs_no_rule(self) -> None:
