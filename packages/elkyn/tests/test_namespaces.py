@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from elkyn import ElkynStore, open_namespaces
 from elkyn.cli import main
-from elkyn.replica.link import tell_term
+from elkyn.replica.link import announce_term
 from elkyn.server.app import ElkynApp, elkyn_app
 
 NAME = "my-app-default-rtdb"
@@ -266,7 +266,7 @@ def test_a_server_without_a_namespace_need_not_hear_of_its_promotion(
     served: Served, fresh: str
 ) -> None:
     with ElkynStore(mode="memory", namespace=fresh) as store:
-        assert tell_term(served.url, served.token, store)
+        assert announce_term(served.url, served.token, store)
 
 
 def test_a_program_that_serves_its_own_stores_creates_them_itself() -> None:

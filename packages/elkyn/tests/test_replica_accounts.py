@@ -1,4 +1,4 @@
-"""The leader's accounts at a follower: its tokens are judged there, and its secrets stay."""
+"""The leader's accounts at a follower: its tokens are verified there, and its secrets stay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an open stream must be judged again."""
+"""When an open stream must be authorized again."""
 
 from __future__ import annotations
 

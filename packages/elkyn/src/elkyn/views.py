@@ -248,13 +248,13 @@ class ChildEvents:
     def apply(self, event: Event) -> list[ViewEvent] | None:
         """Return the window's events for `event`; None when `resync` must follow."""
         step = self._view.apply(event)
-        return None if step is None else self._told(step, event.position)
+        return None if step is None else self._events_of(step, event.position)
 
     def resync(self, event: Event) -> list[ViewEvent]:
         """Return the events that lead to the value that `event` puts."""
-        return self._told(self._view.replace(event.changes[0][1]), event.position)
+        return self._events_of(self._view.replace(event.changes[0][1]), event.position)
 
-    def _told(self, step: Step, position: int) -> list[ViewEvent]:
+    def _events_of(self, step: Step, position: int) -> list[ViewEvent]:
         found: list[ViewEvent] = []
         for name in CHILD_EVENTS:
             if name in self._wanted:

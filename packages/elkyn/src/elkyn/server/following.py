@@ -21,7 +21,7 @@ from elkyn.auth.revocations import KEY_CLAIM, LEADER_CLAIM
 from elkyn.errors import Diverged, NotSynced, PreconditionFailed, ReplicaLag
 from elkyn.identity import Identity
 from elkyn.replica.client import Answer, LeaderClient, error_of
-from elkyn.replica.link import Link, tell_term
+from elkyn.replica.link import Link, announce_term
 from elkyn.replica.store_log import begin_to_follow, begin_to_lead
 from elkyn.server.asgi import Receive, Scope, client_of
 from elkyn.server.bodies import read_body
@@ -353,7 +353,7 @@ class LeaderProxy:
         left = set(self._stores)
         while left and not self._closed.is_set():
             for name in sorted(left):
-                if tell_term(self.url, self._token, self._stores[name]):
+                if announce_term(self.url, self._token, self._stores[name]):
                     left.discard(name)
             self._closed.wait(_ANNOUNCE_SECONDS)
 
