@@ -40,15 +40,15 @@ def page(chromium: Browser, tree: Served, errors: list[str]) -> Iterator[Page]:
 @pytest.fixture
 def entered(page: Page, tree: Served) -> Page:
     page.fill("#token", tree.token)
-    page.click("#door button")
+    page.click("#sign-in button")
     expect(page.locator("#live")).to_have_text("live")
     return page
 
 
 def test_a_wrong_token_does_not_get_in(page: Page) -> None:
     page.fill("#token", "wrong")
-    page.click("#door button")
-    expect(page.locator("#message")).to_contain_text("does not let you in")
+    page.click("#sign-in button")
+    expect(page.locator("#message")).to_contain_text("is not valid for this server")
     expect(page.locator("#data")).to_be_hidden()
 
 
@@ -214,7 +214,7 @@ def test_what_is_too_large_for_a_text_area_is_not_put_into_one(entered: Page, tr
 def test_a_failed_read_is_shown_until_it_works_again(entered: Page, tree: Served) -> None:
     entered.route("**/outline.json*", lambda route: route.abort())
     entered.click("li[data-key=users] .key")
-    expect(entered.locator("#message")).to_contain_text("does not answer")
+    expect(entered.locator("#message")).to_contain_text("does not respond")
     entered.unroute("**/outline.json*")
     entered.go_back()
     expect(entered.locator("li[data-key=users]")).to_be_visible()
@@ -315,6 +315,6 @@ def test_activity_counts_what_happens(entered: Page) -> None:
 
 def test_signing_out_forgets_the_token(entered: Page) -> None:
     entered.click("#leave")
-    expect(entered.locator("#door")).to_be_visible()
+    expect(entered.locator("#sign-in")).to_be_visible()
     entered.reload()
-    expect(entered.locator("#door")).to_be_visible()
+    expect(entered.locator("#sign-in")).to_be_visible()

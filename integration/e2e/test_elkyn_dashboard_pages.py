@@ -192,7 +192,7 @@ def test_the_printed_address_opens_the_sign_in_page_of_a_server(
 ) -> None:
     page = open_page(chromium, "wide", "light")
     page.goto(tree.url)
-    expect(page.locator("#door")).to_contain_text("admin.token")
+    expect(page.locator("#sign-in")).to_contain_text("admin.token")
     page.context.close()
 
 

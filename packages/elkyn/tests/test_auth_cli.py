@@ -46,7 +46,7 @@ def test_a_token_is_signed_and_its_user_revoked(run: Run, data: Path) -> None:
         identity = auth.identity_of_token(token)
         assert (identity.uid, identity.claims["level"], identity.claims["team"]) == ("ann", 3, "a")
     run("token", "revoke", "ann")
-    with opened(data) as auth, auth.vault.read() as pages:
+    with opened(data) as auth, auth.account_store.read() as pages:
         assert pages.cutoff("ann") >= identity.claims["iat"]
     assert "no claim" in run("token", "sign", "ann", "--claim", "level", code=2)
 

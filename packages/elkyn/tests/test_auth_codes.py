@@ -13,7 +13,7 @@ from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.codes import Message
 from elkyn.auth.endpoints import AuthRequest
 from elkyn.auth.jws import PrivateKey
-from elkyn.auth.vault import Vault
+from elkyn.auth.vault import AccountStore
 from sennit_core.testing import ManualClock
 
 ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
@@ -200,7 +200,7 @@ def test_codes_are_kept_as_hashes(tmp_path: Any) -> None:
     with server.auth:
         code = server.send("PASSWORD_RESET", email="a@b.c")
     assert code.encode() not in (tmp_path / "v" / "data.mdb").read_bytes()
-    with Vault(tmp_path / "v") as vault, vault.read() as pages:
+    with AccountStore(tmp_path / "v") as account_store, account_store.read() as pages:
         found = pages.code(code)
         assert found is not None
         assert found.email == "a@b.c"

@@ -1,4 +1,4 @@
-"""The vault on a disk without room: nothing breaks, and signing up works again when there is some."""
+"""The account store on a disk without room: nothing breaks, and signing up works again when there is some."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.endpoints import AuthRequest
-from elkyn.auth.vault import User, Vault
+from elkyn.auth.vault import AccountStore, User
 from sennit_core.errors import StorageFull
 
 SIGN_UP = "/identitytoolkit.googleapis.com/v1/accounts:signUp"
@@ -61,10 +61,10 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:
 def test_a_user_that_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib\n"
-        "from elkyn.auth.vault import User, Vault\n"
-        "vault = Vault(pathlib.Path(sys.argv[1]))\n"
+        "from elkyn.auth.vault import User, AccountStore\n"
+        "account_store = AccountStore(pathlib.Path(sys.argv[1]))\n"
         "for number in range(10**6):\n"
-        "    vault.write(lambda pages: pages.put_user(User(f'u{number}', email=f'{number}@b.c')))\n"
+        "    account_store.write(lambda pages: pages.put_user(User(f'u{number}', email=f'{number}@b.c')))\n"
         "    print(number, flush=True)\n"
     )
     command = [sys.executable, "-c", program, str(tmp_path / "v")]
@@ -74,9 +74,9 @@ def test_a_user_that_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
             process.stdout.readline()
         os.kill(process.pid, signal.SIGKILL)
         last = [49, *map(int, process.stdout.read().split())][-1]
-    with Vault(tmp_path / "v") as vault, vault.read() as pages:
+    with AccountStore(tmp_path / "v") as account_store, account_store.read() as pages:
         for number in range(last + 1):
             user = pages.user(f"u{number}")
             assert user is not None
             assert pages.user_named("email", f"{number}@b.c") == user
-        vault.write(lambda pages: pages.put_user(User("after")))
+        account_store.write(lambda pages: pages.put_user(User("after")))

@@ -124,7 +124,7 @@ def test_the_file_of_settings_counts(server: Streams) -> None:
     assert config["projectId"] == "streams"
 
 
-def test_the_vault_is_no_namespace(server: Streams) -> None:
+def test_the_account_store_is_not_a_namespace(server: Streams) -> None:
     for namespace in (".secrets", "%2esecrets", "../x", "secrets"):
         answer = server.client.get(f"/.json?ns={namespace}")
         assert answer.status_code in (400, 404), answer.text

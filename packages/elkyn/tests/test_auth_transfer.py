@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.transfer import export_accounts, import_accounts
-from elkyn.auth.vault import Pages, User, Vault
+from elkyn.auth.vault import AccountStore, Pages, User
 from elkyn.cli import main
 from sennit_core.errors import BadInput
 
@@ -75,8 +75,11 @@ def test_an_export_is_imported_once_and_what_is_there_stays(
     file = tmp_path / "accounts.jsonl"
     file.write_text(export)
     assert main(["user", "import", "--data", str(tmp_path / "new"), str(file)]) == 1
-    assert "user bob: there already" in capsys.readouterr().err
-    with Vault(tmp_path / "new" / ".secrets") as vault, vault.read() as pages:
+    assert "user bob: exists already" in capsys.readouterr().err
+    with (
+        AccountStore(tmp_path / "new" / ".secrets") as account_store,
+        account_store.read() as pages,
+    ):
         assert [user.uid for user in pages.users()] == ["bob", "eve"]
         assert pages.is_disabled("bob")
 
@@ -94,7 +97,7 @@ USERS = st.builds(
 
 @given(st.lists(USERS, max_size=4, unique_by=(lambda user: user.uid, lambda user: user.email)))
 def test_users_arrive_as_they_were(users: list[User]) -> None:
-    with Vault(None) as old, Vault(None) as new:
+    with AccountStore(None) as old, AccountStore(None) as new:
         for user in users:
             old.write(partial(Pages.put_user, user=user))
         import_accounts(new, list(export_accounts(old)))
@@ -119,5 +122,5 @@ def test_users_arrive_as_they_were(users: list[User]) -> None:
 )
 def test_a_line_that_is_no_row_is_named(line: str) -> None:
     good = json.dumps({"kind": "cutoff", "uid": "ann", "seconds": 1})
-    with Vault(None) as vault, pytest.raises(BadInput, match="line 2"):
-        import_accounts(vault, [good, line])
+    with AccountStore(None) as account_store, pytest.raises(BadInput, match="line 2"):
+        import_accounts(account_store, [good, line])

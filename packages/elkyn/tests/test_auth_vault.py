@@ -1,4 +1,4 @@
-"""The vault, and the keys, revocations and passwords that rest on it."""
+"""The account store, and the keys, revocations and passwords that rest on it."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.jwks import Issuer
 from elkyn.auth.jws import PrivateKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, server_secret
-from elkyn.auth.passwords import Lane, Passwords
+from elkyn.auth.passwords import BoundedPool, Passwords
 from elkyn.auth.revocations import Revoked
 from elkyn.auth.throttle import Throttle
 from elkyn.auth.tokens import TokenSigner
-from elkyn.auth.vault import SESSIONS_MAX, Session, User, Vault
+from elkyn.auth.vault import SESSIONS_MAX, AccountStore, Session, User
 from elkyn.identity import ADMIN, NOBODY, Identity
 from sennit_core.errors import Busy, Denied, NotFound, UsageError
 from sennit_core.testing import ManualClock
@@ -42,16 +42,16 @@ def bearer(text: str) -> list[tuple[bytes, bytes]]:
 
 def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
     folder = tmp_path / "data" / ".secrets"
-    with Vault(folder):
+    with AccountStore(folder):
         assert stat.S_IMODE(folder.stat().st_mode) == 0o700
         assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
 
 
 def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
     user = User("u", email="A@b.c", roles=("reader",), phone="+123", claims='{"a":1}')
-    with Vault(tmp_path / "v") as vault:
-        vault.write(lambda pages: pages.put_user(user))
-    with Vault(tmp_path / "v") as vault, vault.read() as pages:
+    with AccountStore(tmp_path / "v") as account_store:
+        account_store.write(lambda pages: pages.put_user(user))
+    with AccountStore(tmp_path / "v") as account_store, account_store.read() as pages:
         assert pages.user("u") == user
         assert pages.user_named("email", "a@B.C") == user
         assert pages.user_named("phone", "+123") == user
@@ -62,22 +62,22 @@ def test_a_write_that_raises_leaves_nothing() -> None:
         pages.put_user(User("u"))
         raise UsageError("no")
 
-    with Vault(None) as vault:
+    with AccountStore(None) as account_store:
         with pytest.raises(UsageError):
-            vault.write(body)
-        with vault.read() as pages:
+            account_store.write(body)
+        with account_store.read() as pages:
             assert pages.user("u") is None
 
 
 def test_names_follow_their_user() -> None:
-    with Vault(None) as vault:
-        vault.write(lambda pages: pages.put_user(User("u", email="a@b.c")))
-        vault.write(lambda pages: pages.put_user(User("u", email="x@y.z")))
-        with vault.read() as pages:
+    with AccountStore(None) as account_store:
+        account_store.write(lambda pages: pages.put_user(User("u", email="a@b.c")))
+        account_store.write(lambda pages: pages.put_user(User("u", email="x@y.z")))
+        with account_store.read() as pages:
             assert pages.user_named("email", "a@b.c") is None
             assert pages.user_named("email", "x@y.z") == User("u", email="x@y.z")
-        vault.write(lambda pages: pages.delete_user(User("u", email="x@y.z")))
-        with vault.read() as pages:
+        account_store.write(lambda pages: pages.delete_user(User("u", email="x@y.z")))
+        with account_store.read() as pages:
             assert pages.user_named("email", "x@y.z") is None
             assert list(pages.users()) == []
 
@@ -91,13 +91,13 @@ def test_a_user_holds_a_bounded_number_of_sessions() -> None:
         for number in range(SESSIONS_MAX + 5):
             pages.put_session(f"s{number}", session(number))
 
-    with Vault(None) as vault:
-        vault.write(open_many)
-        with vault.read() as pages:
+    with AccountStore(None) as account_store:
+        account_store.write(open_many)
+        with account_store.read() as pages:
             assert pages.session("s4") is None
             assert pages.session("s5") == session(5)
-        vault.write(lambda pages: pages.end_sessions("u"))
-        with vault.read() as pages:
+        account_store.write(lambda pages: pages.end_sessions("u"))
+        with account_store.read() as pages:
             assert pages.session("s9") is None
             assert pages.session("other") is not None
 
@@ -107,9 +107,9 @@ def test_the_map_grows() -> None:
         for number in range(200):
             pages.put_user(User(f"u{number}", photo_url="x" * 500_000))
 
-    with Vault(None) as vault:
-        vault.write(body)
-        with vault.read() as pages:
+    with AccountStore(None) as account_store:
+        account_store.write(body)
+        with account_store.read() as pages:
             assert sum(1 for _user in pages.users()) == 200
 
 
@@ -118,35 +118,37 @@ def test_a_map_that_another_process_grew_is_grown_here(
 ) -> None:
     program = (
         "import sys, pathlib\n"
-        "from elkyn.auth.vault import User, Vault\n"
-        "with Vault(pathlib.Path(sys.argv[1])) as vault:\n"
+        "from elkyn.auth.vault import User, AccountStore\n"
+        "with AccountStore(pathlib.Path(sys.argv[1])) as account_store:\n"
         "    for number in range(9):\n"
         "        user = User(f'u{number}', photo_url='x' * 1_000_000)\n"
-        "        vault.write(lambda pages: pages.put_user(user))\n"
+        "        account_store.write(lambda pages: pages.put_user(user))\n"
     )
     monkeypatch.setattr("elkyn._lmdb.vault._MAP_BYTES", 1024 * 1024)
     command = [sys.executable, "-c", program, str(tmp_path / "v")]
-    with Vault(tmp_path / "v") as vault, Vault(None) as other:
+    with AccountStore(tmp_path / "v") as account_store, AccountStore(None) as other:
         subprocess.run(command, check=True)
-        vault.write(lambda pages: pages.put_user(User("mine")))
-        with vault.read() as pages:
+        account_store.write(lambda pages: pages.put_user(User("mine")))
+        with account_store.read() as pages:
             assert len(list(pages.users())) == 10
         other.write(lambda pages: pages.put_user(User("mine")))
 
 
-def test_a_backup_is_a_vault(tmp_path: Path) -> None:
-    with Vault(tmp_path / "v") as vault:
-        vault.write(lambda pages: pages.put_user(User("u")))
-        vault.backup(tmp_path / "copy")
+def test_a_backup_is_an_account_store(tmp_path: Path) -> None:
+    with AccountStore(tmp_path / "v") as account_store:
+        account_store.write(lambda pages: pages.put_user(User("u")))
+        account_store.backup(tmp_path / "copy")
     assert stat.S_IMODE((tmp_path / "copy" / "data.mdb").stat().st_mode) == 0o600
-    with Vault(tmp_path / "copy") as vault, vault.read() as pages:
+    with AccountStore(tmp_path / "copy") as account_store, account_store.read() as pages:
         assert pages.user("u") == User("u")
 
 
 def test_refresh_tokens_and_keys_are_not_in_the_files(tmp_path: Path, clock: ManualClock) -> None:
-    with Vault(tmp_path / "v") as vault:
-        key, text = AdminKeys(vault, clock).create("ci")
-        vault.write(lambda pages: pages.put_session("refresh-me", Session("u", "password", 0, 0)))
+    with AccountStore(tmp_path / "v") as account_store:
+        key, text = AdminKeys(account_store, clock).create("ci")
+        account_store.write(
+            lambda pages: pages.put_session("refresh-me", Session("u", "password", 0, 0))
+        )
     data = (tmp_path / "v" / "data.mdb").read_bytes()
     assert b"refresh-me" not in data
     assert text.split("_", 2)[2].encode() not in data
@@ -158,10 +160,10 @@ def test_the_signing_key_survives_and_rotates(
 ) -> None:
     made = PrivateKey.generate("shared")
     monkeypatch.setattr(PrivateKey, "generate", lambda kid: PrivateKey(kid, made._private))
-    with Vault(tmp_path / "v") as vault:
-        old = str(SigningKeys(vault, clock).current().kid)
-    with Vault(tmp_path / "v") as vault:
-        keys, other = SigningKeys(vault, clock), SigningKeys(vault, clock)
+    with AccountStore(tmp_path / "v") as account_store:
+        old = str(SigningKeys(account_store, clock).current().kid)
+    with AccountStore(tmp_path / "v") as account_store:
+        keys, other = SigningKeys(account_store, clock), SigningKeys(account_store, clock)
         assert keys.current().kid == old
         new = keys.rotate()
         assert {key["kid"] for key in keys.jwks()["keys"]} == {old, new}
@@ -174,11 +176,11 @@ def test_the_signing_key_survives_and_rotates(
 
 
 def test_the_servers_secret_is_made_once(tmp_path: Path) -> None:
-    with Vault(tmp_path / "v") as vault:
-        secret = server_secret(vault)
+    with AccountStore(tmp_path / "v") as account_store:
+        secret = server_secret(account_store)
         assert len(secret) == 32
-    with Vault(tmp_path / "v") as vault:
-        assert server_secret(vault) == secret
+    with AccountStore(tmp_path / "v") as account_store:
+        assert server_secret(account_store) == secret
 
 
 def test_admin_keys_are_named_have_roles_and_end() -> None:
@@ -209,8 +211,8 @@ def test_admin_keys_are_named_have_roles_and_end() -> None:
 def test_keys_that_make_no_sense_are_refused(
     name: str, roles: list[str], clock: ManualClock
 ) -> None:
-    with Vault(None) as vault:
-        keys = AdminKeys(vault, clock)
+    with AccountStore(None) as account_store:
+        keys = AdminKeys(account_store, clock)
         keys.create("taken")
         with pytest.raises(UsageError):
             keys.create(name, roles)
@@ -363,7 +365,7 @@ def test_a_password_of_nobody_costs_as_much(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_full_lane_refuses_work_at_once() -> None:
     async def work() -> None:
         gate = threading.Event()
-        lane = Lane("test", 1, 2)
+        lane = BoundedPool("test", 1, 2)
         running = [asyncio.create_task(lane.run(gate.wait, 10)) for _ in range(2)]
         await asyncio.sleep(0)
         with pytest.raises(Busy):

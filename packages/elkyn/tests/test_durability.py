@@ -118,7 +118,7 @@ def test_verify_finds_what_does_not_fit_together(tmp_path: Path) -> None:
         unreadable, orphan, gap = store.verify()
         assert "cannot be read" in unreadable
         assert "a row that no path leads to" in orphan
-        assert gap == "the log goes from 1 to 3"
+        assert gap == "the log jumps from 1 to 3"
 
 
 def test_lmdb_wants_to_start_over_and_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,7 +104,9 @@ def test_an_emulator_serves_the_hosts_it_is_given(start_server: Start) -> None:
 
 def test_an_emulator_listens_where_others_can_reach_it_and_says_so(start_server: Start) -> None:
     served = start_server("--emulator", "--host", "0.0.0.0")
-    assert served.access == "emulator: everybody who can reach 0.0.0.0 is admin as 'Bearer owner'\n"
+    assert (
+        served.access == "emulator: every client that reaches 0.0.0.0 is admin as 'Bearer owner'\n"
+    )
     port = served.url.rpartition(":")[2]
     for host in ("127.0.0.1", "127.0.0.2"):
         answer = httpx.put(

@@ -79,7 +79,7 @@ def test_lines_come_back_as_they_went_out(data: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "complaint"),
-    [("{", "line 2 is not JSON"), ("[1]", 'line 2 has no text or integer in "id"')],
+    [("{", "line 2 is not JSON"), ("[1]", 'line 2 has no string or integer in "id"')],
 )
 def test_a_bad_line_is_named(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], line: str, complaint: str

@@ -17,7 +17,7 @@ from websockets.sync.client import connect
 
 from elkyn import ElkynStore, open_namespaces
 from elkyn.cli import main
-from elkyn.replica.link import tell_term
+from elkyn.replica.link import announce_term
 from elkyn.server.app import ElkynApp, elkyn_app
 
 NAME = "my-app-default-rtdb"
@@ -94,7 +94,7 @@ def test_a_name_that_no_namespace_can_have_is_refused_by_an_emulator_too(emulato
     with emulator.wire("my.app") as wire:
         answer = wire.ask("g", p="/a", q={})
     assert answer["s"] == "failure"
-    assert answer["d"].startswith("'my.app' cannot name a namespace: use up to 63 letters")
+    assert answer["d"].startswith("'my.app' is not a valid namespace name: use up to 63 letters")
 
 
 def test_what_is_no_message_ends_a_refused_connection(served: Served) -> None:
@@ -140,7 +140,7 @@ def test_rest_says_how_a_namespace_is_created(served: Served) -> None:
         assert (answer.status_code, answer.json()) == (404, {"error": MISSING})
     answer = served.client.get("/a.json?ns=no.name")
     assert answer.status_code == 404
-    assert "no namespace can have that name: use up to 63 letters" in answer.json()["error"]
+    assert "this is not a valid namespace name: use up to 63 letters" in answer.json()["error"]
 
 
 def test_a_namespace_created_over_rest_lasts_and_is_listed(start_server: Start) -> None:
@@ -170,9 +170,14 @@ def test_namespaces_are_for_admins_alone(served: Served) -> None:
 @pytest.mark.parametrize(
     ("method", "body", "status", "text"),
     [
-        ("POST", '{"name": "a.b"}', 400, "'a.b' cannot name a namespace: use up to 63 letters"),
-        ("POST", '{"name": ""}', 400, "'' cannot name a namespace"),
-        ("POST", '{"name": "../x"}', 400, "'../x' cannot name a namespace"),
+        (
+            "POST",
+            '{"name": "a.b"}',
+            400,
+            "'a.b' is not a valid namespace name: use up to 63 letters",
+        ),
+        ("POST", '{"name": ""}', 400, "'' is not a valid namespace name"),
+        ("POST", '{"name": "../x"}', 400, "'../x' is not a valid namespace name"),
         ("POST", '{"name": 1}', 400, '{"name": "NAME"}'),
         ("POST", "{", 400, '{"name": "NAME"}'),
         ("POST", "", 400, '{"name": "NAME"}'),
@@ -261,7 +266,7 @@ def test_a_server_without_a_namespace_need_not_hear_of_its_promotion(
     served: Served, fresh: str
 ) -> None:
     with ElkynStore(mode="memory", namespace=fresh) as store:
-        assert tell_term(served.url, served.token, store)
+        assert announce_term(served.url, served.token, store)
 
 
 def test_a_program_that_serves_its_own_stores_creates_them_itself() -> None:

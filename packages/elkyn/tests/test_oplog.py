@@ -13,7 +13,7 @@ from elkyn import ElkynStore
 from elkyn.errors import PositionGone
 from elkyn.paths import Path as Keys
 from elkyn.testing import replayed
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored
 from elkyn.writer import put_write
 from sennit_core.errors import Denied
@@ -46,7 +46,7 @@ def test_positions_go_on_after_reopening(tmp_path: Path) -> None:
 
 
 def test_what_failed_or_was_refused_is_not_in_it(store: ElkynStore) -> None:
-    def refuse(_view: View, places: list[tuple[Keys, Stored]], _now_ms: int) -> None:
+    def refuse(_view: ReadTransaction, places: list[tuple[Keys, Stored]], _now_ms: int) -> None:
         raise Denied(f"writing {places}")
 
     good, bad = put_write(("a",), 1), put_write(("b",), 2)

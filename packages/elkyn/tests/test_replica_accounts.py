@@ -1,4 +1,4 @@
-"""The leader's accounts at a follower: its tokens are judged there, and its secrets stay."""
+"""The leader's accounts at a follower: its tokens are verified there, and its secrets stay."""
 
 from __future__ import annotations
 
@@ -148,9 +148,9 @@ def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
     }
     assert user["localId"].encode() not in answer.content
     until(lambda: status(follower, user) == 200)
-    vault = (follower.data / ".secrets" / "data.mdb").read_bytes()
-    assert b"argon2" not in vault
-    assert b"a@example.org" not in vault
+    secrets = (follower.data / ".secrets" / "data.mdb").read_bytes()
+    assert b"argon2" not in secrets
+    assert b"a@example.org" not in secrets
     assert httpx.get(f"{leader.url}/.replica/accounts").status_code == 401
     assert leader.client.get(f"/.replica/accounts?tag={told['tag']}").status_code == 304
     assert follower.client.get("/.replica/accounts").status_code == 409
@@ -179,7 +179,7 @@ def token(auth: Authenticator) -> str:
 
 
 def learn(follower: Authenticator, leader: Authenticator) -> None:
-    told = leader.tell_followers(follower.leader.tag)
+    told = leader.state_for_followers(follower.leader.tag)
     assert told is not None
     follower.follow(told)
 
@@ -230,7 +230,7 @@ def test_a_key_that_the_leader_has_dropped_is_good_no_more(
 def test_nonsense_is_refused_and_changes_nothing(
     leader: Authenticator, follower: Authenticator, change: dict[str, Any]
 ) -> None:
-    told = leader.tell_followers("")
+    told = leader.state_for_followers("")
     assert told is not None
     with pytest.raises(BadInput, match="leader"):
         follower.follow(ormsgpack.packb(ormsgpack.unpackb(told) | change))

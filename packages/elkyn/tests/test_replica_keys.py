@@ -12,7 +12,7 @@ import pytest
 from elkyn_server import Served, until
 
 from elkyn.auth.authenticator import Authenticator, AuthSettings
-from elkyn.auth.elsewhere import Elsewhere
+from elkyn.auth.elsewhere import LeaderCredentialCache
 from elkyn.auth.errors import BadToken
 from elkyn.auth.revocations import LEADER_CLAIM
 from elkyn.identity import Identity
@@ -153,7 +153,7 @@ def follower(clock: ManualClock, leader: Authenticator) -> Iterator[Authenticato
 
 
 def learn(follower: Authenticator, leader: Authenticator) -> None:
-    told = leader.tell_followers(follower.leader.tag)
+    told = leader.state_for_followers(follower.leader.tag)
     assert told is not None
     follower.follow(told)
 
@@ -195,19 +195,19 @@ def test_who_shows_what_nobody_knows_is_not_asked_about_for_a_while(clock: Manua
         for number in range(1000):
             try:
                 client = clients[number % len(clients)]
-                elsewhere.identify("bad", f"{clients[0]} {number}".encode(), client)
+                credentials.identify("bad", f"{clients[0]} {number}".encode(), client)
             except Busy:
                 break
         return len(asked) - begun
 
-    elsewhere = Elsewhere(ask, clock)
+    credentials = LeaderCredentialCache(ask, clock)
     assert shown_until_busy("here") == 50
-    assert elsewhere.identify("good", b"good", "there") == Identity(uid="ann")
+    assert credentials.identify("good", b"good", "there") == Identity(uid="ann")
     assert shown_until_busy("here") == 0
-    assert not elsewhere.may_know("bad", b"here 0")
+    assert not credentials.may_know("bad", b"here 0")
     clock.advance(11)
-    assert elsewhere.may_know("bad", b"here 0")
-    assert elsewhere.identify("good", b"good", "here") == Identity(uid="ann")
+    assert credentials.may_know("bad", b"here 0")
+    assert credentials.identify("good", b"good", "here") == Identity(uid="ann")
     clock.advance(60)
     assert shown_until_busy(*[f"client {number}" for number in range(40)]) == 400
     assert shown_until_busy("one more") == 0
@@ -217,7 +217,7 @@ def test_an_answer_that_does_not_come_is_no_refusal(clock: ManualClock) -> None:
     def ask(_text: str) -> Identity | None:
         raise Unavailable("the leader")
 
-    elsewhere = Elsewhere(ask, clock)
+    credentials = LeaderCredentialCache(ask, clock)
     with pytest.raises(Unavailable):
-        elsewhere.identify("a", b"a", "here")
-    assert elsewhere.may_know("a", b"a")
+        credentials.identify("a", b"a", "here")
+    assert credentials.may_know("a", b"a")

@@ -91,7 +91,7 @@ class Node:
     def acked(self, node: str, position: int) -> None:
         self.world.acked(self, node, position)
 
-    def judged(self, *, diverged: bool) -> None:
+    def set_diverged(self, *, diverged: bool) -> None:
         self.diverged = diverged
 
     def caught_up(self) -> None:

@@ -61,15 +61,15 @@ def test_every_character_of_a_text_knows_its_place() -> None:
         ('{"a" 1}', (1, 6), "expected ':' after a key, found '1'"),
         ("{'a': 1}", (1, 2), "expected a key in double quotes"),
         ("{a: 1}", (1, 2), "expected a key in double quotes"),
-        ('{"a": 1,\n "a": 2}', (2, 2), "key 'a' stands here twice"),
+        ('{"a": 1,\n "a": 2}', (2, 2), "duplicate key 'a'"),
         ('{"a": tru}', (1, 7), "unexpected 't'"),
         ('{"a": 01}', (1, 7), "unexpected '0'"),
-        ('{"a": 1} x', (1, 10), "nothing may follow"),
-        ('{"a": "x', (1, 7), "text without an end"),
+        ('{"a": 1} x', (1, 10), "unexpected text after"),
+        ('{"a": "x', (1, 7), "unterminated string"),
         ('{"a": "x\\q"}', (1, 9), "unknown escape"),
-        ('{"a": "x\x01"}', (1, 9), "a character that a text must not hold"),
+        ('{"a": "x\x01"}', (1, 9), "a character that a string must not contain"),
         ('{"a": "\\ud800"}', (1, 8), "half of a surrogate pair"),
-        ('{\n/* "a": 1}', (2, 1), "this comment has no end"),
+        ('{\n/* "a": 1}', (2, 1), "unterminated comment"),
         ("[1, 2", (1, 6), "expected ',' or ']'"),
         ("NaN", (1, 1), "unexpected 'N'"),
     ],
@@ -86,27 +86,27 @@ def test_a_break_is_told_with_its_place(source: str, place: tuple[int, int], tex
     ("rules", "path", "text"),
     [
         ({".reed": "true"}, "", "unknown key '.reed'; did you mean .read?"),
-        ({".sv": "true"}, "", "unknown key '.sv'; there are .read"),
+        ({".sv": "true"}, "", "unknown key '.sv'; use one of .read"),
         ({"a": {".priority": "true"}}, "/a", "unknown key '.priority'"),
-        ({".read": 1}, "/.read", "a rule is an expression in a string, true or false"),
-        ({".write": None}, "/.write", "a rule is an expression in a string, true or false"),
-        ({".validate": ["true"]}, "/.validate", "a rule is an expression in a string"),
-        ({"a": True}, "/a", "the rules of a place are an object"),
-        ({"a": None}, "/a", "the rules of a place are an object"),
-        ({"a": "true"}, "/a", "the rules of a place are an object"),
+        ({".read": 1}, "/.read", "a rule must be an expression in a string, true or false"),
+        ({".write": None}, "/.write", "a rule must be an expression in a string, true or false"),
+        ({".validate": ["true"]}, "/.validate", "a rule must be an expression in a string"),
+        ({"a": True}, "/a", "the rules of a path must be an object"),
+        ({"a": None}, "/a", "the rules of a path must be an object"),
+        ({"a": "true"}, "/a", "the rules of a path must be an object"),
         ({"$a": {}, "$b": {}}, "", "a second variable at one level: $b"),
-        ({"$a": {"x": {"$a": {}}}}, "/$a/x", "a level above is named $a already"),
-        ({"$": {}}, "", "'$' is no name"),
-        ({"$a-b": {}}, "", "'$a-b' is no name"),
+        ({"$a": {"x": {"$a": {}}}}, "/$a/x", "a level above is already named $a"),
+        ({"$": {}}, "", "'$' is not a valid name"),
+        ({"$a-b": {}}, "", "'$a-b' is not a valid name"),
         ({"a/b": {}}, "", "keys must not hold"),
         ({"a#": {}}, "", "keys must not hold"),
         ({"": {}}, "", "a key must not be empty"),
         ({"x" * 769: {}}, "", "the limit is 768"),
-        ({".indexOn": 1}, "/.indexOn", "an index is a string, or a list of strings"),
-        ({".indexOn": ["a", 1]}, "/.indexOn", "an index is a string, or a list of strings"),
-        ({".indexOn": ""}, "/.indexOn", "'' is no path"),
-        ({".indexOn": ".size"}, "/.indexOn", "'.size' is no path"),
-        ({".indexOn": ["a", "$b"]}, "/.indexOn", "'$b' is no path"),
+        ({".indexOn": 1}, "/.indexOn", "an index must be a string, or a list of strings"),
+        ({".indexOn": ["a", 1]}, "/.indexOn", "an index must be a string, or a list of strings"),
+        ({".indexOn": ""}, "/.indexOn", "'' is neither a path"),
+        ({".indexOn": ".size"}, "/.indexOn", "'.size' is neither a path"),
+        ({".indexOn": ["a", "$b"]}, "/.indexOn", "'$b' is neither a path"),
     ],
 )
 def test_a_structure_that_is_wrong_is_refused(rules: Any, path: str, text: str) -> None:
@@ -133,7 +133,7 @@ def test_rules_are_not_deeper_than_a_tree() -> None:
     for _level in range(32):
         rules = {"a": rules}
     parse_rules({"rules": rules})
-    with pytest.raises(BadRules, match="no tree is more than 32 levels deep"):
+    with pytest.raises(BadRules, match="a tree is at most 32 levels deep"):
         parse_rules({"rules": {"a": rules}})
 
 

@@ -68,10 +68,10 @@ def test_what_is_dubious_is_told_and_passes(tmp_path: Path) -> None:
     stream = io.StringIO()
     assert check_file(file, stream) == 0
     assert stream.getvalue().replace(str(tmp_path), "").splitlines() == [
-        "/rules.json:2:20: /.read: note: anybody may read everything, signed in or not",
-        "/rules.json:2:36: /.write: note: anybody may write everything, signed in or not",
-        "/rules.json:3:26: /a/.read: note: never asked: .read of / grants all below it",
-        "/rules.json:3:50: /a/$k/.write: note: never asked: .write of / grants all below it",
+        "/rules.json:2:20: /.read: note: every client, even unauthenticated, may read everything",
+        "/rules.json:2:36: /.write: note: every client, even unauthenticated, may write everything",
+        "/rules.json:3:26: /a/.read: note: never evaluated: .read of / grants everything below it",
+        "/rules.json:3:50: /a/$k/.write: note: never evaluated: .write of / grants everything below it",
         "/rules.json: good",
     ]
 
@@ -109,7 +109,7 @@ def test_a_failed_case_is_told_with_what_the_rules_saw(tmp_path: Path) -> None:
     assert code == 1
     assert told.splitlines() == [
         "/cases.json:11: strangers read: FAILED: expected to be allowed",
-        "  denied: no .read grants /ann",
+        "  denied: no .read rule grants access to /ann",
         "  .read of /$uid at /ann (line 5): false",
         "      auth.uid === $uid",
         '      auth.uid = "bob"',
@@ -148,35 +148,41 @@ def test_users_data_times_and_queries_reach_the_rules(tmp_path: Path) -> None:
     ("document", "told"),
     [
         ("[", "1:2: the file ends too early"),
-        ("[]", "1:1: a test file is an object"),
+        ("[]", "1:1: a test file must be an object"),
         ('{"cases": []}', "1:1: the member 'rules' is missing"),
         ('{"rules": {}}', "1:1: the member 'cases' is missing"),
-        ('{"rules": {}, "cases": [], "x": 1}', "1:28: a test file has no member 'x'"),
-        ('{"rules": {}, "cases": {}}', "1:24: the cases are a list"),
-        ('{"rules": 1, "cases": []}', '1:11: "rules" is an object'),
+        ('{"rules": {}, "cases": [], "x": 1}', "1:28: unknown member 'x' of a test file"),
+        ('{"rules": {}, "cases": {}}', "1:24: the cases must be a list"),
+        ('{"rules": 1, "cases": []}', '1:11: "rules" must be an object'),
         ('{"rules": {".read": "a"}, "cases": []}', "1:22: /.read: unknown name 'a'"),
-        ('{"rules": {}, "now": "x", "cases": []}', "1:22: now is a whole number"),
+        ('{"rules": {}, "now": "x", "cases": []}', "1:22: now must be an integer"),
         ('{"rules": {}, "data": {"a.b": 1}, "cases": []}', "1:23: value at /"),
-        ('{"rules": {}, "cases": [1]}', "1:25: a case is an object"),
-        ('{"rules": {}, "cases": [{"expect": "deny"}]}', "1:25: a case does one of read"),
-        ('{"rules": {}, "cases": [{"read": "/"}]}', '1:25: expect is "allow" or "deny"'),
-        ('{"rules": {}, "cases": [{"read": "/", "expect": 1}]}', "1:49: expect is"),
+        ('{"rules": {}, "cases": [1]}', "1:25: a case must be an object"),
+        (
+            '{"rules": {}, "cases": [{"expect": "deny"}]}',
+            "1:25: a case must have exactly one of read",
+        ),
+        ('{"rules": {}, "cases": [{"read": "/"}]}', '1:25: expect must be "allow" or "deny"'),
+        ('{"rules": {}, "cases": [{"read": "/", "expect": 1}]}', "1:49: expect must be"),
         ('{"rules": {}, "cases": [{"read": "/a.b", "expect": "deny"}]}', "1:34: path /a.b"),
         ('{"rules": {}, "cases": [{"read": 1, "expect": "deny"}]}', "1:34: path 1: a path is"),
-        ('{"rules": {}, "cases": [{"write": "/", "expect": "deny"}]}', "1:25: this write has no"),
+        ('{"rules": {}, "cases": [{"write": "/", "expect": "deny"}]}', "1:25: this write needs a"),
         (
             '{"rules": {}, "cases": [{"read": "/", "value": 1, "expect": "deny"}]}',
-            "1:48: a read has no value",
+            "1:48: a read must not have a value",
         ),
         (
             '{"rules": {}, "cases": [{"update": "/", "value": 1, "expect": "deny"}]}',
-            "1:50: the value of an update is an object",
+            "1:50: the value of an update must be an object",
         ),
         (
             '{"rules": {}, "cases": [{"update": "/", "value": {"a": 1, "a/b": 2}, "expect": "deny"}]}',
-            "1:50: the update writes /a and below it",
+            "1:50: the update writes /a and a path below it",
         ),
-        ('{"rules": {}, "cases": [{"as": 1, "read": "/", "expect": "deny"}]}', "1:32: a user is"),
+        (
+            '{"rules": {}, "cases": [{"as": 1, "read": "/", "expect": "deny"}]}',
+            "1:32: a user must be",
+        ),
         (
             '{"rules": {}, "cases": [{"read": "/", "query": {"limitToFirst": 1}, "expect": "deny"}]}',
             "1:48: orderBy must be defined",

@@ -1,4 +1,4 @@
-"""When an open stream must be judged again."""
+"""When an open stream must be authorized again."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ROOM = "root.child('members').child($room).child(auth.uid).val() === true"
 
 def judge(rule: str, data: Any, path: Path = ("rooms", "r")) -> tuple[bool, set[Path], bool]:
     rules = parse_rules({"rules": {"rooms": {"$room": {".read": rule}}}})
-    allowed, footprint = rules.judge_stream(MemoryReader(data), path, ANN, 0)
-    return allowed, set(footprint.paths), footprint.timed
+    allowed, read_set = rules.authorize_stream(MemoryReader(data), path, ANN, 0)
+    return allowed, set(read_set.paths), read_set.timed
 
 
 @pytest.mark.parametrize(
@@ -45,16 +45,16 @@ def test_it_is_what_the_rules_looked_at(rule: str, paths: set[Path], timed: bool
 
 def test_only_writes_that_meet_it_touch_it() -> None:
     rules = parse_rules({"rules": {"rooms": {"$room": {".read": ROOM}}}})
-    _allowed, footprint = rules.judge_stream(MemoryReader(), ("rooms", "r"), ANN, 0)
+    _allowed, read_set = rules.authorize_stream(MemoryReader(), ("rooms", "r"), ANN, 0)
     for place in ((), ("members",), ("members", "r", "ann"), ("members", "r", "ann", "x")):
-        assert footprint.touched_by([("other",), place])
-    assert not footprint.touched_by([("rooms", "r", "m1"), ("members", "r", "bob")])
+        assert read_set.touched_by([("other",), place])
+    assert not read_set.touched_by([("rooms", "r", "m1"), ("members", "r", "bob")])
 
 
 def test_an_admin_rests_on_nothing() -> None:
     rules = parse_rules({"rules": {".read": "now > 1 && data.exists()"}})
-    allowed, footprint = rules.judge_stream(MemoryReader(), (), ADMIN, 0)
-    assert (allowed, footprint.paths, footprint.timed) == (True, frozenset(), False)
+    allowed, read_set = rules.authorize_stream(MemoryReader(), (), ADMIN, 0)
+    assert (allowed, read_set.paths, read_set.timed) == (True, frozenset(), False)
 
 
 RULES = st.sampled_from(
@@ -77,7 +77,7 @@ def test_what_does_not_touch_it_does_not_change_the_answer(
 ) -> None:
     rules = parse_rules({"rules": {"a": {".read": rule}}})
     before = MemoryReader(data)
-    allowed, footprint = rules.judge_stream(before, ("a",), ANN, 0)
+    allowed, read_set = rules.authorize_stream(before, ("a",), ANN, 0)
     after = Overlay(before, [(place, prepare(value).value)])
-    if not footprint.touched_by([place]):
+    if not read_set.touched_by([place]):
         assert rules.may_read(after, ("a",), ANN, 0) is allowed

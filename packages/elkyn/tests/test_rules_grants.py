@@ -280,17 +280,19 @@ class TestExplanations:
     def test_a_default_refusal_has_no_rule(self) -> None:
         explanation = explain(self.RULES, {"/a": 1}, identity=NOBODY)
         assert explanation.decisive is None
-        assert str(explanation).startswith("denied: no .write grants /a\n")
+        assert str(explanation).startswith("denied: no .write rule grants access to /a\n")
         assert explain(self.RULES, {"/z": 1}).decisions == []
 
     def test_the_place_that_was_refused_is_named(self) -> None:
         explanation = explain(self.RULES, {"/a/b": "x", "/y": 1, "/z": 1})
-        assert str(explanation).startswith("denied: no .write grants /y\n.write of /a")
+        assert str(explanation).startswith(
+            "denied: no .write rule grants access to /y\n.write of /a"
+        )
         assert [decision.place for decision in explanation.decisions] == ["/a", "/a/b", "/a/b"]
 
     def test_an_admin_needs_no_rule(self) -> None:
         explanation = explain(self.RULES, {"/z": 1}, identity=ADMIN)
-        assert str(explanation) == "allowed: the rules are not asked"
+        assert str(explanation) == "allowed: the rules do not apply"
 
 
 class CountingReader(MemoryReader):

@@ -102,5 +102,5 @@ def test_a_check_of_rules_notes_a_path_where_nothing_can_exist(
     file.write_text(json.dumps({"rules": {"x": {".read": expression}}}))
     assert main(["rules", "check", str(file)]) == 0
     printed = capsys.readouterr().out
-    assert "/x/.read: note: nothing can exist at 'banned/a.b': key 'a.b' holds '.'" in printed
-    assert "/x/.read: note: nothing can exist at 'c#d': key 'c#d' holds '#'" in printed
+    assert "/x/.read: note: no data can exist at 'banned/a.b': key 'a.b' holds '.'" in printed
+    assert "/x/.read: note: no data can exist at 'c#d': key 'c#d' holds '#'" in printed

@@ -103,7 +103,7 @@ def test_requests_that_come_faster_than_answers_go_wait_unread() -> None:
         while transport.left or transport.written.count(b"200 OK") < 20_000:
             if transport.read:
                 protocol.data_received(transport.take())
-            longest = max(longest, len(protocol.in_line))
+            longest = max(longest, len(protocol.pending))
             await asyncio.sleep(0)
         assert transport.written.count(b"200 OK") == 20_000
         protocol.connection_lost(None)

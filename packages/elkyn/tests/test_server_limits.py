@@ -68,13 +68,13 @@ def test_a_page_of_another_origin_may_read_event_streams(emulator: Any) -> None:
 
 def test_a_client_may_ask_so_often_and_no_more() -> None:
     rate = Rate(2.0)
-    rate.take("a", 0.0)
-    rate.take("a", 0.0)
+    rate.consume("a", 0.0)
+    rate.consume("a", 0.0)
     with pytest.raises(Busy):
-        rate.take("a", 0.1)
-    rate.take("b", 0.1)
-    rate.take("a", 0.6)
-    Rate(None).take("a", 0.0)
+        rate.consume("a", 0.1)
+    rate.consume("b", 0.1)
+    rate.consume("a", 0.6)
+    Rate(None).consume("a", 0.0)
 
 
 def test_over_the_rate_the_answer_is_429(start_server: Callable[..., Any]) -> None:
@@ -253,7 +253,7 @@ def test_an_identity_from_the_hook_is_judged_by_rules() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--host", "0.0.0.0"], "nothing would be encrypted"),
+        (["--host", "0.0.0.0"], "refusing to listen on 0.0.0.0 without TLS"),
         (["--tls-cert", "cert.pem"], "TLS needs"),
         (["--keep-alive", "31"], "at most 30 s"),
         (["--keep-alive", "0"], "more than 0"),
@@ -352,5 +352,5 @@ def test_a_header_cannot_end_its_line() -> None:
     direct = SimpleNamespace(whole=lambda _head, _body: pytest.fail("nothing is to be sent"))
     scope = {"method": "GET", "extensions": {DIRECT: direct}}
     answer = Response(200, b"x", (("etag", "a\r\nset-cookie: b"),))
-    with pytest.raises(ValueError, match="end of a line"):
+    with pytest.raises(ValueError, match="line break"):
         asyncio.run(send_response(answer, scope, send))

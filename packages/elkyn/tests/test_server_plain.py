@@ -17,14 +17,14 @@ from uvicorn.server import ServerState
 
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.server.app import ElkynApp
-from elkyn.server.door import AuthDoor
+from elkyn.server.door import AuthenticatorBackend
 from elkyn.server.http_protocol import bounded_protocol
 from elkyn.server.limits import Limits
-from elkyn.server.plain import PlainRequests
+from elkyn.server.plain import FastPath
 from elkyn.server.settings import Settings
-from elkyn.server.sweeper import Awaited, Sweeper
+from elkyn.server.sweeper import Awaited, ReadTimeouts
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.writer import put_write
 
 AUTH = b"Host: localhost\r\nAuthorization: Bearer owner\r\n"
@@ -105,18 +105,18 @@ class Waiting:
     def awaited(self) -> Awaited:
         return self.what
 
-    def turn_out(self) -> None:
+    def close_on_timeout(self) -> None:
         self.out = True
 
 
 def test_who_sends_nothing_more_is_turned_out_in_time() -> None:
     time, idle, slow, still = Time(), Waiting(75), Waiting(9), Waiting(9)
-    Sweeper(10).start(time, [idle, slow, still])  # type: ignore[arg-type]
+    ReadTimeouts(10).start(time, [idle, slow, still])  # type: ignore[arg-type]
     turned: list[tuple[bool, bool, bool]] = []
     for _sweep in range(9):
         time.go_on()
         turned.append((idle.out, slow.out, still.out))
-        slow.what = slow.what._replace(moved=object())
+        slow.what = slow.what._replace(progress=object())
     assert turned[0] == (False, False, False)
     assert turned[1:8] == [(False, False, True)] * 7
     assert turned[8] == (True, False, True)
@@ -150,7 +150,7 @@ def test_a_body_within_one_piece_has_its_bound_too() -> None:
     async def run(app: ElkynApp) -> bytes:
         config = uvicorn.Config(app, log_config=None)
         config.load()
-        connection = bounded_protocol(Limits(), None, PlainRequests(app))(config, ServerState(), {})
+        connection = bounded_protocol(Limits(), None, FastPath(app))(config, ServerState(), {})
         transport = Mock(is_closing=lambda: False, get_extra_info=lambda _name: None)
         answered = asyncio.get_running_loop().create_future()
         transport.write = answered.set_result
@@ -165,7 +165,7 @@ def test_a_body_within_one_piece_has_its_bound_too() -> None:
     with ElkynStore(mode="memory") as store, Authenticator(AuthSettings(emulator=True)) as known:
         for body_bytes, status in ((5, 413), (6, 200)):
             settings = Settings(limits=Limits(body_bytes=body_bytes))
-            app = ElkynApp({"default": store}, AuthDoor(known, True), settings)
+            app = ElkynApp({"default": store}, AuthenticatorBackend(known, True), settings)
             assert asyncio.run(run(app)).startswith(b"HTTP/1.1 %d " % status)
             app.close()
 
@@ -182,7 +182,7 @@ def test_what_the_rules_refuse_is_in_the_audit_log(start_server: Any) -> None:
 def test_the_loop_steps_aside_while_writes_are_made_and_not_for_long() -> None:
     write, making, go_on = put_write(("a",), 1), threading.Event(), threading.Event()
 
-    def check(_view: View) -> None:
+    def check(_view: ReadTransaction) -> None:
         making.set()
         assert go_on.wait(20)
 
@@ -191,11 +191,11 @@ def test_the_loop_steps_aside_while_writes_are_made_and_not_for_long() -> None:
         committing = threading.Thread(target=store.apply, args=([write],))
         committing.start()
         assert making.wait(20)
-        store.step_aside(0.01)
+        store.yield_to_writer(0.01)
         assert not write.done
         threading.Timer(0.05, go_on.set).start()
-        store.step_aside(20)
+        store.yield_to_writer(20)
         assert go_on.is_set()
         committing.join()
-        store.step_aside(0)
+        store.yield_to_writer(0)
         assert store.get("/a") == 1

@@ -18,7 +18,7 @@ from elkyn.identity import Identity
 from elkyn.server.grant import FULL, Grant
 from elkyn.server.handle import handle
 from elkyn.server.request import Request, Response
-from elkyn.txn import WriteView
+from elkyn.txn import WriteTransaction
 
 _KILLED_AFTER_A_COMMIT = """
 import os, signal, sys
@@ -138,7 +138,7 @@ def count(store: ElkynStore) -> int:
 
 
 def keep(store: ElkynStore, number: int, time_ms: int) -> None:
-    def body(view: WriteView) -> None:
+    def body(view: WriteTransaction) -> None:
         row = Receipt(time_ms, b"f", 1, ("a",), [(("a",), 1)])
         view.tree.receipts.put(number.to_bytes(16, "big"), row)
 

@@ -63,11 +63,11 @@ def test_later_writes_replace_those_below_and_come_out_once() -> None:
         ("o", {"p": "/a/d", "d": 4}),
     ):
         step = machine.receive(request(action, **body))
-        assert isinstance(step, steps.Later)
-        machine.remember(step)
+        assert isinstance(step, steps.OnDisconnect)
+        machine.keep_for_disconnect(step)
     machine.receive(request("oc", p="/z"))
-    assert machine.last_writes() == [(("a", "b"), 1), (("a", "c"), 2), (("a", "d"), 4)]
-    assert machine.last_writes() == []
+    assert machine.pop_disconnect_writes() == [(("a", "b"), 1), (("a", "c"), 2), (("a", "d"), 4)]
+    assert machine.pop_disconnect_writes() == []
 
 
 @given(st.text(max_size=3 * FRAME_CHARS))

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from elkyn import ElkynStore
 from elkyn.server.app import ElkynApp
-from elkyn.server.door import HookDoor
+from elkyn.server.door import HookBackend
 from elkyn.server.settings import Settings
 
 
@@ -229,10 +229,10 @@ def test_a_listen_that_waits_for_a_leader_does_not_wait_forever(
         await asyncio.wait_for(app(scope, receive, send), 20)
         return closed.result()["code"]
 
-    monkeypatch.setattr("elkyn.server.socket._SETTLED_SECONDS", 0.05)
+    monkeypatch.setattr("elkyn.server.socket._READABLE_SECONDS", 0.05)
     with ElkynStore(mode="memory") as store:
         store.divergence.note(True)
-        app = ElkynApp({"default": store}, HookDoor(lambda *_asked: None), Settings())
+        app = ElkynApp({"default": store}, HookBackend(lambda *_asked: None), Settings())
         assert asyncio.run(run(app)) == 1013
         assert app.metrics.open["ws"] == 0
         app.close()

@@ -17,10 +17,10 @@ from elkyn_server import Served, until
 
 from elkyn import ElkynStore
 from elkyn.server.app import ElkynApp
-from elkyn.server.door import HookDoor
+from elkyn.server.door import HookBackend
 from elkyn.server.limits import Limits
 from elkyn.server.settings import Settings
-from elkyn.server.stalls import Stalls, watch_listener
+from elkyn.server.stalls import SlowClientCloser, watch_listener
 
 LARGE = ["x" * 4_000_000] * 3  # more than the systems of both sides buffer
 HEAD = b"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n"
@@ -92,7 +92,7 @@ def test_who_reads_nothing_is_let_go(served: Served, kind: str) -> None:
     assert 'elkyn_connections{kind="sse"} 0' in open_now
     assert 'elkyn_connections{kind="ws"} 0' in open_now
     _code, log = served.stop()
-    lines = [line for line in log.splitlines() if "takes nothing" in line]
+    lines = [line for line in log.splitlines() if "slow client" in line]
     assert len(lines) == 1
     assert "127.0.0.1" in lines[0]
 
@@ -128,7 +128,7 @@ def test_the_kernel_lets_go_who_takes_nothing_of_what_it_holds() -> None:
             with pytest.raises(TimeoutError) as error:
                 served.sendall(b"x" * 20_000_000)
     assert error.value.errno == errno.ETIMEDOUT
-    stalls = Stalls(0.4, lambda: closed.append(True))
+    stalls = SlowClientCloser(0.4, lambda: closed.append(True))
     stalls.lost(SimpleNamespace(client=None), error.value)
     stalls.lost(SimpleNamespace(client=None), None)
     assert closed == [True]
@@ -200,7 +200,9 @@ def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
     with ElkynStore(mode="memory") as store:
         store.set("/", {"large": "x" * 1_000_000})
         limits = Limits(unsent_bytes=3_500_000, client_unsent_bytes=2_500_000)
-        app = ElkynApp({"default": store}, HookDoor(lambda *_asked: None), Settings(limits=limits))
+        app = ElkynApp(
+            {"default": store}, HookBackend(lambda *_asked: None), Settings(limits=limits)
+        )
         assert asyncio.run(run(app)) == [200, 200, 429, 200, 429, 429, 200]
         app.close()
 
@@ -237,6 +239,8 @@ def test_large_answers_that_wait_are_bounded_together(accept: str) -> None:
     with ElkynStore(mode="memory") as store:
         store.set("/", {"large": "x" * 1_000_000, "small": 1})
         limits = Limits(unsent_bytes=1_500_000)
-        app = ElkynApp({"default": store}, HookDoor(lambda *_asked: None), Settings(limits=limits))
+        app = ElkynApp(
+            {"default": store}, HookBackend(lambda *_asked: None), Settings(limits=limits)
+        )
         asyncio.run(run(app))
         app.close()

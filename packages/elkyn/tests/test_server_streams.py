@@ -21,7 +21,7 @@ from elkyn.server.feed import Batch, Opening
 from elkyn.server.hub import Hub
 from elkyn.server.resume import Seen, id_of, missed_events, parse_id, try_missed
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 
 
 def test_every_event_has_the_position_of_its_commit(emulator: Any) -> None:
@@ -119,7 +119,7 @@ def test_a_start_that_takes_long_is_no_other(emulator: Any) -> None:
 
 
 def test_who_does_not_wait_is_told_of_a_commit_under_way() -> None:
-    def opener(view: View) -> Opening:
+    def opener(view: ReadTransaction) -> Opening:
         return Opening((view.get(("a",)),))
 
     async def begin(store: ElkynStore) -> list[Any]:
@@ -158,7 +158,7 @@ def test_after_a_batch_for_very_many_events_gather_unless_somebody_is_impatient(
 ) -> None:
     minutes = count(0.0, 60.0)  # as long as it takes to hand out a batch
     monkeypatch.setattr("elkyn.server.hub.time", SimpleNamespace(monotonic=lambda: next(minutes)))
-    monkeypatch.setattr("elkyn.server.hub._REST_SECONDS_MAX", 60.0)
+    monkeypatch.setattr("elkyn.server.hub._PAUSE_SECONDS_MAX", 60.0)
     many, one = [Told() for _ in range(200)], Told()
 
     async def run(store: ElkynStore) -> None:
@@ -177,7 +177,7 @@ def test_after_a_batch_for_very_many_events_gather_unless_somebody_is_impatient(
         asyncio.run(run(store))
     assert [told.batches for told in many] == [[[1], [2, 3, 4, 5]]] * 200
     assert one.batches == []  # a part of a batch waits to be taken
-    assert [event.data for batch in one.follower.take() or () for event in batch.events] == [5]
+    assert [event.data for batch in one.follower.dequeue() or () for event in batch.events] == [5]
 
 
 def test_nothing_is_resumed_over_ephemeral_values_or_a_log_that_was_cut() -> None:

@@ -82,9 +82,9 @@ def test_a_transaction_that_raises_leaves_everything_as_it_was(store: ElkynStore
 
 
 def test_writing_or_watching_inside_a_transaction_is_refused(store: ElkynStore) -> None:
-    with pytest.raises(UsageError, match="may not write"):
+    with pytest.raises(UsageError, match="must not write"):
         store.transaction("/n", lambda n: store.set("/m", 1))
-    with pytest.raises(UsageError, match="may not write"):
+    with pytest.raises(UsageError, match="must not write"):
         store.transaction("/n", lambda n: store.watch("/m"))
     store.set("/n", 1)
 
@@ -215,11 +215,11 @@ def test_memory_mode_is_a_store_without_a_folder() -> None:
 def test_a_mode_and_a_folder_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="needs a folder"):
         ElkynStore()
-    with pytest.raises(UsageError, match="takes no folder"):
+    with pytest.raises(UsageError, match="accepts no folder"):
         ElkynStore(tmp_path, mode="memory")
     with pytest.raises(Unsupported):
         ElkynStore(tmp_path, mode="cluster")  # type: ignore[arg-type]
-    with pytest.raises(UsageError, match="belong together"):
+    with pytest.raises(UsageError, match="need each other"):
         ElkynStore(tmp_path, mode="replica")
 
 

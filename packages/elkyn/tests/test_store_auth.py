@@ -241,7 +241,7 @@ def test_a_feed_awaited_is_told_too(room: ElkynStore) -> None:
 
 def test_the_thread_that_judges_ends_with_the_last_feed(room: ElkynStore) -> None:
     feed = room.watch("/room", token=room.create_token("ann"))
-    thread = room._guarding._thread
+    thread = room._authorizer._thread
     assert thread is not None
     feed.close()
     thread.join(20)

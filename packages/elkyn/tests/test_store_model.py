@@ -16,7 +16,7 @@ from elkyn import ElkynStore
 from elkyn import testing as model
 from elkyn.events import replay
 from elkyn.paths import Path as Keys
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored, present, same
 from elkyn.watch import Subscription
 from elkyn.writer import patch_write, put_write
@@ -26,7 +26,7 @@ from sennit_core.testing import ManualClock
 NOW = {".sv": "timestamp"}
 
 
-def refuse(_view: View, places: list[tuple[Keys, Stored]], _now_ms: int) -> None:
+def refuse(_view: ReadTransaction, places: list[tuple[Keys, Stored]], _now_ms: int) -> None:
     raise Denied(f"writing {places}")
 
 
@@ -111,8 +111,8 @@ class StoreMachine(RuleBasedStateMachine):
         refused.guard = refuse
         self.store.apply([refused, allowed])
         with pytest.raises(Denied):
-            refused.shown()
-        allowed.shown()
+            refused.result()
+        allowed.result()
         self.durable_writes += 1
         self.tree = model.put(self.tree, "/0/g", value)
 

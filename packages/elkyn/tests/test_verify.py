@@ -82,9 +82,11 @@ def test_a_row_without_its_child_is_named(store: ElkynStore) -> None:
         txn.put(row_of(("elsewhere", "x"), 2), b"", db=databases["index"])
         txn.put(row_of(("users", "u8"), 2, 99), b"", db=databases["index"])
     text = found(store)
-    assert text.count("/users: the index by age below /users has a row that is no child's") == 2
-    assert "the index by age below /users: a row for a place that is not there" in text
-    assert "index 99: rows of an index that nothing declares" in text
+    assert (
+        text.count("/users: the index by age below /users has a row that belongs to no child") == 2
+    )
+    assert "the index by age below /users: a row for a path that does not exist" in text
+    assert "index 99: rows of an undeclared index" in text
     assert len(text.splitlines()) == 4
 
 
@@ -102,7 +104,10 @@ def put_value(store: ElkynStore, path: str, value: Any, replacement: Any) -> Non
 def test_a_value_that_its_write_did_not_make_is_named(store: ElkynStore) -> None:
     store.set("/marked", "a text to be found")
     put_value(store, "/marked", "a text to be found", "a text to be faked")
-    assert found(store) == f"/marked: is not what the log's entry {store.position} wrote"
+    assert (
+        found(store)
+        == f"/marked: differs from the value that the log's entry {store.position} wrote"
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,7 +141,7 @@ def change_entry(store: ElkynStore, position: int, change: Callable[[list[Any]],
     ("change", "said"),
     [
         (lambda entry: b"\xc1", "the log's entry 3 cannot be read"),
-        (lambda entry: [9, *entry[1:]], "the log's entry 4 is of term 1, after one of term 9"),
+        (lambda entry: [9, *entry[1:]], "the log's entry 4 has term 1, after one of term 9"),
         (lambda entry: [*entry[:2], "odd", *entry[3:]], "the log's entry 3 is of an unknown kind"),
     ],
 )
@@ -150,7 +155,7 @@ def test_a_damaged_entry_of_the_log_is_named(
 def test_a_log_with_a_hole_is_named(store: ElkynStore) -> None:
     with raw(store) as (txn, databases):
         txn.delete((3).to_bytes(8, "big"), db=databases["oplog"])
-    assert "the log goes from 2 to 4" in found(store)
+    assert "the log jumps from 2 to 4" in found(store)
 
 
 def verify(data: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
@@ -166,7 +171,7 @@ def test_the_verb_says_where_a_file_is_damaged(
         store = stores["default"]
         for number in range(40):
             store.set(f"/rooms/r{number}", {f"k{n}": f"room {number} {n}" * 9 for n in range(40)})
-    assert verify(data, capsys) == (0, "default is as it should be\n")
+    assert verify(data, capsys) == (0, "default is undamaged\n")
     file = data / "default" / "data.mdb"
     good = file.read_bytes()
     pages = {match.start() // 4096 * 4096 for match in re.finditer(b"room 17 3room 17 3", good)}

@@ -1,5 +1,5 @@
 /**
- * What is the same everywhere: `ElkynClient` talks to a server, a store is a tree of its own.
+ * Exports common to Node and browsers: `ElkynClient` talks to a server, a store is a local tree.
  *
  * Layering: `paths`, `values` < `overlay`, `tree`, `stream` < `queue`, `live`, `socket` < `client` <
  * `store` < `index` (Node), `browser`.

@@ -1,11 +1,11 @@
-/** The package in browsers. */
+/** Entry point of the package for browsers. */
 
 import { IndexedDbLog } from './indexedDbLog.js'
 import { EmbeddedStore, type StoreOptions } from './store.js'
 
 export * from './api.js'
 
-/** A tree in this page: kept in IndexedDB, in memory, or a copy that follows a server. */
+/** A tree in this page: stored in IndexedDB, in memory, or a replica of a server's tree. */
 export class ElkynStore extends EmbeddedStore {
   constructor(options: StoreOptions) {
     super(options, (name) => new IndexedDbLog(name))

@@ -15,22 +15,22 @@ import { type Callback, checkListener, type EventType } from './tree.js'
 import { type Json, prepare, type Value } from './values.js'
 
 export interface ClientOptions {
-  /** Called for each request and each stream, so that a token may change; empty for none. */
+  /** Returns the token of each request and stream, so that it may change; empty for none. */
   token?: TokenSource
-  /** Which tree of the server. */
+  /** The namespace of the tree on the server. */
   namespace?: string | undefined
   /**
-   * Opens the streams of listeners: `socketStreams()` (one WebSocket, where there is one),
+   * Opens the streams of listeners: `socketStreams()` (one WebSocket, where supported),
    * `openStream` (an event stream each, resumed by position), `sharedStreams` (a SharedWorker).
    */
   streams?: OpenStream | undefined
-  /** Keeps writes over restarts while the server cannot be reached: `localStorage`. */
+  /** Stores pending writes across restarts while the server is unreachable: `localStorage`. */
   storage?: QueueStorage | undefined
-  /** Hears of listeners that the server refuses; they are told nothing more. */
+  /** Called when the server refuses a listener, which then receives no more events. */
   onRefused?: ((path: string, error: Refused) => void) | undefined
 }
 
-/** What to read of the children of a path; bounds count in the order asked for. */
+/** Selects children of a path; bounds apply to the requested order. */
 export interface QueryOptions {
   orderBy: '$key' | '$value' | '$priority' | (string & {})
   startAt?: Json
@@ -45,7 +45,7 @@ export interface QueryOptions {
 const TRANSACTION_TRIES = 25
 const REQUEST_MS_MAX = 90_000
 
-/** A path that is listened to. */
+/** A path with listeners. */
 interface Listened {
   live: Live
   users: number
@@ -61,7 +61,7 @@ export class ElkynClient {
   private isClosed = false
 
   /**
-   * @param watcher hears of writes in place of this client's listeners: for a replica
+   * @param watcher is notified of writes instead of this client's listeners: for a replica
    */
   constructor(
     url: string,
@@ -83,12 +83,12 @@ export class ElkynClient {
     )
   }
 
-  /** The value at `path` as the server has it. */
+  /** Read the value at `path` from the server. */
   async get(path: string): Promise<Json> {
     return (await this.request('GET', parsePath(path))).json() as Promise<Json>
   }
 
-  /** The children of `path` that a query asks for, by key. */
+  /** Read the children of `path` that a query selects, by key. */
   async query(path: string, options: QueryOptions): Promise<Json> {
     const query: Record<string, string> = {}
     for (const [name, value] of Object.entries(options)) {
@@ -97,7 +97,7 @@ export class ElkynClient {
     return (await this.request('GET', parsePath(path), { query })).json() as Promise<Json>
   }
 
-  /** Replace what is at `path`; settles when the server has it, which may be much later. */
+  /** Replace the value at `path`; settles when the server has it, which may be much later. */
   async set(path: string, value: Value): Promise<void> {
     await this.write('PUT', parsePath(path), value)
   }
@@ -113,12 +113,12 @@ export class ElkynClient {
     return { key, done: this.set(`${path}/${key}`, value) }
   }
 
-  /** Remove what is at `path` and below. */
+  /** Delete the value at `path`, with all its children. */
   async delete(path: string): Promise<void> {
     await this.write('DELETE', parsePath(path), null)
   }
 
-  /** Replace a value by what `change` makes of it, whoever else writes; undefined gives up. */
+  /** Replace a value by `change(value)`, with retries on conflicts; undefined aborts. */
   async transaction(path: string, change: (value: Json) => Value): Promise<Json> {
     const keys = parsePath(path)
     let answer = await this.request('GET', keys, { headers: { 'x-firebase-etag': 'true' } })
@@ -131,10 +131,10 @@ export class ElkynClient {
       answer = await this.request('PUT', keys, { headers, body: next as Json, may: [412] })
       if (answer.ok) return (await answer.json()) as Json
     }
-    throw new Offline(`${path} changed ${TRANSACTION_TRIES} times while it was to be written`)
+    throw new Offline(`${path} changed during all ${TRANSACTION_TRIES} tries of the transaction`)
   }
 
-  /** Call `callback` for what is at `path` and for each change; returns how to stop. */
+  /** Call `callback` for the value at `path` and each change; returns the unsubscribe function. */
   on(path: string, type: EventType, callback: Callback): () => void {
     if (this.isClosed) throw new Closed('the client')
     checkListener(type, callback)
@@ -153,18 +153,18 @@ export class ElkynClient {
     }
   }
 
-  /** How many writes wait for the server. */
+  /** The number of writes that wait for the server. */
   get pendingWrites(): number {
     return this.queue.pending.length
   }
 
-  /** Somebody signed in or out: listeners go on with the token as it is now. */
+  /** The user has signed in or out: listeners continue with the current token. */
   async renewToken(): Promise<void> {
     this.queue.retry()
     await Promise.all([...this.listened.values()].map(({ following }) => following.renew()))
   }
 
-  /** End streams; writes that wait are rejected (and kept, when there is a storage). */
+  /** End streams; pending writes are rejected (and stay stored, if there is a storage). */
   close(): void {
     this.isClosed = true
     for (const [name, entry] of this.listened) this.forget(name, entry)
@@ -203,7 +203,7 @@ export class ElkynClient {
   private refused(name: string, entry: Listened, error: Refused): void {
     this.forget(name, entry)
     if (this.options.onRefused) this.options.onRefused(name, error)
-    else console.warn(`listening to ${name} was refused: ${error.message}`) // eslint-disable-line no-console -- nobody else hears it
+    else console.warn(`listening to ${name} was refused: ${error.message}`) // eslint-disable-line no-console -- there is no other place to report it
   }
 
   private write(method: QueuedWrite['method'], path: Path, value: Value): Promise<void> {
@@ -212,7 +212,7 @@ export class ElkynClient {
     return this.queue.add({ key: randomName(), method, path, body })
   }
 
-  /** Send a write; returns where the server's log has it. */
+  /** Send a write; returns its position in the server's log. */
   private async carry(write: QueuedWrite, signal: AbortSignal): Promise<number | null> {
     const body = write.method === 'DELETE' ? undefined : write.body
     const headers = { 'idempotency-key': write.key }
@@ -254,7 +254,7 @@ export class ElkynClient {
   }
 }
 
-/** Refuse here what the server would refuse, before it waits in a queue. */
+/** Refuse an invalid write before it is queued, as the server would. */
 function check(method: string, path: Path, value: Value): void {
   const anything = { now: 0, current: () => null, priorities: true }
   if (method !== 'PATCH') {
@@ -262,7 +262,7 @@ function check(method: string, path: Path, value: Value): void {
     return
   }
   if (value === null || typeof value !== 'object' || Array.isArray(value)) {
-    throw new BadValue(formatPath(path), 'an update takes an object of children')
+    throw new BadValue(formatPath(path), 'an update needs an object of children')
   }
   const places = placesOf(path, value as { readonly [key: string]: Value })
   refuseNested(places.map(([place]) => place))

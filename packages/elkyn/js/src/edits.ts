@@ -1,4 +1,4 @@
-/** What writes and events mean to a value: places that are replaced. */
+/** Converts writes and events to the replaced places of a value. */
 
 import type { Change } from './overlay.js'
 import { isWithin, parsePath, type Path } from './paths.js'
@@ -14,7 +14,7 @@ export function placesOf<T>(base: Path, children: { readonly [key: string]: T })
   ])
 }
 
-/** What `write` changes of the value at `top`, by what is shown there; empty for nothing. */
+/** The changes that `write` makes to the value `shown` at `top`; empty for none. */
 export function changesOf(write: QueuedWrite, top: Path, shown: Stored): Change[] {
   const places: [Path, Json][] =
     write.method === 'PATCH'

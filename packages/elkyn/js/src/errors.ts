@@ -1,10 +1,10 @@
-/** What went wrong, by what the caller can do about it. */
+/** Errors, classified by what the caller can do about them. */
 
 export class ElkynError extends Error {
   override readonly name: string = 'ElkynError'
 }
 
-/** A path or value that no tree can hold; `path` is the place that breaks. */
+/** An invalid path or value; `path` is the path of the invalid part. */
 export class BadValue extends ElkynError {
   override readonly name = 'BadValue'
 
@@ -16,7 +16,7 @@ export class BadValue extends ElkynError {
   }
 }
 
-/** The server said no; `status` is HTTP's. */
+/** The server refused the request; `status` is the HTTP status. */
 export class Refused extends ElkynError {
   override readonly name = 'Refused'
 
@@ -31,9 +31,9 @@ export class Refused extends ElkynError {
 /** The server could not be reached, or was too busy; the same call may work later. */
 export class Offline extends ElkynError {
   override readonly name = 'Offline'
-  /** HTTP's, when there was an answer. */
+  /** The HTTP status, if there was a response. */
   status?: number
-  /** After how many milliseconds the server asks for another try. */
+  /** The retry delay in milliseconds that the server requests. */
   afterMs?: number
 }
 

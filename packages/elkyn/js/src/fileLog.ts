@@ -2,7 +2,7 @@
  * A log in a folder, for Node: `log.ndjson`, appended and synced before `append` returns.
  *
  * Each line is the first 12 hex digits of the SHA-256 of a JSON text, a space, and the text. A torn
- * last line was never acknowledged and is cut off; a bad line before it is damage, and refused.
+ * last line was never acknowledged and is cut off; a bad line before it is damage: an error.
  */
 
 import { createHash } from 'node:crypto'
@@ -29,8 +29,8 @@ export class FileLog implements Log {
   private isBroken = false
 
   /**
-   * @param folder made when missing; one store at a time may have it open
-   * @param sync whether each write reaches the disk before it returns
+   * @param folder created when missing; one store at a time may have it open
+   * @param sync whether each write is synced before it returns
    */
   constructor(
     private readonly folder: string,
@@ -95,14 +95,14 @@ export class FileLog implements Log {
       const text = bytes.toString('utf8', end + SUM_CHARS + 1, stop)
       if (bytes.toString('latin1', end, end + SUM_CHARS + 1) !== `${sumOf(text)} `) {
         if (stop === bytes.length - 1) return { entries, end }
-        throw new ElkynError(`${this.file}, line ${number}: the checksum does not fit its text`)
+        throw new ElkynError(`${this.file}, line ${number}: the checksum does not match`)
       }
       entries.push(JSON.parse(text) as Entry)
       end = stop + 1
     }
   }
 
-  /** Write a fresh file that says all, and put it in the place of the old one. */
+  /** Write the whole state to a new file, and replace the old file by it. */
   private compact(): void {
     const snapshot = this.listener?.snapshot()
     if (!snapshot) return
@@ -118,7 +118,7 @@ export class FileLog implements Log {
     } catch {
       if (handle >= 0) fs.closeSync(handle)
       fs.rmSync(fresh, { force: true })
-      this.bytesWhole = this.bytes // the long log is whole; try again when it has doubled
+      this.bytesWhole = this.bytes // the long log is still valid; try again when it has doubled
       return
     }
     fs.closeSync(this.handle)
@@ -130,10 +130,11 @@ export class FileLog implements Log {
 
   /** Append, or leave the file as it was. */
   private write(bytes: Buffer): void {
-    if (this.isBroken) throw new ElkynError(`${this.file} has failed: open the store again`)
+    if (this.isBroken)
+      throw new ElkynError(`an earlier write to ${this.file} failed: open the store again`)
     try {
       writeAll(this.handle, bytes)
-      this.isBroken = this.sync // what a failed sync leaves on the disk nobody knows
+      this.isBroken = this.sync // after a failed sync the file's content on disk is unknown
       if (this.sync) fs.fdatasyncSync(this.handle)
       this.isBroken = false
     } catch (cause) {

@@ -1,4 +1,4 @@
-/** The lock of a folder: a file that names the process that has it, and goes with it. */
+/** The lock of a folder: a file that names the process holding it. */
 
 import {
   constants,
@@ -14,7 +14,7 @@ import { join } from 'node:path'
 
 import { ElkynError } from './errors.js'
 
-/** Take the lock of `folder`; returns how to give it back. */
+/** Acquire the lock of `folder`; returns the function that releases it. */
 export function lockFolder(folder: string): () => void {
   const lock = join(folder, 'lock')
   const own = mkdtempSync(join(folder, 'lock-'))
@@ -36,11 +36,11 @@ export function lockFolder(folder: string): () => void {
 function isOpen(folder: string, owner: string): ElkynError {
   const [pid] = owner.split(' ')
   return new ElkynError(
-    `the store at ${folder} is open in process ${pid}; if that is not so, remove its file "lock"`,
+    `the store at ${folder} is open in process ${pid}; if it is not, remove its file "lock"`,
   )
 }
 
-/** Give `lock` the text of `file`, unless it is there. */
+/** Create `lock` with the text of `file`, unless it exists. */
 function linked(file: string, lock: string): boolean {
   try {
     linkSync(file, lock)
@@ -51,7 +51,7 @@ function linked(file: string, lock: string): boolean {
   }
 }
 
-/** The same on disks without links. */
+/** The same on file systems without links. */
 function copied(file: string, lock: string): boolean {
   try {
     copyFileSync(file, lock, constants.COPYFILE_EXCL)
@@ -70,7 +70,7 @@ function textOf(file: string): string | null {
   }
 }
 
-/** Remove the lock of a dead owner, and put back what somebody else has put there meanwhile. */
+/** Remove the lock of a dead owner; restore a lock that another process has put there meanwhile. */
 function remove(lock: string, owner: string, aside: string): void {
   try {
     renameSync(lock, aside)
@@ -81,7 +81,7 @@ function remove(lock: string, owner: string, aside: string): void {
   rmSync(aside, { force: true })
 }
 
-/** Whether the process that wrote `owner` runs; a later one with its number is another one. */
+/** Whether the process that wrote `owner` runs; a later process with the same pid does not count. */
 function isAlive(owner: string): boolean {
   const [pid, start] = owner.split(' ')
   const number = Number(pid)
@@ -94,7 +94,7 @@ function isAlive(owner: string): boolean {
   return !start || start === startOf(number)
 }
 
-/** When a process began, in words of Linux; empty where that cannot be read. */
+/** The start time of a process as Linux formats it; empty where it cannot be read. */
 function startOf(pid: number): string {
   const status = textOf(`/proc/${pid}/stat`)
   const boot = textOf('/proc/sys/kernel/random/boot_id')

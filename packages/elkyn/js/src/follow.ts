@@ -1,4 +1,4 @@
-/** A stream with a token that changes: it is opened again when the server refuses an old one. */
+/** A stream with a changing token: it is reopened when the server refuses an old token. */
 
 import type { Refused } from './errors.js'
 import {
@@ -11,7 +11,7 @@ import {
 
 export type TokenSource = string | (() => string | Promise<string>) | undefined
 
-/** The token as it is now; empty for none. */
+/** Returns the current token; empty for none. */
 export async function tokenOf(source: TokenSource): Promise<string> {
   return (typeof source === 'function' ? await source() : source) ?? ''
 }
@@ -31,7 +31,7 @@ export class Following {
     void this.open()
   }
 
-  /** Go on with the token as it is now. */
+  /** Continue with the current token. */
   async renew(): Promise<void> {
     const { current } = this
     const token = await tokenOf(this.source)
@@ -76,7 +76,7 @@ export class Following {
     }
   }
 
-  /** The token, once it can be had: what makes it may need the network. */
+  /** The token, once available: creating it may need the network. */
   private async tokenSoon(ended: AbortSignal): Promise<string> {
     for (let failures = 0; !ended.aborted; failures += 1) {
       try {

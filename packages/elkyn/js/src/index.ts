@@ -1,11 +1,11 @@
-/** The package in Node. */
+/** Entry point of the package for Node. */
 
 import { FileLog } from './fileLog.js'
 import { EmbeddedStore, type StoreOptions } from './store.js'
 
 export * from './api.js'
 
-/** A tree in this process: kept in a folder, in memory, or a copy that follows a server. */
+/** A tree in this process: stored in a folder, in memory, or a replica of a server's tree. */
 export class ElkynStore extends EmbeddedStore {
   constructor(options: StoreOptions) {
     super(options, (folder, sync) => new FileLog(folder, sync))

@@ -1,8 +1,8 @@
 /**
  * A log in the browser's IndexedDB, shared by all tabs: one object store, entries by number.
  *
- * A tab adds its entries in one transaction with reading those that others have added before, so
- * all tabs take all entries in one order. A channel tells the others that there is something new.
+ * A tab reads the entries that other tabs have added and adds its own in one transaction, so all
+ * tabs apply all entries in one order. A channel notifies the other tabs of new entries.
  */
 
 import { ElkynError } from './errors.js'
@@ -41,12 +41,12 @@ export class IndexedDbLog implements Log {
     opening.onupgradeneeded = () =>
       opening.result.createObjectStore(ENTRIES, { autoIncrement: true })
     const database = await settled(opening, this.name)
-    database.onversionchange = () => database.close() // somebody deletes it
+    database.onversionchange = () => database.close() // another page deletes it
     const reading = database.transaction(ENTRIES)
     const rows = rowsAfter(0, reading.objectStore(ENTRIES))
     await finished(reading, this.name)
     this.advance(rows())
-    this.database = database // what others write is taken from here on, not twice
+    this.database = database // entries of other tabs are applied from here on, not twice
     if (this.isStale) this.work()
     return rows().map(([, entry]) => entry)
   }
@@ -66,7 +66,7 @@ export class IndexedDbLog implements Log {
     this.database = null
   }
 
-  /** Others may have written. */
+  /** Other tabs may have written. */
   private readonly look = () => {
     this.isStale = true
     this.work()
@@ -76,12 +76,12 @@ export class IndexedDbLog implements Log {
     if (!this.database || this.working) return
     this.working = this.workOff().finally(() => {
       this.working = null
-      if (this.waiting.length || this.isStale) this.work() // come while it was ending
+      if (this.waiting.length || this.isStale) this.work() // arrived while it was ending
     })
   }
 
   private async workOff(): Promise<void> {
-    await null // what is written in one go is kept in one go
+    await null // writes of one synchronous block are stored in one transaction
     while (this.waiting.length || this.isStale) {
       this.isStale = false
       const batch = this.waiting.splice(0)
@@ -92,10 +92,10 @@ export class IndexedDbLog implements Log {
         for (const { reject } of batch) reject(error as Error)
       }
     }
-    if (this.entries > COMPACT_ENTRIES) await this.compact().catch(() => undefined) // stays long
+    if (this.entries > COMPACT_ENTRIES) await this.compact().catch(() => undefined) // the log stays long
   }
 
-  /** Take what others have written, and write `batch` behind it. */
+  /** Apply the entries of other tabs, and append `batch`. */
   private async step(batch: readonly Waiting[]): Promise<void> {
     const transaction = this.begin(batch.length ? 'readwrite' : 'readonly')
     const store = transaction.objectStore(ENTRIES)
@@ -145,7 +145,7 @@ export class IndexedDbLog implements Log {
 
 type Row = readonly [key: number, entry: Entry]
 
-/** Read the rows above `last`; they are there when `then` is called. */
+/** Read the rows after `last`, and call `then` when they are loaded. */
 function rowsAfter(last: number, store: IDBObjectStore, then?: () => void): () => Row[] {
   const range = IDBKeyRange.lowerBound(last, true)
   const keys = store.getAllKeys(range)

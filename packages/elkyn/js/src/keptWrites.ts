@@ -1,16 +1,17 @@
 /**
- * Waiting writes in a storage, one entry each, so that they outlive the page that made them.
+ * Pending writes in a storage, one entry each, so that they survive the page that made them.
  *
- * Each client has a slot of its own, and holds a lock of the slot's name. Who gets the lock of
- * another's slot knows that its page has gone, and takes its writes over. Where there are no locks,
- * all share one slot: the writes in it are sent by whoever starts, and count once by their keys.
+ * Each client has its own slot, and holds a lock with the slot's name. A client that acquires the
+ * lock of another slot knows that its page has gone, and adopts its writes. Where there are no locks,
+ * all clients share one slot: each starting client sends its writes, and the server applies each once
+ * because of its idempotency key.
  */
 
 import { type Held, hasLocks, holdLock } from './locks.js'
 import { randomName } from './random.js'
 import type { QueuedWrite } from './queue.js'
 
-/** Where waiting writes are kept: `localStorage`, or what looks like it. */
+/** A storage of pending writes: `localStorage`, or an object like it. */
 export interface QueueStorage {
   readonly length: number
   key(index: number): string | null
@@ -19,7 +20,7 @@ export interface QueueStorage {
   removeItem(name: string): void
 }
 
-/** Within which a page that is new has the lock of its slot. */
+/** The time within which a new page acquires the lock of its slot. */
 const LOCK_MS = 300
 
 export class KeptWrites {
@@ -30,7 +31,7 @@ export class KeptWrites {
   private timer: ReturnType<typeof setTimeout> | undefined
 
   /**
-   * @param take is given what was kept by others that are gone, oldest first
+   * @param take receives the stored writes of pages that are gone, oldest first
    */
   constructor(
     private readonly storage: QueueStorage,
@@ -47,7 +48,7 @@ export class KeptWrites {
     }
   }
 
-  /** Keep a write; throws what the storage throws when it is full. */
+  /** Store a write; throws the storage's error when it is full. */
   add(write: QueuedWrite): void {
     const order = `${Date.now().toString(36).padStart(9, '0')}-${String((this.made += 1)).padStart(9, '0')}`
     const name = `${this.slot}${order}-${randomName().slice(0, 8)}`
@@ -55,14 +56,14 @@ export class KeptWrites {
     this.names.set(write, name)
   }
 
-  /** Forget a write: it has been answered. */
+  /** Remove a write after its response. */
   remove(write: QueuedWrite): void {
     const name = this.names.get(write)
     this.names.delete(write)
     if (name !== undefined) this.storage.removeItem(name)
   }
 
-  /** Leave what is kept to others. */
+  /** Leave the stored writes to other clients. */
   close(): void {
     globalThis.removeEventListener?.('storage', this.lookSoon)
     clearTimeout(this.timer)
@@ -88,7 +89,7 @@ export class KeptWrites {
     }
   }
 
-  /** Take over what is in a slot. */
+  /** Adopt the writes of a slot. */
   private adopt(slot: string): void {
     const writes: QueuedWrite[] = []
     for (const name of this.stored(slot)) {
@@ -97,7 +98,7 @@ export class KeptWrites {
         this.names.set(write, name)
         writes.push(write)
       } catch {
-        this.storage.removeItem(name) // no write of ours
+        this.storage.removeItem(name) // not a stored write
       }
     }
     if (writes.length) this.take(writes)

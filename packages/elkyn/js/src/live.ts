@@ -1,4 +1,4 @@
-/** What a path looks like here: the server's value, and over it the writes still on their way. */
+/** The local view of a path: the server's value with the pending writes applied. */
 
 import { changesOf, eventChanges } from './edits.js'
 import { Overlay } from './overlay.js'
@@ -18,7 +18,7 @@ export class Live {
 
   constructor(readonly path: Path) {}
 
-  /** Take an event of the stream of this path. */
+  /** Apply an event of the stream of this path. */
   take(event: StreamEvent): void {
     const changes = eventChanges([], event)
     this.overlay.settle(changes)
@@ -31,7 +31,7 @@ export class Live {
     this.waiting.clear()
   }
 
-  /** Show a write that is on its way. */
+  /** Show a pending write. */
   add(write: QueuedWrite): void {
     if (!this.known) {
       this.early.add(write)
@@ -41,19 +41,19 @@ export class Live {
     this.show()
   }
 
-  /** A write was carried out: show it until its event comes. */
+  /** The server has applied a write: show it until its event arrives. */
   done(write: QueuedWrite, position: number | null): void {
     this.early.delete(write)
     this.pending.done(write, position)
   }
 
-  /** Show a write no more: it was refused. */
+  /** Stop showing a write: it was refused. */
   forget(write: QueuedWrite): void {
     this.early.delete(write)
     this.pending.drop(write)
   }
 
-  /** Listen; the first call comes once the value is known. Returns how to stop. */
+  /** Listen; the first call comes once the value is known. Returns the unsubscribe function. */
   on(type: EventType, callback: Callback): () => void {
     checkListener(type, callback)
     let stop: () => void = () => undefined
@@ -70,7 +70,7 @@ export class Live {
     }
   }
 
-  /** Tell nobody anything more. */
+  /** Stop calling listeners. */
   close(): void {
     this.pending.close()
     this.waiting.clear()

@@ -1,11 +1,11 @@
-/** Web Locks: held until given back, or until the page or worker that holds them is gone. */
+/** Web Locks: held until released, or until the page or worker that holds them is gone. */
 
-/** What is held; `release` gives it back, or ends the wait for it. */
+/** A held or awaited lock; `release` releases it, or ends the wait for it. */
 export interface Held {
   release(): void
 }
 
-/** Whether locks exist here: not in Node before 24, and not on pages without https. */
+/** Whether locks are supported: not in Node before 24, and not on pages without https. */
 export const hasLocks = (): boolean => typeof navigator !== 'undefined' && 'locks' in navigator
 
 /** Wait for lock `name`, call `held`, and keep the lock. */
@@ -18,7 +18,7 @@ export function holdLock(name: string, held: () => void = () => undefined): Held
       held()
       return released
     })
-    .catch(() => undefined) // the wait was ended, or the page is going
+    .catch(() => undefined) // the wait was ended, or the page is closing
   return {
     release: () => {
       waiting.abort()

@@ -1,41 +1,41 @@
-/** Where an embedded store keeps its writes: a log of changes that is shortened now and then. */
+/** The log of an embedded store's writes, which is compacted from time to time. */
 
 import type { Json } from './values.js'
 
-/** One atomic write: replaced places by path; a replica also notes how far it has followed. */
+/** One atomic write: replaced places by path; for a replica also the positions it has reached. */
 export interface Entry {
   changes: readonly (readonly [path: string, value: Json])[]
-  /** The time for server values, which are resolved by what is there before this entry. */
+  /** The time for server values, which are resolved against the state before this entry. */
   now?: number
-  /** Position of the followed server, by followed path. */
+  /** The followed server's position, by followed path. */
   seen?: Readonly<Record<string, string>>
 }
 
-/** What a log tells its store. */
+/** Callbacks of a log to its store. */
 export interface LogListener {
-  /** An entry is kept, of this store (the same object) or another's: in the order of the log. */
+  /** An entry of this store (the same object) or another one is stored: in the log's order. */
   taken(entry: Entry): void
-  /** All that was taken, as one entry. */
+  /** The whole state, as one entry. */
   snapshot(): Entry
 }
 
 export interface Log {
-  /** Whether other stores may write to it as well. */
+  /** Whether other stores may also write to the log. */
   readonly isShared: boolean
-  /** Everything kept, in order: at once, or when it has been read. */
+  /** All stored entries, in order: at once, or when they have been read. */
   load(listener: LogListener): Entry[] | Promise<Entry[]>
-  /** Keep `entry`; done when it is on the disk. Order of calls is order of entries. */
+  /** Append `entry`; done when it is on the disk. Entries have the order of the calls. */
   append(entry: Entry): void | Promise<void>
   close(): void | Promise<void>
 }
 
-/** Opens the log of a name. */
+/** Opens the log with a name. */
 export type OpenLog = (name: string, sync: boolean) => Log
 
-/** A log is shortened when it has this many entries, and is twice as long as what it says. */
+/** A log is compacted when it has this many entries, and twice the size of its state. */
 export const COMPACT_ENTRIES = 4096
 
-/** Keeps nothing: the store ends with the page or process. */
+/** Stores nothing: the store ends with the page or process. */
 export class MemoryLog implements Log {
   readonly isShared = false
   private listener: LogListener | null = null

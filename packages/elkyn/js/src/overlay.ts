@@ -1,4 +1,4 @@
-/** A value known for sure, and over it edits whose outcome is still open. */
+/** A confirmed value with pending edits applied on top. */
 
 import { isWithin, type Path } from './paths.js'
 import { getAt, isMap, setAt, type Stored } from './values.js'
@@ -9,7 +9,7 @@ export interface Change {
   value: Stored
 }
 
-/** One atomic write; each place says what it holds by the value it is made on. */
+/** One atomic write; each place computes its new value from the value before. */
 export type Edit = readonly { path: Path; value: (shown: Stored) => Stored }[]
 
 export class Overlay {
@@ -22,30 +22,30 @@ export class Overlay {
     return this.base
   }
 
-  /** The value with all edits made, in the order in which they were added. */
+  /** The value with all edits applied, in the order in which they were added. */
   get shown(): Stored {
     return this.top
   }
 
-  /** Add an edit, the last one. */
+  /** Append an edit. */
   add(edit: Edit): void {
     this.edits.add(edit)
     for (const { path, value } of edit) this.top = setAt(this.top, path, value(this.top))
   }
 
-  /** Take an edit away: it has failed, or what is known holds it now. */
+  /** Remove an edit: it has failed, or the confirmed value contains it now. */
   drop(edit: Edit): void {
     if (this.edits.delete(edit)) for (const { path } of edit) this.redo(path)
   }
 
-  /** Change what is known for sure; `dropped` is an edit that this makes good. */
+  /** Change the confirmed value; `dropped` is an edit that this change confirms. */
   settle(changes: readonly Change[], dropped?: Edit): void {
     for (const { path, value } of changes) this.base = setAt(this.base, path, value)
     if (dropped) this.edits.delete(dropped)
     for (const { path } of [...changes, ...(dropped ?? [])]) this.redo(path)
   }
 
-  /** Make the part around `path` again. */
+  /** Recompute the part around `path`. */
   private redo(path: Path): void {
     if (this.edits.size === 0) {
       this.top = this.base
@@ -60,7 +60,7 @@ export class Overlay {
     }
   }
 
-  /** The smallest part at or above `path` that nothing outside of it has a say in. */
+  /** The smallest part at or above `path` that no edit outside it affects. */
   private regionOf(path: Path): Path {
     for (let region = path; ;) {
       let wider = this.belowScalar(region)
@@ -72,7 +72,7 @@ export class Overlay {
     }
   }
 
-  /** A write below a scalar takes its place, so the scalar's place belongs to the part. */
+  /** A write below a scalar replaces it, so the scalar's path belongs to the part. */
   private belowScalar(path: Path): Path {
     for (const root of [this.base, this.top]) {
       let value = root

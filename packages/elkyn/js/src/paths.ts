@@ -30,23 +30,23 @@ export function formatPath(keys: Path): string {
   return `/${keys.join('/')}`
 }
 
-/** Whether `path` is `top` or lies below it. */
+/** Whether `path` is `top` or below it. */
 export function isWithin(path: Path, top: Path): boolean {
   return path.length >= top.length && top.every((key, index) => key === path[index])
 }
 
-/** Refuse places of which one lies in another: no order says which of them counts. */
+/** Refuse places of which one is inside another: their order would be undefined. */
 export function refuseNested(paths: readonly Path[]): void {
   const texts = paths.map((path) => `${formatPath(path)}/`).sort()
   for (const [index, text] of texts.entries()) {
     const next = texts[index + 1]
     if (next?.startsWith(text)) {
-      throw new BadValue(text, `${next} cannot be written with it in one update`)
+      throw new BadValue(text, `${next} cannot be written in the same update`)
     }
   }
 }
 
-/** Say what forbids `key` as the name of a child. */
+/** The reason why `key` is not a valid name of a child, if any. */
 export function keyProblem(key: string): string | null {
   if (key === '') return 'a key must not be empty'
   const found = FORBIDDEN.exec(key)
@@ -69,7 +69,7 @@ export function asInteger(key: string): number | null {
 
 /**
  * The order of the Firebase SDKs (`nameCompare`): integers by value and then by length, then text by
- * UTF-16 unit. "00" and "-0", which the SDKs take for one key, come in this order.
+ * UTF-16 unit. "00" and "-0", which the SDKs treat as one key, come in this order.
  */
 export function compareKeys(left: string, right: string): number {
   const a = asInteger(left)

@@ -1,22 +1,22 @@
-/** Writes on their way to a server, as edits of a value that follows the server's events. */
+/** Pending writes to a server, as edits of a value that follows the server's events. */
 
 import { type Change, type Edit, type Overlay } from './overlay.js'
 import { isWithin, type Path } from './paths.js'
 import type { QueuedWrite } from './queue.js'
 import type { Stored } from './values.js'
 
-/** How long an answered write is shown while its event has not come. */
+/** How long an acknowledged write is shown while its event has not arrived. */
 const HELD_MS = 2000
 
 interface Held {
   edit: Edit
   isAnswered: boolean
-  /** Where the server's log has it, when it said so. */
+  /** Its position in the server's log, if the server returned one. */
   position: number | null
   timer: ReturnType<typeof setTimeout> | undefined
 }
 
-/** What an event says, and where its stream is then. */
+/** The changes of an event, and its stream's position after it. */
 export interface Told {
   base: Path
   changes: readonly Change[]
@@ -28,7 +28,7 @@ export class PendingWrites {
   private readonly positions = new Map<string, number>()
 
   /**
-   * @param changed is called when time has changed what the overlay shows
+   * @param changed is called when a timeout has changed the overlay's value
    */
   constructor(
     private readonly overlay: Overlay,
@@ -43,7 +43,7 @@ export class PendingWrites {
     this.held.set(write, { edit, isAnswered: false, position: null, timer: undefined })
   }
 
-  /** A write was carried out: show it until its event comes. */
+  /** The server has applied a write: show it until its event arrives. */
   done(write: QueuedWrite, position: number | null): void {
     const held = this.held.get(write)
     if (!held) return
@@ -53,7 +53,7 @@ export class PendingWrites {
     else held.timer = setTimeout(() => this.drop(write), HELD_MS)
   }
 
-  /** Show a write no more. */
+  /** Stop showing a write. */
   drop(write: QueuedWrite): void {
     const held = this.held.get(write)
     if (!held) return
@@ -63,7 +63,7 @@ export class PendingWrites {
     this.changed()
   }
 
-  /** An event came: what was answered, and is in it, is shown no more. */
+  /** Process an event: acknowledged writes that it contains are dropped. */
   told({ base, changes, position }: Told): void {
     if (position !== null) this.positions.set(base.join('/'), position)
     for (const [write, held] of this.held) {
@@ -84,7 +84,7 @@ export class PendingWrites {
     this.held.clear()
   }
 
-  /** Whether all streams that tell of a write have passed its position. */
+  /** Whether all streams of a write's paths have passed its position. */
   private wasTold({ edit, position }: Held): boolean {
     if (position === null || this.positions.size === 0) return false
     for (const [base, reached] of this.positions) {

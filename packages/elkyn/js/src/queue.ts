@@ -1,4 +1,4 @@
-/** Writes on their way to a server: in order, one at a time, kept while it cannot be reached. */
+/** The queue of writes to a server: in order, one at a time, kept while it is unreachable. */
 
 import { Closed, Offline } from './errors.js'
 import { KeptWrites, type QueueStorage } from './keptWrites.js'
@@ -6,7 +6,7 @@ import type { Path } from './paths.js'
 import { backoff, delay } from './stream.js'
 import type { Json } from './values.js'
 
-/** A write as it is kept; `key` lets the server see a repeated one as the same. */
+/** A stored write; `key` lets the server recognize a retry. */
 export interface QueuedWrite {
   key: string
   method: 'PUT' | 'PATCH' | 'DELETE'
@@ -14,19 +14,19 @@ export interface QueuedWrite {
   body: Json
 }
 
-/** Hears what becomes of writes. */
+/** Is notified of the outcome of writes. */
 export interface QueueListener {
   added(write: QueuedWrite): void
-  /** The server has carried it out; `position` is its place in the server's log. */
+  /** The server has applied it; `position` is its position in the server's log. */
   done(write: QueuedWrite, position: number | null): void
-  /** It will not be carried out by this client. */
+  /** This client will not send it any more. */
   failed(write: QueuedWrite, error: Error): void
 }
 
-/** Carries one write out; `Offline` means "later", any other error is the answer. */
+/** Sends one write; `Offline` means "retry later", any other error is final. */
 export type Send = (write: QueuedWrite, signal: AbortSignal) => Promise<number | null>
 
-/** Tries of a write that the server fails at by a fault of its own; others wait behind it. */
+/** Tries of a write that fails with a server error; later writes wait behind it. */
 const FAULT_TRIES = 5
 
 interface Waiting {
@@ -43,7 +43,7 @@ export class WriteQueue {
   private wake: () => void = () => undefined
 
   /**
-   * @param name of the server's tree: writes kept under it are sent to it
+   * @param name the name of the server's tree: writes stored under it are sent to it
    */
   constructor(
     private readonly send: Send,
@@ -54,12 +54,12 @@ export class WriteQueue {
     this.kept = storage && new KeptWrites(storage, name, (writes) => this.inherit(writes))
   }
 
-  /** Writes that no answer has come for yet, oldest first. */
+  /** Writes without a response yet, oldest first. */
   get pending(): readonly QueuedWrite[] {
     return this.waiting.map(({ write }) => write)
   }
 
-  /** Queue a write; settles when the server has answered. */
+  /** Queue a write; settles when the server has responded. */
   add(write: QueuedWrite): Promise<void> {
     if (this.closed.signal.aborted) return Promise.reject(new Closed('the client'))
     return new Promise((resolve, reject) => {
@@ -70,12 +70,12 @@ export class WriteQueue {
     })
   }
 
-  /** Try at once: the network is back. */
+  /** Retry at once: the network is back. */
   retry(): void {
     this.wake()
   }
 
-  /** Stop sending; what waits is rejected, and stays kept when there is a storage. */
+  /** Stop sending; waiting writes are rejected, and stay stored if there is a storage. */
   close(): void {
     if (this.closed.signal.aborted) return
     this.closed.abort()
@@ -83,7 +83,7 @@ export class WriteQueue {
     for (const { reject } of this.waiting.splice(0)) reject(new Closed('the client'))
   }
 
-  /** Send what others left: whoever waited for the answers is gone. */
+  /** Send the writes of earlier pages, whose callers are gone. */
   private inherit(writes: QueuedWrite[]): void {
     if (this.closed.signal.aborted) return
     const nobody = { resolve: () => undefined, reject: () => undefined }

@@ -1,4 +1,4 @@
-/** Names that nobody else makes, also on pages without https, where `crypto.randomUUID` is missing. */
+/** Unique names, also on pages without https, where `crypto.randomUUID` is missing. */
 
 /** 128 random bits in hex. */
 export function randomName(): string {

@@ -1,4 +1,4 @@
-/** A replica's link to its server: streams that tell it what happens there, a client that writes. */
+/** A replica's link to its server: streams of its changes, and a client for writes. */
 
 import { ElkynClient } from './client.js'
 import { changesOf, eventChanges } from './edits.js'
@@ -12,18 +12,18 @@ import type { StoreOptions } from './store.js'
 import { openStream, positionOf, type StreamEvent } from './stream.js'
 import { getAt } from './values.js'
 
-/** Positions of the server by followed path. */
+/** The server's positions by followed path. */
 type Seen = Readonly<Record<string, string>>
 
-/** What a replica asks of its store. */
+/** The interface of a store that its replica link uses. */
 export interface ReplicaStore {
-  /** Whether other tabs have the same store: one of them follows for all. */
+  /** Whether other tabs share the store: then one of them follows for all. */
   isShared: boolean
-  /** Keep what the server says. */
+  /** Store changes of the server. */
   event(changes: readonly Change[], seen: Record<string, string> | null): Promise<void>
-  /** What is shown may have changed. */
+  /** The visible value may have changed. */
   changed(): void
-  /** A path is followed no longer. */
+  /** A path is no longer followed. */
   failed(error: Error): void
 }
 
@@ -53,7 +53,7 @@ export class Replica {
     )
   }
 
-  /** Begin to follow behind `seen`; of several tabs with one store, one does. */
+  /** Start following after the positions `seen`; of several tabs with one store, one follows. */
   start(seen: () => Seen): void {
     const begin = () => {
       this.following = this.paths.map((path) => this.follow(path, seen()))
@@ -67,7 +67,7 @@ export class Replica {
     return this.paths.every((path) => formatPath(path) in seen)
   }
 
-  /** An entry of the log, of this tab or another one. */
+  /** Process an entry of the log, of this tab or another one. */
   settled(changes: readonly Change[], seen: Seen): void {
     const [[base, position] = ['/', null]] = Object.entries(seen)
     this.pending.told({ base: parsePath(base), changes, position: positionOf(position) })
@@ -107,7 +107,7 @@ export class Replica {
     const failed = (error: Error) => {
       this.store.failed(error)
       if (onError) onError(error)
-      else console.warn(`${name} is followed no longer: ${error.message}`) // eslint-disable-line no-console -- nobody else hears it
+      else console.warn(`${name} is no longer followed: ${error.message}`) // eslint-disable-line no-console -- there is no other place to report it
     }
     const take = (event: StreamEvent) => {
       last = event.id ?? last
@@ -125,7 +125,7 @@ export class Replica {
   }
 }
 
-/** The paths that lie in no other. */
+/** The paths that are not inside another one. */
 function topmost(paths: readonly Path[]): Path[] {
   const sorted = [...paths].sort((left, right) => left.length - right.length)
   return sorted.filter((path, index) => !sorted.slice(0, index).some((top) => isWithin(path, top)))

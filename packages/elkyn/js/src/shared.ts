@@ -1,8 +1,8 @@
 /**
- * One connection for a whole browser: pages ask a SharedWorker, which listens for all of them.
+ * One connection for a whole browser: a SharedWorker listens on behalf of all pages.
  *
- * A page holds a lock while it lives; the worker waits for that lock, so that it knows also of a
- * page that crashed. What pages without locks (no https) listen to ends with their word or port.
+ * A page holds a lock while it lives; the worker waits for that lock, so that it also notices a
+ * page that crashed. Listeners of pages without locks (no https) end with their message or port.
  */
 
 import { Refused } from './errors.js'
@@ -22,7 +22,7 @@ type FromWorker =
   | { kind: 'online'; id: number; live: boolean }
   | { kind: 'refused'; id: number; status: number; message: string }
 
-/** What this module needs of a MessagePort. */
+/** The part of a MessagePort that this module uses. */
 export interface Port {
   postMessage(message: unknown): void
   addEventListener(type: 'message', listener: (event: MessageEvent) => void): void
@@ -30,7 +30,7 @@ export interface Port {
   start(): void
 }
 
-/** A SharedWorker, as far as it is used here. */
+/** The part of a SharedWorker that this module uses. */
 export interface Worker {
   readonly port: Port
   addEventListener(type: 'error', listener: () => void): void
@@ -39,15 +39,15 @@ export interface Worker {
 interface Open {
   request: StreamRequest
   listener: StreamListener
-  /** Of a stream of this page's own, when there is no worker. */
+  /** Closes the page's own stream, when there is no worker. */
   close: (() => void) | null
 }
 
 /**
- * Streams by way of a SharedWorker that runs `@sennit/elkyn/worker`.
+ * Returns streams through a SharedWorker that runs `@sennit/elkyn/worker`.
  *
  * @param worker null where browsers have none (`globalThis.SharedWorker` is undefined): the page
- *   has a connection of its own then, as when the worker's script does not load
+ *   then has its own connection, as when the worker's script does not load
  * @param own opens streams without the worker
  */
 export function sharedStreams(worker: Worker | null, own = socketStreams()): OpenStream {
@@ -119,7 +119,7 @@ class SharedPage {
   }
 }
 
-/** Returns what a SharedWorker does with each port that connects. */
+/** Returns the handler of each port that connects to the SharedWorker. */
 export function serveStreams(open: OpenStream = socketStreams()): (port: Port) => void {
   return (port) => {
     const closes = new Map<number, () => void>()

@@ -1,8 +1,8 @@
 /**
- * Streams over one WebSocket for each server and token, however many paths are listened to.
+ * Streams over one WebSocket for each server and token, for any number of paths.
  *
- * The server is asked for the topmost paths only; what lies below is told from their values. After
- * a lost connection it sends what was missed, or a value again when that is more than it remembers.
+ * The socket listens only to the topmost paths; events of paths below are derived from theirs. After
+ * a lost connection the server sends the missed events, or the whole value if its log is too short.
  */
 
 import { eventChanges } from './edits.js'
@@ -19,7 +19,7 @@ import {
 } from './stream.js'
 import { getAt, type Json, present, setAt, type Stored } from './values.js'
 
-/** Streams that share a WebSocket; a fresh one for each server, namespace and token. */
+/** Returns streams that share a WebSocket for each server, namespace and token. */
 export function socketStreams(): OpenStream {
   const hubs = new Map<string, Hub>()
   return (request, listener) => {
@@ -30,16 +30,16 @@ export function socketStreams(): OpenStream {
   }
 }
 
-/** A path that somebody listens to. */
+/** A path with listeners. */
 interface Wanted {
   path: Path
   listeners: Set<StreamListener>
-  /** Whether the server was asked for it; else a path above it was. */
+  /** Whether the socket listens to it; else it listens to a path above it. */
   asked: boolean
-  /** Whether the server has answered that. */
+  /** Whether the server has acknowledged that. */
   isTold: boolean
   known: boolean
-  /** What the server is asked to go on from; null for the whole value. */
+  /** The position to resume from; null for the whole value. */
   seen: Told | null
 }
 
@@ -110,7 +110,7 @@ class Hub {
     this.arrange()
   }
 
-  /** Nobody tells of the values below `path` until they are asked for again. */
+  /** Mark the values below `path` as unknown until the socket listens to them again. */
   private lose(path: Path): void {
     this.state = setAt(this.state, path, null)
     for (const other of this.wanted.values()) {
@@ -118,7 +118,7 @@ class Hub {
     }
   }
 
-  /** Ask for the topmost paths, and for no others. */
+  /** Listen to the topmost paths, and to no others. */
   private arrange(): void {
     if (!this.isLive) return
     const entries = [...this.wanted.values()]
@@ -202,7 +202,7 @@ class Hub {
       return
     }
     const entries = [...this.wanted.values()]
-    if (!entries.some((entry) => isWithin(at, entry.path))) return // a late word of what was left
+    if (!entries.some((entry) => isWithin(at, entry.path))) return // an event of a path that is no longer watched
     const event: StreamEvent = { type: action === 'm' ? 'patch' : 'put', path: '/', data, id: null }
     for (const change of eventChanges(at, event)) {
       this.state = setAt(this.state, change.path, change.value)
@@ -212,7 +212,7 @@ class Hub {
     for (const entry of entries) this.pass(entry, at, event)
   }
 
-  /** Tell those who listen at a path what an event at `at` means to them. */
+  /** Deliver an event at `at` to the listeners of a path, relative to that path. */
   private pass(entry: Wanted, at: Path, event: StreamEvent): void {
     const told = isWithin(at, entry.path)
       ? { ...event, path: formatPath(at.slice(entry.path.length)) }
@@ -224,7 +224,7 @@ class Hub {
     for (const listener of [...entry.listeners]) listener.event(told)
   }
 
-  /** The part at `path` of an event above it. */
+  /** The part of an event above `path` that concerns it. */
   private below(path: Path, at: Path, event: StreamEvent): StreamEvent | null {
     if (!isWithin(path, at)) return null
     if (event.type === 'put') return whole(getAt(this.state, path))

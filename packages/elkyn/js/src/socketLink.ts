@@ -4,16 +4,16 @@ import { Refused } from './errors.js'
 import type { StreamRequest } from './stream.js'
 import type { Json } from './values.js'
 
-/** What the server says by itself: `d` set, `m` merge, `c` a listen was revoked. */
+/** Messages that the server sends unrequested: `d` set, `m` merge, `c` a listen was revoked. */
 export interface Push {
   action: string
   path: string
   data: Json
-  /** Of the event. */
+  /** The position of the event. */
   id: string | null
 }
 
-/** What to go on from: the last event that was told, and what shows that the server has it. */
+/** Where to resume: the last delivered event, and the proof that the server has it. */
 export interface Told {
   i: string
   m: string
@@ -23,9 +23,9 @@ export interface LinkListener {
   /** Requests may be sent. */
   opened(): void
   pushed(push: Push): void
-  /** Everything up to there was told on this connection. */
+  /** All events up to this position were sent on this connection. */
   told(until: Told): void
-  /** The connection is gone; an error when there is no use in another one. */
+  /** The connection is closed; with an error if reconnecting is pointless. */
   ended(refused: Refused | null): void
 }
 
@@ -36,11 +36,11 @@ interface Reply {
 
 const PING_MS = 30_000
 const SOCKET_SILENCE_MS = 75_000
-/** Within which a connection that was there before the network went has to answer. */
+/** The time within which a connection must respond after the network was lost. */
 const PROBE_MS = 5000
 const COUNT_CHARS_MAX = 6
 
-/** HTTP's status for what a request is refused with. */
+/** The HTTP status for the code of a refusal. */
 const STATUSES: Record<string, number> = { permission_denied: 401, unknown_namespace: 404 }
 
 export class SocketLink {
@@ -64,12 +64,12 @@ export class SocketLink {
     this.socket = new WebSocket(url)
     this.socket.onmessage = ({ data }) => this.receive(String(data), request.token)
     this.socket.onclose = () => this.end(null)
-    this.socket.onerror = () => this.end(null) // not every Node closes what never opened
+    this.socket.onerror = () => this.end(null) // some Node versions send no close event for a socket that never opened
     this.heart = setInterval(() => this.beat(), PING_MS)
     globalThis.addEventListener?.('online', this.probe)
   }
 
-  /** Send a request; `answered` hears of its answer, null for "ok", and what came with it. */
+  /** Send a request; `answered` gets the error (null for "ok") and the data of the response. */
   send(action: string, body: Json, answered: (error: Refused | null, data: Json) => void): void {
     const number = (this.last += 1)
     this.replies.set(number, ({ s, d }) =>
@@ -78,7 +78,7 @@ export class SocketLink {
     this.say({ t: 'd', d: { r: number, a: action, b: body } })
   }
 
-  /** Close without a word to the listener. */
+  /** Close without notifying the listener. */
   close(): void {
     this.isOver = true
     clearInterval(this.heart)
@@ -111,7 +111,7 @@ export class SocketLink {
     setTimeout(() => this.heardAt === before && this.end(null), PROBE_MS)
   }
 
-  /** A message longer than a frame comes as the number of its frames and then the frames. */
+  /** A message longer than a frame arrives as the number of its frames and then the frames. */
   private receive(frame: string, token: string): void {
     if (this.isOver) return
     this.heardAt = Date.now()
@@ -138,7 +138,7 @@ export class SocketLink {
       const reason = String((d.b as { d?: Json }).d ?? '')
       this.end(new Refused(401, `credentials were revoked: ${reason}`))
     } else if (d.a !== 'sd') {
-      // `sd` is a text for logs: each request is answered with the same reason.
+      // `sd` is a text for logs: the response of each request has the same reason.
       const { p, d: data, i } = d.b as { p: string; d?: Json; i?: string }
       this.listener.pushed({ action: d.a ?? '', path: p, data: data ?? null, id: i ?? null })
     }
@@ -162,7 +162,7 @@ interface Message {
   d: { t?: string; d?: Json; r?: number; a?: string; b?: Json }
 }
 
-/** Whether a server has said what was told: an older one does not. */
+/** Whether the server has sent the delivered position: an older server does not. */
 export function isTold(data: unknown): data is Told & { [key: string]: Json } {
   return typeof data === 'object' && data !== null && 'i' in data && 'm' in data
 }

@@ -1,4 +1,4 @@
-/** A tree in this process or page, kept by itself, or a copy that follows a server. */
+/** A tree in this process or page: independent, or a replica that follows a server. */
 
 import { placesOf } from './edits.js'
 import { BadValue, Closed, ElkynError, Offline } from './errors.js'
@@ -16,32 +16,32 @@ import { fromJson, getAt, type Json, prepare, present, type Stored, type Value }
 export type Mode = 'standalone' | 'memory' | 'replica'
 
 export interface StoreOptions {
-  /** `standalone` keeps what is written, `memory` does not, `replica` follows a server. */
+  /** `standalone` stores writes on disk, `memory` does not, `replica` follows a server. */
   mode: Mode
-  /** A folder in Node, a name in a browser. A replica without one keeps nothing. */
+  /** A folder in Node, a name in a browser. A replica without one stores nothing. */
   path?: string | undefined
-  /** The server that a replica follows. */
+  /** The URL of the server that a replica follows. */
   url?: string | undefined
-  /** Its token. */
+  /** The token for that server. */
   token?: TokenSource
-  /** Which of its trees. */
+  /** The namespace of the tree on that server. */
   namespace?: string | undefined
-  /** Which parts of it a replica holds. */
+  /** The subtrees that a replica holds. */
   paths?: readonly string[] | undefined
-  /** Keeps a replica's writes over restarts while the server cannot be reached: `localStorage`. */
+  /** Stores a replica's pending writes across restarts while offline: `localStorage`. */
   storage?: QueueStorage | undefined
   /** Opens a replica's streams: by default one event stream for each path. */
   streams?: OpenStream | undefined
-  /** Whether each write reaches the disk before it is done (Node). */
+  /** Whether each write is synced before it settles (Node). */
   sync?: boolean | undefined
-  /** Hears why a replica follows no longer. */
+  /** Called with the reason when a replica stops following. */
   onError?: ((error: Error) => void) | undefined
 }
 
 export class EmbeddedStore {
   /**
-   * Settles when the store can be read: once what was kept is loaded, and for a replica once it has
-   * held a full state of the server, in this process or an earlier one. Rejects when the server
+   * Settles when the store is readable: once its stored state is loaded, and for a replica once it
+   * has had a full state of the server, in this process or an earlier one. Rejects when the server
    * refuses the replica.
    */
   readonly ready: Promise<void>
@@ -55,7 +55,7 @@ export class EmbeddedStore {
   private seen: Record<string, string> = {}
   private state: 'loading' | 'open' | 'closed' = 'loading'
   private readonly loaded: Promise<void>
-  /** False until a replica has the first state of every path; what is read before would be wrong. */
+  /** False until a replica has the first state of every path; earlier reads would be wrong. */
   private isReadable: boolean
   private readonly firstState = new Settled()
 
@@ -77,11 +77,11 @@ export class EmbeddedStore {
       this.loaded = loaded.then((entries) => this.begin(entries))
     }
     this.ready = this.loaded.then(() => this.firstState.promise)
-    void this.ready.catch(() => undefined) // whoever awaits it hears the error
+    void this.ready.catch(() => undefined) // a caller that awaits it gets the error
   }
 
   /**
-   * The value at `path` now; null when there is none.
+   * Return the current value at `path`; null when there is none.
    *
    * @throws Offline when a replica has not received its first state: await `ready`
    */
@@ -91,8 +91,8 @@ export class EmbeddedStore {
   }
 
   /**
-   * Replace what is at `path`. Visible at once; the promise settles when it is kept, for a replica
-   * when the server has it.
+   * Replace the value at `path`. Visible at once; the promise settles when it is stored, for a
+   * replica when the server has it.
    */
   async set(path: string, value: Value): Promise<void> {
     const keys = parsePath(path)
@@ -105,7 +105,7 @@ export class EmbeddedStore {
     const base = parsePath(path)
     if (this.replica) return this.replica.client.update(path, values)
     if (values === null || typeof values !== 'object' || Array.isArray(values)) {
-      throw new BadValue(formatPath(base), 'an update takes an object of children')
+      throw new BadValue(formatPath(base), 'an update needs an object of children')
     }
     const places = placesOf(base, values)
     refuseNested(places.map(([place]) => place))
@@ -118,12 +118,12 @@ export class EmbeddedStore {
     return { key, done: this.set(`${path}/${key}`, value) }
   }
 
-  /** Remove what is at `path` and below. */
+  /** Delete the value at `path`, with all its children. */
   delete(path: string): Promise<void> {
     return this.set(path, null)
   }
 
-  /** Call `callback` for what is at `path` and for each change; returns how to stop. */
+  /** Call `callback` for the value at `path` and each change; returns the unsubscribe function. */
   on(path: string, type: EventType, callback: Callback): () => void {
     if (this.state === 'closed') throw new Closed('the store')
     checkListener(type, callback)
@@ -143,7 +143,7 @@ export class EmbeddedStore {
     }
   }
 
-  /** End listeners and streams, and close the files once everything is kept. */
+  /** End listeners and streams, and close the files once everything is stored. */
   async close(): Promise<void> {
     if (this.state === 'loading') await this.loaded.catch(() => undefined)
     if (this.state === 'closed') return
@@ -180,7 +180,7 @@ export class EmbeddedStore {
     await this.keep(this.log.isShared ? { changes, now } : { changes })
   }
 
-  /** Show an entry, and keep it; a synchronous log has it on its disk before it is shown. */
+  /** Show an entry, and store it; a synchronous log has it on the disk before it is shown. */
   private keep(entry: Entry): Promise<void> {
     const edit = editOf(entry)
     this.edits.set(entry, edit)
@@ -272,7 +272,7 @@ class Settled {
 
 function checkOptions({ mode, url }: StoreOptions): void {
   if (!['standalone', 'memory', 'replica'].includes(mode)) {
-    throw new ElkynError(`mode "${String(mode)}" is not known: standalone, memory or replica`)
+    throw new ElkynError(`unknown mode "${String(mode)}": use standalone, memory or replica`)
   }
   if (mode === 'replica' && !url) {
     throw new ElkynError('a replica needs the url of the server that it follows')
@@ -280,7 +280,7 @@ function checkOptions({ mode, url }: StoreOptions): void {
   if (url) new URL(url)
 }
 
-/** What an entry does to the value that it is made on. */
+/** The edit of an entry. */
 function editOf({ changes, now }: Entry): Edit {
   return changes.map(([text, json]) => {
     const path = parsePath(text)

@@ -1,8 +1,8 @@
 /**
  * Event streams of a server (`text/event-stream` with Firebase's events), kept alive.
  *
- * A stream connects again by itself and resumes behind the last event it saw, so that a listener
- * misses nothing; where the server cannot resume, it sends the whole value again.
+ * A stream reconnects automatically and resumes after the last event it received, so that a
+ * listener misses no event; where the server cannot resume, it sends the whole value again.
  */
 
 import { Offline, Refused } from './errors.js'
@@ -14,42 +14,42 @@ export interface StreamEvent {
   type: 'put' | 'patch'
   path: string
   data: Json
-  /** Position of the event in the server's log. */
+  /** The position of the event in the server's log. */
   id: string | null
 }
 
 export interface StreamListener {
   event(event: StreamEvent): void
-  /** Whether events arrive at the moment. */
+  /** Whether the stream is connected. */
   online(live: boolean): void
-  /** The server refuses; there will be no more. */
+  /** The server refuses the stream; there will be no more events. */
   refused(error: Refused): void
 }
 
 export interface StreamRequest {
-  /** Of the server, without a slash at its end. */
+  /** The URL of the server, without a trailing slash. */
   base: string
   path: Path
   namespace: string | null
   /** Empty for none. */
   token: string
-  /** Id of the last event that is known already. */
+  /** Id of the last received event. */
   lastEventId: string | null
 }
 
-/** Where the write of an event's id is in the server's log. */
+/** The position in the server's log of an event's id. */
 export function positionOf(id: string | null): number | null {
   return id === null ? null : Number.parseInt(id, 10)
 }
 
-/** Opens streams; returns how to close one. */
+/** Opens a stream; returns the function that closes it. */
 export type OpenStream = (request: StreamRequest, listener: StreamListener) => () => void
 
 /** Silence after which a connection counts as lost; servers send keep-alives each 30 s or less. */
 const SILENCE_MS = 75_000
 const RETRY_MS_MAX = 15_000
 
-/** Open a stream of its own, by `fetch`. */
+/** Open a separate stream, with `fetch`. */
 export const openStream: OpenStream = (request, listener) => {
   const closed = new AbortController()
   void run(request, listener, closed.signal)
@@ -90,7 +90,7 @@ export function backoff(failures: number): number {
   return Math.min(250 * 2 ** failures, RETRY_MS_MAX) * (0.5 + Math.random() / 2)
 }
 
-/** Wait, or less when `closed` aborts or the network is back. */
+/** Wait; ends early when `closed` aborts or the network is back. */
 export function delay(ms: number, closed: AbortSignal): Promise<void> {
   return new Promise((resolve) => {
     const done = () => {
@@ -153,7 +153,7 @@ function dispatch(message: Message, take: (event: StreamEvent) => void): void {
   }
 }
 
-/** The header that a token goes in. */
+/** The headers with a token. */
 export function authorization(token: string): Record<string, string> {
   return token ? { authorization: `Bearer ${token}` } : {}
 }
@@ -165,7 +165,7 @@ export function addressOf(place: Pick<StreamRequest, 'base' | 'path' | 'namespac
   return url.href
 }
 
-/** The error of an answer: `Offline` when it may pass by itself, else `Refused`. */
+/** The error of a response: `Offline` if it may be temporary, else `Refused`. */
 export async function refusal(answer: Response): Promise<Refused | Offline> {
   const text = await answer.text().catch(() => '')
   let message = `the server answered ${answer.status}`
@@ -173,7 +173,7 @@ export async function refusal(answer: Response): Promise<Refused | Offline> {
     const details = JSON.parse(text) as { error?: unknown }
     if (typeof details?.error === 'string') message = details.error
   } catch {
-    // Not from the tree itself: a proxy, say. The status has to do.
+    // Not from the server itself but, for example, from a proxy: there is only the status.
   }
   if (answer.status !== 429 && answer.status < 500) return new Refused(answer.status, message)
   const seconds = Number(answer.headers.get('retry-after') ?? '')

@@ -1,4 +1,4 @@
-/** A tree in memory that tells its listeners what changed: value and child events, in order. */
+/** An in-memory tree that notifies its listeners of changes: value and child events, in order. */
 
 import { ElkynError } from './errors.js'
 import { formatPath, type Path } from './paths.js'
@@ -6,25 +6,25 @@ import { getAt, isMap, type Json, present, same, type Stored } from './values.js
 
 export type EventType = 'value' | 'child_added' | 'child_changed' | 'child_removed'
 
-/** What a listener gets: the value, and for child events its key and the key before it. */
+/** A listener's arguments: the value, and for child events its key and the key before it. */
 export type Callback = (value: Json, key: string | null, previousKey: string | null) => void
 
 interface Listener {
   path: Path
   type: EventType
   callback: Callback
-  /** What it was told last: a callback that writes makes others hear before their turn. */
+  /** The last value it was called with: a callback that writes triggers others out of order. */
   told: Stored
 }
 
 const EVENTS: readonly string[] = ['value', 'child_added', 'child_changed', 'child_removed']
 
-/** Refuse what no listener can hear, before a stream is opened for it. */
+/** Refuse an invalid event or callback, before a stream is opened for it. */
 export function checkListener(type: EventType, callback: Callback): void {
   if (!EVENTS.includes(type)) {
-    throw new ElkynError(`there is no event "${String(type)}", only ${EVENTS.join(', ')}`)
+    throw new ElkynError(`unknown event "${String(type)}": use one of ${EVENTS.join(', ')}`)
   }
-  if (typeof callback !== 'function') throw new ElkynError('a listener is a function')
+  if (typeof callback !== 'function') throw new ElkynError('a listener must be a function')
 }
 
 export class Tree {
@@ -35,7 +35,7 @@ export class Tree {
     return getAt(this.root, path)
   }
 
-  /** Show another value; listeners hear of the difference to what they were told before. */
+  /** Show another value; notify listeners of the difference from their last value. */
   show(root: Stored): void {
     if (root === this.root) return
     this.root = root
@@ -44,7 +44,7 @@ export class Tree {
     }
   }
 
-  /** Call `callback` for what is there now and for each change after it; returns how to stop. */
+  /** Call `callback` for the current value and each change; returns the unsubscribe function. */
   on(path: Path, type: EventType, callback: Callback): () => void {
     checkListener(type, callback)
     const listener: Listener = { path, type, callback, told: null }
@@ -94,7 +94,7 @@ function* childEvents(
   }
 }
 
-/** A listener that throws must not keep the others from hearing; its error goes to the platform. */
+/** Call a listener; its exception must not affect the others, and is reported to the platform. */
 function guarded(
   { type, path, callback }: Listener,
   value: Stored,

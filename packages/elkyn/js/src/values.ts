@@ -12,14 +12,14 @@ export type Scalar = string | number | boolean
 export type Json = Scalar | null | Json[] | { [key: string]: Json }
 export type Stored = Scalar | null | StoredMap
 export type StoredMap = ReadonlyMap<string, Exclude<Stored, null>>
-/** What a write may hold: JSON with server values, undefined for "nothing". */
+/** A value to write: JSON with server values, undefined for no value. */
 export type Value = Scalar | null | undefined | readonly Value[] | { readonly [key: string]: Value }
 
-/** What server values turn into: the time of the write, and the value that is there. */
+/** The inputs of server values: the time of the write, and the current value. */
 export interface Resolver {
   now: number
   current(path: Path): Stored
-  /** Whether `.priority` and `.value` may be there: a server keeps them, a tree in here does not. */
+  /** Whether `.priority` and `.value` are allowed: a server stores them, a local tree does not. */
   priorities?: boolean
 }
 
@@ -61,7 +61,7 @@ export function prepare(value: Value, path: Path, resolver: Resolver): Stored {
 
 function checkPriority(priority: Value, path: Path): void {
   if (priority !== null && priority !== undefined && typeof priority === 'object') {
-    throw new BadValue(formatPath(path), 'a priority is a number or a text')
+    throw new BadValue(formatPath(path), 'a priority must be a number or a string')
   }
 }
 
@@ -114,7 +114,7 @@ export function present(value: Stored): Json {
   if (
     greatest !== null &&
     numbers.every((number) => number !== null && number >= 0) &&
-    keys.every(isPlace) && // not "01": an integer in the order of keys, but no place in an array
+    keys.every(isPlace) && // not "01": an integer in the order of keys, but not an array index
     greatest < 2 * keys.length
   ) {
     return Array.from({ length: greatest + 1 }, (_, index) =>
@@ -124,7 +124,7 @@ export function present(value: Stored): Json {
   return Object.fromEntries([...value].map(([key, child]) => [key, present(child)]))
 }
 
-/** What is at `path` below `value`. */
+/** The value at `path` below `value`. */
 export function getAt(value: Stored, path: Path): Stored {
   for (const key of path) {
     if (!isMap(value)) return null
@@ -133,7 +133,7 @@ export function getAt(value: Stored, path: Path): Stored {
   return value
 }
 
-/** `value` with `next` at `path`; maps that become empty vanish, a scalar in the way gives place. */
+/** `value` with `next` at `path`; empty maps are removed, a scalar above `path` is replaced. */
 export function setAt(value: Stored, path: Path, next: Stored): Stored {
   const [key, ...rest] = path
   if (key === undefined) return next

@@ -1,8 +1,8 @@
 """Elkyn: a realtime tree database, embedded or served over Firebase's REST protocol.
 
-Layering: `paths`, `values`, `events` stand below `_lmdb`, `disk` and `writer`; `store` is the embedded
-database on top of them, and `server` serves stores. Of Sennit it imports only `sennit_core`; LMDB
-and MessagePack load with the first store.
+Layering: `paths`, `values`, `events` are below `_lmdb`, `disk` and `writer`; `store` is the embedded
+database on top of them, and `server` serves stores. `sennit_core` is the only other Sennit package
+that it imports; LMDB and MessagePack are imported with the first store.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -74,7 +74,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the module of a public name when it is first asked for."""
+    """Import the module of a public name on first access."""
     if name in _HOMES:
         from importlib import import_module
 

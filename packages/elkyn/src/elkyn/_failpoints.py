@@ -1,4 +1,4 @@
-"""Named points where a test may stop the process for good; costs one comparison otherwise."""
+"""Named failpoints where a test may kill the process; costs one comparison otherwise."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ hook: Callable[[str], None] | None = None
 
 
 def reached(point: str) -> None:
-    """Tell the hook, if a test has set one, that `point` is reached."""
+    """Call the hook, if a test has set one, with the name of the reached `point`."""
     if hook is not None:
         hook(point)

@@ -1,4 +1,4 @@
-"""Who may do what in one store: its rules, which live in the store, and the tokens it believes."""
+"""Authorization in one store: its rules, which the store keeps, and the tokens that it accepts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from elkyn.disk import Disk
 from elkyn.identity import ADMIN, NOBODY, Identity
 from elkyn.paths import Path, format_path
 from elkyn.reading import Overlay, Reader
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored
 from elkyn.writer import Guard, Writer
 from sennit_core.clock import Clock
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 __all__ = ["RULES", "Access"]
 
 RULES = "rules"
-"""The setting of the store that holds their text."""
+"""The setting of the store that holds the text of the rules."""
 
 
 class Access:
-    """The rules of a store, and who its callers are.
+    """The rules of a store, and the verification of its callers' tokens.
 
-    The text of the rules is kept in the store and compiled when it is first needed. Without rules
-    nothing is allowed but to admins. Until `enable` is called every caller is one.
+    The store keeps the text of the rules; it is compiled on first use. Without rules only admins may
+    read and write. Until `enable` is called, every caller is an admin.
     """
 
     def __init__(self, disk: Disk, writer: Writer, clock: Clock) -> None:
@@ -38,7 +38,7 @@ class Access:
         self._writer = writer
         self._clock = clock
         self._changing = threading.Lock()
-        self._lock = threading.Lock()  # taken by the writer too: never write while holding it
+        self._lock = threading.Lock()  # the writer acquires it too: never write while holding it
         self._rules: RuleSet | None = None
         self._loaded = False
         self._signer: TokenSigner | None = None
@@ -47,7 +47,7 @@ class Access:
 
     @property
     def rules(self) -> RuleSet | None:
-        """The rules of the store, compiled; None when none were ever set."""
+        """The compiled rules of the store; None when none were ever set."""
         if not self._loaded:
             with self._disk.snapshot() as view:
                 source = view.tree.setting(RULES)
@@ -58,7 +58,7 @@ class Access:
         return self._rules
 
     def set_rules(self, source: str | bytes | Mapping[str, Any]) -> None:
-        """Check, keep and use new rules; the old ones stay when these are refused."""
+        """Check, store and apply new rules; invalid ones leave the old rules in force."""
         rules = _parse(source)
         with self._changing:
             self._writer.keep_setting(RULES, rules.source)
@@ -68,14 +68,14 @@ class Access:
             listener()
 
     def reload(self) -> None:
-        """Read the rules from the store again when they are next needed."""
+        """Read the rules from the store again on their next use."""
         with self._lock:
             self._loaded = False
         for listener in self.listeners:
             listener()
 
     def enable(self, secret: str | bytes) -> None:
-        """Ask rules from now on, and believe tokens signed with `secret`."""
+        """Enforce the rules from now on, and accept tokens signed with `secret`."""
         from elkyn.auth.tokens import TokenSigner, Verifier
 
         signer = TokenSigner(secret, self._clock)
@@ -84,29 +84,29 @@ class Access:
     def create_token(
         self, uid: str, claims: Mapping[str, Any], expires_seconds: float | None
     ) -> str:
-        """Return a token for `uid` that this store believes."""
+        """Return a token for `uid` that this store accepts."""
         if self._signer is None:
             raise UsageError(
-                "tokens need a secret to be signed with", hint='call enable_auth("secret") first'
+                "a token needs a secret to sign it with", hint='call enable_auth("secret") first'
             )
         return self._signer.sign(uid, claims, expires_seconds)
 
     def identify(self, token: str | None) -> Identity:
-        """Return who shows `token`: an admin while auth is not enabled.
+        """Return the identity that `token` proves: an admin while auth is not enabled.
 
         Raises:
-            BadToken: the token is not believed, or not any more.
+            BadToken: the token is not valid, or no longer.
         """
         if self._verifier is None:
             return ADMIN
         return NOBODY if token is None else self._verifier.verify(token)
 
     def guard(self, identity: Identity) -> Guard | None:
-        """Return what refuses the writes that `identity` may not do; None for admins."""
+        """Return a guard that denies writes that the rules do not allow `identity`; None for admins."""
         if identity.admin:
             return None
 
-        def refuse(view: View, places: list[tuple[Path, Stored]], now_ms: int) -> None:
+        def refuse(view: ReadTransaction, places: list[tuple[Path, Stored]], now_ms: int) -> None:
             rules = self.rules
             after = Overlay(view, places)
             if rules is None or not rules.may_write(view, after, places, identity, now_ms):
@@ -118,10 +118,10 @@ class Access:
     def check_read(
         self, reader: Reader, path: Path, identity: Identity, query: Any | None = None
     ) -> None:
-        """Refuse what `identity` may not read.
+        """Check that `identity` may read `path`.
 
         Raises:
-            Denied: no rule allows it.
+            Denied: no rule allows the read.
         """
         if identity.admin:
             return

@@ -1,10 +1,10 @@
-"""Copies of a store while it is in use, and files of its log, to go back to any position from them.
+"""Online backups of a store and archives of its log, for point-in-time recovery.
 
-A backup is the folder of a store. An archive is a folder of files, each some entries of the log:
+A backup is a store folder. An archive is a folder of files, each with consecutive log entries:
 
     <first>-<last>.oplog     `elkyn log 2` and a line end, SHA-256 of the rest, MessagePack [[position, row], …]
 
-Both are written beside their place, synced, and renamed.
+Both are written under a temporary name, synced, and renamed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from sennit_core.private_files import FILE_MODE, make_private_folder
 
 __all__ = ["Archive", "copy_environment", "copy_folder"]
 
-_MAGIC = b"elkyn log 2\n"  # 1: entries without the names of retried writes
+_MAGIC = b"elkyn log 2\n"  # version 1: entries without idempotency keys
 _VERSIONS = (1, 2)
 _FIRST_LINE = re.compile(rb"elkyn log ([0-9]{1,9})\n")
 _FILE = "data.mdb"
@@ -51,11 +51,11 @@ def copy_folder(source: FilePath, target: FilePath) -> None:
 
 
 class _Appearing:
-    """A folder that is `target` once it is kept, and leaves nothing behind otherwise."""
+    """A temporary folder that `keep` renames to `target`; without `keep` it is deleted."""
 
     def __init__(self, target: FilePath) -> None:
         if target.exists():
-            raise UsageError(f"{target} exists already", hint="name a folder that does not exist")
+            raise UsageError(f"{target} exists already", hint="choose a folder that does not exist")
         self._target = target
         self.folder = target.with_name(f".{target.name}.{os.getpid()}.partial")
 
@@ -65,7 +65,7 @@ class _Appearing:
         return self
 
     def keep(self) -> None:
-        """Sync what is in the folder, and give it its name."""
+        """Sync the folder's files and rename it to `target`."""
         _failpoints.reached("copied")
         (self.folder / _FILE).chmod(FILE_MODE)
         _sync_file(self.folder / _FILE)
@@ -78,10 +78,10 @@ class _Appearing:
 
 
 class Archive:
-    """Entries of a log in files; see the module's text.
+    """Log entries in files; see the module docstring.
 
     Args:
-        folder: where the files are; created when missing.
+        folder: the folder of the files; created when missing.
     """
 
     def __init__(self, folder: FilePath) -> None:
@@ -102,7 +102,7 @@ class Archive:
         return files[-1][1] if files else 0
 
     def add(self, rows: Sequence[tuple[int, bytes]]) -> None:
-        """Write a file of entries, which must follow those that are there."""
+        """Write a file of entries, which must follow the archived ones."""
         if not rows:
             return
         body: bytes = ormsgpack.packb([list(row) for row in rows])
@@ -120,8 +120,8 @@ class Archive:
         """Yield position and row of every entry after `after`, in order and without gap.
 
         Raises:
-            PositionGone: the archive does not reach back so far, or has a gap.
-            Corrupt: a file is not what was written.
+            PositionGone: the archive starts after `after`, or has a gap.
+            Corrupt: a file's checksum does not match.
         """
         expected = after + 1
         for first, last, file in self._files():

@@ -1,12 +1,12 @@
-"""A store's folder: the durable environment, the ephemeral one, and who may open them.
+"""A store's folder: the durable environment, the ephemeral one, and the lock of its owner.
 
     <folder>/lock            held (flock) while a store has the folder open; holds the owner's pid
-    <folder>/data.mdb …      the durable tree and its log; synced as `durability` says
-    <folder>/ephemeral/      the shadows, never synced, and the boot they were written in
-    <folder>/unsynced        the boot in which commits may not have been synced
+    <folder>/data.mdb …      the durable tree and its log; `durability` decides when it is synced
+    <folder>/ephemeral/      the ephemeral overlay, never synced, and the boot id of its writer
+    <folder>/unsynced        the boot id under which commits may not have been synced
 
-After the end of a process the page cache still holds every ephemeral commit. After the end of the
-machine the unsynced file may be torn, so shadows of another boot are thrown away unread.
+After the end of a process the page cache still holds every ephemeral commit. After a crash of the
+machine the unsynced file may be torn, so an overlay of another boot is discarded unread.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from elkyn._lmdb.environment import MAP_BYTES, Environment, MapFull, Txn, transl
 from elkyn._lmdb.format import CURRENT, KEY, check_file, check_transaction, is_older, mark_of
 from elkyn._lmdb.key_order import move_keys, needs_move, order_shadows
 from elkyn._lmdb.oplog import LogRows
-from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.shadows import EphemeralOverlay
 from elkyn._lmdb.shapes import Shapes
 from elkyn._lmdb.tree import Tree
 from elkyn._lmdb.verify import problems, problems_apart
@@ -34,7 +34,7 @@ from elkyn.backup import copy_environment
 from elkyn.durability import Durability, Marker, Syncer, sync_folder
 from elkyn.folder import discard_other_boot, lock_folder, memory_folder
 from elkyn.replica.terms import Terms
-from elkyn.txn import View, WriteView
+from elkyn.txn import ReadTransaction, WriteTransaction
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Closed, Corrupt
 from sennit_core.logs import get_logger
@@ -55,12 +55,12 @@ _log = get_logger(__name__)
 
 
 def verify_folder(folder: FilePath) -> list[str]:
-    """Look at every row of a store that nobody has open; returns what is wrong, a sentence each.
+    """Check every row of a store that is not open; returns one sentence for each problem found.
 
-    A process of its own does it: one damaged page can end whoever reads it.
+    A separate process reads the file, because a damaged page can crash the process that reads it.
 
     Raises:
-        StoreInUse: somebody has it open.
+        StoreInUse: a process has the store open.
     """
     lock = lock_folder(folder)
     try:
@@ -71,7 +71,7 @@ def verify_folder(folder: FilePath) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """How much of the log is kept: `bytes` of pages, and nothing older than `seconds` (None: any)."""
+    """How much of the log is kept: `bytes` of pages, and no entry older than `seconds` (None: any)."""
 
     bytes: int = 64 * MIB
     seconds: float | None = None
@@ -84,15 +84,15 @@ class Disk:
     Reads may run on any thread at any time. `write` must be called by one thread at a time.
 
     Args:
-        folder: where the store is; None keeps it in memory-backed files that have no name.
-        map_bytes: first size of the durable map.
-        durability: when durable commits reach the disk.
-        sync_seconds: how much later than the commit, with durability `interval`.
+        folder: the store's folder; None keeps the store in unlinked, memory-backed files.
+        map_bytes: initial size of the durable memory map.
+        durability: when durable commits are synced.
+        sync_seconds: the maximum delay of the sync after a commit, with durability `interval`.
         retention: how much of the log is kept.
 
     Attributes:
         position: the index of the last entry of the log.
-        terms: what it knows of leaders; `terms.term` is what new entries of the log carry.
+        terms: the known leader terms; new entries of the log carry `terms.term`.
         ephemeral_position: `position` when ephemeral values last changed; -1 when they never did.
     """
 
@@ -108,7 +108,7 @@ class Disk:
         self._in_memory = folder is None
         self.folder = memory_folder() if folder is None else folder
         self._map_bytes = map_bytes
-        self._version = 0  # even: commits seen so far, twice; odd: a pair of commits is under way
+        self._version = 0  # even: twice the commits so far; odd: a pair of commits is under way
         self._pairing = threading.Lock()
         self._shadow_count = 0
         self._durability = durability
@@ -136,10 +136,10 @@ class Disk:
             self.ephemeral_position = -1
             if self._in_memory:
                 self._open_ephemeral()
-                shutil.rmtree(self.folder)  # the open files live on without names
+                shutil.rmtree(self.folder)  # the open files stay usable after unlink
             elif (self.folder / "ephemeral").exists():
                 self._open_ephemeral()
-                self.ephemeral_position = self.position  # a reboot may have taken some away
+                self.ephemeral_position = self.position  # a reboot may have lost some of them
             self._move_keys()
         except BaseException:
             self.close()
@@ -159,7 +159,7 @@ class Disk:
         self._is_older = is_older(found)
 
     def _move_keys(self) -> None:
-        """Bring a store of an older format to today's order of keys; one without such keys stays."""
+        """Rewrite a store of an older format in the current key order, if it has keys that moved."""
         if not self._is_older:
             return
         if self._shadow_count:
@@ -172,7 +172,7 @@ class Disk:
         _log.info("rewrote %d rows of %s", count, self.folder)
 
     def _refuse_torn(self) -> None:
-        """See to it that what an earlier crash of the machine may have torn is not used."""
+        """Verify a store whose commits were unsynced when the machine crashed; refuse a torn one."""
         if self._marker is None or not self._marker.torn():
             return
         found = problems_apart(self.folder, _DATABASES)
@@ -181,11 +181,11 @@ class Disk:
                 f"the store at {self.folder}",
                 expected="a tree that was synced",
                 found=found[0],
-                hint="the machine went down before all was on the disk: restore a backup",
+                hint="the machine crashed before everything was on the disk: restore a backup",
             )
 
     def _mark(self) -> None:
-        """Say what the next start has to know, once all that was written before is on the disk."""
+        """Update the `unsynced` marker, after a sync of commits that an earlier boot left unsynced."""
         if self._marker is None:
             return
         if self._marker.torn():
@@ -203,25 +203,29 @@ class Disk:
                 folder, shadows.DATABASES, sync=False, map_bytes=self._map_bytes
             )
             with self._ephemeral.read() as txn:
-                self._shadow_count = Shadows(self._ephemeral, txn).count()
+                self._shadow_count = EphemeralOverlay(self._ephemeral, txn).count()
         return self._ephemeral
 
     def snapshot(self, rows_max: int | None = None) -> Snapshot:
-        """Read a consistent state for a block; keep it short, it holds back growth of the map.
+        """Read a consistent state for a block; keep it short, because the map cannot grow meanwhile.
 
         Args:
-            rows_max: rows one `get` may touch before it raises `ReadLimit`.
+            rows_max: rows that one `get` may touch before it raises `ReadLimit`.
         """
         return Snapshot(self, rows_max)
 
-    def view(self, rows_max: int | None) -> tuple[View, Txn, Txn | None]:
-        """Open the transactions of a snapshot; `Snapshot` gives them back."""
+    def view(self, rows_max: int | None) -> tuple[ReadTransaction, Txn, Txn | None]:
+        """Open the transactions of a snapshot; `Snapshot` closes them."""
         durable, ephemeral = self._begin_read()
         below = Tree(self._durable, durable, self._shapes, rows_max)
         if ephemeral is None:
-            return View(below, None), durable, None
+            return ReadTransaction(below, None), durable, None
         assert self._ephemeral is not None
-        return View(below, Shadows(self._ephemeral, ephemeral)), durable, ephemeral
+        return (
+            ReadTransaction(below, EphemeralOverlay(self._ephemeral, ephemeral)),
+            durable,
+            ephemeral,
+        )
 
     @contextmanager
     def log(self) -> Iterator[LogRows]:
@@ -230,7 +234,7 @@ class Disk:
             yield LogRows(self._durable, txn)
 
     def _begin_read(self) -> tuple[Txn, Txn | None]:
-        # Two environments cannot be opened at one instant: try until no commit fell in between.
+        # Two read transactions cannot begin at the same instant: retry until no commit came in between.
         while True:
             version = self._version
             if version & 1:
@@ -256,11 +260,11 @@ class Disk:
         finally:
             self._durable.leave(durable)
 
-    def write(self, body: Callable[[WriteView], T], *, ephemeral: bool) -> T:
+    def write(self, body: Callable[[WriteTransaction], T], *, ephemeral: bool) -> T:
         """Run `body` in a write transaction and commit; grows the map and runs again when full.
 
         Args:
-            body: reads and writes through the view; raising leaves nothing behind.
+            body: reads and writes through the view; an exception aborts the transaction.
             ephemeral: whether the writes of `body` are ephemeral (all or none of them are).
         """
         while True:
@@ -275,13 +279,13 @@ class Disk:
                     self._ephemeral.grow()
                 _failpoints.reached("grown")
 
-    def _write_ephemeral(self, body: Callable[[WriteView], T]) -> T:
+    def _write_ephemeral(self, body: Callable[[WriteTransaction], T]) -> T:
         env = self._open_ephemeral()
         with self._durable.read() as durable:
             txn = env.begin_write()
             try:
                 below = Tree(self._durable, durable, self._shapes)
-                view = WriteView(below, Shadows(env, txn), self.position)
+                view = WriteTransaction(below, EphemeralOverlay(env, txn), self.position)
                 result = body(view)
                 self._commit_shadows(env, txn)
             except BaseException:
@@ -292,12 +296,12 @@ class Disk:
         return result
 
     def _commit_shadows(self, env: Environment, txn: Txn) -> None:
-        count = Shadows(env, txn).count()
+        count = EphemeralOverlay(env, txn).count()
         with translated(env.folder):
             txn.commit()
         self._shadow_count = count
 
-    def _write_durable(self, body: Callable[[WriteView], T]) -> T:
+    def _write_durable(self, body: Callable[[WriteTransaction], T]) -> T:
         if self._syncer.error is not None:
             raise self._syncer.error
         env = self._ephemeral if self._shadow_count else None
@@ -306,8 +310,8 @@ class Disk:
         shadow_txn = None
         try:
             shadow_txn = None if env is None else env.begin_write()
-            laid = None if env is None else Shadows(env, shadow_txn)
-            view = WriteView(
+            laid = None if env is None else EphemeralOverlay(env, shadow_txn)
+            view = WriteTransaction(
                 Tree(self._durable, txn, self._shapes), laid, self.position, self.terms.term
             )
             with translated(self.folder):
@@ -336,7 +340,7 @@ class Disk:
         _failpoints.reached("committed")
         return result
 
-    def _trim_log(self, view: WriteView) -> None:
+    def _trim_log(self, view: WriteTransaction) -> None:
         self._untrimmed_bytes += view.logged_bytes
         if self._untrimmed_bytes < _TRIM_EVERY_BYTES:
             return
@@ -350,8 +354,10 @@ class Disk:
         if excess > 0 or before_ms is not None:
             rows.trim(excess, before_ms, _TRIM_ROWS)
 
-    def _commit_pair(self, env: Environment, txn: Txn, shadow_txn: Txn, view: WriteView) -> None:
-        """Commit the removal of shadows, then the durable write: a crash between loses shadows."""
+    def _commit_pair(
+        self, env: Environment, txn: Txn, shadow_txn: Txn, view: WriteTransaction
+    ) -> None:
+        """Commit the removal of shadows, then the durable write: a crash in between loses shadows."""
         with self._pairing:
             self._version += 1
             try:
@@ -369,25 +375,25 @@ class Disk:
     def _restore(self, env: Environment, removed: list[tuple[tuple[str, ...], object]]) -> None:
         txn = env.begin_write()
         try:
-            laid = Shadows(env, txn)
+            laid = EphemeralOverlay(env, txn)
             for path, value in removed:
                 laid.put(path, value)
             self._commit_shadows(env, txn)
         except Exception:  # noqa: BLE001 - the write's own error is the one to raise
             txn.abort()
-            _log.exception("ephemeral values were lost with a durable write that failed")
+            _log.exception("a durable write failed, and the ephemeral values it replaced are lost")
 
     @property
     def synced(self) -> bool:
-        """Whether a commit is on the disk when it returns, as far as it will ever be."""
+        """Whether commits need no later sync: they are synced on return, or never."""
         return self._in_memory or self._durability == "always"
 
     def sync(self) -> None:
-        """Bring everything committed so far to the disk."""
+        """Sync everything committed so far."""
         self._durable.sync()
 
     def verify(self) -> list[str]:
-        """Look at every row; returns what is wrong, a sentence each."""
+        """Check every row; returns one sentence for each problem found."""
         with self._durable.read() as txn:
             return problems(self._durable, txn, self._shapes)
 
@@ -398,7 +404,7 @@ class Disk:
     def compact(self) -> None:
         """Rewrite the file without free or half-empty pages; call as `write`.
 
-        Reads go on, but for the moment in which the new file takes the place of the old one.
+        Reads wait only while the new file replaces the old one.
         """
         new = memory_folder() if self._in_memory else self.folder / "compacting"
         shutil.rmtree(new, ignore_errors=True)
@@ -419,9 +425,9 @@ class Disk:
         return self.folder
 
     def keep_terms(self, terms: Terms) -> None:
-        """Keep what is known of leaders; call as `write`."""
+        """Store the leader terms; call as `write`."""
 
-        def keep(view: WriteView) -> None:
+        def keep(view: WriteTransaction) -> None:
             view.tree.put_meta(b"terms", terms.pack())
 
         self.write(keep, ephemeral=False)
@@ -429,16 +435,16 @@ class Disk:
         self.terms = terms
 
     def install(self, new: FilePath, aside: FilePath | None) -> None:
-        """Put the file of another store, in the folder `new`, in the place of this one's.
+        """Replace this store's file by the file of another store, in the folder `new`.
 
-        Readers wait meanwhile; call as `write`. What is ephemeral is gone after it.
+        Readers wait meanwhile; call as `write`. Ephemeral values are dropped.
 
         Args:
             new: holds `data.mdb`, synced.
-            aside: a folder that gets the file that was there; None: it is deleted.
+            aside: a folder for the old file; None: the old file is deleted.
 
         Raises:
-            OtherFormat: it is of a version that is not read here; nothing has changed.
+            OtherFormat: the file's format is not supported here; nothing has changed.
         """
         check_file(new)
 
@@ -463,7 +469,7 @@ class Disk:
             return
         txn = self._ephemeral.begin_write()
         try:
-            laid = Shadows(self._ephemeral, txn)
+            laid = EphemeralOverlay(self._ephemeral, txn)
             for path, _value in laid.all():
                 laid.remove(path)
             self._commit_shadows(self._ephemeral, txn)
@@ -478,7 +484,7 @@ class Disk:
         return self._durable.file_bytes
 
     def close(self) -> None:
-        """Wait for reads under way, close both environments, let go of the folder."""
+        """Wait for reads under way, close both environments, release the folder's lock."""
         durable = getattr(self, "_durable", None)
         if durable is not None:
             self._close_durable(durable)
@@ -506,7 +512,7 @@ class Disk:
 
 
 def _remove_snapshots(folder: FilePath) -> None:
-    """Delete what a process that ended left of snapshots on their way to or from replicas."""
+    """Delete files of interrupted snapshot transfers to or from replicas."""
     for left in (*folder.glob("sending-*"), folder / "arriving"):
         shutil.rmtree(left, ignore_errors=True)
 
@@ -520,7 +526,7 @@ class Snapshot:
         self._disk = disk
         self._rows_max = rows_max
 
-    def __enter__(self) -> View:
+    def __enter__(self) -> ReadTransaction:
         view, self._durable, self._ephemeral = self._disk.view(self._rows_max)
         return view
 

@@ -1,4 +1,4 @@
-"""Whether a follower may be read: it must hold a past state of its leader, whole."""
+"""Whether a follower may be read: it must hold a complete past state of its leader."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["Divergence"]
 
 
 class Divergence:
-    """What is known of one store; safe for threads. A store that follows nobody is always readable.
+    """The divergence state of one store; thread-safe. A store without a leader is always readable.
 
     Attributes:
         diverged: whether the store holds writes that the leader never had, or may hold some.
@@ -36,11 +36,11 @@ class Divergence:
         return NotSynced.code if self.unsynced else None
 
     def check(self) -> None:
-        """Refuse to read.
+        """Raise if the store must not be read.
 
         Raises:
-            Diverged: what is there is no past state of the leader, or may be none.
-            NotSynced: the leader's state has never arrived.
+            Diverged: the tree is not, or may not be, a past state of the leader.
+            NotSynced: the follower has never received the leader's state.
         """
         if self.diverged:
             raise Diverged

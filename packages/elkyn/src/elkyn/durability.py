@@ -1,12 +1,13 @@
-"""When commits reach the disk, and what is known about those that have not.
+"""Durability modes: when commits are synced, and the marker of commits that may be unsynced.
 
-`always`: before a write returns; nothing acknowledged is ever lost. `interval`: at most so many
-milliseconds later, on a thread of its own. `none`: when the system likes, and at `close`.
+`always`: before a write returns; no acknowledged write is ever lost. `interval`: at most
+`sync_interval_ms` later, on a background thread. `none`: when the operating system writes its page
+cache back, and at `close`.
 
-The last two lose nothing when the process dies, because the system holds the pages. When the machine
-dies they lose what was not synced, and the file may be torn: LMDB's pages reach the disk in any order.
-A file `unsynced` tells the next start in which boot that was possible; after another one the store is
-verified before it opens.
+`interval` and `none` lose nothing when the process crashes, because the page cache keeps the pages.
+When the machine crashes they lose unsynced commits, and the file may be torn: LMDB's pages reach the
+disk in any order. The file `unsynced` holds the boot id under which that could happen; when the store
+opens under another boot id, it is verified first.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ _log = get_logger(__name__)
 
 
 def boot_id() -> str:
-    """Return what names this boot of the machine; `BOOT_UNKNOWN` where nothing does."""
+    """Return the id of this boot of the machine; `BOOT_UNKNOWN` where the system has none."""
     return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else BOOT_UNKNOWN
 
 
 class Syncer:
     """Calls `sync` in the background, `interval_seconds` after a commit at the latest.
 
-    When a sync fails, `error` is set and the next ones are tried at the same pace; while it is set
-    the store takes no writes, because it could not keep what it has acknowledged already.
+    When a sync fails, `error` is set and further syncs are tried at the same interval. While it is
+    set the store refuses writes, because writes that it has acknowledged may still be lost.
     """
 
     def __init__(self, sync: Callable[[], None], interval_seconds: float) -> None:
@@ -54,7 +55,7 @@ class Syncer:
         self.error: SennitError | None = None
 
     def committed(self) -> None:
-        """Say that there is something to sync."""
+        """Schedule a sync: there is a new commit."""
         if self._dirty:
             return
         with self._changed:
@@ -83,7 +84,7 @@ class Syncer:
                 self.error = None
 
     def close(self) -> None:
-        """End the thread; what is not synced stays so."""
+        """Stop the thread, without a last sync."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -92,13 +93,13 @@ class Syncer:
 
 
 class Marker:
-    """The file that says in which boot commits may have been left unsynced."""
+    """The file with the boot id under which commits may have been left unsynced."""
 
     def __init__(self, folder: FilePath) -> None:
         self._file = folder / "unsynced"
 
     def torn(self) -> bool:
-        """Whether the machine went down while commits may have been unsynced."""
+        """Whether the machine crashed or rebooted while commits may have been unsynced."""
         try:
             boot = self._file.read_text().strip()
         except FileNotFoundError:
@@ -106,7 +107,7 @@ class Marker:
         return boot != boot_id() or boot == BOOT_UNKNOWN
 
     def put(self) -> None:
-        """Say so of this boot, on the disk."""
+        """Write this boot's id to the marker, synced."""
         self._file.touch(mode=FILE_MODE)
         with self._file.open("w") as stream:
             stream.write(f"{boot_id()}\n")
@@ -115,13 +116,13 @@ class Marker:
         sync_folder(self._file.parent)
 
     def remove(self) -> None:
-        """Say that all is synced."""
+        """Remove the marker: everything is synced."""
         with suppress(FileNotFoundError):
             self._file.unlink()
 
 
 def sync_folder(folder: FilePath) -> None:
-    """Bring the names in `folder` to the disk."""
+    """Sync the directory entries of `folder`."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)

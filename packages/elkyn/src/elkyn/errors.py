@@ -1,4 +1,4 @@
-"""Elkyn's own errors; each is one of `sennit_core.errors` with the tree's fields."""
+"""Elkyn's errors: subclasses of those in `sennit_core.errors` with the tree's fields."""
 
 from __future__ import annotations
 
@@ -21,7 +21,6 @@ __all__ = [
     "BadPath",
     "BadRules",
     "BadValue",
-    "Behind",
     "Diverged",
     "NotLeader",
     "NotReadable",
@@ -31,6 +30,7 @@ __all__ = [
     "PositionGone",
     "PreconditionFailed",
     "Problem",
+    "ReplicaLag",
     "StoreInUse",
     "TooManyNodes",
     "UnknownHost",
@@ -42,7 +42,7 @@ _PROBLEMS_SHOWN = 5
 
 @dataclass(eq=False)
 class BadPath(UsageError):
-    """A path that no tree can hold: a forbidden character, a key too long, too many levels."""
+    """A path that is invalid: a forbidden character, a key too long, too many levels."""
 
     code = "bad-path"
     message: str = field(default="", kw_only=True)
@@ -50,13 +50,13 @@ class BadPath(UsageError):
     reason: str = ""
 
     def describe(self) -> str:
-        """Name the path and what is wrong with it."""
+        """Name the path and the limit that it breaks."""
         return f"path {_shorten(self.path)}: {self.reason}"
 
 
 @dataclass(eq=False)
 class BadValue(UsageError):
-    """A value that the tree cannot hold; `path` is the place inside the tree that breaks."""
+    """A value that the tree cannot store; `path` is the path of the invalid part."""
 
     code = "bad-value"
     message: str = field(default="", kw_only=True)
@@ -64,7 +64,7 @@ class BadValue(UsageError):
     reason: str = ""
 
     def describe(self) -> str:
-        """Name the place and what is wrong there."""
+        """Name the path and the problem."""
         return f"value at {_shorten(self.path)}: {self.reason}"
 
 
@@ -83,7 +83,7 @@ class Problem(NamedTuple):
 
 @dataclass(eq=False)
 class BadRules(UsageError):
-    """Rules that are refused; `problems` says why, in the order of the file."""
+    """Invalid rules; `problems` lists the reasons, in the order of the file."""
 
     code = "bad-rules"
     message: str = field(default="", kw_only=True)
@@ -102,7 +102,7 @@ class BadRules(UsageError):
 
 @dataclass(eq=False)
 class StoreInUse(Conflict):
-    """Another process, or another store of this one, has the same folder open."""
+    """Another process, or another store in this process, has the same folder open."""
 
     code = "store-in-use"
     message: str = field(default="", kw_only=True)
@@ -117,7 +117,7 @@ class StoreInUse(Conflict):
 
 @dataclass(eq=False)
 class PreconditionFailed(Conflict):
-    """A conditional write found another value; `value` and `etag` are what stands there now."""
+    """A conditional write found another value; `value` and `etag` are the current ones."""
 
     code = "precondition-failed"
     message: str = field(default="", kw_only=True)
@@ -126,13 +126,13 @@ class PreconditionFailed(Conflict):
     etag: str = ""
 
     def describe(self) -> str:
-        """Name the place whose value has moved on."""
+        """Name the path whose value has changed."""
         return f"{self.path} has changed: its etag is {self.etag} now"
 
 
 @dataclass(eq=False)
 class PositionGone(Conflict):
-    """The log does not reach from `after` any more, or not yet; a fresh snapshot is needed."""
+    """The log no longer (or not yet) continues from `after`; a fresh snapshot is needed."""
 
     code = "position-gone"
     message: str = field(default="", kw_only=True)
@@ -141,15 +141,15 @@ class PositionGone(Conflict):
     last: int
 
     def describe(self) -> str:
-        """Name the position and what the log holds."""
+        """Name the position and the range of the log."""
         return f"the log cannot be read after {self.after}: it holds {self.first} to {self.last}"
 
 
 @dataclass(eq=False)
 class NotLeader(Conflict):
-    """This store does not lead: it follows another one, or another was promoted in its place.
+    """This store is not the leader: it follows another store, or another one was promoted.
 
-    `term` is the latest that was heard of.
+    `term` is the latest known term.
     """
 
     code = "not-leader"
@@ -157,13 +157,13 @@ class NotLeader(Conflict):
     term: int
 
     def describe(self) -> str:
-        """Say who leads."""
-        return f"another store leads since term {self.term}: nothing is written here"
+        """Name the term of the current leader."""
+        return f"another store leads since term {self.term}: this one refuses writes"
 
 
 @dataclass(eq=False)
 class NotReplicated(DeadlineExceeded):
-    """A write is durable where it was made, but too few replicas have acknowledged it in time."""
+    """A write is durable on the leader, but too few replicas have acknowledged it in time."""
 
     code = "not-replicated"
     message: str = field(default="", kw_only=True)
@@ -174,7 +174,7 @@ class NotReplicated(DeadlineExceeded):
     reached: int
 
     def describe(self) -> str:
-        """Say what is sure and what is not."""
+        """Name the position, and how many replicas have acknowledged it."""
         return (
             f"the write is durable on the leader at position {self.position}, "
             f"but only {self.reached} of {self.wanted} replicas have it"
@@ -182,7 +182,7 @@ class NotReplicated(DeadlineExceeded):
 
 
 @dataclass(eq=False)
-class Behind(DeadlineExceeded):
+class ReplicaLag(DeadlineExceeded):
     """A replica has not reached a position in time."""
 
     code = "behind"
@@ -194,12 +194,12 @@ class Behind(DeadlineExceeded):
 
     def describe(self) -> str:
         """Name both positions."""
-        return f"this replica is at position {self.position}; {self.wanted} was asked for"
+        return f"this replica is at position {self.position}; the request needs {self.wanted}"
 
 
 @dataclass(eq=False)
 class NotReadable(Unavailable):
-    """A follower whose content must not be read yet; a later request may succeed."""
+    """A follower whose data must not be read yet; a later request may succeed."""
 
     code = "not-readable"
     what: str = "this replica"
@@ -212,30 +212,30 @@ class NotSynced(NotReadable):
     code = "not-synced"
 
     def describe(self) -> str:
-        """Say what is missing, and where to look."""
+        """Explain what is missing, and how to diagnose it."""
         return (
             "this replica has not received its leader's state yet, so it cannot be read; "
-            "try again, and look at `elkyn replicas` when this lasts"
+            "try again, and check `elkyn replicas` if this persists"
         )
 
 
 @dataclass(eq=False)
 class Diverged(NotReadable):
-    """A follower holds writes that its leader never had, and has not got the leader's state yet."""
+    """A follower holds writes that its leader never had, and has not received the leader's state."""
 
     code = "diverged"
 
     def describe(self) -> str:
-        """Say why nothing is read."""
+        """Explain why reads are refused."""
         return (
             "this replica may hold writes that its leader never had: "
-            "it is not read before it has the leader's state; try again"
+            "it refuses reads until it has the leader's state; try again"
         )
 
 
 @dataclass(eq=False)
 class OtherFormat(SennitError):
-    """A file of a version that this program does not read; `oldest` to `newest` it does."""
+    """A file whose format version is not supported; `oldest` to `newest` are."""
 
     code = "other-format"
     message: str = field(default="", kw_only=True)
@@ -245,7 +245,7 @@ class OtherFormat(SennitError):
     newest: int
 
     def describe(self) -> str:
-        """Say what to do: the program that wrote it can export it."""
+        """Name the versions, and how to export with the version that wrote the file."""
         newer = self.version > self.newest
         who = "a newer" if newer else "an older"
         do = "use that version, or export with it" if newer else "export with that version"
@@ -258,7 +258,7 @@ class OtherFormat(SennitError):
 
 @dataclass(eq=False)
 class UnknownNamespace(NotFound):
-    """No namespace has this name; servers create none when they are asked for one."""
+    """No namespace has this name; a request does not create one."""
 
     code = "unknown-namespace"
     kind: str = field(default="namespace", kw_only=True)
@@ -267,7 +267,7 @@ class UnknownNamespace(NotFound):
 
 @dataclass(eq=False)
 class UnknownHost(Denied):
-    """An emulator was asked for a Host, or by a page of an origin, that it does not serve.
+    """An emulator got a request with a Host, or from a page of an origin, that it does not serve.
 
     `host` is the name in the header; None when the header has none.
     """
@@ -294,7 +294,7 @@ def _shorten(path: str, limit: int = 200) -> str:
 
 @dataclass(eq=False)
 class TooManyNodes(CapacityError):
-    """One value holds more nodes (scalars, maps and lists) than one write may."""
+    """One value holds more nodes (scalars, maps and lists) than one write may hold."""
 
     code = "too-many-nodes"
     message: str = field(default="", kw_only=True)
@@ -302,5 +302,5 @@ class TooManyNodes(CapacityError):
     limit: int
 
     def describe(self) -> str:
-        """Name the thing and the limit."""
+        """Name the value and the limit."""
         return f"{self.what} holds more than {self.limit:,} values: write it in parts"

@@ -1,8 +1,8 @@
-"""Events: what a write means to those who watch a path.
+"""Events: the changes that a write makes, as subscribers of a path see them.
 
-A watched path sees Firebase's two events. `put` replaces what is at a path relative to the watched
-one; `patch` replaces several children at once. `replay` applies either to a value, so the first
-event (`put "/"` of the current value) and all that follow always add up to what `get` returns.
+A subscription receives Firebase's two events. `put` replaces the value at a path relative to the
+watched one; `patch` replaces several children at once. `replay` applies either to a value: the first
+event (`put "/"` of the current value) and all later ones always add up to what `get` returns.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _UNSET: Any = object()
 
 
 class Event:
-    """One change as a watcher sees it; shared between watchers, so do not change what it holds.
+    """One change as a subscriber sees it. Subscribers share events: treat them as immutable.
 
     Args:
         kind: `put` or `patch`; read it as `type`.
-        path: where, relative to the watched path; `/` is the watched path itself.
-        data: the new value (None: deleted), for `patch` a dict of relative paths and values; made
-            of `changes` when left out.
-        position: of the commit that made the change; for an ephemeral one, of the durable write
-            before it.
-        time_ms: of the durable write that made it, in milliseconds since 1970; 0 when it was none.
-        changes: the same in the stored form: places relative to the watched path.
+        path: the changed path, relative to the watched one; `/` is the watched path itself.
+        data: the new value (None: deleted), for `patch` a dict of relative paths and values;
+            computed from `changes` when left out.
+        position: the position of the commit that made the change; for an ephemeral write, of the
+            durable write before it.
+        time_ms: the time of the durable write, in milliseconds since 1970; 0 for other events.
+        changes: the change in the stored form: paths relative to the watched one, and values.
 
     Attributes:
-        encoded: free for a server that encodes an event once for all its listeners.
+        encoded: unused by the store; a server caches the encoded event here for all listeners.
     """
 
     __slots__ = (
@@ -88,7 +88,7 @@ class Event:
 
     @property
     def changes(self) -> Changes:
-        """Which places get which values, both relative to the watched path, in the stored form."""
+        """The changed paths, relative to the watched one, and their new values in the stored form."""
         if self._changes is None:
             base = parse_path(self.path)
             given = {"": self._data} if self.type == "put" else self._data
@@ -100,7 +100,7 @@ class Event:
 
     @property
     def weight_bytes(self) -> int:
-        """An estimate of the memory the event takes."""
+        """An estimate of the event's memory, in bytes."""
         if not self._weight_bytes:
             self._weight_bytes = 200 + sum(60 + weigh(value) for _path, value in self.changes)
         return self._weight_bytes
@@ -117,12 +117,12 @@ class Event:
 
 
 def replay(value: Stored, event: Event) -> Stored:
-    """Apply `event` to the stored form of a watched value; `present` shows the result."""
+    """Apply `event` to the stored form of a watched value; use `present` to export the result."""
     return applied(value, event.changes)
 
 
 def applied(value: Stored, changes: Sequence[tuple[Path, Stored]]) -> Stored:
-    """Return `value` with several places changed, none above another; copies each map once."""
+    """Return `value` with several paths changed, none an ancestor of another; copies maps once."""
     left = list(changes)
     while left and (len(left) < 3 or type(value) is not dict or VALUE in value):
         value = with_at(value, *left.pop())
@@ -150,10 +150,10 @@ class Change(NamedTuple):
 
 
 class Listener(Protocol):
-    """What receives events; must not block and must not raise."""
+    """Receives events; must not block and must not raise."""
 
     def deliver(self, event: Event) -> None:
-        """Take `event`; called in commit order."""
+        """Accept `event`; called in commit order."""
         ...
 
 
@@ -166,7 +166,7 @@ class _Node:
 
 
 class Watchers:
-    """Who watches which path: a tree of its own, beside the data. Safe for threads."""
+    """The listeners by watched path: a prefix tree, separate from the data. Thread-safe."""
 
     def __init__(self) -> None:
         self._root = _Node()
@@ -181,7 +181,7 @@ class Watchers:
             node.listeners = (*node.listeners, listener)
 
     def remove(self, path: Path, listener: Listener) -> None:
-        """Send no more to `listener`; unknown ones are ignored."""
+        """Stop sending to `listener`; an unknown listener is ignored."""
         with self._lock:
             trail = [self._root]
             for key in path:
@@ -197,7 +197,7 @@ class Watchers:
                 del trail[depth - 1].children[path[depth - 1]]
 
     def concerned(self, path: Path) -> bool:
-        """Whether anybody watches `path`, a place above it, or one below it."""
+        """Whether a listener watches `path`, an ancestor of it, or a path below it."""
         with self._lock:
             node = self._root
             for key in path:
@@ -210,7 +210,7 @@ class Watchers:
             return bool(node.listeners or node.children)
 
     def all(self) -> list[tuple[Path, tuple[Listener, ...]]]:
-        """Return every watched path with those who watch it."""
+        """Return every watched path with its listeners."""
         with self._lock:
             root = self._root
             top = [((), root.listeners)] if root.listeners else []
@@ -225,14 +225,14 @@ class Watchers:
         position: int = 0,
         time_ms: int = 0,
     ) -> list[tuple[tuple[Listener, ...], Event]]:
-        """Work out who is told what about one write; unchanged values are left out.
+        """Compute the event of each listener for one write; unchanged values are left out.
 
         Args:
-            base: the path that was written to.
-            changes: the places written below it, none above another.
+            base: the path of the write.
+            changes: the written paths at or below it, none an ancestor of another.
             patch: whether the write was an update of several children.
-            position: of the write in the log.
-            time_ms: when it was made; 0 for one that is not in the log.
+            position: the position of the write in the log.
+            time_ms: the time of the write; 0 for a write that is not in the log.
         """
         real = [change for change in changes if not same(change.old, change.new)]
         found: list[tuple[tuple[Listener, ...], Event]] = []

@@ -1,4 +1,4 @@
-"""The folder of a store: who has it open, and where a store in memory puts its files."""
+"""The folder of a store: its lock, and the folder of an in-memory store."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHM_FREE_MIN = 64 * 1024 * 1024
 
 
 def memory_folder() -> FilePath:
-    """Make a folder in memory; on the disk when there is little of it."""
+    """Create a folder in `/dev/shm`, or on the disk when too little memory is free."""
     roomy = _SHM.is_dir() and os.access(_SHM, os.W_OK)
     if roomy and shutil.disk_usage(_SHM).free >= _SHM_FREE_MIN:
         return FilePath(tempfile.mkdtemp(prefix="elkyn-", dir=_SHM))
@@ -28,10 +28,10 @@ def memory_folder() -> FilePath:
 
 
 def lock_folder(folder: FilePath) -> int:
-    """Become the one who has `folder` open; closing the returned file ends that.
+    """Lock `folder` for this store; closing the returned file descriptor releases the lock.
 
     Raises:
-        StoreInUse: somebody else has.
+        StoreInUse: another store holds the lock.
     """
     file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -40,14 +40,16 @@ def lock_folder(folder: FilePath) -> int:
         text = os.pread(file, 32, 0).decode(errors="replace").strip()
         os.close(file)
         pid = int(text) if text.isdecimal() else None
-        hint = "one store at a time owns a folder: share that one, or ask its server over HTTP"
+        hint = (
+            "one store at a time may open a folder: share that store, or use its server over HTTP"
+        )
         raise StoreInUse(str(folder), pid, hint=hint) from None
-    os.pwrite(file, f"{os.getpid():<15}\n".encode(), 0)  # truncating first can wait for the disk
+    os.pwrite(file, f"{os.getpid():<15}\n".encode(), 0)  # padded: a truncate can block on the disk
     return file
 
 
 def discard_other_boot(folder: FilePath) -> None:
-    """Empty `folder`, and stamp it, when it was not written in this boot of the machine."""
+    """Empty `folder` and write this boot's id, unless it was written under this boot."""
     boot = boot_id()
     stamp = folder / "boot"
     known = ""

@@ -1,7 +1,7 @@
-"""Feeds that show somebody what rules allow: they end when that is allowed no more.
+"""Authorization of subscriptions: a feed ends when the rules no longer allow its reader to read.
 
-Each is judged before every event it shows, and in the background when rules change, when a write
-touches what its permission rests on, and when its token has run out.
+A feed is checked before every event that it delivers, and in the background when the rules change,
+when a write touches the read set of the last check, and when the reader's token expires.
 """
 
 from __future__ import annotations
@@ -22,45 +22,54 @@ from sennit_core.clock import Clock
 from sennit_core.errors import Closed, Denied, SennitError
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
 
-__all__ = ["Guarding", "Judge"]
+__all__ = ["ReadAuthorization", "SubscriptionAuthorizer"]
 
-_SKEW_SECONDS = 60.0  # as long as a token is good after its end
-_TIMED_SECONDS = 1.0
+_SKEW_SECONDS = (
+    60.0  # clock skew that token verification tolerates: a token is valid this much longer
+)
+_TIMED_SECONDS = 1.0  # how often feeds are checked whose rules use `now`
 _NEVER = float("inf")
 
 
 @dataclass(slots=True, eq=False)
-class Judge:
-    """Says whether somebody may go on reading; call it to be told by what it raises."""
+class ReadAuthorization:
+    """The permission of one caller to read `path`; calling it checks the permission again.
 
-    guarding: Guarding
+    Attributes:
+        read_set: the paths that the rules read in the last check; None before the first one, and
+            for admins.
+        ends_at: when a check is due at the latest, because the token expires then.
+        lock: lets one thread check at a time.
+    """
+
+    authorizer: SubscriptionAuthorizer
     path: Path
     token: str | None
     query: Query | None
-    footprint: Footprint | None = None
+    read_set: ReadSet | None = None
     ends_at: float = _NEVER
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __call__(self) -> None:
-        """Raise `Denied` when the rules, or the end of the token, forbid it now."""
+        """Raise when the rules deny the read now, or the token has expired."""
         with self.lock:
-            self.guarding.ask(self)
+            self.authorizer.check(self)
 
     def attach(self, feed: Feed[Any]) -> None:
-        """End `feed` when it is forbidden, at once."""
-        feed.judge = self
-        self.guarding.keep(feed, self)
+        """End `feed` as soon as the permission is gone."""
+        feed.authorize = self
+        self.authorizer.keep(feed, self)
 
 
-class Guarding:
-    """Judges the feeds of a store on a thread of its own, which lives while there are any.
+class SubscriptionAuthorizer:
+    """Checks the feeds of a store on its own thread, which runs while there are such feeds.
 
     Args:
-        access: the rules.
-        disk: what they look at.
-        clock: tells when tokens end.
+        access: the rules and the verification of tokens.
+        disk: the data that the rules read.
+        clock: decides when tokens have expired.
         observe: `ElkynStore.observe`.
     """
 
@@ -76,50 +85,61 @@ class Guarding:
         self._clock = clock
         self._observe = observe
         self._changed = threading.Condition()
-        self._feeds: dict[Feed[Any], Judge] = {}
+        self._feeds: dict[Feed[Any], ReadAuthorization] = {}
         self._due: set[Feed[Any]] = set()
         self._thread: threading.Thread | None = None
 
-    def judge(self, path: Path, token: str | None, query: Query | None) -> Judge | None:
-        """Return what refuses to go on reading `path`; None when nothing ever does.
+    def authorize(
+        self, path: Path, token: str | None, query: Query | None
+    ) -> ReadAuthorization | None:
+        """Return the permission to read `path`; None for admins, who need no further checks.
 
         Raises:
-            Denied: it is refused now.
+            Denied: the rules do not allow the read now.
         """
         if self._access.identify(token).admin:
             return None
-        judge = Judge(self, path, token, query)
-        judge()
-        return judge
+        permission = ReadAuthorization(self, path, token, query)
+        permission()
+        return permission
 
-    def ask(self, judge: Judge) -> None:
-        """Judge once, and note what the answer rests on."""
-        identity = self._access.identify(judge.token)
+    def check(self, permission: ReadAuthorization) -> None:
+        """Evaluate the rules once, and record the read set of the decision.
+
+        Raises:
+            Denied: the rules do not allow the read.
+        """
+        identity = self._access.identify(permission.token)
         if identity.admin:
             return
         rules, now_ms = self._access.rules, int(self._clock.now() * 1000)
         allowed = False
         if rules is not None:
             with self._disk.snapshot() as view:
-                allowed, judge.footprint = rules.judge_stream(
-                    view, judge.path, identity, now_ms, judge.query
+                allowed, permission.read_set = rules.authorize_stream(
+                    view, permission.path, identity, now_ms, permission.query
                 )
-        judge.ends_at = _end_of(identity)
+        permission.ends_at = _end_of(identity)
         if not allowed:
-            raise Denied(f"reading {format_path(judge.path)}", "a rule that allows it")
+            raise Denied(f"reading {format_path(permission.path)}", "a rule that allows it")
 
-    def keep(self, feed: Feed[Any], judge: Judge) -> None:
-        """Judge `feed` from now on, once more at first: something may have changed meanwhile."""
+    def keep(self, feed: Feed[Any], permission: ReadAuthorization) -> None:
+        """Check `feed` from now on.
+
+        The first check is due at once, since rules or data may have changed after `authorize`.
+        """
         with self._changed:
-            self._feeds[feed] = judge
+            self._feeds[feed] = permission
             self._due.add(feed)
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="elkyn-judge", daemon=True)
+                self._thread = threading.Thread(
+                    target=self._run, name="elkyn-authorizer", daemon=True
+                )
                 self._thread.start()
             self._changed.notify_all()
 
     def rules_changed(self) -> None:
-        """Judge all feeds."""
+        """Check all feeds again."""
         if self._feeds:
             with self._changed:
                 self._due |= self._feeds.keys()
@@ -127,8 +147,8 @@ class Guarding:
 
     def _committed(self, _position: int, paths: list[Path]) -> None:
         with self._changed:
-            for feed, judge in self._feeds.items():
-                if judge.footprint is not None and judge.footprint.touched_by(paths):
+            for feed, permission in self._feeds.items():
+                if permission.read_set is not None and permission.read_set.touched_by(paths):
                     self._due.add(feed)
             if self._due:
                 self._changed.notify_all()
@@ -137,40 +157,46 @@ class Guarding:
         end = self._observe(self._committed)
         try:
             while (due := self._wait()) is not None:
-                for feed, judge in due:
-                    self._judge(feed, judge)
+                for feed, permission in due:
+                    self._check_feed(feed, permission)
         finally:
             end()
 
-    def _wait(self) -> list[tuple[Feed[Any], Judge]] | None:
-        """Return the feeds that are to be judged, once there are some; None when none are left."""
+    def _wait(self) -> list[tuple[Feed[Any], ReadAuthorization]] | None:
+        """Wait for feeds that are due for a check and return them; None when no feed is left."""
         with self._changed:
             while True:
-                self._feeds = {f: judge for f, judge in self._feeds.items() if not f.closed}
+                self._feeds = {
+                    f: permission for f, permission in self._feeds.items() if not f.closed
+                }
                 if not self._feeds:
                     self._thread = None
                     return None
                 now = self._clock.now()
-                late = {feed for feed, judge in self._feeds.items() if judge.ends_at <= now}
-                due, self._due = (self._due | late) & self._feeds.keys(), set()
+                expired = {
+                    feed for feed, permission in self._feeds.items() if permission.ends_at <= now
+                }
+                due, self._due = (self._due | expired) & self._feeds.keys(), set()
                 if due:
                     return [(feed, self._feeds[feed]) for feed in due]
                 if not self._changed.wait(self._patience(now)):
-                    self._due |= {f for f, judge in self._feeds.items() if _is_timed(judge)}
+                    self._due |= {
+                        f for f, permission in self._feeds.items() if _is_timed(permission)
+                    }
 
     def _patience(self, now: float) -> float:
-        nearest = min(judge.ends_at for judge in self._feeds.values()) - now
+        nearest = min(permission.ends_at for permission in self._feeds.values()) - now
         return max(0.05, min(nearest, _TIMED_SECONDS))
 
-    def _judge(self, feed: Feed[Any], judge: Judge) -> None:
+    def _check_feed(self, feed: Feed[Any], permission: ReadAuthorization) -> None:
         try:
-            judge()
+            permission()
         except Closed:
             feed.close()
         except SennitError as error:
             feed.end(error)
         else:
-            judge.ends_at = max(judge.ends_at, self._clock.now() + _TIMED_SECONDS)
+            permission.ends_at = max(permission.ends_at, self._clock.now() + _TIMED_SECONDS)
 
 
 def _end_of(identity: Identity) -> float:
@@ -178,5 +204,5 @@ def _end_of(identity: Identity) -> float:
     return _NEVER if ends_ms is None else ends_ms / 1000 + _SKEW_SECONDS
 
 
-def _is_timed(judge: Judge) -> bool:
-    return judge.footprint is not None and judge.footprint.timed
+def _is_timed(permission: ReadAuthorization) -> bool:
+    return permission.read_set is not None and permission.read_set.timed

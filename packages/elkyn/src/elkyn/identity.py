@@ -1,4 +1,4 @@
-"""Who acts on a tree: what rules see as `auth`, and whether rules are asked at all."""
+"""The caller of a request: the `auth` variable of rules, and whether rules apply at all."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ class Identity:
     """One caller.
 
     Args:
-        uid: the user's id; None when nobody has signed in.
+        uid: the user's id; None for an unauthenticated caller.
         provider: how the user signed in: `anonymous`, `password`, `custom`, or an issuer.
-        claims: all claims of the token, the user's own ones among them.
-        custom: the names in `claims` that are the user's own: rules see them as `auth.<name>` too.
-        admin: rules are not asked.
-        expires_ms: when the token ends, in milliseconds since 1970; None for never.
-        override: exactly what rules see as `auth`, whatever the other fields say: an admin's
+        claims: all claims of the token, including the user's custom claims.
+        custom: the names of the custom claims in `claims`: rules see them as `auth.<name>` too.
+        admin: rules do not apply.
+        expires_ms: the token's expiry, in milliseconds since 1970; None for never.
+        override: the exact value of `auth` in rules, regardless of the other fields: an admin's
             `auth_variable_override`, or a legacy token without a uid.
     """
 
@@ -33,7 +33,7 @@ class Identity:
     override: Mapping[str, Any] | None = None
 
     def as_auth(self) -> dict[str, Any] | None:
-        """Return the variable `auth` of rules; None when nobody has signed in."""
+        """Return the variable `auth` of rules; None for an unauthenticated caller."""
         if self.override is not None:
             return dict(self.override)
         if self.uid is None:

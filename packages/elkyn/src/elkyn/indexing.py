@@ -1,7 +1,7 @@
-"""Brings the indexes of a store to what its rules declare, in the background, between commits.
+"""Builds and drops indexes in the background, between commits, as the rules declare them.
 
-A thread runs while there is something to do. Each step is one transaction that adds or removes some
-rows and says how far it came, so that a crash loses nothing but the step; writes go on in between.
+A thread runs while there is work. Each step is one transaction that adds or removes some rows and
+records its progress, so that a crash loses only the current step; writes continue in between.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from elkyn.access import RULES, Access
 from elkyn.disk import Disk
 from elkyn.ordering import BY_VALUE, Index
 from elkyn.paths import parse_path
-from elkyn.txn import WriteView
+from elkyn.txn import WriteTransaction
 from elkyn.writer import Writer
 from sennit_core.errors import Closed
 from sennit_core.logs import get_logger
@@ -27,7 +27,7 @@ __all__ = ["Indexing"]
 _STEP_ROWS = 200
 _STEP_ROWS_MAX = 20_000
 _STEP_SECONDS = 0.02
-"""How long a step should hold back writes; their number of rows follows from the one before."""
+"""How long a step should delay writes; the step before decides how many rows fit."""
 
 _BREATH_SECONDS = 0.0005
 _RETRY_SECONDS = 5.0
@@ -51,7 +51,7 @@ class Indexing:
             self.notice()
 
     def notice(self) -> None:
-        """See what there is to do: the rules have changed."""
+        """Start the thread if needed: the rules have changed."""
         with self._idle:
             self._changed = True
             if self._thread is None and not self._stop.is_set():
@@ -59,12 +59,12 @@ class Indexing:
                 self._thread.start()
 
     def wait(self, timeout_seconds: float | None) -> bool:
-        """Return when all indexes are as the rules declare them; False when that takes longer."""
+        """Wait until the indexes match the rules; False after the timeout."""
         with self._idle:
             return self._idle.wait_for(lambda: self._thread is None, timeout_seconds)
 
     def close(self) -> None:
-        """Stop after the step under way; the next store on the folder goes on from there."""
+        """Stop after the step under way; the next start of the store continues from there."""
         self._stop.set()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
@@ -84,7 +84,7 @@ class Indexing:
                 busy = False
                 self._stop.set()
             except Exception:  # noqa: BLE001 - queries do without; the thread must live to try again
-                _log.exception("the indexes of the rules wait: a step failed")
+                _log.exception("building the indexes of the rules failed; trying again")
                 busy = not self._stop.wait(_RETRY_SECONDS)
             with self._idle:
                 if self._stop.is_set() or not (busy or self._changed):
@@ -93,7 +93,7 @@ class Indexing:
                     return
 
     def _work(self) -> bool:
-        """Do one step; says whether there may be more."""
+        """Do one step; returns whether there may be more."""
         if self._changed:
             self._changed = False
             self._declare()
@@ -105,7 +105,7 @@ class Indexing:
             min(2 * self._rows, _STEP_ROWS_MAX) if fast else max(self._rows // 2, _STEP_ROWS)
         )
         _failpoints.reached("indexed")
-        self._stop.wait(_BREATH_SECONDS)  # lets a waiting writer have the lock
+        self._stop.wait(_BREATH_SECONDS)  # gives a waiting writer the chance to acquire the lock
         return busy
 
     def _declare(self) -> None:
@@ -118,14 +118,14 @@ class Indexing:
         for pattern, names in () if rules is None else rules.indexes():
             wanted += [(pattern, _index(name)) for name in names]
 
-        def declare(view: WriteView) -> None:
+        def declare(view: WriteTransaction) -> None:
             Indexes.keep(view.tree, Indexes.read(view.tree).declared(digest, wanted))
 
         with self._writer.between_commits():
             self._disk.write(declare, ephemeral=False)
 
 
-def _step(view: WriteView, rows_max: int) -> bool:
+def _step(view: WriteTransaction, rows_max: int) -> bool:
     definitions, indexes = Indexes.read(view.tree), view.tree.indexes
     one = definitions.unfinished
     if one is None or indexes is None:

@@ -1,7 +1,7 @@
-"""A map too large to be held as a dict: its children in runs, each packed as MessagePack.
+"""A map too large to be held as a dict: its children in blocks (runs) packed as MessagePack.
 
-A Python dict of a JSON document takes five to seventy times the size of the text. A `LargeMap` takes
-about the size of the text, because only the run that is being read is unpacked.
+A Python dict of a JSON document needs five to seventy times the memory of the text. A `LargeMap` needs
+about as much as the text, because only the run that is being read is unpacked.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Run(NamedTuple):
     """Some consecutive children of a map, in order.
 
     Args:
-        first: the key of the first one.
-        last: the key of the last one.
-        children_count: how many there are.
-        packed: MessagePack of the map of them without its header; the dict itself while it holds
-            server values, which MessagePack has no type for; a `LargeMap` for one large child.
+        first: the key of the first child.
+        last: the key of the last child.
+        children_count: the number of children.
+        packed: MessagePack of the children's map without its header; the dict itself while it holds
+            server values, for which MessagePack has no type; a `LargeMap` for one large child.
     """
 
     first: str
@@ -39,13 +39,13 @@ class Run(NamedTuple):
     packed: bytes | dict[str, Any] | LargeMap
 
     def items(self) -> Iterable[tuple[str, Any]]:
-        """Return keys and stored forms of the children."""
+        """Return the keys and stored forms of the children."""
         if type(self.packed) is LargeMap:
             return ((self.first, self.packed),)
         return self.children().items()
 
     def children(self) -> dict[str, Any]:
-        """Return the children of a run that is no large child."""
+        """Return the children of a run other than a single large child."""
         if type(self.packed) is dict:
             return self.packed
         assert type(self.packed) is bytes
@@ -54,13 +54,13 @@ class Run(NamedTuple):
 
 
 class LargeMap:
-    """The stored form of a large map; see `elkyn.values` for what that is of a small one.
+    """The stored form of a large map; `elkyn.values` describes that of a small one.
 
     Args:
-        runs: its children in order, none of them twice.
+        runs: the children in order, without duplicates.
 
     Attributes:
-        dynamic: whether server values in it wait for the write.
+        dynamic: whether it contains server values, which the write resolves.
     """
 
     __slots__ = ("_cached", "_cached_index", "_lasts", "dynamic", "runs")
@@ -72,7 +72,7 @@ class LargeMap:
             for run in runs
         )
         self._lasts: list[tuple[int, int, str]] = []
-        # Rules read one child after the other, so the run unpacked last most likely has the next one.
+        # Rules read one child after the other, so the last unpacked run most likely holds the next one.
         self._cached: dict[str, Any] = {}
         self._cached_index = -1
 
@@ -119,10 +119,10 @@ class LargeMap:
                 yield run.packed
 
     def resolved(self, resolve: Callable[[Any, Path], Any], path: Path) -> LargeMap:
-        """Return the map with numbers in the place of server values.
+        """Return the map with server values replaced by numbers.
 
         Args:
-            resolve: does so for a child at a path.
+            resolve: replaces the server values of a child at a path.
             path: where the map will be written.
         """
         if not self.dynamic:
@@ -139,14 +139,14 @@ class LargeMap:
         return LargeMap(list(builder.runs))
 
     def whole(self) -> dict[str, Any]:
-        """Return the stored form as a dict, which takes many times the memory."""
+        """Return the stored form as a dict, which needs many times the memory."""
         return {
             key: child.whole() if type(child) is LargeMap else child for key, child in self.items()
         }
 
 
 class LargeMapBuilder:
-    """Collects the children of a `LargeMap` in any order; the last of one key counts."""
+    """Collects the children of a `LargeMap` in any order; the last child of a key wins."""
 
     def __init__(self) -> None:
         self.runs: deque[Run] = deque()
@@ -160,7 +160,7 @@ class LargeMapBuilder:
         Args:
             children: stored forms by key, in order.
             absent: keys whose value is null: they remove earlier children of the same key.
-            dynamic: whether server values are in them.
+            dynamic: whether `children` contain server values.
         """
         if self.runs:
             last = order_key(self.runs[-1].last)
@@ -176,19 +176,19 @@ class LargeMapBuilder:
         self.runs.append(_run_of(children, dynamic=dynamic))
 
     def add_large(self, key: str, child: LargeMap) -> None:
-        """Add a child that is large itself."""
+        """Add a child that is a large map itself."""
         if self.runs and order_key(key) <= order_key(self.runs[-1].last):
             self._in_order = False
         self.runs.append(Run(key, key, 1, child))
 
     def finish(self) -> LargeMap | None:
-        """Return the map; None when nothing is in it."""
+        """Return the map; None when it is empty."""
         runs = list(self.runs) if self._in_order else list(self._sorted())
         self.runs.clear()
         return LargeMap(runs) if runs else None
 
     def _sorted(self) -> Iterator[Run]:
-        """Sort by a few samples: each bucket between two of them has about the size of one run."""
+        """Sort by samples: each bucket between two samples has about the size of one run."""
         bounds = self._bounds()
         buckets: list[list[Run]] = [[] for _ in range(len(bounds) + 1)]
         while self.runs:
@@ -214,7 +214,7 @@ class LargeMapBuilder:
 
 
 def _runs_of(children: dict[str, Any]) -> Iterator[Run]:
-    """Return children as runs: one for all that are small up to one that is large."""
+    """Return children as runs: small ones together, each large one as a run."""
     small: dict[str, Any] = {}
     for key, child in children.items():
         if type(child) is not LargeMap:
@@ -233,7 +233,7 @@ def _run_of(children: dict[str, Any], *, dynamic: bool | None = None) -> Run:
     if dynamic is None:
         try:
             packed = _body(children)
-        except TypeError:  # server values: they wait for the write
+        except TypeError:  # server values, which the write resolves
             packed = children
     elif not dynamic:
         packed = _body(children)
@@ -248,7 +248,7 @@ def _body(children: dict[str, Any]) -> bytes:
 
 
 def _map_header(count: int) -> bytes:
-    """Return how MessagePack begins a map of `count` pairs (msgpack/spec.md, map format family)."""
+    """Return the MessagePack header of a map of `count` pairs (msgpack/spec.md, map format family)."""
     if count < 1 << 4:
         return bytes((0x80 | count,))
     if count < 1 << 16:

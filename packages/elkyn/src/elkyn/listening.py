@@ -1,4 +1,4 @@
-"""The feeds of a store: started at a place in the order of commits, restarted when too slow."""
+"""The feeds of a store: started between two commits, restarted when the consumer is too slow."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from elkyn.disk import Disk
 from elkyn.events import Event, Watchers
 from elkyn.paths import Path
 from elkyn.query import EVERYTHING, Query, run_query
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored
 from elkyn.views import EVENTS, ChildEvents, EventName, WindowEvents
 from elkyn.watch import PLAIN, Callback, Feed, Subscription, ViewSubscription
@@ -25,11 +25,11 @@ AnyFeed = TypeVar("AnyFeed", bound=Feed[Any])
 
 
 class Bounds(TypedDict, total=False):
-    """How much may wait for a listener before it is resynchronised.
+    """Limits of a listener's queue; beyond them the listener is resynchronised.
 
     Args:
-        queue_events: how many events.
-        queue_bytes: how much memory they take, estimated.
+        queue_events: the maximum number of waiting events.
+        queue_bytes: the maximum estimated memory of waiting events.
     """
 
     queue_events: int
@@ -37,7 +37,7 @@ class Bounds(TypedDict, total=False):
 
 
 class Listening:
-    """Opens feeds, and closes those that are still open with the store."""
+    """Opens feeds, and closes the open ones together with the store."""
 
     def __init__(self, disk: Disk, writer: Writer, watchers: Watchers) -> None:
         self._disk = disk
@@ -49,7 +49,7 @@ class Listening:
         self._closed = False
 
     def changes(self, path: Path, query: Query | None, bounds: Bounds) -> Subscription:
-        """Return the feed of `put` and `patch` of a path, or of the window of a query on it."""
+        """Return a feed of `put` and `patch` of a path, or of a query's window on it."""
         if query is None or query.loads_all:
             return self._start(Subscription(path, self, PLAIN, **bounds), None)
         return self._start(Subscription(path, self, WindowEvents(query), **bounds), query)
@@ -57,10 +57,10 @@ class Listening:
     def events(
         self, path: Path, query: Query | None, wanted: Iterable[str], bounds: Bounds
     ) -> ViewSubscription:
-        """Return the feed of some of `EVENTS` for a path.
+        """Return a feed of some of `EVENTS` for a path.
 
         Raises:
-            Unsupported: one of them is not known.
+            Unsupported: one of the events is unknown.
         """
         query = query or EVERYTHING
         lens = ChildEvents(query, [_event_name(name) for name in wanted])
@@ -74,7 +74,7 @@ class Listening:
         function: Callable[..., object],
         attach: Callable[[Feed[Any]], object] | None,
     ) -> Callback:
-        """Call `function` for each event of one kind; `attach` is called with the feed first."""
+        """Call `function` for each event of one kind, after `attach(feed)`."""
         feed = self.events(path, query, (event,), {})
         if attach is not None:
             attach(feed)
@@ -99,7 +99,7 @@ class Listening:
         return feed
 
     def restart(self, feed: Feed[Any]) -> Event:
-        """Read the state that `feed` goes on from; all that waits for it is part of that."""
+        """Read the state that `feed` continues from; the queued events are included in it."""
         keys = feed.keys
         with ExitStack() as reading:
             with self._writer.between_commits():
@@ -113,7 +113,7 @@ class Listening:
             return Event("put", "/", position=view.position, changes=(((), value),))
 
     def release(self, feed: Feed[Any]) -> None:
-        """Forget a feed that is closed."""
+        """Forget a closed feed."""
         self._watchers.remove(feed.keys, feed)
         with self._lock:
             self._feeds.pop(feed, None)
@@ -128,7 +128,7 @@ class Listening:
             (callback or feed).close()
 
 
-def _read(view: View, path: Path, query: Query | None) -> Stored:
+def _read(view: ReadTransaction, path: Path, query: Query | None) -> Stored:
     if query is None or query.loads_all:
         return view.get(path)
     return run_query(query, view, path) or None
@@ -139,5 +139,5 @@ def _event_name(name: str) -> EventName:
         if name == known:
             return known
     suggestion = nearest(name, EVENTS)
-    hint = f"did you mean {suggestion!r}?" if suggestion else f"there are {', '.join(EVENTS)}"
-    raise Unsupported(f'event "{name}" is not known', hint=hint)
+    hint = f"did you mean {suggestion!r}?" if suggestion else f"use one of {', '.join(EVENTS)}"
+    raise Unsupported(f'unknown event "{name}"', hint=hint)

@@ -1,4 +1,4 @@
-"""Namespaces: several stores in one folder, a folder each, opened when first asked for."""
+"""Namespaces: several stores in one folder, each in its own subfolder, opened on first use."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _NAME_RULE = "use up to 63 letters, digits, _ and -, starting with a letter or d
 
 
 def create_hint(name: str) -> str:
-    """Return what to do where there is no namespace of that name."""
+    """Return the hint of an error about a missing namespace."""
     if _NAME.match(name):
         return f"create it with: elkyn namespace add {name}"
-    return f"no namespace can have that name: {_NAME_RULE}"
+    return f"this is not a valid namespace name: {_NAME_RULE}"
 
 
 def open_namespaces(
@@ -41,17 +41,17 @@ def open_namespaces(
     """Return the stores below `folder` (None: in memory).
 
     Args:
-        folder: holds a folder for each namespace; created when missing.
-        clock: handed to every store.
-        create: whether `stores[name]` makes a namespace that does not exist yet.
-        archive: where the logs of the stores are archived while they are open, a folder each.
-        options: handed to every store, see `elkyn.options.Options`.
+        folder: contains a subfolder for each namespace; created when missing.
+        clock: the clock of every store.
+        create: whether `stores[name]` creates a missing namespace.
+        archive: archive the log of each open store in a subfolder of this folder.
+        options: options of every store, see `elkyn.options.Options`.
     """
     return Stores(folder, clock=clock, create=create, archive=archive, **options)
 
 
 class Stores:
-    """The stores of one folder by namespace; owns them and closes them. Safe for threads."""
+    """The stores of one folder by namespace; owns and closes them. Thread-safe."""
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class Stores:
         """Return the store of a namespace, opened or created.
 
         Raises:
-            UsageError: the name holds other than letters, digits, `_` and `-`.
+            UsageError: the name is not a valid namespace name.
             UnknownNamespace: there is no such namespace and `create` is off.
         """
         with self._lock:
@@ -93,10 +93,10 @@ class Stores:
         return store
 
     def add(self, name: str) -> bool:
-        """Create a namespace, also where `create` is off; returns False when it exists already.
+        """Create a namespace, even if `create` is off; returns False when it exists already.
 
         Raises:
-            UsageError: the name holds other than letters, digits, `_` and `-`.
+            UsageError: the name is not a valid namespace name.
         """
         with self._lock:
             if self._exists(name):
@@ -108,7 +108,7 @@ class Stores:
         if self._closed:
             raise Closed("the set of stores")
         if not _NAME.match(name):
-            raise UsageError(f"{name[:80]!r} cannot name a namespace: {_NAME_RULE}")
+            raise UsageError(f"{name[:80]!r} is not a valid namespace name: {_NAME_RULE}")
         if not create and not self._exists(name):
             raise UnknownNamespace(name, suggestion=nearest(name, self._names()))
         if self.folder is None:
@@ -138,7 +138,7 @@ class Stores:
             return iter(self._names())
 
     def close(self) -> None:
-        """Close every store; closing twice is fine."""
+        """Close every store; idempotent."""
         with self._lock:
             self._closed = True
             stores = list(self._open.values())

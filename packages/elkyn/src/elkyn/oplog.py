@@ -1,4 +1,4 @@
-"""The log of a store's durable writes, for who follows it: replicas, backups, resumed streams."""
+"""The log of a store's durable writes, which replicas, backups and resumed streams read."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _READ_BYTES_MAX = 8 * 1024 * 1024
 class Oplog:
     """Reads the log; every durable write adds one entry, in the transaction of the write.
 
-    The tree before an entry, with its `places` put in, is the tree after it. Ephemeral writes are
-    not logged. The oldest entries go when the log passes the store's `oplog_bytes_max` or
-    `oplog_seconds_max`; the newest one always stays.
+    Putting an entry's `places` into the tree before the entry gives the tree after it. Ephemeral
+    writes are not logged. The oldest entries are dropped when the log exceeds the store's
+    `oplog_bytes_max` or `oplog_seconds_max`; the newest entry always stays.
     """
 
     def __init__(self, disk: Disk) -> None:
@@ -24,27 +24,27 @@ class Oplog:
 
     @property
     def first(self) -> int:
-        """The position of the oldest entry that is still there; 0 when nothing was ever written."""
+        """The position of the oldest retained entry; 0 before the first write."""
         with self._disk.log() as rows:
             return rows.first()
 
     @property
     def last(self) -> int:
-        """The position of the newest entry; 0 when nothing was ever written."""
+        """The position of the newest entry; 0 before the first write."""
         return self._disk.position
 
     @property
     def term(self) -> int:
-        """The term that new entries carry."""
+        """The leader term of new entries."""
         return self._disk.terms.term
 
     def row(self, position: int) -> bytes | None:
-        """Return the packed row at `position`; None when it is gone."""
+        """Return the packed row at `position`; None when it was dropped."""
         with self._disk.log() as rows:
             return rows.row(position)
 
     def covers(self, after: int) -> bool:
-        """Whether every entry after position `after` is still there."""
+        """Whether the log still holds every entry after position `after`."""
         with self._disk.log() as rows:
             return rows.first() <= after + 1 <= rows.last() + 1
 
@@ -54,19 +54,19 @@ class Oplog:
         """Return the entries after position `after` in order; empty when there are none yet.
 
         Args:
-            after: the position that is known already.
-            limit: how many entries at most.
-            bytes_max: stop after so many packed bytes (the first entry comes whatever its size).
+            after: the last position that the caller has.
+            limit: the maximum number of entries.
+            bytes_max: the maximum size in packed bytes; the first entry is returned at any size.
 
         Raises:
-            PositionGone: entries after `after` were dropped already, or it was never reached.
+            PositionGone: entries after `after` were dropped, or the log has not reached `after`.
         """
         with self._disk.log() as rows:
             _refuse_gap(rows, after)
             return rows.read(after, limit, bytes_max)
 
     def rows(self, after: int, bytes_max: int = _READ_BYTES_MAX) -> list[tuple[int, bytes]]:
-        """Return position and packed row of the entries after `after`; otherwise as `read`."""
+        """Return position and packed row of the entries after `after`; otherwise like `read`."""
         found: list[tuple[int, bytes]] = []
         size = 0
         with self._disk.log() as rows:

@@ -1,4 +1,4 @@
-"""How a store keeps what it is given: the options of `ElkynStore`, and the disk they make."""
+"""The options of `ElkynStore`, and the opening of its files with them."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ __all__ = ["Following", "Options", "open_disk"]
 
 
 class Options(TypedDict, total=False):
-    """What `ElkynStore` takes beside its path.
+    """Options of `ElkynStore`.
 
     Args:
-        durability: `always`: a write is on the disk when it returns. `interval`: at most
-            `sync_interval_ms` later. `none`: when the system likes, and at `close`. With the last
-            two an end of the process loses nothing; an end of the machine loses what was not
-            synced, and may tear the file: the store is verified when it opens after one.
+        durability: when writes are synced to the disk. `always`: before the write returns.
+            `interval`: at most `sync_interval_ms` later. `none`: when the operating system writes
+            its page cache back, and at `close`. With `interval` and `none` a crash of the process
+            loses nothing; a crash of the machine loses unsynced writes and may tear the file: the
+            store is then verified when it opens.
         sync_interval_ms: for durability `interval` (100).
-        map_size: first size of the memory map (bytes or `64MiB`); it grows by itself.
-        oplog_bytes_max: how much room the log of writes may take (bytes or `64MiB`).
-        oplog_seconds_max: drop entries of the log that are older; None keeps them.
+        map_size: initial size of the memory map (bytes or `64MiB`); it grows as needed.
+        oplog_bytes_max: the maximum size of the log of writes (bytes or `64MiB`).
+        oplog_seconds_max: drop log entries older than this; None keeps them.
     """
 
     durability: Durability
@@ -38,12 +39,12 @@ class Options(TypedDict, total=False):
 
 
 class Following(Options, total=False):
-    """What `ElkynStore` takes in mode `replica` too.
+    """Additional options of `ElkynStore` in mode `replica`.
 
     Args:
-        cluster_url: of the server whose namespace is followed, as `https://host:9000`.
-        token: an admin's credential there; `paths` and reading the log need one.
-        paths: the subtrees to hold; all of the tree when left out.
+        cluster_url: the URL of the leader, for example `https://host:9000`.
+        token: an admin credential of the leader; `paths` and reading the log need one.
+        paths: the subtrees to replicate; without it, the whole tree.
     """
 
     cluster_url: str
@@ -52,7 +53,7 @@ class Following(Options, total=False):
 
 
 def open_disk(folder: FilePath | None, clock: Clock, options: Options | Following) -> Disk:
-    """Open the folder of a store, or memory when there is none."""
+    """Open the folder of a store, or an in-memory store when `folder` is None."""
     retention = Retention(
         bytes=parse_bytes(options.get("oplog_bytes_max", 64 * MIB)),
         seconds=options.get("oplog_seconds_max"),
@@ -61,8 +62,8 @@ def open_disk(folder: FilePath | None, clock: Clock, options: Options | Followin
     durability = options.get("durability", "always")
     if durability not in get_args(Durability):
         raise UsageError(
-            f"durability {durability!r} is not known",
-            hint=f"there are {', '.join(get_args(Durability))}",
+            f"unknown durability {durability!r}",
+            hint=f"use one of {', '.join(get_args(Durability))}",
         )
     return Disk(
         folder,

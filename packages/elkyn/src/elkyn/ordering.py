@@ -1,4 +1,4 @@
-"""Firebase's order of children: by key, by value, by priority, or by something inside the child.
+"""Firebase's order of children: by key, by value, by priority, or by a path inside the child.
 
 Absent < false < true < numbers < text < maps; equal ones by key. Numbers compare as doubles and text
 by UTF-16 units, because that is what every client does; keys as `paths.order_key` says.
@@ -30,7 +30,7 @@ __all__ = [
 
 NameOrder: TypeAlias = tuple[int, int, str]
 Position: TypeAlias = tuple[int, Any, NameOrder]
-"""Where a child stands: rank of the type, the value in a comparable form, the key."""
+"""A child's sort position: rank of the type, the value in a comparable form, the key."""
 
 MIN_NAME, MAX_NAME = "[MIN_NAME]", "[MAX_NAME]"
 """Names below and above all keys, as clients send them; no key can hold a bracket."""
@@ -39,12 +39,12 @@ ABSENT, BOOLEAN, NUMBER, TEXT, MAP = range(5)
 
 
 def rank(value: Stored) -> tuple[int, Any]:
-    """Return what sorts `value`: the rank of its type and a form that compares within the type."""
+    """Return the sort key of `value`: its type's rank, and a form that compares within the type."""
     kind = type(value)
     if kind is str:
         return TEXT, utf16_order(value)
     if kind is int or kind is float:
-        return NUMBER, _double(value) or 0.0  # one zero
+        return NUMBER, _double(value) or 0.0  # 0.0 and -0.0 are equal
     if value is None:
         return ABSENT, 0
     if kind is bool:
@@ -57,12 +57,12 @@ def rank(value: Stored) -> tuple[int, Any]:
 def _double(number: float) -> float:
     try:
         return float(number)
-    except OverflowError:  # a bound that a client has sent; the tree holds no such number
+    except OverflowError:  # a client's query bound; the tree holds no such number
         return inf if number > 0 else -inf
 
 
 def name_order(name: str) -> NameOrder:
-    """Return what sorts a key, or one of the names that stand below and above all keys."""
+    """Return the sort key of a key, or of one of the names that sort below and above all keys."""
     if name == MIN_NAME:
         return (-1, 0, "")
     if name == MAX_NAME:
@@ -71,7 +71,7 @@ def name_order(name: str) -> NameOrder:
 
 
 def children_of(value: Stored) -> Iterator[tuple[str, Stored]]:
-    """Yield the children of a stored form; scalars have none, a priority is none."""
+    """Yield the children of a stored form; scalars have none, and a priority is not a child."""
     if type(value) is not LargeMap and (type(value) is not dict or VALUE in value):
         return
     for key, child in value.items():
@@ -81,11 +81,11 @@ def children_of(value: Stored) -> Iterator[tuple[str, Stored]]:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """What children are ordered by.
+    """The sort criterion of children.
 
     Args:
-        kind: the key, the child's value, its priority, or what is at `path` inside it.
-        path: for `child` alone.
+        kind: the key, the child's value, its priority, or the value at `path` inside it.
+        path: only for `child`.
     """
 
     kind: Literal["key", "value", "priority", "child"]
@@ -93,11 +93,11 @@ class Index:
 
     @property
     def name(self) -> str:
-        """How the WebSocket protocol and `.indexOn` call it."""
+        """The index's name in the WebSocket protocol and in `.indexOn`."""
         return "/".join(self.path) if self.kind == "child" else f".{self.kind}"
 
     def value_of(self, child: Stored) -> Stored:
-        """Return what of `child` is compared; None for an index by key."""
+        """Return the compared part of `child`; None for an index by key."""
         if self.kind == "value":
             return child
         if self.kind == "priority":
@@ -107,13 +107,13 @@ class Index:
         return get_at(child, self.path)
 
     def position(self, key: str, child: Stored) -> Position:
-        """Return where the child `key` stands."""
+        """Return the sort position of the child `key`."""
         if self.kind == "key":
             return (0, 0, order_key(key))
         return (*rank(self.value_of(child)), order_key(key))
 
     def reads(self, inner: Path) -> bool:
-        """Whether writing at `inner` of a child that stays a map may move the child."""
+        """Whether a write at `inner` below a child that stays a map may change its position."""
         if self.kind == "key" or self.kind == "value":
             return False
         if self.kind == "priority":

@@ -18,7 +18,7 @@ _RANDOM_BITS = 72
 
 
 class PushIds:
-    """Makes push ids; one for each store. Safe for threads."""
+    """Generates push ids; one for each store. Thread-safe."""
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
         self._clock = clock

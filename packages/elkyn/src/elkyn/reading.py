@@ -1,4 +1,4 @@
-"""What can be read from: a transaction's view, or the tree as it would be after a write."""
+"""Readers: the protocol of a consistent tree state, and the tree as a write would leave it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class _Map:
 
 
 MAP: Final[Any] = _Map()
-"""What `peek` says of a place that has children."""
+"""What `peek` returns for a path that has children."""
 
 
 def peek_of(value: Stored) -> Stored:
@@ -31,7 +31,7 @@ class Reader(Protocol):
     """One consistent state of a tree."""
 
     def get(self, path: Path) -> Stored:
-        """Return the stored form of what is at `path`, None when nothing is."""
+        """Return the stored form of the value at `path`, None when there is none."""
         ...
 
     def keys(self, path: Path) -> list[str] | None:
@@ -39,19 +39,19 @@ class Reader(Protocol):
         ...
 
     def peek(self, path: Path) -> Stored:
-        """Return the scalar at `path`, `MAP` for one with children (unread), None for nothing."""
+        """Return the scalar at `path`, `MAP` (unread) for a map, None for no value."""
         ...
 
 
 class Overlay:
-    """The tree of `reader` as it is after `places` are written; reads only what is asked for.
+    """The tree of `reader` after a write of `places`; reads only the requested paths.
 
-    Many places are found by the keys that lead to them, so that asking about each of n places takes
-    n steps and not n times n.
+    Many places are indexed by their path prefixes, so that looking up each of n places costs O(n)
+    and not O(n²).
 
     Args:
-        reader: the tree before; it stays as it is while this is used.
-        places: what is written where, none above another; None deletes.
+        reader: the tree before the write; it must not change meanwhile.
+        places: written paths and values, no path an ancestor of another; None deletes.
     """
 
     __slots__ = ("_below", "_emptied", "_lengths", "_places", "_reader")
@@ -64,7 +64,7 @@ class Overlay:
         self._emptied: dict[Path, Stored] = {}
 
     def _near(self, path: Path) -> Sequence[_Place]:
-        """Return the places that matter at `path`: the one at or above it, or those below."""
+        """Return the places relevant to `path`: the one at or above it, or those below."""
         if len(self._places) <= _FEW:
             return self._places
         if self._below is None:
@@ -79,7 +79,7 @@ class Overlay:
         return self._below.get(path, ())
 
     def get(self, path: Path) -> Stored:
-        """Return the stored form of what will be at `path`, None when nothing will."""
+        """Return the stored form of the value that will be at `path`, None for none."""
         if path and path[-1] == PRIORITY:
             return get_at(self.get(path[:-1]), path[-1:])
         depth = len(path)
@@ -95,7 +95,7 @@ class Overlay:
         return set_many(copied(value), below)
 
     def keys(self, path: Path) -> list[str] | None:
-        """Return the keys of the children `path` will have, in order; None when it is no map."""
+        """Return the keys that the children of `path` will have, in order; None when it is no map."""
         depth = len(path)
         touched: set[str] = set()
         for place, new in self._near(path):
@@ -111,7 +111,7 @@ class Overlay:
         return list(sorted_map(dict.fromkeys([*kept, *shown], True))) or None
 
     def peek(self, path: Path) -> Stored:
-        """Return the scalar that will be at `path`, `MAP` for one with children, or None."""
+        """Return the scalar that will be at `path`, `MAP` for a map, None for no value."""
         if path in self._emptied:
             return self._emptied[path]
         depth = len(path)
@@ -139,7 +139,7 @@ _FEW = 4
 
 
 def _by_prefix(places: Iterable[_Place]) -> dict[Path, list[_Place]]:
-    """List the places by every path that leads to them, and by their own."""
+    """Index the places by their paths and by every prefix of these."""
     found: dict[Path, list[_Place]] = {}
     for place in places:
         for length in range(len(place[0]) + 1):

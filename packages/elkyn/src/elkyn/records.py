@@ -1,6 +1,6 @@
-"""What the platform keeps in the namespace `sys`, typed at both ends.
+"""The platform's records in the namespace `sys`, typed for writing and reading.
 
-This is the one place that knows the paths of `sys`: `/datasets/{id}`, `/snapshots/{dataset}/{id}`,
+Only this module knows the paths of `sys`: `/datasets/{id}`, `/snapshots/{dataset}/{id}`,
 `/catalog/datasets`, `/jobs/{id}` with `/jobs/{id}/tasks/{key}`, `/nodes/{id}`, `/workers/{id}`,
 `/uploads/{id}`.
 """
@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 SYSTEM_NAMESPACE = "sys"
-"""The namespace that the platform alone writes."""
+"""The namespace that only the platform writes."""
 
 CHECKSUM = "checksum"
 """Member of a row that holds the checksum of its other members; see `CheckedTable`."""
@@ -52,7 +52,7 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRow(Record):
-    """Where a snapshot is described: the object id of its manifest."""
+    """The object id of a snapshot's manifest."""
 
     manifest: str
     created_at: float = 0.0
@@ -60,12 +60,12 @@ class SnapshotRow(Record):
 
 @dataclass(frozen=True, slots=True)
 class UploadRow(Record):
-    """How far an upload is.
+    """The progress of an upload.
 
     Args:
-        name: of the file.
-        size: bytes of the whole; None while that is not known.
-        bytes_done: bytes that are here.
+        name: the file's name.
+        size: the file's size in bytes; None while it is unknown.
+        bytes_done: the bytes received so far.
         state: `receiving`, `sealed`, `ingesting` or `failed`.
     """
 
@@ -77,12 +77,12 @@ class UploadRow(Record):
 
 @dataclass(frozen=True, slots=True)
 class IdSet(Record):
-    """Which ids a table should have, without their names, so that a row that was lost is missed.
+    """A digest of the ids that a table should have, to detect lost rows.
 
     Args:
-        count: how many ids there are.
-        digest: exclusive or of the first 16 bytes of every id's SHA-256, in hex: adding an id and
-            removing it are the same step, in any order.
+        count: the number of ids.
+        digest: XOR of the first 16 bytes of every id's SHA-256, in hex: adding and removing an id are
+            the same operation, and order does not matter.
     """
 
     count: int
@@ -90,16 +90,16 @@ class IdSet(Record):
 
     @classmethod
     def of(cls, ids: Iterable[str]) -> Self:
-        """Return the set of these ids, each given once."""
+        """Return the set of `ids`, which must be distinct."""
         ids = tuple(ids)
         return cls(len(ids), f"{reduce(xor, map(_id_digest, ids), 0):032x}")
 
     def adding(self, record_id: str) -> Self:
-        """Return the set with an id that it does not have."""
+        """Return the set with an id that it does not contain."""
         return self._changed(record_id, 1)
 
     def removing(self, record_id: str) -> Self:
-        """Return the set without an id that it has."""
+        """Return the set without an id that it contains."""
         return self._changed(record_id, -1)
 
     def _changed(self, record_id: str, step: int) -> Self:
@@ -109,9 +109,9 @@ class IdSet(Record):
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One record to be written, or to be removed when it is None, together with others.
+    """A record to write, or to remove when it is None, in one write with others.
 
-    `members` are added to the record's own: what the row holds beside them.
+    `members` are additional members of the row, next to the record's own.
     """
 
     path: str
@@ -119,19 +119,19 @@ class Change:
     members: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any] | None:
-        """Return the row to be written, None for a removal."""
+        """Return the row to write, None for a removal."""
         if self.record is None:
             return None
         return {**self.record.to_json(), **(self.members or {})}
 
 
 class Table(Generic[R]):
-    """The records of one kind below one path, by id.
+    """The records of one class below one path, by id.
 
     Args:
-        tree: holds them.
-        path: what they lie below.
-        kind: the class they are read as; members that it does not know are left out.
+        tree: the store of the records.
+        path: the parent path of the records.
+        kind: the class of the records; members unknown to it are ignored.
     """
 
     def __init__(self, tree: ElkynStore, path: str, kind: type[R]) -> None:
@@ -140,28 +140,28 @@ class Table(Generic[R]):
         self._kind = kind
 
     def get(self, record_id: str) -> R | None:
-        """Return a record, None when there is none.
+        """Return a record, None when it does not exist.
 
         Raises:
-            Corrupt: what is there is no such record.
+            Corrupt: the row is not a valid record.
         """
         row = self._value(self._place(record_id))
         return None if row is None else self._read(record_id, row)
 
     def ids(self) -> list[str]:
-        """Return the ids of the records without reading these.
+        """Return the ids of the records without reading the records.
 
         Raises:
-            Corrupt: the rows cannot be walked.
+            Corrupt: the keys cannot be read.
         """
         with _decoding(self.path):
             return self._tree.keys(self.path)
 
     def raw(self, record_id: str) -> Any:
-        """Return what is stored for an id, whatever it is: for a look at a damaged row.
+        """Return the stored row of an id without validation, to inspect a damaged row.
 
         Raises:
-            Corrupt: it cannot be decoded.
+            Corrupt: the row cannot be decoded.
         """
         return self._value(self._place(record_id))
 
@@ -169,26 +169,28 @@ class Table(Generic[R]):
         """Return every record by id, in the order of the ids.
 
         Raises:
-            Corrupt: what is there is no such record.
+            Corrupt: the row is not a valid record.
         """
         rows = self._value(self.path) or {}
         if not isinstance(rows, Mapping):
-            raise Corrupt(f"{self.path} of the platform's tree", found="no records by id")
+            raise Corrupt(
+                f"{self.path} of the platform's tree", found="a value that is no map of records"
+            )
         return {record_id: self._read(record_id, row) for record_id, row in rows.items()}
 
     def __contains__(self, record_id: str) -> bool:
         return self._value(self._place(record_id)) is not None
 
     def put(self, record_id: str, record: R, *, ephemeral: bool = False) -> None:
-        """Write a record in the place of what was there; `ephemeral` as in `ElkynStore.set`."""
+        """Write or replace a record; `ephemeral` as in `ElkynStore.set`."""
         self._tree.set(self._place(record_id), record.to_json(), ephemeral=ephemeral)
 
     def remove(self, record_id: str) -> None:
-        """Remove a record and all below it; removing one that is gone is fine."""
+        """Remove a record with all paths below it; no error if it does not exist."""
         self._tree.delete(self._place(record_id))
 
     def change(self, record_id: str, record: R | None) -> Change:
-        """Return a write for `SystemTree.write`; None removes the record and all below it."""
+        """Return a change for `SystemTree.write`; None removes the record with all paths below it."""
         return Change(self._place(record_id)[1:], record)
 
     def _value(self, path: str) -> Any:
@@ -197,7 +199,7 @@ class Table(Generic[R]):
 
     def _place(self, record_id: str) -> str:
         if not record_id or "/" in record_id:
-            raise UsageError(f"{record_id[:80]!r} is no id of {self.path}")
+            raise UsageError(f"{record_id[:80]!r} is not a valid id for {self.path}")
         return f"{self.path}/{record_id}"
 
     def _read(self, record_id: str, row: Any) -> R:
@@ -210,23 +212,23 @@ class Table(Generic[R]):
 
 
 class CheckedTable(Table[R]):
-    """A table whose rows have a checksum, so that a flipped bit in one is found when it is read.
+    """A table whose rows have a checksum, so that reading a row detects a flipped bit.
 
-    LMDB has no checksums of its own: a row with another letter in a name reads as a good row. The
-    checksum covers the row's path and every other member of it. It is made from the stored
-    document and not from the record, so that a version with more members reads older rows. Rows
-    without a checksum are read as they are: earlier versions wrote none.
+    LMDB has no checksums: a row with a changed letter in a name would read as valid. The checksum
+    covers the row's path and all its other members. It is computed from the stored document, not
+    from the record, so that a version with more members can read older rows. Rows without a
+    checksum are read unchecked: earlier versions wrote none.
     """
 
     def change(self, record_id: str, record: R | None) -> Change:
-        """Return a write for `SystemTree.write`; None removes the record and all below it."""
+        """Return a change for `SystemTree.write`; None removes the record with all paths below it."""
         place = self._place(record_id)
         if record is None:
             return Change(place[1:], None)
         return Change(place[1:], record, {CHECKSUM: _checksum(place, record.to_json())})
 
     def put(self, record_id: str, record: R, *, ephemeral: bool = False) -> None:
-        """Write a record in the place of what was there; `ephemeral` as in `ElkynStore.set`."""
+        """Write or replace a record; `ephemeral` as in `ElkynStore.set`."""
         row = self.change(record_id, record).to_json()
         self._tree.set(self._place(record_id), row, ephemeral=ephemeral)
 
@@ -236,7 +238,7 @@ class CheckedTable(Table[R]):
             members = {name: value for name, value in row.items() if name != CHECKSUM}
             try:
                 found = _checksum(place, members)
-            except UsageError as error:  # a value that no record can have held
+            except UsageError as error:  # a value that no record can hold
                 found = str(error)
             if found != row[CHECKSUM]:
                 raise Corrupt(
@@ -266,13 +268,13 @@ class Jobs(Table[JobInfo]):
         progress: Progress | None = None,
         ephemeral: bool = False,
     ) -> None:
-        """Write what has changed of a job, in one write.
+        """Write the changed members of a job, in one write.
 
         Args:
-            job_id: whose.
-            job: its members but for the plan, which never changes.
-            tasks: by key.
-            progress: instead of the one in `job`.
+            job_id: the id of the job.
+            job: the job's members except the plan, which never changes.
+            tasks: changed tasks by key.
+            progress: replaces the progress in `job`.
             ephemeral: as in `ElkynStore.set`.
         """
         members: dict[str, Any] = {} if job is None else job.to_json()
@@ -286,7 +288,7 @@ class Jobs(Table[JobInfo]):
 
 
 class SystemTree:
-    """The platform's own state.
+    """The platform's state.
 
     Args:
         tree: the namespace `sys`.
@@ -309,7 +311,7 @@ class SystemTree:
         """Return the ids of the datasets that have snapshots.
 
         Raises:
-            Corrupt: the rows cannot be walked.
+            Corrupt: the keys cannot be read.
         """
         return Table(self._tree, "/snapshots", SnapshotRow).ids()
 
@@ -318,7 +320,7 @@ class SystemTree:
         return Change(f"snapshots/{dataset_id}", None)
 
     def write(self, *changes: Change, ephemeral: bool = False) -> None:
-        """Make several changes in one write: a reader sees all of them or none."""
+        """Apply several changes in one write: a reader sees all of them or none."""
         documents = {change.path: change.to_json() for change in changes}
         self._tree.update("/", documents, ephemeral=ephemeral)
 
@@ -332,7 +334,7 @@ def _checksum(place: str, row: Mapping[str, Any]) -> str:
 
 
 def _stored_form(value: Any) -> Any:
-    """Return one form for what is written and what the tree returns for it.
+    """Return the common form of a written value and of the value that the tree returns for it.
 
     The tree keeps no nulls and no empty lists or objects, shows a list as an object where it has
     gaps, and writes a whole float as an integer.
@@ -349,7 +351,7 @@ def _stored_form(value: Any) -> Any:
 
 @contextmanager
 def _decoding(path: str) -> Iterator[None]:
-    """Turn what decoders raise for damaged bytes, which may be any error, into `Corrupt`."""
+    """Convert decoders' errors for damaged bytes, which may be of any class, into `Corrupt`."""
     try:
         yield
     except (SennitError, OSError, MemoryError):

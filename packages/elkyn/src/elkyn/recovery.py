@@ -1,4 +1,4 @@
-"""Going back: a backup, and the log that was archived since, to the state of any moment."""
+"""Point-in-time recovery: restore a backup, then replay the log that was archived since."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _log = get_logger(__name__)
 
 
 def archive_log(store: ElkynStore, folder: str | PathLike[str], after: int | None = None) -> int:
-    """Write the entries of the store's log that `folder` lacks to it; returns the position reached.
+    """Archive the log entries that `folder` does not have yet; returns the last position.
 
     Args:
-        store: whose log.
-        folder: of the archive; created when missing.
-        after: where an archive that is still empty begins; None: at the oldest entry there is.
+        store: the store whose log is archived.
+        folder: the archive's folder; created when missing.
+        after: the position after which an empty archive begins; None: the oldest entry of the log.
 
     Raises:
-        PositionGone: the log does not reach back to the end of the archive: make a new backup, and
-            an archive of its own for it.
+        PositionGone: the log does not reach back to the end of the archive: make a new backup with
+            a new archive.
     """
     archive = Archive(FilePath(folder))
     reached = archive.last or (after if after is not None else max(store.oplog.first - 1, 0))
@@ -44,15 +44,15 @@ def archive_log(store: ElkynStore, folder: str | PathLike[str], after: int | Non
 
 
 class Archiver:
-    """Archives the log of a store in the background, soon after each write; close it before that.
+    """Archives the log of a store in the background, soon after each write.
 
-    When it fails (no room, an archive that is too far behind), `error` is set, told to the log once,
-    and the next round tries again.
+    Close it before the store. When archiving fails (disk full, or an archive that is too old to
+    continue), `error` is set and logged once, and the next round tries again.
 
     Args:
-        store: whose log.
-        folder: of the archive; created when missing.
-        every_seconds: how long a write may wait to be archived.
+        store: the store whose log is archived.
+        folder: the archive's folder; created when missing.
+        every_seconds: the maximum delay before a write is archived.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class Archiver:
             self.position = archive_log(self._store, self._folder)
         except (SennitError, OSError) as error:
             if self.error is None:
-                _log.error("the log cannot be archived to %s: %s", self._folder, error)
+                _log.error("archiving the log to %s failed: %s; trying again", self._folder, error)
             self.error = error
         else:
             self.error = None
 
     def close(self) -> None:
-        """Archive what there is and end."""
+        """Archive the remaining entries and stop."""
         self._stop()
         self._closing.set()
         self._changed.set()
@@ -122,20 +122,20 @@ def restore(
     until_position: int | None = None,
     until_ms: int | None = None,
 ) -> int:
-    """Make the folder `target` the store of a backup, and repeat what was archived after it.
+    """Create a store in `target` from a backup, and replay the archived log after it.
 
     Args:
-        backup: the folder that `ElkynStore.backup` has written.
+        backup: a folder written by `ElkynStore.backup`.
         target: a folder that does not exist yet.
-        archive: the folder of `archive_log`; None for the backup alone.
-        until_position: repeat nothing after this position.
-        until_ms: repeat nothing that was written after this time, in milliseconds since 1970.
+        archive: the folder of `archive_log`; None restores only the backup.
+        until_position: the last position to replay.
+        until_ms: the time of the last write to replay, in milliseconds since 1970.
 
     Returns:
         The position of the restored store.
 
     Raises:
-        PositionGone: the archive does not hold what follows the backup.
+        PositionGone: the archive does not hold the entries after the backup.
         Corrupt: a file of the archive is damaged; `target` holds the state before it.
     """
     copy_folder(FilePath(backup), FilePath(target))

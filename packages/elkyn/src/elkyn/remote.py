@@ -1,4 +1,4 @@
-"""A served tree from Python: what the command line speaks."""
+"""A Python client for a served tree, which the command line uses."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ class RemoteTree:
     """A tree on a server; the methods are those of `ElkynStore`.
 
     Args:
-        url: of the server, without a path.
-        token: shown with every request; None for none.
-        namespace: which of its trees; None for its default one.
-        timeout_seconds: how long to wait for an answer.
+        url: the server's URL, without a path.
+        token: the credential sent with every request; None for none.
+        namespace: the namespace to use; None for the server's default.
+        timeout_seconds: how long to wait for a response.
 
     Raises:
-        Unauthenticated: the server does not know the token, or refuses the request to it.
-        UsageError: the server finds the request wrong, in its words.
-        Unavailable: nothing answers there, or it is too busy.
+        Unauthenticated: the server rejects the token, or denies it the request.
+        UsageError: the server rejects the request as invalid, with its message.
+        Unavailable: the server cannot be reached or is too busy.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class RemoteTree:
         return list(found) if isinstance(found, dict) else []
 
     def set(self, path: str, value: Any) -> Any:
-        """Replace what is at `path`; None deletes."""
+        """Replace the value at `path`; None deletes."""
         return self._ask("PUT", path, body=value)
 
     def update(self, path: str, values: Mapping[str, Any]) -> Any:
@@ -75,11 +75,11 @@ class RemoteTree:
         return str(self._ask("POST", path, body=value)["name"])
 
     def delete(self, path: str) -> None:
-        """Remove what is at `path` and below."""
+        """Delete the value at `path`, with all its children."""
         self._ask("DELETE", path)
 
     def query(self, path: str, *, order_by: str = "$key", **window: Any) -> dict[str, Any]:
-        """Return the children of `path` that a query asks for; see `ElkynStore.query`."""
+        """Return the children of `path` that a query selects; see `ElkynStore.query`."""
         query = {"orderBy": json.dumps(order_by)}
         for name, value in window.items():
             if name in _LIMITS:
@@ -121,7 +121,7 @@ class RemoteTree:
         return bool(json.loads(self._send("POST", _NAMESPACES, data))["created"])
 
     def text(self, page: str) -> str:
-        """Return a page of the server as text: `/metrics`, say."""
+        """Return a page of the server as text, for example `/metrics`."""
         return self._send("GET", page).decode()
 
     def _ask(
@@ -143,7 +143,7 @@ class RemoteTree:
         return answer.body
 
     def close(self) -> None:
-        """Close the connections that were kept."""
+        """Close the kept-alive connections."""
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -164,7 +164,7 @@ def _event(path: str, fields: Mapping[str, str]) -> Event | None:
     if kind not in ("put", "patch"):
         return None
     body = json.loads(fields["data"])
-    position = int(fields.get("id", "0").partition(".")[0])  # its term follows
+    position = int(fields.get("id", "0").partition(".")[0])  # the id is POSITION.TERM
     return Event("put" if kind == "put" else "patch", body["path"], body["data"], position)
 
 
@@ -178,5 +178,7 @@ def _refusal(status: int, body: bytes, asked: str) -> Exception:
     if status == 404:
         return NotFound("page", asked, message=text)
     if status in (429, 500, 502, 503, 504, 507):
-        return Unavailable("the server", message=f"the server cannot do it now: {text}")
+        return Unavailable(
+            "the server", message=f"the server cannot process the request now: {text}"
+        )
     return UsageError(text)

@@ -17,7 +17,7 @@ from elkyn.access import Access
 from elkyn.disk import Snapshot
 from elkyn.divergence import Divergence
 from elkyn.events import Listener, Watchers
-from elkyn.guarding import Guarding
+from elkyn.guarding import SubscriptionAuthorizer
 from elkyn.identity import Identity
 from elkyn.indexing import Indexing
 from elkyn.listening import Bounds, Listening
@@ -27,7 +27,7 @@ from elkyn.paths import Path, parse_path
 from elkyn.pushid import PushIds
 from elkyn.query import Query, Window, run_query
 from elkyn.replica.terms import Terms
-from elkyn.txn import View, WriteView
+from elkyn.txn import ReadTransaction, WriteTransaction
 from elkyn.values import present
 from elkyn.watch import Callback, Subscription, ViewSubscription
 from elkyn.writer import Guard, Observer, Write, Writer, entry_write, patch_write, put_write
@@ -46,29 +46,31 @@ _REPLICA_MODES = ("replica", "embedded")
 
 
 class ElkynStore:
-    """A realtime tree: JSON values on paths, atomic writes, and events for those who watch.
+    """A realtime tree: JSON values at paths, atomic writes, and events for subscribers.
 
-    All methods are safe for threads. Writes go one at a time and are on disk when they return;
-    reads never wait for writes. An `ephemeral` write skips the disk: it is visible and watched like
-    any other, survives the end of this process, and may be lost when the machine goes down.
+    All methods are thread-safe. Writes are serialized and durable when they return; reads never
+    wait for writes. An `ephemeral` write is not synced to the disk: readers and subscribers see it
+    like any other, it survives the end of this process, and a crash of the machine may lose it.
 
-    Once `enable_auth` was called, each call acts for whom its `token` names (for nobody without
-    one), and the store's rules decide: what they refuse raises `Denied`.
+    After `enable_auth`, each call acts for the user that its `token` names (without a token, for an
+    unauthenticated caller), and the store's rules authorize it: a call that they deny raises
+    `Denied`.
 
     Args:
         path: the store's folder, created when missing; None in mode `memory`.
         mode: `standalone`; `memory` for a store that ends with the process; `replica` (or
-            `embedded`, the same) for one that follows a server, see `ReplicaStore`.
-        namespace: its name, for servers and messages.
-        clock: gives the time for server values and push ids.
+            `embedded`, the same) for a store that follows a server, see `ReplicaStore`.
+        namespace: the store's name, for servers and messages.
+        clock: the time source of server values and push ids.
         options: see `Options`, and `Following` for a replica.
 
     Attributes:
-        replica: how a replica follows its leader; None for other stores.
-        divergence: whether a follower holds what its leader never had; reads raise `Diverged` then.
+        replica: the link of a replica to its leader; None for other stores.
+        divergence: whether a follower holds writes that its leader never had; reads raise `Diverged`
+            then.
 
     Raises:
-        StoreInUse: another process, or another store of this one, has the folder open.
+        StoreInUse: another process, or another store in this process, has the folder open.
     """
 
     replica: Link | None = None
@@ -93,14 +95,14 @@ class ElkynStore:
     ) -> None:
         if mode not in get_args(Mode):
             known = ", ".join(f'"{name}"' for name in get_args(Mode))
-            raise Unsupported(f'mode "{mode}" is not known; there are {known}')
+            raise Unsupported(f'unknown mode "{mode}"; use one of {known}')
         if ("cluster_url" in options) != (mode in _REPLICA_MODES):
-            raise UsageError('cluster_url and mode="replica" belong together')
+            raise UsageError('cluster_url and mode="replica" need each other: pass both or neither')
         if mode not in _REPLICA_MODES and (path is None) == (mode == "standalone"):
-            needs = "needs a folder" if path is None else "takes no folder"
+            needs = "needs a folder" if path is None else "accepts no folder"
             raise UsageError(
                 f'a store in mode "{mode}" {needs}',
-                hint='ElkynStore("data/tree") keeps values, ElkynStore(mode="memory") does not',
+                hint='use ElkynStore("data/tree") to keep values on disk, or ElkynStore(mode="memory")',
             )
         self.namespace = namespace
         self.path = None if path is None else FilePath(path)
@@ -111,8 +113,8 @@ class ElkynStore:
         self._writer = Writer(self._disk, self._watchers, clock)
         self._access = Access(self._disk, self._writer, clock)
         self._indexing = Indexing(self._disk, self._writer, self._access)
-        self._guarding = Guarding(self._access, self._disk, clock, self.observe)
-        self._access.listeners = (self._indexing.notice, self._guarding.rules_changed)
+        self._authorizer = SubscriptionAuthorizer(self._access, self._disk, clock, self.observe)
+        self._access.listeners = (self._indexing.notice, self._authorizer.rules_changed)
         self._push_ids = PushIds(clock)
         self._listening = Listening(self._disk, self._writer, self._watchers)
         self._lock = threading.Lock()
@@ -123,11 +125,11 @@ class ElkynStore:
         return f"<ElkynStore {self.namespace} at {self.path or 'memory'}>"
 
     def get(self, path: str, *, token: str | None = None, export: bool = False) -> Any:
-        """Return the value at `path`, None when there is none; dicts are in Firebase's order.
+        """Return the value at `path`, None when there is none; dict keys are in Firebase's order.
 
         Args:
-            path: what to read; `/x/.priority` is the priority of `/x`.
-            token: who reads.
+            path: the path to read; `/x/.priority` is the priority of `/x`.
+            token: the reader's ID token.
             export: show priorities, as `.priority` and `.value`.
         """
         keys = parse_path(path)
@@ -144,7 +146,9 @@ class ElkynStore:
             return view.keys(keys) or []
 
     @contextmanager
-    def _reading(self, keys: Path, token: str | None, query: Query | None = None) -> Iterator[View]:
+    def _reading(
+        self, keys: Path, token: str | None, query: Query | None = None
+    ) -> Iterator[ReadTransaction]:
         identity = self._access.identify(token)
         with self.snapshot() as view:
             self._access.check_read(view, keys, identity, query)
@@ -153,16 +157,16 @@ class ElkynStore:
     def set(
         self, path: str, value: Any, *, token: str | None = None, ephemeral: bool = False
     ) -> Any:
-        """Replace what is at `path`; None deletes. Returns the value, server values resolved.
+        """Replace the value at `path`; None deletes. Returns the value, server values resolved.
 
         Raises:
             BadPath: the path breaks a limit.
-            BadValue: the value holds what a tree cannot; the error names the place.
-            Denied: the rules refuse it; nothing has changed.
+            BadValue: the value holds something that a tree cannot store; the error names the path.
+            Denied: the rules deny the write; nothing has changed.
             StorageFull: the disk is full; nothing has changed.
         """
         write = put_write(parse_path(path), value, ephemeral=ephemeral)
-        return self._submit(write, token).shown()
+        return self._submit(write, token).result()
 
     def update(
         self,
@@ -172,20 +176,20 @@ class ElkynStore:
         token: str | None = None,
         ephemeral: bool = False,
     ) -> dict[str, Any]:
-        """Replace several children of `path` in one atomic write, the others stay.
+        """Replace several children of `path` in one atomic write; the others stay unchanged.
 
         Args:
-            path: what the keys of `values` are relative to.
+            path: the path to which the keys of `values` are relative.
             values: new values by child; keys may be paths (`"a/b"`), None deletes.
-            token: who writes.
-            ephemeral: skip the disk.
+            token: the writer's ID token.
+            ephemeral: make the write ephemeral, not durable.
 
         Raises:
-            BadPath: one of the paths lies above another, or breaks a limit.
-            Denied: the rules refuse one of the paths; nothing has changed.
+            BadPath: one of the paths is an ancestor of another, or breaks a limit.
+            Denied: the rules deny the write of one of the paths; nothing has changed.
         """
         write = patch_write(parse_path(path), values, ephemeral=ephemeral)
-        shown: dict[str, Any] = self._submit(write, token).shown()
+        shown: dict[str, Any] = self._submit(write, token).result()
         return shown
 
     def push(
@@ -194,24 +198,24 @@ class ElkynStore:
         """Add `value` under a new key that sorts after all earlier ones; returns the key."""
         key = self._push_ids.new()
         base = parse_path(f"{path}/{key}")
-        self._submit(put_write(base, value, ephemeral=ephemeral), token).shown()
+        self._submit(put_write(base, value, ephemeral=ephemeral), token).result()
         return key
 
     def delete(self, path: str, *, token: str | None = None, ephemeral: bool = False) -> None:
-        """Remove what is at `path` and below."""
+        """Delete the value at `path`, with all its children."""
         self.set(path, None, token=token, ephemeral=ephemeral)
 
     def transaction(
         self, path: str, function: Callable[[Any], Any], *, token: str | None = None
     ) -> Any:
-        """Replace the value at `path` by what `function` makes of it, nothing coming in between.
+        """Replace the value at `path` by `function(value)`, with no other write in between.
 
         Args:
-            path: what to read and write.
+            path: the path to read and write.
             function: gets the current value and returns the new one (None deletes). It must not
-                write to the store, and may be called again when the map has to grow. Raising
-                leaves everything as it was.
-            token: who reads and writes.
+                write to the store, and may be called again when the database file has to grow. An
+                exception from it aborts the write.
+            token: the caller's ID token.
 
         Returns:
             The new value.
@@ -219,32 +223,32 @@ class ElkynStore:
         keys = parse_path(path)
         identity = self._access.identify(token)
 
-        def make(view: View) -> Write:
+        def make(view: ReadTransaction) -> Write:
             self._access.check_read(view, keys, identity)
             write = put_write(keys, function(present(view.get(keys))))
             write.guard = self._access.guard(identity)
             return write
 
-        return self._writer.run(make).shown()
+        return self._writer.run(make).result()
 
     def _submit(self, write: Write, token: str | None) -> Write:
         write.guard = self._access.guard(self._access.identify(token))
         return self._writer.submit(write)
 
     def enable_auth(self, secret: str | bytes) -> None:
-        """Let the rules decide from now on, and believe tokens signed with `secret` (HS256).
+        """Authorize calls by the rules from now on, and accept tokens signed with `secret` (HS256).
 
-        The rules are kept in the store, the secret is not: call this each time it is opened.
+        The store keeps the rules but not the secret: call this each time the store is opened.
         """
         self._access.enable(secret)
 
     def create_token(self, uid: str, *, expires_seconds: float | None = 3600, **claims: Any) -> str:
-        """Return a token that says its owner is `uid`.
+        """Return a signed token for the user `uid`.
 
         Args:
             uid: the user's id, `auth.uid` in rules.
-            expires_seconds: how long it is good; None for ever.
-            claims: what else rules see, as `auth.<name>` and `auth.token.<name>`.
+            expires_seconds: how long the token is valid; None: it never expires.
+            claims: custom claims; rules see them as `auth.<name>` and `auth.token.<name>`.
 
         Raises:
             UsageError: `enable_auth` was not called, or a claim has a reserved name.
@@ -252,33 +256,33 @@ class ElkynStore:
         return self._access.create_token(uid, claims, expires_seconds)
 
     def set_rules(self, source: str | bytes | Mapping[str, Any]) -> None:
-        """Replace the rules, which are kept in the store.
+        """Replace the rules, which the store keeps.
 
         Args:
-            source: Firebase's rules: JSON with comments, or the same as a mapping.
+            source: rules in Firebase's language: JSON with comments, or the same as a mapping.
 
         Raises:
-            BadRules: they are not well-formed or not well-typed; the old ones stay.
+            BadRules: the new rules are malformed or fail type checking; the old ones stay in force.
         """
         self._access.set_rules(source)
 
     def setup_default_rules(self) -> None:
-        """Set rules by which every user reads and writes `/users/<their uid>`, and nothing else."""
+        """Set rules that let each user read and write `/users/<their uid>`, and nothing else."""
         from elkyn.rules import DEFAULT_RULES
 
         self._access.set_rules(DEFAULT_RULES)
 
     @property
     def rules(self) -> RuleSet | None:
-        """The rules, compiled; None when none were set: then only admins may read and write."""
+        """The compiled rules; None when none were set: then only admins may read and write."""
         return self._access.rules
 
     def guard(self, identity: Identity) -> Guard | None:
-        """Return the `Write.guard` that holds `identity` to the rules; None for admins."""
+        """Return the `Write.guard` that applies the rules to `identity`'s writes; None for admins."""
         return self._access.guard(identity)
 
     def on_rules(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call `callback` after each change of the rules; returns what ends that."""
+        """Call `callback` after each change of the rules; returns the function that unsubscribes it."""
         access = self._access
         with self._lock:
             access.listeners = (*access.listeners, callback)
@@ -290,30 +294,30 @@ class ElkynStore:
         return end
 
     def wait_for_indexes(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until the indexes that the rules declare are complete; False when it takes longer.
+        """Wait until the indexes that the rules declare are complete; False after the timeout.
 
-        Queries are answered all the time, by reading every child while their index is not complete.
+        Queries work meanwhile: a query whose index is incomplete reads every child.
         """
         return self._indexing.wait(timeout_seconds)
 
     @property
     def position(self) -> int:
-        """How many durable writes there were: the index of the last entry of `oplog`."""
+        """The number of durable writes so far: the index of the last entry of `oplog`."""
         return self._disk.position
 
     @property
     def ephemeral_position(self) -> int:
-        """`position` when ephemeral values last changed (-1: never).
+        """The value of `position` when ephemeral values last changed (-1: never).
 
-        What is visible follows from a state and the log after it only when that state has a
-        greater position.
+        A visible state can be rebuilt from an older state and the log after it only when the older
+        state's position is greater than this.
         """
         return self._disk.ephemeral_position
 
     def observe(self, observer: Observer) -> Callable[[], None]:
-        """Call `observer(position, paths)` after each commit; returns what ends that.
+        """Call `observer(position, paths)` after each commit; returns the function that unsubscribes it.
 
-        It runs on the thread that commits, in order, and must neither block nor raise nor write.
+        It runs on the committing thread, in commit order, and must neither block nor raise nor write.
         """
         writer = self._writer
         with self._lock:
@@ -333,12 +337,12 @@ class ElkynStore:
         token: str | None = None,
         **window: Unpack[Window],
     ) -> dict[str, Any]:
-        """Return the children of `path` in an order, those of a range, or the first or last ones.
+        """Return the children of `path`, sorted, and limited to a range or to the first or last ones.
 
         Args:
-            path: whose children.
-            order_by: `$key`, `$value`, `$priority`, or the path of something inside each child.
-            token: who reads.
+            path: the parent of the children.
+            order_by: `$key`, `$value`, `$priority`, or a path inside each child.
+            token: the reader's ID token.
             window: `start_at=`, `start_after=`, `end_at=`, `end_before=`, `equal_to=` (a value, or
                 a tuple of a value and a key), `limit_to_first=`, `limit_to_last=`.
         """
@@ -381,25 +385,25 @@ class ElkynStore:
         """Subscribe to `path`: its value now, then every change in commit order.
 
         Args:
-            path: what to watch; changes below it and above it count.
-            query: watch only the window it selects.
+            path: the path to watch; changes below it and above it count.
+            query: watch only the children that it selects.
             events: some of `value`, `child_added`, `child_changed`, `child_removed`, `child_moved`;
                 None for `put` and `patch`, the first of which is `put "/"`.
-            token: who reads; the subscription ends with `Denied` as soon as the rules forbid it,
-                or the token has run out.
-            bounds: `queue_events=` and `queue_bytes=`, what may wait before a slow listener is
-                resynchronised.
+            token: the reader's ID token; the subscription ends with `Denied` as soon as the rules
+                deny the read or the token expires.
+            bounds: `queue_events=` and `queue_bytes=`, the limits of the queue; a listener that
+                exceeds one is resynchronised.
         """
         self.divergence.check()
         keys = parse_path(path)
-        judge = self._guarding.judge(keys, token, query)
+        permission = self._authorizer.authorize(keys, token, query)
         feed: Subscription | ViewSubscription
         if events is None:
             feed = self._listening.changes(keys, query, bounds)
         else:
             feed = self._listening.events(keys, query, events, bounds)
-        if judge is not None:
-            judge.attach(feed)
+        if permission is not None:
+            permission.attach(feed)
         return feed
 
     def on(
@@ -411,39 +415,39 @@ class ElkynStore:
         *,
         token: str | None = None,
     ) -> Callback:
-        """Call `callback` with what is at `path` now and after every change.
+        """Call `callback` with the value at `path` now and after every change.
 
         Args:
-            path: what to watch.
+            path: the path to watch.
             event: `value`, `child_added`, `child_changed`, `child_removed` or `child_moved`.
             callback: gets the value, and for child events also the child's key and the key before
-                it; runs on a thread of its own, one call at a time, in commit order.
-            query: watch only the window it selects.
-            token: who reads; when the rules forbid it later, `callback` is called no more.
+                it; runs on its own thread, one call at a time, in commit order.
+            query: watch only the children that it selects.
+            token: the reader's ID token; the calls end when the rules deny the read later.
         """
         self.divergence.check()
         keys = parse_path(path)
-        judge = self._guarding.judge(keys, token, query)
-        attach = None if judge is None else judge.attach
+        permission = self._authorizer.authorize(keys, token, query)
+        attach = None if permission is None else permission.attach
         return self._listening.call(keys, query, event, callback, attach)
 
     def snapshot(self, rows_max: int | None = None) -> Snapshot:
-        """Read one consistent state in its stored form; for the server, and short."""
+        """Read one consistent state in its stored form; for servers. Keep the block short."""
         self.divergence.check()
         return self._disk.snapshot(rows_max)
 
     @contextmanager
-    def moment(
+    def snapshot_at(
         self, mark: Callable[[], object], *, rows_max: int | None = None, wait: bool = True
-    ) -> Iterator[View]:
-        """Read one consistent state; `mark` runs at its place in the order of commits.
+    ) -> Iterator[ReadTransaction]:
+        """Read one consistent state; `mark` runs at the snapshot's place in the order of commits.
 
         Every event delivered before `mark` is in that state, and none delivered after it.
 
         Args:
-            mark: what to run.
-            rows_max: rows one `get` may touch before it raises `ReadLimit`.
-            wait: for a commit that is under way; else that raises `BlockingIOError`.
+            mark: runs while no commit is under way.
+            rows_max: rows that one `get` may touch before it raises `ReadLimit`.
+            wait: whether to wait for a commit under way; if not, raise `BlockingIOError`.
         """
         with ExitStack() as reading:
             with self._writer.between_commits(wait=wait):
@@ -452,30 +456,30 @@ class ElkynStore:
             yield view
 
     def attach(self, path: Path, listener: Listener) -> None:
-        """Deliver the events of `path` to `listener`, on the thread that commits; for servers."""
+        """Deliver the events of `path` to `listener`, on the committing thread; for servers."""
         self._watchers.add(path, listener)
 
     def detach(self, path: Path, listener: Listener) -> None:
-        """Deliver no more to `listener`."""
+        """Stop delivering to `listener`."""
         self._watchers.remove(path, listener)
 
     def apply(self, writes: Sequence[Write]) -> None:
-        """Commit prepared writes in order and in groups; each carries its result or error."""
+        """Commit prepared writes in order and in groups; each write holds its result or error."""
         self._writer.apply(writes)
 
-    def step_aside(self, seconds: float) -> None:
-        """Leave the interpreter to the thread that makes a group of writes; for servers.
+    def yield_to_writer(self, seconds: float) -> None:
+        """Release the GIL to the thread that applies a group of writes; for servers.
 
-        Returns when they are made and wait for the disk, or after `seconds`. LMDB gives the interpreter
-        back at each operation, and would wake a thread that has work of its own in vain.
+        Returns when they are applied and only their sync is left, or after `seconds`. LMDB releases
+        the GIL at each operation, and would wake a busy thread each time for nothing.
         """
-        self._writer.step_aside(seconds)
+        self._writer.yield_to_writer(seconds)
 
     def replicate(self, entries: Sequence[Entry]) -> None:
-        """Repeat entries of another store's log, which must follow this one's `position`.
+        """Apply entries of another store's log, which must follow this store's `position`.
 
         Raises:
-            PositionGone: the entries before were not repeated here.
+            PositionGone: entries before them are missing here.
         """
         writes = [entry_write(entry) for entry in entries]
         self._writer.apply(writes)
@@ -487,11 +491,11 @@ class ElkynStore:
 
     @property
     def terms(self) -> Terms:
-        """What the store knows of leaders."""
+        """The leader terms that the store knows of."""
         return self._disk.terms
 
     def change_terms(self, change: Callable[[Terms, int], Terms]) -> Terms:
-        """Replace the terms by what `change(terms, position)` returns, between two commits."""
+        """Replace the terms by `change(terms, position)`, between two commits."""
         with self._writer.between_commits():
             terms = change(self._disk.terms, self._disk.position)
             if terms != self._disk.terms:
@@ -500,7 +504,7 @@ class ElkynStore:
 
     @property
     def following(self) -> bool:
-        """Whether nothing but `replicate` and `install` may change the tree."""
+        """Whether only `replicate` and `install` may change the tree."""
         return self._writer.following
 
     @following.setter
@@ -509,11 +513,11 @@ class ElkynStore:
             self._writer.following = following
 
     def install(self, new: FilePath, aside: FilePath | None = None) -> None:
-        """Become the store whose file lies in the folder `new`; every listener is told its value.
+        """Replace the tree by that of the store file in the folder `new`, and notify every listener.
 
         Args:
-            new: what `backup` writes, synced, on the same disk.
-            aside: a folder that is made, and gets the file that was there; None: that is deleted.
+            new: a folder as `backup` writes it, synced, on the same file system.
+            aside: a folder to create for the old file; None: the old file is deleted.
         """
         with self._writer.between_commits():
             self._disk.install(new, aside)
@@ -521,24 +525,24 @@ class ElkynStore:
                 self._writer.tell_all(view.get)
         self._access.reload()
 
-    def prepare(self, change: Callable[[WriteView], object]) -> None:
-        """Change the tree, its settings and its log past all that watches and logs them."""
+    def prepare(self, change: Callable[[WriteTransaction], object]) -> None:
+        """Change the tree, its settings and its log without events, observers or log entries."""
         with self._writer.between_commits():
             self._disk.write(change, ephemeral=False)
 
     def sync_if_late(self) -> None:
-        """Bring every write so far to the disk unless the durability has done so."""
+        """Sync every write so far, unless the durability mode has already synced it."""
         if not self._disk.synced:
             self._disk.sync()
 
     def sync(self) -> None:
-        """Bring every write so far to the disk; for durability `interval` and `none`."""
+        """Sync every write so far to the disk; for durability `interval` and `none`."""
         self._disk.sync()
 
     def backup(self, target: str | PathLike[str]) -> None:
-        """Write a consistent copy, ready to be opened as a store, while this one is in use.
+        """Write a consistent copy that can be opened as a store, while this store is in use.
 
-        It holds what is durable and its log, not what is ephemeral, and is synced when this returns.
+        The copy holds the durable tree and its log, no ephemeral values, and is synced on return.
 
         Args:
             target: a folder that does not exist yet.
@@ -546,12 +550,12 @@ class ElkynStore:
         self._disk.backup(FilePath(target))
 
     def compact(self) -> None:
-        """Rewrite the file so that it holds no free space; writes wait meanwhile, reads do not."""
+        """Rewrite the file without free space; writes wait meanwhile, reads do not."""
         with self._writer.between_commits():
             self._disk.compact()
 
     def verify(self) -> list[str]:
-        """Look at every row of the file; returns what is wrong, a sentence each (empty: nothing)."""
+        """Check every row of the file; returns one sentence for each problem found."""
         return self._disk.verify()
 
     @property
@@ -560,11 +564,11 @@ class ElkynStore:
         return self._disk.file_bytes
 
     def new_push_id(self) -> str:
-        """Return a key that sorts after all earlier ones."""
+        """Return a push id, which sorts after all earlier ones."""
         return self._push_ids.new()
 
     def close(self) -> None:
-        """End subscriptions and callbacks, finish what runs, close the files; twice is fine."""
+        """End subscriptions and callbacks, finish running calls, close the files; idempotent."""
         with self._lock:
             if self._closed:
                 return

@@ -1,6 +1,6 @@
-"""Firebase's semantics on plain dicts, written as simply as can be, to compare a store with.
+"""A reference model of Firebase's semantics on plain dicts, to compare a store with.
 
-For tests alone: it needs hypothesis. `KEYS`, `SCALARS`, `VALUES`, `EXPORTS` (values with
+For tests only: it needs hypothesis. `KEYS`, `SCALARS`, `VALUES`, `EXPORTS` (values with
 priorities) and `PATHS` are strategies. A model's tree holds priorities as exports do.
 """
 
@@ -51,7 +51,7 @@ EXPORTS = st.recursive(
 
 
 def plain(value: Any, export: bool = False) -> Any:
-    """Drop what is absent, and priorities unless `export`; lists become dicts."""
+    """Drop nulls and empty maps, and priorities unless `export`; lists become dicts."""
     if isinstance(value, list):
         value = {str(index): child for index, child in enumerate(value)}
     if not isinstance(value, dict):
@@ -82,7 +82,7 @@ def put(tree: Any, path: str, value: Any) -> Any:
 
 
 def get(tree: Any, path: str) -> Any:
-    """Return what is at `path`."""
+    """Return the value at `path`."""
     for key in filter(None, path.split("/")):
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree

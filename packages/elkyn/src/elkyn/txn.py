@@ -1,16 +1,17 @@
-"""What one transaction sees and writes: the durable tree with the shadows laid over it.
+"""Transactions: the durable tree with the ephemeral overlay on top, for reading and writing.
 
-The visible value is the durable value with every shadow set at its path. Both kinds of write change
-the visible value alike; they differ in what a crash can take:
+The overlay consists of *shadows*: ephemeral values, each at a path. The visible value is the durable
+value with every shadow set at its path. Both kinds of write change the visible value in the same
+way; they differ in what a crash can lose:
 
-- an ephemeral write touches shadows alone;
+- an ephemeral write changes only shadows;
 - a durable write removes the shadows at and below its path, and makes a shadow above it durable
   ("promotes" it), so a write that touches both environments only ever removes shadows.
 
-No shadow lies below a scalar of the durable tree: it is laid at the scalar instead. A durable map with
-a priority is visible: an ephemeral delete of its last visible child hides the map, a durable one
-deletes it. When the last durable child goes but a shadow keeps the place, that shadow is made durable,
-and the priority stays.
+No shadow is below a scalar of the durable tree: it is put at the scalar's path instead. A durable map
+with a priority is visible: an ephemeral delete of its last visible child hides the map, a durable one
+deletes it. When the last durable child is deleted but a shadow keeps the map visible, that shadow is
+made durable, and the priority stays.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from __future__ import annotations
 from elkyn._lmdb import indexes
 from elkyn._lmdb.oplog import Entry
 from elkyn._lmdb.receipts import Once
-from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.shadows import EphemeralOverlay
 from elkyn._lmdb.tree import Tree
 from elkyn.paths import PRIORITY, ROOT, Path, sorted_map
 from elkyn.query import Query
 from elkyn.reading import MAP, peek_of
 from elkyn.values import Stored, get_at, keys_of, set_at, set_many
 
-__all__ = ["View", "WriteView"]
+__all__ = ["ReadTransaction", "WriteTransaction"]
 
 
-class View:
+class ReadTransaction:
     """The visible tree, for reading.
 
     Args:
         tree: the durable tree in a transaction.
-        shadows: the shadows in a transaction, None when there are none.
+        shadows: the ephemeral overlay in a transaction, None when it is empty.
     """
 
     __slots__ = ("shadows", "tree")
 
-    def __init__(self, tree: Tree, shadows: Shadows | None) -> None:
+    def __init__(self, tree: Tree, shadows: EphemeralOverlay | None) -> None:
         self.tree = tree
         self.shadows = shadows
 
@@ -89,23 +90,23 @@ class View:
         return self.tree.log.last()
 
 
-class WriteView(View):
-    """The visible tree inside the write transaction; reads see what was written.
+class WriteTransaction(ReadTransaction):
+    """The visible tree inside the write transaction; reads see its own writes.
 
-    `removed` collects the shadows that durable writes took away, `placed` what the current write
-    did to the durable tree.
+    `removed` collects the shadows that durable writes removed, `placed` the changes that the
+    current write made to the durable tree.
 
     Args:
         tree: the durable tree in a transaction.
-        shadows: the shadows in a transaction, None when there are none.
+        shadows: the ephemeral overlay in a transaction, None when it is empty.
         position: the position of the last write before this transaction.
-        term: what entries of the log carry.
+        term: the leader term for new entries of the log.
     """
 
     __slots__ = (
         "_orphaned",
         "_position",
-        "_taken",
+        "_promoted",
         "_term",
         "logged_bytes",
         "placed",
@@ -114,17 +115,17 @@ class WriteView(View):
     )
 
     def __init__(
-        self, tree: Tree, shadows: Shadows | None, position: int = 0, term: int = 1
+        self, tree: Tree, shadows: EphemeralOverlay | None, position: int = 0, term: int = 1
     ) -> None:
         super().__init__(tree, shadows)
         self._position = position
         self._term = term
         self.logged_bytes = 0
         self.placed: list[tuple[Path, Stored]] = []
-        self._taken: list[int] = []  # where in `placed` a shadow's value was taken over
+        self._promoted: list[int] = []  # indexes in `placed` of promoted shadows
         self.removed: list[tuple[Path, Stored]] = []
         self.shadows_changed = False
-        self._orphaned: dict[Path, Stored] = {}  # priorities of maps that shadows alone keep
+        self._orphaned: dict[Path, Stored] = {}  # priorities of maps that only shadows keep visible
 
     @property
     def position(self) -> int:
@@ -132,16 +133,16 @@ class WriteView(View):
         return self._position
 
     def log(self, kind: str, base: Path, time_ms: int, once: Once | None = None) -> int:
-        """Add what was put since the last call to the log, as one write; returns its position."""
+        """Append the puts since the last call to the log, as one write; returns its position."""
         if self._orphaned:
             self._settle_priorities()
-        placed, self.placed, self._taken = self.placed, [], []
+        placed, self.placed, self._promoted = self.placed, [], []
         return self._append(kind, base, time_ms, placed, once)
 
     def log_as(self, entry: Entry) -> int:
-        """Add what was put since the last call to the log as the next `entry` of another log."""
+        """Append the puts since the last call to the log as the next `entry` of another log."""
         assert entry.position == self._position + 1
-        self.placed, self._taken = [], []
+        self.placed, self._promoted = [], []
         if entry.kind == "settings":
             for (name,), text in entry.places:
                 self.tree.put_setting(name, text.encode())
@@ -150,7 +151,7 @@ class WriteView(View):
         return self._position
 
     def log_setting(self, name: str, text: str, time_ms: int) -> int:
-        """Keep a setting and log that; returns the position."""
+        """Store a setting and log the change; returns its position."""
         self.tree.put_setting(name, text.encode())
         return self._append("settings", ROOT, time_ms, [((name,), text)])
 
@@ -183,7 +184,7 @@ class WriteView(View):
                 self._remove([cover])
                 place, whole = cover
                 path, value = place, set_at(whole, path[len(place) :], value)
-                self._taken.append(len(self.placed))
+                self._promoted.append(len(self.placed))
             if path and (value is None or path[-1] == PRIORITY):
                 self._note_priorities(path, value)
         self.tree.set(path, value)
@@ -202,7 +203,7 @@ class WriteView(View):
                 self._orphaned.setdefault(above, priority)
 
     def _settle_priorities(self) -> None:
-        """Make what is visible, and what is durable, of maps with priorities one again."""
+        """Reconcile the visible and the durable state of maps with priorities."""
         orphaned, self._orphaned = self._orphaned, {}
         for place, priority in orphaned.items():
             if self.peek(place) is None:
@@ -233,8 +234,8 @@ class WriteView(View):
         self.placed.append(((*place, PRIORITY), priority))
 
     def _note(self, path: Path, value: Stored) -> None:
-        """Remember a change of the durable tree; one below a value taken over goes into that."""
-        for index in self._taken:
+        """Record a change of the durable tree; a change below a promoted value is merged into it."""
+        for index in self._promoted:
             place, whole = self.placed[index] if index < len(self.placed) else (path, None)
             if place != path and path[: len(place)] == place:
                 self.placed[index] = (place, set_at(whole, path[len(place) :], value))
@@ -250,7 +251,7 @@ class WriteView(View):
 
     def _put_shadow(self, path: Path, value: Stored) -> None:
         assert self.shadows is not None
-        if path and path[-1] == PRIORITY:  # a shadow must stand by itself: take the whole value
+        if path and path[-1] == PRIORITY:  # a shadow holds a complete value: write all of it
             path, value = path[:-1], set_at(self.get(path[:-1]), path[-1:], value)
         self.shadows_changed = True
         cover = self.shadows.covering(path)
@@ -276,7 +277,7 @@ class WriteView(View):
             self._hide_empty(place)
 
     def _hide_empty(self, place: Path) -> None:
-        """Hide a durable map with a priority whose last visible child was hidden, not that alone."""
+        """Hide a durable map with a priority as a whole once its last visible child is hidden."""
         assert self.shadows is not None
         for depth in range(len(place)):
             above = place[:depth]

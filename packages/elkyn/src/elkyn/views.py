@@ -1,9 +1,9 @@
-"""Live windows: what a query selects, kept up to date by the events of its path, without reading.
+"""Live queries: the result (window) of a query, maintained from the events of its path.
 
-A window holds the children it shows and nothing else. Most writes say all that is needed. When a
-child leaves a full window, or one outside might enter with more in it than the write tells, `apply`
-answers None: whoever keeps the window reads a fresh state, at a known place in the order of
-commits, and hands it to `replace`, which works out what changed.
+A window holds only the children that the query selects. Most events suffice to update it without
+reading. When a child leaves a full window, or a child outside may enter of which the write contains
+only parts, `apply` returns None: the caller then reads a fresh state, at a known place in the order
+of commits, and passes it to `replace`, which computes the difference.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = [
     "EVENTS",
     "ChildEvents",
     "EventName",
-    "View",
+    "LiveQuery",
     "ViewEvent",
     "WindowEvents",
 ]
@@ -39,7 +39,7 @@ CHILD_EVENTS: tuple[EventName, ...] = (
     "child_changed",
 )
 EVENTS: tuple[EventName, ...] = (*CHILD_EVENTS, "value")
-"""In the order in which those of one write come, which is the client SDKs'."""
+"""In the order in which one write raises them, as in the client SDKs."""
 
 
 class ViewEvent(NamedTuple):
@@ -47,10 +47,11 @@ class ViewEvent(NamedTuple):
 
     Args:
         type: which of `EVENTS`.
-        key: of the child; None for `value`.
-        value: of the child, for `child_removed` the last one; for `value` all of the window.
-        previous_key: of the child before it, None for the first one, `value` and `child_removed`.
-        position: of the commit that made the change.
+        key: the child's key; None for `value`.
+        value: the child's value, for `child_removed` its last one; for `value` the whole window.
+        previous_key: the key of the child before it; None for the first child, `value` and
+            `child_removed`.
+        position: the position of the commit that made the change.
     """
 
     type: EventName
@@ -61,7 +62,7 @@ class ViewEvent(NamedTuple):
 
 
 class Before(NamedTuple):
-    """What a child of a window was before a step, None when it was not in it."""
+    """A child of a window before a step; None when it was not in the window."""
 
     value: Stored
     place: Position | None
@@ -69,7 +70,7 @@ class Before(NamedTuple):
 
 @dataclass(slots=True)
 class Step:
-    """What one event did to a window: the children it changed, and whether a scalar came or went."""
+    """The effect of one event on a window: changed children, and whether its scalar changed."""
 
     before: dict[str, Before] = field(default_factory=dict)
     leaf: bool = False
@@ -78,8 +79,8 @@ class Step:
         return self.leaf or bool(self.before)
 
 
-class View:
-    """The window of `query`; see the module."""
+class LiveQuery:
+    """The window of `query`, maintained from events; see the module docstring."""
 
     def __init__(self, query: Query) -> None:
         self.query = query
@@ -93,14 +94,14 @@ class View:
         """The window as a stored form, in the order of keys."""
         return sorted_map(dict(self.children)) if self.children else self.leaf
 
-    def shown(self) -> Any:
+    def result(self) -> Any:
         """Return the window as a reader sees it, children in the order of the query."""
         if not self.children or self.query.is_default:
             return present(self.stored)
         return {key: present(self.children[key]) for _place, key in self._order}
 
     def place(self, key: str) -> Position:
-        """Return where the child `key` of the window stands."""
+        """Return the sort position of the child `key` of the window."""
         return self._places[key]
 
     def previous_key(self, key: str) -> str | None:
@@ -109,7 +110,7 @@ class View:
         return self._order[index - 1][1] if index else None
 
     def replace(self, value: Stored) -> Step:
-        """Go on from `value`, which stands at the path now (or only the window of it)."""
+        """Replace the window by that of `value`, the path's current value (or only its window)."""
         fresh = self.query.select(children_of(value))
         step = Step()
         leaf = value if self.query.loads_all and is_leaf(value) else None
@@ -126,7 +127,7 @@ class View:
         return step
 
     def apply(self, event: Event) -> Step | None:
-        """Follow `event`; None when a fresh state has to be read (the window is as it was)."""
+        """Apply `event`; None, with the window unchanged, when a fresh state must be read."""
         if not event.changes[0][0]:
             return self.replace(event.changes[0][1])
         written: dict[str, list[tuple[Path, Stored]]] = {}
@@ -149,7 +150,7 @@ class View:
         return with_at(self.leaf, (PRIORITY,), priority[0][1]) if priority else self.leaf
 
     def _edge(self) -> Position | None:
-        """Return where a full window ends: beyond may be others. None when it holds all there are."""
+        """Return the last position of a full window; None when no child can be beyond it."""
         limit = self.query.limit
         if limit is None or len(self._order) < limit:
             return None
@@ -163,7 +164,7 @@ class View:
     def _child_after(
         self, key: str, changes: list[tuple[Path, Stored]], edge: Position | None
     ) -> tuple[Stored, Position | None] | None:
-        """Return a written child and its place (None: not in the window); None when unknown."""
+        """Return a written child and its position (None: outside the window); None when unknown."""
         index = self.query.index
         member = key in self.children
         child = applied(self.children.get(key), changes)
@@ -183,7 +184,7 @@ class View:
     def _may_enter(
         self, key: str, changes: list[tuple[Path, Stored]], edge: Position | None
     ) -> bool:
-        """Whether a child outside, of which only parts were written, may now be inside."""
+        """Whether a child outside the window may be inside after a write of parts of it."""
         ranks = _ranks_after(self.query, changes)
         return any(self._inside((*found, order_key(key)), edge) for found in ranks)
 
@@ -218,7 +219,7 @@ class View:
 
 
 def _ranks_after(query: Query, changes: list[tuple[Path, Stored]]) -> Iterator[tuple[int, Any]]:
-    """Yield what may sort a child of which `changes` were written; its other parts are unknown."""
+    """Yield possible sort ranks of a child of which `changes` were written, other parts unknown."""
     index = query.index
     if index.kind == "value":
         yield (MAP, 0)
@@ -232,34 +233,34 @@ def _ranks_after(query: Query, changes: list[tuple[Path, Stored]]) -> Iterator[t
 
 
 class ChildEvents:
-    """Turns the events of a path into those of a window on it.
+    """Translates the events of a path into child events of a window on it.
 
     Args:
-        query: what the window is.
-        wanted: which of `EVENTS` to tell.
+        query: defines the window.
+        wanted: the `EVENTS` to yield.
     """
 
     def __init__(self, query: Query, wanted: Iterable[EventName]) -> None:
-        self._view = View(query)
+        self._view = LiveQuery(query)
         self._wanted = frozenset(wanted)
         self._started = False
 
     def apply(self, event: Event) -> list[ViewEvent] | None:
-        """Return what `event` means; None when `resync` with a fresh state must follow."""
+        """Return the window's events for `event`; None when `resync` must follow."""
         step = self._view.apply(event)
-        return None if step is None else self._told(step, event.position)
+        return None if step is None else self._events_of(step, event.position)
 
     def resync(self, event: Event) -> list[ViewEvent]:
-        """Return what leads to the value that `event` puts."""
-        return self._told(self._view.replace(event.changes[0][1]), event.position)
+        """Return the events that lead to the value that `event` puts."""
+        return self._events_of(self._view.replace(event.changes[0][1]), event.position)
 
-    def _told(self, step: Step, position: int) -> list[ViewEvent]:
+    def _events_of(self, step: Step, position: int) -> list[ViewEvent]:
         found: list[ViewEvent] = []
         for name in CHILD_EVENTS:
             if name in self._wanted:
                 found += self._children(name, step, position)
         if "value" in self._wanted and (step or not self._started):
-            found.append(ViewEvent("value", None, self._view.shown(), None, position))
+            found.append(ViewEvent("value", None, self._view.result(), None, position))
         self._started = True
         return found
 
@@ -281,22 +282,22 @@ class ChildEvents:
         if old.place is None or name == "child_added":
             return old.place is None and name == "child_added"
         if name == "child_changed" or self._view.query.index.kind == "value":
-            return True  # by value every change counts as a move, as the SDKs have it
+            return True  # ordered by value every change is also a move, as in the SDKs
         return old.place != self._view.place(key)
 
 
 class WindowEvents:
-    """Turns the events of a path into `put` and `patch` of the window on it.
+    """Translates the events of a path into `put` and `patch` of a window on it.
 
-    Whoever applies them to the first one, a `put "/"`, holds exactly the window at each commit.
+    The first event is a `put "/"`; applying the later ones to it yields the window at each commit.
     """
 
     def __init__(self, query: Query) -> None:
-        self._view = View(query)
+        self._view = LiveQuery(query)
         self._started = False
 
     def apply(self, event: Event) -> list[Event] | None:
-        """Return what `event` means; None when `resync` with a fresh state must follow."""
+        """Return the window's events for `event`; None when `resync` must follow."""
         step = self._view.apply(event)
         if step is None:
             return None
@@ -305,7 +306,7 @@ class WindowEvents:
         return [self._whole(event.position)] if step or not self._started else []
 
     def resync(self, event: Event) -> list[Event]:
-        """Return what leads to the value that `event` puts."""
+        """Return the events that lead to the value that `event` puts."""
         step = self._view.replace(event.changes[0][1])
         if not self._started:
             return [self._whole(event.position)]

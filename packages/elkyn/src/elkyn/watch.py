@@ -1,8 +1,8 @@
-"""Subscriptions: the events of one path, to iterate, to await, or to have called back.
+"""Subscriptions: the events of one path, for iteration, `await`, or a callback.
 
-What waits for a slow listener is bounded. When the bound is passed the queue is dropped and the
-listener goes on from a fresh state: plain events as a new `put "/"`, a window's events by what
-changed between what the listener has seen and that state.
+The queue of a slow listener is bounded. When it exceeds the bound it is dropped, and the listener is
+resynchronised with a fresh state: by a new `put "/"` for plain events, and for a window's events by
+the difference between the state that the listener has seen and the fresh one.
 """
 
 from __future__ import annotations
@@ -32,45 +32,45 @@ _log = get_logger(__name__)
 
 
 class Source(Protocol):
-    """Where a feed comes from: a store."""
+    """The store that a feed reads from."""
 
     def restart(self, feed: Feed[Any], /) -> Event:
-        """Empty the queue by `feed.reset`, and return a `put "/"` of the value at that instant."""
+        """Empty the queue with `feed.reset`, and return a `put "/"` of the value at that instant."""
         ...
 
     def release(self, feed: Feed[Any], /) -> None:
-        """Take note that the feed is closed."""
+        """Forget the feed, which is closed."""
         ...
 
 
 class Lens(Protocol[Seen]):
-    """What a feed makes of the events of its path."""
+    """Translates the events of a path into the items that a feed yields."""
 
     def apply(self, event: Event, /) -> list[Seen] | None:
-        """Return what to show for `event`; None when a fresh state is needed to tell."""
+        """Return the items for `event`; None when only a fresh state can determine them."""
         ...
 
     def resync(self, event: Event, /) -> list[Seen]:
-        """Return what leads to the fresh state that `event` puts."""
+        """Return the items that lead to the fresh state that `event` puts."""
         ...
 
 
 class Feed(Generic[Seen]):
-    """What happens at one path in commit order, without gap or duplicate; for one consumer.
+    """The changes of one path in commit order, without gap or duplicate; for one consumer.
 
     Iterate it, `async for` over it, or `poll` it; close it, or use it as a context manager.
 
     Args:
         path: the watched path.
-        source: where the events come from.
-        lens: what is made of them.
-        queue_events: how many events may wait.
-        queue_bytes: how much memory they may take, estimated.
+        source: the store of the events.
+        lens: translates the events into items.
+        queue_events: the maximum number of waiting events.
+        queue_bytes: the maximum estimated memory of waiting events.
 
     Attributes:
-        wake: called when there is something to take, or the feed closed; on the thread that
-            made it so, which must not be held up. For servers that have no task for each feed.
-        judge: asked before an event is told; what it raises ends the feed.
+        wake: called when an item is ready or the feed closed, on the thread that caused it; must
+            not block. For servers that have no task for each feed.
+        authorize: called before an event is delivered; an exception that it raises ends the feed.
     """
 
     def __init__(
@@ -84,12 +84,12 @@ class Feed(Generic[Seen]):
     ) -> None:
         self.keys = path
         self.wake: Callable[[], object] | None = None
-        self.judge: Callable[[], object] | None = None
+        self.authorize: Callable[[], object] | None = None
         self._source = source
         self._lens = lens
         self._queue_events = queue_events
         self._queue_bytes = queue_bytes
-        self._shown: deque[Seen] = deque()  # the consumer's side: what its last event meant
+        self._shown: deque[Seen] = deque()  # the consumer's side: items of the last event
         self._events: deque[Event] = deque()
         self._waiting_bytes = 0
         self._lost = False
@@ -109,7 +109,7 @@ class Feed(Generic[Seen]):
         return self._closed
 
     def deliver(self, event: Event) -> None:
-        """Queue `event` (the store calls this)."""
+        """Queue `event`; called by the store."""
         with self._changed:
             if self._closed or self._lost:
                 return
@@ -124,17 +124,17 @@ class Feed(Generic[Seen]):
             self._notify()
 
     def reset(self) -> None:
-        """Forget what waits; the store calls this at the instant of a fresh value."""
+        """Drop the queued events; called by the store at the instant of a fresh value."""
         with self._changed:
             self._clear()
             self._lost = False
 
     def resume(self) -> list[Seen]:
-        """Go on from a fresh state, which is read now; returns what leads there."""
+        """Read a fresh state and continue from it; returns the items that lead to it."""
         return self._lens.resync(self._source.restart(self))
 
     def start(self) -> None:
-        """Read the first state (the store calls this)."""
+        """Read the first state; called by the store."""
         first = self._source.restart(self)
         with self._changed:
             if not self._lost:
@@ -144,7 +144,7 @@ class Feed(Generic[Seen]):
 
     @property
     def lost(self) -> bool:
-        """Whether the feed can only go on by `resume`."""
+        """Whether only `resume` can continue the feed."""
         return self._lost
 
     def _clear(self) -> None:
@@ -160,17 +160,17 @@ class Feed(Generic[Seen]):
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to take, or the feed is closed."""
+        """Whether an item is ready, or the feed is closed."""
         return bool(self._shown) or self._ready()
 
     def _ready(self) -> bool:
         return bool(self._events) or self._lost or self._closed
 
     def _take(self) -> Event | None:
-        """Return a queued event; None when the feed must go on from a fresh state.
+        """Return a queued event; None when the feed must continue from a fresh state.
 
         Raises:
-            Closed: there will be no more.
+            Closed: the feed has ended.
         """
         with self._changed:
             if self._closed:
@@ -182,7 +182,7 @@ class Feed(Generic[Seen]):
             return event
 
     def _look(self) -> bool:
-        """Show what the next event means; says whether that is known without a fresh state."""
+        """Translate the next event; returns False when that needs a fresh state."""
         event = self._take()
         self._ask()
         shown = None if event is None else self._lens.apply(event)
@@ -191,10 +191,10 @@ class Feed(Generic[Seen]):
         return shown is not None
 
     def _ask(self) -> None:
-        if self.judge is None:
+        if self.authorize is None:
             return
         try:
-            self.judge()
+            self.authorize()
         except BaseException:
             self.close()
             raise
@@ -204,7 +204,7 @@ class Feed(Generic[Seen]):
 
         Raises:
             Closed: the subscription or its store is closed.
-            Denied: the rules, or the end of a token, have ended it.
+            Denied: the rules or the expiry of the token have ended the subscription.
         """
         end = None if timeout_seconds is None else monotonic() + timeout_seconds
         while not self._shown:
@@ -249,7 +249,7 @@ class Feed(Generic[Seen]):
             yield event
 
     async def next(self, timeout_seconds: float | None) -> Seen | None:
-        """Await the next event; otherwise as `poll`."""
+        """Await the next event; otherwise like `poll`."""
         end = None if timeout_seconds is None else monotonic() + timeout_seconds
         while not self._shown:
             left = None if end is None else max(0.0, end - monotonic())
@@ -263,7 +263,7 @@ class Feed(Generic[Seen]):
         loop, ready = asyncio.get_running_loop(), asyncio.Event()
 
         def wake() -> None:
-            with suppress(RuntimeError):  # the loop was closed under a listener that left
+            with suppress(RuntimeError):  # the event loop of an abandoned listener is closed
                 loop.call_soon_threadsafe(ready.set)
 
         self._awaken = wake
@@ -279,7 +279,7 @@ class Feed(Generic[Seen]):
         return True
 
     def take_waiting(self) -> list[Seen]:
-        """Return all that can be told now; when the feed is `lost` after it, `resume` tells on."""
+        """Return all ready items; if the feed is `lost` afterwards, `resume` continues it."""
         self._ask()
         shown, self._shown = list(self._shown), deque()
         with self._changed:
@@ -300,11 +300,11 @@ class Feed(Generic[Seen]):
         return why or Closed(f"the subscription to {self.path}")
 
     def end(self, why: BaseException) -> None:
-        """End with an error: what waits is not told, and whoever asks next is told `why`, once."""
+        """End with an error: drop the queue, and raise `why` from the next read, once."""
         self._end(why)
 
     def close(self) -> None:
-        """End: iterators stop, waiting ones at once; closing twice is fine."""
+        """End the feed: iterators stop, waiting ones at once; idempotent."""
         self._end(None)
 
     def _end(self, why: BaseException | None) -> None:
@@ -332,21 +332,21 @@ class _Plain:
 
 
 PLAIN: Lens[Event] = _Plain()
-"""Shows the events of the path as they are."""
+"""Yields the events of the path unchanged."""
 
 
 class Subscription(Feed[Event]):
-    """A feed of `put` and `patch`; the first is `put "/"` with the value when it was made."""
+    """A feed of `put` and `patch`; the first is `put "/"` with the value at the subscription."""
 
 
 class ViewSubscription(Feed[ViewEvent]):
-    """A feed of `value` and the four child events; first come those of what is there already."""
+    """A feed of `value` and the four child events; those of existing children come first."""
 
 
 class Callback:
-    """Calls a function for each event of a feed, on a thread of its own.
+    """Calls a function for each event of a feed, on its own thread.
 
-    What the function raises is logged; the next event is delivered all the same.
+    An exception of the function is logged; the next event is delivered nevertheless.
 
     Args:
         feed: closed with the callback.
@@ -363,7 +363,7 @@ class Callback:
         try:
             self._call()
         except Denied as denied:
-            _log.warning("a callback on %s is called no more: %s", self._feed.path, denied)
+            _log.warning("the callback on %s has ended: %s", self._feed.path, denied)
 
     def _call(self) -> None:
         for event in self._feed:
@@ -376,7 +376,7 @@ class Callback:
                 _log.exception("a callback on %s failed", self._feed.path)
 
     def close(self) -> None:
-        """Call no more; waits for a call under way unless it is the one that closes."""
+        """Stop calling; waits for a call under way, unless that call is the one that closes."""
         self._feed.close()
         if self._thread is not threading.current_thread():
             self._thread.join()

@@ -1,7 +1,7 @@
-"""Writes: one at a time, committed in groups, told to the watchers in commit order.
+"""The writer: applies writes one at a time, commits them in groups, notifies in commit order.
 
-A thread that wants to write queues its write and takes the lock; whoever holds the lock commits
-everything queued in one transaction, so waiting writers share one sync of the disk.
+A thread that wants to write queues its write and acquires the lock; the thread that holds the lock
+commits all queued writes in one transaction, so waiting writers share one sync of the disk.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from elkyn.disk import Disk
 from elkyn.errors import BadPath, NotLeader, PositionGone
 from elkyn.events import Change, Event, Listener, Watchers
 from elkyn.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
-from elkyn.txn import View, WriteView
+from elkyn.txn import ReadTransaction, WriteTransaction
 from elkyn.values import Prepared, Stored, ordered, plain, prepare, present, resolve
 from sennit_core.clock import Clock
 from sennit_core.errors import Closed, SennitError, UsageError
@@ -40,7 +40,7 @@ __all__ = [
 
 _GROUP_MAX = 1000
 
-Guard: TypeAlias = Callable[[View, list[tuple[Path, Stored]], int], None]
+Guard: TypeAlias = Callable[[ReadTransaction, list[tuple[Path, Stored]], int], None]
 """`guard(view, places, now_ms)` raises to refuse a write; see `Write`."""
 
 Observer: TypeAlias = Callable[[int, list[Path]], object]
@@ -52,21 +52,21 @@ Deliveries = list[tuple[tuple[Listener, ...], Event]]
 
 @dataclass(slots=True, eq=False)
 class Write:
-    """One atomic write: some places below `base`, none above another.
+    """One atomic write to some paths at or below `base`, none an ancestor of another.
 
-    `check` sees the tree before the write and may raise to refuse it. `guard` does so too, and gets
-    what is about to be put (server values resolved) and the time of the write in milliseconds.
-    `entry` is the entry of another store's log that the write repeats: it is logged as it is there.
-    `once` is the key that it came with: a receipt is kept with it.
-    After the commit `done` is True and either `error` or `values` (what was written, server values
-    resolved) and `position` (of the log, when the write is in it) are set.
+    `check` sees the tree before the write and may raise to refuse it. `guard` does so too, and also
+    gets the new values (server values resolved) and the time of the write in milliseconds.
+    `entry` is the entry of another store's log that the write applies: it is logged unchanged.
+    `once` is the idempotency key of the write: a receipt is stored under it.
+    After the commit `done` is True, and either `error` is set, or `values` (the written values,
+    server values resolved) and `position` (in the log, for a logged write).
     """
 
     kind: Literal["put", "patch"]
     base: Path
     places: list[tuple[Path, Prepared]]
     ephemeral: bool = False
-    check: Callable[[View], None] | None = None
+    check: Callable[[ReadTransaction], None] | None = None
     guard: Guard | None = None
     entry: Entry | None = None
     once: Once | None = None
@@ -75,8 +75,8 @@ class Write:
     values: list[tuple[Path, Stored]] = field(default_factory=list)
     position: int = 0
 
-    def apply(self, view: WriteView, watchers: Watchers, now_ms: int) -> Deliveries:
-        """Do it inside a transaction; returns what to tell whom once that is committed."""
+    def apply(self, view: WriteTransaction, watchers: Watchers, now_ms: int) -> Deliveries:
+        """Apply the write in a transaction; returns the events to deliver after the commit."""
         if self.entry is not None and self.entry.position != view.position + 1:
             raise PositionGone(view.position, self.entry.position, self.entry.position)
         if self.check is not None:
@@ -111,15 +111,15 @@ class Write:
             time_ms=0 if self.ephemeral else time_ms,
         )
 
-    def _log(self, view: WriteView, now_ms: int) -> int:
+    def _log(self, view: WriteTransaction, now_ms: int) -> int:
         if self.ephemeral:
             return view.position
         if self.entry is not None:
             return view.log_as(self.entry)
         return view.log(self.kind, self.base, now_ms, self.once)
 
-    def shown(self) -> Any:
-        """Return what was written as a reader sees it; raises what made the write fail."""
+    def result(self) -> Any:
+        """Return the written value as a reader sees it; raises the error of a failed write."""
         if self.error is not None:
             raise self.error
         if self.kind == "put":
@@ -128,7 +128,7 @@ class Write:
 
 
 def put_write(base: Path, value: Any, *, ephemeral: bool = False) -> Write:
-    """Return the write that replaces what is at `base`."""
+    """Return the write that replaces the value at `base`."""
     check_depth(base)
     return Write("put", base, [(base, prepare(value, base))], ephemeral)
 
@@ -143,10 +143,10 @@ def patch_write(base: Path, values: Any, *, ephemeral: bool = False) -> Write:
     """Return the write that replaces several places below `base`.
 
     Raises:
-        UsageError: `values` is not a mapping, or one of its paths lies above another.
+        UsageError: `values` is not a mapping, or one of its paths is an ancestor of another.
     """
     if not hasattr(values, "items"):
-        raise UsageError(f"an update takes a dict of children, not {type(values).__name__}")
+        raise UsageError(f"an update needs a dict of children, not {type(values).__name__}")
     places = []
     for relative, value in values.items():
         path = update_path(base, relative)
@@ -179,7 +179,7 @@ def update_write(
 
 
 def entry_write(entry: Entry) -> Write:
-    """Return the write that repeats an entry of another store's log."""
+    """Return the write that applies an entry of another store's log."""
     kind: Literal["put", "patch"] = "patch" if entry.kind == "patch" else "put"
     if entry.kind not in ("put", "patch"):
         return Write(kind, entry.base, [], entry=entry)
@@ -189,12 +189,12 @@ def entry_write(entry: Entry) -> Write:
 
 
 class Writer:
-    """The one writer of a store.
+    """The only writer of a store.
 
     Args:
         disk: where to write.
-        watchers: who to tell.
-        clock: gives the time of server values.
+        watchers: the listeners to notify.
+        clock: the time source of server values.
     """
 
     def __init__(self, disk: Disk, watchers: Watchers, clock: Clock) -> None:
@@ -206,11 +206,13 @@ class Writer:
         self._closed = False
         self.observers: tuple[Observer, ...] = ()
         self.following = False  # only entries of another store's log are written
-        self._lock = threading.Lock()  # held during every commit and the telling after it
-        self._applying = threading.Lock()  # held while writes are made, not while they are synced
+        self._lock = threading.Lock()  # held during every commit and the delivery of its events
+        self._applying = (
+            threading.Lock()
+        )  # held while writes are applied, not while they are synced
 
     def submit(self, write: Write) -> Write:
-        """Commit `write`, with others that wait; returns it when it is durable or has failed."""
+        """Commit `write` in a group with waiting ones; returns it once it is durable or has failed."""
         self._refuse_nested()
         self._pending.append(write)
         with self._lock:
@@ -219,19 +221,19 @@ class Writer:
         return write
 
     def apply(self, writes: Sequence[Write]) -> None:
-        """Commit `writes` in their order, as few transactions as that takes."""
+        """Commit `writes` in their order, in as few transactions as possible."""
         self._refuse_nested()
         self._pending.extend(writes)
         with self._lock:
             while writes and not writes[-1].done:
                 self._commit(self._next_group())
 
-    def run(self, make: Callable[[View], Write]) -> Write:
-        """Commit what `make` returns for the tree as it is, with no other write in between."""
+    def run(self, make: Callable[[ReadTransaction], Write]) -> Write:
+        """Commit the write that `make` returns for the current tree, with no other write in between."""
         self._refuse_nested()
         made: list[Write] = []
 
-        def body(view: WriteView) -> Deliveries:
+        def body(view: WriteTransaction) -> Deliveries:
             self._refuse_follower()
             made[:] = [make(view)]
             return made[0].apply(view, self._watchers, self._now_ms())
@@ -241,11 +243,11 @@ class Writer:
         return made[0]
 
     def keep_setting(self, name: str, text: str) -> int:
-        """Keep a setting of the store beside the tree; returns the position of that."""
+        """Store a setting of the store next to the tree; returns the position of the log entry."""
         self._refuse_nested()
         positions: list[int] = []
 
-        def body(view: WriteView) -> Deliveries:
+        def body(view: WriteTransaction) -> Deliveries:
             self._refuse_follower()
             positions[:] = [view.log_setting(name, text, self._now_ms())]
             return []
@@ -256,7 +258,7 @@ class Writer:
 
     @contextmanager
     def between_commits(self, *, wait: bool = True) -> Iterator[None]:
-        """Keep writes out for a block: a moment with a place in the order of commits.
+        """Keep writes out for a block, which so gets a place in the order of commits.
 
         Raises:
             BlockingIOError: a commit is under way, and the caller does not `wait` for it.
@@ -269,8 +271,8 @@ class Writer:
         finally:
             self._lock.release()
 
-    def step_aside(self, seconds: float) -> None:
-        """Wait until the writes of a group under way are made (not: committed), for `seconds` at most."""
+    def yield_to_writer(self, seconds: float) -> None:
+        """Wait until a group under way is applied (not yet committed), for at most `seconds`."""
         if self._applying.locked() and self._applying.acquire(timeout=seconds):
             self._applying.release()
 
@@ -282,7 +284,7 @@ class Writer:
     def _refuse_nested(self) -> None:
         if self._owner == threading.get_ident():
             raise UsageError(
-                "the function of a transaction may not write or watch",
+                "the function of a transaction must not write or watch",
                 hint="return the new value instead; other paths can be written after it",
             )
 
@@ -296,9 +298,9 @@ class Writer:
             raise NotLeader(max(terms.term, terms.fenced))
 
     def tell_all(self, read: Callable[[Path], Stored]) -> None:
-        """Tell every listener its value anew: another tree took the place of this one.
+        """Send every listener a fresh `put` of its path: another tree replaced this one.
 
-        Call between commits; `read` gives the value at a path.
+        Call between commits; `read` returns the value at a path.
         """
         position = self._disk.position
         for path, listeners in self._watchers.all():
@@ -312,7 +314,7 @@ class Writer:
         return int(self._clock.now() * 1000)
 
     def _next_group(self) -> list[Write]:
-        """Take what waits, up to the first write of the other durability."""
+        """Dequeue the waiting writes up to the first one of the other kind (ephemeral or durable)."""
         group: list[Write] = []
         while self._pending and len(group) < _GROUP_MAX:
             if group and self._pending[0].ephemeral != group[0].ephemeral:
@@ -321,7 +323,7 @@ class Writer:
         return group
 
     def _commit(self, group: list[Write]) -> None:
-        def body(view: WriteView) -> Deliveries:
+        def body(view: WriteTransaction) -> Deliveries:
             deliveries: Deliveries = []
             now_ms = self._now_ms()
             follows = self._follows
@@ -350,7 +352,7 @@ class Writer:
                 write.done = True
 
     def _tell(self, group: list[Write], deliveries: Deliveries) -> None:
-        """Tell the observers, and only then those who listen: some of them may no more."""
+        """Notify observers before listeners: a subscription may lose its permission by this commit."""
         if self.observers:
             paths = [path for write in group if write.error is None for path, _new in write.values]
             for observer in self.observers:
@@ -359,7 +361,9 @@ class Writer:
             for listener in listeners:
                 listener.deliver(event)
 
-    def _execute(self, body: Callable[[WriteView], Deliveries], *, ephemeral: bool) -> Deliveries:
+    def _execute(
+        self, body: Callable[[WriteTransaction], Deliveries], *, ephemeral: bool
+    ) -> Deliveries:
         if self._closed:
             raise Closed("the store")
         self._owner = threading.get_ident()

@@ -1,1 +1,1 @@
-"""The storage layer, the only place that knows LMDB: rows and environment, then tree and shadows."""
+"""The storage layer, the only place that knows LMDB: rows and environment, then tree and overlay."""

@@ -1,4 +1,4 @@
-"""Whether what a store keeps beside its tree agrees with it: the rows of indexes, and the log."""
+"""Consistency checks of a store's index rows and log against its tree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _KINDS = ("put", "patch", "settings", "start")
 
 
 def index_problems(tree: Tree, txn: Txn) -> Iterator[str]:
-    """Compare every row of every complete index with the child that it is of, and the other way."""
+    """Compare every row of every complete index with its child, and every child with its row."""
     indexes = Indexes(tree, txn, Indexes.read(tree))
     known = {one.id: one for one in indexes.definitions.known}
     for one in indexes.definitions.kept:
@@ -33,7 +33,7 @@ def index_problems(tree: Tree, txn: Txn) -> Iterator[str]:
         while found:
             number = int.from_bytes(cursor.key()[:4], "big")
             if number not in known:
-                yield f"index {number}: rows of an index that nothing declares"
+                yield f"index {number}: rows of an undeclared index"
             found = cursor.set_range((number + 1).to_bytes(4, "big"))
 
 
@@ -59,7 +59,7 @@ def _definition_problems(tree: Tree, txn: Txn, indexes: Indexes, one: Definition
 
 
 def _strays(txn: Txn, indexes: Indexes, one: Definition, heads: dict[bytes, Path]) -> Iterator[str]:
-    """Name the rows that are those of no child."""
+    """Yield the rows that belong to no child."""
     db = indexes.database
     start = one.id.to_bytes(4, "big")
     with txn.cursor(db=db) as cursor:
@@ -68,12 +68,12 @@ def _strays(txn: Txn, indexes: Indexes, one: Definition, heads: dict[bytes, Path
             row_key = bytes(cursor.key())
             parent = heads.get(row_key[: index_rows.HEAD_BYTES])
             if parent is None:
-                yield f"{_named(one)}: a row for a place that is not there ({row_key.hex()})"
+                yield f"{_named(one)}: a row for a path that does not exist ({row_key.hex()})"
             else:
                 key = _key_of(row_key, cursor.value())
                 if key is None or indexes.row_of(one, (*parent, key)) != row_key:
                     where = format_path(parent)
-                    yield f"{where}: {_named(one)} has a row that is no child's ({row_key.hex()})"
+                    yield f"{where}: {_named(one)} has a row that belongs to no child ({row_key.hex()})"
             found = cursor.next()
 
 
@@ -90,14 +90,14 @@ def _named(one: Definition) -> str:
 
 
 def log_problems(log: LogRows, tree: Tree | None) -> Iterator[str]:
-    """Look at every entry of the log, and compare the newest ones with `tree`, if there is one."""
+    """Check every entry of the log, and compare the newest ones with `tree`, if given."""
     expected: int | None = None
     term = 0
     readable = True
     for position, packed in log.raw(0):
         if expected is not None and position != expected:
             readable = False
-            yield f"the log goes from {expected - 1} to {position}"
+            yield f"the log jumps from {expected - 1} to {position}"
         expected = position + 1
         try:
             entry = unpack_entry(position, packed)
@@ -109,14 +109,14 @@ def log_problems(log: LogRows, tree: Tree | None) -> Iterator[str]:
             readable = False
             yield f"the log's entry {position} is of an unknown kind"
         if entry.term < term:
-            yield f"the log's entry {position} is of term {entry.term}, after one of term {term}"
+            yield f"the log's entry {position} has term {entry.term}, after one of term {term}"
         term = max(term, entry.term)
     if tree is not None and readable:
         yield from _log_against(log, tree)
 
 
 def _log_against(log: LogRows, tree: Tree) -> Iterator[str]:
-    """Compare what the newest entries wrote, and no later one touched, with the tree."""
+    """Compare the values written by the newest entries, unless overwritten, with the tree."""
     written: set[Path] = set()
     above: set[Path] = set()
     last = log.last()
@@ -125,7 +125,7 @@ def _log_against(log: LogRows, tree: Tree) -> Iterator[str]:
             covered = any(path[:depth] in written for depth in range(len(path) + 1))
             own = not covered and path not in above and PRIORITY not in path
             if own and tree.get(path) != stored:
-                yield f"{format_path(path)}: is not what the log's entry {entry.position} wrote"
+                yield f"{format_path(path)}: differs from the value that the log's entry {entry.position} wrote"
             written.add(path)
             above.update(path[:depth] for depth in range(len(path)))
 

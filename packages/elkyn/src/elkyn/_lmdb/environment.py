@@ -1,8 +1,8 @@
 """One LMDB environment: opening, read transactions, and growth of the map.
 
-LMDB can change the size of its map only while this process has no transaction open, so reads pass a
-gate that growth closes. Reads never block each other or the writer. Callers see to it that one
-thread writes at a time.
+LMDB can resize its map only while this process has no transaction open, so a read first passes a gate,
+which is closed during growth. Reads never block each other or the writer. Callers ensure that only
+one thread writes at a time.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ __all__ = ["MAP_BYTES", "Check", "Environment", "MapFull", "Txn", "copy_in_use",
 Txn: TypeAlias = Any  # py-lmdb ships no types
 
 Check: TypeAlias = Callable[[FilePath, Txn, dict[str, Any]], None]
-"""Looks at an environment that was opened: gets its folder, a transaction, and the databases."""
+"""Checks an opened environment; called with its folder, a transaction, and the databases."""
 
 MapFull = lmdb.MapFullError
 _DAMAGED = (
     lmdb.CorruptedError,
     lmdb.PageNotFoundError,
     lmdb.InvalidError,
-    lmdb.VersionMismatchError,  # of LMDB's own format, which every store here shares
+    lmdb.VersionMismatchError,  # of LMDB's own format, which all stores here share
 )
 
 MAP_BYTES = 1024 * MIB
-"""First size of the map: address space alone, the file grows as pages are used."""
+"""Initial size of the map: only address space, the file grows as pages are used."""
 
 _GROWTH_MAX = 64 * 1024 * MIB
 _READERS_MAX = 1024
 _NEARLY_FULL = 8 * MIB
 _REBUILD_ROWS = 10_000
-_COVERED_MAX = 2**46  # more is no size but damage
+_COVERED_MAX = 2**46  # a larger size can only be damage
 
 
 class Environment:
@@ -54,9 +54,10 @@ class Environment:
     Args:
         folder: holds `data.mdb` and `lock.mdb`; must exist.
         databases: names to open, created when missing.
-        sync: whether a commit reaches the disk before it returns.
-        map_bytes: first size of the map; an existing larger file wins.
-        check: called when it is open, before anything is created; raising leaves all as it was.
+        sync: whether a commit is synced before it returns.
+        map_bytes: initial size of the map; the size of an existing file, if larger, is used instead.
+        check: called after opening, before anything is created; an exception leaves the files
+            unchanged.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Environment:
         self._sync = sync
         self._check = check
         self._open(map_bytes)
-        self._lock = threading.Lock()  # of the gate; taken bare where nobody waits or is woken
+        self._lock = (
+            threading.Lock()
+        )  # the gate's; held without the condition where no thread waits
         self._gate = threading.Condition(self._lock)
         self._readers = 0
         self._shut = False
@@ -109,11 +112,11 @@ class Environment:
 
     @property
     def map_bytes(self) -> int:
-        """The size of the map now."""
+        """The current size of the map."""
         return int(self._env.info()["map_size"])
 
     def enter(self) -> Txn:
-        """Open a read transaction; give it back with `leave`."""
+        """Open a read transaction; close it with `leave`."""
         self._pass_gate()
         try:
             return self._env.begin()
@@ -159,16 +162,14 @@ class Environment:
         with translated(self.folder):
             try:
                 return self._env.begin(write=True)
-            except (
-                lmdb.PanicError
-            ):  # a page could not be written at a commit: LMDB wants to start over
+            except lmdb.PanicError:  # writing a page failed in a commit: LMDB requires reopening
                 self.reopen(lambda: self.folder)
                 return self._env.begin(write=True)
 
     def grow(self) -> None:
-        """Double the map (64 GiB more at most); waits for readers, and holds new ones back.
+        """Double the map (by at most 64 GiB); waits for readers, and blocks new ones.
 
-        Call from the writer, without any transaction of your own open.
+        Call from the writer, with no transaction open in this thread.
         """
         with self._alone():
             current = self.map_bytes
@@ -178,8 +179,8 @@ class Environment:
     def reopen(self, prepare: Callable[[], FilePath]) -> None:
         """Close, let `prepare` change the files, and open the folder it returns.
 
-        Waits for readers and holds new ones back. Call from the writer, without any transaction of
-        your own open.
+        Waits for readers and blocks new ones. Call from the writer, with no transaction open in this
+        thread.
         """
         with self._alone():
             map_bytes = self.map_bytes
@@ -202,7 +203,7 @@ class Environment:
                 self._gate.notify_all()
 
     def sync(self) -> None:
-        """Bring everything committed so far to the disk."""
+        """Sync everything committed so far."""
         with self._kept_open(), translated(self.folder):
             self._env.sync(True)
 
@@ -220,9 +221,9 @@ class Environment:
             self._left()
 
     def rebuild(self, folder: FilePath) -> None:
-        """Write everything to a new environment in `folder`, in order: no page is half empty.
+        """Write everything to a new environment in `folder`, in key order, so that pages are full.
 
-        Call from the writer, so that nothing is committed meanwhile.
+        Call from the writer, so that there are no commits meanwhile.
         """
         with self.read() as txn, translated(folder):
             new = lmdb.open(
@@ -243,12 +244,12 @@ class Environment:
 
     @property
     def file_bytes(self) -> int:
-        """How large the file of the data is."""
+        """The size of the data file."""
         info, page = self._env.info(), self._env.stat()["psize"]
         return int((info["last_pgno"] + 1) * page)
 
     def close(self) -> None:
-        """Wait for reads under way and close; closing twice is fine."""
+        """Wait for reads under way and close; idempotent."""
         with self._gate:
             if self._closed:
                 return
@@ -272,7 +273,7 @@ def copy_in_use(source: FilePath, target: FilePath) -> None:
 
 
 def _reserve_lock_file(file: FilePath) -> None:
-    """Give LMDB's lock file its blocks: a store into a hole of it, on a full disk, ends the process."""
+    """Allocate the blocks of LMDB's lock file: writing to a hole on a full disk raises SIGBUS."""
     size = _READERS_MAX * 64 + 4096
     opened = os.open(file, os.O_RDWR | os.O_CREAT, FILE_MODE)
     try:
@@ -288,9 +289,10 @@ def _reserve_lock_file(file: FilePath) -> None:
 
 
 def _cover_pages(file: FilePath) -> None:
-    """Lengthen a file that is shorter than its newest meta page says.
+    """Extend a file that is shorter than its newest meta page says.
 
-    Looking at a page that is not there ends the process, while LMDB refuses one of zeros.
+    Reading a page beyond the end of the file raises SIGBUS, while LMDB reports a page of zeros as
+    damaged.
     Pages 0 and 1 hold `MDB_meta` after 16 bytes: at 24 in it the page size, at 120 the last page and
     at 128 the transaction (LMDB 0.9, 64 bits).
     """
@@ -316,8 +318,8 @@ def _append(env: Any, db: Any, found: Iterator[tuple[bytes, bytes]]) -> None:
             cursor.putmulti(chunk, append=True)
 
 
-class translated:  # noqa: N801 - used as a function is; a generator would cost each commit 2 µs
-    """Turn LMDB's errors into Sennit's; a full map passes, because the writer grows it."""
+class translated:  # noqa: N801 - used like a function; a generator would cost each commit 2 µs
+    """Convert LMDB's errors to Sennit's; a full map passes, because the writer grows it."""
 
     __slots__ = ("_folder",)
 

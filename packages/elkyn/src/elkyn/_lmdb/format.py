@@ -1,11 +1,12 @@
-"""The version of what a store's files mean, kept under `format` in the database `meta`.
+"""The format version of a store's files, stored under `format` in the database `meta`.
 
     elkyn 1    packed rows and branches (`rows`), later a log
-    elkyn 2    rows by shapes, short nodes, names of retried writes in the log
+    elkyn 2    rows by shapes, short nodes, idempotency keys in the log
     elkyn 3    integers with leading zeros and characters above U+FFFF in the SDKs' order (`key_order`)
 
-Rows of every version from `OLDEST` on are read. A file says `elkyn 3` from the first write on that a
-program made that puts such rows: one that only knew 2 refuses it then, and does not misread it.
+Rows of every version from `OLDEST` on are supported. A file is marked `elkyn 3` with the first write of
+a program that writes such rows, so that a program that only supports 2 refuses it instead of misreading
+it.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _MARK = re.compile(rb"elkyn ([0-9]{1,9})")
 
 
 def is_older(mark: bytes | None) -> bool:
-    """Whether keys may be in the order of format 2."""
+    """Whether the store's keys may be in the order of format 2."""
     return mark is not None and mark != mark_of(CURRENT)
 
 
@@ -48,11 +49,11 @@ def mark_of(version: int) -> bytes:
 
 
 def check_format(folder: FilePath, mark: bytes | None) -> None:
-    """Refuse a store that this program does not understand.
+    """Refuse a store whose format is not supported.
 
     Raises:
-        OtherFormat: it was written by a newer program, or by one that is too old.
-        Corrupt: it says nothing that any program says.
+        OtherFormat: a newer program wrote it, or one that is too old.
+        Corrupt: the mark is not that of any version.
     """
     if mark is None:
         return
@@ -65,12 +66,12 @@ def check_format(folder: FilePath, mark: bytes | None) -> None:
 
 
 def check_transaction(folder: FilePath, txn: Txn, databases: dict[str, Any]) -> None:
-    """Do what `check_format` does within a transaction that opens a store."""
+    """Do what `check_format` does in the transaction that opens a store."""
     check_format(folder, txn.get(KEY, db=databases["meta"]))
 
 
 def check_file(folder: FilePath) -> None:
-    """Do what `check_format` does for a file that nobody has open."""
+    """Do what `check_format` does for a file that is not open."""
     with translated(folder), lmdb.open(str(folder), readonly=True, lock=False, max_dbs=1) as env:
         try:
             databases = {"meta": env.open_db(b"meta", create=False)}

@@ -1,16 +1,16 @@
-"""Bytes of an index row: so that a cursor walks children in the order of `ordering`.
+"""The encoding of index rows, with which a cursor visits children in the order of `ordering`.
 
     definition   4 bytes, big-endian
     parent       12 bytes of SHA-256 of the path whose children are indexed
     value        a byte for the type, then
                      boolean   a byte
-                     number    8 bytes: the double, its order made that of bytes
-                     text      UTF-8 of its UTF-16 units, 00 as 00 FF; ends with 00 00, or when it
-                               is longer than TEXT_BYTES_MAX with 00 01 after what fits
-    child's key  as in `rows`, but long from KEY_BYTES_MAX
+                     number    8 bytes: the double, encoded so that bytes sort like numbers
+                     text      UTF-8 of its UTF-16 units, 00 as 00 FF; ends with 00 00, or with
+                               00 01 where it is cut at TEXT_BYTES_MAX
+    child's key  as in `rows`, but keys of KEY_BYTES_MAX bytes or more are long
 
-The row holds the child's key when that is long, and nothing otherwise. Rows that text cut short or a
-long key makes equal in order form a group, to be sorted after the children are read.
+The row's value is the child's key if it is long, else empty. Rows that are equal in order because of
+cut text or a long key form a group, which is sorted after the children are read.
 """
 
 from __future__ import annotations
@@ -49,14 +49,14 @@ _FIXED = {BOOLEAN: 1, NUMBER: 8}
 
 
 class IndexRow(NamedTuple):
-    """A row read back: the child's key, and what rows of the same place in the order share."""
+    """A decoded row: the child's key, and the prefix that rows of equal order share."""
 
     key: str
     group: bytes | None
 
 
 def head(definition: int, parent: Path) -> bytes:
-    """Return what all rows of one definition for the children of one path start with."""
+    """Return the common prefix of a definition's rows for the children of one path."""
     return definition.to_bytes(4, "big") + _digest(parent)
 
 
@@ -66,7 +66,7 @@ def _digest(parent: Path) -> bytes:
 
 
 def value_bytes(value: Stored) -> tuple[bytes, bool]:
-    """Return the bytes of an indexed value, and whether they say all of it."""
+    """Return the bytes of an indexed value, and whether they are complete."""
     kind, comparable = rank(value)
     tag = bytes((kind,))
     if kind == TEXT:
@@ -82,7 +82,7 @@ def value_bytes(value: Stored) -> tuple[bytes, bool]:
 
 
 def key_bytes(key: str) -> tuple[bytes, bool]:
-    """Return the bytes of a child's key, and whether they say all of it."""
+    """Return the bytes of a child's key, and whether they are complete."""
     if as_integer(key) is not None:
         return rows.child_row(b"", key), True
     text = rows.text_bytes(key)
@@ -92,7 +92,7 @@ def key_bytes(key: str) -> tuple[bytes, bool]:
 
 
 def first_bytes(bound: Bound | None) -> bytes:
-    """Return where the rows begin that a range from `bound` may hold, after their head."""
+    """Return the start, after the head, of the rows that a range from `bound` may contain."""
     if bound is None:
         return b""
     encoded, exact = value_bytes(bound.value)
@@ -102,7 +102,7 @@ def first_bytes(bound: Bound | None) -> bytes:
 
 
 def beyond_bytes(bound: Bound | None) -> bytes:
-    """Return where the rows have ended that a range to `bound` may hold, after their head."""
+    """Return the end, after the head, of the rows that a range to `bound` may contain."""
     if bound is None:
         return b"\xff"
     encoded, exact = value_bytes(bound.value)
@@ -126,7 +126,7 @@ def row(start: bytes, value: Stored, key: str) -> tuple[bytes, bytes]:
 
     Args:
         start: see `head`.
-        value: what the child is indexed by.
+        value: the child's indexed value.
         key: the child's key.
     """
     encoded, exact = key_bytes(key)

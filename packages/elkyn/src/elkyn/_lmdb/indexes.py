@@ -1,9 +1,9 @@
-"""The indexes that rules declare (`.indexOn`), kept in the transactions of the tree itself.
+"""The indexes that rules declare (`.indexOn`), maintained in the tree's own transactions.
 
-A definition is a pattern of paths and what the children of a path that matches are ordered by. Every
-child has a row, also one that has nothing there. `Tree.set` comes through here, so rows and tree
-cannot differ; while a definition is `building` its rows are kept like all others, and `build_some`
-adds those of children that were there before. Only `ready` ones are read.
+A definition is a path pattern and the sort criterion of the children of matching paths. Every child has
+a row, also one without a value for the criterion. `Tree.set` calls this module, so rows and tree always
+agree. The rows of a `building` definition are maintained like those of others, and `build_some` adds
+the rows of children that existed before. Queries use only `ready` definitions.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from elkyn.values import Stored, get_at, keys_of
 
 if TYPE_CHECKING:
     from elkyn._lmdb.tree import Tree
-    from elkyn.txn import View
+    from elkyn.txn import ReadTransaction
 
 __all__ = ["DATABASES", "Definition", "Definitions", "Indexes", "Pattern", "select"]
 
 DATABASES = ("index",)
 
-_BATCH_ROWS = 10_000  # sorted together: sorting holds the interpreter
+_BATCH_ROWS = 10_000  # sorted at once: a sort does not release the GIL
 _SETTING = "indexes"
 _SOME_MAP: Stored = {"": 0}
 
 Pattern: TypeAlias = tuple[str | None, ...]
-"""A path with None where any key will do."""
+"""A path with None where any key matches."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +47,11 @@ class Definition:
     """One index.
 
     Args:
-        id: starts its rows; never given twice.
-        pattern: the paths whose children it orders.
-        index: by what.
-        state: `dropping` ones are not kept any more, their rows are being removed.
-        done: while building, the parent and child up to which children have their rows.
+        id: the prefix of its rows; never reused.
+        pattern: the paths whose children it indexes.
+        index: the sort criterion.
+        state: a `dropping` definition is no longer maintained, its rows are being removed.
+        done: while building, the parent and child up to which children have rows.
     """
 
     id: int
@@ -67,14 +67,14 @@ class Definition:
 
 @dataclass(frozen=True)
 class Definitions:
-    """All definitions of a store, and which rules they were taken from."""
+    """All definitions of a store, and the digest of the rules that declare them."""
 
     rules: str = ""
     next_id: int = 1
     known: tuple[Definition, ...] = ()
 
     def declared(self, rules: str, wanted: Iterable[tuple[Pattern, Index]]) -> Definitions:
-        """Return what becomes of them when `rules` want these: new ones build, others drop."""
+        """Return the definitions for new `rules`: builds the missing ones, drops undeclared ones."""
         left = dict.fromkeys(wanted)
         known, next_id = [], self.next_id
         for old in self.known:
@@ -89,17 +89,17 @@ class Definitions:
         return Definitions(rules, next_id, tuple(known))
 
     def with_one(self, changed: Definition) -> Definitions:
-        """Return them with the one that has the same id replaced."""
+        """Return the definitions with the one of the same id replaced."""
         known = tuple(changed if old.id == changed.id else old for old in self.known)
         return replace(self, known=known)
 
     def without(self, gone: Definition) -> Definitions:
-        """Return them without one."""
+        """Return the definitions without `gone`."""
         return replace(self, known=tuple(old for old in self.known if old.id != gone.id))
 
     @cached_property
     def kept(self) -> tuple[Definition, ...]:
-        """Those whose rows follow the tree."""
+        """The definitions whose rows are maintained."""
         return tuple(one for one in self.known if one.state != "dropping")
 
     @cached_property
@@ -110,7 +110,7 @@ class Definitions:
         return found
 
     def matching(self, path: Path) -> list[Definition]:
-        """Return those with children at, above or below `path`."""
+        """Return the maintained definitions with children at, above or below `path`."""
         if not path:
             return list(self.kept)
         near = [*self._by_first.get(None, ()), *self._by_first.get(path[0], ())]
@@ -118,11 +118,11 @@ class Definitions:
 
     @property
     def unfinished(self) -> Definition | None:
-        """The next one that has to be built or dropped."""
+        """The next definition to build or drop."""
         return next((one for one in self.known if one.state != "ready"), None)
 
     def pack(self) -> bytes:
-        """Return them as bytes."""
+        """Return the definitions as bytes."""
         known = [
             (one.id, one.pattern, one.index.kind, one.index.path, one.state, one.done)
             for one in self.known
@@ -144,12 +144,12 @@ def _definition(packed: Any) -> Definition:
 
 
 class Indexes:
-    """The indexes as one transaction sees them.
+    """The indexes in one transaction.
 
     Args:
-        tree: what they index.
+        tree: the indexed tree.
         txn: the transaction of `tree`.
-        definitions: as they stand in it.
+        definitions: the definitions in it.
     """
 
     __slots__ = ("_db", "_tree", "_txn", "definitions")
@@ -162,7 +162,7 @@ class Indexes:
 
     @classmethod
     def of(cls, tree: Tree, txn: Txn) -> Self | None:
-        """Return those of a transaction; None when there are none."""
+        """Return the indexes of a transaction; None when there are none."""
         packed = tree.setting(_SETTING)
         return None if packed is None else cls(tree, txn, _unpack(packed))
 
@@ -179,7 +179,7 @@ class Indexes:
 
     @property
     def database(self) -> Any:
-        """Where the rows are."""
+        """The LMDB database of the rows."""
         return self._db
 
     def parents(self, one: Definition) -> Iterator[Path]:
@@ -187,18 +187,18 @@ class Indexes:
         return self._parents(one.pattern, ())
 
     def rows_of(self, one: Definition, parent: Path) -> Iterator[tuple[str, bytes, bytes]]:
-        """Yield key, row key and row of each child of `parent`, as they should be."""
+        """Yield key, expected row key and expected row of each child of `parent`."""
         start = index_rows.head(one.id, parent)
         for key, child in self._tree.walk(parent, shallow=True):
             yield key, *index_rows.row(start, self._indexed(one.index, (*parent, key), child), key)
 
     def row_of(self, one: Definition, path: Path) -> bytes | None:
-        """Return the row key that the child at `path` should have; None when there is no child."""
+        """Return the expected row key of the child at `path`; None when there is no child."""
         place = self._place(one, path)
         return None if place is None else place[0]
 
     def follow(self, path: Path, value: Stored, write: Callable[[Path, Stored], None]) -> None:
-        """Let `write` put `value` at `path`, and bring the rows of what it changes after it."""
+        """Call `write` to put `value` at `path`, and update the rows of the changed children."""
         matching = self.definitions.matching(path)
         replaced = [one for one in matching if len(path) <= len(one.pattern)]
         inside = [one for one in matching if PRIORITY not in path and one not in replaced]
@@ -214,7 +214,7 @@ class Indexes:
                 self._add_below(one, path, value)
 
     def _place(self, one: Definition, path: Path) -> tuple[bytes, bytes] | None:
-        """Return the row of the child that `path` is at or below; None when there is no child."""
+        """Return the row of the child at or above `path`; None when there is no child."""
         depth = len(one.pattern)
         child = self._tree.shallow(path[: depth + 1])
         if child is None:
@@ -223,7 +223,7 @@ class Indexes:
         return index_rows.row(index_rows.head(one.id, path[:depth]), value, path[depth])
 
     def _indexed(self, index: Index, path: Path, child: Stored) -> Stored:
-        """Return what a child is indexed by; `child` is `MAP` when it is large."""
+        """Return the indexed value of a child; `child` is `MAP` when it is large."""
         if child is MAP:
             child = self._tree.peek((*path, *index.path))
             return _SOME_MAP if child is MAP else child
@@ -238,7 +238,7 @@ class Indexes:
             self._txn.put(*after, db=self._db)
 
     def _parents(self, pattern: Pattern, path: Path) -> Iterator[Path]:
-        """Yield the paths at or below `path` that are in the tree and match `pattern`."""
+        """Yield the existing paths at or below `path` that match `pattern`."""
         if len(path) == len(pattern):
             yield path
             return
@@ -265,7 +265,7 @@ class Indexes:
                 self._add_below(one, (*path, inner), child)
 
     def _remove(self, start: bytes, rows_max: int | None = None) -> int:
-        """Delete rows that begin with `start`; returns how many there were."""
+        """Delete rows with the prefix `start`; returns the number of deleted rows."""
         count = 0
         with self._txn.cursor(db=self._db) as cursor:
             found = cursor.set_range(start)
@@ -275,14 +275,14 @@ class Indexes:
         return count
 
     def serving(self, query: Query, path: Path) -> Definition | None:
-        """Return the complete index that answers `query` on `path`."""
+        """Return the complete index that serves `query` on `path`."""
         for one in self.definitions.matching(path):
             if one.state == "ready" and one.index == query.index and one.covers(path):
                 return one
         return None
 
     def keys(self, query: Query, one: Definition, path: Path) -> Iterator[str]:
-        """Yield keys of children in the order of `query`, beginning near the start of its range."""
+        """Yield children's keys in the order of `query`, starting near the start of its range."""
         start = index_rows.head(one.id, path)
         for group, together in groupby(self._walk(query, start), key=lambda row: row.group):
             if group is None:
@@ -309,7 +309,7 @@ class Indexes:
                 found = cursor.prev() if query.from_end else cursor.next()
 
     def build_some(self, one: Definition, rows_max: int) -> Definition:
-        """Add rows for up to `rows_max` children more; returns how far the definition is now."""
+        """Add rows for up to `rows_max` more children; returns the definition with its progress."""
         left = rows_max
         for parent in self._parents_from(one.pattern, (), one.done and one.done[0]):
             after = one.done[1] if one.done is not None and one.done[0] == parent else None
@@ -323,7 +323,7 @@ class Indexes:
         return replace(one, state="ready", done=None)
 
     def _parents_from(self, pattern: Pattern, path: Path, done: Path | None) -> Iterator[Path]:
-        """Yield what `_parents` does from `done` on, listing no more keys than needed."""
+        """Yield the paths of `_parents` from `done` on, listing only the keys needed."""
         if len(path) == len(pattern):
             yield path
             return
@@ -334,14 +334,14 @@ class Indexes:
             yield from self._parents_from(pattern, (*path, inner), done if inner == first else None)
 
     def drop_some(self, one: Definition, rows_max: int) -> bool:
-        """Remove up to `rows_max` rows of a definition; says whether there are none left."""
+        """Remove up to `rows_max` rows of a definition; returns whether none are left."""
         return self._remove(one.id.to_bytes(4, "big"), rows_max) < rows_max
 
 
-def select(query: Query, view: View, path: Path) -> dict[str, Stored] | None:
-    """Return what `query` selects from the children of `path`; None when an ephemeral write covers it.
+def select(query: Query, view: ReadTransaction, path: Path) -> dict[str, Stored] | None:
+    """Return the children of `path` that `query` selects; None when an ephemeral write covers `path`.
 
-    Reads little more than that when there is a complete index, else one child after the other.
+    With a complete index it reads little more than the result, else one child after the other.
     """
     touched: set[str] = set()
     if view.shadows is not None:
@@ -373,9 +373,9 @@ def _in_order(query: Query, tree: Tree, path: Path) -> Iterator[tuple[str, Store
 
 
 def _window(query: Query, children: Iterable[tuple[str, Stored]]) -> dict[str, Stored]:
-    """Return the first of `children` that `query` selects, as many as it wants.
+    """Return the first `children` that `query` selects, up to its limit.
 
-    They come in the order of `query`, backwards when it counts from the end.
+    They must be in the order of `query`, or in reverse when it counts from the end.
     """
     found: list[tuple[str, Stored]] = []
     edge = query.lower[0] if query.from_end else query.upper[0]
@@ -391,7 +391,7 @@ def _window(query: Query, children: Iterable[tuple[str, Stored]]) -> dict[str, S
 
 
 def _small(value: Stored) -> Stored:
-    """Return the form of a value in a row: nothing is compared inside of maps."""
+    """Return the form of a value in a row: maps compare equal."""
     return _SOME_MAP if type(value) is LargeMap else value
 
 

@@ -1,9 +1,9 @@
-"""Brings a store of format 2 to the order of keys of format 3, when it is opened.
+"""Migrates a store of format 2 to the key order of format 3, when it is opened.
 
-Format 2 took integers with leading zeros for text, and ordered text by code points. So a row is
-rewritten when its key, or a key inside its value, is such an integer or holds a character above
-U+FFFF. All of it is one transaction: a crash leaves the store as it was. Indexes are dropped when a
-row has changed, and are built again in the background.
+Format 2 treated integers with leading zeros as text, and sorted text by code points. A row is rewritten
+when its key, or a key inside its value, is such an integer or contains a character above U+FFFF. The
+migration is one transaction: a crash leaves the store unchanged. If a row has changed, indexes are
+dropped and rebuilt in the background.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from itertools import islice
 
 from elkyn._lmdb import rows
 from elkyn._lmdb.indexes import Indexes
-from elkyn._lmdb.shadows import Shadows
+from elkyn._lmdb.shadows import EphemeralOverlay
 from elkyn._lmdb.tree import Tree
 from elkyn.paths import as_integer, has_astral, is_canonical
 from elkyn.values import Stored, ordered
 
 __all__ = ["is_moved", "move_keys", "needs_move", "order_shadows"]
 
-_CHUNK_ROWS = 10_000  # whose keys are held in memory at once
+_CHUNK_ROWS = 10_000  # rows whose keys are held in memory at once
 
 
 def is_moved(key: str) -> bool:
-    """Whether the place of `key` among its siblings is another one than in format 2."""
+    """Whether `key` sorts differently among its siblings than in format 2."""
     number = as_integer(key) if key[0] <= "9" else None
     return has_astral(key) if number is None else not is_canonical(key)
 
 
 def needs_move(tree: Tree) -> bool:
-    """Whether a store of format 2 holds any such key; reads every row."""
+    """Whether a store of format 2 contains a moved key; reads every row."""
     for row_key, data in tree.raw_rows(b""):
         if row_key != rows.ROOT_ROW and is_moved(_key_of(row_key, data)):
             return True
@@ -40,20 +40,20 @@ def needs_move(tree: Tree) -> bool:
 
 
 def move_keys(tree: Tree) -> int:
-    """Rewrite the rows of a store of format 2 in the write transaction; returns how many."""
+    """Rewrite the moved rows of a format-2 store in the write transaction; returns their number."""
     count, start = 0, b""
     while found := list(islice(_misplaced(tree, start), _CHUNK_ROWS)):
         for row_key in found:
             _move(tree, row_key)
-        # Going on from here may come across rows that were rewritten: they are in place.
+        # Continuing from here may meet rewritten rows, which are already in place.
         start, count = found[-1], count + len(found)
-    # The rows of an index hold the children's keys, also of maps that were in order by chance.
+    # Index rows contain the children's keys, also those of maps that happened to be in order.
     Indexes.keep(tree, Indexes.read(tree).declared("", ()))
     return count
 
 
-def order_shadows(shadows: Shadows | None) -> None:
-    """Put the maps of ephemeral values in order."""
+def order_shadows(shadows: EphemeralOverlay | None) -> None:
+    """Sort the maps of ephemeral values."""
     if shadows is None:
         return
     for path, value in shadows.all():
@@ -62,7 +62,7 @@ def order_shadows(shadows: Shadows | None) -> None:
 
 
 def _misplaced(tree: Tree, start: bytes) -> Iterator[bytes]:
-    """Yield the keys of rows from `start` on that are not where or what they should be."""
+    """Yield the row keys from `start` on of rows with a wrong key or a wrongly ordered value."""
     for row_key, data in tree.raw_rows(start):
         if row_key != _place_of(row_key, data):
             yield row_key

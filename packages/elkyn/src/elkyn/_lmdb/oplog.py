@@ -1,13 +1,13 @@
-"""The log of durable writes: a row for each, put in the transaction of the write itself.
+"""The log of durable writes: a row for each, written in the transaction of the write itself.
 
     index (8 bytes, big-endian) -> MessagePack [term, time_ms, kind, base, [[path, stored], …], once]
 
-Indexes rise by one. Paths are text (`/a/b`), server values are resolved, and what a durable write
-took over from shadows is in it: the rows applied in order to the tree as it was before the first of
-them give the tree after the last. `kind` is `put` or `patch`; `settings` for a change of the store's
-settings (base `/`, the name of the setting in the place of a path); `start` for a log that begins at
-a position (no places). `term` counts changes of leader. `once` is there when the write came with a
-key of its own: whoever repeats the row keeps its receipt too.
+Indexes are consecutive. Paths are text (`/a/b`), server values are resolved, and shadows that a durable
+write promoted are included: applying the rows in order to the tree before the first row gives the tree
+after the last. `kind` is `put` or `patch`; `settings` for a change of the store's settings (base `/`,
+the name of the setting instead of a path); `start` for a log that begins at a position (no places).
+`term` is the leader's term. `once` is present when the write had an idempotency key: a store that
+applies the row then also keeps its receipt.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _INTEGER_BYTES = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 class Entry(NamedTuple):
     """One durable write.
 
-    `kind`, `base` and `places` say what was written, as the module's text explains; `time_ms` is
-    when, in milliseconds since 1970. `once` names its receipt (`receipts.Once`), None without one.
+    `kind`, `base` and `places` describe the write, see the module docstring; `time_ms` is its time,
+    in milliseconds since 1970. `once` identifies its receipt (`receipts.Once`), None without one.
     """
 
     position: int
@@ -48,7 +48,7 @@ class Entry(NamedTuple):
 
 
 class LogRows:
-    """The log as one transaction sees it."""
+    """The log in one transaction."""
 
     __slots__ = ("_db", "_txn")
 
@@ -67,16 +67,16 @@ class LogRows:
             return int.from_bytes(cursor.key(), "big") if cursor.first() else 0
 
     def append(self, entry: Entry) -> int:
-        """Put `entry` at the end; returns the bytes of its row."""
+        """Append `entry`; returns the size of its row in bytes."""
         return self.append_raw(entry.position, pack_entry(entry))
 
     def append_raw(self, index: int, packed: bytes) -> int:
-        """Put a row that is packed already at the end; returns its bytes."""
+        """Append a packed row; returns its size in bytes."""
         self._txn.put(index.to_bytes(8, "big"), packed, append=True, db=self._db)
         return len(packed)
 
     def read(self, after: int, rows: int, bytes_max: int) -> list[Entry]:
-        """Return entries after index `after`: up to `rows`, fewer when their bytes pass a limit."""
+        """Return up to `rows` entries after index `after`, fewer when they exceed `bytes_max`."""
         found: list[Entry] = []
         size = 0
         for index, packed in self.raw(after):
@@ -99,7 +99,7 @@ class LogRows:
                     yield int.from_bytes(key, "big"), packed
 
     def size_bytes(self) -> int:
-        """Return the bytes of the pages that the log takes."""
+        """Return the size of the log's pages in bytes."""
         stat = self._txn.stat(self._db)
         pages = stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]
         return int(pages * stat["psize"])
@@ -108,9 +108,9 @@ class LogRows:
         """Delete the oldest rows; the newest one always stays.
 
         Args:
-            excess_bytes: delete until so many bytes are gone.
-            before_ms: also delete what was written before this time; None: age does not count.
-            rows_max: delete at most so many.
+            excess_bytes: delete rows until this number of bytes is freed.
+            before_ms: also delete rows older than this time; None: ignore the age.
+            rows_max: the maximum number of rows to delete.
         """
         last = self.last()
         freed = 0
@@ -144,7 +144,7 @@ def pack_entry(entry: Entry) -> bytes:
 
 
 def _packed_in_pieces(entry: Entry, base: str, places: list[tuple[str, Stored]]) -> Iterator[bytes]:
-    """Yield what `pack_entry` returns, made of what large maps hold packed."""
+    """Yield the bytes of `pack_entry`, reusing the packed parts of large maps."""
     yield b"\x95" if entry.once is None else b"\x96"
     yield from map(ormsgpack.packb, (entry.term, entry.time_ms, entry.kind, base))
     yield b"\xdd" + len(places).to_bytes(4, "big")
@@ -167,13 +167,13 @@ def unpack_entry(index: int, packed: bytes | memoryview) -> Entry:
 
 
 def time_in(packed: bytes) -> int:
-    """Return the time of a row's write, without reading what was written."""
+    """Return the time of a row's write, without decoding its values."""
     _term, start = _integer(packed, 1)
     return _integer(packed, start)[0]
 
 
 def _integer(packed: bytes, start: int) -> tuple[int, int]:
-    """Return an integer of MessagePack that is not negative, and where it ends."""
+    """Return a non-negative MessagePack integer, and the offset of its end."""
     tag = packed[start]
     if tag < _SHORT_MAX:
         return tag, start + 1

@@ -1,11 +1,11 @@
-"""What became of writes that came with a key of their own, put in the transaction of the write.
+"""Receipts of writes with an idempotency key, written in the transaction of the write.
 
     k, 16 bytes of SHA-256 of the key         MessagePack [time_ms, fingerprint, position, base,
                                               [[path, stored], …]]
-    t, time_ms (8 bytes, big-endian), digest  nothing: the rows by age
+    t, time_ms (8 bytes, big-endian), digest  empty: orders receipts by age
 
-A write that is sent again, also after a crash or to a follower that leads now, finds its row and is
-not done again. Rows go when they are old, and the oldest when there are many.
+A retried write, also after a crash or to a promoted follower, finds its receipt and is not applied
+again. Old receipts are deleted, and the oldest ones when there are too many.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _FORGET_ROWS = 8
 
 
 class Once(NamedTuple):
-    """A write's own key: its `digest`, and the `fingerprint` of the body that it came with."""
+    """An idempotency key: its `digest`, and the `fingerprint` of the write's body."""
 
     digest: bytes
     fingerprint: bytes
 
 
 class Receipt(NamedTuple):
-    """What a write has done; `fingerprint` tells its body from others."""
+    """The result of a write; `fingerprint` identifies its body."""
 
     time_ms: int
     fingerprint: bytes
@@ -45,7 +45,7 @@ class Receipt(NamedTuple):
 
 
 class Receipts:
-    """The receipts as one transaction sees them."""
+    """The receipts in one transaction."""
 
     __slots__ = ("_db", "_txn")
 
@@ -54,7 +54,7 @@ class Receipts:
         self._txn = txn
 
     def get(self, digest: bytes, now_ms: int) -> Receipt | None:
-        """Return what the write with this key has done, None when that is too long ago."""
+        """Return the receipt of the write with this key, None when there is none or it is too old."""
         data = self._txn.get(b"k" + digest, db=self._db)
         if data is None:
             return None
@@ -65,7 +65,7 @@ class Receipts:
         return Receipt(time_ms, fingerprint, position, parse_path(base), found)
 
     def put(self, digest: bytes, receipt: Receipt) -> None:
-        """Keep a receipt, and forget a few that are old or too many."""
+        """Store a receipt, and delete a few that are too old or too many."""
         self._forget(receipt.time_ms)
         self._remove(digest)
         places = [(format_path(path), stored) for path, stored in receipt.places]
@@ -97,7 +97,7 @@ class Receipts:
             self._txn.delete(b"k" + key[9:], db=self._db)
 
     def count(self) -> int:
-        """Return how many there are."""
+        """Return the number of receipts."""
         return int(self._txn.stat(self._db)["entries"]) // 2
 
 

@@ -1,25 +1,25 @@
-"""Bytes of one row: how a child's key becomes an LMDB key and its value an LMDB value.
+"""The encoding of tree rows: a child's key as LMDB key and its value as LMDB value.
 
 Row key: the node of the parent, then the encoded key of the child:
 
     0x01, int32 + 2^31 big-endian      a canonical integer
     0x01, the same, length (2 bytes)   an integer with leading zeros; 0x01 after that for "-0", "-00"
     0x02, text                         any other key of up to SHORT_BYTES_MAX bytes
-    0x02, 470 bytes of it, SHA-256[16] a longer key; LMDB keys end at 511 bytes, Firebase's at 768
+    0x02, 470 bytes of it, SHA-256[16] a longer key; LMDB keys have up to 511 bytes, Firebase's 768
 
 Text is UTF-8, but a character above U+FFFF is its two surrogates, three bytes each (CESU-8): bytes
-then have the order of UTF-16 units. Stores of formats 1 and 2 hold such characters, and integers with
+then sort like UTF-16 units. Stores of formats 1 and 2 hold such characters, and integers with
 leading zeros, as UTF-8 text after 0x02; `key_order` rewrites those rows.
 
-so a cursor walks children in Firebase's order (longer keys are sorted after reading). A node is a
-number in as many big-endian bytes as it needs, their count before them (1 to 7), or 8 bytes alone in
-rows of older stores: no node is the beginning of another one. Row value: a tag byte, for longer keys
-their length (2 bytes) and UTF-8, then the payload:
+so a cursor visits children in Firebase's order (longer keys are sorted after reading). A node is a
+big-endian number of 1 to 7 bytes, preceded by its length, or 8 bytes without a length in rows of older
+stores: no node is a prefix of another one. Row value: a tag byte, for longer keys their length (2 bytes)
+and UTF-8, then the payload:
 
     0x01 packed: MessagePack of the whole subtree      0x02 branch: the node
     0x03 folded: the same, maps of known shapes as arrays (`shapes`)
     0x04 flat: a folded map of scalars
-    0x10 to 0x7f shaped: the values of a map of scalars of shape 0 to 111, an array without its head
+    0x10 to 0x7f shaped: the values of a map of scalars of shape 0 to 111, an array without header
     + 0x80 when the true key follows the tag
 """
 
@@ -42,15 +42,15 @@ PACKED, BRANCH, FOLDED, FLAT, SHAPED = 0x01, 0x02, 0x03, 0x04, 0x10
 LONG = 0x80
 _SURELY_SHORT = SHORT_BYTES_MAX // 6  # characters
 _TAGS = tuple(bytes((tag,)) for tag in range(LONG))
-_COPIED_MAX = 4096  # up to here a copy of a payload is cheaper than a view of it
+_COPIED_MAX = 4096  # up to this size a copy of a payload is cheaper than a view of it
 _INTEGER = struct.Struct(">BI")
 
 ROOT_ROW = bytes(9)
-"""The row of the tree itself: child of no node."""
+"""The row of the tree's root, which has no parent node."""
 
 
 class Row(NamedTuple):
-    """A row read back: the child's key (None when the row key holds it), the tag and its payload."""
+    """A decoded row: the child's key (None when the row key holds it), the tag and the payload."""
 
     key: str | None
     tag: int
@@ -58,7 +58,7 @@ class Row(NamedTuple):
 
 
 def node_of(number: int) -> bytes:
-    """Return the node with a number of 1 or more: what the keys of all its rows start with."""
+    """Return the node with a number of 1 or more: the prefix of its rows' keys."""
     size = (number.bit_length() + 7) // 8
     return size.to_bytes(1, "big") + number.to_bytes(size, "big")
 
@@ -69,7 +69,7 @@ def number_of(node: bytes) -> int:
 
 
 def node_bytes(row_key: bytes) -> int:
-    """Return how many bytes of a row key are the node."""
+    """Return the length of the node in a row key."""
     return 1 + row_key[0] if row_key[0] else 8
 
 
@@ -93,24 +93,24 @@ def _integer_bytes(key: str, number: int) -> bytes:
 
 
 def text_bytes(key: str) -> bytes:
-    """Return bytes whose order is that of the UTF-16 units of a key, or of any other text."""
+    """Encode a key, or any other text, so that the bytes sort like its UTF-16 units."""
     return utf16_order(key).encode("utf-8", "surrogatepass")
 
 
 def _text(encoded: bytes) -> str:
-    if b"\xed" not in encoded:  # what every surrogate starts with
+    if b"\xed" not in encoded:  # the first byte of every encoded surrogate
         return encoded.decode()
     text = encoded.decode("utf-8", "surrogatepass")
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
 
 
 def first_row(node: bytes, key: str | None) -> bytes:
-    """Return where the rows of `node` begin that are not before `key`, which may be any text."""
+    """Return the start of the rows of `node` at or after `key`, which may be any text."""
     return node if key is None else node + _near(key)[0]
 
 
 def row_beyond(node: bytes, key: str | None) -> bytes:
-    """Return where the rows of `node` have ended that are not after `key`, which may be any text."""
+    """Return the end of the rows of `node` at or before `key`, which may be any text."""
     if key is None:
         return node + b"\xff"
     near, exact = _near(key)
@@ -125,17 +125,17 @@ def _near(key: str) -> tuple[bytes, bool]:
 
 
 def long_prefix(row_key: bytes, start: int) -> bytes | None:
-    """Return what long keys of one beginning share, whose rows may not be in order; else None."""
+    """Return the common prefix of long keys, whose rows may be out of order; None for others."""
     end = start + 1 + _PREFIX_BYTES
     return row_key[:end] if len(row_key) >= end else None
 
 
 def key_of(row_key: bytes, start: int) -> str:
-    """Return the child's key that a row key holds (not for longer keys: those stand in `Row`).
+    """Return the child's key in a row key (a longer key is in the row value, see `Row`).
 
     Args:
         row_key: the key of the row.
-        start: how many bytes of it are the node.
+        start: the length of the node in it.
     """
     if row_key[start] == 0x01:
         number = int.from_bytes(row_key[start + 1 : start + 5], "big") - 2**31
@@ -151,12 +151,12 @@ def _padded(number: int, padding: bytes) -> str:
 
 
 def is_long(key: str) -> bool:
-    """Whether the row of `key` carries the true key in its value."""
+    """Whether the row of `key` has the full key in its value."""
     return len(key) > _SURELY_SHORT and len(text_bytes(key)) > SHORT_BYTES_MAX
 
 
 def pack_value(key: str, packed: bytes, tag: int = PACKED) -> bytes:
-    """Return the row value of a subtree that is already MessagePack."""
+    """Return the row value of a subtree that is packed as MessagePack."""
     return _head(key, tag) + packed
 
 
@@ -199,5 +199,5 @@ def pack(value: Stored) -> bytes:
 
 
 def unpack_value(packed: memoryview | bytes) -> Stored:
-    """Return what a packed row holds: the stored form, unless its tag says that it is folded."""
+    """Unpack a packed row's payload: the stored form, or its folded form if the tag says so."""
     return ormsgpack.unpackb(packed)

@@ -1,8 +1,9 @@
-"""Ephemeral writes: one row for each, laid over the durable tree, in an environment that never syncs.
+"""The ephemeral overlay: one row (shadow) per ephemeral value, in an environment without sync.
 
-A shadow says "what is visible at this path is this value" (None hides what is there). Shadows never
-nest. The row key is `/` and 15 bytes of SHA-256 for each key of the path, so that everything below a
-path has its row key as prefix and 32 levels fit LMDB's 511 bytes; the row holds the true path.
+A shadow is the visible value at a path, whatever the durable tree has there (None hides the durable
+value). No shadow is below another. The row key is `/` and 15 bytes of SHA-256 for each key of the path,
+so that the rows below a path have its row key as prefix and 32 levels fit LMDB's 511 bytes; the row
+holds the path itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from elkyn._lmdb.environment import Environment, Txn
 from elkyn.paths import ROOT, Path
 from elkyn.values import Stored
 
-__all__ = ["DATABASES", "Shadows"]
+__all__ = ["DATABASES", "EphemeralOverlay"]
 
 DATABASES = ("shadows",)
 
@@ -30,8 +31,8 @@ def _row_key(path: Path) -> bytes:
     return b"/" + b"".join(map(_digest, path))
 
 
-class Shadows:
-    """The shadows as one transaction sees them."""
+class EphemeralOverlay:
+    """The shadows in one transaction."""
 
     __slots__ = ("_db", "_txn")
 
@@ -59,15 +60,15 @@ class Shadows:
                 found = cursor.next()
 
     def put(self, path: Path, value: Stored) -> None:
-        """Lay `value` over what is at `path`; nothing may be covering it or lie below it."""
+        """Put a shadow at `path`, which must have no shadow above or below it."""
         self._txn.put(_row_key(path), rows.pack([path, value]), db=self._db)
 
     def remove(self, path: Path) -> bool:
-        """Take the shadow at `path` away; says whether there was one."""
+        """Remove the shadow at `path`; returns whether there was one."""
         return bool(self._txn.delete(_row_key(path), db=self._db))
 
     def count(self) -> int:
-        """Return how many shadows there are."""
+        """Return the number of shadows."""
         return int(self._txn.stat(self._db)["entries"])
 
     def all(self) -> list[tuple[Path, Stored]]:

@@ -1,13 +1,13 @@
-"""Interned keys: a map whose list of keys is known to the store is packed without its keys.
+"""Interning of key lists: a map whose list of keys the store knows is packed without its keys.
 
-A *shape* is the tuple of a map's keys. The table `shapes` gives the store's shapes numbers:
+A *shape* is the tuple of a map's keys. The table `shapes` numbers the store's shapes:
 
     number (2 bytes, big-endian) -> MessagePack list of keys
 
 and a map of shape 7 is packed as the array `[7, value, …]`; the stored form has no lists, so an
-array is never anything else. A row of nothing but a few scalars names a low number by its tag. A
-shape is interned when several rows have had it; maps without one are packed with their keys, so a
-table that is full costs room, not meaning.
+array is always a folded map. A row of only a few scalars encodes a low number in its tag. A shape is
+interned when several rows have had it; maps without one are packed with their keys, so a full table
+only costs space.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ DATABASES = ("shapes",)
 
 SHAPES_MAX = 4096
 _KEYS_MAX = 64
-_KEY_BYTES_MIN = 3  # of an only key
+_KEY_BYTES_MIN = 3  # minimum length of the key of a map with a single key
 _KEY_BYTES_MAX = 1024
 _ROWS_BEFORE = 3  # rows that must have had a shape before it is interned
 _SEEN_MAX = 4096
-_TAGGED = 0x80 - SHAPED  # shapes with lower numbers have tags of their own
-_HEADS = tuple(bytes((0x90 + count,)) for count in range(16))  # of MessagePack's short arrays
+_TAGGED = 0x80 - SHAPED  # shapes with lower numbers have their own tags
+_HEADS = tuple(bytes((0x90 + count,)) for count in range(16))  # headers of short MessagePack arrays
 
 Shape = tuple[str, ...]
 
 
 class Shapes:
-    """The shapes of one store, read when first needed. Readers in any thread, one writer."""
+    """The shapes of one store, loaded on first use. Any thread may read, one may write."""
 
     def __init__(self, env: Environment) -> None:
         self._env = env
@@ -55,7 +55,7 @@ class Shapes:
         return self._env.databases["shapes"]
 
     def _load(self, txn: Txn) -> None:
-        # Nothing is interned before this has run, so the table of any transaction is the whole one.
+        # No shape is interned before this has run, so every transaction sees the whole table.
         with self._lock:
             if self._loaded:
                 return
@@ -70,7 +70,7 @@ class Shapes:
         return number
 
     def mark(self, txn: Txn) -> int:
-        """Return how many shapes there are before the write transaction `txn`; see `forget`."""
+        """Return the number of shapes before the write transaction `txn`; see `forget`."""
         if not self._loaded:
             self._load(txn)
         return len(self._keys)
@@ -86,8 +86,8 @@ class Shapes:
 
         Args:
             value: a stored form.
-            txn: the write transaction, marked; new shapes are put there.
-            row_key: where it will stand: what one row repeats is no sign of a shape.
+            txn: the write transaction, marked; new shapes are written in it.
+            row_key: the row's key: repeated writes of one row count once towards interning.
         """
         if dict in map(type, value.values()):
             folded = self._fold(value, txn, row_key)
@@ -138,7 +138,7 @@ class Shapes:
         return number
 
     def read(self, data: bytes, txn: Txn) -> Stored:
-        """Return the stored form that a row value holds, which is no branch."""
+        """Return the stored form of a row value that is not a branch."""
         if SHAPED <= data[0] < LONG and self._loaded:
             keys = self._keys[data[0] - SHAPED]
             values = ormsgpack.unpackb(_HEADS[len(keys)] + data[1:])
@@ -147,7 +147,7 @@ class Shapes:
         return self.unpack(row.tag, row.payload, txn)
 
     def unpack(self, tag: int, payload: memoryview | bytes, txn: Txn) -> Stored:
-        """Return the stored form that a row holds, which is no branch."""
+        """Return the stored form of a row that is not a branch."""
         if tag == PACKED:
             return ormsgpack.unpackb(payload)
         if not self._loaded:

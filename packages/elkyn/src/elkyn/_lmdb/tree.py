@@ -1,9 +1,9 @@
-"""The tree in rows: adaptive, so that a record is one row and a million children are a million.
+"""The tree in adaptive rows: a small record is one row, a million children are a million rows.
 
 A subtree whose MessagePack is at most `SPLIT_BYTES` is one packed row. A larger map is a branch: a
-node, under which every child has a row of its own, by the same rule; its priority is the row of a
-child `.priority`. Scalars are always packed. A branch whose rows have shrunk to `MERGE_BYTES` becomes
-a packed row again.
+node, under which every child has its own row, by the same rule; its priority is the row of a child
+`.priority`. Scalars are always packed. A branch whose rows have shrunk to `MERGE_BYTES` becomes a
+packed row again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["DATABASES", "ReadLimit", "Tree"]
 DATABASES = ("tree", "meta", "settings", *shapes.DATABASES, *indexes.DATABASES)
 
 SPLIT_BYTES = 1800
-"""Rows this small stay inside LMDB's 4 KiB pages; larger values take overflow pages of their own."""
+"""Rows up to this size fit LMDB's 4 KiB pages; larger values need overflow pages of their own."""
 
 MERGE_BYTES = 600
 _MERGE_ROWS = 32
@@ -38,17 +38,17 @@ _NEXT_NODE = b"next-node"
 
 
 class ReadLimit(Exception):
-    """A read touched more rows than it was allowed to."""
+    """A read touched more rows than allowed."""
 
 
 class Tree:
-    """The tree as one transaction sees it.
+    """The tree in one transaction.
 
     Args:
-        env: where the databases are.
+        env: the environment of the databases.
         txn: a read or the write transaction of `env`.
         known: the shapes of `env`.
-        rows_max: how many rows one `get` may touch before it raises `ReadLimit`.
+        rows_max: rows that one `get` may touch before it raises `ReadLimit`.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class Tree:
         self._rows_max = rows_max
         self._budget = 0
         self._log: LogRows | None = None
-        self._branches: dict[bytes, bytes] = {}  # nodes by their rows, as far as they were passed
+        self._branches: dict[bytes, bytes] = {}  # cache: node by row key, of the branches visited
         self._indexes: Indexes | bool | None = False  # not looked up yet
 
     @property
@@ -87,7 +87,7 @@ class Tree:
 
     @property
     def receipts(self) -> Receipts:
-        """What became of writes with keys, in the same transaction."""
+        """The receipts of writes with idempotency keys, in the same transaction."""
         return Receipts(self.env, self._txn)
 
     @property
@@ -98,7 +98,7 @@ class Tree:
         return self._indexes
 
     def get(self, path: Path) -> Stored:
-        """Return the stored form of what is at `path`, None when nothing is."""
+        """Return the stored form of the value at `path`, None when there is none."""
         self._budget = 0
         found = self._find(path)
         return self._read_branch(found) if type(found) is bytes else found
@@ -113,7 +113,7 @@ class Tree:
         return list(sorted_map(keys))
 
     def peek(self, path: Path) -> Stored:
-        """Return the scalar at `path`, `MAP` for a map (its children unread), None for nothing."""
+        """Return the scalar at `path`, `MAP` for a map (its children unread), None for no value."""
         found = self._find(path)
         return MAP if type(found) is bytes else peek_of(found)
 
@@ -128,10 +128,10 @@ class Tree:
         """Yield the children of `path` in order, one read at a time.
 
         Args:
-            path: what to walk through; only a map has children.
-            start: the key to begin at, or next to; any text will do.
-            reverse: walk backwards.
-            shallow: give `MAP` for children that are large, instead of reading them.
+            path: the parent; only a map has children.
+            start: begin at this key, or at the next one if there is no such child; any text.
+            reverse: iterate backwards.
+            shallow: yield `MAP` for large children, instead of reading them.
         """
         self._budget = 0
         found = self._find(path)
@@ -147,7 +147,7 @@ class Tree:
                 yield key, MAP if shallow else self._read_branch(bytes(row.payload))
 
     def walk_keys(self, path: Path, *, start: str | None = None) -> Iterator[str]:
-        """Yield the keys of the children of `path` in order, beginning at or after `start`."""
+        """Yield the keys of the children of `path` in order, starting at or after `start`."""
         found = self._find(path)
         if type(found) is not bytes:
             return iter(_walked(keys_of(found) or [], start, reverse=False))
@@ -169,7 +169,7 @@ class Tree:
     def _near_rows(
         self, node: bytes, start: str | None, reverse: bool
     ) -> Iterator[tuple[str, rows.Row]]:
-        """Yield rows in order from a little before `start`; long keys that begin alike are sorted."""
+        """Yield rows in order from slightly before `start`; sorts long keys with a common prefix."""
         prefix = rows.long_prefix
         scanned = self._scan(node, start, reverse)
         for group, together in groupby(scanned, key=lambda item: prefix(item[0], len(node))):
@@ -198,17 +198,17 @@ class Tree:
         self.allow(self._budget)
 
     def allow(self, count: int) -> None:
-        """Refuse to touch `count` rows in one read when that is over the limit."""
+        """Raise `ReadLimit` if touching `count` rows in one read exceeds the limit."""
         if self._rows_max is not None and count > self._rows_max:
             raise ReadLimit
 
     def shallow(self, path: Path) -> Stored:
-        """Return the stored form of what is at `path`, `MAP` for what is large."""
+        """Return the stored form of the value at `path`, `MAP` for a large map."""
         found = self._find(path)
         return MAP if type(found) is bytes else found
 
     def _find(self, path: Path) -> Stored | bytes:
-        """Return what is at `path`: a stored form, or the node of a branch."""
+        """Return the stored form at `path`, or its node if it is a branch."""
         _row_key, data, passed = self._follow(path)
         if data is None:
             return None
@@ -219,7 +219,7 @@ class Tree:
         return get_at(value, path[passed:]) if passed < len(path) else value
 
     def _follow(self, path: Path) -> tuple[bytes, bytes | None, int]:
-        """Follow branches towards `path`: the row where they end, what it holds, how many there were."""
+        """Descend branches towards `path`; return the last row key, its data, and the branches passed."""
         row_key = rows.ROOT_ROW
         for depth, key in enumerate(path):
             node = self._branches.get(row_key)
@@ -259,20 +259,20 @@ class Tree:
         return (sorted_map(value) if long else value) or None
 
     def setting(self, name: str) -> bytes | None:
-        """Return what is kept under `name` beside the tree."""
+        """Return the setting `name`, which is stored next to the tree."""
         found: bytes | None = self._txn.get(name.encode(), db=self.env.databases["settings"])
         return found
 
     def put_setting(self, name: str, value: bytes) -> None:
-        """Keep `value` under `name` beside the tree."""
+        """Store the setting `name` next to the tree."""
         self._txn.put(name.encode(), value, db=self.env.databases["settings"])
 
     def put_meta(self, name: bytes, value: bytes) -> None:
-        """Keep something about the store itself, which no log holds."""
+        """Store metadata of the store itself, which is not logged."""
         self._txn.put(name, value, db=self.env.databases["meta"])
 
     def set(self, path: Path, value: Stored) -> None:
-        """Write `value` (None deletes) at `path`; parents left without children vanish."""
+        """Write `value` (None deletes) at `path`; parents left without children are deleted."""
         if self.indexes is None:
             self._set(path, value)
         else:
@@ -297,7 +297,7 @@ class Tree:
             self._shrink(path[:passed])
 
     def _write(self, row_key: bytes, key: str, value: Stored) -> int:
-        """Put `value` in the row, as a branch when it is large; returns the row's size in bytes."""
+        """Write `value` to the row, as a branch if it is large; returns the row's size in bytes."""
         data = self._packed_row(row_key, key, value)
         if data is None:
             return self._write_branch(row_key, key, value)
@@ -305,7 +305,7 @@ class Tree:
         return len(data)
 
     def _packed_row(self, row_key: bytes, key: str, value: Stored) -> bytes | None:
-        """Return `value` as a packed row; None when it is to be a branch."""
+        """Return `value` as a packed row; None if it must be a branch."""
         if is_leaf(value):
             return rows.pack_value(key, rows.pack(value))
         if type(value) is LargeMap or not _may_fit(value):
@@ -319,7 +319,9 @@ class Tree:
         self._txn.put(row_key, data, db=self._rows)
         waiting: deque[tuple[bytes, Stored | bytes]] = deque([(node, value)])
         with self._txn.cursor(db=self._rows) as cursor:
-            while waiting:  # level by level: the rows of later nodes come after all earlier ones
+            while (
+                waiting
+            ):  # breadth-first: the rows of later nodes sort after those of earlier ones
                 node, value = waiting.popleft()
                 if type(value) is bytes:
                     value = rows.unpack_value(value)
@@ -330,8 +332,8 @@ class Tree:
                     packed = self._packed_row(row_key, child, inner)
                     if packed is None:
                         below = self._new_node()
-                        # Most of a large map may wait here: as dicts it would take several
-                        # times the memory.
+                        # Most of a large map may be queued here: as dicts it would need
+                        # several times the memory.
                         held = rows.pack(inner) if is_large and type(inner) is dict else inner
                         waiting.append((below, held))
                         packed = rows.pack_branch(child, below)
@@ -354,13 +356,13 @@ class Tree:
         return bytes(self._txn.get(row_key, None, self._rows))
 
     def unpacked(self, data: bytes) -> Stored:
-        """Return the stored form that the bytes of a row hold, which is no branch."""
+        """Return the stored form of the bytes of a row that is not a branch."""
         return self._shapes.read(data, self._txn)
 
     def replace_row(
         self, old: bytes, new: bytes, key: str, value: Stored, node: bytes | None
     ) -> None:
-        """Put a row under another row key: a branch when there is a `node`, else `value`."""
+        """Move a row to another row key: as a branch if there is a `node`, else as `value`."""
         self._branches.clear()
         self._txn.delete(old, db=self._rows)
         if node is None:
@@ -387,7 +389,7 @@ class Tree:
                     found = cursor.delete()
 
     def _shrink(self, path: Path) -> None:
-        """Take branches above `path` away that are empty now, and pack those that have become small."""
+        """Remove branches above `path` that are now empty, and pack those that have become small."""
         for row_key, key, node in reversed(self._parents(path)):
             if not self._is_small(node):
                 return
@@ -424,7 +426,7 @@ class Tree:
         return False
 
     def scalar_above(self, path: Path) -> int | None:
-        """Return at which depth strictly above `path` a scalar stands, None when none does."""
+        """Return the depth of a scalar strictly above `path`, None when there is none."""
         _row_key, data, passed = self._follow(path)
         if data is None or rows.node_in(data) is not None:
             return None
@@ -447,12 +449,12 @@ def _walked(keys: list[str], start: str | None, reverse: bool) -> list[str]:
 
 
 def _may_fit(value: Stored) -> bool:
-    """Whether a packed row may hold `value`: a lower bound of its size, found without packing it."""
+    """Whether `value` may fit a packed row, by a lower bound of its size, without packing it."""
     left = SPLIT_BYTES
     waiting = [value]
     while waiting and left >= 0:
         inner = waiting.pop()
-        left -= len(inner)  # an interned map takes a byte and more for each value
+        left -= len(inner)  # an interned map needs at least a byte for each value
         for child in inner.values():
             if type(child) is dict:
                 waiting.append(child)

@@ -1,8 +1,8 @@
-"""Rows of the vault: an environment of its own, that no path of any tree reaches.
+"""Rows of the account store: a separate LMDB environment, which no tree path can reach.
 
 Folder 0700, files 0600. Every row is a MessagePack map; every commit is synced. Other processes may
-have the same vault open: LMDB lets one write at a time, and a map that one of them has grown is grown
-here too.
+have the same store open: LMDB lets one process write at a time, and when another process has grown
+the memory map, it is grown here too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import ormsgpack
 from elkyn._lmdb.environment import Environment, MapFull, Txn, translated
 from sennit_core.errors import UsageError
 
-__all__ = ["KEY_BYTES_MAX", "RowSet", "Rows", "VaultFile"]
+__all__ = ["KEY_BYTES_MAX", "AccountFile", "RowSet", "Rows"]
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ _MAP_BYTES = 256 * 1024 * 1024
 
 
 class RowSet:
-    """The rows of all databases as one transaction sees them."""
+    """The rows of all databases in one transaction."""
 
     __slots__ = ("_databases", "_txn")
 
@@ -51,10 +51,10 @@ class RowSet:
         """Write a row.
 
         Raises:
-            UsageError: the key is longer than LMDB takes.
+            UsageError: the key is longer than LMDB allows.
         """
         if not 0 < len(key) <= KEY_BYTES_MAX:
-            raise UsageError(f"a name in the vault has 1 to {KEY_BYTES_MAX} bytes")
+            raise UsageError(f"a name in the account store must have 1 to {KEY_BYTES_MAX} bytes")
         self._txn.put(key, ormsgpack.packb(row), db=self._databases[database])
 
     def delete(self, database: str, key: bytes) -> bool:
@@ -62,7 +62,7 @@ class RowSet:
         return bool(self._txn.delete(key, db=self._databases[database]))
 
     def scan(self, database: str, *, prefix: bytes = b"", after: bytes = b"") -> Rows:
-        """Iterate over the rows whose keys start with `prefix`, those after `after` only."""
+        """Iterate over the rows whose keys start with `prefix` and come after `after`."""
         with self._txn.cursor(db=self._databases[database]) as cursor:
             start = (after or prefix)[:KEY_BYTES_MAX]
             found = cursor.set_range(start) if start else cursor.first()
@@ -75,11 +75,11 @@ class RowSet:
                 found = cursor.next()
 
 
-class VaultFile:
-    """An open vault.
+class AccountFile:
+    """The open environment of an account store.
 
     Args:
-        folder: made 0700 when missing; None keeps it in files that have no name.
+        folder: created with mode 0700 when missing; None uses unlinked temporary files.
         databases: names of the databases.
     """
 
@@ -113,10 +113,10 @@ class VaultFile:
                 self._env.grow()
 
     def write(self, body: Callable[[RowSet], T]) -> T:
-        """Run `body` in a write transaction and commit; runs it again when the map had to grow.
+        """Run `body` in a write transaction and commit; runs it again if the map had to grow.
 
         Args:
-            body: reads and writes; raising leaves nothing behind.
+            body: reads and writes; an exception aborts the transaction.
         """
         while True:
             with self._lock:
@@ -127,7 +127,7 @@ class VaultFile:
 
     def _write_once(self, body: Callable[[RowSet], T]) -> T:
         with self.read():
-            pass  # adopts a map that another process has grown: `begin_write` would be refused
+            pass  # adopts a map that another process has grown: otherwise `begin_write` would fail
         txn = self._env.begin_write()
         try:
             with translated(self.folder):
@@ -139,7 +139,7 @@ class VaultFile:
         return result
 
     def copy(self, folder: FilePath) -> None:
-        """Write a consistent copy to `folder`, which is made 0700 and must be empty."""
+        """Write a consistent copy to `folder`, which is created with mode 0700 and must be empty."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.chmod(0o700)
         self._env.copy(folder)

@@ -1,7 +1,7 @@
-"""Looks at every row of a store and says what does not fit together.
+"""Checks every row of a store and reports inconsistencies.
 
-As a program (`python -m elkyn._lmdb.verify FOLDER`) it prints that, one finding a line: LMDB ends the
-process that looks at some kinds of damage.
+As a program (`python -m elkyn._lmdb.verify FOLDER`) it prints one finding per line, because reading some
+kinds of damage makes LMDB crash the process.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ _NO_LEAF = (dict, list, type(None))
 
 
 def problems(env: Environment, txn: Txn, known: Shapes) -> list[str]:
-    """Return what is wrong, one sentence for each finding (the first hundred); empty when all is well.
+    """Return one sentence for each problem (the first hundred); empty for an undamaged store.
 
-    Every row of the tree is read and its place, key, value, priority and order are checked; every row
-    must be reached from the root; every index has the rows of its children and no others; the log must
-    be without gaps, readable, and agree with the tree.
+    Every row of the tree is read, and its path, key, value, priority and order are checked; every row
+    must be reachable from the root; every index must have exactly the rows of its children; the log
+    must be readable, without gaps, and agree with the tree.
     """
-    return list(_told(env, txn, known, _Walk(env, txn, known)))
+    return list(_all_problems(env, txn, known, _Walk(env, txn, known)))
 
 
-def _told(env: Environment, txn: Txn, known: Shapes, walk: _Walk) -> Iterator[str]:
+def _all_problems(env: Environment, txn: Txn, known: Shapes, walk: _Walk) -> Iterator[str]:
     try:
         yield from islice(_all(walk, env, txn, known), _PROBLEMS_MAX)
     except lmdb.Error as error:
@@ -54,7 +54,7 @@ def _told(env: Environment, txn: Txn, known: Shapes, walk: _Walk) -> Iterator[st
 
 
 def _unreadable(path: str, error: object) -> str:
-    return f"{path}: LMDB cannot read its own file here ({error})"
+    return f"{path}: LMDB cannot read its file here ({error})"
 
 
 def _all(walk: _Walk, env: Environment, txn: Txn, known: Shapes) -> Iterator[str]:
@@ -63,7 +63,7 @@ def _all(walk: _Walk, env: Environment, txn: Txn, known: Shapes) -> Iterator[str
         good = False
         yield problem
     comparable = good and not walk.has_old_keys
-    tree = Tree(env, txn, known) if comparable else None  # nothing is compared with a damaged tree
+    tree = Tree(env, txn, known) if comparable else None  # a damaged tree is not compared
     if tree is not None:
         yield from index_problems(tree, txn)
     yield from log_problems(LogRows(env, txn), tree)
@@ -86,7 +86,7 @@ class _Walk:
         self.at = "/"
         self.whole = True
         self._rows = 0
-        # A store of an older format may hold keys in its own order until it is opened to be used.
+        # A store of an older format may have its old key order until it is opened for use.
         self._is_older = is_older(txn.get(KEY, db=self._meta))
         self.has_old_keys = False
 
@@ -106,7 +106,7 @@ class _Walk:
             path, node = waiting.pop()
             try:
                 yield from self._branch(path, node, waiting)
-            except lmdb.Error as error:  # other pages may be good
+            except lmdb.Error as error:  # other pages may be readable
                 self.whole = False
                 yield _unreadable(self.at, error)
 
@@ -166,7 +166,7 @@ class _Walk:
             yield from _value_problems(path, value)
 
     def orphans(self) -> Iterator[str]:
-        """Name the rows that the walk has not come by."""
+        """Yield the rows that the walk has not reached."""
         if not self.whole:
             return
         self._pass("")
@@ -177,7 +177,7 @@ class _Walk:
             for row_key, _data in cursor:
                 node = bytes(row_key[: rows.node_bytes(row_key)])
                 if row_key != rows.ROOT_ROW and node not in self._nodes:
-                    yield f"node {node.hex()}: a row that no path leads to ({row_key.hex()})"
+                    yield f"node {node.hex()}: a row that is unreachable from the root ({row_key.hex()})"
 
 
 def _value_problems(path: str, value: Stored) -> Iterator[str]:
@@ -191,11 +191,11 @@ def _value_problems(path: str, value: Stored) -> Iterator[str]:
         yield from _priority_problems(path, value[PRIORITY])
     if VALUE in value:
         if value.keys() != {VALUE, PRIORITY} or type(value[VALUE]) in _NO_LEAF:
-            yield f"{path or '/'}: a value with a priority that is neither"
+            yield f"{path or '/'}: a malformed value with a priority"
         return
     keys = [key for key in value if key != PRIORITY]
     if any(map(key_problem, keys)):
-        yield f"{path or '/'}: a key that no path can hold"
+        yield f"{path or '/'}: an invalid key"
     elif sorted(keys, key=order_key) != keys:
         yield f"{path or '/'}: its keys are out of order"
     for key in keys:
@@ -208,11 +208,11 @@ def _priority_problems(path: str, priority: Stored) -> Iterator[str]:
 
 
 def problems_apart(folder: FilePath, databases: tuple[str, ...]) -> list[str]:
-    """Return the problems of a store that nobody has open, found by a process of its own.
+    """Return the problems of a store that is not open, found by a separate process.
 
     Args:
-        folder: of the store.
-        databases: the names of those it has.
+        folder: the store's folder.
+        databases: the names of its databases.
     """
     with tempfile.NamedTemporaryFile() as place:
         place.truncate(_PLACE_BYTES)
@@ -221,12 +221,12 @@ def problems_apart(folder: FilePath, databases: tuple[str, ...]) -> list[str]:
         at = place.read().rstrip(b"\0").decode(errors="replace")
     found = done.stdout.splitlines()
     if done.returncode not in (0, _FOUND):
-        found.append(_unreadable(at or "/", f"it ended with {done.returncode}"))
+        found.append(_unreadable(at or "/", f"the process ended with {done.returncode}"))
     return found
 
 
 def _main() -> int:
-    """Print the problems as they are found, and keep in a file where one is: LMDB may end it all."""
+    """Print problems as they are found; note the current path in a file, in case LMDB crashes."""
     folder, place, *databases = sys.argv[1:]
     count = 0
     with FilePath(place).open("r+b") as stream, mmap.mmap(stream.fileno(), _PLACE_BYTES) as shown:
@@ -243,7 +243,7 @@ def _main() -> int:
             return _FOUND
         known = Shapes(env)
         with env.read() as txn:
-            for problem in _told(env, txn, known, _Walk(env, txn, known, note)):
+            for problem in _all_problems(env, txn, known, _Walk(env, txn, known, note)):
                 sys.stdout.write(f"{problem}\n")
                 sys.stdout.flush()
                 count += 1

@@ -1,4 +1,4 @@
-"""What apps ask of the Identity Toolkit for the user in front of them."""
+"""The Identity Toolkit's methods for apps: sign-up, sign-in, and the user's own account."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _DELETABLE = {"DISPLAY_NAME": "display_name", "PHOTO_URL": "photo_url", "EMAIL":
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: its body and parameters, who makes it, and from where."""
+    """One request: its body and parameters, the caller's identity and address."""
 
     body: Body
     query: Mapping[str, str]
@@ -44,7 +44,7 @@ class Call:
 
 
 class Accounts:
-    """Signing up and in, and what a signed-in user may do; safe for threads.
+    """Sign-up, sign-in, and the operations of signed-in users; thread-safe.
 
     Args:
         directory: the users.
@@ -64,7 +64,7 @@ class Accounts:
         self._sign_ups = Throttle(self._policy.sign_ups_max or sys.maxsize, 3600, self._clock)
 
     def sign_up(self, call: Call) -> dict[str, Any]:
-        """Make an account: anonymous, with a password, or a password for the one signed in."""
+        """Create an account, anonymous or with a password, or add a password to the signed-in one."""
         email, password = call.body.text("email"), call.body.text("password")
         if "idToken" in call.body:
             return self._link(call, email, password)
@@ -90,7 +90,7 @@ class Accounts:
         return self._signed_up(self._users.create(**self._login()), "anonymous")
 
     def _admit(self, call: Call) -> None:
-        """Count an account that an address makes."""
+        """Count a new account against the limit of its client address."""
         if call.client is None:
             return
         network = client_network(call.client)
@@ -100,7 +100,7 @@ class Accounts:
         self._sign_ups.failed(network)
 
     def _login(self) -> dict[str, Any]:
-        """Return the fields of a user who signs in now."""
+        """Return the fields of a user that a sign-in sets."""
         return dict.fromkeys(("login_ms", "refresh_ms"), int(self._clock.now() * 1000))
 
     def _signed_up(self, user: User, provider: str) -> dict[str, Any]:
@@ -130,7 +130,7 @@ class Accounts:
         return {**answer, "registered": True, **opened.to_json()}
 
     def sign_in_with_custom_token(self, call: Call) -> dict[str, Any]:
-        """Exchange a custom token, signed by somebody trusted, for an ID token."""
+        """Exchange a custom token, signed by a trusted signer, for an ID token."""
         uid, claims = self._custom_claims(call.body.needed("token", "MISSING_CUSTOM_TOKEN"))
         is_new = self._users.get(uid) is None
         user = self._users.note_sign_in(uid, custom_auth=True)
@@ -139,7 +139,7 @@ class Accounts:
         return {"kind": kind, "isNewUser": is_new, **opened.to_json()}
 
     def _custom_claims(self, text: str) -> tuple[str, dict[str, Any]]:
-        """Return the uid and the claims that a custom token gives."""
+        """Return the uid and the claims of a custom token."""
         if self._policy.emulator and text.startswith("{"):
             text = unsigned_token(Body.parse(text.encode()).rest())
         try:
@@ -152,7 +152,7 @@ class Accounts:
             uid, own = _custom_parts(claims)
         except UsageError as error:
             raise AccountError("INVALID_CUSTOM_TOKEN", str(error)) from None
-        if trust is not None:  # what is not signed does not say when it was issued
+        if trust is not None:  # an unsigned token has no reliable time of issue
             revoked = self._revocations.reason(Identity(uid=uid, claims=claims))
             if revoked not in (None, DISABLED):
                 raise AccountError("INVALID_CUSTOM_TOKEN", "It was revoked.")
@@ -164,7 +164,7 @@ class Accounts:
         return {"kind": f"{_KIND}GetAccountInfoResponse", "users": [user_json(user)]}
 
     def update(self, call: Call) -> dict[str, Any]:
-        """Change what users may change of themselves; new tokens when it ends the old ones."""
+        """Update the user's own account; returns new tokens if the change revokes the old ones."""
         user, claims = self._of_id_token(call)
         values = profile_changes(call.body)
         for name in ("email", "password"):
@@ -187,7 +187,7 @@ class Accounts:
         return self._sessions.open(user, provider)
 
     def delete(self, call: Call) -> dict[str, Any]:
-        """End the account of the user who asks."""
+        """Delete the caller's account."""
         user, claims = self._of_id_token(call)
         self._need_recent(claims)
         self._users.delete([user.uid])
@@ -195,7 +195,7 @@ class Accounts:
         return {"kind": f"{_KIND}DeleteAccountResponse"}
 
     def create_auth_uri(self, call: Call) -> dict[str, Any]:
-        """Say how an email can sign in, unless that is private."""
+        """Return the sign-in methods of an email, unless emails are private."""
         email = call.body.needed("identifier", "MISSING_IDENTIFIER")
         answer: dict[str, Any] = {"kind": f"{_KIND}CreateAuthUriResponse", "sessionId": "none"}
         if self._users.email_privacy:
@@ -225,10 +225,10 @@ class Accounts:
         }
 
     def claims_of(self, text: str) -> tuple[User, dict[str, Any]]:
-        """Return the user and claims of an ID token that is still good.
+        """Return the user and claims of an ID token.
 
         Raises:
-            AccountError: it is not.
+            AccountError: the token is invalid, expired or revoked.
         """
         try:
             identity = self._tokens.verify(text)
@@ -255,7 +255,7 @@ class Accounts:
 
 
 def user_json(user: User) -> dict[str, Any]:
-    """Return a user as the Identity Toolkit shows one."""
+    """Return a user in the Identity Toolkit's format."""
     info = [_provider_json(user, provider) for provider in user.providers]
     members: dict[str, Any] = {
         "localId": user.uid,
@@ -279,7 +279,7 @@ def user_json(user: User) -> dict[str, Any]:
 
 
 def update_json(user: User) -> dict[str, Any]:
-    """Return the answer to a change of a user."""
+    """Return the response to an update of a user."""
     shown = user_json(user)
     names = ("localId", "email", "displayName", "photoUrl", "providerUserInfo", "passwordHash")
     members = {name: shown[name] for name in (*names, "emailVerified") if name in shown}
@@ -287,7 +287,7 @@ def update_json(user: User) -> dict[str, Any]:
 
 
 def profile_changes(body: Body) -> dict[str, Any]:
-    """Return the fields of a user that a body sets or deletes, those that users may change."""
+    """Return the user fields that a body sets or deletes, of those that users may change."""
     values: dict[str, Any] = {
         field: body.text(name) for name, field in _INFO_FIELDS.items() if name in body
     }
@@ -303,14 +303,14 @@ def profile_changes(body: Body) -> dict[str, Any]:
 
 
 def _custom_parts(claims: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Tell apart the three forms of custom tokens: a service account's, a legacy one, our own."""
+    """Parse one of three forms of custom token: a service account's, a legacy one, or our own."""
     if is_legacy(claims):
         data = claims["d"]
         return check_uid(data.get("uid")), {k: v for k, v in data.items() if k not in RESERVED}
     if claims.get("aud") == _CUSTOM_AUDIENCE or "uid" in claims:
         own = claims.get("claims") or {}
         if not isinstance(own, dict):
-            raise UsageError("claims are an object")
+            raise UsageError("claims must be an object")
         check_custom(own)
         return check_uid(claims.get("uid")), own
     return check_uid(claims.get("sub")), {k: v for k, v in claims.items() if k not in RESERVED}

@@ -1,4 +1,4 @@
-"""What administrators ask of the Identity Toolkit: `/v1/projects/{project}/accounts…`."""
+"""The Identity Toolkit's methods for administrators: `/v1/projects/{project}/accounts…`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _COOKIE_SECONDS = (300, 14 * 24 * 3600)
 
 
 class AdminAccounts:
-    """Users as administrators handle them; every act goes to the audit log. Safe for threads."""
+    """User management for administrators; the audit log records every change. Thread-safe."""
 
     def __init__(self, directory: Directory, accounts: Accounts) -> None:
         self._users = directory.users
@@ -28,14 +28,14 @@ class AdminAccounts:
         self._accounts = accounts
 
     def create(self, call: Call) -> dict[str, Any]:
-        """Make a user."""
+        """Create a user."""
         values = _changes(call.body)
         user = self._users.create(call.body.text("localId"), **values)
         self._acted(call, "create user", user.uid)
         return {**update_json(user), "kind": f"{_KIND}SignupNewUserResponse"}
 
     def lookup(self, call: Call) -> dict[str, Any]:
-        """Return users by uid, email and phone number, or the one of an ID token."""
+        """Return users by uid, email and phone number, or the user of an ID token."""
         body = call.body
         if "idToken" in body:
             return self._accounts.lookup(call)
@@ -62,7 +62,7 @@ class AdminAccounts:
         return update_json(user)
 
     def delete(self, call: Call) -> dict[str, Any]:
-        """End an account."""
+        """Delete a user."""
         uid = call.body.text("localId")
         if uid is None:
             return self._accounts.delete(call)
@@ -87,7 +87,7 @@ class AdminAccounts:
         return answer
 
     def delete_batch(self, call: Call) -> dict[str, Any]:
-        """End accounts; without `force`, those that are disabled alone."""
+        """Delete users; without `force`, only disabled ones."""
         uids, errors = [], []
         for index, uid in enumerate(call.body.texts("localIds")):
             user = self._users.get(uid)
@@ -125,7 +125,7 @@ class AdminAccounts:
             self._users.update(uid, **values)
 
     def session_cookie(self, call: Call) -> dict[str, Any]:
-        """Turn an ID token into a session cookie."""
+        """Create a session cookie from an ID token."""
         seconds = call.body.seconds("validDuration") or _COOKIE_SECONDS[1]
         if not _COOKIE_SECONDS[0] <= seconds <= _COOKIE_SECONDS[1]:
             raise AccountError("INVALID_DURATION")
@@ -133,7 +133,7 @@ class AdminAccounts:
         return {"sessionCookie": self._sessions.cookie(claims, seconds)}
 
     def delete_all(self, call: Call) -> dict[str, Any]:
-        """End all accounts; emulators alone have a path to this."""
+        """Delete all users; only emulators have a path for this."""
         while users := self._users.list():
             self._users.delete([user.uid for user in users])
         self._acted(call, "delete all users", "")
@@ -144,7 +144,7 @@ class AdminAccounts:
 
 
 def _changes(body: Body) -> dict[str, Any]:
-    """Return the fields of a user that a body sets or deletes, all that there are."""
+    """Return all user fields that a body sets or deletes."""
     values = profile_changes(body)
     for name, field in (("email", "email"), ("phoneNumber", "phone"), ("password", "password")):
         if name in body:

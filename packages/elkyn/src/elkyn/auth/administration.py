@@ -1,4 +1,4 @@
-"""What administrators ask under `/auth/`: tokens for users, revocations, admin keys."""
+"""The admin API under `/auth/`: tokens for users, revocations, admin keys."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXPIRES_MAX = 10 * 365 * 24 * 3600
 
 
 class Administration:
-    """Handlers of the paths below `/auth/`; every act goes to the audit log. Safe for threads."""
+    """Handlers of the paths below `/auth/`; the audit log records every action. Thread-safe."""
 
     def __init__(self, auth: Authenticator, clock: Clock) -> None:
         self._auth = auth
@@ -31,14 +31,14 @@ class Administration:
         uid = call.body.needed("uid", "MISSING_UID")
         seconds = call.body.seconds("expiresSeconds") or ID_TOKEN_SECONDS
         if seconds > _EXPIRES_MAX:
-            raise AccountError("INVALID_DURATION", "A token is good for ten years at most.")
+            raise AccountError("INVALID_DURATION", "A token is valid for ten years at most.")
         claims = call.body.rest("uid", "expiresSeconds")
         text = self._auth.sign(uid, claims, seconds)
         self._acted(call, "sign token", uid)
         return {"token": text, "expiresIn": str(seconds)}
 
     def revoke(self, call: Call) -> dict[str, Any]:
-        """Revoke all tokens of `uid`, or the one `token`."""
+        """Revoke all tokens of `uid`, or a single `token`."""
         uid, token = call.body.text("uid"), call.body.text("token")
         if uid is not None:
             self._auth.revocations.revoke_user(uid)
@@ -48,7 +48,7 @@ class Administration:
             self._auth.revocations.revoke_token(identity)
             self._acted(call, "revoke token", str(identity.uid))
         else:
-            raise AccountError("MISSING_UID", "Give a uid, or a token.")
+            raise AccountError("MISSING_UID", "The request needs a uid or a token.")
         return {"revoked": True}
 
     def keys(self, _call: Call) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class Administration:
         return {"keys": [_key_json(key) for key in self._auth.admin_keys.list()]}
 
     def create_key(self, call: Call) -> dict[str, Any]:
-        """Make an admin key; its text is in this answer and nowhere else."""
+        """Create an admin key; only this response contains its text."""
         name = call.body.needed("name", "MISSING_NAME")
         roles = call.body.texts("roles") or ["admin"]
         key, text = self._auth.admin_keys.create(name, roles)
@@ -64,9 +64,9 @@ class Administration:
         return {**_key_json(key), "key": text}
 
     def revoke_key(self, call: Call) -> dict[str, Any]:
-        """Make an admin key worthless, by name or id."""
+        """Revoke an admin key, by name or id."""
         key = self._auth.admin_keys.revoke(call.body.needed("name", "MISSING_NAME"))
-        self._auth.revocations.tell(Revoked(key_id=key.id))
+        self._auth.revocations.notify(Revoked(key_id=key.id))
         self._acted(call, "revoke admin key", key.id)
         return {"revoked": True}
 

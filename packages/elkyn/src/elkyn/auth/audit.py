@@ -1,7 +1,7 @@
-"""The audit log: one JSON line for each refusal and each act of an administrator.
+"""The audit log: one JSON line for each denied request and each action of an administrator.
 
-Lines go to the logger `elkyn.audit`. They name who, what and from where, never a credential or a
-stored value.
+Lines go to the logger `elkyn.audit`. They name the caller, the action and the client's address, never
+a credential or a stored value.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ REFUSALS_MAX = 100
 
 
 class Audit:
-    """Writes the lines; safe for threads.
+    """Writes the lines; thread-safe.
 
-    Refusals are free to cause, so a second holds `REFUSALS_MAX` of them; the next one says in
-    `suppressed` how many were left out. What administrators do is always written.
+    Any client can cause refusals, so at most `REFUSALS_MAX` are written per second; the next line
+    counts the omitted ones in `suppressed`. Actions of administrators are always written.
     """
 
     def __init__(self, clock: Clock = SYSTEM) -> None:
@@ -40,18 +40,18 @@ class Audit:
     def refused(
         self, identity: Identity, namespace: str, path: str, write: bool, client: str | None = None
     ) -> None:
-        """Note that rules, or the lack of a role, kept somebody from a path."""
+        """Log that the rules, or a missing role, denied a caller the access to a path."""
         action = "write" if write else "read"
         self._write(logging.WARNING, "refused", action, identity, client, path, namespace=namespace)
 
     def refused_credential(self, fault: str, client: str | None = None, target: str = "") -> None:
-        """Note a token, password or key that was not good."""
+        """Log an invalid token, password or key."""
         self._write(logging.WARNING, "refused", "sign-in", None, client, target, fault=fault)
 
     def acted(
         self, identity: Identity | None, action: str, target: str, client: str | None = None
     ) -> None:
-        """Note what an administrator, or a user with their own account, did."""
+        """Log an action of an administrator, or of a user on their own account."""
         self._write(logging.INFO, "done", action, identity, client, target)
 
     def _write(
@@ -80,7 +80,7 @@ class Audit:
         self._log.log(level, "%s", json.dumps(line, ensure_ascii=True))
 
     def _admit(self) -> int | None:
-        """Return how many refusals were left out before this one; None leaves it out too."""
+        """Return the number of refusals omitted before this one; None: omit this one too."""
         with self._lock:
             now = self._clock.monotonic()
             if now - self._second >= 1:

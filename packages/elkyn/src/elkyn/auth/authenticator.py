@@ -1,8 +1,8 @@
-"""Who makes a request: credentials of all kinds turned into identities.
+"""Authentication of requests: resolves credentials of all kinds to identities.
 
-A credential is a token of an issuer that is trusted, an admin key, the admin token, or (in emulator
-mode) the word `owner`. Verified tokens are remembered for a few minutes. A revocation of this process
-counts at once, one of another process within a second.
+A credential is a token of a trusted issuer, an admin key, the admin token, or (in emulator mode) the
+word `owner`. Verified tokens are cached for a few minutes. A revocation by this process takes effect
+at once, one by another process within a second.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from elkyn.auth.audit import Audit
 from elkyn.auth.claims import check_uid
 from elkyn.auth.codes import Codes
 from elkyn.auth.directory import Directory, Policy
-from elkyn.auth.elsewhere import Ask, Elsewhere
+from elkyn.auth.elsewhere import Ask, LeaderCredentialCache
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
 from elkyn.auth.errors import BadToken
 from elkyn.auth.jwks import KeysMissing
 from elkyn.auth.jws import Key, SecretKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, is_admin_key, server_secret
-from elkyn.auth.leader import LeaderTrust, tell_followers
-from elkyn.auth.passwords import Lane, Passwords
+from elkyn.auth.leader import LeaderTrust, state_for_followers
+from elkyn.auth.passwords import BoundedPool, Passwords
 from elkyn.auth.revocations import KEY_CLAIM, Revocations
 from elkyn.auth.sessions import Sessions
 from elkyn.auth.settings import AuthSettings
 from elkyn.auth.tokens import TokenSigner, Trust, Verifier
 from elkyn.auth.users import Users
-from elkyn.auth.vault import AdminKey, Vault
+from elkyn.auth.vault import AccountStore, AdminKey
 from elkyn.identity import ADMIN, NOBODY, Identity
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Busy, Denied, UsageError
@@ -56,17 +56,17 @@ _KNOWN_HERE = ("expired", "early", "revoked")
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A token that was verified, until when that holds, and how long it is not looked up again."""
+    """A verified token, its expiry, and how long the cached result is used."""
 
     identity: Identity
     verified_until: float
     checked_until: float = 0.0
-    told: int = 0
+    notified: int = 0
 
 
 @dataclass(slots=True)
 class _Question:
-    """A credential that only the leader can judge."""
+    """A credential that only the leader can verify."""
 
     auth: Authenticator
     text: str
@@ -75,19 +75,19 @@ class _Question:
     name: str = "the leader"
 
     def refresh(self) -> None:
-        self.auth.ask_elsewhere(self.text, self.digest, self.client)
+        self.auth.ask_leader_about(self.text, self.digest, self.client)
 
 
 class Authenticator:
-    """Knows who makes a request, and answers those that sign people in; safe for threads.
+    """Identifies callers, and handles sign-in requests; thread-safe.
 
     Args:
-        settings: who is trusted.
-        folder: of the vault; None keeps it in memory.
-        clock: gives the time.
+        settings: the trusted issuers and secrets.
+        folder: the folder of the account store; None keeps it in memory.
+        clock: the time source.
 
     Raises:
-        UsageError: an issuer makes no sense, or has the name of this server's own.
+        UsageError: an issuer is invalid, or has the name of this server's own issuer.
     """
 
     def __init__(
@@ -102,19 +102,23 @@ class Authenticator:
             )
         issuers = [issuer.trust(clock) for issuer in settings.issuers]
         signers = [issuer.trust(clock) for issuer in settings.signers]
-        self.vault = Vault(folder)
+        self.account_store = AccountStore(folder)
         self.audit = Audit(clock)
-        self.admin_keys = AdminKeys(self.vault, clock)
-        self.signing = SigningKeys(self.vault, clock)
+        self.admin_keys = AdminKeys(self.account_store, clock)
+        self.signing = SigningKeys(self.account_store, clock)
         self.revocations = Revocations(
-            self.vault, settings.issuer, clock, members_only=not settings.emulator
+            self.account_store, settings.issuer, clock, members_only=not settings.emulator
         )
         privacy = (
             not settings.emulator if settings.email_privacy is None else settings.email_privacy
         )
-        self.users = Users(self.vault, Passwords(), self.revocations, clock, email_privacy=privacy)
-        self.sessions = Sessions(self.vault, self.users, self.signing, settings.project, clock)
-        self.leader = LeaderTrust(self.vault, self.revocations, clock)
+        self.users = Users(
+            self.account_store, Passwords(), self.revocations, clock, email_privacy=privacy
+        )
+        self.sessions = Sessions(
+            self.account_store, self.users, self.signing, settings.project, clock
+        )
+        self.leader = LeaderTrust(self.account_store, self.revocations, clock)
         own = _own_trust(settings, self.signing)
         secrets = self._secret_trusts()
         self._trusts = [own, *secrets, *issuers]
@@ -125,13 +129,13 @@ class Authenticator:
             tokens=self._verifier_of([own]),
             custom=self._verifier_of([*secrets, *signers]),
         )
-        self._elsewhere: Elsewhere | None = None
+        self._leader_credentials: LeaderCredentialCache | None = None
         self._cache: OrderedDict[bytes, _Known] = OrderedDict()
         self._cache_lock = threading.Lock()
-        self._hashing = Lane("elkyn-password", _HASH_WORKERS, _WAITING_MAX)
-        self._answering = Lane("elkyn-auth", _HASH_WORKERS, _ANSWERS_MAX)
-        self._fetching = Lane("elkyn-jwks", 2, _WAITING_MAX)
-        self._questions = Lane("elkyn-leader", 4, _QUESTIONS_MAX)
+        self._hashing = BoundedPool("elkyn-password", _HASH_WORKERS, _WAITING_MAX)
+        self._answering = BoundedPool("elkyn-auth", _HASH_WORKERS, _ANSWERS_MAX)
+        self._fetching = BoundedPool("elkyn-jwks", 2, _WAITING_MAX)
+        self._questions = BoundedPool("elkyn-leader", 4, _QUESTIONS_MAX)
 
     def _directory(self) -> Directory:
         settings = self.settings
@@ -143,7 +147,7 @@ class Authenticator:
             sign_ups_max=None if settings.emulator else settings.sign_ups_max,
         )
         codes = Codes(
-            self.vault,
+            self.account_store,
             self._clock,
             settings.action_url,
             settings.deliver,
@@ -154,34 +158,34 @@ class Authenticator:
         )
 
     def sign(self, uid: str, claims: Mapping[str, Any], expires_seconds: float | None) -> str:
-        """Return a token for `uid`, as `TokenSigner.sign`; what was revoked before it is not it."""
+        """Return a token for `uid`, as `TokenSigner.sign`; earlier revocations do not affect it."""
         check_uid(uid)
-        with self.vault.read() as pages:
+        with self.account_store.read() as pages:
             cutoff = pages.cutoff(uid)
-        signer = TokenSigner(server_secret(self.vault), self._clock)
+        signer = TokenSigner(server_secret(self.account_store), self._clock)
         return signer.sign(uid, claims, expires_seconds, signed_in=cutoff)
 
-    def tell_followers(self, known_tag: str) -> bytes | None:
-        """Return what followers need to judge ID tokens of this server; see `elkyn.auth.leader`."""
-        return tell_followers(self, known_tag)
+    def state_for_followers(self, known_tag: str) -> bytes | None:
+        """Return the state that followers need to verify ID tokens; see `elkyn.auth.leader`."""
+        return state_for_followers(self, known_tag)
 
     @property
     def masters_tag(self) -> str:
-        """Names the credentials of administrators that have no name; changes with them."""
+        """Return a tag of the unnamed admin credentials, which changes with them."""
         masters = repr([self.settings.admin_token, self.settings.secret]).encode()
-        return hmac.new(server_secret(self.vault), masters, hashlib.sha256).hexdigest()[:24]
+        return hmac.new(server_secret(self.account_store), masters, hashlib.sha256).hexdigest()[:24]
 
     def ask_leader(self, ask: Ask) -> None:
-        """Ask a leader from now on about credentials that are of nobody here."""
-        self._elsewhere = Elsewhere(ask, self._clock)
+        """Forward credentials that are unknown here to a leader from now on."""
+        self._leader_credentials = LeaderCredentialCache(ask, self._clock)
 
     def follow(self, packed: bytes) -> None:
-        """Believe ID tokens of a leader, as it `tell_followers`.
+        """Accept ID tokens of a leader, with the state that its `state_for_followers` returned.
 
         Raises:
-            BadInput: it makes no sense.
+            BadInput: the state is malformed.
         """
-        self.leader.take(packed)
+        self.leader.apply(packed)
         self._verifier = self._verifier_of([*self._trusts, *self.leader.trusts()])
 
     def _verifier_of(self, trusts: Sequence[Trust]) -> Verifier:
@@ -192,7 +196,7 @@ class Authenticator:
 
         def of_server(_kid: str | None, _algorithm: str) -> Sequence[Key]:
             if not found:
-                found.append(SecretKey(server_secret(self.vault)))
+                found.append(SecretKey(server_secret(self.account_store)))
             return found
 
         trusts = [Trust(of_server, frozenset({"HS256"}))]
@@ -206,16 +210,16 @@ class Authenticator:
         query: Mapping[str, str],
         client: str | None = None,
     ) -> Identity:
-        """Return who makes a request: `NOBODY` when it shows no credential.
+        """Return the identity of the caller: `NOBODY` for a request without a credential.
 
         Args:
             headers: ASGI's, names in lower case.
-            query: of the URL.
-            client: the address it comes from, for the audit log.
+            query: the URL's query parameters.
+            client: the client's address, for the audit log.
 
         Raises:
-            BadToken: the credential is not good (401).
-            Denied: somebody else than an admin asks to be seen as another.
+            BadToken: the credential is invalid (401).
+            Denied: a caller who is not an admin uses `auth_variable_override`.
             UsageError: `auth_variable_override` is not JSON.
         """
         return self._overridden(self._of_credential(_credential(headers, query), client), query)
@@ -226,7 +230,7 @@ class Authenticator:
         query: Mapping[str, str],
         client: str | None = None,
     ) -> Identity:
-        """Do what `identity` does without holding up the event loop."""
+        """Do what `identity` does without blocking the event loop."""
         credential = _credential(headers, query)
         if credential is None:
             return self._overridden(NOBODY, query)
@@ -238,53 +242,53 @@ class Authenticator:
         query: Mapping[str, str],
         client: str | None = None,
     ) -> Identity:
-        """Do what `identity` does with what is known already.
+        """Do what `identity` does, using only keys and results that are already loaded.
 
         Raises:
             BlockingIOError: keys must be fetched first.
         """
         credential = _credential(headers, query)
         try:
-            identity = NOBODY if credential is None else self._judge(credential, client)
+            identity = NOBODY if credential is None else self._resolve(credential, client)
         except KeysMissing:
             raise BlockingIOError from None
         return self._overridden(identity, query) if query else identity
 
     def identity_of_token(self, credential: str, client: str | None = None) -> Identity:
-        """Return whose credential this is; fetches an issuer's keys when they are needed.
+        """Return the identity of a credential; fetches an issuer's keys if necessary.
 
         Raises:
-            BadToken: it is not good.
-            Unavailable: its issuer cannot be reached, and was not before.
+            BadToken: the credential is invalid.
+            Unavailable: the issuer's keys cannot be fetched, and no earlier ones are cached.
         """
         for _ in range(_FETCHES_MAX):
             try:
-                return self._judge(credential, client)
+                return self._resolve(credential, client)
             except KeysMissing as missing:
                 missing.source.refresh()
         raise BadToken(fault="signature")
 
     async def identify_token(self, credential: str, client: str | None = None) -> Identity:
-        """Do what `identity_of_token` does without holding up the event loop."""
+        """Do what `identity_of_token` does without blocking the event loop."""
         for _ in range(_FETCHES_MAX):
             try:
-                return self._judge(credential, client)
+                return self._resolve(credential, client)
             except KeysMissing as missing:
                 asks = isinstance(missing.source, _Question)
                 lane = self._questions if asks else self._fetching
                 await lane.run(missing.source.refresh)
         raise BadToken(fault="signature")
 
-    async def vouch(
+    async def check_forwarded_credential(
         self,
         headers: Iterable[tuple[bytes, bytes]],
         query: Mapping[str, str],
         client: str | None = None,
     ) -> None:
-        """Refuse a credential that nobody knows, here or at the leader; what has ended may pass.
+        """Refuse a credential that is unknown here and to the leader; an expired one passes.
 
         Raises:
-            BadToken: nobody knows it.
+            BadToken: the credential is unknown.
         """
         credential = _credential(headers, query)
         if credential is not None:
@@ -297,7 +301,7 @@ class Authenticator:
     def _of_credential(self, credential: str | None, client: str | None) -> Identity:
         return NOBODY if credential is None else self.identity_of_token(credential, client)
 
-    def _judge(self, credential: str, client: str | None) -> Identity:
+    def _resolve(self, credential: str, client: str | None) -> Identity:
         try:
             if self._is_master(credential):
                 return ADMIN
@@ -308,7 +312,7 @@ class Authenticator:
             raise
 
     def _is_master(self, credential: str) -> bool:
-        """Whether this is the admin token, the secret itself, or the emulator's `owner`."""
+        """Whether this is the admin token, a configured secret, or the emulator's `owner`."""
         shown = credential.encode(errors="surrogatepass")
         masters = (self.settings.admin_token, self.settings.secret)
         found = self.settings.emulator and credential == "owner"
@@ -318,45 +322,47 @@ class Authenticator:
 
     def _of_token(self, text: str, client: str | None) -> Identity:
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
-        now, told = self._clock.monotonic(), self.revocations.told
+        now, notified = self._clock.monotonic(), self.revocations.notified
         with self._cache_lock:
             known = self._cache.get(digest)
-        if known is not None and now < known.checked_until and told == known.told:
+        if known is not None and now < known.checked_until and notified == known.notified:
             return known.identity
         if known is None or now >= known.verified_until:
             known = _Known(self._verify(text, digest, client), now + _CACHED_SECONDS)
         self._check_revoked(known.identity)
-        self._remember(digest, replace(known, checked_until=now + _TRUSTED_SECONDS, told=told))
+        self._remember(
+            digest, replace(known, checked_until=now + _TRUSTED_SECONDS, notified=notified)
+        )
         return known.identity
 
     def _verify(self, text: str, digest: bytes, client: str | None) -> Identity:
-        elsewhere = self._elsewhere
+        leader = self._leader_credentials
         try:
             if is_admin_key(text):
-                raise BadToken(fault="malformed" if elsewhere is not None else "revoked")
+                raise BadToken(fault="malformed" if leader is not None else "revoked")
             return self._verifier.verify(text)
         except BadToken as error:
             unknown = error.fault not in _KNOWN_HERE
-            if elsewhere is None or not unknown or not elsewhere.may_know(text, digest):
+            if leader is None or not unknown or not leader.may_know(text, digest):
                 raise
         raise KeysMissing(_Question(self, text, digest, client))
 
-    def ask_elsewhere(self, text: str, digest: bytes, client: str | None) -> None:
-        """Have the leader say whose a credential is that nobody knows here, and remember that.
+    def ask_leader_about(self, text: str, digest: bytes, client: str | None) -> None:
+        """Ask the leader for the identity of a credential that is unknown here, and cache it.
 
         Raises:
-            Unavailable: it does not answer.
-            Busy: too many that it refuses were shown.
+            Unavailable: the leader does not answer.
+            Busy: too many credentials were sent that the leader refused.
         """
-        assert self._elsewhere is not None
+        assert self._leader_credentials is not None
         now = self._clock.monotonic()
         with self._cache_lock:
             known = self._cache.get(digest)
-        if (known is not None and now < known.verified_until) or not self._elsewhere.may_know(
-            text, digest
-        ):
-            return  # somebody else has asked meanwhile
-        identity = self._elsewhere.identify(text, digest, client or "")
+        if (
+            known is not None and now < known.verified_until
+        ) or not self._leader_credentials.may_know(text, digest):
+            return  # another thread has asked meanwhile
+        identity = self._leader_credentials.identify(text, digest, client or "")
         if identity is not None:
             self._remember(digest, _Known(identity, now + _CACHED_SECONDS))
 
@@ -378,11 +384,11 @@ class Authenticator:
         return identity if text is None else seen_as(identity, _parse_override(text))
 
     def owns(self, path: str) -> bool:
-        """Whether `respond` answers this path."""
+        """Whether `respond` handles this path."""
         return self._endpoints.owns(path)
 
     async def respond(self, request: AuthRequest) -> AuthResponse:
-        """Answer a request to a path that this owns; 429 when too many wait."""
+        """Handle a request to a path that `owns` accepts; 429 when too many requests wait."""
         lane = self._hashing if self._endpoints.is_costly(request.path) else self._answering
         try:
             return await lane.run(self.answer, request)
@@ -390,16 +396,16 @@ class Authenticator:
             return self._endpoints.busy(request, str(error))
 
     def answer(self, request: AuthRequest) -> AuthResponse:
-        """Answer a request on this thread: takes as long as hashing a password."""
+        """Handle a request on this thread, which may last as long as hashing a password."""
         return with_keys(lambda: self._endpoints.answer(request))
 
     def close(self) -> None:
-        """Let what runs finish, and close the vault."""
+        """Let running requests finish, and close the account store."""
         self._hashing.close()
         self._answering.close()
         self._fetching.close()
         self._questions.close()
-        self.vault.close()
+        self.account_store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -409,7 +415,7 @@ class Authenticator:
 
 
 def with_keys(work: Callable[[], T]) -> T:
-    """Do `work`, fetching the keys of issuers that it misses."""
+    """Call `work` again after fetching each issuer's keys that it lacks."""
     for _ in range(_FETCHES_MAX):
         try:
             return work()
@@ -419,14 +425,14 @@ def with_keys(work: Callable[[], T]) -> T:
 
 
 def seen_as(admin: Identity, variable: Mapping[str, Any] | None) -> Identity:
-    """Return whom rules see when an admin acts as somebody else; it ends with the admin's key.
+    """Return the identity of an admin acting as another user; it expires with the admin's key.
 
     Args:
-        admin: who acts.
-        variable: what `auth` is to be; None for nobody.
+        admin: the acting admin.
+        variable: the value of `auth` in rules; None for an unauthenticated caller.
 
     Raises:
-        Denied: `admin` is none.
+        Denied: `admin` is not an admin.
     """
     if not admin.admin:
         raise Denied("acting as another user", "an admin's credential")
@@ -447,7 +453,7 @@ def _parse_override(text: str) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         value = text
     if value is not None and not isinstance(value, dict):
-        raise UsageError("auth_variable_override is a JSON object or null")
+        raise UsageError("auth_variable_override must be a JSON object or null")
     return value
 
 

@@ -1,4 +1,4 @@
-"""Members of a request's body, each with the type it must have."""
+"""Typed access to the members of a request's body."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _LIST_MAX = 1000
 
 
 class Body:
-    """An object that somebody sent.
+    """The JSON object or form of a request.
 
     Args:
-        members: as parsed.
+        members: the parsed members.
     """
 
     def __init__(self, members: Mapping[str, Any]) -> None:
@@ -30,11 +30,11 @@ class Body:
     def parse(cls, data: bytes, content_type: str = "") -> Body:
         """Read JSON, or a form; an empty body is an empty object.
 
-        What begins with a brace is JSON whatever its content type says: `curl -d '{…}'` calls it a
-        form, and no form begins so, because a brace in one is percent-encoded.
+        A body that begins with a brace is JSON regardless of its content type: `curl -d '{…}'` sends
+        the content type of a form, and no form begins with a brace, which would be percent-encoded.
 
         Raises:
-            AccountError: it is neither, or too large.
+            AccountError: the body is neither, or too large.
         """
         if len(data) > BODY_BYTES_MAX:
             raise AccountError("INVALID_ARGUMENT", "The request is too large.", status=413)
@@ -63,7 +63,7 @@ class Body:
         return _text(name, value)
 
     def needed(self, name: str, reason: str) -> str:
-        """Return a text that must be there; `reason` is the code when it is not."""
+        """Return a required text; `reason` is the error code when it is missing."""
         value = self.text(name)
         if value is None:
             raise AccountError(reason)
@@ -77,7 +77,7 @@ class Body:
         return value
 
     def seconds(self, name: str) -> int | None:
-        """Return a whole number, which may be a text of digits."""
+        """Return an integer, which may be sent as a text of digits."""
         value = self._members.get(name)
         if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 16:
             value = int(value)
@@ -88,7 +88,7 @@ class Body:
         return value
 
     def texts(self, name: str) -> list[str]:
-        """Return a list of texts; a text alone is a list of one."""
+        """Return a list of texts; a single text counts as a list of one."""
         value = self._members.get(name)
         if value is None:
             return []
@@ -108,7 +108,7 @@ class Body:
         return [Body(item) for item in items]
 
     def json(self, name: str) -> dict[str, Any] | None:
-        """Return an object that is sent as the text of its JSON."""
+        """Return an object that is sent as a JSON text."""
         value = self._members.get(name)
         if value is None:
             return None

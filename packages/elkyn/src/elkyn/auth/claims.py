@@ -1,8 +1,8 @@
-"""What a token's claims must hold, and which identity they make.
+"""Validation of a token's claims, and their conversion to an identity.
 
-Three kinds of claims are read: plain ones (`sub` or `uid`, and whatever the signer added), those of a
-Firebase ID token (`firebase.sign_in_provider`), and those of a legacy token (`v` is 0, `d` is what
-rules see as `auth`).
+Three kinds of claims are supported: plain ones (`sub` or `uid`, and any further claims of the signer),
+those of a Firebase ID token (`firebase.sign_in_provider`), and those of a legacy token (`v` is 0, `d`
+is the value of `auth` in rules).
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ _PROTOCOL = _REGISTERED | {"uid", "user_id", "firebase", "provider", "provider_i
 _PROFILE = frozenset(["email", "email_verified", "phone_number", "name", "picture", "roles"])
 
 RESERVED = _PROTOCOL | {"acr", "amr", "at_hash", "azp", "c_hash", "cnf", "nonce"}
-"""Names that a user's own claims may not take."""
+"""Names that custom claims must not use."""
 
 
 def check_times(claims: Mapping[str, Any], now: float, skew_seconds: float = SKEW_SECONDS) -> None:
-    """Check `exp`, `nbf`, `iat` and `auth_time`, those that there are.
+    """Check `exp`, `nbf`, `iat` and `auth_time`, where present.
 
     Raises:
-        BadToken: the token has ended, begins later, or one of the times is none.
+        BadToken: the token is expired, not yet valid, or has an invalid time.
     """
     expires = _expiry(claims)
     if expires is not None and now >= expires + skew_seconds:
@@ -62,7 +62,7 @@ def check_audience(claims: Mapping[str, Any], allowed: Collection[str]) -> None:
     """Check that `aud` names one of `allowed`.
 
     Raises:
-        BadToken: it does not.
+        BadToken: it does not name one.
     """
     given = claims.get("aud")
     audiences = given if isinstance(given, list) else [given]
@@ -71,19 +71,19 @@ def check_audience(claims: Mapping[str, Any], allowed: Collection[str]) -> None:
 
 
 def check_uid(uid: object) -> str:
-    """Return `uid` if it can be one: 1 to 128 printable characters, 480 bytes in UTF-8.
+    """Return `uid` if it is valid: 1 to 128 printable characters, up to 480 bytes in UTF-8.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: it is not valid.
     """
     fits = isinstance(uid, str) and 0 < len(uid) <= UID_MAX and uid.isprintable()
     if not fits or len(str(uid).encode(errors="replace")) > _UID_BYTES_MAX:
-        raise UsageError(f"a uid is a text of 1 to {UID_MAX} printable characters")
+        raise UsageError(f"a uid must be a text of 1 to {UID_MAX} printable characters")
     return str(uid)
 
 
 def check_custom(claims: Mapping[str, Any]) -> None:
-    """Check claims that somebody wants to give to a user.
+    """Check the names of custom claims.
 
     Raises:
         UsageError: one of the names is `RESERVED`.
@@ -100,14 +100,14 @@ def is_legacy(claims: Mapping[str, Any]) -> bool:
 
 
 def identity_of(claims: Mapping[str, Any], *, provider: str = "custom") -> Identity:
-    """Return the identity that verified claims make; no role or claim makes it an admin.
+    """Return the identity of verified claims; no role or claim makes it an admin.
 
     Args:
-        claims: of a token whose signature and times were checked.
-        provider: how the user signed in, when the claims do not say.
+        claims: the claims of a token whose signature and times were checked.
+        provider: the sign-in provider if the claims name none.
 
     Raises:
-        BadToken: nobody is named.
+        BadToken: the claims name no user.
     """
     if is_legacy(claims):
         return _legacy_identity(claims)

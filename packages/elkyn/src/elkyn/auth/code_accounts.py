@@ -1,4 +1,4 @@
-"""What the Identity Toolkit does with codes that went to an email."""
+"""The Identity Toolkit's methods for out-of-band codes sent by email."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _KIND = "identitytoolkit#"
 
 
 class CodeAccounts:
-    """Sending codes, and what they are good for; safe for threads."""
+    """Sends codes and redeems them; thread-safe."""
 
     def __init__(self, directory: Directory, accounts: Accounts, codes: Codes) -> None:
         self._users = directory.users
@@ -29,7 +29,7 @@ class CodeAccounts:
         self._codes = codes
 
     def send(self, call: Call) -> dict[str, Any]:
-        """Send a code; who has no account is told so only where emails are not private."""
+        """Send a code; an unknown email is reported only where emails are not private."""
         code = self._code_for(call.body)
         self._codes.admit(code.new_email or code.email)
         answer = {"kind": f"{_KIND}GetOobConfirmationCodeResponse", "email": code.email}
@@ -40,7 +40,7 @@ class CodeAccounts:
         return answer
 
     def make(self, call: Call) -> dict[str, Any]:
-        """Make a code for an administrator, who sends it."""
+        """Create a code for an administrator, who sends it."""
         if not call.body.flag("returnOobLink"):
             return self.send(call)
         code = self._code_for(call.body)
@@ -76,14 +76,14 @@ class CodeAccounts:
         return self._users.named("email", email)
 
     def reset(self, call: Call) -> dict[str, Any]:
-        """Say what a code is good for; with a new password, set that."""
+        """Return the purpose of a code, or set a new password with it."""
         text = call.body.needed("oobCode", "MISSING_OOB_CODE")
         password = call.body.text("newPassword")
         if password is None:
-            code = self._codes.look(text)
+            code = self._codes.inspect(text)
         else:
             password_hash = self._users.hashed(password)
-            code = self._codes.take(text, "PASSWORD_RESET")
+            code = self._codes.redeem(text, "PASSWORD_RESET")
             self._users.update(code.uid, email_verified=True, **password_hash)
             self._audit.acted(None, "reset password", code.uid, call.client)
         answer = {"kind": f"{_KIND}ResetPasswordResponse", "requestType": code.purpose}
@@ -91,11 +91,11 @@ class CodeAccounts:
         return answer if code.new_email is None else {**answer, "newEmail": code.new_email}
 
     def update(self, call: Call) -> dict[str, Any]:
-        """Change the one signed in; or, with a code, note that an email is theirs."""
+        """Update the signed-in user; or, with a code, mark the user's email as verified."""
         text = call.body.text("oobCode")
         if text is None:
             return self._accounts.update(call)
-        code = self._codes.take(text, "VERIFY_EMAIL", "VERIFY_AND_CHANGE_EMAIL")
+        code = self._codes.redeem(text, "VERIFY_EMAIL", "VERIFY_AND_CHANGE_EMAIL")
         user = self._users.get(code.uid)
         if user is None or user.email != code.email:
             raise AccountError("INVALID_OOB_CODE")
@@ -103,8 +103,8 @@ class CodeAccounts:
         return update_json(self._users.update(code.uid, email=email, email_verified=True))
 
     def sign_in(self, call: Call) -> dict[str, Any]:
-        """Sign in with a code that went to the email; makes the account when there is none."""
-        code = self._codes.take(call.body.needed("oobCode", "MISSING_OOB_CODE"), "EMAIL_SIGNIN")
+        """Sign in with a code sent to the email; creates the account if there is none."""
+        code = self._codes.redeem(call.body.needed("oobCode", "MISSING_OOB_CODE"), "EMAIL_SIGNIN")
         email = checked_email(call.body.needed("email", "MISSING_EMAIL"))
         if email != code.email:
             raise AccountError("INVALID_EMAIL")
@@ -115,7 +115,7 @@ class CodeAccounts:
                 raise AccountError("OPERATION_NOT_ALLOWED")
             user = self._users.create(email=email)
         elif user.password_hash and not user.email_verified:
-            # Whoever chose that password never showed that the email is theirs.
+            # The user who chose that password never proved that the email is theirs.
             self._users.update(user.uid, password_hash=None, password_ms=0)
         user = self._users.note_sign_in(user.uid, email_verified=True)
         opened = self._sessions.open(user, "password")
@@ -129,7 +129,7 @@ class CodeAccounts:
         }
 
     def kept(self, _call: Call) -> dict[str, Any]:
-        """List the last codes of an emulator."""
+        """List the latest codes of an emulator."""
         names = [
             {"requestType": m.purpose, "email": m.email, "oobCode": m.code, "oobLink": m.link}
             for m in self._codes.kept()

@@ -1,7 +1,7 @@
-"""Codes that prove an email is somebody's: to reset a password, verify or change it, or sign in.
+"""Out-of-band codes, sent by email: to reset a password, verify or change an email, or sign in.
 
-A code is random, good once and for a limited time, and kept as its SHA-256. How it gets to its
-person is the embedder's: `Deliver` is called with it. An emulator keeps the last ones for tests.
+A code is random, valid once and for a limited time, and stored as its SHA-256. The embedding
+application delivers it: `Deliver` is called with it. An emulator keeps the latest codes for tests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlencode
 
 from elkyn.auth.errors import AccountError
 from elkyn.auth.throttle import Throttle
-from elkyn.auth.vault import Code, Pages, Vault
+from elkyn.auth.vault import AccountStore, Code, Pages
 from sennit_core.clock import Clock
 
 __all__ = ["PURPOSES", "Codes", "Deliver", "Message", "Purpose"]
@@ -31,7 +31,7 @@ PURPOSES: dict[Purpose, tuple[str, int]] = {
     "VERIFY_AND_CHANGE_EMAIL": ("verifyAndChangeEmail", 3 * 24 * 3600),
     "EMAIL_SIGNIN": ("signIn", 6 * 3600),
 }
-"""For each purpose the `mode` of its link, and for how many seconds a code is good."""
+"""For each purpose the `mode` of its link, and how many seconds a code is valid."""
 
 _KEPT_MAX = 100
 _CODE_CHARACTERS_MAX = 200
@@ -39,7 +39,7 @@ _CODE_CHARACTERS_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What somebody is to be sent: the code, and the link with it in."""
+    """A message to deliver: the code, and the link that contains it."""
 
     purpose: Purpose
     email: str
@@ -48,24 +48,30 @@ class Message:
 
 
 Deliver: TypeAlias = Callable[[Message], object]
-"""Sends a message, or queues it; raising refuses the request."""
+"""Sends a message, or queues it; an exception fails the request."""
 
 
 class Codes:
-    """Makes codes and takes them back; safe for threads.
+    """Creates and redeems codes; thread-safe.
 
     Args:
-        vault: keeps them.
-        clock: ends them.
-        action_url: the page that links point to; it reads `mode` and `oobCode`.
-        deliver: sends them; None refuses what would have to be sent.
-        kept: whether the last ones can be read again (an emulator).
+        account_store: stores the codes.
+        clock: decides when codes have expired.
+        action_url: the page of the links; it reads `mode` and `oobCode`.
+        deliver: sends the messages; None: requests that need a message are refused.
+        kept: whether the latest codes can be listed (an emulator).
     """
 
     def __init__(
-        self, vault: Vault, clock: Clock, action_url: str, deliver: Deliver | None, *, kept: bool
+        self,
+        account_store: AccountStore,
+        clock: Clock,
+        action_url: str,
+        deliver: Deliver | None,
+        *,
+        kept: bool,
     ) -> None:
-        self._vault = vault
+        self._account_store = account_store
         self._clock = clock
         self._action_url = action_url
         self._deliver = deliver
@@ -74,26 +80,28 @@ class Codes:
         self._lock = threading.Lock()
 
     def make(self, code: Code, query: dict[str, str] | None = None) -> Message:
-        """Make a code; whoever asks hands it on.
+        """Create a code; the caller delivers it.
 
         Args:
-            code: what it is to be good for; its time is set here.
-            query: more parameters of the link.
+            code: the purpose and user of the code; its expiry is set here.
+            query: additional parameters of the link.
         """
         text = secrets.token_urlsafe(40)
         mode, seconds = PURPOSES[code.purpose]
         ends = int(self._clock.now()) + seconds
-        self._vault.write(lambda pages: _keep(pages, text, code, ends, int(self._clock.now())))
+        self._account_store.write(
+            lambda pages: _keep(pages, text, code, ends, int(self._clock.now()))
+        )
         parameters = {"mode": mode, "oobCode": text, **(query or {})}
         mark = "&" if "?" in self._action_url else "?"
         to = code.new_email or code.email
         return Message(code.purpose, to, text, f"{self._action_url}{mark}{urlencode(parameters)}")
 
     def admit(self, email: str) -> None:
-        """Count a request to send something to `email`, whether it is anybody's or not.
+        """Count a request to send a message to `email`, whether or not a user has it.
 
         Raises:
-            AccountError: too many of late, or nobody delivers.
+            AccountError: too many requests recently, or the server cannot deliver messages.
         """
         if self._deliver is None and self._kept is None:
             raise AccountError("OPERATION_NOT_ALLOWED", "This server sends no messages.")
@@ -102,7 +110,7 @@ class Codes:
         self._throttle.failed(email)
 
     def send(self, code: Code, query: dict[str, str]) -> None:
-        """Make a code and have it delivered; `admit` comes first."""
+        """Create a code and deliver it; call `admit` first."""
         message = self.make(code, query)
         if self._deliver is not None:
             self._deliver(message)
@@ -111,24 +119,24 @@ class Codes:
                 self._kept.append(message)
 
     def kept(self) -> list[Message]:
-        """Return the last messages, the oldest first; none unless this is an emulator."""
+        """Return the latest messages, the oldest first; only for emulators."""
         with self._lock:
             return list(self._kept or ())
 
-    def look(self, text: str) -> Code:
-        """Return what a code is good for, which stays so.
+    def inspect(self, text: str) -> Code:
+        """Return the purpose of a code without redeeming it.
 
         Raises:
-            AccountError: it is good for nothing, or no longer.
+            AccountError: the code is invalid or expired.
         """
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return self._good(pages, text)
 
-    def take(self, text: str, *purposes: Purpose) -> Code:
-        """Return what a code is good for, and make it worthless.
+    def redeem(self, text: str, *purposes: Purpose) -> Code:
+        """Redeem a code: return its purpose and invalidate it.
 
         Raises:
-            AccountError: it is not good for one of `purposes`, or no longer.
+            AccountError: the code is invalid, expired, or not for one of `purposes`.
         """
 
         def body(pages: Pages) -> Code:
@@ -138,7 +146,7 @@ class Codes:
             pages.put_code(text, None)
             return code
 
-        return self._vault.write(body)
+        return self._account_store.write(body)
 
     def _good(self, pages: Pages, text: str) -> Code:
         code = pages.code(text) if len(text) <= _CODE_CHARACTERS_MAX else None

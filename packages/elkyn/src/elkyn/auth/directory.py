@@ -1,4 +1,4 @@
-"""What the endpoints work with: the users of a server and all that goes with them."""
+"""The services that the endpoints use: users, sessions, codes, audit log."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Directory", "Policy"]
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What people may do by themselves; see `AuthSettings`."""
+    """What users may do without an administrator; see `AuthSettings`."""
 
     emulator: bool = False
     sign_up: bool = True
@@ -27,7 +27,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True)
 class Directory:
-    """Users, their sessions and codes, who is no longer welcome, and where it is written down."""
+    """Users, their sessions, revocations and codes, and the audit log."""
 
     users: Users
     sessions: Sessions

@@ -1,4 +1,4 @@
-"""Credentials that a follower does not know: its leader is asked, once each and not too often."""
+"""Credentials unknown to a follower: it asks its leader once for each, at a limited rate."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from elkyn.identity import Identity
 from sennit_core.clock import Clock
 from sennit_core.errors import Busy
 
-__all__ = ["Ask", "Elsewhere"]
+__all__ = ["Ask", "LeaderCredentialCache"]
 
 Ask = Callable[[str], Identity | None]
-"""Says whose a credential is; None when it is not good. Waits for the answer of a leader."""
+"""Returns the identity of a credential, None for an invalid one; blocks until the leader answers."""
 
 _REFUSED_MAX = 4096
 _REFUSED_SECONDS = 10.0
 _TEXT_CHARS_MAX = 16 * 1024
-_HALF_SECONDS = 1.0  # after which half of the refusals are forgotten
+_HALF_SECONDS = 1.0  # half-life of the counters of refusals
 _OF_CLIENT_MAX = 50
 _OF_ALL_MAX = 400
 
 
-class Elsewhere:
-    """Asks a leader; safe for threads.
+class LeaderCredentialCache:
+    """Asks a leader, and caches its refusals; thread-safe.
 
-    Who shows credentials that are refused there, one after the other, is not asked about for a while.
+    A client that sends one refused credential after another is refused locally for a while.
 
     Args:
-        ask: the leader.
-        clock: tells how long a refusal is remembered.
+        ask: asks the leader.
+        clock: measures how long a refusal is cached.
     """
 
     def __init__(self, ask: Ask, clock: Clock) -> None:
@@ -45,24 +45,24 @@ class Elsewhere:
         self._of_all = Throttle(_OF_ALL_MAX, _HALF_SECONDS, clock)
 
     def may_know(self, text: str, digest: bytes) -> bool:
-        """Whether the leader may know a credential: it has not refused it a moment ago."""
+        """Whether the leader may know a credential: it has not refused it recently."""
         with self._lock:
             until = self._refused.get(digest, 0.0)
         return len(text) <= _TEXT_CHARS_MAX and self._clock.monotonic() >= until
 
     def identify(self, text: str, digest: bytes, client: str) -> Identity | None:
-        """Ask the leader whose a credential is, or wait for an answer that is on its way.
+        """Ask the leader for the identity of a credential, or wait for a pending answer.
 
         Raises:
-            Unavailable: it does not answer.
-            Busy: `client`, or all together, have shown too many that it refused.
+            Unavailable: the leader does not answer.
+            Busy: `client`, or all clients together, sent too many credentials that it refused.
         """
         with self._lock:
             answer = self._asked.get(digest)
             asking = answer is None
             if answer is None:
                 if self._of_client.refuses(client) or self._of_all.refuses(""):
-                    raise Busy("too many credentials that nobody knows; try again in a second")
+                    raise Busy("too many failed logins; try again in a second")
                 answer = self._asked[digest] = Future()
         if not asking:
             return answer.result()

@@ -1,8 +1,8 @@
 """Requests in, responses out: `/auth/…`, the Identity Toolkit, the Secure Token service, the JWKS.
 
-Paths are those that Firebase's SDKs ask when they are told of an emulator: the name of the vendor's
-host first, then what they would ask there. `answer` never raises for bad input and has no I/O but
-the vault's.
+Paths are those that Firebase's SDKs request from an emulator: the name of the vendor's host first,
+then the path on that host. `answer` never raises for bad input, and its only I/O is that of the
+account store.
 """
 
 from __future__ import annotations
@@ -72,10 +72,10 @@ Handler: TypeAlias = Callable[[Call], dict[str, Any]]
 
 
 class Endpoints:
-    """Answers requests; safe for threads.
+    """Routes and handles requests; thread-safe.
 
     Args:
-        auth: decides who is an administrator.
+        auth: identifies administrators.
         directory: the users.
         tokens: verifies ID tokens.
         custom: verifies custom tokens.
@@ -97,15 +97,15 @@ class Endpoints:
             self._open["POST", "/auth/token"] = acts.token
 
     def owns(self, path: str) -> bool:
-        """Whether `answer` knows paths like this one."""
+        """Whether `answer` handles this path."""
         return path.startswith(_PREFIXES) or path == _JWKS
 
     def is_costly(self, path: str) -> bool:
-        """Whether answering may take the time of hashing a password."""
+        """Whether handling may last as long as hashing a password."""
         return path.rpartition("/")[2] in _COSTLY
 
     def answer(self, request: AuthRequest) -> AuthResponse:
-        """Answer a request."""
+        """Handle a request."""
         try:
             return self._answer(request)
         except BadToken as error:
@@ -121,11 +121,11 @@ class Endpoints:
         except StorageFull:
             return _error(507, "RESOURCE_EXHAUSTED", "The disk is full.", request.path)
         except SennitError as error:
-            _log.error("a request for an account failed: %s", error)
+            _log.error("an accounts request failed: %s", error)
             return _error(503, "UNAVAILABLE", "Try again later.", request.path)
 
     def busy(self, request: AuthRequest, text: str) -> AuthResponse:
-        """Answer a request for which there is no room."""
+        """Return the response to a request that exceeds the capacity."""
         response = _error(429, "TOO_MANY_ATTEMPTS_TRY_LATER", text, request.path)
         return AuthResponse(429, response.body, (*response.headers, ("retry-after", "1")))
 
@@ -150,7 +150,9 @@ class Endpoints:
         if path in known:
             return AccountError("METHOD_NOT_ALLOWED", request.method[:20], status=405)
         if path.startswith(_TOOLKIT):
-            return AccountError("OPERATION_NOT_ALLOWED", "This server does not do that.")
+            return AccountError(
+                "OPERATION_NOT_ALLOWED", "This server does not support this method."
+            )
         return AccountError("NOT_FOUND", request.path[:200], status=404)
 
     def _administrator(self, request: AuthRequest) -> Identity:
@@ -161,7 +163,9 @@ class Endpoints:
         target = request.path[:200]
         self._auth.audit.refused(identity, "accounts", target, True, request.client)
         if identity.uid is None:
-            raise AccountError("UNAUTHENTICATED", "It needs an admin's credential.", status=401)
+            raise AccountError(
+                "UNAUTHENTICATED", "The request needs an admin credential.", status=401
+            )
         raise Denied("this", "an admin's credential")
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a token, in Firebase's words where clients read them."""
+"""Errors about tokens and accounts, with Firebase's texts where clients parse them."""
 
 from __future__ import annotations
 
@@ -36,25 +36,25 @@ _TEXTS: dict[Fault, str] = {
 
 @dataclass(eq=False)
 class BadToken(Unauthenticated):
-    """A token that says nothing about who shows it; `fault` tells why. Never holds the token."""
+    """An invalid token; `fault` is the reason. The error never contains the token."""
 
     code = "bad-token"
     action: str = "using an auth token"
     fault: Fault = field(default="malformed", kw_only=True)
 
     def describe(self) -> str:
-        """Say it as Firebase does."""
+        """Return Firebase's text for the fault."""
         return _TEXTS[self.fault]
 
     @property
     def wire_status(self) -> str:
-        """The status with which the WebSocket protocol refuses `auth`."""
+        """The status of the refusal of `auth` in the WebSocket protocol."""
         return "expired_token" if self.fault in ("expired", "revoked") else "invalid_token"
 
 
 @dataclass(eq=False)
 class AccountError(UsageError):
-    """What the Identity Toolkit refuses: `reason` is its code, `detail` a sentence for people."""
+    """A refusal of the Identity Toolkit: `reason` is its code, `detail` a readable sentence."""
 
     code = "account"
     message: str = field(default="", kw_only=True)
@@ -63,5 +63,5 @@ class AccountError(UsageError):
     status: int = field(default=400, kw_only=True)
 
     def describe(self) -> str:
-        """Write code and sentence as SDKs take them apart."""
+        """Return code and sentence in the format that SDKs parse."""
         return f"{self.reason} : {self.detail}" if self.detail else self.reason

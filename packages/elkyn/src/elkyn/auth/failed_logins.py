@@ -1,8 +1,8 @@
-"""Limits on failed logins that a stranger cannot use to lock the owner of an account out.
+"""Limits on failed logins that an attacker cannot use to lock the owner of an account out.
 
-Failures count for three things: an email at one address, all emails at one address, and one email at
-all addresses together. The last one bounds a guesser with many addresses; it does not hold for an
-address at which the account has logged in before, or else anyone could keep its owner out.
+Failures are counted per email and address, per address, and per email over all addresses. The last
+count limits an attacker with many addresses; it does not apply to an address from which the account
+has logged in before, because otherwise any client could lock its owner out.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sennit_core.clock import Clock
 
 __all__ = ["FailedLogins", "client_network"]
 
-_HALF_SECONDS = 60.0  # after which half of the failures are forgotten
+_HALF_SECONDS = 60.0  # half-life of the counters of failures
 _PAIR_MAX = 10
 _CLIENT_MAX = 100
 _EMAIL_MAX = 100
@@ -25,7 +25,7 @@ _IPV6_PREFIX = 64
 
 
 class FailedLogins:
-    """Counts failed logins; safe for threads.
+    """Counts failed logins; thread-safe.
 
     Args:
         clock: monotonic time.
@@ -39,7 +39,7 @@ class FailedLogins:
         self._lock = threading.Lock()
 
     def refuses(self, email: str, client: str | None) -> bool:
-        """Whether a login of `email` from an address has to wait."""
+        """Whether a login of `email` from an address is over a limit and must wait."""
         network = client_network(client)
         pair = _pair(email, network)
         if self._by_pair.refuses(pair) or (network and self._by_client.refuses(network)):
@@ -56,7 +56,7 @@ class FailedLogins:
         self._by_email.failed(email)
 
     def succeeded(self, email: str, client: str | None) -> None:
-        """Forget the failures at this address, and remember that the account is used there."""
+        """Reset the failures of this address, and remember that the account logs in from it."""
         pair = _pair(email, client_network(client))
         self._by_pair.succeeded(pair)
         with self._lock:
@@ -67,9 +67,9 @@ class FailedLogins:
 
 
 def client_network(client: str | None) -> str:
-    """Return what limits count for an address: itself, or the /64 of an IPv6 one.
+    """Return the network that limits count: an IPv4 address, or the /64 of an IPv6 address.
 
-    One IPv6 client has all addresses of its /64 (RFC 6177): to count each would be no limit.
+    An IPv6 client has all addresses of its /64 (RFC 6177): counting single ones would not limit it.
     """
     try:
         address = ip_address(client or "")

@@ -1,8 +1,7 @@
-"""Keys of other issuers: a JWKS (RFC 7517) fetched over https or read from a file, and kept.
+"""Keys of other issuers: a JWKS (RFC 7517) fetched over https or read from a file, and cached.
 
-`find` never waits: it raises `KeysMissing` when somebody should `refresh`. A key id that nobody knows
-asks for at most one fetch in `RETRY_SECONDS`; an issuer that is down is used with its last keys for
-a day.
+`find` never waits: it raises `KeysMissing` when the caller should `refresh`. An unknown key id causes
+at most one fetch in `RETRY_SECONDS`; the cached keys of an unreachable issuer are used for a day.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ __all__ = ["Issuer", "JwksSource", "KeysMissing", "Source", "fetch_json"]
 
 RETRY_SECONDS = 30.0
 USABLE_SECONDS = 24 * 3600.0
-_FRESH_SECONDS = (60.0, 3600.0, 24 * 3600.0)  # least, when the issuer does not say, most
+_FRESH_SECONDS = (60.0, 3600.0, 24 * 3600.0)  # minimum, default, maximum
 _TIMEOUT_SECONDS = 5.0
 _BODY_BYTES_MAX = 256 * 1024
 _KEYS_MAX = 64
@@ -40,21 +39,21 @@ _FIREBASE_KEYS = (
 _log = get_logger(__name__)
 
 Fetch = Callable[[str], tuple[Any, float | None]]
-"""`fetch(url)` returns the JSON there and for how many seconds it is fresh."""
+"""`fetch(url)` returns the JSON at the address and for how many seconds it is fresh."""
 
 
 class Source(Protocol):
-    """Something that has to be asked over the network."""
+    """A source of keys or identities that is read over the network."""
 
     name: str
 
     def refresh(self) -> None:
-        """Ask, waiting for the answer, and keep it."""
+        """Fetch the data, blocking, and cache it."""
         ...
 
 
 class KeysMissing(Exception):
-    """`source` should be asked, for keys as a rule, before a token can be judged."""
+    """`source` must be refreshed, usually to get keys, before a token can be verified."""
 
     def __init__(self, source: Source) -> None:
         super().__init__(source.name)
@@ -63,15 +62,15 @@ class KeysMissing(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """An issuer whose tokens are believed (any OpenID Connect issuer does).
+    """A trusted issuer of tokens (any OpenID Connect issuer).
 
     Args:
-        issuer: what `iss` says.
-        audience: what `aud` must say (one of these).
-        jwks: where its keys are: an https address (http on loopback) or a file.
-        algorithms: those of its tokens.
-        provider: how its users signed in, when their tokens do not say.
-        uid_prefix: put before its users' ids.
+        issuer: the value of `iss`.
+        audience: the accepted values of `aud`.
+        jwks: the location of its keys: an https address (http on loopback) or a file.
+        algorithms: the algorithms of its tokens.
+        provider: the sign-in provider of its users if their tokens name none.
+        uid_prefix: the prefix of its users' ids.
     """
 
     issuer: str
@@ -89,15 +88,15 @@ class Issuer:
         )
 
     def trust(self, clock: Clock = SYSTEM) -> Trust:
-        """Return what a `Verifier` needs to believe it.
+        """Return the `Trust` that makes a `Verifier` accept this issuer's tokens.
 
         Raises:
-            UsageError: the issuer, its audience or the place of its keys makes no sense.
+            UsageError: the issuer, its audience or the location of its keys is invalid.
         """
         if not self.issuer or not self.audience or not all(self.audience):
             raise UsageError("an issuer needs a name (iss) and an audience (aud)")
         if not self.algorithms or not set(self.algorithms) <= {"RS256", "ES256"}:
-            raise UsageError("issuers sign with RS256 or ES256")
+            raise UsageError("an issuer's algorithms must be RS256 or ES256")
         return Trust(
             find=JwksSource(self.jwks, clock).find,
             algorithms=frozenset(self.algorithms),
@@ -109,12 +108,12 @@ class Issuer:
 
 
 class JwksSource:
-    """The keys at one address or in one file; safe for threads.
+    """The keys at one address or in one file; thread-safe.
 
     Args:
         place: an https address, an http one on loopback, or a file.
-        clock: tells how old the keys are.
-        fetch: gets the JSON at an address.
+        clock: measures the age of the keys.
+        fetch: fetches the JSON at an address.
 
     Raises:
         UsageError: the address is not safe.
@@ -133,11 +132,11 @@ class JwksSource:
         self._fresh_until = self._usable_until = self._next_try = start
 
     def find(self, kid: str | None, algorithm: str) -> Sequence[Key]:
-        """Return the keys that may have signed, without waiting.
+        """Return the keys that may have signed a token, without waiting.
 
         Raises:
-            KeysMissing: they should be fetched first.
-            Unavailable: there are none, and a fetch has just failed.
+            KeysMissing: the keys must be fetched first.
+            Unavailable: no keys are cached, and a fetch has just failed.
         """
         with self._lock:
             now = self._clock.monotonic()
@@ -150,7 +149,7 @@ class JwksSource:
             if found and now < self._fresh_until:
                 return found
             if now >= self._next_try:
-                if found and usable:  # one caller fetches, the others go on with what there is
+                if found and usable:  # one caller fetches, the others use the cached keys
                     self._next_try = now + RETRY_SECONDS
                 raise KeysMissing(self)
             if not usable:
@@ -158,10 +157,10 @@ class JwksSource:
             return found
 
     def refresh(self) -> None:
-        """Fetch the keys, waiting for as long as `fetch` does; a failure is logged and kept."""
+        """Fetch the keys, blocking; a failure is logged and remembered."""
         seen = self._generation
         with self._refreshing:
-            if self._generation != seen:  # somebody else has just done it
+            if self._generation != seen:  # another thread has just refreshed
                 return
             try:
                 body, fresh_seconds = self._fetch(self.name)
@@ -196,8 +195,8 @@ def fetch_json(url: str) -> tuple[Any, float | None]:
     """Return the JSON at `url` and how many seconds it is fresh; follows no redirects.
 
     Raises:
-        OSError: it cannot be reached, answers other than 200, or takes too long.
-        ValueError: it is too large, or not JSON.
+        OSError: the address cannot be reached, answers with another status than 200, or too slowly.
+        ValueError: the response is too large, or not JSON.
     """
     request = urllib.request.Request(url, headers={"Accept": "application/json"})
     ends = time.monotonic() + _TIMEOUT_SECONDS
@@ -208,7 +207,7 @@ def fetch_json(url: str) -> tuple[Any, float | None]:
             if len(body) > _BODY_BYTES_MAX:
                 raise ValueError(f"more than {_BODY_BYTES_MAX} bytes")
             if time.monotonic() > ends:
-                raise TimeoutError("the answer takes too long")
+                raise TimeoutError("the response was too slow")
         fresh = _max_age(response.headers.get("cache-control", ""))
     return _load(body), fresh
 
@@ -239,15 +238,15 @@ def _load(body: bytes) -> Any:
 def _read_keys(body: Any) -> list[PublicKey]:
     entries = body.get("keys") if isinstance(body, dict) else None
     if not isinstance(entries, list):
-        raise ValueError("not a JWKS: it has no list of keys")
+        raise ValueError("not a JWKS: there is no list of keys")
     keys = []
     for entry in entries[:_KEYS_MAX]:
         try:
             keys.append(PublicKey.from_jwk(entry))
         except (BadInput, AttributeError) as error:
-            _log.info("a key of a JWKS is not used: %s", error)
+            _log.info("ignoring a key of a JWKS: %s", error)
     if not keys:
-        raise ValueError("no key of it can verify RS256 or ES256")
+        raise ValueError("none of its keys can verify RS256 or ES256")
     return keys
 
 
@@ -266,7 +265,7 @@ def _is_url(place: str) -> bool:
     if parts.scheme == "http" and _is_loopback(parts.hostname or ""):
         return True
     if parts.scheme:
-        raise UsageError(f"keys are not read from {place}", hint="use https, or a file")
+        raise UsageError(f"refusing to read keys from {place}", hint="use https, or a file")
     return False
 
 

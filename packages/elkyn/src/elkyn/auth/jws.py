@@ -1,8 +1,8 @@
 """Signed tokens in compact form, and the keys that sign and verify them.
 
-RFC 7515 (JWS), 7517 (JWK), 7518 (algorithms) and 8725 (what to refuse). A key carries its one
-algorithm, so a token cannot choose another for it. Base64url is read strictly: one text for one
-sequence of bytes, so that no character of a token can change unnoticed.
+RFC 7515 (JWS), 7517 (JWK), 7518 (algorithms) and 8725 (best practices). Each key has exactly one
+algorithm, so a token cannot choose another for it. Base64url is decoded strictly: only one text
+decodes to given bytes, so that no character of a token can change unnoticed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _DEPTH_MAX = 16
 
 
 class Token(NamedTuple):
-    """A token taken apart; nothing in it is to be believed before its signature is verified."""
+    """A parsed token; do not trust its content before its signature is verified."""
 
     header: dict[str, Any]
     claims: dict[str, Any]
@@ -51,18 +51,18 @@ class Token(NamedTuple):
 
     @property
     def algorithm(self) -> str:
-        """What the token says it was signed with."""
+        """The algorithm that the token's header names."""
         return str(self.header.get("alg"))
 
     @property
     def key_id(self) -> str | None:
-        """The name of the key, when the token gives one."""
+        """The key id that the token's header names, if any."""
         kid = self.header.get("kid")
         return kid if isinstance(kid, str) else None
 
 
 class Key(Protocol):
-    """What verifies signatures of one algorithm."""
+    """Verifies signatures of one algorithm."""
 
     kid: str | None
     algorithm: str
@@ -73,7 +73,7 @@ class Key(Protocol):
 
 
 class Signing(Key, Protocol):
-    """A key that signs too."""
+    """A key that can also sign."""
 
     def sign(self, message: bytes) -> bytes:
         """Return the signature for `message`."""
@@ -99,10 +99,10 @@ class SecretKey:
 
 
 class PublicKey:
-    """RS256 or ES256: verifies.
+    """RS256 or ES256: a key that verifies.
 
     Args:
-        kid: its name in headers of tokens.
+        kid: the key id in headers of tokens.
         algorithm: `RS256` or `ES256`.
         key: the key as `cryptography` holds it.
 
@@ -119,10 +119,10 @@ class PublicKey:
 
     @classmethod
     def from_jwk(cls, jwk: Mapping[str, Any]) -> PublicKey:
-        """Read an entry of a JWKS; RSA keys are taken for RS256, P-256 keys for ES256.
+        """Read an entry of a JWKS; RSA keys are used for RS256, P-256 keys for ES256.
 
         Raises:
-            BadInput: it is no public signing key of these kinds.
+            BadInput: the entry is not a public signing key of these types.
         """
         kinds = {"RSA": "RS256", "EC": "ES256"}
         algorithm = kinds.get(str(jwk.get("kty")))
@@ -142,7 +142,7 @@ class PublicKey:
         """Read a public key or a certificate in PEM.
 
         Raises:
-            BadInput: it is neither, or of another kind of key.
+            BadInput: the data is neither, or the key is of another type.
         """
         key = _load_pem(pem)
         return cls(kid, "RS256" if _is_rsa(key) else "ES256", key)
@@ -159,7 +159,7 @@ class PublicKey:
 
 
 class PrivateKey(PublicKey):
-    """RS256: signs too."""
+    """RS256: a key that signs and verifies."""
 
     def __init__(self, kid: str | None, key: Any) -> None:
         super().__init__(kid, "RS256", key.public_key())
@@ -167,7 +167,7 @@ class PrivateKey(PublicKey):
 
     @classmethod
     def generate(cls, kid: str) -> PrivateKey:
-        """Make a new RSA key of 2048 bits."""
+        """Generate an RSA key of 2048 bits."""
         _scheme("RS256")
         from cryptography.hazmat.primitives.asymmetric import rsa
 
@@ -175,7 +175,7 @@ class PrivateKey(PublicKey):
 
     @classmethod
     def from_der(cls, data: bytes, kid: str | None) -> PrivateKey:
-        """Read what `to_der` wrote."""
+        """Read the output of `to_der`."""
         _scheme("RS256")
         from cryptography.hazmat.primitives.serialization import load_der_private_key
 
@@ -197,10 +197,10 @@ class PrivateKey(PublicKey):
 
 
 def parse_token(text: str) -> Token:
-    """Take a token apart.
+    """Parse a token.
 
     Raises:
-        BadToken: it is no JWS in compact form with JSON objects in it, or larger than
+        BadToken: the text is not a JWS in compact form with JSON objects, or is larger than
             `TOKEN_BYTES_MAX`.
     """
     if len(text) > TOKEN_BYTES_MAX:
@@ -226,7 +226,7 @@ def sign_token(claims: Mapping[str, Any], key: Signing) -> str:
 
 
 def unsigned_token(claims: Mapping[str, Any]) -> str:
-    """Return `claims` with algorithm `none`, as emulators make them."""
+    """Return a token of `claims` with algorithm `none`, as emulators issue them."""
     return f"{_encode_json({'alg': 'none', 'typ': 'JWT'})}.{_encode_json(claims)}."
 
 
@@ -236,10 +236,10 @@ def encode_base64url(data: bytes) -> str:
 
 
 def decode_base64url(text: str) -> bytes:
-    """Read base64url without padding; only the one text that encodes these bytes is taken.
+    """Decode base64url without padding; only the canonical text of the bytes is accepted.
 
     Raises:
-        BadToken: it is anything else.
+        BadToken: the text is not canonical base64url.
     """
     if not _BASE64URL.match(text) or len(text) % 4 == 1:
         raise BadToken
@@ -258,7 +258,7 @@ def _object(data: bytes) -> dict[str, Any]:
     try:
         value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
         if b"\\u" in data:
-            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
+            json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate
         if isinstance(value, dict) and _depth(value) <= _DEPTH_MAX:
             return value
     except (ValueError, RecursionError):
@@ -269,7 +269,7 @@ def _object(data: bytes) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a name is given twice")
+        raise ValueError("a name occurs twice")
     return found
 
 
@@ -305,9 +305,9 @@ def _is_rsa(key: Any) -> bool:
 def _check_key(algorithm: str, key: Any) -> None:
     if algorithm == "RS256":
         if not _is_rsa(key) or not _RSA_BITS <= key.key_size <= _RSA_BITS_MAX:
-            raise BadInput("key", reason=f"RS256 takes RSA keys of {_RSA_BITS} bits or more")
+            raise BadInput("key", reason=f"RS256 needs an RSA key of at least {_RSA_BITS} bits")
     elif getattr(getattr(key, "curve", None), "name", None) != "secp256r1":
-        raise BadInput("key", reason="ES256 takes keys on the curve P-256")
+        raise BadInput("key", reason="ES256 needs a key on the curve P-256")
 
 
 def _load_pem(pem: bytes) -> Any:

@@ -1,4 +1,4 @@
-"""The keys of a server: those that sign ID tokens, and the named ones of administrators."""
+"""The keys of a server: signing keys of ID tokens, and named admin keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from elkyn.auth.jws import Key, PrivateKey
-from elkyn.auth.vault import AdminKey, Pages, Vault, digest
+from elkyn.auth.vault import AccountStore, AdminKey, Pages, digest
 from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, UsageError
 
@@ -23,22 +23,22 @@ _ADMIN_KEY = re.compile(r"elk_([a-z0-9]{12})_([A-Za-z0-9_-]{43})\Z")
 
 
 class SigningKeys:
-    """The RS256 keys of this server's ID tokens; the first is made when it is needed.
+    """The RS256 keys of this server's ID tokens; the first is generated on first use.
 
     Args:
-        vault: where they are.
-        clock: tells when a retired key is forgotten.
+        account_store: stores the keys.
+        clock: decides when a retired key is deleted.
     """
 
-    def __init__(self, vault: Vault, clock: Clock) -> None:
-        self._vault = vault
+    def __init__(self, account_store: AccountStore, clock: Clock) -> None:
+        self._account_store = account_store
         self._clock = clock
         self._lock = threading.Lock()
         self._loaded: dict[str, PrivateKey] = {}
         self._current: PrivateKey | None = None
 
     def current(self) -> PrivateKey:
-        """Return the key that signs."""
+        """Return the current signing key."""
         with self._lock:
             if self._current is None:
                 self._load()
@@ -48,11 +48,11 @@ class SigningKeys:
             return self._current
 
     def find(self, kid: str | None, algorithm: str) -> Sequence[Key]:
-        """Return the keys that may have signed."""
+        """Return the keys that may have signed a token."""
         if kid is None or algorithm != "RS256":
             return ()
         with self._lock:
-            if kid not in self._loaded:  # another process may have made it
+            if kid not in self._loaded:  # another process may have generated it
                 self._load()
             key = self._loaded.get(kid)
         return () if key is None else (key,)
@@ -64,7 +64,7 @@ class SigningKeys:
             return {"keys": [key.to_jwk() for key in self._loaded.values()]}
 
     def rotate(self) -> str:
-        """Sign with a new key from now on; the old one verifies for two hours. Returns its id."""
+        """Sign with a new key from now on; the old one verifies for two hours. Returns the new id."""
         self.current()
         with self._lock:
             self._add()
@@ -85,11 +85,11 @@ class SigningKeys:
                     pages.put_signing_key(other, None)
             pages.put_signing_key(kid, row)
 
-        self._vault.write(body)
+        self._account_store.write(body)
         self._load()
 
     def _load(self) -> None:
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             rows = pages.signing_keys()
         known = self._loaded
         self._loaded = {
@@ -101,28 +101,28 @@ class SigningKeys:
 
 
 class AdminKeys:
-    """Named keys with roles, each of which can be revoked alone.
+    """Named admin keys with roles, which can be revoked individually.
 
-    A key with the role `admin` passes the rules by. What other roles may do, rules decide: they see
+    A key with the role `admin` bypasses the rules. For other roles the rules decide: they see
     `auth.uid` as `key:<name>` and `auth.token.roles.<role>` as true.
     """
 
-    def __init__(self, vault: Vault, clock: Clock) -> None:
-        self._vault = vault
+    def __init__(self, account_store: AccountStore, clock: Clock) -> None:
+        self._account_store = account_store
         self._clock = clock
 
     def create(self, name: str, roles: Sequence[str] = ("admin",)) -> tuple[AdminKey, str]:
-        """Make a key; returns it and its text, which is shown this once and kept nowhere.
+        """Create a key; returns it and its text, which is not stored and cannot be shown again.
 
         Raises:
-            UsageError: the name is empty, too long or taken, or a role is none.
+            UsageError: the name is empty, too long or in use, or a role is unknown.
         """
         unknown = sorted(set(roles) - set(KEY_ROLES))
         if unknown or not roles:
             hint = f"the roles are {', '.join(KEY_ROLES)}"
-            raise UsageError(f"{', '.join(unknown) or 'nothing'} is no role of a key", hint=hint)
+            raise UsageError(f"unknown role of a key: {', '.join(unknown) or 'none'}", hint=hint)
         if not 0 < len(name) <= 100 or not name.isprintable():
-            raise UsageError("the name of a key has 1 to 100 printable characters")
+            raise UsageError("the name of a key must have 1 to 100 printable characters")
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         now_ms = int(self._clock.now() * 1000)
         key = AdminKey(key_id, name, digest(secret), tuple(dict.fromkeys(roles)), now_ms)
@@ -132,15 +132,15 @@ class AdminKeys:
                 raise UsageError(f"there is a key named {name!r} already")
             pages.put_admin_key(key)
 
-        self._vault.write(body)
+        self._account_store.write(body)
         return key, f"elk_{key_id}_{secret}"
 
     def verify(self, text: str) -> AdminKey | None:
-        """Return the key that this is the text of; None when there is none or it was revoked."""
+        """Return the key with this text; None when there is none or it was revoked."""
         match = _ADMIN_KEY.match(text)
         if match is None:
             return None
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             key = pages.admin_key(match[1])
         if key is None or key.revoked_ms:
             return None
@@ -148,14 +148,14 @@ class AdminKeys:
 
     def list(self) -> list[AdminKey]:
         """Return all keys, revoked ones too, the oldest first."""
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return sorted(pages.admin_keys(), key=lambda key: key.created_ms)
 
     def revoke(self, name_or_id: str) -> AdminKey:
-        """Make a key worthless; returns it.
+        """Revoke a key; returns it.
 
         Raises:
-            NotFound: no key that is good has this name or id.
+            NotFound: no valid key has this name or id.
         """
         now_ms = int(self._clock.now() * 1000)
 
@@ -167,7 +167,7 @@ class AdminKeys:
                     return key
             raise NotFound("admin key", name_or_id)
 
-        return self._vault.write(body)
+        return self._account_store.write(body)
 
 
 def is_admin_key(text: str) -> bool:
@@ -175,8 +175,8 @@ def is_admin_key(text: str) -> bool:
     return _ADMIN_KEY.match(text) is not None
 
 
-def server_secret(vault: Vault) -> bytes:
-    """Return the random secret with which a server signs `/auth/token`; made at the first call."""
+def server_secret(account_store: AccountStore) -> bytes:
+    """Return the random secret that signs tokens of `/auth/token`; created on first use."""
 
     def body(pages: Pages) -> bytes:
         row = pages.meta("secret")
@@ -185,6 +185,6 @@ def server_secret(vault: Vault) -> bytes:
             pages.put_meta("secret", row)
         return bytes(row["bytes"])
 
-    with vault.read() as pages:
+    with account_store.read() as pages:
         row = pages.meta("secret")
-    return bytes(row["bytes"]) if row else vault.write(body)
+    return bytes(row["bytes"]) if row else account_store.write(body)

@@ -1,9 +1,9 @@
-"""What a follower knows of its leader's accounts: public keys and what was revoked, no more.
+"""A follower's copy of its leader's account state: only public keys and revocations.
 
-The leader tells all of it as one MessagePack map, with a tag that changes with any of it. A follower
-keeps it in its own vault, so that tokens are judged there while the leader is away. Private keys,
-hashes of passwords, refresh tokens and admin keys stay where they are: of keys that were revoked it
-tells the ids.
+The leader sends the state as one MessagePack map, with a tag that changes whenever the state does. A
+follower stores it in its own account store, so that it can verify tokens while the leader is down.
+Private keys, hashes of passwords, refresh tokens and admin keys never leave the leader: of revoked
+keys it sends only the ids.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from sennit_core.errors import BadInput
 if TYPE_CHECKING:
     from elkyn.auth.authenticator import Authenticator
     from elkyn.auth.revocations import Revocations
-    from elkyn.auth.vault import Vault
+    from elkyn.auth.vault import AccountStore
     from sennit_core.clock import Clock
 
-__all__ = ["LeaderTrust", "tell_followers"]
+__all__ = ["LeaderTrust", "state_for_followers"]
 
 _ROW = "leader"
-_AFTER_PROMOTION_SECONDS = 2 * 3600  # as long as a retired key of one's own
+_AFTER_PROMOTION_SECONDS = 2 * 3600  # as long as a server's own retired key verifies
 
 
-def tell_followers(auth: Authenticator, known_tag: str) -> bytes | None:
-    """Return what followers of this server are told; None when they know, as their tag says."""
+def state_for_followers(auth: Authenticator, known_tag: str) -> bytes | None:
+    """Return the account state for followers; None when `known_tag` shows that they have it."""
     keys, masters = auth.signing.jwks()["keys"], auth.masters_tag
-    with auth.vault.read() as pages:
+    with auth.account_store.read() as pages:
         named = [
             *(auth.settings.project, masters, pages.revocations),
             sorted(key["kid"] for key in keys),
@@ -43,7 +43,7 @@ def tell_followers(auth: Authenticator, known_tag: str) -> bytes | None:
         tag = digest(repr(named)).hex()
         if tag == known_tag:
             return None
-        told = {
+        state = {
             "tag": tag,
             "issuer": auth.settings.issuer,
             "project": auth.settings.project,
@@ -54,36 +54,36 @@ def tell_followers(auth: Authenticator, known_tag: str) -> bytes | None:
             "revoked_keys": [key.id for key in pages.admin_keys() if key.revoked_ms],
             "masters": masters,
         }
-    return ormsgpack.packb(told, default=list)
+    return ormsgpack.packb(state, default=list)
 
 
 class LeaderTrust:
-    """The accounts of a leader, from a follower's point of view; safe for threads.
+    """A follower's copy of its leader's account state; thread-safe.
 
     Args:
-        vault: of the follower; keeps what was told.
-        revocations: of the follower; told of what was revoked at the leader.
-        clock: tells how long the keys of an old leader are good.
+        account_store: the follower's account store, which keeps the copy.
+        revocations: the follower's revocations, notified of those of the leader.
+        clock: decides how long the keys of an old leader are valid.
     """
 
-    def __init__(self, vault: Vault, revocations: Revocations, clock: Clock) -> None:
-        self._vault = vault
+    def __init__(self, account_store: AccountStore, revocations: Revocations, clock: Clock) -> None:
+        self._account_store = account_store
         self._revocations = revocations
         self._clock = clock
         self._lock = threading.Lock()
         self._keys: dict[str, PublicKey] = {}
-        self._ended: set[str] = set()  # keys of administrators
-        with vault.read() as pages:
+        self._ended: set[str] = set()  # ids of the leader's revoked admin keys
+        with account_store.read() as pages:
             self._row = pages.meta(_ROW)
         self._load()
 
     @property
     def tag(self) -> str:
-        """Names what is known; empty when that is nothing."""
+        """The tag of the copy; empty before the first one."""
         return str(self._row.get("tag", ""))
 
     def trusts(self) -> list[Trust]:
-        """Return who is believed: nobody before anything was told."""
+        """Return the leader as a trusted signer; empty before the first copy."""
         if not self._row:
             return []
         return [
@@ -96,27 +96,27 @@ class LeaderTrust:
             )
         ]
 
-    def take(self, packed: bytes) -> None:
-        """Keep what the leader told.
+    def apply(self, packed: bytes) -> None:
+        """Store and apply the state that the leader sent.
 
         Raises:
-            BadInput: it makes no sense.
+            BadInput: the state is malformed.
         """
-        told = _checked(packed)
-        row = {name: told[name] for name in ("tag", "issuer", "project", "keys")}
-        row |= {"revoked_keys": told.get("revoked_keys", []), "masters": told.get("masters", "")}
+        state = _checked(packed)
+        row = {name: state[name] for name in ("tag", "issuer", "project", "keys")}
+        row |= {"revoked_keys": state.get("revoked_keys", []), "masters": state.get("masters", "")}
         now = int(self._clock.now())
 
         def body(pages: Pages) -> None:
-            for uid, seconds in told["cutoffs"].items():
+            for uid, seconds in state["cutoffs"].items():
                 if pages.cutoff(uid) < seconds:
                     pages.put_cutoff(uid, seconds)
-            pages.add_revoked(told["revoked"], now)
-            pages.put_disabled(told["disabled"])
+            pages.add_revoked(state["revoked"], now)
+            pages.put_disabled(state["disabled"])
             pages.put_meta(_ROW, row)
             pages.count_revocation()
 
-        self._vault.write(body)
+        self._account_store.write(body)
         with self._lock:
             before = self._row.get("masters")
             if before and before != row["masters"]:
@@ -129,22 +129,22 @@ class LeaderTrust:
         return key in self._ended or "ends" in self._row
 
     def leave(self) -> None:
-        """Believe the leader's keys for two more hours alone: this server leads now."""
+        """Trust the old leader's keys for two more hours only: this server leads now."""
         if not self._row or "ends" in self._row:
             return
         row = {**self._row, "ends": self._clock.now() + _AFTER_PROMOTION_SECONDS}
-        self._vault.write(lambda pages: pages.put_meta(_ROW, row))
+        self._account_store.write(lambda pages: pages.put_meta(_ROW, row))
         with self._lock:
             self._row = row
-        self._revocations.tell(Revoked())
+        self._revocations.notify(Revoked())
 
     def _load(self) -> None:
         known, self._keys = self._keys, {}
         for jwk in self._row.get("keys", ()):
             self._keys[jwk["kid"]] = known.get(jwk["kid"]) or PublicKey.from_jwk(jwk)
         self._ended.update(self._row.get("revoked_keys", ()))
-        self._revocations.members_elsewhere = bool(self._row)
-        self._revocations.keys_elsewhere = self._has_ended
+        self._revocations.users_at_leader = bool(self._row)
+        self._revocations.is_leader_key_revoked = self._has_ended
 
     def _find(self, kid: str | None, _algorithm: str) -> Sequence[Key]:
         with self._lock:
@@ -157,17 +157,17 @@ class LeaderTrust:
 
 def _checked(packed: bytes) -> Mapping[str, Any]:
     try:
-        told: Any = ormsgpack.unpackb(packed)
-        keys = [PublicKey.from_jwk(jwk) for jwk in told["keys"]]
-        texts = [told[name] for name in ("tag", "issuer", "project")]
-        lists = isinstance(told["cutoffs"], dict) and isinstance(told["disabled"], list)
-        ids = all(isinstance(key, str) for key in told.get("revoked_keys", []))
-        tokens = all(isinstance(key, bytes) and int(until) for key, until in told["revoked"])
+        state: Any = ormsgpack.unpackb(packed)
+        keys = [PublicKey.from_jwk(jwk) for jwk in state["keys"]]
+        texts = [state[name] for name in ("tag", "issuer", "project")]
+        lists = isinstance(state["cutoffs"], dict) and isinstance(state["disabled"], list)
+        ids = all(isinstance(key, str) for key in state.get("revoked_keys", []))
+        tokens = all(isinstance(key, bytes) and int(until) for key, until in state["revoked"])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadInput("the accounts of a leader", reason=repr(error)) from None
     if not (lists and tokens and ids and all(isinstance(text, str) for text in texts)):
-        raise BadInput("the accounts of a leader", reason="a part is of another kind")
+        raise BadInput("the accounts of a leader", reason="a member has the wrong type")
     if any(key.kid is None for key in keys):
         raise BadInput("the accounts of a leader", reason="a key has no id")
-    found: Mapping[str, Any] = told
+    found: Mapping[str, Any] = state
     return found

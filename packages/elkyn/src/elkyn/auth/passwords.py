@@ -1,4 +1,4 @@
-"""Passwords: argon2id (RFC 9106), on a few threads, with a queue that ends."""
+"""Password hashing: argon2id (RFC 9106), on a few threads with a bounded queue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from sennit_core.errors import Busy, Unsupported
 from sennit_core.extras import install_hint
 
-__all__ = ["PASSWORD_MAX", "PASSWORD_MIN", "Lane", "Passwords"]
+__all__ = ["PASSWORD_MAX", "PASSWORD_MIN", "BoundedPool", "Passwords"]
 
 T = TypeVar("T")
 
@@ -21,34 +21,34 @@ _COST: dict[str, Any] = {"time_cost": 2, "memory_cost": 19456, "parallelism": 1}
 
 
 class Passwords:
-    """Hashes passwords; safe for threads. One hash takes about 20 ms and 19 MiB.
+    """Hashes passwords; thread-safe. A hash costs about 20 ms and 19 MiB.
 
     Raises:
-        Unsupported: argon2 is not installed, at the first use.
+        Unsupported: argon2 is not installed; raised on first use.
     """
 
     def __init__(self) -> None:
         self._hasher: Any = None
-        self._nobody = ""
+        self._dummy_hash = ""
         self._lock = threading.Lock()
 
     def hash(self, password: str) -> str:
-        """Return the hash with its salt and parameters in it."""
+        """Return the encoded hash, including its salt and parameters."""
         return str(self._open().hash(password.encode(errors="surrogatepass")))
 
     def verify(self, stored: str | None, password: str) -> bool:
-        """Whether `password` is the one; takes as long when there is none (`stored` is None)."""
+        """Whether `password` matches; as slow without a stored hash (None), to hide that."""
         hasher = self._open()
         from argon2.exceptions import InvalidHashError, VerificationError
 
         try:
-            hasher.verify(stored or self._nobody, password.encode(errors="surrogatepass"))
+            hasher.verify(stored or self._dummy_hash, password.encode(errors="surrogatepass"))
         except (VerificationError, InvalidHashError):
             return False
         return stored is not None
 
     def is_outdated(self, stored: str) -> bool:
-        """Whether `stored` was made with other parameters than today's."""
+        """Whether `stored` has other parameters than the current ones."""
         return bool(self._open().check_needs_rehash(stored))
 
     def _open(self) -> Any:
@@ -60,17 +60,17 @@ class Passwords:
                     hint = install_hint("sennit-elkyn", "argon2-cffi")
                     raise Unsupported("passwords need argon2-cffi", hint=hint) from None
                 self._hasher = PasswordHasher(**_COST)
-                self._nobody = self._hasher.hash("nobody's password")
+                self._dummy_hash = self._hasher.hash("nobody's password")
             return self._hasher
 
 
-class Lane:
-    """A few threads for work that must not hold up an event loop.
+class BoundedPool:
+    """A thread pool with a bounded queue, for work that would block an event loop.
 
     Args:
-        name: of the threads.
-        workers: how many threads.
-        waiting_max: how much work may run or wait; more is refused with `Busy`.
+        name: the prefix of the threads' names.
+        workers: the number of threads.
+        waiting_max: the maximum number of running and waiting calls; more are refused with `Busy`.
     """
 
     def __init__(self, name: str, workers: int, waiting_max: int) -> None:
@@ -78,10 +78,10 @@ class Lane:
         self._places = threading.BoundedSemaphore(waiting_max)
 
     async def run(self, function: Callable[..., T], *arguments: Any) -> T:
-        """Return what `function` returns on one of the threads.
+        """Run `function` on one of the threads and return its result.
 
         Raises:
-            Busy: too much waits already.
+            Busy: the queue is full.
         """
         if not self._places.acquire(blocking=False):
             raise Busy("too many sign-ins are waiting; try again in a second")
@@ -94,5 +94,5 @@ class Lane:
         return await asyncio.wrap_future(work)
 
     def close(self) -> None:
-        """Let what runs finish, drop what waits."""
+        """Let running calls finish, cancel waiting ones."""
         self._pool.shutdown(wait=True, cancel_futures=True)

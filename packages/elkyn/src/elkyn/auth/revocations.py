@@ -1,4 +1,4 @@
-"""Taking back what was granted: users, single tokens and admin keys, down to open streams."""
+"""Revocation of users, single tokens and admin keys; open streams are notified."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from elkyn.auth.claims import SKEW_SECONDS
-from elkyn.auth.vault import Pages, Vault
+from elkyn.auth.vault import AccountStore, Pages
 from elkyn.identity import Identity
 from sennit_core.clock import Clock
 from sennit_core.logs import get_logger
@@ -19,10 +19,10 @@ KEY_CLAIM = "elkyn_key"
 """The claim of an admin key's identity that holds the key's id."""
 
 LEADER_CLAIM = "elkyn_leader_key"
-"""The same of a key that a follower's leader knows, or what names its other administrators."""
+"""The claim with the id of a leader's admin key, or with the tag of its unnamed admin credentials."""
 
 DISABLED = "user was disabled"
-"""The reason for somebody whose account is there but shut."""
+"""The reason of refusal for a user whose account is disabled."""
 
 _EVER = 2**53
 _REVOKED = "credential was revoked"
@@ -32,7 +32,7 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Revoked:
-    """What was revoked: all tokens of a uid, or one token, or one admin key, or it is not known."""
+    """The object of a revocation: all tokens of a uid, one token, one admin key, or unknown."""
 
     uid: str | None = None
     token_id: str | None = None
@@ -40,39 +40,39 @@ class Revoked:
 
 
 class Revocations:
-    """Knows who is no longer what their token says; safe for threads.
+    """Checks identities against revocations; thread-safe.
 
     Args:
-        vault: holds what is revoked; other processes may add to it (see `poll`).
-        issuer: of this server's own ID tokens.
-        clock: gives the time of a revocation.
-        members_only: whether ID tokens are good only while their user is in the vault.
+        account_store: stores the revocations; other processes may add to it (see `poll`).
+        issuer: the issuer of this server's own ID tokens.
+        clock: the time source of revocations.
+        members_only: whether ID tokens are valid only while their user is in the account store.
 
-    `told` counts the revocations that subscribers were told of: while it stays, an answer of `reason`
-    holds as far as this process knows. `members_elsewhere` is set where the users are a leader's:
-    whoever was deleted there has had their tokens revoked. `keys_elsewhere` says whether the value of
-    a `LEADER_CLAIM` counts no more.
+    `notified` counts the revocations that subscribers were notified of: while it is unchanged, a
+    result of `reason` is still valid as far as this process knows. `users_at_leader` is set on a
+    follower, whose users are in the leader's account store: the leader revokes the tokens of users
+    that it deletes. `is_leader_key_revoked` checks the value of a `LEADER_CLAIM`.
     """
 
     def __init__(
-        self, vault: Vault, issuer: str, clock: Clock, *, members_only: bool = True
+        self, account_store: AccountStore, issuer: str, clock: Clock, *, members_only: bool = True
     ) -> None:
-        self._vault = vault
+        self._account_store = account_store
         self._issuer = issuer
         self._members_only = members_only
-        self.members_elsewhere = False
-        self.keys_elsewhere: Callable[[str], bool] = lambda _key: True
+        self.users_at_leader = False
+        self.is_leader_key_revoked: Callable[[str], bool] = lambda _key: True
         self._clock = clock
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[Revoked], object]] = {}
         self._seen = self._count()
-        self.told = 0
+        self.notified = 0
 
     def subscribe(self, callback: Callable[[Revoked], object]) -> Callable[[], None]:
-        """Call `callback` after every revocation, on the thread that makes it.
+        """Call `callback` after every revocation, on the revoking thread.
 
         Returns:
-            What ends the subscription.
+            The function that ends the subscription.
         """
         handle = object()
         with self._lock:
@@ -85,10 +85,10 @@ class Revocations:
         return unsubscribe
 
     def reason(self, identity: Identity, now: float | None = None) -> str | None:
-        """Return why an identity is no longer good, None while it is.
+        """Return why an identity is no longer valid, None while it is.
 
         Args:
-            identity: as a token or key made it.
+            identity: the identity of a token or key.
             now: Unix time in seconds.
         """
         moment = self._clock.now() if now is None else now
@@ -97,11 +97,11 @@ class Revocations:
             return "credential is no longer valid"
         key_id = identity.claims.get(KEY_CLAIM)
         elsewhere = identity.claims.get(LEADER_CLAIM)
-        if elsewhere is not None and self.keys_elsewhere(str(elsewhere)):
+        if elsewhere is not None and self.is_leader_key_revoked(str(elsewhere)):
             return _REVOKED
         if identity.uid is None and key_id is None:
             return None
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             if key_id is not None and _is_revoked_key(pages, str(key_id)):
                 return _REVOKED
             if identity.uid is None or identity.override is not None:
@@ -119,14 +119,14 @@ class Revocations:
             return DISABLED
         user, own = pages.user(uid), claims.get("iss") == self._issuer
         if user is None:
-            needed = own and self._members_only and not self.members_elsewhere
+            needed = own and self._members_only and not self.users_at_leader
             return "user was deleted" if needed else None
         if user.disabled:
             return DISABLED
         return _REVOKED if own and _issued(claims) < user.valid_since else None
 
     def revoke_user(self, uid: str) -> None:
-        """Revoke all tokens that were issued to `uid` until now, refresh tokens too."""
+        """Revoke all tokens that were issued to `uid` until now, including refresh tokens."""
         self.revoke_many([uid])
 
     def revoke_many(self, uids: list[str]) -> None:
@@ -137,11 +137,11 @@ class Revocations:
             for uid in uids:
                 revoke_in(pages, uid, now)
 
-        self._vault.write(body)
-        self.tell(*(Revoked(uid=uid) for uid in uids))
+        self._account_store.write(body)
+        self.notify(*(Revoked(uid=uid) for uid in uids))
 
     def revoke_token(self, identity: Identity) -> None:
-        """Revoke the one token that made `identity`; one without `jti` revokes all of the user's."""
+        """Revoke the token of `identity`; without a `jti`, revoke all tokens of its user."""
         token_id = identity.claims.get("jti")
         if not isinstance(token_id, str):
             if identity.uid is not None:
@@ -149,14 +149,14 @@ class Revocations:
             return
         now = int(self._clock.now())
         until = _EVER if identity.expires_ms is None else identity.expires_ms // 1000 + 120
-        self._vault.write(lambda pages: pages.revoke_token(token_id, until, now))
-        self.tell(Revoked(token_id=token_id))
+        self._account_store.write(lambda pages: pages.revoke_token(token_id, until, now))
+        self.notify(Revoked(token_id=token_id))
 
-    def tell(self, *revoked: Revoked) -> None:
-        """Tell all subscribers what the vault holds already."""
+    def notify(self, *revoked: Revoked) -> None:
+        """Notify all subscribers of revocations that are already stored."""
         with self._lock:
             self._seen = self._count()
-            self.told += 1
+            self.notified += 1
             callbacks = list(self._callbacks.values())
         for one in revoked:
             for callback in callbacks:
@@ -166,22 +166,22 @@ class Revocations:
                     _log.exception("a subscriber to revocations failed")
 
     def poll(self) -> bool:
-        """Look for revocations of other processes; tells subscribers `Revoked()` if there are."""
+        """Check for revocations of other processes; notifies subscribers with `Revoked()` if any."""
         if self._count() == self._seen:
             return False
-        self.tell(Revoked())
+        self.notify(Revoked())
         return True
 
     def _count(self) -> int:
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return pages.revocations
 
 
 def revoke_in(pages: Pages, uid: str, now: int) -> None:
-    """Revoke a user's tokens within a transaction.
+    """Revoke a user's tokens in a transaction.
 
-    Those of this very second go too. Who signs in before it is over is given the next one as their
-    `auth_time`.
+    Tokens of the current second are revoked too. A user who signs in again within that second gets
+    the next second as `auth_time`.
     """
     pages.end_sessions(uid)
     pages.put_cutoff(uid, now + 1)
@@ -196,7 +196,7 @@ def _is_revoked_key(pages: Pages, key_id: str) -> bool:
 
 
 def _issued(claims: Mapping[str, Any]) -> float:
-    """Return when the user signed in; a token that does not say is as old as time."""
+    """Return when the user signed in; a token without that time counts as oldest possible."""
     for name in ("auth_time", "iat"):
         value = claims.get(name)
         if isinstance(value, int | float):

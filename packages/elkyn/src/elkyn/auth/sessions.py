@@ -1,4 +1,4 @@
-"""ID tokens for those who signed in, and refresh tokens that get new ones."""
+"""Sessions: ID tokens of signed-in users, and refresh tokens for new ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elkyn.auth.jws import sign_token
 from elkyn.auth.keys import SigningKeys
 from elkyn.auth.tokens import ID_TOKEN_SECONDS
 from elkyn.auth.users import Users
-from elkyn.auth.vault import Pages, Session, User, Vault
+from elkyn.auth.vault import AccountStore, Pages, Session, User
 from sennit_core.clock import Clock
 
 __all__ = ["Sessions", "SignedIn"]
@@ -24,14 +24,14 @@ _REFRESH_TOKEN = re.compile(r"[A-Za-z0-9_-]{64}\Z")
 
 @dataclass(frozen=True, slots=True)
 class SignedIn:
-    """Somebody who signed in, and their tokens."""
+    """A signed-in user and their tokens."""
 
     user: User
     id_token: str
     refresh_token: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return the three members that sign-in answers share."""
+        """Return the three members that all sign-in responses share."""
         return {
             "idToken": self.id_token,
             "refreshToken": self.refresh_token,
@@ -40,20 +40,25 @@ class SignedIn:
 
 
 class Sessions:
-    """Issues tokens; safe for threads.
+    """Issues tokens; thread-safe.
 
     Args:
-        vault: keeps what refresh tokens stand for.
-        users: who may have tokens.
-        keys: sign the ID tokens.
-        project: the audience of ID tokens, and the end of their issuer.
-        clock: gives the time.
+        account_store: stores the sessions of refresh tokens.
+        users: the users.
+        keys: the signing keys of ID tokens.
+        project: the audience of ID tokens, and the suffix of their issuer.
+        clock: the time source.
     """
 
     def __init__(
-        self, vault: Vault, users: Users, keys: SigningKeys, project: str, clock: Clock
+        self,
+        account_store: AccountStore,
+        users: Users,
+        keys: SigningKeys,
+        project: str,
+        clock: Clock,
     ) -> None:
-        self._vault = vault
+        self._account_store = account_store
         self._users = users
         self._keys = keys
         self._project = project
@@ -63,9 +68,9 @@ class Sessions:
         """Start a session of `user`, who has just signed in.
 
         Args:
-            user: who.
-            provider: how: `password`, `anonymous` or `custom`.
-            claims: those of the custom token.
+            user: the user.
+            provider: the sign-in provider: `password`, `anonymous` or `custom`.
+            claims: the claims of the custom token.
         """
         now = self._clock.now()
         text = secrets.token_urlsafe(48)
@@ -77,21 +82,21 @@ class Sessions:
             pages.put_session(text, session)
             return session
 
-        session = self._vault.write(body)
+        session = self._account_store.write(body)
         return SignedIn(user, self._id_token(user, session), text)
 
     def refresh(self, text: str) -> SignedIn:
         """Return a new ID token for a refresh token, which stays the same.
 
         Raises:
-            AccountError: the refresh token stands for nothing any more, or its user may not.
+            AccountError: the refresh token is revoked or unknown, or its user is disabled.
         """
         if not _REFRESH_TOKEN.match(text):
             raise AccountError("INVALID_REFRESH_TOKEN")
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             session = pages.session(text)
             user = None if session is None else pages.user(session.uid)
-        if session is None:  # one that we gave, and took back: SDKs sign their user out
+        if session is None:  # issued here and since revoked: this code makes SDKs sign the user out
             raise AccountError("TOKEN_EXPIRED")
         if user is None:
             raise AccountError("USER_NOT_FOUND")
@@ -134,7 +139,7 @@ class Sessions:
 
 def _own_claims(user: User, session: Session) -> dict[str, Any]:
     claims: dict[str, Any] = {**json.loads(user.claims), **json.loads(session.claims)}
-    claims.pop("roles", None)  # those of the user alone: they make administrators
+    claims.pop("roles", None)  # only the user's own field counts: roles make administrators
     return claims
 
 

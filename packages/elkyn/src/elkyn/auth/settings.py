@@ -1,4 +1,4 @@
-"""How a server knows its users, from code or from a file."""
+"""Authentication settings, from code or from a file."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ _KNOWN = (*_KINDS, "secret_file", "issuers", "signers")
 
 @dataclass(frozen=True, slots=True)
 class AuthSettings:
-    """How a server knows its users.
+    """Authentication settings of a server.
 
     Args:
-        emulator: take unsigned tokens and the word `owner`; for one's own machine alone.
-        project: the audience of ID tokens; what `projectId` is in an app's configuration.
-        secret: verifies HS256 tokens that others sign; shown itself, it is an admin's credential.
-        admin_token: an admin's credential.
-        issuers: others whose tokens are taken.
-        signers: others whose custom tokens may be exchanged for ID tokens.
-        email_privacy: answer alike whether an email or a password is wrong; None: not in an
-            emulator, where apps are developed.
-        sign_up: whether anybody may make an account with email and password.
-        anonymous: whether anybody may sign in without one.
-        sign_ups_max: how many accounts one address may make before it has to wait: half of them
-            are forgotten with each hour. None, and an emulator: no bound.
-        action_url: the page of the app that links in messages point to, with `mode` and `oobCode`.
-        deliver: sends messages with codes (a forgotten password, an email to verify); None sends
-            none.
-        recent_seconds: how long after signing in a user may change email and password or delete
-            the account; None for ever.
+        emulator: accept unsigned tokens and the word `owner`; only for a developer's own machine.
+        project: the audience of ID tokens; the `projectId` in an app's configuration.
+        secret: verifies HS256 tokens signed by others; the secret itself is an admin credential.
+        admin_token: an admin credential.
+        issuers: other trusted issuers of tokens.
+        signers: other issuers whose custom tokens may be exchanged for ID tokens.
+        email_privacy: return the same error for a wrong email and a wrong password; None: yes,
+            except in an emulator, where apps are developed.
+        sign_up: whether any client may create an account with email and password.
+        anonymous: whether any client may sign in anonymously.
+        sign_ups_max: how many accounts one address may create before it has to wait; the count
+            halves every hour. None, or an emulator: no limit.
+        action_url: the app's page for links in messages, with `mode` and `oobCode`.
+        deliver: sends messages with codes (to reset a password, to verify an email); None: no
+            messages are sent.
+        recent_seconds: how long after sign-in a user may change email and password or delete
+            the account; None: always.
     """
 
     emulator: bool = False
@@ -68,13 +68,13 @@ class AuthSettings:
         """Return the settings in a TOML file.
 
         Args:
-            file: its members are named as the arguments here; `secret_file` names a file with the
+            file: its members have the names of the arguments here; `secret_file` is a file with the
                 secret, relative to this one, and `[[issuers]]` and `[[signers]]` are tables with
                 the members of `Issuer`, or `firebase = "project"`.
-            others: settings that do not come from the file, and win.
+            others: settings that override those of the file.
 
         Raises:
-            UsageError: the file is no TOML, or a member is unknown or of another type.
+            UsageError: the file is not TOML, or a member is unknown or of the wrong type.
         """
         try:
             members = tomllib.loads(file.read_text(encoding="utf-8"))
@@ -101,22 +101,22 @@ def _checked(name: str, value: Any, where: str) -> Any:
     if kind is None:
         suggestion = nearest(name, _KNOWN)
         hint = f"did you mean {suggestion!r}?" if suggestion else f"known: {', '.join(_KNOWN)}"
-        raise UsageError(f"{where}: {name!r} is no setting", hint=hint)
+        raise UsageError(f"{where}: unknown setting {name!r}", hint=hint)
     if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise UsageError(f"{where}: {name} takes a {kind.__name__}")
+        raise UsageError(f"{where}: {name} must be a {kind.__name__}")
     return value
 
 
 def _issuer(entry: Any, where: str) -> Issuer:
     if not isinstance(entry, dict):
-        raise UsageError(f"{where} is a list of tables")
+        raise UsageError(f"{where} must be a list of tables")
     members = dict(entry)
     if "firebase" in members:
         return Issuer.firebase(str(members["firebase"]))
     names = {field.name for field in fields(Issuer)}
     unknown = sorted(members.keys() - names)
     if unknown:
-        raise UsageError(f"{where}: {unknown[0]!r} is no member of an issuer")
+        raise UsageError(f"{where}: unknown member {unknown[0]!r} of an issuer")
     audience = members.get("audience", ())
     members["audience"] = (audience,) if isinstance(audience, str) else tuple(audience)
     if "algorithms" in members:

@@ -1,4 +1,4 @@
-"""Slowing down those who guess passwords."""
+"""Throttling of password guessing."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ __all__ = ["Throttle"]
 
 
 class Throttle:
-    """Counts failures by name and refuses a name with too many; safe for threads.
+    """Counts failures by name and refuses a name with too many; thread-safe.
 
-    The count halves with every `window_seconds`, so a name is let in again by and by. Memory is
-    bounded: the names that failed longest ago are forgotten first.
+    The count halves every `window_seconds`, so a name is accepted again after a while. Memory is
+    bounded: names whose last failure is oldest are dropped first.
 
     Args:
-        failures_max: how many failures a name may have.
-        window_seconds: how long it takes to forget half of them.
+        failures_max: the maximum count of a name.
+        window_seconds: the half-life of the count.
         clock: monotonic time.
-        names_max: how many names are remembered.
+        names_max: the maximum number of names.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Throttle:
         self._lock = threading.Lock()
 
     def refuses(self, name: str) -> bool:
-        """Whether `name` has failed too often of late."""
+        """Whether `name` has failed too often recently."""
         with self._lock:
             return self._count(name) >= self._failures_max
 
@@ -47,7 +47,7 @@ class Throttle:
                 self._counts.popitem(last=False)
 
     def succeeded(self, name: str) -> None:
-        """Forget the failures of `name`."""
+        """Reset the failures of `name`."""
         with self._lock:
             self._counts.pop(name, None)
 

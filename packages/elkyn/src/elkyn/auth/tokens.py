@@ -1,8 +1,8 @@
-"""Signing tokens, and verifying those of the issuers one trusts.
+"""Signs tokens, and verifies those of trusted issuers.
 
-Which key may verify a token is decided by who is trusted, never by the token: its issuer selects the
-`Trust`, that one lists keys, and a key has one algorithm (RFC 8725). Nothing of a token is used
-before its signature holds.
+The configuration, never the token, decides which key may verify a token: the token's issuer selects a
+configured `Trust`, which lists keys, and each key has one algorithm (RFC 8725). No other part of a
+token is used before its signature is verified.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ FindKeys = Callable[[str | None, str], Sequence[Key]]
 
 
 class TokenSigner:
-    """Signs tokens that `Verifier.of_secret` with the same secret takes.
+    """Signs tokens that `Verifier.of_secret` with the same secret accepts.
 
     Args:
-        secret: shared with whoever verifies; 32 random bytes are right.
-        clock: gives the time of issue.
+        secret: shared with the verifier; use 32 random bytes.
+        clock: the time source of `iat`.
     """
 
     def __init__(self, secret: str | bytes, clock: Clock = SYSTEM) -> None:
@@ -59,13 +59,13 @@ class TokenSigner:
         """Return a token for `uid`.
 
         Args:
-            uid: who shows the token, 1 to 128 characters.
-            claims: what else rules see of them, as `auth.<name>` and `auth.token.<name>`.
-            expires_seconds: how long the token is good; None for ever.
-            signed_in: its `auth_time` in seconds since 1970, where that is later than now.
+            uid: the user of the token, 1 to 128 characters.
+            claims: custom claims; rules see them as `auth.<name>` and `auth.token.<name>`.
+            expires_seconds: how long the token is valid; None: it never expires.
+            signed_in: the `auth_time` in seconds since 1970, if it is later than now.
 
         Raises:
-            UsageError: the uid cannot be one, or a claim has a reserved name.
+            UsageError: the uid is invalid, or a claim has a reserved name.
         """
         own = dict(claims or {})
         check_custom(own)
@@ -77,23 +77,23 @@ class TokenSigner:
         try:
             return sign_token({**own, **registered}, self._key)
         except (TypeError, ValueError) as error:
-            raise UsageError(f"claims are JSON values: {error}") from None
+            raise UsageError(f"claims must be JSON values: {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """One signer that is believed.
+    """One trusted signer.
 
     Args:
-        find: gives its keys.
-        algorithms: the only ones its tokens may use.
-        issuer: what `iss` must say; None when its tokens need none.
-        audience: what `aud` must name one of; None when its tokens need none.
-        provider: how its users signed in, when a token does not say.
-        uid_prefix: put before its users' ids, so that those of two issuers never meet.
+        find: returns its keys.
+        algorithms: the only algorithms that its tokens may use.
+        issuer: the required value of `iss`; None: not checked.
+        audience: the accepted values of `aud`; None: not checked.
+        provider: the sign-in provider of its users if a token names none.
+        uid_prefix: the prefix of its users' ids, so that ids of two issuers never collide.
         expiry_required: whether a token without `exp` is refused.
         roles: whether its claim `roles` makes admins.
-        legacy: whether legacy tokens are taken, and their `admin` is believed.
+        legacy: whether legacy tokens, and their `admin`, are accepted.
     """
 
     find: FindKeys
@@ -108,7 +108,7 @@ class Trust:
 
     @classmethod
     def of_secret(cls, secret: str | bytes) -> Trust:
-        """Trust whoever has `secret`: HS256, no issuer asked for, legacy tokens too."""
+        """Trust every signer with `secret`: HS256, any issuer, legacy tokens too."""
         if not secret:
             raise UsageError("an empty secret verifies nothing")
         key = SecretKey(secret)
@@ -121,14 +121,14 @@ class Trust:
 
 
 class Verifier:
-    """Turns tokens into identities; safe for threads.
+    """Verifies tokens and returns their identities; thread-safe.
 
     Args:
-        trusts: who is believed.
-        skew_seconds: how far clocks may differ.
-        unsigned: take tokens with algorithm `none`, whatever times they name, as an emulator does;
-            never over a network.
-        clock: gives the time when `verify` is not told.
+        trusts: the trusted signers.
+        skew_seconds: the tolerated difference between clocks.
+        unsigned: accept tokens with algorithm `none` and any times, as an emulator does; never
+            over a network.
+        clock: the time source when `verify` gets no time.
     """
 
     def __init__(
@@ -150,14 +150,15 @@ class Verifier:
         return cls([Trust.of_secret(secret)], clock=clock)
 
     def verify(self, text: str, now: float | None = None) -> Identity:
-        """Return who shows the token.
+        """Verify a token and return its identity.
 
         Args:
             text: the token.
             now: Unix time in seconds.
 
         Raises:
-            BadToken: it is not signed by anybody trusted, not for here, not yet or no longer good.
+            BadToken: no trusted signer signed the token, its audience is another one, or it is expired
+                or not yet valid.
         """
         claims, trust = self.verify_claims(text, now)
         if trust is None:
@@ -167,15 +168,15 @@ class Verifier:
     def verify_claims(
         self, text: str, now: float | None = None
     ) -> tuple[dict[str, Any], Trust | None]:
-        """Return the claims of a token and who is believed about them, None for an unsigned one.
+        """Return the claims of a token and its trusted signer, None for an unsigned token.
 
         Raises:
             BadToken: see `verify`.
         """
         token = parse_token(text)
         if self._is_unsigned(token):
-            # Firebase's emulator reads no times of such tokens, and `@firebase/rules-unit-testing`
-            # relies on it: its tokens say `iat: 0, exp: 3600`.
+            # Firebase's emulator ignores the times of such tokens, and `@firebase/rules-unit-testing`
+            # relies on it: its tokens have `iat: 0, exp: 3600`.
             return token.claims, None
         trust = self._signed_by(token)
         check_times(token.claims, self._clock.now() if now is None else now, self._skew_seconds)
@@ -193,7 +194,7 @@ class Verifier:
         return True
 
     def _signed_by(self, token: Token) -> Trust:
-        """Return the trust one of whose keys made the signature."""
+        """Return the trusted signer whose key verifies the signature."""
         issuer = token.claims.get("iss")
         candidates = [trust for trust in self._trusts if trust.issuer in (None, issuer)]
         if not candidates:

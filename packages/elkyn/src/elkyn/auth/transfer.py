@@ -1,7 +1,8 @@
-"""Accounts from one server to another: users, their sessions, admin keys and revocations.
+"""Export and import of accounts: users, their sessions, admin keys and revocations.
 
-An export is JSON, a row a line. It holds password hashes and hashes of refresh tokens: keep it like
-the vault. Private signing keys stay where they are; a refresh token gets ID tokens of the new server.
+An export is JSON, one row per line. It holds password hashes and hashes of refresh tokens: protect it
+like the account store. Private signing keys are not exported; a refresh token gets ID tokens of the
+new server.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from types import NoneType
 from typing import Any
 
 from elkyn.auth.claims import check_uid
-from elkyn.auth.vault import AdminKey, Pages, Session, User, Vault
+from elkyn.auth.vault import AccountStore, AdminKey, Pages, Session, User
 from sennit_core.errors import BadInput
 
 __all__ = ["Imported", "export_accounts", "import_accounts"]
@@ -24,11 +25,11 @@ _BATCH_ROWS = 1000
 
 @dataclass(slots=True)
 class Imported:
-    """What an import has done.
+    """The result of an import.
 
     Attributes:
-        counts: rows that were written, by kind.
-        skipped: users that were not: a line each that says why.
+        counts: the number of written rows, by kind.
+        skipped: one line for each user that was not written, with the reason.
     """
 
     counts: dict[str, int] = field(default_factory=dict)
@@ -44,7 +45,7 @@ class _MovedSession(Session):
 
 @dataclass(frozen=True, slots=True)
 class _Cutoff:
-    """When the tokens of a uid were revoked last."""
+    """The time of the last revocation of a uid's tokens."""
 
     uid: str
     seconds: int
@@ -61,9 +62,9 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 
 
-def export_accounts(vault: Vault) -> Iterator[str]:
-    """Yield the rows of a vault as lines of JSON, all of one state."""
-    with vault.read() as pages:
+def export_accounts(account_store: AccountStore) -> Iterator[str]:
+    """Yield the rows of an account store as lines of JSON, from one snapshot."""
+    with account_store.read() as pages:
         for user in pages.users():
             yield _line("user", asdict(user))
         for token_digest, session in pages.sessions():
@@ -74,15 +75,15 @@ def export_accounts(vault: Vault) -> Iterator[str]:
             yield _line("cutoff", {"uid": uid, "seconds": seconds})
 
 
-def import_accounts(vault: Vault, lines: Iterable[str]) -> Imported:
-    """Write exported rows; what is there already stays as it is.
+def import_accounts(account_store: AccountStore, lines: Iterable[str]) -> Imported:
+    """Write exported rows; existing rows stay unchanged.
 
     Args:
-        vault: where they go.
-        lines: of `export_accounts`; users come before their sessions.
+        account_store: the store to write to.
+        lines: the lines of `export_accounts`; users come before their sessions.
 
     Raises:
-        BadInput: a line is no row of an export; the rows before it may be written.
+        BadInput: a line is not an exported row; earlier rows may have been written.
     """
     done = Imported()
     batch: list[tuple[str, Any]] = []
@@ -90,9 +91,9 @@ def import_accounts(vault: Vault, lines: Iterable[str]) -> Imported:
         if line.strip():
             batch.append(_parse(line, number))
         if len(batch) == _BATCH_ROWS:
-            _write(vault, batch, done)
+            _write(account_store, batch, done)
             batch = []
-    _write(vault, batch, done)
+    _write(account_store, batch, done)
     return done
 
 
@@ -117,30 +118,30 @@ def _parse(line: str, number: int) -> tuple[str, Any]:
         raise BadInput(
             "the accounts",
             line=number,
-            reason=f"no row of an export ({error!r})",
-            hint="an export is made by: elkyn user export --data DIR",
+            reason=f"not a row of an export ({error!r})",
+            hint="create an export with: elkyn user export --data DIR",
         ) from None
     return kind, record
 
 
 def _checked(record: Any) -> Any:
-    """Return a record whose fields have the types that they are declared with."""
+    """Check that a record's fields have their declared types, and return it."""
     for one in fields(record):
         value = getattr(record, one.name)
         if type(value) not in _TYPES[str(one.type)]:
             raise TypeError(f"{one.name} is {type(value).__name__}")
         if type(value) is tuple and any(type(item) is not str for item in value):
-            raise TypeError(f"{one.name} holds something else than text")
+            raise TypeError(f"{one.name} holds a value that is not text")
     if not isinstance(record, AdminKey):
         check_uid(record.uid)
     return record
 
 
-def _write(vault: Vault, batch: list[tuple[str, Any]], done: Imported) -> None:
+def _write(account_store: AccountStore, batch: list[tuple[str, Any]], done: Imported) -> None:
     def body(pages: Pages) -> list[tuple[str, str | None]]:
         return [(kind, _PUTS[kind](pages, record)) for kind, record in batch]
 
-    for kind, problem in vault.write(body):
+    for kind, problem in account_store.write(body):
         if problem is None:
             done.counts[kind] = done.counts.get(kind, 0) + 1
         elif problem:
@@ -149,7 +150,7 @@ def _write(vault: Vault, batch: list[tuple[str, Any]], done: Imported) -> None:
 
 def _put_user(pages: Pages, user: User) -> str | None:
     if pages.user(user.uid) is not None:
-        return f"user {user.uid}: there already"
+        return f"user {user.uid}: exists already"
     for kind, name in (("email", user.email), ("phone", user.phone)):
         owner = None if name is None else pages.user_named(kind, name)
         if owner is not None:
@@ -160,7 +161,7 @@ def _put_user(pages: Pages, user: User) -> str | None:
 
 def _put_session(pages: Pages, moved: _MovedSession) -> str | None:
     if pages.user(moved.uid) is None or pages.has_session(moved.digest):
-        return ""  # its user was skipped and named, or it came before
+        return ""  # its user was skipped and reported, or the session exists already
     members = {name: value for name, value in asdict(moved).items() if name != "digest"}
     pages.put_session_of(moved.digest, Session(**members))
     return None
@@ -192,4 +193,4 @@ _PUTS: dict[str, Callable[[Pages, Any], str | None]] = {
     "key": _put_key,
     "cutoff": _put_cutoff,
 }
-"""Each returns None when it has written the row, else why not; an empty text is not shown."""
+"""Each returns None if it wrote the row, else the reason; an empty reason is not reported."""

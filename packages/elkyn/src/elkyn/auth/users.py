@@ -1,4 +1,4 @@
-"""Users: signing up and in, what they and administrators may change, and the end of an account."""
+"""Users: sign-up, sign-in, changes and deletion of accounts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from elkyn.auth.failed_logins import FailedLogins
 from elkyn.auth.keys import KEY_ROLES
 from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN, Passwords
 from elkyn.auth.revocations import Revocations, Revoked, revoke_in
-from elkyn.auth.vault import Pages, User, Vault
+from elkyn.auth.vault import AccountStore, Pages, User
 from sennit_core.clock import Clock
 from sennit_core.errors import UsageError
 
@@ -32,26 +32,26 @@ _CHANGEABLE = {field.name for field in fields(User)} - {"uid", "created_ms"}
 
 
 class Users:
-    """The users of a vault; safe for threads. Passwords make its methods slow: use threads.
+    """The users of an account store; thread-safe. Hashing passwords is slow: use threads.
 
     Args:
-        vault: where they are.
-        passwords: hashes theirs.
-        revocations: told when somebody's tokens are no longer good.
-        clock: gives the time.
-        email_privacy: answer alike whether an email or its password is wrong.
+        account_store: stores the users.
+        passwords: hashes their passwords.
+        revocations: notified when a user's tokens become invalid.
+        clock: the time source.
+        email_privacy: return the same error for a wrong email and a wrong password.
     """
 
     def __init__(
         self,
-        vault: Vault,
+        account_store: AccountStore,
         passwords: Passwords,
         revocations: Revocations,
         clock: Clock,
         *,
         email_privacy: bool = True,
     ) -> None:
-        self._vault = vault
+        self._account_store = account_store
         self._passwords = passwords
         self._revocations = revocations
         self._clock = clock
@@ -60,28 +60,28 @@ class Users:
 
     def get(self, uid: str) -> User | None:
         """Return a user."""
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return pages.user(uid)
 
     def named(self, kind: str, name: str) -> User | None:
         """Return the user with this `email` or `phone`."""
-        with self._vault.read() as pages:
+        with self._account_store.read() as pages:
             return pages.user_named(kind, name)
 
     def list(self, after: str = "", limit: int = 1000) -> list[User]:
-        """Return up to `limit` users by uid, those behind `after`."""
-        with self._vault.read() as pages:
+        """Return up to `limit` users sorted by uid, starting after `after`."""
+        with self._account_store.read() as pages:
             return [user for user, _count in zip(pages.users(after), range(limit), strict=False)]
 
     def create(self, uid: str | None = None, **values: Any) -> User:
-        """Make a user.
+        """Create a user.
 
         Args:
-            uid: their id; a random one when None.
+            uid: the user's id; a random one when None.
             values: fields of `User`, and `password`; `claims` is a mapping.
 
         Raises:
-            AccountError: the uid, email or phone is taken, or a value cannot be.
+            AccountError: the uid, email or phone is in use, or a value is invalid.
         """
         if uid is not None and not _is_uid(uid):
             raise AccountError("INVALID_LOCAL_ID")
@@ -99,13 +99,14 @@ class Users:
             pages.put_user(user)
             return user
 
-        return self._vault.write(body)
+        return self._account_store.write(body)
 
     def sign_in(self, email: str, password: str, client: str | None = None) -> User:
-        """Return the user whose email and password these are.
+        """Return the user with this email and password.
 
         Raises:
-            AccountError: they are nobody's, the user is disabled, or too many have failed of late.
+            AccountError: email or password are wrong, the user is disabled, or there were too many
+                failed logins recently.
         """
         name = email.lower()
         if self._failures.refuses(name, client):
@@ -131,10 +132,10 @@ class Users:
         return self.note_sign_in(user.uid, **fresh)
 
     def note_sign_in(self, uid: str, **values: Any) -> User:
-        """Write down that somebody has just signed in; makes the user when `values` say `new`.
+        """Record a sign-in of a user; creates the user when `values` contain `new`.
 
         Raises:
-            AccountError: there is no such user, or they are disabled.
+            AccountError: the user does not exist, or is disabled.
         """
         now = self._clock.now()
         now_ms = int(now * 1000)
@@ -151,15 +152,15 @@ class Users:
             pages.put_user(user)
             return user
 
-        return self._vault.write(body)
+        return self._account_store.write(body)
 
     def update(self, uid: str, **values: Any) -> User:
-        """Change a user; see `create`. A new password, or a role less, ends their sessions.
+        """Change a user; see `create`. A new password or a removed role ends the user's sessions.
 
-        Somebody who is disabled has theirs back when enabled again.
+        The sessions of a disabled user are valid again once the user is enabled.
 
         Raises:
-            AccountError: there is no such user, or a value cannot be.
+            AccountError: the user does not exist, or a value is invalid.
         """
         checked = self._checked(values)
         now = int(self._clock.now())
@@ -178,16 +179,16 @@ class Users:
                 revoke_in(pages, uid, now)
                 user = pages.user(uid) or user
             elif user.disabled or before.disabled:
-                pages.count_revocation()  # followers are told of both
+                pages.count_revocation()  # followers are notified of both
             return user, ends or user.disabled or "valid_since" in checked
 
-        user, revoked = self._vault.write(body)
+        user, revoked = self._account_store.write(body)
         if revoked:
-            self._revocations.tell(Revoked(uid=uid))
+            self._revocations.notify(Revoked(uid=uid))
         return user
 
     def delete(self, uids: Sequence[str]) -> int:
-        """Remove users; their tokens are revoked. Returns how many there were."""
+        """Delete users and revoke their tokens. Returns the number of deleted users."""
         cutoff = int(self._clock.now()) + 1
 
         def body(pages: Pages) -> list[str]:
@@ -200,12 +201,12 @@ class Users:
                     gone.append(uid)
             return gone
 
-        gone = self._vault.write(body)
-        self._revocations.tell(*(Revoked(uid=uid) for uid in gone))
+        gone = self._account_store.write(body)
+        self._revocations.notify(*(Revoked(uid=uid) for uid in gone))
         return len(gone)
 
     def _checked(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return fields of a user; the password is hashed here, outside of any transaction."""
+        """Return checked fields of a user; hashes the password, outside of any transaction."""
         checked = {name: value for name, value in values.items() if name != "password"}
         if checked.get("email") is not None:
             checked["email"] = checked_email(checked["email"])
@@ -229,7 +230,7 @@ class Users:
         """Return the fields of a user with this password.
 
         Raises:
-            AccountError: it is too short or too long.
+            AccountError: the password is too short or too long.
         """
         digest = self._passwords.hash(_checked_password(password))
         return {"password_hash": digest, "password_ms": int(self._clock.now() * 1000)}
@@ -257,10 +258,10 @@ def _is_uid(uid: str) -> bool:
 
 
 def checked_email(email: str) -> str:
-    """Return an email as it is kept: in lower case.
+    """Return an email in its stored form: in lower case.
 
     Raises:
-        AccountError: it cannot be one.
+        AccountError: the text is not an email.
     """
     if not _EMAIL.match(email) or not email.isprintable() or len(email.encode()) > _EMAIL_BYTES_MAX:
         raise AccountError("INVALID_EMAIL")

@@ -1,18 +1,18 @@
-"""The vault: users, sessions, keys and revocations, and nothing of them outside its own folder.
+"""The account store: users, sessions, keys and revocations, in a separate folder.
 
     users     uid                                the user
-    names     "email:" or "phone:" and the name  whose it is
-    sessions  SHA-256 of a refresh token         whose it is, and how they signed in
+    names     "email:" or "phone:" and the name  uid of its user
+    sessions  SHA-256 of a refresh token         its user, and the sign-in provider
     of-user   SHA-256 of a uid, session          (an index)
     signing   key id                             the private key of ID tokens
     admins    key id                             a named admin key: SHA-256 of its secret, roles
-    cutoffs   uid                                tokens issued before are no longer good
-    codes     SHA-256 of a code                  what it is good for, and until when
-    revoked   token id                           one token that is no longer good, until it ends
-    disabled  uid                                somebody who may not use their account
+    cutoffs   uid                                time before which issued tokens are revoked
+    codes     SHA-256 of a code                  its purpose, user and expiry
+    revoked   token id                           a revoked token, until it expires
+    disabled  uid                                a disabled user
     meta      names                              the number of revocations, the secret
 
-Passwords are argon2id hashes; refresh tokens and admin keys are random, so SHA-256 hides them.
+Passwords are argon2id hashes; refresh tokens and admin keys are random, so SHA-256 suffices.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from itertools import chain, islice
 from pathlib import Path as FilePath
 from typing import Any, Literal, Self, TypeVar
 
-from elkyn._lmdb.vault import RowSet, VaultFile
+from elkyn._lmdb.vault import AccountFile, RowSet
 
-__all__ = ["AdminKey", "Code", "Pages", "Session", "User", "Vault", "digest"]
+__all__ = ["AccountStore", "AdminKey", "Code", "Pages", "Session", "User", "digest"]
 
 T = TypeVar("T")
 
@@ -63,19 +63,19 @@ class User:
 
     @property
     def providers(self) -> tuple[str, ...]:
-        """The ways in which the user can sign in by themselves."""
+        """The sign-in providers of the user."""
         ways = (("password", self.email and self.password_hash), ("phone", self.phone))
         return tuple(name for name, there in ways if there)
 
     def names(self) -> set[bytes]:
-        """Return the rows of `names` that are this user's."""
+        """Return the keys of this user's rows in `names`."""
         given = (("email", self.email), ("phone", self.phone))
         return {_name(kind, name) for kind, name in given if name is not None}
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What a refresh token stands for; `claims` are those of the custom token, as JSON."""
+    """The session of a refresh token; `claims` are those of the custom token, as JSON."""
 
     uid: str
     provider: str
@@ -98,7 +98,7 @@ class AdminKey:
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What a code that was sent to an email is good for, until `ends` (in seconds)."""
+    """The purpose and user of a code that was sent to an email; valid until `ends` (seconds)."""
 
     purpose: Literal["PASSWORD_RESET", "VERIFY_EMAIL", "VERIFY_AND_CHANGE_EMAIL", "EMAIL_SIGNIN"]
     uid: str
@@ -108,7 +108,7 @@ class Code:
 
 
 class Pages:
-    """The vault as one transaction sees it; the writing methods are for `Vault.write` alone."""
+    """The account store in one transaction; writing methods are only for `AccountStore.write`."""
 
     __slots__ = ("_rows",)
 
@@ -121,7 +121,7 @@ class Pages:
         return None if row is None else _from_row(User, row)
 
     def user_named(self, kind: str, name: str) -> User | None:
-        """Return the user whose `email` or `phone` this is."""
+        """Return the user with this `email` or `phone`."""
         row = self._rows.get("names", _name(kind, name))
         return None if row is None else self.user(row["uid"])
 
@@ -131,7 +131,7 @@ class Pages:
             yield _from_row(User, row)
 
     def put_user(self, user: User) -> None:
-        """Write a user, and whose the names are."""
+        """Write a user, and the rows of the user's names."""
         before = self.user(user.uid)
         for name in (before.names() if before else set()) - user.names():
             self._rows.delete("names", name)
@@ -150,7 +150,7 @@ class Pages:
         self._rows.delete("users", user.uid.encode())
 
     def session(self, token: str) -> Session | None:
-        """Return what a refresh token stands for."""
+        """Return the session of a refresh token."""
         row = self._rows.get("sessions", digest(token))
         return None if row is None else _from_row(Session, row)
 
@@ -164,11 +164,11 @@ class Pages:
         return self._rows.get("sessions", key) is not None
 
     def put_session(self, token: str, session: Session) -> None:
-        """Write a session; the oldest ones of a user with too many end."""
+        """Write a session; ends the oldest sessions of a user who has too many."""
         self.put_session_of(digest(token), session)
 
     def put_session_of(self, key: bytes, session: Session) -> None:
-        """Write a session of whose refresh token the SHA-256 is known; see `put_session`."""
+        """Write a session by the SHA-256 of its refresh token; see `put_session`."""
         owner = digest(session.uid)
         others = [bytes(row["session"]) for _key, row in self._rows.scan("of-user", prefix=owner)]
         if len(others) >= SESSIONS_MAX:
@@ -184,7 +184,7 @@ class Pages:
             self._end_session(owner, key)
 
     def end_sessions(self, uid: str) -> None:
-        """Make all refresh tokens of a user worthless."""
+        """Revoke all refresh tokens of a user."""
         owner = digest(uid)
         for _key, row in list(self._rows.scan("of-user", prefix=owner)):
             self._end_session(owner, bytes(row["session"]))
@@ -194,7 +194,7 @@ class Pages:
         self._rows.delete("of-user", owner + key)
 
     def signing_keys(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return id and row (`der`, `created_ms`, `retired_ms`) of each key, the oldest first."""
+        """Return id and row (`der`, `created_ms`, `retired_ms`) of each key, oldest first."""
         found = [(key.decode(), row) for key, row in self._rows.scan("signing")]
         return sorted(found, key=lambda item: int(item[1]["created_ms"]))
 
@@ -219,7 +219,7 @@ class Pages:
         self._rows.put("admins", key.id.encode(), _to_row(key))
 
     def cutoff(self, uid: str) -> int:
-        """Return when (in seconds) the tokens of a uid were revoked last; 0 for never."""
+        """Return when (in seconds) a uid's tokens were last revoked; 0 for never."""
         row = self._rows.get("cutoffs", uid.encode())
         return 0 if row is None else int(row["seconds"])
 
@@ -233,35 +233,35 @@ class Pages:
         return self._rows.get("revoked", digest(token_id)) is not None
 
     def revoke_token(self, token_id: str, until: int, now: int) -> None:
-        """Revoke one token that would be good until `until`; forgets those that have ended."""
+        """Revoke one token that expires at `until`; deletes rows of expired tokens."""
         self._forget("revoked", "until", now)
         self._rows.put("revoked", digest(token_id), {"until": until})
         self.count_revocation()
 
     def cutoffs(self) -> dict[str, int]:
-        """Return when the tokens of each uid were revoked last."""
+        """Return when the tokens of each uid were last revoked."""
         return {uid.decode(): int(row["seconds"]) for uid, row in self._rows.scan("cutoffs")}
 
     def revoked_tokens(self) -> list[tuple[bytes, int]]:
-        """Return SHA-256 of each token that was revoked, and when it would have ended."""
+        """Return SHA-256 and expiry of each revoked token."""
         return [(key, int(row["until"])) for key, row in self._rows.scan("revoked")]
 
     def add_revoked(self, tokens: Iterable[tuple[bytes, int]], now: int) -> None:
-        """Revoke tokens of which SHA-256 and end are known, as far as they have not ended."""
+        """Revoke tokens by their SHA-256 and expiry, except expired ones."""
         for key, until in tokens:
             if until > now and self._rows.get("revoked", key) is None:
                 self._rows.put("revoked", key, {"until": until})
 
     def is_disabled(self, uid: str) -> bool:
-        """Whether somebody may not use their account, here or at the leader."""
+        """Whether a user is disabled, here or at the leader."""
         return self._rows.get("disabled", uid.encode()) is not None
 
     def disabled_users(self) -> list[str]:
-        """Return who may not use their account."""
+        """Return the uids of disabled users."""
         return [uid.decode() for uid, _row in self._rows.scan("disabled")]
 
     def put_disabled(self, uids: Iterable[str]) -> None:
-        """Write down who alone may not use their accounts."""
+        """Replace the set of disabled users."""
         wanted = set(uids)
         for uid in set(self.disabled_users()) ^ wanted:
             self._put_disabled(uid, is_disabled=uid in wanted)
@@ -273,7 +273,7 @@ class Pages:
             self._rows.delete("disabled", uid.encode())
 
     def code(self, text: str) -> Code | None:
-        """Return what a code is good for, though it may have ended."""
+        """Return a code's row, even if the code has expired."""
         row = self._rows.get("codes", digest(text))
         return None if row is None else _from_row(Code, row)
 
@@ -285,11 +285,11 @@ class Pages:
             self._rows.put("codes", digest(text), _to_row(code))
 
     def forget_codes(self, now: int) -> None:
-        """Remove codes that have ended."""
+        """Delete expired codes."""
         self._forget("codes", "ends", now)
 
     def _forget(self, database: str, member: str, now: int) -> None:
-        """Remove rows that have ended, of the few next to a random key: cheap however many."""
+        """Delete expired rows among a few after a random key: the cost does not grow with the rows."""
         start = secrets.token_bytes(32)
         found = chain(self._rows.scan(database, after=start), self._rows.scan(database))
         for key, row in list(islice(found, _FORGET_ROWS)):
@@ -298,11 +298,11 @@ class Pages:
 
     @property
     def revocations(self) -> int:
-        """How often anything was revoked."""
+        """The number of revocations so far."""
         return int((self._rows.get("meta", b"revocations") or {"count": 0})["count"])
 
     def count_revocation(self) -> None:
-        """Note that something was revoked: other processes look for it."""
+        """Count a revocation, for which other processes poll."""
         self._rows.put("meta", b"revocations", {"count": self.revocations + 1})
 
     def meta(self, name: str) -> dict[str, Any]:
@@ -314,15 +314,15 @@ class Pages:
         self._rows.put("meta", name.encode(), row)
 
 
-class Vault:
-    """An open vault; safe for threads.
+class AccountStore:
+    """An open account store; thread-safe.
 
     Args:
         folder: created 0700 when missing; None keeps it in memory.
     """
 
     def __init__(self, folder: FilePath | None) -> None:
-        self._file = VaultFile(folder, _DATABASES)
+        self._file = AccountFile(folder, _DATABASES)
 
     @contextmanager
     def read(self) -> Iterator[Pages]:
@@ -331,14 +331,14 @@ class Vault:
             yield Pages(rows)
 
     def write(self, body: Callable[[Pages], T]) -> T:
-        """Run `body` in a write transaction; it may run twice, raising leaves nothing behind."""
+        """Run `body` in a write transaction; it may run twice, and an exception aborts it."""
         return self._file.write(lambda rows: body(Pages(rows)))
 
     def backup(self, folder: FilePath) -> None:
-        """Write a copy that can be opened as a vault; it holds the same secrets.
+        """Write a copy that can be opened as an account store; it holds the same secrets.
 
         Args:
-            folder: made when missing; must be empty.
+            folder: created when missing; must be empty.
         """
         self._file.copy(folder)
 

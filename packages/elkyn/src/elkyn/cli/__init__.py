@@ -1,4 +1,4 @@
-"""`elkyn`: the command line, one module a group of verbs.
+"""`elkyn`: the command line, one module for each group of commands.
 
 Layering: `command` < `serving`, `data` and other groups (each with `register(subparsers)`) < `program`.
 """

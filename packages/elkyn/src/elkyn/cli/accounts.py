@@ -1,4 +1,4 @@
-"""`elkyn token|user|key`: who may use a served folder. A server may have it open meanwhile."""
+"""`elkyn token|user|key`: the accounts of a served folder, also while a server has it open."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ __all__ = ["register"]
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verbs of this module."""
-    token = _group(subparsers, "token", "sign tokens for users, and take them back")
+    """Add the commands of this module."""
+    token = _group(subparsers, "token", "sign tokens for users, and revoke them")
     sign = add_command(token, "sign", _sign, "print a token for a user")
     sign.add_argument("uid")
     sign.add_argument(
@@ -33,12 +33,14 @@ def register(subparsers: Subparsers) -> None:
     revoke = add_command(token, "revoke", _revoke, "revoke all tokens of a user")
     revoke.add_argument("uid")
     _register_users(_group(subparsers, "user", "add, list, change and delete users"))
-    key = _group(subparsers, "key", "make and revoke admin keys")
-    add = add_command(key, "add", _add_key, "print a new admin key; it is shown this once")
+    key = _group(subparsers, "key", "create and revoke admin keys")
+    add = add_command(
+        key, "add", _add_key, "create an admin key and print it; it cannot be shown again"
+    )
     add.add_argument("name")
     add.add_argument("--role", action="append", help="admin, reader, writer, worker (admin)")
     add_command(key, "list", _list_keys, "list the admin keys without their secrets")
-    revoke = add_command(key, "revoke", _revoke_key, "make an admin key worthless")
+    revoke = add_command(key, "revoke", _revoke_key, "revoke an admin key")
     revoke.add_argument("name", help="name or id")
 
 
@@ -50,31 +52,37 @@ def _group(subparsers: Subparsers, name: str, help_text: str) -> Subparsers:
 def _register_users(verbs: Subparsers) -> None:
     add = add_command(verbs, "add", _add_user, "add a user; prints the uid")
     add.add_argument("--email")
-    add.add_argument("--uid", help="a random one when left out")
+    add.add_argument("--uid", help="the user's id (random)")
     change = add_command(verbs, "change", _change_user, "change a user")
     change.add_argument("uid")
     change.add_argument("--email")
     state = change.add_mutually_exclusive_group()
-    state.add_argument("--disable", action="store_true", help="keep out, now and later")
-    state.add_argument("--enable", action="store_true", help="let in again")
+    state.add_argument(
+        "--disable", action="store_true", help="end the user's sessions and refuse sign-in"
+    )
+    state.add_argument("--enable", action="store_true", help="allow sign-in again")
     for verb in (add, change):
-        verb.add_argument("--name", help="shown name")
+        verb.add_argument("--name", help="display name")
         verb.add_argument("--role", action="append", help="admin, reader, writer, worker")
-        verb.add_argument("--claims", metavar="JSON", help="what rules see as auth.token.<name>")
         verb.add_argument(
-            "--password", action="store_true", help="ask for a password (or read a line of input)"
+            "--claims", metavar="JSON", help="custom claims, auth.token.<name> in rules"
         )
-    add_command(verbs, "list", _list_users, "print the users, a JSON object a line")
+        verb.add_argument(
+            "--password",
+            action="store_true",
+            help="prompt for a password (or read a line of input)",
+        )
+    add_command(verbs, "list", _list_users, "print the users, one JSON object per line")
     delete = add_command(verbs, "delete", _delete_users, "delete users")
     delete.add_argument("uid", nargs="+")
     add_command(
-        verbs, "export", _export, "print users, sessions and admin keys, a JSON object a line"
+        verbs, "export", _export, "print users, sessions and admin keys, one JSON object per line"
     )
     taken = add_command(
         verbs, "import", _import, "add the users, sessions and admin keys of another server"
     )
     taken.add_argument(
-        "source", help="the other server's data folder, a file with an export, or - for input"
+        "source", help="the other server's data folder, an export file, or - for standard input"
     )
 
 
@@ -84,7 +92,7 @@ def _opened(options: argparse.Namespace) -> Iterator[Authenticator]:
     from elkyn.server.serve import VAULT
 
     if not options.data.is_dir():
-        raise NotFound("folder", str(options.data), hint="elkyn serve makes it")
+        raise NotFound("folder", str(options.data), hint="elkyn serve creates it")
     with Authenticator(AuthSettings(), options.data / VAULT) as auth:
         yield auth
 
@@ -94,7 +102,9 @@ def _sign(options: argparse.Namespace) -> int:
     for text in options.claim:
         name, equals, value = text.partition("=")
         if not equals:
-            raise UsageError(f"{text!r} is no claim", hint="--claim level=3")
+            raise UsageError(
+                f"{text!r} is not a claim", hint="use --claim NAME=JSON: --claim level=3"
+            )
         claims[name] = read_json(value, None)
     with _opened(options) as auth:
         print(auth.sign(options.uid, claims, options.expires))
@@ -116,7 +126,7 @@ def _values(options: argparse.Namespace) -> dict[str, Any]:
     if options.claims is not None:
         claims = read_json(options.claims, None)
         if not isinstance(claims, dict):
-            raise UsageError("claims are a JSON object", hint="--claims '{\"level\": 3}'")
+            raise UsageError("claims must be a JSON object", hint="--claims '{\"level\": 3}'")
         values["claims"] = claims
     if options.password:
         values["password"] = _ask_password()
@@ -178,7 +188,7 @@ def _export(options: argparse.Namespace) -> int:
     from elkyn.auth.transfer import export_accounts
 
     with _opened(options) as auth:
-        for line in export_accounts(auth.vault):
+        for line in export_accounts(auth.account_store):
             print(line)
     return 0
 
@@ -187,8 +197,8 @@ def _import(options: argparse.Namespace) -> int:
     from elkyn.auth.transfer import import_accounts
 
     with _lines_of(options.source) as lines, _opened(options) as auth:
-        done = import_accounts(auth.vault, lines)
-        auth.revocations.tell()
+        done = import_accounts(auth.account_store, lines)
+        auth.revocations.notify()
     for skipped in done.skipped:
         print(f"skipped {skipped}", file=sys.stderr)
     counts = ", ".join(f"{done.counts.get(kind, 0)} {kind}s" for kind in ("user", "session", "key"))
@@ -198,9 +208,9 @@ def _import(options: argparse.Namespace) -> int:
 
 @contextmanager
 def _lines_of(source: str) -> Iterator[Iterable[str]]:
-    """Open what accounts come from."""
+    """Open the source of an import of accounts."""
     from elkyn.auth.transfer import export_accounts
-    from elkyn.auth.vault import Vault
+    from elkyn.auth.vault import AccountStore
     from elkyn.server.serve import VAULT
 
     folder = FilePath(source)
@@ -208,9 +218,9 @@ def _lines_of(source: str) -> Iterator[Iterable[str]]:
         yield sys.stdin
     elif folder.is_dir():
         if not (folder / VAULT).is_dir():
-            raise NotFound("accounts in the folder", source, hint="name a folder that was served")
-        with Vault(folder / VAULT) as vault:
-            yield export_accounts(vault)
+            raise NotFound("accounts in the folder", source, hint="use the data folder of a server")
+        with AccountStore(folder / VAULT) as account_store:
+            yield export_accounts(account_store)
     else:
         try:
             opened = folder.open(encoding="utf-8")

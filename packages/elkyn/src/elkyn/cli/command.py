@@ -1,4 +1,4 @@
-"""What verbs share: a parser with the options of every verb, JSON in and out, an open namespace."""
+"""Shared parts of the commands: common options, JSON input and output, an open namespace."""
 
 from __future__ import annotations
 
@@ -28,46 +28,48 @@ def add_command(
     *,
     data: bool = True,
 ) -> argparse.ArgumentParser:
-    """Return the parser of a new verb; `run(options)` returns the exit code.
+    """Return the parser of a new command; `run(options)` returns the exit code.
 
     Args:
-        subparsers: where the verb belongs.
-        name: the verb.
-        run: does it.
-        help_text: one line.
-        data: whether the verb takes `--data` and `--namespace`.
+        subparsers: the group of the command.
+        name: the command.
+        run: runs the command.
+        help_text: one line of help.
+        data: whether the command has `--data` and `--namespace`.
     """
     command: argparse.ArgumentParser = subparsers.add_parser(
         name, help=help_text, description=help_text
     )
     if data:
         command.add_argument(
-            "--data", type=FilePath, required=True, help="folder of the namespaces"
+            "--data", type=FilePath, required=True, help="data folder with the namespaces"
         )
-        command.add_argument("--namespace", default="default", help="which tree (default)")
+        command.add_argument(
+            "--namespace", default="default", help="namespace of the tree (default)"
+        )
     command.set_defaults(run=run)
     return command
 
 
 def existing(stores: Stores, name: str) -> ElkynStore:
-    """Return the store of a namespace that there is already."""
+    """Return the store of an existing namespace."""
     if name not in stores:
-        hint = f"it has: {', '.join(stores) or 'none'}"
+        hint = f"existing namespaces: {', '.join(stores) or 'none'}"
         raise NotFound("namespace", name, hint=hint)
     return stores[name]
 
 
 def read_json(text: str, stream: TextIO | None) -> Any:
-    """Parse `text`, or what `stream` (then named `text` in errors) holds."""
+    """Parse `text`, or the content of `stream`, which errors then call `text`."""
     try:
         return json.loads(text) if stream is None else json.load(stream)
     except (ValueError, RecursionError) as error:
         what = f"{text!r} is not JSON" if stream is None else f"{text} does not hold JSON"
-        hint = "text needs quotes of its own: '\"text\"'" if stream is None else None
+        hint = "a JSON string needs its own quotes: '\"text\"'" if stream is None else None
         raise UsageError(f"{what}: {error}", hint=hint) from None
 
 
 def write_json(value: Any, stream: TextIO) -> None:
-    """Print `value` for people to read."""
+    """Print `value` as indented JSON."""
     json.dump(value, stream, ensure_ascii=False, indent=2)
     stream.write("\n")

@@ -1,4 +1,4 @@
-"""The verbs on values: get, set, update, push, delete, query, watch, stats."""
+"""The commands on values: get, set, update, push, delete, query, watch, stats."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BOUNDS = ("start-at", "start-after", "end-at", "end-before", "equal-to")
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verbs."""
+    """Add the commands."""
     get = _verb(subparsers, "get", _get, "print the value at a path as JSON")
     get.add_argument("path", nargs="?", default="/")
     for name, run, text in (
@@ -30,22 +30,24 @@ def register(subparsers: Subparsers) -> None:
         command = _verb(subparsers, name, run, text)
         command.add_argument("path")
         command.add_argument("value", help="JSON; - reads standard input")
-    delete = _verb(subparsers, "delete", _delete, "remove what is at a path and below")
+    delete = _verb(subparsers, "delete", _delete, "delete the value at a path, with its children")
     delete.add_argument("path")
     _register_query(subparsers)
     watch = _verb(subparsers, "watch", _watch, "print the value at a path, and every change")
     watch.add_argument("path", nargs="?", default="/")
-    watch.add_argument("--count", type=int, help="end after so many events")
-    stats = _verb(subparsers, "stats", _stats, "print what a tree takes, or a server's counters")
+    watch.add_argument("--count", type=int, help="stop after this number of events")
+    stats = _verb(subparsers, "stats", _stats, "print a tree's size, or a server's counters")
     stats.add_argument("--json", action="store_true", help="as JSON")
 
 
 def _register_query(subparsers: Subparsers) -> None:
-    query = _verb(subparsers, "query", _query, "print children of a path: ordered, some of them")
+    query = _verb(subparsers, "query", _query, "print the sorted and filtered children of a path")
     query.add_argument("path")
-    query.add_argument("--order-by", default="$key", help="$key, $value, $priority or a path")
+    query.add_argument(
+        "--order-by", default="$key", help="$key, $value, $priority or a path in each child"
+    )
     for name in _BOUNDS:
-        query.add_argument(f"--{name}", metavar="JSON", help="a value; text needs quotes")
+        query.add_argument(f"--{name}", metavar="JSON", help="a JSON value; strings need quotes")
     query.add_argument("--limit-to-first", type=int, metavar="N")
     query.add_argument("--limit-to-last", type=int, metavar="N")
 
@@ -72,7 +74,7 @@ def _set(options: argparse.Namespace) -> int:
 def _update(options: argparse.Namespace) -> int:
     values = _value(options)
     if not isinstance(values, dict):
-        raise UsageError("an update takes a JSON object of children")
+        raise UsageError("an update needs a JSON object of children")
     with open_target(options, create=True) as tree:
         tree.update(options.path, values)
     return 0

@@ -13,12 +13,14 @@ __all__ = ["register"]
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verbs."""
+    """Add the commands."""
     text = "create and list namespaces: the trees of a folder or a server"
     group = subparsers.add_parser("namespace", help=text, description=text)
     verbs = group.add_subparsers(required=True, metavar="VERB")
-    add = _verb(verbs, "add", _add, "create a namespace; one that exists stays as it is")
-    add.add_argument("name", help="what clients send as ?ns=, such as my-project-default-rtdb")
+    add = _verb(verbs, "add", _add, "create a namespace; an existing one stays unchanged")
+    add.add_argument(
+        "name", help="its name in ?ns= of requests, for example my-project-default-rtdb"
+    )
     _verb(verbs, "list", _list, "print the names of the namespaces")
 
 

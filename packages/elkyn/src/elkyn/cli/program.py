@@ -1,4 +1,4 @@
-"""The program: all verbs under one parser, errors told with their hint."""
+"""The program: all commands under one parser; prints errors with their hint."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ GROUPS = (serving, namespaces, data, transfer, shell, rules, accounts, upkeep, r
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0 done, 1 failed, 2 asked wrongly."""
+    """Run a command; returns the exit code: 0 success, 1 failure, 2 wrong usage."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
         sys.stdout.flush()
-    except BrokenPipeError:  # who read the answer has seen enough
+    except BrokenPipeError:  # the reader of the output has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except SennitError as error:
@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Version(argparse.Action):
-    """Print the version; reading it takes time, so it is read only when it is asked for."""
+    """Print the version; looking it up is slow, so it happens only on request."""
 
     def __init__(self, option_strings: list[str], dest: str, **settings: Any) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)

@@ -1,4 +1,4 @@
-"""`elkyn promote` and `elkyn replicas`: who leads, and how far its followers are."""
+"""`elkyn promote` and `elkyn replicas`: the leader of a replica, and the lag of followers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,23 @@ __all__ = ["register"]
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verbs."""
+    """Add the commands."""
     promote = add_command(
-        subparsers, "promote", _promote, "make a server that follows another one lead", data=False
+        subparsers, "promote", _promote, "promote a following server to leader", data=False
     )
     status = add_command(
         subparsers,
         "replicas",
         _status,
-        "show whom a server follows, and who follows it",
+        "show the leader and the followers of a server",
         data=False,
     )
     for command in (promote, status):
-        command.add_argument("--data", type=FilePath, help="folder that the server serves")
-        command.add_argument("--url", help="of the server, where it is not on this machine")
-        command.add_argument("--token-file", type=FilePath, help="an admin's credential there")
+        command.add_argument("--data", type=FilePath, help="the server's data folder")
+        command.add_argument("--url", help="URL of a server on another machine")
+        command.add_argument(
+            "--token-file", type=FilePath, help="file with an admin credential of that server"
+        )
 
 
 def _ask(options: argparse.Namespace, method: str, page: str) -> Answer:
@@ -56,7 +58,7 @@ def _promote(options: argparse.Namespace) -> int:
     for name, term in sorted(terms.items()):
         print(f"{name} leads in term {term}")
     data = options.data or "DIR"
-    print(f"accounts stay behind; to bring them here: elkyn user import --data {data} OLD_DATA_DIR")
+    print(f"accounts were not copied; to copy them: elkyn user import --data {data} OLD_DATA_DIR")
     return 0
 
 

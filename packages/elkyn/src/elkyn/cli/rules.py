@@ -1,4 +1,4 @@
-"""`elkyn rules`: check rules, run their tests, keep them in a tree that no server has open."""
+"""`elkyn rules`: check rules, run their tests, and set them in a tree that no server has open."""
 
 from __future__ import annotations
 
@@ -21,23 +21,27 @@ __all__ = ["register"]
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verbs of this module."""
+    """Add the commands of this module."""
     help_text = "check, test, set and show the rules of a tree"
     rules = subparsers.add_parser("rules", help=help_text, description=help_text)
     verbs = rules.add_subparsers(required=True, metavar="VERB")
-    check = add_command(verbs, "check", _check, "say what is wrong with a rules file", data=False)
+    check = add_command(verbs, "check", _check, "report the problems of a rules file", data=False)
     check.add_argument("file")
     test = add_command(verbs, "test", _test, "run the cases of a rule test file", data=False)
     test.add_argument("file")
     test.add_argument(
-        "--explain", action="store_true", help="show which rule decided each case and what it saw"
+        "--explain",
+        action="store_true",
+        help="show which rule decided each case, and the values that it read",
     )
-    help_text = "say whether a tree's rules allow something, which rule decides, and what it saw"
+    help_text = "evaluate a tree's rules for a request; show the deciding rule and its values"
     explain = add_command(verbs, "explain", _explain, help_text)
     explain.add_argument("path")
-    explain.add_argument("--as", dest="user", help="a uid, or JSON with uid and claims (nobody)")
+    explain.add_argument(
+        "--as", dest="user", help="a uid, or JSON with uid and claims (unauthenticated)"
+    )
     explain.add_argument("--write", metavar="JSON", help="write this value instead of reading")
-    put = add_command(verbs, "set", _set, "replace the rules of a tree by those of a file")
+    put = add_command(verbs, "set", _set, "replace the rules of a tree with those of a file")
     put.add_argument("file")
     add_command(verbs, "show", _show, "print the rules of a tree as they were set")
 
@@ -90,7 +94,7 @@ def _user(text: str | None) -> Identity:
 
 def _rules_of(store: ElkynStore) -> RuleSet:
     if store.rules is None:
-        raise NotFound("rules", hint="elkyn rules set FILE; without rules only admins get in")
+        raise NotFound("rules", hint="elkyn rules set FILE; without rules only admins have access")
     return store.rules
 
 

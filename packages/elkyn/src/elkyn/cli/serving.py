@@ -18,7 +18,7 @@ __all__ = ["register"]
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verb `serve`."""
+    """Add the command `serve`."""
     serve = add_command(
         subparsers,
         "serve",
@@ -26,19 +26,25 @@ def register(subparsers: Subparsers) -> None:
         "serve a folder over Firebase's REST and realtime protocols",
         data=False,
     )
-    serve.add_argument("--data", type=FilePath, required=True, help="folder of the namespaces")
+    serve.add_argument(
+        "--data", type=FilePath, required=True, help="data folder with the namespaces"
+    )
     serve.add_argument(
         "--namespace",
         action="append",
         metavar="NAME",
-        help="create it; may be repeated, and requests without ?ns= are for the first (default)",
+        help="namespace to create; may be repeated; requests without ?ns= use the first (default)",
     )
-    serve.add_argument("--port", type=int, default=9000, help="9000; 0: a free one")
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1)")
-    serve.add_argument("--tls-cert", type=FilePath, metavar="PEM", help="certificate chain")
-    serve.add_argument("--tls-key", type=FilePath, metavar="PEM", help="its private key")
     serve.add_argument(
-        "--insecure", action="store_true", help="listen where others can reach without TLS"
+        "--port", type=int, default=9000, help="port to listen on; 0: a free port (9000)"
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--tls-cert", type=FilePath, metavar="PEM", help="certificate chain")
+    serve.add_argument(
+        "--tls-key", type=FilePath, metavar="PEM", help="private key of the certificate"
+    )
+    serve.add_argument(
+        "--insecure", action="store_true", help="listen on a network address without TLS"
     )
     serve.add_argument(
         "--emulator", action="store_true", help="'Bearer owner' is the admin (development only)"
@@ -48,19 +54,25 @@ def register(subparsers: Subparsers) -> None:
         action="append",
         default=[],
         metavar="NAME",
-        help="host name that the emulator answers under, as well as localhost and addresses; may be"
+        help="host name that the emulator accepts in addition to localhost and IP addresses; may be"
         " repeated",
     )
     serve.add_argument(
         "--origin",
         action="append",
         metavar="URL",
-        help="web origin that may read answers; may be repeated (*)",
+        help="web origin that may read responses; may be repeated (*)",
     )
     serve.add_argument("--project", help="audience of ID tokens (elkyn)")
-    serve.add_argument("--auth", type=FilePath, metavar="TOML", help="who is trusted; docs/auth.md")
     serve.add_argument(
-        "--keep-alive", type=float, default=25.0, metavar="SECONDS", help="on event streams (25)"
+        "--auth", type=FilePath, metavar="TOML", help="auth configuration file; see docs/auth.md"
+    )
+    serve.add_argument(
+        "--keep-alive",
+        type=float,
+        default=25.0,
+        metavar="SECONDS",
+        help="interval of keep-alive events on event streams (25)",
     )
     _add_limits(serve)
     _add_replicas(serve)
@@ -68,36 +80,38 @@ def register(subparsers: Subparsers) -> None:
         "--durability",
         default="always",
         choices=["always", "interval", "none"],
-        help="when writes reach the disk: before their answer, ten times a second, at the end",
+        help="when writes are synced to disk: before the response, every 100 ms, or at exit (always)",
     )
     serve.add_argument(
-        "--archive", type=FilePath, metavar="DIR", help="archive every write's log entry there"
+        "--archive", type=FilePath, metavar="DIR", help="folder to archive the log of writes in"
     )
     serve.add_argument(
         "--log-level",
         default="warning",
         choices=["debug", "info", "warning", "error"],
-        help="info logs every request (warning)",
+        help="minimum level; info logs every request (warning)",
     )
-    serve.add_argument("--log-format", default="json", choices=["json", "text"], help="(json)")
+    serve.add_argument(
+        "--log-format", default="json", choices=["json", "text"], help="format of log lines (json)"
+    )
 
 
 _SIZES = {
     "body-limit": ("body_bytes", "largest request body"),
-    "body-memory": ("body_memory_bytes", "memory of all request bodies under way"),
-    "message-limit": ("message_bytes", "largest message on a socket"),
-    "unsent-limit": ("unsent_bytes", "large answers that wait for their clients, all together"),
-    "client-unsent-limit": ("client_unsent_bytes", "large answers that wait for one client"),
+    "body-memory": ("body_memory_bytes", "memory of all request bodies in progress"),
+    "message-limit": ("message_bytes", "largest message on a WebSocket"),
+    "unsent-limit": ("unsent_bytes", "buffered large responses of all clients"),
+    "client-unsent-limit": ("client_unsent_bytes", "buffered large responses of one client"),
 }
 _COUNTS = {
-    "node-limit": ("body_nodes", "values in one body over 64 KiB, or one message"),
-    "connection-limit": ("connections", "connections open at once"),
-    "request-limit": ("requests", "requests answered at once"),
-    "stream-limit": ("streams", "event streams open at once"),
-    "socket-limit": ("sockets", "WebSockets open at once"),
+    "node-limit": ("body_nodes", "values in one body over 64 KiB, or in one message"),
+    "connection-limit": ("connections", "concurrent connections"),
+    "request-limit": ("requests", "concurrent requests"),
+    "stream-limit": ("streams", "concurrent event streams"),
+    "socket-limit": ("sockets", "concurrent WebSockets"),
     "listen-limit": ("listens", "listens of one WebSocket"),
 }
-"""Options, what of `Limits` they set, and what that is."""
+"""Options, the field of `Limits` that each sets, and its help text."""
 
 
 def _add_bounds(serve: argparse.ArgumentParser) -> None:
@@ -131,62 +145,68 @@ def _size(text: str) -> int:
     except SennitError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
     if size < 1:
-        raise argparse.ArgumentTypeError("a size of at least one byte, such as 64MiB")
+        raise argparse.ArgumentTypeError("must be a size of at least one byte, such as 64MiB")
     return size
 
 
 def _count(text: str) -> int:
     count = int(text)
     if count < 1:
-        raise argparse.ArgumentTypeError("a number of at least 1")
+        raise argparse.ArgumentTypeError("must be a number of at least 1")
     return count
 
 
 def _add_limits(serve: argparse.ArgumentParser) -> None:
     _add_bounds(serve)
     serve.add_argument(
-        "--rate", type=float, metavar="N", help="requests a second of one client (no bound)"
+        "--rate", type=float, metavar="N", help="requests per second of one client (no limit)"
     )
     serve.add_argument(
-        "--user-rate", type=float, metavar="N", help="requests a second of one user (no bound)"
+        "--user-rate", type=float, metavar="N", help="requests per second of one user (no limit)"
     )
     serve.add_argument(
         "--head-timeout",
         type=_seconds,
         default=20.0,
         metavar="SECONDS",
-        help="how long the head of a request may take to come (20)",
+        help="timeout for receiving the head of a request (20)",
     )
     serve.add_argument(
         "--send-timeout",
         type=_seconds,
         default=60.0,
         metavar="SECONDS",
-        help="a client that takes nothing for so long of what waits for it is let go (60)",
+        help="close connections that accept no data for this long (60)",
     )
 
 
 def _add_replicas(serve: argparse.ArgumentParser) -> None:
-    serve.add_argument("--follow", metavar="URL", help="be a replica of the server there")
+    serve.add_argument("--follow", metavar="URL", help="run as a replica of the server at URL")
     serve.add_argument(
-        "--follow-token-file", type=FilePath, metavar="FILE", help="an admin's credential there"
+        "--follow-token-file",
+        type=FilePath,
+        metavar="FILE",
+        help="file with an admin credential of that server",
     )
     serve.add_argument(
-        "--ack", default="local", help="when a write is answered: local, replicas:N (local)"
+        "--ack",
+        default="local",
+        help="acknowledge a write once it is durable here (local), or also on N replicas"
+        " (replicas:N) (local)",
     )
     serve.add_argument(
         "--ack-timeout",
         type=_seconds,
         default=10.0,
         metavar="SECONDS",
-        help="how long to wait for replicas, or for a position to be reached (10)",
+        help="timeout of waiting for replicas, or for a position (10)",
     )
 
 
 def _seconds(text: str) -> float:
     seconds = float(text)
     if not 0 < seconds <= 3600:
-        raise argparse.ArgumentTypeError("a number of seconds from 0 to 3600")
+        raise argparse.ArgumentTypeError("must be a number of seconds up to 3600, and more than 0")
     return seconds
 
 
@@ -195,7 +215,7 @@ def _serve(options: argparse.Namespace) -> int:
     from sennit_core.logs import configure_logging
 
     configure_logging(options.log_format, options.log_level)
-    os.umask(0o077)  # what the server writes is for its account alone
+    os.umask(0o077)  # only the server's OS user may read its files
 
     def ready(url: str, token_file: FilePath | None) -> None:
         print(f"serving {options.data} at {url}", flush=True)
@@ -211,7 +231,7 @@ def _serve(options: argparse.Namespace) -> int:
 def _reach(host: str) -> str:
     from elkyn.server.origins import LOOPBACK
 
-    return "everybody on this machine" if host in LOOPBACK else f"everybody who can reach {host}"
+    return "every user of this machine" if host in LOOPBACK else f"every client that reaches {host}"
 
 
 def _serving(options: argparse.Namespace) -> Serving:

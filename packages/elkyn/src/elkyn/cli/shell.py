@@ -1,4 +1,4 @@
-"""`elkyn shell`: walk through a tree as through folders."""
+"""`elkyn shell`: browse a tree like a file system."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SHOWN_KEYS = 200
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verb `shell`."""
+    """Add the command `shell`."""
     command = add_command(
-        subparsers, "shell", _shell, "walk through a tree as through folders", data=False
+        subparsers, "shell", _shell, "browse a tree like a file system", data=False
     )
     add_target(command)
 
@@ -37,7 +37,7 @@ def _shell(options: argparse.Namespace) -> int:
 
 
 class Shell(cmd.Cmd):
-    """Reads commands from standard input; errors are told and the shell goes on."""
+    """Reads commands from standard input; prints errors and continues."""
 
     intro = "help lists the commands, exit leaves."
 
@@ -60,12 +60,12 @@ class Shell(cmd.Cmd):
             return False
 
     def emptyline(self) -> bool:
-        """An empty line does nothing."""
+        """Ignore an empty line."""
         return False
 
     def default(self, line: str) -> None:
-        """Tell that there is no such command."""
-        raise UsageError(f"there is no command {line.split()[0]!r}", hint="help lists them")
+        """Refuse an unknown command."""
+        raise UsageError(f"unknown command {line.split()[0]!r}", hint="help lists the commands")
 
     def _at(self, argument: str) -> str:
         keys = [] if argument.startswith("/") else list(self._keys)
@@ -82,23 +82,23 @@ class Shell(cmd.Cmd):
         except ValueError as error:
             raise UsageError(f"quotes do not match: {error}") from None
         if len(words) < count:
-            raise UsageError(f"it takes {count} arguments")
+            raise UsageError(f"this command needs {count} arguments")
         return [*words[: count - 1], " ".join(words[count - 1 :])]
 
     def do_ls(self, line: str) -> None:
         """Ls [PATH]: the keys of the children."""
         keys = self._tree.keys(self._at(line.strip()))
-        print("\n".join(keys[:_SHOWN_KEYS]) or "nothing here")
+        print("\n".join(keys[:_SHOWN_KEYS]) or "(no children)")
         if len(keys) > _SHOWN_KEYS:
             print(f"… and {len(keys) - _SHOWN_KEYS} more")
 
     def do_cd(self, line: str) -> None:
-        """Cd [PATH]: go there; .. is the place above."""
+        """Cd [PATH]: change the current path; .. is the parent."""
         self._keys = tuple(filter(None, self._at(line.strip() or "/").split("/")))
         self._show_prompt()
 
     def do_pwd(self, _line: str) -> None:
-        """pwd: where you are."""
+        """pwd: print the current path."""
         print(format_path(self._keys))
 
     def do_get(self, line: str) -> None:
@@ -116,12 +116,12 @@ class Shell(cmd.Cmd):
         print(self._tree.push(self._at(path), read_json(text, None)))
 
     def do_rm(self, line: str) -> None:
-        """Rm PATH: remove the value and all below."""
+        """Rm PATH: delete the value and its children."""
         (path,) = self._split(line, 1)
         self._tree.delete(self._at(path))
 
     def do_exit(self, _line: str) -> bool:
-        """exit: leave."""
+        """exit: leave the shell."""
         return True
 
     do_EOF = do_exit  # noqa: N815 - cmd asks for this name at the end of input

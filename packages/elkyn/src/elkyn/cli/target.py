@@ -1,4 +1,4 @@
-"""Which tree a verb means: a folder, the server that has the folder open, or a server by its URL."""
+"""The target tree of a command: a folder, the server that has it open, or a server by its URL."""
 
 from __future__ import annotations
 
@@ -23,28 +23,32 @@ Target: TypeAlias = Union["ElkynStore", RemoteTree]
 
 
 def add_target(command: argparse.ArgumentParser, *, namespace: bool = True) -> None:
-    """Add the options that name a tree; without `namespace`, those that name its folder or server."""
-    command.add_argument("--data", type=FilePath, help="folder of the namespaces")
+    """Add the options that select a tree; without `namespace`, only its folder or server."""
+    command.add_argument("--data", type=FilePath, help="data folder with the namespaces")
     command.add_argument(
-        "--url", default=os.environ.get("ELKYN_URL"), help="of a server (also ELKYN_URL)"
+        "--url", default=os.environ.get("ELKYN_URL"), help="URL of a server (also ELKYN_URL)"
     )
     command.add_argument(
-        "--token", default=os.environ.get("ELKYN_TOKEN"), help="shown to it (also ELKYN_TOKEN)"
+        "--token",
+        default=os.environ.get("ELKYN_TOKEN"),
+        help="credential for the server (also ELKYN_TOKEN)",
     )
     if namespace:
-        command.add_argument("--namespace", default="default", help="which tree (default)")
+        command.add_argument(
+            "--namespace", default="default", help="namespace of the tree (default)"
+        )
 
 
 @contextmanager
 def open_target(options: argparse.Namespace, *, create: bool = False) -> Iterator[Target]:
-    """Open the tree that the options name.
+    """Open the tree that the options select.
 
     Args:
-        options: with those of `add_target`.
-        create: whether a namespace may be made.
+        options: includes the options of `add_target`.
+        create: whether to create a missing namespace.
 
     Raises:
-        UsageError: they name none, or two.
+        UsageError: the options select no tree, or two.
     """
     server = find_server(options)
     if server is not None:
@@ -59,14 +63,14 @@ def open_target(options: argparse.Namespace, *, create: bool = False) -> Iterato
 
 
 def find_server(options: argparse.Namespace) -> tuple[str, str | None] | None:
-    """Return address and token of the server that the options name; None for a folder alone.
+    """Return URL and token of the server that the options select; None for an unserved folder.
 
     Raises:
-        UsageError: they name neither a folder nor a server, or both.
+        UsageError: the options select neither a folder nor a server, or both.
     """
     if (options.data is None) == (options.url is None):
         raise UsageError(
-            "name one tree: a folder or a server", hint="--data DIR, or --url http://host:9000"
+            "select a folder or a server", hint="use either --data DIR or --url http://host:9000"
         )
     if options.url is not None:
         return options.url, options.token
@@ -74,7 +78,7 @@ def find_server(options: argparse.Namespace) -> tuple[str, str | None] | None:
 
 
 def server_of(data: FilePath) -> tuple[str, str] | None:
-    """Return address and admin token of the server that has `data` open."""
+    """Return URL and admin token of the server that has `data` open."""
     with suppress(FileNotFoundError, ValueError, KeyError, ProcessLookupError):
         run = json.loads((data / "run.json").read_text(encoding="utf-8"))
         os.kill(run["pid"], 0)

@@ -1,4 +1,4 @@
-"""`elkyn import` and `export`: JSON, JSON Lines, SQLite and Redis, into a tree and out of it."""
+"""`elkyn import` and `export`: JSON, JSON Lines, SQLite and Redis."""
 
 from __future__ import annotations
 
@@ -24,16 +24,20 @@ _BATCH_PLACES = 500
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verbs `import` and `export`."""
-    imports = add_command(subparsers, "import", _import, "bring data into a tree", data=False)
+    """Add the commands `import` and `export`."""
+    imports = add_command(subparsers, "import", _import, "import data into a tree", data=False)
     imports.add_argument("source", help="a file, redis://host:port/0, or - for standard input")
-    imports.add_argument("--key", metavar="FIELD", help="JSON Lines: the member that is the key")
-    export = add_command(subparsers, "export", _export, "write a tree elsewhere", data=False)
+    imports.add_argument("--key", metavar="FIELD", help="JSON Lines: the member to use as key")
+    export = add_command(
+        subparsers, "export", _export, "export a tree to a file or database", data=False
+    )
     export.add_argument("target", nargs="?", default="-", help="as for import")
     for command in (imports, export):
         add_target(command)
-        command.add_argument("--path", default="/", help="which part of the tree (/)")
-        command.add_argument("--format", choices=FORMATS, help="told from the name when left out")
+        command.add_argument("--path", default="/", help="subtree to import or export (/)")
+        command.add_argument(
+            "--format", choices=FORMATS, help="format (inferred from the file name)"
+        )
 
 
 def _format(name: str, asked: str | None) -> str:
@@ -75,7 +79,7 @@ def _places(kind: str, options: argparse.Namespace) -> Iterator[tuple[str | None
 
 
 def _put_all(tree: Target, path: str, places: Iterator[tuple[str | None, Any]]) -> int:
-    """Write places in batches; a place above or below another starts a batch of its own."""
+    """Write places in batches; an ancestor or descendant of a batch's place starts a new batch."""
     count = 0
     batch: dict[str, Any] = {}
     for place, value in places:
@@ -124,7 +128,7 @@ def _children(value: Any) -> list[tuple[str, Any]]:
     if value is None:
         return []
     if not isinstance(value, (dict, list)):
-        raise UsageError("there is a single value at this path", hint="--format json writes it")
+        raise UsageError("the value at this path has no children", hint="use --format json")
     return list(_as_map(value).items())
 
 
@@ -153,12 +157,12 @@ def _reading(name: str) -> Iterator[TextIO]:
     except FileNotFoundError:
         raise NotFound("file", name) from None
     except UnicodeDecodeError as error:
-        raise BadInput(name, reason=f"it is not UTF-8: {error.reason}") from None
+        raise BadInput(name, reason=f"the input is not UTF-8: {error.reason}") from None
 
 
 @contextmanager
 def _writing(name: str) -> Iterator[TextIO]:
-    """Write a file whole or not at all; `-` is standard output."""
+    """Write a file atomically; `-` is standard output."""
     if name == "-":
         yield sys.stdout
         return

@@ -14,24 +14,26 @@ __all__ = ["register"]
 
 
 def register(subparsers: Subparsers) -> None:
-    """Add the verbs."""
+    """Add the commands."""
     backup = add_command(
-        subparsers, "backup", _backup, "copy a tree to a folder, also while a server has it open"
+        subparsers, "backup", _backup, "copy a tree to a folder, even while a server has it open"
     )
     backup.add_argument("target", type=FilePath, help="a folder that does not exist yet")
     restore = add_command(
-        subparsers, "restore", _restore, "make a tree of a backup, and of what was archived since"
+        subparsers, "restore", _restore, "create a tree from a backup and the log archived since"
     )
     restore.add_argument("backup", type=FilePath, help="the folder of the backup")
     restore.add_argument("--archive", type=FilePath, help="the folder of `elkyn archive`")
-    restore.add_argument("--position", type=int, help="repeat no write after this one")
-    restore.add_argument("--time", help="repeat nothing later, as 2026-01-31T12:00:00Z")
-    archive = add_command(
-        subparsers, "archive", _archive, "add the log's new entries to a folder of files"
+    restore.add_argument("--position", type=int, help="the last position to restore")
+    restore.add_argument(
+        "--time", help="the last time to restore, for example 2026-01-31T12:00:00Z"
     )
-    archive.add_argument("target", type=FilePath, help="the folder, made when missing")
-    add_command(subparsers, "verify", _verify, "look at every row of a tree and its log")
-    add_command(subparsers, "compact", _compact, "give free space back to the disk")
+    archive = add_command(
+        subparsers, "archive", _archive, "append the log's new entries to an archive folder"
+    )
+    archive.add_argument("target", type=FilePath, help="the archive folder; created when missing")
+    add_command(subparsers, "verify", _verify, "check every row of a tree and its log")
+    add_command(subparsers, "compact", _compact, "return the file's free space to the disk")
 
 
 def _folder(options: argparse.Namespace) -> FilePath:
@@ -68,7 +70,7 @@ def _milliseconds(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise UsageError(f"{text!r} is no time", hint="as 2026-01-31T12:00:00Z") from None
+        raise UsageError(f"{text!r} is not a time", hint="use 2026-01-31T12:00:00Z") from None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return int(moment.timestamp() * 1000)
@@ -93,7 +95,7 @@ def _verify(options: argparse.Namespace) -> int:
     for problem in found:
         print(problem)
     if not found:
-        print(f"{options.namespace} is as it should be")
+        print(f"{options.namespace} is undamaged")
     return 1 if found else 0
 
 

@@ -1,5 +1,5 @@
 // @ts-check
-/** Connections and throughput: charts of the last minutes, sampled since one has signed in. */
+/** Connections and throughput: charts of the last minutes, sampled since the sign-in. */
 
 import { text } from './api.js'
 import { calm, complain, h } from './dom.js'
@@ -8,7 +8,7 @@ import { axisEnd, clock, FIGURES, History, linesOf, parseMetrics, short, SPANS }
 /** @typedef {import('./figures.js').Figure} Figure */
 
 const EVERY_MS = 2000
-const FIRST_MS = 400 // a rate needs two samples: the second comes soon
+const FIRST_MS = 400 // a rate needs two samples: take the second one soon
 const SVG = 'http://www.w3.org/2000/svg'
 const SPAN_DEFAULT_MS = 5 * 60_000
 
@@ -145,7 +145,7 @@ class Tile {
     return short(value, this.figure.digits)
   }
 
-  /** Show the sample that is nearest to the pointer.
+  /** Show the sample nearest to the pointer.
    * @param {PointerEvent} event */
   readAt(event) {
     if (!this.drawn) return

@@ -1,5 +1,5 @@
 // @ts-check
-/** What the dashboard asks of its server, with the token that this tab holds. */
+/** The dashboard's requests to its server, with the token of this tab. */
 
 /** @typedef {'map' | 'text' | 'number' | 'bool' | 'null'} Kind */
 /** A node: scalars have a value (`cut`: its start), maps a count (`capped`: of some of them).
@@ -12,11 +12,11 @@
 
 export const PAGE = 100
 export const PAGE_MAX = 1000
-const EDITED_BYTES_MAX = 1024 * 1024 // a text area with more is too slow to type in
+const EDITED_BYTES_MAX = 1024 * 1024 // typing in a larger text area is too slow
 
 const TOKEN = 'elkyn-token'
 
-/** The server's answer was an error; `details` is its JSON. */
+/** An error response of the server; `details` is its JSON. */
 export class Refused extends Error {
   /** @param {number} status @param {any} details */
   constructor(status, details) {
@@ -40,7 +40,7 @@ export const session = {
   },
 }
 
-/** The part of the URL before the page: a mounted server has one.
+/** The URL of a path, below the prefix of a mounted server.
  * @param {string} path @param {Record<string, string | number>} [query] */
 function address(path, query = {}) {
   const url = new URL(`.${path}`, new URL('.', location.href))
@@ -79,7 +79,7 @@ export async function read(path, query) {
   return (await send(path, { query })).json()
 }
 
-/** What is at a path as text to edit, with priorities.
+/** The value at a path as text to edit, with priorities.
  * @param {string[]} keys */
 export async function readToEdit(keys) {
   const answer = await send(urlOf(keys), { query: { format: 'export' } })
@@ -112,13 +112,13 @@ export function search(keys, text, after) {
   return read('/.settings/search.json', { path: `/${keys.join('/')}`, text, after })
 }
 
-/** The problems that an answer names, null when it was refused for another reason.
+/** The problems that an error names, null for an error without problems.
  * @param {unknown} error @returns {Problem[] | null} */
 export function problemsOf(error) {
   return error instanceof Refused ? (error.details?.problems ?? null) : null
 }
 
-/** Call `changed` with lists of changed paths until `signal` aborts; connects again by itself.
+/** Call `changed` with lists of changed paths until `signal` aborts; reconnects automatically.
  * @param {(paths: string[]) => void} changed @param {(live: boolean) => void} state @param {AbortSignal} signal */
 export async function follow(changed, state, signal) {
   for (let failures = 0; !signal.aborted; failures += 1) {

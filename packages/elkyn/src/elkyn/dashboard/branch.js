@@ -1,5 +1,5 @@
 // @ts-check
-/** The children of one node as rows, by pages; rows follow what changes without being rebuilt. */
+/** The children of one node as rows, in pages; changed rows are updated in place. */
 
 import { linkTo, outline, PAGE, PAGE_MAX, readToEdit } from './api.js'
 import { calm, complain, formatCount, h, messageOf } from './dom.js'
@@ -8,10 +8,10 @@ import { add, confirmDelete, edit } from './forms.js'
 /** @typedef {import('./api.js').Child} Child */
 /** @typedef {import('./api.js').Outline} Outline */
 /** @typedef {import('./api.js').Outlined} Outlined */
-/** What branches need of the view that has them.
+/** The part of the owning view that branches use.
  * @typedef {{branches: Map<string, Branch>, forget: (path: string) => void}} Owner */
 
-/** The list of one node that is unfolded, and how much of it is shown. */
+/** The list of one unfolded node, and how many of its pages are shown. */
 export class Branch {
   /** @param {Owner} owner @param {string[]} keys @param {HTMLUListElement} list
    * @param {{query?: Record<string, string> | undefined, loaded?: (node: Outline) => void}} [options]
@@ -28,7 +28,7 @@ export class Branch {
     this.more = false
   }
 
-  /** Read what is shown again; an error replaces the rows until the next load. */
+  /** Read the shown children again; an error replaces the rows until the next load. */
   async load() {
     try {
       const node = await (this.query ? this.readQuery(this.query) : this.readPages())
@@ -47,7 +47,7 @@ export class Branch {
     }
   }
 
-  /** What a query orders by: the path of a child. */
+  /** The path of the child by which a query orders. */
   get order() {
     return String(JSON.parse(this.query?.orderBy ?? '""'))
   }
@@ -79,7 +79,7 @@ export class Branch {
     )
     const items = this.children.map((child) => this.item(child, known.get(child.key), isChanged))
     if (!items.length) {
-      const text = this.query ? 'No child matches this query.' : 'There is nothing here.'
+      const text = this.query ? 'No child matches this query.' : 'There are no children here.'
       items.push(h('li', { className: 'note row' }, text))
     }
     if (this.more) items.push(this.moreItem())
@@ -96,7 +96,7 @@ export class Branch {
     return h('li', {}, h('button', { className: 'quiet', onclick }, `show ${PAGE} more`))
   }
 
-  /** Return the item of a child: the one that shows it already, with a new row when it changed.
+  /** Return the item of a child: the existing one, with a new row if the child changed.
    * @param {Child} child @param {HTMLLIElement | undefined} known
    * @param {(child: Child) => boolean} isChanged */
   item(child, known, isChanged) {
@@ -135,7 +135,7 @@ export class Branch {
     return h(
       'div',
       { className: 'row' },
-      h('span', { className: 'fold' }, '\u00a0'), // has a baseline, as a button's sign
+      h('span', { className: 'fold' }, '\u00a0'), // has a baseline, like a button's sign
       key,
       h('span', { className: 'colon' }, ':'),
       valueButton(item, keys, child),
@@ -179,7 +179,7 @@ export function valueButton(item, keys, node) {
   return h('button', { className: `value ${node.kind}`, title: 'edit', onclick }, shown(node))
 }
 
-/** Edit all that is at a path, with priorities.
+/** Edit the whole value at a path, with priorities.
  * @param {HTMLElement} place @param {string[]} keys */
 export async function editWhole(place, keys) {
   try {
@@ -206,7 +206,7 @@ function acts(item, keys, leaf) {
   )
 }
 
-/** How many children a map has, `[…]` around those that are read as an array.
+/** The number of children of a map, in `[…]` for a map that is read as an array.
  * @param {Outlined} node */
 export function countOf(node) {
   if (node.count === undefined || (node.capped && !node.count)) return '{ … }'
@@ -221,13 +221,13 @@ export function shown(node) {
   return node.kind === 'null' ? 'null' : JSON.stringify(node.value) + (node.cut ? '…' : '')
 }
 
-/** What makes a row flash when it changes: its value, not how many children it has.
+/** The text whose change makes a row flash: its value, not its number of children.
  * @param {Child} child */
 function valueOf(child) {
   return JSON.stringify([child.kind, child.value, child.cut])
 }
 
-/** Put a row in the place of the one before; the button that had the focus has it still.
+/** Replace a row; the focused button keeps the focus.
  * @param {HTMLElement} item @param {HTMLElement} row */
 function replaceRow(item, row) {
   const old = item.querySelector(':scope > .row')
@@ -245,7 +245,7 @@ function focusable(row) {
   return /** @type {HTMLElement[]} */ ([...row.querySelectorAll('a, button')])
 }
 
-/** Make `items` the children of `list`; what stays where it is keeps the focus.
+/** Make `items` the children of `list`; items that stay in place keep the focus.
  * @param {HTMLElement} list @param {Node[]} items */
 function arrange(list, items) {
   const wanted = new Set(items)

@@ -34,7 +34,7 @@ export class DataView {
     this.shown = null
   }
 
-  /** Open the node at a path; one that is open stays as it is.
+  /** Open the node at a path; an open node stays unchanged.
    * @param {string[]} keys */
   show(keys) {
     const isOpen = this.place.contains(this.body) && keys.join('/') === this.keys.join('/')
@@ -114,7 +114,7 @@ export class DataView {
     this.form.querySelector('select')?.focus()
   }
 
-  /** Read the open node, and show it as what it is. */
+  /** Read the open node, and show it as a map or a leaf. */
   async load() {
     this.branches.clear()
     this.hint.hidden = true
@@ -162,14 +162,14 @@ export class DataView {
     this.body.replaceChildren(h('ul', { className: 'tree card' }, item))
   }
 
-  /** Say how many children the node has, and what its query lacks.
+  /** Show the number of children of the node, and a missing index of its query.
    * @param {Outline} node */
   summarize(node) {
     this.count.textContent = node.kind === 'map' ? countOf(node) : ''
     this.hint.hidden = node.indexed !== false
     const order = this.fields?.order === 'child' ? this.fields.child : '.value'
     this.hint.replaceChildren(
-      'You may read without an index; clients need ',
+      'Admins can query without an index; clients need ',
       h('code', {}, `".indexOn": ${JSON.stringify(order)}`),
       ` in the rules of /${this.keys.join('/')}.`,
     )
@@ -181,7 +181,7 @@ export class DataView {
       if (known === path || known.startsWith(`${path}/`)) this.branches.delete(known)
   }
 
-  /** Read again what the changed paths touch, once for all that come together.
+  /** Read again the nodes that changed paths affect, once for changes that arrive together.
    * @param {string[]} paths */
   changed(paths) {
     for (const path of paths) this.stale.add(path.replace(/^\//, ''))
@@ -201,7 +201,7 @@ export class DataView {
   }
 
   async refreshLeaf() {
-    if (this.body.querySelector('.edit')) return // somebody types: what they save wins
+    if (this.body.querySelector('.edit')) return // an edit is in progress: saving it overwrites the change
     await this.load()
   }
 }

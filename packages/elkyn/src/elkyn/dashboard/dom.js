@@ -29,15 +29,15 @@ export function byId(id) {
 /** @param {unknown} error */
 export function messageOf(error) {
   if (error instanceof TypeError && error.message.toLowerCase().includes('fetch'))
-    return 'The server does not answer.'
+    return 'The server does not respond.'
   return error instanceof Error ? error.message : String(error)
 }
 
-/** Error messages on top of the page by what caused them: `calm` removes those of one cause.
+/** Error messages at the top of the page by their cause: `calm` removes those of one cause.
  * @type {Map<string, HTMLElement>} */
 const notices = new Map()
 
-/** @param {unknown} error @param {string} cause what failed; a later success of it calls `calm` */
+/** @param {unknown} error @param {string} cause the failed action; its later success calls `calm` */
 export function complain(error, cause) {
   const text = messageOf(error)
   const known = notices.get(cause)
@@ -53,7 +53,7 @@ export function complain(error, cause) {
   notices.set(cause, notice)
 }
 
-/** @param {string} [cause] every one when left out */
+/** @param {string} [cause] every cause when omitted */
 export function calm(cause) {
   for (const [known, notice] of [...notices]) {
     if (cause !== undefined && known !== cause) continue

@@ -1,8 +1,8 @@
 // @ts-check
-/** A text area with line numbers and colours: the text is painted below what is typed.
+/** A text area with line numbers and syntax colours, painted below the transparent text.
  *
- * The painted text gives the box its size, the text area fills it and shows nothing but its caret
- * and selection; the box around both scrolls, so they cannot come apart. */
+ * The painted text determines the size of the box; the text area fills it and shows only its caret
+ * and selection; the box around both scrolls, so they stay aligned. */
 
 import { h } from './dom.js'
 import { offsetOf, tokens } from './rules_text.js'
@@ -10,7 +10,7 @@ import { offsetOf, tokens } from './rules_text.js'
 /** @typedef {import('./api.js').Problem} Problem */
 
 const INDENT = '  '
-const PAINTED_CHARACTERS_MAX = 200_000 // more is shown without colours: painting would lag
+const PAINTED_CHARACTERS_MAX = 200_000 // longer text is shown without colours: painting would lag
 
 export class Editor {
   /** @param {string} label @param {{changed: () => void, save: () => void}} on */
@@ -59,7 +59,7 @@ export class Editor {
     this.paint()
   }
 
-  /** Replace the text so that the browser's undo brings it back.
+  /** Replace the text so that the browser's undo can restore it.
    * @param {string} text */
   replace(text) {
     this.area.focus()
@@ -71,7 +71,7 @@ export class Editor {
 
   /** @param {string} text */
   insert(text) {
-    // Deprecated and without a successor: every other way of writing forgets the undo history.
+    // Deprecated and without a successor: every other way of writing clears the undo history.
     if (document.execCommand('insertText', false, text)) return
     this.area.setRangeText(text, this.area.selectionStart, this.area.selectionEnd, 'end')
     this.area.dispatchEvent(new Event('input'))
@@ -90,7 +90,7 @@ export class Editor {
     event.preventDefault()
   }
 
-  /** The spaces that the next line starts with: those of this one, and more behind a `{`. */
+  /** The indentation of the next line: that of this one, and more after a `{`. */
   indentation() {
     const before = this.text.slice(0, this.area.selectionStart)
     const line = before.slice(before.lastIndexOf('\n') + 1)
@@ -129,7 +129,7 @@ export class Editor {
       if (kind === 'space' && !isWrong) painted.append(text)
       else painted.append(h('span', { className: isWrong ? `${kind} error` : kind }, text))
     }
-    // A last line without a character would have no height, and a problem at the end no place.
+    // An empty last line would have no height, and a problem at the end would not be visible.
     const atEnd = marked.some((place) => place >= source.length)
     painted.append(h('span', { className: atEnd ? 'error' : '' }, ' '))
     this.painted.replaceChildren(painted)

@@ -1,8 +1,8 @@
 // @ts-check
-/** Figures over time, from the counters that /metrics has; and the axes that show them. */
+/** Figures over time, computed from the counters of /metrics, and their axes. */
 
 /** @typedef {Map<string, number>} Counters */
-/** A value is null where it cannot be known: a rate needs two samples of one run of the server.
+/** A value is null where it is unknown: a rate needs two samples of one run of the server.
  * @typedef {{name: string, unit: string, digits?: number, isCount?: boolean, of: (now: Counters, before: Counters | null, seconds: number) => number | null}} Figure */
 /** @typedef {{at: number, values: (number | null)[]}} Sample */
 
@@ -16,7 +16,7 @@ export const SPANS = [
 /** @param {string} name @param {string} metric @returns {Figure} */
 const rate = (name, metric) => ({
   name,
-  unit: 'a second',
+  unit: 'per second',
   of: (now, before, seconds) => {
     const grown = before && total(now, metric) - total(before, metric)
     return grown === null || grown < 0 || seconds <= 0 ? null : grown / seconds
@@ -89,11 +89,11 @@ export class History {
     this.samples.push({ at, values: FIGURES.map(({ of }) => of(now, this.before, seconds)) })
     this.before = now
     const oldest = at - (SPANS.at(-1)?.ms ?? 0)
-    // One sample older than the span stays: the line begins at the left edge.
+    // One sample older than the span is kept, so that the line begins at the left edge.
     while ((this.samples[1]?.at ?? Infinity) < oldest) this.samples.shift()
   }
 
-  /** Say that the server did not answer: what comes next is no rate since the last sample.
+  /** Record that the server did not answer: the next sample has no rate since the last one.
    * @param {number} at */
   interrupt(at) {
     this.before = null
@@ -102,9 +102,9 @@ export class History {
   }
 }
 
-/** The end of a value axis: the least of 1, 2, 4, 6, 8 times a power of ten with room for `most`,
+/** The end of a value axis: the least of 1, 2, 4, 6, 8 times a power of ten that is at least `most`,
  * so that half of it is a round number too.
- * @param {number} most @param {number} [least] 2 for counts, whose halves are none */
+ * @param {number} most @param {number} [least] 2 for counts, whose halves must be integers */
 export function axisEnd(most, least = 0) {
   if (!(most > 0)) return least || 1
   const power = 10 ** Math.floor(Math.log10(most))
@@ -122,7 +122,7 @@ export function short(value, digits = value < 10 && value % 1 ? 1 : 0) {
   return `${shown.toLocaleString('en', { maximumSignificantDigits: 3 })}${units[power]}`
 }
 
-/** The clock at a moment, with seconds where the span is a few minutes.
+/** The time of day, with seconds if the span is a few minutes.
  * @param {number} at @param {number} span in milliseconds */
 export function clock(at, span) {
   const second = span <= 5 * 60_000 ? /** @type {const} */ ('2-digit') : undefined
@@ -133,7 +133,7 @@ export function clock(at, span) {
   })
 }
 
-/** The lines of a chart of 1000 by 100: one for each run of samples that have a value.
+/** The lines of a chart of 1000 by 100: one for each sequence of samples with a value.
  * @param {Sample[]} samples @param {number} index of the figure @param {number} now
  * @param {number} span in milliseconds @param {number} end of the value axis */
 export function linesOf(samples, index, now, span, end) {

@@ -43,9 +43,9 @@ export function confirmDelete(place, keys, done) {
   keep.focus()
 }
 
-/** Open a box below the row of `place`, above its children, in the place of one that is open.
+/** Open a box below the row of `place`, above its children; replaces an open box.
  * @param {HTMLElement} place @param {string} name @param {import('./dom.js').Part[]} parts
- * @returns {() => void} closes it, and gives the focus back */
+ * @returns {() => void} closes it, and restores the focus */
 function openBox(place, name, ...parts) {
   const before = document.activeElement
   place.querySelector(':scope > .edit')?.remove()
@@ -112,7 +112,10 @@ function openForm(place, start, save) {
     if (!reason) return send(area.value)
     const asText = JSON.stringify(area.value)
     const remedy = h('button', { onclick: () => send(asText) }, 'Save it as text')
-    problem.say(`This is not JSON: ${reason}. Text needs quotes.`, area.value ? remedy : undefined)
+    problem.say(
+      `This is not JSON: ${reason}. A string needs quotes.`,
+      area.value ? remedy : undefined,
+    )
   }
   const onkeydown = (/** @type {KeyboardEvent} */ event) => {
     if (event.key !== 'Enter' || event.target instanceof HTMLButtonElement) return

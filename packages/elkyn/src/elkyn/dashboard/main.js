@@ -11,7 +11,7 @@ const TABS = ['data', 'rules', 'activity']
 const THEME = 'elkyn-theme'
 const OWNER = 'owner'
 
-/** What is shown of one namespace, until another is chosen.
+/** The views of the chosen namespace.
  * @typedef {{feed: AbortController, data: DataView, rules: RulesView, activity: ActivityView}} Shown */
 /** @type {Shown | null} */
 let shown = null
@@ -57,7 +57,7 @@ function decoded(part) {
 /** @param {string} tab */
 function go(tab) {
   const link = tab === 'data' ? linkTo(shown?.data.keys ?? []) : `#${tab}`
-  history.pushState(null, '', link) // setting the hash would take the focus away from the tab
+  history.pushState(null, '', link) // setting the hash would remove the focus from the tab
   route()
 }
 
@@ -74,7 +74,7 @@ function moveBetweenTabs(event) {
 /** @param {boolean} live */
 function showLive(live) {
   byId('live').dataset.state = live ? 'live' : 'lost'
-  byId('live').textContent = live ? 'live' : 'connecting again'
+  byId('live').textContent = live ? 'live' : 'reconnecting'
 }
 
 function stop() {
@@ -83,9 +83,9 @@ function stop() {
   shown = null
 }
 
-function showDoor() {
+function showSignIn() {
   stop()
-  byId('door').hidden = false
+  byId('sign-in').hidden = false
   byId('leave').hidden = true
   byId('namespaces').hidden = true
   document.querySelector('nav')?.toggleAttribute('hidden', true)
@@ -100,7 +100,7 @@ async function begin() {
   isEmulator = signIn === OWNER
   byId('emulator').hidden = !isEmulator
   if (isEmulator) session.enter(OWNER)
-  else if (session.token === OWNER) session.leave() // of an emulator that had this address before
+  else if (session.token === OWNER) session.leave() // the token of an emulator that had this address before
   await enter()
 }
 
@@ -113,7 +113,7 @@ async function enter() {
       h('option', { value: name, selected: name === session.namespace }, name),
     ),
   )
-  byId('door').hidden = true
+  byId('sign-in').hidden = true
   byId('leave').hidden = isEmulator || !session.token
   byId('namespaces').hidden = false
   document.querySelector('nav')?.toggleAttribute('hidden', false)
@@ -137,9 +137,9 @@ function start() {
 /** @param {unknown} error */
 function refused(error) {
   if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
-    if (session.token) complain('This token does not let you in.', 'door')
+    if (session.token) complain('This token is not valid for this server.', 'sign-in')
     session.leave()
-    showDoor()
+    showSignIn()
   } else {
     complain(error, 'page')
   }
@@ -150,10 +150,10 @@ for (const each of TABS) byId(`tab-${each}`).onclick = () => go(each)
 byId('tab-data').parentElement.onkeydown = moveBetweenTabs
 addEventListener('hashchange', route)
 addEventListener('elkyn-signed-out', () => {
-  if (!shown) return // the sign-in itself failed: `refused` says so
+  if (!shown) return // the sign-in itself failed: `refused` shows the message
   session.leave()
-  showDoor()
-  complain('You are signed out: the token is no longer valid.', 'door')
+  showSignIn()
+  complain('You are signed out: the token is no longer valid.', 'sign-in')
 })
 addEventListener('beforeunload', (event) => {
   if (shown?.rules.isChanged) event.preventDefault()
@@ -170,8 +170,8 @@ byId('namespace').onchange = (/** @type {any} */ event) => {
   history.replaceState(null, '', url)
   start()
 }
-byId('token').oninput = () => calm('door')
-byId('door').onsubmit = (/** @type {Event} */ event) => {
+byId('token').oninput = () => calm('sign-in')
+byId('sign-in').onsubmit = (/** @type {Event} */ event) => {
   event.preventDefault()
   session.enter(byId('token').value.trim())
   byId('token').value = ''
@@ -180,6 +180,6 @@ byId('door').onsubmit = (/** @type {Event} */ event) => {
 }
 byId('leave').onclick = () => {
   session.leave()
-  showDoor()
+  showSignIn()
 }
 begin().catch(refused)

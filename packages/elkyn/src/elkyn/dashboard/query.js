@@ -1,5 +1,5 @@
 // @ts-check
-/** The query of a node as REST takes it: an order, a range and a limit, and the form for them. */
+/** The REST query of a node: an order, a range and a limit, and the form for them. */
 
 import { h } from './dom.js'
 
@@ -45,7 +45,7 @@ export function parametersOf(fields) {
   return parameters
 }
 
-/** What somebody means who writes a value without thinking of JSON.
+/** The value of a text that may not be JSON: a string without quotes is accepted.
  * @param {string} text @returns {string | number | boolean | null} */
 export function scalarOf(text) {
   try {
@@ -141,7 +141,7 @@ export function queryForm(start, path, apply) {
   return form
 }
 
-/** A query string as one writes it: encoded is only what would end a parameter.
+/** A readable query string: only characters that would end a parameter are encoded.
  * @param {Record<string, string>} parameters */
 function readable(parameters) {
   return Object.entries(parameters)

@@ -1,5 +1,5 @@
 // @ts-check
-/** The rules: edited with colours and line numbers, checked while one types, saved, tried. */
+/** The rules editor: colours, line numbers, checks while typing, saving, trial requests. */
 
 import { problemsOf, session, text, write } from './api.js'
 import { calm, complain, h, messageOf } from './dom.js'
@@ -33,7 +33,7 @@ export class RulesView {
     return this.isShown && this.editor.text !== this.saved
   }
 
-  /** Show the rules as they were left, or those of the server when nothing is unsaved. */
+  /** Show the unsaved rules, or those of the server when there are no unsaved changes. */
   show() {
     if (!this.isShown) this.build()
     if (!this.isChanged) void this.load()
@@ -58,7 +58,7 @@ export class RulesView {
   async load() {
     try {
       const found = await text('/.settings/rules.json')
-      if (this.isChanged) return // typed meanwhile
+      if (this.isChanged) return // edited meanwhile
       const source = found.trim() === 'null' || !found ? EMPTY : found
       if (source !== this.editor.text) this.editor.text = source
       this.saved = this.editor.text
@@ -78,7 +78,7 @@ export class RulesView {
     this.timer = window.setTimeout(() => void this.check(), CHECK_MS)
   }
 
-  /** Ask the server what is wrong with the rules, by a trial whose answer does not matter. */
+  /** Let the server check the rules, by a trial request whose result is ignored. */
   async check() {
     const check = (this.checks += 1)
     const request = { rules: this.editor.text, method: 'read', path: '/', auth: null }
@@ -94,7 +94,7 @@ export class RulesView {
 
   async save() {
     clearTimeout(this.timer)
-    this.checks += 1 // what an earlier check answers is not shown any more
+    this.checks += 1 // the results of earlier checks are ignored
     const source = this.editor.text
     this.say('')
     try {
@@ -104,7 +104,7 @@ export class RulesView {
       this.showProblems([])
     } catch (error) {
       const problems = problemsOf(error)
-      this.showState('not saved: the rules before are still in force')
+      this.showState('not saved: the previous rules are still in force')
       this.showProblems(problems ?? [])
       if (!problems) this.say(messageOf(error))
     }

@@ -1,11 +1,11 @@
 // @ts-check
-/** Rules as text: JSON with comments whose strings hold expressions. Tokens, format, places. */
+/** Text of rules: JSON with comments and expressions in strings. Tokens, formatting, offsets. */
 
 /** @typedef {'space' | 'comment' | 'mark' | 'key' | 'rule' | 'variable' | 'text' | 'quote' | 'word' | 'number' | 'name' | 'method' | 'operator' | 'regex' | 'wrong'} Kind */
 /** @typedef {{kind: Kind, text: string}} Token */
 
-/** One document token at a time; what matches nothing else is one wrong character. A string or
- * comment without an end takes the rest. Sticky, so that each match begins where the last ended. */
+/** One document token at a time; other text is one wrong character. An unterminated string or
+ * comment extends to the end. Sticky, so that each match begins where the last one ended. */
 const DOCUMENT =
   /(?<space>[ \t\r\n\ufeff]+)|(?<comment>\/\/[^\n]*|\/\*(?:[^*]|\*(?!\/))*(?:\*\/)?)|(?<string>"(?:[^"\\]|\\[^])*(?:"|\\?$))|(?<mark>[{}[\],:])|(?<number>-?\d[\w.+-]*)|(?<word>[A-Za-z]+)|(?<wrong>[^])/y
 
@@ -34,7 +34,7 @@ function scan(pattern, source) {
   return found
 }
 
-/** Split rules into tokens; together they are the source, whatever it holds.
+/** Split rules into tokens, which always add up to the source, even for invalid rules.
  * @param {string} source @returns {Token[]} */
 export function tokens(source) {
   const parts = scan(DOCUMENT, source)
@@ -78,7 +78,7 @@ function expression(string) {
   return [quote, ...found, ...(isClosed ? [quote] : [])]
 }
 
-/** Indent rules anew; strings and comments stay as they are. Null for what is not complete.
+/** Reindent rules; strings and comments stay unchanged. Null for incomplete rules.
  * @param {string} source @returns {string | null} */
 export function format(source) {
   const parts = scan(DOCUMENT, source)
@@ -103,14 +103,14 @@ export function format(source) {
   return `${inlined(text).trim()}\n`
 }
 
-/** Whether a comment belongs to the member behind it on the same line, not to the one before.
+/** Whether a comment belongs to the member after it on the same line, not to the one before.
  * @param {Part | undefined} before @param {Part} part @param {Part | undefined} after */
 function isLeading(before, part, after) {
   if (!part.text.startsWith('/*') || !['{', '[', ','].includes(before?.text ?? '')) return false
   return after !== undefined && !(after.name === 'space' && after.text.includes('\n'))
 }
 
-/** What goes between two parts: nothing, a space, or a new line (a blank one where there was one).
+/** The text between two parts: none, a space, or a new line (a blank line where there was one).
  * @param {Part | undefined} before @param {Part} part @param {string} space @param {number} depth */
 function gap(before, part, space, depth) {
   if (!before) return ''
@@ -158,7 +158,7 @@ function isComplete(parts) {
   return !isEmpty && !open.length
 }
 
-/** The offset of a place that the server names: columns count characters, not UTF-16 units.
+/** The offset of a line and column of the server: columns count characters, not UTF-16 units.
  * @param {string} source @param {number} line from 1 @param {number} column from 1 */
 export function offsetOf(source, line, column) {
   const lines = source.split('\n')

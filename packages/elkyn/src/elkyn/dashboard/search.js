@@ -1,17 +1,17 @@
 // @ts-check
-/** What a search of keys and values below a node finds. */
+/** The results of a search of keys and values below a node. */
 
 import { linkTo, search } from './api.js'
 import { shown, valueButton } from './branch.js'
 import { formatCount, h, messageOf } from './dom.js'
 
-/** Show the nodes below `keys` whose key or value has `text`, in `place`.
+/** Show the nodes below `keys` whose key or value contains `text`, in `place`.
  * @param {HTMLElement} place @param {string[]} keys @param {string} text
  * @param {() => void} close shows the tree again */
 export async function showSearch(place, keys, text, close) {
   const list = h('ul', { className: 'tree found' })
   const summary = h('p', { className: 'note', role: 'status' }, 'searching …')
-  const on = h('button', { className: 'small', hidden: true }, 'Search on')
+  const on = h('button', { className: 'small', hidden: true }, 'Continue the search')
   const back = h('button', { className: 'small', onclick: close }, 'Close the search')
   place.replaceChildren(
     h('div', { className: 'card' }, h('div', { className: 'bar' }, summary, on, back), list),

@@ -1,11 +1,11 @@
 // @ts-check
-/** A request tried against the rules in the editor, saved or not. */
+/** The form that evaluates a request against the rules in the editor, saved or not. */
 
 import { problemsOf, write } from './api.js'
 import { h, messageOf } from './dom.js'
 
 /** @param {() => string} source the rules
- * @returns {{card: HTMLElement, clear: () => void}} `clear` forgets the answer, which was of other rules */
+ * @returns {{card: HTMLElement, clear: () => void}} `clear` removes the result of other rules */
 export function trial(source) {
   const clear = () => {
     verdict.textContent = ''
@@ -44,7 +44,9 @@ export function trial(source) {
       trace.textContent = answer.trace.join('\n')
     } catch (error) {
       const isRules = problemsOf(error) !== null
-      problem.textContent = isRules ? 'Mend the rules first: see below them.' : messageOf(error)
+      problem.textContent = isRules
+        ? 'Fix the rules first: their problems are listed below them.'
+        : messageOf(error)
       problem.hidden = false
     }
   }

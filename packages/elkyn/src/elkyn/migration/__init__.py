@@ -1,5 +1,5 @@
-"""Trees from elsewhere and back: JSON, JSON Lines, SQLite, Redis.
+"""Import and export of trees: JSON, JSON Lines, SQLite, Redis.
 
-A source yields values with the keys that lead to them, a target takes a tree apart the same way.
-Keys that a tree cannot hold are escaped (`keys`). Layering: `keys` < `lines`, `sqlite`, `redis`.
+A source yields values with their paths, and a target receives them in the same form. Keys that a tree
+cannot hold are escaped (`keys`). Layering: `keys` < `lines`, `sqlite`, `redis`.
 """

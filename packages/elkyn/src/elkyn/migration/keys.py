@@ -1,4 +1,4 @@
-"""Keys of other systems as keys of a tree: what is forbidden there is percent-encoded, and back."""
+"""Percent-encoding of keys of other systems that contain characters forbidden in tree keys."""
 
 from __future__ import annotations
 
@@ -16,5 +16,5 @@ def escape_key(key: str) -> str:
 
 
 def unescape_key(key: str) -> str:
-    """Return what `escape_key` was given."""
+    """Reverse `escape_key`."""
     return "" if key == "%" else unquote(key, errors="strict")

@@ -1,4 +1,4 @@
-"""JSON Lines: a record a line."""
+"""JSON Lines: one record per line."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ def read_lines(stream: Iterable[str], key_field: str | None) -> Iterator[tuple[s
 
     Args:
         stream: lines of JSON; empty ones are skipped.
-        key_field: which member of a record is its key; None: a line `{"key": …, "value": …}` says
-            it, any other record gets no key and is pushed.
+        key_field: the member of a record that is its key; None: a line `{"key": …, "value": …}`
+            has its key, and any other record has none and is pushed.
 
     Raises:
-        UsageError: a line is not JSON, or has no key; it is named.
+        UsageError: a line is not JSON, or has no key; the error names the line.
     """
     for number, line in enumerate(stream, 1):
         if not line.strip():
@@ -41,7 +41,7 @@ def read_lines(stream: Iterable[str], key_field: str | None) -> Iterator[tuple[s
 def _key(record: Any, field: str, number: int) -> str:
     key = record.get(field) if isinstance(record, dict) else None
     if isinstance(key, bool) or not isinstance(key, (str, int)):
-        raise UsageError(f'line {number} has no text or integer in "{field}"')
+        raise UsageError(f'line {number} has no string or integer in "{field}"')
     return escape_key(str(key))
 
 

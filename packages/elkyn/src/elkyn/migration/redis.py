@@ -26,14 +26,16 @@ class Redis:
         url: `redis://[user:password@]host[:port][/number]`.
 
     Raises:
-        Unavailable: nothing answers there.
-        UsageError: the server answers with an error, or the URL is none.
+        Unavailable: the server cannot be reached.
+        UsageError: the server returns an error, or the URL is invalid.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if parts.scheme != "redis" or not parts.hostname:
-            raise UsageError(f"{url!r} is no address of Redis", hint="redis://127.0.0.1:6379/0")
+            raise UsageError(
+                f"{url!r} is not the URL of a Redis server", hint="redis://127.0.0.1:6379/0"
+            )
         try:
             self._socket = socket.create_connection((parts.hostname, parts.port or 6379), 30)
         except OSError as error:
@@ -56,11 +58,11 @@ class Redis:
             self.ask("SELECT", parts.path.strip("/"))
 
     def ask(self, *words: str | bytes) -> Any:
-        """Send one command and return its answer."""
+        """Send one command and return its reply."""
         return self.ask_all([words])[0]
 
     def ask_all(self, commands: Iterable[tuple[str | bytes, ...]]) -> list[Any]:
-        """Send several commands at once and return their answers."""
+        """Send several commands at once and return their replies."""
         sent = [_encode(words) for words in commands]
         self._socket.sendall(b"".join(sent))
         answers = [self._read() for _command in sent]
@@ -110,8 +112,8 @@ def _encode(words: tuple[str | bytes, ...]) -> bytes:
 def read_keys(redis: Redis) -> Iterator[tuple[tuple[str, ...], Any]]:
     """Yield every value with its path.
 
-    Numbers in strings and hashes stay text, as Redis has no others; members of a set become keys
-    with the value true, those of a sorted set keys with their score.
+    Numbers in strings and hashes stay text, because Redis stores them as text; members of a set
+    become keys with the value true, those of a sorted set keys with their score.
     """
     cursor, seen = b"0", set[bytes]()
     while True:

@@ -25,8 +25,8 @@ def read_tables(file: FilePath) -> Iterator[tuple[tuple[str, str], Any]]:
     Columns that are NULL are left out; BLOBs become base64.
 
     Raises:
-        NotFound: there is no such file.
-        BadInput: it is no SQLite database.
+        NotFound: the file does not exist.
+        BadInput: the file is not a SQLite database.
     """
     if not file.exists():
         raise NotFound("file", str(file))
@@ -70,13 +70,13 @@ def write_tables(file: FilePath, tables: Iterable[tuple[str, Mapping[str, Any]]]
     """Write maps of records as tables of a new file; returns how many rows there are.
 
     Each table has the column `_key` and one for every member of its records; a member that is a
-    map or list is written as JSON. A child that is no map is a row with the column `value`.
+    map or list is written as JSON. A child that is not a map is a row with the column `value`.
 
     Raises:
         Conflict: the file exists.
     """
     if file.exists():
-        raise Conflict(message=f"{file} exists already", hint="name a file that does not")
+        raise Conflict(message=f"{file} exists already", hint="choose a file that does not exist")
     count = 0
     with closing(sqlite3.connect(file)) as base, base:
         for name, records in tables:

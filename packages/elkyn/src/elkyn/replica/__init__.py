@@ -1,1 +1,1 @@
-"""Stores that follow another one: the protocol, both of its ends, and the link between them."""
+"""Replication: the protocol, its leader and follower sides, and the link between them."""

@@ -1,4 +1,4 @@
-"""What the followers of a store have on their disks, and who waits for that."""
+"""Acknowledged positions of a store's followers, and the writes that wait for them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Acks:
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
 
     def note(self, node: str, position: int) -> None:
-        """Take note that a follower has everything up to `position` on its disk."""
+        """Record that a follower has everything up to `position` on its disk."""
         self._positions[node] = max(position, self._positions.get(node, 0))
         self._positions.move_to_end(node)
         if len(self._positions) > _NODES_MAX:
@@ -35,21 +35,21 @@ class Acks:
         self._waiting = left
 
     def clear(self) -> None:
-        """Forget what was acknowledged to the leader of an earlier term."""
+        """Forget acknowledgements to the leader of an earlier term."""
         self._positions.clear()
 
     def count(self, position: int) -> int:
         """Return how many followers have everything up to `position`."""
         return sum(reached >= position for reached in self._positions.values())
 
-    def shown(self) -> dict[str, int]:
+    def positions(self) -> dict[str, int]:
         """Return the position of each follower by its id."""
         return dict(self._positions)
 
     async def wait(self, position: int, replicas: int, seconds: float) -> bool:
-        """Wait until `replicas` followers have `position`; False when that takes longer.
+        """Wait until `replicas` followers have `position`; False after `seconds`.
 
-        It is also given up, with the same answer, when the server stops and cancels who waits.
+        Also returns False when the server stops and cancels the waiting tasks.
         """
         if self.count(position) >= replicas:
             return True
@@ -68,14 +68,14 @@ class Acks:
 
 
 def parse_ack(text: str) -> int:
-    """Return how many followers a write waits for: `local` is none, `replicas:2` two.
+    """Return how many followers a write waits for: 0 for `local`, 2 for `replicas:2`.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: `text` has neither form.
     """
     if text == "local":
         return 0
     kind, _colon, count = text.partition(":")
     if kind != "replicas" or not count.isdecimal() or not 1 <= int(count[:9]) <= _REPLICAS_MAX:
-        raise UsageError(f"{text[:40]!r} says not when a write is done", hint="local, replicas:1")
+        raise UsageError(f"{text[:40]!r} is not an acknowledgement mode", hint="local, replicas:1")
     return int(count)

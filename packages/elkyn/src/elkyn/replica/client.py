@@ -1,6 +1,6 @@
-"""Requests to a server over HTTP, by the standard library: connections are kept and used again.
+"""An HTTP client for requests to a server, on the standard library, with kept-alive connections.
 
-Redirects are answers like others: a token never follows one to another host.
+It does not follow redirects, so that a token is never sent to another host.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _ERRORS: Mapping[int, type[SennitError]] = {
 
 
 class Answer(NamedTuple):
-    """What the leader answered; header names in lower case."""
+    """A response of the leader; header names in lower case."""
 
     status: int
     headers: Mapping[str, str]
@@ -51,13 +51,13 @@ class Answer(NamedTuple):
 
     @property
     def position(self) -> int:
-        """Where the write is in the leader's log; 0 when nothing was written."""
+        """The write's position in the leader's log; 0 when nothing was written."""
         text = self.headers.get("x-elkyn-position", "")
         return int(text) if text.isdecimal() else 0
 
     @property
     def text(self) -> str:
-        """What an error says."""
+        """The text of an error response."""
         try:
             found = json.loads(self.body)
         except ValueError:
@@ -67,16 +67,16 @@ class Answer(NamedTuple):
 
 
 class LeaderClient:
-    """Sends requests to a server. Safe for threads.
+    """Sends requests to a server. Thread-safe.
 
     Args:
-        url: of the server, without a path.
-        token: shown with every request that shows no other; None for none.
-        timeout_seconds: how long to wait for an answer.
-        what: what errors call the server.
+        url: the server's URL, without a path.
+        token: the credential of requests that have no other; None for none.
+        timeout_seconds: how long to wait for a response.
+        what: the name of the server in errors.
 
     Raises:
-        UsageError: the address is none.
+        UsageError: the URL is invalid.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class LeaderClient:
     ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise UsageError(f"{url!r} is no address of a server", hint="http://127.0.0.1:9000")
+            raise UsageError(f"{url!r} is not the URL of a server", hint="http://127.0.0.1:9000")
         self.url = url.rstrip("/")
         self.token = token
         self._host, self._port = parts.hostname, parts.port
@@ -111,14 +111,14 @@ class LeaderClient:
         *,
         once: bool = False,
     ) -> Answer:
-        """Send a request and return the answer, whatever its status.
+        """Send a request and return the response, with any status.
 
-        A write is sent under a key, so that sending it again over a new connection does it once;
-        what the server knows no keys for is sent `once` alone.
+        A write is sent with an idempotency key, so that a retry over a new connection is applied
+        only once; a request for which the server supports no keys is sent only `once`.
 
         Raises:
-            Unavailable: nobody answers; the text says whether something may have been written.
-            Closed: the client is closed already.
+            Unavailable: no response; the text says whether the write may have been applied.
+            Closed: the client is closed.
         """
         given = {name.lower(): value for name, value in (headers or {}).items()}
         sent = self._with_token({"content-type": "application/json", **given})
@@ -135,17 +135,17 @@ class LeaderClient:
                 again = used and not once and not self._closed
                 if again and not isinstance(error, TimeoutError):
                     continue  # the server had closed a connection that was idle
-                why = f"{_said(error)}: no answer came, the write may have been made"
+                why = f"{_said(error)}: no response, the write may have been applied"
                 raise Unavailable(f"{self._what} at {self.url} ({why})") from None
 
     @contextmanager
     def stream(
         self, target: str, headers: Mapping[str, str], silence_seconds: float
     ) -> Iterator[http.client.HTTPResponse]:
-        """Send a GET on a connection of its own and yield the answer, to be read as it comes.
+        """Send a GET on a new connection and yield the response, for reading as it arrives.
 
         Raises:
-            Unavailable: nobody answers.
+            Unavailable: no response.
         """
         connection = self._connect(silence_seconds)
         try:
@@ -217,7 +217,7 @@ class LeaderClient:
         return Answer(found.status, names, data)
 
     def close(self) -> None:
-        """Close all connections; who waits for an answer is told at once that none comes."""
+        """Close all connections; waiting calls fail at once."""
         with self._lock:
             self._closed = True
             idle, self._idle = self._idle, []
@@ -230,10 +230,10 @@ class LeaderClient:
 
 
 def error_of(answer: Answer, path: str) -> SennitError:
-    """Return what an answer that is no success means for a write to `path`."""
+    """Return the error that an unsuccessful response means for a write to `path`."""
     text = answer.text
     if answer.status in (401, 403):
-        return Denied(f"writing {path} ({text})", "a credential that the leader lets do that")
+        return Denied(f"writing {path} ({text})", "a credential with that permission on the leader")
     if answer.status == 404:
         return NotFound("namespace", message=f"the leader says: {text}")
     if answer.status == 413:
@@ -245,7 +245,7 @@ def error_of(answer: Answer, path: str) -> SennitError:
 
 
 def _is_over(connection: http.client.HTTPConnection) -> bool:
-    """Whether the server has closed a connection that is idle, or says what nobody has asked."""
+    """Whether the server has closed an idle connection, or has sent unrequested data on it."""
     found = select.poll()
     found.register(connection.sock, select.POLLIN)
     return bool(found.poll(0))

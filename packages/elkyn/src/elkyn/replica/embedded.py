@@ -8,7 +8,7 @@ from os import PathLike
 from typing import Any, Unpack
 from urllib.parse import quote
 
-from elkyn.errors import Behind
+from elkyn.errors import ReplicaLag
 from elkyn.options import Following
 from elkyn.paths import format_path, parse_path
 from elkyn.replica.client import Answer, LeaderClient, error_of
@@ -26,20 +26,20 @@ _TRIES_MAX = 25
 
 
 class ReplicaStore(ElkynStore):
-    """A store that follows a namespace of a server: reads are local, writes go to the leader.
+    """A replica of a server's namespace: reads are local, writes go to the leader.
 
-    A write returns when the leader has committed it and this replica has it too. What is ephemeral
-    on the leader does not come here.
+    A write returns when the leader has committed it and this replica has received it. Ephemeral
+    values of the leader are not replicated.
 
     Args:
         path: the replica's folder; None keeps it in memory.
         mode: `replica` or `embedded`.
-        namespace: of the server.
-        clock: gives the time for push ids.
+        namespace: the server's namespace.
+        clock: the time source of push ids.
         options: see `Following`.
 
     Attributes:
-        replica: the link to the leader; `replica.status` tells how it is doing.
+        replica: the link to the leader; `replica.status` is its state.
     """
 
     replica: Link
@@ -64,19 +64,19 @@ class ReplicaStore(ElkynStore):
             raise
 
     def enable_auth(self, secret: str | bytes) -> None:
-        """Let the rules decide; writes then show their caller's `token` to the leader."""
+        """Authorize calls by the rules; writes then send their caller's `token` to the leader."""
         super().enable_auth(secret)
         self._signed = True
 
     def set(
         self, path: str, value: Any, *, token: str | None = None, ephemeral: bool = False
     ) -> Any:
-        """Replace what is at `path` on the leader; otherwise as `ElkynStore.set`.
+        """Replace the value at `path` on the leader; otherwise like `ElkynStore.set`.
 
         Raises:
             Unavailable: the leader cannot be reached.
-            Denied: the leader's rules refuse it.
-            Behind: it is written, but has not come here in time.
+            Denied: the leader's rules deny the write.
+            ReplicaLag: the leader has committed the write, but it has not arrived here in time.
         """
         put_write(parse_path(path), value)
         return self._write("PUT", path, value, token, ephemeral=ephemeral)
@@ -89,7 +89,7 @@ class ReplicaStore(ElkynStore):
         token: str | None = None,
         ephemeral: bool = False,
     ) -> dict[str, Any]:
-        """Replace several children of `path` on the leader; raises as `set`."""
+        """Replace several children of `path` on the leader; raises like `set`."""
         patch_write(parse_path(path), values)
         shown: dict[str, Any] = self._write("PATCH", path, values, token, ephemeral=ephemeral)
         return shown
@@ -97,7 +97,7 @@ class ReplicaStore(ElkynStore):
     def push(
         self, path: str, value: Any, *, token: str | None = None, ephemeral: bool = False
     ) -> str:
-        """Add `value` under a new key on the leader; raises as `set`."""
+        """Add `value` under a new key on the leader; raises like `set`."""
         key = self.new_push_id()
         self.set(f"{path}/{key}", value, token=token, ephemeral=ephemeral)
         return key
@@ -105,7 +105,7 @@ class ReplicaStore(ElkynStore):
     def transaction(
         self, path: str, function: Callable[[Any], Any], *, token: str | None = None
     ) -> Any:
-        """Replace the leader's value by what `function` makes of it; raises as `set`.
+        """Replace the leader's value by `function(value)`; raises like `set`.
 
         Raises:
             Conflict: the value changed each time before the new one could be written.
@@ -124,7 +124,7 @@ class ReplicaStore(ElkynStore):
         raise Conflict(f"the value at {path} changes faster than it can be replaced")
 
     def set_rules(self, source: str | bytes | Mapping[str, Any]) -> None:
-        """Replace the leader's rules; raises as `set`."""
+        """Replace the leader's rules; raises like `set`."""
         text = json.dumps(dict(source)) if isinstance(source, Mapping) else source
         body = text.encode() if isinstance(text, str) else text
         target = f"/.settings/rules.json?ns={quote(self.namespace)}"
@@ -152,7 +152,7 @@ class ReplicaStore(ElkynStore):
         self, method: str, path: str, value: Any, token: str | None, *, ephemeral: bool
     ) -> Any:
         if ephemeral:
-            raise Unsupported("ephemeral writes do not leave the store that makes them")
+            raise Unsupported("ephemeral writes are not replicated: write them on the leader")
         body = json.dumps(value).encode()
         return self._done(self._send(method, self._target(path), body, token, {}), path)
 
@@ -160,13 +160,13 @@ class ReplicaStore(ElkynStore):
         if answer.status not in (200, 204):
             raise error_of(answer, path)
         if not self.replica.wait_for(answer.position, _HERE_SECONDS):
-            raise Behind(
-                self.position, answer.position, hint="it is written: the leader has committed it"
+            raise ReplicaLag(
+                self.position, answer.position, hint="the leader has committed the write"
             )
         return json.loads(answer.body)
 
     def close(self) -> None:
-        """Follow no more and close; otherwise as `ElkynStore.close`."""
+        """Stop following and close; otherwise like `ElkynStore.close`."""
         self.replica.close()
         self._leader.close()
         self._callers.close()

@@ -1,4 +1,4 @@
-"""What of a log belongs to some subtrees: entries cut to them, their positions kept."""
+"""Filtering of a log for partial replicas: entries cut to some subtrees, at the same positions."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ __all__ = ["cut_entry", "cut_row", "parse_paths"]
 
 
 def parse_paths(texts: Iterable[str]) -> tuple[Path, ...]:
-    """Return the subtrees that a replica holds, sorted; none at all means the whole tree.
+    """Return the subtrees of a replica, sorted; empty means the whole tree.
 
     Raises:
-        UsageError: one lies inside another.
+        UsageError: one subtree is inside another.
     """
     paths = tuple(sorted({parse_path(text) for text in texts}))
     if paths == (ROOT,):
         return ()
     for above, below in pairwise(paths):
         if below[: len(above)] == above:
-            both = f"{format_path(below)} lies inside {format_path(above)}"
-            raise UsageError(f"a replica's paths overlap: {both}", hint="name the upper one alone")
+            both = f"{format_path(below)} is inside {format_path(above)}"
+            raise UsageError(f"a replica's paths overlap: {both}", hint="list only the upper one")
     return paths
 
 
 def cut_entry(entry: Entry, paths: Sequence[Path]) -> Entry:
-    """Return what `entry` means to a replica of `paths`; an entry with no place when nothing."""
+    """Return `entry` cut to `paths`, without any place if it changes none of them."""
     if entry.kind not in ("put", "patch"):
         return entry
     places = [cut for place in entry.places for cut in _cut(place, paths)]
@@ -54,7 +54,7 @@ def _cut(place: tuple[Path, Stored], paths: Sequence[Path]) -> list[tuple[Path, 
 
 
 def cut_row(position: int, row: bytes, paths: Sequence[Path]) -> bytes:
-    """Return the row of the log for a replica of `paths`."""
+    """Return the log row of a replica of `paths`."""
     entry = unpack_entry(position, row)
     cut = cut_entry(entry, paths)
     if cut is entry:

@@ -1,4 +1,4 @@
-"""The follower's side of a connection, without socket, clock or thread."""
+"""The follower side of the protocol, as a state machine without socket, clock or thread."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ __all__ = ["FollowerLog", "Receiver"]
 
 
 class FollowerLog(Protocol):
-    """The log that grows by what is received."""
+    """The log that received entries are appended to."""
 
     node: str
     fresh: bool
-    """Whether what is there is no beginning of what the leader has, whatever the positions say."""
+    """Whether the store is not a prefix of the leader's history, regardless of the positions."""
 
     @property
     def terms(self) -> Terms:
@@ -33,52 +33,52 @@ class FollowerLog(Protocol):
         ...
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return what tells the entry at `position` from others; None when it is gone."""
+        """Return the identity of the entry at `position`; None when it was dropped."""
         ...
 
-    def judged(self, *, diverged: bool) -> None:
-        """Note whether the leader has said that what is there is no beginning of what it has."""
+    def set_diverged(self, *, diverged: bool) -> None:
+        """Record whether the leader found that this store has diverged from its history."""
         ...
 
     def caught_up(self) -> None:
-        """Record that everything is there that the leader had when the connection began."""
+        """Record that the store has all entries that the leader had when the connection began."""
         ...
 
     def keep_terms(self, terms: Terms) -> None:
-        """Keep what the leader said of terms."""
+        """Store the terms that the leader sent."""
         ...
 
     def append(self, rows: Sequence[tuple[int, bytes]]) -> None:
-        """Add entries to the log and to the tree; they are on the disk when this returns."""
+        """Apply entries to the log and the tree; they are durable when this returns."""
         ...
 
     def begin_snapshot(self) -> None:
-        """Throw away what arrived of an earlier snapshot."""
+        """Discard the received part of an earlier snapshot."""
         ...
 
     def add_chunk(self, piece: bytes) -> None:
-        """Keep some of a snapshot's file."""
+        """Store a part of a snapshot's file."""
         ...
 
     def install(self, size_bytes: int, sha256: str, *, aside: bool) -> None:
-        """Put the snapshot in the place of the store; `aside`: keep what was there, in a file.
+        """Replace the store by the snapshot; `aside`: keep the old store in a file.
 
         Raises:
-            Corrupt: it is not the file that was sent.
+            Corrupt: the file's size or checksum is wrong.
         """
         ...
 
 
 class Receiver:
-    """Follows a leader for as long as one connection lasts.
+    """Follows a leader for the duration of one connection.
 
     Args:
-        log: what follows.
+        log: the following store's log.
 
     Attributes:
-        leader_last: the leader's newest position, as far as it is known.
+        leader_last: the leader's newest known position.
         welcomed: whether the leader has answered.
-        replacing: whether what is there is to be replaced by a snapshot, which has not come yet.
+        replacing: whether a snapshot that has not arrived yet will replace the store.
     """
 
     def __init__(self, log: FollowerLog) -> None:
@@ -109,12 +109,12 @@ class Receiver:
         return encode("hello", VERSION, said)
 
     def receive(self, frame: bytes) -> bytes | None:
-        """Take a message of the leader; returns the answer, if there is one.
+        """Process a message of the leader; returns the response, if any.
 
         Raises:
-            NotLeader: who answers there leads no more; nothing of it was taken.
-            ProtocolError: it makes no sense here.
-            Corrupt: a snapshot was damaged on its way.
+            NotLeader: the server is no longer the leader; nothing of its message was applied.
+            ProtocolError: the message is invalid at this point.
+            Corrupt: a snapshot was damaged in transit.
         """
         message = decode(frame)
         kind, rest = message[0], message[1:]
@@ -125,7 +125,7 @@ class Receiver:
             self._note_progress()
             return None
         if not self.welcomed or kind not in ("entries", "chunk", "complete", "beat"):
-            raise ProtocolError("a leader's message", reason=f"{kind} does not belong here")
+            raise ProtocolError("a leader's message", reason=f"unexpected {kind}")
         term = rest[0] if kind == "beat" else rest[1]
         self._refuse_stale(term)
         if kind == "beat":
@@ -152,17 +152,17 @@ class Receiver:
 
     def _welcome(self, version: Any, said: Any) -> None:
         if version != VERSION:
-            raise ProtocolError("a leader's welcome", reason=f"it speaks version {version}")
+            raise ProtocolError("a leader's welcome", reason=f"unsupported version {version}")
         try:
             terms = Terms(int(said["term"]), leads_of(said["leads"]))
             last, diverged = int(said["last"]), bool(said["diverged"])
             replacing = diverged or bool(said["snapshot"])
         except (KeyError, TypeError, ValueError):
-            raise ProtocolError("a leader's welcome", reason="a part is missing") from None
+            raise ProtocolError("a leader's welcome", reason="a member is missing") from None
         self._terms = terms
         self._refuse_stale(terms.term)
         self.leader_last, self._diverged, self.replacing = last, diverged, replacing
-        self._log.judged(diverged=self._diverged)
+        self._log.set_diverged(diverged=self._diverged)
         if not self.replacing:
             self._log.keep_terms(self._terms)
             self._first_target = last
@@ -173,7 +173,7 @@ class Receiver:
         self._parts.append(piece)
         self._parts_bytes += len(piece)
         if self._parts_bytes > BATCH_BYTES_MAX:
-            raise ProtocolError("a leader's entry", reason="it is too large")
+            raise ProtocolError("a leader's entry", reason="the entry is too large")
         if more:
             return
         packed = b"".join(self._parts)
@@ -194,7 +194,7 @@ class Receiver:
         try:
             size_bytes, sha256 = int(said["bytes"]), str(said["sha256"])
         except (KeyError, TypeError, ValueError):
-            raise ProtocolError("a leader's snapshot", reason="a part is missing") from None
+            raise ProtocolError("a leader's snapshot", reason="a member is missing") from None
         self._log.install(size_bytes, sha256, aside=self._diverged)
         self._diverged = self.replacing = False
         self._log.keep_terms(replace(self._terms, fenced=0))

@@ -1,4 +1,4 @@
-"""The leader's side of a connection, without socket, clock or thread."""
+"""The leader side of the protocol, as a state machine without socket, clock or thread."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ _ROWS_BYTES = FRAME_BYTES
 
 
 class SnapshotFile(Protocol):
-    """A store's file at one position, to be sent piece by piece."""
+    """A store's file at one position, to be sent in chunks."""
 
     position: int
     size_bytes: int
     sha256: str
 
     def read(self, count: int) -> bytes:
-        """Return the next bytes; none at the end."""
+        """Return the next bytes; empty at the end."""
         ...
 
     def close(self) -> None:
-        """Delete the file; closing twice is fine."""
+        """Delete the file; idempotent."""
         ...
 
 
 class LeaderLog(Protocol):
-    """The log that is sent."""
+    """The log to send."""
 
     @property
     def terms(self) -> Terms:
@@ -50,7 +50,7 @@ class LeaderLog(Protocol):
 
     @property
     def leads(self) -> bool:
-        """Whether the store leads: it neither follows another nor was another promoted."""
+        """Whether the store leads: it does not follow another one, and no other was promoted."""
         ...
 
     @property
@@ -59,37 +59,37 @@ class LeaderLog(Protocol):
         ...
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return what tells the entry at `position` from others; None when it is gone."""
+        """Return the identity of the entry at `position`; None when it was dropped."""
         ...
 
     def covers(self, after: int) -> bool:
-        """Whether every entry after `after` is there."""
+        """Whether the log holds every entry after `after`."""
         ...
 
     def rows(self, after: int, bytes_max: int) -> list[tuple[int, bytes]]:
-        """Return rows after `after`; raises `PositionGone` when they are not there."""
+        """Return rows after `after`; raises `PositionGone` when they were dropped."""
         ...
 
     def heard(self, term: int) -> None:
-        """Lead no more: another store was promoted to a later term."""
+        """Stop leading: another store was promoted to a later term."""
         ...
 
     def acked(self, node: str, position: int) -> None:
-        """Note that a follower has everything up to `position` on its disk."""
+        """Record that a follower has everything up to `position` on its disk."""
         ...
 
 
 class Sender:
-    """Sends a log to one follower: a snapshot when that is needed, then entries.
+    """Sends a log to one follower: a snapshot if needed, then entries.
 
     Args:
-        log: what is sent.
+        log: the log to send.
 
     Attributes:
-        node: the follower's id, once it has said hello.
-        wants_snapshot: whether `offer` is to be called with a file.
-        ended: why the connection is to be closed after what `receive` returned; None while it goes on.
-        position: what the follower has acknowledged.
+        node: the follower's id, known after its hello.
+        wants_snapshot: whether the caller must call `offer` with a file.
+        ended: the reason to close the connection once the result of `receive` is sent, or None.
+        position: the last position that the follower has acknowledged.
     """
 
     def __init__(self, log: LeaderLog) -> None:
@@ -99,57 +99,57 @@ class Sender:
         self.ended: str | None = None
         self.position = 0
         self._term = 0
-        self._sent = 0  # the position after which rows are read next
+        self._sent = 0  # the last position read from the log
         self._number = 0
         self._acked = 0
-        self._good_from = 0  # acknowledgements of earlier frames tell of another history
+        self._good_from = 0  # acknowledgements of earlier frames refer to another history
         self._snapshot: SnapshotFile | None = None
         self._pieces: deque[tuple[bool, bytes]] = deque()
 
     @property
     def in_flight(self) -> int:
-        """How many frames wait for an acknowledgement."""
+        """The number of frames that wait for an acknowledgement."""
         return self._number - self._acked
 
     @property
     def following(self) -> bool:
-        """Whether the follower was welcomed."""
+        """Whether the follower has been welcomed."""
         return self.node is not None and self.ended is None
 
     @property
     def ready(self) -> bool:
-        """Whether `next` has something to say; cheap."""
+        """Whether `next` may return a frame; cheap."""
         if not self.following or self.wants_snapshot or self.in_flight >= WINDOW:
             return False
         waits = self._snapshot is not None or bool(self._pieces) or self._sent < self._log.last
         return waits or not self._current()
 
     def receive(self, frame: bytes) -> list[bytes]:
-        """Take a message of the follower; returns the answer.
+        """Process a message of the follower; returns the response.
 
         Raises:
-            ProtocolError: it makes no sense here.
+            ProtocolError: the message is invalid at this point.
         """
         message = decode(frame)
         if message[0] == "hello" and self.node is None:
             return [self._hello(message[1], message[2])]
         if message[0] == "ack" and self.node is not None:
             return self._ack(*message[1:])
-        raise ProtocolError("a follower's message", reason=f"{message[0]} does not belong here")
+        raise ProtocolError("a follower's message", reason=f"unexpected {message[0]}")
 
     def _hello(self, version: Any, asked: Any) -> bytes:
         if version != VERSION:
-            return self._refuse("version", f"this leader speaks version {VERSION}")
+            return self._refuse("version", f"this leader supports version {VERSION}")
         try:
             node, term = str(asked["node"]), int(asked["term"])
             position, leads = int(asked["position"]), leads_of(asked["leads"])
             mark, fresh = asked["mark"], bool(asked["fresh"])
         except (KeyError, TypeError, ValueError):
-            raise ProtocolError("a follower's hello", reason="a part is missing") from None
+            raise ProtocolError("a follower's hello", reason="a member is missing") from None
         if term > self._log.terms.term:
             self._log.heard(term)
         if not self._log.leads:
-            return self._refuse("not-leader", "this server does not lead: follow the one that does")
+            return self._refuse("not-leader", "this server is not the leader: follow the leader")
         terms = self._log.terms
         same = self._same(position, mark)
         diverged = not (terms.includes(position, leads) and position <= self._log.last and same)
@@ -183,16 +183,16 @@ class Sender:
 
     def _ack(self, number: Any, term: Any, position: Any) -> list[bytes]:
         if not all(isinstance(value, int) for value in (number, term, position)):
-            raise ProtocolError("an acknowledgement", reason="it holds other than numbers")
+            raise ProtocolError("an acknowledgement", reason="a member is not a number")
         if term != self._term or not self._current():
             return [self._refuse("term", f"this connection was of term {self._term}")]
         if not self._acked <= number <= self._number:
-            raise ProtocolError("an acknowledgement", reason="nothing like it was sent")
+            raise ProtocolError("an acknowledgement", reason="there was no such frame or position")
         self._acked = number
         if number < self._good_from:
             return []
         if position > self._sent:
-            raise ProtocolError("an acknowledgement", reason="nothing like it was sent")
+            raise ProtocolError("an acknowledgement", reason="there was no such frame or position")
         self.position = max(self.position, position)
         if self.node is not None:
             self._log.acked(self.node, position)
@@ -202,13 +202,13 @@ class Sender:
         return self._log.leads and self._log.terms.term == self._term
 
     def offer(self, snapshot: SnapshotFile) -> None:
-        """Send `snapshot`, which is closed when it was sent."""
+        """Send `snapshot`, and close it afterwards."""
         self.wants_snapshot = False
         self._pieces.clear()
         self._snapshot = snapshot
 
     def next(self) -> bytes | None:
-        """Return the next frame that may be sent; None when nothing is to be sent now."""
+        """Return the next frame that may be sent; None when there is nothing to send now."""
         if not self.ready:
             return None
         if not self._current():
@@ -255,11 +255,11 @@ class Sender:
         return True
 
     def beat(self) -> bytes | None:
-        """Return a sign of life; None when the follower was not welcomed yet."""
+        """Return a heartbeat; None when the follower has not been welcomed yet."""
         return encode("beat", self._term, self._log.last) if self.following else None
 
     def close(self) -> None:
-        """Let go of a snapshot that is being sent."""
+        """Close a snapshot that is being sent."""
         if self._snapshot is not None:
             self._snapshot.close()
             self._snapshot = None

@@ -1,4 +1,4 @@
-"""A thread that keeps a store following a leader, whatever happens to the connection."""
+"""A background thread that keeps a store following a leader, and reconnects as needed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sennit_core.errors import NotFound, Unavailable, Unsupported
 from sennit_core.extras import install_hint
 from sennit_core.logs import get_logger
 
-__all__ = ["Link", "ReplicaStatus", "read_token", "tell_term"]
+__all__ = ["Link", "ReplicaStatus", "announce_term", "read_token"]
 
 _OPEN_SECONDS = 5.0
 _SILENCE_SECONDS = 10.0
@@ -36,16 +36,16 @@ _log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ReplicaStatus:
-    """How a replica is doing.
+    """The status of a replica.
 
     Args:
-        position: of the newest entry it holds.
-        leader_position: the leader's, as it was heard last.
+        position: the position of its newest entry.
+        leader_position: the leader's last known position.
         connected: whether it is connected now.
-        last_error: why it was last not; None when it always was.
-        term: of the leader it follows.
-        replacing: whether what it holds is to be replaced by a snapshot, which has not come yet.
-        diverged: whether what it holds is no past state of the leader, or may be none.
+        last_error: the reason of the last disconnection; None if there was none.
+        term: the term of its leader.
+        replacing: whether a snapshot that has not arrived yet will replace its state.
+        diverged: whether its state is not, or may not be, a past state of the leader.
         synced: whether it has ever held a full state of the leader; reads raise `NotSynced` before.
     """
 
@@ -60,7 +60,7 @@ class ReplicaStatus:
 
     @property
     def lag(self) -> int:
-        """How many entries it lacks."""
+        """The number of entries that it lacks."""
         if self.replacing:
             return max(1, self.leader_position)
         return max(0, self.leader_position - self.position)
@@ -70,10 +70,10 @@ class Link:
     """Follows a leader in the background until it is closed.
 
     Args:
-        store: what follows; nothing else may write to it.
-        url: of the leader's server.
-        token: an admin's credential there.
-        paths: the subtrees to hold; none: the whole tree.
+        store: the following store; nothing else may write to it.
+        url: the URL of the leader's server.
+        token: an admin credential of the leader.
+        paths: the subtrees to replicate; empty: the whole tree.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Link:
 
     @property
     def status(self) -> ReplicaStatus:
-        """How it is doing."""
+        """The current status."""
         receiver = self._receiver
         position = self._store.position
         return ReplicaStatus(
@@ -118,9 +118,9 @@ class Link:
         )
 
     def wait_for(self, position: int, timeout_seconds: float | None) -> bool:
-        """Wait until the store can be read and has reached `position`; False when that takes longer.
+        """Wait until the store is readable and has reached `position`; False after the timeout.
 
-        Position 0 waits for the leader's first full state alone.
+        Position 0 waits only for the leader's first full state.
         """
         with self._moved:
             return self._moved.wait_for(
@@ -165,12 +165,14 @@ class Link:
                 answer = receiver.receive(opened.recv(timeout=_SILENCE_SECONDS))
                 self._connected = receiver.welcomed
                 if replaced and not receiver.replacing:
-                    self._note(0, [])  # whoever waits could not see it when the store changed
+                    self._note(
+                        0, []
+                    )  # wakes waiting threads, which could not see this at the commit
                 if answer is not None:
                     opened.send(answer)
 
     def stop(self) -> None:
-        """Follow no more, without waiting for the thread to end."""
+        """Stop following, without waiting for the thread to end."""
         self._stop.set()
         opened = self._socket
         if opened is not None:
@@ -178,7 +180,7 @@ class Link:
                 opened.socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Follow no more; returns when the thread has ended. Twice is fine."""
+        """Stop following; returns when the thread has ended. Idempotent."""
         self.stop()
         if self._thread is not threading.current_thread():
             self._thread.join()
@@ -189,15 +191,15 @@ class Link:
 
 
 def replica_address(url: str, namespace: str) -> str:
-    """Return where a namespace is followed."""
+    """Return the URL of a namespace's replication endpoint."""
     return f"{url.rstrip('/').replace('http', 'ws', 1)}/.replica?ns={quote(namespace)}"
 
 
 def load_connect() -> Any:
-    """Return what opens WebSockets.
+    """Return the function that opens WebSockets.
 
     Raises:
-        Unsupported: it is not installed.
+        Unsupported: `websockets` is not installed.
     """
     try:
         from websockets.sync.client import connect as opened
@@ -223,15 +225,15 @@ def connect(opener: Any, address: str, token: str | None) -> Any:
 
 
 _NOTHING_TO_TELL = (NotLeader.code, UnknownNamespace.code, NotFound.code)
-"""Why a server refuses to hear of a promotion that it need not hear of; the last is what servers
-answered for a missing namespace before it had a code of its own."""
+"""Codes with which a server refuses a notice of promotion that it does not need; the last one is that
+of older servers for a missing namespace."""
 
 
-def tell_term(url: str, token: str | None, store: ElkynStore) -> bool:
-    """Tell a server that `store` was promoted; says whether it knows now.
+def announce_term(url: str, token: str | None, store: ElkynStore) -> bool:
+    """Notify a server that `store` was promoted; returns whether it knows now.
 
-    A server that is in a later term already, of which nothing was known here, is passed over:
-    `store` takes a term after that.
+    If the server already knows a later term that was unknown here, `store` moves to a term after
+    that one.
     """
     said = {"node": "", "term": store.terms.term, "position": 0, "leads": (), "mark": None}
     try:
@@ -243,10 +245,10 @@ def tell_term(url: str, token: str | None, store: ElkynStore) -> bool:
                 store.change_terms(lambda known, at: known.heard(later).promoted(at))
                 return False
             if answer[1] not in _NOTHING_TO_TELL:
-                _log.warning("telling %s of the promotion: it says %s", url, answer[2])
+                _log.warning("notifying %s of the promotion: it refused: %s", url, answer[2])
                 return False
     except Exception as error:  # noqa: BLE001 - it is tried again
-        _log.info("telling %s of the promotion: %s", url, _said(error))
+        _log.info("notifying %s of the promotion failed: %s", url, _said(error))
         return False
     return True
 

@@ -1,15 +1,15 @@
-"""What leader and follower say to each other: MessagePack arrays, one a message of a WebSocket.
+"""Messages of the replication protocol: MessagePack arrays, one per WebSocket message.
 
     follower   hello  version, {node, term, position, leads, mark, fresh}
-               ack    number, term, position        the frame is dealt with, `position` is durable
+               ack    number, term, position        the frame is processed, `position` is durable
     leader     welcome version, {term, leads, last, diverged}
                refuse reason, text, term            then the connection ends
                entries number, term, more, bytes, last    [[position, row], …] once `more` is false
-               chunk  number, term, bytes           some of a snapshot's file
+               chunk  number, term, bytes           part of a snapshot's file
                complete number, term, {position, bytes, sha256}
                beat   term, last
 
-Frames with a number are acknowledged; only `WINDOW` of them are under way at a time.
+Frames with a number are acknowledged; at most `WINDOW` of them are in flight.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 VERSION = 2
-"""2: rows may name the receipt of their write."""
+"""Version 2: rows may name the receipt of their write."""
 FRAME_BYTES = 256 * 1024
-"""How much of a log or file one frame carries."""
+"""The maximum payload of a frame."""
 
 MESSAGE_BYTES_MAX = 1024 * 1024
 WINDOW = 8
 BATCH_BYTES_MAX = 256 * 1024 * 1024
-"""The largest row that a follower takes, in as many frames as that needs."""
+"""The largest row that a follower accepts, split over frames."""
 
 _LENGTHS = {
     "hello": 3,
@@ -54,7 +54,7 @@ _LENGTHS = {
 
 
 class ProtocolError(BadInput):
-    """The other side of a replica's connection said what makes no sense."""
+    """The other side of a replication connection sent an invalid message."""
 
 
 def encode(*message: Any) -> bytes:
@@ -66,16 +66,16 @@ def decode(frame: bytes) -> list[Any]:
     """Return the message of a frame.
 
     Raises:
-        ProtocolError: it is none.
+        ProtocolError: the frame is not a valid message.
     """
     if len(frame) > MESSAGE_BYTES_MAX:
-        raise ProtocolError("a replica's message", reason=f"{len(frame)} bytes are too many")
+        raise ProtocolError("a replica's message", reason=f"it is too large ({len(frame)} bytes)")
     try:
         message = ormsgpack.unpackb(frame)
     except ValueError:
         raise ProtocolError("a replica's message", reason="it is not MessagePack") from None
     kind = message[0] if isinstance(message, list) and message else None
     if not isinstance(kind, str) or _LENGTHS.get(kind) != len(message):
-        raise ProtocolError("a replica's message", reason="it is none of the known ones")
+        raise ProtocolError("a replica's message", reason="its type is unknown")
     found: list[Any] = message
     return found

@@ -1,4 +1,4 @@
-"""Snapshots: a file that is a store at one position, whole or cut to some subtrees."""
+"""Snapshots: a store file at one position, of the whole tree or of some subtrees."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from elkyn._lmdb.oplog import unpack_entry
 from elkyn._lmdb.tree import ReadLimit
 from elkyn.paths import PRIORITY, ROOT, Path
 from elkyn.store import ElkynStore
-from elkyn.txn import View, WriteView
+from elkyn.txn import ReadTransaction, WriteTransaction
 
 __all__ = ["Snapshot", "make_snapshot"]
 
@@ -22,11 +22,11 @@ _FILE = "data.mdb"
 
 
 class Snapshot:
-    """A store's file in a folder of its own, read from the beginning; the folder goes with it.
+    """A store file in a temporary folder, read from the beginning; `close` deletes the folder.
 
     Args:
-        folder: holds the file.
-        position: of the store.
+        folder: the folder of the file.
+        position: the position of the snapshot.
     """
 
     def __init__(self, folder: FilePath, position: int) -> None:
@@ -38,11 +38,11 @@ class Snapshot:
         self._stream = file.open("rb")
 
     def read(self, count: int) -> bytes:
-        """Return the next bytes; none at the end."""
+        """Return the next bytes; empty at the end."""
         return self._stream.read(count)
 
     def close(self) -> None:
-        """Delete the file; closing twice is fine."""
+        """Delete the file; idempotent."""
         self._stream.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
@@ -54,11 +54,11 @@ def digest_of(file: FilePath) -> str:
 
 
 def make_snapshot(store: ElkynStore, paths: Sequence[Path] = ()) -> Snapshot:
-    """Write a snapshot of `store` beside it; blocks, but writes and reads go on.
+    """Write a snapshot of `store` next to it; blocks, while writes and reads continue.
 
     Args:
-        store: what is copied.
-        paths: the subtrees it holds; none: the whole tree.
+        store: the store to copy.
+        paths: the subtrees to include; empty: the whole tree.
     """
     near = None if store.path is None else store.path
     folder = FilePath(tempfile.mkdtemp(prefix="sending-", dir=near))
@@ -88,7 +88,7 @@ def _as_snapshot(made: FilePath, folder: FilePath) -> Snapshot:
 
 
 def _copy(source: ElkynStore, target: ElkynStore, paths: Sequence[Path]) -> None:
-    """Put the subtrees, the settings and the end of the log of `source` into `target`."""
+    """Copy the subtrees, the settings and the last log position of `source` to `target`."""
     with source.snapshot(_PIECE_ROWS) as view:
         for path in paths:
             _copy_subtree(view, target, path)
@@ -96,7 +96,7 @@ def _copy(source: ElkynStore, target: ElkynStore, paths: Sequence[Path]) -> None
     position = source.position
     row = source.oplog.row(position)
 
-    def end(written: WriteView) -> None:
+    def end(written: WriteTransaction) -> None:
         if rules is not None:
             written.tree.put_setting("rules", rules)
         written.tree.put_meta(b"terms", source.terms.pack())
@@ -109,8 +109,8 @@ def _copy(source: ElkynStore, target: ElkynStore, paths: Sequence[Path]) -> None
     target.prepare(end)
 
 
-def _copy_subtree(view: View, target: ElkynStore, path: Path) -> None:
-    def put(written: WriteView) -> None:
+def _copy_subtree(view: ReadTransaction, target: ElkynStore, path: Path) -> None:
+    def put(written: WriteTransaction) -> None:
         written.put(path, value, ephemeral=False)
         written.placed.clear()
 

@@ -1,4 +1,4 @@
-"""A store as both sides of a replica's connection see it."""
+"""Adapters of a store for both sides of the replication protocol."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class LeaderStore:
     """The log of a store for one follower.
 
     Args:
-        store: whose log.
-        paths: the subtrees that the follower holds; none: the whole tree.
-        acked: called with the follower's id and position when it has acknowledged one.
+        store: the store of the log.
+        paths: the subtrees of the follower; empty: the whole tree.
+        acked: called with the follower's id and position for each acknowledgement.
     """
 
     def __init__(
@@ -64,32 +64,32 @@ class LeaderStore:
         return self.store.position
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return what tells the entry at `position` from others; None when it is gone."""
+        """Return the identity of the entry at `position`; None when it was dropped."""
         return mark_of(self.store, position)
 
     def covers(self, after: int) -> bool:
-        """Whether every entry after `after` is there."""
+        """Whether the log holds every entry after `after`."""
         return self.store.position == after == 0 or self.store.oplog.covers(after)
 
     def rows(self, after: int, bytes_max: int) -> list[tuple[int, bytes]]:
-        """Return rows after `after`, cut to what the follower holds."""
+        """Return rows after `after`, cut to the follower's subtrees."""
         rows = self.store.oplog.rows(after, bytes_max)
         if not self.paths:
             return rows
         return [(position, cut_row(position, row, self.paths)) for position, row in rows]
 
     def heard(self, term: int) -> None:
-        """Lead no more: another store was promoted to a later term."""
+        """Stop leading: another store was promoted to a later term."""
         self.store.change_terms(lambda terms, _position: terms.heard(term))
 
     def acked(self, node: str, position: int) -> None:
-        """Tell what a follower has."""
+        """Report a follower's acknowledged position."""
         if not self.paths:
             self._acked(node, position)
 
 
 def mark_of(store: ElkynStore, position: int) -> list[Any] | None:
-    """Return term, time and digest of an entry of the log; None when it is gone."""
+    """Return term, time and digest of a log entry; None when it was dropped."""
     row = store.oplog.row(position)
     if row is None:
         return None
@@ -100,7 +100,7 @@ def mark_of(store: ElkynStore, position: int) -> list[Any] | None:
 
 
 def begin_to_follow(store: ElkynStore) -> None:
-    """Write to `store` no more but what a leader gives; it is not read when it has led itself."""
+    """Accept only a leader's entries from now on; a store that has led itself is not readable yet."""
     store.following = True
     known = _read(store)
     own = store.position > 0 and (not known or known.get("led", False))
@@ -109,7 +109,7 @@ def begin_to_follow(store: ElkynStore) -> None:
 
 
 def begin_to_lead(store: ElkynStore) -> None:
-    """Let a store that nothing else follows a leader for lead: what is written now is its own."""
+    """Accept writes from now on; no link may still follow a leader for this store."""
     known = _read(store)
     if known:
         _keep(store, {**known, "led": True, "synced": True})
@@ -144,11 +144,11 @@ def _keep(store: ElkynStore, known: dict[str, Any]) -> None:
 
 
 class FollowerStore:
-    """A store that grows by what a leader sends. Its folder holds `replica.json`: who it is.
+    """A store that applies a leader's entries. Its folder holds `replica.json` with its identity.
 
     Args:
-        store: what follows; nothing else is written to it from now on.
-        paths: the subtrees that it holds; none: the whole tree.
+        store: the following store; nothing else may write to it from now on.
+        paths: the subtrees to hold; empty: the whole tree.
     """
 
     def __init__(self, store: ElkynStore, paths: Sequence[Path] = ()) -> None:
@@ -183,12 +183,12 @@ class FollowerStore:
         return self.store.position
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return what tells the entry at `position` from others; None when it is gone."""
+        """Return the identity of the entry at `position`; None when it was dropped."""
         mark = mark_of(self.store, position)
         return mark if mark is None or not self._paths else [*mark[:2], None]
 
-    def judged(self, *, diverged: bool) -> None:
-        """Note whether the store is to be read before it is replaced."""
+    def set_diverged(self, *, diverged: bool) -> None:
+        """Record whether the store has diverged, and so must be replaced before it is read."""
         diverged = diverged or (self.fresh and not self._was_replica)
         if diverged is not self._led:
             self._mark(led=diverged)
@@ -200,24 +200,24 @@ class FollowerStore:
             self._write()
 
     def caught_up(self) -> None:
-        """Record that the store holds all that the leader had when the connection began."""
+        """Record that the store has all entries that the leader had when the connection began."""
         if self.store.divergence.unsynced:
             self.store.divergence.note_unsynced(False)
             self._write()
 
     def keep_terms(self, terms: Terms) -> None:
-        """Keep what the leader said of terms."""
+        """Store the terms that the leader sent."""
         if not self.fresh and (self._file is None or not self._file.exists()):
             self._write()
         self.store.change_terms(lambda _known, _position: replace(terms, fenced=0))
 
     def append(self, rows: Sequence[tuple[int, bytes]]) -> None:
-        """Add entries; they are on the disk when this returns."""
+        """Apply entries; they are durable when this returns."""
         self.store.replicate([unpack_entry(position, row) for position, row in rows])
         self.store.sync_if_late()
 
     def begin_snapshot(self) -> None:
-        """Throw away what arrived of an earlier snapshot."""
+        """Discard the received part of an earlier snapshot."""
         self.close()
         if self.store.path is None:
             self._folder = memory_folder()
@@ -228,12 +228,12 @@ class FollowerStore:
         self._stream = (self._folder / "data.mdb").open("wb")
 
     def add_chunk(self, piece: bytes) -> None:
-        """Keep some of a snapshot's file."""
+        """Store a part of a snapshot's file."""
         assert self._stream is not None
         self._stream.write(piece)
 
     def install(self, size_bytes: int, sha256: str, *, aside: bool) -> None:
-        """Put the snapshot in the place of the store; see `FollowerLog`."""
+        """Replace the store by the snapshot; see `FollowerLog`."""
         stream, folder = self._stream, self._folder
         assert stream is not None
         assert folder is not None
@@ -243,7 +243,7 @@ class FollowerStore:
         file = folder / "data.mdb"
         if file.stat().st_size != size_bytes or digest_of(file) != sha256:
             raise Corrupt("a snapshot from the leader", expected=sha256[:16], found="other bytes")
-        own = self.fresh and not self._was_replica  # what nobody else may have
+        own = self.fresh and not self._was_replica  # data that no other store may have
         self.store.install(folder, self._aside() if aside or own else None)
         self.fresh, self._was_replica, self._led = False, True, False
         self.store.divergence.note_unsynced(False)
@@ -258,7 +258,7 @@ class FollowerStore:
         return self.store.path / "set-aside" / f"{stamp}-{self.store.position}"
 
     def close(self) -> None:
-        """Throw away what arrived of a snapshot."""
+        """Discard the received part of a snapshot."""
         if self._stream is not None:
             self._stream.close()
             self._stream = None

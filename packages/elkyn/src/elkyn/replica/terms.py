@@ -1,8 +1,8 @@
-"""Terms: who led when, so that two logs can be compared without reading them.
+"""Leader terms, which allow comparing the histories of two logs without reading them.
 
-Each promotion begins a term, under a random id: two stores that were promoted at the same time have
-the same number but not the same id. Positions and the leads up to them say whether one log is a
-beginning of another.
+Each promotion begins a term with a random id: two stores that are promoted at the same time have the
+same term number but different ids. The leads up to a position determine whether one log is a prefix
+of another.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Lead(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What a store knows of terms.
+    """The terms that a store knows.
 
     Args:
-        term: what its new entries carry, and what it has followed last.
-        leads: who led, oldest first; empty until the first follower comes.
-        fenced: the highest term that another leader was heard to have; 0 for none.
+        term: the term of its new entries, or of the leader that it followed last.
+        leads: the leads, oldest first; empty until the first follower connects.
+        fenced: the highest known term of another leader; 0 for none.
     """
 
     term: int = 1
@@ -54,7 +54,7 @@ class Terms:
         return leads[-1].term if leads else 1
 
     def includes(self, position: int, leads: Sequence[Lead]) -> bool:
-        """Whether `position` entries written under `leads` are a beginning of this history."""
+        """Whether `position` entries written under `leads` are a prefix of this history."""
         if position == 0:
             return True
         if not leads or self.leads[: len(leads)] != tuple(leads):
@@ -63,7 +63,7 @@ class Terms:
         return not later or position <= later[0].start
 
     def named(self) -> Terms:
-        """Return the same with a first lead, when there was none."""
+        """Return these terms, with a first lead if there was none."""
         return self if self.leads else replace(self, leads=(Lead(self.term, 0, _new_id()),))
 
     def promoted(self, position: int) -> Terms:
@@ -72,16 +72,16 @@ class Terms:
         return Terms(term, (*self.until(position), Lead(term, position, _new_id())))
 
     def heard(self, term: int) -> Terms:
-        """Return the terms after `term` was heard of."""
+        """Return the terms after learning of another leader's `term`."""
         return replace(self, fenced=max(self.fenced, term))
 
     def pack(self) -> bytes:
-        """Return the row that keeps them."""
+        """Return the terms packed as a row."""
         return ormsgpack.packb([self.term, [list(lead) for lead in self.leads], self.fenced])
 
     @staticmethod
     def unpack(packed: bytes | None) -> Terms:
-        """Read a row; None for a store that was never promoted nor followed."""
+        """Read a row; None for a store that was never promoted or followed."""
         if packed is None:
             return Terms()
         term, leads, fenced = ormsgpack.unpackb(packed)
@@ -89,7 +89,7 @@ class Terms:
 
 
 def leads_of(rows: Any) -> tuple[Lead, ...]:
-    """Read leads as they are sent; raises `ValueError` or `TypeError` for other things."""
+    """Parse leads of a message; raises `ValueError` or `TypeError` for malformed ones."""
     return tuple(Lead(int(term), int(start), str(name)) for term, start, name in rows)
 
 

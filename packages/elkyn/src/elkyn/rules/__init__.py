@@ -1,11 +1,11 @@
-"""Rules: who may read and write what in a tree, in Firebase's rules language.
+"""Security rules of a tree, in Firebase's rules language.
 
-Layering: `document`, `lexer`, `parser`, `regex` read text; `checker` refuses what can never work;
-`compiler` makes closures over `snapshots` and `operators`; `build` puts them into a `trie` by place;
-`ruleset` asks them, `trace` explains the answer, `files` serves the command line.
+Layering: `document`, `lexer`, `parser`, `regex` parse text; `checker` checks types; `compiler` makes
+closures over `snapshots` and `operators`; `build` arranges them in a `trie` by path; `ruleset`
+evaluates them, `trace` explains decisions, `files` serves the command line.
 """
 
-from elkyn.rules.footprint import Footprint
+from elkyn.rules.footprint import ReadSet
 from elkyn.rules.problems import BadRules, Problem
 from elkyn.rules.ruleset import DEFAULT_RULES, RuleSet, default_rules, parse_rules
 from elkyn.rules.trace import Decision, Explanation
@@ -15,8 +15,8 @@ __all__ = [
     "BadRules",
     "Decision",
     "Explanation",
-    "Footprint",
     "Problem",
+    "ReadSet",
     "RuleSet",
     "default_rules",
     "parse_rules",

@@ -1,4 +1,4 @@
-"""Rules that would be accepted and are probably not what was meant."""
+"""Lint of rules: valid rules that are probably not intended."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["advise"]
 
 
 def advise(root: RuleNode) -> list[Problem]:
-    """Return what is dubious about rules, in the order of the file."""
+    """Return warnings about rules, in the order of the file."""
     found = [*_open_to_all(root), *_never_asked(root, {}), *_illegal_paths(root)]
     return sorted(found)
 
@@ -22,7 +22,7 @@ def advise(root: RuleNode) -> list[Problem]:
 def _open_to_all(root: RuleNode) -> Iterator[Problem]:
     for rule, verb in ((root.read, "read"), (root.write, "write")):
         if rule is not None and _always(rule):
-            yield _about(rule, f"anybody may {verb} everything, signed in or not")
+            yield _about(rule, f"every client, even unauthenticated, may {verb} everything")
 
 
 def _never_asked(node: RuleNode, above: dict[str, Rule]) -> Iterator[Problem]:
@@ -33,7 +33,8 @@ def _never_asked(node: RuleNode, above: dict[str, Rule]) -> Iterator[Problem]:
         if rule.kind in above:
             granted = above[rule.kind]
             yield _about(
-                rule, f"never asked: {granted.kind} of {granted.place} grants all below it"
+                rule,
+                f"never evaluated: {granted.kind} of {granted.place} grants everything below it",
             )
         elif _always(rule):
             granting[rule.kind] = rule
@@ -49,7 +50,7 @@ def _illegal_paths(node: RuleNode) -> Iterator[Problem]:
             steps = split_path(path)
             if steps is not None and steps.illegal is not None:
                 problem = key_problem(steps.keys[steps.illegal])
-                yield _about(rule, f"nothing can exist at {path[:80]!r}: {problem}")
+                yield _about(rule, f"no data can exist at {path[:80]!r}: {problem}")
     for child in _below(node):
         yield from _illegal_paths(child)
 

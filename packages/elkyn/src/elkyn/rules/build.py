@@ -1,4 +1,4 @@
-"""A rules file to its trie: structure first, then every expression; all problems at once."""
+"""Builds the trie of a rules file: structure first, then expressions; reports all problems."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ def build(document: Part, source: str) -> RuleNode:
     """Build the trie of `{"rules": …}`.
 
     Args:
-        document: what `source` says.
+        document: the parsed `source`.
         source: the text of the file, for lines and columns.
 
     Raises:
-        BadRules: with every problem that was found.
+        BadRules: with every problem found.
     """
     builder = _Builder(source)
     rules = builder.top(document)
@@ -53,16 +53,18 @@ class _Builder:
 
     def top(self, document: Part) -> Members | None:
         if not isinstance(document, Members):
-            self.refuse(document.at, (), 'a rules file is an object with the one member "rules"')
+            self.refuse(
+                document.at, (), 'a rules file must be an object with the single member "rules"'
+            )
             return None
         rules = None
         for key, part in document.parts:
             if key.value != "rules":
-                self.refuse(key.at, (), f'unexpected {key.value[:80]!r} beside "rules"')
+                self.refuse(key.at, (), f'unexpected {key.value[:80]!r} next to "rules"')
             elif isinstance(part, Members):
                 rules = part
             else:
-                self.refuse(part.at, (), '"rules" is an object')
+                self.refuse(part.at, (), '"rules" must be an object')
         if not any(key.value == "rules" for key, _part in document.parts):
             self.refuse(document.at, (), 'the member "rules" is missing')
         return rules
@@ -74,7 +76,7 @@ class _Builder:
             if name.startswith("."):
                 self.dotted(node, key, part, path)
             elif not isinstance(part, Members):
-                self.refuse(part.at, (*path, name), "the rules of a place are an object")
+                self.refuse(part.at, (*path, name), "the rules of a path must be an object")
             elif name.startswith("$"):
                 self.variable(node, key, part, path)
             elif problem := key_problem(name):
@@ -87,17 +89,19 @@ class _Builder:
 
     def fits(self, key: Text, path: tuple[str, ...]) -> bool:
         if len(path) == DEPTH_MAX:
-            self.refuse(key.at, path, f"no tree is more than {DEPTH_MAX} levels deep")
+            self.refuse(key.at, path, f"a tree is at most {DEPTH_MAX} levels deep")
         return len(path) < DEPTH_MAX
 
     def variable(self, node: RuleNode, key: Text, part: Members, path: tuple[str, ...]) -> None:
         name = key.value
         if not _VARIABLE.fullmatch(name):
-            self.refuse(key.at, path, f"{name[:80]!r} is no name: $ and letters, digits or _")
+            self.refuse(
+                key.at, path, f"{name[:80]!r} is not a valid name: use $ and letters, digits or _"
+            )
         elif node.wildcard is not None:
             self.refuse(key.at, path, f"a second variable at one level: {name}")
         elif name in path:
-            self.refuse(key.at, path, f"a level above is named {name} already")
+            self.refuse(key.at, path, f"a level above is already named {name}")
         elif self.fits(key, path):
             node.wildcard = self.node(part, (*path, name))
 
@@ -108,7 +112,7 @@ class _Builder:
             node.index_on = self.index_on(part, place)
         elif name not in _RULES:
             guess = nearest(name[:80], _DOTTED)
-            hint = f"; did you mean {guess}?" if guess else f"; there are {', '.join(_DOTTED)}"
+            hint = f"; did you mean {guess}?" if guess else f"; use one of {', '.join(_DOTTED)}"
             self.refuse(key.at, path, f"unknown key {name[:80]!r}{hint}")
         elif isinstance(part, Constant) and type(part.value) is bool:
             text = "true" if part.value else "false"
@@ -117,20 +121,20 @@ class _Builder:
         elif isinstance(part, Text):
             setattr(node, _RULES[name], self.rule(name, part, path))
         else:
-            self.refuse(part.at, place, "a rule is an expression in a string, true or false")
+            self.refuse(part.at, place, "a rule must be an expression in a string, true or false")
 
     def index_on(self, part: Part, place: tuple[str, ...]) -> tuple[str, ...]:
         parts = part.parts if isinstance(part, Elements) else (part,)
         names: list[str] = []
         for item in parts:
             if not isinstance(item, Text):
-                self.refuse(item.at, place, "an index is a string, or a list of strings")
+                self.refuse(item.at, place, "an index must be a string, or a list of strings")
                 continue
             keys = [key for key in item.value.split("/") if key]
             if item.value == ".value" or item.value in _FREE_INDEXES:
                 keys = [item.value]
             elif not keys or any(map(key_problem, keys)):
-                self.refuse(item.at, place, f'{item.value[:80]!r} is no path and not ".value"')
+                self.refuse(item.at, place, f'{item.value[:80]!r} is neither a path nor ".value"')
                 continue
             if keys[0] not in _FREE_INDEXES and "/".join(keys) not in names:
                 names.append("/".join(keys))

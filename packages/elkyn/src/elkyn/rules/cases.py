@@ -1,10 +1,10 @@
-"""Rule tests: what should be allowed and denied, written down beside the rules.
+"""Rule tests: test cases of requests that rules should allow or deny.
 
 A test file is JSON with comments:
 
     {
       "rules": "rules.json",          // or the rules themselves
-      "data": {…},                    // what the tree holds; optional
+      "data": {…},                    // the tree's data; optional
       "now": 1700000000000,           // optional
       "users": {"ann": {"uid": "u1", "admin": true}},       // optional
       "cases": [
@@ -13,7 +13,7 @@ A test file is JSON with comments:
       ]
     }
 
-A case does one of `read`, `write` (with `value`), `update` (with `value`) and `delete`.
+A case has one of `read`, `write` (with `value`), `update` (with `value`) and `delete`.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ _EXPECTED = {"allow": True, "deny": False}
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One case: who does what, and whether it should be allowed."""
+    """One case: caller, request, and whether it should be allowed."""
 
     name: str
     line: int
@@ -64,27 +64,27 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a case."""
+    """The outcome of a case."""
 
     case: Case
     explanation: Explanation
 
     @property
     def passed(self) -> bool:
-        """Whether the rules said what was expected."""
+        """Whether the rules decided as expected."""
         return self.explanation.allowed is self.case.expected
 
 
 @dataclass(frozen=True, slots=True)
 class RuleTests:
-    """A test file that was read."""
+    """A parsed test file."""
 
     rules: RuleSet
     before: MemoryReader
     cases: tuple[Case, ...]
 
     def run(self) -> list[Outcome]:
-        """Run every case; none changes the data."""
+        """Run every case; no case changes the data."""
         return [Outcome(case, self._explain(case)) for case in self.cases]
 
     def _explain(self, case: Case) -> Explanation:
@@ -100,11 +100,11 @@ def read_tests(source: str, folder: FilePath) -> RuleTests:
     """Read a test file.
 
     Args:
-        source: its text.
-        folder: where a rules file that it names lies.
+        source: the text of the file.
+        folder: the folder of a rules file that it names.
 
     Raises:
-        BadRules: the file, or the rules in it, are wrong; the problems say where.
+        BadRules: the file or its rules are invalid; the problems name the places.
         OSError: the rules file it names cannot be read.
     """
     return _TestReader(source, folder).read(read_document(source))
@@ -129,7 +129,7 @@ class _TestReader:
         users = self.members(parts["users"], "the users") if "users" in parts else {}
         listed = parts["cases"]
         if not isinstance(listed, Elements):
-            self.refuse(listed, "the cases are a list")
+            self.refuse(listed, "the cases must be a list")
         reader = _CaseReader(self, before, users, now_ms)
         return RuleTests(rules, before, tuple(map(reader.read, listed.parts)))
 
@@ -156,10 +156,12 @@ class _TestReader:
 
     def members(self, part: Part, what: str, known: tuple[str, ...] = ()) -> dict[str, Part]:
         if not isinstance(part, Members):
-            self.refuse(part, f"{what} is an object")
+            self.refuse(part, f"{what} must be an object")
         for key, _value in part.parts:
             if known and key.value not in known:
-                self.refuse(key, f"{what} has no member {key.value[:80]!r}: {', '.join(known)}")
+                self.refuse(
+                    key, f"unknown member {key.value[:80]!r} of {what}; use {', '.join(known)}"
+                )
         return {key.value: value for key, value in part.parts}
 
     def checked(self, part: Part, make: Callable[[], T]) -> T:
@@ -173,7 +175,7 @@ class _TestReader:
             return default
         now_ms = as_json(parts["now"])
         if type(now_ms) is not int:
-            self.refuse(parts["now"], "now is a whole number of milliseconds since 1970")
+            self.refuse(parts["now"], "now must be an integer: milliseconds since 1970")
         return now_ms
 
 
@@ -190,10 +192,10 @@ class _CaseReader:
         parts = self.file.members(part, "a case", (*_CASE_KEYS, *_ACTIONS))
         actions = [name for name in _ACTIONS if name in parts]
         if len(actions) != 1:
-            self.file.refuse(part, f"a case does one of {', '.join(_ACTIONS)}")
+            self.file.refuse(part, f"a case must have exactly one of {', '.join(_ACTIONS)}")
         expected = as_json(parts["expect"]) if "expect" in parts else None
         if expected not in ("allow", "deny"):
-            self.file.refuse(parts.get("expect", part), 'expect is "allow" or "deny"')
+            self.file.refuse(parts.get("expect", part), 'expect must be "allow" or "deny"')
         action = actions[0]
         path = self.path(parts[action])
         now_ms = self.file.now(parts, self.now_ms)
@@ -226,7 +228,9 @@ class _CaseReader:
         if given is None:
             return "nobody", NOBODY
         if not isinstance(given, dict) or not isinstance(given.get("uid"), str):
-            self.file.refuse(part, 'a user is null, a uid, or an object with a "uid" and claims')
+            self.file.refuse(
+                part, 'a user must be null, a uid, or an object with a "uid" and claims'
+            )
         return who, identity_of(given)
 
     def places(
@@ -234,10 +238,10 @@ class _CaseReader:
     ) -> tuple[tuple[Path, Stored], ...]:
         if action in ("read", "delete"):
             if part is not None:
-                self.file.refuse(part, f"a {action} has no value")
+                self.file.refuse(part, f"a {action} must not have a value")
             return ((path, None),) if action == "delete" else ()
         if part is None:
-            self.file.refuse(case, f"this {action} has no value")
+            self.file.refuse(case, f"this {action} needs a value")
         if action == "write":
             return (self.place(part, path, now_ms),)
         self.file.members(part, "the value of an update")
@@ -246,7 +250,9 @@ class _CaseReader:
         places = [self.place(value, path + self.path(key), now_ms) for key, value in part.parts]
         for above, _value in places:
             if any(other != above and other[: len(above)] == above for other, _value in places):
-                self.file.refuse(part, f"the update writes {format_path(above)} and below it")
+                self.file.refuse(
+                    part, f"the update writes {format_path(above)} and a path below it"
+                )
         return tuple(places)
 
     def place(self, part: Part, path: Path, now_ms: int) -> tuple[Path, Stored]:
@@ -262,7 +268,7 @@ class _CaseReader:
 
 
 def identity_of(given: Mapping[str, Any]) -> Identity:
-    """Return who `{"uid": …, claims…}` is; `provider` and `token` may be given too."""
+    """Return the identity of `{"uid": …, claims…}`, with optional `provider` and `token`."""
     custom = {
         name: value for name, value in given.items() if name not in ("uid", "provider", "token")
     }

@@ -1,8 +1,8 @@
-"""The static check: what can never work is refused before it guards anything.
+"""Static type check: refuses expressions that can never evaluate.
 
-`check_rule` gives every node its kind. A kind that only the running rule knows (`val()`, `auth`)
-passes wherever a number, a string or null may stand, but never where a boolean must: a rule says
-`auth.admin === true`, not `auth.admin`.
+`check_rule` sets the kind (static type) of every node. An expression whose kind is known only at run
+time (`val()`, `auth`) is accepted wherever a number, a string or null is, but never where a boolean is
+required: a rule must say `auth.admin === true`, not `auth.admin`.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _LITERALS = {bool: Kind.BOOLEAN, str: Kind.STRING, type(None): Kind.NULL}
 
 
 def check_rule(node: Node, variables: Mapping[str, Kind]) -> None:
-    """Check a whole rule, which must give a boolean.
+    """Check a whole rule, which must evaluate to a boolean.
 
     Args:
-        node: the tree of its expression; gets its kinds.
-        variables: what names mean here.
+        node: the tree of its expression; the check sets its kinds.
+        variables: the kinds of the names in scope.
 
     Raises:
-        ExpressionError: a part of it can never work.
+        ExpressionError: a part of it can never evaluate.
     """
-    _Checker(variables).boolean(node, "a rule gives")
+    _Checker(variables).boolean(node, "a rule must be")
 
 
 class _Checker:
@@ -60,7 +60,7 @@ class _Checker:
         """Check a node that is an operand: anything but a snapshot, a query, a list, a regex."""
         kind = self.kind(node)
         if kind not in _EQUATABLE:
-            hint = "; compare its val() or ask exists()" if kind is Kind.SNAPSHOT else ""
+            hint = "; compare its val() or call exists()" if kind is Kind.SNAPSHOT else ""
             raise ExpressionError(f"{kind.value} cannot be an operand{hint}", node.at)
         return kind
 
@@ -92,7 +92,7 @@ class _Checker:
         if node.name.startswith("$"):
             raise ExpressionError(f"no level above this rule is named {node.name}", node.at)
         if node.name == "newData":
-            raise ExpressionError("a .read rule has no newData: nothing is written", node.at)
+            raise ExpressionError("a .read rule has no newData: a read writes nothing", node.at)
         guess = nearest(node.name[:80], tuple(self.variables))
         hint = f"; did you mean {guess}?" if guess else ""
         raise ExpressionError(f"unknown name {node.name[:80]!r}{hint}", node.at)
@@ -101,7 +101,7 @@ class _Checker:
         if not node.items:
             raise ExpressionError("a list must not be empty", node.at)
         for item in node.items:
-            self.some(item, Kind.STRING, "a list holds")
+            self.some(item, Kind.STRING, "a list must contain")
         return Kind.ITEMS
 
     def member(self, node: Member) -> Kind:
@@ -126,16 +126,16 @@ class _Checker:
         kind = self.value(inner)
         if owner is not Kind.ANY:
             raise ExpressionError(
-                f"members of {owner.value} are named in the rule, not computed", inner.at
+                f"members of {owner.value} must be literal names, not computed", inner.at
             )
         if kind in (Kind.BOOLEAN, Kind.NULL):
-            raise ExpressionError(f"{kind.value} names no property", inner.at)
+            raise ExpressionError(f"{kind.value} cannot be the name of a property", inner.at)
         return Kind.ANY
 
     def call(self, node: Call) -> Kind:
         method = node.method
         if not isinstance(method, Member):
-            raise ExpressionError("this is no method", method.at)
+            raise ExpressionError("this is not a method", method.at)
         found = self.find(method)
         if method.name is None:
             raise ExpressionError("the name of a method cannot be computed", method.owner.end)
@@ -145,7 +145,7 @@ class _Checker:
             owner = method.owner.kind
             text = _no_member(method.name, owner, MEMBERS[owner])
             raise ExpressionError(
-                f"{method.name} is no method" if method.name in MEMBERS[owner] else text,
+                f"{method.name} is not a method" if method.name in MEMBERS[owner] else text,
                 method.owner.end,
             )
         self.arguments(node, method.name, found)
@@ -156,15 +156,15 @@ class _Checker:
         if given != wanted and not (method.optional and given == 0):
             many = "no argument" if wanted == 0 else "1 argument" if wanted == 1 else "2 arguments"
             listed = ": a list of strings" if Kind.ITEMS in method.takes else ""
-            raise ExpressionError(f"{name} takes {many}{listed}, and {given} are given", node.at)
+            raise ExpressionError(f"{name} needs {many}{listed}, and the call has {given}", node.at)
         for argument, kind in zip(node.arguments, method.takes, strict=False):
-            self.some(argument, kind, f"{name} takes")
+            self.some(argument, kind, f"{name} needs")
 
     def unary(self, node: Unary) -> Kind:
         if node.operator == "!":
-            self.boolean(node.operand, "! takes")
+            self.boolean(node.operand, "! needs")
             return Kind.BOOLEAN
-        self.some(node.operand, Kind.NUMBER, "- takes")
+        self.some(node.operand, Kind.NUMBER, "- needs")
         return Kind.NUMBER
 
     def binary(self, node: Binary) -> Kind:
@@ -178,7 +178,7 @@ class _Checker:
         for operand, kind in ((node.left, left), (node.right, right)):
             if kind is not Kind.NUMBER and not kind.open:
                 raise ExpressionError(
-                    f"{node.operator} takes numbers, and this is {kind.value}", operand.at
+                    f"{node.operator} needs numbers, and this is {kind.value}", operand.at
                 )
         return Kind.NUMBER
 
@@ -186,7 +186,7 @@ class _Checker:
         for operand, kind in ((node.left, left), (node.right, right)):
             if kind in (Kind.BOOLEAN, Kind.NULL):
                 raise ExpressionError(
-                    f"+ takes numbers and strings, and this is {kind.value}", operand.at
+                    f"+ needs numbers or strings, and this is {kind.value}", operand.at
                 )
         if Kind.STRING in (left, right):
             return Kind.STRING
@@ -196,22 +196,22 @@ class _Checker:
         for operand, kind in ((node.left, left), (node.right, right)):
             if kind not in _ORDERED and not kind.open:
                 raise ExpressionError(
-                    f"{node.operator} orders numbers or strings, and this is {kind.value}",
+                    f"{node.operator} compares numbers or strings, and this is {kind.value}",
                     operand.at,
                 )
         if left is not right and not left.open and not right.open:
             raise ExpressionError(
-                f"{node.operator} cannot order {left.value} and {right.value}", node.at
+                f"{node.operator} cannot compare {left.value} and {right.value}", node.at
             )
         return Kind.BOOLEAN
 
     def logical(self, node: Logical) -> Kind:
         for operand in node.operands:
-            self.boolean(operand, f"{node.operator} takes")
+            self.boolean(operand, f"{node.operator} needs")
         return Kind.BOOLEAN
 
     def conditional(self, node: Conditional) -> Kind:
-        self.boolean(node.test, "before ? stands")
+        self.boolean(node.test, "the condition of ? must be")
         yes, no = self.kind(node.yes), self.kind(node.no)
         if yes is no is Kind.SNAPSHOT:
             return yes

@@ -1,8 +1,8 @@
-"""Checked expressions to Python closures: each takes the `Context` of one check.
+"""Compiles checked expressions to Python closures over the `Context` of one evaluation.
 
-A rule's depth is known when it is compiled, so `$x` is one key of the context's path, and `data`
-the path cut at that depth. Kinds decide beforehand which closure is made; nothing is cached that
-depends on data.
+The depth of a rule is known at compile time, so `$x` is one key of the context's path, and `data` the
+path cut at that depth. Static kinds select the closure at compile time; nothing that depends on data
+is cached.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ __all__ = ["Closure", "Context", "compile_expression"]
 
 
 class Context:
-    """What one check is about.
+    """The inputs of one evaluation.
 
     Args:
-        before: the tree as it is.
+        before: the current tree.
         after: the tree as the write would leave it; the same as `before` for reads.
-        auth: who asks.
+        auth: the caller, as rules see it.
         now: the time, in milliseconds since 1970.
-        query: what a read asks for.
+        query: the query of a read.
     """
 
     __slots__ = ("after", "auth", "before", "now", "path", "query")
@@ -91,9 +91,9 @@ def compile_expression(node: Node, depth: int, levels: Mapping[str, int]) -> Clo
     """Compile a checked expression.
 
     Args:
-        node: its tree.
-        depth: how many keys lie above its rule.
-        levels: which of them each `$` variable is.
+        node: the expression's tree.
+        depth: the number of keys above its rule.
+        levels: the index among these keys of each `$` variable.
     """
     return _Compiler(depth, levels).compile(node)
 
@@ -260,7 +260,7 @@ class _Compiler:
 
 
 def _after(owner: Closure, value: Any) -> Closure:
-    """Return a closure whose value is known, but which fails where its owner does."""
+    """Return a closure with a constant value, which fails where its owner fails."""
 
     def known(context: Context) -> Any:
         owner(context)
@@ -286,7 +286,7 @@ _SNAPSHOT_CALLS: dict[str, Callable[[Reader, Path], Any]] = {
 
 
 def _property(owner: Any, name: Any) -> Any:
-    """Read a property; null and what has none of that name give null."""
+    """Read a property; null if the owner is null or lacks the property."""
     if type(name) is not str:
         name = number_text(name) if type(name) in (int, float) else json.dumps(name)
     if isinstance(owner, Mapping):

@@ -1,7 +1,7 @@
-"""JSON as rules files are written: with comments, texts over several lines, and known places.
+"""Parser of rules files: JSON with comments and multi-line strings, keeping source positions.
 
-Every part knows its offset in the file, and every character of a text the place it comes from, so
-that a problem inside an expression can be shown in the file.
+Every part keeps its offset in the file, and every character of a string its own, so that a problem
+inside an expression can be reported with its position in the file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _DIGITS_MAX = 400
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A text; `places` has the offset of each character and of the end, None without escapes."""
+    """A string; `places` has the offset of each character and of the end, None without escapes."""
 
     value: str
     at: int
@@ -71,7 +71,7 @@ def read_document(source: str) -> Part:
     """Read JSON with comments.
 
     Raises:
-        BadRules: `source` is not that; the problem says where.
+        BadRules: `source` is malformed; the problem names the position.
     """
     if len(source) > CHARACTERS_MAX:
         raise BadRules([Problem(1, 1, "", f"longer than {CHARACTERS_MAX} characters")])
@@ -109,7 +109,7 @@ class _Reader:
         found = _SPACE.match(self.source, self.at)
         self.at = found.end() if found else self.at
         if self.source.startswith("/*", self.at):
-            raise _Broken("this comment has no end", self.at)
+            raise _Broken("unterminated comment", self.at)
         return self.source[self.at : self.at + 1]
 
     def _expect(self, mark: str, after: str) -> None:
@@ -121,7 +121,7 @@ class _Reader:
 
     def end(self) -> None:
         if self._peek():
-            raise _Broken("nothing may follow the closing brace", self.at)
+            raise _Broken("unexpected text after the closing brace", self.at)
 
     def part(self, depth: int) -> Part:
         if depth > NESTING_MAX:
@@ -147,7 +147,7 @@ class _Reader:
                 raise _Broken("expected a key in double quotes", self.at)
             key = self._text()
             if key.value in seen:
-                raise _Broken(f"key {key.value[:80]!r} stands here twice", key.at)
+                raise _Broken(f"duplicate key {key.value[:80]!r}", key.at)
             seen.add(key.value)
             self._expect(":", "after a key")
             parts.append((key, self.part(depth + 1)))
@@ -201,7 +201,9 @@ class _Reader:
                 self.at = at + 1
                 return Text("".join(characters), start, (*places, at))
             if mark != "\\":
-                problem = "a character that a text must not hold" if mark else "text without an end"
+                problem = (
+                    "a character that a string must not contain" if mark else "unterminated string"
+                )
                 raise _Broken(problem, at if mark else start)
             character, end = self._escape(at)
             characters.append(character)
@@ -214,7 +216,7 @@ class _Reader:
             return _ESCAPES[mark], at + 2
         code = _HEX.match(self.source, at + 2) if mark == "u" else None
         if code is None:
-            raise _Broken("unknown escape in a text", at)
+            raise _Broken("unknown escape in a string", at)
         unit, end = int(code.group(), 16), at + 6
         low = _HEX.match(self.source, end + 2) if self.source.startswith("\\u", end) else None
         if 0xD800 <= unit < 0xDC00 and low and 0xDC00 <= int(low.group(), 16) < 0xE000:

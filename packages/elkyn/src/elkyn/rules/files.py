@@ -1,4 +1,4 @@
-"""`elkyn rules check` and `elkyn rules test`: rules files judged before they guard anything."""
+"""`elkyn rules check` and `elkyn rules test`: check rules files before they are in force."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ GOOD, WRONG, UNREADABLE = 0, 1, 2
 
 
 def check_file(path: str | FilePath, stream: TextIO) -> int:
-    """Check a rules file and write what is wrong, or dubious, about it to `stream`.
+    """Check a rules file and write its problems and warnings to `stream`.
 
     Returns:
-        0 when it would be accepted, 1 when not, 2 when it cannot be read.
+        0 for a valid file, 1 for an invalid one, 2 when it cannot be read.
     """
     try:
         rules = parse_rules(FilePath(path).read_bytes())
@@ -38,12 +38,12 @@ def run_test_file(path: str | FilePath, stream: TextIO, *, explain: bool = False
 
     Args:
         path: the test file; `elkyn.rules.cases` describes it.
-        stream: gets the report.
-        explain: say for every case which rule decided and what it saw, not only for failed ones.
+        stream: receives the report.
+        explain: show the deciding rule and its values for every case, not only for failed ones.
 
     Returns:
-        0 when every case passed, 1 when one did not or the file is wrong, 2 when it or the rules
-        file it names cannot be read.
+        0 when every case passed, 1 when a case failed or the file is invalid, 2 when the file, or
+        the rules file that it names, cannot be read.
     """
     try:
         source = FilePath(path).read_text(encoding="utf-8")

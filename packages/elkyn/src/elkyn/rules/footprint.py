@@ -1,4 +1,4 @@
-"""What a reader's permission rests on, so that an open stream is judged again only when it moved."""
+"""Read sets of rule evaluations: an open stream is authorized again only when a write touches its."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from elkyn.paths import Path
 from elkyn.reading import Reader
 from elkyn.values import Stored
 
-__all__ = ["Footprint", "RecordingReader"]
+__all__ = ["ReadSet", "RecordingReader"]
 
 
 @dataclass(frozen=True, slots=True)
-class Footprint:
-    """The places that rules looked at when they judged a read.
+class ReadSet:
+    """The paths that rules read when they authorized a read.
 
-    Until one of them changes, the same rules say the same to the same caller, unless `timed`.
+    Until one of them changes, the same rules decide the same for the same caller, unless `timed`.
 
     Args:
-        paths: what was looked at.
-        timed: a rule that was asked uses `now`: it may change its mind by itself.
+        paths: the paths that were read.
+        timed: an evaluated rule uses `now`, so its result may change without a write.
     """
 
     paths: frozenset[Path]
     timed: bool
 
     def touched_by(self, written: Iterable[Path]) -> bool:
-        """Whether a write of the places `written` may change the answer."""
+        """Whether a write of the paths `written` may change the decision."""
         return any(
             path[: len(place)] == place or place[: len(path)] == path
             for place in written
@@ -36,10 +36,10 @@ class Footprint:
 
 
 class RecordingReader:
-    """A `Reader` that notes what it is asked for.
+    """A `Reader` that records the paths it reads.
 
     Args:
-        reader: what answers.
+        reader: the reader to forward to.
     """
 
     def __init__(self, reader: Reader) -> None:
@@ -47,16 +47,16 @@ class RecordingReader:
         self.paths: set[Path] = set()
 
     def get(self, path: Path) -> Stored:
-        """Note `path` and return what is there."""
+        """Record `path` and return its value."""
         self.paths.add(path)
         return self._reader.get(path)
 
     def keys(self, path: Path) -> list[str] | None:
-        """Note `path` and return the keys of its children."""
+        """Record `path` and return the keys of its children."""
         self.paths.add(path)
         return self._reader.keys(path)
 
     def peek(self, path: Path) -> Stored:
-        """Note `path` and return what stands there, children unread."""
+        """Record `path` and return its scalar, or `MAP`."""
         self.paths.add(path)
         return self._reader.peek(path)

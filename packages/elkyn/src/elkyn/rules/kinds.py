@@ -1,4 +1,4 @@
-"""The static kinds of expressions, and what can be asked of each."""
+"""The static kinds (types) of expressions, and the members of each."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ __all__ = ["MEMBERS", "VARIABLES", "Kind", "Method"]
 
 
 class Kind(Enum):
-    """What an expression gives; the value is its name in messages."""
+    """The type of an expression; the value is its name in messages."""
 
     BOOLEAN = "a boolean"
     NUMBER = "a number"
     STRING = "a string"
     NULL = "null"
     STORED = "a stored value"
-    """What `val()` gives: known only when the rule runs."""
+    """The result of `val()`: known only at run time."""
     ANY = "a value"
-    """`auth` and what lies in it."""
+    """`auth` and its members."""
     SNAPSHOT = "a snapshot"
     QUERY = "the query"
     REGEX = "a regular expression"
@@ -26,13 +26,13 @@ class Kind(Enum):
 
     @property
     def open(self) -> bool:
-        """Only the running rule knows what it is."""
+        """Whether the type is known only at run time."""
         return self is Kind.STORED or self is Kind.ANY
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A method: what it takes and gives; `optional` arguments may all be left out."""
+    """A method: parameter and result kinds; `optional` arguments may all be omitted."""
 
     gives: Kind
     takes: tuple[Kind, ...] = ()
@@ -91,4 +91,4 @@ MEMBERS = {
     Kind.STORED: _STRING,
     Kind.ANY: _STRING,
 }
-"""Members by the owner's kind; of ANY only the methods count: its properties can have any name."""
+"""Members by the owner's kind; for ANY only methods, since its properties can have any name."""

@@ -1,4 +1,4 @@
-"""Words of the expression language: names, numbers, strings, marks, regular expressions."""
+"""Lexer of the expression language: names, numbers, strings, marks, regular expressions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CODE = re.compile(r"x([0-9a-fA-F]{2})|u([0-9a-fA-F]{4})")
 
 
 class Token(NamedTuple):
-    """One word: `kind` is `name`, `number`, `string`, `end`, or the mark itself."""
+    """One token: `kind` is `name`, `number`, `string`, `end`, or the mark itself."""
 
     kind: str
     value: Any
@@ -33,7 +33,7 @@ class Token(NamedTuple):
 
 
 class Lexer:
-    """Reads `text` word by word; the parser says where a `/` begins a regular expression."""
+    """Reads `text` token by token; the parser decides where a `/` begins a regular expression."""
 
     __slots__ = ("_at", "text")
 
@@ -42,10 +42,10 @@ class Lexer:
         self._at = 0
 
     def next(self) -> Token:
-        """Return the next word.
+        """Return the next token.
 
         Raises:
-            ExpressionError: no word of the language begins here.
+            ExpressionError: there is no valid token at this position.
         """
         space = _SPACE.match(self.text, self._at)
         at = space.end() if space else self._at
@@ -64,7 +64,7 @@ class Lexer:
         if text[at] in _PLAIN:
             return self._string(at)
         if text.startswith("/*", at):
-            raise ExpressionError("this comment has no end", at)
+            raise ExpressionError("unterminated comment", at)
         if found := _MARK.match(text, at):
             return Token(found.group(), found.group(), at, found.end())
         raise ExpressionError(f"unexpected {text[at]!r}", at)
@@ -72,7 +72,7 @@ class Lexer:
     def _number(self, found: re.Match[str]) -> Token:
         follows = self.text[found.end() : found.end() + 1]
         if follows and (follows.isalnum() or follows in "_$."):
-            raise ExpressionError("this is not a number", found.start())
+            raise ExpressionError("malformed number", found.start())
         text = found.group()
         value = int(text) if _INTEGER.fullmatch(text) else float(text)
         return Token("number", value, found.start(), found.end())
@@ -89,7 +89,7 @@ class Lexer:
             if mark == quote:
                 return Token("string", _whole("".join(characters), start), start, at + 1)
             if mark != "\\":
-                raise ExpressionError("this string has no end", start)
+                raise ExpressionError("unterminated string", start)
             character, at = _escape(text, at + 1)
             characters.append(character)
 
@@ -97,19 +97,19 @@ class Lexer:
         """Read the regular expression that begins at `at`: its pattern, flags and end."""
         found = _REGEX.match(self.text, at)
         if found is None:
-            raise ExpressionError("this regular expression has no end", at)
+            raise ExpressionError("unterminated regular expression", at)
         self._at = found.end()
         return found.group(1), found.group(2), found.end()
 
 
 def _whole(text: str, at: int) -> str:
-    """Put together characters that are written as two surrogates."""
+    """Combine surrogate pairs into characters."""
     if not _HALF.search(text):
         return text
     try:
         return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le")
     except UnicodeDecodeError:
-        raise ExpressionError("this string holds half of a character", at) from None
+        raise ExpressionError("this string contains a lone surrogate", at) from None
 
 
 def _escape(text: str, at: int) -> tuple[str, int]:

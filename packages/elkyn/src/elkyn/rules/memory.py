@@ -1,4 +1,4 @@
-"""A tree in memory for rules to read: seed data of rule tests, simulations."""
+"""An in-memory tree for rules to read: data of rule tests, simulations."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ class MemoryReader:
     """A `Reader` over a value.
 
     Args:
-        value: what the whole tree holds, as JSON.
+        value: the whole tree, as JSON.
 
     Raises:
-        BadValue: no tree can hold it.
+        BadValue: a tree cannot store the value.
     """
 
     def __init__(self, value: Any = None) -> None:
         self._stored = prepare(value).value
 
     def get(self, path: Path) -> Stored:
-        """Return the stored form of what is at `path`, None when nothing is."""
+        """Return the stored form of the value at `path`, None when there is none."""
         return get_at(self._stored, path)
 
     def keys(self, path: Path) -> list[str] | None:
@@ -33,5 +33,5 @@ class MemoryReader:
         return keys_of(self.get(path))
 
     def peek(self, path: Path) -> Stored:
-        """Return the scalar at `path`, `MAP` for one with children, None for nothing."""
+        """Return the scalar at `path`, `MAP` for a map, None for no value."""
         return peek_of(self.get(path))

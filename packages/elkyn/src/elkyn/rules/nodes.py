@@ -1,6 +1,6 @@
-"""The tree of an expression; every node knows where it begins and ends in its text.
+"""The syntax tree of an expression; every node has its start and end in the text.
 
-The checker fills in `kind`; what it has not passed is never compiled.
+The checker sets `kind`; an unchecked tree is never compiled.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class Name(_Placed):
 
 @dataclass(slots=True)
 class Items(_Placed):
-    """`[a, b]`: what `hasChildren` takes."""
+    """`[a, b]`: the argument of `hasChildren`."""
 
     items: list[Node]
 
@@ -122,7 +122,7 @@ Node: TypeAlias = (
 
 
 def walk(node: Node) -> Iterator[Node]:
-    """Yield `node` and all inside it."""
+    """Yield `node` and all nodes inside it."""
     waiting: list[Any] = [node]
     while waiting:
         found = waiting.pop()

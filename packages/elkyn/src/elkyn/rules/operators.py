@@ -1,7 +1,7 @@
-"""What operators and string methods do when a rule runs.
+"""Run-time semantics of operators and string methods.
 
-Values are those of JavaScript without its conversions: what has no sense fails, and a rule that
-fails is false as a whole.
+Values are those of JavaScript without its implicit conversions: an operation on unsuitable types
+fails, and a rule that fails is false as a whole.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ __all__ = [
 
 
 class Failed(Exception):
-    """The rule cannot go on: it is false."""
+    """The evaluation of a rule failed: the rule is false."""
 
 
 def named(value: Any) -> str:
@@ -41,7 +41,7 @@ def named(value: Any) -> str:
 
 
 def equal(left: Any, right: Any) -> bool:
-    """`===`: numbers are equal by value, and nothing equals a value of another type."""
+    """`===`: numbers compare by value; values of different types are never equal."""
     if type(left) is not type(right) and (type(left) is bool or type(right) is bool):
         return False
     return bool(left == right)
@@ -62,7 +62,7 @@ def ordered(operator: str, left: Any, right: Any) -> bool:
 
 
 def arithmetic(operator: str, left: Any, right: Any) -> Any:
-    """`+ - * / %` on numbers; `+` joins strings too, a number beside a string becomes its text."""
+    """`+ - * / %` on numbers; `+` also joins strings, and a number with a string as text."""
     if operator == "+" and (type(left) is str or type(right) is str):
         return _joined(left, right)
     if not (_is_number(left) and _is_number(right)):
@@ -107,7 +107,7 @@ def _joined(left: Any, right: Any) -> str:
             raise Failed(f"+ between {named(left)} and {named(right)}")
         parts.append(value if type(value) is str else number_text(value))
     if len(parts[0]) + len(parts[1]) > STRING_BYTES_MAX:
-        raise Failed("+ makes a string that is too long")
+        raise Failed("the result of + is too long")
     return "".join(parts)
 
 
@@ -134,7 +134,7 @@ def utf16_length(text: str) -> int:
 
 
 def text_method(name: str, text: Any, arguments: list[Any]) -> Any:
-    """Call the string method `name`; everything must be a string, but the regex of `matches`."""
+    """Call the string method `name`; all arguments are strings except the regex of `matches`."""
     if type(text) is not str:
         raise Failed(f"{name}() on {named(text)}")
     if name == "matches":
@@ -149,12 +149,12 @@ def _matches(pattern: Any, text: str) -> bool:
     try:
         return pattern.search(text) is not None
     except UnicodeEncodeError:
-        raise Failed("matches() on half of a character") from None
+        raise Failed("matches() on a lone surrogate") from None
 
 
 def _replace(text: str, old: str, new: str) -> str:
     if len(text) + text.count(old) * (len(new) - len(old)) > STRING_BYTES_MAX:
-        raise Failed("replace() makes a string that is too long")
+        raise Failed("the result of replace() is too long")
     return text.replace(old, new)
 
 

@@ -1,7 +1,7 @@
-"""Text of one expression to its tree: a subset of JavaScript's expressions, nothing else.
+"""Parser of rule expressions: a subset of JavaScript's expressions.
 
-`parse` is a precedence parser. Depth is bounded here, so that nothing later can run out of stack:
-brackets and conditionals nest `NESTING_MAX` deep, and no tree is higher than `HEIGHT_MAX`.
+`parse` is a precedence parser. It limits depth, so that no later pass can overflow the stack: brackets
+and conditionals nest up to `NESTING_MAX` deep, and a tree's height is at most `HEIGHT_MAX`.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def parse(text: str) -> Node:
     """Parse `text` as one expression.
 
     Raises:
-        ExpressionError: it is none, or too long or too deep.
+        ExpressionError: `text` is not an expression, too long or too deep.
     """
     if len(text) > CHARACTERS_MAX:
         raise ExpressionError(f"longer than {CHARACTERS_MAX} characters", 0)
@@ -189,7 +189,7 @@ def _joined(operator: str, left: Node, right: Node) -> Node:
 def _above(*nodes: Node) -> int:
     depth = 1 + max((node.depth for node in nodes), default=0)
     if depth > HEIGHT_MAX:
-        raise ExpressionError(f"more than {HEIGHT_MAX} operations inside each other", nodes[0].at)
+        raise ExpressionError(f"more than {HEIGHT_MAX} nested operations", nodes[0].at)
     return depth
 
 

@@ -1,4 +1,4 @@
-"""What is wrong with a rules file, and where: every problem has its line and column."""
+"""Problems of a rules file, with line and column."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROBLEMS_MAX = 100
 
 
 class ExpressionError(Exception):
-    """An expression breaks at character `at` of its text."""
+    """An expression is invalid at character `at` of its text."""
 
     def __init__(self, text: str, at: int) -> None:
         super().__init__(text)
@@ -22,7 +22,7 @@ class ExpressionError(Exception):
 
 
 class Lines:
-    """Turns offsets into a text to lines and columns, both from 1."""
+    """Converts offsets in a text to lines and columns, both from 1."""
 
     __slots__ = ("_starts",)
 

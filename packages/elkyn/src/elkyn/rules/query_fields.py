@@ -1,4 +1,4 @@
-"""The variable `query` of rules: what a read asks for."""
+"""The variable `query` of rules: the query of a read."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-r"""Regular expressions of rules: a subset of JavaScript's, run in time linear in the text.
+r"""Regular expressions of rules: a subset of JavaScript's, matched in linear time.
 
 The dialect is that of Firebase's rules: `^` only first and `$` only last, groups, `|`, sets,
 `. * + ? {n} {n,} {n,m}`, `\d \w \s` and their negations, a backslash before a mark. It is parsed
-here, so that nothing else gets through, and written anew for RE2.
+here, so that nothing else is accepted, and translated to RE2's syntax.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ REPEAT_MAX = 1000
 NESTING_MAX = 30
 MEMORY_BYTES_MAX = 4 << 20
 WEIGHT_MAX = 10_000
-"""How many characters, sets and groups there may be once repetitions are written out."""
+"""The maximum number of characters, sets and groups after expanding repetitions."""
 _FOLDED_RANGE_MAX = 4096
 
 _SPACES = (
@@ -45,7 +45,7 @@ def compile_regex(pattern: str, flags: str) -> Any:
     """Compile `/pattern/flags`; the result has `search(text)`.
 
     Raises:
-        ExpressionError: it is outside the dialect; `at` counts from the start of the pattern.
+        ExpressionError: the pattern is outside the dialect; `at` counts from the pattern's start.
         Unsupported: no linear-time engine is installed.
     """
     if flags not in ("", "i"):
@@ -74,12 +74,12 @@ def _engine() -> Any:
 
 
 def translate(pattern: str, *, fold: bool = False) -> str:
-    """Check `pattern` against the dialect and write it in RE2's syntax.
+    """Check `pattern` against the dialect and translate it to RE2's syntax.
 
     Args:
-        pattern: what stands between the slashes.
-        fold: upper and lower case are the same, as JavaScript's flag `i` says it: no letter
-            outside ASCII is the same as one inside.
+        pattern: the text between the slashes.
+        fold: ignore case as JavaScript's flag `i` does: a letter outside ASCII never equals one
+            inside.
 
     Raises:
         ExpressionError: a part is outside the dialect.
@@ -113,7 +113,7 @@ class _Reader:
         mark = self.pattern[self.at]
         if mark in "^$":
             place = "first" if mark == "^" else "last"
-            return ExpressionError(f"{mark} may only stand {place} in the expression", self.at)
+            return ExpressionError(f"{mark} is only allowed {place} in the expression", self.at)
         return ExpressionError(f"unexpected {mark!r} in a regular expression", self.at)
 
     def union(self) -> str:
@@ -143,7 +143,7 @@ class _Reader:
         if max(int(least or 0), int(most or 0)) > REPEAT_MAX:
             raise ExpressionError(f"more than {REPEAT_MAX} repetitions", self.at)
         if least and comma and most and int(least) > int(most):
-            raise ExpressionError("the least number of repetitions is above the most", self.at)
+            raise ExpressionError("the minimum number of repetitions exceeds the maximum", self.at)
         self.weight = weight + (self.weight - weight) * max(1, int(least or 0), int(most or 0))
         if self.weight > WEIGHT_MAX:
             raise ExpressionError("this regular expression is too large", start)
@@ -176,19 +176,19 @@ class _Reader:
         if self.nesting > NESTING_MAX:
             raise ExpressionError(f"groups nested more than {NESTING_MAX} levels deep", at)
         if self.pattern.startswith("?", self.at):
-            raise ExpressionError("groups are plain: nothing that begins with (?", at)
+            raise ExpressionError("only plain groups are supported, none that begin with (?", at)
         inner = self.union()
         if self.pattern.startswith("$", self.at):
             raise self.unexpected()
         if not self.take(")"):
-            raise ExpressionError("this group has no end", at)
+            raise ExpressionError("unterminated group", at)
         self.nesting -= 1
         return f"(?:{inner})"
 
     def escape(self) -> tuple[str, str]:
-        """Read what follows a backslash: the name of a class, or a character."""
+        """Read the part after a backslash: the name of a class, or a character."""
         if self.at == len(self.pattern):
-            raise ExpressionError("nothing follows the backslash", self.at - 1)
+            raise ExpressionError("a backslash at the end of the expression", self.at - 1)
         mark = self.pattern[self.at]
         self.at += 1
         if mark in _CLASSES:
@@ -203,7 +203,7 @@ class _Reader:
         items: list[str] = []
         while not self.take("]"):
             if self.at == len(self.pattern):
-                raise ExpressionError("this set has no end", at)
+                raise ExpressionError("unterminated set", at)
             items.append(self.set_item())
         if not items:
             raise ExpressionError("an empty set in a regular expression", at)
@@ -220,9 +220,9 @@ class _Reader:
         self.at += 1
         name, last = self.set_character()
         if name:
-            raise ExpressionError("a range ends with a character, not with a class", at)
+            raise ExpressionError("a range must end with a character, not with a class", at)
         if first > last:
-            raise ExpressionError("a range that runs backwards", at)
+            raise ExpressionError("the range is out of order", at)
         return self.range(first, last)
 
     def range(self, first: str, last: str) -> str:
@@ -240,7 +240,7 @@ class _Reader:
 
 
 def _cases(character: str) -> set[str]:
-    """Return `character` in both cases, where one character of the same alphabet is the other."""
+    """Return both cases of `character`, if the other case is one character of the same alphabet."""
     cases = {character, character.lower(), character.upper()}
     return {case for case in cases if len(case) == 1 and case.isascii() == character.isascii()}
 

@@ -1,4 +1,4 @@
-"""A set of rules in force: who may read and write what."""
+"""A compiled set of rules, which authorizes reads and writes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elkyn.rules.advice import advise
 from elkyn.rules.build import build
 from elkyn.rules.compiler import Context
 from elkyn.rules.document import Part, as_json, read_document
-from elkyn.rules.footprint import Footprint, RecordingReader
+from elkyn.rules.footprint import ReadSet, RecordingReader
 from elkyn.rules.problems import BadRules, Problem
 from elkyn.rules.trace import Decision, Explanation, decided
 from elkyn.rules.trie import Pattern, Rule, RuleNode
@@ -29,7 +29,7 @@ __all__ = ["DEFAULT_RULES", "RuleSet", "default_rules", "parse_rules"]
 DEFAULT_RULES = """\
 {
   "rules": {
-    // each user reads and writes what is below their own id; everything else is closed
+    // each user reads and writes the data below their own id; everything else is denied
     "users": {
       "$uid": {
         ".read": "$uid === auth.uid",
@@ -44,21 +44,21 @@ Trace = MutableSequence[Decision]
 
 
 def parse_rules(source: str | bytes | Mapping[str, Any]) -> RuleSet:
-    """Read, check and compile rules.
+    """Parse, check and compile rules.
 
     Args:
         source: the text of a rules file (JSON with comments), or the same as a mapping.
 
     Raises:
         BadRules: with the line and column of every problem.
-        Unsupported: a rule has a regular expression, and the engine for them is not installed.
+        Unsupported: a rule has a regular expression, and its engine is not installed.
     """
     text = _as_text(source)
     return RuleSet(read_document(text), text)
 
 
 def default_rules() -> RuleSet:
-    """Return the rules of `setup_default_rules`: `/users/$uid` for its user, nothing else."""
+    """Return the rules of `setup_default_rules`: each user may access `/users/$uid`, nothing else."""
     return parse_rules(DEFAULT_RULES)
 
 
@@ -72,12 +72,12 @@ def _as_text(source: str | bytes | Mapping[str, Any]) -> str:
     except UnicodeDecodeError as error:
         problem = f"byte {error.start} is not UTF-8"
     except (TypeError, ValueError, RecursionError) as error:
-        problem = f"no JSON: {error}"
+        problem = f"not JSON: {error}"
     raise BadRules([Problem(1, 1, "", problem)])
 
 
 class RuleSet:
-    """Rules in force. Checks are pure: they read, and keep nothing.
+    """Compiled rules. Evaluations are pure: they read the tree and keep no state.
 
     Args:
         document: the parsed file.
@@ -92,7 +92,7 @@ class RuleSet:
         self.source = source
 
     def advice(self) -> list[Problem]:
-        """Return what is probably not meant as it stands: rules open to all, rules never asked."""
+        """Return warnings: rules open to every client, rules that are never evaluated."""
         return advise(self._root)
 
     def to_json(self) -> dict[str, Any]:
@@ -111,16 +111,16 @@ class RuleSet:
     ) -> bool:
         """Whether `identity` may read `path`.
 
-        Grants walk from the root to the path; the first true `.read` decides, and no deeper one
-        takes it back.
+        `.read` rules are evaluated from the root down to the path; the first true one grants
+        access, and no deeper rule can revoke it.
 
         Args:
             reader: the tree.
-            path: what is read.
-            identity: who reads.
+            path: the path to read.
+            identity: the reader.
             now_ms: the time, in milliseconds since 1970.
-            query: what of the path is asked for.
-            trace: gets every rule that was asked.
+            query: the query of the read.
+            trace: receives every evaluated rule.
         """
         if identity.admin:
             return True
@@ -131,23 +131,23 @@ class RuleSet:
                 return True
         return False
 
-    def judge_stream(
+    def authorize_stream(
         self,
         reader: Reader,
         path: Path,
         identity: Identity,
         now_ms: int,
         query: Query | None = None,
-    ) -> tuple[bool, Footprint]:
-        """Say what `may_read` says, and what that rests on.
+    ) -> tuple[bool, ReadSet]:
+        """Return whether `may_read` allows the read, and the read set of that decision.
 
-        A stream that stays open asks again once a write touches the footprint.
+        An open stream repeats the check once a write touches the read set.
         """
         recording = RecordingReader(reader)
         allowed = self.may_read(recording, path, identity, now_ms, query)
         nodes = () if identity.admin else self._root.along(_without_priority(path))
         timed = any(node.read is not None and node.read.timed for node in nodes)
-        return allowed, Footprint(frozenset(recording.paths), timed)
+        return allowed, ReadSet(frozenset(recording.paths), timed)
 
     def may_write(
         self,
@@ -160,16 +160,17 @@ class RuleSet:
     ) -> bool:
         """Whether `identity` may write `places`, all of them together.
 
-        Each place needs a true `.write` on its way from the root. Then, unless it is deleted, every
-        `.validate` must be true: on its way, at it, and below it where the new value has data.
+        Each place needs a true `.write` on its path from the root. Then, unless it is deleted, every
+        `.validate` must be true: on the path, at the place, and below it where the new value has
+        data.
 
         Args:
-            before: the tree as it is.
-            after: the tree with every place written, as `Overlay` gives it.
-            places: what is written where, none above another; None deletes.
-            identity: who writes.
+            before: the current tree.
+            after: the tree after the write, for example an `Overlay`.
+            places: written paths and values, no path an ancestor of another; None deletes.
+            identity: the writer.
             now_ms: the time of the write, in milliseconds since 1970.
-            trace: gets every rule that was asked.
+            trace: receives every evaluated rule.
         """
         if identity.admin:
             return True
@@ -192,14 +193,14 @@ class RuleSet:
         *,
         below: bool = False,
     ) -> bool:
-        """Whether `may_write` may still allow a value at `path`, which is not known yet.
+        """Whether `may_write` could allow a write at `path` whose value is not known yet.
 
         Args:
-            before: the tree as it is.
-            path: what is written.
-            identity: who writes.
+            before: the current tree.
+            path: the path to write.
+            identity: the writer.
             now_ms: the time, in milliseconds since 1970.
-            below: the write is an update of places below `path`, which are not known either.
+            below: the write is an update of paths below `path`, which are not known either.
         """
         if identity.admin:
             return True
@@ -237,7 +238,7 @@ class RuleSet:
         now_ms: int,
         query: Query | None = None,
     ) -> Explanation:
-        """Say what `may_read` says, and why."""
+        """Evaluate `may_read` and explain the decision."""
         trace: list[Decision] = []
         allowed = self.may_read(reader, path, identity, now_ms, query, trace)
         return Explanation(allowed, ".read", format_path(path), trace)
@@ -250,7 +251,7 @@ class RuleSet:
         identity: Identity,
         now_ms: int,
     ) -> Explanation:
-        """Say what `may_write` says, and why."""
+        """Evaluate `may_write` and explain the decision."""
         trace: list[Decision] = []
         allowed, path = True, ROOT
         for place in places:
@@ -261,12 +262,12 @@ class RuleSet:
         return Explanation(allowed, ".write", format_path(path), trace)
 
     def index_on(self, path: Path) -> tuple[str, ...]:
-        """Return what the children of `path` are indexed by: `.value`, or paths inside them."""
+        """Return the indexes of the children of `path`: `.value`, or paths inside them."""
         node = self._root.at(path)
         return () if node is None else node.index_on
 
     def indexes(self) -> tuple[tuple[Pattern, tuple[str, ...]], ...]:
-        """Return every `.indexOn`: the keys that lead to it, None for a `$` variable, its names."""
+        """Return every `.indexOn` as its path pattern (None for a `$` variable) and its names."""
         return tuple(self._root.indexes())
 
 

@@ -1,10 +1,11 @@
-"""What rules see of the tree: places that are read only when a rule asks for them.
+"""Snapshots in rules: paths of the tree, read lazily.
 
 A snapshot is a pair of a reader and a path; it reads nothing by itself.
 
-A path may hold characters that no key can (`root.child("banned/" + auth.token.email)`): the live
-service accepts such a rule, and nothing exists there. What it answers is recorded by goldibex/targaryen,
-whose `bin/targaryen-specs` evaluates each expression of `test/spec/lib/parser/fixtures.json` there.
+A path may contain characters that no key can (`root.child("banned/" + auth.token.email)`): the live
+service accepts such a rule, and no data exists at the path. goldibex/targaryen has recorded its
+results: its `bin/targaryen-specs` evaluates each expression of
+`test/spec/lib/parser/fixtures.json` on the live service.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ Snapshot: TypeAlias = tuple[Reader, Path]
 
 
 class _Nothing:
-    """A tree without anything in it: where `child("")` leads."""
+    """An empty tree: the target of `child("")`."""
 
     def get(self, path: Path) -> Stored:
         return None
@@ -49,11 +50,11 @@ NOWHERE: Snapshot = (_Nothing(), ())
 
 
 class _IllegalPath(_Nothing):
-    """What a path with a key that no tree can hold leads to: nothing, but its parents may exist.
+    """The target of a path with an invalid key: it does not exist, but its parents may.
 
     Args:
-        tree: where the legal part of the path is.
-        depth: how many keys that part has.
+        tree: the tree of the valid part of the path.
+        depth: the number of keys of the valid part.
     """
 
     def __init__(self, tree: Reader, depth: int) -> None:
@@ -62,7 +63,7 @@ class _IllegalPath(_Nothing):
 
 
 class Subtree:
-    """What `val()` gives of a place with children; read only when compared with another."""
+    """The result of `val()` for a path with children; read only when compared with another."""
 
     __slots__ = ("_path", "_reader")
     __hash__ = None  # type: ignore[assignment]
@@ -102,7 +103,7 @@ def priority_at(reader: Reader, path: Path) -> Any:
 
 
 def child_of(snapshot: Snapshot, relative: Any) -> Snapshot:
-    """`child(relative)`; the empty path leads nowhere, and a key that is illegal to nothing."""
+    """`child(relative)`; the empty path and an invalid key lead to snapshots without a value."""
     steps = split_path(relative)
     if steps is None:
         return NOWHERE
@@ -113,7 +114,7 @@ def child_of(snapshot: Snapshot, relative: Any) -> Snapshot:
 
 
 def illegal_child(snapshot: Snapshot, keys: Path, illegal: int) -> Snapshot:
-    """Return the snapshot at a path whose key at the index `illegal` no tree can hold."""
+    """Return the snapshot at a path whose key at the index `illegal` is invalid."""
     reader, path = snapshot
     if not isinstance(reader, _Nothing):
         reader = _IllegalPath(reader, len(path) + illegal)
@@ -132,7 +133,7 @@ def parent_of(snapshot: Snapshot) -> Snapshot:
 
 
 class Steps(NamedTuple):
-    """A relative path: its keys, and the index of the first one that no tree can hold."""
+    """A relative path: its keys, and the index of the first invalid one."""
 
     keys: Path
     illegal: int | None
@@ -142,7 +143,7 @@ def split_path(relative: Any) -> Steps | None:
     """Split a relative path into keys; None for the empty one.
 
     Raises:
-        Failed: it is no string.
+        Failed: `relative` is not a string.
     """
     if type(relative) is not str:
         raise Failed(f"child() of {named(relative)}")

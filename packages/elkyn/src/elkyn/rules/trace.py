@@ -1,4 +1,4 @@
-"""Which rule decided, and what it saw: the answer to "why may I not?"."""
+"""Explanations of decisions: which rule decided, and which values it read."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ _TEXT_MAX = 200
 
 
 class Decision(NamedTuple):
-    """One rule that was asked.
+    """One evaluated rule.
 
     Args:
         kind: `.read`, `.write` or `.validate`.
-        place: where the rule stands, with `$` variables.
-        path: the place it was asked about.
-        text: its expression.
-        line: where it stands in the file, from 1.
-        column: likewise.
-        allowed: what it said.
-        failure: why it could not go on; None when it could.
-        values: its parts and what they were; a part that failed has no value.
+        place: the rule's path in the file, with `$` variables.
+        path: the path for which it was evaluated.
+        text: the expression.
+        line: the line in the file, from 1.
+        column: the column in the file, from 1.
+        allowed: the result.
+        failure: why the evaluation failed; None when it did not.
+        values: the values of its parts; a failed part has none.
     """
 
     kind: str
@@ -66,13 +66,13 @@ class Decision(NamedTuple):
 
 
 class Explanation(NamedTuple):
-    """Whether something is allowed, and why.
+    """Whether a request is allowed, and why.
 
     Args:
-        allowed: what the rules say.
+        allowed: the decision.
         kind: `.read` or `.write`.
-        path: the place that is read; of a write the one that was refused, else its last one.
-        decisions: every rule that was asked, in order.
+        path: the path of a read; for a write the denied path, else its last one.
+        decisions: every evaluated rule, in order.
     """
 
     allowed: bool
@@ -82,7 +82,7 @@ class Explanation(NamedTuple):
 
     @property
     def decisive(self) -> Decision | None:
-        """The rule that decided; None when none granted it, or the rules were not asked."""
+        """The deciding rule; None when no rule granted access, or the rules do not apply."""
         if self.allowed:
             granting = [d for d in self.decisions if d.allowed and d.kind != ".validate"]
             return granting[-1] if granting else None
@@ -94,15 +94,15 @@ class Explanation(NamedTuple):
         if decisive is not None:
             why = f"{decisive.kind} of {decisive.place}, line {decisive.line}"
         elif self.allowed:
-            why = "the rules are not asked"
+            why = "the rules do not apply"
         else:
-            why = f"no {self.kind} grants {self.path}"
+            why = f"no {self.kind} rule grants access to {self.path}"
         verdict = "allowed" if self.allowed else "denied"
         return "\n".join([f"{verdict}: {why}", *map(str, self.decisions)])
 
 
 def decided(rule: Rule, context: Context) -> Decision:
-    """Ask `rule`, and record what it said and saw."""
+    """Evaluate `rule`, and record its result and the values that it read."""
     failure = None
     try:
         allowed = rule.run(context) is True
@@ -135,7 +135,7 @@ def _values(rule: Rule, context: Context) -> dict[str, Any]:
 
 
 def _parts(node: Node) -> Iterator[Node]:
-    """Yield what is worth showing: variables, properties and calls, not operators around them."""
+    """Yield the nodes to show: variables, properties and calls, without operators."""
     if isinstance(node, (Name, Member, Call)) and node.kind not in _HIDDEN:
         yield node
     for inner in _inside(node):

@@ -1,4 +1,4 @@
-"""Rules by place: one node a key, a `$` variable beside the named ones."""
+"""The rules as a trie by path: one node per key, and one for a `$` variable at each level."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elkyn.rules.operators import Failed
 __all__ = ["Pattern", "Rule", "RuleNode"]
 
 Pattern: TypeAlias = tuple[str | None, ...]
-"""Keys that lead to a place of the rules, None for a `$` variable."""
+"""The keys of a path in the rules, None for a `$` variable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,13 +24,13 @@ class Rule:
     Args:
         kind: `.read`, `.write` or `.validate`.
         place: the path of the rule in the file, with `$` variables.
-        depth: how many keys of a path lie above it.
-        text: the expression as it was uploaded.
-        line: where the rule's text begins in the file, from 1.
-        column: likewise.
+        depth: the number of keys above it.
+        text: the expression as uploaded.
+        line: the line where the text begins in the file, from 1.
+        column: the column where it begins, from 1.
         run: the compiled expression.
-        tree: what it was compiled from.
-        timed: whether it asks what time it is.
+        tree: the syntax tree of the expression.
+        timed: whether the expression uses `now`.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Rule:
     timed: bool
 
     def allows(self, context: Context) -> bool:
-        """Whether the rule is true; one that fails is false."""
+        """Evaluate the rule; a failed evaluation is False."""
         try:
             return self.run(context) is True
         except Failed:
@@ -53,7 +53,7 @@ class Rule:
 
 @dataclass(slots=True)
 class RuleNode:
-    """The rules of one place; a named child hides the `$` variable for its key."""
+    """The rules of one path; a named child takes precedence over the `$` variable."""
 
     read: Rule | None = None
     write: Rule | None = None
@@ -68,7 +68,7 @@ class RuleNode:
         return self.children.get(key, self.wildcard)
 
     def along(self, path: Path) -> list[RuleNode]:
-        """Return the rules from here down to `path`, as far as there are any."""
+        """Return the nodes from here down to `path`, as far as they exist."""
         node = self
         nodes = [node]
         for key in path:
@@ -80,12 +80,12 @@ class RuleNode:
         return nodes
 
     def at(self, path: Path) -> RuleNode | None:
-        """Return the rules of the place `path` levels below."""
+        """Return the node at `path` below this one."""
         nodes = self.along(path)
         return nodes[-1] if len(nodes) > len(path) else None
 
     def indexes(self, above: Pattern = ()) -> Iterator[tuple[Pattern, tuple[str, ...]]]:
-        """Yield every `.indexOn` with the keys that lead to it, None for a `$` variable."""
+        """Yield every `.indexOn` with its path pattern, None for a `$` variable."""
         if self.index_on:
             yield above, self.index_on
         for key, node in self.children.items():

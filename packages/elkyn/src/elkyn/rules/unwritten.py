@@ -1,7 +1,7 @@
-"""Whether any write at a path could be allowed, asked before the value to write is known.
+"""Early authorization: whether any write at a path could be allowed, before its value is known.
 
-A rule that does not read `newData` has its answer already. One that does may allow some value, so
-it counts as allowing: the write itself asks it again, with the value.
+A rule that does not read `newData` can be decided at once. A rule that does may allow some value, so
+it counts as allowing: the write itself evaluates it again, with the value.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ __all__ = ["UNWRITTEN", "could_allow", "has_write_rule"]
 
 
 class _NewDataReadError(Exception):
-    """A rule has read `newData`. Not a `Failed`, which a rule would take for false."""
+    """A rule has read `newData`. Not a `Failed`, which would make the rule false."""
 
 
 class _Unwritten:
-    """The tree after a write whose value is not known."""
+    """The tree after a write whose value is unknown."""
 
     def get(self, path: Path) -> Stored:
         raise _NewDataReadError
@@ -33,11 +33,11 @@ class _Unwritten:
 
 
 UNWRITTEN = _Unwritten()
-"""The `after` of a context that `could_allow` gets."""
+"""The `after` of a context for `could_allow`."""
 
 
 def could_allow(rule: Rule, context: Context) -> bool:
-    """Whether a `.write` rule is true, or would have to read the new value to tell."""
+    """Whether a `.write` rule is true, or depends on the new value."""
     try:
         return rule.allows(context)
     except _NewDataReadError:

@@ -1,4 +1,4 @@
-"""One line of JSON for each request, with the id that the client sent or gets."""
+"""One line of JSON for each request, with its id: the client's, or a generated one."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _log = get_logger("elkyn.access")
 
 
 class AccessLog:
-    """Logs requests at level info; costs next to nothing while nobody listens."""
+    """Logs requests at level info; costs next to nothing while that level is disabled."""
 
     @staticmethod
     def begin(request: Request) -> str | None:
         """Return the id of a request: its own, or a new one when requests are logged."""
-        given = request.headers.get("x-request-id")
-        if given is not None and _ID.match(given):
-            return given
+        sent = request.headers.get("x-request-id")
+        if sent is not None and _ID.match(sent):
+            return sent
         return secrets.token_hex(8) if _log.isEnabledFor(logging.INFO) else None
 
     @staticmethod
@@ -41,11 +41,11 @@ class AccessLog:
         """Log a request that was answered, or whose stream has ended.
 
         Args:
-            number: from `begin`; told to the client with `response`.
-            request: what was asked.
-            client: the address it came from.
+            number: from `begin`; sent to the client as a header of `response`.
+            request: the request.
+            client: the client's address.
             response: None for a stream.
-            started: `time.perf_counter()` when the request came.
+            started: `time.perf_counter()` when the request was received.
         """
         if number is None:
             return

@@ -1,7 +1,7 @@
 """The raw-ASGI app: Firebase's REST protocol, event streams and sockets over stores.
 
-Small reads happen in the event loop (under half a millisecond); what touches more rows, and every
-body over `INLINE_BYTES`, goes to a thread; writes go to the committer's thread.
+Small reads run in the event loop (under half a millisecond). Reads of more rows, and bodies over
+`INLINE_BYTES`, run on a worker thread; writes run on the committer's thread.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from elkyn.identity import Identity
 from elkyn.namespaces import Stores, create_hint
 from elkyn.replica.acks import parse_ack
 from elkyn.server.access_log import AccessLog
-from elkyn.server.answers import error_response
 from elkyn.server.asgi import (
     COUNTED,
     Receive,
@@ -28,27 +27,28 @@ from elkyn.server.asgi import (
     send_response,
     to_request,
 )
-from elkyn.server.bodies import INLINE_BYTES, Bodies, read_body
+from elkyn.server.bodies import INLINE_BYTES, BodyMemory, read_body
 from elkyn.server.clients import Clients
 from elkyn.server.committer import Committer
 from elkyn.server.connect import serve_socket
-from elkyn.server.door import Authorize, Caller, Door, HookDoor
+from elkyn.server.door import AuthBackend, Authorize, Caller, HookBackend
 from elkyn.server.feed import INLINE_ROWS
-from elkyn.server.following import Upstream
+from elkyn.server.following import LeaderProxy
 from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
 from elkyn.server.pages import opened_by_browser, to_dashboard
-from elkyn.server.replication import Replication, reach, serve_follower
+from elkyn.server.replication import Replication, serve_follower, wait_for_position
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
+from elkyn.server.responses import error_response
 from elkyn.server.routes import answer_system
 from elkyn.server.session import Commit
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
 from elkyn.server.socket import Socket
 from elkyn.server.subscribe import open_stream
 from elkyn.server.system import SystemCall
-from elkyn.server.unsent import LARGE_BYTES, Unsent
+from elkyn.server.unsent import LARGE_BYTES, SendBufferLimit
 from elkyn.store import ElkynStore
 from elkyn.writer import Write
 from sennit_core.errors import (
@@ -89,17 +89,17 @@ def elkyn_app(
     default_namespace: str = "default",
     create_namespaces: bool = False,
 ) -> ElkynApp:
-    """Return an ASGI app that serves `stores` to those whom `authorize` lets in.
+    """Return an ASGI app that serves `stores` to the clients that `authorize` accepts.
 
     Args:
-        stores: by namespace; stay the caller's to close, after the app.
+        stores: by namespace; the caller closes them, after the app.
         authorize: `authorize(scope, namespace, path, write)` raises `Denied` or `Unauthenticated`;
-            returns None for full access, or the `Identity` that the namespace's rules then judge.
+            returns None for full access, or the `Identity` that the namespace's rules check.
         keep_alive_seconds: silence on an event stream after which a keep-alive is sent.
-        body_bytes_max: a larger request body is refused with 413, a larger message on a socket
-            ends it.
+        body_bytes_max: a larger request body is refused with 413; a larger message on a socket
+            closes the socket.
         default_namespace: for requests without `?ns=`.
-        create_namespaces: ask `stores` also for namespaces it does not list.
+        create_namespaces: look up in `stores` also namespaces that it does not list.
     """
     settings = Settings(
         default_namespace=default_namespace,
@@ -107,28 +107,30 @@ def elkyn_app(
         keep_alive_seconds=keep_alive_seconds,
         limits=Limits(body_bytes=body_bytes_max, message_bytes=body_bytes_max),
     )
-    return ElkynApp(stores, HookDoor(authorize), settings)
+    return ElkynApp(stores, HookBackend(authorize), settings)
 
 
 class ElkynApp:
     """An ASGI app over stores. Call `close` when the server begins to stop: it ends all streams.
 
     Args:
-        stores: by namespace; stay the caller's to close, after the app.
-        door: tells who asks.
+        stores: by namespace; the caller closes them, after the app.
+        auth_backend: authenticates clients.
         settings: everything else.
     """
 
-    def __init__(self, stores: StoreMap, door: Door, settings: Settings) -> None:
-        self.door = door
+    def __init__(self, stores: StoreMap, auth_backend: AuthBackend, settings: Settings) -> None:
+        self.auth_backend = auth_backend
         self.settings = settings
         self.metrics = Metrics()
         self.committer = Committer()
-        self.bodies = Bodies(settings.limits.body_memory_bytes)
-        self.unsent = Unsent(settings.limits.unsent_bytes, settings.limits.client_unsent_bytes)
-        self.clients = Clients(self.metrics, settings, door)
+        self.body_memory = BodyMemory(settings.limits.body_memory_bytes)
+        self.unsent = SendBufferLimit(
+            settings.limits.unsent_bytes, settings.limits.client_unsent_bytes
+        )
+        self.clients = Clients(self.metrics, settings, auth_backend)
         self.replication = Replication(settings.ack_seconds)
-        self.upstream: Upstream | None = None  # when this server follows another one
+        self.leader_proxy: LeaderProxy | None = None  # set when this server follows a leader
         self.closed = False
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
@@ -165,9 +167,9 @@ class ElkynApp:
             if "origin" in request.headers:
                 shared = self.settings.origins.streaming(request.headers, send)
             response = await self._answer(request, scope, receive, shared)
-        except asyncio.CancelledError:  # the server stops, and has waited for this long enough
+        except asyncio.CancelledError:  # shutdown: the server's grace period has ended
             response = error_response(Closed("the server"))
-        except Exception as error:  # noqa: BLE001 - answered, and logged when it is a surprise
+        except Exception as error:  # noqa: BLE001 - answered, and logged when unexpected
             response = error_response(error)
         finally:
             opened["http"] -= 1
@@ -200,16 +202,18 @@ class ElkynApp:
         self.settings.origins.check(request.headers)
         if request.method == "OPTIONS":
             return self.settings.origins.preflight(request.headers)
-        if self.upstream is not None and self.upstream.takes(request, self.door.owns):
-            return await self._pass_on(self.upstream, request, scope, receive)
+        if self.leader_proxy is not None and self.leader_proxy.is_for_leader(
+            request, self.auth_backend.owns
+        ):
+            return await self._forward(self.leader_proxy, request, scope, receive)
         if not request.raw_path.endswith(".json") or request.raw_path.startswith("/."):
-            owned = self.door.owns(request.raw_path)
+            owned = self.auth_backend.owns(request.raw_path)
             if owned or is_reserved(request.raw_path) or self._is_browsed(request):
-                return await self._answer_beside(request, scope, (receive, send), owned=owned)
+                return await self._answer_system(request, scope, (receive, send), owned=owned)
         caller = known.get(COUNTED) or await self._caller(scope, request)
-        call, store = self.place(request)
+        call, store = self.parse(request)
         if call.position_min is not None:
-            await reach(store, call.position_min, self.settings.ack_seconds)
+            await wait_for_position(store, call.position_min, self.settings.ack_seconds)
         try:
             grant = caller.grant(store, call.namespace or "", call.path, call.writes)
             if call.stream:
@@ -220,37 +224,39 @@ class ElkynApp:
             self.metrics.reads += 1
             return await _read(call, store, grant)
         except Denied:
-            self.note_refused(caller, client_of(scope), call)
+            self.record_refusal(caller, client_of(scope), call)
             raise
 
     async def _caller(self, scope: Scope, request: Request) -> Caller:
-        caller = await self.door.caller(scope, request.query)
+        caller = await self.auth_backend.caller(scope, request.query)
         if self.user_rate.bounded:
             self.count_user(caller)
         return caller
 
-    def place(self, request: Request) -> tuple[Call, ElkynStore]:
-        """Return what a request asks for, and of which store."""
+    def parse(self, request: Request) -> tuple[Call, ElkynStore]:
+        """Parse a request, and open the store that it is about."""
         call = parse_call(request)
         call.namespace = call.namespace or self.settings.default_namespace
         return call, self.open_store(call.namespace)
 
-    def note_refused(self, caller: Caller, client: str, call: Call) -> None:
-        """Note that the rules have refused a call."""
-        self.door.refused(caller, client, call.namespace or "", call.path, write=call.writes)
+    def record_refusal(self, caller: Caller, client: str, call: Call) -> None:
+        """Record that the rules refused a call."""
+        self.auth_backend.record_refusal(
+            caller, client, call.namespace or "", call.path, write=call.writes
+        )
 
     def count_answer(self, request: Request, response: Response) -> None:
-        """Count an answer, and let the page that asks read it."""
+        """Count an answer, and add the CORS headers that let the requesting page read it."""
         self.metrics.answered(request.method, response)
         if "origin" in request.headers and request.method != "OPTIONS":
             response.headers += self.settings.origins.headers(request.headers)
 
-    async def _pass_on(
-        self, upstream: Upstream, request: Request, scope: Scope, receive: Receive
+    async def _forward(
+        self, leader_proxy: LeaderProxy, request: Request, scope: Scope, receive: Receive
     ) -> Response:
-        if not self.door.owns(request.raw_path):
-            await self.door.vouch(scope, request.query)
-        return await upstream.forward(self, request, scope, receive)
+        if not self.auth_backend.owns(request.raw_path):
+            await self.auth_backend.check_forwarded_credential(scope, request.query)
+        return await leader_proxy.forward(self, request, scope, receive)
 
     async def _stream(
         self,
@@ -270,65 +276,65 @@ class ElkynApp:
         """Count a request from an address against the limits.
 
         Raises:
-            Busy: it is one too many.
-            Closed: the server is being stopped.
+            Busy: the request exceeds a limit.
+            Closed: the server is stopping.
         """
         if self.closed:
             raise Closed("the server")
         if self.metrics.open["http"] > self.settings.limits.requests:
             raise Busy("too many requests at once; try again in a second")
         if self.settings.limits.requests_per_second is not None:
-            self._rate.take(client, asyncio.get_running_loop().time())
+            self._rate.consume(client, asyncio.get_running_loop().time())
 
     def count_user(self, caller: Caller) -> None:
-        """Count a request of a user; raises `Busy` when it is one too many."""
+        """Count a request of a user; raises `Busy` when it exceeds the user's rate limit."""
         if caller.identity is not None and caller.identity.uid:
-            self.user_rate.take(caller.identity.uid, asyncio.get_running_loop().time())
+            self.user_rate.consume(caller.identity.uid, asyncio.get_running_loop().time())
 
     def open_store(self, name: str) -> ElkynStore:
         """Return the store of a namespace.
 
         Raises:
-            NotFound: there is none.
-            NotSynced: this server follows a leader that it has not reached yet.
+            NotFound: no namespace has that name.
+            NotSynced: this server follows a leader whose namespaces it has not listed yet.
         """
         known = self._served.get(name)
         if known is not None:
             return known
         if not self.settings.create_namespaces:
-            if self.upstream is not None:
-                self.upstream.check_known(name)
+            if self.leader_proxy is not None:
+                self.leader_proxy.check_known(name)
             if name not in self._stores:
                 raise UnknownNamespace(name, hint=create_hint(name))
         store = self._stores[name]
-        if self.upstream is not None:
-            self.upstream.adopt(store)
+        if self.leader_proxy is not None:
+            self.leader_proxy.adopt(store)
         self._served[name] = store
         return store
 
     def namespaces(self) -> list[str]:
-        """Return the names of the stores there are, sorted."""
+        """Return the names of all stores, sorted."""
         return sorted(self._stores)
 
     def _is_browsed(self, request: Request) -> bool:
         return self.settings.dashboard is not None and opened_by_browser(request)
 
     def create_namespace(self, name: str) -> bool:
-        """Create a namespace that lasts; returns False when it exists already. Blocks.
+        """Create a namespace on disk; returns False when it exists already. Blocks.
 
         Raises:
-            UsageError: the name cannot be one, or the stores are a fixed set of their owner's.
+            UsageError: the name is not valid, or the embedding program fixes the set of stores.
         """
         if not isinstance(self._stores, Stores):
             raise UsageError("the namespaces of this server are fixed by the program that runs it")
         return self._stores.add(name)
 
-    async def _answer_beside(
+    async def _answer_system(
         self, request: Request, scope: Scope, channel: tuple[Receive, Send], *, owned: bool
     ) -> Response | None:
         if request.method not in ("GET", "HEAD"):
             limit = _SIGN_IN_BYTES_MAX if owned else self.settings.limits.body_bytes
-            with self.bodies.hold(client_of(scope)) as held:
+            with self.body_memory.reserve(client_of(scope)) as held:
                 request.body = await read_body(scope, channel[0], limit, held)
                 return await self._answer_own(request, scope, channel, owned=owned)
         return await self._answer_own(request, scope, channel, owned=owned)
@@ -337,21 +343,21 @@ class ElkynApp:
         self, request: Request, scope: Scope, channel: tuple[Receive, Send], *, owned: bool
     ) -> Response | None:
         if owned:
-            return await self.door.respond(scope, request)
+            return await self.auth_backend.respond(scope, request)
         if not is_reserved(request.raw_path):
             return to_dashboard(request, scope.get("root_path", ""))
         return await answer_system(SystemCall(self, request, scope, channel))
 
     async def _write(
-        self, call: Call, store: ElkynStore, grant: Grant, coming: tuple[Scope, Receive]
+        self, call: Call, store: ElkynStore, grant: Grant, incoming: tuple[Scope, Receive]
     ) -> Response:
         self.metrics.writes += 1
         if call.ack is not None:
             parse_ack(call.ack)
-        with self.bodies.hold(client_of(coming[0])) as held:
+        with self.body_memory.reserve(client_of(incoming[0])) as held:
             limit = self.settings.limits.body_bytes
             check = partial(_check_could_write, call, store, grant)
-            bodies = [await read_body(*coming, limit, held, check)]
+            bodies = [await read_body(*incoming, limit, held, check)]
             response = await self._commit(call, store, grant, bodies)
         replicas = self.settings.ack if call.ack is None else parse_ack(call.ack)
         await self.replication.replicated(store, response.position, replicas)
@@ -360,7 +366,7 @@ class ElkynApp:
     async def _commit(
         self, call: Call, store: ElkynStore, grant: Grant, bodies: list[bytes]
     ) -> Response:
-        """Commit what the only one of `bodies` says, which is not kept longer than it is needed."""
+        """Commit the write in the only item of `bodies`; the list lets this free the body early."""
         large = len(bodies[0]) > INLINE_BYTES
         make = partial(to_write, call, bodies.pop(), store, grant, self.settings.limits.body_nodes)
         write = await asyncio.to_thread(make) if large else make()
@@ -376,9 +382,9 @@ class ElkynApp:
     def commit_step(
         self, socket: Socket, step: Commit, write: Write, identity: Identity
     ) -> asyncio.Future[None]:
-        """Queue a socket's write, here or at the leader; as `Committer.commit`."""
-        if self.upstream is not None and self.upstream.active:
-            return self.upstream.commit(self, socket, step, write, identity)
+        """Queue a socket's write, here or at the leader; returns as `Committer.commit` does."""
+        if self.leader_proxy is not None and self.leader_proxy.active:
+            return self.leader_proxy.commit(self, socket, step, write, identity)
         done = self.committer.commit(socket.store, write)
         if not self.settings.ack:
             return done
@@ -406,7 +412,7 @@ class ElkynApp:
                 return
             if request.raw_path != "/.ws" or request.query.get("v", "5") != "5":
                 raise NotFound("socket", request.raw_path)
-            caller = await self.door.caller(scope, request.query, anonymous=True)
+            caller = await self.auth_backend.caller(scope, request.query, anonymous=True)
         except SennitError as error:
             await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:100]})
             return
@@ -414,35 +420,35 @@ class ElkynApp:
         await serve_socket(self, request, caller, scope, (receive, send))
 
     async def on_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Run what may block on a thread."""
+        """Run a function that may block on a worker thread."""
         return await asyncio.to_thread(function, *args)
 
     def metrics_text(self) -> bytes:
-        """Return the page for Prometheus."""
+        """Return the metrics in Prometheus text format."""
         return self.metrics.text(
             commits=self.committer.commits,
             commit_seconds=self.committer.seconds,
             waiting=self.committer.waiting,
             unsent_bytes=self.unsent.bytes,
-            body_memory_bytes=self.bodies.bytes,
+            body_memory_bytes=self.body_memory.bytes,
             positions=[(name, store.position) for name, store in sorted(self._served.items())],
         )
 
     def close(self) -> None:
-        """End event streams, commit what waits, and answer 503 from now on; safe on any thread.
+        """End event streams, commit queued writes, and answer 503 from now on; safe on any thread.
 
-        Call it when the server starts to stop, before it waits for its connections.
+        Call it when the server begins to stop, before it waits for open connections.
         """
         self.closed = True
-        if self.upstream is not None:
-            self.upstream.close()
+        if self.leader_proxy is not None:
+            self.leader_proxy.close()
         self.replication.close()
         self.clients.close()
         self.committer.close()
 
 
 async def _check_could_write(call: Call, store: ElkynStore, grant: Grant) -> None:
-    """Raise `Denied` when the rules refuse a write whatever its body is."""
+    """Raise `Denied` when the rules refuse a write for every possible body."""
     if grant.unlimited:
         return
     path = (*call.keys, call.new_key(store)) if call.method == "POST" else call.keys

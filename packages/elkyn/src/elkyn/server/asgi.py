@@ -1,4 +1,4 @@
-"""ASGI's messages: requests out of scopes, bodies, answers."""
+"""ASGI messages: requests from scopes, bodies, answers."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ __all__ = [
 ]
 
 DIRECT = "elkyn.direct"
-"""An extension of scopes: a `Direct`."""
+"""A scope extension: a `Direct`."""
 
 COUNTED = "elkyn.counted"
-"""An extension of scopes: limits have counted the request already; who asks, when that is known."""
+"""A scope extension: set when limits have counted the request; holds the caller, if it is known."""
 
 
 class Direct(Protocol):
-    """Takes what goes over an HTTP/1.1 connection past ASGI; False: use `send`, which may wait."""
+    """Writes to an HTTP/1.1 connection bypassing ASGI; on False use `send`, which may wait."""
 
     def whole(self, head: bytes, body: bytes) -> bool:
-        """Send an answer; its head lacks nothing but `connection` and the empty line."""
+        """Send an answer; `head` lacks only the header `connection` and the empty line."""
         ...
 
     def chunk(self, data: bytes) -> bool:
-        """Send a part of an answer whose head is sent, encoded as a chunk."""
+        """Send a chunk, already encoded, of an answer whose head was sent."""
         ...
 
 
@@ -75,7 +75,7 @@ HEADERS: Mapping[bytes, str] = {
         "x-request-id",
     )
 }
-"""The headers that count, by their names as they come."""
+"""The headers that the app reads, by their names in ASGI."""
 
 
 def client_of(scope: Mapping[str, Any]) -> str:
@@ -85,18 +85,18 @@ def client_of(scope: Mapping[str, Any]) -> str:
 
 
 def direct_of(scope: Scope) -> Direct | None:
-    """Return the way past ASGI, None when the server has none."""
+    """Return the connection's `Direct`; None when the server has none."""
     found: Direct | None = scope.get("extensions", _NONE).get(DIRECT)
     return found
 
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
-    """Return the headers that count; the last of a name does."""
+    """Return the headers that the app reads; of repeated headers the last one."""
     return {HEADERS[name]: value.decode("latin-1") for name, value in raw if name in HEADERS}
 
 
 def to_request(scope: Scope) -> Request:
-    """Return the request of a scope without its body; only headers that count are kept."""
+    """Return the request of a scope without its body, with the headers that the app reads."""
     headers = headers_of(scope["headers"])
     query = parse_query(scope.get("query_string", b""))
     return Request(scope.get("method", "GET"), _raw_path(scope), query, headers)
@@ -108,7 +108,7 @@ def _raw_path(scope: Scope) -> str:
     root = scope.get("root_path", "")
     if raw is None:
         return quote(path.removeprefix(root))
-    if b"%" not in raw:  # the path is what the mounts above left of it
+    if b"%" not in raw:  # `path` without the root path of the mounts above
         return path.removeprefix(root) if path.isascii() else quote(path.removeprefix(root))
     whole = raw.partition(b"?")[0].decode("latin-1")
     cut = unquote(whole).removesuffix(path.removeprefix(root))
@@ -133,7 +133,7 @@ async def send_response(response: Response, scope: Scope, send: Send) -> None:
 
 
 async def send_body(body: bytes, send: Send, *, more: bool = False) -> None:
-    """Send a body or a piece of one; of a large one never more than a part is given away at once."""
+    """Send a body or a piece of one; a large one in parts of at most `LARGE_BYTES`."""
     start = 0
     while len(body) - start > LARGE_BYTES:
         part = body[start : start + LARGE_BYTES]
@@ -144,7 +144,7 @@ async def send_body(body: bytes, send: Send, *, more: bool = False) -> None:
 
 
 def head_of(response: Response) -> bytes:
-    """Return the head of an answer; it lacks nothing but `connection` and the empty line."""
+    """Return the head of an answer, without the header `connection` and the empty line."""
     head = _head_start(response.status, response.headers)
     if response.status not in (204, 304):
         head += b"content-length: %d\r\n" % len(response.body)
@@ -158,7 +158,7 @@ def _head_start(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = [f"HTTP/1.1 {status} {responses.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in headers]
     if any(_LINE_END.search(line) for line in lines):
-        raise ValueError("a header holds the end of a line")
+        raise ValueError("a header contains a line break")
     return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
 
 

@@ -1,4 +1,4 @@
-"""Who may use a served tree: one token for everything, for a server that stands alone."""
+"""Authorization by one admin token, for an embedded app without an authenticator."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Authorize", "read_or_create_token", "require_token", "token_of"]
 
 
 def require_token(token: str) -> Authorize:
-    """Let in whoever shows `token` as bearer, or as parameter `auth` or `access_token`."""
+    """Accept clients that send `token` as bearer, or as parameter `auth` or `access_token`."""
 
     def authorize(scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
         shown = token_of(scope)
@@ -30,7 +30,7 @@ def require_token(token: str) -> Authorize:
 
 
 def token_of(scope: Mapping[str, Any]) -> str | None:
-    """Return the token that a request shows, None when it shows none."""
+    """Return the token that a request carries; None without one."""
     for name, value in scope["headers"]:
         if name == b"authorization":
             kind, _space, token = value.decode("latin-1").partition(" ")
@@ -40,7 +40,7 @@ def token_of(scope: Mapping[str, Any]) -> str | None:
 
 
 def read_or_create_token(file: FilePath) -> str:
-    """Return the token in `file`; makes one that only its owner may read when there is none."""
+    """Return the token in `file`; creates the file with mode 0600 and a new token if it is missing."""
     with suppress(FileExistsError):
         opened = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(opened, "w") as stream:

@@ -1,4 +1,4 @@
-"""Bodies of requests: how much memory all of them together may take, from their arrival to the commit."""
+"""Memory limit of request bodies, counted over all requests from their arrival to the commit."""
 
 from __future__ import annotations
 
@@ -9,47 +9,55 @@ from typing import Any, Self
 from elkyn.server.asgi import Receive, Scope
 from sennit_core.errors import Busy, Closed, TooLarge
 
-__all__ = ["INLINE_BYTES", "LARGE_FACTOR", "Bodies", "Held", "memory_of", "read_body"]
+__all__ = [
+    "INLINE_BYTES",
+    "LARGE_FACTOR",
+    "BodyMemory",
+    "MemoryReservation",
+    "memory_of",
+    "read_body",
+]
 
 INLINE_BYTES = 64 * 1024
-"""Smaller bodies are parsed in the event loop, larger ones in pieces and on a thread."""
+"""Bodies up to this size are parsed in the event loop, larger ones in pieces on a thread."""
 
 LARGE_FACTOR = 6
-"""What a large body takes for each of its bytes, at most: packed nodes, log row, pages to be written."""
-_NODE_BYTES = 150  # of a node of a small body: its object, its key and its place in a dict
+"""Upper bound of memory per byte of a large body: packed nodes, log row, pages to be written."""
+_NODE_BYTES = 150  # memory of a node of a small body: its object, its key and its dict entry
 
 
-class Bodies:
-    """Counts the memory of bodies; a body that would take too much is refused.
+class BodyMemory:
+    """Counts the memory of bodies; a body that would exceed the limit is refused.
 
     Args:
-        bytes_max: of all clients together.
+        bytes_max: limit of all clients together.
 
     Attributes:
-        bytes: what they take now, estimated.
+        bytes: estimated memory of all bodies now.
     """
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes = 0
         self._bytes_max = bytes_max
-        self._of_client: dict[str, int] = {}  # a Counter takes four times as long
+        self._of_client: dict[str, int] = {}  # a Counter is four times slower
 
-    def hold(self, client: str) -> Held:
-        """Return what counts the memory of one request of a client at an address."""
-        return Held(self, client)
+    def reserve(self, client: str) -> MemoryReservation:
+        """Return a counter for the memory of one request of the client at an address."""
+        return MemoryReservation(self, client)
 
     def change(self, client: str, size: int) -> None:
-        """Count `size` bytes more, or fewer.
+        """Add `size` bytes to the counters; a negative size subtracts.
 
         Raises:
-            Busy: all clients take the maximum, or this one more than half of it while others are active.
+            Busy: all clients would exceed the maximum, or this one half of it while others are
+                active.
         """
         own = self._of_client.get(client, 0)
         if size > 0:
             is_alone = own == self.bytes
             own_max = self._bytes_max if is_alone else self._bytes_max // 2
             if self.bytes + size > self._bytes_max or own + size > own_max:
-                raise Busy("request bodies take too much memory; try again in a second")
+                raise Busy("request bodies use too much memory; try again in a second")
         self.bytes += size
         if own + size:
             self._of_client[client] = own + size
@@ -57,24 +65,24 @@ class Bodies:
             self._of_client.pop(client, None)
 
 
-class Held:
+class MemoryReservation:
     """The memory of one request's body; a context manager, released at its end."""
 
-    __slots__ = ("_bodies", "_client", "bytes")
+    __slots__ = ("_body_memory", "_client", "bytes")
 
-    def __init__(self, bodies: Bodies, client: str) -> None:
-        self._bodies = bodies
+    def __init__(self, body_memory: BodyMemory, client: str) -> None:
+        self._body_memory = body_memory
         self._client = client
         self.bytes = 0
 
     def add(self, size: int) -> None:
-        """Count so many bytes of memory; raises `Busy` when they are too many."""
-        self._bodies.change(self._client, size)
+        """Add `size` bytes of memory; raises `Busy` when they exceed the limit."""
+        self._body_memory.change(self._client, size)
         self.bytes += size
 
     def release(self) -> None:
-        """Count nothing any more; twice is fine."""
-        self._bodies.change(self._client, -self.bytes)
+        """Subtract all counted memory; releasing twice is fine."""
+        self._body_memory.change(self._client, -self.bytes)
         self.bytes = 0
 
     def __enter__(self) -> Self:
@@ -90,7 +98,7 @@ class Held:
 
 
 def memory_of(body: bytes) -> int:
-    """Estimate the memory that a small body takes when it is parsed: it may hold a node every two bytes."""
+    """Estimate the memory of a small body when parsed; it may hold a node in every two bytes."""
     return len(body) + _NODE_BYTES * body.count(b",")
 
 
@@ -98,22 +106,22 @@ async def read_body(
     scope: Scope,
     receive: Receive,
     bytes_max: int,
-    held: Held,
+    held: MemoryReservation,
     check: Callable[[], Awaitable[None]] | None = None,
 ) -> bytes:
     """Return the body of a request.
 
     Args:
-        scope: of the request.
+        scope: the ASGI scope of the request.
         receive: ASGI's.
-        bytes_max: a larger body is refused, before it is read when its length is announced.
-        held: counts its memory.
+        bytes_max: a larger body is refused, before it is read if its length is announced.
+        held: counts the body's memory.
         check: awaited once before more than a small body is read; raises to refuse the request.
 
     Raises:
-        TooLarge: it has more than `bytes_max` bytes.
-        Busy: bodies take too much memory already.
-        Closed: the client is gone.
+        TooLarge: the body has more than `bytes_max` bytes.
+        Busy: request bodies use too much memory already.
+        Closed: the client has disconnected.
     """
     announced = _content_length(scope)
     if announced > bytes_max:

@@ -1,6 +1,6 @@
-"""A stream of the paths that change, without their values: what a view of a large tree needs.
+"""A stream of the paths that change, without their values, for the dashboard's view of a large tree.
 
-`GET /.settings/changes` sends `data: ["/a/b", …]` for every tick; `["/"]` when too much changed.
+`GET /.settings/changes` sends `data: ["/a/b", …]` for every tick; `["/"]` when too many paths changed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from elkyn.server.door import Caller
 from elkyn.server.feed import Batch, Feed, Opener, Opening
 from elkyn.server.subscribe import ClientStream, serve_stream
 from elkyn.server.system import SystemCall
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 __all__ = ["stream_changes"]
 
-_PATHS_MAX = 200
+_PATHS_MAX = 200  # of one message; more are sent as the root
 _EVERY_SECONDS = 0.1
 
 
 async def stream_changes(call: SystemCall) -> None:
-    """Send an admin the paths that change until one side ends it."""
+    """Send an admin the paths that change, until one side ends the stream."""
     await call.admin("/.settings/changes", write=False)
-    caller = await call.app.door.caller(call.scope, call.request.query)
+    caller = await call.app.auth_backend.caller(call.scope, call.request.query)
     await serve_stream(
         call.app, _ChangesStream(call, caller), call.channel[0], client_of(call.scope)
     )
@@ -55,19 +55,19 @@ class _ChangesStream(ClientStream):
     def check(self) -> None:
         grant = self.caller.grant(self.store, self._namespace, "/.settings/changes", write=False)
         if not grant.identity.admin:
-            raise Denied("following what changes", "an admin's credential")
+            raise Denied("following changes", "an admin's credential")
 
 
-def _begin(_view: View) -> Opening:
-    return Opening((b": what is there now is no change\n\n",))
+def _begin(_view: ReadTransaction) -> Opening:
+    return Opening((b": only later changes are sent\n\n",))
 
 
 class _ChangesFeed(Feed):
-    """The paths of a store that change, gathered for a tenth of a second each.
+    """The paths of a store that change, in batches of a tenth of a second.
 
     Args:
-        store: whose paths.
-        wake: called in the loop with the feed when something waits.
+        store: the store to observe.
+        wake: called in the loop with the feed when paths are queued.
     """
 
     def __init__(self, store: ElkynStore, wake: Callable[[Feed], None]) -> None:
@@ -80,7 +80,7 @@ class _ChangesFeed(Feed):
         self._end = store.observe(self._changed)
 
     async def start(self, opener: Opener) -> Opening:
-        """Start; the state at this moment is not asked for."""
+        """Start; the opening does not depend on the current state."""
         with self._store.snapshot() as view:
             return opener(view)
 
@@ -97,8 +97,8 @@ class _ChangesFeed(Feed):
     def _later(self) -> None:
         self._loop.call_later(_EVERY_SECONDS, self._wake, self)
 
-    def take(self) -> list[Batch] | None:
-        """Return the paths gathered so far as one message."""
+    def dequeue(self) -> list[Batch] | None:
+        """Return the paths collected so far as one message."""
         with self._lock:
             paths, self._paths, self._woken = self._paths, set(), False
         if not paths:
@@ -109,5 +109,5 @@ class _ChangesFeed(Feed):
         return [batch]
 
     def close(self) -> None:
-        """End it; closing twice is fine."""
+        """Stop observing the store; closing twice is fine."""
         self._end()

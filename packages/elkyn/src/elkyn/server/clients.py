@@ -1,4 +1,4 @@
-"""Clients that stay: open streams and sockets, their keep-alives, and the credentials behind them."""
+"""Long-lived clients: open streams and sockets, their keep-alives, and checks of their permissions."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from elkyn.paths import Path
-from elkyn.server.door import Caller, Door
+from elkyn.server.door import AuthBackend, Caller
 from elkyn.server.hub import Hub
 from elkyn.server.metrics import Metrics
 from elkyn.server.settings import Settings
-from elkyn.server.touched import Grounds, Touched
+from elkyn.server.touched import ReadSetIndex, WriteTracker
 from sennit_core.errors import Busy
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.store import ElkynStore
 
 __all__ = ["Client", "Clients"]
 
 _TICK_SECONDS_MAX = 1.0
-_CLOSE_GRACE_SECONDS = 1.0
-_GROUNDS_MIN = 10_000
+_CLOSE_GRACE_SECONDS = 1.0  # then the tasks of clients that do not read are cancelled
+_PLACES_MIN = 10_000  # an index of fewer places is never rebuilt
 
 
 class Client(Protocol):
@@ -42,63 +42,64 @@ class Client(Protocol):
         """The store that it reads; None for a client whose requests are all refused."""
         ...
 
-    def footprints(self) -> Iterable[Footprint]:
-        """What the client's permissions rest on."""
+    def read_sets(self) -> Iterable[ReadSet]:
+        """The read sets of the client's permissions: what the rules have read to allow them."""
         ...
 
     def tick(self, now: float) -> None:
-        """Send a keep-alive when the client was silent for long; `now` is the loop's time."""
+        """Send a keep-alive, or close, after long silence; `now` is the loop's time."""
         ...
 
     def recheck(self) -> None:
-        """Judge again what the client may read."""
+        """Check again soon what the client may read."""
         ...
 
-    def suspect(self) -> None:
-        """Judge it again before the client is sent anything more."""
+    def hold_for_recheck(self) -> None:
+        """Check again what the client may read, before it is sent anything more."""
         ...
 
     def revoke(self, reason: str) -> None:
-        """Tell the client that its credential counts no more."""
+        """Report to the client that its credential is no longer valid."""
         ...
 
-    def outdate(self) -> None:
-        """End, after telling the client that it was told what the leader never had."""
+    def disconnect_diverged(self) -> None:
+        """Disconnect the client: it may have seen writes that the leader never had."""
         ...
 
     def close(self) -> None:
-        """End, after saying so."""
+        """End the client, after reporting the end to it."""
         ...
 
 
 @dataclass(slots=True)
 class _Watched:
-    """What is known of the permissions of a store's clients."""
+    """What the permissions of a store's clients depend on, and the observers of changes to it."""
 
-    touched: Touched
+    writes: WriteTracker
     end_rules: Callable[[], None]
     end_divergence: Callable[[], None]
-    grounds: Grounds = field(default_factory=Grounds)
-    grounds_max: int = _GROUNDS_MIN
+    read_places: ReadSetIndex = field(default_factory=ReadSetIndex)
+    # `read_places` only grows: over this size it is rebuilt from the clients that are open.
+    places_max: int = _PLACES_MIN
 
-    def renew(self, footprints: Iterable[Footprint]) -> None:
-        """Let go of the places that no permission rests on any more."""
-        self.grounds = Grounds()
-        for footprint in footprints:
-            self.grounds.add(footprint)
-        self.grounds_max = max(_GROUNDS_MIN, 2 * len(self.grounds))
+    def renew(self, read_sets: Iterable[ReadSet]) -> None:
+        """Drop the places that no permission depends on any more."""
+        self.read_places = ReadSetIndex()
+        for read_set in read_sets:
+            self.read_places.add(read_set)
+        self.places_max = max(_PLACES_MIN, 2 * len(self.read_places))
 
     def close(self) -> None:
         self.end_rules()
         self.end_divergence()
-        self.touched.close()
+        self.writes.close()
 
 
 class Clients:
     """The clients of one app; all methods but `close` are called in its event loop."""
 
-    def __init__(self, metrics: Metrics, settings: Settings, door: Door) -> None:
-        self._door = door
+    def __init__(self, metrics: Metrics, settings: Settings, auth_backend: AuthBackend) -> None:
+        self._auth_backend = auth_backend
         self._metrics = metrics
         self._limits = settings.limits
         self._tick_seconds = min(_TICK_SECONDS_MAX, settings.keep_alive_seconds / 4)
@@ -110,18 +111,18 @@ class Clients:
 
     @property
     def hub(self) -> Hub:
-        """The fan-out of the running event loop."""
+        """The hub of the running event loop."""
         loop = asyncio.get_running_loop()
         if self._hub is None or self._hub.loop is not loop:
-            self._hub = Hub(loop, self.settle)
+            self._hub = Hub(loop, self.recheck_affected)
         return self._hub
 
     @contextmanager
-    def joined(self, client: Client) -> Iterator[None]:
-        """Keep `client`, served by the running task, among the open ones for a block.
+    def registered(self, client: Client) -> Iterator[None]:
+        """Register `client`, served by the running task, within a `with` block.
 
         Raises:
-            Busy: there are too many of its kind.
+            Busy: too many streams or sockets are open.
         """
         limit = self._limits.streams if client.kind == "sse" else self._limits.sockets
         if self._metrics.open[client.kind] >= limit:
@@ -151,53 +152,54 @@ class Clients:
 
             def diverged() -> None:
                 if store.divergence.known and not loop.is_closed():
-                    loop.call_soon_threadsafe(self._outdate, store)
+                    loop.call_soon_threadsafe(self._disconnect_diverged, store)
 
             end_rules = store.on_rules(changed)
             end_divergence = store.divergence.observe(diverged)
-            touched = Touched(store, partial(self._touched, store))
-            self._watched[store] = _Watched(touched, end_rules, end_divergence)
+            writes = WriteTracker(store, partial(self._paths_written, store))
+            self._watched[store] = _Watched(writes, end_rules, end_divergence)
 
-    def rest(self, client: Client, footprint: Footprint | None) -> None:
-        """Note what a permission of `client` rests on."""
+    def record_dependency(self, client: Client, read_set: ReadSet | None) -> None:
+        """Record what a permission of `client` depends on."""
         store = client.store
         watched = None if store is None else self._watched.get(store)
-        if store is None or watched is None or footprint is None or not footprint.paths:
+        if store is None or watched is None or read_set is None or not read_set.paths:
             return
-        if len(watched.grounds) > watched.grounds_max:
-            watched.renew(self._footprints(store))
-        watched.grounds.add(footprint)
+        if len(watched.read_places) > watched.places_max:
+            watched.renew(self._read_sets(store))
+        watched.read_places.add(read_set)
 
-    def _footprints(self, store: ElkynStore) -> Iterator[Footprint]:
+    def _read_sets(self, store: ElkynStore) -> Iterator[ReadSet]:
         for client in self._open:
             if client.store is store:
-                yield from client.footprints()
+                yield from client.read_sets()
 
-    def settle(self) -> None:
-        """Suspect the clients whose permission rests on what was written since the last time.
+    def recheck_affected(self) -> None:
+        """Have permissions checked again that depend on places written since the last call.
 
-        To be called between taking events and sending them.
+        Call it between dequeuing events and sending them, so that no client is sent an event that a
+        write before it forbids.
         """
         for store, watched in self._watched.items():
-            fresh = watched.touched.fresh()
+            fresh = watched.writes.fresh()
             if fresh:
-                for client in self._resting_on(store, fresh):
-                    client.suspect()
+                for client in self._depending_on(store, fresh):
+                    client.hold_for_recheck()
 
-    def _touched(self, store: ElkynStore, paths: AbstractSet[Path]) -> None:
-        for client in self._resting_on(store, paths):
+    def _paths_written(self, store: ElkynStore, paths: AbstractSet[Path]) -> None:
+        for client in self._depending_on(store, paths):
             client.recheck()
 
-    def _resting_on(self, store: ElkynStore, written: AbstractSet[Path]) -> list[Client]:
+    def _depending_on(self, store: ElkynStore, written: AbstractSet[Path]) -> list[Client]:
         watched = self._watched.get(store)
-        moved = watched.grounds.moved_by(written) if watched is not None else ()
-        if not moved:
+        written_places = watched.read_places.matching(written) if watched is not None else ()
+        if not written_places:
             return []
         return [
             client
             for client in self._open
             if client.store is store
-            and any(footprint.touched_by(moved) for footprint in client.footprints())
+            and any(read_set.touched_by(written_places) for read_set in client.read_sets())
         ]
 
     def _recheck(self, store: ElkynStore) -> None:
@@ -205,26 +207,26 @@ class Clients:
             if client.store is store:
                 client.recheck()
 
-    def _outdate(self, store: ElkynStore) -> None:
+    def _disconnect_diverged(self, store: ElkynStore) -> None:
         for client in list(self._open):
             if client.store is store:
-                client.outdate()
+                client.disconnect_diverged()
 
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while self._open:
             await asyncio.sleep(self._tick_seconds)
-            self._door.poll()
+            self._auth_backend.poll()
             now, now_ms = loop.time(), int(time.time() * 1000)
             for client in list(self._open):
-                reason = client.caller.ended(now_ms)
+                reason = client.caller.invalid_reason(now_ms)
                 if reason is None:
                     client.tick(now)
                 else:
                     client.revoke(reason)
 
     def close(self) -> None:
-        """End every client; safe on any thread, and returns when they have written their last."""
+        """End every client; safe on any thread; returns after their final writes, or a second."""
         self._closed = True
         for watched in self._watched.values():
             watched.close()
@@ -244,7 +246,7 @@ class Clients:
         for client, task in list(self._open.items()):
             if task.get_loop() is loop:
                 client.close()
-                loop.call_later(_CLOSE_GRACE_SECONDS, task.cancel)  # for who does not read
+                loop.call_later(_CLOSE_GRACE_SECONDS, task.cancel)  # for clients that do not read
         if done is not None:
             done.set()
 

@@ -11,7 +11,7 @@ from typing import Any
 orjson: Any
 try:
     import orjson
-except ImportError:  # the embedded store needs no JSON; the extra `server` brings it
+except ImportError:  # the embedded store needs no JSON; the extra `server` installs it
     orjson = None
 
 __all__ = ["dump", "load"]
@@ -26,7 +26,7 @@ def load(body: bytes) -> Any:
     if orjson is not None:
         try:
             return orjson.loads(body)
-        except orjson.JSONDecodeError:  # half surrogate pairs: the tree's own check names the place
+        except orjson.JSONDecodeError:  # lone surrogates: the tree's own check names the place
             pass
     try:
         return json.loads(body, parse_constant=_refuse_constant)

@@ -1,4 +1,4 @@
-"""Group commit for an event loop: one thread commits the writes of all requests that wait."""
+"""Group commit for an event loop: one thread commits the queued writes of all requests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sennit_core.errors import Busy, Closed
 
 __all__ = ["Committer"]
 
-_GROUP_MAX = 1000
-_WAITING_MAX = 20_000
-_ASIDE_SECONDS = 0.005  # as long as the interpreter lets a thread run that others wait for
+_GROUP_MAX = 1000  # writes in one commit
+_WAITING_MAX = 20_000  # queued writes; one more is refused
+_YIELD_SECONDS = 0.005  # the interpreter's switch interval: how long it lets a thread run at most
 
 
 class _Order(NamedTuple):
@@ -29,24 +29,24 @@ class _Order(NamedTuple):
 
 
 class Committer:
-    """Commits writes on a thread of its own; as many together as wait while it was busy."""
+    """Commits writes on its own thread; writes queued during a commit share the next commit."""
 
     def __init__(self) -> None:
         self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
-        self._under_way: ElkynStore | None = None
+        self._committing: ElkynStore | None = None  # until the loop has yielded to it once
         self.commits = 0
         self.seconds = 0.0
 
     @property
     def waiting(self) -> int:
-        """How many writes wait."""
+        """Number of queued writes."""
         return self._orders.qsize()
 
     def commit(self, store: ElkynStore, write: Write) -> asyncio.Future[None]:
-        """Do what `queue` does; the future is done when the write is."""
+        """Queue `write`; the returned future is done when the write was committed or has failed."""
         loop = asyncio.get_running_loop()
         done: asyncio.Future[None] = loop.create_future()
         self.queue(store, write, partial(_resolve, done), loop)
@@ -59,16 +59,16 @@ class Committer:
         done: Callable[[], object],
         loop: asyncio.AbstractEventLoop,
     ) -> None:
-        """Queue `write`, behind those queued before.
+        """Queue `write` after those queued before.
 
         Args:
-            store: where.
-            write: what; committed when it is done, or failed (`write.error`).
-            done: called then; must not raise.
-            loop: where `done` is called.
+            store: the store to write to.
+            write: the write; when `done` is called it is committed, or `write.error` is set.
+            done: called after the commit; must not raise.
+            loop: the event loop that calls `done`.
 
         Raises:
-            Busy: too many writes wait already.
+            Busy: too many writes are queued already.
         """
         if self._orders.qsize() >= _WAITING_MAX:
             raise Busy("too many writes are waiting; try again in a second")
@@ -88,9 +88,9 @@ class Committer:
                 by_store.setdefault(store, []).append(write)
             started = time.perf_counter()
             for store, writes in by_store.items():
-                self._under_way = store
+                self._committing = store
                 _apply(store, writes)
-            self._under_way = None
+            self._committing = None
             self.commits += len(by_store)
             self.seconds += time.perf_counter() - started
             _answer(group)
@@ -98,7 +98,7 @@ class Committer:
                 return
 
     def _next_group(self) -> tuple[list[_Order], bool]:
-        """Wait for an order and take what else is there; True when `close` was reached."""
+        """Wait for an order and dequeue all others; the flag is True when `close` was called."""
         group: list[_Order] = []
         order = self._orders.get()
         while order is not None:
@@ -108,14 +108,14 @@ class Committer:
             order = self._orders.get()
         return group, True
 
-    def step_aside(self) -> None:
-        """Let the thread make the writes of its group, once for each; in the loop, before other work."""
-        store, self._under_way = self._under_way, None
+    def yield_to_writer(self) -> None:
+        """Let the committing thread run before other work, once per group; called in the loop."""
+        store, self._committing = self._committing, None
         if store is not None:
-            store.step_aside(_ASIDE_SECONDS)
+            store.yield_to_writer(_YIELD_SECONDS)
 
     def close(self) -> None:
-        """Commit what waits and end the thread; closing twice is fine."""
+        """Commit the queued writes and end the thread; closing twice is fine."""
         with self._lock:
             if self._closed:
                 return

@@ -1,4 +1,4 @@
-"""From an accepted WebSocket to the `Socket` that serves it, or to the one that refuses requests."""
+"""Serve an accepted WebSocket, by a `Socket` or by a `RefusedSocket`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def serve_socket(
     scope: Scope,
     channel: tuple[Receive, Send],
 ) -> None:
-    """Serve a WebSocket that was accepted until one side ends it."""
+    """Serve an accepted WebSocket until one side closes it."""
     receive, send = channel
     namespace = request.query.get("ns") or app.settings.default_namespace
 
@@ -47,16 +47,16 @@ async def serve_socket(
     try:
         store = await app.on_thread(open_store)
     except SennitError as error:
-        if error.retryable or isinstance(error, Closed):  # SDKs connect again after a while
+        if error.retryable or isinstance(error, Closed):  # SDKs reconnect after a while
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
             return
         client: RefusedSocket | Socket = RefusedSocket(app, caller, reason, send, client_of(scope))
     else:
         nodes_max = app.settings.limits.body_nodes
-        data = SocketStore(store, namespace, app.door, scope, nodes_max=nodes_max)
+        data = SocketStore(store, namespace, app.auth_backend, scope, nodes_max=nodes_max)
         client = Socket(app, data, caller, send)
     try:
-        with app.clients.joined(client):
+        with app.clients.registered(client):
             await client.run(receive, host)
     except SennitError:
         await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})

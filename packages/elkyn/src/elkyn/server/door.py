@@ -1,4 +1,4 @@
-"""Who asks: callers of HTTP requests and of WebSockets, told from their credentials or by a hook."""
+"""Authentication of HTTP requests and WebSockets: by credentials, or by an embedder's hook."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from elkyn.store import ElkynStore
 if TYPE_CHECKING:
     from elkyn.auth.authenticator import Authenticator
 
-__all__ = ["AuthDoor", "Authorize", "Caller", "Door", "HookDoor"]
+__all__ = ["AuthBackend", "AuthenticatorBackend", "Authorize", "Caller", "HookBackend"]
 
 Scope: TypeAlias = Mapping[str, Any]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -24,101 +24,109 @@ Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 Authorize: TypeAlias = Callable[[Scope, str, str, bool], Identity | None]
 """`authorize(scope, namespace, path, write)` raises `Denied` to refuse; `scope` is ASGI's.
 
-What it returns is who asks: the rules of the namespace decide then. None is full access.
+A returned `Identity` is checked against the rules of the namespace; None means full access.
 """
 
 _EXPIRED = "credential is no longer valid"
 
 
 class Caller(Protocol):
-    """One client, for a request or as long as a stream or socket lives."""
+    """An authenticated client: of one request, or of an open stream or socket."""
 
     @property
     def identity(self) -> Identity | None:
-        """Who it is; None for full access, or when that depends on the path."""
+        """The client's identity; None for full access, or when the identity depends on the path."""
         ...
 
     def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
-        """Return what it may do at `path`; raises `Denied` when that is nothing."""
+        """Return the client's permissions at `path`; raises `Denied` when it has none there."""
         ...
 
-    async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
-        """Take a credential that came later; see `AuthDoor`."""
+    async def sign_in(
+        self, credential: str, variable: Any, *, unauthenticated: bool
+    ) -> Identity | None:
+        """Sign in with a credential that a socket sent after it was opened.
+
+        Args:
+            credential: the token.
+            variable: what an admin wants rules to see as `auth` instead of its own identity.
+            unauthenticated: whether rules are to see an unauthenticated client.
+        """
         ...
 
     def sign_out(self) -> None:
         """Forget the credential."""
         ...
 
-    def ended(self, now_ms: int) -> str | None:
-        """Say why its credential counts no more; None while it does."""
+    def invalid_reason(self, now_ms: int) -> str | None:
+        """Return why the credential is no longer valid; None while it is."""
         ...
 
 
-class Door(Protocol):
-    """Makes callers, and answers those who want to become one."""
+class AuthBackend(Protocol):
+    """Authenticates clients, and serves the endpoints that sign clients in."""
 
     async def respond(self, scope: Scope, request: Request) -> Response | None:
-        """Answer a request that is for signing in; None for all others."""
+        """Answer a request to a sign-in endpoint; None for any other request."""
         ...
 
     def owns(self, raw_path: str) -> bool:
-        """Whether `respond` answers this path."""
+        """Whether `respond` serves this path."""
         ...
 
-    async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
-        """Refuse what is passed on to a leader with a credential that nobody knows."""
+    async def check_forwarded_credential(self, scope: Scope, query: Mapping[str, str]) -> None:
+        """Refuse a request that is to be forwarded to the leader with an unknown credential."""
         ...
 
     def poll(self) -> None:
-        """Look for credentials that were revoked elsewhere."""
+        """Load revocations that another process has made."""
         ...
 
-    def refused(
+    def record_refusal(
         self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
-        """Note that the rules have refused something to somebody at the address `client`."""
+        """Record that the rules refused a request from the address `client`."""
         ...
 
     async def caller(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
     ) -> Caller:
-        """Return who sends a request; `anonymous` ignores its credentials."""
+        """Return the client that sent a request; `anonymous` ignores its credentials."""
         ...
 
     def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
-        """Do what `caller` does where it needs no waiting, and no more of the scope.
+        """Return what `caller` returns, without waiting and without an ASGI scope.
 
         Raises:
-            BlockingIOError: it does.
+            BlockingIOError: authentication must wait, or needs the scope; use `caller`.
         """
         ...
 
 
 @dataclass(slots=True)
-class HookDoor:
-    """Asks an embedder's hook about every path; credentials are the embedder's."""
+class HookBackend:
+    """Asks an embedder's hook about every path; the embedder checks credentials."""
 
     authorize: Authorize
 
     async def respond(self, scope: Scope, request: Request) -> Response | None:
-        """Leave that to the embedder."""
+        """Return None: the embedder serves its own sign-in endpoints."""
         return None
 
     def owns(self, raw_path: str) -> bool:
-        """Leave all paths to others."""
+        """Return False: this backend serves no paths."""
         return False
 
-    async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
-        """Leave that to the leader."""
+    async def check_forwarded_credential(self, scope: Scope, query: Mapping[str, str]) -> None:
+        """Accept every credential: the leader checks it."""
 
     def poll(self) -> None:
-        """Know of nothing that could be revoked."""
+        """Do nothing: the hook is asked about each request."""
 
-    def refused(
+    def record_refusal(
         self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
-        """Leave that to the hook."""
+        """Do nothing: the embedder logs what its hook refuses."""
 
     async def caller(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
@@ -127,7 +135,7 @@ class HookDoor:
         return _Hooked(self.authorize, scope)
 
     def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
-        """Leave it to `caller`: the hook takes whole scopes."""
+        """Raise `BlockingIOError`: the hook needs the ASGI scope."""
         raise BlockingIOError
 
 
@@ -144,30 +152,32 @@ class _Hooked:
         identity = self.authorize(self.scope, namespace, path, write)
         return Grant(ADMIN if identity is None else identity, store)
 
-    async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
+    async def sign_in(
+        self, credential: str, variable: Any, *, unauthenticated: bool
+    ) -> Identity | None:
         return None
 
     def sign_out(self) -> None:
         return None
 
-    def ended(self, now_ms: int) -> str | None:
+    def invalid_reason(self, now_ms: int) -> str | None:
         return None
 
 
 @dataclass(slots=True)
-class AuthDoor:
-    """Asks an authenticator; what it does not know is nobody, and the rules decide.
+class AuthenticatorBackend:
+    """Asks an authenticator; a request without a credential is unauthenticated, and rules decide.
 
     Args:
-        authenticator: of the server.
-        open_without_rules: whether a namespace without rules is open to everybody.
+        authenticator: checks credentials and serves the sign-in endpoints.
+        open_without_rules: whether any client may read and write a namespace without rules.
     """
 
     authenticator: Authenticator
     open_without_rules: bool = False
 
     async def respond(self, scope: Scope, request: Request) -> Response | None:
-        """Answer by the authenticator."""
+        """Have the authenticator answer the request."""
         from elkyn.auth.endpoints import AuthRequest
 
         answer = await self.authenticator.respond(
@@ -183,27 +193,29 @@ class AuthDoor:
         return Response(answer.status, answer.body, answer.headers)
 
     def owns(self, raw_path: str) -> bool:
-        """Ask the authenticator."""
+        """Whether the authenticator serves this path."""
         return self.authenticator.owns(raw_path)
 
-    async def vouch(self, scope: Scope, query: Mapping[str, str]) -> None:
-        """Ask the authenticator."""
-        await self.authenticator.vouch(scope["headers"], query, client_of(scope))
+    async def check_forwarded_credential(self, scope: Scope, query: Mapping[str, str]) -> None:
+        """Refuse a credential that neither this server nor its leader knows."""
+        await self.authenticator.check_forwarded_credential(
+            scope["headers"], query, client_of(scope)
+        )
 
     def poll(self) -> None:
-        """Ask the vault."""
+        """Read new revocations from the account store."""
         self.authenticator.revocations.poll()
 
-    def refused(
+    def record_refusal(
         self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
-        """Write it to the audit log."""
+        """Write the refusal to the audit log."""
         self.authenticator.audit.refused(caller.identity or NOBODY, namespace, path, write, client)
 
     async def caller(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
     ) -> Caller:
-        """Return the caller of `scope`; raises `BadToken` for a token that is none."""
+        """Return the caller of `scope`; raises `BadToken` for an invalid token."""
         identity = NOBODY
         client = client_of(scope)
         if not anonymous:
@@ -211,43 +223,45 @@ class AuthDoor:
         return _SignedIn(self, identity, client)
 
     def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
-        """Return the caller unless keys must be fetched; raises `BadToken` as `caller` does."""
+        """Return the caller unless signing keys must be fetched; raises `BadToken` as `caller`."""
         identity = self.authenticator.identity_at_once(headers, query, client)
         return _SignedIn(self, identity, client)
 
 
 @dataclass(slots=True)
 class _SignedIn:
-    door: AuthDoor
+    backend: AuthenticatorBackend
     identity: Identity
     client: str
-    told: int = -1  # how many revocations there were when the identity was looked up last
+    checked_revocations: int = -1  # count of revocations when `identity` was last checked
 
     def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
-        return Grant(self.identity, store, self.door.open_without_rules)
+        return Grant(self.identity, store, self.backend.open_without_rules)
 
-    async def sign_in(self, credential: str, variable: Any, *, nobody: bool) -> Identity | None:
-        identity = await self.door.authenticator.identify_token(credential, self.client)
-        if nobody or variable is not None:
+    async def sign_in(
+        self, credential: str, variable: Any, *, unauthenticated: bool
+    ) -> Identity | None:
+        identity = await self.backend.authenticator.identify_token(credential, self.client)
+        if unauthenticated or variable is not None:
             from elkyn.auth.authenticator import seen_as
 
-            identity = seen_as(identity, None if nobody else dict(variable))
+            identity = seen_as(identity, None if unauthenticated else dict(variable))
         self.identity = identity
-        self.told = -1
+        self.checked_revocations = -1
         return identity
 
     def sign_out(self) -> None:
         self.identity = NOBODY
 
-    def ended(self, now_ms: int) -> str | None:
+    def invalid_reason(self, now_ms: int) -> str | None:
         expires = self.identity.expires_ms
         if expires is not None and now_ms >= expires:
             return _EXPIRED
-        revocations = self.door.authenticator.revocations
-        told = revocations.told
-        if told == self.told:
+        revocations = self.backend.authenticator.revocations
+        known = revocations.notified
+        if known == self.checked_revocations:
             return None
         reason = revocations.reason(self.identity)
         if reason is None:
-            self.told = told
+            self.checked_revocations = known
         return reason

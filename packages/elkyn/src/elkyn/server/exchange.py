@@ -1,4 +1,4 @@
-"""A request that has come over a connection, and the way back for its answer."""
+"""One request of an HTTP/1.1 connection, and how its answer is sent back."""
 
 from __future__ import annotations
 
@@ -16,55 +16,55 @@ if TYPE_CHECKING:
 
     from elkyn.server.door import Caller
 
-__all__ = ["Connection", "Exchange", "to_scope"]
+__all__ = ["Connection", "RequestCycle", "to_scope"]
 
 
 class Connection(Protocol):
-    """What an exchange needs of the connection it is on."""
+    """What a `RequestCycle` needs of its connection."""
 
     address: str
     loop: asyncio.AbstractEventLoop
 
-    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
-        """Send the answer of the exchange that is on, and go on to the next one.
+    def answer(self, request_cycle: RequestCycle, head: bytes, body: bytes) -> None:
+        """Send the answer to the current request, and begin the next request.
 
-        Its head lacks nothing but `connection` and the empty line.
+        `head` is complete except for the header `connection` and the empty line.
         """
         ...
 
-    def start_app(self, exchange: Exchange) -> None:
-        """Have the ASGI app answer the exchange that is on."""
+    def start_app(self, request_cycle: RequestCycle) -> None:
+        """Have the ASGI app answer the current request."""
         ...
 
 
-class Exchange:
+class RequestCycle:
     """One request and its answer.
 
     Args:
-        connection: where it came.
+        connection: the connection that received it.
         method: in capitals.
-        target: of the request line: path and query, still encoded.
+        target: path and query of the request line, still percent-encoded.
         headers: names in lower case.
         version: of HTTP.
-        keep_alive: whether the connection stays after the answer.
+        keep_alive: whether the connection stays open after the answer.
 
     Attributes:
-        body: as much of it as has come before there was a `cycle`.
-        whole: whether the whole request has come.
-        cycle: uvicorn's, when the ASGI app answers.
-        counted: whether the limits of the app have counted the request already.
-        caller: who asks, when that is known already.
+        body: the part of the body that was received before `asgi_cycle` was set.
+        whole: whether the request was received completely.
+        asgi_cycle: uvicorn's cycle, when the ASGI app answers; None otherwise.
+        counted: whether the app's limits have counted the request already.
+        caller: the authenticated client, when it is known already.
 
     Raises:
-        ValueError: the target names no path.
+        ValueError: the target has no path.
     """
 
     __slots__ = (
+        "asgi_cycle",
         "body",
         "caller",
         "connection",
         "counted",
-        "cycle",
         "headers",
         "keep_alive",
         "method",
@@ -92,25 +92,25 @@ class Exchange:
         self.keep_alive = keep_alive
         self.body = b""
         self.whole = False
-        self.cycle: RequestResponseCycle | None = None
+        self.asgi_cycle: RequestResponseCycle | None = None
         self.counted = False
         self.caller: Caller | None = None
 
     @property
     def answering(self) -> bool:
-        """Whether a part of the answer has left."""
-        return self.cycle is not None and self.cycle.response_started
+        """Whether a part of the answer was sent."""
+        return self.asgi_cycle is not None and self.asgi_cycle.response_started
 
     @property
     def streaming(self) -> bool:
-        """Whether the answer is an event stream that has begun and not ended."""
-        cycle = self.cycle
+        """Whether an answer of unknown length was begun and not ended: an event stream."""
+        cycle = self.asgi_cycle
         if cycle is None or cycle.response_complete:
             return False
         return bool(cycle.chunked_encoding) or getattr(cycle, "endless", False)
 
     def request(self) -> Request:
-        """Return the request; only headers that count are kept.
+        """Return the request with the headers that the app reads.
 
         Raises:
             UsageError: the query has too many parameters.
@@ -121,39 +121,39 @@ class Exchange:
     def close_after(self) -> None:
         """Close the connection after the answer."""
         self.keep_alive = False
-        if self.cycle is not None:
-            self.cycle.keep_alive = False
+        if self.asgi_cycle is not None:
+            self.asgi_cycle.keep_alive = False
 
     def drop(self) -> None:
-        """Tell the ASGI app that the client is gone."""
-        if self.cycle is not None and not self.cycle.response_complete:
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
+        """Signal to the ASGI app that the client has disconnected."""
+        if self.asgi_cycle is not None and not self.asgi_cycle.response_complete:
+            self.asgi_cycle.disconnected = True
+            self.asgi_cycle.message_event.set()
 
 
-def to_scope(exchange: Exchange, beside: dict[str, Any]) -> dict[str, Any]:
-    """Return ASGI's scope of a request; `beside` has what all requests of its connection share."""
-    raw_path = exchange.path.encode("ascii")
-    extensions = {COUNTED: exchange.caller} if exchange.counted else {}
+def to_scope(request_cycle: RequestCycle, shared: dict[str, Any]) -> dict[str, Any]:
+    """Return the ASGI scope of a request; `shared` holds the fields common to its connection."""
+    raw_path = request_cycle.path.encode("ascii")
+    extensions = {COUNTED: request_cycle.caller} if request_cycle.counted else {}
     return {
         "type": "http",
-        "http_version": exchange.version,
-        "method": exchange.method,
-        "path": unquote(exchange.path) if "%" in exchange.path else exchange.path,
+        "http_version": request_cycle.version,
+        "method": request_cycle.method,
+        "path": unquote(request_cycle.path) if "%" in request_cycle.path else request_cycle.path,
         "raw_path": raw_path,
-        "query_string": exchange.query,
-        "headers": exchange.headers,
+        "query_string": request_cycle.query,
+        "headers": request_cycle.headers,
         "extensions": extensions,
-        **beside,
+        **shared,
     }
 
 
 def _split(target: bytes) -> tuple[str, bytes]:
-    """Return path and query of a target."""
+    """Split a request target into path and query."""
     if target.startswith(b"/") and b"#" not in target:
         path, _mark, query = target.partition(b"?")
         return path.decode("ascii"), query
     url = httptools.parse_url(target)
     if url.path is None:
-        raise ValueError("the target names no path")
+        raise ValueError("the target has no path")
     return url.path.decode("ascii"), url.query or b""

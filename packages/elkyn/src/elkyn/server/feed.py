@@ -1,4 +1,4 @@
-"""What a client of a stream or socket follows, and the batches that it gets."""
+"""Feeds that streams and sockets follow, and the batches of events that feeds deliver."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from elkyn.events import Event
 from elkyn.query import Query
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.watch import Subscription
 from sennit_core.errors import Closed
 
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 __all__ = ["INLINE_ROWS", "Batch", "Feed", "Opener", "Opening", "QueryFeed"]
 
 INLINE_ROWS = 64
-"""A read of more rows goes to a thread: this many take under half a millisecond."""
+"""A read of more rows runs on a thread: reading this many takes under half a millisecond."""
 
 
 @dataclass(slots=True)
 class Opening:
-    """What a client starts with: encoded already, as that may take long.
+    """The first frames of a client; encoded on the thread that reads them, as that may take long.
 
     Args:
-        frames: what is sent first: bytes or text, or events that are still to be encoded.
-        position: of the state that it is taken from; 0 when nobody asks.
+        frames: bytes or text, or events that are still to be encoded.
+        position: of the state that the frames show; 0 when no caller uses it.
     """
 
     frames: Sequence[Any]
     position: int = 0
 
 
-Opener: TypeAlias = Callable[[View], Opening]
-"""Makes what a client starts with; runs on a thread."""
+Opener: TypeAlias = Callable[[ReadTransaction], Opening]
+"""Reads and encodes the opening of a client; may run on a thread."""
 
 
 class Batch:
-    """Events of one tick at one node; whoever encodes them leaves the bytes for the next client.
+    """Events of one tick at one node; the encoded bytes are shared by all clients of the node.
 
     Args:
         events: in commit order.
-        first: the number of the first among all events of its node.
+        first: the number of the first event, counted over all events of its node.
     """
 
     __slots__ = ("encoded", "events", "first", "weight_bytes")
@@ -57,7 +57,7 @@ class Batch:
         self.encoded: dict[Any, Any] = {}
 
     def since(self, mark: int) -> Batch | None:
-        """Return the part whose numbers are above `mark`."""
+        """Return the part with numbers above `mark`; None when there is none."""
         skipped = mark + 1 - self.first
         if skipped <= 0:
             return self
@@ -65,21 +65,21 @@ class Batch:
 
 
 class Feed(ABC):
-    """One client's listening at one place."""
+    """One client's subscription to one place."""
 
     __slots__ = ()
 
     @abstractmethod
     async def start(self, opener: Opener) -> Opening:
-        """Start, or start again after a loss: what `opener` makes of the state at this moment."""
+        """Start, or restart after a loss; returns what `opener` makes of the current state."""
 
     @abstractmethod
-    def take(self) -> list[Batch] | None:
-        """Return what waits in commit order; None when it was too much: `start` again."""
+    def dequeue(self) -> list[Batch] | None:
+        """Return queued batches in commit order; None when the queue was dropped: `start` again."""
 
     @abstractmethod
     def close(self) -> None:
-        """End it; closing twice is fine."""
+        """End the subscription; closing twice is fine."""
 
 
 class QueryFeed(Feed):
@@ -88,8 +88,8 @@ class QueryFeed(Feed):
     Args:
         store: the watched store.
         path: the node that the query is about.
-        query: not the default one.
-        wake: called in the loop with the feed when something waits.
+        query: a query that selects or orders; whole nodes are followed through the hub.
+        wake: called in the loop with the feed when events are queued.
     """
 
     def __init__(
@@ -104,7 +104,7 @@ class QueryFeed(Feed):
         self._closed = False
 
     async def start(self, opener: Opener) -> Opening:
-        """Start, or go on after a loss; `opener` is not asked, the events tell the window."""
+        """Start, or resume after a loss; `opener` is not used, the first event holds the window."""
         if self._subscription is not None:
             return Opening(await asyncio.to_thread(self._subscription.resume))
         subscription = await asyncio.to_thread(self._store.watch, self._path, self._query)
@@ -122,15 +122,15 @@ class QueryFeed(Feed):
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake, self)
 
-    def take(self) -> list[Batch] | None:
-        """Return what waits; None when it was too much."""
+    def dequeue(self) -> list[Batch] | None:
+        """Return the queued events; None when the queue was dropped."""
         subscription = self._subscription
         if subscription is None or subscription.closed:
             return []
         if subscription.lost:
             return None
         events = subscription.take_waiting()
-        if subscription.ready:  # lost: the window needs a fresh state to go on
+        if subscription.ready:  # lost: the window needs a fresh state to continue
             self._wake(self)
         return [Batch(events)] if events else []
 

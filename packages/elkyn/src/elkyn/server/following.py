@@ -1,4 +1,4 @@
-"""A server that follows another one: its namespaces, and the way of writes to the leader."""
+"""A server that follows a leader: replicates its namespaces, and forwards writes to it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from weakref import WeakKeyDictionary
 import ormsgpack
 
 from elkyn.auth.revocations import KEY_CLAIM, LEADER_CLAIM
-from elkyn.errors import Behind, Diverged, NotSynced, PreconditionFailed
+from elkyn.errors import Diverged, NotSynced, PreconditionFailed, ReplicaLag
 from elkyn.identity import Identity
 from elkyn.replica.client import Answer, LeaderClient, error_of
-from elkyn.replica.link import Link, tell_term
+from elkyn.replica.link import Link, announce_term
 from elkyn.replica.store_log import begin_to_follow, begin_to_lead
 from elkyn.server.asgi import Receive, Scope, client_of
 from elkyn.server.bodies import read_body
-from elkyn.server.replication import reach, settled
+from elkyn.server.replication import wait_for_position, wait_until_readable
 from elkyn.server.request import Request, Response, is_reserved
 from elkyn.server.session import Commit
 from elkyn.writer import Write
@@ -38,16 +38,16 @@ if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp, StoreMap
     from elkyn.store import ElkynStore
 
-__all__ = ["Upstream", "members_of", "read_identity", "show_identity"]
+__all__ = ["LeaderProxy", "decode_identity", "encode_caller", "encode_identity"]
 
-_LOOK_SECONDS = 1.0
-_ANSWER_SECONDS = 5.0
-_TELL_SECONDS = 2.0
-_THREADS = 32
-_GROUP_MAX = 500
+_POLL_SECONDS = 1.0
+_ANSWER_SECONDS = 5.0  # timeout of requests for namespaces and accounts
+_ANNOUNCE_SECONDS = 2.0
+_THREADS = 32  # requests forwarded at the same time
+_GROUP_MAX = 500  # writes of one socket in one request to the leader
 _WRITES = ("PUT", "PATCH", "POST", "DELETE")
 _WRITTEN_PAGES = ("/.settings/rules.json", "/.settings/namespaces.json")
-"""Pages outside the tree whose writes are the leader's."""
+"""Pages outside the tree whose writes are forwarded to the leader."""
 
 _SENT = frozenset(
     {
@@ -76,19 +76,20 @@ _MEMBERS: dict[str, Any] = {
 _log = get_logger(__name__)
 
 
-class Upstream:
-    """The leader of a server, from the server's point of view.
+class LeaderProxy:
+    """The leader of this server: replicates its namespaces, and forwards requests to it.
 
     Args:
-        stores: the namespaces here; what the leader has is opened in them and followed.
-        url: of the leader.
-        token: an admin's credential there.
-        own_token: the admin's credential here: whoever shows it writes with `token` there.
-        state_file: remembers a promotion.
-        accounts: learns whose ID tokens are good.
+        stores: the namespaces of this server; those of the leader are opened in it and followed.
+        url: the leader's URL.
+        token: an admin's credential of the leader.
+        own_token: the admin's credential of this server; requests that carry it are forwarded with
+            `token`.
+        state_file: records a promotion.
+        accounts: is given the keys for the leader's ID tokens.
 
     Attributes:
-        active: whether the leader is followed; not any more after a promotion.
+        active: whether this server follows the leader; False after a promotion.
     """
 
     def __init__(
@@ -104,21 +105,21 @@ class Upstream:
         self.url = url
         self._stores = stores
         self._token = token
-        self._own = None if own_token is None else f"Bearer {own_token}".encode()
+        self._own_credential = None if own_token is None else f"Bearer {own_token}".encode()
         self._state_file = state_file
         self._accounts = accounts
         self._client, self._callers = LeaderClient(url, token), LeaderClient(url, None)
-        self._looking = LeaderClient(url, token, timeout_seconds=_ANSWER_SECONDS)
+        self._polling = LeaderClient(url, token, timeout_seconds=_ANSWER_SECONDS)
         self._threads = ThreadPoolExecutor(_THREADS, "elkyn-forward")
         self._links: dict[str, Link] = {}
         self._linking = threading.Lock()
         self._closed = threading.Event()
-        self._was_synced = False  # whether every namespace was readable once, see `unreadable`
-        self._lines: WeakKeyDictionary[object, _Line] = WeakKeyDictionary()
+        self._was_synced = False  # whether every namespace was readable once; see `unreadable`
+        self._write_queues: WeakKeyDictionary[object, _WriteQueue] = WeakKeyDictionary()
         self.active = self._promoted_from() != url
         for name in stores if self.active else ():
             begin_to_follow(stores[name])
-        work = self._look if self.active else self._tell
+        work = self._poll_namespaces if self.active else self._announce_promotion
         self._thread = threading.Thread(target=work, name="elkyn-upstream", daemon=True)
         self._thread.start()
 
@@ -129,12 +130,14 @@ class Upstream:
         if found != self.url:
             self._state_file.unlink()
         else:
-            _log.warning("this server was promoted: it leads, and does not follow %s", found)
+            _log.warning(
+                "this server was promoted to leader: it does not follow %s any more", found
+            )
         return found
 
-    def _look(self) -> None:
-        """Follow every namespace that the leader has, also those it gets later."""
-        client = self._looking
+    def _poll_namespaces(self) -> None:
+        """Follow every namespace of the leader, including those that are created later."""
+        client = self._polling
         while self.active and not self._closed.is_set():
             try:
                 answer = client.send("GET", "/.settings/namespaces.json")
@@ -144,9 +147,9 @@ class Upstream:
                     self._follow(name)
                 if self._accounts is not None:
                     self._learn_accounts(client, self._accounts)
-            except Exception as error:  # noqa: BLE001 - whatever was answered: it is asked again
-                _log.info("looking for namespaces at %s: %s", self.url, error)
-            self._closed.wait(_LOOK_SECONDS)
+            except Exception as error:  # noqa: BLE001 - logged, and tried again
+                _log.info("cannot list the namespaces of the leader %s: %s", self.url, error)
+            self._closed.wait(_POLL_SECONDS)
 
     def _learn_accounts(self, client: LeaderClient, accounts: Accounts) -> None:
         target = f"/.replica/accounts?tag={accounts.leader.tag}"
@@ -161,8 +164,8 @@ class Upstream:
             if self.active and name not in self._links:
                 self._links[name] = Link(self._stores[name], self.url, self._token)
 
-    def takes(self, request: Request, owned: Callable[[str], bool]) -> bool:
-        """Whether a request is the leader's to answer: all that writes, and all signing in."""
+    def is_for_leader(self, request: Request, owned: Callable[[str], bool]) -> bool:
+        """Whether a request is for the leader: every write, and every request to sign in."""
         path = request.raw_path
         if not self.active or path.startswith("/.replica"):
             return False
@@ -174,12 +177,12 @@ class Upstream:
     async def forward(
         self, app: ElkynApp, request: Request, scope: Scope, receive: Receive
     ) -> Response:
-        """Have the leader answer, and wait until what it wrote is here.
+        """Have the leader answer, and wait until its write was replicated to this server.
 
         Raises:
             Unavailable: the leader does not answer.
         """
-        with app.bodies.hold(client_of(scope)) as held:
+        with app.body_memory.reserve(client_of(scope)) as held:
             limit = app.settings.limits.body_bytes
             body = await read_body(scope, receive, limit, held)
             return await self._forward(app, request, scope, body)
@@ -188,9 +191,9 @@ class Upstream:
         self, app: ElkynApp, request: Request, scope: Scope, body: bytes
     ) -> Response:
         headers = {
-            name.decode(): (self._shown(value) if name == b"authorization" else value).decode(
-                "latin-1"
-            )
+            name.decode(): (
+                self._leader_credential(value) if name == b"authorization" else value
+            ).decode("latin-1")
             for name, value in scope["headers"]
             if name in _SENT
         }
@@ -199,42 +202,47 @@ class Upstream:
         if "ns" not in request.query:
             query = f"{query}&ns={namespace}" if query else f"ns={namespace}"
         target = f"{request.raw_path}?{query}"
-        answer = await self._ask(request.method, target, body, headers)
-        await self._here(app, namespace, answer.position)
+        answer = await self._send(request.method, target, body, headers)
+        await self.wait_for_position(app, namespace, answer.position)
         kept = tuple((name, value) for name, value in answer.headers.items() if name in _RETURNED)
         return Response(answer.status, answer.body, kept, answer.position)
 
-    def _shown(self, authorization: bytes) -> bytes:
-        if self._own is None or authorization != self._own or self._token is None:
+    def _leader_credential(self, authorization: bytes) -> bytes:
+        if (
+            self._own_credential is None
+            or authorization != self._own_credential
+            or self._token is None
+        ):
             return authorization
         return f"Bearer {self._token}".encode()
 
-    async def _ask(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
+    async def _send(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
         loop, send = asyncio.get_running_loop(), self._callers.send
         return await loop.run_in_executor(self._threads, send, method, target, body, headers)
 
-    async def _here(self, app: ElkynApp, namespace: str, position: int) -> None:
+    async def wait_for_position(self, app: ElkynApp, namespace: str, position: int) -> None:
+        """Wait, for `ack_seconds` at most, until this follower has applied `position`."""
         if not position:
             return
-        with suppress(Behind, NotFound, TimeoutError):  # it is written all the same
+        with suppress(ReplicaLag, NotFound, TimeoutError):  # the write is durable at the leader
             await asyncio.to_thread(self._follow, namespace)
             store = app.open_store(namespace)
-            await reach(store, position, app.settings.ack_seconds)
+            await wait_for_position(store, position, app.settings.ack_seconds)
             if store.divergence.unsynced:
                 async with asyncio.timeout(app.settings.ack_seconds):
-                    await settled(store)
+                    await wait_until_readable(store)
 
     def commit(
         self, app: ElkynApp, socket: _Writing, step: Commit, write: Write, identity: Identity
     ) -> asyncio.Future[None]:
-        """Have the leader make a socket's write, in the order of its others; as a committer."""
-        line = self._lines.get(socket)
-        if line is None:
-            line = self._lines[socket] = _Line(self, app, socket.namespace)
-        return line.add(step, write, identity)
+        """Have the leader commit a socket's write, in the socket's order; as `Committer.commit`."""
+        queue = self._write_queues.get(socket)
+        if queue is None:
+            queue = self._write_queues[socket] = _WriteQueue(self, app, socket.namespace)
+        return queue.add(step, write, identity)
 
     def identify(self, token: str) -> Identity | None:
-        """Ask the leader whose a token is; None when it is not good there, or nobody is followed.
+        """Ask the leader for the identity of a token; None if it is invalid or there is no leader.
 
         Raises:
             Unavailable: the leader does not answer.
@@ -242,16 +250,16 @@ class Upstream:
         if not self.active:
             return None
         headers = {"Content-Type": "text/plain"}
-        shown = token.encode(errors="replace")
-        answer = self._client.send("POST", "/.replica/identify", shown, headers)
+        body = token.encode(errors="replace")
+        answer = self._client.send("POST", "/.replica/identify", body, headers)
         if answer.status == 404:
             return None
         if answer.status != 200:
             raise Unavailable(f"the leader ({answer.text})")
-        return _identity_there(ormsgpack.unpackb(answer.body))
+        return _identity_at_leader(ormsgpack.unpackb(answer.body))
 
     async def write_all(self, namespace: str, rows: list[Any]) -> list[Any]:
-        """Have the leader make writes in their order; returns what became of each."""
+        """Have the leader commit writes in order; returns position and error of each."""
         target = f"/.replica/write?ns={namespace}"
         loop = asyncio.get_running_loop()
         body = ormsgpack.packb(rows, option=ormsgpack.OPT_NON_STR_KEYS, default=list)
@@ -262,16 +270,12 @@ class Upstream:
         found: list[Any] = ormsgpack.unpackb(answer.body)
         return found
 
-    async def written(self, app: ElkynApp, namespace: str, position: int) -> None:
-        """Wait until a write is here."""
-        await self._here(app, namespace, position)
-
     @property
     def unreadable(self) -> str | None:
         """Why this server is not ready: the code of the error that reads raise, or None.
 
-        A namespace that the leader gets later makes the server unready no more: its reads alone are
-        refused until it is here.
+        A namespace that the leader creates after this server was ready does not make it unready: only
+        reads of that namespace are refused until it was replicated.
         """
         if not self.active:
             return None
@@ -285,21 +289,21 @@ class Upstream:
         return None
 
     def check_known(self, name: str) -> None:
-        """Refuse a namespace that is not here while the leader has not said which ones it has.
+        """Refuse an unknown namespace while the leader has not listed its namespaces yet.
 
         Raises:
-            NotSynced: the namespace may be there.
+            NotSynced: the leader may have the namespace.
         """
         if self.active and not self._links and name not in self._stores:
             raise NotSynced
 
     def adopt(self, store: ElkynStore) -> None:
-        """Have a store that a request has opened filled by nothing but the leader."""
+        """Make a store that a request has opened accept writes of the leader only."""
         if self.active and not store.following:
             begin_to_follow(store)
 
     def status(self) -> dict[str, Any]:
-        """Return how following goes, for admins."""
+        """Return the replication status of each namespace, for admins."""
         shown = {}
         for name, link in sorted(self._links.items()):
             status = link.status
@@ -315,12 +319,12 @@ class Upstream:
         return {"leader": self.url, "following": self.active, "namespaces": shown}
 
     def promote(self) -> dict[str, int]:
-        """Lead from now on; returns the new term of each namespace. Blocks.
+        """Become the leader; returns the new term of each namespace. Blocks.
 
-        What the old leader has and this server has not is lost here.
+        Writes of the old leader that were not replicated to this server are lost.
         """
         if not self.active:
-            raise UsageError("this server leads already")
+            raise UsageError("this server is the leader already")
         self._unfollow()
         terms = {}
         for name in self._stores:
@@ -331,7 +335,9 @@ class Upstream:
             self._accounts.leader.leave()
         for name in self._stores:
             begin_to_lead(self._stores[name])
-        self._thread = threading.Thread(target=self._tell, name="elkyn-upstream", daemon=True)
+        self._thread = threading.Thread(
+            target=self._announce_promotion, name="elkyn-upstream", daemon=True
+        )
         self._thread.start()
         return terms
 
@@ -342,14 +348,14 @@ class Upstream:
             stream.flush()
             os.fsync(stream.fileno())
 
-    def _tell(self) -> None:
-        """Tell the old leader, as soon as it is there, that it leads no more."""
+    def _announce_promotion(self) -> None:
+        """Report the new terms to the old leader, once it is reachable, so that it stops leading."""
         left = set(self._stores)
         while left and not self._closed.is_set():
             for name in sorted(left):
-                if tell_term(self.url, self._token, self._stores[name]):
+                if announce_term(self.url, self._token, self._stores[name]):
                     left.discard(name)
-            self._closed.wait(_TELL_SECONDS)
+            self._closed.wait(_ANNOUNCE_SECONDS)
 
     def _unfollow(self) -> None:
         with self._linking:
@@ -361,21 +367,21 @@ class Upstream:
             link.close()
 
     def close(self) -> None:
-        """Follow no more; twice is fine."""
+        """Stop following; closing twice is fine."""
         self._closed.set()
         self._unfollow()
-        for client in (self._client, self._callers, self._looking):
+        for client in (self._client, self._callers, self._polling):
             client.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
 class Accounts(Protocol):
-    """An `Authenticator`."""
+    """The part of `Authenticator` that a follower uses."""
 
     leader: LeaderTrust
 
     def follow(self, packed: bytes) -> None:
-        """Believe ID tokens of a leader."""
+        """Accept ID tokens of a leader."""
         ...
 
 
@@ -383,11 +389,11 @@ class _Writing(Protocol):
     namespace: str
 
 
-class _Line:
-    """The writes of one socket on their way to the leader, in order, as many together as wait."""
+class _WriteQueue:
+    """Forwards the writes of one socket to the leader in order, in groups of those that wait."""
 
-    def __init__(self, upstream: Upstream, app: ElkynApp, namespace: str) -> None:
-        self._upstream = upstream
+    def __init__(self, leader_proxy: LeaderProxy, app: ElkynApp, namespace: str) -> None:
+        self._leader_proxy = leader_proxy
         self._app = app
         self._namespace = namespace
         self._waiting: list[tuple[list[Any], Write, asyncio.Future[None]]] = []
@@ -395,7 +401,7 @@ class _Line:
 
     def add(self, step: Commit, write: Write, identity: Identity) -> asyncio.Future[None]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        who = show_identity(identity)
+        who = encode_caller(identity)
         row = [step.kind, list(step.path), step.data, step.expected_hash, who]
         self._waiting.append((row, write, done))
         if self._task is None or self._task.done():
@@ -407,9 +413,9 @@ class _Line:
             group, self._waiting = self._waiting[:_GROUP_MAX], self._waiting[_GROUP_MAX:]
             try:
                 rows = [row for row, _write, _done in group]
-                found = await self._upstream.write_all(self._namespace, rows)
+                found = await self._leader_proxy.write_all(self._namespace, rows)
                 last = max((position for position, _error in found), default=0)
-                await self._upstream.written(self._app, self._namespace, last)
+                await self._leader_proxy.wait_for_position(self._app, self._namespace, last)
             except SennitError as error:
                 found = [[0, error] for _entry in group]
             for (row, write, done), (position, wrong) in zip(group, found, strict=True):
@@ -430,15 +436,15 @@ def _error(row: list[Any], shown: list[str]) -> SennitError:
     return Unavailable(text) if status == "unavailable" else UsageError(text)
 
 
-def show_identity(identity: Identity) -> dict[str, Any] | None:
-    """Return an identity as a follower tells its leader; None for an admin."""
+def encode_caller(identity: Identity) -> dict[str, Any] | None:
+    """Return an identity as a follower sends it to its leader; None for an admin."""
     if identity.admin:
         return None
-    return members_of(identity)
+    return encode_identity(identity)
 
 
-def members_of(identity: Identity) -> dict[str, Any]:
-    """Return what `read_identity` reads."""
+def encode_identity(identity: Identity) -> dict[str, Any]:
+    """Return an identity as the fields that `decode_identity` reads."""
     return {
         "uid": identity.uid,
         "provider": identity.provider,
@@ -449,29 +455,29 @@ def members_of(identity: Identity) -> dict[str, Any]:
     }
 
 
-def _identity_there(told: dict[str, Any]) -> Identity:
-    found = replace(read_identity(told), admin=told.get("admin") is True)
+def _identity_at_leader(fields: dict[str, Any]) -> Identity:
+    found = replace(decode_identity(fields), admin=fields.get("admin") is True)
     claims = dict(found.claims)
     key = claims.pop(KEY_CLAIM, None)
     if key is None and found.admin and found.uid is None:
-        key = told.get("masters")
+        key = fields.get("masters")
     return replace(found, claims=claims if key is None else {**claims, LEADER_CLAIM: str(key)})
 
 
-def read_identity(shown: dict[str, Any]) -> Identity:
-    """Return the identity that has these members.
+def decode_identity(fields: dict[str, Any]) -> Identity:
+    """Return the identity that has these fields.
 
     Raises:
-        UsageError: it has shown something else.
+        UsageError: a field is missing or has another type.
     """
     for name, kind in _MEMBERS.items():
-        if not isinstance(shown.get(name), kind):
-            raise UsageError(f"an identity without {name}, or another kind of it")
+        if not isinstance(fields.get(name), kind):
+            raise UsageError(f"the identity's field {name} is missing or has the wrong type")
     return Identity(
-        uid=shown["uid"],
-        provider=shown["provider"],
-        claims=shown["claims"],
-        custom=tuple(map(str, shown["custom"])),
-        expires_ms=shown.get("expires_ms"),
-        override=shown["override"],
+        uid=fields["uid"],
+        provider=fields["provider"],
+        claims=fields["claims"],
+        custom=tuple(map(str, fields["custom"])),
+        expires_ms=fields.get("expires_ms"),
+        override=fields["override"],
     )

@@ -1,4 +1,4 @@
-"""What one caller may do with one store: the rules asked for an identity."""
+"""Permissions of one caller in one store: the rules, evaluated for an identity."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.store import ElkynStore
 
 __all__ = ["FULL", "Grant"]
@@ -22,13 +22,13 @@ __all__ = ["FULL", "Grant"]
 
 @dataclass(slots=True)
 class Grant:
-    """An identity in front of the rules of a store.
+    """The permissions that the rules of a store grant to an identity.
 
     Args:
-        identity: who asks; rules are not asked for an admin.
-        store: whose rules count; None when there are none to ask.
-        open: whether a store without rules is open to everybody.
-        clock: gives `now` to rules for reading.
+        identity: the caller; rules are not evaluated for an admin.
+        store: the store whose rules apply; None when no rules apply.
+        open: whether any client may use a store that has no rules.
+        clock: the source of `now` in rules for reading.
     """
 
     identity: Identity
@@ -38,7 +38,7 @@ class Grant:
 
     @property
     def unlimited(self) -> bool:
-        """Whether no rule is asked."""
+        """Whether the caller may do everything, so that no rule is evaluated."""
         return self.identity.admin or (
             self.open and self.store is not None and self.store.rules is None
         )
@@ -53,12 +53,12 @@ class Grant:
             raise Denied(f"reading {format_path(path)}", "a rule that allows it")
 
     def check_could_write(self, reader: Reader, path: Path, *, below: bool = False) -> None:
-        """Raise `Denied` when no value at `path` may be written, before the value is read.
+        """Raise `Denied` when no value may be written at `path`; used before the value is received.
 
         Args:
-            reader: the tree as it is.
-            path: what is to be written.
-            below: the write is an update of places below `path`.
+            reader: the current tree.
+            path: the path of the write.
+            below: whether the write updates places below `path`.
         """
         if self.unlimited:
             return
@@ -67,29 +67,31 @@ class Grant:
         if rules is None or not rules.could_write(reader, path, self.identity, now_ms, below=below):
             raise Denied(f"writing {format_path(path)}", "a rule that allows it")
 
-    def judge(self, reader: Reader, path: Path, query: Query | None = None) -> Footprint | None:
-        """Do what `check_read` does; returns what the answer rests on, None when no rule is asked."""
+    def check_stream(
+        self, reader: Reader, path: Path, query: Query | None = None
+    ) -> ReadSet | None:
+        """Do what `check_read` does; returns the read set, None when no rule is evaluated."""
         if self.unlimited or self.store is None or self.store.rules is None:
             self.check_read(reader, path, query)
             return None
         now_ms = int(self.clock.now() * 1000)
         rules = self.store.rules
-        allowed, footprint = rules.judge_stream(reader, path, self.identity, now_ms, query)
+        allowed, read_set = rules.authorize_stream(reader, path, self.identity, now_ms, query)
         if not allowed:
             raise Denied(f"reading {format_path(path)}", "a rule that allows it")
-        return footprint
+        return read_set
 
     def index_on(self, path: Path) -> tuple[str, ...] | None:
-        """Return the indexes that the rules declare at `path`; None: there are no rules."""
+        """Return the indexes that the rules declare at `path`; None without rules."""
         rules = None if self.store is None else self.store.rules
         return None if rules is None else rules.index_on(path)
 
     def guard(self) -> Guard | None:
-        """Return what a write asks inside its transaction, None for a caller who may do it all."""
+        """Return the check that runs in a write's transaction; None for an unlimited caller."""
         if self.unlimited or self.store is None:
             return None
         return self.store.guard(self.identity)
 
 
 FULL = Grant(ADMIN)
-"""For callers who may do everything in a store that has no rules to ask."""
+"""The grant of a caller that may do everything."""

@@ -1,7 +1,7 @@
-"""The pure core: what a request reads or writes, and what it is answered.
+"""The pure core: execute a request against a store and build the response.
 
-`handle` does it all against one store. The ASGI app takes the same steps apart (`read`, `to_write`,
-`answer_write`), so that it can commit the writes of many requests together.
+`handle` does all steps against one store. The ASGI app calls the steps separately (`read`,
+`to_write`, `answer_write`), so that it can commit the writes of many requests together.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from elkyn.errors import PreconditionFailed
 from elkyn.large import LargeMap
 from elkyn.paths import Path, parse_path, sorted_map
 from elkyn.query import require_index, run_query
-from elkyn.server.answers import error_response, respond, respond_json
 from elkyn.server.bodies import INLINE_BYTES
 from elkyn.server.codec import dump, load
 from elkyn.server.grant import FULL, Grant
@@ -21,10 +20,11 @@ from elkyn.server.hashes import etag_of
 from elkyn.server.large_answers import dump_large
 from elkyn.server.limits import Limits
 from elkyn.server.request import Call, Request, Response, parse_call
-from elkyn.server.retries import keep_receipt, settle
+from elkyn.server.responses import error_response, respond, respond_json
+from elkyn.server.retries import keep_receipt, replay_receipt
 from elkyn.server.split import put_large, update_large
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored, plain, present
 from elkyn.writer import Write, patch_write, put_write
 from sennit_core.errors import SennitError, UsageError
@@ -36,11 +36,11 @@ _NOT_OBJECT = (
     "Invalid data; couldn't parse JSON object. Are you sending a JSON object with valid key names?"
 )
 _WRITE_BYTES_PER_SECOND = 8 * 1024 * 1024
-"""What a write of one second holds at least, for the estimate behind `writeSizeLimit`."""
+"""A low estimate of write throughput, for the limit `writeSizeLimit`."""
 
 
 def handle(request: Request, store: ElkynStore, grant: Grant = FULL) -> Response:
-    """Answer one request from one store, committing what it writes; never raises for bad input."""
+    """Answer one request from one store and commit its write; never raises for bad input."""
     try:
         call = parse_call(request)
         if not call.writes:
@@ -53,7 +53,7 @@ def handle(request: Request, store: ElkynStore, grant: Grant = FULL) -> Response
         return error_response(error)
 
 
-def read(call: Call, view: View, grant: Grant = FULL) -> Response:
+def read(call: Call, view: ReadTransaction, grant: Grant = FULL) -> Response:
     """Answer a GET or HEAD from a consistent state.
 
     Raises:
@@ -74,8 +74,8 @@ def read(call: Call, view: View, grant: Grant = FULL) -> Response:
     return respond(call, present(value, call.export), etag)
 
 
-def value_at(call: Call, view: View, grant: Grant) -> Stored:
-    """Return the stored form of what a GET asks for, by its query when it has one."""
+def value_at(call: Call, view: ReadTransaction, grant: Grant) -> Stored:
+    """Return the stored form of the value that a GET reads, selected by its query if it has one."""
     if call.query is None:
         return view.get(call.keys)
     check_index(call, grant)
@@ -96,23 +96,23 @@ def to_write(
     grant: Grant = FULL,
     nodes_max: int = Limits().body_nodes,
 ) -> Write:
-    """Turn a PUT, PATCH, POST or DELETE into the write that does it.
+    """Return the write for a PUT, PATCH, POST or DELETE.
 
     Args:
-        call: what is asked for.
+        call: the parsed request.
         body: JSON; a large one is parsed in pieces.
-        store: where it will be done.
-        grant: what the caller may do.
+        store: the store to write to.
+        grant: the caller's permissions.
         nodes_max: how many values a large body may hold.
 
     Raises:
         TooManyNodes: the body holds more.
-        UsageError: the body is not JSON, or not what the method takes.
+        UsageError: the body is not JSON, or not of the type that the method needs.
         BadValue, BadPath: the tree cannot hold it.
     """
     limit = call.write_seconds_max
     if limit is not None and len(body) > limit * _WRITE_BYTES_PER_SECOND:
-        raise UsageError(f"The write would take longer than {limit:g} s, its writeSizeLimit.")
+        raise UsageError(f"The write would need more than {limit:g} s, its writeSizeLimit.")
     if call.method == "DELETE":
         write = put_write(call.keys, None)
     elif call.method == "PATCH":
@@ -151,11 +151,11 @@ def _update(base: Path, body: bytes, nodes_max: int) -> Write:
 
 
 def _not_json(error: ValueError, text: str) -> Exception:
-    """Return the error to raise: what the tree refuses is a `ValueError` too, and says more."""
+    """Return the error to raise: the tree's own errors are `ValueError`s too, and more precise."""
     return error if isinstance(error, SennitError) else UsageError(text)
 
 
-def _check_match(call: Call, wanted: str, view: View) -> None:
+def _check_match(call: Call, wanted: str, view: ReadTransaction) -> None:
     value = view.get(call.keys)
     etag = etag_of(value)
     if etag != wanted:
@@ -163,9 +163,9 @@ def _check_match(call: Call, wanted: str, view: View) -> None:
 
 
 def answer_write(call: Call, write: Write) -> Response:
-    """Answer a write that was committed; raises what made it fail."""
+    """Answer a write after its commit; raises the write's error if it failed."""
     if write.error is not None:
-        settle(write)
+        replay_receipt(write)
     if write.error is not None:
         raise write.error
     if call.method == "POST":
@@ -175,7 +175,7 @@ def answer_write(call: Call, write: Write) -> Response:
         etag = etag_of(plain(write.values[0][1]))
     if any(type(value) is LargeMap for _path, value in write.values):
         return _answer_large(call, write, etag)
-    return respond(call, write.shown(), etag)
+    return respond(call, write.result(), etag)
 
 
 def _answer_large(call: Call, write: Write, etag: str | None) -> Response:
@@ -183,7 +183,7 @@ def _answer_large(call: Call, write: Write, etag: str | None) -> Response:
         return respond(call, None, etag)
     if call.pretty:
         write.values = [(path, plain(value)) for path, value in write.values]
-        return respond(call, write.shown(), etag)
+        return respond(call, write.result(), etag)
     if write.kind == "put":
         return respond_json(call, dump_large(write.values[0][1]), etag)
     members = [

@@ -1,4 +1,4 @@
-"""The hash of a value as the client SDKs compute it: what transactions compare, and the ETag.
+"""The hash of a value as the client SDKs compute it: transactions compare it, and it is the ETag.
 
 SHA-1 in base64 over `type:value` of a leaf (numbers as IEEE 754 in hex), over `:key:hash` of the
 children in the order of their priorities, each with `priority:` in front where there is one. As
@@ -18,7 +18,7 @@ from elkyn.values import Stored
 __all__ = ["NULL_ETAG", "etag_of", "hash_of"]
 
 NULL_ETAG = "null_etag"
-"""The tag of nothing: a write that must find no value names it."""
+"""The etag of an absent value: with it, a conditional write requires that no value exists."""
 
 _LN2 = math.log(2)
 _MANTISSA = (1 << 52) - 1
@@ -30,7 +30,7 @@ def etag_of(value: Stored) -> str:
 
 
 def hash_of(value: Stored) -> str:
-    """Return the hash of a stored form; empty for nothing."""
+    """Return the hash of a stored form; empty for an absent value."""
     if value is None:
         return ""
     text = _text_of(value)
@@ -83,8 +83,8 @@ def _number(value: float) -> str:
 
 
 def _number_by_logarithm(number: float) -> str:
-    # Clients find the exponent by a logarithm, which is one off at some powers of two and just
-    # below them; a transaction on such a number must meet the hash that they send.
+    # The SDKs compute the exponent by a logarithm, which is off by one at some powers of two and just
+    # below them; the hash must equal theirs, or a transaction on such a number would never succeed.
     size = abs(number)
     exponent = min(math.floor(math.log(size) / _LN2), 1023)
     try:

@@ -1,9 +1,9 @@
-"""HTTP/1.1 on httptools with bounds: on connections, requests in line, and heads.
+"""HTTP/1.1 on httptools with limits: on connections, pipelined requests, heads and waiting times.
 
-A request that has come in one piece is first offered to `plain`, which answers what needs no waiting
-without ASGI: no scope, no task, an answer as it goes over the wire. Everything else becomes one of
-uvicorn's cycles, and the app a task. Uvicorn's protocol is below for what it does beside requests:
-opening and closing, WebSockets, flow control.
+A request that was received completely is first offered to `fast_path`, which answers requests that
+need no waiting without ASGI: no scope, no task, and an answer that is encoded already. Every other
+request becomes a cycle of uvicorn, and the app runs as a task. The base class is uvicorn's protocol
+for everything else: opening and closing connections, WebSockets, flow control.
 """
 
 from __future__ import annotations
@@ -20,140 +20,140 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from elkyn.server.asgi import DIRECT
-from elkyn.server.exchange import Exchange, to_scope
+from elkyn.server.exchange import RequestCycle, to_scope
 from elkyn.server.limits import Limits
 from elkyn.server.request_head import checked_headers
-from elkyn.server.stalls import Stalls
-from elkyn.server.sweeper import Awaited, Sweeper
+from elkyn.server.stalls import SlowClientCloser
+from elkyn.server.sweeper import Awaited, ReadTimeouts
 from elkyn.server.unchunked import UnchunkedCycle
 from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge, UsageError
 
-__all__ = ["HEAD_BYTES_MAX", "Plain", "Show", "bounded_protocol", "show_error"]
+__all__ = ["HEAD_BYTES_MAX", "RequestHandler", "Show", "bounded_protocol", "show_error"]
 
 HEAD_BYTES_MAX = 64 * 1024
-_PROGRESS_BYTES = 256
-_PIECE_BYTES = 16 * 1024  # read together: so many bytes of requests may wait in line, parsed
+_PROGRESS_BYTES = 256  # of a body; a client that sends fewer in time is closed
+_PIECE_BYTES = 16 * 1024  # parsed at once, so at most this many bytes of requests are pending
 _NOTHING = object()
 _H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
 
 Show: TypeAlias = Callable[[SennitError], bytes]
-"""Returns the JSON that tells a client of an error."""
+"""Returns the JSON body of an error response."""
 
 
-class Plain(Protocol):
-    """Answers requests without ASGI where it can."""
+class RequestHandler(Protocol):
+    """Answers requests without ASGI where it can; `FastPath` is the one of this server."""
 
-    def add(self, exchange: Exchange) -> None:
-        """Answer an exchange soon, or have its connection start the app."""
+    def add(self, request_cycle: RequestCycle) -> None:
+        """Answer a request in the next iteration of the loop, or call its `start_app`."""
         ...
 
-    def step_aside(self) -> None:
-        """Let others have the interpreter who need it more now."""
+    def yield_to_writer(self) -> None:
+        """Let the committing thread have the interpreter before more requests are parsed."""
         ...
 
 
 def show_error(error: SennitError) -> bytes:
-    """Return an error as Firebase's clients expect it."""
+    """Return an error as the JSON that Firebase's clients expect."""
     return b'{"error":"%b"}' % str(error).encode()
 
 
 def bounded_protocol(
     limits: Limits,
-    stalls: Stalls | None = None,
-    plain: Plain | None = None,
+    slow_clients: SlowClientCloser | None = None,
+    fast_path: RequestHandler | None = None,
     show: Show = show_error,
 ) -> type[_BoundedHttp]:
-    """Return the protocol for a server that keeps at most so many connections open, for so long.
+    """Return uvicorn's HTTP protocol with the connection limits and timeouts of a server.
 
     Args:
-        limits: of the server.
-        stalls: closes connections whose client takes nothing; made of `limits` when there is none.
-        plain: takes whole requests; None: the app gets all of them, and each answer goes through
-            ASGI, with what middleware makes of it, and is given up when the client ends.
-        show: tells of requests that are refused before there is a scope.
+        limits: `connections`, `head_seconds` and `send_seconds` apply.
+        slow_clients: closes connections whose client does not read; by default made from `limits`.
+        fast_path: is offered complete requests first. None: the app, with its middleware, answers
+            every request through ASGI, and is disconnected when the client closes its sending side.
+        show: encodes the error of a request that is refused before it has an ASGI scope.
     """
     members = {
         "limit": limits.connections,
-        "plain": plain,
+        "fast_path": fast_path,
         "show": staticmethod(show),
-        "sweeper": Sweeper(limits.head_seconds / 2),
-        "stalls": stalls or Stalls(limits.send_seconds),
+        "read_timeouts": ReadTimeouts(limits.head_seconds / 2),
+        "slow_clients": slow_clients or SlowClientCloser(limits.send_seconds),
     }
     return type("BoundedHttp", (_BoundedHttp,), members)
 
 
 class _BoundedHttp(HttpToolsProtocol):
     limit = 0
-    plain: Plain | None = None
+    fast_path: RequestHandler | None = None
     show = staticmethod(show_error)
-    sweeper = Sweeper(Limits().head_seconds / 2)
-    stalls = Stalls(Limits().send_seconds)
+    read_timeouts = ReadTimeouts(Limits().head_seconds / 2)
+    slow_clients = SlowClientCloser(Limits().send_seconds)
     _head_bytes = 0
-    _body_bytes = 0  # of bodies that come in parts, since `_moved` was set
-    _moved: object = None
-    _expects_head = True
-    address = ""  # of the client
-    _refused = False  # what still comes is not read
-    _turned_away = False  # the connection was never opened
-    _reading: Exchange | None = None  # its head is there, and more of it may come
-    _current: Exchange | None = None  # is being answered
-    _last: Exchange | None = None  # came last
-    _unparsed = b""  # has come, while requests wait in line
-    _ended = False  # no more will come
+    _body_bytes = 0  # of a body received since `_progress` was last replaced
+    _progress: object = None  # replaced whenever `_PROGRESS_BYTES` of a body were received
+    _expects_head = True  # between requests and within a head; False within a body
+    address = ""  # IP address of the client
+    _refused = False  # an error was sent: further bytes are ignored
+    _rejected = False  # refused at the connection limit: the base class never saw it open
+    _reading: RequestCycle | None = None  # its head was parsed, its end was not
+    _current: RequestCycle | None = None  # the request that is being answered
+    _last: RequestCycle | None = None  # the request received last
+    _unparsed = b""  # received while requests are pending; parsed when they are answered
+    _ended = False  # the client has closed its sending side
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.in_line: deque[Exchange] = deque()
+        self.pending: deque[RequestCycle] = deque()
 
     def connection_made(self, transport: Any) -> None:
         if len(self.connections) >= self.limit:
-            self._refused = self._turned_away = True
+            self._refused = self._rejected = True
             error = Busy("too many connections; try again later")
             self._refuse(transport, b"429 Too Many Requests", error)
         else:
             super().connection_made(transport)
             self.address = "" if self.client is None else self.client[0]
-            self.sweeper.start(self.loop, self.connections)
-            self.stalls.start(self.loop, self.connections)
+            self.read_timeouts.start(self.loop, self.connections)
+            self.slow_clients.start(self.loop, self.connections)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._unparsed = b""
-        if self._turned_away:
+        if self._rejected:
             return
-        self.stalls.lost(self, exc)
-        for exchange in (self._current, self._reading):
-            if exchange is not None:
-                exchange.drop()
+        self.slow_clients.lost(self, exc)
+        for request_cycle in (self._current, self._reading):
+            if request_cycle is not None:
+                request_cycle.drop()
         super().connection_lost(exc)
 
     def awaited(self) -> Awaited | None:
-        """Return what the client is to send; None while it is this server that reads no further."""
-        if self._refused or self.in_line or self.flow.read_paused:
+        """Return what the client is to send; None while this server does not read from it."""
+        if self._refused or self.pending or self.flow.read_paused:
             return None
         if self._expects_head and self._current is not None:
             return None
         if self._is_idle:
             return Awaited(self._last, _NOTHING, self.timeout_keep_alive)
-        return Awaited(self.headers, self._moved, self.sweeper.every_seconds * 0.9)
+        return Awaited(self.headers, self._progress, self.read_timeouts.every_seconds * 0.9)
 
     @property
     def _is_idle(self) -> bool:
-        """Whether the client may or may not send a further request."""
+        """Whether the connection is kept alive between requests: a next one may or may not come."""
         answered = self._current is None and self._last is not None
         return answered and self._expects_head and not self._head_bytes
 
-    def turn_out(self) -> None:
-        """Close the connection: the request takes too long to come, or none does."""
+    def close_on_timeout(self) -> None:
+        """Close the connection: the request was not received in time, or none was sent."""
         self._refused = True
         reading = self._reading
         if self._is_idle or (reading is not None and reading.answering):
             self.transport.close()
         else:
-            error = DeadlineExceeded("the request", message="the request took too long to come")
+            error = DeadlineExceeded("the request", message="the request was not received in time")
             self._refuse(self.transport, b"408 Request Timeout", error)
 
     def shutdown(self) -> None:
-        """Close after what is being answered."""
+        """Close the connection after the current answer."""
         if self._current is None:
             self.transport.close()
         elif self._last is not None:
@@ -162,11 +162,11 @@ class _BoundedHttp(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        if self.plain is not None:
-            self.plain.step_aside()
+        if self.fast_path is not None:
+            self.fast_path.yield_to_writer()
         data = self._unparsed + data if self._unparsed else data
         start = 0
-        while start < len(data) and not self.in_line:
+        while start < len(data) and not self.pending:
             if self._refused or self.transport.is_closing():
                 self._unparsed = b""
                 return
@@ -176,12 +176,13 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._unparsed:
             self.flow.pause_reading()
 
-    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio looks at the answer
-        """Stay open for the answer to a client that has said all it has to say.
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio uses the result
+        """Keep the connection open for the answer when the client closes its sending side.
 
-        An app that may take long is told instead: most clients that end have gone.
+        Not over TLS, not for an event stream, and not without a fast path, where the app may answer
+        slowly: in these cases the client is treated as gone, as most clients are that close it.
         """
-        if self.plain is None:
+        if self.fast_path is None:
             return False
         last, current = self._last, self._current
         if self.scheme != "http" or last is None or current is None or current.streaming:
@@ -204,7 +205,7 @@ class _BoundedHttp(HttpToolsProtocol):
         else:
             self._body_bytes += len(data)
             if self._body_bytes >= _PROGRESS_BYTES:
-                self._body_bytes, self._moved = 0, object()
+                self._body_bytes, self._progress = 0, object()
         try:
             self.parser.feed_data(data)
         except HttpParserUpgrade:
@@ -212,9 +213,9 @@ class _BoundedHttp(HttpToolsProtocol):
         except HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
         reading = self._reading
-        if reading is not None and reading.cycle is None and not self.transport.is_closing():
-            reading.cycle = self._cycle_of(reading)
-            self._line_up(reading)
+        if reading is not None and reading.asgi_cycle is None and not self.transport.is_closing():
+            reading.asgi_cycle = self._cycle_of(reading)
+            self._enqueue(reading)
         if self._expects_head and self._head_bytes > HEAD_BYTES_MAX:
             self._refused = True
             hint = "send less in the address and the headers"
@@ -248,7 +249,7 @@ class _BoundedHttp(HttpToolsProtocol):
         self.expect_100_continue = False
 
     def on_headers_complete(self) -> None:
-        if self._refused:  # what follows a refused request on its connection is not answered
+        if self._refused:  # requests after a refused one are not answered
             return
         self._expects_head = False
         method = self.parser.get_method().decode("ascii")
@@ -262,7 +263,7 @@ class _BoundedHttp(HttpToolsProtocol):
         if self.parser.should_upgrade() and self._should_upgrade():
             self.scope = cast("Any", {"method": method, "headers": self.headers})
             return
-        self._reading = self._last = Exchange(
+        self._reading = self._last = RequestCycle(
             self,
             method,
             self.url,
@@ -275,7 +276,7 @@ class _BoundedHttp(HttpToolsProtocol):
         reading = self._reading
         if reading is None:
             return
-        cycle = reading.cycle
+        cycle = reading.asgi_cycle
         if cycle is None:
             reading.body += body
         elif not cycle.response_complete:
@@ -290,36 +291,36 @@ class _BoundedHttp(HttpToolsProtocol):
         if reading is None:
             return
         reading.whole = True
-        if reading.cycle is None:
-            self._line_up(reading)
-        elif not reading.cycle.response_complete:
-            reading.cycle.more_body = False
-            reading.cycle.message_event.set()
+        if reading.asgi_cycle is None:
+            self._enqueue(reading)
+        elif not reading.asgi_cycle.response_complete:
+            reading.asgi_cycle.more_body = False
+            reading.asgi_cycle.message_event.set()
 
-    def _line_up(self, exchange: Exchange) -> None:
+    def _enqueue(self, request_cycle: RequestCycle) -> None:
         if self._current is None:
-            self._begin(exchange)
+            self._begin(request_cycle)
         else:
             self.flow.pause_reading()
-            self.in_line.append(exchange)
+            self.pending.append(request_cycle)
 
-    def _begin(self, exchange: Exchange) -> None:
-        self._current = exchange
-        if self.plain is None or exchange.cycle is not None or self.flow.write_paused:
-            self.start_app(exchange)
+    def _begin(self, request_cycle: RequestCycle) -> None:
+        self._current = request_cycle
+        if self.fast_path is None or request_cycle.asgi_cycle is not None or self.flow.write_paused:
+            self.start_app(request_cycle)
         else:
-            self.plain.add(exchange)
+            self.fast_path.add(request_cycle)
 
-    def start_app(self, exchange: Exchange) -> None:
-        """Have the ASGI app answer the exchange that is on."""
+    def start_app(self, request_cycle: RequestCycle) -> None:
+        """Have the ASGI app answer the current request."""
         if self.transport.is_closing():
             return
-        if exchange.cycle is None:
-            exchange.cycle = self._cycle_of(exchange)
-        self._start_asgi_task(exchange.cycle, self.app)
+        if request_cycle.asgi_cycle is None:
+            request_cycle.asgi_cycle = self._cycle_of(request_cycle)
+        self._start_asgi_task(request_cycle.asgi_cycle, self.app)
 
-    def _cycle_of(self, exchange: Exchange) -> RequestResponseCycle:
-        beside = {
+    def _cycle_of(self, request_cycle: RequestCycle) -> RequestResponseCycle:
+        shared = {
             "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
             "server": self.server,
             "client": self.client,
@@ -327,8 +328,8 @@ class _BoundedHttp(HttpToolsProtocol):
             "root_path": self.root_path,
             "state": self.app_state.copy(),
         }
-        scope = to_scope(exchange, beside)
-        kind = UnchunkedCycle if exchange.version == "1.0" else RequestResponseCycle
+        scope = to_scope(request_cycle, shared)
+        kind = UnchunkedCycle if request_cycle.version == "1.0" else RequestResponseCycle
         cycle = kind(
             scope=cast("Any", scope),
             transport=self.transport,
@@ -338,25 +339,25 @@ class _BoundedHttp(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue and not exchange.whole,
-            keep_alive=exchange.keep_alive,
+            expect_100_continue=self.expect_100_continue and not request_cycle.whole,
+            keep_alive=request_cycle.keep_alive,
             on_response=self.on_response_complete,
         )
-        if self.plain is not None:
+        if self.fast_path is not None:
             scope["extensions"][DIRECT] = _Direct(cycle)
-        cycle.body += exchange.body
-        cycle.more_body = not exchange.whole
-        if exchange.whole or exchange.body:
+        cycle.body += request_cycle.body
+        cycle.more_body = not request_cycle.whole
+        if request_cycle.whole or request_cycle.body:
             cycle.message_event.set()
         return cycle
 
-    def answer(self, exchange: Exchange, head: bytes, body: bytes) -> None:
-        """Send the answer of the exchange that is on, and go on to the next one."""
+    def answer(self, request_cycle: RequestCycle, head: bytes, body: bytes) -> None:
+        """Send the answer to the current request, and begin the next one."""
         transport = self.transport
         if not transport.is_closing():
-            end = b"\r\n" if exchange.keep_alive else b"connection: close\r\n\r\n"
+            end = b"\r\n" if request_cycle.keep_alive else b"connection: close\r\n\r\n"
             transport.write(b"".join((head, end, body)))
-            if not exchange.keep_alive:
+            if not request_cycle.keep_alive:
                 transport.close()
         self.on_response_complete()
 
@@ -367,17 +368,17 @@ class _BoundedHttp(HttpToolsProtocol):
             return
         if self.flow.read_paused:
             self.flow.resume_reading()
-        if self.in_line:
-            self._begin(self.in_line.popleft())
+        if self.pending:
+            self._begin(self.pending.popleft())
         if self._unparsed:
             self.data_received(b"")
             self._close_after_last()
-        if self.in_line:
+        if self.pending:
             self.flow.pause_reading()
 
 
 class _Direct:
-    """Does what `RequestResponseCycle.send` does, for heads and chunks that are good."""
+    """Does what `RequestResponseCycle.send` does, for heads and chunks that are known valid."""
 
     __slots__ = ("_cycle", "_flow", "_write")
 
@@ -391,7 +392,9 @@ class _Direct:
         if cycle.flow.write_paused or cycle.response_started or cycle.disconnected:
             return False
         cycle.response_started = cycle.response_complete = True
-        cycle.scope["extensions"] = {}  # a circle, which would wait for the garbage collector
+        cycle.scope[
+            "extensions"
+        ] = {}  # breaks a reference cycle, so that no garbage collection is needed
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         cycle.transport.write(b"".join((head, end, body)))
         cycle.message_event.set()
@@ -409,6 +412,6 @@ class _Direct:
 
 
 def _without_h2c(data: bytes) -> bytes:
-    """Leave an offer of HTTP/2 out of a head: httptools would not read the body that comes with it."""
+    """Remove an offer of HTTP/2 (h2c) from a head: httptools would not read the body after it."""
     head, end, rest = data.partition(b"\r\n\r\n")
     return b"".join((_H2C.sub(b"", head + end[:2]), end[2:], rest))

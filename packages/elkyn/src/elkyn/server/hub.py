@@ -1,12 +1,13 @@
-"""Fan-out: the events of a store to many clients, each event handled once for all of them.
+"""Fan-out: deliver the events of a store to many clients, handling each event once for all of them.
 
-A `Channel` listens to one node of one store. The committing thread only appends to it and wakes the
-event loop once a tick; there the events of the tick become one `Batch`, which all followers of the
-node share, encoded bytes included. A follower that takes too long loses what waits for it and starts
-again from a fresh value.
+A `Channel` listens to one node of one store. The committing thread only appends events to it and
+wakes the event loop once per tick; there the events of the tick become one `Batch`, which all
+followers of the node share, including the encoded bytes. A follower that is too slow drops its
+queue and restarts from a fresh value.
 
-Handing a batch to very many takes the loop a while. If all of them are patient, their channel rests as
-long before the next batch: requests have their turn, and what is written meanwhile leaves together.
+Delivering a batch to very many followers keeps the loop busy for a while. If all of them are
+patient, their channel pauses for the same time before the next batch: requests are served
+meanwhile, and the events of the pause are sent together.
 """
 
 from __future__ import annotations
@@ -27,27 +28,27 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "Follower", "Hub"]
 
-EVENTS_MAX = 1024
+EVENTS_MAX = 1024  # queued for one follower; over this or `BYTES_MAX` its queue is dropped
 BYTES_MAX = 8 * 1024 * 1024
-_CHANNEL_EVENTS_MAX = 20_000
+_CHANNEL_EVENTS_MAX = 20_000  # waiting for the event loop, for all followers of a node
 _CHANNEL_BYTES_MAX = 64 * 1024 * 1024
-_MANY = 100  # followers: a batch for fewer takes a millisecond at most
-_REST_SECONDS_MAX = 0.02
+_PAUSE_FOLLOWERS_MIN = 100  # a batch for fewer followers costs a millisecond at most
+_PAUSE_SECONDS_MAX = 0.02
 
 
 class Hub:
     """The channels of one event loop.
 
     Args:
-        loop: this one.
-        settle: called between taking events and handing them out; see `Clients.settle`.
+        loop: the event loop.
+        recheck_affected: called between dequeuing events and delivering them; see `Clients.recheck_affected`.
     """
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, settle: Callable[[], None] = lambda: None
+        self, loop: asyncio.AbstractEventLoop, recheck_affected: Callable[[], None] = lambda: None
     ) -> None:
         self.loop = loop
-        self.settle = settle
+        self.recheck_affected = recheck_affected
         self._channels: dict[tuple[ElkynStore, Path], Channel] = {}
         self._dirty: deque[Channel] = deque()
         self._scheduled = False
@@ -60,13 +61,14 @@ class Hub:
         *,
         patient: bool = False,
     ) -> Follower:
-        """Return a follower of `path`; call its `start`, and `close` when it is done.
+        """Return a follower of `path`; call its `start`, and `close` at the end.
 
         Args:
-            store: what to follow.
-            path: where in it.
+            store: the store to follow.
+            path: the node to follow.
             wake: see `Follower`.
-            patient: whether events may come some milliseconds after the answer to their write.
+            patient: whether events may be delivered some milliseconds after the answer to their
+                write.
         """
         channel = self._channels.get((store, path))
         if channel is None:
@@ -76,7 +78,7 @@ class Hub:
         return follower
 
     def notify(self, channel: Channel) -> None:
-        """Have `channel` flushed in the loop's next turn; called on the committing thread."""
+        """Flush `channel` in the loop's next iteration; called on the committing thread."""
         if not channel.dirty:
             channel.dirty = True
             self._dirty.append(channel)
@@ -90,27 +92,27 @@ class Hub:
             self._dirty.popleft().flush()
 
     def forget(self, channel: Channel) -> None:
-        """Drop a channel that nobody follows any more."""
+        """Remove a channel that has no followers any more."""
         del self._channels[channel.store, channel.path]
 
 
 class Channel:
-    """The one listener of this loop at a node; see the module."""
+    """The only listener of this event loop at a node; see the module."""
 
     def __init__(self, hub: Hub, store: ElkynStore, path: Path) -> None:
         self.hub = hub
         self.store = store
         self.path = path
         self.followers: set[Follower] = set()
-        self.dirty = False
-        self.delivered = 0  # events so far; changes on the committing thread alone
-        self._attached = False
-        self._waiting: deque[tuple[int, Event]] = deque()
-        self._bytes_in = 0  # changes on the committing thread alone
-        self._bytes_out = 0  # changes in the loop alone
-        self._overrun = False
-        self._impatient = 0  # followers
-        self._resting = False
+        self.dirty = False  # whether the hub has scheduled a flush
+        self.delivered = 0  # events so far; written by the committing thread only
+        self._attached = False  # whether the store delivers events here
+        self._waiting: deque[tuple[int, Event]] = deque()  # appended there, popped in the loop
+        self._bytes_in = 0  # written by the committing thread only
+        self._bytes_out = 0  # written by the event loop only
+        self._overrun = False  # events were dropped: every follower must restart
+        self._impatient = 0  # count of followers that are not patient
+        self._pausing = False
 
     def join(self, follower: Follower) -> None:
         """Add a follower."""
@@ -118,7 +120,7 @@ class Channel:
         self._impatient += not follower.patient
 
     def deliver(self, event: Event) -> None:
-        """Take an event on the committing thread."""
+        """Queue an event; called on the committing thread."""
         self.delivered += 1
         waiting_bytes = self._bytes_in - self._bytes_out
         if len(self._waiting) >= _CHANNEL_EVENTS_MAX or waiting_bytes > _CHANNEL_BYTES_MAX:
@@ -129,9 +131,9 @@ class Channel:
         self.hub.notify(self)
 
     def flush(self) -> None:
-        """Hand what waits to the followers, in the loop; not while the channel rests."""
+        """Deliver queued events to the followers, unless the channel pauses; runs in the loop."""
         self.dirty = False
-        if self._resting and not self._impatient and not self._overrun:
+        if self._pausing and not self._impatient and not self._overrun:
             return
         if self._overrun:
             self._drop_all()
@@ -141,24 +143,24 @@ class Channel:
         if not numbered:
             return
         started = time.monotonic()
-        self.hub.settle()
+        self.hub.recheck_affected()
         batch = Batch([event for _number, event in numbered], numbered[0][0])
         self._bytes_out += batch.weight_bytes
         first = batch.first
         for follower in tuple(self.followers):
             if not (follower.level and first > follower.mark and follower.sink(batch)):
                 follower.receive(batch)
-        if len(self.followers) >= _MANY and not self._resting:
-            self._resting = True
-            self.hub.loop.call_soon(self._rest, started)
+        if len(self.followers) >= _PAUSE_FOLLOWERS_MIN and not self._pausing:
+            self._pausing = True
+            self.hub.loop.call_soon(self._pause, started)
 
-    def _rest(self, started: float) -> None:
-        """Rest as long as it took to hand out a batch: this runs when it has been sent."""
-        seconds = min(time.monotonic() - started, _REST_SECONDS_MAX)
-        self.hub.loop.call_later(seconds, self._rested)
+    def _pause(self, started: float) -> None:
+        """Pause for as long as the delivery of a batch took; runs after the batch was sent."""
+        seconds = min(time.monotonic() - started, _PAUSE_SECONDS_MAX)
+        self.hub.loop.call_later(seconds, self._end_pause)
 
-    def _rested(self) -> None:
-        self._resting = False
+    def _end_pause(self) -> None:
+        self._pausing = False
         self.flush()
 
     def _drop_all(self) -> None:
@@ -169,10 +171,10 @@ class Channel:
             follower.lose()
 
     def begin(self, opener: Opener, *, at_once: bool = False) -> tuple[Opening, int]:
-        """Return what a follower starts with, and the count of events already in it; blocks.
+        """Return a follower's opening, and the number of the last event that it includes; blocks.
 
         Raises:
-            BlockingIOError, ReadLimit: it takes long, and was to be `at_once`.
+            BlockingIOError, ReadLimit: `at_once` is set, and the read would block or is long.
         """
         if not self._attached:
             self._attached = True
@@ -184,11 +186,11 @@ class Channel:
             mark = self.delivered
 
         rows_max = INLINE_ROWS if at_once else None
-        with self.store.moment(note, rows_max=rows_max, wait=not at_once) as view:
+        with self.store.snapshot_at(note, rows_max=rows_max, wait=not at_once) as view:
             return opener(view), mark
 
     def leave(self, follower: Follower) -> None:
-        """Forget a follower, and the whole channel with the last one."""
+        """Remove a follower, and the whole channel with its last follower."""
         self.followers.discard(follower)
         self._impatient -= not follower.patient
         if not self.followers:
@@ -197,17 +199,17 @@ class Channel:
 
 
 class Follower(Feed):
-    """One client's place in a channel.
+    """One client's subscription to a channel, with the queue of its batches.
 
     Args:
-        channel: of the node.
-        wake: called in the loop with the follower when something waits.
+        channel: the channel of the node.
+        wake: called in the loop with the follower when batches are queued.
         patient: see `Hub.follow`.
 
     Attributes:
-        sink: takes a batch at once and returns True, or False to have it wait.
-        level: whether all events so far were handed out.
-        mark: the number of the last event that the follower has had with its start.
+        sink: sends a batch at once and returns True, or returns False to have it queued.
+        level: whether the queue is empty, so that the next batch may go to `sink`.
+        mark: the number of the last event that the follower's opening included.
     """
 
     __slots__ = (  # there are hundreds of thousands
@@ -230,19 +232,19 @@ class Follower(Feed):
     ) -> None:
         self.channel = channel
         self.patient = patient
-        self.sink: Callable[[Batch], bool] = _take_none
+        self.sink: Callable[[Batch], bool] = _send_none
         self.level = False
         self.mark = 0
         self._wake = wake
         self._pending: list[Batch] = []
         self._events = 0
         self._bytes = 0
-        self._starting = True
-        self._lost = False
+        self._starting = True  # `start` reads the opening: batches are queued without a wake-up
+        self._lost = False  # the queue was dropped: the client must `start` again
         self._closed = False
 
     def receive(self, batch: Batch) -> None:
-        """Keep what is new of a batch for `take`, or fall behind."""
+        """Queue the part of a batch after `mark`, or drop the queue when it is too long."""
         newer = batch.since(self.mark)
         if newer is None or self._lost:
             return
@@ -258,7 +260,7 @@ class Follower(Feed):
             self._wake(self)
 
     def lose(self) -> None:
-        """Forget what waits: the client is too slow."""
+        """Drop the queue: the client is too slow."""
         self._clear()
         self._lost = True
         self.level = False
@@ -270,7 +272,7 @@ class Follower(Feed):
         self._events = self._bytes = 0
 
     async def start(self, opener: Opener) -> Opening:
-        """Return the value now (see `Feed.start`)."""
+        """Return the current value (see `Feed.start`)."""
         while True:
             self._clear()
             self._lost = False
@@ -294,8 +296,8 @@ class Follower(Feed):
         self._pending = [batch for batch in newer if batch is not None]
         self.mark = mark
 
-    def take(self) -> list[Batch] | None:
-        """Return what waits, None when it was lost."""
+    def dequeue(self) -> list[Batch] | None:
+        """Return the queued batches; None when the queue was dropped."""
         if self._lost:
             return None
         batches = self._pending
@@ -311,5 +313,5 @@ class Follower(Feed):
             self.channel.leave(self)
 
 
-def _take_none(_batch: Batch) -> bool:
+def _send_none(_batch: Batch) -> bool:
     return False

@@ -1,4 +1,4 @@
-"""The JSON of what a large write has written, made from one run of children after the other."""
+"""The JSON of a large write's result, encoded from one run of children after the other."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def dump_large(value: Stored) -> bytes:
 def _pieces(value: Stored) -> Iterator[bytes]:
     if type(value) is not LargeMap:
         yield dump(present(value))
-    elif value.child(PRIORITY) is not None:  # hidden here, and seldom on so large a map
+    elif value.child(PRIORITY) is not None:  # not in the answer, and rare on so large a map
         yield dump(present(value.whole()))
     elif _is_list(value):
         yield from _list(value)

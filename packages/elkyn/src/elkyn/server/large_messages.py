@@ -1,7 +1,7 @@
-"""Large messages of sockets: what they ask for is read before their data, and the data in pieces.
+"""Large messages of sockets: parse the request before its data, and the data in pieces.
 
 The SDKs send `{"t":"d","d":{"r":…,"a":"p","b":{"p":…,"d":…}}}`: number, action and path are in the first
-frame of a message, so the rules can refuse a write before the others come.
+frame of a message, so the rules can refuse a write before the other frames are received.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WRITE = re.compile(r'\{"t":"d","d":\{"r":([0-9]{1,15}),"a":"([pm])","b":\{"p":(
 
 @dataclass(slots=True)
 class Announced:
-    """Refuse a write whose data are still to come, when no rule can allow it."""
+    """Refuse a write before its data are received, when no rule can allow it."""
 
     number: int
     kind: Literal["put", "patch"]
@@ -37,13 +37,13 @@ class Announced:
 
 @dataclass(slots=True)
 class Unparsed:
-    """Parse a large message, and do what it asks for."""
+    """Parse a large message, and execute its request."""
 
     text: str
 
 
 def try_announced(frame: str) -> Announced | None:
-    """Return the write that the first frame of a message begins, None for anything else."""
+    """Return the write that the first frame of a message announces; None for any other message."""
     found = _WRITE.match(frame)
     if found is None:
         return None
@@ -55,19 +55,19 @@ def try_announced(frame: str) -> Announced | None:
 
 
 def parse_large(text: str) -> Message:
-    """Read a large message; its data stay a `RawJson`.
+    """Parse a large message; its data stay a `RawJson`.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not a message of the protocol.
     """
     body = text.encode()
     try:
         start, end = _data_of(body)
     except ValueError:
-        raise UsageError("this is no message of the realtime protocol") from None
+        raise UsageError("this is not a message of the realtime protocol") from None
     envelope = body[:start] + b"null" + body[end:]
     if len(envelope) > _ENVELOPE_BYTES_MAX:
-        raise UsageError("a message is large beside its data")
+        raise UsageError("a message is too large apart from its data")
     message = parse(envelope.decode())
     return Message(message.number, message.action, {**message.body, "d": RawJson(body[start:end])})
 

@@ -1,4 +1,4 @@
-"""Bounds on what clients may ask of a server; over them the answer is 429, and soon again is fine."""
+"""Limits on what clients may use of a server; a request over a limit is answered with 429."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ _CLIENTS_MAX = 10_000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a server takes.
+    """Limits of a server.
 
     Args:
         body_bytes: a larger request body is refused with 413.
-        body_nodes: of a body over 64 KiB, and of a message as large; more are refused with 413.
-        body_memory_bytes: that the bodies of all requests under way may take; one more is refused
-            with 429. A large body counts as six times its size.
-        connections: open at once; one more is answered with 429 and closed.
-        requests: answered at once, streams and sockets not counted.
+        body_nodes: values in a body over 64 KiB, or in a message of that size; more are refused
+            with 413.
+        body_memory_bytes: memory for the bodies of all requests in progress; a request over it is
+            refused with 429. A large body counts as six times its size.
+        connections: open at once; a further one is answered with 429 and closed.
+        requests: in progress at once, streams and sockets not counted.
         streams: event streams open at once.
         sockets: WebSockets open at once.
-        listens: of one socket.
-        message_bytes: of one message on a socket, however many frames it comes in.
-        requests_per_second: of one client address, with a burst of as many; None for no bound.
-        user_requests_per_second: of one user or key, wherever they ask from; what comes too early on
-            a socket waits. None for no bound.
-        head_seconds: a connection that has begun a request, or not even that, is closed when the
-            head of the request is not there after about so long, or nothing of its body has come.
-        send_seconds: a connection whose client takes nothing for so long of what waits for it is
-            closed.
-        unsent_bytes: of large answers that clients have not taken yet, all together; one more is
+        listens: open on one socket at once.
+        message_bytes: size of one message on a socket, over all its frames.
+        requests_per_second: rate of one client address, with a burst of the same number; None for
+            no limit.
+        user_requests_per_second: rate of one user or API key over all addresses; a socket's requests
+            over it are delayed, not refused. None for no limit.
+        head_seconds: close a connection on which the head of a request was not received after about
+            this time, or nothing more of its body.
+        send_seconds: close a connection whose client has read nothing for this time while data wait.
+        unsent_bytes: large answers of all clients that wait to be sent; an answer over it is
             refused with 429.
-        client_unsent_bytes: the same of one client address.
+        client_unsent_bytes: the same limit for one client address.
     """
 
     body_bytes: int = BODY_BYTES_MAX
@@ -59,10 +60,10 @@ class Limits:
 
 
 class Rate:
-    """A token bucket for each client; the longest silent are forgotten first.
+    """A token bucket for each client; the least recently active clients are forgotten first.
 
     Attributes:
-        bounded: whether there is a bound at all.
+        bounded: whether a rate limit is set.
     """
 
     def __init__(self, per_second: float | None) -> None:
@@ -70,11 +71,11 @@ class Rate:
         self._per_second = per_second
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, client: str, now: float) -> None:
+    def consume(self, client: str, now: float) -> None:
         """Count a request of `client` at `now` seconds.
 
         Raises:
-            Busy: the client asks more often than it may.
+            Busy: the client exceeds its rate.
         """
         rate = self._per_second
         if rate is None:
@@ -85,7 +86,7 @@ class Rate:
         self._keep(client, left - 1.0, now)
 
     def delay(self, client: str, now: float) -> float:
-        """Count a request of `client`; returns how many seconds too early it comes."""
+        """Count a request of `client`; returns how many seconds to delay it to keep to the rate."""
         rate = self._per_second
         if rate is None:
             return 0.0

@@ -1,4 +1,4 @@
-"""Counters of a server, as Prometheus reads them (text exposition format 0.0.4)."""
+"""Metrics of a server for Prometheus (text exposition format 0.0.4)."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _HELP = {
     "elkyn_reads_total": ("counter", "Reads of the tree."),
     "elkyn_writes_total": ("counter", "Writes of the tree."),
     "elkyn_events_total": ("counter", "Events sent to clients."),
-    "elkyn_connections": ("gauge", "What is open now."),
-    "elkyn_stalled_total": ("counter", "Connections closed because their client took nothing."),
-    "elkyn_unsent_bytes": ("gauge", "Large answers that wait for their clients."),
-    "elkyn_body_memory_bytes": ("gauge", "Memory of request bodies under way, estimated."),
+    "elkyn_connections": ("gauge", "Open requests, event streams and sockets."),
+    "elkyn_stalled_total": ("counter", "Connections closed because their client did not read."),
+    "elkyn_unsent_bytes": ("gauge", "Bytes of large answers that wait to be sent."),
+    "elkyn_body_memory_bytes": ("gauge", "Estimated memory of request bodies in progress."),
     "elkyn_commits_total": ("counter", "Commits of groups of writes."),
     "elkyn_commit_seconds_total": ("counter", "Time spent in commits."),
     "elkyn_waiting_writes": ("gauge", "Writes that wait for a commit."),
@@ -28,7 +28,7 @@ _HELP = {
 
 
 class Metrics:
-    """What a server has done since its start."""
+    """Counters since the server's start."""
 
     __slots__ = ("bytes_out", "events", "open", "reads", "requests", "stalled", "writes")
 
@@ -42,7 +42,7 @@ class Metrics:
         self.stalled = 0
 
     def count_stalled(self) -> None:
-        """Count a connection that was closed because its client took nothing."""
+        """Count a connection that was closed because its client did not read."""
         self.stalled += 1
 
     def answered(self, method: str, response: Response) -> None:
@@ -61,14 +61,14 @@ class Metrics:
         body_memory_bytes: int,
         positions: Iterable[tuple[str, int]],
     ) -> bytes:
-        """Return the page that Prometheus collects.
+        """Return the metrics in Prometheus text format.
 
         Args:
             commits: groups committed.
-            commit_seconds: time that took.
+            commit_seconds: time spent in commits.
             waiting: writes in the queue.
             unsent_bytes: of large answers that are being sent.
-            body_memory_bytes: of request bodies under way.
+            body_memory_bytes: of request bodies in progress.
             positions: of the open namespaces.
         """
         rows: dict[str, list[tuple[str, float]]] = {

@@ -1,4 +1,4 @@
-"""Cross-origin requests: which web pages may use the server, and what browsers ask first (CORS)."""
+"""Cross-origin requests (CORS): which web pages may use the server, and answers to preflights."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ class Origins:
     """The web origins that may use a server.
 
     Args:
-        allowed: origins such as `https://app.example`; `*` for every one. Tokens are never sent by
-            browsers on their own, so `*` gives a page nothing that it has no token for.
-        loopback_only: for a server whose token is publicly known. A request must name loopback, an
-            address or one of `hosts` as its host: a page that a browser got from anywhere else
-            cannot do so, since only host names can be rebound to another address (DNS rebinding).
-            A page must come from loopback, from one of `hosts`, or from the host it asks.
-        hosts: names that are allowed as well as loopback.
+        allowed: origins such as `https://app.example`; `*` for every origin. Browsers never send
+            tokens on their own, so `*` allows a page only what it has a token for.
+        loopback_only: for a server whose token is publicly known. The Host of a request must be
+            loopback, an IP address or one of `hosts`: a page from any other site cannot send these,
+            because only host names can be rebound to another address (DNS rebinding). The origin
+            of a page must be loopback, one of `hosts`, or the host of the request.
+        hosts: names that are allowed in addition to loopback.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Origins:
         self._handles = bool(self._allowed) or loopback_only
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Raise `UnknownHost` for a page or a host that is refused."""
+        """Raise `UnknownHost` when the Host or the Origin of a request is not allowed."""
         if not self._loopback_only:
             return
         host = headers.get("host", "")
@@ -57,7 +57,7 @@ class Origins:
             raise UnknownHost("Origin", headers["origin"], _host_of(headers["origin"]))
 
     def headers(self, request: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-        """Return the headers that let the page which asks read the answer."""
+        """Return the CORS headers that allow the requesting page to read the answer."""
         origin = request.get("origin")
         if origin is None or not self._handles or not self._allows(origin, request):
             return ()
@@ -67,7 +67,7 @@ class Origins:
         return (allowed, exposed) if every else (allowed, exposed, ("vary", "Origin"))
 
     def streaming(self, request: Mapping[str, str], send: Send) -> Send:
-        """Return a `send` that gives the answer's first message these headers as well."""
+        """Return a `send` that adds these headers to the first message of the answer."""
         more = [(name.encode(), value.encode()) for name, value in self.headers(request)]
 
         def sending(message: MutableMapping[str, Any]) -> Awaitable[None]:
@@ -78,7 +78,7 @@ class Origins:
         return sending if more else send
 
     def preflight(self, request: Mapping[str, str]) -> Response:
-        """Answer OPTIONS."""
+        """Answer an OPTIONS request."""
         allow = ("allow", ", ".join((*METHODS, "OPTIONS")))
         shared = self.headers(request)
         if not shared or "access-control-request-method" not in request:

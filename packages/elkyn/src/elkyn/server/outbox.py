@@ -1,4 +1,4 @@
-"""What waits to be sent on a socket, in order, and how much it is."""
+"""Send queue of a socket, with its size."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from elkyn.server.unsent import LARGE_BYTES, Share
 
 __all__ = ["Outbox"]
 
-CHARS_MAX = 4 * 1024 * 1024
+CHARS_MAX = 4 * 1024 * 1024  # of one socket; over it no further request is read
 
 
 class Outbox:
-    """Frames that wait; whoever adds them from a client's requests waits for room.
+    """A queue of frames; the reader of a client's requests waits in `wait_for_room` while it is full.
 
     Args:
-        unsent: counts what waits here, once it is large.
-        chars_max: there is room while less is queued.
+        unsent: the client's counter of unsent bytes; counts the queue once it is large.
+        chars_max: the queue is full when it holds more.
     """
 
     def __init__(self, unsent: Share, chars_max: int = CHARS_MAX) -> None:
@@ -26,7 +26,7 @@ class Outbox:
         self._chars = 0
         self._chars_max = chars_max
         self._unsent = unsent
-        self._counted = 0
+        self._counted = 0  # how much of `_chars` is added to `_unsent`
         self._room = asyncio.Event()
         self._room.set()
 
@@ -44,7 +44,7 @@ class Outbox:
                 self._room.clear()
 
     def next(self) -> str:
-        """Take the first frame."""
+        """Remove and return the first frame."""
         frame = self._frames.popleft()
         self._chars -= len(frame)
         if self._counted:
@@ -58,12 +58,12 @@ class Outbox:
         self._counted = chars
 
     def clear(self) -> None:
-        """Drop what waits: the connection is gone."""
+        """Drop all frames: the connection has ended."""
         self._frames.clear()
         self._chars = 0
         self._count(0)
         self._room.set()
 
-    async def room(self) -> None:
-        """Wait until less than the bound is queued."""
+    async def wait_for_room(self) -> None:
+        """Wait until the queue is not full."""
         await self._room.wait()

@@ -1,4 +1,4 @@
-"""What the dashboard shows of a node: a page of its children, their kinds and counts, or a query."""
+"""The dashboard's view of a node: a page of its children with kinds and counts, or a query's result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from elkyn.reading import MAP, peek_of
 from elkyn.server.codec import dump
 from elkyn.server.request import Response
 from elkyn.server.system import SystemCall
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored, get_at, keys_of, leaf_of, present
 from sennit_core.errors import UsageError
 
@@ -34,8 +34,8 @@ costs a step of a cursor for each key, and a page shows up to a thousand childre
 async def outline(call: SystemCall) -> Response:
     """Answer the kind of the node at `path`, and a page of its children.
 
-    Parameters: `path`, `limit` (1 to 1000, of children), `after` (the last key of the page before),
-    or those of a query as REST has them (`orderBy`, `startAt` …) instead of `after`.
+    Parameters: `path`, `limit` (1 to 1000, of children), `after` (the last key of the previous page),
+    or instead of `after` those of a query in REST (`orderBy`, `startAt` …).
     """
     await call.admin("/.settings/outline", write=False)
     parameters = call.request.query
@@ -64,9 +64,9 @@ def _read_page(call: SystemCall, path: Path, after: str, limit: int) -> dict[str
 
 
 def _read_query(call: SystemCall, path: Path, query: Query, limit: int) -> dict[str, Any]:
-    """Return the first `limit` children that `query` selects, each with what it is ordered by."""
+    """Return the first `limit` children that `query` selects, each with its ordering value."""
     store = call.store()
-    # A window from the end is shown whole: its first children are only known once all are.
+    # A window from the end is returned whole: its first children are only known after all others.
     cap = _PAGE_MAX if query.from_end else limit + 1
     wanted = replace(query, limit=min(query.limit or cap, cap))
     with store.snapshot() as view:
@@ -91,7 +91,7 @@ def _ordered_by(query: Query, value: Stored) -> dict[str, Any]:
 
 
 def _indexed(call: SystemCall, query: Query, path: Path) -> bool:
-    """Whether clients may send `query` too: they need the index, an admin does not."""
+    """Whether clients may send `query` as well: unlike an admin, they need the index."""
     rules = call.store().rules
     try:
         require_index(query, path, () if rules is None else rules.index_on(path))
@@ -103,7 +103,7 @@ def _indexed(call: SystemCall, query: Query, path: Path) -> bool:
 class _Counter:
     """Describes nodes of one view, and counts their children within one budget."""
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: ReadTransaction) -> None:
         self._view = view
         self._left = _COUNT_BUDGET  # keys that may still be read
 
@@ -123,7 +123,7 @@ class _Counter:
         return {"kind": "map", "count": len(keys), "list": _is_list(keys)}
 
 
-def _keys(view: View, path: Path) -> Iterator[str]:
+def _keys(view: ReadTransaction, path: Path) -> Iterator[str]:
     if view.shadows is None:
         return view.tree.walk_keys(path)
     return iter(view.keys(path) or [])
@@ -134,7 +134,7 @@ def _is_list(keys: Sequence[str]) -> bool:
     return type(present(dict.fromkeys(keys, True))) is list
 
 
-def children_after(view: View, path: Path, after: str) -> Iterator[tuple[str, Stored]]:
+def children_after(view: ReadTransaction, path: Path, after: str) -> Iterator[tuple[str, Stored]]:
     """Yield the children of `path` behind the key `after`; `MAP` instead of large ones."""
     if view.shadows is None:
         walked = view.tree.walk(path, start=after or None, shallow=True)

@@ -1,4 +1,4 @@
-"""The dashboard's files, served from the wheel: plain modules, no build, nothing from elsewhere."""
+"""Serves the dashboard's files from the wheel: plain modules, no build step, no external resources."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path as FilePath
 from urllib.parse import quote, urlencode
 
-from elkyn.server.request import Request, Response, place_of
+from elkyn.server.request import Request, Response, parse_tree_path
 
 __all__ = ["opened_by_browser", "page", "to_dashboard"]
 
@@ -32,7 +32,7 @@ def page(path: str, known_etag: str | None = None) -> Response | None:
 
     Args:
         path: `/index.html`, or `/.dashboard/` and the name of a file.
-        known_etag: the tag of what the client has already.
+        known_etag: the etag of the client's cached copy.
 
     Returns:
         None when `path` names no page.
@@ -49,10 +49,10 @@ def page(path: str, known_etag: str | None = None) -> Response | None:
 
 
 def opened_by_browser(request: Request) -> bool:
-    """Whether somebody opens a path of the tree in a browser, to look at it.
+    """Whether a user opens a path of the tree in a browser.
 
-    Browsers name `text/html` when they open an address; SDKs, curl and `fetch` do not. A parameter
-    other than the namespace asks for the value itself.
+    Browsers accept `text/html` when they open an address; SDKs, curl and `fetch` do not. With a
+    parameter other than the namespace, the request is for the value itself.
     """
     return (
         request.method in ("GET", "HEAD")
@@ -63,16 +63,16 @@ def opened_by_browser(request: Request) -> bool:
 
 
 def to_dashboard(request: Request, root: str) -> Response:
-    """Send a browser to the dashboard, at the path that it has opened.
+    """Redirect a browser to the dashboard, at the path that it has opened.
 
     Args:
-        request: with a path of the tree, not one that `.json` ends.
+        request: for a path of the tree without `.json`.
         root: where the app is mounted; empty at the root of the server.
 
     Raises:
         BadPath: a key breaks a limit.
     """
-    keys, _watch = place_of(request.raw_path)
+    keys, _watch = parse_tree_path(request.raw_path)
     query = f"?{urlencode(request.query)}" if request.query else ""
     path = f"#data/{'/'.join(quote(key, safe='') for key in keys)}" if keys else ""
     location = f"{quote(root)}/index.html{query}{path}"

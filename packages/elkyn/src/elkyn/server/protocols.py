@@ -1,4 +1,4 @@
-"""uvicorn's protocols for HTTP and WebSockets, bounded and watched: for this server and others."""
+"""uvicorn's protocols for HTTP and WebSockets with limits and timeouts, for this server and others."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from elkyn.server.http_protocol import Plain, Show, bounded_protocol, show_error
+from elkyn.server.http_protocol import RequestHandler, Show, bounded_protocol, show_error
 from elkyn.server.limits import Limits
-from elkyn.server.stalls import Stalls, watch_listener
-from elkyn.server.websocket_protocol import watched_socket
+from elkyn.server.stalls import SlowClientCloser, watch_listener
+from elkyn.server.websocket_protocol import websocket_protocol
 
 __all__ = ["bounded_protocols"]
 
@@ -17,25 +17,25 @@ __all__ = ["bounded_protocols"]
 def bounded_protocols(
     listener: socket.socket,
     limits: Limits,
-    plain: Plain | None = None,
+    fast_path: RequestHandler | None = None,
     *,
     show: Show = show_error,
-    stalled: Callable[[], None] = lambda: None,
+    on_slow_client: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Return the options `http` and `ws` of `uvicorn.Config` for a server at `listener`.
 
-    A client is let go that takes too long to say what it wants, or takes nothing of what waits for it.
+    Connections are closed whose client does not send its request, or does not read, in time.
 
     Args:
-        listener: is made to watch its connections.
-        limits: `connections`, `head_seconds` and `send_seconds` count.
-        plain: see `bounded_protocol`.
+        listener: its accepted connections get the kernel's send timeout.
+        limits: `connections`, `head_seconds` and `send_seconds` apply.
+        fast_path: see `bounded_protocol`.
         show: see `bounded_protocol`.
-        stalled: called for each client that took nothing.
+        on_slow_client: called for each connection that is closed because its client does not read.
     """
     watch_listener(listener, limits.send_seconds)
-    stalls = Stalls(limits.send_seconds, stalled)
+    slow_clients = SlowClientCloser(limits.send_seconds, on_slow_client)
     return {
-        "http": bounded_protocol(limits, stalls, plain, show),
-        "ws": watched_socket(stalls),
+        "http": bounded_protocol(limits, slow_clients, fast_path, show),
+        "ws": websocket_protocol(slow_clients),
     }

@@ -1,9 +1,9 @@
 """A WebSocket that cannot be served: every request on it is answered with the reason.
 
 The protocol has a message for that case, the control message `s` (shutdown), and the SDKs obey it:
-they print the reason, never connect again, and leave each pending promise, listen and transaction
-unsettled (`onKill` of `PersistentConnection` in `@firebase/database`). An app then waits for ever. An
-error in the response to a request is what settles it, so the connection is kept open for these.
+they print the reason, never reconnect, and leave each pending promise, listen and transaction
+unsettled (`onKill` of `PersistentConnection` in `@firebase/database`), so an app waits for ever. Only
+an error in the answer to a request settles it, so the connection stays open for these answers.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from elkyn.server.answers import error_text
 from elkyn.server.asgi import Receive, Send
 from elkyn.server.bodies import LARGE_FACTOR
 from elkyn.server.door import Caller
 from elkyn.server.large_messages import LARGE_CHARS, parse_large, try_announced
+from elkyn.server.responses import error_text
 from elkyn.server.socket_store import status_of
 from elkyn.server.wire import Assembler, control, frames_of, hello, parse, push, reply
 from sennit_core.errors import Busy, SennitError, TooLarge, UsageError
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.server.app import ElkynApp
 
 __all__ = ["RefusedSocket"]
@@ -36,7 +36,7 @@ _TRY_AGAIN_LATER = 1013
 
 _REFUSED = frozenset({"q", "g", "p", "m", "o", "om", "oc"})
 """Requests about data. The others (credentials, statistics, end of a listen) are answered with `ok`:
-an SDK whose credential is refused drops the connection and tries again without an end."""
+an SDK whose credential is refused drops the connection and reconnects in an endless loop."""
 
 
 class RefusedSocket:
@@ -44,11 +44,11 @@ class RefusedSocket:
 
     Args:
         app: the server.
-        caller: who has connected.
-        reason: returns why requests are refused; None once there is no reason any more. Called for
-            each request, so that a namespace that is created meanwhile can be used.
+        caller: the client.
+        reason: returns why requests are refused; None once they would be served. Called for each
+            request, so that a namespace that is created meanwhile can be used.
         send: ASGI's.
-        client: the address that it comes from.
+        client: the client's address.
     """
 
     kind = "ws"
@@ -65,31 +65,31 @@ class RefusedSocket:
         self.caller = caller
         self._reason = reason
         self._send = send
-        self._memory = app.bodies.hold(client)
+        self._memory = app.body_memory.reserve(client)
         self._assembler = Assembler(app.settings.limits.message_bytes)
-        self._heard_at = asyncio.get_running_loop().time()
+        self._received_at = asyncio.get_running_loop().time()
         self._receiving: asyncio.Future[Any] | None = None
         self._close_code: int | None = None
 
-    # What the registry of clients asks for.
+    # The interface to `Clients`.
 
-    def footprints(self) -> Iterable[Footprint]:
-        """Nothing is read, so no permission depends on data."""
+    def read_sets(self) -> Iterable[ReadSet]:
+        """Return nothing: no permission depends on data, as nothing is read."""
         return ()
 
     def tick(self, now: float) -> None:
         """Close a connection that has been silent for too long."""
-        if now - self._heard_at > _SILENCE_SECONDS_MAX:
+        if now - self._received_at > _SILENCE_SECONDS_MAX:
             self.close()
 
     def recheck(self) -> None:
-        """Nothing is listened to."""
+        """Do nothing: there are no listens."""
 
-    suspect = recheck
-    outdate = recheck
+    hold_for_recheck = recheck
+    disconnect_diverged = recheck
 
     def revoke(self, reason: str) -> None:
-        """Close: the client connects again, without the credential that has ended."""
+        """Close the connection: the client reconnects without the revoked credential."""
         self.close()
 
     def close(self) -> None:
@@ -105,18 +105,18 @@ class RefusedSocket:
     # The connection.
 
     async def run(self, receive: Receive, host: str) -> None:
-        """Refuse requests until one side closes the connection, or nothing is refused any more."""
+        """Refuse requests until one side closes the connection, or requests would be served."""
         first = await self._reason()
-        await self._say(hello(secrets.token_urlsafe(12), host, int(time.time() * 1000)))
+        await self._send_message(hello(secrets.token_urlsafe(12), host, int(time.time() * 1000)))
         if first is not None:
-            # Listens without an error callback fail silently: SDKs log this message.
-            await self._say(push("sd", {"msg": error_text(first)}))
+            # SDKs log this message; listens without an error callback would fail silently.
+            await self._send_message(push("sd", {"msg": error_text(first)}))
         with self._memory:
             while (message := await self._next(receive)) is not None:
                 if message["type"] == "websocket.disconnect":
                     return
-                self._heard_at = asyncio.get_running_loop().time()
-                await self._take(message.get("text"))
+                self._received_at = asyncio.get_running_loop().time()
+                await self._handle(message.get("text"))
         await self._send({"type": "websocket.close", "code": self._close_code})
 
     async def _next(self, receive: Receive) -> Any:
@@ -127,7 +127,7 @@ class RefusedSocket:
         try:
             return await self._receiving
         except asyncio.CancelledError:
-            if not self._is_closing():  # the server ends this task
+            if not self._is_closing():  # the server cancels this task
                 raise
             return None
         finally:
@@ -136,11 +136,11 @@ class RefusedSocket:
     def _is_closing(self) -> bool:
         return self._close_code is not None
 
-    async def _take(self, frame: str | None) -> None:
+    async def _handle(self, frame: str | None) -> None:
         try:
             message = await self._receive(frame or "")
         except (UsageError, TooLarge) as error:
-            await self._say(control("e", str(error)))
+            await self._send_message(control("e", str(error)))
             self._end(_BAD_DATA)
             return
         except Busy:
@@ -151,21 +151,21 @@ class RefusedSocket:
         number, action = message
         if number < 0:
             if action == "control:p":
-                await self._say(control("o", None))
+                await self._send_message(control("o", None))
         elif action not in _REFUSED:
-            await self._say(reply(number, "ok", {}))
+            await self._send_message(reply(number, "ok", {}))
         elif (found := await self._reason()) is None:
-            self._end(_TRY_AGAIN_LATER)  # SDKs connect again, and send the request again
+            self._end(_TRY_AGAIN_LATER)  # SDKs reconnect, and send the request again
         else:
-            await self._say(reply(number, status_of(found), error_text(found)))
+            await self._send_message(reply(number, status_of(found), error_text(found)))
 
     async def _receive(self, frame: str) -> tuple[int, str] | None:
         """Return number and action of the request that a frame completes or announces.
 
-        A large write is refused at its first frame and the rest ignored, so that it takes no memory.
+        A large write is refused at its first frame and the rest ignored, so that it uses no memory.
 
         Raises:
-            Busy: the messages of all clients take as much memory as they may.
+            Busy: the messages of all clients reach the memory limit.
         """
         text = self._assembler.feed(frame)
         if text is None:
@@ -185,6 +185,6 @@ class RefusedSocket:
             self._memory.release()
         return message.number, message.action
 
-    async def _say(self, message: str) -> None:
+    async def _send_message(self, message: str) -> None:
         for frame in frames_of(message):
             await self._send({"type": "websocket.send", "text": frame})

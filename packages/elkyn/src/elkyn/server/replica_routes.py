@@ -1,4 +1,4 @@
-"""What replicas and their operators ask of a server, all of it for admins: `/.replica/…`."""
+"""Endpoints for replicas and their operators, for admins only: `/.replica/…`."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from elkyn.auth.errors import BadToken
 from elkyn.errors import NotLeader
 from elkyn.identity import ADMIN, NOBODY
 from elkyn.paths import format_path, parse_path
-from elkyn.server.answers import error_text
 from elkyn.server.codec import dump
-from elkyn.server.following import members_of, read_identity
+from elkyn.server.following import decode_identity, encode_identity
 from elkyn.server.grant import Grant
 from elkyn.server.request import MethodNotAllowed, Response
+from elkyn.server.responses import error_text
 from elkyn.server.session import Commit
 from elkyn.server.socket_store import SocketStore, status_of
 from elkyn.server.system import SystemCall
@@ -32,7 +32,7 @@ _PACKED = ("content-type", "application/vnd.msgpack")
 
 
 async def promote(call: SystemCall) -> Response:
-    """Make this server the leader; answers the new terms."""
+    """Make this server the leader; answer the new terms."""
     _post(call)
     await call.admin("/.replica/promote", write=True)
     terms = await call.app.on_thread(_promote, call.app)
@@ -41,12 +41,12 @@ async def promote(call: SystemCall) -> Response:
 
 
 def _promote(app: ElkynApp) -> dict[str, int]:
-    if app.upstream is not None and app.upstream.active:
-        return app.upstream.promote()
+    if app.leader_proxy is not None and app.leader_proxy.active:
+        return app.leader_proxy.promote()
     stores = {name: app.open_store(name) for name in app.namespaces()}
     fenced = {name: store for name, store in stores.items() if store.terms.stale}
     if not fenced:
-        raise UsageError("this server leads already")
+        raise UsageError("this server is the leader already")
     return {
         name: store.change_terms(lambda known, at: known.promoted(at)).term
         for name, store in fenced.items()
@@ -54,57 +54,57 @@ def _promote(app: ElkynApp) -> dict[str, int]:
 
 
 async def status(call: SystemCall) -> Response:
-    """Answer whom this server follows, and how far each namespace is."""
+    """Answer which leader this server follows, and the position of each namespace."""
     await call.admin("/.replica/status", write=False)
     app = call.app
     shown: dict[str, Any] = {"leader": None, "following": False, "namespaces": {}}
-    if app.upstream is not None:
-        shown = app.upstream.status()
+    if app.leader_proxy is not None:
+        shown = app.leader_proxy.status()
     for name in await app.on_thread(app.namespaces):
         store = await app.on_thread(app.open_store, name)
         known = shown["namespaces"].setdefault(name, {"position": store.position})
         known |= {"term": store.terms.term, "readOnly": store.terms.stale}
-        known["followers"] = app.replication.acks_of(store).shown()
+        known["followers"] = app.replication.acks_of(store).positions()
     return Response(200, dump(shown), (_JSON,))
 
 
 async def accounts(call: SystemCall) -> Response:
-    """Answer what a follower needs to judge ID tokens; 304 when it knows."""
+    """Answer the keys with which a follower checks ID tokens; 304 when it has them already."""
     await call.admin("/.replica/accounts", write=True)
-    authenticator = getattr(call.app.door, "authenticator", None)
+    authenticator = getattr(call.app.auth_backend, "authenticator", None)
     if authenticator is None:
-        raise NotFound("page", call.request.raw_path, hint="the accounts are the embedder's")
-    if call.app.upstream is not None and call.app.upstream.active:
+        raise NotFound("page", call.request.raw_path, hint="this server has no accounts of its own")
+    if call.app.leader_proxy is not None and call.app.leader_proxy.active:
         raise NotLeader(0, message="this server follows another one, which has the accounts")
     known = call.request.query.get("tag", "")
-    told = await call.app.on_thread(authenticator.tell_followers, known)
-    return Response(304) if told is None else Response(200, told, (_PACKED,))
+    packed = await call.app.on_thread(authenticator.state_for_followers, known)
+    return Response(304) if packed is None else Response(200, packed, (_PACKED,))
 
 
 async def identify(call: SystemCall) -> Response:
-    """Answer whose a credential is that a follower was shown; 404 when nobody's."""
+    """Answer the identity of a credential that a follower received; 404 for an invalid one."""
     _post(call)
     await call.admin("/.replica/identify", write=True)
     headers = [(b"authorization", b"Bearer " + call.request.body)]
-    door = call.app.door
+    auth_backend = call.app.auth_backend
     try:
-        caller = await door.caller({**call.scope, "headers": headers}, {})
+        caller = await auth_backend.caller({**call.scope, "headers": headers}, {})
     except BadToken:
-        raise NotFound("credential", "that was shown") from None
+        raise NotFound("credential", "that was sent") from None
     identity = caller.identity
     if identity is None or identity == NOBODY:
-        raise NotFound("credential", "that was shown")
-    told = {**members_of(identity), "admin": identity.admin}
-    told["masters"] = getattr(getattr(door, "authenticator", None), "masters_tag", "")
-    return Response(200, ormsgpack.packb(told, default=list), (_PACKED,))
+        raise NotFound("credential", "that was sent")
+    fields = {**encode_identity(identity), "admin": identity.admin}
+    fields["masters"] = getattr(getattr(auth_backend, "authenticator", None), "masters_tag", "")
+    return Response(200, ormsgpack.packb(fields, default=list), (_PACKED,))
 
 
 async def write(call: SystemCall) -> Response:
-    """Make the writes of a follower's sockets, each as who asked the follower for it."""
+    """Commit the writes of a follower's sockets, each as the client that sent it to the follower."""
     _post(call)
     await call.admin("/.replica/write", write=True)
     writes = await asyncio.gather(*[_commit(call, row) for row in _rows(call.request.body)])
-    found = [[made.position, _shown(made)] for made in writes]
+    found = [[made.position, _error_of(made)] for made in writes]
     return Response(200, ormsgpack.packb(found), (_PACKED,))
 
 
@@ -115,12 +115,12 @@ async def _commit(call: SystemCall, row: Any) -> Write:
         kind, path, data, expected_hash, who = row
         keys = parse_path(format_path(tuple(path)))
         grant = Grant(
-            ADMIN if who is None else read_identity(who),
+            ADMIN if who is None else decode_identity(who),
             store,
-            getattr(app.door, "open_without_rules", False),
+            getattr(app.auth_backend, "open_without_rules", False),
         )
         step = Commit(0, "put" if kind == "put" else "patch", keys, data, expected_hash)
-        data_of = SocketStore(store, call.namespace, app.door, call.scope)
+        data_of = SocketStore(store, call.namespace, app.auth_backend, call.scope)
         made = data_of.to_write(step, grant)
         await app.committer.commit(store, made)
         if made.error is None:
@@ -130,7 +130,7 @@ async def _commit(call: SystemCall, row: Any) -> Write:
     return made
 
 
-def _shown(made: Write) -> list[str] | None:
+def _error_of(made: Write) -> list[str] | None:
     error = made.error
     if error is None:
         return None
@@ -145,7 +145,7 @@ def _rows(body: bytes) -> list[Any]:
     except ValueError:
         rows = None
     if not isinstance(rows, list) or not all(map(_is_row, rows)):
-        raise UsageError("a follower's writes are an array of arrays of five")
+        raise UsageError("a follower's writes must be an array of arrays of five items")
     return rows
 
 
@@ -160,4 +160,4 @@ def _is_row(row: Any) -> bool:
 
 def _post(call: SystemCall) -> None:
     if call.request.method.upper() != "POST":
-        raise MethodNotAllowed("This is only for POST.")
+        raise MethodNotAllowed("Only POST is allowed here.")

@@ -1,6 +1,7 @@
-"""The leader's side over WebSockets: each follower is sent the log of one namespace.
+"""The leader's side of replication: sends the log of a namespace over a follower's WebSocket.
 
-A follower holds up at most `WINDOW` frames of it here, and a file when it needs a snapshot.
+Each follower occupies at most `WINDOW` unacknowledged frames here, and a file while it needs a
+snapshot.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from elkyn.errors import Behind, NotReplicated
+from elkyn.errors import NotReplicated, ReplicaLag
 from elkyn.replica.acks import Acks
 from elkyn.replica.filtering import parse_paths
 from elkyn.replica.leader import Sender
@@ -27,19 +28,19 @@ from sennit_core.errors import Busy, Closed, Denied, SennitError, UsageError
 if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp
 
-__all__ = ["Replication", "reach", "serve_follower", "settled"]
+__all__ = ["Replication", "serve_follower", "wait_for_position", "wait_until_readable"]
 
-_BEAT_SECONDS = 1.0
-_SILENCE_SECONDS = 60.0
+_BEAT_SECONDS = 1.0  # without other frames
+_SILENCE_SECONDS = 60.0  # of a follower; then it is disconnected
 _FOLLOWERS_MAX = 100
-_SNAPSHOTS_MAX = 2
+_SNAPSHOTS_MAX = 2  # made at the same time
 
 
 class Replication:
     """The followers of a server; all methods but `close` are called in its event loop.
 
     Args:
-        ack_seconds: how long a write waits for them.
+        ack_seconds: how long a write waits for acknowledgements.
     """
 
     def __init__(self, ack_seconds: float) -> None:
@@ -54,16 +55,16 @@ class Replication:
         return self.acks.setdefault(store, Acks())
 
     @contextmanager
-    def joined(self, session: FollowerSession) -> Iterator[None]:
-        """Count a follower for a block.
+    def registered(self, session: FollowerSession) -> Iterator[None]:
+        """Register a follower's session within a `with` block.
 
         Raises:
-            Busy: there are too many.
+            Busy: too many followers are connected.
         """
         if self._closed:
             raise Closed("the server")
         if len(self._open) >= _FOLLOWERS_MAX:
-            raise Busy(f"{_FOLLOWERS_MAX} replicas follow already")
+            raise Busy(f"{_FOLLOWERS_MAX} replicas are connected already")
         self._open[session] = asyncio.get_running_loop()
         try:
             yield
@@ -71,17 +72,17 @@ class Replication:
             del self._open[session]
 
     async def replicated(self, store: ElkynStore, position: int, replicas: int) -> None:
-        """Wait until so many followers have a write.
+        """Wait until `replicas` followers have acknowledged a write.
 
         Raises:
-            NotReplicated: too few had it in time; it is durable here all the same.
+            NotReplicated: too few did in time; the write is durable on this server all the same.
         """
         acks, seconds = self.acks_of(store), self._ack_seconds
         if replicas and not await acks.wait(position, replicas, seconds):
             raise NotReplicated(position, replicas, acks.count(position), seconds=seconds)
 
     def end_sessions(self) -> None:
-        """Disconnect every follower: they are to say hello again."""
+        """Disconnect every follower, so that it reconnects with a new handshake."""
         for acks in self.acks.values():
             acks.clear()
         for session, loop in list(self._open.items()):
@@ -89,7 +90,7 @@ class Replication:
                 loop.call_soon_threadsafe(session.close)
 
     def close(self) -> None:
-        """Disconnect every follower, and let no more in; on any thread."""
+        """Disconnect every follower and refuse new ones; safe on any thread."""
         self._closed = True
         self.end_sessions()
 
@@ -97,12 +98,12 @@ class Replication:
 async def serve_follower(
     app: ElkynApp, request: Request, scope: Scope, channel: tuple[Receive, Send]
 ) -> None:
-    """Serve one follower's socket, which was accepted, until one side ends it."""
+    """Serve a follower's accepted socket until one side ends it."""
     receive, send = channel
     try:
         log = await _admitted(app, request, scope)
         session = FollowerSession(app.replication, log, send)
-        with app.replication.joined(session):
+        with app.replication.registered(session):
             await session.run(receive)
     except SennitError as error:
         await send({"type": "websocket.send", "bytes": encode("refuse", error.code, str(error), 0)})
@@ -111,7 +112,7 @@ async def serve_follower(
 
 
 async def _admitted(app: ElkynApp, request: Request, scope: Scope) -> LeaderStore:
-    caller = await app.door.caller(scope, request.query)
+    caller = await app.auth_backend.caller(scope, request.query)
     namespace = request.query.get("ns") or app.settings.default_namespace
     store = await app.on_thread(app.open_store, namespace)
     grant = caller.grant(store, namespace, "/.replica", write=True)
@@ -140,8 +141,8 @@ class FollowerSession:
     """One follower's connection.
 
     Args:
-        replication: of the server.
-        log: what is sent.
+        replication: the followers of the server.
+        log: the log to send.
         send: ASGI's.
     """
 
@@ -150,7 +151,7 @@ class FollowerSession:
         self._log = log
         self._sender = Sender(log)
         self._send = send
-        self._using = asyncio.Lock()  # the sender is used by one thread at a time
+        self._sender_lock = asyncio.Lock()  # one thread at a time uses the sender
         self._woken = asyncio.Event()
         self._closed = asyncio.Event()
 
@@ -171,7 +172,7 @@ class FollowerSession:
         ends = asyncio.create_task(self._closed.wait())
         tasks = [
             asyncio.create_task(self._listen(receive)),
-            asyncio.create_task(self._tell()),
+            asyncio.create_task(self._send_log()),
             ends,
         ]
         try:
@@ -196,8 +197,8 @@ class FollowerSession:
                 return
             frame = message.get("bytes")
             if frame is None:
-                raise ProtocolError("a follower's message", reason="it is text")
-            async with self._using:
+                raise ProtocolError("a follower's message", reason="the frame is text, not binary")
+            async with self._sender_lock:
                 if self._sender.node is None:
                     answers = await asyncio.to_thread(self._sender.receive, frame)
                 else:
@@ -208,7 +209,7 @@ class FollowerSession:
                 return
             self._woken.set()
 
-    async def _tell(self) -> None:
+    async def _send_log(self) -> None:
         while self._sender.ended is None:
             if self._sender.wants_snapshot:
                 await self._make_snapshot()
@@ -224,7 +225,7 @@ class FollowerSession:
             await self._beat()
 
     async def _next(self) -> bytes | None:
-        async with self._using:
+        async with self._sender_lock:
             if not self._sender.ready:
                 return None
             return await asyncio.to_thread(self._sender.next)
@@ -252,8 +253,8 @@ def _discard(making: asyncio.Future[Snapshot]) -> None:
         making.result().close()
 
 
-async def settled(store: ElkynStore) -> None:
-    """Wait until a follower holds nothing that its leader never had."""
+async def wait_until_readable(store: ElkynStore) -> None:
+    """Wait until a follower's store may be read: it is synced and has not diverged."""
     if not store.divergence.known:
         return
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
@@ -272,11 +273,11 @@ async def settled(store: ElkynStore) -> None:
         end()
 
 
-async def reach(store: ElkynStore, position: int, seconds: float) -> None:
+async def wait_for_position(store: ElkynStore, position: int, seconds: float) -> None:
     """Wait until a store has reached a position.
 
     Raises:
-        Behind: it has not in time.
+        ReplicaLag: the position was not reached in time.
     """
     if store.position >= position:
         return
@@ -294,6 +295,6 @@ async def reach(store: ElkynStore, position: int, seconds: float) -> None:
                 if store.position < position:
                     await moved.wait()
     except TimeoutError:
-        raise Behind(store.position, position, seconds=seconds) from None
+        raise ReplicaLag(store.position, position, seconds=seconds) from None
     finally:
         end()

@@ -1,4 +1,4 @@
-"""Requests and responses as plain values, and what a URL asks for."""
+"""Requests and responses as plain values, and the parsing of requests."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ __all__ = [
     "is_reserved",
     "parse_call",
     "parse_query",
-    "place_of",
+    "parse_tree_path",
 ]
 
 METHODS = ("GET", "HEAD", "PUT", "PATCH", "POST", "DELETE")
 RESERVED = frozenset({"auth", "metrics", "healthz", "readyz", "index.html"})
-"""First segments that are no data on a path without `.json`; names starting with `.` neither."""
+"""First segments that name no data on a path without `.json`; nor do names starting with `.`."""
 
 _CALL_HEADERS = frozenset(
     {
@@ -56,7 +56,7 @@ _FIELDS_MAX = 64
 
 
 class MethodNotAllowed(UsageError):
-    """The method is none of `METHODS`."""
+    """The method is not one of `METHODS`."""
 
 
 @dataclass(slots=True)
@@ -72,7 +72,7 @@ class Request:
 
 @dataclass(slots=True)
 class Response:
-    """One HTTP response; `position` is where the log holds what was written, 0 for a read."""
+    """One HTTP response; `position` is the log position of the write, 0 for a read."""
 
     status: int
     body: bytes = b""
@@ -81,7 +81,7 @@ class Response:
 
 
 class Call:
-    """What a request asks of a tree, checked; most ask for nothing beside the defaults.
+    """A parsed and checked request to a tree; the class holds the defaults, as most use them.
 
     Args:
         method: one of `METHODS`.
@@ -120,14 +120,14 @@ class Call:
         return format_path(self.keys)
 
     def new_key(self, store: ElkynStore) -> str:
-        """Return the key of the child that a POST makes, always the same one."""
+        """Return the key of the child that a POST creates; the same on each call."""
         if self._new_key is None:
             self._new_key = store.new_push_id()
         return self._new_key
 
 
 def parse_query(raw: bytes) -> dict[str, str]:
-    """Return the parameters of a query string; the last of a name counts.
+    """Return the parameters of a query string; of a repeated parameter the last one.
 
     Raises:
         UsageError: there are more than 64.
@@ -158,16 +158,16 @@ def is_reserved(raw_path: str) -> bool:
 
 
 def parse_call(request: Request) -> Call:
-    """Read method, path, parameters and headers.
+    """Parse method, path, parameters and headers of a request.
 
     Raises:
         NotFound: the path belongs to the server and not to the tree.
         BadPath: a key breaks a limit.
-        UsageError: a parameter or header that makes no sense here.
+        UsageError: a parameter or header is not valid for the request.
     """
-    keys, watch = place_of(request.raw_path)
+    keys, watch = parse_tree_path(request.raw_path)
     method = request.method.upper()
-    call = Call(_overriding(request) if method == "POST" else method, keys)
+    call = Call(_overridden_method(request) if method == "POST" else method, keys)
     if call.method not in METHODS:
         raise MethodNotAllowed(f"Method {call.method[:20]!r} is not allowed.")
     if not _CALL_HEADERS.isdisjoint(request.headers):
@@ -178,15 +178,15 @@ def parse_call(request: Request) -> Call:
         _check_parameters(call)
     if watch:
         if call.method != "GET":
-            raise MethodNotAllowed("A .watch path is only for GET.")
+            raise MethodNotAllowed("A .watch path allows GET only.")
         call.stream = call.watch = True
     elif call.method == "GET" and "text/event-stream" in request.headers.get("accept", ""):
         call.stream = True
     return call
 
 
-def _overriding(request: Request) -> str:
-    """Return the method that a POST stands for."""
+def _overridden_method(request: Request) -> str:
+    """Return the method that a POST overrides itself with, by header or parameter."""
     other = request.headers.get("x-http-method-override")
     return (other or request.query.get("x-http-method-override") or "POST").upper()
 
@@ -252,8 +252,8 @@ def _write_seconds(name: str) -> float | None:
     return _WRITE_SECONDS[name]
 
 
-def place_of(raw_path: str) -> tuple[Path, bool]:
-    """Return what a path names, and whether it is to be watched."""
+def parse_tree_path(raw_path: str) -> tuple[Path, bool]:
+    """Return the keys of a path, and whether it ends in `/.watch`."""
     if is_reserved(raw_path):
         raise NotFound("page", raw_path)
     plain = raw_path.removesuffix(".json")
@@ -271,7 +271,7 @@ def _unquote(raw_path: str, segment: str) -> str:
     except UnicodeDecodeError:
         raise BadPath(raw_path, f"{segment!r} is not UTF-8") from None
     if "/" in key:
-        raise BadPath(raw_path, f"key {key[:80]!r} holds '/'")
+        raise BadPath(raw_path, f"key {key[:80]!r} contains '/'")
     return key
 
 

@@ -1,8 +1,8 @@
 """Checks of a request's head that HTTP/1.1 asks of every server (RFC 9112, sections 3.2 and 6.3).
 
-A proxy and a server that read a repeated header differently can be played against each other: one
-checks the first Host or Authorization, the other uses the last. A head that could be read in two
-ways is refused before any middleware sees it.
+If a proxy and a server read a repeated header differently, a client can exploit it: the proxy checks
+the first Host or Authorization, the server uses the last. A head that could be read in two ways is
+refused before any middleware sees it.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ SINGLE_HEADERS = frozenset(
         b"x-http-method-override",
     }
 )
-"""Headers that decide who asks, from where, and for what: each may occur once."""
+"""Headers that decide identity, origin and meaning of a request: each may occur once."""
 
 Headers = list[tuple[bytes, bytes]]
 
 
 def checked_headers(target: bytes, version: str, headers: Headers) -> Headers:
-    """Return the headers of a request whose head has one meaning.
+    """Check that the head of a request has one meaning, and return its headers.
 
     Args:
-        target: the request target, as it stands in the request line.
+        target: the request target, as in the request line.
         version: of HTTP, such as `1.1`.
         headers: names in lower case.
 
     Returns:
-        The same headers; for a target in absolute form with its authority as Host, because RFC
-        9112, section 3.2.2, has the target win over the header.
+        The same headers; if the target is in absolute form, with its authority as Host, because it
+        has precedence over the header (RFC 9112, section 3.2.2).
 
     Raises:
-        UsageError: a header of `SINGLE_HEADERS` is repeated, Host is missing, or the target is no
-            path and no http address.
+        UsageError: a header of `SINGLE_HEADERS` is repeated, Host is missing, or the target is
+            neither a path nor an http address.
     """
     seen = set()
     for name, _value in headers:

@@ -1,8 +1,8 @@
-"""What a client that comes back with an event's id has missed, from the oplog of its store.
+"""Resume event streams: find the events that a reconnecting client missed, in the store's oplog.
 
-An id is `position.term.time` of a write. After a promotion, a restore or a loss there may be another one
-at that position: it has another term or time, and nobody goes on from there. Who has only a position,
-and perhaps its term, is believed.
+An id is `position.term.time` of a write. After a promotion, a restore or a loss another write may be
+at that position, with another term or time: then the client cannot resume and gets a fresh value. An
+id without a time is compared by its term alone, 1 if it has none.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ __all__ = [
     "try_missed",
 ]
 
-_START_BYTES = 32
+_START_BYTES = 32  # of a row; they include its term and time
 _ID = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20})(?:\.([0-9]{1,20}))?)?", re.ASCII)
-_ENTRIES_MAX = 1000
+_ENTRIES_MAX = 1000  # replayed at most; over more a client gets a fresh value
 
 
 class Seen(NamedTuple):
-    """The last event that a client has seen; `time_ms` is None when it was not said."""
+    """The last event that a client has seen; `time_ms` is None when its id has no time."""
 
     position: int
     term: int = 1
@@ -48,7 +48,7 @@ class Seen(NamedTuple):
 
 
 def id_of(terms: Terms, position: int, time_ms: int) -> str:
-    """Return the id of the events of a write; `time_ms` is 0 for what nobody can go on from."""
+    """Return the id of the events of a write; `time_ms` is 0 when no client can resume from it."""
     if not position:
         return "0"
     term = terms.term_at(position) if len(terms.leads) > 1 else 1
@@ -56,7 +56,7 @@ def id_of(terms: Terms, position: int, time_ms: int) -> str:
 
 
 def parse_id(text: str) -> Seen | None:
-    """Read an id; None when it is none of a server's."""
+    """Parse an id; None when it is not in the format of ids."""
     found = _ID.fullmatch(text)
     if found is None:
         return None
@@ -65,20 +65,20 @@ def parse_id(text: str) -> Seen | None:
 
 
 def time_at(row: bytes | None) -> int:
-    """Return the time for the id of a row of the log; 0 when the row is gone."""
+    """Return the time in a row of the log, for its id; 0 when the row was trimmed."""
     return 0 if row is None else time_in(row)
 
 
 def mark_of(position: int, row: bytes | None) -> str:
-    """Return what tells the row at a position from one that another store has there."""
+    """Return a mark of the row at a position, which differs from another store's row there."""
     if row is None:
         return ""
-    start = hashlib.blake2b(row[:_START_BYTES], digest_size=6)  # holds its term and time
+    start = hashlib.blake2b(row[:_START_BYTES], digest_size=6)
     return f"{position}:{start.hexdigest()}"
 
 
 def same_history(store: ElkynStore, mark: str) -> bool:
-    """Whether a store has the entry of a mark, or one that cannot be told from it."""
+    """Whether a store has the row of a mark, or one with the same mark."""
     position = mark.partition(":")[0]
     if not (position.isdecimal() and position.isascii() and len(position) < 20):
         return False
@@ -88,8 +88,9 @@ def same_history(store: ElkynStore, mark: str) -> bool:
 def try_missed(store: ElkynStore, path: Path, seen: Seen, until: int) -> list[Event] | None:
     """Return the events at `path` between two positions; None when a fresh value is needed.
 
-    That is so when the log does not reach back or has another write there, when too much has
-    happened, and when ephemeral values, which are in no log, have changed since.
+    A fresh value is needed when the log does not reach back to `seen` or has another write there,
+    when more than `_ENTRIES_MAX` entries follow, and when ephemeral values, which the log does not
+    hold, have changed since.
     """
     after = seen.position
     if store.terms.term_at(after) != seen.term:
@@ -109,7 +110,7 @@ def try_missed(store: ElkynStore, path: Path, seen: Seen, until: int) -> list[Ev
 
 
 def missed_events(entries: Iterable[Entry], path: Path) -> Iterator[Event]:
-    """Yield what `entries` mean to a watcher of `path`; a value set again to itself counts too."""
+    """Yield the events of `entries` at `path`; a write that sets an equal value counts too."""
     for entry in entries:
         if entry.kind in ("put", "patch"):
             event = _event_of(entry, path)

@@ -1,8 +1,8 @@
-"""Writes that come with an Idempotency-Key: sent again under the same key, they are not done again.
+"""Writes with an Idempotency-Key: a retry with the same key is not executed again.
 
-What a write has done is kept in its own transaction, so that a crash of the server leaves both or
-neither, and travels with the log, so that a follower that is promoted knows it. A key counts for one
-namespace, method, path and caller, for an hour; a store remembers the newest 20,000 of them, in 32 MiB.
+The receipt of a write is stored in the write's own transaction, so that a crash leaves both or
+neither, and is replicated with the log, so that a promoted follower has it. A key is valid for one
+namespace, method, path and caller, for an hour; a store keeps the newest 20,000 receipts, in 32 MiB.
 """
 
 from __future__ import annotations
@@ -13,37 +13,37 @@ from dataclasses import dataclass, field
 from elkyn._lmdb.receipts import Once, Receipt
 from elkyn.identity import Identity
 from elkyn.server.request import Call
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.writer import Write
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Conflict, UsageError
 
-__all__ = ["Repeated", "keep_receipt", "settle"]
+__all__ = ["Repeated", "keep_receipt", "replay_receipt"]
 
 
 @dataclass(eq=False)
 class Repeated(Conflict):
-    """A write was done before, under the same key: `receipt` says what it did; never answered."""
+    """A write was executed before with the same key, with result `receipt`; never sent to clients."""
 
     message: str = field(default="", kw_only=True)
     receipt: Receipt
 
     def describe(self) -> str:
-        """Say where it was done."""
-        return f"the write was done before, at position {self.receipt.position}"
+        """Name the position of the first execution."""
+        return f"the write was executed before, at position {self.receipt.position}"
 
 
 def keep_receipt(
     write: Write, call: Call, body: bytes, identity: Identity, clock: Clock = SYSTEM
 ) -> None:
-    """Have `write` done once, however often it is sent with the key of `call`.
+    """Make `write` execute once, however often it is sent with the key of `call`.
 
     Args:
-        write: gets a check before its own.
+        write: is extended by a check that runs before its own.
         call: has a `retry_key`.
-        body: tells whether it is the same write.
-        identity: who sends it.
-        clock: tells how old a key is.
+        body: identifies the write: another body with the same key is refused.
+        identity: the client.
+        clock: the time for the expiry of keys.
     """
     who = "admin" if identity.admin else f"uid {identity.uid}"
     named = "\0".join((call.method, call.path, call.retry_key or "", who))
@@ -51,11 +51,11 @@ def keep_receipt(
     fingerprint = hashlib.sha256(body).digest()[:16]
     check = write.check
 
-    def once(view: View) -> None:
+    def once(view: ReadTransaction) -> None:
         receipt = view.tree.receipts.get(digest, int(clock.now() * 1000))
         if receipt is not None:
             if receipt.fingerprint != fingerprint:
-                raise UsageError("the Idempotency-Key was used with another body before")
+                raise UsageError("the Idempotency-Key was used before with another body")
             raise Repeated(receipt)
         if check is not None:
             check(view)
@@ -63,8 +63,8 @@ def keep_receipt(
     write.check, write.once = once, Once(digest, fingerprint)
 
 
-def settle(write: Write) -> None:
-    """Make a write that was done before look as it did the first time."""
+def replay_receipt(write: Write) -> None:
+    """Replace the error of a repeated write by the result of its first execution."""
     if isinstance(write.error, Repeated):
         receipt = write.error.receipt
         write.error = None

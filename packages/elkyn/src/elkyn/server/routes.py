@@ -1,11 +1,11 @@
-"""Which path beside the tree is answered by what."""
+"""Routes of the paths outside the tree."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
-from elkyn.server import console, replica_routes, system
+from elkyn.server import admin_api, replica_routes, system
 from elkyn.server.changes import stream_changes
 from elkyn.server.outline import outline
 from elkyn.server.pages import page
@@ -25,10 +25,10 @@ ROUTES: Mapping[str, Handler] = {
     "/.settings/rules.json": system.rules,
     "/.settings/outline.json": outline,
     "/.settings/search.json": search,
-    "/.settings/namespaces.json": console.namespaces,
-    "/.settings/simulate.json": console.simulate,
+    "/.settings/namespaces.json": admin_api.namespaces,
+    "/.settings/simulate.json": admin_api.simulate,
     "/.settings/changes": stream_changes,
-    "/.dashboard/server.json": console.server,
+    "/.dashboard/server.json": admin_api.server,
     "/.replica": system.upgrade,
     "/.replica/accounts": replica_routes.accounts,
     "/.replica/identify": replica_routes.identify,
@@ -44,8 +44,8 @@ async def answer_system(call: SystemCall) -> Response | None:
     """Answer a request for a reserved path; None when the answer was a stream, which has ended.
 
     Raises:
-        NotFound: nothing has that path.
-        Denied: it is for admins.
+        NotFound: the path has no handler and no page.
+        Denied: the path is for admins only.
     """
     path = call.request.raw_path
     handler = ROUTES.get(path)

@@ -1,7 +1,7 @@
-"""A scan of JSON text that finds where values end, without reading them.
+"""A scanner of JSON text that finds where values end, without parsing them.
 
-It looks for brackets, strings and commas alone, in windows, so that it never holds the interpreter for
-long. Text that is no JSON may give any place: whoever reads what was found refuses it.
+It only looks for brackets, strings and commas, in windows, so that it never holds the interpreter for
+long. In text that is not JSON it may return any place: the parser of the found piece refuses it.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from elkyn.server.codec import load
 __all__ = ["CLOSE", "COMMA", "OPEN", "PIECE_BYTES", "QUOTE", "JsonScanner", "Member"]
 
 PIECE_BYTES = 64 * 1024
-"""Takes orjson 0.2 ms; the objects of the densest piece take 5 MB."""
+"""orjson parses it in 0.2 ms; the objects of the densest piece need 5 MB."""
 
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-# Whatever is skipped in one go, and then one character that matters. A bracket whose content has no
-# further bracket is skipped with it: most records are one step.
+# Text that is skipped in one step, and then one significant character. A bracket without further
+# brackets inside is skipped with its content, so that most records are one step.
 _STEP = re.compile(
     rb'(?:[^"{}\[\],]++|%b|[{\[][^"{}\[\]]*+(?:%b[^"{}\[\]]*+)*+[}\]])*+(["{}\[\],])'
     % (_STRING, _STRING),
@@ -32,14 +32,14 @@ CLOSE = b"}]"
 
 
 class Member(NamedTuple):
-    """A member of an object that is too large for a piece: its key, and where its value begins."""
+    """A member that is too large for a piece: its key, and where its value begins."""
 
     key: str
     start: int
 
 
 class JsonScanner:
-    """Finds places in a text.
+    """Finds the places of values in a JSON text.
 
     Args:
         body: JSON in UTF-8.
@@ -52,7 +52,7 @@ class JsonScanner:
         """Return the last comma between members in a window, and the closing bracket; -1 for none."""
         body, depth, cut = self.body, 0, -1
         step, at, stop = _STEP.match, start - 1, start + PIECE_BYTES
-        # Not `finditer`: where it finds no match it would try again from every further byte.
+        # Not `finditer`: without a match it would try again from every following byte.
         while (found := step(body, at + 1, stop)) is not None:
             at = found.end() - 1
             byte = body[at]
@@ -66,11 +66,11 @@ class JsonScanner:
                     return cut, at
                 depth -= 1
             else:
-                break  # a string that goes on behind the window
+                break  # a string that continues after the window
         return cut, -1
 
     def member(self, start: int, is_map: bool) -> Member:
-        """Read the name of the member at `start`, which one of an array does not have."""
+        """Parse the name of the member at `start`; members of an array have none."""
         if not is_map:
             return Member("", start)
         if self.byte(start) != QUOTE:
@@ -82,7 +82,7 @@ class JsonScanner:
         return Member(load(self.body[start:end]), self.skip(colon + 1))
 
     def string_end(self, start: int) -> int:
-        """Return where the string ends that begins at `start`."""
+        """Return the end of the string that begins at `start`."""
         body, at = self.body, start
         while True:
             at = body.find(b'"', at + 1)
@@ -95,7 +95,7 @@ class JsonScanner:
                 return at + 1
 
     def skip(self, start: int) -> int:
-        """Return the first place from `start` on that is not blank."""
+        """Return the first place from `start` that is not whitespace."""
         found = _BLANK.match(self.body, start)
         return start if found is None else found.end()
 
@@ -106,7 +106,7 @@ class JsonScanner:
         return self.body[place]
 
     def value_end(self, start: int) -> int:
-        """Return where the value ends that begins at `start`."""
+        """Return the end of the value that begins at `start`."""
         if self.byte(start) == QUOTE:
             return self.string_end(start)
         if self.byte(start) not in OPEN:
@@ -116,19 +116,19 @@ class JsonScanner:
         while depth:
             self.byte(at)
             step = _STEP.match(self.body, at, at + PIECE_BYTES)
-            if step is None:  # nothing that matters in the whole window
+            if step is None:  # no significant character in the whole window
                 at += PIECE_BYTES
                 continue
             at = step.end()
             byte = self.body[at - 1]
-            if byte == QUOTE:  # it goes on behind the window
+            if byte == QUOTE:  # the string continues after the window
                 at = self.string_end(at - 1)
             else:
                 depth += (byte in OPEN) - (byte in CLOSE)
         return at
 
     def find_member(self, start: int, name: str) -> int | None:
-        """Return where the value of a member begins; None when there is none, or no object."""
+        """Return where the value of a member begins; None without the member, or without an object."""
         if self.byte(start) != OPEN[0]:
             return None
         at = self.skip(start + 1)

@@ -1,4 +1,4 @@
-"""Search of the dashboard: keys and values below a path that contain a text."""
+"""The dashboard's search: keys and values below a path that contain a text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from elkyn.server.codec import dump
 from elkyn.server.outline import children_after, count_of, describe
 from elkyn.server.request import Response
 from elkyn.server.system import SystemCall
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import Stored, keys_of, leaf_of
 from sennit_core.errors import UsageError
 
@@ -21,14 +21,14 @@ __all__ = ["search"]
 _JSON = ("content-type", "application/json; charset=utf-8")
 _FOUND_MAX = 1000
 _VISITED_MAX = 50_000
-"""Nodes that one request looks at, a fifth of a second: the next one goes on from there."""
+"""Nodes that one request searches, in a fifth of a second; the next request continues after them."""
 
 
 async def search(call: SystemCall) -> Response:
-    """Answer which nodes below `path` have `text` in their key or value, whatever its case.
+    """Answer the nodes below `path` with `text` in their key or value, ignoring case.
 
-    Parameters: `path`, `text`, `limit` (1 to 1000, of nodes found) and `after`: where the search
-    before has stopped. The answer has `after` unless everything was searched.
+    Parameters: `path`, `text`, `limit` (1 to 1000, of nodes found) and `after`: the path at which
+    the previous search stopped. The answer has `after` unless everything was searched.
     """
     await call.admin("/.settings/search", write=False)
     parameters = call.request.query
@@ -64,14 +64,14 @@ def _text_of(value: Stored) -> str:
     return str(leaf).casefold() if isinstance(leaf, (str, int, float)) else ""
 
 
-def _below(view: View, path: Path, after: Path) -> Iterator[tuple[Path, Stored]]:
-    """Yield the nodes below `path`, parents first, behind the one at `after` below it."""
+def _below(view: ReadTransaction, path: Path, after: Path) -> Iterator[tuple[Path, Stored]]:
+    """Yield the nodes below `path`, parents first, that follow the node at `after`."""
     first = after[:1]
     resumed = ((key, view.peek((*path, key))) for key in first)
     later = children_after(view, path, first[0] if first else "")
     for key, value in chain(resumed, later):
         place = (*path, key)
-        if (key,) == first:  # it was visited by the search before: go on below it
+        if (key,) == first:  # the previous search visited it: continue below it
             yield from _below(view, place, after[1:])
             continue
         yield place, value

@@ -1,4 +1,4 @@
-"""`elkyn serve`: the app under uvicorn, on loopback, stopped promptly."""
+"""`elkyn serve`: runs the app under uvicorn until a signal stops it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from elkyn.namespaces import open_namespaces
 from elkyn.replica.link import read_token
 from elkyn.server.app import ElkynApp
 from elkyn.server.auth import read_or_create_token
-from elkyn.server.door import AuthDoor
-from elkyn.server.following import Upstream
+from elkyn.server.door import AuthenticatorBackend
+from elkyn.server.following import LeaderProxy
 from elkyn.server.limits import Limits
 from elkyn.server.origins import LOOPBACK, Origins
 from elkyn.server.settings import ACK_SECONDS, KEEP_ALIVE_SECONDS, Settings, check_keep_alive
@@ -40,43 +40,43 @@ __all__ = ["DEFAULT_PORT", "Serving", "serve"]
 
 DEFAULT_PORT = 9000
 VAULT = ".secrets"
-"""Folder of password hashes and keys, beside the namespaces; no namespace can have that name."""
+"""Folder of password hashes and keys, next to the namespaces; no namespace can have its name."""
 
 PROMOTED = "promoted.json"
-"""Names the leader that this server has followed until it was promoted."""
+"""File that holds the URL of the leader that this server followed until it was promoted."""
 
-_STOP_SECONDS = 3
+_STOP_SECONDS = 3  # how long uvicorn waits for open requests after a signal
 
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a folder is served.
+    """Options of `serve`.
 
     Args:
         data: folder of the namespaces; holds `admin.token` (0600) and the accounts too.
-        host: the address to listen at; another than loopback needs TLS or `insecure`.
+        host: the address to listen on; any other than loopback needs TLS or `insecure`.
         port: 0 picks a free one.
-        namespaces: created at the start; requests without `?ns=` are for the first one.
-        emulator: as the Firebase emulator: `Bearer owner` is the admin, unsigned tokens count,
-            namespaces are made on first use and open to everybody while they have no rules. For
-            tests and development; anyone who can reach it is admin.
-        allow_hosts: names in Host headers, and of the origins of web pages, that an emulator serves
-            as well as loopback and addresses.
-        insecure: allow an address that others can reach without TLS.
+        namespaces: created at startup; requests without `?ns=` are for the first one.
+        emulator: behave as the Firebase emulator: `Bearer owner` is the admin, unsigned tokens are
+            accepted, namespaces are created on first use and open to any client while they have no
+            rules. For tests and development; anyone who can connect is admin.
+        allow_hosts: names in Host headers, and of the origins of web pages, that an emulator accepts
+            in addition to loopback and IP addresses.
+        insecure: allow listening without TLS on an address other than loopback.
         tls_cert: certificate chain (PEM); with `tls_key`, HTTPS and WSS are served.
         tls_key: its private key (PEM).
         origins: web origins that may read answers; `*` for every one.
-        project: the audience of ID tokens, `projectId` in an app's configuration; None: what the
-            file says, else `elkyn`.
-        auth: file (TOML) that says who is trusted; see `AuthSettings.read`.
+        project: the audience of ID tokens, `projectId` in an app's configuration; None: the value
+            in the auth file, else `elkyn`.
+        auth: auth configuration file (TOML); see `AuthSettings.read`.
         keep_alive_seconds: silence on a stream after which a keep-alive is sent.
-        limits: what clients may ask for.
-        follow: the URL of a leader to follow: this server then writes nothing itself.
-        follow_token_file: holds an admin's credential there.
-        ack: how many followers must have a write before it is answered.
-        ack_seconds: how long to wait for them, or for a position that a reader asks for.
+        limits: limits on what clients may use.
+        follow: the URL of a leader to follow; this server then forwards all writes to the leader.
+        follow_token_file: file with an admin's credential of the leader.
+        ack: how many followers must acknowledge a write before it is answered.
+        ack_seconds: how long to wait for acknowledgements, or for a position that a reader requires.
         durability: when writes reach the disk; see `ElkynStore`.
-        archive: where the logs of all namespaces are archived as they grow.
+        archive: folder to which the logs of all namespaces are archived as they grow.
     """
 
     data: FilePath
@@ -102,19 +102,21 @@ class Serving:
 
     @property
     def tls(self) -> bool:
-        """Whether it is served over TLS."""
+        """Whether the server uses TLS."""
         return self.tls_cert is not None
 
     def check(self) -> None:
-        """Refuse what would be a mistake.
+        """Check the options.
 
         Raises:
-            UsageError: half of TLS is missing, others could listen in, or keep-alives come too
-                seldom.
+            UsageError: the certificate or the key of TLS is missing, `host` is not loopback and
+                neither TLS nor `insecure` is set, or `keep_alive_seconds` is out of range.
         """
         check_keep_alive(self.keep_alive_seconds)
         if (self.tls_cert is None) != (self.tls_key is None):
-            raise UsageError("TLS needs a certificate and its key", hint="--tls-cert, --tls-key")
+            raise UsageError(
+                "TLS needs a certificate and its key", hint="use both --tls-cert and --tls-key"
+            )
         if self.allow_hosts and not self.emulator:
             raise UsageError(
                 "--allow-host is for --emulator: other servers answer under every host name"
@@ -123,8 +125,8 @@ class Serving:
             return
         if not self.tls and not self.insecure:
             raise UsageError(
-                f"{self.host} can be reached by others, and nothing would be encrypted",
-                hint="give --tls-cert and --tls-key, or --insecure behind a proxy that does it",
+                f"refusing to listen on {self.host} without TLS",
+                hint="use --tls-cert and --tls-key, or --insecure behind a proxy with TLS",
             )
 
 
@@ -135,16 +137,16 @@ def serve(
     """Serve a folder until SIGINT or SIGTERM.
 
     Args:
-        serving: how.
+        serving: the options.
         ready: called with the URL and the file of the admin's token (None in emulator mode) once
-            requests are served.
+            the server accepts requests.
 
     Raises:
-        UsageError: the port is taken, or the options make no sense together.
+        UsageError: the port is in use, or the options contradict each other.
     """
     serving.check()
     uvicorn = _uvicorn()
-    from elkyn.server.plain import PlainRequests
+    from elkyn.server.plain import FastPath
     from elkyn.server.protocols import bounded_protocols
 
     _raise_file_limit()
@@ -155,7 +157,7 @@ def serve(
         listener = owned.enter_context(_listen(serving.host, serving.port))
         app = _app(serving, token_file, owned)
         protocols = bounded_protocols(
-            listener, serving.limits, PlainRequests(app), stalled=app.metrics.count_stalled
+            listener, serving.limits, FastPath(app), on_slow_client=app.metrics.count_stalled
         )
         port = listener.getsockname()[1]
         url = f"{'https' if serving.tls else 'http'}://{_shown_host(serving.host)}:{port}"
@@ -168,7 +170,7 @@ def serve(
 
         logging.getLogger("uvicorn.error").setLevel(
             logging.ERROR
-        )  # not a line for each bad request
+        )  # no log line for each malformed request
         config = uvicorn.Config(
             app,
             log_config=None,
@@ -188,7 +190,7 @@ def serve(
 
 
 def _write_run(file: FilePath, url: str, *, emulator: bool) -> None:
-    """Say where the server is: the verbs find it by the folder."""
+    """Write URL and process id of the server, by which the CLI finds it from its folder."""
     fresh = file.with_suffix(".new")
     opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(opened, "w") as stream:
@@ -221,10 +223,10 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
         ack=serving.ack,
         ack_seconds=serving.ack_seconds,
     )
-    app = ElkynApp(stores, AuthDoor(authenticator, serving.emulator), settings)
+    app = ElkynApp(stores, AuthenticatorBackend(authenticator, serving.emulator), settings)
     owned.callback(app.close)
     if serving.follow is not None:
-        app.upstream = Upstream(
+        app.leader_proxy = LeaderProxy(
             stores,
             serving.follow,
             read_token(serving.follow_token_file),
@@ -232,18 +234,20 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
             state_file=serving.data / PROMOTED,
             accounts=authenticator,
         )
-        authenticator.ask_leader(app.upstream.identify)
+        authenticator.ask_leader(app.leader_proxy.identify)
     return app
 
 
 def _auth_settings(serving: Serving, token: str | None) -> AuthSettings:
     from elkyn.auth.settings import AuthSettings
 
-    given: dict[str, Any] = {"emulator": serving.emulator, "admin_token": token}
+    options: dict[str, Any] = {"emulator": serving.emulator, "admin_token": token}
     if serving.project is not None:
-        given["project"] = serving.project
+        options["project"] = serving.project
     return (
-        AuthSettings(**given) if serving.auth is None else AuthSettings.read(serving.auth, **given)
+        AuthSettings(**options)
+        if serving.auth is None
+        else AuthSettings.read(serving.auth, **options)
     )
 
 
@@ -266,13 +270,13 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.bind((host, port))
     except OSError as error:
         listener.close()
-        hint = "choose another with --port, or 0 for a free one"
+        hint = "choose another port with --port, or 0 for a free one"
         raise UsageError(f"port {port} cannot be used: {error.strerror}", hint=hint) from None
     return listener
 
 
 def _raise_file_limit() -> None:
-    """Allow as many connections as the system does: each takes a file."""
+    """Raise the soft limit of open files to the hard limit: each connection uses a file."""
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -292,16 +296,17 @@ def _run(
     class Server(uvicorn.Server):  # type: ignore[misc]  # untyped when the extra is missing
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
             await super().startup(sockets=sockets)
-            announce()  # not before: until now connections were refused
+            announce()  # only now does the server accept connections
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            # uvicorn waits for open responses before it tells the app: end the streams first.
+            # uvicorn waits for open responses before it shuts the app down: end the streams first.
             await asyncio.to_thread(app.close)
             await super().shutdown(sockets=sockets)
 
-    # uvicorn raises the signal again when it is done: make that an exception, stores are to close.
+    # uvicorn raises the signal again after its shutdown: turn it into an exception, so that the
+    # stores are closed.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    _calm_collector()
+    _collect_garbage_less()
     try:
         Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
@@ -310,8 +315,12 @@ def _run(
         signal.signal(signal.SIGTERM, before)
 
 
-def _calm_collector() -> None:
-    """Look for garbage seldom: hundreds of requests at once are none, and were a tenth of the CPU."""
+def _collect_garbage_less() -> None:
+    """Collect garbage less often.
+
+    Hundreds of requests in progress allocate much and leave no cycles behind; with the default
+    thresholds the collector used a tenth of the CPU.
+    """
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

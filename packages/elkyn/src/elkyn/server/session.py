@@ -1,7 +1,7 @@
 """One client's session of the realtime protocol as a state machine: frames in, steps out.
 
-`Session` knows what the client listens to and what is to be written when it goes; it touches no
-store, no clock and no network. `socket` carries the steps out and sends the answers.
+`Session` keeps the client's listens and its writes for a disconnect; it uses no store, no clock
+and no network. `socket` executes the steps and sends the answers.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ __all__ = [
     "Detach",
     "End",
     "Fetch",
-    "Later",
     "Listen",
+    "OnDisconnect",
     "Ping",
     "Send",
     "Session",
@@ -39,19 +39,19 @@ __all__ = [
     "Step",
 ]
 
-_LATER_MAX = 10_000
+_DISCONNECT_WRITES_MAX = 10_000  # of one connection
 
 
 @dataclass(frozen=True, slots=True)
 class Listen:
-    """What a client listens to.
+    """A listen of a client.
 
     Args:
         path: the node.
         query: None for the whole node.
         tag: the client's name for a query; pushes repeat it.
         wire: the query as the client wrote it.
-        names: whether pushes carry ids of events, so that the client can go on from there.
+        names: whether pushes carry ids of events, from which the client can resume.
     """
 
     path: Path
@@ -75,12 +75,12 @@ class Send:
 
 @dataclass(slots=True)
 class Ping:
-    """Tell the client that the connection is there, and what it has seen all of."""
+    """Answer a keep-alive, with the position up to which the client has received all events."""
 
 
 @dataclass(slots=True)
 class Attach:
-    """Start to listen; the client says which value it has by its hash, or what it has seen."""
+    """Start a listen; the client names the value it has by hash, or the last event it has seen."""
 
     number: int
     listen: Listen
@@ -91,7 +91,7 @@ class Attach:
 
 @dataclass(slots=True)
 class Detach:
-    """Stop to listen."""
+    """Stop a listen."""
 
     number: int
     listen: Listen
@@ -99,7 +99,7 @@ class Detach:
 
 @dataclass(slots=True)
 class Commit:
-    """Write, when the hash of what is there is `expected_hash` or that is None."""
+    """Write; if `expected_hash` is not None, only when the current value has that hash."""
 
     number: int
     kind: Literal["put", "patch"]
@@ -118,8 +118,8 @@ class Fetch:
 
 
 @dataclass(slots=True)
-class Later:
-    """Check a write that is for when the client goes, and `remember` it."""
+class OnDisconnect:
+    """Check a write that is for the client's disconnect, and `keep_for_disconnect` it."""
 
     number: int
     kind: Literal["put", "patch"]
@@ -129,12 +129,12 @@ class Later:
 
 @dataclass(slots=True)
 class SignIn:
-    """Take a credential; `variable` is what an admin wants to be in rules."""
+    """Sign in; `variable` is what an admin wants rules to see as `auth`."""
 
     number: int
     credential: str
     variable: Mapping[str, Any] | None
-    nobody: bool
+    unauthenticated: bool
 
 
 @dataclass(slots=True)
@@ -146,7 +146,7 @@ class SignOut:
 
 @dataclass(slots=True)
 class End:
-    """Close the connection: what came is no protocol."""
+    """Close the connection: the client broke the protocol."""
 
     reason: str
 
@@ -158,7 +158,7 @@ Step: TypeAlias = (
     | Detach
     | Commit
     | Fetch
-    | Later
+    | OnDisconnect
     | SignIn
     | SignOut
     | End
@@ -171,7 +171,7 @@ class Session:
     """The protocol's side of one connection.
 
     Args:
-        session_id: told to the client.
+        session_id: sent to the client.
         listens_max: more listens are refused.
         chars_max: of one message.
     """
@@ -181,14 +181,14 @@ class Session:
         self.listens: dict[tuple[Path, Any], Listen] = {}
         self._listens_max = listens_max
         self._assembler = Assembler(chars_max)
-        self._later: list[tuple[Path, Any]] = []
+        self._disconnect_writes: list[tuple[Path, Any]] = []
 
     def hello(self, host: str, now_ms: int) -> str:
-        """Return the message that a session begins with."""
+        """Return the first message of a session."""
         return hello(self.session_id, host, now_ms)
 
     def receive(self, frame: str) -> Step | None:
-        """Take a frame; returns what is to be done, None when nothing is."""
+        """Process a frame; returns the step to execute, None when there is none."""
         try:
             text = self._assembler.feed(frame)
             if text is None:
@@ -202,18 +202,18 @@ class Session:
         return self._step(message)
 
     def parse_large(self, text: str) -> Step | None:
-        """Return what is to be done for a large message; takes long."""
+        """Return the step of a large message; slow, so call it on a thread."""
         try:
             message = parse_large(text)
         except UsageError as error:
             return End(str(error))
         if message.action not in ("p", "m"):
-            reason = "only a put and a merge may be as large"
+            reason = "only a put or a merge may be this large"
             return Send(reply(message.number, "too_big", reason))
         return self._step(message)
 
     def discard(self) -> None:
-        """Ignore the rest of the message that is coming in: it was answered already."""
+        """Ignore the remaining frames of the current message: it was answered already."""
         self._assembler.discard()
 
     def _step(self, message: Message) -> Step | None:
@@ -232,7 +232,7 @@ class Session:
         listen = _listen_of(message)
         key = (listen.path, listen.tag)
         if key in self.listens:
-            raise UsageError("this is listened to already")
+            raise UsageError("this connection listens to the path already")
         if len(self.listens) >= self._listens_max:
             raise UsageError(f"at most {self._listens_max} listens on one connection")
         self.listens[key] = listen
@@ -252,7 +252,7 @@ class Session:
         self.listens.pop((listen.path, listen.tag), None)
 
     def revoked(self, listen: Listen) -> str:
-        """Return the message that tells of a revoked listen, and drop it."""
+        """Drop a listen; returns the message that reports its revocation."""
         self.forget(listen)
         body: dict[str, Any] = {"p": listen.name}
         if listen.query is not None:
@@ -274,18 +274,18 @@ class Session:
     def _get(self, message: Message) -> Step:
         return Fetch(message.number, _path(message), _query(message))
 
-    def _later_put(self, message: Message) -> Step:
-        return Later(message.number, "put", _path(message), message.body.get("d"))
+    def _on_disconnect_put(self, message: Message) -> Step:
+        return OnDisconnect(message.number, "put", _path(message), message.body.get("d"))
 
-    def _later_merge(self, message: Message) -> Step:
-        return Later(message.number, "patch", _path(message), _object(message))
+    def _on_disconnect_merge(self, message: Message) -> Step:
+        return OnDisconnect(message.number, "patch", _path(message), _object(message))
 
-    def _later_cancel(self, message: Message) -> Step:
+    def _on_disconnect_cancel(self, message: Message) -> Step:
         self._drop(_path(message))
         return Send(reply(message.number, "ok"))
 
-    def remember(self, step: Later) -> None:
-        """Keep a write for when the client goes; it replaces those at and below its places.
+    def keep_for_disconnect(self, step: OnDisconnect) -> None:
+        """Keep a write for the client's disconnect; it replaces those at and below its places.
 
         Raises:
             UsageError: too many are kept.
@@ -295,26 +295,30 @@ class Session:
             places = [((*step.path, *parse_path(name)), v) for name, v in step.data.items()]
         for path, data in places:
             self._drop(path)
-            if len(self._later) >= _LATER_MAX:
-                raise UsageError(f"at most {_LATER_MAX} writes are kept for a disconnect")
-            self._later.append((path, data))
+            if len(self._disconnect_writes) >= _DISCONNECT_WRITES_MAX:
+                raise UsageError(
+                    f"at most {_DISCONNECT_WRITES_MAX} writes are kept for a disconnect"
+                )
+            self._disconnect_writes.append((path, data))
 
     def _drop(self, path: Path) -> None:
-        self._later = [kept for kept in self._later if kept[0][: len(path)] != path]
+        self._disconnect_writes = [
+            kept for kept in self._disconnect_writes if kept[0][: len(path)] != path
+        ]
 
-    def last_writes(self) -> list[tuple[Path, Any]]:
-        """Return what is to be written now that the client has gone; once."""
-        writes, self._later = self._later, []
+    def pop_disconnect_writes(self) -> list[tuple[Path, Any]]:
+        """Return the writes for the client's disconnect, and forget them."""
+        writes, self._disconnect_writes = self._disconnect_writes, []
         return writes
 
     def _sign_in(self, message: Message) -> Step:
         credential = message.body.get("cred")
         if not isinstance(credential, str):
-            raise UsageError("a credential is a text")
+            raise UsageError("a credential must be a string")
         variable = message.body.get("authvar")
-        nobody = message.body.get("noauth") is True
-        shown = variable if isinstance(variable, dict) else None
-        return SignIn(message.number, credential, shown, nobody)
+        unauthenticated = message.body.get("noauth") is True
+        auth_variable = variable if isinstance(variable, dict) else None
+        return SignIn(message.number, credential, auth_variable, unauthenticated)
 
     def _sign_out(self, message: Message) -> Step:
         return SignOut(message.number)
@@ -331,9 +335,9 @@ class Session:
         "p": _put,
         "m": _merge,
         "g": _get,
-        "o": _later_put,
-        "om": _later_merge,
-        "oc": _later_cancel,
+        "o": _on_disconnect_put,
+        "om": _on_disconnect_merge,
+        "oc": _on_disconnect_cancel,
         "auth": _sign_in,
         "gauth": _sign_in,
         "unauth": _sign_out,
@@ -352,16 +356,16 @@ def _text(message: Message, name: str) -> str:
 def _path(message: Message) -> Path:
     path = message.body.get("p")
     if not isinstance(path, str):
-        raise UsageError("a path is a text")
+        raise UsageError("a path must be a string")
     return parse_path(path)
 
 
 def _object(message: Message) -> dict[str, Any]:
     data = message.body.get("d")
-    if isinstance(data, RawJson):  # whether it is an object shows when it is parsed
+    if isinstance(data, RawJson):  # checked when it is parsed
         return {}
     if not isinstance(data, dict):
-        raise UsageError(f"a merge at {format_path(_path(message))} takes an object")
+        raise UsageError(f"a merge at {format_path(_path(message))} needs an object")
     return data
 
 
@@ -370,7 +374,7 @@ def _query(message: Message) -> Query | None:
     if not wire:
         return None
     if not isinstance(wire, dict):
-        raise UsageError("a query is an object")
+        raise UsageError("a query must be an object")
     query = Query.of_wire(wire)
     return None if query.is_default else query
 
@@ -381,5 +385,5 @@ def _listen_of(message: Message) -> Listen:
     if query is None:
         return Listen(_path(message), names=isinstance(message.body.get("i"), str))
     if not isinstance(tag, int | str):
-        raise UsageError("a listen with a query has a tag")
+        raise UsageError("a listen with a query needs a tag")
     return Listen(_path(message), query, tag, message.body["q"])

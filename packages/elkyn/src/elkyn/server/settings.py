@@ -1,4 +1,4 @@
-"""How a server is set up."""
+"""Settings of the ASGI app."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ KEEP_ALIVE_SECONDS_MAX = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How a server is set up.
+    """Settings of the ASGI app.
 
     Args:
         default_namespace: for requests without `?ns=`.
-        create_namespaces: ask the stores also for namespaces that they do not list.
+        create_namespaces: look up in the stores also namespaces that they do not list.
         keep_alive_seconds: silence on a stream after which a keep-alive is sent; at most 30.
-        limits: what clients may ask for.
+        limits: limits on what clients may use.
         origins: which web pages may use the server.
-        host: what sockets are told the server's name is.
-        dashboard: how one signs in to the dashboard, to which browsers that open a path are sent:
-            with the admin's `token`, or as the `owner` of an emulator. None: they are not sent there.
-        ack: how many followers must have a write before it is answered.
-        ack_seconds: how long to wait for them, or until this server has reached a position.
+        host: the server name that is sent to sockets; None: the Host header of the request.
+        dashboard: how users sign in to the dashboard: with the admin's `token`, or as the `owner` of
+            an emulator. Browsers that open a path of the tree are redirected there. None: no redirect.
+        ack: how many followers must acknowledge a write before it is answered.
+        ack_seconds: how long to wait for acknowledgements, or until this server reaches a position.
 
     Raises:
-        UsageError: keep-alives would come too seldom for clients, or without a pause.
+        UsageError: `keep_alive_seconds` is out of range.
     """
 
     default_namespace: str = "default"
@@ -51,9 +51,9 @@ class Settings:
 
 
 def check_keep_alive(seconds: float) -> None:
-    """Raise `UsageError` when clients would give a silent stream up, or hear nothing else."""
+    """Raise `UsageError` for an interval that is not positive, or longer than clients wait."""
     if not 0 < seconds <= KEEP_ALIVE_SECONDS_MAX:
         raise UsageError(
-            f"a keep-alive cannot come every {seconds:g} s",
-            hint=f"more than 0 and at most {KEEP_ALIVE_SECONDS_MAX:g} s: clients wait no longer",
+            f"the keep-alive interval cannot be {seconds:g} s",
+            hint=f"use more than 0 and at most {KEEP_ALIVE_SECONDS_MAX:g} s: clients wait no longer",
         )

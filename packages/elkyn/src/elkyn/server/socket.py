@@ -1,7 +1,7 @@
-"""A WebSocket of the realtime protocol: carries out what a `Session` asks for, and sends answers.
+"""A WebSocket of the realtime protocol: executes the steps of a `Session`, and sends the answers.
 
-What the client is told keeps one order: the events of a commit go out before the answer to the write
-that made it, and the value of a listen before the answer to that listen.
+Messages to the client keep one order: the events of a commit are sent before the answer to its
+write, and the value of a listen before the answer to that listen.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from elkyn.events import Event
 from elkyn.identity import Identity
 from elkyn.paths import format_path
 from elkyn.server import session as steps
-from elkyn.server.answers import error_text
 from elkyn.server.asgi import Receive, Send, client_of
 from elkyn.server.bodies import LARGE_FACTOR
 from elkyn.server.codec import load
@@ -28,9 +27,10 @@ from elkyn.server.door import Caller
 from elkyn.server.feed import Batch, Feed, Opening, QueryFeed
 from elkyn.server.grant import Grant
 from elkyn.server.large_messages import Announced, Unparsed
+from elkyn.server.messages import frames_of_batch, push_event
 from elkyn.server.outbox import Outbox
-from elkyn.server.pushes import frames_of_batch, push_event
-from elkyn.server.replication import settled
+from elkyn.server.replication import wait_until_readable
+from elkyn.server.responses import error_text
 from elkyn.server.session import Listen, Session
 from elkyn.server.socket_store import SocketStore, status_of
 from elkyn.server.split import RawJson
@@ -40,14 +40,14 @@ from sennit_core.errors import Busy, Closed, Denied, SennitError
 from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.server.app import ElkynApp
 
 __all__ = ["Socket"]
 
 _SILENCE_SECONDS_MAX = 150.0  # clients send a keep-alive every 45 seconds
-_SETTLED_SECONDS = 30.0  # less than clients wait for an answer to their keep-alives
-_IN_FLIGHT_MAX = 1000
+_READABLE_SECONDS = 30.0  # shorter than clients wait for an answer to their keep-alives
+_IN_FLIGHT_MAX = 1000  # writes of one client; then its next request waits for a commit
 _GOING_AWAY = 1001
 _BAD_DATA = 1007
 _TRY_AGAIN_LATER = 1013
@@ -56,12 +56,12 @@ _log = get_logger(__name__)
 
 
 class Socket:
-    """One connection, from its hello to its end.
+    """One connection, from the hello message to its end.
 
     Args:
         app: the server.
-        data: the store as this client reaches it.
-        caller: who it is; nobody until it signs in, or as the embedder's hook says.
+        data: the store, with the operations of sockets.
+        caller: the client; unauthenticated until it signs in, or as the embedder's hook decides.
         send: ASGI's.
     """
 
@@ -83,51 +83,51 @@ class Socket:
         self._unsent = app.unsent.share(client_of(data.scope))
         self._outbox = Outbox(self._unsent)
         self._woken = asyncio.Event()
-        self._feeds: dict[Listen, Feed] = {}
-        self._footprints: dict[Listen, Footprint | None] = {}
+        self._feeds: dict[Listen, Feed] = {}  # the inverse of `_listens`
+        self._read_sets: dict[Listen, ReadSet | None] = {}
         self._listens: dict[Feed, Listen] = {}
-        self._ready: dict[Feed, None] = {}
-        self._lost: dict[Feed, None] = {}
-        self._in_flight: set[asyncio.Future[None]] = set()
-        self._held: deque[tuple[steps.Commit, Write]] = deque()
-        self._taken: deque[tuple[Feed, list[Batch]]] = deque()
-        self._judging = 0  # nothing is told meanwhile
+        self._ready: dict[Feed, None] = {}  # have queued batches; a dict keeps their order
+        self._lost: dict[Feed, None] = {}  # dropped their queue: to be restarted
+        self._in_flight: set[asyncio.Future[None]] = set()  # writes that are not committed yet
+        self._committed_writes: deque[tuple[steps.Commit, Write]] = deque()  # not answered yet
+        self._batches: deque[tuple[Feed, list[Batch]]] = deque()  # dequeued, not sent yet
+        self._pending_authorizations = 0  # events and answers are held back while > 0
         self._tasks: set[asyncio.Task[None]] = set()
-        self._heard_at = asyncio.get_running_loop().time()
+        self._received_at = asyncio.get_running_loop().time()
         self._finished = False
         self._close_code: int | None = None
-        self._memory = app.bodies.hold(client_of(data.scope))
+        self._memory = app.body_memory.reserve(client_of(data.scope))
 
-    # What the registry of clients asks for.
+    # The interface to `Clients`.
 
-    def footprints(self) -> Iterable[Footprint]:
-        """What the permissions of its listens rest on."""
-        return [found for found in self._footprints.values() if found is not None]
+    def read_sets(self) -> Iterable[ReadSet]:
+        """The read sets of the permissions of all listens."""
+        return [found for found in self._read_sets.values() if found is not None]
 
     def tick(self, now: float) -> None:
         """Close a connection that has been silent for too long."""
-        if now - self._heard_at > _SILENCE_SECONDS_MAX:
+        if now - self._received_at > _SILENCE_SECONDS_MAX:
             self.close()
 
     def recheck(self) -> None:
-        """Judge all listens again, before they are told anything more."""
-        self._judging += 1
-        self._start(self._judge_listens())
+        """Check the permissions of all listens again, before any of them is sent anything more."""
+        self._pending_authorizations += 1
+        self._start(self._recheck_listens())
 
-    suspect = recheck  # nothing is sent between the two
+    hold_for_recheck = recheck  # both hold events back until the check has ended
 
     def revoke(self, reason: str) -> None:
-        """Tell the client that its credential counts no more; it is nobody then."""
+        """Sign the client out, and report that its credential is no longer valid."""
         self.caller.sign_out()
-        self._say(push("ac", {"s": "expired_token", "d": reason}))
+        self._queue_message(push("ac", {"s": "expired_token", "d": reason}))
         self.recheck()
 
-    def outdate(self) -> None:
-        """Close: what the client was told may be what the leader never had."""
-        self._turn_away()
+    def disconnect_diverged(self) -> None:
+        """Close the connection: the client may have seen writes that the leader never had."""
+        self._ask_to_reconnect()
 
     def close(self) -> None:
-        """Write what is for the end and close after what waits is sent."""
+        """Commit the writes for a disconnect, and close after all queued frames are sent."""
         self._finish()
         self._close_code = self._close_code or _GOING_AWAY
         self._woken.set()
@@ -136,12 +136,12 @@ class Socket:
 
     async def run(self, receive: Receive, host: str) -> None:
         """Serve the accepted connection until one side ends it."""
-        self._say(self.session.hello(host, int(time.time() * 1000)))
+        self._queue_message(self.session.hello(host, int(time.time() * 1000)))
         sender = asyncio.create_task(self._send_out())
         sender.add_done_callback(lambda _done: self._outbox.clear())
         try:
-            while await self._take(await receive()):
-                await self._outbox.room()
+            while await self._handle(await receive()):
+                await self._outbox.wait_for_room()
         finally:
             self._finish()
             for task in (sender, *self._tasks):
@@ -151,37 +151,37 @@ class Socket:
             self._outbox.clear()
             self._memory.release()
 
-    async def _take(self, message: Any) -> bool:
+    async def _handle(self, message: Any) -> bool:
         if message["type"] == "websocket.disconnect":
             return False
-        self._heard_at = asyncio.get_running_loop().time()
+        self._received_at = asyncio.get_running_loop().time()
         frame = message.get("text")
         if frame is None:
-            step: steps.Step | None = steps.End("this protocol is text")
+            step: steps.Step | None = steps.End("binary frames are not supported")
         else:
-            step = await self._received(frame)
+            step = await self._step_of(frame)
         if step is not None:
             if self._app.user_rate.bounded:
-                await self._wait_turn()
+                await self._wait_for_rate()
             await self._do(step)
             if not isinstance(step, Announced):
                 self._memory.release()
         return True
 
-    async def _received(self, frame: str) -> steps.Step | None:
+    async def _step_of(self, frame: str) -> steps.Step | None:
         step = self.session.receive(frame)
         if step is None or isinstance(step, Announced | Unparsed):
             try:
                 self._memory.add(len(frame) * LARGE_FACTOR)
             except Busy:
-                self._turn_away()
+                self._ask_to_reconnect()
                 return None
         if isinstance(step, Unparsed):
             step = await asyncio.to_thread(self.session.parse_large, step.text)
         return step
 
-    async def _wait_turn(self) -> None:
-        """Let somebody who asks too often wait; nothing more is read of the socket meanwhile."""
+    async def _wait_for_rate(self) -> None:
+        """Wait while the client exceeds its rate limit; the socket is not read meanwhile."""
         identity = self.caller.identity
         if identity is not None and identity.uid:
             now = asyncio.get_running_loop().time()
@@ -189,23 +189,23 @@ class Socket:
 
     async def _do(self, step: steps.Step) -> None:
         try:
-            await self._doers[type(step)](self, step)
-        except _NotNowError:
-            self._turn_away()
+            await self._handlers[type(step)](self, step)
+        except _TryLaterError:
+            self._ask_to_reconnect()
         except SennitError as error:
-            self._fail(step, error)
+            self._reply_error(step, error)
         except Exception as error:  # noqa: BLE001 - logged and answered
             _log.exception("a request on a socket failed")
-            self._fail(step, error)
+            self._reply_error(step, error)
 
-    def _fail(self, step: Any, error: Exception) -> None:
+    def _reply_error(self, step: Any, error: Exception) -> None:
         if isinstance(error, SennitError):
             status, text = status_of(error), error_text(error)
         else:
             status, text = "internal_error", "Internal server error."
         if isinstance(error, Denied):
-            self._data.refused(self.caller, step)
-        self._say(reply(step.number, status, text))
+            self._data.record_refusal(self.caller, step)
+        self._queue_message(reply(step.number, status, text))
 
     async def _send_out(self) -> None:
         while True:
@@ -227,7 +227,7 @@ class Socket:
                 await self._woken.wait()
                 self._woken.clear()
 
-    def _say(self, *messages: str) -> None:
+    def _queue_message(self, *messages: str) -> None:
         for message in messages:
             self._outbox.add(frames_of(message))
         self._woken.set()
@@ -239,24 +239,24 @@ class Socket:
         self._woken.set()
 
     def _drain(self) -> None:
-        """Queue the events that wait, to go out before whatever is said next."""
-        if self._judging:
+        """Move queued events to the outbox, so that they are sent before the next message."""
+        if self._pending_authorizations:
             return
         while self._ready:
             feed = next(iter(self._ready))
             del self._ready[feed]
-            if feed not in self._listens or feed in self._lost:  # looked at when it is back
+            if feed not in self._listens or feed in self._lost:  # drained after its restart
                 continue
-            batches = feed.take()
+            batches = feed.dequeue()
             if batches is None:
                 self._lost[feed] = None
             else:
-                self._taken.append((feed, batches))
-        self._app.clients.settle()
-        while self._taken and not self._judging:
-            self._tell(*self._taken.popleft())
+                self._batches.append((feed, batches))
+        self._app.clients.recheck_affected()
+        while self._batches and not self._pending_authorizations:
+            self._push_events(*self._batches.popleft())
 
-    def _tell(self, feed: Feed, batches: list[Batch]) -> None:
+    def _push_events(self, feed: Feed, batches: list[Batch]) -> None:
         listen = self._listens.get(feed)
         if listen is not None:
             for batch in batches:
@@ -271,22 +271,22 @@ class Socket:
         self._lost.pop(feed, None)
         self._ready[feed] = None
         self._drain()
-        self._answer_held()
+        self._answer_writes()
 
     async def _restart(self, feed: Feed, listen: Listen) -> None:
         try:
             again = steps.Attach(0, listen, "", "", "")
             opening = await feed.start(partial(self._data.opening, self._grant(listen), again))
             messages = self._admitted(self._messages(listen, opening))
-        except _NotNowError:
-            self._turn_away()
+        except _TryLaterError:
+            self._ask_to_reconnect()
         except Denied:
             self._drop(listen)
-            self._say(self.session.revoked(listen))
+            self._queue_message(self.session.revoked(listen))
         except Closed:
             self._drop(listen)
         else:
-            self._say(*messages)
+            self._queue_message(*messages)
 
     def _messages(self, listen: Listen, opening: Opening) -> list[str]:
         terms = self.store.terms
@@ -296,71 +296,71 @@ class Socket:
         ]
 
     def _admitted(self, messages: list[str]) -> list[str]:
-        """Return messages that hold a value; raises `_NotNowError` when too much waits to be sent."""
+        """Return `messages`; raises `_TryLaterError` when too many bytes wait to be sent."""
         try:
             self._unsent.check(sum(map(len, messages)))
         except Busy:
-            raise _NotNowError from None
+            raise _TryLaterError from None
         return messages
 
-    def _turn_away(self) -> None:
-        """Close: an SDK connects again after a while, but gives up a listen that is refused."""
+    def _ask_to_reconnect(self) -> None:
+        """Close with "try again later": SDKs reconnect, but would drop a refused listen for good."""
         self._close_code = _TRY_AGAIN_LATER
         self.close()
 
     # Steps.
 
-    async def _settled(self) -> None:
-        """Wait until what is there may be told; nothing is heard of the client meanwhile."""
+    async def _wait_until_readable(self) -> None:
+        """Wait until the store may be read; the socket is not read meanwhile."""
         try:
-            async with asyncio.timeout(_SETTLED_SECONDS):
-                await settled(self.store)
+            async with asyncio.timeout(_READABLE_SECONDS):
+                await wait_until_readable(self.store)
         except TimeoutError:
-            raise _NotNowError from None
+            raise _TryLaterError from None
 
     async def _do_send(self, step: steps.Send) -> None:
-        self._say(step.text)
+        self._queue_message(step.text)
 
     async def _do_ping(self, _step: steps.Ping) -> None:
-        told = None
+        seen = None
         if any(listen.names for listen in self._feeds):
             with (
                 suppress(BlockingIOError, NotReadable),
-                self.store.moment(_nothing, wait=False) as view,
+                self.store.snapshot_at(_do_nothing, wait=False) as view,
             ):
-                told = self._data.told_until(view.position)
-            await asyncio.sleep(0)  # what was committed until then is handed out
+                seen = self._data.resume_point(view.position)
+            await asyncio.sleep(0)  # the hub delivers what was committed until then
             self._drain()
-            if self._lost or self._taken or self._judging:
-                told = None
-        self._say(control("o", told))
+            if self._lost or self._batches or self._pending_authorizations:
+                seen = None
+        self._queue_message(control("o", seen))
 
     async def _do_end(self, step: steps.End) -> None:
         self._finish()
         self._close_code = _BAD_DATA
-        self._say(control("e", step.reason))
+        self._queue_message(control("e", step.reason))
 
     async def _do_attach(self, step: steps.Attach) -> None:
-        await self._settled()
-        await self._writes_committed()
+        await self._wait_until_readable()
+        await self._wait_for_writes()
         listen = step.listen
         try:
             grant = self._grant(listen)
             feed = self._follow(listen)
-            self._rest(listen, await self._data.judge(grant, listen))
+            self._record_dependency(listen, await self._data.check_listen(grant, listen))
             opening = await feed.start(partial(self._data.opening, grant, step))
-            if self._feeds.get(listen) is not feed:  # new rules have ended it meanwhile
+            if self._feeds.get(listen) is not feed:  # a recheck has ended it meanwhile
                 raise Denied(f"listening at {format_path(listen.path)}")
             messages = self._admitted(self._messages(listen, opening))
         except BaseException:
             self.session.forget(listen)
             self._drop(listen)
             raise
-        told = self._data.check_index(grant, listen)
+        data = self._data.check_index(grant, listen)
         if listen.names:
-            told = {**told, **self._data.told_until(opening.position)}
-        self._say(*messages, reply(step.number, "ok", told))
-        await asyncio.sleep(0)  # clients listen to a thousand places at once
+            data = {**data, **self._data.resume_point(opening.position)}
+        self._queue_message(*messages, reply(step.number, "ok", data))
+        await asyncio.sleep(0)  # clients may start a thousand listens at once: let others run
 
     def _follow(self, listen: Listen) -> Feed:
         if listen.query is None:
@@ -372,7 +372,7 @@ class Socket:
         return feed
 
     def _drop(self, listen: Listen) -> None:
-        self._footprints.pop(listen, None)
+        self._read_sets.pop(listen, None)
         feed = self._feeds.pop(listen, None)
         if feed is not None:
             del self._listens[feed]
@@ -382,7 +382,7 @@ class Socket:
 
     async def _do_detach(self, step: steps.Detach) -> None:
         self._drop(step.listen)
-        self._say(reply(step.number, "ok"))
+        self._queue_message(reply(step.number, "ok"))
 
     async def _do_commit(self, step: steps.Commit) -> None:
         grant = self._data.grant(self.caller, step.path, write=True)
@@ -390,9 +390,9 @@ class Socket:
         if is_large:
             await self._check_could_write(step, grant)
             write = await asyncio.to_thread(self._data.to_write, step, grant)
-            upstream = self._app.upstream
-            forwards = upstream is not None and upstream.active
-            # The leader gets the data themselves; else nobody needs them any more.
+            leader_proxy = self._app.leader_proxy
+            forwards = leader_proxy is not None and leader_proxy.active
+            # The leader is sent the parsed data; otherwise they are freed, the write holds them.
             step.data = await asyncio.to_thread(load, step.data.text) if forwards else None
         else:
             write = self._data.to_write(step, grant)
@@ -401,7 +401,7 @@ class Socket:
         self._in_flight.add(done)
         done.add_done_callback(partial(self._committed, step, write))
         if is_large:
-            await self._writes_committed()  # its memory counts until then
+            await self._wait_for_writes()  # its memory is counted until then
         elif len(self._in_flight) >= _IN_FLIGHT_MAX:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
 
@@ -415,58 +415,60 @@ class Socket:
             raise
 
     async def _check_could_write(self, step: steps.Commit | Announced, grant: Grant) -> None:
-        await self._writes_committed()  # an earlier write may be what allows this one
+        await self._wait_for_writes()  # the rules may allow this one because of an earlier one
         await asyncio.to_thread(self._data.check_could_write, grant, step)
 
     def _committed(self, step: steps.Commit, write: Write, done: asyncio.Future[None]) -> None:
         self._in_flight.discard(done)
         self._drain()
-        self._held.append((step, write))
-        self._answer_held()
+        self._committed_writes.append((step, write))
+        self._answer_writes()
 
-    def _answer_held(self) -> None:
-        """Answer writes, unless a listen still has to read what they have changed."""
-        while self._held and not self._lost and not self._judging:
-            step, write = self._held.popleft()
+    def _answer_writes(self) -> None:
+        """Answer committed writes, once no listen lacks an event that they caused."""
+        while self._committed_writes and not self._lost and not self._pending_authorizations:
+            step, write = self._committed_writes.popleft()
             error = write.error
             if error is None:
-                self._say(reply(step.number, "ok"))
+                self._queue_message(reply(step.number, "ok"))
             elif isinstance(error, Exception):
-                self._fail(step, error)
+                self._reply_error(step, error)
 
     async def _do_fetch(self, step: steps.Fetch) -> None:
-        await self._settled()
-        await self._writes_committed()
+        await self._wait_until_readable()
+        await self._wait_for_writes()
         self._app.metrics.reads += 1
         grant = self._data.grant(self.caller, step.path, write=False)
         value = await self._data.fetch(grant, step)
-        self._say(*self._admitted([reply(step.number, "ok", value)]))
+        self._queue_message(*self._admitted([reply(step.number, "ok", value)]))
 
-    async def _writes_committed(self) -> None:
+    async def _wait_for_writes(self) -> None:
         """Wait for the writes that the client sent before the current request.
 
-        Requests of a connection take effect in the order in which they were sent: the state that
-        answers one holds every write before it.
+        Requests of a connection have their effect in the order in which they were sent: a read
+        includes every write before it.
         """
         if self._in_flight:
             await asyncio.wait(self._in_flight)
 
-    async def _do_later(self, step: steps.Later) -> None:
-        await self._settled()
-        await self._writes_committed()
+    async def _do_on_disconnect(self, step: steps.OnDisconnect) -> None:
+        await self._wait_until_readable()
+        await self._wait_for_writes()
         grant = self._data.grant(self.caller, step.path, write=True)
-        await asyncio.to_thread(self._data.check_later, step, grant)
-        self.session.remember(step)
-        self._say(reply(step.number, "ok"))
+        await asyncio.to_thread(self._data.check_on_disconnect, step, grant)
+        self.session.keep_for_disconnect(step)
+        self._queue_message(reply(step.number, "ok"))
 
     async def _do_sign_in(self, step: steps.SignIn) -> None:
-        identity = await self.caller.sign_in(step.credential, step.variable, nobody=step.nobody)
-        self._say(reply(step.number, "ok", _shown(identity)))
+        identity = await self.caller.sign_in(
+            step.credential, step.variable, unauthenticated=step.unauthenticated
+        )
+        self._queue_message(reply(step.number, "ok", _shown(identity)))
         self.recheck()
 
     async def _do_sign_out(self, step: steps.SignOut) -> None:
         self.caller.sign_out()
-        self._say(reply(step.number, "ok"))
+        self._queue_message(reply(step.number, "ok"))
         self.recheck()
 
     # Rules and the end.
@@ -474,29 +476,29 @@ class Socket:
     def _grant(self, listen: Listen) -> Grant:
         return self._data.grant(self.caller, listen.path, write=False)
 
-    def _rest(self, listen: Listen, footprint: Footprint | None) -> None:
-        self._footprints[listen] = footprint
-        self._app.clients.rest(self, footprint)
+    def _record_dependency(self, listen: Listen, read_set: ReadSet | None) -> None:
+        self._read_sets[listen] = read_set
+        self._app.clients.record_dependency(self, read_set)
 
-    async def _judge_listens(self) -> None:
+    async def _recheck_listens(self) -> None:
         try:
             for listen in list(self._feeds):
-                await self._judge(listen)
+                await self._recheck_listen(listen)
         finally:
-            self._judging -= 1
+            self._pending_authorizations -= 1
         self._drain()
-        self._answer_held()
+        self._answer_writes()
         self._woken.set()
 
-    async def _judge(self, listen: Listen) -> None:
+    async def _recheck_listen(self, listen: Listen) -> None:
         try:
-            footprint = await self._data.judge(self._grant(listen), listen)
+            read_set = await self._data.check_listen(self._grant(listen), listen)
             if listen in self._feeds:
-                self._rest(listen, footprint)
+                self._record_dependency(listen, read_set)
         except SennitError:
             if listen in self._feeds:
                 self._drop(listen)
-                self._say(self.session.revoked(listen))
+                self._queue_message(self.session.revoked(listen))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -504,13 +506,13 @@ class Socket:
         task.add_done_callback(self._tasks.discard)
 
     def _finish(self) -> None:
-        """End the listens and commit what the client left for its end; once."""
+        """End the listens and commit the client's writes for a disconnect; once."""
         if self._finished:
             return
         self._finished = True
         for listen in list(self._feeds):
             self._drop(listen)
-        for path, data in self.session.last_writes():
+        for path, data in self.session.pop_disconnect_writes():
             try:
                 grant = self._data.grant(self.caller, path, write=True)
                 step = steps.Commit(0, "put", path, data, None)
@@ -519,7 +521,7 @@ class Socket:
             except SennitError as error:
                 _log.warning("a write for a disconnect was refused: %s", error)
 
-    _doers: ClassVar[dict[type, Callable[[Socket, Any], Awaitable[None]]]] = {
+    _handlers: ClassVar[dict[type, Callable[[Socket, Any], Awaitable[None]]]] = {
         steps.Send: _do_send,
         steps.Ping: _do_ping,
         steps.End: _do_end,
@@ -527,18 +529,18 @@ class Socket:
         steps.Detach: _do_detach,
         steps.Commit: _do_commit,
         steps.Fetch: _do_fetch,
-        steps.Later: _do_later,
+        steps.OnDisconnect: _do_on_disconnect,
         steps.SignIn: _do_sign_in,
         steps.SignOut: _do_sign_out,
         Announced: _do_announced,
     }
 
 
-class _NotNowError(Exception):
-    """A value is not told: too much waits to be sent, or what is there may not be told for long."""
+class _TryLaterError(Exception):
+    """A value cannot be sent: too much waits to be sent, or the replica stays unreadable."""
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 

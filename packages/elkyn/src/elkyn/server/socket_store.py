@@ -1,4 +1,4 @@
-"""The store as a socket uses it: writes, reads and listens under the rules of their callers."""
+"""Store operations of sockets: writes, reads and listens, checked against the rules."""
 
 from __future__ import annotations
 
@@ -15,60 +15,60 @@ from elkyn.events import Event
 from elkyn.paths import Path, format_path, sorted_map
 from elkyn.query import IndexMissing, Query, require_index, run_query
 from elkyn.server.asgi import client_of
-from elkyn.server.door import Caller, Door
+from elkyn.server.door import AuthBackend, Caller
 from elkyn.server.feed import INLINE_ROWS, Opening
 from elkyn.server.grant import Grant
 from elkyn.server.hashes import hash_of
 from elkyn.server.large_messages import Announced
 from elkyn.server.limits import Limits
-from elkyn.server.pushes import push_value
+from elkyn.server.messages import push_value
 from elkyn.server.resume import id_of, mark_of, parse_id, same_history, time_at, try_missed
-from elkyn.server.session import Attach, Commit, Fetch, Later, Listen
+from elkyn.server.session import Attach, Commit, Fetch, Listen, OnDisconnect
 from elkyn.server.split import RawJson, put_large, update_large
 from elkyn.store import ElkynStore
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import present, resolve
 from elkyn.writer import Write, patch_write, put_write
 from sennit_core.errors import Busy, Closed, Denied, SennitError, TooLarge, UsageError
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
 
 __all__ = ["SocketStore", "status_of"]
 
 
 @dataclass(slots=True)
 class SocketStore:
-    """A namespace, reached from one connection.
+    """A namespace, as one connection uses it.
 
     Args:
-        store: of the namespace.
+        store: the store of the namespace.
         namespace: its name.
-        door: told of refusals.
-        scope: ASGI's, of the connection.
-        nodes_max: of values in a large message.
+        auth_backend: records refusals.
+        scope: the ASGI scope of the connection.
+        nodes_max: how many values a large message may hold.
     """
 
     store: ElkynStore
     namespace: str
-    door: Door
+    auth_backend: AuthBackend
     scope: Mapping[str, Any]
     nodes_max: int = Limits().body_nodes
 
     def grant(self, caller: Caller, path: Path, *, write: bool) -> Grant:
-        """Return what `caller` may do at `path`."""
+        """Return the permissions of `caller` at `path`."""
         return caller.grant(self.store, self.namespace, format_path(path), write)
 
-    def refused(self, caller: Caller, step: Any) -> None:
-        """Note a refusal."""
+    def record_refusal(self, caller: Caller, step: Any) -> None:
+        """Record that a request was refused."""
         path = step.listen.path if hasattr(step, "listen") else getattr(step, "path", ())
-        write = isinstance(step, Commit | Later)
-        self.door.refused(
+        write = isinstance(step, Commit | OnDisconnect)
+        self.auth_backend.record_refusal(
             caller, client_of(self.scope), self.namespace, format_path(path), write=write
         )
 
-    def to_write(self, step: Commit | Later, grant: Grant) -> Write:
-        """Return the write that a request asks for.
+    def to_write(self, step: Commit | OnDisconnect, grant: Grant) -> Write:
+        """Return the write of a request.
 
         Raises:
             BadValue, BadPath, UsageError: the tree cannot hold it.
@@ -84,18 +84,18 @@ class SocketStore:
         return write
 
     def check_could_write(self, grant: Grant, step: Commit | Announced) -> None:
-        """Refuse a write whose data are not parsed when no rule can allow it; may block.
+        """Refuse a write whose data are not parsed yet when no rule can allow it; may block.
 
         Raises:
-            Denied: none can.
+            Denied: the rules refuse every value at the path.
         """
         if grant.unlimited:
             return
         with self.store.snapshot() as view:
             grant.check_could_write(view, step.path, below=step.kind == "patch")
 
-    def check_later(self, step: Later, grant: Grant) -> None:
-        """Check now what will be written when the client goes; blocks."""
+    def check_on_disconnect(self, step: OnDisconnect, grant: Grant) -> None:
+        """Check now a write that is for the client's disconnect; blocks."""
         write = self.to_write(step, grant)
         if write.guard is None:
             return
@@ -107,32 +107,32 @@ class SocketStore:
             write.guard(view, places, now_ms)
 
     def check_index(self, grant: Grant, listen: Listen) -> dict[str, Any]:
-        """Return what to warn a client of that listens."""
+        """Return the warnings for a client that listens: of a missing index."""
         try:
             _require_index(grant, listen.path, listen.query)
         except IndexMissing:
             return {"w": ["no_index"]}
         return {}
 
-    async def judge(self, grant: Grant, listen: Listen) -> Footprint | None:
-        """Return what the permission to listen rests on, None when it rests on nothing.
+    async def check_listen(self, grant: Grant, listen: Listen) -> ReadSet | None:
+        """Return the read set of the permission to listen; None for an unlimited caller.
 
         Raises:
-            Denied: it may not.
+            Denied: the caller may not read there.
         """
         if grant.unlimited:
             return None
         try:
-            return self._judge(grant, listen, INLINE_ROWS)
+            return self._check_listen(grant, listen, INLINE_ROWS)
         except ReadLimit:
-            return await asyncio.to_thread(self._judge, grant, listen, None)
+            return await asyncio.to_thread(self._check_listen, grant, listen, None)
 
-    def _judge(self, grant: Grant, listen: Listen, rows_max: int | None) -> Footprint | None:
+    def _check_listen(self, grant: Grant, listen: Listen, rows_max: int | None) -> ReadSet | None:
         with self.store.snapshot(rows_max) as view:
-            return grant.judge(view, listen.path, listen.query)
+            return grant.check_stream(view, listen.path, listen.query)
 
-    def opening(self, grant: Grant, step: Attach, view: View) -> Opening:
-        """Return what a listen of a whole node starts with: nothing that the client has."""
+    def opening(self, grant: Grant, step: Attach, view: ReadTransaction) -> Opening:
+        """Return the opening of a listen of a whole node; without a value that the client has."""
         listen = step.listen
         grant.check_read(view, listen.path)
         missed = self._missed(step, view)
@@ -143,15 +143,15 @@ class SocketStore:
             return Opening((), view.position)
         return Opening((push_value(listen, value),), view.position)
 
-    def _missed(self, step: Attach, view: View) -> list[Event] | None:
+    def _missed(self, step: Attach, view: ReadTransaction) -> list[Event] | None:
         seen = parse_id(step.seen)
         if seen is None or not same_history(self.store, step.mark):
             return None
         view.tree.allow(view.position - seen.position)
         return try_missed(self.store, step.listen.path, seen, view.position)
 
-    def told_until(self, position: int) -> dict[str, str]:
-        """Return what a client comes back with that has been told everything up to `position`."""
+    def resume_point(self, position: int) -> dict[str, str]:
+        """Return the id and mark with which a client resumes after `position`."""
         row = self.store.oplog.row(position)
         name = id_of(self.store.terms, position, time_at(row))
         return {"i": name, "m": mark_of(position, row)}
@@ -160,7 +160,7 @@ class SocketStore:
         """Return the value that a client reads once.
 
         Raises:
-            Denied: it may not.
+            Denied: the caller may not read there.
             IndexMissing: the rules declare no index for its query.
         """
         try:
@@ -180,13 +180,13 @@ def _large_write(kind: str, path: Path, text: bytes, nodes_max: int) -> Write:
     except ValueError as error:
         if isinstance(error, SennitError):
             raise
-        raise UsageError("the data are no JSON") from None
+        raise UsageError("the data are not valid JSON") from None
     if write is None:
-        raise UsageError(f"a merge at {format_path(path)} takes an object")
+        raise UsageError(f"a merge at {format_path(path)} needs an object")
     return write
 
 
-def _fetched(view: View, grant: Grant, step: Fetch) -> Any:
+def _fetched(view: ReadTransaction, grant: Grant, step: Fetch) -> Any:
     grant.check_read(view, step.path, step.query)
     if step.query is None:
         return present(view.get(step.path), True)
@@ -200,14 +200,14 @@ def _require_index(grant: Grant, path: Path, query: Query | None) -> None:
         require_index(query, path, names)
 
 
-def _check_hash(path: Path, expected: str, view: View) -> None:
+def _check_hash(path: Path, expected: str, view: ReadTransaction) -> None:
     found = hash_of(view.get(path))
     if found != expected:
         raise PreconditionFailed(format_path(path), None, found)
 
 
 def status_of(error: SennitError) -> str:
-    """Return the status that tells a client of an error."""
+    """Return the status of the wire protocol for an error."""
     statuses: tuple[tuple[type[SennitError], str], ...] = (
         (PreconditionFailed, "datastale"),
         (UnknownNamespace, "unknown_namespace"),

@@ -1,9 +1,9 @@
-"""Large JSON bodies in pieces: no step holds the interpreter, or unpacks, more than one of them.
+"""Parse large JSON bodies in pieces, so that no step holds the interpreter for more than one piece.
 
-A piece is as many whole members of one object or array as fit a window; orjson reads it like a body of
-its own. Where a piece may end is found by a scan for brackets, strings and commas. The scan need not
-understand a body that is no JSON: a piece cut at a wrong place is no list of members, and is refused
-when it is read.
+A piece is as many whole members of one object or array as fit a window; orjson parses it like a body
+of its own. A scan for brackets, strings and commas finds where a piece may end. The scan may be wrong
+in a body that is not JSON: a piece cut at a wrong place is no list of members, and is refused when it
+is parsed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class RawJson:
 
 
 def put_large(path: Path, body: bytes, nodes_max: int) -> Write:
-    """Return the write that replaces what is at `path`; raises as `prepare_large`."""
+    """Return the write that replaces the value at `path`; raises as `prepare_large`."""
     check_depth(path)
     return Write("put", path, [(path, prepare_large(body, path, nodes_max))])
 
@@ -46,15 +46,15 @@ def update_large(base: Path, body: bytes, nodes_max: int) -> Write | None:
 
 
 _SPECIAL = (PRIORITY, VALUE, ".sv")
-"""Members that are no children: they say something about the map itself."""
-_SPECIAL_BYTES_MAX = 64 * 1024  # of one that is a map; the only ones with a meaning are far smaller
+"""Members that are not children: they describe the map itself."""
+_SPECIAL_BYTES_MAX = 64 * 1024  # of a special member that is a map; valid ones are far smaller
 
 OnPiece = Callable[[Any], None]
 OnMember = Callable[[Member], int]
 
 
 def prepare_large(body: bytes, path: Path, nodes_max: int) -> Prepared:
-    """Do what `load` and `prepare` do, for a body of any size.
+    """Parse and check a body of any size, as `load` and `prepare` do.
 
     Args:
         body: JSON in UTF-8.
@@ -239,7 +239,7 @@ class _Splitter(JsonScanner):
 
     def _end(self, end: int) -> None:
         if self.skip(end) != len(self.body):
-            raise ValueError("more follows the value")
+            raise ValueError("unexpected text after the value")
 
     def _count(self, piece: Any) -> None:
         self._nodes += _count(piece)

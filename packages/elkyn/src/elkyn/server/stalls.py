@@ -1,8 +1,8 @@
-"""Connections whose client takes nothing of what waits for it: they are closed.
+"""Close connections whose client does not read: slow or stalled readers.
 
-What the kernel has taken and the client has not is the kernel's to watch (`TCP_USER_TIMEOUT`, RFC
-5482, which accepted connections have from their listener); what waits in this process is looked at
-some times in the seconds that a client has.
+Unacknowledged bytes in the kernel's send buffer are watched by the kernel (`TCP_USER_TIMEOUT`, RFC
+5482; accepted connections inherit the option from their listener). Bytes in this process's write
+buffers are checked several times within the timeout.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from typing import Any, NamedTuple, Protocol
 
 from sennit_core.logs import get_logger
 
-__all__ = ["Connection", "Stalls", "watch_listener"]
+__all__ = ["Connection", "SlowClientCloser", "watch_listener"]
 
-_LOOKS = 4
-_PROGRESS_BYTES = 1024  # in all its seconds: less is as good as nothing
-_KERNEL_MORE = 1.25  # what waits in this process is found here first
+_CHECKS = 4  # per timeout: a connection is closed at most a quarter of the timeout too late
+_PROGRESS_BYTES = 1024  # within the timeout; a client that reads less counts as stalled
+_KERNEL_FACTOR = 1.25  # the kernel's timeout is longer, so that this process closes and logs first
 _ACKED = struct.Struct("=Q")
 _ACKED_AT = 120  # tcpi_bytes_acked in Linux's struct tcp_info
 _INFO_BYTES = _ACKED_AT + _ACKED.size
@@ -30,92 +30,92 @@ _log = get_logger("elkyn.connections")
 
 
 class Connection(Protocol):
-    """A protocol of asyncio, for HTTP or WebSockets."""
+    """An asyncio protocol, for HTTP or WebSockets."""
 
     transport: asyncio.Transport
     client: tuple[str, int] | None
 
 
-class _Look(NamedTuple):
-    """What was seen when the client had taken something last."""
+class _Progress(NamedTuple):
+    """The state of a connection when its client last made progress."""
 
-    at: float
-    waiting: int
-    acked: int
+    at: float  # the event loop's time
+    waiting: int  # bytes in the transport's write buffer
+    acked: int  # bytes that the client's kernel has acknowledged
 
 
-class Stalls:
-    """Closes the connections of a server whose client takes nothing for some seconds.
+class SlowClientCloser:
+    """Closes connections whose client reads nothing for a number of seconds while data wait.
 
     Args:
-        seconds: how long it may take nothing while something waits for it.
-        closed: called for each connection that was closed.
+        seconds: how long a client may read nothing while data wait to be sent.
+        closed: called for each connection that is closed.
     """
 
     def __init__(self, seconds: float, closed: Callable[[], None] = lambda: None) -> None:
         self._seconds = seconds
         self._closed = closed
-        self._looks: dict[Any, _Look] = {}
+        self._last: dict[Any, _Progress] = {}  # connections with data that wait
         self._running = False
 
     def start(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
-        """Look from now on at `connections`, as long as there are any."""
+        """Check `connections` periodically until the collection is empty."""
         if not self._running:
             self._running = True
-            loop.call_later(self._seconds / _LOOKS, self._look, loop, connections)
+            loop.call_later(self._seconds / _CHECKS, self._check, loop, connections)
 
-    def _look(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
         self._running = False
-        before, self._looks = self._looks, {}
+        before, self._last = self._last, {}
         now = loop.time()
         for connection in list(connections):
             waiting = connection.transport.get_write_buffer_size()
             if not waiting:
                 continue
-            look = _Look(now, waiting, _acked(connection.transport))
-            last = before.get(connection, look)
-            if _moved(last, look):
-                last = look
+            current = _Progress(now, waiting, _acked(connection.transport))
+            last = before.get(connection, current)
+            if _has_progressed(last, current):
+                last = current
             if now - last.at >= self._seconds:
                 self._close(connection, waiting)
             else:
-                self._looks[connection] = last
+                self._last[connection] = last
         if connections:
             self.start(loop, connections)
 
     def _close(self, connection: Connection, waiting: int) -> None:
-        self._tell(connection, waiting)
+        self._report(connection, waiting)
         connection.transport.abort()
 
     def lost(self, connection: Connection, error: Exception | None) -> None:
-        """Note the end of a connection: the kernel may have closed it for the same reason."""
+        """Report a connection that the kernel has closed because its client read nothing."""
         if isinstance(error, OSError) and error.errno == errno.ETIMEDOUT:
-            self._tell(connection, 0)
+            self._report(connection, 0)
 
-    def _tell(self, connection: Connection, waiting: int) -> None:
+    def _report(self, connection: Connection, waiting: int) -> None:
         self._closed()
         client = connection.client or ("", 0)
-        line = {"closed": "takes nothing", "client": client[0], "port": client[1]}
+        line = {"closed": "slow client", "client": client[0], "port": client[1]}
         _log.info("%s", json.dumps({**line, "seconds": self._seconds, "waiting_bytes": waiting}))
 
 
 def watch_listener(listener: socket.socket, seconds: float) -> None:
-    """Have the kernel close connections of `listener` whose client acknowledges nothing for so long."""
+    """Have the kernel close connections of `listener` whose client acknowledges no data in time."""
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     if option is not None:
-        listener.setsockopt(socket.IPPROTO_TCP, option, round(seconds * _KERNEL_MORE * 1000))
+        listener.setsockopt(socket.IPPROTO_TCP, option, round(seconds * _KERNEL_FACTOR * 1000))
 
 
-def _moved(last: _Look, look: _Look) -> bool:
-    """Whether the client has taken something; what waits may have become more all the same."""
+def _has_progressed(last: _Progress, current: _Progress) -> bool:
+    """Whether the client has read data; the write buffer may have grown all the same."""
     return (
-        last.waiting - look.waiting >= min(_PROGRESS_BYTES, last.waiting)
-        or look.acked - last.acked >= _PROGRESS_BYTES
+        last.waiting - current.waiting >= min(_PROGRESS_BYTES, last.waiting)
+        or current.acked - last.acked >= _PROGRESS_BYTES
     )
 
 
 def _acked(transport: asyncio.Transport) -> int:
-    """Return how many bytes the client's system has acknowledged; 0 where none tells that."""
+    """Return how many bytes the client's kernel has acknowledged; 0 without `TCP_INFO`."""
     connection = transport.get_extra_info("socket")
     option = getattr(socket, "TCP_INFO", None)
     if connection is None or option is None:

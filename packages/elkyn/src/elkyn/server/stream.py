@@ -1,8 +1,8 @@
 """Event streams (`text/event-stream`) with Firebase's events: put, patch, keep-alive, cancel.
 
 On a path ending in `/.watch` the same events are unnamed messages `{"type", "path", "data"}`, which a
-browser's `EventSource.onmessage` gets. Each event carries `id:`, the position of its commit: a
-client that comes back with `Last-Event-ID` gets what it missed.
+browser's `EventSource.onmessage` receives. Each event carries `id:`, the position of its commit: a
+client that reconnects with `Last-Event-ID` receives the events that it missed.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _CANCEL = (b"event: cancel\ndata: null\n\n", b'data: {"type":"cancel","path":"/"
 
 
 def encode_put(data: Any, name: str, *, unnamed: bool = False) -> bytes:
-    """Return the event that a stream starts with: the whole value; `name` is its id."""
+    """Return the first event of a stream: the whole value, with `name` as its id."""
     return _frame("put", "/", data, name, unnamed)
 
 
 def _unreadable(code: str, *, unnamed: bool) -> bytes:
-    """Return the event that ends a stream of a replica that cannot be read; clients come back."""
+    """Return the event that ends a stream of an unreadable replica; clients reconnect after it."""
     if unnamed:
         return b"retry: 1000\ndata: %b\n\n" % dump({"type": code, "path": "/", "data": None})
     return b"retry: 1000\nevent: %b\ndata: null\n\n" % code.encode()
@@ -59,11 +59,11 @@ class Stream:
 
     Args:
         send: ASGI's.
-        opener: makes the first event, or what a client that comes back has missed.
-        check: raises `Denied` when the client may not read any more; asked at each keep-alive and
-            after `recheck` and `suspect`.
-        settle: called between taking events and sending them; may call `suspect`.
-        unnamed: whether the client gets messages in place of named events.
+        opener: makes the first event, or the events that a reconnecting client has missed.
+        check: raises `Denied` when the client may not read any more; called before each keep-alive
+            and after `recheck` and `hold_for_recheck`.
+        recheck_affected: called between dequeuing events and sending them; may call `hold_for_recheck`.
+        unnamed: whether events are sent as unnamed messages instead of named events.
         keep_alive_seconds: silence after which a keep-alive is sent.
     """
 
@@ -75,7 +75,7 @@ class Stream:
         *,
         unnamed: bool,
         keep_alive_seconds: float,
-        settle: Callable[[], None] = lambda: None,
+        recheck_affected: Callable[[], None] = lambda: None,
     ) -> None:
         self.direct: Direct | None = None
         self._send = send
@@ -83,31 +83,31 @@ class Stream:
         self._check = check
         self._unnamed = unnamed
         self._keep_alive_seconds = keep_alive_seconds
-        self._settle = settle
+        self._recheck_affected = recheck_affected
         self._woken = asyncio.Event()
-        self._idle = False  # the stream's task waits for an event, and for nothing else
+        self._idle = False  # the stream's task waits for events only: a batch may bypass it
         self._closing = False
-        self._recheck = False
-        self._silent = False
-        self._sent_at: float | None = None  # None: since the last tick
-        self._revoked: str | None = None
-        self._outdated = False
+        self._recheck = False  # call `check` before the next event is sent
+        self._silent = False  # a keep-alive is due
+        self._sent_at: float | None = None  # None: something was sent since the last tick
+        self._revoked: str | None = None  # why the credential ended
+        self._diverged = False  # this replica may hold writes that the leader never had
         self.bytes_sent = 0
         self.events_sent = 0
 
     def wake(self, _feed: Feed | None = None) -> None:
-        """Have the stream look at what waits; in the loop."""
+        """Have the stream's task run; called in the loop."""
         self._idle = False
         self._woken.set()
 
-    def take_at_once(self, batch: Batch) -> bool:
-        """Send a batch without waking the stream's task, where the connection takes it right away."""
+    def try_send_at_once(self, batch: Batch) -> bool:
+        """Send a batch without waking the stream's task; False unless the connection accepts it now."""
         if not self._idle:
             return False
         chunk: bytes | None = batch.encoded.get(_CHUNKS[self._unnamed])
         if chunk is None:
             chunk = self._chunk(batch)
-        if not self.direct.chunk(chunk):  # type: ignore[union-attr]  # there is one while `_idle`
+        if not self.direct.chunk(chunk):  # type: ignore[union-attr]  # set while `_idle`
             return False
         self.events_sent += len(batch.events)
         self.bytes_sent += len(chunk)
@@ -121,10 +121,10 @@ class Stream:
         return chunk
 
     def tick(self, now: float) -> None:
-        """Have a keep-alive sent when the stream was silent for long.
+        """Have a keep-alive sent when nothing was sent for `keep_alive_seconds`.
 
         Args:
-            now: the time of the event loop.
+            now: the event loop's time.
         """
         if self._sent_at is None:
             self._sent_at = now
@@ -133,32 +133,32 @@ class Stream:
             self.wake()
 
     def close(self) -> None:
-        """End the stream after what it sends now."""
+        """End the stream after the current write."""
         self._closing = True
         self.wake()
 
     def recheck(self) -> None:
-        """Ask soon whether the client may still read: the rules have changed."""
+        """Check soon whether the client may still read: the rules or their data have changed."""
         self._recheck = True
         self.wake()
 
-    def suspect(self) -> None:
-        """Ask whether the client may still read before anything more is sent."""
+    def hold_for_recheck(self) -> None:
+        """Check whether the client may still read before anything more is sent."""
         self._recheck = True
         self._idle = False
 
     def revoke(self, reason: str) -> None:
-        """End the stream: its credential does not count any more."""
+        """End the stream: its credential is no longer valid."""
         self._revoked = reason
         self.wake()
 
-    def outdate(self) -> None:
-        """End the stream: what it told may be what the leader never had."""
-        self._outdated = True
+    def disconnect_diverged(self) -> None:
+        """End the stream: it may have sent writes that the leader never had."""
+        self._diverged = True
         self.close()
 
     async def refuse(self, code: str) -> None:
-        """Answer with a stream that says why nothing can be read now, and when to come again."""
+        """Answer with a stream of one event: why nothing can be read, and when to reconnect."""
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         await self._write(_unreadable(code, unnamed=self._unnamed), more=False)
 
@@ -166,16 +166,16 @@ class Stream:
         """Send events until `close`, `revoke`, or reading is denied; the caller closes `feed`.
 
         Args:
-            feed: whose events.
-            unsent: of the client; counts whole values while they are sent.
+            feed: the source of events.
+            unsent: the client's counter of unsent bytes; counts whole values while they are sent.
 
         Raises:
-            Busy: too many large values are being sent; nothing was sent of this one.
+            Busy: too many large values are being sent; nothing was sent yet.
         """
         first = self._opened(await feed.start(self._opener))
         unsent.check(len(first))
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        with suppress(Closed, Busy):  # the client comes back
+        with suppress(Closed, Busy):  # the client reconnects
             await self._write_value(first, unsent)
             del first
             try:
@@ -198,7 +198,7 @@ class Stream:
                 await self._write(data)
 
     async def _step(self, feed: Feed, unsent: Share) -> bool:
-        """Wait for something to do and do it; False when the stream has ended."""
+        """Wait until the stream is woken and handle the reason; False when the stream has ended."""
         if not self._woken.is_set():
             self._idle = self.direct is not None and not self._recheck
             await self._woken.wait()
@@ -206,9 +206,9 @@ class Stream:
         self._woken.clear()
         if self._closing or self._revoked is not None:
             return await self._end()
-        batches = feed.take()
-        self._settle()
-        if self._recheck and not await self._judge():
+        batches = feed.dequeue()
+        self._recheck_affected()
+        if self._recheck and not await self._recheck_permission():
             return False
         if batches is None:
             try:
@@ -219,9 +219,9 @@ class Stream:
         elif batches:
             self.events_sent += sum(len(batch.events) for batch in batches)
             await self._write(b"".join([self._encoded(batch) for batch in batches]))
-        return not self._silent or await self._judge()
+        return not self._silent or await self._recheck_permission()
 
-    async def _judge(self) -> bool:
+    async def _recheck_permission(self) -> bool:
         silent, self._recheck, self._silent = self._silent, False, False
         try:
             self._check()
@@ -231,7 +231,7 @@ class Stream:
 
     async def _end(self) -> bool:
         reason = self._revoked
-        if self._outdated:
+        if self._diverged:
             await self._write(_unreadable(Diverged.code, unnamed=self._unnamed))
         elif reason is not None and self._unnamed:
             body = dump({"type": "auth_revoked", "path": "/", "data": reason})
@@ -245,7 +245,7 @@ class Stream:
         return str(position)
 
     def encode(self, event: Event) -> bytes:
-        """Return an event as it goes over the wire."""
+        """Return the bytes of an event."""
         name = self.id_at(event.position, event.time_ms)
         return _frame(event.type, event.path, event.data, name, self._unnamed)
 

@@ -1,4 +1,4 @@
-"""A GET that stays: from a call to the event stream that serves it."""
+"""Serve a GET that asks for an event stream."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from elkyn.server.hub import Follower
 from elkyn.server.request import Call
 from elkyn.server.resume import id_of, time_at, try_missed
 from elkyn.server.stream import Stream, encode_put
-from elkyn.txn import View
+from elkyn.txn import ReadTransaction
 from elkyn.values import present
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.server.app import ElkynApp
     from elkyn.store import ElkynStore
 
@@ -41,7 +41,7 @@ async def open_stream(
     """Serve an event stream until one side ends it.
 
     Raises:
-        Denied: the caller may not read there; nothing was sent.
+        Denied: the caller may not read the path; nothing was sent.
     """
     receive, send = channel
     stream = _ClientStream(app, call, store, caller, send)
@@ -57,14 +57,14 @@ async def open_stream(
 
 
 async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive, client: str) -> None:
-    """Run a stream to the address `client` among the open ones until one side ends it."""
-    with app.clients.joined(stream):
+    """Register and run a stream to the address `client` until one side ends it."""
+    with app.clients.registered(stream):
         feed = stream.feed(app)
         if isinstance(feed, Follower):
-            feed.sink = stream.take_at_once
+            feed.sink = stream.try_send_at_once
         gone = asyncio.create_task(_until_gone(receive, stream))
         try:
-            with suppress(asyncio.CancelledError):  # the server stops, and the client reads nothing
+            with suppress(asyncio.CancelledError):  # shutdown, and the client does not read
                 await stream.run(feed, app.unsent.share(client))
         finally:
             feed.close()
@@ -87,11 +87,11 @@ class ClientStream(Stream):
     kind = "sse"
     store: ElkynStore
     caller: Caller
-    footprint: Footprint | None = None
+    read_set: ReadSet | None = None
 
-    def footprints(self) -> Iterable[Footprint]:
-        """What the permission to read rests on."""
-        return () if self.footprint is None else (self.footprint,)
+    def read_sets(self) -> Iterable[ReadSet]:
+        """The read set of the permission to read."""
+        return () if self.read_set is None else (self.read_set,)
 
     def id_at(self, position: int, time_ms: int) -> str:
         """Return the id of the events of a write."""
@@ -99,7 +99,7 @@ class ClientStream(Stream):
 
     @abstractmethod
     def feed(self, app: ElkynApp) -> Feed:
-        """Begin to follow."""
+        """Return the feed that the stream follows."""
 
 
 class _ClientStream(ClientStream):
@@ -118,14 +118,14 @@ class _ClientStream(ClientStream):
             self.check,
             unnamed=call.watch,
             keep_alive_seconds=app.settings.keep_alive_seconds,
-            settle=app.clients.settle,
+            recheck_affected=app.clients.recheck_affected,
         )
 
     def feed(self, app: ElkynApp) -> Feed:
         call = self._call
         if call.query is None:
             return app.clients.hub.follow(self.store, call.keys, self.wake, patient=True)
-        self.recheck()  # what was written since the first check
+        self.recheck()  # writes since the first check may have changed the permission
         return QueryFeed(self.store, call.path, call.query, self.wake)
 
     def check(self, rows_max: int | None = None) -> None:
@@ -134,17 +134,17 @@ class _ClientStream(ClientStream):
         self._granted = grant
         if not grant.unlimited:
             with self.store.snapshot(rows_max) as view:
-                self._rest_on(grant.judge(view, call.keys, call.query))
+                self._record_dependency(grant.check_stream(view, call.keys, call.query))
         check_index(call, grant)
 
-    def _rest_on(self, footprint: Footprint | None) -> None:
-        self.footprint = footprint
-        self._clients.rest(self, footprint)
+    def _record_dependency(self, read_set: ReadSet | None) -> None:
+        self.read_set = read_set
+        self._clients.record_dependency(self, read_set)
 
-    def _begin(self, view: View) -> Opening:
-        self._rest_on(self._granted.judge(view, self._call.keys))
-        if self.footprint is not None and self.footprint.paths:
-            self.suspect()  # of what was written before it was known what that rests on
+    def _begin(self, view: ReadTransaction) -> Opening:
+        self._record_dependency(self._granted.check_stream(view, self._call.keys))
+        if self.read_set is not None and self.read_set.paths:
+            self.hold_for_recheck()  # writes before the read set was recorded may have changed the permission
         events = None
         if self._resume is not None:
             view.tree.allow(view.position - self._resume.position)
@@ -156,5 +156,5 @@ class _ClientStream(ClientStream):
             frames = [encode_put(value, name, unnamed=self._call.watch)]
         else:
             frames = [self.encode(event) for event in events]
-        self._resume = None  # once: a slow client starts from a fresh value
+        self._resume = None  # only once: a slow client restarts from a fresh value
         return Opening(frames)

@@ -1,4 +1,4 @@
-"""Closes connections over which nothing comes that should: heads, bodies, further requests."""
+"""Close connections whose client does not send in time: heads, bodies, further requests."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import weakref
 from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Awaited", "Sweeper"]
+__all__ = ["Awaited", "ReadTimeouts"]
 
 
 class Awaited(NamedTuple):
-    """What a connection waits for.
+    """What a connection waits to receive, and for how long.
 
-    `request` stands for the request, `moved` for how far its body has come: while both are the same
-    objects nothing has come. After `seconds` of that the client is turned out.
+    `request` identifies the request and `progress` the progress of its body, both by object identity:
+    while neither object changes, nothing was received. After `seconds` without progress the
+    connection is closed.
     """
 
     request: object
-    moved: object
+    progress: object
     seconds: float
 
 
@@ -26,19 +27,19 @@ class Watched(Protocol):
     """A connection that may wait for its client."""
 
     def awaited(self) -> Awaited | None:
-        """Return what it waits for; None when it is not the client's turn."""
+        """Return what the client is to send; None while the server is not waiting for it."""
         ...
 
-    def turn_out(self) -> None:
-        """Close it: the client had its time."""
+    def close_on_timeout(self) -> None:
+        """Close the connection: its client did not send in time."""
         ...
 
 
-class Sweeper:
-    """Looks at all connections again and again; costs a request nothing.
+class ReadTimeouts:
+    """Checks all connections periodically, so that a request needs no timer of its own.
 
     Args:
-        every_seconds: how often.
+        every_seconds: interval of the checks.
     """
 
     def __init__(self, every_seconds: float) -> None:
@@ -49,12 +50,12 @@ class Sweeper:
         self._running = False
 
     def start(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
-        """Look from now on at those of `connections` that can wait, as long as there are any."""
+        """Check those of `connections` that have `awaited`, until the collection is empty."""
         if not self._running:
             self._running = True
-            loop.call_later(self.every_seconds, self._sweep, loop, connections)
+            loop.call_later(self.every_seconds, self._check, loop, connections)
 
-    def _sweep(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
+    def _check(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
         self._running = False
         before, self._seen = self._seen, weakref.WeakKeyDictionary()
         now = loop.time()
@@ -63,10 +64,10 @@ class Sweeper:
             if awaited is None:
                 continue
             seen, since = before.get(connection, (awaited, now))
-            if seen.request is not awaited.request or seen.moved is not awaited.moved:
+            if seen.request is not awaited.request or seen.progress is not awaited.progress:
                 since = now
             if now - since >= awaited.seconds:
-                connection.turn_out()
+                connection.close_on_timeout()
             else:
                 self._seen[connection] = awaited, since
         if connections:

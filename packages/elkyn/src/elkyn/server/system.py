@@ -1,4 +1,4 @@
-"""A request for something beside the tree, and the plain ones of them: health, metrics, rules."""
+"""Requests outside the tree, and the handlers of health, metrics and rules."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OPEN_RULES = b'{"rules":{".read":true,".write":true}}'
 
 @dataclass(slots=True)
 class SystemCall:
-    """A request for something beside the tree."""
+    """A request for a path outside the tree."""
 
     app: ElkynApp
     request: Request
@@ -35,7 +35,7 @@ class SystemCall:
 
     @property
     def namespace(self) -> str:
-        """The namespace that is asked about."""
+        """The namespace of the request."""
         return self.request.query.get("ns") or self.app.settings.default_namespace
 
     def store(self) -> ElkynStore:
@@ -43,40 +43,42 @@ class SystemCall:
         return self.app.open_store(self.namespace)
 
     async def admin(self, path: str, *, write: bool, namespace: str | None = None) -> Grant:
-        """Return the grant of an admin; everybody else is refused.
+        """Return the grant of an admin; refuse any other client.
 
         Args:
-            path: what is asked for, in the log of refusals.
-            write: whether it is to be changed.
-            namespace: another one than that of the request.
+            path: the path to name in the log of refusals.
+            write: whether the request changes something.
+            namespace: default: that of the request.
         """
         name = namespace or self.namespace
-        caller = await self.app.door.caller(self.scope, self.request.query)
+        caller = await self.app.auth_backend.caller(self.scope, self.request.query)
         grant = caller.grant(self.app.open_store(name), name, path, write)
         if not grant.identity.admin:
-            self.app.door.refused(caller, client_of(self.scope), name, path, write=write)
+            self.app.auth_backend.record_refusal(
+                caller, client_of(self.scope), name, path, write=write
+            )
             raise Denied(f"using {path}", "an admin's credential")
         return grant
 
 
 async def healthz(_call: SystemCall) -> Response:
-    """Answer that the process lives."""
+    """Answer that the process is alive."""
     return Response(200, b'{"status":"ok"}', (_JSON,))
 
 
 async def readyz(call: SystemCall) -> Response:
-    """Answer whether requests are served."""
+    """Answer whether the server is ready to serve requests."""
     app = call.app
     if app.closed:
         reason: str | None = "stopping"
     else:
-        reason = None if app.upstream is None else app.upstream.unreadable
+        reason = None if app.leader_proxy is None else app.leader_proxy.unreadable
     body = dump({"status": reason or "ready"})
     return Response(200 if reason is None else 503, body, (_JSON,))
 
 
 async def counters(call: SystemCall) -> Response:
-    """Answer the counters, for Prometheus."""
+    """Answer the metrics, for Prometheus."""
     await call.admin("/metrics", write=False)
     return Response(200, call.app.metrics_text(), (_TEXT,))
 
@@ -101,6 +103,6 @@ async def rules(call: SystemCall) -> Response:
 
 
 async def upgrade(_call: SystemCall) -> Response:
-    """Tell a plain request that a socket is here."""
-    text = "This is a WebSocket: upgrade the connection."
+    """Answer a plain HTTP request for a WebSocket endpoint."""
+    text = "This is a WebSocket endpoint: upgrade the connection."
     return Response(426, dump({"error": text}), (_JSON, ("upgrade", "websocket")))

@@ -1,4 +1,4 @@
-"""Which places of a store were written of late, for clients whose permission rests on its data."""
+"""Which places of a store were written recently, for clients whose permission depends on them."""
 
 from __future__ import annotations
 
@@ -11,54 +11,54 @@ from typing import TYPE_CHECKING
 from elkyn.paths import ROOT, Path
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import Footprint
+    from elkyn.rules.footprint import ReadSet
     from elkyn.store import ElkynStore
 
-__all__ = ["Grounds", "Touched"]
+__all__ = ["ReadSetIndex", "WriteTracker"]
 
 _EVERY_SECONDS = 0.1
-_PATHS_MAX = 1000
+_PATHS_MAX = 1000  # more paths are reported as the root
 _NOTHING: frozenset[Path] = frozenset()
 
 
-class Grounds:
-    """The places that open clients' permissions rest on, found by what was written."""
+class ReadSetIndex:
+    """The places that permissions of open clients depend on, matched against written paths."""
 
     def __init__(self) -> None:
         self._places: set[Path] = set()
-        self._above: set[Path] = set()
+        self._above: set[Path] = set()  # all ancestors of `_places`
 
     def __len__(self) -> int:
         return len(self._places)
 
-    def add(self, footprint: Footprint) -> None:
-        """Count the places of a footprint in."""
-        for place in footprint.paths - self._places:
+    def add(self, read_set: ReadSet) -> None:
+        """Add the places of a read set."""
+        for place in read_set.paths - self._places:
             self._places.add(place)
             self._above.update(place[:depth] for depth in range(len(place)))
 
-    def moved_by(self, written: Iterable[Path]) -> list[Path]:
-        """Return those of the places `written` that lie above, at or below one of these."""
+    def matching(self, written: Iterable[Path]) -> list[Path]:
+        """Return the `written` paths that are above, at or below a place of the index."""
         return [path for path in written if path in self._above or self._is_within(path)]
 
     def _is_within(self, path: Path) -> bool:
         return any(path[:depth] in self._places for depth in range(len(path) + 1))
 
 
-class Touched:
-    """Gathers what a store's commits write: for `fresh`, and to tell it ten times a second at most.
+class WriteTracker:
+    """Collects the paths that a store's commits write, and reports them at most ten times a second.
 
     Args:
-        store: whose commits.
-        tell: called in the running loop with the places; the root when they were too many.
+        store: the store to observe.
+        report: called in the running loop with the paths; with the root when they are too many.
     """
 
-    def __init__(self, store: ElkynStore, tell: Callable[[AbstractSet[Path]], None]) -> None:
-        self._tell = tell
+    def __init__(self, store: ElkynStore, report: Callable[[AbstractSet[Path]], None]) -> None:
+        self._report = report
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
-        self._paths: set[Path] = set()
-        self._fresh: set[Path] = set()
+        self._paths: set[Path] = set()  # since the last report
+        self._fresh: set[Path] = set()  # since the last call of `fresh`
         self._end = store.observe(self._written)
 
     def _written(self, _position: int, paths: Sequence[Path]) -> None:
@@ -70,9 +70,9 @@ class Touched:
             self._loop.call_soon_threadsafe(self._loop.call_later, _EVERY_SECONDS, self._due)
 
     def fresh(self) -> AbstractSet[Path]:
-        """Return what was written since this was asked last; the root when that was too much.
+        """Return the paths written since the last call; the root when they are too many.
 
-        What a commit wrote is among it before the commit's events are delivered.
+        The paths of a commit are included before the commit's events are delivered.
         """
         if not self._fresh:
             return _NOTHING
@@ -83,8 +83,8 @@ class Touched:
     def _due(self) -> None:
         with self._lock:
             paths, self._paths = self._paths, set()
-        self._tell(paths)
+        self._report(paths)
 
     def close(self) -> None:
-        """Gather no more."""
+        """Stop observing the store."""
         self._end()

@@ -1,4 +1,4 @@
-"""Answers without a length to clients of HTTP/1.0, which know no chunks (RFC 9112, 6.3 and 7.1)."""
+"""Answers without a length to HTTP/1.0 clients, which do not support chunks (RFC 9112, 6.3, 7.1)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["UnchunkedCycle"]
 
 
 class UnchunkedCycle(RequestResponseCycle):
-    """A cycle whose answer ends with its connection when it has no length.
+    """A cycle whose answer without a length ends when its connection is closed.
 
     Attributes:
-        endless: whether that is so of an answer that has begun.
+        endless: whether such an answer has begun.
     """
 
     endless = False

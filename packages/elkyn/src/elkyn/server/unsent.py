@@ -1,4 +1,4 @@
-"""What large answers wait to be sent: of all clients together, and of each, so much and no more."""
+"""Limits on the bytes of large answers that wait to be sent, in total and for each client."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from contextlib import contextmanager
 
 from sennit_core.errors import Busy
 
-__all__ = ["LARGE_BYTES", "Share", "Unsent"]
+__all__ = ["LARGE_BYTES", "SendBufferLimit", "Share"]
 
 LARGE_BYTES = 256 * 1024
-"""More goes out in parts of this size: the next one when the client has taken enough before it."""
+"""Larger answers are sent in parts of this size, each once the transport has room for it."""
 
 
-class Unsent:
-    """Counts the bytes of large answers from when they are made until they have gone out.
+class SendBufferLimit:
+    """Counts the bytes of large answers from when they are made until they are sent.
 
     Args:
-        bytes_max: a further one is refused; one alone may have more.
-        client_bytes_max: the same for those of one client.
+        bytes_max: of all clients; an answer over it is refused, unless it is the only one.
+        client_bytes_max: the same limit for the answers of one client.
 
     Attributes:
-        bytes: how many wait now.
+        bytes: how many bytes wait now.
     """
 
     def __init__(self, bytes_max: int, client_bytes_max: int) -> None:
@@ -32,22 +32,22 @@ class Unsent:
         self.of_client: Counter[str] = Counter()
 
     def share(self, client: str) -> Share:
-        """Return the part of the client at an address."""
+        """Return the counter of the client at an address."""
         return Share(self, client)
 
 
 class Share:
-    """The answers of one client among those of all."""
+    """Counts the unsent bytes of one client, and adds them to the total."""
 
-    def __init__(self, unsent: Unsent, client: str) -> None:
+    def __init__(self, unsent: SendBufferLimit, client: str) -> None:
         self._unsent = unsent
         self._client = client
 
     def check(self, size: int) -> None:
-        """Refuse what would be too much.
+        """Refuse an answer that would exceed a limit.
 
         Raises:
-            Busy: so many bytes more are too many.
+            Busy: `size` more bytes exceed the limit of all clients or of this one.
         """
         unsent = self._unsent
         own = unsent.of_client[self._client]
@@ -57,7 +57,7 @@ class Share:
             raise Busy("too many large answers are being sent; try again in a second")
 
     def add(self, size: int) -> None:
-        """Count so many bytes more, or fewer."""
+        """Add `size` bytes to the counters; a negative size subtracts."""
         unsent = self._unsent
         unsent.bytes += size
         unsent.of_client[self._client] += size
@@ -66,7 +66,7 @@ class Share:
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:
-        """Count an answer for a block.
+        """Count an answer of `size` bytes within a `with` block.
 
         Raises:
             Busy: see `check`.

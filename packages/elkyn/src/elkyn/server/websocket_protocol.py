@@ -1,4 +1,4 @@
-"""uvicorn's WebSocket protocol, whose connections are watched as those for HTTP are."""
+"""uvicorn's WebSocket protocol, which reports connections closed by the kernel's send timeout."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import ClassVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from elkyn.server.stalls import Stalls
+from elkyn.server.stalls import SlowClientCloser
 
-__all__ = ["watched_socket"]
-
-
-def watched_socket(stalls: Stalls) -> type[WebSocketsSansIOProtocol]:
-    """Return the protocol for a server that tells `stalls` how its connections end."""
-    return type("WatchedSocket", (_WatchedSocket,), {"stalls": stalls})
+__all__ = ["websocket_protocol"]
 
 
-class _WatchedSocket(WebSocketsSansIOProtocol):
-    stalls: ClassVar[Stalls]
+def websocket_protocol(slow_clients: SlowClientCloser) -> type[WebSocketsSansIOProtocol]:
+    """Return a protocol that reports to `slow_clients` how its connections end."""
+    return type("WebSocketProtocol", (_WebSocketProtocol,), {"slow_clients": slow_clients})
+
+
+class _WebSocketProtocol(WebSocketsSansIOProtocol):
+    slow_clients: ClassVar[SlowClientCloser]
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.stalls.lost(self, exc)
+        self.slow_clients.lost(self, exc)
         super().connection_lost(exc)

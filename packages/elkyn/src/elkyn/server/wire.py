@@ -32,10 +32,10 @@ _FRAMES_MAX = 9999
 
 
 class Assembler:
-    """Puts the frames of messages together.
+    """Joins the frames of messages.
 
     Args:
-        chars_max: of one message.
+        chars_max: maximum length of one message.
     """
 
     def __init__(self, chars_max: int) -> None:
@@ -51,15 +51,15 @@ class Assembler:
         return self._frames[0] if self._missing and len(self._frames) == 1 else None
 
     def discard(self) -> None:
-        """Drop what is there and still comes of the current message."""
+        """Drop the received and the remaining frames of the current message."""
         self._frames, self._discards = [], True
 
     def feed(self, frame: str) -> str | None:
-        """Take a frame; returns the message that it completes.
+        """Process a frame; returns the message that it completes, if any.
 
         Raises:
-            UsageError: the count is not one of frames.
-            TooLarge: the message passes the limit.
+            UsageError: the count of frames is too large.
+            TooLarge: the message exceeds the limit.
         """
         if not self._missing:
             if len(frame) > _COUNT_CHARS_MAX or not (frame.isascii() and frame.isdecimal()):
@@ -67,7 +67,7 @@ class Assembler:
                 return frame
             count = int(frame)  # 0 is a keep-alive
             if count > _FRAMES_MAX:
-                raise UsageError(f"a message of {count} frames")
+                raise UsageError(f"a message may have at most {_FRAMES_MAX} frames, not {count}")
             self._missing = count
             return None
         self._chars += len(frame)
@@ -90,7 +90,7 @@ class Assembler:
 
 
 def frames_of(message: str) -> list[str]:
-    """Cut a message into what is sent: itself, or a count and the frames."""
+    """Split a message into frames: the message itself, or a count and its parts."""
     if len(message) <= FRAME_CHARS:
         return [message]
     frames = [message[at : at + FRAME_CHARS] for at in range(0, len(message), FRAME_CHARS)]
@@ -102,7 +102,7 @@ class Message:
     """A request of a client.
 
     Args:
-        number: what the answer repeats; -1 for control messages, which have none.
+        number: repeated in the answer; -1 for control messages, which have none.
         action: `q`, `p` and so on; for control messages `control:` and their kind.
         body: its fields.
     """
@@ -113,10 +113,10 @@ class Message:
 
 
 def parse(text: str) -> Message:
-    """Read a message of a client.
+    """Parse a message of a client.
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is not a message of the protocol.
     """
     try:
         message = load(text.encode())
@@ -125,9 +125,9 @@ def parse(text: str) -> Message:
             return Message(-1, f"control:{inner['t']}")
         number, action, body = inner["r"], inner["a"], inner.get("b")
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise UsageError("this is no message of the realtime protocol") from None
+        raise UsageError("this is not a message of the realtime protocol") from None
     if layer != "d" or type(number) is not int or type(action) is not str:
-        raise UsageError("this is no message of the realtime protocol")
+        raise UsageError("this is not a message of the realtime protocol")
     return Message(number, action, body if isinstance(body, dict) else {})
 
 
@@ -137,7 +137,7 @@ def control(kind: str, data: Any) -> str:
 
 
 def hello(session_id: str, host: str, now_ms: int) -> str:
-    """Return the message that a connection begins with."""
+    """Return the first message of a connection."""
     return control("h", {"ts": now_ms, "v": "5", "h": host, "s": session_id})
 
 
@@ -147,5 +147,5 @@ def reply(number: int, status: str, data: Any = "") -> str:
 
 
 def push(action: str, body: Mapping[str, Any]) -> str:
-    """Return what the server says by itself: `d` set, `m` merge, `c` and `ac` revoked, `sd` a text."""
+    """Return an unsolicited message: `d` set, `m` merge, `c` and `ac` revoked, `sd` a text."""
     return dump({"t": "d", "d": {"a": action, "b": body}}).decode()

@@ -1,4 +1,4 @@
-"""What a socket is told about data: values and events as messages of the wire protocol."""
+"""Values and events as messages of the realtime wire protocol, pushed to a socket."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from elkyn.values import Stored, present
 
 __all__ = ["frames_of_batch", "push_event", "push_value"]
 
-_NAMED = "ids"  # no tag: listens without a query have none
+_NAMED = "ids"  # key of `Batch.encoded` for messages with event ids; no tag can equal it
 
 
 def push_value(listen: Listen, value: Stored) -> str:
-    """Return the message that a listen of a whole node starts with."""
+    """Return the first message of a listen of a whole node: its current value."""
     return push("d", _body(listen.name, present(value, True), listen.tag, ""))
 
 
 def push_event(listen: Listen, event: Event, terms: Terms) -> str:
-    """Return the message for an event of a listen; `terms` are of its store."""
+    """Return the message for an event of a listen; `terms` are those of its store."""
     path = "/".join((*listen.path, *parse_path(event.path)))
     action = "d" if event.type == "put" else "m"
     name = id_of(terms, event.position, event.time_ms) if listen.names else ""
@@ -32,7 +32,7 @@ def push_event(listen: Listen, event: Event, terms: Terms) -> str:
 
 
 def frames_of_batch(listen: Listen, batch: Batch, terms: Terms) -> list[str]:
-    """Return the frames for a batch; made once for all clients that listen to the whole node."""
+    """Return the frames for a batch; encoded once for all clients that listen to the whole node."""
     key = _NAMED if listen.names else listen.tag
     known: list[str] | None = batch.encoded.get(key) if listen.query is None else None
     if known is not None:

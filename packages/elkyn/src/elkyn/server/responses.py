@@ -1,4 +1,4 @@
-"""Values and errors as responses, in Firebase's words where clients know them."""
+"""Values and errors as responses, with Firebase's texts where its clients expect them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from elkyn.errors import (
     BadPath,
     BadRules,
     BadValue,
-    Behind,
     NotReplicated,
     PreconditionFailed,
+    ReplicaLag,
     TooManyNodes,
     UnknownHost,
     UnknownNamespace,
@@ -55,7 +55,7 @@ _STATUS: tuple[tuple[type[SennitError], int], ...] = (
     (Unavailable, 503),
     (MethodNotAllowed, 405),
     (NotReplicated, 504),
-    (Behind, 504),
+    (ReplicaLag, 504),
     (DeadlineExceeded, 400),
     (UsageError, 400),
     (Conflict, 409),
@@ -65,7 +65,7 @@ _log = get_logger(__name__)
 
 
 def respond(call: Call, value: Any, etag: str | None = None) -> Response:
-    """Answer a call with a value in its outside form."""
+    """Answer a call with a value in its presented (JSON) form."""
     return respond_json(call, b"" if call.silent else dump(value, pretty=call.pretty), etag)
 
 
@@ -86,7 +86,7 @@ def respond_json(call: Call, body: bytes, etag: str | None = None) -> Response:
 
 
 def error_text(error: SennitError) -> str:
-    """Say what went wrong as Firebase's clients expect it."""
+    """Return the error message that Firebase's clients expect."""
     if isinstance(error, BadToken | UnknownHost):
         return str(error)
     if isinstance(error, UnknownNamespace) and error.hint:
@@ -101,9 +101,9 @@ def error_text(error: SennitError) -> str:
 
 
 def error_response(error: Exception) -> Response:
-    """Answer an error; what nobody expected is logged and not told."""
+    """Answer an error; an unexpected one is logged, and its details are hidden from the client."""
     if not isinstance(error, SennitError):
-        error = _surprise(error)
+        error = _unexpected(error)
     status = next((code for kind, code in _STATUS if isinstance(error, kind)), 500)
     if isinstance(error, PreconditionFailed):
         return Response(412, dump(error.value), (_JSON, ("etag", error.etag)))
@@ -123,7 +123,7 @@ def error_response(error: Exception) -> Response:
     return Response(status, dump(body), headers, position)
 
 
-def _surprise(error: Exception) -> SennitError:
+def _unexpected(error: Exception) -> SennitError:
     found = InternalError(f"{type(error).__name__}: {error}")
     found.__cause__ = error
     return found

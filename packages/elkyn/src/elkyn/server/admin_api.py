@@ -1,4 +1,4 @@
-"""What the dashboard asks about the server: how to sign in, namespaces, a rules trial."""
+"""Admin endpoints of the dashboard: sign-in method, namespaces, simulation of rules."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _JSON = ("content-type", "application/json; charset=utf-8")
 
 
 async def server(call: SystemCall) -> Response:
-    """Answer what the sign-in page needs to know, to everybody: `signIn` is `owner` or `token`."""
+    """Answer which sign-in the dashboard shows, to any client: `signIn` is `owner` or `token`."""
     sign_in = call.app.settings.dashboard or "token"
     return Response(200, dump({"signIn": sign_in}), (_JSON, ("cache-control", "no-store")))
 
 
 async def namespaces(call: SystemCall) -> Response:
-    """Answer which namespaces there are and which one is the default, or create one (POST).
+    """List the namespaces and name the default one (GET), or create one (POST).
 
-    The body of a POST is JSON: `{"name": NAME}`. It may be sent again: `created` in the answer says
+    The body of a POST is JSON: `{"name": NAME}`. A POST may be repeated: `created` in the answer says
     whether the namespace is new.
     """
     path, method = "/.settings/namespaces", call.request.method
@@ -54,15 +54,15 @@ def _new_name(body: bytes) -> str:
     except (ValueError, RecursionError):
         asked = None
     if not isinstance(asked, dict) or not isinstance(asked.get("name"), str):
-        raise UsageError('a namespace is created by a JSON object with its name: {"name": "NAME"}')
+        raise UsageError('the body must be a JSON object with the namespace: {"name": "NAME"}')
     return str(asked["name"])
 
 
 async def simulate(call: SystemCall) -> Response:
-    """Answer whether rules would allow a read or write, and which of them decided.
+    """Answer whether rules would allow a read or write, and which rules decided.
 
-    The body is JSON: `rules` (text; those in force when left out), `method` (`read` or `write`),
-    `path`, `auth` (what rules see as `auth`; null for nobody) and, for a write, `value`.
+    The body is JSON: `rules` (text; default: the rules in force), `method` (`read` or `write`),
+    `path`, `auth` (what rules see as `auth`; null when unauthenticated) and, for a write, `value`.
     """
     await call.admin("/.settings/simulate", write=False)
     asked = _asked(call.request.body)
@@ -77,7 +77,7 @@ def _asked(body: bytes) -> dict[str, Any]:
         asked = None
     if not isinstance(asked, dict) or asked.get("method") not in ("read", "write"):
         raise UsageError(
-            "a trial is a JSON object with method (read or write), path, auth, value and rules"
+            "the body must be a JSON object with method (read or write), path, auth, value and rules"
         )
     return asked
 
@@ -102,7 +102,7 @@ def _rules(call: SystemCall, source: Any) -> RuleSet:
     if source is None:
         return call.store().rules or parse_rules('{"rules": {}}')
     if not isinstance(source, str):
-        raise UsageError("rules are text")
+        raise UsageError("rules must be a string")
     return parse_rules(source)
 
 
@@ -110,5 +110,5 @@ def _identity(auth: Any) -> Identity:
     if auth is None:
         return NOBODY
     if not isinstance(auth, dict):
-        raise UsageError("auth is null or an object with uid")
+        raise UsageError("auth must be null or an object with uid")
     return Identity(uid=str(auth.get("uid")), override=auth)
