@@ -112,5 +112,7 @@ def fails_within(runs: int, folder: Path) -> bool:
 
 def test_a_gate_without_a_second_look_loses_records(core: Core, tmp_path: Path) -> None:
     widen(core)
-    core("_ring_producer.c", "                low_water = again;\n", "                (void)again;\n")
+    core(
+        "_ring_producer.c", "                low_water = again;\n", "                (void)again;\n"
+    )
     assert fails_within(10, tmp_path)

@@ -229,8 +229,7 @@ static void cursor_dealloc(cursor_object *self) {
 static PyMethodDef cursor_methods[] = {
     {"seek", (PyCFunction)cursor_seek, METH_O,
      "seek($self, seq, /)\n--\n\nMove to record `seq`.\n\nReturn False, and do not move, when it "
-     "is not "
-     "committed yet, or was acknowledged\nand may be overwritten."},
+     "is not committed yet, or was acknowledged\nand may be overwritten."},
     {"get", (PyCFunction)cursor_get, METH_O,
      "get($self, name, /)\n--\n\nReturn a field of the record under the cursor, None when it is "
      "null.\n\nRaises:\n    UnknownColumn: no field of that name.\n    UsageError: no record "

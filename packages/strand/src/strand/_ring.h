@@ -1,5 +1,4 @@
-/* The ring's core: counters, claims, publication, sleep and wake, over memory that the caller
- * mapped.
+/* The ring's core: counters, claims, publication, sleep and wake, in memory that the caller mapped.
  *
  *     segment:  | header, 4096 bytes | slot 0 | slot 1 | … | slot capacity-1 | heap, 2^n bytes |
  *     slot:     | null bitmap | field 0 | field 1 | … |        `stride` bytes

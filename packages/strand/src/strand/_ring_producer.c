@@ -53,9 +53,8 @@ void strand_producer_init(strand_producer *producer, const strand_ring *ring, ui
  *
  * A joining consumer must not start at a record that is being overwritten (design/0014):
  *
- *     producer: store the join position; fence; read the positions again; overwrite below the
- * lesser consumer: store its position and ATTACHED; fence; load the join position; start at the
- * greater
+ *     producer: store the join position; fence; reread the positions; overwrite below the lesser
+ *     consumer: store its position, ATTACHED; fence; load the join position; start at the greater
  *
  * With both fences sequentially consistent, either the producer sees the consumer and keeps its
  * records, or the consumer sees the join position and starts there. The join position only rises,

@@ -3,7 +3,15 @@
 from . import consumer, parties, producer, roles
 from .consumer import Consumer, strand_arm, strand_follow_reset
 from .producer import Producer
-from .ring import ATTACHED, EOS, INITIALIZING, STREAMING, Ring, strand_low_water, strand_ring_every_bell
+from .ring import (
+    ATTACHED,
+    EOS,
+    INITIALIZING,
+    STREAMING,
+    Ring,
+    strand_low_water,
+    strand_ring_every_bell,
+)
 from .steps import RELEASE, Program, fence, is_held, load, look, ring_bell, store, try_lock
 
 right_init = producer.strand_producer_init
