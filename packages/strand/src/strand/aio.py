@@ -115,7 +115,7 @@ def _look(view: StrandView, after: int, wanted: int, *, napped: bool) -> int | N
         return committed
     if napped or view._status() >= layout.EOS or view._aborted():  # noqa: SLF001
         try:
-            return view._settled_count(after)  # noqa: SLF001
+            return view._count_if_idle(after)  # noqa: SLF001
         except LeaseHeld:
             if len(view._locks) == 1:  # noqa: SLF001
                 raise
@@ -192,23 +192,23 @@ class AsyncFanInView(AsyncClosing):
         self, timeout_seconds: float | None = None
     ) -> AsyncIterator[list[tuple[Any, ...]]]:
         """Iterate over typed records as lists of tuples, each list of one producer."""
-        return self._take_turns(GroupReader, timeout_seconds)
+        return self._read_round_robin(GroupReader, timeout_seconds)
 
     def payloads(self, timeout_seconds: float | None = None) -> AsyncIterator[memoryview]:
         """Iterate over the payloads of a fan-in of block rings; see `StrandView.payloads`."""
-        return self._take_turns(PayloadReader, timeout_seconds)
+        return self._read_round_robin(PayloadReader, timeout_seconds)
 
     def batches(
         self, *, copy: bool = True, timeout_seconds: float | None = None
     ) -> AsyncIterator[pa.RecordBatch]:
         """Iterate over Arrow batches, each of one producer; see `StrandView.batches`."""
-        return self._take_turns(partial(batch_reader, copy=copy), timeout_seconds)
+        return self._read_round_robin(partial(batch_reader, copy=copy), timeout_seconds)
 
     def close(self) -> None:
         """Give up the role in every member."""
         self.view.close()
 
-    async def _take_turns(
+    async def _read_round_robin(
         self, make: Callable[[StrandView], Reader[T]], timeout_seconds: float | None
     ) -> AsyncIterator[T]:
         view = self.view
@@ -233,7 +233,7 @@ async def _read(reader: Reader[T], timeout_seconds: float | None) -> AsyncIterat
     seq = view.window_start
     while await _has_record(reader, seq, timeout_seconds):
         stop = view.committed_count
-        for item in reader.take(seq, stop):
+        for item in reader.read_range(seq, stop):
             yield item
         seq = stop
 
@@ -250,7 +250,7 @@ async def _has_record(reader: Reader[Any], seq: int, timeout_seconds: float | No
         seconds = NAP_NANOSECONDS / 1e9
         if deadline is not None:
             seconds = max(0.0, min(seconds, deadline - time.monotonic()))
-        reader.give_back()
+        reader.acknowledge_released()
         if await wait_for_commit(view, seq, seconds) > seq:
             return True
         if view._status() == layout.EOS:  # noqa: SLF001
@@ -271,7 +271,7 @@ class AsyncWriter:
     def __init__(self, writer: StrandWriter) -> None:
         """Write with `writer`, which is this object's from now on."""
         self.writer = writer
-        self._turn = asyncio.Lock()
+        self._write_lock = asyncio.Lock()
 
     @property
     def committed_count(self) -> int:
@@ -280,12 +280,12 @@ class AsyncWriter:
 
     async def write(self, record: Any) -> None:
         """Publish one typed record; see `StrandWriter.write`."""
-        async with self._turn:
+        async with self._write_lock:
             await self._attempt(partial(self.writer.write, record))
 
     async def write_bytes(self, payload: Any) -> None:
         """Publish one payload of a block ring; see `StrandWriter.write_bytes`."""
-        async with self._turn:
+        async with self._write_lock:
             await self._attempt(partial(self.writer.write_bytes, payload))
 
     async def write_record_batch(self, records: Sequence[Any]) -> int:
@@ -313,7 +313,7 @@ class AsyncWriter:
         if not writer.map.is_blocks:
             await self._write_parts(lambda done: writer.write_arrow(batch.slice(done)))
             return
-        async with self._turn:
+        async with self._write_lock:
             if writer._arrow is None:  # noqa: SLF001 - of one package
                 await self._attempt(partial(writer._start_arrow, batch))  # noqa: SLF001
             for piece, size in writer._slice_arrow(batch):  # noqa: SLF001
@@ -345,7 +345,7 @@ class AsyncWriter:
 
     async def _write_parts(self, write: Callable[[int], Any]) -> int:
         """Call `write(done)` until nothing is left, `done` being what the last call published."""
-        async with self._turn:
+        async with self._write_lock:
             before = self.writer.committed_count
             await self._attempt(lambda: write(self.writer.committed_count - before))
             return self.writer.committed_count - before
@@ -374,7 +374,7 @@ async def _wait_for_room(writer: StrandWriter, threshold: int) -> None:
         writer._check_readers(threshold)  # noqa: SLF001
         seconds = min(seconds, NAP_NANOSECONDS / 1e9)
         if not await nap(writer._bell, bell, seconds):  # noqa: SLF001
-            writer._bury_the_dead()  # noqa: SLF001
+            writer._free_dead_consumers()  # noqa: SLF001
             writer._check_readers(threshold)  # noqa: SLF001
     except BaseException:
         writer._disarm()  # noqa: SLF001 - cancelled: nobody waits for that any more

@@ -47,16 +47,16 @@ class Measurement:
         return asdict(self)
 
 
-def measure_machine(tell: Callable[[str], None] | None = None) -> list[Measurement]:
-    """Measure this machine; `tell` gets each line of the table as soon as it is known."""
-    say = tell or (lambda _: None)
+def measure_machine(report: Callable[[str], None] | None = None) -> list[Measurement]:
+    """Measure this machine; `report` gets each line of the table as soon as it is known."""
+    emit = report or (lambda _: None)
     cpus = len(os.sched_getaffinity(0))
-    say(f"Python {platform.python_version()}, {cpus} CPUs, load {os.getloadavg()[0]:.1f}")
-    say(f"\n{'':<40}{'ring':>12}{'mp.Pipe':>12}{'times':>8}")
+    emit(f"Python {platform.python_version()}, {cpus} CPUs, load {os.getloadavg()[0]:.1f}")
+    emit(f"\n{'':<40}{'ring':>12}{'mp.Pipe':>12}{'times':>8}")
     measured = []
     for measurement in _measurements():
         measured.append(measurement)
-        say(_line(measurement))
+        emit(_line(measurement))
     return measured
 
 
@@ -107,16 +107,16 @@ def _best(run: Callable[[Any], float], work: Any) -> float:
 
 def _timed(produce: Callable[[], object], consume: Callable[[], float]) -> float:
     """Run `produce` in a forked process and `consume` here; return what it answers a second."""
-    gate = _FORK.Barrier(2)
+    barrier = _FORK.Barrier(2)
 
     def work() -> None:
-        gate.wait()
+        barrier.wait()
         produce()
 
     child = _FORK.Process(target=work)
     child.start()
     try:
-        gate.wait(10)
+        barrier.wait(10)
         begun = time.perf_counter()
         done = consume()
         return done / (time.perf_counter() - begun)
@@ -333,7 +333,7 @@ def _median_wake(
 ) -> float:
     """Return the median of how long after a signal its sleeping waiter ran again, in seconds."""
     with mmap.mmap(-1, mmap.PAGESIZE) as shared, memoryview(shared) as page, page.cast("Q") as rung:
-        taken: list[int] = []
+        latencies: list[int] = []
 
         def signal_often(signal: Callable[[], object]) -> None:
             for _ in range(count):
@@ -342,11 +342,11 @@ def _median_wake(
                 signal()
 
         def consume() -> float:
-            taken.extend(time.perf_counter_ns() - rung[0] for _ in waits)
+            latencies.extend(time.perf_counter_ns() - rung[0] for _ in waits)
             return 0.0
 
         _timed(lambda: produce(signal_often), consume)
-    return sorted(taken)[count // 2] * 1e-9
+    return sorted(latencies)[count // 2] * 1e-9
 
 
 def _make_table() -> Any:

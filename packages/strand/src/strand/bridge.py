@@ -69,34 +69,34 @@ class Bridge:
         self._sent = view.acknowledged_count
         self._heap = 0
         self._started = False
-        self._over = False
+        self._stopped = False
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the frames of the stream; the last says how it ended."""
         try:
             yield self._hello()
-            while not self._over:
+            while not self._stopped:
                 try:
                     found: int | Outcome = self._view.wait_for_commit(self._sent, _NAP_SECONDS)
                 except _OUTCOMES as error:
                     found = error
-                yield from self._round(found)
+                yield from self._frames_for(found)
         except (Closed, ValueError):  # the view, and with it its memory
-            if not self._over:
+            if not self._stopped:
                 raise
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the frames on an event loop, whose thread alone may then use the view."""
         try:
             yield self._hello()
-            while not self._over:
+            while not self._stopped:
                 try:
                     found: int | Outcome = await wait_for_commit(
                         self._view, self._sent, _NAP_SECONDS
                     )
                 except _OUTCOMES as error:
                     found = error
-                for frame in self._round(found):
+                for frame in self._frames_for(found):
                     yield frame
         finally:
             self.close()
@@ -151,9 +151,9 @@ class Bridge:
 
     def close(self) -> None:
         """Let whoever iterates stop at the next nap; the stream of the ring goes on."""
-        self._over = True
+        self._stopped = True
 
-    def _round(self, found: int | Outcome) -> Iterator[bytes]:
+    def _frames_for(self, found: int | Outcome) -> Iterator[bytes]:
         """Yield frames with what a nap has brought: records, the end, or neither."""
         if isinstance(found, LeaseHeld):  # the ring is full of what was sent: the receiver's turn
             return
@@ -186,7 +186,7 @@ class Bridge:
         """Cut slots up to `committed`, and the heap that they need, into frames: payloads first."""
         heap = self._heap_count()  # read after the records: all of theirs is below
         if not self._started:
-            self._pass_over(committed, heap)
+            self._skip_heap(committed, heap)
             self._started = True
         stride = self._map.stride
         room = self._frame_bytes - _RECORDS.size
@@ -211,7 +211,7 @@ class Bridge:
         memory = self._view.memory
         return memory[start + at : start + at + straight], memory[start : start + count - straight]
 
-    def _pass_over(self, committed: int, heap: int) -> None:
+    def _skip_heap(self, committed: int, heap: int) -> None:
         """Leave out the heap before the first payload of the records that are sent first."""
         pointers = [
             (self._map.slots.offsets[at], bit)
@@ -241,7 +241,7 @@ class Bridge:
         return count
 
     def _end(self, status: int, reason: str = "") -> bytes:
-        self._over = True
+        self._stopped = True
         text = reason.encode(errors="replace")[: layout.REASON_BYTES_MAX]
         text = text.decode(errors="ignore").encode()
         return _END.pack(_KIND_END, status, 0, len(text), self._sent) + text

@@ -120,13 +120,13 @@ def _cleanup(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    measurements = measure_machine(None if options.json else _tell_bench)
+    measurements = measure_machine(None if options.json else _print_line)
     if options.json:
         print(json.dumps([measurement.to_json() for measurement in measurements]))
     return 0
 
 
-def _tell_bench(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)
 
 

@@ -46,7 +46,7 @@ class Failure(IntEnum):
     TYPE = 21
     INTERN = 22
     TEXT = 23
-    UNSOUGHT = 24
+    NO_RECORD = 24
     ORDER = 25
     BLOCKS = 26
     COUNT = 27
@@ -166,7 +166,7 @@ def _text(role: _Role, field: StrandField, error: Exception) -> SennitError:
     return _corrupt_value(role, field, None, str(error))
 
 
-def _unsought(role: _Role, field: None, seq: int) -> SennitError:
+def _no_record(role: _Role, field: None, seq: int) -> SennitError:
     if seq < 0:
         return UsageError("seek a record before reading it")
     return UsageError(f"record {seq} was acknowledged and may be overwritten")
@@ -207,7 +207,7 @@ _ERRORS: Mapping[int, _Describe] = {
     Failure.TYPE: _type,
     Failure.INTERN: _intern,
     Failure.TEXT: _text,
-    Failure.UNSOUGHT: _unsought,
+    Failure.NO_RECORD: _no_record,
     Failure.ORDER: _order,
     Failure.BLOCKS: _blocks,
     Failure.COUNT: _count,

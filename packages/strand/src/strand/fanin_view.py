@@ -149,9 +149,9 @@ class FanInView(Closing):
     ) -> Iterator[T]:
         """Read all members in turns, each for at most GROUP_RECORDS_MAX records."""
         readers = [make(view) for view in self.members]
-        return self._take_turns(readers, timeout_seconds)
+        return self._read_round_robin(readers, timeout_seconds)
 
-    def _take_turns(
+    def _read_round_robin(
         self, readers: Sequence[Reader[T]], timeout_seconds: float | None
     ) -> Iterator[T]:
         positions = [view.window_start for view in self.members]
@@ -170,7 +170,7 @@ class FanInView(Closing):
             committed = view.committed_count
             if committed > seq:
                 stop = min(committed, seq + GROUP_RECORDS_MAX)
-                yield from readers[index].take(seq, stop)
+                yield from readers[index].read_range(seq, stop)
                 positions[index] = stop
 
     def _wait(
@@ -199,7 +199,7 @@ class FanInView(Closing):
         There is none when a member has a record beyond its position, and when all have ended.
         """
         for reader in readers:
-            reader.give_back()
+            reader.acknowledge_released()
         # The bell before the look: whatever comes after the look changes it.
         bells = [
             view._arm(positions[index] + 1)  # noqa: SLF001 - of one package

@@ -157,8 +157,8 @@ def _frame(sample: Sample, style: Style) -> Iterator[str]:
     yield _row(style, "slots", f"{style.bar(share)} {share:4.0%}  {facts.unread:,} unread")
     if facts.heap_unread_bytes is not None:
         share = facts.heap_unread_bytes / facts.heap_bytes
-        taken = format_bytes(facts.heap_unread_bytes)
-        yield _row(style, "heap", f"{style.bar(share)} {share:4.0%}  {taken} unread")
+        unread = format_bytes(facts.heap_unread_bytes)
+        yield _row(style, "heap", f"{style.bar(share)} {share:4.0%}  {unread} unread")
     yield from _progress(sample, style)
     for label, text in _counts(sample):
         yield _row(style, label, text)
@@ -200,17 +200,17 @@ def _progress(sample: Sample, style: Style) -> Iterator[str]:
 def _counts(sample: Sample) -> Iterator[tuple[str, str]]:
     counters = sample.facts.counters
 
-    def shown(name: str, *, size: bool = False) -> str:
+    def with_rate(name: str, *, size: bool = False) -> str:
         value, rate = counters[name], sample.rate(name)
         text = format_bytes(value) if size else f"{value:,}"
         if rate is None:
             return text
         return f"{text} (+{format_bytes(round(rate)) if size else format_rate(rate)}/s)"
 
-    yield "records", f"commit {shown('commit')}, read {shown('read')}"
-    yield "payloads", shown("heap_commit", size=True)
+    yield "records", f"commit {with_rate('commit')}, read {with_rate('read')}"
+    yield "payloads", with_rate("heap_commit", size=True)
     if "stalls" in counters:
-        counts = ", ".join(f"{name} {shown(name)}" for name in ("stalls", "wakes", "sleeps"))
+        counts = ", ".join(f"{name} {with_rate(name)}" for name in ("stalls", "wakes", "sleeps"))
         yield "waits", counts
 
 

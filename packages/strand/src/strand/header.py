@@ -57,9 +57,9 @@ __all__ = [
     "compute_map",
     "find_schema",
     "init_header",
-    "keep_schema",
     "read_header",
     "static_bytes",
+    "store_schema",
 ]
 
 _STATIC = struct.Struct("<6I")
@@ -287,7 +287,7 @@ def has_extension(memory: Any) -> bool:
     return bool(struct.unpack_from("<I", memory, EXTENSION_AT)[0] == EXTENSION_MAGIC)
 
 
-def keep_schema(memory: Any, message: Any) -> bool:
+def store_schema(memory: Any, message: Any) -> bool:
     """Leave an Arrow schema message in the header's free bytes, for consumers who join late.
 
     Args:

@@ -17,7 +17,7 @@ HEADER_BYTES = 4096
 SCHEMA_LENGTH_AT, SCHEMA_AT = 88, 92
 METADATA_END = 3072
 EXTENSION_AT, PRODUCER_AT, SLEEP_AT, CONSUMERS_AT = 3072, 3136, 3200, 3264
-GENERATION_AT, STALLS_AT, STATUS_AT, GATE_AT = 3096, 3184, 3208, 3224
+GENERATION_AT, STALLS_AT, STATUS_AT, JOIN_POSITION_AT = 3096, 3184, 3208, 3224
 CONSUMER_BYTES, CONSUMER_COUNT = 64, 8
 PRODUCER_BELL_AT, CONSUMER_BELL, BELL_BYTES = 3216, 32, 4
 REASON_AT, REASON_BYTES_MAX = 3776, 316
@@ -67,8 +67,8 @@ def read_plain_consumers(memory: Any) -> list[int]:
     return [read for read in struct.unpack_from("<8I", memory, 56) if read != VACANT]
 
 
-def floor_of(entries: list[ConsumerWords]) -> int:
-    """Return below which record nothing is needed any more: the rule of `strand_floor`."""
+def low_water_of(entries: list[ConsumerWords]) -> int:
+    """Return below which record nothing is needed any more: the rule of `strand_low_water`."""
     attached = [entry.read for entry in entries if entry.state == STATE_ATTACHED]
     if attached:
         return min(attached)

@@ -78,7 +78,7 @@ def _add_extension(ring: Ring) -> None:
     # What was claimed and not committed is dropped, as by every producer that takes over.
     struct.pack_into("<4Q", memory, layout.PRODUCER_AT, commit, commit, heap, heap)
     struct.pack_into("<II", memory, layout.STATUS_AT, status, abort)
-    floor = min(layout.read_plain_consumers(memory), default=read)
-    struct.pack_into("<Q", memory, layout.GATE_AT, min(floor, commit))
+    low_water = min(layout.read_plain_consumers(memory), default=read)
+    struct.pack_into("<Q", memory, layout.JOIN_POSITION_AT, min(low_water, commit))
     # Last: who sees the magic sees the counters.
     _native.store_release(memory, layout.EXTENSION_AT, layout.EXTENSION_MAGIC)

@@ -53,20 +53,20 @@ class Reader(ABC, Generic[T]):
     def __init__(self, view: StrandView) -> None:
         """Read with `view`."""
         self.view = view
-        view._read_for_itself()  # noqa: SLF001 - of one package
+        view._hold_own_position()  # noqa: SLF001 - of one package
 
     @abstractmethod
-    def take(self, seq: int, stop: int) -> Iterator[T]:
+    def read_range(self, seq: int, stop: int) -> Iterator[T]:
         """Yield the published records from `seq` up to `stop`, and give each back after its turn."""
 
-    def give_back(self) -> None:
+    def acknowledge_released(self) -> None:
         """Acknowledge what was handed out and is not looked at any more: before every wait."""
 
 
 class GroupReader(Reader[list[tuple[Any, ...]]]):
     """Typed records as lists of tuples."""
 
-    def take(self, seq: int, stop: int) -> Iterator[list[tuple[Any, ...]]]:
+    def read_range(self, seq: int, stop: int) -> Iterator[list[tuple[Any, ...]]]:
         """Yield lists of at most GROUP_RECORDS_MAX tuples."""
         while seq < stop:
             end = min(stop, seq + GROUP_RECORDS_MAX)
@@ -82,7 +82,7 @@ class GroupReader(Reader[list[tuple[Any, ...]]]):
 class RowReader(Reader["Iterable[tuple[Any, ...]]"]):
     """Typed records as iterators over tuples: each is made when it is asked for."""
 
-    def take(self, seq: int, stop: int) -> Iterator[Iterable[tuple[Any, ...]]]:
+    def read_range(self, seq: int, stop: int) -> Iterator[Iterable[tuple[Any, ...]]]:
         """Yield iterators over at most GROUP_RECORDS_MAX tuples."""
         while seq < stop:
             end = min(stop, seq + GROUP_RECORDS_MAX)
@@ -94,7 +94,7 @@ class RowReader(Reader["Iterable[tuple[Any, ...]]"]):
 class ArrayReader(Reader["np.ndarray[Any, Any]"]):
     """Typed records as numpy structured arrays over the ring itself."""
 
-    def take(self, seq: int, stop: int) -> Iterator[np.ndarray[Any, Any]]:
+    def read_range(self, seq: int, stop: int) -> Iterator[np.ndarray[Any, Any]]:
         """Yield one array, or two where the ring wraps."""
         for piece in self.view.records(seq, stop):
             yield piece
@@ -105,7 +105,7 @@ class ArrayReader(Reader["np.ndarray[Any, Any]"]):
 class GatheringReader(Reader["pa.RecordBatch"]):
     """Typed records as Arrow batches of their own memory."""
 
-    def take(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
+    def read_range(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Yield one batch."""
         try:
             batch, error = self.view.to_arrow(seq, stop), None
@@ -132,7 +132,7 @@ class PayloadReader(Reader[memoryview]):
             raise UsageError("this needs a block ring; read typed records with a cursor")
         super().__init__(view)
 
-    def take(self, seq: int, stop: int) -> Iterator[memoryview]:
+    def read_range(self, seq: int, stop: int) -> Iterator[memoryview]:
         """Yield each payload; it ends when the next one is asked for."""
         for at in range(seq, stop):
             lease = self.view._read_block(at)  # noqa: SLF001 - of one package
@@ -158,7 +158,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
         if schema is not None:
             view._arrow_schema = schema  # noqa: SLF001
 
-    def take(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
+    def read_range(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Yield the batches; without copies each is given back when nothing refers to it."""
         from strand.batches import decode_batch, decode_schema
 
@@ -174,9 +174,9 @@ class BatchReader(Reader["pa.RecordBatch"]):
             del lease
             yield batch
             del batch
-            self.give_back()
+            self.acknowledge_released()
 
-    def give_back(self) -> None:
+    def acknowledge_released(self) -> None:
         """Acknowledge, in order, what is not looked at any more."""
         done = 0
         while self._held and self._held[0].release():
@@ -187,7 +187,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
 
     def _hold(self, lease: _native.Lease) -> None:
         self._held.append(lease)
-        self.give_back()
+        self.acknowledge_released()
 
     def _schema(self) -> pa.Schema:
         """Return the stream's schema: as read from its first payload, or else from the header."""
@@ -251,7 +251,7 @@ def read(reader: Reader[T], timeout_seconds: float | None = None) -> Iterator[T]
     seq = view.window_start
     while has_record(reader, seq, timeout_seconds):
         stop = view.committed_count
-        yield from reader.take(seq, stop)
+        yield from reader.read_range(seq, stop)
         seq = stop
 
 
@@ -266,7 +266,7 @@ def has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> 
         nap = NAP_NANOSECONDS / 1e9
         if deadline is not None:
             nap = max(0.0, min(nap, deadline - time.monotonic()))
-        reader.give_back()
+        reader.acknowledge_released()
         if view.wait_for_commit(seq, nap) > seq:
             return True
         if view._status() == layout.EOS:  # noqa: SLF001 - likewise

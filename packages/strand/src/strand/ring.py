@@ -139,11 +139,11 @@ class Ring(Mapped):
         compiled = compile_layout(self.map, categories)
         return self.memory, compiled, self.map.records, self.map.heap_bytes, self.doorbell
 
-    def bury(self, index: int) -> None:
+    def mark_left(self, index: int) -> None:
         """Mark a dead consumer's entry as left; the caller holds its lock."""
-        _native.bury(self.native_map(), index)
+        _native.mark_left(self.native_map(), index)
 
-    def bury_if_dead(self, index: int) -> bool:
+    def mark_left_if_dead(self, index: int) -> bool:
         """Free the entry of a consumer whose process is gone; whether it was."""
         lock = self.segment.lock(layout.consumer_entry_at(index))
         try:
@@ -151,7 +151,7 @@ class Ring(Mapped):
                 return False
             dead = layout.read_consumer(self.memory, index).state == layout.STATE_ATTACHED
             if dead:
-                self.bury(index)
+                self.mark_left(index)
             return dead
         finally:
             lock.release()

@@ -66,7 +66,7 @@ class Role:
             return [self._slots[first:last]] if count else []
         return [self._slots[first:], self._slots[: last - records]]
 
-    def _let_go(self) -> None:
+    def _detach(self) -> None:
         self.closed = True
         self._slots = None
         self._release()

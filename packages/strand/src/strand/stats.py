@@ -52,7 +52,7 @@ class RingStats:
         entries = layout.read_consumers(memory)
         return cls(
             committed=commit,
-            acknowledged=min(layout.floor_of(entries), commit),
+            acknowledged=min(layout.low_water_of(entries), commit),
             records=records,
             stalls=stalls,
             wakes=rings + sum(entry.rings for entry in entries),

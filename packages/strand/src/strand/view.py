@@ -69,7 +69,7 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         try:
             self._index = self.register_consumer(start)
         except BaseException:
-            self._let_go()
+            self._detach()
             raise
         self.meter = Meter(self.acknowledged_count)
 
@@ -99,18 +99,18 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
                 lock.release()
                 continue
             if layout.read_consumer(self._memory, index).state == layout.STATE_ATTACHED:
-                self._ring.bury(index)  # died; its lock is ours now
+                self._ring.mark_left(index)  # died; its lock is ours now
             who = identify()
             layout.name_holder(self._memory, at, who.pid, who.start_ticks)
             self._join(index, start == "next")
             self._locks[index] = lock
             return index
         if self._index is not None and self._follows_tokens:
-            return self._turn_into_token(start)
+            return self._convert_to_token(start)
         first = layout.read_consumer(self._memory, 0)
         raise RoleTaken("consumer in each of eight entries", pid=first.pid)
 
-    def _turn_into_token(self, start: Start) -> int:
+    def _convert_to_token(self, start: Start) -> int:
         """Hand the own consumer's entry to a token: all eight are taken, and it is not read with."""
         token = self._index
         assert token is not None
@@ -161,7 +161,7 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         if reads and (slowest := min(reads.values())) > position:
             self._acknowledge(own, slowest)
 
-    def _read_for_itself(self) -> None:
+    def _hold_own_position(self) -> None:
         """Let the own consumer hold what the view has not acknowledged, whatever the tokens do."""
         self._follows_tokens = False
 
@@ -211,7 +211,7 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             if self._wait(wanted, spin, nap):
                 return self.committed_count
             self._check_stream(after)
-            committed = self._settled_count(after)
+            committed = self._count_if_idle(after)
             if self._check_stream(after):
                 continue  # that was the count of the last stream
             if committed is not None:
@@ -229,7 +229,7 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             )
         return began
 
-    def _settled_count(self, after: int) -> int | None:
+    def _count_if_idle(self, after: int) -> int | None:
         """Return the count when no more will come for now, None to wait on; raise what ended it."""
         try:
             failure = self.find_failure()
@@ -451,7 +451,7 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             return
         for index in list(self._locks):
             self._leave(index)
-        self._let_go()
+        self._detach()
 
     def _entry_of(self, token: int | None) -> int:
         index = self._index if token is None else token

@@ -32,7 +32,7 @@ async def nap(bell: Any, seen: int, seconds: float = _NAP_SECONDS) -> bool:
     """
     loop = asyncio.get_running_loop()
     sleep = _Sleep(bell, seen, loop)
-    timer = loop.call_later(min(seconds, _NAP_SECONDS), sleep.settle, False)
+    timer = loop.call_later(min(seconds, _NAP_SECONDS), sleep.finish, False)
     _watcher.add(sleep)
     try:
         return await sleep.woken
@@ -50,7 +50,7 @@ class _Sleep:
         self.loop = loop
         self.woken: asyncio.Future[bool] = loop.create_future()
 
-    def settle(self, rung: bool) -> None:
+    def finish(self, rung: bool) -> None:
         """End the wait; in the loop's thread."""
         if not self.woken.done():
             self.woken.set_result(rung)
@@ -60,9 +60,9 @@ class _Watcher:
     """The thread and what it watches. Its own bell tells it that this has changed."""
 
     def __init__(self) -> None:
-        self.start_anew()
+        self.reset()
 
-    def start_anew(self) -> None:
+    def reset(self) -> None:
         """Watch nothing, without a thread: in the beginning, and in a forked child."""
         self._lock = threading.Lock()
         self._sleeps: set[_Sleep] = set()
@@ -107,9 +107,9 @@ class _Watcher:
                 return self._running
         for sleep in woken:
             with suppress(RuntimeError):  # its loop was closed meanwhile
-                sleep.loop.call_soon_threadsafe(sleep.settle, True)
+                sleep.loop.call_soon_threadsafe(sleep.finish, True)
         return True
 
 
 _watcher = _Watcher()
-os.register_at_fork(after_in_child=_watcher.start_anew)
+os.register_at_fork(after_in_child=_watcher.reset)

@@ -13,7 +13,7 @@ from strand import _native, layout
 from strand.claim import PayloadClaim
 from strand.errors import ConsumerDied, ProducerDied, RoleTaken
 from strand.failures import Failing, Failure
-from strand.header import find_schema, keep_schema
+from strand.header import find_schema, store_schema
 from strand.owners import identify
 from strand.plain import require_extension
 from strand.role import NAP_NANOSECONDS, Role
@@ -99,16 +99,16 @@ class StrandWriter(Failing, _native.Producer, Role):
         self.timeout_seconds = timeout_seconds
         # What the current wait for room waits for, and when it began on the monotonic clock.
         self._stall: tuple[int, float] | None = None
-        self._buried: dict[int, str] = {}
+        self._dead_consumers: dict[int, str] = {}
         self._plain: tuple[type, np.dtype[Any]] | None = None  # of arrays copied as they lie
         self._arrow: BatchEncoder | None = None
         self._arrow_schema: pa.Schema | None = None
         self._set_policy()
         if resume:
             try:
-                self._take_over(unbegun=unbegun)
+                self._resume_stream(unbegun=unbegun)
             except BaseException:
-                self._let_go()
+                self._detach()
                 raise
 
     @property
@@ -177,7 +177,7 @@ class StrandWriter(Failing, _native.Producer, Role):
         schema = batch.schema
         if self.committed_count == 0:
             message = encode_schema(schema)
-            keep_schema(self._memory, message)
+            store_schema(self._memory, message)
             self.write_bytes(message)
         else:
             kept = find_schema(self._memory)
@@ -259,7 +259,7 @@ class StrandWriter(Failing, _native.Producer, Role):
             self._fail(Failure.CLOSED, None, None)
         if not self._ended:
             raise UsageError("finalize or abort the stream before the next one begins")
-        with self._joiners_kept_out():
+        with self._block_joins():
             self._open(*self._ring.native_map())
             self._rewind()
             layout.write_reason(self._memory, "")
@@ -278,7 +278,7 @@ class StrandWriter(Failing, _native.Producer, Role):
             return
         if not self._ended:
             self.abort("the producer closed before the end of the stream")
-        self._let_go()
+        self._detach()
 
     def __enter__(self) -> Self:
         if not self._ended:
@@ -310,7 +310,7 @@ class StrandWriter(Failing, _native.Producer, Role):
             if self._wait(threshold, self.spin_nanoseconds, nap):
                 self._stall = None
                 return
-            self._bury_the_dead()
+            self._free_dead_consumers()
             self._check_readers(threshold)
         except ValueError:  # the memory was let go of while we looked at it
             if not self.closed:
@@ -339,11 +339,11 @@ class StrandWriter(Failing, _native.Producer, Role):
         elif self._when_unread == "raise":
             self._raise_unread()
 
-    def _bury_the_dead(self) -> None:
+    def _free_dead_consumers(self) -> None:
         """Free the entries of consumers whose processes are gone."""
         for entry in layout.read_consumers(self._memory):
-            if entry.state == layout.STATE_ATTACHED and self._ring.bury_if_dead(entry.index):
-                self._buried[entry.index] = "died"
+            if entry.state == layout.STATE_ATTACHED and self._ring.mark_left_if_dead(entry.index):
+                self._dead_consumers[entry.index] = "died"
 
     def _check_readers(self, threshold: int) -> None:
         """Raise when all consumers are gone and that is an error."""
@@ -356,7 +356,9 @@ class StrandWriter(Failing, _native.Producer, Role):
         if self._wait(threshold, 0, 0):  # it may have made room before it went
             return
         last = max(left, key=lambda entry: entry.read)
-        raise ConsumerDied(pid=last.pid, reason=self._buried.get(last.index, "closed its view"))
+        raise ConsumerDied(
+            pid=last.pid, reason=self._dead_consumers.get(last.index, "closed its view")
+        )
 
     @property
     def _bell(self) -> memoryview:
@@ -373,16 +375,16 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._ended = True
         self._release()
 
-    def _take_over(self, *, unbegun: bool) -> None:
+    def _resume_stream(self, *, unbegun: bool) -> None:
         """Go on where a dead producer stopped, which may have been in the middle of a reset."""
         if unbegun:
-            with self._joiners_kept_out():
+            with self._block_joins():
                 self._rewind()
                 layout.write_reason(self._memory, "")
         self.begin()  # rings every bell: the dead one may have published and not woken
 
     @contextmanager
-    def _joiners_kept_out(self) -> Iterator[None]:
+    def _block_joins(self) -> Iterator[None]:
         """Hold the lock of every entry nobody reads with: joining and rewinding exclude each other.
 
         Raises:

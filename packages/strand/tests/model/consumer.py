@@ -4,9 +4,9 @@ from .ring import (
     EOS,
     Ring,
     strand_aborted,
-    strand_mark_left,
-    strand_low_water,
     strand_generation_of,
+    strand_low_water,
+    strand_mark_left,
 )
 from .steps import RELEASE, SOMEBODY_DIED, Program, check, fence, load, look, nap, ring_bell, store
 

@@ -12,9 +12,9 @@ from .ring import (
     VACANT,
     Ring,
     strand_aborted,
-    strand_low_water,
     strand_has_reader,
     strand_is_abandoned,
+    strand_low_water,
     strand_ring_every_bell,
 )
 from .steps import (

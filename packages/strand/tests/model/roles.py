@@ -26,9 +26,9 @@ from .ring import (
     STREAMING,
     Ring,
     strand_aborted,
-    strand_mark_left,
     strand_generation_of,
     strand_is_abandoned,
+    strand_mark_left,
     strand_set_status,
 )
 from .steps import Program, is_held, load, try_lock, unlock
