@@ -81,7 +81,7 @@ def test_a_producer_that_died_before_it_joined_is_noticed(fan: strand.FanIn, sta
     processes.append(start(end_at_once, fan))
     rows: list[Any] = []
     with fan.consumer(processes=processes) as view:
-        with pytest.raises(strand.ProducerDied, match="had not taken a member") as failure:
+        with pytest.raises(strand.ProducerDied, match="had not claimed a member") as failure:
             collect(view, rows)
         assert failure.value.pid == processes[2].pid
         assert len(view.failures) == 1

@@ -1,8 +1,8 @@
-"""Iterating over a ring: wait, hand out, and give back what is not looked at any more.
+"""Iterate over a ring: wait for records, yield items, and acknowledge unreferenced ones.
 
-A *reader* says how records become what an iteration gives; it never waits. Three loops drive
-readers: `read` here, over one ring in this thread, those of `strand.fanin_view` over many rings,
-and those of `strand.aio` in an event loop.
+A *reader* converts records to the items of an iteration; it never waits. Three loops drive readers:
+`read` here for one ring in this thread, `strand.fanin_view` for several rings, and `strand.aio` in
+an event loop.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ __all__ = [
     "rows",
 ]
 
-GROUP_RECORDS_MAX = 4096
+GROUP_RECORDS_MAX = 4096  # records between two acknowledgements of an iteration
 
 T = TypeVar("T")
 
 
 class Reader(ABC, Generic[T]):
-    """Turns published records of one view into what an iteration gives."""
+    """Converts published records of one view to the items of an iteration."""
 
     def __init__(self, view: StrandView) -> None:
         """Read with `view`."""
@@ -57,10 +57,10 @@ class Reader(ABC, Generic[T]):
 
     @abstractmethod
     def read_range(self, seq: int, stop: int) -> Iterator[T]:
-        """Yield the published records from `seq` up to `stop`, and give each back after its turn."""
+        """Yield the published records from `seq` up to `stop`; acknowledge each after its use."""
 
     def acknowledge_released(self) -> None:
-        """Acknowledge what was handed out and is not looked at any more: before every wait."""
+        """Acknowledge yielded items that are no longer referenced; called before every wait."""
 
 
 class GroupReader(Reader[list[tuple[Any, ...]]]):
@@ -80,7 +80,7 @@ class GroupReader(Reader[list[tuple[Any, ...]]]):
 
 
 class RowReader(Reader["Iterable[tuple[Any, ...]]"]):
-    """Typed records as iterators over tuples: each is made when it is asked for."""
+    """Typed records as iterators over tuples, each decoded when it is requested."""
 
     def read_range(self, seq: int, stop: int) -> Iterator[Iterable[tuple[Any, ...]]]:
         """Yield iterators over at most GROUP_RECORDS_MAX tuples."""
@@ -103,7 +103,7 @@ class ArrayReader(Reader["np.ndarray[Any, Any]"]):
 
 
 class GatheringReader(Reader["pa.RecordBatch"]):
-    """Typed records as Arrow batches of their own memory."""
+    """Typed records as Arrow batches, copied."""
 
     def read_range(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Yield one batch."""
@@ -120,7 +120,7 @@ class GatheringReader(Reader["pa.RecordBatch"]):
 
 
 class PayloadReader(Reader[memoryview]):
-    """The payloads of a block ring, where they lie."""
+    """The payloads of a block ring, not copied."""
 
     def __init__(self, view: StrandView) -> None:
         """Read with `view`.
@@ -133,7 +133,7 @@ class PayloadReader(Reader[memoryview]):
         super().__init__(view)
 
     def read_range(self, seq: int, stop: int) -> Iterator[memoryview]:
-        """Yield each payload; it ends when the next one is asked for."""
+        """Yield each payload; it becomes invalid when the next one is requested."""
         for at in range(seq, stop):
             lease = self.view._read_block(at)  # noqa: SLF001 - of one package
             payload = memoryview(lease)
@@ -146,7 +146,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
     """The Arrow batches of a block ring, over the ring itself or copied."""
 
     def __init__(self, view: StrandView, *, copy: bool, schema: pa.Schema | None = None) -> None:
-        """Read with `view`; `schema` is for one who joins late when the header has no room for it.
+        """Read with `view`; `schema` replaces one that was missed and is not in the header.
 
         Raises:
             UsageError: a ring of typed records.
@@ -159,7 +159,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
             view._arrow_schema = schema  # noqa: SLF001
 
     def read_range(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
-        """Yield the batches; without copies each is given back when nothing refers to it."""
+        """Yield the batches; without copies, each is acknowledged once it is not referenced."""
         from strand.batches import decode_batch, decode_schema
 
         view = self.view
@@ -177,7 +177,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
             self.acknowledge_released()
 
     def acknowledge_released(self) -> None:
-        """Acknowledge, in order, what is not looked at any more."""
+        """Acknowledge, in order, the payloads that are no longer referenced."""
         done = 0
         while self._held and self._held[0].release():
             self._held.popleft()
@@ -190,7 +190,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
         self.acknowledge_released()
 
     def _schema(self) -> pa.Schema:
-        """Return the stream's schema: as read from its first payload, or else from the header."""
+        """Return the stream's schema, from its first payload or from the header."""
         from strand.batches import decode_schema
 
         view = self.view
@@ -198,7 +198,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
             message = find_schema(view.memory)
             if message is None:
                 raise UsageError(
-                    "this consumer joined after the stream's Arrow schema had gone by, and the "
+                    "this consumer joined after the stream's Arrow schema was published, and the "
                     "ring's header has no room for a copy of it",
                     hint="pass the schema: view.batches(schema=...)",
                 )
@@ -219,7 +219,7 @@ def batch_reader(
 
 
 def rows(view: StrandView) -> Iterator[tuple[Any, ...]]:
-    """Iterate over tuples, without Python between them; see `StrandView.__iter__`."""
+    """Iterate over tuples without a Python frame for each; see `StrandView.__iter__`."""
     return chain.from_iterable(read(RowReader(view)))
 
 
@@ -245,7 +245,7 @@ def batches(
 
 
 def read(reader: Reader[T], timeout_seconds: float | None = None) -> Iterator[T]:
-    """Yield what `reader` makes of the records of its view, until the end of the stream."""
+    """Yield the items of `reader` until the end of the stream."""
     view = reader.view
     view._follow_reset()  # noqa: SLF001 - of one package
     seq = view.window_start
@@ -294,6 +294,6 @@ def _end_lease(payload: memoryview, lease: _native.Lease) -> None:
         held = not lease.release()
     if held:
         raise LeaseHeld(
-            "the previous payload is still looked at, and its bytes are about to be reused",
+            "the previous payload is still referenced, and its bytes are about to be reused",
             hint="copy what you keep (`bytes(payload)`) and drop slices and arrays over it",
         )
