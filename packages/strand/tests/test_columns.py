@@ -395,7 +395,11 @@ GOOD: dict[str, Any] = {
         ("flag", [1, 0], "'flag' is bool8"),
         ("maybe", pa.array(["x", "y"]), "'maybe' is f64, not string"),
         ("maybe", np.array([1, 2], "M8[s]"), "'maybe' is f64"),
-        ("text", ["a", b"b"], "'text' is utf8, not a sequence with other values: value 1 is bytes"),
+        (
+            "text",
+            ["a", b"b"],
+            "'text' is utf8, not a sequence with invalid values: value 1 is bytes",
+        ),
         ("text", ["a", "\ud800"], "surrogates not allowed"),
         ("text", np.array([1, 2]), "'text' is utf8"),
         ("text", pa.array([b"a", b"b"]), "'text' is utf8, not binary"),

@@ -1,8 +1,8 @@
-"""One thread that sleeps for an event loop: on the bells of whatever is awaited in this process.
+"""A thread that sleeps on bells on behalf of event loops, one for all waits of this process.
 
-Futexes cannot be polled, so something has to block in the kernel for a loop that must not. The
-thread never looks into a ring and never decides anything: it tells the loop that a bell was rung.
-It starts with the first wait, and ends when nothing was awaited for a while.
+A futex has no descriptor that an event loop could poll, so a thread has to block in the kernel
+instead. The thread never reads a ring: it only reports to the loop that a bell was rung. It starts
+with the first wait, and ends when no task has waited for a while.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ _NAP_SECONDS = NAP_NANOSECONDS / 1e9
 
 
 async def nap(bell: Any, seen: int, seconds: float = _NAP_SECONDS) -> bool:
-    """Sleep until a bell is rung, or for one nap; whether it was rung. Other tasks go on.
+    """Sleep until a bell is rung, or for one nap; return whether it was. Other tasks run meanwhile.
 
     Args:
         bell: four aligned bytes.
-        seen: what they read before the reason to sleep was looked at.
-        seconds: how long at most.
+        seen: the bell's value, read before the ring was checked.
+        seconds: how long to sleep at most.
     """
     loop = asyncio.get_running_loop()
     sleep = _Sleep(bell, seen, loop)
@@ -42,7 +42,7 @@ async def nap(bell: Any, seen: int, seconds: float = _NAP_SECONDS) -> bool:
 
 
 class _Sleep:
-    """One task's wait."""
+    """The wait of one task."""
 
     def __init__(self, bell: Any, seen: int, loop: asyncio.AbstractEventLoop) -> None:
         self.bell = bell
@@ -57,20 +57,20 @@ class _Sleep:
 
 
 class _Watcher:
-    """The thread and what it watches. Its own bell tells it that this has changed."""
+    """The thread and the waits that it serves. Its own bell is rung when the set changes."""
 
     def __init__(self) -> None:
         self.reset()
 
     def reset(self) -> None:
-        """Watch nothing, without a thread: in the beginning, and in a forked child."""
+        """Start without waits and without a thread: at import, and in a forked child."""
         self._lock = threading.Lock()
         self._sleeps: set[_Sleep] = set()
         self._running = False
         self._bell = memoryview(bytearray(4)).cast("B")
 
     def add(self, sleep: _Sleep) -> None:
-        """Watch one more bell."""
+        """Add a wait; start the thread if it does not run."""
         with self._lock:
             self._sleeps.add(sleep)
             if self._running:
@@ -80,7 +80,7 @@ class _Watcher:
         threading.Thread(target=self._run, name="strand-watcher", daemon=True).start()
 
     def discard(self, sleep: _Sleep) -> None:
-        """Forget a wait that is over; the thread lets go of its bell."""
+        """Remove a finished wait; the thread releases its bell."""
         with self._lock:
             if sleep in self._sleeps:
                 self._sleeps.discard(sleep)
@@ -88,10 +88,10 @@ class _Watcher:
 
     def _run(self) -> None:
         while self._watch_once():
-            pass  # between two naps nothing here refers to anybody's ring
+            pass  # between two calls this frame refers to no ring, so rings can be released
 
     def _watch_once(self) -> bool:
-        """Sleep until something happens, and tell whom it concerns; False at the end."""
+        """Sleep until a bell is rung, and wake its task; False when the thread should end."""
         with self._lock:
             seen = int.from_bytes(self._bell, "little")
             sleeps = list(self._sleeps)
