@@ -82,7 +82,7 @@ class Ring(Mapped):
                 it raises DeadlineExceeded; None: no limit.
 
         Raises:
-            RoleTaken: another process is the producer.
+            RoleTaken: the ring has a live producer.
             ProducerDied: the producer of this stream died; open a new ring, or resume.
             Closed: the stream has ended already.
         """

@@ -70,7 +70,7 @@ class StrandWriter(Failing, _native.Producer, Role):
             timeout_seconds: the attribute of that name.
 
         Raises:
-            RoleTaken: another process is the producer.
+            RoleTaken: the ring has a live producer.
             ProducerDied: the producer of this stream died; open a new ring, or resume.
             Closed: the stream has ended already.
         """
