@@ -69,7 +69,7 @@ class World:
             self.first = 2**32 - 3 if version == 6 else 6
             counters = (self.first, self.first, 2**32 - 300, 2**32 - 300)
             struct.pack_into("<4Q", self.ring.memory, layout.PRODUCER_AT, *counters)
-            struct.pack_into("<Q", self.ring.memory, layout.GATE_AT, self.first)
+            struct.pack_into("<Q", self.ring.memory, layout.JOIN_POSITION_AT, self.first)
             struct.pack_into("<I", self.ring.memory, layout.STATUS_AT, layout.STREAMING)
 
     def record(self, index: int) -> Any:

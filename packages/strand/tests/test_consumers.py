@@ -211,7 +211,7 @@ def test_a_reset_waits_for_nobody_and_loses_nothing(small: strand.Ring) -> None:
         writer.reset()
     writer.abort("enough")
     received(view, 2)
-    with pytest.raises(Conflict, match="2 records"):
+    with pytest.raises(Conflict, match="2 unacknowledged records"):
         writer.reset()
     other.close()
     writer.reset()

@@ -43,9 +43,7 @@ def test_iterating_goes_on_behind_a_record_that_cannot_be_decoded(view: strand.S
     with pytest.raises(strand.CorruptRecord, match="record 2: field") as failure:
         collect(view, rows)
     assert failure.value.record == BAD
-    assert (
-        failure.value.hint == "acknowledge_read(3) skips this record; iterating goes on behind it"
-    )
+    assert failure.value.hint == "acknowledge_read(3) skips this record; then iterate again"
     view.acknowledge_read(failure.value.record + 1)
     rows += view
     assert rows == [row for at, row in enumerate(ROWS) if at != BAD]

@@ -81,7 +81,7 @@ def test_a_producer_that_died_before_it_joined_is_noticed(fan: strand.FanIn, sta
     processes.append(start(end_at_once, fan))
     rows: list[Any] = []
     with fan.consumer(processes=processes) as view:
-        with pytest.raises(strand.ProducerDied, match="had not taken a member") as failure:
+        with pytest.raises(strand.ProducerDied, match="had not claimed a member") as failure:
             collect(view, rows)
         assert failure.value.pid == processes[2].pid
         assert len(view.failures) == 1
@@ -95,7 +95,7 @@ def test_members_that_nobody_takes_are_given_up_after_a_time(fan: strand.FanIn) 
         writer.write((1, 2, "three"))
     rows: list[Any] = []
     with fan.consumer(join_seconds=0) as view:
-        with pytest.raises(DeadlineExceeded, match="take member 1"):
+        with pytest.raises(DeadlineExceeded, match="producer of member 1"):
             collect(view, rows)
         assert sorted(view.failures) == [1, 2]
     assert rows == [(1, 2, "three")]
@@ -379,7 +379,7 @@ def test_a_signed_header_with_an_impossible_geometry_is_refused(
 def test_members_that_are_not_alike_are_refused(fan: strand.FanIn) -> None:
     other = strand.compute_map(strand.BLOCKS, 16, 1024)
     strand.init_header(fan.rings[1].memory, other)
-    with pytest.raises(strand.StrandHeaderError, match="alike"):
+    with pytest.raises(strand.StrandHeaderError, match="identical"):
         strand.attach_fan_in(fan.fileno())
 
 

@@ -25,8 +25,8 @@ PASSED = {
         "strand_producer_arm",
         "strand_sleep",
     },
-    "consuming": {"enter", "give_back", "strand_bury", "strand_arm", "strand_sleep"},
-    "last-consumer": {"enter", "give_back", "strand_bury"},
+    "consuming": {"enter", "advance_read", "strand_mark_left", "strand_arm", "strand_sleep"},
+    "last-consumer": {"enter", "advance_read", "strand_mark_left"},
     "resetting": {"strand_reset", "strand_ring_bell", "strand_publish"},
     "aborting": {"strand_signal_abort", "strand_ring_bell"},
 }

@@ -8,7 +8,7 @@ import pytest
 
 import strand
 from sennit_core.errors import UsageError
-from strand.header import find_schema, keep_schema
+from strand.header import find_schema, store_schema
 
 
 def batch(number: int) -> pa.RecordBatch:
@@ -70,7 +70,7 @@ def test_a_schema_too_large_for_the_header_is_asked_for(ring: strand.Ring) -> No
 
 
 def test_a_schema_of_a_hundred_columns_fits(ring: strand.Ring) -> None:
-    assert keep_schema(ring.memory, wide_schema(100).serialize())
+    assert store_schema(ring.memory, wide_schema(100).serialize())
     message = find_schema(ring.memory)
     assert pa.ipc.read_schema(pa.py_buffer(message)) == wide_schema(100)
 
@@ -108,7 +108,7 @@ def test_a_producer_that_takes_over_goes_on_with_the_schema(ring: strand.Ring) -
 def test_batches_do_not_follow_payloads_of_another_kind(ring: strand.Ring) -> None:
     with ring.producer() as writer:
         writer.write_bytes(b"no Arrow")
-        with pytest.raises(UsageError, match="Arrow schema is not known"):
+        with pytest.raises(UsageError, match="cannot resume this Arrow stream"):
             writer.write_arrow(batch(0))
         writer.finalize()
 
@@ -119,7 +119,7 @@ def test_there_is_none_before_the_first_batch(ring: strand.Ring) -> None:
 
 @pytest.mark.parametrize("damage", [b"\xff" * 8, b"\x05\x00\x00\x00junk!", b"\xff\xff\xff\xff"])
 def test_damaged_free_bytes_are_refused(ring: strand.Ring, damage: bytes) -> None:
-    keep_schema(ring.memory, batch(0).schema.serialize())
+    store_schema(ring.memory, batch(0).schema.serialize())
     length = struct.unpack_from("<I", ring.memory, 98)[0]
     at = (98 + 4 + length + 3) & ~3
     ring.memory[at : at + len(damage)] = damage

@@ -61,7 +61,7 @@ def test_threads_on_one_ring_do_not_race(core: Core, tmp_path: Path, mode: str) 
 def widen(core: Core) -> None:
     """Let a joiner and the producer each rest where the other may come between."""
     for name, place in (
-        ("_ring_producer.c", "        producer->gate = floor;\n"),
+        ("_ring_producer.c", "        producer->join_position = low_water;\n"),
         ("_ring_consumer.c", "    consumer->read[index] = first;\n"),
     ):
         core(name, place, f"{place}usleep(20);\n")
@@ -112,5 +112,7 @@ def fails_within(runs: int, folder: Path) -> bool:
 
 def test_a_gate_without_a_second_look_loses_records(core: Core, tmp_path: Path) -> None:
     widen(core)
-    core("_ring_producer.c", "                floor = again;\n", "                (void)again;\n")
+    core(
+        "_ring_producer.c", "                low_water = again;\n", "                (void)again;\n"
+    )
     assert fails_within(10, tmp_path)

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 import strand
 from sennit_core.errors import Closed, Conflict, UsageError
-from strand.layout import GATE_AT, PRODUCER_AT, STATUS_AT, STREAMING
+from strand.layout import JOIN_POSITION_AT, PRODUCER_AT, STATUS_AT, STREAMING
 
 from .second_reader import RingBytes
 
@@ -54,7 +54,7 @@ class RingMachine(RuleBasedStateMachine):
         if self.base:
             counters = (self.base, self.base, heap, heap)
             struct.pack_into("<4Q", self.ring.memory, PRODUCER_AT, *counters)
-            struct.pack_into("<Q", self.ring.memory, GATE_AT, self.base)
+            struct.pack_into("<Q", self.ring.memory, JOIN_POSITION_AT, self.base)
             struct.pack_into("<I", self.ring.memory, STATUS_AT, STREAMING)
             self.mirror(heap)
         self.records: list[Any] = []

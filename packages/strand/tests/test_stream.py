@@ -11,7 +11,7 @@ import pytest
 
 import strand
 from sennit_core.errors import Closed, DeadlineExceeded, UsageError
-from strand.layout import GATE_AT, PRODUCER_AT
+from strand.layout import JOIN_POSITION_AT, PRODUCER_AT
 from strand.role import Role
 
 
@@ -146,7 +146,7 @@ def test_a_ring_of_blocks_and_one_of_rows_are_not_mixed_up(ring: strand.Ring) ->
 def preset(ring: strand.Ring, records: int, heap: int = 0) -> None:
     """Have a fresh ring stand as if `records` had gone through it."""
     struct.pack_into("<4Q", ring.memory, PRODUCER_AT, records, records, heap, heap)
-    struct.pack_into("<Q", ring.memory, GATE_AT, records)
+    struct.pack_into("<Q", ring.memory, JOIN_POSITION_AT, records)
 
 
 def test_a_v5_ring_stops_before_its_counters_overflow() -> None:

@@ -1,6 +1,6 @@
 /**
- * What of a bridged ring's heap is still needed. The sender's ring keeps what was not given back; a
- * sender that does not is found out here, before anything unread is overwritten or shown wrong.
+ * Tracks which heap bytes of a bridged ring are still in use. A sender whose frames would overwrite
+ * unread payloads, or point outside of the received bytes, is detected here before they are stored.
  */
 
 import { BridgeFrameError } from './errors.js'
@@ -8,7 +8,7 @@ import type { RecordsFrame } from './frames.js'
 import type { StrandMap } from './header.js'
 import { FIELD_TYPES } from './schema.js'
 
-/** A pointer field of the schema: where it lies, its null bit, what its payload is aligned to. */
+/** A pointer field of the schema: its offset, its null bit, the alignment of its payload. */
 interface PointerField {
   readonly at: number
   readonly bit: number
@@ -18,16 +18,16 @@ interface PointerField {
 /** Checks the heap pointers of arriving slots and remembers where each record's payloads begin. */
 export class HeapLedger {
   private readonly fields: readonly PointerField[]
-  /** For each slot where the first payload of its record begins; Infinity when it has none. */
+  /** For each slot the heap offset of its record's first payload; Infinity when it has none. */
   private readonly starts: Float64Array
   private arriving: Float64Array
-  /** No unread record needs anything before this; it may be too low, and is then looked up anew. */
+  /** A lower bound of the heap offsets that unread records use; recomputed when it is too low. */
   private needed = Infinity
   private came: number
 
   constructor(
     private readonly map: StrandMap,
-    /** The heap count at which the transfer begins: nothing before it ever comes. */
+    /** The heap offset at which the transfer begins; no earlier bytes are received. */
     origin: number,
   ) {
     this.came = origin
@@ -42,8 +42,8 @@ export class HeapLedger {
   }
 
   /**
-   * Check every pointer of a frame's slots; nothing is remembered before `accept`. The heap of a
-   * frame begins at `expected`, or later: the sender passes over what nobody needs.
+   * Check every pointer of a frame's slots, without a change before `accept`. The heap bytes of a
+   * frame begin at `expected` or later: the sender skips bytes that no unread record uses.
    */
   check(frame: RecordsFrame, expected: number): void {
     const { recordStride } = this.map
@@ -60,7 +60,7 @@ export class HeapLedger {
     }
   }
 
-  /** Remember what was checked. */
+  /** Store the result of `check`. */
   accept(frame: RecordsFrame, expected: number): void {
     if (frame.heap > expected) this.came = frame.heap
     for (let index = 0; index < frame.count; index += 1) {
@@ -80,7 +80,7 @@ export class HeapLedger {
     return this.needed >= lowest
   }
 
-  /** Where the payload of a pointer begins, Infinity when there is none. */
+  /** The heap offset of a pointer's payload; Infinity when there is none. */
   private checkPointer(
     view: DataView,
     slot: number,
@@ -94,14 +94,14 @@ export class HeapLedger {
     const low = view.getUint32(slot + at, true)
     const size = wide ? view.getUint32(slot + at + 8, true) : view.getUint16(slot + at + 4, true)
     if (size === 0) return Infinity
-    // v5 has the low 32 bits; the heap is smaller than that, so the newest such offset is meant.
+    // v5 stores the low 32 bits; the heap is smaller than 2^32, so the highest such offset is right.
     const start = wide
       ? view.getUint32(slot + at + 4, true) * 2 ** 32 + low
       : after - (((((after % 2 ** 32) - low) % 2 ** 32) + 2 ** 32) % 2 ** 32)
     const inside = start >= Math.max(from, after - heapCapacity) && start + size <= after
     const whole = (start % heapCapacity) + size <= heapCapacity
     if (!inside || !whole || start % element !== 0 || size % element !== 0)
-      throw new BridgeFrameError(`a record points at ${size} heap bytes that did not come`)
+      throw new BridgeFrameError(`a record points at ${size} heap bytes that were not received`)
     return start
   }
 }

@@ -1,6 +1,6 @@
 /**
- * A ring whose producer is elsewhere: frames that came over a network are applied to a
- * SharedArrayBuffer of the same geometry, at the same offsets, for readers in this process.
+ * Receives a ring from a remote producer: frames from a network are written to a SharedArrayBuffer of
+ * the same geometry, at the same offsets, for readers in this process.
  */
 
 import { HeapLedger } from './arrival.js'
@@ -18,27 +18,27 @@ import { NAP_MS, sleep } from './waiting.js'
 import { AT, EOS, ERROR, RingWords } from './words.js'
 
 export interface BridgeOptions {
-  /** The largest ring to make memory for, in bytes. */
+  /** The largest ring to allocate, in bytes. */
   maxBytes?: number
-  /** Called when readers have given back the records below `upTo`: tell the sender. */
+  /** Called when readers have acknowledged the records below `upTo`: notify the sender. */
   onAcknowledge?: (upTo: number) => void
-  /** Called once when a reader signals abort: tell the sender. */
+  /** Called once when a reader signals abort: notify the sender. */
   onAbort?: () => void
 }
 
 const V5_RECORDS_MAX = 0x7fffffff
 const V5_VACANT = 0x7fffffff
-const LEDGER_BYTES = 16 // what is remembered of each slot
+const LEDGER_BYTES = 16 // memory of the HeapLedger for each slot
 
 /**
  * Receives one stream. `buffer` is the ring: attach a `StrandView` to it, here or in a Worker. A frame
- * that breaks a rule throws BridgeFrameError and shows none of its records; the stream then ends with
- * an error for the readers too.
+ * that breaks a rule throws BridgeFrameError and publishes none of its records; the stream then ends
+ * with an error for the readers too.
  */
 export class StrandBridge {
   readonly buffer: SharedArrayBuffer
   readonly map: StrandMap
-  /** Resolves when the stream has ended and was read; rejects when it was aborted or broke off. */
+  /** Resolves when the stream has ended and was read; rejects when it was aborted or lost. */
   readonly finished: Promise<void>
   private readonly words: RingWords
   private readonly producer: Producer
@@ -47,7 +47,7 @@ export class StrandBridge {
   private acknowledged: number
   private ended = false
   private abandoned = false
-  private settle!: (error?: unknown) => void
+  private finish!: (error?: unknown) => void
 
   /** Begin with a hello frame; BridgeFrameError or StrandHeaderError when it announces no ring. */
   constructor(hello: Uint8Array, options: BridgeOptions = {}) {
@@ -63,30 +63,30 @@ export class StrandBridge {
     this.ledger = new HeapLedger(this.map, frame.heap)
     this.acknowledged = frame.first
     this.finished = new Promise((resolve, reject) => {
-      this.settle = (error) => (error === undefined ? resolve() : reject(error as Error))
+      this.finish = (error) => (error === undefined ? resolve() : reject(error as Error))
     })
-    this.finished.catch(() => undefined) // whoever wants to know asks
+    this.finished.catch(() => undefined) // no unhandled rejection if the caller does not await it
     void this.watchReaders()
   }
 
-  /** Records shown to readers so far. */
+  /** Records published to readers so far. */
   get committedCount(): number {
     return this.producer.commit
   }
 
-  /** Records that every reader has given back. */
+  /** Records that every reader has acknowledged. */
   get acknowledgedCount(): number {
     return this.producer.released
   }
 
-  /** Apply a frame now. One that would overwrite unread records is refused: the sender lost count. */
+  /** Apply a frame now. A frame that would overwrite unread records throws BridgeFrameError. */
   apply(bytes: Uint8Array): void {
     this.guard(() => {
       const frame = this.expect(bytes)
       if (frame.kind === 'end') return this.end(frame)
       this.check(frame)
       if (this.lacks(frame))
-        throw new BridgeFrameError('the sender sent more than the readers have given back')
+        throw new BridgeFrameError('the sender sent more than the readers have acknowledged')
       this.show(frame)
     })
   }
@@ -109,22 +109,22 @@ export class StrandBridge {
     }
   }
 
-  /** The connection is lost, or nobody wants more: end the stream with an error for its readers. */
+  /** End the stream with an error for its readers, because the connection or a reader failed. */
   fail(reason: string, error: unknown = new StrandAbortError(reason)): void {
     if (this.ended) return
     this.ended = true
     this.words.writeReason(reason)
     this.words.setStatus(ERROR)
-    this.settle(error)
+    this.finish(error)
   }
 
-  /** Receive no more; readers keep what has come, and see an error after it. */
+  /** Stop receiving; readers can read the received records, and then get an error. */
   close(): void {
     const error = new StrandClosedError('the bridge was closed before all of it was read')
     this.fail('the receiver closed the bridge', error)
     this.abandoned = true
     this.words.ringBell(AT.bell)
-    this.settle(error)
+    this.finish(error)
   }
 
   /** Whether the stream has ended, well or not. */
@@ -139,8 +139,8 @@ export class StrandBridge {
     for (let at: number = AT.v5Consumers; at < AT.v5Consumers + 32; at += 4)
       words.store32(at, V5_VACANT)
     words.store32(EXTENSION_AT, EXTENSION_MAGIC)
-    // Readers that join start at the gate: nothing before the first record ever comes.
-    for (const at of [AT.write, AT.commit, AT.gate]) words.store(at, first)
+    // Readers start at the join position: no earlier record is received.
+    for (const at of [AT.write, AT.commit, AT.joinPosition]) words.store(at, first)
     for (const at of [AT.heapWrite, AT.heapCommit]) words.store(at, heap)
     if (words.version === 6) return
     for (const at of [AT.v5Write, AT.v5Commit, AT.v5Read]) words.store32(at, first)
@@ -174,7 +174,7 @@ export class StrandBridge {
     this.ledger.check(frame, producer.heapSealed)
   }
 
-  /** Whether readers must give something back before the frame fits. */
+  /** Whether readers must acknowledge records before the frame fits. */
   private lacks(frame: RecordsFrame): boolean {
     const { producer, ledger, map } = this
     if (!producer.hasRoom(frame.first + frame.count - map.indexCapacity)) return true
@@ -217,7 +217,7 @@ export class StrandBridge {
     this.words.setStatus(EOS)
   }
 
-  /** Tell the sender what readers give back, until the stream has ended and all of it was read. */
+  /** Report acknowledgements to the sender until the stream has ended and was read completely. */
   private async watchReaders(): Promise<void> {
     const { words, producer } = this
     while (!this.abandoned) {
@@ -229,14 +229,14 @@ export class StrandBridge {
         continue
       }
       const status = words.status()
-      if (status === EOS && this.acknowledged === producer.commit) return this.settle()
+      if (status === EOS && this.acknowledged === producer.commit) return this.finish()
       if (status === ERROR) return
       if (words.aborted()) return void this.readersStopped()
       await sleep(words.i32, AT.bell, seen, NAP_MS)
     }
   }
 
-  /** Ask readers to ring when they give back anything more; the bell as it is now. */
+  /** Ask readers to ring at their next acknowledgement; return the current value of the bell. */
   private watchBell(): number {
     this.words.store(AT.threshold, this.producer.released + 1)
     return this.words.load32(AT.bell)
@@ -246,7 +246,7 @@ export class StrandBridge {
     const error = new StrandAbortError('the consumer asked the producer to stop')
     if (!this.ended) this.options.onAbort?.()
     this.fail(error.reason, error)
-    this.settle(error) // also when all had come, and was not to be read any more
+    this.finish(error) // also when the stream had ended before
     return error
   }
 
@@ -254,7 +254,7 @@ export class StrandBridge {
     if (this.ended) throw new StrandClosedError('the bridged stream has ended')
   }
 
-  /** Run a step that may find the frame wrong, which ends the stream. */
+  /** Run a step; a BridgeFrameError ends the stream. */
   private guard<T>(step: () => T): T {
     try {
       return step()
@@ -272,7 +272,7 @@ function announcedMap({ header, first, heap }: HelloFrame, maxBytes: number): St
   const needed = map.totalBytes + LEDGER_BYTES * map.indexCapacity
   if (needed > maxBytes)
     throw new BridgeFrameError(
-      `a ring that takes ${needed} bytes is announced, and ${maxBytes} are allowed`,
+      `a ring of ${needed} bytes is announced, and ${maxBytes} are allowed`,
       'pass a larger maxBytes if you trust the sender',
     )
   if (map.version === 5 && first > V5_RECORDS_MAX)
@@ -282,7 +282,7 @@ function announcedMap({ header, first, heap }: HelloFrame, maxBytes: number): St
   return map
 }
 
-/** Copy into a region of `bytes`, from `at` in it and going on at its start. */
+/** Copy into a region of `bytes` from `at` on, wrapping at the end of the region. */
 function copyAround(
   bytes: Uint8Array,
   start: number,

@@ -1,24 +1,24 @@
-/** The consumer's half of the protocol: joining, giving back, leaving. */
+/** The consumer's half of the protocol: joining, acknowledging, leaving. */
 
 import { StrandConflictError } from './errors.js'
 import type { StrandMap } from './header.js'
 import { AT, ATTACHED, CONSUMER_COUNT, ENTRY, entryAt, LEFT, type RingWords } from './words.js'
 
-/** Where a consumer starts: at the oldest record that is still kept, or at the next to come. */
+/** Where a consumer starts: at the oldest unacknowledged record, or at the next one published. */
 export type Start = 'oldest' | 'next'
 
-/** What one view holds in the ring: its consumers' entries, and counters as it last saw them. */
+/** The entries that one view holds in the ring, and its cached counters. */
 export class Consumer {
-  /** Records published, as far as was seen; refreshed when a record beyond is asked for. */
+  /** Cached commit counter; refreshed when a record beyond it is requested. */
   committed = 0
-  /** The first record that none of the entries held here has given back. */
-  floor = Infinity
+  /** The lowest position of the entries held here: no record below may be read. */
+  lowWaterMark = Infinity
   private generation: number
   private readonly reads: number[] = []
   private readonly held = new Set<number>()
   private readonly rings: number[] = []
   private sleeps = 0
-  /** Whether a new stream was noticed by joining it, and no wait has said so yet. */
+  /** Whether a join noticed a new stream that no wait has reported yet. */
   private rewound = false
 
   constructor(
@@ -37,7 +37,7 @@ export class Consumer {
     return this.held.has(index)
   }
 
-  /** How far the slowest entry held here has read, `index` left out; Infinity without others. */
+  /** The lowest position of the entries held here except `index`; Infinity without others. */
   slowestExcept(index: number): number {
     let slowest = Infinity
     for (const other of this.held)
@@ -49,7 +49,7 @@ export class Consumer {
     return this.reads[index]!
   }
 
-  /** Take a free entry; throws StrandConflictError when all eight are taken. */
+  /** Attach to a free entry; throws StrandConflictError when all eight are in use. */
   join(start: Start): number {
     const { words } = this
     if (this.followReset()) this.rewound = this.held.size > 0
@@ -57,11 +57,11 @@ export class Consumer {
       const at = entryAt(index, ENTRY.state)
       const state = words.load32(at)
       if (state === ATTACHED) continue
-      const first = start === 'next' ? words.committed() : words.floor()
-      // Until our start is stored the entry shows its last holder's, which is never too far.
+      const first = start === 'next' ? words.committed() : words.lowWaterMark()
+      // Until the position is stored, the entry has its last holder's, which is never too high.
       if (Atomics.compareExchange(words.i32, at >>> 2, state, ATTACHED) !== state) continue
       this.enter(index, first)
-      // The producer may have begun anew meanwhile, and not have seen us.
+      // The producer may have reset the ring meanwhile without seeing this entry.
       while (this.stale()) {
         this.rewound = this.held.size > 1
         this.catchUp()
@@ -69,17 +69,17 @@ export class Consumer {
       }
       return index
     }
-    throw new StrandConflictError('a ring has eight consumers at most, and all are taken')
+    throw new StrandConflictError('a ring has at most eight consumers, and all eight are in use')
   }
 
   leave(index: number): void {
     this.held.delete(index)
-    this.settle()
+    this.updateLowWaterMark()
     this.words.store32(entryAt(index, ENTRY.state), LEFT)
     this.words.ringBell(AT.bell)
   }
 
-  /** Give records below `upTo` back; RangeError for what is not committed, or was given back. */
+  /** Acknowledge the records below `upTo`; RangeError if that is not committed, or goes back. */
   acknowledge(index: number, upTo: number): void {
     const old = this.reads[index]!
     if (upTo === old) return
@@ -88,21 +88,21 @@ export class Consumer {
         `records below ${upTo} cannot be acknowledged: ${old} are already, ` +
           `${this.words.committed()} are committed`,
       )
-    this.giveBack(index, upTo)
+    this.advanceRead(index, upTo)
   }
 
   readable(seq: number): boolean {
-    if (!(seq >= this.floor)) return false
+    if (!(seq >= this.lowWaterMark)) return false
     if (seq >= this.committed) {
       const committed = this.words.committed()
-      const possible = committed - this.floor <= this.map.indexCapacity
+      const possible = committed - this.lowWaterMark <= this.map.indexCapacity
       if (this.rewound || this.stale() || !possible) return false
       this.committed = committed
     }
     return seq < this.committed
   }
 
-  /** Whether the producer began a new stream since the last look; if so, follow it to its start. */
+  /** Whether the producer began a new stream since the last call; if so, continue at its start. */
   followReset(): boolean {
     const { rewound } = this
     this.rewound = false
@@ -111,7 +111,7 @@ export class Consumer {
     return true
   }
 
-  /** Ask to be woken at `threshold` committed records; the bell to sleep on, as it is now. */
+  /** Store the threshold at which the producer rings; return the current value of the bell. */
   arm(index: number, threshold: number): number {
     this.words.store(entryAt(index, ENTRY.threshold), threshold)
     return this.words.load32(entryAt(index, ENTRY.bell))
@@ -121,12 +121,12 @@ export class Consumer {
     this.words.store(entryAt(index, ENTRY.sleeps), (this.sleeps += 1))
   }
 
-  /** Whether `threshold` records of the stream that we know of are committed. */
+  /** Whether `threshold` records of the current stream are committed. */
   hasCommitted(threshold: number): boolean {
     return this.words.committed() >= threshold && !this.stale()
   }
 
-  /** Attach an entry at record `first`, or at the gate when that is further. */
+  /** Attach an entry at record `first`, or at the join position when that is higher. */
   private enter(index: number, first: number): void {
     const { words } = this
     words.store(entryAt(index, ENTRY.threshold), 0)
@@ -134,9 +134,9 @@ export class Consumer {
     this.held.add(index)
     this.reads[index] = first
     this.rings[index] ??= 0
-    // Visible first, then a look at the gate: see Producer.refresh.
-    this.giveBack(index, Math.max(first, words.load(AT.gate)))
-    // With nobody attached the floor was another, maybe beyond what the producer waits for.
+    // Attach first, then load the join position: see Producer.refresh.
+    this.advanceRead(index, Math.max(first, words.load(AT.joinPosition)))
+    // Attaching may raise the low-water mark past the threshold of a waiting producer.
     words.ringBell(AT.bell)
   }
 
@@ -144,20 +144,20 @@ export class Consumer {
     this.generation = this.words.load32(AT.generation)
     this.committed = 0
     this.reads.fill(0)
-    this.settle()
+    this.updateLowWaterMark()
   }
 
   private stale(): boolean {
     return this.words.load32(AT.generation) !== this.generation
   }
 
-  private giveBack(index: number, upTo: number): void {
+  private advanceRead(index: number, upTo: number): void {
     const { words } = this
     const old = this.reads[index]!
     this.reads[index] = upTo
     words.store(entryAt(index, ENTRY.read), upTo)
     if (words.version === 5) {
-      words.store32(AT.v5Read, words.floor())
+      words.store32(AT.v5Read, words.lowWaterMark())
       Atomics.notify(words.i32, AT.v5Read >>> 2)
     }
     const wanted = words.load(AT.threshold)
@@ -165,11 +165,12 @@ export class Consumer {
       words.ringBell(AT.bell)
       words.store(entryAt(index, ENTRY.rings), (this.rings[index]! += 1))
     }
-    this.settle()
+    this.updateLowWaterMark()
   }
 
-  private settle(): void {
-    this.floor = Infinity
-    for (const index of this.held) this.floor = Math.min(this.floor, this.reads[index]!)
+  private updateLowWaterMark(): void {
+    this.lowWaterMark = Infinity
+    for (const index of this.held)
+      this.lowWaterMark = Math.min(this.lowWaterMark, this.reads[index]!)
   }
 }

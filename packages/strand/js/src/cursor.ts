@@ -1,10 +1,10 @@
-/** A cursor over typed records: allocate it once, seek as you go. */
+/** A cursor over typed records: allocate it once, then seek from record to record. */
 
 import type { Consumer } from './consumer.js'
 import { StrandCorruptError } from './errors.js'
 import type { FieldType } from './schema.js'
 
-/** The strings that `utf8_ref` handles stand for, shared by all cursors of a view. */
+/** The strings that `utf8_ref` handles refer to, shared by all cursors of a view. */
 export interface InternTable {
   strings: readonly string[]
 }
@@ -13,7 +13,7 @@ const SHORT_TEXT = 24 // below this a loop is faster than the decoder
 
 /**
  * Points at one record of a ring. `seek` allocates nothing; strings and JSON are decoded once for a
- * record; bytes and arrays are views into the ring itself, good until the record is acknowledged.
+ * record; bytes and arrays are views into the ring itself, valid until the record is acknowledged.
  */
 export class RecordCursor {
   /** The record under the cursor; -1 before the first. */
@@ -56,8 +56,8 @@ export class RecordCursor {
   }
 
   /**
-   * Move to record `seq`. False, and no move, when it is not committed yet or was acknowledged, so
-   * that the producer may be overwriting it.
+   * Move to record `seq`. Returns false without moving when it is not committed yet, or was
+   * acknowledged and may be overwritten.
    */
   seek(seq: number): boolean {
     const { consumer } = this
@@ -121,7 +121,7 @@ export class RecordCursor {
     return at < 0 ? null : this.remembered(name, at)
   }
 
-  /** The string that a handle stands for; null also when the intern table has no such handle. */
+  /** The string of a handle; null also when the intern table has no such handle. */
   getRef(name: string): string | null {
     const at = this.locate(name, 'utf8_ref')
     return at < 0 ? null : (this.intern.strings[this.view.getUint32(at, true)] ?? null)
@@ -209,7 +209,7 @@ export class RecordCursor {
     const at = this.position(name)
     if (this.types[at] !== type)
       throw new TypeError(`field '${name}' is ${this.types[at]}, not ${type}`)
-    if (!(this.seq >= this.consumer.floor))
+    if (!(this.seq >= this.consumer.lowWaterMark))
       throw new RangeError(
         this.seq < 0
           ? 'seek a record before reading it'
@@ -251,7 +251,7 @@ export class RecordCursor {
     return value
   }
 
-  /** Decode UTF-8; by way of a copy, because decoders of browsers refuse shared memory. */
+  /** Decode UTF-8 from a copy, because the decoders of browsers reject shared memory. */
   private decode(start: number, size: number): string {
     const { bytes } = this
     if (size <= SHORT_TEXT) {

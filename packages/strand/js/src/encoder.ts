@@ -1,6 +1,6 @@
 /**
- * Records to slot bytes. A record is checked and encoded completely before anything is claimed, so
- * that a value which does not fit its field leaves the ring as it was.
+ * Encodes records as slots. A record is checked and encoded completely before anything is claimed, so
+ * that a value which does not fit its field leaves the ring unchanged.
  */
 
 import { PayloadTooLargeError } from './errors.js'
@@ -45,7 +45,7 @@ export class RecordEncoder {
     this.payloads = names.map(() => null)
   }
 
-  /** Check a record; TypeError or RangeError names the field that does not take its value. */
+  /** Check a record; TypeError or RangeError names the field that its value does not fit. */
   prepare(record: StrandRecord): void {
     const { fields } = this.map.schema
     this.used = 0
@@ -112,7 +112,7 @@ export class RecordEncoder {
       case 'u8': {
         const [low, high] = INTEGER_RANGES[type]
         if (typeof value !== 'number' || !Number.isInteger(value))
-          throw new TypeError(`field '${name}' is ${type}, and takes no ${shown(value)}`)
+          throw new TypeError(`field '${name}' is ${type}, and cannot store ${describe(value)}`)
         if (value < low || value > high)
           throw new RangeError(`field '${name}' is ${type}, and ${value} does not fit`)
         return value
@@ -120,7 +120,7 @@ export class RecordEncoder {
       case 'i64': {
         if (typeof value !== 'bigint' && !Number.isSafeInteger(value))
           throw new TypeError(
-            `field '${name}' is i64: a bigint or safe integer, not ${shown(value)}`,
+            `field '${name}' is i64: a bigint or safe integer, not ${describe(value)}`,
           )
         const big = BigInt(value as bigint | number)
         if (big < I64_MIN || big > I64_MAX)
@@ -131,10 +131,10 @@ export class RecordEncoder {
         return this.handleOf(name, value)
       case 'bool8':
         if (typeof value === 'boolean') return value ? 1 : 0
-        throw new TypeError(`field '${name}' is bool8, and takes no ${shown(value)}`)
+        throw new TypeError(`field '${name}' is bool8, and cannot store ${describe(value)}`)
       default:
         if (typeof value === 'number') return value
-        throw new TypeError(`field '${name}' is ${type}, and takes no ${shown(value)}`)
+        throw new TypeError(`field '${name}' is ${type}, and cannot store ${describe(value)}`)
     }
   }
 
@@ -142,16 +142,18 @@ export class RecordEncoder {
     if (typeof value === 'string') {
       const handle = this.handles.get(value)
       if (handle === undefined)
-        throw new RangeError(`field '${name}': ${shown(value)} is not in the intern table`)
+        throw new RangeError(`field '${name}': ${describe(value)} is not in the intern table`)
       return handle
     }
     if (typeof value === 'number' && Number.isInteger(value) && value >= 0 && value < 2 ** 32) {
-      // Beyond the table nobody could read it.
+      // No consumer could read a handle outside of the table.
       if (this.handleCount > 0 && value >= this.handleCount)
         throw new RangeError(`field '${name}': handle ${value} is not in the intern table`)
       return value
     }
-    throw new TypeError(`field '${name}' is utf8_ref: a string or its handle, not ${shown(value)}`)
+    throw new TypeError(
+      `field '${name}' is utf8_ref: a string or its handle, not ${describe(value)}`,
+    )
   }
 
   private encodePayload(field: StrandField, value: unknown): Uint8Array {
@@ -190,13 +192,14 @@ export class RecordEncoder {
         if (Array.isArray(value))
           return bytesOf(Float32Array.from(value, (item) => float(name, item)))
     }
-    throw new TypeError(`field '${name}' is ${type}, and takes no ${shown(value)}`)
+    throw new TypeError(`field '${name}' is ${type}, and cannot store ${describe(value)}`)
   }
 
   private encodeText(text: string): Uint8Array {
     const most = text.length * 3
     if (this.used + most > this.scratch.length) {
-      this.scratch = new Uint8Array(Math.max(2 * this.scratch.length, most)) // others keep the old
+      // Not copied: earlier payloads keep referring to the old array.
+      this.scratch = new Uint8Array(Math.max(2 * this.scratch.length, most))
       this.used = 0
     }
     const start = this.used
@@ -206,7 +209,7 @@ export class RecordEncoder {
     return this.scratch.subarray(start, this.used)
   }
 
-  /** Encode what is short and ASCII, without the encoder's call; 0 bytes when it is not. */
+  /** Encode a short ASCII string without calling the encoder; 0 for any other string. */
   private encodeShort(text: string, start: number): number {
     if (text.length > SHORT_BYTES) return 0
     for (let at = 0; at < text.length; at += 1) {
@@ -274,15 +277,15 @@ function bytesOf(view: ArrayBufferView): Uint8Array {
 
 function int32(name: string, item: unknown): number {
   if (typeof item === 'number' && (item | 0) === item) return item
-  throw new RangeError(`field '${name}' is i32_array, and ${shown(item)} does not fit`)
+  throw new RangeError(`field '${name}' is i32_array, and ${describe(item)} does not fit`)
 }
 
 function float(name: string, item: unknown): number {
   if (typeof item === 'number') return item
-  throw new TypeError(`field '${name}' is f32_array, and takes no ${shown(item)}`)
+  throw new TypeError(`field '${name}' is f32_array, and cannot store ${describe(item)}`)
 }
 
-function shown(value: unknown): string {
+function describe(value: unknown): string {
   if (typeof value === 'string') return JSON.stringify(value.slice(0, 40))
   if (typeof value === 'object')
     return value === null ? 'null' : (value.constructor?.name ?? 'object')

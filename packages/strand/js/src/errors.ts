@@ -1,6 +1,6 @@
-/** What can go wrong with a ring, named for what the caller can do about it. */
+/** Errors of a ring, named for what the caller can do about them. */
 
-/** Any error of this package but wrong arguments, which are TypeError and RangeError. */
+/** Base class of this package's errors; wrong arguments are TypeError and RangeError. */
 export class StrandError extends Error {
   readonly code: string = 'strand'
   /** What to do about it, where that is known. */
@@ -27,7 +27,7 @@ export type HeaderCheck =
   | 'metadata'
   | 'extension'
 
-/** The buffer is not a ring, or its header was damaged; attach to nothing. */
+/** The buffer is not a ring, or its header is damaged; do not use it. */
 export class StrandHeaderError extends StrandError {
   override readonly code = 'strand-header'
 
@@ -40,7 +40,7 @@ export class StrandHeaderError extends StrandError {
   }
 }
 
-/** One side aborted the stream; `reason` is what it said. */
+/** One side aborted the stream, for `reason`. */
 export class StrandAbortError extends StrandError {
   override readonly code = 'strand-abort'
 
@@ -49,12 +49,12 @@ export class StrandAbortError extends StrandError {
   }
 }
 
-/** A counter or a pointer in the ring is impossible; nothing in it can be trusted. */
+/** A counter or a pointer in the ring is invalid; do not use the ring any more. */
 export class StrandCorruptError extends StrandError {
   override readonly code = 'corrupt'
 }
 
-/** One record needs more of the heap than a record may have. */
+/** One record needs more of the heap than is allowed. */
 export class PayloadTooLargeError extends StrandError {
   override readonly code = 'payload-too-large'
 
@@ -64,18 +64,18 @@ export class PayloadTooLargeError extends StrandError {
     what = "a record's payload",
   ) {
     super(
-      `${what} takes ${actualBytes} bytes, and at most ${limitBytes} fit`,
+      `${what} needs ${actualBytes} bytes, and at most ${limitBytes} fit`,
       'slice it, or make the ring with a larger heap',
     )
   }
 }
 
-/** A v5 ring has carried all the records that its 31-bit counters can count. */
+/** A v5 ring has carried as many records as its 31-bit counters allow. */
 export class RingExhaustedError extends StrandError {
   override readonly code = 'ring-exhausted'
 
   constructor() {
-    super('a v5 ring carries 2147483647 records, and this one has', 'use layout version 6')
+    super('a v5 ring carries at most 2147483647 records', 'use layout version 6')
   }
 }
 
@@ -91,7 +91,7 @@ export class ConsumerGoneError extends StrandError {
   }
 }
 
-/** Consumers gave nothing back for as long as the writer waits; what had no room was not written. */
+/** No record was acknowledged within the timeout; the record without room was not written. */
 export class StrandTimeoutError extends StrandError {
   override readonly code = 'deadline-exceeded'
 
@@ -103,7 +103,7 @@ export class StrandTimeoutError extends StrandError {
   }
 }
 
-/** The producer began a new stream, and the record waited for was of the last one. */
+/** The producer began a new stream, and the requested record was of the old one. */
 export class StreamResetError extends StrandError {
   override readonly code = 'stream-reset'
 
@@ -115,7 +115,7 @@ export class StreamResetError extends StrandError {
   }
 }
 
-/** A wait that cannot end: the producer has no room before this view acknowledges more. */
+/** A wait that cannot end: the producer has no room until this view acknowledges records. */
 export class LeaseHeldError extends StrandError {
   override readonly code = 'lease-held'
 
@@ -136,23 +136,23 @@ export class WouldBlockError extends StrandError {
 
   constructor() {
     super(
-      'the ring is full, and this thread may not block (a page, say)',
+      'the ring is full, and this thread may not block (such as the main thread of a page)',
       'write in a Worker, or use writeRecordBatchAsync and waitForRoom',
     )
   }
 }
 
-/** The role was given up, or the stream has ended. */
+/** The role was released, or the stream has ended. */
 export class StrandClosedError extends StrandError {
   override readonly code = 'closed'
 }
 
-/** Another holder has the role, or unread records are in the way. */
+/** The role is in use, or records are unread. */
 export class StrandConflictError extends StrandError {
   override readonly code = 'conflict'
 }
 
-/** A frame that a bridge received is not what the format allows; nothing of it was shown. */
+/** A received frame is invalid; none of its records was published. */
 export class BridgeFrameError extends StrandError {
   override readonly code = 'bridge-frame'
 }

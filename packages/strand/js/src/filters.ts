@@ -1,4 +1,4 @@
-/** Which records of a ring match: predicates, bitsets over them, and what they have in common. */
+/** Filters over the records of a ring: predicates, bitsets, ranges, search in sorted fields. */
 
 import type { RecordCursor } from './cursor.js'
 import type { StrandMap } from './header.js'
@@ -15,13 +15,13 @@ export interface Bitset {
   readonly words: Uint32Array
 }
 
-/** The least and greatest value among some records; null where none of them has one. */
+/** The least and greatest value among some records; null when no record has a value. */
 export type Range = { readonly min: number | bigint; readonly max: number | bigint } | null
 
 const NUMERIC = new Set(['i32', 'u32', 'i64', 'f32', 'f64', 'u16', 'u8'])
 const UNORDERED = new Set(['json', 'bytes', 'i32_array', 'f32_array'])
 
-/** Values from `low` to `high`, both included; null leaves that side open. */
+/** Values from `low` to `high`, inclusive; null: no bound on that side. */
 export function between(
   low: number | bigint | string | null,
   high: number | bigint | string | null,

@@ -1,8 +1,8 @@
-/** The frames in which a ring's bytes travel: spec/strand-wire.md, "Bridge frames". */
+/** The frames that transport a ring's bytes: spec/strand-wire.md, "Bridge frames". */
 
 import { BridgeFrameError } from './errors.js'
 
-/** No frame is longer, its head included. */
+/** The longest frame, including its head. */
 export const FRAME_BYTES_MAX = 2 ** 20
 
 const FORMAT = 1
@@ -20,20 +20,20 @@ const HEADER_STATIC_MAX = 3072
 /** The ring as it was when its transfer began. */
 export interface HelloFrame {
   readonly kind: 'hello'
-  /** The first record that will come. */
+  /** The first record that will be sent. */
   readonly first: number
-  /** Where the heap stands before it. */
+  /** The heap counter before that record. */
   readonly heap: number
   /** The header up to the end of its metadata. */
   readonly header: Uint8Array
 }
 
-/** Slots in succession, and what was added to the heap for them or for later ones. */
+/** Consecutive slots, and heap bytes for them or for later ones. */
 export interface RecordsFrame {
   readonly kind: 'records'
   readonly count: number
   readonly first: number
-  /** The heap count before these bytes. */
+  /** The heap counter before these bytes. */
   readonly heap: number
   readonly slots: Uint8Array
   readonly payloads: Uint8Array
@@ -49,7 +49,7 @@ export interface EndFrame {
 
 export type BridgeFrame = HelloFrame | RecordsFrame | EndFrame
 
-/** Read one frame; BridgeFrameError when it is none. Its bytes are views into `bytes`. */
+/** Decode one frame; BridgeFrameError when it is invalid. Its arrays are views into `bytes`. */
 export function decodeFrame(bytes: Uint8Array): BridgeFrame {
   if (bytes.length < END_HEAD || bytes.length > FRAME_BYTES_MAX)
     throw new BridgeFrameError(
@@ -68,7 +68,7 @@ export function decodeFrame(bytes: Uint8Array): BridgeFrame {
   }
 }
 
-/** What the receiver says when its reader has given back the records below `upTo`. */
+/** The receiver's message when its readers have acknowledged the records below `upTo`. */
 export function encodeAcknowledge(upTo: number): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(16)
   bytes[0] = ACKNOWLEDGE
@@ -76,7 +76,7 @@ export function encodeAcknowledge(upTo: number): Uint8Array<ArrayBuffer> {
   return bytes
 }
 
-/** What the receiver says when its reader wants no more. */
+/** The receiver's message when a reader has signalled abort. */
 export function encodeAbort(): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(16)
   bytes[0] = ABORT
@@ -87,7 +87,7 @@ function decodeHello(bytes: Uint8Array, view: DataView): HelloFrame {
   const size = view.getUint32(4, true)
   requireZero(view.getUint16(2, true))
   if (bytes[1] !== FORMAT)
-    throw new BridgeFrameError(`frames of format ${bytes[1]} came, and ${FORMAT} is known`)
+    throw new BridgeFrameError(`frame format ${bytes[1]} is not supported, only ${FORMAT}`)
   requireLength(bytes, HELLO_HEAD + size)
   if (size > HEADER_STATIC_MAX) throw new BridgeFrameError(`a header has no ${size} bytes`)
   return {
@@ -98,13 +98,13 @@ function decodeHello(bytes: Uint8Array, view: DataView): HelloFrame {
   }
 }
 
-/** The slots' and the heap's share of the length is the ring's to check: only it knows the stride. */
+/** Does not check the length of the slots: only the bridge knows the stride. */
 function decodeRecords(bytes: Uint8Array, view: DataView): RecordsFrame {
   if (bytes.length < RECORDS_HEAD) throw new BridgeFrameError('a frame is shorter than its head')
   requireZero(bytes[1]! | view.getUint16(2, true) | view.getUint32(28, true))
   const payloadBytes = view.getUint32(24, true)
   const split = bytes.length - payloadBytes
-  if (split < RECORDS_HEAD) throw new BridgeFrameError('a frame has fewer bytes than it says')
+  if (split < RECORDS_HEAD) throw new BridgeFrameError('a frame has fewer bytes than it states')
   return {
     kind: 'records',
     count: view.getUint32(4, true),
@@ -133,7 +133,9 @@ function decodeEnd(bytes: Uint8Array, view: DataView): EndFrame {
 function counter(view: DataView, at: number): number {
   const value = view.getBigUint64(at, true)
   if (value > BigInt(Number.MAX_SAFE_INTEGER))
-    throw new BridgeFrameError(`a counter of ${value} is beyond what a browser counts`)
+    throw new BridgeFrameError(
+      `a counter of ${value} is beyond 2^53 - 1, which Numbers can count to`,
+    )
   return Number(value)
 }
 
@@ -143,5 +145,5 @@ function requireZero(value: number): void {
 
 function requireLength(bytes: Uint8Array, wanted: number): void {
   if (bytes.length !== wanted)
-    throw new BridgeFrameError(`a frame says ${wanted} bytes, and has ${bytes.length}`)
+    throw new BridgeFrameError(`a frame states ${wanted} bytes, and has ${bytes.length}`)
 }

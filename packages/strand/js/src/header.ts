@@ -24,13 +24,13 @@ const V5_CONSUMERS_AT = 56
 const VACANT = 0x7fffffff
 const CAPACITY_MAX = 2 ** 31
 
-/** The producer's own keys in a ring's metadata, and the field names. */
+/** The metadata of a ring: the creator's own keys, and the field names. */
 export interface StrandMetadata {
   readonly columns: readonly string[]
   readonly [key: string]: unknown
 }
 
-/** What the static part of a ring says. */
+/** The static part of a ring's header: geometry, schema, metadata. */
 export interface StrandMap {
   readonly version: StrandVersion
   readonly schema: StrandSchema
@@ -47,9 +47,9 @@ export interface StrandMap {
   readonly totalBytes: number
   readonly fingerprint: number
   readonly metadata: StrandMetadata
-  /** What the stream answers, any JSON value; null when the producer did not say. */
+  /** The query that the stream is the result of, any JSON value; null when it is not stated. */
   readonly query: unknown
-  /** How many records the producer expects to write; null when it did not say. */
+  /** How many records are expected; null when it is not stated. */
   readonly estimatedRecords: number | null
   /** The same under the names of the original library. */
   readonly total_bytes: number
@@ -60,7 +60,7 @@ export interface StrandMap {
   readonly schema_fingerprint: number
 }
 
-/** What `computeStrandMap` takes; capacities must be powers of two. */
+/** The options of `computeStrandMap`; capacities must be powers of two. */
 export interface StrandMapOptions {
   schema: StrandSchema
   /** The same as `indexCapacity`. */
@@ -71,7 +71,7 @@ export interface StrandMapOptions {
   estimated_records?: number
   /** Slots. */
   indexCapacity?: number
-  /** Bytes for strings, arrays and payloads; one record may take half of them. */
+  /** Bytes for strings, arrays and payloads; one record may use half of them. */
   heapCapacity?: number
   version?: StrandVersion
   query?: unknown
@@ -97,11 +97,10 @@ const SNAKE_CASE = {
 } as const
 
 /**
- * Work out a ring's geometry. RangeError for parameters that make no ring, TypeError for an option
- * that does not exist.
+ * Compute a ring's geometry. RangeError for invalid parameters, TypeError for an unknown option.
  */
-export function computeStrandMap(given: StrandMapOptions): StrandMap {
-  const options = renameOptions(given, SNAKE_CASE)
+export function computeStrandMap(parameters: StrandMapOptions): StrandMap {
+  const options = renameOptions(parameters, SNAKE_CASE)
   requireKnownOptions('computeStrandMap', options, MAP_OPTIONS)
   const { schema, indexCapacity = 65536, heapCapacity = 2 ** 24, version = 6 } = options
   if (version !== 5 && version !== 6)
@@ -126,22 +125,22 @@ export function computeStrandMap(given: StrandMapOptions): StrandMap {
   const end = staticBytes(map)
   if (end > EXTENSION_AT)
     throw new RangeError(
-      `schema and metadata end at byte ${end}, and must before ${EXTENSION_AT}: shorten them`,
+      `schema and metadata end at byte ${end}, beyond the limit of ${EXTENSION_AT}: shorten them`,
     )
   return map
 }
 
-/** Write a fresh ring's header, its magic last; RangeError for a buffer that is too small. */
+/** Write a new ring's header, its magic last; RangeError for a buffer that is too small. */
 export function initStrandHeader(buffer: ArrayBufferLike, map: StrandMap): void {
   if (buffer.byteLength < map.totalBytes)
     throw new RangeError(`this ring needs ${map.totalBytes} bytes, not ${buffer.byteLength}`)
   requireLittleEndian()
   new Uint8Array(buffer, 0, HEADER_BYTES).set(headerBytes(map))
-  Atomics.store(new Int32Array(buffer, 0, 1), 0, MAGIC) // last: who sees it sees the header
+  Atomics.store(new Int32Array(buffer, 0, 1), 0, MAGIC) // last: publishes the header
 }
 
 /**
- * Check a header and return what it says. The checks come in the order of `HeaderCheck`.
+ * Check a header and decode it. The checks are made in the order of `HeaderCheck`.
  * `segmentBytes` is the size of the whole ring where `buffer` holds only its beginning.
  */
 export function readStrandHeader(
@@ -151,7 +150,7 @@ export function readStrandHeader(
   requireLittleEndian()
   if (segmentBytes < HEADER_BYTES || buffer.byteLength < HEADER_BYTES)
     throw new StrandHeaderError('size', `${HEADER_BYTES} bytes or more`, `${segmentBytes}`)
-  const head = new Uint8Array(HEADER_BYTES) // a copy: what is checked does not change any more
+  const head = new Uint8Array(HEADER_BYTES) // a copy, so that the checked bytes cannot change
   const whole = buffer instanceof Uint8Array ? buffer : new Uint8Array(buffer)
   head.set(whole.subarray(0, HEADER_BYTES))
   const words = new DataView(head.buffer)
@@ -163,7 +162,7 @@ export function readStrandHeader(
   const checksum = fnv1a(head.subarray(0, 24))
   if (word(24) !== checksum) throw new StrandHeaderError('checksum', hex(checksum), hex(word(24)))
   const schemaBytes = word(SCHEMA_LENGTH_AT)
-  // A plain v5 header may use the bytes in which ours has the extension block.
+  // A plain v5 header has no extension block, so its metadata may use those bytes.
   const plain = version === 5 && word(EXTENSION_AT) !== EXTENSION_MAGIC
   const end = plain ? HEADER_BYTES : EXTENSION_AT
   if (schemaBytes < 2 || SCHEMA_AT + schemaBytes + 4 > end)
@@ -200,7 +199,7 @@ function headerBytes(map: StrandMap): Uint8Array {
   statics.push(map.indexCapacity, map.heapCapacity)
   statics.forEach((value, at) => words.setUint32(4 * at, value, true))
   words.setUint32(24, fnv1a(head.subarray(0, 24)), true)
-  words.setUint32(0, 0, true) // stored by whoever publishes the header
+  words.setUint32(0, 0, true) // stored last, by initStrandHeader
   for (let at = V5_CONSUMERS_AT; at < SCHEMA_LENGTH_AT; at += 4) words.setInt32(at, VACANT, true)
   words.setUint32(SCHEMA_LENGTH_AT, encoded.length, true)
   head.set(encoded, SCHEMA_AT)

@@ -1,4 +1,4 @@
-/** Options as plain objects: their names are checked, so that none is ignored silently. */
+/** Checks of option objects: unknown names are refused, so that no option is ignored silently. */
 
 /** Throw TypeError for an option that `what` does not have. */
 export function requireKnownOptions(what: string, options: object, known: readonly string[]): void {
@@ -7,7 +7,7 @@ export function requireKnownOptions(what: string, options: object, known: readon
     throw new TypeError(`${what} has no option ${unknown.join(', ')}; it has ${known.join(', ')}`)
 }
 
-/** Return `options` under their own names; TypeError when one is given under both of its names. */
+/** Return `options` with aliases renamed; TypeError when an option has both of its names. */
 export function renameOptions<Options extends object>(
   options: Options,
   names: Readonly<Record<string, string>>,
@@ -15,7 +15,7 @@ export function renameOptions<Options extends object>(
   const renamed: Record<string, unknown> = {}
   for (const [name, value] of Object.entries(options)) {
     const own = names[name] ?? name
-    if (own in renamed) throw new TypeError(`${own} is given twice, under two names`)
+    if (own in renamed) throw new TypeError(`option ${own} was passed twice, under two names`)
     renamed[own] = value
   }
   return renamed as Options

@@ -1,7 +1,7 @@
 /**
- * Rings whose header another implementation of layout version 5 wrote. It agrees with ours up to
- * byte 3072 and has nothing where our counters are. Before the first role is taken they are filled
- * in from the words that version 5 defines.
+ * Plain v5 rings, whose header another implementation of layout version 5 wrote. The header is the
+ * same up to byte 3072 and lacks the extension block with this package's counters. Before the first
+ * role is acquired, the block is added and its counters are initialized from the words of version 5.
  */
 
 import { StrandHeaderError } from './errors.js'
@@ -15,15 +15,15 @@ import {
 import { AT, CONSUMER_COUNT, RingWords } from './words.js'
 
 const LOCK_AT = EXTENSION_AT + 28
-const LOOKS_MAX = 1e8
+const POLLS_MAX = 1e8
 
-/** Give a plain v5 ring the counters that roles need; StrandHeaderError where there is no room. */
+/** Add the counters that roles need to a plain v5 ring; StrandHeaderError if there is no room. */
 export function requireExtension(buffer: ArrayBufferLike, map: StrandMap): void {
   const words = new RingWords(buffer, map.version)
-  for (let looks = 0; looks < LOOKS_MAX; looks += 1) {
+  for (let polls = 0; polls < POLLS_MAX; polls += 1) {
     if (words.load32(EXTENSION_AT) === EXTENSION_MAGIC) return
     checkRoom(buffer, map)
-    // Who sets the lock word adds them; the others wait the few microseconds that takes.
+    // The thread that sets the lock word adds them; others spin, for a few microseconds.
     if (Atomics.compareExchange(words.i32, LOCK_AT >>> 2, 0, 1) !== 0) continue
     if (words.load32(EXTENSION_AT) !== EXTENSION_MAGIC) addExtension(words)
     words.store32(LOCK_AT, 0)
@@ -60,10 +60,10 @@ function addExtension(words: RingWords): void {
   for (const at of [AT.write, AT.commit]) words.store(at, commit)
   for (const at of [AT.heapWrite, AT.heapCommit]) words.store(at, heap)
   words.store32(AT.abort, words.load32(AT.v5Abort))
-  let floor = Infinity
+  let lowWaterMark = Infinity
   for (let index = 0; index < CONSUMER_COUNT; index += 1)
-    floor = Math.min(floor, words.plainRead(index))
-  if (floor === Infinity) floor = words.load32(AT.v5Read)
-  words.store(AT.gate, Math.min(floor, commit))
-  words.store32(EXTENSION_AT, EXTENSION_MAGIC) // last: who sees it sees the counters
+    lowWaterMark = Math.min(lowWaterMark, words.plainRead(index))
+  if (lowWaterMark === Infinity) lowWaterMark = words.load32(AT.v5Read)
+  words.store(AT.joinPosition, Math.min(lowWaterMark, commit))
+  words.store32(EXTENSION_AT, EXTENSION_MAGIC) // last: a thread that sees it also sees the counters
 }

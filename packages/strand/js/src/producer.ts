@@ -1,6 +1,6 @@
 /**
- * The producer's half of the protocol: room, claims, publication. The same steps in the same order
- * as the C core, so that both leave the same bytes behind.
+ * The producer's half of the protocol: room, claims, publication. The steps and their order are those
+ * of the C core, so that both write the same bytes.
  */
 
 import {
@@ -26,12 +26,12 @@ import {
 
 const V5_RECORDS_MAX = 0x7fffffff
 const SKIP_MARK_BYTES = 6
-const IMPOSSIBLE_LOOKS = 10_000
+const IMPOSSIBLE_POLLS = 10_000
 
-/** What a claim answers when there is no room: wait until `threshold` records are given back. */
+/** Returned by a claim without room: wait until `threshold` records are acknowledged. */
 export const NO_ROOM = -1
 
-/** Counters of the one who writes. `heapEnd` of a slot is where the heap stood after its record. */
+/** The producer's counters. `heapEnd` of a slot is the heap counter after its record. */
 export class Producer {
   claimed = 0
   /** Records filled. */
@@ -40,7 +40,7 @@ export class Producer {
   commit = 0
   heapWrite = 0
   heapSealed = 0
-  /** What the last claim that found no room waits for. */
+  /** The acknowledged records that the last failed claim needs. */
   threshold = 0
   discards = false
   streaming = false
@@ -49,7 +49,7 @@ export class Producer {
   readonly view: DataView
   private recordBytes = 0
   private read = 0
-  private gate = 0
+  private joinPosition = 0
   private stalls = 0
   private rings = 0
   private readonly heapEnd: Float64Array
@@ -64,7 +64,7 @@ export class Producer {
     this.open()
   }
 
-  /** Start from the ring's counters: those of a fresh ring, or of one to be taken over. */
+  /** Start from the ring's counters, of a new ring or of one with an earlier producer. */
   open(): void {
     const { words, heapEnd } = this
     const commit = words.committed()
@@ -75,10 +75,12 @@ export class Producer {
     this.heapWrite = this.heapSealed = heap
     this.recordBytes = this.threshold = this.stalls = this.rings = 0
     this.streaming = false
-    this.gate = words.load(AT.gate)
-    const floor = words.hasReader() ? Math.min(this.gate, words.floor()) : this.gate
-    this.read = Math.max(Math.min(floor, commit), commit - this.map.indexCapacity, 0)
-    // What is still unread may lie anywhere in the heap, until all of it is read.
+    this.joinPosition = words.load(AT.joinPosition)
+    const lowWaterMark = words.hasReader()
+      ? Math.min(this.joinPosition, words.lowWaterMark())
+      : this.joinPosition
+    this.read = Math.max(Math.min(lowWaterMark, commit), commit - this.map.indexCapacity, 0)
+    // The offsets of unread payloads are not known here: the whole heap counts as used.
     heapEnd.fill(Math.max(0, heap - this.map.heapCapacity))
     heapEnd[this.newest()] = heap
   }
@@ -88,7 +90,7 @@ export class Producer {
     this.words.setStatus(STREAMING)
   }
 
-  /** Free slots, after a look at the consumers when there seem to be fewer than `wanted`. */
+  /** Free slots; rereads the consumers' positions when that is fewer than `wanted`. */
   room(wanted: number): number {
     if (this.words.aborted()) throw stopped()
     const { indexCapacity } = this.map
@@ -99,7 +101,7 @@ export class Producer {
     return Math.min(room, V5_RECORDS_MAX - this.claimed)
   }
 
-  /** Claim `count` zeroed slots in succession; the first one's number, or NO_ROOM. */
+  /** Claim `count` consecutive zeroed slots; returns the first sequence number, or NO_ROOM. */
   claim(count: number): number {
     const room = this.room(count)
     if (room < count) {
@@ -117,11 +119,11 @@ export class Producer {
     return seq
   }
 
-  /** Claim heap bytes in one piece for the records under construction; their offset, or NO_ROOM. */
+  /** Claim contiguous heap bytes for the records under construction; their offset, or NO_ROOM. */
   claimHeap(size: number, align: number): number {
     const capacity = this.map.heapCapacity
     if (size === 0) return this.heapWrite
-    // Half of the heap for one record, so that a skip at its end always leaves room for it.
+    // One record may use half of the heap, so that it fits even after a skip at the heap's end.
     const needed = this.recordBytes + size + (size < capacity / 2 ? align - 1 : 0)
     if (size > capacity / 2 || (this.recordBytes !== 0 && needed > capacity / 2))
       throw new PayloadTooLargeError(capacity / 2, needed)
@@ -141,10 +143,10 @@ export class Producer {
     return start
   }
 
-  /** The next `count` claimed records are filled: they are part of the next publication. */
+  /** Mark the next `count` claimed records as filled: the next `publish` includes them. */
   seal(count: number): void {
     if (count === 0) return
-    // Which bytes belong to which of them is not known, so all are kept until the last is read.
+    // Which bytes belong to which record is not known: all are kept until the last is acknowledged.
     const before = this.heapTail(this.write)
     for (let seq = this.write; seq < this.write + count; seq += 1)
       this.heapEnd[this.slot(seq)] = before
@@ -154,7 +156,7 @@ export class Producer {
     this.recordBytes = 0
   }
 
-  /** Seal slots and heap bytes that somebody else laid out, and who accounts for them himself. */
+  /** Seal slots and heap bytes written by the caller, which tracks their use itself. */
   sealAs(write: number, heap: number): void {
     this.claimed = this.write = write
     this.heapWrite = this.heapSealed = heap
@@ -170,7 +172,7 @@ export class Producer {
   commitHeap(): void {
     const { words } = this
     const heap = (this.heapSealed = this.heapWrite)
-    this.heapEnd[this.newest()] = heap // what is shown ahead of its record goes with the newest
+    this.heapEnd[this.newest()] = heap // released with the newest record
     words.store(AT.heapWrite, heap)
     words.store(AT.heapCommit, heap)
     if (words.version === 6) return
@@ -187,7 +189,7 @@ export class Producer {
     this.commit = after
     words.store(AT.heapWrite, this.heapSealed)
     words.store(AT.write, after)
-    // Heap before records: who sees the count sees the slots, the payloads and the heap.
+    // Heap before records: a consumer that sees the count also sees slots, payloads and heap.
     words.store(AT.heapCommit, this.heapSealed)
     words.store(AT.commit, after)
     if (words.version === 5) {
@@ -197,7 +199,7 @@ export class Producer {
       words.store32(AT.v5Commit, after)
       Atomics.notify(words.i32, AT.v5Commit >>> 2)
     }
-    // The sleeper stores its threshold, then loads the count: one of us sees the other.
+    // The sleeper stores its threshold, then loads the count: one side sees the other's store.
     for (let index = 0; index < CONSUMER_COUNT; index += 1) {
       const wanted = words.load(entryAt(index, ENTRY.threshold))
       if (before < wanted && wanted <= after) {
@@ -207,41 +209,48 @@ export class Producer {
     }
   }
 
-  /** Whether `threshold` records are given back, or whoever kept them is gone. */
+  /** Whether `threshold` records are acknowledged, or their consumers have left. */
   hasRoom(threshold: number): boolean {
     this.refresh()
     return this.read >= threshold
   }
 
-  /** Where the heap stood after record `count - 1`: nothing below is needed once `count` are read. */
+  /** The heap counter after record `count - 1`: once `count` are acknowledged, it is free below. */
   heapTail(count: number): number {
     return this.heapEnd[this.slot(count - 1 + this.map.indexCapacity)]!
   }
 
-  /** Records that may be overwritten, as far as was seen. */
+  /** Records that may be overwritten: the cached low-water mark. */
   get released(): number {
     return this.read
   }
 
-  /** Begin the next generation in the same ring; nobody may be reading. */
+  /** Begin the next generation in the same ring; no consumer may have unread records. */
   reset(): void {
     const { words } = this
-    for (const at of [AT.write, AT.commit, AT.heapWrite, AT.heapCommit, AT.threshold, AT.gate])
+    for (const at of [
+      AT.write,
+      AT.commit,
+      AT.heapWrite,
+      AT.heapCommit,
+      AT.threshold,
+      AT.joinPosition,
+    ])
       words.store(at, 0)
     for (let index = 0; index < CONSUMER_COUNT; index += 1) {
       words.store(entryAt(index, ENTRY.read), 0)
       words.store(entryAt(index, ENTRY.threshold), 0)
-      // Exchanged: somebody may enter again this moment.
+      // Exchange: a consumer may be attaching to the entry now.
       Atomics.compareExchange(words.i32, entryAt(index, ENTRY.state) >>> 2, LEFT, VACANT)
     }
     if (words.version === 5)
       for (let at: number = AT.v5Write; at <= AT.v5Abort; at += 4) words.store32(at, 0)
     words.store32(AT.abort, 0)
     words.store32(AT.status, INITIALIZING)
-    // Last: who sees the new generation sees the counters it begins with.
+    // Last: a consumer that sees the new generation also sees the zeroed counters.
     words.store32(AT.generation, words.load32(AT.generation) + 1)
-    // Who joined meanwhile may show a count of the old stream: it looks at the generation after it
-    // stored that, and we look here.
+    // A consumer that joined meanwhile may have stored a position of the old stream. It loads the
+    // generation after that store, and this loop runs after the generation changed.
     for (let index = 0; index < CONSUMER_COUNT; index += 1)
       if (words.load32(entryAt(index, ENTRY.state)) === ATTACHED)
         words.store(entryAt(index, ENTRY.read), 0)
@@ -273,27 +282,27 @@ export class Producer {
   }
 
   /**
-   * Move the cached floor forward. A consumer that joins takes the floor for its start, makes itself
-   * visible, then looks at the gate; we show the gate, then look for joiners. So either we see the
-   * joiner and keep its records, or it sees the gate and starts there.
+   * Advance the cached low-water mark. A joining consumer stores its position and attaches, then
+   * loads the join position; the producer stores the join position, then rereads the positions. So
+   * either the producer sees the consumer and keeps its records, or the consumer starts there.
    */
   private refresh(): void {
     const { words } = this
-    let floor = words.floor()
-    if (this.discards && !words.hasReader()) floor = this.commit
-    for (let looks = 0; floor > this.commit; looks += 1) {
-      // Who joined while we began anew shows an old count for a moment.
-      if (looks === IMPOSSIBLE_LOOKS)
-        throw new StrandCorruptError(`${floor} of ${this.commit} records are acknowledged`)
-      floor = words.floor()
+    let lowWaterMark = words.lowWaterMark()
+    if (this.discards && !words.hasReader()) lowWaterMark = this.commit
+    for (let polls = 0; lowWaterMark > this.commit; polls += 1) {
+      // A consumer that joined during a reset shows a position of the old stream for a moment.
+      if (polls === IMPOSSIBLE_POLLS)
+        throw new StrandCorruptError(`${lowWaterMark} of ${this.commit} records are acknowledged`)
+      lowWaterMark = words.lowWaterMark()
     }
-    if (floor <= this.read) return // no progress, or a joiner on its way to the gate
-    if (floor > this.gate) {
-      this.gate = floor
-      words.store(AT.gate, floor)
-      if (words.hasReader()) floor = Math.min(floor, words.floor())
+    if (lowWaterMark <= this.read) return // no progress, or a joining consumer
+    if (lowWaterMark > this.joinPosition) {
+      this.joinPosition = lowWaterMark
+      words.store(AT.joinPosition, lowWaterMark)
+      if (words.hasReader()) lowWaterMark = Math.min(lowWaterMark, words.lowWaterMark())
     }
-    this.read = Math.max(this.read, floor)
+    this.read = Math.max(this.read, lowWaterMark)
   }
 
   private stall(threshold: number): typeof NO_ROOM {
@@ -314,7 +323,7 @@ export class Producer {
     return low
   }
 
-  /** Where a payload would start: aligned, and never across the physical end. */
+  /** The offset at which a payload would start: aligned, and not across the heap's end. */
   private place(size: number, align: number): number {
     const capacity = this.map.heapCapacity
     const start = Math.ceil(this.heapWrite / align) * align
@@ -322,7 +331,7 @@ export class Producer {
     return physical + size > capacity ? start + capacity - physical : start
   }
 
-  /** Tell whoever walks the heap in order that the rest before the physical end is unused. */
+  /** Mark the rest of the heap before its end as unused, for readers that walk it in order. */
   private markSkip(): void {
     const physical = this.heapWrite % this.map.heapCapacity
     const left = this.map.heapCapacity - physical

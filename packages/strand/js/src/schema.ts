@@ -1,6 +1,6 @@
 /**
- * Field types, record schemas and how a record lies in its slot (spec/strand-wire.md): version 5
- * packs to 4 bytes, version 6 aligns naturally and has wide heap pointers.
+ * Field types, record schemas and the layout of a record in its slot (spec/strand-wire.md): version 5
+ * aligns to at most 4 bytes, version 6 aligns naturally and has wide heap pointers.
  */
 
 import { StrandHeaderError } from './errors.js'
@@ -25,7 +25,7 @@ const pointer = (tag: number, element: number): TypeFacts => ({
   element,
 })
 
-/** The fourteen types: wire tag, v5 width, and what lies in the heap. */
+/** The fourteen types: wire tag, v5 width, and whether the value is in the heap. */
 export const FIELD_TYPES = {
   i32: scalar(0, 4),
   u32: scalar(1, 4),
@@ -52,7 +52,7 @@ const ASCENDING = 2
 const DESCENDING = 4
 const FIELDS_MAX = 500
 
-/** A named, typed field; `order` promises that its values come sorted. */
+/** A named, typed field; `order` declares that its values are sorted. */
 export interface StrandField {
   readonly name: string
   readonly type: FieldType
@@ -60,7 +60,7 @@ export interface StrandField {
   readonly order: 'ascending' | 'descending' | null
 }
 
-/** What `buildSchema` takes for a field. */
+/** A field as passed to `buildSchema`. */
 export type FieldSpec = Pick<StrandField, 'name' | 'type'> & Partial<StrandField>
 
 /** An ordered set of fields; plain data, so that it can be posted to a Worker. */
@@ -69,7 +69,7 @@ export interface StrandSchema {
   readonly names: readonly string[]
 }
 
-/** Where each field lies in a slot of one layout version. */
+/** The layout of a slot in one layout version. */
 export interface SlotLayout {
   readonly version: StrandVersion
   /** Byte offset of each field in the slot. */
@@ -139,7 +139,7 @@ export function encodeSchema(schema: StrandSchema, layout: SlotLayout): Uint8Arr
   return bytes
 }
 
-/** Fields whose names are not known yet, and where they lie. */
+/** Decoded fields, whose names are not known yet, and their offsets. */
 export interface DecodedSchema {
   readonly fields: readonly Omit<StrandField, 'name'>[]
   readonly byteOffsets: readonly number[]

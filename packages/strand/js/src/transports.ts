@@ -1,23 +1,23 @@
-/** Bridges over what browsers have: a WebSocket, which needs credit, and the body of a response. */
+/** Bridges over a WebSocket, which needs credit, and over the body of a response. */
 
 import { StrandBridge, type BridgeOptions } from './bridge.js'
 import { BridgeFrameError, StrandError } from './errors.js'
 import { encodeAbort, encodeAcknowledge, FRAME_BYTES_MAX } from './frames.js'
 
-/** What a transport decides itself; the callbacks are its own. */
+/** The options of a transport, which sets the callbacks itself. */
 export type TransportOptions = Pick<BridgeOptions, 'maxBytes'>
 
-/** The stream could not be reached, or answered something else. */
+/** The server could not be reached, or did not return a stream. */
 export class BridgeConnectionError extends StrandError {
   override readonly code = 'unavailable'
 }
 
 const LOST = 'the connection was lost before the end of the stream'
-const REFUSED = 4000 // a WebSocket close code of our own: your frames break the rules
+const REFUSED = 4000 // a private WebSocket close code: the frames are invalid
 
 /**
- * Receive a stream over a WebSocket whose server sends one frame a message and keeps to what is
- * acknowledged. Resolves once the ring is known; rejects when the first message is no hello.
+ * Receive a stream over a WebSocket whose server sends one frame per message and respects the
+ * acknowledgements. Resolves once the ring is known; rejects when the first frame is no hello.
  */
 export function bridgeFromWebSocket(
   target: string | URL | WebSocket,
@@ -47,7 +47,7 @@ export function bridgeFromWebSocket(
         bridge = open(frame)
         resolve(bridge)
       } catch (error) {
-        // Once there is a bridge, its `finished` and its readers know; before, the caller does.
+        // After the hello, `finished` and the readers get the error; before it, the caller does.
         if (bridge === null) reject(error as Error)
         else bridge.fail(String(error), error)
         socket.close(REFUSED)
@@ -61,8 +61,8 @@ export function bridgeFromWebSocket(
 }
 
 /**
- * Receive a stream from the body of a response: frames, each after its length (u32). What is not
- * read keeps the rest from being fetched. Resolves once the ring is known.
+ * Receive a stream from the body of a response: frames, each prefixed with its length (u32). While
+ * records are unread, no more of the body is fetched. Resolves once the ring is known.
  */
 export async function bridgeFromFetch(
   answer: Response | Promise<Response>,

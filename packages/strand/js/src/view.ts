@@ -1,4 +1,4 @@
-/** The consumer's side of a ring. */
+/** The consuming end of a ring. */
 
 import { Consumer, type Start } from './consumer.js'
 import { RecordCursor, type InternTable } from './cursor.js'
@@ -25,7 +25,7 @@ import { canBlock, NAP_MS, sleepHere, sleepUntilAny } from './waiting.js'
 import { AT, ENTRY, entryAt, EOS, ERROR, RingWords } from './words.js'
 import { internTable } from './writer.js'
 
-/** Where a stream is. */
+/** The state of a stream. */
 export type StrandStatus = 'initializing' | 'streaming' | 'eos' | 'error'
 
 const START_OPTIONS = ['start'] as const
@@ -36,13 +36,13 @@ const STATUSES: readonly StrandStatus[] = ['initializing', 'streaming', 'eos', '
 export type ConsumerToken = number
 
 export interface StrandViewOptions {
-  /** At the oldest record that not every consumer gave back (the default), or at the next one. */
+  /** Start at the oldest unacknowledged record (the default), or at the next one published. */
   start?: Start
 }
 
 /**
- * Reads records from a ring and gives them back. Up to eight consumers read one ring, each every
- * record; the producer keeps what the slowest of them has not given back.
+ * Reads records from a ring and acknowledges them. Up to eight consumers read one ring, each every
+ * record; the producer keeps the records that the slowest of them has not acknowledged.
  */
 export class StrandView {
   readonly map: StrandMap
@@ -54,14 +54,14 @@ export class StrandView {
   private own: ConsumerToken | null
   /**
    * True until something is acknowledged without a token. While it is true, the view's own consumer
-   * moves with the slowest token, so that a view read by its tokens alone holds nothing back.
+   * moves with the slowest token, so that it does not hold the producer up.
    */
   private followsTokens = true
 
   /**
-   * Attach as a consumer. `categories` are the strings that `utf8_ref` handles stand for; those of
-   * the ring's metadata (`intern`) by default. Throws StrandHeaderError, or StrandConflictError when
-   * there are eight consumers.
+   * Attach as a consumer. `categories` are the strings that `utf8_ref` handles refer to; by
+   * default those of the ring's metadata (`intern`). Throws StrandHeaderError, or
+   * StrandConflictError when there are eight consumers.
    */
   constructor(
     readonly buffer: SharedArrayBuffer,
@@ -77,7 +77,7 @@ export class StrandView {
     this.own = this.consumer.join(options.start ?? 'oldest')
   }
 
-  /** A cursor over the records; allocate it once, and seek as you go. */
+  /** A cursor over the records; allocate it once, then seek from record to record. */
   allocateCursor(): RecordCursor {
     return new RecordCursor(this.buffer, this.consumer, this.intern)
   }
@@ -97,7 +97,7 @@ export class StrandView {
     } catch (error) {
       if (!(error instanceof StrandConflictError && this.own !== null && this.followsTokens))
         throw error
-      // All eight are taken, and one of them is our own, which nobody reads with: it is the token's.
+      // All eight are in use, but the view's own consumer is not read with: use it as the token.
       const token = this.own
       this.own = null
       if (start === 'next') this.consumer.acknowledge(token, this.committedCount)
@@ -105,7 +105,7 @@ export class StrandView {
     }
   }
 
-  /** Give up a consumer, the view's own by default; a producer that waits for room is woken. */
+  /** Release a consumer, by default the view's own; wakes a producer that waits for room. */
   releaseConsumer(token?: ConsumerToken): void {
     const entry = this.entryOf(token)
     this.consumer.leave(entry)
@@ -113,14 +113,14 @@ export class StrandView {
     else this.followTokens()
   }
 
-  /** Give up every consumer registered here; the view cannot be used any more. */
+  /** Release every consumer registered here; the view cannot be used any more. */
   close(): void {
     for (let entry = this.consumer.entry; entry !== undefined; entry = this.consumer.entry)
       this.consumer.leave(entry)
     this.own = null
   }
 
-  /** Give the records below `upTo` back: the producer may overwrite them from now on. */
+  /** Acknowledge the records below `upTo`: the producer may overwrite them from now on. */
   acknowledgeRead(upTo: number, token?: ConsumerToken): void {
     const entry = this.entryOf(token)
     this.consumer.acknowledge(entry, upTo)
@@ -128,28 +128,28 @@ export class StrandView {
     else this.followTokens()
   }
 
-  /** Records given back so far by the view's own consumer. */
+  /** Records acknowledged so far by the view's own consumer. */
   get acknowledgedCount(): number {
     return this.own === null ? this.windowStart : this.consumer.readOf(this.own)
   }
 
   // ---- the stream -------------------------------------------------------------------------------
 
-  /** Records published so far; whatever is below, down to `windowStart`, may be read. */
+  /** Records published so far; those from `windowStart` up to this count may be read. */
   get committedCount(): number {
     return this.words.committed()
   }
 
   /** The first record that may still be read here: where the slowest of this view's consumers is. */
   get windowStart(): number {
-    return Math.min(this.consumer.floor, this.words.committed())
+    return Math.min(this.consumer.lowWaterMark, this.words.committed())
   }
 
   get status(): StrandStatus {
     return STATUSES[this.words.status()] ?? 'error'
   }
 
-  /** Share of the estimated records that were given back; null without an estimate. */
+  /** Share of the estimated records that were acknowledged; null without an estimate. */
   get progress(): number | null {
     const expected = this.map.estimatedRecords
     return expected ? Math.min(1, this.acknowledgedCount / expected) : null
@@ -167,13 +167,13 @@ export class StrandView {
     this.waiters.push(waiter)
     try {
       for (;;) {
-        const count = this.settled(after, waiter.wanted)
+        const count = this.countIfIdle(after, waiter.wanted)
         if (count !== null) return count
         const entry = this.bellEntry()
         const seen = this.consumer.arm(entry, Math.min(...this.waiters.map((each) => each.wanted)))
         const commit = this.words.plainCommit()
-        const late = this.settled(after, waiter.wanted)
-        if (late !== null) return late
+        const again = this.countIfIdle(after, waiter.wanted)
+        if (again !== null) return again
         const left = until - performance.now()
         if (left <= 0) return this.committedCount
         this.consumer.countSleep(entry)
@@ -198,7 +198,7 @@ export class StrandView {
       const entry = this.bellEntry()
       const seen = this.consumer.arm(entry, wanted)
       const commit = this.words.plainCommit()
-      const count = this.settled(after, wanted)
+      const count = this.countIfIdle(after, wanted)
       if (count !== null) return count
       const left = until - performance.now()
       if (left <= 0) return this.committedCount
@@ -216,7 +216,7 @@ export class StrandView {
     this.words.signalAbort()
   }
 
-  /** Replace the strings that `utf8_ref` handles stand for; every cursor sees the change. */
+  /** Replace the strings that `utf8_ref` handles refer to; every cursor sees the change. */
   updateInternTable(table: readonly string[]): void {
     this.intern.strings = [...table]
   }
@@ -260,7 +260,7 @@ export class StrandView {
 
   // ---- how it waits -----------------------------------------------------------------------------
 
-  /** Move the view's own consumer to the slowest token, unless the view reads for itself. */
+  /** Move the view's own consumer to the slowest token, unless the own one is used. */
   private followTokens(): void {
     const { consumer, own } = this
     if (own === null || !this.followsTokens) return
@@ -270,28 +270,28 @@ export class StrandView {
 
   private refuseEndlessWait(after: number): void {
     const { consumer, words } = this
-    const unread = after - consumer.floor
-    if (unread <= 0 || words.load(AT.threshold) <= consumer.floor) return
-    const own = this.own !== null && consumer.readOf(this.own) === consumer.floor
-    throw new LeaseHeldError(unread, consumer.floor, own && !this.followsTokens)
+    const unread = after - consumer.lowWaterMark
+    if (unread <= 0 || words.load(AT.threshold) <= consumer.lowWaterMark) return
+    const own = this.own !== null && consumer.readOf(this.own) === consumer.lowWaterMark
+    throw new LeaseHeldError(unread, consumer.lowWaterMark, own && !this.followsTokens)
   }
 
   private wantedOf(after: number, minRecords: number): number {
-    const most = this.consumer.floor + this.map.indexCapacity
+    const most = this.consumer.lowWaterMark + this.map.indexCapacity
     return Math.max(after + 1, Math.min(after + minRecords, most))
   }
 
-  /** The count when there is no more to wait for, null to wait on; throws what ended the stream. */
-  private settled(after: number, wanted: number): number | null {
+  /** The count when no more will come for now, null to wait on; throws if the stream failed. */
+  private countIfIdle(after: number, wanted: number): number | null {
     const { words, consumer } = this
     if (consumer.hasCommitted(wanted)) return words.committed()
     if (consumer.followReset() && after > 0) throw new StreamResetError(after)
     const status = words.status()
     const aborted = status < EOS && words.aborted()
-    const committed = words.committed() // after the status: nothing comes any more
+    const committed = words.committed() // read after the status: once ended, the count is final
     if (
       committed > after &&
-      (aborted || status >= EOS || words.load(AT.threshold) > consumer.floor)
+      (aborted || status >= EOS || words.load(AT.threshold) > consumer.lowWaterMark)
     )
       return committed
     if (status === ERROR) throw new StrandAbortError(words.readReason())

@@ -1,6 +1,6 @@
 /** Sleeping on a shared word: in a Worker by blocking, on a page by promise, anywhere by polling. */
 
-/** How long a sleeper goes without a look at what it waits for; wake-ups do not depend on it. */
+/** How long a wait sleeps before it checks its condition again; wake-ups do not depend on it. */
 export const NAP_MS = 150
 
 const YIELDS = 64 // polls without a timer before the first nap of a millisecond
@@ -34,7 +34,7 @@ export function sleepHere(words: Int32Array, at: number, seen: number, ms: numbe
   Atomics.wait(words, at >>> 2, seen, ms)
 }
 
-/** Resolve once the word at byte `at` is no more `seen` or `ms` have passed. */
+/** Resolve once the word at byte `at` differs from `seen` or `ms` have passed. */
 export async function sleep(
   words: Int32Array,
   at: number,
@@ -45,13 +45,13 @@ export async function sleep(
   if (waitAsync === undefined) return poll(words, at, seen, ms)
   const waiting = waitAsync(words, at >>> 2, seen, ms)
   if (!waiting.async) return
-  // Node ends a process in which nothing but such a promise is under way: the timer keeps it.
+  // Node exits while only such a promise is pending; the timer keeps the process alive.
   const timer = setInterval(() => undefined, 1000)
   await waiting.value
   clearInterval(timer)
 }
 
-/** A shared word, by byte offset, and the value of it that lets a sleeper sleep on. */
+/** A shared word, by byte offset, and the value at which a sleeper continues to sleep. */
 export interface Bell {
   readonly at: number
   readonly seen: number
@@ -68,17 +68,17 @@ export async function sleepUntilAny(
 
 async function poll(words: Int32Array, at: number, seen: number, ms: number): Promise<void> {
   const until = performance.now() + ms
-  for (let turn = 0; Atomics.load(words, at >>> 2) === seen; turn += 1) {
+  for (let polls = 0; Atomics.load(words, at >>> 2) === seen; polls += 1) {
     const left = until - performance.now()
     if (left <= 0) return
-    if (turn < YIELDS) await yieldTurn()
+    if (polls < YIELDS) await yieldToEvents()
     else
-      await new Promise((done) => setTimeout(done, Math.min(1 + turn - YIELDS, POLL_MS_MAX, left)))
+      await new Promise((done) => setTimeout(done, Math.min(1 + polls - YIELDS, POLL_MS_MAX, left)))
   }
 }
 
-/** Let other events run, without the few milliseconds that browsers make of a timer of zero. */
-function yieldTurn(): Promise<void> {
+/** Let other events run, without the minimum delay that browsers give to timers. */
+function yieldToEvents(): Promise<void> {
   return new Promise((done) => {
     if (typeof setImmediate === 'function') return void setImmediate(done)
     const { port1, port2 } = new MessageChannel()

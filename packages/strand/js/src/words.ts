@@ -1,6 +1,6 @@
 /**
- * The ring's shared words: where they are, and what follows from them together. Every `Atomics`
- * operation is sequentially consistent, so what the C core does with fences needs none here.
+ * The ring's shared words: their offsets, and values derived from several of them. Every `Atomics`
+ * operation is sequentially consistent, so the fences of the C core are not needed here.
  */
 
 import { StrandCorruptError } from './errors.js'
@@ -26,7 +26,7 @@ export const AT = {
   status: 3208,
   abort: 3212,
   bell: 3216,
-  gate: 3224,
+  joinPosition: 3224,
   consumers: 3264,
   reason: 3776,
 } as const
@@ -83,27 +83,27 @@ export class RingWords {
   }
 
   /**
-   * Records published so far; whatever is below may be read. In v5 the producer may be one that
-   * knows nothing of our counters; ours stores its own counter first, then the v5 word.
+   * Records published so far. In v5 the producer may be another implementation, which stores only
+   * the v5 word; this package's producer stores its own counter first, then the v5 word.
    */
   committed(): number {
     const ours = this.load(AT.commit)
     return this.version === 6 ? ours : Math.max(ours, this.load32(AT.v5Commit))
   }
 
-  /** The status word; in v5 that of a producer which knows nothing of ours, when it is further. */
+  /** The status word; in v5 the higher of it and the v5 word of another implementation. */
   status(): number {
     const ours = this.load32(AT.status)
     return this.version === 6 ? ours : Math.max(ours, this.load32(AT.v5Status))
   }
 
-  /** The v5 commit word when its producer rings no bells of ours, and null when it does. */
+  /** The v5 commit word if a plain v5 producer, which rings no bells, writes it; else null. */
   plainCommit(): number | null {
     if (this.version === 6 || this.load32(AT.v5Status) === this.load32(AT.status)) return null
     return this.load32(AT.v5Commit)
   }
 
-  /** Whether somebody may read who moves v5 words only, and so rings no bell of ours. */
+  /** Whether a plain v5 reader, which stores v5 words and rings no bells, may be attached. */
   hasPlainReader(): boolean {
     if (this.version === 6) return false
     let attached = false
@@ -114,10 +114,10 @@ export class RingWords {
     return !attached
   }
 
-  /** Below which record nothing is needed any more. */
-  floor(): number {
-    let lowest = Infinity // of those who read
-    let furthest = 0 // of those who left: where a successor goes on
+  /** The low-water mark: records below it may be overwritten. */
+  lowWaterMark(): number {
+    let lowest = Infinity // position of an attached consumer
+    let furthest = 0 // position of one that left: its successor continues there
     for (let index = 0; index < CONSUMER_COUNT; index += 1) {
       const state = this.load32(entryAt(index, ENTRY.state))
       if (state !== ATTACHED && state !== LEFT) continue
@@ -126,7 +126,7 @@ export class RingWords {
       else furthest = Math.max(furthest, read)
     }
     if (this.version === 5) {
-      // A plain v5 reader knows nothing of our entries: it moves its word in the v5 part.
+      // A plain v5 reader has no entry; it stores its position in the v5 part of the header.
       for (let at: number = AT.v5Consumers; at < AT.v5Consumers + 4 * CONSUMER_COUNT; at += 4) {
         const read = this.load32(at)
         if (read !== V5_VACANT) lowest = Math.min(lowest, read)
@@ -136,7 +136,7 @@ export class RingWords {
     return lowest === Infinity ? furthest : lowest
   }
 
-  /** How far the plain v5 consumer in slot `index` has read; Infinity for a vacant slot. */
+  /** The position of the plain v5 consumer in slot `index`; Infinity for a vacant slot. */
   plainRead(index: number): number {
     const read = this.load32(AT.v5Consumers + 4 * index)
     return read === V5_VACANT ? Infinity : read
@@ -168,8 +168,8 @@ export class RingWords {
   }
 
   /**
-   * Ring a sleeper's bell. The increment comes after whatever the sleeper waits for, so one that
-   * reads the new bell also sees the reason, and one that read the old cannot fall asleep on it.
+   * Ring a bell. The increment comes after the store that the sleeper waits for: a sleeper that reads
+   * the new value also sees that store, and one that read the old value does not fall asleep.
    */
   ringBell(at: number): void {
     Atomics.add(this.i32, at >>> 2, 1)
@@ -201,7 +201,7 @@ export class RingWords {
   }
 }
 
-/** Refuse a counter that cannot be: the ring was overwritten by something that is no ring. */
+/** Throw for an impossible counter: other code has overwritten the ring. */
 export function requireCounter(what: string, value: number, most: number): void {
   if (!(value >= 0 && value <= most))
     throw new StrandCorruptError(`${what} is ${value}, and cannot be beyond ${most}`)

@@ -1,4 +1,4 @@
-/** The producer's side of a ring. */
+/** The producing end of a ring. */
 
 import { RecordEncoder, type StrandRecord } from './encoder.js'
 import {
@@ -30,15 +30,15 @@ import {
 export type WhenUnread = 'raise' | 'wait' | 'discard'
 
 export interface StrandWriterOptions {
-  /** 'raise' (the default) throws ConsumerGoneError, 'discard' overwrites what nobody reads. */
+  /** 'raise' (the default) throws ConsumerGoneError, 'discard' overwrites unread records. */
   whenUnread?: WhenUnread
-  /** The strings that `utf8_ref` fields refer to; those of the ring's metadata by default. */
+  /** The strings that `utf8_ref` fields refer to; by default those of the ring's metadata. */
   categories?: readonly string[]
-  /** How long a write waits for room while consumers give nothing back; Infinity by default. */
+  /** How long a write waits for room while no record is acknowledged; default: Infinity. */
   timeoutMs?: number
 }
 
-/** What to sleep on until there may be room, and for how long. */
+/** The bells to sleep on until there may be room, and for how long. */
 interface Nap {
   readonly bells: readonly Bell[]
   readonly ms: number
@@ -50,7 +50,7 @@ export interface ClaimedSlot {
   readonly seq: number
 }
 
-/** Heap bytes to be filled by hand: where they are, and what a heap pointer says of them. */
+/** Heap bytes to be filled by hand: their byte offset, and their offset for a heap pointer. */
 export interface ClaimedHeap {
   readonly physOffset: number
   readonly monoOffset: number
@@ -91,7 +91,7 @@ export class StrandWriter {
     return this.producer.commit
   }
 
-  /** Say that records will come; the first write does it as well. */
+  /** Set the status to streaming; the first write does it as well. */
   begin(): void {
     this.requireOpen()
     if (!this.producer.streaming) this.producer.begin()
@@ -191,7 +191,7 @@ export class StrandWriter {
     this.producer.publish()
   }
 
-  /** Claim heap bytes in one piece for the claimed slots. */
+  /** Claim contiguous heap bytes for the claimed slots. */
   claimHeapBytes(byteLength: number, align = 1): ClaimedHeap {
     this.requireOpen()
     if (!Number.isInteger(byteLength) || byteLength < 0)
@@ -204,7 +204,7 @@ export class StrandWriter {
     return { physOffset: this.producer.heapOffset(offset), monoOffset: offset }
   }
 
-  /** Show the heap bytes claimed so far ahead of their records. */
+  /** Publish the heap bytes claimed so far, ahead of their records. */
   commitHeap(): void {
     this.requireOpen()
     this.producer.commitHeap()
@@ -215,7 +215,7 @@ export class StrandWriter {
     this.producer.abandon()
   }
 
-  /** End the stream; consumers read what is left and see its end. */
+  /** End the stream; consumers read the remaining records and then its end. */
   finalize(): void {
     this.end(EOS)
   }
@@ -228,8 +228,8 @@ export class StrandWriter {
   }
 
   /**
-   * Begin a new stream in this ring, after the end of the one before: records count from 0 again.
-   * Throws StrandConflictError while an attached consumer has unread records of the last one.
+   * Begin a new stream in this ring, after the end of the previous one; records restart at 0.
+   * Throws StrandConflictError while an attached consumer has unacknowledged records.
    */
   reset(): void {
     if (!this.ended) throw new StrandConflictError('finalize or abort the stream before the next')
@@ -238,8 +238,8 @@ export class StrandWriter {
       const unread = this.producer.commit - this.words.load(entryAt(index, ENTRY.read))
       if (unread > 0)
         throw new StrandConflictError(
-          `consumer ${index} has ${unread} records of the last stream to give back`,
-          'acknowledge them there, or release that consumer, and reset again',
+          `consumer ${index} has ${unread} unacknowledged records of the ended stream`,
+          'acknowledge them there, or release that consumer, then reset again',
         )
     }
     this.words.writeReason('')
@@ -270,11 +270,11 @@ export class StrandWriter {
       throw new RangeError(`this ring has ${this.map.indexCapacity} slots, not ${count}`)
   }
 
-  /** Sleep until what the last claim lacked is given back; publishes first what is filled. */
+  /** Publish the filled records, then sleep until the last failed claim has room. */
   private waitHere(): void {
     for (const { bells, ms } of this.watch()) {
       if (!canBlock()) throw new WouldBlockError()
-      // A thread sleeps on one word. Plain readers change theirs with each acknowledgement.
+      // A thread can sleep on one word only. Plain readers change theirs with each acknowledgement.
       const { at, seen } = bells.at(-1)!
       sleepHere(this.words.i32, at, seen, ms)
     }
@@ -291,14 +291,14 @@ export class StrandWriter {
     const until = performance.now() + this.timeoutMs
     producer.publish()
     for (;;) {
-      // We store the threshold, then load the counters; who gives back does it the other way round.
+      // Store the threshold, then load the counters; a consumer does it in the opposite order.
       words.store(AT.threshold, threshold)
       const bells: Bell[] = [{ at: AT.bell, seen: words.load32(AT.bell) }]
       if (words.hasPlainReader()) bells.push({ at: AT.v5Read, seen: words.load32(AT.v5Read) })
       if (producer.hasRoom(threshold)) return
       if (words.aborted()) throw new StrandAbortError('the consumer asked the producer to stop')
       if (this.everyoneLeft()) {
-        if (producer.hasRoom(threshold)) return // given back before they went
+        if (producer.hasRoom(threshold)) return // acknowledged before they left
         throw new ConsumerGoneError()
       }
       const left = until - performance.now()
@@ -307,7 +307,7 @@ export class StrandWriter {
     }
   }
 
-  /** Whether it is an error that nobody reads: there were consumers, and all of them left. */
+  /** Whether to throw because all consumers have left. */
   private everyoneLeft(): boolean {
     if (this.whenUnread !== 'raise' || this.words.hasReader()) return false
     for (let index = 0; index < CONSUMER_COUNT; index += 1)
@@ -316,7 +316,7 @@ export class StrandWriter {
   }
 }
 
-/** The strings of a ring's metadata that `utf8_ref` handles stand for. */
+/** The strings in a ring's metadata that `utf8_ref` handles refer to. */
 export function internTable(map: StrandMap): readonly string[] {
   const table = map.metadata['intern']
   return Array.isArray(table) ? table.map(String) : []

@@ -187,7 +187,7 @@ for (const version of VERSIONS)
     writer.write(row(3))
     const frame = framesOf(view)[0]!
     new DataView(frame.buffer).setBigUint64(16, 512n, true) // its pointer still says 0
-    assert.throws(() => bridge.apply(frame), /that did not come/)
+    assert.throws(() => bridge.apply(frame), /that were not received/)
   })
 
 test('a sender may pass over heap bytes, which then nothing may point at', () => {

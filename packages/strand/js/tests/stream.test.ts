@@ -101,7 +101,7 @@ for (const version of VERSIONS) {
     assert.throws(() => writer.reset(), StrandConflictError)
     writer.writeRecordBatch(rows(3))
     writer.finalize()
-    assert.throws(() => writer.reset(), /3 records of the last stream/)
+    assert.throws(() => writer.reset(), /3 unacknowledged records of the ended stream/)
     view.acknowledgeRead(3)
     writer.reset()
     assert.equal(view.status, 'initializing')
@@ -326,7 +326,7 @@ test("a ring's sizes have the original's names as well", () => {
   assert.deepEqual({ index_capacity, heap_capacity, estimated_records }, sizes)
   assert.equal(map.total_bytes, map.totalBytes)
   const twice = { schema: map.schema, indexCapacity: 8, ...sizes }
-  assert.throws(() => computeStrandMap(twice), /indexCapacity is given twice/)
+  assert.throws(() => computeStrandMap(twice), /indexCapacity was passed twice/)
 })
 
 test('when every consumer left, the producer does what it was told to', async () => {

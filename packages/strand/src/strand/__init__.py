@@ -3,8 +3,8 @@
 Layers, each importing only those before it: `_native` (the C core), `errors`, `closing`, `schema`,
 `layout`, `header`, `owners`, `segment`, `failures`, `rows`, `cursor`, `stats`, `role`, `batches`,
 `columns`, `reading`, `writer` and `view`, `ring`, `selection`, `fanin_view`, `fanin`, `pipes`,
-`inspection`, `cli`; and by name alone `filters`, `aio`, `bridge`.
-Importing this package loads nothing third-party; Arrow and numpy come in with the first batch.
+`inspection`, `cli`. `filters`, `aio` and `bridge` are not re-exported here: import them by name.
+Importing this package imports no third-party package; the first batch imports Arrow and numpy.
 """
 
 from sennit_core.ownership import refuse_strangers

@@ -1,27 +1,27 @@
-/* Columns of numpy and Arrow, as Python hands them over. The loops are in _scatter.c, _gather.c.
+/* Bind the buffers of numpy and Arrow columns for the loops in _scatter.c and _gather.c.
  *
- * What a buffer is supposed to hold was decided in columns.py and arrow.py; that it is as long as
- * the loops need is checked here.
+ * columns.py and arrow.py have checked what each buffer contains; here it is checked that each is
+ * as long as the loops need.
  */
 #include <string.h>
 
 #include "_columns.h"
 #include "_native.h"
 
-/* The buffers that one call looks into. */
+/* The buffers that are open during one call. */
 typedef struct {
     Py_buffer *views;
     uint32_t held;
-} holds;
+} held_buffers;
 
-static void let_go(holds *held) {
+static void release_buffers(held_buffers *held) {
     while (held->held != 0)
         PyBuffer_Release(&held->views[--held->held]);
     PyMem_Free(held->views);
 }
 
-/* Look into a buffer until the call is over; NULL and an error set when it cannot be had. */
-static const Py_buffer *hold(holds *held, PyObject *object, int flags) {
+/* Open a buffer until the end of the call; NULL and an error set when that fails. */
+static const Py_buffer *hold(held_buffers *held, PyObject *object, int flags) {
     Py_buffer *view = &held->views[held->held];
     if (PyObject_GetBuffer(object, view, flags) < 0)
         return NULL;
@@ -56,7 +56,7 @@ static int too_short(void) {
 
 /* ---- scatter -------------------------------------------------------------------------------- */
 
-/* The struct codes that a value of each type may have; its size decides between them. */
+/* The struct codes accepted for each type; the item size distinguishes `l` of 4 and 8 bytes. */
 static const char *const CODES[] = {
     [TYPE_I32] = "ilq",    [TYPE_U32] = "ILQ",    [TYPE_I64] = "ilq",      [TYPE_F32] = "f",
     [TYPE_F64] = "d",      [TYPE_U16] = "H",      [TYPE_U8] = "B",         [TYPE_BOOL8] = "?",
@@ -72,8 +72,8 @@ static bool is_typed(const Py_buffer *view, const strand_field *field) {
            code[1] == '\0' && strchr(CODES[field->tag], code[0]) != NULL;
 }
 
-/* An array of exactly the field's type and the batch's length: 1; 0 when it is anything else. */
-static int take_array(holds *held, PyObject *array, const strand_field *field, uint64_t rows,
+/* Bind an array of exactly the field's type and the batch's length: 1; 0 for any other object. */
+static int bind_array(held_buffers *held, PyObject *array, const strand_field *field, uint64_t rows,
                       strand_source *source) {
     const Py_buffer *view = hold(held, array, PyBUF_RECORDS_RO);
     if (view == NULL) {
@@ -87,8 +87,10 @@ static int take_array(holds *held, PyObject *array, const strand_field *field, u
     return 1;
 }
 
-/* What (form, values, offsets, first, validity, first bit of validity) says; -1 and an error. */
-static int take_described(holds *held, PyObject *described, uint64_t rows, strand_source *source) {
+/* Bind a description (form, values, offsets, first, validity, first validity bit); -1 and an error.
+ */
+static int bind_described(held_buffers *held, PyObject *described, uint64_t rows,
+                          strand_source *source) {
     int form;
     unsigned long long first, valid_bit;
     PyObject *values, *offsets, *validity;
@@ -138,10 +140,11 @@ static int take_described(holds *held, PyObject *described, uint64_t rows, stran
     return 0;
 }
 
-/* What a batch did wrong, in the words of `_fail`. */
+/* The detail that `_fail` expects for an error of a batch. */
 static PyObject *describe_fault(int result, uint64_t detail) {
     if (result == STRAND_CORRUPT)
-        return PyObject_CallFunction(PyExc_ValueError, "s", "its offsets leave its data");
+        return PyObject_CallFunction(PyExc_ValueError, "s",
+                                     "its offsets point outside of its data");
     if (result == COLUMN_HANDLE)
         return PyUnicode_FromFormat("handle %llu", (unsigned long long)detail);
     return PyLong_FromUnsignedLongLong(detail);
@@ -153,7 +156,7 @@ static PyObject *refuse(producer_object *self, int result, uint32_t field, uint6
         return NULL;
     int reason = result;
     if (result == STRAND_CORRUPT)
-        reason = FAIL_VALUE; /* the batch's fault, not the ring's */
+        reason = FAIL_VALUE; /* the batch is at fault, not the ring */
     else if (result == COLUMN_NULL)
         reason = FAIL_NULL;
     else if (result == COLUMN_HANDLE)
@@ -163,7 +166,7 @@ static PyObject *refuse(producer_object *self, int result, uint32_t field, uint6
     return NULL;
 }
 
-/* Write a batch whose buffers are held: how many rows. */
+/* Write a batch whose buffers are open; return the number of rows. */
 static PyObject *scatter(producer_object *self, const strand_batch *batch) {
     uint32_t field = UINT32_MAX;
     uint64_t detail = 0, done = 0;
@@ -188,24 +191,24 @@ static PyObject *scatter_slots(producer_object *self, uint64_t rows, PyObject *s
         return NULL;
     PyObject *answer = NULL;
     if ((uint64_t)view.len / self->layout->stride < rows || !self->layout->gapless)
-        PyErr_SetString(PyExc_ValueError, "these are no slots of this ring");
+        PyErr_SetString(PyExc_ValueError, "the buffer does not hold that many slots of this ring");
     else
         answer = scatter(self, &(strand_batch){.rows = rows, .slots = view.buf});
     PyBuffer_Release(&view);
     return answer;
 }
 
-/* A source for each field: 1; 0 when one of them is an array that does not fit as it is. */
-static int take_sources(producer_object *self, PyObject *columns, uint64_t rows, holds *held,
+/* Bind a source for each field: 1; 0 when one is an array of another type or length. */
+static int bind_sources(producer_object *self, PyObject *columns, uint64_t rows, held_buffers *held,
                         strand_source *sources) {
     const layout_object *layout = self->layout;
     for (uint32_t at = 0; at < layout->count; at++) {
         PyObject *column = PyTuple_GetItem(columns, (Py_ssize_t)at);
         sources[at].place = place_of(layout, at);
         if (PyTuple_Check(column)) {
-            if (take_described(held, column, rows, &sources[at]) < 0)
+            if (bind_described(held, column, rows, &sources[at]) < 0)
                 return -1;
-        } else if (!take_array(held, column, &layout->fields[at], rows, &sources[at])) {
+        } else if (!bind_array(held, column, &layout->fields[at], rows, &sources[at])) {
             return 0;
         }
     }
@@ -233,24 +236,24 @@ PyObject *producer_scatter(producer_object *self, PyObject *args) {
         PyErr_SetString(PyExc_ValueError, "one column for each field");
         return NULL;
     }
-    holds held = {PyMem_Calloc(3 * (size_t)layout->count, sizeof(Py_buffer)), 0};
+    held_buffers held = {PyMem_Calloc(3 * (size_t)layout->count, sizeof(Py_buffer)), 0};
     strand_source *sources = PyMem_Calloc(layout->count, sizeof *sources);
     PyObject *answer = NULL;
     if (held.views == NULL || sources == NULL) {
         PyErr_NoMemory();
     } else {
-        const int taken = take_sources(self, columns, rows, &held, sources);
+        const int bound = bind_sources(self, columns, rows, &held, sources);
         const strand_batch batch = {.rows = rows,
                                     .sources = sources,
                                     .count = layout->count,
                                     .bitmap_bytes = bitmap_bytes(layout),
                                     .gapless = layout->gapless};
-        if (taken > 0)
+        if (bound > 0)
             answer = scatter(self, &batch);
-        else if (taken == 0)
+        else if (bound == 0)
             answer = Py_NewRef(Py_None);
     }
-    let_go(&held);
+    release_buffers(&held);
     PyMem_Free(sources);
     return answer;
 }
@@ -286,9 +289,9 @@ static PyObject *refuse_slot(consumer_object *self, int result, uint32_t field, 
     return NULL;
 }
 
-/* A writable buffer of at least `bytes`, or NULL; None is a buffer without bytes. */
-static int take_room(holds *held, PyObject *object, uint64_t bytes, unsigned char **room,
-                     uint64_t *room_bytes) {
+/* Open a writable buffer of at least `bytes`; None counts as an empty buffer. */
+static int bind_output(held_buffers *held, PyObject *object, uint64_t bytes, unsigned char **room,
+                       uint64_t *room_bytes) {
     const Py_buffer *view = object == Py_None ? NULL : hold(held, object, PyBUF_WRITABLE);
     if (view == NULL && object != Py_None)
         return -1;
@@ -297,9 +300,9 @@ static int take_room(holds *held, PyObject *object, uint64_t bytes, unsigned cha
     return *room_bytes < bytes ? too_short() : 0;
 }
 
-/* What (field, form, values, offsets, validity) says; -1 and an error set. */
-static int take_target(consumer_object *self, PyObject *described, uint64_t rows, holds *held,
-                       strand_target *target) {
+/* Bind a description (field, form, values, offsets, validity); -1 and an error set. */
+static int bind_target(consumer_object *self, PyObject *described, uint64_t rows,
+                       held_buffers *held, strand_target *target) {
     int form;
     unsigned int field;
     uint64_t size = 0;
@@ -315,17 +318,17 @@ static int take_target(consumer_object *self, PyObject *described, uint64_t rows
     target->form = (enum strand_form)form;
     const bool heap = target->place.heap_align != 0;
     if (heap != (form == COLUMN_OFFSETS32)) {
-        PyErr_SetString(PyExc_ValueError, "a form that does not fit the field");
+        PyErr_SetString(PyExc_ValueError, "this form does not fit the field");
         return -1;
     }
     const uint64_t bits = (rows + 7) / 8;
     const uint64_t needed = form == COLUMN_BITS ? bits : heap ? 0 : rows * target->place.width;
-    if (take_room(held, values, needed, &target->values, &target->values_bytes) < 0 ||
-        take_room(held, offsets, heap ? (rows + 1) * 4 : 0, &target->offsets, &size) < 0 ||
-        take_room(held, validity, validity == Py_None ? 0 : bits, &target->valid, &size) < 0)
+    if (bind_output(held, values, needed, &target->values, &target->values_bytes) < 0 ||
+        bind_output(held, offsets, heap ? (rows + 1) * 4 : 0, &target->offsets, &size) < 0 ||
+        bind_output(held, validity, validity == Py_None ? 0 : bits, &target->valid, &size) < 0)
         return -1;
     if (target->values_bytes / target->place.item_bytes > INT32_MAX) {
-        PyErr_SetString(PyExc_OverflowError, "more data than 32-bit offsets reach");
+        PyErr_SetString(PyExc_OverflowError, "more data than 32-bit offsets can address");
         return -1;
     }
     return 0;
@@ -344,7 +347,7 @@ static PyObject *count_nulls(const strand_target *targets, uint32_t count) {
     return counts;
 }
 
-/* _gather(start, stop, [(field, form, values, offsets, validity), …]): the nulls of each. */
+/* _gather(start, stop, [(field, form, values, offsets, validity), …]): the null count of each. */
 PyObject *consumer_gather(consumer_object *self, PyObject *args) {
     unsigned long long start, stop;
     PyObject *described;
@@ -352,16 +355,16 @@ PyObject *consumer_gather(consumer_object *self, PyObject *args) {
         !is_readable(self, start, stop))
         return NULL;
     const uint32_t count = (uint32_t)PyList_Size(described);
-    holds held = {PyMem_Calloc(3 * (size_t)count, sizeof(Py_buffer)), 0};
+    held_buffers held = {PyMem_Calloc(3 * (size_t)count, sizeof(Py_buffer)), 0};
     strand_target *targets = PyMem_Calloc(count, sizeof *targets);
     PyObject *answer = NULL;
-    bool taken = held.views != NULL && targets != NULL;
-    if (!taken)
+    bool bound = held.views != NULL && targets != NULL;
+    if (!bound)
         PyErr_NoMemory();
-    for (uint32_t at = 0; taken && at < count; at++)
-        taken = take_target(self, PyList_GetItem(described, at), stop - start, &held,
+    for (uint32_t at = 0; bound && at < count; at++)
+        bound = bind_target(self, PyList_GetItem(described, at), stop - start, &held,
                             &targets[at]) == 0;
-    if (taken) {
+    if (bound) {
         uint32_t at = 0;
         const int result =
             strand_gather(&self->core.ring, start, stop - start, targets, count, &at);
@@ -369,7 +372,7 @@ PyObject *consumer_gather(consumer_object *self, PyObject *args) {
                      ? count_nulls(targets, count)
                      : refuse_slot(self, result, targets[at].field, targets[at].detail);
     }
-    let_go(&held);
+    release_buffers(&held);
     PyMem_Free(targets);
     return answer;
 }

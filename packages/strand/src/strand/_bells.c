@@ -1,4 +1,4 @@
-/* Sleeping on the bells of many rings, and ringing one: for whoever waits for several at once. */
+/* Sleep on the bells of several rings at once, and ring one of them. */
 #include <stdatomic.h>
 #include <string.h>
 
@@ -6,8 +6,8 @@
 
 enum { BELLS_MAX = 4096 };
 
-/* Take hold of a bell: a writable, aligned u32. */
-static int take_bell(PyObject *object, Py_buffer *bell) {
+/* Get the buffer of a bell: a writable, aligned u32. */
+static int get_bell(PyObject *object, Py_buffer *bell) {
     if (PyObject_GetBuffer(object, bell, PyBUF_WRITABLE) < 0)
         return -1;
     if (bell->len == 4 && (uintptr_t)bell->buf % 4 == 0)
@@ -39,7 +39,7 @@ PyObject *native_nap_any(PyObject *Py_UNUSED(module), PyObject *args) {
         return NULL;
     const Py_ssize_t count = PyList_Size(objects);
     if (count == 0 || count > BELLS_MAX || PyList_Size(numbers) != count) {
-        PyErr_SetString(PyExc_ValueError, "one number for each bell, and one to 4096 bells");
+        PyErr_SetString(PyExc_ValueError, "pass 1 to 4096 bells, and one number for each");
         return NULL;
     }
     Py_buffer *bells = PyMem_Calloc((size_t)count, sizeof *bells);
@@ -50,7 +50,7 @@ PyObject *native_nap_any(PyObject *Py_UNUSED(module), PyObject *args) {
     if (bells == NULL || words == NULL || seen == NULL)
         PyErr_NoMemory();
     while (!PyErr_Occurred() && held < count) {
-        if (take_bell(PyList_GetItem(objects, held), &bells[held]) < 0)
+        if (get_bell(PyList_GetItem(objects, held), &bells[held]) < 0)
             break;
         words[held] = bells[held].buf;
         seen[held] = (uint32_t)PyLong_AsUnsignedLongMask(PyList_GetItem(numbers, held));
@@ -72,7 +72,7 @@ PyObject *native_nap_any(PyObject *Py_UNUSED(module), PyObject *args) {
 
 PyObject *native_ring_bell(PyObject *Py_UNUSED(module), PyObject *object) {
     Py_buffer bell;
-    if (take_bell(object, &bell) < 0)
+    if (get_bell(object, &bell) < 0)
         return NULL;
     strand_wake_any(bell.buf);
     PyBuffer_Release(&bell);

@@ -17,7 +17,7 @@ static PyObject *consumer_open(consumer_object *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
-static void let_go(consumer_object *self) {
+static void release_mapping(consumer_object *self) {
     if (self->busy == 0) {
         PyBuffer_Release(&self->view);
         PyBuffer_Release(&self->doorbell);
@@ -26,7 +26,7 @@ static void let_go(consumer_object *self) {
 
 static PyObject *consumer_release(consumer_object *self, PyObject *Py_UNUSED(ignored)) {
     self->closing = true;
-    let_go(self);
+    release_mapping(self);
     Py_RETURN_NONE;
 }
 
@@ -44,10 +44,10 @@ bool consumer_closed(consumer_object *self) {
     return true;
 }
 
-/* See _producer.c: the mapping stays until the outermost call is over. */
+/* The mapping is released when the outermost call returns: see `done` in _producer.c. */
 PyObject *consumer_done(consumer_object *self, PyObject *result) {
     if (--self->busy == 0 && self->closing)
-        let_go(self);
+        release_mapping(self);
     return result;
 }
 
@@ -86,8 +86,8 @@ static PyObject *consumer_leave(consumer_object *self, PyObject *value) {
     Py_RETURN_NONE;
 }
 
-/* Overwrite the slots and payloads of records about to be given back, so that whoever still looks
- * at them notices. Only while nobody else may be reading them. */
+/* Overwrite the slots and payloads of records about to be acknowledged with 0xDD, so that a program
+ * that still reads them gets wrong values. Only while no other consumer may be reading them. */
 static void poison(consumer_object *self, unsigned index, uint64_t upto) {
     const strand_ring *ring = &self->core.ring;
     const layout_object *layout = self->layout;
@@ -193,9 +193,9 @@ static PyObject *consumer_aborted(consumer_object *self, PyObject *Py_UNUSED(ign
 static PyObject *consumer_follow_reset(consumer_object *self, PyObject *Py_UNUSED(ignored)) {
     if (consumer_closed(self))
         return NULL;
-    const bool told_late = self->core.rewound;
+    const bool reset_noticed = self->core.rewound;
     self->core.rewound = false;
-    return PyBool_FromLong(strand_follow_reset(&self->core) || told_late);
+    return PyBool_FromLong(strand_follow_reset(&self->core) || reset_noticed);
 }
 
 /* ---- waiting -------------------------------------------------------------------------------- */
@@ -206,7 +206,7 @@ static PyObject *consumer_wait(consumer_object *self, PyObject *args) {
         !PyArg_ParseTuple(args, "KKK", &threshold, &spin_nanoseconds, &nap_nanoseconds))
         return NULL;
     bool reached;
-    self->busy++; /* a close from another thread must not unmap under us */
+    self->busy++; /* keep the mapping if another thread closes this end meanwhile */
     Py_BEGIN_ALLOW_THREADS;
     reached = strand_consumer_wait(&self->core, threshold, spin_nanoseconds, nap_nanoseconds);
     Py_END_ALLOW_THREADS;
@@ -234,8 +234,8 @@ static PyObject *get_committed(consumer_object *self, void *Py_UNUSED(closure)) 
     return PyLong_FromUnsignedLongLong(committed);
 }
 
-static PyObject *get_floor(consumer_object *self, void *Py_UNUSED(closure)) {
-    return PyLong_FromUnsignedLongLong(self->core.held == 0 ? 0 : self->core.floor);
+static PyObject *get_low_water(consumer_object *self, void *Py_UNUSED(closure)) {
+    return PyLong_FromUnsignedLongLong(self->core.held == 0 ? 0 : self->core.low_water);
 }
 
 static PyObject *get_reads(consumer_object *self, void *Py_UNUSED(closure)) {
@@ -281,24 +281,26 @@ static PyMethodDef consumer_methods[] = {
      "tuples($self, start, stop, /)\n--\n\nReturn the typed records from `start` up to `stop` as "
      "tuples in field order.\n\nValues are copies: str, bytes, parsed JSON, array.array for "
      "arrays; None for null.\n\nRaises:\n    UsageError: records that are not committed, or were "
-     "given back.\n    Corrupt: a pointer that leaves the heap, text that does not decode."},
+     "acknowledged.\n    Corrupt: a pointer that leaves the heap, text that does not decode."},
     {"rows", (PyCFunction)(void (*)(void))iterate_rows, METH_FASTCALL,
      "rows($self, start, stop, /)\n--\n\nIterate over the typed records from `start` up to `stop` "
-     "as tuples, each read when it is asked for.\n\nFaster than `tuples`, which has all of them at "
-     "once.\n\nRaises:\n    UsageError: records that are not committed, or were given back, now or "
-     "later."},
+     "as tuples, each read when the loop requests it.\n\nFaster than `tuples`, which holds all of "
+     "them in "
+     "memory.\n\nRaises:\n    UsageError: records that are not committed, or were acknowledged, "
+     "now or "
+     "during the iteration."},
     {"_open", (PyCFunction)consumer_open, METH_VARARGS,
      "Map (buffer, layout, capacity, heap_capacity, doorbell or None)."},
-    {"_release", (PyCFunction)consumer_release, METH_NOARGS, "Let go of the mapping."},
+    {"_release", (PyCFunction)consumer_release, METH_NOARGS, "Release the mapping."},
     {"_join", (PyCFunction)consumer_join, METH_VARARGS,
-     "Enter entry (index, whether to start at the next record)."},
+     "Attach to entry (index, whether to start at the next record)."},
     {"_leave", (PyCFunction)consumer_leave, METH_O, "Leave the entry of this index."},
     {"_acknowledge", (PyCFunction)consumer_acknowledge, METH_VARARGS,
-     "Give back, for entry (index), the records below (count)."},
+     "Acknowledge (entry index, position): the records below the position."},
     {"_status", (PyCFunction)consumer_status, METH_NOARGS, "The stream's status word."},
-    {"_aborted", (PyCFunction)consumer_aborted, METH_NOARGS, "Whether an abort was asked for."},
+    {"_aborted", (PyCFunction)consumer_aborted, METH_NOARGS, "Whether an abort was requested."},
     {"_follow_reset", (PyCFunction)consumer_follow_reset, METH_NOARGS,
-     "Whether the producer began anew since the last call; reads then start at 0."},
+     "Whether the producer reset the ring since the last call; positions then restart at 0."},
     {"_read_block", (PyCFunction)consumer_read_block, METH_O,
      "Lease the payload of one record of a block ring."},
     {"_lease", (PyCFunction)consumer_lease, METH_VARARGS,
@@ -308,17 +310,17 @@ static PyMethodDef consumer_methods[] = {
      "Measure payloads (see _batches.c)."},
     {"_wait", (PyCFunction)consumer_wait, METH_VARARGS,
      "Wait one nap (threshold, nanoseconds to spin, nanoseconds to sleep) for records; True when "
-     "they are there."},
+     "they are committed."},
     {"_arm", (PyCFunction)consumer_arm, METH_O,
-     "State the count worth waking for; answer the bell to sleep on."},
+     "Store the count to be woken at; return the value of the bell to sleep on."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef consumer_fields[] = {
     {"committed_count", (getter)get_committed, NULL, "Records published so far.", NULL},
-    {"window_start", (getter)get_floor, NULL,
-     "The oldest record that may be read: what is below was given back.", NULL},
-    {"_reads", (getter)get_reads, NULL, "Records given back, by the entries held.", NULL},
+    {"window_start", (getter)get_low_water, NULL,
+     "The oldest record that may be read; those below it were acknowledged.", NULL},
+    {"_reads", (getter)get_reads, NULL, "Records acknowledged, by entry held.", NULL},
     {"_counts", (getter)get_counts, NULL, "Times slept, and bells rung.", NULL},
     {"_reading", (getter)get_reading, NULL, "The record that an error is about, or None.", NULL},
     {"_poisons", (getter)get_poisons, (setter)set_poisons, "Debug mode.", NULL},

@@ -1,10 +1,11 @@
-/* Cursor: one record after another under an object that is made once; base of RecordCursor. */
+/* Cursor: reads records one at a time through one reused object; base of RecordCursor. */
 #include "_values.h"
 
-/* Names beyond this many fields are found by hash; up to here comparing addresses is faster. */
+/* The first fields are found by comparing addresses of names, which is faster than a dict; later
+ * fields are found in the dict. */
 enum { SCANNED_FIELDS = 16 };
 
-/* A string or JSON value that was decoded, and the record it belongs to. */
+/* A decoded string or JSON value, and the record it belongs to. */
 typedef struct {
     PyObject *value;
     int64_t seq;
@@ -17,7 +18,7 @@ typedef struct {
     layout_object *layout; /* the view's when the cursor was made */
     int64_t seq;           /* -1: before the first */
     uint32_t generation;
-    decoded *kept; /* one for each field */
+    decoded *cache; /* one for each field */
 } cursor_object;
 
 /* ---- position ------------------------------------------------------------------------------- */
@@ -37,25 +38,25 @@ static PyObject *cursor_seek(cursor_object *self, PyObject *value) {
     Py_RETURN_TRUE;
 }
 
-/* The slot under the cursor; NULL and an error set when it must not be looked at (any more). */
+/* The slot under the cursor; NULL and an error set if its record is not, or no longer, readable. */
 static const unsigned char *current(const cursor_object *self) {
     consumer_object *view = self->view;
     if (consumer_closed(view))
         return NULL;
-    if (self->seq >= 0 && (uint64_t)self->seq >= view->core.floor &&
+    if (self->seq >= 0 && (uint64_t)self->seq >= view->core.low_water &&
         self->generation == view->core.generation && self->layout == view->layout) {
         view->reading = (uint64_t)self->seq;
         return view->core.ring.base + strand_slot_at(&view->core.ring, (uint64_t)self->seq);
     }
     PyObject *seq = PyLong_FromLongLong(self->seq);
     if (seq != NULL)
-        fail(view, FAIL_UNSOUGHT, -1, seq);
+        fail(view, FAIL_NO_RECORD, -1, seq);
     Py_XDECREF(seq);
     return NULL;
 }
 
-/* Where a field of this name stands, or -1 and an error set. Names in a program's text are
- * interned, as ours are. */
+/* The position of the field of this name, or -1 and an error set. Comparing addresses works because
+ * string literals are interned, and so are the layout's names. */
 static Py_ssize_t find(const cursor_object *self, PyObject *name) {
     const layout_object *layout = self->layout;
     for (uint32_t at = 0; at < layout->count && at < SCANNED_FIELDS; at++)
@@ -72,16 +73,16 @@ static Py_ssize_t find(const cursor_object *self, PyObject *name) {
 /* ---- values --------------------------------------------------------------------------------- */
 
 static PyObject *read_decoded(cursor_object *self, const unsigned char *slot, uint32_t at) {
-    decoded *kept = &self->kept[at];
+    decoded *cached = &self->cache[at];
     const int64_t seq = self->seq; /* decoding may run code that moves this cursor */
     const uint32_t generation = self->generation;
-    if (kept->value != NULL && kept->seq == seq && kept->generation == generation)
-        return Py_NewRef(kept->value);
+    if (cached->value != NULL && cached->seq == seq && cached->generation == generation)
+        return Py_NewRef(cached->value);
     PyObject *value = read_payload(self->view, slot, at);
     if (value == NULL)
         return NULL;
-    PyObject *old = kept->value;
-    *kept = (decoded){Py_NewRef(value), seq, generation};
+    PyObject *old = cached->value;
+    *cached = (decoded){Py_NewRef(value), seq, generation};
     Py_XDECREF(old);
     return value;
 }
@@ -97,7 +98,7 @@ static PyObject *read_at(cursor_object *self, uint32_t at) {
         return read_scalar(self->view, slot, at);
     if (field->tag == TYPE_UTF8 || field->tag == TYPE_JSON)
         return read_decoded(self, slot, at);
-    return lend_payload(self->view, slot, at);
+    return lease_payload(self->view, slot, at);
 }
 
 static PyObject *cursor_get(cursor_object *self, PyObject *name) {
@@ -186,8 +187,8 @@ static PyObject *cursor_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
     self->view = (consumer_object *)Py_NewRef(view);
     self->layout = (layout_object *)Py_NewRef((PyObject *)self->view->layout);
     self->seq = -1;
-    self->kept = PyMem_Calloc(self->layout->count, sizeof *self->kept);
-    if (self->kept == NULL) {
+    self->cache = PyMem_Calloc(self->layout->count, sizeof *self->cache);
+    if (self->cache == NULL) {
         Py_DECREF((PyObject *)self);
         return PyErr_NoMemory();
     }
@@ -197,18 +198,19 @@ static PyObject *cursor_new(PyTypeObject *type, PyObject *args, PyObject *Py_UNU
 static int cursor_traverse(cursor_object *self, visitproc visit, void *arg) {
     Py_VISIT(Py_TYPE((PyObject *)self));
     Py_VISIT((PyObject *)self->view);
-    for (uint32_t at = 0; self->kept != NULL && at < self->layout->count; at++)
-        Py_VISIT(self->kept[at].value);
+    for (uint32_t at = 0; self->cache != NULL && at < self->layout->count; at++)
+        Py_VISIT(self->cache[at].value);
     return 0;
 }
 
-/* The view goes with the object, not before: every method relies on it. What was decoded cannot
- * refer back to us, and the view's other references can be cleared. */
+/* There is no tp_clear: every method needs the view, so it is released only here. A cycle through
+ * this cursor can still be collected, because decoded values cannot refer to the cursor and the
+ * view's other references can be cleared. */
 static void cursor_dealloc(cursor_object *self) {
     PyObject_GC_UnTrack(self);
-    for (uint32_t at = 0; self->kept != NULL && at < self->layout->count; at++)
-        Py_XDECREF(self->kept[at].value);
-    PyMem_Free(self->kept);
+    for (uint32_t at = 0; self->cache != NULL && at < self->layout->count; at++)
+        Py_XDECREF(self->cache[at].value);
+    PyMem_Free(self->cache);
     Py_XDECREF((PyObject *)self->layout);
     Py_XDECREF((PyObject *)self->view);
     free_object((PyObject *)self);
@@ -220,18 +222,18 @@ static void cursor_dealloc(cursor_object *self) {
             "get_" #suffix "($self, name, /)\n--\n\nReturn " answer " of a `" type                 \
             "` field, None when it is null.\n\nRaises:\n    UsageError: the field has another "    \
             "type; no "                                                                            \
-            "record sought, or it was given back since.\n    UnknownColumn: no field of that "     \
+            "record sought, or it was acknowledged since.\n    UnknownColumn: no field of that "   \
             "name."                                                                                \
     }
 
 static PyMethodDef cursor_methods[] = {
     {"seek", (PyCFunction)cursor_seek, METH_O,
-     "seek($self, seq, /)\n--\n\nMove to record `seq`.\n\nFalse, and no move, when it is not "
-     "committed yet or was given back, so that the producer may\nbe overwriting it."},
+     "seek($self, seq, /)\n--\n\nMove to record `seq`.\n\nReturn False, and do not move, when it "
+     "is not committed yet, or was acknowledged\nand may be overwritten."},
     {"get", (PyCFunction)cursor_get, METH_O,
      "get($self, name, /)\n--\n\nReturn a field of the record under the cursor, None when it is "
      "null.\n\nRaises:\n    UnknownColumn: no field of that name.\n    UsageError: no record "
-     "sought, or it was given back since."},
+     "sought, or it was acknowledged since."},
     GETTER_METHOD(i32, "i32", "the integer"),
     GETTER_METHOD(u32, "u32", "the integer"),
     GETTER_METHOD(i64, "i64", "the integer"),
@@ -239,7 +241,7 @@ static PyMethodDef cursor_methods[] = {
     GETTER_METHOD(f64, "f64", "the number"),
     GETTER_METHOD(u16, "u16", "the integer"),
     GETTER_METHOD(u8, "u8", "the integer"),
-    GETTER_METHOD(bool, "bool8", "the truth"),
+    GETTER_METHOD(bool, "bool8", "the boolean"),
     GETTER_METHOD(string, "utf8", "the string, decoded once for each record,"),
     GETTER_METHOD(ref, "utf8_ref", "the interned string (the handle where there is no table)"),
     GETTER_METHOD(json, "json", "the value, parsed once for each record,"),
@@ -259,7 +261,7 @@ static PyGetSetDef cursor_fields[] = {
 };
 
 static PyType_Slot cursor_slots[] = {
-    {Py_tp_doc, "A place in a ring; RecordCursor derives from it."},
+    {Py_tp_doc, "A cursor over the records of a ring; RecordCursor derives from it."},
     {Py_tp_new, cursor_new},
     {Py_tp_dealloc, cursor_dealloc},
     {Py_tp_traverse, cursor_traverse},

@@ -1,8 +1,8 @@
-/* Python values to slots.
+/* Encode Python values as slots.
  *
  * A record is encoded completely before anything is claimed. So a value that does not fit leaves
- * the ring as it was, and the Python code that a value may bring along (an __index__, a JSON
- * default) never runs while a claim is open.
+ * the ring unchanged, and Python code of a value (an __index__, a JSON default) never runs while a
+ * claim is open.
  */
 #include "_encoder.h"
 
@@ -45,7 +45,8 @@ void release_payloads(encoder *e) {
 
 /* ---- refusals ------------------------------------------------------------------------------- */
 
-/* A value's own error becomes the field's; what is none of a value's (an interrupt) stays. */
+/* Replace a TypeError, ValueError, OverflowError or BufferError by FAIL_VALUE for the field; other
+ * errors (an interrupt) are kept. */
 static int refuse(encoder *e, uint32_t at) {
     if (!PyErr_ExceptionMatches(PyExc_TypeError) && !PyErr_ExceptionMatches(PyExc_ValueError) &&
         !PyErr_ExceptionMatches(PyExc_OverflowError) && !PyErr_ExceptionMatches(PyExc_BufferError))
@@ -75,7 +76,7 @@ static int refuse_number(encoder *e, uint32_t at, PyObject *value) {
 
 /* ---- numbers -------------------------------------------------------------------------------- */
 
-/* What struct.pack takes for an integer: an int, or what has an __index__. */
+/* Convert an int, or an object with __index__, as struct.pack does. */
 static int to_integer(encoder *e, uint32_t at, PyObject *value, int64_t low, int64_t high,
                       int64_t *number) {
     int overflow = 0;
@@ -134,8 +135,8 @@ static int put_bool(encoder *e, uint32_t at, PyObject *value) {
     return 0;
 }
 
-/* A handle as it is. Where the ring has an intern table, one beyond it would make a record that no
- * consumer can read, so it is refused. */
+/* Store a handle. If the ring has an intern table, a handle outside of it is refused, because no
+ * consumer could read the record. */
 static int put_handle(encoder *e, uint32_t at, PyObject *value) {
     const Py_ssize_t known = PyTuple_Size(e->layout->intern);
     if (put_integer(e, at, value, 0, UINT32_MAX) < 0)
@@ -151,7 +152,7 @@ static int put_handle(encoder *e, uint32_t at, PyObject *value) {
     return -1;
 }
 
-/* A string of the intern table, or its handle. */
+/* Store the handle of a string of the intern table, or a handle. */
 static int put_ref(encoder *e, uint32_t at, PyObject *value) {
     if (!PyUnicode_Check(value))
         return put_handle(e, at, value);
@@ -217,7 +218,7 @@ static int put_owned(encoder *e, uint32_t at, PyObject *bytes) {
     return add_payload(e, at, PyBytes_AsString(bytes), PyBytes_Size(bytes), bytes);
 }
 
-/* Take a buffer's bytes where they lie, or in C order when they lie scattered. */
+/* Add a buffer's bytes: in place when they are contiguous, else as a copy in C order. */
 static int put_buffer(encoder *e, uint32_t at, Py_buffer *buffer) {
     if (PyBuffer_IsContiguous(buffer, 'C')) {
         const int added = add_payload(e, at, buffer->buf, buffer->len, NULL);
@@ -240,8 +241,8 @@ static int put_bytes(encoder *e, uint32_t at, PyObject *value) {
     return put_buffer(e, at, &buffer);
 }
 
-/* Whether a buffer holds elements of the format 'i' or 'f', one after the other. */
-static bool holds(const Py_buffer *buffer, char code) {
+/* Whether a buffer is one-dimensional with elements of format `code` ('i' or 'f'). */
+static bool is_array_of(const Py_buffer *buffer, char code) {
     const char *format = buffer->format == NULL ? "B" : buffer->format;
     if (*format == '<' || *format == '=' || *format == '@')
         format++;
@@ -270,13 +271,13 @@ static PyObject *pack_numbers(encoder *e, uint32_t at, PyObject *items, char cod
     return packed;
 }
 
-/* A buffer of the element type, or any iterable of numbers. */
+/* Add an array: a buffer of the element type, or any iterable of numbers. */
 static int put_array(encoder *e, uint32_t at, PyObject *value, char code) {
     if (PyObject_CheckBuffer(value)) {
         Py_buffer buffer;
         if (PyObject_GetBuffer(value, &buffer, PyBUF_FULL_RO) < 0)
             return refuse(e, at);
-        if (holds(&buffer, code))
+        if (is_array_of(&buffer, code))
             return put_buffer(e, at, &buffer);
         PyErr_Format(PyExc_TypeError, "the buffer holds '%s' in %d dimensions, not '%c' in one",
                      buffer.format == NULL ? "B" : buffer.format, buffer.ndim, code);
@@ -330,8 +331,8 @@ static int put_value(encoder *e, uint32_t at, PyObject *value) {
     }
 }
 
-/* The rules of strand_claim_heap, before anything is claimed: so they do not depend on where in the
- * heap the record would go, and nobody waits for room only to be refused. */
+/* Check the size limits of strand_claim_heap before anything is claimed: the result does not depend
+ * on the record's place in the heap, and a record that is too large is refused without waiting. */
 static int check_heap(encoder *e) {
     const uint64_t half = e->self->core.ring.heap_capacity / 2;
     if (e->largest <= half && (e->filled < 2 || e->heap_bytes <= half))

@@ -1,7 +1,7 @@
-/* Slots to columns. See _columns.h.
+/* Copy slots to columns. See _columns.h.
  *
- * The producer may be any process that has the segment, so a slot may hold anything. Each pointer
- * is copied out of shared memory once, checked, and followed as it was checked.
+ * The producer may be any process that has mapped the segment, so a slot may contain any bytes.
+ * Each pointer is copied out of shared memory once, and the copy is checked and used.
  */
 #include <string.h>
 
@@ -21,7 +21,7 @@ static uint64_t least(uint64_t a, uint64_t b) {
     return a < b ? a : b;
 }
 
-/* Rows from `seq` on that lie in a row before the ring's end, and their first slot. */
+/* The number of rows from `seq` on whose slots are contiguous, and the first of these slots. */
 static uint64_t straight(const strand_ring *ring, uint64_t seq, uint64_t rows,
                          const unsigned char **slot) {
     *slot = ring->base + strand_slot_at(ring, seq);
@@ -72,12 +72,12 @@ static void copy_presence(int32_t bit, unsigned char *to, const unsigned char *s
         to[i] = slot[i * stride] >> (bit & 7) & 1;
 }
 
-/* Pack bytes of 0 and 1 into bits, least significant first; what is left of the last byte is 0. */
+/* Pack bytes of 0 and 1 into bits, least significant first; the last byte is padded with 0. */
 static void pack_bits(unsigned char *to, const unsigned char *bytes, size_t count) {
     for (size_t at = 0; at < count; at += 8) {
         uint64_t eight = 0;
         memcpy(&eight, bytes + at, count - at < 8 ? count - at : 8);
-        /* one multiplication moves the low bit of each byte into the top one */
+        /* one multiplication gathers the low bit of each byte in the top byte */
         *to++ = (unsigned char)((eight * 0x0102040810204080U) >> 56);
     }
 }
@@ -102,7 +102,7 @@ static int read_payload(const strand_ring *ring, const unsigned char *pointer, p
     return strand_locate(ring, start, found->bytes, &found->start);
 }
 
-/* Read the pointers of `count` records; absent ones are empty. */
+/* Read the pointers of `count` records; nulls get length 0. */
 static int read_payloads(const strand_ring *ring, const strand_place *place, uint64_t seq,
                          uint64_t count, payload *found, uint64_t *detail) {
     while (count != 0) {
@@ -125,17 +125,17 @@ static int read_payloads(const strand_ring *ring, const strand_place *place, uin
     return STRAND_OK;
 }
 
-/* Copy what ends at byte `end` of a target's data. */
+/* Copy a run of payloads so that it ends at byte `end` of the target's data. */
 static void copy_run(strand_target *target, uint64_t end, const unsigned char *from,
                      uint64_t bytes) {
     if (bytes != 0) /* an empty column has no data at all */
         memcpy(target->values + end - bytes, from, bytes);
 }
 
-/* Append payloads to a target's data, those that follow each other in the heap in one copy. */
+/* Append payloads to a target's data; payloads adjacent in the heap are copied as one run. */
 static int append_payloads(const strand_ring *ring, strand_target *target, const payload *payloads,
                            uint64_t count, unsigned char *offsets) {
-    uint64_t run = 0; /* first byte and length of what is still to be copied */
+    uint64_t run = 0; /* first byte and length of the run not yet copied */
     uint64_t run_bytes = 0;
     uint64_t end = target->data_bytes;
     for (uint64_t i = 0; i < count; i++) {
@@ -199,7 +199,7 @@ static bool is_ascii(const unsigned char *text, uint64_t bytes) {
  * section 4: no overlong forms, no surrogates, nothing above U+10FFFF). */
 static unsigned sequence(const unsigned char *text, uint64_t bytes) {
     const unsigned char lead = text[0];
-    unsigned char low = 0x80, high = 0xBF; /* what the second byte may be */
+    unsigned char low = 0x80, high = 0xBF; /* bounds of the second byte */
     if (lead < 0x80)
         return 1;
     unsigned length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4;
@@ -267,9 +267,9 @@ static int check_handles(strand_target *target, const unsigned char *values, uin
     return STRAND_OK;
 }
 
-/* Absent values are zero, whatever their slots hold. */
-static void take_nulls_out(const strand_place *place, unsigned char *values,
-                           const unsigned char *present, uint64_t count) {
+/* Zero the values of nulls, whose slots may contain any bytes. */
+static void clear_nulls(const strand_place *place, unsigned char *values,
+                        const unsigned char *present, uint64_t count) {
     for (uint64_t i = 0; i < count; i++)
         if (present[i] == 0)
             memset(values + i * place->width, 0, place->width);
@@ -297,13 +297,13 @@ static int gather_block(const strand_ring *ring, uint64_t seq, uint64_t row, uin
         if (target->valid != NULL)
             pack_bits(target->valid + row / 8, present, count);
         if (place->heap_align == 0)
-            take_nulls_out(place, values, present, count);
+            clear_nulls(place, values, present, count);
     }
     if (packs)
         pack_bits(target->values + row / 8, truths, count);
     if (place->heap_align != 0)
         return gather_payloads(ring, seq, row, count, target);
-    /* a null's handle is 0, which is in every table that has any */
+    /* handles of nulls were set to 0 above, which is valid in every non-empty table */
     return place->handles != 0 ? check_handles(target, values, count) : STRAND_OK;
 }
 

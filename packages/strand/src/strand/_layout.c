@@ -9,7 +9,7 @@ enum {
     HEAP_ALIGN_MAX = 4096,
 };
 
-/* Bytes of each type in a v5 slot; v6 differs in the heap pointers alone. */
+/* Bytes of each type in a v5 slot; v6 differs only in the heap pointers. */
 static const uint8_t WIDTHS[] = {
     [TYPE_I32] = 4,       [TYPE_U32] = 4,       [TYPE_I64] = 8,  [TYPE_F32] = 4,
     [TYPE_F64] = 8,       [TYPE_U16] = 2,       [TYPE_U8] = 1,   [TYPE_BOOL8] = 1,
@@ -24,7 +24,7 @@ static bool is_heap(unsigned tag) {
 
 /* ---- fields --------------------------------------------------------------------------------- */
 
-/* Whether the loops may trust this field: what they read and write lies inside the slot. */
+/* Whether the loops may trust this field: its bytes and its null bit are inside the slot. */
 static bool fits(const layout_object *self, const strand_field *field) {
     if (field->tag > TYPE_F32_ARRAY || field->heap != is_heap(field->tag))
         return false;
@@ -101,7 +101,7 @@ static int read_fields(layout_object *self, PyObject *fields) {
 
 /* ---- intern table --------------------------------------------------------------------------- */
 
-/* Replace the table that utf8_ref fields refer to; whoever reads or writes sees it at once. */
+/* Replace the table of utf8_ref fields; every view and writer that shares the layout sees it. */
 static int store_intern(layout_object *self, PyObject *table) {
     if (PyUnicode_Check(table)) {
         PyErr_Format(PyExc_TypeError, "an intern table is a sequence of strings, not %R", table);
@@ -145,7 +145,7 @@ static PyObject *layout_set_intern(layout_object *self, PyObject *table) {
 
 /* ---- type ----------------------------------------------------------------------------------- */
 
-/* Copies of array payloads are of this type. */
+/* Import array.array, the type of copied array payloads. */
 static PyObject *import_array(void) {
     PyObject *module = PyImport_ImportModule("array");
     if (module == NULL)
@@ -195,12 +195,12 @@ static PyObject *get_intern(layout_object *self, void *Py_UNUSED(closure)) {
 
 static PyMethodDef layout_methods[] = {
     {"set_intern", (PyCFunction)layout_set_intern, METH_O,
-     "set_intern($self, table, /)\n--\n\nReplace the strings that utf8_ref handles mean."},
+     "set_intern($self, table, /)\n--\n\nReplace the strings that utf8_ref handles refer to."},
     {NULL, NULL, 0, NULL},
 };
 
 static PyGetSetDef layout_fields[] = {
-    {"intern", (getter)get_intern, NULL, "The strings that utf8_ref handles mean.", NULL},
+    {"intern", (getter)get_intern, NULL, "The strings that utf8_ref handles refer to.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
 

@@ -1,11 +1,11 @@
-/* Lease: bytes of the ring on loan, and who looks at them. */
+/* Lease: read-only bytes of the ring, with a count of the buffers exported from them. */
 #include "_native.h"
 
-/* Exports its bytes read-only and counts the exports: slices of a memoryview do not count against
- * the view they came from, so the exporter itself has to (design/0012). */
+/* Exports its bytes read-only and counts the exports. The exporter has to count, because a slice of
+ * a memoryview is not counted as an export of that memoryview (design/0012). */
 typedef struct {
     PyObject ob_base;
-    Py_buffer mapping; /* a hold of its own: the payload may outlive the consumer */
+    Py_buffer mapping; /* a reference of its own: the payload may outlive the consumer */
     unsigned char *start;
     Py_ssize_t bytes;
     Py_ssize_t exports;
@@ -28,7 +28,7 @@ PyObject *make_lease(consumer_object *owner, uint64_t offset, uint64_t bytes) {
 static int lease_getbuffer(lease_object *self, Py_buffer *view, int flags) {
     if (self->released) {
         view->obj = NULL;
-        PyErr_SetString(PyExc_BufferError, "this payload was given back to the ring");
+        PyErr_SetString(PyExc_BufferError, "this payload was acknowledged and may be overwritten");
         return -1;
     }
     if (PyBuffer_FillInfo(view, (PyObject *)self, self->start, self->bytes, 1, flags) < 0)
@@ -55,7 +55,7 @@ static PyObject *lease_release(lease_object *self, PyObject *Py_UNUSED(ignored))
 
 static PyMethodDef lease_methods[] = {
     {"release", (PyCFunction)lease_release, METH_NOARGS,
-     "End the lease; False while somebody still looks at the bytes."},
+     "End the lease; False while a buffer exported from it is still open."},
     {NULL, NULL, 0, NULL},
 };
 

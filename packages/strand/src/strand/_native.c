@@ -1,8 +1,8 @@
 /* strand._native: the ring's core for Python, on the stable ABI of CPython 3.11.
  *
- * Thin by intent: arguments in, core function, answer out. Policy (whom to wait for, which error,
- * how often to look whether a peer lives) is Python's. The GIL is released only while a wait spins
- * or sleeps, and signals are looked at after each nap.
+ * A thin layer: parse the arguments, call the core, build the result. Policy (whom to wait for,
+ * which error to raise, how often to check whether a peer is alive) is in Python. The GIL is
+ * released only while a wait spins or sleeps, and signals are handled after each nap.
  */
 #include "_native.h"
 
@@ -13,14 +13,14 @@
 #define NATIVE_CFLAGS ""
 #endif
 
-/* The build looks for this text to know with which extra flags the extension was made. */
+/* The build searches the extension for this text to find the extra flags it was compiled with. */
 __attribute__((used)) static const char BUILD[] = "NATIVE_CFLAGS=" NATIVE_CFLAGS;
 
 /* ---- shared by the types -------------------------------------------------------------------- */
 
 native_state *state_of(PyTypeObject *type) {
     while (type != NULL && PyType_GetModule(type) == NULL) {
-        PyErr_Clear(); /* a Python class: the type it derives from knows */
+        PyErr_Clear(); /* a Python subclass: ask the type it derives from */
         type = PyType_GetSlot(type, Py_tp_base);
     }
     return type == NULL ? NULL : PyType_GetModuleState(type);
@@ -102,7 +102,7 @@ int map_ring(PyObject *args, native_state *state, Py_buffer *view, Py_buffer *do
 
 /* ---- module functions ----------------------------------------------------------------------- */
 
-/* Store one u32 after everything written before it: how a header's magic is published. */
+/* Store one u32 with release order, after all earlier writes: publishes a header's magic. */
 static PyObject *native_store_release(PyObject *Py_UNUSED(module), PyObject *args) {
     Py_buffer view;
     Py_ssize_t offset;
@@ -120,7 +120,7 @@ static PyObject *native_store_release(PyObject *Py_UNUSED(module), PyObject *arg
     Py_RETURN_NONE;
 }
 
-/* Exchange one u32 if it is what the caller saw: how a role in a plain buffer is taken. */
+/* Exchange one u32 if it has the expected value: acquires a role in a plain buffer. */
 static PyObject *native_compare_exchange(PyObject *Py_UNUSED(module), PyObject *args) {
     Py_buffer view;
     Py_ssize_t offset;
@@ -152,7 +152,7 @@ static int borrow(PyObject *module, PyObject *args, borrowed_ring *borrowed) {
                     &borrowed->layout, &borrowed->ring);
 }
 
-static void give_back(borrowed_ring *borrowed) {
+static void release_borrowed(borrowed_ring *borrowed) {
     PyBuffer_Release(&borrowed->view);
     PyBuffer_Release(&borrowed->doorbell);
     Py_XDECREF((PyObject *)borrowed->layout);
@@ -163,11 +163,11 @@ static PyObject *native_signal_abort(PyObject *module, PyObject *args) {
     const bool mapped = borrow(module, args, &borrowed) == 0;
     if (mapped)
         strand_signal_abort(&borrowed.ring);
-    give_back(&borrowed);
+    release_borrowed(&borrowed);
     return mapped ? Py_NewRef(Py_None) : NULL;
 }
 
-static PyObject *native_bury(PyObject *module, PyObject *args) {
+static PyObject *native_mark_left(PyObject *module, PyObject *args) {
     borrowed_ring borrowed;
     PyObject *ring;
     unsigned int index;
@@ -175,8 +175,8 @@ static PyObject *native_bury(PyObject *module, PyObject *args) {
         return NULL;
     const bool mapped = borrow(module, ring, &borrowed) == 0 && index < STRAND_CONSUMERS;
     if (mapped)
-        strand_bury(&borrowed.ring, index);
-    give_back(&borrowed);
+        strand_mark_left(&borrowed.ring, index);
+    release_borrowed(&borrowed);
     if (!mapped && !PyErr_Occurred())
         PyErr_SetString(PyExc_ValueError, "a ring has eight consumer entries");
     return mapped ? Py_NewRef(Py_None) : NULL;
@@ -185,20 +185,21 @@ static PyObject *native_bury(PyObject *module, PyObject *args) {
 static PyMethodDef native_methods[] = {
     {"signal_abort", native_signal_abort, METH_VARARGS,
      "Ask the producer of (buffer, layout, capacity, heap_capacity, doorbell or None) to stop."},
-    {"bury", native_bury, METH_VARARGS,
-     "Mark a dead consumer's entry as left: ((what signal_abort takes), index)."},
+    {"mark_left", native_mark_left, METH_VARARGS,
+     "Mark a dead consumer's entry as left: ((the arguments of signal_abort), index)."},
     {"store_release", native_store_release, METH_VARARGS,
-     "Store (buffer, offset, u32) after everything written before it."},
+     "Store (buffer, offset, u32) with release order, after all earlier writes."},
     {"compare_exchange", native_compare_exchange, METH_VARARGS,
-     "Replace (buffer, offset, expected u32, new u32); whether it was as expected."},
+     "Replace (buffer, offset, expected u32, new u32); return whether it had the expected value."},
     {"nap_any", native_nap_any, METH_VARARGS,
-     "Sleep until one of (bells, numbers they read, nanoseconds) is rung; list those that were."},
-    {"ring_bell", native_ring_bell, METH_O, "Wake whoever sleeps on a bell."},
+     "Sleep until one of (bells, values seen, nanoseconds) is rung; list the ones rung."},
+    {"ring_bell", native_ring_bell, METH_O, "Ring a bell: wake every thread that sleeps on it."},
     {"find_nulls", native_find_nulls, METH_O,
-     "One byte for each value of a list or tuple, 1 where it is None; None when none is."},
+     "Return one byte for each value of a list or tuple, 1 for None; None if no value is None."},
     {"flatten", native_flatten, METH_VARARGS,
-     "Join (strings or bytes, bytes that are not 0 where one is left out or None, whether they are "
-     "strings): (data, offsets of 64 bits)."},
+     "Join (values, a mask whose nonzero bytes leave values out or None, whether they are "
+     "strings): "
+     "(data, 64-bit offsets)."},
     {NULL, NULL, 0, NULL},
 };
 
@@ -211,8 +212,8 @@ static PyObject *add_type(PyObject *module, PyType_Spec *spec) {
     return type;
 }
 
-/* JSON without spaces and escapes. One encoder for all: json.dumps makes a new one for each call
- * whose options are not its own. */
+/* JSON without spaces and escapes. One encoder is reused, because json.dumps creates a new one for
+ * every call with options other than its defaults. */
 static PyObject *compact_encoder(PyObject *json) {
     PyObject *type = PyObject_GetAttrString(json, "JSONEncoder");
     PyObject *nothing = PyTuple_New(0);

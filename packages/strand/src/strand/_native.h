@@ -1,10 +1,10 @@
-/* What the extension's files share: the objects, and how they raise.
+/* Shared by the extension's files: the object layouts, and how errors are raised.
  *
- * Each C type is a base class with the loops. The Python class that derives from it holds the
- * policy, in methods that C calls off the fast path alone:
+ * Each C type is a base class that implements the loops. The Python class derived from it
+ * implements the policy, in methods that C calls only off the fast path:
  *
- *     _wait_for_room(threshold)          producer: nap once; raise when nobody will make room
- *     _fail(reason, position, detail)    raise the error that belongs to an enum strand_failure
+ *     _wait_for_room(threshold)          producer: nap once; raise if no consumer will make room
+ *     _fail(reason, position, detail)    raise the error for an enum strand_failure
  */
 #ifndef STRAND_NATIVE_H
 #define STRAND_NATIVE_H
@@ -17,9 +17,9 @@
 
 #include "_ring.h"
 
-/* Why something failed, as `_fail` gets it: results of the core, then what values can do wrong. */
+/* The reason passed to `_fail`: results of the core, then errors in values. */
 enum strand_failure {
-    FAIL_TOO_LARGE = STRAND_TOO_LARGE, /* detail: bytes asked for */
+    FAIL_TOO_LARGE = STRAND_TOO_LARGE, /* detail: bytes requested */
     FAIL_ABORTED = STRAND_ABORTED,
     FAIL_EXHAUSTED = STRAND_EXHAUSTED,
     FAIL_CORRUPT = STRAND_CORRUPT,
@@ -27,16 +27,16 @@ enum strand_failure {
     FAIL_CLOSED = 16,          /* this end was closed, or belongs to the parent process */
     FAIL_VALUE = 17,           /* detail: the value that does not fit field `position` */
     FAIL_NULL = 18,            /* a null in field `position`, which cannot be null */
-    FAIL_RECORD = 19,      /* detail: a record that is no tuple, list or mapping of our fields */
-    FAIL_FIELD = 20,       /* detail: a name that is no field */
+    FAIL_RECORD = 19,      /* detail: a record that is no tuple, list or mapping of the fields */
+    FAIL_FIELD = 20,       /* detail: a name that the schema does not have */
     FAIL_TYPE = 21,        /* detail: the getter's type; field `position` has another */
     FAIL_INTERN = 22,      /* detail: a string or handle outside the intern table */
     FAIL_TEXT = 23,        /* detail: the error; field `position` does not decode */
-    FAIL_UNSOUGHT = 24,    /* the cursor is on no record, or on one given back */
+    FAIL_NO_RECORD = 24,   /* the cursor is on no record, or on an acknowledged one */
     FAIL_ORDER = 25,       /* detail: the sequence number committed out of order */
     FAIL_BLOCKS = 26,      /* payloads need a block ring, typed records one with fields */
-    FAIL_COUNT = 27,       /* detail: how many slots were asked for at once; too many */
-    FAIL_ACKNOWLEDGE = 28, /* detail: the count; what is committed or given back forbids it */
+    FAIL_COUNT = 27,       /* detail: slots requested at once; too many */
+    FAIL_ACKNOWLEDGE = 28, /* detail: the position; beyond the commit, or below the last one */
 };
 
 /* One field of a compiled schema. */
@@ -78,9 +78,9 @@ typedef struct {
     bool blocks;  /* v6 and one plain `bytes` field */
     strand_field *fields;
     PyObject *index;      /* dict: name -> position */
-    PyObject *intern;     /* list or tuple of str: what utf8_ref handles mean */
+    PyObject *intern;     /* tuple of str: the string of each utf8_ref handle */
     PyObject *handles;    /* dict: str -> handle, for writing */
-    PyObject *array_type; /* array.array: what copies of array payloads are */
+    PyObject *array_type; /* array.array: the type of copied array payloads */
 } layout_object;
 
 typedef struct {
@@ -99,7 +99,7 @@ typedef struct {
     Py_buffer doorbell;
     native_state *state;
     layout_object *layout;
-    unsigned busy; /* calls under way that hold addresses: letting go waits for them */
+    unsigned busy; /* calls in progress that use addresses: the last one releases the mapping */
     bool closing;
     strand_producer core;
     uint64_t *heap_end;
@@ -114,7 +114,7 @@ typedef struct {
     layout_object *layout;
     unsigned busy;
     bool closing;
-    bool poisons; /* debug mode: overwrite what is given back */
+    bool poisons; /* debug mode: overwrite acknowledged records */
     strand_consumer core;
     uint64_t reading; /* the record being decoded, for errors; UINT64_MAX: one of several */
 } consumer_object;
@@ -133,8 +133,8 @@ PyObject *fail(void *self, int reason, Py_ssize_t position, PyObject *detail);
 /* The same with a number as detail. */
 PyObject *fail_number(void *self, int reason, uint64_t detail);
 
-/* Take holds of a ring's memory: of its segment, and of the bell that a fan-in shares or None.
- * What would make the core touch memory outside is checked again. */
+/* Acquire the buffers of a ring: its segment, and the bell that a fan-in shares or None. Rechecks
+ * the geometry, so that the core never accesses memory outside of the segment. */
 int map_ring(PyObject *args, native_state *state, Py_buffer *view, Py_buffer *doorbell,
              layout_object **layout, strand_ring *ring);
 
@@ -142,37 +142,37 @@ int map_ring(PyObject *args, native_state *state, Py_buffer *view, Py_buffer *do
 
 /* True, and an error set, when this end was closed. */
 bool producer_closed(producer_object *self);
-/* Publish what is sealed and wait once for room; -1 and an error set when there will be none. */
+/* Publish the sealed records and wait once for room; -1 and an error set if there will be none. */
 int wait_for_room(producer_object *self, uint64_t threshold);
-/* Claim one slot, waiting as long as it takes: its address, or NULL and an error set. */
+/* Claim one slot, waiting until there is one; return its address, or NULL and an error set. */
 unsigned char *claim_one(producer_object *self);
-/* Claim heap bytes, waiting likewise: their address and monotonic offset. */
+/* Claim heap bytes, waiting likewise; return their address, and their monotonic offset. */
 unsigned char *claim_payload(producer_object *self, uint64_t bytes, uint64_t align,
                              uint64_t *offset);
 
 /* ---- _consumer.c ---------------------------------------------------------------------------- */
 
 bool consumer_closed(consumer_object *self);
-/* Leave a call that had raised `busy`; gives `result` back. */
+/* Leave a call that incremented `busy`; returns `result`. */
 PyObject *consumer_done(consumer_object *self, PyObject *result);
 
 /* ---- _bells.c ------------------------------------------------------------------------------- */
 
-/* Module functions: sleep on bells (list of buffers of four bytes) as they were when they read
- * (list of numbers), for (nanoseconds) at most, and list the positions of those that changed; ring
- * one of them. */
+/* Module functions. nap_any(bells, seen, nanoseconds): sleep until one of the bells (buffers of
+ * four bytes) differs from its number in `seen`, and list the positions of those that do.
+ * ring_bell(bell): increment one and wake its sleepers. */
 PyObject *native_nap_any(PyObject *module, PyObject *args);
 PyObject *native_ring_bell(PyObject *module, PyObject *bell);
 
 /* ---- _sequences.c --------------------------------------------------------------------------- */
 
-/* Module functions over lists and tuples: where None is; strings or bytes as one buffer. */
+/* Module functions over lists and tuples: find None; join strings or bytes into one buffer. */
 PyObject *native_find_nulls(PyObject *module, PyObject *values);
 PyObject *native_flatten(PyObject *module, PyObject *args);
 
 /* ---- _lease.c ------------------------------------------------------------------------------- */
 
-/* Lend `bytes` at byte `offset` of the segment, read-only. */
+/* Lease `bytes` at byte `offset` of the segment, read-only. */
 PyObject *make_lease(consumer_object *owner, uint64_t offset, uint64_t bytes);
 
 /* ---- _rows.c -------------------------------------------------------------------------------- */

@@ -3,14 +3,14 @@
 
 #include "_native.h"
 
-static void let_go(producer_object *self) {
+static void release_mapping(producer_object *self) {
     if (self->busy == 0) {
         PyBuffer_Release(&self->view);
         PyBuffer_Release(&self->doorbell);
     }
 }
 
-/* Open, or open again after _release: for the next stream of the same ring. */
+/* Open, or open again after _release for the next stream of the same ring. */
 static PyObject *producer_open(producer_object *self, PyObject *args) {
     strand_ring ring;
     if (self->view.obj != NULL) {
@@ -26,7 +26,7 @@ static PyObject *producer_open(producer_object *self, PyObject *args) {
         return NULL;
     self->heap_end = PyMem_Calloc((size_t)ring.capacity, sizeof(uint64_t));
     if (self->heap_end == NULL) {
-        let_go(self);
+        release_mapping(self);
         return PyErr_NoMemory();
     }
     self->closing = false;
@@ -36,7 +36,7 @@ static PyObject *producer_open(producer_object *self, PyObject *args) {
 
 static PyObject *producer_release(producer_object *self, PyObject *Py_UNUSED(ignored)) {
     self->closing = true;
-    let_go(self);
+    release_mapping(self);
     Py_RETURN_NONE;
 }
 
@@ -55,11 +55,12 @@ bool producer_closed(producer_object *self) {
     return true;
 }
 
-/* Python code may run in the middle of a call (a signal handler, an __index__), and may close this
- * end. The mapping stays until the outermost call is over. */
+/* Leave a call that incremented `busy`; returns `result`. Python code may run during a call (a
+ * signal handler, an __index__) and close this end, so the mapping is released when the outermost
+ * call returns. */
 static PyObject *done(producer_object *self, PyObject *result) {
     if (--self->busy == 0 && self->closing)
-        let_go(self);
+        release_mapping(self);
     return result;
 }
 
@@ -70,7 +71,7 @@ int wait_for_room(producer_object *self, uint64_t threshold) {
     PyObject *waited =
         PyObject_CallMethod((PyObject *)self, "_wait_for_room", "K", (unsigned long long)threshold);
     if (waited == NULL) {
-        if (self->view.obj != NULL) /* nobody waits for that any more */
+        if (self->view.obj != NULL) /* the wait was cancelled */
             strand_producer_disarm(&self->core);
         return -1;
     }
@@ -78,7 +79,7 @@ int wait_for_room(producer_object *self, uint64_t threshold) {
     return producer_closed(self) ? -1 : 0;
 }
 
-/* Claim `count` successive slots, waiting as long as it takes. */
+/* Claim `count` successive slots, waiting until there is room. */
 static int claim(producer_object *self, uint64_t count, uint64_t *seq) {
     for (;;) {
         uint64_t threshold = 0;
@@ -94,7 +95,7 @@ static int claim(producer_object *self, uint64_t count, uint64_t *seq) {
     }
 }
 
-/* Writing whole records and filling claimed slots by hand do not mix. */
+/* Whether claimed slots are open, with an error set: whole records cannot be written meanwhile. */
 static bool has_claims(producer_object *self) {
     if (self->core.claimed == self->core.write)
         return false;
@@ -102,7 +103,8 @@ static bool has_claims(producer_object *self) {
     return true;
 }
 
-/* Slots that are claimed and not committed are given back by nobody: waiting would not end. */
+/* Whether `count` more slots exceed the ring, with an error set. Slots that are claimed and not
+ * committed cannot be acknowledged, so waiting for them would never end. */
 static bool claims_too_many(producer_object *self, uint64_t count) {
     const uint64_t open = self->core.claimed - self->core.write;
     if (count != 0 && count <= self->core.ring.capacity - open)
@@ -164,7 +166,7 @@ static PyObject *producer_claim_slots(producer_object *self, PyObject *value) {
     return slots;
 }
 
-/* The same without a list: the first sequence number, for whoever knows where slots lie. */
+/* The same, returning only the first sequence number, for a caller that computes slot addresses. */
 static PyObject *producer_claim(producer_object *self, PyObject *value) {
     uint64_t count, seq = 0;
     if (producer_closed(self) || to_u64(value, &count) < 0)
@@ -321,7 +323,7 @@ static PyObject *producer_wait(producer_object *self, PyObject *args) {
         !PyArg_ParseTuple(args, "KKK", &threshold, &spin_nanoseconds, &nap_nanoseconds))
         return NULL;
     bool reached;
-    self->busy++; /* a close from another thread must not unmap under us */
+    self->busy++; /* keep the mapping if another thread closes this end meanwhile */
     Py_BEGIN_ALLOW_THREADS;
     reached = strand_producer_wait(&self->core, threshold, spin_nanoseconds, nap_nanoseconds);
     Py_END_ALLOW_THREADS;
@@ -379,10 +381,11 @@ static PyMethodDef producer_methods[] = {
     {"write_bytes", (PyCFunction)producer_write_bytes, METH_O,
      "write_bytes($self, payload, /)\n--\n\nPublish one payload of a block ring: one copy into "
      "shared memory.\n\nRaises:\n    PayloadTooLarge: more than half of the heap.\n    "
-     "StrandAbortError: the consumer asked to stop.\n    ConsumerDied: the ring is full and nobody "
-     "reads it any more."},
+     "StrandAbortError: the consumer requested a stop.\n    ConsumerDied: the ring is full and has "
+     "no "
+     "consumer any more."},
     {"begin", (PyCFunction)producer_begin, METH_NOARGS,
-     "begin($self, /)\n--\n\nSay that records will come; the first write does it as well."},
+     "begin($self, /)\n--\n\nSet the status to streaming; the first write does it as well."},
     {"claim_slot", (PyCFunction)producer_claim_slot, METH_NOARGS,
      "claim_slot($self, /)\n--\n\nClaim the next slot, zeroed, to be filled by hand: (byte offset "
      "in `memory`, sequence number).\n\nFill its fields, with `claim_heap_bytes` for payloads, "
@@ -400,30 +403,31 @@ static PyMethodDef producer_methods[] = {
      "claim_heap_bytes($self, count, align=1, /)\n--\n\nClaim contiguous heap bytes for the "
      "claimed slots: (byte offset in `memory`, monotonic offset for the heap pointer)."},
     {"commit_heap", (PyCFunction)producer_commit_heap, METH_NOARGS,
-     "commit_heap($self, /)\n--\n\nShow the heap bytes claimed so far, ahead of their records."},
+     "commit_heap($self, /)\n--\n\nPublish the heap bytes claimed so far, ahead of their records."},
     {"abandon", (PyCFunction)producer_abandon, METH_NOARGS,
      "abandon($self, /)\n--\n\nDrop every claimed slot that was not committed, and its heap "
      "bytes."},
     {"_claim", (PyCFunction)producer_claim, METH_O,
-     "Claim successive slots; answer the first one's sequence number."},
+     "Claim successive slots; return the first one's sequence number."},
     {"_open", (PyCFunction)producer_open, METH_VARARGS,
      "Map (buffer, layout, capacity, heap_capacity, doorbell or None)."},
-    {"_release", (PyCFunction)producer_release, METH_NOARGS, "Let go of the mapping."},
+    {"_release", (PyCFunction)producer_release, METH_NOARGS, "Release the mapping."},
     {"_scatter", (PyCFunction)write_columns, METH_VARARGS, "Write columns (see _batches.c)."},
     {"_shrink", (PyCFunction)producer_shrink, METH_VARARGS,
-     "Give back the end of the newest payload: (monotonic offset, bytes kept)."},
-    {"_set_status", (PyCFunction)producer_set_status, METH_O, "Set the status; wake everybody."},
+     "Shorten the newest payload: (monotonic offset, bytes kept)."},
+    {"_set_status", (PyCFunction)producer_set_status, METH_O,
+     "Set the status and ring every bell."},
     {"_rewind", (PyCFunction)producer_rewind, METH_NOARGS, "Start the next generation."},
     {"_raise_unread", (PyCFunction)producer_raise, METH_NOARGS,
-     "With no consumer left, do not sleep: a wait answers at once."},
+     "With no consumer attached, do not sleep: a wait returns at once."},
     {"_discard_unread", (PyCFunction)producer_discard, METH_NOARGS,
-     "Overwrite records while nobody is attached."},
-    {"_disarm", (PyCFunction)producer_disarm, METH_NOARGS, "Take the last wait's threshold back."},
+     "Overwrite records while no consumer is attached."},
+    {"_disarm", (PyCFunction)producer_disarm, METH_NOARGS, "Clear the threshold of the last wait."},
     {"_wait", (PyCFunction)producer_wait, METH_VARARGS,
      "Wait one nap (threshold, nanoseconds to spin, nanoseconds to sleep) for room; True when "
      "there is."},
     {"_arm", (PyCFunction)producer_arm, METH_O,
-     "State the count worth waking for; answer the bell to sleep on."},
+     "Store the count to be woken at; return the value of the bell to sleep on."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -16,7 +16,7 @@
 bool strand_spins_on(spinner *spin, uint64_t nanoseconds) {
     if (nanoseconds == 0)
         return false;
-    if (spin->looks++ % 32 != 0) {
+    if (spin->polls++ % 32 != 0) {
         pause_cpu();
         return true;
     }
@@ -79,14 +79,14 @@ static bool sleep_on_any(void *const *bells, const uint32_t *seen, size_t count,
     for (size_t i = 0; i < count; i++)
         waiters[i] = (struct waiter){seen[i], (uint64_t)(uintptr_t)bells[i], WAITV_U32, 0};
     const long woken = syscall(WAITV_NUMBER, waiters, (unsigned)count, 0, &until, CLOCK_MONOTONIC);
-    /* Anything else: an older kernel, or a container that filters calls it does not know. */
+    /* Any other error: a kernel before 5.16, or a container whose filter rejects the call. */
     return woken >= 0 || errno == EAGAIN || errno == ETIMEDOUT || errno == EINTR;
 }
 #endif
 
 void strand_nap_any(void *const *bells, const uint32_t *seen, size_t count,
                     uint64_t nap_nanoseconds) {
-    const uint64_t glance = 1000000;
+    const uint64_t poll_nanoseconds = 1000000; /* without futex_waitv: poll every millisecond */
     bool several = false;
     for (size_t i = 1; i < count; i++)
         several = several || bells[i] != bells[0];
@@ -97,7 +97,9 @@ void strand_nap_any(void *const *bells, const uint32_t *seen, size_t count,
     for (size_t i = 0; several && i < count; i++)
         if (atomic_load_explicit((word32 *)bells[i], memory_order_acquire) != seen[i])
             return;
-    strand_sleep(bells[0], seen[0], several && glance < nap_nanoseconds ? glance : nap_nanoseconds);
+    strand_sleep(bells[0], seen[0],
+                 several && poll_nanoseconds < nap_nanoseconds ? poll_nanoseconds
+                                                               : nap_nanoseconds);
 }
 
 void strand_wake_any(void *bell) {
@@ -121,17 +123,20 @@ uint64_t strand_slot_at(const strand_ring *ring, uint64_t seq) {
 }
 
 uint64_t strand_committed(const strand_ring *ring) {
-    /* acquire: the slots and payloads below this count were written before it */
+    /* acquire, pairs with the release store in strand_publish: the slots and payloads of all
+     * records below this count are visible */
     return atomic_load_explicit(at64(ring, PRODUCER_COMMIT), memory_order_acquire);
 }
 
 static uint64_t read_of(const strand_ring *ring, unsigned index) {
-    /* acquire: the consumer's reads of what it gave back are over before we overwrite it */
+    /* acquire, pairs with the release store in advance_read: the consumer has finished reading the
+     * records below this count, so the producer may overwrite them */
     return atomic_load_explicit(at64(ring, entry(index) + CONSUMER_READ), memory_order_acquire);
 }
 
-/* A plain v5 reader knows nothing of our entries: it moves its word in the header's v5 part. */
-static uint64_t v5_floor(const strand_ring *ring, uint64_t lowest, uint64_t furthest) {
+/* The low-water mark of a v5 ring: a plain v5 reader has no consumer entry and stores its position
+ * in the v5 part of the header instead. */
+static uint64_t v5_low_water(const strand_ring *ring, uint64_t lowest, uint64_t furthest) {
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
         uint32_t read =
             atomic_load_explicit(at32(ring, V5_CONSUMERS + 4 * i), memory_order_acquire);
@@ -144,9 +149,9 @@ static uint64_t v5_floor(const strand_ring *ring, uint64_t lowest, uint64_t furt
     return cursor > furthest ? cursor : furthest;
 }
 
-uint64_t strand_floor(const strand_ring *ring) {
-    uint64_t lowest = UINT64_MAX; /* of those who read */
-    uint64_t furthest = 0;        /* of those who left: where a successor goes on */
+uint64_t strand_low_water(const strand_ring *ring) {
+    uint64_t lowest = UINT64_MAX; /* position of an attached consumer */
+    uint64_t furthest = 0;        /* position of one that left: its successor continues there */
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
         const uint32_t state = strand_consumer_state_of(ring, i);
         if (state == STRAND_VACANT)
@@ -158,7 +163,7 @@ uint64_t strand_floor(const strand_ring *ring) {
             furthest = read;
     }
     if (ring->version == 5)
-        return v5_floor(ring, lowest, furthest);
+        return v5_low_water(ring, lowest, furthest);
     return lowest != UINT64_MAX ? lowest : furthest;
 }
 
@@ -213,7 +218,7 @@ void strand_signal_abort(const strand_ring *ring) {
     strand_ring_every_bell(ring);
 }
 
-void strand_bury(const strand_ring *ring, unsigned index) {
+void strand_mark_left(const strand_ring *ring, unsigned index) {
     atomic_store_explicit(at32(ring, entry(index) + CONSUMER_STATE), STRAND_LEFT,
                           memory_order_release);
     strand_ring_bell(at32(ring, PRODUCER_BELL));

@@ -1,92 +1,97 @@
-/* The consumer's half of the core: joining, waiting, giving back. */
+/* The consumer's half of the core: joining, waiting, acknowledging. */
 #include <string.h>
 
 #include "_words.h"
 
 void strand_consumer_init(strand_consumer *consumer, const strand_ring *ring) {
     *consumer = (strand_consumer){
-        .ring = *ring, .generation = strand_generation_of(ring), .floor = UINT64_MAX};
+        .ring = *ring, .generation = strand_generation_of(ring), .low_water = UINT64_MAX};
 }
 
-/* Recompute what follows from the entries we hold. */
-static void settle(strand_consumer *consumer) {
-    consumer->floor = UINT64_MAX;
+/* Recompute `index` and `low_water` from the entries held. */
+static void update_low_water(strand_consumer *consumer) {
+    consumer->low_water = UINT64_MAX;
     for (unsigned i = STRAND_CONSUMERS; i-- > 0;) {
         if (!(consumer->held >> i & 1))
             continue;
         consumer->index = i;
-        if (consumer->read[i] < consumer->floor)
-            consumer->floor = consumer->read[i];
+        if (consumer->read[i] < consumer->low_water)
+            consumer->low_water = consumer->read[i];
     }
 }
 
-/* Store how far entry `index` has read, and wake the producer when it waits for that. */
-static void give_back(strand_consumer *consumer, unsigned index, uint64_t upto) {
+/* Store the position of entry `index`, and wake the producer when that crosses its threshold. */
+static void advance_read(strand_consumer *consumer, unsigned index, uint64_t upto) {
     const strand_ring *ring = &consumer->ring;
     const uint64_t old = consumer->read[index];
     consumer->read[index] = upto;
-    /* release: our reads of these records are done before the producer may overwrite them */
+    /* release, pairs with the acquire load in read_of: this consumer has finished reading these
+     * records before the producer sees that it may overwrite them */
     atomic_store_explicit(at64(ring, entry(index) + CONSUMER_READ), upto, memory_order_release);
     if (ring->version == 5)
-        atomic_store_explicit(at32(ring, V5_READ), (uint32_t)strand_floor(ring),
+        atomic_store_explicit(at32(ring, V5_READ), (uint32_t)strand_low_water(ring),
                               memory_order_release);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_producer_wait */
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_producer_arm */
     const uint64_t wanted =
         atomic_load_explicit(at64(ring, PRODUCER_THRESHOLD), memory_order_relaxed);
     if (old < wanted && wanted <= upto) {
         strand_ring_bell(at32(ring, PRODUCER_BELL));
-        show(ring, entry(index) + CONSUMER_RINGS, ++consumer->rings);
+        export_count(ring, entry(index) + CONSUMER_RINGS, ++consumer->rings);
     }
-    settle(consumer);
+    update_low_water(consumer);
 }
 
-/* Attach entry `index` at record `first`, or at the gate when that is further. */
+/* Attach entry `index` at record `first`, or at the join position when that is higher.
+ *
+ * The order matters: position, state, fence, join position. See refresh_read. */
 static void enter(strand_consumer *consumer, unsigned index, uint64_t first) {
     const strand_ring *ring = &consumer->ring;
     consumer->read[index] = first;
     consumer->held |= 1U << index;
     atomic_store_explicit(at64(ring, entry(index) + CONSUMER_THRESHOLD), 0, memory_order_relaxed);
     atomic_store_explicit(at64(ring, entry(index) + CONSUMER_READ), first, memory_order_release);
-    /* release: whoever sees us attached sees from where */
+    /* release: a producer that sees ATTACHED also sees the position stored above */
     atomic_store_explicit(at32(ring, entry(index) + CONSUMER_STATE), STRAND_ATTACHED,
                           memory_order_release);
     atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in refresh_read */
-    const uint64_t gate = atomic_load_explicit(at64(ring, GATE), memory_order_acquire);
-    give_back(consumer, index, gate > first ? gate : first);
+    const uint64_t join_position =
+        atomic_load_explicit(at64(ring, JOIN_POSITION), memory_order_acquire);
+    advance_read(consumer, index, join_position > first ? join_position : first);
 }
 
 void strand_join(strand_consumer *consumer, unsigned index, enum strand_start start) {
     const strand_ring *ring = &consumer->ring;
     consumer->rewound |= strand_follow_reset(consumer) && consumer->held != 0;
-    uint64_t first = start == STRAND_NEXT ? UINT64_MAX : strand_floor(ring);
+    uint64_t first = start == STRAND_NEXT ? UINT64_MAX : strand_low_water(ring);
     const uint64_t committed = strand_committed(ring);
-    if (first > committed) /* who died joining while the ring was rewound may leave a higher one */
-        first = committed;
+    if (first > committed) /* a consumer that died while joining during a reset may have left an */
+        first = committed; /* entry with a position of the old stream */
     enter(consumer, index, first);
-    /* The producer may have begun anew meanwhile, and not have seen us: then our count is one of
-     * the old stream. It looks for such counts after it changed the generation, so that with a full
-     * fence on both sides one of us sees the other. */
+    /* The producer may have reset the ring meanwhile without seeing this entry, whose position then
+     * belongs to the old stream. strand_reset checks the entries again after it has changed the
+     * generation, and both sides have a full fence in between, so at least one sees the other. */
     while (strand_follow_reset(consumer)) {
         consumer->rewound |= (consumer->held & ~(1U << index)) != 0;
         enter(consumer, index, start == STRAND_NEXT ? strand_committed(ring) : 0);
     }
-    /* With nobody attached the floor was another: it may have moved past what the producer, asleep,
-     * waits for. */
+    /* Attaching may raise the low-water mark (with no consumer attached it was the position of the
+     * last one that left), possibly past the threshold of a sleeping producer. */
     strand_ring_bell(at32(ring, PRODUCER_BELL));
 }
 
 void strand_leave(strand_consumer *consumer, unsigned index) {
     consumer->held &= ~(1U << index);
-    settle(consumer);
-    strand_bury(&consumer->ring, index);
+    update_low_water(consumer);
+    strand_mark_left(&consumer->ring, index);
 }
 
 bool strand_is_possible(const strand_consumer *consumer, uint64_t committed) {
-    return committed <= consumer->floor || committed - consumer->floor <= consumer->ring.capacity;
+    return committed <= consumer->low_water ||
+           committed - consumer->low_water <= consumer->ring.capacity;
 }
 
 bool strand_readable(strand_consumer *consumer, uint64_t seq) {
-    if (seq < consumer->floor)
+    if (seq < consumer->low_water)
         return false;
     if (seq >= consumer->committed) {
         const uint64_t committed = strand_committed(&consumer->ring);
@@ -105,7 +110,7 @@ bool strand_follow_reset(strand_consumer *consumer) {
     consumer->generation = generation;
     consumer->committed = 0;
     memset(consumer->read, 0, sizeof consumer->read);
-    settle(consumer);
+    update_low_water(consumer);
     return true;
 }
 
@@ -140,7 +145,7 @@ int strand_acknowledge(strand_consumer *consumer, unsigned index, uint64_t upto)
         strand_generation_of(&consumer->ring) != consumer->generation)
         return STRAND_RANGE;
     if (upto != old)
-        give_back(consumer, index, upto);
+        advance_read(consumer, index, upto);
     return STRAND_OK;
 }
 
@@ -160,7 +165,7 @@ void strand_nap(const strand_consumer *consumer, uint32_t seen, uint64_t nap_nan
     strand_sleep(consumer_bell(&consumer->ring, consumer->index), seen, nap_nanoseconds);
 }
 
-/* The generation is looked at after the count: a count of the stream that we know of. */
+/* Loads the generation after the count, so that a count of a newer stream is not accepted. */
 static bool has_committed(const strand_consumer *consumer, uint64_t threshold) {
     return strand_committed(&consumer->ring) >= threshold &&
            strand_generation_of(&consumer->ring) == consumer->generation;
@@ -181,12 +186,13 @@ bool strand_consumer_wait(strand_consumer *consumer, uint64_t threshold, uint64_
     if (strand_status_of(ring) >= STRAND_EOS || strand_aborted(ring) ||
         strand_generation_of(ring) != consumer->generation)
         return false;
-    /* There will not be more while the producer waits for us: take what there is. */
+    /* The producer waits until this consumer acknowledges: no more records will come before that.
+     */
     if (atomic_load_explicit(at64(ring, PRODUCER_THRESHOLD), memory_order_relaxed) >
-        consumer->floor)
+        consumer->low_water)
         return false;
     consumer->sleeps++;
-    show(ring, entry(consumer->index) + CONSUMER_SLEEPS, consumer->sleeps);
+    export_count(ring, entry(consumer->index) + CONSUMER_SLEEPS, consumer->sleeps);
     strand_nap(consumer, seen, nap_nanoseconds);
     return has_committed(consumer, threshold);
 }

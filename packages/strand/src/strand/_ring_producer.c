@@ -3,18 +3,19 @@
 
 #include "_words.h"
 
-static const uint64_t V5_RECORDS_MAX = 0x7FFFFFFF;
-static const uint64_t BLOCK_ALIGN = 64;
-static const uint64_t SKIP_MARK_BYTES = 6;
+static const uint64_t V5_RECORDS_MAX = 0x7FFFFFFF; /* v5 counters are signed 32-bit words */
+static const uint64_t BLOCK_ALIGN = 64;            /* payloads of a block ring: a cache line */
+static const uint64_t SKIP_MARK_BYTES = 6;         /* u16 mark, u32 distance */
 
-/* Where a producer that takes over may overwrite: below the gate, but never what somebody attached
- * has not given back (the dead one may have seen him and kept to less than the gate it showed). */
-static uint64_t safe_read(const strand_ring *ring, uint64_t commit, uint64_t gate) {
-    uint64_t read = gate;
+/* Return the position below which a resuming producer may overwrite: the join position, but not
+ * beyond an attached consumer. The dead producer may have published a join position and then seen a
+ * joining consumer below it, whose records it kept. */
+static uint64_t safe_read(const strand_ring *ring, uint64_t commit, uint64_t join_position) {
+    uint64_t read = join_position;
     if (strand_has_reader(ring)) {
-        const uint64_t floor = strand_floor(ring);
-        if (floor < read)
-            read = floor;
+        const uint64_t low_water = strand_low_water(ring);
+        if (low_water < read)
+            read = low_water;
     }
     if (read > commit)
         return commit;
@@ -22,10 +23,10 @@ static uint64_t safe_read(const strand_ring *ring, uint64_t commit, uint64_t gat
 }
 
 void strand_producer_init(strand_producer *producer, const strand_ring *ring, uint64_t *heap_end) {
-    /* relaxed: the role's lock ordered us after whoever wrote them */
+    /* relaxed: the producer lock orders these loads after the stores of the last producer */
     uint64_t commit = atomic_load_explicit(at64(ring, PRODUCER_COMMIT), memory_order_relaxed);
     uint64_t heap = atomic_load_explicit(at64(ring, PRODUCER_HEAP_COMMIT), memory_order_relaxed);
-    uint64_t gate = atomic_load_explicit(at64(ring, GATE), memory_order_relaxed);
+    uint64_t join_position = atomic_load_explicit(at64(ring, JOIN_POSITION), memory_order_relaxed);
     *producer = (strand_producer){
         .ring = *ring,
         .heap_end = heap_end,
@@ -35,49 +36,56 @@ void strand_producer_init(strand_producer *producer, const strand_ring *ring, ui
         .heap_write = heap,
         .heap_sealed = heap,
         .heap_moved = commit,
-        .gate = gate,
-        .read = safe_read(ring, commit, gate),
+        .join_position = join_position,
+        .read = safe_read(ring, commit, join_position),
     };
-    /* What is still unread may lie anywhere in the heap, until all of it is read. */
+    /* The offsets of the unread payloads are not known here, so the whole heap counts as used until
+     * all of them are acknowledged. */
     const uint64_t tail = heap > ring->heap_capacity ? heap - ring->heap_capacity : 0;
     for (uint64_t slot = 0; slot < ring->capacity; slot++)
         heap_end[slot] = tail;
     heap_end[(commit - 1) & (ring->capacity - 1)] = heap;
-    /* a dead one's: nobody waits any more */
+    /* a dead producer may have left one; no thread waits for it now */
     atomic_store_explicit(at64(ring, PRODUCER_THRESHOLD), 0, memory_order_relaxed);
 }
 
-/* Move the cached floor forward. False: it says what cannot be.
+/* Advance the cached low-water mark. False: the shared positions are impossible.
  *
- * A consumer that joins takes the floor for its start, makes itself visible, then looks at the
- * gate. We show the gate, then look for joiners. With a full fence in both gaps, either we see the
- * joiner and keep its records, or it sees the gate and starts there. The gate only rises: whoever
- * missed it once is seen by every later look. */
+ * A joining consumer must not start at a record that is being overwritten (design/0014):
+ *
+ *     producer: store the join position; fence; reread the positions; overwrite below the lesser
+ *     consumer: store its position, ATTACHED; fence; load the join position; start at the greater
+ *
+ * With both fences sequentially consistent, either the producer sees the consumer and keeps its
+ * records, or the consumer sees the join position and starts there. The join position only rises,
+ * so a consumer that missed one value is seen by every later read of the positions. */
 static bool refresh_read(strand_producer *producer) {
     const strand_ring *ring = &producer->ring;
-    uint64_t floor = strand_floor(ring);
+    uint64_t low_water = strand_low_water(ring);
     if (producer->discards && !strand_has_reader(ring))
-        floor = producer->commit;
-    if (floor > producer->commit) /* who joined, or died joining, while we began anew shows an */
-        return strand_generation_of(ring) != 0; /* old count; otherwise it cannot be */
-    if (floor <= producer->read)
-        return true; /* no progress, or a joiner on its way to the gate */
-    if (floor > producer->gate) {
-        producer->gate = floor;
-        atomic_store_explicit(at64(ring, GATE), floor, memory_order_release);
-        atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in strand_join */
+        low_water = producer->commit;
+    /* After a reset, an entry may show a position of the old stream: its consumer joined, or died
+     * joining, during the reset. In generation 0 such a position is corrupt. */
+    if (low_water > producer->commit)
+        return strand_generation_of(ring) != 0;
+    if (low_water <= producer->read)
+        return true; /* no progress, or a joining consumer that has yet to see the join position */
+    if (low_water > producer->join_position) {
+        producer->join_position = low_water;
+        atomic_store_explicit(at64(ring, JOIN_POSITION), low_water, memory_order_release);
+        atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in enter */
         if (strand_has_reader(ring)) {
-            const uint64_t again = strand_floor(ring);
-            if (again < floor)
-                floor = again;
+            const uint64_t again = strand_low_water(ring);
+            if (again < low_water)
+                low_water = again;
         }
     }
-    if (floor > producer->read)
-        producer->read = floor;
+    if (low_water > producer->read)
+        producer->read = low_water;
     return true;
 }
 
-/* Show a plain v5 reader what we published, in the same order. */
+/* Store the counters in the words of plain v5 readers, heap before records as in strand_publish. */
 static void mirror(const strand_ring *ring, uint64_t heap, uint64_t commit) {
     if (ring->version != 5)
         return;
@@ -90,14 +98,14 @@ static void mirror(const strand_ring *ring, uint64_t heap, uint64_t commit) {
 
 void strand_begin(strand_producer *producer) {
     producer->streaming = true;
-    /* one that died may have published and not mirrored */
+    /* a producer that died may have published without mirroring */
     mirror(&producer->ring, producer->heap_sealed, producer->commit);
     strand_set_status(&producer->ring, STRAND_STREAMING);
 }
 
 static int stall(strand_producer *producer, uint64_t wanted, uint64_t *threshold) {
     producer->stalls++;
-    show(&producer->ring, PRODUCER_STALLS, producer->stalls);
+    export_count(&producer->ring, PRODUCER_STALLS, producer->stalls);
     *threshold = wanted;
     return STRAND_WAIT;
 }
@@ -154,13 +162,14 @@ int strand_claim_slots(strand_producer *producer, uint64_t count, uint64_t *seq,
     return STRAND_OK;
 }
 
-/* Where the heap stood after record `count - 1`: nothing below is needed once `count` are read. */
+/* The heap counter after record `count - 1`: once `count` records are acknowledged, no byte below
+ * it is needed. */
 static uint64_t heap_tail(const strand_producer *producer, uint64_t count) {
     return producer->heap_end[(count - 1) & (producer->ring.capacity - 1)];
 }
 
-/* The fewest acknowledged records after which the heap may grow to `end`. heap_end never falls, so
- * halving finds it. The caller knows that reading everything sealed would be enough. */
+/* The fewest acknowledged records after which the heap may grow to `end`, by bisection: heap_end is
+ * non-decreasing. The caller has checked that acknowledging all sealed records is enough. */
 static uint64_t reads_for_heap(const strand_producer *producer, uint64_t end) {
     uint64_t low = producer->read + 1;
     uint64_t high = producer->write;
@@ -174,14 +183,15 @@ static uint64_t reads_for_heap(const strand_producer *producer, uint64_t end) {
     return low;
 }
 
-/* Whether there is no slot for the record of a payload: none claimed, and every one in use. Then
- * the newest record's heap_end stands where that of the last one read stood. */
+/* Whether a payload has no slot for its record: none is claimed, and all are in use.
+ * heap_tail(read) is not usable then, because the newest record's heap_end has overwritten that
+ * entry. */
 static bool lacks_slot(const strand_producer *producer) {
     return producer->claimed == producer->write &&
            producer->claimed - producer->read == producer->ring.capacity;
 }
 
-/* Where a payload would start: aligned, and never across the physical end. */
+/* The heap offset at which a payload would start: aligned, and not across the heap's end. */
 static uint64_t place(const strand_producer *producer, uint64_t bytes, uint64_t align) {
     uint64_t capacity = producer->ring.heap_capacity;
     uint64_t start = (producer->heap_write + align - 1) & ~(align - 1);
@@ -191,7 +201,7 @@ static uint64_t place(const strand_producer *producer, uint64_t bytes, uint64_t 
     return start;
 }
 
-/* Tell whoever walks the heap in order that the rest before the physical end is unused. */
+/* Mark the rest of the heap before its end as unused, for readers that walk the heap in order. */
 static void mark_skip(const strand_producer *producer) {
     const strand_ring *ring = &producer->ring;
     uint64_t physical = producer->heap_write & (ring->heap_capacity - 1);
@@ -212,8 +222,8 @@ int strand_claim_heap(strand_producer *producer, uint64_t bytes, uint64_t align,
         *offset = producer->heap_write;
         return STRAND_OK;
     }
-    /* What the payloads of one record may need, wherever they land: half of the heap, so that a
-     * skip at its end always leaves room for them. */
+    /* The payloads of one record are limited to half of the heap, worst-case padding included, so
+     * that they fit wherever they start, even after a skip at the heap's end. */
     const uint64_t needed = producer->record_bytes + bytes + (bytes < capacity / 2 ? align - 1 : 0);
     if (bytes > capacity / 2 || (producer->record_bytes != 0 && needed > capacity / 2))
         return STRAND_TOO_LARGE;
@@ -249,8 +259,9 @@ void strand_seal(strand_producer *producer, uint64_t count) {
     uint64_t *heap_end = producer->heap_end;
     if (count == 0)
         return;
-    /* Which bytes belong to which of them is not known, so all are kept until the last is read.
-     * After a lap without payloads every entry holds the same, and is left alone. */
+    /* Which heap bytes belong to which of these records is not known, so all of the bytes are kept
+     * until the last record is acknowledged. After a whole lap without payloads every entry has the
+     * same value already, and the loop is skipped. */
     const bool steady = before == producer->heap_write &&
                         producer->write - producer->heap_moved >= producer->ring.capacity;
     for (uint64_t left = steady ? 0 : count; left != 0;) {
@@ -272,7 +283,7 @@ void strand_abandon(strand_producer *producer) {
     producer->claimed = producer->write;
     producer->heap_write = producer->heap_sealed;
     producer->record_bytes = 0;
-    /* bytes that were shown ahead of their records go with the newest one there is */
+    /* heap bytes published ahead of their records are released with the newest sealed record */
     producer->heap_end[(producer->write - 1) & (producer->ring.capacity - 1)] =
         producer->heap_sealed;
 }
@@ -295,19 +306,20 @@ void strand_publish(strand_producer *producer) {
     producer->commit = after;
     atomic_store_explicit(at64(ring, PRODUCER_HEAP_WRITE), heap, memory_order_relaxed);
     atomic_store_explicit(at64(ring, PRODUCER_WRITE), after, memory_order_relaxed);
-    /* release, heap before records: who sees the count sees the slots, the payloads and the heap */
+    /* release, heap before records: a consumer that loads the commit counter (acquire) also sees
+     * the slots, the payloads and the heap counter of the records below it */
     atomic_store_explicit(at64(ring, PRODUCER_HEAP_COMMIT), heap, memory_order_release);
     atomic_store_explicit(at64(ring, PRODUCER_COMMIT), after, memory_order_release);
     mirror(ring, heap, after);
-    /* Store the count, then load the thresholds; the sleeper stores its threshold, then loads the
-     * count. With a full fence in both gaps at least one of the two sees the other. */
+    /* pairs with the one in strand_arm: store the count, then load the thresholds; the sleeper
+     * stores its threshold, then loads the count (see _words.h) */
     atomic_thread_fence(memory_order_seq_cst);
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
         uint64_t wanted =
             atomic_load_explicit(at64(ring, entry(i) + CONSUMER_THRESHOLD), memory_order_relaxed);
         if (before < wanted && wanted <= after) {
             strand_ring_bell(consumer_bell(ring, i));
-            show(ring, PRODUCER_RINGS, ++producer->rings);
+            export_count(ring, PRODUCER_RINGS, ++producer->rings);
         }
     }
 }
@@ -345,12 +357,12 @@ void strand_reset(strand_producer *producer) {
                                         PRODUCER_HEAP_COMMIT, PRODUCER_THRESHOLD};
     for (size_t i = 0; i < sizeof counters / sizeof *counters; i++)
         atomic_store_explicit(at64(ring, counters[i]), 0, memory_order_relaxed);
-    /* release: who joins meanwhile and starts at these zeros sees no count of the old stream */
-    atomic_store_explicit(at64(ring, GATE), 0, memory_order_release);
+    /* release: a consumer that joins now and reads this zero also sees the zeroed counters above */
+    atomic_store_explicit(at64(ring, JOIN_POSITION), 0, memory_order_release);
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
         atomic_store_explicit(at64(ring, entry(i) + CONSUMER_READ), 0, memory_order_release);
         atomic_store_explicit(at64(ring, entry(i) + CONSUMER_THRESHOLD), 0, memory_order_relaxed);
-        uint32_t left = STRAND_LEFT; /* exchanged: its process may enter again this moment */
+        uint32_t left = STRAND_LEFT; /* exchange: a consumer may be attaching to the entry now */
         atomic_compare_exchange_strong(at32(ring, entry(i) + CONSUMER_STATE), &left, STRAND_VACANT);
     }
     if (ring->version == 5)
@@ -359,12 +371,12 @@ void strand_reset(strand_producer *producer) {
     for (unsigned i = 0; ring->version == 5 && i < STRAND_CONSUMERS; i++) {
         word32 *plain = at32(ring, V5_CONSUMERS + 4 * i);
         uint32_t read = atomic_load_explicit(plain, memory_order_acquire);
-        if (read != V5_VACANT) /* exchanged: it may become vacant this moment */
+        if (read != V5_VACANT) /* exchange: the reader may be vacating the word now */
             atomic_compare_exchange_strong(plain, &read, 0);
     }
     atomic_store_explicit(at32(ring, ABORT), 0, memory_order_relaxed);
     atomic_store_explicit(at32(ring, STATUS), STRAND_INITIALIZING, memory_order_relaxed);
-    /* release, last: who sees the new generation sees the counters it begins with */
+    /* release, last: a consumer that sees the new generation also sees the zeroed counters */
     atomic_store_explicit(at32(ring, GENERATION), strand_generation_of(ring) + 1,
                           memory_order_release);
     atomic_thread_fence(memory_order_seq_cst); /* pairs with the one in enter, see strand_join */
@@ -378,15 +390,15 @@ void strand_reset(strand_producer *producer) {
     producer->raises = before.raises;
 }
 
-/* Whether `threshold` records are given back, or whoever kept them is gone. */
+/* Whether `threshold` records are acknowledged, or their consumers have left. */
 static bool has_room(strand_producer *producer, uint64_t threshold) {
     return refresh_read(producer) && producer->read >= threshold;
 }
 
-/* Consumers may wait for more records than there is room for now. Who has something to give back
- * must not sleep on while we do. With a full fence between threshold and look on both sides, either
- * we see theirs or they see ours. */
-static void wake_the_patient(const strand_producer *producer) {
+/* Wake consumers that wait for more records than the ring has room for now and have records to
+ * acknowledge: both sides would sleep for ever. Each side stores its threshold, fences, and loads
+ * the other's threshold, so at least one of them sees the other. */
+static void wake_waiting_consumers(const strand_producer *producer) {
     const strand_ring *ring = &producer->ring;
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
         const uint64_t wanted =
@@ -401,8 +413,8 @@ static void wake_the_patient(const strand_producer *producer) {
 uint32_t strand_producer_arm(const strand_producer *producer, uint64_t threshold) {
     const strand_ring *ring = &producer->ring;
     atomic_store_explicit(at64(ring, PRODUCER_THRESHOLD), threshold, memory_order_relaxed);
-    atomic_thread_fence(memory_order_seq_cst); /* pairs with those in give_back and strand_arm */
-    wake_the_patient(producer);
+    atomic_thread_fence(memory_order_seq_cst); /* pairs with those in advance_read, strand_arm */
+    wake_waiting_consumers(producer);
     return atomic_load_explicit(at32(ring, PRODUCER_BELL), memory_order_acquire);
 }
 
@@ -414,13 +426,13 @@ bool strand_producer_wait(strand_producer *producer, uint64_t threshold, uint64_
                           uint64_t nap_nanoseconds) {
     const strand_ring *ring = &producer->ring;
     for (spinner spin = {0}; strand_spins_on(&spin, spin_nanoseconds);)
-        if (strand_floor(ring) >= threshold)
+        if (strand_low_water(ring) >= threshold)
             return has_room(producer, threshold);
     const uint32_t seen = strand_producer_arm(producer, threshold);
     if (has_room(producer, threshold))
         return true;
     if (strand_aborted(ring) || (producer->raises && strand_is_abandoned(ring)))
-        return false; /* looked at after the bell: whoever leaves now changes it */
+        return false; /* checked after the bell was read: a consumer that leaves later changes it */
     strand_sleep(at32(ring, PRODUCER_BELL), seen, nap_nanoseconds);
     return has_room(producer, threshold);
 }

@@ -1,16 +1,17 @@
 /* RowIterator: typed records as tuples, one at a time.
  *
- * A list of tuples has all of them in memory at once; here each is made when it is asked for, in a
- * tuple that the loop has let go of, as `zip` does. So a loop touches the ring and a few objects
- * that stay in the nearest cache.
+ * A list of tuples holds all of them in memory at once. Here each record is read when the loop
+ * requests it, into a tuple that the loop no longer refers to, as `zip` does. So a loop touches the
+ * ring and a few objects that stay in the first-level cache.
  */
 #include "_values.h"
 
-/* From this version on a tuple keeps its hash, and only the interpreter's own code can reset it. */
+/* From Python 3.14 on a tuple caches its hash, and extensions cannot reset it: no tuple is reused.
+ */
 static const unsigned long TUPLES_KEEP_HASHES = 0x030E0000;
 
 enum { AHEAD_RECORDS = 32 };
-enum { SPARE_TUPLES = 2 }; /* the loop still holds the last one when it asks for the next */
+enum { SPARE_TUPLES = 2 }; /* the loop still refers to the last tuple when it requests the next */
 
 typedef struct {
     PyObject ob_base;
@@ -18,14 +19,14 @@ typedef struct {
     uint64_t seq;
     uint64_t stop;
     PyObject *spare[SPARE_TUPLES];
-    bool acyclic; /* no value can refer to a tuple: the garbage collector need not know of it */
+    bool acyclic; /* no value can refer to a tuple: it need not be tracked by the collector */
     bool reuses;
 } row_iterator;
 
 PyObject *consumer_rows(consumer_object *self, PyObject *const *args, Py_ssize_t count) {
     uint64_t start, stop;
     if (count != 2) {
-        PyErr_Format(PyExc_TypeError, "rows() takes start and stop, not %zd arguments", count);
+        PyErr_Format(PyExc_TypeError, "rows() needs start and stop, not %zd arguments", count);
         return NULL;
     }
     if (to_u64(args[0], &start) < 0 || to_u64(args[1], &stop) < 0 ||
@@ -42,9 +43,8 @@ PyObject *consumer_rows(consumer_object *self, PyObject *const *args, Py_ssize_t
     return (PyObject *)rows;
 }
 
-/* A tuple that nobody else refers to, or a new one. Ours to fill, and a reference for the caller.
- */
-static PyObject *take_tuple(row_iterator *rows, Py_ssize_t fields) {
+/* Return a spare tuple that only this iterator refers to, or a new one (a borrowed reference). */
+static PyObject *get_tuple(row_iterator *rows, Py_ssize_t fields) {
     PyObject **spare = &rows->spare[rows->seq % SPARE_TUPLES];
     if (rows->reuses && *spare != NULL && Py_REFCNT(*spare) == 1)
         return *spare;
@@ -62,10 +62,10 @@ static PyObject *fill(row_iterator *rows) {
     consumer_object *view = rows->view;
     const Py_ssize_t fields = (Py_ssize_t)view->layout->count;
     const unsigned char *slot = view->core.ring.base + strand_slot_at(&view->core.ring, rows->seq);
-    /* the next slots and payloads are on their way from the other process's cache */
+    /* start loading a later slot from the producer's cache while this one is decoded */
     __builtin_prefetch(view->core.ring.base +
                        strand_slot_at(&view->core.ring, rows->seq + AHEAD_RECORDS));
-    PyObject *record = take_tuple(rows, fields);
+    PyObject *record = get_tuple(rows, fields);
     if (record == NULL)
         return NULL;
     view->reading = rows->seq;
@@ -83,7 +83,7 @@ static PyObject *rows_next(row_iterator *rows) {
     if (rows->seq >= rows->stop || consumer_closed(view))
         return NULL;
     if (!strand_readable(&view->core, rows->seq))
-        return fail_number(view, FAIL_UNSOUGHT, rows->seq);
+        return fail_number(view, FAIL_NO_RECORD, rows->seq);
     view->busy++;
     PyObject *record = fill(rows);
     rows->seq += record != NULL;

@@ -1,14 +1,15 @@
-/* Records to slots: what a record may be, one at a time or many. */
+/* Write records given as Python objects, one at a time or in batches. */
 #include <string.h>
 
 #include "_encoder.h"
 
-/* A consumer on another core starts on a long batch while the rest of it is being written. */
+/* Publish within a long batch, so that a consumer on another core reads while the rest is written.
+ */
 enum { PUBLISH_EVERY = 512 };
 
-/* ---- what a record may be ------------------------------------------------------------------- */
+/* ---- records to tuples ---------------------------------------------------------------------- */
 
-/* Find the key that made a mapping larger than what its fields took from it. */
+/* Raise for a mapping with more keys than known fields; the error names an unknown key. */
 static PyObject *refuse_key(producer_object *self, PyObject *mapping) {
     PyObject *key, *value;
     Py_ssize_t at = 0;
@@ -70,7 +71,7 @@ static PyObject *tuple_from_other(producer_object *self, PyObject *record) {
     return PySequence_Tuple(record);
 }
 
-/* A record as a tuple of its own: nobody changes it while its values are looked at. */
+/* Return a record as a tuple, so that its values cannot be replaced while they are encoded. */
 static PyObject *as_tuple(producer_object *self, PyObject *record) {
     if (Py_IS_TYPE(record, &PyTuple_Type) || PyTuple_Check(record))
         return Py_NewRef(record);
@@ -99,7 +100,7 @@ static void write_pointer(const layout_object *layout, unsigned char *pointer, u
 /* Claim, copy and seal the encoded record. */
 static int store(encoder *e) {
     producer_object *self = e->self;
-    if (producer_closed(self)) /* by Python code that a value brought along */
+    if (producer_closed(self)) /* closed by Python code of a value, such as an __index__ */
         return -1;
     unsigned char *slot = claim_one(self);
     if (slot == NULL)
@@ -178,7 +179,7 @@ PyObject *producer_write_record_batch(producer_object *self, PyObject *records) 
         encoder_free(&e);
     }
     Py_XDECREF(iterator);
-    if (!self->closing) /* what came before an error is there */
+    if (!self->closing) /* publish the records before an error, too */
         strand_publish(&self->core);
     return result < 0 ? NULL : PyLong_FromSsize_t(count);
 }

@@ -1,4 +1,4 @@
-/* Columns to slots. See _columns.h. */
+/* Copy columns to slots. See _columns.h. */
 #include <string.h>
 
 #include "_columns.h"
@@ -26,7 +26,7 @@ static bool is_present(const strand_source *source, uint64_t row) {
     return source->valid == NULL || bit_at(source->valid, source->valid_bit + row);
 }
 
-/* Byte of data where the payload of `row` starts; that of the row behind the last is its end. */
+/* Byte of data at which the payload of `row` starts; payload_at(row + 1) is its end. */
 static uint64_t payload_at(const strand_source *source, uint64_t row) {
     if (source->form == COLUMN_OFFSETS32) {
         int32_t offset;
@@ -63,7 +63,8 @@ static int check_handles(const strand_source *source, uint64_t rows, uint64_t *d
     return STRAND_OK;
 }
 
-/* Offsets must rise and stay inside the data. The longest payload is left in `*longest`. */
+/* Check that offsets do not decrease and stay inside the data; raise `*longest` to the longest
+ * payload. */
 static int check_offsets(const strand_source *source, uint64_t rows, uint64_t *longest) {
     uint64_t start = payload_at(source, 0);
     for (uint64_t row = 0; row < rows; row++) {
@@ -77,8 +78,8 @@ static int check_offsets(const strand_source *source, uint64_t rows, uint64_t *l
     return STRAND_OK;
 }
 
-/* Where the heap block of rows [row, row + count) would end, were it to start at 0: the payloads
- * of a field lie together, fields follow each other. */
+/* The heap bytes of rows [row, row + count) as copy_payloads arranges them: all payloads of one
+ * field, then those of the next. */
 static uint64_t block_bytes(const strand_batch *batch, uint64_t row, uint64_t count) {
     uint64_t end = 0;
     for (uint32_t at = 0; at < batch->count; at++) {
@@ -103,7 +104,7 @@ int strand_check_batch(const strand_producer *producer, const strand_batch *batc
                        uint64_t *detail) {
     const strand_ring *ring = &producer->ring;
     const uint64_t limit = ring->heap_capacity / 2;
-    uint64_t bound = 0; /* of what one record may need */
+    uint64_t bound = 0; /* upper bound of the heap bytes of one record */
     for (uint32_t at = 0; at < batch->count && batch->rows != 0; at++) {
         const strand_source *source = &batch->sources[at];
         *field = at;
@@ -197,9 +198,9 @@ static void copy_values(const strand_source *source, uint64_t row, unsigned char
         copy_1(slot, stride, from, source->step, count);
 }
 
-/* Zero the values of absent rows and clear their bits. */
-static void take_nulls_out(const strand_source *source, uint64_t row, unsigned char *slot,
-                           size_t stride, size_t count) {
+/* Zero the values of nulls and clear their bits in the null bitmap. */
+static void clear_nulls(const strand_source *source, uint64_t row, unsigned char *slot,
+                        size_t stride, size_t count) {
     const strand_place *place = &source->place;
     const unsigned char bit = (unsigned char)(1U << (place->null_bit & 7));
     for (size_t i = 0; i < count; i++, slot += stride) {
@@ -211,7 +212,7 @@ static void take_nulls_out(const strand_source *source, uint64_t row, unsigned c
     }
 }
 
-/* Fill `count` slots that lie in a row, all but their heap pointers. */
+/* Fill `count` contiguous slots, except their heap pointers. */
 static void fill_block(const strand_batch *batch, uint64_t row, unsigned char *slots, size_t stride,
                        size_t count) {
     if (!batch->gapless)
@@ -238,7 +239,7 @@ static void fill_block(const strand_batch *batch, uint64_t row, unsigned char *s
         if (source->place.heap_align == 0)
             copy_values(source, row, slots, stride, count);
         if (source->valid != NULL && source->place.null_bit >= 0)
-            take_nulls_out(source, row, slots, stride, count);
+            clear_nulls(source, row, slots, stride, count);
     }
 }
 
@@ -257,16 +258,16 @@ static void store_pointer(const strand_ring *ring, unsigned char *where, uint64_
     }
 }
 
-/* Copy the payloads of one field to the heap from `start` on and store their pointers; return where
- * they end. Payloads that follow each other on both sides go in one copy. */
+/* Copy the payloads of one field to the heap from `start` on and store their pointers; return the
+ * end offset. Payloads adjacent in both the column and the heap are copied as one run. */
 static uint64_t copy_payloads(const strand_ring *ring, const strand_source *source, uint64_t seq,
                               uint64_t row, uint64_t count, uint64_t start) {
     unsigned char *heap = ring->base + ring->heap_start;
     const uint64_t align = source->place.heap_align;
     const uint64_t mask = ring->heap_capacity - 1;
     uint64_t end = start;
-    uint64_t run = start; /* where the run that is still to be copied goes … */
-    uint64_t from = 0;    /* … and comes from */
+    uint64_t run = start; /* heap offset of the run not yet copied … */
+    uint64_t from = 0;    /* … and its offset in the column's data */
     for (uint64_t i = 0; i < count; i++) {
         if (!is_present(source, row + i))
             continue;
@@ -318,7 +319,7 @@ static void fill_slots(const strand_ring *ring, const strand_batch *batch, uint6
     }
 }
 
-/* How many rows the next piece takes, and how many bytes of heap. */
+/* The number of rows of the next piece, and its heap bytes. */
 static uint64_t size_piece(const strand_producer *producer, const strand_batch *batch,
                            uint64_t done, uint64_t room, uint64_t *heap_bytes) {
     const strand_ring *ring = &producer->ring;
@@ -352,7 +353,7 @@ int strand_scatter(strand_producer *producer, const strand_batch *batch, uint64_
             strand_abandon(producer);
             if (result != STRAND_OK)
                 return result;
-            continue; /* it became free between the two looks */
+            continue; /* slots were acknowledged between the two checks */
         }
         const uint64_t count = size_piece(producer, batch, *done, room, &bytes);
         result = strand_claim_heap(producer, bytes, align == 0 ? 1 : align, &start, threshold);

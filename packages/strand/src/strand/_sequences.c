@@ -1,16 +1,16 @@
-/* Lists and tuples of Python values to the buffers that a column is described by (sources.py).
+/* Convert lists and tuples of Python values to column buffers (sources.py).
  *
- * One pass over the objects: the bytes of each value are appended to one buffer and the offset
- * behind them is noted. Everything is copied before a slot is claimed, so a value that does not
- * fit leaves the ring as it was.
+ * One pass over the objects appends the bytes of each value to one buffer and stores the end
+ * offset. All values are copied before a slot is claimed, so a value that does not fit leaves the
+ * ring unchanged.
  */
 #include <string.h>
 
 #include "_native.h"
 
-enum { GUESSED_BYTES = 16 }; /* a value, until the first ones say more */
+enum { GUESSED_BYTES = 16 }; /* initial size of the buffer for each value */
 
-/* A bytearray that grows by doubling: its bytes in use, and the room it has. */
+/* A bytearray that grows by doubling: bytes in use, and capacity. */
 typedef struct {
     PyObject *bytes;
     char *start;
@@ -40,7 +40,7 @@ static Py_ssize_t length_of(PyObject *values) {
     return PyList_Check(values) ? PyList_Size(values) : PyTuple_Size(values);
 }
 
-/* A borrowed item. A list that another thread shortens meanwhile raises IndexError. */
+/* Return a borrowed item; IndexError if another thread has shortened the list meanwhile. */
 static PyObject *item_of(PyObject *values, Py_ssize_t at) {
     return PyList_Check(values) ? PyList_GetItem(values, at) : PyTuple_GetItem(values, at);
 }
@@ -76,7 +76,7 @@ static int append_bytes(buffer *to, PyObject *item, Py_ssize_t at) {
     if (!PyObject_CheckBuffer(item))
         return refuse_item(item, at, "bytes or a buffer of them");
     Py_buffer view;
-    Py_INCREF(item); /* a buffer's own code may change the list */
+    Py_INCREF(item); /* the object's buffer code may change the list */
     int result = PyObject_GetBuffer(item, &view, PyBUF_SIMPLE);
     if (result == 0) {
         result = append(to, view.buf, (size_t)view.len);
@@ -88,7 +88,7 @@ static int append_bytes(buffer *to, PyObject *item, Py_ssize_t at) {
 
 /* ---- module functions ----------------------------------------------------------------------- */
 
-/* One byte for each value, 1 where it is None; None when none is. */
+/* find_nulls(values): one byte for each value, 1 for None; None if no value is None. */
 PyObject *native_find_nulls(PyObject *Py_UNUSED(module), PyObject *values) {
     if (!is_sequence(values))
         return NULL;
@@ -131,33 +131,33 @@ static int flatten(PyObject *values, Py_ssize_t count, const Py_buffer *absent, 
     return resize(to, to->used);
 }
 
-/* flatten(values, absent, text): (data, offsets of 64 bits, one more than there are values).
+/* flatten(values, absent, text): (data, 64-bit offsets, one more than there are values).
  *
- * `absent` is None, or a byte for each value that is not 0 where it is to be left out; `text` says
- * that values are strings, else they are bytes. */
+ * `absent` is None, or one byte for each value, nonzero to leave the value out; values are strings
+ * if `text` is true, else bytes. */
 PyObject *native_flatten(PyObject *Py_UNUSED(module), PyObject *args) {
     PyObject *values, *absent;
     int text;
     if (!PyArg_ParseTuple(args, "OOp", &values, &absent, &text) || !is_sequence(values))
         return NULL;
-    Py_buffer gone = {0};
-    if (absent != Py_None && PyObject_GetBuffer(absent, &gone, PyBUF_SIMPLE) < 0)
+    Py_buffer mask = {0};
+    if (absent != Py_None && PyObject_GetBuffer(absent, &mask, PyBUF_SIMPLE) < 0)
         return NULL;
     const Py_ssize_t count = length_of(values);
     PyObject *offsets = NULL;
     buffer to = {PyByteArray_FromStringAndSize(NULL, 0), NULL, 0, 0};
     PyObject *answer = NULL;
-    if (gone.buf != NULL && gone.len != count)
-        PyErr_SetString(PyExc_ValueError, "one byte for each value");
+    if (mask.buf != NULL && mask.len != count)
+        PyErr_SetString(PyExc_ValueError, "the mask needs one byte for each value");
     else if (to.bytes != NULL && resize(&to, (size_t)count * GUESSED_BYTES) == 0)
         offsets = PyByteArray_FromStringAndSize(NULL, (count + 1) * (Py_ssize_t)sizeof(int64_t));
-    /* bytearrays are aligned as malloc aligns, so the offsets may be written as they are */
+    /* bytearrays are aligned by malloc, so int64_t may be written directly */
     if (offsets != NULL &&
-        flatten(values, count, &gone, text != 0, &to,
+        flatten(values, count, &mask, text != 0, &to,
                 (int64_t *)(void *)PyByteArray_AsString(offsets)) == 0)
         answer = PyTuple_Pack(2, to.bytes, offsets);
-    if (gone.obj != NULL)
-        PyBuffer_Release(&gone);
+    if (mask.obj != NULL)
+        PyBuffer_Release(&mask);
     Py_XDECREF(offsets);
     Py_XDECREF(to.bytes);
     return answer;

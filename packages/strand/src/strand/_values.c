@@ -1,7 +1,7 @@
-/* Slots to Python values.
+/* Read slots as Python values.
  *
- * The memory belongs to another process as well: whatever decides about an address is copied out
- * of it once, then checked, then used.
+ * Another process can write this memory at any time. So offsets and lengths are copied out of it
+ * once, and the copy is checked and used.
  */
 #include "_values.h"
 
@@ -9,7 +9,7 @@
 
 /* ---- numbers -------------------------------------------------------------------------------- */
 
-/* A handle into the intern table; the number itself where there is no table. */
+/* Return the string of a handle; the handle itself when the intern table is empty. */
 static PyObject *resolve(consumer_object *self, uint32_t handle, uint32_t at) {
     PyObject *intern = self->layout->intern;
     const Py_ssize_t count = PyTuple_Size(intern);
@@ -27,7 +27,7 @@ static PyObject *resolve(consumer_object *self, uint32_t handle, uint32_t at) {
 PyObject *read_scalar(consumer_object *self, const unsigned char *slot, uint32_t at) {
     const strand_field *field = &self->layout->fields[at];
     const unsigned char *at_slot = slot + field->offset;
-    switch (field->tag) { /* a copy of a size known here is one load */
+    switch (field->tag) { /* memcpy with a constant size compiles to one load */
     case TYPE_I32: {
         int32_t value;
         memcpy(&value, at_slot, sizeof value);
@@ -70,7 +70,7 @@ PyObject *read_scalar(consumer_object *self, const unsigned char *slot, uint32_t
     }
 }
 
-/* How far ahead of a string the next ones are fetched from the other process's cache. */
+/* How far ahead of a string to prefetch later ones from the producer's cache. */
 enum { AHEAD_BYTES = 512 };
 
 /* ---- payloads ------------------------------------------------------------------------------- */
@@ -84,7 +84,7 @@ static bool is_array(const strand_field *field) {
     return field->tag == TYPE_I32_ARRAY || field->tag == TYPE_F32_ARRAY;
 }
 
-/* Where a payload lies; -1 and an error set when its pointer cannot be. */
+/* Find the bytes of a payload; -1 and an error set when its pointer is invalid. */
 static int locate(consumer_object *self, const unsigned char *slot, uint32_t at, place *found) {
     const strand_field *field = &self->layout->fields[at];
     const unsigned char *pointer = slot + field->offset;
@@ -112,7 +112,7 @@ static int locate(consumer_object *self, const unsigned char *slot, uint32_t at,
     return -1;
 }
 
-/* Turn the error of a decoder into ours: bytes that are no text, text that is no JSON. */
+/* Replace the error of a decoder (invalid UTF-8, invalid JSON) by FAIL_TEXT; others are kept. */
 static PyObject *refuse_text(consumer_object *self, uint32_t at) {
     if (!PyErr_ExceptionMatches(PyExc_ValueError) && !PyErr_ExceptionMatches(PyExc_RecursionError))
         return NULL;
@@ -126,7 +126,7 @@ static PyObject *refuse_text(consumer_object *self, uint32_t at) {
     return NULL;
 }
 
-/* A copy as array.array, which compares, pickles and is a buffer. */
+/* Copy to an array.array, which supports comparison, pickling and the buffer protocol. */
 static PyObject *copy_array(consumer_object *self, const strand_field *field, const char *payload,
                             uint64_t bytes) {
     return PyObject_CallFunction(self->layout->array_type, "sy#",
@@ -154,7 +154,7 @@ PyObject *read_payload(consumer_object *self, const unsigned char *slot, uint32_
     return text != NULL ? text : refuse_text(self, at);
 }
 
-PyObject *lend_payload(consumer_object *self, const unsigned char *slot, uint32_t at) {
+PyObject *lease_payload(consumer_object *self, const unsigned char *slot, uint32_t at) {
     const strand_field *field = &self->layout->fields[at];
     place found;
     if (locate(self, slot, at, &found) < 0)
@@ -216,7 +216,7 @@ bool is_readable(consumer_object *self, uint64_t start, uint64_t stop) {
 PyObject *consumer_tuples(consumer_object *self, PyObject *const *args, Py_ssize_t count) {
     uint64_t start, stop;
     if (count != 2) {
-        PyErr_Format(PyExc_TypeError, "tuples() takes start and stop, not %zd arguments", count);
+        PyErr_Format(PyExc_TypeError, "tuples() needs start and stop, not %zd arguments", count);
         return NULL;
     }
     if (to_u64(args[0], &start) < 0 || to_u64(args[1], &stop) < 0 ||

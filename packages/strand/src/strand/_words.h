@@ -1,6 +1,16 @@
-/* The ring's shared words: where they are, and what wakes whoever sleeps on one.
+/* The ring's shared words: their offsets, and the bells that threads sleep on.
  *
- * For the core's own files. Offsets are those of spec/strand-wire.md.
+ * Private to _ring*.c. Offsets are those of spec/strand-wire.md.
+ *
+ * Sleep and wake follow one pattern (store, full fence, load) on both sides:
+ *
+ *     sleeper: store its threshold; fence; load the counter; sleep if it is too low
+ *     waker:   store the counter;   fence; load the threshold; ring if it was crossed
+ *
+ * The fences are sequentially consistent, so at least one side sees the other's store: either the
+ * sleeper sees the counter and does not sleep, or the waker sees the threshold and rings. The
+ * sleeper reads the bell before it loads the counter, and the futex call returns at once if the
+ * bell has changed since, so a ring between the load and the sleep is not lost.
  */
 #ifndef STRAND_WORDS_H
 #define STRAND_WORDS_H
@@ -39,7 +49,7 @@ enum {
     STATUS = 3208,
     ABORT = 3212,
     PRODUCER_BELL = 3216,
-    GATE = 3224,
+    JOIN_POSITION = 3224,
 
     CONSUMER_ENTRY = 3264,
     CONSUMER_ENTRY_BYTES = 64,
@@ -66,15 +76,15 @@ static inline uint64_t entry(unsigned index) {
     return CONSUMER_ENTRY + (uint64_t)index * CONSUMER_ENTRY_BYTES;
 }
 
-/* What the consumer of entry `index` sleeps on. */
+/* The bell that the consumer of entry `index` sleeps on. */
 static inline word32 *consumer_bell(const strand_ring *ring, unsigned index) {
     if (ring->doorbell != NULL)
         return (word32 *)(void *)ring->doorbell;
     return at32(ring, entry(index) + CONSUMER_BELL);
 }
 
-/* Count something for whoever looks from outside; nobody decides by it. */
-static inline void show(const strand_ring *ring, uint64_t offset, uint64_t count) {
+/* Store a statistics counter for `strand inspect`. Relaxed: the protocol does not depend on it. */
+static inline void export_count(const strand_ring *ring, uint64_t offset, uint64_t count) {
     atomic_store_explicit(at64(ring, offset), count, memory_order_relaxed);
 }
 
@@ -89,27 +99,28 @@ static inline void pause_cpu(void) {
 /* A wait that has not slept yet. */
 typedef struct {
     uint64_t until; /* on the monotonic clock */
-    uint32_t looks;
+    uint32_t polls;
 } spinner;
 
-/* Whether to look once more before sleeping: for `nanoseconds`, by the clock at every 32nd look,
- * because a pause lasts four times as long on one processor as on another. */
+/* Whether to poll once more before sleeping. Spins for `nanoseconds`, and reads the clock at every
+ * 32nd poll: the time is measured instead of counting pauses because the length of a pause differs
+ * by a factor of four between processors. */
 bool strand_spins_on(spinner *spin, uint64_t nanoseconds);
 
-/* Sleep while *word == seen, for `nanoseconds` at most. Shared futex: the key is the file, so it
- * works between processes that mapped the segment at different addresses. */
+/* Sleep while *word == seen, for `nanoseconds` at most. The futex is shared: the kernel identifies
+ * it by file and offset, so processes may map the segment at different addresses. */
 void strand_sleep(word32 *word, uint32_t seen, uint64_t nanoseconds);
 
-/* Ring a sleeper's bell. The increment (release) comes after whatever the sleeper waits for, so a
- * sleeper that reads the new bell also sees the reason; one that read the old bell cannot fall
- * asleep on it any more. */
+/* Increment a bell and wake its sleepers. The increment (release) is ordered after the store that
+ * the sleeper waits for: a sleeper that reads the new value also sees that store, and a sleeper
+ * that read the old value finds it changed when it calls the futex, and does not sleep. */
 void strand_ring_bell(word32 *bell);
 void strand_ring_every_bell(const strand_ring *ring);
 
-/* Whether anybody is attached, a plain v5 reader included. */
+/* Whether a consumer is attached, plain v5 readers included. */
 bool strand_has_reader(const strand_ring *ring);
 
-/* Whether there were consumers, and all of them have left. */
+/* Whether at least one consumer has left and none is attached. */
 bool strand_is_abandoned(const strand_ring *ring);
 
 #endif

@@ -1,4 +1,4 @@
-"""Typed records from and to Arrow: its buffers go to the C core as they lie, and come from it.
+"""Convert typed records from and to Arrow; the C core reads and fills Arrow buffers directly.
 
 Format: Arrow columnar format 1.5, "Physical memory layout".
 """
@@ -38,9 +38,9 @@ _OFFSETS_MAX = 2**31 - 1
 
 
 def pieces(batch: pa.RecordBatch | pa.Table, schema: StrandSchema) -> Iterator[dict[str, pa.Array]]:
-    """Yield the columns of a batch, or of each run of rows in which a table's columns are whole."""
+    """Yield the columns of a batch, or of each batch of a table."""
     if not isinstance(batch, (pa.RecordBatch, pa.Table)):
-        raise UsageError(f"a record batch or a table is needed, not {type(batch).__name__}")
+        raise UsageError(f"pass a record batch or a table, not {type(batch).__name__}")
     names = batch.schema.names
     for name in names:
         if name not in schema.index:
@@ -58,7 +58,7 @@ def describe_array(
     """Return the description of an Arrow array for one field, and its number of rows.
 
     Raises:
-        UsageError: its type is not the field's, and cannot be cast without loss.
+        UsageError: the type differs from the field's, and a cast would lose information.
     """
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
@@ -116,7 +116,7 @@ def _describe_lists(field: StrandField, array: pa.Array) -> Source:
         raise mismatch(field, kind)
     items = array.values
     if items.null_count and array.flatten().null_count:
-        raise mismatch(field, f"{kind} with nulls inside of its lists")
+        raise mismatch(field, f"{kind} with nulls inside its lists")
     items = _cast(field, items, want)
     validity, offsets = array.buffers()[:2]
     data = items.buffers()[1]
@@ -173,14 +173,14 @@ def _is_text(kind: pa.DataType) -> bool:
 
 
 def gather(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
-    """Copy readable records into an Arrow batch of its own memory, in one pass of the C core.
+    """Copy readable records into an Arrow batch, in one pass of the C core.
 
     The types are those of `StrandSchema.to_arrow`; `utf8_ref` fields are plain handles (uint32)
     when there is no intern table.
 
     Raises:
-        UsageError: more string data than 32-bit offsets reach; ask for fewer records.
-        Corrupt: a slot with a heap pointer, a handle or a text that cannot be.
+        UsageError: more string data than 32-bit offsets can address; read fewer records.
+        Corrupt: a slot has an invalid heap pointer, handle or string.
     """
     schema = view.map.schema
     rows = stop - start
@@ -203,7 +203,7 @@ Target = tuple[int, int, Any, Any, Any]
 
 
 def _allocate(field: StrandField, at: int, rows: int, payload_bytes: int) -> Target:
-    """Allocate what one field needs: (position, form, values, offsets, validity)."""
+    """Allocate the buffers of one field: (position, form, values, offsets, validity)."""
     bits = (rows + 7) // 8
     validity = pa.allocate_buffer(bits) if field.nullable else None
     if field.type == "bool8":
@@ -223,7 +223,7 @@ def _allocate(field: StrandField, at: int, rows: int, payload_bytes: int) -> Tar
 def _assemble(
     field: StrandField, rows: int, target: Target, absent: int, dictionary: pa.Array | None
 ) -> pa.Array:
-    """Make an array of filled buffers."""
+    """Build an array from the filled buffers."""
     _, _, values, offsets, validity = target
     validity = validity if absent else None
     make = pa.Array.from_buffers

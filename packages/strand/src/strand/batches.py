@@ -1,9 +1,9 @@
 """Arrow batches as payloads of a block ring.
 
 The first payload of a stream is the schema message. Each later one is a record batch message
-(Arrow columnar format, "Serialization and interprocess communication") or, where the schema has
-dictionaries, whose values are messages of their own, a whole IPC stream of one batch: schema,
-dictionaries, batch. Its first message says which of the two a payload is.
+(Arrow columnar format, "Serialization and interprocess communication"). If the schema has
+dictionaries, whose values are separate messages, it is a whole IPC stream of one batch instead:
+schema, dictionaries, batch. The kind of the first message distinguishes the two.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 
-# MemoryError: a damaged length may ask for more memory than there is.
+# MemoryError: a damaged length may request more memory than is available.
 _DAMAGE: tuple[type[Exception], ...] = (
     *DAMAGE,
     ValueError,
@@ -52,10 +52,10 @@ def encode_schema(schema: pa.Schema) -> pa.Buffer:
 
 
 class BatchEncoder:
-    """Writes payloads of one schema straight into memory, without a copy in between.
+    """Writes payloads of one schema directly into shared memory, without an intermediate copy.
 
-    Arrow writes record batch messages to a stream only together with the schema, so one stream
-    lives as long as the encoder; what it writes first, schema and an empty batch, goes nowhere.
+    Arrow's stream writer begins with the schema. So one stream is kept for the lifetime of the
+    encoder, and its first output (the schema and an empty batch) is discarded.
     """
 
     def __init__(self, batch: pa.RecordBatch) -> None:
@@ -72,11 +72,11 @@ class BatchEncoder:
     ) -> Iterator[tuple[pa.RecordBatch, int]]:
         """Yield slices and their payloads' sizes, at most `target_bytes` where rows allow it.
 
-        What every slice carries whole, such as dictionaries, may take as much again.
+        Data that every slice repeats, such as dictionaries, may need as many bytes again.
 
         Args:
             batch: a batch of the encoder's schema.
-            target_bytes: half of what a record of the ring may take.
+            target_bytes: half of the largest payload of the ring.
         """
         size = self._payload_bytes(batch)
         if size > target_bytes:
@@ -86,7 +86,7 @@ class BatchEncoder:
         return self._cut(batch, size, target_bytes)
 
     def encode(self, batch: pa.RecordBatch) -> pa.Buffer:
-        """Return the batch's payload: for small ones, which are sooner copied than written."""
+        """Return the batch's payload: for small batches, which are faster to copy."""
         if not self._whole_streams:
             return batch.serialize()
         sink = pa.BufferOutputStream()
@@ -104,7 +104,7 @@ class BatchEncoder:
             self._stream.write_batch(batch)
             written = self._sink.finish()
         if written != len(target):
-            raise InternalError(f"an Arrow payload of {len(target)} bytes took {written}")
+            raise InternalError(f"an Arrow payload of {len(target)} bytes has {written}")
 
     def _cut(
         self, batch: pa.RecordBatch, size: int, target_bytes: int
@@ -127,7 +127,7 @@ class BatchEncoder:
 
 
 class _Sink:
-    """The file that Arrow writes to: a piece of shared memory."""
+    """The file that Arrow writes to: a memoryview of claimed heap bytes."""
 
     closed = False
 
@@ -140,7 +140,7 @@ class _Sink:
         self._target = target
 
     def finish(self) -> int:
-        """Let go of the target; return how much was written."""
+        """Release the target; return how many bytes were written."""
         self._target = None
         return self._at
 
@@ -153,14 +153,14 @@ class _Sink:
         return count
 
     def flush(self) -> None:
-        """Nothing waits anywhere."""
+        """Do nothing: writes are not buffered."""
 
 
 def decode_schema(payload: Buffer) -> pa.Schema:
     """Read the schema message.
 
     Raises:
-        Corrupt: It is none, or one whose columns cannot be read safely.
+        Corrupt: The payload is not a schema message, or its columns cannot be read safely.
     """
     what = "the stream's Arrow schema"
     message = pa.py_buffer(bytes(payload))
@@ -177,14 +177,15 @@ def decode_schema(payload: Buffer) -> pa.Schema:
 
 
 def decode_batch(payload: Buffer, schema: pa.Schema, *, copy: bool) -> pa.RecordBatch:
-    """Read a batch's payload, over the payload itself or over a copy of it.
+    """Decode a batch's payload, in place or from a copy of it.
 
-    The ring may belong to another process, so the batch is validated in full. Without a copy that
-    holds for as long as the producer leaves committed records alone, as every producer here does.
+    The producer may be an untrusted process, so the batch is validated in full. Without a copy the
+    result stays valid only if the producer does not change committed records, as no producer of
+    this package does.
 
     Raises:
-        Corrupt: it is no record batch message, nor a stream of one batch of this schema; or its
-            offsets or values are invalid.
+        Corrupt: the payload is neither a record batch message nor a stream of one batch of this
+            schema, or its offsets or values are invalid.
     """
     buffer = pa.py_buffer(payload)
     if copy:
@@ -210,7 +211,7 @@ def decode_batch(payload: Buffer, schema: pa.Schema, *, copy: bool) -> pa.Record
 
 
 def _check_sizes(head: MessageHead, payload: pa.Buffer) -> None:
-    """Refuse a body that ends behind its payload, and lengths that its bytes cannot hold."""
+    """Refuse a body longer than its payload, and row counts that its bytes cannot hold."""
     at = payload.size - head.body_bytes
     if at < 0:
         raise ValueError(f"a body of {head.body_bytes} bytes in a payload of {payload.size}")
@@ -221,7 +222,7 @@ def _check_sizes(head: MessageHead, payload: pa.Buffer) -> None:
 
 
 def _copy(buffer: pa.Buffer) -> pa.Buffer:
-    """Copy into Arrow's pool, which has warm pages where a new `bytes` has to fault them in."""
+    """Copy into Arrow's pool, whose pages are already mapped; a new `bytes` would fault them in."""
     copied = pa.allocate_buffer(buffer.size)
     memoryview(copied)[:] = memoryview(buffer)
     return copied
@@ -233,7 +234,7 @@ def _write_stream(sink: pa.NativeFile, batch: pa.RecordBatch) -> None:
 
 
 def has_dictionaries(schema: pa.Schema) -> bool:
-    """Whether a column, or something nested in one, is dictionary-encoded."""
+    """Whether a column, or a type nested in one, is dictionary-encoded."""
     return any(_has_dictionary(field.type) for field in schema)
 
 

@@ -1,8 +1,8 @@
-"""What rings do on this machine, in less than fifteen seconds: `strand bench`.
+"""Measure rings on this machine in less than fifteen seconds: `strand bench`.
 
-Each line is one kind of work, between this process and one it forks, and beside it the same work
-through `multiprocessing.Pipe`. The best of three short runs counts. `benchmarks/bench_strand.py` of
-the repository measures more peers, and more carefully.
+Each line is one workload between this process and a forked one, with the same workload through
+`multiprocessing.Pipe` for comparison. The best of three short runs counts. `benchmarks/bench_strand.py`
+of the repository measures more peers, with longer runs.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["Measurement", "measure_machine"]
 
 _FORK = multiprocessing.get_context("fork")
 _REPEATS = 3
-_SHARE = 1.0  # of the work; tests do less
+_SHARE = 1.0  # share of the full workload; tests reduce it
 _RECORDS = build_schema([("id", "u32"), ("score", "f32"), ("kind", "utf8_ref"), ("label", "utf8")])
 _COLUMNS = build_schema([("id", "i64"), ("score", "f64"), ("kind", "u32"), ("weight", "f32")])
 _STEP = 2048  # records between acknowledgements
@@ -34,7 +34,7 @@ _ASLEEP_SECONDS = 1e-3
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line: what was done, how fast a ring and a pipe did it, in `unit` (records are `/s`)."""
+    """One line: a workload, and its result for a ring and a pipe in `unit` (records: `/s`)."""
 
     work: str
     unit: str
@@ -43,27 +43,27 @@ class Measurement:
     note: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the measurement as JSON-compatible values."""
         return asdict(self)
 
 
-def measure_machine(tell: Callable[[str], None] | None = None) -> list[Measurement]:
-    """Measure this machine; `tell` gets each line of the table as soon as it is known."""
-    say = tell or (lambda _: None)
+def measure_machine(report: Callable[[str], None] | None = None) -> list[Measurement]:
+    """Measure this machine; call `report` with each line of the table when it is ready."""
+    emit = report or (lambda _: None)
     cpus = len(os.sched_getaffinity(0))
-    say(f"Python {platform.python_version()}, {cpus} CPUs, load {os.getloadavg()[0]:.1f}")
-    say(f"\n{'':<40}{'ring':>12}{'mp.Pipe':>12}{'times':>8}")
+    emit(f"Python {platform.python_version()}, {cpus} CPUs, load {os.getloadavg()[0]:.1f}")
+    emit(f"\n{'':<40}{'ring':>12}{'mp.Pipe':>12}{'times':>8}")
     measured = []
     for measurement in _measurements():
         measured.append(measurement)
-        say(_line(measurement))
+        emit(_line(measurement))
     return measured
 
 
 def _measurements() -> Iterator[Measurement]:
     count = int(500_000 * _SHARE)
     some = [(at, at * 0.5, at & 7, f"label{at:05}") for at in range(min(count, 50_000))]
-    rows = some * (count // len(some))  # the same ones again: a forked process has them warm then
+    rows = some * (count // len(some))  # repeated, so that they are in the forked process's caches
     lists = [rows[at : at + 1000] for at in range(0, len(rows), 1000)]
     ring, pipe = _best(_ring_each, rows), _best(_pipe_each, rows[: count // 20])
     yield Measurement("records one by one, seek + 2 gets", "/s", ring, pipe)
@@ -106,17 +106,17 @@ def _best(run: Callable[[Any], float], work: Any) -> float:
 
 
 def _timed(produce: Callable[[], object], consume: Callable[[], float]) -> float:
-    """Run `produce` in a forked process and `consume` here; return what it answers a second."""
-    gate = _FORK.Barrier(2)
+    """Run `produce` in a forked process and `consume` here; return its result per second."""
+    barrier = _FORK.Barrier(2)
 
     def work() -> None:
-        gate.wait()
+        barrier.wait()
         produce()
 
     child = _FORK.Process(target=work)
     child.start()
     try:
-        gate.wait(10)
+        barrier.wait(10)
         begun = time.perf_counter()
         done = consume()
         return done / (time.perf_counter() - begun)
@@ -131,7 +131,7 @@ def _timed(produce: Callable[[], object], consume: Callable[[], float]) -> float
 
 
 def _through(ring: Ring, write: Callable[[Any], object], read: Callable[[Any], float]) -> float:
-    """Time a ring: `write` gets the producer in the other process, `read` the consumer here."""
+    """Time a ring: call `write` with the producer in the other process, `read` with the consumer."""
 
     def produce() -> None:
         with attach_ring(ring.fileno()) as own, own.producer() as writer:
@@ -181,7 +181,7 @@ def _seek_all(view: Any, count: int) -> float:
 
 
 def _seeks(rows: Sequence[Any]) -> float:
-    """Read records that are all there already."""
+    """Read records that were all published before."""
     with open_ring(_RECORDS, 65536, "4MiB") as ring:
         with ring.producer() as writer:
             writer.write_record_batch(rows)
@@ -293,7 +293,7 @@ def _pipe_columns(batches: int) -> float:
 
 
 def _pipe_blocks(count: int) -> float:
-    count //= 8  # so much slower
+    count //= 8  # pipes are about that much slower
     block = bytes(_BLOCK_BYTES)
     into = bytearray(_BLOCK_BYTES)
 
@@ -304,7 +304,7 @@ def _pipe_blocks(count: int) -> float:
 
 
 def _copies(count: int) -> float:
-    """Copy blocks inside this process: what no transport that copies once can pass."""
+    """Copy blocks inside this process: the upper bound of any transport that copies once."""
     block = bytes(_BLOCK_BYTES)
     with mmap.mmap(-1, _BLOCK_BYTES) as memory:
         memory[:] = block
@@ -331,9 +331,9 @@ def _median_wake(
     produce: Callable[[Callable[[Callable[[], object]], None]], None],
     waits: Iterator[None],
 ) -> float:
-    """Return the median of how long after a signal its sleeping waiter ran again, in seconds."""
+    """Return the median time from a signal to the wake-up of its sleeping waiter, in seconds."""
     with mmap.mmap(-1, mmap.PAGESIZE) as shared, memoryview(shared) as page, page.cast("Q") as rung:
-        taken: list[int] = []
+        latencies: list[int] = []
 
         def signal_often(signal: Callable[[], object]) -> None:
             for _ in range(count):
@@ -342,11 +342,11 @@ def _median_wake(
                 signal()
 
         def consume() -> float:
-            taken.extend(time.perf_counter_ns() - rung[0] for _ in waits)
+            latencies.extend(time.perf_counter_ns() - rung[0] for _ in waits)
             return 0.0
 
         _timed(lambda: produce(signal_often), consume)
-    return sorted(taken)[count // 2] * 1e-9
+    return sorted(latencies)[count // 2] * 1e-9
 
 
 def _make_table() -> Any:

@@ -1,7 +1,7 @@
 """Frames that carry a ring to a browser, which cannot map it: spec/strand-wire.md, "Bridge frames".
 
-The receiver has memory of the same geometry and puts the bytes at the same offsets, so nothing is
-encoded here: a frame is a head of a few words and spans of the ring as they lie.
+The receiver has memory of the same geometry and stores the bytes at the same offsets, so no record is
+encoded here: a frame is a head of a few words, followed by unmodified spans of the ring.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ _OUTCOMES = (LeaseHeld, ProducerDied, StrandAbortError, StreamReset)
 
 
 class Bridge:
-    """Turns what comes in a ring into frames; iterate over it, once.
+    """Converts the records of a ring to frames; iterate over it once.
 
-    Without `credit`, records are given back when the next frame is asked for: whoever carries the
-    frames holds the stream up by not asking (the body of a response). With it, they are given back
-    when the receiver says so through `receive`, and no more are sent than its ring holds (WebSockets,
-    which have no brake of their own).
+    Without `credit`, records are acknowledged when the next frame is requested, so a slow transport
+    slows the producer (the body of a response). With `credit`, records are acknowledged when
+    `receive` gets the receiver's acknowledgement, and at most as many are in flight as its ring
+    holds (WebSockets, whose protocol has no flow control for messages).
 
-    Iterating blocks, and `receive` and `close` may be called from another thread meanwhile; on an
-    event loop use `serve`, or `stream`.
+    Iterating blocks; `receive` and `close` may be called from another thread meanwhile. In an event
+    loop use `serve` or `stream`.
     """
 
     def __init__(
         self, view: StrandView, *, credit: bool = False, frame_bytes: int = FRAME_BYTES
     ) -> None:
-        """Carry the records of `view`, from where it stands.
+        """Send the records of `view`, from its position on.
 
         Args:
-            view: a consumer for this bridge alone; it stays yours to close.
-            credit: whether the receiver acknowledges.
+            view: a consumer used only by this bridge; the caller closes it.
+            credit: whether the receiver acknowledges records.
             frame_bytes: the longest frame, 16 KiB to 1 MiB.
 
         Raises:
@@ -69,34 +69,34 @@ class Bridge:
         self._sent = view.acknowledged_count
         self._heap = 0
         self._started = False
-        self._over = False
+        self._stopped = False
 
     def __iter__(self) -> Iterator[bytes]:
-        """Yield the frames of the stream; the last says how it ended."""
+        """Yield the frames of the stream; the last one reports how it ended."""
         try:
             yield self._hello()
-            while not self._over:
+            while not self._stopped:
                 try:
                     found: int | Outcome = self._view.wait_for_commit(self._sent, _NAP_SECONDS)
                 except _OUTCOMES as error:
                     found = error
-                yield from self._round(found)
-        except (Closed, ValueError):  # the view, and with it its memory
-            if not self._over:
+                yield from self._frames_for(found)
+        except (Closed, ValueError):  # the view was closed, and its memory released
+            if not self._stopped:
                 raise
 
     async def stream(self) -> AsyncIterator[bytes]:
-        """Yield the frames on an event loop, whose thread alone may then use the view."""
+        """Yield the frames in an event loop; only the loop's thread may use the view meanwhile."""
         try:
             yield self._hello()
-            while not self._over:
+            while not self._stopped:
                 try:
                     found: int | Outcome = await wait_for_commit(
                         self._view, self._sent, _NAP_SECONDS
                     )
                 except _OUTCOMES as error:
                     found = error
-                for frame in self._round(found):
+                for frame in self._frames_for(found):
                     yield frame
         finally:
             self.close()
@@ -104,14 +104,14 @@ class Bridge:
     async def serve(
         self, send: Callable[[bytes], Awaitable[object]], messages: AsyncIterable[object]
     ) -> None:
-        """Carry the stream over a connection until its receiver has read it all, or has gone.
+        """Send the stream over a connection until the receiver has read it all or disconnects.
 
         Args:
             send: sends one binary message.
-            messages: what comes from the receiver; ends when the connection does.
+            messages: the messages of the receiver; ends with the connection.
 
         Raises:
-            Corrupt: the receiver sends something else; drop the connection.
+            Corrupt: the receiver sent an invalid message; close the connection.
         """
         listening = asyncio.create_task(self._listen(messages))
         try:
@@ -130,10 +130,10 @@ class Bridge:
             self.close()
 
     def receive(self, message: object) -> None:
-        """Take what the receiver says: it has given records back, or wants no more.
+        """Handle a message of the receiver: an acknowledgement or an abort.
 
         Raises:
-            Corrupt: a message that is none; drop the connection.
+            Corrupt: the message is invalid; close the connection.
         """
         if not isinstance(message, bytes) or len(message) != _MESSAGE.size:
             found = f"{len(message)} bytes" if isinstance(message, bytes) else repr(message)[:40]
@@ -150,18 +150,20 @@ class Bridge:
             self._view.acknowledge_read(upto)
 
     def close(self) -> None:
-        """Let whoever iterates stop at the next nap; the stream of the ring goes on."""
-        self._over = True
+        """End the iteration at the next nap; the stream in the ring continues."""
+        self._stopped = True
 
-    def _round(self, found: int | Outcome) -> Iterator[bytes]:
-        """Yield frames with what a nap has brought: records, the end, or neither."""
-        if isinstance(found, LeaseHeld):  # the ring is full of what was sent: the receiver's turn
+    def _frames_for(self, found: int | Outcome) -> Iterator[bytes]:
+        """Yield the frames for the result of a wait: records, the end, or none."""
+        if isinstance(
+            found, LeaseHeld
+        ):  # the ring is full of sent records: the receiver must acknowledge
             return
         if isinstance(found, StrandAbortError):
             yield self._end(layout.ERROR, found.reason)
         elif isinstance(found, ProducerDied):
             yield self._end(layout.ERROR, str(found))
-        elif isinstance(found, StreamReset):  # which takes that everything was given back
+        elif isinstance(found, StreamReset):  # a reset requires that all records were acknowledged
             yield self._end(layout.EOS)
         elif found > self._sent:
             for frame in self._records(found):
@@ -175,7 +177,7 @@ class Bridge:
         return self._view.status not in ("initializing", "streaming")
 
     def _hello(self) -> bytes:
-        # No unread record needs more of the heap than the last of it.
+        # Unread records use at most the last `heap_bytes` bytes of the heap.
         self._heap = max(0, self._heap_count() - self._map.heap_bytes)
         head = bytearray(self._view.memory[: layout.METADATA_END])
         head[28:88] = _CONTROL_WORDS
@@ -183,10 +185,10 @@ class Bridge:
         return _HELLO.pack(*fields) + head
 
     def _records(self, committed: int) -> Iterator[bytes]:
-        """Cut slots up to `committed`, and the heap that they need, into frames: payloads first."""
-        heap = self._heap_count()  # read after the records: all of theirs is below
+        """Yield frames of the slots up to `committed` and of their heap bytes, payloads first."""
+        heap = self._heap_count()  # read after `committed`: includes the payloads of all records
         if not self._started:
-            self._pass_over(committed, heap)
+            self._skip_heap(committed, heap)
             self._started = True
         stride = self._map.stride
         room = self._frame_bytes - _RECORDS.size
@@ -194,7 +196,7 @@ class Bridge:
             payload = min(heap - self._heap, room)
             count = min(committed - self._sent, (room - payload) // stride)
             if self._heap + payload < heap:
-                count = 0  # no record is shown before its payloads are all there
+                count = 0  # a record is sent only after all its payloads
             head = _RECORDS.pack(_KIND_RECORDS, count, self._sent, self._heap, payload)
             slots = self._spans(
                 layout.HEADER_BYTES, self._map.records * stride, self._sent * stride, count * stride
@@ -205,14 +207,14 @@ class Bridge:
             yield b"".join([head, *slots, *payloads])
 
     def _spans(self, start: int, size: int, at: int, count: int) -> tuple[memoryview, memoryview]:
-        """Return `count` bytes of a region of the ring from monotonic `at` on: around its end."""
+        """Return `count` bytes of a region from monotonic offset `at` on, wrapping at its end."""
         at %= size
         straight = min(count, size - at)
         memory = self._view.memory
         return memory[start + at : start + at + straight], memory[start : start + count - straight]
 
-    def _pass_over(self, committed: int, heap: int) -> None:
-        """Leave out the heap before the first payload of the records that are sent first."""
+    def _skip_heap(self, committed: int, heap: int) -> None:
+        """Skip the heap bytes before the first payload of the unread records."""
         pointers = [
             (self._map.slots.offsets[at], bit)
             for at, (field, bit) in enumerate(
@@ -241,7 +243,7 @@ class Bridge:
         return count
 
     def _end(self, status: int, reason: str = "") -> bytes:
-        self._over = True
+        self._stopped = True
         text = reason.encode(errors="replace")[: layout.REASON_BYTES_MAX]
         text = text.decode(errors="ignore").encode()
         return _END.pack(_KIND_END, status, 0, len(text), self._sent) + text
@@ -250,11 +252,11 @@ class Bridge:
 def frames(
     view: StrandView, *, credit: bool = False, frame_bytes: int = FRAME_BYTES
 ) -> Iterator[bytes]:
-    """Yield the frames of a ring's stream from where `view` stands; see `Bridge`."""
+    """Yield the frames of a ring's stream from the position of `view` on; see `Bridge`."""
     return iter(Bridge(view, credit=credit, frame_bytes=frame_bytes))
 
 
 def length_prefixed(parts: Iterable[bytes]) -> Iterator[bytes]:
-    """Put its length (u32) before each frame, for a body that does not keep them apart."""
+    """Prefix each frame with its length (u32), for transports that do not delimit messages."""
     for part in parts:
         yield struct.pack("<I", len(part)) + part

@@ -1,4 +1,4 @@
-"""A payload produced where it will be read."""
+"""A payload that the caller writes directly into the ring."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALIGN = 64
 class PayloadClaim:
     """Heap bytes of a block ring, claimed: `with claim as memory` fills and publishes them.
 
-    An exception inside the `with` drops them, and the writer goes on.
+    An exception inside the `with` drops them; the writer can continue.
     """
 
     def __init__(self, writer: StrandWriter, size: int) -> None:
@@ -30,7 +30,7 @@ class PayloadClaim:
         self._kept = size
 
     def shrink(self, size: int) -> None:
-        """Keep only the first `size` bytes of what was claimed."""
+        """Keep only the first `size` of the claimed bytes."""
         if not 0 <= size <= self._claimed:
             raise UsageError(f"a payload of {self._claimed} bytes cannot shrink to {size}")
         self._kept = size

@@ -1,4 +1,4 @@
-"""The `strand` command: look at rings, list them, remove abandoned ones, measure this machine."""
+"""The `strand` command: inspect and list rings, remove abandoned ones, measure this machine."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when it worked, 1 when what it was asked for failed, 2 for bad usage."""
+    """Run the command; return 0 on success, 1 on failure; exit with 2 on wrong usage."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Version(argparse.Action):
-    """Print the version; reading it takes time, so it is read only when it is asked for."""
+    """Print the version; reading it is slow, so it is read only for this option."""
 
     def __init__(self, option_strings: list[str], dest: str, **settings: Any) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)
@@ -51,26 +51,30 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="strand", description=__doc__)
     parser.add_argument("--version", action=_Version, help="print the version")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
-    inspect = verbs.add_parser("inspect", help="show a ring's header, schema, counters and owners")
+    inspect = verbs.add_parser(
+        "inspect", help="show a ring's header, schema, counters and processes"
+    )
     inspect.add_argument(
         "ring",
-        help="a ring's name, or the path of its file (/proc/PID/fd/N too); NAME#3 in a fan-in",
+        help="name of a ring, or path of its file (/proc/PID/fd/N too); NAME#3: member 3 of a fan-in",
     )
-    inspect.add_argument("--follow", action="store_true", help="go on until the stream is over")
+    inspect.add_argument("--follow", action="store_true", help="repeat until the stream has ended")
     inspect.add_argument(
-        "--every", default="500ms", metavar="TIME", help="how often to look, 500ms by default"
+        "--every", default="500ms", metavar="TIME", help="interval of --follow, 500ms by default"
     )
-    inspect.add_argument("--json", action="store_true", help="print JSON, one document a line")
+    inspect.add_argument("--json", action="store_true", help="print JSON, one document per line")
     inspect.set_defaults(run=_inspect)
     listing = verbs.add_parser("ls", help="list this user's named rings")
-    listing.add_argument("--prefix", default="", help="only names that start so")
-    listing.add_argument("--json", action="store_true", help="print one JSON document a line")
+    listing.add_argument("--prefix", default="", help="only names that start with PREFIX")
+    listing.add_argument("--json", action="store_true", help="print JSON, one document per line")
     listing.set_defaults(run=_ls)
-    clean = verbs.add_parser("cleanup", help="remove named rings that nobody holds any more")
-    clean.add_argument("--prefix", default="", help="only names that start so")
-    clean.add_argument("--dry-run", action="store_true", help="only say what would go")
+    clean = verbs.add_parser("cleanup", help="remove named rings that no process uses any more")
+    clean.add_argument("--prefix", default="", help="only names that start with PREFIX")
+    clean.add_argument(
+        "--dry-run", action="store_true", help="print what would be removed, remove nothing"
+    )
     clean.set_defaults(run=_cleanup)
-    bench = verbs.add_parser("bench", help="measure rings on this machine, beside a pipe")
+    bench = verbs.add_parser("bench", help="measure rings on this machine, compared with a pipe")
     bench.add_argument("--json", action="store_true", help="print one JSON document")
     bench.set_defaults(run=_bench)
     return parser
@@ -84,7 +88,7 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.follow:
         every = parse_duration(options.every)
         if every <= 0:
-            raise UsageError(f"--every takes a time above zero, not {options.every}")
+            raise UsageError(f"--every needs a time above zero, not {options.every}")
         with contextlib.suppress(KeyboardInterrupt):
             follow(path, every, as_json=options.json)
         return 0
@@ -120,13 +124,13 @@ def _cleanup(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    measurements = measure_machine(None if options.json else _tell_bench)
+    measurements = measure_machine(None if options.json else _print_line)
     if options.json:
         print(json.dumps([measurement.to_json() for measurement in measurements]))
     return 0
 
 
-def _tell_bench(line: str) -> None:
+def _print_line(line: str) -> None:
     print(line, flush=True)
 
 

@@ -1,4 +1,4 @@
-"""What is left by `with`, and what maps a segment that another process may be handed."""
+"""Base classes: context managers that close, and owners of a mapped segment."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["AsyncClosing", "Closing", "Mapped"]
 
 
 class Closing:
-    """Closed when its `with` is left."""
+    """Closes at the end of its `with`."""
 
     if TYPE_CHECKING:
 
         def close(self) -> None:
-            """Give everything up."""
+            """Release everything that is held."""
 
     def __enter__(self) -> Self:
         return self
@@ -34,12 +34,12 @@ class Closing:
 
 
 class AsyncClosing:
-    """Closed when its `async with` is left."""
+    """Closes at the end of its `async with`."""
 
     if TYPE_CHECKING:
 
         def close(self) -> None:
-            """Give everything up."""
+            """Release everything that is held."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,7 +54,7 @@ class AsyncClosing:
 
 
 class Mapped(Closing):
-    """Owns a mapped segment; a process that multiprocessing starts may be handed it."""
+    """Owns a mapped segment, and can be passed to a process that multiprocessing starts."""
 
     segment: Segment
 
@@ -64,7 +64,7 @@ class Mapped(Closing):
             """Return the function that attaches to a segment of this kind by descriptor."""
 
     def fileno(self) -> int:
-        """The descriptor to hand to another process (`subprocess.Popen(pass_fds=...)`)."""
+        """The descriptor to pass to another process (`subprocess.Popen(pass_fds=...)`)."""
         return self.segment.fileno()
 
     def __del__(self) -> None:
@@ -73,13 +73,13 @@ class Mapped(Closing):
             self.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Hand the descriptor to a process that multiprocessing is starting."""
+        """Pass the descriptor to a process that multiprocessing is starting."""
         from multiprocessing import context, reduction
 
         if context.get_spawning_popen() is None:
             raise TypeError(
-                f"a {type(self).__name__} is handed to a process when that starts, as an argument "
-                "of multiprocessing.Process; otherwise pass its fileno()"
+                f"cannot pickle a {type(self).__name__} except to start a process: pass it as an "
+                "argument of multiprocessing.Process, or pass its fileno()"
             )
         return _attach_handed, (self._attacher(), reduction.DupFd(self.fileno()))
 

@@ -1,7 +1,7 @@
 """Typed records as columns: numpy arrays in and out of slots, in one pass of the C core.
 
-Whatever is given is turned into descriptions of buffers first, so that a column which does not fit
-its field is refused before anything is written. Arrow has a module of its own (`strand.arrow`).
+All columns are converted to descriptions of buffers first, so that a column which does not fit its
+field is refused before any record is written. Arrow has a module of its own (`strand.arrow`).
 """
 
 from __future__ import annotations
@@ -37,20 +37,21 @@ def write_columns(
     columns: Mapping[str, Any] | np.ndarray[Any, Any],
     nulls: Mapping[str, Any] | None = None,
 ) -> int:
-    """Publish records given as columns, or as one structured array; return how many.
+    """Publish records from columns, or from one structured array; return how many.
 
     Args:
         writer: the ring's producer.
-        columns: for each field a numpy array (masked, if need be), an Arrow array or a sequence,
+        columns: for each field a numpy array (masked for nulls), an Arrow array or a sequence,
             all of one length; or one structured array with a field for each.
-        nulls: for nullable fields a boolean array, True where the value is absent.
+        nulls: for nullable fields a boolean array, True where the value is null.
 
     Raises:
-        UsageError: a column that is missing, too long or short, or of a type that its field does
-            not hold exactly; the message names column and types. Nothing was written.
-        UnknownColumn: a column that the schema does not have. Nothing was written.
-        PayloadTooLarge: a record whose payloads take more than half of the heap. Likewise.
-        StrandAbortError, ConsumerDied, RingExhausted: as they say; earlier pieces were written.
+        UsageError: a column is missing, of another length, or of a type that its field cannot store
+            exactly; the message names column and types. No record was written.
+        UnknownColumn: a column is not in the schema. No record was written.
+        PayloadTooLarge: the payloads of a record need more than half of the heap. Likewise.
+        StrandAbortError, ConsumerDied, RingExhausted: as in `write_record_batch`; earlier pieces of
+            the batch were written.
     """
     if isinstance(columns, np.ndarray):
         return _write_array(writer, columns, nulls)
@@ -77,14 +78,14 @@ def write_batch(writer: StrandWriter, batch: pa.RecordBatch | pa.Table) -> int:
 
 
 def claim_records(writer: StrandWriter, count: int) -> list[np.ndarray[Any, Any]]:
-    """Claim slots to be filled in place: one structured array, or two where the ring wraps.
+    """Claim slots to fill in place: one structured array, or two where the ring wraps.
 
-    Values are zero and nullable fields are present until the caller says otherwise: clear their
-    bits in `_nulls`. Publish with `commit_slots`. Heap fields take what `claim_heap_bytes` gave.
+    Values are zero, and nullable fields are present; clear their bits in `_nulls` to make them null.
+    Heap fields are pointers to bytes claimed with `claim_heap_bytes`. Publish with `commit_slots`.
 
     Args:
         writer: the ring's producer.
-        count: how many slots, at most the ring's.
+        count: number of slots, at most the slots of the ring.
     """
     seq = writer._claim(count)  # noqa: SLF001 - of one package
     views = writer.map_records(seq, count)
@@ -98,27 +99,27 @@ def claim_records(writer: StrandWriter, count: int) -> list[np.ndarray[Any, Any]
 def _write_array(
     writer: StrandWriter, array: np.ndarray[Any, Any], nulls: Mapping[str, Any] | None
 ) -> int:
-    """Write a structured array: as it lies when its slots are the ring's, else by fields."""
+    """Write a structured array: with one copy if its dtype is the slot's, else field by field."""
     schema = writer.map.schema
     dtype = schema.to_numpy(writer.map.version)
     plain = type(array) is np.ndarray and schema.plain_bytes == writer.map.stride and nulls is None
     if plain and array.dtype is dtype and array.ndim == 1:
-        writer._plain = np.ndarray, dtype  # noqa: SLF001 - the next one need not come here
+        writer._plain = np.ndarray, dtype  # noqa: SLF001 - lets write_columns skip these checks
         return _count(writer._scatter(len(array), np.ascontiguousarray(array)))  # noqa: SLF001
     if array.dtype.names is None or array.ndim != 1:
         raise UsageError(
-            f"one array with a field for each column is needed, not {array.ndim} dimensions of "
-            f"{array.dtype}",
+            f"pass one structured array with a field for each column, not {array.ndim} dimensions "
+            f"of {array.dtype}",
             hint="its dtype is schema.to_numpy(); separate columns go in a mapping",
         )
     if array.dtype == dtype:
         if any(field.kind.heap for field in schema.fields):
             raise UsageError(
-                "records with heap fields cannot be copied from ring to ring as they lie",
+                "records with heap fields cannot be copied from ring to ring as slots",
                 hint="pass columns, or an Arrow batch (view.to_arrow)",
             )
         if plain:
-            writer._plain = np.ndarray, array.dtype  # noqa: SLF001 - equal to the ring's: likewise
+            writer._plain = np.ndarray, array.dtype  # noqa: SLF001 - equal dtype: likewise
             return _count(writer._scatter(len(array), np.ascontiguousarray(array)))  # noqa: SLF001
         if nulls is None:
             nulls = _nulls_of(schema, array)
@@ -129,7 +130,7 @@ def _write_array(
 
 
 def _write(writer: StrandWriter, values: tuple[Any, ...], nulls: Mapping[str, Any] | None) -> int:
-    """Write one column for each field: as they are if they fit, else described one by one."""
+    """Write one column for each field: directly if all are exact arrays, else by descriptions."""
     if nulls is None and set(map(type, values)) == _ONLY_ARRAYS and values[0].ndim == 1:
         written = writer._scatter(len(values[0]), values)  # noqa: SLF001 - of one package
         if written is not None:
@@ -150,7 +151,7 @@ def _write(writer: StrandWriter, values: tuple[Any, ...], nulls: Mapping[str, An
 
 
 def _count(written: int | None) -> int:
-    assert written is not None, "described columns are taken as they are"
+    assert written is not None, "described columns are always written"
     return written
 
 
@@ -158,9 +159,9 @@ def _check_masks(
     schema: StrandSchema, nulls: Mapping[str, Any] | None
 ) -> dict[str, np.ndarray[Any, np.dtype[np.bool_]]]:
     masks = {}
-    for name, given in (nulls or {}).items():
+    for name, values in (nulls or {}).items():
         position = schema.position(name)
-        mask = np.asarray(given)
+        mask = np.asarray(values)
         if mask.dtype != np.bool_ or mask.ndim != 1:
             raise UsageError(f"the nulls of {name!r} are a boolean array, not {mask.dtype}")
         if not schema.fields[position].nullable and mask.any():
@@ -170,13 +171,14 @@ def _check_masks(
 
 
 def _missing(schema: StrandSchema, columns: Mapping[str, Any]) -> UsageError:
-    """Say what is wrong with the names; a misspelt one is both missing and unknown."""
+    """Return the error for missing names; unknown names come first, as they may be misspelt."""
     for name in columns:
         if name not in schema.index:
             return UnknownColumn(str(name), schema.names)
     missing = next(name for name in schema.names if name not in columns)
     return UsageError(
-        f"column {missing!r} is missing", hint="a record has a value, or a null, in every field"
+        f"column {missing!r} is missing",
+        hint="pass a column for every field; nulls are allowed in nullable fields",
     )
 
 
@@ -204,7 +206,7 @@ def columns(
         names: which fields; by default all that are not strings, bytes, JSON or arrays.
 
     Raises:
-        UsageError: a field in the heap, or records that may not be read.
+        UsageError: a heap field, or records that may not be read.
         Corrupt: a handle outside the intern table.
     """
     view.check_range(start, stop)
@@ -219,7 +221,7 @@ def columns(
         field = schema.fields[position]
         if field.kind.heap:
             raise UsageError(
-                f"field {name!r} is {field.type}, which numpy has no column for",
+                f"field {name!r} is {field.type}, which has no numpy column",
                 hint="view.to_arrow or view.tuples read strings, bytes and arrays",
             )
         found[name] = np.empty(rows, NUMPY_CODES[field.type])
@@ -242,7 +244,7 @@ def to_arrow(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
 
 
 def map_slots(role: Role) -> np.ndarray[Any, Any]:
-    """Put one structured array over all slots of a ring: leased to a view, writable to a writer."""
+    """Return one structured array over all slots: leased for a view, writable for a writer."""
     where = role.map
     dtype = where.schema.to_numpy(where.version)
     if isinstance(role, _native.Producer):

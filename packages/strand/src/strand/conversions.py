@@ -1,6 +1,6 @@
-"""Record schemas in other vocabularies: numpy's dtypes, Arrow's and the engines' schemas.
+"""Convert record schemas from and to numpy dtypes, Arrow schemas and `sennit_core` schemas.
 
-What a slot cannot hold exactly is refused by name; the block ring carries every Arrow type.
+A type that a slot cannot store exactly is refused by name; a block ring carries every Arrow type.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 NULLS = "_nulls"
-"""The field of the numpy dtype that is the null bitmap: bit i is 1 when nullable field i is there."""
+"""The null bitmap's name in the numpy dtype; bit i is 1 when nullable field i has a value."""
 
 NUMPY_CODES = {
     "i32": "<i4",
@@ -79,16 +79,16 @@ def from_numpy(dtype: Any) -> StrandSchema:
     """Return the schema of a structured dtype: see `StrandSchema.from_numpy`."""
     import numpy as np
 
-    given = np.dtype(dtype)
-    if given.names is None or given.fields is None:
-        raise UsageError(f"a schema comes from a dtype with named fields, not from {given}")
+    record = np.dtype(dtype)
+    if record.names is None or record.fields is None:
+        raise UsageError(f"a schema needs a dtype with named fields, not {record}")
     fields = []
-    for name in given.names:
-        kind = given.fields[name][0]
+    for name in record.names:
+        kind = record.fields[name][0]
         found = _FROM_CODES.get(kind.newbyteorder("<").str)
         if found is None:
             raise Unsupported(
-                f"field {name!r} has the numpy type {kind}, and no slot holds it",
+                f"field {name!r} has the numpy type {kind}, which no field type can store",
                 hint="build the schema by hand: strings, bytes and arrays are heap fields",
             )
         fields.append(StrandField(name, found))
@@ -97,7 +97,7 @@ def from_numpy(dtype: Any) -> StrandSchema:
 
 @cache
 def arrow_type(name: str, *, interned: bool = True) -> pa.DataType:
-    """Return the Arrow type of a field type; handles without a table are plain numbers."""
+    """Return the Arrow type of a field type; handles are uint32 if `interned` is false."""
     import pyarrow as pa
 
     if name == "utf8_ref":
@@ -141,14 +141,14 @@ def from_arrow(schema: pa.Schema) -> StrandSchema:
 
 
 def to_core(schema: StrandSchema) -> Schema:
-    """Return the engines' schema: see `StrandSchema.to_core`."""
+    """Return the `sennit_core` schema: see `StrandSchema.to_core`."""
     from sennit_core.schema import Schema
 
     return Schema.from_strand((f.name, f.type, f.nullable) for f in schema.fields)
 
 
 def from_core(schema: Schema) -> StrandSchema:
-    """Return the record schema of an engine's: see `StrandSchema.from_core`."""
+    """Return the record schema of a `sennit_core` schema: see `StrandSchema.from_core`."""
     return StrandSchema(tuple(StrandField(*facts) for facts in schema.to_strand()))
 
 
@@ -159,7 +159,7 @@ def _field_from_arrow(field: pa.Field) -> StrandField:
     if found is None or (named and not _may_be(field.type, named)):
         raise Unsupported(
             f"column {field.name!r} has the Arrow type {field.type}"
-            f"{f', marked as {named}' if named else ''}, and no slot holds it",
+            f"{f', marked as {named}' if named else ''}, which no field type can store",
             hint="cast the column, or open the ring with strand.BLOCKS: blocks carry every type",
         )
     order = cast("Order | None", metadata.get(_ORDER_KEY, b"").decode() or None)
@@ -167,7 +167,7 @@ def _field_from_arrow(field: pa.Field) -> StrandField:
 
 
 def _type_from_arrow(kind: pa.DataType) -> str | None:
-    """Look through layouts that only change how the same values are stored."""
+    """Return the field type of an Arrow type, ignoring differences of layout only; or None."""
     import pyarrow as pa
 
     types = pa.types
@@ -195,7 +195,7 @@ def _type_from_arrow(kind: pa.DataType) -> str | None:
 
 
 def _may_be(kind: pa.DataType, named: str) -> bool:
-    """Whether a column marked as `named` can hold it."""
+    """Whether a column of this Arrow type can be the field type in its metadata."""
     plain = _type_from_arrow(kind)
     if named == "utf8_ref":
         return plain in ("utf8_ref", "u32")

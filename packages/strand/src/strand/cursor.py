@@ -8,12 +8,12 @@ __all__ = ["RecordCursor"]
 
 
 class RecordCursor(_native.Cursor):
-    """Points at one record of a ring; allocate it once and seek as you go.
+    """Points at one record of a ring; allocate it once, then seek from record to record.
 
-    Fields are read by `get`, by `cursor["name"]`, or by the getter of their type, which refuses
-    another. Strings and JSON are decoded once for the record under the cursor. `bytes` and array
-    fields come as read-only views into the ring, good until the record is acknowledged: copy what
-    you keep. After the view is closed, every call raises Closed.
+    Fields are read by `get`, by `cursor["name"]`, or by the getter of their type, which raises for
+    another type. Strings and JSON are decoded once for the record under the cursor. `bytes` and
+    array fields are read-only views into the ring, valid until the record is acknowledged: copy
+    what you keep. After the view is closed, every call raises Closed.
     """
 
     __slots__ = ()

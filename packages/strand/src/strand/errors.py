@@ -1,8 +1,8 @@
-"""What can go wrong with a ring, named for what the caller can do about it.
+"""Errors of a ring, named for what the caller can do about them.
 
 ```
 Corrupt
-  CorruptRecord            acknowledge beyond it to go on
+  CorruptRecord            acknowledge it to continue after it
   HeaderError              not a ring, or a damaged one
     SegmentTooSmall BadMagic BadVersion BadChecksum BadSchemaLength UnknownField
     FingerprintMismatch BadStride BadGeometry BadMetadata NoExtension
@@ -61,22 +61,22 @@ __all__ = [
 
 @dataclass(eq=False)
 class StrandHeaderError(Corrupt):
-    """The segment is not a ring, or its header was damaged; attach to nothing."""
+    """The segment is not a ring, or its header is damaged; do not use it."""
 
     code = "strand-header"
     what: str = "the ring's header"
 
 
 class SegmentTooSmall(StrandHeaderError):
-    """Fewer bytes than a header has."""
+    """The segment is smaller than a header."""
 
 
 class BadMagic(StrandHeaderError):
-    """The first four bytes are not a ring's, or its creator has not finished writing it."""
+    """The first four bytes are not a ring's, or its creator has not finished the header."""
 
 
 class BadVersion(StrandHeaderError):
-    """A layout version this package does not read."""
+    """The layout version is not supported by this package."""
 
 
 class BadChecksum(StrandHeaderError):
@@ -92,15 +92,15 @@ class UnknownField(StrandHeaderError):
 
 
 class FingerprintMismatch(StrandHeaderError):
-    """The schema's bytes are not those the header was made for."""
+    """The hash of the schema's bytes differs from the one in the header."""
 
 
 class BadStride(StrandHeaderError):
-    """The fields and the record stride do not fit each other."""
+    """The fields do not fit the record stride."""
 
 
 class BadGeometry(StrandHeaderError):
-    """Capacities that are no powers of two, or that do not fit the segment."""
+    """A capacity is not a power of two, or does not fit the segment."""
 
 
 class BadMetadata(StrandHeaderError):
@@ -108,24 +108,24 @@ class BadMetadata(StrandHeaderError):
 
 
 class NoExtension(StrandHeaderError):
-    """A plain v5 ring without the counters that roles in this package need."""
+    """A plain v5 ring has no room for the counters that roles in this package need."""
 
 
 @dataclass(eq=False)
 class CorruptRecord(Corrupt):
-    """One record cannot be decoded; the others can: acknowledge `record + 1` to go on behind it."""
+    """One record cannot be decoded; acknowledge up to `record + 1` to continue after it."""
 
     code = "corrupt-record"
     record: int = 0
 
     def describe(self) -> str:
-        """Name the record, its field and what is wrong with it."""
+        """Name the record, its field and the error."""
         return f"record {self.record}: {super().describe()}"
 
 
 @dataclass(eq=False)
 class ProducerDied(Unavailable):
-    """The producer's process ended without closing the stream; what it published was delivered."""
+    """The producer's process died before it ended the stream; published records were delivered."""
 
     code = "producer-died"
     what: str = "the ring's producer"
@@ -138,7 +138,7 @@ class ProducerDied(Unavailable):
 
 @dataclass(eq=False)
 class ConsumerDied(Unavailable):
-    """Nobody reads the ring any more: the consumer's process ended, or it closed its view."""
+    """The ring has no consumer any more: the process died, or it closed its view."""
 
     code = "consumer-died"
     what: str = "the ring's consumer"
@@ -146,13 +146,13 @@ class ConsumerDied(Unavailable):
     reason: str = "died"
 
     def describe(self) -> str:
-        """Name the process and how it went."""
+        """Name the process, and whether it died or closed its view."""
         return f"{self.what} (pid {self.pid}) {self.reason}, and the ring is full"
 
 
 @dataclass(eq=False)
 class StrandAbortError(Cancelled):
-    """One side aborted the stream; `reason` is what it said."""
+    """One side aborted the stream, for `reason`."""
 
     code = "strand-abort"
     what: str = "the stream"
@@ -173,7 +173,7 @@ class PayloadTooLarge(TooLarge):
 
 @dataclass(eq=False)
 class RingExhausted(CapacityError):
-    """A v5 ring has carried all the records its 31-bit counters can count; use version 6."""
+    """A v5 ring has carried as many records as its 31-bit counters allow; use version 6."""
 
     code = "ring-exhausted"
 
@@ -194,14 +194,14 @@ class RoleTaken(Conflict):
 
 @dataclass(eq=False)
 class LeaseHeld(Conflict):
-    """A payload is still looked at where it must be given back; copy it or drop it first."""
+    """A payload is still referenced where it must be acknowledged; copy it or drop it first."""
 
     code = "lease-held"
 
 
 @dataclass(eq=False)
 class RoleInherited(Closed):
-    """A role taken before `fork` stays with the parent; attach to the ring anew in the child."""
+    """A role acquired before `fork` stays with the parent; acquire one in the child."""
 
     code = "role-inherited"
     what: str = "a role inherited through fork"
@@ -221,10 +221,10 @@ class RemoteFailure(RemoteError):
     kind: str = ""
     """The error's class, with its module unless that is builtins."""
     remote_traceback: str = ""
-    """The traceback over there, as text."""
+    """The traceback in the other process, as text."""
 
     def __post_init__(self) -> None:
-        """Show the other process's traceback below our own."""
+        """Add the other process's traceback as a note."""
         super().__post_init__()
         if self.remote_traceback:
             self.add_note(f"in the pipe's process:\n{self.remote_traceback}")

@@ -1,4 +1,4 @@
-"""What the C halves of a role report, as the errors their callers get."""
+"""Convert the failure codes of the C base classes to Python errors."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _GETTERS = {
 
 
 class Failure(IntEnum):
-    """Why something failed: enum strand_failure of `_native.h`, where each detail is explained."""
+    """The failure codes: enum strand_failure of `_native.h`, which documents each detail."""
 
     TOO_LARGE = 2
     ABORTED = 3
@@ -46,7 +46,7 @@ class Failure(IntEnum):
     TYPE = 21
     INTERN = 22
     TEXT = 23
-    UNSOUGHT = 24
+    NO_RECORD = 24
     ORDER = 25
     BLOCKS = 26
     COUNT = 27
@@ -54,13 +54,13 @@ class Failure(IntEnum):
 
 
 class Failing:
-    """Mixed into the Python halves of the roles: raises what the C halves report."""
+    """Mixin for writers and views: raises the failures that the C base classes report."""
 
     def _fail(self: Any, reason: int, position: int | None, detail: object) -> NoReturn:
         """Raise the error for an enum strand_failure; `position` is the field it is about."""
         if reason == Failure.CLOSED:
             noun = type(self).__name__
-            if getattr(self, "_inherited", False):  # closed may mean that it was never opened
+            if getattr(self, "_inherited", False):  # unset if it never opened
                 raise RoleInherited(what=f"a {noun} inherited through fork")
             raise Closed(f"this {noun}")
         field = None if position is None else self.map.schema.fields[position]
@@ -87,7 +87,7 @@ def _too_large(role: _Role, field: StrandField | None, size: int) -> SennitError
     return PayloadTooLarge(
         limit_bytes=role.map.heap_bytes // 2,
         actual_bytes=size,
-        hint="slice it, or open the ring with a larger heap: a record may take half of it",
+        hint="slice it, or open the ring with a larger heap: a record may use half of it",
     )
 
 
@@ -112,12 +112,12 @@ def _corrupt(role: _Role, field: StrandField | None, size: int) -> SennitError:
 def _corrupt_value(
     role: Any, field: StrandField, expected: str | None, found: str
 ) -> Corrupt | CorruptRecord:
-    """Return the error for a value that cannot be decoded; it names its record where one is known."""
+    """Return the error for a value that cannot be decoded; it names the record if that is known."""
     what = f"field {field.name!r}"
     record = getattr(role, "_reading", None)
     if record is None:
         return Corrupt(what, expected, found)
-    hint = f"acknowledge_read({record + 1}) skips this record; iterating goes on behind it"
+    hint = f"acknowledge_read({record + 1}) skips this record; then iterate again"
     return CorruptRecord(what, expected, found, record=record, hint=hint)
 
 
@@ -157,7 +157,7 @@ def _intern(role: _Role, field: StrandField, detail: str | int) -> SennitError:
     if isinstance(detail, str):
         return UsageError(
             f"field {field.name!r}: {detail!r} is not in the intern table",
-            hint='open the ring with metadata={"intern": [...]}, or take categories that hold it',
+            hint='open the ring with metadata={"intern": [...]}, or pass categories that contain it',
         )
     return _corrupt_value(role, field, "a handle in the intern table", f"handle {detail}")
 
@@ -166,14 +166,14 @@ def _text(role: _Role, field: StrandField, error: Exception) -> SennitError:
     return _corrupt_value(role, field, None, str(error))
 
 
-def _unsought(role: _Role, field: None, seq: int) -> SennitError:
+def _no_record(role: _Role, field: None, seq: int) -> SennitError:
     if seq < 0:
         return UsageError("seek a record before reading it")
     return UsageError(f"record {seq} was acknowledged and may be overwritten")
 
 
 def _order(role: Any, field: None, seq: int) -> SennitError:
-    return UsageError(f"slot {role._sealed} is next to be committed, not {seq}")  # noqa: SLF001 - its C half's
+    return UsageError(f"slot {role._sealed} is next to be committed, not {seq}")  # noqa: SLF001 - of its C base
 
 
 def _blocks(role: _Role, field: None, detail: object) -> SennitError:
@@ -207,7 +207,7 @@ _ERRORS: Mapping[int, _Describe] = {
     Failure.TYPE: _type,
     Failure.INTERN: _intern,
     Failure.TEXT: _text,
-    Failure.UNSOUGHT: _unsought,
+    Failure.NO_RECORD: _no_record,
     Failure.ORDER: _order,
     Failure.BLOCKS: _blocks,
     Failure.COUNT: _count,
@@ -216,10 +216,10 @@ _ERRORS: Mapping[int, _Describe] = {
 
 
 def _bounds(field: StrandField) -> str:
-    """Say which numbers a field of integers or f32 holds."""
+    """Describe the range of an integer or f32 field."""
     kind = field.kind
     if kind.code == "f":
-        return "within what 32 bits hold (3.4e38)"
+        return "within the range of 32 bits (3.4e38)"
     bits = 8 * (ELEMENT_BYTES if kind.heap else kind.width)
     low, high = (
         (-(1 << bits - 1), (1 << bits - 1) - 1) if kind.code in "iq" else (0, (1 << bits) - 1)

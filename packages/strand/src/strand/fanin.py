@@ -1,8 +1,10 @@
 """Fan-in: several producers, one consumer, one segment, one sleep.
 
-The segment begins with a page of its own; then comes one whole ring for each producer, its
-*member*. Producers never wait for one another. All members share one bell, so the consumer sleeps
-on a single word whoever writes (spec/strand-wire.md, "Fan-in segment").
+The segment begins with a page of its own, followed by one complete ring for each producer, its
+*member*. Producers never wait for each other. All members share one bell, so the consumer sleeps on
+a single word for all producers (spec/strand-wire.md, "Fan-in segment").
+
+    | page: header, bell | member 0: header, slots, heap | member 1: … | …
 """
 
 from __future__ import annotations
@@ -47,10 +49,10 @@ _CHECKSUM_AT = _HEADER.size
 
 
 class FanIn(Mapped):
-    """A segment of member rings. Take a role with `producer()` or `consumer()`; close it when done.
+    """A segment of member rings. Acquire a role with `producer()` or `consumer()`; close it when done.
 
-    It may be handed to processes that multiprocessing starts, by fork, spawn or forkserver: roles
-    stay here, the other process takes its own.
+    A fan-in can be passed to processes that multiprocessing starts, by fork, spawn or forkserver. Its
+    roles stay with this process; the other process acquires its own.
     """
 
     def __init__(self, segment: Segment, map: StrandMap, count: int) -> None:  # noqa: A002
@@ -82,29 +84,29 @@ class FanIn(Mapped):
     def producer(
         self, *, when_unread: WhenUnread = "raise", timeout_seconds: float | None = None
     ) -> StrandWriter:
-        """Become the producer of the first member that nobody took yet.
+        """Become the producer of the first member that has had no producer.
 
         Args:
             when_unread: as in `Ring.producer`.
             timeout_seconds: likewise.
 
         Raises:
-            RoleTaken: every member has, or had, a producer.
+            RoleTaken: every member has, or has had, a producer.
         """
         for ring in self.rings:
             if _producer_of(ring):
                 continue
-            with suppress(RoleTaken, ProducerDied, Closed):  # another one was faster
+            with suppress(RoleTaken, ProducerDied, Closed):  # another process was faster
                 return ring.producer(when_unread=when_unread, timeout_seconds=timeout_seconds)
         raise RoleTaken(
             f"producer in each of its {len(self.rings)} members", pid=_producer_of(self.rings[-1])
         )
 
     def finalize_vacant(self) -> int:
-        """End the members that nobody took, so that no consumer waits for them; return how many.
+        """End the members without a producer, so that no consumer waits for them; return how many.
 
-        For when a producer's process came to nothing before it took its member, or when fewer of
-        them were needed.
+        Call it when a producer's process failed before it claimed its member, or when fewer
+        producers than members are needed.
         """
         ended = 0
         for ring in self.rings:
@@ -123,15 +125,16 @@ class FanIn(Mapped):
     ) -> FanInView:
         """Become a consumer of every member.
 
-        A member that no producer takes is waited for. With `processes` or `join_seconds` that ends:
-        the member gets an error in `failures`, which is raised when the other members have ended.
+        The consumer waits for members that have no producer yet. `processes` and `join_seconds` limit
+        that: such a member gets an error in `failures`, which is raised when the other members have
+        ended.
 
         Args:
             start: as in `Ring.consumer`.
             categories: likewise.
             processes: the producers' processes (`multiprocessing.Process` started here, or
-                `subprocess.Popen`): one that ended without taking a member is ProducerDied.
-            join_seconds: how long members may stay without a producer before they are
+                `subprocess.Popen`): one that ended without claiming a member is a ProducerDied.
+            join_seconds: how long a member may stay without a producer before it is a
                 DeadlineExceeded.
 
         Raises:
@@ -144,7 +147,7 @@ class FanIn(Mapped):
         return view
 
     def signal_abort(self) -> None:
-        """Ask every producer to stop; wakes everybody."""
+        """Ask every producer to stop; rings every bell."""
         for ring in self.rings:
             ring.signal_abort()
 
@@ -153,14 +156,14 @@ class FanIn(Mapped):
         return [ring.stats() for ring in self.rings]
 
     def close(self) -> None:
-        """Give up the roles taken here, and unmap; an unfinished stream is aborted."""
+        """Release the roles acquired here, and unmap; an unfinished stream is aborted."""
         views, self._views = self._views, []
         for view in views:
             view.close()
         for ring in self.rings:
             ring.close()
         for piece in (self._doorbell, self._whole):
-            with suppress(BufferError):  # a payload is still looked at, and holds the mapping
+            with suppress(BufferError):  # a payload is still referenced, and keeps the mapping
                 piece.release()
         self.segment.close()
 
@@ -173,10 +176,10 @@ class FanIn(Mapped):
 
 
 class MemberSegment(Segment):
-    """A window of a fan-in's segment, which is one member's whole segment."""
+    """The part of a fan-in's segment that belongs to one member."""
 
     def __init__(self, whole: Segment, memory: memoryview, at: int, size: int) -> None:
-        """Look through `memory`, all of `whole`, at `size` bytes from `at` on."""
+        """Use `size` bytes from `at` on of `memory`, which is all of `whole`."""
         window: Any = memory[at : at + size]
         super().__init__(-1, window)
         self._whole = whole
@@ -189,11 +192,11 @@ class MemberSegment(Segment):
         return self._closed
 
     def lock(self, at: int) -> Lock:
-        """Return the lock of the role whose byte is `at` in the member, not taken yet."""
+        """Return the lock of the role whose byte is `at` in the member, not acquired yet."""
         return RoleLock(self._whole.fileno(), self._at + at)
 
     def is_held(self, at: int) -> bool:
-        """Whether anybody holds the role whose byte is `at` in the member."""
+        """Whether a process holds the role whose byte is `at` in the member."""
         return is_held(self._whole.fileno(), self._at + at)
 
     @property
@@ -202,25 +205,25 @@ class MemberSegment(Segment):
         return self._whole.is_of_another_user
 
     def fileno(self) -> int:
-        """Refuse: the descriptor is the whole segment's."""
+        """Raise UsageError: the descriptor belongs to the whole segment."""
         raise UsageError(
-            "a member has no descriptor of its own", hint="hand the fan-in itself to the process"
+            "a member has no descriptor of its own", hint="pass the fan-in itself to the process"
         )
 
     def prefault(self) -> None:
-        """Nothing to do: the pages are the whole segment's."""
+        """Do nothing: the pages belong to the whole segment."""
 
     def close(self) -> None:
-        """Let go of the window."""
+        """Release this part of the memory."""
         if not self._closed:
             self._closed = True
             view: Any = self._memory
-            with suppress(BufferError):  # still leased; the last lease lets go
+            with suppress(BufferError):  # still leased; released with the last lease
                 view.release()
 
 
 class _Member(Ring):
-    """A member's ring: its one stream is all there will be."""
+    """A member's ring, which carries a single stream."""
 
     def producer(
         self,
@@ -229,7 +232,7 @@ class _Member(Ring):
         resume: bool = False,
         timeout_seconds: float | None = None,
     ) -> StrandWriter:
-        """Become the member's one producer."""
+        """Become the member's only producer."""
         writer = _MemberWriter(
             self, when_unread=when_unread, resume=resume, timeout_seconds=timeout_seconds
         )
@@ -240,8 +243,8 @@ class _Member(Ring):
 
 class _MemberWriter(StrandWriter):
     def reset(self) -> None:
-        """Refuse: the consumer counts the members that have ended."""
-        raise UsageError("a member of a fan-in carries one stream", hint="make another fan-in")
+        """Raise UsageError: an ended member stays ended for the consumer."""
+        raise UsageError("a member of a fan-in carries one stream", hint="create another fan-in")
 
 
 def fan_in(
@@ -253,15 +256,15 @@ def fan_in(
     metadata: Mapping[str, Any] | None = None,
     prefault: bool = False,
 ) -> FanIn:
-    """Make a fan-in for `count` producers and one consumer.
+    """Create a fan-in for `count` producers and one consumer.
 
     Args:
-        count: members, 1 to 1024; each producer takes one.
+        count: number of members, 1 to 1024; each producer claims one.
         schema: the record schema, or `BLOCKS` for payloads and Arrow batches.
         records: slots of each member, a power of two.
         heap: bytes for strings, arrays and payloads of each member, a power of two.
         metadata: as in `open_ring`.
-        prefault: map every page now, so that no write pays for its first touch.
+        prefault: map every page now, so that no write causes a page fault.
 
     Raises:
         UsageError: parameters that make no ring.
@@ -283,7 +286,9 @@ def fan_in(
             head = _HEADER.pack(MAGIC, VERSION, count, 0, member_bytes)
             whole[4:_CHECKSUM_AT] = head[4:]
             struct.pack_into("<I", whole, _CHECKSUM_AT, fnv1a(head))
-            _native.store_release(whole, 0, MAGIC)  # last: who sees it sees every member
+            _native.store_release(
+                whole, 0, MAGIC
+            )  # last: a process that sees it also sees every member
         segment.seal()
         if prefault:
             segment.prefault()
@@ -294,13 +299,13 @@ def fan_in(
 
 
 def attach_fan_in(fd: int) -> FanIn:
-    """Map a fan-in that somebody else made.
+    """Map an existing fan-in.
 
     Args:
-        fd: its descriptor, which stays open and yours.
+        fd: its descriptor; the caller keeps it open and closes it.
 
     Raises:
-        StrandHeaderError: the subclass that names what is wrong with the segment.
+        StrandHeaderError: the segment's header is invalid; the subclass says how.
     """
     require_platform()
     segment = open_segment(fd)
@@ -313,7 +318,7 @@ def attach_fan_in(fd: int) -> FanIn:
 
 
 def _read_fan_in(segment: Segment) -> tuple[int, StrandMap]:
-    """Check the page and every member's header: all members are alike."""
+    """Check the first page and every member's header; all members must be identical."""
     if segment.size < _PAGE:
         raise SegmentTooSmall(expected=f"{_PAGE} bytes or more", found=str(segment.size))
     head = bytes(segment.memory[:_PAGE])
@@ -341,7 +346,7 @@ def _read_fan_in(segment: Segment) -> tuple[int, StrandMap]:
     if any(other != maps[0] for other in maps) or _member_bytes(maps[0]) != member_bytes:
         raise BadGeometry(
             what="the fan-in's members",
-            expected=f"{count} that are alike, {member_bytes} bytes each",
+            expected=f"{count} identical headers, {member_bytes} bytes each",
         )
     return count, maps[0]
 
@@ -351,5 +356,5 @@ def _member_bytes(made: StrandMap) -> int:
 
 
 def _producer_of(ring: Ring) -> int:
-    """Return the pid of whoever took the member, or 0."""
+    """Return the pid of the member's last producer, or 0."""
     return layout.holder_of(ring.memory, layout.PRODUCER_AT)[0]

@@ -1,4 +1,4 @@
-"""Producers of a fan-in that never took their member."""
+"""Detection of fan-in producers that never claimed their member."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ __all__ = ["JoinWatch"]
 
 
 class JoinWatch:
-    """Finds members that no producer will take, and takes them out of the fan-in.
+    """Finds members that will get no producer, and ends their streams.
 
     Args:
         rings: the members.
         processes: of the producers: objects of `multiprocessing.Process` or `subprocess.Popen`.
-        join_seconds: how long members may stay without a producer; None for ever.
+        join_seconds: how long members may stay without a producer; None: no limit.
     """
 
     def __init__(
@@ -35,20 +35,20 @@ class JoinWatch:
         self._began = time.monotonic()
 
     def find_failures(self) -> dict[int, ProducerDied | DeadlineExceeded]:
-        """Return, by member, why nobody will take it; it is ended, so that nobody does later."""
-        # Processes before members: a process takes its member, then ends.
+        """End the members that will get no producer; return why, by member."""
+        # Processes before members: a process claims its member before it ends.
         ended = [process.pid for process in self._processes if _has_ended(process)]
-        takers = [layout.holder_of(ring.memory, layout.PRODUCER_AT)[0] for ring in self._rings]
-        vacant = [index for index, pid in enumerate(takers) if not pid]
+        producers = [layout.holder_of(ring.memory, layout.PRODUCER_AT)[0] for ring in self._rings]
+        vacant = [index for index, pid in enumerate(producers) if not pid]
         failures: dict[int, ProducerDied | DeadlineExceeded] = {}
         for pid in ended:
-            if vacant and pid not in takers:
-                what = "a producer of the fan-in that had not taken a member"
+            if vacant and pid not in producers:
+                what = "a producer of the fan-in that had not claimed a member"
                 self._end(vacant.pop(), ProducerDied(what=what, pid=pid), failures)
                 self._processes = tuple(p for p in self._processes if p.pid != pid)
         if self._join_seconds is not None and time.monotonic() > self._began + self._join_seconds:
             for index in vacant:
-                what = f"waiting for a producer to take member {index} of the fan-in"
+                what = f"waiting for a producer of member {index} of the fan-in"
                 self._end(index, DeadlineExceeded(what, self._join_seconds), failures)
         return failures
 
@@ -58,7 +58,7 @@ class JoinWatch:
         error: ProducerDied | DeadlineExceeded,
         failures: dict[int, ProducerDied | DeadlineExceeded],
     ) -> None:
-        with suppress(RoleTaken, ProducerDied, Closed):  # a producer took it this moment
+        with suppress(RoleTaken, ProducerDied, Closed):  # a producer claimed it meanwhile
             writer = self._rings[index].producer()
             writer.abort(str(error))
             writer.close()

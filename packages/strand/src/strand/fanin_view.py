@@ -1,4 +1,4 @@
-"""The consumer's side of a fan-in: all members in turns, and one sleep for all of them."""
+"""The consuming end of a fan-in: reads the members round-robin, and sleeps once for all."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
 
 __all__ = ["FanInView"]
 
-_GLANCES = 8 if SPIN_NANOSECONDS else 0  # looks at every member before the kernel is asked to wait
+_POLLS = 8 if SPIN_NANOSECONDS else 0  # polls of all members before a sleep in the kernel
 
 T = TypeVar("T")
 
 
 class FanInView(Closing):
-    """Reads what every producer of a fan-in writes, fairly and in turns. For one thread at a time.
+    """Reads the records of all producers of a fan-in, round-robin. Use it from one thread at a time.
 
-    Records of one producer come in the order in which it wrote them; between producers there is no
-    order. Iterating ends when every member's stream has ended. A producer that died or aborted
-    stops nobody: what it published is delivered, the others go on, and its error is raised at the
-    very end; `failures` tells of it earlier.
+    Records of one producer arrive in the order in which it wrote them; records of different
+    producers arrive in any order. Iterating ends when every member's stream has ended. The death or
+    abort of one producer does not stop the others: its published records are delivered, and its
+    error is raised after all members have ended; `failures` has it earlier.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class FanInView(Closing):
         categories: Sequence[str] | None = None,
     ) -> None:
         """Use `FanIn.consumer()`."""
-        self.doorbell = doorbell  # what every wait sleeps on: four bytes
+        self.doorbell = doorbell  # the word that every wait sleeps on: four bytes
         self.members: tuple[StrandView, ...] = ()
         self._joins: JoinWatch | None = None
         self.failures: dict[int, Corrupt | ProducerDied | StrandAbortError | DeadlineExceeded] = {}
@@ -68,36 +68,35 @@ class FanInView(Closing):
         self._looked = time.monotonic()
 
     members: tuple[StrandView, ...]
-    """The view of each member, to read with as one likes."""
+    """The view of each member, for reading them separately."""
 
     failures: dict[int, Corrupt | ProducerDied | StrandAbortError | DeadlineExceeded]
-    """By member: why its stream did not end as it should."""
+    """By member: why its stream failed."""
 
     @property
     def ended(self) -> bool:
-        """Whether every member has ended and everything was read."""
+        """Whether every member has ended and all records were read."""
         return not self._live
 
     def watch_joins(self, joins: JoinWatch) -> None:
-        """Take members out of the fan-in that no producer will take."""
+        """Set the watch that drops members that will get no producer."""
         self._joins = joins
 
-    # ---- iterating, which gives back by itself ----------------------------------------------
+    # ---- iterating, which acknowledges automatically ----------------------------------------
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
-        """Iterate over typed records as tuples; they are given back in groups, after the last."""
+        """Iterate over typed records as tuples; each group is acknowledged after its last record."""
         return chain.from_iterable(self._read(RowReader, None))
 
     def row_groups(self, timeout_seconds: float | None = None) -> Iterator[list[tuple[Any, ...]]]:
         """Iterate over typed records as lists of tuples, each list of one producer.
 
         Args:
-            timeout_seconds: how long to wait when there is nothing to read; None waits as long as
-                it takes.
+            timeout_seconds: how long to wait when there is no record to read; None: no limit.
 
         Raises:
-            DeadlineExceeded: nothing came in time.
-            ProducerDied: at the end, when one of them did; likewise StrandAbortError.
+            DeadlineExceeded: no record arrived in time.
+            ProducerDied: at the end, if a producer died; likewise StrandAbortError.
         """
         return self._read(GroupReader, timeout_seconds)
 
@@ -120,8 +119,8 @@ class FanInView(Closing):
     def wait(self, timeout_seconds: float | None = None) -> list[StrandView]:
         """Wait until members have unread records, and return those; empty at the timeout.
 
-        What is read through them must be given back there (`acknowledge_read`). It is empty at the
-        end too: see `ended`.
+        Records read through a view must be acknowledged there (`acknowledge_read`). The list is also
+        empty at the end: see `ended`.
 
         Raises:
             ProducerDied: every member has ended, and a producer died; likewise StrandAbortError.
@@ -138,20 +137,20 @@ class FanInView(Closing):
             view.signal_abort()
 
     def close(self) -> None:
-        """Give up the role in every member."""
+        """Release the role in every member."""
         for view in self.members:
             view.close()
 
-    # ---- turns ------------------------------------------------------------------------------
+    # ---- round-robin ------------------------------------------------------------------------
 
     def _read(
         self, make: Callable[[StrandView], Reader[T]], timeout_seconds: float | None
     ) -> Iterator[T]:
-        """Read all members in turns, each for at most GROUP_RECORDS_MAX records."""
+        """Read all members round-robin, at most GROUP_RECORDS_MAX records of each per round."""
         readers = [make(view) for view in self.members]
-        return self._take_turns(readers, timeout_seconds)
+        return self._read_round_robin(readers, timeout_seconds)
 
-    def _take_turns(
+    def _read_round_robin(
         self, readers: Sequence[Reader[T]], timeout_seconds: float | None
     ) -> Iterator[T]:
         positions = [view.window_start for view in self.members]
@@ -164,13 +163,13 @@ class FanInView(Closing):
                 raise DeadlineExceeded("waiting for the next record", timeout_seconds)
 
     def _sweep(self, readers: Sequence[Reader[T]], positions: list[int]) -> Iterator[T]:
-        """Yield what there is, in one turn of each member, and move the positions."""
+        """Yield the available records of each member once, and advance the positions."""
         for index, view in list(self._live.items()):
             seq = positions[index]
             committed = view.committed_count
             if committed > seq:
                 stop = min(committed, seq + GROUP_RECORDS_MAX)
-                yield from readers[index].take(seq, stop)
+                yield from readers[index].read_range(seq, stop)
                 positions[index] = stop
 
     def _wait(
@@ -180,7 +179,7 @@ class FanInView(Closing):
         timeout_seconds: float | None,
     ) -> bool:
         """Sleep until a member has a record beyond its position; False at the end or timeout."""
-        for _ in range(_GLANCES):
+        for _ in range(_POLLS):
             if self._any_beyond(positions):
                 return True
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
@@ -194,13 +193,13 @@ class FanInView(Closing):
         return not self.ended
 
     def _arm(self, positions: Sequence[int], readers: Sequence[Reader[Any]]) -> int | None:
-        """State what is worth waking for, then look: the bell, or None when there is no need.
+        """Arm all members, then check them; return the bell to sleep on, or None not to sleep.
 
-        There is none when a member has a record beyond its position, and when all have ended.
+        None when a member has a record beyond its position, or when all have ended.
         """
         for reader in readers:
-            reader.give_back()
-        # The bell before the look: whatever comes after the look changes it.
+            reader.acknowledge_released()
+        # The bell is read before the check: a record published after the check changes it.
         bells = [
             view._arm(positions[index] + 1)  # noqa: SLF001 - of one package
             for index, view in self._live.items()
@@ -213,9 +212,10 @@ class FanInView(Closing):
         return any(view.committed_count > positions[index] for index, view in self._live.items())
 
     def _any_left(self, positions: Sequence[int]) -> bool:
-        """Drop the members that have ended; whether one of them published more before it did.
+        """Drop ended members; return whether one of them has unread records left.
 
-        Status words are looked at each time; the locks that say who lives once in a nap.
+        Status words are checked on every call. The locks that show which processes are alive need
+        system calls, so they are checked once per nap.
         """
         now = time.monotonic()
         locks_too = (now - self._looked) * 1e9 >= NAP_NANOSECONDS
@@ -228,7 +228,9 @@ class FanInView(Closing):
             failure = view.find_failure()
             if failure is None and view._status() != layout.EOS:  # noqa: SLF001
                 continue
-            if view.committed_count > positions[index]:  # after the status: nothing comes any more
+            if (
+                view.committed_count > positions[index]
+            ):  # read after the status: once ended, the count is final
                 return True
             del self._live[index]
             if failure is not None:
@@ -236,7 +238,7 @@ class FanInView(Closing):
         return False
 
     def _drop_vacant(self) -> None:
-        """Drop the members that no producer will take."""
+        """Drop the members that will get no producer."""
         if self._joins is None:
             return
         for index, error in self._joins.find_failures().items():

@@ -1,7 +1,7 @@
-"""Which records match, a bit for each: predicates, bitsets, ranges, and the sorted search.
+"""Filters over the records in a ring: predicates, bitsets, ranges, and search in sorted fields.
 
-A bitset answers for the records of one window; several are intersected, counted, walked, or turned
-into the ranges that other fields still have (faceted filtering over what is in the ring).
+A bitset has one bit for each record of a window. Bitsets can be intersected, counted, iterated, or
+used to find the ranges of other fields (faceted filtering over the records in the ring).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _UNORDERED = ("json", "i32_array", "f32_array")
 
 @dataclass(frozen=True)
 class Between:
-    """Values from `low` to `high`, both included; None leaves that side open."""
+    """Values from `low` to `high`, inclusive; None: no bound on that side."""
 
     low: Any
     high: Any
@@ -72,7 +72,7 @@ Predicate = Between | OneOf
 
 
 def between(low: Any, high: Any) -> Predicate:
-    """Match values from `low` to `high`, both included; None leaves that side open.
+    """Match values from `low` to `high`, inclusive; None: no bound on that side.
 
     Strings compare by their UTF-8 bytes, which is the order of their code points.
     """
@@ -91,7 +91,7 @@ def one_of(values: Sequence[Any]) -> Predicate:
 
 @dataclass(frozen=True, eq=False)
 class Bitset:
-    """A bit for each record of a window; iterating gives the sequence numbers that are set.
+    """A bit for each record of a window; iterating yields the sequence numbers that are set.
 
     Bit i of `words` (u64, least significant bit first) is record `start + i`.
     """
@@ -149,15 +149,15 @@ class Bitset:
             raise UsageError(
                 f"bitsets over {self.length} records from {self.start} and over {other.length} "
                 f"from {other.start} cannot be combined",
-                hint="give get_filter_bitset the same start and stop for all",
+                hint="pass the same start and stop to get_filter_bitset for all",
             )
         return other.words
 
 
 def intersect(*bitsets: Bitset) -> Bitset:
-    """Return which records are set in every one of these bitsets, of one window."""
+    """Return the records set in all of these bitsets, which must be of the same window."""
     if not bitsets:
-        raise UsageError("intersect needs a bitset at least")
+        raise UsageError("intersect needs at least one bitset")
     result, *others = bitsets
     for other in others:
         result &= other
@@ -185,18 +185,19 @@ def get_filter_bitset(
     start: int | None = None,
     stop: int | None = None,
 ) -> Bitset:
-    """Return which records match a predicate on one field; nulls never do.
+    """Return the records that match a predicate on one field; nulls never match.
 
     Args:
         view: the ring's consumer.
         field: a number, boolean, `utf8`, `bytes` or `utf8_ref` (by its strings) field.
         predicate: from `between`, `eq` or `one_of`.
         start: the first record; the oldest that may be read by default.
-        stop: one past the last; all that are committed by default.
+        stop: one past the last; the committed count by default.
 
     Raises:
-        UsageError: a field without comparison, values of another type, records not to be read.
-        Corrupt: a pointer or handle that cannot be.
+        UsageError: a field whose type is not comparable, values of another type, or records that may
+            not be read.
+        Corrupt: an invalid pointer or handle.
     """
     start = view.window_start if start is None else start
     stop = view.committed_count if stop is None else stop
@@ -228,11 +229,11 @@ def constrained_ranges(
 
     Args:
         view: the ring's consumer; the bitset's records may still be read.
-        bitset: which records count.
+        bitset: the records to consider.
         fields: names; all numeric fields by default.
 
     Raises:
-        UsageError: a field that is not numeric, records not to be read.
+        UsageError: a field that is not numeric, or records that may not be read.
     """
     schema = view.map.schema
     names = fields
@@ -257,7 +258,7 @@ def find_first(view: StrandView, field: str, value: Any) -> int:
     """Return the first record whose sorted field is not before `value`, by bisection.
 
     That is the first with `field >= value`, or `field <= value` where the order is descending.
-    Only records that may be read count. Nulls and NaN are taken to come last.
+    Only readable records are searched. Nulls and NaN are assumed to sort last.
 
     Returns:
         A sequence number; `committed_count` when there is no such record.
@@ -330,13 +331,13 @@ def _match_fixed(
             raise UsageError(
                 f"field {field.name!r} is {field.type}, and cannot be compared with {value!r}"
             )
-    with np.errstate(over="ignore"):  # a bound beyond a float's range is as good as infinity
+    with np.errstate(over="ignore"):  # a bound beyond a float's range acts as infinity
         matches: Array = _compare(values, predicate) & present
         return matches
 
 
 def _compare(values: Array, predicate: Predicate) -> Array:
-    """Compare numbers exactly: bounds of integers are made integers first."""
+    """Compare numbers exactly: bounds of integer fields are rounded to integers first."""
     mask: Array
     if isinstance(predicate, OneOf):
         mask = np.zeros(len(values), bool)
@@ -363,7 +364,7 @@ def _compare(values: Array, predicate: Predicate) -> Array:
 def _match_text(
     view: StrandView, position: int, predicate: Predicate, start: int, stop: int
 ) -> Array:
-    """Compare payloads as they lie: UTF-8 bytes sort as their code points do."""
+    """Compare payloads as bytes: UTF-8 sorts in the order of code points."""
     rows = stop - start
     field = view.map.schema.fields[position]
     [size] = view._payload_sizes(start, stop, [position])  # noqa: SLF001 - of one package

@@ -1,4 +1,4 @@
-"""A ring as it works: one frame or one line each interval, until the stream is over."""
+"""Watch a ring (`strand inspect --follow`): one frame or line per interval until the end."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
 def follow(path: Path, every_seconds: float, *, as_json: bool = False) -> None:
-    """Show the ring at `path` until its stream has ended and nobody reads it, or it is gone.
+    """Show the ring at `path` until its stream has ended and has no consumers, or it is removed.
 
-    On a terminal the frame is drawn in place; otherwise each interval is a line.
+    On a terminal the frame is redrawn in place; otherwise each interval prints a line.
 
     Raises:
-        NotFound: no such ring when it begins.
+        NotFound: no such ring at the start.
         StrandHeaderError: not a ring, or a damaged one.
     """
     out = sys.stdout
@@ -48,13 +48,13 @@ def follow(path: Path, every_seconds: float, *, as_json: bool = False) -> None:
 
 
 def describe(facts: RingFacts, style: Style | None = None) -> list[str]:
-    """Return what a ring says, as lines: header, counters, owners, fields."""
+    """Return a ring's header, counters, processes and fields as lines."""
     return list(_frame(Sample(facts, None, 0.0), style or Style.of(sys.stdout)))
 
 
 @dataclass(frozen=True)
 class Style:
-    """What the place that is written to can show."""
+    """The capabilities of the output: colours, block characters, width."""
 
     colours: bool = False
     blocks: bool = True
@@ -62,17 +62,17 @@ class Style:
 
     @classmethod
     def of(cls, out: TextIO) -> Style:
-        """Find out: colours on a terminal unless NO_COLOR is set, block letters in UTF-8."""
+        """Detect them: colours on a terminal unless NO_COLOR is set, block characters in UTF-8."""
         colours = out.isatty() and not os.environ.get("NO_COLOR")
         blocks = (out.encoding or "").lower().replace("-", "") == "utf8"
         return cls(colours, blocks, shutil.get_terminal_size((100, 24)).columns)
 
     def paint(self, text: str, colour: str) -> str:
-        """Return `text` in a colour, where there are any."""
+        """Return `text` in a colour, if colours are enabled."""
         return f"{colour}{text}{_PLAIN}" if self.colours else text
 
     def cut(self, line: str) -> str:
-        """Return what of a line fits the terminal, so that none wraps."""
+        """Cut a line to the width of the terminal, so that it does not wrap."""
         room = self.columns
         kept = []
         for part in _ESCAPE.split(line):
@@ -84,7 +84,7 @@ class Style:
         return "".join(kept)
 
     def bar(self, share: float) -> str:
-        """Return a bar of which `share`, 0 to 1, is filled."""
+        """Return a bar filled to `share`, from 0 to 1."""
         share = min(max(share, 0.0), 1.0)
         if not self.blocks:
             filled = round(share * _BAR_CELLS)
@@ -96,14 +96,14 @@ class Style:
 
 @dataclass(frozen=True)
 class Sample:
-    """A ring at one moment, and a moment before it in the same stream."""
+    """A ring's facts, and the previous facts of the same stream, if any."""
 
     facts: RingFacts
     before: RingFacts | None
     seconds: float
 
     def rate(self, counter: str) -> float | None:
-        """Return by how much a counter grew a second."""
+        """Return the growth of a counter per second; None without a previous sample."""
         if self.before is None or self.seconds <= 0:
             return None
         grown = self.facts.counters.get(counter, 0) - self.before.counters.get(counter, 0)
@@ -116,7 +116,7 @@ class Sample:
 
 
 def _samples(path: Path, every_seconds: float) -> Iterator[Sample]:
-    """Look again and again; the last one is that of a stream that is over."""
+    """Yield a sample per interval; the last one is of an ended stream."""
     before, seen = None, 0.0
     facts = inspect_ring(path)
     while True:
@@ -157,8 +157,8 @@ def _frame(sample: Sample, style: Style) -> Iterator[str]:
     yield _row(style, "slots", f"{style.bar(share)} {share:4.0%}  {facts.unread:,} unread")
     if facts.heap_unread_bytes is not None:
         share = facts.heap_unread_bytes / facts.heap_bytes
-        taken = format_bytes(facts.heap_unread_bytes)
-        yield _row(style, "heap", f"{style.bar(share)} {share:4.0%}  {taken} unread")
+        unread = format_bytes(facts.heap_unread_bytes)
+        yield _row(style, "heap", f"{style.bar(share)} {share:4.0%}  {unread} unread")
     yield from _progress(sample, style)
     for label, text in _counts(sample):
         yield _row(style, label, text)
@@ -169,19 +169,19 @@ def _frame(sample: Sample, style: Style) -> Iterator[str]:
 
 
 def _headline(facts: RingFacts, style: Style) -> Iterator[str]:
-    again = f", begun anew {facts.generation} times" if facts.generation else ""
-    asked = ", abort asked for" if facts.aborted else ""
+    resets = f", reset {facts.generation} times" if facts.generation else ""
+    abort = ", abort requested" if facts.aborted else ""
     reason = f": {facts.reason}" if facts.reason else ""
     colour = {"error": _RED, "streaming": _GREEN}.get(facts.status, _BOLD)
     yield style.paint(facts.path, _BOLD)
-    yield _row(style, "status", style.paint(facts.status, colour) + reason + asked + again)
+    yield _row(style, "status", style.paint(facts.status, colour) + reason + abort + resets)
     slots = f"v{facts.version}, {facts.records} slots of {facts.stride} bytes"
     sizes = f"heap {format_bytes(facts.heap_bytes)}, {format_bytes(facts.total_bytes)} in all"
     yield _row(style, "layout", f"{slots}, {sizes}, schema {facts.fingerprint:08x}")
 
 
 def _progress(sample: Sample, style: Style) -> Iterator[str]:
-    """Yield how far the stream is, when its producer told how much will come."""
+    """Yield the progress of the stream, when its producer has stated an estimate."""
     facts = sample.facts
     expected = facts.metadata.get("estimated_records")
     if not isinstance(expected, int) or expected <= 0:
@@ -200,17 +200,17 @@ def _progress(sample: Sample, style: Style) -> Iterator[str]:
 def _counts(sample: Sample) -> Iterator[tuple[str, str]]:
     counters = sample.facts.counters
 
-    def shown(name: str, *, size: bool = False) -> str:
+    def with_rate(name: str, *, size: bool = False) -> str:
         value, rate = counters[name], sample.rate(name)
         text = format_bytes(value) if size else f"{value:,}"
         if rate is None:
             return text
         return f"{text} (+{format_bytes(round(rate)) if size else format_rate(rate)}/s)"
 
-    yield "records", f"commit {shown('commit')}, read {shown('read')}"
-    yield "payloads", shown("heap_commit", size=True)
+    yield "records", f"commit {with_rate('commit')}, read {with_rate('read')}"
+    yield "payloads", with_rate("heap_commit", size=True)
     if "stalls" in counters:
-        counts = ", ".join(f"{name} {shown(name)}" for name in ("stalls", "wakes", "sleeps"))
+        counts = ", ".join(f"{name} {with_rate(name)}" for name in ("stalls", "wakes", "sleeps"))
         yield "waits", counts
 
 

@@ -1,7 +1,7 @@
 """The 4096-byte header: geometry, schema and metadata of a ring.
 
-Written once by the creator, checked by everybody who attaches, in the order and with the errors
-that spec/strand-wire.md prescribes.
+The creator writes it once; every process that attaches checks it, in the order and with the errors
+that spec/strand-wire.md defines.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ __all__ = [
     "compute_map",
     "find_schema",
     "init_header",
-    "keep_schema",
     "read_header",
     "static_bytes",
+    "store_schema",
 ]
 
 _STATIC = struct.Struct("<6I")
@@ -69,7 +69,7 @@ _ARROW_SCHEMA_BYTES_MAX = 1 << 20
 
 @dataclass(frozen=True)
 class Identity:
-    """Who a process is: pids are reused, so its start time and the boot go with it."""
+    """Identity of a process: the pid with start time and boot, because pids are reused."""
 
     pid: int = 0
     start_ticks: int = 0
@@ -78,7 +78,7 @@ class Identity:
 
 @dataclass(frozen=True)
 class StrandMap:
-    """What the static part of a ring says: its geometry, its schema, its metadata."""
+    """The static part of a ring's header: geometry, schema, metadata."""
 
     version: Version
     schema: StrandSchema
@@ -111,17 +111,17 @@ class StrandMap:
 
     @property
     def fingerprint(self) -> int:
-        """FNV-1a of the wire schema: types, flags and offsets; names are not part of it."""
+        """FNV-1a hash of the wire schema: types, flags and offsets, without names."""
         return fnv1a(self.schema.encode(self.slots))
 
     @property
     def query(self) -> Any:
-        """What the producer said the stream answers, or None."""
+        """The query that the stream is the result of, as stated by its creator, or None."""
         return self.metadata.get("query")
 
     @property
     def estimated_records(self) -> int | None:
-        """How many records the producer expects to write, or None."""
+        """How many records are expected, as stated by the creator, or None."""
         return self.metadata.get("estimated_records")
 
     @property
@@ -146,21 +146,21 @@ def compute_map(  # noqa: PLR0913 - a ring has these parameters
     estimated_records: int | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> StrandMap:
-    """Work out a ring's geometry; nothing is written anywhere yet.
+    """Compute a ring's geometry; no memory is allocated or written.
 
     Args:
         schema: the record schema.
         records: slots, a power of two.
         heap: bytes for strings, arrays and payloads, a power of two (`"16MiB"`); one record may
-            take half of it.
-        version: layout version: 6 here, 5 to share bytes with a browser.
-        query: what the stream answers, any JSON value, for whoever attaches.
-        estimated_records: how many records will come, so that a reader can show progress.
+            use half of it.
+        version: layout version: 6 by default, 5 for readers of the public v5 format.
+        query: the query that the stream is the result of: any JSON value, for attached processes.
+        estimated_records: how many records are expected, so that a consumer can report progress.
         metadata: JSON keys of your own; `"intern"` is the list of strings that `utf8_ref` fields
-            refer to, `"columns"` is ours.
+            refer to; `"columns"` is reserved.
 
     Raises:
-        UsageError: a capacity that is no power of two, metadata that does not fit.
+        UsageError: a capacity that is not a power of two, or metadata that does not fit.
     """
     if version not in (5, 6):
         raise UsageError(f"a ring has layout version 5 or 6, not {version!r}")
@@ -187,19 +187,19 @@ def compute_map(  # noqa: PLR0913 - a ring has these parameters
     size = _metadata_at(made) + 4 + len(_metadata_bytes(made))
     if size > METADATA_END:
         raise UsageError(
-            f"schema and metadata end at byte {size}, and must before {METADATA_END}",
+            f"schema and metadata end at byte {size}, beyond the limit of {METADATA_END}",
             hint="shorten the field names or the metadata",
         )
     return made
 
 
 def init_header(buffer: Buffer, map: StrandMap, creator: Identity | None = None) -> None:  # noqa: A002 - the original's name
-    """Write a fresh ring's header into a buffer of your own, its magic last.
+    """Write a new ring's header into a buffer, its magic last.
 
     Args:
         buffer: writable, at least `map.total_bytes` long; its first 4096 bytes are overwritten.
         map: the geometry, from `compute_map`.
-        creator: who makes it; nobody by default.
+        creator: the creating process; unknown by default.
 
     Raises:
         UsageError: a buffer that is too small or read-only.
@@ -211,7 +211,9 @@ def init_header(buffer: Buffer, map: StrandMap, creator: Identity | None = None)
         with view.cast("B") as memory:
             memory[:HEADER_BYTES] = bytes(HEADER_BYTES)
             _write_header(memory, map, creator or Identity())
-            _native.store_release(memory, 0, MAGIC)  # last: who sees the magic sees the header
+            _native.store_release(
+                memory, 0, MAGIC
+            )  # last: a process that sees the magic also sees the header
 
 
 def _write_header(memory: memoryview, header: StrandMap, who: Identity) -> None:
@@ -239,17 +241,17 @@ def _write_header(memory: memoryview, header: StrandMap, who: Identity) -> None:
 
 
 def read_header(buffer: Buffer, segment_bytes: int | None = None) -> StrandMap:
-    """Check a header and return what it says.
+    """Check a header and decode it.
 
-    The checks come in this order, each with its own error: size, magic, version, checksum, schema
+    The checks are made in this order, each with its own error: size, magic, version, checksum, schema
     length, known tags and flags, fingerprint, stride, geometry, metadata.
 
     Args:
         buffer: the segment, or at least its first 4096 bytes.
-        segment_bytes: size of the file behind it; that of the buffer by default.
+        segment_bytes: size of the whole segment; that of the buffer by default.
 
     Raises:
-        StrandHeaderError: the subclass that belongs to the check that failed.
+        StrandHeaderError: a check failed; the subclass names it.
     """
     with memoryview(buffer) as view, view.cast("B") as memory:
         size = len(memory) if segment_bytes is None else segment_bytes
@@ -265,7 +267,7 @@ def read_header(buffer: Buffer, segment_bytes: int | None = None) -> StrandMap:
     if checksum != fnv1a(head[:24]):
         raise BadChecksum(expected=hex(fnv1a(head[:24])), found=hex(checksum))
     schema_bytes = struct.unpack_from("<I", head, SCHEMA_LENGTH_AT)[0]
-    # A plain v5 header may use the bytes in which ours has the extension block.
+    # A plain v5 header has no extension block, so its metadata may use those bytes.
     end = HEADER_BYTES if version == 5 and not has_extension(head) else METADATA_END
     if schema_bytes < 2 or SCHEMA_AT + schema_bytes + 4 > end:
         raise BadSchemaLength(
@@ -287,15 +289,15 @@ def has_extension(memory: Any) -> bool:
     return bool(struct.unpack_from("<I", memory, EXTENSION_AT)[0] == EXTENSION_MAGIC)
 
 
-def keep_schema(memory: Any, message: Any) -> bool:
-    """Leave an Arrow schema message in the header's free bytes, for consumers who join late.
+def store_schema(memory: Any, message: Any) -> bool:
+    """Store an Arrow schema message in the header's free bytes, for consumers that join later.
 
     Args:
         memory: the segment of a block ring.
-        message: the serialized schema; it lies there deflated (RFC 1950).
+        message: the serialized schema; it is stored deflated (RFC 1950).
 
     Returns:
-        Whether it fits; when not, what a former stream left there is gone.
+        Whether it fits; if not, the schema of an earlier stream is still removed.
     """
     packed = zlib.compress(message, 9)
     at, room = _free_span(memory)
@@ -305,15 +307,17 @@ def keep_schema(memory: Any, message: Any) -> bool:
     if len(packed) > room - 4:
         return False
     memory[at + 4 : at + 4 + len(packed)] = packed
-    _native.store_release(memory, at, len(packed))  # last: who sees a length sees the bytes
+    _native.store_release(
+        memory, at, len(packed)
+    )  # last: a process that sees the length also sees the bytes
     return True
 
 
 def find_schema(memory: Any) -> bytes | None:
-    """Return the Arrow schema message that the producer left in the header, or None.
+    """Return the Arrow schema message that the producer stored in the header, or None.
 
     Raises:
-        BadMetadata: there is something else.
+        BadMetadata: the bytes are not a deflated Arrow schema.
     """
     at, room = _free_span(memory)
     size = struct.unpack_from("<I", memory, at)[0] if room >= 4 else 0
@@ -333,7 +337,7 @@ def find_schema(memory: Any) -> bytes | None:
 
 
 def _free_span(memory: Any) -> tuple[int, int]:
-    """Return where the header's free bytes begin, after the metadata, and how many there are."""
+    """Return the offset and number of the header's free bytes, which follow the metadata."""
     schema_bytes = struct.unpack_from("<I", memory, SCHEMA_LENGTH_AT)[0]
     metadata_at = min(SCHEMA_AT + schema_bytes, METADATA_END - 4)
     metadata_bytes = struct.unpack_from("<I", memory, metadata_at)[0]
@@ -353,7 +357,7 @@ def _check_geometry(stride: int, records: int, heap_bytes: int, segment_bytes: i
 
 
 def static_bytes(memory: Any) -> int:
-    """Return where schema and metadata of a checked header end."""
+    """Return the end offset of schema and metadata in a checked header."""
     at = SCHEMA_AT + int(struct.unpack_from("<I", memory, SCHEMA_LENGTH_AT)[0])
     return at + 4 + int(struct.unpack_from("<I", memory, at)[0])
 

@@ -1,4 +1,4 @@
-"""Looking at rings from outside, and removing those that nobody holds any more."""
+"""Inspect rings without joining them, and remove abandoned ones."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = ["Owner", "Reader", "RingFacts", "cleanup", "inspect_ring", "inspect_r
 
 @dataclass(frozen=True)
 class Owner:
-    """A role and its process: `vacant`, `alive`, `left`, or `dead`."""
+    """A role and the state of its process: `vacant`, `alive`, `left`, or `dead`."""
 
     role: str
     pid: int
@@ -32,22 +32,22 @@ class Owner:
 
 @dataclass(frozen=True)
 class Reader:
-    """One of the eight consumer entries: its process, where it stands, how often it slept."""
+    """One of the eight consumer entries: process, position, and counts."""
 
     index: int
     pid: int
     state: str
     read: int
-    """Records it gave back."""
+    """Records it acknowledged."""
     sleeps: int
-    """Times it went to sleep because nothing was there."""
+    """Times it went to sleep because there was no record to read."""
     wakes: int
     """Bells it rang because the producer waited for room."""
 
 
 @dataclass(frozen=True)
 class RingFacts:
-    """What a ring's segment says at one moment; the counters are not read together."""
+    """The header and counters of a ring; the counters are not read atomically together."""
 
     path: str
     version: int
@@ -62,11 +62,11 @@ class RingFacts:
     reason: str
     aborted: bool
     generation: int
-    """How often the stream began anew."""
+    """How often the ring was reset."""
     counters: dict[str, int]
-    """Words of the header; `read` is below which record nothing is needed any more."""
+    """Counters of the header; `read` is the low-water mark."""
     heap_unread_bytes: int | None
-    """Heap bytes of unread payloads; known of block rings alone."""
+    """Heap bytes of unread payloads; None except for block rings."""
     owners: list[Owner]
     """Creator and producer."""
     consumers: list[Reader]
@@ -74,16 +74,16 @@ class RingFacts:
 
     @property
     def unread(self) -> int:
-        """Records written that not every consumer gave back."""
+        """Published records that some consumer has not acknowledged."""
         return max(0, self.counters["commit"] - self.counters["read"])
 
     @property
     def ended(self) -> bool:
-        """Whether nothing will be written any more, short of a reset."""
+        """Whether the stream has ended; only a reset begins a new one."""
         return self.status in ("eos", "error")
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values."""
+        """Return the facts as JSON-compatible values."""
         return asdict(self)
 
 
@@ -95,7 +95,7 @@ def inspect_ring(path: Path) -> RingFacts:
 
     Raises:
         NotFound: no such file.
-        UsageError: a fan-in, and no member of it is named.
+        UsageError: the file is a fan-in, and `path` names no member.
         StrandHeaderError: not a ring, or a damaged one.
     """
     file, _, member = str(path).partition("#")
@@ -111,7 +111,7 @@ def inspect_ring(path: Path) -> RingFacts:
 
 
 def inspect_rings(path: Path) -> list[RingFacts]:
-    """Read what the file at `path` holds: one ring, or the members of a fan-in.
+    """Read the ring, or all members of the fan-in, in the file at `path`.
 
     Raises:
         NotFound: no such file.
@@ -156,7 +156,7 @@ def _inspect(path: str, segment: Segment) -> RingFacts:
 
 
 def list_rings(prefix: str = "") -> Iterator[RingFacts | tuple[str, StrandHeaderError]]:
-    """Yield the facts of this user's named rings, or the path and what is wrong with it."""
+    """Yield the facts of this user's named rings; for an invalid file its path and the error."""
     for path in _paths(prefix):
         try:
             yield from inspect_rings(path)
@@ -167,11 +167,11 @@ def list_rings(prefix: str = "") -> Iterator[RingFacts | tuple[str, StrandHeader
 
 
 def cleanup(prefix: str = "", *, dry_run: bool = False) -> list[str]:
-    """Unlink this user's named rings whose creator and roles are all gone; return their paths.
+    """Unlink this user's named rings that no live process created or uses; return their paths.
 
     Args:
-        prefix: only rings whose name starts so.
-        dry_run: only tell.
+        prefix: only rings whose names start with it.
+        dry_run: return the paths without unlinking.
     """
     removed = []
     for path in _paths(prefix):
@@ -180,12 +180,12 @@ def cleanup(prefix: str = "", *, dry_run: bool = False) -> list[str]:
                 if _abandon(segment, path, dry_run=dry_run):
                     removed.append(str(path))
         except (SennitError, FileNotFoundError):
-            continue  # gone meanwhile, or nothing that was ever mapped
+            continue  # removed meanwhile, or not a ring
     return removed
 
 
 def _abandon(segment: Segment, path: Path, *, dry_run: bool) -> bool:
-    """Unlink while holding the creator's lock, so that a ring being made is not pulled away."""
+    """Unlink while holding the creator's lock, so that a ring being created is not removed."""
     creator = RoleLock(segment.fd, layout.EXTENSION_AT)
     try:
         if not creator.try_acquire():
@@ -225,8 +225,8 @@ def _counters(memory: memoryview) -> dict[str, int]:
     entries = layout.read_consumers(memory)
     return {
         **dict(zip(names, words, strict=True)),
-        "read": min(layout.floor_of(entries), words[1]),
-        "gate": _word(memory, "<Q", layout.GATE_AT),
+        "read": min(layout.low_water_of(entries), words[1]),
+        "gate": _word(memory, "<Q", layout.JOIN_POSITION_AT),
         "stalls": stalls,
         "wakes": rings + sum(entry.rings for entry in entries),
         "sleeps": sum(entry.sleeps for entry in entries),
@@ -234,7 +234,7 @@ def _counters(memory: memoryview) -> dict[str, int]:
 
 
 def _plain_counters(memory: memoryview) -> dict[str, int]:
-    """Return the words of a v5 ring that another implementation made."""
+    """Return the counters of a v5 ring that another implementation created."""
     write, commit, read, _, heap_write, heap_commit = struct.unpack_from("<3iiII", memory, 28)
     return {
         "write": write,
@@ -246,7 +246,7 @@ def _plain_counters(memory: memoryview) -> dict[str, int]:
 
 
 def _heap_unread(memory: memoryview, header: StrandMap, counters: dict[str, int]) -> int | None:
-    """Tell from where the oldest unread payload lies how much of a block ring's heap is taken."""
+    """Return the used heap bytes of a block ring, from the offset of its oldest unread payload."""
     if not header.is_blocks:
         return None
     if counters["read"] >= counters["commit"]:
@@ -261,7 +261,7 @@ def _owners(segment: Segment, memory: memoryview, status: str) -> Iterator[Owner
         pid, start_ticks = layout.holder_of(memory, at)
         state = _life(segment, memory, at, pid, start_ticks)
         if role == "producer" and state == "dead" and status in ("eos", "error"):
-            state = "left"  # it ended its stream before it ended itself
+            state = "left"  # the stream was ended normally before the process ended
         yield Owner(role, pid, state)
 
 

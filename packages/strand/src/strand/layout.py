@@ -1,6 +1,6 @@
-"""Where the header's words lie (spec/strand-wire.md), and those of them that Python reads itself.
+"""Offsets of the header's words (spec/strand-wire.md), and access to those that Python uses.
 
-The counters belong to the C core; what stands here is who holds which role, and why a stream ended.
+The C core updates the counters. Python writes the holders of roles and the reason of an abort.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ HEADER_BYTES = 4096
 SCHEMA_LENGTH_AT, SCHEMA_AT = 88, 92
 METADATA_END = 3072
 EXTENSION_AT, PRODUCER_AT, SLEEP_AT, CONSUMERS_AT = 3072, 3136, 3200, 3264
-GENERATION_AT, STALLS_AT, STATUS_AT, GATE_AT = 3096, 3184, 3208, 3224
+GENERATION_AT, STALLS_AT, STATUS_AT, JOIN_POSITION_AT = 3096, 3184, 3208, 3224
 CONSUMER_BYTES, CONSUMER_COUNT = 64, 8
 PRODUCER_BELL_AT, CONSUMER_BELL, BELL_BYTES = 3216, 32, 4
 REASON_AT, REASON_BYTES_MAX = 3776, 316
@@ -33,7 +33,7 @@ _CONSUMER = struct.Struct("<QQIIQII2Q")
 
 @dataclass(frozen=True)
 class ConsumerWords:
-    """One consumer's entry as it stood when it was looked at."""
+    """The words of one consumer's entry at the time of reading."""
 
     index: int
     read: int
@@ -46,7 +46,7 @@ class ConsumerWords:
 
 
 def consumer_entry_at(index: int) -> int:
-    """Return the byte offset of consumer entry `index`, which is its role byte too."""
+    """Return the byte offset of consumer entry `index`, which is also its role byte."""
     return CONSUMERS_AT + CONSUMER_BYTES * index
 
 
@@ -63,12 +63,12 @@ def read_consumers(memory: Any) -> list[ConsumerWords]:
 
 
 def read_plain_consumers(memory: Any) -> list[int]:
-    """Return how far each plain v5 reader is, by the words that only v5 knows."""
+    """Return the position of each plain v5 reader, from the v5 part of the header."""
     return [read for read in struct.unpack_from("<8I", memory, 56) if read != VACANT]
 
 
-def floor_of(entries: list[ConsumerWords]) -> int:
-    """Return below which record nothing is needed any more: the rule of `strand_floor`."""
+def low_water_of(entries: list[ConsumerWords]) -> int:
+    """Return the low-water mark of the entries, by the rule of `strand_low_water`."""
     attached = [entry.read for entry in entries if entry.state == STATE_ATTACHED]
     if attached:
         return min(attached)
@@ -76,7 +76,7 @@ def floor_of(entries: list[ConsumerWords]) -> int:
 
 
 def name_holder(memory: Any, at: int, pid: int, start_ticks: int) -> None:
-    """Write who holds the role whose byte is `at`: for messages and for whoever looks."""
+    """Write the holder of the role whose byte is `at`, for error messages and inspection."""
     if at == PRODUCER_AT:
         struct.pack_into("<I", memory, PRODUCER_AT + 32, pid)
         struct.pack_into("<Q", memory, PRODUCER_AT + 40, start_ticks)
@@ -86,7 +86,7 @@ def name_holder(memory: Any, at: int, pid: int, start_ticks: int) -> None:
 
 
 def holder_of(memory: Any, at: int) -> tuple[int, int]:
-    """Return pid and start time of whoever took the role whose byte is `at` last."""
+    """Return pid and start time of the last holder of the role whose byte is `at`."""
     if at == EXTENSION_AT:
         return struct.unpack_from("<IQ", memory, EXTENSION_AT + 4)
     pid_at, start_at = (32, 40) if at == PRODUCER_AT else (16, 24)
@@ -95,19 +95,19 @@ def holder_of(memory: Any, at: int) -> tuple[int, int]:
 
 
 def read_status(memory: Any) -> tuple[int, bool]:
-    """Return the status word, and whether an abort was asked for."""
+    """Return the status word, and whether an abort was requested."""
     status, aborted = struct.unpack_from("<II", memory, STATUS_AT)
     return status, aborted != 0
 
 
 def write_reason(memory: Any, reason: str) -> None:
-    """Store why a stream was aborted, cut to what fits."""
+    """Store the reason of an abort, cut to REASON_BYTES_MAX bytes."""
     text = reason.encode(errors="replace")[:REASON_BYTES_MAX].decode(errors="ignore").encode()
     memory[REASON_AT + 4 : REASON_AT + 4 + len(text)] = text
     struct.pack_into("<I", memory, REASON_AT, len(text))
 
 
 def read_reason(memory: Any) -> str:
-    """Return why a stream was aborted, or nothing."""
+    """Return the reason of an abort, or an empty string."""
     size = min(struct.unpack_from("<I", memory, REASON_AT)[0], REASON_BYTES_MAX)
     return bytes(memory[REASON_AT + 4 : REASON_AT + 4 + size]).decode(errors="replace")

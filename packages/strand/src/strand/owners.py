@@ -1,12 +1,12 @@
-"""Who holds a role, and whether that process lives.
+"""Locks of roles: which process holds a role, and whether it is alive.
 
-The truth is a kernel lock: one byte of the segment for each role, locked through an open file
-description of its own (`F_OFD_SETLK`, Linux 3.15), so that two roles in one process exclude each
-other as well. The kernel drops it when the process ends, however it ends; a stopped or swapped-out
-process keeps it, which no timeout can tell apart. The identity beside it names the holder.
+A role is a kernel lock on one byte of the segment, held through an open file description of its own
+(`F_OFD_SETLK`, Linux 3.15), so that two roles in one process exclude each other as well. The kernel
+releases the lock when the process ends for any reason. A stopped or swapped-out process keeps it,
+which a timeout could not distinguish from death. The identity stored with the role names the holder.
 
-A ring in a buffer of somebody's own has no file to lock. There a word beside the role holds the pid,
-taken by compare-and-exchange; whoever finds it taken asks whether that process still lives.
+A ring in a caller's buffer has no file to lock. There a word of the role holds the pid, set by
+compare-and-exchange; a process that finds the word set checks whether that pid is alive.
 """
 
 from __future__ import annotations
@@ -46,16 +46,16 @@ def reopen(fd: int) -> int:
 
 
 class Lock(Protocol):
-    """What a role holds while its process lives."""
+    """The lock that a role holds until it is released or its process ends."""
 
     def try_acquire(self) -> bool:
-        """Take the role; False when another holds it. Never waits."""
+        """Acquire the role without waiting; False when it is held already."""
 
     def release(self) -> None:
-        """Give the role up."""
+        """Release the role."""
 
     def forget(self) -> None:
-        """Let go without giving the role up: what a forked child does with its parent's."""
+        """Drop this object without releasing the role: for a forked child, whose parent holds it."""
 
 
 class RoleLock:
@@ -67,7 +67,7 @@ class RoleLock:
         self._fd = reopen(segment_fd)
 
     def try_acquire(self) -> bool:
-        """Take the lock; False when another holds it. Never waits."""
+        """Acquire the lock without waiting; False when it is held already."""
         try:
             self._set(fcntl.F_WRLCK)
         except (BlockingIOError, PermissionError):
@@ -75,7 +75,7 @@ class RoleLock:
         return True
 
     def release(self) -> None:
-        """Unlock, then close: a fork between its fork and exec may still share the description."""
+        """Unlock, then close: a child between fork and exec may still share the description."""
         if self._fd < 0:
             return
         try:
@@ -84,7 +84,7 @@ class RoleLock:
             self.forget()
 
     def forget(self) -> None:
-        """Close without unlocking: what a forked child does with its parent's lock."""
+        """Close without unlocking: for a forked child, whose parent holds the lock."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -94,23 +94,23 @@ class RoleLock:
 
 
 def is_held(segment_fd: int, at: int) -> bool:
-    """Tell whether anybody holds the lock on byte `at`, through a description that holds none."""
+    """Return whether the lock on byte `at` is held, checked by a description without locks."""
     asked = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, at, 1, 0)
     answer = fcntl.fcntl(segment_fd, fcntl.F_OFD_GETLK, asked)
     return bool(_FLOCK.unpack(answer)[0] != fcntl.F_UNLCK)
 
 
 class WordLock:
-    """A role of a ring in a plain buffer: held by the process whose pid stands in its word."""
+    """A role of a ring in a plain buffer: held by the process whose pid is in its word."""
 
     def __init__(self, memory: Any, at: int) -> None:
-        """Prepare for the role whose byte is `at`; nothing is taken yet."""
+        """Prepare the lock of the role whose byte is `at`; it is not acquired yet."""
         self._memory = memory
         self._at = at
         self._held = False
 
     def try_acquire(self) -> bool:
-        """Take the word, from a dead process too; False when a live one holds it."""
+        """Set the word, also if a dead process holds it; False when a live one does."""
         word = _lock_word_at(self._at)
         while True:
             holder = struct.unpack_from("<I", self._memory, word)[0]
@@ -132,7 +132,7 @@ class WordLock:
 
 
 def is_word_held(memory: Any, at: int) -> bool:
-    """Tell whether a live process holds the role whose byte is `at` in a plain buffer."""
+    """Return whether a live process holds the role whose byte is `at` in a plain buffer."""
     holder = struct.unpack_from("<I", memory, _lock_word_at(at))[0]
     if not holder:
         return False
@@ -142,14 +142,14 @@ def is_word_held(memory: Any, at: int) -> bool:
 
 
 def _lock_word_at(at: int) -> int:
-    """Return where the pid of a role's holder stands (spec/strand-wire.md)."""
+    """Return the byte offset of a role's lock word (spec/strand-wire.md)."""
     if at == EXTENSION_AT:
         return EXTENSION_AT + 28
     return at + 36 if at >= CONSUMERS_AT or at == PRODUCER_AT else at
 
 
 def identify(pid: int | None = None) -> Identity:
-    """Return the identity of a process, this one by default; pid 0 when it is gone."""
+    """Return the identity of a process, by default this one; pid 0 when it has ended."""
     pid = os.getpid() if pid is None else pid
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
@@ -157,7 +157,7 @@ def identify(pid: int | None = None) -> Identity:
         return Identity()
     fields = stat.rpartition(")")[2].split()  # from field 3 on, see proc(5)
     if fields[0] in "ZX":
-        return Identity()  # dead, and not waited for
+        return Identity()  # a zombie
     return Identity(pid, int(fields[19]), _boot())
 
 
@@ -168,7 +168,7 @@ def _boot() -> int:
 
 
 def require_platform() -> None:
-    """Raise Unsupported where rings cannot work yet."""
+    """Raise Unsupported on platforms without the needed system calls."""
     if not sys.platform.startswith("linux") or not hasattr(fcntl, "F_OFD_SETLK"):
         raise Unsupported(
             f"rings need Linux (open-file-description locks, memfd), this is {sys.platform}",
@@ -179,7 +179,7 @@ def require_platform() -> None:
 
 
 class Forkable(Protocol):
-    """What must let go of its parent's role in a forked child."""
+    """An object that must drop its parent's role in a forked child."""
 
     def _forget_in_child(self) -> None: ...
 
@@ -188,7 +188,7 @@ _live: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
 def forget_in_child(holder: Forkable) -> None:
-    """Have `holder._forget_in_child()` called in every child forked from this process."""
+    """Register `holder._forget_in_child()` to run in every child forked from this process."""
     _live.add(holder)
 
 

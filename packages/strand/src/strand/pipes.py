@@ -1,4 +1,4 @@
-"""A generator in another process, and what it yields here."""
+"""Run a generator in another process and iterate here over the values that it yields."""
 
 from __future__ import annotations
 
@@ -27,8 +27,13 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipe", "pipe"]
 
-_LOOSE_TYPES = {"bytes", "json", "i32_array", "f32_array"}  # whose values may be lists or arrays
-_TRACE_CHARS_MAX = 16384  # an error's message stays below what a pipe of the kernel holds
+_LOOSE_TYPES = {
+    "bytes",
+    "json",
+    "i32_array",
+    "f32_array",
+}  # types whose values may be lists or arrays
+_TRACE_CHARS_MAX = 16384  # an error report stays below the capacity of a kernel pipe
 _CAUSE_BYTES_MAX = 16384
 
 
@@ -42,15 +47,15 @@ def pipe(
     context: str | BaseContext | None = None,
     **kwargs: Any,
 ) -> Pipe:
-    """Run a generator function in another process and iterate here over what it yields.
+    """Run a generator function in another process and iterate here over its values.
 
         with strand.pipe(read_batches, "trips.parquet") as batches:
             for batch in batches:
                 ...
 
-    What arrives follows from what is yielded first; the rest must be of that kind.
+    The first value determines the kind of the stream; later values must be of the same kind.
 
-    | yielded there | arrives here |
+    | the generator yields | the iteration yields |
     |---|---|
     | an Arrow batch or table | Arrow batches |
     | bytes-like objects | bytes |
@@ -58,18 +63,17 @@ def pipe(
     | with a schema: numpy structured arrays | numpy structured arrays |
     | with a schema: mappings of columns, Arrow batches or tables | Arrow batches |
 
-    All of it is memory of its own, to be kept as long as one likes. A mapping holds columns when a
-    field of a single value gets a list or an array. Arrays and batches may arrive in other pieces
-    than they were yielded in.
+    All values are copies and stay valid. A mapping counts as columns when a scalar field has a list
+    or an array. Arrays and batches may be split or joined differently from the yielded ones.
 
     Args:
-        function: called there; with spawn and forkserver it must be importable.
+        function: the generator function; with spawn and forkserver it must be importable.
         args: its arguments.
         schema: the typed records it yields; None for Arrow batches and bytes.
         records: slots of the ring between the processes, a power of two.
         heap: its bytes for strings, arrays and payloads, a power of two.
         context: a start method ("fork", "spawn", "forkserver") or a context of multiprocessing;
-            its default one by default.
+            by default that of multiprocessing.
         kwargs: its keyword arguments.
 
     Raises:
@@ -90,16 +94,16 @@ def pipe(
 
 
 class Pipe(Closing):
-    """What a generator in another process yields; made by `strand.pipe`.
+    """Iterator over the values of a generator in another process; created by `strand.pipe`.
 
-    Iterate over it once. Leaving its `with`, or dropping it, before the end asks the other process
-    to stop: the next value it yields is refused, its generator is closed, so that `finally` blocks
-    run, and the process is waited for. One that yields nothing for `patience_seconds` gets SIGTERM,
-    which ends the generator likewise, and after as long again SIGKILL.
+    Iterate over it once. Leaving its `with`, or dropping it, before the end stops the other process:
+    writing the next value fails there, the generator is closed, so that `finally` blocks run, and
+    the process is joined. If the generator yields no value for `patience_seconds`, the process gets
+    SIGTERM, which closes the generator likewise, and after the same time again SIGKILL.
     """
 
     patience_seconds: float = 5.0
-    """How long each step of stopping the other process may take; for pipes opened from now on."""
+    """Time limit of each step of stopping the process; read when a pipe is created."""
 
     def __init__(self, context: Any, ring: Ring, call: tuple[Any, ...]) -> None:
         """Use `strand.pipe`."""
@@ -119,24 +123,26 @@ class Pipe(Closing):
             raise
         finally:
             reports.close()
-        # Runs once: from close(), when nothing refers to us any more, or before multiprocessing
-        # waits for its children at the end of this program, whichever comes first.
+        # Runs once: from close(), when this object is collected, or before multiprocessing joins its
+        # children at the end of the program, whichever is first.
         self._end = util.Finalize(
             self,
             _reap,
             (ring, view, control, self._process, self.patience_seconds),
             exitpriority=10,
         )
-        self._items = _receive(view, control, self._end)  # refers to no part of us: no cycle
+        self._items = _receive(
+            view, control, self._end
+        )  # does not refer to self: no reference cycle
 
     @property
     def pid(self) -> int | None:
-        """The other process; None once it was waited for."""
+        """The pid of the other process; None after it was joined."""
         return None if self.closed else self._process.pid
 
     @property
     def closed(self) -> bool:
-        """Whether the process was waited for and everything was given up."""
+        """Whether the process was joined and the ring released."""
         return not self._end.still_active()
 
     def __iter__(self) -> Self:
@@ -146,13 +152,13 @@ class Pipe(Closing):
         return next(self._items)
 
     def close(self) -> None:
-        """Stop the other process if it still runs, wait for it, and give everything up."""
+        """Stop the other process if it still runs, join it, and release the ring."""
         self._items.close()
         self._end()
 
 
 class _PipeView(StrandView):
-    """A view that knows its producer's process, which may die before it takes the role."""
+    """A view that also checks its producer's process, which may die before it is the producer."""
 
     def __init__(self, ring: Ring, process: BaseProcess) -> None:
         super().__init__(ring)
@@ -168,11 +174,11 @@ class _PipeView(StrandView):
         return failure
 
 
-# ---- here ---------------------------------------------------------------------------------------
+# ---- in this process ----------------------------------------------------------------------------
 
 
 def _receive(view: StrandView, control: Connection, end: Callable[[], Any]) -> Generator[Any]:
-    """Yield what arrives; whatever way this is left, everything is given up."""
+    """Yield the received values; call `end` however the iteration ends."""
     try:
         if has_record(GroupReader(view), 0, None):
             yield from _READINGS[control.recv()](view)
@@ -186,10 +192,10 @@ def _receive(view: StrandView, control: Connection, end: Callable[[], Any]) -> G
 
 
 def _find_failure(control: Connection) -> RemoteFailure | None:
-    """Return the error that the other process reports after it has aborted its stream."""
+    """Return the error that the other process sent after it aborted its stream, if any."""
     try:
         report = control.recv()
-        while isinstance(report, str):  # of which kind its first record would have been
+        while isinstance(report, str):  # the kind of the stream, not received yet
             report = control.recv()
     except (EOFError, OSError):
         return None
@@ -197,7 +203,7 @@ def _find_failure(control: Connection) -> RemoteFailure | None:
     failure = RemoteFailure(
         f"{kind}: {message}" if message else kind, kind=kind, remote_traceback=trace
     )
-    with suppress(Exception):  # an error that cannot be rebuilt here stays a text
+    with suppress(Exception):  # an error that cannot be unpickled here stays text
         failure.__cause__ = pickle.loads(pickled)
     return failure
 
@@ -226,7 +232,7 @@ def _reap(
     process: BaseProcess,
     patience_seconds: float,
 ) -> None:
-    """End the other process and give up what is shared with it."""
+    """End the other process and release the ring and the connection."""
     try:
         if view.status not in ("eos", "error"):
             ring.signal_abort()
@@ -243,7 +249,7 @@ def _reap(
         ring.close()
 
 
-# ---- there --------------------------------------------------------------------------------------
+# ---- in the other process -----------------------------------------------------------------------
 
 
 def _produce(
@@ -254,18 +260,18 @@ def _produce(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> None:
-    """Run the generator and write what it yields: the other process's whole life."""
+    """Run the generator and write its values: the main function of the other process."""
     if inherited is not None:
-        inherited.close()  # the parent's end, which fork gave us too
+        inherited.close()  # the parent's end, inherited through fork
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that `finally` blocks run
     with ring, reports:
         writer = ring.producer()
         try:
             _write_all(writer, reports, function(*args, **kwargs))
             writer.finalize()
-        except (StrandAbortError, ConsumerDied) as left:  # nobody wants the rest
+        except (StrandAbortError, ConsumerDied) as left:  # the parent stopped reading
             writer.abort(str(left))
-        except BaseException as error:  # noqa: BLE001 - told to the parent
+        except BaseException as error:  # noqa: BLE001 - reported to the parent
             _report(error, writer, reports)
             raise SystemExit(1) from None
 
@@ -287,7 +293,7 @@ def _write_all(writer: StrandWriter, reports: Connection, items: Iterable[Any]) 
 
 
 def _report(error: BaseException, writer: StrandWriter, reports: Connection) -> None:
-    """Abort the stream, then tell the parent why: it reads once it sees the abort."""
+    """Abort the stream, then send the error to the parent, which receives it after the abort."""
     kind = type(error)
     name = kind.__qualname__
     if kind.__module__ != "builtins":
@@ -296,14 +302,14 @@ def _report(error: BaseException, writer: StrandWriter, reports: Connection) -> 
     writer.abort(f"{name}: {error}")
     try:
         pickled = pickle.dumps(error)
-    except Exception:  # noqa: BLE001 - whatever its fields raise
+    except Exception:  # noqa: BLE001 - pickling may raise any error
         pickled = b""
-    with suppress(OSError):  # nobody listens any more
+    with suppress(OSError):  # the parent has closed the connection
         reports.send((name, str(error)[:_TRACE_CHARS_MAX], trace, pickled[:_CAUSE_BYTES_MAX]))
 
 
 def _kind_of(item: Any, writer: StrandWriter) -> str:
-    """Say what was yielded: one of `_WRITINGS`."""
+    """Return the kind of a yielded value: a key of `_WRITINGS`."""
     arrow, numpy = sys.modules.get("pyarrow"), sys.modules.get("numpy")
     if arrow is not None and isinstance(item, (arrow.RecordBatch, arrow.Table)):
         return "batches"
@@ -335,7 +341,7 @@ def _write_rows(writer: StrandWriter, item: Any) -> None:
 
 
 def _write_batches(writer: StrandWriter, item: Any) -> None:
-    """Write a batch, or the batches of a table; one without rows still says its schema."""
+    """Write a batch, or the batches of a table; an empty table still publishes its schema."""
     arrow = sys.modules["pyarrow"]
     pieces = item.to_batches() if isinstance(item, arrow.Table) else [item]
     for piece in pieces or [arrow.RecordBatch.from_pylist([], item.schema)]:

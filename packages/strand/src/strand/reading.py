@@ -1,8 +1,8 @@
-"""Iterating over a ring: wait, hand out, and give back what is not looked at any more.
+"""Iterate over a ring: wait for records, yield items, and acknowledge unreferenced ones.
 
-A *reader* says how records become what an iteration gives; it never waits. Three loops drive
-readers: `read` here, over one ring in this thread, those of `strand.fanin_view` over many rings,
-and those of `strand.aio` in an event loop.
+A *reader* converts records to the items of an iteration; it never waits. Three loops drive readers:
+`read` here for one ring in this thread, `strand.fanin_view` for several rings, and `strand.aio` in
+an event loop.
 """
 
 from __future__ import annotations
@@ -42,31 +42,31 @@ __all__ = [
     "rows",
 ]
 
-GROUP_RECORDS_MAX = 4096
+GROUP_RECORDS_MAX = 4096  # records between two acknowledgements of an iteration
 
 T = TypeVar("T")
 
 
 class Reader(ABC, Generic[T]):
-    """Turns published records of one view into what an iteration gives."""
+    """Converts published records of one view to the items of an iteration."""
 
     def __init__(self, view: StrandView) -> None:
         """Read with `view`."""
         self.view = view
-        view._read_for_itself()  # noqa: SLF001 - of one package
+        view._hold_own_position()  # noqa: SLF001 - of one package
 
     @abstractmethod
-    def take(self, seq: int, stop: int) -> Iterator[T]:
-        """Yield the published records from `seq` up to `stop`, and give each back after its turn."""
+    def read_range(self, seq: int, stop: int) -> Iterator[T]:
+        """Yield the published records from `seq` up to `stop`; acknowledge each after its use."""
 
-    def give_back(self) -> None:
-        """Acknowledge what was handed out and is not looked at any more: before every wait."""
+    def acknowledge_released(self) -> None:
+        """Acknowledge yielded items that are no longer referenced; called before every wait."""
 
 
 class GroupReader(Reader[list[tuple[Any, ...]]]):
     """Typed records as lists of tuples."""
 
-    def take(self, seq: int, stop: int) -> Iterator[list[tuple[Any, ...]]]:
+    def read_range(self, seq: int, stop: int) -> Iterator[list[tuple[Any, ...]]]:
         """Yield lists of at most GROUP_RECORDS_MAX tuples."""
         while seq < stop:
             end = min(stop, seq + GROUP_RECORDS_MAX)
@@ -80,9 +80,9 @@ class GroupReader(Reader[list[tuple[Any, ...]]]):
 
 
 class RowReader(Reader["Iterable[tuple[Any, ...]]"]):
-    """Typed records as iterators over tuples: each is made when it is asked for."""
+    """Typed records as iterators over tuples, each decoded when it is requested."""
 
-    def take(self, seq: int, stop: int) -> Iterator[Iterable[tuple[Any, ...]]]:
+    def read_range(self, seq: int, stop: int) -> Iterator[Iterable[tuple[Any, ...]]]:
         """Yield iterators over at most GROUP_RECORDS_MAX tuples."""
         while seq < stop:
             end = min(stop, seq + GROUP_RECORDS_MAX)
@@ -94,7 +94,7 @@ class RowReader(Reader["Iterable[tuple[Any, ...]]"]):
 class ArrayReader(Reader["np.ndarray[Any, Any]"]):
     """Typed records as numpy structured arrays over the ring itself."""
 
-    def take(self, seq: int, stop: int) -> Iterator[np.ndarray[Any, Any]]:
+    def read_range(self, seq: int, stop: int) -> Iterator[np.ndarray[Any, Any]]:
         """Yield one array, or two where the ring wraps."""
         for piece in self.view.records(seq, stop):
             yield piece
@@ -103,9 +103,9 @@ class ArrayReader(Reader["np.ndarray[Any, Any]"]):
 
 
 class GatheringReader(Reader["pa.RecordBatch"]):
-    """Typed records as Arrow batches of their own memory."""
+    """Typed records as Arrow batches, copied."""
 
-    def take(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
+    def read_range(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Yield one batch."""
         try:
             batch, error = self.view.to_arrow(seq, stop), None
@@ -120,7 +120,7 @@ class GatheringReader(Reader["pa.RecordBatch"]):
 
 
 class PayloadReader(Reader[memoryview]):
-    """The payloads of a block ring, where they lie."""
+    """The payloads of a block ring, not copied."""
 
     def __init__(self, view: StrandView) -> None:
         """Read with `view`.
@@ -132,8 +132,8 @@ class PayloadReader(Reader[memoryview]):
             raise UsageError("this needs a block ring; read typed records with a cursor")
         super().__init__(view)
 
-    def take(self, seq: int, stop: int) -> Iterator[memoryview]:
-        """Yield each payload; it ends when the next one is asked for."""
+    def read_range(self, seq: int, stop: int) -> Iterator[memoryview]:
+        """Yield each payload; it becomes invalid when the next one is requested."""
         for at in range(seq, stop):
             lease = self.view._read_block(at)  # noqa: SLF001 - of one package
             payload = memoryview(lease)
@@ -146,7 +146,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
     """The Arrow batches of a block ring, over the ring itself or copied."""
 
     def __init__(self, view: StrandView, *, copy: bool, schema: pa.Schema | None = None) -> None:
-        """Read with `view`; `schema` is for one who joins late when the header has no room for it.
+        """Read with `view`; `schema` replaces one that was missed and is not in the header.
 
         Raises:
             UsageError: a ring of typed records.
@@ -158,8 +158,8 @@ class BatchReader(Reader["pa.RecordBatch"]):
         if schema is not None:
             view._arrow_schema = schema  # noqa: SLF001
 
-    def take(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
-        """Yield the batches; without copies each is given back when nothing refers to it."""
+    def read_range(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
+        """Yield the batches; without copies, each is acknowledged once it is not referenced."""
         from strand.batches import decode_batch, decode_schema
 
         view = self.view
@@ -174,10 +174,10 @@ class BatchReader(Reader["pa.RecordBatch"]):
             del lease
             yield batch
             del batch
-            self.give_back()
+            self.acknowledge_released()
 
-    def give_back(self) -> None:
-        """Acknowledge, in order, what is not looked at any more."""
+    def acknowledge_released(self) -> None:
+        """Acknowledge, in order, the payloads that are no longer referenced."""
         done = 0
         while self._held and self._held[0].release():
             self._held.popleft()
@@ -187,10 +187,10 @@ class BatchReader(Reader["pa.RecordBatch"]):
 
     def _hold(self, lease: _native.Lease) -> None:
         self._held.append(lease)
-        self.give_back()
+        self.acknowledge_released()
 
     def _schema(self) -> pa.Schema:
-        """Return the stream's schema: as read from its first payload, or else from the header."""
+        """Return the stream's schema, from its first payload or from the header."""
         from strand.batches import decode_schema
 
         view = self.view
@@ -198,7 +198,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
             message = find_schema(view.memory)
             if message is None:
                 raise UsageError(
-                    "this consumer joined after the stream's Arrow schema had gone by, and the "
+                    "this consumer joined after the stream's Arrow schema was published, and the "
                     "ring's header has no room for a copy of it",
                     hint="pass the schema: view.batches(schema=...)",
                 )
@@ -219,7 +219,7 @@ def batch_reader(
 
 
 def rows(view: StrandView) -> Iterator[tuple[Any, ...]]:
-    """Iterate over tuples, without Python between them; see `StrandView.__iter__`."""
+    """Iterate over tuples without a Python frame for each; see `StrandView.__iter__`."""
     return chain.from_iterable(read(RowReader(view)))
 
 
@@ -245,13 +245,13 @@ def batches(
 
 
 def read(reader: Reader[T], timeout_seconds: float | None = None) -> Iterator[T]:
-    """Yield what `reader` makes of the records of its view, until the end of the stream."""
+    """Yield the items of `reader` until the end of the stream."""
     view = reader.view
     view._follow_reset()  # noqa: SLF001 - of one package
     seq = view.window_start
     while has_record(reader, seq, timeout_seconds):
         stop = view.committed_count
-        yield from reader.take(seq, stop)
+        yield from reader.read_range(seq, stop)
         seq = stop
 
 
@@ -266,7 +266,7 @@ def has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> 
         nap = NAP_NANOSECONDS / 1e9
         if deadline is not None:
             nap = max(0.0, min(nap, deadline - time.monotonic()))
-        reader.give_back()
+        reader.acknowledge_released()
         if view.wait_for_commit(seq, nap) > seq:
             return True
         if view._status() == layout.EOS:  # noqa: SLF001 - likewise
@@ -294,6 +294,6 @@ def _end_lease(payload: memoryview, lease: _native.Lease) -> None:
         held = not lease.release()
     if held:
         raise LeaseHeld(
-            "the previous payload is still looked at, and its bytes are about to be reused",
+            "the previous payload is still referenced, and its bytes are about to be reused",
             hint="copy what you keep (`bytes(payload)`) and drop slices and arrays over it",
         )

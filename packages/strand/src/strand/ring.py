@@ -1,4 +1,4 @@
-"""Rings: making one, attaching to one, and taking its roles."""
+"""Create rings, attach to them, and acquire their roles."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ NativeMap = tuple[Any, _native.Layout, int, int, Any]
 
 
 class Ring(Mapped):
-    """A mapped ring. Take a role with `producer()` or `consumer()`; close it when done.
+    """A mapped ring. Acquire a role with `producer()` or `consumer()`; close the ring when done.
 
-    It may be handed to a process that multiprocessing starts, by fork, spawn or forkserver: roles
-    stay here, the other process takes its own.
+    A ring can be passed to a process that multiprocessing starts, by fork, spawn or forkserver. Its
+    roles stay with this process; the other process acquires its own.
     """
 
     def __init__(self, segment: Segment, map: StrandMap, doorbell: Any = None) -> None:  # noqa: A002
@@ -51,12 +51,12 @@ class Ring(Mapped):
 
     @property
     def name(self) -> str | None:
-        """The file in /dev/shm, when this process made a named ring."""
+        """The file in /dev/shm of a named ring that this process created, else None."""
         return None if self.segment.path is None else str(self.segment.path)
 
     @property
     def status(self) -> Status:
-        """Where the stream is: initializing, streaming, eos or error."""
+        """The state of the stream: initializing, streaming, eos or error."""
         word, _ = layout.read_status(self.memory)
         return STATUSES[word] if word < len(STATUSES) else "error"
 
@@ -72,17 +72,17 @@ class Ring(Mapped):
         resume: bool = False,
         timeout_seconds: float | None = None,
     ) -> StrandWriter:
-        """Become the ring's one producer. Leaving its `with` finalizes; an exception aborts.
+        """Become the ring's only producer. Leaving its `with` finalizes; an exception aborts.
 
         Args:
             when_unread: what to do when the ring is full and every consumer has left or died:
-                raise ConsumerDied, wait for another one, or discard what nobody reads.
-            resume: go on where a producer that died stopped.
-            timeout_seconds: how long a write waits for room while consumers give nothing back,
-                then it raises DeadlineExceeded; None waits as long as it takes.
+                raise ConsumerDied, wait for a new consumer, or discard the unread records.
+            resume: continue the stream of a producer that died.
+            timeout_seconds: how long a write waits for room while no record is acknowledged, before
+                it raises DeadlineExceeded; None: no limit.
 
         Raises:
-            RoleTaken: another producer lives.
+            RoleTaken: the ring has a live producer.
             ProducerDied: the producer of this stream died; open a new ring, or resume.
             Closed: the stream has ended already.
         """
@@ -96,12 +96,13 @@ class Ring(Mapped):
     def consumer(
         self, start: Start = "oldest", *, categories: Sequence[str] | None = None
     ) -> StrandView:
-        """Become a consumer of the ring, one of eight at most; each reads every record.
+        """Become a consumer of the ring, one of at most eight; each reads every record.
 
         Args:
-            start: at the oldest record that not every consumer gave back, or at the next to come.
-            categories: the strings that `utf8_ref` handles stand for; those of the ring's metadata
-                by default.
+            start: the oldest record that some consumer has not acknowledged, or the next one to be
+                published.
+            categories: the strings that `utf8_ref` handles refer to; by default those of the ring's
+                metadata.
 
         Raises:
             RoleTaken: there are eight consumers.
@@ -111,7 +112,7 @@ class Ring(Mapped):
         return view
 
     def signal_abort(self) -> None:
-        """Ask the producer to stop, from any process that has the ring; wakes everybody."""
+        """Ask the producer to stop, from any process attached to the ring; rings every bell."""
         require_extension(self)
         _native.signal_abort(*self.native_map())
 
@@ -120,7 +121,7 @@ class Ring(Mapped):
         return RingStats.of(self)
 
     def close(self) -> None:
-        """Give up the roles taken here, unmap, and unlink a named ring this process made.
+        """Release the roles acquired here, unmap, and unlink a named ring that this process created.
 
         A producer that has not finalized aborts its stream.
         """
@@ -135,23 +136,23 @@ class Ring(Mapped):
     # ---- for roles --------------------------------------------------------------------------
 
     def native_map(self, categories: Sequence[str] | None = None) -> NativeMap:
-        """Return how the C core maps this ring."""
+        """Return the arguments with which the C core maps this ring."""
         compiled = compile_layout(self.map, categories)
         return self.memory, compiled, self.map.records, self.map.heap_bytes, self.doorbell
 
-    def bury(self, index: int) -> None:
-        """Mark a dead consumer's entry as left; the caller holds its lock."""
-        _native.bury(self.native_map(), index)
+    def mark_left(self, index: int) -> None:
+        """Mark the entry of a dead consumer as left; the caller holds the entry's lock."""
+        _native.mark_left(self.native_map(), index)
 
-    def bury_if_dead(self, index: int) -> bool:
-        """Free the entry of a consumer whose process is gone; whether it was."""
+    def mark_left_if_dead(self, index: int) -> bool:
+        """Mark an entry as left if its process has ended; return whether it had."""
         lock = self.segment.lock(layout.consumer_entry_at(index))
         try:
             if not lock.try_acquire():
                 return False
             dead = layout.read_consumer(self.memory, index).state == layout.STATE_ATTACHED
             if dead:
-                self.bury(index)
+                self.mark_left(index)
             return dead
         finally:
             lock.release()
@@ -174,26 +175,26 @@ def open_ring(  # noqa: PLR0913 - a ring has these parameters
     prefault: bool = False,
     buffer: Buffer | None = None,
 ) -> Ring:
-    """Make a ring.
+    """Create a ring.
 
     Args:
         schema: the record schema, or `BLOCKS` for payloads and Arrow batches.
         records: slots, a power of two.
         heap: bytes for strings, arrays and payloads, a power of two (`"16MiB"`); one record may
-            take half of it.
-        name: None for anonymous memory handed on by descriptor; else a file in /dev/shm that is
+            use half of it.
+        name: None for anonymous memory, shared by descriptor; else a file in /dev/shm that is
             unlinked when this ring is closed.
-        version: layout version: 6 here, 5 to share bytes with a browser.
-        metadata: JSON keys of your own, readable by whoever attaches; `"intern"` is the list of
-            strings that `utf8_ref` fields refer to.
-        query: what the stream answers, any JSON value, for whoever attaches.
-        estimated_records: how many records will come, so that a reader can show progress.
-        prefault: map every page now, so that no write pays for its first touch.
-        buffer: writable memory of your own (an mmap, a bytearray, SharedMemory.buf) to lie in.
+        version: layout version: 6 by default, 5 for readers of the public v5 format.
+        metadata: JSON keys of your own, readable by every attached process; `"intern"` is the list
+            of strings that `utf8_ref` fields refer to.
+        query: the query that the stream is the result of: any JSON value, for attached processes.
+        estimated_records: how many records are expected, so that a consumer can report progress.
+        prefault: map every page now, so that no write causes a page fault.
+        buffer: writable memory of your own (an mmap, a bytearray, SharedMemory.buf) for the ring.
 
     Raises:
         UsageError: parameters that make no ring.
-        Conflict: there is a ring of that name.
+        Conflict: a ring of that name exists.
         StorageFull: no room in shared memory.
         Unsupported: not on Linux.
     """
@@ -208,7 +209,7 @@ def open_ring(  # noqa: PLR0913 - a ring has these parameters
         metadata=metadata,
     )
     if buffer is not None and name is not None:
-        raise UsageError("a ring lies in a buffer of your own or has a name, not both")
+        raise UsageError("pass a buffer or a name for the ring, not both")
     segment = create_segment(made, name) if buffer is None else _use_buffer(buffer, made)
     if prefault:
         segment.prefault()
@@ -218,15 +219,15 @@ def open_ring(  # noqa: PLR0913 - a ring has these parameters
 def attach_ring(
     fd: int | None = None, *, name: str | None = None, buffer: Buffer | None = None
 ) -> Ring:
-    """Map a ring that somebody else made.
+    """Map an existing ring.
 
     Args:
-        fd: its descriptor, which stays open and yours.
+        fd: its descriptor; the caller keeps it open and closes it.
         name: its name, for a named ring.
-        buffer: the memory it lies in.
+        buffer: the memory that contains it.
 
     Raises:
-        StrandHeaderError: the subclass that names what is wrong with the segment.
+        StrandHeaderError: the segment's header is invalid; the subclass says how.
         NotFound: no ring of that name.
     """
     if sum(how is not None for how in (fd, name, buffer)) != 1:

@@ -1,4 +1,4 @@
-"""What producer and consumer have in common: a hold on a ring, and an end."""
+"""Common base of producer and consumer: the mapping, the locks, and closing."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ if TYPE_CHECKING:
 
 __all__ = ["NAP_NANOSECONDS", "SPIN_NANOSECONDS", "Role"]
 
-NAP_NANOSECONDS = 150_000_000  # how long a sleeper goes without a look at signals and its peer
-SPIN_NANOSECONDS = 0 if len(os.sched_getaffinity(0)) == 1 else 10_000  # the price of one sleep
+# How long a wait sleeps before it checks for signals and for the death of its peer. Wake-ups do not
+# depend on it.
+NAP_NANOSECONDS = 150_000_000
+# About the cost of one sleep and wake-up. On one CPU spinning only delays the peer.
+SPIN_NANOSECONDS = 0 if len(os.sched_getaffinity(0)) == 1 else 10_000
 
 
 class Role:
-    """One process's hold on a ring, as its producer or as one of its consumers.
+    """One process's role in a ring: its producer, or one of its consumers.
 
-    Mixed into the classes of the C extension, whose methods refuse once `_release` was called.
+    Mixed into the classes of the C extension, whose methods raise Closed after `_release`.
     """
 
     spin_nanoseconds: int = SPIN_NANOSECONDS
-    """How long a wait looks again and again before it sleeps: longer answers sooner, and burns."""
+    """How long a wait polls before it sleeps; longer reduces latency and uses more CPU time."""
 
     def __init__(self, ring: Ring, locks: dict[int, Lock]) -> None:
         self._ring = ring
@@ -39,7 +42,7 @@ class Role:
         forget_in_child(self)
 
     closed: bool
-    """Whether this role was given up, or belongs to the parent process."""
+    """Whether this role was closed, or belongs to the parent process."""
 
     if TYPE_CHECKING:
 
@@ -53,7 +56,7 @@ class Role:
     def map_records(self, start: int, count: int) -> list[np.ndarray[Any, Any]]:
         """Return numpy structured arrays over `count` slots from record `start` on.
 
-        One array, two where the ring wraps, none for no records. Nothing is checked.
+        One array, two where the ring wraps, none for no records. The range is not checked.
         """
         if self._slots is None:
             from strand.columns import map_slots
@@ -66,11 +69,11 @@ class Role:
             return [self._slots[first:last]] if count else []
         return [self._slots[first:], self._slots[: last - records]]
 
-    def _let_go(self) -> None:
+    def _detach(self) -> None:
         self.closed = True
         self._slots = None
         self._release()
-        with suppress(BufferError):  # somebody looks at a piece of it, and lets go later
+        with suppress(BufferError):  # still referenced; released with the last reference
             self._memory.release()
         locks, self._locks = self._locks, {}
         for lock in locks.values():

@@ -1,4 +1,4 @@
-"""Schemas for the C loops that turn records into slots and back (`_rows.c`, `_values.c`)."""
+"""Compile schemas for the C loops that encode and decode slots (`_rows.c`, `_values.c`)."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ __all__ = ["as_categories", "compile_layout"]
 
 
 def compile_layout(
-    map: StrandMap,  # noqa: A002 - what it is called everywhere
+    map: StrandMap,  # noqa: A002 - the name that all modules use
     categories: Sequence[str] | None = None,
 ) -> _native.Layout:
     """Compile a ring's schema.
 
     Args:
         map: the ring.
-        categories: the strings that `utf8_ref` handles mean; None takes the metadata's `intern`.
+        categories: the strings that `utf8_ref` handles refer to; None: the metadata's `intern`.
 
     Raises:
-        BadMetadata: the metadata's intern table is no list of strings.
-        UsageError: `categories` are not.
+        BadMetadata: the metadata's intern table is not a list of strings.
+        UsageError: `categories` is not one.
     """
     version = map.version
     fields = tuple(
@@ -49,10 +49,10 @@ def compile_layout(
 
 
 def as_categories(table: Iterable[str]) -> tuple[str, ...]:
-    """Check an intern table that a caller brought.
+    """Check an intern table passed by a caller.
 
     Raises:
-        UsageError: no strings, or a single one.
+        UsageError: the table is not an iterable of strings, or is a single string.
     """
     if isinstance(table, Iterable) and not isinstance(table, str):
         texts = tuple(table)

@@ -1,7 +1,7 @@
-"""Field types, record schemas and how a record lies in its slot.
+"""Field types, record schemas and the layout of a record in its slot.
 
-The layouts are those of spec/strand-wire.md: version 5 packs to 4 bytes and is shared with
-browsers, version 6 aligns naturally and has wide heap pointers.
+The layouts are those of spec/strand-wire.md: version 5, the public format, aligns to at most 4 bytes;
+version 6 aligns naturally and has wide heap pointers.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def fnv1a(data: bytes) -> int:
 
 @dataclass(frozen=True)
 class StrandField:
-    """A named, typed field; `order` promises that values come sorted."""
+    """A named, typed field; `order` declares that its values are sorted."""
 
     name: str
     type: str
@@ -121,7 +121,7 @@ class StrandField:
 
     @property
     def kind(self) -> FieldType:
-        """The type's facts."""
+        """The properties of the field's type."""
         return FIELD_TYPES[self.type]
 
     @property
@@ -133,7 +133,7 @@ class StrandField:
 
 @dataclass(frozen=True)
 class SlotLayout:
-    """Where each field lies in a slot: byte offsets, the null bitmap, the stride."""
+    """The layout of a slot: byte offsets of the fields, size of the null bitmap, stride."""
 
     version: int
     offsets: tuple[int, ...]
@@ -173,19 +173,19 @@ class StrandSchema:
 
     @cached_property
     def pick(self) -> Callable[[Mapping[str, Any]], tuple[Any, ...]]:
-        """Take the values of all fields, in order, out of a mapping; KeyError when one lacks."""
+        """Return the values of all fields of a mapping, in order; KeyError when one is missing."""
         if len(self.names) > 1:
             return itemgetter(*self.names)
         return partial(_pick_one, self.names[0])
 
     @cached_property
     def plain_bytes(self) -> int:
-        """Bytes of a slot that are numbers and booleans never null; all of them if it has no gap."""
+        """Bytes in non-nullable fixed-width fields; equals the stride if a slot has nothing else."""
         fields = self.fields
         return sum(0 if f.kind.heap or f.nullable else f.kind.width for f in fields)
 
     def position(self, name: str) -> int:
-        """Return where `name` stands; UnknownColumn with the nearest name otherwise."""
+        """Return the position of `name`; UnknownColumn suggests the most similar name."""
         try:
             return self.index[name]
         except KeyError:
@@ -217,7 +217,7 @@ class StrandSchema:
         return fnv1a(self.encode(self.layout(version)))
 
     def to_numpy(self, version: Version = 6) -> np.dtype[Any]:
-        """Return the structured dtype of one slot: what `records` and `claim_records` show.
+        """Return the structured dtype of one slot, as used by `records` and `claim_records`.
 
         Offsets and item size are the slot's. Heap fields are structs of `offset` and `length`; the
         null bitmap, when there is one, is the field `_nulls`. An array of this dtype without heap
@@ -238,7 +238,7 @@ class StrandSchema:
         """Return the schema of a structured dtype of numbers and booleans, none of them nullable.
 
         Raises:
-            Unsupported: a field is a string, a subarray, a struct or another type no slot holds.
+            Unsupported: a field is a string, a subarray, a struct or of another unsupported type.
             UsageError: the dtype has no named fields.
         """
         from strand.conversions import from_numpy
@@ -266,28 +266,28 @@ class StrandSchema:
     def from_arrow(cls, schema: pa.Schema) -> StrandSchema:
         """Return the schema for columns of these Arrow types.
 
-        Large, view and fixed-size layouts are the types of their values; a dictionary of strings
-        is `utf8_ref`, and its ring needs the strings as `metadata={"intern": [...]}`.
+        Large, view and fixed-size layouts map to the type of their values. A dictionary of strings
+        maps to `utf8_ref`, and its ring needs the strings as `metadata={"intern": [...]}`.
 
         Raises:
-            Unsupported: a type that no slot holds exactly; the message names the column.
+            Unsupported: a type without an exact field type; the message names the column.
         """
         from strand.conversions import from_arrow
 
         return from_arrow(schema)
 
     def to_core(self) -> Schema:
-        """Return the schema in the engines' vocabulary; `utf8_ref` and `json` are Utf8 there."""
+        """Return the schema as a `sennit_core` schema, where `utf8_ref` and `json` are Utf8."""
         from strand.conversions import to_core
 
         return to_core(self)
 
     @classmethod
     def from_core(cls, schema: Schema) -> StrandSchema:
-        """Return the record schema for an engine's schema.
+        """Return the record schema for a `sennit_core` schema.
 
         Raises:
-            Unsupported: a type that has no slot form.
+            Unsupported: a type without a field type.
         """
         from strand.conversions import from_core
 
@@ -312,16 +312,16 @@ def build_schema(
             `StrandField` values, in slot order.
 
     Raises:
-        UsageError: no field, a name twice, or an unknown type.
+        UsageError: no field, a duplicate name, or an unknown type.
     """
     return StrandSchema(tuple(map(_as_field, fields)))
 
 
 def schema_fingerprint(schema: StrandSchema, version: Version = 6) -> int:
-    """Return the FNV-1a of the wire schema, which both ends of a ring compare.
+    """Return the FNV-1a hash of the wire schema, which both ends of a ring compare.
 
     Args:
-        schema: the record schema; its names are not part of it.
+        schema: the record schema; its names are not hashed.
         version: the layout version, 5 or 6.
     """
     return schema.fingerprint(version)
@@ -330,7 +330,7 @@ def schema_fingerprint(schema: StrandSchema, version: Version = 6) -> int:
 def decode_schema(
     data: bytes, version: Version, stride: int
 ) -> tuple[SlotLayout, list[FieldFacts]]:
-    """Read a wire schema whose length was checked, with the stride the header claims."""
+    """Decode a wire schema of checked length; `stride` is the header's, not checked yet."""
     count = struct.unpack_from("<H", data)[0]
     if len(data) != 2 + 4 * count or count == 0:
         raise BadSchemaLength(expected=f"{2 + 4 * count} bytes", found=f"{len(data)} bytes")
@@ -349,7 +349,7 @@ def decode_schema(
 
 
 def check_stride(layout: SlotLayout, facts: list[FieldFacts]) -> None:
-    """Refuse a slot whose fields are not where the version puts them, or whose end is not."""
+    """Raise BadStride unless the fields and the stride are those that the version defines."""
     end = layout.bitmap_bytes
     for offset, (kind, _) in zip(layout.offsets, facts, strict=True):
         at = _round_up(end, kind.align_in(layout.version))
@@ -362,7 +362,7 @@ def check_stride(layout: SlotLayout, facts: list[FieldFacts]) -> None:
 
 
 def schema_from_facts(names: list[str], facts: list[FieldFacts]) -> StrandSchema:
-    """Join wire facts with the names from the metadata."""
+    """Combine the decoded fields with the names from the metadata."""
     fields = []
     for name, (kind, flags) in zip(names, facts, strict=True):
         order: Order | None = None

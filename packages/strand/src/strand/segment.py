@@ -1,7 +1,7 @@
 """The memory behind a ring: a sealed memfd, or a file of our own in /dev/shm when it has a name.
 
-Pages are allocated when the segment is made (`posix_fallocate`), so a full /dev/shm is an error
-here and not a SIGBUS in the middle of a write.
+Pages are allocated when the segment is created (`posix_fallocate`), so that a full /dev/shm raises an
+error here instead of killing a writer by SIGBUS.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,200}")
 class Segment:
     """Open, mapped memory of a ring.
 
-    `fd` is an open file description of our own that never holds a lock; `creator_lock` says that
-    its creator lives; `path` is None for a memfd.
+    `fd` is an open file description of its own, which never holds a lock; `creator_lock` shows other
+    processes that the creator is alive; `path` is None for a memfd.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Segment:
         path: Path | None = None,
         creator_lock: Lock | None = None,
     ) -> None:
-        """Own `fd`, `memory` and the lock; `path` is unlinked in the end."""
+        """Own `fd`, `memory` and the lock; `close` unlinks `path`."""
         self.fd = fd
         self.path = path
         self.creator_lock = creator_lock
@@ -65,7 +65,7 @@ class Segment:
 
     @property
     def memory(self) -> Any:
-        """The bytes, an object with the buffer protocol.
+        """The bytes, as an object with the buffer protocol.
 
         Raises:
             Closed: after `close`.
@@ -85,11 +85,11 @@ class Segment:
         return len(self.memory)
 
     def lock(self, at: int) -> Lock:
-        """Return the lock of the role whose byte is `at`, not taken yet."""
+        """Return the lock of the role whose byte is `at`, not acquired yet."""
         return RoleLock(self.fileno(), at)
 
     def is_held(self, at: int) -> bool:
-        """Whether anybody holds the role whose byte is `at`."""
+        """Whether a process holds the role whose byte is `at`."""
         return is_held(self.fileno(), at)
 
     @property
@@ -98,13 +98,13 @@ class Segment:
         return os.fstat(self.fileno()).st_uid != os.geteuid()
 
     def fileno(self) -> int:
-        """The descriptor to hand to another process."""
+        """The descriptor to pass to another process."""
         if self.closed:
             raise Closed("the ring")
         return self.fd
 
     def prefault(self) -> None:
-        """Have the kernel map every page now, so that no write pays for its first touch."""
+        """Map every page now, so that no write causes a page fault."""
         try:
             self._memory.madvise(_MADV_POPULATE_WRITE)
         except OSError:  # before Linux 5.14
@@ -112,7 +112,7 @@ class Segment:
                 self._memory[at] = self._memory[at]
 
     def seal(self) -> None:
-        """Let nobody change an anonymous segment's size: a shrunk mapping is a SIGBUS."""
+        """Seal an anonymous segment's size: access to a truncated mapping would raise SIGBUS."""
         if self.path is None:
             seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
             fcntl.fcntl(self.fd, fcntl.F_ADD_SEALS, seals)
@@ -121,10 +121,10 @@ class Segment:
         """Leave the segment's file to the parent process."""
         if self.creator_lock is not None:
             self.creator_lock.forget()
-            self.creator_lock = None  # the parent unlinks, not we
+            self.creator_lock = None  # the parent unlinks the file
 
     def close(self) -> None:
-        """Unmap and close; a mapping somebody still looks at goes when they let go of it."""
+        """Unmap and close; a mapping that is still referenced is unmapped with its last reference."""
         fd, self.fd = self.fd, -1
         if fd < 0:
             return
@@ -133,20 +133,20 @@ class Segment:
                 self.path.unlink(missing_ok=True)
             self.creator_lock.release()
         os.close(fd)
-        with suppress(BufferError):  # a payload is still leased: its lease ends the mapping
+        with suppress(BufferError):  # a payload is still leased: unmapped with the lease
             self._memory.close()
         del self._memory
 
 
 class BufferSegment(Segment):
-    """A ring in a buffer of the caller's: shared between processes by whatever means he has."""
+    """A ring in a buffer that the caller provides and shares between processes."""
 
     def __init__(self, buffer: Buffer) -> None:
-        """Borrow `buffer`, which must be writable and in one piece."""
+        """Use `buffer`, which must be writable and contiguous."""
         try:
             memory = memoryview(buffer).cast("B")
         except (TypeError, ValueError) as error:
-            raise UsageError(f"a ring needs a buffer in one piece: {error}") from None
+            raise UsageError(f"a ring needs a contiguous buffer: {error}") from None
         if memory.readonly:
             raise UsageError("a ring needs a writable buffer")
         if not _is_aligned(memory):
@@ -160,7 +160,7 @@ class BufferSegment(Segment):
         return self._closed
 
     def lock(self, at: int) -> Lock:
-        """Return the lock of the role whose byte is `at`, not taken yet."""
+        """Return the lock of the role whose byte is `at`, not acquired yet."""
         return WordLock(self.memory, at)
 
     def is_held(self, at: int) -> bool:
@@ -169,21 +169,21 @@ class BufferSegment(Segment):
 
     @property
     def is_of_another_user(self) -> bool:
-        """Whether another user owns the memory: that of a caller's buffer is the caller's."""
+        """Whether another user owns the memory: never, the buffer belongs to the caller."""
         return False
 
     def fileno(self) -> int:
-        """Refuse: a buffer has no descriptor."""
-        raise UsageError("this ring lies in a buffer of your own, which has no descriptor")
+        """Raise UsageError: a buffer has no descriptor."""
+        raise UsageError("this ring is in a buffer of your own, which has no descriptor")
 
     def prefault(self) -> None:
-        """Nothing to do: the buffer's pages are its owner's."""
+        """Do nothing: the buffer's pages belong to the caller."""
 
     def close(self) -> None:
-        """Let go of the buffer."""
+        """Release the buffer."""
         if not self._closed:
             self._closed = True
-            with suppress(BufferError):  # still leased; the last lease lets go
+            with suppress(BufferError):  # still leased; released with the last lease
                 self._memory.release()  # type: ignore[attr-defined]
             del self._memory
 
@@ -196,11 +196,11 @@ def segment_path(name: str) -> Path:
 
 
 def create_segment(header: StrandMap, name: str | None = None) -> Segment:
-    """Make a segment for one ring and publish it.
+    """Create a segment for one ring and write its header.
 
     Args:
-        header: what to write; its geometry gives the size.
-        name: None for a memfd (nothing to leak), else a file of ours in /dev/shm.
+        header: the header to write; its geometry determines the size.
+        name: None for a memfd (leaves no file), else a file in /dev/shm.
 
     Raises:
         Conflict: a ring of that name exists.
@@ -213,7 +213,7 @@ def create_segment(header: StrandMap, name: str | None = None) -> Segment:
 
 
 def allocate_segment(size: int, name: str | None = None) -> Segment:
-    """Make an empty segment of `size` bytes, every page of it allocated.
+    """Create an empty segment of `size` bytes with all pages allocated.
 
     Raises:
         Conflict, StorageFull: see `create_segment`.
@@ -250,7 +250,7 @@ def open_segment(fd: int | None = None, name: str | None = None) -> Segment:
 
 @contextmanager
 def borrowed_segment(path: Path) -> Iterator[Segment]:
-    """Map the segment file at `path` for a look at it."""
+    """Map the segment file at `path` for the duration of a `with`."""
     fd = _open_file(path)
     try:
         segment = open_segment(fd)
@@ -278,25 +278,25 @@ def _create_file(name: str) -> tuple[int, Path, RoleLock]:
             fd = os.open(path, flags, 0o600)
         except FileExistsError:
             raise Conflict(
-                f"there is a ring named {name!r} already",
+                f"a ring named {name!r} exists already",
                 hint="`strand ls` shows its owners, `strand cleanup` removes abandoned rings",
             ) from None
         lock = RoleLock(fd, EXTENSION_AT)
         if lock.try_acquire() and os.fstat(fd).st_nlink > 0:
             return fd, path, lock
-        lock.release()  # a cleanup came between creating and locking
+        lock.release()  # a cleanup unlinked it between creating and locking
         os.close(fd)
 
 
 def _open_again(fd: int) -> int:
     try:
         return reopen(fd)
-    except OSError as error:  # closed, a folder, a socket
+    except OSError as error:  # a closed descriptor, a folder, a socket
         raise BadInput(f"descriptor {fd}", reason=error.strerror or str(error)) from error
 
 
 def _open_file(path: Path) -> int:
-    nofollow = os.O_NOFOLLOW if path.parent == FOLDER else 0  # a path of your own may be a link
+    nofollow = os.O_NOFOLLOW if path.parent == FOLDER else 0  # other paths may be links
     try:
         return os.open(path, os.O_RDWR | os.O_CLOEXEC | nofollow)
     except FileNotFoundError:
@@ -304,11 +304,11 @@ def _open_file(path: Path) -> int:
     except OSError as error:
         if error.errno != errno.ELOOP:
             raise
-        raise BadInput(str(path), reason="a symbolic link, which no ring is") from error
+        raise BadInput(str(path), reason="a symbolic link, not a ring") from error
 
 
 def _is_aligned(memory: memoryview) -> bool:
-    """Whether the counters of a ring at the start of `memory` are whole words of the processor."""
+    """Whether `memory` starts at a multiple of 8 bytes, so that the counters are aligned."""
     if len(memory) == 0:
         return True
     from ctypes import addressof, c_char
@@ -318,7 +318,7 @@ def _is_aligned(memory: memoryview) -> bool:
 
 def _allocate(fd: int, size: int, path: Path | None) -> None:
     free = _free_memory_bytes()
-    if size > free:  # the kernel would allocate until it has to kill somebody
+    if size > free:  # otherwise the kernel would allocate until the OOM killer runs
         place = str(path or "shared memory")
         raise StorageFull(place, needed_bytes=size, free_bytes=free)
     try:
@@ -330,11 +330,11 @@ def _allocate(fd: int, size: int, path: Path | None) -> None:
 
 
 def _free_memory_bytes() -> int:
-    """Return what the machine, or the container, can still give."""
+    """Return the memory that is available on the machine or in the container."""
     facts = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     free = sum(int(facts[name].split()[0]) for name in ("MemAvailable", "SwapFree")) * 1024
     try:
         limit = int(Path("/sys/fs/cgroup/memory.max").read_text())
-    except (OSError, ValueError):  # another version of control groups, or "max"
+    except (OSError, ValueError):  # cgroups version 1, or "max"
         return free
     return min(free, limit)

@@ -1,4 +1,4 @@
-"""Waiting for several rings at once."""
+"""Wait for several rings at once."""
 
 from __future__ import annotations
 
@@ -12,35 +12,36 @@ from strand.view import StrandView
 
 __all__ = ["select"]
 
-_GLANCES = 8 if SPIN_NANOSECONDS else 0
+_POLLS = 8 if SPIN_NANOSECONDS else 0  # polls of all views before a sleep in the kernel
 
 
 def select(views: Iterable[StrandView], timeout_seconds: float | None = None) -> list[StrandView]:
-    """Wait until one of several views has something to tell, and return all that do.
+    """Wait until at least one of several views is ready, and return all ready views.
 
-    A view is ready when it has records that were not given back, and when its stream has ended or
-    failed: reading on then ends or raises. The views may be of any rings; this is one sleep for all
-    of them (futex_waitv, Linux 5.16; before it and above 128 views, a glance every millisecond).
+    A view is ready when it has unacknowledged records, or when its stream has ended or failed, so
+    that reading it ends or raises. The views may belong to different rings; one sleep waits for all
+    of them (futex_waitv, Linux 5.16; with older kernels or more than 128 views, a poll every
+    millisecond).
 
     Args:
-        views: whom to wait for.
-        timeout_seconds: None waits as long as it takes; 0 only looks.
+        views: the views to wait for.
+        timeout_seconds: how long to wait at most; None: no limit; 0 only checks.
 
     Returns:
-        The ready views in the order given; none at the timeout.
+        The ready views, in the order of `views`; none at the timeout.
 
     Raises:
         UsageError: no views.
     """
     watched = list(views)
     if not watched:
-        raise UsageError("select() waits for one view at least")
+        raise UsageError("select() needs at least one view")
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
-    for _ in range(_GLANCES):
+    for _ in range(_POLLS):
         if any(view.committed_count > view.window_start for view in watched):
             break
     while True:
-        # The bells before the look: whatever comes after the look changes them.
+        # The bells are read before the check: a record published after the check changes them.
         seen = [view._arm(view.window_start + 1) for view in watched]  # noqa: SLF001
         if ready := [view for view in watched if _is_ready(view)]:
             return ready
@@ -55,7 +56,7 @@ def select(views: Iterable[StrandView], timeout_seconds: float | None = None) ->
 
 
 def _is_ready(view: StrandView) -> bool:
-    """Whether there is something to read, or will never be: words in shared memory, no locks."""
+    """Whether there are records to read, or the stream has ended; reads shared words, no locks."""
     if view._status() >= layout.EOS or view._aborted():  # noqa: SLF001 - of one package
         return True
-    return view.committed_count != view.window_start  # less: a stream began anew
+    return view.committed_count != view.window_start  # less: a new stream began

@@ -1,7 +1,7 @@
-"""Columns as the C core takes them: descriptions of buffers, checked against their field.
+"""Describe columns as buffers for the C core, and check them against their fields.
 
 A description is (form, values, offsets, first row, validity bits, first bit). Values are cast where
-nothing can be lost; everything else is refused with the column's name and both types.
+the cast is lossless; any other type is refused with the column's name and both types.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ def describe(
     """Return the description of one column and its number of rows.
 
     Args:
-        writer: whose intern table `utf8_ref` strings are looked up in.
-        field: the field that takes the column.
+        writer: the producer, in whose intern table `utf8_ref` strings are looked up.
+        field: the field that stores the column.
         value: a numpy array, an Arrow array, or a sequence of values (None is null).
-        mask: True where a value is absent, whatever `value` says there; or None.
+        mask: True where the value is null, overriding `value`; or None.
 
     Raises:
         UsageError: the column does not fit the field.
@@ -71,7 +71,7 @@ def describe(
 
 
 def can_cast(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
-    """Whether every value of one type is a value of the other, of the same kind."""
+    """Whether the cast is lossless and within one kind (integer, float, boolean)."""
     family = _FAMILIES.get(source.kind)
     return family == _FAMILIES.get(target.kind) and np.can_cast(source, target, "safe")
 
@@ -88,12 +88,12 @@ def intern_handles(writer: StrandWriter, field: StrandField, texts: Sequence[Any
     except KeyError as error:
         raise UsageError(
             f"column {field.name!r}: {error.args[0]!r} is not in the intern table",
-            hint='open the ring with metadata={"intern": [...]}, or make the field utf8',
+            hint='open the ring with metadata={"intern": [...]}, or declare the field as utf8',
         ) from None
 
 
 def mismatch(field: StrandField, found: object, hint: str | None = None) -> UsageError:
-    """Return the error for a column of another type than its field's."""
+    """Return the error for a column whose type differs from its field's."""
     return UsageError(f"column {field.name!r} is {field.type}, not {found}", hint=hint)
 
 
@@ -101,7 +101,7 @@ def mismatch(field: StrandField, found: object, hint: str | None = None) -> Usag
 
 
 def _split(field: StrandField, value: Any) -> tuple[Array | Sequence[Any], Array | None]:
-    """Return the values and where they are absent; sequences stay sequences."""
+    """Return the values, and a mask of the nulls or None; sequences stay sequences."""
     if isinstance(value, np.ma.MaskedArray):
         mask = np.ma.getmask(value)
         return value.data, None if mask is np.ma.nomask else np.asarray(mask)
@@ -129,7 +129,9 @@ def _mask_arrow(arrow: Any, value: Any, mask: Array, field: StrandField) -> Any:
 
 def _check_length(field: StrandField, mask: Array, rows: int) -> None:
     if len(mask) != rows:
-        raise UsageError(f"column {field.name!r} has {rows} values, and {len(mask)} nulls or not")
+        raise UsageError(
+            f"column {field.name!r} has {rows} values, and its nulls mask has {len(mask)}"
+        )
 
 
 # ---- values in the slot -------------------------------------------------------------------------
@@ -138,19 +140,19 @@ def _check_length(field: StrandField, mask: Array, rows: int) -> None:
 def _to_array(
     field: StrandField, values: Array | Sequence[Any], target: np.dtype[Any], absent: Array | None
 ) -> Array:
-    """Return an array of exactly the target's type."""
+    """Convert values to an array of exactly the target type."""
     if isinstance(values, np.ndarray):
         if values.ndim != 1:
             raise mismatch(field, f"an array of {values.ndim} dimensions")
         if not can_cast(values.dtype, target):
             raise mismatch(field, values.dtype, f"cast it yourself: column.astype({target.str!r})")
         return values.astype(target, copy=False)
-    given = list(values) if absent is None else _fill(values, absent, target.type(0).item())
+    items = list(values) if absent is None else _fill(values, absent, target.type(0).item())
     try:
-        natural = np.asarray(given)
+        natural = np.asarray(items)
     except (ValueError, OverflowError) as error:
         raise mismatch(field, error) from error
-    if not given:
+    if not items:
         return natural.astype(target)
     allowed = {"i": "iu", "u": "iu", "f": "iuf", "b": "b"}[target.kind]
     if natural.ndim != 1 or natural.dtype.kind not in allowed:
@@ -185,7 +187,7 @@ def _to_handles(
     values: Array | Sequence[Any],
     absent: Array | None,
 ) -> Array:
-    """Return handles for handles, or for strings of the intern table."""
+    """Return handles, from handles or from strings of the intern table."""
     if isinstance(values, np.ndarray):
         if values.ndim != 1 or values.dtype.kind not in "iu":
             raise mismatch(field, values.dtype, "pass handles (integers) or strings")
@@ -207,29 +209,29 @@ def _to_handles(
 def _flatten(
     field: StrandField, values: Array | Sequence[Any], absent: Array | None
 ) -> tuple[Any, Array]:
-    """Return the payloads end to end, and the offsets between them, in items."""
+    """Return the concatenated payloads, and their offsets in items."""
     if isinstance(values, np.ndarray):
         return _flatten_matrix(field, values)
-    given = values if isinstance(values, (list, tuple)) else list(values)
+    items = values if isinstance(values, (list, tuple)) else list(values)
     encode = _ENCODERS.get(field.type)
     try:
         if encode is not None:
-            left_out = [False] * len(given) if absent is None else absent.tolist()
-            given = [
+            left_out = [False] * len(items) if absent is None else absent.tolist()
+            items = [
                 b"" if skip else encode(field, item)
-                for skip, item in zip(left_out, given, strict=True)
+                for skip, item in zip(left_out, items, strict=True)
             ]
         skips = None if absent is None else absent.data
-        data, offsets = _native.flatten(given, skips, field.type == "utf8")
+        data, offsets = _native.flatten(items, skips, field.type == "utf8")
     except (TypeError, ValueError, AttributeError, BufferError) as error:
-        raise mismatch(field, f"a sequence with other values: {error}") from error
+        raise mismatch(field, f"a sequence with invalid values: {error}") from error
     counts = np.frombuffer(offsets, np.int64)
     is_array = field.kind.code in ("i", "f")
     return data, counts // 4 if is_array else counts
 
 
 def _flatten_matrix(field: StrandField, values: Array) -> tuple[Any, Array]:
-    """Take the rows of a matrix as arrays of one length."""
+    """Use the rows of a matrix as arrays of equal length."""
     if field.kind.code not in ("i", "f") or values.ndim != 2:
         raise mismatch(field, f"{values.ndim} dimensions of {values.dtype}")
     target = np.dtype("<" + field.kind.code + "4")
@@ -247,11 +249,11 @@ def _encode_json(field: StrandField, value: Any) -> bytes:
 def _encode_items(field: StrandField, value: Any) -> bytes:
     items, absent = _split(field, value)
     if absent is not None:
-        raise TypeError("a null inside of an array")
+        raise TypeError("an array contains a null")
     return _to_array(field, items, np.dtype(f"<{field.kind.code}4"), None).tobytes()
 
 
-# What takes more than a copy; strings and bytes go to the C core as they are.
+# Types that need an encoder; strings and bytes are passed to the C core unchanged.
 _ENCODERS: dict[str, Callable[[StrandField, Any], bytes]] = {
     "json": _encode_json,
     "i32_array": _encode_items,

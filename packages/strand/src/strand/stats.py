@@ -1,4 +1,4 @@
-"""What a stream did so far: rates, occupancy, stalls and wakes."""
+"""Statistics of a stream: rates, occupancy, stalls and wakes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ __all__ = ["RingStats", "ViewStats", "WriterStats"]
 
 @dataclass(frozen=True)
 class RingStats:
-    """A ring at one moment, from its shared counters; they are not read together."""
+    """The shared counters of a ring; they are not read atomically together."""
 
     committed: int
     """Records published."""
     acknowledged: int
-    """Records that every attached consumer gave back."""
+    """Records that every attached consumer has acknowledged."""
     records: int
     """Slots."""
     stalls: int
@@ -52,7 +52,7 @@ class RingStats:
         entries = layout.read_consumers(memory)
         return cls(
             committed=commit,
-            acknowledged=min(layout.floor_of(entries), commit),
+            acknowledged=min(layout.low_water_of(entries), commit),
             records=records,
             stalls=stalls,
             wakes=rings + sum(entry.rings for entry in entries),
@@ -62,7 +62,7 @@ class RingStats:
 
 @dataclass(frozen=True)
 class WriterStats:
-    """What one producer did since it took the role."""
+    """Counts of one producer since it acquired the role."""
 
     records: int
     """Records published."""
@@ -82,13 +82,13 @@ class WriterStats:
 
 @dataclass(frozen=True)
 class ViewStats:
-    """What one consumer did since it took the role."""
+    """Counts of one consumer since it acquired the role."""
 
     records: int
-    """Records given back."""
+    """Records acknowledged."""
     records_per_second: float
     sleeps: int
-    """Times it went to sleep because nothing was there to read."""
+    """Times it went to sleep because there was no record to read."""
     wakes: int
     """Bells rung because the producer waited for room."""
 
@@ -101,7 +101,7 @@ class ViewStats:
 
 
 class Meter:
-    """Counts from where a role began, and how fast."""
+    """Measures a count and its rate since a role began."""
 
     def __init__(self, start: int) -> None:
         """Begin at count `start`, now."""
@@ -109,7 +109,7 @@ class Meter:
         self._since = time.monotonic()
 
     def measure(self, count: int) -> tuple[int, float]:
-        """Return how many since the beginning, and how many a second."""
+        """Return the increase since the beginning, and the increase per second."""
         done = max(0, count - self._start)
         seconds = time.monotonic() - self._since
         return done, done / seconds if seconds > 0 else 0.0

@@ -1,4 +1,4 @@
-"""The consumer's side of a ring."""
+"""The consuming end of a ring."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ Start = Literal["oldest", "next"]
 
 
 class StrandView(Failing, _native.Consumer, Role, Closing):
-    """Reads records from a ring and gives them back. For one thread at a time.
+    """Reads records from a ring and acknowledges them. Use it from one thread at a time.
 
-    Up to eight consumers read one ring, each every record; the producer keeps what the slowest of
-    them has not given back. Views of bytes and arrays look into the ring: they are good until their
-    record is given back (with STRAND_DEBUG=1 it is then overwritten with 0xDD).
+    Up to eight consumers read one ring, each every record; the producer keeps the records that the
+    slowest of them has not acknowledged. Views of bytes and arrays point into the ring: they are
+    valid until their record is acknowledged (with STRAND_DEBUG=1 it is then overwritten with 0xDD).
     """
 
     def __init__(
@@ -47,9 +47,10 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
 
         Args:
             ring: the ring.
-            categories: the strings that `utf8_ref` handles stand for; those of the ring's metadata
-                (`"intern"`) by default.
-            start: at the oldest record that not every consumer gave back, or at the next to come.
+            categories: the strings that `utf8_ref` handles refer to; by default those of the ring's
+                metadata (`"intern"`).
+            start: the oldest record that some consumer has not acknowledged, or the next one to be
+                published.
 
         Raises:
             RoleTaken: there are eight consumers.
@@ -61,15 +62,15 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         Role.__init__(self, ring, {})
         self._arrow_schema: pa.Schema | None = None
         self._poisons = os.environ.get("STRAND_DEBUG", "") not in ("", "0")
-        # The entry of the view's own consumer; None once it was released or became a token.
+        # The entry of the view's own consumer; None after it was released or became a token.
         self._index: int | None = None
-        # True until the view reads for itself: an iteration began, or something was acknowledged
+        # True until the own consumer is used: an iteration began, or records were acknowledged
         # without a token. While it is true, the own consumer moves with the slowest token.
         self._follows_tokens = True
         try:
             self._index = self.register_consumer(start)
         except BaseException:
-            self._let_go()
+            self._detach()
             raise
         self.meter = Meter(self.acknowledged_count)
 
@@ -78,12 +79,14 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
     def register_consumer(self, start: Start = "oldest") -> int:
         """Register a consumer with a position of its own, and return its token.
 
-        What this view may read begins at its slowest consumer. The view itself counts as one as
-        soon as it is iterated over or acknowledges without a token; until then it moves with the
-        slowest token, so that a view which is read by its tokens alone holds nothing back.
+        This view can read from the position of its slowest consumer on. The view's own consumer
+        counts from the first iteration, or the first acknowledgement without a token; until then it
+        moves with the slowest token, so that it does not hold the producer up in a program that
+        reads only by tokens.
 
         Args:
-            start: at the oldest record that not every consumer gave back, or at the next to come.
+            start: the oldest record that some consumer has not acknowledged, or the next one to be
+                published.
 
         Raises:
             RoleTaken: there are eight consumers.
@@ -99,19 +102,19 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
                 lock.release()
                 continue
             if layout.read_consumer(self._memory, index).state == layout.STATE_ATTACHED:
-                self._ring.bury(index)  # died; its lock is ours now
+                self._ring.mark_left(index)  # its process died; its lock is held here now
             who = identify()
             layout.name_holder(self._memory, at, who.pid, who.start_ticks)
             self._join(index, start == "next")
             self._locks[index] = lock
             return index
         if self._index is not None and self._follows_tokens:
-            return self._turn_into_token(start)
+            return self._convert_to_token(start)
         first = layout.read_consumer(self._memory, 0)
         raise RoleTaken("consumer in each of eight entries", pid=first.pid)
 
-    def _turn_into_token(self, start: Start) -> int:
-        """Hand the own consumer's entry to a token: all eight are taken, and it is not read with."""
+    def _convert_to_token(self, start: Start) -> int:
+        """Use the own consumer's entry as a token: all eight are in use, and the own one is not read with."""
         token = self._index
         assert token is not None
         self._index = None
@@ -120,7 +123,7 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         return token
 
     def release_consumer(self, token: int | None = None) -> None:
-        """Give up a consumer registered here, the view's own by default; wakes the producer."""
+        """Release a consumer registered here, by default the view's own; wakes the producer."""
         index = self._entry_of(token)
         self._leave(index)
         self._locks.pop(index).release()
@@ -130,14 +133,14 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             self._follow_tokens()
 
     def acknowledge_read(self, upto: int, token: int | None = None) -> None:
-        """Give the records below `upto` back: the producer may overwrite them from now on.
+        """Acknowledge the records below `upto`: the producer may overwrite them from now on.
 
         Args:
             upto: the first record that is still needed.
-            token: whose position moves, the view's own by default.
+            token: the consumer whose position moves; by default the view's own.
 
         Raises:
-            UsageError: beyond what is committed, or below what was acknowledged before.
+            UsageError: `upto` is above the committed count or below the last acknowledgement.
         """
         own = self._index
         if token is None and own is not None:
@@ -152,7 +155,7 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             self._follow_tokens()
 
     def _follow_tokens(self) -> None:
-        """Move the own consumer to the slowest token, unless the view reads for itself."""
+        """Move the own consumer to the slowest token, unless the own consumer is used."""
         own = self._index
         if own is None or not self._follows_tokens:
             return
@@ -161,30 +164,30 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         if reads and (slowest := min(reads.values())) > position:
             self._acknowledge(own, slowest)
 
-    def _read_for_itself(self) -> None:
-        """Let the own consumer hold what the view has not acknowledged, whatever the tokens do."""
+    def _hold_own_position(self) -> None:
+        """Stop moving the own consumer with the tokens: it is used from now on."""
         self._follows_tokens = False
 
     @property
     def acknowledged_count(self) -> int:
-        """Records given back so far by the view's own consumer."""
+        """Records acknowledged so far by the view's own consumer."""
         return self.window_start if self._index is None else self._reads[self._index]
 
     # ---- the stream -------------------------------------------------------------------------
 
     @property
     def status(self) -> Status:
-        """Where the stream is: initializing, streaming, eos or error."""
+        """The state of the stream: initializing, streaming, eos or error."""
         return self._ring.status
 
     @property
     def progress(self) -> float | None:
-        """Share of the estimated records that were given back; None without an estimate."""
+        """Share of the estimated records that were acknowledged; None without an estimate."""
         expected = self.map.estimated_records
         return min(1.0, self.acknowledged_count / expected) if expected else None
 
     def stats(self) -> ViewStats:
-        """Return how much was read, how fast, and how often there was nothing to read."""
+        """Return how many records were read, at what rate, and how often the view slept."""
         return ViewStats.of(self)
 
     def wait_for_commit(
@@ -192,14 +195,14 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
     ) -> int:
         """Wait until `min_records` more than `after` are published, and return the count.
 
-        It may be less when the producer has no room for more, and may equal `after` at the end of
-        the stream or at the timeout.
+        The count may be less when the producer has no room for more, and may equal `after` at the
+        end of the stream or at the timeout.
 
         Raises:
-            LeaseHeld: the producer cannot go on before something is acknowledged.
-            ProducerDied: the producer's process ended, and nothing after `after` is left.
-            StrandAbortError: the stream was aborted, and nothing after `after` is left.
-            StreamReset: the producer began a new stream, and `after` is of the last one.
+            LeaseHeld: the producer has no room until records are acknowledged.
+            ProducerDied: the producer's process ended, and no record after `after` is left.
+            StrandAbortError: the stream was aborted, and no record after `after` is left.
+            StreamReset: the producer began a new stream, and `after` counts in the old one.
         """
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         spin = self.spin_nanoseconds
@@ -211,16 +214,16 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             if self._wait(wanted, spin, nap):
                 return self.committed_count
             self._check_stream(after)
-            committed = self._settled_count(after)
+            committed = self._count_if_idle(after)
             if self._check_stream(after):
-                continue  # that was the count of the last stream
+                continue  # the count was of the old stream
             if committed is not None:
                 return committed
             if deadline is not None and time.monotonic() >= deadline:
                 return self.committed_count
 
     def _check_stream(self, after: int) -> bool:
-        """Whether the ring began a new stream; raise when `after` counts records of the last."""
+        """Whether the ring began a new stream; raise when `after` counts records of the old one."""
         began = self._follow_reset()
         if began and after > 0:
             raise StreamReset(
@@ -229,16 +232,16 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             )
         return began
 
-    def _settled_count(self, after: int) -> int | None:
-        """Return the count when no more will come for now, None to wait on; raise what ended it."""
+    def _count_if_idle(self, after: int) -> int | None:
+        """Return the count if no more records will come for now, None to wait on; raise if it failed."""
         try:
             failure = self.find_failure()
-        except ValueError:  # the memory was let go of while we looked at it
+        except ValueError:  # another thread released the memory during the call
             if self.closed:
                 self._fail(Failure.CLOSED, None, None)
             raise
         ended = failure is not None or self._status() >= layout.EOS
-        committed = self.committed_count  # after the status: nothing comes any more
+        committed = self.committed_count  # read after the status: once ended, the count is final
         if committed > after and (ended or self._producer_waits()):
             return committed
         if failure is not None:
@@ -250,10 +253,10 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         return None
 
     def _lease_held(self, after: int) -> LeaseHeld:
-        """Return the error of a wait that cannot end: it names the consumer that must move first."""
+        """Return the error for a wait that cannot end; it names the consumer that must acknowledge."""
         reads = self._reads
         if self._follows_tokens and self._index is not None and len(reads) > 1:
-            del reads[self._index]  # it moves with the others
+            del reads[self._index]  # it moves with the slowest token
         slowest = min(reads, key=lambda index: reads[index])
         hint = "acknowledge records and drop zero-copy batches as you go, or open a larger ring"
         if len(self._locks) > 1 and slowest == self._index:
@@ -264,17 +267,17 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         elif len(self._locks) > 1:
             hint = f"acknowledge with token {slowest}, which is at record {reads[slowest]}"
         return LeaseHeld(
-            f"{after - self.window_start} records are read and not given back, and the ring has "
+            f"{after - self.window_start} records are read and not acknowledged, and the ring has "
             "no room for the next",
             hint=hint,
         )
 
     def find_failure(self) -> Corrupt | ProducerDied | StrandAbortError | None:
-        """Return why no more will come, when the stream did not end as it should."""
+        """Return why the stream failed; None while it runs or when it ended normally."""
         memory = self._memory
         pid, _ = layout.holder_of(memory, layout.PRODUCER_AT)
         held = self._ring.segment.is_held(layout.PRODUCER_AT)
-        status = self._status()  # after the lock: a producer sets it, then lets go
+        status = self._status()  # after the lock: a producer sets it, then unlocks
         if status == layout.EOS:
             return None
         if status > layout.ERROR:
@@ -299,11 +302,11 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
     # ---- typed records ----------------------------------------------------------------------
 
     def allocate_cursor(self) -> RecordCursor:
-        """Return a cursor over typed records: allocate it once, seek as you go."""
+        """Return a cursor over typed records: allocate it once, then seek from record to record."""
         return RecordCursor(self)
 
     def update_intern_table(self, table: Sequence[str]) -> None:
-        """Replace the strings that `utf8_ref` handles stand for; every cursor sees the change.
+        """Replace the strings that `utf8_ref` handles refer to; every cursor sees the change.
 
         Raises:
             UsageError: not a sequence of strings.
@@ -311,39 +314,39 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         self._compiled.set_intern(as_categories(table))
 
     def records(self, start: int, stop: int) -> list[np.ndarray[Any, Any]]:
-        """Return records as numpy structured arrays over the ring itself: two at most.
+        """Return records as numpy structured arrays over the ring itself: one, or two where it wraps.
 
         Args:
             start: the first record.
             stop: one past the last.
 
         Raises:
-            UsageError: records that are not committed, or were given back.
+            UsageError: records that are not committed, or were acknowledged.
         """
         self.check_range(start, stop)
         return self.map_records(start, stop - start)
 
     def check_range(self, start: int, stop: int) -> None:
-        """Refuse records that may not be read.
+        """Raise unless all records from `start` up to `stop` may be read.
 
         Raises:
-            UsageError: some are not committed, or were given back.
+            UsageError: some are not committed, or were acknowledged.
         """
         if not self.window_start <= start <= stop <= self.committed_count:
             raise UsageError(
                 f"records {start} to {stop} cannot be read: {self.window_start} to "
                 f"{self.committed_count} can",
-                hint="wait_for_commit tells how many there are; what was given back is gone",
+                hint="wait_for_commit returns the committed count; acknowledged records are gone",
             )
 
     def columns(self, start: int, stop: int) -> dict[str, np.ndarray[Any, Any]]:
-        """Return the fixed-width fields of records as numpy arrays of their own."""
+        """Copy the fixed-width fields of records into numpy arrays."""
         from strand.columns import columns
 
         return columns(self, start, stop)
 
     def to_arrow(self, start: int, stop: int) -> pa.RecordBatch:
-        """Return records as an Arrow batch of its own memory."""
+        """Copy records into an Arrow batch."""
         from strand.columns import to_arrow
 
         try:
@@ -356,8 +359,8 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
     def find_first(self, field: str, value: Any) -> int:
         """Return the first record whose sorted `field` is not before `value`, by bisection.
 
-        Records before `window_start` do not count; the answer is `committed_count` when there is
-        none.
+        Only records from `window_start` on are searched; returns `committed_count` when there is no
+        such record.
 
         Raises:
             UsageError: the field is not declared as sorted.
@@ -382,31 +385,31 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
 
         return constrained_ranges(self, bitset, fields)
 
-    # ---- iterating, which gives back by itself ----------------------------------------------
+    # ---- iterating, which acknowledges automatically ----------------------------------------
 
     def __iter__(self) -> Iterator[tuple[Any, ...]]:
         """Iterate over typed records as tuples until the end of the stream.
 
-        They are given back in groups, after the last of a group: leaving the loop early means that
-        the records of the group it was in come again.
+        Records are acknowledged in groups, after the last of each group: a loop left early repeats
+        the records of its current group in the next iteration.
         """
         return reading.rows(self)
 
     def payloads(self, timeout_seconds: float | None = None) -> Iterator[memoryview]:
         """Iterate over the payloads of a block ring until the end of the stream.
 
-        Each is a read-only view into shared memory, valid until the next one is asked for; then it
-        is given back to the producer. Leaving the loop gives the last one back to nobody: iterating
-        again starts with it.
+        Each is a read-only view into shared memory, valid until the next one is requested; then it
+        is acknowledged. When the loop is left, the last payload is not acknowledged: the next
+        iteration starts with it.
 
         Args:
-            timeout_seconds: how long to wait for each payload; None waits as long as it takes.
+            timeout_seconds: how long to wait for each payload; None: no limit.
 
         Raises:
-            DeadlineExceeded: no payload came in time.
-            LeaseHeld: something still looks at the previous payload; copy it instead.
-            ProducerDied: after everything it published was delivered.
-            StrandAbortError: likewise.
+            DeadlineExceeded: no payload arrived in time.
+            LeaseHeld: the previous payload is still referenced; copy it instead.
+            ProducerDied: the producer died; raised after all published payloads.
+            StrandAbortError: the stream was aborted; likewise.
         """
         return reading.payloads(self, timeout_seconds)
 
@@ -419,19 +422,20 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
     ) -> Iterator[pa.RecordBatch]:
         """Iterate over Arrow batches until the end of the stream.
 
-        In a block ring, those that were written; in a ring of typed records, what has come since
-        the last one, gathered into columns.
+        A block ring yields the batches that were written; a ring of typed records yields the records
+        published since the last batch, as columns.
 
         Args:
-            copy: give batches of their own memory. False gives batches that look into the ring of
-                blocks: each goes back to the producer when nothing refers to it any more. A ring
-                whose memory another user owns is always copied from.
+            copy: yield copies. False yields batches over the memory of a block ring: each is
+                acknowledged when the last reference to it is dropped. A ring whose memory another
+                user owns is always copied from.
             timeout_seconds: as in `payloads`.
-            schema: of a block ring's batches, for a consumer that joins after they began; needed
-                only when the schema is too large for the ring's header (about 2.5 KiB, deflated).
+            schema: the schema of a block ring's batches, for a consumer that joins after the first
+                one; needed only when the schema is too large for the ring's header (about 2.5 KiB,
+                deflated).
 
         Raises:
-            LeaseHeld: without copies, so much is still referred to that the producer cannot go on.
+            LeaseHeld: without copies, so many batches are referenced that the producer has no room.
             DeadlineExceeded, ProducerDied, StrandAbortError: as in `payloads`.
         """
         return reading.batches(self, copy=copy, timeout_seconds=timeout_seconds, schema=schema)
@@ -439,19 +443,19 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
     def record_views(self, timeout_seconds: float | None = None) -> Iterator[np.ndarray[Any, Any]]:
         """Iterate over typed records as numpy structured arrays over the ring itself.
 
-        Each is given back when the next one is asked for.
+        Each is acknowledged when the next one is requested.
         """
         return reading.record_views(self, timeout_seconds)
 
     # ---- the end ----------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Give up the role; a producer that waits for room learns of it at once."""
+        """Release every consumer of this view, and wake a producer that waits for room."""
         if self.closed:
             return
         for index in list(self._locks):
             self._leave(index)
-        self._let_go()
+        self._detach()
 
     def _entry_of(self, token: int | None) -> int:
         index = self._index if token is None else token
@@ -459,7 +463,7 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             self._fail(Failure.CLOSED, None, None)
         if index is None or index not in self._locks:
             what = "the view's own consumer was released" if token is None else f"no token {token}"
-            raise UsageError(f"{what}: register_consumer() gives one that counts")
+            raise UsageError(f"{what}: register_consumer() returns a valid token")
         return index
 
     @property
@@ -471,6 +475,6 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
         return self._memory[at : at + layout.BELL_BYTES]
 
     def _producer_waits(self) -> bool:
-        """Whether the producer sleeps until we acknowledge more than we have."""
+        """Whether the producer waits until this view acknowledges more records."""
         wanted: int = struct.unpack_from("<Q", self._memory, layout.SLEEP_AT)[0]
         return wanted > self.window_start

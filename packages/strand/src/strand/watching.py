@@ -1,8 +1,8 @@
-"""One thread that sleeps for an event loop: on the bells of whatever is awaited in this process.
+"""A thread that sleeps on bells on behalf of event loops, one for all waits of this process.
 
-Futexes cannot be polled, so something has to block in the kernel for a loop that must not. The
-thread never looks into a ring and never decides anything: it tells the loop that a bell was rung.
-It starts with the first wait, and ends when nothing was awaited for a while.
+A futex has no descriptor that an event loop could poll, so a thread has to block in the kernel
+instead. The thread never reads a ring: it only reports to the loop that a bell was rung. It starts
+with the first wait, and ends when no task has waited for a while.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _NAP_SECONDS = NAP_NANOSECONDS / 1e9
 
 
 async def nap(bell: Any, seen: int, seconds: float = _NAP_SECONDS) -> bool:
-    """Sleep until a bell is rung, or for one nap; whether it was rung. Other tasks go on.
+    """Sleep until a bell is rung, or for one nap; return whether it was. Other tasks run meanwhile.
 
     Args:
         bell: four aligned bytes.
-        seen: what they read before the reason to sleep was looked at.
-        seconds: how long at most.
+        seen: the bell's value, read before the ring was checked.
+        seconds: how long to sleep at most.
     """
     loop = asyncio.get_running_loop()
     sleep = _Sleep(bell, seen, loop)
-    timer = loop.call_later(min(seconds, _NAP_SECONDS), sleep.settle, False)
+    timer = loop.call_later(min(seconds, _NAP_SECONDS), sleep.finish, False)
     _watcher.add(sleep)
     try:
         return await sleep.woken
@@ -42,7 +42,7 @@ async def nap(bell: Any, seen: int, seconds: float = _NAP_SECONDS) -> bool:
 
 
 class _Sleep:
-    """One task's wait."""
+    """The wait of one task."""
 
     def __init__(self, bell: Any, seen: int, loop: asyncio.AbstractEventLoop) -> None:
         self.bell = bell
@@ -50,27 +50,27 @@ class _Sleep:
         self.loop = loop
         self.woken: asyncio.Future[bool] = loop.create_future()
 
-    def settle(self, rung: bool) -> None:
+    def finish(self, rung: bool) -> None:
         """End the wait; in the loop's thread."""
         if not self.woken.done():
             self.woken.set_result(rung)
 
 
 class _Watcher:
-    """The thread and what it watches. Its own bell tells it that this has changed."""
+    """The thread and the waits that it serves. Its own bell is rung when the set changes."""
 
     def __init__(self) -> None:
-        self.start_anew()
+        self.reset()
 
-    def start_anew(self) -> None:
-        """Watch nothing, without a thread: in the beginning, and in a forked child."""
+    def reset(self) -> None:
+        """Start without waits and without a thread: at import, and in a forked child."""
         self._lock = threading.Lock()
         self._sleeps: set[_Sleep] = set()
         self._running = False
         self._bell = memoryview(bytearray(4)).cast("B")
 
     def add(self, sleep: _Sleep) -> None:
-        """Watch one more bell."""
+        """Add a wait; start the thread if it does not run."""
         with self._lock:
             self._sleeps.add(sleep)
             if self._running:
@@ -80,7 +80,7 @@ class _Watcher:
         threading.Thread(target=self._run, name="strand-watcher", daemon=True).start()
 
     def discard(self, sleep: _Sleep) -> None:
-        """Forget a wait that is over; the thread lets go of its bell."""
+        """Remove a finished wait; the thread releases its bell."""
         with self._lock:
             if sleep in self._sleeps:
                 self._sleeps.discard(sleep)
@@ -88,10 +88,10 @@ class _Watcher:
 
     def _run(self) -> None:
         while self._watch_once():
-            pass  # between two naps nothing here refers to anybody's ring
+            pass  # between two calls this frame refers to no ring, so rings can be released
 
     def _watch_once(self) -> bool:
-        """Sleep until something happens, and tell whom it concerns; False at the end."""
+        """Sleep until a bell is rung, and wake its task; False when the thread should end."""
         with self._lock:
             seen = int.from_bytes(self._bell, "little")
             sleeps = list(self._sleeps)
@@ -107,9 +107,9 @@ class _Watcher:
                 return self._running
         for sleep in woken:
             with suppress(RuntimeError):  # its loop was closed meanwhile
-                sleep.loop.call_soon_threadsafe(sleep.settle, True)
+                sleep.loop.call_soon_threadsafe(sleep.finish, True)
         return True
 
 
 _watcher = _Watcher()
-os.register_at_fork(after_in_child=_watcher.start_anew)
+os.register_at_fork(after_in_child=_watcher.reset)

@@ -1,4 +1,4 @@
-"""The producer's side of a ring."""
+"""The producing end of a ring."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from strand import _native, layout
 from strand.claim import PayloadClaim
 from strand.errors import ConsumerDied, ProducerDied, RoleTaken
 from strand.failures import Failing, Failure
-from strand.header import find_schema, keep_schema
+from strand.header import find_schema, store_schema
 from strand.owners import identify
 from strand.plain import require_extension
 from strand.role import NAP_NANOSECONDS, Role
@@ -30,26 +30,27 @@ __all__ = ["NoRoom", "StrandWriter", "WhenUnread"]
 
 WhenUnread = Literal["raise", "wait", "discard"]
 
-_DIRECT_BYTES_MIN = 65536  # below this a message in between is cheaper than writing in pieces
+# Smaller batches are encoded to a buffer and copied: that is faster than writing them in pieces.
+_DIRECT_BYTES_MIN = 65536
 
 
 class NoRoom(Exception):
-    """There is no room yet, for a caller who waits in a way of his own (`strand.aio`)."""
+    """Raised instead of waiting for room, to a caller that waits by itself (`strand.aio`)."""
 
     def __init__(self, threshold: int) -> None:
-        """Say that `threshold` records must be given back first."""
+        """Store that `threshold` records must be acknowledged first."""
         super().__init__(threshold)
         self.threshold = threshold
 
 
 class StrandWriter(Failing, _native.Producer, Role):
-    """Writes records into a ring, and waits when there is no room. For one thread at a time.
+    """Writes records into a ring, and waits when it is full. Use it from one thread at a time.
 
     As a context manager it finalizes the stream at the end and aborts it on an exception.
     """
 
     timeout_seconds: float | None
-    """How long a write waits for room while consumers give nothing back; None waits on."""
+    """How long a write waits for room while no record is acknowledged; None: no limit."""
 
     def __init__(
         self,
@@ -59,25 +60,22 @@ class StrandWriter(Failing, _native.Producer, Role):
         resume: bool = False,
         timeout_seconds: float | None = None,
     ) -> None:
-        """Become the ring's one producer.
+        """Become the ring's only producer.
 
         Args:
             ring: the ring.
-            when_unread: what to do when it is full and every consumer has left or died: raise
-                ConsumerDied, wait for another one, or discard what nobody reads.
-            resume: go on where a producer that died stopped.
+            when_unread: what to do when the ring is full and every consumer has left or died: raise
+                ConsumerDied, wait for a new consumer, or discard the unread records.
+            resume: continue the stream of a producer that died.
             timeout_seconds: the attribute of that name.
 
         Raises:
-            RoleTaken: another producer lives.
+            RoleTaken: the ring has a live producer.
             ProducerDied: the producer of this stream died; open a new ring, or resume.
             Closed: the stream has ended already.
         """
         if when_unread not in ("raise", "wait", "discard"):
-            raise UsageError(
-                f'when nobody reads, a producer may "raise", "wait" or "discard", not '
-                f"{when_unread!r}"
-            )
+            raise UsageError(f'when_unread is "raise", "wait" or "discard", not {when_unread!r}')
         require_extension(ring)
         lock = ring.segment.lock(layout.PRODUCER_AT)
         if not lock.try_acquire():
@@ -97,18 +95,21 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._when_unread = when_unread
         self._may_wait = True
         self.timeout_seconds = timeout_seconds
-        # What the current wait for room waits for, and when it began on the monotonic clock.
+        # The threshold of the current wait for room, and its start on the monotonic clock. A new
+        # threshold restarts the time: consumers have acknowledged records meanwhile.
         self._stall: tuple[int, float] | None = None
-        self._buried: dict[int, str] = {}
-        self._plain: tuple[type, np.dtype[Any]] | None = None  # of arrays copied as they lie
+        self._dead_consumers: dict[int, str] = {}
+        self._plain: tuple[type, np.dtype[Any]] | None = (
+            None  # type and dtype of arrays that are written with one copy
+        )
         self._arrow: BatchEncoder | None = None
         self._arrow_schema: pa.Schema | None = None
         self._set_policy()
         if resume:
             try:
-                self._take_over(unbegun=unbegun)
+                self._resume_stream(unbegun=unbegun)
             except BaseException:
-                self._let_go()
+                self._detach()
                 raise
 
     @property
@@ -123,23 +124,25 @@ class StrandWriter(Failing, _native.Producer, Role):
         columns: Mapping[str, Any] | np.ndarray[Any, Any],
         nulls: Mapping[str, Any] | None = None,
     ) -> int:
-        """Publish typed records given as columns; return how many.
+        """Publish typed records from columns; return how many.
 
         Args:
             columns: name to numpy array, Arrow array or sequence, all of one length; or one
-                structured array. An array of `schema.to_numpy()` itself is copied as it lies.
-            nulls: name to a mask that is true where there is no value.
+                structured array. An array with the dtype `schema.to_numpy()` is written with one
+                copy.
+            nulls: name to a mask that is true where the value is null.
 
         Raises:
-            UsageError: a column that is missing, unknown, of another length, or whose type would
-                lose something.
-            PayloadTooLarge, StrandAbortError, ConsumerDied, RingExhausted: as they say.
+            UsageError: a column is missing, unknown, of another length, or of a type that cannot be
+                converted without loss.
+            PayloadTooLarge: one record needs more than half of the heap.
+            StrandAbortError, ConsumerDied, RingExhausted: as in `write_record_batch`.
         """
         if nulls is None and self._plain is not None:
             kind, dtype = self._plain
             array = cast("np.ndarray[Any, Any]", columns)
             if (
-                type(array) is kind  # no masked array: that has values to leave out
+                type(array) is kind  # not a masked array, which has nulls
                 and array.dtype is dtype
                 and array.ndim == 1
                 and array.flags.c_contiguous
@@ -152,12 +155,12 @@ class StrandWriter(Failing, _native.Producer, Role):
     def write_arrow(self, batch: pa.RecordBatch) -> None:
         """Publish an Arrow batch.
 
-        A block ring carries it as it is, whatever its types; its schema goes before the first one.
-        A batch that takes more than a quarter of the heap is sliced by rows, so that a consumer
-        may hold one slice while the next is written. A ring of typed records takes its columns.
+        A block ring carries batches of any type; the schema is published before the first one. A
+        batch larger than a quarter of the heap is sliced by rows, so that a consumer may hold one
+        slice while the next is written. A ring of typed records stores the batch's columns.
 
         Raises:
-            PayloadTooLarge: a single row takes more than half of the heap.
+            PayloadTooLarge: a single row needs more than half of the heap.
             UsageError: the schema differs from that of the first batch, or from the ring's.
         """
         if not self.map.is_blocks:
@@ -171,27 +174,27 @@ class StrandWriter(Failing, _native.Producer, Role):
             self._write_piece(piece, size)
 
     def _start_arrow(self, batch: pa.RecordBatch) -> None:
-        """Publish the schema, unless this producer goes on with the stream of one that died."""
+        """Publish the schema, unless this producer resumes the stream of one that died."""
         from strand.batches import BatchEncoder, decode_schema, encode_schema
 
         schema = batch.schema
         if self.committed_count == 0:
             message = encode_schema(schema)
-            keep_schema(self._memory, message)
+            store_schema(self._memory, message)
             self.write_bytes(message)
         else:
             kept = find_schema(self._memory)
             if kept is None:
                 raise UsageError(
-                    "this stream's Arrow schema is not known to its second producer",
-                    hint="end it, and write the batches to a stream of their own",
+                    "cannot resume this Arrow stream: its schema is not in the ring's header",
+                    hint="end the stream, and write the batches to a new one",
                 )
             schema = decode_schema(kept)
         self._arrow = BatchEncoder(batch)
         self._arrow_schema = schema
 
     def _slice_arrow(self, batch: pa.RecordBatch) -> Iterator[tuple[pa.RecordBatch, int]]:
-        """Yield the pieces that become payloads, and their sizes."""
+        """Yield the slices of the batch that become payloads, and their sizes."""
         assert self._arrow is not None
         if not batch.schema.equals(self._arrow_schema):
             raise UsageError(f"the stream's schema is {self._arrow_schema}, not {batch.schema}")
@@ -208,27 +211,27 @@ class StrandWriter(Failing, _native.Producer, Role):
     # ---- in place ---------------------------------------------------------------------------
 
     def claim_payload(self, size: int) -> PayloadClaim:
-        """Produce one payload of a block ring where it will be read.
+        """Claim heap bytes of a block ring, to write one payload in place.
 
             with writer.claim_payload(1 << 20) as memory:
                 file.readinto(memory)
 
-        Leaving the `with` publishes it, an exception drops it; `shrink` on the claim keeps fewer
-        bytes. `memory` starts on a cache line and is good until the `with` is left.
+        The end of the `with` publishes the payload, an exception drops it; `shrink` on the claim
+        keeps fewer bytes. `memory` starts on a cache line and is valid until the end of the `with`.
 
         Args:
             size: bytes to claim.
 
         Raises:
             PayloadTooLarge: more than half of the heap.
-            StrandAbortError, ConsumerDied: as in `write_bytes`, on entering.
+            StrandAbortError, ConsumerDied: as in `write_bytes`, when the `with` is entered.
         """
         if not self.map.is_blocks:
             self._fail(Failure.BLOCKS, None, None)
         return PayloadClaim(self, size)
 
     def claim_records(self, count: int) -> list[np.ndarray[Any, Any]]:
-        """Claim `count` slots and return them as numpy structured arrays to fill, two at most.
+        """Claim `count` slots and return them as numpy structured arrays to fill: one or two.
 
         `commit_slots(writer.committed_count, count)` publishes them.
         """
@@ -239,7 +242,7 @@ class StrandWriter(Failing, _native.Producer, Role):
     # ---- the stream -------------------------------------------------------------------------
 
     def finalize(self) -> None:
-        """End the stream; consumers read what is left and see its end."""
+        """End the stream; consumers read the remaining records and then its end."""
         self._end(layout.EOS)
 
     def abort(self, message: str = "") -> None:
@@ -247,19 +250,19 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._end(layout.ERROR, message)
 
     def reset(self) -> None:
-        """Begin a new stream in this ring, after the end of the one before.
+        """Begin a new stream in this ring, after the end of the previous one.
 
-        Its records count from 0 again; consumers go on at 0 with their next wait.
+        Its records are numbered from 0 again; consumers continue at 0 with their next wait.
 
         Raises:
-            Conflict: a consumer has not given back all records of the stream that ended.
-            UsageError: it has not ended.
+            Conflict: a consumer has not acknowledged all records of the ended stream.
+            UsageError: the stream has not ended.
         """
         if self.closed:
             self._fail(Failure.CLOSED, None, None)
         if not self._ended:
             raise UsageError("finalize or abort the stream before the next one begins")
-        with self._joiners_kept_out():
+        with self._block_joins():
             self._open(*self._ring.native_map())
             self._rewind()
             layout.write_reason(self._memory, "")
@@ -269,16 +272,16 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._set_policy()
 
     def stats(self) -> WriterStats:
-        """Return how much was written, how fast, and how often there was no room."""
+        """Return how many records were written, at what rate, and how often there was no room."""
         return WriterStats.of(self)
 
     def close(self) -> None:
-        """Give up the role; a stream that was not finalized is aborted."""
+        """Release the role; a stream that was not finalized is aborted."""
         if self.closed:
             return
         if not self._ended:
             self.abort("the producer closed before the end of the stream")
-        self._let_go()
+        self._detach()
 
     def __enter__(self) -> Self:
         if not self._ended:
@@ -302,7 +305,7 @@ class StrandWriter(Failing, _native.Producer, Role):
     # ---- called by C, off the fast path ------------------------------------------------------
 
     def _wait_for_room(self, threshold: int) -> None:
-        """Sleep one nap for `threshold` acknowledged records; raise when nobody will read them."""
+        """Sleep one nap for `threshold` acknowledged records; raise if no consumer will read them."""
         if not self._may_wait:
             raise NoRoom(threshold)
         nap = min(NAP_NANOSECONDS, int(self._seconds_left(threshold) * 1e9))
@@ -310,17 +313,17 @@ class StrandWriter(Failing, _native.Producer, Role):
             if self._wait(threshold, self.spin_nanoseconds, nap):
                 self._stall = None
                 return
-            self._bury_the_dead()
+            self._free_dead_consumers()
             self._check_readers(threshold)
-        except ValueError:  # the memory was let go of while we looked at it
+        except ValueError:  # another thread released the memory during the call
             if not self.closed:
                 raise
 
     def _seconds_left(self, threshold: int) -> float:
-        """Return how long the current wait for room may go on.
+        """Return the time left for the current wait for room.
 
         Raises:
-            DeadlineExceeded: It is over. Nothing of the record that had no room was written.
+            DeadlineExceeded: No time is left. No part of the record that had no room was written.
         """
         if self.timeout_seconds is None:
             return NAP_NANOSECONDS / 1e9
@@ -339,24 +342,26 @@ class StrandWriter(Failing, _native.Producer, Role):
         elif self._when_unread == "raise":
             self._raise_unread()
 
-    def _bury_the_dead(self) -> None:
-        """Free the entries of consumers whose processes are gone."""
+    def _free_dead_consumers(self) -> None:
+        """Mark the entries of consumers as left whose processes have ended."""
         for entry in layout.read_consumers(self._memory):
-            if entry.state == layout.STATE_ATTACHED and self._ring.bury_if_dead(entry.index):
-                self._buried[entry.index] = "died"
+            if entry.state == layout.STATE_ATTACHED and self._ring.mark_left_if_dead(entry.index):
+                self._dead_consumers[entry.index] = "died"
 
     def _check_readers(self, threshold: int) -> None:
-        """Raise when all consumers are gone and that is an error."""
+        """Raise ConsumerDied when all consumers have left and `when_unread` is "raise"."""
         if self._when_unread != "raise":
             return
         entries = layout.read_consumers(self._memory)
         left = [entry for entry in entries if entry.state == layout.STATE_LEFT]
         if not left or any(entry.state == layout.STATE_ATTACHED for entry in entries):
             return
-        if self._wait(threshold, 0, 0):  # it may have made room before it went
+        if self._wait(threshold, 0, 0):  # it may have acknowledged before it left
             return
         last = max(left, key=lambda entry: entry.read)
-        raise ConsumerDied(pid=last.pid, reason=self._buried.get(last.index, "closed its view"))
+        raise ConsumerDied(
+            pid=last.pid, reason=self._dead_consumers.get(last.index, "closed its view")
+        )
 
     @property
     def _bell(self) -> memoryview:
@@ -373,20 +378,20 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._ended = True
         self._release()
 
-    def _take_over(self, *, unbegun: bool) -> None:
-        """Go on where a dead producer stopped, which may have been in the middle of a reset."""
+    def _resume_stream(self, *, unbegun: bool) -> None:
+        """Continue after a dead producer, which may have died in the middle of a reset."""
         if unbegun:
-            with self._joiners_kept_out():
+            with self._block_joins():
                 self._rewind()
                 layout.write_reason(self._memory, "")
-        self.begin()  # rings every bell: the dead one may have published and not woken
+        self.begin()  # rings every bell: the dead producer may have published without waking
 
     @contextmanager
-    def _joiners_kept_out(self) -> Iterator[None]:
-        """Hold the lock of every entry nobody reads with: joining and rewinding exclude each other.
+    def _block_joins(self) -> Iterator[None]:
+        """Hold the locks of all unused entries, so that no consumer joins during a reset.
 
         Raises:
-            Conflict: somebody has unread records, or is joining this moment.
+            Conflict: a consumer has unread records, or is joining now.
         """
         with ExitStack() as locks:
             for entry in layout.read_consumers(self._memory):
@@ -398,9 +403,9 @@ class StrandWriter(Failing, _native.Producer, Role):
                 unread = self.committed_count - now.read
                 if now.state != layout.STATE_ATTACHED or unread:
                     raise Conflict(
-                        f"consumer {now.index} (pid {now.pid}) has {unread} records of the last "
-                        "stream to give back",
-                        hint="acknowledge them there, or close that view, and reset again",
+                        f"consumer {now.index} (pid {now.pid}) has {unread} unacknowledged records "
+                        "of the ended stream",
+                        hint="acknowledge them there, or close that view, then reset again",
                     )
             self._check_plain_readers()
             yield
@@ -413,14 +418,14 @@ class StrandWriter(Failing, _native.Producer, Role):
             if read < self.committed_count:
                 raise Conflict(
                     f"a plain v5 reader has read {read} of {self.committed_count} records",
-                    hint="let it read on, or mark its consumer slot vacant, and reset again",
+                    hint="let it read the rest, or mark its consumer slot vacant, then reset again",
                 )
 
 
 def _check_stream(ring: Ring, *, resume: bool) -> bool:
-    """Refuse a stream that has ended, or whose producer died when it is not to be resumed.
+    """Raise if the stream has ended, or if its producer died and `resume` is false.
 
-    True when that producer had not begun it: what stands there may be half of a reset.
+    Return whether that producer died before it began: the header may be half of a reset.
     """
     pid, _ = layout.holder_of(ring.memory, layout.PRODUCER_AT)
     status, _ = layout.read_status(ring.memory)

@@ -3,7 +3,15 @@
 from . import consumer, parties, producer, roles
 from .consumer import Consumer, strand_arm, strand_follow_reset
 from .producer import Producer
-from .ring import ATTACHED, EOS, INITIALIZING, STREAMING, Ring, strand_floor, strand_ring_every_bell
+from .ring import (
+    ATTACHED,
+    EOS,
+    INITIALIZING,
+    STREAMING,
+    Ring,
+    strand_low_water,
+    strand_ring_every_bell,
+)
 from .steps import RELEASE, Program, fence, is_held, load, look, ring_bell, store, try_lock
 
 right_init = producer.strand_producer_init
@@ -33,7 +41,7 @@ def give_back_and_clear(core: Consumer, upto: int) -> Program[None]:
 
 
 def refresh_read_once(core: Producer) -> Program[None]:
-    floor = yield from strand_floor(core.ring)
+    floor = yield from strand_low_water(core.ring)
     if floor > core.gate:
         core.gate = floor
         yield store(core.ring.at("gate"), floor, RELEASE)
@@ -48,7 +56,7 @@ def join_without_a_second_look(core: Consumer, start: int) -> Program[None]:
 
 def join_and_show_late(core: Consumer, start: int) -> Program[None]:
     assert start == consumer.OLDEST
-    first = yield from strand_floor(core.ring)
+    first = yield from strand_low_water(core.ring)
     gate = yield load(core.ring.at("gate"))
     core.read = max(gate, first)
     yield from consumer.show_attached(core, core.read)

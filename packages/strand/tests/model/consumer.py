@@ -4,9 +4,9 @@ from .ring import (
     EOS,
     Ring,
     strand_aborted,
-    strand_bury,
-    strand_floor,
     strand_generation_of,
+    strand_low_water,
+    strand_mark_left,
 )
 from .steps import RELEASE, SOMEBODY_DIED, Program, check, fence, load, look, nap, ring_bell, store
 
@@ -38,7 +38,7 @@ class Consumer:
         self.read = 0
 
 
-def give_back(consumer: Consumer, upto: int) -> Program[None]:
+def advance_read(consumer: Consumer, upto: int) -> Program[None]:
     ring, old = consumer.ring, consumer.read
     consumer.read = upto
     yield store(ring.entry(consumer.index, "read"), upto, RELEASE)
@@ -54,7 +54,7 @@ def enter(consumer: Consumer, first: int) -> Program[None]:
     yield from show_attached(consumer, first)
     yield fence()
     gate = yield load(ring.at("gate"))
-    yield from give_back(consumer, max(gate, first))
+    yield from advance_read(consumer, max(gate, first))
 
 
 def strand_join(consumer: Consumer, start: int) -> Program[None]:
@@ -76,7 +76,7 @@ def find_start(ring: Ring, start: int) -> Program[int]:
     if start == NEXT:
         committed = yield load(ring.at("producer.commit"))
         return committed
-    floor = yield from strand_floor(ring)
+    floor = yield from strand_low_water(ring)
     if not ring.resets:
         return floor
     committed = yield load(ring.at("producer.commit"))
@@ -91,7 +91,7 @@ def show_attached(consumer: Consumer, first: int) -> Program[None]:
 
 
 def strand_leave(consumer: Consumer) -> Program[None]:
-    yield from strand_bury(consumer.ring, consumer.index)
+    yield from strand_mark_left(consumer.ring, consumer.index)
 
 
 def strand_follow_reset(consumer: Consumer) -> Program[bool]:
@@ -115,7 +115,7 @@ def strand_read_block(consumer: Consumer, seq: int) -> Program[None]:
 
 
 def strand_acknowledge(consumer: Consumer, upto: int) -> Program[None]:
-    yield from give_back(consumer, upto)
+    yield from advance_read(consumer, upto)
 
 
 def strand_arm(consumer: Consumer, threshold: int) -> Program[None]:

@@ -70,7 +70,7 @@ SLEEP_AND_WAKE = (
         "records are given back without release",
         scenarios.payloads,
         TORN,
-        relaxed("give_back", "store", ".read"),
+        relaxed("advance_read", "store", ".read"),
         order=Order.PSO,
     ),
     Flaw(
@@ -87,7 +87,7 @@ SLEEP_AND_WAKE = (
             DEADLOCK,
             without(function, "fence"),
         )
-        for function in ("strand_publish", "strand_arm", "give_back", "strand_producer_arm")
+        for function in ("strand_publish", "strand_arm", "advance_read", "strand_producer_arm")
     ),
     Flaw(
         "the producer clears the threshold it wakes",
@@ -99,7 +99,7 @@ SLEEP_AND_WAKE = (
         "the consumer clears the threshold it wakes",
         scenarios.one_consumer,
         DEADLOCK,
-        replaced=((consumer, "give_back", broken.give_back_and_clear),),
+        replaced=((consumer, "advance_read", broken.give_back_and_clear),),
     ),
     Flaw(
         "the end of the stream rings no bell",
@@ -111,7 +111,7 @@ SLEEP_AND_WAKE = (
         "a producer short of heap lets patient consumers sleep",
         scenarios.payloads_fill_the_heap_first,
         DEADLOCK,
-        replaced=((producer, "wake_the_patient", broken.nobody_to_wake),),
+        replaced=((producer, "wake_waiting_consumers", broken.nobody_to_wake),),
     ),
     Flaw(
         "a patient consumer does not see that the producer waits",
@@ -171,7 +171,7 @@ JOINING_AND_LEAVING = (
         "leaving rings no bell",
         scenarios.one_of_two_leaves,
         DEADLOCK,
-        without("strand_bury", "ring"),
+        without("strand_mark_left", "ring"),
     ),
     Flaw(
         "nobody looks whether all have left before the nap",

@@ -12,9 +12,9 @@ from .ring import (
     VACANT,
     Ring,
     strand_aborted,
-    strand_floor,
     strand_has_reader,
     strand_is_abandoned,
+    strand_low_water,
     strand_ring_every_bell,
 )
 from .steps import (
@@ -72,7 +72,7 @@ def strand_producer_init(producer: Producer) -> Program[None]:
     floor = gate
     has_reader = yield from strand_has_reader(ring)
     if has_reader:
-        floor = yield from strand_floor(ring)
+        floor = yield from strand_low_water(ring)
     producer.write = producer.commit = commit
     producer.heap_write = heap
     producer.gate = gate
@@ -85,7 +85,7 @@ def strand_producer_init(producer: Producer) -> Program[None]:
 def refresh_read(producer: Producer) -> Program[None]:
     """Move the cached floor forward; show the gate first, then look for joiners."""
     ring = producer.ring
-    floor = yield from strand_floor(ring)
+    floor = yield from strand_low_water(ring)
     if producer.discards:
         has_reader = yield from strand_has_reader(ring)
         if not has_reader:
@@ -99,7 +99,7 @@ def refresh_read(producer: Producer) -> Program[None]:
         yield fence()
         has_reader = yield from strand_has_reader(ring)
         if has_reader:
-            again = yield from strand_floor(ring)
+            again = yield from strand_low_water(ring)
             floor = min(floor, again)
     producer.read = max(producer.read, floor)
 
@@ -216,11 +216,11 @@ def strand_producer_arm(producer: Producer, threshold: int) -> Program[None]:
     ring = producer.ring
     yield store(ring.at("producer.threshold"), threshold)
     yield fence()
-    yield from wake_the_patient(producer)
+    yield from wake_waiting_consumers(producer)
     yield look(ring.at("producer.bell"))
 
 
-def wake_the_patient(producer: Producer) -> Program[None]:
+def wake_waiting_consumers(producer: Producer) -> Program[None]:
     """Wake consumers that wait for several records: there will not be more."""
     ring = producer.ring
     if not ring.patience:

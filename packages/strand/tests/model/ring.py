@@ -14,11 +14,11 @@ __all__ = [
     "VACANT",
     "Ring",
     "strand_aborted",
-    "strand_bury",
-    "strand_floor",
     "strand_generation_of",
     "strand_has_reader",
     "strand_is_abandoned",
+    "strand_low_water",
+    "strand_mark_left",
     "strand_ring_every_bell",
     "strand_set_status",
     "strand_signal_abort",
@@ -93,7 +93,7 @@ def strand_ring_every_bell(ring: Ring) -> Program[None]:
         yield ring_bell(ring.doorbell)
 
 
-def strand_floor(ring: Ring) -> Program[int]:
+def strand_low_water(ring: Ring) -> Program[int]:
     lowest, furthest = 255, 0
     for index in range(ring.consumers):
         state = yield load(ring.entry(index, "state"))
@@ -151,6 +151,6 @@ def strand_signal_abort(ring: Ring) -> Program[None]:
     yield from strand_ring_every_bell(ring)
 
 
-def strand_bury(ring: Ring, index: int) -> Program[None]:
+def strand_mark_left(ring: Ring, index: int) -> Program[None]:
     yield store(ring.entry(index, "state"), LEFT, RELEASE)
     yield ring_bell(ring.at("producer.bell"))

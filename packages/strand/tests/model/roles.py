@@ -26,9 +26,9 @@ from .ring import (
     STREAMING,
     Ring,
     strand_aborted,
-    strand_bury,
     strand_generation_of,
     strand_is_abandoned,
+    strand_mark_left,
     strand_set_status,
 )
 from .steps import Program, is_held, load, try_lock, unlock
@@ -68,7 +68,7 @@ def bury_the_dead(ring: Ring) -> Program[None]:
 def bury_if_attached(ring: Ring, index: int) -> Program[None]:
     state = yield load(ring.entry(index, "state"))
     if state == ATTACHED:
-        yield from strand_bury(ring, index)
+        yield from strand_mark_left(ring, index)
 
 
 def wait_for_room(producer: Producer, threshold: int) -> Program[bool]:
