@@ -51,7 +51,7 @@ AREAS = {
 """Folders and files of each area, and which files of the folders count."""
 GOAL = 60
 CEILINGS = {
-    "docs": 995,
+    "docs": 60,
     "core": 395,
     "strand": 753,
     "emsqrt": 688,
