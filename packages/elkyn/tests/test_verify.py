@@ -82,7 +82,9 @@ def test_a_row_without_its_child_is_named(store: ElkynStore) -> None:
         txn.put(row_of(("elsewhere", "x"), 2), b"", db=databases["index"])
         txn.put(row_of(("users", "u8"), 2, 99), b"", db=databases["index"])
     text = found(store)
-    assert text.count("/users: the index by age below /users has a row that belongs to no child") == 2
+    assert (
+        text.count("/users: the index by age below /users has a row that belongs to no child") == 2
+    )
     assert "the index by age below /users: a row for a path that does not exist" in text
     assert "index 99: rows of an undeclared index" in text
     assert len(text.splitlines()) == 4
