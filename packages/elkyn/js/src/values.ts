@@ -50,8 +50,7 @@ export function prepare(value: Value, path: Path, resolver: Resolver): Stored {
   const fields = value as { readonly [key: string]: Value }
   if ('.sv' in fields) return serverValue(fields['.sv'], path, resolver)
   const kind = Object.prototype.toString.call(value).slice(8, -1)
-  if (kind !== 'Object')
-    throw new BadValue(formatPath(path), `a tree cannot store a ${kind}`)
+  if (kind !== 'Object') throw new BadValue(formatPath(path), `a tree cannot store a ${kind}`)
   if (!resolver.priorities) return prepareMap(Object.entries(fields), path, resolver)
   checkPriority(fields['.priority'], path)
   if ('.value' in fields) return prepare(fields['.value'], path, resolver)
