@@ -216,13 +216,13 @@ def test_a_server_can_take_what_waits_and_go_on_after_a_loss(store: ElkynStore) 
     store.set("/p", {"a": 1, "b": 2, "c": 3})
     woken: list[None] = []
     with store.watch("/p", Query.build("$value", limit_to_first=2), queue_events=3) as feed:
-        feed.take_waiting()
+        feed.drain()
         feed.wake = lambda: woken.append(None)
         store.set("/p/a", 0)
         assert (len(woken), feed.ready) == (1, True)
-        assert feed.take_waiting() == [Event("put", "/a", 0)]
+        assert feed.drain() == [Event("put", "/a", 0)]
         store.delete("/p/b")
-        assert (feed.take_waiting(), feed.lost) == ([], True)
+        assert (feed.drain(), feed.lost) == ([], True)
         assert feed.resume() == [Event("patch", "/", {"b": None, "c": 3})]
         for number in range(9):
             store.set("/p/a", -number)

@@ -184,7 +184,7 @@ export class ElkynClient {
       this.options.token,
       () => ({ ...place, lastEventId: null }),
       {
-        event: (event) => live.take(event),
+        event: (event) => live.apply(event),
         online: (isOnline) => isOnline && this.queue.retry(),
         refused: (error) => this.refused(name, entry, error),
       },

@@ -54,7 +54,7 @@ export class FileLog implements Log {
   append(entry: Entry): void {
     this.write(line(entry))
     this.entries += 1
-    this.listener?.taken(entry)
+    this.listener?.applied(entry)
     const isLong = this.entries > COMPACT_ENTRIES || this.bytes > COMPACT_BYTES
     if (isLong && this.bytes > 2 * this.bytesWhole) this.compact()
   }

@@ -105,7 +105,7 @@ export class IndexedDbLog implements Log {
     })
     await finished(transaction, this.name)
     const own = added.map(([request, entry]): Row => [Number(request.result), entry])
-    this.take([...others(), ...own])
+    this.apply([...others(), ...own])
     if (batch.length) this.channel.postMessage(null)
   }
 
@@ -114,7 +114,7 @@ export class IndexedDbLog implements Log {
     const store = transaction.objectStore(ENTRIES)
     let added: IDBRequest<IDBValidKey> | null = null
     const others = rowsAfter(this.last, store, () => {
-      this.take(others())
+      this.apply(others())
       const snapshot = this.listener?.snapshot()
       if (!snapshot) return
       store.clear()
@@ -132,9 +132,9 @@ export class IndexedDbLog implements Log {
     return this.database.transaction(ENTRIES, mode, { durability: 'strict' })
   }
 
-  private take(rows: readonly Row[]): void {
+  private apply(rows: readonly Row[]): void {
     this.advance(rows)
-    for (const [, entry] of rows) this.listener?.taken(entry)
+    for (const [, entry] of rows) this.listener?.applied(entry)
   }
 
   private advance(rows: readonly Row[]): void {

@@ -31,12 +31,12 @@ export class KeptWrites {
   private timer: ReturnType<typeof setTimeout> | undefined
 
   /**
-   * @param take receives the stored writes of pages that are gone, oldest first
+   * @param deliver receives the stored writes of pages that are gone, oldest first
    */
   constructor(
     private readonly storage: QueueStorage,
     private readonly prefix: string,
-    private readonly take: (writes: QueuedWrite[]) => void,
+    private readonly deliver: (writes: QueuedWrite[]) => void,
   ) {
     this.slot = `${prefix}/${hasLocks() ? randomName() : 'shared'}/`
     if (hasLocks()) {
@@ -101,7 +101,7 @@ export class KeptWrites {
         this.storage.removeItem(name) // not a stored write
       }
     }
-    if (writes.length) this.take(writes)
+    if (writes.length) this.deliver(writes)
   }
 
   private stored(prefix: string): string[] {

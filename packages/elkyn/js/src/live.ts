@@ -19,10 +19,10 @@ export class Live {
   constructor(readonly path: Path) {}
 
   /** Apply an event of the stream of this path. */
-  take(event: StreamEvent): void {
+  apply(event: StreamEvent): void {
     const changes = eventChanges([], event)
     this.overlay.settle(changes)
-    this.pending.told({ base: [], changes, position: positionOf(event.id) })
+    this.pending.confirm({ base: [], changes, position: positionOf(event.id) })
     this.known = true
     for (const write of this.early) this.add(write)
     this.early.clear()

@@ -14,7 +14,7 @@ export interface Entry {
 /** Callbacks of a log to its store. */
 export interface LogListener {
   /** An entry of this store (the same object) or another one is stored: in the log's order. */
-  taken(entry: Entry): void
+  applied(entry: Entry): void
   /** The whole state, as one entry. */
   snapshot(): Entry
 }
@@ -46,7 +46,7 @@ export class MemoryLog implements Log {
   }
 
   append(entry: Entry): void {
-    this.listener?.taken(entry)
+    this.listener?.applied(entry)
   }
 
   close(): void {

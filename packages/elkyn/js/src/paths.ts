@@ -25,7 +25,7 @@ export function parsePath(path: string): Path {
   return keys
 }
 
-/** Join keys to a path that starts with a slash; no keys give `/`. */
+/** Join keys to a path that starts with a slash; `/` for no keys. */
 export function formatPath(keys: Path): string {
   return `/${keys.join('/')}`
 }

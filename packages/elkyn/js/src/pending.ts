@@ -17,7 +17,7 @@ interface Held {
 }
 
 /** The changes of an event, and its stream's position after it. */
-export interface Told {
+export interface Confirmed {
   base: Path
   changes: readonly Change[]
   position: number | null
@@ -49,7 +49,7 @@ export class PendingWrites {
     if (!held) return
     held.isAnswered = true
     held.position = position
-    if (this.wasTold(held)) this.drop(write)
+    if (this.isConfirmed(held)) this.drop(write)
     else held.timer = setTimeout(() => this.drop(write), HELD_MS)
   }
 
@@ -64,15 +64,15 @@ export class PendingWrites {
   }
 
   /** Process an event: acknowledged writes that it contains are dropped. */
-  told({ base, changes, position }: Told): void {
+  confirm({ base, changes, position }: Confirmed): void {
     if (position !== null) this.positions.set(base.join('/'), position)
     for (const [write, held] of this.held) {
       if (!held.isAnswered) continue
-      const isTold =
+      const contained =
         held.position === null || position === null
           ? touches(held.edit, changes)
-          : this.wasTold(held)
-      if (!isTold) continue
+          : this.isConfirmed(held)
+      if (!contained) continue
       this.held.delete(write)
       clearTimeout(held.timer)
       this.overlay.drop(held.edit)
@@ -85,7 +85,7 @@ export class PendingWrites {
   }
 
   /** Whether all streams of a write's paths have passed its position. */
-  private wasTold({ edit, position }: Held): boolean {
+  private isConfirmed({ edit, position }: Held): boolean {
     if (position === null || this.positions.size === 0) return false
     for (const [base, reached] of this.positions) {
       const top = base === '' ? [] : base.split('/')

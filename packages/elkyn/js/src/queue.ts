@@ -86,9 +86,9 @@ export class WriteQueue {
   /** Send the writes of earlier pages, whose callers are gone. */
   private inherit(writes: QueuedWrite[]): void {
     if (this.closed.signal.aborted) return
-    const nobody = { resolve: () => undefined, reject: () => undefined }
+    const noCaller = { resolve: () => undefined, reject: () => undefined }
     for (const write of writes) {
-      this.waiting.push({ write, ...nobody })
+      this.waiting.push({ write, ...noCaller })
       this.listener.added(write)
     }
     queueMicrotask(() => void this.run())

@@ -70,7 +70,7 @@ export class Replica {
   /** Process an entry of the log, of this tab or another one. */
   settled(changes: readonly Change[], seen: Seen): void {
     const [[base, position] = ['/', null]] = Object.entries(seen)
-    this.pending.told({ base: parsePath(base), changes, position: positionOf(position) })
+    this.pending.confirm({ base: parsePath(base), changes, position: positionOf(position) })
   }
 
   close(): void {
@@ -109,7 +109,7 @@ export class Replica {
       if (onError) onError(error)
       else console.warn(`${name} is no longer followed: ${error.message}`) // eslint-disable-line no-console -- there is no other place to report it
     }
-    const take = (event: StreamEvent) => {
+    const receive = (event: StreamEvent) => {
       last = event.id ?? last
       const position = event.id === null ? null : { [name]: event.id }
       this.store.event(eventChanges(path, event), position).catch((error: Error) => {
@@ -118,7 +118,7 @@ export class Replica {
       })
     }
     return new Following(streams, token, () => ({ ...place, lastEventId: last }), {
-      event: take,
+      event: receive,
       online: () => undefined,
       refused: failed,
     })

@@ -67,7 +67,7 @@ class SharedPage {
     private readonly port: Port,
     private readonly own: OpenStream,
   ) {
-    port.addEventListener('message', ({ data }: MessageEvent<FromWorker>) => this.take(data))
+    port.addEventListener('message', ({ data }: MessageEvent<FromWorker>) => this.receive(data))
     port.start()
     if (hasLocks()) {
       const lock = `elkyn-page ${randomName()}`
@@ -111,7 +111,7 @@ class SharedPage {
     if (this.hasWorker) this.port.postMessage(message)
   }
 
-  private take(message: FromWorker): void {
+  private receive(message: FromWorker): void {
     const listener = this.opened.get(message.id)?.listener
     if (message.kind === 'event') listener?.event(message.event)
     else if (message.kind === 'online') listener?.online(message.live)

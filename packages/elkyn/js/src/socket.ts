@@ -8,7 +8,7 @@
 import { eventChanges } from './edits.js'
 import { Refused } from './errors.js'
 import { formatPath, isWithin, parsePath, type Path } from './paths.js'
-import { isTold, type Push, SocketLink, type Told } from './socketLink.js'
+import { isDelivered, type Push, SocketLink, type Delivered } from './socketLink.js'
 import {
   backoff,
   delay,
@@ -37,10 +37,10 @@ interface Wanted {
   /** Whether the socket listens to it; else it listens to a path above it. */
   asked: boolean
   /** Whether the server has acknowledged that. */
-  isTold: boolean
+  isDelivered: boolean
   known: boolean
   /** The position to resume from; null for the whole value. */
-  seen: Told | null
+  seen: Delivered | null
 }
 
 class Hub {
@@ -80,7 +80,7 @@ class Hub {
       path,
       listeners: new Set<StreamListener>(),
       asked: false,
-      isTold: false,
+      isDelivered: false,
       known: !!above?.known,
       seen: null,
     }
@@ -129,13 +129,14 @@ class Hub {
 
   private ask(entry: Wanted): void {
     entry.asked = true
-    entry.isTold = false
+    entry.isDelivered = false
     const { link } = this
     const seen = (entry.known && entry.seen) || { i: '', m: '' }
-    link.send('q', { p: formatPath(entry.path), h: '', ...seen }, (error, told) => {
+    link.send('q', { p: formatPath(entry.path), h: '', ...seen }, (error, delivered) => {
       if (link !== this.link) return
       if (error !== null) this.refuse(entry, error)
-      else if (entry.asked && isTold(told)) Object.assign(entry, { isTold: true, seen: told })
+      else if (entry.asked && isDelivered(delivered))
+        Object.assign(entry, { isDelivered: true, seen: delivered })
     })
   }
 
@@ -161,13 +162,13 @@ class Hub {
         this.failures = 0
         this.isLive = true
         for (const entry of this.wanted.values()) entry.asked = false
-        this.tellAll((listener) => listener.online(true))
+        this.notifyAll((listener) => listener.online(true))
         this.arrange()
       },
-      pushed: (push) => this.take(push),
-      told: (until) => {
+      pushed: (push) => this.receive(push),
+      delivered: (until) => {
         for (const entry of this.wanted.values())
-          if (entry.isTold && entry.asked) entry.seen = until
+          if (entry.isDelivered && entry.asked) entry.seen = until
       },
       ended: (refused) => this.ended(refused),
     })
@@ -184,17 +185,17 @@ class Hub {
       }
       return
     }
-    this.tellAll((listener) => listener.online(false))
+    this.notifyAll((listener) => listener.online(false))
     void delay(backoff(this.failures++), this.over.signal).then(() => {
       if (!this.over.signal.aborted) this.link = this.connect()
     })
   }
 
-  private tellAll(tell: (listener: StreamListener) => void): void {
-    for (const { listeners } of [...this.wanted.values()]) [...listeners].forEach(tell)
+  private notifyAll(notify: (listener: StreamListener) => void): void {
+    for (const { listeners } of [...this.wanted.values()]) [...listeners].forEach(notify)
   }
 
-  private take({ action, path, data, id }: Push): void {
+  private receive({ action, path, data, id }: Push): void {
     const at = parsePath(path)
     if (action === 'c') {
       const entry = this.wanted.get(formatPath(at))
@@ -214,14 +215,14 @@ class Hub {
 
   /** Deliver an event at `at` to the listeners of a path, relative to that path. */
   private pass(entry: Wanted, at: Path, event: StreamEvent): void {
-    const told = isWithin(at, entry.path)
+    const delivered = isWithin(at, entry.path)
       ? { ...event, path: formatPath(at.slice(entry.path.length)) }
       : this.below(entry.path, at, event)
-    if (!told) return
-    const isWhole = told.type === 'put' && told.path === '/'
+    if (!delivered) return
+    const isWhole = delivered.type === 'put' && delivered.path === '/'
     if (!entry.known && !isWhole) return
     entry.known = true
-    for (const listener of [...entry.listeners]) listener.event(told)
+    for (const listener of [...entry.listeners]) listener.event(delivered)
   }
 
   /** The part of an event above `path` that concerns it. */

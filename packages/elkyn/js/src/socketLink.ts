@@ -14,7 +14,7 @@ export interface Push {
 }
 
 /** Where to resume: the last delivered event, and the proof that the server has it. */
-export interface Told {
+export interface Delivered {
   i: string
   m: string
 }
@@ -24,7 +24,7 @@ export interface LinkListener {
   opened(): void
   pushed(push: Push): void
   /** All events up to this position were sent on this connection. */
-  told(until: Told): void
+  delivered(until: Delivered): void
   /** The connection is closed; with an error if reconnecting is pointless. */
   ended(refused: Refused | null): void
 }
@@ -117,7 +117,7 @@ export class SocketLink {
     this.heardAt = Date.now()
     if (this.missing === 0) {
       if (frame.length <= COUNT_CHARS_MAX && /^\d+$/.test(frame)) this.missing = Number(frame)
-      else this.take(JSON.parse(frame) as Message, token)
+      else this.handle(JSON.parse(frame) as Message, token)
       return
     }
     this.frames.push(frame)
@@ -125,10 +125,10 @@ export class SocketLink {
     if (this.missing > 0) return
     const text = this.frames.join('')
     this.frames = []
-    this.take(JSON.parse(text) as Message, token)
+    this.handle(JSON.parse(text) as Message, token)
   }
 
-  private take({ t, d }: Message, token: string): void {
+  private handle({ t, d }: Message, token: string): void {
     if (t === 'c') this.control(d, token)
     else if (d.r !== undefined) {
       const answered = this.replies.get(d.r)
@@ -152,7 +152,7 @@ export class SocketLink {
         else this.end(new Refused(401, error.message))
       })
     } else if (control.t === 's') this.end(new Refused(404, String(control.d)))
-    else if (control.t === 'o' && isTold(control.d)) this.listener.told(control.d)
+    else if (control.t === 'o' && isDelivered(control.d)) this.listener.delivered(control.d)
     else if (control.t === 'r' || control.t === 'e') this.end(null)
   }
 }
@@ -163,7 +163,7 @@ interface Message {
 }
 
 /** Whether the server has sent the delivered position: an older server does not. */
-export function isTold(data: unknown): data is Told & { [key: string]: Json } {
+export function isDelivered(data: unknown): data is Delivered & { [key: string]: Json } {
   return typeof data === 'object' && data !== null && 'i' in data && 'm' in data
 }
 

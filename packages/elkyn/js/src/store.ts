@@ -64,7 +64,7 @@ export class EmbeddedStore {
     const isKept = options.mode === 'standalone' || (options.mode === 'replica' && !!options.path)
     this.log = isKept ? openLog(options.path ?? 'elkyn', options.sync ?? true) : new MemoryLog()
     const loaded = this.log.load({
-      taken: (entry) => this.take(entry),
+      applied: (entry) => this.apply(entry),
       snapshot: () => ({ changes: [['/', present(this.overlay.known)]], seen: this.seen }),
     })
     this.replica = options.mode === 'replica' ? this.replicaOf(options) : null
@@ -213,7 +213,7 @@ export class EmbeddedStore {
   }
 
   /** An entry is in the log. */
-  private take(entry: Entry): void {
+  private apply(entry: Entry): void {
     this.settle(entry)
     if (this.edits.size === 0 || this.log.isShared) this.show()
   }

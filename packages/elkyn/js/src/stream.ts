@@ -62,13 +62,13 @@ async function run(
   closed: AbortSignal,
 ): Promise<void> {
   let lastEventId = request.lastEventId
-  const take = (event: StreamEvent) => {
+  const deliver = (event: StreamEvent) => {
     lastEventId = event.id ?? lastEventId
     listener.event(event)
   }
   for (let failures = 0; !closed.aborted; failures += 1) {
     try {
-      await connect({ ...request, lastEventId }, take, closed, () => {
+      await connect({ ...request, lastEventId }, deliver, closed, () => {
         failures = 0
         listener.online(true)
       })
@@ -108,7 +108,7 @@ export function delay(ms: number, closed: AbortSignal): Promise<void> {
 
 async function connect(
   request: StreamRequest,
-  take: (event: StreamEvent) => void,
+  deliver: (event: StreamEvent) => void,
   closed: AbortSignal,
   connected: () => void,
 ): Promise<void> {
@@ -133,7 +133,7 @@ async function connect(
       if (done) return
       clearTimeout(watchdog)
       watchdog = setTimeout(end, SILENCE_MS)
-      for (const message of parser.feed(value)) dispatch(message, take)
+      for (const message of parser.feed(value)) dispatch(message, deliver)
     }
   } finally {
     clearTimeout(watchdog)
@@ -142,10 +142,10 @@ async function connect(
   }
 }
 
-function dispatch(message: Message, take: (event: StreamEvent) => void): void {
+function dispatch(message: Message, deliver: (event: StreamEvent) => void): void {
   if (message.type === 'put' || message.type === 'patch') {
     const { path, data } = JSON.parse(message.data) as { path: string; data: Json }
-    take({ type: message.type, path, data, id: message.id })
+    deliver({ type: message.type, path, data, id: message.id })
   } else if (message.type === 'cancel') {
     throw new Refused(401, 'Permission denied')
   } else if (message.type === 'auth_revoked') {

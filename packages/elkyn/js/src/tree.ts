@@ -14,7 +14,7 @@ interface Listener {
   type: EventType
   callback: Callback
   /** The last value it was called with: a callback that writes triggers others out of order. */
-  told: Stored
+  last: Stored
 }
 
 const EVENTS: readonly string[] = ['value', 'child_added', 'child_changed', 'child_removed']
@@ -40,18 +40,18 @@ export class Tree {
     if (root === this.root) return
     this.root = root
     for (const listener of [...this.listeners]) {
-      if (this.listeners.has(listener)) tell(listener, this.get(listener.path))
+      if (this.listeners.has(listener)) notify(listener, this.get(listener.path))
     }
   }
 
   /** Call `callback` for the current value and each change; returns the unsubscribe function. */
   on(path: Path, type: EventType, callback: Callback): () => void {
     checkListener(type, callback)
-    const listener: Listener = { path, type, callback, told: null }
+    const listener: Listener = { path, type, callback, last: null }
     this.listeners.add(listener)
     const now = this.get(path)
     if (type === 'value' && now === null) guarded(listener, null, path.at(-1) ?? null, null)
-    else tell(listener, now)
+    else notify(listener, now)
     return () => void this.listeners.delete(listener)
   }
 
@@ -60,9 +60,9 @@ export class Tree {
   }
 }
 
-function tell(listener: Listener, now: Stored): void {
-  const before = listener.told
-  listener.told = now
+function notify(listener: Listener, now: Stored): void {
+  const before = listener.last
+  listener.last = now
   if (listener.type === 'value') {
     if (!same(before, now)) guarded(listener, now, listener.path.at(-1) ?? null, null)
     return

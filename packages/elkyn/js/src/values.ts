@@ -39,19 +39,18 @@ export function prepare(value: Value, path: Path, resolver: Resolver): Stored {
   if (typeof value === 'boolean') return value
   if (typeof value === 'number') {
     if (!Number.isFinite(value)) {
-      throw new BadValue(formatPath(path), 'the tree holds finite numbers only')
+      throw new BadValue(formatPath(path), 'a number must be finite')
     }
     return value
   }
   if (typeof value !== 'object') {
-    throw new BadValue(formatPath(path), `${typeof value} is not a value of the tree`)
+    throw new BadValue(formatPath(path), `a tree cannot store a ${typeof value}`)
   }
   if (Array.isArray(value)) return prepareMap(Object.entries(value), path, resolver)
   const fields = value as { readonly [key: string]: Value }
   if ('.sv' in fields) return serverValue(fields['.sv'], path, resolver)
   const kind = Object.prototype.toString.call(value).slice(8, -1)
-  if (kind !== 'Object')
-    throw new BadValue(formatPath(path), `a ${kind} is not a value of the tree`)
+  if (kind !== 'Object') throw new BadValue(formatPath(path), `a tree cannot store a ${kind}`)
   if (!resolver.priorities) return prepareMap(Object.entries(fields), path, resolver)
   checkPriority(fields['.priority'], path)
   if ('.value' in fields) return prepare(fields['.value'], path, resolver)

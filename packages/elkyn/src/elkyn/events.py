@@ -91,10 +91,10 @@ class Event:
         """The changed paths, relative to the watched one, and their new values in the stored form."""
         if self._changes is None:
             base = parse_path(self.path)
-            given = {"": self._data} if self.type == "put" else self._data
+            values = {"": self._data} if self.type == "put" else self._data
             self._changes = tuple(
                 ((*base, *parse_path(relative)), prepare(value).value)
-                for relative, value in given.items()
+                for relative, value in values.items()
             )
         return self._changes
 

@@ -105,7 +105,7 @@ class Indexing:
             min(2 * self._rows, _STEP_ROWS_MAX) if fast else max(self._rows // 2, _STEP_ROWS)
         )
         _failpoints.reached("indexed")
-        self._stop.wait(_BREATH_SECONDS)  # gives a waiting writer the chance to acquire the lock
+        self._stop.wait(_BREATH_SECONDS)  # lets a waiting writer acquire the lock
         return busy
 
     def _declare(self) -> None:

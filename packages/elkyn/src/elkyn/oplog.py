@@ -14,7 +14,7 @@ _READ_BYTES_MAX = 8 * 1024 * 1024
 class Oplog:
     """Reads the log; every durable write adds one entry, in the transaction of the write.
 
-    Putting an entry's `places` into the tree before the entry gives the tree after it. Ephemeral
+    Putting an entry's `places` into the tree before the entry yields the tree after it. Ephemeral
     writes are not logged. The oldest entries are dropped when the log exceeds the store's
     `oplog_bytes_max` or `oplog_seconds_max`; the newest entry always stays.
     """

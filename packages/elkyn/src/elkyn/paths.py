@@ -1,8 +1,8 @@
 """Paths into the tree: `/a/b` in text, a tuple of keys inside.
 
 Limits and characters are those of the Firebase Realtime Database: a key is 1 to 768 bytes of UTF-8
-without `. $ # [ ] /` and control characters, and nothing lies deeper than 32 levels. The last key may
-be `.priority`: the priority of what is above it.
+without `. $ # [ ] /` and control characters, and a tree is at most 32 levels deep. The last key may be
+`.priority`: the priority of the value at the path above it.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ ROOT: Path = ()
 PRIORITY = ".priority"
 
 _FORBIDDEN = re.compile(r"[.$#\[\]/\x00-\x1f\x7f]")
-_PLAIN = re.compile(r"[^.$#\[\]\x00-\x1f\x7f-\U0010ffff]*\Z")  # no key in it is a problem
+_PLAIN = re.compile(r"[^.$#\[\]\x00-\x1f\x7f-\U0010ffff]*\Z")  # all its keys are valid
 _INTEGER = re.compile(r"(-?)0*([0-9]{1,10})\Z")
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _SMALL_DIGITS = 10  # numbers of fewer digits fit 32 bits
-_LENGTH_MAX = 0xFFFF  # no key is as long; texts in the bounds of queries may be
+_LENGTH_MAX = 0xFFFF  # more than any key; texts in the bounds of queries may be this long
 _CACHED_CHARS = 256
 
 
 def parse_path(path: str) -> Path:
-    """Split `path` into keys; slashes at the ends and doubled ones mean nothing.
+    """Split `path` into keys; leading, trailing and repeated slashes are ignored.
 
     Raises:
         BadPath: a key or the depth breaks a limit.
@@ -60,7 +60,7 @@ def parse_path(path: str) -> Path:
 
 def _parse(path: str) -> Path:
     if not isinstance(path, str):
-        raise BadPath(repr(path), f"a path is a str, not {type(path).__name__}")
+        raise BadPath(repr(path), f"a path must be a str, not {type(path).__name__}")
     keys = tuple(filter(None, path.split("/")))
     if len(keys) <= DEPTH_MAX and len(path) <= KEY_BYTES_MAX and _PLAIN.match(path):
         return keys
@@ -78,12 +78,12 @@ _parse_short = lru_cache(maxsize=4096)(_parse)
 
 
 def format_path(keys: Iterable[str]) -> str:
-    """Join keys to a path that starts with a slash; no keys give `/`."""
+    """Join keys to a path that starts with a slash; `/` for no keys."""
     return "/" + "/".join(keys)
 
 
 def key_problem(key: str) -> str | None:
-    """Say what forbids `key` as the name of a child, or None."""
+    """Return why `key` is not a valid name of a child, or None."""
     if not key:
         return "a key must not be empty"
     found = _FORBIDDEN.search(key)
@@ -122,10 +122,10 @@ def is_canonical(key: str) -> bool:
 
 
 def padding_of(key: str, number: int) -> tuple[int, bool]:
-    """Return what tells a key that is no canonical integer from others of the same value.
+    """Return what distinguishes a non-canonical integer key from other keys of the same value.
 
-    That is its length, and for zero whether it has a minus sign. The SDKs take "00" and "-0" for one
-    key; a tree that holds both needs some order, and puts "-0" after "00".
+    That is its length, and for zero whether it has a minus sign. The SDKs treat "00" and "-0" as one
+    key; a tree that holds both needs some order, and sorts "-0" after "00".
     """
     return min(len(key), _LENGTH_MAX), number == 0 and key[0] == "-"
 
@@ -160,7 +160,7 @@ def _surrogates(found: re.Match[str]) -> str:
 
 
 def sorted_map(children: dict[str, Any]) -> dict[str, Any]:
-    """Return `children` in Firebase's order (the same dict when it is in order already)."""
+    """Return `children` in Firebase's order (the same dict if it is already in order)."""
     keys = list(children)
     numeric = min(keys, default="a")[0] <= "9"
     by_name = numeric or has_astral("".join(keys))

@@ -39,7 +39,7 @@ _DECODER = json.JSONDecoder(parse_constant=lambda name: _refuse(f"{name} is no J
 
 
 class IndexMissing(UsageError):
-    """The rules declare no index for what a query orders by."""
+    """The rules declare no index for the order of a query."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class Bound:
     """One end of a range.
 
     Args:
-        value: compared with what the query orders by; the key itself when it orders by key.
-        key: decides among children whose value is equal; None takes all of them.
-        inclusive: whether the child that stands at the bound itself belongs to the range.
+        value: compared with the children's sort value; the key itself when ordered by key.
+        key: the bound among children with an equal value; None includes all of them.
+        inclusive: whether a child exactly at the bound belongs to the range.
     """
 
     value: Scalar
@@ -62,12 +62,12 @@ class Window(TypedDict, total=False):
 
     Args:
         start_at: first value of the range; the key is the first one among children of that value.
-        start_after: the same, without what stands exactly there.
+        start_after: the same, excluding a child exactly at the bound.
         end_at: last value of the range, and last key among children of that value.
-        end_before: the same, without what stands exactly there.
+        end_before: the same, excluding a child exactly at the bound.
         equal_to: both ends of the range.
-        limit_to_first: how many children from the start of the range.
-        limit_to_last: how many from its end.
+        limit_to_first: the maximum number of children, from the start of the range.
+        limit_to_last: the maximum number of children, from its end.
     """
 
     start_at: Any
@@ -81,14 +81,14 @@ class Window(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Query:
-    """A window on the children of a path.
+    """A query of the children of a path: order, range and limit.
 
     Args:
-        index: what orders them.
-        start: where the range begins.
-        end: where it ends.
-        limit: how many children of the range at most.
-        from_end: whether they are the last ones of the range instead of the first.
+        index: the sort criterion.
+        start: the start of the range.
+        end: the end of the range.
+        limit: the maximum number of children.
+        from_end: whether the limit selects the last children of the range instead of the first.
     """
 
     index: Index = BY_PRIORITY
@@ -105,7 +105,9 @@ class Query:
                 if not isinstance(bound.value, str):
                     raise UsageError("Provided key index type is invalid, must be string")
                 if bound.key is not None:
-                    raise UsageError("A query ordered by key takes no second key in its bounds")
+                    raise UsageError(
+                        "A query ordered by key must not have a second key in its bounds"
+                    )
             elif self.index.kind == "priority" and isinstance(bound.value, bool):
                 raise UsageError("Provided priority is invalid, must be number, string or null")
         if self.limit is not None and self.limit <= 0:
@@ -117,11 +119,11 @@ class Query:
         """Make a query.
 
         Args:
-            order_by: `$key`, `$value`, `$priority`, or the path of something inside each child.
+            order_by: `$key`, `$value`, `$priority`, or a path inside each child.
             window: see `Window`.
 
         Raises:
-            UsageError: two of them that exclude each other, or a value of the wrong type.
+            UsageError: two options exclude each other, or a value has the wrong type.
         """
         unknown = window.keys() - Window.__annotations__.keys()
         if unknown:
@@ -139,10 +141,10 @@ class Query:
 
     @classmethod
     def of_rest(cls, params: Mapping[str, str]) -> Query | None:
-        """Read the parameters of a REST request; None when none of them is a query's.
+        """Parse the query of a REST request; None when it has no query parameters.
 
         Raises:
-            UsageError: in Firebase's words.
+            UsageError: a parameter is invalid; the message is Firebase's.
         """
         if "orderBy" not in params:
             if any(name in params for name in (*_BOUNDS, *_LIMITS)):
@@ -159,10 +161,10 @@ class Query:
 
     @classmethod
     def of_wire(cls, query: Mapping[str, Any]) -> Query:
-        """Read the query of a listen in the WebSocket protocol.
+        """Parse the query of a listen in the WebSocket protocol.
 
         Raises:
-            UsageError: it is not one.
+            UsageError: the query is malformed.
         """
         name = query.get("i", ".priority")
         index = _index(f"${name[1:]}" if isinstance(name, str) and name[:1] == "." else name)
@@ -174,7 +176,7 @@ class Query:
         return cls(index, start, end, limit, limit is not None and from_end)
 
     def to_wire(self) -> dict[str, Any]:
-        """Return the query as the WebSocket protocol writes it."""
+        """Return the query in the format of the WebSocket protocol."""
         wire: dict[str, Any] = {}
         for letter, bound in (("s", self.start), ("e", self.end)):
             if bound is not None:
@@ -190,24 +192,24 @@ class Query:
 
     @property
     def loads_all(self) -> bool:
-        """Whether every child belongs to the window."""
+        """Whether the query selects every child."""
         return self.start is None and self.end is None and self.limit is None
 
     @property
     def is_default(self) -> bool:
-        """Whether it is what a listener without any query asks for."""
+        """Whether it is the query of a listener without a query."""
         return self.loads_all and self.index == BY_PRIORITY
 
     @cached_property
     def lower(self) -> tuple[Position, bool]:
-        """Where the range begins, and whether what stands there belongs to it."""
+        """The start of the range, and whether it is inclusive."""
         if self.start is None:
             return _LOWEST, True
         return self._position(self.start, MIN_NAME), self.start.inclusive
 
     @cached_property
     def upper(self) -> tuple[Position, bool]:
-        """Where the range ends, and whether what stands there belongs to it."""
+        """The end of the range, and whether it is inclusive."""
         if self.end is None:
             return _HIGHEST, True
         return self._position(self.end, MAX_NAME), self.end.inclusive
@@ -218,14 +220,14 @@ class Query:
         return (*rank(bound.value), name_order(name if bound.key is None else bound.key))
 
     def matches(self, position: Position) -> bool:
-        """Whether what stands at `position` lies in the range."""
+        """Whether `position` is in the range."""
         lower, with_lower = self.lower
         upper, with_upper = self.upper
         above = position >= lower if with_lower else position > lower
         return above and (position <= upper if with_upper else position < upper)
 
     def select(self, children: Iterable[tuple[str, Stored]]) -> dict[str, Stored]:
-        """Return the window on `children`, in its order."""
+        """Return the selected `children`, in the order of the query."""
         lower, with_lower = self.lower
         upper, with_upper = self.upper
 
@@ -249,7 +251,7 @@ _LOWEST: Position = (-1, 0, (0, 0, ""))
 _HIGHEST: Position = (9, 0, (0, 0, ""))
 
 EVERYTHING = Query()
-"""All children, by priority: what a listener without a query sees."""
+"""All children, by priority: the query of a listener without a query."""
 
 
 def _place(found: tuple[Position, str, Stored]) -> Position:
@@ -259,8 +261,8 @@ def _place(found: tuple[Position, str, Stored]) -> Position:
 def run_query(query: Query, view: Reader, path: Path) -> dict[str, Stored]:
     """Return the children of `path` that `query` selects, in its order, in their stored form.
 
-    When `view` is a store's, memory is bounded by the answer; little more than that is read when the
-    order is by key or has a complete index.
+    If `view` is a store's, memory is proportional to the result, and so is the number of rows read if
+    the order is by key or has a complete index.
     """
     select = getattr(view, "select", None)
     found: dict[str, Stored] | None = None if select is None else select(query, path)
@@ -270,10 +272,10 @@ def run_query(query: Query, view: Reader, path: Path) -> dict[str, Stored]:
 
 
 def require_index(query: Query, path: Path, declared: Iterable[str]) -> None:
-    """Check that the rules declare the index a query needs; order by key or priority needs none.
+    """Check that the rules declare the index of a query; order by key or priority needs none.
 
     Raises:
-        IndexMissing: in Firebase's words, which clients look for.
+        IndexMissing: with Firebase's message, which clients look for.
     """
     name = query.index.name
     if query.index.kind in ("key", "priority") or name in declared:
@@ -299,8 +301,8 @@ def _index(order_by: Any) -> Index:
     return Index("child", path) if path else _refuse(wrong)
 
 
-def _pair(name: str, given: Any) -> tuple[Scalar, str | None]:
-    value, key = given if isinstance(given, tuple) and len(given) == 2 else (given, None)
+def _pair(name: str, bound: Any) -> tuple[Scalar, str | None]:
+    value, key = bound if isinstance(bound, tuple) and len(bound) == 2 else (bound, None)
     if not isinstance(value, (str, int, float, bool, type(None))):
         raise UsageError(f"{name} must be None, bool, int, float or str")
     if key is not None and not isinstance(key, str):

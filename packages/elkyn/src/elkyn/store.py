@@ -522,7 +522,7 @@ class ElkynStore:
         with self._writer.between_commits():
             self._disk.install(new, aside)
             with self._disk.snapshot() as view:
-                self._writer.tell_all(view.get)
+                self._writer.notify_all(view.get)
         self._access.reload()
 
     def prepare(self, change: Callable[[WriteTransaction], object]) -> None:
@@ -530,7 +530,7 @@ class ElkynStore:
         with self._writer.between_commits():
             self._disk.write(change, ephemeral=False)
 
-    def sync_if_late(self) -> None:
+    def sync_unless_durable(self) -> None:
         """Sync every write so far, unless the durability mode has already synced it."""
         if not self._disk.synced:
             self._disk.sync()

@@ -208,11 +208,11 @@ class WriteTransaction(ReadTransaction):
         for place, priority in orphaned.items():
             if self.peek(place) is None:
                 if self.tree.peek(place) is not None:
-                    self._take_away(place)
+                    self._delete_hidden_map(place)
             elif priority is not None and self.tree.peek((*place, PRIORITY)) != priority:
                 self._keep_priority(place, priority)
 
-    def _take_away(self, place: Path) -> None:
+    def _delete_hidden_map(self, place: Path) -> None:
         """Delete a durable map whose children are all hidden."""
         assert self.shadows is not None
         self._remove(list(self.shadows.below(place)))
@@ -224,12 +224,12 @@ class WriteTransaction(ReadTransaction):
         assert self.shadows is not None
         if self.tree.peek(place) is None:
             live = (found for found in self.shadows.below(place) if found[1] is not None)
-            taken = next(live, None)
-            if taken is None:
+            promoted = next(live, None)
+            if promoted is None:
                 return
-            self._remove([taken])
-            self.tree.set(*taken)
-            self.placed.append(taken)
+            self._remove([promoted])
+            self.tree.set(*promoted)
+            self.placed.append(promoted)
         self.tree.set((*place, PRIORITY), priority)
         self.placed.append(((*place, PRIORITY), priority))
 

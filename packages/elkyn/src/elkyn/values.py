@@ -1,10 +1,10 @@
 """Values of the tree: JSON on the outside, maps of non-empty maps and scalars inside.
 
 The *stored form* has no lists, no empty maps and no nulls; maps hold text keys in Firebase's order.
-Absent is None. `prepare` goes in, `present` comes out, `set_at`, `get_at` move inside.
+Absent is None. `prepare` converts to it, `present` from it, `set_at` and `get_at` work inside it.
 
 Priorities are part of it, as Firebase exports them: a map with a priority holds it as `.priority`, a
-scalar with one is the map `{".priority": p, ".value": v}`. What is absent has no priority.
+scalar with one is the map `{".priority": p, ".value": v}`. An absent value has no priority.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ __all__ = [
 Stored: TypeAlias = Any
 """None (absent), bool, int, float, str, or a non-empty dict of them.
 
-A write of a large body holds maps as `LargeMap`: the tree, its log, its indexes and the rules take
-them, `plain` makes dicts of them for everything else.
+A write of a large body holds maps as `LargeMap`: the tree, its log, its indexes and the rules accept
+them, and `plain` converts them to dicts for all other code.
 """
 
 VALUE = ".value"
@@ -69,28 +69,28 @@ class Timestamp:
 
 @dataclass(frozen=True, slots=True)
 class Increment:
-    """The server value `{".sv": {"increment": n}}`: the number that is there, plus n."""
+    """The server value `{".sv": {"increment": n}}`: the current number plus n."""
 
     by: int | float
 
 
 class Prepared(NamedTuple):
-    """A checked value; `dynamic` says that server values in it wait for the write."""
+    """A checked value; `dynamic` if it contains server values, which the write resolves."""
 
     value: Stored
     dynamic: bool
 
 
 def prepare(value: Any, path: Path = ()) -> Prepared:
-    """Check `value` for writing at `path` and bring it to the stored form.
+    """Check `value` for writing at `path` and convert it to the stored form.
 
     Args:
         value: None, bool, int, float, str, or lists, tuples and mappings of them; server values;
             `.priority` in maps, `{".value": …, ".priority": …}` for a scalar with one.
-        path: where it will be written; counts for the depth and is named in errors.
+        path: the path of the write; counts for the depth and is named in errors.
 
     Raises:
-        BadValue: a type, key, number, text or depth that the tree cannot hold.
+        BadValue: a type, key, number, text or depth that a tree cannot store.
     """
     found: list[Timestamp | Increment] = []
     if path and path[-1] == PRIORITY:
@@ -124,8 +124,8 @@ def _scalar_to_stored(value: Any, path: Path) -> Stored:
         return _checked_text(str.__str__(value), path)
     raise BadValue(
         format_path(path),
-        f"{type(value).__name__} is not a value of the tree",
-        hint="the tree holds None, bool, int, float, str, and lists and dicts of them",
+        f"a tree cannot store a value of type {type(value).__name__}",
+        hint="use None, bool, int, float, str, and lists and dicts of them",
     )
 
 
@@ -135,7 +135,7 @@ def _finite(number: float, path: Path) -> float:
     except OverflowError:
         value = math.inf
     if not math.isfinite(value):
-        raise BadValue(format_path(path), "the tree holds finite numbers only")
+        raise BadValue(format_path(path), "a number must be finite")
     return value
 
 
@@ -180,7 +180,7 @@ def _map_to_stored(
 
 
 def _record_to_stored(value: Mapping[Any, Any]) -> Stored:
-    """Return the stored form of a few plain scalars under plain keys, None for anything else."""
+    """Return the stored form of a small map of plain scalars with plain keys, None for others."""
     if type(value) is not dict or not 0 < len(value) <= _FIELDS_MAX:
         return None
     keys = _ordered_fields(tuple(value))
@@ -191,14 +191,14 @@ def _record_to_stored(value: Mapping[Any, Any]) -> Stored:
 
 @lru_cache(maxsize=512)  # of 25 KiB each at worst
 def _ordered_fields(keys: tuple[Any, ...]) -> tuple[str, ...] | None:
-    """Return the keys of a record in order, None when one of them is no name of a child."""
+    """Return the keys of a record in order, None when one of them is not a valid key."""
     if any(type(key) is not str or key_problem(key) for key in keys):
         return None
     return tuple(sorted_map(dict.fromkeys(keys)))
 
 
 def _are_plain(values: Iterable[Any]) -> bool:
-    """Whether all of `values` are scalars in the stored form already: most are."""
+    """Whether all `values` are already scalars in the stored form, as in most records."""
     for value in values:
         kind = type(value)
         if kind is str:
@@ -221,7 +221,7 @@ def _leaf_to_stored(
     if VALUE in value:
         stored = _to_stored(value[VALUE], path, found)
         if type(stored) is dict:
-            raise BadValue(format_path(path), ".value holds a map; it is for scalars alone")
+            raise BadValue(format_path(path), ".value holds a map; it must be a scalar")
     else:
         stored = _server_value({k: v for k, v in value.items() if k != PRIORITY}, path)
         found.append(stored)
@@ -238,7 +238,7 @@ def _priority(value: Any, path: Path, found: list[Timestamp | Increment]) -> Sto
         return server_value
     if value is None or (isinstance(value, (int, float, str)) and not isinstance(value, bool)):
         return _to_stored(value, path, found)
-    raise BadValue(format_path(path), "a priority is a number, a text or None")
+    raise BadValue(format_path(path), "a priority must be a number, a str or None")
 
 
 def _server_value(value: Mapping[Any, Any], path: Path) -> Timestamp | Increment:
@@ -257,13 +257,13 @@ def _server_value(value: Mapping[Any, Any], path: Path) -> Timestamp | Increment
 
 
 def resolve(value: Stored, read: Callable[[Path], Stored], path: Path, now_ms: int) -> Stored:
-    """Put numbers in the place of server values.
+    """Replace server values by numbers.
 
     Args:
-        value: the stored form with server values in it.
-        read: gives the stored form of what is at a path now.
-        path: where `value` will be written.
-        now_ms: the one time of the whole write, in milliseconds.
+        value: the stored form, with server values.
+        read: returns the stored form of the current value at a path.
+        path: the path of the write.
+        now_ms: the single time of the whole write, in milliseconds.
     """
     if type(value) is Timestamp:
         return now_ms
@@ -283,12 +283,12 @@ def resolve(value: Stored, read: Callable[[Path], Stored], path: Path, now_ms: i
 
 
 def plain(value: Stored) -> Stored:
-    """Return a stored form without a `LargeMap`; takes memory for a large one."""
+    """Return a stored form with each `LargeMap` converted to dicts, which needs more memory."""
     return value.whole() if type(value) is LargeMap else value
 
 
 def present(value: Stored, export: bool = False) -> Any:
-    """Give the outside form: new dicts, and lists where keys count from zero densely enough.
+    """Convert to JSON values: new dicts, and lists where keys count from zero densely enough.
 
     A map becomes a list when every key is a canonical integer of zero or more and the greatest is less than
     twice the number of keys; holes are None (as the Firebase SDKs do it).
@@ -316,7 +316,7 @@ def present(value: Stored, export: bool = False) -> Any:
     if greatest is None or not 0 <= greatest < 2 * len(shown):
         return shown
     listed = [shown.get(str(index)) for index in range(greatest + 1)]
-    # A key with leading zeros is an integer in the order of keys, but no place in a list.
+    # A key with leading zeros is an integer in the order of keys, but not a list index.
     return listed if len(listed) - listed.count(None) == len(shown) else shown
 
 
@@ -328,7 +328,7 @@ def is_leaf(value: Stored) -> bool:
 
 
 def leaf_of(value: Stored) -> Stored:
-    """Return the scalar of a scalar with a priority; anything else as it is."""
+    """Return the scalar of a scalar with a priority; any other value unchanged."""
     return value.get(VALUE, value) if type(value) is dict else value
 
 
@@ -349,7 +349,7 @@ def keys_of(value: Stored) -> list[str] | None:
 
 
 def get_at(value: Stored, keys: Path) -> Stored:
-    """Return what is at `keys` below `value`, None when there is nothing."""
+    """Return the value at `keys` below `value`, None when there is none."""
     for key in keys:
         if type(value) is dict:
             value = value.get(key)
@@ -363,16 +363,17 @@ def get_at(value: Stored, keys: Path) -> Stored:
 def set_at(value: Stored, keys: Path, new: Stored) -> Stored:
     """Return `value` with `new` at `keys`; changes maps of `value` in place where it can.
 
-    Maps that become empty vanish with their priority, and a scalar in the way gives place to a map.
+    Maps that become empty are removed with their priority, and a scalar above `keys` is replaced by
+    a map.
     """
     return _set_at(value, keys, new, ordered=True)
 
 
 def set_many(value: Stored, places: Sequence[tuple[Path, Stored]]) -> Stored:
-    """Do `set_at` for each of `places`, none above another; puts each map in order once.
+    """Do `set_at` for each of `places`, none an ancestor of another; sorts each map once.
 
-    Deletions come last: a map that loses its last child loses its priority too, also when another
-    of the places gives it a child.
+    Deletions come last: a map that loses its last child loses its priority too, even if another of
+    the places adds a child to it.
     """
     for keys, new in sorted(places, key=lambda place: place[1] is None):
         value = _set_at(value, keys, new, ordered=False)
@@ -411,7 +412,7 @@ def _set_on_leaf(value: Stored, key: str, rest: Path, new: Stored) -> Stored:
 
 
 def with_at(value: Stored, keys: Path, new: Stored) -> Stored:
-    """Return `value` with `new` at `keys` as `set_at` does, leaving `value` as it was."""
+    """Return `value` with `new` at `keys` like `set_at`, but leave `value` unchanged."""
     if not keys:
         return new
     if type(value) is not dict or VALUE in value:
@@ -428,9 +429,9 @@ def copied(value: Stored) -> Stored:
 
 
 def ordered(value: Stored) -> Stored:
-    """Return `value` with the maps of every level in order; the same object where they are already.
+    """Return `value` with the maps of every level sorted; the same object where they already are.
 
-    For stored forms of format 2 and before, and of leaders that still write them.
+    For stored forms of format 2 and older, and of leaders that still write them.
     """
     if type(value) is not dict:
         return value
@@ -450,7 +451,7 @@ def same(left: Stored, right: Stored) -> bool:
 
 
 def weigh(value: Stored) -> int:
-    """Estimate the memory of `value` in bytes, for bounds on what waits in queues."""
+    """Estimate the memory of `value` in bytes, for the bounds of queues."""
     if type(value) is dict:
         return 100 + sum(60 + len(key) + weigh(child) for key, child in value.items())
     return 50 + len(value) if type(value) is str else 30

@@ -100,7 +100,7 @@ class Feed(Generic[Seen]):
 
     @property
     def path(self) -> str:
-        """The watched path."""
+        """The watched path, as text."""
         return format_path(self.keys)
 
     @property
@@ -166,7 +166,7 @@ class Feed(Generic[Seen]):
     def _ready(self) -> bool:
         return bool(self._events) or self._lost or self._closed
 
-    def _take(self) -> Event | None:
+    def _next_event(self) -> Event | None:
         """Return a queued event; None when the feed must continue from a fresh state.
 
         Raises:
@@ -183,7 +183,7 @@ class Feed(Generic[Seen]):
 
     def _look(self) -> bool:
         """Translate the next event; returns False when that needs a fresh state."""
-        event = self._take()
+        event = self._next_event()
         self._ask()
         shown = None if event is None else self._lens.apply(event)
         if shown is not None:
@@ -278,7 +278,7 @@ class Feed(Generic[Seen]):
             self._awaken = None
         return True
 
-    def take_waiting(self) -> list[Seen]:
+    def drain(self) -> list[Seen]:
         """Return all ready items; if the feed is `lost` afterwards, `resume` continues it."""
         self._ask()
         shown, self._shown = list(self._shown), deque()

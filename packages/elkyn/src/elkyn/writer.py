@@ -239,7 +239,7 @@ class Writer:
             return made[0].apply(view, self._watchers, self._now_ms())
 
         with self._lock:
-            self._tell(made, self._execute(body, ephemeral=False))
+            self._notify(made, self._execute(body, ephemeral=False))
         return made[0]
 
     def keep_setting(self, name: str, text: str) -> int:
@@ -253,7 +253,7 @@ class Writer:
             return []
 
         with self._lock:
-            self._tell([], self._execute(body, ephemeral=False))
+            self._notify([], self._execute(body, ephemeral=False))
         return positions[0]
 
     @contextmanager
@@ -297,7 +297,7 @@ class Writer:
             terms = self._disk.terms
             raise NotLeader(max(terms.term, terms.fenced))
 
-    def tell_all(self, read: Callable[[Path], Stored]) -> None:
+    def notify_all(self, read: Callable[[Path], Stored]) -> None:
         """Send every listener a fresh `put` of its path: another tree replaced this one.
 
         Call between commits; `read` returns the value at a path.
@@ -346,12 +346,12 @@ class Writer:
             if not isinstance(error, Exception):
                 raise
         else:
-            self._tell(group, deliveries)
+            self._notify(group, deliveries)
         finally:
             for write in group:
                 write.done = True
 
-    def _tell(self, group: list[Write], deliveries: Deliveries) -> None:
+    def _notify(self, group: list[Write], deliveries: Deliveries) -> None:
         """Notify observers before listeners: a subscription may lose its permission by this commit."""
         if self.observers:
             paths = [path for write in group if write.error is None for path, _new in write.values]

@@ -90,7 +90,7 @@ def _named(one: Definition) -> str:
 
 
 def log_problems(log: LogRows, tree: Tree | None) -> Iterator[str]:
-    """Check every entry of the log, and compare the newest ones with `tree`, if given."""
+    """Check every entry of the log, and compare the newest ones with `tree`, unless it is None."""
     expected: int | None = None
     term = 0
     readable = True

@@ -3,7 +3,7 @@
     index (8 bytes, big-endian) -> MessagePack [term, time_ms, kind, base, [[path, stored], …], once]
 
 Indexes are consecutive. Paths are text (`/a/b`), server values are resolved, and shadows that a durable
-write promoted are included: applying the rows in order to the tree before the first row gives the tree
+write promoted are included: applying the rows in order to the tree before the first row yields the tree
 after the last. `kind` is `put` or `patch`; `settings` for a change of the store's settings (base `/`,
 the name of the setting instead of a path); `start` for a log that begins at a position (no places).
 `term` is the leader's term. `once` is present when the write had an idempotency key: a store that

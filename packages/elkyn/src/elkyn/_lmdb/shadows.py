@@ -1,6 +1,6 @@
 """The ephemeral overlay: one row (shadow) per ephemeral value, in an environment without sync.
 
-A shadow is the visible value at a path, whatever the durable tree has there (None hides the durable
+A shadow is the visible value at a path, regardless of the durable value there (None hides the durable
 value). No shadow is below another. The row key is `/` and 15 bytes of SHA-256 for each key of the path,
 so that the rows below a path have its row key as prefix and 32 levels fit LMDB's 511 bytes; the row
 holds the path itself.

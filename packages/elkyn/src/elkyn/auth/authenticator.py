@@ -1,7 +1,7 @@
 """Authentication of requests: resolves credentials of all kinds to identities.
 
 A credential is a token of a trusted issuer, an admin key, the admin token, or (in emulator mode) the
-word `owner`. Verified tokens are cached for a few minutes. A revocation by this process takes effect
+word `owner`. Verified tokens are cached for a few minutes. A revocation by this process applies
 at once, one by another process within a second.
 """
 

@@ -120,9 +120,9 @@ class Body:
             raise AccountError("INVALID_CLAIMS")
         return members
 
-    def rest(self, *taken: str) -> dict[str, Any]:
+    def rest(self, *known: str) -> dict[str, Any]:
         """Return all other members."""
-        return {name: value for name, value in self._members.items() if name not in taken}
+        return {name: value for name, value in self._members.items() if name not in known}
 
 
 def _text(name: str, value: Any) -> str:

@@ -64,8 +64,8 @@ def check_audience(claims: Mapping[str, Any], allowed: Collection[str]) -> None:
     Raises:
         BadToken: it does not name one.
     """
-    given = claims.get("aud")
-    audiences = given if isinstance(given, list) else [given]
+    found = claims.get("aud")
+    audiences = found if isinstance(found, list) else [found]
     if not any(isinstance(audience, str) and audience in allowed for audience in audiences):
         raise BadToken(fault="audience")
 
@@ -88,9 +88,11 @@ def check_custom(claims: Mapping[str, Any]) -> None:
     Raises:
         UsageError: one of the names is `RESERVED`.
     """
-    taken = sorted(RESERVED & claims.keys())
-    if taken:
-        raise UsageError(f"the claim {taken[0]!r} is reserved", hint="choose another name for it")
+    reserved = sorted(RESERVED & claims.keys())
+    if reserved:
+        raise UsageError(
+            f"the claim {reserved[0]!r} is reserved", hint="choose another name for it"
+        )
 
 
 def is_legacy(claims: Mapping[str, Any]) -> bool:

@@ -2,7 +2,7 @@
 
 RFC 7515 (JWS), 7517 (JWK), 7518 (algorithms) and 8725 (best practices). Each key has exactly one
 algorithm, so a token cannot choose another for it. Base64url is decoded strictly: only one text
-decodes to given bytes, so that no character of a token can change unnoticed.
+decodes to the same bytes, so that no character of a token can change unnoticed.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ class PublicKey:
         kid = jwk.get("kid")
         try:
             key = type(_scheme(algorithm)).from_jwk(dict(jwk))
-        except Exception as error:  # noqa: BLE001 - whatever the library says of foreign input
+        except Exception as error:  # noqa: BLE001 - the library may raise any error for foreign input
             raise BadInput("JWK", reason=str(error)) from None
         return cls(kid if isinstance(kid, str) else None, algorithm, key)
 
@@ -319,5 +319,5 @@ def _load_pem(pem: bytes) -> Any:
         if b"BEGIN CERTIFICATE" in pem:
             return load_pem_x509_certificate(pem).public_key()
         return load_pem_public_key(pem)
-    except Exception as error:  # noqa: BLE001 - whatever the library says of foreign input
+    except Exception as error:  # noqa: BLE001 - the library may raise any error for foreign input
         raise BadInput("PEM", reason=str(error)) from None

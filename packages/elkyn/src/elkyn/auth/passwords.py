@@ -60,7 +60,7 @@ class Passwords:
                     hint = install_hint("sennit-elkyn", "argon2-cffi")
                     raise Unsupported("passwords need argon2-cffi", hint=hint) from None
                 self._hasher = PasswordHasher(**_COST)
-                self._dummy_hash = self._hasher.hash("nobody's password")
+                self._dummy_hash = self._hasher.hash("a dummy password")
             return self._hasher
 
 

@@ -95,7 +95,7 @@ class Users:
             # Tokens of an earlier user of this id stay revoked: `cutoffs` remembers them.
             user = User(uid=new_uid, created_ms=int(now * 1000), valid_since=int(now))
             user = replace(user, **checked)
-            _refuse_taken(pages, user)
+            _refuse_duplicates(pages, user)
             pages.put_user(user)
             return user
 
@@ -170,7 +170,7 @@ class Users:
             if before is None:
                 raise AccountError("USER_NOT_FOUND")
             user = replace(before, **checked)
-            _refuse_taken(pages, user)
+            _refuse_duplicates(pages, user)
             pages.put_user(user)
             ends = _ends_sessions(before, user)
             if "valid_since" in checked:
@@ -241,9 +241,9 @@ def _ends_sessions(before: User, after: User) -> bool:
     return before.password_hash != after.password_hash or bool(lost)
 
 
-def _refuse_taken(pages: Pages, user: User) -> None:
-    given = (("email", user.email, "EMAIL_EXISTS"), ("phone", user.phone, "PHONE_NUMBER_EXISTS"))
-    for kind, name, reason in given:
+def _refuse_duplicates(pages: Pages, user: User) -> None:
+    names = (("email", user.email, "EMAIL_EXISTS"), ("phone", user.phone, "PHONE_NUMBER_EXISTS"))
+    for kind, name, reason in names:
         owner = None if name is None else pages.user_named(kind, name)
         if owner is not None and owner.uid != user.uid:
             raise AccountError(reason)

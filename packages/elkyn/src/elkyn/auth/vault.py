@@ -69,8 +69,8 @@ class User:
 
     def names(self) -> set[bytes]:
         """Return the keys of this user's rows in `names`."""
-        given = (("email", self.email), ("phone", self.phone))
-        return {_name(kind, name) for kind, name in given if name is not None}
+        names = (("email", self.email), ("phone", self.phone))
+        return {_name(kind, name) for kind, name in names if name is not None}
 
 
 @dataclass(frozen=True, slots=True)

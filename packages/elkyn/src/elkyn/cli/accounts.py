@@ -78,10 +78,10 @@ def _register_users(verbs: Subparsers) -> None:
     add_command(
         verbs, "export", _export, "print users, sessions and admin keys, one JSON object per line"
     )
-    taken = add_command(
+    imports = add_command(
         verbs, "import", _import, "add the users, sessions and admin keys of another server"
     )
-    taken.add_argument(
+    imports.add_argument(
         "source", help="the other server's data folder, an export file, or - for standard input"
     )
 
@@ -119,8 +119,8 @@ def _revoke(options: argparse.Namespace) -> int:
 
 def _values(options: argparse.Namespace) -> dict[str, Any]:
     values: dict[str, Any] = {}
-    given = (("email", options.email), ("display_name", options.name), ("roles", options.role))
-    for field, value in given:
+    changed = (("email", options.email), ("display_name", options.name), ("roles", options.role))
+    for field, value in changed:
         if value is not None:
             values[field] = tuple(value) if field == "roles" else value
     if options.claims is not None:

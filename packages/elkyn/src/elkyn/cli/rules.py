@@ -84,12 +84,12 @@ def _user(text: str | None) -> Identity:
 
     if text is None:
         return NOBODY
-    given = read_json(text, None) if text.startswith("{") else {"uid": text}
-    if not isinstance(given.get("uid"), str):
+    user = read_json(text, None) if text.startswith("{") else {"uid": text}
+    if not isinstance(user.get("uid"), str):
         raise UsageError(
             "a user needs a uid", hint='--as ann, or --as \'{"uid": "ann", "admin": true}\''
         )
-    return identity_of(given)
+    return identity_of(user)
 
 
 def _rules_of(store: ElkynStore) -> RuleSet:

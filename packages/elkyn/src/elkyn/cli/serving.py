@@ -135,8 +135,8 @@ def _add_bounds(serve: argparse.ArgumentParser) -> None:
 
 def _bounds(options: argparse.Namespace) -> dict[str, int]:
     names = [name for name, _text in (*_SIZES.values(), *_COUNTS.values())]
-    given = {name: getattr(options, name) for name in names}
-    return {name: value for name, value in given.items() if value is not None}
+    limits = {name: getattr(options, name) for name in names}
+    return {name: value for name, value in limits.items() if value is not None}
 
 
 def _size(text: str) -> int:

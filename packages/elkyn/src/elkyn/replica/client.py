@@ -120,12 +120,12 @@ class LeaderClient:
             Unavailable: no response; the text says whether the write may have been applied.
             Closed: the client is closed.
         """
-        given = {name.lower(): value for name, value in (headers or {}).items()}
-        sent = self._with_token({"content-type": "application/json", **given})
+        extra = {name.lower(): value for name, value in (headers or {}).items()}
+        sent = self._with_token({"content-type": "application/json", **extra})
         if method != "GET" and "idempotency-key" not in sent:
             sent["idempotency-key"] = secrets.token_hex(12)
         while True:
-            connection, used = self._take()
+            connection, used = self._acquire()
             try:
                 return self._ask(connection, method, target, body, sent)
             except (OSError, http.client.HTTPException) as error:
@@ -163,8 +163,8 @@ class LeaderClient:
             sent["Authorization"] = f"Bearer {self.token}"
         return sent
 
-    def _take(self) -> tuple[http.client.HTTPConnection, bool]:
-        connection = self._take_idle()
+    def _acquire(self) -> tuple[http.client.HTTPConnection, bool]:
+        connection = self._acquire_idle()
         used = connection is not None
         if connection is None:
             connection = self._connect(self._timeout_seconds)
@@ -175,7 +175,7 @@ class LeaderClient:
         connection.close()
         raise Closed(f"the connection to {self._what}")
 
-    def _take_idle(self) -> http.client.HTTPConnection | None:
+    def _acquire_idle(self) -> http.client.HTTPConnection | None:
         while True:
             with self._lock:
                 connection = self._idle.pop() if self._idle else None

@@ -138,12 +138,12 @@ class Link:
         while not self._stop.is_set():
             try:
                 self._follow()
-            except Exception as error:  # noqa: BLE001 - told in the status, and tried again
+            except Exception as error:  # noqa: BLE001 - reported in the status, and retried
                 if self._stop.is_set():
                     break
-                told = isinstance(error, NotLeader) and self._last_error is None
+                lost_leader = isinstance(error, NotLeader) and self._last_error is None
                 self._failed(_said(error))
-                level = logging.WARNING if told else logging.INFO  # that does not mend itself
+                level = logging.WARNING if lost_leader else logging.INFO  # needs an operator
                 _log.log(level, "following %s: %s", self._address, self._last_error)
             if self._receiver is not None and self._receiver.welcomed:
                 delay = _RETRY_SECONDS
@@ -224,7 +224,7 @@ def connect(opener: Any, address: str, token: str | None) -> Any:
     )
 
 
-_NOTHING_TO_TELL = (NotLeader.code, UnknownNamespace.code, NotFound.code)
+_NOTICE_NOT_NEEDED = (NotLeader.code, UnknownNamespace.code, NotFound.code)
 """Codes with which a server refuses a notice of promotion that it does not need; the last one is that
 of older servers for a missing namespace."""
 
@@ -244,7 +244,7 @@ def announce_term(url: str, token: str | None, store: ElkynStore) -> bool:
                 later = int(answer[2]["term"])
                 store.change_terms(lambda known, at: known.heard(later).promoted(at))
                 return False
-            if answer[1] not in _NOTHING_TO_TELL:
+            if answer[1] not in _NOTICE_NOT_NEEDED:
                 _log.warning("notifying %s of the promotion: it refused: %s", url, answer[2])
                 return False
     except Exception as error:  # noqa: BLE001 - it is tried again

@@ -214,7 +214,7 @@ class FollowerStore:
     def append(self, rows: Sequence[tuple[int, bytes]]) -> None:
         """Apply entries; they are durable when this returns."""
         self.store.replicate([unpack_entry(position, row) for position, row in rows])
-        self.store.sync_if_late()
+        self.store.sync_unless_durable()
 
     def begin_snapshot(self) -> None:
         """Discard the received part of an earlier snapshot."""

@@ -221,17 +221,17 @@ class _CaseReader:
     def identity(self, part: Part | None) -> tuple[str, Identity]:
         if part is None:
             return "nobody", NOBODY
-        given = as_json(part)
-        who = given if isinstance(given, str) else json.dumps(given)
-        if isinstance(given, str):
-            given = as_json(self.users[given]) if given in self.users else {"uid": given}
-        if given is None:
+        user = as_json(part)
+        who = user if isinstance(user, str) else json.dumps(user)
+        if isinstance(user, str):
+            user = as_json(self.users[user]) if user in self.users else {"uid": user}
+        if user is None:
             return "nobody", NOBODY
-        if not isinstance(given, dict) or not isinstance(given.get("uid"), str):
+        if not isinstance(user, dict) or not isinstance(user.get("uid"), str):
             self.file.refuse(
                 part, 'a user must be null, a uid, or an object with a "uid" and claims'
             )
-        return who, identity_of(given)
+        return who, identity_of(user)
 
     def places(
         self, case: Part, action: str, path: Path, part: Part | None, now_ms: int
@@ -267,11 +267,11 @@ class _CaseReader:
         return self.file.checked(part, lambda: Query.of_rest(params))
 
 
-def identity_of(given: Mapping[str, Any]) -> Identity:
+def identity_of(user: Mapping[str, Any]) -> Identity:
     """Return the identity of `{"uid": …, claims…}`, with optional `provider` and `token`."""
     custom = {
-        name: value for name, value in given.items() if name not in ("uid", "provider", "token")
+        name: value for name, value in user.items() if name not in ("uid", "provider", "token")
     }
-    token = given.get("token")
+    token = user.get("token")
     claims = {**(token if isinstance(token, dict) else {}), **custom}
-    return Identity(given["uid"], str(given.get("provider", "custom")), claims, tuple(custom))
+    return Identity(user["uid"], str(user.get("provider", "custom")), claims, tuple(custom))

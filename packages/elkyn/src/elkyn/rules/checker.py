@@ -149,15 +149,15 @@ class _Checker:
                 method.owner.end,
             )
         self.arguments(node, method.name, found)
-        return found.gives
+        return found.result
 
     def arguments(self, node: Call, name: str, method: Method) -> None:
-        given, wanted = len(node.arguments), len(method.takes)
-        if given != wanted and not (method.optional and given == 0):
+        count, wanted = len(node.arguments), len(method.parameters)
+        if count != wanted and not (method.optional and count == 0):
             many = "no argument" if wanted == 0 else "1 argument" if wanted == 1 else "2 arguments"
-            listed = ": a list of strings" if Kind.ITEMS in method.takes else ""
-            raise ExpressionError(f"{name} needs {many}{listed}, and the call has {given}", node.at)
-        for argument, kind in zip(node.arguments, method.takes, strict=False):
+            listed = ": a list of strings" if Kind.ITEMS in method.parameters else ""
+            raise ExpressionError(f"{name} needs {many}{listed}, and the call has {count}", node.at)
+        for argument, kind in zip(node.arguments, method.parameters, strict=False):
             self.some(argument, kind, f"{name} needs")
 
     def unary(self, node: Unary) -> Kind:

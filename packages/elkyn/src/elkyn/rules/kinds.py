@@ -34,8 +34,8 @@ class Kind(Enum):
 class Method:
     """A method: parameter and result kinds; `optional` arguments may all be omitted."""
 
-    gives: Kind
-    takes: tuple[Kind, ...] = ()
+    result: Kind
+    parameters: tuple[Kind, ...] = ()
     optional: bool = False
 
 

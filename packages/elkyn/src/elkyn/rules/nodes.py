@@ -67,7 +67,7 @@ class Items(_Placed):
 
 @dataclass(slots=True)
 class Member(_Placed):
-    """`owner.name`, `owner["name"]` (a text literal gives `name`), or `owner[computed]`."""
+    """`owner.name`, `owner["name"]` (for a string literal), or `owner[computed]`."""
 
     owner: Node
     name: str | None

@@ -74,7 +74,7 @@ class _Parser:
     def at(self) -> int:
         return self.token.at
 
-    def _take(self) -> Token:
+    def _advance(self) -> Token:
         token = self.token
         self.token = self.lexer.next()
         return token
@@ -82,7 +82,7 @@ class _Parser:
     def _expect(self, mark: str, why: str) -> Token:
         if self.token.kind != mark:
             raise ExpressionError(f"expected {mark!r} {why}, found {_shown(self.token)}", self.at)
-        return self._take()
+        return self._advance()
 
     def expression(self) -> Node:
         self.nesting += 1
@@ -90,7 +90,7 @@ class _Parser:
             raise ExpressionError(f"nested more than {NESTING_MAX} levels deep", self.at)
         test = self._operators(1)
         if self.token.kind == "?":
-            self._take()
+            self._advance()
             yes = self.expression()
             self._expect(":", "between the branches of ?")
             no = self.expression()
@@ -101,7 +101,7 @@ class _Parser:
     def _operators(self, lowest: int) -> Node:
         left = self._unary()
         while (precedence := _PRECEDENCE.get(self.token.kind, 0)) >= lowest:
-            operator = self._take().kind
+            operator = self._advance().kind
             right = self._operators(precedence + 1)
             left = _joined(_STRICT.get(operator, operator), left, right)
         return left
@@ -109,7 +109,7 @@ class _Parser:
     def _unary(self) -> Node:
         operators: list[Token] = []
         while self.token.kind in ("!", "-"):
-            operators.append(self._take())
+            operators.append(self._advance())
         node = self._postfix()
         for operator in reversed(operators):
             node = Unary(operator.at, node.end, operator.kind, node, depth=_above(node))
@@ -120,13 +120,13 @@ class _Parser:
         while True:
             mark = self.token.kind
             if mark == ".":
-                self._take()
+                self._advance()
                 name = self._expect("name", "after the dot")
                 node = Member(node.at, name.end, node, name.value, None, depth=_above(node))
             elif mark == "[":
                 node = self._computed(node)
             elif mark == "(":
-                self._take()
+                self._advance()
                 arguments, end = self._list(")")
                 depth = _above(node, *arguments)
                 node = Call(node.at, end, node, arguments, depth=depth)
@@ -134,7 +134,7 @@ class _Parser:
                 return node
 
     def _computed(self, owner: Node) -> Node:
-        self._take()
+        self._advance()
         inner = self.expression()
         end = self._expect("]", "after the name of a property").end
         if isinstance(inner, Literal) and isinstance(inner.value, str):
@@ -147,13 +147,13 @@ class _Parser:
             if items:
                 self._expect(",", f"or {closing!r} in a list")
             items.append(self.expression())
-        return items, self._take().end
+        return items, self._advance().end
 
     def _primary(self) -> Node:
         token = self.token
         if token.kind == "/":
             return self._regex()
-        self._take()
+        self._advance()
         if token.kind in ("number", "string"):
             return Literal(token.at, token.end, token.value)
         if token.kind == "name":

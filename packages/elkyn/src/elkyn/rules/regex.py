@@ -85,7 +85,7 @@ def translate(pattern: str, *, fold: bool = False) -> str:
         ExpressionError: a part is outside the dialect.
     """
     reader = _Reader(pattern, fold)
-    start = reader.take("^")
+    start = reader.accept("^")
     if start and reader.at == len(pattern):
         return r"\A"
     middle = "" if pattern[reader.at :] == "$" and start else reader.union()
@@ -104,7 +104,7 @@ class _Reader:
         self.nesting = 0
         self.weight = 0
 
-    def take(self, mark: str) -> bool:
+    def accept(self, mark: str) -> bool:
         found = self.pattern.startswith(mark, self.at)
         self.at += found
         return found
@@ -118,7 +118,7 @@ class _Reader:
 
     def union(self) -> str:
         branches = [self.branch()]
-        while self.take("|"):
+        while self.accept("|"):
             branches.append(self.branch())
         return "|".join(branches)
 
@@ -180,7 +180,7 @@ class _Reader:
         inner = self.union()
         if self.pattern.startswith("$", self.at):
             raise self.unexpected()
-        if not self.take(")"):
+        if not self.accept(")"):
             raise ExpressionError("unterminated group", at)
         self.nesting -= 1
         return f"(?:{inner})"
@@ -199,9 +199,9 @@ class _Reader:
 
     def set(self) -> str:
         at = self.at - 1
-        negated = self.take("^")
+        negated = self.accept("^")
         items: list[str] = []
-        while not self.take("]"):
+        while not self.accept("]"):
             if self.at == len(self.pattern):
                 raise ExpressionError("unterminated set", at)
             items.append(self.set_item())

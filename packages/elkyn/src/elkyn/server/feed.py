@@ -129,7 +129,7 @@ class QueryFeed(Feed):
             return []
         if subscription.lost:
             return None
-        events = subscription.take_waiting()
+        events = subscription.drain()
         if subscription.ready:  # lost: the window needs a fresh state to continue
             self._wake(self)
         return [Batch(events)] if events else []
