@@ -21,9 +21,9 @@ import lake.routes
 from elkyn.records import SYSTEM_NAMESPACE
 from elkyn.server.app import elkyn_app
 from lake import Lake
-from lake.routes import parse_question, respond
+from lake.routes import parse_query_request, respond
 from sennit._asgi import App, Message, Receive, Scope, Send
-from sennit.auth import Door, Principal, is_guarded, is_tree_path
+from sennit.auth import AccessControl, Principal, is_guarded, is_tree_path
 from sennit.cors import Cors
 from sennit.limits import BodyLimit
 from sennit.node import Node
@@ -61,7 +61,7 @@ class Application:
 
     def __init__(self, node: Node) -> None:
         network = node.settings.network
-        self.door = Door.of(
+        self.access = AccessControl.of(
             node.tokens, host=network.host, port=network.port,
             hosts=network.allowed_hosts, origins=network.allowed_origins,
         )  # fmt: skip
@@ -71,13 +71,18 @@ class Application:
             keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
             body_bytes_max=node.settings.security.body_bytes_max,
         )
-        self.pages = Pages(self.door)
-        self.api = _api(node, self.door)
+        self.pages = Pages(self.access)
+        self.api = _api(node, self.access)
         limited = BodyLimit(_Queries(self.api, node.lake), node.settings.security.body_bytes_max)
-        switch = _Switch(limited, self.tree, self.pages)
-        gate = _Gate(switch, self.door)
+        dispatcher = Dispatcher(limited, self.tree, self.pages)
+        authenticated = AuthMiddleware(dispatcher, self.access)
         self._app = SecurityHeaders(
-            Cors(gate, self.door.origins, check_host=self.door.check_host, refuse=_refuse)
+            Cors(
+                authenticated,
+                self.access.origins,
+                check_host=self.access.check_host,
+                refuse=_refuse,
+            )
         )
         self.pages.behind(self._app)
 
@@ -95,12 +100,12 @@ def create_app(node: Node) -> Application:
     return Application(node)
 
 
-class _Gate:
+class AuthMiddleware:
     """Lets a request through the doors, remembers who it is from, and writes the audit log."""
 
-    def __init__(self, app: App, door: Door) -> None:
+    def __init__(self, app: App, access: AccessControl) -> None:
         self._app = app
-        self._door = door
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -109,7 +114,7 @@ class _Gate:
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         method = scope.get("method", "GET")
         try:
-            principal = self._door.admit(method, scope["path"], headers)
+            principal = self._access.admit(method, scope["path"], headers)
         except SennitError as refusal:
             _audit.warning("refused %s %s: %s", method, scope["path"], refusal)
             await _refuse(scope, receive, send, refusal)
@@ -120,7 +125,7 @@ class _Gate:
         await self._app(scope, receive, send)
 
 
-class _Switch:
+class Dispatcher:
     """Sends a request to the part that answers its path."""
 
     def __init__(self, api: App, tree: App, pages: App) -> None:
@@ -158,13 +163,13 @@ class _Queries:
             return
         message = await receive()  # the whole body: `BodyLimit` has read it
         content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
-        question = parse_question(content_type, message.get("body", b""))
-        if question is None:
+        query = parse_query_request(content_type, message.get("body", b""))
+        if query is None:
             await self._api(scope, _replayed(message, receive), send)
             return
         request = Request({**scope, "app": self._api}, receive)
         try:
-            response = await respond(self._lake, question, request)
+            response = await respond(self._lake, query, request)
         except SennitError as error:
             response = await _on_error(request, error)
         except Exception as error:  # noqa: BLE001 - it is logged and answered, as by the API
@@ -181,12 +186,12 @@ def _replayed(first: Message, receive: Receive) -> Receive:
     return next_message
 
 
-def _api(node: Node, door: Door) -> FastAPI:
+def _api(node: Node, access: AccessControl) -> FastAPI:
     api = FastAPI(
         title="Sennit", version=node.version, docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json",
     )  # fmt: skip
-    api.include_router(node_routes.router(node, door))
+    api.include_router(node_routes.router(node, access))
     api.include_router(lake.routes.router(node.lake))
     api.include_router(elytra.routes.router(node.jobs, node.lake.parts))
     api.add_exception_handler(SennitError, _on_error)

@@ -135,7 +135,7 @@ def admin_token(data: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
+class AccessControl:
     """The four checks in front of every request; built once for a node's address."""
 
     tokens: Tokens
@@ -146,7 +146,7 @@ class Door:
     @classmethod
     def of(
         cls, tokens: Tokens, *, host: str, port: int, hosts: Iterable[str], origins: Iterable[str]
-    ) -> Door:
+    ) -> AccessControl:
         """Loopback names and the bound host are always ours; more are added by settings."""
         known = frozenset({"127.0.0.1", "localhost", "[::1]", host, *hosts})
         # Cookies do not know ports: two nodes on one machine must not share a name.

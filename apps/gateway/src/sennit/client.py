@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from elytra.ingest_report import IngestedDataset
-    from elytra.job import Job
+    from elytra.job_handle import Job
     from elytra.pipeline import Pipeline
     from elytra.result import Result
     from lake.scrub import ScrubReport

@@ -16,7 +16,7 @@ from typing import Any
 
 from elkyn import ElkynStore, Stores, open_namespaces
 from elkyn.records import SYSTEM_NAMESPACE, SystemTree
-from elytra.jobs import JobService
+from elytra.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
 from lake.reserve import Reserve

@@ -1,7 +1,7 @@
-"""Reads the text of a type: `Decimal(12,2)`, `List(Int64)`, `Struct(a: Int64 not null, "b c": Utf8)`.
+"""Parse the text of a type: `Decimal(12,2)`, `List(Int64)`, `Struct(a: Int64 not null, "b c": Utf8)`.
 
-Only the grammar is known here: a name, then arguments, each a plain word, a type, or a named type.
-What the arguments mean is `sennit_core.schema`'s affair.
+This module knows only the grammar: a name, then arguments, each a plain word, a type, or a named
+type. `sennit_core.schema` interprets the arguments.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Argument:
 
 
 def quote_name(name: str) -> str:
-    """Return a field's name as it stands in a type's text, in JSON quotes unless it is plain."""
+    """Return a field's name as written in a type's text: in JSON quotes unless it is plain."""
     return name if _PLAIN_NAME.fullmatch(name) else json.dumps(name)
 
 

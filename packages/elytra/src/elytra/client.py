@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from elytra.arrow_stream import open_batches, read_table
-from elytra.job import Job
+from elytra.job_handle import Job
 from elytra.result import Result
 from elytra.sse import fold, parse_events
 from elytra.transport import ARROW, Transport

@@ -2,7 +2,7 @@
 
 Everything else only posts events; the state machine is never touched from two threads.
 
-    post -> queue -> Scheduler.handle -> ledger.record, backend.start … -> post
+    post -> queue -> Scheduler.handle -> job_store.record, backend.start … -> post
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from elytra.backends.local import LocalBackend
-from elytra.ledger import Ledger
+from elytra.job_store import JobStore
 from elytra.messages import (
     AttemptChanged,
     AttemptFailed,
@@ -53,7 +53,7 @@ class SchedulerLoop:
     """Owns the scheduler, its thread and the backend.
 
     Args:
-        ledger: Where state changes are recorded.
+        job_store: Where state changes are recorded.
         folder: Where jobs have their folders.
         workers: Attempts at once.
         clock: Time, for leases and progress.
@@ -62,14 +62,14 @@ class SchedulerLoop:
 
     def __init__(
         self,
-        ledger: Ledger,
+        job_store: JobStore,
         folder: Path,
         *,
         workers: int,
         clock: Clock,
         on_end: Callable[[str], None],
     ) -> None:
-        self._ledger = ledger
+        self._job_store = job_store
         self._folder = folder
         self._clock = clock
         self._on_end = on_end
@@ -108,13 +108,13 @@ class SchedulerLoop:
                 return
             try:
                 self._carry_out(self._scheduler.handle(event, self._clock.monotonic()))
-                self._ledger.show_progress()
+                self._job_store.show_progress()
             except Exception:  # noqa: BLE001 - one bad event must not end every job
                 _log.exception("the job service could not follow %r", event)
 
     def _carry_out(self, orders: Sequence[Instruction]) -> None:
         changes = [order for order in orders if isinstance(order, JobChanged | TaskChanged)]
-        self._ledger.record(changes)
+        self._job_store.record(changes)
         for order in orders:
             self._do(order)
 
@@ -124,7 +124,7 @@ class SchedulerLoop:
 
     @_do.register
     def _(self, order: TaskChanged | AttemptChanged) -> None:
-        pass  # the ledger has it
+        pass  # the store has recorded it
 
     @_do.register
     def _(self, order: JobChanged) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from elytra.job import Job
+from elytra.job_handle import Job
 from elytra.planned import Planned
 from elytra.python_function import Shape, trace_condition, trace_map, trace_value
 from elytra.reduction import Fold, check_initial, recognise

@@ -1,7 +1,7 @@
 """The scheduler of jobs: a pure state machine.
 
 Events come in, instructions go out; there is no clock, no thread and no I/O here, so every
-history can be replayed. `elytra.jobs` carries the instructions out and reports back.
+history can be replayed. `elytra.job_service` carries the instructions out and reports back.
 
     job      queued -> planning -> running -> merging -> done | failed | cancelled
     task     pending -> leased -> running -> done | failed | poisoned | cancelled

@@ -8,9 +8,9 @@ first use, not with the import.
 
 from typing import TYPE_CHECKING, Any
 
-from sennit_core.ownership import refuse_strangers
+from sennit_core.ownership import check_distribution
 
-refuse_strangers(__file__, "sennit-lake")
+check_distribution(__file__, "sennit-lake")
 
 if TYPE_CHECKING:
     from lake.catalog import Catalog

@@ -134,7 +134,7 @@ def _put(options: argparse.Namespace) -> None:
     missing = next((file for file in options.files if not file.is_file()), None)
     if missing is not None:
         raise NotFound("file", str(missing))
-    from lake.intake import dataset_name
+    from lake.ingestor import dataset_name
 
     with _open(options, create=True) as lake:
         for file in options.files:

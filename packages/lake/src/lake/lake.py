@@ -15,7 +15,7 @@ from lake._failpoints import reached
 from lake.catalog import Catalog
 from lake.durable import NewFile, storage_errors
 from lake.errors import is_damage_of
-from lake.intake import Arrival, Intake, dataset_name, refuse_taken
+from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits
 from lake.mentions import words_of
 from lake.objects import ObjectStore
@@ -104,10 +104,10 @@ class Lake:
                 self.tree,
                 part_bytes=part_bytes,
                 size_max=upload_bytes_max,
-                admit=lambda name, mode, options: refuse_taken(self.catalog, name, mode, options),
+                admit=lambda name, mode, options: check_upload(self.catalog, name, mode, options),
                 clock=clock,
             )
-            self._intake = Intake(
+            self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self._staging,
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
             )  # fmt: skip
@@ -146,7 +146,7 @@ class Lake:
         sealed = self.parts.seal(upload_id)
         upload = sealed.upload
         reached("ingest-sealed")
-        arrival = Arrival(
+        request = IngestRequest(
             snapshot=upload.id,
             dataset=upload.dataset,
             name=upload.name,
@@ -156,12 +156,12 @@ class Lake:
             owner=owner,
         )
         with self._turn(upload_id, cancelled):
-            committed = self._committed(arrival)
+            committed = self._committed(request)
             if committed is None:
                 self.parts.mark(upload_id, "ingesting")
                 try:
-                    committed = self._intake.take(
-                        arrival, on_progress=on_progress, cancelled=cancelled
+                    committed = self._ingestor.ingest(
+                        request, on_progress=on_progress, cancelled=cancelled
                     )
                 except SennitError:
                     self.parts.mark(upload_id, "failed")
@@ -224,7 +224,7 @@ class Lake:
         if engine not in _ENGINES:
             raise Unsupported(f"engine {engine!r} is none of {', '.join(_ENGINES)}")
         tables, held = self._hold_tables(sql)
-        question = {
+        whole = {
             "sql": sql,
             "params": params,
             "format": format,
@@ -234,7 +234,7 @@ class Lake:
         until = None if deadline_seconds is None else time.monotonic() + deadline_seconds
 
         def start(step: str, own: dict[str, Any]) -> Execution:
-            request = {"format": format, "maxRows": max_rows, **own} if own else question
+            request = {"format": format, "maxRows": max_rows, **own} if own else whole
             left = None if until is None else max(until - time.monotonic(), _LEAST_SECONDS)
             return self.pool.submit(
                 _SQL_ENTRY,
@@ -363,7 +363,7 @@ class Lake:
         self.close()
 
     def _take(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
-        arrival = Arrival(
+        request = IngestRequest(
             snapshot=new_id(self._clock),
             dataset=new_id(self._clock),
             name=name,
@@ -371,7 +371,7 @@ class Lake:
             mode=mode,
             options=options,
         )
-        return self._intake.take(arrival)
+        return self._ingestor.ingest(request)
 
     @contextmanager
     def _turn(self, upload_id: str, cancelled: Callable[[], bool] | None) -> Iterator[None]:
@@ -386,12 +386,12 @@ class Lake:
         finally:
             turn.release()
 
-    def _committed(self, arrival: Arrival) -> DatasetInfo | None:
+    def _committed(self, request: IngestRequest) -> DatasetInfo | None:
         """The dataset, when this very upload is in it already."""
-        name = dataset_name(arrival.name, arrival.options)
-        for key in (arrival.dataset, name):
+        name = dataset_name(request.name, request.options)
+        for key in (request.dataset, name):
             info = self.catalog.find_known(key)
-            if info is not None and self.catalog.has_snapshot(info.id, arrival.snapshot):
+            if info is not None and self.catalog.has_snapshot(info.id, request.snapshot):
                 return info
         return None
 

@@ -25,7 +25,7 @@ class QueryLimits:
     """Limits of queries that come over HTTP.
 
     Args:
-        seconds: how long a query may take, from its arrival to its last byte; None for no limit.
+        seconds: how long a query may take, from its request to its last byte; None for no limit.
         json_rows: rows of a JSON answer whose request does not say how many; None for all.
     """
 

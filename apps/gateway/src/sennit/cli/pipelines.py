@@ -11,7 +11,7 @@ from emsqrt.expr import parse_expr
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from elytra.job import Job
+    from elytra.job_handle import Job
     from elytra.pipeline import Pipeline
     from sennit.client import Session
 

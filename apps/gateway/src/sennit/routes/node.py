@@ -8,7 +8,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from sennit.auth import Door
+from sennit.auth import AccessControl
 from sennit.node import Node
 from sennit_core.errors import NotFound, Unauthenticated
 
@@ -28,12 +28,12 @@ class SessionRequest(BaseModel):
     token: str = Field(min_length=1, max_length=200)
 
 
-def router(node: Node, door: Door) -> APIRouter:
+def router(node: Node, access: AccessControl) -> APIRouter:
     """Routes that speak of the node itself."""
     routes = APIRouter(tags=["node"])
     _add_health(routes, node)
     _add_statistics(routes, node)
-    _add_session(routes, node, door)
+    _add_session(routes, node, access)
     _add_tokens(routes, node)
     return routes
 
@@ -68,7 +68,7 @@ def _add_statistics(routes: APIRouter, node: Node) -> None:
         return PlainTextResponse(_metrics(node), media_type="text/plain; version=0.0.4")
 
 
-def _add_session(routes: APIRouter, node: Node, door: Door) -> None:
+def _add_session(routes: APIRouter, node: Node, access: AccessControl) -> None:
     @routes.post("/api/session")
     def open_session(body: SessionRequest, request: Request) -> JSONResponse:
         """Exchange a token for the browser's cookie."""
@@ -76,7 +76,7 @@ def _add_session(routes: APIRouter, node: Node, door: Door) -> None:
         if principal is None:
             raise Unauthenticated("this token is not known here", hint="see <data>/admin.token")
         response = JSONResponse({"name": principal.name, "role": principal.role})
-        set_session_cookie(response, door, body.token, secure=request.url.scheme == "https")
+        set_session_cookie(response, access, body.token, secure=request.url.scheme == "https")
         return response
 
 
@@ -98,10 +98,10 @@ def _add_tokens(routes: APIRouter, node: Node) -> None:
             raise NotFound(kind="token", name=token_id)
 
 
-def set_session_cookie(response: Any, door: Door, token: str, *, secure: bool) -> None:
+def set_session_cookie(response: Any, access: AccessControl, token: str, *, secure: bool) -> None:
     """Hand the browser its cookie: unreadable to scripts, never sent from another site."""
     response.set_cookie(
-        door.cookie, token, httponly=True, samesite="strict", secure=secure, path="/"
+        access.cookie, token, httponly=True, samesite="strict", secure=secure, path="/"
     )
 
 

@@ -9,7 +9,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 
 from sennit import playground
 from sennit._asgi import App, Receive, Scope, Send
-from sennit.auth import Door
+from sennit.auth import AccessControl
 from sennit.routes.node import set_session_cookie
 from sennit.security_headers import SecurityHeaders, inline_script_hashes
 
@@ -30,8 +30,8 @@ _BUILDING = """<!doctype html>
 class Pages:
     """ASGI app for everything that is not an API: static files with the right caching."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, access: AccessControl) -> None:
+        self._access = access
         self._headers: SecurityHeaders | None = None
         self._site: Path | None = None
         self._problem: str | None = None
@@ -53,10 +53,10 @@ class Pages:
         if scope["method"] not in {"GET", "HEAD"}:
             return _refusal(405, "this path only answers GET")
         token = dict(parse_qsl(_query(scope))).get("token", "")
-        if token and self._door.tokens.principal(token):
+        if token and self._access.tokens.principal(token):
             # The token leaves the address bar at once; from here on the cookie speaks.
             response: Response = RedirectResponse(_without_token(scope), status_code=303)
-            set_session_cookie(response, self._door, token, secure=scope["scheme"] == "https")
+            set_session_cookie(response, self._access, token, secure=scope["scheme"] == "https")
             return response
         site = self._site or self._look()
         if site is None:

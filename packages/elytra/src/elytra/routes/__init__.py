@@ -14,7 +14,7 @@ from elytra.routes.jobs import jobs_router
 from elytra.routes.uploads import uploads_router
 
 if TYPE_CHECKING:
-    from elytra.jobs import JobService
+    from elytra.job_service import JobService
     from lake.parts import PartStore
 
 __all__ = ["router"]

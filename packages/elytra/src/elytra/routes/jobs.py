@@ -12,7 +12,7 @@ from elytra.routes.principal import principal_of
 from lake.routes.answers import answer, negotiate
 
 if TYPE_CHECKING:
-    from elytra.jobs import JobService
+    from elytra.job_service import JobService
 
 _ROWS_MAX = (1 << 53) - 1  # what a client in JavaScript can name exactly
 

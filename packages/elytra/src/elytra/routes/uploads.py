@@ -18,7 +18,7 @@ from lake.durable import write_whole
 from sennit_core.errors import SennitError, UsageError
 
 if TYPE_CHECKING:
-    from elytra.jobs import JobService
+    from elytra.job_service import JobService
     from lake.parts import PartStore
     from lake.uploads import UploadInfo
 
@@ -28,18 +28,20 @@ _RESUME_FILE = "resume.key"
 def uploads_router(jobs: JobService, parts: PartStore) -> APIRouter:
     """Return the routes under `/api/upload…`; arguments as in `elytra.routes.router`."""
     routes = APIRouter(tags=["uploads"])
-    door = UploadDoor(jobs, parts)
-    routes.add_api_route("/api/upload", door.upload, methods=["POST"])
-    routes.add_api_route("/api/start-upload", door.start, methods=["POST"])
-    routes.add_api_route("/api/upload-chunk", door.put_form_part, methods=["POST"])
-    routes.add_api_route("/api/uploads/{upload_id}/parts/{index}", door.put_part, methods=["PUT"])
-    routes.add_api_route("/api/uploads/{upload_id}", door.get, methods=["GET"])
-    routes.add_api_route("/api/uploads/{upload_id}", door.abort, methods=["DELETE"])
-    routes.add_api_route("/api/uploads/{upload_id}/complete", door.complete, methods=["POST"])
+    handlers = UploadHandlers(jobs, parts)
+    routes.add_api_route("/api/upload", handlers.upload, methods=["POST"])
+    routes.add_api_route("/api/start-upload", handlers.start, methods=["POST"])
+    routes.add_api_route("/api/upload-chunk", handlers.put_form_part, methods=["POST"])
+    routes.add_api_route(
+        "/api/uploads/{upload_id}/parts/{index}", handlers.put_part, methods=["PUT"]
+    )
+    routes.add_api_route("/api/uploads/{upload_id}", handlers.get, methods=["GET"])
+    routes.add_api_route("/api/uploads/{upload_id}", handlers.abort, methods=["DELETE"])
+    routes.add_api_route("/api/uploads/{upload_id}/complete", handlers.complete, methods=["POST"])
     return routes
 
 
-class UploadDoor:
+class UploadHandlers:
     """The handlers; each says what its route does.
 
     Args:

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter
 
 from lake.routes import cut_answers, datasets, files, query, verify
-from lake.routes.query import parse_question, respond
+from lake.routes.query import parse_query_request, respond
 
 if TYPE_CHECKING:
     from lake.lake import Lake
 
-__all__ = ["parse_question", "respond", "router"]
+__all__ = ["parse_query_request", "respond", "router"]
 
 
 def router(lake: Lake) -> APIRouter:

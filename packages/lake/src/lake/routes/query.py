@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from lake.lake import Lake
     from lake.queries import QueryExecution
 
-__all__ = ["Question", "parse_question", "respond", "router"]
+__all__ = ["QueryRequest", "parse_query_request", "respond", "router"]
 
 _SQL_MAX = 1 << 20
 _ROWS_MAX = (1 << 63) - 1
 _DEADLINE_SECONDS_MAX = 7 * 24 * 3600
 
 
-class Question(BaseModel):
+class QueryRequest(BaseModel):
     """Body of POST /api/query."""
 
     model_config = ConfigDict(extra="forbid")
@@ -43,40 +43,40 @@ def router(lake: Lake) -> APIRouter:
     routes = APIRouter(tags=["query"])
 
     @routes.post("/api/query", response_class=StreamingResponse)
-    async def post_query(question: Annotated[Question, Body()], request: Request) -> Response:
+    async def post_query(query: Annotated[QueryRequest, Body()], request: Request) -> Response:
         """Answer one SQL statement."""
-        return await respond(lake, question, request)
+        return await respond(lake, query, request)
 
     return routes
 
 
-async def respond(lake: Lake, question: Question, request: Request) -> Response:
+async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response:
     """Answer one SQL statement in the format that the request accepts."""
     format_name = negotiate(request.headers.get("Accept", ""))
     requester, limits = requester_of(request), lake.query_limits
 
     def start() -> QueryExecution:
         return lake.query(
-            question.sql,
-            params=question.params,
+            query.sql,
+            params=query.params,
             format=format_name,
-            max_rows=limits.rows(question.max_rows, format_name),
-            deadline_seconds=limits.deadline_seconds(question.deadline_seconds, requester),
-            engine=question.engine,
+            max_rows=limits.rows(query.max_rows, format_name),
+            deadline_seconds=limits.deadline_seconds(query.deadline_seconds, requester),
+            engine=query.engine,
             user=requester.name,
         )
 
     return await answer(start, request, format_name)
 
 
-def parse_question(content_type: str, body: bytes) -> Question | None:
-    """Return the question of a plain JSON body; None leaves the body, and its errors, to the route.
+def parse_query_request(content_type: str, body: bytes) -> QueryRequest | None:
+    """Return the query of a plain JSON body; None leaves the body, and its errors, to the route.
 
     The route spends more on finding itself and its parameters than a small query costs.
     """
     if content_type.partition(";")[0].strip().lower() != "application/json":
         return None
     try:
-        return Question.model_validate(json.loads(body))
+        return QueryRequest.model_validate(json.loads(body))
     except (ValueError, RecursionError):  # not JSON, not of this form, or nested too deeply
         return None

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elytra.ledger import Ledger
+from elytra.job_store import JobStore
 from elytra.loop import JobWork, SchedulerLoop
 from elytra.messages import CancelRequested, Event, JobChanged, JobSubmitted
 from elytra.splitter import datasets_of, rebase, split
@@ -30,7 +30,7 @@ from emsqrt.plan import (
     plan_to_json,
     scans_of,
 )
-from lake.intake import dataset_name
+from lake.ingestor import dataset_name
 from lake.verification import ShardFile
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
@@ -82,13 +82,13 @@ class JobService:
         self._pool = pool
         self._clock = clock
         self._folder = Path(folder) if folder is not None else lake.folder / "jobs"
-        self._ledger = Ledger(tree, self._folder, clock=clock)
+        self._job_store = JobStore(tree, self._folder, clock=clock)
         self._leases: dict[str, frozenset[str]] = {}  # objects that a job's shards need
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
         self._submitting = threading.Lock()
         self._closed = False
         self._loop = SchedulerLoop(
-            self._ledger, self._folder, workers=workers, clock=clock, on_end=self._release
+            self._job_store, self._folder, workers=workers, clock=clock, on_end=self._release
         )
 
     # What callers do
@@ -144,7 +144,7 @@ class JobService:
         with self._submitting:
             if upload_id in self._ingests:
                 job_id, dataset_id = self._ingests[upload_id]
-                job = self._ledger.get(job_id)
+                job = self._job_store.get(job_id)
                 if job.state not in {"failed", "cancelled"}:
                     return dataset_id, job
             sealed = self._lake.parts.seal(upload_id)
@@ -166,15 +166,15 @@ class JobService:
 
     def get(self, job_id: str) -> JobInfo:
         """Return a job's record with its progress; NotFound when it is unknown or forgotten."""
-        return self._ledger.get(job_id)
+        return self._job_store.get(job_id)
 
     def list(self) -> Sequence[JobInfo]:
         """Return all jobs that are remembered, newest first."""
-        return self._ledger.all()
+        return self._job_store.all()
 
     def cancel(self, job_id: str) -> JobInfo:
         """Ask a job to stop; one that has ended is left as it is."""
-        job = self._ledger.get(job_id)
+        job = self._job_store.get(job_id)
         if not is_terminal("job", job.state):
             self._loop.post(CancelRequested(job_id))
         return job
@@ -186,7 +186,7 @@ class JobService:
             Conflict: The job is not done.
             NotFound: There is no such job, or it makes no rows.
         """
-        job = self._ledger.get(job_id)
+        job = self._job_store.get(job_id)
         if job.state != "done":
             raise Conflict(
                 f"job {job_id} is {job.state}, so it has no answer",
@@ -230,20 +230,20 @@ class JobService:
 
     def recover(self) -> None:
         """Take up what an earlier life of the node left: ingests go on, other jobs have failed."""
-        unfinished = self._ledger.load()
-        for job in self._ledger.all():
-            note = self._ledger.note(job.id)
+        unfinished = self._job_store.load()
+        for job in self._job_store.all():
+            note = self._job_store.note(job.id)
             if job.kind == "ingest" and note is not None:
                 self._ingests[note["upload"]] = (job.id, note["dataset"])
         for job in unfinished:
-            note = self._ledger.note(job.id)
+            note = self._job_store.note(job.id)
             if job.kind == "ingest" and note is not None:
                 self._resume_ingest(job, note)
             else:
                 error = Unavailable(
                     "the node (it restarted while the job ran)", hint="submit the job again"
                 )
-                self._ledger.record([JobChanged(job.id, "failed", error=error.to_json())])
+                self._job_store.record([JobChanged(job.id, "failed", error=error.to_json())])
 
     def close(self) -> None:
         """Stop all work and wait for it; what ran counts as interrupted, not as cancelled."""
@@ -283,7 +283,7 @@ class JobService:
             self._folder / job_id,
             self._pool,
             mem_cap_bytes,
-            partial(self._ledger.progress, job_id),
+            partial(self._job_store.progress, job_id),
             partial(self._lake.note_damage, names),
             user,
         )
@@ -294,12 +294,12 @@ class JobService:
         held = self._lake.retention.acquire(work.objects)
         try:
             self._check_still_there(work)
-            self._ledger.add(job, note)
+            self._job_store.add(job, note)
         except BaseException:
             self._lake.retention.release(held)
             raise
         self._leases[job.id] = held
-        self._ledger.begin_tasks(job.id, work.inputs)
+        self._job_store.begin_tasks(job.id, work.inputs)
         self._loop.begin(job.id, work, event)
 
     def _check_still_there(self, work: JobWork) -> None:
@@ -312,7 +312,7 @@ class JobService:
         self._lake.retention.release(self._leases.pop(job_id, frozenset()))
 
     def _start_ingest(self, job: JobInfo, upload_id: str, dataset_id: str, size: int) -> None:
-        progress = partial(self._ledger.progress, job.id)
+        progress = partial(self._job_store.progress, job.id)
         work = IngestWork(self._lake, upload_id, size, job.submitted_by, progress)
         self._ingests[upload_id] = (job.id, dataset_id)
         note = {"upload": upload_id, "dataset": dataset_id}
@@ -327,10 +327,10 @@ class JobService:
             if self._lake.catalog.has_snapshot(note["dataset"], note["upload"]):
                 dataset = self._lake.catalog.get(note["dataset"])
                 ended = JobChanged(job.id, "done", result=ingest_result(self._lake, dataset))
-            self._ledger.record([JobChanged(job.id, "running"), ended])
+            self._job_store.record([JobChanged(job.id, "running"), ended])
             return
-        self._ledger.record([JobChanged(job.id, "queued")])
-        self._start_ingest(self._ledger.get(job.id), note["upload"], note["dataset"], size)
+        self._job_store.record([JobChanged(job.id, "queued")])
+        self._start_ingest(self._job_store.get(job.id), note["upload"], note["dataset"], size)
 
     def _dataset_of(self, upload: UploadInfo) -> str:
         """The dataset that an upload becomes, or becomes part of."""

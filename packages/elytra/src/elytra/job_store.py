@@ -33,7 +33,7 @@ _NOTE = "work.json"
 _log = get_logger(__name__)
 
 
-class Ledger:
+class JobStore:
     """Knows every job that is remembered.
 
     Args:

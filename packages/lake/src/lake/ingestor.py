@@ -32,7 +32,7 @@ from sennit_core.units import MIB
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
 
-__all__ = ["Arrival", "Intake", "dataset_name"]
+__all__ = ["IngestRequest", "Ingestor", "dataset_name"]
 
 ENTRY = "lake.ingest"
 _POLL_SECONDS = 0.2
@@ -43,7 +43,7 @@ _ENDINGS = (
 
 
 @dataclass(frozen=True)
-class Arrival:
+class IngestRequest:
     """A file that is to become a dataset, or part of one.
 
     Args:
@@ -82,7 +82,7 @@ def dataset_name(file_name: str, options: dict[str, Any]) -> str:
     return check_dataset_name(stem or file_name)
 
 
-class Intake:
+class Ingestor:
     """Makes datasets of arrivals.
 
     Args:
@@ -119,35 +119,35 @@ class Intake:
 
     def take(
         self,
-        arrival: Arrival,
+        request: IngestRequest,
         *,
         on_progress: Callable[[Progress], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> DatasetInfo:
-        """Encode the arrival and commit it; blocks until it is there.
+        """Encode the request and commit it; blocks until it is there.
 
         Raises:
             BadInput: The file cannot be read, with line and byte offset where they are known.
             Conflict: The dataset's name is taken.
             Cancelled: `cancelled` answered True.
         """
-        target = self._target(arrival)
-        folder = self._staging / arrival.snapshot
+        target = self._target(request)
+        folder = self._staging / request.snapshot
         with storage_errors(folder, 0):
             shutil.rmtree(folder, ignore_errors=True)
             make_private_folder(folder)
         try:
-            request = {
-                "paths": [str(path) for path in arrival.paths],
-                "name": arrival.name,
+            worker_request = {
+                "paths": [str(path) for path in request.paths],
+                "name": request.name,
                 "folder": str(folder),
-                "options": arrival.options,
-                "schema": target.schema.to_json() if target and arrival.mode == "append" else None,
+                "options": request.options,
+                "schema": target.schema.to_json() if target and request.mode == "append" else None,
                 "bytesMax": self._upload_bytes_max,
             }
             # Not restartable: it may take minutes, and its files are there from its first second.
             with self._pool.submit(
-                ENTRY, request, on_progress=on_progress, user=arrival.owner, bounded=False
+                ENTRY, worker_request, on_progress=on_progress, user=request.owner, bounded=False
             ) as execution:
                 answer = _wait(execution, cancelled)
             _check(cancelled)
@@ -156,28 +156,28 @@ class Intake:
                 objects = [shard["object"] for shard in answer["shards"]]
                 leases.enter_context(self._retention.lease(objects))
                 source = None
-                if arrival.options.get("keepSource", self._keep_source_default):
-                    source = self._keep_source(arrival)
+                if request.options.get("keepSource", self._keep_source_default):
+                    source = self._keep_source(request)
                     leases.enter_context(self._retention.lease((source,)))
                 shards = self._adopt(answer, source)
                 reached("ingest-adopted")
                 _check(cancelled)
-                return self._commit(arrival, answer, shards)
+                return self._commit(request, answer, shards)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _target(self, arrival: Arrival) -> DatasetInfo | None:
+    def _target(self, request: IngestRequest) -> DatasetInfo | None:
         """The dataset that is appended to or replaced; refuses a name that is taken early."""
-        name = arrival.dataset_name
-        if arrival.mode == "create":
+        name = request.dataset_name
+        if request.mode == "create":
             self._catalog.check_free(name)
             return None
         return self._catalog.find(name)
 
-    def _keep_source(self, arrival: Arrival) -> str:
+    def _keep_source(self, request: IngestRequest) -> str:
         """Store the file as it came, as one object; returns its id."""
         with self._objects.open_writer() as writer:
-            for path in arrival.paths:
+            for path in request.paths:
                 with path.open("rb", buffering=0) as part:
                     while piece := part.read(MIB):
                         writer.write(piece)
@@ -212,33 +212,33 @@ class Intake:
         return tuple(shards)
 
     def _commit(
-        self, arrival: Arrival, answer: dict[str, Any], shards: tuple[ShardInfo, ...]
+        self, request: IngestRequest, answer: dict[str, Any], shards: tuple[ShardInfo, ...]
     ) -> DatasetInfo:
         schema = Schema.from_json(answer["schema"])
         with self._catalog.writing():
-            target = self._target(arrival)
-            if target is not None and arrival.mode == "append":
+            target = self._target(request)
+            if target is not None and request.mode == "append":
                 if schema.fingerprint() != target.schema.fingerprint():
-                    raise BadInput(what=arrival.name, reason="the dataset's columns have changed")
+                    raise BadInput(what=request.name, reason="the dataset's columns have changed")
                 shards = (*self._catalog.manifest(target.id).snapshot.shards, *shards)
             dataset = target or DatasetInfo(
-                id=arrival.dataset, name=arrival.dataset_name, owner=arrival.owner, schema=schema
+                id=request.dataset, name=request.dataset_name, owner=request.owner, schema=schema
             )
             snapshot = SnapshotInfo(
-                id=arrival.snapshot,
+                id=request.snapshot,
                 parent=dataset.head,
                 dataset=dataset.id,
                 schema=schema,
                 shards=renumbered(shards),
                 stats={},
-                author=arrival.owner,
+                author=request.owner,
                 query=None,
                 inputs=(),
             )
             manifest = Manifest(
                 replace(snapshot, stats=_overall(snapshot)),
                 self._clock.now(),
-                {"name": arrival.name, "source": answer["source"], "report": answer["report"]},
+                {"name": request.name, "source": answer["source"], "report": answer["report"]},
             )
             reached("ingest-manifest")
             return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
@@ -268,7 +268,7 @@ def _overall(snapshot: SnapshotInfo) -> dict[str, Any]:
     return {name: {"nulls": count} for name, count in nulls.items()}
 
 
-def refuse_taken(catalog: Catalog, name: str, mode: str, options: dict[str, Any]) -> None:
+def check_upload(catalog: Catalog, name: str, mode: str, options: dict[str, Any]) -> None:
     """Before an upload starts: its options must be good, and its dataset's name free.
 
     Raises:
