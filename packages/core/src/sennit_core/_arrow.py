@@ -1,4 +1,4 @@
-"""Convert `sennit_core.schema` types to and from Arrow types; like `arrow_ipc`, it imports Arrow."""
+"""Convert `sennit_core.schema` types to and from Arrow; like `arrow_ipc`, it imports Arrow."""
 
 from __future__ import annotations
 

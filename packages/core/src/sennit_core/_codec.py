@@ -19,10 +19,10 @@ __all__ = ["Record"]
 
 
 class Record:
-    """Base class that adds `to_json` and `from_json` to a frozen dataclass; field types are checked.
+    """Base class that adds `to_json` and `from_json` to a frozen dataclass, with checked types.
 
-    Supported types: str, int, float, bool, Literal, `X | None`, `tuple[X, ...]`, `Mapping[str, Any]`,
-    other records, and classes that define `to_json` and `from_json`.
+    Supported types: str, int, float, bool, Literal, `X | None`, `tuple[X, ...]`, `Mapping[str,
+    Any]`, other records, and classes that define `to_json` and `from_json`.
     """
 
     __slots__ = ()
@@ -55,7 +55,8 @@ class Record:
     def from_known(cls, document: Mapping[str, Any]) -> Self:
         """Read the form of `to_json`; ignore members that this version does not know.
 
-        Routes add members to records, the tree stores children below them, and newer nodes send more.
+        Routes add members to records, the tree stores children below them, and newer nodes send
+        more.
 
         Raises:
             UsageError: a field is missing or of the wrong type; the message names it.
@@ -71,7 +72,7 @@ _Read = Callable[[Any, str], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads one field; `absent` is the value of an absent field, MISSING if the field is required."""
+    """Reads one field; `absent` is its value when absent, MISSING if the field is required."""
 
     attribute: str
     read: _Read

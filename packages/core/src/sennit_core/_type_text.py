@@ -1,4 +1,4 @@
-"""Parse the text of a type: `Decimal(12,2)`, `List(Int64)`, `Struct(a: Int64 not null, "b c": Utf8)`.
+"""Parse type text: `Decimal(12,2)`, `List(Int64)`, `Struct(a: Int64 not null, "b c": Utf8)`.
 
 This module knows only the grammar: a name, then arguments, each a plain word, a type, or a named
 type. `sennit_core.schema` interprets the arguments.

@@ -1,10 +1,10 @@
 """Read and validate Arrow data that was not produced by this process.
 
-Arrow's own readers check that buffers are within a message, but not the buffers' contents. An offset
-that points beyond its buffer makes the next kernel read arbitrary process memory. So every batch
-that another process made goes through `validate_batch`, and every IPC file or stream from outside
-is read with `open_arrow`, which also checks each message's metadata (see
-`arrow_messages`) before Arrow reads it. A tidy test refuses other uses of Arrow's IPC readers.
+Arrow's own readers check that buffers are within a message, but not the buffers' contents. An
+offset that points beyond its buffer makes the next kernel read arbitrary process memory. So every
+batch that another process made goes through `validate_batch`, and every IPC file or stream from
+outside is read with `open_arrow`, which also checks each message's metadata (see `arrow_messages`)
+before Arrow reads it. A tidy test refuses other uses of Arrow's IPC readers.
 
 Apart from `_arrow`, this is the only module of the package that imports Arrow.
 """
@@ -64,8 +64,8 @@ def validate_batch(batch: pa.RecordBatch, what: str) -> pa.RecordBatch:
     """Return the batch after a full validation; call it before any other use of its values.
 
     Covers all checks of Arrow's `validate(full=True)` (offsets in range and in order, also below
-    nulls; UTF-8; dictionary indices; unions; views; run ends; decimals within their precision; times
-    of day; null counts), and nulls in nested fields that are declared non-nullable.
+    nulls; UTF-8; dictionary indices; unions; views; run ends; decimals within their precision;
+    times of day; null counts), and nulls in nested fields that are declared non-nullable.
 
     Args:
         batch: Of any origin.

@@ -1,9 +1,9 @@
 """Read and check the metadata of Arrow IPC messages before Arrow sees a message.
 
 Arrow verifies that a message's flatbuffer is well formed and, when asked, that the values of a
-batch are valid. It does not limit how much memory a message may request, and its array classes abort
-the process on a few contradictions (a map whose keys have nulls, for example). The functions here
-detect both from the metadata alone.
+batch are valid. It does not limit how much memory a message may request, and its array classes
+abort the process on a few contradictions (a map whose keys have nulls, for example). The functions
+here detect both from the metadata alone.
 
 Format: Arrow columnar format 1.5, "Serialization and Interprocess Communication"; Message.fbs and
 File.fbs. This module does not import Arrow.

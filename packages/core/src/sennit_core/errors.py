@@ -35,7 +35,8 @@ and carries its data as fields. Packages subclass these and never define their o
         code = "producer-died"
         pid: int = 0
 
-A class without a `code` of its own is sent under its parent's code. `eq=False` keeps errors hashable.
+A class without a `code` of its own is sent under its parent's code. `eq=False` keeps errors
+hashable.
 """
 
 from __future__ import annotations
@@ -235,7 +236,7 @@ class Conflict(SennitError):
 
 @dataclass(eq=False)
 class Denied(SennitError, PermissionError):
-    """The caller is authenticated but not authorized; `needed` is the role or right that is missing."""
+    """The caller is authenticated but not authorized; `needed` is the missing role or right."""
 
     code = "denied"
     action: str
@@ -452,8 +453,8 @@ class RemoteError(SennitError):
 def error_from_json(document: Mapping[str, Any]) -> SennitError:
     """Rebuild an error from its wire form.
 
-    A known `code` yields its class with fields from `details` (fields that this version does not know
-    are ignored); an unknown code, or details that lack a required field, yield `RemoteError`.
+    A known `code` yields its class with fields from `details` (fields that this version does not
+    know are ignored); an unknown code, or details that lack a required field, yield `RemoteError`.
     """
     message = str(document.get("error") or "")
     code = str(document.get("code") or "remote")
@@ -486,7 +487,7 @@ def _size(count: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Convert a field's value for JSON and MessagePack: values that neither supports become text."""
+    """Convert a field's value for JSON and MessagePack; unsupported values become text."""
     if isinstance(value, Mapping):
         return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -127,7 +127,7 @@ def unpacked_name(name: str) -> str:
 
 
 def _is_sure(kind: FileKind, head: bytes) -> bool:
-    """Whether a magic number of letters is not the start of a text such as `ORC,ELF` or `id;ftyp`."""
+    """Whether a matched magic number is not the start of a text such as `ORC,ELF` or `id;ftyp`."""
     binary = re.search(rb"[\x00-\x08\x0e-\x1a]", head[:HEAD_BYTES]) is not None
     return binary or kind.name in ("a PDF document", "an RTF document")
 

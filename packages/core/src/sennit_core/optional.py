@@ -23,7 +23,7 @@ class MissingPackage(Unsupported, ImportError):
     needed_for: str
 
     def describe(self) -> str:
-        """Name the package, the feature that needs it, and the install command for this interpreter."""
+        """Name the package, the feature that needs it, and this interpreter's install command."""
         command = f"{shlex.quote(sys.executable or 'python')} -m pip install {self.package}"
         return f"{self.needed_for} needs {self.package}, which is not installed; run: {command}"
 

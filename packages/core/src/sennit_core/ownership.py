@@ -1,8 +1,8 @@
 """Refuse to run from a folder that two distributions share.
 
-Sennit's import names are short, and some of those names are used by unrelated distributions on PyPI.
-When both are installed into one environment, their files are mixed in one folder and the result is
-undefined, so the package raises at import and the message explains how to separate them.
+Sennit's import names are short, and some of those names are used by unrelated distributions on
+PyPI. When both are installed into one environment, their files are mixed in one folder and the
+result is undefined, so the package raises at import and the message explains how to separate them.
 """
 
 from __future__ import annotations

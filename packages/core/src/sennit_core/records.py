@@ -88,8 +88,8 @@ class DatasetInfo(Record):
         shards: how many shards the newest snapshot has.
         visibility: `private` to its node, or shared with the network.
         replication: replication factor: how many nodes should store each shard.
-        damaged: why it cannot be read, in one sentence; None while no damage is known. Never stored:
-            each node determines it.
+        damaged: why it cannot be read, in one sentence; None while no damage is known. Never
+            stored: each node determines it.
     """
 
     id: str

@@ -47,8 +47,8 @@ JOB_TRANSITIONS = _table("""
     failed:
     cancelled:
 """)
-# Back to pending means another attempt: the lease expired, or the attempt failed and may be retried.
-# A task is poisoned when each of its attempts crashed its worker.
+# Back to pending means another attempt: the lease expired, or the attempt failed and may be
+# retried. A task is poisoned when its last allowed attempt fails with a retryable error.
 TASK_TRANSITIONS = _table("""
     pending:   leased failed cancelled
     leased:    pending running done failed poisoned cancelled
@@ -58,8 +58,8 @@ TASK_TRANSITIONS = _table("""
     poisoned:
     cancelled:
 """)
-# A fast worker's first message may be its result. Superseded: another attempt finished first, or the
-# task was cancelled.
+# A fast worker's first message may be its result. Superseded: another attempt finished first, or
+# the task was cancelled.
 ATTEMPT_TRANSITIONS = _table("""
     offered:    running done failed expired superseded
     running:    done failed expired superseded

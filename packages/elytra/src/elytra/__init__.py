@@ -1,10 +1,10 @@
-"""elytra: fluent pipelines over a node, the doors that bytes come in by, and the scheduler of jobs.
+"""elytra: fluent pipelines over a node, HTTP endpoints for uploads and jobs, and the job scheduler.
 
-Layering, whoever asks:  transport, sse <- uploads.sender, job <- client <- pipeline <- remote
-          the node:      messages <- scheduler, splitter (pure) <- work, job_store, backends <- loop
-                         <- jobs <- routes
+Layering, client:  transport, sse <- uploads.sender, job_handle <- client <- pipeline <- remote
+          node:    messages <- scheduler, splitter (pure) <- work, job_store, backends <- loop
+                   <- job_service <- routes
 
-Names are loaded when they are first used; `import elytra` alone loads nothing heavy.
+Names are loaded on first use; `import elytra` alone loads no heavy dependency.
 """
 
 from __future__ import annotations
