@@ -1,6 +1,6 @@
-"""The node's one ASGI application: doors, then the API, the realtime tree or the playground.
+"""The node's ASGI application: access control, then the API, the realtime tree or the playground.
 
-request -> SecurityHeaders -> Cors -> Gate (host, origin, token, role) -> Switch
+request -> SecurityHeaders -> Cors -> AuthMiddleware (host, origin, token, role) -> Dispatcher
         -> BodyLimit -> FastAPI | Elkyn | Pages
 """
 
@@ -51,13 +51,13 @@ STATUS_OF_CLASS: dict[type[SennitError], int] = {
     errors.Busy: 429,
     errors.Unavailable: 503,
     errors.DeadlineExceeded: 504,
-    # The node's own fault, and the same the next time: no 4xx, and no 503 that invites a retry.
+    # The node's fault and permanent: neither a 4xx nor a 503, which would invite a retry.
     errors.Corrupt: 500,
 }
 
 
 class Application:
-    """The ASGI app of a node, and the parts that its shell needs hold of."""
+    """The ASGI app of a node, and the parts that the server needs access to."""
 
     def __init__(self, node: Node) -> None:
         network = node.settings.network
@@ -87,27 +87,28 @@ class Application:
         self.pages.behind(self._app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
+        """Handle one request (ASGI 3)."""
         await self._app(scope, receive, send)
 
     def close(self) -> None:
-        """End every open stream, so that the server can stop at once."""
+        """End all open streams, so that the server can stop without waiting."""
         self.tree.close()
 
 
 def create_app(node: Node) -> Application:
-    """The application that serves `node`."""
+    """Return the application that serves `node`."""
     return Application(node)
 
 
 class AuthMiddleware:
-    """Lets a request through the doors, remembers who it is from, and writes the audit log."""
+    """ASGI middleware: authenticates and authorizes requests, and writes the audit log."""
 
     def __init__(self, app: App, access: AccessControl) -> None:
         self._app = app
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request (ASGI 3)."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
@@ -126,7 +127,7 @@ class AuthMiddleware:
 
 
 class Dispatcher:
-    """Sends a request to the part that answers its path."""
+    """Dispatches a request by its path: API, realtime tree or pages."""
 
     def __init__(self, api: App, tree: App, pages: App) -> None:
         self._api = api
@@ -134,6 +135,7 @@ class Dispatcher:
         self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request (ASGI 3)."""
         path = scope.get("path", "")
         if scope["type"] == "lifespan" or path in {"/healthz", "/readyz"}:
             target = self._api
@@ -148,9 +150,9 @@ class Dispatcher:
 
 
 class _Queries:
-    """Answers POST /api/query without the layers of the API, which cost more than a small query.
+    """Handles POST /api/query without FastAPI's layers, which cost more than a small query.
 
-    A request that is not plain and valid JSON goes to the API, which says what is wrong with it.
+    A request without a valid JSON body goes to the API, which reports the error.
     """
 
     def __init__(self, api: FastAPI, lake: Lake) -> None:
@@ -172,7 +174,7 @@ class _Queries:
             response = await respond(self._lake, query, request)
         except SennitError as error:
             response = await _on_error(request, error)
-        except Exception as error:  # noqa: BLE001 - it is logged and answered, as by the API
+        except Exception as error:  # noqa: BLE001 - logged and answered, as by the API
             response = await _on_surprise(request, error)
         await response(scope, receive, send)
 
@@ -201,26 +203,26 @@ def _api(node: Node, access: AccessControl) -> FastAPI:
 
     @api.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
-        """The API on one page, without anything from elsewhere."""
+        """The API documentation as one page without external resources."""
         return HTMLResponse(docs_page(api.openapi()))
 
     return api
 
 
 class _Refusal(JSONResponse):
-    """An error in JSON; it may quote what was sent, half a surrogate pair included."""
+    """A JSON error in ASCII: it may quote request text, which may contain a lone surrogate."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content).encode("ascii")
 
 
 def status_of(error: SennitError) -> int:
-    """The HTTP status of an error: that of its nearest class in the table, else 500."""
+    """Return the HTTP status of an error: of its nearest class in the table, else 500."""
     return next((STATUS_OF_CLASS[c] for c in type(error).__mro__ if c in STATUS_OF_CLASS), 500)
 
 
 def _authorize_tree(scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
-    """Check the role of a request for a tree; `sys` is written by the platform alone."""
+    """Check the role of a request for a tree; only the platform writes `sys`."""
     principal: Principal | None = scope.get("state", {}).get("principal")
     if write and namespace == SYSTEM_NAMESPACE:
         raise Denied(
@@ -239,7 +241,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitErr
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
         return
     body = refusal.to_json()
-    if is_tree_path(scope["path"]):  # as Elkyn answers: clients of the tree show this text alone
+    if is_tree_path(scope["path"]):  # Elkyn's error format: its clients show only this text
         body = {"error": f"{refusal}; {refusal.hint}" if refusal.hint else str(refusal)}
     await _Refusal(body, status_code=status_of(refusal))(scope, receive, send)
 
@@ -263,7 +265,7 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     body = {
         "error": f"{first['where']}: {first['problem']}",
         "code": "usage",
-        "hint": "see /docs for what this route takes",
+        "hint": "see /docs for the parameters of this route",
         "details": {"problems": problems},
     }
     return _Refusal(body, status_code=422)
@@ -274,7 +276,7 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     route = f"{request.method} {request.url.path}"
     code, problem = {
         404: ("not-found", f"there is no route {route}"),
-        405: ("usage", f"this path does not take {route}"),
+        405: ("usage", f"this path does not support {route}"),
     }.get(error.status_code, ("usage", error.detail))
     body: dict[str, Any] = {"error": problem, "code": code, "hint": "see /docs for the routes"}
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
@@ -282,6 +284,6 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_surprise(request: Request, error: Exception) -> JSONResponse:
     _log.exception("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
-    surprise = InternalError("the node met an unexpected error", hint="see <data>/logs/system.log")
-    # The server drops the connection after an exception: say so, or a client would use it again.
-    return JSONResponse(surprise.to_json(), status_code=500, headers={"connection": "close"})
+    internal = InternalError("the node met an unexpected error", hint="see <data>/logs/system.log")
+    # The server closes the connection after an exception; the header keeps clients from reusing it.
+    return JSONResponse(internal.to_json(), status_code=500, headers={"connection": "close"})

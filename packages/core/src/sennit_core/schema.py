@@ -266,7 +266,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Schema:
-        """Read the form of `to_json`; absent `fields` is an empty list, which trees do not store."""
+        """Read the form of `to_json`; absent `fields` means none: a tree stores no empty list."""
         if not isinstance(document, Mapping) or document.keys() - {"fields"}:
             raise UsageError(f'a schema is {{"fields": […]}}, not {document!r}')
         fields = document.get("fields") or ()

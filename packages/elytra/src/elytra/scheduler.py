@@ -292,7 +292,7 @@ class Scheduler:
         return any(len(w.attempts) < w.slots for w in self._workers.values())
 
     def _worker_for(self, task: _Task) -> _Worker | None:
-        """Return the least loaded free worker; workers that failed the task count only if all did."""
+        """Return the least loaded free worker that has not failed the task, or any if all have."""
         untried = [w for w in self._workers.values() if w.id not in task.failed_on]
         free = [w for w in untried or self._workers.values() if len(w.attempts) < w.slots]
         return min(free, key=lambda w: (len(w.attempts) / w.slots, w.id), default=None)

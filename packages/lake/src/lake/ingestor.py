@@ -117,7 +117,7 @@ class Ingestor:
         self._keep_source_default = keep_source
         self._upload_bytes_max = upload_bytes_max
 
-    def take(
+    def ingest(
         self,
         request: IngestRequest,
         *,
