@@ -185,8 +185,8 @@ def _check_bind(network: NetworkSettings) -> None:
         return
     raise UsageError(
         f"refusing to bind {network.host} without TLS: tokens would be sent unencrypted",
-        hint="set network.tls_certificate and network.tls_key, or use --insecure on a trusted
-        network",
+        hint="set network.tls_certificate and network.tls_key, or use --insecure on a trusted "
+        "network",
     )
 
 
