@@ -1,8 +1,8 @@
-"""From an upload to a dataset: encode in an executor, adopt the shards, commit in one step.
+"""Ingest files as datasets: encode in an executor, adopt the shards, commit in one step.
 
-Everything before the commit is invisible and can be done again; the upload stays until the
-dataset is committed. The snapshot takes the upload's id, so doing it again after a crash finds
-out by one look at the catalog whether it was committed.
+All steps before the commit are invisible and repeatable; the upload is kept until the dataset is
+committed. The snapshot has the upload's id, so that after a crash one lookup in the catalog shows
+whether the ingest was committed.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _ENDINGS = (
 
 @dataclass(frozen=True)
 class IngestRequest:
-    """A file that is to become a dataset, or part of one.
+    """A file to ingest as a dataset, or to append to one.
 
     Args:
-        snapshot: Id that the new snapshot will have.
-        dataset: Id that the dataset will have when it is created.
+        snapshot: Id of the new snapshot.
+        dataset: Id of the dataset, if it is created.
         name: The file's name.
         paths: Its bytes, in order.
         mode: `create`, `append` or `replace`.
-        options: Options of ingest; `name` names the dataset.
-        owner: Whose dataset it becomes.
+        options: Ingest options; `name` names the dataset.
+        owner: Owner of the dataset.
     """
 
     snapshot: str
@@ -66,15 +66,15 @@ class IngestRequest:
 
     @property
     def dataset_name(self) -> str:
-        """What the dataset is called."""
+        """The dataset's name."""
         return dataset_name(self.name, self.options)
 
 
 def dataset_name(file_name: str, options: dict[str, Any]) -> str:
-    """The option `name`, else the file's name without its ending."""
-    given = options.get("name")
-    if given is not None:
-        return check_dataset_name(str(given))
+    """Return the option `name`, else the file's name without its extension."""
+    chosen = options.get("name")
+    if chosen is not None:
+        return check_dataset_name(str(chosen))
     file_name = unpacked_name(file_name)
     lower = file_name.lower()
     ending = next((end for end in _ENDINGS if lower.endswith(end)), "")
@@ -83,20 +83,20 @@ def dataset_name(file_name: str, options: dict[str, Any]) -> str:
 
 
 class Ingestor:
-    """Makes datasets of arrivals.
+    """Ingests files into datasets.
 
     Args:
-        objects: Where shards go.
-        catalog: Where datasets are committed.
-        retention: Keeps shards until they are committed.
+        objects: Stores the shards.
+        catalog: Commits the datasets.
+        retention: Leases the shards until they are committed.
         pool: Runs the encoding.
-        staging: Folder for files that are not objects yet; emptied by its owner at the start.
+        staging: Folder for files that are not objects yet; its owner empties it at startup.
         clock: Source of commit times.
-        keep_source: Whether files are kept as they came when their options do not say.
-        upload_bytes_max: A compressed file may not unpack to more; None is no such limit.
+        keep_source: Default of the option `keepSource`: whether to keep the original file.
+        upload_bytes_max: Largest unpacked size of a compressed file; None for no limit.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a lake, which it only passes on
+    def __init__(  # noqa: PLR0913 - the components of a lake
         self,
         objects: ObjectStore,
         catalog: Catalog,
@@ -124,12 +124,12 @@ class Ingestor:
         on_progress: Callable[[Progress], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> DatasetInfo:
-        """Encode the request and commit it; blocks until it is there.
+        """Encode the file and commit the dataset; blocks until it is committed.
 
         Raises:
             BadInput: The file cannot be read, with line and byte offset where they are known.
-            Conflict: The dataset's name is taken.
-            Cancelled: `cancelled` answered True.
+            Conflict: The mode is `create` and the dataset exists.
+            Cancelled: `cancelled` returned True.
         """
         target = self._target(request)
         folder = self._staging / request.snapshot
@@ -145,7 +145,7 @@ class Ingestor:
                 "schema": target.schema.to_json() if target and request.mode == "append" else None,
                 "bytesMax": self._upload_bytes_max,
             }
-            # Not restartable: it may take minutes, and its files are there from its first second.
+            # Not restartable: an attempt may run for minutes and writes files from the start.
             with self._pool.submit(
                 ENTRY, worker_request, on_progress=on_progress, user=request.owner, bounded=False
             ) as execution:
@@ -167,7 +167,7 @@ class Ingestor:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _target(self, request: IngestRequest) -> DatasetInfo | None:
-        """The dataset that is appended to or replaced; refuses a name that is taken early."""
+        """Return the dataset to append to or replace; refuse a taken name before the encoding."""
         name = request.dataset_name
         if request.mode == "create":
             self._catalog.check_free(name)
@@ -175,7 +175,7 @@ class Ingestor:
         return self._catalog.find(name)
 
     def _keep_source(self, request: IngestRequest) -> str:
-        """Store the file as it came, as one object; returns its id."""
+        """Store the original file as one object; return its id."""
         with self._objects.open_writer() as writer:
             for path in request.paths:
                 with path.open("rb", buffering=0) as part:
@@ -254,13 +254,13 @@ def _wait(execution: Execution, cancelled: Callable[[], bool] | None) -> dict[st
 
 
 def _check(cancelled: Callable[[], bool] | None) -> None:
-    """Raise Cancelled for who asked for it after the last look, while nothing is committed."""
+    """Raise Cancelled if cancellation was requested; called only before the commit."""
     if cancelled is not None and cancelled():
         raise Cancelled("the ingest")
 
 
 def _overall(snapshot: SnapshotInfo) -> dict[str, Any]:
-    """Nulls of each column over all shards, and rows; minima and maxima stay with the shards."""
+    """Return each column's null count over all shards; minima and maxima stay per shard."""
     nulls: dict[str, int] = {}
     for shard in snapshot.shards:
         for name, stats in shard.stats.items():
@@ -269,13 +269,13 @@ def _overall(snapshot: SnapshotInfo) -> dict[str, Any]:
 
 
 def check_upload(catalog: Catalog, name: str, mode: str, options: dict[str, Any]) -> None:
-    """Before an upload starts: its options must be good, and its dataset's name free.
+    """Validate an upload before it starts: its options, and that its dataset's name is free.
 
     Raises:
-        Conflict: Mode `create`, and a dataset has the name.
+        Conflict: The mode is `create` and the dataset exists.
     """
     wanted = dataset_name(name, options)
     if mode == "create":
         catalog.check_free(wanted)
     elif mode not in ("append", "replace"):
-        raise Conflict(f"mode {mode!r} is not known")
+        raise Conflict(f"unknown mode {mode!r}")

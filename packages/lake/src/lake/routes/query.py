@@ -1,4 +1,4 @@
-"""POST /api/query: SQL in, a stream of Arrow IPC, JSON or CSV out, as `Accept` says."""
+"""POST /api/query: run SQL and stream the result as Arrow IPC, JSON or CSV, by `Accept`."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ class QueryRequest(BaseModel):
 
 
 def router(lake: Lake) -> APIRouter:
-    """The query route."""
+    """Return the query route."""
     routes = APIRouter(tags=["query"])
 
     @routes.post("/api/query", response_class=StreamingResponse)
     async def post_query(query: Annotated[QueryRequest, Body()], request: Request) -> Response:
-        """Answer one SQL statement."""
+        """Run one SQL statement."""
         return await respond(lake, query, request)
 
     return routes
 
 
 async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response:
-    """Answer one SQL statement in the format that the request accepts."""
+    """Run one SQL statement and respond in the format that the request accepts."""
     format_name = negotiate(request.headers.get("Accept", ""))
     requester, limits = requester_of(request), lake.query_limits
 
@@ -70,13 +70,13 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
 
 
 def parse_query_request(content_type: str, body: bytes) -> QueryRequest | None:
-    """Return the query of a plain JSON body; None leaves the body, and its errors, to the route.
+    """Parse a JSON body; return None to let the FastAPI route handle it and report errors.
 
-    The route spends more on finding itself and its parameters than a small query costs.
+    FastAPI's routing and parameter handling cost more than a small query.
     """
     if content_type.partition(";")[0].strip().lower() != "application/json":
         return None
     try:
         return QueryRequest.model_validate(json.loads(body))
-    except (ValueError, RecursionError):  # not JSON, not of this form, or nested too deeply
+    except (ValueError, RecursionError):  # not JSON, not a valid request, or nested too deeply
         return None
