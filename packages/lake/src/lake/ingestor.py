@@ -167,7 +167,7 @@ class Ingestor:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _target(self, request: IngestRequest) -> DatasetInfo | None:
-        """Return the dataset to append to or replace; refuse a taken name before the encoding."""
+        """Return the dataset to append to or replace; refuse an existing name before encoding."""
         name = request.dataset_name
         if request.mode == "create":
             self._catalog.check_free(name)

@@ -185,10 +185,10 @@ class Lake:
             path = Path(data)
             if not path.is_file():
                 raise NotFound(kind="file", name=str(data), suggestion=None)
-            return self._take(path, path.name, mode, wire)
+            return self._append(path, path.name, mode, wire)
         with NewFile(self._staging) as file:
             _write_arrow(data, file)
-            return self._take(file.path, f"{table}.arrow", mode, wire)
+            return self._append(file.path, f"{table}.arrow", mode, wire)
 
     def query(  # noqa: PLR0913 - the members of a request, all by keyword
         self,
@@ -363,7 +363,7 @@ class Lake:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
+    def _append(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
         request = IngestRequest(
             snapshot=new_id(self._clock),
             dataset=new_id(self._clock),

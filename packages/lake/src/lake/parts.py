@@ -249,7 +249,7 @@ class PartStore:
         if have is not None and sha256 is not None and have[0] != sha256:
             raise _other_bytes(upload_id, index, have[0], sha256)
         if upload.state != "receiving" and have is None:
-            raise Conflict(f"upload {upload_id} is {upload.state}; it takes no more parts")
+            raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
         limit = upload.expected_bytes(index)
         if expected_bytes is not None and expected_bytes > limit:
             what = f"part {index} of upload {upload_id}"
@@ -281,7 +281,7 @@ class PartStore:
                 return
             upload = self.get(upload_id)
             if upload.state != "receiving":
-                raise Conflict(f"upload {upload_id} is {upload.state}; it takes no more parts")
+                raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
             new.commit(self.folder(upload_id) / f"{index:06d}-{sha256}.part")
             self._done[upload_id] = self._done.get(upload_id, 0) + new.size
         self._mirror(upload)

@@ -24,8 +24,8 @@ _COLUMNS_MAX = 512
 _DICTIONARY_BYTES = MIB
 """Arrow's limit of a dictionary page, beyond which a column falls back to plain values."""
 _DELTA_SHARE = 0.9
-"""Deltas must be this much smaller than a dictionary, which engines filter without decoding: TPC-H's
-dates are 3 % smaller as deltas, but query 6 then needs 1.4 times the CPU in DuckDB."""
+"""Deltas must be this much smaller than a dictionary, which engines filter without decoding:
+TPC-H's dates are 3 % smaller as deltas, but query 6 then needs 1.4 times the CPU in DuckDB."""
 _DEFAULTS = Encodings(dictionary=True, others={}, compression="zstd")
 
 

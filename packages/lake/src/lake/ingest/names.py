@@ -36,7 +36,7 @@ def settle_names(
         BadInput: `strict` is set and a name would have to be changed.
     """
     check_width(len(found), what)
-    taken: set[str] = set()
+    used: set[str] = set()
     cleaned = ["".join(c for c in raw if c.isprintable()).strip() for raw in found]
     kept = {name.casefold() for name in cleaned}
     names: list[str] = []
@@ -44,7 +44,7 @@ def settle_names(
     for index, (raw, wanted) in enumerate(zip(found, cleaned, strict=True)):
         name = wanted or f"column_{index + 1}"
         number = 2
-        while name.casefold() in taken or (number > 2 and name.casefold() in kept):
+        while name.casefold() in used or (number > 2 and name.casefold() in kept):
             name = f"{wanted or f'column_{index + 1}'}_{number}"
             number += 1
         if name != wanted:
@@ -52,6 +52,6 @@ def settle_names(
                 twice = f"the name {wanted!r} is a duplicate" if wanted else "it has no name"
                 raise BadInput(what=what, line=1, reason=f"column {index + 1}: {twice}")
             changes.append({"column": index, "from": raw, "to": name})
-        taken.add(name.casefold())
+        used.add(name.casefold())
         names.append(name)
     return names, changes

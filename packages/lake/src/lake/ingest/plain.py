@@ -55,7 +55,7 @@ def is_changed(arrow_type: pa.DataType) -> bool:
         return True
     if pa.types.is_nested(arrow_type):
         return any(map(is_changed, _children(arrow_type)))
-    return arrow_type in _TOLD
+    return arrow_type in _REPORTED
 
 
 def check_fields(name: str, arrow_type: pa.DataType) -> None:
@@ -92,7 +92,7 @@ _PLAIN: dict[pa.DataType, pa.DataType] = {
     pa.time64("ns"): pa.time64("us"),
     pa.duration("ns"): pa.duration("us"),
 }
-_TOLD = (pa.null(), pa.float16(), pa.time64("ns"), pa.duration("ns"))
+_REPORTED = (pa.null(), pa.float16(), pa.time64("ns"), pa.duration("ns"))
 
 
 def _is_uuid(arrow_type: pa.DataType) -> bool:

@@ -77,11 +77,11 @@ async def _lines(
     reports: Iterator[ScrubReport],
     stop: threading.Event,
 ) -> AsyncIterator[bytes]:
-    told, count = -1, 0
+    reported, count = -1, 0
     try:
         while report is not None:
-            if report.done or len(report.findings) != told or count % _REPORT_EVERY == 0:
-                told = len(report.findings)
+            if report.done or len(report.findings) != reported or count % _REPORT_EVERY == 0:
+                reported = len(report.findings)
                 yield canonical_json(report.to_json()) + b"\n"
             count += 1
             report = await _next(thread, reports, stop)
