@@ -161,7 +161,7 @@ def _run_package_tests(session: nox.Session, package: str) -> None:
 
 
 def pins(name: str) -> str:
-    """Return a lock's pins without their hashes: pip cannot combine path installs with hashed requirements."""
+    """Return a lock's pins without hashes: pip cannot combine path installs with hashes."""
     text = (ROOT / "lock" / f"{name}.txt").read_text()
     return re.sub(r" \\\n(?:\s+--hash=\S+(?: \\\n|\n))+", "\n", text)
 

@@ -2,8 +2,8 @@
 
     python tools/fuzz.py [target] [seconds]
 
-Uses AFL++ if it is installed, else clang's libFuzzer; with neither, mutated seeds run once under the
-sanitizers. Fails when a target crashes, and prints the path of the input.
+Uses AFL++ if it is installed, else clang's libFuzzer; with neither, mutated seeds run once under
+the sanitizers. Fails when a target crashes, and prints the path of the input.
 """
 
 from __future__ import annotations

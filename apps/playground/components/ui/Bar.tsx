@@ -1,4 +1,4 @@
-/** A progress bar. Without a fraction it only shows activity. The caller renders the text next to it. */
+/** A progress bar; without a fraction it only shows activity. The caller renders its text. */
 export function Progress({
   fraction,
   label,

@@ -1,4 +1,4 @@
-/** A fixed set of upload workers, shared by all uploads of a page; parts are queued in FIFO order. */
+/** A fixed set of upload workers, shared by all uploads of a page; parts queue in FIFO order. */
 
 import { UploadError, errorFromResponse } from './errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'

@@ -189,11 +189,11 @@ class JobService:
         job = self._job_store.get(job_id)
         if job.state != "done":
             raise Conflict(
-                f"job {job_id} is {job.state}, so it has no answer",
+                f"job {job_id} is {job.state}, so it has no result",
                 hint="wait until it is done" if not is_terminal("job", job.state) else None,
             )
         if job.kind != "plan":
-            raise NotFound("answer of job", job_id, hint="an ingest makes a dataset: query that")
+            raise NotFound("result of job", job_id, hint="an ingest makes a dataset: query that")
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
 
     def open_result(

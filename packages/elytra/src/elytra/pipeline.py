@@ -385,7 +385,7 @@ class Pipeline(Planned):
         shard = cut.shard_plan(Files((f"<shard of {ref.dataset}>",), "parquet"))
         text = f"at each shard:\n{_indented(explain(shard))}"
         if cut.merge_steps is None:
-            return f"{text}\nthe answer: the shards' rows, in order"
+            return f"{text}\nthe result: the shards' rows, in order"
         merge = cut.merge_plan(Files(("<partials>",), "arrow"))
         return f"{text}\nmerge:\n{_indented(explain(merge))}"
 
