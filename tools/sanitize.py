@@ -42,11 +42,11 @@ CORES = {
         "strand",
         ("test_*.py",),
         (
-            "test_race.py",  # brings a sanitizer of its own
-            "test_injected.py",  # brings a build of its own
+            "test_race.py",  # uses its own sanitizer
+            "test_injected.py",  # uses its own build
             "test_protocol_model.py",  # a model: no C
-            "test_cli.py",  # looks at a clock
-            "test_leaks.py",  # counts memory, of which the sanitizers take some
+            "test_cli.py",  # depends on timing
+            "test_leaks.py",  # measures memory, which sanitizers use too
         ),
     ),
     "emsqrt": Core(
@@ -57,14 +57,14 @@ CORES = {
 
 
 def main(arguments: list[str]) -> int:
-    """Test the cores that are named, or all; answer the first status that is not 0."""
+    """Test the named cores, or all; return the first status that is not 0."""
     named = [name for name in CORES if name in arguments]
     rest = [argument for argument in arguments if argument not in CORES]
     return next(filter(None, (sanitize(name, rest) for name in named or CORES)), 0)
 
 
 def sanitize(name: str, arguments: list[str]) -> int:
-    """Build and test a copy, so that the tree's own extension stays; answer the tests' status."""
+    """Build and test a copy, to keep the tree's extension; return the tests' status."""
     core = CORES[name]
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch) / "packages" / name
@@ -88,7 +88,7 @@ def sanitize(name: str, arguments: list[str]) -> int:
         files = sorted(str(file) for file in found if file.name not in core.without)
         command = [sys.executable, "-m", "pytest", "-q", "-c", str(ROOT / "pyproject.toml")]
         command += ["--rootdir", str(copy), *files, *arguments]
-        command += ["--hypothesis-profile=ci"]  # minds no slowness
+        command += ["--hypothesis-profile=ci"]  # no deadlines
         return subprocess.run(command, cwd=copy, env=environment, check=False).returncode
 
 

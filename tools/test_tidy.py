@@ -196,7 +196,7 @@ def test_versions_are_static_and_siblings_are_ranges(project: Path) -> None:
         if own:
             assert re.search(r">=\d+\.\d+,<\d+\.\d+", requirement), requirement
         assert not re.match(r"(strand|lake|elytra|emsqrt|elkyn)\b", requirement), (
-            "a stranger's name"
+            "the name of an unrelated package"
         )
 
 

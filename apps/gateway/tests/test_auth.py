@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore
-from sennit.auth import Door, Tokens, admin_token, is_tree_path, role_needed
+from sennit.auth import AccessControl, Tokens, admin_token, is_tree_path, role_needed
 from sennit_core.errors import Denied, Unauthenticated, UsageError
 
 ADMIN = "snt_admin-token"
@@ -24,8 +24,8 @@ def tokens() -> Iterator[Any]:
 
 
 @pytest.fixture
-def door(tokens: Tokens) -> Any:
-    return Door.of(
+def access(tokens: Tokens) -> Any:
+    return AccessControl.of(
         tokens,
         host="127.0.0.1",
         port=8600,
@@ -38,8 +38,8 @@ def bearer(token: str) -> Any:
     return {**HOST, "authorization": f"Bearer {token}"}
 
 
-def test_the_admin_token_opens_everything(door: Door) -> None:
-    principal = door.admit("DELETE", "/api/datasets/x", bearer(ADMIN))
+def test_the_admin_token_opens_everything(access: AccessControl) -> None:
+    principal = access.admit("DELETE", "/api/datasets/x", bearer(ADMIN))
     assert principal is not None
     assert (principal.name, principal.role) == ("admin", "admin")
 
@@ -47,19 +47,19 @@ def test_the_admin_token_opens_everything(door: Door) -> None:
 @pytest.mark.parametrize(
     "path", ["/api/stats", "/files/a/b/c", "/metrics", "/users.json", "/docs", "/db/a.json"]
 )
-def test_nothing_of_value_is_open(door: Door, path: str) -> None:
+def test_nothing_of_value_is_open(access: AccessControl, path: str) -> None:
     with pytest.raises(Unauthenticated, match="token"):
-        door.admit("GET", path, HOST)
+        access.admit("GET", path, HOST)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/", "/sql/", "/_next/static/a.js"])
-def test_health_and_the_empty_shell_are_open(door: Door, path: str) -> None:
-    assert door.admit("GET", path, HOST) is None
+def test_health_and_the_empty_shell_are_open(access: AccessControl, path: str) -> None:
+    assert access.admit("GET", path, HOST) is None
 
 
-def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(door: Door) -> None:
+def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(access: AccessControl) -> None:
     with pytest.raises(Unauthenticated, match="not known"):
-        door.admit("GET", "/", bearer("snt_wrong"))
+        access.admit("GET", "/", bearer("snt_wrong"))
 
 
 @pytest.mark.parametrize(
@@ -67,37 +67,37 @@ def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(door: Door) -
      "127.0.0.1:8600@evil.example", "127.0.0.1:80:90", "127.0.0.1:99999", "127.0.0.1:-1",
      "127.0.0.1:8600/", "127.0.0.1 ", "user@127.0.0.1", "localhost:٣"],
 )  # fmt: skip
-def test_another_host_name_is_refused(door: Door, host: str) -> None:
+def test_another_host_name_is_refused(access: AccessControl, host: str) -> None:
     with pytest.raises(Denied, match="host"):
-        door.admit("GET", "/healthz", {"host": host})
+        access.admit("GET", "/healthz", {"host": host})
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:8600", "LocalHost:", "[::1]:8600", "lake.example:443"])
-def test_known_host_names_are_answered(door: Door, host: str) -> None:
-    assert door.admit("GET", "/healthz", {"host": host}) is None
+def test_known_host_names_are_answered(access: AccessControl, host: str) -> None:
+    assert access.admit("GET", "/healthz", {"host": host}) is None
 
 
-def test_a_page_of_another_site_cannot_write_with_the_cookie(door: Door) -> None:
+def test_a_page_of_another_site_cannot_write_with_the_cookie(access: AccessControl) -> None:
     headers = {**HOST, "cookie": f"sennit_8600={ADMIN}", "origin": "https://evil.example"}
     with pytest.raises(Denied, match="origin"):
-        door.admit("POST", "/api/query", headers)
+        access.admit("POST", "/api/query", headers)
 
 
-def test_a_cookie_without_an_origin_is_not_enough_to_write(door: Door) -> None:
+def test_a_cookie_without_an_origin_is_not_enough_to_write(access: AccessControl) -> None:
     headers = {**HOST, "cookie": f"sennit_8600={ADMIN}"}
     with pytest.raises(Denied, match="origin"):
-        door.admit("POST", "/api/query", headers)
+        access.admit("POST", "/api/query", headers)
 
 
 @pytest.mark.parametrize("origin", ["http://127.0.0.1:8600", "https://app.example"])
-def test_the_playground_and_allowed_origins_may_write(door: Door, origin: str) -> None:
+def test_the_playground_and_allowed_origins_may_write(access: AccessControl, origin: str) -> None:
     headers = {**HOST, "cookie": f"sennit_8600={ADMIN}", "origin": origin}
-    principal = door.admit("POST", "/api/query", headers)
+    principal = access.admit("POST", "/api/query", headers)
     assert principal is not None
     assert principal.role == "admin"
 
 
-def test_a_websocket_from_another_site_is_refused(door: Door) -> None:
+def test_a_websocket_from_another_site_is_refused(access: AccessControl) -> None:
     headers = {
         **HOST,
         "cookie": f"sennit_8600={ADMIN}",
@@ -105,12 +105,12 @@ def test_a_websocket_from_another_site_is_refused(door: Door) -> None:
         "upgrade": "websocket",
     }
     with pytest.raises(Denied):
-        door.admit("GET", "/.ws", headers)
+        access.admit("GET", "/.ws", headers)
 
 
-def test_another_nodes_cookie_is_not_ours(door: Door) -> None:
+def test_another_nodes_cookie_is_not_ours(access: AccessControl) -> None:
     with pytest.raises(Unauthenticated):
-        door.admit("GET", "/api/stats", {**HOST, "cookie": f"sennit_8610={ADMIN}"})
+        access.admit("GET", "/api/stats", {**HOST, "cookie": f"sennit_8610={ADMIN}"})
 
 
 @pytest.mark.parametrize(
@@ -128,24 +128,24 @@ def test_another_nodes_cookie_is_not_ours(door: Door) -> None:
     ],
 )
 def test_roles_reach_what_they_should(
-    door: Door, tokens: Tokens, role: str, method: str, path: str, may: bool
+    access: AccessControl, tokens: Tokens, role: str, method: str, path: str, may: bool
 ) -> None:
     token = tokens.issue("somebody", role)
     if may:
-        principal = door.admit(method, path, bearer(token))
+        principal = access.admit(method, path, bearer(token))
         assert principal is not None
         assert principal.role == role
     else:
         with pytest.raises(Denied, match=role):
-            door.admit(method, path, bearer(token))
+            access.admit(method, path, bearer(token))
 
 
-def test_a_revoked_token_is_unknown(door: Door, tokens: Tokens) -> None:
+def test_a_revoked_token_is_unknown(access: AccessControl, tokens: Tokens) -> None:
     token = tokens.issue("somebody", "reader")
     (row,) = tokens.list()
     assert tokens.revoke(row["id"])
     with pytest.raises(Unauthenticated):
-        door.admit("GET", "/api/stats", bearer(token))
+        access.admit("GET", "/api/stats", bearer(token))
     assert not tokens.revoke(row["id"])
 
 

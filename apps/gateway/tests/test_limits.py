@@ -14,7 +14,7 @@ import uvicorn
 
 from elkyn.server.limits import Limits
 from sennit._asgi import Message, Receive, Scope, Send
-from sennit.limits import STRANGERS_BYTES_MAX, BodyLimit, protocols_for
+from sennit.limits import UNAUTHENTICATED_BYTES_MAX, BodyLimit, protocols_for
 
 BODY_BYTES_MAX = 2 << 20
 
@@ -54,7 +54,9 @@ def test_a_body_within_the_limit_arrives_whole() -> None:
     assert ask([b"x" * 1000] * 30)[:2] == (200, b"30000")
 
 
-@pytest.mark.parametrize(("known", "limit"), [(True, BODY_BYTES_MAX), (False, STRANGERS_BYTES_MAX)])
+@pytest.mark.parametrize(
+    ("known", "limit"), [(True, BODY_BYTES_MAX), (False, UNAUTHENTICATED_BYTES_MAX)]
+)
 def test_a_body_beyond_the_limit_is_not_read_to_its_end(known: bool, limit: int) -> None:
     status, body, taken = ask([b"x" * 10_000] * 1000, known=known)
     assert status == 413

@@ -11,7 +11,7 @@ import pytest
 
 from elkyn import ElkynStore
 from sennit import playground
-from sennit.auth import Door, Tokens
+from sennit.auth import AccessControl, Tokens
 from sennit.routes.pages import Pages
 from sennit.security_headers import SecurityHeaders
 
@@ -48,8 +48,10 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(playground, "site", lambda: site)
     monkeypatch.setattr(playground, "can_build", lambda: False)
     with ElkynStore(mode="memory") as tree:
-        door = Door.of(Tokens("snt_admin", tree), host="127.0.0.1", port=8600, hosts=(), origins=())
-        app = Pages(door)
+        access = AccessControl.of(
+            Tokens("snt_admin", tree), host="127.0.0.1", port=8600, hosts=(), origins=()
+        )
+        app = Pages(access)
         headers = SecurityHeaders(app)
         app.behind(headers)
         yield headers
@@ -126,8 +128,10 @@ def test_a_missing_playground_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(playground, "site", lambda: None)
     monkeypatch.setattr(playground, "can_build", lambda: True)
     with ElkynStore(mode="memory") as tree:
-        door = Door.of(Tokens("snt_admin", tree), host="127.0.0.1", port=8600, hosts=(), origins=())
-        app = Pages(door)
+        access = AccessControl.of(
+            Tokens("snt_admin", tree), host="127.0.0.1", port=8600, hosts=(), origins=()
+        )
+        app = Pages(access)
         status, _, body = ask(app, "/")
         assert status == 200
         assert b"being built" in body

@@ -1,4 +1,4 @@
-/** The node's HTTP API as this site uses it; every failure is an ApiError. */
+/** A client of the node's HTTP API; every failure is an ApiError. */
 
 import type { DatasetInfo, JobInfo, SnapshotInfo } from './records'
 import { Store } from './store'
@@ -11,7 +11,7 @@ interface ErrorDocument {
   details?: unknown
 }
 
-/** A refusal in the node's own words; status 0 means that the node was not reached. */
+/** The node's error; status 0 means that the node was not reached. */
 export class ApiError extends Error {
   constructor(
     message: string,
@@ -40,7 +40,7 @@ export interface SqlAnswer {
   columns: Column[]
   rows: unknown[][]
   truncated: boolean
-  /** Who answered; null when the node did not say. */
+  /** The engine that ran the query; null if the node did not report it. */
   engine?: string | null
 }
 
@@ -50,7 +50,7 @@ export interface ListedSnapshot extends SnapshotInfo {
   createdAt?: number
 }
 
-/** What `/api/stats` tells. */
+/** The body of `/api/stats`. */
 export interface NodeStats {
   version: string
   uptimeSeconds: number
@@ -70,10 +70,10 @@ export interface NodeStats {
   datasets: number
 }
 
-/** Whether the node wants to know who is asking; the shell then asks for the token. */
+/** Whether the node requires authentication; the shell then asks for the token. */
 export const signInNeeded = new Store(false)
 
-/** Counts the answers that named damage: what is known of damaged tables may be out of date then. */
+/** Counts responses that reported damage: the list of damaged tables may be out of date then. */
 export const damageSeen = new Store(0)
 
 /** Rows a page asks for; an export has no such limit. */
@@ -87,7 +87,7 @@ export const EXPORT_TYPES = {
 
 export type ExportFormat = keyof typeof EXPORT_TYPES
 
-/** Who may answer SQL; `auto` asks DuckDB, and EM-√ where that runs out of memory. */
+/** The SQL engines; `auto` uses DuckDB, and EM-√ if DuckDB runs out of memory. */
 export const ENGINES = { auto: 'Auto', duckdb: 'DuckDB', emsqrt: 'EM-√' } as const
 
 export type Engine = keyof typeof ENGINES
@@ -109,7 +109,7 @@ export const api = {
   job: (id: string, signal?: AbortSignal) =>
     json<JobInfo>('GET', `/api/jobs/${encodeURIComponent(id)}`, undefined, signal),
   submit: (plan: unknown) => json<{ jobId: string }>('POST', '/api/jobs', { plan }),
-  /** Ask a question; the answer names the engine that it came from. */
+  /** Run a query; the result names the engine that ran it. */
   async query(
     sql: string,
     engine: Engine,
@@ -130,7 +130,7 @@ export const api = {
     const answer = await whole(response, (body) => body.json() as Promise<SqlAnswer>)
     return { ...answer, engine: response.headers.get('Sennit-Engine') }
   },
-  /** Some rows of what a job computed. */
+  /** A range of the rows of a job's result. */
   jobRows: (id: string, offset: number, limit: number, signal?: AbortSignal) =>
     json<SqlAnswer>(
       'GET',
@@ -139,7 +139,7 @@ export const api = {
       signal,
     ),
 
-  /** The whole answer to a query as a file. */
+  /** The whole result of a query as a file. */
   exportQuery: (sql: string, engine: Engine, format: ExportFormat) =>
     download('/api/query', format, {
       method: 'POST',
@@ -147,7 +147,7 @@ export const api = {
       body: JSON.stringify({ sql, engine }),
     }),
 
-  /** The whole answer of a job as a file. */
+  /** The whole result of a job as a file. */
   exportJob: (id: string, format: ExportFormat) =>
     download(`/api/jobs/${encodeURIComponent(id)}/result`, format, { method: 'GET' }),
 
@@ -213,7 +213,7 @@ async function reach(path: string, init: RequestInit): Promise<Response> {
   throw refusal(response, body)
 }
 
-/** Read a body to its end. When the node cut it, the error is the one that made the node do so. */
+/** Read a body to its end. If the node aborted it, throw the node's error. */
 async function whole<T>(response: Response, read: (response: Response) => Promise<T>): Promise<T> {
   try {
     return await read(response)
@@ -223,7 +223,7 @@ async function whole<T>(response: Response, read: (response: Response) => Promis
   }
 }
 
-/** The status of a cut answer was sent before the failure; its error is kept under its id. */
+/** The status of an aborted response was sent before the failure; its error is stored by id. */
 async function whyCut(response: Response): Promise<ApiError> {
   const id = response.headers.get('Sennit-Answer')
   if (id !== null) {
@@ -231,7 +231,7 @@ async function whyCut(response: Response): Promise<ApiError> {
       const kept = await fetch(`/api/answers/${encodeURIComponent(id)}`)
       if (kept.ok) return refusal(response, (await kept.json()) as ErrorDocument)
     } catch {
-      // The node has gone: below is all that is known.
+      // The node is unreachable: report the error below.
     }
   }
   return new ApiError(
@@ -254,7 +254,7 @@ function refusal(response: Response, body: ErrorDocument): ApiError {
   )
 }
 
-/** Whether an error is only the echo of our own cancelling. */
+/** Whether an error is the result of our own cancellation. */
 export function isAbort(error: unknown): boolean {
   return error instanceof DOMException && error.name === 'AbortError'
 }

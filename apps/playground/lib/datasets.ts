@@ -1,4 +1,4 @@
-/** What the pages need to know about datasets, read from the live tree and from what the node found. */
+/** Datasets for the pages, from the live tree and the node's list of damage. */
 
 import { api, damageSeen } from './api'
 import type { Tree } from './live/tree'
@@ -45,7 +45,7 @@ export const damagedDatasets = new Store<DatasetInfo[] | null>(null)
 let asking = false
 let askAgain = false
 
-/** Ask again which datasets are damaged, one request at a time; when it fails, what was known stays. */
+/** Reload the damaged datasets, one request at a time; on failure keep the previous list. */
 export async function refreshDamaged(): Promise<void> {
   askAgain = asking
   if (asking) return

@@ -32,7 +32,7 @@ export function formatRate(bytesPerSecond: number | null): string {
   return bytesPerSecond === null ? '–' : `${formatBytes(bytesPerSecond)}/s`
 }
 
-/** How long something took: `48 ms`, `3.2 s`, `4 min 05 s`, `2 h 03 min`. */
+/** Format a duration: `48 ms`, `3.2 s`, `4 min 05 s`, `2 h 03 min`. */
 export function formatElapsed(seconds: number | null | undefined): string {
   if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return '–'
   if (seconds < 0.9995) return `${Math.max(0, Math.round(seconds * 1000))} ms`
@@ -89,7 +89,7 @@ export function formatDate(ms: number | null): string {
   return `${day} ${two(at.getHours())}:${two(at.getMinutes())}`
 }
 
-/** One value of a SQL answer as a cell shows it; null is told apart by the caller. */
+/** Format a value of a SQL result for a cell; the caller handles null. */
 export function formatCell(value: unknown): string {
   if (value === null || value === undefined) return 'NULL'
   if (typeof value === 'string') return value

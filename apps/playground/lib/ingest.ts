@@ -1,8 +1,8 @@
-/** What ingest found and did on its own account, as a snapshot's manifest keeps it. */
+/** The ingest report of a snapshot's manifest: detected format and automatic changes. */
 
 import { formatBytes, formatCount } from './format'
 
-/** A column that became wider, because a value did not fit what it was taken for. */
+/** A column that was widened, because a value did not fit its inferred type. */
 export interface Widening {
   column: string
   from: string

@@ -1,4 +1,4 @@
-/** What the pages need to know about jobs, read from the live tree. */
+/** Jobs for the pages, from the live tree. */
 
 import type { JobInfo, Progress, TaskInfo } from './records'
 import type { Tree } from './live/tree'
@@ -12,7 +12,7 @@ export interface LiveJob extends JobInfo {
 
 const ENDED: readonly string[] = ['done', 'failed', 'cancelled']
 
-/** Whether nothing more will happen to a job. */
+/** Whether a job has ended. */
 export function hasEnded(job: Pick<JobInfo, 'state'>): boolean {
   return ENDED.includes(job.state)
 }
@@ -46,7 +46,7 @@ export function tasksOfJob(
     : null
 }
 
-/** How far a job is: a fraction of 1, or null when it cannot say. Never above 1, and 1 only when done. */
+/** A job's progress as a fraction, or null if unknown. Never above 1, and 1 only when done. */
 export function fractionOf(job: Pick<LiveJob, 'state' | 'progress' | 'tasks'>): number | null {
   if (job.state === 'done') return 1
   const progress = job.progress

@@ -71,12 +71,12 @@ export async function profileColumns(
   let columns = new Map(known)
   const left = table.columns.filter(({ name }) => !columns.has(name))
   const endMs = nowMs() + BUDGET_SECONDS * 1000
-  const tell = (state: ProfileState['state'], error: ApiError | null = null, outOfTime = false) =>
+  const notify = (state: ProfileState['state'], error: ApiError | null = null, outOfTime = false) =>
     onState({ state, columns, error, outOfTime })
-  tell('running')
+  notify('running')
   while (left.length > 0) {
     const seconds = (endMs - nowMs()) / 1000
-    if (seconds <= 0) return tell('stopped', null, true)
+    if (seconds <= 0) return notify('stopped', null, true)
     const batch = left.splice(0, BATCH)
     try {
       const { rows } = await query(profileSql(table.name, table.rows, batch), seconds)
@@ -86,11 +86,11 @@ export async function profileColumns(
         columns.set(name, { distinct, mean, median })
       })
     } catch (reason) {
-      if (isAbort(reason)) return tell('stopped')
+      if (isAbort(reason)) return notify('stopped')
       const error = asApiError(reason)
-      if (error.code === 'deadline-exceeded') return tell('stopped', null, true)
-      return tell('failed', error)
+      if (error.code === 'deadline-exceeded') return notify('stopped', null, true)
+      return notify('failed', error)
     }
-    tell(left.length > 0 ? 'running' : 'done')
+    notify(left.length > 0 ? 'running' : 'done')
   }
 }

@@ -1,8 +1,8 @@
-/** What is known of a column from the shards' statistics, without asking anything. */
+/** Column statistics merged from the shards, without a query. */
 
 import type { ShardInfo } from './records'
 
-/** Nulls, smallest and largest value; null where a shard does not tell. */
+/** Nulls, smallest and largest value; null if a shard has no statistics. */
 export interface ColumnStats {
   nulls: number | null
   min: string | number | boolean | null
@@ -30,11 +30,11 @@ export function mergeStats(
   return merged
 }
 
-/** A shard of nothing but nulls has no extremes and spoils none; one that keeps silent does. */
+/** Skip shards with only nulls; a shard without statistics makes the result unknown. */
 function extreme(parts: ReturnType<typeof part>[], type: string, end: 'min' | 'max'): Value | null {
-  const told = parts.filter((each) => each[end] !== null)
-  if (told.length === 0 || parts.some((each) => each[end] === null && !each.allNull)) return null
-  const values = told.map((each) => each[end] as Value)
+  const known = parts.filter((each) => each[end] !== null)
+  if (known.length === 0 || parts.some((each) => each[end] === null && !each.allNull)) return null
+  const values = known.map((each) => each[end] as Value)
   return values.reduce((best, value) =>
     compareValues(value, best, type) < 0 === (end === 'min') ? value : best,
   )

@@ -1,4 +1,4 @@
-/** A value that components watch; the smallest thing `useSyncExternalStore` can stand on. */
+/** A value that components watch: a minimal store for `useSyncExternalStore`. */
 
 export class Store<T> {
   private readonly listeners = new Set<() => void>()

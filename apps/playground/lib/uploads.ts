@@ -1,6 +1,6 @@
 'use client'
 
-/** The uploads of this page: files on their way to the node through one pool of workers. */
+/** The uploads of this page, sent by one pool of workers. */
 
 import {
   startUploadWorker,
@@ -52,7 +52,7 @@ export function startUpload(
   mode: UploadMode = 'create',
 ): string {
   const id = `upload-${nextId++}`
-  const given: UploadOptions = {
+  const uploadOptions: UploadOptions = {
     pool: (pool ??= new WorkerPool(startUploadWorker, WORKERS)),
     parallel: WORKERS,
     mode,
@@ -60,13 +60,13 @@ export function startUpload(
     resume: storageResume(localStorage, resumePrefix(options, mode)),
     onChange: (snapshot) => note(id, snapshot),
   }
-  const upload = new Upload(file, given)
+  const upload = new Upload(file, uploadOptions)
   running.set(id, upload)
   uploads.set([...uploads.get(), { id, file, mode, options, snapshot: upload.snapshot() }])
   return id
 }
 
-/** Try again under other terms, in the place of an upload that failed. */
+/** Retry with other options, replacing a failed upload. */
 export function restartUpload(item: UploadItem, options: IngestOptions, mode: UploadMode): void {
   dismissUpload(item.id)
   startUpload(item.file, options, mode)
@@ -84,7 +84,7 @@ export function cancelUpload(id: string): void {
   void running.get(id)?.cancel()
 }
 
-/** Take an upload that has ended off the list. */
+/** Remove an ended upload from the list. */
 export function dismissUpload(id: string): void {
   running.delete(id)
   uploads.set(uploads.get().filter((item) => item.id !== id))
@@ -95,7 +95,7 @@ export function anyUnderWay(items: readonly UploadItem[]): boolean {
   return items.some(({ snapshot: { state } }) => !['done', 'failed', 'cancelled'].includes(state))
 }
 
-/** The same file under other terms is another upload. */
+/** The same file with other options is another upload. */
 function resumePrefix(options: IngestOptions, mode: UploadMode): string {
   return `sennit.upload.${mode}.${JSON.stringify(options, Object.keys(options).sort())}.`
 }

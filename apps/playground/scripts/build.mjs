@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 const app = path.join(path.dirname(fileURLToPath(import.meta.url)), '..')
 const out = path.join(app, 'out')
 
-// A failed export leaves the last one in place, which must not pass for the new one.
+// Remove the previous export: after a failed build it must not count as current.
 rmSync(out, { recursive: true, force: true })
 const next = spawnSync('next', ['build'], {
   cwd: app,
@@ -17,7 +17,7 @@ const next = spawnSync('next', ['build'], {
 })
 if (next.status !== 0) process.exit(next.status ?? 1)
 
-// The bundler publishes the sources of workers beside their bundles; nothing loads them.
+// The bundler also publishes the workers' sources, which are not used.
 const media = path.join(out, '_next', 'static', 'media')
 for (const name of readdirSync(media, { withFileTypes: true })) {
   if (/\.[jt]s$/.test(name.name)) rmSync(path.join(media, name.name))

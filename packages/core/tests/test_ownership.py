@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sennit_core import ownership
-from sennit_core.ownership import refuse_strangers
+from sennit_core.ownership import check_distribution
 
 
 @pytest.fixture
@@ -29,26 +29,26 @@ def install(site: Path, name: str, *lines: str) -> None:
 def test_package_alone_in_its_folder_is_fine(site: Path) -> None:
     install(site, "lakehouse-1.0", "lakehouse/__init__.py,,", "bin/lake/x,,", "snow/lake/y.py,,")
     install(site, "system-1.0")
-    refuse_strangers(str(site / "lake/__init__.py"), "sennit-lake")
+    check_distribution(str(site / "lake/__init__.py"), "sennit-lake")
 
 
 def test_stranger_in_the_folder_is_refused_with_the_fix(site: Path) -> None:
     install(site, "Lake-2.3.1", "lake-2.3.1.dist-info/METADATA,,", "lake/water.py,,")
     with pytest.raises(ImportError, match="'Lake'") as raised:
-        refuse_strangers(str(site / "lake/__init__.py"), "sennit-lake")
+        check_distribution(str(site / "lake/__init__.py"), "sennit-lake")
     assert "pip uninstall Lake sennit-lake" in str(raised.value)
     assert raised.value.name == "lake"
 
 
 def test_spelling_of_the_own_distribution_does_not_matter(site: Path) -> None:
-    refuse_strangers(str(site / "lake/__init__.py"), "Sennit.Lake")
+    check_distribution(str(site / "lake/__init__.py"), "Sennit.Lake")
 
 
 def test_editable_tree_has_no_distributions_to_read(tmp_path: Path) -> None:
     package = tmp_path / "src" / "lake"
     package.mkdir(parents=True)
-    refuse_strangers(str(package / "__init__.py"), "sennit-lake")
+    check_distribution(str(package / "__init__.py"), "sennit-lake")
 
 
 def test_package_inside_a_zip_is_left_alone(tmp_path: Path) -> None:
-    refuse_strangers(str(tmp_path / "bundle.zip" / "lake" / "__init__.py"), "sennit-lake")
+    check_distribution(str(tmp_path / "bundle.zip" / "lake" / "__init__.py"), "sennit-lake")

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from elkyn import Stores, open_namespaces
 from elkyn.server.app import elkyn_app
 from elytra.client import Client
-from elytra.jobs import JobService
+from elytra.job_service import JobService
 from elytra.pipeline import Pipeline
 from elytra.routes import router
 from emsqrt.executor import ExecutorPool

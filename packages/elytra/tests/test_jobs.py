@@ -282,7 +282,7 @@ def test_a_strict_cast_fails_the_job_once(shared_node: Any, flights: Pipeline) -
 def test_an_answer_is_there_only_when_the_job_is_done(shared_node: Any, flights: Pipeline) -> None:
     with shared_node.all_busy():
         job = flights.count().submit()
-        with pytest.raises(Conflict, match="has no answer"):
+        with pytest.raises(Conflict, match="has no result"):
             shared_node.client.job_result(job.id, {})
     job.wait(20)
     with pytest.raises(NotFound):

@@ -11,7 +11,7 @@ import pytest
 
 from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
-from lake import Lake, UploadIncomplete, intake
+from lake import Lake, UploadIncomplete, ingestor
 from sennit_core.errors import BadInput, Cancelled, Conflict, Corrupt, NotFound, UsageError
 from sennit_core.records import DatasetInfo, Progress
 from sennit_core.schema import Schema
@@ -127,7 +127,7 @@ def test_who_cancels_once_the_file_was_read_finds_no_dataset(
 ) -> None:
     upload = upload_file(lake, "a.csv", "a\n1\n")
     passed: list[str] = []
-    monkeypatch.setattr(intake, "reached", passed.append)
+    monkeypatch.setattr(ingestor, "reached", passed.append)
 
     with pytest.raises(Cancelled):
         lake.ingest(upload.id, cancelled=lambda: "ingest-encoded" in passed)
@@ -140,7 +140,7 @@ def test_who_cancels_once_the_file_was_read_finds_no_dataset(
 def test_an_ingest_that_ends_between_two_looks_is_done(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "_POLL_SECONDS", 0)  # so that it always ends between two
+    monkeypatch.setattr(ingestor, "_POLL_SECONDS", 0)  # so that it always ends between two
     for n in range(20):
         upload = upload_file(lake, f"a{n}.csv", "a\n1\n")
         assert lake.ingest(upload.id, cancelled=lambda: False).rows == 1

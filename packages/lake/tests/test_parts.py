@@ -152,7 +152,7 @@ def test_a_sealed_upload_takes_no_more_parts(store: PartStore) -> None:
     send(store, upload, 0, b"abcd")
     store.seal(upload.id)
 
-    with pytest.raises(Conflict, match="takes no more parts"):
+    with pytest.raises(Conflict, match="accepts no more parts"):
         store.open_part(upload.id, 1)
 
 

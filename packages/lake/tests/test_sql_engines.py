@@ -131,7 +131,7 @@ def test_auto_changes_to_emsqrt_when_duckdb_has_too_little(small: Lake) -> None:
 def test_auto_tells_both_refusals(small: Lake) -> None:
     with pytest.raises(CapTooSmall) as caught:
         small.sql("SELECT a, (SELECT 1) FROM numbers")
-    assert "EM-√ was asked too" in str(caught.value.hint)
+    assert "EM-√ was tried too" in str(caught.value.hint)
 
 
 def test_shards_are_given_back_after_a_change(small: Lake) -> None:

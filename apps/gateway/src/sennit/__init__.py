@@ -1,16 +1,16 @@
-"""Sennit's façade: `import sennit; s = sennit.connect()`, then put, sql, pipeline, tree.
+"""Sennit's Python API: `import sennit; s = sennit.connect()`, then put, sql, pipeline, tree.
 
 Layers: cli, client -> serve -> app -> routes -> node -> settings, auth, run_file. Importing this
-module loads neither DuckDB nor Arrow nor Ray; they come with the first answer that needs them.
+module does not import DuckDB, Arrow or Ray; the first call that needs one imports it.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sennit_core.ownership import refuse_strangers
+from sennit_core.ownership import check_distribution
 
-refuse_strangers(__file__, "sennit")
+check_distribution(__file__, "sennit")
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +27,11 @@ def connect(
 
     Args:
         url: the node's address, such as `http://127.0.0.1:8600`.
-        token: what the node knows you by; found beside the data folder when left out.
+        token: the node's token; by default read from the data folder.
         data: the data folder of a node on this machine.
 
     Raises:
-        Unavailable: no node was found, or it does not answer.
+        Unavailable: no node was found, or it does not respond.
     """
     from sennit.client import Session
 

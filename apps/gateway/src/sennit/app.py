@@ -1,6 +1,6 @@
-"""The node's one ASGI application: doors, then the API, the realtime tree or the playground.
+"""The node's ASGI application: access control, then the API, the realtime tree or the playground.
 
-request -> SecurityHeaders -> Cors -> Gate (host, origin, token, role) -> Switch
+request -> SecurityHeaders -> Cors -> AuthMiddleware (host, origin, token, role) -> Dispatcher
         -> BodyLimit -> FastAPI | Elkyn | Pages
 """
 
@@ -21,9 +21,9 @@ import lake.routes
 from elkyn.records import SYSTEM_NAMESPACE
 from elkyn.server.app import elkyn_app
 from lake import Lake
-from lake.routes import parse_question, respond
+from lake.routes import parse_query_request, respond
 from sennit._asgi import App, Message, Receive, Scope, Send
-from sennit.auth import Door, Principal, is_guarded, is_tree_path
+from sennit.auth import AccessControl, Principal, is_guarded, is_tree_path
 from sennit.cors import Cors
 from sennit.limits import BodyLimit
 from sennit.node import Node
@@ -51,17 +51,17 @@ STATUS_OF_CLASS: dict[type[SennitError], int] = {
     errors.Busy: 429,
     errors.Unavailable: 503,
     errors.DeadlineExceeded: 504,
-    # The node's own fault, and the same the next time: no 4xx, and no 503 that invites a retry.
+    # The node's fault and permanent: neither a 4xx nor a 503, which would invite a retry.
     errors.Corrupt: 500,
 }
 
 
 class Application:
-    """The ASGI app of a node, and the parts that its shell needs hold of."""
+    """The ASGI app of a node, and the parts that the server needs access to."""
 
     def __init__(self, node: Node) -> None:
         network = node.settings.network
-        self.door = Door.of(
+        self.access = AccessControl.of(
             node.tokens, host=network.host, port=network.port,
             hosts=network.allowed_hosts, origins=network.allowed_origins,
         )  # fmt: skip
@@ -71,45 +71,51 @@ class Application:
             keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
             body_bytes_max=node.settings.security.body_bytes_max,
         )
-        self.pages = Pages(self.door)
-        self.api = _api(node, self.door)
+        self.pages = Pages(self.access)
+        self.api = _api(node, self.access)
         limited = BodyLimit(_Queries(self.api, node.lake), node.settings.security.body_bytes_max)
-        switch = _Switch(limited, self.tree, self.pages)
-        gate = _Gate(switch, self.door)
+        dispatcher = Dispatcher(limited, self.tree, self.pages)
+        authenticated = AuthMiddleware(dispatcher, self.access)
         self._app = SecurityHeaders(
-            Cors(gate, self.door.origins, check_host=self.door.check_host, refuse=_refuse)
+            Cors(
+                authenticated,
+                self.access.origins,
+                check_host=self.access.check_host,
+                refuse=_refuse,
+            )
         )
         self.pages.behind(self._app)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
+        """Handle one request (ASGI 3)."""
         await self._app(scope, receive, send)
 
     def close(self) -> None:
-        """End every open stream, so that the server can stop at once."""
+        """End all open streams, so that the server can stop without waiting."""
         self.tree.close()
 
 
 def create_app(node: Node) -> Application:
-    """The application that serves `node`."""
+    """Return the application that serves `node`."""
     return Application(node)
 
 
-class _Gate:
-    """Lets a request through the doors, remembers who it is from, and writes the audit log."""
+class AuthMiddleware:
+    """ASGI middleware: authenticates and authorizes requests, and writes the audit log."""
 
-    def __init__(self, app: App, door: Door) -> None:
+    def __init__(self, app: App, access: AccessControl) -> None:
         self._app = app
-        self._door = door
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request (ASGI 3)."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         method = scope.get("method", "GET")
         try:
-            principal = self._door.admit(method, scope["path"], headers)
+            principal = self._access.admit(method, scope["path"], headers)
         except SennitError as refusal:
             _audit.warning("refused %s %s: %s", method, scope["path"], refusal)
             await _refuse(scope, receive, send, refusal)
@@ -120,8 +126,8 @@ class _Gate:
         await self._app(scope, receive, send)
 
 
-class _Switch:
-    """Sends a request to the part that answers its path."""
+class Dispatcher:
+    """Dispatches a request by its path: API, realtime tree or pages."""
 
     def __init__(self, api: App, tree: App, pages: App) -> None:
         self._api = api
@@ -129,6 +135,7 @@ class _Switch:
         self._pages = pages
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request (ASGI 3)."""
         path = scope.get("path", "")
         if scope["type"] == "lifespan" or path in {"/healthz", "/readyz"}:
             target = self._api
@@ -143,9 +150,9 @@ class _Switch:
 
 
 class _Queries:
-    """Answers POST /api/query without the layers of the API, which cost more than a small query.
+    """Handles POST /api/query without FastAPI's layers, which cost more than a small query.
 
-    A request that is not plain and valid JSON goes to the API, which says what is wrong with it.
+    A request without a valid JSON body goes to the API, which reports the error.
     """
 
     def __init__(self, api: FastAPI, lake: Lake) -> None:
@@ -158,16 +165,16 @@ class _Queries:
             return
         message = await receive()  # the whole body: `BodyLimit` has read it
         content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
-        question = parse_question(content_type, message.get("body", b""))
-        if question is None:
+        query = parse_query_request(content_type, message.get("body", b""))
+        if query is None:
             await self._api(scope, _replayed(message, receive), send)
             return
         request = Request({**scope, "app": self._api}, receive)
         try:
-            response = await respond(self._lake, question, request)
+            response = await respond(self._lake, query, request)
         except SennitError as error:
             response = await _on_error(request, error)
-        except Exception as error:  # noqa: BLE001 - it is logged and answered, as by the API
+        except Exception as error:  # noqa: BLE001 - logged and answered, as by the API
             response = await _on_surprise(request, error)
         await response(scope, receive, send)
 
@@ -181,12 +188,12 @@ def _replayed(first: Message, receive: Receive) -> Receive:
     return next_message
 
 
-def _api(node: Node, door: Door) -> FastAPI:
+def _api(node: Node, access: AccessControl) -> FastAPI:
     api = FastAPI(
         title="Sennit", version=node.version, docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json",
     )  # fmt: skip
-    api.include_router(node_routes.router(node, door))
+    api.include_router(node_routes.router(node, access))
     api.include_router(lake.routes.router(node.lake))
     api.include_router(elytra.routes.router(node.jobs, node.lake.parts))
     api.add_exception_handler(SennitError, _on_error)
@@ -196,26 +203,26 @@ def _api(node: Node, door: Door) -> FastAPI:
 
     @api.get("/docs", include_in_schema=False)
     def docs() -> HTMLResponse:
-        """The API on one page, without anything from elsewhere."""
+        """The API documentation as one page without external resources."""
         return HTMLResponse(docs_page(api.openapi()))
 
     return api
 
 
 class _Refusal(JSONResponse):
-    """An error in JSON; it may quote what was sent, half a surrogate pair included."""
+    """A JSON error in ASCII: it may quote request text, which may contain a lone surrogate."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content).encode("ascii")
 
 
 def status_of(error: SennitError) -> int:
-    """The HTTP status of an error: that of its nearest class in the table, else 500."""
+    """Return the HTTP status of an error: of its nearest class in the table, else 500."""
     return next((STATUS_OF_CLASS[c] for c in type(error).__mro__ if c in STATUS_OF_CLASS), 500)
 
 
 def _authorize_tree(scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
-    """Check the role of a request for a tree; `sys` is written by the platform alone."""
+    """Check the role of a request for a tree; only the platform writes `sys`."""
     principal: Principal | None = scope.get("state", {}).get("principal")
     if write and namespace == SYSTEM_NAMESPACE:
         raise Denied(
@@ -234,7 +241,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitErr
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
         return
     body = refusal.to_json()
-    if is_tree_path(scope["path"]):  # as Elkyn answers: clients of the tree show this text alone
+    if is_tree_path(scope["path"]):  # Elkyn's error format: its clients show only this text
         body = {"error": f"{refusal}; {refusal.hint}" if refusal.hint else str(refusal)}
     await _Refusal(body, status_code=status_of(refusal))(scope, receive, send)
 
@@ -258,7 +265,7 @@ async def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
     body = {
         "error": f"{first['where']}: {first['problem']}",
         "code": "usage",
-        "hint": "see /docs for what this route takes",
+        "hint": "see /docs for the parameters of this route",
         "details": {"problems": problems},
     }
     return _Refusal(body, status_code=422)
@@ -269,7 +276,7 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     route = f"{request.method} {request.url.path}"
     code, problem = {
         404: ("not-found", f"there is no route {route}"),
-        405: ("usage", f"this path does not take {route}"),
+        405: ("usage", f"this path does not support {route}"),
     }.get(error.status_code, ("usage", error.detail))
     body: dict[str, Any] = {"error": problem, "code": code, "hint": "see /docs for the routes"}
     return JSONResponse(body, status_code=error.status_code, headers=error.headers)
@@ -277,6 +284,6 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
 
 async def _on_surprise(request: Request, error: Exception) -> JSONResponse:
     _log.exception("unexpected error at %s %s", request.method, request.url.path, exc_info=error)
-    surprise = InternalError("the node met an unexpected error", hint="see <data>/logs/system.log")
-    # The server drops the connection after an exception: say so, or a client would use it again.
-    return JSONResponse(surprise.to_json(), status_code=500, headers={"connection": "close"})
+    internal = InternalError("the node met an unexpected error", hint="see <data>/logs/system.log")
+    # The server closes the connection after an exception; the header keeps clients from reusing it.
+    return JSONResponse(internal.to_json(), status_code=500, headers={"connection": "close"})

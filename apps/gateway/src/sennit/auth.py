@@ -1,8 +1,8 @@
-"""Who may ask what of a node: tokens, the browser's cookie, hosts, origins and roles.
+"""Access control of a node: tokens, the browser's cookie, hosts, origins and roles.
 
-A request passes four doors in this order: the Host header names this node (no DNS rebinding), an
-unsafe method or a WebSocket comes from an allowed origin (no CSRF), a token is known, and its role
-reaches the route. Everything is refused unless a door opens it.
+A request passes four checks in this order: the Host header names this node (no DNS rebinding), an
+unsafe method or a WebSocket comes from an allowed origin (no CSRF), the token is valid, and its
+role is sufficient for the route. A request that fails a check is refused.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ _PORT_MAX = 65535
 _LADDER = ("reader", "writer", "admin")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 OPEN_PATHS = frozenset({"/healthz", "/readyz", "/api/session"})
-# The shell of the playground holds no data; what it asks for needs the token.
+# The playground's static files hold no data; its API requests need a token.
 _GUARDED = ("/api/", "/files/", "/metrics", "/db/", "/.ws", "/tus/", "/docs")
 _ROLE_OF_ROUTE: tuple[tuple[str, str, str], ...] = (
-    # method ("*": any), path prefix, least role; the first match decides
+    # method ("*": any), path prefix, minimum role; the first match decides
     ("*", "/api/tokens", "admin"),
     ("*", "/api/workers", "worker"),
     # Rules, replication and the log of a tree are for admins, reading included.
@@ -45,28 +45,28 @@ _ROLE_OF_ROUTE: tuple[tuple[str, str, str], ...] = (
     ("*", "/api/start-upload", "writer"),
     ("*", "/api/datasets", "writer"),
     ("*", "/api/jobs", "writer"),
-    ("POST", "/api/verify", "writer"),  # it reads every byte of the disk
-    ("*", "/api/", "admin"),  # a route that this table does not name yet
+    ("POST", "/api/verify", "writer"),  # it reads all stored bytes
+    ("*", "/api/", "admin"),  # any route that this table does not name
     ("*", "/", "writer"),  # the realtime tree
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Whoever stands behind a token."""
+    """The authenticated owner of a token."""
 
     name: str
     role: str
 
     def may(self, needed: str) -> bool:
-        """Whether this role reaches `needed`; a worker's token opens the workers' door alone."""
+        """Whether this role includes `needed`; a worker's token is valid only for worker routes."""
         if self.role == "worker" or needed == "worker":
             return self.role in {needed, "admin"}
         return _LADDER.index(self.role) >= _LADDER.index(needed)
 
 
 class TokenTree(Protocol):
-    """The part of an Elkyn store that keeps tokens; no path of any API reaches it."""
+    """Methods of the Elkyn store that holds tokens; it is not reachable through any API path."""
 
     def get(self, path: str) -> Any:
         """The value at `path`, or None."""
@@ -79,21 +79,21 @@ class TokenTree(Protocol):
 
 
 class Tokens:
-    """The admin token of the data folder, and tokens of lesser roles kept as hashes."""
+    """The admin token of the data folder, and issued tokens, which are stored as hashes."""
 
     def __init__(self, admin_token: str, tree: TokenTree) -> None:
         self._admin = admin_token
         self._tree = tree
 
     def principal(self, token: str) -> Principal | None:
-        """Whoever holds `token`, or None."""
+        """Return the principal of `token`, or None if the token is unknown."""
         if hmac.compare_digest(token.encode(), self._admin.encode()):
             return Principal("admin", "admin")
         row = self._tree.get(f"/tokens/{_digest(token)}")
         return Principal(str(row["name"]), str(row["role"])) if row else None
 
     def issue(self, name: str, role: str) -> str:
-        """Make a token for `name`; only its hash is kept, so it is shown once."""
+        """Create a token for `name`; only its hash is stored, so it is shown once."""
         if role not in ROLES:
             raise UsageError(f"unknown role {role!r}", hint=f"one of: {', '.join(ROLES)}")
         token = f"snt_{secrets.token_urlsafe(32)}"
@@ -101,7 +101,7 @@ class Tokens:
         return token
 
     def list(self) -> list[dict[str, str]]:
-        """Every issued token by its id, name and role."""
+        """Return the id, name and role of every issued token."""
         rows = self._tree.get("/tokens") or {}
         return [
             {"id": digest[:12], "name": row["name"], "role": row["role"]}
@@ -109,7 +109,7 @@ class Tokens:
         ]
 
     def revoke(self, token_id: str) -> bool:
-        """Forget the token whose id is given; False when there is none."""
+        """Delete the token with this id; return False if there is none."""
         rows = self._tree.get("/tokens") or {}
         found = [digest for digest in rows if len(token_id) >= 12 and digest.startswith(token_id)]
         for digest in found:
@@ -118,7 +118,7 @@ class Tokens:
 
 
 def admin_token(data: Path) -> str:
-    """The node's admin token, made on the first start in a file only its owner can read."""
+    """Return the admin token; on first start, create it in a file that only its owner can read."""
     path = data / "admin.token"
     if path.exists():
         return path.read_text(encoding="ascii").strip()
@@ -135,8 +135,8 @@ def admin_token(data: Path) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Door:
-    """The four checks in front of every request; built once for a node's address."""
+class AccessControl:
+    """The four access checks of every request; created once for a node's address."""
 
     tokens: Tokens
     hosts: frozenset[str]
@@ -146,14 +146,14 @@ class Door:
     @classmethod
     def of(
         cls, tokens: Tokens, *, host: str, port: int, hosts: Iterable[str], origins: Iterable[str]
-    ) -> Door:
-        """Loopback names and the bound host are always ours; more are added by settings."""
+    ) -> AccessControl:
+        """Create the checks: loopback names and the bound host are always accepted, `hosts` too."""
         known = frozenset({"127.0.0.1", "localhost", "[::1]", host, *hosts})
-        # Cookies do not know ports: two nodes on one machine must not share a name.
+        # Cookies are not separated by port: two nodes on one machine need different names.
         return cls(tokens, known, frozenset(origins), f"sennit_{port}")
 
     def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Principal | None:
-        """Pass the doors, or raise Denied or Unauthenticated; None on paths open to everybody."""
+        """Return a request's principal, None on public paths; raise Denied or Unauthenticated."""
         self.check_host(headers)
         self.check_origin(method, headers)
         if path in OPEN_PATHS:
@@ -176,7 +176,7 @@ class Door:
         return principal
 
     def check_host(self, headers: Mapping[str, str]) -> None:
-        """Refuse a request that was made for another name and only resolves to this machine."""
+        """Refuse a request whose Host header does not name this node (DNS rebinding)."""
         name = _host_name(headers.get("host", ""))
         if name not in self.hosts:
             raise Denied(
@@ -186,13 +186,14 @@ class Door:
             )
 
     def check_origin(self, method: str, headers: Mapping[str, str]) -> None:
-        """Refuse an unsafe request, or a WebSocket, that a page of another site has made."""
+        """Refuse an unsafe request or a WebSocket from a page of another origin (CSRF)."""
         is_socket = headers.get("upgrade", "").lower() == "websocket"
         if method in SAFE_METHODS and not is_socket:
             return
         origin = headers.get("origin")
         if origin is None:
-            # No browser: a token in a header cannot be forged by a page. A cookie can.
+            # Probably no browser. A page cannot forge an Authorization header, but it can make
+            # the browser send the cookie.
             if "authorization" in headers or self.cookie not in _cookies(headers):
                 return
             if headers.get("sec-fetch-site") == "same-origin":
@@ -206,7 +207,7 @@ class Door:
         )
 
     def identify(self, headers: Mapping[str, str]) -> Principal | None:
-        """Whoever the Bearer token or the cookie stands for; a wrong token is an error."""
+        """Return the principal of the Bearer token or cookie; an invalid Bearer token raises."""
         scheme, _, bearer = headers.get("authorization", "").partition(" ")
         token = bearer.strip() if scheme.lower() == "bearer" else None
         token = token or _cookies(headers).get(self.cookie)
@@ -214,7 +215,9 @@ class Door:
             return None
         principal = self.tokens.principal(token)
         if principal is None and scheme:
-            raise Unauthenticated("this token is not known here", hint="see <data>/admin.token")
+            raise Unauthenticated(
+                "this node does not know the token", hint="see <data>/admin.token"
+            )
         return principal
 
 
@@ -224,14 +227,14 @@ def is_guarded(path: str) -> bool:
 
 
 def is_tree_path(path: str) -> bool:
-    """Whether Elkyn answers `path`: its socket, and `/a/b.json` outside the API and the files."""
+    """Whether Elkyn serves `path`: its socket, and `/a/b.json` outside the API and the files."""
     if path == "/.ws":
         return True
     return path.endswith(".json") and not path.startswith(("/api/", "/_next/", "/files/"))
 
 
 def role_needed(method: str, path: str) -> str:
-    """The least role that may do this."""
+    """Return the minimum role for a method and path."""
     for known_method, prefix, role in _ROLE_OF_ROUTE:
         if known_method in ("*", method) and path.startswith(prefix):
             return role

@@ -1,4 +1,4 @@
-"""The façade's session: one object for everything a node does, over its public HTTP API."""
+"""The session of `sennit.connect`: all operations of a node, over its public HTTP API."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from elytra.ingest_report import IngestedDataset
-    from elytra.job import Job
+    from elytra.job_handle import Job
     from elytra.pipeline import Pipeline
     from elytra.result import Result
     from lake.scrub import ScrubReport
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """A connection to a node; made by `sennit.connect`, closed by `close` or leaving a `with`."""
+    """A connection to a node; created by `sennit.connect`, closed by `close` or a `with` block."""
 
     def __init__(self, client: Client) -> None:
         self._client = client
@@ -53,33 +53,33 @@ class Session:
 
         Args:
             path: a CSV, TSV, JSON, JSON Lines, Parquet or Arrow file, compressed or not.
-            name: the dataset's name; the file's stem when left out.
-            mode: `create` refuses a name that is taken; `replace` and `append` add a snapshot.
-            on_progress: called with (bytes sent, bytes in all).
+            name: the dataset's name; the file's stem by default.
+            mode: `create` refuses an existing name; `replace` and `append` add a snapshot.
+            on_progress: called with (bytes sent, bytes total).
             options: reading options, such as `delimiter`, `encoding`, `date_order`, `strict`.
 
         Returns:
-            The dataset; its `ingest` says how the file was read: format, delimiter, header,
-            encoding, columns whose type widened or whose name changed, and notes.
+            The dataset; its `ingest` describes how the file was read: format, delimiter, header,
+            encoding, columns that were widened or renamed, and notes.
 
         Raises:
-            UsageError: the path is a directory or no regular file; nothing is sent.
-            BadInput: the file is of a kind that holds no table (nothing is sent), or breaks its
-                format; the error names line and byte offset.
-            Conflict: the name is taken and `mode` is `create`.
+            UsageError: the path is not a regular file; nothing is sent.
+            BadInput: the file is of a kind that holds no table (nothing is sent), or is malformed;
+                the error names line and byte offset.
+            Conflict: the dataset exists and `mode` is `create`.
         """
         from elytra.ingest_report import IngestedDataset
         from elytra.uploads.sender import SendOptions
         from sennit_core.text import camel_case
 
-        # The file keeps its own name, whose ending may say how to read it.
+        # The file's own name is sent too: its extension may determine the format.
         wire = {camel_case(key): value for key, value in options.items()}
         wire |= {} if name is None else {"name": name}
         sending = SendOptions(mode=mode, ingest=wire or None)
         uploaded = self._client.upload(path, options=sending, on_progress=on_progress)
         done = uploaded.job.wait()
         document = self._client.dataset(uploaded.dataset_id).to_json()
-        # The job's own report: another upload may have replaced the dataset meanwhile.
+        # The job's report, not the dataset's: another upload may have replaced the dataset since.
         ingest = (done.result or {}).get("ingest")
         return IngestedDataset.from_known(document | {"ingest": ingest})
 
@@ -90,21 +90,21 @@ class Session:
         *,
         engine: str = "auto",
     ) -> Result:
-        """Ask a question; the answer has `.to_arrow() .df() .pl() .rows`.
+        """Run a SQL query; the result has `.to_arrow() .df() .pl() .rows`.
 
         Args:
-            query: one reading statement.
+            query: one read-only statement.
             params: values for `?` and `$1` in order, or for `$name` by name.
             engine: `duckdb`, `emsqrt`, or `auto`: DuckDB, and EM-√ where that runs out of memory.
-                `.manifest["engine"]` tells who answered.
+                `.manifest["engine"]` is the engine that ran the query.
         """
-        given = list(params) if params is not None and not isinstance(params, Mapping) else params
-        return self._client.sql(query, given, engine=engine)
+        values = list(params) if params is not None and not isinstance(params, Mapping) else params
+        return self._client.sql(query, values, engine=engine)
 
     def iter_sql(
         self, query: str, *, engine: str = "auto"
     ) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
-        """Open an answer as a stream of Arrow batches, so that it may exceed memory."""
+        """Open a result as a stream of Arrow batches; it may be larger than memory."""
         return self._client.iter_sql(query, engine=engine)
 
     def pipeline(self, dataset: str) -> Pipeline:
@@ -118,7 +118,7 @@ class Session:
         return self._client.submit(plan, **options)
 
     def datasets(self) -> list[DatasetInfo]:
-        """Every dataset this session may see."""
+        """Return all datasets that the token may read."""
         return self._client.datasets()
 
     def dataset(self, name: str) -> DatasetInfo:
@@ -132,20 +132,20 @@ class Session:
         repair: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> ScrubReport:
-        """Let the node read a dataset, or all, from its disk and compare every byte with its hash.
+        """Make the node read a dataset, or all, from disk and compare every byte with its hash.
 
         Args:
-            dataset: an id or name; every dataset when left out.
-            repair: repair what is damaged; refused until there are copies on other nodes.
-            on_progress: called with (bytes read, bytes in all).
+            dataset: an id or name; every dataset by default.
+            repair: repair damage; refused until there are copies on other nodes.
+            on_progress: called with (bytes read, bytes total).
 
         Returns:
-            What was read; `.findings` says what is damaged, and is empty when nothing is.
+            What was read; `.findings` lists the damage.
         """
         return self._client.verify(dataset, repair=repair, on_progress=on_progress)
 
     def jobs(self) -> list[JobInfo]:
-        """The jobs the node remembers, the newest first."""
+        """Return the jobs that the node has on record, newest first."""
         return self._client.jobs()
 
     def delete(self, dataset: str) -> None:
@@ -153,15 +153,15 @@ class Session:
         self._client.delete(dataset)
 
     def job(self, job_id: str) -> Job:
-        """A job by its id."""
+        """Return the handle of a job."""
         return self._client.job(job_id)
 
     def stats(self) -> dict[str, Any]:
-        """The node's memory shares, executors and uptime."""
+        """Return the node's memory limits and usage, executors and uptime."""
         return self._client.stats()
 
     def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._client.close()
 
     def __enter__(self) -> Self:
@@ -184,7 +184,7 @@ class Tree:
         self._namespace = namespace
 
     def namespace(self, name: str) -> Tree:
-        """The tree of another namespace; `sys` holds the platform's own state, read-only."""
+        """Return the tree of another namespace; `sys` holds the platform's state, read-only."""
         return Tree(self._client, name)
 
     def get(self, path: str) -> Any:
@@ -196,5 +196,5 @@ class Tree:
         self._client.set(path, value, namespace=self._namespace)
 
     def watch(self, path: str) -> Iterator[Any]:
-        """The value at `path` now, and again after every change; reconnects by itself."""
+        """Yield the value at `path` now and after every change; reconnect automatically."""
         return self._client.watch(path, namespace=self._namespace)

@@ -1,7 +1,7 @@
 """Cross-origin requests of web pages (CORS, https://fetch.spec.whatwg.org/#http-cors-protocol).
 
 Pages of the origins in `network.allowed_origins` may use the API, the files and the realtime tree.
-An origin is always answered by its own name: `*` together with credentials would let every page
+The response always names the request's origin: `*` together with credentials would let every page
 use the visitor's cookie, and browsers refuse it.
 """
 
@@ -18,7 +18,7 @@ from sennit_core.errors import Denied, SennitError, UsageError
 __all__ = ["Cors", "checked_origin"]
 
 _METHODS = b"GET, HEAD, POST, PUT, PATCH, DELETE"
-# What a page may read of an answer, beyond what the Fetch standard always shows.
+# Response headers that pages may read, in addition to those the Fetch standard always exposes.
 _EXPOSED = (
     b"Accept-Ranges, Content-Disposition, Content-Length, Content-Range, ETag, Location, "
     b"Retry-After, Sennit-Engine, X-Elkyn-Position, X-Request-Id"
@@ -31,13 +31,13 @@ _PREFLIGHT_SECONDS = b"600"
 
 
 class Cors:
-    """ASGI middleware: answers preflights, and lets allowed pages read every other answer.
+    """ASGI middleware: answers preflights, and lets allowed pages read all other responses.
 
     Args:
-        app: Answers all other requests.
+        app: Handles all other requests.
         origins: The allowed origins, as `checked_origin` returns them.
-        check_host: Raises for a request to another host; a preflight passes no other check.
-        refuse: Answers with an error.
+        check_host: Raises for a request to another host; the only check that preflights pass.
+        refuse: Responds with an error.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Cors:
         self._refuse = refuse
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
+        """Handle one request (ASGI 3)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -87,7 +87,7 @@ class Cors:
             (b"access-control-allow-methods", _METHODS),
             (b"access-control-max-age", _PREFLIGHT_SECONDS),
         ]
-        # Any header will do: the origin is trusted by name, and the request itself is checked.
+        # All headers are allowed: the origin is trusted, and the actual request is checked.
         if wanted := headers.get(b"access-control-request-headers"):
             allowed.append((b"access-control-allow-headers", wanted))
         if headers.get(b"access-control-request-private-network") == b"true":
@@ -96,9 +96,9 @@ class Cors:
         await send({"type": "http.response.body", "body": b""})
 
     def _shared(self, origin: bytes) -> list[tuple[bytes, bytes]]:
-        """Return the headers that let a page of `origin` read an answer, if it is allowed.
+        """Return the headers that let a page of `origin` read a response, if it is allowed.
 
-        `Vary` is always there, so that no cache hands one origin the answer of another.
+        `Vary` is always set, so that caches keep the responses of different origins apart.
         """
         if origin not in self._origins:
             return [_VARY]
@@ -111,10 +111,10 @@ class Cors:
 
 
 def checked_origin(text: str) -> str:
-    """Return an origin as browsers write it: scheme and host in lower case, no slash at the end.
+    """Return an origin as browsers send it: scheme and host in lower case, no trailing slash.
 
     Raises:
-        UsageError: the text is no origin of a web page.
+        UsageError: the text is not an origin of a web page.
     """
     wrong = UsageError(
         f"network.allowed_origins: {text!r} is not an origin",
@@ -130,12 +130,12 @@ def checked_origin(text: str) -> str:
     if parts.scheme not in ("http", "https") or not _NAME.fullmatch(host) or not is_plain:
         raise wrong
     if (parts.scheme, parts.port) in (("http", 80), ("https", 443)):
-        port = ""  # browsers leave the default port out
+        port = ""  # browsers omit the default port
     return f"{parts.scheme}://{f'[{host}]' if ':' in host else host}{port}"
 
 
 def _marking(send: Send, more: list[tuple[bytes, bytes]]) -> Send:
-    """Return a `send` that adds headers to the answer."""
+    """Return a `send` that adds headers to the response."""
 
     async def send_marked(message: Message) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""Where a node's data folder is when nobody names one; a module of its own, because it is small."""
+"""The default data folder of a node; a separate module, so that its import is cheap."""
 
 from __future__ import annotations
 

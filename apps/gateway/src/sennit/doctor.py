@@ -1,4 +1,4 @@
-"""What a node needs of a machine, checked one by one, each with the command that mends it."""
+"""Check a machine's requirements for a node, each with a fix."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _SHM_MIN_BYTES = 64 * MIB
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: what was found, and what to do when it is not right."""
+    """The result of one check, with a remedy if it failed."""
 
     subject: str
     ok: bool
@@ -33,7 +33,7 @@ class Finding:
 
 
 def examine(data: Path) -> list[Finding]:
-    """Look at everything; the order is that of a first start."""
+    """Run all checks, in the order in which a first start needs them."""
     checks: tuple[Callable[[Path], Finding], ...] = (
         _system, _python, _native, _disk, _shared_memory, _memory_limit, _folder, _node_state,
     )  # fmt: skip
@@ -43,7 +43,7 @@ def examine(data: Path) -> list[Finding]:
 def _system(_data: Path) -> Finding:
     found = f"{platform.system()} {platform.machine()}"
     ok = platform.system() == "Linux" and platform.machine() in {"x86_64", "aarch64"}
-    return Finding("system", ok, found, "" if ok else "Linux on x86-64 or aarch64 has the hard cap")
+    return Finding("system", ok, found, "" if ok else "memory caps need Linux on x86-64 or aarch64")
 
 
 def _python(_data: Path) -> Finding:
@@ -53,7 +53,7 @@ def _python(_data: Path) -> Finding:
 
 def _native(_data: Path) -> Finding:
     try:
-        import emsqrt._kernel  # noqa: F401 - found or not
+        import emsqrt._kernel  # noqa: F401 - checks the import
         from strand import _native  # noqa: F401 - found or not
 
         return Finding("C cores", True, "strand, emsqrt")
@@ -65,7 +65,9 @@ def _disk(data: Path) -> Finding:
     folder = next(parent for parent in (data, *data.parents) if parent.exists())
     free = shutil.disk_usage(folder).free
     ok = free >= _DISK_MIN_BYTES
-    remedy = "" if ok else f"free some space: {format_bytes(_DISK_MIN_BYTES)} are sensible"
+    remedy = (
+        "" if ok else f"free some space: {format_bytes(_DISK_MIN_BYTES)} or more is recommended"
+    )
     return Finding("disk", ok, f"{format_bytes(free)} free", remedy)
 
 
@@ -91,7 +93,7 @@ def _memory_limit(_data: Path) -> Finding:
         limit = min(limit, int(text)) if text.isdigit() else limit
     ok = limit >= GIB
     return Finding(
-        "memory", ok, format_bytes(limit), "" if ok else "give the machine 1 GiB or more"
+        "memory", ok, format_bytes(limit), "" if ok else "raise the memory limit to 1 GiB or more"
     )
 
 
@@ -108,5 +110,5 @@ def _node_state(data: Path) -> Finding:
     if running is not None:
         return Finding("node", True, f"running at {running.url} (pid {running.pid})")
     if (data / "run.json").exists():
-        return Finding("node", True, "stopped without saying so; the next start cleans up")
+        return Finding("node", True, "crashed or was killed; the next start cleans up")
     return Finding("node", True, "not running")

@@ -1,4 +1,4 @@
-"""Find the node that a verb or the façade speaks to, and the token for it."""
+"""Find the node that a verb or `sennit.connect` should use, and its token."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sennit_core.errors import Unavailable
 
 
 def find_node(data: Path | None = None, url: str | None = None) -> tuple[str, str | None]:
-    """URL and token of a node: a given URL, else `data`'s run.json, else `SENNIT_URL`.
+    """Return URL and token of a node: from `url`, else `data`'s run.json, else `SENNIT_URL`.
 
     Raises:
         Unavailable: none of the three names a running node.

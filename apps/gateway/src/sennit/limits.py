@@ -1,6 +1,6 @@
-"""How large a request may be, and how long its client may take: before anybody parses or answers it.
+"""Limits on the size and duration of requests, enforced before a request is parsed.
 
-Uploads stream to disk and the tree bounds itself; every other body is read whole by its route.
+Uploads stream to disk and the tree has its own limits; routes read all other bodies whole.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from sennit._asgi import App, Message, Receive, Scope, Send
 from sennit_core.errors import SennitError, TooLarge
 from sennit_core.units import KIB
 
-STRANGERS_BYTES_MAX = 64 * KIB
+UNAUTHENTICATED_BYTES_MAX = 64 * KIB
 STREAMED_PATHS = ("/api/upload", "/tus/")  # also /api/upload-chunk and /api/uploads/…
-CONNECTIONS = Limits(head_seconds=60.0)  # of a body that stands still too: an upload may pause
+CONNECTIONS = Limits(head_seconds=60.0)  # also between two pieces of a body: an upload may pause
 
 
 def protocols_for(listener: socket.socket, limits: Limits = CONNECTIONS) -> dict[str, Any]:
-    """Return uvicorn's options `http` and `ws` for a node at `listener`; they are Elkyn's."""
+    """Return uvicorn's options `http` and `ws` for a node at `listener`: Elkyn's protocols."""
     return bounded_protocols(listener, limits, show=_show)
 
 
@@ -32,13 +32,13 @@ def _show(refusal: SennitError) -> bytes:
 
 
 class BodyLimit:
-    """ASGI middleware: reads a body that is no upload, within its bound, before anybody parses it.
+    """ASGI middleware: reads the body of a non-upload request, up to a limit, before it is parsed.
 
-    Clients that have not signed in can only open a session; they are given less room.
+    Unauthenticated clients can only open a session, so their limit is lower.
 
     Args:
-        app: Answers the request.
-        bytes_max: Largest body that is read.
+        app: Handles the request.
+        bytes_max: Largest accepted body.
     """
 
     def __init__(self, app: App, bytes_max: int) -> None:
@@ -46,7 +46,7 @@ class BodyLimit:
         self._bytes_max = bytes_max
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
+        """Handle one request (ASGI 3)."""
         if scope["type"] != "http" or scope["path"].startswith(STREAMED_PATHS):
             await self._app(scope, receive, send)
             return
@@ -54,7 +54,7 @@ class BodyLimit:
         try:
             limit_bytes = self._bytes_max
             if not is_known:
-                limit_bytes = min(limit_bytes, STRANGERS_BYTES_MAX)
+                limit_bytes = min(limit_bytes, UNAUTHENTICATED_BYTES_MAX)
             receive = await _read(scope, receive, limit_bytes)
         except TooLarge as refusal:
             await JSONResponse(refusal.to_json(), status_code=413)(scope, receive, send)
@@ -63,7 +63,7 @@ class BodyLimit:
 
 
 async def _read(scope: Scope, receive: Receive, limit_bytes: int) -> Receive:
-    """Read the body, and return what hands it on in one message and then listens as before."""
+    """Read the body; return a `receive` that yields it as one message, then later messages."""
     announced = dict(scope["headers"]).get(b"content-length", b"0")
     if announced.isdigit() and int(announced[:20]) > limit_bytes:
         raise _too_large(limit_bytes)

@@ -1,4 +1,4 @@
-"""A node's logs: system.log (what happens), peers.log (other nodes), audit.log (who changed what)."""
+"""A node's logs: system.log (general), peers.log (other nodes), audit.log (changes by user)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sennit.settings import LoggingSettings
 from sennit_core.logs import JsonFormatter, RedactingFilter, configure_logging
 
 _FILES = {"": "system.log", "sennit.audit": "audit.log", "lake.peers": "peers.log"}
-# Libraries that narrate every request would drown what matters.
+# Libraries that log every request would hide the important lines.
 _CHATTY = ("httpx", "httpcore", "asyncio", "uvicorn.error")
 
 
@@ -43,7 +43,7 @@ def configure(settings: LoggingSettings, folder: Path) -> None:
 
 
 class _FileHandler(logging.handlers.RotatingFileHandler):
-    """A rotated file; a line for which the disk has no room is dropped without a traceback."""
+    """A rotated file; on a full disk a line is dropped without a traceback."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging named it
         error = sys.exc_info()[1]

@@ -1,4 +1,4 @@
-"""One node: the stores, the executors and the services of a data folder, put together and owned.
+"""One node: owns the stores, executors and services of a data folder.
 
 with Node.open(data, settings) as node:      # everything closes in reverse order
     serve(create_app(node))
@@ -16,7 +16,7 @@ from typing import Any
 
 from elkyn import ElkynStore, Stores, open_namespaces
 from elkyn.records import SYSTEM_NAMESPACE, SystemTree
-from elytra.jobs import JobService
+from elytra.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
 from lake.reserve import Reserve
@@ -31,12 +31,12 @@ from sennit_core.records import NodeInfo, WorkerInfo
 
 _log = get_logger(__name__)
 
-SECRETS_FOLDER = ".secrets"  # no namespace can be named so; no path of any API reaches it
+SECRETS_FOLDER = ".secrets"  # not a valid namespace name, so no API path reaches it
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """What the routes work with; built by `Node.open`, which also closes it."""
+    """The services that the routes use; built by `Node.open`, which also closes them."""
 
     data: Path
     settings: Settings
@@ -54,7 +54,7 @@ class Node:
     @classmethod
     @contextmanager
     def open(cls, data: Path, settings: Settings) -> Iterator[Node]:
-        """Open the data folder for this process alone and start its services.
+        """Open the data folder exclusively for this process and start its services.
 
         Raises:
             Conflict: another node serves the folder.
@@ -63,8 +63,8 @@ class Node:
         shares = MemoryShares.of(settings.emsqrt)
         with ExitStack() as owned:
             owned.enter_context(sole_owner(data))
-            # Opening stores and publishing the address write, also where the disk is full: the
-            # reserve makes room for that, and is set aside again when the node is up.
+            # Opening stores and publishing the address write to disk, which may be full: the
+            # reserve is released for that, and allocated again when the node is up.
             reserve = Reserve(data)
             reserve.release()
             for message in claim_folder(data).messages:
@@ -72,14 +72,14 @@ class Node:
             token = admin_token(data)
             stores = owned.enter_context(open_namespaces(data / "elkyn"))
             for namespace in settings.elkyn.namespaces:
-                stores[namespace].get("/")  # made now, so that the tree's door finds it
+                stores[namespace].get("/")  # created now, so that the tree's access check finds it
             secrets = owned.enter_context(ElkynStore(data / "elkyn" / SECRETS_FOLDER))
             pool = owned.enter_context(
                 ExecutorPool(
                     shares.executors,
                     memory_bytes=shares.executor_bytes * shares.executors,
                     spill_dir=data / "spill",
-                    # Room for short queries beside long ones: see docs/limits.md.
+                    # Keep capacity for short queries next to long ones: see docs/limits.md.
                     reserved=1 if shares.executors > 1 else 0,
                     queue_limit=settings.analytics.queue_max,
                     user_queue_limit=settings.analytics.user_queue_max,
@@ -114,7 +114,7 @@ class Node:
             node.announce("down")
 
     def announce(self, state: str) -> None:
-        """Write the rows of this node and its workers, where whoever may read them sees them live."""
+        """Publish the rows of this node and its workers in the `sys` tree."""
         network = self.settings.network
         row = NodeInfo(
             id=self.node_id,
@@ -141,7 +141,7 @@ class Node:
         ]
 
     def stats(self) -> dict[str, Any]:
-        """Memory shares beside what is used now, executors, uptime: the body of /api/stats."""
+        """Return the body of /api/stats: memory limits and usage, executors, uptime."""
         pool = self.pool.stats()
         executors = [{"pid": pid, "memoryBytes": charged_bytes(pid)} for pid in pool.pids]
         gateway_bytes = charged_bytes()
@@ -163,7 +163,7 @@ class Node:
 
 
 def charged_bytes(pid: int | str = "self") -> int:
-    """Anonymous and shared memory of a process, as the kernel counts it (proc(5): status)."""
+    """Return a process's anonymous and shared memory, counted by the kernel (proc(5): status)."""
     total = 0
     try:
         with Path(f"/proc/{pid}/status").open(encoding="ascii", errors="replace") as status:
@@ -176,7 +176,7 @@ def charged_bytes(pid: int | str = "self") -> int:
 
 
 def _node_id(secrets: ElkynStore) -> str:
-    """This data folder's own id, made once."""
+    """Return the data folder's id, which is created once."""
     known = secrets.get("/node/id")
     if isinstance(known, str):
         return known

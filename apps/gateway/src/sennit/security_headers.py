@@ -1,4 +1,4 @@
-"""Response headers that isolate the playground and keep pages of others out."""
+"""Response headers that isolate the playground from other origins."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class SecurityHeaders:
         self._policy = content_security_policy(hashes).encode("ascii")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
+        """Handle one request (ASGI 3)."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -52,7 +52,7 @@ class SecurityHeaders:
 
 
 def content_security_policy(script_hashes: Iterable[str]) -> str:
-    """Everything from this origin; inline scripts by hash only; no eval, no plugins, no frames."""
+    """Return the policy: this origin only, inline scripts by hash, no eval, plugins or frames."""
     scripts = " ".join(["'self'", *(f"'sha256-{value}'" for value in sorted(set(script_hashes)))])
     return (
         f"default-src 'self'; script-src {scripts}; worker-src 'self' blob:; "
@@ -62,7 +62,7 @@ def content_security_policy(script_hashes: Iterable[str]) -> str:
 
 
 def inline_script_hashes(site: Path) -> set[str]:
-    """Base64 SHA-256 of every inline script in the HTML files below `site`."""
+    """Return the base64 SHA-256 of every inline script in the HTML files below `site`."""
     found: set[str] = set()
     for page in site.rglob("*.html"):
         for script in _INLINE_SCRIPT.findall(page.read_text(encoding="utf-8")):

@@ -1,7 +1,7 @@
-"""Run one node until it is told to stop: bind, open, announce, serve, close.
+"""Run one node until a stop signal: bind, open, publish the address, serve, close.
 
-Access logs are off because a first visit carries the token in its URL; the audit log says who
-changed what. Stopping ends every live stream first, so that it takes moments and not a timeout.
+Access logs are off because a first visit has the token in its URL; the audit log records changes
+and their users. Stopping ends all live streams first, so that it does not wait for a timeout.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from sennit_core.private_files import make_private_folder
 
 _GRACE_SECONDS = 2
 _FRAME_BYTES_MAX = 1024 * 1024
-_CHECKOUT_UMASK = 0o022  # a build writes into the source tree, which is not private
+_CHECKOUT_UMASK = 0o022  # a build writes to the source tree, which is not private
 
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a node listens, as a URL without and with its token."""
+    """The node's URL, without and with its token."""
 
     url: str
     login_url: str
@@ -85,12 +85,12 @@ def serve(
 
 
 def run_token(data: Path) -> str:
-    """The admin token of a data folder that a node has opened before."""
+    """Return the admin token of a data folder that a node has opened before."""
     return (data / "admin.token").read_text(encoding="ascii").strip()
 
 
 class _Server(uvicorn.Server):
-    """uvicorn, telling when it is up, ending streams before it waits, dying of no signal itself."""
+    """uvicorn with a startup callback, streams ended before shutdown, and no re-raised signals."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # uvicorn would raise the signal again afterwards, and nothing of the node would be closed.
+        # uvicorn would raise the signal again at the end, and the node would not be closed.
         signals = (signal.SIGINT, signal.SIGTERM)
         previous = [signal.signal(number, self.handle_exit) for number in signals]
         try:
@@ -133,7 +133,7 @@ class _Server(uvicorn.Server):
 
 
 class _PlaygroundBuilder:
-    """Builds a checkout's playground in a child process while the node already answers."""
+    """Builds a checkout's playground in a child process while the node is already serving."""
 
     def __init__(self, application: Application, data: Path) -> None:
         self._application = application
@@ -149,7 +149,7 @@ class _PlaygroundBuilder:
             self._application.pages.failed(playground.MISSING)
 
     def stop(self) -> None:
-        """End the build, with whatever it has started, and wait for it."""
+        """Terminate the build and its child processes, and wait for them."""
         self._stopping = True
         if self._child is not None and self._child.poll() is None:
             _end_session(self._child)
@@ -165,11 +165,11 @@ class _PlaygroundBuilder:
             )  # fmt: skip
             status = self._child.wait()
         if status and not self._stopping:
-            self._application.pages.failed(f"building it failed; see {self._log}")
+            self._application.pages.failed(f"the build failed; see {self._log}")
 
 
 def _end_session(child: subprocess.Popen[str]) -> None:
-    """Npm and Next start children of their own; they share the session that was made for them."""
+    """Terminate a session: npm and Next start child processes, which share the build's session."""
     try:
         os.killpg(child.pid, signal.SIGTERM)
         child.wait(timeout=_GRACE_SECONDS)
@@ -182,7 +182,7 @@ def _end_session(child: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def _private_umask() -> Iterator[None]:
-    """Let this process and its executors make files that only this account can read."""
+    """Set the umask so that this process and its executors create private files."""
     before = os.umask(0o077)
     try:
         yield
@@ -206,10 +206,10 @@ def _bind_error(network: NetworkSettings, error: OSError) -> SennitError:
     where = f"{network.host}:{network.port}"
     if error.errno == errno.EADDRINUSE:
         return Conflict(
-            f"port {network.port} is in use", hint="name another with --port, or 0 for any"
+            f"port {network.port} is in use", hint="use another --port, or 0 for any free port"
         )
     if error.errno == errno.EACCES:
-        return Conflict(f"binding {where} needs privileges", hint="use a port above 1023")
+        return Conflict(f"no permission to bind {where}", hint="use a port above 1023")
     return Conflict(f"cannot listen on {where}: {error.strerror}", hint="see --host and --port")
 
 

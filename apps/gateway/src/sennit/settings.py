@@ -1,4 +1,4 @@
-"""What a node can be told: arguments over `SENNIT_<SECTION>__<KEY>` over config.toml over defaults."""
+"""Settings of a node: arguments > `SENNIT_<SECTION>__<KEY>` > config.toml > defaults."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _MEMORY_MAX_DEFAULT_BYTES = 4 * GIB
 
 @dataclass(frozen=True, slots=True)
 class NetworkSettings:
-    """Where the gateway listens, and which hosts and web origins it answers.
+    """The gateway's address, and the hosts and web origins that it accepts.
 
     `allowed_origins` are web pages of other origins that may use the API (CORS).
     """
@@ -51,9 +51,9 @@ class NetworkSettings:
 
 @dataclass(frozen=True, slots=True)
 class StorageSettings:
-    """How files are received and kept. Sizes in bytes.
+    """How uploads are received and stored. Sizes in bytes.
 
-    `keep_source` keeps each uploaded file as it came, unless its upload says `keepSource`.
+    `keep_source` keeps a copy of each uploaded file; an upload's option `keepSource` overrides it.
     """
 
     part_bytes: int = 16 * MIB
@@ -66,10 +66,10 @@ class AnalyticsSettings:
     """Limits of queries.
 
     Attributes:
-        query_seconds: how long a query may take, waiting and sending included.
-        json_rows_max: rows of a JSON answer whose request does not name `maxRows`.
-        queue_max: requests of all users that may wait for an executor.
-        user_queue_max: the same of each user.
+        query_seconds: time limit of a query, including waiting and sending.
+        json_rows_max: row limit of a JSON result whose request does not set `maxRows`.
+        queue_max: maximum requests of all users in the queue for an executor.
+        user_queue_max: maximum queued requests of one user.
     """
 
     query_seconds: float = 300.0
@@ -80,14 +80,14 @@ class AnalyticsSettings:
 
 @dataclass(frozen=True, slots=True)
 class SecuritySettings:
-    """Limits of a request: its body, or one message on a socket; uploads have a limit of their own."""
+    """Size limits of request bodies and of socket messages; uploads have their own limit."""
 
     body_bytes_max: int = 16 * MIB
 
 
 @dataclass(frozen=True, slots=True)
 class LoggingSettings:
-    """How the node speaks of itself; the files rotate at `rotate_bytes`."""
+    """Logging; the files rotate at `rotate_bytes`."""
 
     level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     format: Literal["text", "json"] = "text"
@@ -97,7 +97,7 @@ class LoggingSettings:
 
 @dataclass(frozen=True, slots=True)
 class EmsqrtSettings:
-    """The executors: how many, and the one memory knob that everything shares (0: decide)."""
+    """The number of executors, and the memory limit of the whole node (0: chosen automatically)."""
 
     memory_bytes: int = 0
     executors: int = EXECUTORS
@@ -105,7 +105,7 @@ class EmsqrtSettings:
 
 @dataclass(frozen=True, slots=True)
 class ElkynSettings:
-    """The realtime tree: namespaces that exist beside `sys`, seconds between keep-alives."""
+    """The realtime tree: namespaces in addition to `sys`, seconds between keep-alives."""
 
     namespaces: tuple[str, ...] = ("default",)
     keep_alive_seconds: float = 25.0
@@ -126,7 +126,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class MemoryShares:
-    """How one `--memory` is split, in bytes; static, so that every part knows its share."""
+    """How `--memory` is divided between the processes, in bytes; the shares are fixed."""
 
     total_bytes: int
     gateway_bytes: int
@@ -135,23 +135,23 @@ class MemoryShares:
 
     @classmethod
     def of(cls, settings: EmsqrtSettings) -> MemoryShares:
-        """Split the knob: a fixed share for the gateway, the rest evenly over the executors."""
+        """Divide the memory: a fixed share for the gateway, the rest evenly over the executors."""
         total = settings.memory_bytes or _sensible_memory()
         if total < _MEMORY_MIN_BYTES:
             raise UsageError(
                 f"--memory {total / MIB:.0f} MiB is too little for a node",
-                hint=f"give it at least {_MEMORY_MIN_BYTES // MIB} MiB",
+                hint=f"use at least {_MEMORY_MIN_BYTES // MIB} MiB",
             )
         if total > _ram_bytes():
             raise UsageError(
                 f"--memory {total / GIB:.1f} GiB is more than this machine has",
-                hint=f"it has {_ram_bytes() / GIB:.1f} GiB; leave some to the system",
+                hint=f"it has {_ram_bytes() / GIB:.1f} GiB; leave some for the system",
             )
         executor_bytes = (total - _GATEWAY_SHARE_BYTES) // settings.executors
         return cls(total, _GATEWAY_SHARE_BYTES, executor_bytes, settings.executors)
 
     def to_json(self) -> dict[str, int]:
-        """The shares as /api/stats shows them."""
+        """Return the shares in the form of /api/stats."""
         return {
             "totalBytes": self.total_bytes,
             "gatewayBytes": self.gateway_bytes,
@@ -161,7 +161,7 @@ class MemoryShares:
 
 
 def load(data: Path, arguments: dict[str, dict[str, object]]) -> Settings:
-    """Read a node's settings; raises UsageError naming an unknown key and the nearest known one."""
+    """Load a node's settings; raise UsageError for an unknown key, naming the nearest known one."""
     settings = load_settings(
         Settings, arguments=arguments, env=os.environ, file=data / "config.toml"
     )
@@ -170,7 +170,7 @@ def load(data: Path, arguments: dict[str, dict[str, object]]) -> Settings:
 
 
 def with_port(settings: Settings, port: int) -> Settings:
-    """The same settings on another port."""
+    """Return the settings with another port."""
     return replace(settings, network=replace(settings.network, port=port))
 
 
@@ -184,13 +184,14 @@ def _check_bind(network: NetworkSettings) -> None:
     if is_loopback(network.host) or has_tls or network.insecure:
         return
     raise UsageError(
-        f"refusing to listen on {network.host} without TLS: tokens would cross the network readable",
-        hint="give network.tls_certificate and network.tls_key, or say --insecure",
+        f"refusing to bind {network.host} without TLS: tokens would be sent unencrypted",
+        hint="set network.tls_certificate and network.tls_key, or use --insecure on a trusted "
+        "network",
     )
 
 
 def _sensible_memory() -> int:
-    """A quarter of the machine's RAM, at most 4 GiB and at least what a node needs."""
+    """Return a quarter of the machine's RAM, at most 4 GiB and at least a node's minimum."""
     return max(_MEMORY_MIN_BYTES, min(_ram_bytes() // 4, _MEMORY_MAX_DEFAULT_BYTES))
 
 

@@ -1,4 +1,4 @@
-"""Bounds of the node's settings: a value that no node can run with is refused before it starts."""
+"""Validate a node's settings before it starts."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "upload_bytes_max"): (1, 1024 * TIB),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "json_rows_max"): (1, 2**53),
-    # One body is held in the gateway's memory while it is parsed.
+    # The gateway holds a whole body in memory while it is parsed.
     ("security", "body_bytes_max"): (KIB, GIB),
     ("logging", "rotate_bytes"): (KIB, TIB),
     ("logging", "rotate_count"): (1, 1000),
@@ -33,16 +33,16 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
 
 
 def checked_settings(settings: Settings) -> Settings:
-    """Return the settings with origins as browsers write them.
+    """Validate the settings; return them with origins as browsers send them.
 
     Raises:
-        UsageError: a value is out of its bounds, no origin, or a TLS file that cannot be read.
+        UsageError: a value is out of range, an origin is invalid, or a TLS file is unreadable.
     """
     for (section, name), (least, most) in _BOUNDS.items():
         value = getattr(getattr(settings, section), name)
         if not least <= value <= most or math.isnan(value):
             raise UsageError(
-                f"{section}.{name} is {value}", hint=f"give it a value from {least} to {most}"
+                f"{section}.{name} is {value}", hint=f"set it to a value from {least} to {most}"
             )
     _check_tls(settings.network)
     origins = tuple(map(checked_origin, settings.network.allowed_origins))
@@ -51,13 +51,13 @@ def checked_settings(settings: Settings) -> Settings:
 
 def _check_tls(network: NetworkSettings) -> None:
     files = {"tls_certificate": network.tls_certificate, "tls_key": network.tls_key}
-    given = {name: path for name, path in files.items() if path is not None}
-    if len(given) == 1:
-        missing = next(name for name in files if name not in given)
+    present = {name: path for name, path in files.items() if path is not None}
+    if len(present) == 1:
+        missing = next(name for name in files if name not in present)
         raise UsageError(
             f"network.{missing} is missing", hint="TLS needs both tls_certificate and tls_key"
         )
-    for name, path in given.items():
+    for name, path in present.items():
         problem = _unreadable(Path(path))
         if problem is not None:
             raise UsageError(f"network.{name}: {problem}", hint="name a PEM file")

@@ -8,7 +8,7 @@ import { api, asApiError, type ApiError } from '@/lib/api'
 import { formatBytes, plural } from '@/lib/format'
 import type { DatasetInfo } from '@/lib/records'
 
-/** Asks before a table goes, and says what goes with it. */
+/** Confirms the deletion of a table, and names what is deleted with it. */
 export function DeleteDialog({
   dataset,
   onClose,

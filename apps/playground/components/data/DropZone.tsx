@@ -12,7 +12,7 @@ export interface DropZoneHandle {
   choose: () => void
 }
 
-/** Takes files: by dropping them anywhere on the page, or by choosing. */
+/** Accepts files dropped anywhere on the page, or chosen in a dialog. */
 export function DropZone({ ref, tall }: { ref?: Ref<DropZoneHandle>; tall: boolean }) {
   const input = useRef<HTMLInputElement>(null)
   const [over, setOver] = useState(false)
@@ -20,12 +20,12 @@ export function DropZone({ ref, tall }: { ref?: Ref<DropZoneHandle>; tall: boole
   const [options, setOptions] = useState<IngestOptions>({})
   useImperativeHandle(ref, () => ({ choose: () => input.current?.click() }))
 
-  const take = (files: Iterable<File>) => {
+  const addFiles = (files: Iterable<File>) => {
     for (const file of files) startUpload(file, options)
   }
-  const latest = useRef(take)
+  const latest = useRef(addFiles)
   useEffect(() => {
-    latest.current = take
+    latest.current = addFiles
   })
 
   useEffect(() => {
@@ -74,7 +74,7 @@ export function DropZone({ ref, tall }: { ref?: Ref<DropZoneHandle>; tall: boole
         tabIndex={-1}
         aria-label="Files to upload"
         onChange={(event) => {
-          take(event.target.files ?? [])
+          addFiles(event.target.files ?? [])
           event.target.value = ''
         }}
       />
@@ -85,7 +85,7 @@ export function DropZone({ ref, tall }: { ref?: Ref<DropZoneHandle>; tall: boole
       >
         <FileUp size={20} aria-hidden className={over ? 'text-accent' : 'text-ink-3'} />
         <span className="mt-1 font-semibold">
-          {over ? 'Let go to upload' : 'Drop files here, or choose them'}
+          {over ? 'Drop to upload' : 'Drop files here, or choose them'}
         </span>
         <span className="text-ink-2">
           CSV, TSV, Parquet, Arrow or JSON, compressed or not, of any size. A broken upload goes on

@@ -80,8 +80,8 @@ export function ReadingOptions({
         <span>
           <span className="font-medium">Strict</span>
           <span className="text-ink-2">
-            : fail on a value that does not fit its column, instead of widening the column and
-            telling you
+            : fail on a value that does not fit its column, instead of widening and reporting the
+            column
           </span>
         </span>
       </label>

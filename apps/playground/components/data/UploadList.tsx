@@ -20,7 +20,7 @@ import {
   type UploadItem,
 } from '@/lib/uploads'
 
-/** The files of this page: on their way, being read in, done, or why not. */
+/** The uploads of this page: in transfer, being ingested, done or failed. */
 export function UploadList() {
   const items = useStore(uploads)
   const { tree } = useLive('/jobs')
@@ -101,8 +101,8 @@ function UploadRow({ item, job }: { item: UploadItem; job: LiveJob | null }) {
           {state === 'paused' && (
             <button
               type="button"
-              aria-label={`Go on with ${name}`}
-              title="Go on"
+              aria-label={`Resume ${name}`}
+              title="Resume"
               className="button button-quiet button-icon button-small"
               onClick={() => resumeUpload(id)}
             >
@@ -128,8 +128,8 @@ function UploadRow({ item, job }: { item: UploadItem; job: LiveJob | null }) {
             (finished || ['failed', 'cancelled'].includes(state)) && (
               <button
                 type="button"
-                aria-label={`Take ${name} off the list`}
-                title="Take off the list"
+                aria-label={`Remove ${name} from the list`}
+                title="Remove from the list"
                 className="button button-quiet button-icon button-small"
                 onClick={() => dismissUpload(id)}
               >
@@ -142,7 +142,7 @@ function UploadRow({ item, job }: { item: UploadItem; job: LiveJob | null }) {
       {state === 'failed' && error && (
         <div className="mt-3">
           {error.code === 'conflict' ? (
-            <NameTaken item={item} />
+            <NameConflict item={item} />
           ) : (
             <Failed
               title="The upload stopped"
@@ -191,7 +191,7 @@ function Where({ item: { snapshot }, job }: { item: UploadItem; job: LiveJob | n
   return `${phaseOf(job)}${reading === null || hasEnded(job) ? '' : ` · ${formatPercent(reading)}`}`
 }
 
-function NameTaken({ item }: { item: UploadItem }) {
+function NameConflict({ item }: { item: UploadItem }) {
   const stem = item.file.name.replace(/\.[^.]*$/, '')
   const [name, setName] = useState(`${stem}_2`)
   return (

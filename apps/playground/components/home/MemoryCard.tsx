@@ -28,7 +28,7 @@ export function MemoryCard() {
       {stats.state === 'failed' && (
         <div className="p-4">
           <Failed
-            title="The node does not tell its memory"
+            title="The node did not report its memory"
             message={stats.error.message}
             hint={stats.error.hint}
             onRetry={stats.reload}
@@ -97,8 +97,8 @@ function Memory({ stats }: { stats: NodeStats }) {
       <p className="text-ink-3 mt-3 text-xs">
         {executors.length > 0
           ? `${plural(executors.length, 'executor')} started.`
-          : 'No executor is started; the first question starts one.'}{' '}
-        Work that would pass the cap is refused, with words; it never takes the machine down.
+          : 'No executor is started; the first query starts one.'}{' '}
+        Work that would exceed the cap is refused with an error; the machine stays responsive.
       </p>
     </div>
   )

@@ -10,7 +10,7 @@ import { queryHref } from '@/lib/sql/names'
 
 const SHOWN = 6
 
-/** The last questions of this browser. */
+/** The most recent queries of this browser. */
 export function RecentQueries() {
   const entries = useStore(history)
   const now = useNow(30_000)
@@ -22,7 +22,7 @@ export function RecentQueries() {
       {entries === null && <Loading rows={2} label="Loading the history" />}
       {entries?.length === 0 && (
         <p className="text-ink-2 px-5 py-6 text-center">
-          Questions you ask in this browser are kept here.
+          Queries you run in this browser are kept here.
         </p>
       )}
       <ul className="divide-line divide-y">

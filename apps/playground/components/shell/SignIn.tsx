@@ -7,7 +7,7 @@ import { Failed } from '@/components/ui/States'
 import { api, asApiError, type ApiError } from '@/lib/api'
 import { live } from '@/lib/live/client'
 
-/** The node does not know who is asking: how to get in. */
+/** The sign-in form, for requests without a valid token. */
 export function SignIn() {
   const [token, setToken] = useState('')
   const [busy, setBusy] = useState(false)
@@ -33,7 +33,7 @@ export function SignIn() {
         <h1 className="text-lg font-semibold">This node wants to know who you are</h1>
         <p className="text-ink-2 mt-1.5">
           Open the address that <code className="text-ink font-mono">platform up</code> printed: it
-          carries your token once and this browser remembers it. The token also lies in{' '}
+          carries your token once and this browser remembers it. The token is also in{' '}
           <code className="text-ink font-mono">admin.token</code> of the node&rsquo;s data folder.
         </p>
         <form onSubmit={(event) => void submit(event)} className="mt-5">

@@ -82,7 +82,7 @@ export default function Editor({
   useEffect(() => {
     const start = initial()
     const runHere = (here: EditorView) => {
-      // An open list of names would take the next Escape, which is for the query now.
+      // An open completion list would handle the next Escape, which should cancel the query now.
       closeCompletion(here)
       const { from, to, head } = here.state.selection.main
       run({ from, to }, head)

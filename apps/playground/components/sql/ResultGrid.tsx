@@ -23,7 +23,7 @@ const CHARACTER_PX = 7.4
 const SAMPLE_ROWS = 200
 const START: Selection = { anchor: { row: 0, column: 0 }, focus: { row: 0, column: 0 } }
 
-/** Rows of an answer; only what is in sight is in the document, however many there are. */
+/** The rows of a result; only the visible rows are in the document. */
 export function ResultGrid({
   columns,
   rows,
@@ -230,7 +230,7 @@ function cellId(grid: string, { row, column }: Cell): string {
   return `${grid}-${row}-${column}`
 }
 
-/** Numbers stand on the right, where their digits line up. */
+/** Numbers are right-aligned, so that their digits line up. */
 export function isNumeric(type: string): boolean {
   return /^(U?Int|Float|Decimal)/i.test(type)
 }

@@ -14,7 +14,7 @@ import { ExportButtons } from './ExportButtons'
 import { ResultGrid } from './ResultGrid'
 import type { Answered, QueryState } from './useQuery'
 
-/** The lower half of the SQL page: nothing yet, running, the answer, or why there is none. */
+/** The lower half of the SQL page: empty, running, the result, or the error. */
 export function ResultPane({ state, onCancel }: { state: QueryState; onCancel: () => void }) {
   const running = state.phase === 'running'
   const shown = state.phase === 'done' || running ? state.last : null

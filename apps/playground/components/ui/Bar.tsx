@@ -1,4 +1,4 @@
-/** A progress bar of rope. Without a fraction it only says that work goes on. The text beside it is the caller's. */
+/** A progress bar; without a fraction it only shows activity. The caller renders its text. */
 export function Progress({
   fraction,
   label,
@@ -29,7 +29,7 @@ export function Progress({
   )
 }
 
-/** A quantity against its limit, with the text that says the same. */
+/** A quantity and its limit, as a bar and as text. */
 export function Meter({
   value,
   max,

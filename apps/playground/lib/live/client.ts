@@ -58,7 +58,7 @@ class LiveClient {
     })
     worker.port.onmessage = ({ data }: MessageEvent<FromHub>) => hear(data)
     const send = (message: ToHub) => worker.port.postMessage(message)
-    // A port does not tell its worker that the page has gone; a page kept for "back" comes again.
+    // A port does not notify its worker when the page closes; a page in the back cache may return.
     window.addEventListener('pagehide', () => send({ kind: 'leave' }))
     window.addEventListener('pageshow', (event) => {
       if (event.persisted) for (const path of this.listeners.keys()) send({ kind: 'watch', path })

@@ -1,9 +1,9 @@
-/** Shares streams between watchers: one stream for each path, open while anybody watches it. */
+/** Shares streams between watchers: one stream for each path, open while it has watchers. */
 
 import type { FromHub, ToHub } from './protocol'
 import { LiveStream } from './stream'
 
-/** A watcher hears what the hub has to say. */
+/** A watcher receives the hub's messages. */
 export type Watcher = (message: FromHub) => void
 
 export class LiveHub {
@@ -23,17 +23,17 @@ export class LiveHub {
     if (known) {
       known.watchers.add(watcher)
       watcher({ kind: 'status', path, status: known.stream.status })
-      // A late watcher starts from what is there, as the node itself would tell it.
+      // A new watcher starts from the current value, as with a new stream from the node.
       if (known.stream.ready)
         watcher({ kind: 'event', path, event: { type: 'put', path: '/', data: known.stream.tree } })
       return
     }
     const watchers = new Set([watcher])
-    const tell = (message: FromHub) => watchers.forEach((each) => each(message))
+    const notify = (message: FromHub) => watchers.forEach((each) => each(message))
     const stream = new LiveStream(
       path,
-      (event) => tell({ kind: 'event', path, event }),
-      (status) => tell({ kind: 'status', path, status }),
+      (event) => notify({ kind: 'event', path, event }),
+      (status) => notify({ kind: 'status', path, status }),
     )
     this.streams.set(path, { stream, watchers })
   }

@@ -1,4 +1,4 @@
-/** What pages and the one shared stream worker of a browser say to one another. */
+/** The messages between pages and the shared stream worker of a browser. */
 
 import type { TreeEvent } from './tree'
 

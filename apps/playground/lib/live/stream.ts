@@ -99,7 +99,7 @@ export class LiveStream {
     this.enter({ state: 'lost', retryAtMs: Date.now() + delayMs, reason: await this.askWhy() })
   }
 
-  /** An EventSource does not tell why it failed; a plain request does. */
+  /** An EventSource does not report why it failed; a plain request does. */
   private async askWhy(): Promise<'unreachable' | 'unauthenticated' | 'refused'> {
     try {
       const response = await fetch(`${this.path}.json?ns=sys&shallow=true`, {

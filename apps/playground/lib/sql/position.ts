@@ -23,7 +23,7 @@ export function errorRange(sql: string, details: Record<string, unknown>): Range
   return { from, to }
 }
 
-/** The range of the first place where a name stands as a word; for errors that only tell the name. */
+/** The range of the first occurrence of a name as a word; for errors that have only the name. */
 export function nameRange(sql: string, name: string): Range | null {
   const escaped = name.replace(/[.*+?^${}()|[\]\\]/g, '\\$&')
   const found = new RegExp(`(?<![\\p{L}\\p{N}_$])${escaped}(?![\\p{L}\\p{N}_$])`, 'iu').exec(sql)

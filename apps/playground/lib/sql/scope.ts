@@ -1,4 +1,4 @@
-/** Which columns can be named where the cursor stands. */
+/** The columns that are in scope at the cursor. */
 
 import { statementAt } from './statements'
 

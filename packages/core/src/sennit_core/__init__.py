@@ -1,8 +1,8 @@
-"""What every part of Sennit shares: schema, records, errors, units, ids, hashing, clock, logs.
+"""The types and helpers that all Sennit packages share: schema, records, errors, units, ids, logs.
 
 Layering: this package imports nothing but the standard library, and every other package may import
 it. Submodules load on first use, so `import sennit_core` costs next to nothing; inside it,
-`text` and `errors` stand below everything, then `units`, `clock`, `hashing`, `schema`, `records`.
+`text` and `errors` are the lowest layer, then `units`, `clock`, `hashing`, `schema`, `records`.
 """
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""Between the types of `sennit_core.schema` and Arrow's; beside `arrow_ipc`, all that imports Arrow."""
+"""Convert `sennit_core.schema` types to and from Arrow; like `arrow_ipc`, it imports Arrow."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def schema_from_arrow(arrow_schema: Any) -> Schema:
 
 
 def _encoded(arrow_type: Any) -> DataType | None:
-    """Look through layouts that only change how the same values are stored."""
+    """Return the value type of an encoding: dictionary, run-end encoded, fixed-size binary."""
     if pa.types.is_dictionary(arrow_type) or pa.types.is_run_end_encoded(arrow_type):
         return type_from_arrow(arrow_type.value_type)
     if pa.types.is_fixed_size_binary(arrow_type):

@@ -1,7 +1,7 @@
-"""Between frozen dataclasses and their JSON: camelCase names, strict about what it reads.
+"""Convert frozen dataclasses to and from JSON: camelCase names, strict reading.
 
-Absent and null are the same. A list or an object that is absent is empty, because a tree database
-keeps no empty ones.
+An absent member and null are the same. An absent list or object is read as empty, because the tree
+database does not store empty ones.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ __all__ = ["Record"]
 
 
 class Record:
-    """Gives a frozen dataclass `to_json` and `from_json`; field types say what is accepted.
+    """Base class that adds `to_json` and `from_json` to a frozen dataclass, with checked types.
 
-    Understood are str, int, float, bool, Literal, `X | None`, `tuple[X, ...]`, `Mapping[str, Any]`,
-    other records, and classes with `to_json` and `from_json` of their own.
+    Supported types: str, int, float, bool, Literal, `X | None`, `tuple[X, ...]`, `Mapping[str,
+    Any]`, other records, and classes that define `to_json` and `from_json`.
     """
 
     __slots__ = ()
@@ -53,9 +53,10 @@ class Record:
 
     @classmethod
     def from_known(cls, document: Mapping[str, Any]) -> Self:
-        """Read the form of `to_json`, leaving out members that this version does not know.
+        """Read the form of `to_json`; ignore members that this version does not know.
 
-        Routes add members to records, the tree keeps children below them, newer nodes know more.
+        Routes add members to records, the tree stores children below them, and newer nodes send
+        more.
 
         Raises:
             UsageError: a field is missing or of the wrong type; the message names it.
@@ -71,7 +72,7 @@ _Read = Callable[[Any, str], Any]
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Reads one field; `absent` is taken when it is not there, MISSING when it must be."""
+    """Reads one field; `absent` is its value when absent, MISSING if the field is required."""
 
     attribute: str
     read: _Read
@@ -105,7 +106,7 @@ def _read_fields(
 
 
 def _absent(hint: Any) -> Any:
-    """Return what an absent field of this type is, or MISSING when it must be there."""
+    """Return the value of an absent field of this type, or MISSING when the field is required."""
     origin = get_origin(hint)
     if origin in (Union, types.UnionType):
         return None

@@ -1,8 +1,8 @@
 """Read-only access to flatbuffer tables, as far as Arrow's metadata needs it.
 
-Every offset comes from the file and may be wrong. `struct` raises for one that is past the end of
-the data; the reader of a message turns that into `BadInput`. A wrong offset inside the data yields
-wrong numbers, which the caller checks like any others.
+Every offset comes from the file and may be wrong. `struct` raises for an offset past the end of the
+data; the message reader reports that as `BadInput`. A wrong offset inside the data yields wrong
+numbers, which the caller validates like all others.
 
 Format: https://flatbuffers.dev/internals/
 """

@@ -1,7 +1,7 @@
-"""Reads the text of a type: `Decimal(12,2)`, `List(Int64)`, `Struct(a: Int64 not null, "b c": Utf8)`.
+"""Parse type text: `Decimal(12,2)`, `List(Int64)`, `Struct(a: Int64 not null, "b c": Utf8)`.
 
-Only the grammar is known here: a name, then arguments, each a plain word, a type, or a named type.
-What the arguments mean is `sennit_core.schema`'s affair.
+This module knows only the grammar: a name, then arguments, each a plain word, a type, or a named
+type. `sennit_core.schema` interprets the arguments.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Argument:
 
 
 def quote_name(name: str) -> str:
-    """Return a field's name as it stands in a type's text, in JSON quotes unless it is plain."""
+    """Return a field's name as written in a type's text: in JSON quotes unless it is plain."""
     return name if _PLAIN_NAME.fullmatch(name) else json.dumps(name)
 
 
@@ -72,13 +72,13 @@ class _Reader:
             raise self._error(f"nested deeper than {_DEPTH_MAX}")
         if self._peek() != "(":
             return Term(name)
-        self._take("(")
+        self._expect("(")
         arguments: list[Argument] = []
         while self._peek() != ")":
             arguments.append(self._argument(depth))
             if self._peek() != ")":
-                self._take(",")
-        self._take(")")
+                self._expect(",")
+        self._expect(")")
         return Term(name, tuple(arguments))
 
     def expect_end(self) -> None:
@@ -89,12 +89,12 @@ class _Reader:
         label = None
         if len(self._tokens) > 1 and self._tokens[-2] == ":":
             label = self._label()
-            self._take(":")
+            self._expect(":")
         term = self.term(depth + 1)
         nullable = True
         if label is not None and self._peek() == "not":
-            self._take("not")
-            self._take("null")
+            self._expect("not")
+            self._expect("null")
             nullable = False
         return Argument(term, label, nullable)
 
@@ -118,7 +118,7 @@ class _Reader:
     def _peek(self) -> str | None:
         return self._tokens[-1] if self._tokens else None
 
-    def _take(self, token: str) -> None:
+    def _expect(self, token: str) -> None:
         if self._peek() != token:
             raise self._error(f"expected {token!r}, found {self._peek() or 'its end'!r}")
         self._tokens.pop()

@@ -1,12 +1,12 @@
-"""Arrow data that comes from outside: validated before anything computes with it.
+"""Read and validate Arrow data that was not produced by this process.
 
-Arrow's own readers check that buffers lie within a message, not what the buffers say. An offset
-that points beyond its buffer makes the next kernel read whatever the process has in memory there.
-So every batch that was not made in this process goes through `validate_batch`, and every IPC file
-or stream from outside is read with `open_arrow`, which also checks each message's metadata (see
-`arrow_messages`) before Arrow reads it. A tidy test refuses other uses of Arrow's IPC readers.
+Arrow's own readers check that buffers are within a message, but not the buffers' contents. An
+offset that points beyond its buffer makes the next kernel read arbitrary process memory. So every
+batch that another process made goes through `validate_batch`, and every IPC file or stream from
+outside is read with `open_arrow`, which also checks each message's metadata (see `arrow_messages`)
+before Arrow reads it. A tidy test refuses other uses of Arrow's IPC readers.
 
-Beside `_arrow`, the only module of this package that imports Arrow.
+Apart from `_arrow`, this is the only module of the package that imports Arrow.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = [
 
 COLUMNS_MAX = 1 << 17
 DEPTH_MAX = 32
-"""Levels of lists and structs. Parquet's readers allow 100, of which a list takes two."""
+"""Levels of lists and structs. Parquet's readers allow 100 levels; a list counts as two."""
 
 DAMAGE: tuple[type[Exception], ...] = (
     pa.ArrowInvalid,
@@ -63,9 +63,9 @@ DAMAGE: tuple[type[Exception], ...] = (
 def validate_batch(batch: pa.RecordBatch, what: str) -> pa.RecordBatch:
     """Return the batch after a full validation; call it before any other use of its values.
 
-    Covers what Arrow's `validate(full=True)` does (offsets in range and in order, also below nulls;
-    UTF-8; dictionary indices; unions; views; run ends; decimals within their precision; times of
-    day; null counts), and nulls in nested fields that are declared without any.
+    Covers all checks of Arrow's `validate(full=True)` (offsets in range and in order, also below
+    nulls; UTF-8; dictionary indices; unions; views; run ends; decimals within their precision;
+    times of day; null counts), and nulls in nested fields that are declared non-nullable.
 
     Args:
         batch: Of any origin.
@@ -85,7 +85,7 @@ def validate_batch(batch: pa.RecordBatch, what: str) -> pa.RecordBatch:
 
 
 def check_schema(schema: pa.Schema, what: str) -> pa.Schema:
-    """Return the schema, when its columns can be read safely.
+    """Return the schema if its columns can be read safely; raise otherwise.
 
     Raises:
         BadInput: It has more columns than `COLUMNS_MAX`, a column nested deeper than `DEPTH_MAX`,
@@ -138,7 +138,7 @@ class ArrowReader:
 
         Raises:
             BadInput: A message or a batch is invalid.
-            TooLarge: A batch takes more memory than allowed.
+            TooLarge: A batch needs more memory than allowed.
         """
         while True:
             what = self._messages.what
@@ -212,8 +212,8 @@ class _Messages:
         self._size = _size_of(source)
         self._blocks: Iterator[tuple[int, int, int]] | None = None
         self._schema: pa.Schema | None = None
-        self._unread: bytes = b""  # of the first bytes, which tell a file from a stream
-        self._head: memoryview = memoryview(b"")  # what Arrow has not asked for yet
+        self._unread: bytes = b""  # rest of the magic bytes that were read to detect a file
+        self._head: memoryview = memoryview(b"")  # message head that Arrow has not read yet
         self._body: pa.Buffer | None = None
         self._messages = 0
 
@@ -234,7 +234,7 @@ class _Messages:
         self._schema = check_schema(schema, self.what)
 
     def damage(self, error: Exception) -> BadInput:
-        """Return the error for what Arrow or a check here found in the current message."""
+        """Return the error for a fault that Arrow or a check here found in the current message."""
         place = f"message {self._messages}"
         return BadInput(self.what, reason=f"the Arrow data is damaged or cut off: {place}: {error}")
 
@@ -289,7 +289,7 @@ class _Messages:
         return head
 
     def _check(self, head: MessageHead, body: pa.Buffer) -> None:
-        """Refuse what Arrow would take too much memory for, or end the process over."""
+        """Refuse a message that would make Arrow allocate too much memory or abort the process."""
         assert self._schema is not None
         plain = plain_bytes(head, lambda at, count: body.slice(at, count).to_pybytes())
         if self._bytes_max is not None and plain > self._bytes_max:
@@ -313,7 +313,7 @@ class _Messages:
     def _refuse_lack_of(self, size: int) -> None:
         """Refuse a length beyond the file's end before memory is reserved for it."""
         if self._size is not None and self._source.tell() + size > self._size:
-            raise ValueError(f"a body of {size} bytes ends behind the file's end")
+            raise ValueError(f"a body of {size} bytes ends beyond the end of the file")
 
     def _read(self, size: int) -> bytes:
         piece, self._unread = self._unread[:size], self._unread[size:]
@@ -353,9 +353,9 @@ def _next_node(nodes: Iterator[tuple[int, int]], what: str, rows: int | None) ->
 def _check_nodes(
     kind: Any, nodes: Iterator[tuple[int, int]], what: str, *, rows: int | None, full: bool = False
 ) -> None:
-    """Check the arrays of one type, depth first; `full` means that this one has no nulls.
+    """Check the arrays of one type, depth first; `full` means that this array must have no nulls.
 
-    Arrow's classes for maps and run-end-encoded arrays end the process when one of those has.
+    Arrow's classes for maps and run-end-encoded arrays abort the process on nulls in such an array.
     """
     types = pa.types
     if isinstance(kind, pa.BaseExtensionType):
@@ -407,7 +407,7 @@ def _refuse_nested_dictionaries(kind: Any, name: str) -> None:
 
 
 def _refuse_hidden_nulls(array: pa.Array) -> None:
-    """Refuse nulls in nested fields that are declared without any; writers trust the declaration."""
+    """Refuse nulls in nested non-nullable fields; writers trust the declaration."""
     kind = array.type
     if pa.types.is_struct(kind):
         for at in range(kind.num_fields):

@@ -1,9 +1,9 @@
-"""The metadata of Arrow IPC messages, read and checked before Arrow sees a message.
+"""Read and check the metadata of Arrow IPC messages before Arrow sees a message.
 
 Arrow verifies that a message's flatbuffer is well formed and, when asked, that the values of a
-batch are valid. It does not limit how much memory a message may ask for, and its array classes end
-the process for a few contradictions (a map whose keys have nulls, for example). The functions here
-refuse both from the metadata alone.
+batch are valid. It does not limit how much memory a message may request, and its array classes
+abort the process on a few contradictions (a map whose keys have nulls, for example). The functions
+here detect both from the metadata alone.
 
 Format: Arrow columnar format 1.5, "Serialization and Interprocess Communication"; Message.fbs and
 File.fbs. This module does not import Arrow.
@@ -31,14 +31,14 @@ __all__ = [
 
 FILE_MAGIC = b"ARROW1"
 HEAD_BYTES_MAX = 1 << 26
-"""Metadata of a message; 100,000 columns take about 10 MB."""
+"""Largest metadata of a message; 100,000 columns need about 10 MB."""
 
 ROWS_WITHOUT_BYTES = 1 << 16
 """Rows that a batch may have beyond one for each bit of its body.
 
-Columns of type null, structs without fields and lists of length 0 take no space in a file, so a
-message of 200 bytes could announce 2^40 rows, which take terabytes once they are cast to another
-type. All other columns have at least one bit a row.
+Columns of type null, structs without fields and lists of length 0 use no space in a file, so a
+message of 200 bytes could announce 2^40 rows, which need terabytes once they are cast to another
+type. All other columns have at least one bit per row.
 """
 
 _VERSION_4 = 3
@@ -97,7 +97,7 @@ def read_head(read: Callable[[int], bytes]) -> MessageHead | None:
     if not size:
         return None
     if size > HEAD_BYTES_MAX:
-        raise ValueError(f"a message's metadata would take {size} bytes")
+        raise ValueError(f"a message announces {size} bytes of metadata")
     metadata = read(size)
     if len(metadata) < size:
         raise ValueError(f"a message's metadata is cut off after {len(metadata)} of {size} bytes")
@@ -143,14 +143,14 @@ def _check_buffers(head: MessageHead) -> None:
 
 
 def plain_bytes(head: MessageHead, read_body: Callable[[int, int], bytes]) -> int:
-    """Return the bytes that a message's body takes once it is decompressed.
+    """Return the size in bytes of a message's body after decompression.
 
     Args:
         head: The message.
         read_body: Returns the bytes of the body from an offset, of a length.
 
     Raises:
-        ValueError, struct.error: A buffer's length before compression cannot be.
+        ValueError, struct.error: A buffer's length before compression is impossible.
     """
     if not head.compressed:
         return head.body_bytes
@@ -188,12 +188,12 @@ def footer_blocks(read_at: Callable[[int, int], bytes], size: int) -> list[Block
         for field in (2, 3)
         for offset, metadata, body in footer.structs(field, "<qi4xq")
     ]
-    # Blocks that share bytes would let a small file stand for any number of rows.
+    # Blocks that share bytes would let a small file expand to any number of rows.
     end_of_last = len(FILE_MAGIC)
     for offset, metadata, body in sorted(blocks):
         if offset < end_of_last or metadata <= 0 or body < 0:
             raise ValueError(f"the footer's block at {offset} overlaps another")
         end_of_last = offset + metadata + body
     if end_of_last > size - tail - length:
-        raise ValueError(f"a block ends at {end_of_last}, behind the file's data")
+        raise ValueError(f"a block ends at {end_of_last}, beyond the file's data")
     return blocks

@@ -1,7 +1,8 @@
-"""Canonical JSON by RFC 8785: one text, and so one hash, for one value.
+"""Canonical JSON (RFC 8785): equal values have equal text, and so equal hashes.
 
 Members are ordered by the UTF-16 code units of their names, numbers are written as ECMAScript
-writes doubles, strings escape only what they must, and the text is UTF-8 without white space.
+writes doubles, strings escape only where JSON requires it, and the text is UTF-8 without white
+space.
 """
 
 from __future__ import annotations
@@ -67,7 +68,7 @@ def _object(value: Mapping[Any, Any]) -> Iterator[str]:
 def _integer(value: int) -> str:
     if abs(value) > _SAFE_INTEGER_MAX:
         raise UsageError(
-            f"the integer {value} has no exact place in JSON", hint="write it as a string"
+            f"JSON cannot hold the integer {value} exactly", hint="write it as a string"
         )
     return str(int(value))
 
@@ -75,7 +76,8 @@ def _integer(value: int) -> str:
 def _number(value: float) -> str:
     """Write a double as ECMAScript's Number::toString does.
 
-    Python's repr gives the same shortest digits; only where the point and the exponent go differs.
+    Python's repr yields the same shortest digits; only the position of the point and the exponent
+    differ.
     """
     if not isfinite(value):
         raise UsageError(f"JSON has no {value}", hint="write it as a string")

@@ -1,6 +1,6 @@
-"""Time as an argument: code that waits or stamps takes a `Clock`, so tests can move time by hand.
+"""Time as an argument: code that waits or reads the time accepts a `Clock`, so tests control it.
 
-`sennit_core.testing.ManualClock` is the one for tests.
+Tests use `sennit_core.testing.ManualClock`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ __all__ = ["SYSTEM", "Clock", "SystemClock"]
 
 
 class Clock(Protocol):
-    """What tells the time and waits."""
+    """A source of time that can also sleep."""
 
     def now(self) -> float:
         """Return Unix time in seconds; may jump when the machine's clock is set."""

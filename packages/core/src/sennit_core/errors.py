@@ -1,4 +1,4 @@
-"""Every error of Sennit, named for what the caller can do about it.
+"""All errors of Sennit, named for what the caller can do about them.
 
 ```
 SennitError
@@ -28,14 +28,15 @@ SennitError
 ```
 
 Each class has a `code` (its name on the wire), says whether trying again may help (`retryable`),
-and carries its data as fields. Packages subclass these and never start a root of their own:
+and carries its data as fields. Packages subclass these and never define their own root class:
 
     @dataclass(eq=False)
     class ProducerDied(Unavailable):
         code = "producer-died"
         pid: int = 0
 
-A class without a `code` of its own travels under its parent's. `eq=False` keeps errors hashable.
+A class without a `code` of its own is sent under its parent's code. `eq=False` keeps errors
+hashable.
 """
 
 from __future__ import annotations
@@ -90,7 +91,7 @@ class SennitError(Exception):
     """The root: catch this to catch everything Sennit raises on purpose.
 
     Args:
-        message: the sentence shown; classes with fields write their own when it is empty.
+        message: the sentence shown; when empty, classes with fields compose one from them.
         hint: what to do next; shown under the traceback and sent as a field of its own.
     """
 
@@ -119,7 +120,7 @@ class SennitError(Exception):
         return f"docs/errors.md#{self.code}"
 
     def describe(self) -> str:
-        """Write the sentence from the fields; used when no `message` was given."""
+        """Compose the sentence from the fields; used when `message` is empty."""
         return ""
 
     def __str__(self) -> str:
@@ -141,7 +142,7 @@ class SennitError(Exception):
 
 @dataclass(eq=False)
 class UsageError(SennitError, ValueError):
-    """What was asked for makes no sense; change the request."""
+    """The request is invalid; change it."""
 
     code = "usage"
     message: str = ""
@@ -149,7 +150,7 @@ class UsageError(SennitError, ValueError):
 
 @dataclass(eq=False)
 class UnknownColumn(UsageError):
-    """A column was named that the schema does not have; `suggestion` is the nearest it has."""
+    """The schema has no column of this name; `suggestion` is the nearest name it has."""
 
     code = "unknown-column"
     message: str = field(default="", kw_only=True)
@@ -182,7 +183,7 @@ class SqlError(UsageError):
 
 @dataclass(eq=False)
 class Unsupported(UsageError):
-    """Well-formed, but this version, engine or platform does not do it."""
+    """The request is well-formed, but this version, engine or platform does not support it."""
 
     code = "unsupported"
 
@@ -208,7 +209,7 @@ class BadInput(UsageError):
 
 @dataclass(eq=False)
 class NotFound(SennitError, LookupError):
-    """Nothing of this `kind` has this `name`; `suggestion` is the nearest name there is."""
+    """There is no `kind` with this `name`; `suggestion` is the nearest existing name."""
 
     code = "not-found"
     kind: str
@@ -221,13 +222,13 @@ class NotFound(SennitError, LookupError):
         super().__post_init__()
 
     def describe(self) -> str:
-        """Name what was looked for."""
+        """Name the missing object."""
         return f'there is no {self.kind} "{self.name}"' if self.name else f"no such {self.kind}"
 
 
 @dataclass(eq=False)
 class Conflict(SennitError):
-    """Somebody else's change, or an earlier one of yours, stands against this one."""
+    """The request conflicts with an earlier change by this or another client."""
 
     code = "conflict"
     message: str = ""
@@ -235,7 +236,7 @@ class Conflict(SennitError):
 
 @dataclass(eq=False)
 class Denied(SennitError, PermissionError):
-    """You are known, and may not; `needed` is the role or right that would do."""
+    """The caller is authenticated but not authorized; `needed` is the missing role or right."""
 
     code = "denied"
     action: str
@@ -249,7 +250,7 @@ class Denied(SennitError, PermissionError):
 
 @dataclass(eq=False)
 class Unauthenticated(Denied):
-    """Nobody knows who you are: no token, or one that is not valid."""
+    """The caller is not authenticated: the token is missing or invalid."""
 
     code = "unauthenticated"
 
@@ -261,7 +262,7 @@ class Unauthenticated(Denied):
 
 @dataclass(eq=False)
 class Closed(SennitError):
-    """You, or the owner, closed `what` already."""
+    """`what` has already been closed."""
 
     code = "closed"
     what: str
@@ -273,7 +274,7 @@ class Closed(SennitError):
 
 @dataclass(eq=False)
 class Busy(SennitError):
-    """No room in the queue just now; try again shortly."""
+    """The queue is full; try again shortly."""
 
     code = "busy"
     retryable = True
@@ -282,7 +283,7 @@ class Busy(SennitError):
 
 @dataclass(eq=False)
 class CapacityError(SennitError):
-    """A limit of memory, disk or size stands in the way."""
+    """A limit of memory, disk or size was reached."""
 
     code = "capacity"
     message: str = ""
@@ -299,14 +300,14 @@ class MemoryCapExceeded(CapacityError, MemoryError):
     what: str = "the work"
 
     def describe(self) -> str:
-        """Name the cap, what was asked, and by whom."""
+        """Name the cap, the bytes requested, and what requested them."""
         asked = f" asked for {_size(self.asked_bytes)}" if self.asked_bytes else ""
         return f"{self.what}{asked}, over the memory cap of {_size(self.cap_bytes)}"
 
 
 @dataclass(eq=False)
 class CapTooSmall(CapacityError, MemoryError):
-    """Known before starting: this cap cannot do the work, `needed_bytes` would."""
+    """Raised before the work starts: the memory cap is too small, `needed_bytes` would do."""
 
     code = "cap-too-small"
     message: str = field(default="", kw_only=True)
@@ -323,7 +324,7 @@ class CapTooSmall(CapacityError, MemoryError):
 
 @dataclass(eq=False)
 class StorageFull(CapacityError, OSError):
-    """The disk has no room; what was stored before is intact."""
+    """The disk is full; data that was stored before is intact."""
 
     code = "storage-full"
     message: str = field(default="", kw_only=True)
@@ -337,7 +338,7 @@ class StorageFull(CapacityError, OSError):
         super().__post_init__()
 
     def describe(self) -> str:
-        """Name the place, the need and what is free."""
+        """Name the path, the bytes needed and the bytes free."""
         needed = "" if self.needed_bytes is None else f": {_size(self.needed_bytes)} needed"
         free = "" if self.free_bytes is None else f", {_size(self.free_bytes)} free"
         return f"no space left at {fspath(self.path)}{needed}{free}"
@@ -345,7 +346,7 @@ class StorageFull(CapacityError, OSError):
 
 @dataclass(eq=False)
 class TooLarge(CapacityError):
-    """One thing is larger than the limit for such things."""
+    """`what` is larger than its limit."""
 
     code = "too-large"
     message: str = field(default="", kw_only=True)
@@ -354,7 +355,7 @@ class TooLarge(CapacityError):
     actual_bytes: int | None = None
 
     def describe(self) -> str:
-        """Name the thing, its size and the limit."""
+        """Name `what`, its size and the limit."""
         actual = "" if self.actual_bytes is None else f" of {_size(self.actual_bytes)}"
         return f"{self.what}{actual} is over the limit of {_size(self.limit_bytes)}"
 
@@ -368,14 +369,14 @@ class DeadlineExceeded(SennitError, TimeoutError):
     seconds: float | None = None
 
     def describe(self) -> str:
-        """Name what was waited for and how long."""
+        """Name the operation and its time limit."""
         limit = "its deadline" if self.seconds is None else f"{self.seconds:g} s"
         return f"{self.what} did not finish within {limit}"
 
 
 @dataclass(eq=False)
 class Cancelled(SennitError):
-    """Somebody asked for `what` to stop, and it did."""
+    """`what` was stopped because a client or caller cancelled it."""
 
     code = "cancelled"
     what: str = "the work"
@@ -387,7 +388,7 @@ class Cancelled(SennitError):
 
 @dataclass(eq=False)
 class Unavailable(SennitError):
-    """`what` cannot be reached just now; trying again may help."""
+    """`what` cannot be reached at the moment; trying again may help."""
 
     code = "unavailable"
     retryable = True
@@ -400,7 +401,7 @@ class Unavailable(SennitError):
 
 @dataclass(eq=False)
 class WorkerLost(Unavailable):
-    """The process that did the work is gone; the work itself may be tried again."""
+    """The process that did the work has ended; the work may be retried."""
 
     code = "worker-lost"
     what: str = field(default="worker", kw_only=True)
@@ -408,13 +409,13 @@ class WorkerLost(Unavailable):
     reason: str = ""
 
     def describe(self) -> str:
-        """Name the worker and how it went."""
+        """Name the worker and why it was lost."""
         return f"{self.what} {self.worker} was lost{f': {self.reason}' if self.reason else ''}"
 
 
 @dataclass(eq=False)
 class Corrupt(SennitError):
-    """Stored or received bytes are not what they were; they are never used."""
+    """Stored or received bytes do not match their checksum or format; they are never used."""
 
     code = "corrupt"
     what: str
@@ -430,7 +431,7 @@ class Corrupt(SennitError):
 
 @dataclass(eq=False)
 class InternalError(SennitError):
-    """A mistake of ours; please report it."""
+    """A bug in Sennit; please report it."""
 
     code = "internal"
     message: str = ""
@@ -438,22 +439,22 @@ class InternalError(SennitError):
 
 @dataclass(eq=False)
 class RemoteError(SennitError):
-    """An error of another process whose class is not known here; its code and data are kept."""
+    """An error from another process whose class is unknown here; its code and data are kept."""
 
     message: str = ""
     code: str = "remote"
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return the wire form, as it came."""
+        """Return the wire form as it was received."""
         return {**super().to_json(), "details": _plain(self.details)}
 
 
 def error_from_json(document: Mapping[str, Any]) -> SennitError:
     """Rebuild an error from its wire form.
 
-    A known `code` gives its class with fields from `details` (fields this version does not know are
-    left out); an unknown code, or details that lack a required field, give `RemoteError`.
+    A known `code` yields its class with fields from `details` (fields that this version does not
+    know are ignored); an unknown code, or details that lack a required field, yield `RemoteError`.
     """
     message = str(document.get("error") or "")
     code = str(document.get("code") or "remote")
@@ -466,7 +467,7 @@ def error_from_json(document: Mapping[str, Any]) -> SennitError:
         try:
             error = cls(**values, hint=hint)
             sentence = str(error)
-        except (TypeError, ValueError, AttributeError):  # details that this class cannot hold
+        except (TypeError, ValueError, AttributeError):  # details do not fit the class
             pass
         else:
             error.message = message if message != sentence else error.message
@@ -486,7 +487,7 @@ def _size(count: int) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Make a field's value fit for JSON and MessagePack: what neither can carry becomes text."""
+    """Convert a field's value for JSON and MessagePack; unsupported values become text."""
     if isinstance(value, Mapping):
         return {_plain(str(key)): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):

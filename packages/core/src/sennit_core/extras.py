@@ -1,4 +1,4 @@
-"""How to install what a package needs for some of its features."""
+"""Install instructions for the optional dependencies of a package."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def install_hint(distribution: str, *names: str) -> str:
 
 
 def _requirements(distribution: str) -> dict[str, str]:
-    """Return what a distribution requires, its extras included, by name, without markers."""
+    """Return a distribution's requirements by name, extras included, without markers."""
     from importlib.metadata import PackageNotFoundError, requires
 
     try:

@@ -1,8 +1,8 @@
-"""What a file is by its first bytes, so that a file that no table can be read from is refused by name.
+"""Detect the kind of a file from its first bytes, to refuse files that hold no table.
 
-The client asks before it sends a file and the server at an upload's first bytes, so this module
-needs nothing but the standard library. It only names what it is sure of: a text file, and any
-format that is read, is None here.
+The client checks a file before sending it, and the server checks the first bytes of an upload, so
+this module uses only the standard library. It names a kind only when it is certain: text files and
+all supported formats yield None.
 
 Sources: the `file(1)` database, and the formats' own specifications.
 """
@@ -18,7 +18,7 @@ from sennit_core.errors import BadInput
 __all__ = ["HEAD_BYTES", "FileKind", "check_readable", "find_unreadable", "unpacked_name"]
 
 HEAD_BYTES = 4096
-"""Enough for every mark: tar's is at byte 257, and an Office document's entries begin a file."""
+"""Enough for every magic number: tar's is at byte 257; an Office document's entries come first."""
 
 READABLE = "CSV, TSV, JSON, JSON Lines, Parquet or Arrow"
 _AS_TABLE = f"export its table as {READABLE}"
@@ -32,7 +32,7 @@ class FileKind:
 
     Args:
         name: With its article: "a PNG image".
-        hint: What to do instead.
+        hint: What the user can do instead.
     """
 
     name: str
@@ -79,7 +79,7 @@ _MARKS: tuple[tuple[int, bytes, FileKind], ...] = (
      FileKind("a tar archive", "unpack it and upload the files in it")),
 )  # fmt: skip
 
-# Entries near the start of a ZIP archive that is a document, and what document it is.
+# Entries near the start of a ZIP archive that identify a document format.
 _ZIP_ENTRIES: tuple[tuple[bytes, FileKind], ...] = (
     (b"xl/", _EXCEL),
     (b"word/", FileKind("a Word document", _AS_TABLE)),
@@ -95,11 +95,11 @@ _ZIP_ENTRIES: tuple[tuple[bytes, FileKind], ...] = (
 
 
 def find_unreadable(head: bytes) -> FileKind | None:
-    """What a file is that cannot be read; None when it may be readable.
+    """Return the kind of an unreadable file; None when the file may be readable.
 
     Args:
-        head: The file's first bytes, `HEAD_BYTES` of them where it has as many. A compressed
-            file's contents are looked at too where the standard library can unpack them.
+        head: The file's first `HEAD_BYTES` bytes, or all of a shorter file. The contents of a
+            compressed file are checked too if the standard library can unpack them.
     """
     for offset, mark, kind in _MARKS:
         if head.startswith(mark, offset) and _is_sure(kind, head):
@@ -114,28 +114,28 @@ def find_unreadable(head: bytes) -> FileKind | None:
 
 
 def check_readable(head: bytes, name: str) -> None:
-    """Raise `BadInput` that names what the file is, when it cannot be read."""
+    """Raise `BadInput` that names the file's kind, when the file cannot be read."""
     kind = find_unreadable(head)
     if kind is not None:
         raise BadInput(what=name, reason=f"this is {kind.name}", hint=kind.hint)
 
 
 def unpacked_name(name: str) -> str:
-    """The name of the file inside a compressed one: `sales.csv.gz` is `sales.csv`; others stay."""
+    """Return a name without its compression suffix: `sales.csv.gz` becomes `sales.csv`."""
     ending = next((each for each in _PACKED_ENDINGS if name.lower().endswith(each)), "")
     return name[: len(name) - len(ending)]
 
 
 def _is_sure(kind: FileKind, head: bytes) -> bool:
-    """Whether a mark of few letters is no beginning of a text, such as `ORC,ELF` or `id;ftyp`."""
+    """Whether a matched magic number is not the start of a text such as `ORC,ELF` or `id;ftyp`."""
     binary = re.search(rb"[\x00-\x08\x0e-\x1a]", head[:HEAD_BYTES]) is not None
     return binary or kind.name in ("a PDF document", "an RTF document")
 
 
 def _unpacked(head: bytes) -> bytes | None:
-    """The first bytes of what a compressed file holds; None when it is none, or a damaged one.
+    """Return the first unpacked bytes of a compressed file; None if it is not one or is damaged.
 
-    A damaged file is not judged here: reading it says what is wrong with it, and where.
+    A damaged file is not reported here: the reader reports the damage and its position.
     """
     unpack = next((unpack for mark, unpack in _UNPACKERS if head.startswith(mark)), None)
     return None if unpack is None else unpack(head)

@@ -1,8 +1,8 @@
 """SHA-256, canonical JSON, and the content address of an object.
 
 An object's id is the hex SHA-256 of `"sennit1"`, its size (u64), its chunk size (u32), both
-little-endian, and the SHA-256 of each chunk in order. Whoever holds the list of chunk digests can
-therefore check any one chunk alone.
+little-endian, and the SHA-256 of each chunk in order. A reader that has the list of chunk digests
+can therefore verify any single chunk.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ else:
 
 CHUNK_BYTES = 1024 * 1024
 _SHORT_BYTES = 16 << 10
-"""Shorter data is not worth half a MiB of OpenSSL to a process that has not loaded it."""
+"""Data below this size is hashed without OpenSSL, which costs half a MiB of memory to load."""
 _DOMAIN = b"sennit1"
 _READ_BYTES = 1024 * 1024
 
@@ -63,7 +63,7 @@ def object_id(size: int, chunk_bytes: int, chunk_digests: Sequence[str]) -> str:
     if len(chunk_digests) != expected:
         raise UsageError(
             f"{size} bytes in chunks of {chunk_bytes} are {expected} chunks, "
-            f"but {len(chunk_digests)} digests were given"
+            f"but there are {len(chunk_digests)} digests"
         )
     whole = hashlib.sha256(_DOMAIN + struct.pack("<QI", size, chunk_bytes))
     for index, digest in enumerate(chunk_digests):
@@ -73,7 +73,7 @@ def object_id(size: int, chunk_bytes: int, chunk_digests: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ObjectDigest:
-    """What hashing a whole object tells: its id, size, plain SHA-256 and its chunks' digests."""
+    """The result of hashing a whole object: its id, size, plain SHA-256 and its chunks' digests."""
 
     object: str
     size: int
@@ -83,11 +83,11 @@ class ObjectDigest:
 
 
 class ObjectHasher:
-    """Hashes an object while it streams by, in constant memory but for 64 bytes a chunk."""
+    """Hashes an object as a stream, in constant memory plus 64 bytes per chunk."""
 
     def __init__(self, chunk_bytes: int = CHUNK_BYTES) -> None:
         if not 0 < chunk_bytes < 2**32:
-            raise UsageError(f"chunk_bytes must lie in 1 … 2^32 - 1, not {chunk_bytes}")
+            raise UsageError(f"chunk_bytes must be from 1 to 2^32 - 1, not {chunk_bytes}")
         self.chunk_bytes = chunk_bytes
         self.size = 0
         self._whole = hashlib.sha256()
@@ -96,7 +96,7 @@ class ObjectHasher:
         self._chunks: list[str] = []
 
     def update(self, data: bytes | bytearray | memoryview) -> ObjectHasher:
-        """Take the next bytes; returns itself."""
+        """Hash the next bytes; return self."""
         self._whole.update(data)
         with memoryview(data) as raw, raw.cast("B") as view:
             start = 0
@@ -111,7 +111,7 @@ class ObjectHasher:
         return self
 
     def finish(self) -> ObjectDigest:
-        """Return the digest of all bytes taken so far; more may follow."""
+        """Return the digest of all bytes hashed so far; more may follow."""
         open_chunk = (self._chunk.hexdigest(),) if self._chunk_filled else ()
         chunks = (*self._chunks, *open_chunk)
         return ObjectDigest(

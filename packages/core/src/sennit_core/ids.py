@@ -1,7 +1,7 @@
 """Identifiers: 26 characters of lower-case base32 that sort by the time they were made.
 
 48 bits of Unix milliseconds, then 80 random bits, most significant first, in Crockford's alphabet
-(without i, l, o, u), whose characters stand in ASCII order: text order is time order.
+(without i, l, o, u), whose characters are in ASCII order: text order is time order.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _last: WeakKeyDictionary[Clock, int] = WeakKeyDictionary()
 
 
 def _forget_parent() -> None:
-    """A forked child must not count on from its parent's last id: both would make the same."""
+    """Reset the state in a forked child: counting on from the parent's last id could repeat ids."""
     global _lock  # another thread of the parent may have held it during the fork
     _lock = threading.Lock()
     _last.clear()
@@ -35,10 +35,10 @@ os.register_at_fork(after_in_child=_forget_parent)
 
 
 def new_id(clock: Clock = SYSTEM) -> str:
-    """Return a new id, later in text order than all this process made before it by `clock`.
+    """Return a new id that sorts after all ids this process has made with the same `clock`.
 
-    The order holds while the clock stands still or is set back: the id then counts on from the
-    last one by a random step.
+    The order holds when the clock has not advanced or was set back: the new id is then the last
+    one plus a random step.
     """
     stamp = int(clock.now() * 1000) << _RANDOM_BITS
     fresh = stamp | int.from_bytes(os.urandom(_RANDOM_BITS // 8), "big")
@@ -51,7 +51,7 @@ def new_id(clock: Clock = SYSTEM) -> str:
 
 
 def is_id(text: object) -> bool:
-    """Tell whether `text` has the form of an id."""
+    """Return whether `text` has the form of an id."""
     return (
         isinstance(text, str)
         and len(text) == ID_LENGTH

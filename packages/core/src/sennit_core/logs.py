@@ -1,8 +1,8 @@
-"""Logging for libraries and programs, with secrets taken out.
+"""Logging for libraries and programs, with secrets redacted.
 
 Libraries call `get_logger(__name__)` and add no handlers. A program calls `configure_logging` once.
-What is redacted: Bearer and Basic credentials, `token=` in a query, cookies, and values named
-token, password, secret or authorization in JSON or keyword form.
+Redacted are Bearer and Basic credentials, `token=` in a query, cookies, and values named token,
+password, secret or authorization in JSON or keyword form.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _QUOTED = r"""b?"[^"\r\n]*"|b?'[^'\r\n]*'"""
 _PATTERNS: tuple[re.Pattern[str], ...] = (
     # A cookie header's whole value, in header form or as a quoted member.
     re.compile(rf"""(?i)(\b(?:set-)?cookie["']?\s*[:=,]\s*)(?:{_QUOTED}|[^\r\n"']+)"""),
-    # Authorization with whatever scheme, in header form, as a member, or as a pair of bytes.
+    # Authorization with any scheme, in header form, as a member, or as a pair of bytes.
     re.compile(rf"""(?i)(\bauthorization["']?\s*[:=,]\s*)(?:{_QUOTED}|(?:\w+[ ]+)?[^\s"',;]+)"""),
     re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"),
     re.compile(r"(?i)([?&;](?:access_|admin_)?(?:token|auth)=)[^&#\s\"']*"),
@@ -48,7 +48,7 @@ def redact(text: str) -> str:
 
 
 class RedactingFilter(logging.Filter):
-    """Takes secrets out of each record: message, arguments and traceback."""
+    """Redacts secrets in each record: message, arguments and traceback."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the record in place; it is never dropped."""
@@ -101,7 +101,7 @@ def configure_logging(
     Args:
         format: `text` for people, `json` for machines.
         level: the least level that is kept, by name or number.
-        stream: where to write; standard error when neither this nor `file` is given.
+        stream: where to write; standard error by default, unless `file` is set.
         file: a file to append to, made with its folder when missing.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Packages that a method needs and that are not installed with Sennit."""
+"""Import optional packages that are not installed with Sennit."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class MissingPackage(Unsupported, ImportError):
     needed_for: str
 
     def describe(self) -> str:
-        """Name the package, what needs it, and the command for this interpreter."""
+        """Name the package, the feature that needs it, and this interpreter's install command."""
         command = f"{shlex.quote(sys.executable or 'python')} -m pip install {self.package}"
         return f"{self.needed_for} needs {self.package}, which is not installed; run: {command}"
 
@@ -33,10 +33,10 @@ def import_optional(package: str, needed_for: str) -> ModuleType:
 
     Args:
         package: Its name, the same for pip.
-        needed_for: What was called, such as ".df()".
+        needed_for: The feature that needs it, such as ".df()".
 
     Raises:
-        MissingPackage: It is not installed. A package that is there and fails raises its own error.
+        MissingPackage: It is not installed. An installed package that fails raises its own error.
     """
     try:
         return import_module(package)

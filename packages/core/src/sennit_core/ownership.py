@@ -1,8 +1,8 @@
 """Refuse to run from a folder that two distributions share.
 
-Sennit's import names are short, and some of those names belong to other projects' distributions.
-When both are installed into one environment their files mix in one folder; then nothing that
-happens is to be trusted, so the package stops at import and says how to part them.
+Sennit's import names are short, and some of those names are used by unrelated distributions on
+PyPI. When both are installed into one environment, their files are mixed in one folder and the
+result is undefined, so the package raises at import and the message explains how to separate them.
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import os
 import re
 from functools import lru_cache
 
-__all__ = ["refuse_strangers"]
+__all__ = ["check_distribution"]
 
 _TOP_FOLDER = re.compile(rb"^([^/,\n]+)/", re.MULTILINE)
 
 
-def refuse_strangers(package_file: str, distribution: str) -> None:
+def check_distribution(package_file: str, distribution: str) -> None:
     """Raise ImportError when another distribution owns files in this package's folder.
 
-    Costs one folder listing in an editable checkout, where no distribution lies beside the package;
-    in an installed environment each RECORD is read once.
+    Costs one folder listing in an editable checkout, where no distribution is installed next to the
+    package; in an installed environment each RECORD is read once.
 
     Args:
         package_file: the package's `__file__`.
@@ -30,13 +30,13 @@ def refuse_strangers(package_file: str, distribution: str) -> None:
     site, package = os.path.split(folder)
     own = _normal(distribution)
     owners = (name for name, folders in _installed(site) if package.encode() in folders)
-    strangers = [name for name in owners if _normal(name) != own]
-    if strangers:
-        stranger = strangers[0]
+    others = [name for name in owners if _normal(name) != own]
+    if others:
+        other = others[0]
         raise ImportError(
-            f"the folder {folder} belongs to {distribution}, but the distribution {stranger!r} has "
-            f"files in it too, so neither can be trusted. Part them with:\n"
-            f"    python -m pip uninstall {stranger} {distribution}\n"
+            f"the folder {folder} belongs to {distribution}, but the distribution {other!r} has "
+            f"files in it too, so neither works reliably. Separate them with:\n"
+            f"    python -m pip uninstall {other} {distribution}\n"
             f"    python -m pip install ./{_folder_of(own)}    (in a checkout of Sennit)",
             name=package,
             path=package_file,

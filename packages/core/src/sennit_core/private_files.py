@@ -2,8 +2,9 @@
 
 A data folder holds datasets, tokens and password hashes, so everything below it is 0700 (folders),
 0600 (files) or 0400 (files that never change). Libraries ask for these modes where they make
-folders and files; they do not touch the umask, which belongs to the program. A server calls
-`claim_folder` when it starts: that also mends what an earlier version or another tool left open.
+folders and files; they do not change the umask, which belongs to the program. A server calls
+`claim_folder` when it starts, which also corrects permissions that an earlier version or another
+tool left too open.
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ _EXAMPLES = 5
 
 @dataclass(frozen=True, slots=True)
 class ClaimedFolder:
-    """What `claim_folder` found; `messages` are warnings for the log.
+    """The result of `claim_folder`; `messages` are warnings for the log.
 
     Args:
-        mended: How many files and folders others could read or write.
-        messages: Sentences: what was mended, and what cannot be.
+        mended: How many files and folders other accounts could access; their modes were changed.
+        messages: Sentences: what was changed, and what could not be.
     """
 
     mended: int = 0
@@ -47,7 +48,7 @@ class ClaimedFolder:
 
 
 def make_private_folder(path: Path) -> Path:
-    """Make a folder 0700, with every missing folder above it; an existing one stays as it is."""
+    """Make a folder and its missing parents with mode 0700; leave existing folders unchanged."""
     for folder in reversed([path, *path.parents]):
         if not folder.exists():
             folder.mkdir(mode=FOLDER_MODE, exist_ok=True)

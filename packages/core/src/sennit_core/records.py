@@ -52,18 +52,18 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Progress(Record):
-    """How far a job or an attempt is; a total that is not known yet is None.
+    """Progress of a job or an attempt; a total that is not known yet is None.
 
     Args:
         done: finished tasks, or other units of `phase`.
-        total: tasks in all.
+        total: number of tasks.
         bytes_done: input bytes read.
-        bytes_total: input bytes in all.
+        bytes_total: all input bytes.
         rows: rows produced.
         memory_bytes: memory in use, measured.
         cap_bytes: the memory cap.
-        spilled_bytes: bytes written to disk for want of memory.
-        phase: what is being done, in one word.
+        spilled_bytes: bytes spilled to disk.
+        phase: the current phase, in one word.
     """
 
     done: int = 0
@@ -87,9 +87,9 @@ class DatasetInfo(Record):
         bytes: stored bytes of the newest snapshot.
         shards: how many shards the newest snapshot has.
         visibility: `private` to its node, or shared with the network.
-        replication: on how many nodes each shard should lie.
-        damaged: why it cannot be read, in one sentence; None while nothing is known to be wrong
-            with it. Never stored: a node finds it out.
+        replication: replication factor: how many nodes should store each shard.
+        damaged: why it cannot be read, in one sentence; None while no damage is known. Never
+            stored: each node determines it.
     """
 
     id: str
@@ -113,7 +113,7 @@ class ShardInfo(Record):
     Args:
         object: its object id.
         partition: values of the partition columns that all its rows share.
-        stats: per column `{"min", "max", "nulls"}`, as far as known.
+        stats: `{"min", "max", "nulls"}` of each column, where known.
         source_object: object id, or name, of the source it was cut from.
         byte_start: where its rows begin in the source.
         byte_end: where they end.
@@ -158,7 +158,7 @@ class SnapshotInfo(Record):
 
 @dataclass(frozen=True, slots=True)
 class JobInfo(Record):
-    """A piece of work somebody asked for.
+    """A unit of work that a client submitted.
 
     Args:
         kind: `plan` for a pipeline, `ingest` for an upload becoming a dataset.
@@ -167,8 +167,8 @@ class JobInfo(Record):
         engine: which backend runs it: `auto`, `local`, `browser`, `ray`, `peers`.
         submitted_by: the principal.
         error: the wire form of a `SennitError`, once failed.
-        result: what it produced, once done; that of an ingest has `file` from the start, the
-            name of what was uploaded.
+        result: its result, once done; an ingest's result has `file`, the name of the uploaded file,
+            from the start.
     """
 
     id: str
@@ -194,7 +194,7 @@ class TaskInfo(Record):
         id: its key, `t000000` and so on.
         shard: object id of its shard; None for a merge.
         attempts: how many attempts were made.
-        partial: object id, or place, of what it produced.
+        partial: object id, or location, of its result.
     """
 
     id: str
@@ -207,7 +207,7 @@ class TaskInfo(Record):
 
 @dataclass(frozen=True, slots=True)
 class AttemptInfo(Record):
-    """One worker's try at a task; it may work until `lease_until`, Unix seconds."""
+    """One worker's attempt at a task; its lease ends at `lease_until`, Unix seconds."""
 
     id: str
     task: str
@@ -220,7 +220,7 @@ class AttemptInfo(Record):
 
 @dataclass(frozen=True, slots=True)
 class WorkerInfo(Record):
-    """Something that runs tasks; `kind` is the backend it belongs to."""
+    """A worker that runs tasks; `kind` is the backend it belongs to."""
 
     id: str
     kind: str

@@ -1,6 +1,6 @@
-"""Columns and their types: one vocabulary for every engine, file format and wire.
+"""Columns and their types: one type system for all engines, file formats and protocols.
 
-A type's text is its JSON form too. Type names and their Arrow counterparts:
+A type's text is also its JSON form. Type names and their Arrow counterparts:
 
     Bool  Int8 Int16 Int32 Int64  UInt8 UInt16 UInt32 UInt64  Float32 Float64
     Decimal(precision,scale)  Utf8  Binary  Date (date32)  Timestamp(unit) Timestamp(unit,zone)
@@ -62,8 +62,8 @@ class DataType:
 
     Args:
         name: the type's name without its arguments.
-        precision: digits in all of a Decimal, 1 to 38.
-        scale: digits of a Decimal behind the point, 0 to `precision`.
+        precision: total digits of a Decimal, 1 to 38.
+        scale: digits of a Decimal after the point, 0 to `precision`.
         unit: `s`, `ms`, `us` or `ns` of a Timestamp.
         zone: the time zone of a Timestamp that names an instant; None for wall-clock time.
         item: the type of a List's items.
@@ -109,10 +109,10 @@ class DataType:
     def from_arrow(cls, arrow_type: pa.DataType) -> DataType:
         """Return the type that holds every value of an Arrow type.
 
-        Large, view, dictionary and run-end-encoded layouts are the type of their values.
+        Large, view, dictionary and run-end-encoded layouts map to the type of their values.
 
         Raises:
-            Unsupported: no type here does (null, float16, decimals of more than 38 digits,
+            Unsupported: there is no such type (null, float16, decimals of more than 38 digits,
                 nanosecond times and durations, intervals, unions).
         """
         from sennit_core._arrow import type_from_arrow
@@ -175,16 +175,16 @@ class DataType:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A named, typed column; `type` may be given as text."""
+    """A named, typed column; `type` may be passed as text."""
 
     name: str
     type: DataType
     nullable: bool = True
 
     def __post_init__(self) -> None:
-        given: object = self.type
-        if isinstance(given, str):
-            object.__setattr__(self, "type", DataType.parse(given))
+        declared: object = self.type
+        if isinstance(declared, str):
+            object.__setattr__(self, "type", DataType.parse(declared))
 
     def to_json(self) -> dict[str, Any]:
         """Return `{"name", "type", "nullable"}`."""
@@ -192,7 +192,7 @@ class Field:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Field:
-        """Read the form of `to_json`; `nullable` may be absent and is then true."""
+        """Read the form of `to_json`; `nullable` defaults to true."""
         if not isinstance(document, Mapping) or not {"name", "type"} <= document.keys():
             raise UsageError(f"a field needs name and type: {document!r}")
         unknown = sorted(document.keys() - {"name", "type", "nullable"})
@@ -266,7 +266,7 @@ class Schema:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Schema:
-        """Read the form of `to_json`; absent fields are none, as a tree keeps no empty list."""
+        """Read the form of `to_json`; absent `fields` means none: a tree stores no empty list."""
         if not isinstance(document, Mapping) or document.keys() - {"fields"}:
             raise UsageError(f'a schema is {{"fields": […]}}, not {document!r}')
         fields = document.get("fields") or ()
@@ -327,7 +327,7 @@ def _from_term(term: Term) -> DataType:
     arguments = term.arguments
     if term.name in _PLAIN_NAMES:
         if arguments is not None:
-            raise UsageError(f"{term.name} takes no arguments")
+            raise UsageError(f"{term.name} accepts no arguments")
         return DataType(term.name)
     return _READERS[term.name](arguments or ())
 
@@ -386,7 +386,7 @@ def _strand_type(field: Field) -> str:
     strand_type = _STRAND_TYPES.get(str(field.type))
     if strand_type is None:
         raise Unsupported(
-            f'a Strand slot has no place for column "{field.name}" of type {field.type}',
+            f'a Strand slot cannot hold column "{field.name}" of type {field.type}',
             hint="send it through a block ring, which carries Arrow batches",
         )
     return strand_type

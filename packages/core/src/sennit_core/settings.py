@@ -1,6 +1,6 @@
 """Settings of a program: arguments > environment > `config.toml` > defaults.
 
-A program describes its settings as nested frozen dataclasses; this module fills them:
+A program declares its settings as nested frozen dataclasses; this module fills them:
 
     @dataclass(frozen=True)
     class Storage:
@@ -13,9 +13,9 @@ A program describes its settings as nested frozen dataclasses; this module fills
     settings = load_settings(Settings, env=os.environ, file=data / "config.toml")
 
 `SENNIT_STORAGE__CHUNK_BYTES=4MiB`, or `chunk_bytes = "4MiB"` under `[storage]`, then sets it. An
-integer whose name ends in `_bytes` takes sizes, a number whose name ends in `_seconds` durations;
-a tuple takes a list, or words with commas between them. What nobody knows is an error, never
-ignored. Libraries take plain arguments and do not come here.
+integer whose name ends in `_bytes` accepts sizes, a number whose name ends in `_seconds` accepts
+durations; a tuple accepts a list or comma-separated words. An unknown setting is an error and never
+ignored. Libraries accept plain arguments and do not use this module.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sennit_core.units import parse_bytes, parse_duration
 __all__ = ["RESERVED", "load_settings"]
 
 RESERVED = frozenset({"URL", "TOKEN", "DATA"})
-"""Environment names (after the prefix) that say where a node is; they are no settings."""
+"""Environment names (after the prefix) that locate a node; they are not settings."""
 
 T = TypeVar("T")
 _Values = dict[tuple[str, ...], tuple[Any, str]]  # path → (value, where it came from)
@@ -53,10 +53,10 @@ def load_settings(
     Args:
         cls: a dataclass whose fields are values or further dataclasses (sections).
         arguments: values by section, `{"storage": {"chunk_bytes": 4096}}`, or by dotted name,
-            `{"storage.chunk_bytes": 4096}`; None means not given.
+            `{"storage.chunk_bytes": 4096}`; None means not set.
         env: the environment; names are `<prefix>_<SECTION>__<KEY>`.
-        file: a TOML file; one that does not exist says nothing.
-        prefix: what the environment's names start with.
+        file: a TOML file; a missing file is ignored.
+        prefix: prefix of the environment variables.
 
     Raises:
         UsageError: an unknown section or key (with the nearest known one), a value of the wrong
@@ -116,7 +116,7 @@ def _from_env(env: Mapping[str, str], prefix: str) -> _Values:
 
 
 def _checked(values: _Values, known: Mapping[tuple[str, ...], Any]) -> _Values:
-    """Return the values again, all of which have a place."""
+    """Return the values, after checking that each one is a known setting."""
     sections = {path[:depth] for path in known for depth in range(1, len(path))}
     for path, (value, source) in values.items():
         if path in sections and isinstance(value, Mapping):
@@ -132,7 +132,7 @@ def _unknown(
     known: Mapping[tuple[str, ...], Any],
     sections: set[tuple[str, ...]],
 ) -> UsageError:
-    """Say which part of the path is wrong and what is nearest to it."""
+    """Return the error that names the wrong part of the path and the nearest known name."""
     depth = 1
     while depth < len(path) and path[:depth] in sections:
         depth += 1
@@ -145,11 +145,11 @@ def _unknown(
         )
     if here in known:
         return UsageError(f"{source}: {where!r} is a setting, not a section")
-    beside = sorted({p[depth - 1] for p in known if p[: depth - 1] == path[: depth - 1]})
+    siblings = sorted({p[depth - 1] for p in known if p[: depth - 1] == path[: depth - 1]})
     kind = "setting" if depth == len(path) else "section"
     inside_of = f" in {'.'.join(path[: depth - 1])!r}" if depth > 1 else ""
-    close = nearest(here[-1], beside)
-    hint = f'did you mean "{close}"?' if close else f"there are: {shorten_list(beside, 12)}"
+    close = nearest(here[-1], siblings)
+    hint = f'did you mean "{close}"?' if close else f"there are: {shorten_list(siblings, 12)}"
     return UsageError(f"{source}: unknown {kind} {here[-1]!r}{inside_of}", hint=hint)
 
 
@@ -170,7 +170,7 @@ def _build(cls: Any, above: tuple[str, ...], values: Mapping[tuple[str, ...], An
 def _section(
     field: Any, cls: Any, path: tuple[str, ...], values: Mapping[tuple[str, ...], Any]
 ) -> Any:
-    """Build a section, starting from the default that its field declares, if any."""
+    """Build a section, starting from its field's declared default, if any."""
     default = None if field.default is MISSING else field.default
     if field.default_factory is not MISSING:
         default = field.default_factory()

@@ -1,7 +1,7 @@
-"""The states of jobs, tasks and attempts, and which may follow which.
+"""The states of jobs, tasks and attempts, and the allowed transitions.
 
-A state that nothing follows is terminal. Setting a state again to what it is already is allowed,
-so that a repeated message does no harm.
+A state without transitions is terminal. Setting a state to its current value is allowed, so that a
+repeated message has no effect.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _table(rows: str) -> Transitions:
     return MappingProxyType({old.strip(): frozenset(new.split()) for old, new in parsed})
 
 
-# An ingest has neither plan nor merge; after a restart of the node it is queued again and resumed.
+# An ingest skips planning and merging; after a restart of the node it is queued again and resumed.
 JOB_TRANSITIONS = _table("""
     queued:    planning running failed cancelled
     planning:  queued running failed cancelled
@@ -47,8 +47,8 @@ JOB_TRANSITIONS = _table("""
     failed:
     cancelled:
 """)
-# Back to pending means another attempt: the lease ran out, or the attempt failed and may be tried
-# again. A task whose every attempt took its worker down is poisoned.
+# Back to pending means another attempt: the lease expired, or the attempt failed and may be
+# retried. A task is poisoned when its last allowed attempt fails with a retryable error.
 TASK_TRANSITIONS = _table("""
     pending:   leased failed cancelled
     leased:    pending running done failed poisoned cancelled
@@ -58,8 +58,8 @@ TASK_TRANSITIONS = _table("""
     poisoned:
     cancelled:
 """)
-# A quick worker's first word may be its result. Superseded: another attempt was first, or the task
-# was cancelled.
+# A fast worker's first message may be its result. Superseded: another attempt finished first, or
+# the task was cancelled.
 ATTEMPT_TRANSITIONS = _table("""
     offered:    running done failed expired superseded
     running:    done failed expired superseded
@@ -80,15 +80,15 @@ TERMINAL: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 def is_terminal(kind: str, state: str) -> bool:
-    """Tell whether a `job`, `task` or `attempt` in this state stays in it for good."""
+    """Return whether this state of a `job`, `task` or `attempt` is terminal."""
     return not _following(kind, state)
 
 
 def check_transition(kind: str, old: str, new: str) -> None:
-    """Make sure that a `job`, `task` or `attempt` may go from state `old` to state `new`.
+    """Check that a `job`, `task` or `attempt` may change from state `old` to state `new`.
 
     Raises:
-        Conflict: it may not.
+        Conflict: the transition is not allowed.
         UsageError: there is no such kind or state.
     """
     following = _following(kind, old)

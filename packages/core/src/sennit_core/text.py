@@ -1,4 +1,4 @@
-"""Words: the nearest known name, short lists, names on the wire, text that is safe to print."""
+"""Text helpers: nearest known name, short lists, camelCase names, text that is safe to print."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def camel_case(name: str) -> str:
 def escape_controls(text: str) -> str:
     """Return `text` on one line, with escapes for every character that is not printable.
 
-    Control characters would move a terminal's cursor or change its state. Backslashes stay as they
-    are, so the result is for display and cannot be decoded again.
+    Control characters would move a terminal's cursor or change its state. Backslashes are not
+    escaped, so the result is for display and cannot be decoded.
     """
     if text.isprintable():
         return text
@@ -25,7 +25,7 @@ def escape_controls(text: str) -> str:
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name most like `name`, or None when nothing is close.
+    """Return the known name most similar to `name`, or None when no name is close.
 
     A difference in upper and lower case alone always counts as close.
     """

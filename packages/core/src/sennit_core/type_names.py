@@ -1,4 +1,4 @@
-"""What types are called elsewhere: in SQL, Rust, Python and other engines."""
+"""Names of the types in SQL, Rust, Python and other engines, for suggestions in errors."""
 
 from __future__ import annotations
 
@@ -12,4 +12,4 @@ OTHER_NAMES = {
     "tinyint": "Int8", "smallint": "Int16", "int": "Int32", "integer": "Int32", "bigint": "Int64",
     "real": "Float32", "double": "Float64",
 }  # fmt: skip
-"""By the other name in lower case. `int8` is not here: it has 8 bits in one place, 8 bytes in another."""
+"""Keys are lower case. `int8` is left out: it means 8 bits in some engines, 8 bytes in others."""

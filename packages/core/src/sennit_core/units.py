@@ -1,4 +1,4 @@
-"""Byte sizes and durations as people write them: `64MiB`, `1.5 GB`, `500ms`, `2m`.
+"""Parse and format byte sizes and durations: `64MiB`, `1.5 GB`, `500ms`, `2m`.
 
 Binary units (`KiB` …) are powers of 1024, decimal ones (`kB` …) powers of 1000 (IEC 80000-13).
 """
@@ -51,7 +51,7 @@ _QUANTITY = re.compile(r"\s*([0-9]{1,30}(?:\.[0-9]{0,30})?|\.[0-9]{1,30})\s*([A-
 
 
 def parse_bytes(text: str | int) -> int:
-    """Return the number of bytes that `text` names; a fraction of a byte is cut off.
+    """Parse a byte size; a fraction of a byte is dropped.
 
     Args:
         text: `"64MiB"`, `"1.5 GB"`, `"4096"`, or a plain count, which is returned unchanged.
@@ -71,7 +71,7 @@ def parse_bytes(text: str | int) -> int:
 
 
 def format_bytes(count: int) -> str:
-    """Return `count` bytes in the largest binary unit below it, as `64.0 MiB` or `512 B`."""
+    """Format `count` bytes in the largest binary unit that is not above it: `64.0 MiB`, `512 B`."""
     if abs(count) < KIB:
         return f"{count} B"
     size = float(count)
@@ -83,7 +83,7 @@ def format_bytes(count: int) -> str:
 
 
 def parse_duration(text: str | float) -> float:
-    """Return the seconds that `text` names; a plain number is seconds.
+    """Parse a duration and return seconds; a plain number is seconds.
 
     Args:
         text: `"1.5s"`, `"500ms"`, `"2m"`, `"1h"`, `"1d"`, or a number of seconds.
@@ -104,7 +104,7 @@ def parse_duration(text: str | float) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """Return `seconds` for people: `850 ms`, `12.3 s`, `4 m 05 s`, `2 h 03 m`."""
+    """Format a duration for display: `850 ms`, `12.3 s`, `4 m 05 s`, `2 h 03 m`."""
     if seconds < 0:
         return f"-{format_duration(-seconds)}"
     if round(seconds, 6) < 0.001:
@@ -124,6 +124,6 @@ def _split(text: str | float, kind: str, example: str) -> tuple[Fraction, str]:
     match = _QUANTITY.fullmatch(text) if isinstance(text, str) else None
     if match is None:
         raise UsageError(f"not a {kind}: {text!r}", hint=f'write it like "{example}"')
-    from fractions import Fraction  # not for those who only format
+    from fractions import Fraction  # imported here: callers that only format do not need it
 
     return Fraction(match[1].rstrip(".")), match[2]

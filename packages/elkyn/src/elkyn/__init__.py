@@ -7,9 +7,9 @@ that it imports; LMDB and MessagePack are imported with the first store.
 
 from typing import TYPE_CHECKING, Any
 
-from sennit_core.ownership import refuse_strangers
+from sennit_core.ownership import check_distribution
 
-refuse_strangers(__file__, "sennit-elkyn")
+check_distribution(__file__, "sennit-elkyn")
 
 if TYPE_CHECKING:
     from elkyn.errors import (

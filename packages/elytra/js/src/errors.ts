@@ -1,6 +1,6 @@
-/** Why an upload stopped: the node's own words, or what the network did. */
+/** Why an upload failed: the node's error, or a network error. */
 
-/** The error document every route of a node answers with. */
+/** The error document that every route of a node returns. */
 export interface ErrorDocument {
   error: string
   code: string
@@ -8,7 +8,7 @@ export interface ErrorDocument {
   details?: Record<string, unknown>
 }
 
-/** A refusal by the node, or a request that never reached it (status 0). */
+/** An error response of the node, or a request that did not reach it (status 0). */
 export class UploadError extends Error {
   readonly code: string
   readonly hint: string | null
@@ -32,7 +32,7 @@ export class UploadError extends Error {
     this.details = fields.details ?? {}
   }
 
-  /** Whether the same request may succeed later without anybody changing anything. */
+  /** Whether the same request may succeed later without any change. */
   get retryable(): boolean {
     return (
       this.status === 0 ||
@@ -43,7 +43,7 @@ export class UploadError extends Error {
   }
 }
 
-/** The error that a response stands for; a body that is no error document is still named. */
+/** Convert an error response to an UploadError; its body need not be an error document. */
 export function errorFromResponse(status: number, body: string): UploadError {
   const document = parseErrorDocument(body)
   if (document) return new UploadError(document.error, { ...document, status })

@@ -1,4 +1,4 @@
-/** What an upload and its workers say to one another. */
+/** The messages between an upload and its workers. */
 
 /** To a worker: send these bytes as one part. */
 export interface PutPart {
@@ -17,21 +17,21 @@ export interface AbortPart {
 
 export type ToWorker = PutPart | AbortPart
 
-/** From a worker: so many bytes of the part have left. */
+/** From a worker: how many bytes of the part have been sent. */
 export interface PartSent {
   kind: 'sent'
   ticket: number
   bytes: number
 }
 
-/** From a worker: the node has the part, whole and verified. */
+/** From a worker: the node has stored and verified the part. */
 export interface PartStored {
   kind: 'stored'
   ticket: number
   sha256: string
 }
 
-/** From a worker: the part was refused, or never arrived (status 0). */
+/** From a worker: the part was refused, or did not reach the node (status 0). */
 export interface PartFailed {
   kind: 'failed'
   ticket: number

@@ -1,4 +1,4 @@
-/** A fixed set of upload workers, shared by every upload of a page; parts wait in order of asking. */
+/** A fixed set of upload workers, shared by all uploads of a page; parts queue in FIFO order. */
 
 import { UploadError, errorFromResponse } from './errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'
@@ -69,7 +69,7 @@ export class WorkerPool {
     })
   }
 
-  /** End every worker; parts under way are rejected. */
+  /** Terminate all workers; parts being sent are rejected. */
   close(): void {
     this.closed = true
     const left = [...this.waiting.splice(0), ...this.busy.values()]
@@ -146,11 +146,11 @@ function refusal(status: number, body: string): UploadError {
   return new UploadError('The node could not be reached.', {
     code: 'unavailable',
     status: 0,
-    hint: 'The part is sent again by itself.',
+    hint: 'The part is retried automatically.',
   })
 }
 
-/** What an aborted part rejects with. */
+/** The rejection reason of an aborted part. */
 export function abortError(): DOMException {
   return new DOMException('The part was not sent.', 'AbortError')
 }

@@ -1,6 +1,6 @@
-/** Remembers which upload a file on disk belongs to, so that it goes on after a reload. */
+/** Stores the upload of each file, so that an upload can be resumed after a page reload. */
 
-/** Where upload ids are remembered by file. */
+/** A store of upload ids by file. */
 export interface ResumeStore {
   get(key: string): string | null
   set(key: string, uploadId: string): void
@@ -10,12 +10,12 @@ export interface ResumeStore {
 /** The part of `Storage` this needs. */
 export type StorageLike = Pick<Storage, 'getItem' | 'setItem' | 'removeItem'>
 
-/** A file is the same one when name, size and time of change agree. */
+/** Two files are the same if name, size and modification time are equal. */
 export function resumeKey(file: Pick<File, 'name' | 'size' | 'lastModified'>): string {
   return `${file.name}|${file.size}|${file.lastModified}`
 }
 
-/** Keeps ids in `localStorage`; a browser that refuses storage only loses the ability to resume. */
+/** Stores ids in `localStorage`; without storage, uploads cannot be resumed after a reload. */
 export function storageResume(storage: StorageLike, prefix = 'sennit.upload.'): ResumeStore {
   const attempt = <T>(action: () => T, otherwise: T): T => {
     try {

@@ -1,6 +1,6 @@
-/** How long to wait before a part is tried again. */
+/** Delays between the retries of a part. */
 
-/** Backoff of a retry: the delay doubles from `firstMs` up to `maxMs`, and gives up after `attempts`. */
+/** Exponential backoff: delays double from `firstMs` up to `maxMs`, at most `attempts` times. */
 export interface RetryPolicy {
   attempts: number
   firstMs: number
@@ -10,7 +10,7 @@ export interface RetryPolicy {
 export const DEFAULT_RETRY: RetryPolicy = { attempts: 8, firstMs: 500, maxMs: 30_000 }
 
 /**
- * Milliseconds to wait after the `failures`-th failure in a row, or null to give up.
+ * Milliseconds to wait after the `failures`-th consecutive failure, or null to stop retrying.
  * `random` in [0, 1) spreads clients over the upper half of the delay ("equal jitter").
  */
 export function retryDelay(

@@ -25,7 +25,7 @@ async function put(part: PutPart): Promise<void> {
   }
 }
 
-// XMLHttpRequest, because fetch still cannot tell how much of a request body has left.
+// XMLHttpRequest, because fetch does not report the upload progress of a request body.
 function send(part: PutPart, bytes: Uint8Array<ArrayBuffer>, sha256: string): void {
   const request = new XMLHttpRequest()
   const finish = (message: FromWorker) => {

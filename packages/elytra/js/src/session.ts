@@ -1,21 +1,21 @@
-/** The HTTP side of an upload: open or find it again, ask what arrived, complete it, throw it away. */
+/** The HTTP requests of an upload: start, look up, complete, abort. */
 
 import { UploadError, errorFromResponse } from './errors.ts'
 
-/** An upload as the node knows it. */
+/** The node's record of an upload. */
 export interface UploadSession {
   uploadId: string
   partBytes: number
   have: number[]
 }
 
-/** What a completed upload became: the dataset, and the job that reads it in. */
+/** A completed upload: the new dataset, and the job that ingests it. */
 export interface UploadResult {
   datasetId: string
   jobId: string
 }
 
-/** What `POST /api/start-upload` is told. */
+/** The body of `POST /api/start-upload`. */
 export interface StartRequest {
   name: string
   size: number
@@ -24,7 +24,7 @@ export interface StartRequest {
   options?: Record<string, unknown>
 }
 
-/** Talks to one node; `baseUrl` is empty for the page's own origin. */
+/** A client of one node; `baseUrl` is empty for the page's own origin. */
 export class UploadApi {
   constructor(
     readonly baseUrl: string = '',
@@ -32,7 +32,7 @@ export class UploadApi {
     private readonly fetcher: typeof fetch = (...request) => fetch(...request),
   ) {}
 
-  /** Where part `index` goes. */
+  /** The URL of part `index`. */
   partUrl(uploadId: string, index: number): string {
     return `${this.baseUrl}/api/uploads/${uploadId}/parts/${index}`
   }
@@ -41,7 +41,7 @@ export class UploadApi {
     return (await this.call('POST', '/api/start-upload', request, signal)) as UploadSession
   }
 
-  /** The upload as far as it came, or null when the node has forgotten it or it is no longer open. */
+  /** The upload's current state, or null if the node does not have it or it is no longer open. */
   async find(uploadId: string, size: number, signal?: AbortSignal): Promise<UploadSession | null> {
     try {
       const found = (await this.call(
@@ -99,7 +99,7 @@ export class UploadApi {
       throw new UploadError('The node could not be reached.', {
         code: 'unavailable',
         status: 0,
-        hint: 'Is it running? `platform status` tells.',
+        hint: 'Is it running? Check with `platform status`.',
       })
     }
   }

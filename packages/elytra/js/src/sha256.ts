@@ -7,7 +7,7 @@ const ROUND_CONSTANTS = new Uint32Array(64)
 const INITIAL_STATE = new Uint32Array(8)
 fillConstants()
 
-/** Lower-case hex SHA-256, by the platform where it can, else in plain JavaScript. */
+/** Lower-case hex SHA-256, by `crypto.subtle` if available, else in plain JavaScript. */
 export async function sha256Hex(bytes: Uint8Array<ArrayBuffer>): Promise<string> {
   const subtle = globalThis.crypto?.subtle
   return toHex(subtle ? new Uint8Array(await subtle.digest('SHA-256', bytes)) : sha256(bytes))
@@ -27,7 +27,7 @@ export function sha256(bytes: Uint8Array): Uint8Array {
   return new Uint8Array(digest.buffer)
 }
 
-/** The last block or two: what is left of the message, a one bit, zeros, the length in bits. */
+/** The last one or two blocks: the rest of the message, a one bit, zeros, the length in bits. */
 function padding(rest: Uint8Array, totalBytes: number): DataView {
   const block = new Uint8Array(rest.length < 56 ? 64 : 128)
   block.set(rest)

@@ -1,4 +1,4 @@
-/** Starts upload workers: a Web Worker in a browser, a fetch of this thread where there is none. */
+/** Start upload workers: a Web Worker in browsers, otherwise `fetch` on the calling thread. */
 
 import { unreadable } from './errors.ts'
 import type { FromWorker, PutPart, ToWorker } from './messages.ts'
@@ -36,7 +36,7 @@ class FetchWorker implements WorkerLike {
     this.sending.set(part.ticket, control)
     const answer = await this.send(part, control.signal)
     this.sending.delete(part.ticket)
-    // The pool has already settled an aborted part and may have given this worker another one.
+    // The pool has already settled an aborted part and may have assigned this worker another one.
     if (!control.signal.aborted) this.onmessage?.({ data: answer } as MessageEvent<FromWorker>)
   }
 
@@ -60,7 +60,7 @@ class FetchWorker implements WorkerLike {
       if (response.ok) return { kind: 'stored', ticket, sha256 }
       return { kind: 'failed', ticket, status: response.status, body }
     } catch {
-      return { kind: 'failed', ticket, status: 0, body: '' } // no answer: the upload tries again
+      return { kind: 'failed', ticket, status: 0, body: '' } // no response: the upload retries
     }
   }
 }

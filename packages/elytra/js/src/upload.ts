@@ -1,10 +1,10 @@
 /**
- * One file on its way to a node:
+ * The upload of one file:
  *
  *   starting -> sending <-> paused | waiting -> completing -> done
- *                  any of them -> failed (resume() goes on) | cancelled
+ *                  any of them -> failed (resume() retries) | cancelled
  *
- * Parts travel through a shared pool of workers; what has arrived is never sent again.
+ * Parts are sent by a shared pool of workers; parts that the node has stored are not sent again.
  */
 
 import { UploadError } from './errors.ts'
@@ -18,7 +18,7 @@ import { UploadApi, type StartRequest, type UploadResult, type UploadSession } f
 export type UploadState =
   'starting' | 'sending' | 'waiting' | 'paused' | 'completing' | 'done' | 'failed' | 'cancelled'
 
-/** What a page shows of an upload. Bytes never exceed `size`, the fraction never 1. */
+/** The state of an upload for display. Bytes never exceed `size`, the fraction never 1. */
 export interface UploadSnapshot {
   state: UploadState
   name: string
@@ -35,7 +35,7 @@ export interface UploadSnapshot {
   result: UploadResult | null
 }
 
-/** Time, so that tests need none. */
+/** Source of time; tests inject one. */
 export interface UploadClock {
   nowMs(): number
   sleep(ms: number, signal: AbortSignal): Promise<void>
@@ -44,9 +44,9 @@ export interface UploadClock {
 export interface UploadOptions extends Omit<StartRequest, 'name' | 'size'> {
   pool: WorkerPool
   api?: UploadApi
-  /** The dataset's name; the file's own unless given. */
+  /** The dataset's name; the file's name by default. */
   name?: string
-  /** Parts under way at once. */
+  /** Parts sent concurrently. */
   parallel?: number
   retry?: RetryPolicy
   resume?: ResumeStore
@@ -57,7 +57,7 @@ export interface UploadOptions extends Omit<StartRequest, 'name' | 'size'> {
 const PROGRESS_EVERY_MS = 100
 const COMPLETE_ROUNDS = 3
 
-/** Sends one file; `finished` says how it ended, `snapshot()` and `onChange` how far it is. */
+/** Uploads one file; `finished` is its outcome, `snapshot()` and `onChange` its progress. */
 export class Upload {
   private outcome: Promise<UploadResult>
   private state: UploadState = 'starting'
@@ -99,14 +99,14 @@ export class Upload {
     return this.outcome
   }
 
-  /** Stop sending; parts under way are given up, stored parts stay. */
+  /** Stop sending; parts being sent are aborted, stored parts are kept. */
   pause(): void {
     if (!['starting', 'sending', 'waiting'].includes(this.state)) return
     this.enter('paused')
     this.running.abort()
   }
 
-  /** Go on after a pause or a failure. */
+  /** Continue after a pause or a failure. */
   resume(): void {
     if (this.state !== 'paused' && this.state !== 'failed') return
     if (this.state === 'failed') this.outcome = this.newOutcome()
@@ -115,7 +115,7 @@ export class Upload {
     void this.run()
   }
 
-  /** Give up and let the node forget what it received. */
+  /** Abort the upload and delete its parts on the node. */
   async cancel(): Promise<void> {
     if (['done', 'cancelled', 'completing'].includes(this.state)) return
     this.enter('cancelled')
@@ -124,7 +124,7 @@ export class Upload {
       new UploadError('The upload was cancelled.', { code: 'cancelled', status: 400 }),
     )
     this.forget()
-    // The node sweeps abandoned uploads; a failure to tell it now changes nothing.
+    // The node deletes abandoned uploads later, so a failed request can be ignored.
     if (this.session) await this.api.abort(this.session.uploadId).catch(() => undefined)
   }
 
@@ -250,7 +250,7 @@ export class Upload {
     this.changed(true)
   }
 
-  /** Try until it works, backing off; only what cannot get better, or patience running out, is thrown. */
+  /** Retry with backoff; throw errors that are not retryable, or the last one when retries end. */
   private async persist<T>(
     action: () => Promise<T>,
     signal: AbortSignal,
@@ -273,7 +273,7 @@ export class Upload {
     }
   }
 
-  /** Other parts may still be moving: the upload as a whole waits only when all of them do. */
+  /** Other parts may still be in transfer: the upload is `waiting` only when all parts wait. */
   private async waitToRetry(
     error: UploadError,
     delayMs: number,

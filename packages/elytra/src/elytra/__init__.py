@@ -1,10 +1,10 @@
-"""elytra: fluent pipelines over a node, the doors that bytes come in by, and the scheduler of jobs.
+"""elytra: fluent pipelines over a node, HTTP endpoints for uploads and jobs, and the job scheduler.
 
-Layering, whoever asks:  transport, sse <- uploads.sender, job <- client <- pipeline <- remote
-          the node:      messages <- scheduler, splitter (pure) <- work, ledger, backends <- loop
-                         <- jobs <- routes
+Layering, client:  transport, sse <- uploads.sender, job_handle <- client <- pipeline <- remote
+          node:    messages <- scheduler, splitter (pure) <- work, job_store, backends <- loop
+                   <- job_service <- routes
 
-Names are loaded when they are first used; `import elytra` alone loads nothing heavy.
+Names are loaded on first use; `import elytra` alone loads no heavy dependency.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from sennit_core.ownership import refuse_strangers
+from sennit_core.ownership import check_distribution
 
-refuse_strangers(__file__, "sennit-elytra")
+check_distribution(__file__, "sennit-elytra")
 
 if TYPE_CHECKING:
     from elytra.client import Client, Uploaded
-    from elytra.job import Job
+    from elytra.job_handle import Job
     from elytra.pipeline import Pipeline
     from elytra.remote import Elytra
     from elytra.result import Result
@@ -42,7 +42,7 @@ __all__ = [
 _HOMES = {
     "Client": "elytra.client",
     "Elytra": "elytra.remote",
-    "Job": "elytra.job",
+    "Job": "elytra.job_handle",
     "Pipeline": "elytra.pipeline",
     "Result": "elytra.result",
     "SendOptions": "elytra.uploads.sender",

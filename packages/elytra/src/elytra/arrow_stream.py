@@ -1,4 +1,4 @@
-"""Arrow IPC streams out of the pieces of an HTTP body."""
+"""Read Arrow IPC streams from the pieces of an HTTP body."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def read_table(pieces: Iterator[bytes]) -> pa.Table:
 
 @contextmanager
 def _open(pieces: Iterator[bytes]) -> Iterator[ArrowReader]:
-    arrow = import_optional("pyarrow", "reading an answer")
+    arrow = import_optional("pyarrow", "reading a result")
     from sennit_core.arrow_ipc import open_arrow
 
     with (
         io.BufferedReader(_Pieces(pieces), 1 << 20) as file,
         arrow.PythonFile(file, mode="r") as source,
-        open_arrow(source, "the server's answer") as reader,
+        open_arrow(source, "the server's response") as reader,
     ):
         yield reader

@@ -1,6 +1,6 @@
 """The client of a node: uploads, SQL, jobs and the realtime tree over HTTP.
 
-Synchronous and safe to share between threads. The command line and `import sennit` stand on it.
+Synchronous and safe to share between threads. The command line and `import sennit` are built on it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, urlencode
 
 from elytra.arrow_stream import open_batches, read_table
-from elytra.job import Job
+from elytra.job_handle import Job
 from elytra.result import Result
 from elytra.sse import fold, parse_events
 from elytra.transport import ARROW, Transport
@@ -33,30 +33,30 @@ if TYPE_CHECKING:
     from lake.scrub import ScrubReport
 
 _KEEP_ALIVE_SECONDS = 75.0
-_QUERY_SECONDS = 3600.0  # the node has a limit of its own, and says when it is over
+_QUERY_SECONDS = 3600.0  # the node enforces its own limit and reports when a query exceeds it
 
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A completed upload: the dataset it becomes and the job that makes it."""
+    """A completed upload: the id of the new dataset and the job that creates it."""
 
     dataset_id: str
     job: Job
 
 
 class Client:
-    """Talks to one node.
+    """A client of one node.
 
     Args:
-        url: Its address; the variable SENNIT_URL by default.
-        token: Its token; the variable SENNIT_TOKEN by default.
-        timeout_seconds: Longest silence of the node within one request.
-        retry_seconds: How long a request is tried again while the node is away or busy; an
-            upload has patience of its own (`SendOptions.retry_seconds`).
-        clock: Time; injected by tests.
+        url: The node's address; the variable SENNIT_URL by default.
+        token: The node's token; the variable SENNIT_TOKEN by default.
+        timeout_seconds: Longest time without data from the node within one request.
+        retry_seconds: How long a request is retried while the node is unreachable or busy;
+            uploads have their own limit (`SendOptions.retry_seconds`).
+        clock: Source of time; tests inject one.
 
     Raises:
-        UsageError: No address was given, or it is none.
+        UsageError: The address is missing or is not a URL.
     """
 
     def __init__(
@@ -71,7 +71,8 @@ class Client:
         address = url or os.environ.get("SENNIT_URL")
         if not address:
             raise UsageError(
-                "no node was named", hint="pass its url, or set SENNIT_URL=http://127.0.0.1:8600"
+                "the node's address is missing",
+                hint="pass url=..., or set SENNIT_URL=http://127.0.0.1:8600",
             )
         self._clock = clock
         self._retry_seconds = retry_seconds
@@ -103,7 +104,7 @@ class Client:
     ) -> None:
         self.close()
 
-    # Bytes in
+    # Uploads
 
     def upload(
         self,
@@ -113,19 +114,19 @@ class Client:
         options: SendOptions | None = None,
         on_progress: OnProgress | None = None,
     ) -> Uploaded:
-        """Send a file in parallel parts; a try that was broken off is continued.
+        """Upload a file in parallel parts; an interrupted upload of the same file is resumed.
 
         Args:
             path: The file.
-            name: The file name shown on the node, from which the dataset is named.
+            name: The file name shown on the node; the dataset is named after it.
             options: Parallelism, part size, resumption, and how the file is read.
-            on_progress: Called with (bytes done, bytes in all), never past the total.
+            on_progress: Called with (bytes done, bytes total); never exceeds the total.
 
         Returns:
-            The dataset to be and the job that makes it; `uploaded.job.wait()` waits for it.
+            The new dataset's id and the job that creates it; `uploaded.job.wait()` waits for it.
 
         Raises:
-            SennitError: As the node says; Unavailable when it stays away.
+            SennitError: The node's error; Unavailable when the node stays unreachable.
         """
         file = Path(path)
         upload_id = send_file(
@@ -134,16 +135,16 @@ class Client:
         return self.complete_upload(upload_id)
 
     def complete_upload(self, upload_id: str) -> Uploaded:
-        """Declare that all parts are there, so that the node makes the dataset of them."""
+        """Complete an upload after all parts have been sent, so that the node ingests it."""
         answer = self._transport.json(
             "POST", f"/api/uploads/{quote(upload_id)}/complete", repeatable=True
         )
         return Uploaded(answer["datasetId"], self.job(answer["jobId"]))
 
-    # Datasets and questions
+    # Datasets and queries
 
     def datasets(self) -> list[DatasetInfo]:
-        """Return all datasets that the token may see."""
+        """Return all datasets that the token may read."""
         return [
             DatasetInfo.from_known(item) for item in self._transport.json("GET", "/api/datasets")
         ]
@@ -154,7 +155,7 @@ class Client:
         return DatasetInfo.from_known(answer)
 
     def ingest_report(self, id_or_name: str) -> dict[str, Any]:
-        """Return how a dataset's newest data was read: what was sniffed, what was widened."""
+        """Return how a dataset's newest data was read: detected format, widened columns."""
         answer = self._transport.json("GET", f"/api/datasets/{quote(id_or_name, safe='')}")
         return dict(answer.get("ingest") or {})
 
@@ -174,15 +175,15 @@ class Client:
         repair: bool = False,
         on_progress: Callable[[int, int], None] | None = None,
     ) -> ScrubReport:
-        """Let the node read a dataset, or all, from its disk and compare every byte with its hash.
+        """Make the node read a dataset, or all, from disk and compare every byte with its hash.
 
         Args:
             id_or_name: The dataset; None is every dataset.
             repair: Repair what is damaged; refused until there are copies on other nodes.
-            on_progress: Called with (bytes read, bytes in all).
+            on_progress: Called with (bytes read, bytes total).
 
         Returns:
-            What was read, and in `findings` what is damaged.
+            What was read; `findings` lists the damage.
 
         Raises:
             NotFound: There is no such dataset.
@@ -194,30 +195,30 @@ class Client:
         report = None
         with self._transport.stream("POST", "/api/verify", document=document) as response:
             for line in response.iter_lines():
-                told = json.loads(line)
-                if "code" in told:
-                    raise error_from_json(told)
-                report = ScrubReport.from_known(told)
+                document = json.loads(line)
+                if "code" in document:
+                    raise error_from_json(document)
+                report = ScrubReport.from_known(document)
                 if on_progress is not None:
                     on_progress(report.bytes_done, report.bytes_total)
         if report is None or not report.done:
-            raise Unavailable("the node (its answer ended early)", hint="verify again")
+            raise Unavailable("the node (its response ended early)", hint="run verify again")
         return report
 
     def sql(
         self, query: str, params: list[Any] | Mapping[str, Any] | None = None, **options: Any
     ) -> Result:
-        """Ask a question in SQL and read the whole answer.
+        """Run a SQL query and read the whole result.
 
         Args:
             query: One SELECT (or WITH, SHOW TABLES, DESCRIBE, EXPLAIN, SUMMARIZE).
             params: Values of its placeholders.
             options: More members of the request, such as `engine`: "auto", "duckdb", "emsqrt".
-                The answer's `manifest["engine"]` tells who answered.
+                The result's `manifest["engine"]` is the engine that ran the query.
 
         Raises:
             SqlError: The query does not parse; the error holds the position.
-            Unsupported: The engine that was asked for does not cover it.
+            Unsupported: The requested engine does not support the query.
         """
         with self._query(query, params, options) as response:
             table = read_table(response.iter_bytes())
@@ -228,7 +229,7 @@ class Client:
     def iter_sql(
         self, query: str, params: list[Any] | Mapping[str, Any] | None = None, **options: Any
     ) -> Iterator[Iterator[pa.RecordBatch]]:
-        """Open the answer to a question as a stream of batches; arguments as in `sql`."""
+        """Open a query's result as a stream of batches; arguments as in `sql`."""
         with self._query(query, params, options) as response:
             yield open_batches(response.iter_bytes())
 
@@ -258,11 +259,11 @@ class Client:
         return self.job(answer["jobId"])
 
     def job(self, job_id: str) -> Job:
-        """Return the handle of a job; nothing is asked yet."""
+        """Return the handle of a job, without a request to the node."""
         return Job(self, job_id, self._clock)
 
     def jobs(self) -> list[JobInfo]:
-        """Return the jobs that the node remembers, newest first."""
+        """Return the jobs that the node has on record, newest first."""
         return [JobInfo.from_known(item) for item in self._transport.json("GET", "/api/jobs")]
 
     def job_info(self, job_id: str) -> JobInfo:
@@ -270,24 +271,24 @@ class Client:
         return JobInfo.from_known(self._transport.json("GET", f"/api/jobs/{quote(job_id)}"))
 
     def cancel_job(self, job_id: str) -> None:
-        """Ask a job to stop; one that has ended already is left as it is."""
+        """Cancel a job; no effect if it has already ended."""
         self._transport.request("DELETE", f"/api/jobs/{quote(job_id)}")
 
     def watch_job(self, job_id: str) -> Iterator[JobInfo]:
-        """Yield the record of a job at once and after each change."""
-        yield self.job_info(job_id)  # an unknown job is an error here, not a silent stream
+        """Yield the record of a job immediately and after each change."""
+        yield self.job_info(job_id)  # raises for an unknown job; the stream would stay silent
         for value in self.watch(f"/jobs/{job_id}", namespace="sys"):
             if isinstance(value, dict) and "state" in value:
                 yield JobInfo.from_known(value)
 
     def job_result(self, job_id: str, manifest: dict[str, Any]) -> Result:
-        """Read the whole answer of a job that is done."""
+        """Read the whole result of a completed job."""
         with self._result(job_id) as response:
             return Result(read_table(response.iter_bytes()), manifest)
 
     @contextmanager
     def job_batches(self, job_id: str) -> Iterator[Iterator[pa.RecordBatch]]:
-        """Open the answer of a job that is done as a stream of batches."""
+        """Open the result of a completed job as a stream of batches."""
         with self._result(job_id) as response:
             yield open_batches(response.iter_bytes())
 
@@ -309,10 +310,10 @@ class Client:
             self._transport.request("PUT", _tree(path, namespace), document=value)
 
     def watch(self, path: str, *, namespace: str = "default") -> Iterator[Any]:
-        """Yield the value at a path at once and after each change; reconnects by itself.
+        """Yield the value at a path immediately and after each change; reconnect automatically.
 
         Raises:
-            SennitError: As the node says; Unavailable when it stays away.
+            SennitError: The node's error; Unavailable when the node stays unreachable.
         """
         headers = {"Accept": "text/event-stream"}
         patience = self._clock.monotonic() + self._retry_seconds
@@ -333,7 +334,7 @@ class Client:
             self._clock.sleep(0.2)
 
     def stats(self) -> dict[str, Any]:
-        """Return what the node measures of itself."""
+        """Return the node's statistics: memory, executors, uptime."""
         answer: dict[str, Any] = self._transport.json("GET", "/api/stats")
         return answer
 

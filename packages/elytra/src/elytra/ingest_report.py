@@ -1,4 +1,4 @@
-"""How a file was read: what ingest found of it and what it did on its own account."""
+"""How a file was read: the detected format and the changes that ingest made."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ __all__ = ["IngestReport", "IngestedDataset", "Note", "Renaming", "Widening"]
 
 @dataclass(frozen=True, slots=True)
 class Widening:
-    """A column whose inferred type a value broke.
+    """A column whose inferred type was widened because a value did not fit.
 
     Args:
         column: The column.
         line: Line of the first such value.
         value: The value, shortened.
-        old: The type until then.
-        new: The type of the whole column now.
+        old: The type before.
+        new: The type of the whole column after.
     """
 
     column: str
@@ -32,7 +32,7 @@ class Widening:
 
 @dataclass(frozen=True, slots=True)
 class Renaming:
-    """A column that had no name, or one that another column has.
+    """A column that had no name, or the same name as another column.
 
     Args:
         index: Which column, from 0.
@@ -56,18 +56,18 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """How a dataset's newest data was read; `to_json` has everything that the node says.
+    """How a dataset's newest data was read; `to_json` returns the node's whole report.
 
     Args:
         name: The file's name.
         format: `csv`, `json`, `jsonl`, `parquet`, `arrow` or `arrow-stream`.
         bytes: Size of the file as it was sent.
-        compression: How it was compressed, None when it was not.
-        encoding: Of a text file.
-        delimiter: Of a CSV file.
-        header: Whether a CSV file has one.
-        widened: Columns whose type a value broke.
-        renamed: Columns that got another name.
+        compression: Compression format; None for an uncompressed file.
+        encoding: Encoding of a text file.
+        delimiter: Delimiter of a CSV file.
+        header: Whether a CSV file has a header.
+        widened: Columns whose inferred type was widened.
+        renamed: Columns that were renamed.
         notes: Everything else.
     """
 
@@ -84,7 +84,7 @@ class IngestReport:
     _document: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def to_json(self) -> dict[str, Any]:
-        """The node's own words: `name`, `source` and `report`."""
+        """Return the node's report unchanged: `name`, `source` and `report`."""
         return dict(self._document)
 
     @classmethod
@@ -118,10 +118,10 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True)
 class IngestedDataset(DatasetInfo):
-    """A dataset, and how the file was read that was just put into it.
+    """A dataset, and the report of the file that was just ingested into it.
 
     Args:
-        ingest: The report; None when the node has none, as for data that it computed.
+        ingest: The report; None when there is none, as for computed data.
     """
 
     ingest: IngestReport | None = None

@@ -1,8 +1,8 @@
-"""The shell around the scheduler: one thread that hears events and carries instructions out.
+"""The scheduler's event loop: one thread that receives events and executes instructions.
 
-Everything else only posts events; the state machine is never touched from two threads.
+All other threads only post events, so only this thread accesses the state machine.
 
-    post -> queue -> Scheduler.handle -> ledger.record, backend.start … -> post
+    post -> queue -> Scheduler.handle -> job_store.record, backend.start … -> post
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from elytra.backends.local import LocalBackend
-from elytra.ledger import Ledger
+from elytra.job_store import JobStore
 from elytra.messages import (
     AttemptChanged,
     AttemptFailed,
@@ -53,46 +53,48 @@ class SchedulerLoop:
     """Owns the scheduler, its thread and the backend.
 
     Args:
-        ledger: Where state changes are recorded.
-        folder: Where jobs have their folders.
-        workers: Attempts at once.
-        clock: Time, for leases and progress.
+        job_store: Where state changes are recorded.
+        folder: Parent of the jobs' folders.
+        workers: Maximum concurrent attempts.
+        clock: Source of time for leases and progress.
         on_end: Called with a job's id once it has ended.
     """
 
     def __init__(
         self,
-        ledger: Ledger,
+        job_store: JobStore,
         folder: Path,
         *,
         workers: int,
         clock: Clock,
         on_end: Callable[[str], None],
     ) -> None:
-        self._ledger = ledger
+        self._job_store = job_store
         self._folder = folder
         self._clock = clock
         self._on_end = on_end
         self._work: dict[str, JobWork] = {}
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._scheduler = Scheduler()
-        self._backend = LocalBackend(self.post, workers + 1)  # a merge never waits for an attempt
+        self._backend = LocalBackend(
+            self.post, workers + 1
+        )  # one thread more: a merge never waits for an attempt
         for index in range(workers):
             self.post(WorkerJoined(f"executor-{index}"))
         self._thread = threading.Thread(target=self._run, name="elytra-jobs", daemon=True)
         self._thread.start()
 
     def begin(self, job_id: str, work: JobWork, event: Event) -> None:
-        """Take in a job: what it does, and the event that starts it."""
+        """Add a job: its work, and the event that starts it."""
         self._work[job_id] = work
         self.post(event)
 
     def post(self, event: Event) -> None:
-        """Tell what happened; from any thread."""
+        """Post an event; may be called from any thread."""
         self._events.put(event)
 
     def close(self) -> None:
-        """Stop the thread, then all work; what ran is left as it was recorded last."""
+        """Stop the thread, then all work; running jobs keep their last recorded state."""
         self._events.put(None)
         self._thread.join()
         self._backend.close()
@@ -108,13 +110,13 @@ class SchedulerLoop:
                 return
             try:
                 self._carry_out(self._scheduler.handle(event, self._clock.monotonic()))
-                self._ledger.show_progress()
+                self._job_store.show_progress()
             except Exception:  # noqa: BLE001 - one bad event must not end every job
-                _log.exception("the job service could not follow %r", event)
+                _log.exception("the job service failed to handle %r", event)
 
     def _carry_out(self, orders: Sequence[Instruction]) -> None:
         changes = [order for order in orders if isinstance(order, JobChanged | TaskChanged)]
-        self._ledger.record(changes)
+        self._job_store.record(changes)
         for order in orders:
             self._do(order)
 
@@ -124,7 +126,7 @@ class SchedulerLoop:
 
     @_do.register
     def _(self, order: TaskChanged | AttemptChanged) -> None:
-        pass  # the ledger has it
+        pass  # the store has recorded it
 
     @_do.register
     def _(self, order: JobChanged) -> None:

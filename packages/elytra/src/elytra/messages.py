@@ -1,4 +1,4 @@
-"""What the scheduler hears (events) and what it orders (instructions); values only."""
+"""The scheduler's inputs (events) and outputs (instructions); plain values."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from sennit_core.records import AttemptState, JobState, TaskState
 JsonObject: TypeAlias = dict[str, Any]
 
 
-# Events: what happened, told by the shell.
+# Events: what happened, reported by the loop.
 
 
 @dataclass(frozen=True, slots=True)
 class JobSubmitted:
-    """A job was accepted and waits for a place.
+    """A job was accepted and is queued.
 
     Args:
         job: Its id.
-        task: The one task of a job that needs neither plan nor merge; its partial is the result.
+        task: The only task of a job without planning and merge; its partial is the result.
     """
 
     job: str
@@ -44,7 +44,7 @@ class JobUnplannable:
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker offers slots; lease_seconds None means that its loss is always told, never guessed."""
+    """A worker offers slots; without lease_seconds its loss is reported, not inferred."""
 
     worker: str
     slots: int = 1
@@ -53,7 +53,7 @@ class WorkerJoined:
 
 @dataclass(frozen=True, slots=True)
 class WorkerLost:
-    """A worker is gone, with all that it was doing."""
+    """A worker is gone, and its attempts with it."""
 
     worker: str
     reason: str
@@ -61,14 +61,14 @@ class WorkerLost:
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
-    """A worker took up an attempt."""
+    """A worker started an attempt."""
 
     attempt: str
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptProgressed:
-    """A worker said that an attempt moves on; renews its lease."""
+    """A worker reported progress of an attempt, which renews its lease."""
 
     attempt: str
 
@@ -83,7 +83,7 @@ class AttemptFinished:
 
 @dataclass(frozen=True, slots=True)
 class AttemptFailed:
-    """An attempt ended in an error; only a retryable one is worth another worker."""
+    """An attempt ended in an error; only retryable errors are tried on another worker."""
 
     attempt: str
     error: JsonObject
@@ -111,14 +111,14 @@ class MergeFailed:
 
 @dataclass(frozen=True, slots=True)
 class CancelRequested:
-    """Somebody wants a job to stop."""
+    """A client cancelled a job."""
 
     job: str
 
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """Time has passed; leases may have run out."""
+    """Time has passed; leases may have expired."""
 
 
 Event: TypeAlias = (
@@ -138,19 +138,19 @@ Event: TypeAlias = (
 )
 
 
-# Instructions: what the shell must do, in this order.
+# Instructions: what the loop must do, in this order.
 
 
 @dataclass(frozen=True, slots=True)
 class PlanJob:
-    """Split the job's plan, then tell JobPlanned or JobUnplannable."""
+    """Split the job's plan, then report JobPlanned or JobUnplannable."""
 
     job: str
 
 
 @dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Give a task to a worker; lease_until is None for a worker without leases."""
+    """Assign a task to a worker; lease_until is None for a worker without leases."""
 
     attempt: str
     job: str
@@ -161,7 +161,7 @@ class StartAttempt:
 
 @dataclass(frozen=True, slots=True)
 class StopAttempt:
-    """Nobody waits for this attempt any more."""
+    """Stop an attempt whose result is no longer needed."""
 
     attempt: str
     worker: str
@@ -169,7 +169,7 @@ class StopAttempt:
 
 @dataclass(frozen=True, slots=True)
 class StartMerge:
-    """Merge the partials, one a task and in shard order."""
+    """Merge the partials, one per task, in shard order."""
 
     job: str
     number: int
@@ -178,7 +178,7 @@ class StartMerge:
 
 @dataclass(frozen=True, slots=True)
 class StopMerge:
-    """Nobody waits for this merge any more."""
+    """Stop a merge whose result is no longer needed."""
 
     job: str
     number: int
@@ -186,7 +186,7 @@ class StopMerge:
 
 @dataclass(frozen=True, slots=True)
 class DropPartial:
-    """A late or second result: acknowledge it and delete what it left."""
+    """Acknowledge an outdated or duplicate result and delete its files."""
 
     attempt: str
     partial: JsonObject

@@ -1,7 +1,7 @@
-"""The fluent API: a pipeline is a plan that grows, and nothing runs until it is asked to.
+"""The fluent API: a pipeline builds a plan, and nothing runs until a result is requested.
 
-Every verb returns a new pipeline. `count`, `sum`, `reduce`, `agg` … are as lazy as `filter`;
-`collect`, `to_arrow`, `df`, `pl`, `show`, `iter_results`, `distribute` and `submit` run.
+Every method returns a new pipeline. `count`, `sum`, `reduce`, `agg` … are as lazy as `filter`;
+`collect`, `to_arrow`, `df`, `pl`, `show`, `iter_results`, `distribute` and `submit` run the plan.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from elytra.job import Job
+from elytra.job_handle import Job
 from elytra.planned import Planned
 from elytra.python_function import Shape, trace_condition, trace_map, trace_value
 from elytra.reduction import Fold, check_initial, recognise
@@ -76,7 +76,7 @@ ColumnName: TypeAlias = Expr | str
 
 
 class Runner(Protocol):
-    """What a pipeline needs of the node it runs on; `elytra.client.Client` is one."""
+    """The methods of a client that a pipeline uses; `elytra.client.Client` has them."""
 
     def dataset(self, id_or_name: str) -> DatasetInfo:
         """Return the record of a dataset."""
@@ -89,7 +89,7 @@ class Runner(Protocol):
 
 @dataclass(slots=True)
 class _Origin:
-    """The node that a family of pipelines runs on; each dataset's schema is asked for once."""
+    """The node that derived pipelines share; each dataset's schema is requested once."""
 
     runner: Runner
     _schemas: dict[str, Schema] = field(default_factory=dict)
@@ -105,20 +105,20 @@ _NO_INITIAL: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class Pipeline(Planned):
-    """A lazy computation over a dataset, or over several that are joined."""
+    """A lazy computation over one dataset, or over several joined datasets."""
 
     plan: Plan
     _origin: _Origin = field(repr=False)
     _shape: Shape = field(default="row", repr=False)
-    """What functions get for each row: what the last `map` returned, until columns have names."""
+    """The form in which functions receive a row; `map` sets it, named columns reset it."""
 
     @classmethod
     def over(cls, runner: Runner, dataset: str, snapshot: str | None = None) -> Pipeline:
         """Begin a pipeline over a dataset.
 
         Args:
-            runner: The node that has it.
-            dataset: Its id or name.
+            runner: The client of the node that stores the dataset.
+            dataset: The dataset's id or name.
             snapshot: The id of one snapshot; the newest by default.
         """
         return cls(Scan(DatasetRef(dataset, snapshot)), _Origin(runner))
@@ -137,7 +137,7 @@ class Pipeline(Planned):
         return self.filter(*conditions)
 
     def limit(self, count: int, offset: int = 0) -> Pipeline:
-        """Skip `offset` rows and keep the next `count`, in the dataset's own order."""
+        """Skip `offset` rows and keep the next `count`, in the dataset's order."""
         if count < 0 or offset < 0:
             raise UsageError(f"limit({count}, {offset}): neither may be negative")
         return self._keep(Limit(self.plan, count, offset))
@@ -155,17 +155,17 @@ class Pipeline(Planned):
         return self._keep(Sort(self.plan, self._keys(keys)))
 
     def top_k(self, count: int, *keys: SortKey | Formula, offset: int = 0) -> Pipeline:
-        """Keep the first `count` rows of that order, after `offset`."""
+        """Keep the first `count` rows in the order of the keys, after skipping `offset`."""
         return self._keep(TopK(self.plan, self._keys(keys), count, offset))
 
     def distinct(self, *columns: str) -> Pipeline:
-        """Keep one row of those that are equal, in all columns or in these; sorted by them."""
+        """Keep one row of each set of duplicates, by all columns or these; the result is sorted."""
         return self._keep(Distinct(self.plan, columns or None))
 
     def sample(
         self, fraction: float | None = None, *, count: int | None = None, seed: int = 0
     ) -> Pipeline:
-        """Keep a fraction of the rows, or exactly `count`; the same ones for the same seed."""
+        """Keep a fraction of the rows, or exactly `count`; the same rows for the same seed."""
         return self._keep(Sample(self.plan, fraction, count, seed))
 
     def explode(
@@ -176,13 +176,13 @@ class Pipeline(Planned):
         outer: bool = False,
         position: str | None = None,
     ) -> Pipeline:
-        """Make one row of each item of a list; `outer` keeps rows whose list is empty."""
+        """Make one row for each item of a list; `outer` keeps rows whose list is empty."""
         return self._grow(Explode(self.plan, column, as_name, outer, position))
 
     def expect(
         self, *, unique: ColumnNames = (), not_null: ColumnNames = (), rows: str | None = None
     ) -> Pipeline:
-        """Fail the job unless the rows are as said: `unique="id", not_null=["id"], rows=">0"`."""
+        """Fail the job unless all checks hold: `unique="id", not_null=["id"], rows=">0"`."""
         return self._keep(Expect(self.plan, _names(unique), _names(not_null), rows))
 
     # Several datasets
@@ -190,19 +190,21 @@ class Pipeline(Planned):
     def join(
         self, other: Pipeline, on: On = (), how: JoinKind = "inner", suffix: str = SUFFIX
     ) -> Pipeline:
-        """Put rows together with those of `other` whose keys are equal; one task reads both.
+        """Join the rows with the rows of `other` whose keys are equal; one task reads both.
 
         Args:
-            other: The right side, a pipeline of the same node; best the smaller one.
+            other: The right side, a pipeline of the same node; preferably the smaller one.
             on: "id", ["a", "b"], [("id", "user_id")] or {"id": "user_id"}; none for "cross".
             how: "inner", "left", "right", "full", "semi", "anti" or "cross".
-            suffix: Goes behind the names of the right side that the left side has too.
+            suffix: Appended to column names of the right side that the left side also has.
         """
-        return self._grow(Join(self.plan, self._beside(other), join_pairs(on), how, suffix))
+        return self._grow(
+            Join(self.plan, self._plan_on_same_node(other), join_pairs(on), how, suffix)
+        )
 
     def union(self, *others: Pipeline, by_name: bool = False) -> Pipeline:
-        """Go on with the rows of the others; columns go together by position or `by_name`."""
-        return self._grow(Union((self.plan, *map(self._beside, others)), by_name))
+        """Append the rows of the other pipelines; columns are matched by position or `by_name`."""
+        return self._grow(Union((self.plan, *map(self._plan_on_same_node, others)), by_name))
 
     concat = union
 
@@ -214,11 +216,11 @@ class Pipeline(Planned):
         order_by: SortKey | Formula | Sequence[SortKey | Formula] = (),
         **functions: WindowCall | Agg | str,
     ) -> Pipeline:
-        """Add columns that look at the other rows of a partition: `n="row_number()"`.
+        """Add columns computed by window functions: `n="row_number()"`.
 
         Args:
-            partition_by: Columns or formulas; all rows are one partition without.
-            order_by: Sort keys, as `sort` takes them.
+            partition_by: Columns or formulas; without them, all rows are one partition.
+            order_by: Sort keys, in the form that `sort` accepts.
             functions: Each column's name and function, such as "lag(amount, 1)" or
                 "sum(amount) rows between 2 preceding and current row".
         """
@@ -227,13 +229,13 @@ class Pipeline(Planned):
         return self._grow(Window(self.plan, parts, self._keys(_several(order_by)), calls))
 
     def select(self, /, *columns: ColumnName, **formulas: Formula) -> Pipeline:
-        """Keep these columns, and make those that are named: `select("a", total=col("b") * 2)`."""
+        """Keep these columns and add computed ones: `select("a", total=col("b") * 2)`."""
         return self._grow(Project(self.plan, self._named(columns, formulas, verb="select")))
 
     def map(self, formula: Formula | Mapping[str, Formula]) -> Pipeline:
-        """Make new rows.
+        """Compute new rows.
 
-        Functions that follow get what the function returned: a value, a tuple, or a dict.
+        Functions of later steps receive what this function returned: a value, a tuple, or a dict.
 
         Args:
             formula: A function of a row that returns a dict, a tuple (its columns are `_0 _1 …`)
@@ -241,7 +243,7 @@ class Pipeline(Planned):
                 called "value" unless it is a column).
 
         Raises:
-            Unsupported: The function does what cannot be traced; the message names it.
+            Unsupported: The function does something that cannot be traced; the message names it.
         """
         if isinstance(formula, Mapping):
             return self.select(**formula)
@@ -253,7 +255,7 @@ class Pipeline(Planned):
         return self._grow(Project(self.plan, ((name, expr),)), "value")
 
     def with_column(self, name: str, formula: Formula) -> Pipeline:
-        """Add one column, or replace the one of that name."""
+        """Add one column, or replace the column of that name."""
         return self.with_columns(**{name: formula})
 
     def with_columns(self, /, **formulas: Formula) -> Pipeline:
@@ -261,7 +263,7 @@ class Pipeline(Planned):
         return self._grow(WithColumn(self.plan, self._named((), formulas, verb="with_columns")))
 
     def drop(self, *names: str) -> Pipeline:
-        """Leave columns out."""
+        """Drop columns."""
         schema = self.schema
         for name in names:
             schema.field(name)  # UnknownColumn, with the nearest name
@@ -272,13 +274,13 @@ class Pipeline(Planned):
         return self.with_columns(**{name: Column(name).cast(to) for name, to in types.items()})
 
     def rename(self, names: Mapping[str, str]) -> Pipeline:
-        """Give columns other names: `rename({"old": "new"})`."""
+        """Rename columns: `rename({"old": "new"})`."""
         return self._grow(Rename(self.plan, tuple(names.items()))) if names else self
 
     # Aggregates
 
     def group_by(self, /, *keys: ColumnName, **formulas: Formula) -> Groups:
-        """Group the rows by columns, or by named formulas; `.agg(...)` says what to make of them."""
+        """Group the rows by columns or named formulas; `.agg(...)` aggregates the groups."""
         return Groups(self, self._named(keys, formulas, verb="group_by"))
 
     def agg(self, /, **aggregates: Formula) -> Pipeline:
@@ -290,7 +292,7 @@ class Pipeline(Planned):
         return self.agg(count=count_rows())
 
     def sum(self, column: Formula | None = None) -> Pipeline:
-        """Add up a column; a bare text names one, and the only column needs no name."""
+        """Sum a column: by name or formula; may be omitted when there is only one column."""
         return self._aggregated("sum", column)
 
     def min(self, column: Formula | None = None) -> Pipeline:
@@ -314,23 +316,24 @@ class Pipeline(Planned):
     ) -> Pipeline:
         """Fold the rows with a function of an accumulator and a row, as `functools.reduce` does.
 
-        Sums of floats are exact and rounded once, in any order of the rows; None is left out.
+        Sums of floats are exact and rounded once, in any order of the rows; None is skipped.
 
         Args:
             fold: `lambda a, b: a + b`, `lambda total, r: total + r.price * r.qty`,
-                `lambda n, _: n + 1`, `min`, `max` or what amounts to one of them. It is read, not
-                run: the fold happens at the shards.
-            initial: What the fold begins with, and the answer where there are no rows. Without
-                one, the fold begins with the first value and no rows give None.
-            column: What is folded in place of the rows.
+                `lambda n, _: n + 1`, `min`, `max` or an equivalent. The function is traced, not run
+                on
+                data: the engine aggregates at the shards.
+            initial: The initial value, and the result where there are no rows. Without it, the
+                fold starts with the first value, and the result of no rows is None.
+            column: A column or formula to fold instead of the rows.
 
         Raises:
-            Unsupported: The fold is none of these; the message names what was seen.
-            UsageError: It needs an initial value, or one of another type.
+            Unsupported: The function is not such a fold; the message names what was found.
+            UsageError: The initial value is missing or of the wrong type.
         """
         if isinstance(initial, str) and initial in self.schema.names:
             raise UsageError(
-                f"reduce(f, {initial!r}) begins the fold with that text",
+                f"the initial value of reduce(f, {initial!r}) is a string",
                 hint=f"write reduce(f, column={initial!r}) to fold the column",
             )
         if column is not None:
@@ -339,9 +342,9 @@ class Pipeline(Planned):
         if initial is _NO_INITIAL:
             if not found.is_plain or found.constant or found.term is None:
                 raise UsageError(
-                    "this fold needs an initial value: without one it begins with a whole row"
+                    "this fold needs an initial value: without one it starts with a whole row"
                     if self._shape == "row"
-                    else "this fold needs an initial value: its first step is another than the rest",
+                    else "this fold needs an initial value: its first step differs from the others",
                     hint="reduce(f, 0), or map to one value first",
                 )
             return self.agg(**{found.name: Agg(found.name, found.term.expr)})
@@ -349,7 +352,7 @@ class Pipeline(Planned):
         return self._folded(found, initial)
 
     def _folded(self, found: Fold, initial: Any) -> Pipeline:
-        """Aggregate, then put the initial value in: it counts once, whatever the shards are."""
+        """Aggregate, then apply the initial value: once, regardless of the number of shards."""
         counted = self.agg(
             rows=count_rows(),
             **({} if found.term is None else {"found": Agg(found.name, found.term.expr)}),
@@ -365,15 +368,15 @@ class Pipeline(Planned):
             answer = (least if found.name == "min" else greatest)(Column("found"), initial)
         return self._grow(Project(counted.plan, ((found.name, answer),)), "value")
 
-    # What it is
+    # Schema and plan
 
     @property
     def schema(self) -> Schema:
-        """The columns of the answer; asks the node for the dataset's schema once."""
+        """The columns of the result; requests the dataset's schema from the node once."""
         return split(self.plan, self._origin.schema).schema
 
     def explain(self) -> str:
-        """Tell, as text, what runs at each shard and what in the merge."""
+        """Return the plan as text: the steps at each shard and the steps of the merge."""
         cut = split(self.plan, self._origin.schema)
         if isinstance(cut, Whole):
             whole = cut.over(lambda ref: Files((f"<shards of {ref.dataset}>",), "parquet"))
@@ -382,18 +385,18 @@ class Pipeline(Planned):
         shard = cut.shard_plan(Files((f"<shard of {ref.dataset}>",), "parquet"))
         text = f"at each shard:\n{_indented(explain(shard))}"
         if cut.merge_steps is None:
-            return f"{text}\nthe answer: the shards' rows, in order"
+            return f"{text}\nthe result: the shards' rows, in order"
         merge = cut.merge_plan(Files(("<partials>",), "arrow"))
         return f"{text}\nmerge:\n{_indented(explain(merge))}"
 
-    # What runs
+    # Running
 
     def submit(self, engine: str = "auto", mem_cap: str | int | None = None) -> Job:
-        """Start the job and return at once.
+        """Start the job and return immediately.
 
         Args:
             engine: The backend; "auto" lets the node choose.
-            mem_cap: Most memory for each task, such as "64MiB".
+            mem_cap: Memory limit of each task, such as "64MiB".
         """
         options = {} if mem_cap is None else {"memCap": mem_cap}
         return self._origin.runner.submit(self.plan, engine=engine, **options)
@@ -404,11 +407,11 @@ class Pipeline(Planned):
         mem_cap: str | int | None = None,
         timeout_seconds: float | None = None,
     ) -> Result:
-        """Run on the node and wait for the answer; a timeout or Ctrl-C cancels the job.
+        """Run on the node and wait for the result; a timeout or Ctrl-C cancels the job.
 
         Raises:
-            SennitError: What the job failed with.
-            DeadlineExceeded: It took longer than the timeout.
+            SennitError: The job's error.
+            DeadlineExceeded: The job ran longer than the timeout.
         """
         job = self.submit(engine, mem_cap)
         try:
@@ -418,20 +421,20 @@ class Pipeline(Planned):
             raise
 
     def collect(self) -> Result:
-        """Run and return the answer."""
+        """Run and return the result."""
         return self.distribute()
 
     def to_arrow(self) -> pa.Table:
-        """Run and return the answer as a pyarrow Table."""
+        """Run and return the result as a pyarrow Table."""
         return self.collect().to_arrow()
 
     def df(self) -> pd.DataFrame:
-        """Run and return the answer as a pandas DataFrame."""
-        import_optional("pandas", ".df()")  # before the job runs, not after
+        """Run and return the result as a pandas DataFrame."""
+        import_optional("pandas", ".df()")  # fail before the job runs, not after
         return self.collect().df()
 
     def pl(self) -> pl.DataFrame:
-        """Run and return the answer as a polars DataFrame."""
+        """Run and return the result as a polars DataFrame."""
         import_optional("polars", ".pl()")
         return self.collect().pl()
 
@@ -439,35 +442,35 @@ class Pipeline(Planned):
     to_polars = pl
 
     def write_csv(self, path: str | os.PathLike[str]) -> Path:
-        """Run and write the answer to a local CSV file, batch by batch; returns its path."""
+        """Run and write the result to a local CSV file, batch by batch; return its path."""
         return self._write("csv", path)
 
     def write_json(self, path: str | os.PathLike[str]) -> Path:
-        """Run and write the answer to a local file of JSON lines: one object a line."""
+        """Run and write the result to a local JSON Lines file: one object per line."""
         return self._write("json", path)
 
     def write_parquet(self, path: str | os.PathLike[str]) -> Path:
-        """Run and write the answer to a local Parquet file."""
+        """Run and write the result to a local Parquet file."""
         return self._write("parquet", path)
 
     def _write(self, form: str, path: str | os.PathLike[str]) -> Path:
         return write_file(form, path, self.schema.to_arrow(), self.iter_results())
 
     def iter_results(self) -> Iterator[pa.RecordBatch]:
-        """Run and yield the answer batch by batch, so that it may exceed memory."""
+        """Run and yield the result batch by batch; it may be larger than memory."""
         return self.submit().iter_results()
 
     def show(self, count: int = 20) -> None:
         """Run and print the first rows."""
         sys.stdout.write(f"{self.limit(count).collect()}\n")
 
-    # How formulas are read
+    # Building plans and reading formulas
 
     def _grow(self, plan: Plan, shape: Shape = "row") -> Pipeline:
         return Pipeline(plan, self._origin, shape)
 
     def _keep(self, plan: Plan) -> Pipeline:
-        """Grow by an operator whose rows are those that came in."""
+        """Append an operator that does not change the form of the rows."""
         return replace(self, plan=plan)
 
     def _read(self, formula: Formula) -> Expr:
@@ -489,11 +492,11 @@ class Pipeline(Planned):
     def _column(self, formula: Formula) -> Expr:
         return Column(formula) if isinstance(formula, str) else self._read(formula)
 
-    def _beside(self, other: Pipeline) -> Plan:
+    def _plan_on_same_node(self, other: Pipeline) -> Plan:
         if other._origin.runner is not self._origin.runner:
             raise UsageError(
-                "the two pipelines are of different nodes",
-                hint="begin both with the same Elytra or session",
+                "the two pipelines belong to different nodes",
+                hint="create both from the same Elytra object or session",
             )
         return other.plan
 
@@ -519,7 +522,7 @@ class Pipeline(Planned):
             names = self.schema.names
             if len(names) != 1:
                 raise UsageError(
-                    f"{name or fn} needs to know which of {len(names)} columns it is of",
+                    f"{name or fn} needs the name of one of the {len(names)} columns",
                     hint=f'{name or fn}("{names[0]}"), or map to one value first',
                 )
             column = names[0]
@@ -528,13 +531,13 @@ class Pipeline(Planned):
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Rows that are grouped and wait to be aggregated."""
+    """Grouped rows, to be aggregated with `agg`."""
 
     _pipeline: Pipeline
     _keys: tuple[tuple[str, Expr], ...]
 
     def agg(self, /, **aggregates: Formula) -> Pipeline:
-        """Make one row of each group: its keys and these aggregates, such as `n="count()"`."""
+        """Return one row for each group: its keys and these aggregates, such as `n="count()"`."""
         if not aggregates and not self._keys:
             raise UsageError("agg needs at least one aggregate")
         named: list[tuple[str, Agg]] = []
@@ -555,7 +558,7 @@ class Groups:
 
 
 def _several(value: Any) -> Sequence[Any]:
-    """One thing or several; a text, an expression, a key and a function are one."""
+    """Return the value as a sequence; a string, expression, key or function is a single item."""
     alone = isinstance(value, str | Expr | SortKey) or callable(value)
     return (value,) if alone else tuple(value)
 
@@ -565,7 +568,7 @@ def _names(value: ColumnNames) -> tuple[str, ...]:
 
 
 def join_pairs(on: On) -> tuple[tuple[str, str], ...]:
-    """Return the keys of a join as pairs of (left, right), however they were given."""
+    """Return the keys of a join as pairs of (left, right), from any form of `on`."""
     if isinstance(on, str):
         return ((on, on),)
     if isinstance(on, Mapping):

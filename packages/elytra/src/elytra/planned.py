@@ -1,4 +1,4 @@
-"""Verbs that the design names and this version does not have."""
+"""Methods that are planned but not implemented in this version."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ PLANNED = {
     "map_batches": "map(...) and expressions run at the shards",
     "save_as": "write_parquet(path), then upload the file",
 }
-"""Each verb, and what to do until it is there; `docs/not-yet.md` says why they wait."""
+"""Each planned method and its current alternative; `docs/not-yet.md` has the reasons."""
 
 
 class PlannedVerb(Unsupported, AttributeError):
-    """A verb that is planned; an AttributeError too, so that `hasattr` answers False."""
+    """A planned method was used; also an AttributeError, so that `hasattr` returns False."""
 
 
 class Planned:
-    """Names planned verbs when they are used."""
+    """Raises `PlannedVerb` when a planned method is used."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Arithmetic and comparisons of traced values, as Python has them."""
+"""Arithmetic and comparisons of traced values, with Python's semantics."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INEXACT = "an integer beyond 2**53, which a float does not hold exactly"
 
 
 def arithmetic(operator: str, left: Term, right: Term) -> Term:
-    """Return what Python answers for `left operator right`."""
+    """Return the expression for Python's result of `left operator right`."""
     families = (left.family, right.family)
     if families == ("str", "str") and operator == "+":
         return left.trace.term(call("concat", left.expr, right.expr))
@@ -73,7 +73,7 @@ def _numbers(operator: str, left: Term, right: Term) -> Term:
 
 
 def _quotient(left: Term, right: Term, *, are_ints: bool) -> Term:
-    """Python divides integers exactly and rounds once; binary64 does when both are exact there."""
+    """Divide rounding once, as Python does; binary64 does too if it holds both integers exactly."""
     quotient: Expr = call("div", left.expr, right.expr)
     for side in (left, right) if are_ints else ():
         if side.is_constant and not fits_float(side):
@@ -85,7 +85,10 @@ def _quotient(left: Term, right: Term, *, are_ints: bool) -> Term:
 
 
 def _nan_parts_of_quotient(left: Term, right: Term) -> tuple[Expr, ...] | None:
-    """0 / 0 fails and integers are finite: only a NaN, or two infinities, make a NaN."""
+    """Return operands of which one is NaN where the quotient is; None to test the quotient itself.
+
+    0 / 0 fails and integers are finite: only a NaN operand or two infinities make a quotient NaN.
+    """
     parts: list[Expr] = []
     infinite = 0
     for side in (left, right):
@@ -102,7 +105,7 @@ def _nan_parts_of_quotient(left: Term, right: Term) -> tuple[Expr, ...] | None:
 
 
 def _signs_differ(remainder: Expr, right: Term) -> Expr:
-    """Whether the engine's remainder, which has the dividend's sign, lacks the divisor's."""
+    """Whether the engine's remainder, which has the dividend's sign, has not the divisor's."""
     if right.is_constant:
         assert isinstance(right.expr, Literal)
         return remainder < 0 if float(right.expr.value) > 0 else remainder > 0  # type: ignore[arg-type]
@@ -121,7 +124,7 @@ def _unless_zero(right: Term, answer: Expr, kind: DataType) -> Expr:
 
 
 def comparison(operator: str, left: Term, right: Term) -> Term:
-    """Return what Python answers for `left operator right`: never None for == and !=."""
+    """Return the expression for Python's `left operator right`: never None for == and !=."""
     _check_comparable(operator, left, right)
     plain: Expr = call(_COMPARISONS[operator], left.expr, right.expr)
     plain = _with_python_nan(operator, plain, left, right)
@@ -129,7 +132,7 @@ def comparison(operator: str, left: Term, right: Term) -> Term:
     answer = left.trace.term(plain)
     one_constant = left.is_constant or right.is_constant
     if operator == "==":
-        if one_constant:  # a condition that is NULL counts as false, which is what Python says
+        if one_constant:  # a condition that is NULL counts as false, as in Python
             return left.trace.term(plain, coalesce(plain, False))
         return left.trace.term(coalesce(plain, _both_null(left, right)))
     if operator == "!=":
@@ -160,13 +163,13 @@ def _both_null(left: Term, right: Term) -> Expr:
 
 
 def _with_python_nan(operator: str, plain: Expr, left: Term, right: Term) -> Expr:
-    """The engine orders NaN above all and equal to itself; in Python it compares to nothing."""
+    """Apply Python's NaN rules: the engine orders NaN above all values and equal to itself."""
     left_nan, right_nan = left.is_nan(), right.is_nan()
     if operator in ("<", "<=") and right_nan is not None:
         return plain & ~right_nan
     if operator in (">", ">=") and left_nan is not None:
         return plain & ~left_nan
-    if left_nan is None or right_nan is None:  # what is never NaN does not equal NaN here either
+    if left_nan is None or right_nan is None:  # an operand that is never NaN needs no check
         return plain
     if operator == "==":
         return plain & ~left_nan
@@ -176,7 +179,7 @@ def _with_python_nan(operator: str, plain: Expr, left: Term, right: Term) -> Exp
 
 
 def _exact_with_floats(plain: Expr, left: Term, right: Term) -> Expr:
-    """Python compares an integer and a float exactly; the engine turns both into binary64."""
+    """Fail on integers that binary64 does not hold: Python compares them with floats exactly."""
     if {left.family, right.family} != {"int", "float"}:
         return plain
     integer, number = (left, right) if left.family == "int" else (right, left)

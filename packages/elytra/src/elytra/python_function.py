@@ -1,8 +1,8 @@
-"""Python functions of a row, read once and turned into expressions; they never run on data.
+"""Trace Python functions of a row into expressions; the functions never run on data.
 
-A function is called with stand-ins: a dict of columns, a tuple, or one value. What stand-ins cannot
-notice (`is`, `isinstance`, `try`, randomness) would end in an expression that differs from the
-function without anyone knowing. So its bytecode is checked for these first, and it is called twice
+A function is called with placeholders: a dict of columns, a tuple, or one value. Placeholders
+cannot detect `is`, `isinstance`, `try` and randomness, so the expression would silently differ from
+the function. Therefore the bytecode is checked for these first, and the function is called twice
 and must build the same expression both times.
 """
 
@@ -22,7 +22,7 @@ from sennit_core.errors import SennitError, UnknownColumn, Unsupported
 from sennit_core.schema import Schema
 
 Shape: TypeAlias = Literal["row", "value", "tuple"]
-"""What a function gets for each row: a dict of its columns, the one value, or a tuple."""
+"""The form in which a function receives a row: a dict of its columns, one value, or a tuple."""
 
 _BLIND_BUILTINS = (
     *("isinstance", "issubclass", "type", "id", "callable", "hasattr", "vars", "dir"),
@@ -32,7 +32,7 @@ _LOADS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 _IDENTITY_HINT = "write v == None for v is None, and v != None for v is not None"
 
 
-class StandInRow(dict[str, Value]):
+class PlaceholderRow(dict[str, Value]):
     """A row as a dict; columns are also attributes, as in `r.price`."""
 
     def __init__(self, trace: Trace) -> None:
@@ -54,11 +54,11 @@ class StandInRow(dict[str, Value]):
 
 @dataclass(frozen=True)
 class Traced:
-    """What a function builds of a row.
+    """The expressions that a function builds from a row.
 
     Args:
         shape: The shape of what it returns.
-        columns: Names and expressions: those of a dict, `_0 _1 …` of a tuple, one of a value.
+        columns: Names and expressions: the keys of a dict, `_0 _1 …` for a tuple, one for a value.
     """
 
     shape: Shape
@@ -66,22 +66,22 @@ class Traced:
 
 
 def trace_map(fn: Callable[[Any], object], schema: Schema, shape: Shape) -> Traced:
-    """Read a function that makes a new row: one value, a tuple, or a dict.
+    """Trace a function that returns a new row: one value, a tuple, or a dict.
 
     Args:
         fn: A function of one row.
-        schema: Its columns.
-        shape: What the function gets.
+        schema: The row's columns.
+        shape: The form in which the function receives a row.
 
     Raises:
-        Unsupported: It does what cannot be traced; the message names it.
-        UnknownColumn: It reads a column that is not there.
+        Unsupported: The function does something that cannot be traced; the message names it.
+        UnknownColumn: The function reads a column that does not exist.
     """
     return _stable(fn, lambda: _returned(*_run(fn, schema, shape)))
 
 
 def trace_value(fn: Callable[[Any], object], schema: Schema, shape: Shape) -> Expr:
-    """Read a function that returns one value, or one aggregate; raises as `trace_map`."""
+    """Trace a function that returns one value or one aggregate; raises as `trace_map`."""
     traced = trace_map(fn, schema, shape)
     if traced.shape != "value":
         raise Unsupported(
@@ -92,7 +92,7 @@ def trace_value(fn: Callable[[Any], object], schema: Schema, shape: Shape) -> Ex
 
 
 def trace_condition(fn: Callable[[Any], object], schema: Schema, shape: Shape) -> Expr:
-    """Read a function that says which rows to keep; raises as `trace_map`."""
+    """Trace a function that selects rows; raises as `trace_map`."""
 
     def condition() -> Traced:
         trace, returned = _run(fn, schema, shape)
@@ -101,7 +101,7 @@ def trace_condition(fn: Callable[[Any], object], schema: Schema, shape: Shape) -
             if term.family != "bool":
                 raise trace.refuse(
                     f"a condition is {term.text}, which is {term.kind} and not Bool",
-                    "write the comparison that Python's truth stands for, such as v != 0",
+                    "write the comparison explicitly, such as v != 0",
                 )
             return Traced("value", (("condition", term.expr),))
         if isinstance(returned, Expr):
@@ -113,19 +113,19 @@ def trace_condition(fn: Callable[[Any], object], schema: Schema, shape: Shape) -
     return _stable(fn, condition).columns[0][1]
 
 
-def stand_in(trace: Trace, shape: Shape) -> Any:
-    """Return what a function gets in place of a row."""
+def placeholder_row(trace: Trace, shape: Shape) -> Any:
+    """Return the placeholder that a function receives instead of a row."""
     if shape == "row":
-        return StandInRow(trace)
+        return PlaceholderRow(trace)
     values = tuple(trace.value(Column(name)) for name in trace.schema.names)
     return values if shape == "tuple" else values[0]
 
 
 def call_traced(trace: Trace, fn: Callable[..., object], *arguments: Any) -> object:
-    """Call a function with stand-ins and return what it returns.
+    """Call a function with placeholders and return its result.
 
     Raises:
-        Unsupported: It fails, or does what stand-ins cannot notice.
+        Unsupported: It fails, or does something that placeholders cannot detect.
     """
     check_traceable(fn)
     try:
@@ -145,7 +145,7 @@ def call_traced(trace: Trace, fn: Callable[..., object], *arguments: Any) -> obj
 
 
 def check_traceable(fn: Callable[..., object]) -> None:
-    """Refuse a function whose code does what stand-ins cannot notice."""
+    """Refuse a function whose code does something that placeholders cannot detect."""
     for code in _codes(fn, set()):
         for instruction in dis.get_instructions(code):
             name = instruction.opname
@@ -160,14 +160,14 @@ def check_traceable(fn: Callable[..., object]) -> None:
             is_builtin = name in _LOADS_GLOBAL and instruction.argval in _BLIND_BUILTINS
             if is_builtin or instruction.argval == "__class__":
                 raise Unsupported(
-                    f"{instruction.argval} in a function cannot be traced: it would be asked of a "
-                    "stand-in for the value",
+                    f"{instruction.argval} in a function cannot be traced: it would inspect a "
+                    "placeholder instead of the value",
                     hint=EXPRESSION_HINT,
                 )
 
 
 def _codes(fn: Any, seen: set[CodeType]) -> Iterator[CodeType]:
-    """The code of a function, of functions inside it, and of Python functions it names."""
+    """Yield the code of a function, of functions inside it, and of Python functions it names."""
     while not isinstance(fn, FunctionType):
         if isinstance(fn, MethodType):
             fn = fn.__func__
@@ -176,7 +176,7 @@ def _codes(fn: Any, seen: set[CodeType]) -> Iterator[CodeType]:
         elif isinstance(vars(type(fn)).get("__call__"), FunctionType):
             fn = vars(type(fn))["__call__"]
         else:
-            return  # built in: it can only do what the stand-ins' operators do
+            return  # built in: it can only use the placeholders' operators
     if fn.__code__ in seen or (fn.__module__ or "").split(".")[0] in ("elytra", "emsqrt"):
         return
     pending = [fn.__code__]
@@ -215,7 +215,7 @@ def _is_filled(cell: Any) -> bool:
 
 def _run(fn: Callable[[Any], object], schema: Schema, shape: Shape) -> tuple[Trace, object]:
     trace = Trace(schema)
-    return trace, call_traced(trace, fn, stand_in(trace, shape))
+    return trace, call_traced(trace, fn, placeholder_row(trace, shape))
 
 
 def _returned(trace: Trace, returned: object) -> Traced:
@@ -251,7 +251,7 @@ def _single(trace: Trace, returned: object) -> Expr:
 
 
 def _stable(fn: Callable[..., object], read: Callable[[], Traced]) -> Traced:
-    """Read a function twice: one that draws random numbers or counts would become a constant."""
+    """Trace a function twice: random numbers and counters would become constants."""
     first, second = read(), read()
     is_same = [name for name, _ in first.columns] == [name for name, _ in second.columns] and all(
         same(mine, other)
@@ -260,7 +260,7 @@ def _stable(fn: Callable[..., object], read: Callable[[], Traced]) -> Traced:
     if not is_same:
         raise Unsupported(
             f"{getattr(fn, '__name__', 'this function')} builds another expression at each call",
-            hint="a traced function runs once and not once a row: random numbers, clocks and "
+            hint="a traced function runs once, not once per row: random numbers, clocks and "
             "counters cannot be traced",
         )
     return first

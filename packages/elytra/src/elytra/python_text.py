@@ -1,4 +1,4 @@
-"""Methods and slices of `str` on traced values, where the engine has the same meaning."""
+"""Methods and slices of `str` on traced values, where the engine has the same semantics."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _find(text: Term) -> Any:
 
 def _constant(text: Term, argument: object, name: str = "this method") -> str:
     if not isinstance(argument, str):
-        raise text.trace.refuse(f"{name} of {text.text} takes a constant str in a lambda")
+        raise text.trace.refuse(f"{name} of {text.text} requires a constant str in a lambda")
     return argument
 
 

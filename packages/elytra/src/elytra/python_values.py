@@ -1,10 +1,10 @@
-"""Values inside a traced function: Python operators, with Python's meaning, as expressions.
+"""Values inside a traced function: operators with Python's semantics, built as expressions.
 
-An expression of `col(...)` has SQL's meaning: `-7 // 2` is -3, `x != 5` leaves NULL out. A value in
+An expression of `col(...)` has SQL's semantics: `-7 // 2` is -3, `x != 5` excludes NULL. A value in
 a lambda has Python's: `-7 // 2` is -4, `None != 5` is true. Each operator here either builds an
-expression that answers what Python would, or refuses and names what to write instead. Where Python
-would raise for one row (a division by zero) the job fails. One difference stays: where Python
-would raise because a value is None, the answer is None, as in every data tool.
+expression with Python's result, or refuses and names an alternative. Where Python would raise for
+one row (a division by zero) the job fails. One difference remains: where Python would raise because
+a value is None, the result is None, as in other data tools.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ from sennit_core.schema import DataType, Schema
 
 CONSTANTS = (bool, int, float, str, bytes, Decimal, datetime, date, time, timedelta)
 _EXACT_INT = 1 << 53
-"""Integers up to this size are binary64 numbers; beyond it Python and binary64 differ."""
+"""Integers up to this size are exact in binary64; larger ones may not be."""
 _DECIMAL_DIGITS = 28
-"""Python's decimal context rounds to so many digits; the engine is exact to 38."""
+"""Python's default decimal context rounds to this many digits; the engine is exact to 38."""
 _NARROW = ("Int8", "Int16", "Int32", "UInt8", "UInt16", "UInt32")
 WHITESPACE = "".join(chr(code) for code in range(0x3001) if chr(code).isspace())
-"""What `str.strip()` removes."""
+"""The characters that `str.strip()` removes."""
 _PYTHON_NAMES = frozenset(
     name for kind in (str, int, float, bytes, Decimal, datetime, timedelta) for name in dir(kind)
 )
-_AGGREGATES = frozenset({"count"})  # also a method of str, which takes an argument
+_AGGREGATES = frozenset({"count"})  # also a method of str, which has an argument
 _DATE_PARTS = {
     "Date": ("year", "month", "day"),
     "Timestamp": ("year", "month", "day", "hour", "minute", "second"),
 }
 EXPRESSION_HINT = (
-    'an expression such as col("x") in place of the lambda has the engine\'s meaning '
+    'an expression such as col("x") in place of the lambda has the engine\'s semantics '
     "(docs/expressions.md)"
 )
 _BOOL_HINT = (
@@ -47,7 +47,7 @@ _BOOL_HINT = (
 
 
 class Trace:
-    """One tracing of one function.
+    """The state of tracing one function.
 
     Args:
         schema: Columns of the rows that the function will see.
@@ -55,14 +55,16 @@ class Trace:
 
     def __init__(self, schema: Schema) -> None:
         self.schema = schema
-        self.refusal: SennitError | None = None  # the first one: the function may swallow it
+        self.refusal: SennitError | None = (
+            None  # the first error: the function may catch and drop it
+        )
 
     def refuse(self, what: str, hint: str = EXPRESSION_HINT) -> SennitError:
-        """Return the error that refuses the function, for the caller to raise."""
+        """Return the error for an operation that cannot be traced, for the caller to raise."""
         return self.fail(Unsupported(what, hint=hint))
 
     def fail(self, error: SennitError) -> SennitError:
-        """Remember an error in case the function catches it, and return it."""
+        """Record an error in case the function catches it, and return it."""
         self.refusal = self.refusal or error
         return error
 
@@ -89,16 +91,16 @@ class Trace:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """What a value of a traced function is.
+    """The expression and type of a value in a traced function.
 
     Args:
         trace: The tracing it belongs to.
         expr: Its expression.
         kind: Its type.
-        definite: The same with None turned into what Python answers; only comparisons need it.
-            `expr` is shorter, and as good where a condition that is NULL counts as false.
-        nan_parts: Expressions of which one is NaN in exactly the rows where this is, so that
-            a comparison need not compute all of it again to look for NaN; None is itself.
+        definite: The same expression with Python's result instead of NULL; only comparisons set it.
+            `expr` is shorter, and equivalent where a condition that is NULL counts as false.
+        nan_parts: Expressions of which one is NaN in exactly the rows where this value is, so that
+            a comparison need not recompute all of it to test for NaN; None means `expr` itself.
     """
 
     trace: Trace
@@ -109,7 +111,7 @@ class Term:
 
     @property
     def family(self) -> str:
-        """The Python type, or what Python computes it with."""
+        """The Python type that Python would compute with."""
         return _family(self.kind)
 
     @property
@@ -123,7 +125,7 @@ class Term:
         return isinstance(self.expr, Literal)
 
     def is_nan(self) -> Expr | None:
-        """Return the condition that it is NaN; None where it never is."""
+        """Return the condition that the value is NaN; None if it can never be NaN."""
         if self.family != "float" or self.is_constant:
             return None
         parts = (self.expr,) if self.nan_parts is None else self.nan_parts
@@ -139,10 +141,10 @@ class Term:
 
 
 class Value:
-    """Stands for one value of a row while a function is traced.
+    """Placeholder for one value of a row while a function is traced.
 
-    Its data is in one attribute, whose name no Python value has: any other name that the function
-    reads means what it means in Python, or is refused.
+    Its data is in one attribute, whose name no Python value has: any other attribute that the
+    function reads behaves as in Python, or is refused.
     """
 
     __slots__ = ("sennit_term",)
@@ -254,17 +256,17 @@ class Value:
         self.sennit_term.need("~", "bool")
         return self.sennit_term.trace.value(call("not", self.sennit_term.definite))
 
-    # What Python would decide while the function is read ------------------------------------
+    # Operations that need a concrete value: refused -----------------------------------------
 
     def __bool__(self) -> NoReturn:
         raise self.sennit_term.trace.refuse(
-            f"{self.sennit_term.text} has no truth value of its own: it is worked out row by row",
+            f"{self.sennit_term.text} has no truth value here: it is computed for each row",
             _BOOL_HINT,
         )
 
     def _no_python_value(self, *_: object) -> NoReturn:
         raise self.sennit_term.trace.refuse(
-            f"{self.sennit_term.text} stands for a value of every row: Python cannot read it here",
+            f"{self.sennit_term.text} is a placeholder for the values of all rows, not a value",
             'for int(), float() and str() use .cast("Int64"), for len() .length(), '
             "for an f-string concat(...), for round() col(...).round() outside a lambda",
         )
@@ -312,8 +314,8 @@ class Value:
             )
         if name in _PYTHON_NAMES and name not in _AGGREGATES:
             raise self.sennit_term.trace.refuse(
-                f".{name} in a lambda would have Python's meaning, which the engine's differs from",
-                f"use col(...).{name}(...) in place of the lambda for the engine's meaning "
+                f".{name} in a lambda would need Python's semantics, and the engine's differ",
+                f"use col(...).{name}(...) in place of the lambda for the engine's semantics "
                 "(docs/expressions.md)",
             )
         return self._engine_function(name, method)
@@ -329,7 +331,7 @@ class Value:
 
         return build
 
-    # How operators are built ----------------------------------------------------------------
+    # Building operators ----------------------------------------------------------------------
 
     def _binary(self, operator: str, other: object, *, swap: bool = False) -> Any:
         from elytra.python_arithmetic import arithmetic
@@ -364,7 +366,7 @@ class Value:
 
 
 def lift(trace: Trace, operand: object) -> Term | None:
-    """Return an operand as a term; None where it is no value."""
+    """Return an operand as a term; None if it is not a supported value."""
     if isinstance(operand, Value):
         return operand.sennit_term
     if isinstance(operand, Expr):
@@ -383,7 +385,7 @@ def _family(kind: DataType) -> str:
 
 
 def fits_float(value: Term) -> bool:
-    """Whether an integer is the same number as binary64, whatever the row."""
+    """Whether an integer is exact in binary64 for all rows."""
     if value.is_constant:
         assert isinstance(value.expr, Literal)
         return abs(int(value.expr.value)) <= _EXACT_INT  # type: ignore[arg-type]
@@ -391,7 +393,7 @@ def fits_float(value: Term) -> bool:
 
 
 def is_large_or_nan(value: Term) -> bool:
-    """Whether a constant float is beyond where integers and floats compare exactly."""
+    """Whether a constant float is NaN or outside the range where integers compare exactly."""
     assert isinstance(value.expr, Literal)
     number = float(value.expr.value)  # type: ignore[arg-type]
     return math.isnan(number) or (_EXACT_INT <= abs(number) < math.inf)
@@ -403,18 +405,18 @@ def beyond_float(value: Term) -> Expr:
 
 
 def fits_decimal(kind: DataType) -> bool:
-    """Whether a Decimal has no more digits than Python's default context keeps."""
+    """Whether a Decimal has at most as many digits as Python's default context."""
     return kind.name != "Decimal" or (kind.precision or 0) <= _DECIMAL_DIGITS
 
 
 def failing(condition: Expr, reason: str, culprit: Term, otherwise: Expr, kind: DataType) -> Case:
     """Return an expression that fails the job for rows where the condition is true.
 
-    No function of the engine raises, so it is a cast that cannot succeed. Its text depends on the
-    row, or the cast would be a constant and fail when the plan is made.
+    No function of the engine raises, so this uses a cast that always fails. Its text depends on the
+    row; otherwise the cast would be a constant and would fail at planning time.
     """
     if culprit.family == "int":
         shown = coalesce(culprit.expr.cast("Utf8"), "")
-    else:  # floats have no cast to text, and the only float that is a culprit is zero
+    else:  # floats cannot be cast to text, and the only failing float is zero
         shown = when(call("is_null", culprit.expr)).then("").otherwise("0.0")
     return when(condition).then(concat(f"{reason}: ", shown).cast(kind)).otherwise(otherwise)

@@ -1,8 +1,8 @@
-"""Folds of `reduce(f, initial)` read as aggregates: f is called with stand-ins and never with data.
+"""Translate folds of `reduce(f, initial)` to aggregates: f is called with placeholders, not data.
 
 A fold adds a term of each row to its accumulator (`a + b`, `total + r.price * r.qty`, `n + 1`) or
-keeps the smaller or the larger of both. Those run at the shards in any order. All others would
-need the rows one after the other in one place, and are refused by name.
+keeps the smaller or larger of both. Such folds run at the shards in any order. All other folds
+would need all rows in order in one process, and are refused with an error that names the operation.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any, Literal, TypeAlias
 
-from elytra.python_function import Shape, call_traced, stand_in
+from elytra.python_function import Shape, call_traced, placeholder_row
 from elytra.python_values import Term, Trace, Value, lift
 from emsqrt.expr import Expr, columns_of
 from sennit_core.errors import SennitError, UsageError
@@ -22,8 +22,8 @@ from sennit_core.schema import Schema
 FoldName: TypeAlias = Literal["sum", "min", "max"]
 
 _HINT = (
-    "reduce understands sums (total + r.price * r.qty), counts (n + 1), min and max; "
-    "use agg(...) for other aggregates: opaque functions run nowhere yet"
+    "reduce supports sums (total + r.price * r.qty), counts (n + 1), min and max; "
+    "use agg(...) for other aggregates: arbitrary functions are not supported yet"
 )
 _COMPARISONS: dict[str, FoldName] = {"<": "min", "<=": "min", ">": "max", ">=": "max"}
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
@@ -31,13 +31,13 @@ _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 @dataclass(frozen=True)
 class Fold:
-    """What a fold computes.
+    """The aggregate that a fold computes.
 
     Args:
         name: The aggregate.
-        term: What is added up, or compared, of each row; None when it is a constant alone.
-        constant: Added for each row besides.
-        is_plain: It folds the element itself, so that it needs no initial value.
+        term: The expression that is summed or compared; None when only a constant is added.
+        constant: Added for each row, in addition to the term.
+        is_plain: The fold uses the element unchanged, so it needs no initial value.
     """
 
     name: FoldName
@@ -47,7 +47,7 @@ class Fold:
 
 
 class _Accumulator:
-    """Stands for the accumulator; remembers what was added to it."""
+    """Placeholder for the accumulator; records the terms added to it."""
 
     def __init__(self, script: _Script, terms: tuple[Term, ...] = (), text: str = "a") -> None:
         self.script = script
@@ -121,7 +121,7 @@ class _Comparison:
 
 @dataclass
 class _Script:
-    """The answer that the one comparison of a call gets; the fold is called once for each."""
+    """The outcome of the only comparison in a call; the fold is called once for each outcome."""
 
     trace: Trace
     answer: bool
@@ -143,10 +143,10 @@ def recognise(fold: Callable[[Any, Any], Any], schema: Schema, shape: Shape) -> 
     Args:
         fold: A function of the accumulator and a row, such as `lambda a, b: a + b` or `max`.
         schema: The columns.
-        shape: What the fold gets as a row.
+        shape: The form in which the fold receives a row.
 
     Raises:
-        Unsupported: The fold is something else; the message names what was seen.
+        Unsupported: The function is not such a fold; the message names what was found.
     """
     script, if_true, element = _call(fold, schema, shape, answer=True)
     if isinstance(if_true, _Accumulator) and script.asked is None and if_true.terms:
@@ -164,10 +164,10 @@ def recognise(fold: Callable[[Any, Any], Any], schema: Schema, shape: Shape) -> 
 
 
 def check_initial(fold: Fold, initial: object) -> None:
-    """Refuse an initial value that Python could not fold with the rows, or not exactly.
+    """Refuse an initial value that Python could not fold with the rows exactly.
 
     Raises:
-        UsageError: It is of another type.
+        UsageError: The initial value is of another type.
     """
     if fold.term is None:
         allowed = type(initial) in (int, float)
@@ -181,8 +181,8 @@ def check_initial(fold: Fold, initial: object) -> None:
     if not allowed:
         kind = "of rows" if fold.term is None else f"of {fold.term.kind}"
         raise UsageError(
-            f"a {fold.name} {kind} cannot begin with {initial!r}",
-            hint="give an initial value of the same type",
+            f"{initial!r} cannot be the initial value of a {fold.name} {kind}",
+            hint="pass an initial value of the same type",
         )
 
 
@@ -204,7 +204,7 @@ def _call(
     fold: Callable[[Any, Any], Any], schema: Schema, shape: Shape, *, answer: bool
 ) -> tuple[_Script, object, object]:
     trace = Trace(schema)
-    script, element = _Script(trace, answer), stand_in(trace, shape)
+    script, element = _Script(trace, answer), placeholder_row(trace, shape)
     return script, call_traced(trace, fold, _Accumulator(script), element), element
 
 

@@ -1,4 +1,4 @@
-"""`Elytra(url).remote(name)`: where pipelines begin."""
+"""`Elytra(url).remote(name)`: the entry point of pipelines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from elytra.pipeline import Pipeline
 
 
 class Elytra:
-    """A node, seen as a place where pipelines run.
+    """A node on which pipelines run.
 
     Args:
-        node: Its address, or a `Client` of it; the variable SENNIT_URL by default.
-        token: Its token; the variable SENNIT_TOKEN by default.
+        node: The node's address, or a `Client`; the variable SENNIT_URL by default.
+        token: The node's token; the variable SENNIT_TOKEN by default.
         options: More arguments of `Client`.
     """
 

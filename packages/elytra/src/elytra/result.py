@@ -1,4 +1,4 @@
-"""What a query or a pipeline answered."""
+"""The result of a query or a pipeline."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sennit_core.errors import UsageError
 from sennit_core.optional import import_optional
 
-if TYPE_CHECKING:  # heavy, and each is needed only by the method that returns it
+if TYPE_CHECKING:  # heavy imports that only one method each needs
     import pandas as pd
     import polars as pl
     import pyarrow as pa
@@ -17,11 +17,11 @@ _SHOWN_ROWS = 20
 
 
 class Result:
-    """A finished answer, held as an Arrow table.
+    """A complete result, held as an Arrow table.
 
     Args:
         table: The rows.
-        manifest: How the answer came about: plan hash, engine, bytes, peak memory.
+        manifest: How the result was computed: plan hash, engine, bytes, peak memory.
     """
 
     def __init__(self, table: pa.Table, manifest: dict[str, Any] | None = None) -> None:
@@ -33,7 +33,7 @@ class Result:
         return self._table
 
     def arrow(self) -> pa.Table:
-        """The same as `to_arrow`, beside `df` and `pl`."""
+        """The same as `to_arrow`, named like `df` and `pl`."""
         return self._table
 
     def df(self) -> pd.DataFrame:
@@ -59,15 +59,15 @@ class Result:
 
     @property
     def value(self) -> Any:
-        """The one value of an answer of one row and one column, such as that of `count()`.
+        """The value of a result of one row and one column, such as that of `count()`.
 
         Raises:
-            UsageError: The answer has another shape.
+            UsageError: The result has another shape.
         """
         if self._table.shape != (1, 1):
             rows, columns = self._table.shape
             raise UsageError(
-                f"an answer of {rows} rows and {columns} columns is not one value",
+                f"a result of {rows} rows and {columns} columns is not one value",
                 hint="use .rows, .df() or .to_arrow()",
             )
         return self._table.column(0)[0].as_py()

@@ -1,14 +1,14 @@
-"""The scheduler of jobs: a pure state machine.
+"""The job scheduler: a pure state machine.
 
 Events come in, instructions go out; there is no clock, no thread and no I/O here, so every
-history can be replayed. `elytra.jobs` carries the instructions out and reports back.
+history can be replayed. `elytra.loop` executes the instructions and reports back.
 
     job      queued -> planning -> running -> merging -> done | failed | cancelled
     task     pending -> leased -> running -> done | failed | poisoned | cancelled
     attempt  offered -> running -> done | failed | expired | superseded
 
-A task is merged once whatever the network repeats or loses: the first result of the attempt that
-holds the task's lease counts, every other one is dropped by attempt id.
+A task's result is merged exactly once, even if messages are repeated or lost: the first result of
+the attempt that holds the task's lease counts, and all others are dropped by attempt id.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ from sennit_core.records import AttemptState, JobState, TaskState, check_transit
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many jobs run at once and how often a task or a merge is tried."""
+    """Limits on concurrent jobs, and on the attempts of a task or a merge."""
 
     running_jobs_max: int = 4
     attempts_max: int = 3
@@ -95,10 +95,10 @@ class _Worker:
 
 
 class Scheduler:
-    """Decides what runs where; `handle` is its only verb.
+    """Assigns tasks to workers; `handle` is the only entry point.
 
     Args:
-        limits: Bounds on concurrency and on retries.
+        limits: Limits on concurrency and retries.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -112,17 +112,17 @@ class Scheduler:
         self._now = 0.0
 
     def handle(self, event: Event, now: float) -> list[Instruction]:
-        """Take in one event.
+        """Apply one event to the state.
 
         Args:
-            event: What happened. One about something unknown or long over is harmless.
-            now: Seconds on the caller's clock, never going back.
+            event: What happened. Events about unknown or ended jobs and attempts have no effect.
+            now: Seconds on the caller's clock; must not decrease.
 
         Returns:
-            What to do, in order.
+            The instructions to execute, in order.
         """
         self._now = now
-        self._take(event)
+        self._apply(event)
         self._admit()
         self._assign()
         out, self._out = self._out, []
@@ -136,33 +136,33 @@ class Scheduler:
     # Events
 
     @singledispatchmethod
-    def _take(self, event: object) -> None:
+    def _apply(self, event: object) -> None:
         raise TypeError(f"not an event: {event!r}")
 
-    @_take.register
+    @_apply.register
     def _(self, event: JobSubmitted) -> None:
         if event.job not in self._jobs:
             job = self._jobs[event.job] = _Job(event.job, event.task)
             self._queue.append(job)
 
-    @_take.register
+    @_apply.register
     def _(self, event: JobPlanned) -> None:
         job = self._jobs.get(event.job)
         if job is not None and job.state == "planning":
             self._run_job(job, event.tasks)
 
-    @_take.register
+    @_apply.register
     def _(self, event: JobUnplannable) -> None:
         job = self._jobs.get(event.job)
         if job is not None and job.state == "planning":
             self._end_job(job, "failed", error=event.error)
 
-    @_take.register
+    @_apply.register
     def _(self, event: WorkerJoined) -> None:
         if event.worker not in self._workers:
             self._workers[event.worker] = _Worker(event.worker, event.slots, event.lease_seconds)
 
-    @_take.register
+    @_apply.register
     def _(self, event: WorkerLost) -> None:
         worker = self._workers.pop(event.worker, None)
         if worker is None:
@@ -177,21 +177,21 @@ class Scheduler:
             if attempt is not None:
                 self._fail_attempt(attempt, "failed", error, retryable=True)
 
-    @_take.register
+    @_apply.register
     def _(self, event: AttemptStarted) -> None:
         attempt = self._attempts.get(event.attempt)
         if attempt is not None:
             self._renew(attempt)
             self._start(attempt)
 
-    @_take.register
+    @_apply.register
     def _(self, event: AttemptProgressed) -> None:
         attempt = self._attempts.get(event.attempt)
         if attempt is not None:
             self._renew(attempt)
             self._start(attempt)
 
-    @_take.register
+    @_apply.register
     def _(self, event: AttemptFinished) -> None:
         attempt = self._attempts.get(event.attempt)
         if attempt is None:
@@ -206,19 +206,19 @@ class Scheduler:
         self._move_task(job, task, "done")
         self._finish_when_complete(job)
 
-    @_take.register
+    @_apply.register
     def _(self, event: AttemptFailed) -> None:
         attempt = self._attempts.get(event.attempt)
         if attempt is not None:
             self._fail_attempt(attempt, "failed", event.error, retryable=event.retryable)
 
-    @_take.register
+    @_apply.register
     def _(self, event: MergeFinished) -> None:
         job = self._jobs.get(event.job)
         if job is not None and job.state == "merging" and job.merges == event.number:
             self._end_job(job, "done", result=event.result)
 
-    @_take.register
+    @_apply.register
     def _(self, event: MergeFailed) -> None:
         job = self._jobs.get(event.job)
         if job is None or job.state != "merging" or job.merges != event.number:
@@ -228,13 +228,13 @@ class Scheduler:
         else:
             self._end_job(job, "failed", error=event.error)
 
-    @_take.register
+    @_apply.register
     def _(self, event: CancelRequested) -> None:
         job = self._jobs.get(event.job)
         if job is not None:
             self._end_job(job, "cancelled")
 
-    @_take.register
+    @_apply.register
     def _(self, event: Tick) -> None:
         expired = [
             attempt
@@ -242,10 +242,10 @@ class Scheduler:
             if attempt.lease_until is not None and attempt.lease_until <= self._now
         ]
         for attempt in expired:
-            if attempt.id in self._attempts:  # an earlier one may have ended the whole job
+            if attempt.id in self._attempts:  # an earlier expiry may have ended the whole job
                 self._out.append(StopAttempt(attempt.id, attempt.worker))
                 error = {
-                    "error": f"worker {attempt.worker} was silent longer than its lease",
+                    "error": f"worker {attempt.worker} did not renew its lease in time",
                     "code": "worker-lost",
                     "hint": None,
                 }
@@ -268,11 +268,11 @@ class Scheduler:
         job.tasks = {key: _Task(key) for key in tasks}
         job.pending.extend(job.tasks.values())
         self._move_job(job, "running")
-        self._running.appendleft(job)  # it has had no turn yet
+        self._running.appendleft(job)  # to the front: a new job is served before the others
         self._finish_when_complete(job)
 
     def _assign(self) -> None:
-        """Deal tasks out, one a job in turn, until no free worker fits any of them."""
+        """Assign tasks round-robin over the jobs until no free worker fits any of them."""
         stuck_count = 0
         while stuck_count < len(self._running) and self._has_free_worker():
             job = self._running[0]
@@ -292,7 +292,7 @@ class Scheduler:
         return any(len(w.attempts) < w.slots for w in self._workers.values())
 
     def _worker_for(self, task: _Task) -> _Worker | None:
-        """The freest worker that has not failed the task; any, once all have failed it."""
+        """Return the least loaded free worker that has not failed the task, or any if all have."""
         untried = [w for w in self._workers.values() if w.id not in task.failed_on]
         free = [w for w in untried or self._workers.values() if len(w.attempts) < w.slots]
         return min(free, key=lambda w: (len(w.attempts) / w.slots, w.id), default=None)
@@ -309,7 +309,7 @@ class Scheduler:
         self._out.append(StartAttempt(attempt_id, job.id, task.key, worker.id, lease))
 
     def _start(self, attempt: _Attempt) -> None:
-        """A result may overtake the word that its attempt began, so both lead here."""
+        """Mark an attempt as started; also called for its result, which may arrive first."""
         if attempt.state == "offered":
             job = self._jobs[attempt.job]
             self._move_attempt(attempt, "running")
@@ -379,7 +379,7 @@ class Scheduler:
         self._move_job(job, state, error, result)
         del self._jobs[job.id]
 
-    # Moves: each is checked against the table that every part of the platform shares
+    # State changes: each is checked against the shared transition tables (`sennit_core.states`)
 
     def _move_job(
         self,

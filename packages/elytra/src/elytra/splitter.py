@@ -1,13 +1,14 @@
-"""Cuts a plan over datasets into one plan for each shard and one that merges them, where it can.
+"""Split a plan over datasets into one plan for each shard and one that merges, where possible.
 
-Everything up to the first operator that needs all rows runs at the shard. That operator is cut in
+Everything up to the first operator that needs all rows runs at the shard. That operator is split in
 two: an Aggregate becomes partial states and a final phase; a Limit, a TopK and a Distinct are applied
-at each shard and again at the merge. All that follows runs in the merge. Partials are read in shard
-order and their states add up to the same bits in any cut, so no cut changes an answer.
+at each shard and again at the merge. All later operators run in the merge. Partials are read in
+shard order and merging their states yields the same bits for any split, so a split never changes a
+result.
 
-What cannot be cut is one task that reads all shards: a join, a union, and a chain whose first
-operator that needs all rows is a sort, a window, a sample, an expectation, or an aggregate whose
-states would be all the values themselves.
+A plan that cannot be split is one task that reads all shards: a join, a union, and a chain whose
+first operator that needs all rows is a sort, a window, a sample, an expectation, or an aggregate
+whose states would hold all values.
 """
 
 from __future__ import annotations
@@ -45,10 +46,10 @@ from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 
 SchemaOf: TypeAlias = Callable[[DatasetRef], Schema]
-"""Tells the schema of the shards of a dataset."""
+"""Returns the schema of a dataset's shards."""
 
 _EACH_ROW = (Filter, Project, Rename, WithColumn, Explode)
-"""Operators that look at one row at a time."""
+"""Operators that process one row at a time."""
 _WIDE_TYPES = ("Utf8", "Binary", "List", "Struct", "Decimal")
 
 
@@ -58,12 +59,12 @@ class Split:
 
     Args:
         shard_schema: Schema of the dataset's shards.
-        columns: Columns that the shards are read for, in schema order.
+        columns: Columns to read from the shards, in schema order.
         shard_steps: Operators above each shard's scan.
-        merge_steps: Operators above the scan of all partials; None when the partials themselves,
-            in shard order, are the answer.
+        merge_steps: Operators above the scan of all partials; None when the partials, in shard
+            order, are the result.
         partial_schema: Schema of a partial.
-        schema: Schema of the answer.
+        schema: Schema of the result.
     """
 
     shard_schema: Schema
@@ -78,13 +79,13 @@ class Split:
         return _stack(Scan(shard, self.shard_schema, self.columns), self.shard_steps)
 
     def merge_plan(self, partials: Files) -> Plan:
-        """Return the plan that makes the answer of all partials, given in shard order."""
+        """Return the plan that computes the result from all partials, which are in shard order."""
         return _stack(Scan(partials, self.partial_schema), self.merge_steps or ())
 
 
 @dataclass(frozen=True, slots=True)
 class Whole:
-    """A plan that one task carries out over all shards of all its datasets.
+    """A plan that one task runs over all shards of all its datasets.
 
     Args:
         plan: The plan; its scans name datasets and hold their schemas.
@@ -96,7 +97,7 @@ class Whole:
 
     @property
     def datasets(self) -> tuple[DatasetRef, ...]:
-        """What it reads, each once."""
+        """The datasets that it reads, without duplicates."""
         return datasets_of(self.plan)
 
     def over(self, files: Callable[[DatasetRef], Files]) -> Plan:
@@ -114,15 +115,16 @@ Cut: TypeAlias = Split | Whole
 
 
 def split(plan: Plan, schema: Schema | SchemaOf) -> Cut:
-    """Cut a plan, or find that one task has to carry it out.
+    """Split a plan, or decide that one task must run it.
 
     Args:
         plan: A plan without a Sink.
-        schema: Schema of the dataset that it reads, or tells that of each.
+        schema: Schema of the dataset that it reads, or a function that returns each dataset's
+            schema.
 
     Raises:
-        UnknownColumn: The plan names a column that is not there.
-        UsageError: It has a Sink, or a phase that is not for it to say.
+        UnknownColumn: The plan names a column that does not exist.
+        UsageError: The plan has a Sink, or sets an aggregate's phase.
         Unsupported: An operator of the plan cannot be distributed.
     """
     for node in walk(plan):
@@ -146,7 +148,7 @@ def split(plan: Plan, schema: Schema | SchemaOf) -> Cut:
 
 
 def datasets_of(plan: Plan) -> tuple[DatasetRef, ...]:
-    """The datasets that a plan reads, each once, from left to right."""
+    """Return the datasets that a plan reads, without duplicates, from left to right."""
     found = (scan.source for scan in scans_of(plan))
     return tuple(dict.fromkeys(source for source in found if isinstance(source, DatasetRef)))
 
@@ -175,7 +177,7 @@ def _is_chain(plan: Plan) -> bool:
 def _cut(
     steps: Sequence[Plan], scan: Scan
 ) -> tuple[tuple[Plan, ...], tuple[Plan, ...] | None] | None:
-    """Return the steps of a shard and those of the merge; None when there is no place to cut."""
+    """Return the steps at a shard and the steps of the merge; None if there is no split."""
     for index, step in enumerate(steps):
         before, after = tuple(steps[:index]), tuple(steps[index + 1 :])
         match step:
@@ -195,14 +197,14 @@ def _cut(
 
 
 def _keeps_values(step: Aggregate, schema: Schema) -> bool:
-    """Whether a state is a list of values, which as one cell of a partial could be any size."""
+    """Whether a state is a list of values: one cell of a partial, of unbounded size."""
     states = partial_schema(step, schema)
     return any(field.type.name == "List" for field in states.fields[len(step.keys) :])
 
 
 def _prune(steps: Sequence[Plan], available: tuple[str, ...], schema: Schema) -> tuple[str, ...]:
-    """Find the columns that the steps read, walking from the last one down to the scan."""
-    needed: set[str] | None = None  # None: every column that arrives
+    """Find the columns that the steps read, from the last step down to the scan."""
+    needed: set[str] | None = None  # None: all columns of the input
     for step in reversed(steps):
         needed = _needed_below(step, needed)
     if needed is None:
@@ -239,13 +241,13 @@ def _columns(exprs: Iterable[Expr]) -> set[str]:
 
 
 def _narrowest(names: tuple[str, ...], schema: Schema) -> str:
-    """The column to read when only rows are counted."""
+    """Return the narrowest column, to be read when only rows are counted."""
     narrow = [n for n in names if not str(schema.field(n).type).startswith(_WIDE_TYPES)]
     return (narrow or list(names))[0]
 
 
 def _stack(bottom: Plan, steps: Iterable[Plan]) -> Plan:
-    """Put the operators on top of `bottom`, whatever they stood on before."""
+    """Return the operators stacked on `bottom`, in place of their previous inputs."""
     top = bottom
     for step in steps:
         top = cast("Plan", replace(cast("Any", step), input=top))
@@ -254,8 +256,10 @@ def _stack(bottom: Plan, steps: Iterable[Plan]) -> Plan:
 
 def _refuse_foreign(step: Plan) -> None:
     if isinstance(step, Sink):
-        raise UsageError("a distributed plan has no sink: its answer is fetched from the job")
+        raise UsageError(
+            "a distributed plan must not have a sink: its result is fetched from the job"
+        )
     if isinstance(step, Aggregate) and step.phase != "full":
-        raise UsageError(f'the phase "{step.phase}" is for the control plane; leave it out')
+        raise UsageError(f'the phase "{step.phase}" is set by the node; leave it out')
     if isinstance(step, Custom):
         raise Unsupported(f"the operator {step.name!r} of another package cannot be distributed")

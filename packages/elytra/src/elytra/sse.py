@@ -1,4 +1,4 @@
-"""Server-sent events of the realtime tree, folded into the value they describe.
+"""Parse server-sent events of the realtime tree and apply them to the watched value.
 
 The stream format is the WHATWG HTML standard's, section "Server-sent events"; the events `put` and
 `patch` with `{"path", "data"}` are those of Firebase's REST streaming.
@@ -14,14 +14,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """One event: its name and its data lines joined by newlines."""
+    """One event: its name and its data lines, joined by newlines."""
 
     name: str
     data: str
 
 
 def parse_events(lines: Iterable[str]) -> Iterator[ServerEvent]:
-    """Cut a stream of lines (without line ends) into events; comments and unknown fields are skipped."""
+    """Parse lines (without line ends) into events; comments and unknown fields are skipped."""
     name, data = "message", list[str]()
     for line in lines:
         if not line:
@@ -58,7 +58,7 @@ def fold(events: Iterable[ServerEvent]) -> Iterator[Any]:
 
 
 def _put(value: Any, keys: list[str], item: Any) -> Any:
-    """Return the value with `item` at the path; nothing that was yielded before is changed."""
+    """Return the value with `item` at the path; values yielded earlier are not changed."""
     if not keys:
         return item
     head, *rest = keys

@@ -1,4 +1,4 @@
-"""One HTTP connection pool to a node: authority, retries, and errors as exceptions again."""
+"""One HTTP connection pool to a node: authentication, retries, and errors raised as exceptions."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ T = TypeVar("T")
 
 
 class Transport:
-    """Speaks HTTP with one node; safe to share between threads.
+    """Sends HTTP requests to one node; safe to share between threads.
 
     Args:
-        url: Where the node answers, such as `http://127.0.0.1:8600`.
+        url: The node's address, such as `http://127.0.0.1:8600`.
         token: Sent as `Authorization: Bearer`; never logged.
-        timeout_seconds: Longest silence of the node within one request.
-        retry_seconds: How long a request that may be repeated is tried again.
-        clock: Time; injected by tests.
+        timeout_seconds: Longest time without data from the node within one request.
+        retry_seconds: How long a repeatable request is retried.
+        clock: Source of time; tests inject one.
 
     Raises:
         UsageError: The address is not an http(s) URL.
@@ -72,7 +72,9 @@ class Transport:
             headers=headers,
             timeout=httpx.Timeout(timeout_seconds, connect=_CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=64),
-            trust_env=not _is_loopback(address.host),  # a proxy has no way to this machine
+            trust_env=not _is_loopback(
+                address.host
+            ),  # a proxy cannot reach this machine's loopback
         )
 
     def close(self) -> None:
@@ -88,18 +90,18 @@ class Transport:
         document: object = None,
         repeatable: bool | None = None,
     ) -> httpx.Response:
-        """Send one request and read its whole answer.
+        """Send one request and read its whole response.
 
         Args:
             method: GET, PUT, POST, PATCH or DELETE.
             path: From the root, with its query.
-            headers: Added to the connection's own.
+            headers: Added to the connection's default headers.
             document: Sent as JSON when not None.
-            repeatable: Whether a try whose fate is unknown may be followed by another; by
-                default for every method but POST and PATCH.
+            repeatable: Whether to retry when it is unknown whether the node received the request;
+                by default for every method except POST and PATCH.
 
         Raises:
-            SennitError: What the node answered, or Unavailable when it did not.
+            SennitError: The node's error, or Unavailable when the node did not respond.
         """
         if repeatable is None:
             repeatable = method not in {"POST", "PATCH"}
@@ -123,9 +125,9 @@ class Transport:
 
         Args:
             path: From the root, with its query.
-            body: Makes the body anew for each try.
+            body: Returns a new body for each attempt.
             headers: With Content-Length.
-            retry_seconds: How long it is tried again.
+            retry_seconds: How long the request is retried.
         """
 
         def send() -> httpx.Response:
@@ -136,7 +138,7 @@ class Transport:
         return self._retry(send, True, retry_seconds)
 
     def json(self, method: str, path: str, document: object = None, **options: Any) -> Any:
-        """Send one request and parse its JSON answer; arguments as in `request`."""
+        """Send one request and parse its JSON response; arguments as in `request`."""
         return self.request(method, path, document=document, **options).json()
 
     @contextmanager
@@ -149,11 +151,11 @@ class Transport:
         document: object = None,
         timeout_seconds: float | None = None,
     ) -> Iterator[httpx.Response]:
-        """Send one request whose answer is read piece by piece inside the `with`.
+        """Send one request whose response is read piece by piece inside the `with`.
 
         Raises:
-            SennitError: What the node answered, also where it had to cut an answer that it had
-                begun; Unavailable when it did not answer.
+            SennitError: The node's error, including one that aborted a response already started;
+                Unavailable when the node did not respond.
         """
         timeout: Any = httpx.USE_CLIENT_DEFAULT
         if timeout_seconds is not None:
@@ -176,7 +178,7 @@ class Transport:
             response.close()
 
     def _retry(self, send: Callable[[], T], repeatable: bool, seconds: float) -> T:
-        """Call `send` until it works, waiting longer each time, while trying again can help."""
+        """Call `send` until it succeeds or a retry cannot help, with increasing delays."""
         deadline = self._clock.monotonic() + seconds
         backoff_seconds = _BACKOFF_SECONDS_FIRST
         while True:
@@ -197,21 +199,21 @@ class Transport:
             backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)
 
     def _why_cut(self, response: httpx.Response, problem: httpx.TransportError) -> SennitError:
-        """Ask the node why an answer ended early."""
+        """Ask the node why a response ended early."""
         response.close()
         answer_id = response.headers.get(ANSWER_HEADER)
         if answer_id is not None:
             with suppress(SennitError, ValueError):
                 return error_from_json(self.json("GET", f"/api/answers/{answer_id}"))
         return Unavailable(
-            f"the rest of the answer of {self.url} ({problem or type(problem).__name__})",
-            hint="the node, or the network, went away: ask again",
+            f"the rest of the response from {self.url} ({problem or type(problem).__name__})",
+            hint="the connection to the node was lost: try again",
         )
 
     def _unavailable(self, problem: httpx.TransportError) -> Unavailable:
         reason = str(problem) or type(problem).__name__
         return Unavailable(
-            f"the node at {self.url} ({reason})", hint="is it up? `platform status` tells"
+            f"the node at {self.url} ({reason})", hint="is it running? Check with `platform status`"
         )
 
 
@@ -231,9 +233,11 @@ def _raise_for_error(response: httpx.Response) -> None:
         document = None
     if isinstance(document, dict) and "code" in document:
         raise error_from_json(document)
-    said = (isinstance(document, dict) and document.get("error")) or response.text[:200]
+    message = (isinstance(document, dict) and document.get("error")) or response.text[:200]
     path = response.request.url.path
-    sentence = f"{response.request.method} {path} was answered with {response.status_code}: {said}"
+    sentence = (
+        f"{response.request.method} {path} was answered with {response.status_code}: {message}"
+    )
     if response.status_code in _RETRY_STATUSES:
         raise Unavailable(f"the node ({sentence})")
     # The realtime tree's errors are Firebase's: a sentence without a code.
@@ -250,10 +254,10 @@ def _raise_for_error(response: httpx.Response) -> None:
 def wait_for(
     ready: Callable[[], T | None], *, what: str, seconds: float | None, clock: Clock = SYSTEM
 ) -> T:
-    """Ask `ready` again and again, at growing intervals, until it answers something.
+    """Poll `ready` at growing intervals until it returns a value.
 
     Raises:
-        DeadlineExceeded: It did not within `seconds`.
+        DeadlineExceeded: `ready` returned no value within `seconds`.
     """
     deadline = None if seconds is None else clock.monotonic() + seconds
     pause_seconds = 0.02

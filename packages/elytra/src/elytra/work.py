@@ -1,4 +1,4 @@
-"""What the tasks and the merge of a job do: plans for executors, files for their answers."""
+"""The work of a job's tasks and merge: plans for executors, and files for their results."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ OnTaskProgress = Callable[[str, Progress], None]
 
 PLAN_ENTRY = "emsqrt.plan"
 SHARDS_ENTRY = "lake.plan"
-"""As `PLAN_ENTRY`, for plans over shards of datasets: the executor verifies these first."""
+"""As `PLAN_ENTRY`, for plans over shards of datasets: the executor verifies the shards first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Shard:
 
     Args:
         info: The shard's record.
-        file: Its file, and how errors name it.
+        file: Its file, with the names for errors.
     """
 
     info: ShardInfo
@@ -56,20 +56,20 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class PlanWork:
-    """A pipeline over the shards of snapshots: a task for each shard and a merge, or one for all.
+    """A pipeline over the shards of snapshots: one task per shard and a merge, or one task for all.
 
     Partials are Arrow IPC streams under `partials/`, rows are Parquet files under `result/`; both
     are written piece by piece and never held in this process.
 
     Args:
-        cut: The plan in halves, or whole.
-        shards: Its inputs: of each snapshot that it reads the shards, in order.
+        cut: The plan, split or whole.
+        shards: Its inputs: the shards of each snapshot that it reads, in order.
         folder: The job's folder.
         pool: The executors.
-        mem_cap_bytes: Cap of each execution; None is the pool's own.
-        on_progress: Told what the executions tell.
-        on_damage: Called with the error of an execution that has read damaged bytes.
-        user: On whose behalf it runs.
+        mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
+        on_progress: Called with the progress of the executions.
+        on_damage: Called with the error of an execution that read damaged bytes.
+        user: The user on whose behalf it runs.
     """
 
     cut: Cut
@@ -83,7 +83,7 @@ class PlanWork:
 
     @property
     def inputs(self) -> dict[str, tuple[str | None, int | None]]:
-        """Of each task: its shard's object, when it has one, and how many bytes it reads."""
+        """For each task: its shard's object, if any, and its input bytes."""
         if isinstance(self.cut, Whole):
             return {task_key(0): (None, sum(shard.info.bytes for shard in self._all))}
         return {
@@ -93,12 +93,12 @@ class PlanWork:
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """The objects that must stay until the job has ended."""
+        """The objects that must not be deleted until the job has ended."""
         return tuple(shard.info.object for shard in self._all)
 
     @property
     def task_keys(self) -> tuple[str, ...]:
-        """One task a shard, in order, or the only one."""
+        """Keys of the tasks: one per shard, in order, or the only one."""
         tasks = 1 if isinstance(self.cut, Whole) else len(self._all)
         return tuple(task_key(index) for index in range(tasks))
 
@@ -107,7 +107,7 @@ class PlanWork:
         return tuple(shard for shards in self.shards.values() for shard in shards)
 
     def run_task(self, run: Run, task: str, attempt: str) -> JsonObject:
-        """Run the plan of one task; the answer names its file."""
+        """Run the plan of one task; the result names its file."""
         suffix = attempt.rsplit("-", 1)[-1]
         if isinstance(self.cut, Whole):
             plan = self.cut.over(self._files)
@@ -119,7 +119,7 @@ class PlanWork:
         return self._to_partial(run, task, plan, f"{task}-{suffix}.arrow", (shard,))
 
     def run_merge(self, run: Run, number: int, partials: tuple[JsonObject, ...]) -> JsonObject:
-        """Make the answer of all partials, then remove them."""
+        """Merge all partials into the result, then remove them."""
         if isinstance(self.cut, Whole) or self.cut.merge_steps is None:
             parts = list(partials) or [self._empty_rows()]
             return _result(parts, parts, parts)
@@ -137,7 +137,7 @@ class PlanWork:
         assert isinstance(self.cut, Whole)
         scans = (scan for scan in scans_of(self.cut.plan) if scan.source == snapshot)
         schema = next(scans).schema
-        assert schema is not None, "the splitter put it there"
+        assert schema is not None, "set by the splitter"
         return Files((self._no_rows(schema),), "arrow")
 
     def _to_rows(
@@ -172,8 +172,8 @@ class PlanWork:
             mem_cap_bytes=self.mem_cap_bytes,
             on_progress=lambda progress: self.on_progress(key, progress),
             user=self.user,
-            restartable=True,  # its files are written aside, and again from the start
-            bounded=False,  # jobs wait in a queue of their own
+            restartable=True,  # its files are temporary and rewritten from the start
+            bounded=False,  # jobs have their own queue
         ) as execution:
             run.attach(execution)
             try:
@@ -188,7 +188,7 @@ class PlanWork:
                 run.detach()
 
     def _no_rows(self, schema: Schema) -> str:
-        """A dataset without shards still has an answer: that of no rows."""
+        """Write an empty input file, so that a dataset without shards still has a result."""
         import pyarrow as pa
 
         path = self.folder / "partials" / f"none-{schema.fingerprint()}.arrow"
@@ -208,14 +208,14 @@ class PlanWork:
 
 @dataclass(frozen=True, slots=True)
 class IngestWork:
-    """An upload that becomes a dataset, in one task.
+    """The ingest of an upload into a dataset, in one task.
 
     Args:
-        lake: Where to.
+        lake: The lake that receives the dataset.
         upload_id: The sealed upload.
         size_bytes: Bytes of the upload.
-        owner: Whose dataset it becomes.
-        on_progress: Told what the ingest tells.
+        owner: Owner of the dataset.
+        on_progress: Called with the progress of the ingest.
     """
 
     lake: Lake
@@ -226,21 +226,21 @@ class IngestWork:
 
     @property
     def objects(self) -> tuple[str, ...]:
-        """None yet: the ingest keeps what it makes."""
+        """No objects: the ingest leases the objects that it creates."""
         return ()
 
     @property
     def task_keys(self) -> tuple[str, ...]:
-        """The one task."""
+        """Key of the only task."""
         return (task_key(0),)
 
     @property
     def inputs(self) -> dict[str, tuple[str | None, int | None]]:
-        """Of the one task: no shard yet, and the bytes of the upload."""
+        """For the only task: no shard, and the bytes of the upload."""
         return {task_key(0): (None, self.size_bytes)}
 
     def run_task(self, run: Run, task: str, attempt: str) -> JsonObject:
-        """Ingest the upload; ingesting again what a crash interrupted is safe."""
+        """Ingest the upload; safe to repeat after a crash."""
         dataset = self.lake.ingest(
             self.upload_id,
             owner=self.owner,
@@ -255,14 +255,14 @@ class IngestWork:
 
 
 def ingest_result(lake: Lake, dataset: DatasetInfo) -> JsonObject:
-    """Say what an ingest made, and how it read the file."""
+    """Return the result of an ingest: the dataset, and how the file was read."""
     found = lake.catalog.manifest(dataset.id, dataset.head).ingest
     ingest = {} if found is None else {"ingest": dict(found)}
     return {"dataset": dataset.id, "name": dataset.name, "rows": dataset.rows, **ingest}
 
 
 def drop_partial(folder: Path, partial: JsonObject) -> None:
-    """Delete what a late or repeated attempt left in a job's folder."""
+    """Delete the files of an outdated or repeated attempt from a job's folder."""
     if "file" in partial:
         for place in ("partials", "result"):
             (folder / place / str(partial["file"])).unlink(missing_ok=True)
@@ -273,7 +273,7 @@ def _result(
     readers: Sequence[JsonObject],
     executions: Sequence[JsonObject],
 ) -> JsonObject:
-    """The answer's files and what it took; `readers` read the dataset, others only partials."""
+    """Return the result's files and totals; only `readers` read the dataset, others partials."""
     manifests = [execution["manifest"] for execution in executions]
     return {
         "files": [part["file"] for part in parts],

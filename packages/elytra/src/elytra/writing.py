@@ -1,4 +1,4 @@
-"""Answers written to local files as they arrive, so that they may exceed memory."""
+"""Write results to local files as they arrive, so that they may be larger than memory."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Write = Callable[[BinaryIO, "pa.Schema", "Iterator[pa.RecordBatch]"], None]
 def write_file(
     form: str, path: str | os.PathLike[str], schema: pa.Schema, batches: Iterator[pa.RecordBatch]
 ) -> Path:
-    """Write batches to a file that appears under its name when it is whole.
+    """Write batches to a file that gets its final name when it is complete.
 
     Args:
-        form: "csv", "json" (one object a line) or "parquet".
-        path: The file; replaced when it is there.
-        schema: Of the batches.
+        form: "csv", "json" (one object per line) or "parquet".
+        path: The file; an existing one is replaced.
+        schema: Schema of the batches.
         batches: The rows.
 
     Raises:
-        Unsupported: A column's type has no form in such a file.
+        Unsupported: The format cannot represent a column's type.
         OSError: The file cannot be written.
     """
     target = Path(path)
@@ -63,7 +63,7 @@ def _write_csv(file: BinaryIO, schema: pa.Schema, batches: Iterator[pa.RecordBat
     for field in schema:
         if pa.types.is_nested(field.type) or pa.types.is_binary(field.type):
             raise Unsupported(
-                f"CSV has no form for column {field.name!r} of type {field.type}",
+                f"CSV cannot represent column {field.name!r} of type {field.type}",
                 hint="use write_parquet(...) or write_json(...), or drop the column",
             )
     with csv.CSVWriter(file, schema) as writer:
@@ -87,7 +87,7 @@ def _write_json(file: BinaryIO, schema: pa.Schema, batches: Iterator[pa.RecordBa
 def _json_line(row: dict[str, Any]) -> bytes:
     try:
         text = json.dumps(row, default=_json_value, ensure_ascii=False, allow_nan=False)
-    except ValueError:  # JSON has no NaN and no Infinity: they are strings, as in answers of SQL
+    except ValueError:  # JSON has no NaN and no Infinity: they become strings, as in results of SQL
         text = json.dumps(_without_odd_floats(row), default=_json_value, ensure_ascii=False)
     return text.encode() + b"\n"
 
@@ -111,7 +111,7 @@ def _json_value(value: Any) -> Any:
             return str(value)
         case bytes():
             return value.hex()
-    raise Unsupported(f"JSON has no form for {value!r}", hint="use write_parquet(...)")
+    raise Unsupported(f"JSON cannot represent {value!r}", hint="use write_parquet(...)")
 
 
 _FORMS: dict[str, Write] = {"csv": _write_csv, "json": _write_json, "parquet": _write_parquet}

@@ -9,9 +9,9 @@ package loads nothing third-party; names are loaded when they are first used.
 
 from typing import TYPE_CHECKING, Any
 
-from sennit_core.ownership import refuse_strangers
+from sennit_core.ownership import check_distribution
 
-refuse_strangers(__file__, "sennit-emsqrt")
+check_distribution(__file__, "sennit-emsqrt")
 
 if TYPE_CHECKING:
     from emsqrt.config import EngineConfig

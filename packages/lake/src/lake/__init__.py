@@ -1,16 +1,17 @@
 """Lake: verified, content-addressed Parquet shards, their catalog, and SQL over them.
 
 Layering: `durable` and `objects` below `verification` and `snapshots` below `catalog` (with
-`catalog_index` and `references`) below `retention` below `scrub`; `parts` receives uploads; `ingest` and `sql` run in executors and know nothing of the rest; `intake` makes
-datasets; `lake` is the node's lake; `routes` shows it over HTTP. pyarrow and duckdb load with the
-first use, not with the import.
+`catalog_index` and `references`) below `retention` below `scrub`; `parts` receives uploads;
+`ingest` and `sql` run in executors and do not import the rest; `ingestor` creates datasets; `lake`
+is the node's lake; `routes` serves it over HTTP. pyarrow and duckdb are imported on first use, not
+with the package.
 """
 
 from typing import TYPE_CHECKING, Any
 
-from sennit_core.ownership import refuse_strangers
+from sennit_core.ownership import check_distribution
 
-refuse_strangers(__file__, "sennit-lake")
+check_distribution(__file__, "sennit-lake")
 
 if TYPE_CHECKING:
     from lake.catalog import Catalog
@@ -50,7 +51,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Load the module of a public name when it is first asked for."""
+    """Import the module of a public name on first access."""
     if name in _HOMES:
         from importlib import import_module
 

@@ -1,4 +1,4 @@
-"""Named points where a crash test kills the process; costs one comparison otherwise."""
+"""Named points at which a crash test kills the process; otherwise each costs one comparison."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ crash_at = os.environ.get(_VARIABLE)
 
 
 def reached(point: str) -> None:
-    """Die as by `kill -9` when a test has asked for it at `point`."""
+    """Kill this process, as `kill -9` would, if a test has selected `point`."""
     if crash_at is not None and crash_at == point:
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,12 +1,12 @@
-"""Which datasets there are, and their snapshots: rows in Elkyn's `sys` tree.
+"""The catalog of datasets and their snapshots: rows in Elkyn's `sys` tree.
 
 `/datasets/{id}` holds the `DatasetInfo`, `/snapshots/{dataset}/{snapshot}` the manifest's object id.
 A commit writes both in one atomic update, so a reader sees the old state or the new one. The tree
-has one owner process, whose commits this class serializes and checks against the head that the
-caller has seen.
+has one owner process, whose commits this class serializes and checks against the caller's expected
+head.
 
 Every row and manifest is checked when it is read: a row by its checksum, a manifest by its object id,
-and both against each other. What is wrong with one dataset is an error of that dataset alone.
+and both against each other. Damage to one dataset is an error of that dataset only.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Catalog:
 
     Args:
         tree: The `sys` namespace.
-        objects: Where manifests are kept.
+        objects: Stores the manifests.
         clock: Source of creation times.
     """
 
@@ -54,14 +54,14 @@ class Catalog:
         self._lock = threading.RLock()
         self._index = CatalogIndex(tree, self._name_in_manifests)
         self._manifest = lru_cache(_MANIFESTS_KEPT)(lambda name: read_manifest(objects, name))
-        self._references: References | None = None  # counted when first needed
-        # Damage below the catalog row, by dataset: of manifests as they are read, and of shards as
-        # a scrub finds it. An entry goes when the same thing is read and is right.
+        self._references: References | None = None  # computed on first use
+        # Damage below the catalog row, by dataset: of manifests, found when they are read, and of
+        # shards, found by a scrub. An entry is removed when the same object is read and valid.
         self._damage: dict[str, Corrupt] = {}
         self._damaged_objects: dict[str, Corrupt] = {}
 
     def list(self) -> Sequence[DatasetInfo]:
-        """All datasets by name; what is damaged says so in `damaged`.
+        """Return all datasets ordered by name; a damaged one has the reason in `damaged`.
 
         Raises:
             Corrupt: The catalog cannot be read at all.
@@ -70,15 +70,15 @@ class Catalog:
         return [info for info in found if info is not None]
 
     def count(self) -> int:
-        """How many datasets there are."""
+        """Return the number of datasets."""
         return len(self._index.names())
 
     def get(self, id_or_name: str) -> DatasetInfo:
-        """The dataset with this id or name (in any case).
+        """Return the dataset with this id or name (case-insensitive).
 
         Raises:
             NotFound: There is none; suggests the nearest name.
-            Corrupt: Its catalog row is damaged, or one that may be its row is.
+            Corrupt: Its catalog row, or a row that may be its row, is damaged.
         """
         info = self.find(id_or_name)
         if info is None:
@@ -86,77 +86,77 @@ class Catalog:
         return info
 
     def not_found(self, name: str) -> NotFound | Corrupt:
-        """The error for a name that no known dataset has."""
+        """Return the error for a name that no known dataset has."""
         reason = self._index.uncertainty
         if reason is not None:
             return reason
         return NotFound("dataset", name, suggestion=nearest(name, tuple(self._index.names())))
 
     def find(self, id_or_name: str) -> DatasetInfo | None:
-        """As `get`, None when there is none."""
+        """As `get`, but return None if there is none."""
         dataset_id = self._index.find(id_or_name)
         return None if dataset_id is None else self._index.get(dataset_id)
 
     def find_known(self, id_or_name: str) -> DatasetInfo | None:
-        """As `find`, None too when a damaged row may be that of the dataset."""
+        """As `find`, but also return None if a damaged row may belong to the dataset."""
         dataset_id = self._index.find_known(id_or_name)
         return None if dataset_id is None else self._index.get(dataset_id)
 
     def find_id(self, id_or_name: str) -> str | None:
-        """The id of a dataset, which may be damaged; None when none is known."""
+        """Return the id of a dataset, which may be damaged; None if no dataset is known."""
         return self._index.find_known(id_or_name)
 
     def find_all(self, words: Iterable[str]) -> Sequence[str]:
-        """Ids of the datasets that have one of the folded words as their id or name."""
+        """Return the ids of the datasets whose id or folded name is one of the words."""
         return self._index.find_all(words)
 
     def ids(self) -> Sequence[str]:
-        """Ids of all datasets by name, damaged ones included."""
+        """Return the ids of all datasets ordered by name, including damaged ones."""
         return self._index.ids()
 
     @property
     def problem(self) -> Corrupt | None:
-        """Why the catalog cannot be read whole, if it cannot: there may be unknown datasets."""
+        """Why the catalog is incomplete (there may be unknown datasets); None if it is complete."""
         return self._index.problem
 
     def name(self, dataset_id: str) -> str:
-        """The name of a dataset that there is, damaged or not."""
+        """Return the name of an existing dataset, damaged or not."""
         return self._index.name(dataset_id)
 
     def check_free(self, name: str) -> None:
-        """Refuse a name that a known dataset has already; SQL names are the same in any case.
+        """Refuse a name that a known dataset has; names are compared case-insensitively, as in SQL.
 
         Raises:
-            Conflict: One has it.
+            Conflict: A dataset has the name.
             Corrupt: The catalog cannot be read at all.
         """
-        taken = self._index.find_known(check_dataset_name(name))
+        existing = self._index.find_known(check_dataset_name(name))
         if (reason := self._index.unreadable) is not None:
             raise reason
-        if taken is not None:
+        if existing is not None:
             raise Conflict(
-                f"a dataset named {self._index.name(taken)!r} exists",
-                hint="give another name, or ask for mode append or replace",
+                f"a dataset named {self._index.name(existing)!r} exists",
+                hint="use another name, or mode append or replace",
             )
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Keep other commits out while a new state is made from the newest one."""
+        """Block other commits while a new snapshot is derived from the head."""
         with self._lock:
             yield
 
     def commit(
         self, dataset: DatasetInfo, manifest: Manifest, *, expected_head: str | None
     ) -> DatasetInfo:
-        """Make a snapshot the dataset's head; a dataset without head is created.
+        """Make a snapshot the dataset's head; create the dataset if it has no head.
 
         Args:
-            dataset: Id, name, owner and settings; head and sizes are taken from the manifest.
-            manifest: The new snapshot, its shards stored already.
-            expected_head: The head that it was made from.
+            dataset: Id, name, owner and settings; head and sizes are set from the manifest.
+            manifest: The new snapshot, whose shards are already stored.
+            expected_head: The head that the snapshot was derived from.
 
         Raises:
-            Conflict: The head has moved, or the name is taken.
+            Conflict: The head has changed, or the name is in use.
         """
         snapshot = manifest.snapshot
         with self._lock:
@@ -183,8 +183,8 @@ class Catalog:
                 visibility=dataset.visibility,
                 replication=dataset.replication,
             )
-            # Before the write: it may reach the disk and still fail, and an object that is counted
-            # for nothing stays, while one that is not counted would be deleted.
+            # Before the write, which may reach the disk and still fail: counting an object too much
+            # only keeps it, while a missing count would delete it.
             self._counted().add({name, *objects_of(snapshot)})
             self._rows.write(
                 self._rows.datasets.change(dataset.id, committed),
@@ -197,7 +197,7 @@ class Catalog:
             return committed
 
     def manifest(self, dataset: str, snapshot: str | None = None) -> Manifest:
-        """The manifest of a snapshot, of the head when none is named.
+        """Return the manifest of a snapshot, by default of the head.
 
         Raises:
             NotFound: There is no such dataset or snapshot.
@@ -214,18 +214,18 @@ class Catalog:
         return self._checked(info, wanted, row)
 
     def has_snapshot(self, dataset_id: str, snapshot: str) -> bool:
-        """Whether this snapshot was committed."""
+        """Return whether this snapshot was committed."""
         return snapshot in self._rows.snapshots(dataset_id)
 
     def snapshots(self, dataset: str) -> Sequence[SnapshotInfo]:
-        """The dataset's snapshots, newest first."""
+        """Return the dataset's snapshots, newest first."""
         return [manifest.snapshot for manifest in self.manifests(dataset)]
 
     def manifests(self, dataset: str) -> Sequence[Manifest]:
-        """The dataset's manifests, newest first.
+        """Return the dataset's manifests, newest first.
 
         Raises:
-            Corrupt: One of them is damaged, or the dataset's row is.
+            Corrupt: A manifest or the dataset's row is damaged.
         """
         info = self.get(dataset)
         found = [
@@ -235,10 +235,10 @@ class Catalog:
         return sorted(found, key=lambda m: (m.created_at, m.snapshot.id), reverse=True)
 
     def check_shards(self, snapshot: SnapshotInfo) -> None:
-        """Refuse a snapshot with a shard that a scrub has found to be damaged.
+        """Refuse a snapshot with a shard that a scrub found to be damaged.
 
         Raises:
-            Corrupt: It has one.
+            Corrupt: A shard is damaged.
         """
         if self._damaged_objects:
             for shard in snapshot.shards:
@@ -246,21 +246,21 @@ class Catalog:
                     raise self._noted(snapshot.dataset, self._damaged_objects[shard.object])
 
     def note_object(self, name: str, damage: Corrupt | None) -> None:
-        """Remember what a scrub has found of an object, so that nobody reads what it refused."""
+        """Record a scrub's finding for an object, so that damaged objects are not read."""
         if damage is None:
             self._damaged_objects.pop(name, None)
         else:
             self._damaged_objects[name] = damage
 
     def note_dataset(self, dataset_id: str, damage: Corrupt | None) -> None:
-        """Show a dataset as damaged, or as whole again."""
+        """Mark a dataset as damaged, or as intact again."""
         if damage is None:
             self._damage.pop(dataset_id, None)
         else:
             self._damage[dataset_id] = damage
 
     def reload(self) -> None:
-        """Forget what was read: rows and manifests are read again when they are needed."""
+        """Clear the caches: rows and manifests are read again on next use."""
         with self._lock:
             self._index.reload()
             self._manifest.cache_clear()
@@ -268,9 +268,9 @@ class Catalog:
                 self._references = None
 
     def examine(self, dataset_id: str) -> tuple[Sequence[Corrupt], dict[str, Manifest]]:
-        """What is wrong with a dataset's rows and manifests, and the manifests that are right.
+        """Return the damage to a dataset's rows and manifests, and the intact manifests.
 
-        The manifests are by their object ids, the newest first.
+        The manifests are keyed by their object ids, newest first.
         """
         damage = []
         try:
@@ -287,7 +287,7 @@ class Catalog:
         return damage, dict(newest)
 
     def references(self, name: str) -> bool:
-        """Whether some snapshot needs the object, manifests included."""
+        """Return whether any snapshot references the object, as shard, source or manifest."""
         with self._lock:
             return name in self._counted()
 
@@ -298,9 +298,9 @@ class Catalog:
             return self._counted().complete
 
     def remove(self, dataset: str) -> tuple[DatasetInfo, set[str]]:
-        """Take the dataset, damaged or not, out of the catalog; returns it and the objects it used.
+        """Remove a dataset, damaged or not, from the catalog; return it and the objects it used.
 
-        Only `lake.retention` calls this: it knows what happens to the objects.
+        Only `lake.retention` may call this, because it deletes the objects.
         """
         with self._lock:
             dataset_id = self._index.find_known(dataset)
@@ -321,7 +321,7 @@ class Catalog:
             return shown, {name for objects in needs.values() for name in objects or ()}
 
     def _shown(self, dataset_id: str) -> DatasetInfo | None:
-        """The dataset as lists show it: what is known, and the reason where it is damaged."""
+        """Return the dataset as shown in lists: known fields, and the reason if it is damaged."""
         try:
             info = self._index.get(dataset_id)
         except Corrupt as damage:
@@ -338,7 +338,9 @@ class Catalog:
             ids: Sequence[str] = ()
             with suppress(Corrupt):
                 ids = self._index.ids()
-            if self._index.problem is not None:  # there may be others: nothing may be deleted
+            if (
+                self._index.problem is not None
+            ):  # there may be unknown datasets: nothing may be deleted
                 found.add_unknown(("", ""))
             for dataset_id in ids:
                 for snapshot, objects in self._needs(dataset_id).items():
@@ -350,7 +352,7 @@ class Catalog:
         return self._references
 
     def _needs(self, dataset_id: str) -> dict[str, set[str] | None]:
-        """Of each snapshot the objects it needs; None where nobody can know them."""
+        """Return the objects that each snapshot references; None where they are unknown."""
         needs: dict[str, set[str] | None] = {}
         for snapshot, (manifest_id, state) in self._states(dataset_id).items():
             needs[snapshot] = None
@@ -359,10 +361,10 @@ class Catalog:
         return needs
 
     def _states(self, dataset_id: str) -> dict[str, tuple[str | None, Manifest | Corrupt]]:
-        """Of each snapshot its manifest's object id and the manifest, or what is wrong with it.
+        """Return each snapshot's manifest id and its manifest, or the damage.
 
-        A snapshot that another names as its parent, or the dataset as its head, and that has no row,
-        is one of these; so is "", for all snapshots of a dataset whose rows cannot be listed.
+        This includes snapshots without a row that are named as a parent or as the head; the key ""
+        represents all snapshots of a dataset whose rows cannot be listed.
         """
         name, head = self._index.name(dataset_id), None
         info = None
@@ -391,7 +393,7 @@ class Catalog:
         return states
 
     def _name_in_manifests(self, dataset_id: str) -> str | None:
-        """The name that the newest readable manifest gives a dataset."""
+        """Return the dataset's name in the newest readable manifest."""
         try:
             rows = self._rows.snapshots(dataset_id).all()
         except (Corrupt, UsageError):
@@ -420,7 +422,7 @@ class Catalog:
             raise self._noted(dataset_id, damaged_dataset(name, what, str(error))) from error
 
     def _checked(self, info: DatasetInfo, snapshot: str, row: SnapshotRow) -> Manifest:
-        """A snapshot's manifest that agrees with the dataset's row, when it is the head."""
+        """Return a snapshot's manifest; the head's must agree with the dataset's row."""
         manifest = self._read(info.id, info.name, snapshot, row)
         if snapshot == info.head:
             kept = (info.schema, info.rows, info.bytes, info.shards)
@@ -437,7 +439,7 @@ class Catalog:
             if (described.dataset, described.id) == (dataset_id, snapshot):
                 return manifest
             problem = f"it describes snapshot {described.id} of dataset {described.dataset}"
-        except (Corrupt, UsageError) as error:  # UsageError: a row that names no object
+        except (Corrupt, UsageError) as error:  # UsageError: a row with an invalid object id
             problem = str(error)
         what = f"the manifest of snapshot {snapshot}"
         raise self._noted(dataset_id, damaged_dataset(name, what, problem))
@@ -452,13 +454,13 @@ def _lost_snapshot(dataset: str, snapshot: str) -> Corrupt:
 
 
 def objects_of(snapshot: SnapshotInfo) -> set[str]:
-    """Ids of the shards, and of the sources that were kept."""
+    """Return the ids of the shards and of the kept source files."""
     shards = {shard.object for shard in snapshot.shards}
     return shards | {s.source_object for s in snapshot.shards if s.source_object is not None}
 
 
 def check_dataset_name(name: str) -> str:
-    """The name, or `UsageError` when SQL and people could not use it."""
+    """Return the name; raise UsageError if it is not a valid dataset name."""
     if not name or not name.isprintable() or name != name.strip():
         raise UsageError(f"{name[:80]!r} is not a dataset name")
     if len(name) > _NAME_MAX:

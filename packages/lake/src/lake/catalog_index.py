@@ -1,8 +1,8 @@
-"""The catalog's rows by name and by id, without reading them all for one.
+"""An in-memory index of the catalog's rows by name and id.
 
-In memory are a name and an id for each dataset, and the rows that were read last. Both follow the
-tree: an observer notes which datasets a commit has touched, and the next look reads those rows anew.
-So a look costs the same with three thousand datasets as with none.
+It holds the name and id of each dataset, and recently read rows. An observer of the tree notes the
+datasets that a commit has changed, and the next lookup reads only those rows again. So the cost of
+a lookup does not depend on the number of datasets.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ __all__ = ["CatalogIndex"]
 _ROWS_MAX = 256  # parsed rows in memory: some KiB each
 _ROOTS = ("datasets", "snapshots")
 _DATASETS = "datasets"
-"""Id of the row that says which datasets there should be."""
+"""Id of the row that records which datasets exist, to detect lost rows."""
 
 
 class CatalogIndex:
-    """Finds datasets; safe for threads.
+    """Finds datasets; thread-safe.
 
     Args:
         tree: The `sys` namespace.
-        recover_name: Called with the id of a dataset whose row is damaged; returns the name that its
-            manifests give it, None when they do not.
+        recover_name: Called with the id of a dataset whose row is damaged; returns its name from
+            its manifests, or None.
     """
 
     def __init__(self, tree: ElkynStore, recover_name: Callable[[str], str | None]) -> None:
@@ -42,24 +42,24 @@ class CatalogIndex:
         self._rows = SystemTree(tree)
         self._recover_name = recover_name
         self._lock = threading.RLock()
-        # All below: as of the last `_refresh`. `_names` has every dataset; `_ids` has the same by
-        # folded name; `_damage` those whose row cannot be used, `_nameless` those of them that no
-        # manifest names; `_infos` some of the good rows.
+        # State as of the last `_refresh`. `_names` has every dataset; `_ids` maps folded names to
+        # the same ids; `_damage` has the datasets whose row is unusable, `_nameless` those of them
+        # whose name is not in a manifest either; `_infos` caches some intact rows.
         self._names: dict[str, str] = {}
         self._ids: dict[str, str] = {}
         self._damage: dict[str, Corrupt] = {}
         self._nameless: set[str] = set()
         self._infos: OrderedDict[str, DatasetInfo] = OrderedDict()
         self._problem: Corrupt | None = None
-        # What commits have touched since then. The observer runs under the writer's lock, so it
-        # takes a lock that nothing slow is done under.
+        # Datasets that commits have changed since then. The observer runs under the writer's lock,
+        # so it uses a lock that is never held during slow work.
         self._noting = threading.Lock()
         self._changed: set[str] = set()
         self._all_changed = True
         tree.observe(self._note)
 
     def ids(self) -> Sequence[str]:
-        """Ids of all datasets by name, damaged ones included; those that are known (see `problem`).
+        """Return the ids of all known datasets by name, damaged ones included; see `problem`.
 
         Raises:
             Corrupt: The catalog cannot be read at all.
@@ -72,14 +72,14 @@ class CatalogIndex:
 
     @property
     def problem(self) -> Corrupt | None:
-        """Why there may be more datasets than `ids` knows; None when there are no more."""
+        """Why there may be more datasets than `ids` returns; None if it is complete."""
         with self._lock:
             self._refresh()
             return self._problem
 
     @property
     def unreadable(self) -> Corrupt | None:
-        """Why no dataset is known although there may be some; None when that is not so."""
+        """Why the catalog cannot be read at all; None if it can."""
         with self._lock:
             return None if self.names() else self._problem
 
@@ -91,7 +91,7 @@ class CatalogIndex:
 
     @property
     def uncertainty(self) -> Corrupt | None:
-        """Why a name that is not known may still be a dataset's; None when it is none."""
+        """Why an unknown name may still belong to a dataset; None if it cannot."""
         problem = self.problem
         with self._lock:
             if problem is None and self._nameless:
@@ -99,10 +99,10 @@ class CatalogIndex:
             return problem
 
     def find(self, id_or_name: str) -> str | None:
-        """The id of the dataset with this id or name (in any case); None when there is none.
+        """Return the id of the dataset with this id or name (case-insensitive), or None.
 
         Raises:
-            Corrupt: None is known, and what is damaged may be it.
+            Corrupt: No such dataset is known, but a damaged row may belong to it.
         """
         found = self.find_known(id_or_name)
         if found is None and (reason := self.uncertainty) is not None:
@@ -110,25 +110,25 @@ class CatalogIndex:
         return found
 
     def find_known(self, id_or_name: str) -> str | None:
-        """As `find`, None too when nobody can say."""
+        """As `find`, but also return None where `find` raises Corrupt."""
         with self._lock:
             self._refresh()
             return self._find(id_or_name)
 
     def find_all(self, words: Iterable[str]) -> Sequence[str]:
-        """Ids of the datasets that have one of the folded words as their id or name."""
+        """Return the ids of the datasets whose id or folded name is one of the words."""
         with self._lock:
             self._refresh()
             found = {self._find(word) for word in words} - {None}
             return sorted(dataset_id for dataset_id in found if dataset_id is not None)
 
     def name(self, dataset_id: str) -> str:
-        """The name of a dataset that there is, damaged or not."""
+        """Return the name of an existing dataset, damaged or not."""
         with self._lock:
             return self._names[dataset_id]
 
     def get(self, dataset_id: str) -> DatasetInfo | None:
-        """The row of a dataset; None when there is none.
+        """Return the row of a dataset; None if there is none.
 
         Raises:
             Corrupt: The row is damaged.
@@ -152,7 +152,7 @@ class CatalogIndex:
         return folded if folded in self._names else self._ids.get(folded)
 
     def change_of_ids(self, dataset_id: str, *, added: bool) -> Sequence[Change]:
-        """What to write together with a dataset's first row, or with the removal of its rows."""
+        """Return the changes to commit with a dataset's first row or the removal of its rows."""
         with self._lock:
             ids = self._expected_ids()
             if ids is None:
@@ -163,12 +163,12 @@ class CatalogIndex:
             return (self._rows.catalog.change(_DATASETS, ids),)
 
     def reload(self) -> None:
-        """Read every row again at the next look: the disk may hold others than memory."""
+        """Read every row again at the next lookup, because the disk may differ from memory."""
         with self._noting:
             self._all_changed = True
 
     def _note(self, _position: int, paths: list[Any]) -> None:
-        """Note what a commit has touched (called by the tree, before the commit returns)."""
+        """Record which datasets a commit changed (called by the tree before the commit returns)."""
         with self._noting:
             for path in paths:
                 if not path or (path[0] in _ROOTS and len(path) == 1):
@@ -197,7 +197,8 @@ class CatalogIndex:
         if (difference := self._difference(found, expected)) is not None:
             problems.append(difference)
         if not found and not problems:
-            # A tree whose root row is damaged reads as an empty one, and a sweep would believe it.
+            # A tree with a damaged root row reads as empty, and a sweep would then delete all
+            # objects.
             problems += [Corrupt("the tree", found=each) for each in self._tree.verify()]
         if problems:
             self._problem = Corrupt(
@@ -207,29 +208,29 @@ class CatalogIndex:
             )
 
     def _listed(self) -> tuple[set[str], IdSet | None, list[Corrupt]]:
-        """Ids of all datasets that any row is of, the ids there should be, and what is unreadable."""
+        """Return the ids found in any row, the expected ids, and the damage that was found."""
         while True:
             found: set[str] = set()
             problems: list[Corrupt] = []
             expected = self._expected_ids()
-            # A dataset whose row is lost still has snapshots, and the other way round.
+            # A dataset that lost its row still has snapshot rows, and vice versa.
             for ids in (self._rows.datasets.ids, self._rows.datasets_with_snapshots):
                 try:
                     found.update(ids())
                 except Corrupt as problem:
                     problems.append(problem)
-            if expected == self._expected_ids():  # no commit came between
+            if expected == self._expected_ids():  # no commit happened in between
                 return found, expected, problems
 
     def _expected_ids(self) -> IdSet | None:
-        """Which datasets there should be; None where that is not known."""
+        """Return the expected set of datasets; None if it is unknown."""
         try:
             return self._rows.catalog.get(_DATASETS)
         except Corrupt:
             return None
 
     def _difference(self, found: set[str], expected: IdSet | None) -> Corrupt | None:
-        """What is wrong with the ids that were found, if something is."""
+        """Return the error if the ids that were found differ from the expected ones."""
         if expected is None and self._damage:
             what = f"{self._rows.catalog.path}/{_DATASETS} of the platform's tree"
             return Corrupt(what, found="no row, and other rows are damaged")
@@ -239,24 +240,24 @@ class CatalogIndex:
         return Corrupt(what, f"{expected.count} datasets", f"{len(found)}, or others")
 
     def _load(self, dataset_id: str, *, listed: bool = False) -> None:
-        """Read one row, and forget the dataset when there is none.
+        """Read one row; remove the dataset from the index if there is none.
 
         Args:
             dataset_id: The dataset.
-            listed: Whether a walk over the rows has just come by it.
+            listed: Whether a scan of the rows has just found it.
         """
         self._forget(dataset_id)
         try:
             info = self._rows.datasets.get(dataset_id)
             if info is None and not listed and not self._has_snapshots(dataset_id):
                 return
-            problem = "it is missing, while other rows of the dataset are there"
+            problem = "it is missing, but other rows of the dataset exist"
             if info is not None and info.id != dataset_id:
                 problem = f"it is the row of {info.id}"
             elif info is not None:
                 self._keep(info)
                 return
-        except (Corrupt, UsageError) as error:  # UsageError: a key that no id has
+        except (Corrupt, UsageError) as error:  # UsageError: an invalid id
             problem = str(error)
         self._keep_damaged(dataset_id, problem)
 
@@ -295,6 +296,6 @@ class CatalogIndex:
         self._nameless.discard(dataset_id)
         self._infos.pop(dataset_id, None)
         if name is not None:
-            for other in self._damage:  # damage can give two rows one name
+            for other in self._damage:  # damage can leave two rows with one name
                 if self._names[other].casefold() == name.casefold():
                     self._ids.setdefault(name.casefold(), other)

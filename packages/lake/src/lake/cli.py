@@ -1,4 +1,4 @@
-"""The `lake` command: the datasets of a folder, without a node."""
+"""The `lake` command: work with the datasets of a folder, without a node."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CELL_CHARACTERS = 60
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; 0 when it worked, 1 when it failed or found damage, 2 for bad usage."""
+    """Run the command; return 0 on success, 1 on failure or damage, 2 on invalid usage."""
     options = _parser().parse_args(arguments)
     try:
         status: int | None = options.run(options)
@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class _Version(argparse.Action):
-    """Print the version; reading it takes time, so it is read only when it is asked for."""
+    """Print the version; reading it is slow, so it is read only for `--version`."""
 
     def __init__(self, option_strings: list[str], dest: str, **settings: Any) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)
@@ -79,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     put.set_defaults(run=_put)
 
     sql = verbs.add_parser("sql", parents=[common], help="run a SQL query")
-    sql.add_argument("query", help="one reading statement; - reads it from standard input")
+    sql.add_argument("query", help="one read-only statement; - reads it from standard input")
     sql.add_argument("--csv", action="store_true", help="print every row as CSV")
     sql.add_argument("--engine", choices=("auto", "duckdb", "emsqrt"), default="auto")
     sql.add_argument(
@@ -130,15 +130,15 @@ def _ls(options: argparse.Namespace) -> None:
 def _put(options: argparse.Namespace) -> None:
     wanted = {"strict": options.strict or None, "delimiter": options.delimiter}
     wanted |= {"encoding": options.encoding, "date_order": options.date_order}
-    given = {name: value for name, value in wanted.items() if value is not None}
+    chosen = {name: value for name, value in wanted.items() if value is not None}
     missing = next((file for file in options.files if not file.is_file()), None)
     if missing is not None:
         raise NotFound("file", str(missing))
-    from lake.intake import dataset_name
+    from lake.ingestor import dataset_name
 
     with _open(options, create=True) as lake:
         for file in options.files:
-            info = lake.append(options.name or dataset_name(file.name, {}), file, **given)
+            info = lake.append(options.name or dataset_name(file.name, {}), file, **chosen)
             if options.json:
                 print(json.dumps(info.to_json()))
             else:
@@ -202,7 +202,7 @@ def _print(
 
 
 def _print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print rows of text in columns; a name or value never ends a line or controls a terminal."""
+    """Print rows of text in columns, with control characters escaped."""
     lines = [[escape_controls(text) for text in row] for row in (head, *rows)]
     columns: Iterator[tuple[str, ...]] = zip(*lines, strict=True)
     widths = [max(map(len, column)) for column in columns]

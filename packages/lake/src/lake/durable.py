@@ -1,7 +1,7 @@
-"""Files that are either whole or absent: temp file, fsync, rename, fsync of the folder.
+"""Atomic file writes: temp file, fsync, rename, fsync of the folder.
 
-Everything in the lake that must outlive a crash is written through `open_new` or `write_whole`.
-A full disk is told as `StorageFull`, with nothing of the unfinished file left behind.
+All data of the lake that must survive a crash is written through `open_new` or `write_whole`.
+A full disk raises `StorageFull`, and the unfinished file is removed.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextlib.contextmanager
 def storage_errors(path: Path, needed_bytes: int) -> Iterator[None]:
-    """Turn "no space left" and "quota exceeded" into `StorageFull` naming `path`."""
+    """Convert "no space left" and "quota exceeded" errors to `StorageFull` that names `path`."""
     try:
         yield
     except OSError as error:
@@ -38,7 +38,7 @@ def storage_errors(path: Path, needed_bytes: int) -> Iterator[None]:
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes free on the file system of `path`, or of its nearest folder that exists."""
+    """Return the free bytes on the file system of `path`, or of its nearest existing parent."""
     folder = path
     while not folder.exists():
         folder = folder.parent
@@ -55,9 +55,9 @@ def fsync_folder(folder: Path) -> None:
 
 
 class NewFile:
-    """A file being written; invisible under its final name until `commit`.
+    """A temporary file that gets its final name on `commit`.
 
-    Leaving the context without a commit removes it.
+    Leaving the context without a commit removes the file.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -69,7 +69,7 @@ class NewFile:
             self._file = os.fdopen(os.open(self.path, _NEW, FILE_MODE), "wb", buffering=0)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
-        """Append `data`; raises `StorageFull` when the disk has no room for it."""
+        """Append `data`; raise `StorageFull` if the disk is full."""
         rest = memoryview(data).cast("B")
         with storage_errors(self.path, len(rest)):
             while rest:
@@ -78,7 +78,7 @@ class NewFile:
                 rest = rest[written:]
 
     def commit(self, final: Path, *, mode: int = FILE_MODE) -> None:
-        """Make the bytes durable and give them their final name, replacing any file there."""
+        """Make the file durable and rename it to its final name, replacing any existing file."""
         with storage_errors(final, self.size):
             os.fchmod(self._file.fileno(), mode)
             os.fsync(self._file.fileno())
@@ -102,14 +102,14 @@ class NewFile:
 
 
 def write_whole(path: Path, data: bytes, *, mode: int = FILE_MODE) -> None:
-    """Write a small file so that a crash leaves the old one, the new one, or none."""
+    """Write a small file atomically: after a crash there is the old file, the new one, or none."""
     with NewFile(path.parent) as new:
         new.write(data)
         new.commit(path, mode=mode)
 
 
 def sweep_incoming(root: Path) -> int:
-    """Remove files that a crash left unfinished anywhere below `root`; returns how many."""
+    """Remove unfinished files that a crash left below `root`; return their number."""
     swept = 0
     for path in root.rglob(f"*{TEMP_SUFFIX}"):
         path.unlink(missing_ok=True)

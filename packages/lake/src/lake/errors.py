@@ -1,4 +1,4 @@
-"""What can go wrong in the lake beyond the shared errors, and how damage is reported."""
+"""Errors of the lake in addition to the shared ones, and errors for damage."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["UploadIncomplete", "damaged_dataset", "damaged_shard", "is_damage_of
 
 @dataclass(eq=False)
 class UploadIncomplete(Conflict):
-    """An upload was completed while parts of it are missing.
+    """An upload was completed, but some of its parts are missing.
 
     Args:
         missing: Indexes of the missing parts, in order, at most the first hundred.
@@ -24,15 +24,15 @@ class UploadIncomplete(Conflict):
 def damaged_shard(
     dataset: str, index: int, object_id: str, part: str, expected: str, found: str
 ) -> Corrupt:
-    """The error for a shard whose bytes are not those of its object.
+    """Return the error for a shard whose bytes do not match its object's hashes.
 
     Args:
         dataset: The dataset's name.
-        index: The shard's place in the snapshot.
+        index: The shard's index in the snapshot.
         object_id: The shard's object.
-        part: What of the object is damaged, such as `chunk 3`.
-        expected: What it should be.
-        found: What it is.
+        part: The damaged part of the object, such as `chunk 3`.
+        expected: The expected value.
+        found: The value found.
     """
     return Corrupt(
         f'dataset "{dataset}": {part} of shard {index} (object {object_id})',
@@ -45,13 +45,13 @@ def damaged_shard(
 def damaged_dataset(
     dataset: str, what: str, problem: str, *, expected: str | None = None
 ) -> Corrupt:
-    """The error for a dataset whose manifest or catalog row cannot be used.
+    """Return the error for a dataset whose manifest or catalog row is damaged.
 
     Args:
-        dataset: The dataset's name, or its id when the name is lost.
+        dataset: The dataset's name, or its id if the name is lost.
         what: The damaged part, such as `the manifest of snapshot 01h…`.
-        problem: What was found.
-        expected: What it should be.
+        problem: The problem found.
+        expected: The expected value.
     """
     return Corrupt(
         f'dataset "{dataset}": {what}', expected=expected, found=problem, hint=_advice(dataset)
@@ -66,5 +66,5 @@ def _advice(dataset: str) -> str:
 
 
 def is_damage_of(error: Corrupt, dataset: str) -> bool:
-    """Whether the error, perhaps rebuilt from another process, is about the dataset of this name."""
+    """Return whether the error, possibly from another process, is about this dataset."""
     return error.what.startswith(f'dataset "{dataset}": ')

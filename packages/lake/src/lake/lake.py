@@ -1,4 +1,4 @@
-"""One node's lake: parts come in, datasets come out, SQL is answered."""
+"""One node's lake: ingest uploads into datasets, and run SQL over them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lake._failpoints import reached
 from lake.catalog import Catalog
 from lake.durable import NewFile, storage_errors
 from lake.errors import is_damage_of
-from lake.intake import Arrival, Intake, dataset_name, refuse_taken
+from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits
 from lake.mentions import words_of
 from lake.objects import ObjectStore
@@ -50,27 +50,27 @@ __all__ = ["Lake"]
 
 _SQL_ENTRY = "lake.sql"
 _CATALOG_WORDS = ("show", "information_schema", "describe")
-_ABANDONED_SECONDS = 7 * 24 * 3600.0  # an upload that nobody completed
+_ABANDONED_SECONDS = 7 * 24 * 3600.0  # after this time an incomplete upload is deleted
 _FORMATS = ("arrow", "json", "csv")
 _ENGINES = ("auto", "duckdb", "emsqrt")
 _LEAST_SECONDS = 0.001
-_TURN_SECONDS = 0.2  # between two looks at whether one that waits is cancelled
+_CANCEL_POLL_SECONDS = 0.2  # how often an ingest that waits for another checks for cancellation
 
 
 class Lake:
-    """Datasets in a folder; a context manager.
+    """The datasets of a folder; a context manager.
 
     Args:
-        folder: The node's data folder: `uploads/`, `lake/`, and, where they are not given,
-            `elkyn/sys/` and `spill/`.
-        tree: The `sys` namespace; opened, and closed again, when None.
-        pool: Executors; started lazily, and stopped again, when None.
-        memory_bytes: Cap of each executor of an own pool, in bytes or as "1 GiB".
-        part_bytes: Size of an upload's parts when the client does not say.
-        upload_bytes_max: Largest upload accepted; None is no limit but the disk.
-        keep_source: Whether a file is kept as it came where its upload does not say
-            (`keepSource`).
-        reserve: Disk space set aside for deletions; the owner fills it. Made and filled when None.
+        folder: The node's data folder, with `uploads/` and `lake/`; also `elkyn/sys/` and `spill/`
+            if `tree` and `pool` are None.
+        tree: The `sys` namespace; None opens one, which `close` closes.
+        pool: Executors; None creates a pool on first use, which `close` stops.
+        memory_bytes: Memory cap of each executor if `pool` is None, in bytes or as "1 GiB".
+        part_bytes: Default size of an upload's parts.
+        upload_bytes_max: Largest accepted upload; None for no limit except the disk.
+        keep_source: Whether to keep a copy of each uploaded file; the default of the upload's
+            option `keepSource`.
+        reserve: Disk space reserved for deletions, filled by its owner; None creates and fills one.
         query_limits: Limits of queries that arrive over HTTP.
         clock: Source of time.
     """
@@ -104,16 +104,16 @@ class Lake:
                 self.tree,
                 part_bytes=part_bytes,
                 size_max=upload_bytes_max,
-                admit=lambda name, mode, options: refuse_taken(self.catalog, name, mode, options),
+                admit=lambda name, mode, options: check_upload(self.catalog, name, mode, options),
                 clock=clock,
             )
-            self._intake = Intake(
+            self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self._staging,
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
             )  # fmt: skip
             self._verifier = Verifier()
-            self._turns: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
-            self._turns_lock = threading.Lock()
+            self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
+            self._upload_locks_lock = threading.Lock()
             self._recover()
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
@@ -128,25 +128,26 @@ class Lake:
         on_progress: Callable[[Progress], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> DatasetInfo:
-        """Make a dataset of a complete upload, and remove the upload; blocks.
+        """Ingest a complete upload into a dataset, and remove the upload; blocks.
 
-        Doing it again after a crash finishes it, or finds that it was finished. Of several at once
-        one works, and the others find what it committed, or take over when it fails.
+        Safe to repeat after a crash: it finishes the ingest, or finds the committed dataset. Of
+        several concurrent calls one does the work; the others return its result, or retry if it
+        fails.
 
         Args:
-            upload_id: The upload; sealed here when it is not yet.
-            owner: Whose dataset it becomes.
-            on_progress: Told how far it is.
-            cancelled: Asked several times a second; True stops the work.
+            upload_id: The upload; sealed first if necessary.
+            owner: Owner of the new dataset.
+            on_progress: Called with the progress.
+            cancelled: Called several times per second; True stops the work.
 
         Raises:
             UploadIncomplete: Parts are missing.
-            BadInput: The file cannot be read; the upload stays.
+            BadInput: The file cannot be read; the upload is kept.
         """
         sealed = self.parts.seal(upload_id)
         upload = sealed.upload
         reached("ingest-sealed")
-        arrival = Arrival(
+        request = IngestRequest(
             snapshot=upload.id,
             dataset=upload.dataset,
             name=upload.name,
@@ -155,13 +156,13 @@ class Lake:
             options=upload.options,
             owner=owner,
         )
-        with self._turn(upload_id, cancelled):
-            committed = self._committed(arrival)
+        with self._exclusive(upload_id, cancelled):
+            committed = self._committed(request)
             if committed is None:
                 self.parts.mark(upload_id, "ingesting")
                 try:
-                    committed = self._intake.take(
-                        arrival, on_progress=on_progress, cancelled=cancelled
+                    committed = self._ingestor.ingest(
+                        request, on_progress=on_progress, cancelled=cancelled
                     )
                 except SennitError:
                     self.parts.mark(upload_id, "failed")
@@ -171,12 +172,12 @@ class Lake:
         return committed
 
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
-        """Append a file or Arrow data to a dataset; creates the dataset when there is none.
+        """Append a file or Arrow data to a dataset; create the dataset if there is none.
 
         Args:
             table: The dataset's name.
             data: Path of a CSV, Parquet, Arrow or JSON lines file, or a `pyarrow.Table`.
-            options: Options of ingest, in Python's spelling (`strict=True`, `date_order="dmy"`).
+            options: Ingest options in snake_case (`strict=True`, `date_order="dmy"`).
         """
         wire = {camel_case(key): value for key, value in options.items()} | {"name": table}
         mode = "append" if self.catalog.find(table) is not None else "create"
@@ -184,12 +185,12 @@ class Lake:
             path = Path(data)
             if not path.is_file():
                 raise NotFound(kind="file", name=str(data), suggestion=None)
-            return self._take(path, path.name, mode, wire)
+            return self._append(path, path.name, mode, wire)
         with NewFile(self._staging) as file:
             _write_arrow(data, file)
-            return self._take(file.path, f"{table}.arrow", mode, wire)
+            return self._append(file.path, f"{table}.arrow", mode, wire)
 
-    def query(  # noqa: PLR0913 - what a request may say, all by keyword
+    def query(  # noqa: PLR0913 - the members of a request, all by keyword
         self,
         sql: str,
         *,
@@ -200,23 +201,23 @@ class Lake:
         engine: str = "auto",
         user: str = "",
     ) -> QueryExecution:
-        """Start a query in an executor, or put it in the queue for one.
+        """Start a query in an executor, or queue it for one.
 
         Args:
-            sql: One reading statement over datasets, by name or id.
+            sql: One read-only statement over datasets, by name or id.
             params: A list for `?` and `$1`, a dict for `$name`.
             format: `arrow` (IPC stream), `json` or `csv`.
-            max_rows: Rows after which the answer is cut and marked `truncated`.
-            deadline_seconds: After which it is stopped.
-            engine: `duckdb`; `emsqrt`, which keeps to the executor's cap whatever the query holds;
-                or `auto`, which asks EM-√ when DuckDB's memory does not suffice, unless a part of
-                DuckDB's answer has left already.
-            user: On whose behalf; users take turns at the executors.
+            max_rows: Row limit; a longer result is cut and marked `truncated`.
+            deadline_seconds: Time limit, after which the query is stopped.
+            engine: `duckdb`; `emsqrt`, which stays within the executor's memory cap for any query;
+                or `auto`, which retries with EM-√ if DuckDB runs out of memory before the first
+                byte of its result was sent.
+            user: The user of the query; executors are shared fairly between users.
 
         Raises:
-            UsageError: A parameter is no value of SQL.
+            UsageError: A parameter has no SQL value.
             Unsupported: There is no such engine or format.
-            Busy: Too many queries wait already. All else is raised by the execution.
+            Busy: The queue is full. All other errors are raised by the execution.
         """
         check_parameters(params)
         if format not in _FORMATS:
@@ -224,7 +225,7 @@ class Lake:
         if engine not in _ENGINES:
             raise Unsupported(f"engine {engine!r} is none of {', '.join(_ENGINES)}")
         tables, held = self._hold_tables(sql)
-        question = {
+        whole = {
             "sql": sql,
             "params": params,
             "format": format,
@@ -234,7 +235,7 @@ class Lake:
         until = None if deadline_seconds is None else time.monotonic() + deadline_seconds
 
         def start(step: str, own: dict[str, Any]) -> Execution:
-            request = {"format": format, "maxRows": max_rows, **own} if own else question
+            request = {"format": format, "maxRows": max_rows, **own} if own else whole
             left = None if until is None else max(until - time.monotonic(), _LEAST_SECONDS)
             return self.pool.submit(
                 _SQL_ENTRY,
@@ -242,7 +243,7 @@ class Lake:
                 deadline_seconds=left,
                 user=user,
                 restartable=True,
-                bounded=not own,  # a query that was admitted is not refused half-way
+                bounded=not own,  # the later steps of an admitted query are not refused
             )
 
         try:
@@ -260,12 +261,12 @@ class Lake:
     def sql(
         self, query: str, params: list[Any] | dict[str, Any] | None = None, engine: str = "auto"
     ) -> Result:
-        """Answer a query into memory.
+        """Run a query and return its whole result in memory.
 
         Args:
-            query: One reading statement.
+            query: One read-only statement.
             params: As for `query`.
-            engine: `auto`, `duckdb` or `emsqrt`; `manifest["engine"]` tells who answered.
+            engine: `auto`, `duckdb` or `emsqrt`; `manifest["engine"]` is the engine that ran it.
         """
         import pyarrow as pa
 
@@ -274,32 +275,32 @@ class Lake:
         with self.query(query, params=params, engine=engine) as execution:
             stream = b"".join(bytes(payload) for payload in execution.payloads())
             manifest = execution.result()
-        with pa.BufferReader(stream) as source, open_arrow(source, "the answer") as reader:
+        with pa.BufferReader(stream) as source, open_arrow(source, "the result") as reader:
             return Result(reader.read_all(), manifest)
 
     def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
-        """A snapshot and the files of its shards; lease `snapshot.shards` while reading them.
+        """Return a snapshot and its shards' files; lease `snapshot.shards` while reading them.
 
-        The files are not verified here: whoever reads them does that (`lake.verification`).
+        The files are not verified here: the reader must verify them (`lake.verification`).
 
         Args:
             dataset: Id or name.
-            snapshot: None is the head.
+            snapshot: Id of a snapshot; None for the head.
 
         Raises:
             NotFound: There is no such dataset or snapshot.
-            Corrupt: Its manifest is damaged, or one of its shards is known to be.
+            Corrupt: Its manifest is damaged, or one of its shards is known to be damaged.
         """
         found = self.catalog.manifest(dataset, snapshot).snapshot
         self.catalog.check_shards(found)
         return found, [self.objects.place(shard.object) for shard in found.shards]
 
     def note_damage(self, datasets: Mapping[str, str], damage: Corrupt) -> None:
-        """Show the dataset that an executor's error is about as damaged, as `verify` does.
+        """Record the damage that an executor reported for a dataset, as `verify` does.
 
         Args:
-            datasets: What the executor has read: ids by names.
-            damage: Its error; one about something else is ignored.
+            datasets: The datasets that the executor read: ids by names.
+            damage: The executor's error; ignored if it is not about one of the datasets.
         """
         for name, dataset_id in datasets.items():
             if is_damage_of(damage, name):
@@ -312,14 +313,14 @@ class Lake:
         on_progress: Callable[[ScrubReport], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> ScrubReport:
-        """Read a dataset, or all of them, from the disk and compare every byte; blocks.
+        """Read a dataset, or all, from disk and compare every byte with its hash; blocks.
 
-        What is found damaged is shown so by `catalog.list` from then on, and is not read by queries.
+        Damaged datasets are marked in `catalog.list`, and queries do not read damaged shards.
 
         Args:
-            dataset: Id or name; None is every dataset.
+            dataset: Id or name; None for every dataset.
             on_progress: Called after each object.
-            cancelled: Asked between pieces of 256 KiB; True stops the work.
+            cancelled: Called between pieces of 256 KiB; True stops the work.
 
         Raises:
             NotFound: There is no such dataset.
@@ -332,7 +333,7 @@ class Lake:
     def scrub(
         self, dataset: str | None = None, cancelled: Callable[[], bool] | None = None
     ) -> Iterator[ScrubReport]:
-        """As `verify`, object by object: yields a report after each."""
+        """As `verify`, but yield a report after each object."""
 
         def check() -> None:
             if cancelled is not None and cancelled():
@@ -341,19 +342,19 @@ class Lake:
         return Scrub(self.catalog, self.objects, self.retention, check).run(dataset)
 
     def verify_shard(self, dataset: str, index: int, object_id: str) -> None:
-        """Verify one shard before it is read in this process; costs a `stat` from then on.
+        """Verify one shard before this process reads it; later calls cost one `stat`.
 
         Raises:
-            Corrupt: It is damaged.
+            Corrupt: The shard is damaged.
         """
         self._verifier.check(ShardFile(dataset, index, str(self.objects.place(object_id))))
 
     def delete(self, dataset: str) -> DatasetInfo:
-        """Delete a dataset with all its snapshots; queries that read it now still finish."""
+        """Delete a dataset with all its snapshots; running queries on it still finish."""
         return self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
 
     def close(self) -> None:
-        """Close what the lake opened itself."""
+        """Close the tree and the pool if the lake opened them."""
         self._owned.close()
 
     def __enter__(self) -> Self:
@@ -362,8 +363,8 @@ class Lake:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _take(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
-        arrival = Arrival(
+    def _append(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
+        request = IngestRequest(
             snapshot=new_id(self._clock),
             dataset=new_id(self._clock),
             name=name,
@@ -371,45 +372,45 @@ class Lake:
             mode=mode,
             options=options,
         )
-        return self._intake.take(arrival)
+        return self._ingestor.ingest(request)
 
     @contextmanager
-    def _turn(self, upload_id: str, cancelled: Callable[[], bool] | None) -> Iterator[None]:
-        """Wait until no other attempt works on the upload: all have one staging folder."""
-        with self._turns_lock:
-            turn = self._turns.setdefault(upload_id, threading.Lock())
-        while not turn.acquire(timeout=_TURN_SECONDS):
+    def _exclusive(self, upload_id: str, cancelled: Callable[[], bool] | None) -> Iterator[None]:
+        """Wait until no other ingest of the upload runs: they would share a staging folder."""
+        with self._upload_locks_lock:
+            lock = self._upload_locks.setdefault(upload_id, threading.Lock())
+        while not lock.acquire(timeout=_CANCEL_POLL_SECONDS):
             if cancelled is not None and cancelled():
                 raise Cancelled(f"the ingest of upload {upload_id}")
         try:
             yield
         finally:
-            turn.release()
+            lock.release()
 
-    def _committed(self, arrival: Arrival) -> DatasetInfo | None:
-        """The dataset, when this very upload is in it already."""
-        name = dataset_name(arrival.name, arrival.options)
-        for key in (arrival.dataset, name):
+    def _committed(self, request: IngestRequest) -> DatasetInfo | None:
+        """Return the dataset if this upload has already been committed to it."""
+        name = dataset_name(request.name, request.options)
+        for key in (request.dataset, name):
             info = self.catalog.find_known(key)
-            if info is not None and self.catalog.has_snapshot(info.id, arrival.snapshot):
+            if info is not None and self.catalog.has_snapshot(info.id, request.snapshot):
                 return info
         return None
 
     def _hold_tables(self, sql: str) -> tuple[list[dict[str, Any]], frozenset[str]]:
-        """The datasets that a statement may read, and a lease on their shards."""
+        """Return the datasets that a statement may read, and a lease on their shards."""
         while True:
             tables, objects = self._tables(sql)
             held = self.retention.acquire(objects)
-            # Deleted between its lookup and its lease, a dataset may have lost its shards.
+            # A dataset deleted between its lookup and its lease may have lost its shards.
             if all(self.catalog.find_id(table["id"]) is not None for table in tables):
                 return tables, held
             self.retention.release(held)
 
     def _tables(self, sql: str) -> tuple[list[dict[str, Any]], list[str]]:
-        """Datasets that the text may name, with their shards' paths, and these shards' ids.
+        """Return the datasets that the text may name, with shard paths, and the shards' ids.
 
-        A name that is not in the text cannot be read by it, so a look at its words is enough to
-        leave out the rest of a large catalog; the executor parses it in earnest.
+        A statement can only read a dataset whose name is in its text, so scanning the words is
+        enough to exclude the rest of a large catalog; the executor parses the statement.
         """
         folded = sql.casefold()
         words = words_of(sql)
@@ -436,7 +437,7 @@ class Lake:
         return any(each in folded for each in (name, name.replace('"', '""'), dataset_id))
 
     def _table(self, dataset_id: str) -> tuple[dict[str, Any], list[str]]:
-        """A dataset as requests of executors have it; a damaged one fails where it is read."""
+        """Return a dataset in the form of executor requests; reading a damaged one raises."""
         name = self.catalog.name(dataset_id)
         try:
             info = self.catalog.get(dataset_id)
@@ -456,7 +457,7 @@ class Lake:
         }, objects
 
     def _complete(self, error: SennitError, tables: list[dict[str, Any]]) -> SennitError:
-        """Add what the executor cannot know: the nearest name; and note damage that it has found."""
+        """Add the nearest name, which the executor does not know; record damage that it found."""
         if isinstance(error, NotFound) and error.kind == "dataset" and error.suggestion is None:
             return self.catalog.not_found(error.name)
         if isinstance(error, Corrupt):
@@ -464,7 +465,7 @@ class Lake:
         return error
 
     def _recover(self) -> None:
-        """What a crash left: staging files, and objects that no snapshot has come to need."""
+        """Delete the remains of a crash: staging files, unreferenced objects, abandoned uploads."""
         with storage_errors(self._staging, 0):
             shutil.rmtree(self._staging, ignore_errors=True)
             make_private_folder(self._staging)
@@ -488,7 +489,7 @@ def _write_arrow(data: pa.Table, file: NewFile) -> None:
     import pyarrow as pa
 
     if not isinstance(data, pa.Table):
-        raise UsageError(f"append takes a path or a pyarrow.Table, not {type(data).__name__}")
+        raise UsageError(f"append needs a path or a pyarrow.Table, not {type(data).__name__}")
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, data.schema) as writer:
         for batch in data.to_batches(max_chunksize=65_536):

@@ -1,4 +1,4 @@
-"""What a query may take, and on whose behalf it runs."""
+"""Limits of queries, and the user for whom a query runs."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ class Requester:
     """The user of a request.
 
     Args:
-        name: users take turns at the executors by it.
-        is_admin: whether a deadline may be longer than the limit.
+        name: the user name, by which executors are shared fairly.
+        is_admin: whether a deadline may exceed the limit.
     """
 
     name: str = ""
@@ -22,22 +22,22 @@ class Requester:
 
 @dataclass(frozen=True, slots=True)
 class QueryLimits:
-    """Limits of queries that come over HTTP.
+    """Limits of queries over HTTP.
 
     Args:
-        seconds: how long a query may take, from its arrival to its last byte; None for no limit.
-        json_rows: rows of a JSON answer whose request does not say how many; None for all.
+        seconds: time limit of a query, from its request to its last byte; None for no limit.
+        json_rows: row limit of JSON results without an explicit limit; None for all rows.
     """
 
     seconds: float | None = None
     json_rows: int | None = None
 
     def deadline_seconds(self, asked: float | None, requester: Requester) -> float | None:
-        """Return how long a query may take: what was asked for, which only an admin may lengthen."""
+        """Return a query's time limit: the requested one; only an admin may exceed the default."""
         if asked is None or self.seconds is None:
             return self.seconds if asked is None else asked
         return asked if requester.is_admin else min(asked, self.seconds)
 
     def rows(self, asked: int | None, format_name: str) -> int | None:
-        """Return after how many rows an answer is cut and marked as truncated; None for never."""
+        """Return the number of rows after which a result is truncated; None for no limit."""
         return self.json_rows if asked is None and format_name == "json" else asked

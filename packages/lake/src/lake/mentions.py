@@ -1,8 +1,8 @@
-"""Which words of a SQL text may name a dataset, found in one pass over the text.
+"""Find the words of a SQL text that may name a dataset, in one pass over the text.
 
-The executor parses the statement; the gateway only has to send it the datasets that the statement can
-mean. A name can stand in SQL as a bare word, in double quotes, or (DuckDB reads `FROM 'a.csv'` so) in
-single quotes. Words too many are harmless: they name no dataset, or one that the statement does not
+The executor parses the statement; the gateway only has to send it all datasets that the statement
+may read. A name in SQL is a bare word, in double quotes, or (DuckDB accepts `FROM 'a.csv'`) in
+single quotes. Extra words are harmless: they name no dataset, or one that the statement does not
 read.
 """
 
@@ -14,7 +14,7 @@ __all__ = ["words_of"]
 
 _WORD = re.compile(
     r"""
-      --[^\n]*                            # a comment: its quotes are none
+      --[^\n]*                            # a comment: quotes in it are ignored
     | /\*.*?\*/
     | "(?P<name>(?:[^"]|"")*)"
     | '(?P<text>(?:[^']|'')*)'
@@ -22,12 +22,12 @@ _WORD = re.compile(
     """,
     re.VERBOSE | re.DOTALL,
 )
-# What would need a lexer as DuckDB's: strings with backslashes, dollar quotes, comments in comments.
+# Syntax that needs DuckDB's lexer: strings with backslashes, dollar quotes, nested comments.
 _HARD = re.compile(r"\b[eE]'|\b[uU]&|\$[A-Za-z_0-9]*\$|/\*(?:(?!\*/).)*/\*", re.DOTALL)
 
 
 def words_of(sql: str) -> frozenset[str] | None:
-    """The words that may be names of datasets, folded; None where only a real lexer could tell."""
+    """Return the casefolded words that may name datasets; None if the text needs a real lexer."""
     if _HARD.search(sql):
         return None
     words = set()

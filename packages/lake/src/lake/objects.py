@@ -1,9 +1,9 @@
-"""Immutable, content-addressed files: the bytes of the lake.
+"""The object store of the lake: immutable, content-addressed files.
 
-An object's id is the root over the SHA-256 of its chunks (1 MiB each), so any byte range can be
-checked without reading the rest: the chunk hashes lie beside the object as `<id>.chunks`. The
-list of chunks is durable before the object takes its name, therefore an object that can be seen
-is whole and can be verified. Objects are read-only files; only `lake.retention` deletes them.
+An object's id is the root hash over the SHA-256 of its chunks (1 MiB each), so any byte range can
+be verified without reading the rest: the chunk hashes are stored next to the object as
+`<id>.chunks`. The list of chunks is durable before the object gets its name, so every visible
+object is complete and verifiable. Objects are read-only files; only `lake.retention` deletes them.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _CHUNKS_SUFFIX = ".chunks"
 LOST = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP)
 )
-"""Errors of a system call that mean that an object's file cannot be read, now or later.
+"""Errors of system calls that mean that an object's file is permanently unreadable.
 
-Others, such as EMFILE, say nothing about the file.
+Other errors, such as EMFILE, are not about the file.
 """
 
 
 class ObjectWriter:
-    """Receives one object's bytes; it exists from `commit` on, and not before."""
+    """Writes one object, which does not exist before `commit`."""
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -52,7 +52,7 @@ class ObjectWriter:
         self._hasher = ObjectHasher(CHUNK_BYTES)
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes; raises `StorageFull` and leaves earlier objects intact."""
+        """Append bytes; a full disk raises `StorageFull` and leaves other objects intact."""
         self._hasher.update(data)
         self._new.write(data)
 
@@ -76,11 +76,11 @@ class ObjectWriter:
 
 
 class ObjectStore:
-    """The folder of objects of one node.
+    """The objects of one node, in a folder.
 
     Args:
-        root: Folder that holds the objects; made when absent. Files that a crash left unfinished
-            in it are removed.
+        root: Folder of the objects; created if missing. Unfinished files that a crash left in it
+            are removed.
     """
 
     def __init__(self, root: Path | str) -> None:
@@ -90,11 +90,11 @@ class ObjectStore:
         sweep_incoming(self.root / "incoming")
 
     def open_writer(self) -> ObjectWriter:
-        """A context manager that receives one object."""
+        """Return a context manager that writes one object."""
         return ObjectWriter(self)
 
     def put_bytes(self, data: bytes) -> ObjectDigest:
-        """Store a small object."""
+        """Store a small object in one call."""
         with self.open_writer() as writer:
             writer.write(data)
             return writer.commit()
@@ -103,8 +103,8 @@ class ObjectStore:
         """Move a finished file on the same file system into the store.
 
         Args:
-            path: The file; gone afterwards.
-            digest: What its writer computed while writing; computed here when absent.
+            path: The file; it is moved.
+            digest: The digest computed by its writer; None computes it here.
         """
         found = hash_file(path) if digest is None else digest
         if path.stat().st_size != found.size:
@@ -123,18 +123,18 @@ class ObjectStore:
         return found
 
     def path(self, name: str) -> Path:
-        """Where the object's bytes lie; `NotFound` when it is not here."""
+        """Return the path of the object's file; raise `NotFound` if there is none."""
         path = self.place(name)
         if not path.exists():
             raise NotFound(kind="object", name=name, suggestion=None)
         return path
 
     def digest(self, name: str) -> ObjectDigest:
-        """The object's size and chunk hashes, themselves checked against its id."""
+        """Return the object's size and chunk hashes, verified against its id."""
         return load_digest(self.path(name))
 
     def read(self, name: str, start: int = 0, stop: int | None = None) -> Iterator[bytes]:
-        """Yield the bytes [start, stop) in order; each chunk is verified before it is given out."""
+        """Yield the bytes [start, stop) in order; each chunk is verified before it is yielded."""
         digest = self.digest(name)
         end = digest.size if stop is None else min(stop, digest.size)
         size = digest.chunk_bytes
@@ -146,7 +146,7 @@ class ObjectStore:
                 yield chunk[max(start - index * size, 0) : end - index * size]
 
     def verify(self, name: str) -> ObjectDigest:
-        """Read the object whole; raises `Corrupt` naming the first chunk that differs."""
+        """Verify the whole object; raise `Corrupt` that names the first damaged chunk."""
         digest = self.digest(name)
         found = self.path(name).stat().st_size
         if found != digest.size:
@@ -158,7 +158,7 @@ class ObjectStore:
         return digest
 
     def delete(self, name: str) -> bool:
-        """Remove the object; False when it was not here. Open readers keep their bytes."""
+        """Delete the object; return False if there is none. Open readers can continue to read."""
         path = self.place(name)
         existed = path.exists()
         path.unlink(missing_ok=True)
@@ -176,17 +176,17 @@ class ObjectStore:
                 yield from sorted(p.name for p in folder.iterdir() if _ID.fullmatch(p.name))
 
     def stored_bytes(self) -> int:
-        """Bytes of all objects."""
+        """Return the total bytes of all objects."""
         return sum(self.place(name).stat().st_size for name in self)
 
     def place(self, name: str) -> Path:
-        """The object's path, there or not; refuses anything that is no object id."""
+        """Return the path of an object, which need not exist; refuse an invalid object id."""
         if not _ID.fullmatch(name):
             raise UsageError(f"{name[:80]!r} is not an object id (64 hex digits)")
         return self.root / name[:2] / name
 
     def keep_chunks(self, digest: ObjectDigest) -> None:
-        """Make the chunk hashes durable; always done before the object takes its name."""
+        """Write the chunk hashes durably; always before the object gets its name."""
         kept = {
             "size": digest.size,
             "sha256": digest.sha256,
@@ -200,10 +200,10 @@ class ObjectStore:
 
 
 def load_digest(path: Path) -> ObjectDigest:
-    """The size and chunk hashes of the object at `path`, checked against its id, the file's name.
+    """Load the size and chunk hashes of the object at `path`, verified against its id (file name).
 
     Raises:
-        Corrupt: They are missing, cannot be read, or are not those of this object.
+        Corrupt: The list is missing, unreadable, or does not match the object's id.
     """
     what = f"the list of chunk hashes of object {path.name}"
     try:
@@ -227,7 +227,7 @@ def load_digest(path: Path) -> ObjectDigest:
 
 @contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Raise Corrupt for an object whose file cannot be read."""
+    """Convert read errors of an object's file to Corrupt."""
     try:
         yield
     except OSError as error:

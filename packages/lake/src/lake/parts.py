@@ -1,10 +1,10 @@
-"""Parts of files being uploaded, received in any order, each whole or absent.
+"""The parts of uploads, received in any order, each complete or absent.
 
-One folder an upload: `upload.json` and one file a part, whose name carries its index and SHA-256.
-A part takes that name by an atomic rename after its bytes are durable, so the folder's listing IS
-the state of the upload, and a restart resumes from it. Memory use does not depend on any size.
+Each upload is a folder with `upload.json` and one file per part, whose name has its index and
+SHA-256. A part gets that name by an atomic rename after its bytes are durable, so the folder's
+listing is the state of the upload, and a restart resumes from it. Memory use is constant.
 
-The names of files are values: nothing that a client says becomes part of a path.
+Client input, such as file names, is stored as data and never used in a path.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ __all__ = ["PART_BYTES", "PartStore", "PartWriter"]
 PART_BYTES = 8 * MIB
 PART_BYTES_MAX = 256 * MIB
 PARTS_MAX = 100_000
-_RESERVE_BYTES = 64 * MIB  # kept free for metadata, so that deleting still works on a full disk
+_RESERVE_BYTES = 64 * MIB  # reserved for metadata, so that deleting works on a full disk
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.part")
 _META = "upload.json"
 
 
 class PartWriter:
-    """Receives one part: hashes while writing, and shows nothing until `commit`."""
+    """Writes and hashes one part, which is invisible until `commit`."""
 
     def __init__(
         self, store: PartStore, upload: UploadInfo, index: int, sha256: str | None
@@ -57,7 +57,7 @@ class PartWriter:
         self._limit = upload.expected_bytes(index)
         self._hash = hashlib.sha256()
         self._new = NewFile(store.folder(upload.id))
-        # The file's first bytes, until they were looked at; only the first part has them.
+        # The file's first bytes, until the format check; only the first part has them.
         self._head: bytearray | None = bytearray() if index == 0 else None
 
     def write(self, data: bytes | memoryview) -> None:
@@ -65,8 +65,8 @@ class PartWriter:
 
         Raises:
             TooLarge: The part would exceed its size.
-            StorageFull: The disk has no room.
-            BadInput: The file's first bytes are those of a kind that holds no table.
+            StorageFull: The disk is full.
+            BadInput: The file's first bytes are of a format that holds no table.
         """
         size = self._new.size + memoryview(data).nbytes
         if size > self._limit:
@@ -81,11 +81,11 @@ class PartWriter:
         self._new.write(data)
 
     def commit(self) -> str:
-        """Keep the part; returns its SHA-256 as hex.
+        """Store the part; return its SHA-256 as hex.
 
         Raises:
-            BadInput: The bytes are too few or not those that were declared; nothing is kept.
-            Conflict: Another part with this index and other bytes is here; it stays.
+            BadInput: The part is too short or its hash differs from the declared one; not stored.
+            Conflict: A part with this index and other bytes exists; it is kept.
         """
         if self._head is not None:
             check_readable(bytes(self._head), self._upload.name)
@@ -103,7 +103,7 @@ class PartWriter:
         return sha256
 
     def _look_at(self, data: bytes | memoryview) -> None:
-        """Refuse an image or an archive at its beginning, not after gigabytes of it."""
+        """Refuse an image or an archive by its first bytes, before gigabytes are received."""
         if self._head is None:
             return
         self._head += memoryview(data).cast("B")[: HEAD_BYTES - len(self._head)]
@@ -127,11 +127,11 @@ class PartStore:
     """The uploads of one node.
 
     Args:
-        root: Folder of the uploads; made when absent.
-        tree: Where `/uploads/{id}` mirrors each upload's live state; None mirrors nothing.
+        root: Folder of the uploads; created if missing.
+        tree: Tree in which `/uploads/{id}` mirrors each upload's state; None for no mirror.
         admit: Called with (name, mode, options) before an upload starts; raises to refuse it.
-        part_bytes: Size of parts when the client does not say.
-        size_max: Largest upload accepted, in bytes; None is no limit but the disk.
+        part_bytes: Default size of parts.
+        size_max: Largest accepted upload, in bytes; None for no limit except the disk.
         clock: Source of time for ids and expiry.
     """
 
@@ -167,19 +167,19 @@ class PartStore:
         mode: str = "create",
         options: dict[str, Any] | None = None,
     ) -> UploadInfo:
-        """Open an upload.
+        """Start an upload.
 
         Args:
-            name: The file's name as the client shows it; only its stem names the dataset.
-            size: Bytes of the whole file; None when not known before its end.
-            sha256: Hex SHA-256 of the whole file; checked by `seal`.
-            part_bytes: Size of every part but the last.
-            mode: What ingest does: `create`, `append` or `replace`.
-            options: Options of ingest, kept with the upload.
+            name: The file's name on the client; only its stem is used, as the dataset's name.
+            size: Bytes of the whole file; None if unknown.
+            sha256: Hex SHA-256 of the whole file; verified by `seal`.
+            part_bytes: Size of every part except the last.
+            mode: Ingest mode: `create`, `append` or `replace`.
+            options: Ingest options, stored with the upload.
 
         Raises:
-            Conflict: The dataset's name is taken (from `admit`).
-            StorageFull: The disk has no room for it.
+            Conflict: The dataset exists (raised by `admit`).
+            StorageFull: The disk has too little free space.
         """
         if mode not in ("create", "append", "replace"):
             raise UsageError(f"mode {mode!r} is none of create, append, replace")
@@ -211,7 +211,7 @@ class PartStore:
         return upload
 
     def get(self, upload_id: str) -> UploadInfo:
-        """The upload with the parts it has; `NotFound` when there is none."""
+        """Return the upload with its received parts; raise `NotFound` if there is none."""
         try:
             kept = json.loads((self.folder(upload_id) / _META).read_bytes())
         except FileNotFoundError:
@@ -219,7 +219,7 @@ class PartStore:
         return UploadInfo.from_json(kept | {"have": sorted(self._parts(upload_id))})
 
     def list(self) -> Sequence[UploadInfo]:
-        """All uploads, oldest first."""
+        """Return all uploads, oldest first."""
         with self._lock:
             return [self.get(upload_id) for upload_id in self._ids()]
 
@@ -231,16 +231,16 @@ class PartStore:
         sha256: str | None = None,
         expected_bytes: int | None = None,
     ) -> PartWriter:
-        """A context manager that receives part `index`.
+        """Return a context manager that writes part `index`.
 
         Args:
             upload_id: The upload.
-            index: Counts from 0; part i holds the bytes from i * part_bytes on.
-            sha256: What the client says the part's hex SHA-256 is; None trusts the connection.
-            expected_bytes: Length that the client announced; a wrong one is refused at once.
+            index: Index from 0; part i starts at byte i * part_bytes.
+            sha256: The part's hex SHA-256 as declared by the client; None skips the check.
+            expected_bytes: The length announced by the client; refused at once if too large.
 
         Raises:
-            Conflict: The upload is complete already, or this part is here with another hash.
+            Conflict: The upload is already complete, or this part exists with another hash.
         """
         if sha256 is not None:
             check_sha256(sha256)
@@ -249,7 +249,7 @@ class PartStore:
         if have is not None and sha256 is not None and have[0] != sha256:
             raise _other_bytes(upload_id, index, have[0], sha256)
         if upload.state != "receiving" and have is None:
-            raise Conflict(f"upload {upload_id} is {upload.state}; it takes no more parts")
+            raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
         limit = upload.expected_bytes(index)
         if expected_bytes is not None and expected_bytes > limit:
             what = f"part {index} of upload {upload_id}"
@@ -258,10 +258,10 @@ class PartStore:
         return PartWriter(self, upload, index, sha256)
 
     def check_end(self, end: int) -> None:
-        """Refuse a file of at least `end` bytes when that is too large; raises `TooLarge`.
+        """Raise `TooLarge` if a file of at least `end` bytes exceeds the limit.
 
-        A part's place in the file follows from its index, so this bounds uploads of unknown size
-        whatever the order in which their parts arrive.
+        A part's index determines its position in the file, so this limits uploads of unknown size
+        in any order of their parts.
         """
         if self._size_max is not None and end > self._size_max:
             raise TooLarge(
@@ -272,7 +272,7 @@ class PartStore:
             )
 
     def keep(self, upload_id: str, index: int, sha256: str, new: NewFile) -> None:
-        """Give a received part its name; the same part again changes nothing."""
+        """Store a received part under its final name; storing the same part again has no effect."""
         with self._lock:
             have = self._parts(upload_id).get(index)
             if have is not None:
@@ -281,17 +281,17 @@ class PartStore:
                 return
             upload = self.get(upload_id)
             if upload.state != "receiving":
-                raise Conflict(f"upload {upload_id} is {upload.state}; it takes no more parts")
+                raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
             new.commit(self.folder(upload_id) / f"{index:06d}-{sha256}.part")
             self._done[upload_id] = self._done.get(upload_id, 0) + new.size
         self._mirror(upload)
 
     def seal(self, upload_id: str) -> SealedUpload:
-        """Declare the upload complete; from now on it takes no parts. Sealing twice is fine.
+        """Mark the upload as complete, so that it accepts no more parts; may be repeated.
 
         Raises:
             UploadIncomplete: Parts are missing; `missing` lists them.
-            BadInput: The whole file's SHA-256 is not the one declared at the start.
+            BadInput: The whole file's SHA-256 differs from the one declared at the start.
         """
         with self._lock:
             upload = self.get(upload_id)
@@ -317,11 +317,11 @@ class PartStore:
             return SealedUpload(upload=upload, paths=tuple(paths), size=sum(sizes))
 
     def abort(self, upload_id: str) -> None:
-        """Forget the upload and its parts; forgetting one that is gone is fine."""
+        """Delete the upload and its parts; not an error if it does not exist."""
         folder = self.folder(upload_id)
         with self._lock:
             if folder.exists():
-                # The record goes first: an upload without one is swept at the next start.
+                # Delete the record first: an upload without one is deleted at the next start.
                 (folder / _META).unlink(missing_ok=True)
                 shutil.rmtree(folder, ignore_errors=True)
                 fsync_folder(self.root)
@@ -330,11 +330,11 @@ class PartStore:
             self._rows.remove(upload_id)
 
     def mark(self, upload_id: str, state: str) -> None:
-        """Show another state of a sealed upload (`ingesting`, `failed`) in the live tree."""
+        """Set the state of a sealed upload in the tree (`ingesting`, `failed`)."""
         self._mirror(self.get(upload_id).with_state(state))
 
     def sweep(self, older_than_seconds: float) -> Sequence[str]:
-        """Abort uploads that were begun so long ago and not completed; returns their ids."""
+        """Delete incomplete uploads that are older than this; return their ids."""
         limit = self._clock.now() - older_than_seconds
         stale = [u.id for u in self.list() if u.created_at < limit and u.state == "receiving"]
         for upload_id in stale:
@@ -342,7 +342,7 @@ class PartStore:
         return stale
 
     def folder(self, upload_id: str) -> Path:
-        """The upload's folder; refuses anything that is no id."""
+        """Return the upload's folder; refuse an invalid id."""
         if not is_id(upload_id):
             raise NotFound(kind="upload", name=upload_id[:80], suggestion=None)
         return self.root / upload_id
@@ -370,8 +370,8 @@ class PartStore:
         self.check_end(size)
         if -(-size // part_bytes) > PARTS_MAX:
             raise UsageError(
-                f"{size} bytes in parts of {part_bytes} are more than {PARTS_MAX} parts",
-                hint="ask for larger partBytes",
+                f"{size} bytes in parts of {part_bytes} would be more than {PARTS_MAX} parts",
+                hint="use larger partBytes",
             )
         free = free_bytes(self.root)
         if size + _RESERVE_BYTES > free:
@@ -379,8 +379,8 @@ class PartStore:
                 path=str(self.root),
                 needed_bytes=size + _RESERVE_BYTES,
                 free_bytes=free,
-                hint=f"{format_bytes(_RESERVE_BYTES)} of that stay free, so that deleting works; "
-                "delete datasets, or make room on the disk",
+                hint=f"{format_bytes(_RESERVE_BYTES)} are reserved, so that deleting works; "
+                "delete datasets, or free disk space",
             )
 
     def _save(self, upload: UploadInfo) -> None:

@@ -1,7 +1,7 @@
-"""Executor entry `lake.plan`: a plan over shards of datasets, which are verified first.
+"""Executor entry `lake.plan`: verify shards of datasets, then run a plan over them.
 
-Request: as for `emsqrt.plan`, and `shards` (see `ShardFile.to_json`): those that the plan reads.
-Answer: as of `emsqrt.plan`.
+Request: as for `emsqrt.plan`, plus `shards` (see `ShardFile.to_json`) that the plan reads.
+Response: as for `emsqrt.plan`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A query on its way: an execution that keeps the shards it reads, and its answer as a value."""
+"""A running query, which leases the shards that it reads, and its result."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ __all__ = ["QueryExecution", "Result", "check_parameters"]
 
 
 class QueryExecution:
-    """A query on its way through one executor or, with EM-√, through two; a context manager.
+    """A query running in one executor or, with EM-√, in two in sequence; a context manager.
 
-    Its shards stay until it is closed, even when their dataset is deleted. Leaving it cancels what
-    still runs.
+    Its shards are kept until it is closed, even if their dataset is deleted. Leaving the context
+    cancels the query if it is still running.
 
     Args:
-        start: Starts a step in an executor: its engine, and what its request has of its own.
-        engine: `duckdb`, `emsqrt` or `auto`: DuckDB, and EM-√ when that runs out of memory before
-            the first byte of its answer has left.
-        release: Gives the shards back.
-        complete: Called with an error before it is raised; returns the one to raise.
-        deadline_seconds: How long all its steps may take together, for errors.
+        start: Starts a step in an executor, with its engine and the step's request members.
+        engine: `duckdb`, `emsqrt` or `auto`: DuckDB, then EM-√ if DuckDB runs out of memory before
+            the first byte of its result was sent.
+        release: Releases the lease on the shards.
+        complete: Called with an error before it is raised; returns the error to raise.
+        deadline_seconds: Time limit of all steps together, for errors.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class QueryExecution:
         self._deadline_seconds = deadline_seconds
         self._release: Callable[[], None] | None = release
         self._may_change = engine == "auto"
-        self._refusal: SennitError | None = None  # DuckDB's, while EM-√ is asked
+        self._refusal: SennitError | None = None  # DuckDB's error, while EM-√ is tried
         self._engine = "emsqrt" if engine == "emsqrt" else "duckdb"
         self._lock = threading.Lock()
         self._cancelled = False
@@ -69,37 +69,37 @@ class QueryExecution:
 
     @property
     def engine(self) -> str:
-        """Who answers; settled once the first piece is there."""
+        """The engine in use; final once the first piece of the result is available."""
         return self._engine
 
     @property
     def pid(self) -> int:
-        """The process that works on it."""
+        """The process id of the executor."""
         return self._execution.pid
 
     @property
     def progress(self) -> Progress:
-        """How far it is."""
+        """The current progress."""
         return self._execution.progress
 
     @property
     def done(self) -> bool:
-        """Whether its last step has ended; payloads may still be waiting."""
+        """Whether its last step has ended; payloads may still be unread."""
         return self._execution.done and self._step != "plan" and not self._may_change
 
     def payloads(self) -> Iterator[memoryview]:
-        """The answer's bytes; each view is valid until the next is asked for."""
+        """Yield the result's bytes; each view is valid until the next is requested."""
         return self._pieces(lambda execution: execution.payloads())
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The answer as Arrow batches (format `arrow` only)."""
+        """Yield the result as Arrow batches (format `arrow` only)."""
         return self._pieces(lambda execution: execution.batches())
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """`rows`, `bytes`, `truncated`, `columns`, `engine`; raises the query's error.
+        """Return `rows`, `bytes`, `truncated`, `columns`, `engine`; raise the query's error.
 
         Args:
-            timeout: Seconds to wait, for each step.
+            timeout: Seconds to wait for each step.
         """
         while True:
             try:
@@ -111,14 +111,14 @@ class QueryExecution:
                 self._after(error)
 
     def cancel(self) -> None:
-        """Ask it to stop."""
+        """Request cancellation."""
         with self._lock:
             self._cancelled = True
             execution = self._execution
         execution.cancel()
 
     def close(self) -> None:
-        """Cancel what still runs and give the shards back; closing twice is fine."""
+        """Cancel the query if it is running and release its shards; may be called twice."""
         release, self._release = self._release, None
         if release is not None:
             try:
@@ -147,12 +147,12 @@ class QueryExecution:
                 self._after(error)
 
     def _after(self, error: SennitError) -> None:
-        """Go on with EM-√ where that may be done, or raise what went wrong."""
+        """Continue with EM-√ if possible, or raise the error."""
         if isinstance(error, DeadlineExceeded):
-            raise self._late() from error
+            raise self._deadline_exceeded() from error
         if self._refusal is not None and self._step == "plan" and isinstance(error, Unsupported):
             refusal = self._refusal
-            refusal.hint = f"EM-√ was asked too: {error}; {refusal.hint or ''}".rstrip("; ")
+            refusal.hint = f"EM-√ was tried too: {error}; {refusal.hint or ''}".rstrip("; ")
             raise refusal from error
         if not self._may_change or not isinstance(error, MemoryCapExceeded | CapTooSmall):
             self._may_change = False
@@ -162,12 +162,12 @@ class QueryExecution:
         self._begin("plan", {})
         self._engine = "emsqrt"
 
-    def _late(self) -> DeadlineExceeded:
-        where = "" if self._execution.pid else " (it waited for an executor all the time)"
+    def _deadline_exceeded(self) -> DeadlineExceeded:
+        where = "" if self._execution.pid else " (it was queued for an executor the whole time)"
         return DeadlineExceeded(
             f"the query{where}",
             self._deadline_seconds,
-            hint="ask for less at once, or raise the limit: analytics.query_seconds of the node, or "
+            hint="query less data, or raise the limit: analytics.query_seconds of the node, or "
             "deadlineSeconds of a request by an admin",
         )
 
@@ -182,23 +182,23 @@ class QueryExecution:
 
 
 def _with_advice(error: SennitError) -> SennitError:
-    """The same error; one of memory says what helps, whichever process has raised it."""
+    """Return the error; a memory error of any process gets a hint for the user."""
     if not isinstance(error, MemoryCapExceeded) or "--memory" in (error.hint or ""):
         return error
     return MemoryCapExceeded(
         cap_bytes=error.cap_bytes,
         asked_bytes=error.asked_bytes,
         what=error.what.replace("lake.sql", "the query"),
-        hint="give the node more --memory, or ask for fewer or shorter rows at once",
+        hint="start the node with more --memory, or query fewer or shorter rows",
     )
 
 
 class Result:
-    """A query's whole answer, held in memory.
+    """A query's whole result, in memory.
 
     Args:
         table: The rows.
-        manifest: What the query's execution told: rows, bytes, columns, snapshots read.
+        manifest: The execution's report: rows, bytes, columns, snapshots read.
     """
 
     def __init__(self, table: pa.Table, manifest: dict[str, Any]) -> None:
@@ -207,7 +207,7 @@ class Result:
 
     @property
     def columns(self) -> list[str]:
-        """Names of the columns."""
+        """The names of the columns."""
         return list(self._table.column_names)
 
     @property
@@ -218,24 +218,24 @@ class Result:
 
     @property
     def value(self) -> Any:
-        """The only value of an answer of one row and one column."""
+        """The only value of a result of one row and one column."""
         if (self._table.num_rows, self._table.num_columns) != (1, 1):
             shape = f"{self._table.num_rows} rows and {self._table.num_columns} columns"
-            raise ValueError(f"the answer has {shape}, not one value")
+            raise ValueError(f"the result has {shape}, not one value")
         return self._table.column(0)[0].as_py()
 
     def to_arrow(self) -> pa.Table:
-        """The rows as a `pyarrow.Table`."""
+        """Return the rows as a `pyarrow.Table`."""
         return self._table
 
     def df(self) -> pandas.DataFrame:
-        """The rows as a `pandas.DataFrame`; needs pandas."""
+        """Return the rows as a `pandas.DataFrame`; needs pandas."""
         import_optional("pandas", ".df()")
         frame: pandas.DataFrame = self._table.to_pandas()
         return frame
 
     def pl(self) -> polars.DataFrame:
-        """The rows as a `polars.DataFrame`; needs polars."""
+        """Return the rows as a `polars.DataFrame`; needs polars."""
         frame: polars.DataFrame = import_optional("polars", ".pl()").from_arrow(self._table)
         return frame
 
@@ -247,7 +247,7 @@ class Result:
 
 
 def check_parameters(value: Any, place: str = "params") -> None:
-    """Refuse parameters that no executor can be sent.
+    """Refuse parameters that cannot be sent to an executor.
 
     Raises:
         UsageError: An integer is beyond 64 bits, or a text holds half a surrogate pair.
@@ -257,7 +257,7 @@ def check_parameters(value: Any, place: str = "params") -> None:
             return
         case int() if not -(1 << 63) <= value < 1 << 64:
             raise UsageError(
-                f"{place}: an integer beyond 64 bits", hint="send it as text, and CAST it in SQL"
+                f"{place}: an integer beyond 64 bits", hint="pass it as text, and CAST it in SQL"
             )
         case str() if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise UsageError(f"{place}: text holds half a surrogate pair")

@@ -1,7 +1,7 @@
-"""Which objects the snapshots need: counted once at the start, then kept up to date by commits.
+"""Reference counts of the snapshots' objects: computed once, then updated by commits.
 
-A snapshot whose manifest cannot be read needs objects that nobody can name. While there is such a
-one, an object without a count may still be one of these.
+The objects of a snapshot with an unreadable manifest are unknown. While there is such a snapshot,
+an object without a count may still be referenced.
 """
 
 from __future__ import annotations
@@ -13,27 +13,27 @@ from typing import TypeAlias
 __all__ = ["References", "SnapshotKey"]
 
 SnapshotKey: TypeAlias = tuple[str, str]
-"""A dataset's id and a snapshot's."""
+"""(dataset id, snapshot id)."""
 
 
 class References:
-    """Counts, for each object, the snapshots that need it. Its owner locks."""
+    """Counts the snapshots that reference each object. Not thread-safe: its owner locks."""
 
     def __init__(self) -> None:
-        # Ids as 32 bytes: a lake of a million objects holds 130 MB of them, as text it would be 300.
+        # Ids as 32 bytes: a million objects need 130 MB of memory; as text they would need 300 MB.
         self._counts: Counter[bytes] = Counter()
         self._unknown: set[SnapshotKey] = set()
 
     def add(self, objects: Iterable[str]) -> None:
-        """Count the objects that one snapshot needs."""
+        """Count the objects of one snapshot."""
         self._counts.update(map(bytes.fromhex, objects))
 
     def add_unknown(self, snapshot: SnapshotKey) -> None:
-        """Note a snapshot whose objects cannot be known."""
+        """Record a snapshot whose objects are unknown."""
         self._unknown.add(snapshot)
 
     def remove(self, snapshot: SnapshotKey, objects: Iterable[str]) -> None:
-        """Undo what was added for a snapshot; `objects` are the same as then."""
+        """Remove a snapshot; `objects` must be the same as when it was added."""
         if snapshot in self._unknown:
             self._unknown.discard(snapshot)
             return
@@ -47,5 +47,5 @@ class References:
 
     @property
     def complete(self) -> bool:
-        """Whether an object without a count is needed by no snapshot."""
+        """Whether all snapshots are known, so that an object without a count is unreferenced."""
         return not self._unknown

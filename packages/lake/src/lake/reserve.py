@@ -1,8 +1,8 @@
-"""Disk space set aside so that deleting, stopping and starting work on a full disk.
+"""Reserved disk space, so that deleting, stopping and starting work on a full disk.
 
-Taking a dataset out of the catalog writes before it frees: the tree's storage copies the pages it
-changes, and the log gets an entry. A file of real blocks is kept for that; it is given up when a
-deletion meets a full disk, and set aside again once there is room.
+Removing a dataset from the catalog writes before it frees space: the tree's storage copies the
+pages it changes, and the log gets an entry. An allocated file reserves space for that; it is
+deleted when a deletion meets a full disk, and allocated again when there is space.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from sennit_core.units import KIB, MIB
 __all__ = ["RESERVE_BYTES", "Reserve"]
 
 # A deletion copies about twenty pages of 4 KiB in a catalog of 3,000 datasets, and a start writes
-# a run file, log lines and folders; the rest is for what writes at the same moment.
+# a run file, log lines and folders; the rest is for concurrent writers.
 RESERVE_BYTES = 4 * MIB
 _LEAST_BYTES = 64 * KIB
 _NAME = "disk-full.reserve"
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Reserve:
-    """The reserve of one data folder; its methods are safe for threads.
+    """The reserve of one data folder; thread-safe.
 
     Args:
         folder: The data folder.
@@ -40,7 +40,7 @@ class Reserve:
         self._lock = threading.Lock()
 
     def fill(self) -> int:
-        """Set space aside, as much of the reserve as there is room for; returns its bytes."""
+        """Allocate the reserve, or as much of it as fits; return its bytes."""
         with self._lock:
             wanted = RESERVE_BYTES
             while wanted >= _LEAST_BYTES:
@@ -50,7 +50,7 @@ class Reserve:
             return 0
 
     def release(self) -> bool:
-        """Give the space back to the file system; returns whether there was any."""
+        """Free the reserved space; return whether there was any."""
         with self._lock:
             try:
                 self._path.unlink()
@@ -59,10 +59,10 @@ class Reserve:
             return True
 
     def spend(self, action: Callable[[], T]) -> T:
-        """Run an action that frees space; on a full disk once more, with the reserve given up.
+        """Run an action that frees space; on a full disk, release the reserve and run it again.
 
         Raises:
-            StorageFull: the reserve did not suffice, or was gone.
+            StorageFull: the reserve was too small or already released.
         """
         try:
             return action()

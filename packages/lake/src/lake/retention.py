@@ -1,10 +1,11 @@
-"""Who may delete objects: nobody but this module, and only what no snapshot and no reader needs.
+"""Deletes objects that no snapshot references and no reader leases; no other module deletes them.
 
-Readers lease the objects they read. An object that is no longer referenced while leased is
-doomed, and goes when its last lease ends. What a crash left without reference goes at the start.
+Readers lease the objects they read. An object that loses its last reference while leased is
+doomed: it is deleted when its last lease ends. Unreferenced objects that a crash left are deleted
+at startup.
 
-While a manifest cannot be read nobody knows which objects it references, so nothing is deleted: what
-would have been is withheld, and goes when the damaged dataset has been deleted or can be read again.
+While a manifest is unreadable its references are unknown, so nothing is deleted: unreferenced
+objects are withheld until the damaged dataset has been deleted or can be read again.
 """
 
 from __future__ import annotations
@@ -23,11 +24,11 @@ __all__ = ["Retention"]
 
 
 class Retention:
-    """Decides about the objects of one store.
+    """Deletes the unused objects of one store.
 
     Args:
         objects: The store.
-        catalog: What references its objects.
+        catalog: Knows the references to its objects.
     """
 
     def __init__(self, objects: ObjectStore, catalog: Catalog) -> None:
@@ -40,7 +41,7 @@ class Retention:
 
     @contextmanager
     def lease(self, objects: Iterable[str]) -> Iterator[None]:
-        """Keep these objects, there already or to come, until the context is left."""
+        """Protect these objects, existing or not yet stored, until the context is left."""
         held = self.acquire(objects)
         try:
             yield
@@ -48,7 +49,7 @@ class Retention:
             self.release(held)
 
     def acquire(self, objects: Iterable[str]) -> frozenset[str]:
-        """As `lease`, for holders that are no context; `release` gives it back."""
+        """As `lease`, without a context manager; end it with `release`."""
         held = frozenset(objects)
         with self._lock:
             self._leases.update(held)
@@ -64,7 +65,7 @@ class Retention:
             self._forget(free & self._doomed)
 
     def delete_dataset(self, dataset: str) -> DatasetInfo:
-        """Take a dataset out of the catalog at once, and its objects when nobody needs them."""
+        """Remove a dataset from the catalog now, and its objects when they are no longer in use."""
         with self._lock:
             info, used = self._catalog.remove(dataset)
             reached("delete-uncataloged")
@@ -72,22 +73,22 @@ class Retention:
             return info
 
     def sweep(self) -> list[str]:
-        """Delete all objects without reference or lease; returns their ids.
+        """Delete all objects without reference or lease; return their ids.
 
-        For the start of a node, before anything is ingested: what an ingest has stored and not yet
-        committed is protected by its lease, its manifest is not.
+        Call it only at startup, before any ingest: an ingest leases its shards before the commit,
+        but not its manifest.
         """
         with self._lock:
             return self._forget(set(self._objects))
 
     def retry_withheld(self) -> list[str]:
-        """Delete what was withheld, if every manifest can be read by now; returns the ids."""
+        """Delete withheld objects if all manifests can be read now; return the ids."""
         with self._lock:
             return self._forget(set(self._withheld))
 
     @property
     def withheld(self) -> int:
-        """How many objects stay because some manifest, which may reference them, is damaged."""
+        """The number of objects kept because a damaged manifest may reference them."""
         with self._lock:
             return len(self._withheld)
 

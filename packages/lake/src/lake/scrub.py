@@ -1,8 +1,8 @@
-"""Reads everything again from the disk and says what is damaged.
+"""Read all stored data from disk and report damage.
 
 Order: a dataset's catalog row, its manifests, then the shards and sources of all its snapshots, each
-object once however many snapshots share it. What is found is noted in the catalog, so lists show it
-and no query reads a shard that is known to be damaged.
+object once, even if several snapshots share it. Damage is recorded in the catalog, so lists show it
+and queries do not read damaged shards.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["Finding", "Scrub", "ScrubReport", "refuse_repair"]
 
 @dataclass(frozen=True, slots=True)
 class Finding(Record):
-    """One damaged thing.
+    """One finding of damage.
 
     Args:
-        dataset: Name of the dataset that it costs; empty where it is the catalog.
+        dataset: Name of the affected dataset; empty for the catalog itself.
         dataset_id: The dataset's id.
         problem: What is damaged, what was expected, and what was found.
     """
@@ -39,15 +39,15 @@ class Finding(Record):
 
 @dataclass(frozen=True, slots=True)
 class ScrubReport(Record):
-    """How far a scrub has come, or, when `done`, what it has found.
+    """The progress of a scrub or, when `done`, its result.
 
     Args:
         datasets: Datasets examined.
         objects: Objects read: manifests, shards and kept sources.
         bytes_done: Bytes read.
-        bytes_total: Bytes that it will have read at its end.
+        bytes_total: Bytes to read in total.
         findings: All damage found so far.
-        done: Whether it has ended.
+        done: Whether the scrub has ended.
     """
 
     datasets: int
@@ -60,7 +60,7 @@ class ScrubReport(Record):
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """An object to be read, and for whom."""
+    """An object to read, and the dataset that needs it."""
 
     object: str
     bytes: int
@@ -73,9 +73,9 @@ class Scrub:
     """One pass over one dataset or all.
 
     Args:
-        catalog: What there is.
-        objects: Where it is.
-        retention: Leases what is being read.
+        catalog: The datasets.
+        objects: The object store.
+        retention: Leases the objects while they are read.
         check: Called between pieces of a file; raises to stop.
     """
 
@@ -97,10 +97,10 @@ class Scrub:
         self._bytes_done = 0
 
     def run(self, dataset: str | None = None) -> Iterator[ScrubReport]:
-        """Read everything, or what one dataset needs; yields after each object and at the end.
+        """Read all data, or one dataset's; yield a report after each object and at the end.
 
         Args:
-            dataset: Id or name; None is every dataset.
+            dataset: Id or name; None for every dataset.
 
         Raises:
             NotFound: There is no such dataset.
@@ -130,7 +130,7 @@ class Scrub:
         return [found]
 
     def _examine(self, dataset_id: str) -> Iterator[_Item]:
-        """Look at rows and manifests; the objects that these name come next."""
+        """Check rows and manifests; yield the objects that they name."""
         self._check()
         name = self._catalog.name(dataset_id)
         damage, manifests = self._catalog.examine(dataset_id)
@@ -172,7 +172,7 @@ class Scrub:
             yield _Item(source, self._size(source), owner, name, describe_source)
 
     def _read(self, item: _Item) -> bool:
-        """Verify an object, unless that was done already; False then."""
+        """Verify an object; return False if it was verified before."""
         fresh = item.object not in self._seen
         if fresh:
             with self._retention.lease((item.object,)):
@@ -183,7 +183,7 @@ class Scrub:
             self._bytes_done += item.bytes
         damage = self._seen[item.object]
         if damage is not None and not self._catalog.references(item.object):
-            return fresh  # its dataset was deleted meanwhile, and the object with it
+            return fresh  # its dataset was deleted in the meantime, and the object with it
         problem = None if damage is None else item.describe(damage)
         if fresh:
             self._catalog.note_object(item.object, problem)
@@ -205,11 +205,11 @@ class Scrub:
         try:
             return self._objects.place(name).stat().st_size
         except OSError:
-            return 0  # reading it says why
+            return 0  # the read will report the error
 
 
 def refuse_repair(dataset: str | None) -> Unsupported:
-    """The error for a repair: there is nothing to repair from."""
+    """Return the error for a repair: there are no copies to repair from."""
     what = "the datasets" if dataset is None else f'dataset "{dataset}"'
     return Unsupported(
         f"cannot repair {what}: this node holds the only copy of each shard",

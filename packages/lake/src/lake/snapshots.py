@@ -1,4 +1,4 @@
-"""Snapshot manifests: a dataset's state at one moment, as one immutable object.
+"""Snapshot manifests: the state of a dataset as one immutable object.
 
 The object is canonical JSON: `{"v": 1, "snapshot": SnapshotInfo, "ingest": …, "createdAt": …,
 "name": …}`.
@@ -23,14 +23,14 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a snapshot's object says.
+    """The manifest of a snapshot.
 
     Args:
         snapshot: The snapshot.
         created_at: Unix seconds.
-        ingest: How its newest data was read (`source`, `report`), None when it was computed.
-        name: The dataset's name when the snapshot was committed, to know it by when its catalog
-            row is damaged; None in manifests of versions that did not keep it.
+        ingest: How its newest data was read (`source`, `report`); None for computed data.
+        name: The dataset's name at the commit, to identify it if its catalog row is damaged; None
+            in manifests of versions that did not store it.
     """
 
     snapshot: SnapshotInfo
@@ -50,7 +50,7 @@ class Manifest:
 
 
 def write_manifest(objects: ObjectStore, manifest: Manifest) -> str:
-    """Store the manifest; returns its object id."""
+    """Store the manifest; return its object id."""
     document = {
         "v": _VERSION,
         "snapshot": manifest.snapshot.to_json(),
@@ -62,10 +62,10 @@ def write_manifest(objects: ObjectStore, manifest: Manifest) -> str:
 
 
 def read_manifest(objects: ObjectStore, name: str) -> Manifest:
-    """Read a manifest, its bytes verified.
+    """Read a manifest and verify its bytes.
 
     Raises:
-        Corrupt: It is missing, damaged, or no manifest of this version.
+        Corrupt: It is missing, damaged, or not a manifest of this version.
     """
     try:
         document = json.loads(b"".join(objects.read(name)))
@@ -82,12 +82,12 @@ def read_manifest(objects: ObjectStore, name: str) -> Manifest:
     except Corrupt:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        # Its bytes are those that were written, or it is no manifest at all.
+        # The bytes are intact, but they are not a manifest.
         raise Corrupt(f"manifest {name}", expected="a manifest", found=str(error)) from error
 
 
 def renumbered(shards: tuple[ShardInfo, ...]) -> tuple[ShardInfo, ...]:
-    """The shards with `first_row` as their order gives it."""
+    """Return the shards with `first_row` set from their order."""
     numbered, rows = [], 0
     for shard in shards:
         numbered.append(replace(shard, first_row=rows))

@@ -1,4 +1,4 @@
-"""What is known of one upload: a value, with the arithmetic of its parts."""
+"""The record of an upload, with the sizes and number of its parts."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class UploadInfo:
 
     Args:
         id: The upload's id.
-        dataset: Id that the dataset will have, known from the start.
+        dataset: Id of the dataset to create, assigned at the start.
         name: The file's name.
-        size: Bytes of the whole file, None while unknown.
+        size: Bytes of the whole file; None while unknown.
         sha256: Declared hex SHA-256 of the whole file.
-        part_bytes: Bytes of every part but the last.
+        part_bytes: Bytes of every part except the last.
         mode: `create`, `append` or `replace`.
-        options: Options of ingest.
+        options: Ingest options.
         created_at: Unix seconds.
         state: `receiving` or `sealed`; the live tree also shows `ingesting` and `failed`.
-        have: Indexes of the parts that are here, in order.
+        have: Indexes of the received parts, in order.
     """
 
     id: str
@@ -48,11 +48,11 @@ class UploadInfo:
 
     @property
     def parts(self) -> int | None:
-        """How many parts the whole has; None while the size is unknown."""
+        """The number of parts; None while the size is unknown."""
         return None if self.size is None else -(-self.size // self.part_bytes)
 
     def expected_bytes(self, index: int) -> int:
-        """Bytes of part `index`, at most, when the size is unknown."""
+        """Return the bytes of part `index`; the maximum if the file's size is unknown."""
         parts = _INDEX_MAX + 1 if self.parts is None else self.parts
         if not 0 <= index < parts:
             raise UsageError(f"part {index} is outside upload {self.id}, which has {parts} parts")
@@ -61,16 +61,16 @@ class UploadInfo:
         return min(self.part_bytes, self.size - index * self.part_bytes)
 
     def missing(self, have: frozenset[int]) -> list[int]:
-        """Indexes that are not in `have`, in order."""
+        """Return the indexes that are not in `have`, in order."""
         parts = (max(have) + 1 if have else 0) if self.parts is None else self.parts
         return [index for index in range(parts) if index not in have]
 
     def with_state(self, state: str, *, size: int | None = None) -> UploadInfo:
-        """The same upload in another state."""
+        """Return the upload with another state."""
         return replace(self, state=state, size=self.size if size is None else size)
 
     def to_json(self) -> dict[str, Any]:
-        """The upload as the routes answer it and as `upload.json` keeps it."""
+        """Return the upload in the JSON form of the routes and of `upload.json`."""
         return {
             "uploadId": self.id,
             "datasetId": self.dataset,
@@ -87,7 +87,7 @@ class UploadInfo:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> UploadInfo:
-        """Inverse of `to_json`."""
+        """Read the form of `to_json`."""
         return cls(
             id=data["uploadId"],
             dataset=data["datasetId"],
@@ -105,7 +105,7 @@ class UploadInfo:
 
 @dataclass(frozen=True)
 class SealedUpload:
-    """A complete upload: its parts' paths in order are the file's bytes.
+    """A complete upload: its parts in order are the file's bytes.
 
     Args:
         upload: The upload, with its size known.
@@ -119,12 +119,12 @@ class SealedUpload:
 
     @property
     def sha256(self) -> str | None:
-        """Hex SHA-256 of the whole, when the client declared one (then it is verified)."""
+        """Hex SHA-256 of the whole file if the client declared one; it has been verified."""
         return self.upload.sha256
 
 
 def check_name(name: str) -> str:
-    """The file name without its folders; refuses control characters and empty names."""
+    """Return the file name without its folders; refuse control characters and empty names."""
     base = re.split(r"[/\\]", name)[-1].strip()
     if not base or base in (".", "..") or not base.isprintable():
         raise UsageError(f"{name[:80]!r} is not a file name")
@@ -134,7 +134,7 @@ def check_name(name: str) -> str:
 
 
 def check_sha256(text: str) -> str:
-    """Hex SHA-256, lower case; raises `UsageError` for anything else."""
+    """Return a lower-case hex SHA-256; raise `UsageError` for any other text."""
     if not _SHA256.fullmatch(text):
         raise UsageError(f"{text[:80]!r} is not a SHA-256 (64 lower-case hex digits)")
     return text

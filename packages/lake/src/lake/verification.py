@@ -1,12 +1,11 @@
-"""Shards are hashed before they are first read, in every process that reads them.
+"""Verify shards before their first read in each process.
 
 An object's file is read whole and compared with its chunk hashes, which are compared with its id.
-A process does that once for each file, and again when the file's inode, size or times have changed.
-The hashing needs 256 KiB and runs at SHA-256's speed; a file that is known costs one `stat`.
+A process does that once for each file, and again if the file's inode, size or times have changed.
+Hashing needs 256 KiB of memory and runs at SHA-256's speed; a verified file costs one `stat`.
 
-What that leaves open: bytes that change below the file system (a disk that decays) while the times
-of the file stay, after the file was verified and before it is read again. `lake.scrub` reads from the
-disk and finds those.
+Not detected is damage below the file system (a failing disk) that does not change the file's times,
+after the file was verified. `lake.scrub` reads from the disk and finds such damage.
 """
 
 from __future__ import annotations
@@ -29,10 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Damage", "ShardFile", "Verifier", "find_damage", "verify_shards"]
 
-_PIECE_BYTES = (
-    256 << 10
-)  # hashing is as fast as with larger pieces, and small caps have room for it
-_FILES_MAX = 16_384  # known files of a process: at most 8 MiB of memory for 1 TiB of shards
+_PIECE_BYTES = 256 << 10  # larger pieces are not faster, and this fits into small memory caps
+_FILES_MAX = 16_384  # verified files per process: at most 8 MiB of memory for 1 TiB of shards
 
 Checkpoint = Callable[[], object]
 """Called between pieces of a file; raises to stop."""
@@ -42,11 +39,11 @@ FileState = tuple[int, int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class ShardFile:
-    """A shard of a dataset, for errors, and the object's file that holds it.
+    """A shard's file, with its dataset and index for errors.
 
     Args:
         dataset: The dataset's name.
-        index: The shard's place in the snapshot.
+        index: The shard's index in the snapshot.
         path: The object's file; its name is the object's id.
     """
 
@@ -55,23 +52,23 @@ class ShardFile:
     path: str
 
     def to_json(self) -> list[Any]:
-        """The shard as requests of executors have it."""
+        """Return the shard in the form of executor requests."""
         return [self.dataset, self.index, self.path]
 
     @classmethod
     def from_json(cls, data: list[Any]) -> ShardFile:
-        """Inverse of `to_json`."""
+        """Read the form of `to_json`."""
         return cls(*data)
 
 
 @dataclass(frozen=True, slots=True)
 class Damage:
-    """What is wrong with an object's file.
+    """Damage to an object's file.
 
     Args:
         part: `chunk N`, `the file`, or `the list of chunk hashes`.
-        expected: What it should be.
-        found: What it is.
+        expected: The expected value.
+        found: The value found.
     """
 
     part: str
@@ -80,34 +77,35 @@ class Damage:
 
 
 class Verifier:
-    """Verifies the files of one process; safe for threads, which never hash one file twice."""
+    """Verifies the files of one process; thread-safe; concurrent callers hash a file only once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        # Invariant: a file is here only if all its bytes were right while it had this state.
+        # Invariant: an entry means that all bytes of the file were verified while it had this
+        # state.
         self._verified: dict[str, FileState] = {}
         self._hashing: dict[str, threading.Event] = {}
 
     def check(self, shard: ShardFile, checkpoint: Checkpoint = lambda: None) -> None:
-        """Return when the shard's bytes are those of its object.
+        """Verify a shard; return if its bytes match its object's hashes.
 
         Args:
             shard: The shard.
             checkpoint: Called after each piece.
 
         Raises:
-            Corrupt: They are not, or the file cannot be read; names dataset, shard and chunk.
+            Corrupt: They differ, or the file cannot be read; names dataset, shard and chunk.
         """
         while not self._is_verified(shard.path):
             with self._lock:
-                # Another thread may have finished between the look above and this lock.
+                # Another thread may have finished between the check above and this lock.
                 if self._is_verified(shard.path):
                     return
                 busy = self._hashing.get(shard.path)
                 if busy is None:
                     done = self._hashing[shard.path] = threading.Event()
             if busy is not None:
-                busy.wait()  # then look again: the other thread may have failed or been cancelled
+                busy.wait()  # then check again: the other thread may have failed or been cancelled
                 continue
             try:
                 self._hash(shard, checkpoint)
@@ -119,10 +117,10 @@ class Verifier:
 
     def _is_verified(self, path: str) -> bool:
         try:
-            # Once a shard and query: a Path would cost more than the call.
+            # Called once per shard and query: creating a Path would cost more than the call.
             return self._verified.get(path) == _state(os.stat(path))  # noqa: PTH116
         except OSError:
-            return False  # hashing finds out what that means
+            return False  # hashing will report the error
 
     def _hash(self, shard: ShardFile, checkpoint: Checkpoint) -> None:
         self._verified.pop(shard.path, None)
@@ -133,7 +131,7 @@ class Verifier:
             raise damaged_shard(
                 shard.dataset, shard.index, path.name, damage.part, damage.expected, damage.found
             )
-        # A file that changed while it was hashed is hashed again at its next use.
+        # A file that changed while it was hashed is hashed again on next use.
         if before is not None and before == _try_state(path):
             with self._lock:
                 self._verified[shard.path] = before
@@ -144,13 +142,13 @@ class Verifier:
 def find_damage(
     path: Path, checkpoint: Checkpoint = lambda: None, *, from_disk: bool = False
 ) -> Damage | None:
-    """Compare an object's file with its id; None when every byte is right.
+    """Compare an object's file with its id; return None if every byte is correct.
 
     Args:
-        path: The file, with its chunk hashes beside it.
+        path: The file, with its chunk hashes next to it.
         checkpoint: Called after each piece.
-        from_disk: Drop the file from the page cache before reading, and after it, as far as the
-            kernel does so (not pages that somebody has mapped).
+        from_disk: Drop the file from the page cache before and after reading, as far as the
+            kernel allows (not pages that are mapped).
     """
     try:
         digest = load_digest(path)
@@ -174,7 +172,7 @@ def find_damage(
 
 
 def verify_shards(shards: Iterable[ShardFile], context: Context) -> None:
-    """Verify the shards that an executor is about to read; call it before any is opened.
+    """Verify the shards that an executor is about to read; call it before opening them.
 
     Raises:
         Corrupt: A shard is damaged.
@@ -186,7 +184,7 @@ def verify_shards(shards: Iterable[ShardFile], context: Context) -> None:
 
 
 _EXECUTOR = Verifier()
-"""The files that this process knows, when it is an executor."""
+"""The verifier of this process, if it is an executor."""
 
 
 def _damage_in(descriptor: int, digest: ObjectDigest, checkpoint: Checkpoint) -> Damage | None:
@@ -200,7 +198,7 @@ def _damage_in(descriptor: int, digest: ObjectDigest, checkpoint: Checkpoint) ->
             left = min(digest.chunk_bytes, size - index * digest.chunk_bytes)
             while left > 0:
                 count = os.readv(descriptor, [view[: min(left, len(view))]])
-                if count == 0:  # it became shorter meanwhile
+                if count == 0:  # the file was truncated in the meantime
                     break
                 hasher.update(view[:count])
                 left -= count

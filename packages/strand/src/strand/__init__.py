@@ -7,9 +7,9 @@ Layers, each importing only those before it: `_native` (the C core), `errors`, `
 Importing this package imports no third-party package; the first batch imports Arrow and numpy.
 """
 
-from sennit_core.ownership import refuse_strangers
+from sennit_core.ownership import check_distribution
 
-refuse_strangers(__file__, "sennit-strand")
+check_distribution(__file__, "sennit-strand")
 
 from strand.cursor import RecordCursor  # noqa: E402 - after the check above
 from strand.errors import (  # noqa: E402

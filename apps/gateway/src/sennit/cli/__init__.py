@@ -1,9 +1,9 @@
-"""The `platform` command: starts nodes, and does the main job from a terminal.
+"""The `platform` command: starts nodes, uploads and queries data, and runs pipelines.
 
-Exit status: 0 done · 1 failed · 2 the command or its input is wrong · 3 no node answers ·
-4 there is no such thing · 5 refused · 6 over a limit (memory cap, size, disk) · 130 interrupted.
+Exit status: 0 success · 1 failure · 2 invalid command or input · 3 node unreachable · 4 not found ·
+5 refused · 6 over a limit (memory cap, size, disk) · 130 interrupted.
 
-Nothing is imported here that a verb may not need: `sql` runs without Typer, and each other verb
+Modules are imported only by the verbs that need them: `sql` runs without Typer, and each other verb
 imports what it needs when it runs, so help comes at once.
 """
 
@@ -25,14 +25,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run one command; answer its exit status instead of raising."""
+    """Run one command; return its exit status instead of raising."""
     try:
         return _run(arguments)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # The reader of our output has seen enough; that is its right.
+        # The reader of the pipe, such as `head`, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as problem:  # noqa: BLE001 - the one place where errors become text and status

@@ -1,4 +1,4 @@
-"""Verbs about data: put, datasets, sql, run, jobs, watch."""
+"""The data verbs: put, datasets, sql, run, jobs, watch."""
 
 from __future__ import annotations
 
@@ -32,13 +32,15 @@ def put(
         typer.Argument(help="CSV, TSV, JSON, JSON Lines, Parquet or Arrow; also .gz, .zst, .zip …"),
     ],
     name: Annotated[
-        str | None, typer.Option(help="The dataset's name; the file's stem otherwise.")
+        str | None, typer.Option(help="The dataset's name; by default the file's stem.")
     ] = None,
     mode: Annotated[str, typer.Option(help="create, replace or append.")] = "create",
     delimiter: Annotated[
-        str | None, typer.Option(help="Field delimiter; sniffed otherwise.")
+        str | None, typer.Option(help="Field delimiter; detected by default.")
     ] = None,
-    encoding: Annotated[str | None, typer.Option(help="Text encoding; sniffed otherwise.")] = None,
+    encoding: Annotated[
+        str | None, typer.Option(help="Text encoding; detected by default.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Fail instead of changing an inferred column type.")
     ] = False,
@@ -46,23 +48,23 @@ def put(
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Upload files and wait until they are datasets."""
+    """Upload files and wait until they are ingested as datasets."""
     from elytra.uploads.sender import check_file
     from sennit.cli.ingest_report import report_lines
     from sennit.cli.output import emit_json, progress
     from sennit_core.errors import UsageError
 
     if name is not None and len(files) > 1:
-        raise UsageError("--name fits one file only", hint="put the files one by one")
+        raise UsageError("--name works with one file only", hint="put the files one by one")
     options = {"delimiter": delimiter, "encoding": encoding, "strict": strict or None}
-    given = {key: value for key, value in options.items() if value is not None}
+    chosen = {key: value for key, value in options.items() if value is not None}
     for file in files:
-        check_file(file)  # what cannot be read is refused before anything is sent
+        check_file(file)  # refuse unreadable files before anything is sent
     made = []
     with _session(data, url) as session:
         for file in files:
             with progress(file.name) as on_progress:
-                dataset = session.put(file, name, mode=mode, on_progress=on_progress, **given)
+                dataset = session.put(file, name, mode=mode, on_progress=on_progress, **chosen)
             made.append(dataset)
             if not as_json:
                 typer.echo("\n".join(report_lines(dataset)))
@@ -71,7 +73,7 @@ def put(
 
 
 def datasets(
-    name: Annotated[str | None, typer.Argument(help="Show this one's columns.")] = None,
+    name: Annotated[str | None, typer.Argument(help="Show the columns of this dataset.")] = None,
     delete: Annotated[bool, typer.Option("--delete", help="Delete the named dataset.")] = False,
     data: Data = None,
     url: Url = None,
@@ -112,16 +114,16 @@ def sql(
     query: Annotated[
         str, typer.Argument(help="A SELECT, WITH, SHOW TABLES, DESCRIBE, SUMMARIZE or EXPLAIN.")
     ],
-    limit: Annotated[int, typer.Option(min=0, help="Rows of the table; 0 shows all.")] = 100,
+    limit: Annotated[int, typer.Option(min=0, help="Maximum rows to print; 0 prints all.")] = 100,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV.")] = False,
     engine: Annotated[
-        str, typer.Option(help="duckdb, emsqrt, or auto: EM-√ where DuckDB's memory is too small.")
+        str, typer.Option(help="duckdb, emsqrt, or auto: EM-√ if DuckDB runs out of memory.")
     ] = "auto",
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Run a query and print its answer."""
+    """Run a SQL query and print the result."""
     from sennit.cli.sql import Query, run_query
 
     run_query(
@@ -130,21 +132,23 @@ def sql(
 
 
 def run(
-    source: Annotated[str, typer.Argument(help="A dataset, or a plan as a .json file.")],
+    source: Annotated[str, typer.Argument(help="A dataset, or a .json file with a plan.")],
     where: Annotated[str | None, typer.Option(help="Keep rows: 'distance > 1000'.")] = None,
-    select: Annotated[str | None, typer.Option(help="Columns to keep, by commas.")] = None,
-    group_by: Annotated[str | None, typer.Option(help="Columns to group by, by commas.")] = None,
-    agg: Annotated[
-        list[str] | None, typer.Option(help="NAME=EXPRESSION, such as n=count().")
+    select: Annotated[str | None, typer.Option(help="Columns to keep, comma-separated.")] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Columns to group by, comma-separated.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=0, help="Rows at most.")] = None,
+    agg: Annotated[
+        list[str] | None, typer.Option(help="Aggregate NAME=EXPRESSION, e.g. n=count().")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=0, help="Maximum number of rows.")] = None,
     engine: Annotated[str, typer.Option(help="auto or local.")] = "auto",
-    mem_cap: Annotated[str | None, typer.Option(help="Hard memory cap of each task.")] = None,
+    mem_cap: Annotated[str | None, typer.Option(help="Memory limit of each task.")] = None,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Run a memory-capped pipeline as a job, watch it, and print its result."""
+    """Run a pipeline as a job under a memory limit, and print its result."""
     from sennit.cli.output import emit_json, progress
     from sennit.cli.pipelines import Steps, job_from
     from sennit.cli.rows import as_rows, show
@@ -173,7 +177,7 @@ def run(
 
 
 def jobs(
-    job: Annotated[str | None, typer.Argument(help="Show this one.")] = None,
+    job: Annotated[str | None, typer.Argument(help="Show this job.")] = None,
     cancel: Annotated[bool, typer.Option("--cancel", help="Cancel the named job.")] = False,
     data: Data = None,
     url: Url = None,
@@ -192,21 +196,21 @@ def jobs(
     if as_json:
         emit_json([info.to_json() for info in found])
         return
-    columns = ["job", "kind", "state", "tasks", "took", "error"]
+    columns = ["job", "kind", "state", "tasks", "duration", "error"]
     rows = [
-        [info.id, info.kind, info.state, _tasks(info), _took(info), _problem(info)]
+        [info.id, info.kind, info.state, _tasks(info), _duration(info), _problem(info)]
         for info in found
     ]
     if not any(info.error for info in found):
         columns, rows = columns[:-1], [row[:-1] for row in rows]
-    table(None, columns, rows, right=("tasks", "took"))
+    table(None, columns, rows, right=("tasks", "duration"))
 
 
 def _tasks(info: Any) -> str:
     return f"{info.progress.done}/{info.progress.total or '?'}" if info.progress else ""
 
 
-def _took(info: Any) -> str:
+def _duration(info: Any) -> str:
     from sennit_core.units import format_duration
 
     if info.started_at is None or info.finished_at is None:
@@ -219,16 +223,18 @@ def _problem(info: Any) -> str:
 
 
 def watch(
-    path: Annotated[str, typer.Argument(help="A job's id, or a path of the tree such as /jobs.")],
+    path: Annotated[
+        str, typer.Argument(help="A job id, or a path of the realtime tree such as /jobs.")
+    ],
     namespace: Annotated[str, typer.Option("--ns", help="The tree's namespace.")] = "sys",
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for a value where the path has none yet.")
+        bool, typer.Option("--wait", help="If the path has no value, wait for one.")
     ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Follow a job, or any path of the realtime tree, as it changes."""
+    """Print a job or a path of the realtime tree each time it changes."""
     import json
 
     from sennit_core.ids import is_id

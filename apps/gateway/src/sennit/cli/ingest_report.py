@@ -1,4 +1,4 @@
-"""What `platform put` prints: the dataset, and how its file was read."""
+"""The output of `platform put`: the dataset, and how its file was read."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _FORMATS = {
     "arrow": "Arrow file",
     "arrow-stream": "Arrow stream",
 }
-_ENTRIES = 12  # of each kind; `--json` has them all
+_ENTRIES = 12  # per section; `--json` prints all
 _LABEL = 11
 _WIDTH_MIN = 40
 
 
 def report_lines(dataset: IngestedDataset) -> Iterator[str]:
-    """Yield the lines of the report, folded to the terminal's width."""
+    """Yield the lines of the report, wrapped to the terminal's width."""
     columns = dataset.schema.fields
     yield f"{dataset.name}: {_count(dataset.rows, 'row')}, {_count(len(columns), 'column')}"
     types = [f"{field.name} {field.type}" for field in columns]
@@ -74,7 +74,7 @@ def _layout(found: IngestReport) -> Iterator[str]:
 
 
 def _block(label: str, entries: Iterable[str]) -> Iterator[str]:
-    """Each entry on lines of its own, the label before the first."""
+    """Yield each entry on separate lines, with the label before the first."""
     width = max(shutil.get_terminal_size().columns, _WIDTH_MIN)
     for index, entry in enumerate(entries):
         first = f"  {label if not index else '':{_LABEL - 2}}"
@@ -88,7 +88,7 @@ def _block(label: str, entries: Iterable[str]) -> Iterator[str]:
 
 
 def _some(entries: Iterable[str], tail: str = "; --json has all") -> list[str]:
-    """The first entries, and how many there are when some are left out."""
+    """Return the first entries, and the total count if some are omitted."""
     found = list(entries)
     if len(found) <= _ENTRIES:
         return found

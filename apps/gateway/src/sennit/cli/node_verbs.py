@@ -1,4 +1,4 @@
-"""Verbs about nodes: up, down, status, logs, doctor, version."""
+"""The node verbs: up, down, status, logs, doctor, version."""
 
 from __future__ import annotations
 
@@ -23,24 +23,32 @@ def up(
     data: Data = None,
     port: Annotated[
         int | None,
-        typer.Option(min=0, max=65_535, help="Port of the gateway; 0 takes a free one."),
+        typer.Option(min=0, max=65_535, help="Port of the gateway; 0 picks a free port."),
     ] = None,
     host: Annotated[str | None, typer.Option(help="Address to listen on.")] = None,
-    memory: Annotated[str | None, typer.Option(help="Memory for everything, such as 2GiB.")] = None,
+    memory: Annotated[
+        str | None, typer.Option(help="Memory limit of the whole node, e.g. 2GiB.")
+    ] = None,
     nodes: Annotated[int, typer.Option(min=1, max=16, help="Nodes to start on this machine.")] = 1,
     demo: Annotated[
-        bool, typer.Option("--demo", help="Load real flights and show the main job.")
+        bool, typer.Option("--demo", help="Load the flights data, run a query and a pipeline.")
     ] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Return once the node is up.")] = False,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open the playground.")] = False,
-    api_only: Annotated[bool, typer.Option("--api-only", help="Serve no playground.")] = False,
+    detach: Annotated[
+        bool, typer.Option("--detach", help="Run in the background; return once the node is up.")
+    ] = False,
+    open_browser: Annotated[
+        bool, typer.Option("--open", help="Open the playground in a browser.")
+    ] = False,
+    api_only: Annotated[
+        bool, typer.Option("--api-only", help="Do not serve the playground.")
+    ] = False,
     insecure: Annotated[
-        bool, typer.Option("--insecure", help="Allow another bind without TLS.")
+        bool, typer.Option("--insecure", help="Allow a non-loopback address without TLS.")
     ] = False,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(
-            "--allow-host", metavar="NAME", help="Answer under this host name too; repeatable."
+            "--allow-host", metavar="NAME", help="Accept this name in the Host header; repeatable."
         ),
     ] = None,
     as_json: Json = False,
@@ -58,7 +66,7 @@ def up(
 
 
 def down(data: Data = None, as_json: Json = False) -> None:
-    """Stop the node of a data folder, and the further nodes started with it."""
+    """Stop the node of a data folder, and additional nodes started with it."""
     from sennit.cli.start import stop_all
     from sennit.settings import default_data
 
@@ -72,7 +80,7 @@ def down(data: Data = None, as_json: Json = False) -> None:
 
 
 def status(data: Data = None, as_json: Json = False) -> None:
-    """Show the node's address, memory shares beside what is used, and its executors."""
+    """Show the node's address, and the memory limit and usage of each process."""
     from sennit.cli.output import emit_json, table
     from sennit.client import Session
     from sennit_core.units import format_bytes, format_duration
@@ -86,14 +94,14 @@ def status(data: Data = None, as_json: Json = False) -> None:
     memory = stats["memory"]
     shares = memory["shares"]
     typer.echo(f"{url}   sennit {stats['version']}   up {format_duration(stats['uptimeSeconds'])}")
-    typer.echo(f"executors at work: {stats['busy']}   requests waiting: {stats['waiting']}\n")
+    typer.echo(f"executors busy: {stats['busy']}   requests queued: {stats['waiting']}\n")
     rows = [("gateway", shares["gatewayBytes"], memory["gatewayBytes"])]
     used = [row["memoryBytes"] for row in stats["executors"]]
-    used += [0] * (shares["executors"] - len(used))  # executors start when they are first needed
+    used += [0] * (shares["executors"] - len(used))  # executors start on first use
     rows += [(f"executor {i}", shares["executorBytes"], bytes_) for i, bytes_ in enumerate(used)]
     rows.append(("all", memory["capBytes"], memory["usedBytes"]))
     shown = [(name, format_bytes(share), format_bytes(now)) for name, share, now in rows]
-    table(None, ("process", "share", "used"), shown, right=("share", "used"))
+    table(None, ("process", "limit", "used"), shown, right=("limit", "used"))
 
 
 def logs(
@@ -102,7 +110,7 @@ def logs(
         int, typer.Option("-n", "--lines", min=0, max=1_000_000, help="Lines from the end.")
     ] = 50,
     follow: Annotated[
-        bool, typer.Option("-f", "--follow", help="Go on as lines are written.")
+        bool, typer.Option("-f", "--follow", help="Print new lines as they are written.")
     ] = False,
     which: Annotated[str, typer.Option(help="system, audit, peers or playground.")] = "system",
     as_json: Json = False,
@@ -113,12 +121,12 @@ def logs(
     from sennit_core.errors import UsageError
 
     if which not in _LOGS:
-        raise UsageError(f"there is no log {which!r}", hint=f"name one of {', '.join(_LOGS)}")
+        raise UsageError(f"there is no log {which!r}", hint=f"use one of {', '.join(_LOGS)}")
     tail(data or default_data(), which, lines, follow=follow, as_json=as_json)
 
 
 def doctor(data: Data = None, as_json: Json = False) -> None:
-    """Check what a node needs on this machine, and say how to get what is missing."""
+    """Check this machine's requirements for a node, and print how to fix problems."""
     from sennit.cli.output import emit_json, table
     from sennit.doctor import examine
     from sennit.settings import default_data
@@ -128,7 +136,7 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
         emit_json([finding.to_json() for finding in findings])
     else:
         rows = [("ok" if f.ok else "PROBLEM", f.subject, f.found) for f in findings]
-        table(None, ("", "what", "found"), rows)
+        table(None, ("", "check", "found"), rows)
         for finding in findings:
             if not finding.ok:
                 typer.echo(f"to fix {finding.subject}: {finding.remedy}")

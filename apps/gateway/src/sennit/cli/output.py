@@ -1,4 +1,4 @@
-"""How verbs speak: JSON for programs, tables for people, errors with what to do next."""
+"""Output of the verbs: JSON for programs, tables for people, errors with hints."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATUS_OF_CODE = {
 
 
 def report(problem: Exception, *, as_json: bool) -> int:
-    """Say on stderr what went wrong and what to do; answer the exit status."""
+    """Print an error and its hint on stderr; return the exit status."""
     error = _as_sennit(problem)
     if error is None:
         raise problem
@@ -34,7 +34,7 @@ def report(problem: Exception, *, as_json: bool) -> int:
 
 
 def _place(error: SennitError) -> str:
-    """Where in a statement the error is, when it knows and its sentence does not say."""
+    """Return the error's position in the statement, unless the message already has it."""
     if not isinstance(error, SqlError) or error.line is None or "line " in str(error).lower():
         return ""
     column = f", column {error.column}" if error.column is not None else ""
@@ -58,12 +58,14 @@ def _as_sennit(problem: Exception) -> SennitError | None:
 
 
 def _system_error(problem: OSError) -> SennitError:
-    """Return what the system refused as an error with the place and a remedy."""
+    """Convert an OSError to an error that names the file and has a hint."""
     where = problem.filename or "the terminal or the network"
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageFull(path=str(where), hint="make room on the disk, or delete datasets")
     if isinstance(problem, PermissionError):
-        return UsageError(f"{where}: permission denied", hint="use a file or folder of your own")
+        return UsageError(
+            f"{where}: permission denied", hint="use a file or folder that you can access"
+        )
     return UsageError(f"{where}: {problem.strerror or problem}", hint="check the path")
 
 
@@ -81,7 +83,7 @@ def table(
     right: Collection[str] = (),
     grouped: bool = True,
 ) -> None:
-    """Print a table; arguments as in `sennit.cli.tables.draw`, thousands set apart by default."""
+    """Print a table; arguments as in `sennit.cli.tables.draw`, with thousands separators."""
     from sennit.cli.tables import draw
 
     draw(title, columns, rows, right=right, grouped=grouped)
@@ -89,7 +91,7 @@ def table(
 
 @contextmanager
 def progress(what: str, unit: str = "bytes") -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on stderr when that is a terminal; the yielded function takes (done, total)."""
+    """Show a progress bar if stderr is a terminal; yield a function to call with (done, total)."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return

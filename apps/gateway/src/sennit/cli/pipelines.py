@@ -1,4 +1,4 @@
-"""`platform run`'s words, turned into a job."""
+"""Start the job that the options of `platform run` describe."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from emsqrt.expr import parse_expr
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
-    from elytra.job import Job
+    from elytra.job_handle import Job
     from elytra.pipeline import Pipeline
     from sennit.client import Session
 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What the options of `platform run` ask for, in the order in which it happens."""
+    """The steps that the options of `platform run` describe, in order of execution."""
 
     where: str | None
     group_by: str | None
@@ -28,7 +28,7 @@ class Steps:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing was asked for."""
+        """Whether no option is set."""
         return not any((self.where, self.group_by, self.agg, self.select)) and self.limit is None
 
 
@@ -39,7 +39,7 @@ def job_from(
     if not source.endswith(".json"):
         return _grown(session.pipeline(source), steps).submit(engine=engine, mem_cap=mem_cap)
     if not steps.empty:
-        raise UsageError("a plan says it all by itself", hint="leave the other options out")
+        raise UsageError("a plan file cannot be combined with other options", hint="omit them")
     options = {"engine": engine} | ({"memCap": mem_cap} if mem_cap else {})
     return session.submit(_read_plan(Path(source)), **options)
 

@@ -1,7 +1,7 @@
-"""One HTTP request with the standard library alone, for verbs whose answer is small.
+"""One HTTP request with only the standard library, for verbs with small responses.
 
-httpx and what it loads take longer to import than a small query takes to answer. A connection to
-another machine goes through `urllib`, which knows proxies and their exceptions.
+Importing httpx and its dependencies takes longer than a small query. A connection to another
+machine goes through `urllib`, which supports proxies and proxy exceptions.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Answer(Protocol):
     headers: Any
 
     def read(self, amount: int = ..., /) -> bytes:
-        """Return at most so many bytes of the body; all of them when no number is given."""
+        """Return at most `amount` bytes of the body; all of it by default."""
         ...
 
 
@@ -38,18 +38,18 @@ class Answer(Protocol):
 def open_answer(
     url: str, token: str | None, path: str, document: object, *, accept: str
 ) -> Iterator[Answer]:
-    """Post a JSON document and yield the answer, whose body is read inside the `with`.
+    """Post a JSON document and yield the response, whose body is read inside the `with`.
 
     Args:
         url: The node's address.
         token: Sent as a bearer token.
         path: From the root.
         document: The body.
-        accept: The media type that is asked for.
+        accept: The requested media type.
 
     Raises:
-        UsageError: `url` is no http(s) address.
-        SennitError: What the node answered, or Unavailable when it did not answer to its end.
+        UsageError: `url` is not an http(s) address.
+        SennitError: The node's error, or Unavailable when the response is missing or incomplete.
     """
     headers = {"Accept": accept, "Content-Type": "application/json"}
     if token:
@@ -62,7 +62,7 @@ def open_answer(
                 raise _error(answer, path)
             yield answer
     except BrokenPipeError:
-        raise  # of our own output
+        raise  # from writing our own output
     except (HTTPException, OSError) as problem:
         if isinstance(problem, SennitError):
             raise
@@ -111,7 +111,7 @@ def _through_urllib(
 
 
 def _why_cut(answer: Answer | None, url: str, headers: Mapping[str, str]) -> SennitError | None:
-    """Ask the node why it ended an answer early; None when it does not know of it."""
+    """Ask the node why a response ended early; None if the node has no record of it."""
     answer_id = None if answer is None else answer.headers.get(_ANSWER_HEADER)
     if answer_id is None:
         return None

@@ -1,7 +1,7 @@
-"""`platform sql` without Typer, whose import and set-up take longer than a small query.
+"""`platform sql` without Typer, whose import and setup cost more than a small query.
 
-Only a command line that is plainly right is taken; everything else, `--help` and every mistake
-included, goes to Typer, so that there is one place that explains the options.
+Only a valid command line is handled here; everything else, `--help` and all errors included, goes
+to Typer, so that help and errors have one implementation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ OPTIONS: Mapping[str, tuple[str, Callable[[str], Any] | None]] = {
     "--url": ("url", str),
     "--json": ("as_json", None),
 }
-"""The member of `sennit.cli.sql.Query` that each option sets, and how its word is read (None: it
-has no word, and sets True). A test compares them with the verb that Typer knows."""
+"""The field of `sennit.cli.sql.Query` that each option sets, and the parser of its value (None: a
+flag, which sets True). A test compares them with the options of the Typer command."""
 
 
 def parse_sql(arguments: Sequence[str]) -> dict[str, Any] | None:
-    """Return the members of the `Query` that `sql …` asks for, or None to leave it to Typer."""
+    """Return the fields of `Query` for `sql …`, or None to let Typer handle the arguments."""
     if not arguments or arguments[0] != "sql":
         return None
     members: dict[str, Any] = {}
@@ -40,7 +40,7 @@ def parse_sql(arguments: Sequence[str]) -> dict[str, Any] | None:
 
 
 def _option(word: str, words: list[str]) -> tuple[str, Any] | None:
-    """Return the member that an option sets, and its value; takes its word off `words`."""
+    """Return the field that an option sets, and its value, which is popped from `words`."""
     name, equals, value = word.partition("=")
     if name not in OPTIONS:
         return None

@@ -1,4 +1,4 @@
-"""Rows of an answer as the node writes them in JSON, and as a table."""
+"""Parse the JSON rows of a result, and print rows as a table."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NUMBERS = ("Int", "UInt", "Float", "Decimal")
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Columns (`name` and `type`) and rows; `truncated` when there are more."""
+    """Columns (`name` and `type`) and rows; `truncated` if there are more rows."""
 
     columns: Sequence[dict[str, str]]
     rows: Sequence[Sequence[Any]]
@@ -27,21 +27,21 @@ class Rows:
 
 
 def parse_rows(body: bytes) -> Rows:
-    """Read the JSON form of an answer (CONTRACTS.md); raises `Unavailable` for a part of one."""
+    """Parse a result in JSON (CONTRACTS.md); raise `Unavailable` if it is incomplete."""
     try:
         document = json.loads(body)
         return Rows(document["columns"], document["rows"], bool(document.get("truncated")))
     except (ValueError, KeyError, TypeError) as problem:
         raise Unavailable(
-            f"the node (its answer is not complete: {problem})",
-            hint="run it again; `platform logs` may say why",
+            f"the node (its response is incomplete: {problem})",
+            hint="run the query again; `platform logs` may show the reason",
         ) from problem
 
 
 def as_rows(
     schema: pa.Schema, batches: Iterable[pa.RecordBatch], *, max_rows: int | None = None
 ) -> Rows:
-    """Return the rows of Arrow batches, their values as the node writes them."""
+    """Return the rows of Arrow batches, with values formatted as by the node."""
     from emsqrt.io.formats import open_format
 
     text = bytearray()
@@ -54,7 +54,7 @@ def as_rows(
 
 
 def show(found: Rows) -> None:
-    """Print a table: numbers to the right, lists and structs as JSON."""
+    """Print a table: numbers right-aligned, lists and structs as JSON."""
     from sennit.cli.tables import draw
 
     names = [each["name"] for each in found.columns]

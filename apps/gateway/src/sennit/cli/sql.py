@@ -1,7 +1,7 @@
-"""`platform sql`: a query, and its answer as a table, as CSV or as JSON.
+"""`platform sql`: run a query and print the result as a table, CSV or JSON.
 
-The node writes the text of every value, so all three show the same: decimals in full, instants in
-UTC, bytes in base64, lists and structs as JSON. Small answers travel as JSON and need no Arrow here.
+The node formats every value, so all three show the same text: decimals in full, instants in UTC,
+bytes in base64, lists and structs as JSON. Tables are received as JSON, so Arrow is not imported.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ __all__ = ["Query", "run_query"]
 _PATH = "/api/query"
 _PIECE_BYTES = 1 << 16
 _ROWS_MAX = (1 << 63) - 1
-"""Named where all rows are wanted: without a number, JSON ends at analytics.json_rows_max."""
+"""Sent to request all rows: without maxRows, JSON is cut at analytics.json_rows_max."""
 
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """What was asked on the command line; `limit` 0 shows all rows."""
+    """The options of `platform sql`; `limit` 0 shows all rows."""
 
     sql: str
     limit: int = 100
@@ -38,11 +38,11 @@ class Query:
 
 
 def run_query(query: Query) -> None:
-    """Run the query and print its answer.
+    """Run the query and print its result.
 
     Raises:
         UsageError: the limit is negative.
-        SennitError: what the node answered.
+        SennitError: the node's error.
     """
     if query.limit < 0:
         raise UsageError(f"--limit is {query.limit}", hint="0 shows all rows")
@@ -78,7 +78,7 @@ def _print_table(query: Query, address: tuple[str, str | None]) -> None:
 def _fetch(
     query: Query, address: tuple[str, str | None], max_rows: int | None
 ) -> tuple[Rows, str | None]:
-    """Return the rows, at most `max_rows` (all of them where that is None), and the engine."""
+    """Return the rows, at most `max_rows` (None: all), and the name of the engine."""
     document = {"sql": query.sql, "engine": query.engine, "maxRows": max_rows or _ROWS_MAX}
     with open_answer(*address, _PATH, document, accept="application/json") as answer:
         return parse_rows(answer.read()), answer.headers.get("Sennit-Engine")

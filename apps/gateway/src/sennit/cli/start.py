@@ -1,4 +1,4 @@
-"""Starting and stopping nodes: in the foreground, detached, or several on one machine."""
+"""Start and stop nodes: in the foreground, detached, or several on one machine."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _DOWN_SECONDS = 10
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What `platform up` was asked for."""
+    """The options of `platform up`."""
 
     data: Path | None
     port: int | None
@@ -53,12 +53,12 @@ class Start:
 
     @property
     def only_at_start(self) -> bool:
-        """Whether an option was given that a running node cannot take any more."""
-        given = (self.port, self.host, self.memory, self.allowed_hosts or None)
-        return any(value is not None for value in given) or self.insecure or self.api_only
+        """Whether any option is set that has an effect only when a node starts."""
+        options = (self.port, self.host, self.memory, self.allowed_hosts or None)
+        return any(value is not None for value in options) or self.insecure or self.api_only
 
     def arguments(self) -> dict[str, dict[str, object]]:
-        """What was given on the command line, as settings."""
+        """Return the command-line options as settings."""
         network = {
             "host": self.host,
             "port": self.port,
@@ -73,7 +73,7 @@ class Start:
 
 
 def start(wanted: Start) -> None:
-    """Start what was asked for; a single foreground node serves in this very process."""
+    """Start the nodes; a single foreground node runs in this process."""
     if wanted.nodes > 1:
         _start_several(wanted)
     elif wanted.detach:
@@ -86,9 +86,9 @@ def start(wanted: Start) -> None:
 
 
 def _is_up(wanted: Start) -> bool:
-    """Return whether the folder's node runs already, and print its address then.
+    """Return whether the folder's node is already running; if so, print its address.
 
-    Starting twice is no mistake as long as nothing is asked for that only counts at a start.
+    Starting twice is not an error unless an option is set that has an effect only at startup.
 
     Raises:
         Conflict: the running node was started without these options, or has not started yet.
@@ -114,7 +114,7 @@ def _serve_here(wanted: Start) -> None:
     from sennit.serve import Address, serve
     from sennit.settings import load
 
-    run_file.check_free(wanted.folder)  # or the port would be what is in use
+    run_file.check_free(wanted.folder)  # otherwise the error would be that the port is in use
     helpers: list[subprocess.Popen[bytes]] = []
 
     def on_up(address: Address) -> None:
@@ -135,12 +135,12 @@ def _serve_here(wanted: Start) -> None:
 
 
 def _run_demo(data: Path) -> subprocess.Popen[bytes]:
-    """The demo is a client like any other, in a process of its own."""
+    """Start the demo as an ordinary client in a separate process."""
     return subprocess.Popen([sys.executable, "-m", "sennit.demo", "--data", str(data)])
 
 
 def _start_several(wanted: Start) -> None:
-    """Node 0 serves the folder itself; node i serves `<data>/nodes/<i>` on port + 10·i."""
+    """Start node 0 on the folder itself, and node i on `<data>/nodes/<i>` and port + 10·i."""
     base = wanted.port if wanted.port is not None else GATEWAY_PORT
     each = [
         replace(
@@ -152,7 +152,7 @@ def _start_several(wanted: Start) -> None:
         )
         for index in range(wanted.nodes)
     ]  # fmt: skip
-    for one in each:  # before anything is started, because a failure below stops all of them
+    for one in each:  # before starting any node, because a failure below stops all of them
         run_file.check_free(one.folder)
     try:
         for one in each:
@@ -160,7 +160,7 @@ def _start_several(wanted: Start) -> None:
         if wanted.demo:
             _run_demo(wanted.folder).wait()
         if not wanted.detach:
-            typer.echo("Ctrl-C stops them all.")
+            typer.echo("Press Ctrl-C to stop all nodes.")
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             signal.pause()
     except BaseException:
@@ -169,7 +169,7 @@ def _start_several(wanted: Start) -> None:
 
 
 def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
-    """Start a node in a session of its own, its output in logs/up.log."""
+    """Start a node in its own session, with its output in logs/up.log."""
     logs = make_private_folder(wanted.folder / "logs")
     command = [sys.executable, "-m", "sennit.cli", "up", "--data", str(wanted.folder)]
     for flag, value in (
@@ -195,27 +195,27 @@ def _spawn(wanted: Start) -> subprocess.Popen[bytes]:
 
 
 def _announce(wanted: Start, child: subprocess.Popen[bytes], data: Path) -> None:
-    """Wait until the spawned node is up and print its address; show its last words otherwise."""
+    """Wait until the spawned node is up and print its address; if it fails, print its output."""
     deadline = time.monotonic() + _UP_SECONDS
     while time.monotonic() < deadline:
         running = run_file.read(data)
         exited = child.poll() is not None
         if running is not None and (running.pid == child.pid or exited):
-            # Of two commands at once one starts the node, and both have it.
+            # Of two concurrent `up` commands one starts the node, and both succeed.
             _show_running(wanted, running, word="already up" if exited else "up")
-            # The node outlives this command on purpose; nobody waits for it any more.
+            # The node outlives this command on purpose: keep Popen from warning about the child.
             child.returncode = 0
             return
         if exited and not run_file.is_owned(data):
             break
         time.sleep(0.05)
-    words = (data / "logs" / "up.log").read_text(encoding="utf-8", errors="replace").strip()
-    if child.returncode and words and not wanted.as_json:
-        print(words, file=sys.stderr)  # its own error and hint, with its own exit status
+    output = (data / "logs" / "up.log").read_text(encoding="utf-8", errors="replace").strip()
+    if child.returncode and output and not wanted.as_json:
+        print(output, file=sys.stderr)  # the node's error and hint, with the node's exit status
         raise typer.Exit(child.returncode)
     raise Unavailable(
         "the node",
-        message=f"the node did not start: {words or 'no output'}",
+        message=f"the node did not start: {output or 'no output'}",
         hint=f"see {data / 'logs'}",
     )
 
@@ -226,7 +226,7 @@ def _print_address(wanted: Start, url: str, login_url: str, pid: int, *, word: s
     else:
         typer.echo(f"Sennit is {word}: {url if _is_kept(sys.stdout) else login_url}")
         if not wanted.detach:
-            typer.echo("Ctrl-C stops it.")
+            typer.echo("Press Ctrl-C to stop it.")
     sys.stdout.flush()
     if not wanted.api_only:
         from sennit import playground
@@ -236,7 +236,7 @@ def _print_address(wanted: Start, url: str, login_url: str, pid: int, *, word: s
 
 
 def _is_kept(stream: TextIO) -> bool:
-    """Whether what is printed stays in a file or the system's log, where no token belongs."""
+    """Whether the output is stored in a file or the system log, which must not contain tokens."""
     try:
         mode = os.fstat(stream.fileno()).st_mode
     except (OSError, ValueError):  # no descriptor: a test's buffer
@@ -245,7 +245,7 @@ def _is_kept(stream: TextIO) -> bool:
 
 
 def _open_browser(data: Path, login_url: str) -> None:
-    """Open the login page by a private file: a process's arguments are visible to every account."""
+    """Open the login page through a private file: all accounts can see a process's arguments."""
     page = data / run_file.LOGIN_PAGE
     descriptor = os.open(page, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, FILE_MODE)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
@@ -254,7 +254,7 @@ def _open_browser(data: Path, login_url: str) -> None:
 
 
 def stop_all(data: Path) -> list[str]:
-    """Stop the nodes of a folder, the further ones first; answer their URLs."""
+    """Stop all nodes of a folder, the additional ones first; return their URLs."""
     folders = [*sorted((data / "nodes").glob("*"), reverse=True), data]
     return [url for folder in folders if (url := _stop(folder)) is not None]
 
@@ -277,14 +277,14 @@ def _stop(data: Path) -> str | None:
 
 
 def tail(data: Path, which: str, lines: int, *, follow: bool, as_json: bool) -> None:
-    """Print the last `lines` of a log, then go on with what is written if asked to."""
+    """Print the last `lines` of a log; with `follow`, also print new lines as they are written."""
     path = data / "logs" / f"{which}.log"
     if not path.parent.is_dir():
         raise UsageError(
-            f"there is no log in {path.parent}", hint="has a node run with this --data?"
+            f"there is no log in {path.parent}", hint="check --data: no node has run there"
         )
     if not path.exists():
-        typer.echo(f"nothing is in the {which} log yet", err=True)
+        typer.echo(f"the {which} log is empty", err=True)
     while follow and not path.exists():
         time.sleep(0.2)
     if not path.exists():
@@ -301,7 +301,7 @@ def tail(data: Path, which: str, lines: int, *, follow: bool, as_json: bool) -> 
 
 
 def _readable(line: str) -> str:
-    """A log's JSON line for people; any other line as it is."""
+    """Format a JSON log line as text; return any other line unchanged."""
     try:
         entry = json.loads(line)
         words = [entry["time"], f"{entry['level']:7}", f"{entry['logger']}: {entry['message']}"]

@@ -1,6 +1,6 @@
-"""Tables of text: on a terminal as wide as it is, elsewhere with every column whole.
+"""Text tables: fitted to the terminal's width; complete when the output is not a terminal.
 
-Drawn without Rich, whose import takes longer than a small query. A cell never moves the cursor:
+Rich is not used, because its import takes longer than a small query. A cell cannot move the cursor:
 control characters are shown as escapes.
 """
 
@@ -18,7 +18,7 @@ from sennit_core.text import escape_controls
 __all__ = ["draw"]
 
 _GAP = "   "
-_FOLDED = 30  # a longer text may be folded before its column is left out
+_FOLDED = 30  # wider columns may be folded to this width before columns are omitted
 _NULL = "∅"
 _BOLD, _DIM, _PLAIN = "\x1b[1m", "\x1b[2m", "\x1b[0m"
 
@@ -31,16 +31,16 @@ def draw(
     right: Collection[str] = (),
     grouped: bool = False,
 ) -> None:
-    """Print a table; numbers to the right, nothing cut when the output is no terminal.
+    """Print a table with numbers right-aligned; nothing is cut if the output is not a terminal.
 
-    On a terminal too narrow for every column the last ones are left out and named.
+    On a terminal too narrow for all columns, the last ones are omitted and their names printed.
 
     Args:
         title: printed above the table.
         columns: their names.
-        rows: their values, as many as there are columns.
-        right: columns that go to the right although they hold text, such as sizes.
-        grouped: whether thousands are set apart; a year or an id in somebody's data is no amount.
+        rows: their values, one for each column.
+        right: text columns to align to the right, such as sizes.
+        grouped: whether to print thousands separators; user data may hold years or ids.
     """
     terminal = sys.stdout.isatty()
     names = [escape_controls(name) for name in columns]
@@ -68,7 +68,7 @@ def draw(
 
 
 def _fitted(names: Sequence[str], widths: Sequence[int], width: int) -> list[int]:
-    """Return the widths of as many columns as a terminal has room for, long texts folded."""
+    """Return the widths of the columns that fit the terminal, with long texts folded."""
     room = width + len(_GAP)
     fitted: list[int] = []
     for name, natural in zip(names, widths, strict=True):
@@ -77,7 +77,9 @@ def _fitted(names: Sequence[str], widths: Sequence[int], width: int) -> list[int
             break
         fitted.append(min(least, width))
         room -= least + len(_GAP)
-    for index, natural in enumerate(widths[: len(fitted)]):  # what is left goes to long texts
+    for index, natural in enumerate(
+        widths[: len(fitted)]
+    ):  # the remaining width goes to long texts
         more = max(0, min(natural - fitted[index], room))
         fitted[index] += more
         room -= more
@@ -85,7 +87,7 @@ def _fitted(names: Sequence[str], widths: Sequence[int], width: int) -> list[int
 
 
 def _lines(cells: Sequence[str], widths: Sequence[int], to_right: Sequence[bool]) -> list[str]:
-    """Return a row as lines: more than one where a cell is folded."""
+    """Return the lines of a row: more than one if a cell is folded."""
     folded = [_folded(cell, width) for cell, width in zip(cells, widths, strict=False)]
     lines = []
     for index in range(max(map(len, folded), default=1)):
@@ -113,7 +115,7 @@ def _folded(text: str, width: int) -> list[str]:
 
 
 def _width(text: str) -> int:
-    """Columns of a terminal that a text takes (Unicode Standard Annex #11)."""
+    """Return the width of a text in terminal columns (Unicode Standard Annex #11)."""
     if text.isascii():
         return len(text)
     return sum(0 if combining(c) else 2 if east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,10 +1,10 @@
-"""The verbs of the `platform` command, as Typer knows them."""
+"""The Typer application of the `platform` command."""
 
 from __future__ import annotations
 
 import os
 
-# Rich help would triple the time to the first line; progress bars load Rich when they are drawn.
+# Rich help would triple the startup time; progress bars import Rich when they are drawn.
 os.environ.setdefault("TYPER_USE_RICH", "0")
 
 import typer
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Upload, query and pipe data through one node, and watch every job live.",
+    help="Run a Sennit node: upload files, query them with SQL, and run pipelines as jobs.",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 node_verbs.register(app)

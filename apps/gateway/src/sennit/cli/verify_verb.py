@@ -1,4 +1,4 @@
-"""The verb verify: are the stored bytes still those that were written?"""
+"""The verb verify: check stored bytes against their hashes."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def verify(
         str | None, typer.Argument(help="Verify this dataset only.", show_default=False)
     ] = None,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Repair damage; refused while there are no copies.")
+        bool, typer.Option("--repair", help="Repair damage; not available in this version.")
     ] = False,
     data: Data = None,
     url: Url = None,
     as_json: Json = False,
 ) -> None:
-    """Read datasets from the disk and compare every byte with its hash; exit 1 on damage."""
+    """Read datasets from disk and compare every byte with its hash; exit with 1 on damage."""
     from sennit.cli.output import emit_json, progress
     from sennit.client import Session
     from sennit_core.units import format_bytes

@@ -1,1 +1,1 @@
-"""The gateway's own routes; datasets and questions come from lake, uploads and jobs from elytra."""
+"""The gateway's own routes; lake has the routes of datasets and queries, elytra of jobs."""

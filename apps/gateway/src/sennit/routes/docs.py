@@ -1,4 +1,4 @@
-"""The HTTP API on one page, made from its OpenAPI document; nothing is loaded from elsewhere."""
+"""The HTTP API documentation on one page, from its OpenAPI document, without external resources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Every request needs <code>Authorization: Bearer …</code> or the browser's cook
 
 
 def docs_page(openapi: dict[str, Any]) -> str:
-    """HTML for an OpenAPI document: a table of routes for each tag."""
+    """Return HTML for an OpenAPI document: a table of routes for each tag."""
     tables: dict[str, list[str]] = {}
     for tag, method, path, summary in _routes(openapi):
         row = f"<tr><td><code>{method}</code><td><code>{escape(path)}</code><td>{escape(summary)}"

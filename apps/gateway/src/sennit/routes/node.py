@@ -1,4 +1,4 @@
-"""The node about itself: health, statistics, nodes, tokens, and the browser's session."""
+"""Routes about the node: health, statistics, nodes, tokens, and the browser's session."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from sennit.auth import Door
+from sennit.auth import AccessControl
 from sennit.node import Node
 from sennit_core.errors import NotFound, Unauthenticated
 
 
 class TokenRequest(BaseModel):
-    """A token to be made."""
+    """Body of `POST /api/tokens`."""
 
     model_config = ConfigDict(extra="forbid")
     name: str = Field(min_length=1, max_length=100)
@@ -22,18 +22,18 @@ class TokenRequest(BaseModel):
 
 
 class SessionRequest(BaseModel):
-    """A token to be exchanged for the browser's cookie."""
+    """Body of `POST /api/session`: a token to exchange for a cookie."""
 
     model_config = ConfigDict(extra="forbid")
     token: str = Field(min_length=1, max_length=200)
 
 
-def router(node: Node, door: Door) -> APIRouter:
-    """Routes that speak of the node itself."""
+def router(node: Node, access: AccessControl) -> APIRouter:
+    """Return the routes about the node itself."""
     routes = APIRouter(tags=["node"])
     _add_health(routes, node)
     _add_statistics(routes, node)
-    _add_session(routes, node, door)
+    _add_session(routes, node, access)
     _add_tokens(routes, node)
     return routes
 
@@ -41,12 +41,12 @@ def router(node: Node, door: Door) -> APIRouter:
 def _add_health(routes: APIRouter, node: Node) -> None:
     @routes.get("/healthz")
     def healthz() -> PlainTextResponse:
-        """Whether the process answers."""
+        """Liveness: the process responds."""
         return PlainTextResponse("ok\n")
 
     @routes.get("/readyz")
     def readyz() -> PlainTextResponse:
-        """Whether the node can work: its tree answers."""
+        """Readiness: the node's tree responds."""
         node.system.nodes.get(node.node_id)
         return PlainTextResponse("ready\n")
 
@@ -54,12 +54,12 @@ def _add_health(routes: APIRouter, node: Node) -> None:
 def _add_statistics(routes: APIRouter, node: Node) -> None:
     @routes.get("/api/stats")
     def stats() -> dict[str, Any]:
-        """Memory shares beside what is used, executors, uptime."""
+        """Memory limits and usage, executors, uptime."""
         return node.stats()
 
     @routes.get("/api/nodes")
     def nodes() -> list[Any]:
-        """Every node this one knows."""
+        """All nodes known to this node."""
         return [row.to_json() for row in node.system.nodes.all().values()]
 
     @routes.get("/metrics")
@@ -68,40 +68,42 @@ def _add_statistics(routes: APIRouter, node: Node) -> None:
         return PlainTextResponse(_metrics(node), media_type="text/plain; version=0.0.4")
 
 
-def _add_session(routes: APIRouter, node: Node, door: Door) -> None:
+def _add_session(routes: APIRouter, node: Node, access: AccessControl) -> None:
     @routes.post("/api/session")
     def open_session(body: SessionRequest, request: Request) -> JSONResponse:
-        """Exchange a token for the browser's cookie."""
+        """Exchange a token for a session cookie."""
         principal = node.tokens.principal(body.token)
         if principal is None:
-            raise Unauthenticated("this token is not known here", hint="see <data>/admin.token")
+            raise Unauthenticated(
+                "this node does not know the token", hint="see <data>/admin.token"
+            )
         response = JSONResponse({"name": principal.name, "role": principal.role})
-        set_session_cookie(response, door, body.token, secure=request.url.scheme == "https")
+        set_session_cookie(response, access, body.token, secure=request.url.scheme == "https")
         return response
 
 
 def _add_tokens(routes: APIRouter, node: Node) -> None:
     @routes.get("/api/tokens")
     def tokens() -> list[dict[str, str]]:
-        """Every issued token by id, name and role."""
+        """The id, name and role of every issued token."""
         return node.tokens.list()
 
     @routes.post("/api/tokens", status_code=201)
     def issue_token(body: TokenRequest) -> dict[str, str]:
-        """Make a token; it is shown this once."""
+        """Create a token; it is shown only once."""
         return {"token": node.tokens.issue(body.name, body.role), "role": body.role}
 
     @routes.delete("/api/tokens/{token_id}", status_code=204)
     def revoke_token(token_id: str) -> None:
-        """Forget a token."""
+        """Revoke a token."""
         if not node.tokens.revoke(token_id):
             raise NotFound(kind="token", name=token_id)
 
 
-def set_session_cookie(response: Any, door: Door, token: str, *, secure: bool) -> None:
-    """Hand the browser its cookie: unreadable to scripts, never sent from another site."""
+def set_session_cookie(response: Any, access: AccessControl, token: str, *, secure: bool) -> None:
+    """Set the session cookie: not readable by scripts, not sent with cross-site requests."""
     response.set_cookie(
-        door.cookie, token, httponly=True, samesite="strict", secure=secure, path="/"
+        access.cookie, token, httponly=True, samesite="strict", secure=secure, path="/"
     )
 
 

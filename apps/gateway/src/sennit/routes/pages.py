@@ -1,4 +1,4 @@
-"""What a browser gets: the exported playground, or a page that says it is being built."""
+"""The pages for browsers: the exported playground, or a placeholder while it is being built."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Redire
 
 from sennit import playground
 from sennit._asgi import App, Receive, Scope, Send
-from sennit.auth import Door
+from sennit.auth import AccessControl
 from sennit.routes.node import set_session_cookie
 from sennit.security_headers import SecurityHeaders, inline_script_hashes
 
@@ -28,35 +28,36 @@ _BUILDING = """<!doctype html>
 
 
 class Pages:
-    """ASGI app for everything that is not an API: static files with the right caching."""
+    """ASGI app for all paths outside the API: static files with cache headers."""
 
-    def __init__(self, door: Door) -> None:
-        self._door = door
+    def __init__(self, access: AccessControl) -> None:
+        self._access = access
         self._headers: SecurityHeaders | None = None
         self._site: Path | None = None
         self._problem: str | None = None
 
     def behind(self, headers: SecurityHeaders) -> None:
-        """Tell which middleware must allow the inline scripts of the site once it is there."""
+        """Set the middleware that must allow the site's inline scripts once the site exists."""
         self._headers = headers
         self._look()
 
     def failed(self, problem: str) -> None:
-        """Say on the page why there is no playground."""
+        """Show on the placeholder page why there is no playground."""
         self._problem = problem
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request (ASGI 3)."""
+        """Handle one request (ASGI 3)."""
         await self._answer(scope)(scope, receive, send)
 
     def _answer(self, scope: Scope) -> App:
         if scope["method"] not in {"GET", "HEAD"}:
             return _refusal(405, "this path only answers GET")
         token = dict(parse_qsl(_query(scope))).get("token", "")
-        if token and self._door.tokens.principal(token):
-            # The token leaves the address bar at once; from here on the cookie speaks.
+        if token and self._access.tokens.principal(token):
+            # Redirect to remove the token from the address bar; the cookie authenticates from now
+            # on.
             response: Response = RedirectResponse(_without_token(scope), status_code=303)
-            set_session_cookie(response, self._door, token, secure=scope["scheme"] == "https")
+            set_session_cookie(response, self._access, token, secure=scope["scheme"] == "https")
             return response
         site = self._site or self._look()
         if site is None:
@@ -72,9 +73,9 @@ class Pages:
 
 
 def _without_token(scope: Scope) -> str:
-    r"""Return the address that was asked for, without the token, and always on this node.
+    r"""Return the requested address without the token, always on this node.
 
-    A browser takes `//name/` and `/\name/` in a Location header for another host.
+    Browsers interpret `//name/` and `/\name/` in a Location header as another host.
     """
     others = [pair for pair in parse_qsl(_query(scope)) if pair[0] != "token"]
     return _local(scope["path"], urlencode(others))
@@ -96,8 +97,8 @@ def _file(site: Path, scope: Scope) -> Response:
     if (wanted / "index.html").is_file():
         wanted = wanted / "index.html"
     if wanted.name == "index.html" and wanted.is_file():
-        # The exported HTML is that of one address. Under another (`/data`, `/data/index.html`) the
-        # page renders differently in the browser, and React reports error 418.
+        # Exported HTML belongs to one address. Under another (`/data`, `/data/index.html`) the page
+        # renders differently in the browser, and React reports error 418.
         folder = wanted.parent.relative_to(site.resolve()).as_posix()
         address = "/" if folder == "." else f"/{folder}/"
         if path != address:
@@ -107,14 +108,14 @@ def _file(site: Path, scope: Scope) -> Response:
         if missing.is_file() and "." not in Path(path).name:
             return FileResponse(missing, status_code=404)
         return _refusal(404, "no such page")
-    # Names below _next carry a hash of their content; everything else must be asked for again.
+    # Names below _next contain a hash of the content; all other files must be revalidated.
     forever = path.startswith("/_next/static/")
     caching = "public, max-age=31536000, immutable" if forever else "no-cache"
     return FileResponse(wanted, headers={"cache-control": caching})
 
 
 def _place(site: Path, path: str) -> Path | None:
-    """Return where below `site` a path leads; None when it leads out, or is no path at all."""
+    """Return the file below `site` for a path; None if the path is invalid or leads outside."""
     try:
         wanted = (site / path.lstrip("/")).resolve()
         wanted.is_dir()
@@ -127,7 +128,7 @@ def _building_page(problem: str | None) -> Response:
     if problem is None:
         html = _BUILDING % (
             "being built",
-            "This page turns into it by itself, usually within a minute.",
+            "This page reloads when the playground is ready, usually within a minute.",
         )
     else:
         escaped = problem.replace("&", "&amp;").replace("<", "&lt;")

@@ -1,4 +1,4 @@
-"""A clock that moves only when told to."""
+"""A clock that moves only when a test advances it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ManualClock:
         self.advance(max(0.0, seconds))
 
     def advance(self, seconds: float) -> None:
-        """Move forward by `seconds`, which may not be negative."""
+        """Move forward by `seconds`, which must not be negative."""
         if seconds < 0:
             raise ValueError(f"time does not run backwards; set_back({-seconds}) moves the date")
         with self._lock:

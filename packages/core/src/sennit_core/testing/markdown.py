@@ -1,4 +1,4 @@
-"""Run the Python examples of a Markdown file, so that documentation cannot rot."""
+"""Run the Python examples of a Markdown file, so that they stay correct."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def run_markdown(
 
     Args:
         path: the Markdown file.
-        files: text files that the working folder holds before the first block, by name.
-        names: put into the namespace before the first block.
+        files: text files to create in the working folder before the first block runs, by name.
+        names: values to add to the namespace before the first block runs.
 
     Raises:
         ValueError: the file has no ```python block.

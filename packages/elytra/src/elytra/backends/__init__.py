@@ -1,1 +1,1 @@
-"""elytra.backends: where attempts run. Today the executors of this node (`local`)."""
+"""elytra.backends: where attempts run; currently only the executors of this node (`local`)."""

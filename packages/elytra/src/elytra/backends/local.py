@@ -1,4 +1,4 @@
-"""Runs attempts and merges on this node: a thread here watches an executor process there."""
+"""Run attempts and merges on this node: one thread for each, which watches an executor process."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = get_logger(__name__)
 
 
 class Run:
-    """One attempt or merge under way, and the one way to stop it."""
+    """A running attempt or merge that can be stopped."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,11 +30,11 @@ class Run:
 
     @property
     def stopped(self) -> bool:
-        """Whether somebody wants it to end."""
+        """Whether a stop was requested."""
         return self._stopped
 
     def attach(self, execution: Execution) -> None:
-        """Name the execution that a stop has to cancel; one that comes too late is cancelled."""
+        """Set the execution that `stop` cancels; cancel it now if a stop was already requested."""
         with self._lock:
             self._execution = execution
             stopped = self._stopped
@@ -42,12 +42,12 @@ class Run:
             execution.cancel()
 
     def detach(self) -> None:
-        """Forget the execution: it has ended."""
+        """Clear the execution after it has ended."""
         with self._lock:
             self._execution = None
 
     def stop(self) -> None:
-        """Cancel what runs, and what is about to."""
+        """Cancel the current execution and any that is attached later."""
         with self._lock:
             self._stopped = True
             execution = self._execution
@@ -55,21 +55,21 @@ class Run:
             execution.cancel()
 
     def check(self) -> None:
-        """Raise Cancelled once somebody wants it to end."""
+        """Raise Cancelled when a stop was requested."""
         if self._stopped:
             raise Cancelled("the attempt")
 
 
 Work: TypeAlias = Callable[[Run], JsonObject]
-"""What an attempt does, in its own thread; returns its partial result."""
+"""The work of an attempt, run in its own thread; returns its partial result."""
 
 
 class LocalBackend:
-    """Runs work on threads and reports how it ended.
+    """Runs work on threads and reports its outcome.
 
     Args:
         report: Called from those threads with each event.
-        threads: How many attempts and merges run at once.
+        threads: Maximum concurrent attempts and merges.
     """
 
     def __init__(self, report: Callable[[Event], None], threads: int) -> None:
@@ -87,14 +87,14 @@ class LocalBackend:
         finished: Callable[[JsonObject], Event],
         failed: Callable[[JsonObject, bool], Event],
     ) -> None:
-        """Begin work.
+        """Start work.
 
         Args:
-            key: Names it for `stop`.
-            work: What to do.
-            started: Reported when it begins.
-            finished: Makes the event for its result.
-            failed: Makes the event for (error, whether it is worth another try).
+            key: Identifies the work for `stop`.
+            work: The work to run.
+            started: Event to report when it starts.
+            finished: Creates the event for its result.
+            failed: Creates the event for (error, whether it is retryable).
         """
         run = Run()
         with self._lock:
@@ -112,14 +112,14 @@ class LocalBackend:
         self._threads.submit(body)
 
     def stop(self, key: str) -> None:
-        """Cancel work; its end is still reported."""
+        """Cancel work; its outcome is still reported."""
         with self._lock:
             run = self._runs.get(key)
         if run is not None:
             run.stop()
 
     def close(self) -> None:
-        """Stop everything and wait a few seconds until it has stopped."""
+        """Stop all work and wait a few seconds for it to end."""
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:
@@ -145,6 +145,8 @@ class LocalBackend:
         except SennitError as error:
             return failed(error.to_json(), error.retryable)
         except Exception as problem:  # noqa: BLE001 - it ends the attempt, never the thread
-            _log.exception("an attempt broke")
-            mistake = InternalError(f"an attempt broke: {type(problem).__name__}: {problem}")
+            _log.exception("an attempt failed unexpectedly")
+            mistake = InternalError(
+                f"an attempt failed unexpectedly: {type(problem).__name__}: {problem}"
+            )
             return failed(mistake.to_json(), False)

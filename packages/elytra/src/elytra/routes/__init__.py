@@ -1,7 +1,7 @@
-"""elytra.routes: the HTTP doors for uploads and jobs.
+"""elytra.routes: the HTTP endpoints for uploads and jobs.
 
-Layering: documents (bodies of requests, bounded and strict) <- uploads, jobs <- router. Errors are
-raised as `SennitError`; the gateway turns them into statuses in its one table.
+Layering: documents (request bodies, bounded and strict) <- uploads, jobs <- router. Errors are
+raised as `SennitError`; the gateway maps them to HTTP statuses.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from elytra.routes.jobs import jobs_router
 from elytra.routes.uploads import uploads_router
 
 if TYPE_CHECKING:
-    from elytra.jobs import JobService
+    from elytra.job_service import JobService
     from lake.parts import PartStore
 
 __all__ = ["router"]
@@ -24,8 +24,8 @@ def router(jobs: JobService, parts: PartStore) -> APIRouter:
     """Return the routes of uploads and jobs.
 
     Args:
-        jobs: Runs them.
-        parts: Keeps the parts of uploads until they are ingested.
+        jobs: Runs the jobs.
+        parts: Stores the parts of uploads until they are ingested.
     """
     both = APIRouter()
     both.include_router(uploads_router(jobs, parts))

@@ -1,4 +1,4 @@
-"""JSON bodies: read with a bound, then checked member by member."""
+"""JSON request bodies: read up to a size limit, then validated."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sennit_core.units import MIB, parse_bytes
 DOCUMENT_BYTES_MAX = MIB
 
 Bytes = Annotated[int, BeforeValidator(lambda value: parse_bytes(value))]
-"""A size: a number of bytes, or a text such as "64MiB"."""
+"""A size: a number of bytes, or a string such as "64MiB"."""
 
 
 class Document(BaseModel):
-    """The root of request bodies: camelCase on the wire, unknown members refused."""
+    """Base class of request bodies: camelCase names, unknown members refused."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True)
 
@@ -52,7 +52,7 @@ async def read_document(request: Request, kind: type[D]) -> D:
 
     Raises:
         TooLarge: It is over 1 MiB.
-        UsageError: It is not JSON, or not of this kind.
+        UsageError: It is not JSON, or not a valid document of this kind.
     """
     body = bytearray()
     async for piece in request.stream():
@@ -63,7 +63,7 @@ async def read_document(request: Request, kind: type[D]) -> D:
 
 
 def parse_json(text: bytes | bytearray) -> Any:
-    """Parse JSON; UsageError when it is none."""
+    """Parse JSON; UsageError when the text is not JSON."""
     try:
         return json.loads(text)
     except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as problem:
@@ -71,7 +71,7 @@ def parse_json(text: bytes | bytearray) -> Any:
 
 
 def check_document(document: Any, kind: type[D]) -> D:
-    """Check what was parsed; UsageError names the first member that is wrong."""
+    """Validate a parsed document; UsageError names the first invalid member."""
     try:
         return kind.model_validate(document)
     except ValidationError as problem:

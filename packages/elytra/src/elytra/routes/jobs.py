@@ -1,4 +1,4 @@
-"""Jobs: submit, look, cancel, fetch the answer."""
+"""HTTP endpoints of jobs: submit, list, get, cancel, fetch the result."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from elytra.routes.principal import principal_of
 from lake.routes.answers import answer, negotiate
 
 if TYPE_CHECKING:
-    from elytra.jobs import JobService
+    from elytra.job_service import JobService
 
-_ROWS_MAX = (1 << 53) - 1  # what a client in JavaScript can name exactly
+_ROWS_MAX = (1 << 53) - 1  # the largest integer that JavaScript represents exactly
 
 
 def jobs_router(jobs: JobService) -> APIRouter:
     """Return the routes under `/api/jobs`; arguments as in `elytra.routes.router`."""
     routes = APIRouter(tags=["jobs"])
-    door = JobDoor(jobs)
-    routes.add_api_route("/api/jobs", door.submit, methods=["POST"])
-    routes.add_api_route("/api/jobs", door.list, methods=["GET"])
-    routes.add_api_route("/api/jobs/{job_id}", door.get, methods=["GET"])
-    routes.add_api_route("/api/jobs/{job_id}", door.cancel, methods=["DELETE"])
-    routes.add_api_route("/api/jobs/{job_id}/result", door.result, methods=["GET"])
+    handlers = JobHandlers(jobs)
+    routes.add_api_route("/api/jobs", handlers.submit, methods=["POST"])
+    routes.add_api_route("/api/jobs", handlers.list, methods=["GET"])
+    routes.add_api_route("/api/jobs/{job_id}", handlers.get, methods=["GET"])
+    routes.add_api_route("/api/jobs/{job_id}", handlers.cancel, methods=["DELETE"])
+    routes.add_api_route("/api/jobs/{job_id}/result", handlers.result, methods=["GET"])
     return routes
 
 
-class JobDoor:
-    """The handlers; each says what its route does.
+class JobHandlers:
+    """The request handlers of `/api/jobs`.
 
     Args:
-        jobs: Runs them.
+        jobs: Runs the jobs.
     """
 
     def __init__(self, jobs: JobService) -> None:
         self._jobs = jobs
 
     async def submit(self, request: Request) -> dict[str, Any]:
-        """Start a pipeline from its plan."""
+        """Submit a pipeline's plan as a job."""
         document = await read_document(request, SubmitJob)
         job = await asyncio.to_thread(
             self._jobs.submit,
@@ -52,15 +52,15 @@ class JobDoor:
         return {"jobId": job.id}
 
     async def list(self) -> list[dict[str, Any]]:
-        """List the jobs that are remembered, newest first."""
+        """List the jobs on record, newest first."""
         return [job.to_json() for job in self._jobs.list()]
 
     async def get(self, job_id: str) -> dict[str, Any]:
-        """Tell a job's state and progress."""
+        """Return a job's state and progress."""
         return self._jobs.get(job_id).to_json()
 
     async def cancel(self, job_id: str) -> dict[str, Any]:
-        """Ask a job to stop."""
+        """Cancel a job."""
         return self._jobs.cancel(job_id).to_json()
 
     async def result(

@@ -1,4 +1,4 @@
-"""Who is asking, as the gateway's authentication left it in the request's scope."""
+"""The authenticated principal of a request, from the scope that the gateway's middleware set."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from fastapi import Request
 
 
 def principal_of(request: Request) -> str:
-    """Return the name of whoever sent the request; empty where nobody is asked to sign in."""
+    """Return the principal's name; empty when the application does not require authentication."""
     principal = getattr(request.state, "principal", None)
     return str(getattr(principal, "name", principal or ""))

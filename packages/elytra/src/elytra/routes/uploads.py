@@ -1,4 +1,4 @@
-"""Bytes in: one request for a small file, or parts that may come in any order and come again."""
+"""HTTP endpoints of uploads: a whole file in one request, or parts in any order, repeatable."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lake.durable import write_whole
 from sennit_core.errors import SennitError, UsageError
 
 if TYPE_CHECKING:
-    from elytra.jobs import JobService
+    from elytra.job_service import JobService
     from lake.parts import PartStore
     from lake.uploads import UploadInfo
 
@@ -28,19 +28,21 @@ _RESUME_FILE = "resume.key"
 def uploads_router(jobs: JobService, parts: PartStore) -> APIRouter:
     """Return the routes under `/api/upload…`; arguments as in `elytra.routes.router`."""
     routes = APIRouter(tags=["uploads"])
-    door = UploadDoor(jobs, parts)
-    routes.add_api_route("/api/upload", door.upload, methods=["POST"])
-    routes.add_api_route("/api/start-upload", door.start, methods=["POST"])
-    routes.add_api_route("/api/upload-chunk", door.put_form_part, methods=["POST"])
-    routes.add_api_route("/api/uploads/{upload_id}/parts/{index}", door.put_part, methods=["PUT"])
-    routes.add_api_route("/api/uploads/{upload_id}", door.get, methods=["GET"])
-    routes.add_api_route("/api/uploads/{upload_id}", door.abort, methods=["DELETE"])
-    routes.add_api_route("/api/uploads/{upload_id}/complete", door.complete, methods=["POST"])
+    handlers = UploadHandlers(jobs, parts)
+    routes.add_api_route("/api/upload", handlers.upload, methods=["POST"])
+    routes.add_api_route("/api/start-upload", handlers.start, methods=["POST"])
+    routes.add_api_route("/api/upload-chunk", handlers.put_form_part, methods=["POST"])
+    routes.add_api_route(
+        "/api/uploads/{upload_id}/parts/{index}", handlers.put_part, methods=["PUT"]
+    )
+    routes.add_api_route("/api/uploads/{upload_id}", handlers.get, methods=["GET"])
+    routes.add_api_route("/api/uploads/{upload_id}", handlers.abort, methods=["DELETE"])
+    routes.add_api_route("/api/uploads/{upload_id}/complete", handlers.complete, methods=["POST"])
     return routes
 
 
-class UploadDoor:
-    """The handlers; each says what its route does.
+class UploadHandlers:
+    """The request handlers of `/api/upload…`.
 
     Args:
         jobs: Starts the ingest of a completed upload.
@@ -52,13 +54,13 @@ class UploadDoor:
         self._parts = parts
 
     async def start(self, request: Request) -> dict[str, Any]:
-        """Begin an upload, or find the one that an earlier try with the same resumeKey began."""
+        """Start an upload, or return the unfinished upload with the same resumeKey."""
         document = await read_document(request, StartUpload)
         upload = await asyncio.to_thread(self._start_or_resume, document)
         return upload.to_json()
 
     async def put_part(self, request: Request, upload_id: str, index: int) -> dict[str, Any]:
-        """Receive one part as the raw body; the same part again changes nothing."""
+        """Receive one part as the raw body; receiving the same part again has no effect."""
         writer = await asyncio.to_thread(
             self._parts.open_part,
             upload_id,
@@ -71,7 +73,7 @@ class UploadDoor:
         return {"index": index, "bytes": size}
 
     async def put_form_part(self, request: Request) -> dict[str, Any]:
-        """Receive one part as a form: uploadId, index and sha256, then the file."""
+        """Receive one part as a form: the fields uploadId, index and sha256, then the file."""
         form = _form(request)
         fields: dict[str, str] = {}
         async for part in form:
@@ -88,7 +90,7 @@ class UploadDoor:
         raise UsageError("the form has no file")
 
     async def upload(self, request: Request) -> dict[str, Any]:
-        """Receive a whole file, raw (named by ?name=) or as a form, and make a dataset of it."""
+        """Receive a whole file, raw (named by ?name=) or as a form, and ingest it as a dataset."""
         query = request.query_params
         if not request.headers.get("Content-Type", "").startswith("multipart/"):
             if "name" not in query:
@@ -96,7 +98,7 @@ class UploadDoor:
             size = _content_length(request)
             upload = await self._start_whole(query["name"], size, query)
             return await self._receive_whole(request, upload, request.stream())
-        # The fields of a form are bounded, so most of a long body can only be the file.
+        # The size of a form's fields is limited, so the rest of a long body must be the file.
         self._parts.check_end(max(0, (_content_length(request) or 0) - FORM_FIELDS_BYTES_MAX))
         fields = dict(query)
         async for part in _form(request):
@@ -109,17 +111,17 @@ class UploadDoor:
         raise UsageError("the form has no file")
 
     async def get(self, upload_id: str) -> dict[str, Any]:
-        """Tell which parts are here."""
+        """Return the upload and the indexes of its received parts."""
         upload = await asyncio.to_thread(self._parts.get, upload_id)
         return upload.to_json()
 
     async def abort(self, upload_id: str) -> Response:
-        """Forget an upload; forgetting one twice is fine."""
+        """Delete an upload; deleting it twice is not an error."""
         await asyncio.to_thread(self._parts.abort, upload_id)
         return Response(status_code=204)
 
     async def complete(self, request: Request, upload_id: str) -> dict[str, Any]:
-        """Seal an upload and start its ingest; completing it twice finds the same job."""
+        """Seal an upload and start its ingest; completing it twice returns the same job."""
         return await asyncio.to_thread(self._complete, upload_id, principal_of(request))
 
     def _complete(self, upload_id: str, principal: str) -> dict[str, Any]:
@@ -170,7 +172,7 @@ class UploadDoor:
         try:
             with WholeUpload(self._parts, upload) as writer:
                 await receive(pieces, writer)
-        except BaseException:  # also when the client is gone: nobody could complete it
+        except BaseException:  # also when the client disconnected: it could not complete the upload
             await asyncio.to_thread(self._parts.abort, upload.id)
             raise
         try:
@@ -193,7 +195,7 @@ def _part_address(fields: Mapping[str, str]) -> tuple[str, int]:
     upload_id, index = fields.get("uploadId"), fields.get("index", "")
     if upload_id is None or not index.isdecimal():
         raise UsageError(
-            "the form must say uploadId and index before its file",
+            "the form must contain uploadId and index before its file",
             hint="append uploadId, index and sha256 to the form first, the file last",
         )
     return upload_id, int(index)

@@ -1,5 +1,5 @@
-"""elytra.uploads: how bytes travel to a node.
+"""elytra.uploads: the transfer of files to a node.
 
 Layering: progress <- sender (the client's side: parallel parts over HTTP); receiver (the node's
-side: request bodies into the part store of `lake`). Neither knows the other.
+side: request bodies into the part store of `lake`). Neither imports the other.
 """

@@ -1,6 +1,6 @@
-"""multipart/form-data read as a stream: no part is held in memory or copied to a second file.
+"""Read multipart/form-data as a stream: no part is held in memory or copied to a second file.
 
-The format is RFC 7578; `python-multipart` cuts it, this module keeps its bounds.
+The format is RFC 7578; `python-multipart` parses it, this module enforces size limits.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from sennit_core.units import KIB
 _FIELD_BYTES_MAX = 64 * KIB
 _PARTS_MAX = 32
 FORM_FIELDS_BYTES_MAX = 2 * _PARTS_MAX * _FIELD_BYTES_MAX
-"""More than all fields of a form, their headers and boundaries may have."""
+"""Upper bound of the size of a form's fields, with their headers and boundaries."""
 
 
 @dataclass(slots=True)
 class FormPart:
-    """One part of a form; its bytes must be read, or left, before the next part is asked for.
+    """One part of a form; its bytes can be read only until the next part is requested.
 
     Args:
         name: The field's name.
@@ -60,7 +60,7 @@ class FormReader:
         body: The request's body.
 
     Raises:
-        UsageError: It is no multipart form, or a malformed one.
+        UsageError: It is not a multipart form, or is malformed.
     """
 
     def __init__(self, content_type: str, body: AsyncIterator[bytes]) -> None:
@@ -111,7 +111,7 @@ class FormReader:
                 return
 
     async def next_piece(self) -> bytes | None:
-        """Return the next bytes of the part that is being read, None at its end."""
+        """Return the next bytes of the current part, None at its end."""
         if self._events and self._events[0][0] == "end":
             return None
         name, value = await self._next()
@@ -124,7 +124,7 @@ class FormReader:
         while not self._events:
             data = await anext(self._body, None)
             if data is None:
-                raise UsageError("the multipart form breaks off before its end")
+                raise UsageError("the multipart form ends before its closing boundary")
             try:
                 self._parser.write(data)
             except MultipartParseError as problem:

@@ -1,4 +1,4 @@
-"""Bytes done, counted from several threads, that never go back and never pass the total."""
+"""Thread-safe upload progress that never decreases and never exceeds the total."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 OnProgress: TypeAlias = Callable[[int, int], object]
-"""Called with (bytes done, bytes in all)."""
+"""Called with (bytes done, bytes total)."""
 
 
 class TransferProgress:
-    """Adds up what each part has sent.
+    """Sums the bytes sent of each part.
 
-    A part that is tried again starts over at zero, and the sum shown waits until it has caught up,
-    so a callback sees numbers that only grow.
+    A retried part starts again at zero; the reported sum does not change until the part has caught
+    up, so the callback sees only increasing numbers.
 
     Args:
         total_bytes: Size of the whole transfer.
@@ -30,7 +30,7 @@ class TransferProgress:
         self._lock = threading.Lock()
 
     def set(self, part: int, bytes_done: int) -> None:
-        """Say how many bytes of a part are done; smaller than before when it is tried again."""
+        """Set how many bytes of a part are done; fewer than before when the part is retried."""
         with self._lock:
             self._sum_bytes += bytes_done - self._part_bytes.get(part, 0)
             self._part_bytes[part] = bytes_done

@@ -1,4 +1,4 @@
-"""Request bodies into the part store: batched, hashed and written beside the event loop."""
+"""Write request bodies to the part store: batched, hashed and written off the event loop."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
     from lake.uploads import UploadInfo
 
 BATCH_BYTES = MIB
-"""Handed to a thread at once. One batch is written while the next arrives, so one request holds
-two of them whatever the size of its body."""
+"""Bytes passed to a thread at once. One batch is written while the next arrives, so a request holds
+at most two batches, regardless of the size of its body."""
 
 
 class BytesWriter(Protocol):
-    """What takes bytes and keeps them only on commit."""
+    """A writer that keeps its bytes only on commit."""
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes."""
         ...
 
     def commit(self) -> object:
-        """Keep what was written."""
+        """Keep the bytes written so far."""
         ...
 
 
@@ -36,13 +36,13 @@ async def receive(pieces: AsyncIterator[bytes], writer: BytesWriter) -> int:
 
     Args:
         pieces: The body.
-        writer: Where it goes; used by one thread at a time, never by the event loop's own.
+        writer: Receives the body; used by one thread at a time, never by the event loop's thread.
 
     Returns:
-        How many bytes there were.
+        The size of the body in bytes.
 
     Raises:
-        SennitError: What the writer raises; nothing is committed then.
+        SennitError: The writer's error; nothing is committed.
     """
     loop = asyncio.get_running_loop()
     batch: list[bytes] = []
@@ -65,7 +65,9 @@ async def receive(pieces: AsyncIterator[bytes], writer: BytesWriter) -> int:
         writing = None
         await loop.run_in_executor(None, writer.commit)
     finally:
-        if writing is not None:  # the body broke off: let the thread go before the file is closed
+        if (
+            writing is not None
+        ):  # the body ended early: wait for the thread before the file is closed
             await asyncio.wait([writing])
             writing.exception()
     return total_bytes + batch_bytes
@@ -77,7 +79,7 @@ def _write(writer: BytesWriter, batch: list[bytes]) -> None:
 
 
 class WholeUpload:
-    """Takes a file in one piece and cuts it into the parts of an upload.
+    """Writes a whole file as the parts of an upload.
 
     Args:
         parts: The part store.
@@ -93,7 +95,7 @@ class WholeUpload:
         self._total_bytes = 0
 
     def write(self, data: bytes | memoryview) -> None:
-        """Append bytes, over as many parts as it takes."""
+        """Append bytes, which may span several parts."""
         rest = memoryview(data)
         while rest:
             if self._part is None:
@@ -115,7 +117,7 @@ class WholeUpload:
         if self._upload.size is not None and self._total_bytes != self._upload.size:
             raise BadInput(
                 what=self._upload.name,
-                reason=f"{self._total_bytes} bytes came of the {self._upload.size} announced",
+                reason=f"received {self._total_bytes} of the {self._upload.size} announced bytes",
             )
         if self._part is not None:
             self._finish_part()

@@ -1,4 +1,4 @@
-"""Sends one file to a node as parts, several at a time, and picks up where an earlier try ended."""
+"""Send one file to a node as parallel parts, and resume an interrupted upload."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ _EDGE_BYTES = 64 * KIB
 
 @dataclass(frozen=True, slots=True)
 class SendOptions:
-    """How a file is sent.
+    """Options of an upload.
 
     Args:
-        parallel: Parts on the way at once.
-        part_bytes: Size of a part; None leaves it to the node.
-        resume: Continue an upload of the same file that was broken off.
-        mode: What completing it does, "create" or "append".
-        retry_seconds: How long each part is tried again while the node is away.
-        ingest: How the node reads the file, such as {"delimiter": ";"}.
+        parallel: Number of parts sent concurrently.
+        part_bytes: Size of a part; None lets the node choose.
+        resume: Resume an interrupted upload of the same file.
+        mode: What completing the upload does, "create" or "append".
+        retry_seconds: How long each part is retried while the node is unreachable.
+        ingest: Options for reading the file, such as {"delimiter": ";"}.
     """
 
     parallel: int = 4
@@ -54,17 +54,17 @@ def send_file(
 
     Args:
         transport: The node.
-        path: The file; it must not change meanwhile.
-        name: The name of the dataset to be.
+        path: The file; it must not change during the upload.
+        name: The name of the new dataset.
         options: Parallelism, part size, resumption.
         on_progress: Called from the sending threads, one at a time.
 
     Returns:
-        The id of the upload, all of whose parts are there.
+        The id of the upload; the node has all of its parts.
 
     Raises:
-        BadInput: No table can be read from the file, by its first bytes; nothing is sent.
-        SennitError: As the node says; Unavailable when it cannot be reached for long.
+        BadInput: The file's first bytes show that it holds no table; nothing is sent.
+        SennitError: The node's error; Unavailable when the node stays unreachable.
         Conflict: The file changed while it was being sent.
     """
     if options.parallel < 1:
@@ -93,10 +93,10 @@ def send_file(
 
 
 def check_file(path: Path) -> None:
-    """Refuse what no dataset can be made of, before anything is sent.
+    """Refuse a file that cannot become a dataset, before anything is sent.
 
     Raises:
-        UsageError: The path is a directory, or another thing that is no regular file.
+        UsageError: The path is a directory or another file that is not regular.
         BadInput: The file is empty, or of a kind that holds no table, such as an image.
         OSError: It cannot be opened.
     """

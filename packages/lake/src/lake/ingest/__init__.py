@@ -1,5 +1,6 @@
-"""Ingest: an upload's bytes become Parquet shards.
+"""Ingest: convert an upload to Parquet shards.
 
-Layering: `source` and `columns` stand alone; `sniff` uses `columns`; `shards` uses `statistics`;
-`encode` (CSV) and `tables` (formats that carry types) use these; `worker` is the executor's entry.
+Layering: `source` and `columns` are independent; `sniff` uses `columns`; `shards` uses
+`statistics`; `encode` (CSV) and `tables` (typed formats) use these; `worker` is the executor's
+entry point.
 """

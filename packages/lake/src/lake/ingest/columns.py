@@ -1,9 +1,9 @@
-"""What a CSV column's text means: the kinds, how each reads text, and which kind is wider.
+"""Parse CSV columns: the kinds of columns, how each parses text, and which kinds are wider.
 
-Every value is first text. A *kind* turns a whole column of a block into typed values, or refuses
-it. Kinds are exact: text becomes an integer only if printing the integer gives the same text
-back, so `007`, `0x1F` and a twenty-digit account number stay what they were. When a value breaks
-a column's kind, the column moves to the first wider kind that reads it; the widest reads all.
+Every value is first text. A *kind* parses a whole column of a block into typed values, or refuses
+it. Kinds are exact: text becomes an integer only if printing the integer yields the same text, so
+`007`, `0x1F` and a twenty-digit account number stay text. When a value does not fit a column's
+kind, the column changes to the first wider kind that reads it; the widest kind, text, reads all.
 """
 
 from __future__ import annotations
@@ -27,19 +27,20 @@ Read = Callable[[pa.StringArray], pa.Array]
 
 
 class Misfit(Exception):
-    """Some text of the column is not of the kind."""
+    """A value of the column does not fit the kind."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """One way to read a column.
+    """One way to parse a column.
 
     Args:
         type: The Arrow type of the values.
-        read: Turns text (nulls already told) into values; raises `Misfit` or `ArrowInvalid`.
-        looks: What each value of the kind looks like, roughly: a first value that does not saves
-            reading the column, of which there may be thousands.
-        wider: Kinds that read everything this one reads, to be tried in order before text.
+        read: Parses text (words for NULL already replaced) into values; raises `Misfit` or
+            `ArrowInvalid`.
+        looks: A rough pattern of the kind's values: if the first value does not match, the column
+            need not be parsed; there may be thousands of columns.
+        wider: Kinds that read all values of this one, to be tried in order before text.
     """
 
     type: pa.DataType
@@ -50,7 +51,7 @@ class Kind:
 
 @dataclass(frozen=True)
 class Guess:
-    """The kind inferred for a column, and why it stayed text when there was a choice."""
+    """The kind inferred for a column, and why it stayed text if it was ambiguous."""
 
     kind: str
     note: str | None = None
@@ -66,8 +67,8 @@ def _require(condition: pa.BooleanArray) -> None:
 
 
 def _read_nothing_yet(text: pa.StringArray) -> pa.Array | None:
-    """A column without values so far keeps its words: it may turn out to be text."""
-    return text if _all(pc.is_null(_tell_nulls(text))) else None
+    """Keep the words for NULL of a column without values: later values may show that it is text."""
+    return text if _all(pc.is_null(_replace_null_words(text))) else None
 
 
 def _read_bool(text: pa.StringArray) -> pa.Array:
@@ -84,7 +85,7 @@ def _read_int(text: pa.StringArray) -> pa.Array:
 
 
 def _read_float(text: pa.StringArray) -> pa.Array:
-    # Leading zeros and hex are codes, and 17 digits or more do not fit a double.
+    # Leading zeros and hex are codes, and a double cannot hold 17 or more digits.
     _require(pc.invert(pc.match_substring_regex(text, r"^[+-]?(0[0-9xX]|[0-9]{17,}$)")))
     values = text.cast(pa.float64())
     infinite = pc.is_inf(values)
@@ -111,7 +112,7 @@ def _read_comma(text: pa.StringArray) -> pa.Array:
 
 
 def _reordered(pattern: str, order: str, target: pa.DataType) -> Read:
-    """Read dates of another order by rewriting them as ISO 8601, which Arrow checks strictly."""
+    """Read dates of another order by rewriting them to ISO 8601, which Arrow validates."""
     whole = f"^{pattern}{_TIME}?$" if pa.types.is_timestamp(target) else f"^{pattern}$"
     tail = r"\4" if pa.types.is_timestamp(target) else ""
 
@@ -164,33 +165,33 @@ KINDS: dict[str, Kind] = {
     "text": Kind(pa.string(), lambda text: text),
 }
 _SIMPLE = ("bool", "int", "float", "date", "timestamp", "timestamp-utc", "date-ymd")
-_SIMPLE_LATE = ("timestamp-ymd",)
+_SIMPLE_LAST = ("timestamp-ymd",)
 
 
 def read_column(kind: str, text: pa.StringArray) -> pa.Array | None:
-    """The column's values, or None when some text is not of the kind.
+    """Return the column's values, or None if some text does not fit the kind.
 
     Args:
         kind: A key of `KINDS`.
-        text: The column; an empty field without quotes is null already.
+        text: The column; an empty field without quotes is already null.
     """
     if kind == "text":
         return text
     if kind == "null":
         return _read_nothing_yet(text)
-    told = _tell_nulls(text)
+    values = _replace_null_words(text)
     try:
-        return KINDS[kind].read(told)
+        return KINDS[kind].read(values)
     except (Misfit, pa.ArrowInvalid):
         pass
     try:
-        return KINDS[kind].read(_tell_nulls(pc.utf8_trim_whitespace(text)))
+        return KINDS[kind].read(_replace_null_words(pc.utf8_trim_whitespace(text)))
     except (Misfit, pa.ArrowInvalid):
         return None
 
 
 def first_misfit(kind: str, text: pa.StringArray) -> int:
-    """Index of the first text that is not of the kind; the column must have one."""
+    """Return the index of the first text that does not fit the kind; there must be one."""
     start, length = 0, len(text)
     while length > 1:
         half = length // 2
@@ -202,17 +203,17 @@ def first_misfit(kind: str, text: pa.StringArray) -> int:
 
 
 def infer_kind(text: pa.StringArray, *, date_order: str | None = None) -> Guess:
-    """The narrowest kind that reads the whole column.
+    """Return the narrowest kind that reads the whole column.
 
     Args:
         text: A sample of the column.
-        date_order: `dmy` or `mdy` settles what 03/04/2024 means; None leaves it text when no
-            value of the sample tells.
+        date_order: `dmy` or `mdy` determines what 03/04/2024 means; None keeps the column as text
+            if the sample is ambiguous.
     """
     first = _first_value(text)
     if first is None:
         return Guess("null")
-    for kind in (*_SIMPLE, *_SIMPLE_LATE):
+    for kind in (*_SIMPLE, *_SIMPLE_LAST):
         if KINDS[kind].looks.match(first) and _reads(kind, text):
             return Guess(kind)
     if _DAY_FIRST.match(first) and (found := _infer_day_order(text, date_order)):
@@ -221,17 +222,17 @@ def infer_kind(text: pa.StringArray, *, date_order: str | None = None) -> Guess:
 
 
 def wider_kind(kind: str, text: pa.StringArray, *, date_order: str | None = None) -> str:
-    """The first kind wider than `kind` that reads the column, `text` in the end."""
+    """Return the first kind wider than `kind` that reads the column; at last `text`."""
     if kind == "null":
         return infer_kind(text, date_order=date_order).kind
     wider = next((wider for wider in KINDS[kind].wider if _reads(wider, text)), "text")
     if kind == "int" and wider == "text" and (found := _infer_commas(text)):
-        return found.kind  # digits alone mean the same, whatever a comma means
+        return found.kind  # digits only: the meaning of commas does not matter
     return wider
 
 
 def _first_value(text: pa.StringArray) -> str | None:
-    """The first text that is no word for NULL, stripped; None when there is not even a blank."""
+    """Return the first text that is not a word for NULL, stripped; None if there is none."""
     blank = None
     for start in range(0, len(text), _PROBE_ROWS):
         for value in text.slice(start, _PROBE_ROWS).to_pylist():
@@ -259,25 +260,25 @@ def _infer_day_order(text: pa.StringArray, date_order: str | None) -> Guess | No
             return Guess(f"{form}-{orders[0]}")
         if date_order in orders:
             return Guess(f"{form}-{date_order}")
-        if _all(pc.match_substring_regex(_tell_nulls(text), rf"^\s*{_DOTTED}")):
-            return Guess(f"{form}-dmy")  # dots are written day first everywhere
-        return Guess("text", "day and month could be either way round in every value looked at")
+        if _all(pc.match_substring_regex(_replace_null_words(text), rf"^\s*{_DOTTED}")):
+            return Guess(f"{form}-dmy")  # dates with dots are always day first
+        return Guess("text", "every value looked at could be day first or month first")
     return None
 
 
 def _infer_commas(text: pa.StringArray) -> Guess | None:
-    """Numbers with decimal commas (`1.234,56`), or with commas between thousands (`1,234.56`)."""
+    """Infer numbers with decimal commas (`1.234,56`) or thousands commas (`1,234.56`)."""
     decimal = _reads("comma", text)
     grouped = next((kind for kind in ("grouped-int", "grouped") if _reads(kind, text)), None)
     if decimal and grouped:
-        # Every comma is followed by just three digits: "1,234" may be a thousand.
-        return Guess("text", "the comma could be a decimal comma or divide thousands")
+        # Every comma is followed by exactly three digits: "1,234" may be 1234 or 1.234.
+        return Guess("text", "the comma could be a decimal comma or a thousands separator")
     if decimal:
         return Guess("comma")
     return Guess(grouped) if grouped else None
 
 
-def _tell_nulls(text: pa.StringArray) -> pa.StringArray:
+def _replace_null_words(text: pa.StringArray) -> pa.StringArray:
     words = pc.is_in(text, value_set=pa.array(NULL_WORDS))
     if not pc.any(words).as_py():
         return text

@@ -1,9 +1,9 @@
-"""Compressed uploads: unpacked into the ingest's own folder, within limits, then read as any other.
+"""Unpack compressed uploads into the ingest's folder, within limits.
 
-The readers need to go back (a column that widens is read again from the file's beginning), which no
-compressed stream can, so the text is written out once. Its size is limited three ways before the
-disk is full: by the ratio to the upload's size, by the largest upload accepted, and by the space
-that has to stay free. See `design/0065-formats-and-their-limits.md`.
+The readers must seek back (a widened column is read again from the start of the file), which a
+compressed stream does not support, so the file is unpacked once. Its size has three limits: the
+ratio to the upload's size, the largest accepted upload, and the disk space that must stay free. See
+`design/0065-formats-and-their-limits.md`.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from sennit_core.units import MIB, format_bytes
 __all__ = ["Compression", "find_compression", "unpack"]
 
 RATIO_MAX = 250
-"""Tables compress 3 to 30 times, logs of one repeated line 100 times; gzip reaches 1,000."""
+"""Tables compress by 3 to 30 times, logs of one repeated line by 100; gzip can reach 1,000."""
 _ALWAYS_ALLOWED_BYTES = 256 * MIB
-_RESERVE_BYTES = 64 * MIB  # stays free, so that deleting works; as uploads leave it
+_RESERVE_BYTES = 64 * MIB  # must stay free, as for uploads, so that deleting works
 _XZ_MEMORY_BYTES = 128 * MIB  # a file may ask for up to 4 GiB; `xz -9` needs 65 MiB
 _LISTED = 3
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowInvalid)
@@ -47,11 +47,11 @@ class _Readable(Protocol):
 
 @dataclass(frozen=True)
 class Compression:
-    """One way to compress a file.
+    """A compression format.
 
     Args:
-        name: What it is called in answers and errors.
-        mark: The first bytes of such a file.
+        name: Its name in reports and errors.
+        mark: Its magic number.
         open: Opens the unpacked bytes; raises one of `_DAMAGE` or `BadInput`.
     """
 
@@ -61,7 +61,7 @@ class Compression:
 
 
 def find_compression(head: bytes) -> Compression | None:
-    """How a file is compressed, by its first bytes; None when it is not."""
+    """Return a file's compression format by its first bytes; None if it is not compressed."""
     return next((each for each in COMPRESSIONS if head.startswith(each.mark)), None)
 
 
@@ -74,20 +74,20 @@ def unpack(
     bytes_max: int | None,
     tick: Callable[[int], None],
 ) -> None:
-    """Write the unpacked bytes to `target`.
+    """Unpack an upload to `target`.
 
     Args:
         paths: The upload's parts.
         compression: As `find_compression` found it.
         target: A new file.
         what: The upload's name, for errors.
-        bytes_max: Most bytes accepted of any upload; None is no limit of that kind.
-        tick: Called after each piece with the bytes read of the upload so far.
+        bytes_max: Largest accepted upload; None for no such limit.
+        tick: Called after each piece with the compressed bytes read so far.
 
     Raises:
-        BadInput: The file is damaged, encrypted, or holds several files.
-        TooLarge: It unpacks to more than is accepted.
-        StorageFull: The disk has no room for it.
+        BadInput: The file is damaged, encrypted, or contains several files.
+        TooLarge: The unpacked file exceeds a limit.
+        StorageFull: The disk has too little free space.
     """
     with PartsFile(paths) as file:
         limit = max(_ALWAYS_ALLOWED_BYTES, RATIO_MAX * file.size)
@@ -115,20 +115,20 @@ def _pieces(file: PartsFile, compression: Compression, what: str) -> Iterator[by
         raise BadInput(
             what=what,
             reason=f"not a readable {compression.name} file: {error}",
-            hint="the file is damaged or incomplete: test it, then send it again",
+            hint="the file is damaged or incomplete: test it locally, then upload it again",
         ) from error
 
 
 def _check_space(target: Path, written: int, piece_bytes: int) -> None:
     if written // (16 * MIB) == (written - piece_bytes) // (16 * MIB):
-        return  # a look every 16 MiB is enough under a reserve of 64
+        return  # a check every 16 MiB is enough for a reserve of 64 MiB
     free = free_bytes(target)
     if free < _RESERVE_BYTES:
         raise StorageFull(
             path=str(target.parent),
             needed_bytes=_RESERVE_BYTES,
             free_bytes=free,
-            hint="the unpacked file does not fit; make room on the disk",
+            hint="the unpacked file does not fit; free disk space",
         )
 
 
@@ -136,14 +136,14 @@ def _too_large(what: str, compression: Compression, size: int, limit: int) -> To
     return TooLarge(
         what=f"{what}, unpacked from {format_bytes(size)} of {compression.name},",
         limit_bytes=limit,
-        hint=f"a compressed file may hold {RATIO_MAX} times its own size, and no more than the "
-        "largest upload; unpack it, and send its parts",
+        hint=f"a compressed file may unpack to {RATIO_MAX} times its size, but not above the "
+        "upload limit; unpack it, split it, and upload the pieces",
     )
 
 
 def _gzip(packed: Packed, what: str) -> AbstractContextManager[_Readable]:
     del what
-    return gzip.GzipFile(fileobj=packed)  # reads every member
+    return gzip.GzipFile(fileobj=packed)  # reads all members
 
 
 def _bzip2(packed: Packed, what: str) -> AbstractContextManager[_Readable]:
@@ -165,7 +165,7 @@ def _by_arrow(codec: str) -> Callable[[Packed, str], AbstractContextManager[_Rea
 
 
 class _XzReader:
-    """As `lzma.LZMAFile`, with a limit of memory."""
+    """As `lzma.LZMAFile`, with a memory limit."""
 
     def __init__(self, packed: Packed) -> None:
         self._packed = packed
@@ -201,7 +201,7 @@ def _xz(packed: Packed, what: str) -> Iterator[_Readable]:
 
 @contextmanager
 def _zip(packed: Packed, what: str) -> Iterator[_Readable]:
-    """The one file of a ZIP archive; directories and what macOS adds are not counted."""
+    """Open the only file of a ZIP archive; directories and macOS metadata are ignored."""
     with zipfile.ZipFile(packed) as archive:
         found = [
             entry
@@ -219,7 +219,7 @@ def _zip(packed: Packed, what: str) -> Iterator[_Readable]:
             raise BadInput(what=what, reason=reason, hint="unpack it and upload the file in it")
         try:
             member = archive.open(found[0])
-        except NotImplementedError as error:  # a method that Python has no code for
+        except NotImplementedError as error:  # a compression method that Python does not support
             raise BadInput(what=what, reason=f"this ZIP archive: {error}") from error
         with member:
             yield member

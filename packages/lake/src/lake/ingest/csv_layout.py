@@ -1,7 +1,7 @@
-"""Where a CSV text's table begins, what divides its fields, and whether it has a header.
+"""Detect the layout of a CSV text: start of the table, delimiter, header.
 
-Each delimiter is tried on a sample. The one wins under which the records fit the header, agree in
-their number of fields, and hold the most typed columns: under the wrong one the header of a German
+Each delimiter is tried on a sample. The best one is that under which the records match the header,
+have equal numbers of fields, and the most typed columns: with the wrong one the header of a German
 export (`Preis;Menge` above `1,5;2,5`) has one field and its records three, all of them text.
 """
 
@@ -23,21 +23,21 @@ __all__ = ["Layout", "find_layout", "has_header"]
 _DELIMITERS = ",;\t|"
 _TABS_FIRST = "\t,;|"
 _SAMPLE_RECORDS = 200
-_TYPED_COLUMNS = 64  # looked at for a score; the first ones speak for the rest
-_HEADER_COLUMNS = 256  # looked at for a header
+_TYPED_COLUMNS = 64  # columns used for the score; the first ones represent the rest
+_HEADER_COLUMNS = 256  # columns used to detect a header
 _TITLE_RECORDS_MAX = 20
-_EXCEL_LINE = re.compile(r"sep=(.)\r?\n")  # Excel's own way to name the delimiter
+_EXCEL_LINE = re.compile(r"sep=(.)\r?\n")  # Excel's line that names the delimiter
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a text is divided.
+    """The layout of a CSV text.
 
     Args:
-        delimiter: Between fields.
-        records: The sample's records, from the header on.
-        skipped: How many records are above them.
-        trailing: Whether each record but the header ends with one more delimiter.
+        delimiter: The field delimiter.
+        records: The sample's records, starting with the header.
+        skipped: Number of records above the header.
+        trailing: Whether each record except the header ends with an extra delimiter.
     """
 
     delimiter: str
@@ -47,18 +47,18 @@ class Layout:
 
     @property
     def width(self) -> int:
-        """Fields of a record."""
+        """Number of fields of a record."""
         return len(self.records[0]) + self.trailing if self.records else 0
 
 
 def find_layout(text: str, delimiter: str | None, *, tabs: bool, whole: bool) -> Layout:
-    """The layout of a text.
+    """Detect the layout of a text.
 
     Args:
-        text: The file's beginning.
-        delimiter: When it is known.
-        tabs: The file's name speaks for tabs when the fields do not tell.
-        whole: The text is all there is.
+        text: The beginning of the file.
+        delimiter: The delimiter, if known.
+        tabs: The file's name suggests tabs; used if the fields are ambiguous.
+        whole: The text is the whole file.
     """
     if line := _EXCEL_LINE.match(text):
         records = _records(text, line[1] if delimiter is None else delimiter, whole=whole)
@@ -77,10 +77,10 @@ def find_layout(text: str, delimiter: str | None, *, tabs: bool, whole: bool) ->
 
 
 def has_header(records: list[list[str]]) -> bool:
-    """Whether the first record holds names.
+    """Return whether the first record holds column names.
 
-    Text above a column of numbers or dates is a name; else a number above numbers is a value; where
-    everything is text, the first record is taken for names.
+    Text above a column of numbers or dates is a name; otherwise a number above numbers is a value;
+    if all fields are text, the first record is assumed to hold names.
     """
     first, *rest = records or [[]]
     first = first[:_HEADER_COLUMNS]
@@ -95,7 +95,7 @@ def has_header(records: list[list[str]]) -> bool:
 
 
 def _layout(text: str, delimiter: str, *, whole: bool) -> Layout | None:
-    """The layout with this delimiter; None when it divides nothing."""
+    """Return the layout with this delimiter; None if no record contains it."""
     records = _records(text, delimiter, whole=whole)
     widths = Counter(map(len, records))
     width = max(widths, key=lambda each: (widths[each], each), default=0)
@@ -110,7 +110,7 @@ def _layout(text: str, delimiter: str, *, whole: bool) -> Layout | None:
 
 
 def _is_trailing(records: list[list[str]], width: int) -> bool:
-    """Whether all records but the first have one field more, and it is empty."""
+    """Whether all records except the first have one extra field, which is empty."""
     first, *rest = records
     return len(first) == width - 1 and all(
         len(record) == width and not record[-1] for record in rest
@@ -118,10 +118,10 @@ def _is_trailing(records: list[list[str]], width: int) -> bool:
 
 
 def _are_titles(records: list[list[str]], top: int) -> bool:
-    """Whether what is above the record `top` is no part of the table.
+    """Whether the records above `top` are titles, not part of the table.
 
-    It must be short, and the table below it beyond doubt: every record of one width, a header that
-    is all names, and values under it that are of some type, or at least three columns of text.
+    They must be few, and the table below them unambiguous: all records of one width, a header of
+    names only, and typed values below it or at least three columns of text.
     """
     table = records[top:]
     header = table[0]
@@ -136,7 +136,7 @@ def _are_titles(records: list[list[str]], top: int) -> bool:
 
 
 def _score(layout: Layout) -> tuple[bool, float, float, int]:
-    """How well the sample fits: higher is better; of equals, the first in `_DELIMITERS` wins."""
+    """Score a layout: higher is better; of equal ones, the first in `_DELIMITERS` is used."""
     widths = Counter(map(len, layout.records))
     width = max(widths, key=lambda each: (widths[each], each))
     fits = layout.width == width
@@ -157,8 +157,8 @@ def _records(text: str, delimiter: str, *, whole: bool) -> list[list[str]]:
             if len(records) > _SAMPLE_RECORDS:
                 break
     except csv.Error:
-        pass  # an over-long field: what came before it is the sample
-    # The sample's end may have cut its last record.
+        pass  # an over-long field: use the records before it
+    # The end of the sample may have cut the last record.
     return records if whole or len(records) < 2 else records[:-1]
 
 

@@ -1,9 +1,9 @@
-"""Blocks of CSV text straight to typed columns, by EM-√'s parser, where the kinds are settled.
+"""Fast path: parse CSV blocks to typed columns with EM-√'s parser, once the kinds are known.
 
-It reads only what nobody can read otherwise: an integer as it would be printed, digits with a
-fraction and an exponent, dates and times of ISO 8601, and the words for NULL as they stand. A
-column with any other text is read as text from there on, as long as its kind stays, and
-`lake.ingest.columns` decides what that means. So this can be quicker, and never different.
+It parses only unambiguous forms: integers in canonical form, digits with a fraction and an
+exponent, ISO 8601 dates and times, and the exact words for NULL. A column with any other text is
+read as text from there on, until its kind changes, and `lake.ingest.columns` parses it. So this
+path is faster, but its results are the same.
 """
 
 from __future__ import annotations
@@ -29,28 +29,30 @@ _MEMORY_BYTES_MIN = 1 << 16
 
 
 class DirectReader:
-    """Reads blocks of whole records.
+    """Parses blocks of whole records.
 
     Args:
-        names: The columns.
-        delimiter: Between fields.
+        names: The column names.
+        delimiter: The field delimiter.
     """
 
     def __init__(self, names: list[str], delimiter: str) -> None:
         self._names = names
         self._delimiter = delimiter
-        self._texts: set[tuple[int, str]] = set()  # columns that proved to be harder, by kind
+        self._texts: set[tuple[int, str]] = (
+            set()
+        )  # columns with other forms, which are read as text
 
     def is_typed(self, index: int, kind: str) -> bool:
-        """Whether `read` gives a column's values; its text otherwise."""
+        """Whether `read` returns typed values for a column; otherwise it returns text."""
         return kind in _TYPES and (index, kind) not in self._texts
 
     def read(self, data: bytes, kinds: list[str]) -> pa.RecordBatch | None:
-        """The block's columns, or None when its records are not what they should be.
+        """Return the block's columns, or None if its records are malformed.
 
         Args:
             data: Whole records in UTF-8.
-            kinds: Keys of `KINDS`, one a column.
+            kinds: Keys of `KINDS`, one per column.
         """
         pieces: list[pa.RecordBatch] = []
         start = 0

@@ -1,12 +1,12 @@
-"""CSV text to typed shards, widening columns as their values ask for it.
+"""Encode CSV text as typed shards, widening columns as needed.
 
-One pass over the file writes every shard with the kinds as they are known there. When a value
-breaks its column's kind, the column becomes wider *from that block on* and the pass goes on, so
-that it meets every break there is. Shards written before the last widening then have narrower
-types than the dataset; they always are the file's beginning, and that range alone is read and
-written again with the final kinds. Memory stays bounded by one block and one row group, and a
-file costs at most a few readings (in theory four: null, integer, float, text), almost always one.
-See `design/0051-widening.md`.
+One pass over the file writes every shard with the kinds known so far. When a value does not fit its
+column's kind, the column is widened *from that block on* and the pass continues, so that it finds
+all such values. Shards written before the last widening then have narrower types than the dataset;
+they are always at the beginning of the file, and only that range is read and written again with the
+final kinds. Memory is limited to one block and one row group, and a file is read a few times at
+most (in theory four: null, integer, float, text), almost always once. See
+`design/0051-widening.md`.
 """
 
 from __future__ import annotations
@@ -28,19 +28,19 @@ from sennit_core.schema import DataType
 
 __all__ = ["CsvEncoder", "Report"]
 
-MENDED = "from here on, bytes that are no UTF-8 were read as cp1252"
+MENDED = "from here on, bytes that are not UTF-8 were read as cp1252"
 _SHOWN_VALUE = 80
 _SHOWN_ENTRIES = 100
 
 
 @dataclass
 class Report:
-    """What ingest noticed and did on its own account; shown with the dataset.
+    """Findings and automatic changes of an ingest; shown with the dataset.
 
     Args:
-        widened: Columns whose kind a value broke: `column line value from to`.
-        renamed: Columns whose name was empty or taken: `column from to`.
-        notes: Other sentences for the person: `column` (or None), `line` (or None), `note`.
+        widened: Columns that were widened: `column line value from to`.
+        renamed: Columns whose name was empty or a duplicate: `column from to`.
+        notes: Other messages: `column` (or None), `line` (or None), `note`.
     """
 
     widened: list[dict[str, Any]] = field(default_factory=list)
@@ -48,13 +48,13 @@ class Report:
     notes: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, text: str, *, column: str | None = None, line: int | None = None) -> None:
-        """Add a sentence."""
+        """Add a message."""
         self.notes.append({"column": column, "line": line, "note": text})
 
     def to_json(self) -> dict[str, Any]:
-        """The report for the snapshot's manifest, of a size that does not depend on the file's.
+        """Return the report for the snapshot's manifest, of limited size.
 
-        Of each list the first ones; `omitted` has how many more there are of each that is longer.
+        It has the first entries of each list; `omitted` has the number of further entries.
         """
         lists = {"widened": self.widened, "renamed": self.renamed, "notes": self.notes}
         shown: dict[str, Any] = {name: found[:_SHOWN_ENTRIES] for name, found in lists.items()}
@@ -64,19 +64,19 @@ class Report:
 
 
 class CsvEncoder:
-    """Encodes one CSV text.
+    """Encodes one CSV file.
 
     Args:
         source: Where the text comes from.
-        names: The columns.
+        names: The column names.
         what: The file's name, for errors.
-        strict: A value that breaks its column's kind is refused instead of widening it.
+        strict: Refuse a value that does not fit its column's kind instead of widening the column.
         date_order: `dmy` or `mdy`, or None.
-        report: Where it is told what was noticed.
-        tick: Called after each block with (source bytes, rows) of this block.
+        report: Receives the findings.
+        tick: Called after each block with its (source bytes, rows).
     """
 
-    def __init__(  # noqa: PLR0913 - made in one place
+    def __init__(  # noqa: PLR0913 - created in one place
         self,
         source: TextSource,
         names: list[str],
@@ -100,24 +100,24 @@ class CsvEncoder:
         self._direct = DirectReader(names, source.dialect.delimiter)
 
     def fix(self, kinds: list[str]) -> None:
-        """Encode with exactly these kinds; a value that breaks one is refused (append)."""
+        """Encode with exactly these kinds (append); refuse values that do not fit."""
         self.kinds = kinds
         self._fixed = True
 
     def encode(
         self, start: int, stop: int, line: int, new_writer: Callable[[], ShardWriter]
     ) -> list[Shard]:
-        """Encode the source range [start, stop) whose first record stands on `line`.
+        """Encode the source range [start, stop), whose first record is on `line`.
 
         Args:
             start: Byte offset of the first record.
-            stop: Where the source ends.
+            stop: End of the range.
             line: Line number of the first record.
             new_writer: Opens a writer for one pass.
 
         Raises:
-            BadInput: A record has too many or too few fields, or (strict) a value is of another
-                type than its column.
+            BadInput: A record has too many or too few fields, or (strict) a value does not fit its
+                column's type.
         """
         shards = self._one_pass(start, stop, line, new_writer())
         while stale := self._stale(shards):
@@ -136,13 +136,13 @@ class CsvEncoder:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns as they are known now."""
+        """The columns with the current kinds."""
         assert self.kinds is not None
         types = [KINDS[kind].type for kind in self.kinds]
         return pa.schema([pa.field(n, t) for n, t in zip(self._names, types, strict=True)])
 
     def _stale(self, shards: list[Shard]) -> int:
-        """How many shards at the beginning precede the last one with narrower types."""
+        """Return the number of shards up to and including the last one with narrower types."""
         narrow = [i for i, shard in enumerate(shards) if not shard.schema.equals(self.schema)]
         return narrow[-1] + 1 if narrow else 0
 
@@ -163,7 +163,7 @@ class CsvEncoder:
         return writer.shards
 
     def _write_nothing(self, writer: ShardWriter, start: int, stop: int, line: int) -> None:
-        """A dataset of no rows still has one shard, so that it has columns to everyone."""
+        """Write an empty shard, so that readers of a dataset without rows find its columns."""
         empty = pa.RecordBatch.from_pylist([], schema=self.schema)
         writer.write(empty, start=start, stop=stop, line=line)
 
@@ -209,7 +209,7 @@ class CsvEncoder:
         row = first_misfit(kind, text)
         value = text[row].as_py()
         if kind == "null":
-            return  # the first values of a column break nothing
+            return  # the first values of a column are not a widening
         line, offset = self._locate(block, row)
         name = self._names[index]
         old, new = (str(DataType.from_arrow(KINDS[each].type)) for each in (kind, wider))
@@ -219,7 +219,7 @@ class CsvEncoder:
                 line=line,
                 byte_offset=offset,
                 reason=f"column {name!r} is {old} so far, and {value[:_SHOWN_VALUE]!r} is not",
-                hint=None if self._fixed else "without strict, the column would become wider",
+                hint=None if self._fixed else "without strict, the column would be widened",
             )
         self.report.widened.append(
             {
@@ -256,12 +256,12 @@ class CsvEncoder:
             line=line,
             byte_offset=offset,
             reason=f"this record has {row.actual_columns} fields, the header {row.expected_columns}",
-            hint="quote fields that hold the delimiter, or name another delimiter",
+            hint="quote fields that contain the delimiter, or set another delimiter",
         )
 
     def _locate(self, block: TextBlock, row: int) -> tuple[int, int]:
-        """Line and source offset of the block's record `row`; slow, and seldom asked for."""
-        blank = len(self._names) > 1  # as the parser takes a line without anything
+        """Return line and source offset of the block's record `row`; slow, only for reports."""
+        blank = len(self._names) > 1  # the parser skips blank lines if there are several columns
         data = block.data
         start, seen = 0, 0
         for end in (*record_ends(data, len(data), self._source.dialect), len(data)):

@@ -1,9 +1,9 @@
-"""How the columns of a shard are encoded: chosen from the first rows, then reused for a while.
+"""Choose the encodings of a shard's columns from its first rows, and reuse them for later shards.
 
-One choice costs about 3 ms of CPU a column (it sorts and compresses a sample), so a writer makes
-one for each `_CHOICE_BYTES` of rows and not one for each shard. A shard is one file with one
-choice for all its row groups. A dictionary that outgrows its page in a later group costs bytes
-and never correctness: Arrow writes plain values from there on.
+One choice costs about 3 ms of CPU per column (it sorts and compresses a sample), so a writer
+chooses once for each `_CHOICE_BYTES` of rows and not for each shard. All row groups of a shard have
+the same encodings. A dictionary that outgrows its page in a later group costs only space: Arrow
+writes plain values from there on.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from sennit_core.units import MIB
 __all__ = ["EncodingChooser"]
 
 _CHOICE_BYTES = 128 * MIB
-"""Arrow bytes that one choice is good for: less than 3 % of what it costs to encode them."""
+"""Arrow bytes per choice, so that the choice costs less than 3 % of the encoding."""
 _COLUMNS_MAX = 512
-"""Wider tables take Arrow's defaults; at 3 ms a column a choice would cost more than it saves."""
+"""Wider tables use Arrow's defaults; at 3 ms per column a choice would cost more than it saves."""
 _DICTIONARY_BYTES = MIB
-"""Arrow's own limit of a dictionary page, beyond which a column falls back to plain values."""
+"""Arrow's limit of a dictionary page, beyond which a column falls back to plain values."""
 _DELTA_SHARE = 0.9
-"""Differences must be this much smaller than a dictionary, which engines filter without decoding:
-TPC-H's dates take 3 % less as differences, and query 6 then 1.4 times the CPU in DuckDB."""
+"""Deltas must be this much smaller than a dictionary, which engines filter without decoding:
+TPC-H's dates are 3 % smaller as deltas, but query 6 then needs 1.4 times the CPU in DuckDB."""
 _DEFAULTS = Encodings(dictionary=True, others={}, compression="zstd")
 
 
 class EncodingChooser:
-    """Chooses the encodings of the shards that one writer makes."""
+    """Chooses the encodings of the shards of one writer."""
 
     def __init__(self) -> None:
         self._chosen: Encodings | None = None
@@ -52,12 +52,12 @@ class EncodingChooser:
             "compression": self._chosen.compression,
             "use_dictionary": self._chosen.dictionary,
             "column_encoding": self._chosen.others or None,
-            # As EM-√'s choice supposes: differences are of integers, and of nothing else.
+            # As EM-√'s choice assumes: delta encoding is for integers only.
             "store_decimal_as_integer": True,
         }
 
     def add(self, count: int) -> None:
-        """Count Arrow bytes that were written."""
+        """Add written Arrow bytes to the count since the last choice."""
         self._bytes_since += count
 
     def _is_stale(self, table: pa.Table) -> bool:

@@ -1,10 +1,10 @@
-"""JSON text that is no JSON Lines, cut into blocks of whole values: an array, or objects in a row.
+"""Split JSON text (an array, or a sequence of objects) into blocks of whole values.
 
-A file of any size is read in bounded memory: blocks of about a MiB are cut at the ends of values,
-found by counting brackets outside of strings. That is done for a whole block at once with numpy,
-because a loop over the characters would take a minute a gigabyte; what the brackets hold is left
-to the parser. The text of a block is that of the file, byte for byte, but for the commas between
-an array's elements, which become spaces: so lines count as in the file.
+A file of any size is read in bounded memory: blocks of about a MiB are split at the ends of values,
+found by counting brackets outside of strings. numpy does that for a whole block at once, because a
+loop over the characters would need a minute per gigabyte; the contents of the brackets are left to
+the parser. A block's text is that of the file, byte for byte, except that commas between an array's
+elements become spaces, so line numbers are preserved.
 """
 
 from __future__ import annotations
@@ -26,7 +26,8 @@ JSON_ENDINGS = (".json", ".geojson")
 
 _QUOTE, _BACKSLASH, _COMMA, _SPACE = b'"\\, '
 _OPEN, _CLOSE = b"[{", b"]}"
-# An array's first element, or an object's first field: a CSV header such as `[id],[name]` is neither.
+# An array's first element or an object's first field; does not match a CSV header like
+# `[id],[name]`.
 _BEGIN = re.compile(rb'\s*(\[\s*([\[{\]]|"|-?\d|true|false|null)|\{\s*("(?:[^"\\]|\\.)*"\s*:|\}))')
 _ARRAY_OF_NAMES = re.compile(rb"\s*\[[^\[\]{}\"]*\]\s*[,;\t|]")
 _LIST_FIELD = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*\{')
@@ -39,7 +40,7 @@ _MARK[_COMMA] = True
 
 
 def is_json_document(head: bytes, name: str) -> bool:
-    """Whether a text is a JSON array or object; by its beginning, and by its name if it is `.json`.
+    """Return whether a text is a JSON array or object, by its beginning and its name.
 
     Args:
         head: The file's first bytes, decoded to UTF-8, without byte order mark.
@@ -54,10 +55,10 @@ class JsonDocument:
     """The values of one JSON text.
 
     Args:
-        text: Where the text comes from; its dialect does not matter.
+        text: The source of the text; its CSV dialect is not used.
         what: The file's name, for errors.
-        block_bytes: Read this much at a time.
-        value_bytes_max: A longer value is refused.
+        block_bytes: Bytes to read at a time.
+        value_bytes_max: Longest accepted value.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class JsonDocument:
         self._value_bytes_max = value_bytes_max
 
     def blocks(self, start: int, stop: int) -> Iterator[TextBlock]:
-        """Yield the values as text: objects, each after another.
+        """Yield the values as text: a sequence of objects.
 
-        The elements of an array that does not begin with an object are wrapped into objects of one
-        field, `value`.
+        If the first element of an array is not an object, all elements are wrapped in objects with
+        one field, `value`.
 
         Raises:
             BadInput: A value is too long, is missing between commas, or follows the end.
@@ -95,8 +96,8 @@ class JsonDocument:
                 pending = pending[used:]
                 if len(pending) > self._value_bytes_max:
                     raise self._too_long(pending, cutter.line)
-                # A value longer than what was read is scanned again from its beginning: reading
-                # as much again each time keeps that linear.
+                # A value longer than the buffer is scanned again from its beginning: doubling the
+                # amount to read each time keeps the total linear.
                 wanted = max(self._block_bytes, len(pending))
             cutter.check_ended()
 
@@ -107,29 +108,29 @@ class JsonDocument:
             what=self._what,
             line=line + len(pending[: len(pending) - len(pending.lstrip())].splitlines()),
             reason=f"one JSON value is longer than {format_bytes(self._value_bytes_max)}",
-            hint="each object becomes one row; to have a list inside of it as rows: "
+            hint="each object becomes one row; to use a list inside of it as rows: "
             f"jq -c '.{name}[]' file.json > {name}.jsonl",
         )
 
 
 class _Cutter:
-    """Follows where the text is: before an array, in one, or after it."""
+    """Tracks the position in the text: before an array, inside it, or after it."""
 
     def __init__(self, what: str) -> None:
         self.line = 1
         self._what = what
         self._offset = 0
         self._cut_values: Callable[[bytes, bool], tuple[int, bytes]] | None = None
-        self._begun = False  # a value of the array was seen
-        self._wants_value = True  # the array begins here, or a comma was the last thing seen
+        self._begun = False  # a value of the array has been read
+        self._wants_value = True  # at the start of the array or after a comma
         self._ended = False
 
     def cut(self, text: bytes, *, final: bool) -> tuple[TextBlock | None, int]:
-        """The whole values at the text's beginning, and how much of the text is done with.
+        """Return the whole values at the start of the text, and the number of bytes consumed.
 
         Args:
-            text: Begins where the last call's text was done with.
-            final: The file ends with it.
+            text: Starts after the bytes consumed by the last call.
+            final: Whether the file ends with this text.
         """
         if self._cut_values is None:
             return None, self._pass(text[: self._open(text, final=final)])
@@ -145,12 +146,12 @@ class _Cutter:
         return block, self._pass(text[:used])
 
     def check_ended(self) -> None:
-        """Refuse an array of which there is nothing but the first bracket."""
+        """Refuse an array that consists only of its opening bracket."""
         if self._cut_values not in (None, self._cut_sequence) and not self._ended:
             raise self._fault(b"", 0, "the array is never closed")
 
     def _open(self, text: bytes, *, final: bool) -> int:
-        """Look at the first characters; returns how many of them are done with."""
+        """Read the first characters; return the number consumed."""
         begun = text.lstrip()
         if not begun.removeprefix(b"[").lstrip() and not final:
             return 0
@@ -162,7 +163,7 @@ class _Cutter:
         return len(text) - len(begun) + 1
 
     def _cut_sequence(self, text: bytes, final: bool) -> tuple[int, bytes]:
-        """Values in a row, without an array around them."""
+        """Cut a sequence of values without an array."""
         if final:
             return len(text), text
         marks, steps, depths = _scan(text)
@@ -171,7 +172,7 @@ class _Cutter:
         return used, text[:used]
 
     def _cut_objects(self, text: bytes, final: bool) -> tuple[int, bytes]:
-        """Elements of an array of objects: a bracket that closes, a comma, and so on in turn."""
+        """Cut an array of objects, where closing brackets and commas must alternate."""
         marks, steps, depths = _scan(text)
         ended = self._end(text, depths, marks, final=final)
         at_top = (depths == 0) & (steps <= 0)
@@ -195,14 +196,14 @@ class _Cutter:
         return used + self._ended, plain.tobytes()
 
     def _raise_order(self, text: bytes, events: Any, index: int, *, closed: bool) -> NoReturn:
-        """A bracket closes where a comma should be, or a comma comes without an object before it."""
+        """Raise the error for a missing comma, or for a comma without an object before it."""
         before = int(events[index - 1]) + 1 if index else 0
         if closed:
             raise self._fault(text, before, "two values of the array have no comma between them")
         raise self._fault(text, before, _reason(text[before : int(events[index])]))
 
     def _cut_others(self, text: bytes, final: bool) -> tuple[int, bytes]:
-        """Elements of any kind, each wrapped into an object of one field."""
+        """Cut an array of other elements, each wrapped in an object with one field."""
         marks, steps, depths = _scan(text)
         ended = self._end(text, depths, marks, final=final)
         commas = marks[(depths == 0) & (steps == 0)].tolist()
@@ -220,7 +221,7 @@ class _Cutter:
         return edges[-1] + 1, b" ".join(pieces)
 
     def _end(self, text: bytes, depths: Any, marks: Any, *, final: bool) -> int | None:
-        """Place of the bracket that ends the array; None when another text has it."""
+        """Return the position of the array's closing bracket; None if it is not in this text."""
         below = np.flatnonzero(depths < 0)
         if len(below):
             return int(marks[below[0]])
@@ -240,21 +241,21 @@ class _Cutter:
 
 def _reason(between: bytes) -> str:
     if between.strip():
-        return "an element of the array is no object, and the first one is"
-    return "a comma of the array has no value beside it"
+        return "an element of the array is not an object, but the first one is"
+    return "a comma of the array has no value before or after it"
 
 
 def _scan(text: bytes) -> tuple[Any, Any, Any]:
-    """Places of brackets and commas outside of strings; what each adds to the depth; the depth there.
+    """Return the positions of brackets and commas outside of strings, their depth change and depth.
 
     Args:
-        text: Begins outside of a string.
+        text: Starts outside of a string.
     """
     codes = np.frombuffer(text, np.uint8)
     quotes = codes == _QUOTE
     if b"\\" in text:
         quotes[_escaped(codes)] = False
-    # An odd number of quotes up to a place means that it is inside of a string.
+    # A position is inside of a string if the number of quotes before it is odd.
     in_string = np.bitwise_xor.accumulate(quotes.view(np.uint8)).view(np.bool_)
     marks = np.flatnonzero(_MARK[codes] & ~in_string)
     steps = _STEP[codes[marks]]
@@ -262,7 +263,7 @@ def _scan(text: bytes) -> tuple[Any, Any, Any]:
 
 
 def _escaped(codes: Any) -> Any:
-    """Places of characters behind an odd number of backslashes."""
+    """Return the positions of characters after an odd number of backslashes."""
     slashes = np.flatnonzero(codes == _BACKSLASH)
     starts = np.flatnonzero(np.diff(slashes, prepend=-2) != 1)
     lengths = np.diff(starts, append=len(slashes))

@@ -1,7 +1,7 @@
-"""JSON Lines, a JSON array, or JSON objects in a row, to shards.
+"""Ingest JSON Lines, a JSON array, or a sequence of JSON objects as shards.
 
-Read twice: once for the columns and types of the whole file, once for the values. Objects are rows;
-the elements of an array of other values become the column `value`.
+The file is read twice: first for the columns and types, then for the values. Objects are rows; the
+elements of an array of other values become the column `value`.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = ["ingest_json", "ingest_json_lines"]
 
 _LINES = CsvDialect(delimiter=",", quote=None)
 _SHOWN_VALUE = 80
-# An integer that a float may not hold exactly, as a value, not as a part of a longer number.
+# An integer that a float may not hold exactly; a whole value, not a part of a longer number.
 _LONG_INTEGER = re.compile(rb"[:,\[\s]-?\d{16,}\s*[,\]}]")
 _IN_ROW = re.compile(r" in row (\d+)")
 _BLANK = re.compile(r"\s*")
@@ -46,12 +46,12 @@ _DECODER = json.JSONDecoder(parse_float=Written)
 
 
 def ingest_json_lines(job: Job, limits: Limits) -> Ingested:
-    """Read a file with one JSON object a line."""
+    """Ingest a file with one JSON object per line."""
     return _Reader(job, by_lines=True).ingest(limits)
 
 
 def ingest_json(job: Job, limits: Limits) -> Ingested:
-    """Read a JSON array, or JSON objects one after another, over any lines."""
+    """Ingest a JSON array or a sequence of JSON objects, independent of lines."""
     return _Reader(job, by_lines=False).ingest(limits)
 
 
@@ -65,7 +65,7 @@ class _Reader:
         self._text = TextSource(job.paths, encoding, _LINES, block_bytes=MIB, what=job.name)
 
     def ingest(self, limits: Limits) -> Ingested:
-        """Find the types, then write the rows."""
+        """Infer the types, then write the rows."""
         found = pa.schema([])
         for block in self._blocks():
             found = self._widen(found, block)
@@ -73,7 +73,7 @@ class _Reader:
                 check_width(len(found), self._job.name)
             self._job.context.check()
         if not len(found):
-            raise BadInput(what=self._job.name, reason="the JSON holds no object with a field")
+            raise BadInput(what=self._job.name, reason="the JSON has no object with a field")
         batches = (batch for block in self._blocks() for batch in self._read(block, found))
         schema = pa.schema([field.with_type(settle(field.type)) for field in found])
         source = {"encoding": self._text.encoding}
@@ -87,7 +87,7 @@ class _Reader:
         return document.blocks(self._start, self._job.size)
 
     def _widen(self, found: pa.Schema, block: TextBlock) -> pa.Schema:
-        """The types so far, and those of a block."""
+        """Merge the types found so far with the types of a block."""
         if block.mended and not self._mended:
             self._mended = True
             self._report.note(MENDED, line=block.line)
@@ -97,7 +97,7 @@ class _Reader:
             index = found.get_field_index(field.name)
             before = found.field(index).type if index >= 0 else pa.null()
             if is_mixed(field.type) and not is_mixed(before):
-                self._tell_mixed(field.name, before, block)
+                self._report_mixed(field.name, before, block)
         return merged
 
     def _infer(self, block: TextBlock) -> Sequence[pa.Field]:
@@ -112,7 +112,7 @@ class _Reader:
         return list(infer(rows, _infer_text)) if rows else []
 
     def _rows(self, block: TextBlock) -> Iterator[tuple[dict[str, Any], int]]:
-        """The block's objects, with the lines where they begin."""
+        """Yield the block's objects with their line numbers."""
         text = block.data.decode("utf-8", "surrogateescape")
         at, line = 0, block.line
         while True:
@@ -129,12 +129,12 @@ class _Reader:
                 line += text.count("\n", begin, place)
                 raise self._fault(line, f"this is not JSON: {reason}") from None
             if not isinstance(row, dict):
-                raise self._fault(line, f"{str(row)[:_SHOWN_VALUE]} is no JSON object")
+                raise self._fault(line, f"{str(row)[:_SHOWN_VALUE]} is not a JSON object")
             yield row, line
             line += text.count("\n", begin, at)
 
-    def _tell_mixed(self, name: str, before: pa.DataType, block: TextBlock) -> None:
-        """Report, or refuse if strict, the value that made a column one of several types."""
+    def _report_mixed(self, name: str, before: pa.DataType, block: TextBlock) -> None:
+        """Report, or refuse if strict, the first value that makes a column's types mixed."""
         value, line, after = None, block.line, before
         for row, line in self._rows(block):  # noqa: B007 - the last one counts
             value = row.get(name)
@@ -145,7 +145,7 @@ class _Reader:
         shown = json.dumps(value, ensure_ascii=False)[:_SHOWN_VALUE]
         old, new = _type_name(before), _type_name(after)
         if pa.types.is_null(before) or old == new:
-            note = f"values of several types, or of none that a column has, are text; first {shown}"
+            note = f"values of several or unsupported types were kept as text; first {shown}"
             self._report.note(note, column=name, line=line)
             return
         if self._job.options.get("strict"):
@@ -176,7 +176,7 @@ class _Reader:
             raise self._place(block, str(error)) from error
 
     def _place(self, block: TextBlock, message: str) -> BadInput:
-        """An error of Arrow's parser, with the line of the row that it names."""
+        """Convert an error message of Arrow's parser, with the line of the row that it names."""
         line = block.line
         if match := _IN_ROW.search(message):
             wanted = int(match[1])
@@ -198,17 +198,17 @@ def _parse(data: bytes, schema: pa.Schema | None) -> pa.Table:
 
 
 def _infer_text(values: Sequence[str]) -> pa.DataType:
-    """Text, or the timestamp that Arrow would find for these strings in another block."""
+    """Return text, or the timestamp type that Arrow would infer for these strings."""
     lines = "\n".join(json.dumps({"v": value}) for value in values)
     try:
         found = _parse(lines.encode(), None).schema.field("v").type
-    except pa.ArrowInvalid:  # half of a surrogate pair
+    except pa.ArrowInvalid:  # a lone surrogate
         return pa.string()
     return found
 
 
 def _with_large(table: pa.Table) -> list[pa.Field]:
-    """The columns, with those marked that hold integers which no float could."""
+    """Return the columns; integers that a float cannot hold have the type `LARGE`."""
     fields = []
     for field, column in zip(table.schema, table.columns, strict=True):
         if field.type == pa.int64():
@@ -220,7 +220,7 @@ def _with_large(table: pa.Table) -> list[pa.Field]:
 
 
 def _may_round(found: pa.DataType) -> bool:
-    """Whether Arrow may have read an integer as a float that is not equal to it."""
+    """Whether Arrow may have rounded an integer to a float."""
     if pa.types.is_nested(found):
         return any(_may_round(found.field(index).type) for index in range(found.num_fields))
     return bool(pa.types.is_floating(found))

@@ -1,11 +1,11 @@
-"""The type of each JSON field over a whole file, also where its values are of several types.
+"""Infer the type of each JSON field over a whole file, also for values of mixed types.
 
-Arrow infers a block's types quickly, and refuses a block in which a field is once a number and once
-a text. Such a block is looked at here, value by value. Types are Arrow's, with three more that exist
-only until the whole file was seen:
+Arrow infers a block's types quickly, but refuses a block in which a field is both a number and a
+string. Such a block is examined here, value by value. Types are Arrow's, with three additional ones
+that exist only until the whole file has been read:
 
-- `MIXED`: numbers, booleans and texts. Becomes text: a string as it is, the others as the file
-  writes them (`1.10` stays `1.10`).
+- `MIXED`: numbers, booleans and strings. Becomes text: strings unchanged, others as written in the
+  file (`1.10` stays `1.10`).
 - `ANY`: objects or lists among other values. Becomes text that holds JSON.
 - `LARGE`: integers beyond 2^53, which a float cannot hold; with floats they are `MIXED`.
 """
@@ -29,7 +29,7 @@ _NULL = type(None)
 
 
 class Written(float):
-    """A number with a fraction or an exponent, and how the file writes it."""
+    """A number with a fraction or an exponent, with its text in the file."""
 
     __slots__ = ("text",)
     text: str
@@ -42,11 +42,11 @@ class Written(float):
 
 
 def infer(values: Sequence[Any], infer_text: Callable[[Sequence[str]], pa.DataType]) -> pa.DataType:
-    """The type that holds all values, as `json` parsed them with `Written` for floats.
+    """Return the type that holds all values, parsed by `json` with `Written` for floats.
 
     Args:
         values: Values of one field; None where it is null or absent.
-        infer_text: Returns the type of strings: text, or a timestamp.
+        infer_text: Returns the type of strings: text or timestamp.
     """
     kinds = set(map(type, values)) - {_NULL}
     if not kinds:
@@ -79,7 +79,7 @@ def _infer_number(values: Sequence[Any], kinds: set[type]) -> pa.DataType:
 
 
 def merge(one: pa.DataType, other: pa.DataType) -> pa.DataType:
-    """The type that holds what both hold."""
+    """Return the type that holds all values of both types."""
     types = pa.types
     if one.equals(other) or types.is_null(other):
         return one
@@ -102,7 +102,7 @@ def merge(one: pa.DataType, other: pa.DataType) -> pa.DataType:
 
 
 def merge_fields(one: Any, other: Any) -> list[pa.Field]:
-    """The fields of both structs or schemas, in the order in which they were first seen."""
+    """Return the fields of both structs or schemas, in order of first appearance."""
     found = {field.name: field.type for field in one}
     for field in other:
         found[field.name] = merge(found.get(field.name, pa.null()), field.type)
@@ -110,7 +110,7 @@ def merge_fields(one: Any, other: Any) -> list[pa.Field]:
 
 
 def is_mixed(found: pa.DataType) -> bool:
-    """Whether values must be rewritten before Arrow reads them as the settled type."""
+    """Whether values must be rewritten before Arrow can read them as the final type."""
     if found in (MIXED, ANY):
         return True
     if pa.types.is_struct(found):
@@ -119,7 +119,7 @@ def is_mixed(found: pa.DataType) -> bool:
 
 
 def settle(found: pa.DataType) -> pa.DataType:
-    """The type to be stored: a field that is always null is text, so is an object of no fields."""
+    """Return the type to store: always-null fields and objects without fields become text."""
     types = pa.types
     if found in (MIXED, ANY) or types.is_null(found):
         return pa.string()
@@ -135,7 +135,7 @@ def settle(found: pa.DataType) -> pa.DataType:
 
 
 def rewrite(value: Any, found: pa.DataType) -> Any:
-    """The value with text in place of what is mixed; the rest as it is."""
+    """Return the value with mixed parts replaced by text."""
     if value is None or not is_mixed(found):
         return value
     if found == MIXED:
@@ -149,7 +149,7 @@ def rewrite(value: Any, found: pa.DataType) -> Any:
 
 
 def _text(value: Any) -> str:
-    """JSON text of a value, with numbers as they were written."""
+    """Return the JSON text of a value, with numbers as written in the file."""
     return "".join(_pieces(value))
 
 

@@ -1,4 +1,4 @@
-"""Column names as SQL needs them: present, and different from each other in any case."""
+"""Make column names valid for SQL: not empty, and unique case-insensitively."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from sennit_core.errors import BadInput
 __all__ = ["COLUMNS_MAX", "check_width", "settle_names"]
 
 COLUMNS_MAX = 16_384
-"""As many as the widest spreadsheet has. Types, statistics and the catalog keep something for each
-column, so that 100,000 of them would take minutes and make every look at the catalog slow."""
+"""The limit of spreadsheets. Types, statistics and the catalog have entries for each column:
+100,000 columns would need minutes to ingest and slow down every catalog lookup."""
 
 
 def check_width(count: int, what: str) -> None:
-    """Refuse a file without columns, or with more than a dataset may have; raises BadInput."""
+    """Raise BadInput for a file without columns, or with more than `COLUMNS_MAX`."""
     if not count:
         raise BadInput(what=what, reason="it has no columns")
     if count > COLUMNS_MAX:
         raise BadInput(
             what=what,
             reason=f"it has {count:,} columns; a dataset may have {COLUMNS_MAX:,}",
-            hint="turn them into rows (name, value), or name another delimiter",
+            hint="convert them to rows (name, value), or set another delimiter",
         )
 
 
 def settle_names(
     found: list[str], *, strict: bool, what: str
 ) -> tuple[list[str], list[dict[str, Any]]]:
-    """Names for all columns, and what was changed: `column` (index) `from` `to`.
+    """Return the names of all columns, and the changes: `column` (index) `from` `to`.
 
-    An empty name becomes `column_3`; a name that stands there already, in any case, gets a number.
+    An empty name becomes `column_3`; a duplicate, case-insensitively, gets a number.
 
     Raises:
-        BadInput: `strict`, and something would have to be changed.
+        BadInput: `strict` is set and a name would have to be changed.
     """
     check_width(len(found), what)
-    taken: set[str] = set()
+    used: set[str] = set()
     cleaned = ["".join(c for c in raw if c.isprintable()).strip() for raw in found]
     kept = {name.casefold() for name in cleaned}
     names: list[str] = []
@@ -44,14 +44,14 @@ def settle_names(
     for index, (raw, wanted) in enumerate(zip(found, cleaned, strict=True)):
         name = wanted or f"column_{index + 1}"
         number = 2
-        while name.casefold() in taken or (number > 2 and name.casefold() in kept):
+        while name.casefold() in used or (number > 2 and name.casefold() in kept):
             name = f"{wanted or f'column_{index + 1}'}_{number}"
             number += 1
         if name != wanted:
             if strict:
-                twice = f"the name {wanted!r} stands there twice" if wanted else "it has no name"
+                twice = f"the name {wanted!r} is a duplicate" if wanted else "it has no name"
                 raise BadInput(what=what, line=1, reason=f"column {index + 1}: {twice}")
             changes.append({"column": index, "from": raw, "to": name})
-        taken.add(name.casefold())
+        used.add(name.casefold())
         names.append(name)
     return names, changes

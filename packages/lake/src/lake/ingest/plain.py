@@ -1,8 +1,8 @@
-"""Arrow's many types as those few that shards hold; `docs/types.md` has the table.
+"""Convert Arrow types to the types that shards use; `docs/types.md` has the table.
 
-Layouts (dictionaries, views, large offsets) go, and so does what has a plain equal: a 16-bit float is
-a 32-bit one, a UUID its text, a map a list of keys and values. Nothing is rounded: nanoseconds that
-are no whole microseconds are refused when they are met.
+Layouts (dictionaries, views, large offsets) are removed, and types with a plain equivalent are
+converted: a 16-bit float to 32 bits, a UUID to text, a map to a list of keys and values. Nothing is
+rounded: nanosecond values that are not whole microseconds are refused.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ _DECIMAL_DIGITS_MAX = 38
 
 
 def plain_schema(schema: pa.Schema, names: list[str]) -> pa.Schema:
-    """The columns under these names in plain types, without metadata of other systems."""
+    """Return the columns with these names and plain types, without metadata."""
     fields = zip(names, schema, strict=True)
     return pa.schema([pa.field(name, plain_type(field.type)) for name, field in fields])
 
 
 def plain_type(arrow_type: pa.DataType) -> pa.DataType:
-    """The type to store values as; one that has none is returned as it is, to be refused by name."""
+    """Return the type to store; an unsupported type is returned unchanged, and refused later."""
     types = pa.types
     if isinstance(arrow_type, pa.BaseExtensionType):
         if _is_uuid(arrow_type):
@@ -50,16 +50,16 @@ def plain_type(arrow_type: pa.DataType) -> pa.DataType:
 
 
 def is_changed(arrow_type: pa.DataType) -> bool:
-    """Whether reading gives values of another kind, which people should be told."""
+    """Whether the stored values are of another kind, which the ingest report must mention."""
     if isinstance(arrow_type, pa.BaseExtensionType) or pa.types.is_map(arrow_type):
         return True
     if pa.types.is_nested(arrow_type):
         return any(map(is_changed, _children(arrow_type)))
-    return arrow_type in _TOLD
+    return arrow_type in _REPORTED
 
 
 def check_fields(name: str, arrow_type: pa.DataType) -> None:
-    """Refuse structs whose fields SQL could not tell apart; `name` is the column's."""
+    """Refuse structs whose field names are empty or equal in SQL; `name` is the column's."""
     if pa.types.is_struct(arrow_type):
         names = [field.name.casefold() for field in arrow_type]
         if "" in names:
@@ -73,11 +73,11 @@ def check_fields(name: str, arrow_type: pa.DataType) -> None:
 
 
 def plain_array(array: pa.Array, target: pa.DataType) -> pa.Array:
-    """The values in the plain type.
+    """Convert the values to the plain type.
 
     Raises:
-        ArrowInvalid: A value would not stay what it is.
-        ArrowNotImplementedError: There is no way from one type to the other.
+        ArrowInvalid: A value would change.
+        ArrowNotImplementedError: There is no conversion between the types.
     """
     return (_unwrapped(array) if _is_wrapped(array.type) else array).cast(target)
 
@@ -92,7 +92,7 @@ _PLAIN: dict[pa.DataType, pa.DataType] = {
     pa.time64("ns"): pa.time64("us"),
     pa.duration("ns"): pa.duration("us"),
 }
-_TOLD = (pa.null(), pa.float16(), pa.time64("ns"), pa.duration("ns"))
+_REPORTED = (pa.null(), pa.float16(), pa.time64("ns"), pa.duration("ns"))
 
 
 def _is_uuid(arrow_type: pa.DataType) -> bool:
@@ -117,7 +117,7 @@ def _children(arrow_type: pa.DataType) -> list[pa.DataType]:
 
 
 def _is_wrapped(arrow_type: pa.DataType) -> bool:
-    """Whether Arrow's cast cannot read the type, or not rightly (list views), at any depth."""
+    """Whether Arrow's cast fails on the type or is wrong (list views), at any depth."""
     types = pa.types
     if isinstance(arrow_type, pa.BaseExtensionType) or types.is_run_end_encoded(arrow_type):
         return True
@@ -129,7 +129,7 @@ def _is_wrapped(arrow_type: pa.DataType) -> bool:
 
 
 def _unwrapped(array: pa.Array) -> pa.Array:
-    """The values without extension types, views and runs, at any depth."""
+    """Return the values without extension types, views and runs, at any depth."""
     types, found = pa.types, array.type
     if isinstance(found, pa.BaseExtensionType):
         return _uuid_text(array.storage) if _is_uuid(found) else _unwrapped(array.storage)
@@ -138,7 +138,7 @@ def _unwrapped(array: pa.Array) -> pa.Array:
     if types.is_run_end_encoded(found):
         return _unwrapped(pc.run_end_decode(array))
     if types.is_struct(found):
-        # `flatten` gives children with the struct's own nulls and offset applied.
+        # `flatten` applies the struct's own nulls and offset to its children.
         children = [_unwrapped(child) for child in array.flatten()]
         fields = [f.with_type(child.type) for f, child in zip(found, children, strict=True)]
         return pa.StructArray.from_arrays(children, fields=fields, mask=array.is_null())
@@ -155,7 +155,7 @@ def _unwrapped(array: pa.Array) -> pa.Array:
 
 
 def _uuid_text(storage: pa.FixedSizeBinaryArray) -> pa.StringArray:
-    """`c5f0…` as `8-4-4-4-12` hex digits (RFC 9562, section 4)."""
+    """Format UUIDs as `8-4-4-4-12` hex digits (RFC 9562, section 4)."""
     count = len(storage)
     start = storage.offset * _UUID_BYTES
     data = np.frombuffer(storage.buffers()[1] or b"", np.uint8)

@@ -1,4 +1,4 @@
-"""Writes batches as Parquet shards of bounded size, with what is known of each."""
+"""Write batches as Parquet shards of limited size, with their statistics."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = ["Limits", "Shard", "ShardWriter"]
 
 @dataclass(frozen=True)
 class Limits:
-    """When a shard is full.
+    """Size limits of shards and row groups.
 
     Args:
-        shard_bytes: Most bytes of a shard's Parquet file.
-        source_bytes: Source bytes after which a shard is cut, so that a file of moderate size
-            still gives several shards to work on side by side.
-        group_rows: Rows of a row group.
-        group_bytes: Arrow bytes of a row group, when rows are wide.
+        shard_bytes: Maximum bytes of a shard's Parquet file.
+        source_bytes: Source bytes after which a new shard starts, so that a file of moderate size
+            has several shards for parallel work.
+        group_rows: Maximum rows of a row group.
+        group_bytes: Maximum Arrow bytes of a row group.
     """
 
     shard_bytes: int = 64 * MIB
@@ -45,11 +45,11 @@ class Shard:
     Args:
         path: The Parquet file, durable but not yet an object.
         schema: Its Arrow schema.
-        rows: Its rows.
-        start: Where its first record begins in the source; None when the source has no records.
-        stop: Where the record after its last begins.
+        rows: Number of rows.
+        start: Source offset of its first record; None if the source has no record offsets.
+        stop: Source offset after its last record.
         line: Line of its first record.
-        first_row: Rows of the dataset before it; set when all shards are known.
+        first_row: Number of rows in earlier shards; set when all shards are known.
     """
 
     path: Path
@@ -67,7 +67,7 @@ class Shard:
         self.stats = column_stats(self.path)
 
     def to_json(self) -> dict[str, Any]:
-        """What the worker reports: the file, its digest, and the fields of `ShardInfo`."""
+        """Return the worker's report: the file, its digest, and the fields of `ShardInfo`."""
         return {
             "file": str(self.path),
             "object": self.digest.object,
@@ -84,12 +84,12 @@ class Shard:
 
 
 class ShardWriter:
-    """Takes batches in order; a batch of another schema starts another shard.
+    """Writes batches in order; a batch with another schema starts a new shard.
 
     Args:
-        folder: Where the files go.
-        limits: When a shard is full.
-        prefix: Begins the files' names.
+        folder: Folder of the files.
+        limits: Size limits.
+        prefix: Prefix of the files' names.
     """
 
     def __init__(self, folder: Path, limits: Limits, prefix: str) -> None:
@@ -103,8 +103,8 @@ class ShardWriter:
     def write(
         self, batch: pa.RecordBatch, *, start: int | None, stop: int | None, line: int = 1
     ) -> None:
-        """Append the batch, which stems from the source range [start, stop)."""
-        if self._open is not None and not self._open.takes(batch):
+        """Append the batch, which was parsed from the source range [start, stop)."""
+        if self._open is not None and not self._open.accepts(batch):
             self.cut()
         if self._open is None:
             path = self._folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
@@ -112,7 +112,7 @@ class ShardWriter:
         self._open.append(batch, stop)
 
     def cut(self) -> None:
-        """Finish the open shard, if any."""
+        """Finish the current shard, if any."""
         if self._open is not None:
             self.shards.append(self._open.finish())
             self._open = None
@@ -147,10 +147,10 @@ class _OpenShard:
         self._held_bytes = 0
         with storage_errors(path, 0):
             self._file = path.open("wb")
-        # Opened with the first row group, whose values decide how the columns are encoded.
+        # Opened with the first row group, whose values determine the columns' encodings.
         self._writer: pq.ParquetWriter | None = None
 
-    def takes(self, batch: pa.RecordBatch) -> bool:
+    def accepts(self, batch: pa.RecordBatch) -> bool:
         if not batch.schema.equals(self._schema):
             return False
         coming = self._file.tell() + self._held_bytes + batch.nbytes
@@ -176,7 +176,7 @@ class _OpenShard:
         return Shard(self._path, self._schema, self._rows, self._start, self._stop, self._line)
 
     def close(self) -> None:
-        """Give up: whatever made this necessary is being told already."""
+        """Close the file after a failure; ignore further errors, as the first one is raised."""
         self._held.clear()
         if self._writer is not None:
             with contextlib.suppress(OSError):
@@ -193,7 +193,7 @@ class _OpenShard:
             self._held, self._held_rows, self._held_bytes = [], 0, 0
 
     def _writer_for(self, table: pa.Table) -> pq.ParquetWriter:
-        """Return the file's writer; the first table decides the encodings."""
+        """Return the file's writer; the first table determines the encodings."""
         if self._writer is None:
             options = self._encodings.writer_options(table)
             self._writer = pq.ParquetWriter(

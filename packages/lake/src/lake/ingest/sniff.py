@@ -1,6 +1,6 @@
-"""Looks at a file's first bytes: its format, encoding, delimiter and whether it has a header.
+"""Detect a file's format, encoding, delimiter and header from its first bytes.
 
-What was found is shown with the dataset, and every answer can be given instead by an option.
+The result is shown with the dataset; options override each part of it.
 """
 
 from __future__ import annotations
@@ -34,22 +34,24 @@ _ENCODINGS = {
     "iso-8859-1": "cp1252",
 }
 _MAGIC = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow-stream"))
-_CONTROL_MAX = 0.1  # of a text's first characters; a NUL here and there is text
+_CONTROL_MAX = (
+    0.1  # maximum fraction of control characters at the start of a text; a few are accepted
+)
 _NO_TEXT = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f]")
 
 
 @dataclass(frozen=True)
 class Sniffed:
-    """How a text file is written.
+    """The detected properties of a text file.
 
     Args:
         encoding: Python codec name.
-        start: Bytes of the byte order mark, where the text begins.
-        delimiter: One ASCII character between fields.
+        start: Offset of the text: the length of the byte order mark.
+        delimiter: The field delimiter, one ASCII character.
         header: Whether the first record holds the names.
-        newline: LF (also for CRLF), or CR where the text has no other.
-        skipped: Records above the header that belong to no table, such as a title.
-        trailing: Whether each record but the header ends with one more delimiter.
+        newline: LF (also for CRLF), or CR if the text has no LF.
+        skipped: Records above the header that are not part of the table, such as a title.
+        trailing: Whether each record except the header ends with an extra delimiter.
     """
 
     encoding: str
@@ -61,16 +63,16 @@ class Sniffed:
     trailing: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """What is shown with the dataset."""
+        """Return the properties as shown with the dataset."""
         return asdict(self)
 
 
 def sniff_format(head: bytes, name: str) -> str:
-    """`parquet`, `arrow`, `arrow-stream`, `jsonl`, `json` or `csv`.
+    """Return `parquet`, `arrow`, `arrow-stream`, `jsonl`, `json` or `csv`.
 
     Args:
         head: The file's first bytes.
-        name: The file's name; only its ending tells JSON lines from other JSON.
+        name: The file's name; only its extension distinguishes JSON Lines from other JSON.
     """
     for magic, found in _MAGIC:
         if head.startswith(magic):
@@ -86,31 +88,31 @@ def sniff_format(head: bytes, name: str) -> str:
         raise BadInput(
             what=name,
             byte_offset=0,
-            reason="its name is that of a JSON file, and it begins with neither [ nor {",
-            hint="name it .csv if it is a CSV file",
+            reason="its name is that of a JSON file, but it begins with neither [ nor {",
+            hint="rename it to .csv if it is a CSV file",
         )
     return "csv"
 
 
 def sniff(head: bytes, name: str, options: dict[str, Any], *, whole: bool) -> Sniffed:
-    """Look at a text file's first bytes.
+    """Detect a text file's properties from its first bytes.
 
     Args:
         head: Up to `SAMPLE_BYTES` from the file's start.
-        name: The file's name; `.tsv` speaks for tabs when fields do not tell.
-        options: `encoding`, `delimiter` and `header` are taken as given where present.
-        whole: `head` is all there is.
+        name: The file's name; `.tsv` suggests tabs if the fields are ambiguous.
+        options: `encoding`, `delimiter` and `header` override the detection.
+        whole: Whether `head` is the whole file.
     """
     encoding, start = sniff_encoding(head, options)
     text = _decode(head[start:], encoding, whole=whole)
     if not text.strip():
         raise BadInput(what=name, byte_offset=0, reason="the file holds no records")
     _refuse_binary(text, name)
-    given = options.get("delimiter")
-    if given is not None and (len(given) != 1 or not given.isascii() or given in '"\r\n'):
-        raise UsageError(f"delimiter {given!r} is not one ASCII character")
+    chosen = options.get("delimiter")
+    if chosen is not None and (len(chosen) != 1 or not chosen.isascii() or chosen in '"\r\n'):
+        raise UsageError(f"delimiter {chosen!r} is not one ASCII character")
     header = options.get("header")
-    layout = find_layout(text, given, tabs=name.lower().endswith(".tsv"), whole=whole)
+    layout = find_layout(text, chosen, tabs=name.lower().endswith(".tsv"), whole=whole)
     if header is None:
         header = has_header(layout.records)
     newline = "\r" if "\r" in text and "\n" not in text else "\n"
@@ -131,13 +133,13 @@ def _refuse_binary(text: str, name: str) -> None:
         raise BadInput(
             what=name,
             byte_offset=0,
-            reason="this is no text: it has many control characters",
+            reason="this is not text: it has many control characters",
             hint=FileKind("").hint,
         )
 
 
 def sniff_encoding(head: bytes, options: dict[str, Any]) -> tuple[str, int]:
-    """Python's name of the encoding, and the length of the byte order mark."""
+    """Return Python's name of the encoding, and the length of the byte order mark."""
     asked = options.get("encoding")
     marked = next(((name, len(mark)) for mark, name in _MARKS if head.startswith(mark)), None)
     if asked is not None:

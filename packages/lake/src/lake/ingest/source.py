@@ -1,4 +1,4 @@
-"""The bytes of an upload as one stream: its parts joined, decoded to UTF-8, cut at record ends."""
+"""Read an upload as one stream: parts joined, decoded to UTF-8, split at record ends."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FALLBACK = "sennit-cp1252"
 
 
 class PartsFile(io.RawIOBase):
-    """Files read one after the other, as one seekable file; one of them is open at a time."""
+    """A sequence of files as one seekable file; only one of them is open at a time."""
 
     def __init__(self, paths: Sequence[Path | str]) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class PartsFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Read from the part at the position; fewer bytes than asked at a part's end."""
+        """Read from the part at the position; returns fewer bytes at the end of a part."""
         if self._position >= self.size:
             return 0
         index = bisect_right(self._starts, self._position) - 1
@@ -65,7 +65,7 @@ class PartsFile(io.RawIOBase):
         return int(count)
 
     def close(self) -> None:
-        """Close the part that is open."""
+        """Close the open part."""
         if self._open is not None:
             self._open[1].close()
             self._open = None
@@ -81,14 +81,14 @@ class PartsFile(io.RawIOBase):
 
 @dataclass(frozen=True)
 class TextBlock:
-    """Whole records in UTF-8, and where they lie in the source.
+    """Whole records in UTF-8, and their position in the source.
 
     Args:
         data: UTF-8 text of whole records.
         start: Byte offset in the source, in its own encoding.
-        stop: Where the next block starts.
+        stop: Start of the next block.
         line: Line number of the first record, from 1.
-        mended: Records held bytes that are no UTF-8; they were read as cp1252.
+        mended: Whether bytes that are not UTF-8 were read as cp1252.
     """
 
     data: bytes
@@ -105,8 +105,8 @@ class TextSource:
         paths: The parts.
         encoding: A Python codec name: `utf-8`, `utf-16-le`, `utf-16-be`, `cp1252`.
         dialect: How records end.
-        line_end: What is counted for line numbers: LF, or CR in a file that has no LF.
-        block_bytes: Read this much at a time.
+        line_end: The line end to count for line numbers: LF, or CR in a file that has no LF.
+        block_bytes: Bytes to read at a time.
         what: The file's name, for errors.
     """
 
@@ -128,7 +128,7 @@ class TextSource:
         self._what = what
 
     def blocks(self, start: int, stop: int, line: int = 1) -> Iterator[TextBlock]:
-        """Yield the records of the source range [start, stop), which begins and ends at records.
+        """Yield the records of the source range [start, stop), whose ends are record boundaries.
 
         Raises:
             BadInput: A record is too long, or a quote is never closed, with its line and offset.
@@ -161,12 +161,12 @@ class TextSource:
 
     @contextmanager
     def open_stream(self, start: int, stop: int) -> Iterator[io.BufferedIOBase]:
-        """The source range [start, stop) as UTF-8, to be cut by the caller."""
+        """Open the source range [start, stop) as a UTF-8 stream, without splitting it."""
         with PartsFile(self._paths) as file:
             yield io.BufferedReader(_Utf8Stream(file, self.encoding, start, stop), MIB)
 
     def length(self, data: bytes) -> int:
-        """Bytes that UTF-8 text takes up in the source's encoding."""
+        """Return the length in bytes of UTF-8 text in the source's encoding."""
         if self.encoding == "utf-8":
             return len(data)
         text = data.decode()
@@ -197,7 +197,7 @@ class TextSource:
 
 
 class _Place:
-    """Follows the source offset and the line number of the next record."""
+    """Tracks the source offset and the line number of the next record."""
 
     def __init__(self, offset: int, line: int, source: TextSource) -> None:
         self.offset = offset
@@ -210,7 +210,7 @@ class _Place:
 
 
 class _Utf8Stream(io.RawIOBase):
-    """`readinto` of a source range, decoded to UTF-8; `ended` once it has told its end."""
+    """A source range, decoded to UTF-8; `ended` is set when the end has been reported."""
 
     def __init__(self, file: PartsFile, encoding: str, start: int, stop: int) -> None:
         super().__init__()
@@ -254,7 +254,7 @@ def _decoder(encoding: str) -> codecs.IncrementalDecoder:
 
 
 def mend(data: bytes) -> tuple[bytes, bool]:
-    """UTF-8 as it is; else with each byte that is none read as cp1252."""
+    """Return valid UTF-8 unchanged; otherwise convert each invalid byte from cp1252."""
     if data.isascii():
         return data, False
     try:

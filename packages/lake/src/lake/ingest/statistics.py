@@ -1,4 +1,4 @@
-"""A shard's nulls, minimum and maximum of each column, from the Parquet footer."""
+"""Read the null count, minimum and maximum of a shard's columns from the Parquet footer."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _EXACT_INTEGER = 2**53
 
 
 def column_stats(path: Path) -> dict[str, Any]:
-    """Per column name: `nulls`, `min`, `max`; the last two only where they are exact.
+    """Return `nulls`, `min` and `max` of each column; the last two only if they are exact.
 
-    Values are JSON: integers beyond 2^53 and decimals as strings, dates and times as ISO 8601.
-    Nested columns have no statistics.
+    Values are JSON: integers beyond 2^53 and decimals are strings, dates and times ISO 8601. Nested
+    columns have no statistics.
     """
     with pq.ParquetFile(path) as file:
         groups = file.metadata
@@ -55,7 +55,7 @@ def _merged(columns: list[Any]) -> dict[str, Any]:
 def _bounds(valued: list[Any]) -> tuple[Any, Any]:
     try:
         low, high = min(each.min for each in valued), max(each.max for each in valued)
-    except (ValueError, OverflowError):  # nanoseconds, or a year that Python's dates do not reach
+    except (ValueError, OverflowError):  # nanoseconds, or a year outside of Python's range
         return None, None
     return _plain(low), _plain(high)
 

@@ -1,4 +1,4 @@
-"""Uploads that carry types: Parquet and Arrow IPC, written again as shards."""
+"""Ingest typed formats: rewrite Parquet and Arrow IPC files as shards."""
 
 from __future__ import annotations
 
@@ -26,12 +26,14 @@ __all__ = ["ingest_arrow", "ingest_parquet", "write_batches"]
 
 _BATCH_ROWS_MIN, _BATCH_ROWS_MAX = 64, 16_384
 _BATCH_BYTES = 8 << 20
-_PAGE_BUFFER_BYTES = 1 << 20  # or a column's whole row group would be read before its first row
-_ARROW_COPIES = 3  # a batch as stored, decompressed, and cast to the dataset's types
+_PAGE_BUFFER_BYTES = (
+    1 << 20
+)  # otherwise Arrow reads a column's whole row group before its first row
+_ARROW_COPIES = 3  # copies of a batch: as stored, decompressed, and cast to the dataset's types
 
 
 def ingest_parquet(job: Job, limits: Limits) -> Ingested:
-    """Validate a Parquet file by reading it whole, and cut it into shards."""
+    """Read a whole Parquet file, validate it, and write it as shards."""
     with (
         _open(job, "Parquet") as source,
         pq.ParquetFile(source, buffer_size=_PAGE_BUFFER_BYTES) as parquet,
@@ -43,14 +45,14 @@ def ingest_parquet(job: Job, limits: Limits) -> Ingested:
 
 
 def _rows_at_once(metadata: pq.FileMetaData) -> int:
-    """Rows of which a batch takes about `_BATCH_BYTES`, by the sizes before compression."""
+    """Return the rows of a batch of about `_BATCH_BYTES`, from the uncompressed sizes."""
     groups = (metadata.row_group(index) for index in range(metadata.num_row_groups))
     row_bytes = max((g.total_byte_size // max(g.num_rows, 1) for g in groups), default=0)
     return min(max(_BATCH_BYTES // max(row_bytes, 1), _BATCH_ROWS_MIN), _BATCH_ROWS_MAX)
 
 
 def ingest_arrow(job: Job, limits: Limits) -> Ingested:
-    """Read an Arrow IPC stream or file (Feather v2) and cut it into shards."""
+    """Read an Arrow IPC stream or file (Feather v2) and write it as shards."""
     most = job.context.left_bytes_under(job.context.cap_bytes) // _ARROW_COPIES
     with (
         _open(job, "Arrow") as source,
@@ -61,7 +63,7 @@ def ingest_arrow(job: Job, limits: Limits) -> Ingested:
 
 @contextmanager
 def _open(job: Job, form: str) -> Iterator[pa.NativeFile]:
-    """The parts as one Arrow file; what Arrow cannot read is the file's fault."""
+    """Open the parts as one Arrow file; convert Arrow's read errors to BadInput."""
     with (
         PartsFile(job.paths) as file,
         io.BufferedReader(file) as whole,
@@ -84,19 +86,19 @@ def write_batches(
     report: Report | None = None,
     source: dict[str, Any] | None = None,
 ) -> Ingested:
-    """Write batches as shards, their columns in types that the engines answer for.
+    """Write batches as shards, with column types that the engines support.
 
     Args:
         job: The ingest.
-        limits: When a shard is full.
-        schema: The batches' own schema.
+        limits: Size limits of shards.
+        schema: The schema of the batches.
         batches: The rows.
-        report: What was noticed so far; a new one when None.
-        source: What was found out about the file, to be shown with the dataset.
+        report: The findings so far; None creates a new report.
+        source: The detected properties of the file, shown with the dataset.
 
     Raises:
         Unsupported: A column's type has no counterpart here; names the column.
-        BadInput: The columns are too many, or a value does not fit.
+        BadInput: There are too many columns, or a value does not fit its type.
     """
     report = report or Report()
     strict = bool(job.options.get("strict"))
@@ -105,7 +107,7 @@ def write_batches(
     target = plain_schema(schema, names)
     for field in target:
         check_fields(field.name, field.type)
-    # Refuses, by name, a type that no engine here could answer for.
+    # Refuse a type that the engines do not support, naming the column.
     target = Schema.from_arrow(target).to_arrow()
     for field, stored in zip(schema, target, strict=True):
         if is_changed(field.type):
@@ -128,7 +130,7 @@ def write_batches(
 
 
 def _same_columns(job: Job, schema: pa.Schema) -> pa.Schema:
-    """The dataset's own schema, when this one's values fit it without loss."""
+    """Return the dataset's schema if values of this schema fit it without loss."""
     assert job.schema is not None
     own = job.schema.to_arrow()
     if own.names != schema.names:

@@ -1,10 +1,10 @@
-"""Executor entry `lake.ingest`: an upload's parts to Parquet shards in a folder of its own.
+"""Executor entry `lake.ingest`: convert an upload's parts to Parquet shards in a separate folder.
 
-The worker only reads the parts and writes files beside each other; what becomes of them is decided
-by the lake after it has answered, so a crash here leaves nothing that anyone sees.
+The worker only reads the parts and writes files; the lake adopts them after the worker has
+finished, so a crash here leaves no visible state.
 
 Request: `paths` `name` `folder` `options` `schema` (append: the dataset's) `limits` `bytesMax`.
-Answer: `schema` `rows` `shards` `source` `report`.
+Response: `schema` `rows` `shards` `source` `report`.
 """
 
 from __future__ import annotations
@@ -47,13 +47,15 @@ OPTIONS = (
     "keepSource",
 )
 _BLOCK_BYTES = MIB
-_BLOCK_COPIES = 12  # the text, its parsed strings, typed columns and the widening's second try
+_BLOCK_COPIES = (
+    12  # copies of a block: the text, parsed strings, typed columns, and a widening's second parse
+)
 _SHARD_SOURCE_MIN = 4 * MIB
 _SHARDS_AIM = 8
 
 
 def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Ingest one upload; see the module's first lines for request and answer."""
+    """Ingest one upload; the module's docstring describes request and response."""
     options = check_options(request.get("options") or {})
     job = Job(request, options, context)
     source: dict[str, Any] = {"bytes": job.size}
@@ -67,7 +69,7 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
         form = sniff_format(job.head, job.inner_name)
         shards, schema, report, found = _INGEST[form](job, limits)
     if compression is not None:
-        for shard in shards:  # a place in the unpacked text is none in the file that was sent
+        for shard in shards:  # an offset in the unpacked text is not an offset in the uploaded file
             shard.start = shard.stop = None
     return {
         "schema": Schema.from_arrow(schema).to_json(),
@@ -79,7 +81,7 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def _unpack(job: Job, compression: Compression) -> int:
-    """Put the unpacked file into the upload's place; returns its bytes."""
+    """Replace the upload by the unpacked file; return its size in bytes."""
     packed_bytes = job.size
     target = job.folder / "unpacked"
 
@@ -104,25 +106,25 @@ def _unpack(job: Job, compression: Compression) -> int:
         raise BadInput(
             what=job.name,
             reason=f"the {compression.name} file holds a {again.name} file",
-            hint="unpack it once, and upload what is in it",
+            hint="unpack it once, and upload the file in it",
         )
     return job.size
 
 
 def check_options(options: dict[str, Any]) -> dict[str, Any]:
-    """The options, or `UsageError` naming the nearest one there is."""
+    """Return the options; raise `UsageError` for an unknown one, naming the nearest option."""
     for name in options:
         if name not in OPTIONS:
             near = nearest(name, OPTIONS)
-            hint = f"did you mean {near}?" if near else f"known are {', '.join(OPTIONS)}"
+            hint = f"did you mean {near}?" if near else f"options: {', '.join(OPTIONS)}"
             raise UsageError(f"unknown ingest option {name!r}", hint=hint)
     if options.get("dateOrder") not in (None, "dmy", "mdy"):
-        raise UsageError("dateOrder is dmy or mdy")
+        raise UsageError("dateOrder must be dmy or mdy")
     return options
 
 
 class Job:
-    """The request, with the first bytes of the file."""
+    """An ingest request, with the first bytes of the file."""
 
     def __init__(self, request: dict[str, Any], options: dict[str, Any], context: Context) -> None:
         self.paths = [Path(path) for path in request["paths"]]
@@ -139,7 +141,7 @@ class Job:
         self.read_from(self.paths)
 
     def read_from(self, paths: list[Path]) -> None:
-        """Take these files, joined, for the file to read."""
+        """Set the files to read, as one joined file."""
         self.paths = paths
         with PartsFile(paths) as file:
             self.size = file.size
@@ -165,7 +167,7 @@ class Job:
 
 
 def read_head(file: PartsFile, count: int) -> bytes:
-    """Up to `count` bytes from the file's start, across parts."""
+    """Read up to `count` bytes from the file's start, across parts."""
     pieces = []
     while count > 0 and (piece := file.read(count)):
         pieces.append(piece)
@@ -174,7 +176,7 @@ def read_head(file: PartsFile, count: int) -> bytes:
 
 
 def _limits_for(size: int) -> dict[str, int]:
-    """Cut a file of moderate size into about eight shards, so that work on it has parts."""
+    """Return limits that split a file of moderate size into about eight shards."""
     return {"source_bytes": max(_SHARD_SOURCE_MIN, size // _SHARDS_AIM)}
 
 
@@ -222,7 +224,7 @@ def _ingest_csv(job: Job, limits: Limits) -> Ingested:
 def _first_record(
     source: TextSource, sniffed: Sniffed, job: Job, report: Report
 ) -> tuple[list[str], int, int]:
-    """Fields of the table's first record; offset and line of the first record of data."""
+    """Return the fields of the table's first record; offset and line of the first data record."""
     above = sniffed.skipped
     for block in source.blocks(sniffed.start, job.size):
         for begin, end in _records_in(block.data, source):
@@ -245,14 +247,14 @@ def _first_record(
 
 
 def _unnamed(count: int, schema: Schema | None) -> list[str]:
-    """Names where the file has none: those of the dataset that it is appended to."""
+    """Return names for a file without a header: the dataset's, if the file is appended to one."""
     if schema is not None and len(schema) == count:
         return list(schema.names)
     return [""] * count
 
 
 def _records_in(data: bytes, source: TextSource) -> Iterator[tuple[int, int]]:
-    """Where each record begins and ends that is not blank."""
+    """Yield start and end of each record that is not blank."""
     start = 0
     for end in chain(record_ends(data, len(data), source.dialect), (len(data),)):
         if data[start:end].strip(b"\r\n"):
@@ -261,7 +263,7 @@ def _records_in(data: bytes, source: TextSource) -> Iterator[tuple[int, int]]:
 
 
 def _kinds_of(schema: Schema, names: list[str], what: str) -> list[str]:
-    """Kinds that give exactly the dataset's types, for appending to it."""
+    """Return the kinds that yield exactly the dataset's types, for an append."""
     if tuple(names) != schema.names:
         raise BadInput(
             what=what,

@@ -1,6 +1,6 @@
-"""The lake over HTTP: datasets, their files, and SQL.
+"""The lake's HTTP API: datasets, their files, and SQL.
 
-Errors are raised as they are; the gateway gives each class its status.
+Errors are raised unchanged; the gateway maps each class to an HTTP status.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter
 
 from lake.routes import cut_answers, datasets, files, query, verify
-from lake.routes.query import parse_question, respond
+from lake.routes.query import parse_query_request, respond
 
 if TYPE_CHECKING:
     from lake.lake import Lake
 
-__all__ = ["parse_question", "respond", "router"]
+__all__ = ["parse_query_request", "respond", "router"]
 
 
 def router(lake: Lake) -> APIRouter:
-    """All routes of the lake.
+    """Return all routes of the lake.
 
     Args:
-        lake: Answers them; outlives the application.
+        lake: The lake to serve; must outlive the application.
     """
     routes = APIRouter()
     routes.include_router(datasets.router(lake))

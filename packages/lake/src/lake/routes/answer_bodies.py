@@ -1,6 +1,6 @@
-"""What the body of a streamed answer ends with: its regular end, or the reason why it was cut.
+"""The end of a streamed response body: its regular end, or the error that aborted it.
 
-A body that is cut must not look complete to a reader that ignores how its HTTP connection ended.
+An aborted body must not look complete to a reader that ignores how its HTTP connection ended.
 """
 
 from __future__ import annotations
@@ -17,33 +17,33 @@ _ALIGNMENT = 8  # every message of an Arrow IPC stream ends at a multiple of it
 
 
 class TextBody:
-    """A body of text: what was emitted and, where it is cut, the reason in words."""
+    """A text body: the emitted pieces and, if it is aborted, the error message."""
 
     def pass_on(self, piece: bytes) -> bytes:
-        """What to send now that one more piece is there."""
+        """Return the bytes to send for the next piece."""
         return piece
 
     def end(self) -> bytes:
-        """What to send last."""
+        """Return the last bytes of a complete body."""
         return b""
 
     def cut(self, error: SennitError) -> bytes:
-        """What to send last when the rest will not come."""
-        # A quote that is never closed: no reader of CSV takes this for a record.
+        """Return the last bytes of an aborted body."""
+        # An unclosed quote: no CSV reader accepts this as a record.
         return f'\n"error: {error}'.encode()
 
 
 class JsonBody(TextBody):
     def cut(self, error: SennitError) -> bytes:
-        # Without the brace that would close the document, so that it stays no JSON.
+        # Without the closing brace, so that the body is not valid JSON.
         return f'\n],"error":{json.dumps(error.to_json())}\n'.encode()
 
 
 class ArrowBody(TextBody):
-    """An Arrow IPC stream, its last bytes held back until it is known that it is whole.
+    """An Arrow IPC stream, whose last bytes are held back until the stream is complete.
 
-    Readers take the end of a stream between two messages for its regular end. So a body that is
-    cut is made to end inside of one, which they report.
+    Readers accept the end of a stream between two messages as its regular end. So an aborted body
+    ends inside a message, which readers report.
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,10 @@
-"""An execution's payloads as the body of a response, in the form that `Accept` asks for.
+"""Stream an execution's payloads as a response body, in the format that `Accept` requests.
 
-The first piece is waited for before the response begins, so whatever is wrong gets its own status.
-What goes wrong later cuts the body: it ends without its last chunk, so that HTTP clients fail, and
-not at the end of an Arrow message, of a JSON document or of a CSV record, so that readers of what
-has come fail too. The reason can be asked for by the answer's id (`cut_answers`).
-A client that goes away cancels the execution.
+The response starts when the first piece is available, so earlier errors get their own HTTP status.
+A later error aborts the body: it ends without its last chunk, so that HTTP clients fail, and not at
+the end of an Arrow message, a JSON document or a CSV record, so that readers of the received part
+fail too. The client can request the error by the response's id (`cut_answers`).
+A client that disconnects cancels the execution.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ MEDIA_TYPES = {
 ENGINE_HEADER = "Sennit-Engine"
 ANSWER_HEADER = "Sennit-Answer"
 _log = get_logger("lake.answers")
-# An answer that waits holds a thread: of these, so that other routes need not wait for one.
+# A response that waits blocks a thread of this pool, so that other routes do not wait for threads.
 _WAITING = anyio.CapacityLimiter(320)
 _WHOLE_BYTES_MAX = 256 << 10
 _UNWATCHED_SECONDS = 0.05
-"""Most answers are there by then, and watching their connection would cost more than they do."""
+"""Most results are available by then, and watching the connection costs more than they do."""
 _FORMATS = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 
 
 class Answering(Protocol):
-    """What is streamed: an execution, or something that stands for one."""
+    """The interface of a streamed execution."""
 
     @property
     def done(self) -> bool:
@@ -54,27 +54,27 @@ class Answering(Protocol):
         ...
 
     def payloads(self) -> Iterator[memoryview]:
-        """The pieces, each valid until the next is asked for."""
+        """Yield the pieces, each valid until the next is requested."""
         ...
 
     def cancel(self) -> None:
-        """Stop what still runs."""
+        """Stop the execution if it is running."""
         ...
 
     def close(self) -> None:
-        """Free everything."""
+        """Release all resources."""
         ...
 
 
 async def answer(start: Callable[[], Answering], request: Request, format_name: str) -> Response:
-    """Start an execution off the event loop, and answer with what it emits.
+    """Start an execution off the event loop, and respond with its payloads.
 
-    An answer that is complete by the time its first piece is there, as small ones are, has taken
-    one thread once and is sent as one message.
+    A result that is complete with its first piece, as small ones are, uses one thread once and is
+    sent as one message.
 
     Args:
-        start: Starts it; may block, and may raise what becomes the response.
-        request: Watched until the first piece is there: a client may go away.
+        start: Starts the execution; may block, and may raise an error to respond with.
+        request: Watched for a disconnect until the first piece is available.
         format_name: A key of `MEDIA_TYPES`.
     """
     reader = _Reader(start)
@@ -88,10 +88,10 @@ async def answer(start: Callable[[], Answering], request: Request, format_name: 
 
 
 def negotiate(accept: str) -> str:
-    """Choose the acceptable format with the highest quality; JSON when anything will do.
+    """Choose the acceptable format with the highest quality; JSON if any format is accepted.
 
     Raises:
-        UsageError: `accept` names no format that there is.
+        UsageError: `accept` names no supported format.
     """
     if not accept.strip():
         return "json"
@@ -104,7 +104,7 @@ def negotiate(accept: str) -> str:
     if not offers:
         raise UsageError(
             f"Accept {accept[:80]!r} names no format of this route",
-            hint=f"ask for {', '.join(_FORMATS)}",
+            hint=f"accept one of {', '.join(_FORMATS)}",
         )
     return min(offers)[2]
 
@@ -129,14 +129,14 @@ def _quality(parameters: str) -> float:
 
 
 class _Opening(NamedTuple):
-    """The first bytes of an answer, and whether they are all of it."""
+    """The first bytes of a result, and whether they are the whole result."""
 
     data: bytes
     is_whole: bool
 
 
 class _Reader:
-    """Reads an execution from worker threads; `stop` may come while one of them waits."""
+    """Reads an execution from worker threads; `stop` may be called while one of them waits."""
 
     def __init__(self, start: Callable[[], Answering]) -> None:
         self._start = start
@@ -147,18 +147,18 @@ class _Reader:
 
     @property
     def engine(self) -> str | None:
-        """Who answers, where more than one could; settled with the first piece."""
+        """The engine of the execution, if it has one; final with the first piece."""
         return getattr(self._execution, "engine", None)
 
     def open(self) -> _Opening | SennitError:
-        """Start the execution and wait for the first piece, or return what went wrong.
+        """Start the execution and wait for the first piece, or return the error.
 
-        What is whole, and what has failed, is closed already.
+        A complete or failed execution is already closed on return.
         """
         with self._lock:
             try:
                 self._execution = self._start()
-                if self._stopped:  # between the start and now
+                if self._stopped:  # stopped since the start
                     self._execution.cancel()
                 self._payloads = self._execution.payloads()
                 opening = self._open(self._execution)
@@ -179,7 +179,7 @@ class _Reader:
         return _Opening(data, is_whole=False)
 
     def read(self) -> bytes | SennitError | None:
-        """The next piece, None at the end, or what went wrong."""
+        """Return the next piece, None at the end, or the error."""
         with self._lock:
             try:
                 payload = next(self._payloads, None)
@@ -188,7 +188,7 @@ class _Reader:
             return None if payload is None else bytes(payload)
 
     def stop(self) -> None:
-        """Cancel what still runs, wait for a thread that reads, and free everything."""
+        """Cancel the execution, wait for a reading thread, and release all resources."""
         self._stopped = True
         if self._execution is not None and not self._execution.done:
             self._execution.cancel()
@@ -208,13 +208,13 @@ async def _read(reader: _Reader) -> bytes | None:
 
 
 async def _stop(reader: _Reader) -> None:
-    # Shielded: the client may be gone, and the execution must be told so all the same.
+    # Shielded: the execution must be stopped even if the client has disconnected.
     with anyio.CancelScope(shield=True):
         await anyio.to_thread.run_sync(reader.stop)
 
 
 async def _open(reader: _Reader, request: Request) -> _Opening:
-    """The first piece; until it is there, a client that goes away ends it."""
+    """Return the first piece; until it is available, a disconnect cancels the execution."""
     opening = asyncio.ensure_future(
         anyio.to_thread.run_sync(reader.open, abandon_on_cancel=True, limiter=_WAITING)
     )
@@ -223,7 +223,9 @@ async def _open(reader: _Reader, request: Request) -> _Opening:
         if not opening.done():
             await _watched(opening, request)
         found = (
-            opening.result() if opening.done() else Cancelled("the answer, whose client is gone,")
+            opening.result()
+            if opening.done()
+            else Cancelled("the response, whose client disconnected,")
         )
     except BaseException:
         opening.cancel()
@@ -237,7 +239,7 @@ async def _open(reader: _Reader, request: Request) -> _Opening:
 
 
 async def _watched(opening: asyncio.Future[Any], request: Request) -> None:
-    """Wait for the first piece or for the end of the connection."""
+    """Wait for the first piece or for a disconnect."""
     gone = asyncio.ensure_future(_disconnected(request))
     try:
         await asyncio.wait((opening, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -251,7 +253,7 @@ async def _disconnected(request: Request) -> None:
 
 
 class _Answer(StreamingResponse):
-    """Streams an execution, and ends it however the response ends."""
+    """Streams an execution, and closes it when the response ends for any reason."""
 
     def __init__(
         self,
@@ -276,7 +278,7 @@ class _Answer(StreamingResponse):
             await _stop(self._reader)
 
     async def stream_response(self, send: Send) -> None:
-        """Send the body; one that is cut lacks its last message, and so the server closes."""
+        """Send the body; without the last message (on abort) the server closes the connection."""
         start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
         await send(start)
         piece: bytes | None = self._first
@@ -287,7 +289,7 @@ class _Answer(StreamingResponse):
         except SennitError as error:
             user = requester_of(self._request).name
             cut_answers_of(self._request.app).add(self._id, user, error)
-            _log.warning("answer %s was cut: %s: %s", self._id, error.code, error)
+            _log.warning("response %s was aborted: %s: %s", self._id, error.code, error)
             await _send(send, self._body.cut(error), more=True)
         else:
             await _send(send, self._body.end(), more=False)

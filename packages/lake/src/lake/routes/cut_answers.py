@@ -1,7 +1,7 @@
-"""Answers that ended early: their errors by the id of the answer, for whoever asked for it.
+"""The errors of aborted responses, by response id, for the users who requested them.
 
-Once an answer has begun, its status cannot change any more. The connection is closed without the end
-of the body, so that every HTTP client notices, and the client can ask for the reason here.
+Once a response has started, its status cannot change. The connection is closed without the end of
+the body, so that every HTTP client notices, and the client can request the error here.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ _KEPT_MAX = 1000
 
 
 class CutAnswers:
-    """The errors of the last answers that were cut; the oldest is forgotten first."""
+    """The errors of recently aborted responses; the oldest are evicted first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._errors: OrderedDict[str, tuple[str, SennitError]] = OrderedDict()
 
     def add(self, answer_id: str, user: str, error: SennitError) -> None:
-        """Remember why an answer was cut."""
+        """Record the error of an aborted response."""
         with self._lock:
             self._errors[answer_id] = (user, error)
             if len(self._errors) > _KEPT_MAX:
                 self._errors.popitem(last=False)
 
     def get(self, answer_id: str, requester: Requester) -> SennitError:
-        """Return the error of an answer.
+        """Return the error of an aborted response.
 
         Raises:
-            NotFound: the answer was not cut, or was of another user, or it is long ago.
+            NotFound: the response was not aborted, belongs to another user, or was evicted.
         """
         with self._lock:
             user, error = self._errors.get(answer_id, ("", None))
@@ -57,12 +57,12 @@ def cut_answers_of(app: FastAPI) -> CutAnswers:
 
 
 def router() -> APIRouter:
-    """The route that tells why an answer was cut."""
+    """Return the route for the errors of aborted responses."""
     routes = APIRouter(tags=["query"])
 
     @routes.get("/api/answers/{answer_id}")
     async def get_answer(answer_id: str, request: Request) -> dict[str, Any]:
-        """Why an answer ended early, by its header Sennit-Answer: an error document."""
+        """Return the error of an aborted response, by its header Sennit-Answer."""
         return cut_answers_of(request.app).get(answer_id, requester_of(request)).to_json()
 
     return routes

@@ -15,21 +15,21 @@ __all__ = ["router"]
 
 
 def router(lake: Lake) -> APIRouter:
-    """Routes of the catalog; an `{id}` may be a name as well."""
+    """Return the routes of the catalog; an `{id}` may also be a name."""
     routes = APIRouter(prefix="/api/datasets", tags=["datasets"])
 
     @routes.get("")
     def list_datasets(damaged: bool = False) -> list[dict[str, Any]]:
-        """All datasets, by name; one that is damaged has the reason under `damaged`.
+        """All datasets, ordered by name; a damaged one has the reason under `damaged`.
 
-        With `?damaged=true` only those: what a page that follows the tree cannot see there.
+        With `?damaged=true` only the damaged ones, which the realtime tree does not show.
         """
         found = lake.catalog.list()
         return [info.to_json() for info in found if info.damaged or not damaged]
 
     @routes.get("/{dataset}")
     def get_dataset(dataset: str) -> dict[str, Any]:
-        """One dataset, and under `ingest` how its newest data was read."""
+        """One dataset; `ingest` describes how its newest data was read."""
         info = lake.catalog.get(dataset)
         return info.to_json() | {"ingest": lake.catalog.manifest(info.id).ingest}
 
@@ -40,7 +40,7 @@ def router(lake: Lake) -> APIRouter:
 
     @routes.get("/{dataset}/snapshots")
     def list_snapshots(dataset: str) -> list[dict[str, Any]]:
-        """Its snapshots, newest first, with their shards."""
+        """The snapshots of a dataset, newest first, with their shards."""
         return [_shown(manifest) for manifest in lake.catalog.manifests(dataset)]
 
     return routes

@@ -1,8 +1,8 @@
 """GET /files/{dataset}/{snapshot}/{shard}: the shards as plain, verified Parquet files.
 
-Any Parquet reader that speaks HTTP ranges reads a dataset from here without knowing Sennit. The
-ETag is the object's id. The shard is verified whole before the response begins, so damage is an error
-and not a body that ends early; each chunk is checked again when it leaves.
+Any Parquet reader that supports HTTP ranges can read a dataset from here. The ETag is the object's
+id. The shard is verified whole before the response starts, so damage is an HTTP error and not an
+aborted body; each chunk is verified again before it is sent.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ _MEDIA_TYPE = "application/vnd.apache.parquet"
 
 
 def router(lake: Lake) -> APIRouter:
-    """The file route; `shard` is an object id, or `{number}.parquet` in the snapshot's order."""
+    """Return the file route; `shard` is an object id, or `{index}.parquet` in snapshot order."""
     routes = APIRouter(tags=["files"])
 
     @routes.head("/files/{dataset}/{snapshot}/{shard}", include_in_schema=False)
     @routes.get("/files/{dataset}/{snapshot}/{shard}")
     def get_shard(dataset: str, snapshot: str, shard: str, request: Request) -> Response:
-        """One shard, or the range of it that was asked for."""
+        """One shard, or the requested range of it."""
         name, index = _object_of(lake, dataset, snapshot, shard)
         lake.verify_shard(lake.catalog.get(dataset).name, index, name)
         size = lake.objects.digest(name).size
@@ -64,7 +64,7 @@ def _leased(lake: Lake, name: str, start: int, stop: int) -> Iterator[bytes]:
 
 
 def _object_of(lake: Lake, dataset: str, snapshot: str, shard: str) -> tuple[str, int]:
-    """The object that was asked for, and the shard's index in the snapshot."""
+    """Return the id of the requested object, and the shard's index in the snapshot."""
     wanted = None if snapshot in ("head", "latest") else snapshot
     found = lake.catalog.manifest(dataset, wanted).snapshot
     lake.catalog.check_shards(found)
@@ -78,10 +78,10 @@ def _object_of(lake: Lake, dataset: str, snapshot: str, shard: str) -> tuple[str
 
 
 def _range(request: Request, size: int, etag: str) -> tuple[int, int] | None:
-    """The bytes [start, stop) that were asked for; None when the range lies outside.
+    """Return the requested bytes [start, stop); None if the range is unsatisfiable.
 
-    As RFC 9110 has it, an unknown unit, several ranges, or an `If-Range` of other bytes give the
-    whole.
+    As in RFC 9110, an unknown unit, several ranges, or an `If-Range` that does not match return the
+    whole file.
     """
     match = _RANGE.fullmatch(request.headers.get("Range", ""))
     if match is None or request.headers.get("If-Range", etag) != etag or match.group() == "bytes=-":

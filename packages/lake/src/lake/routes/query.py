@@ -1,4 +1,4 @@
-"""POST /api/query: SQL in, a stream of Arrow IPC, JSON or CSV out, as `Accept` says."""
+"""POST /api/query: run SQL and stream the result as Arrow IPC, JSON or CSV, by `Accept`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from lake.lake import Lake
     from lake.queries import QueryExecution
 
-__all__ = ["Question", "parse_question", "respond", "router"]
+__all__ = ["QueryRequest", "parse_query_request", "respond", "router"]
 
 _SQL_MAX = 1 << 20
 _ROWS_MAX = (1 << 63) - 1
 _DEADLINE_SECONDS_MAX = 7 * 24 * 3600
 
 
-class Question(BaseModel):
+class QueryRequest(BaseModel):
     """Body of POST /api/query."""
 
     model_config = ConfigDict(extra="forbid")
@@ -39,44 +39,44 @@ class Question(BaseModel):
 
 
 def router(lake: Lake) -> APIRouter:
-    """The query route."""
+    """Return the query route."""
     routes = APIRouter(tags=["query"])
 
     @routes.post("/api/query", response_class=StreamingResponse)
-    async def post_query(question: Annotated[Question, Body()], request: Request) -> Response:
-        """Answer one SQL statement."""
-        return await respond(lake, question, request)
+    async def post_query(query: Annotated[QueryRequest, Body()], request: Request) -> Response:
+        """Run one SQL statement."""
+        return await respond(lake, query, request)
 
     return routes
 
 
-async def respond(lake: Lake, question: Question, request: Request) -> Response:
-    """Answer one SQL statement in the format that the request accepts."""
+async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response:
+    """Run one SQL statement and respond in the format that the request accepts."""
     format_name = negotiate(request.headers.get("Accept", ""))
     requester, limits = requester_of(request), lake.query_limits
 
     def start() -> QueryExecution:
         return lake.query(
-            question.sql,
-            params=question.params,
+            query.sql,
+            params=query.params,
             format=format_name,
-            max_rows=limits.rows(question.max_rows, format_name),
-            deadline_seconds=limits.deadline_seconds(question.deadline_seconds, requester),
-            engine=question.engine,
+            max_rows=limits.rows(query.max_rows, format_name),
+            deadline_seconds=limits.deadline_seconds(query.deadline_seconds, requester),
+            engine=query.engine,
             user=requester.name,
         )
 
     return await answer(start, request, format_name)
 
 
-def parse_question(content_type: str, body: bytes) -> Question | None:
-    """Return the question of a plain JSON body; None leaves the body, and its errors, to the route.
+def parse_query_request(content_type: str, body: bytes) -> QueryRequest | None:
+    """Parse a JSON body; return None to let the FastAPI route handle it and report errors.
 
-    The route spends more on finding itself and its parameters than a small query costs.
+    FastAPI's routing and parameter handling cost more than a small query.
     """
     if content_type.partition(";")[0].strip().lower() != "application/json":
         return None
     try:
-        return Question.model_validate(json.loads(body))
-    except (ValueError, RecursionError):  # not JSON, not of this form, or nested too deeply
+        return QueryRequest.model_validate(json.loads(body))
+    except (ValueError, RecursionError):  # not JSON, not a valid request, or nested too deeply
         return None

@@ -1,4 +1,4 @@
-"""Who sent a request, as the gateway's authentication left it in the request's scope."""
+"""The user of a request, from the scope that the gateway's authentication set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["requester_of"]
 
 
 def requester_of(request: Request) -> Requester:
-    """Return the user of a request; one without a name where nobody has to sign in."""
+    """Return the user of a request; its name is empty without authentication."""
     principal = getattr(request.state, "principal", None)
     if principal is None:
         return Requester()

@@ -1,7 +1,7 @@
-"""POST /api/verify: read datasets again from the disk, and report damage as it is found.
+"""POST /api/verify: read datasets from disk, and report damage as it is found.
 
 The response is NDJSON: a `ScrubReport` after each object, and a last one with `done`. One scrub runs at a
-time, on a thread of the lowest priority. A client that leaves ends its scrub.
+time, on a thread of the lowest priority. A client that disconnects cancels its scrub.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["router"]
 
 _NICE_MAX = 19
-_REPORT_EVERY = 16  # objects between two reports without news: shards can be small and many
+_REPORT_EVERY = 16  # objects between two reports without findings: there may be many small shards
 
 
 class VerifyRequest(BaseModel):
@@ -40,7 +40,7 @@ class VerifyRequest(BaseModel):
 
 
 def router(lake: Lake) -> APIRouter:
-    """The verify route."""
+    """Return the verify route."""
     routes = APIRouter(tags=["datasets"])
     thread = ThreadPoolExecutor(1, "lake-scrub", initializer=_lower_priority)
 
@@ -51,7 +51,7 @@ def router(lake: Lake) -> APIRouter:
             raise refuse_repair(request.dataset)
         stop = threading.Event()
         reports = lake.scrub(request.dataset, stop.is_set)
-        # The first report comes before the response, so that an unknown name has its own status.
+        # Wait for the first report before responding, so that an unknown name gets its own status.
         first = await _next(thread, reports, stop)
         return StreamingResponse(
             _lines(first, thread, reports, stop), media_type="application/x-ndjson"
@@ -67,7 +67,7 @@ async def _next(
     try:
         return await loop.run_in_executor(thread, next, reports, None)
     except BaseException:
-        stop.set()  # the thread notices it between two pieces of a file
+        stop.set()  # the thread checks it between two pieces of a file
         raise
 
 
@@ -77,20 +77,20 @@ async def _lines(
     reports: Iterator[ScrubReport],
     stop: threading.Event,
 ) -> AsyncIterator[bytes]:
-    told, count = -1, 0
+    reported, count = -1, 0
     try:
         while report is not None:
-            if report.done or len(report.findings) != told or count % _REPORT_EVERY == 0:
-                told = len(report.findings)
+            if report.done or len(report.findings) != reported or count % _REPORT_EVERY == 0:
+                reported = len(report.findings)
                 yield canonical_json(report.to_json()) + b"\n"
             count += 1
             report = await _next(thread, reports, stop)
-    except SennitError as error:  # the status has been sent: the last line says why it ended
+    except SennitError as error:  # the status has been sent, so the last line is the error
         yield canonical_json(error.to_json()) + b"\n"
     finally:
         stop.set()
 
 
 def _lower_priority() -> None:
-    """Let everything else run first (setpriority(2) takes a thread's id on Linux)."""
+    """Set this thread to the lowest priority (on Linux setpriority(2) accepts thread ids)."""
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE_MAX)

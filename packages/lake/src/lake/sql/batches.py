@@ -1,8 +1,8 @@
-"""DuckDB's answer as Arrow batches of bounded bytes.
+"""Read DuckDB's result as Arrow batches of bounded size in bytes.
 
-DuckDB cuts an answer into batches by rows alone, and gives each batch of texts one buffer whose
-size it doubles: 8,192 rows of 10 KB took 128 MiB at once. So rows whose width is not known are read
-a few at a time, and small batches are joined again.
+DuckDB splits a result into batches by rows only, and doubles the one buffer of a batch's strings as
+it grows: 8,192 rows of 10 KB allocated 128 MiB at once. So rows of unknown width are read a few at
+a time, and small batches are joined.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ __all__ = ["read_batches"]
 _BATCH_BYTES = 1 << 20
 _BATCH_ROWS_MAX = 8192
 _ROWS_OF_UNKNOWN_WIDTH = 256
-"""DuckDB itself holds 2,048 rows at once, so an eighth of that is never the larger part. Fewer rows
-cost more: 0.04 µs of CPU a row at 256 rows a batch, 0.14 at 64."""
+"""DuckDB itself holds 2,048 rows at once, so an eighth of that adds little memory. Fewer rows cost
+more CPU: 0.04 µs per row at 256 rows per batch, 0.14 µs at 64."""
 
 
 @contextmanager
 def read_batches(
     relation: duckdb.DuckDBPyRelation,
 ) -> Iterator[tuple[pa.Schema, Iterator[pa.RecordBatch]]]:
-    """Open an answer; yields its schema and its batches, about 1 MiB each unless a row is larger.
+    """Open a result; yield its schema and its batches, about 1 MiB each unless a row is larger.
 
     Args:
         relation: the query; it runs while its batches are read.
 
     Raises:
-        duckdb.Error, OSError, pa.ArrowException: what went wrong; see `failures.as_duckdb_error`.
+        duckdb.Error, OSError, pa.ArrowException: the query failed; see `failures.as_duckdb_error`.
     """
     rows = _rows_at_once(relation)
     with relation.to_arrow_reader(rows) as reader:
@@ -51,7 +51,7 @@ def _rows_at_once(relation: duckdb.DuckDBPyRelation) -> int:
 
 
 def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Join batches up to the bounds; one that is large already is never copied."""
+    """Join batches up to the size limits; a batch that is already large is not copied."""
     held: list[pa.RecordBatch] = []
     held_bytes = held_rows = 0
     for batch in batches:
@@ -62,14 +62,14 @@ def _joined(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         held.append(batch)
         held_bytes += size
         held_rows += batch.num_rows
-        del batch  # or it would be held while the next one is made
+        del batch  # otherwise it would stay in memory while the next one is created
     yield from _as_one(held)
 
 
 def _as_one(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Yield the batches as one, or as they are where memory is too short for a copy; empty the list."""
+    """Yield the batches as one, or unjoined if memory is too small for a copy; clear the list."""
     if len(batches) > 1:
-        with suppress(MemoryError):  # Arrow's is one; small batches cost time, and no memory
+        with suppress(MemoryError):  # includes Arrow's error; small batches cost only time
             batches[:] = [pa.concat_batches(batches)]
     while batches:
         yield batches.pop(0)
@@ -82,4 +82,4 @@ _WIDTHS = {
     "timestamp_s": 8, "timestamp_ms": 8, "timestamp_ns": 8, "timestamp with time zone": 8,
     "interval": 16, "uuid": 36,
 }  # fmt: skip
-"""Bytes of a value in Arrow; a type that is not here has no fixed width."""
+"""Bytes of a value in Arrow; types not listed have no fixed width."""

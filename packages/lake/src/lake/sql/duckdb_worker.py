@@ -1,7 +1,7 @@
-"""A query over datasets by DuckDB, its answer as a stream.
+"""Run a query over datasets with DuckDB and stream its result.
 
-Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `threads`. Answer: `rows` `bytes` `truncated` `columns` `inputs` (ids of
-the snapshots read) `engine`.
+Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `threads`.
+Response: `rows` `bytes` `truncated` `columns` `inputs` (ids of the snapshots read) `engine`.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
 __all__ = ["release", "run"]
 
 _MIB = 1 << 20
-_OVERSHOOT_BYTES = 48 * _MIB  # what DuckDB 2.0 takes beyond its memory_limit, measured
+_OVERSHOOT_BYTES = 48 * _MIB  # memory that DuckDB 2.0 uses beyond its memory_limit, measured
 _LEAST_BYTES = 24 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
 _INTERRUPT_SECONDS = 0.05
 _KEPT_INSTANCES = 8
 _KEPT_GROWTH = 32
-"""A query that leaves the process larger by one part in so many of the cap costs its instance."""
+"""An instance is closed after a query that grew the process by more than the cap over this."""
 
 _instances = InstanceCache(_KEPT_INSTANCES)
 
 
 def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Check the statement, connect to a locked instance, stream the answer."""
+    """Check the statement, connect to a locked instance, stream the result."""
     tables = [Table.from_json(table) for table in request["tables"]]
     sql = request["sql"]
     used: list[Table] = []
@@ -78,7 +78,7 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def release() -> None:
-    """Close the instances that were kept for later queries."""
+    """Close the cached instances."""
     _instances.clear()
 
 
@@ -90,7 +90,7 @@ def _connect(
     context: Context,
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     names = tuple(statement.tables)
-    if statement.catalog:  # it lists every dataset, whose views are not worth keeping
+    if statement.catalog:  # it lists all datasets; such an instance is not worth caching
         whole = [table for table in tables if table.damage is None]
         return open_session(whole, names, limits)
 
@@ -107,10 +107,10 @@ def _connect(
 def _interrupted_on_cancel(
     connection: duckdb.DuckDBPyConnection, context: Context
 ) -> Iterator[None]:
-    """Interrupt the connection when the run should stop, again and again until it has.
+    """Interrupt the connection repeatedly when the run should stop, until it has stopped.
 
-    DuckDB forgets an interrupt that comes before a statement begins to run, or between the binding
-    and the running of one.
+    DuckDB ignores an interrupt that arrives before a statement starts, or between its binding and
+    its execution.
     """
     is_over = threading.Event()
 
@@ -136,7 +136,7 @@ def _stream(
 ) -> dict[str, Any]:
     relation = _bind(connection, request["sql"], _params(request))
     if relation is None:
-        raise SqlError("the statement has no answer")
+        raise SqlError("the statement returns no result")
     with read_batches(relation) as (schema, batches):
         writer = open_format(
             request.get("format") or "arrow",
@@ -146,8 +146,8 @@ def _stream(
         )
         with writer:
             for batch in batches:
-                # DuckDB's allocator keeps the address space of what it frees. That is not memory
-                # asked for, and DuckDB's own limit bounds what it asks for.
+                # DuckDB's allocator keeps the address space of freed memory. That is not requested
+                # memory, and DuckDB's own limit bounds its requests.
                 context.forgive_reserved()
                 context.check()
                 writer.write(_relabelled(batch, labels) if labels else batch)
@@ -163,7 +163,7 @@ def _stream(
 
 
 def _labels(tables: list[Table]) -> dict[str, str]:
-    """What an explanation shows instead of each shard's path: as wide, so that boxes stay boxes."""
+    """Return labels to replace shard paths in EXPLAIN, of equal width to preserve its boxes."""
     return {
         path: f"{table.name}/{index}".ljust(len(path))
         for table in tables
@@ -188,7 +188,7 @@ def _bind(
         return connection.sql(sql, params=params)
     except (duckdb.BinderException, duckdb.CatalogException) as error:
         bare = error
-    # Only `execute` tells the place; what does not bind is not run by it either.
+    # Only `execute` reports the position; it does not run a statement that fails to bind.
     connection.execute(sql, params)
     raise bare
 
@@ -211,9 +211,9 @@ def _limits(request: dict[str, Any], context: Context) -> SqlLimits:
         raise CapTooSmall(
             cap_bytes=context.cap_bytes,
             needed_bytes=context.cap_bytes + missing,
-            because="DuckDB needs room beside what the process holds already",
+            because="DuckDB needs memory in addition to what the process already uses",
         )
-    # Of the process and not of the run: the instance that spills there may serve later queries.
+    # A folder of the process, not of the run: the instance may serve later queries.
     spill = context.process_folder
     disk = max(0, shutil.disk_usage(spill.parent).free - _TEMP_RESERVE_BYTES)
     return SqlLimits(

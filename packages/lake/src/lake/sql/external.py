@@ -1,7 +1,7 @@
-"""A query's plan run by EM-√ under the executor's cap, its answer as a stream.
+"""Run a query's plan with EM-√ under the executor's memory cap, and stream its result.
 
-Request: `plan` `inputs` `shards` (as `lake.sql.planning` made them) `format` `maxRows`. Answer: as DuckDB's
-worker gives it, and the run's `peakBytes` `capBytes` `spilledBytes`.
+Request: `plan` `inputs` `shards` (from `lake.sql.planning`) `format` `maxRows`.
+Response: as of DuckDB's worker, plus the run's `peakBytes` `capBytes` `spilledBytes`.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
     """Run the plan and stream its rows.
 
     Raises:
-        CapTooSmall: The cap cannot do it; says which could.
-        Corrupt: A shard is damaged; nothing of the answer was sent.
+        CapTooSmall: The memory cap is too small; names the needed size.
+        Corrupt: A shard is damaged; nothing was sent.
     """
     verify_shards(map(ShardFile.from_json, request["shards"]), context)
     submitted = rewrite(plan_from_json(request["plan"]), lambda node: _with_files(node, context))
@@ -69,7 +69,7 @@ def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
 
 
 def _with_files(node: Plan, context: Context) -> Plan:
-    """A dataset without shards is read as a file without rows."""
+    """Replace datasets without shards with a file without rows."""
     if not isinstance(node, Scan) or not isinstance(node.source, Files) or node.source.paths:
         return node
     assert node.schema is not None, "the catalog knows every dataset's columns"

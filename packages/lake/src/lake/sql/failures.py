@@ -1,4 +1,4 @@
-"""DuckDB's errors in Sennit's words: where the SQL is wrong, what was meant, and no paths."""
+"""Convert DuckDB's errors to Sennit's: with position and suggestion, without file paths."""
 
 from __future__ import annotations
 
@@ -51,17 +51,19 @@ _CLASSES: dict[str, type[duckdb.Error]] = {
 
 
 def syntax_error(error: duckdb.Error, sql: str) -> SqlError:
-    """An error of the parser, with its place."""
+    """Return the error for a parser error, with its position."""
     return _placed(str(error), sql)
 
 
 def as_duckdb_error(error: BaseException) -> duckdb.Error | None:
-    """Return the error of DuckDB that an exception is, or None.
+    """Return the DuckDB error that an exception represents, or None.
 
-    What goes wrong while rows are read arrives as Arrow's exception or as an OSError without an
-    errno, with the text of DuckDB's; memory that is refused to DuckDB or to Arrow as any of several.
+    Errors while rows are read are raised as Arrow exceptions or as OSErrors without errno, with
+    DuckDB's message; failed allocations of DuckDB or Arrow are raised as one of several types.
     """
-    if isinstance(error, SennitError):  # some are MemoryErrors or OSErrors too, such as CapTooSmall
+    if isinstance(
+        error, SennitError
+    ):  # some are also MemoryErrors or OSErrors, such as CapTooSmall
         return None
     text = str(error)
     if isinstance(error, MemoryError) or _ALLOCATION.search(text):
@@ -80,12 +82,12 @@ def query_error(
     columns: Iterable[str],
     cap_bytes: int,
 ) -> SennitError:
-    """What a failed query is told as.
+    """Return the Sennit error for a failed query.
 
     Args:
         error: DuckDB's exception.
-        sql: The statement, for the place in it.
-        shards: The files that the query reads: an error that names one of them is damage.
+        sql: The statement, to locate the error in it.
+        shards: The files that the query reads: an error that names one of them means damage.
         columns: Columns of the datasets in the query, for suggestions.
         cap_bytes: The query's memory cap.
     """
@@ -129,7 +131,7 @@ def _placed(text: str, sql: str) -> SqlError:
     lines = sql.split("\n")
     shown = place[2]
     if shown.startswith(_ELLIPSIS) or shown.endswith(_ELLIPSIS):
-        # DuckDB shows a window of a long line; find the window to know its column.
+        # DuckDB shows an excerpt of a long line; find its offset to compute the column.
         window = shown.removeprefix(_ELLIPSIS).removesuffix(_ELLIPSIS)
         start = lines[line - 1].find(window) if line <= len(lines) else -1
         cut = len(_ELLIPSIS) if shown.startswith(_ELLIPSIS) else 0
@@ -139,7 +141,7 @@ def _placed(text: str, sql: str) -> SqlError:
 
 
 def _column(place: re.Match[str]) -> int:
-    """Column of the caret under the shown line, in characters from 1."""
+    """Return the column of the caret under the line, in characters from 1."""
     cells = len(place[3]) - len(f"LINE {place[1]}: ")
     column = 0
     for column, character in enumerate(place[2]):  # noqa: B007 - the last one counts
@@ -150,7 +152,7 @@ def _column(place: re.Match[str]) -> int:
 
 
 def _cells(character: str) -> int:
-    """Cells of a terminal that the character fills; DuckDB places its caret by them."""
+    """Return the character's width in terminal cells, by which DuckDB places its caret."""
     if unicodedata.combining(character):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
@@ -162,8 +164,8 @@ def _out_of_memory(text: str, cap_bytes: int) -> SennitError:
     return MemoryCapExceeded(
         cap_bytes=cap_bytes,
         what="the query",
-        hint="give the node more --memory, ask engine=emsqrt, which works on disk, or make the "
-        "query hold less (fewer groups, no big sort, shorter rows)",
+        hint="start the node with more --memory, use engine=emsqrt, which spills to disk, or let "
+        "the query need less memory (fewer groups, no big sort, shorter rows)",
     )
 
 
@@ -174,7 +176,7 @@ def _input_output(text: str) -> SennitError:
 
 
 def _unreadable_shard(shard: ShardFile, text: str) -> SennitError:
-    """The shard was verified before the query began: it has changed since, or is gone."""
+    """Return the error for a shard that changed or was removed after its verification."""
     part = "the file"
     return damaged_shard(
         shard.dataset, shard.index, Path(shard.path).name, part, "a readable file", _clean(text)

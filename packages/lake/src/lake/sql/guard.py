@@ -1,10 +1,10 @@
-"""What SQL may do here: read the datasets it names, and nothing else.
+"""Check that a SQL statement only reads the datasets it names.
 
-The judge is DuckDB's own parser, so there is no second grammar to disagree with: the statement's
-syntax tree is asked for as JSON and walked, and everything that is not known to be harmless is
-refused. Node kinds and table functions are on lists of what is allowed (a data-modifying CTE, as
-in `WITH x AS (COPY t TO 'file') SELECT 1`, calls itself a SELECT and is found only so); scalar
-functions are on a list of what is not. `lake.sql.session` is the second wall behind this one.
+DuckDB's own parser is used, so there is no second grammar that could disagree: the statement's
+syntax tree is requested as JSON and walked, and everything that is not known to be harmless is
+refused. Node kinds and table functions are checked against allow-lists (only so a data-modifying
+CTE is found, as in `WITH x AS (COPY t TO 'file') SELECT 1`, whose kind is SELECT); scalar functions
+against a deny-list. `lake.sql.session` is a second line of defense.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Statement", "check_statement"]
 _TREE_DEPTH_MAX = 8000
 _REMEMBERED = 256
 _REMEMBERED_TEXT_MAX = 8 << 10
-"""Statements whose verdict is remembered, and their longest text: 2 MiB of text at most."""
+"""Number of cached check results, and longest cached text: at most 2 MiB of text."""
 _NUMBER = re.compile(rb"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 _READING = "one SELECT, WITH, FROM, VALUES, SHOW TABLES, DESCRIBE, EXPLAIN or SUMMARIZE"
 _PARSER = {"threads": "1", "async_threads": "1", "memory_limit": "256MB"}
@@ -91,12 +91,12 @@ _LIKE_A_FILE = re.compile(
 
 @dataclass(frozen=True)
 class Statement:
-    """A statement that may run.
+    """A statement that passed the check.
 
     Args:
-        tables: Names it reads that are no CTEs, as written, without catalog and schema.
-        catalog: It asks which tables and columns there are.
-        explains: Its answer tells how it would run, or ran.
+        tables: Names of the tables it reads, without CTEs, as written, without catalog and schema.
+        catalog: Whether it queries the catalog of tables and columns.
+        explains: Whether its result is a query plan or profile.
     """
 
     tables: frozenset[str]
@@ -105,16 +105,16 @@ class Statement:
 
 
 def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
-    """Parse one statement and refuse everything but reading.
+    """Parse one statement and refuse all but read-only ones.
 
     Args:
         sql: The text.
-        known: Names of datasets; they may look like files.
+        known: Names of datasets, which may look like file names.
 
     Raises:
         SqlError: It does not parse (with line, column and offset), or is not one statement.
-        Denied: It would write, configure, or read something that is no dataset.
-        Unsupported: DuckDB cannot show the tree of this statement.
+        Denied: It would write, configure, or read something other than datasets.
+        Unsupported: DuckDB cannot serialize the tree of this statement.
     """
     if len(sql) > _REMEMBERED_TEXT_MAX:
         return _check(sql, known)
@@ -123,7 +123,7 @@ def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
 
 @dataclass(frozen=True)
 class _Text:
-    """A statement's text, equal to every other one that differs in the values of numbers alone."""
+    """A statement's text as a cache key; texts that differ only in numbers are equal."""
 
     pieces: tuple[bytes, ...]
     sql: str = field(compare=False)
@@ -131,16 +131,16 @@ class _Text:
 
 @lru_cache(maxsize=_REMEMBERED)
 def _remembered(text: _Text, known: frozenset[str]) -> Statement:
-    """Check a text; the result depends on nothing else, and parsing costs more than a small query.
+    """Check a text, with a cache, because parsing costs more than a small query.
 
-    No number's value decides what a statement reads: names and functions are no numbers. A number
-    that DuckDB refuses is refused when the statement is bound.
+    The result depends only on the arguments, and not on the values of numbers: they do not affect
+    which tables and functions a statement uses. DuckDB refuses an invalid number at binding.
     """
     return _check(text.sql, known)
 
 
 def _without_numbers(sql: str) -> tuple[bytes, ...]:
-    """What stands before, between and after the numbers of a text, by DuckDB's own tokenizer."""
+    """Return the text before, between and after the numbers, using DuckDB's tokenizer."""
     text = sql.encode("utf-8", "surrogatepass")
     try:
         tokens = duckdb.tokenize(sql)
@@ -186,7 +186,7 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
 
 @lru_cache(maxsize=1)
 def _parser() -> duckdb.DuckDBPyConnection:
-    """A database that only parses: it has no tables, no files, and runs nobody's SQL."""
+    """Return a database that is used only for parsing: it has no tables and runs no user SQL."""
     parser = duckdb.connect(":memory:", config=_PARSER)
     parser.execute("SET python_enable_replacements = false")
     parser.execute("SET enable_external_access = false")
@@ -195,7 +195,7 @@ def _parser() -> duckdb.DuckDBPyConnection:
 
 
 def _tree_of(text: str) -> Any:
-    """The statement's syntax tree; DuckDB's own limit of depth is what Python's must not undercut."""
+    """Return the statement's syntax tree; Python's recursion limit must not be below DuckDB's."""
     tree = _parser().execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
     usual = sys.getrecursionlimit()
     sys.setrecursionlimit(max(usual, _TREE_DEPTH_MAX))
@@ -225,12 +225,12 @@ def _kind_of(text: str) -> str:
 def _kind(statement: duckdb.Statement) -> str:
     try:
         return str(statement.type.name)
-    except ValueError:  # DuckDB knows more kinds than its Python module has names for
+    except ValueError:  # DuckDB has more kinds than its Python module has names
         return "SUCH"
 
 
 class _Walk:
-    """Visits the whole tree; collects tables and refuses what is not allowed."""
+    """Visits the whole tree; collects tables and refuses nodes that are not allowed."""
 
     def __init__(self, known: frozenset[str]) -> None:
         self.tables: set[str] = set()
@@ -278,7 +278,7 @@ class _Walk:
             raise Denied(
                 f"reading the file {name!r}",
                 needed="a dataset",
-                hint="upload the file, then name the dataset in SQL",
+                hint="upload the file, then use the dataset's name in SQL",
             )
         self.tables.add(name)
 
@@ -288,7 +288,7 @@ class _Walk:
             raise Denied(
                 f"the table function {name}",
                 needed="a dataset",
-                hint="files and settings of the node cannot be read by SQL; upload a file first",
+                hint="SQL cannot read files or settings of the node; upload a file first",
             )
 
     def _check_show(self, node: dict[str, Any]) -> None:
@@ -309,7 +309,7 @@ def _check_function(node: dict[str, Any]) -> None:
 
 
 def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    """Every object of the tree, without recursion: trees of long expressions are deep."""
+    """Yield all objects of the tree, without recursion: trees of long expressions are deep."""
     waiting = [tree]
     while waiting:
         item = waiting.pop()

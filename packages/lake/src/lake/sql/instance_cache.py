@@ -1,9 +1,9 @@
-"""The locked DuckDB instances that an executor keeps, by the set of snapshots they can see.
+"""A cache of locked DuckDB instances, by the set of snapshots that they can read.
 
-A query takes the instance whose views are exactly the snapshots that it names, or opens one. The
-instance goes back only after a query that ended in an ordinary way and left its memory and its
-temporary folder as they were; any other is closed, so a query that spilled, was cancelled, ran out
-of memory or met an internal error of DuckDB has nothing in common with the next one.
+A query uses the instance whose views are exactly the snapshots that it names, or opens one. The
+instance is returned to the cache only if the query ended normally and left its memory and temporary
+folder unchanged. Otherwise it is closed, so a query that spilled, was cancelled, ran out of memory
+or hit an internal error of DuckDB cannot affect later queries.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ __all__ = ["InstanceCache", "InstanceKey", "instance_key"]
 InstanceKey: TypeAlias = tuple[object, ...]
 
 _MARGIN = 16
-"""An instance is opened with one part in so many less than there is."""
+"""An instance is opened with the available memory and disk less this fraction (1/N)."""
 _ORDINARY = (duckdb.ProgrammingError, duckdb.DataError)
-"""Errors of the statement or of a value: parser, binder, catalog, cast, range. They say nothing
-about the instance, which DuckDB leaves as it was; every other error closes it."""
+"""Errors of the statement or of a value: parser, binder, catalog, cast, range. They do not affect
+the instance; every other error closes it."""
 
 
 class InstanceCache:
-    """Keeps up to `size` instances, the least recently used of them is closed first.
+    """Caches up to `size` instances; the least recently used is evicted first.
 
     Args:
-        size: How many are kept while none is in use; each holds 2 to 4 MiB.
+        size: Maximum number of idle instances; each uses 2 to 4 MiB.
     """
 
     def __init__(self, size: int) -> None:
@@ -50,14 +50,14 @@ class InstanceCache:
         limits: SqlLimits,
         may_keep: Callable[[], bool],
     ) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open a connection for one query to an instance that sees the tables and no others.
+        """Open a connection for one query to an instance that has these tables and no others.
 
         Args:
-            key: As `instance_key` makes it of the other arguments.
+            key: The result of `instance_key` for the other arguments.
             tables: Datasets that the query reads.
-            names: What it calls them, as written.
-            limits: What it may use; an instance with other limits is replaced.
-            may_keep: Asked after the query; False closes the instance.
+            names: Their names as written in the query.
+            limits: Resource limits; an instance with other limits is replaced.
+            may_keep: Called after the query; False closes the instance.
         """
         instance = self._kept.pop(key, None)
         if instance is not None and not _fits(instance.limits, limits):
@@ -80,7 +80,7 @@ class InstanceCache:
                 instance.close()
 
     def clear(self) -> None:
-        """Close every instance that is kept."""
+        """Close all cached instances."""
         while self._kept:
             self._kept.popitem()[1].close()
 
@@ -96,14 +96,14 @@ class InstanceCache:
 def instance_key(
     tables: Sequence[Table], names: Sequence[str], threads: int, rights: str = ""
 ) -> InstanceKey:
-    """What two queries must have in common to use one instance, one after the other.
+    """Return the cache key: queries with equal keys can use one instance in sequence.
 
     Args:
         tables: Datasets that the query reads.
-        names: What it calls them, as written.
-        threads: How many work on it.
-        rights: Identifies the policy that the views were made under; "" while every reader sees
-            every row. Readers with different rights never share an instance.
+        names: Their names as written in the query.
+        threads: Number of threads.
+        rights: Identifies the policy that the views were created under; "" while all readers see
+            all rows. Readers with different rights never share an instance.
     """
     wanted = {name.casefold() for name in names}
     views = sorted(
@@ -121,7 +121,7 @@ def instance_key(
 
 
 def _rounded(limits: SqlLimits) -> SqlLimits:
-    """Take a little less than there is, so that small changes of use need no new instance."""
+    """Return slightly lower limits, so that small changes of memory use need no new instance."""
     return replace(
         limits,
         memory_bytes=limits.memory_bytes - limits.memory_bytes // _MARGIN,
@@ -130,10 +130,10 @@ def _rounded(limits: SqlLimits) -> SqlLimits:
 
 
 def _fits(opened: SqlLimits, wanted: SqlLimits) -> bool:
-    """Whether limits that cannot be changed any more are those that a query should have.
+    """Return whether an instance's fixed limits suit a query.
 
-    An executor's cap is a hard one, so an instance never has more than is free now. One that has
-    much less is replaced too: after something large has ended, queries get the room.
+    An executor's memory cap is hard, so an instance must not have more than is free now. One that
+    has much less is replaced too, so that queries can use memory that was freed since.
     """
     return (
         opened.temp_folder == wanted.temp_folder

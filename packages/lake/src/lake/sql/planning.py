@@ -1,4 +1,4 @@
-"""A statement as a plan of EM-√: judged as for DuckDB, and over nothing but shards of datasets."""
+"""Convert a statement to an EM-√ plan: checked as for DuckDB, over shards of datasets only."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ __all__ = ["plan_query"]
 
 
 def plan_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Make a plan of a statement.
+    """Convert a statement to a plan.
 
     Returns:
-        `plan` (its JSON, with a stream's sink), `inputs` (ids of the snapshots it reads) and `shards`
+        `plan` (JSON, with a stream sink), `inputs` (ids of the snapshots it reads) and `shards`
         (their files, to be verified before the plan runs).
 
     Raises:
         SqlError, Denied, NotFound: As for DuckDB.
-        Unsupported: The statement is outside of what EM-√ covers.
+        Unsupported: EM-√ does not support the statement.
     """
     del context
     tables = [Table.from_json(table) for table in request["tables"]]
@@ -35,7 +35,7 @@ def plan_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
     if statement.explains or statement.catalog:
         raise Unsupported(
             "EM-√ answers SELECT statements over datasets",
-            hint="leave the engine to the node for EXPLAIN, SHOW and DESCRIBE",
+            hint="use engine=auto for EXPLAIN, SHOW and DESCRIBE",
         )
     used = used_tables(tables, statement.tables)
     sources = {key: _source(table) for table in used for key in (table.name, table.id)}
@@ -54,7 +54,7 @@ def _source(table: Table) -> Plan:
 
 
 def _refuse_no_from(plan: Plan) -> None:
-    """Leave a SELECT without FROM to DuckDB, also one below another SELECT: it reads no shard."""
+    """Refuse a SELECT without FROM, also below another SELECT: it reads no shard."""
     from emsqrt.sql_plan.sources import EMPTY_FILE
 
     sources = [scan.source for scan in scans_of(plan)]
@@ -63,8 +63,8 @@ def _refuse_no_from(plan: Plan) -> None:
 
 
 def _check_sources(plan: Plan, used: list[Table]) -> None:
-    """The second wall: whatever the front end made, it reads these shards and nothing else."""
+    """Check, as a second line of defense, that the plan reads only these shards."""
     shards = {table.paths or () for table in used}
     for scan in scans_of(plan):
         if not isinstance(scan.source, Files) or scan.source.paths not in shards:
-            raise InternalError("a plan made of SQL reads what is no dataset")
+            raise InternalError("a plan made from SQL reads something other than datasets")

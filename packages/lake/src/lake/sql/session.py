@@ -1,12 +1,12 @@
-"""A locked DuckDB instance: the datasets a query names as views, and no access to anything else.
+"""A locked DuckDB instance: views of the datasets that a query names, and no other access.
 
-Order matters: views are made while files may still be opened (DuckDB reads a footer), then external
-access ends except for exactly these shards, then the configuration is locked. Opening an instance
-costs 15 ms of CPU, so `lake.sql.instance_cache` keeps it for later queries over the same datasets.
-Each query has a connection of its own: temporary objects, variables, prepared statements, random
-seeds, transactions and interrupts belong to a connection in DuckDB and end with it. What belongs to
-the instance (catalog, settings, secrets) cannot be changed by a query: `lake.sql.guard` admits
-reading statements only, and behind it the configuration is locked and the transaction is read-only.
+Order matters: views are created while files may still be opened (DuckDB reads a footer), then
+external access is disabled except for these shards, then the configuration is locked. Opening an
+instance costs 15 ms of CPU, so `lake.sql.instance_cache` keeps it for later queries over the same
+datasets. Each query has its own connection: temporary objects, variables, prepared statements,
+random seeds, transactions and interrupts belong to a connection in DuckDB and end with it. A query
+cannot change the state of the instance (catalog, settings, secrets): `lake.sql.guard` allows only
+read-only statements, the configuration is locked, and the transaction is read-only.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ __all__ = ["Instance", "SqlLimits", "Table", "open_session"]
 
 _MIB = 1 << 20
 _STREAM_MEMORY_MIN = 256 * _MIB
-"""DuckDB buffers 10 MiB of a result that is read slowly; instances with less memory buffer 2."""
+"""DuckDB buffers 10 MiB of a slowly read result; instances with less memory buffer 2 MiB."""
 
 
 @dataclass(frozen=True)
 class SqlLimits:
-    """What a query may use.
+    """Resource limits of a query.
 
     Args:
-        memory_bytes: DuckDB's own limit; it overshoots by some tens of MiB.
-        temp_folder: Where it spills; DuckDB makes the folder when it spills first.
-        temp_bytes: How much.
-        threads: How many threads work on it.
+        memory_bytes: DuckDB's memory_limit; DuckDB exceeds it by some tens of MiB.
+        temp_folder: Folder for spill files; DuckDB creates it on the first spill.
+        temp_bytes: Maximum bytes of spill files.
+        threads: Number of threads.
     """
 
     memory_bytes: int
@@ -51,7 +51,7 @@ class Instance:
 
     Args:
         tables: Datasets that its queries read or list.
-        names: What they call them, as written; ids among them become views too.
+        names: Their names as written in the queries; ids among them become views too.
         limits: Memory, temporary space and threads.
     """
 
@@ -71,7 +71,7 @@ class Instance:
 
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        """Open a connection for one query; whatever the query left in it ends with it."""
+        """Open a connection for one query; its temporary state ends with it."""
         connection = self._database.cursor()
         try:
             if self.limits.memory_bytes < _STREAM_MEMORY_MIN:
@@ -83,11 +83,11 @@ class Instance:
 
     @property
     def has_spilled(self) -> bool:
-        """Whether temporary files were written; their folder stays until `close`."""
+        """Whether spill files were written; their folder exists until `close`."""
         return self.limits.temp_folder.exists()
 
     def close(self) -> None:
-        """Close the database; its memory and temporary files are freed."""
+        """Close the database and free its memory and spill files."""
         self._database.close()
         if self.has_spilled:
             shutil.rmtree(self.limits.temp_folder, ignore_errors=True)
@@ -97,7 +97,7 @@ class Instance:
 def open_session(
     tables: Sequence[Table], names: Sequence[str], limits: SqlLimits
 ) -> Iterator[duckdb.DuckDBPyConnection]:
-    """Open an instance for one query alone, and a connection to it."""
+    """Open an instance for a single query, and a connection to it."""
     instance = Instance(tables, names, limits)
     try:
         with instance.connect() as connection:
@@ -111,7 +111,7 @@ def _connect(limits: SqlLimits) -> duckdb.DuckDBPyConnection:
         ":memory:",
         config={
             "threads": str(limits.threads),
-            "async_threads": "1",  # eight idle stacks otherwise, for files that are local anyway
+            "async_threads": "1",  # not the default of eight: local files need none
             "memory_limit": f"{limits.memory_bytes // _MIB}MiB",
             "temp_directory": str(limits.temp_folder),
             "max_temp_directory_size": f"{limits.temp_bytes // _MIB}MiB",
@@ -125,13 +125,13 @@ def _connect(limits: SqlLimits) -> duckdb.DuckDBPyConnection:
 
 
 def _lock(database: duckdb.DuckDBPyConnection, shards: Sequence[str]) -> None:
-    """End external access except for the shards, then every change of the configuration.
+    """Disable external access except for the shards, then lock the configuration.
 
-    Settings are global ones: a connection that is opened later starts with them.
+    The settings are global, so that connections opened later have them too.
     """
     database.execute("SET GLOBAL python_enable_replacements = false")
     database.execute("SET GLOBAL TimeZone = 'UTC'")
-    # The one setting that has no global form, and that a later connection may need to change.
+    # The only setting without a global form that a later connection may need to change.
     database.execute("SET GLOBAL allowed_configs = ['streaming_buffer_size']")
     database.execute(f"SET GLOBAL allowed_paths = [{', '.join(map(_text, shards))}]")
     database.execute("SET GLOBAL enable_external_access = false")
@@ -148,7 +148,7 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table)
 
 
 def _nothing(connection: duckdb.DuckDBPyConnection, schema: Schema) -> str:
-    """A query of no rows with the dataset's columns, for SHOW and DESCRIBE: it opens no file."""
+    """Return a query without rows that has the dataset's columns, for SHOW and DESCRIBE."""
     stub = f"columns of {len(schema.fields)}: {schema.fingerprint()}"
     connection.register(stub, schema.to_arrow().empty_table())
     described = connection.execute(f"DESCRIBE {_name(stub)}").fetchall()

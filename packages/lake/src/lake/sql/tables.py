@@ -1,4 +1,4 @@
-"""The datasets of a query, as its request names them."""
+"""The datasets of a query, as listed in its request."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ __all__ = ["Table", "used_tables"]
 
 @dataclass(frozen=True)
 class Table:
-    """A dataset as SQL sees it.
+    """A dataset in SQL.
 
     Args:
-        name: Its name; a view.
-        id: Its id; a view as well, where the query uses it.
+        name: Its name, which is a view.
+        id: Its id, which is also a view if the query uses it.
         schema: Its columns.
-        paths: Its shards in order; None makes a view that only tells its columns.
-        snapshot: Id of the snapshot that the shards are of.
-        damage: Why it cannot be read: an error's wire form; raised when a statement reads it.
+        paths: Its shards in order; None makes a view without rows, for its columns.
+        snapshot: Id of the shards' snapshot.
+        damage: The error, in wire form, to raise when a statement reads it; None if intact.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Table:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
-        """The request's form of it."""
+        """Read the form of executor requests."""
         paths = data.get("paths")
         return cls(
             name=data["name"],
@@ -47,19 +47,20 @@ class Table:
 
     @property
     def shards(self) -> list[ShardFile]:
-        """The files that hold it, to be verified before they are opened."""
+        """Return its files, to be verified before they are opened."""
         return [ShardFile(self.name, i, path) for i, path in enumerate(self.paths or ())]
 
 
 def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:
-    """The datasets that a statement names.
+    """Return the datasets that a statement names.
 
     Args:
-        tables: Datasets that it may name.
+        tables: Candidate datasets.
         wanted: Names or ids, as written.
 
     Raises:
-        NotFound: A name is none; the gateway, which knows all names, suggests one.
+        NotFound: There is no dataset of a name; the gateway, which knows all names, adds a
+            suggestion.
         Corrupt: A dataset is damaged.
     """
     found: dict[str, Table] = {}

@@ -1,8 +1,8 @@
-"""Executor entry `lake.sql`: one step of a query, by the engine that the request names.
+"""Executor entry `lake.sql`: run one step of a query with the engine that the request names.
 
-`engine` is `duckdb` (the default), `plan` (the statement as a plan of EM-√, nothing read) or
-`emsqrt` (such a plan, run). Each loads what it needs and nothing else: planning in a process of its
-own leaves the memory of DuckDB and of the parser out of the cap that the plan runs under.
+`engine` is `duckdb` (the default), `plan` (convert the statement to an EM-√ plan, read no data) or
+`emsqrt` (run such a plan). Each imports only what it needs: planning runs in a separate process, so
+that the memory of DuckDB and its parser does not count against the cap of the plan's run.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ __all__ = ["prepare", "release", "run"]
 
 
 def prepare() -> None:
-    """Load what every engine needs before the cap is watched: threads reserve more than they use."""
+    """Import common modules before the memory cap applies: threads reserve more than they use."""
     from emsqrt.executor import entry
 
     entry.prepare()
 
 
 def release() -> None:
-    """Close the DuckDB instances that earlier queries left: what follows needs the memory."""
+    """Close cached DuckDB instances, because the next task needs their memory."""
     loaded = sys.modules.get("lake.sql.duckdb_worker")
     if loaded is not None:
         loaded.release()
 
 
 def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
-    """Carry out one step."""
+    """Run one step."""
     engine = request.get("engine", "duckdb")
     if engine != "duckdb":
         release()

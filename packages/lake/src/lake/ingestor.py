@@ -1,8 +1,8 @@
-"""From an upload to a dataset: encode in an executor, adopt the shards, commit in one step.
+"""Ingest files as datasets: encode in an executor, adopt the shards, commit in one step.
 
-Everything before the commit is invisible and can be done again; the upload stays until the
-dataset is committed. The snapshot takes the upload's id, so doing it again after a crash finds
-out by one look at the catalog whether it was committed.
+All steps before the commit are invisible and repeatable; the upload is kept until the dataset is
+committed. The snapshot has the upload's id, so that after a crash one lookup in the catalog shows
+whether the ingest was committed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from sennit_core.units import MIB
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
 
-__all__ = ["Arrival", "Intake", "dataset_name"]
+__all__ = ["IngestRequest", "Ingestor", "dataset_name"]
 
 ENTRY = "lake.ingest"
 _POLL_SECONDS = 0.2
@@ -43,17 +43,17 @@ _ENDINGS = (
 
 
 @dataclass(frozen=True)
-class Arrival:
-    """A file that is to become a dataset, or part of one.
+class IngestRequest:
+    """A file to ingest as a dataset, or to append to one.
 
     Args:
-        snapshot: Id that the new snapshot will have.
-        dataset: Id that the dataset will have when it is created.
+        snapshot: Id of the new snapshot.
+        dataset: Id of the dataset, if it is created.
         name: The file's name.
         paths: Its bytes, in order.
         mode: `create`, `append` or `replace`.
-        options: Options of ingest; `name` names the dataset.
-        owner: Whose dataset it becomes.
+        options: Ingest options; `name` names the dataset.
+        owner: Owner of the dataset.
     """
 
     snapshot: str
@@ -66,15 +66,15 @@ class Arrival:
 
     @property
     def dataset_name(self) -> str:
-        """What the dataset is called."""
+        """The dataset's name."""
         return dataset_name(self.name, self.options)
 
 
 def dataset_name(file_name: str, options: dict[str, Any]) -> str:
-    """The option `name`, else the file's name without its ending."""
-    given = options.get("name")
-    if given is not None:
-        return check_dataset_name(str(given))
+    """Return the option `name`, else the file's name without its extension."""
+    chosen = options.get("name")
+    if chosen is not None:
+        return check_dataset_name(str(chosen))
     file_name = unpacked_name(file_name)
     lower = file_name.lower()
     ending = next((end for end in _ENDINGS if lower.endswith(end)), "")
@@ -82,21 +82,21 @@ def dataset_name(file_name: str, options: dict[str, Any]) -> str:
     return check_dataset_name(stem or file_name)
 
 
-class Intake:
-    """Makes datasets of arrivals.
+class Ingestor:
+    """Ingests files into datasets.
 
     Args:
-        objects: Where shards go.
-        catalog: Where datasets are committed.
-        retention: Keeps shards until they are committed.
+        objects: Stores the shards.
+        catalog: Commits the datasets.
+        retention: Leases the shards until they are committed.
         pool: Runs the encoding.
-        staging: Folder for files that are not objects yet; emptied by its owner at the start.
+        staging: Folder for files that are not objects yet; its owner empties it at startup.
         clock: Source of commit times.
-        keep_source: Whether files are kept as they came when their options do not say.
-        upload_bytes_max: A compressed file may not unpack to more; None is no such limit.
+        keep_source: Default of the option `keepSource`: whether to keep the original file.
+        upload_bytes_max: Largest unpacked size of a compressed file; None for no limit.
     """
 
-    def __init__(  # noqa: PLR0913 - the parts of a lake, which it only passes on
+    def __init__(  # noqa: PLR0913 - the components of a lake
         self,
         objects: ObjectStore,
         catalog: Catalog,
@@ -117,37 +117,37 @@ class Intake:
         self._keep_source_default = keep_source
         self._upload_bytes_max = upload_bytes_max
 
-    def take(
+    def ingest(
         self,
-        arrival: Arrival,
+        request: IngestRequest,
         *,
         on_progress: Callable[[Progress], object] | None = None,
         cancelled: Callable[[], bool] | None = None,
     ) -> DatasetInfo:
-        """Encode the arrival and commit it; blocks until it is there.
+        """Encode the file and commit the dataset; blocks until it is committed.
 
         Raises:
             BadInput: The file cannot be read, with line and byte offset where they are known.
-            Conflict: The dataset's name is taken.
-            Cancelled: `cancelled` answered True.
+            Conflict: The mode is `create` and the dataset exists.
+            Cancelled: `cancelled` returned True.
         """
-        target = self._target(arrival)
-        folder = self._staging / arrival.snapshot
+        target = self._target(request)
+        folder = self._staging / request.snapshot
         with storage_errors(folder, 0):
             shutil.rmtree(folder, ignore_errors=True)
             make_private_folder(folder)
         try:
-            request = {
-                "paths": [str(path) for path in arrival.paths],
-                "name": arrival.name,
+            worker_request = {
+                "paths": [str(path) for path in request.paths],
+                "name": request.name,
                 "folder": str(folder),
-                "options": arrival.options,
-                "schema": target.schema.to_json() if target and arrival.mode == "append" else None,
+                "options": request.options,
+                "schema": target.schema.to_json() if target and request.mode == "append" else None,
                 "bytesMax": self._upload_bytes_max,
             }
-            # Not restartable: it may take minutes, and its files are there from its first second.
+            # Not restartable: an attempt may run for minutes and writes files from the start.
             with self._pool.submit(
-                ENTRY, request, on_progress=on_progress, user=arrival.owner, bounded=False
+                ENTRY, worker_request, on_progress=on_progress, user=request.owner, bounded=False
             ) as execution:
                 answer = _wait(execution, cancelled)
             _check(cancelled)
@@ -156,28 +156,28 @@ class Intake:
                 objects = [shard["object"] for shard in answer["shards"]]
                 leases.enter_context(self._retention.lease(objects))
                 source = None
-                if arrival.options.get("keepSource", self._keep_source_default):
-                    source = self._keep_source(arrival)
+                if request.options.get("keepSource", self._keep_source_default):
+                    source = self._keep_source(request)
                     leases.enter_context(self._retention.lease((source,)))
                 shards = self._adopt(answer, source)
                 reached("ingest-adopted")
                 _check(cancelled)
-                return self._commit(arrival, answer, shards)
+                return self._commit(request, answer, shards)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _target(self, arrival: Arrival) -> DatasetInfo | None:
-        """The dataset that is appended to or replaced; refuses a name that is taken early."""
-        name = arrival.dataset_name
-        if arrival.mode == "create":
+    def _target(self, request: IngestRequest) -> DatasetInfo | None:
+        """Return the dataset to append to or replace; refuse an existing name before encoding."""
+        name = request.dataset_name
+        if request.mode == "create":
             self._catalog.check_free(name)
             return None
         return self._catalog.find(name)
 
-    def _keep_source(self, arrival: Arrival) -> str:
-        """Store the file as it came, as one object; returns its id."""
+    def _keep_source(self, request: IngestRequest) -> str:
+        """Store the original file as one object; return its id."""
         with self._objects.open_writer() as writer:
-            for path in arrival.paths:
+            for path in request.paths:
                 with path.open("rb", buffering=0) as part:
                     while piece := part.read(MIB):
                         writer.write(piece)
@@ -212,33 +212,33 @@ class Intake:
         return tuple(shards)
 
     def _commit(
-        self, arrival: Arrival, answer: dict[str, Any], shards: tuple[ShardInfo, ...]
+        self, request: IngestRequest, answer: dict[str, Any], shards: tuple[ShardInfo, ...]
     ) -> DatasetInfo:
         schema = Schema.from_json(answer["schema"])
         with self._catalog.writing():
-            target = self._target(arrival)
-            if target is not None and arrival.mode == "append":
+            target = self._target(request)
+            if target is not None and request.mode == "append":
                 if schema.fingerprint() != target.schema.fingerprint():
-                    raise BadInput(what=arrival.name, reason="the dataset's columns have changed")
+                    raise BadInput(what=request.name, reason="the dataset's columns have changed")
                 shards = (*self._catalog.manifest(target.id).snapshot.shards, *shards)
             dataset = target or DatasetInfo(
-                id=arrival.dataset, name=arrival.dataset_name, owner=arrival.owner, schema=schema
+                id=request.dataset, name=request.dataset_name, owner=request.owner, schema=schema
             )
             snapshot = SnapshotInfo(
-                id=arrival.snapshot,
+                id=request.snapshot,
                 parent=dataset.head,
                 dataset=dataset.id,
                 schema=schema,
                 shards=renumbered(shards),
                 stats={},
-                author=arrival.owner,
+                author=request.owner,
                 query=None,
                 inputs=(),
             )
             manifest = Manifest(
                 replace(snapshot, stats=_overall(snapshot)),
                 self._clock.now(),
-                {"name": arrival.name, "source": answer["source"], "report": answer["report"]},
+                {"name": request.name, "source": answer["source"], "report": answer["report"]},
             )
             reached("ingest-manifest")
             return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
@@ -254,13 +254,13 @@ def _wait(execution: Execution, cancelled: Callable[[], bool] | None) -> dict[st
 
 
 def _check(cancelled: Callable[[], bool] | None) -> None:
-    """Raise Cancelled for who asked for it after the last look, while nothing is committed."""
+    """Raise Cancelled if cancellation was requested; called only before the commit."""
     if cancelled is not None and cancelled():
         raise Cancelled("the ingest")
 
 
 def _overall(snapshot: SnapshotInfo) -> dict[str, Any]:
-    """Nulls of each column over all shards, and rows; minima and maxima stay with the shards."""
+    """Return each column's null count over all shards; minima and maxima stay per shard."""
     nulls: dict[str, int] = {}
     for shard in snapshot.shards:
         for name, stats in shard.stats.items():
@@ -268,14 +268,14 @@ def _overall(snapshot: SnapshotInfo) -> dict[str, Any]:
     return {name: {"nulls": count} for name, count in nulls.items()}
 
 
-def refuse_taken(catalog: Catalog, name: str, mode: str, options: dict[str, Any]) -> None:
-    """Before an upload starts: its options must be good, and its dataset's name free.
+def check_upload(catalog: Catalog, name: str, mode: str, options: dict[str, Any]) -> None:
+    """Validate an upload before it starts: its options, and that its dataset's name is free.
 
     Raises:
-        Conflict: Mode `create`, and a dataset has the name.
+        Conflict: The mode is `create` and the dataset exists.
     """
     wanted = dataset_name(name, options)
     if mode == "create":
         catalog.check_free(wanted)
     elif mode not in ("append", "replace"):
-        raise Conflict(f"mode {mode!r} is not known")
+        raise Conflict(f"unknown mode {mode!r}")

@@ -1,8 +1,8 @@
-"""The records of jobs and tasks: kept here while the node runs, shown live in the tree.
+"""The records of jobs and tasks: in memory while the node runs, published in the tree.
 
-State changes of a job are durable; task states and progress are written without fsync, progress at
-most ten times a second a job. What a restart needs lies in `work.json` of the job's folder, exactly
-as submitted, since the tree keeps no empty lists.
+State changes of a job are durable; task states and progress are written without fsync, and progress
+at most ten times per second and job. A restart needs the submission, which is stored unchanged in
+`work.json` of the job's folder, because the tree does not keep empty lists.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ _NOTE = "work.json"
 _log = get_logger(__name__)
 
 
-class Ledger:
-    """Knows every job that is remembered.
+class JobStore:
+    """Stores the records of jobs.
 
     Args:
         tree: The namespace `sys`.
-        folder: Where jobs have their folders.
-        clock: Time of the records.
-        remembered_max: Ended jobs that are kept, with their answers; older ones are forgotten.
+        folder: Parent of the jobs' folders.
+        clock: Source of the records' timestamps.
+        remembered_max: Ended jobs to keep, with their results; older ones are deleted.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Ledger:
         self._progress: dict[str, _JobProgress] = {}
 
     def load(self) -> list[JobInfo]:
-        """Read what an earlier life of the node left; returns the jobs that had not ended."""
+        """Load the records of a previous run of the node; return the jobs that had not ended."""
         with self._lock:
             for job_id, job in sorted(self._rows.all().items()):
                 plan = (self.note(job_id) or {}).get("plan")
@@ -67,7 +67,7 @@ class Ledger:
             return [job for job in self._jobs.values() if not is_terminal("job", job.state)]
 
     def note(self, job_id: str) -> dict[str, Any] | None:
-        """Return what was submitted, None when there is nothing of it."""
+        """Return the submission of a job; None when its file is missing."""
         try:
             note: dict[str, Any] = json.loads((self.folder / job_id / _NOTE).read_bytes())
         except (FileNotFoundError, json.JSONDecodeError):
@@ -75,11 +75,11 @@ class Ledger:
         return note
 
     def add(self, job: JobInfo, note: dict[str, Any]) -> None:
-        """Remember a new job, durably.
+        """Store a new job durably.
 
         Args:
             job: Its record.
-            note: What was submitted.
+            note: The submission.
         """
         with self._lock:
             make_private_folder(self.folder / job.id)
@@ -89,11 +89,11 @@ class Ledger:
             self._forget_oldest()
 
     def get(self, job_id: str) -> JobInfo:
-        """Return a job; NotFound when it is unknown or forgotten."""
+        """Return a job; NotFound when it is unknown or was deleted."""
         with self._lock:
             job = self._jobs.get(job_id)
             if job is None:
-                raise NotFound("job", job_id, hint="`platform jobs` lists those that are known")
+                raise NotFound("job", job_id, hint="`platform jobs` lists the known jobs")
             progress = self._progress.get(job_id)
             return job if progress is None else replace(job, progress=progress.sum())
 
@@ -103,7 +103,7 @@ class Ledger:
             return [self.get(job_id) for job_id in sorted(self._jobs, reverse=True)]
 
     def begin_tasks(self, job_id: str, inputs: dict[str, tuple[str | None, int | None]]) -> None:
-        """Name the tasks of a job, each with its (shard's object, input bytes)."""
+        """Add the tasks of a job, each with its (shard's object, input bytes)."""
         with self._lock:
             self._tasks[job_id] = {
                 key: TaskInfo(key, job_id, shard, "pending") for key, (shard, _) in inputs.items()
@@ -111,7 +111,7 @@ class Ledger:
             self._progress[job_id] = _JobProgress({key: size for key, (_, size) in inputs.items()})
 
     def record(self, changes: Iterable[JobChanged | TaskChanged]) -> None:
-        """Take over what the scheduler decided; one write a job."""
+        """Record the scheduler's state changes, with one write per job."""
         jobs: dict[str, JobInfo] = {}
         tasks: dict[str, dict[str, TaskInfo]] = {}
         with self._lock:
@@ -128,13 +128,13 @@ class Ledger:
                     self._progress.pop(job_id, None)
 
     def progress(self, job_id: str, task: str, progress: Progress) -> None:
-        """Take in what an attempt tells; shown when it is time."""
+        """Record the progress of an attempt; `show_progress` publishes it later."""
         live = self._progress.get(job_id)  # no lock: this thread must not wait for a write
         if live is not None:
             live.set(task, progress)
 
     def show_progress(self) -> None:
-        """Write the progress that has changed, of each job at most every 0.1 s."""
+        """Publish progress that has changed, at most every 0.1 s for each job."""
         with self._lock:
             for job_id, live in self._progress.items():
                 now = self._clock.monotonic()
@@ -145,7 +145,7 @@ class Ledger:
     def _change_job(self, change: JobChanged) -> JobInfo:
         now = self._clock.now()
         job = self._jobs[change.job]
-        # An ingest names its file from the start; a change of state must not lose that.
+        # The record of an ingest names its file from the start; a state change must keep it.
         result = {**(job.result or {}), **(change.result or {})} or None
         job = replace(job, state=change.state, error=change.error, result=result)
         if change.state == "running" and job.started_at is None:
@@ -179,11 +179,11 @@ class Ledger:
         tasks: Mapping[str, TaskInfo] | None = None,
         progress: Progress | None = None,
     ) -> None:
-        ephemeral = job is None  # only a job's own state has to be there after a crash
+        ephemeral = job is None  # only a job's own state must survive a crash
         try:
             self._rows.show(job_id, job=job, tasks=tasks, progress=progress, ephemeral=ephemeral)
-        except SennitError as error:  # the job goes on; `get` still answers from here
-            _log.warning("job %s could not be shown in the tree: %s", job_id, error)
+        except SennitError as error:  # the job continues; `get` reads from memory
+            _log.warning("cannot publish job %s in the tree: %s", job_id, error)
 
     def _forget_oldest(self) -> None:
         ended = [job.id for job in self._jobs.values() if is_terminal("job", job.state)]
@@ -194,7 +194,7 @@ class Ledger:
 
 
 class _JobProgress:
-    """The progress of a job, summed up over its tasks."""
+    """The progress of a job: the sum over its tasks."""
 
     def __init__(self, input_bytes: dict[str, int | None]) -> None:
         self._input_bytes = input_bytes
@@ -218,7 +218,7 @@ class _JobProgress:
             if done:
                 self._done.add(task)
             elif task not in self._done:
-                self._tasks.pop(task, None)  # the next attempt begins at zero
+                self._tasks.pop(task, None)  # the next attempt starts at zero
             self.changed = True
 
     def sum(self) -> Progress:
@@ -240,19 +240,19 @@ class _JobProgress:
         )
 
     def total(self, result: Mapping[str, Any] | None) -> Progress:
-        """Return what an ended job has come to: its memory is the most that one task took."""
-        told = result or {}
+        """Return the final progress of an ended job; its memory is the largest peak of a task."""
+        totals = result or {}
         progress = self.sum()
         return replace(
             progress,
-            rows=int(told.get("rowsRead") or told.get("rows") or progress.rows),
-            memory_bytes=max(self._peak_bytes, int(told.get("peakBytes") or 0)),
-            cap_bytes=told.get("capBytes") or progress.cap_bytes,
+            rows=int(totals.get("rowsRead") or totals.get("rows") or progress.rows),
+            memory_bytes=max(self._peak_bytes, int(totals.get("peakBytes") or 0)),
+            cap_bytes=totals.get("capBytes") or progress.cap_bytes,
         )
 
     def _bytes_done(self, task: str) -> int:
         size = self._input_bytes[task]
-        told = self._tasks.get(task)
+        reported = self._tasks.get(task)
         if task in self._done:
             return size or 0
-        return 0 if told is None else min(told.bytes_done, size or told.bytes_done)
+        return 0 if reported is None else min(reported.bytes_done, size or reported.bytes_done)

@@ -1,4 +1,4 @@
-"""A handle on a job that runs on a node."""
+"""The handle of a job that runs on a node."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ _ENDED = frozenset({"done", "failed", "cancelled"})
 
 
 class JobSource(Protocol):
-    """What a handle needs from its client."""
+    """The methods of a client that a job handle uses."""
 
     def job_info(self, job_id: str) -> JobInfo:
-        """Return the job's state now."""
+        """Return the job's current record."""
         ...
 
     def cancel_job(self, job_id: str) -> None:
-        """Ask the job to stop."""
+        """Cancel the job."""
         ...
 
     def watch_job(self, job_id: str) -> Iterator[JobInfo]:
-        """Yield the job's state at once and after each change."""
+        """Yield the job's record immediately and after each change."""
         ...
 
     def job_result(self, job_id: str, manifest: dict[str, Any]) -> Result:
-        """Read the whole answer."""
+        """Read the whole result."""
         ...
 
     def job_batches(self, job_id: str) -> AbstractContextManager[Iterator[pa.RecordBatch]]:
-        """Open the answer as a stream of batches."""
+        """Open the result as a stream of batches."""
         ...
 
 
 class Job:
-    """One submitted job; it goes on whether or not anybody waits for it.
+    """One submitted job; it continues to run when the client exits.
 
     Args:
-        source: The client that talks to its node.
+        source: The client of the job's node.
         job_id: Its id.
-        clock: Time between two looks; injected by tests.
+        clock: Source of time between two polls; tests inject one.
     """
 
     def __init__(self, source: JobSource, job_id: str, clock: Clock = SYSTEM) -> None:
@@ -58,7 +58,7 @@ class Job:
 
     @property
     def info(self) -> JobInfo:
-        """The job's record as it is now."""
+        """The job's current record."""
         return self._source.job_info(self.id)
 
     @property
@@ -70,12 +70,12 @@ class Job:
         """Block until the job is done.
 
         Args:
-            timeout_seconds: How long to wait; None waits for ever.
+            timeout_seconds: How long to wait; None waits without a limit.
 
         Raises:
-            SennitError: The job failed; the error is the one it failed with.
-            Cancelled: Somebody cancelled it.
-            DeadlineExceeded: It goes on, but not within the timeout.
+            SennitError: The job failed; this is the job's error.
+            Cancelled: The job was cancelled.
+            DeadlineExceeded: The timeout expired; the job continues to run.
         """
 
         def ended() -> JobInfo | None:
@@ -87,23 +87,23 @@ class Job:
         return info
 
     def watch(self) -> Iterator[JobInfo]:
-        """Yield the job's record at once, after every change, and last when it has ended."""
+        """Yield the job's record immediately and after every change, until the job has ended."""
         for info in self._source.watch_job(self.id):
             yield info
             if info.state in _ENDED:
                 return
 
     def cancel(self) -> None:
-        """Ask the job to stop; one that has ended already is left as it is."""
+        """Cancel the job; no effect if it has already ended."""
         self._source.cancel_job(self.id)
 
     def result(self, timeout_seconds: float | None = None) -> Result:
-        """Wait for the job, then read its whole answer; raises as `wait` does."""
+        """Wait for the job, then read its whole result; raises as `wait` does."""
         info = self.wait(timeout_seconds)
         return self._source.job_result(self.id, dict(info.result or {}))
 
     def iter_results(self, timeout_seconds: float | None = None) -> Iterator[pa.RecordBatch]:
-        """Wait for the job, then yield its answer batch by batch, so that it may exceed memory."""
+        """Wait for the job, then yield its result batch by batch; it may be larger than memory."""
         self.wait(timeout_seconds)
         with self._source.job_batches(self.id) as batches:
             yield from batches
@@ -113,7 +113,7 @@ class Job:
 
 
 def raise_if_failed(info: JobInfo) -> None:
-    """Raise what a job ended with, unless it is done."""
+    """Raise the error of a job that failed or was cancelled."""
     if info.state == "cancelled":
         raise Cancelled(f"job {info.id}")
     if info.state == "failed":

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore
-from elytra.ledger import Ledger
+from elytra.job_store import JobStore
 from elytra.messages import JobChanged, TaskChanged
 from sennit_core.errors import NotFound
 from sennit_core.records import JobInfo, Progress
@@ -28,15 +28,15 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-def ledger(tree: ElkynStore, clock: ManualClock, tmp_path: Path) -> Ledger:
+def store(tree: ElkynStore, clock: ManualClock, tmp_path: Path) -> JobStore:
     """One job, j, of two tasks of 100 bytes each."""
-    ledger = Ledger(tree, tmp_path / "jobs", clock=clock, remembered_max=3)
-    add(ledger, "j")
-    ledger.begin_tasks("j", {"t0": ("o0", 100), "t1": ("o1", 100)})
-    return ledger
+    store = JobStore(tree, tmp_path / "jobs", clock=clock, remembered_max=3)
+    add(store, "j")
+    store.begin_tasks("j", {"t0": ("o0", 100), "t1": ("o1", 100)})
+    return store
 
 
-def add(ledger: Ledger, job_id: str, state: Any = "queued") -> None:
+def add(store: JobStore, job_id: str, state: Any = "queued") -> None:
     job = JobInfo(
         id=job_id,
         kind="plan",
@@ -48,17 +48,17 @@ def add(ledger: Ledger, job_id: str, state: Any = "queued") -> None:
         submitted_by="me",
         created_at=1.0,
     )
-    ledger.add(job, {"plan": PLAN})
+    store.add(job, {"plan": PLAN})
 
 
-def run(ledger: Ledger, *states: Any) -> None:
+def run(store: JobStore, *states: Any) -> None:
     for state in states:
-        ledger.record([JobChanged("j", state)])
+        store.record([JobChanged("j", state)])
 
 
-def test_the_tree_shows_each_state_and_the_tasks(ledger: Ledger, tree: ElkynStore) -> None:
-    run(ledger, "planning", "running")
-    ledger.record([TaskChanged("j", "t0", "done", 1, {"file": "t0-1.arrow"})])
+def test_the_tree_shows_each_state_and_the_tasks(store: JobStore, tree: ElkynStore) -> None:
+    run(store, "planning", "running")
+    store.record([TaskChanged("j", "t0", "done", 1, {"file": "t0-1.arrow"})])
 
     shown = tree.get("/jobs/j")
     assert shown["state"] == "running"
@@ -72,20 +72,20 @@ def test_the_tree_shows_each_state_and_the_tasks(ledger: Ledger, tree: ElkynStor
     }
 
 
-def test_times_of_beginning_and_end_are_kept(ledger: Ledger, clock: ManualClock) -> None:
-    run(ledger, "planning", "running")
+def test_times_of_beginning_and_end_are_kept(store: JobStore, clock: ManualClock) -> None:
+    run(store, "planning", "running")
     began = clock.now()
     clock.advance(5)
-    run(ledger, "merging", "done")
+    run(store, "merging", "done")
 
-    job = ledger.get("j")
+    job = store.get("j")
     assert (job.started_at, job.finished_at) == (began, began + 5)
 
 
-def test_progress_adds_up_over_tasks(ledger: Ledger) -> None:
-    ledger.progress("j", "t0", Progress(bytes_done=40, rows=4, memory_bytes=7, phase="scan"))
-    ledger.progress("j", "t1", Progress(bytes_done=10, rows=1, memory_bytes=5))
-    progress = ledger.get("j").progress
+def test_progress_adds_up_over_tasks(store: JobStore) -> None:
+    store.progress("j", "t0", Progress(bytes_done=40, rows=4, memory_bytes=7, phase="scan"))
+    store.progress("j", "t1", Progress(bytes_done=10, rows=1, memory_bytes=5))
+    progress = store.get("j").progress
 
     assert progress is not None
     assert (progress.done, progress.total) == (0, 2)
@@ -93,25 +93,25 @@ def test_progress_adds_up_over_tasks(ledger: Ledger) -> None:
     assert (progress.rows, progress.memory_bytes, progress.phase) == (5, 12, "scan")
 
 
-def test_a_finished_task_counts_in_full_and_one_tried_again_from_zero(ledger: Ledger) -> None:
-    ledger.progress("j", "t0", Progress(bytes_done=40))
-    ledger.progress("j", "t1", Progress(bytes_done=40))
-    ledger.record([TaskChanged("j", "t0", "done", 1), TaskChanged("j", "t1", "pending", 1)])
+def test_a_finished_task_counts_in_full_and_one_tried_again_from_zero(store: JobStore) -> None:
+    store.progress("j", "t0", Progress(bytes_done=40))
+    store.progress("j", "t1", Progress(bytes_done=40))
+    store.record([TaskChanged("j", "t0", "done", 1), TaskChanged("j", "t1", "pending", 1)])
 
-    progress = ledger.get("j").progress
+    progress = store.get("j").progress
     assert progress is not None
     assert (progress.done, progress.bytes_done) == (1, 100)
 
 
 def test_progress_is_shown_at_most_ten_times_a_second(
-    ledger: Ledger, tree: ElkynStore, clock: ManualClock
+    store: JobStore, tree: ElkynStore, clock: ManualClock
 ) -> None:
     shown = 0
     with tree.watch("/jobs/j/progress") as events:
         next(iter(events))
         for step in range(1, 101):  # one second
-            ledger.progress("j", "t0", Progress(bytes_done=step))
-            ledger.show_progress()
+            store.progress("j", "t0", Progress(bytes_done=step))
+            store.show_progress()
             clock.advance(0.01)
         tree.set("/jobs/j/progress/phase", "end")
         for event in events:
@@ -122,26 +122,26 @@ def test_progress_is_shown_at_most_ten_times_a_second(
     assert 9 <= shown <= 11
 
 
-def test_old_jobs_are_forgotten_with_their_files(ledger: Ledger, tree: ElkynStore) -> None:
+def test_old_jobs_are_forgotten_with_their_files(store: JobStore, tree: ElkynStore) -> None:
     for index in range(5):
-        add(ledger, f"old{index}", "done")
+        add(store, f"old{index}", "done")
 
-    assert [job.id for job in ledger.all()] == ["old4", "old3", "old2", "j"]
+    assert [job.id for job in store.all()] == ["old4", "old3", "old2", "j"]
     assert sorted(tree.get("/jobs")) == ["j", "old2", "old3", "old4"]
-    assert not (ledger.folder / "old0").exists()
+    assert not (store.folder / "old0").exists()
     with pytest.raises(NotFound):
-        ledger.get("old0")
+        store.get("old0")
 
 
 def test_a_restart_finds_jobs_and_plans_as_they_were(
-    ledger: Ledger, tree: ElkynStore, clock: ManualClock
+    store: JobStore, tree: ElkynStore, clock: ManualClock
 ) -> None:
-    add(ledger, "done", "done")
-    (ledger.folder / "stray").mkdir()
+    add(store, "done", "done")
+    (store.folder / "stray").mkdir()
 
-    again = Ledger(tree, ledger.folder, clock=clock)
+    again = JobStore(tree, store.folder, clock=clock)
     unfinished = again.load()
 
     assert [job.id for job in unfinished] == ["j"]
     assert again.get("done").plan == PLAN
-    assert not (ledger.folder / "stray").exists()
+    assert not (store.folder / "stray").exists()

@@ -1,7 +1,7 @@
-"""The job service: what the node offers to those who want work done.
+"""The job service: submit, list, cancel and fetch the results of jobs.
 
-A submission is checked and bound to a snapshot here, at once, so that what cannot work is refused
-and not queued. `elytra.loop` then runs it as the scheduler says.
+A submission is validated and bound to a snapshot before it is queued, so an invalid plan is refused
+at once. `elytra.loop` then runs the job as the scheduler decides.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elytra.ledger import Ledger
+from elytra.job_store import JobStore
 from elytra.loop import JobWork, SchedulerLoop
 from elytra.messages import CancelRequested, Event, JobChanged, JobSubmitted
 from elytra.splitter import datasets_of, rebase, split
@@ -30,7 +30,7 @@ from emsqrt.plan import (
     plan_to_json,
     scans_of,
 )
-from lake.intake import dataset_name
+from lake.ingestor import dataset_name
 from lake.verification import ShardFile
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
@@ -60,12 +60,12 @@ class JobService:
     """Runs pipelines and ingests, and keeps their records.
 
     Args:
-        tree: The namespace `sys`, where jobs are shown live.
+        tree: The namespace `sys`, in which job records are published.
         lake: Datasets and uploads.
         pool: The executors.
-        folder: Where jobs keep partials and answers.
-        workers: Attempts at once; as many as there are executors is right.
-        clock: Time; injected by tests.
+        folder: Where jobs store partials and results.
+        workers: Maximum concurrent attempts; should be the number of executors.
+        clock: Source of time; tests inject one.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class JobService:
         self._pool = pool
         self._clock = clock
         self._folder = Path(folder) if folder is not None else lake.folder / "jobs"
-        self._ledger = Ledger(tree, self._folder, clock=clock)
+        self._job_store = JobStore(tree, self._folder, clock=clock)
         self._leases: dict[str, frozenset[str]] = {}  # objects that a job's shards need
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
         self._submitting = threading.Lock()
         self._closed = False
         self._loop = SchedulerLoop(
-            self._ledger, self._folder, workers=workers, clock=clock, on_end=self._release
+            self._job_store, self._folder, workers=workers, clock=clock, on_end=self._release
         )
 
-    # What callers do
+    # API for callers
 
     def submit(
         self,
@@ -105,13 +105,13 @@ class JobService:
 
         Args:
             plan: A plan or its JSON, over datasets and without a Sink.
-            engine: The backend; "auto" chooses.
-            mem_cap_bytes: Cap of each execution; None is the pool's own.
+            engine: The backend; "auto" lets the node choose.
+            mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
             submitted_by: The principal.
 
         Raises:
-            SennitError: The plan is not valid, names something unknown, or asks for an engine
-                that is not there.
+            SennitError: The plan is not valid, names something unknown, or requests an engine that
+                the node does not have.
         """
         _check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
@@ -132,10 +132,10 @@ class JobService:
         return job
 
     def submit_ingest(self, upload_id: str, *, submitted_by: str = "") -> tuple[str, JobInfo]:
-        """Seal an upload and make a dataset of it; asking again finds the same job.
+        """Seal an upload and ingest it into a dataset; a repeated call returns the same job.
 
         Returns:
-            The id of the dataset to be, and the job.
+            The id of the new dataset, and the job.
 
         Raises:
             UploadIncomplete: Parts are missing.
@@ -144,7 +144,7 @@ class JobService:
         with self._submitting:
             if upload_id in self._ingests:
                 job_id, dataset_id = self._ingests[upload_id]
-                job = self._ledger.get(job_id)
+                job = self._job_store.get(job_id)
                 if job.state not in {"failed", "cancelled"}:
                     return dataset_id, job
             sealed = self._lake.parts.seal(upload_id)
@@ -165,35 +165,35 @@ class JobService:
             return dataset_id, job
 
     def get(self, job_id: str) -> JobInfo:
-        """Return a job's record with its progress; NotFound when it is unknown or forgotten."""
-        return self._ledger.get(job_id)
+        """Return a job's record with its progress; NotFound when it is unknown or was deleted."""
+        return self._job_store.get(job_id)
 
     def list(self) -> Sequence[JobInfo]:
-        """Return all jobs that are remembered, newest first."""
-        return self._ledger.all()
+        """Return all jobs on record, newest first."""
+        return self._job_store.all()
 
     def cancel(self, job_id: str) -> JobInfo:
-        """Ask a job to stop; one that has ended is left as it is."""
-        job = self._ledger.get(job_id)
+        """Cancel a job; no effect if it has already ended."""
+        job = self._job_store.get(job_id)
         if not is_terminal("job", job.state):
             self._loop.post(CancelRequested(job_id))
         return job
 
     def result(self, job_id: str) -> Sequence[Path]:
-        """Return the Parquet files that hold a job's answer, in order.
+        """Return the Parquet files that hold a job's result, in order.
 
         Raises:
             Conflict: The job is not done.
-            NotFound: There is no such job, or it makes no rows.
+            NotFound: There is no such job, or its kind has no rows.
         """
-        job = self._ledger.get(job_id)
+        job = self._job_store.get(job_id)
         if job.state != "done":
             raise Conflict(
-                f"job {job_id} is {job.state}, so it has no answer",
+                f"job {job_id} is {job.state}, so it has no result",
                 hint="wait until it is done" if not is_terminal("job", job.state) else None,
             )
         if job.kind != "plan":
-            raise NotFound("answer of job", job_id, hint="an ingest makes a dataset: query that")
+            raise NotFound("result of job", job_id, hint="an ingest makes a dataset: query that")
         return [self._folder / job_id / "result" / name for name in (job.result or {})["files"]]
 
     def open_result(
@@ -205,14 +205,14 @@ class JobService:
         offset: int = 0,
         limit: int | None = None,
     ) -> Execution:
-        """Start to stream a job's answer as "arrow", "json" or "csv"; raises as `result` does.
+        """Stream a job's result as "arrow", "json" or "csv"; raises as `result` does.
 
-        The time limit is that of a query.
+        The time limit is the same as for a query.
 
         Args:
-            job_id: A job that is done.
-            format_name: How the rows are written.
-            user: Who asked; users share the executors fairly.
+            job_id: A completed job.
+            format_name: Output format.
+            user: The user who requested it; users share the executors fairly.
             offset: Rows to skip.
             limit: Rows to write at most; None for all.
         """
@@ -229,33 +229,33 @@ class JobService:
         )
 
     def recover(self) -> None:
-        """Take up what an earlier life of the node left: ingests go on, other jobs have failed."""
-        unfinished = self._ledger.load()
-        for job in self._ledger.all():
-            note = self._ledger.note(job.id)
+        """Load the jobs of the node's previous run: resume ingests, fail other unfinished jobs."""
+        unfinished = self._job_store.load()
+        for job in self._job_store.all():
+            note = self._job_store.note(job.id)
             if job.kind == "ingest" and note is not None:
                 self._ingests[note["upload"]] = (job.id, note["dataset"])
         for job in unfinished:
-            note = self._ledger.note(job.id)
+            note = self._job_store.note(job.id)
             if job.kind == "ingest" and note is not None:
                 self._resume_ingest(job, note)
             else:
                 error = Unavailable(
                     "the node (it restarted while the job ran)", hint="submit the job again"
                 )
-                self._ledger.record([JobChanged(job.id, "failed", error=error.to_json())])
+                self._job_store.record([JobChanged(job.id, "failed", error=error.to_json())])
 
     def close(self) -> None:
-        """Stop all work and wait for it; what ran counts as interrupted, not as cancelled."""
+        """Stop all work and wait for it; running jobs count as interrupted, not as cancelled."""
         if self._closed:
             return
         self._closed = True
         self._loop.close()
 
-    # How a job begins
+    # Starting jobs
 
     def _bind(self, plan: Plan, mem_cap_bytes: int | None, user: str) -> tuple[Plan, PlanWork]:
-        """Fix the snapshots that the plan reads, and check the plan against their schemas."""
+        """Pin the snapshots that the plan reads, and validate the plan against their schemas."""
         if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
             raise Denied(
                 "reading files of the node by their paths",
@@ -283,7 +283,7 @@ class JobService:
             self._folder / job_id,
             self._pool,
             mem_cap_bytes,
-            partial(self._ledger.progress, job_id),
+            partial(self._job_store.progress, job_id),
             partial(self._lake.note_damage, names),
             user,
         )
@@ -294,16 +294,16 @@ class JobService:
         held = self._lake.retention.acquire(work.objects)
         try:
             self._check_still_there(work)
-            self._ledger.add(job, note)
+            self._job_store.add(job, note)
         except BaseException:
             self._lake.retention.release(held)
             raise
         self._leases[job.id] = held
-        self._ledger.begin_tasks(job.id, work.inputs)
+        self._job_store.begin_tasks(job.id, work.inputs)
         self._loop.begin(job.id, work, event)
 
     def _check_still_there(self, work: JobWork) -> None:
-        """The dataset may have been deleted between its lookup and its lease, and not since."""
+        """Check that the dataset was not deleted between its lookup and its lease."""
         if isinstance(work, PlanWork):
             for read in work.shards:
                 self._lake.resolve(read.dataset, read.snapshot)
@@ -312,7 +312,7 @@ class JobService:
         self._lake.retention.release(self._leases.pop(job_id, frozenset()))
 
     def _start_ingest(self, job: JobInfo, upload_id: str, dataset_id: str, size: int) -> None:
-        progress = partial(self._ledger.progress, job.id)
+        progress = partial(self._job_store.progress, job.id)
         work = IngestWork(self._lake, upload_id, size, job.submitted_by, progress)
         self._ingests[upload_id] = (job.id, dataset_id)
         note = {"upload": upload_id, "dataset": dataset_id}
@@ -322,18 +322,19 @@ class JobService:
         try:
             size = self._lake.parts.seal(note["upload"]).size
         except NotFound as error:
-            # The upload goes only after its dataset is there: what is missing is the last record.
+            # The upload is deleted only after its dataset is committed: only the job's record is
+            # missing.
             ended = JobChanged(job.id, "failed", error=error.to_json())
             if self._lake.catalog.has_snapshot(note["dataset"], note["upload"]):
                 dataset = self._lake.catalog.get(note["dataset"])
                 ended = JobChanged(job.id, "done", result=ingest_result(self._lake, dataset))
-            self._ledger.record([JobChanged(job.id, "running"), ended])
+            self._job_store.record([JobChanged(job.id, "running"), ended])
             return
-        self._ledger.record([JobChanged(job.id, "queued")])
-        self._start_ingest(self._ledger.get(job.id), note["upload"], note["dataset"], size)
+        self._job_store.record([JobChanged(job.id, "queued")])
+        self._start_ingest(self._job_store.get(job.id), note["upload"], note["dataset"], size)
 
     def _dataset_of(self, upload: UploadInfo) -> str:
-        """The dataset that an upload becomes, or becomes part of."""
+        """Return the id of the dataset that an upload creates or is appended to."""
         if upload.mode == "create":
             return upload.dataset
         known = self._lake.catalog.find(dataset_name(upload.name, upload.options))
