@@ -22,7 +22,7 @@ from emsqrt.behind import Lane
 from emsqrt.config import EngineConfig
 from emsqrt.executor.context import Context
 from emsqrt.external import ExternalSort
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
 from emsqrt.memory import MemoryBudget
 from emsqrt.pipeline import scan
 from emsqrt.spill import SpillError, SpillManager
@@ -114,7 +114,7 @@ def sorted_by(lane: Lane, folder: Path, rows: list[Row], memory_bytes: int) -> t
         sort = ExternalSort(memory, spill, KeySpec([(0, False, False)]), (0, 1))
         add(sort, rows)
         sort.finish()
-        outlet = Outlet(out, lane.wait)
+        outlet = OutputBuffer(out, lane.wait)
         for size, _ in sort.blocks(outlet):
             found += outlet.room[:size]
         runs = sort.stats.runs
@@ -148,7 +148,7 @@ def test_a_row_longer_than_a_half_gathers_in_the_whole(lane: Lane, tmp_path: Pat
         sort = ExternalSort(memory, spill, KeySpec([(0, False, False)]), (0, 1))
         add(sort, rows)
         sort.finish()
-        outlet = Outlet(out, lane.wait)
+        outlet = OutputBuffer(out, lane.wait)
         for size, in_block in sort.blocks(outlet):
             many, _, parts = unpack_rows(outlet.room[:size], 0, in_block, [I64, TEXT], room)
             found += zip(*(read_back(room, part, many) for part in parts), strict=True)
@@ -158,7 +158,7 @@ def test_a_row_longer_than_a_half_gathers_in_the_whole(lane: Lane, tmp_path: Pat
 
 def test_nobody_fills_what_is_still_read_of_a_row_that_took_all_of_the_memory() -> None:
     waited: list[int] = []
-    outlet = Outlet(memoryview(bytearray(8)), lambda: waited.append(len(outlet.room)))
+    outlet = OutputBuffer(memoryview(bytearray(8)), lambda: waited.append(len(outlet.room)))
     outlet.turn()
     assert waited == []
     assert outlet.widen()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from emsqrt.external.cross import CrossJoin
     from emsqrt.external.fan_in import SortPlan, plan_sort
     from emsqrt.external.join import ExternalJoin
-    from emsqrt.external.joined import JoinStats
+    from emsqrt.external.join_output import JoinStats
     from emsqrt.external.merge_join import MergeJoin
     from emsqrt.external.runs import Runs, RunStats
     from emsqrt.external.sort import ExternalSort, SortStats

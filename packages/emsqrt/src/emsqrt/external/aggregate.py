@@ -8,6 +8,16 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import AggReader, GroupFold
+from emsqrt.external.aggregate_state import (
+    I64,
+    NO_COLUMN,
+    AggregateState,
+    KeyColumn,
+    Output,
+    OutputOp,
+    StateOp,
+    Values,
+)
 from emsqrt.external.groups import (
     GROUPS_BYTES_MIN,
     Groups,
@@ -16,16 +26,6 @@ from emsqrt.external.groups import (
     rewrite,
     sketch_bytes,
     texts_of,
-)
-from emsqrt.external.parts import (
-    I64,
-    NO_COLUMN,
-    KeyColumn,
-    Output,
-    OutputOp,
-    Part,
-    PartOp,
-    Values,
 )
 from sennit_core.errors import CapTooSmall
 
@@ -109,7 +109,7 @@ class ExternalAggregate:
         memory: memoryview,
         spill: SpillManager,
         keys: Sequence[KeyColumn],
-        parts: Sequence[Part],
+        parts: Sequence[AggregateState],
         outputs: Sequence[Output],
         values: Sequence[Values] = (),
         *,
@@ -266,7 +266,7 @@ class SortedValues:
         self._memory = memory[:fold]
         self._given = values
         self._keys = _with_value(keys, values)
-        self._counts = [Part(PartOp.COUNT, values.column, values.kind)]
+        self._counts = [AggregateState(StateOp.COUNT, values.column, values.kind)]
         self._name = name
         rest = memory[fold:]
         self.groups = Groups(
@@ -278,7 +278,7 @@ class SortedValues:
         self.groups.add(columns)
         self.groups.add(columns, heading=True)
 
-    def folded(self, parts: Sequence[Part]) -> Iterator[memoryview]:
+    def folded(self, parts: Sequence[AggregateState]) -> Iterator[memoryview]:
         """End the input and yield blocks of rows of the main aggregate, which has these parts."""
         self.groups.finish()
         memory = self.groups.lend() or self._memory
@@ -317,11 +317,11 @@ class SortedValues:
                     raise _no_room(self._name, len(room), size) from None
                 yield rows, [_moved(column, split) for column in filled]
 
-    def _fed(self, at: int, part: Part) -> Part:
+    def _fed(self, at: int, part: AggregateState) -> AggregateState:
         """Return the part as the fold sees it: fed by the values, or by nothing."""
         if at in self._given.filled:
             return replace(part, column=0, kind=self._given.kind)
-        op = PartOp.COUNT if part.op is PartOp.COUNT_ROWS else part.op
+        op = StateOp.COUNT if part.op is StateOp.COUNT_ROWS else part.op
         return replace(part, op=op, column=NO_COLUMN)
 
 
@@ -329,7 +329,9 @@ def _with_value(keys: Sequence[KeyColumn], values: Values) -> list[KeyColumn]:
     return [*keys, KeyColumn(values.column, values.kind, nulls_first=True)]
 
 
-def aggregate_bytes_min(parts: Sequence[Part], values: Sequence[Values] = (), keys: int = 0) -> int:
+def aggregate_bytes_min(
+    parts: Sequence[AggregateState], values: Sequence[Values] = (), keys: int = 0
+) -> int:
     """Return the least memory of an `ExternalAggregate` by so many keys, which are short."""
     share = groups_bytes_min(parts, keys)
     if values:
@@ -338,7 +340,10 @@ def aggregate_bytes_min(parts: Sequence[Part], values: Sequence[Values] = (), ke
 
 
 def long_aggregate_bytes(
-    keys: Sequence[KeyColumn], parts: Sequence[Part], values: Sequence[Values], row_bytes: int
+    keys: Sequence[KeyColumn],
+    parts: Sequence[AggregateState],
+    values: Sequence[Values],
+    row_bytes: int,
 ) -> int:
     """Return memory for an `ExternalAggregate` of rows that have up to so many bytes."""
     share = long_groups_bytes(keys, parts, row_bytes)
@@ -350,7 +355,7 @@ def long_aggregate_bytes(
     return (1 + len(values)) * (share + _ALIGN)
 
 
-def out_bytes_min(columns: int, parts: Sequence[Part]) -> int:
+def out_bytes_min(columns: int, parts: Sequence[AggregateState]) -> int:
     """Return the least room for that many columns of groups whose keys and texts are short."""
     return columns * _COLUMN_BYTES + _SKETCH_COPIES * sketch_bytes(parts)
 

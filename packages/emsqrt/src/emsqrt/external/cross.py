@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import join_cross
-from emsqrt.external.joined import JoinedOut, JoinStats
+from emsqrt.external.join_output import JoinOutput, JoinStats
 from emsqrt.external.partition import blocks_of, too_long
 from sennit_core.errors import CapTooSmall
 
@@ -84,7 +84,7 @@ class CrossJoin:
         self._right, self._writer = self._writer.finish(), None
         self.stats.spilled_bytes = self._right.raw_bytes
 
-    def probe(self, block: Buffer, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def probe(self, block: Buffer, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         """Put each row of the left side beside all right ones; must be consumed.
 
         Args:
@@ -108,7 +108,7 @@ class CrossJoin:
         if joined.is_due:
             yield joined.take()
 
-    def finish(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def finish(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         """End the left side; yields as `probe` does."""
         if joined.rows:
             yield joined.take()
@@ -123,14 +123,14 @@ class CrossJoin:
             self._right = None
 
     def _replay(
-        self, left: memoryview, right: Segment, joined: JoinedOut
+        self, left: memoryview, right: Segment, joined: JoinOutput
     ) -> Iterator[tuple[int, int]]:
         for rows, _ in blocks_of(right, self._spill, self._memory):
             self._check()
             yield from self._cross(left, rows, joined)
 
     def _cross(
-        self, left: memoryview, right: memoryview, joined: JoinedOut
+        self, left: memoryview, right: memoryview, joined: JoinOutput
     ) -> Iterator[tuple[int, int]]:
         left_at = right_at = 0
         while left_at < len(left):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from emsqrt._kernel import AggTable, StateCombiner
-from emsqrt.external.parts import BYTES, TEXT, KeyColumn, Part, PartOp
+from emsqrt.external.aggregate_state import BYTES, TEXT, AggregateState, KeyColumn, StateOp
 from emsqrt.external.runs import Runs, RunStats
 from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall, Closed
@@ -31,9 +31,9 @@ _SHARE_OF_KEYS, _SHARE_OF_TEXTS = 6, 8
 """Where keys alone are long a row is met in so much of the reserve, texts in twice their growth."""
 _TABLE_ROWS, _TABLE_ROWS_OF_BOTH = 5, 7
 """What a table for one long row takes: a quarter to read its key; three rows and a block to merge."""
-_SKETCHES = (PartOp.SKETCH, PartOp.SKETCH_MERGE)
+_SKETCHES = (StateOp.SKETCH, StateOp.SKETCH_MERGE)
 _TEXTS = (TEXT, BYTES)
-_HELD = (PartOp.MIN, PartOp.MAX, PartOp.FIRST, PartOp.LAST)
+_HELD = (StateOp.MIN, StateOp.MAX, StateOp.FIRST, StateOp.LAST)
 
 
 class Groups:
@@ -63,7 +63,7 @@ class Groups:
         memory: memoryview,
         spill: SpillManager,
         keys: Sequence[KeyColumn],
-        parts: Sequence[Part],
+        parts: Sequence[AggregateState],
         *,
         name: str,
         check: Callable[[], None],
@@ -303,18 +303,22 @@ class Groups:
         )
 
 
-def _keeps_a_text(part: Part) -> bool:
+def _keeps_a_text(part: AggregateState) -> bool:
     """Whether the part's text and another's, of two rows, may come to lie in one."""
     return _holds_a_text(part) and not part.param
 
 
-def sketch_bytes(parts: Sequence[Part]) -> int:
+def sketch_bytes(parts: Sequence[AggregateState]) -> int:
     """Return what the sketches of a group take once many values came."""
     return sum(1 << part.param for part in parts if part.op in _SKETCHES)
 
 
 def long_groups_bytes(
-    keys: Sequence[KeyColumn], parts: Sequence[Part], row_bytes: int, *, lends: bool = False
+    keys: Sequence[KeyColumn],
+    parts: Sequence[AggregateState],
+    row_bytes: int,
+    *,
+    lends: bool = False,
 ) -> int:
     """Return memory for groups of rows that have up to so many bytes; short ones without texts."""
     if not texts_of(keys, parts):
@@ -325,7 +329,7 @@ def long_groups_bytes(
 
 
 def _long_shares(
-    keys: Sequence[KeyColumn], parts: Sequence[Part], *, lends: bool
+    keys: Sequence[KeyColumn], parts: Sequence[AggregateState], *, lends: bool
 ) -> tuple[int, int]:
     """Return in how many long keys or texts the reserve and the table can work, at least."""
     if texts_of(keys, parts) > 1:
@@ -335,16 +339,16 @@ def _long_shares(
     return _SHARE_OF_TEXTS if any(map(_holds_a_text, parts)) else _SHARE_OF_KEYS, _TABLE_ROWS
 
 
-def texts_of(keys: Sequence[KeyColumn], parts: Sequence[Part]) -> int:
+def texts_of(keys: Sequence[KeyColumn], parts: Sequence[AggregateState]) -> int:
     """Return of how many rows, at most, the texts of a group are; those of its keys are of one."""
     return any(key.kind in _TEXTS for key in keys) + sum(map(_holds_a_text, parts))
 
 
-def _holds_a_text(part: Part) -> bool:
+def _holds_a_text(part: AggregateState) -> bool:
     return part.op in _HELD and part.kind in _TEXTS
 
 
-def groups_bytes_min(parts: Sequence[Part], keys: int = 0) -> int:
+def groups_bytes_min(parts: Sequence[AggregateState], keys: int = 0) -> int:
     """Return the least memory of groups by so many keys, whose keys and texts are short."""
     # A group lies in the table, where another may come, and is packed and met in the reserve.
     wide = max(0, keys - _FEW) * _KEY_BYTES + max(0, len(parts) - _FEW) * _STATE_BYTES

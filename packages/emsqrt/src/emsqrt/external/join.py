@@ -3,7 +3,7 @@
 Law: rows come in the order of the left input, the matches of one row in the order of the right one,
 and unmatched right rows last. A join that had to partition numbers the left rows, writes what each
 partition gives as runs sorted by these numbers, and merges the runs. One whose left side is built
-sorts what comes out. A right side that comes sorted is not partitioned (see `SortedSide`).
+sorts what comes out. A right side that comes sorted is not partitioned (see `SortedBuild`).
 
 (Kitsuregawa, Tanaka, Moto-oka: "Application of hash to data base machine", 1983; Shapiro, "Join
 processing in database systems with large main memories", TODS 11(3), 1986.)
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable
 from emsqrt.external.join_journal import JoinJournal, Pair, Partitions
-from emsqrt.external.joined import (
+from emsqrt.external.join_output import (
     FORWARD,
     KEEPS_LEFT,
     KEEPS_RIGHT,
@@ -28,17 +28,22 @@ from emsqrt.external.joined import (
     RIGHT_SEQUENCED,
     SEQUENCED,
     HashJoinKind,
-    JoinedOut,
+    JoinOutput,
     JoinStats,
     drain,
     sequenced_flags,
 )
 from emsqrt.external.joined_sort import JoinedSort
 from emsqrt.external.merge_join import MergeJoin
-from emsqrt.external.partition import PartitionWriter, Spread, fan_out_max, partition_bytes
+from emsqrt.external.partition import (
+    PartitionFunction,
+    PartitionWriter,
+    fan_out_max,
+    partition_bytes,
+)
 from emsqrt.external.partitioned_join import PartitionedJoin
 from emsqrt.external.runs import Runs
-from emsqrt.external.sorted_side import SortedSide, is_sorted
+from emsqrt.external.sorted_build import SortedBuild, is_sorted
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -128,7 +133,7 @@ class ExternalJoin:
         """Whether an earlier run took in the built side."""
         # Where the built side's rows are, in turn; and then what takes the other side's.
         self._table: JoinTable | None = None if self.is_built else JoinTable(self._room)
-        self._side: SortedSide | None = None
+        self._side: SortedBuild | None = None
         self._sort: JoinedSort | None = None
         self._merge: MergeJoin | None = None
         self._side_rows: Generator[memoryview] | None = None
@@ -167,9 +172,9 @@ class ExternalJoin:
                 self._journal.built(self._finish_writer())
             built = self._journal.right
             assert built is not None, "it was partitioned, now or by an earlier run"
-            self._partition_probe(built, Spread(len(built) - 1, key_filter=self._filter))
+            self._partition_probe(built, PartitionFunction(len(built) - 1, key_filter=self._filter))
 
-    def probe(self, block: Buffer, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def probe(self, block: Buffer, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         """Join rows of the other side; must be consumed.
 
         Args:
@@ -193,7 +198,7 @@ class ExternalJoin:
                 assert self._writer is not None, "finish_build first, and nothing twice"
                 self._writer.add(rows)
 
-    def finish(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def finish(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         """End the other side; yields as `probe` does."""
         if self._sort is not None:
             yield from self._finish_sort(self._sort, joined)
@@ -248,7 +253,7 @@ class ExternalJoin:
         self._table = None
         self.is_partitioned = True
         if not self._build_left and not self._journal.is_kept and is_sorted(rows):
-            self._side = SortedSide(
+            self._side = SortedBuild(
                 len(self._memory),
                 self._spill,
                 f"{self._name}.sorted",
@@ -260,7 +265,7 @@ class ExternalJoin:
         else:
             self._partition_build(free).add(rows)
 
-    def _spread_side(self, side: SortedSide) -> None:
+    def _spread_side(self, side: SortedBuild) -> None:
         """Partition a side that is not sorted after all."""
         side.finish()
         self.stats.spilled_bytes += side.spilled_bytes
@@ -281,14 +286,14 @@ class ExternalJoin:
             self._filter = free
         self._writer = self._partition(
             "left" if self._build_left else "right",
-            Spread(self._fan_out, key_filter=self._filter, fills=True),
+            PartitionFunction(self._fan_out, key_filter=self._filter, fills=True),
             [True] * self._fan_out + [self._keeps_build],
             is_numbered=is_numbered,
         )
         return self._writer
 
     # The other side ---------------------------------------------------------------------------
-    def _probe_table(self, rows: memoryview, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def _probe_table(self, rows: memoryview, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         assert self._table is not None, "it fitted memory"
         at, size, flags = 0, len(rows), self._emission.flags | self._placed
         while at < size:
@@ -299,7 +304,7 @@ class ExternalJoin:
         if joined.is_due:
             yield joined.take()
 
-    def _drain(self, table: JoinTable, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def _drain(self, table: JoinTable, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         for _ in drain(table, self._emission, self._placed, joined):
             yield joined.take()
         if joined.rows:
@@ -309,7 +314,7 @@ class ExternalJoin:
     def _placed(self) -> int:
         return PLACED if self._sorts else 0
 
-    def _finish_sort(self, sort: JoinedSort, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def _finish_sort(self, sort: JoinedSort, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         assert self._table is not None, "it fitted memory"
         assert self._runs is not None, "it takes what is sorted"
         for filled, _ in self._drain(self._table, joined):
@@ -321,7 +326,7 @@ class ExternalJoin:
         self._table = self._sort = None
         yield from self._merge_runs(self._runs, LEFT_POSITIONS, joined)
 
-    def _begin_merge(self, side: SortedSide) -> None:
+    def _begin_merge(self, side: SortedBuild) -> None:
         buffer, memory = self._memory[: side.block_bytes], self._memory[side.block_bytes :]
         self._merge = MergeJoin(
             memory,
@@ -336,7 +341,7 @@ class ExternalJoin:
         self._merge.begin(self._side_rows)
 
     def _probe_side(
-        self, merge: MergeJoin, rows: memoryview, joined: JoinedOut
+        self, merge: MergeJoin, rows: memoryview, joined: JoinOutput
     ) -> Iterator[tuple[int, int]]:
         at = yield from merge.join(rows, joined)
         self.stats.merged_bytes += at
@@ -359,7 +364,9 @@ class ExternalJoin:
         ranges: Partitions = [*side.segments] or [None]
         built = [*ranges, side.nulls]
         self._journal.built(built)
-        return self._partition_probe(built, Spread(len(ranges), bounds=tuple(side.bounds)))
+        return self._partition_probe(
+            built, PartitionFunction(len(ranges), bounds=tuple(side.bounds))
+        )
 
     def _end_merge(self) -> None:
         if self._merge is not None:
@@ -371,14 +378,14 @@ class ExternalJoin:
             self._side_rows.close()
             self._side_rows = None
 
-    def _partition_probe(self, built: Partitions, spread: Spread) -> PartitionWriter:
+    def _partition_probe(self, built: Partitions, spread: PartitionFunction) -> PartitionWriter:
         wanted = [self._keeps_probe or segment is not None for segment in built[:-1]]
         side = "right" if self._build_left else "left"
         self._writer = self._partition(side, spread, [*wanted, self._keeps_probe])
         return self._writer
 
     def _partition(
-        self, side: str, spread: Spread, wanted: list[bool], *, is_numbered: bool = False
+        self, side: str, spread: PartitionFunction, wanted: list[bool], *, is_numbered: bool = False
     ) -> PartitionWriter:
         self.stats.levels = max(self.stats.levels, 1)
         flag = SEQUENCED if side == "left" else RIGHT_SEQUENCED
@@ -404,7 +411,7 @@ class ExternalJoin:
         return segments
 
     # Partitions -------------------------------------------------------------------------------
-    def _join_partitions(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def _join_partitions(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         if not self.is_probed:
             self._pair_up(self._finish_writer(), self._journal.right or [])
         join = PartitionedJoin(
@@ -441,7 +448,7 @@ class ExternalJoin:
         return Runs(self._memory, self._spill, name=name, check=self._check, journal=journal)
 
     def _merge_runs(
-        self, runs: Runs, positions: bytes, joined: JoinedOut
+        self, runs: Runs, positions: bytes, joined: JoinOutput
     ) -> Iterator[tuple[int, int]]:
         runs.settle(positions)
         self.stats.spilled_bytes += runs.stats.spilled_bytes

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.external.joined import JOINED_HEAD_BYTES
+from emsqrt.external.join_output import JOINED_HEAD_BYTES
 from emsqrt.external.journal import SavedRuns
 
 if TYPE_CHECKING:

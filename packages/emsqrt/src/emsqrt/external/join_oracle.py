@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import get_args
 
-from emsqrt.external.joined import ABSENT, HashJoinKind
+from emsqrt.external.join_output import ABSENT, HashJoinKind
 
 KIB = 1 << 10
 KINDS: tuple[HashJoinKind, ...] = get_args(HashJoinKind)

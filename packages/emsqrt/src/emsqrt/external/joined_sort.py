@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from emsqrt._kernel import RowStore
 from emsqrt.external.fan_in import block_bytes
-from emsqrt.external.joined import JOINED_HEAD_BYTES, JoinedOut
+from emsqrt.external.join_output import JOINED_HEAD_BYTES, JoinOutput
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class JoinedSort:
         store.reset()
         return True
 
-    def blocks(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def blocks(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         """Yield (bytes, rows) that lie in `joined`, of rows of which none were spilled."""
         assert not self.runs_written, "the runs have them"
         store = self._store

@@ -11,12 +11,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import MergeJoiner, join_alone, join_cross, key_run
-from emsqrt.external.joined import (
+from emsqrt.external.join_output import (
     FORWARD,
     MARK,
     RIGHT_SEQUENCED,
     HashJoinKind,
-    JoinedOut,
+    JoinOutput,
     JoinStats,
 )
 from emsqrt.external.partition import blocks_of
@@ -85,7 +85,7 @@ class MergeJoin:
         self._left_key = self._right_key = b""
         self._gone_key = b""  # the last whose rows were spilled and dropped
 
-    def blocks(self, left: Iterable[Buffer], right: Iterable[Buffer], joined: JoinedOut) -> Pieces:
+    def blocks(self, left: Iterable[Buffer], right: Iterable[Buffer], joined: JoinOutput) -> Pieces:
         """Join blocks of sorted rows; each is done with when the next is asked for.
 
         Yields:
@@ -98,7 +98,7 @@ class MergeJoin:
                     raise _unsorted("left")
         yield from self.finish(joined)
 
-    def finish(self, joined: JoinedOut) -> Pieces:
+    def finish(self, joined: JoinOutput) -> Pieces:
         """End the left side: unmatched right rows come, and what `joined` still has."""
         if self._flags & MARK:
             yield from self._write_rest(joined)
@@ -109,7 +109,7 @@ class MergeJoin:
         """Take the right side, before the first left block is joined."""
         self._right = iter(right)
 
-    def join(self, rows: memoryview, joined: JoinedOut) -> Generator[tuple[int, int], None, int]:
+    def join(self, rows: memoryview, joined: JoinOutput) -> Generator[tuple[int, int], None, int]:
         """Join a left block; yields what `joined` gives each time it is full.
 
         Returns:
@@ -144,7 +144,7 @@ class MergeJoin:
             self._rest_writer.abort()
             self._rest_writer = None
 
-    def _join(self, rows: memoryview, joined: JoinedOut) -> Generator[tuple[int, int], None, int]:
+    def _join(self, rows: memoryview, joined: JoinOutput) -> Generator[tuple[int, int], None, int]:
         while True:
             if self._long is not None:
                 key = self._long[0]
@@ -244,7 +244,7 @@ class MergeJoin:
         self._right_key = key
 
     def _join_long(
-        self, rows: memoryview, key: bytes, segment: Segment, joined: JoinedOut
+        self, rows: memoryview, key: bytes, segment: Segment, joined: JoinOutput
     ) -> Pieces:
         """Put each left row with this key beside all rows of the segment."""
         at = self._joiner.left_at
@@ -271,7 +271,7 @@ class MergeJoin:
             self._spill.remove(self._long[1])
             self._long = None
 
-    def _write_rest(self, joined: JoinedOut) -> Pieces:
+    def _write_rest(self, joined: JoinOutput) -> Pieces:
         """Write the right rows that nothing matched: those kept, and all that were not read."""
         if self._long is not None:
             self._drop_long()
@@ -295,7 +295,7 @@ class MergeJoin:
         finally:
             self._spill.remove(segment)
 
-    def _write_alone(self, rows: memoryview, joined: JoinedOut) -> Pieces:
+    def _write_alone(self, rows: memoryview, joined: JoinOutput) -> Pieces:
         at = 0
         while at < len(rows):
             at, *wrote, _ = join_alone(rows, at, joined.room(), True, self._numbers)

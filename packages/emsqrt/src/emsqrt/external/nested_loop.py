@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable, join_alone
-from emsqrt.external.joined import FIRST, FORWARD, LONE, HashJoinKind, JoinedOut, drain
+from emsqrt.external.join_output import FIRST, FORWARD, LONE, HashJoinKind, JoinOutput, drain
 from emsqrt.external.matched_bits import MatchedBits
 from emsqrt.external.partition import blocks_of
 from sennit_core.errors import CapTooSmall
@@ -53,7 +53,7 @@ class NestedLoop:
         self._room = memory[block_bytes + bits_bytes :]
         self.slices = 0
 
-    def join(self, left: Segment, right: Segment, joined: JoinedOut) -> Iterator[bool]:
+    def join(self, left: Segment, right: Segment, joined: JoinOutput) -> Iterator[bool]:
         """Join; yield False when `joined` is full, True where a slice ends."""
         place: tuple[int, int] | None = (0, 0)
         table = JoinTable(self._room)
@@ -91,7 +91,7 @@ class NestedLoop:
         table.index()
         return (number, at) if size else None
 
-    def _pass(self, table: JoinTable, left: Segment, joined: JoinedOut) -> Iterator[bool]:
+    def _pass(self, table: JoinTable, left: Segment, joined: JoinOutput) -> Iterator[bool]:
         """Read all left rows past one slice."""
         flags = self._emission.flags & ~LONE | self._flags
         bits, first = None, 0
@@ -111,7 +111,7 @@ class NestedLoop:
             self._bits.end()
         yield from drain(table, self._emission, self._flags, joined)
 
-    def _write_lone(self, left: Segment, joined: JoinedOut) -> Iterator[bool]:
+    def _write_lone(self, left: Segment, joined: JoinOutput) -> Iterator[bool]:
         """Write the left rows that no slice matched."""
         assert self._bits is not None, "kinds that keep left rows have bits"
         self._bits.begin()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import Partitioner
-from emsqrt.external.joined import NUMBER_BYTES
+from emsqrt.external.join_output import NUMBER_BYTES
 from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall
 
@@ -38,7 +38,7 @@ def fan_out_max(buffers_bytes: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class PartitionFunction:
     """Which partition a row goes to, if any.
 
     Args:
@@ -82,7 +82,7 @@ class PartitionWriter:
         self,
         memory: memoryview,
         spill: SpillManager,
-        spread: Spread,
+        spread: PartitionFunction,
         *,
         name: str,
         first: int | None,

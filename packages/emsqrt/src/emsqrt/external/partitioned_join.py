@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable, join_alone
 from emsqrt.external.join_journal import JoinJournal, Pair
-from emsqrt.external.joined import (
+from emsqrt.external.join_output import (
     FORWARD,
     KEEPS_LEFT,
     KEEPS_RIGHT,
@@ -15,19 +15,19 @@ from emsqrt.external.joined import (
     REVERSED,
     Emission,
     HashJoinKind,
-    JoinedOut,
+    JoinOutput,
     JoinStats,
     drain,
 )
 from emsqrt.external.joined_sort import JoinedSort, sort_bytes_min
 from emsqrt.external.nested_loop import NestedLoop
 from emsqrt.external.partition import (
+    PartitionFunction,
     PartitionWriter,
-    Spread,
     blocks_of,
     fan_out_max,
 )
-from emsqrt.external.sorted_side import ENTRY_BYTES
+from emsqrt.external.sorted_build import ENTRY_BYTES
 
 if TYPE_CHECKING:
     from emsqrt.external.runs import Runs
@@ -82,7 +82,7 @@ class PartitionedJoin:
         self._journal = journal
         self._pairs = journal.pairs or []
 
-    def blocks(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def blocks(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         """Join all partitions; yield (bytes, rows) of joined rows at the start of its memory."""
         for pair in self._each():
             for ends in self._join(pair, self._memory, joined):
@@ -103,14 +103,14 @@ class PartitionedJoin:
             split = len(self._memory) - max(pair.joined_bytes_max, runs.block_bytes)
             memory, out = self._memory[:split], self._memory[split:]
             if self._is_to_sort(pair, memory):
-                self._write_sorted(pair, memory, JoinedOut(out), runs)
+                self._write_sorted(pair, memory, JoinOutput(out), runs)
             else:
-                self._write_run(pair, memory, JoinedOut(out, runs.block_bytes), runs)
+                self._write_run(pair, memory, JoinOutput(out, runs.block_bytes), runs)
             self._journal.ended()
             if runs.is_crowded():
                 runs.thin_out(positions)
 
-    def _write_run(self, pair: Pair, memory: memoryview, joined: JoinedOut, runs: Runs) -> None:
+    def _write_run(self, pair: Pair, memory: memoryview, joined: JoinOutput, runs: Runs) -> None:
         writer: SegmentWriter | None = None
         try:
             for ends in self._join(pair, memory, joined):
@@ -134,7 +134,7 @@ class PartitionedJoin:
         least = max(room // 2, sort_bytes_min(room, pair.joined_bytes_max))
         return _table_bytes(right) > room and _table_bytes(left) + least <= room
 
-    def _write_sorted(self, pair: Pair, memory: memoryview, joined: JoinedOut, runs: Runs) -> None:
+    def _write_sorted(self, pair: Pair, memory: memoryview, joined: JoinOutput, runs: Runs) -> None:
         """Build the left side, and write what comes out in runs of as much as can be sorted."""
         left, right = pair.left, pair.right
         assert left is not None, "both sides have rows"
@@ -159,7 +159,7 @@ class PartitionedJoin:
             self._journal.began(pair)
             yield pair
 
-    def _join(self, pair: Pair, memory: memoryview, joined: JoinedOut) -> Iterator[bool]:
+    def _join(self, pair: Pair, memory: memoryview, joined: JoinOutput) -> Iterator[bool]:
         left, right = pair.left, pair.right
         self._stats.levels = max(self._stats.levels, pair.level)
         block, room = memory[: pair.block_bytes], memory[pair.block_bytes :]
@@ -184,7 +184,7 @@ class PartitionedJoin:
             yield from self._nested(pair, left, right, memory, joined)
         yield True
 
-    def _alone(self, pair: Pair, block: memoryview, joined: JoinedOut) -> Iterator[bool]:
+    def _alone(self, pair: Pair, block: memoryview, joined: JoinOutput) -> Iterator[bool]:
         """Write the rows of a partition whose other side is empty, where the kind keeps them."""
         is_right = pair.left is None
         if self._how not in (KEEPS_RIGHT if is_right else KEEPS_LEFT):
@@ -205,7 +205,7 @@ class PartitionedJoin:
         emission: Emission,
         block: memoryview,
         room: memoryview,
-        joined: JoinedOut,
+        joined: JoinOutput,
     ) -> Iterator[bool]:
         table = JoinTable(room)
         for rows, _ in blocks_of(build, self._spill, block):
@@ -220,7 +220,7 @@ class PartitionedJoin:
         probe: Segment,
         emission: Emission,
         block: memoryview,
-        joined: JoinedOut,
+        joined: JoinOutput,
     ) -> Iterator[bool]:
         flags = emission.flags | self._sequenced
         for rows, _ in blocks_of(probe, self._spill, block):
@@ -263,7 +263,7 @@ class PartitionedJoin:
             writer = PartitionWriter(
                 buffers,
                 self._spill,
-                Spread(fan_out, pair.level),
+                PartitionFunction(fan_out, pair.level),
                 name=f"{self._name}.{side}",
                 first=None,
                 row_bytes_max=self._row_bytes_max,
@@ -292,7 +292,7 @@ class PartitionedJoin:
         left: Segment,
         right: Segment,
         memory: memoryview,
-        joined: JoinedOut,
+        joined: JoinOutput,
     ) -> Iterator[bool]:
         self._stats.nested_loops += 1
         loop = NestedLoop(

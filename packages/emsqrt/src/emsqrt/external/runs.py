@@ -15,7 +15,7 @@ from emsqrt.external.fan_in import (
     first_merge,
     merge_bytes,
 )
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
 from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall
 
@@ -188,7 +188,7 @@ class Runs:
             self._merge(first_merge(len(needs), fan_in), positions)
 
     def blocks(
-        self, out: memoryview | Outlet, positions: bytes | None, ending: bytes | None = None
+        self, out: memoryview | OutputBuffer, positions: bytes | None, ending: bytes | None = None
     ) -> Iterator[tuple[int, int]]:
         """Fill `out` with the next rows in order, or with their payloads each followed by `ending`.
 
@@ -202,7 +202,7 @@ class Runs:
         self._note_merge(self._runs)
         merged = _Merge(self, self._runs, self._memory, self._known(positions))
         try:
-            yield from merged.blocks(Outlet.over(out), self._limit, ending)
+            yield from merged.blocks(OutputBuffer.over(out), self._limit, ending)
         finally:
             merged.close()
 
@@ -310,7 +310,7 @@ class _Merge:
             reader.close()
 
     def blocks(
-        self, out: Outlet, limit: int | None, ending: bytes | None
+        self, out: OutputBuffer, limit: int | None, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         """Fill `out` again and again; a row that it cannot hold is refused."""
         for filled, rows in self._fill(out, limit, ending):
@@ -321,7 +321,7 @@ class _Merge:
 
     def write_to(self, writer: SegmentWriter, out: memoryview, limit: int | None) -> None:
         """Write all to a segment; a row that `out` cannot hold becomes a block of its own."""
-        for filled, rows in self._fill(Outlet(out), limit, None):
+        for filled, rows in self._fill(OutputBuffer(out), limit, None):
             if rows:
                 writer.append(out[:filled], rows)
                 continue
@@ -332,7 +332,7 @@ class _Merge:
                 self._refill(source)
 
     def _fill(
-        self, out: Outlet, limit: int | None, ending: bytes | None
+        self, out: OutputBuffer, limit: int | None, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         """Yield each time `out` is full, or holds nothing because the next row is longer."""
         left = -1 if limit is None else limit

@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from emsqrt.external.fan_in import ENTRY_BYTES, block_bytes
-from emsqrt.external.gathering import Gathering, Part
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
+from emsqrt.external.run_buffer import Half, RunBuffer
 from emsqrt.external.runs import Runs
 from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall, Closed
@@ -114,7 +114,7 @@ class ExternalSort:
         # The block that drains a run is held from the start: spilling never asks for memory.
         split = len(memory) - block_bytes(len(memory), 0)
         self._block = memory[split:]
-        self._gathered: Gathering | None = Gathering(memory[:split])
+        self._gathered: RunBuffer | None = RunBuffer(memory[:split])
         self._lane = spill.lane
         self._runs = Runs(memory, spill, name=name, check=check, limit=limit, journal=journal)
         self._rows = self._runs.rows_found
@@ -187,7 +187,7 @@ class ExternalSort:
         self._runs.settle(store.positions)
 
     def blocks(
-        self, out: memoryview | Outlet, *, ending: bytes | None = None
+        self, out: memoryview | OutputBuffer, *, ending: bytes | None = None
     ) -> Iterator[tuple[int, int]]:
         """Fill `out` with the next rows in order, again and again; once.
 
@@ -208,7 +208,7 @@ class ExternalSort:
         if self._runs:
             yield from self._runs.blocks(out, store.positions, ending)
         else:
-            yield from self._drain(store, Outlet.over(out), ending)
+            yield from self._drain(store, OutputBuffer.over(out), ending)
 
     def close(self) -> None:
         """Remove what was spilled and let go of the memory. Closing twice is fine."""
@@ -216,7 +216,7 @@ class ExternalSort:
         self._runs.close()
         self._gathered = None
 
-    def _gathering(self) -> Gathering:
+    def _gathering(self) -> RunBuffer:
         if self._gathered is None or self._finished:
             raise Closed(f"the input of the {self._name}")
         return self._gathered
@@ -279,7 +279,7 @@ class ExternalSort:
             and self._runs.leaves_room(_HALVED_SHARE)
         )
 
-    def _join(self, gathered: Gathering) -> bool:
+    def _join(self, gathered: RunBuffer) -> bool:
         """Let rows gather in all of the memory again; False when they do already."""
         if not gathered.is_halved:
             return False
@@ -287,7 +287,7 @@ class ExternalSort:
         gathered.join()
         return True
 
-    def _spill_run(self, part: Part, rows_before: int, *, complete: bool = False) -> None:
+    def _spill_run(self, part: Half, rows_before: int, *, complete: bool = False) -> None:
         """Write the rows of a part as a run; the first `rows_before` rows lie in runs then."""
         store = part.store
         store.sort()
@@ -309,7 +309,7 @@ class ExternalSort:
         store.reset()
 
     def _drain(
-        self, store: RowStore, out: Outlet, ending: bytes | None
+        self, store: RowStore, out: OutputBuffer, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         position = 0
         stop = store.rows if self._limit is None else min(store.rows, self._limit)

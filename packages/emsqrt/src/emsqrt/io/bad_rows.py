@@ -12,8 +12,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from emsqrt.io.locations import parse_location
 from emsqrt.io.outputs import Output, open_output
-from emsqrt.io.places import parse_place
 
 POLICIES = ("fail", "null", "reject")
 _HEADER = b"file,line,byte,reason,record\n"
@@ -32,7 +32,7 @@ class BadRows:
     def __init__(self, reject_file: str | None = None, folder: Path | None = None) -> None:
         self.nulled_values = 0
         self.rejected_rows = 0
-        self._place = None if reject_file is None else parse_place(reject_file, folder)
+        self._place = None if reject_file is None else parse_location(reject_file, folder)
         self._stack = ExitStack()
         self._output: Output | None = None
 

@@ -24,7 +24,7 @@ _DECIMAL_BYTES = 16
 """What a short decimal counts, however it comes."""
 
 
-class Pieces:
+class Cutter:
     """Gathers batches of one schema, and gives pieces of one size.
 
     Texts count as they are where they come with a dictionary, which is the same for all batches.

@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt.io.cells import has_any, json_text, quoted, text_cells
+from emsqrt.io.emitter import BufferedEmitter, Emit
 from emsqrt.io.messages import MessageStream
-from emsqrt.io.pieces import Emit, Pieces
 from sennit_core.errors import Unsupported
 from sennit_core.schema import Schema
 
@@ -44,7 +44,7 @@ class FormatWriter(ABC):
         self.rows = 0
         self.truncated = False
         self._left = max_rows
-        self._pieces = Pieces(emit)
+        self._pieces = BufferedEmitter(emit)
         self._put = self._pieces.put
         self._begin()
 

@@ -8,7 +8,7 @@ from typing import Any
 from emsqrt._kernel import RecordFault
 from emsqrt.io.csv_inference import infer_columns
 from emsqrt.io.csv_options import CsvOptions, first_block, read_header
-from emsqrt.io.inputs import opened_places, reads_partitions
+from emsqrt.io.inputs import opened_locations, reads_partitions
 from emsqrt.io.json_lines import JsonlOptions, first_lines, infer_lines
 from emsqrt.io.partitions import merged_schema
 from emsqrt.io.records import way_on
@@ -31,7 +31,7 @@ def infer_schema(
         folder: where relative paths start.
         cap_bytes: on the run, which bounds how long a first line of JSON may be.
     """
-    places, options, _ = opened_places(source, folder)
+    places, options, _ = opened_locations(source, folder)
     assert isinstance(source, Files), "paths are files'"
     if not places:
         raise UsageError("a source without files needs a schema of its own")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from emsqrt.io.locations import Location, expand_locations
 from emsqrt.io.partitions import partition_columns
-from emsqrt.io.places import Place, expand_places
 from emsqrt.plan import DatasetRef, Files
 from sennit_core.errors import Unsupported, UsageError, nearest
 
@@ -19,21 +19,21 @@ _SUFFIXES = {
 """Which files of a folder a format reads."""
 
 
-def source_places(source: Files | DatasetRef, folder: Path | None = None) -> list[Place]:
+def source_locations(source: Files | DatasetRef, folder: Path | None = None) -> list[Location]:
     """Return the files of a source, globs and folders opened up, checked to be there."""
     if isinstance(source, DatasetRef):
         raise Unsupported(
             f"the dataset {source.dataset!r} is not resolved to files",
             hint="an engine reads files; a node resolves its datasets before it runs a plan",
         )
-    return expand_places(source.paths, folder, _SUFFIXES[source.format])
+    return expand_locations(source.paths, folder, _SUFFIXES[source.format])
 
 
-def opened_places(
+def opened_locations(
     source: Files | DatasetRef, folder: Path | None
-) -> tuple[list[Place], dict[str, Any], frozenset[str]]:
+) -> tuple[list[Location], dict[str, Any], frozenset[str]]:
     """Return the files, the reader's own options, and the columns that stand in folder names."""
-    places = source_places(source, folder)
+    places = source_locations(source, folder)
     assert isinstance(source, Files), "paths are files'"
     options = {name: value for name, value in source.options.items() if name != "partitions"}
     if options and source.format in ("parquet", "arrow"):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from emsqrt.attempts import LongerRow
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from emsqrt.io.records import ByteStream, RecordEnd, last_record_end
 from emsqrt.io.sources import ByteSource, open_source
 from sennit_core.errors import SennitError
@@ -34,7 +34,7 @@ FindEnd = Callable[[bytearray, int], int]
 def longest_row(
     kind: str,
     options: Mapping[str, Any],
-    places: Sequence[Place],
+    places: Sequence[Location],
     room_bytes: int,
     columns: Collection[str] = (),
 ) -> LongerRow | None:

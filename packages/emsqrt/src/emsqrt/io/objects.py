@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from emsqrt.io.codecs import RawStream
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from emsqrt.io.sources import ByteSource
 from emsqrt.spill.clients import ObjectClient, RequestFailed, open_client, scrubbed
 from emsqrt.spill.retry import Retry
@@ -41,7 +41,7 @@ class ObjectSource(ByteSource):
         Unavailable: the store does not answer, or refuses.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Location) -> None:
         super().__init__(str(place))
         bucket, _, self._key = place.path.partition("/")
         self._client = open_bucket(place.scheme, bucket)
@@ -90,7 +90,7 @@ class _RangeStream:
         """Nothing is open between requests."""
 
 
-def _size_of(client: Any, place: Place) -> int:
+def _size_of(client: Any, place: Location) -> int:
     """Return an object's length; a listing would not do, it takes a key for a folder."""
     _, _, key = place.path.partition("/")
     if place.scheme == "gs":
@@ -106,7 +106,7 @@ def _size_of(client: Any, place: Place) -> int:
     return size
 
 
-def _size_by_arrow(client: Any, place: Place) -> int:
+def _size_by_arrow(client: Any, place: Location) -> int:
     try:
         info = client._files.get_file_info(place.path)  # noqa: SLF001 - as `_renamed`
     except OSError as error:
@@ -140,7 +140,7 @@ def list_objects(scheme: str, prefix: str) -> list[str]:
 
 
 @contextmanager
-def open_object(place: Place) -> Iterator[Any]:
+def open_object(place: Location) -> Iterator[Any]:
     """Open an object for writing; it appears when this is left in peace.
 
     Raises:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from emsqrt.io.codecs import Encoder, split_suffix
 from emsqrt.io.files import open_whole
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from emsqrt.system_errors import as_told
 from sennit_core.errors import Cancelled
 
@@ -123,7 +123,7 @@ class _Encoded:
 
 
 @contextmanager
-def open_output(place: Place, codec: str | None = None) -> Iterator[Output]:
+def open_output(place: Location, codec: str | None = None) -> Iterator[Output]:
     """Open a place for writing; leaving in peace makes the output visible, an error leaves nothing.
 
     Args:
@@ -145,7 +145,7 @@ def open_output(place: Place, codec: str | None = None) -> Iterator[Output]:
 
 
 @contextmanager
-def _open_plain(place: Place) -> Iterator[BinaryIO | StandardOutput]:
+def _open_plain(place: Location) -> Iterator[BinaryIO | StandardOutput]:
     if place.is_standard:
         yield StandardOutput()
     elif place.is_local:
@@ -161,6 +161,6 @@ def _open_plain(place: Place) -> Iterator[BinaryIO | StandardOutput]:
             yield cast("BinaryIO", upload)
 
 
-def codec_by_name(place: Place) -> str | None:
+def codec_by_name(place: Location) -> str | None:
     """Return the codec that an output's name asks for: ".gz" or ".zst"."""
     return split_suffix(place.path)[1]

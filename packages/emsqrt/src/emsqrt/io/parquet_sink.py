@@ -19,12 +19,12 @@ from typing import Any, Self
 import pyarrow as pa
 from pyarrow import parquet
 
-from emsqrt.io.cutting import PIECE_BYTES, Pieces, least_bytes
+from emsqrt.io.cutting import PIECE_BYTES, Cutter, least_bytes
 from emsqrt.io.formats import plain_batch, plain_schema
+from emsqrt.io.locations import Location
 from emsqrt.io.outputs import Output, open_output
 from emsqrt.io.parquet_dictionaries import table_as
 from emsqrt.io.parquet_encodings import Encodings, choose_encodings
-from emsqrt.io.places import Place
 from emsqrt.io.row_room import RowRoom
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import Unsupported, UsageError
@@ -65,7 +65,7 @@ class ParquetOptions:
     """What a plan's target says of its Parquet files.
 
     Args:
-        row_group_bytes: a row group ends with the piece that brings it here; as `Pieces` counts.
+        row_group_bytes: a row group ends with the piece that brings it here; as `Cutter` counts.
         row_group_rows: or with this many rows.
         compression: "zstd", "snappy", "gzip", "lz4" or "none".
     """
@@ -313,7 +313,7 @@ class ParquetSink:
 
     def __init__(
         self,
-        place: Place,
+        place: Location,
         schema: Any,
         options: ParquetOptions,
         budget: MemoryBudget,
@@ -350,7 +350,7 @@ class ParquetSink:
             self._writer = ParquetFileWriter(
                 self._output, self._schema, self._options, self._folder, self.row_room
             )
-            self._pieces = Pieces(slices=self._takes_as_stored, on_long=self._writer.expect_row)
+            self._pieces = Cutter(slices=self._takes_as_stored, on_long=self._writer.expect_row)
             self._stack = stack.pop_all()
         return self
 
@@ -381,7 +381,7 @@ class ParquetSink:
 
 
 def admit_groups(
-    place: Place, schema: Any, options: ParquetOptions, budget: MemoryBudget, scratch: Path
+    place: Location, schema: Any, options: ParquetOptions, budget: MemoryBudget, scratch: Path
 ) -> tuple[BudgetGuard, bool]:
     """Reserve for row groups; tell whether they may wait in memory.
 
@@ -413,7 +413,7 @@ def _index_bytes(schema: Any, options: ParquetOptions) -> int:
     return rows * _INDEX_BYTES + min(_PAGE_BYTES, options.row_group_bytes // 4)
 
 
-def row_room(guard: BudgetGuard, budget: MemoryBudget, place: Place) -> RowRoom:
+def row_room(guard: BudgetGuard, budget: MemoryBudget, place: Location) -> RowRoom:
     """Return the room for long rows of who writes Parquet with this guard."""
     return RowRoom(guard, budget, place, row_bytes_max=PIECE_BYTES, copies=_ROW_COPIES)
 
@@ -443,7 +443,7 @@ def _has_lists(kind: Any) -> bool:
     return bool(pa.types.is_nested(kind))
 
 
-def _because(place: Place, schema: Any, options: ParquetOptions) -> str:
+def _because(place: Location, schema: Any, options: ParquetOptions) -> str:
     return (
         f"{place} is written with {len(schema)} columns in row groups of "
         f"{format_bytes(options.row_group_bytes)}; rowGroupBytes makes them smaller"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from emsqrt.io.casting import as_type
+from emsqrt.io.locations import Location
 from emsqrt.io.partitions import values_in
-from emsqrt.io.places import Place
 from emsqrt.io.pruning import ColumnFacts, Condition, may_match
 from emsqrt.memory import BudgetGuard
 from sennit_core.errors import BadInput
@@ -31,7 +31,7 @@ class PartitionValues:
         BadInput: a folder's value is not of its column's type.
     """
 
-    def __init__(self, place: Place, wanted: Schema, by_folder: frozenset[str]) -> None:
+    def __init__(self, place: Location, wanted: Schema, by_folder: frozenset[str]) -> None:
         texts = values_in(place) if by_folder else {}
         self._schema = wanted.to_arrow()
         self._in_file = Schema(tuple(field for field in wanted if field.name not in by_folder))

@@ -19,13 +19,13 @@ from typing import Any, Self
 import pyarrow as pa
 
 from emsqrt.io.cells import text_cells
-from emsqrt.io.cutting import Pieces
+from emsqrt.io.cutting import Cutter
 from emsqrt.io.files import replace_folder
 from emsqrt.io.formats import plain_batch, plain_schema
+from emsqrt.io.locations import Location
 from emsqrt.io.outputs import open_output
 from emsqrt.io.parquet_sink import ParquetFileWriter, ParquetOptions, admit_groups, row_room
 from emsqrt.io.partitions import folder_name
-from emsqrt.io.places import Place
 from emsqrt.io.staging import locked, staged_name, sweep_staged
 from emsqrt.memory import MemoryBudget
 from emsqrt.system_errors import as_told
@@ -71,7 +71,7 @@ class PartitionedSink:
 
     def __init__(
         self,
-        place: Place,
+        place: Location,
         schema: Any,
         names: tuple[str, ...],
         options: ParquetOptions,
@@ -159,11 +159,11 @@ class PartitionedSink:
             partition = self._partitions.pop(key)
             folders = [folder_name(n, v) for n, v in zip(self._names, key, strict=True)]
             path = self._staged.joinpath(*folders, FILE_NAME)
-            with open_output(Place("file", str(path))) as output:
+            with open_output(Location("file", str(path))) as output:
                 writer = ParquetFileWriter(
                     output, self._file_schema, self._options, self._group_folder, self.row_room
                 )
-                pieces = Pieces(on_long=writer.expect_row)
+                pieces = Cutter(on_long=writer.expect_row)
                 try:
                     for batch in self._rows_of(partition):
                         for piece, size in pieces.add(batch):
@@ -222,7 +222,7 @@ def _file_schema(schema: Any, names: tuple[str, ...]) -> Any:
     return pa.schema(kept)
 
 
-def _checked_folder(place: Place) -> Path:
+def _checked_folder(place: Location) -> Path:
     if not place.is_local:
         raise Unsupported(
             f"{place}: a partitioned output appears as a whole, which only a local folder can do",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import date
 from urllib.parse import quote, unquote
 
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from sennit_core.errors import BadInput
 from sennit_core.schema import DataType, Field, Schema
 
@@ -31,7 +31,7 @@ def folder_name(column: str, text: str | None) -> str:
     return f"{quote(column, safe=_SAFE)}={value}"
 
 
-def values_in(place: Place) -> dict[str, str | None]:
+def values_in(place: Location) -> dict[str, str | None]:
     """Return the columns and values that the folders of a file name."""
     found: dict[str, str | None] = {}
     for part in place.folders:
@@ -41,7 +41,7 @@ def values_in(place: Place) -> dict[str, str | None]:
     return found
 
 
-def partition_columns(places: Sequence[Place]) -> tuple[str, ...]:
+def partition_columns(places: Sequence[Location]) -> tuple[str, ...]:
     """Return the columns that the folders of all files name.
 
     Raises:
@@ -62,7 +62,7 @@ def partition_columns(places: Sequence[Place]) -> tuple[str, ...]:
     return names
 
 
-def partition_schema(places: Sequence[Place]) -> Schema:
+def partition_schema(places: Sequence[Location]) -> Schema:
     """Return the columns in folder names with the type that all their values have.
 
     Whole numbers make Int64, dates Date, everything else Utf8.
@@ -89,7 +89,7 @@ def _is_date(text: str) -> bool:
         return False
 
 
-def merged_schema(schema: Schema, places: Sequence[Place]) -> Schema:
+def merged_schema(schema: Schema, places: Sequence[Location]) -> Schema:
     """Return a file's columns without those that folders name, then the folders'."""
     by_folder = partition_schema(places)
     kept = tuple(field for field in schema if field.name not in by_folder)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from emsqrt.long_row import LongRow
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import CapTooSmall
@@ -29,7 +29,7 @@ class RowRoom:
         self,
         guard: BudgetGuard,
         budget: MemoryBudget,
-        place: Place,
+        place: Location,
         *,
         row_bytes_max: int,
         copies: int,

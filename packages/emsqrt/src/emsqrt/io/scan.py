@@ -14,7 +14,7 @@ from emsqrt.io.arrow_scan import ArrowScan
 from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.csv_scan import CsvScan
-from emsqrt.io.inputs import opened_places
+from emsqrt.io.inputs import opened_locations
 from emsqrt.io.jsonl_scan import JsonlOptions, JsonlScan
 from emsqrt.io.parquet_coded import Dictionary, joined
 from emsqrt.io.parquet_facts import Span, joined_spans
@@ -224,7 +224,7 @@ def open_scan(  # noqa: PLR0913 - a scan's node and its world
         NotFound, BadInput, UnknownColumn, Unsupported: as the files are.
     """
     wanted = schema if columns is None else schema.select(columns)
-    places, options, by_folder = opened_places(source, folder)
+    places, options, by_folder = opened_locations(source, folder)
     assert isinstance(source, Files), "paths are files'"
     bad_rows = BadRows(options.get("rejectFile"), folder)
     in_files = Schema(tuple(field for field in wanted if field.name not in by_folder))

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from emsqrt.io.cells import has_any
 from emsqrt.io.codecs import encoder_bytes
-from emsqrt.io.cutting import Pieces, longest_row
+from emsqrt.io.cutting import Cutter, longest_row
+from emsqrt.io.emitter import Emit
 from emsqrt.io.formats import (
     SLICE_BYTES,
     CsvWriter,
@@ -23,11 +24,10 @@ from emsqrt.io.formats import (
     plain_batch,
     plain_schema,
 )
+from emsqrt.io.locations import Location, parse_location
 from emsqrt.io.outputs import codec_by_name, open_output
 from emsqrt.io.parquet_sink import ParquetOptions, ParquetSink
 from emsqrt.io.partition_sink import PartitionedSink
-from emsqrt.io.pieces import Emit
-from emsqrt.io.places import Place, parse_place
 from emsqrt.io.records import CsvDialect
 from emsqrt.io.row_room import RowRoom
 from emsqrt.memory import MemoryBudget
@@ -91,7 +91,7 @@ class TextSink:
 
     def __init__(
         self,
-        place: Place,
+        place: Location,
         make: Callable[[Emit], FormatWriter],
         codec: str | None,
         budget: MemoryBudget,
@@ -156,7 +156,7 @@ class ArrowSink:
         budget: asked for the batch that is gathered.
     """
 
-    def __init__(self, place: Place, schema: Any, codec: str, budget: MemoryBudget) -> None:
+    def __init__(self, place: Location, schema: Any, codec: str, budget: MemoryBudget) -> None:
         if codec not in _ARROW_CODECS:
             raise Unsupported(f"Arrow IPC is written with {', '.join(_ARROW_CODECS)}, not {codec}")
         self.rows = 0
@@ -164,7 +164,7 @@ class ArrowSink:
         self._place = place
         self._schema = plain_schema(schema)
         self._options = pa.ipc.IpcWriteOptions(compression=_ARROW_CODECS[codec])
-        self._pieces = Pieces(_MESSAGE_BYTES, rows_max=1 << 16, on_long=self._make_room)
+        self._pieces = Cutter(_MESSAGE_BYTES, rows_max=1 << 16, on_long=self._make_room)
         self._guard = budget.admit(3 * _MESSAGE_BYTES, "arrow sink", f"{place} is written")
         self.row_room = RowRoom(
             self._guard, budget, place, row_bytes_max=_MESSAGE_BYTES, copies=_MESSAGE_COPIES
@@ -232,7 +232,7 @@ def open_sink(
     """
     if isinstance(target, StreamTarget):
         return open_format(target.format, schema.to_arrow(), emit)
-    place = parse_place(target.path, folder)
+    place = parse_location(target.path, folder)
     options = _checked(target)
     arrow_schema = schema.to_arrow()
     if target.format == "parquet":
@@ -261,7 +261,7 @@ def _checked(target: FileTarget) -> Mapping[str, Any]:
     return target.options
 
 
-def _codec(place: Place, options: Mapping[str, Any]) -> str | None:
+def _codec(place: Location, options: Mapping[str, Any]) -> str | None:
     codec = options.get("compression")
     if codec is None:
         return codec_by_name(place)
@@ -292,7 +292,7 @@ def _is_marked(column: Any, marks: bytes) -> bool:
     return bool(pa.types.is_nested(kind) or pa.types.is_dictionary(kind))
 
 
-def _beside(place: Place) -> Path:
+def _beside(place: Location) -> Path:
     if place.is_local:
         return Path(place.path).parent
     from emsqrt.spill import default_spill_dir

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from emsqrt.io.codecs import MAGIC_BYTES, RawStream, codec_of, decoder_bytes, open_decoder
-from emsqrt.io.places import Place, parse_place
+from emsqrt.io.locations import Location, parse_location
 from emsqrt.system_errors import as_told, system_error
 from sennit_core.errors import NotFound, Unsupported, UsageError
 
@@ -366,7 +366,7 @@ def standard_source() -> StandardSource:
         return _standard
 
 
-def open_source(place: Place | Path | str, folder: Path | None = None) -> ByteSource:
+def open_source(place: Location | Path | str, folder: Path | None = None) -> ByteSource:
     """Return the bytes of a place.
 
     Raises:
@@ -376,7 +376,7 @@ def open_source(place: Place | Path | str, folder: Path | None = None) -> ByteSo
     if isinstance(place, Path):
         return LocalSource(place)
     if isinstance(place, str):
-        place = parse_place(place, folder)
+        place = parse_location(place, folder)
     if place.is_standard:
         return standard_source()
     if place.is_local:

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from emsqrt._kernel import KeySpec
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
 from emsqrt.external.sort import ExternalSort, sort_bytes
 from emsqrt.metering import begun
 from emsqrt.run import Run
@@ -95,6 +95,6 @@ class SortText:
                             sorter.add(columns, start)
                     sorter.finish()
                     lane = self._run.lane
-                    outlet = Outlet(out, lane.wait if lane.is_second else None)
+                    outlet = OutputBuffer(out, lane.wait if lane.is_second else None)
                     for size, count in sorter.blocks(outlet, ending=_LINE_END):
                         yield Block(outlet.room[:size], rows=count, stays=lane.is_second)

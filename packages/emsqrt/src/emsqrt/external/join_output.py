@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ class JoinStats:
     spilled_bytes: int = 0
 
 
-class JoinedOut:
+class JoinOutput:
     """Memory that is filled with joined rows, and how full it is.
 
     Args:
@@ -129,9 +129,9 @@ class JoinedOut:
         """
         return 0 < self.rows >= self._rows_taken
 
-    def outlet(self) -> Outlet:
+    def outlet(self) -> OutputBuffer:
         """Return the same room for who merges runs."""
-        return Outlet(self.memory, block_bytes=self._block_bytes)
+        return OutputBuffer(self.memory, block_bytes=self._block_bytes)
 
     def room(self) -> memoryview:
         """Return what is left of it."""
@@ -168,7 +168,7 @@ class JoinedOut:
         return self.memory[:filled], rows
 
 
-def drain(table: JoinTable, emission: Emission, flag: int, joined: JoinedOut) -> Iterator[bool]:
+def drain(table: JoinTable, emission: Emission, flag: int, joined: JoinOutput) -> Iterator[bool]:
     """Write the stored rows that are wanted at the end; yield False when `joined` is full."""
     done = emission.drained is None
     while not done:

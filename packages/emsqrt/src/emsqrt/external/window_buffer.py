@@ -35,7 +35,7 @@ Span = tuple[int, int]
 
 
 @dataclass(slots=True)
-class TapeBlock:
+class WindowBlock:
     """Some rows, as columns in a slot; valid until the tape is asked for another block.
 
     Args:
@@ -80,13 +80,13 @@ class TapeBlock:
 class Cursor:
     """A place on the tape. It holds its block and all that follow."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: WindowBuffer) -> None:
         self._tape = tape
         self.number = 0
         self.first = 0
         self.pinned = False
 
-    def block_of(self, row: int) -> TapeBlock | None:
+    def block_of(self, row: int) -> WindowBlock | None:
         """Go to the block that holds `row`, which is none before where it stands; None past the end."""
         while True:
             block = self._tape.block(self.number)
@@ -95,7 +95,7 @@ class Cursor:
                 return block
             self.number, self.first = self.number + 1, block.end
 
-    def need_from(self, row: int, block: TapeBlock) -> None:
+    def need_from(self, row: int, block: WindowBlock) -> None:
         """Let go of all rows before `row`.
 
         Args:
@@ -123,7 +123,7 @@ class _Stored:
     reader: SegmentReader | None = field(default=None, repr=False)
 
 
-class Tape:
+class WindowBuffer:
     """The tape. Close it before its memory is given back.
 
     Args:
@@ -152,7 +152,7 @@ class Tape:
         assert count >= SLOTS_MIN, "too few slots"
         self._slots = [memory[slot_bytes * at : slot_bytes * (at + 1)] for at in range(count)]
         self._free = list(range(count))
-        self._held: dict[int, tuple[int, TapeBlock]] = {}  # least recently used first
+        self._held: dict[int, tuple[int, WindowBlock]] = {}  # least recently used first
         self._spill = spill
         self._blocks = blocks
         self._out = out
@@ -188,7 +188,7 @@ class Tape:
         while self._stored and self._stored[0].first + self._stored[0].blocks <= self._floor:
             self._drop(self._stored.popleft())
 
-    def block(self, number: int) -> TapeBlock | None:
+    def block(self, number: int) -> WindowBlock | None:
         """Return a block at or behind the cursors; None past the end.
 
         Raises:
@@ -229,7 +229,7 @@ class Tape:
         self._held[block.number] = at, block
         return True
 
-    def _unpack(self, slot: memoryview) -> TapeBlock:
+    def _unpack(self, slot: memoryview) -> WindowBlock:
         rows_max = min(self._rows_left, ROWS_MAX)
         flags_room = -(-rows_max // _ALIGN) * _ALIGN
         room = len(slot) - flags_room
@@ -267,7 +267,7 @@ class Tape:
             packed[last + 8 : last + 8 + key_bytes]
         )
         nulls = [column[1] for column in filled]
-        block = TapeBlock(self._pulled, self._rows, rows, slot, nulls, spans, flags, flags[1])
+        block = WindowBlock(self._pulled, self._rows, rows, slot, nulls, spans, flags, flags[1])
         words = [block.number, block.used, block.first, rows, flags[0]]
         for count, (validity, values, ends) in zip(nulls, spans, strict=True):
             words += [count, *validity, *values, *ends]
@@ -311,7 +311,7 @@ class Tape:
             stored.segment = stored.writer.finish()
             stored.writer = None
 
-    def _load(self, number: int) -> TapeBlock:
+    def _load(self, number: int) -> WindowBlock:
         stored = next(each for each in self._stored if number < each.first + each.blocks)
         at = self._take_slot()
         self._finish(stored)
@@ -332,7 +332,7 @@ class Tape:
             ((one[0], one[1]), (one[2], one[3]), (one[4], one[5]))
             for one in (words[start + 1 : start + _WORDS] for start in range(0, len(words), _WORDS))
         ]
-        block = TapeBlock(number, first, rows, slot, nulls, spans, (flags, flags + rows), used)
+        block = WindowBlock(number, first, rows, slot, nulls, spans, (flags, flags + rows), used)
         self._held[number] = at, block
         return block
 

@@ -7,14 +7,14 @@ from typing import NamedTuple
 from emsqrt._kernel import RowStore
 
 
-class Part(NamedTuple):
+class Half(NamedTuple):
     """Some memory, and the rows in it."""
 
     memory: memoryview
     store: RowStore
 
 
-class Gathering:
+class RunBuffer:
     """One store that fills; a second one fills while the first is spilled, once it is halved.
 
     Each store that takes over knows of all rows that those before it took.
@@ -25,8 +25,8 @@ class Gathering:
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
-        self._other: Part | None = None
-        self.part = Part(memory, RowStore(memory))
+        self._other: Half | None = None
+        self.part = Half(memory, RowStore(memory))
         """What fills."""
 
     @property
@@ -39,10 +39,10 @@ class Gathering:
         middle = len(self._memory) // 2 // 64 * 64
         halves = [self._memory[:middle], self._memory[middle:]]
         before = self.part.store
-        self.part, self._other = [Part(half, RowStore(half)) for half in halves]
+        self.part, self._other = [Half(half, RowStore(half)) for half in halves]
         self.part.store.follow(before)
 
-    def turn(self) -> Part:
+    def turn(self) -> Half:
         """Go on in the other half, which holds no rows any more, and return the one that is full."""
         assert self._other is not None, "halve first"
         full, self.part = self.part, self._other
@@ -53,5 +53,5 @@ class Gathering:
     def join(self) -> None:
         """Go on in all of the memory; neither half holds rows, and nobody works in them."""
         before = self.part.store
-        self.part, self._other = Part(self._memory, RowStore(self._memory)), None
+        self.part, self._other = Half(self._memory, RowStore(self._memory)), None
         self.part.store.follow(before)

@@ -22,7 +22,7 @@ STANDARD_NAMES = ("-", "/dev/stdin", "/dev/stdout")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """One file, object or stream.
 
     Args:
@@ -57,7 +57,7 @@ class Place:
         return self.path if self.scheme in ("file", "-") else f"{self.scheme}://{self.path}"
 
 
-def parse_place(text: str, folder: Path | None = None) -> Place:
+def parse_location(text: str, folder: Path | None = None) -> Location:
     """Return the place that a path or URI names; a relative path starts at `folder`.
 
     Raises:
@@ -65,17 +65,17 @@ def parse_place(text: str, folder: Path | None = None) -> Place:
         UsageError: the URI names no bucket, or no file of this machine.
     """
     if text in STANDARD_NAMES:
-        return Place("-", "-")
+        return Location("-", "-")
     scheme, mark, rest = text.partition("://")
     if not mark:
-        return Place("file", str((folder or Path()) / text))
+        return Location("file", str((folder or Path()) / text))
     if scheme == "file":
         from urllib.parse import unquote, urlsplit  # most places are paths
 
         split = urlsplit(text)
         if split.netloc not in ("", "localhost"):
             raise UsageError(f"{text!r} names the machine {split.netloc!r}, not this one")
-        return Place("file", unquote(split.path))
+        return Location("file", unquote(split.path))
     if scheme not in STORE_SCHEMES:
         known = ", ".join(f"{name}://" for name in ("file", *STORE_SCHEMES))
         raise Unsupported(
@@ -84,12 +84,12 @@ def parse_place(text: str, folder: Path | None = None) -> Place:
         )
     if not rest.partition("/")[0]:
         raise UsageError(f"{text!r} names no bucket", hint=f"such as {scheme}://bucket/key")
-    return Place(scheme, rest)
+    return Location(scheme, rest)
 
 
-def expand_places(
+def expand_locations(
     texts: Sequence[str], folder: Path | None = None, suffixes: Sequence[str] = ()
-) -> list[Place]:
+) -> list[Location]:
     """Return the files that paths, globs and folders stand for, each glob's and folder's sorted.
 
     Args:
@@ -100,9 +100,9 @@ def expand_places(
     Raises:
         NotFound: a path is not there, or a glob or folder has no file.
     """
-    places: list[Place] = []
+    places: list[Location] = []
     for text in texts:
-        place = parse_place(text, folder)
+        place = parse_location(text, folder)
         if place.is_standard:
             places.append(place)
         elif place.is_local:
@@ -146,12 +146,12 @@ def fixed_part(path: str) -> str:
     return "/".join(parts)
 
 
-def _expand_local(place: Place, text: str, suffixes: Sequence[str]) -> list[Place]:
+def _expand_local(place: Location, text: str, suffixes: Sequence[str]) -> list[Location]:
     with as_told(place.path, "reading"):
         return _expand_path(place, text, suffixes)
 
 
-def _expand_path(place: Place, text: str, suffixes: Sequence[str]) -> list[Place]:
+def _expand_path(place: Location, text: str, suffixes: Sequence[str]) -> list[Location]:
     path = Path(place.path)
     if path.is_dir():
         return _named(place.path, _files_below(path, suffixes), f"{text}/**")
@@ -172,14 +172,14 @@ def _files_below(folder: Path, suffixes: Sequence[str]) -> Iterable[str]:
             yield str(path)
 
 
-def _named(base: str, names: Iterable[str], text: str, scheme: str = "file") -> list[Place]:
-    places = [Place(scheme, name, base) for name in sorted(names)]
+def _named(base: str, names: Iterable[str], text: str, scheme: str = "file") -> list[Location]:
+    places = [Location(scheme, name, base) for name in sorted(names)]
     if not places:
         raise NotFound("file", text, hint="no file matches; an empty source needs no path at all")
     return places
 
 
-def _expand_store(place: Place, suffixes: Sequence[str]) -> list[Place]:
+def _expand_store(place: Location, suffixes: Sequence[str]) -> list[Location]:
     from emsqrt.io.objects import list_objects
 
     pattern = place.path

@@ -1,11 +1,11 @@
-"""`Outlet`: memory that sorted rows are put into, all of it or its halves in turn."""
+"""`OutputBuffer`: memory that sorted rows are put into, all of it or its halves in turn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-class Outlet:
+class OutputBuffer:
     """Where the next rows go.
 
     With halves, what was put out stays as it is until the block after the next is made.
@@ -32,9 +32,9 @@ class Outlet:
         """What is filled now, or was filled last."""
 
     @classmethod
-    def over(cls, memory: memoryview | Outlet) -> Outlet:
+    def over(cls, memory: memoryview | OutputBuffer) -> OutputBuffer:
         """Return an outlet as it is, and plain memory as one that is used whole."""
-        return memory if isinstance(memory, Outlet) else cls(memory)
+        return memory if isinstance(memory, OutputBuffer) else cls(memory)
 
     def turn(self) -> None:
         """Go on to the next part; waits for who reads all of the memory, which is more than a part."""

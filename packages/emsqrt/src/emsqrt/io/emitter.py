@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["PIECE_BYTES", "Emit", "Pieces"]
+__all__ = ["PIECE_BYTES", "BufferedEmitter", "Emit"]
 
 Emit = Callable[[Any], object]
 """Takes one piece of a stream, any buffer of bytes, which is only valid during the call."""
@@ -17,7 +17,7 @@ PIECE_BYTES = 128 << 10
 """Each piece costs its reader a wake; more of it would only leave the processor's cache."""
 
 
-class Pieces:
+class BufferedEmitter:
     """Gathers what is put up to 128 KiB; what is over half of that goes out without a copy.
 
     Args:

@@ -15,7 +15,7 @@ SKETCH_PRECISION = 12
 NO_COLUMN = -1
 
 
-class PartOp(IntEnum):
+class StateOp(IntEnum):
     """What one state collects; see `enum em_part_op`."""
 
     COUNT_ROWS = 0
@@ -67,7 +67,7 @@ class KeyColumn:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AggregateState:
     """One state of each group.
 
     Args:
@@ -78,7 +78,7 @@ class Part:
             those of all rows, NULL or not.
     """
 
-    op: PartOp
+    op: StateOp
     column: int
     kind: int
     param: int = 0

@@ -11,7 +11,13 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import key_run, mark_matched, sorted_run
-from emsqrt.external.partition import FAN_OUT_MAX, PartitionWriter, Spread, blocks_of, too_long
+from emsqrt.external.partition import (
+    FAN_OUT_MAX,
+    PartitionFunction,
+    PartitionWriter,
+    blocks_of,
+    too_long,
+)
 
 if TYPE_CHECKING:
     from emsqrt.spill import Segment, SegmentWriter, SpillManager
@@ -28,7 +34,7 @@ def is_sorted(rows: memoryview) -> bool:
     return key_run(rows, end, b"") == len(rows)
 
 
-class SortedSide:
+class SortedBuild:
     """Rows with ascending keys, cut into segments where a key ends. Rows without a key come last.
 
     Args:
@@ -200,7 +206,7 @@ class SortedSide:
             self._keeper = PartitionWriter(
                 buffers,
                 self._spill,
-                Spread(1),
+                PartitionFunction(1),
                 name=self._name,
                 first=self.rows_numbered,
                 row_bytes_max=self._row_bytes_max,
