@@ -1,6 +1,6 @@
-"""From the aggregates of a plan to the states, outputs and sorted values that carry them out.
+"""Translate the aggregates of a plan into states, outputs and sorted values, for both tiers.
 
-Both tiers go by this. A batch has the keys' columns first, then those that `Layout.arguments` names.
+A batch has the key columns first, then the columns that `Layout.arguments` lists.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ KINDS = {
     "Time": 4,
     "Duration": 4,
 }
-"""How the kernel sees each type: `enum em_kind` of columns.h."""
+"""The kernel's kind of each type: `enum em_kind` of columns.h."""
 
 _KEPT = {"min": StateOp.MIN, "max": StateOp.MAX, "first": StateOp.FIRST, "last": StateOp.LAST}
 _SUMS = ("isum", "usum", "dsum")
@@ -60,30 +60,30 @@ _LISTS = ("set", "values")
 
 
 def kind_of(kind: DataType, doing: str) -> int:
-    """Return the kernel's kind of a type; Unsupported for nested ones, which have no order."""
+    """Return the kernel's kind of a type; Unsupported for nested types, which have no order."""
     if kind.name not in KINDS:
         raise Unsupported(f"{doing} values of type {kind}")
     return KINDS[kind.name]
 
 
 def check_keys(columns: int, doing: str) -> None:
-    """Raise Unsupported for more columns than a table of groups has."""
+    """Raise Unsupported for more columns than a table of groups can have."""
     if columns > PARTS_MAX:
         raise Unsupported(
             f"{columns} columns to {doing}, over {PARTS_MAX}",
-            hint="take fewer, and first() of those that follow from them",
+            hint="use fewer, and first() of the columns that depend on them",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ListState:
-    """A state column that lists values: all of a group, or the different ones, in order.
+    """A state column that lists values: all of a group, or the distinct ones, in order.
 
     Args:
-        values: which of `Layout.values` puts them in order.
-        output: the output, a count, that says how long each list is.
+        values: the index in `Layout.values` of the column that sorts them.
+        output: the index of the output, a count, that is the length of each list.
         item: the type of its values.
-        repeated: whether a value is listed as often as it came.
+        repeated: whether duplicates are listed.
     """
 
     values: int
@@ -94,18 +94,18 @@ class ListState:
 
 @dataclass(slots=True)
 class Layout:
-    """How the aggregates of one plan node are carried out.
+    """How the aggregates of one plan node are computed.
 
     Args:
-        phase: of the node.
-        keys: what rows are grouped by: the first columns of a batch.
-        arguments: what each further column of a batch is: (index of the aggregate, the state's
-            index among its states). In phase final that names a state, else the argument.
+        phase: the node's phase.
+        keys: the columns that rows are grouped by: the first columns of a batch.
+        arguments: the meaning of each further column of a batch: (index of the aggregate, index
+            among its states). In phase final it is a state, else the argument.
         parts: the states of each group.
-        outputs: the result's columns behind the keys.
-        values: columns whose values are put in order.
-        lists: by output: state columns that are lists, of which the output holds the lengths; in
-            phase final by argument: those that are read.
+        outputs: the result's columns after the keys.
+        values: columns whose values are sorted.
+        lists: state columns that are lists, by the output that holds their lengths; in phase final
+            the list columns that are read, by argument.
     """
 
     phase: Phase
@@ -122,10 +122,10 @@ def lay_out(
     keys: Sequence[DataType],
     aggs: Sequence[tuple[Agg, DataType | None, Sequence[Field]]],
 ) -> Layout:
-    """Lay aggregates out.
+    """Return the layout of a node's aggregates.
 
     Args:
-        phase: of the node.
+        phase: the node's phase.
         keys: the keys' types.
         aggs: each aggregate, the type of its argument (phase final and `count()`: None) and its
             state columns.
@@ -271,7 +271,7 @@ class _Builder:
         layout.outputs.append(self._result(name, INT64 if name == "count" else kind))
 
     def _fed(self, kind: DataType) -> list[tuple[StateOp, int, int]]:
-        """Return the parts that each different value fills once."""
+        """Return the states that are filled with each distinct value once."""
         of, scale = KINDS[kind.name], kind.scale or 0
         count = (StateOp.COUNT, of, 0)
         total = (StateOp.FLOAT_SUM, of, 0) if kind.is_float else (StateOp.SUM, of, 0)
@@ -302,7 +302,7 @@ _SMALLEST = Decimal("1e-18")
 
 
 def ratio_of(fraction: float) -> tuple[int, int]:
-    """Return a fraction from 0 to 1 as the ratio that its shortest spelling is: 0.1 as 1 to 10."""
+    """Return a fraction from 0 to 1 as the ratio of its shortest decimal form: 0.1 as (1, 10)."""
     digits = Decimal(repr(fraction)).quantize(_SMALLEST, ROUND_CEILING)
     return int(digits / _SMALLEST), int(1 / _SMALLEST)
 

@@ -1,4 +1,4 @@
-"""Where rows gather before they are spilled: all of a memory, or its halves in turn."""
+"""`RunBuffer`: memory in which rows collect before they are spilled, whole or in two halves."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from emsqrt._kernel import RowStore
 
 
 class Half(NamedTuple):
-    """Some memory, and the rows in it."""
+    """A part of the memory, and the rows in it."""
 
     memory: memoryview
     store: RowStore
 
 
 class RunBuffer:
-    """One store that fills; a second one fills while the first is spilled, once it is halved.
+    """A row store that fills; once halved, one half fills while the other one is spilled.
 
-    Each store that takes over knows of all rows that those before it took.
+    Each new store continues the statistics of all rows that the stores before it have held.
 
     Args:
-        memory: of all rows.
+        memory: the memory of all rows.
     """
 
     def __init__(self, memory: memoryview) -> None:
         self._memory = memory
         self._other: Half | None = None
         self.part = Half(memory, RowStore(memory))
-        """What fills."""
+        """The part that is being filled."""
 
     @property
     def is_halved(self) -> bool:
@@ -35,15 +35,15 @@ class RunBuffer:
         return self._other is not None
 
     def halve(self) -> None:
-        """Go on in the first half; the store holds no rows, and nobody works in it."""
+        """Continue in the first half; the store must hold no rows and must not be in use."""
         middle = len(self._memory) // 2 // 64 * 64
         halves = [self._memory[:middle], self._memory[middle:]]
         before = self.part.store
         self.part, self._other = [Half(half, RowStore(half)) for half in halves]
         self.part.store.follow(before)
 
-    def turn(self) -> Half:
-        """Go on in the other half, which holds no rows any more, and return the one that is full."""
+    def swap(self) -> Half:
+        """Continue in the other half, which must be empty, and return the full one."""
         assert self._other is not None, "halve first"
         full, self.part = self.part, self._other
         self.part.store.follow(full.store)
@@ -51,7 +51,7 @@ class RunBuffer:
         return full
 
     def join(self) -> None:
-        """Go on in all of the memory; neither half holds rows, and nobody works in them."""
+        """Continue in all of the memory; both halves must be empty and must not be in use."""
         before = self.part.store
         self.part, self._other = Half(self._memory, RowStore(self._memory)), None
         self.part.store.follow(before)

@@ -95,6 +95,6 @@ class SortText:
                             sorter.add(columns, start)
                     sorter.finish()
                     lane = self._run.lane
-                    outlet = OutputBuffer(out, lane.wait if lane.is_second else None)
-                    for size, count in sorter.blocks(outlet, ending=_LINE_END):
-                        yield Block(outlet.room[:size], rows=count, stays=lane.is_second)
+                    out_buffer = OutputBuffer(out, lane.wait if lane.is_second else None)
+                    for size, count in sorter.blocks(out_buffer, ending=_LINE_END):
+                        yield Block(out_buffer.room[:size], rows=count, stays=lane.is_second)
