@@ -136,7 +136,7 @@ class ExternalAggregate:
         self._keys = list(keys)
         self._parts = list(parts)
         self._name = name
-        self._given = 0
+        self._groups_written = 0
         self._groups = Groups(
             memory[:first], spill, keys, parts, name=name, check=check, journal=journal
         )
@@ -157,7 +157,7 @@ class ExternalAggregate:
         stats: list[RunStats] = [each.stats for each in groups]
         return AggregateStats(
             rows=self._groups.rows,
-            groups=self._given,
+            groups=self._groups_written,
             runs=sum(each.runs for each in stats),
             passes=max(each.passes for each in stats),
             fan_in=max(each.fan_in for each in stats),
@@ -212,7 +212,7 @@ class ExternalAggregate:
             start = 0
             while start < size:
                 rows, start, filled = self._read(stage[:size], start, room)
-                self._given += rows
+                self._groups_written += rows
                 yield rows, [_moved(column, split) for column in filled]
 
     def rows(self, out: memoryview) -> Iterator[tuple[int, int]]:
@@ -265,7 +265,7 @@ class SortedValues:
         fold = min(max(len(memory) // 8, FOLD_BYTES_MIN), FOLD_BYTES_MAX)
         self._size = len(memory)
         self._memory = memory[:fold]
-        self._given = values
+        self._column = values
         self._keys = _with_value(keys, values)
         self._counts = [AggregateState(StateOp.COUNT, values.column, values.kind)]
         self._name = name
@@ -288,8 +288,8 @@ class SortedValues:
             memory[:half],
             [key.as_tuple() for key in self._keys],
             [self._fed(at, part).as_tuple() for at, part in enumerate(parts)],
-            self._given.quantiles,
-            self._given.scale,
+            self._column.quantiles,
+            self._column.scale,
         )
         stage = memory[half : half + quarter]
         out = memory[half + quarter :]
@@ -320,8 +320,8 @@ class SortedValues:
 
     def _fed(self, at: int, part: AggregateState) -> AggregateState:
         """Return the state as the fold needs it: filled from the values, or from no column."""
-        if at in self._given.filled:
-            return replace(part, column=0, kind=self._given.kind)
+        if at in self._column.filled:
+            return replace(part, column=0, kind=self._column.kind)
         op = StateOp.COUNT if part.op is StateOp.COUNT_ROWS else part.op
         return replace(part, op=op, column=NO_COLUMN)
 

@@ -34,7 +34,7 @@ class CrossJoin:
         check: called often; an exception that it raises ends the work.
 
     Raises:
-        CapTooSmall: the memory is below `MEMORY_BYTES_MIN`, or a row takes more than an eighth.
+        CapTooSmall: the memory is below `MEMORY_BYTES_MIN`, or a row needs more than an eighth.
     """
 
     def __init__(

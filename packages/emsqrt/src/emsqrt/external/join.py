@@ -356,7 +356,7 @@ class ExternalJoin:
         """Partition probe rows by the ranges of the sorted build side: they are not sorted."""
         assert self._side is not None, "the build side is sorted"
         assert self._merge is not None, "both sides were merged so far"
-        last, rest = self._merge.give_up()
+        last, rest = self._merge.abandon()
         self._end_merge()
         if self._keeps_build and last:
             before_bytes = self._side.spilled_bytes

@@ -124,7 +124,7 @@ class MergeJoin:
         self._left_key = _key(rows, self._joiner.left_last) or self._left_key
         return end
 
-    def give_up(self) -> tuple[bytes, Segment | None]:
+    def abandon(self) -> tuple[bytes, Segment | None]:
         """End the merge because the left side is out of order.
 
         Returns:
