@@ -1,4 +1,4 @@
-"""Where a plan's rows end: a file that appears whole, or a stream to whoever asked."""
+"""Sinks of a plan's rows: a file that appears whole, or a stream to the client."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ from sennit_core.schema import Schema
 _TEXT_BYTES_MIN = 1 << 20
 _TEXT_SHARE = 6
 _TEXT_COPIES = 4
-"""A slice of rows, its columns' texts, and what is joined of them."""
+"""Copies of a slice: its rows, its columns' texts, and the concatenated text."""
 _ROW_COPIES, _ROW_COPIES_MARKED = 2, 7
-"""Of a row that is longer than a slice; more where something in its texts has to be quoted."""
+"""Copies of a row that is longer than a slice; more if its texts need quotes."""
 _MARKS = b'"\\'
 _SPACE = 0x20
 _MESSAGE_BYTES = 1 << 20
 _MESSAGE_COPIES = 3
-"""Of a row that is longer than a message: gathered, and each buffer compressed."""
+"""Copies of a row that is longer than a message: collected, and each buffer compressed."""
 _OPTIONS = {
     "csv": ("delimiter", "header", "compression"),
     "jsonl": ("compression", "array"),
@@ -57,14 +57,14 @@ _ARROW_CODECS = {"none": None, "lz4": "lz4", "zstd": "zstd"}
 
 
 class RowSink(Protocol):
-    """Takes batches; a context manager whose peaceful end makes the output visible."""
+    """Writes batches to an output, which appears when the context is left without an error."""
 
     rows: int
     row_room: RowRoom
 
     @property
     def bytes(self) -> int:
-        """Length of what was written so far."""
+        """Bytes written so far."""
 
     def write(self, batch: Any) -> None:
         """Append the batch's rows."""
@@ -80,13 +80,13 @@ class RowSink(Protocol):
 
 
 class TextSink:
-    """Writes CSV or JSON Lines, compressed where the name or an option says so.
+    """Writes CSV or JSON Lines, compressed if the name or an option says so.
 
     Args:
-        place: where.
-        make: makes the writer of the format, given what takes its pieces.
+        place: the output.
+        make: creates the format's writer for a function that receives its pieces.
         codec: "gzip", "zstd" or None.
-        budget: asked for what the text takes.
+        budget: the budget for formatted text.
     """
 
     def __init__(
@@ -145,15 +145,15 @@ class TextSink:
 
 
 class ArrowSink:
-    """Writes an Arrow IPC file, or a stream where the name ends in `.arrows`.
+    """Writes an Arrow IPC file, or a stream if the name ends in `.arrows`.
 
     Record batches are cut by content, so that the file depends on its rows alone.
 
     Args:
-        place: where.
+        place: the output.
         schema: the rows' Arrow schema.
         codec: "lz4", "zstd" or "none", for the buffers.
-        budget: asked for the batch that is gathered.
+        budget: the budget for the batch that is being collected.
     """
 
     def __init__(self, place: Location, schema: Any, codec: str, budget: MemoryBudget) -> None:
@@ -221,14 +221,14 @@ def open_sink(
     Args:
         target: a file, or a stream of payloads.
         schema: the rows' columns.
-        budget: asked for what a sink buffers.
-        emit: takes the pieces of a stream.
-        folder: where relative paths start; the current folder when None.
-        scratch: a folder on a disk for rows that wait; beside the output when None.
+        budget: the budget for the sink's buffers.
+        emit: receives the pieces of a stream.
+        folder: the folder of relative paths; the working directory when None.
+        scratch: a folder on a disk for buffered rows; the output's folder when None.
 
     Raises:
-        CapTooSmall: the budget does not hold what writing takes.
-        UsageError, Unsupported: the target's options make no sense.
+        CapTooSmall: the budget does not hold the sink's buffers.
+        UsageError, Unsupported: an option of the target is invalid.
     """
     if isinstance(target, StreamTarget):
         return open_format(target.format, schema.to_arrow(), emit)
@@ -285,7 +285,7 @@ def _text_maker(
 
 
 def _is_marked(column: Any, marks: bytes) -> bool:
-    """Tell whether quotes may be asked for by a column: nested ones have them."""
+    """Return whether a column may need quotes; nested columns always do."""
     kind = column.type
     if pa.types.is_string(kind):
         return has_any(column, marks, below=_SPACE)

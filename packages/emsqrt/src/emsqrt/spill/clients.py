@@ -246,7 +246,7 @@ def scrubbed(error: Exception, secrets: Sequence[str]) -> str:
 def _open_s3(bucket: str, options: Options) -> ObjectClient:
     """Open a bucket; missing options come from the AWS_… environment variables."""
     obstore_store = _obstore("s3")
-    settings = _taken(options, _S3_OPTIONS)
+    settings = _with_environment(options, _S3_OPTIONS)
     endpoint = settings.get("endpoint")
     config = {
         name: settings[name]
@@ -269,7 +269,7 @@ def _open_s3(bucket: str, options: Options) -> ObjectClient:
 def _open_azure(container: str, options: Options) -> ObjectClient:
     """Open a container; missing options come from the AZURE_… environment variables."""
     obstore_store = _obstore("az")
-    settings = _taken(options, _AZURE_OPTIONS)
+    settings = _with_environment(options, _AZURE_OPTIONS)
     endpoint = settings.get("endpoint")
     config = {
         name: settings[name]
@@ -294,7 +294,7 @@ def _open_gcs(bucket: str, options: Options) -> ObjectClient:
         raise Unsupported(
             "spilling to gs:// needs pyarrow", hint="install sennit-emsqrt[arrow]"
         ) from error
-    settings = _taken(options, _GCS_OPTIONS)
+    settings = _with_environment(options, _GCS_OPTIONS)
     config: dict[str, Any] = {}
     if endpoint := settings.get("endpoint"):
         parts = urlsplit(endpoint)
@@ -343,7 +343,7 @@ _GCS_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _taken(options: Options, known: dict[str, tuple[str, ...]]) -> Options:
+def _with_environment(options: Options, known: dict[str, tuple[str, ...]]) -> Options:
     """Return the options, with missing ones from the environment."""
     if unknown := options.keys() - known.keys():
         raise UsageError(

@@ -195,7 +195,7 @@ class ObjectStore:
         with self._changed:
             self._sinks.discard(sink)
             self._ends[sink.name] = sink.ends
-            self._give_back(len(sink.held))
+            self._release_bytes(len(sink.held))
             sink.held = bytearray()
 
     def window_bytes(self) -> int:
@@ -225,9 +225,9 @@ class ObjectStore:
                 self.request(lambda: self.client.put(key, data))
         finally:
             with self._changed:
-                self._give_back(len(data))
+                self._release_bytes(len(data))
 
-    def _give_back(self, size: int) -> None:
+    def _release_bytes(self, size: int) -> None:
         self._held_bytes -= size
         self._changed.notify_all()
 
@@ -255,9 +255,9 @@ class ObjectSink:
         """Buffer all `parts`; raises the error of a part that was sent before."""
         self._settle(wait=False)
         for part in parts:
-            taken = 0
-            while taken < len(part):
-                taken += self._store.gather(self, part[taken:])
+            written = 0
+            while written < len(part):
+                written += self._store.gather(self, part[written:])
 
     def finish(self) -> None:
         """Send the rest and wait until the whole file is stored."""
