@@ -268,7 +268,7 @@ class ExternalJoin:
             self._partition_build(free).add(rows)
 
     def _spread_side(self, side: SortedBuild) -> None:
-        """Partition a side that turned out not to be sorted."""
+        """Partition a side that is not sorted after all."""
         side.finish()
         self.stats.spilled_bytes += side.spilled_bytes
         split = len(self._room) - len(self._room) // _FILTER_SHARE

@@ -99,7 +99,7 @@ class _Inflater:
         self._decoder = make()
         self._buffer = memoryview(bytearray(_INPUT_BYTES))
         self._pending: Any = b""
-        self._taken = 0
+        self._bytes_read = 0
         self._started = False
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -136,7 +136,7 @@ class _Inflater:
 
     def _fill(self) -> bool:
         count = self._raw.readinto(self._buffer) or 0
-        self._taken += count
+        self._bytes_read += count
         self._pending = bytes(self._buffer[:count])
         return count > 0
 
@@ -154,7 +154,7 @@ class _Inflater:
 
     def _bad(self, reason: str) -> BadInput:
         return BadInput(
-            self._what, byte_offset=self._taken - len(self._pending), reason=reason, hint=_HINT
+            self._what, byte_offset=self._bytes_read - len(self._pending), reason=reason, hint=_HINT
         )
 
 
@@ -182,7 +182,7 @@ class _ArrowZstd:
         except OSError as error:
             raise BadInput(
                 self._what,
-                byte_offset=self._counted.taken,
+                byte_offset=self._counted.bytes_read,
                 reason=f"the zstd stream is damaged or ends too early: {error}",
                 hint=_HINT,
             ) from error
@@ -199,12 +199,12 @@ class _CountedFile:
 
     def __init__(self, raw: RawStream) -> None:
         self._raw = raw
-        self.taken = 0
+        self.bytes_read = 0
 
     def read(self, size: int = -1) -> bytes:
         buffer = bytearray(min(size, _INPUT_BYTES) if size >= 0 else _INPUT_BYTES)
         count = self._raw.readinto(memoryview(buffer)) or 0
-        self.taken += count
+        self.bytes_read += count
         return bytes(buffer[:count])
 
     def close(self) -> None:

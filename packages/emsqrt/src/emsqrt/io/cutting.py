@@ -79,19 +79,19 @@ class Cutter:
             self._bytes += int(ends[end - 1]) - before
             start, before = end, int(ends[end - 1])
             if self._bytes >= self._bytes_max or self._rows >= self._rows_max:
-                yield self._take()
+                yield self._next_piece()
 
     def finish(self) -> Iterator[tuple[Any, int]]:
         """Yield the last piece, if there are rows left."""
         if self._held:
-            yield self._take()
+            yield self._next_piece()
 
     def _hold(self, batch: Any) -> None:
         self._held.append(batch)
         if len(self._held) == _HELD_MAX:
             self._held = [pa.concat_batches(self._held)]
 
-    def _take(self) -> tuple[Any, int]:
+    def _next_piece(self) -> tuple[Any, int]:
         held, size = self._held, self._bytes
         piece = held[0] if self._slices and len(held) == 1 else pa.concat_batches(held)
         self._held, self._rows, self._bytes = [], 0, 0

@@ -113,14 +113,14 @@ class _Transcoder:
         self._stream, self._encoding, self._what = stream, encoding, what
         self._chunk = memoryview(bytearray(_CHUNK_BYTES))
         self._ready = memoryview(b"")
-        self._taken = 0
+        self._bytes_read = 0
 
     def readinto(self, buffer: memoryview, /) -> int:
         if not self._ready:
             count = self._stream.readinto(self._chunk)
             data = bytes(self._chunk[:count])
-            self._ready = memoryview(to_utf8(data, self._encoding, self._what, self._taken))
-            self._taken += count
+            self._ready = memoryview(to_utf8(data, self._encoding, self._what, self._bytes_read))
+            self._bytes_read += count
         part = self._ready[: len(buffer)]
         buffer[: len(part)] = part
         self._ready = self._ready[len(part) :]

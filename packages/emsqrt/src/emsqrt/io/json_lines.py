@@ -103,8 +103,8 @@ def split_lines(
             larger[:held] = buffer
             buffer = larger
         with memoryview(buffer) as view:
-            taken = stream.readinto(view[held:]) or 0
-        held, ended = held + taken, taken == 0
+            count = stream.readinto(view[held:]) or 0
+        held, ended = held + count, count == 0
         cut = held if ended else buffer.rfind(b"\n", 0, held) + 1
         if cut == 0:
             continue
@@ -117,14 +117,14 @@ def split_lines(
 
 def _line_bytes(stream: ByteStream, buffer: bytearray) -> int | None:
     """Return the length of the line that fills `buffer`; None if its end is not nearby."""
-    before, taken = 0, len(buffer)
+    before, count = 0, len(buffer)
     while before < max(LOOK_AHEAD_BYTES, LOOK_AHEAD * len(buffer)):
-        found = buffer.find(b"\n", 0, taken) + 1
-        if found or taken == 0:
+        found = buffer.find(b"\n", 0, count) + 1
+        if found or count == 0:
             return before + found
-        before += taken
+        before += count
         with memoryview(buffer) as view:
-            taken = stream.readinto(view) or 0
+            count = stream.readinto(view) or 0
     return None
 
 

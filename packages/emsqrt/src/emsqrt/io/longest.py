@@ -113,8 +113,8 @@ def longest_record(
         with memoryview(piece) as view, view[held:] as room:
             return stream.readinto(room) or 0
 
-    while looked < looked_max and (taken := read(held)):
-        held, looked = held + taken, looked + taken
+    while looked < looked_max and (count := read(held)):
+        held, looked = held + count, looked + count
         end = last_end(piece, held)
         if end == 0 and held == len(piece):
             find_end, before = begin(), 0

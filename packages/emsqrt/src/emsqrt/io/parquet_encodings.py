@@ -20,7 +20,7 @@ from emsqrt.io.parquet_dictionaries import first_values, has_long_texts
 
 _SAMPLE_BYTES = 1 << 18
 _SAMPLE_ROWS = 1 << 14
-"""Arrow's table of 16384 distinct values takes 1.5 MiB; one more value makes it four times that."""
+"""Arrow's table of 16384 distinct values needs 1.5 MiB; one more value makes it four times that."""
 _TEXT_HEAD_BYTES = 4
 _WORTHWHILE = 16
 """Compression is not used if it saves less than 1 / 16."""
@@ -157,8 +157,8 @@ def _distinct(values: Any, rows: int) -> int:
     steps = pc.not_equal(ordered.slice(1), ordered.slice(0, len(values) - 1))
     firsts = np.flatnonzero(np.concatenate(([True], steps.to_numpy(zero_copy_only=False))))
     half = len(values) // 2
-    late = int((np.minimum.reduceat(order.to_numpy(), firsts) >= half).sum())
-    return len(firsts) + late * max(rows - len(values), 0) // (len(values) - half)
+    in_second_half = int((np.minimum.reduceat(order.to_numpy(), firsts) >= half).sum())
+    return len(firsts) + in_second_half * max(rows - len(values), 0) // (len(values) - half)
 
 
 def _integers(values: Any) -> Any:

@@ -109,5 +109,5 @@ def longest_text(read_at: ReadAt, chunk: ChunkPages) -> int:
             name = "lz4_raw" if codec == "LZ4" else codec.lower()
             page = pa.Codec(name).decompress(page, chunk.dictionary_bytes, asbytes=True)
         return longest_of(page, chunk.dictionary_count)
-    except (OSError, ValueError, OverflowError):  # told by whoever reads it
+    except (OSError, ValueError, OverflowError):  # the reader reports it
         return chunk.longest_text_bytes

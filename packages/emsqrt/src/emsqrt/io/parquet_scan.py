@@ -373,7 +373,7 @@ def open_parquet(
 
 
 def _is_copied_twice(kind: Any) -> bool:
-    """Return whether Arrow converts these types from plain texts, which are later converted back."""
+    """Return whether Arrow converts this type from plain texts, which are later converted back."""
     import pyarrow as pa
 
     return bool(

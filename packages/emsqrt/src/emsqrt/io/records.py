@@ -117,8 +117,8 @@ def split_records(
                 raise _too_long(what, offset, record_bytes_max, size)
             buffer = _grown(buffer, min(held * 2, record_bytes_max))
         with memoryview(buffer) as view:
-            taken = stream.readinto(view[held:]) or 0
-        held, ended = held + taken, taken == 0
+            count = stream.readinto(view[held:]) or 0
+        held, ended = held + count, count == 0
         cut = last_record_end(buffer, held, dialect)
         if ended and cut < held:
             _check_closed(buffer[cut:held], dialect, what, offset + cut)
@@ -222,14 +222,14 @@ def _whole_bytes(stream: ByteStream, buffer: bytearray, dialect: CsvDialect) -> 
 
     The buffer is overwritten with the following bytes of the stream.
     """
-    end, before, taken = RecordEnd(dialect), 0, len(buffer)
+    end, before, count = RecordEnd(dialect), 0, len(buffer)
     while before < max(LOOK_AHEAD_BYTES, LOOK_AHEAD * len(buffer)):
-        found = end.find(buffer, taken)
-        if found >= 0 or taken == 0:
+        found = end.find(buffer, count)
+        if found >= 0 or count == 0:
             return before + max(found, 0)
-        before += taken
+        before += count
         with memoryview(buffer) as view:
-            taken = stream.readinto(view) or 0
+            count = stream.readinto(view) or 0
     return None
 
 

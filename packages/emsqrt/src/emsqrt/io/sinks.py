@@ -236,7 +236,7 @@ def open_sink(
     options = _checked(target)
     arrow_schema = schema.to_arrow()
     if target.format == "parquet":
-        scratch = scratch or _beside(place)
+        scratch = scratch or _output_folder(place)
         parquet = ParquetOptions.from_json(options)
         if "partitionBy" in options:
             names = tuple(options["partitionBy"])
@@ -292,7 +292,7 @@ def _is_marked(column: Any, marks: bytes) -> bool:
     return bool(pa.types.is_nested(kind) or pa.types.is_dictionary(kind))
 
 
-def _beside(place: Location) -> Path:
+def _output_folder(place: Location) -> Path:
     if place.is_local:
         return Path(place.path).parent
     from emsqrt.spill import default_spill_dir

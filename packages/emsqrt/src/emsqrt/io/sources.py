@@ -48,7 +48,7 @@ class SourceStream:
     @property
     def stored_bytes(self) -> int:
         """Bytes of the file that have been read."""
-        return self._counter.taken
+        return self._counter.bytes_read
 
     def readinto(self, buffer: memoryview, /) -> int:
         """Fill the buffer, with less only at the end; return the number of bytes."""
@@ -327,18 +327,18 @@ class _Counter:
 
     def __init__(self, raw: RawStream) -> None:
         self._raw = raw
-        self.taken = 0
+        self.bytes_read = 0
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = self._raw.readinto(buffer) or 0
-        self.taken += count
+        self.bytes_read += count
         return count
 
     def try_skip(self, count: int) -> bool:
         """Seek, counting the skipped bytes; return False if the stream cannot seek."""
         if not isinstance(self._raw, _LocalStream) or not self._raw.try_skip(count):
             return False
-        self.taken += count
+        self.bytes_read += count
         return True
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ def share(
         wants: the most that each operator could use; memory left over is shared out as well.
         leasts: the least that each operator gets.
     """
-    # First up to what each operator wants, then whatever is left over without that limit.
+    # First up to what each operator wants, then the memory left over without that limit.
     keys = list(dict.fromkeys(key for live_set in live_sets for key in sorted(live_set, key=repr)))
     grants = {key: leasts[key] for key in keys}
     for limits in (wants, dict.fromkeys(keys, float(working_bytes))):

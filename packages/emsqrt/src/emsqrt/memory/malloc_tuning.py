@@ -16,7 +16,7 @@ KEPT_BYTES = 5 << 20
 _SHARE = 5
 """Keep freed memory only if at least this many times `KEPT_BYTES` are free."""
 _BLOCK_SHARE = 4
-"""Blocks larger than this fraction of `KEPT_BYTES` are mapped instead of taken from the heap."""
+"""Blocks larger than this fraction of `KEPT_BYTES` are mapped, not allocated on the heap."""
 _THRESHOLD_BYTES = 256 << 10
 """Both thresholds if nothing is kept, as `emsqrt.lean` sets them."""
 

@@ -151,7 +151,7 @@ class BudgetPool:
                     raise MemoryCapExceeded(
                         cap_bytes=limit_bytes,
                         what=f"{what} of {tenant}",
-                        hint="give the tenant a larger share of the pool",
+                        hint="configure a larger share of the pool for the tenant",
                     ) from error
             size_bytes = min(2 * size_bytes, limit_bytes)
 
