@@ -40,7 +40,7 @@ _HOMES = {
     "ExternalAggregate": "aggregate",
     "ExternalJoin": "join",
     "ExternalSort": "sort",
-    "JoinStats": "joined",
+    "JoinStats": "join_output",
     "MergeJoin": "merge_join",
     "RunStats": "runs",
     "Runs": "runs",
