@@ -248,7 +248,7 @@ def test_an_earlier_partitioned_output_is_replaced_and_nothing_else_is(tmp_path:
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["year=2000", "year=2001", "year=2002"]
     (tmp_path / "out" / "thesis.txt").write_text("precious")
-    with pytest.raises(Conflict, match="no partitioned output"):
+    with pytest.raises(Conflict, match="not a partitioned output"):
         write(tmp_path / "out", cut(PARTED, []), "parquet", partitionBy=["year"])
     assert (tmp_path / "out" / "thesis.txt").exists()
 
