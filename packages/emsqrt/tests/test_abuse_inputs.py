@@ -41,7 +41,7 @@ BAD_CSV = {
     "an open quote": (b'k,v\n1,a\n2,"b\n3,c\n', "never closed"),
     "an open quote at the end": (b'k,v\n1,a\n2,"', "never closed"),
     "an open quote in the header": (b'k,"v\n2,b\n', "never closed"),
-    "a header without an end": (b"k," + b"x" * 200_000, "no header"),
+    "a header without an end": (b"k," + b"x" * 200_000, "not a header"),
     "a control character for the end": (b"k,v\n1,a\n\x1a", "1 fields"),
     "gzip that is cut": (ROWS[:1000], "ends too early"),
     "gzip's first bytes": (ROWS[:2], "ends too early"),

@@ -203,7 +203,7 @@ def test_a_removed_working_folder_is_told(small: Path) -> None:
     words = ("sort", small, small.with_name("o.csv"), "--by", "k", "--mem-cap", "32MiB")
     ended = command(*words, folder=inner, before=inner.rmdir)
     assert ended.status == 5
-    assert "folder that this process works in" in ended.said
+    assert "working directory of this process" in ended.said
 
 
 def limited(kind: int, limit: int) -> Callable[[], None]:

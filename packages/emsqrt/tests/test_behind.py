@@ -22,7 +22,7 @@ from emsqrt.behind import Lane
 from emsqrt.config import EngineConfig
 from emsqrt.executor.context import Context
 from emsqrt.external import ExternalSort
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
 from emsqrt.memory import MemoryBudget
 from emsqrt.pipeline import scan
 from emsqrt.spill import SpillError, SpillManager
@@ -114,9 +114,9 @@ def sorted_by(lane: Lane, folder: Path, rows: list[Row], memory_bytes: int) -> t
         sort = ExternalSort(memory, spill, KeySpec([(0, False, False)]), (0, 1))
         add(sort, rows)
         sort.finish()
-        outlet = Outlet(out, lane.wait)
-        for size, _ in sort.blocks(outlet):
-            found += outlet.room[:size]
+        out_buffer = OutputBuffer(out, lane.wait)
+        for size, _ in sort.blocks(out_buffer):
+            found += out_buffer.room[:size]
         runs = sort.stats.runs
         sort.close()
     return bytes(found), runs
@@ -148,9 +148,9 @@ def test_a_row_longer_than_a_half_gathers_in_the_whole(lane: Lane, tmp_path: Pat
         sort = ExternalSort(memory, spill, KeySpec([(0, False, False)]), (0, 1))
         add(sort, rows)
         sort.finish()
-        outlet = Outlet(out, lane.wait)
-        for size, in_block in sort.blocks(outlet):
-            many, _, parts = unpack_rows(outlet.room[:size], 0, in_block, [I64, TEXT], room)
+        out_buffer = OutputBuffer(out, lane.wait)
+        for size, in_block in sort.blocks(out_buffer):
+            many, _, parts = unpack_rows(out_buffer.room[:size], 0, in_block, [I64, TEXT], room)
             found += zip(*(read_back(room, part, many) for part in parts), strict=True)
         sort.close()
     assert found == sorted(rows, key=lambda row: row[0] or 0)
@@ -158,13 +158,13 @@ def test_a_row_longer_than_a_half_gathers_in_the_whole(lane: Lane, tmp_path: Pat
 
 def test_nobody_fills_what_is_still_read_of_a_row_that_took_all_of_the_memory() -> None:
     waited: list[int] = []
-    outlet = Outlet(memoryview(bytearray(8)), lambda: waited.append(len(outlet.room)))
-    outlet.turn()
+    out_buffer = OutputBuffer(memoryview(bytearray(8)), lambda: waited.append(len(out_buffer.room)))
+    out_buffer.advance()
     assert waited == []
-    assert outlet.widen()
-    outlet.turn()
+    assert out_buffer.widen()
+    out_buffer.advance()
     assert waited == [4, 8]
-    assert len(outlet.room) == 4
+    assert len(out_buffer.room) == 4
 
 
 @pytest.mark.parametrize("fault", DISK_FAULTS)

@@ -95,7 +95,7 @@ def test_a_run_that_ends_itself_at_its_cap_says_so_first(
 def test_a_cap_is_raised_for_whoever_looks_and_never_lowered() -> None:
     reactions = Reactions(lambda _: None, lambda _: None)
     with Watchdog() as watchdog:
-        watch = watchdog.watch(CapLevels.below(1 << 40), reactions, fence=False)
+        watch = watchdog.watch(CapLevels.below(1 << 40), reactions, limit_allocations=False)
         watch.raise_cap(1 << 30)
         assert watch.levels.cap_bytes == 1 << 40
         watch.raise_cap(1 << 41)

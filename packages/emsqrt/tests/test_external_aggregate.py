@@ -19,8 +19,17 @@ from emsqrt._kernel import Columns, hll_estimate
 from emsqrt.expr import approx_count_distinct, col, count, first, last, median, quantile
 from emsqrt.expr.nodes import Agg
 from emsqrt.external.aggregate import AGGREGATE_BYTES_MIN, VALUES_BYTES_MIN, ExternalAggregate
+from emsqrt.external.aggregate_state import (
+    F64,
+    I64,
+    AggregateState,
+    KeyColumn,
+    Output,
+    OutputOp,
+    StateOp,
+    Values,
+)
 from emsqrt.external.layout import KINDS, Layout, lay_out
-from emsqrt.external.parts import F64, I64, KeyColumn, Output, OutputOp, Part, PartOp, Values
 from emsqrt.floats import FloatSum, variance
 from emsqrt.operators.aggregate import to_array
 from emsqrt.operators.columns import to_columns
@@ -264,7 +273,7 @@ def test_little_memory_changes_no_byte(spill: SpillManager) -> None:
         assert at == sketch or bits(values) == bits(theirs)
 
 
-SUM = [Part(PartOp.SUM, 1, I64), Part(PartOp.COUNT_ROWS, -1, I64)]
+SUM = [AggregateState(StateOp.SUM, 1, I64), AggregateState(StateOp.COUNT_ROWS, -1, I64)]
 SUM_OUTPUTS = [Output(OutputOp.STATE, 0, 11), Output(OutputOp.STATE, 1, I64)]
 
 
@@ -301,7 +310,7 @@ def test_sums_carry_beyond_128_bits_on_the_way_only(spill: SpillManager) -> None
     values = pa.array([big] * 9 + [big.copy_negate()] * 8, pa.decimal128(38, 0))
     columns = to_columns([values], [Field("d", DataType.parse("Decimal(38,0)"))], len(values))
     memory = memory_of(AGGREGATE_BYTES_MIN)
-    part, output = [Part(PartOp.SUM, 0, 11)], [Output(OutputOp.STATE, 0, 11)]
+    part, output = [AggregateState(StateOp.SUM, 0, 11)], [Output(OutputOp.STATE, 0, 11)]
     with closing(ExternalAggregate(memory, spill, [], part, output)) as work:
         work.add(columns)
         work.finish()
@@ -311,7 +320,7 @@ def test_sums_carry_beyond_128_bits_on_the_way_only(spill: SpillManager) -> None
 
 
 def test_many_values_of_one_group_need_no_more_memory(spill: SpillManager) -> None:
-    parts = [Part(PartOp.COUNT, -1, I64), Part(PartOp.MIN, -1, F64)]
+    parts = [AggregateState(StateOp.COUNT, -1, I64), AggregateState(StateOp.MIN, -1, F64)]
     outputs = [Output(OutputOp.STATE, 0, I64), Output(OutputOp.STATE, 1, F64)]
     values = Values(0, I64, filled=[0], quantiles=[(1, 0.25)])
     memory = memory_of(2 * VALUES_BYTES_MIN)
@@ -330,7 +339,7 @@ def test_many_values_of_one_group_need_no_more_memory(spill: SpillManager) -> No
 
 
 def test_a_sketch_is_near_and_the_same_for_every_cut(spill: SpillManager) -> None:
-    parts = [Part(PartOp.SKETCH, 0, I64, 12)]
+    parts = [AggregateState(StateOp.SKETCH, 0, I64, 12)]
     outputs = [Output(OutputOp.ESTIMATE, 0, I64), Output(OutputOp.STATE, 0, 13)]
     found = []
     for cut in (1000, 7777, 100_000):
@@ -379,7 +388,7 @@ def test_long_keys_and_texts_among_short_ones(spill: SpillManager, memory_bytes:
         memory_of(memory_bytes),
         spill,
         [KeyColumn(0, text)],
-        [Part(PartOp.MAX, 1, text)],
+        [AggregateState(StateOp.MAX, 1, text)],
         [Output(OutputOp.STATE, 0, text)],
     )
     found: dict[str, str] = {}
@@ -409,7 +418,7 @@ def test_texts_of_a_group_that_come_from_several_runs_have_room_together(
     fillers = [(f"{at:05}", "s", "s") for at in range(9000)]
     rows = [("x", "a" * long, ""), *fillers, ("x", "", "b" * long)]
     fields = [Field(name, DataType("Utf8")) for name in "kab"]
-    parts = [Part(PartOp.MAX, 1, text), Part(PartOp.MAX, 2, text)]
+    parts = [AggregateState(StateOp.MAX, 1, text), AggregateState(StateOp.MAX, 2, text)]
     outputs = [Output(OutputOp.STATE, at, text) for at in range(2)]
     work = ExternalAggregate(memory_of(1 << 20), spill, [KeyColumn(0, text)], parts, outputs)
     with closing(work):

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt.external.join_oracle import KIB, KINDS, key, naive, numbered
-from emsqrt.external.joined import HashJoinKind
+from emsqrt.external.join_output import HashJoinKind
 from sennit_core.errors import CapTooSmall
 
 texts = st.one_of(

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join_oracle import KIB, Joined, blocks, numbered, read
-from emsqrt.external.joined import JoinedOut
+from emsqrt.external.join_output import JoinOutput
 from emsqrt.spill import SpillManager
 
 
@@ -16,7 +16,7 @@ def cross(left: int, right: int, width: int, *, ordered: bool = True) -> tuple[l
     rows: list[Joined] = []
     with tempfile.TemporaryDirectory() as folder, SpillManager(folder, codec="none") as spill:
         memory, out = memoryview(bytearray(64 * KIB)), memoryview(bytearray(5 * KIB))
-        join, joined = CrossJoin(memory, spill, ordered=ordered), JoinedOut(out)
+        join, joined = CrossJoin(memory, spill, ordered=ordered), JoinOutput(out)
         for block in blocks(numbered([b""] * right, "r", width), 7):
             join.add_build(block)
         join.finish_build()

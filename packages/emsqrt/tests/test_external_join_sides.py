@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt.external.join_oracle import KIB, KINDS, Row, key, naive, numbered
-from emsqrt.external.joined import KEEPS_RIGHT, HashJoinKind
+from emsqrt.external.join_output import KEEPS_RIGHT, HashJoinKind
 
 
 def ascending(rows: list[Row]) -> list[Row]:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt.external.join_oracle import KIB, KINDS, Joined, Row, blocks, key, naive, numbered, read
-from emsqrt.external.joined import HashJoinKind, JoinedOut
+from emsqrt.external.join_output import HashJoinKind, JoinOutput
 from emsqrt.external.merge_join import MergeJoin
 from emsqrt.spill import SpillManager
 from sennit_core.errors import BadInput
@@ -21,7 +21,7 @@ def merge(
         memory, out = memoryview(bytearray(64 * KIB)), memoryview(bytearray(6 * KIB))
         join = MergeJoin(memory, spill, how)
         for size, _ in join.blocks(
-            blocks(left, block_rows), blocks(right, block_rows), JoinedOut(out)
+            blocks(left, block_rows), blocks(right, block_rows), JoinOutput(out)
         ):
             rows += read(out[:size])
         join.close()

@@ -52,7 +52,7 @@ def test_a_batch_beyond_the_cap_is_refused_by_name_before_it_is_read(tmp_path: P
         writer.write_table(table)
     rows = scan(tmp_path / "a.arrow").sink(tmp_path / "b.parquet")
 
-    with pytest.raises(CapTooSmall, match=r"record batch 0 of .* takes 15.3 MiB") as raised:
+    with pytest.raises(CapTooSmall, match=r"record batch 0 of .* needs 15.3 MiB") as raised:
         rows.run(24 << 20, in_process=True)
 
     rows.run(raised.value.needed_bytes, in_process=True)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emsqrt.io.emitter import PIECE_BYTES
 from emsqrt.io.formats import open_format
-from emsqrt.io.pieces import PIECE_BYTES
 from sennit_core.errors import Unsupported
 
 FLIGHTS = pa.record_batch(

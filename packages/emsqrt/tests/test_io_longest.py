@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from emsqrt.io import longest
+from emsqrt.io.locations import expand_locations
 from emsqrt.io.longest import longest_record, longest_row
-from emsqrt.io.places import expand_places
 from emsqrt.io.records import CsvDialect, RecordEnd, last_record_end, record_ends
 from sennit_core.units import KIB, MIB
 
@@ -65,13 +65,15 @@ def test_no_more_is_read_than_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyP
     path = tmp_path / "late.jsonl"
     lines = ['{"t": "short"}'] * 9000 + [json.dumps({"t": "x" * 20 * KIB})]
     path.write_text("\n".join(lines))
-    assert longest_row("jsonl", {}, expand_places([str(path)], None), MIB) is None
+    assert longest_row("jsonl", {}, expand_locations([str(path)], None), MIB) is None
 
 
 def found_in(
     path: Path, kind: str, options: dict[str, Any] | None = None, room_bytes: int = MIB
 ) -> int:
-    row = longest_row(kind, options or {}, expand_places([str(path)], None), room_bytes, ["t", "s"])
+    row = longest_row(
+        kind, options or {}, expand_locations([str(path)], None), room_bytes, ["t", "s"]
+    )
     return 0 if row is None else row.row_bytes
 
 

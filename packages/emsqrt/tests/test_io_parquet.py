@@ -362,7 +362,7 @@ def test_texts_are_read_as_decimals_or_refused(text: str, tmp_path: Path) -> Non
     pq.write_table(pa.table({"t": ["7", None, "2.50"]}), path)
     assert read(source, schema)["t"].to_pylist() == [Decimal(7), None, Decimal("2.5")]
     pq.write_table(pa.table({"t": ["7", text]}), path)
-    with pytest.raises(BadInput, match=f"'{text}' is no Decimal"):
+    with pytest.raises(BadInput, match=f"'{text}' is not a Decimal"):
         read(source, schema)
 
 

@@ -64,7 +64,7 @@ def test_rows_are_cut_by_what_they_become() -> None:
 def test_a_dictionary_of_more_texts_than_its_page_was_said_to_hold_is_refused() -> None:
     batch = pa.record_batch({"t": pa.array([f"text {at}" for at in range(9)]).dictionary_encode()})
     refuse_grown(batch, {"t": 9}, "t.parquet", 0)
-    with pytest.raises(BadInput, match=r"t\.parquet.*row group 0, column t: .* 9 values.* have 5"):
+    with pytest.raises(BadInput, match=r"t\.parquet.*row group 0, column t: .* 9 values.* says 5"):
         refuse_grown(batch, {"t": 5}, "t.parquet", 0)
 
 

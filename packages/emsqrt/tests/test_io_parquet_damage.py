@@ -135,7 +135,7 @@ def test_a_value_that_is_cut_off_in_statistics_is_told(tmp_path: Path) -> None:
     low = (1000).to_bytes(8, "little")
     footer = data[first:-8].replace(b"\x08" + low, b"\x03" + low[:3])
     path.write_bytes(data[:first] + footer + len(footer).to_bytes(4, "little") + b"PAR1")
-    with pytest.raises(BadInput, match="smallest or largest value is cut off"):
+    with pytest.raises(BadInput, match="smallest or largest value is truncated"):
         scan(path).filter("id > 1100").sink(tmp_path / "out.csv").run("64MiB", in_process=True)
 
 

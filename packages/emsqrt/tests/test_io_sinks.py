@@ -19,7 +19,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emsqrt.io.cutting import Pieces, row_ends
+from emsqrt.io.cutting import Cutter, row_ends
 from emsqrt.io.inference import infer_schema
 from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import open_sink
@@ -111,7 +111,7 @@ def test_pieces_are_cut_by_content(cuts: list[int], bytes_max: int, rows_max: in
     table = TABLE.slice(0, 3000)
 
     def pieces(batches: Sequence[pa.RecordBatch]) -> list[tuple[int, int]]:
-        cutter = Pieces(bytes_max, rows_max)
+        cutter = Cutter(bytes_max, rows_max)
         made = [piece for batch in batches for piece in cutter.add(batch)]
         return [(piece.num_rows, size) for piece, size in [*made, *cutter.finish()]]
 
@@ -248,7 +248,7 @@ def test_an_earlier_partitioned_output_is_replaced_and_nothing_else_is(tmp_path:
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["year=2000", "year=2001", "year=2002"]
     (tmp_path / "out" / "thesis.txt").write_text("precious")
-    with pytest.raises(Conflict, match="no partitioned output"):
+    with pytest.raises(Conflict, match="not a partitioned output"):
         write(tmp_path / "out", cut(PARTED, []), "parquet", partitionBy=["year"])
     assert (tmp_path / "out" / "thesis.txt").exists()
 

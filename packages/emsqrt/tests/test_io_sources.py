@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt.io.codecs import Encoder, codec_of, decoder_bytes, open_decoder
-from emsqrt.io.places import Place, expand_places, glob_matches, parse_place
+from emsqrt.io.locations import Location, expand_locations, glob_matches, parse_location
 from emsqrt.io.sources import LocalSource, StandardSource, open_source
 from sennit_core.errors import BadInput, NotFound, Unsupported, UsageError
 
@@ -192,35 +192,35 @@ def files(tmp_path: Path) -> Path:
 def test_globs_and_folders_are_their_files_in_order(
     files: Path, text: str, names: list[str]
 ) -> None:
-    found = expand_places([text], files, [".csv"])
+    found = expand_locations([text], files, [".csv"])
     assert [os.path.relpath(place.path, files) for place in found] == names
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(files: Path) -> None:
     (files / "odd[1].csv").write_text("x")
-    assert [Path(p.path).name for p in expand_places(["odd[1].csv"], files)] == ["odd[1].csv"]
+    assert [Path(p.path).name for p in expand_locations(["odd[1].csv"], files)] == ["odd[1].csv"]
 
 
 def test_what_is_not_there_is_named(files: Path) -> None:
     with pytest.raises(NotFound, match=r"nothing-\*\.csv"):
-        expand_places(["nothing-*.csv"], files)
+        expand_locations(["nothing-*.csv"], files)
     with pytest.raises(NotFound, match=r"missing\.csv"):
-        expand_places(["missing.csv"], files)
+        expand_locations(["missing.csv"], files)
     with pytest.raises(NotFound, match=r"missing\.csv"):
         open_source(files / "missing.csv")
 
 
 def test_uris_are_places() -> None:
-    assert parse_place("file:///tmp/a%20b.csv") == Place("file", "/tmp/a b.csv")
-    assert parse_place("s3://bucket/k/x.csv") == Place("s3", "bucket/k/x.csv")
-    assert str(parse_place("gs://b/k")) == "gs://b/k"
-    assert parse_place("-").is_standard
+    assert parse_location("file:///tmp/a%20b.csv") == Location("file", "/tmp/a b.csv")
+    assert parse_location("s3://bucket/k/x.csv") == Location("s3", "bucket/k/x.csv")
+    assert str(parse_location("gs://b/k")) == "gs://b/k"
+    assert parse_location("-").is_standard
     with pytest.raises(Unsupported, match="http"):
-        parse_place("http://example.org/a.csv")
+        parse_location("http://example.org/a.csv")
     with pytest.raises(UsageError, match="no bucket"):
-        parse_place("s3:///key")
+        parse_location("s3:///key")
     with pytest.raises(UsageError, match="only once"):
-        expand_places(["-", "-"])
+        expand_locations(["-", "-"])
 
 
 @pytest.mark.parametrize(
@@ -238,5 +238,5 @@ def test_only_two_stars_pass_a_slash(path: str, pattern: str, matches: bool) -> 
 
 
 def test_the_folders_below_a_glob_are_known(files: Path) -> None:
-    place = expand_places(["**/y.csv"], files)[0]
+    place = expand_locations(["**/y.csv"], files)[0]
     assert place.folders == ("deep", "er")

@@ -24,7 +24,7 @@ from emsqrt._kernel import (
 )
 from emsqrt._kernel.testing import I64, TEXT, columns
 from emsqrt.external.join_oracle import KIB, Joined, block, key, naive, numbered, read
-from emsqrt.external.joined import FIRST, LONE, MARK, PAIRS
+from emsqrt.external.join_output import FIRST, LONE, MARK, PAIRS
 from emsqrt.external.matched_bits import MatchedBits
 from emsqrt.spill import SpillManager
 

@@ -21,7 +21,7 @@ from emsqrt._kernel import (
     xxh3_64,
 )
 from emsqrt._kernel.testing import I64, TEXT, columns
-from emsqrt.external.parts import Part, PartOp
+from emsqrt.external.aggregate_state import AggregateState, StateOp
 
 SECONDS, SECONDS_MAX = 0.25, 20.0
 ROWS = 20_000
@@ -100,7 +100,7 @@ def test_a_store_that_follows_one_in_use() -> None:
 
 
 def test_a_table_that_two_threads_fill_sort_and_drain() -> None:
-    parts = [Part(PartOp.COUNT_ROWS, 0, 0).as_tuple()]
+    parts = [AggregateState(StateOp.COUNT_ROWS, 0, 0).as_tuple()]
     table = AggTable(memoryview(bytearray(8 << 20)), [(0, I64, False, False)], parts)
     out = memoryview(bytearray(1 << 16))
 

@@ -25,10 +25,10 @@ def test_all_that_is_free_can_be_had_in_one_slice(steps: list[tuple[int, int]]) 
             free = PAGES * PAGE - sum(each.size for each in held)
             assert arena.free_bytes == free
             if pages * PAGE <= free:
-                held.append(arena.take(pages * PAGE, "next"))
+                held.append(arena.allocate(pages * PAGE, "next"))
             else:
                 with pytest.raises(MemoryCapExceeded):
-                    arena.take(pages * PAGE, "next")
+                    arena.allocate(pages * PAGE, "next")
                 if held:
                     held.pop(leaves % len(held)).release()
         for each in held:
@@ -39,10 +39,10 @@ def test_all_that_is_free_can_be_had_in_one_slice(steps: list[tuple[int, int]]) 
 def test_the_middle_one_of_three_does_not_split_what_the_others_leave() -> None:
     with MemoryBudget(PAGES * PAGE) as budget, Arena(PAGES * PAGE, budget) as arena:
         third = PAGES // 3 * PAGE
-        join, sort, window = (arena.take(third, tag) for tag in ("join", "sort", "window"))
+        join, sort, window = (arena.allocate(third, tag) for tag in ("join", "sort", "window"))
         join.release()
         sort.release()
-        with window, arena.take_most(PAGES * PAGE, 2 * third, "aggregate") as rest:
+        with window, arena.allocate_most(PAGES * PAGE, 2 * third, "aggregate") as rest:
             assert rest.size == PAGES * PAGE - third
 
 
@@ -55,7 +55,7 @@ def test_slices_hold_what_was_written_until_they_are_given_back() -> None:
                     slice_, wrote = held.popleft()
                     assert set(slice_.memory) == {wrote}
                     given_back.enter_context(slice_)
-            taken = arena.take((number % 7 + 1) * PAGE, "some")
+            taken = arena.allocate((number % 7 + 1) * PAGE, "some")
             assert set(taken.memory) == {0}
             taken.memory[:] = bytes([number % 255 + 1]) * taken.size
             held.append((taken, number % 255 + 1))
@@ -66,6 +66,6 @@ def test_slices_hold_what_was_written_until_they_are_given_back() -> None:
 
 def test_what_is_not_there_is_refused_with_who_holds_it() -> None:
     with MemoryBudget(PAGES * PAGE) as budget, Arena(PAGES * PAGE, budget) as arena:
-        with arena.take(PAGE, "sort"), pytest.raises(MemoryCapExceeded, match="sort 4096"):
-            arena.take(PAGES * PAGE, "join")
+        with arena.allocate(PAGE, "sort"), pytest.raises(MemoryCapExceeded, match="sort 4096"):
+            arena.allocate(PAGES * PAGE, "join")
         assert arena.used_bytes == 0

@@ -19,7 +19,7 @@ from parquet_shapes import (
     write,
 )
 
-from emsqrt.io.cutting import Pieces
+from emsqrt.io.cutting import Cutter
 from emsqrt.io.parquet_scan import ParquetScan, infer_parquet_schema
 from emsqrt.memory import MemoryBudget, UsageReader
 from sennit_core.units import MIB
@@ -75,7 +75,7 @@ def test_lists_of_values_of_a_bit_are_written_within_the_smallest_cap(tmp_path: 
 def test_batches_of_single_rows_wait_for_a_piece_in_little_memory() -> None:
     rows = 4000
     batch = pa.record_batch({f"c{at}": [at] for at in range(16)} | {"t": ["text"]})
-    gathered = Pieces(bytes_max=MIB)
+    gathered = Cutter(bytes_max=MIB)
     before = held_now()
     for _ in range(rows):
         assert list(gathered.add(batch.filter(pa.array([True])))) == []

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from emsqrt.memory import CapLevels, Fence, MemoryUse, Reactions, UsageReader, Watchdog
+from emsqrt.memory import AllocationLimit, CapLevels, MemoryUse, Reactions, UsageReader, Watchdog
 from emsqrt.memory.usage import Limits
 
 MIB = 1 << 20
@@ -55,7 +55,7 @@ def test_pressure_is_told_once_and_then_a_breach_follows(watchdog: Watchdog) -> 
     breached = threading.Event()
     levels = CapLevels(cap_bytes=1 << 40, press_bytes=0, breach_bytes=1 << 40)
     reactions = Reactions(pressed.append, lambda _: breached.set())
-    with watchdog.watch(levels, reactions, fence=False):
+    with watchdog.watch(levels, reactions, limit_allocations=False):
         assert breached.wait(20)
     assert len(pressed) == 1
 
@@ -63,12 +63,16 @@ def test_pressure_is_told_once_and_then_a_breach_follows(watchdog: Watchdog) -> 
 def test_a_use_over_the_breach_level_ends_at_once(watchdog: Watchdog) -> None:
     breached = threading.Event()
     levels = CapLevels(cap_bytes=0, press_bytes=0, breach_bytes=0)
-    with watchdog.watch(levels, Reactions(never, lambda _: breached.set()), fence=False):
+    with watchdog.watch(
+        levels, Reactions(never, lambda _: breached.set()), limit_allocations=False
+    ):
         assert breached.wait(20)
 
 
 def test_the_peak_is_what_was_seen_at_most(watchdog: Watchdog) -> None:
-    with watchdog.watch(CapLevels.below(1 << 40), Reactions(never, never), fence=False) as watch:
+    with watchdog.watch(
+        CapLevels.below(1 << 40), Reactions(never, never), limit_allocations=False
+    ) as watch:
         block = bytearray(b"x" * (64 * MIB))
         watch.look()
         del block
@@ -76,7 +80,9 @@ def test_the_peak_is_what_was_seen_at_most(watchdog: Watchdog) -> None:
 
 
 def test_the_peak_holds_what_the_thread_saw_and_did_not_tell(watchdog: Watchdog) -> None:
-    with watchdog.watch(CapLevels.below(1 << 40), Reactions(never, never), fence=False) as watch:
+    with watchdog.watch(
+        CapLevels.below(1 << 40), Reactions(never, never), limit_allocations=False
+    ) as watch:
         block = bytearray(b"x" * (64 * MIB))
         while watch.seen[0] < len(block):
             time.sleep(0.001)
@@ -92,16 +98,16 @@ def test_one_thread_watches_one_run_after_the_other(watchdog: Watchdog) -> None:
     for _ in range(3):
         looked = threading.Event()
         reactions = Reactions(never, never, on_look=partial(note, looked))
-        with watchdog.watch(CapLevels.below(1 << 40), reactions, fence=False):
+        with watchdog.watch(CapLevels.below(1 << 40), reactions, limit_allocations=False):
             assert looked.wait(20)
 
 
 FENCED = """
-from emsqrt.memory import Fence, UsageReader
+from emsqrt.memory import AllocationLimit, UsageReader
 reader = UsageReader()
 use = reader.read()
 cap = use.charged_bytes + (64 << 20)
-fence = Fence(cap)
+fence = AllocationLimit(cap)
 fence.move(use)
 try:
     b"x" * (80 << 20)
@@ -128,7 +134,7 @@ def test_levels_leave_room_below_the_cap() -> None:
 
 def test_lifting_a_fence_restores_the_limit() -> None:
     before = resource.getrlimit(resource.RLIMIT_DATA)
-    fence = Fence(1 << 40)
+    fence = AllocationLimit(1 << 40)
     with UsageReader() as reader:
         fence.move(reader.read())
     assert resource.getrlimit(resource.RLIMIT_DATA) != before
@@ -136,7 +142,7 @@ def test_lifting_a_fence_restores_the_limit() -> None:
     assert resource.getrlimit(resource.RLIMIT_DATA) == before
 
 
-UNBOUND = Limits(1 << 60, 1 << 60, 0, 1 << 60, far_ms=5, near_ms=5, judge_ms=60_000)
+UNBOUND = Limits(1 << 60, 1 << 60, 0, 1 << 60, far_ms=5, near_ms=5, report_ms=60_000)
 
 
 @pytest.fixture
@@ -158,24 +164,24 @@ def test_a_watch_goes_on_until_it_is_woken(wake: int) -> None:
     [
         UNBOUND._replace(charged_max=1),
         UNBOUND._replace(idle_min=1 << 60),
-        UNBOUND._replace(judge_ms=20),
+        UNBOUND._replace(report_ms=20),
     ],
 )
-def test_a_watch_ends_when_there_is_something_to_judge(limits: Limits, wake: int) -> None:
+def test_a_watch_ends_when_there_is_something_to_report(limits: Limits, wake: int) -> None:
     with UsageReader() as reader:
         assert reader.watch(limits, wake, array("Q", [0, 0, 0])).charged_bytes > 0
 
 
 def test_a_watch_sees_the_same_as_a_look(wake: int) -> None:
     with UsageReader() as reader:
-        watched = reader.watch(UNBOUND._replace(judge_ms=1), wake, array("Q", [0, 0, 0]))
+        watched = reader.watch(UNBOUND._replace(report_ms=1), wake, array("Q", [0, 0, 0]))
         looked = reader.read()
     assert abs(watched.charged_bytes - looked.charged_bytes) < MIB
     assert abs(watched.charged_most_bytes - looked.charged_most_bytes) < MIB
     assert abs(watched.data_bytes - looked.data_bytes) < 16 * MIB
 
 
-ONCE = UNBOUND._replace(judge_ms=0)
+ONCE = UNBOUND._replace(report_ms=0)
 
 
 def test_a_height_between_two_looks_is_part_of_the_peak(wake: int) -> None:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from emsqrt.expr import Column, lit
 from emsqrt.expr.errors import ValueOutOfRange
-from emsqrt.external.window_tape import SLOTS_MIN
+from emsqrt.external.window_buffer import SLOTS_MIN
 from emsqrt.floats.exact import FloatSum
 from emsqrt.operators import Operator, registry, window
 from emsqrt.pipeline import scan

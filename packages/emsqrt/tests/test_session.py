@@ -14,7 +14,7 @@ from typing_extensions import Buffer
 from emsqrt import scan
 from emsqrt.executor.context import Context
 from emsqrt.memory import MemoryBudget
-from emsqrt.memory.sharing import HOLDER_BYTES_MIN, Sharing
+from emsqrt.memory.grant_plan import HOLDER_BYTES_MIN, GrantPlan
 from emsqrt.metering import Meter, begun
 from emsqrt.plan import plan_to_json
 from emsqrt.run import Run
@@ -37,7 +37,7 @@ def context_of(size: int, folder: Path) -> Context:
     return Context("the test", size, _Nobody(), lambda _: None, folder / "spill", budget=budget)
 
 
-def opened(run: Run, sharing: Sharing, *nodes: int) -> list[Run]:
+def opened(run: Run, sharing: GrantPlan, *nodes: int) -> list[Run]:
     views = [run.at(node, "sort") for node in nodes]
     for view in views:
         view.expect_holder()
@@ -47,7 +47,7 @@ def opened(run: Run, sharing: Sharing, *nodes: int) -> list[Run]:
 
 def test_those_who_are_not_live_together_use_the_same_memory(tmp_path: Path) -> None:
     everything = float("inf")
-    sharing = Sharing(
+    sharing = GrantPlan(
         (frozenset({1, 2}), frozenset({2, 3})), {1: everything, 2: everything, 3: everything}
     )
     with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
@@ -64,8 +64,8 @@ def test_those_who_are_not_live_together_use_the_same_memory(tmp_path: Path) -> 
 
 def test_grants_are_there_in_one_piece_whoever_held_the_memory_before(tmp_path: Path) -> None:
     everything = float("inf")
-    moments = frozenset({1, 2, 3}), frozenset({3, 4})
-    sharing = Sharing(moments, dict.fromkeys((1, 2, 3, 4), everything))
+    live_sets = frozenset({1, 2, 3}), frozenset({3, 4})
+    sharing = GrantPlan(live_sets, dict.fromkeys((1, 2, 3, 4), everything))
     with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
         join, sort, window, group = opened(run, sharing, 1, 2, 3, 4)
         one, two, three = (each.take_working_memory("below") for each in (join, sort, window))
@@ -99,7 +99,7 @@ def test_a_plan_whose_middle_one_of_three_outlives_the_others_runs_where_it_is_t
 
 
 def test_a_grant_is_smaller_when_memory_is_short(tmp_path: Path) -> None:
-    sharing = Sharing((frozenset({1}),), {1: float("inf")})
+    sharing = GrantPlan((frozenset({1}),), {1: float("inf")})
     for room, expected in ((3 * MIB, 3 * MIB), (1000, HOLDER_BYTES_MIN)):
         with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
             (view,) = opened(run, sharing, 1)
@@ -115,14 +115,14 @@ def test_a_grant_is_never_smaller_than_what_its_operator_needs(room: int, tmp_pa
     with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
         view = run.at(1, "aggregate")
         view.expect_holder(least_bytes=least)
-        run.map_working_set(Sharing((frozenset({1}),), {1: float("inf")}))
+        run.map_working_set(GrantPlan((frozenset({1}),), {1: float("inf")}))
         context.room_bytes = partial(int, room)
         with view.take_working_memory("aggregate") as held:
             assert held.size >= least
 
 
 def test_who_holds_twice_has_its_grant_in_two_parts(tmp_path: Path) -> None:
-    sharing = Sharing((frozenset({1}),), {1: float("inf")})
+    sharing = GrantPlan((frozenset({1}),), {1: float("inf")})
     with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
         view = run.at(1, "sample")
         view.expect_holder()
@@ -134,7 +134,7 @@ def test_who_holds_twice_has_its_grant_in_two_parts(tmp_path: Path) -> None:
 
 
 def test_two_parts_of_an_odd_number_of_pages_are_there_both(tmp_path: Path) -> None:
-    sharing = Sharing((frozenset({1}),), {1: float("inf")})
+    sharing = GrantPlan((frozenset({1}),), {1: float("inf")})
     for size in range(1_800_000, 1_800_000 + 5 * 4096, 4096):
         with closing(context_of(size, tmp_path)) as context, Run(context) as run:
             view = run.at(1, "sample")
@@ -146,10 +146,10 @@ def test_two_parts_of_an_odd_number_of_pages_are_there_both(tmp_path: Path) -> N
 
 
 def test_operators_that_no_schedule_knows_are_live_all_the_time() -> None:
-    sharing = Sharing((frozenset({1}), frozenset({2})), {1: 1.0, 2: 1.0})
+    sharing = GrantPlan((frozenset({1}), frozenset({2})), {1: 1.0, 2: 1.0})
     seen = sharing.with_holders({1: 1, 2: 1, 9: 1})
-    assert set(seen.moments) == {frozenset({1, 9}), frozenset({2, 9}), frozenset({9})}
-    assert Sharing.from_json(seen.to_json()).moments == seen.moments
+    assert set(seen.live_sets) == {frozenset({1, 9}), frozenset({2, 9}), frozenset({9})}
+    assert GrantPlan.from_json(seen.to_json()).live_sets == seen.live_sets
     grants = seen.grants(10 * MIB)
     assert max(grants[1], grants[2]) + grants[9] <= 10 * MIB
 

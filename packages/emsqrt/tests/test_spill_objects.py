@@ -164,8 +164,8 @@ def test_a_server_that_is_gone_is_given_up_in_time() -> None:
     ("uri", "options", "message"),
     [
         ("s3://", {}, "names no bucket"),
-        ("ftp://host/x", {}, "no place to spill"),
-        ("s3://bucket/x", {"endpiont": "x"}, "no spill option endpiont"),
+        ("ftp://host/x", {}, "cannot spill to ftp"),
+        ("s3://bucket/x", {"endpiont": "x"}, "unknown spill option endpiont"),
     ],
 )
 def test_what_makes_no_sense_is_refused(uri: str, options: dict[str, str], message: str) -> None:

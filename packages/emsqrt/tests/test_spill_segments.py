@@ -226,7 +226,7 @@ def test_scratch_that_was_handed_in_is_all_that_is_used(disk: Path) -> None:
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 81])
 def test_names_that_lead_elsewhere_are_refused(spill: SpillManager, name: str) -> None:
-    with pytest.raises(UsageError, match="names no segment"):
+    with pytest.raises(UsageError, match="invalid segment name"):
         spill.create(name)
 
 

@@ -260,7 +260,7 @@ def test_a_process_that_weighs_a_plan_keeps_to_its_part(
     plan = _plan(tmp_path, "csv")
     Engine(pool=pool, tenant="acme").weigh(plan)
     assert pool.stats()["acme"].peak_bytes == 12 * MIB, "6 MiB were not enough"
-    with pytest.raises(MemoryCapExceeded, match="a look at a plan of small"):
+    with pytest.raises(MemoryCapExceeded, match="estimating the plan of small"):
         Engine(pool=pool, tenant="small").weigh(plan)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from emsqrt.io.places import STORE_SCHEMES
+from emsqrt.io.locations import STORE_SCHEMES
 from emsqrt.memory.auto import parse_cap
 from sennit_core.errors import UsageError, nearest
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from emsqrt.config import EngineConfig
-from emsqrt.io.places import folder_of_work
+from emsqrt.io.locations import folder_of_work
 from emsqrt.lean import require_arrow
 from emsqrt.manifest import Manifest
 from emsqrt.memory.auto import auto_cap, parse_cap

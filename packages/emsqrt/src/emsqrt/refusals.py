@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from emsqrt.long_row import LongRow, Place, RowNeed
-from emsqrt.memory.sharing import READERS_SHARE, Sharing
+from emsqrt.memory.grant_plan import READERS_SHARE, GrantPlan
 from sennit_core.errors import CapTooSmall
 
 _STEP_BYTES = 64 << 10
@@ -31,7 +31,7 @@ class Room:
     start_bytes: int
     working_bytes: int
     beside_bytes: int
-    sharing: Sharing
+    sharing: GrantPlan
     holders: Mapping[int, int]
     needs: Sequence[RowNeed]
 

@@ -18,7 +18,7 @@ from emsqrt.attempts import LongerRow, longer_row
 from emsqrt.behind import STACK_BYTES, Lane
 from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
-from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, READERS_SHARE, Sharing
+from emsqrt.memory.grant_plan import ALL_LIVE, HOLDER_BYTES_MIN, READERS_SHARE, GrantPlan
 from emsqrt.metering import Meter, begun
 from sennit_core.errors import CapTooSmall, SennitError, TooLarge
 from sennit_core.units import format_bytes
@@ -83,7 +83,7 @@ class _World:
     rows_out: dict[int, int] = field(default_factory=dict)
     rows_packed: dict[int, int] = field(default_factory=dict)
     may_begin_anew: Callable[[], bool] = lambda: False
-    sharing: Sharing = EVERYBODY
+    sharing: GrantPlan = ALL_LIVE
     meters: dict[int, Meter] = field(default_factory=dict)
     grants: dict[int, int] = field(default_factory=dict)
     guards: list[BudgetGuard] = field(default_factory=list)
@@ -310,7 +310,7 @@ class Run:
         world = self._world
         return {node: parts * world.least_parts[node] for node, parts in world.holders.items()}
 
-    def map_working_set(self, sharing: Sharing = EVERYBODY) -> None:
+    def map_working_set(self, sharing: GrantPlan = ALL_LIVE) -> None:
         """Map what reader and sink left over; called once, when all of them are open.
 
         Args:
@@ -474,7 +474,7 @@ class Run:
         share = world.grants[self.node] // world.holders[self.node]
         least = min(max(HOLDER_BYTES_MIN, world.least_parts[self.node]), share)
         size = max(least, min(share, self.context.room_bytes()))
-        held = world.arena.take_most(size // PAGE_BYTES * PAGE_BYTES, least, tag)
+        held = world.arena.allocate_most(size // PAGE_BYTES * PAGE_BYTES, least, tag)
         self.meter.granted_bytes += held.size
         return held
 

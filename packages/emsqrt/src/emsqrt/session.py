@@ -17,11 +17,11 @@ from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
 from emsqrt.fingerprints import Inputs, remembered_bytes
 from emsqrt.io.formats import FormatWriter
-from emsqrt.io.inputs import opened_places, source_places
+from emsqrt.io.inputs import opened_locations, source_locations
+from emsqrt.io.locations import folder_of_work, parse_location
 from emsqrt.io.parquet_coded import Dictionary
 from emsqrt.io.parquet_facts import Span
 from emsqrt.io.parquet_sink import ParquetSink
-from emsqrt.io.places import folder_of_work, parse_place
 from emsqrt.io.row_room import RowRoom
 from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import RowSink, open_sink
@@ -29,8 +29,8 @@ from emsqrt.io.sources import open_source
 from emsqrt.kept import open_kept
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
-from emsqrt.memory.freed import KEPT_BYTES, KEPT_TAG, keep_freed_blocks
-from emsqrt.memory.turns import TurnBudget
+from emsqrt.memory.malloc_tuning import KEPT_BYTES, KEPT_TAG, keep_freed_blocks
+from emsqrt.memory.max_of_budget import MaxOfBudget
 from emsqrt.operators import Operator, make_operator
 from emsqrt.operators.long_rows import varies
 from emsqrt.plan import (
@@ -54,7 +54,7 @@ from emsqrt.planner.sampling import SMALL_SAMPLE_BYTES
 from emsqrt.planner.schemas import find_schema
 from emsqrt.run import Run
 from emsqrt.te import TeOptions, TeSchedule, plan_te
-from emsqrt.te.grants import sharing_of
+from emsqrt.te.grants import grant_plan_of
 from emsqrt.weight import Weight
 from sennit_core.errors import CapTooSmall, UsageError
 from sennit_core.schema import Schema
@@ -140,7 +140,7 @@ def _is_whole(plan: Plan) -> bool:
     rejects = any("rejectFile" in getattr(scan.source, "options", {}) for scan in scans_of(plan))
     target = plan.target
     return not rejects and not (
-        isinstance(target, FileTarget) and parse_place(target.path).is_standard
+        isinstance(target, FileTarget) and parse_location(target.path).is_standard
     )
 
 
@@ -199,7 +199,7 @@ def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> LongerRow | None:
 
     found = []
     for scan in scans_of(plan):
-        places, options, _ = opened_places(scan.source, folder)
+        places, options, _ = opened_locations(scan.source, folder)
         assert isinstance(scan.source, Files), "paths are files'"
         names = scan_schema(scan).names
         found.append(longest_row(scan.source.format, options, places, room_bytes, names))
@@ -207,7 +207,7 @@ def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> LongerRow | None:
 
 
 def _files(plan: Plan, folder: Path) -> int:
-    return sum(len(source_places(scan.source, folder)) for scan in scans_of(plan))
+    return sum(len(source_locations(scan.source, folder)) for scan in scans_of(plan))
 
 
 def _opening(prepared: Prepared, folder: Path) -> Callable[[Run, ExitStack], object]:
@@ -235,7 +235,7 @@ def _open(
     nodes = prepared.program.plan.nodes
     run.choose({node.id: node.choice for node in nodes if node.choice is not None})
     readers = _readers_budget(plan, run.budget)
-    if isinstance(readers, TurnBudget):
+    if isinstance(readers, MaxOfBudget):
         stack.callback(readers.release)
     made: list[tuple[int, Operator]] = []
     for place, node in enumerate(walk(plan.input)):
@@ -263,7 +263,7 @@ def _open(
         kept_bytes = keep_freed_blocks(run.budget)
         run.admit(kept_bytes, KEPT_TAG, "it is free")
         run.expect_more(KEPT_BYTES - kept_bytes)
-    run.map_working_set(sharing_of(prepared.program.plan, prepared.work))
+    run.map_working_set(grant_plan_of(prepared.program.plan, prepared.work))
     return rows, output
 
 
@@ -301,7 +301,7 @@ def _readers_budget(plan: Plan, budget: MemoryBudget) -> MemoryBudget:
     """
     if any(isinstance(node, Custom) and len(inputs_of(node)) > 1 for node in walk(plan)):
         return budget
-    return TurnBudget(budget, "scan")
+    return MaxOfBudget(budget, "scan")
 
 
 def _schedule(prepared: Prepared, run: Run) -> TeSchedule | None:
@@ -315,7 +315,7 @@ def _schedule(prepared: Prepared, run: Run) -> TeSchedule | None:
 
 
 def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> Inputs:
-    places = (place for scan in scans_of(plan) for place in source_places(scan.source, folder))
+    places = (place for scan in scans_of(plan) for place in source_locations(scan.source, folder))
     return Inputs(map(open_source, places), budget)
 
 

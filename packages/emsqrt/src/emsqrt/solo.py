@@ -231,7 +231,10 @@ def _lean_slack(cap_bytes: int) -> int:
 def ending_at(cap_bytes: int) -> Iterator[None]:
     """End this process with `EXIT_CAP` before it comes to a cap, for the length of a `with`."""
     reactions = Reactions(lambda _: None, lambda _: os._exit(EXIT_CAP))
-    with Watchdog() as watchdog, watchdog.watch(CapLevels.lean(cap_bytes), reactions, fence=False):
+    with (
+        Watchdog() as watchdog,
+        watchdog.watch(CapLevels.lean(cap_bytes), reactions, limit_allocations=False),
+    ):
         yield
 
 
@@ -273,13 +276,13 @@ def capped(
         context.measure_peak = watch.peak
         context.room_bytes = watch.room
         context.make_room_for_error = (
-            watch.lift_fence if lean else partial(watch.raise_cap, WEIGHING_BYTES)
+            watch.lift_allocation_limit if lean else partial(watch.raise_cap, WEIGHING_BYTES)
         )
         with watch:
             try:
                 yield context
             except BaseException as error:
-                watch.lift_fence()
+                watch.lift_allocation_limit()
                 if context.stopped is not None and error is not context.stopped:
                     raise context.stopped from error
                 if isinstance(error, MemoryError) and not isinstance(error, SennitError):

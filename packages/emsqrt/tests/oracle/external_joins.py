@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from emsqrt.external import ExternalJoin, JoinStats
 from emsqrt.external.join_oracle import KIB, Joined, Row, blocks, key, read
-from emsqrt.external.joined import HashJoinKind, JoinedOut
+from emsqrt.external.join_output import HashJoinKind, JoinOutput
 from emsqrt.spill import SpillManager
 
 
@@ -35,7 +35,7 @@ def run(
     counts: list[int] = []
     with tempfile.TemporaryDirectory() as folder, SpillManager(folder, codec="none") as spill:
         memory, out = memoryview(bytearray(memory_bytes)), memoryview(bytearray(out_bytes))
-        joined = JoinedOut(out)
+        joined = JoinOutput(out)
         join = ExternalJoin(memory, spill, how, ordered=ordered, build_left=build_left)
         built, probing = (left, right) if build_left else (right, left)
         for rows_block in blocks(built, block_rows):

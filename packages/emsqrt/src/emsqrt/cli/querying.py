@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.cli.console import Order
 from emsqrt.cli.running import carry_out, planning_bytes, smallest_cap_of
 from emsqrt.environment import LEAN_ENVIRONMENT
-from emsqrt.io.places import STANDARD_NAMES
+from emsqrt.io.locations import STANDARD_NAMES
 from emsqrt.plan import Files, Plan, plan_from_json, plan_to_json
 from emsqrt.plan.tree import scans_of
 from sennit_core.errors import CapTooSmall, NotFound, UsageError

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from emsqrt.cli.console import Order, ProgressLine, report, say_error
 from emsqrt.environment import LEAN_ENVIRONMENT
-from emsqrt.io.places import STANDARD_NAMES
+from emsqrt.io.locations import STANDARD_NAMES
 from emsqrt.lean import require_arrow
 from emsqrt.memory.usage import PEAK_UNSURE_BYTES, UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.cli.console import Order
 from emsqrt.cli.running import carry_out, smallest_cap_of
 from emsqrt.config import EngineConfig
-from emsqrt.io.places import STANDARD_NAMES
+from emsqrt.io.locations import STANDARD_NAMES
 from emsqrt.memory.auto import parse_cap
 from emsqrt.plan import Files, Scan, plan_hash, plan_to_json
 from sennit_core.errors import NotFound, UsageError

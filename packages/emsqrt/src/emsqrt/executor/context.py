@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from typing_extensions import Buffer
 
+    from emsqrt.io.emitter import BufferedEmitter
     from emsqrt.io.messages import MessageStream
-    from emsqrt.io.pieces import Pieces
 
 _MIB = 1 << 20
 _PROGRESS_SECONDS = 0.1
@@ -109,7 +109,7 @@ class Context:
         self._stopped: SennitError | None = None
         self._progress: dict[str, Any] = {}
         self._progress_at = 0.0
-        self._arrow: tuple[MessageStream, Pieces] | None = None
+        self._arrow: tuple[MessageStream, BufferedEmitter] | None = None
 
     @property
     def budget(self) -> MemoryBudget:
@@ -225,10 +225,10 @@ class Context:
     def emit_arrow(self, batch: pa.RecordBatch) -> None:
         """Publish a batch as messages of an Arrow IPC stream; the schema goes before the first."""
         if self._arrow is None:
+            from emsqrt.io.emitter import BufferedEmitter
             from emsqrt.io.messages import MessageStream
-            from emsqrt.io.pieces import Pieces
 
-            pieces = Pieces(self.emit)
+            pieces = BufferedEmitter(self.emit)
             self._arrow = MessageStream(batch.schema, pieces.put), pieces
         stream, pieces = self._arrow
         stream.write(batch)

@@ -47,7 +47,7 @@ _SWITCH_SECONDS = 0.001
 _COLLECT_BYTES = 8 << 20
 _NEWS_SECONDS = 0.25
 _STACK_BYTES = 512 << 10
-"""Of threads beside the first: a stack that is reserved in a run counts at once (`memory.fence`)."""
+"""Of threads beside the first: a stack that is reserved in a run counts at once (`memory.allocation_limit`)."""
 
 _prepared: set[str] = set()
 _last_used: list[ModuleType | None] = [None]
@@ -153,7 +153,7 @@ class Server:
         context.measure_peak = watch.peak
         context.room_bytes = watch.room
         context.forgive_reserved = watch.forgive
-        context.make_room_for_error = watch.lift_fence
+        context.make_room_for_error = watch.lift_allocation_limit
         self._is_resumable = task.request.get("resume") is not None
         self._begin(task.attempt, context)
         try:
@@ -250,7 +250,7 @@ def _call(entry: Entry, request: dict[str, Any], context: Context, watch: Watch)
     try:
         return entry(request, context)
     except BaseException as error:
-        watch.lift_fence()
+        watch.lift_allocation_limit()
         if context.stopped is not None and error is not context.stopped:
             raise context.stopped from error  # what was interrupted says less than why
         raise

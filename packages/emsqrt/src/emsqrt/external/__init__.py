@@ -1,9 +1,10 @@
 """emsqrt.external: sorting, grouping and joining more rows than memory holds.
 
-Layering: fan_in (arithmetic) <- runs (spilled, merged) <- sort; joined, partition <- nested_loop <-
-partitioned_join <- join; merge_join and cross stand beside it. Each algorithm works in a memory of
-fixed size that its caller hands in, and spills through `emsqrt.spill`. No third-party package; a
-name is loaded when it is first used, because a run needs one algorithm and pays for each in its cap.
+Layering: fan_in (arithmetic) <- runs (spilled, merged) <- sort; join_output, partition <-
+nested_loop <- partitioned_join <- join; merge_join and cross are alternatives to join. Each
+algorithm works in memory of a fixed size that its caller passes, and spills through `emsqrt.spill`.
+No third-party package. A name is imported when it is first used: a run needs one algorithm, and
+every imported module counts against its cap.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from emsqrt.external.cross import CrossJoin
     from emsqrt.external.fan_in import SortPlan, plan_sort
     from emsqrt.external.join import ExternalJoin
-    from emsqrt.external.joined import JoinStats
+    from emsqrt.external.join_output import JoinStats
     from emsqrt.external.merge_join import MergeJoin
     from emsqrt.external.runs import Runs, RunStats
     from emsqrt.external.sort import ExternalSort, SortStats
@@ -39,7 +40,7 @@ _HOMES = {
     "ExternalAggregate": "aggregate",
     "ExternalJoin": "join",
     "ExternalSort": "sort",
-    "JoinStats": "joined",
+    "JoinStats": "join_output",
     "MergeJoin": "merge_join",
     "RunStats": "runs",
     "Runs": "runs",

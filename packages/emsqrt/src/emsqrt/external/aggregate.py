@@ -1,4 +1,4 @@
-"""`ExternalAggregate`: any number of groups in memory of a fixed size, as columns sorted by key."""
+"""`ExternalAggregate`: group any number of rows in memory of a fixed size, sorted by key."""
 
 from __future__ import annotations
 
@@ -8,6 +8,16 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import AggReader, GroupFold
+from emsqrt.external.aggregate_state import (
+    I64,
+    NO_COLUMN,
+    AggregateState,
+    KeyColumn,
+    Output,
+    OutputOp,
+    StateOp,
+    Values,
+)
 from emsqrt.external.groups import (
     GROUPS_BYTES_MIN,
     Groups,
@@ -16,16 +26,6 @@ from emsqrt.external.groups import (
     rewrite,
     sketch_bytes,
     texts_of,
-)
-from emsqrt.external.parts import (
-    I64,
-    NO_COLUMN,
-    KeyColumn,
-    Output,
-    OutputOp,
-    Part,
-    PartOp,
-    Values,
 )
 from sennit_core.errors import CapTooSmall
 
@@ -43,29 +43,29 @@ FOLD_BYTES_MAX = 512 << 10
 AGGREGATE_BYTES_MIN = GROUPS_BYTES_MIN
 """Memory of an aggregate without `values`, whose keys and states are short."""
 VALUES_BYTES_MIN = GROUPS_BYTES_MIN + FOLD_BYTES_MIN
-"""What each of its `values` needs besides, and the groups themselves then."""
+"""Memory that each of `values` needs in addition, and that the groups need if there are any."""
 _ALIGN = 64
 _FEW_SHARE = 8
-"""Where values alone may be long, groups have one part in so many of the memory."""
+"""If only values may be long, groups get 1 / 8 of the memory."""
 _COLUMN_BYTES = 384
-"""A column of a few groups: three buffers that are aligned, in three quarters of the room."""
+"""Memory per column of a few groups: three aligned buffers, in three quarters of the output."""
 _SKETCH_COPIES = 8
-"""A row of sketches is read in a quarter of the room, where another may come, and copied."""
+"""Copies of a row of sketches that must fit: it is read in a quarter of the output, and copied."""
 
 
 @dataclass(frozen=True, slots=True)
 class AggregateStats:
-    """What an aggregate took, for the manifest.
+    """Statistics of an aggregate, for the manifest.
 
     Args:
-        rows: taken in.
-        groups: given out so far.
-        runs: sorted partial runs spilled, those of different values included; 0 when all fitted.
+        rows: rows read.
+        groups: groups written so far.
+        runs: sorted partial runs spilled, including those of values; 0 if everything fitted.
         passes: how often a state was read back at most, P.
         fan_in: the most runs in one merge, K.
-        spilled_bytes: written in all, before compression.
+        spilled_bytes: all bytes spilled, before compression.
         memory_bytes: the working memory, W.
-        peak_bytes: the most of it in use.
+        peak_bytes: the most of it that was in use.
     """
 
     rows: int
@@ -79,26 +79,27 @@ class AggregateStats:
 
 
 class ExternalAggregate:
-    """Groups rows by key and gives the groups as columns, sorted by key; without keys, one row.
+    """Groups rows by key and returns the groups as columns, sorted by key; one row without keys.
 
-    Hash table, sorted partial runs, one merge that combines equal keys. Whatever the memory and the
-    cuts of the input, the result is the same in every byte. Values that must be different or in
-    order (COUNT(DISTINCT), quantiles) are grouped once more, together with their keys, and folded:
-    so no set is ever held. Close it, before the memory is given back.
+    The algorithm is a hash table, sorted partial runs, and one merge that combines equal keys. The
+    result is the same in every byte for any memory and any batching of the input. Values that must
+    be distinct or sorted (COUNT(DISTINCT), quantiles) are grouped a second time, together with
+    their keys, and folded, so no set of values is ever held in memory. Close the aggregate before
+    its memory is released.
 
     Args:
-        memory: everything lies in it; `aggregate_bytes_min` at least.
-        spill: where runs go.
-        keys: what rows are grouped by.
+        memory: the memory for everything; at least `aggregate_bytes_min`.
+        spill: the spill manager for runs.
+        keys: the columns that rows are grouped by.
         parts: the states of each group.
-        outputs: the result's columns behind the keys.
-        values: columns whose different values fill parts that are the COUNT, SUM, FLOAT_SUM,
+        outputs: the result's columns after the keys.
+        values: columns whose distinct values fill parts that are the COUNT, SUM, FLOAT_SUM,
             FLOAT_SQUARES or MIN of NO_COLUMN.
-        row_bytes: what the longest row may have, where that is known to be much.
-        name: of the segments, and in errors.
-        check: called often; what it raises ends the work.
-        journal: where runs are written down; see `ExternalSort`. Not used with `values`, which
-            have runs of their own.
+        row_bytes: the length of the longest row, if it is known to be large.
+        name: the name in segments and errors.
+        check: called often; an exception that it raises ends the work.
+        journal: where runs are recorded; see `ExternalSort`. Not used with `values`, which have
+            runs of their own.
 
     Raises:
         CapTooSmall: too little memory, or a group whose key and states are too long for it.
@@ -109,7 +110,7 @@ class ExternalAggregate:
         memory: memoryview,
         spill: SpillManager,
         keys: Sequence[KeyColumn],
-        parts: Sequence[Part],
+        parts: Sequence[AggregateState],
         outputs: Sequence[Output],
         values: Sequence[Values] = (),
         *,
@@ -129,13 +130,13 @@ class ExternalAggregate:
             raise CapTooSmall(
                 cap_bytes=len(memory),
                 needed_bytes=aggregate_bytes_min(parts, values),
-                because=f"the {name} puts the values of {len(values)} columns in order",
+                because=f"the {name} sorts the values of {len(values)} columns",
             )
         self._size = len(memory)
         self._keys = list(keys)
         self._parts = list(parts)
         self._name = name
-        self._given = 0
+        self._groups_written = 0
         self._groups = Groups(
             memory[:first], spill, keys, parts, name=name, check=check, journal=journal
         )
@@ -151,12 +152,12 @@ class ExternalAggregate:
 
     @property
     def stats(self) -> AggregateStats:
-        """What it took so far."""
+        """Statistics so far."""
         groups = [self._groups, *(values.groups for values in self._values)]
         stats: list[RunStats] = [each.stats for each in groups]
         return AggregateStats(
             rows=self._groups.rows,
-            groups=self._given,
+            groups=self._groups_written,
             runs=sum(each.runs for each in stats),
             passes=max(each.passes for each in stats),
             fan_in=max(each.fan_in for each in stats),
@@ -167,23 +168,23 @@ class ExternalAggregate:
 
     @property
     def row_bytes_max(self) -> int:
-        """The longest row of keys and states or values where one is long, else 0; once all are in."""
+        """The longest row if any row is long, else 0; known once the input has ended."""
         groups = [self._groups, *(values.groups for values in self._values)]
         return max(each.row_bytes_max for each in groups)
 
     def add(self, columns: Columns, start: int = 0) -> None:
-        """Take the rows of a batch from `start` on, spilling what memory has no room for."""
-        assert start == 0 or not self._values, "what has values takes whole batches"
+        """Add the rows of a batch from `start` on, spilling when the memory is full."""
+        assert start == 0 or not self._values, "an aggregate with values adds whole batches"
         self._groups.add(columns, start)
         for values in self._values:
             values.add(columns)
 
     def add_values(self, index: int, columns: Columns) -> None:
-        """Take rows for the values at `index` alone: keys and values of groups that `add` knows."""
+        """Add rows to the values at `index` only: keys and values of groups that `add` has seen."""
         self._values[index].add(columns)
 
     def add_groups(self, columns: Columns) -> None:
-        """Take rows for all but the values."""
+        """Add rows to everything but the values."""
         self._groups.add(columns)
 
     def finish(self) -> None:
@@ -196,14 +197,14 @@ class ExternalAggregate:
         self._groups.finish()
 
     def columns(self, out: memoryview) -> Iterator[tuple[int, list[Filled]]]:
-        """Give the groups as columns, keys first, in `out`, which is used again for the next.
+        """Yield the groups as columns, keys first, in `out`, which is reused for each batch.
 
         Yields:
-            How many groups, and each column's place in `out`.
+            The number of groups, and the position of each column in `out`.
 
         Raises:
             CapTooSmall: a group does not fit `out`.
-            OverflowError: a sum has no place in its output's type; the argument is the output.
+            OverflowError: a sum does not fit its output's type; the argument is the output's index.
         """
         split = _stage_bytes(out, self._groups.row_bytes_max)
         stage, room = out[:split], out[split:]
@@ -211,22 +212,22 @@ class ExternalAggregate:
             start = 0
             while start < size:
                 rows, start, filled = self._read(stage[:size], start, room)
-                self._given += rows
+                self._groups_written += rows
                 yield rows, [_moved(column, split) for column in filled]
 
     def rows(self, out: memoryview) -> Iterator[tuple[int, int]]:
-        """Give the groups as rows of keys and packed states: (bytes, rows) in `out`."""
+        """Yield the groups as rows of keys and packed states: (bytes, rows) in `out`."""
         return self._groups.blocks(out)
 
     def values(self, index: int, out: memoryview) -> Iterator[tuple[int, list[Filled]]]:
-        """Give the different values at `index`: columns keys, value and how often, in `out`.
+        """Yield the distinct values at `index`: the columns are the keys, the value and its count.
 
-        Every group begins with a row whose value is NULL.
+        The columns are written to `out`. Every group begins with a row whose value is NULL.
         """
         return self._values[index].columns(out)
 
     def close(self) -> None:
-        """Remove what was spilled and let go of the memory. Closing twice is fine."""
+        """Remove the spilled runs and drop all references to the memory. May be called twice."""
         self._groups.close()
         for values in self._values:
             values.groups.close()
@@ -241,14 +242,14 @@ class ExternalAggregate:
 
 
 class SortedValues:
-    """The different values of each group, in order, and how often each came.
+    """The distinct values of each group in order, with the count of each.
 
     Args:
-        memory: of VALUES_BYTES_MIN at least.
-        spill: where runs go.
-        keys: what rows are grouped by.
-        values: the column and what it fills.
-        name: of the segments, and in errors.
+        memory: at least VALUES_BYTES_MIN.
+        spill: the spill manager for runs.
+        keys: the columns that rows are grouped by.
+        values: the column, and the states that it fills.
+        name: the name in segments and errors.
         check: called often.
     """
 
@@ -264,9 +265,9 @@ class SortedValues:
         fold = min(max(len(memory) // 8, FOLD_BYTES_MIN), FOLD_BYTES_MAX)
         self._size = len(memory)
         self._memory = memory[:fold]
-        self._given = values
+        self._column = values
         self._keys = _with_value(keys, values)
-        self._counts = [Part(PartOp.COUNT, values.column, values.kind)]
+        self._counts = [AggregateState(StateOp.COUNT, values.column, values.kind)]
         self._name = name
         rest = memory[fold:]
         self.groups = Groups(
@@ -274,12 +275,12 @@ class SortedValues:
         )
 
     def add(self, columns: Columns) -> None:
-        """Count each value below its group's keys, and all of them below the group's heading."""
+        """Count each value of each group, and add the row with value NULL that begins the group."""
         self.groups.add(columns)
         self.groups.add(columns, heading=True)
 
-    def folded(self, parts: Sequence[Part]) -> Iterator[memoryview]:
-        """End the input and yield blocks of rows of the main aggregate, which has these parts."""
+    def folded(self, parts: Sequence[AggregateState]) -> Iterator[memoryview]:
+        """End the input and yield blocks of rows for the main aggregate with states `parts`."""
         self.groups.finish()
         memory = self.groups.lend() or self._memory
         half, quarter = len(memory) // 2, len(memory) // 4
@@ -287,8 +288,8 @@ class SortedValues:
             memory[:half],
             [key.as_tuple() for key in self._keys],
             [self._fed(at, part).as_tuple() for at, part in enumerate(parts)],
-            self._given.quantiles,
-            self._given.scale,
+            self._column.quantiles,
+            self._column.scale,
         )
         stage = memory[half : half + quarter]
         out = memory[half + quarter :]
@@ -299,7 +300,7 @@ class SortedValues:
             raise _no_room(self._name, self._size, len(out)) from None
 
     def columns(self, out: memoryview) -> Iterator[tuple[int, list[Filled]]]:
-        """Give keys, values and counts as columns in `out`; after `folded`."""
+        """Yield keys, values and counts as columns in `out`; after `folded`."""
         counts = [Output(OutputOp.STATE, 0, I64).as_tuple()]
         reader = AggReader(
             [key.as_tuple() for key in self._keys],
@@ -317,11 +318,11 @@ class SortedValues:
                     raise _no_room(self._name, len(room), size) from None
                 yield rows, [_moved(column, split) for column in filled]
 
-    def _fed(self, at: int, part: Part) -> Part:
-        """Return the part as the fold sees it: fed by the values, or by nothing."""
-        if at in self._given.filled:
-            return replace(part, column=0, kind=self._given.kind)
-        op = PartOp.COUNT if part.op is PartOp.COUNT_ROWS else part.op
+    def _fed(self, at: int, part: AggregateState) -> AggregateState:
+        """Return the state as the fold needs it: filled from the values, or from no column."""
+        if at in self._column.filled:
+            return replace(part, column=0, kind=self._column.kind)
+        op = StateOp.COUNT if part.op is StateOp.COUNT_ROWS else part.op
         return replace(part, op=op, column=NO_COLUMN)
 
 
@@ -329,8 +330,10 @@ def _with_value(keys: Sequence[KeyColumn], values: Values) -> list[KeyColumn]:
     return [*keys, KeyColumn(values.column, values.kind, nulls_first=True)]
 
 
-def aggregate_bytes_min(parts: Sequence[Part], values: Sequence[Values] = (), keys: int = 0) -> int:
-    """Return the least memory of an `ExternalAggregate` by so many keys, which are short."""
+def aggregate_bytes_min(
+    parts: Sequence[AggregateState], values: Sequence[Values] = (), keys: int = 0
+) -> int:
+    """Return the least memory of an `ExternalAggregate` by `keys` short key columns."""
     share = groups_bytes_min(parts, keys)
     if values:
         share = max(share, VALUES_BYTES_MIN)
@@ -338,11 +341,14 @@ def aggregate_bytes_min(parts: Sequence[Part], values: Sequence[Values] = (), ke
 
 
 def long_aggregate_bytes(
-    keys: Sequence[KeyColumn], parts: Sequence[Part], values: Sequence[Values], row_bytes: int
+    keys: Sequence[KeyColumn],
+    parts: Sequence[AggregateState],
+    values: Sequence[Values],
+    row_bytes: int,
 ) -> int:
-    """Return memory for an `ExternalAggregate` of rows that have up to so many bytes."""
+    """Return memory for an `ExternalAggregate` of rows of up to `row_bytes` bytes."""
     share = long_groups_bytes(keys, parts, row_bytes)
-    for each in values:  # of keys and a value; the fold lies beside
+    for each in values:  # rows of keys and a value; the fold needs memory in addition
         of_values = long_groups_bytes(_with_value(keys, each), (), row_bytes, lends=True)
         share = max(share, of_values + FOLD_BYTES_MAX)
     if values and not texts_of(keys, parts):
@@ -350,13 +356,13 @@ def long_aggregate_bytes(
     return (1 + len(values)) * (share + _ALIGN)
 
 
-def out_bytes_min(columns: int, parts: Sequence[Part]) -> int:
-    """Return the least room for that many columns of groups whose keys and texts are short."""
+def out_bytes_min(columns: int, parts: Sequence[AggregateState]) -> int:
+    """Return the least output memory for `columns` columns of groups with short keys and texts."""
     return columns * _COLUMN_BYTES + _SKETCH_COPIES * sketch_bytes(parts)
 
 
 def _empty_row(part_count: int) -> bytes:
-    """The row of no rows: an empty key, and of each state the one byte that says nothing came."""
+    """Return the row of an empty input: an empty key, and one byte per state that means "empty"."""
     size = 8 + part_count
     return size.to_bytes(4, "little") + bytes(4 + part_count)
 
@@ -373,7 +379,7 @@ def _moved(column: Filled, by: int) -> Filled:
 
 
 def _stage_bytes(out: memoryview, row_bytes: int) -> int:
-    """Return how much of `out` takes rows: a quarter, or half where one is too long for that."""
+    """Return how much of `out` is for rows: a quarter, or half if a row is too long for that."""
     return len(out) // (4 if row_bytes <= len(out) // 4 else 2) // 64 * 64
 
 

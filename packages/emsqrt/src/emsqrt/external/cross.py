@@ -1,4 +1,4 @@
-"""Every left row beside every right row, in the order of the left and then of the right input."""
+"""Cross join: every left row with every right row, in the order of the left input."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import join_cross
-from emsqrt.external.joined import JoinedOut, JoinStats
+from emsqrt.external.join_output import JoinOutput, JoinStats
 from emsqrt.external.partition import blocks_of, too_long
 from sennit_core.errors import CapTooSmall
 
@@ -21,20 +21,20 @@ ROW_SHARE = 8
 
 
 class CrossJoin:
-    """A join without keys; used as `ExternalJoin` is.
+    """A join without keys, with the interface of `ExternalJoin`.
 
-    The right side is held in memory, or else spilled and read again for each left row: that is no
-    more than the answer's own bytes.
+    The right side is held in memory, or else spilled and read again for each left row: no more
+    bytes are read than the result has.
 
     Args:
-        memory: all that it works in.
-        spill: where the right side goes when it does not fit.
-        ordered: keep the order; False reads a spilled right side once for each left block.
-        name: of the segment.
-        check: called often; what it raises ends the work.
+        memory: the working memory.
+        spill: the spill manager for a right side that does not fit.
+        ordered: keep the order; False reads a spilled right side only once for each left block.
+        name: the name of the segment.
+        check: called often; an exception that it raises ends the work.
 
     Raises:
-        CapTooSmall: the memory is below `MEMORY_BYTES_MIN`, or a row takes more than an eighth.
+        CapTooSmall: the memory is below `MEMORY_BYTES_MIN`, or a row needs more than an eighth.
     """
 
     def __init__(
@@ -77,22 +77,22 @@ class CrossJoin:
                     self._flush()
 
     def finish_build(self) -> None:
-        """End the right side; from now on the left side may come."""
+        """End the right side; rows of the left side may be added from now on."""
         if self._writer is None:
             return
         self._flush()
         self._right, self._writer = self._writer.finish(), None
         self.stats.spilled_bytes = self._right.raw_bytes
 
-    def probe(self, block: Buffer, joined: JoinedOut) -> Iterator[tuple[int, int]]:
-        """Put each row of the left side beside all right ones; must be consumed.
+    def probe(self, block: Buffer, joined: JoinOutput) -> Iterator[tuple[int, int]]:
+        """Join each row of the left side with all right rows; the iterator must be consumed.
 
         Args:
             block: the rows.
-            joined: the same in each call, for rows gather in it.
+            joined: the output buffer; the same in each call, because rows accumulate in it.
 
         Yields:
-            (bytes, rows) of joined rows that lie at the start of its memory.
+            (bytes, rows) of joined rows at the start of the output buffer.
         """
         with memoryview(block) as rows:
             if self._right is None:
@@ -106,15 +106,15 @@ class CrossJoin:
             else:
                 yield from self._replay(rows, self._right, joined)
         if joined.is_due:
-            yield joined.take()
+            yield joined.flush()
 
-    def finish(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def finish(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         """End the left side; yields as `probe` does."""
         if joined.rows:
-            yield joined.take()
+            yield joined.flush()
 
     def close(self) -> None:
-        """Remove what was spilled."""
+        """Remove the spilled rows."""
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
@@ -123,24 +123,24 @@ class CrossJoin:
             self._right = None
 
     def _replay(
-        self, left: memoryview, right: Segment, joined: JoinedOut
+        self, left: memoryview, right: Segment, joined: JoinOutput
     ) -> Iterator[tuple[int, int]]:
         for rows, _ in blocks_of(right, self._spill, self._memory):
             self._check()
             yield from self._cross(left, rows, joined)
 
     def _cross(
-        self, left: memoryview, right: memoryview, joined: JoinedOut
+        self, left: memoryview, right: memoryview, joined: JoinOutput
     ) -> Iterator[tuple[int, int]]:
         left_at = right_at = 0
         while left_at < len(left):
             left_at, right_at, *wrote = join_cross(left, left_at, right, right_at, joined.room())
             joined.wrote(*wrote)
             if left_at < len(left):
-                yield joined.take()
+                yield joined.flush()
 
     def _whole_rows(self, rows: memoryview, at: int, room: int) -> tuple[int, int]:
-        """Return where the rows from `at` on end that fit `room`, and how many they are."""
+        """Return the end of the rows from `at` on that fit `room`, and their number."""
         stop, count = at, 0
         while stop < len(rows):
             (row_bytes,) = struct.unpack_from("<I", rows, stop)
@@ -152,7 +152,7 @@ class CrossJoin:
         return stop, count
 
     def _flush(self) -> None:
-        """Spill what has gathered, in blocks of all the memory."""
+        """Spill the rows in memory as one block."""
         self._writer = self._writer or self._spill.create(self._name)
         self._writer.append(self._memory[: self._filled], self._rows)
         self._filled = self._rows = 0

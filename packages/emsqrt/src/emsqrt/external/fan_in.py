@@ -1,9 +1,9 @@
-"""How many runs a merge takes, how large blocks are, how many passes it needs: arithmetic alone.
+"""Arithmetic of merges: fan-in, block sizes and number of passes.
 
-Sorted runs of D bytes are cut from N bytes of input; a merge of K of them holds a block of each,
-so K <= W / b, and P passes merge K^P runs. One pass is enough up to N of about W^2 / b (Aggarwal
-and Vitter, CACM 31(9), 1988): blocks shrink as runs are added, so that few runs are read in large
-pieces and many still fit.
+N bytes of input are written as sorted runs of D bytes. A merge of K runs holds a block of each, so
+K <= W / b, and P passes merge K^P runs. One pass is enough up to N of about W^2 / b (Aggarwal and
+Vitter, CACM 31(9), 1988). Blocks shrink as runs are added, so that a few runs are read in large
+blocks and many runs still fit.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _SHARE = 8
 
 
 def block_bytes(memory_bytes: int, runs: int) -> int:
-    """Bytes of the blocks of the next run, when there are `runs` already.
+    """Return the block size of the next run if there are `runs` already.
 
-    The r-th run takes W / (8 (r + 8)): all blocks of R runs are W / 8 * ln((R + 8) / 8) together,
-    until they reach 64 KiB, or W / 64 where that is less.
+    The r-th run has blocks of W / (8 (r + 8)), so one block of each of R runs is W / 8 *
+    ln((R + 8) / 8) in all. Blocks are never smaller than 64 KiB, or W / 64 if that is less.
     """
     least = max(_PAGE, min(_BLOCK_BYTES_MIN, memory_bytes // 64))
     wanted = memory_bytes // (_SHARE * (runs + _SHARE))
@@ -34,19 +34,19 @@ def block_bytes(memory_bytes: int, runs: int) -> int:
 
 
 def merge_bytes(needs: Sequence[int]) -> int:
-    """Memory to merge runs whose longest blocks have these bytes, apart from the output."""
+    """Return the memory to merge runs with these longest blocks, without the output."""
     return merger_bytes(len(needs)) + sum(needs)
 
 
 def fan_in_of(memory_bytes: int, needs: Sequence[int]) -> int:
-    """How many runs with blocks like most of these fit a merge; 2 at least."""
+    """Return how many runs with blocks of typical size fit a merge; at least 2."""
     typical = sorted(needs)[len(needs) * 9 // 10]
     each = typical + merger_bytes(65) - merger_bytes(64) + 1
     return max(2, min(FAN_IN_MAX, (memory_bytes - merger_bytes(2)) // each))
 
 
 def passes_of(runs: int, fan_in: int) -> int:
-    """The fewest passes that merge so many runs: ceil(log_K R), 1 at least."""
+    """Return the fewest passes that merge `runs` runs: ceil(log_K R), at least 1."""
     passes, reach = 1, fan_in
     while reach < runs:
         passes += 1
@@ -55,9 +55,9 @@ def passes_of(runs: int, fan_in: int) -> int:
 
 
 def first_merge(runs: int, fan_in: int) -> int:
-    """How many runs the next merge takes, so that all later ones are full.
+    """Return how many runs the next merge reads, so that all later merges are full.
 
-    Merging f runs leaves f - 1 fewer; only as many are merged now as leave K^(P-1).
+    A merge of f runs leaves f - 1 runs fewer; the first merges leave exactly K^(P-1) runs.
     """
     left: int = fan_in ** (passes_of(runs, fan_in) - 1)
     return min(fan_in, runs - left + 1)
@@ -73,8 +73,8 @@ def choose_window(
     Args:
         sizes: bytes of each run.
         needs: the longest block of each run.
-        count: how many; fewer are taken where their blocks do not fit.
-        memory_bytes: for the merge apart from its output.
+        count: how many runs to merge; fewer if their blocks do not fit.
+        memory_bytes: the memory for the merge, without its output.
 
     Returns:
         The window; (0, 0) when no two runs fit.
@@ -96,14 +96,14 @@ def choose_window(
 
 @dataclass(frozen=True, slots=True)
 class SortPlan:
-    """What sorting so many bytes will take.
+    """The estimated cost of a sort.
 
     Args:
-        runs: sorted runs, R; 0 when all fits memory.
-        fan_in: runs a merge may take, K.
+        runs: sorted runs, R; 0 if all rows fit memory.
+        fan_in: the most runs that a merge may read, K.
         passes: how often each row is read back at most, P.
-        block_bytes: of the last run, b.
-        run_bytes: rows in memory at a time, D.
+        block_bytes: the block size of the last run, b.
+        run_bytes: bytes of rows in memory at a time, D.
     """
 
     runs: int
@@ -118,8 +118,8 @@ def plan_sort(memory_bytes: int, input_bytes: int, row_bytes: int) -> SortPlan:
 
     Args:
         memory_bytes: the working memory, W.
-        input_bytes: all rows as the store holds them, keys included, N.
-        row_bytes: of an average row.
+        input_bytes: the bytes of all rows as they are stored, with keys, N.
+        row_bytes: the bytes of an average row.
     """
     room = memory_bytes - block_bytes(memory_bytes, 0)
     run_bytes = max(1, room * row_bytes // (row_bytes + ENTRY_BYTES))

@@ -1,4 +1,4 @@
-"""Groups sorted by key, however many: a table in memory, sorted partial runs, one merge of them."""
+"""Any number of groups, sorted by key: a hash table, sorted partial runs, one merge of the runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from emsqrt._kernel import AggTable, StateCombiner
-from emsqrt.external.parts import BYTES, TEXT, KeyColumn, Part, PartOp
+from emsqrt.external.aggregate_state import BYTES, TEXT, AggregateState, KeyColumn, StateOp
 from emsqrt.external.runs import Runs, RunStats
 from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall, Closed
@@ -23,36 +23,37 @@ TABLE_BYTES_MIN = 64 << 10
 RESERVE_BYTES_MIN = 48 << 10
 RESERVE_BYTES_MAX = 512 << 10
 GROUPS_BYTES_MIN = TABLE_BYTES_MIN + RESERVE_BYTES_MIN
-_LONGEST_SHARE = 12  # of the reserve, for one row: its states are met and packed there
+_LONGEST_SHARE = 12  # a row may have 1 / 12 of the reserve: its states are merged and packed there
 _FEW = 250
-_KEY_BYTES, _STATE_BYTES = 32, 96  # of each key and each state beyond these, at most, beside texts
-_LONG_SHARE = 2  # of the memory, for the reserve, once a row is longer than that
+_KEY_BYTES, _STATE_BYTES = 32, 96  # the most of each key and each state beyond these, without texts
+_LONG_SHARE = 2  # the reserve gets 1 / 2 of the memory once a row is longer than that
 _SHARE_OF_KEYS, _SHARE_OF_TEXTS = 6, 8
-"""Where keys alone are long a row is met in so much of the reserve, texts in twice their growth."""
+"""Shares of the reserve in which a row is merged if only keys, or also texts, are long."""
 _TABLE_ROWS, _TABLE_ROWS_OF_BOTH = 5, 7
-"""What a table for one long row takes: a quarter to read its key; three rows and a block to merge."""
-_SKETCHES = (PartOp.SKETCH, PartOp.SKETCH_MERGE)
+"""A table for one long row: a quarter to read its key, three rows and a block to merge."""
+_SKETCHES = (StateOp.SKETCH, StateOp.SKETCH_MERGE)
 _TEXTS = (TEXT, BYTES)
-_HELD = (PartOp.MIN, PartOp.MAX, PartOp.FIRST, PartOp.LAST)
+_HELD = (StateOp.MIN, StateOp.MAX, StateOp.FIRST, StateOp.LAST)
 
 
 class Groups:
-    """Adds rows to the states of their groups and gives the groups in the order of their keys.
+    """Adds rows to the states of their groups and returns the groups in the order of their keys.
 
-    A table that is full is sorted and spilled as a run of partial states; at the end the runs are
-    merged, and states of equal keys combined, exactly. Nothing is spilled when the groups fit.
-    Beside the table lies a reserve, where rows are packed and met. It has half of the memory once a
-    long row comes, and all but what the table needs when the row is longer than that is good for.
+    A full table is sorted and spilled as a run of partial states. At the end the runs are merged,
+    and states of equal keys are combined exactly. Nothing is spilled if all groups fit.
+    The memory is divided into the table and a reserve, in which rows are packed and merged. The
+    reserve gets half of the memory once there is a long row, and all but what the table needs if
+    half is too little for the row.
 
     Args:
-        memory: everything lies in it; `groups_bytes_min`, or `long_groups_bytes` of long rows.
-        spill: where runs go.
-        keys: what rows are grouped by.
+        memory: the memory for everything; `groups_bytes_min`, or `long_groups_bytes` for long rows.
+        spill: the spill manager for runs.
+        keys: the columns that rows are grouped by.
         parts: the states of each group.
-        name: of the segments, and in errors.
-        check: called often; what it raises ends the work.
-        lends: whether `lend` is to be called.
-        journal: where runs are written down; see `ExternalSort`.
+        name: the name in segments and errors.
+        check: called often; an exception that it raises ends the work.
+        lends: whether `lend` will be called.
+        journal: where runs are recorded; see `ExternalSort`.
 
     Raises:
         CapTooSmall: too little memory, or a group whose key and states are too long for it.
@@ -63,7 +64,7 @@ class Groups:
         memory: memoryview,
         spill: SpillManager,
         keys: Sequence[KeyColumn],
-        parts: Sequence[Part],
+        parts: Sequence[AggregateState],
         *,
         name: str,
         check: Callable[[], None],
@@ -79,7 +80,7 @@ class Groups:
             raise CapTooSmall(
                 cap_bytes=len(memory),
                 needed_bytes=groups_bytes_min(parts),
-                because=f"the {name} keeps a table of groups and states of {len(parts)} parts",
+                because=f"the {name} needs a table of groups with {len(parts)} states each",
             )
         reserve = min(max(len(memory) // 8, RESERVE_BYTES_MIN), RESERVE_BYTES_MAX)
         reserve = max(reserve, RESERVE_BYTES_MIN + _LONGEST_SHARE * sketch_bytes(parts))
@@ -105,33 +106,33 @@ class Groups:
 
     @property
     def stats(self) -> RunStats:
-        """What spilling and merging took so far."""
+        """Statistics of spilling and merging so far."""
         return self._runs.stats
 
     @property
     def rows(self) -> int:
-        """Rows taken so far."""
+        """Rows added so far."""
         return 0 if self._table is None else self._table.rows
 
     @property
     def used_bytes(self) -> int:
-        """The most of the memory in use so far."""
+        """Peak use of the memory so far."""
         if self._runs.stats.runs:
             return self._size
         return self._used_bytes if self._table is None else self._table.used_bytes
 
     @property
     def row_bytes_max(self) -> int:
-        """The longest row of keys and states where one is long, else 0; once all rows are in."""
+        """The longest row if any row is long, else 0; known once the input has ended."""
         return self._row_bytes_max
 
     def add(self, columns: Columns, start: int = 0, *, heading: bool = False) -> None:
-        """Take the rows of a batch.
+        """Add the rows of a batch.
 
         Args:
             columns: the batch.
-            start: the first row to take.
-            heading: whether the last key column counts as NULL.
+            start: the first row to add.
+            heading: whether to treat the last key column as NULL.
         """
         count = len(columns)
         self._check()
@@ -141,7 +142,7 @@ class Groups:
                 self._make_room()
 
     def add_rows(self, block: Buffer) -> None:
-        """Take all rows of a block of packed states."""
+        """Add all rows of a block of packed states."""
         with memoryview(block).cast("B") as rows:
             start = 0
             while start < len(rows):
@@ -150,7 +151,7 @@ class Groups:
                     self._make_room()
 
     def finish(self) -> None:
-        """End the input; merges until one pass is left."""
+        """End the input, and merge until one pass is left."""
         table = self._filling()
         self._finished = True
         if not self._runs:
@@ -166,12 +167,12 @@ class Groups:
             self._row_bytes_max += self._texts * self._text_bytes_max
 
     def blocks(self, out: memoryview) -> Iterator[tuple[int, int]]:
-        """Fill `out` with the next groups, as rows of keys and states, again and again.
+        """Fill `out` repeatedly with the next groups, as rows of keys and states.
 
-        May be called more than once, one after the other.
+        May be called again once the previous iterator has ended.
 
         Yields:
-            (bytes, rows) that lie at the start of `out`.
+            (bytes, rows) at the start of `out`.
         """
         assert self._finished, "finish first"
         if self._table is None:
@@ -182,7 +183,7 @@ class Groups:
             yield from self._drained(self._table, out)
 
     def lend(self) -> memoryview | None:
-        """Give half of the reserve of long rows to whoever reads such of short states."""
+        """Return half of the reserve, for a reader of long rows with short states; None if none."""
         if not self._for_long:
             return None
         half = len(self._reserve) // 2 // 64 * 64
@@ -190,7 +191,7 @@ class Groups:
         return lent
 
     def close(self) -> None:
-        """Remove what was spilled and let go of the memory. Closing twice is fine."""
+        """Remove the spilled runs and drop all references to the memory. May be called twice."""
         if self._table is not None:
             self._used_bytes = self._table.used_bytes
         self._runs.close()
@@ -202,7 +203,7 @@ class Groups:
         return self._table
 
     def _make_room(self) -> None:
-        """Spill the groups, for others or for a long row."""
+        """Spill the groups to make room for other groups or for a long row."""
         assert self._table is not None
         self._check()
         refused_bytes = self._table.refused_bytes
@@ -217,7 +218,7 @@ class Groups:
             self._reopen(refused_bytes)
 
     def _reopen(self, row_bytes: int) -> None:
-        """Lay an empty table out for long rows; for any, where these are longer than it can spill."""
+        """Divide the memory again for long rows; without a row limit if they cannot be spilled."""
         rows = self._filling().rows
         self._reopened = True
         self._refused_bytes = row_bytes
@@ -241,11 +242,11 @@ class Groups:
         self._runs.use(area)
 
     def _texts_found(self) -> int:
-        """The longest text that may lie in runs of an earlier process."""
+        """Return the longest text that runs of an earlier process may contain."""
         return max(self._row_bytes_max, self._limit) if self._runs.rows_found else 0
 
     def _positions(self) -> bytes | None:
-        """Where keys may differ; a table that was opened again has not seen all of them."""
+        """Return where keys may differ; None if the table was reopened and missed some keys."""
         return None if self._reopened or self._table is None else self._table.positions
 
     def _measure(self, table: AggTable) -> None:
@@ -294,7 +295,7 @@ class Groups:
 
     def _too_long(self, row_bytes: int = 0) -> CapTooSmall:
         needed = (row_bytes + 64) * _LONG_SHARE * _LONGEST_SHARE
-        what = f"{row_bytes} bytes" if row_bytes else "a key or states too long for it"
+        what = f"{row_bytes} bytes" if row_bytes else "a key or states too long for its memory"
         return LongRow(
             cap_bytes=self._size,
             needed_bytes=max(needed, self._size + self._size // 4),
@@ -303,20 +304,24 @@ class Groups:
         )
 
 
-def _keeps_a_text(part: Part) -> bool:
-    """Whether the part's text and another's, of two rows, may come to lie in one."""
+def _keeps_a_text(part: AggregateState) -> bool:
+    """Return whether this state keeps a text, so that merging two rows may add up their texts."""
     return _holds_a_text(part) and not part.param
 
 
-def sketch_bytes(parts: Sequence[Part]) -> int:
-    """Return what the sketches of a group take once many values came."""
+def sketch_bytes(parts: Sequence[AggregateState]) -> int:
+    """Return the bytes of the full sketches of a group."""
     return sum(1 << part.param for part in parts if part.op in _SKETCHES)
 
 
 def long_groups_bytes(
-    keys: Sequence[KeyColumn], parts: Sequence[Part], row_bytes: int, *, lends: bool = False
+    keys: Sequence[KeyColumn],
+    parts: Sequence[AggregateState],
+    row_bytes: int,
+    *,
+    lends: bool = False,
 ) -> int:
-    """Return memory for groups of rows that have up to so many bytes; short ones without texts."""
+    """Return memory for groups of rows of up to `row_bytes` bytes, which only texts make long."""
     if not texts_of(keys, parts):
         return groups_bytes_min(parts, len(keys))
     texts = Counter(part.column for part in parts if _holds_a_text(part))
@@ -325,9 +330,9 @@ def long_groups_bytes(
 
 
 def _long_shares(
-    keys: Sequence[KeyColumn], parts: Sequence[Part], *, lends: bool
+    keys: Sequence[KeyColumn], parts: Sequence[AggregateState], *, lends: bool
 ) -> tuple[int, int]:
-    """Return in how many long keys or texts the reserve and the table can work, at least."""
+    """Return how many long keys or texts must fit the reserve, and how many the table."""
     if texts_of(keys, parts) > 1:
         return _LONGEST_SHARE, _TABLE_ROWS_OF_BOTH
     if lends:
@@ -335,18 +340,18 @@ def _long_shares(
     return _SHARE_OF_TEXTS if any(map(_holds_a_text, parts)) else _SHARE_OF_KEYS, _TABLE_ROWS
 
 
-def texts_of(keys: Sequence[KeyColumn], parts: Sequence[Part]) -> int:
-    """Return of how many rows, at most, the texts of a group are; those of its keys are of one."""
+def texts_of(keys: Sequence[KeyColumn], parts: Sequence[AggregateState]) -> int:
+    """Return how many rows' texts a group may hold at most; those of its key count as one row."""
     return any(key.kind in _TEXTS for key in keys) + sum(map(_holds_a_text, parts))
 
 
-def _holds_a_text(part: Part) -> bool:
+def _holds_a_text(part: AggregateState) -> bool:
     return part.op in _HELD and part.kind in _TEXTS
 
 
-def groups_bytes_min(parts: Sequence[Part], keys: int = 0) -> int:
+def groups_bytes_min(parts: Sequence[AggregateState], keys: int = 0) -> int:
     """Return the least memory of groups by so many keys, whose keys and texts are short."""
-    # A group lies in the table, where another may come, and is packed and met in the reserve.
+    # The table must hold a group and the next one; a group is packed and merged in the reserve.
     wide = max(0, keys - _FEW) * _KEY_BYTES + max(0, len(parts) - _FEW) * _STATE_BYTES
     return GROUPS_BYTES_MIN + (2 + _LONGEST_SHARE) * (sketch_bytes(parts) + wide)
 
@@ -361,10 +366,10 @@ class Rewriter(Protocol):
 def rewrite(
     rewriter: Rewriter, blocks: Iterator[tuple[int, int]], stage: memoryview, out: memoryview
 ) -> Iterator[tuple[int, int]]:
-    """Run the rows that `blocks` puts into `stage` through a rewriter, into `out`.
+    """Pass the rows that `blocks` writes to `stage` through a rewriter to `out`.
 
     Yields:
-        (bytes, rows) that lie at the start of `out`.
+        (bytes, rows) at the start of `out`.
 
     Raises:
         MemoryError: a row does not fit `out`, or the rewriter's memory.

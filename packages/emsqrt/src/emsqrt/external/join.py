@@ -1,9 +1,10 @@
-"""External hash join: in memory while the built side fits, else Grace partitions of both sides.
+"""External hash join: in memory while the build side fits, else Grace partitions of both sides.
 
-Law: rows come in the order of the left input, the matches of one row in the order of the right one,
-and unmatched right rows last. A join that had to partition numbers the left rows, writes what each
-partition gives as runs sorted by these numbers, and merges the runs. One whose left side is built
-sorts what comes out. A right side that comes sorted is not partitioned (see `SortedSide`).
+Output order: rows are in the order of the left input, the matches of one row in the order of the
+right input, and unmatched right rows last. A join that has to partition numbers the left rows,
+writes the output of each partition as runs sorted by these numbers, and merges the runs. A join
+that builds the left side sorts its output. A sorted right side is not partitioned (see
+`SortedBuild`).
 
 (Kitsuregawa, Tanaka, Moto-oka: "Application of hash to data base machine", 1983; Shapiro, "Join
 processing in database systems with large main memories", TODS 11(3), 1986.)
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable
 from emsqrt.external.join_journal import JoinJournal, Pair, Partitions
-from emsqrt.external.joined import (
+from emsqrt.external.join_output import (
     FORWARD,
     KEEPS_LEFT,
     KEEPS_RIGHT,
@@ -28,17 +29,22 @@ from emsqrt.external.joined import (
     RIGHT_SEQUENCED,
     SEQUENCED,
     HashJoinKind,
-    JoinedOut,
+    JoinOutput,
     JoinStats,
     drain,
     sequenced_flags,
 )
 from emsqrt.external.joined_sort import JoinedSort
 from emsqrt.external.merge_join import MergeJoin
-from emsqrt.external.partition import PartitionWriter, Spread, fan_out_max, partition_bytes
+from emsqrt.external.partition import (
+    PartitionFunction,
+    PartitionWriter,
+    fan_out_max,
+    partition_bytes,
+)
 from emsqrt.external.partitioned_join import PartitionedJoin
 from emsqrt.external.runs import Runs
-from emsqrt.external.sorted_side import SortedSide, is_sorted
+from emsqrt.external.sorted_build import SortedBuild, is_sorted
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -49,36 +55,37 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES_MIN = 256 << 10
 ROW_SHARE = 8
-"""A row may take this part of the memory, so that two of them, and blocks, fit at any time."""
+"""A row may use 1 / 8 of the memory, so that two rows and some blocks always fit."""
 _FILTER_SHARE = 8
 
 
 def join_bytes(row_bytes: int) -> int:
-    """Return memory in which rows of up to so many bytes, with their keys, are joined."""
+    """Return memory to join rows of up to `row_bytes` bytes, with their keys."""
     return max(MEMORY_BYTES_MIN, ROW_SHARE * row_bytes)
 
 
 class ExternalJoin:
-    """Joins rows of equal keys (see `pack_join_rows`) in the memory it is given.
+    """Joins rows of equal keys (see `pack_join_rows`) in memory of a fixed size.
 
-    `add_build` one side's blocks, `finish_build`, `probe` with the other side's, `finish`.
+    Call `add_build` with one side's blocks, `finish_build`, `probe` with the other side's blocks,
+    then `finish`.
 
     Args:
-        memory: all that it works in.
-        spill: where rows go that do not fit.
+        memory: the working memory.
+        spill: the spill manager for rows that do not fit.
         how: inner, left, right, full, semi or anti; see `CrossJoin` for cross.
-        ordered: keep the law of order; False when whoever reads on does not care, which saves
-            spilling the answer of a join that had to partition.
-        build_left: the left side is built and the right one probes; pays where the left is smaller.
-        build_bytes: of the built side's rows, where known; a better fan-out.
-        row_bytes: what the longest row may take, where that is known to be much.
-        name: of the segments.
-        check: called often; what it raises ends the work.
-        journal: where partitions are written down, with `ordered`; sides that an earlier run took
-            in are not to be given again (`is_built`, `is_probed`).
+        ordered: keep the output order; False if the consumer needs no order, which saves spilling
+            the output of a join that has to partition.
+        build_left: build the left side and probe with the right; pays off if the left is smaller.
+        build_bytes: the bytes of the build side's rows, if known, for a better fan-out.
+        row_bytes: the length of the longest row, if it is known to be large.
+        name: the name of the segments.
+        check: called often; an exception that it raises ends the work.
+        journal: where partitions are recorded, with `ordered`; a side that an earlier run has read
+            must not be added again (`is_built`, `is_probed`).
 
     Raises:
-        CapTooSmall: the memory is below `MEMORY_BYTES_MIN`, or a row takes more than an eighth.
+        CapTooSmall: the memory is below `MEMORY_BYTES_MIN`, or a row needs more than an eighth.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all but three by keyword
@@ -119,16 +126,16 @@ class ExternalJoin:
         self._fan_out = self._choose_fan_out(build_bytes)
         self._filter: memoryview | None = None
         self.is_partitioned = False
-        """Whether the built side did not fit memory; known once it has ended."""
+        """Whether the build side did not fit memory; known once it has ended."""
         page = journal if ordered and not build_left else None
         self._journal = JoinJournal(page, spill, self._can_join)
         self.is_probed = self._journal.pairs is not None
-        """Whether an earlier run took in both sides."""
+        """Whether an earlier run has read both sides."""
         self.is_built = self.is_probed or self._journal.right is not None
-        """Whether an earlier run took in the built side."""
-        # Where the built side's rows are, in turn; and then what takes the other side's.
+        """Whether an earlier run has read the build side."""
+        # One of these holds the build side's rows; later, one receives those of the probe side.
         self._table: JoinTable | None = None if self.is_built else JoinTable(self._room)
-        self._side: SortedSide | None = None
+        self._side: SortedBuild | None = None
         self._sort: JoinedSort | None = None
         self._merge: MergeJoin | None = None
         self._side_rows: Generator[memoryview] | None = None
@@ -136,7 +143,7 @@ class ExternalJoin:
         self._runs: Runs | None = None
 
     def add_build(self, block: Buffer) -> None:
-        """Add rows of the built side."""
+        """Add rows of the build side."""
         self._check()
         with memoryview(block) as rows:
             at = 0
@@ -152,7 +159,7 @@ class ExternalJoin:
                 self._writer.add(rows, at)
 
     def finish_build(self) -> None:
-        """End the built side; from now on the other side may come."""
+        """End the build side; rows of the probe side may be added from now on."""
         if self._table is not None:
             self._table.index()
             if self._sorts:
@@ -166,19 +173,19 @@ class ExternalJoin:
             if self._writer is not None:
                 self._journal.built(self._finish_writer())
             built = self._journal.right
-            assert built is not None, "it was partitioned, now or by an earlier run"
-            self._partition_probe(built, Spread(len(built) - 1, key_filter=self._filter))
+            assert built is not None, "the build side was partitioned, now or by an earlier run"
+            self._partition_probe(built, PartitionFunction(len(built) - 1, key_filter=self._filter))
 
-    def probe(self, block: Buffer, joined: JoinedOut) -> Iterator[tuple[int, int]]:
-        """Join rows of the other side; must be consumed.
+    def probe(self, block: Buffer, joined: JoinOutput) -> Iterator[tuple[int, int]]:
+        """Join rows of the probe side; the iterator must be consumed.
 
         Args:
             block: the rows.
-            joined: the same in each call, for rows gather in it.
+            joined: the output buffer; the same in each call, because rows accumulate in it.
 
         Yields:
-            (bytes, rows) of joined rows that lie at the start of its memory; none while both sides
-            are being partitioned, or what comes out is to be sorted.
+            (bytes, rows) of joined rows at the start of the output buffer; none while both sides
+            are partitioned, or if the output has to be sorted.
         """
         self._check()
         with memoryview(block) as rows:
@@ -193,8 +200,8 @@ class ExternalJoin:
                 assert self._writer is not None, "finish_build first, and nothing twice"
                 self._writer.add(rows)
 
-    def finish(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
-        """End the other side; yields as `probe` does."""
+    def finish(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
+        """End the probe side; yields as `probe` does."""
         if self._sort is not None:
             yield from self._finish_sort(self._sort, joined)
         elif self._table is not None:
@@ -206,7 +213,7 @@ class ExternalJoin:
             yield from self._merge.finish(joined)
 
     def close(self) -> None:
-        """Remove what was spilled, and let go of the memory."""
+        """Remove the spilled rows, and drop all references to the memory."""
         self._table = self._sort = None
         self._end_merge()
         if self._side is not None:
@@ -220,7 +227,7 @@ class ExternalJoin:
             self._runs = None
         self._journal.close()
 
-    # The built side ---------------------------------------------------------------------------
+    # The build side ---------------------------------------------------------------------------
     def _choose_fan_out(self, build_bytes: int | None) -> int:
         most = fan_out_max(len(self._buffers))
         if build_bytes is None:
@@ -228,13 +235,13 @@ class ExternalJoin:
         return min(most, max(2, -(-build_bytes * 13 // (10 * len(self._room)))))
 
     def _can_join(self, segments: Sequence[Segment], fan_out: int) -> bool:
-        """Whether partitions of an earlier run, which had another cap, can be joined in this one."""
+        """Return whether partitions of an earlier run, with another cap, can be joined here."""
         longest = max((segment.block_raw_max for segment in segments), default=0)
         fits = longest * ROW_SHARE <= len(self._memory)
         return fits and fan_out <= fan_out_max(len(self._buffers))
 
     def _shrink(self, table: JoinTable) -> bool:
-        """Make room by dropping keys that are there already, where only keys count."""
+        """Make room by dropping duplicate keys, if the join needs keys only."""
         if not self._keys_only:
             return False
         before = table.rows_bytes
@@ -242,13 +249,13 @@ class ExternalJoin:
         return table.rows_bytes < before * 3 // 4
 
     def _overflow(self, table: JoinTable) -> None:
-        """Spill the rows of the table, and take all further ones to where they went."""
+        """Spill the rows of the table, and send all further rows to the same segments."""
         rows = self._room[: table.rows_bytes]
         free = self._room[table.rows_bytes :]
         self._table = None
         self.is_partitioned = True
         if not self._build_left and not self._journal.is_kept and is_sorted(rows):
-            self._side = SortedSide(
+            self._side = SortedBuild(
                 len(self._memory),
                 self._spill,
                 f"{self._name}.sorted",
@@ -260,7 +267,7 @@ class ExternalJoin:
         else:
             self._partition_build(free).add(rows)
 
-    def _spread_side(self, side: SortedSide) -> None:
+    def _spread_side(self, side: SortedBuild) -> None:
         """Partition a side that is not sorted after all."""
         side.finish()
         self.stats.spilled_bytes += side.spilled_bytes
@@ -281,37 +288,37 @@ class ExternalJoin:
             self._filter = free
         self._writer = self._partition(
             "left" if self._build_left else "right",
-            Spread(self._fan_out, key_filter=self._filter, fills=True),
+            PartitionFunction(self._fan_out, key_filter=self._filter, fills=True),
             [True] * self._fan_out + [self._keeps_build],
             is_numbered=is_numbered,
         )
         return self._writer
 
-    # The other side ---------------------------------------------------------------------------
-    def _probe_table(self, rows: memoryview, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    # The probe side ---------------------------------------------------------------------------
+    def _probe_table(self, rows: memoryview, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         assert self._table is not None, "it fitted memory"
         at, size, flags = 0, len(rows), self._emission.flags | self._placed
         while at < size:
             at, *wrote, _ = self._table.probe(rows, at, joined.room(), flags)
             joined.wrote(*wrote)
             if at < size:
-                yield joined.take()
+                yield joined.flush()
         if joined.is_due:
-            yield joined.take()
+            yield joined.flush()
 
-    def _drain(self, table: JoinTable, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def _drain(self, table: JoinTable, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         for _ in drain(table, self._emission, self._placed, joined):
-            yield joined.take()
+            yield joined.flush()
         if joined.rows:
-            yield joined.take()
+            yield joined.flush()
 
     @property
     def _placed(self) -> int:
         return PLACED if self._sorts else 0
 
-    def _finish_sort(self, sort: JoinedSort, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def _finish_sort(self, sort: JoinedSort, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         assert self._table is not None, "it fitted memory"
-        assert self._runs is not None, "it takes what is sorted"
+        assert self._runs is not None, "the sort writes to it"
         for filled, _ in self._drain(self._table, joined):
             sort.add(joined.memory[:filled])
         if not sort.runs_written:
@@ -321,7 +328,7 @@ class ExternalJoin:
         self._table = self._sort = None
         yield from self._merge_runs(self._runs, LEFT_POSITIONS, joined)
 
-    def _begin_merge(self, side: SortedSide) -> None:
+    def _begin_merge(self, side: SortedBuild) -> None:
         buffer, memory = self._memory[: side.block_bytes], self._memory[side.block_bytes :]
         self._merge = MergeJoin(
             memory,
@@ -336,20 +343,20 @@ class ExternalJoin:
         self._merge.begin(self._side_rows)
 
     def _probe_side(
-        self, merge: MergeJoin, rows: memoryview, joined: JoinedOut
+        self, merge: MergeJoin, rows: memoryview, joined: JoinOutput
     ) -> Iterator[tuple[int, int]]:
         at = yield from merge.join(rows, joined)
         self.stats.merged_bytes += at
         if at < len(rows):
             self._probe_ranges().add(rows, at)
         if joined.is_due or (joined.rows and self._merge is None):
-            yield joined.take()
+            yield joined.flush()
 
     def _probe_ranges(self) -> PartitionWriter:
-        """Take rows to the ranges of the sorted side from now on: they do not come sorted."""
-        assert self._side is not None, "it came sorted"
-        assert self._merge is not None, "it was merged so far"
-        last, rest = self._merge.give_up()
+        """Partition probe rows by the ranges of the sorted build side: they are not sorted."""
+        assert self._side is not None, "the build side is sorted"
+        assert self._merge is not None, "both sides were merged so far"
+        last, rest = self._merge.abandon()
         self._end_merge()
         if self._keeps_build and last:
             before_bytes = self._side.spilled_bytes
@@ -359,7 +366,9 @@ class ExternalJoin:
         ranges: Partitions = [*side.segments] or [None]
         built = [*ranges, side.nulls]
         self._journal.built(built)
-        return self._partition_probe(built, Spread(len(ranges), bounds=tuple(side.bounds)))
+        return self._partition_probe(
+            built, PartitionFunction(len(ranges), bounds=tuple(side.bounds))
+        )
 
     def _end_merge(self) -> None:
         if self._merge is not None:
@@ -371,14 +380,14 @@ class ExternalJoin:
             self._side_rows.close()
             self._side_rows = None
 
-    def _partition_probe(self, built: Partitions, spread: Spread) -> PartitionWriter:
+    def _partition_probe(self, built: Partitions, spread: PartitionFunction) -> PartitionWriter:
         wanted = [self._keeps_probe or segment is not None for segment in built[:-1]]
         side = "right" if self._build_left else "left"
         self._writer = self._partition(side, spread, [*wanted, self._keeps_probe])
         return self._writer
 
     def _partition(
-        self, side: str, spread: Spread, wanted: list[bool], *, is_numbered: bool = False
+        self, side: str, spread: PartitionFunction, wanted: list[bool], *, is_numbered: bool = False
     ) -> PartitionWriter:
         self.stats.levels = max(self.stats.levels, 1)
         flag = SEQUENCED if side == "left" else RIGHT_SEQUENCED
@@ -404,7 +413,7 @@ class ExternalJoin:
         return segments
 
     # Partitions -------------------------------------------------------------------------------
-    def _join_partitions(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
+    def _join_partitions(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         if not self.is_probed:
             self._pair_up(self._finish_writer(), self._journal.right or [])
         join = PartitionedJoin(
@@ -428,7 +437,7 @@ class ExternalJoin:
         yield from self._merge_runs(self._runs, positions, joined)
 
     def _pair_up(self, probed: Partitions, built: Partitions) -> None:
-        """Say which partitions of both sides belong together; rows with a NULL key to none."""
+        """Record which partitions of both sides belong together; NULL keys belong to none."""
         sides = (built, probed) if self._build_left else (probed, built)
         pairs = [Pair(*pair) for pair in zip(*sides, strict=True)]
         nulls = pairs.pop()
@@ -441,8 +450,8 @@ class ExternalJoin:
         return Runs(self._memory, self._spill, name=name, check=self._check, journal=journal)
 
     def _merge_runs(
-        self, runs: Runs, positions: bytes, joined: JoinedOut
+        self, runs: Runs, positions: bytes, joined: JoinOutput
     ) -> Iterator[tuple[int, int]]:
         runs.settle(positions)
         self.stats.spilled_bytes += runs.stats.spilled_bytes
-        yield from runs.blocks(joined.outlet(), positions)
+        yield from runs.blocks(joined.output_buffer(), positions)

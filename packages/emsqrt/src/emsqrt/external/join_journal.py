@@ -1,7 +1,8 @@
-"""What a partitioned join writes down beside its partitions, so that a killed one can be resumed.
+"""The journal of a partitioned join, so that a killed join can be resumed from its partitions.
 
-First the built side's partitions, when all of it is there. Then pairs of partitions that are still
-to be joined, and runs of what the others gave; so what was joined is not joined again.
+It first records the build side's partitions once that side is complete. Then it records the pairs
+of partitions that are still to be joined and the output runs of the others, so that no pair is
+joined twice.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.external.joined import JOINED_HEAD_BYTES
+from emsqrt.external.join_output import JOINED_HEAD_BYTES
 from emsqrt.external.journal import SavedRuns
 
 if TYPE_CHECKING:
@@ -18,20 +19,20 @@ if TYPE_CHECKING:
     from emsqrt.spill import Segment, SpillManager
 
 _WRITES = 16
-"""While so many pairs are left, each is written down when it ends; of more, some at a time."""
+"""Up to this many pairs left, every finished pair is recorded; with more, several at a time."""
 
 Partitions = list["Segment | None"]
 
 
 @dataclass(slots=True)
 class Pair:
-    """A partition: both sides' rows whose keys hash alike.
+    """A partition: the rows of both sides whose keys have the same hash bits.
 
     Args:
-        left: None when it has no rows.
-        right: likewise.
+        left: the left rows; None if there are none.
+        right: the right rows; None if there are none.
         level: how often its rows were partitioned.
-        cut_from_bytes: the right side's of what it was cut from; None for input.
+        cut_from_bytes: the right side's bytes of the partition it was cut from; None for input.
     """
 
     left: Segment | None
@@ -41,23 +42,23 @@ class Pair:
 
     @property
     def block_bytes(self) -> int:
-        """A buffer for any of its blocks."""
+        """The size of a buffer for any of its blocks."""
         return max(_block_bytes(self.left), _block_bytes(self.right))
 
     @property
     def joined_bytes_max(self) -> int:
-        """The longest row that may come out: no row is longer than its block."""
+        """The longest row that the join may write: no row is longer than its block."""
         return _block_bytes(self.left) + _block_bytes(self.right) + JOINED_HEAD_BYTES
 
 
 class JoinJournal:
-    """A join's page of the journal, and the `Journal` of its runs; without a page it does nothing.
+    """A join's page of the journal, and the `Journal` of its runs; does nothing without a page.
 
     Args:
-        page: where it is written; None when nobody would resume the join.
-        spill: where the segments lie.
-        fits: whether segments can be joined in this run's memory, and so many partitions be made
-            of the other side; those that cannot are left.
+        page: the page to write; None if the join cannot be resumed.
+        spill: the spill manager with the segments.
+        fits: whether segments can be joined in this run's memory, with as many partitions of the
+            other side; segments of an earlier run that do not fit are ignored.
     """
 
     def __init__(
@@ -69,9 +70,9 @@ class JoinJournal:
         self._page = page
         self._spill = spill
         self.right: Partitions | None = None
-        """The built side's partitions, found or told."""
+        """The build side's partitions, from the journal or from `built`."""
         self.pairs: list[Pair] | None = None
-        """What is still to be joined, once the other side is there too; the next one last."""
+        """Pairs that are still to be joined, the next one last; None until both sides are there."""
         self._runs: Sequence[tuple[Segment, int]] = ()
         self._joined: list[Pair] = []
         self._between_pairs = True
@@ -82,28 +83,28 @@ class JoinJournal:
 
     @property
     def is_kept(self) -> bool:
-        """Whether anybody would resume the join."""
+        """Whether the join can be resumed."""
         return self._page is not None
 
     def built(self, right: Partitions) -> None:
-        """Say that the built side is partitioned."""
+        """Record that the build side is partitioned."""
         self.right = right
         if self._page is not None:
             segments, places = _listed(right)
             self._page.save_state(segments, {"right": places})
 
     def probed(self, pairs: list[Pair]) -> None:
-        """Say that both sides are partitioned. The list is kept, and says later what is left."""
+        """Record that both sides are partitioned; `pairs` is kept, and later has the pairs left."""
         self.pairs, self.right = pairs, None
         self._write()
 
     def began(self, pair: Pair) -> None:
-        """Say that a pair was taken from the list, which is to be joined now."""
+        """Record that a pair was removed from the list and is being joined."""
         self._joined.append(pair)
         self._between_pairs = False
 
     def ended(self) -> None:
-        """Say that the pair was joined, its runs added, and finer pairs put on the list."""
+        """Record that the pair was joined: its runs were added, and finer pairs put on the list."""
         self._between_pairs = True
         if not self.is_kept or len(self._joined) * _WRITES >= len(self.pairs or ()):
             self._write()
@@ -129,7 +130,7 @@ class JoinJournal:
         complete: bool,
         row_bytes_max: int = 0,
     ) -> None:
-        """Write down which runs there are; in the middle of a pair that waits for its end."""
+        """Record the runs; in the middle of a pair, only once the pair has ended."""
         self._runs = runs
         if self._between_pairs:
             self._write()
@@ -165,7 +166,7 @@ class JoinJournal:
             Pair(sides[2 * at], sides[2 * at + 1], *head) for at, head in enumerate(state["pairs"])
         ]
         runs = (segments[place] for place in state["places"][split:])
-        self._runs = list(zip(runs, state["levels"], strict=True))  # who merges adopts them
+        self._runs = list(zip(runs, state["levels"], strict=True))  # `Runs` adopts them
 
     def _adopted(self, segments: Sequence[Segment], places: Sequence[int | None]) -> Partitions:
         found = [None if place is None else segments[place] for place in places]
@@ -173,7 +174,7 @@ class JoinJournal:
 
 
 def _listed(segments: Sequence[Segment | None]) -> tuple[list[Segment], list[int | None]]:
-    """Return the segments that there are, and for each place its number among them."""
+    """Return the segments that are not None, and for each position its index among them."""
     listed: list[Segment] = []
     places: list[int | None] = []
     for segment in segments:

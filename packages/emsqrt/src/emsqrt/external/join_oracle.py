@@ -1,4 +1,4 @@
-"""For tests: rows of joins made without the kernel, and what joining them gives."""
+"""For tests: rows of joins made without the kernel, and the expected result of joining them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import get_args
 
-from emsqrt.external.joined import ABSENT, HashJoinKind
+from emsqrt.external.join_output import ABSENT, HashJoinKind
 
 KIB = 1 << 10
 KINDS: tuple[HashJoinKind, ...] = get_args(HashJoinKind)
@@ -44,7 +44,7 @@ def read(joined: bytes | memoryview) -> Iterator[Joined]:
 
 
 def naive(how: HashJoinKind, left: list[Row], right: list[Row]) -> list[Joined]:
-    """Join by a dictionary; the law of order holds."""
+    """Join with a dictionary; the output is in the order that `ExternalJoin` documents."""
     found: list[Joined] = []
     by_key: dict[bytes, list[int]] = {}
     for number, (key, _) in enumerate(right):

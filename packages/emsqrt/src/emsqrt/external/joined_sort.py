@@ -1,4 +1,4 @@
-"""Joined rows put in order, for joins that make them in another one."""
+"""Sort joined rows, for joins that produce them in another order."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from typing import TYPE_CHECKING
 
 from emsqrt._kernel import RowStore
 from emsqrt.external.fan_in import block_bytes
-from emsqrt.external.joined import JOINED_HEAD_BYTES, JoinedOut
+from emsqrt.external.join_output import JOINED_HEAD_BYTES, JoinOutput
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
     from emsqrt.external.runs import Runs
 
-ENTRY_BYTES = 32  # what sorting takes for each row beside it
+ENTRY_BYTES = 32  # memory that sorting needs per row, in addition to the row
 
 
 def sort_bytes_min(memory_bytes: int, joined_bytes_max: int) -> int:
-    """Return the least memory to sort rows of such a length in."""
+    """Return the least memory to sort joined rows of up to `joined_bytes_max` bytes."""
     return block_bytes(memory_bytes, 0) + joined_bytes_max + JOINED_HEAD_BYTES + 2 * ENTRY_BYTES
 
 
 class JoinedSort:
-    """Gathers joined rows, and leaves a sorted run of them each time that memory is full.
+    """Collects joined rows, and spills a sorted run each time the memory is full.
 
-    Rows with equal keys stay in the order they came in.
+    Rows of equal keys stay in the order in which they were added.
 
     Args:
-        memory: for the rows; see `sort_bytes_min`.
-        runs: takes the runs.
+        memory: memory for the rows; see `sort_bytes_min`.
+        runs: receives the runs.
     """
 
     def __init__(self, memory: memoryview, runs: Runs) -> None:
@@ -39,7 +39,7 @@ class JoinedSort:
         self.runs_written = 0
 
     def add(self, rows: memoryview) -> None:
-        """Take rows, spilling what there is no room for."""
+        """Add rows, spilling when the memory is full."""
         at = 0
         while at < len(rows):
             at += self._store.add_rows(rows, at)
@@ -51,7 +51,7 @@ class JoinedSort:
                 )
 
     def flush(self) -> bool:
-        """Spill what there is as a run; False when there is nothing."""
+        """Spill the rows as a run; return False if there are none."""
         store = self._store
         if not store.rows:
             return False
@@ -72,13 +72,13 @@ class JoinedSort:
         store.reset()
         return True
 
-    def blocks(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
-        """Yield (bytes, rows) that lie in `joined`, of rows of which none were spilled."""
-        assert not self.runs_written, "the runs have them"
+    def blocks(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
+        """Yield (bytes, rows) in `joined`; only if no rows were spilled."""
+        assert not self.runs_written, "some rows were spilled"
         store = self._store
         store.sort()
         position = 0
         while position < store.rows:
             joined.wrote(*store.drain(joined.room(), position, store.rows))
             position += joined.rows
-            yield joined.take()
+            yield joined.flush()

@@ -1,4 +1,4 @@
-"""What a run of the engine writes down beside its segments, so that a killed one can be resumed."""
+"""The journal of a run: which segments it has finished, so that a killed run can be resumed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class SavedRuns:
     """Finished runs of one operator.
 
     Args:
-        rows: of its input that lie in them, the first so many.
-        complete: whether that is all of its input.
-        runs: in input order, each with the merges that its rows went through.
-        row_bytes_max: the longest row that lies in them.
+        rows: the number of input rows in the runs; they are the first rows of the input.
+        complete: whether that is the whole input.
+        runs: the runs in input order, each with the number of merges that its rows went through.
+        row_bytes_max: the longest row in the runs.
     """
 
     rows: int
@@ -28,14 +28,14 @@ class SavedRuns:
 
 
 SavedState = tuple[tuple["Segment", ...], Mapping[str, Any]]
-"""Finished segments, and plain values that say what they are."""
+"""Finished segments, and JSON values that describe them."""
 
 
 class Journal(Protocol):
-    """One operator's page."""
+    """One operator's page of the journal."""
 
     def found(self) -> SavedRuns | None:
-        """Return what an earlier run left, None when it left nothing."""
+        """Return the runs that an earlier process left, or None."""
 
     def save(
         self,
@@ -45,14 +45,14 @@ class Journal(Protocol):
         complete: bool,
         row_bytes_max: int = 0,
     ) -> None:
-        """Write down which runs there are; those not named any more are removed after it."""
+        """Record the runs; runs that are no longer listed are removed afterwards."""
 
 
 class StateJournal(Protocol):
-    """The page of an operator whose segments are not just runs."""
+    """The page of an operator that has segments other than runs."""
 
     def state(self) -> SavedState:
-        """Return what an earlier run left; nothing when it left nothing."""
+        """Return the state that an earlier process left, or an empty one."""
 
     def save_state(self, segments: Sequence[Segment], state: Mapping[str, Any]) -> None:
-        """Write down what there is; segments not named any more are removed after it."""
+        """Record segments and state; segments that are no longer listed are removed afterwards."""

@@ -1,6 +1,6 @@
-"""From the aggregates of a plan to the states, outputs and sorted values that carry them out.
+"""Translate the aggregates of a plan into states, outputs and sorted values, for both tiers.
 
-Both tiers go by this. A batch has the keys' columns first, then those that `Layout.arguments` names.
+A batch has the key columns first, then the columns that `Layout.arguments` lists.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, Decimal
 
 from emsqrt.expr.nodes import Agg
-from emsqrt.external.parts import (
+from emsqrt.external.aggregate_state import (
     BYTES,
     DECIMAL,
     F64,
     I64,
     NO_COLUMN,
     SKETCH_PRECISION,
+    AggregateState,
     KeyColumn,
     Output,
     OutputOp,
-    Part,
-    PartOp,
     Quantile,
+    StateOp,
     Values,
 )
 from emsqrt.plan.nodes import Phase
@@ -52,38 +52,38 @@ KINDS = {
     "Time": 4,
     "Duration": 4,
 }
-"""How the kernel sees each type: `enum em_kind` of columns.h."""
+"""The kernel's kind of each type: `enum em_kind` of columns.h."""
 
-_KEPT = {"min": PartOp.MIN, "max": PartOp.MAX, "first": PartOp.FIRST, "last": PartOp.LAST}
+_KEPT = {"min": StateOp.MIN, "max": StateOp.MAX, "first": StateOp.FIRST, "last": StateOp.LAST}
 _SUMS = ("isum", "usum", "dsum")
 _LISTS = ("set", "values")
 
 
 def kind_of(kind: DataType, doing: str) -> int:
-    """Return the kernel's kind of a type; Unsupported for nested ones, which have no order."""
+    """Return the kernel's kind of a type; Unsupported for nested types, which have no order."""
     if kind.name not in KINDS:
         raise Unsupported(f"{doing} values of type {kind}")
     return KINDS[kind.name]
 
 
 def check_keys(columns: int, doing: str) -> None:
-    """Raise Unsupported for more columns than a table of groups has."""
+    """Raise Unsupported for more columns than a table of groups can have."""
     if columns > PARTS_MAX:
         raise Unsupported(
             f"{columns} columns to {doing}, over {PARTS_MAX}",
-            hint="take fewer, and first() of those that follow from them",
+            hint="use fewer, and first() of the columns that depend on them",
         )
 
 
 @dataclass(frozen=True, slots=True)
 class ListState:
-    """A state column that lists values: all of a group, or the different ones, in order.
+    """A state column that lists values: all of a group, or the distinct ones, in order.
 
     Args:
-        values: which of `Layout.values` puts them in order.
-        output: the output, a count, that says how long each list is.
+        values: the index in `Layout.values` of the column that sorts them.
+        output: the index of the output, a count, that is the length of each list.
         item: the type of its values.
-        repeated: whether a value is listed as often as it came.
+        repeated: whether duplicates are listed.
     """
 
     values: int
@@ -94,24 +94,24 @@ class ListState:
 
 @dataclass(slots=True)
 class Layout:
-    """How the aggregates of one plan node are carried out.
+    """How the aggregates of one plan node are computed.
 
     Args:
-        phase: of the node.
-        keys: what rows are grouped by: the first columns of a batch.
-        arguments: what each further column of a batch is: (index of the aggregate, the state's
-            index among its states). In phase final that names a state, else the argument.
+        phase: the node's phase.
+        keys: the columns that rows are grouped by: the first columns of a batch.
+        arguments: the meaning of each further column of a batch: (index of the aggregate, index
+            among its states). In phase final it is a state, else the argument.
         parts: the states of each group.
-        outputs: the result's columns behind the keys.
-        values: columns whose values are put in order.
-        lists: by output: state columns that are lists, of which the output holds the lengths; in
-            phase final by argument: those that are read.
+        outputs: the result's columns after the keys.
+        values: columns whose values are sorted.
+        lists: state columns that are lists, by the output that holds their lengths; in phase final
+            the list columns that are read, by argument.
     """
 
     phase: Phase
     keys: list[KeyColumn]
     arguments: list[tuple[int, int]] = field(default_factory=list)
-    parts: list[Part] = field(default_factory=list)
+    parts: list[AggregateState] = field(default_factory=list)
     outputs: list[Output] = field(default_factory=list)
     values: list[Values] = field(default_factory=list)
     lists: dict[int, ListState] = field(default_factory=dict)
@@ -122,10 +122,10 @@ def lay_out(
     keys: Sequence[DataType],
     aggs: Sequence[tuple[Agg, DataType | None, Sequence[Field]]],
 ) -> Layout:
-    """Lay aggregates out.
+    """Return the layout of a node's aggregates.
 
     Args:
-        phase: of the node.
+        phase: the node's phase.
         keys: the keys' types.
         aggs: each aggregate, the type of its argument (phase final and `count()`: None) and its
             state columns.
@@ -193,7 +193,7 @@ class _Builder:
         self._layout.arguments.append((self._at, index))
         return len(self._layout.keys) + len(self._layout.arguments) - 1
 
-    def _part(self, name: str, column: int, of: DataType) -> Part:
+    def _part(self, name: str, column: int, of: DataType) -> AggregateState:
         if self._final:
             kind = KINDS[of.name]
             scale = 0
@@ -201,21 +201,21 @@ class _Builder:
             kind = I64 if self._kind is None else KINDS[self._kind.name]
             scale = 0 if self._kind is None else self._kind.scale or 0
         if name in _KEPT:
-            return Part(_KEPT[name], column, kind)
+            return AggregateState(_KEPT[name], column, kind)
         if name in _SUMS:
-            return Part(PartOp.SUM, column, kind)
+            return AggregateState(StateOp.SUM, column, kind)
         if name == "count":
             if self._final:
-                return Part(PartOp.COUNT_SUM, column, I64)
-            op = PartOp.COUNT_ROWS if self._kind is None else PartOp.COUNT
-            return Part(op, column, kind)
+                return AggregateState(StateOp.COUNT_SUM, column, I64)
+            op = StateOp.COUNT_ROWS if self._kind is None else StateOp.COUNT
+            return AggregateState(op, column, kind)
         if name == "sketch":
-            op = PartOp.SKETCH_MERGE if self._final else PartOp.SKETCH
-            return Part(op, column, kind, SKETCH_PRECISION)
+            op = StateOp.SKETCH_MERGE if self._final else StateOp.SKETCH
+            return AggregateState(op, column, kind, SKETCH_PRECISION)
         if self._final:
-            return Part(PartOp.FLOAT_MERGE, column, BYTES)
-        op = PartOp.FLOAT_SUM if name == "fsum" else PartOp.FLOAT_SQUARES
-        return Part(op, column, kind, scale)
+            return AggregateState(StateOp.FLOAT_MERGE, column, BYTES)
+        op = StateOp.FLOAT_SUM if name == "fsum" else StateOp.FLOAT_SQUARES
+        return AggregateState(op, column, kind, scale)
 
     def _result(self, name: str, of: DataType) -> Output:
         first = self._first
@@ -257,22 +257,24 @@ class _Builder:
             quantile: Quantile = (self._first, fraction)
             if self._agg.fn == "quantile_disc":
                 of, quantile = KINDS[kind.name], (self._first, *ratio_of(fraction))
-            layout.parts.append(Part(PartOp.MIN, NO_COLUMN, of))
+            layout.parts.append(AggregateState(StateOp.MIN, NO_COLUMN, of))
             values.quantiles.append(quantile)
             layout.outputs.append(Output(OutputOp.STATE, self._first, of))
             return
-        layout.parts += [Part(op, NO_COLUMN, kind_, scale) for op, kind_, scale in self._fed(kind)]
+        layout.parts += [
+            AggregateState(op, NO_COLUMN, kind_, scale) for op, kind_, scale in self._fed(kind)
+        ]
         values.filled += range(self._first, len(layout.parts))
         name = "fsum" if kind.is_float else "usum" if kind.name == "UInt64" else "isum"
         name = "dsum" if kind.name == "Decimal" else name
         name = "count" if self._agg.fn == "count" else name
         layout.outputs.append(self._result(name, INT64 if name == "count" else kind))
 
-    def _fed(self, kind: DataType) -> list[tuple[PartOp, int, int]]:
-        """Return the parts that each different value fills once."""
+    def _fed(self, kind: DataType) -> list[tuple[StateOp, int, int]]:
+        """Return the states that are filled with each distinct value once."""
         of, scale = KINDS[kind.name], kind.scale or 0
-        count = (PartOp.COUNT, of, 0)
-        total = (PartOp.FLOAT_SUM, of, 0) if kind.is_float else (PartOp.SUM, of, 0)
+        count = (StateOp.COUNT, of, 0)
+        total = (StateOp.FLOAT_SUM, of, 0) if kind.is_float else (StateOp.SUM, of, 0)
         match self._agg.fn:
             case "count":
                 return [count]
@@ -280,15 +282,15 @@ class _Builder:
                 return [total]
             case "avg":
                 return [total, count]
-        return [(PartOp.FLOAT_SUM, of, scale), (PartOp.FLOAT_SQUARES, of, scale), count]
+        return [(StateOp.FLOAT_SUM, of, scale), (StateOp.FLOAT_SQUARES, of, scale), count]
 
     def _list_state(self, values: Values, column: int, kind: DataType) -> None:
         layout = self._layout
         repeated = self._agg.fn in QUANTILES
         if repeated:
-            layout.parts.append(Part(PartOp.COUNT, column, KINDS[kind.name]))
+            layout.parts.append(AggregateState(StateOp.COUNT, column, KINDS[kind.name]))
         else:
-            layout.parts.append(Part(PartOp.COUNT, NO_COLUMN, KINDS[kind.name]))
+            layout.parts.append(AggregateState(StateOp.COUNT, NO_COLUMN, KINDS[kind.name]))
             values.filled.append(self._first)
         layout.outputs.append(Output(OutputOp.STATE, self._first, I64))
         output = len(layout.outputs) - 1
@@ -300,7 +302,7 @@ _SMALLEST = Decimal("1e-18")
 
 
 def ratio_of(fraction: float) -> tuple[int, int]:
-    """Return a fraction from 0 to 1 as the ratio that its shortest spelling is: 0.1 as 1 to 10."""
+    """Return a fraction from 0 to 1 as the ratio of its shortest decimal form: 0.1 as (1, 10)."""
     digits = Decimal(repr(fraction)).quantize(_SMALLEST, ROUND_CEILING)
     return int(digits / _SMALLEST), int(1 / _SMALLEST)
 

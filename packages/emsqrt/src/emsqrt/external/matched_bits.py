@@ -1,4 +1,4 @@
-"""One bit for each row of a segment that is read again and again: whether it has matched yet."""
+"""One bit for each row of a segment that is read repeatedly: whether the row has matched yet."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 class MatchedBits:
-    """Bits in a window that moves along with the reading; further ones lie in a spilled segment.
+    """Bits in a window that moves with the reader; the other windows are in a spilled segment.
 
-    Every pass reads the same blocks, so the windows are cut alike each time. Begin a pass, ask
-    `place` for each block, end it.
+    Every pass reads the same blocks, so the windows are the same each time. Call `begin`, `place`
+    for each block, then `end`.
 
     Args:
         window: memory for the bits of some blocks.
-        spill: where the other windows lie.
+        spill: the spill manager for the other windows.
     """
 
     def __init__(self, window: memoryview, spill: SpillManager, name: str) -> None:
@@ -37,7 +37,7 @@ class MatchedBits:
             self._load()
 
     def place(self, block_bytes: int, rows: int) -> tuple[memoryview, int]:
-        """Return (bits, the first one's index) for the next block, of at least 8 bytes a row."""
+        """Return (bits, index of the first bit) for the next block; rows have at least 8 bytes."""
         if self._used + block_bytes // 8 > len(self._window) * 8:
             self._store()
             self._load()
@@ -46,7 +46,7 @@ class MatchedBits:
         return self._window, first
 
     def end(self) -> None:
-        """End a pass; the bits that were set are seen by the next."""
+        """End a pass; the next pass sees the bits that were set."""
         if self._writer is None:
             return
         self._store()
@@ -56,7 +56,7 @@ class MatchedBits:
         self._last = finished
 
     def close(self) -> None:
-        """Remove what was spilled."""
+        """Remove the spilled bits."""
         if self._writer is not None:
             self._writer.abort()
             self._writer = None

@@ -1,7 +1,7 @@
-"""Join of two inputs that are sorted by their keys: each is read once, nothing is built.
+"""Merge join of two inputs that are sorted by their keys: each is read once, no table is built.
 
-A window moves over the right side. Rows of one key that outgrow it are spilled, and read again for
-each left row that has the key.
+A window moves over the right side. Rows of one key that do not fit the window are spilled, and read
+again for each left row that has the key.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import MergeJoiner, join_alone, join_cross, key_run
-from emsqrt.external.joined import (
+from emsqrt.external.join_output import (
     FORWARD,
     MARK,
     RIGHT_SEQUENCED,
     HashJoinKind,
-    JoinedOut,
+    JoinOutput,
     JoinStats,
 )
 from emsqrt.external.partition import blocks_of
@@ -35,20 +35,20 @@ Pieces = Iterator[tuple[int, int]]
 
 
 class MergeJoin:
-    """Joins sorted rows in the order of the left side; unmatched right rows come last.
+    """Joins sorted rows in the order of the left side; unmatched right rows are written last.
 
     Args:
-        memory: the window over the right side, and room for unmatched right rows.
-        spill: where a key with more rows than the window goes, and unmatched right rows.
+        memory: memory for the window over the right side, and for unmatched right rows.
+        spill: the spill manager for keys with more rows than the window, and unmatched right rows.
         how: inner, left, right, full, semi or anti.
-        name: of the segments.
-        row_bytes_max: of right rows, where that may be more than an eighth of the memory.
+        name: the name of the segments.
+        row_bytes_max: the longest right row, if it may be more than an eighth of the memory.
         right_numbered: whether right payloads begin with the row's number.
-        check: called often; what it raises ends the work.
+        check: called often; an exception that it raises ends the work.
 
     Raises:
         CapTooSmall: the memory is below `MEMORY_BYTES_MIN`, or two right blocks do not fit it.
-        BadInput: an input is not sorted by its keys; rows with a NULL in theirs may come anywhere.
+        BadInput: an input is not sorted by its keys; rows with a NULL in the key may be anywhere.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all but three by keyword
@@ -75,21 +75,21 @@ class MergeJoin:
         self._name = name
         self._check = check
         self._joiner = MergeJoiner(self._flags)
-        self._filled = 0  # bytes of the window
+        self._filled = 0  # bytes in the window
         self._rest_filled = 0
         self._rest_writer: SegmentWriter | None = None
         self._right: Iterator[Buffer] = iter(())
         self._right_ended = False
-        self._pending: memoryview | None = None  # of a right block, when the window has no room
-        self._long: tuple[bytes, Segment] | None = None  # rows of one key that outgrew the window
+        self._pending: memoryview | None = None  # rest of a right block that did not fit the window
+        self._long: tuple[bytes, Segment] | None = None  # rows of one key too many for the window
         self._left_key = self._right_key = b""
-        self._gone_key = b""  # the last whose rows were spilled and dropped
+        self._gone_key = b""  # the last key whose rows were spilled and removed
 
-    def blocks(self, left: Iterable[Buffer], right: Iterable[Buffer], joined: JoinedOut) -> Pieces:
-        """Join blocks of sorted rows; each is done with when the next is asked for.
+    def blocks(self, left: Iterable[Buffer], right: Iterable[Buffer], joined: JoinOutput) -> Pieces:
+        """Join blocks of sorted rows; a block is no longer used when the next one is requested.
 
         Yields:
-            (bytes, rows) of joined rows that lie at the start of the memory of `joined`.
+            (bytes, rows) of joined rows at the start of the memory of `joined`.
         """
         self.begin(right)
         for block in left:
@@ -98,23 +98,23 @@ class MergeJoin:
                     raise _unsorted("left")
         yield from self.finish(joined)
 
-    def finish(self, joined: JoinedOut) -> Pieces:
-        """End the left side: unmatched right rows come, and what `joined` still has."""
+    def finish(self, joined: JoinOutput) -> Pieces:
+        """End the left side: yield unmatched right rows, and the rows that `joined` still has."""
         if self._flags & MARK:
             yield from self._write_rest(joined)
         if joined.rows:
-            yield joined.take()
+            yield joined.flush()
 
     def begin(self, right: Iterable[Buffer]) -> None:
-        """Take the right side, before the first left block is joined."""
+        """Set the right side, before the first left block is joined."""
         self._right = iter(right)
 
-    def join(self, rows: memoryview, joined: JoinedOut) -> Generator[tuple[int, int], None, int]:
-        """Join a left block; yields what `joined` gives each time it is full.
+    def join(self, rows: memoryview, joined: JoinOutput) -> Generator[tuple[int, int], None, int]:
+        """Join a left block; yield the rows of `joined` each time it is full.
 
         Returns:
-            Where the first row lies that is out of order, the block's length when none is. Rows
-            before it are joined.
+            The position of the first row that is out of order, the block's length if there is none.
+            The rows before it are joined.
         """
         self._check()
         if not self._may_come(rows, 0, self._left_key):
@@ -124,11 +124,11 @@ class MergeJoin:
         self._left_key = _key(rows, self._joiner.left_last) or self._left_key
         return end
 
-    def give_up(self) -> tuple[bytes, Segment | None]:
-        """End the merge where the left side is out of order.
+    def abandon(self) -> tuple[bytes, Segment | None]:
+        """End the merge because the left side is out of order.
 
         Returns:
-            The last left key that was joined, and the right rows before it that nothing matched.
+            The last left key that was joined, and the unmatched right rows before it.
         """
         if self._rest_filled:
             self._spill_rest()
@@ -137,14 +137,14 @@ class MergeJoin:
         return self._left_key, rest
 
     def close(self) -> None:
-        """Remove what was spilled."""
+        """Remove the spilled rows."""
         self._drop_long()
         self._pending = None
         if self._rest_writer is not None:
             self._rest_writer.abort()
             self._rest_writer = None
 
-    def _join(self, rows: memoryview, joined: JoinedOut) -> Generator[tuple[int, int], None, int]:
+    def _join(self, rows: memoryview, joined: JoinOutput) -> Generator[tuple[int, int], None, int]:
         while True:
             if self._long is not None:
                 key = self._long[0]
@@ -154,7 +154,7 @@ class MergeJoin:
                 if at == len(rows) or not self._may_come(rows, at, key):
                     return at
                 self._drop_long()
-                self._take_pending()
+                self._append_pending()
             rest = self._rest[self._rest_filled :]
             why, filled, wrote, kept, _ = self._joiner.run(
                 rows, self._window[: self._filled], joined.room(), rest, self._right_ended
@@ -164,7 +164,7 @@ class MergeJoin:
             if why == _LEFT_ENDED:
                 return len(rows)
             if why == _OUT_FULL:
-                yield joined.take()
+                yield joined.flush()
             elif why == _REST_FULL:
                 if not self._rest_filled:
                     raise CapTooSmall(
@@ -182,7 +182,7 @@ class MergeJoin:
                 self._extend(_key(rows, self._joiner.left_at))
 
     def _may_come(self, rows: memoryview, at: int, last: bytes) -> bool:
-        """Return whether the next left row with a key is in order, and its matches still there."""
+        """Return whether the next left row with a key is in order and its matches are available."""
         at = key_run(rows, at, b"")
         is_gone = self._gone_key and _key(rows, at) == self._gone_key
         if is_gone and (self._long is None or at > 0):
@@ -190,7 +190,7 @@ class MergeJoin:
         return _follows(rows, at, last)
 
     def _extend(self, key: bytes) -> None:
-        """Move the window along to the next right block; all that is left of it has this key."""
+        """Move the window to the next right block; all rows that it keeps have this key."""
         self._check()
         start = self._joiner.right_at
         self._right_key = _key(self._window, self._joiner.right_last) or self._right_key
@@ -201,7 +201,7 @@ class MergeJoin:
         if self._pending is None:
             return
         if self._filled + len(self._pending) <= len(self._window):
-            self._take_pending()
+            self._append_pending()
         elif self._filled:
             self._spill_long(key)
         else:
@@ -216,8 +216,8 @@ class MergeJoin:
         self._pending = None if block is None else memoryview(block)
         self._right_ended = block is None
 
-    def _take_pending(self) -> None:
-        """Put the right rows that came, and were not joined yet, into the window."""
+    def _append_pending(self) -> None:
+        """Copy pending right rows, which were read but not joined yet, into the window."""
         if self._pending is None:
             return
         if not self._filled and not _follows(self._pending, 0, self._right_key):
@@ -227,7 +227,7 @@ class MergeJoin:
         self._filled, self._pending = end, None
 
     def _spill_long(self, key: bytes) -> None:
-        """Spill the window, whose rows have this key, and those that follow and have it too."""
+        """Spill the window, whose rows all have this key, and all further right rows with it."""
         self.stats.nested_loops += 1
         with self._spill.create(f"{self._name}.key") as writer:
             writer.append(self._window[: self._filled], 0)
@@ -244,9 +244,9 @@ class MergeJoin:
         self._right_key = key
 
     def _join_long(
-        self, rows: memoryview, key: bytes, segment: Segment, joined: JoinedOut
+        self, rows: memoryview, key: bytes, segment: Segment, joined: JoinOutput
     ) -> Pieces:
-        """Put each left row with this key beside all rows of the segment."""
+        """Join each left row that has this key with all rows of the segment."""
         at = self._joiner.left_at
         end = key_run(rows, at, key)
         while at < end:
@@ -261,7 +261,7 @@ class MergeJoin:
                     )
                     joined.wrote(*wrote)
                     if left_at < row_bytes:
-                        yield joined.take()
+                        yield joined.flush()
             at += row_bytes
         self._joiner.skip_left(end)
         self._left_key = key
@@ -271,11 +271,11 @@ class MergeJoin:
             self._spill.remove(self._long[1])
             self._long = None
 
-    def _write_rest(self, joined: JoinedOut) -> Pieces:
-        """Write the right rows that nothing matched: those kept, and all that were not read."""
+    def _write_rest(self, joined: JoinOutput) -> Pieces:
+        """Write the unmatched right rows: those kept so far, and all that were not read yet."""
         if self._long is not None:
             self._drop_long()
-            self._take_pending()
+            self._append_pending()
         start = max(self._joiner.right_at, self._joiner.group_end)
         self._keep(self._window[start : self._filled])
         while True:
@@ -295,13 +295,13 @@ class MergeJoin:
         finally:
             self._spill.remove(segment)
 
-    def _write_alone(self, rows: memoryview, joined: JoinedOut) -> Pieces:
+    def _write_alone(self, rows: memoryview, joined: JoinOutput) -> Pieces:
         at = 0
         while at < len(rows):
             at, *wrote, _ = join_alone(rows, at, joined.room(), True, self._numbers)
             joined.wrote(*wrote)
             if at < len(rows):
-                yield joined.take()
+                yield joined.flush()
 
     def _keep(self, rows: memoryview) -> None:
         """Keep right rows for the end, in memory while there is room."""
@@ -311,7 +311,7 @@ class MergeJoin:
             self._rest_filled = end
         elif len(rows):
             self._spill_rest()
-            assert self._rest_writer is not None, "it was spilled to"
+            assert self._rest_writer is not None, "`_spill_rest` creates it"
             self._rest_writer.append(rows, 0)
             self.stats.spilled_bytes += len(rows)
 
@@ -324,13 +324,13 @@ class MergeJoin:
 
 
 def _follows(rows: memoryview, at: int, last: bytes) -> bool:
-    """Return whether the row at `at` may come after this key; NULL may come anywhere."""
+    """Return whether the row at `at` may follow this key; a NULL key may be anywhere."""
     key = _key(rows, at)
     return not key or key >= last
 
 
 def _key(rows: memoryview, at: int) -> bytes:
-    """Return the key of the row at `at`; empty when there is no row, or a NULL in its key."""
+    """Return the key of the row at `at`; empty if there is no row, or a NULL in its key."""
     if at < 0 or at >= len(rows):
         return b""
     (key_bytes,) = struct.unpack_from("<I", rows, at + 4)
@@ -340,6 +340,6 @@ def _key(rows: memoryview, at: int) -> bytes:
 def _unsorted(side: str) -> BadInput:
     return BadInput(
         what=f"the {side} input of a merge join",
-        reason="a key comes after a greater one",
-        hint="sort it by its keys, or let the join hash",
+        reason="a key follows a greater one",
+        hint="sort the input by its keys, or use a hash join",
     )

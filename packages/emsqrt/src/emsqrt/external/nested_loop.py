@@ -1,7 +1,7 @@
-"""Block nested loop: what no partitioning makes smaller is joined slice by slice of the right side.
+"""Block nested loop: join a partition that cannot be divided slice by slice of its right side.
 
-A table is made of as many right rows as fit, all left rows are read past it, and so on. Which left
-rows found a match is kept in bits over the slices.
+A hash table is built of as many right rows as fit and probed with all left rows, then the next
+table is built, and so on. One bit per left row records across slices whether it has matched.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable, join_alone
-from emsqrt.external.joined import FIRST, FORWARD, LONE, HashJoinKind, JoinedOut, drain
+from emsqrt.external.join_output import FIRST, FORWARD, LONE, HashJoinKind, JoinOutput, drain
 from emsqrt.external.matched_bits import MatchedBits
 from emsqrt.external.partition import blocks_of
 from sennit_core.errors import CapTooSmall
@@ -25,12 +25,12 @@ class NestedLoop:
     """Joins two segments of any size.
 
     Args:
-        memory: for a block of either, bits and the table of a slice.
-        block_bytes: of the longest block.
-        spill: where the segments lie, and bits that do not fit.
+        memory: memory for a block of either side, bits and the table of a slice.
+        block_bytes: the size of the longest block.
+        spill: the spill manager with the segments, also for bits that do not fit.
         how: the kind of join.
-        flags: which sides have numbers.
-        name: of the segment of bits.
+        flags: the sides that have row numbers.
+        name: the name of the segment of bits.
     """
 
     def __init__(
@@ -53,8 +53,8 @@ class NestedLoop:
         self._room = memory[block_bytes + bits_bytes :]
         self.slices = 0
 
-    def join(self, left: Segment, right: Segment, joined: JoinedOut) -> Iterator[bool]:
-        """Join; yield False when `joined` is full, True where a slice ends."""
+    def join(self, left: Segment, right: Segment, joined: JoinOutput) -> Iterator[bool]:
+        """Join; yield False when `joined` is full, True at the end of a slice."""
         place: tuple[int, int] | None = (0, 0)
         table = JoinTable(self._room)
         try:
@@ -74,7 +74,7 @@ class NestedLoop:
     def _fill(
         self, table: JoinTable, reader: SegmentReader, place: tuple[int, int]
     ) -> tuple[int, int] | None:
-        """Make a table of the rows from `place` (block, byte) on; return where the next begins."""
+        """Fill a table with rows from `place` (block, byte) on; return where the next one begins."""
         number, at = place
         reader.seek(number)
         while size := reader.read_into(self._block)[0]:
@@ -91,8 +91,8 @@ class NestedLoop:
         table.index()
         return (number, at) if size else None
 
-    def _pass(self, table: JoinTable, left: Segment, joined: JoinedOut) -> Iterator[bool]:
-        """Read all left rows past one slice."""
+    def _pass(self, table: JoinTable, left: Segment, joined: JoinOutput) -> Iterator[bool]:
+        """Probe one slice with all left rows."""
         flags = self._emission.flags & ~LONE | self._flags
         bits, first = None, 0
         if self._bits is not None:
@@ -111,8 +111,8 @@ class NestedLoop:
             self._bits.end()
         yield from drain(table, self._emission, self._flags, joined)
 
-    def _write_lone(self, left: Segment, joined: JoinedOut) -> Iterator[bool]:
-        """Write the left rows that no slice matched."""
+    def _write_lone(self, left: Segment, joined: JoinOutput) -> Iterator[bool]:
+        """Write the left rows that have no match in any slice."""
         assert self._bits is not None, "kinds that keep left rows have bits"
         self._bits.begin()
         for rows, count in blocks_of(left, self._spill, self._block):

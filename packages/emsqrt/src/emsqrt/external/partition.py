@@ -1,4 +1,4 @@
-"""Rows spread over spilled segments by the hash of their keys (Grace partitioning)."""
+"""Partition rows into spilled segments by the hash of their keys (Grace partitioning)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import Partitioner
-from emsqrt.external.joined import NUMBER_BYTES
+from emsqrt.external.join_output import NUMBER_BYTES
 from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall
 
@@ -25,7 +25,7 @@ _LONG_ROW_SHARE = 32
 
 
 def partition_bytes(memory_bytes: int, row_bytes: int = 0) -> int:
-    """Memory that partitioning takes of a join's, whose rows are known to have up to so many bytes."""
+    """Return the memory of a join that partitioning uses, for rows of up to `row_bytes` bytes."""
     wanted = min(memory_bytes // _MEMORY_SHARE, _MEMORY_MAX)
     return max(
         wanted, memory_bytes // _LONG_ROW_SHARE, min(row_bytes, memory_bytes // _MEMORY_SHARE)
@@ -33,21 +33,20 @@ def partition_bytes(memory_bytes: int, row_bytes: int = 0) -> int:
 
 
 def fan_out_max(buffers_bytes: int) -> int:
-    """The most partitions that buffers of so many bytes in all allow; 2 at least."""
+    """Return the most partitions that fit buffers of `buffers_bytes` in all; at least 2."""
     return max(2, min(FAN_OUT_MAX, buffers_bytes // _BUFFER_BYTES_MIN - 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
-    """Which partition a row goes to, if any.
+class PartitionFunction:
+    """Decides which partition a row belongs to, if any.
 
     Args:
-        fan_out: how many partitions, beside the one for NULL.
-        level: 0 for input, 1 for a partition of it, …; each takes other bits of the hash.
-        bounds: keys at which every range but the first begins; by the hash when None.
-        key_filter: memory for what is known of the other side's keys, where a row without any of them
-            is not wanted.
-        fills: whether the filter learns these rows' keys, or else leaves rows out.
+        fan_out: the number of partitions, without the one for NULL.
+        level: 0 for input, 1 for a partition of it, …; each level uses other bits of the hash.
+        bounds: the first keys of all ranges but the first; None to partition by hash.
+        key_filter: memory of a filter of the other side's keys, if unmatched rows are dropped.
+        fills: whether these rows' keys are added to the filter; else the filter drops rows.
     """
 
     fan_out: int
@@ -57,7 +56,7 @@ class Spread:
     fills: bool = False
 
     def over(self, memory: memoryview) -> Partitioner:
-        """Return what spreads rows so over the memory."""
+        """Return the kernel's partitioner for this function, with its buffers in `memory`."""
         if self.bounds is not None:
             return Partitioner(memory, self.fan_out, self.level, bounds=self.bounds)
         return Partitioner(
@@ -66,15 +65,16 @@ class Spread:
 
 
 class PartitionWriter:
-    """Spreads rows over segments, in their order, and those with a NULL key over one more.
+    """Writes rows to the segments of their partitions, in order; rows with a NULL key to one more.
 
     Args:
         memory: the partitions' buffers.
-        spill: where the segments lie.
-        spread: over which.
-        name: of the segments.
-        first: put each row's number before its payload, counted from this one; None for no numbers.
-        row_bytes_max: a longer row is refused.
+        spill: the spill manager for the segments.
+        spread: the partition function.
+        name: the name of the segments.
+        first: write each row's number before its payload, counted from this one; None for no
+            numbers.
+        row_bytes_max: longer rows are refused.
         wanted: whether each partition, the one for NULL last, is kept; all when None.
     """
 
@@ -82,7 +82,7 @@ class PartitionWriter:
         self,
         memory: memoryview,
         spill: SpillManager,
-        spread: Spread,
+        spread: PartitionFunction,
         *,
         name: str,
         first: int | None,
@@ -100,7 +100,7 @@ class PartitionWriter:
         self.spilled_bytes = 0
 
     def add(self, block: Buffer, start: int = 0) -> None:
-        """Spread a block's rows from byte `start` on."""
+        """Add a block's rows from byte `start` on."""
         with memoryview(block) as whole:
             at, size = start, len(whole)
             while at < size:
@@ -110,15 +110,15 @@ class PartitionWriter:
 
     @property
     def next_number(self) -> int:
-        """Of the row that comes next."""
+        """The number of the next row."""
         return self._next
 
     def count_from(self, first: int) -> None:
-        """Number rows from here on; those before had their numbers already."""
+        """Number rows from now on, beginning with `first`; earlier rows had numbers already."""
         self._next = first
 
     def finish(self) -> list[Segment | None]:
-        """Return the partitions' segments, that of rows with a NULL key last; None for no rows."""
+        """Return the partitions' segments, the one for NULL keys last; None for an empty one."""
         for partition in range(len(self._writers)):
             self._flush(partition)
         finished = [None if writer is None else writer.finish() for writer in self._writers]
@@ -126,14 +126,14 @@ class PartitionWriter:
         return finished
 
     def abort(self) -> None:
-        """Remove what was written, unless it was finished."""
+        """Remove the segments, unless they were finished."""
         for writer in self._writers:
             if writer is not None:
                 writer.abort()
         self._writers.clear()
 
     def _flush(self, partition: int) -> bool:
-        """Spill a partition's buffer; False when it was empty."""
+        """Spill a partition's buffer; return False if it was empty."""
         start, stop, rows = self._partitioner.pop(partition)
         self._append(partition, self._memory[start:stop], rows)
         return rows > 0
@@ -147,7 +147,7 @@ class PartitionWriter:
         if row_bytes > self._row_bytes_max:
             raise too_long(row_bytes, self._row_bytes_max)
         after, stored = self._partitioner.add_whole(block, at, self._next)
-        assert stored == row_bytes, "partitions have more memory than a row may"
+        assert stored == row_bytes, "the memory of all partitions holds the longest row"
         self._append(partition, self._memory[:stored], 1)
         self._next += self._next >= 0
         return after
@@ -165,7 +165,7 @@ class PartitionWriter:
 def blocks_of(
     segment: Segment | None, spill: SpillManager, buffer: memoryview
 ) -> Generator[tuple[memoryview, int]]:
-    """Yield each block of a segment, read into `buffer`, and how many rows it has."""
+    """Yield each block of a segment, read into `buffer`, and its number of rows."""
     if segment is None:
         return
     with spill.open(segment) as reader:
@@ -177,10 +177,10 @@ def blocks_of(
 
 
 def too_long(row_bytes: int, row_bytes_max: int) -> CapTooSmall:
-    """Return the error for a row that a join's memory is too small for."""
+    """Return the error for a row that is too long for a join's memory."""
     return LongRow(
         cap_bytes=row_bytes_max * 8,
         needed_bytes=row_bytes * 8,
-        because=f"a row of the join has {row_bytes} bytes, and one may take an eighth",
+        because=f"a row of the join has {row_bytes} bytes, and the most is an eighth of its memory",
         row_bytes=row_bytes,
     )

@@ -1,4 +1,4 @@
-"""Joining partition by partition: hash, reversed hash, finer partitions, or slice by slice."""
+"""Join partition by partition: hash, reversed hash, finer partitions, or slice by slice."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from emsqrt._kernel import JoinTable, join_alone
 from emsqrt.external.join_journal import JoinJournal, Pair
-from emsqrt.external.joined import (
+from emsqrt.external.join_output import (
     FORWARD,
     KEEPS_LEFT,
     KEEPS_RIGHT,
@@ -15,19 +15,19 @@ from emsqrt.external.joined import (
     REVERSED,
     Emission,
     HashJoinKind,
-    JoinedOut,
+    JoinOutput,
     JoinStats,
     drain,
 )
 from emsqrt.external.joined_sort import JoinedSort, sort_bytes_min
 from emsqrt.external.nested_loop import NestedLoop
 from emsqrt.external.partition import (
+    PartitionFunction,
     PartitionWriter,
-    Spread,
     blocks_of,
     fan_out_max,
 )
-from emsqrt.external.sorted_side import ENTRY_BYTES
+from emsqrt.external.sorted_build import ENTRY_BYTES
 
 if TYPE_CHECKING:
     from emsqrt.external.runs import Runs
@@ -40,19 +40,19 @@ _SHRINKS = 0.6  # a partition that keeps more of what it was cut from has a hot 
 class PartitionedJoin:
     """Joins the partitions of two sides one after another.
 
-    Its generators yield each time `joined` is to be emptied: True at the end of what is in order.
+    Its generators yield each time `joined` must be emptied: True at the end of a sorted sequence.
 
     Args:
-        memory: to work in, given to each partition in turn.
-        spill: where the partitions lie.
+        memory: the working memory, used for one partition at a time.
+        spill: the spill manager with the partitions.
         how: the kind of join.
         journal: has the pairs of partitions that are to be joined, the next one last.
-        sequenced: of which side rows have their numbers before their payloads, as flags; what
-            comes out has them as its key.
-        row_bytes_max: of rows that are partitioned again.
-        buffers_bytes: what that takes.
-        name: of the segments.
-        stats: counted up.
+        sequenced: flags of the sides whose rows have their numbers before their payloads; joined
+            rows have these numbers as their key.
+        row_bytes_max: the longest row that is partitioned again.
+        buffers_bytes: the memory of partition buffers.
+        name: the name of the segments.
+        stats: the statistics to update.
         check: called often.
     """
 
@@ -82,40 +82,40 @@ class PartitionedJoin:
         self._journal = journal
         self._pairs = journal.pairs or []
 
-    def blocks(self, joined: JoinedOut) -> Iterator[tuple[int, int]]:
-        """Join all partitions; yield (bytes, rows) of joined rows at the start of its memory."""
+    def blocks(self, joined: JoinOutput) -> Iterator[tuple[int, int]]:
+        """Join all partitions; yield (bytes, rows) of joined rows at the start of `joined`."""
         for pair in self._each():
             for ends in self._join(pair, self._memory, joined):
                 if not ends:
-                    yield joined.take()
+                    yield joined.flush()
             self._journal.ended()
         if joined.rows:
-            yield joined.take()
+            yield joined.flush()
 
     def write_runs(self, runs: Runs, positions: bytes) -> None:
-        """Join all partitions; what each gives becomes one run, or one for each slice.
+        """Join all partitions; the output of each becomes one run, or one run per slice.
 
         Args:
-            runs: takes them.
+            runs: receives the runs.
             positions: where their keys may differ.
         """
         for pair in self._each():
             split = len(self._memory) - max(pair.joined_bytes_max, runs.block_bytes)
             memory, out = self._memory[:split], self._memory[split:]
             if self._is_to_sort(pair, memory):
-                self._write_sorted(pair, memory, JoinedOut(out), runs)
+                self._write_sorted(pair, memory, JoinOutput(out), runs)
             else:
-                self._write_run(pair, memory, JoinedOut(out, runs.block_bytes), runs)
+                self._write_run(pair, memory, JoinOutput(out, runs.block_bytes), runs)
             self._journal.ended()
             if runs.is_crowded():
                 runs.thin_out(positions)
 
-    def _write_run(self, pair: Pair, memory: memoryview, joined: JoinedOut, runs: Runs) -> None:
+    def _write_run(self, pair: Pair, memory: memoryview, joined: JoinOutput, runs: Runs) -> None:
         writer: SegmentWriter | None = None
         try:
             for ends in self._join(pair, memory, joined):
                 if joined.rows or not ends:
-                    rows, count = joined.take_rows()
+                    rows, count = joined.flush_rows()
                     writer = writer or runs.create()
                     writer.append(rows, count)  # nothing before a long row
                 if ends and writer is not None:
@@ -126,7 +126,7 @@ class PartitionedJoin:
                 writer.abort()
 
     def _is_to_sort(self, pair: Pair, memory: memoryview) -> bool:
-        """Whether only the left side fits memory, beside room to sort what comes out."""
+        """Return whether only the left side fits memory, with room to sort the output."""
         left, right = pair.left, pair.right
         if left is None or right is None or self._how in LEFT_ONLY:
             return False
@@ -134,8 +134,8 @@ class PartitionedJoin:
         least = max(room // 2, sort_bytes_min(room, pair.joined_bytes_max))
         return _table_bytes(right) > room and _table_bytes(left) + least <= room
 
-    def _write_sorted(self, pair: Pair, memory: memoryview, joined: JoinedOut, runs: Runs) -> None:
-        """Build the left side, and write what comes out in runs of as much as can be sorted."""
+    def _write_sorted(self, pair: Pair, memory: memoryview, joined: JoinOutput, runs: Runs) -> None:
+        """Build the left side, and write the output as runs of as many rows as can be sorted."""
         left, right = pair.left, pair.right
         assert left is not None, "both sides have rows"
         assert right is not None, "both sides have rows"
@@ -143,23 +143,23 @@ class PartitionedJoin:
         split = _table_bytes(left)
         sort = JoinedSort(room[split:], runs)
         for _ in self._hash(left, right, REVERSED[self._how], block, room[:split], joined):
-            sort.add(joined.take_rows()[0])
+            sort.add(joined.flush_rows()[0])
         if joined.rows:
-            sort.add(joined.take_rows()[0])
+            sort.add(joined.flush_rows()[0])
         sort.flush()
         self._stats.partitions += 1
         self._stats.reversals += 1
         self._stats.levels = max(self._stats.levels, pair.level)
 
     def _each(self) -> Iterator[Pair]:
-        """Yield pair after pair, those that a pair was split into next."""
+        """Yield all pairs; after a pair that was split, its finer pairs come next."""
         while self._pairs:
             pair = self._pairs.pop()
             self._check()
             self._journal.began(pair)
             yield pair
 
-    def _join(self, pair: Pair, memory: memoryview, joined: JoinedOut) -> Iterator[bool]:
+    def _join(self, pair: Pair, memory: memoryview, joined: JoinOutput) -> Iterator[bool]:
         left, right = pair.left, pair.right
         self._stats.levels = max(self._stats.levels, pair.level)
         block, room = memory[: pair.block_bytes], memory[pair.block_bytes :]
@@ -184,7 +184,7 @@ class PartitionedJoin:
             yield from self._nested(pair, left, right, memory, joined)
         yield True
 
-    def _alone(self, pair: Pair, block: memoryview, joined: JoinedOut) -> Iterator[bool]:
+    def _alone(self, pair: Pair, block: memoryview, joined: JoinOutput) -> Iterator[bool]:
         """Write the rows of a partition whose other side is empty, where the kind keeps them."""
         is_right = pair.left is None
         if self._how not in (KEEPS_RIGHT if is_right else KEEPS_LEFT):
@@ -205,12 +205,12 @@ class PartitionedJoin:
         emission: Emission,
         block: memoryview,
         room: memoryview,
-        joined: JoinedOut,
+        joined: JoinOutput,
     ) -> Iterator[bool]:
         table = JoinTable(room)
         for rows, _ in blocks_of(build, self._spill, block):
-            taken = table.add_rows(rows)
-            assert taken == len(rows), "what fits is known"
+            added = table.add_rows(rows)
+            assert added == len(rows), "`_fits` was checked before"
         table.index()
         yield from self._probe(table, probe, emission, block, joined)
 
@@ -220,7 +220,7 @@ class PartitionedJoin:
         probe: Segment,
         emission: Emission,
         block: memoryview,
-        joined: JoinedOut,
+        joined: JoinOutput,
     ) -> Iterator[bool]:
         flags = emission.flags | self._sequenced
         for rows, _ in blocks_of(probe, self._spill, block):
@@ -233,7 +233,7 @@ class PartitionedJoin:
         yield from drain(table, emission, self._sequenced, joined)
 
     def _load(self, right: Segment, block: memoryview, room: memoryview) -> JoinTable | None:
-        """Return a table of the right side's keys, each once; None when these do not fit."""
+        """Return a table of the right side's distinct keys; None if they do not fit."""
         table = JoinTable(room)
         for rows, _ in blocks_of(right, self._spill, block):
             at = 0
@@ -246,7 +246,7 @@ class PartitionedJoin:
         return table
 
     def _split(self, pair: Pair, block: memoryview, room: memoryview) -> None:
-        """Cut a partition into finer ones, which come next."""
+        """Split a partition into finer ones, which are joined next."""
         assert pair.left is not None, "both sides have rows"
         assert pair.right is not None, "both sides have rows"
         buffers = room[: self._buffers_bytes]
@@ -263,7 +263,7 @@ class PartitionedJoin:
             writer = PartitionWriter(
                 buffers,
                 self._spill,
-                Spread(fan_out, pair.level),
+                PartitionFunction(fan_out, pair.level),
                 name=f"{self._name}.{side}",
                 first=None,
                 row_bytes_max=self._row_bytes_max,
@@ -282,7 +282,7 @@ class PartitionedJoin:
                 self._pairs.append(Pair(one, other, pair.level + 1, pair.right.raw_bytes))
 
     def _build_bytes(self, left: Segment, right: Segment) -> int:
-        """Return what is to be cut until it fits: the left side takes room to sort, if order counts."""
+        """Return the bytes to split until they fit; the left side needs room to sort if ordered."""
         sorts = self._sequenced and self._how not in LEFT_ONLY
         return min(right.raw_bytes, left.raw_bytes * (2 if sorts else 1))
 
@@ -292,7 +292,7 @@ class PartitionedJoin:
         left: Segment,
         right: Segment,
         memory: memoryview,
-        joined: JoinedOut,
+        joined: JoinOutput,
     ) -> Iterator[bool]:
         self._stats.nested_loops += 1
         loop = NestedLoop(
@@ -303,7 +303,7 @@ class PartitionedJoin:
 
 
 def _table_bytes(segment: Segment) -> int:
-    """Return what a table of these rows takes."""
+    """Return the memory of a table of these rows."""
     return segment.raw_bytes + segment.rows * ENTRY_BYTES + 16
 
 

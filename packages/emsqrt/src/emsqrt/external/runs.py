@@ -1,4 +1,4 @@
-"""Sorted runs that were spilled, and merging them: in as many passes as memory asks for."""
+"""Sorted runs that were spilled, and merging them in as many passes as the memory requires."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emsqrt.external.fan_in import (
     first_merge,
     merge_bytes,
 )
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
 from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall
 
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     from emsqrt.external.journal import Journal, SavedRuns
     from emsqrt.spill import Segment, SegmentReader, SegmentWriter, SpillManager
 
-RUNS_MAX = 1024  # more are merged at once, so that their list stays small
+RUNS_MAX = 1024  # some are merged once there are more, so that their list stays small
 _RUNS_MIN = 64
 _MEMORY_OF_RUN = 2 << 10
-"""One run may wait for so many bytes of memory: the list of them takes half of that beside it."""
+"""Working memory per run that may wait; its list entry needs up to half of this in addition."""
 _FULL, _DONE = -1, -2
 _ALIGN = 64
 
 
 @dataclass(slots=True)
 class RunStats:
-    """What spilling and merging took, for the manifest.
+    """Statistics of spilling and merging, for the manifest.
 
     Args:
         runs: sorted runs written from input, R.
-        passes: how often the most travelled row was read back, P.
+        passes: how often a row was read back at most, P.
         fan_in: the most runs in one merge, K.
-        block_bytes: of the last run written, b.
-        spilled_bytes: written in all, before compression.
+        block_bytes: the block size of the last run, b.
+        spilled_bytes: all bytes spilled, before compression.
     """
 
     runs: int = 0
@@ -52,29 +52,29 @@ class RunStats:
 
 @dataclass(slots=True)
 class _Run:
-    """A sorted segment, and how many merges its rows went through."""
+    """A sorted segment, and the number of merges that its rows went through."""
 
     segment: Segment
     level: int
 
     @property
     def need(self) -> int:
-        """Bytes of a buffer that takes its longest block."""
+        """The size of a buffer for its longest block."""
         return -(-self.segment.block_raw_max // _ALIGN) * _ALIGN
 
 
 class Runs:
-    """Runs in input order; equal keys leave a merge in the order of their runs.
+    """Runs in input order; a merge writes rows of equal keys in the order of their runs.
 
-    The same memory serves whoever fills it to cut a run and, between two runs, the merges.
+    The owner collects rows in the same memory; merges use it between two runs, when it is empty.
 
     Args:
-        memory: to merge in.
-        spill: where the runs lie.
-        name: of the segments.
-        check: called often; what it raises ends the work.
-        limit: rows wanted of the whole order; no run keeps more.
-        journal: where runs are written down, and found again by whoever resumes.
+        memory: the memory of merges.
+        spill: the spill manager for the runs.
+        name: the name of the segments.
+        check: called often; an exception that it raises ends the work.
+        limit: the number of rows needed of the whole order; no run keeps more.
+        journal: where runs are recorded, and found by a resumed run.
     """
 
     def __init__(
@@ -89,9 +89,9 @@ class Runs:
     ) -> None:
         self.stats = RunStats()
         self.rows_found = 0
-        """Rows of the input that lie in runs which an earlier run left."""
+        """Input rows that are in runs of an earlier process."""
         self.row_bytes_max = 0
-        """The longest of all rows in runs, as far as who cuts these tells."""
+        """The longest row in the runs, as reported by their writer."""
         self._journal = journal
         self._rows = 0
         self._complete = False
@@ -110,7 +110,7 @@ class Runs:
 
     @property
     def block_bytes(self) -> int:
-        """How large the blocks of the next run should be."""
+        """The block size of the next run."""
         return block_bytes(len(self._memory), len(self._runs))
 
     def create(self) -> SegmentWriter:
@@ -118,12 +118,12 @@ class Runs:
         return self._spill.create(self._name)
 
     def add(self, segment: Segment, rows: int = 0, *, complete: bool = False) -> None:
-        """Add a finished run behind the others.
+        """Add a finished run after the others.
 
         Args:
             segment: the run.
-            rows: of the input that lie in runs now.
-            complete: whether that is all of it.
+            rows: the number of input rows that are in runs now.
+            complete: whether that is the whole input.
         """
         self._runs.append(_Run(segment, 0))
         self.stats.runs += 1
@@ -132,12 +132,12 @@ class Runs:
         self._save()
 
     def complete(self) -> None:
-        """Say that there is no more input than lies in runs."""
+        """Record that the runs contain the whole input."""
         self._complete = True
         self._save()
 
     def _adopt(self, found: SavedRuns) -> None:
-        """Begin with the runs that an earlier run left."""
+        """Begin with the runs that an earlier process left."""
         for segment, level in found.runs:
             adopted = self._spill.adopt(segment.name, segment.size_bytes)
             self._runs.append(_Run(adopted, level))
@@ -154,30 +154,30 @@ class Runs:
             )
 
     def _known(self, positions: bytes | None) -> bytes | None:
-        """Nobody has looked at the keys of rows that an earlier run took in."""
+        """Return `positions`, or None if the keys of an earlier process are not covered by them."""
         return None if self.rows_found else positions
 
     def use(self, memory: memoryview) -> None:
-        """Merge in other memory from now on."""
+        """Use other memory for merges from now on."""
         self._memory = memory
 
     def leaves_room(self, one_part_in: int) -> bool:
-        """Whether a merge of the runs so far takes less than that part of the memory."""
+        """Return whether a merge of the runs so far needs under 1 / `one_part_in` of the memory."""
         return sum(run.need for run in self._runs) * one_part_in < len(self._memory)
 
     def is_crowded(self) -> bool:
-        """Whether runs should be merged before more are cut."""
+        """Whether runs should be merged before more are written."""
         bearable = max(_RUNS_MIN, len(self._memory) // _MEMORY_OF_RUN)
         return len(self._runs) >= min(RUNS_MAX, bearable)
 
     def thin_out(self, positions: bytes | None) -> None:
-        """Merge some neighbours; the memory is free for it."""
+        """Merge some neighbouring runs; the memory must be free."""
         needs = [run.need for run in self._runs]
         fan_in = fan_in_of(self._room(), needs)
         self._merge(min(fan_in, len(needs)), positions)
 
     def settle(self, positions: bytes | None) -> None:
-        """Merge until one pass is left, the smallest neighbours first; the memory is free for it.
+        """Merge until one pass is left, the smallest neighbours first; the memory must be free.
 
         Args:
             positions: where all keys may differ (`RowStore.positions`).
@@ -188,12 +188,12 @@ class Runs:
             self._merge(first_merge(len(needs), fan_in), positions)
 
     def blocks(
-        self, out: memoryview | Outlet, positions: bytes | None, ending: bytes | None = None
+        self, out: memoryview | OutputBuffer, positions: bytes | None, ending: bytes | None = None
     ) -> Iterator[tuple[int, int]]:
-        """Fill `out` with the next rows in order, or with their payloads each followed by `ending`.
+        """Fill `out` with the next rows in order, or with their payloads, each ended by `ending`.
 
         Yields:
-            (bytes, rows) that lie at the start of `out`, or of its `room`.
+            (bytes, rows) at the start of `out`, or of its `room`.
 
         Raises:
             CapTooSmall: a row is longer than `out`.
@@ -202,18 +202,18 @@ class Runs:
         self._note_merge(self._runs)
         merged = _Merge(self, self._runs, self._memory, self._known(positions))
         try:
-            yield from merged.blocks(Outlet.over(out), self._limit, ending)
+            yield from merged.blocks(OutputBuffer.over(out), self._limit, ending)
         finally:
             merged.close()
 
     def close(self) -> None:
-        """Remove all runs; those that are written down stay until the whole run has ended."""
+        """Remove all runs; runs in the journal stay until the whole query has ended."""
         runs, self._runs = self._runs, []
         if self._journal is None:
             _remove(self._spill, runs)
 
     def _room(self) -> int:
-        """Memory for the sources of a merge that writes a run: all but its block."""
+        """Return the memory for the sources of a merge that writes a run: all but its block."""
         scratch = max(_scratch_bytes(run.segment) for run in self._runs)
         return len(self._memory) - self._out_bytes() - scratch
 
@@ -275,7 +275,7 @@ def _remove(spill: SpillManager, runs: Sequence[_Run]) -> None:
 
 
 def _scratch_bytes(segment: Segment) -> int:
-    """Memory to read a block that was compressed; 0 when none was."""
+    """Return the memory to read a compressed block; 0 if no block is compressed."""
     heads = segment.blocks * 64
     if segment.blocks_bytes - heads == segment.raw_bytes:
         return 0
@@ -283,7 +283,7 @@ def _scratch_bytes(segment: Segment) -> int:
 
 
 class _Merge:
-    """One merge of some runs: their readers, and parts of the memory to read ahead into."""
+    """One merge of some runs: their readers, and the parts of the memory that they read into."""
 
     def __init__(
         self, owner: Runs, runs: list[_Run], memory: memoryview, positions: bytes | None
@@ -310,9 +310,9 @@ class _Merge:
             reader.close()
 
     def blocks(
-        self, out: Outlet, limit: int | None, ending: bytes | None
+        self, out: OutputBuffer, limit: int | None, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
-        """Fill `out` again and again; a row that it cannot hold is refused."""
+        """Fill `out` repeatedly; raise CapTooSmall for a row that does not fit."""
         for filled, rows in self._fill(out, limit, ending):
             if rows == 0:
                 start, stop = self._head()
@@ -320,8 +320,8 @@ class _Merge:
             yield filled, rows
 
     def write_to(self, writer: SegmentWriter, out: memoryview, limit: int | None) -> None:
-        """Write all to a segment; a row that `out` cannot hold becomes a block of its own."""
-        for filled, rows in self._fill(Outlet(out), limit, None):
+        """Write all rows to a segment; a row longer than `out` becomes a block of its own."""
+        for filled, rows in self._fill(OutputBuffer(out), limit, None):
             if rows:
                 writer.append(out[:filled], rows)
                 continue
@@ -332,17 +332,17 @@ class _Merge:
                 self._refill(source)
 
     def _fill(
-        self, out: Outlet, limit: int | None, ending: bytes | None
+        self, out: OutputBuffer, limit: int | None, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
-        """Yield each time `out` is full, or holds nothing because the next row is longer."""
+        """Yield each time `out` is full, or is empty because the next row is longer than `out`."""
         left = -1 if limit is None else limit
         filled = rows = 0
         while left:
             most = {} if left < 0 else {"rows_max": left}
-            came, taken, why = self._merger.run(out.room[filled:], ending, **most)
-            filled, rows = filled + came, rows + taken
+            came, rows_read, why = self._merger.run(out.room[filled:], ending, **most)
+            filled, rows = filled + came, rows + rows_read
             if left > 0:
-                left -= taken
+                left -= rows_read
             if why >= 0:
                 self._refill(why)
                 continue
@@ -352,16 +352,16 @@ class _Merge:
                 continue
             yield filled, rows
             if rows == 0 and left > 0:
-                left -= 1  # whoever fills `out` has taken the long row
+                left -= 1  # the merge that fills `out` has passed the long row on
             filled = rows = 0
-            out.turn()
+            out.advance()
             if why == _DONE:
                 return
         if rows:
             yield filled, rows
 
     def _refill(self, source: int) -> None:
-        """Read as many blocks as fit the source's part."""
+        """Read as many blocks as fit the source's part of the memory."""
         reader = self._readers[source]
         start, stop = self._merger.span(source)
         at = start
@@ -371,7 +371,7 @@ class _Merge:
 
     def _head(self) -> tuple[int, int]:
         head = self._merger.head()
-        assert head is not None, "a row is there that did not fit"
+        assert head is not None, "there is a row that did not fit"
         return head
 
 

@@ -1,4 +1,4 @@
-"""`ExternalSort`: rows in order of their keys, however many, in memory of a fixed size."""
+"""`ExternalSort`: sort any number of rows by their keys in memory of a fixed size."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from emsqrt.external.fan_in import ENTRY_BYTES, block_bytes
-from emsqrt.external.gathering import Gathering, Part
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
+from emsqrt.external.run_buffer import Half, RunBuffer
 from emsqrt.external.runs import Runs
 from emsqrt.long_row import LongRow
 from sennit_core.errors import CapTooSmall, Closed
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from emsqrt.spill import SpillManager
 
 _RESERVE_BYTES = 16 << 10  # of a merge: its state, and an output block
-_HALVED_BYTES_MIN = 2 << 20  # of a store, below which two threads would only wait for each other
-_HALVED_SHARE = 3  # of the memory, for the blocks of all runs while they are cut from halves
-_KEPT_TIMES, _KEPT_ROWS_MIN = 4, 1024  # rows gather to so many times a limit, or to so many
+_HALVED_BYTES_MIN = 2 << 20  # with smaller stores, two threads would only wait for each other
+_HALVED_SHARE = 3  # runs are cut from halves while a merge of them needs less than 1 / 3 of memory
+_KEPT_TIMES, _KEPT_ROWS_MIN = 4, 1024  # rows beyond a limit are dropped at 4 * limit, at least 1024
 
 
 def sort_bytes(row_bytes: int) -> int:
-    """Return memory in which rows of up to so many bytes, with their keys, are sorted."""
-    # Two are merged into a third; the block that drains a run is one part in 64 of all.
+    """Return memory to sort rows of up to `row_bytes` bytes, with their keys."""
+    # A merge holds two rows and writes a third; the output block is 1 / 64 of the memory.
     return row_bytes * 13 // 4 + 4 * _RESERVE_BYTES
 
 
 @dataclass(frozen=True, slots=True)
 class SortStats:
-    """What a sort took, for the manifest.
+    """Statistics of a sort, for the manifest.
 
     Args:
-        rows: taken in.
-        runs: sorted runs spilled, R; 0 when all fitted memory.
+        rows: rows read.
+        runs: sorted runs spilled, R; 0 if all rows fitted memory.
         passes: how often a row was read back at most, P.
         fan_in: the most runs in one merge, K.
-        block_bytes: of the last run's blocks, b.
-        spilled_bytes: written in all, before compression.
+        block_bytes: the size of the last run's blocks, b.
+        spilled_bytes: all bytes spilled, before compression.
         row_bytes_max: the longest row, with its key.
         memory_bytes: the working memory, W.
-        peak_bytes: the most of it in use.
+        peak_bytes: the most of it that was in use.
     """
 
     rows: int
@@ -61,30 +61,31 @@ class SortStats:
 
 
 class ExternalSort:
-    """Sorts rows by key, stable: rows with equal keys leave as they came.
+    """Sorts rows by key; the sort is stable: rows of equal keys stay in input order.
 
-    Rows gather in memory; when it is full they are sorted by radix and spilled as a run. The end is
-    a merge of all runs, after as many passes as memory asks for. Nothing is spilled when the rows
-    fit. Close it, before the memory is given back.
+    Rows collect in memory; full memory is sorted by radix and spilled as a run. At the end all runs
+    are merged, after as many passes as the memory requires. Nothing is spilled if all rows fit.
+    Close the sort before its memory is released.
 
-    Where the spill has a second thread, further runs are cut from halves of the memory: one is
-    sorted and spilled while the other fills. Shorter runs are more runs, so that ends when their
-    blocks would take a third of the memory. Runs that are written down are cut from all of it.
+    If the spill manager has a second thread, further runs are cut from halves of the memory: one
+    half is sorted and spilled while the other fills. These runs are shorter, so there are more of
+    them; once their blocks would need a third of the memory, runs use all memory again. Runs that
+    are recorded in a journal always use all memory.
 
     Args:
-        memory: everything lies in it; from about 64 KiB and three times the longest row.
-        spill: where runs go.
-        keys: what orders rows; None when only `add_rows` is used.
-        payload: what a row carries: "line", the indices of columns to pack, or None.
-        name: of the segments, and in errors.
-        limit: only the first so many rows are wanted, and the others are dropped early.
-        numbered: keys end in the row's number (`add` only).
-        check: called often; what it raises ends the work.
-        journal: where runs are written down; an input that an earlier run took in is not to be
-            given again (`rows_found`).
+        memory: the memory for everything; at least 64 KiB and three times the longest row.
+        spill: the spill manager for runs.
+        keys: the sort keys; None if only `add_rows` is used.
+        payload: the payload of a row: "line", the indices of columns to pack, or None.
+        name: the name in segments and errors.
+        limit: only this many first rows are needed; others are dropped early.
+        numbered: append the row's number to its key (`add` only).
+        check: called often; an exception that it raises ends the work.
+        journal: where runs are recorded; input rows that an earlier process has read must not be
+            added again (`rows_found`).
 
     Raises:
-        CapTooSmall: a row is longer than memory allows; `needed_bytes` of memory would do.
+        CapTooSmall: a row is too long for the memory; `needed_bytes` of memory would be enough.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all but four by keyword
@@ -111,19 +112,19 @@ class ExternalSort:
         self._rows = 0
         self._peak_bytes = 0
         self._finished = False
-        # The block that drains a run is held from the start: spilling never asks for memory.
+        # The block for spilling a run is reserved from the start: spilling must not need memory.
         split = len(memory) - block_bytes(len(memory), 0)
         self._block = memory[split:]
-        self._gathered: Gathering | None = Gathering(memory[:split])
+        self._run_buffer: RunBuffer | None = RunBuffer(memory[:split])
         self._lane = spill.lane
         self._runs = Runs(memory, spill, name=name, check=check, limit=limit, journal=journal)
         self._rows = self._runs.rows_found
 
     @property
     def stats(self) -> SortStats:
-        """What it took so far."""
+        """Statistics so far."""
         runs = self._runs.stats
-        longest = 0 if self._gathered is None else self._gathered.part.store.row_bytes_max
+        longest = 0 if self._run_buffer is None else self._run_buffer.part.store.row_bytes_max
         return SortStats(
             rows=self._rows,
             runs=runs.runs,
@@ -137,30 +138,30 @@ class ExternalSort:
         )
 
     def add(self, columns: Columns, start: int = 0) -> None:
-        """Take the rows of a batch from `start` on, spilling what memory has no room for."""
-        gathered, keys = self._gathering(), self._keys
-        assert keys is not None, "a sort without keys takes packed rows"
+        """Add the rows of a batch from `start` on, spilling when the memory is full."""
+        run_buffer, keys = self._filling_buffer(), self._keys
+        assert keys is not None, "a sort without keys accepts packed rows only"
         count = len(columns)
         self._check()
         while start < count and self._limit != 0:
             sequence = self._rows if self._numbered else None
-            store = gathered.part.store
-            taken = store.add(columns, keys, self._payload, start, sequence)
-            self._rows += taken
-            start += taken
+            store = run_buffer.part.store
+            added = store.add(columns, keys, self._payload, start, sequence)
+            self._rows += added
+            start += added
             dropped = self._drop_beyond_limit(store)
             if start < count and not dropped and not self._make_room():
                 row = store.row_bytes(columns, keys, self._payload, start, self._numbered)
                 raise self._too_long(row, f"row {self._rows}")
 
     def add_rows(self, block: Buffer) -> None:
-        """Take all rows of a block (rows.h), spilling what memory has no room for."""
-        gathered = self._gathering()
+        """Add all rows of a block (rows.h), spilling when the memory is full."""
+        run_buffer = self._filling_buffer()
         self._check()
         with memoryview(block).cast("B") as rows:
             start = 0
             while start < len(rows) and self._limit != 0:
-                store = gathered.part.store
+                store = run_buffer.part.store
                 before = store.rows
                 start += store.add_rows(rows, start)
                 self._rows += store.rows - before
@@ -170,68 +171,68 @@ class ExternalSort:
                     raise self._too_long(row, f"row {self._rows}")
 
     def finish(self) -> None:
-        """End the input; merges until one pass is left, which `blocks` then does."""
-        gathered = self._gathering()
+        """End the input, and merge until one pass is left, which `blocks` does."""
+        run_buffer = self._filling_buffer()
         self._finished = True
         self._lane.wait()
-        store = gathered.part.store
+        store = run_buffer.part.store
         if not self._runs:
             self._peak_bytes = self._used_bytes()
             store.sort()
             return
         self._refuse_long_rows(store.row_bytes_max)
         if store.rows:
-            self._spill_run(gathered.part, self._rows, complete=True)
+            self._spill_run(run_buffer.part, self._rows, complete=True)
         else:
             self._runs.complete()
         self._runs.settle(store.positions)
 
     def blocks(
-        self, out: memoryview | Outlet, *, ending: bytes | None = None
+        self, out: memoryview | OutputBuffer, *, ending: bytes | None = None
     ) -> Iterator[tuple[int, int]]:
-        """Fill `out` with the next rows in order, again and again; once.
+        """Fill `out` repeatedly with the next rows in order; may be called once.
 
         Args:
-            out: memory of the caller's, for at least the longest row.
-            ending: write payloads alone, each followed by this, such as a line end.
+            out: the caller's memory, for at least the longest row.
+            ending: write only payloads, each followed by this, such as a line end.
 
         Yields:
-            (bytes, rows) that lie at the start of `out`, or of its `room`.
+            (bytes, rows) at the start of `out`, or of its `room`.
 
         Raises:
             CapTooSmall: a row is longer than `out`.
         """
         assert self._finished, "finish first"
-        if self._gathered is None:
+        if self._run_buffer is None:
             raise Closed(f"the {self._name}")
-        store = self._gathered.part.store
+        store = self._run_buffer.part.store
         if self._runs:
             yield from self._runs.blocks(out, store.positions, ending)
         else:
-            yield from self._drain(store, Outlet.over(out), ending)
+            yield from self._drain(store, OutputBuffer.over(out), ending)
 
     def close(self) -> None:
-        """Remove what was spilled and let go of the memory. Closing twice is fine."""
+        """Remove the spilled runs and drop all references to the memory. May be called twice."""
         self._lane.settle()
         self._runs.close()
-        self._gathered = None
+        self._run_buffer = None
 
-    def _gathering(self) -> Gathering:
-        if self._gathered is None or self._finished:
+    def _filling_buffer(self) -> RunBuffer:
+        if self._run_buffer is None or self._finished:
             raise Closed(f"the input of the {self._name}")
-        return self._gathered
+        return self._run_buffer
 
     def _used_bytes(self) -> int:
-        if self._gathered is None:
+        if self._run_buffer is None:
             return self._peak_bytes
-        store = self._gathered.part.store
+        store = self._run_buffer.part.store
         return max(self._peak_bytes, store.used_bytes + ENTRY_BYTES * store.rows)
 
     def _drop_beyond_limit(self, store: RowStore) -> bool:
-        """Keep what the limit asks for when several times as many rows are there; whether it did.
+        """Drop rows beyond the limit once there are several times as many; return whether it did.
 
-        Later rows that would not be kept are left out as they come, so that a large memory is not
-        filled with rows of which a few are wanted.
+        Later rows that sort after the last row kept are skipped when they are added, so that a
+        large memory is not filled with rows that are not needed.
         """
         limit = self._limit
         if limit is None or store.rows < max(_KEPT_TIMES * limit, _KEPT_ROWS_MIN):
@@ -242,12 +243,12 @@ class ExternalSort:
         return True
 
     def _make_room(self) -> bool:
-        """Spill the rows, or drop those beyond the limit; False when there are none."""
-        gathered = self._gathering()
-        store = gathered.part.store
+        """Spill the rows, or drop those beyond the limit; return False if there are no rows."""
+        run_buffer = self._filling_buffer()
+        store = run_buffer.part.store
         self._check()
         if store.rows == 0:
-            return self._join(gathered)
+            return self._join(run_buffer)
         self._peak_bytes = max(self._peak_bytes, self._used_bytes())
         if self._limit is not None and 2 * self._limit <= store.rows:
             before = store.used_bytes
@@ -257,20 +258,20 @@ class ExternalSort:
                 return True
         self._refuse_long_rows(store.row_bytes_max)
         self._lane.wait()
-        if gathered.is_halved and self._halves_pay():
-            self._lane.run(partial(self._spill_run, gathered.turn(), self._rows))
+        if run_buffer.is_halved and self._halves_pay():
+            self._lane.run(partial(self._spill_run, run_buffer.swap(), self._rows))
             return True
-        self._spill_run(gathered.part, self._rows)
+        self._spill_run(run_buffer.part, self._rows)
         if self._runs.is_crowded():
             self._runs.thin_out(store.positions)
         if self._halves_pay():
-            gathered.halve()
+            run_buffer.halve()
         else:
-            self._join(gathered)
+            self._join(run_buffer)
         return True
 
     def _halves_pay(self) -> bool:
-        """Whether the next runs should be cut from halves of the memory."""
+        """Return whether the next runs should be cut from halves of the memory."""
         return (
             self._lane.is_second
             and self._limit is None
@@ -279,16 +280,16 @@ class ExternalSort:
             and self._runs.leaves_room(_HALVED_SHARE)
         )
 
-    def _join(self, gathered: Gathering) -> bool:
-        """Let rows gather in all of the memory again; False when they do already."""
-        if not gathered.is_halved:
+    def _join(self, run_buffer: RunBuffer) -> bool:
+        """Collect rows in all of the memory again; return False if that is the case already."""
+        if not run_buffer.is_halved:
             return False
         self._lane.wait()
-        gathered.join()
+        run_buffer.join()
         return True
 
-    def _spill_run(self, part: Part, rows_before: int, *, complete: bool = False) -> None:
-        """Write the rows of a part as a run; the first `rows_before` rows lie in runs then."""
+    def _spill_run(self, part: Half, rows_before: int, *, complete: bool = False) -> None:
+        """Spill the rows of a half as a run; afterwards `rows_before` input rows are in runs."""
         store = part.store
         store.sort()
         position = 0
@@ -309,7 +310,7 @@ class ExternalSort:
         store.reset()
 
     def _drain(
-        self, store: RowStore, out: Outlet, ending: bytes | None
+        self, store: RowStore, out: OutputBuffer, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         position = 0
         stop = store.rows if self._limit is None else min(store.rows, self._limit)
@@ -325,10 +326,10 @@ class ExternalSort:
                 raise CapTooSmall(cap_bytes=len(out.room), needed_bytes=needed, because=because)
             position += rows
             yield filled, rows
-            out.turn()
+            out.advance()
 
     def _refuse_long_rows(self, row_bytes: int) -> None:
-        """A merge must hold two rows and write a third, whatever their lengths."""
+        """Refuse rows so long that a merge could not hold two of them and write a third."""
         if 3 * row_bytes + _RESERVE_BYTES > len(self._memory):
             raise self._too_long(row_bytes, f"a row before row {self._rows}")
 

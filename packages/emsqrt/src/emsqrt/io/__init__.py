@@ -1,4 +1,4 @@
-"""Files in, files and streams out, all within a memory budget.
+"""Read files, write files and streams, all within a memory budget.
 
 Layering: records (CSV cut into blocks) <- csv_options <- csv_scan;  cells <- formats.
 Submodules are imported by name; nothing here loads pyarrow.

@@ -1,7 +1,7 @@
-"""How large an Arrow IPC file's record batches are, read from their messages' metadata alone.
+"""The sizes of an Arrow IPC file's record batches, read from their messages' metadata alone.
 
-A reader holds a whole batch, decompressed, however little of it is wanted, so the largest one
-decides how much memory a file takes.
+A reader holds a whole batch, decompressed, even if few of its columns are needed. So the largest
+batch decides how much memory a file needs.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def largest_batch(source: ByteSource) -> tuple[int, int]:
 
 
 def _messages(read_at: ReadAt, end: int) -> Iterator[tuple[int, MessageHead, int]]:
-    """Yield where each message is, its metadata, and where its body is."""
+    """Yield the position of each message, its metadata, and the position of its body."""
     is_file = read_at(0, len(FILE_MAGIC)) == FILE_MAGIC
-    # A file's reader goes by the footer, which may leave out messages or name others.
+    # For a file, follow the footer as Arrow's reader does: it may omit messages or list others.
     starts = iter(footer_blocks(read_at, end)) if is_file else None
     position = 8 if is_file else 0
     while True:
@@ -73,7 +73,7 @@ def _messages(read_at: ReadAt, end: int) -> Iterator[tuple[int, MessageHead, int
 
 
 def _measure(read_at: ReadAt, head: MessageHead, body: int) -> int:
-    """Return the bytes that a message takes: as stored, and decompressed beside it."""
+    """Return the memory of a message: its bytes as stored, plus the decompressed buffers."""
     plain = plain_bytes(head, lambda offset, size: read_at(body + offset, size))
     return head.body_bytes + plain if head.compressed else plain
 

@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from sennit_core.arrow_ipc import ArrowReader
 
 _COPIES = 2
-"""A batch as it is read, and what is made of it."""
+"""Copies of a batch in memory: as it is read, and after casts."""
 
 
 class ArrowScan:
-    """Reads one Arrow IPC file or stream; `bytes_done` moves while it is iterated.
+    """Reads one Arrow IPC file or stream; `bytes_done` is updated during iteration.
 
     Args:
-        source: the file; its first bytes say which of the two it is.
-        schema: the wanted columns, in order, with their types.
-        budget: `need_bytes` of it is to be admitted before reading.
+        source: the file; its first bytes show whether it is a file or a stream.
+        schema: the columns to read, in order, with their types.
+        budget: reserve `need_bytes` of it before reading.
     """
 
     def __init__(self, source: ByteSource | Path, schema: Schema, budget: MemoryBudget) -> None:
-        del budget  # batches come as large as they are
+        del budget  # the size of batches cannot be chosen
         self._source = open_source(source) if isinstance(source, Path) else source
         batch_bytes, number = largest_batch(self._source)
         self.need_bytes = _COPIES * batch_bytes
         self.need_because = (
-            f"record batch {number} of {self._source.name} takes {format_bytes(batch_bytes)}"
+            f"record batch {number} of {self._source.name} needs {format_bytes(batch_bytes)}"
         )
         self.bytes_done = 0
         with _open(self._source) as (_, reader):
@@ -58,23 +58,23 @@ class ArrowScan:
                 raise BadInput(self._source.name, reason=str(error)) from error
 
     def _hold(self, batch: Any, guard: BudgetGuard) -> None:
-        """Make room for a batch that takes more than its head says, with a dictionary perhaps."""
+        """Reserve memory for a batch larger than its metadata says, e.g. with a dictionary."""
         wanted = max(guard.size_bytes, _COPIES * batch.nbytes)
         try:
             guard.resize(wanted)
         except MemoryCapExceeded as error:
-            taken = format_bytes(batch.nbytes)
+            size = format_bytes(batch.nbytes)
             raise CapTooSmall(
                 cap_bytes=error.cap_bytes,
                 needed_bytes=error.cap_bytes + wanted - guard.size_bytes,
-                because=f"a record batch of {self._source.name} takes {taken}",
+                because=f"a record batch of {self._source.name} needs {size}",
             ) from error
 
 
 def infer_arrow_schema(source: ByteSource | Path) -> Schema:
     """Return the columns of an Arrow IPC file or stream."""
     source = open_source(source) if isinstance(source, Path) else source
-    largest_batch(source)  # a damaged length would be believed
+    largest_batch(source)  # checks lengths: Arrow would trust a damaged one
     with _open(source) as (_, reader):
         return Schema.from_arrow(reader.schema)
 

@@ -1,7 +1,7 @@
-"""What happens to records that break the schema: the run fails, values become NULL, or they go.
+"""Policies for records that violate the schema: fail, set values to NULL, or reject the record.
 
-Rejected records are kept as CSV with the columns file, line, byte, reason and record, the last as
-it was written; a line or byte that nobody knows is empty.
+Rejected records are written as CSV with the columns file, line, byte, reason and record, which is
+the record as it was in the file; an unknown line or byte is empty.
 """
 
 from __future__ import annotations
@@ -12,38 +12,38 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from emsqrt.io.locations import parse_location
 from emsqrt.io.outputs import Output, open_output
-from emsqrt.io.places import parse_place
 
 POLICIES = ("fail", "null", "reject")
 _HEADER = b"file,line,byte,reason,record\n"
 
 
 class BadRows:
-    """Counts what was set to NULL or left out of a source, and keeps the records left out.
+    """Counts values set to NULL and rejected records, and writes the rejected records to a file.
 
-    A context manager: the reject file appears when it is left in peace.
+    A context manager: the reject file appears when it is left without an error.
 
     Args:
-        reject_file: where rejected records go; None keeps none.
-        folder: where a relative path starts.
+        reject_file: the file for rejected records; None discards them.
+        folder: the folder of a relative path.
     """
 
     def __init__(self, reject_file: str | None = None, folder: Path | None = None) -> None:
         self.nulled_values = 0
         self.rejected_rows = 0
-        self._place = None if reject_file is None else parse_place(reject_file, folder)
+        self._place = None if reject_file is None else parse_location(reject_file, folder)
         self._stack = ExitStack()
         self._output: Output | None = None
 
     def reject(self, what: str, line: int | None, byte: int | None, fault: str, raw: bytes) -> None:
-        """Count a record that is left out, and write it down.
+        """Count a rejected record, and write it to the reject file.
 
         Args:
             what: the file.
-            line: where the record starts, counted from 1.
-            byte: where it starts, counted from 0.
-            fault: what is wrong with it.
+            line: the line where the record starts, counted from 1.
+            byte: the byte where it starts, counted from 0.
+            fault: the error in it.
             raw: the record as it was, with or without its line end.
         """
         self.rejected_rows += 1

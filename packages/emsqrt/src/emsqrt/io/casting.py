@@ -1,4 +1,4 @@
-"""Batches as a file has them, made into batches as the plan wants them."""
+"""Convert a file's batches to the columns and types that the plan expects."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sennit_core.schema import DataType, Schema
 
 
 class BatchCaster:
-    """Selects and orders columns and casts those whose type differs, without losing anything.
+    """Selects and orders columns, and casts those of another type without loss.
 
     Args:
         found: the file's Arrow schema.
@@ -18,7 +18,7 @@ class BatchCaster:
         what: the file, for errors.
 
     Raises:
-        UnknownColumn: a wanted column is not there.
+        UnknownColumn: the file lacks a column of the plan.
     """
 
     def __init__(self, found: Any, wanted: Schema, what: str) -> None:
@@ -32,10 +32,10 @@ class BatchCaster:
         self.unchanged = frozenset(
             field.name for field in self._schema if found.field(field.name).type == field.type
         )
-        """Columns that come as the file has them."""
+        """Columns that are not cast."""
 
     def keep_coded(self, names: Collection[str]) -> None:
-        """Leave these columns of text as places in dictionaries, which is how they come."""
+        """Keep these text columns dictionary-encoded, as they are in the file."""
         import pyarrow as pa
 
         coded = pa.dictionary(pa.int32(), pa.string())
@@ -45,16 +45,16 @@ class BatchCaster:
         self._schema = pa.schema(fields)
 
     def uncast(self, names: Collection[str]) -> list[str]:
-        """Return those of some columns of text that are wanted as text."""
+        """Return those of some text columns that the plan also expects as text."""
         import pyarrow as pa
 
         return [name for name in names if pa.types.is_string(self._schema.field(name).type)]
 
     def cast(self, batch: Any) -> Any:
-        """Return the batch with the wanted columns.
+        """Return the batch with the plan's columns.
 
         Raises:
-            BadInput: a value does not fit the wanted type.
+            BadInput: a value does not fit the type of its column.
         """
         import pyarrow as pa
 
@@ -82,12 +82,12 @@ class BatchCaster:
 
 
 def as_type(values: Any, kind: Any) -> Any:
-    """Return a file's Array as a type of Arrow's: as Arrow casts it, but for texts as decimals.
+    """Cast a file's Array with Arrow, except texts to decimals.
 
-    Of these Arrow checks neither all digits nor the exponent.
+    Arrow checks neither all digits nor the exponent of a decimal.
 
     Raises:
-        pa.ArrowInvalid, pa.ArrowNotImplementedError: a value has no place in that type.
+        pa.ArrowInvalid, pa.ArrowNotImplementedError: a value does not fit the type.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -95,11 +95,11 @@ def as_type(values: Any, kind: Any) -> Any:
     texts = pa.types.is_string(values.type) or pa.types.is_large_string(values.type)
     if not (texts and pa.types.is_decimal(kind)):
         return values.cast(kind)
-    from emsqrt.expr.casts import cast_values  # most scans do without it
+    from emsqrt.expr.casts import cast_values  # most scans do not need it
 
     wanted = DataType.from_arrow(kind)
     made = cast_values(values.cast(pa.string()), DataType("Utf8"), wanted, None, strict=False)
     lost = values.filter(pc.and_not(pc.is_valid(values), pc.is_valid(made)))
     if len(lost):
-        raise pa.ArrowInvalid(f"{lost[0].as_py()!r} is no {wanted}")
+        raise pa.ArrowInvalid(f"{lost[0].as_py()!r} is not a {wanted}")
     return made

@@ -1,7 +1,7 @@
-"""Columns to columns of text, with Arrow's kernels instead of a Python loop over cells.
+"""Convert columns to columns of text, with Arrow's kernels instead of a Python loop over cells.
 
-`text_cells` gives the plain text that CSV holds; `json_cells` gives one JSON value for each cell.
-A NULL stays NULL in both. Rare types (nested, binary, intervals) go cell by cell.
+`text_cells` returns the plain text of CSV; `json_cells` returns one JSON value for each cell. A
+NULL stays NULL in both. Rare types (nested, binary, intervals) are converted cell by cell.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def json_cells(column: pa.Array) -> pa.Array:
 def json_text(column: pa.Array) -> tuple[pa.Array, bool]:
     """Return each value as JSON, and whether the quotes around the values are still missing.
 
-    Whoever joins columns puts quotes for less than a pass of its own costs.
+    The caller, which joins columns, can add quotes more cheaply than a separate pass.
     """
     kind = column.type
     if _is_rare(kind):
@@ -77,7 +77,7 @@ def quoted(text: pa.Array) -> pa.Array:
 
 
 def has_any(text: pa.Array, octets: bytes, *, below: int = 0) -> bool:
-    """Tell whether a string column holds any of these bytes, or any byte under `below`."""
+    """Return whether a string column contains any of these bytes, or any byte under `below`."""
     values = _value_bytes(text)
     for start in range(0, values.size, _LOOK_BYTES):
         part = values[start : start + _LOOK_BYTES]
@@ -89,7 +89,7 @@ def has_any(text: pa.Array, octets: bytes, *, below: int = 0) -> bool:
 
 
 def to_json(value: Any) -> Any:
-    """Return a Python value as the JSON value that the contract says, nested ones included."""
+    """Return a Python value as a JSON value of the HTTP contract, also for nested values."""
     match value:
         case bool() | None | str():
             return value

@@ -1,7 +1,7 @@
-"""Compressed streams, in and out: gzip by the standard library, zstd where there is a codec for it.
+"""Read and write compressed streams: gzip with the standard library, zstd if a codec is installed.
 
-What is compressed is told by its first bytes, never by its name: neither magic number begins text
-in UTF-8. Several members or frames after each other are one stream, as the tools write them.
+Compressed input is recognized by its first bytes, never by its name: no UTF-8 text begins with
+either magic number. Several consecutive members or frames are one stream, as the tools write them.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ _SUFFIXES = {".gz": "gzip", ".zst": "zstd"}
 
 
 class RawStream(Protocol):
-    """What a decompressor reads from."""
+    """The input of a decompressor."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill the buffer; 0 at the end."""
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
 
 
 class RawWriter(Protocol):
-    """What a compressor writes to."""
+    """The output of a compressor."""
 
     def write(self, data: Any, /) -> Any:
-        """Take bytes."""
+        """Append bytes."""
 
 
 def codec_of(start: bytes) -> str | None:
-    """Return "gzip" or "zstd" when a stream begins like one, else None."""
+    """Return "gzip" or "zstd" if a stream begins with its magic number, else None."""
     if start.startswith(GZIP_MAGIC):
         return "gzip"
     return "zstd" if start.startswith(ZSTD_MAGIC) else None
 
 
 def split_suffix(name: str) -> tuple[str, str | None]:
-    """Return a file's name without `.gz` or `.zst`, and the codec that this means for a writer."""
+    """Return a file's name without `.gz` or `.zst`, and the codec of that suffix for a writer."""
     for suffix, codec in _SUFFIXES.items():
         if name.lower().endswith(suffix):
             return name[: -len(suffix)], codec
@@ -59,27 +59,27 @@ def split_suffix(name: str) -> tuple[str, str | None]:
 
 
 def decoder_bytes(codec: str | None, start: bytes = b"") -> int:
-    """Return what a decompressor holds; a zstd frame's header (in `start`) tells its window."""
+    """Return the memory of a decompressor; for zstd from the frame header in `start`."""
     if codec is None:
         return 0
     return _GZIP_BYTES if codec == "gzip" else _zstd_window(start) + 3 * _STEP_BYTES
 
 
 def encoder_bytes(codec: str | None) -> int:
-    """Return what a compressor holds."""
+    """Return the memory of a compressor."""
     return {None: 0, "gzip": 384 << 10, "zstd": 5 << 20}[codec]
 
 
 def zstd_needs_arrow() -> bool:
-    """Tell whether this Python has no zstd of its own, so that pyarrow's is used."""
+    """Return whether this Python has no zstd of its own, so that pyarrow's is used."""
     return sys.version_info < (3, 14)
 
 
 def open_decoder(codec: str, raw: RawStream, what: str) -> RawStream:
-    """Return the plain stream of a compressed one, which it closes with itself.
+    """Return the decompressed stream of `raw`; closing it closes `raw`.
 
     Raises:
-        Unsupported: nothing here reads zstd: Python before 3.14 without pyarrow.
+        Unsupported: there is no zstd decoder: Python before 3.14 without pyarrow.
     """
     if codec == "gzip":
         return _Inflater(raw, what, "gzip", lambda: zlib.decompressobj(_GZIP_WBITS), zlib.error)
@@ -99,7 +99,7 @@ class _Inflater:
         self._decoder = make()
         self._buffer = memoryview(bytearray(_INPUT_BYTES))
         self._pending: Any = b""
-        self._taken = 0
+        self._bytes_read = 0
         self._started = False
 
     def readinto(self, buffer: memoryview, /) -> int:
@@ -118,7 +118,7 @@ class _Inflater:
         self._raw.close()
 
     def _step(self, size: int) -> bytes | None:
-        """Return some plain bytes, maybe none; None at the end of the stream."""
+        """Return some decompressed bytes, maybe none; None at the end of the stream."""
         if not self._pending and self._needs_input() and not self._fill():
             if self._started:
                 raise self._bad(f"the {self._codec} stream ends too early; was it cut off?")
@@ -136,12 +136,12 @@ class _Inflater:
 
     def _fill(self) -> bool:
         count = self._raw.readinto(self._buffer) or 0
-        self._taken += count
+        self._bytes_read += count
         self._pending = bytes(self._buffer[:count])
         return count > 0
 
     def _next_member(self) -> bool:
-        """Begin the member after the one that ended; padding of zero bytes is passed over."""
+        """Begin the next member; padding of zero bytes is skipped."""
         self._pending = self._decoder.unused_data.lstrip(b"\0")
         while not self._pending:
             if not self._fill():
@@ -154,22 +154,22 @@ class _Inflater:
 
     def _bad(self, reason: str) -> BadInput:
         return BadInput(
-            self._what, byte_offset=self._taken - len(self._pending), reason=reason, hint=_HINT
+            self._what, byte_offset=self._bytes_read - len(self._pending), reason=reason, hint=_HINT
         )
 
 
-_HINT = "the offset counts compressed bytes; get the file anew, or test it with the codec's tool"
+_HINT = "the offset counts compressed bytes; fetch the file again, or test it with the codec's tool"
 
 
 class _ArrowZstd:
-    """zstd by Arrow's codec, for Python without one."""
+    """zstd with Arrow's codec, for Python without one."""
 
     def __init__(self, raw: RawStream, what: str) -> None:
         try:
             import pyarrow as pa
         except ImportError as error:
             raise Unsupported(
-                f"{what} is zstd, and nothing here reads that",
+                f"{what} is compressed with zstd, and no zstd decoder is installed",
                 hint="install emsqrt[arrow], or use Python 3.14",
             ) from error
         self._raw, self._what = raw, what
@@ -182,7 +182,7 @@ class _ArrowZstd:
         except OSError as error:
             raise BadInput(
                 self._what,
-                byte_offset=self._counted.taken,
+                byte_offset=self._counted.bytes_read,
                 reason=f"the zstd stream is damaged or ends too early: {error}",
                 hint=_HINT,
             ) from error
@@ -193,18 +193,18 @@ class _ArrowZstd:
 
 
 class _CountedFile:
-    """The file object that Arrow reads from."""
+    """The file object that Arrow reads."""
 
     closed = False
 
     def __init__(self, raw: RawStream) -> None:
         self._raw = raw
-        self.taken = 0
+        self.bytes_read = 0
 
     def read(self, size: int = -1) -> bytes:
         buffer = bytearray(min(size, _INPUT_BYTES) if size >= 0 else _INPUT_BYTES)
         count = self._raw.readinto(memoryview(buffer)) or 0
-        self.taken += count
+        self.bytes_read += count
         return bytes(buffer[:count])
 
     def close(self) -> None:
@@ -221,11 +221,11 @@ class _CountedFile:
 
 
 class Encoder:
-    """Compresses what is written, in chunks of one size, so that the bytes depend on content alone.
+    """Compresses in chunks of one size, so that the output depends on the content alone.
 
     Args:
         codec: "gzip" or "zstd".
-        out: takes the compressed bytes; stays open.
+        out: receives the compressed bytes; stays open.
     """
 
     def __init__(self, codec: str, out: RawWriter) -> None:
@@ -235,7 +235,7 @@ class Encoder:
         self._codec = _gzip_encoder() if codec == "gzip" else _zstd_encoder(out)
 
     def write(self, data: Any) -> int:
-        """Append plain bytes."""
+        """Append uncompressed bytes."""
         view = memoryview(data).cast("B")
         at = 0
         while at < len(view):
@@ -247,7 +247,7 @@ class Encoder:
         return len(view)
 
     def finish(self) -> None:
-        """Write what ends the stream."""
+        """Write the end of the stream."""
         self._compress()
         if rest := self._codec.flush():
             self._out.write(rest)
@@ -271,14 +271,14 @@ def _zstd_encoder(out: RawWriter) -> Any:
 
 
 class _ArrowEncoder:
-    """zstd by Arrow's codec; it writes to the output by itself."""
+    """zstd with Arrow's codec, which writes to the output itself."""
 
     def __init__(self, out: RawWriter) -> None:
         try:
             import pyarrow as pa
         except ImportError as error:
             raise Unsupported(
-                "nothing here writes zstd",
+                "no zstd encoder is installed",
                 hint="install emsqrt[arrow], use Python 3.14, or write .gz",
             ) from error
         self._stream = pa.CompressedOutputStream(pa.PythonFile(_Writable(out), mode="w"), "zstd")

@@ -1,8 +1,8 @@
-"""The types of a CSV file's columns, as its first records suggest them.
+"""Infer the types of a CSV file's columns from its first records.
 
-Each column takes the first of `CANDIDATES` that holds every value of the sample. Text that is not
-UTF-8 is refused, for nothing says which characters its bytes mean. Whole
-numbers beyond 64 bits are decimals: as floats, different ones would become the same.
+Each column gets the first type of `CANDIDATES` that holds every value of the sample. Text that is
+not UTF-8 is refused, because its encoding is unknown. Whole numbers beyond 64 bits are decimals: as
+floats, different numbers could become equal.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _NOT_WHOLE = re.compile(rb"[^0-9+\s\"-]")
 
 
 def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> Schema:
-    """Return the columns with the types that a sample suggests; all may be NULL.
+    """Return the columns with the types inferred from a sample; all are nullable.
 
     Args:
         names: the columns, in the order of the fields.
         sample: whole records, without the header.
-        options: how they are written.
+        options: the format of the records.
 
     Returns:
         The schema; a column without any value in the sample is Utf8.
@@ -54,7 +54,7 @@ def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> 
     Raises:
         RecordFault: a record has another number of fields than there are names, or is not UTF-8.
     """
-    if options.bad_rows != "fail":  # what is not UTF-8 is left out, or NULL, once it is read
+    if options.bad_rows != "fail":  # the reader rejects text that is not UTF-8, or sets it to NULL
         sample = bytes(sample).decode(errors="replace").encode()
     if options.bad_rows == "reject":
         sample = _without_ragged(len(names), sample, options)
@@ -96,7 +96,7 @@ def _without_ragged(count: int, sample: Buffer, options: CsvOptions) -> bytes:
 def _whole_numbers(
     tried: Sequence[int], sample: Buffer, options: CsvOptions
 ) -> dict[int, set[re.Pattern[bytes]]]:
-    """Return the columns of floats that are whole numbers, not all of them exact as floats."""
+    """Return the float columns of whole numbers of which some are not exact as floats."""
     number, text = CANDIDATES.index("Float64"), CANDIDATES.index("Utf8")
     looked_at = {at: set[re.Pattern[bytes]]() for at, one in enumerate(tried) if one == number}
     if not looked_at or not _LARGE.search(sample):
@@ -108,7 +108,7 @@ def _whole_numbers(
             column, row = columns.select([at]), 0
             while row < len(columns):
                 row, used_bytes = formatter.format(column, row, room)
-                if not used_bytes:  # a value as long as that is no number of 38 digits
+                if not used_bytes:  # a value that long is not a number of 38 digits
                     found.add(_NOT_WHOLE)
                     break
                 found |= {
@@ -122,7 +122,7 @@ def _whole_numbers(
 
 
 def _first_misfit(tried: Sequence[int], sample: Buffer, options: CsvOptions) -> int | None:
-    """Return the first column whose type does not hold the sample, None when all do."""
+    """Return the first column whose type does not fit the sample, None if all fit."""
     try:
         for _ in _parsed(tried, sample, options):
             pass

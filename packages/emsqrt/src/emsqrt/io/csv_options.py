@@ -1,4 +1,4 @@
-"""How one CSV file is written: the reader's options, what stands before the rows, its header."""
+"""The format of a CSV file: the reader's options, the lines before the rows, the header."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _KINDS: dict[str, tuple[type, ...]] = {
     "rejectFile": (str, NoneType),
 }
 _HINTS = {
-    "header": "true, false, or the number of the record that holds the names",
+    "header": "true, false, or the number of the record with the names",
     "skipRows": "a number of lines",
     "nullValues": 'texts, such as ["", "NA"]',
 }
@@ -60,21 +60,22 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class CsvOptions:
-    """What a plan's `options` say about its CSV files.
+    """A plan's `options` for CSV files.
 
     Args:
         delimiter: one ASCII character between fields.
-        quote: one ASCII character around fields, None when nothing is quoted.
-        header: whether the first record holds the names, or which one does, counted from 1; what
-            stands before it is passed over. Without a header they are `column0`, ...
+        quote: one ASCII character around fields, None if nothing is quoted.
+        header: whether the first record has the names, or the number of the record with the names,
+            counted from 1; records before it are skipped. Without a header the names are
+            `column0`, ...
         null_values: unquoted fields that mean NULL; a quoted field is never NULL.
         record_bytes_max: the longest record accepted; None derives it from the memory budget.
-        skip_rows: lines at the file's very beginning that are no CSV.
-        comment: one ASCII character; lines before the header that begin with it are passed over.
-        encoding: "utf-8", "latin-1", "windows-1252" or "iso-8859-15"; the text is read as UTF-8.
-        bad_rows: "fail" at the first record that breaks the schema; "null" for each value that
-            does; "reject" for leaving such records out.
-        reject_file: where rejected records go, as CSV: file, line, byte, reason, record.
+        skip_rows: lines to skip at the very beginning of the file.
+        comment: one ASCII character; lines before the header that begin with it are skipped.
+        encoding: "utf-8", "latin-1", "windows-1252" or "iso-8859-15"; converted to UTF-8.
+        bad_rows: "fail" at the first record that violates the schema; "null" to set such values to
+            NULL; "reject" to leave such records out.
+        reject_file: the CSV file for rejected records: file, line, byte, reason, record.
     """
 
     delimiter: str = ","
@@ -89,11 +90,11 @@ class CsvOptions:
     reject_file: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense.
+        """Check the options.
 
         Raises:
             UsageError: a value is out of its range.
-            Unsupported: an encoding that is not read.
+            Unsupported: the encoding cannot be read.
         """
         for name, kinds in _KINDS.items():
             value = getattr(self, _NAMES[name])
@@ -137,7 +138,7 @@ class CsvOptions:
         return cls(**values)
 
     def decoded(self, source: ByteSource | Path) -> ByteSource:
-        """Return a source whose bytes are UTF-8: as it is, or transcoded from `encoding`."""
+        """Return a source whose bytes are UTF-8: unchanged, or transcoded from `encoding`."""
         if isinstance(source, Path):
             source = open_source(source)
         encoding = ENCODINGS[self.encoding.lower()]
@@ -147,12 +148,12 @@ class CsvOptions:
 
     @property
     def dialect(self) -> CsvDialect:
-        """Delimiter and quote, as the splitter takes them."""
+        """Delimiter and quote, for the splitter."""
         return CsvDialect(self.delimiter, self.quote)
 
 
 def skip_byte_order_mark(file: BinaryIO, what: str) -> int:
-    """Position `file` after a UTF-8 mark and return the position; refuse other encodings' marks."""
+    """Skip a UTF-8 byte order mark and return the position; refuse marks of other encodings."""
     offset = _mark_bytes(file.read(3), what)
     file.seek(offset)
     return offset
@@ -161,10 +162,10 @@ def skip_byte_order_mark(file: BinaryIO, what: str) -> int:
 def first_block(
     source: ByteSource | Path, options: CsvOptions, sample_bytes: int
 ) -> tuple[bytes, int]:
-    """Return whole records from the start of a file, the header with them, and their offset.
+    """Return whole records from the start of a file, including the header, and their offset.
 
     Raises:
-        BadInput: the file is empty, or its first record has no end within 1 MiB.
+        BadInput: the file is empty, or its first record does not end within 1 MiB.
     """
     return _first_bytes(options.decoded(source), options, sample_bytes)
 
@@ -189,7 +190,7 @@ def read_header(source: ByteSource | Path, options: CsvOptions) -> tuple[tuple[s
                 line=1 + source.peek(offset).count(b"\n"),
                 byte_offset=offset,
                 reason=f"columns {seen[name]} and {index} are both named {name!r}",
-                hint="give the names by hand: skipRows 1, header false and a schema",
+                hint="set the names in the plan: skipRows 1, header false and a schema",
             )
         seen[name] = index
     return tuple(fields), offset + len(record)
@@ -218,7 +219,7 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
             what,
             byte_offset=offset,
             reason="a quote in the first record is never closed, or it is over 1 MiB",
-            hint="close it, or name another quote; quote null when nothing is quoted",
+            hint="close it, or set another quote; quote null if nothing is quoted",
         )
     fields = split_fields(text, options.dialect)
     if not fields:
@@ -226,20 +227,20 @@ def parse_fields(record: bytes, options: CsvOptions, what: str, offset: int) -> 
             what,
             byte_offset=offset,
             reason="an empty line where the first record is expected",
-            hint="option skipRows passes over lines before it",
+            hint="option skipRows skips lines before it",
         )
     if options.header and any(len(field) > _NAME_CHARS_MAX for field in fields):
         raise BadInput(
             what,
             byte_offset=offset,
-            reason=f"the first record is no header: a name of over {_NAME_CHARS_MAX:,} characters",
+            reason=f"the first record is not a header: a name over {_NAME_CHARS_MAX:,} characters",
             hint="is this CSV? With header false and a schema the first record is data",
         )
     return fields
 
 
 def _first_bytes(source: ByteSource, options: CsvOptions, size: int) -> tuple[bytes, int]:
-    """Return whole records from the first one that counts, and its offset."""
+    """Return whole records, from the first one after skipped lines, and its offset."""
     for peeked_bytes in (size, max(_HEADER_BYTES_MAX, size)):
         data = source.peek(peeked_bytes)
         whole = len(data) < peeked_bytes
@@ -248,7 +249,7 @@ def _first_bytes(source: ByteSource, options: CsvOptions, size: int) -> tuple[by
             raise BadInput(
                 source.name,
                 byte_offset=data.index(b"\0", start),
-                reason="a zero byte: this is no CSV, or UTF-16",
+                reason="a zero byte: this is not CSV, or it is UTF-16",
                 hint="convert it to UTF-8 first",
             )
         start = _start_of_rows(data, start, options)
@@ -267,7 +268,7 @@ def _first_bytes(source: ByteSource, options: CsvOptions, size: int) -> tuple[by
 
 
 def _mark_bytes(data: bytes, what: str) -> int:
-    """Return the length of a UTF-8 mark; refuse other encodings' marks."""
+    """Return the length of a UTF-8 byte order mark; refuse marks of other encodings."""
     if data[:2] in _WIDE_MARKS:
         raise BadInput(
             what,

@@ -1,7 +1,7 @@
-"""Blocks of CSV records to Arrow batches, by the kernel's parser, which both tiers share.
+"""Parse blocks of CSV records to Arrow batches with the kernel's parser, which both tiers share.
 
-Each batch lies in memory of its own, which lives as long as its columns. A fault is told with line
-and byte, or does to the record what `badRows` says.
+Each batch has memory of its own, which lives as long as its columns. A bad record is reported with
+line and byte, or handled as `badRows` says.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from sennit_core.errors import BadInput, UnknownColumn, Unsupported
 from sennit_core.schema import Schema
 
 MEMORY_PER_BYTE = 2
-"""Columns take about as much as their text; a batch ends where its memory does."""
+"""Columns need about as much memory as their text; a batch ends when its memory is full."""
 _MEMORY_BYTES_MIN = 1 << 16
 _POLICIES = {"fail": "fail", "null": "null", "reject": "skip"}
 _SHOWN_LENGTH = 80
 
 
 class CsvBatches:
-    """Turns blocks of whole records into record batches.
+    """Parses blocks of whole records to record batches.
 
     Args:
         names: the file's columns, in order.
-        schema: the wanted columns, in order, with their types.
-        options: how the file is written, and what is done with bad records.
+        schema: the columns to read, in order, with their types.
+        options: the format of the file, and the policy for bad records.
         source: the file, for errors.
-        bad_rows: takes what breaks the schema.
+        bad_rows: receives records that violate the schema.
 
     Raises:
-        UnknownColumn: a wanted column is not there.
-        Unsupported: CSV cannot hold a column's type.
+        UnknownColumn: the file lacks a column to read.
+        Unsupported: CSV cannot represent a column's type.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class CsvBatches:
             if field.name not in names:
                 raise UnknownColumn(name=field.name, known=tuple(names))
             if field.type.name in ("List", "Struct"):
-                raise Unsupported(f"column {field.name!r} is {field.type}, which no CSV holds")
+                raise Unsupported(f"column {field.name!r} is {field.type}, not available in CSV")
         self._names, self._schema = list(names), schema
         self._options, self._source = options, source
         self._bad_rows = bad_rows or BadRows()
@@ -66,7 +66,7 @@ class CsvBatches:
         self._is_utf8 = not isinstance(source, TranscodedSource)
 
     def start_at(self, offset: int) -> None:
-        """Say where the first record is, for counting lines."""
+        """Set the offset of the first record, for counting lines."""
         if self._counts_lines:
             self._line = 1 + self._source.peek(offset).count(b"\n")
 
@@ -74,9 +74,9 @@ class CsvBatches:
         """Yield the block's rows in one batch or a few.
 
         Raises:
-            BadInput: a record is ragged, or a value is not of its column's type; says where.
+            BadInput: a record has too many or few fields, or a value is not of its column's type.
         """
-        data = bytes(block.data)  # the parser holds it, and the splitter goes on with its buffer
+        data = bytes(block.data)  # the parser keeps it, while the splitter reuses its buffer
         start, memory_bytes = 0, MEMORY_PER_BYTE * len(data) + _MEMORY_BYTES_MIN
         while start < len(data):
             memory = pa.allocate_buffer(memory_bytes)
@@ -115,13 +115,13 @@ class CsvBatches:
         return batch_over(columns, self._arrow_schema, memory)
 
     def _settle(self, parser: Parser, data: bytes, offset: int) -> None:
-        """Count values set to NULL, and keep the records that were left out."""
+        """Count values set to NULL, and report rejected records."""
         self._bad_rows.nulled_values += parser.nulled
         for start, size, field, reason in parser.skipped_records:
             line = self._line + data.count(b"\n", 0, start) if self._counts_lines else None
             fault = self._words(reason, field, None)
             raw = data[start : start + size]
-            place = offset + start if self._is_utf8 else None  # looking it up is slow
+            place = offset + start if self._is_utf8 else None  # else finding the offset is slow
             self._bad_rows.reject(self._source.name, line, place, fault, raw)
 
     def _bad(self, fault: RecordFault, data: bytes, offset: int) -> BadInput:
@@ -153,10 +153,10 @@ class CsvBatches:
 
 
 def batch_over(columns: Columns, schema: pa.Schema, memory: Any) -> Any:
-    """Return the kernel's columns as a batch that looks into the same memory, and keeps it.
+    """Return the kernel's columns as a batch that shares their memory and keeps it alive.
 
     Args:
-        columns: what a parser made.
+        columns: the output of a parser.
         schema: their names and Arrow types, in order.
         memory: the Arrow buffer that the parser works in.
     """
@@ -168,7 +168,7 @@ def batch_over(columns: Columns, schema: pa.Schema, memory: Any) -> Any:
 
 
 def _array(addresses: tuple[int, int, int, int, int], rows: int, kind: Any, memory: Any) -> Any:
-    """Return one of the kernel's columns as an Arrow array that looks into the same memory."""
+    """Return one of the kernel's columns as an Arrow array that shares its memory."""
     _, offset, validity, values, ends = addresses
     if not rows:
         return pa.array([], kind)
@@ -186,5 +186,5 @@ def _array(addresses: tuple[int, int, int, int, int], rows: int, kind: Any, memo
 
 def _part(memory: Any, address: int, size: int) -> Any:
     start = address - memory.address if size else 0
-    assert 0 <= start <= memory.size - size, "the kernel's columns lie in their memory"
+    assert 0 <= start <= memory.size - size, "the kernel's columns are inside their memory"
     return memory.slice(start, size)

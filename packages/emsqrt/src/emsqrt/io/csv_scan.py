@@ -1,7 +1,8 @@
-"""CSV to Arrow, one bounded block at a time.
+"""Read CSV to Arrow, one bounded block at a time.
 
-`pyarrow.csv.open_csv` reads ahead without a bound, and its reader ends the process where memory
-does. So blocks are cut here (`emsqrt.io.records`) and read by the kernel (`emsqrt.io.csv_parser`).
+`pyarrow.csv.open_csv` reads ahead without a bound, and its reader ends the process when it runs out
+of memory. So blocks are split here (`emsqrt.io.records`) and parsed by the kernel
+(`emsqrt.io.csv_parser`).
 """
 
 from __future__ import annotations
@@ -23,20 +24,20 @@ from sennit_core.units import format_bytes
 BLOCK_BYTES_MAX = 1 << 20
 BLOCK_BYTES_MIN = 1 << 16
 _BLOCK_COPIES = 5
-"""Raw block, the parser's copy, and columns with their slack, which are twice the block."""
+"""Raw block, the parser's copy, and columns with their slack, which need twice the block."""
 _RECORD_BYTES_MAX = 64 << 20
 
 
 class CsvScan:
-    """Reads one CSV file; `bytes_done` moves while it is iterated.
+    """Reads one CSV file; `bytes_done` is updated during iteration.
 
     Args:
         source: the file.
-        schema: the wanted columns, in order, with their types.
-        options: how the file is written.
-        budget: asked for the block and what is made of it.
-        block_bytes: read this much at a time; None takes what suits the budget.
-        bad_rows: takes what breaks the schema.
+        schema: the columns to read, in order, with their types.
+        options: the format of the file.
+        budget: the budget for a block and its columns.
+        block_bytes: read this much at a time; None chooses it by the budget.
+        bad_rows: receives records that violate the schema.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class CsvScan:
         self.need_bytes = self._block_bytes * _BLOCK_COPIES + source.need_bytes
         self.need_because = need_because(source, self._block_bytes)
         self.record_copies = _BLOCK_COPIES
-        """How often a record lies in memory that is longer than a block."""
+        """The number of copies in memory of a record that is longer than a block."""
         self.bytes_done = 0
 
     def batches(self, guard: BudgetGuard) -> Iterator[Any]:
@@ -97,21 +98,21 @@ def block_bytes_for(budget: MemoryBudget) -> int:
 def wanting_memory(
     blocks: Iterator[RecordBlock], budget: MemoryBudget, longest: int, copies: int
 ) -> Iterator[RecordBlock]:
-    """Yield blocks; a record that is too long for the cap alone is a matter of the cap.
+    """Yield blocks; raise LongRow for a record that is too long only because of the cap.
 
     Args:
-        blocks: as `split_records` cuts them.
-        budget: what `longest` was derived from.
-        longest: the longest record that is held, in bytes.
-        copies: how often it is held.
+        blocks: the blocks of `split_records`.
+        budget: the budget from which `longest` was derived.
+        longest: the longest record that fits memory, in bytes.
+        copies: the number of its copies in memory.
 
     Raises:
-        LongRow: a record is longer than that.
+        LongRow: a record is longer than `longest`.
     """
     try:
         yield from blocks
     except RecordTooLong as error:
-        # Nobody knows how long it is when its end is far off.
+        # The length is unknown if the record's end was not found nearby.
         row_bytes = error.record_bytes or 2 * longest
         raise LongRow(
             cap_bytes=longest * copies,
@@ -126,17 +127,17 @@ def wanting_memory(
 def hold_block(
     block: RecordBlock, guard: BudgetGuard, need_bytes: int, copies: int, name: str
 ) -> None:
-    """Have a guard hold a block, which is larger than others where a record is.
+    """Resize a reader's guard for a block, which is larger than others if it has a long record.
 
     Args:
         block: whole records.
-        guard: the reader's.
-        need_bytes: what it holds at least.
-        copies: how often the block lies in memory.
-        name: of the file.
+        guard: the reader's guard.
+        need_bytes: the least bytes of the guard.
+        copies: the number of copies of the block in memory.
+        name: the name of the file.
 
     Raises:
-        LongRow: others took the memory since the reader looked how long a record may be.
+        LongRow: other operators reserved the memory after the reader had checked the free memory.
     """
     size_bytes = len(block.data)
     if not guard.try_resize(max(need_bytes, size_bytes * copies)):
@@ -150,6 +151,6 @@ def hold_block(
 
 
 def need_because(source: ByteSource, block_bytes: int) -> str:
-    """Say in words what reading a text file needs memory for."""
+    """Return the reason why reading a text file needs memory, for errors."""
     packed = f" of {source.codec}, whose window is its own," if source.codec else ""
     return f"{source.name}{packed} is read in blocks of {format_bytes(block_bytes)}"

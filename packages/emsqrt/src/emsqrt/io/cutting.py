@@ -1,7 +1,7 @@
-"""Rows cut into pieces by what they hold, never by the batches they come in.
+"""Cut rows into pieces by content, independent of the batches in which they arrive.
 
-The same rows give the same pieces however they were batched, so a file made of pieces has the same
-bytes at any memory cap. A piece ends after the row with which it reaches its size.
+The same rows always result in the same pieces, so a file written piece by piece has the same bytes
+with any memory cap. A piece ends after the row with which it reaches its size.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ import pyarrow.compute as pc
 PIECE_BYTES = 256 << 10
 PIECE_ROWS = 1 << 14
 _HELD_MAX = 64
-"""Batches that wait for a piece: of one row, a batch of 16 columns takes 10 KiB."""
+"""Batches that wait for a piece: even with one row, a batch of 16 columns needs 10 KiB."""
 _HEAD_BYTES = 4
-"""What a text or a list counts beside what it holds."""
+"""Bytes that a text or a list counts in addition to its content."""
 _BYTE_VALUES = 256
 _DECIMAL_BYTES = 16
-"""What a short decimal counts, however it comes."""
+"""Bytes that a short decimal counts, in any representation."""
 
 
-class Pieces:
-    """Gathers batches of one schema, and gives pieces of one size.
+class Cutter:
+    """Collects batches of one schema, and returns pieces of equal size.
 
-    Texts count as they are where they come with a dictionary, which is the same for all batches.
+    Dictionary-encoded texts count their full length; all batches have the same dictionary.
 
     Args:
-        bytes_max: a piece ends once its rows have so many bytes.
-        rows_max: or so many rows.
-        slices: a piece of one batch may be a slice of it, which holds all of the batch. What lies
-            behind a slice shows in Arrow IPC, but not in Parquet.
-        on_long: told of rows with more than `bytes_max`, before any is copied.
+        bytes_max: a piece ends once its rows have this many bytes.
+        rows_max: a piece ends once it has this many rows.
+        slices: a piece of one batch may be a slice of it, which keeps the whole batch alive.
+            Rows outside of the slice affect the bytes of Arrow IPC, but not of Parquet.
+        on_long: called with the length of a row longer than `bytes_max`, before it is copied.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Pieces:
         self._rows = self._bytes = 0
 
     def add(self, batch: Any) -> Iterator[tuple[Any, int]]:
-        """Take a batch; yield each piece that is full, as one batch, and its bytes."""
+        """Add a batch; yield each full piece as one batch, with its bytes."""
         if self._widths is None or not self._widths.schema.equals(batch.schema):
             self._widths = _Widths(batch.schema)
         sizes = _RowSizes(batch, self._widths)
@@ -79,19 +79,19 @@ class Pieces:
             self._bytes += int(ends[end - 1]) - before
             start, before = end, int(ends[end - 1])
             if self._bytes >= self._bytes_max or self._rows >= self._rows_max:
-                yield self._take()
+                yield self._next_piece()
 
     def finish(self) -> Iterator[tuple[Any, int]]:
-        """Yield the rest, when there is any."""
+        """Yield the last piece, if there are rows left."""
         if self._held:
-            yield self._take()
+            yield self._next_piece()
 
     def _hold(self, batch: Any) -> None:
         self._held.append(batch)
         if len(self._held) == _HELD_MAX:
             self._held = [pa.concat_batches(self._held)]
 
-    def _take(self) -> tuple[Any, int]:
+    def _next_piece(self) -> tuple[Any, int]:
         held, size = self._held, self._bytes
         piece = held[0] if self._slices and len(held) == 1 else pa.concat_batches(held)
         self._held, self._rows, self._bytes = [], 0, 0
@@ -108,7 +108,7 @@ def _longest(ends: Any) -> int:
 
 
 def row_ends(batch: Any) -> Any:
-    """Return, for each row, the bytes of all rows up to and with it.
+    """Return the running sum of the rows' bytes.
 
     A fixed-width value counts its width, a bool one byte, a text its bytes and four, a list its
     items and four; NULL counts as zero, or as an empty text.
@@ -117,7 +117,7 @@ def row_ends(batch: Any) -> Any:
 
 
 class _Widths:
-    """What all rows of a schema have, and which columns add to that."""
+    """The fixed bytes of a row of a schema, and the columns that add variable bytes."""
 
     def __init__(self, schema: Any) -> None:
         self.schema = schema
@@ -139,7 +139,7 @@ class _Widths:
 
 
 class _RowSizes:
-    """The bytes of a batch's rows: what each has, and running sums of what differs."""
+    """The bytes of a batch's rows: the fixed part, and running sums of the variable parts."""
 
     def __init__(self, batch: Any, widths: _Widths) -> None:
         self._rows = batch.num_rows
@@ -155,7 +155,7 @@ class _RowSizes:
             self._running.append((np.cumsum(sum(varied, np.zeros(self._rows, np.int64))), 0))
 
     def _add_text(self, column: Any) -> None:
-        """Arrow's offsets are the running sums of its text, but for where they start."""
+        """Add a text column, from Arrow's offsets, which are its running sums plus a start."""
         if column.null_count:
             lengths = pc.fill_null(pc.binary_length(column), 0).to_numpy()
             self._running.append((np.cumsum(lengths, dtype=np.int64), 0))
@@ -185,7 +185,7 @@ def _coded_bytes(column: Any) -> Any:
     lengths = pc.binary_length(column.dictionary).to_numpy()
     if not column.null_count:
         places = column.indices.to_numpy()
-        if places.itemsize == 1 and lengths.max() < _BYTE_VALUES:  # many times faster than to take
+        if places.itemsize == 1 and lengths.max() < _BYTE_VALUES:  # many times faster than np.take
             table = lengths[:_BYTE_VALUES].astype(np.uint8).tobytes().ljust(_BYTE_VALUES, b"\0")
             return np.frombuffer(places.tobytes().translate(table), np.uint8)
         return np.take(lengths, places, mode="clip")
@@ -195,7 +195,7 @@ def _coded_bytes(column: Any) -> Any:
 
 
 def least_bytes(kind: Any) -> int:
-    """Return what a value of a type that is not nested counts at least."""
+    """Return the least bytes that a value of a type that is not nested counts."""
     if pa.types.is_boolean(kind) or pa.types.is_null(kind):
         return 1
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
@@ -223,7 +223,7 @@ def _sizes(column: Any) -> Any:
 
 def _list_sizes(column: Any) -> Any:
     lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy().astype(np.int64)
-    items = column.flatten()  # without those under a NULL
+    items = column.flatten()  # without the items of NULL lists
     sizes = np.broadcast_to(np.asarray(_sizes(items), np.int64), len(items))
     before = np.concatenate((np.zeros(1, np.int64), np.cumsum(sizes)))
     ends = np.cumsum(lengths)

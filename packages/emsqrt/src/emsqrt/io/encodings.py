@@ -1,7 +1,7 @@
-"""Text in an encoding of one byte a character, read as UTF-8: Latin-1 and its relatives.
+"""Convert text in a single-byte encoding (Latin-1 and its relatives) to UTF-8.
 
-Everything behind a reader takes UTF-8. A source in another encoding is wrapped, so that its bytes
-are UTF-8 when they arrive; places in errors are translated back to bytes of the file.
+All readers expect UTF-8. A source in another encoding is wrapped and returns UTF-8; offsets in
+errors are translated back to bytes of the file.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ ENCODINGS = {
     "iso-8859-15": "iso8859-15",
     "latin-9": "iso8859-15",
 }
-"""What users may write, and what Python calls it. Each but UTF-8 has one byte a character, which
-`TranscodedSource.stored_offset` relies on."""
+"""Names of encodings in options, and Python's names. All but UTF-8 have one byte per character, on
+which `TranscodedSource.stored_offset` relies."""
 _CHUNK_BYTES = 64 << 10
 _CONTINUED, _CONTINUATION = 0xC0, 0x80
 
 
 class TranscodedSource(ByteSource):
-    """A source whose bytes come out as UTF-8.
+    """A source that is converted to UTF-8.
 
     Args:
-        source: in another encoding.
-        encoding: Python's name of it; one byte a character.
+        source: the source in another encoding.
+        encoding: Python's name of that encoding; one byte per character.
     """
 
     def __init__(self, source: ByteSource, encoding: str) -> None:
@@ -49,12 +49,12 @@ class TranscodedSource(ByteSource):
 
     @property
     def codec(self) -> str | None:
-        """How the source is compressed."""
+        """The codec of the source."""
         return self._source.codec
 
     @property
     def need_bytes(self) -> int:
-        """What reading takes beside the reader's own buffer: a chunk before and after."""
+        """Memory in addition to the reader's buffer: a chunk before and after conversion."""
         return self._source.need_bytes + 4 * _CHUNK_BYTES
 
     @property
@@ -77,21 +77,21 @@ class TranscodedSource(ByteSource):
         return SourceStream.over(_Transcoder(stream, self._encoding, self.name), stream)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes of the file from `offset` of the file, as UTF-8, which may be more."""
+        """Return `size` bytes of the file from `offset`, as UTF-8, which may be longer."""
         return self._as_utf8(self._source.read_at(offset, size), offset)
 
     @contextmanager
     def open_ranges(self) -> Iterator[Reader]:
-        """Hold the file open for many reads of parts, as `read_at`."""
+        """Keep the file open for many calls like `read_at`."""
         with self._source.open_ranges() as read:
             yield lambda offset, size: self._as_utf8(read(offset, size), offset)
 
     def peek(self, size: int) -> bytes:
-        """Return the first `size` bytes of UTF-8, or all when there are fewer."""
+        """Return the first `size` bytes of UTF-8, or all if there are fewer."""
         return self._as_utf8(self._source.peek(size), 0)[:size]
 
     def stored_offset(self, offset: int) -> int | None:
-        """Return where a byte of the UTF-8 text lies in the file; None when it cannot be read again."""
+        """Return the file's offset of a byte of the UTF-8 text; None if it cannot be read again."""
         if not self.can_reopen:
             return None
         characters, buffer = 0, bytearray(_CHUNK_BYTES)
@@ -107,20 +107,20 @@ class TranscodedSource(ByteSource):
 
 
 class _Transcoder:
-    """A stream of another encoding as UTF-8, a chunk at a time."""
+    """Converts a stream of another encoding to UTF-8, a chunk at a time."""
 
     def __init__(self, stream: SourceStream, encoding: str, what: str) -> None:
         self._stream, self._encoding, self._what = stream, encoding, what
         self._chunk = memoryview(bytearray(_CHUNK_BYTES))
         self._ready = memoryview(b"")
-        self._taken = 0
+        self._bytes_read = 0
 
     def readinto(self, buffer: memoryview, /) -> int:
         if not self._ready:
             count = self._stream.readinto(self._chunk)
             data = bytes(self._chunk[:count])
-            self._ready = memoryview(to_utf8(data, self._encoding, self._what, self._taken))
-            self._taken += count
+            self._ready = memoryview(to_utf8(data, self._encoding, self._what, self._bytes_read))
+            self._bytes_read += count
         part = self._ready[: len(buffer)]
         buffer[: len(part)] = part
         self._ready = self._ready[len(part) :]
@@ -134,13 +134,13 @@ def to_utf8(data: bytes, encoding: str, what: str, offset: int) -> bytes:
     """Return text as UTF-8.
 
     Args:
-        data: in another encoding.
-        encoding: Python's name of it.
+        data: the text in another encoding.
+        encoding: Python's name of that encoding.
         what: the file, for errors.
-        offset: of `data` in the file.
+        offset: the offset of `data` in the file.
 
     Raises:
-        BadInput: a byte stands for no character.
+        BadInput: a byte is not a character of the encoding.
     """
     try:
         return data.decode(encoding).encode()
@@ -148,6 +148,6 @@ def to_utf8(data: bytes, encoding: str, what: str, offset: int) -> bytes:
         raise BadInput(
             what,
             byte_offset=offset + error.start,
-            reason=f"byte 0x{data[error.start]:02x} is no character of {encoding}",
-            hint='option encoding "latin-1" gives every byte a character',
+            reason=f"byte 0x{data[error.start]:02x} is not a character of {encoding}",
+            hint='option encoding "latin-1" maps every byte to a character',
         ) from error

@@ -1,4 +1,4 @@
-"""A file that appears whole or not at all."""
+"""Write a file atomically: it appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _EXCHANGE = 2
 def open_whole(path: Path) -> Iterator[BinaryIO]:
     """Open `path` for writing: temp, fsync, rename, fsync the folder.
 
-    An exception inside leaves what was at `path` before, and no temporary file. Temporary files
-    that killed runs left of the same output are removed first.
+    An exception inside leaves the old file at `path`, and no temporary file. Temporary files of
+    killed runs with the same output are removed first.
 
     Raises:
         StorageFull: the disk is full.
-        UsageError: a folder, a device or a pipe is there.
-        SennitError: the system refuses; says what and why.
+        UsageError: `path` is a folder, a device or a pipe.
+        SennitError: the system refuses; the message names the operation and the reason.
     """
     sweep_staged(path)
     staged = staged_name(path)
@@ -42,7 +42,7 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         _finish(path, staged)
     except OSError as error:
-        if error.errno in _FULL and not isinstance(error, SennitError):  # a spill's is its own
+        if error.errno in _FULL and not isinstance(error, SennitError):  # not of spilling
             raise StorageFull(
                 path=str(path), free_bytes=shutil.disk_usage(path.parent).free
             ) from error
@@ -54,7 +54,7 @@ def open_whole(path: Path) -> Iterator[BinaryIO]:
 
 def _begin(path: Path, staged: Path) -> BinaryIO:
     try:
-        with suppress(FileNotFoundError):  # so is a link that leads nowhere, which is replaced
+        with suppress(FileNotFoundError):  # also for a dangling link, which is replaced
             _check_replaceable(path)
         return staged.open("xb")
     except OSError as error:
@@ -62,10 +62,10 @@ def _begin(path: Path, staged: Path) -> BinaryIO:
 
 
 def _check_replaceable(path: Path) -> None:
-    """Refuse to put a file in the place of what is none."""
+    """Refuse to replace anything but a regular file."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
-        raise UsageError(f"writing {path}: it is a folder", hint="name a file in it")
+        raise UsageError(f"writing {path}: it is a folder", hint="use the path of a file in it")
     if not stat.S_ISREG(mode):
         raise UsageError(
             f"writing {path}: it is a device, a pipe or a socket, which no file may replace",
@@ -82,9 +82,9 @@ def _finish(path: Path, staged: Path) -> None:
 
 
 def replace_folder(staged: Path, folder: Path) -> None:
-    """Give a whole folder its name, in the place of the one that has it now.
+    """Rename a finished folder to its final name, replacing the folder that has the name now.
 
-    The two change places in one step where the system can do that; what was there is then removed.
+    Both are exchanged atomically if the system supports it; the old folder is then removed.
 
     Raises:
         OSError: the system refused.
@@ -106,7 +106,7 @@ def replace_folder(staged: Path, folder: Path) -> None:
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swap two names by Linux's `renameat2`; False where there is none."""
+    """Exchange two names with Linux's `renameat2`; return False if it is not supported."""
     import ctypes
 
     try:

@@ -1,8 +1,8 @@
-"""Batches to streams of bytes for whoever asked: Arrow IPC, JSON or CSV, in bounded pieces.
+"""Format batches as streams of bytes in bounded pieces: Arrow IPC, JSON or CSV.
 
 The JSON document is the one of the HTTP contract: `{"columns": [{"name", "type"}], "rows": [[...]],
-"truncated": false}`. CSV is RFC 4180 with the fewest quotes that keep NULL (nothing) and the empty
-string (`""`) apart. Arrow is an IPC stream that ends with its end-of-stream mark.
+"truncated": false}`. CSV is RFC 4180 with as few quotes as possible; NULL is an empty field, the
+empty string is `""`. Arrow is an IPC stream that ends with its end-of-stream mark.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt.io.cells import has_any, json_text, quoted, text_cells
+from emsqrt.io.emitter import BufferedEmitter, Emit
 from emsqrt.io.messages import MessageStream
-from emsqrt.io.pieces import Emit, Pieces
 from sennit_core.errors import Unsupported
 from sennit_core.schema import Schema
 
@@ -29,22 +29,22 @@ _SLICE_ROWS = 1 << 14
 
 
 class FormatWriter(ABC):
-    """Writes batches of one schema; a context manager that finishes when it is left in peace.
+    """Writes batches of one schema; a context manager that finishes when left without an error.
 
-    Small pieces are gathered, so nothing is emitted before the first rows are there and a small
-    answer is one piece.
+    Small pieces are collected, so nothing is emitted before the first rows, and a small result is
+    one piece.
     """
 
     delimiter = ","
     slice_bytes = SLICE_BYTES
-    """A batch is made into text so much at a time."""
+    """Bytes of a batch that are formatted at a time."""
 
     def __init__(self, schema: pa.Schema, emit: Emit, max_rows: int | None) -> None:
         self.schema = plain_schema(schema)
         self.rows = 0
         self.truncated = False
         self._left = max_rows
-        self._pieces = Pieces(emit)
+        self._pieces = BufferedEmitter(emit)
         self._put = self._pieces.put
         self._begin()
 
@@ -55,7 +55,7 @@ class FormatWriter(ABC):
 
     @property
     def done(self) -> bool:
-        """Whether `max_rows` is passed, so that more batches change nothing."""
+        """Whether `max_rows` is reached, so that further batches are ignored."""
         return self.truncated
 
     def write(self, batch: pa.RecordBatch) -> None:
@@ -69,7 +69,7 @@ class FormatWriter(ABC):
             self.rows += part.num_rows
 
     def finish(self) -> None:
-        """Write what ends the stream and emit what was gathered."""
+        """Write the end of the stream and emit all collected bytes."""
         self._end()
         self._pieces.flush()
 
@@ -95,7 +95,7 @@ class FormatWriter(ABC):
     def _end(self) -> None: ...
 
     def _slices(self, batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
-        """Cut a batch, so that the text of a slice takes little memory."""
+        """Slice a batch, so that the text of a slice needs little memory."""
         if not batch.num_rows:
             return
         row_bytes = max(batch.nbytes // batch.num_rows, 1)
@@ -168,7 +168,7 @@ class CsvWriter(FormatWriter):
 
     def _cells(self, column: pa.Array) -> pa.Array:
         text = text_cells(column)
-        # Numbers and moments hold no delimiter, but an interval is a list: [1, 2, 0].
+        # Numbers and timestamps contain no delimiter, but an interval is a list: [1, 2, 0].
         kind = column.type
         plain = pa.types.is_primitive(kind) and not pa.types.is_interval(kind)
         plain = plain and self.delimiter in ",;\t|"
@@ -203,7 +203,7 @@ class JsonlWriter(FormatWriter):
 
 
 class JsonArrayWriter(JsonlWriter):
-    """One JSON array of such objects, each on a line of its own."""
+    """One JSON array of objects, each on a line of its own."""
 
     row_start, row_end = ",\n{", "}"
 
@@ -244,12 +244,12 @@ def open_format(
         Unsupported: there is no such format.
     """
     if format not in FORMATS:
-        raise Unsupported(f"no stream format {format!r}; there are {', '.join(sorted(FORMATS))}")
+        raise Unsupported(f"unknown stream format {format!r}; known: {', '.join(sorted(FORMATS))}")
     return FORMATS[format](schema, emit, max_rows)
 
 
 def type_name(field: pa.Field) -> str:
-    """Return the contract's name of a field's type, or Arrow's where the contract has none."""
+    """Return the contract's name of a field's type, or Arrow's name if the contract has none."""
     if field.metadata or field.type.num_fields:
         return _type_name(field)
     return _plain_type_name(field.type)
@@ -264,7 +264,7 @@ def _type_name(field: pa.Field) -> str:
 
 @lru_cache(maxsize=1024)
 def _plain_type_name(kind: pa.DataType) -> str:
-    """The name of a type that has no metadata; types are equal whatever those of their children."""
+    """Return the name of a type without metadata; Arrow ignores children's metadata in equality."""
     return _type_name(pa.field("", kind))
 
 
@@ -289,14 +289,14 @@ def plain_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
 
 
 def _joined(parts: list[Any], rows: int, null: str) -> pa.Array:
-    """Join columns and constants to one text for each row."""
+    """Concatenate columns and constants to one text per row."""
     if len(parts) == 1:
         return pa.array(parts * rows)
     return pc.binary_join_element_wise(*parts, "", null_handling="replace", null_replacement=null)
 
 
 def _text_of_rows(rows: pa.Array) -> memoryview:
-    """Return the rows' text one after the other: the values buffer is exactly that."""
+    """Return the text of all rows, concatenated: that is the array's values buffer."""
     _, offsets, values = rows.buffers()
     ends = memoryview(offsets).cast("B").cast("i")
     return memoryview(values)[ends[rows.offset] : ends[rows.offset + len(rows)]]
@@ -311,7 +311,7 @@ def _json_line_text(column: pa.Array) -> tuple[pa.Array, bool]:
 
 
 def _csv_quoted(text: pa.Array, delimiter: str) -> pa.Array:
-    """Quote the values that need it: with a delimiter, quote or line end, and empty ones."""
+    """Quote values that contain a delimiter, quote or line end, and empty values."""
     marks = f'{delimiter}"\r\n'
     if not has_any(text, marks.encode()) and not pc.any(pc.equal(text, "")).as_py():
         return text

@@ -1,4 +1,4 @@
-"""The columns of files that nobody gave a schema for."""
+"""Infer the columns of files without a schema."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from emsqrt._kernel import RecordFault
 from emsqrt.io.csv_inference import infer_columns
 from emsqrt.io.csv_options import CsvOptions, first_block, read_header
-from emsqrt.io.inputs import opened_places, reads_partitions
+from emsqrt.io.inputs import opened_locations, reads_partitions
 from emsqrt.io.json_lines import JsonlOptions, first_lines, infer_lines
 from emsqrt.io.partitions import merged_schema
 from emsqrt.io.records import way_on
@@ -24,15 +24,15 @@ _SAMPLE_BYTES = 1 << 20
 def infer_schema(
     source: Files | DatasetRef, folder: Path | None = None, cap_bytes: int | None = None
 ) -> Schema:
-    """Return the columns of a source: as its first file has them, then those of folder names.
+    """Return the columns of a source: those of its first file, then those of folder names.
 
     Args:
         source: the files.
-        folder: where relative paths start.
-        cap_bytes: on the run, which bounds how long a first line of JSON may be.
+        folder: the folder of relative paths.
+        cap_bytes: the run's memory cap, which limits the length of a first line of JSON.
     """
-    places, options, _ = opened_places(source, folder)
-    assert isinstance(source, Files), "paths are files'"
+    places, options, _ = opened_locations(source, folder)
+    assert isinstance(source, Files), "only files have paths"
     if not places:
         raise UsageError("a source without files needs a schema of its own")
     schema = _infer_first(open_source(places[0]), source.format, options, cap_bytes)
@@ -58,10 +58,10 @@ def _infer_first(
 
 
 def infer_csv_schema(source: ByteSource | Path, options: CsvOptions) -> Schema:
-    """Return the columns with the types that the first megabyte suggests; all may be NULL.
+    """Return the columns with types inferred from the first megabyte; all are nullable.
 
-    A column without any value there is Utf8. Later rows that break a type are `BadInput`; give
-    the schema to say better.
+    A column without any value in it is Utf8. Later rows that do not fit the type are `BadInput`;
+    a schema in the plan avoids that.
     """
     source = options.decoded(source)
     names, start = read_header(source, options)

@@ -1,12 +1,12 @@
-"""Which files a source is: globs and folders opened up, and what stands in the folders' names."""
+"""Resolve a source to its files: expand globs and folders, and find columns in folder names."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from emsqrt.io.locations import Location, expand_locations
 from emsqrt.io.partitions import partition_columns
-from emsqrt.io.places import Place, expand_places
 from emsqrt.plan import DatasetRef, Files
 from sennit_core.errors import Unsupported, UsageError, nearest
 
@@ -16,25 +16,25 @@ _SUFFIXES = {
     "parquet": (".parquet", ".pq"),
     "arrow": (".arrow", ".arrows", ".feather"),
 }
-"""Which files of a folder a format reads."""
+"""Suffixes of the files of a folder that each format reads."""
 
 
-def source_places(source: Files | DatasetRef, folder: Path | None = None) -> list[Place]:
-    """Return the files of a source, globs and folders opened up, checked to be there."""
+def source_locations(source: Files | DatasetRef, folder: Path | None = None) -> list[Location]:
+    """Return the files of a source: globs and folders are expanded; all files exist."""
     if isinstance(source, DatasetRef):
         raise Unsupported(
             f"the dataset {source.dataset!r} is not resolved to files",
             hint="an engine reads files; a node resolves its datasets before it runs a plan",
         )
-    return expand_places(source.paths, folder, _SUFFIXES[source.format])
+    return expand_locations(source.paths, folder, _SUFFIXES[source.format])
 
 
-def opened_places(
+def opened_locations(
     source: Files | DatasetRef, folder: Path | None
-) -> tuple[list[Place], dict[str, Any], frozenset[str]]:
-    """Return the files, the reader's own options, and the columns that stand in folder names."""
-    places = source_places(source, folder)
-    assert isinstance(source, Files), "paths are files'"
+) -> tuple[list[Location], dict[str, Any], frozenset[str]]:
+    """Return the files, the reader's own options, and the columns in folder names."""
+    places = source_locations(source, folder)
+    assert isinstance(source, Files), "only files have paths"
     options = {name: value for name, value in source.options.items() if name != "partitions"}
     if options and source.format in ("parquet", "arrow"):
         guess = nearest(next(iter(options)), ("partitions",))
@@ -47,5 +47,5 @@ def opened_places(
 
 
 def reads_partitions(source: Files) -> bool:
-    """Whether columns are taken from the names of folders."""
+    """Return whether columns are read from the names of folders."""
     return bool(source.options.get("partitions", True))

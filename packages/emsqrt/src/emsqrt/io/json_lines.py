@@ -1,9 +1,9 @@
-"""JSON Lines: one JSON value a line; cut into blocks, read one by one, their types inferred.
+"""JSON Lines, one JSON value per line: split into blocks, parse lines, infer types. Without Arrow.
 
-Nothing here needs Arrow. The types that a sample suggests widen by one rule: numbers make the first of
-Int64, UInt64, Decimal(38,0) and Float64 that holds all, NULL takes any type, objects have the members of all, and whatever else differs makes Utf8,
-in which a value that is no string stands as its JSON text. Text is Date or Timestamp when all of it
-is written so.
+The types of a sample are merged by one rule. Numbers become the first of Int64, UInt64,
+Decimal(38,0) and Float64 that holds all of them. NULL fits any type. Objects have the members of
+all objects. Text is Date or Timestamp if all of it has that format. All other mixtures are Utf8, in
+which a value that is not a string is its JSON text.
 """
 
 from __future__ import annotations
@@ -34,19 +34,19 @@ _DECIMAL, _DECIMAL_DIGITS = "Decimal(38,0)", 38
 _NUMBERS = {"Int64", "UInt64", _DECIMAL, "Float64"}
 _MARK = b"\xef\xbb\xbf"
 _DEPTH_MAX = 32
-"""Of types; what lies deeper is text."""
+"""The deepest nesting of inferred types; deeper values are text."""
 _FIRST_LINE_BYTES_MAX = 32 << 20
 _CAP_SHARE = 64
 
 
 @dataclass(frozen=True, slots=True)
 class JsonlOptions:
-    """What a plan's `options` say about its JSON Lines files.
+    """A plan's `options` for JSON Lines files.
 
     Args:
         record_bytes_max: the longest line accepted; None derives it from the memory budget.
         bad_rows: "fail", "null" or "reject", as for CSV.
-        reject_file: where rejected lines go, as for CSV.
+        reject_file: the file for rejected lines, as for CSV.
     """
 
     record_bytes_max: int | None = None
@@ -83,7 +83,7 @@ def split_lines(
 ) -> Iterator[RecordBlock]:
     """Yield the stream as blocks of whole lines, the last one with or without a line feed.
 
-    A byte order mark at the start is left out.
+    A byte order mark at the start is skipped.
 
     Raises:
         RecordTooLong: a line is longer than `record_bytes_max`; `byte_offset` is its start.
@@ -97,14 +97,14 @@ def split_lines(
                     record_bytes=_line_bytes(stream, buffer),
                     byte_offset=offset,
                     reason=f"the line that starts here is over {format_bytes(record_bytes_max)}",
-                    hint="one JSON value a line; a document over many lines is no JSON Lines",
+                    hint="JSON Lines has one value per line; reformat a document of many lines",
                 )
             larger = bytearray(min(held * 2, record_bytes_max))
             larger[:held] = buffer
             buffer = larger
         with memoryview(buffer) as view:
-            taken = stream.readinto(view[held:]) or 0
-        held, ended = held + taken, taken == 0
+            count = stream.readinto(view[held:]) or 0
+        held, ended = held + count, count == 0
         cut = held if ended else buffer.rfind(b"\n", 0, held) + 1
         if cut == 0:
             continue
@@ -116,20 +116,20 @@ def split_lines(
 
 
 def _line_bytes(stream: ByteStream, buffer: bytearray) -> int | None:
-    """Return the length of the line that fills `buffer`; None when its end is far off."""
-    before, taken = 0, len(buffer)
+    """Return the length of the line that fills `buffer`; None if its end is not nearby."""
+    before, count = 0, len(buffer)
     while before < max(LOOK_AHEAD_BYTES, LOOK_AHEAD * len(buffer)):
-        found = buffer.find(b"\n", 0, taken) + 1
-        if found or taken == 0:
+        found = buffer.find(b"\n", 0, count) + 1
+        if found or count == 0:
             return before + found
-        before += taken
+        before += count
         with memoryview(buffer) as view:
-            taken = stream.readinto(view) or 0
+            count = stream.readinto(view) or 0
     return None
 
 
 def parse_line(line: bytes) -> dict[str, Any] | str:
-    """Return the object in a line, numbers as `Number`; or what is wrong with the line."""
+    """Return the object in a line, numbers as `Number`; or the error in the line."""
     try:
         value = json.loads(line, parse_int=Number, parse_float=Number, parse_constant=Number)
     except UnicodeDecodeError:
@@ -154,24 +154,24 @@ def lines_of(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def first_lines(source: ByteSource, size: int, cap_bytes: int | None = None) -> bytes:
-    """Return the whole lines at a source's start, a byte order mark left out.
+    """Return the whole lines at a source's start, without a byte order mark.
 
-    A first line may be longer than `size`: up to 32 MiB, and a 64th of the cap where one holds, as
-    its values take up to 40 times as much.
+    A first line may be longer than `size`: up to 32 MiB and, with a cap, up to a 64th of the cap,
+    because its parsed values need up to 40 times the memory.
 
     Args:
-        source: of lines.
-        size: how much of it to look at.
-        cap_bytes: on the run; None where nobody has said any.
+        source: the source of lines.
+        size: how many bytes of it to read.
+        cap_bytes: the run's memory cap; None if there is none.
 
     Raises:
         BadInput: the first line alone is longer.
     """
     most = _FIRST_LINE_BYTES_MAX
     longest = max(size, most if cap_bytes is None else min(most, cap_bytes // _CAP_SHARE))
-    hint = "give the columns by a schema; a document over many lines is no JSON Lines"
+    hint = "set a schema; JSON Lines has one value per line, so reformat a document of many lines"
     if longest < most:
-        hint = f"give a larger cap, {_CAP_SHARE} times the line, or {hint.removeprefix('give ')}"
+        hint = f"use a larger cap, {_CAP_SHARE} times the line, or {hint}"
     while len(sample := source.peek(size)) == size:
         if end := sample.rfind(b"\n") + 1:
             return sample[:end]
@@ -180,7 +180,7 @@ def first_lines(source: ByteSource, size: int, cap_bytes: int | None = None) -> 
                 source.name,
                 line=1,
                 byte_offset=0,
-                reason=f"the first line is over {format_bytes(size)}, too long to tell columns by",
+                reason=f"the first line is over {format_bytes(size)}, too long to infer columns",
                 hint=hint,
             )
         size = min(4 * size, longest)
@@ -188,10 +188,10 @@ def first_lines(source: ByteSource, size: int, cap_bytes: int | None = None) -> 
 
 
 def infer_lines(data: bytes, what: str) -> Schema:
-    """Return the columns of a sample of whole lines; all may be NULL.
+    """Return the columns of a sample of whole lines; all are nullable.
 
     Raises:
-        BadInput: a line is no object, or the sample has none; says which.
+        BadInput: a line is not an object, or the sample has no line.
     """
     members: dict[str, _Kind] = {}
     for number, (offset, line) in enumerate(lines_of(data), start=1):
@@ -206,7 +206,7 @@ def infer_lines(data: bytes, what: str) -> Schema:
 
 
 class _Kind:
-    """What was seen of one value's place."""
+    """The kinds of values that were seen for one member or list item."""
 
     def __init__(self, depth: int = 0) -> None:
         self._depth = depth
@@ -278,7 +278,7 @@ def _kind_of_text(text: str) -> str:
 
 
 def _is_in_calendar(year: int, month: int, day: int) -> bool:
-    """Return whether there is such a day, as readers of dates have it: the year 0 too."""
+    """Return whether the date exists; as for readers of dates, the year 0 does."""
     if not 1 <= month <= len(_MONTH_DAYS):
         return False
     is_leap = year % 4 == 0 and (year % 100 != 0 or year % 400 == 0)

@@ -1,8 +1,8 @@
-"""JSON Lines to Arrow, one bounded block at a time.
+"""Read JSON Lines to Arrow, one bounded block at a time.
 
-A block goes through Arrow's reader when it is as Arrow expects it. When not (a number in quotes,
-NaN, a value that does not fit), it is read again line by line, which knows more spellings, says
-where the fault is, and does with it what `badRows` says.
+A block is parsed by Arrow's reader if Arrow accepts it. If not (a number in quotes, NaN, a value
+that does not fit), it is parsed again line by line: that accepts more spellings, finds the position
+of an error, and applies the policy of `badRows`.
 """
 
 from __future__ import annotations
@@ -45,15 +45,15 @@ _LINE_BYTES_MAX = 64 << 20
 
 
 class JsonlScan:
-    """Reads one JSON Lines file; `bytes_done` moves while it is iterated.
+    """Reads one JSON Lines file; `bytes_done` is updated during iteration.
 
     Args:
         source: the file.
-        schema: the wanted columns, in order, with their types; a member that a line lacks is NULL.
-        options: the plan's.
-        budget: asked for the block and what is made of it.
-        bad_rows: takes what breaks the schema.
-        block_bytes: read this much at a time; None takes what suits the budget.
+        schema: the columns to read, in order, with their types; a missing member is NULL.
+        options: the plan's options.
+        budget: the budget for a block and its columns.
+        bad_rows: receives lines that violate the schema.
+        block_bytes: read this much at a time; None chooses it by the budget.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class JsonlScan:
         self.record_copies = _BLOCK_COPIES
         self.bytes_done = 0
         self._line = 1
-        """Of the block's first record, where lines are counted on the way."""
+        """The line of the block's first record, if lines are counted while reading."""
         self._counts_lines = options.bad_rows != "fail" or not self._source.can_reopen
 
     def batches(self, guard: BudgetGuard) -> Iterator[Any]:
@@ -129,7 +129,7 @@ class JsonlScan:
         return pa.RecordBatch.from_arrays(columns, schema=self._schema)
 
     def _parse_slowly(self, data: bytes, offset: int) -> Any:
-        """Read a block line by line: every spelling that is understood, every fault found."""
+        """Parse a block line by line: accept all spellings, and find every error."""
         rows: list[list[Any]] = []
         for start, line in lines_of(data):
             value = parse_line(line)
@@ -164,7 +164,7 @@ class JsonlScan:
         return row
 
     def _refuse(self, data: bytes, start: int, offset: int, reason: str) -> None:
-        """Reject a line, or fail: a line that is no object has no value to set to NULL."""
+        """Reject a line, or fail: a line that is not an object has no value to set to NULL."""
         name = self._source.name
         line = (
             self._line + data.count(b"\n", 0, start)
@@ -179,10 +179,10 @@ class JsonlScan:
 
 
 def _native(kind: Any) -> Any:
-    """Return the type that Arrow's reader gives what it does not make `kind` of as it should.
+    """Return the type to read with Arrow's reader if it does not parse `kind` correctly.
 
-    It takes moments with and without a zone for each other, and lets decimals grow out of their
-    digits, and out of 128 bits; in 256 there is room for what it lets through.
+    Arrow's reader confuses timestamps with and without a zone, and accepts decimals with too many
+    digits, even beyond 128 bits; a Decimal256 has room for all that it accepts.
     """
     if pa.types.is_list(kind):
         return pa.list_(_native(kind.value_type))
@@ -197,7 +197,7 @@ def _native(kind: Any) -> Any:
 
 
 def _needs_cells(kind: Any) -> bool:
-    """Return whether a nested type holds bytes or times of day, which no cast reads."""
+    """Return whether a nested type contains bytes or times of day, which no cast can parse."""
     return any(_is_cell(each) or _needs_cells(each) for each in _inner(kind))
 
 
@@ -222,7 +222,7 @@ def _from_native(column: Any, kind: Any) -> Any:
 
 
 def _cell(value: Any, kind: Any) -> Any:
-    """Return a Python value of a type, from any JSON value that can be it."""
+    """Return a Python value of a type, from any JSON value that can represent it."""
     if value is None:
         return None
     if pa.types.is_list(kind) and isinstance(value, list):
@@ -244,7 +244,7 @@ def _cell(value: Any, kind: Any) -> Any:
 
 def _text(value: Any) -> str:
     text = str(value) if isinstance(value, str) else _json_text(value)
-    text.encode("utf-8")  # half of a surrogate pair is no text
+    text.encode("utf-8")  # fails for half of a surrogate pair
     return text
 
 
@@ -273,7 +273,7 @@ def _octets(value: str) -> bytes:
 
 
 def _scalar(text: str, kind: Any) -> Any:
-    """Return the value that a number or a text spells."""
+    """Return the value of a number or a text."""
     spelling = _spelling_of(kind)
     if spelling is not None and not spelling.fullmatch(text):
         raise ValueError(text)
@@ -297,7 +297,7 @@ def _decimal(number: Decimal, kind: Any) -> Decimal:
 
 
 def _spelling_of(kind: Any) -> re.Pattern[str] | None:
-    """Return how values are written of which Python reads more than there is."""
+    """Return the pattern of a type's values if Python's parser accepts more than that."""
     if pa.types.is_decimal(kind):
         return _DECIMAL
     if pa.types.is_floating(kind):
@@ -308,8 +308,8 @@ def _spelling_of(kind: Any) -> re.Pattern[str] | None:
 _FAR = re.compile(
     rb"""[0-9]{38}|[\[:,\s"][+-]?[0-9.]+[eE]-[0-9]{2}|\\u00(3[0-9]|2[bdeBDE]|[46]5)"""
 )
-"""Numbers with many places behind the point, perhaps in escapes: of which Arrow makes anything, or
-crashes, when they are to be decimals."""
+"""Numbers with many decimal places, perhaps in escapes: when they are parsed as decimals, Arrow
+returns wrong values or crashes."""
 _EXACT = Context(prec=80, traps=[Inexact, InvalidOperation])
 _DECIMAL = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _FLOAT = re.compile(rf"{_DECIMAL.pattern}|[+-]?(inf(inity)?|nan)", re.IGNORECASE)

@@ -1,8 +1,8 @@
-"""How long the longest row of some files is, for whoever has to name a cap that all rows fit.
+"""Find the longest row of some files, in order to name a memory cap that is enough for all rows.
 
-A refusal reads for it what a run would have read later: text is searched for the ends of records,
-of Parquet the pages of texts are opened, and of Arrow the lengths of texts are compared. It looks at so much and no more; a row that lies further
-on may have it refused again.
+When a run is refused, text is searched for the ends of records, Parquet pages with texts are read,
+and the lengths of Arrow texts are compared. The search is limited to a number of bytes; if a longer
+row is beyond them, a run with the named cap may be refused again.
 """
 
 from __future__ import annotations
@@ -12,40 +12,40 @@ from contextlib import suppress
 from typing import Any
 
 from emsqrt.attempts import LongerRow
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from emsqrt.io.records import ByteStream, RecordEnd, last_record_end
 from emsqrt.io.sources import ByteSource, open_source
 from sennit_core.errors import SennitError
 from sennit_core.units import format_bytes
 
 PIECE_BYTES = 8 << 10
-"""Records that are no longer are not told apart: they have room."""
+"""Records up to this length are not measured: they always fit."""
 _LOOKED_BYTES = 256 << 20
-"""Of text, in all files; searched at a gigabyte a second."""
+"""The most bytes of text to search, in all files; at about a gigabyte per second."""
 _FAR_LOOKED_BYTES = 16 << 20
-"""Of a file on another machine."""
+"""The most bytes to search of a file on another machine."""
 
 LastEnd = Callable[[bytearray, int], int]
-"""Returns where the last whole record in so many bytes ends, which begin at one; or 0."""
+"""Returns the end of the last whole record in the first `size` bytes, or 0."""
 FindEnd = Callable[[bytearray, int], int]
-"""Returns where the record ends that began in an earlier piece; -1 when not in this one."""
+"""Returns the end of a record that began in an earlier piece; -1 if it is not in this piece."""
 
 
 def longest_row(
     kind: str,
     options: Mapping[str, Any],
-    places: Sequence[Place],
+    places: Sequence[Location],
     room_bytes: int,
     columns: Collection[str] = (),
 ) -> LongerRow | None:
-    """Return the longest row of files, where one is long and the files can be read again.
+    """Return the longest row of files, if one is long and the files can be read again.
 
     Args:
         kind: their format.
         options: JSON values for the reader.
         places: the files.
-        room_bytes: memory that may be taken; pages that take more are left out.
-        columns: names of the columns that are read; text is read with all of them.
+        room_bytes: memory that may be used; pages that need more are skipped.
+        columns: names of the columns to read; text is always read with all of them.
     """
     found, left_bytes = None, _LOOKED_BYTES
     for place in places:
@@ -53,7 +53,7 @@ def longest_row(
         if not source.can_reopen or left_bytes <= 0:
             break
         looked_max = left_bytes if source.path else min(left_bytes, _FAR_LOOKED_BYTES)
-        with suppress(SennitError, OSError):  # whoever reads it tells
+        with suppress(SennitError, OSError):  # the reader reports it
             row_bytes, looked_bytes = _longest_of(
                 kind, options, source, room_bytes, columns, looked_max
             )
@@ -72,7 +72,7 @@ def _longest_of(
     columns: Collection[str],
     looked_max: int,
 ) -> tuple[int, int]:
-    """Return the length of a file's longest row, as far as was looked, and how far that was."""
+    """Return the length of the longest row that was searched, and the number of bytes searched."""
     match kind:
         case "csv":
             from emsqrt.io.csv_options import CsvOptions
@@ -106,8 +106,8 @@ def longest_record(
     Args:
         stream: positioned at the start of a record.
         last_end: finds the end of the last whole record of a piece.
-        begin: returns what finds the end of one record that is longer than a piece.
-        looked_max: read about so much.
+        begin: returns a function that finds the end of a record longer than a piece.
+        looked_max: read about this many bytes.
     """
     piece, held, longest, looked = bytearray(PIECE_BYTES), 0, 0, 0
 
@@ -115,8 +115,8 @@ def longest_record(
         with memoryview(piece) as view, view[held:] as room:
             return stream.readinto(room) or 0
 
-    while looked < looked_max and (taken := read(held)):
-        held, looked = held + taken, looked + taken
+    while looked < looked_max and (count := read(held)):
+        held, looked = held + count, looked + count
         end = last_end(piece, held)
         if end == 0 and held == len(piece):
             find_end, before = begin(), 0

@@ -1,8 +1,8 @@
-"""Arrow batches as one IPC stream, whose bytes are copied once on their way to whoever takes them.
+"""Write Arrow batches as one IPC stream, copying their bytes once on the way to the receiver.
 
-Serializing a batch first costs more than its copy: an executor's allocator takes each large block
-from the kernel and gives it back, so that all its pages are new. So Arrow writes buffer by buffer,
-except what is so small that its many writes would cost more.
+Serializing a whole batch first would cost more than the copy: an executor's allocator gets each
+large block from the kernel and returns it, so all its pages are new. So Arrow writes buffer by
+buffer, except for small batches, for which many writes would cost more.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _MESSAGE_BYTES_MAX = 4 << 20
 
 
 class MessageStream:
-    """Writes batches of one schema, any that Arrow has; a dictionary goes again when it changes.
+    """Writes batches of any one Arrow schema; a dictionary is written again when it changes.
 
-    Batches over 4 MiB are sliced by rows, so that no reader has to hold much at once.
+    Batches over 4 MiB are sliced by rows, so that no reader needs much memory at once.
 
     Args:
-        schema: of every batch.
-        put: takes what is written, in order, and returns its length.
+        schema: the schema of every batch.
+        put: receives the bytes, in order, and returns their length.
     """
 
     def __init__(self, schema: pa.Schema, put: Callable[[Any], int]) -> None:
@@ -57,7 +57,7 @@ class MessageStream:
             self._stream.write_batch(clear_null_slots(batch.slice(at * rows, rows)))
 
     def close(self) -> None:
-        """Write what ends the stream."""
+        """Write the end of the stream."""
         self._stream.close()
 
 
@@ -70,7 +70,7 @@ class _File:
         self.write = write
 
     def flush(self) -> None:
-        """Whoever gathers flushes when it is time."""
+        """Do nothing: the emitter decides when to flush."""
 
 
 def _drop(data: Buffer) -> int:

@@ -1,9 +1,9 @@
-"""Zeroes in the slots under NULL, before a batch leaves the process.
+"""Zero the slots of NULL values before a batch leaves the process.
 
 Arrow leaves the value of a NULL slot undefined, and DuckDB does not write it at all after a failed
-TRY_CAST: the slot holds what the process had in that memory before, such as rows that the reader of
-this batch must not see. Padding and the unused ends of buffers need no care: Arrow's writer cuts
-each buffer to the rows written and pads with zeros.
+TRY_CAST: the slot contains earlier contents of that memory, such as rows that the reader of this
+batch must not see. Padding and the unused ends of buffers are safe: Arrow's writer cuts each buffer
+to the rows written and pads with zeros.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _cleared_list(column: pa.Array) -> pa.Array:
 
 
 def _cleared_dictionary(column: pa.DictionaryArray, above: Mask | None) -> pa.Array:
-    """Clear the indices; what a dictionary holds beyond them was made by the writer of the batch."""
+    """Clear the indices; the dictionary itself was written by the producer of the batch."""
     old = column.indices
     new = _cleared(old, above)
     if new is old:
@@ -87,7 +87,7 @@ def _cleared_dictionary(column: pa.DictionaryArray, above: Mask | None) -> pa.Ar
 
 
 def _has_slots(kind: pa.DataType) -> bool:
-    """Whether a row has a slot of its own: text and bytes under NULL have no length."""
+    """Return whether a row has a slot of its own: NULL texts and bytes have length 0."""
     if kinds.is_fixed_size_binary(kind):
         return bool(kind.byte_width)
     return bool(kinds.is_primitive(kind) or kinds.is_decimal(kind))

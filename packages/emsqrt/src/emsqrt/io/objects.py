@@ -1,8 +1,8 @@
 """Objects of a store as sources and outputs: `s3://`, `gs://` and `az://`.
 
-The clients are those that spill uses; credentials, region and endpoint come from the environment.
-Reads are ranges, tried again when the store stumbles. An output is one multipart upload, and on
-Google Cloud Storage an object of another name that is renamed, so it appears whole or not at all.
+The clients are those of `emsqrt.spill`; credentials, region and endpoint come from the environment.
+Reads are range requests with retries. An output is one multipart upload, or on Google Cloud Storage
+an object of another name that is renamed, so it appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from emsqrt.io.codecs import RawStream
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from emsqrt.io.sources import ByteSource
 from emsqrt.spill.clients import ObjectClient, RequestFailed, open_client, scrubbed
 from emsqrt.spill.retry import Retry
@@ -27,21 +27,21 @@ _RANGE_BYTES = 1 << 20
 _PART_BYTES = 8 << 20
 _RETRY_MS = 30_000
 UPLOAD_BYTES = 2 * _PART_BYTES
-"""What an upload holds: the part being filled and the one being sent."""
+"""Memory of an upload: the part being filled and the one being sent."""
 
 
 class ObjectSource(ByteSource):
     """One object, read in ranges.
 
     Args:
-        place: which.
+        place: its location.
 
     Raises:
         NotFound: there is no such object.
-        Unavailable: the store does not answer, or refuses.
+        Unavailable: the store does not respond, or refuses.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, place: Location) -> None:
         super().__init__(str(place))
         bucket, _, self._key = place.path.partition("/")
         self._client = open_bucket(place.scheme, bucket)
@@ -49,12 +49,12 @@ class ObjectSource(ByteSource):
 
     @property
     def stored_bytes(self) -> int:
-        """The object's length when it was first looked at."""
+        """The object's length when the source was opened."""
         return self._size
 
     @property
     def need_bytes(self) -> int:
-        """What reading takes: a range as it arrives and as it is kept, and the decompressor."""
+        """Memory for reading: a range as received and as kept, and the decompressor."""
         return super().need_bytes + 2 * _RANGE_BYTES
 
     def open_raw(self) -> RawStream:
@@ -70,7 +70,7 @@ class ObjectSource(ByteSource):
 
 
 class _RangeStream:
-    """An object from front to back, a range at a time."""
+    """An object read from start to end, a range at a time."""
 
     def __init__(self, source: ObjectSource) -> None:
         self._source = source
@@ -87,11 +87,11 @@ class _RangeStream:
         return len(part)
 
     def close(self) -> None:
-        """Nothing is open between requests."""
+        """Do nothing: no connection is open between requests."""
 
 
-def _size_of(client: Any, place: Place) -> int:
-    """Return an object's length; a listing would not do, it takes a key for a folder."""
+def _size_of(client: Any, place: Location) -> int:
+    """Return an object's length; a listing cannot be used: it treats the key as a folder."""
     _, _, key = place.path.partition("/")
     if place.scheme == "gs":
         return _size_by_arrow(client, place)
@@ -106,7 +106,7 @@ def _size_of(client: Any, place: Place) -> int:
     return size
 
 
-def _size_by_arrow(client: Any, place: Place) -> int:
+def _size_by_arrow(client: Any, place: Location) -> int:
     try:
         info = client._files.get_file_info(place.path)  # noqa: SLF001 - as `_renamed`
     except OSError as error:
@@ -123,14 +123,14 @@ def open_bucket(scheme: str, bucket: str) -> ObjectClient:
     Raises:
         Unsupported: the package for this kind of store is not installed.
     """
-    emulated = scheme == "gs" and "STORAGE_EMULATOR_HOST" in os.environ  # it asks for no account
+    emulated = scheme == "gs" and "STORAGE_EMULATOR_HOST" in os.environ  # it needs no account
     options = {"anonymous": "true"} if emulated else {}
     client, _ = open_client(f"{scheme}://{bucket}", options)
     return client
 
 
 def list_objects(scheme: str, prefix: str) -> list[str]:
-    """Return `bucket/key` of every object below a folder, which is named with its bucket."""
+    """Return `bucket/key` of every object below the folder `prefix`, which includes the bucket."""
     bucket, _, folder = prefix.strip("/").partition("/")
     client = open_bucket(scheme, bucket)
     below = f"{folder}/" if folder else ""
@@ -140,11 +140,11 @@ def list_objects(scheme: str, prefix: str) -> list[str]:
 
 
 @contextmanager
-def open_object(place: Place) -> Iterator[Any]:
-    """Open an object for writing; it appears when this is left in peace.
+def open_object(place: Location) -> Iterator[Any]:
+    """Open an object for writing; it appears when the context is left without an error.
 
     Raises:
-        Unavailable: the store does not take it.
+        Unavailable: the store refuses it.
     """
     bucket, _, key = place.path.partition("/")
     client: Any = open_bucket(place.scheme, bucket)
@@ -158,7 +158,7 @@ def open_object(place: Place) -> Iterator[Any]:
 
 @contextmanager
 def _multipart(client: Any, bucket: str, key: str) -> Iterator[Any]:
-    """An upload by obstore, completed by `close` alone; dropped, it never becomes an object."""
+    """Upload with obstore: only `close` completes it; without that no object appears."""
     import obstore
 
     del bucket  # the client's store knows it
@@ -176,7 +176,7 @@ def _multipart(client: Any, bucket: str, key: str) -> Iterator[Any]:
 
 
 class _Copied:
-    """obstore keeps the buffers that it is given until it sends them; ours are used again."""
+    """Copies buffers, because obstore keeps them until they are sent, and ours are reused."""
 
     def __init__(self, writer: Any) -> None:
         self._writer = writer
@@ -187,7 +187,7 @@ class _Copied:
 
 @contextmanager
 def _renamed(client: Any, bucket: str, key: str) -> Iterator[Any]:
-    """An upload by pyarrow, whose streams complete even when they are dropped."""
+    """Upload with pyarrow to another name: its streams complete even when they are dropped."""
     files = client._files  # noqa: SLF001 - the client has no uploads of its own
     staged, final = f"{bucket}/{key}.{new_id()}.tmp", f"{bucket}/{key}"
     try:
@@ -212,5 +212,5 @@ def _asked(what: str, request: Callable[[], T]) -> T:
 def _unavailable(what: str, reason: str) -> Unavailable:
     return Unavailable(
         f"{what} ({reason})",
-        hint="look at the endpoint, region and credentials in the environment",
+        hint="check the endpoint, region and credentials in the environment",
     )

@@ -1,4 +1,4 @@
-"""What is looked up in files once, while a plan is opened again and again to find a cap for it."""
+"""Cache of facts read from files, while a plan is opened repeatedly to find a cap for it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _FOUND: ContextVar[dict[Hashable, Any] | None] = ContextVar("found", default=Non
 
 @contextmanager
 def looking_once() -> Iterator[None]:
-    """Have `look_up` keep what it finds, for the length of a `with` on this thread."""
+    """Make `look_up` cache its results on this thread for the duration of a `with`."""
     outer = _FOUND.set({})
     try:
         yield
@@ -23,10 +23,10 @@ def looking_once() -> Iterator[None]:
 
 
 def look_up(key: Hashable, look: Callable[[], T]) -> T:
-    """Return what `look` finds, or found for this key before.
+    """Return the result of `look`, cached by `key` within `looking_once`.
 
     Args:
-        key: a file and what is looked up in it.
+        key: a file and the name of a fact about it.
         look: reads the file.
     """
     found = _FOUND.get()

@@ -1,8 +1,8 @@
-"""Bytes to write, wherever they go: each output appears whole at its end, or not at all.
+"""Outputs for bytes: each output appears whole at its end, or not at all.
 
-Standard output cannot be taken back, but nobody mistakes a cut stream for a whole one: an error
-ends the process with its code. A reader that goes away early (`emsqrt … | head`) ends the run
-with `ReaderGone`, quietly.
+Standard output cannot be undone, but a truncated stream is not mistaken for a complete one: an
+error ends the process with its exit code. A reader that closes the pipe early (`emsqrt … | head`)
+ends the run with `ReaderGone`, without a message.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Protocol, cast
 
 from emsqrt.io.codecs import Encoder, split_suffix
 from emsqrt.io.files import open_whole
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from emsqrt.system_errors import as_told
 from sennit_core.errors import Cancelled
 
@@ -25,32 +25,32 @@ _WRITE_BYTES = 1 << 20
 
 @dataclass(eq=False)
 class ReaderGone(Cancelled):
-    """Whoever read standard output went away; there is nobody left to write for."""
+    """The reader of standard output closed the pipe."""
 
     code = "reader-gone"
     what: str = "standard output"
 
     def describe(self) -> str:
-        """Say that nobody reads any more."""
-        return f"nobody reads {self.what} any more"
+        """Name the output whose reader has closed it."""
+        return f"the reader of {self.what} closed it"
 
 
 class Output(Protocol):
-    """What a sink writes to."""
+    """The output of a sink."""
 
     @property
     def bytes(self) -> int:
-        """How much reached the file."""
+        """Bytes written to the file."""
 
     def write(self, data: Any, /) -> int:
         """Append bytes."""
 
 
 class CountedOutput:
-    """Counts what reaches the file itself.
+    """Counts the bytes that are written to a file.
 
     Args:
-        file: takes the bytes.
+        file: the file.
     """
 
     closed = False
@@ -67,13 +67,13 @@ class CountedOutput:
         return size
 
     def flush(self) -> None:
-        """The owner flushes at the end."""
+        """Do nothing: the owner flushes at the end."""
 
     def close(self) -> None:
-        """The owner closes."""
+        """Do nothing: the owner closes the file."""
 
     def tell(self) -> int:
-        """Return how much was written."""
+        """Return the number of bytes written."""
         return self.bytes
 
 
@@ -105,7 +105,7 @@ class StandardOutput:
 
 
 class _Encoded:
-    """Compresses on the way to a counted output."""
+    """Compresses bytes for a counted output."""
 
     def __init__(self, codec: str, out: CountedOutput) -> None:
         self._encoder = Encoder(codec, out)
@@ -123,16 +123,16 @@ class _Encoded:
 
 
 @contextmanager
-def open_output(place: Place, codec: str | None = None) -> Iterator[Output]:
-    """Open a place for writing; leaving in peace makes the output visible, an error leaves nothing.
+def open_output(place: Location, codec: str | None = None) -> Iterator[Output]:
+    """Open an output; it appears when the context is left without an error, else never.
 
     Args:
-        place: a local file (its folder is made), an object, or standard output.
-        codec: "gzip" or "zstd" to compress what is written.
+        place: a local file (its folder is created), an object, or standard output.
+        codec: "gzip" or "zstd" to compress the output; None for none.
 
     Raises:
         StorageFull: the disk is full.
-        ReaderGone: standard output has no reader any more.
+        ReaderGone: the reader of standard output closed it.
     """
     with _open_plain(place) as file:
         counted = CountedOutput(file)
@@ -145,7 +145,7 @@ def open_output(place: Place, codec: str | None = None) -> Iterator[Output]:
 
 
 @contextmanager
-def _open_plain(place: Place) -> Iterator[BinaryIO | StandardOutput]:
+def _open_plain(place: Location) -> Iterator[BinaryIO | StandardOutput]:
     if place.is_standard:
         yield StandardOutput()
     elif place.is_local:
@@ -161,6 +161,6 @@ def _open_plain(place: Place) -> Iterator[BinaryIO | StandardOutput]:
             yield cast("BinaryIO", upload)
 
 
-def codec_by_name(place: Place) -> str | None:
-    """Return the codec that an output's name asks for: ".gz" or ".zst"."""
+def codec_by_name(place: Location) -> str | None:
+    """Return the codec for an output's suffix, ".gz" or ".zst", else None."""
     return split_suffix(place.path)[1]

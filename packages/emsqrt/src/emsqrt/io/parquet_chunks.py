@@ -1,7 +1,7 @@
-"""What page headers say of every column chunk of a file.
+"""The facts from page headers of every column chunk of a file.
 
-A file may have a hundred thousand column chunks. As objects they would take 450 bytes each, so those
-of a file that has many are kept as numbers in an array, and made into objects when they are used.
+A file may have a hundred thousand column chunks. As objects they would need 450 bytes each, so if
+there are many, they are kept as numbers in an array, and converted to objects when they are used.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import Any, overload
 from emsqrt.io.parquet_pages import ChunkPages
 
 _FEW = 4096
-"""Chunks that are kept as objects, which are used several times each."""
+"""The most chunks that are kept as objects, each of which is used several times."""
 _OBJECT_BYTES = 450
 _FIELDS = len(ChunkPages._fields)
 _COLUMN = ChunkPages._fields.index("column")
 _PAGE = ChunkPages._fields.index("dictionary_page")
 _WIDTH = _FIELDS + 2
-"""Numbers of a chunk: the name of its column as a number, and three for its dictionary page."""
+"""Numbers per chunk: the index of its column's name, and three for its dictionary page."""
 _NUMBER_BYTES = 8
 
 
 class ChunkTable(Sequence[ChunkPages]):
-    """The chunks of a file, in their order.
+    """The chunks of a file, in order.
 
     Args:
         chunks: all of them.
@@ -43,12 +43,12 @@ class ChunkTable(Sequence[ChunkPages]):
 
     @property
     def size_bytes(self) -> int:
-        """What it holds in memory."""
+        """The memory of the table."""
         return self.bytes_of(len(self))
 
     @staticmethod
     def bytes_of(chunks: int) -> int:
-        """Return what a table of so many holds; an array that grows has an eighth to spare."""
+        """Return the memory of a table of `chunks` chunks; a growing array has 1 / 8 to spare."""
         if chunks <= _FEW:
             return _OBJECT_BYTES * chunks
         return _NUMBER_BYTES * _WIDTH * chunks * 9 // 8

@@ -1,9 +1,9 @@
-"""Texts that a file holds once in a dictionary, however often they come.
+"""Dictionary-encoded text columns: texts that a file stores once in a dictionary.
 
-Some are decoded few rows at a time: Arrow decodes as many rows as it is asked for, and pages do not tell how long these are: a few long
-texts in a dictionary make gigabytes of a page. Such columns are read as indices, and rows are cut
-by what they become before they become it. Others need not be decoded at all, where an operator
-takes places in a small dictionary for texts.
+Some are decoded a few rows at a time. Arrow decodes as many rows as requested, and page headers do
+not contain the decoded size: a few long texts in a dictionary can make gigabytes of a page. Such
+columns are read as indices, and rows are cut by their decoded size before they are decoded. Others
+are not decoded at all, if an operator can work with indices into a small dictionary.
 """
 
 from __future__ import annotations
@@ -19,52 +19,52 @@ from emsqrt._kernel import measure_texts, spread_texts
 from sennit_core.errors import BadInput
 
 SMALL_BYTES = 4 << 10
-"""A dictionary that is there once more for a batch, and in caches."""
+"""The largest small dictionary; a batch, and caches, hold another copy of it."""
 COUNT_MAX = 4096
-"""Of a larger dictionary every batch would get a copy: its longest text is looked for instead."""
+"""The most texts of a dictionary to keep coded, because every batch would copy a larger one."""
 
 
 class Dictionary(NamedTuple):
-    """What dictionaries hold together at most: texts, and their bytes."""
+    """The most texts, and bytes of texts, in some dictionaries together."""
 
     value_count: int
     size_bytes: int
 
 
 def text_columns(schema: Any) -> set[str]:
-    """Return the columns of text at the top of a file.
+    """Return the top-level text columns of a file.
 
     Args:
-        schema: the file's, as Arrow has it.
+        schema: the file's Arrow schema.
     """
     return {field.name for field in schema if pa.types.is_string(field.type)}
 
 
 def refuse_grown(batch: Any, counts: Mapping[str, int], what: str, row_group: int) -> None:
-    """Refuse a batch with a dictionary of more texts than its page was said to hold.
+    """Refuse a batch with a dictionary of more texts than its page header stated.
 
     Args:
         batch: rows of one row group.
-        counts: how many texts that is, for columns that are dictionary arrays.
+        counts: the number of texts in page headers, for columns that are dictionary arrays.
         what: the file, for errors.
-        row_group: likewise.
+        row_group: the row group, for errors.
 
     Raises:
-        BadInput: there are more.
+        BadInput: there are more texts.
     """
     for name, count in counts.items():
         found = len(batch.column(name).dictionary)
         if found > count:
-            told = f"its dictionary has {found} values, and was said to have {count}"
+            wrong = f"its dictionary has {found} values, and its page header says {count}"
             raise BadInput(
                 what,
-                reason=f"row group {row_group}, column {name}: {told}",
+                reason=f"row group {row_group}, column {name}: {wrong}",
                 hint="the file is damaged, or was changed while it was read",
             )
 
 
 def joined(parts: Sequence[Mapping[str, Dictionary]]) -> dict[str, Dictionary]:
-    """Return the columns that all files hold so, with what all their dictionaries hold."""
+    """Return the columns that are coded in all files, with the sums of their dictionaries."""
     common = set.intersection(*map(set, parts)) if parts else set()
     return {
         name: Dictionary(*map(sum, zip(*(part[name] for part in parts), strict=True)))
@@ -73,15 +73,15 @@ def joined(parts: Sequence[Mapping[str, Dictionary]]) -> dict[str, Dictionary]:
 
 
 def coded_columns(long: Collection[str], plain: Collection[str], schema: Any) -> set[str]:
-    """Return the columns of text that are decoded few rows at a time.
+    """Return the text columns that are decoded a few rows at a time.
 
-    Where plain values follow a dictionary, Arrow would put every one of them into it: no such column
-    is among them.
+    Columns in which plain values follow a dictionary are left out: Arrow would add every plain
+    value to the dictionary.
 
     Args:
-        long: columns whose dictionaries may make more of some rows than there is room.
-        plain: columns with plain values, or with many in a dictionary.
-        schema: the file's, as Arrow has it.
+        long: columns whose dictionaries may make some rows too long for the memory.
+        plain: columns with plain values, or with many values in a dictionary.
+        schema: the file's Arrow schema.
     """
     return {
         name
@@ -91,18 +91,18 @@ def coded_columns(long: Collection[str], plain: Collection[str], schema: Any) ->
 
 
 def with_plain_texts(batches: Iterable[Any], names: Collection[str]) -> Iterator[Any]:
-    """Yield batches with plain texts in the columns of these names that they have."""
+    """Yield batches with these columns, if present, decoded to plain texts."""
     for batch in batches:
         for at, field in enumerate(batch.schema):
             if field.name in names:
                 texts = _plain(batch.column(at))
                 batch = batch.set_column(at, field.with_type(texts.type), texts)
         yield batch
-        del batch  # before the next is made
+        del batch  # before the next one is made
 
 
 def _plain(column: Any) -> Any:
-    """Return a dictionary array's texts; Arrow takes five times as long."""
+    """Return a dictionary array's texts; five times faster than Arrow's cast."""
     dictionary, rows = column.dictionary, len(column)
     if column.null_count or dictionary.null_count or dictionary.offset or not len(dictionary):
         return column.dictionary_decode()
@@ -122,7 +122,7 @@ def _plain(column: Any) -> Any:
 def decoded(batch: Any, bytes_max: int, kept: Collection[str] = ()) -> Iterator[Any]:
     """Yield a batch's rows with plain texts, cut into batches of about `bytes_max`.
 
-    A row that is longer comes alone. Columns that are `kept` stay as they are.
+    A longer row is a batch of its own. Columns in `kept` are not decoded.
     """
     coded = [
         at

@@ -1,4 +1,4 @@
-"""Tables with dictionaries, as a Parquet file takes them: the bytes that plain values would make."""
+"""Write dictionary-encoded tables to Parquet with the same bytes as plain values."""
 
 from __future__ import annotations
 
@@ -10,16 +10,15 @@ import pyarrow.compute as pc
 
 _SAMPLE_BYTES = 1 << 20
 _TEXT_BYTES_MAX = 64 << 10
-"""Longer than any dictionary, so that no encoding is chosen for a part which the text is not for."""
+"""Longer than any dictionary, so that truncated texts do not change the choice of an encoding."""
 
 
 def first_values(column: Any, count: int) -> Any:
-    """Return up to so many values of a column, plain, and of texts up to a mebibyte.
+    """Return up to `count` first values of a column, plain, with at most 1 MiB of texts.
 
     Args:
-        column: chunks, of dictionary arrays or plain ones; what a long text has beyond 64 KiB is
-            cut off.
-        count: how many at most.
+        column: chunks, dictionary-encoded or plain; texts are truncated to 64 KiB.
+        count: the most values.
     """
     kept, left_bytes = [], _SAMPLE_BYTES
     for chunk in column.slice(0, count).chunks:
@@ -34,9 +33,9 @@ def first_values(column: Any, count: int) -> Any:
 
 
 def has_long_texts(column: Any) -> bool:
-    """Tell whether a column has texts so long that nobody tells the least and largest of them.
+    """Return whether a column has texts too long for statistics.
 
-    Arrow writes neither, and yet keeps copies of both.
+    Arrow does not write the least and largest of them, and yet keeps copies of both.
     """
     if not _is_text(column.type):
         return False
@@ -50,7 +49,7 @@ def _is_text(kind: Any) -> bool:
 
 
 def _first_texts(texts: Any, room_bytes: int) -> tuple[Any, int]:
-    """Return texts until they have so many bytes, and how many they have."""
+    """Return the first texts that fit `room_bytes`, and their bytes."""
     lengths = pc.fill_null(pc.binary_length(texts), 0).to_numpy()
     ends = np.cumsum(np.minimum(lengths, _TEXT_BYTES_MAX), dtype=np.int64)
     count = min(int(np.searchsorted(ends, room_bytes)) + 1, len(texts))
@@ -66,7 +65,7 @@ def _first_texts(texts: Any, room_bytes: int) -> tuple[Any, int]:
 def table_as(table: Any, schema: Any) -> Any:
     """Return the table with dictionaries where a schema has them, and plain values elsewhere.
 
-    The dictionaries are those that Arrow would make of the plain values, and chunks stay as they are.
+    The dictionaries are equal to those that Arrow would build from plain values; chunks are kept.
     """
     for at, (field, wanted) in enumerate(zip(table.schema, schema, strict=True)):
         if not pa.types.is_dictionary(field.type):
@@ -81,7 +80,7 @@ def table_as(table: Any, schema: Any) -> Any:
 
 
 def _in_order_of_use(column: Any) -> Any:
-    """Return a column whose dictionary has the values that it uses, in the order of their first use.
+    """Return a column whose dictionary has only the values used, in the order of their first use.
 
     Args:
         column: chunks of dictionary arrays over one dictionary.
@@ -102,7 +101,7 @@ def _in_order_of_use(column: Any) -> Any:
 
 
 def _narrow_order(used: Any, count: int) -> Any:
-    """Search the bytes for each place: those that are used are found soon."""
+    """Search the bytes for the first use of each index: used indices are found soon."""
     raw = used.tobytes()
     found = [(raw.find(place), place) for place in range(count)]
     return np.array([place for first, place in sorted(found) if first >= 0], np.int64)

@@ -1,9 +1,9 @@
-"""How each column of a Parquet file is encoded, judged by its first rows.
+"""Choose the encoding of each column of a Parquet file, from its first rows.
 
-A dictionary that outgrows its page is thrown away halfway, after it has cost the most; one of
-values that hardly repeat makes the file larger. Integers that lie near their neighbours, or in a
-narrow range, are smaller as differences: packed so, they need hardly any compression, which is
-what else would cost the most. All three are told by counting.
+A dictionary that exceeds its page is discarded halfway, after most of its cost; a dictionary of
+values that hardly repeat makes the file larger. Integers that are close to their neighbours, or in
+a narrow range, are smaller as differences (delta encoding): these hardly need compression, which is
+the most expensive step. All three cases are detected by counting.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ from emsqrt.io.parquet_dictionaries import first_values, has_long_texts
 
 _SAMPLE_BYTES = 1 << 18
 _SAMPLE_ROWS = 1 << 14
-"""Arrow's table of 16384 distinct values takes 1.5 MiB; one more value makes it four times that."""
+"""Arrow's table of 16384 distinct values needs 1.5 MiB; one more value makes it four times that."""
 _TEXT_HEAD_BYTES = 4
 _WORTHWHILE = 16
-"""Compression is left out where it saves less than one part in so many."""
+"""Compression is not used if it saves less than 1 / 16."""
 _BLOCK, _MINIBLOCK, _BLOCK_HEAD_BYTES = 128, 32, 8
-"""Differences that share a least one, and a width; what a block says of itself (Encodings.md)."""
+"""Differences that share a minimum and a bit width; bytes of a block's head (Encodings.md)."""
 _INT_BITS = 32
 _SHORT_DIGITS, _NARROW_DIGITS = 9, 18
-"""Decimals of so many are stored in four and in eight bytes."""
+"""The most digits of decimals that are stored in four and in eight bytes."""
 
 
 class Encodings(NamedTuple):
-    """What columns are written with, as Arrow's writer takes it.
+    """The encodings of columns, as options of Arrow's writer.
 
     Args:
-        dictionary: columns that get one; True for all of them.
-        others: the encoding of further columns, where it is not the plain one.
-        compression: of all columns, or of each.
-        told: columns whose least and largest values are told.
+        dictionary: columns with a dictionary; True for all of them.
+        others: the encoding of other columns, if it is not plain.
+        compression: the codec of all columns, or of each.
+        statistics: columns whose least and largest values are written; True for all of them.
     """
 
     dictionary: bool | list[str]
     others: dict[str, str]
     compression: str | dict[str, str]
-    told: bool | list[str] = True
+    statistics: bool | list[str] = True
 
 
 def choose_encodings(
     table: Any, limit_bytes: int, compression: str, *, delta_share: float = 1.0
 ) -> Encodings:
-    """Choose what makes the columns of a file small; dictionaries for all where some are nested.
+    """Choose the encodings that make a file small; dictionaries for all columns if any is nested.
 
     Args:
         table: the first row group.
-        limit_bytes: a dictionary larger than this is given up.
+        limit_bytes: the largest dictionary; larger ones are not used.
         compression: the codec of columns that it makes smaller.
-        delta_share: differences are chosen where they take less than this share of a dictionary's
+        delta_share: differences are chosen if they need less than this share of a dictionary's
             bytes; below 1 it favours the dictionary, which readers can filter without decoding.
     """
     if any(pa.types.is_nested(kind) for kind in table.schema.types):
@@ -79,17 +79,21 @@ def choose_encodings(
         is_encoded = compression != "none" and (name in others or name in coded)
         if is_encoded and not _shrinks(name, column, others.get(name), compression):
             codecs[name] = "none"
-    told = [name for name in table.schema.names if not has_long_texts(table.column(name))]
-    return Encodings(coded, others, codecs, len(told) == table.num_columns or told)
+    with_statistics = [
+        name for name in table.schema.names if not has_long_texts(table.column(name))
+    ]
+    return Encodings(
+        coded, others, codecs, len(with_statistics) == table.num_columns or with_statistics
+    )
 
 
 def _shrinks(name: str, column: Any, encoding: str | None, compression: str) -> bool:
-    """Tell whether compression is worth its time once a column is encoded: packed bits seldom are.
+    """Return whether compressing an encoded column pays off; bit-packed values seldom compress.
 
     Args:
-        name: the column's.
+        name: the column's name.
         column: its first rows.
-        encoding: a dictionary when None.
+        encoding: its encoding; None for a dictionary.
         compression: the codec.
     """
     written: list[Any] = []
@@ -109,7 +113,7 @@ def _shrinks(name: str, column: Any, encoding: str | None, compression: str) -> 
 
 
 class _Nowhere(io.RawIOBase):
-    """A file that nobody reads."""
+    """A file that discards what is written."""
 
     def writable(self) -> bool:
         return True
@@ -119,17 +123,17 @@ class _Nowhere(io.RawIOBase):
 
 
 class _Costs:
-    """Bytes of a row group's column in each encoding.
+    """Estimated bytes of a row group's column in each encoding.
 
     Args:
         column: its first rows.
-        rows: of the row group.
-        limit_bytes: of a dictionary.
+        rows: the rows of the row group.
+        limit_bytes: the largest dictionary.
     """
 
     def __init__(self, column: Any, rows: int, limit_bytes: int) -> None:
         width = _width(column)
-        self.plain = 0.75 * rows * width  # it is compressed as well as others, and at hand
+        self.plain = 0.75 * rows * width  # preferred: it compresses as well, at less cost
         self.dictionary = self.delta = float("inf")
         sample = column.slice(0, max(int(_SAMPLE_BYTES / width), 1))
         values = pa.concat_arrays([chunk.drop_null() for chunk in sample.chunks])
@@ -142,9 +146,9 @@ class _Costs:
 
 
 def _distinct(values: Any, rows: int) -> int:
-    """Return how many different values so many rows have, when more come as they came before.
+    """Estimate the distinct values of `rows` rows, if new values appear at the rate of the sample.
 
-    By sorting: Arrow's own count takes 27 MiB for 65,536 integers.
+    Counts by sorting: Arrow's own count needs 27 MiB for 65,536 integers.
     """
     if len(values) < 2:
         return len(values)
@@ -153,12 +157,12 @@ def _distinct(values: Any, rows: int) -> int:
     steps = pc.not_equal(ordered.slice(1), ordered.slice(0, len(values) - 1))
     firsts = np.flatnonzero(np.concatenate(([True], steps.to_numpy(zero_copy_only=False))))
     half = len(values) // 2
-    late = int((np.minimum.reduceat(order.to_numpy(), firsts) >= half).sum())
-    return len(firsts) + late * max(rows - len(values), 0) // (len(values) - half)
+    in_second_half = int((np.minimum.reduceat(order.to_numpy(), firsts) >= half).sum())
+    return len(firsts) + in_second_half * max(rows - len(values), 0) // (len(values) - half)
 
 
 def _integers(values: Any) -> Any:
-    """Return values that Parquet stores as integers as such; None for others."""
+    """Return values that Parquet stores as integers as integers; None for other types."""
     kind = values.type
     if pa.types.is_decimal(kind):
         if kind.precision > _NARROW_DIGITS:

@@ -1,4 +1,4 @@
-"""What a Parquet footer says of the values in a row group."""
+"""Statistics of a row group's values from the Parquet footer."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, TypeAlias
 
 from emsqrt.io.pruning import ColumnFacts, Condition
 
-UNTOLD = (UnicodeDecodeError, ValueError, OverflowError, NotImplementedError)
-"""What a bound raises that was cut within a character, or is beyond Python's dates."""
+UNREADABLE_BOUND = (UnicodeDecodeError, ValueError, OverflowError, NotImplementedError)
+"""Errors of reading a bound that was truncated in a character, or is beyond Python's dates."""
 
 Span: TypeAlias = tuple[int, int]
 """The least and the largest of some integers."""
@@ -16,33 +16,33 @@ _INTEGERS = ("INT32", "INT64")
 
 
 def stored_spans(metadata: Any, groups: Iterable[int], columns: Collection[str]) -> dict[str, Span]:
-    """Return between which integers the values of columns lie, as they are stored.
+    """Return the least and the largest stored integer of each column.
 
     Args:
         metadata: a `pyarrow.parquet.FileMetaData`.
-        groups: the row groups that matter; a column of which one does not tell is left out.
-        columns: names of columns at the top.
+        groups: the row groups to include; columns without statistics in any of them are left out.
+        columns: names of top-level columns.
     """
     spans: dict[str, Span] = {}
-    untold: set[str] = set()
+    unknown: set[str] = set()
     for index in groups:
         group = metadata.row_group(index)
         for at in range(group.num_columns):
             chunk = group.column(at)
             name = chunk.path_in_schema
-            if name not in columns or name in untold or chunk.physical_type not in _INTEGERS:
+            if name not in columns or name in unknown or chunk.physical_type not in _INTEGERS:
                 continue
             found = chunk.statistics
             if found is not None and found.has_min_max:
                 least, most = spans.get(name, (found.min_raw, found.max_raw))
                 spans[name] = min(least, found.min_raw), max(most, found.max_raw)
             else:
-                untold.add(name)
-    return {name: span for name, span in spans.items() if name not in untold}
+                unknown.add(name)
+    return {name: span for name, span in spans.items() if name not in unknown}
 
 
 def joined_spans(parts: Sequence[dict[str, Span]]) -> dict[str, Span]:
-    """Return the spans of columns of several files, of which all tell them."""
+    """Return the spans of several files, for columns that have a span in every file."""
     common = set.intersection(*map(set, parts)) if parts else set()
     return {
         name: (min(part[name][0] for part in parts), max(part[name][1] for part in parts))
@@ -51,11 +51,11 @@ def joined_spans(parts: Sequence[dict[str, Span]]) -> dict[str, Span]:
 
 
 def group_facts(group: Any, conditions: Sequence[Condition]) -> dict[str, ColumnFacts]:
-    """Return the statistics of those columns of a row group that conditions name.
+    """Return the statistics of a row group for the columns of conditions.
 
     Args:
         group: its `pyarrow.parquet.RowGroupMetaData`.
-        conditions: what they are wanted for.
+        conditions: the conditions.
     """
     wanted = {condition.column for condition in conditions}
     facts: dict[str, ColumnFacts] = {}
@@ -72,6 +72,6 @@ def _facts_of(statistics: Any, row_count: int) -> ColumnFacts:
     if statistics.has_min_max:
         try:
             low, high = statistics.min, statistics.max
-        except UNTOLD:
+        except UNREADABLE_BOUND:
             low = high = None
     return ColumnFacts(low, high, nulls, row_count)

@@ -1,8 +1,8 @@
-"""A Parquet footer, checked before Arrow sees it and given to Arrow a few row groups at a time.
+"""A Parquet footer, checked before Arrow parses it, and passed to Arrow a few row groups at a time.
 
-Arrow's objects for a footer take about 850 bytes for each column of each row group: 26 MiB for 16
+Arrow's objects for a footer need about 850 bytes for each column of each row group: 26 MiB for 16
 columns in 2,000 row groups. So the footer is read through a window, its row groups are divided into
-pieces, and Arrow gets a footer that has the schema and the row groups of one piece.
+pieces, and Arrow gets a footer with the schema and the row groups of one piece.
 """
 
 from __future__ import annotations
@@ -37,27 +37,27 @@ MAGIC = b"PAR1"
 _ENCRYPTED = b"PARE"
 _TAIL_BYTES = len(MAGIC) + 4
 _WINDOW_BYTES = 1 << 20
-"""A footer that is no longer is kept whole; of a longer one so much is read at a time."""
+"""A footer up to this size is kept whole; of a longer one this much is read at a time."""
 _PIECE_CHUNKS = 1024
-"""Arrow's objects for so many column chunks take less than a mebibyte."""
+"""The most column chunks of a piece: Arrow's objects for them need less than 1 MiB."""
 _CHUNK_BYTES = 1 << 10
-"""Of Arrow's objects for a column chunk, with its statistics: measured, rounded up."""
+"""Arrow's objects for a column chunk, with its statistics: measured, rounded up."""
 _ARROW_SCHEMA = b"ARROW:schema"
 _SHORT_LIST = 15
-"""A list of fewer items has their number in its first byte."""
+"""A list of fewer items than this has their number in its first byte."""
 _CHECKED_BYTES = 512 << 10
-"""Of what is remembered of checked footers."""
+"""The memory of the cache of checked footers."""
 
 
 class Piece(NamedTuple):
-    """Row groups that lie together in a footer.
+    """Consecutive row groups in a footer.
 
     Args:
-        first: the number of the first one.
-        group_count: how many.
-        start: offset of their bytes in the footer.
-        size: of their bytes.
-        digest: of their bytes, as they were checked.
+        first: the number of the first row group.
+        group_count: the number of row groups.
+        start: the offset of their bytes in the footer.
+        size: the number of their bytes.
+        digest: the hash of their bytes when they were checked.
     """
 
     first: int
@@ -78,10 +78,10 @@ class _Index:
 
     Args:
         before: its bytes up to the list of row groups.
-        after: its bytes behind that list.
-        pieces: where the row groups are.
-        rows: of each row group.
-        columns: how many columns a row group has, nested ones too.
+        after: its bytes after that list.
+        pieces: the positions of the row groups.
+        rows: the rows of each row group.
+        columns: the number of columns of a row group, including nested ones.
     """
 
     before: bytes
@@ -92,20 +92,20 @@ class _Index:
 
 
 class Footer:
-    """A file's footer, which was checked.
+    """A checked footer of a file.
 
     Args:
         source: the file.
-        start: where the footer begins in it.
-        index: what was found.
-        whole: its bytes, where they are few.
+        start: the footer's offset in the file.
+        index: the result of the check.
+        whole: its bytes, if they are few.
     """
 
     def __init__(self, source: ByteSource, start: int, index: _Index, whole: bytes | None) -> None:
         self._source, self._start, self._index, self._whole = source, start, index, whole
         self.pieces = index.pieces
         self.group_rows = index.rows
-        """How many rows each row group has."""
+        """The rows of each row group."""
 
     @property
     def row_count(self) -> int:
@@ -114,13 +114,13 @@ class Footer:
 
     @property
     def piece_bytes(self) -> int:
-        """What Arrow's objects take for the largest piece, and its bytes while they are made."""
+        """Memory of Arrow's objects for the largest piece, and of its bytes while it is parsed."""
         groups = max((piece.group_count for piece in self.pieces), default=0)
         largest = max((piece.size for piece in self.pieces), default=0)
         return groups * self._index.columns * _CHUNK_BYTES + largest
 
     def piece_of(self, group: int) -> int:
-        """Return the number of the piece that has a row group."""
+        """Return the number of the piece that contains a row group."""
         return bisect_right(self.pieces, group, key=lambda piece: piece.first) - 1
 
     def metadata(self, piece: Piece | None = None, *, plain: bool = False) -> Any:
@@ -128,11 +128,11 @@ class Footer:
 
         Args:
             piece: one of `pieces`; its row groups are numbered from 0 there.
-            plain: leave out the Arrow schema, as if only Parquet's own types were in the file.
+            plain: omit the Arrow schema, as if the file had only Parquet's own types.
 
         Raises:
             BadInput: the file was changed since it was checked, or Arrow cannot read its footer.
-            MemoryError: there is no memory for it.
+            MemoryError: there is not enough memory.
         """
         import pyarrow as pa
         from pyarrow import parquet
@@ -171,21 +171,21 @@ class Footer:
             return self._whole[piece.start : piece.start + piece.size]
         found = self._source.read_at(self._start + piece.start, piece.size)
         if blake2b(found, digest_size=16).digest() != piece.digest:
-            # Arrow would end the process where these bytes contradict themselves.
+            # Arrow would end the process if these bytes were inconsistent.
             raise BadInput(
                 self._source.name,
                 byte_offset=self._start + piece.start,
                 reason="the Parquet footer was changed while the file was read",
-                hint="run it again when no other program writes the file, or read a copy",
+                hint="run it again while no other program writes the file, or read a copy",
             )
         return found
 
 
 def read_footer(source: ByteSource) -> Footer:
-    """Return a file's footer, once it is known to be sound.
+    """Check a file's footer and return it.
 
     Raises:
-        BadInput: it is no Parquet file, encrypted, or damaged; says how.
+        BadInput: it is not a Parquet file, or it is encrypted or damaged.
     """
     size = source.stored_bytes or 0
     with source.open_ranges() as read_at:
@@ -203,7 +203,7 @@ def read_footer(source: ByteSource) -> Footer:
 
 
 class _Checked:
-    """Footers that were checked: a run opens a file more than once."""
+    """A cache of checked footers: a run opens a file more than once."""
 
     def __init__(self) -> None:
         self._indexes: dict[tuple[bytes, int], _Index] = {}
@@ -224,7 +224,7 @@ _checked = _Checked()
 
 
 def _find(read_at: Reader, name: str, size: int) -> tuple[int, int]:
-    """Return where a file's footer begins, and how long it is."""
+    """Return the offset and the length of a file's footer."""
     if read_at(0, len(MAGIC)) == _ENCRYPTED:
         raise BadInput(
             name,
@@ -248,8 +248,8 @@ class _Window:
 
     Args:
         read_at: reads a part of the file.
-        start: where the footer begins in it.
-        size: of the footer.
+        start: the footer's offset in the file.
+        size: the footer's length.
     """
 
     def __init__(self, read_at: Reader, start: int, size: int) -> None:
@@ -259,11 +259,11 @@ class _Window:
 
     @property
     def position(self) -> int:
-        """Offset in the footer of what is parsed next."""
+        """The footer offset that is parsed next."""
         return self._offset + self._reader.position
 
     def parse(self, parse: Callable[[CompactReader], T]) -> T:
-        """Return what `parse` returns for the bytes that come next.
+        """Return the result of `parse` for the next bytes.
 
         Raises:
             IndexError: the footer ends too early.
@@ -279,7 +279,7 @@ class _Window:
             wanted *= 2
 
     def since(self, position: int) -> bytes:
-        """Return the bytes from there to what comes next; no `parse` lies between but one."""
+        """Return the bytes from `position` to the current one; after a single `parse`."""
         return self._data[position - self._offset : self._reader.position]
 
     def _load(self, offset: int, size: int) -> None:
@@ -294,8 +294,8 @@ def _check(window: _Window, name: str, start: int) -> _Index:
     try:
         return _Checking(window, start).index()
     except (IndexError, KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
-        told = str(error) if isinstance(error, ValueError) else "it cannot be parsed"
-        reason = f"the Parquet footer is damaged: {told}"
+        detail = str(error) if isinstance(error, ValueError) else "it cannot be parsed"
+        reason = f"the Parquet footer is damaged: {detail}"
         raise BadInput(name, byte_offset=start, reason=reason) from error
 
 
@@ -303,8 +303,8 @@ class _Checking:
     """One pass over a footer.
 
     Args:
-        window: at the footer's beginning.
-        end: where the pages of its columns end at the latest.
+        window: a window at the footer's beginning.
+        end: the largest offset at which a page of its columns may end.
     """
 
     def __init__(self, window: _Window, end: int) -> None:
@@ -314,7 +314,7 @@ class _Checking:
         self._rows = array("q")
 
     def index(self) -> _Index:
-        """Return what is in the footer; raises many kinds of errors where it is damaged."""
+        """Return the index of the footer; raises many kinds of errors if it is damaged."""
         window, rows, number = self._window, 0, 0
         before: list[bytes] = []
         after: list[bytes] | None = None
@@ -372,7 +372,7 @@ class _Checking:
 
 
 def _field(number: int, reader: CompactReader) -> tuple[int, int]:
-    """Return (number, kind) of the field that comes, given the one before; kind 0 at the end."""
+    """Return (number, kind) of the next field, from the previous number; kind 0 at the end."""
     return next(reader.fields(number), (0, 0))
 
 
@@ -381,7 +381,7 @@ def _value(kind: int, shape: Shape | None, reader: CompactReader) -> Any:
 
 
 def _list_head(count: int) -> bytes:
-    """Return what comes before so many structs (thrift-compact-protocol.md, List and Set)."""
+    """Return the head of a list of `count` structs (thrift-compact-protocol.md, List and Set)."""
     if count < _SHORT_LIST:
         return bytes((count << 4 | STRUCT,))
     head = bytearray((0xF0 | STRUCT,))

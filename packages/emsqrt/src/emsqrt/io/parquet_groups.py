@@ -1,7 +1,7 @@
-"""What reading each row group of a Parquet file takes, found in one walk over its page headers.
+"""The memory needed to read each row group of a Parquet file, from one walk over its page headers.
 
-Nothing here depends on the budget: a plan is opened again and again until a cap for it is found, and
-the file is walked once for all of that.
+Nothing here depends on the budget: a plan is opened repeatedly until a cap for it is found, and the
+file is walked only once.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from sennit_core.errors import BadInput
 _READ_BYTES = 1 << 16
 _FAR_READ_BYTES = 1 << 19
 _CODED_COPIES = 3
-"""Of a dictionary that texts come with: in what gathers it, twice, and in a batch."""
+"""Copies of a text dictionary: two in the reader that collects it, one in a batch."""
 _COLUMN_BYTES = 64 << 10
-"""A column's decoder and what allocators round up: measured."""
+"""A column's decoder and the rounding of allocators: measured."""
 _GROUP_BYTES = 1 << 9
-"""What is kept of each row group in addition to its column chunks."""
+"""Memory of each row group in addition to its column chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,12 +35,12 @@ class RowGroup:
     Args:
         index: its number in the file.
         row_count: its rows.
-        held_bytes: what a reader holds of all wanted columns together.
-        passing_bytes: what it takes in addition for one column at a time.
-        row_bytes: what a row becomes.
-        longest_bytes: a bound on what the texts of one row have that come from a dictionary.
-        sure_text_bytes: some text is so long, or half of it at least.
-        chunks: its wanted columns.
+        held_bytes: memory that a reader holds for all columns to read together.
+        passing_bytes: memory that it needs in addition for one column at a time.
+        row_bytes: the mean decoded bytes of a row.
+        longest_bytes: a bound on the dictionary-encoded texts of one row.
+        sure_text_bytes: some text has at least half of these bytes.
+        chunks: its columns to read.
     """
 
     index: int
@@ -54,18 +54,18 @@ class RowGroup:
 
     @property
     def sum_bytes(self) -> int:
-        """What a reader holds that reads all columns together."""
+        """The memory of a reader that reads all columns together."""
         return self.held_bytes + self.passing_bytes
 
     def coded(self, columns: Collection[str]) -> RowGroup:
-        """Return the same, when texts of some columns come with their dictionaries."""
+        """Return the row group for a reader that keeps the dictionaries of these columns."""
         if not columns:
             return self
         sizes = (chunk.dictionary_bytes for chunk in self.chunks if chunk.column in columns)
         return replace(self, passing_bytes=self.passing_bytes + _CODED_COPIES * sum(sizes))
 
     def held_by_column(self, source: ByteSource) -> dict[str, int]:
-        """Return what a reader holds for each column at the top."""
+        """Return the memory that a reader holds for each top-level column."""
         held: dict[str, int] = {}
         for chunk in self.chunks:
             name = chunk.column.partition(".")[0]
@@ -75,15 +75,15 @@ class RowGroup:
 
 @dataclass(slots=True)
 class FileChunks:
-    """What page headers say of a file's wanted columns.
+    """The facts from page headers of a file's columns to read.
 
     Args:
-        table: of every column chunk.
+        table: every column chunk.
         groups: every row group.
-        codable: columns of text all of whose pages hold places in dictionaries, and nothing else.
-        plain: columns that have pages of plain values, or a dictionary of many.
+        codable: text columns of which all pages are dictionary-encoded.
+        plain: columns that have pages of plain values, or a dictionary of many values.
         large: columns with a dictionary that is not small.
-        largest: the chunk with the page that decides what the file takes.
+        largest: the chunk with the page that decides how much memory the file needs.
     """
 
     table: ChunkTable = field(default_factory=ChunkTable)
@@ -95,25 +95,25 @@ class FileChunks:
 
     @property
     def size_bytes(self) -> int:
-        """What all of it takes in memory."""
+        """The memory of all these facts."""
         return self.bytes_of(len(self.groups), len(self.table))
 
     @staticmethod
     def bytes_of(groups: int, chunks: int) -> int:
-        """Return what it takes of so many row groups with so many wanted column chunks together."""
+        """Return the memory of the facts of `groups` row groups with `chunks` column chunks."""
         return ChunkTable.bytes_of(chunks) + _GROUP_BYTES * groups
 
 
 def walk_file(
     source: ByteSource, footer: Footer, columns: frozenset[str], schema: Any
 ) -> FileChunks:
-    """Return what the headers of all pages say.
+    """Return the facts from the headers of all pages.
 
     Args:
         source: the file.
         footer: its footer.
-        columns: names of the wanted columns at the top.
-        schema: the file's, as Arrow has it.
+        columns: names of the top-level columns to read.
+        schema: the file's Arrow schema.
 
     Raises:
         BadInput: a page header is damaged.
@@ -150,7 +150,7 @@ def walk_file(
 
 
 def _add(found: FileChunks, uncoded: set[str], chunks: Iterable[ChunkPages]) -> None:
-    """Take the chunks of one more row group into account."""
+    """Add the chunks of a row group."""
     for chunk in chunks:
         name = chunk.column
         found.table.append(chunk)
@@ -192,7 +192,7 @@ def _row_group(
 
 
 def read_bytes(source: ByteSource) -> int:
-    """Return how much is asked of a source at a time, for each column."""
+    """Return how many bytes are read from a source at a time, for each column."""
     return _READ_BYTES if source.path is not None else _FAR_READ_BYTES
 
 

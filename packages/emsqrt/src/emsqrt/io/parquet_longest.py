@@ -1,7 +1,7 @@
-"""How long the longest texts of a Parquet file are: their pages are opened, values are not decoded.
+"""Find the longest texts of a Parquet file by reading pages without decoding values.
 
-A page's header tells its size and how many values it has, so one long text among short ones is only
-seen inside. Plain pages and dictionaries are looked at, which is what writers make by default.
+A page's header has its size and its number of values, so one long text among short ones is only
+found inside the page. Plain pages and dictionaries are read, the default of most writers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from emsqrt.io.parquet_pages import BadPage, PageHead, ReadAt, page_heads
 from emsqrt.io.sources import ByteSource
 
 _PAGE_BYTES_MIN = 8 << 10
-"""A text of a smaller page has room anywhere."""
+"""Smaller pages are skipped: their texts always fit."""
 _HEADER_COST = 4 << 10
-"""A header that is looked at counts for so much of what is read."""
+"""Bytes that a header counts of the bytes to read."""
 _TEXT, _PLAIN, _DICTIONARY_PAGE = "BYTE_ARRAY", 0, 2
 _LENGTH_BYTES = 4
 
@@ -25,13 +25,13 @@ _LENGTH_BYTES = 4
 def longest_texts(
     source: ByteSource, columns: frozenset[str], room_bytes: int, looked_max: int
 ) -> tuple[int, int]:
-    """Return the bytes that the longest texts of all columns have together, and what was read.
+    """Return the sum of the longest texts of all columns, and the number of bytes read.
 
     Args:
         source: the file.
-        columns: names of wanted columns at the top; those with lists are left out.
-        room_bytes: of a page that is opened, stored and plain.
-        looked_max: read about so much.
+        columns: names of top-level columns to read; those with lists are left out.
+        room_bytes: memory for a page, stored and decompressed.
+        looked_max: read about this many bytes.
 
     Raises:
         BadInput: the file is damaged.
@@ -53,12 +53,12 @@ def longest_texts(
 
 
 class _Looking:
-    """What was found so far.
+    """The state of a search.
 
     Args:
         longest: bytes of the longest text of each column, by its number.
-        room_bytes: of a page, stored and plain.
-        left_bytes: how much may still be read.
+        room_bytes: memory for a page, stored and decompressed.
+        left_bytes: how many bytes may still be read.
     """
 
     def __init__(self, longest: dict[int, int], room_bytes: int, left_bytes: int) -> None:
@@ -69,7 +69,7 @@ class _Looking:
     def see_groups(
         self, read_at: ReadAt, metadata: Any, piece: Piece, texts: dict[int, Any]
     ) -> None:
-        """Look at the columns of some row groups."""
+        """Search the columns of some row groups."""
         for group in range(piece.group_count):
             row_group = metadata.row_group(group)
             for at, column in texts.items() if row_group.num_rows else ():
@@ -91,7 +91,7 @@ class _Looking:
         if not is_dictionary and head.encoding != _PLAIN:
             return
         if head.plain_bytes <= max(_PAGE_BYTES_MIN, self.longest[at]):
-            return  # it has none that is longer
+            return  # no text in the page can be longer
         if head.plain_bytes + head.stored_bytes > self._room_bytes:
             return
         self.left_bytes -= head.plain_bytes
@@ -99,7 +99,7 @@ class _Looking:
         try:
             values = _values(stored, head, chunk.compression, column)
             found = longest_text(values, head.dictionary_count if is_dictionary else -1)
-        except (OSError, ValueError, OverflowError):  # told by whoever reads it
+        except (OSError, ValueError, OverflowError):  # the reader reports it
             return
         self.longest[at] = max(self.longest[at], found)
 

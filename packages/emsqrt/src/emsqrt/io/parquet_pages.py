@@ -1,9 +1,9 @@
-"""How large a Parquet file's pages are, read from their headers alone.
+"""The sizes of a Parquet file's pages, read from their headers alone.
 
-A reader holds one page of each column, decompressed, whatever batch size it is asked for, so the
-largest pages decide how much memory a row group takes. The footer does not tell page sizes; each
-page's header does (parquet.thrift `PageHeader`, Thrift's compact protocol), and headers can be
-walked by seeking from one to the next.
+A reader holds one page of each column, decompressed, for any batch size, so the largest pages
+decide how much memory a row group needs. The footer does not contain page sizes, but each page's
+header does (parquet.thrift `PageHeader`, Thrift's compact protocol), and headers can be read by
+seeking from one to the next.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DICTIONARY_PAGE = 2
 _DICTIONARY_HEADER = 7
 _FIRST_HEADER, _SECOND_HEADER = 5, 8
 _DATA_ENCODINGS = ((_FIRST_HEADER, 2), (_SECOND_HEADER, 4))
-"""Where a data page says how its values are encoded: fields of its header, of both versions."""
+"""Field numbers of the encoding in a data page's header, for both versions."""
 _BY_DICTIONARY = (2, 8)
 _BY_LENGTHS = (6, 7)
 """Texts whose lengths are decoded for a whole page, one or two integers each."""
@@ -33,11 +33,11 @@ _TEXT, _FIXED = "BYTE_ARRAY", "FIXED_LEN_BYTE_ARRAY"
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8, _TEXT: 4}
 _DECIMAL_BYTES = 16
 _VIEW_BYTES = 16
-"""What a decoder notes of each text of a dictionary."""
+"""A decoder's entry for each text of a dictionary."""
 _LENGTH_BYTES = 4
 _FEW = 2
 _USUAL_BYTES = 512 << 10
-"""Of a page: a text that is no longer has room in a batch."""
+"""Usual size of a page; a text of up to this length fits a batch."""
 
 
 class ChunkPages(NamedTuple):
@@ -50,33 +50,33 @@ class ChunkPages(NamedTuple):
     dictionary_bytes: int
     dictionary_count: int = 0
     is_coded: bool = False
-    """Whether every page holds places in the dictionary, and none plain values."""
+    """Whether every page is dictionary-encoded."""
     is_text: bool = False
     row_bytes: int = 0
-    """What a row becomes, on average in the page that has the largest."""
+    """Decoded bytes of a row: the mean of the page with the largest mean."""
     values_per_row: int = 1
-    """More than one in lists."""
+    """Lists have more than one value per row."""
     sure_text_bytes: int = 0
-    """Some text is so long, or half of it at least."""
+    """Some text has at least half of these bytes."""
     lengths_bytes: int = 0
-    """Of lengths that are decoded before a page's texts."""
+    """Bytes of lengths that are decoded before a page's texts."""
     has_prefixes: bool = False
-    """Whether texts of a page are told by how they differ: it may be any part of them."""
+    """Whether texts are delta-encoded, so that a page may have any part of their decoded bytes."""
     dictionary_page: tuple[int, int, str] = (0, 0, "")
-    """Where its values lie, in how many bytes, and how they are compressed."""
+    """Offset of its values, their bytes, and their compression."""
 
     @property
     def held_bytes(self) -> int:
-        """What a reader holds for this column: a page, and the dictionary as stored and decoded."""
+        """Memory of a reader for this column: a page, and the dictionary as stored and decoded."""
         views = _VIEW_BYTES * max(self.dictionary_count, 0) if self.is_text else 0
         return self.plain_bytes + self.lengths_bytes + 2 * self.dictionary_bytes + views
 
     @property
     def passing_bytes(self) -> int:
-        """What it takes beside while it is read: what pages are made of, or room for one's texts.
+        """Additional memory while the column is read: pages as stored, or a buffer for texts.
 
-        That room is made anew when a long text has outgrown it, and made as large as the texts are;
-        texts that differ from those before are put together first.
+        That buffer is allocated again when a long text does not fit it, as large as the texts;
+        delta-encoded texts are assembled first.
         """
         texts = 0
         if self.is_text and not self.is_coded:
@@ -86,12 +86,12 @@ class ChunkPages(NamedTuple):
 
     @property
     def longest_text_bytes(self) -> int:
-        """A bound on what a text of the dictionary has."""
+        """A bound on the bytes of a text of the dictionary."""
         return max(self.dictionary_bytes - _LENGTH_BYTES * self.dictionary_count, 0)
 
     @property
     def largest_page(self) -> int:
-        """The page that cannot be divided."""
+        """The largest page, which cannot be divided."""
         return max(self.plain_bytes, self.dictionary_bytes)
 
 
@@ -102,14 +102,14 @@ def walk_chunks(
     first: int = 0,
     widths: Sequence[int] = (),
 ) -> Iterator[ChunkPages]:
-    """Yield the page sizes of each wanted column in each row group.
+    """Yield the page sizes of each column to read in each row group.
 
     Args:
         source: the file.
         metadata: its `pyarrow.parquet.FileMetaData`, or that of some of its row groups.
         columns: names of top-level columns.
         first: the number of the first row group in the metadata.
-        widths: what `value_widths` returns for it; looked up in its schema when empty.
+        widths: the result of `value_widths`; read from the schema when empty.
 
     Raises:
         BadInput: a page header is damaged.
@@ -127,12 +127,12 @@ def walk_chunks(
                 if row_group.num_rows:
                     pages = _Pages(group, chunk, widths[index])
                     yield pages.walk(read_at, source.name, row_group.num_rows)
-                else:  # it may have no page, or a dictionary alone, and offsets that mean nothing
+                else:  # it may have no page, or only a dictionary, and meaningless offsets
                     yield ChunkPages(group, name, chunk.total_uncompressed_size, 0, 0)
 
 
 def dictionary_values(read_at: ReadAt, chunk: Any) -> tuple[int, int] | None:
-    """Return how many values a column chunk's dictionary has and their bytes; None without one.
+    """Return the number and the bytes of the values of a chunk's dictionary; None without one.
 
     Args:
         read_at: reads a part of the file.
@@ -157,18 +157,18 @@ def dictionary_values(read_at: ReadAt, chunk: Any) -> tuple[int, int] | None:
 
 
 def value_widths(metadata: Any) -> list[int]:
-    """Return what a value of each column takes in an array, without its text.
+    """Return the bytes of a value of each column in an array, without its text.
 
     Args:
-        metadata: a `pyarrow.parquet.FileMetaData`. It and its schema refer to each other once this
-            was called: it should be one without row groups, for it stays until garbage is collected.
+        metadata: a `pyarrow.parquet.FileMetaData`, preferably without row groups: after this call
+            it and its schema refer to each other, so it stays until the next garbage collection.
     """
     schema = metadata.schema
     return [_value_bytes(schema.column(index)) for index in range(len(schema))]
 
 
 def _value_bytes(column: Any) -> int:
-    """Return what a value takes in an array, without its text."""
+    """Return the bytes of a value in an array, without its text."""
     if column.converted_type == "DECIMAL":
         return _DECIMAL_BYTES
     return int(column.length if column.physical_type == _FIXED else _WIDTHS[column.physical_type])
@@ -178,9 +178,9 @@ class _Pages:
     """The pages of a column chunk, one after the other.
 
     Args:
-        group: the row group's place.
+        group: the number of the row group.
         chunk: a `pyarrow.parquet.ColumnChunkMetaData`.
-        value_bytes: of a value in an array, without its text.
+        value_bytes: the bytes of a value in an array, without its text.
     """
 
     def __init__(self, group: int, chunk: Any, value_bytes: int) -> None:
@@ -196,7 +196,7 @@ class _Pages:
         self._has_prefixes = False
 
     def walk(self, read_at: ReadAt, name: str, rows: int) -> ChunkPages:
-        """Return what the pages' headers say of a chunk of so many rows."""
+        """Return the facts from the page headers of a chunk of `rows` rows."""
         chunk = self._chunk
         where = f"row group {self._group}, column {chunk.path_in_schema}"
         try:
@@ -253,7 +253,7 @@ class _Pages:
 
 
 class PageHead(NamedTuple):
-    """What a page's header says, and how long it is itself."""
+    """The contents of a page's header, and its length."""
 
     kind: int
     plain_bytes: int
@@ -263,14 +263,14 @@ class PageHead(NamedTuple):
     encoding: int
     value_count: int
     has_levels_inside: bool = False
-    """Whether levels are compressed with the values, as in data pages of version 1."""
+    """Whether levels are compressed together with the values, as in data pages of version 1."""
     level_bytes: int = 0
-    """Of levels that are stored as they are before the values, as in version 2."""
+    """Bytes of uncompressed levels before the values, as in data pages of version 2."""
     is_compressed: bool = True
 
 
 class BadPage(Exception):
-    """A page header is damaged; `position` is where it begins."""
+    """A page header is damaged; it begins at `position`."""
 
     def __init__(self, position: int) -> None:
         super().__init__("bad page header")
@@ -278,7 +278,7 @@ class BadPage(Exception):
 
 
 def page_heads(read_at: ReadAt, chunk: Any) -> Iterator[tuple[int, PageHead]]:
-    """Yield where each page of a column chunk begins, and its header.
+    """Yield the position of each page of a column chunk, and its header.
 
     Args:
         read_at: reads a part of the file.
@@ -319,7 +319,7 @@ def _read_header(read_at: ReadAt, position: int) -> PageHead:
         encodings = (fields.get(at, {}).get(field, -1) for at, field in _DATA_ENCODINGS)
         values = sum(fields.get(at, {}).get(1, 0) for at, _ in _DATA_ENCODINGS)
         if not isinstance(count, int):
-            raise TypeError("a count that is no number")
+            raise TypeError("a count that is not a number")
         second = fields.get(_SECOND_HEADER, {})
         levels = second.get(5, 0) + second.get(6, 0)
         if not isinstance(levels, int) or not 0 <= levels <= stored:

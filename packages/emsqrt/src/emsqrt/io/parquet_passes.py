@@ -1,4 +1,4 @@
-"""A row group read in passes over some of its columns, whose batches are put side by side again."""
+"""Read a row group in several passes over some of its columns, and combine their batches."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ if TYPE_CHECKING:
 def split_columns(
     held_bytes: Mapping[str, int], names: Sequence[str], room_bytes: int
 ) -> list[list[str]]:
-    """Return sets of columns that fit the room one set at a time, as few as first-fit finds.
+    """Divide columns into sets of which each fits the memory, by first-fit.
 
-    A column that does not fit by itself is a set of its own; whoever admits the memory refuses it.
+    A column that does not fit alone is a set of its own; the caller, which reserves memory, refuses
+    it.
 
     Args:
-        held_bytes: what a reader holds for each column.
+        held_bytes: the memory of a reader for each column.
         names: the columns, in order.
-        room_bytes: for one set.
+        room_bytes: the memory for one set.
     """
     sets: list[list[str]] = []
     sizes: list[int] = []
@@ -42,8 +43,8 @@ def zipped_batches(passes: Sequence[Iterator[Any]], spill: SpillManager) -> Iter
     """Yield batches with the columns of all passes; all but the last go through the spill.
 
     Args:
-        passes: batches of the same rows with different columns each; advanced one after the other.
-        spill: where the columns wait.
+        passes: batches of the same rows, with other columns in each; read one after the other.
+        spill: the spill manager for the columns.
     """
     with ExitStack() as stack:
         waiting = []
@@ -55,7 +56,7 @@ def zipped_batches(passes: Sequence[Iterator[Any]], spill: SpillManager) -> Iter
 
 
 class _SpilledColumns:
-    """Batches written to the spill, and read again in their order."""
+    """Batches that are spilled, and read again in order."""
 
     def __init__(self, batches: Iterator[Any], spill: SpillManager, name: str) -> None:
         self._spill = spill
@@ -74,7 +75,7 @@ class _SpilledColumns:
     def batches(self) -> Iterator[Any]:
         with self._spill.open(self._segment) as reader:
             while size := reader.next_bytes():
-                memory = bytearray(size)  # the batch looks into it, so each has its own
+                memory = bytearray(size)  # the batch refers to it, so each batch has its own
                 reader.read_into(memory)
                 yield pa.ipc.read_record_batch(pa.py_buffer(memory), self._schema)
 
@@ -83,7 +84,7 @@ class _SpilledColumns:
 
 
 def _side_by_side(streams: Sequence[Iterator[Any]]) -> Iterator[Any]:
-    """Yield rows of all streams together, as many at a time as every one has at hand."""
+    """Yield rows with the columns of all streams, as many at a time as every stream has."""
     heads: list[Any] = [next(stream, None) for stream in streams]
     while all(head is not None for head in heads):
         rows = min(head.num_rows for head in heads)

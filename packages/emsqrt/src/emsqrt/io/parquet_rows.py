@@ -1,4 +1,4 @@
-"""How many rows of a Parquet file are decoded at a time: by what they become, not by what they take."""
+"""Choose how many rows of a Parquet file are decoded at a time, by their decoded size."""
 
 from __future__ import annotations
 
@@ -12,33 +12,33 @@ from emsqrt._kernel import longest_text as longest_of
 from emsqrt.io.parquet_pages import ChunkPages, ReadAt
 
 TextSizes: TypeAlias = Mapping[tuple[int, str], int]
-"""Of all texts of a column in a row group."""
+"""The bytes of all texts of a column in a row group, by row group and column path."""
 _ROWS_MAX = 12 << 10
 _TEXT_COPIES = 2
-"""Texts of a dictionary that are all the longest may make so many batches of one."""
-_UNTOLD_BYTES = 1 << 10
-"""A text is taken for so long where neither its page nor the footer tells it."""
+"""If all texts were the longest of the dictionary, a batch may have this many times its size."""
+_UNKNOWN_BYTES = 1 << 10
+"""The assumed length of a text if neither its page nor the footer has it."""
 _NEAR = 3, 4
-"""Row groups are read in one go while the rows of each are so near the others'."""
+"""Row groups are read together while the fewest rows per batch are at least 3 / 4 of the most."""
 
 
 def rows_at_once(row_bytes: int, batch_bytes: int) -> int:
-    """Return how many rows of a row group become a batch, by what they have on average in a page.
+    """Return the number of rows of a batch, from their mean decoded size.
 
     Args:
-        row_bytes: of a row of all wanted columns.
-        batch_bytes: of a batch.
+        row_bytes: the bytes of a row of all columns to read.
+        batch_bytes: the bytes of a batch.
     """
     return max(1, min(batch_bytes // max(row_bytes, 1), _ROWS_MAX))
 
 
 def row_bytes(chunks: Sequence[ChunkPages], rows: int, sizes: TextSizes) -> int:
-    """Return what a row of a row group becomes.
+    """Return the mean decoded bytes of a row of a row group.
 
     Args:
-        chunks: the pages of its wanted columns.
-        rows: of the row group.
-        sizes: of all texts, where pages do not tell it.
+        chunks: the pages of its columns to read.
+        rows: the rows of the row group.
+        sizes: the bytes of all texts, for pages that do not contain them.
     """
     return sum(_row_bytes(chunk, max(rows, 1), sizes) for chunk in chunks)
 
@@ -46,12 +46,12 @@ def row_bytes(chunks: Sequence[ChunkPages], rows: int, sizes: TextSizes) -> int:
 def _row_bytes(chunk: ChunkPages, rows: int, sizes: TextSizes) -> int:
     if not chunk.has_prefixes:
         return chunk.row_bytes
-    untold = _UNTOLD_BYTES * chunk.values_per_row * rows
-    return max(chunk.row_bytes, sizes.get((chunk.row_group, chunk.column), untold) // rows)
+    unknown = _UNKNOWN_BYTES * chunk.values_per_row * rows
+    return max(chunk.row_bytes, sizes.get((chunk.row_group, chunk.column), unknown) // rows)
 
 
 def are_near(some: int, others: int) -> bool:
-    """Whether row groups of so many rows at once may be read in one go."""
+    """Return whether row groups with these rows per batch may be read together."""
     small, large = sorted((some, others))
     return large * _NEAR[0] <= small * _NEAR[1]
 
@@ -59,13 +59,13 @@ def are_near(some: int, others: int) -> bool:
 def doubtful_texts(
     chunks: Sequence[ChunkPages], coded: Collection[str], rows: int, room_bytes: int
 ) -> list[ChunkPages]:
-    """Return the columns of a row group whose dictionary may have texts too long for some rows.
+    """Return the columns of a row group whose dictionary may make some batches too large.
 
     Args:
-        chunks: the pages of its wanted columns.
+        chunks: the pages of its columns to read.
         coded: columns that are not decoded.
-        rows: how many are decoded at a time.
-        room_bytes: what they may become.
+        rows: the number of rows decoded at a time.
+        room_bytes: the most decoded bytes.
     """
     return [
         chunk
@@ -83,14 +83,14 @@ def rows_of_longest(
     batch_bytes: int,
     sizes: TextSizes,
 ) -> int:
-    """Return how many rows make no more than they may, if every text is its dictionary's longest.
+    """Return how many rows fit a batch if every text is the longest of its dictionary.
 
     Args:
         read_at: reads a part of the file.
         chunks: columns of one row group.
-        rows: the most.
-        batch_bytes: of a batch.
-        sizes: of all their texts, where it is told: no batch has more.
+        rows: the most rows.
+        batch_bytes: the bytes of a batch.
+        sizes: the bytes of all their texts, if known: no batch has more.
     """
     room_bytes = _TEXT_COPIES * batch_bytes
     row_bytes = 0
@@ -101,7 +101,7 @@ def rows_of_longest(
 
 
 def longest_text(read_at: ReadAt, chunk: ChunkPages) -> int:
-    """Return the bytes of the longest text of a chunk's dictionary, or a bound of what is damaged."""
+    """Return the bytes of the longest text of a dictionary; a bound if it is damaged."""
     at, size, codec = chunk.dictionary_page
     page = read_at(at, size)
     try:
@@ -109,5 +109,5 @@ def longest_text(read_at: ReadAt, chunk: ChunkPages) -> int:
             name = "lz4_raw" if codec == "LZ4" else codec.lower()
             page = pa.Codec(name).decompress(page, chunk.dictionary_bytes, asbytes=True)
         return longest_of(page, chunk.dictionary_count)
-    except (OSError, ValueError, OverflowError):  # told by whoever reads it
+    except (OSError, ValueError, OverflowError):  # the reader reports it
         return chunk.longest_text_bytes

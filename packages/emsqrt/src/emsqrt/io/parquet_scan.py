@@ -1,9 +1,9 @@
-"""Parquet to Arrow under a budget: the pages are measured before the first one is read.
+"""Read Parquet to Arrow within a budget: pages are measured before the first one is read.
 
-A reader holds one page of each column it reads, and that column's dictionary, whatever batch size it
-is asked for. Where the budget does not hold those of all columns at once, a row group is read in
-several passes over fewer columns; all but the last wait in the spill and are zipped together again.
-So only a single page or dictionary that does not fit is refused.
+A reader holds one page of each column it reads, and that column's dictionary, for any batch size.
+If the budget does not hold those of all columns at once, a row group is read in several passes over
+fewer columns; all but the last pass are spilled and combined again. So a file is refused only if a
+single page or dictionary does not fit.
 """
 
 from __future__ import annotations
@@ -52,32 +52,32 @@ _BATCH_BYTES_MIN = 1 << 17
 _BATCH_COPIES = 5
 """A batch, what is decoded ahead of it, and slack: measured from outside."""
 _ROOM_SHARE = 8 * _BATCH_COPIES
-"""Batches take an eighth of what pages leave: operators and the sink have the rest."""
+"""Batches use 1 / 8 of the memory that pages leave: operators and the sink need the rest."""
 
 
 @dataclass(slots=True)
 class _Together:
-    """Row groups that are read in one go, in as many passes as it takes, so many rows at once."""
+    """Row groups that are read together, in the same passes, with the same rows per batch."""
 
     piece: int
-    """The number of the footer's piece that has them all."""
+    """The number of the footer's piece that contains them all."""
     rows_at_once: int
     indexes: list[int] = field(default_factory=list)
     passes: list[list[str]] = field(default_factory=list)
 
 
 class ParquetScan:
-    """Reads one Parquet file; `bytes_done` moves while it is iterated.
+    """Reads one Parquet file; `bytes_done` is updated during iteration.
 
     Args:
         source: the file.
-        schema: the wanted columns, in order, with their types.
-        budget: its size decides the batches'; `need_bytes` is to be admitted before reading.
-        conditions: row groups whose statistics rule these out are left out.
-        spill: opens where columns wait for each other; None has what does not fit refused.
+        schema: the columns to read, in order, with their types.
+        budget: decides the size of batches; reserve `need_bytes` of it before reading.
+        conditions: row groups are skipped if their statistics rule out these conditions.
+        spill: opens the spill for columns that do not fit together; None refuses such files.
 
     Raises:
-        BadInput: it is no Parquet file.
+        BadInput: it is not a Parquet file.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ class ParquetScan:
         self.bytes_done = 0
         self.groups_left_out = 0
         self.bytes_skipped = 0
-        """Of the bytes done: those of row groups that an earlier run read."""
+        """The part of `bytes_done` in row groups that an earlier process has read."""
         self._rows_skipped = 0
         columns = frozenset(schema.names)
         self._footer = read_footer(self._source)
@@ -137,12 +137,12 @@ class ParquetScan:
         self.need_bytes = page_bytes + batch_bytes * _BATCH_COPIES + self._footer.piece_bytes
         self.need_because = _because(self._source, found.largest)
         self.known_bytes = found.size_bytes
-        """What is kept of the file's row groups until it is closed."""
+        """Memory of the metadata of row groups, which is kept until the file is closed."""
         self.sure_row_bytes = max((group.sure_text_bytes for group in groups), default=0)
-        """Some row is so long, or half of it at least."""
+        """Some row has at least half of these bytes."""
 
     def _admit_walk(self, schema: Any, budget: MemoryBudget) -> str:
-        """See that there is room for what a walk over page headers finds, before it; say for what."""
+        """Check that the facts of a walk over page headers fit memory; return their description."""
         groups, wanted = len(self._footer.group_rows), frozenset(self._names)
         leaves = (schema.column(at).path for at in range(len(schema)))
         chunks = groups * sum(leaf.partition(".")[0] in wanted for leaf in leaves)
@@ -154,7 +154,7 @@ class ParquetScan:
         return because
 
     def _with_long_texts(self, groups: Sequence[RowGroup]) -> set[str]:
-        """Return the columns whose dictionaries may make more of some rows than there is room."""
+        """Return the columns whose dictionaries may make some batches too large for the memory."""
         room_bytes = _BATCH_COPIES * self._batch_bytes
         return {
             chunk.column
@@ -165,14 +165,14 @@ class ParquetScan:
         }
 
     def _text_sizes(self, group: RowGroup) -> TextSizes:
-        """Return what the footer says of a row group's texts, with those that lie near it."""
+        """Return the footer's text sizes of a row group's piece."""
         number = self._footer.piece_of(group.index)
         if number != self._sizes[0]:
             self._sizes = number, self._footer.text_sizes(self._footer.pieces[number])
         return self._sizes[1]
 
     def codable(self) -> dict[str, Dictionary]:
-        """Return the columns of text that may be kept as places in dictionaries, and of what size."""
+        """Return the text columns that may stay dictionary-encoded, with their dictionary sizes."""
         if not self._whole:
             return {}
         found = self._caster.uncast(self._codable)
@@ -184,12 +184,12 @@ class ParquetScan:
         return all(len(passes) == 1 for passes in self._passes.values())
 
     def keep_coded(self, names: Collection[str]) -> None:
-        """Have batches hold these columns, codable all, as Arrow's dictionary arrays."""
+        """Return these columns, which must be codable, as dictionary arrays in batches."""
         self._kept = frozenset(names)
         self._caster.keep_coded(names)
 
     def spans(self) -> dict[str, Span]:
-        """Return between which integers, as they are stored, those columns lie that tell it."""
+        """Return the least and largest stored integers of columns that have statistics."""
         groups = [group.index for group in self._groups]
         columns = self._caster.unchanged
         return look_up(
@@ -206,7 +206,7 @@ class ParquetScan:
         return joined_spans(parts)
 
     def start_at(self, row: int) -> int:
-        """Leave out the row groups that end before a row; return how many rows these have."""
+        """Skip the row groups that end before a row; return their number of rows."""
         while self._groups and self._rows_skipped + self._groups[0].row_count <= row:
             self._rows_skipped += self._groups.pop(0).row_count
         return self._rows_skipped
@@ -225,11 +225,11 @@ class ParquetScan:
             self.bytes_done = size * done // total
             batch = self._caster.cast(batch)
             yield batch
-            del batch  # before the next is made
+            del batch  # before the next one is made
         self.bytes_done = size
 
     def _counts(self, group: RowGroup) -> dict[str, int]:
-        """Return how many texts the dictionaries of columns have that are kept so."""
+        """Return the number of texts in the dictionaries of columns that stay encoded."""
         if not self._kept:
             return {}
         chunks = (chunk for chunk in group.chunks if chunk.column in self._kept)
@@ -250,7 +250,7 @@ class ParquetScan:
             raise BadInput(
                 self._source.name,
                 reason=f"a row group cannot be read: {error}",
-                hint="the file is damaged, or written in a way that this reader does not know",
+                hint="the file is damaged, or uses a feature that this reader does not support",
             ) from error
 
     def _passed(self, file: Any, piece: Piece, together: _Together) -> Iterator[Any]:
@@ -264,7 +264,7 @@ class ParquetScan:
             yield batch.select(self._names)
 
     def _runs(self) -> Iterator[_Together]:
-        """Yield groups that are read in one go, and single ones that are read in a way of their own."""
+        """Yield row groups that are read together, or a single one that needs its own settings."""
         plain: _Together | None = None
         for group in self._groups:
             rows, doubtful = self._rows[group.index], self._doubtful(group)
@@ -309,12 +309,12 @@ class ParquetScan:
         return doubtful_texts(group.chunks, self._coded | self._kept, rows, room_bytes)
 
     def _rows_of_longest(self, doubtful: Sequence[ChunkPages], rows: int, sizes: TextSizes) -> int:
-        """Look at dictionaries before their texts are decoded."""
+        """Read dictionaries to find the number of rows to decode at a time."""
         with self._source.open_ranges() as read_at:
             return rows_of_longest(read_at, doubtful, rows, self._batch_bytes, sizes)
 
     def _ruled_out(self, conditions: Sequence[Condition]) -> set[int]:
-        """Return the row groups that have no row which meets all conditions."""
+        """Return the row groups in which no row satisfies all conditions."""
         found: set[int] = set()
         for piece in self._footer.pieces if conditions else ():
             metadata = self._footer.metadata(piece)
@@ -342,12 +342,12 @@ def open_parquet(
     Args:
         source: the file.
         footer: its footer.
-        piece: the part of the footer with the row groups that are to be read; None to read none.
-        coded: columns of text that are read as indices and a dictionary.
+        piece: the part of the footer with the row groups to read; None to read none.
+        coded: text columns that are read as indices and a dictionary.
 
     Raises:
         BadInput: Arrow cannot read it.
-        MemoryError: there is no memory for it.
+        MemoryError: there is not enough memory.
     """
     import pyarrow as pa
     from pyarrow import parquet
@@ -373,7 +373,7 @@ def open_parquet(
 
 
 def _is_copied_twice(kind: Any) -> bool:
-    """Whether Arrow makes these values of plain texts, which are then made plain again."""
+    """Return whether Arrow converts this type from plain texts, which are later converted back."""
     import pyarrow as pa
 
     return bool(
@@ -392,7 +392,7 @@ def infer_parquet_schema(source: ByteSource | Path) -> Schema:
 
 
 def _because(source: ByteSource, top: ChunkPages | None) -> str:
-    """Name the column with the largest page."""
+    """Return the reason of the memory need: the column with the largest page."""
     name = Path(source.name).name
     if top is None:
         return f"{name} has no rows"

@@ -1,8 +1,8 @@
-"""Parquet files whose bytes depend on their rows alone.
+"""Write Parquet files whose bytes depend on their rows alone.
 
-Row groups are cut by content (`emsqrt.io.cutting`), and each is encoded in one go. Its rows wait in
-memory where the budget has room, else in a file beside the output that is mapped to be encoded:
-mapped pages of a file are not the process's own memory. Either way the output is the same.
+Row groups are cut by content (`emsqrt.io.cutting`), and each is encoded at once. Its rows are
+buffered in memory if the budget has room, else in a temporary file that is mapped for encoding:
+mapped pages of a file are not charged to the process. The output is the same in both cases.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Any, Self
 import pyarrow as pa
 from pyarrow import parquet
 
-from emsqrt.io.cutting import PIECE_BYTES, Pieces, least_bytes
+from emsqrt.io.cutting import PIECE_BYTES, Cutter, least_bytes
 from emsqrt.io.formats import plain_batch, plain_schema
+from emsqrt.io.locations import Location
 from emsqrt.io.outputs import Output, open_output
 from emsqrt.io.parquet_dictionaries import table_as
 from emsqrt.io.parquet_encodings import Encodings, choose_encodings
-from emsqrt.io.places import Place
 from emsqrt.io.row_room import RowRoom
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import Unsupported, UsageError
@@ -36,37 +36,38 @@ GROUP_ROWS = 1 << 20
 _GROUP_BYTES_MIN = 64 << 10
 _PAGE_BYTES = 256 << 10
 _PAGE_ROWS = 1 << 30
-"""Pages end by their bytes alone."""
+"""So large that pages end by their bytes alone."""
 _LIST_PAGE_BYTES = 16 << 10
-"""A page of lists may have a value in every bit, and Arrow holds eight bytes for each, and more."""
+"""A page of lists may have a value per bit, and Arrow needs eight bytes or more for each."""
 _GATHERED_BYTES = 32 << 10
-"""Of small pages, written in one go."""
+"""Small pages are written together, up to this size."""
 _DICTIONARY_BYTES = 32 << 10
-"""Arrow keeps 400 bytes for each value of a dictionary while it grows, and dies without them."""
+"""While a dictionary grows, Arrow needs 400 bytes per value, and crashes without them."""
 _ENCODER_BYTES = 3 << 19
-"""The compressor, and a column's page and dictionary while they are made."""
+"""Memory of the compressor, and of a column's page and dictionary while they are encoded."""
 _TEXT_BYTES = 3 << 19
-"""A page of texts once more, which are put together apart from their lengths: measured."""
+"""Another page of texts, which are concatenated separately from their lengths: measured."""
 _COLUMN_BYTES_MAX = 4 << 20
-"""The largest column's pages while its dictionary still grows: measured, whatever the group."""
+"""The largest column's pages while its dictionary still grows: measured, for any row group."""
 _INDEX_BYTES = 2
-"""Of a row, in a dictionary that fits one page."""
+"""Bytes of a row's index into a dictionary that fits one page."""
 _FOOTER_BYTES = 1 << 10
-"""What a writer keeps of each column of each row group it has written."""
+"""Memory of a writer for each column of each row group it has written."""
 _ARROW_SCHEMA = "ARROW:schema"
-_ROW_COPIES, _ROW_COPIES_TOLD = 6, 12
-"""Of a long row, while it is put together, encoded and compressed: measured. Twice as many where
-statistics are kept."""
+_ROW_COPIES, _ROW_COPIES_WITH_STATISTICS = 6, 12
+"""Copies of a long row while it is copied, encoded and compressed: measured. Twice as many with
+statistics."""
 _CODECS = ("zstd", "snappy", "gzip", "lz4", "none")
 
 
 @dataclass(frozen=True, slots=True)
 class ParquetOptions:
-    """What a plan's target says of its Parquet files.
+    """A plan's options for Parquet files.
 
     Args:
-        row_group_bytes: a row group ends with the piece that brings it here; as `Pieces` counts.
-        row_group_rows: or with this many rows.
+        row_group_bytes: a row group ends with the piece that reaches this size, as counted by
+            `Cutter`.
+        row_group_rows: a row group ends at this number of rows.
         compression: "zstd", "snappy", "gzip", "lz4" or "none".
     """
 
@@ -75,7 +76,7 @@ class ParquetOptions:
     compression: str = "zstd"
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense."""
+        """Check the options."""
         if self.row_group_bytes < _GROUP_BYTES_MIN:
             raise UsageError(f"rowGroupBytes is at least {format_bytes(_GROUP_BYTES_MIN)}")
         if self.row_group_rows < 1:
@@ -96,7 +97,7 @@ class ParquetOptions:
 
     @property
     def group_bytes(self) -> int:
-        """What a row group takes that waits in memory, and its copy on the way out."""
+        """Memory of a row group that is buffered, and of its copy while it is written."""
         return (self.row_group_bytes + PIECE_BYTES) * 3 // 2
 
 
@@ -104,12 +105,12 @@ class ParquetFileWriter:
     """Writes pieces of rows to one open output, group by group.
 
     Args:
-        output: takes the file's bytes.
+        output: receives the file's bytes.
         schema: the rows' Arrow schema, without dictionaries.
-        options: of the target.
-        folder: where a row group waits for its end when it may not take memory; None keeps it
-            there.
-        room: for long rows.
+        options: the options of the target.
+        folder: the folder of the temporary file for a row group's rows; None buffers them in
+            memory.
+        room: the memory for long rows.
     """
 
     def __init__(
@@ -121,25 +122,27 @@ class ParquetFileWriter:
         room: RowRoom,
     ) -> None:
         self._options, self._schema, self._room = options, schema, room
-        self._is_told = any(map(pa.types.is_nested, schema.types))
-        self._gate = _Gate(output)
-        self._stream = pa.output_stream(self._gate, buffer_size=_GATHERED_BYTES)
+        self._has_statistics = any(map(pa.types.is_nested, schema.types))
+        self._file = _OutputFile(output)
+        self._stream = pa.output_stream(self._file, buffer_size=_GATHERED_BYTES)
         self._writer: Any = None
         self._group = _Group(schema, folder)
 
     def expect_row(self, row_bytes: int) -> None:
-        """Make room for a row, before it is part of a piece."""
-        self._room.make(row_bytes, _ROW_COPIES_TOLD if self._is_told else _ROW_COPIES)
+        """Reserve memory for a long row, before it is added to a piece."""
+        self._room.make(
+            row_bytes, _ROW_COPIES_WITH_STATISTICS if self._has_statistics else _ROW_COPIES
+        )
 
     def write(self, piece: Any, size: int) -> None:
-        """Append a piece; a row group is written when this one fills it."""
+        """Append a piece; a row group is written when it is full."""
         self._group.add(piece, size)
         full = self._group.bytes >= self._options.row_group_bytes
         if full or self._group.rows >= self._options.row_group_rows:
             self.flush()
 
     def flush(self) -> None:
-        """Write the rows that wait as a row group."""
+        """Write the buffered rows as a row group."""
         if self._group.rows:
             with self._group.table() as table:
                 if self._writer is None:
@@ -162,18 +165,17 @@ class ParquetFileWriter:
         self._stream.close()
 
     def abort(self) -> None:
-        """Let go without a footer."""
+        """Close the file without a footer."""
         self._group.drop()
-        self._gate.shut = True
+        self._file.shut = True
         if self._writer is not None:
             self._writer.close()
         self._stream.close()
 
     def _open(self, encodings: Encodings, coming: Any) -> None:
-        """Begin the file, when the first row group has shown what its columns are like.
+        """Begin the file, once the first row group has determined the encodings.
 
-        What comes as dictionary arrays and is written so, or as short decimals, does not show in
-        the file's own schema.
+        Dictionary arrays and short decimals are written without a change of the file's schema.
         """
         coded = encodings.dictionary
         fields = [
@@ -184,7 +186,7 @@ class ParquetFileWriter:
         ]
         schema = pa.schema(fields)
         is_plain = schema.equals(self._schema)
-        self._is_told = encodings.told is True
+        self._has_statistics = encodings.statistics is True
         page_bytes = _LIST_PAGE_BYTES if any(map(_has_lists, schema.types)) else _PAGE_BYTES
         self._writer = parquet.ParquetWriter(
             self._stream,
@@ -197,16 +199,16 @@ class ParquetFileWriter:
             max_rows_per_page=_PAGE_ROWS,
             dictionary_pagesize_limit=_DICTIONARY_BYTES,
             store_decimal_as_integer=True,
-            write_statistics=encodings.told,
+            write_statistics=encodings.statistics,
             write_page_checksum=True,
         )
         if not is_plain:
-            told = base64.b64encode(self._schema.serialize()).decode()
-            self._writer.add_key_value_metadata({_ARROW_SCHEMA: told})
+            stored_schema = base64.b64encode(self._schema.serialize()).decode()
+            self._writer.add_key_value_metadata({_ARROW_SCHEMA: stored_schema})
 
 
-class _Gate:
-    """The file that Arrow writes to; once it is shut, what a writer says at its end is lost."""
+class _OutputFile:
+    """The file that Arrow writes to; once shut, it discards what the writer writes at its end."""
 
     closed = False
 
@@ -226,10 +228,10 @@ class _Gate:
         return self._position
 
     def flush(self) -> None:
-        """The owner flushes at the end."""
+        """Do nothing: the owner flushes at the end."""
 
     def close(self) -> None:
-        """The owner closes."""
+        """Do nothing: the owner closes the file."""
 
     def readable(self) -> bool:
         return False
@@ -251,7 +253,7 @@ class _Group:
         self._file: Any = None
         self.rows = self.bytes = 0
         self.longest_bytes = 0
-        """Of a piece."""
+        """The size of a piece."""
 
     def add(self, piece: Any, size: int) -> None:
         self.rows += piece.num_rows
@@ -267,12 +269,12 @@ class _Group:
 
     @contextmanager
     def table(self) -> Iterator[Any]:
-        """Give the rows as a table whose chunks are the pieces, then forget them."""
+        """Yield the rows as a table whose chunks are the pieces, then drop them."""
         try:
             if self._file is None:
                 yield pa.Table.from_batches(self._pieces)
                 return
-            assert self._descriptor is not None, "opened with the file"
+            assert self._descriptor is not None, "it is opened together with the file"
             self._file.close()
             with pa.memory_map(_path_of(self._descriptor)) as mapped:
                 yield pa.ipc.open_file(mapped).read_all()
@@ -289,7 +291,7 @@ class _Group:
 
 
 def _nameless_file(folder: Path) -> int:
-    """Open a file that is gone when nobody holds it any more, however the process ends."""
+    """Open a file without a name, which the kernel removes when the process closes it or ends."""
     path = folder / f".{new_id()}.rows.tmp"
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     path.unlink()
@@ -301,19 +303,19 @@ def _path_of(descriptor: int) -> str:
 
 
 class ParquetSink:
-    """Writes one Parquet file; a context manager whose peaceful end makes it visible.
+    """Writes one Parquet file, which appears when the context is left without an error.
 
     Args:
-        place: where.
+        place: the output.
         schema: the rows' Arrow schema.
-        options: of the target.
-        budget: asked for the row group, or for what encoding takes.
-        scratch: where a row group waits that the budget has no room for.
+        options: the options of the target.
+        budget: the budget for encoding, and for the row group if it fits.
+        scratch: the folder of a temporary file for a row group that does not fit the budget.
     """
 
     def __init__(
         self,
-        place: Place,
+        place: Location,
         schema: Any,
         options: ParquetOptions,
         budget: MemoryBudget,
@@ -326,21 +328,21 @@ class ParquetSink:
         self._guard, in_memory = admit_groups(place, self._schema, options, budget, scratch)
         self._folder = None if in_memory else scratch
         self.more_bytes = 0 if in_memory else options.group_bytes
-        """What it would take more of a larger budget."""
-        self._takes_as_stored = False
+        """The additional memory that the sink would use with a larger budget."""
+        self._accepts_stored = False
         self.row_room = row_room(self._guard, budget, place)
         self._stack = ExitStack()
 
     def take_as_stored(self, rows: Any) -> None:
-        """Have sorted rows come as they are stored, where memory holds them: `SortRows`.
+        """Let `SortRows` return rows as they are stored, if the row group is buffered in memory.
 
         Args:
-            rows: whose batches will be written, with or without a meter.
+            rows: the operator whose batches will be written, with or without a meter.
         """
         give_as_stored = getattr(getattr(rows, "passes_on", rows), "give_as_stored", None)
         if give_as_stored is not None and self._folder is None:
             give_as_stored(_DICTIONARY_BYTES, _values_of_one_page(self._schema, self._options))
-            self._takes_as_stored = True  # batches of a sort are small
+            self._accepts_stored = True  # batches of a sort are small
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -350,13 +352,13 @@ class ParquetSink:
             self._writer = ParquetFileWriter(
                 self._output, self._schema, self._options, self._folder, self.row_room
             )
-            self._pieces = Pieces(slices=self._takes_as_stored, on_long=self._writer.expect_row)
+            self._pieces = Cutter(slices=self._accepts_stored, on_long=self._writer.expect_row)
             self._stack = stack.pop_all()
         return self
 
     def write(self, batch: Any) -> None:
         """Append the batch's rows."""
-        rows = batch if self._takes_as_stored else plain_batch(batch, self._schema)
+        rows = batch if self._accepts_stored else plain_batch(batch, self._schema)
         for piece, size in self._pieces.add(rows):
             self._writer.write(piece, size)
         self.rows += batch.num_rows
@@ -381,14 +383,15 @@ class ParquetSink:
 
 
 def admit_groups(
-    place: Place, schema: Any, options: ParquetOptions, budget: MemoryBudget, scratch: Path
+    place: Location, schema: Any, options: ParquetOptions, budget: MemoryBudget, scratch: Path
 ) -> tuple[BudgetGuard, bool]:
-    """Reserve for row groups; tell whether they may wait in memory.
+    """Reserve memory for row groups; also return whether they may be buffered in memory.
 
-    They may when that takes at most a third of what encoding leaves: operators have the rest.
+    They may if that needs at most a third of the memory that encoding leaves: operators need the
+    rest.
 
     Raises:
-        CapTooSmall: not even what encoding takes is there.
+        CapTooSmall: the budget is too small even for encoding.
     """
     from emsqrt.spill.placement import is_in_memory
 
@@ -406,34 +409,34 @@ def admit_groups(
 
 
 def _index_bytes(schema: Any, options: ParquetOptions) -> int:
-    """Bound a column's dictionary indices, which wait until its dictionary is whole."""
+    """Return a bound on a column's dictionary indices, which are buffered until it is complete."""
     if any(pa.types.is_nested(kind) for kind in schema.types):
         return options.row_group_bytes // 4
     rows = _rows_max(schema, options)
     return rows * _INDEX_BYTES + min(_PAGE_BYTES, options.row_group_bytes // 4)
 
 
-def row_room(guard: BudgetGuard, budget: MemoryBudget, place: Place) -> RowRoom:
-    """Return the room for long rows of who writes Parquet with this guard."""
+def row_room(guard: BudgetGuard, budget: MemoryBudget, place: Location) -> RowRoom:
+    """Return the memory for long rows of a Parquet writer with this guard."""
     return RowRoom(guard, budget, place, row_bytes_max=PIECE_BYTES, copies=_ROW_COPIES)
 
 
 def _rows_max(schema: Any, options: ParquetOptions) -> int:
-    """Return how many rows a row group has at most, when nothing is nested."""
+    """Return the most rows of a row group, if no column is nested."""
     row_bytes = sum(least_bytes(kind) for kind in schema.types)
     return min(options.row_group_rows, (options.row_group_bytes + PIECE_BYTES) // row_bytes)
 
 
 def _values_of_one_page(schema: Any, options: ParquetOptions) -> int:
-    """Return how large a dictionary may be for all places of a row group to be in one page.
+    """Return the largest dictionary for which all indices of a row group fit one page.
 
-    Of a dictionary array all places take the bits that the last one needs, of plain values those
-    on a page take what they need so far: on a single page that is the same.
+    For a dictionary array Arrow writes all indices with the bits of the largest one; for plain
+    values, the indices of a page with the bits needed so far. On a single page both are the same.
     """
     if any(pa.types.is_nested(kind) for kind in schema.types):
         return 0
     eights = -(-_rows_max(schema, options) // 8)
-    bits = _PAGE_BYTES // 2 // eights - 1  # Arrow reckons with a byte more for eight places
+    bits = _PAGE_BYTES // 2 // eights - 1  # Arrow adds a byte per eight indices
     return 1 << min(bits, 16) if bits > 0 else 0
 
 
@@ -443,7 +446,7 @@ def _has_lists(kind: Any) -> bool:
     return bool(pa.types.is_nested(kind))
 
 
-def _because(place: Place, schema: Any, options: ParquetOptions) -> str:
+def _because(place: Location, schema: Any, options: ParquetOptions) -> str:
     return (
         f"{place} is written with {len(schema)} columns in row groups of "
         f"{format_bytes(options.row_group_bytes)}; rowGroupBytes makes them smaller"

@@ -1,8 +1,8 @@
-"""The structs of a Parquet footer, and what a sound one says of its columns.
+"""The structs of a Parquet footer, and checks that its columns are consistent.
 
-Arrow's C++ ends the process where what a footer says of a column contradicts itself or its schema:
-that is told when the column's facts are asked for, where nobody can catch it. So these are compared
-here, by the rules of parquet.thrift and those that Arrow checks.
+Arrow's C++ ends the process if a footer's column metadata contradicts itself or the schema: it
+throws when the metadata is accessed, where the exception cannot be caught. So the metadata is
+checked here, by the rules of parquet.thrift and those that Arrow checks.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ _COLUMN = _of(binary=(1, 9), i64=(2, 4, 6), i32=(5, 7), struct=(8,)) | {3: (STRU
 GROUP = _of(i64=(2, 3, 5, 6), list=(4,), i16=(7,)) | {1: (LIST, _COLUMN)}
 FILE = _of(i32=(1,), i64=(3,), binary=(6, 9), list=(5, 7), struct=(8,))
 FILE |= {SCHEMA: (LIST, _ELEMENT), ROW_GROUPS: (LIST, GROUP)}
-"""`FileMetaData` and the structs in it, as parquet.thrift has them."""
+"""`FileMetaData` and the structs in it, from parquet.thrift."""
 _WIDTHS = {0: 1, 1: 4, 2: 8, 3: 12, 4: 4, 5: 8}
-"""Of the physical types that have one: BOOLEAN, INT32, INT64, INT96, FLOAT, DOUBLE."""
+"""Widths of fixed-width physical types: BOOLEAN, INT32, INT64, INT96, FLOAT, DOUBLE."""
 _TEXT, _FIXED = 6, 7
 _TYPES = range(8)
 _REQUIRED, _OPTIONAL, _REPEATED = _REPETITIONS = range(3)
 _CODECS = range(8)
 _ENCRYPTION = {8, 9}
-"""`ColumnChunk.crypto_metadata`, and what it hides."""
+"""`ColumnChunk.crypto_metadata`, and the metadata that it encrypts."""
 _EXTREMES = (1, 2, 5, 6)
 """max, min, max_value and min_value of `Statistics`."""
 
 
 class Leaf(NamedTuple):
-    """A column as the schema has it."""
+    """A column of the schema."""
 
     path: list[bytes]
     kind: int
@@ -56,7 +56,7 @@ class Leaf(NamedTuple):
 
 
 def leaves_of(elements: list[Fields]) -> Iterator[Leaf]:
-    """Yield the columns of a schema, whose tree lies flat, each group before its children."""
+    """Yield the columns of a schema, a flattened tree with each group before its children."""
     above = [(elements[0].get(5, 0), 0, 0)]
     """(children to come, repetition, definition) of the groups that are open, the root first."""
     names: list[bytes] = []
@@ -72,7 +72,7 @@ def leaves_of(elements: list[Fields]) -> Iterator[Leaf]:
         repetition += kind == _REPEATED
         definition += kind != _REQUIRED
         name = element[4]
-        name.decode()  # whoever asks for it could not be told otherwise
+        name.decode()  # raises here: later code could not report a bad name
         children = element.get(5, 0)
         if children < 0:
             raise ValueError(f"group {name.decode()} has {children} columns")
@@ -89,7 +89,7 @@ def leaves_of(elements: list[Fields]) -> Iterator[Leaf]:
 
 
 def check_group(number: int, group: Fields, leaves: list[Leaf], end: int) -> int:
-    """Return how many rows a row group has."""
+    """Check a row group and return its number of rows."""
     columns, rows = group[1], group[3]
     if len(columns) != len(leaves):
         raise ValueError(f"row group {number} has {len(columns)} columns of {len(leaves)}")
@@ -104,7 +104,7 @@ def check_group(number: int, group: Fields, leaves: list[Leaf], end: int) -> int
 
 
 def _wrong(column: Fields, leaf: Leaf, rows: int, end: int) -> str | None:
-    """Return what is wrong with a column in a row group; without rows, offsets mean nothing."""
+    """Return the error in a column of a row group, if any; without rows, offsets are ignored."""
     if _ENCRYPTION.intersection(column):
         return "it is encrypted"
     facts = column[3]
@@ -119,15 +119,15 @@ def _wrong(column: Fields, leaf: Leaf, rows: int, end: int) -> str | None:
         return f"it has {values} values, and the row group {rows} rows"
     start = min(first, facts.get(11) or first)
     if rows and not 0 <= start <= end - stored:
-        return f"its pages lie at {start} to {start + stored} of {end}"
+        return f"its pages are at {start} to {start + stored} of {end}"
     return _wrong_statistics(facts.get(12, {}), facts.get(16, {}), leaf)
 
 
 def _wrong_statistics(values: Fields, sizes: Fields, leaf: Leaf) -> str | None:
     if any(len(values[each]) < leaf.width for each in _EXTREMES if each in values):
-        return "its smallest or largest value is cut off"
+        return "its smallest or largest value is truncated"
     if 1 in sizes and leaf.kind != _TEXT:
-        return "it has a length of texts, and no texts"
+        return "it has a size of texts, but no texts"
     for levels, most in ((sizes.get(2), leaf.repetition), (sizes.get(3), leaf.definition)):
         if levels and len(levels) != most + 1:
             return f"its levels are counted up to {len(levels) - 1}, and go to {most}"

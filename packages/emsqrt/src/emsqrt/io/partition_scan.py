@@ -1,4 +1,4 @@
-"""Puts the columns that stand in folder names beside those of the files."""
+"""Add the columns of folder names to the columns of files."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from emsqrt.io.casting import as_type
+from emsqrt.io.locations import Location
 from emsqrt.io.partitions import values_in
-from emsqrt.io.places import Place
 from emsqrt.io.pruning import ColumnFacts, Condition, may_match
 from emsqrt.memory import BudgetGuard
 from sennit_core.errors import BadInput
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 
 class PartitionValues:
-    """What the folders of one file say of its rows.
+    """The column values in the folder names of one file.
 
     Args:
         place: the file.
         wanted: the plan's columns.
-        by_folder: which columns folders name.
+        by_folder: the columns that are in folder names.
 
     Raises:
         BadInput: a folder's value is not of its column's type.
     """
 
-    def __init__(self, place: Place, wanted: Schema, by_folder: frozenset[str]) -> None:
+    def __init__(self, place: Location, wanted: Schema, by_folder: frozenset[str]) -> None:
         texts = values_in(place) if by_folder else {}
         self._schema = wanted.to_arrow()
         self._in_file = Schema(tuple(field for field in wanted if field.name not in by_folder))
@@ -46,11 +46,11 @@ class PartitionValues:
                 raise BadInput(
                     str(place),
                     reason=f"the folder {field.name}={text} is not {field.type}",
-                    hint="give the column another type in the schema",
+                    hint="set another type for the column in the schema",
                 ) from error
 
     def may_match(self, conditions: Sequence[Condition]) -> bool:
-        """Tell whether the file may have a row that meets every condition."""
+        """Return whether the file may have a row that satisfies every condition."""
         facts = {}
         for name, scalar in self._values.items():
             value = scalar.as_py()
@@ -58,13 +58,13 @@ class PartitionValues:
         return may_match(conditions, facts)
 
     def around(self, open_file: Callable[[Schema], FileScan]) -> FileScan:
-        """Open the file, and put the values beside its columns."""
+        """Open the file, and add the values to its columns."""
         scan = open_file(self._in_file)
         return _WithValues(scan, self._schema, self._values) if self._values else scan
 
 
 class _WithValues:
-    """A file's batches with constant columns among them."""
+    """A file's batches with added constant columns."""
 
     def __init__(self, scan: FileScan, schema: Any, values: dict[str, Any]) -> None:
         self._scan, self._schema, self._values = scan, schema, values

@@ -1,10 +1,10 @@
-"""Parquet files in folders by their columns' values: `out/country=DE/part-0.parquet`, as Hive has them.
+"""Write Parquet files to folders by column values, as Hive does: `out/country=DE/part-0.parquet`.
 
-Rows of many partitions arrive mixed. Each partition gathers its own; when they are together too much
-for the memory they have, all of them are appended to one file, which remembers what belongs to whom.
-At the end one partition after the other is read back in its order and written. So one Parquet writer
-is open at a time, however many partitions there are, and each file's bytes depend on its rows alone.
-The folder is built under another name and takes its own in the end.
+Rows of many partitions arrive mixed. Each partition collects its rows; when all rows together
+exceed their memory, they are appended to one temporary file with an index of spans per partition.
+At the end one partition after the other is read back in order and written. So only one Parquet
+writer is open at a time, and each file's bytes depend on its rows alone.
+The folder is written under a temporary name and renamed at the end.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from typing import Any, Self
 import pyarrow as pa
 
 from emsqrt.io.cells import text_cells
-from emsqrt.io.cutting import Pieces
+from emsqrt.io.cutting import Cutter
 from emsqrt.io.files import replace_folder
 from emsqrt.io.formats import plain_batch, plain_schema
+from emsqrt.io.locations import Location
 from emsqrt.io.outputs import open_output
 from emsqrt.io.parquet_sink import ParquetFileWriter, ParquetOptions, admit_groups, row_room
 from emsqrt.io.partitions import folder_name
-from emsqrt.io.places import Place
 from emsqrt.io.staging import locked, staged_name, sweep_staged
 from emsqrt.memory import MemoryBudget
 from emsqrt.system_errors import as_told
@@ -35,9 +35,9 @@ FILE_NAME = "part-0.parquet"
 _HELD_BYTES_MAX = 32 << 20
 _HELD_BYTES_MIN = 1 << 20
 _PARTITION_BYTES = 2 << 10
-"""What is remembered of a partition, in Python."""
+"""Memory of a partition's Python objects."""
 _ARRAY_BYTES = 700
-"""What a column of a batch takes beside its values, however few rows it has: measured."""
+"""Memory of a column of a batch without its values, measured."""
 _SPAN_BYTES = 128
 _KINDS = "integers, decimals, text, booleans, dates, times and timestamps"
 
@@ -45,7 +45,7 @@ Key = tuple[str | None, ...]
 
 
 class _Partition:
-    """One partition's rows: those still in memory, and where the others are."""
+    """One partition's rows: batches in memory, and spans of the temporary file."""
 
     __slots__ = ("batches", "spans")
 
@@ -55,23 +55,23 @@ class _Partition:
 
 
 class PartitionedSink:
-    """Writes a folder of partitions; a context manager whose peaceful end makes it visible.
+    """Writes a folder of partitions, which appears when the context is left without an error.
 
     Args:
-        place: the folder: made, or in the place of one that was written so before.
+        place: the folder; created, or replaced if it is an earlier partitioned output.
         schema: the rows' Arrow schema.
         names: the columns whose values name folders, outermost first; they are not in the files.
-        options: of the Parquet files.
-        budget: asked for the rows that wait, and for what encoding takes.
+        options: the options of the Parquet files.
+        budget: the budget for buffered rows and for encoding.
 
     Raises:
         UnknownColumn, UsageError, Unsupported: the columns cannot name folders.
-        Conflict: something else is at the place.
+        Conflict: `place` is not a partitioned output.
     """
 
     def __init__(
         self,
-        place: Place,
+        place: Location,
         schema: Any,
         names: tuple[str, ...],
         options: ParquetOptions,
@@ -137,7 +137,7 @@ class PartitionedSink:
                 shutil.rmtree(self._staged, ignore_errors=True)
 
     def _append_all(self) -> None:
-        """Append what every partition holds to the file, which then has it in order."""
+        """Append the rows of every partition to the temporary file."""
         if self._spool is None:
             self._spool = (self._staged / ".rows.tmp").open("w+b", buffering=0)
         spans = 0
@@ -159,11 +159,11 @@ class PartitionedSink:
             partition = self._partitions.pop(key)
             folders = [folder_name(n, v) for n, v in zip(self._names, key, strict=True)]
             path = self._staged.joinpath(*folders, FILE_NAME)
-            with open_output(Place("file", str(path))) as output:
+            with open_output(Location("file", str(path))) as output:
                 writer = ParquetFileWriter(
                     output, self._file_schema, self._options, self._group_folder, self.row_room
                 )
-                pieces = Pieces(on_long=writer.expect_row)
+                pieces = Cutter(on_long=writer.expect_row)
                 try:
                     for batch in self._rows_of(partition):
                         for piece, size in pieces.add(batch):
@@ -218,27 +218,27 @@ def _file_schema(schema: Any, names: tuple[str, ...]) -> Any:
             )
     kept = [field for field in schema if field.name not in names]
     if not kept:
-        raise UsageError("every column is in partitionBy, so that nothing is left for the files")
+        raise UsageError("every column is in partitionBy, so no column is left for the files")
     return pa.schema(kept)
 
 
-def _checked_folder(place: Place) -> Path:
+def _checked_folder(place: Location) -> Path:
     if not place.is_local:
         raise Unsupported(
-            f"{place}: a partitioned output appears as a whole, which only a local folder can do",
-            hint="write it to a folder and copy that",
+            f"{place}: a partitioned output must be a local folder, which can appear as a whole",
+            hint="write it to a local folder and copy that",
         )
     folder = Path(place.path)
     if folder.exists() and not _is_partitioned(folder):
         raise Conflict(
-            f"{folder} is there already and is no partitioned output, so it is not replaced",
-            hint="name another folder, or remove this one",
+            f"{folder} exists and is not a partitioned output, so it is not replaced",
+            hint="use another folder, or remove this one",
         )
     return folder
 
 
 def _is_partitioned(folder: Path) -> bool:
-    """Tell whether a folder holds partitions and nothing else."""
+    """Return whether a folder contains partitions and nothing else."""
     return folder.is_dir() and all(
         path.is_dir() if "=" in path.name else path.name == FILE_NAME for path in folder.rglob("*")
     )

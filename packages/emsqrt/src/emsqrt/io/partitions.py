@@ -1,7 +1,7 @@
-"""Columns that stand in folder names: `country=DE/day=2024-01-31/part-0.parquet`, as Hive has them.
+"""Columns in folder names, as Hive writes them: `country=DE/day=2024-01-31/part-0.parquet`.
 
-A value is percent-encoded where a file name could not hold it; NULL and the empty text have names
-of their own.
+Characters that a file name cannot contain are percent-encoded; NULL and the empty text have special
+names.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from datetime import date
 from urllib.parse import quote, unquote
 
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from sennit_core.errors import BadInput
 from sennit_core.schema import DataType, Field, Schema
 
@@ -21,18 +21,18 @@ _INTEGER = re.compile(r"-?(0|[1-9]\d{0,17})")
 
 
 def folder_name(column: str, text: str | None) -> str:
-    """Return the name of the folder that holds the rows with this value.
+    """Return the name of the folder for rows with this value.
 
     Args:
         column: the column.
-        text: its value as CSV has it, None for NULL.
+        text: its value as CSV text, None for NULL.
     """
     value = NULL_NAME if text is None else quote(text, safe=_SAFE)
     return f"{quote(column, safe=_SAFE)}={value}"
 
 
-def values_in(place: Place) -> dict[str, str | None]:
-    """Return the columns and values that the folders of a file name."""
+def values_in(place: Location) -> dict[str, str | None]:
+    """Return the columns and values in the folder names of a file."""
     found: dict[str, str | None] = {}
     for part in place.folders:
         name, mark, value = part.partition("=")
@@ -41,11 +41,11 @@ def values_in(place: Place) -> dict[str, str | None]:
     return found
 
 
-def partition_columns(places: Sequence[Place]) -> tuple[str, ...]:
-    """Return the columns that the folders of all files name.
+def partition_columns(places: Sequence[Location]) -> tuple[str, ...]:
+    """Return the columns in the folder names of all files.
 
     Raises:
-        BadInput: some files have other columns in their folders than the first.
+        BadInput: some files have other columns in their folder names than the first file.
     """
     if not places:
         return ()
@@ -55,17 +55,17 @@ def partition_columns(places: Sequence[Place]) -> tuple[str, ...]:
         if found != names:
             raise BadInput(
                 str(place),
-                reason=f"its folders name the columns {list(found)}, those of {places[0]} "
+                reason=f"its folder names have the columns {list(found)}, those of {places[0]} "
                 f"{list(names)}",
-                hint='read them as they are: option "partitions": false',
+                hint='to ignore folder names, set the option "partitions": false',
             )
     return names
 
 
-def partition_schema(places: Sequence[Place]) -> Schema:
-    """Return the columns in folder names with the type that all their values have.
+def partition_schema(places: Sequence[Location]) -> Schema:
+    """Return the columns in folder names with the type that fits all their values.
 
-    Whole numbers make Int64, dates Date, everything else Utf8.
+    Whole numbers are Int64, dates Date, everything else Utf8.
     """
     names = partition_columns(places)
     values = [values_in(place) for place in places]
@@ -89,8 +89,8 @@ def _is_date(text: str) -> bool:
         return False
 
 
-def merged_schema(schema: Schema, places: Sequence[Place]) -> Schema:
-    """Return a file's columns without those that folders name, then the folders'."""
+def merged_schema(schema: Schema, places: Sequence[Location]) -> Schema:
+    """Return a file's columns without those in folder names, then the columns in folder names."""
     by_folder = partition_schema(places)
     kept = tuple(field for field in schema if field.name not in by_folder)
     return Schema((*kept, *by_folder))

@@ -1,9 +1,9 @@
-"""What a predicate says about whole blocks of rows: which of them cannot hold a row it keeps.
+"""Pruning: find blocks of rows in which no row can satisfy a predicate, by their statistics.
 
-Only simple conditions are understood: a column beside a constant, joined by AND. Everything else is
-taken as "may match", for the filter above decides in the end. Statistics are trusted only for what
-every writer means by them: text bounds may be cut short, but enclose; floats leave NaN out of them,
-and NaN is the greatest value here, so nothing is concluded from a float's upper bound.
+Only simple conditions are used: a column compared with a constant, combined by AND. Any other one
+counts as "may match", because the filter above evaluates every row. Statistics are trusted only as
+far as all writers agree on them: text bounds may be truncated, but enclose all values; float bounds
+exclude NaN, which is the greatest value here, so a float's upper bound is not used.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _MIRRORED: Final = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One condition that every kept row meets.
+    """One condition that every row of the result satisfies.
 
     Args:
         column: the column.
         test: "eq", "ne", "lt", "le", "gt", "ge", "is_in", "is_null" or "is_not_null".
-        values: what it is compared with; none for the NULL tests.
+        values: the constants to compare with; none for the NULL tests.
     """
 
     column: str
@@ -37,13 +37,13 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class ColumnFacts:
-    """What is known of one column's values in a block.
+    """Statistics of one column's values in a block.
 
     Args:
-        low: no value is smaller; None when unknown.
-        high: no value is greater, NaN aside; None when unknown.
-        null_count: how many are NULL; None when unknown.
-        row_count: rows of the block.
+        low: no value is smaller; None if unknown.
+        high: no value except NaN is greater; None if unknown.
+        null_count: the number of NULLs; None if unknown.
+        row_count: the rows of the block.
     """
 
     low: Any
@@ -53,12 +53,12 @@ class ColumnFacts:
 
 
 def conditions_of(predicate: Expr | None) -> tuple[Condition, ...]:
-    """Return the conditions that a predicate is made of, as far as they are simple."""
+    """Return the simple conditions of a predicate that are combined by AND."""
     return () if predicate is None else tuple(_conditions(predicate))
 
 
 def may_match(conditions: Sequence[Condition], facts: Mapping[str, ColumnFacts]) -> bool:
-    """Tell whether a block with these facts may hold a row that meets every condition."""
+    """Return whether a block with these statistics may have a row that satisfies all conditions."""
     return all(
         _may_hold(condition, facts[condition.column])
         for condition in conditions
@@ -108,12 +108,12 @@ def _may_hold(condition: Condition, facts: ColumnFacts) -> bool:
     if condition.test == "is_null":
         return facts.null_count != 0
     if facts.null_count is not None and facts.null_count == facts.row_count:
-        return False  # NULL meets no comparison
+        return False  # NULL satisfies no comparison
     if condition.test == "is_not_null":
         return True
     try:
         return any(_TESTS[condition.test](value, facts) for value in condition.values)
-    except TypeError:  # bounds and constant are of different kinds; let the filter see to it
+    except TypeError:  # bounds and constant are of different kinds; the filter decides
         return True
 
 
@@ -152,7 +152,7 @@ def _above(low: Any, high: Any) -> bool:
 
 
 def _is_greater(one: Any, other: Any) -> bool:
-    """Compare as expressions do: a number beside a float is rounded to one first."""
+    """Compare as expressions do: a number compared with a float is first rounded to a float."""
     if isinstance(one, float) and isinstance(other, int | Decimal):
         other = float(other)
     elif isinstance(other, float) and isinstance(one, int | Decimal):

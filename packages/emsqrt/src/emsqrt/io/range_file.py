@@ -1,4 +1,4 @@
-"""A source as the file object that Arrow reads parts of."""
+"""A source as a random-access file object for Arrow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def open_for_arrow(source: ByteSource) -> Any:
     """Return a random-access Arrow file over a source; the caller closes it.
 
     Raises:
-        Unsupported: the source has no parts, as standard input.
+        Unsupported: the source has no random access, such as standard input.
     """
     if source.path is not None:
         return pa.OSFile(str(source.path), "rb")
@@ -21,12 +21,12 @@ def open_for_arrow(source: ByteSource) -> Any:
 
 
 class _RangeFile:
-    """Reads ranges; nothing is read ahead, since Arrow's buffers do that."""
+    """Reads ranges without reading ahead, because Arrow's buffers do that."""
 
     closed = False
 
     def __init__(self, source: ByteSource) -> None:
-        source.read_at(0, 1)  # refuses what has no parts
+        source.read_at(0, 1)  # raises for a source without random access
         self._source = source
         self._size = source.stored_bytes or 0
         self._position = 0
@@ -53,7 +53,7 @@ class _RangeFile:
         self.closed = True
 
     def flush(self) -> None:
-        """Nothing is written."""
+        """Do nothing: the file is read-only."""
 
     def readable(self) -> bool:
         return True

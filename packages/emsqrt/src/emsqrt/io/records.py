@@ -1,11 +1,11 @@
 """Cuts a stream of CSV bytes into blocks of whole records; a quoted newline never ends a record.
 
-The rules are RFC 4180 with the liberties of Python's `csv` and of Arrow: a quote opens a quoted
+The rules are RFC 4180 with the extensions of Python's `csv` and of Arrow: a quote opens a quoted
 field only at the field's start, a doubled quote inside it is a literal, anything after the closing
 quote belongs to the field, and a record ends at LF, CRLF or a lone CR outside quotes.
 
-Blocks start at a record, so where they may be cut is found by the kernel (`_kernel/csv_split.c`);
-`record_ends` is the same meaning, slowly and one record at a time.
+Blocks start at a record; the kernel (`_kernel/csv_split.c`) finds where they end. `record_ends` has
+the same rules, slowly and one record at a time.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ _LF, _CR = 0x0A, 0x0D
 
 
 LOOK_AHEAD_BYTES = 64 << 20
-"""The end of a record that is too long is looked for in so much more at least,"""
+"""The end of a record that is too long is searched in at least this many further bytes,"""
 LOOK_AHEAD = 32
-"""and in so many times as much as was accepted."""
+"""and in this many times the longest record accepted."""
 
 
 class ByteStream(Protocol):
-    """What the splitter reads from: binary files, sockets' files, decompressors."""
+    """The input of the splitter: binary files, sockets' files, decompressors."""
 
     def readinto(self, buffer: memoryview, /) -> int | None:
         """Fill the buffer from the stream; 0 at its end."""
@@ -38,7 +38,7 @@ class ByteStream(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class CsvDialect:
-    """How fields are told apart: single ASCII characters; `quote` None when nothing is quoted."""
+    """Delimiter and quote, single ASCII characters; `quote` is None if nothing is quoted."""
 
     delimiter: str = ","
     quote: str | None = '"'
@@ -55,16 +55,16 @@ ENCODING_HINT = (
 
 
 def way_on(fault: str, names: Sequence[str]) -> str:
-    """Say what can be done about a record that does not fit the columns.
+    """Return the hint for a record that does not fit the columns.
 
     Args:
-        fault: what the kernel calls it.
-        names: of the columns.
+        fault: the kernel's name of the error.
+        names: the names of the columns.
     """
     if fault == "encoding":
         return ENCODING_HINT
     if fault != "ragged":
-        return 'option badRows "null" or "reject" reads on'
+        return 'option badRows "null" or "reject" reads the other records'
     mark = next((mark for mark in ",;\t|" if mark in names[0]), "") if len(names) == 1 else ""
     if mark:
         return f"the header is one name, {names[0]!r}: is {mark!r} the delimiter?"
@@ -73,14 +73,14 @@ def way_on(fault: str, names: Sequence[str]) -> str:
 
 @dataclass(eq=False)
 class RecordTooLong(BadInput):
-    """A record is longer than is accepted; `record_bytes` is its length where its end was seen."""
+    """A record exceeds the longest accepted; `record_bytes` is its length, if its end was found."""
 
     record_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RecordBlock:
-    """Whole records that start at byte `offset`; `data` is valid until the next block is asked for."""
+    """Whole records that start at byte `offset`; `data` is valid until the next block is read."""
 
     offset: int
     data: memoryview
@@ -101,13 +101,13 @@ def split_records(
         stream: positioned at the start of a record.
         dialect: delimiter and quote.
         block_bytes: read this much at a time.
-        record_bytes_max: the longest record that is accepted; no more is ever held.
+        record_bytes_max: the longest record that is accepted; no more is ever held in memory.
         offset: position of the stream's first byte, for `RecordBlock.offset`.
         what: the input's name in errors.
 
     Raises:
         RecordTooLong: a record is longer than `record_bytes_max`; `byte_offset` is its start.
-        BadInput: a quote in the last one is never closed.
+        BadInput: a quote in the last record is never closed.
     """
     buffer, held, ended = bytearray(block_bytes), 0, False
     while not ended:
@@ -117,8 +117,8 @@ def split_records(
                 raise _too_long(what, offset, record_bytes_max, size)
             buffer = _grown(buffer, min(held * 2, record_bytes_max))
         with memoryview(buffer) as view:
-            taken = stream.readinto(view[held:]) or 0
-        held, ended = held + taken, taken == 0
+            count = stream.readinto(view[held:]) or 0
+        held, ended = held + count, count == 0
         cut = last_record_end(buffer, held, dialect)
         if ended and cut < held:
             _check_closed(buffer[cut:held], dialect, what, offset + cut)
@@ -156,7 +156,7 @@ def record_ends(data: bytearray | bytes, size: int, dialect: CsvDialect) -> Iter
 
 
 def split_fields(record: str, dialect: CsvDialect) -> list[str]:
-    """Return the fields of one record, quotes removed; none where the line is empty."""
+    """Return the fields of one record, quotes removed; none if the line is empty."""
     body = record.removesuffix("\n").removesuffix("\r")
     delimiter, mark = dialect.delimiter, dialect.quote
     fields: list[str] = []
@@ -175,7 +175,7 @@ def split_fields(record: str, dialect: CsvDialect) -> list[str]:
 
 
 def _closing_quote(text: str, position: int, mark: str) -> int:
-    """Return where the quote closes that opened before `position`; the end, when it never does."""
+    """Return the position of the closing quote of a field; the end if there is none."""
     while (end := text.find(mark, position)) >= 0:
         if not text.startswith(mark, end + 1):
             return end
@@ -185,7 +185,7 @@ def _closing_quote(text: str, position: int, mark: str) -> int:
 
 @lru_cache(maxsize=8)
 def _field_pattern(dialect: CsvDialect) -> re.Pattern[bytes]:
-    """One field with what ends it; the possessive loops keep an open quote from matching early."""
+    """Return a pattern of a field and its end; possessive loops reject a quote that stays open."""
     ends = re.escape(dialect.delimiter.encode())
     tail = rb"[^%s\r\n]*+" % ends
     stop = rb"(?:%s|\r\n|\n|\r)" % ends
@@ -197,7 +197,7 @@ def _field_pattern(dialect: CsvDialect) -> re.Pattern[bytes]:
 
 
 def is_closed(record: bytes | bytearray, dialect: CsvDialect) -> bool:
-    """Whether a record without a line end ends outside quotes."""
+    """Return whether a record without a line end ends outside quotes."""
     return last_record_end(record + b"\n", len(record) + 1, dialect) == len(record) + 1
 
 
@@ -207,7 +207,7 @@ def _check_closed(record: bytearray, dialect: CsvDialect, what: str, offset: int
             what,
             byte_offset=offset,
             reason="a quote in the record that starts here is never closed",
-            hint="close it, or name another quote; quote null when nothing is quoted",
+            hint="close it, or set another quote; quote null if nothing is quoted",
         )
 
 
@@ -218,23 +218,23 @@ def _grown(buffer: bytearray, size: int) -> bytearray:
 
 
 def _whole_bytes(stream: ByteStream, buffer: bytearray, dialect: CsvDialect) -> int | None:
-    """Return the length of the record that fills `buffer`; None when its end is far off.
+    """Return the length of the record that fills `buffer`; None if its end is not nearby.
 
-    What follows it in the stream is read over it.
+    The buffer is overwritten with the following bytes of the stream.
     """
-    end, before, taken = RecordEnd(dialect), 0, len(buffer)
+    end, before, count = RecordEnd(dialect), 0, len(buffer)
     while before < max(LOOK_AHEAD_BYTES, LOOK_AHEAD * len(buffer)):
-        found = end.find(buffer, taken)
-        if found >= 0 or taken == 0:
+        found = end.find(buffer, count)
+        if found >= 0 or count == 0:
             return before + max(found, 0)
-        before += taken
+        before += count
         with memoryview(buffer) as view:
-            taken = stream.readinto(view) or 0
+            count = stream.readinto(view) or 0
     return None
 
 
 class RecordEnd:
-    """Looks for the end of one record, piece by piece."""
+    """Searches for the end of one record, piece by piece."""
 
     def __init__(self, dialect: CsvDialect) -> None:
         self._quote = b"" if dialect.quote is None else dialect.quote.encode()
@@ -243,7 +243,7 @@ class RecordEnd:
         self._may_open = True  # a field begins here, or else a quote closed before
 
     def find(self, piece: bytearray, size: int) -> int:
-        """Return where the record ends in a piece, -1 when it does not."""
+        """Return the end of the record in a piece, -1 if it is not there."""
         at = 0
         while at < size:
             if self._in_quotes:

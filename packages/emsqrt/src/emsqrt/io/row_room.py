@@ -1,61 +1,61 @@
-"""Room for rows that are longer than what a sink has reserved for all others."""
+"""Memory for rows that are longer than a sink's normal reservation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from emsqrt.long_row import LongRow
 from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import CapTooSmall
 from sennit_core.units import format_bytes
 
-_BESIDE_BYTES = 256 << 10
-"""Of other columns, and of rows in the same piece."""
+_OTHER_BYTES = 256 << 10
+"""Bytes of other columns, and of other rows in the same piece."""
 
 
 class RowRoom:
-    """Makes a sink's reservation as large as the longest row asks for.
+    """Enlarges a sink's reservation for the longest row.
 
     Args:
-        guard: the sink's.
-        budget: whose it is.
-        place: what is written.
-        row_bytes_max: the longest row that needs no more.
-        copies: how often a longer one lies in memory until it is written, at least.
+        guard: the sink's guard.
+        budget: the guard's budget.
+        place: the output.
+        row_bytes_max: the longest row that fits the reservation.
+        copies: the least number of copies of a longer row in memory until it is written.
     """
 
     def __init__(
         self,
         guard: BudgetGuard,
         budget: MemoryBudget,
-        place: Place,
+        place: Location,
         *,
         row_bytes_max: int,
         copies: int,
     ) -> None:
         self.spare_bytes: Callable[[], int] = lambda: 0
-        """Returns how much the process may still grow: others may not need all that they hold."""
+        """Returns how much the process may grow: other reservations may not be fully used."""
         self._guard, self._budget, self._place = guard, budget, place
         self._row_bytes_max, self._copies = row_bytes_max, copies
         self._usual_bytes = guard.size_bytes
         self._made_bytes = 0
 
     def needed_bytes(self, row_bytes: int) -> int:
-        """Return what a row that is known to come takes beyond others, at least."""
+        """Return the least memory of a row in addition to the reservation for other rows."""
         if row_bytes <= self._row_bytes_max:
             return 0
-        return self._copies * (row_bytes + _BESIDE_BYTES)
+        return self._copies * (row_bytes + _OTHER_BYTES)
 
     def expect(self, row_bytes: int, least_bytes: int = 0) -> None:
-        """Make room for a row that is known to come, before anything is read.
+        """Reserve memory for a row that is in the input, before anything is read.
 
         Args:
             row_bytes: its length.
-            least_bytes: make so much at least.
+            least_bytes: the least bytes to reserve.
 
         Raises:
-            CapTooSmall: there is not that much.
+            CapTooSmall: less memory is free.
         """
         wanted = max(self.needed_bytes(row_bytes), least_bytes)
         if not wanted:
@@ -70,14 +70,14 @@ class RowRoom:
         self._made_bytes = wanted
 
     def make(self, row_bytes: int, copies: int) -> None:
-        """Make room for a row before it is taken.
+        """Reserve memory for a row before it is copied.
 
         Args:
             row_bytes: its length.
-            copies: how often it lies in memory until it is written.
+            copies: the number of its copies in memory until it is written.
 
         Raises:
-            LongRow: there is not that much.
+            LongRow: less memory is free.
         """
         wanted = copies * row_bytes
         if wanted <= self._made_bytes:

@@ -1,4 +1,4 @@
-"""From a plan's source to batches: the files of one format, one after the other."""
+"""Read a plan's source as batches: the files of one format, one after the other."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emsqrt.io.arrow_scan import ArrowScan
 from emsqrt.io.bad_rows import BadRows
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.csv_scan import CsvScan
-from emsqrt.io.inputs import opened_places
+from emsqrt.io.inputs import opened_locations
 from emsqrt.io.jsonl_scan import JsonlOptions, JsonlScan
 from emsqrt.io.parquet_coded import Dictionary, joined
 from emsqrt.io.parquet_facts import Span, joined_spans
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 class FileScan(Protocol):
-    """One file to read: says what memory that takes, gives batches, knows how far it is."""
+    """The reader of one file: its memory need, its batches and its progress."""
 
     need_bytes: int
     need_because: str
@@ -44,16 +44,16 @@ class FileScan(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What every file of a source is read with.
+    """The settings for reading every file of a source.
 
     Args:
-        format: of all files.
-        options: JSON values for the reader, `partitions` taken out.
-        schema: the columns wanted of each file.
-        budget: asked for memory.
-        conditions: which every row that is kept further up meets.
-        bad_rows: takes the records that break the schema.
-        spill: where columns wait that do not fit beside each other; None has them refused.
+        format: the format of all files.
+        options: JSON values for the reader, without `partitions`.
+        schema: the columns to read of each file.
+        budget: the memory budget.
+        conditions: conditions that every row of the result satisfies.
+        bad_rows: receives records that violate the schema.
+        spill: opens the spill for columns that do not fit memory together; None refuses them.
     """
 
     format: str
@@ -66,9 +66,9 @@ class Reading:
 
 
 class SourceScan:
-    """All files of a source, read in their order; made by `open_scan`, which reserved for them.
+    """All files of a source, read in order; made by `open_scan`, which reserves their memory.
 
-    A context manager; leaving it gives the memory back and makes a reject file appear.
+    A context manager; leaving it releases the memory and makes a reject file appear.
     """
 
     def __init__(
@@ -86,57 +86,57 @@ class SourceScan:
         self._files_done = 0
         self._begin = 0, 0
         self.position = 0, 0
-        """(file, rows of it before) of the batch that was given last."""
+        """(file, rows of the file before the batch) of the last batch returned."""
 
     @property
     def known_bytes(self) -> int:
-        """What is kept of all files' row groups until the run ends."""
+        """Memory of all files' row group metadata, which is kept until the run ends."""
         return sum(getattr(scan, "known_bytes", 0) for scan in self._scans)
 
     @property
     def known_because(self) -> str:
-        """What most of that is for."""
+        """The reason of most of that memory, for errors."""
         top = max(self._scans, key=lambda scan: getattr(scan, "known_bytes", 0), default=None)
         return str(getattr(top, "known_because", ""))
 
     @property
     def sure_row_bytes(self) -> int:
-        """What some row has, or half of it at least, as far as files tell it before they are read."""
+        """Some row has at least half of these bytes, as far as the files' metadata shows."""
         return max((getattr(scan, "sure_row_bytes", 0) for scan in self._scans), default=0)
 
     @property
     def record_copies(self) -> int:
-        """How often a record lies in memory that is longer than a block; 0 in blocks of other kinds."""
+        """Copies in memory of a record longer than a block; 0 for formats without such blocks."""
         return max((getattr(scan, "record_copies", 0) for scan in self._scans), default=0)
 
     def codable(self) -> dict[str, Dictionary]:
-        """Return the columns of text that every file has as places in dictionaries alone.
+        """Return the text columns that are fully dictionary-encoded in every file.
 
-        With what all of those hold together at most.
+        Each has the most texts, and bytes, of all its dictionaries together.
         """
         return joined(
             [scan.codable() if isinstance(scan, ParquetScan) else {} for scan in self._scans]
         )
 
     def keep_coded(self, names: Collection[str]) -> None:
-        """Have batches hold these columns, codable all, as Arrow's dictionary arrays."""
+        """Return these columns, which must be codable, as dictionary arrays in batches."""
         for scan in self._scans:
             assert isinstance(scan, ParquetScan), "no other is codable"
             scan.keep_coded(names)
 
     def spans(self) -> dict[str, Span]:
-        """Return between which integers, as they are stored, those columns lie that all files tell."""
+        """Return the least and largest stored integers of columns with statistics in all files."""
         return joined_spans(
             [scan.spans() if isinstance(scan, ParquetScan) else {} for scan in self._scans]
         )
 
     def start_at(self, file: int, rows: int) -> None:
-        """Begin behind so many rows of a file; what a file can leave out of them is not read."""
+        """Begin after the first `rows` rows of a file; skip blocks before that if possible."""
         self._begin = file, rows
 
     @property
     def bytes_skipped(self) -> int:
-        """Bytes among those done that were left out."""
+        """The part of `bytes_done` that was skipped."""
         first, _ = self._begin
         inside = sum(getattr(scan, "bytes_skipped", 0) for scan in self._scans)
         return sum(self._sizes[:first]) + int(inside)
@@ -156,7 +156,7 @@ class SourceScan:
 
     @property
     def rejected_rows(self) -> int:
-        """Records that were left out."""
+        """Records that were rejected."""
         return self._bad_rows.rejected_rows
 
     def __iter__(self) -> Generator[Any]:
@@ -206,26 +206,26 @@ def open_scan(  # noqa: PLR0913 - a scan's node and its world
     predicate: Expr | None = None,
     spill: Callable[[], SpillManager] | None = None,
 ) -> SourceScan:
-    """Return the batches of a source; everything that can be refused is refused here.
+    """Open the files of a source, and check everything that can be checked before reading.
 
     Args:
         source: files; a dataset must have been resolved to files before.
         schema: the source's columns with their types.
-        budget: memory is asked of it before it is taken.
+        budget: the budget in which memory is reserved before it is used.
         columns: the columns to read, in order; all when None.
-        folder: where relative paths start; the current folder when None.
-        predicate: rows for which it is not true are dropped by the caller, so that blocks with
-            nothing else may be left out; simple conditions are used.
-        spill: opens the spill of this run, where columns of a huge Parquet row group wait for each
-            other when the budget does not hold them all; refused instead when None.
+        folder: the folder of relative paths; the working directory when None.
+        predicate: the caller drops rows for which it is not true, so blocks without other rows may
+            be skipped; only its simple conditions are used.
+        spill: opens the spill of this run for columns of a large Parquet row group, if the budget
+            does not hold all columns at once; None refuses such files.
 
     Raises:
-        CapTooSmall: the hungriest file's blocks or pages do not fit the budget.
-        NotFound, BadInput, UnknownColumn, Unsupported: as the files are.
+        CapTooSmall: the largest blocks or pages of a file do not fit the budget.
+        NotFound, BadInput, UnknownColumn, Unsupported: a file is missing or cannot be read.
     """
     wanted = schema if columns is None else schema.select(columns)
-    places, options, by_folder = opened_places(source, folder)
-    assert isinstance(source, Files), "paths are files'"
+    places, options, by_folder = opened_locations(source, folder)
+    assert isinstance(source, Files), "only files have paths"
     bad_rows = BadRows(options.get("rejectFile"), folder)
     in_files = Schema(tuple(field for field in wanted if field.name not in by_folder))
     reading = Reading(
@@ -239,7 +239,7 @@ def open_scan(  # noqa: PLR0913 - a scan's node and its world
             scans.append(values.around(partial(_open_file, file, reading)))
             sizes.append(file.stored_bytes or 0)
             known_bytes += getattr(scans[-1], "known_bytes", 0)
-            if known_bytes > budget.free_bytes:  # files enough to need it without what comes
+            if known_bytes > budget.free_bytes:  # the files so far need too much already
                 budget.admit(known_bytes, "row groups", getattr(scans[-1], "known_because", ""))
     hungriest = max(scans, key=lambda scan: scan.need_bytes, default=None)
     guard = (
@@ -255,7 +255,7 @@ def _open_file(source: ByteSource, reading: Reading, schema: Schema) -> FileScan
         raise BadInput(
             source.name,
             reason=f"{reading.format} inside {source.codec} cannot be read in parts",
-            hint="decompress it first; its own columns are compressed already",
+            hint="decompress the file first; the columns in it are compressed already",
         )
     match reading.format:
         case "csv":

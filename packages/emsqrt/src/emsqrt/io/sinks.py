@@ -1,4 +1,4 @@
-"""Where a plan's rows end: a file that appears whole, or a stream to whoever asked."""
+"""Sinks of a plan's rows: a file that appears whole, or a stream to the client."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from emsqrt.io.cells import has_any
 from emsqrt.io.codecs import encoder_bytes
-from emsqrt.io.cutting import Pieces, longest_row
+from emsqrt.io.cutting import Cutter, longest_row
+from emsqrt.io.emitter import Emit
 from emsqrt.io.formats import (
     SLICE_BYTES,
     CsvWriter,
@@ -23,11 +24,10 @@ from emsqrt.io.formats import (
     plain_batch,
     plain_schema,
 )
+from emsqrt.io.locations import Location, parse_location
 from emsqrt.io.outputs import codec_by_name, open_output
 from emsqrt.io.parquet_sink import ParquetOptions, ParquetSink
 from emsqrt.io.partition_sink import PartitionedSink
-from emsqrt.io.pieces import Emit
-from emsqrt.io.places import Place, parse_place
 from emsqrt.io.records import CsvDialect
 from emsqrt.io.row_room import RowRoom
 from emsqrt.memory import MemoryBudget
@@ -38,14 +38,14 @@ from sennit_core.schema import Schema
 _TEXT_BYTES_MIN = 1 << 20
 _TEXT_SHARE = 6
 _TEXT_COPIES = 4
-"""A slice of rows, its columns' texts, and what is joined of them."""
+"""Copies of a slice: its rows, its columns' texts, and the concatenated text."""
 _ROW_COPIES, _ROW_COPIES_MARKED = 2, 7
-"""Of a row that is longer than a slice; more where something in its texts has to be quoted."""
+"""Copies of a row that is longer than a slice; more if its texts need quotes."""
 _MARKS = b'"\\'
 _SPACE = 0x20
 _MESSAGE_BYTES = 1 << 20
 _MESSAGE_COPIES = 3
-"""Of a row that is longer than a message: gathered, and each buffer compressed."""
+"""Copies of a row that is longer than a message: collected, and each buffer compressed."""
 _OPTIONS = {
     "csv": ("delimiter", "header", "compression"),
     "jsonl": ("compression", "array"),
@@ -57,14 +57,14 @@ _ARROW_CODECS = {"none": None, "lz4": "lz4", "zstd": "zstd"}
 
 
 class RowSink(Protocol):
-    """Takes batches; a context manager whose peaceful end makes the output visible."""
+    """Writes batches to an output, which appears when the context is left without an error."""
 
     rows: int
     row_room: RowRoom
 
     @property
     def bytes(self) -> int:
-        """Length of what was written so far."""
+        """Bytes written so far."""
 
     def write(self, batch: Any) -> None:
         """Append the batch's rows."""
@@ -80,18 +80,18 @@ class RowSink(Protocol):
 
 
 class TextSink:
-    """Writes CSV or JSON Lines, compressed where the name or an option says so.
+    """Writes CSV or JSON Lines, compressed if the name or an option says so.
 
     Args:
-        place: where.
-        make: makes the writer of the format, given what takes its pieces.
+        place: the output.
+        make: creates the format's writer for a function that receives its pieces.
         codec: "gzip", "zstd" or None.
-        budget: asked for what the text takes.
+        budget: the budget for formatted text.
     """
 
     def __init__(
         self,
-        place: Place,
+        place: Location,
         make: Callable[[Emit], FormatWriter],
         codec: str | None,
         budget: MemoryBudget,
@@ -145,18 +145,18 @@ class TextSink:
 
 
 class ArrowSink:
-    """Writes an Arrow IPC file, or a stream where the name ends in `.arrows`.
+    """Writes an Arrow IPC file, or a stream if the name ends in `.arrows`.
 
     Record batches are cut by content, so that the file depends on its rows alone.
 
     Args:
-        place: where.
+        place: the output.
         schema: the rows' Arrow schema.
         codec: "lz4", "zstd" or "none", for the buffers.
-        budget: asked for the batch that is gathered.
+        budget: the budget for the batch that is being collected.
     """
 
-    def __init__(self, place: Place, schema: Any, codec: str, budget: MemoryBudget) -> None:
+    def __init__(self, place: Location, schema: Any, codec: str, budget: MemoryBudget) -> None:
         if codec not in _ARROW_CODECS:
             raise Unsupported(f"Arrow IPC is written with {', '.join(_ARROW_CODECS)}, not {codec}")
         self.rows = 0
@@ -164,7 +164,7 @@ class ArrowSink:
         self._place = place
         self._schema = plain_schema(schema)
         self._options = pa.ipc.IpcWriteOptions(compression=_ARROW_CODECS[codec])
-        self._pieces = Pieces(_MESSAGE_BYTES, rows_max=1 << 16, on_long=self._make_room)
+        self._pieces = Cutter(_MESSAGE_BYTES, rows_max=1 << 16, on_long=self._make_room)
         self._guard = budget.admit(3 * _MESSAGE_BYTES, "arrow sink", f"{place} is written")
         self.row_room = RowRoom(
             self._guard, budget, place, row_bytes_max=_MESSAGE_BYTES, copies=_MESSAGE_COPIES
@@ -221,22 +221,22 @@ def open_sink(
     Args:
         target: a file, or a stream of payloads.
         schema: the rows' columns.
-        budget: asked for what a sink buffers.
-        emit: takes the pieces of a stream.
-        folder: where relative paths start; the current folder when None.
-        scratch: a folder on a disk for rows that wait; beside the output when None.
+        budget: the budget for the sink's buffers.
+        emit: receives the pieces of a stream.
+        folder: the folder of relative paths; the working directory when None.
+        scratch: a folder on a disk for buffered rows; the output's folder when None.
 
     Raises:
-        CapTooSmall: the budget does not hold what writing takes.
-        UsageError, Unsupported: the target's options make no sense.
+        CapTooSmall: the budget does not hold the sink's buffers.
+        UsageError, Unsupported: an option of the target is invalid.
     """
     if isinstance(target, StreamTarget):
         return open_format(target.format, schema.to_arrow(), emit)
-    place = parse_place(target.path, folder)
+    place = parse_location(target.path, folder)
     options = _checked(target)
     arrow_schema = schema.to_arrow()
     if target.format == "parquet":
-        scratch = scratch or _beside(place)
+        scratch = scratch or _output_folder(place)
         parquet = ParquetOptions.from_json(options)
         if "partitionBy" in options:
             names = tuple(options["partitionBy"])
@@ -261,7 +261,7 @@ def _checked(target: FileTarget) -> Mapping[str, Any]:
     return target.options
 
 
-def _codec(place: Place, options: Mapping[str, Any]) -> str | None:
+def _codec(place: Location, options: Mapping[str, Any]) -> str | None:
     codec = options.get("compression")
     if codec is None:
         return codec_by_name(place)
@@ -285,14 +285,14 @@ def _text_maker(
 
 
 def _is_marked(column: Any, marks: bytes) -> bool:
-    """Tell whether quotes may be asked for by a column: nested ones have them."""
+    """Return whether a column may need quotes; nested columns always do."""
     kind = column.type
     if pa.types.is_string(kind):
         return has_any(column, marks, below=_SPACE)
     return bool(pa.types.is_nested(kind) or pa.types.is_dictionary(kind))
 
 
-def _beside(place: Place) -> Path:
+def _output_folder(place: Location) -> Path:
     if place.is_local:
         return Path(place.path).parent
     from emsqrt.spill import default_spill_dir

@@ -1,7 +1,7 @@
-"""Bytes to read, wherever they are: one small interface for text readers and Parquet alike.
+"""Sources of bytes: one small interface for text readers and Parquet.
 
-A text reader takes `peek` for names and types, then one `open`. Parquet takes `read_at`. Only
-standard input cannot be begun again: it keeps what was peeked at and gives it out once more.
+A text reader calls `peek` for names and types, then `open` once. Parquet calls `read_at`. Only
+standard input cannot be read again: it keeps the bytes of `peek` and returns them again in `open`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from emsqrt.io.codecs import MAGIC_BYTES, RawStream, codec_of, decoder_bytes, open_decoder
-from emsqrt.io.places import Place, parse_place
+from emsqrt.io.locations import Location, parse_location
 from emsqrt.system_errors import as_told, system_error
 from sennit_core.errors import NotFound, Unsupported, UsageError
 
@@ -27,14 +27,13 @@ _SKIP_BYTES = 64 << 10
 
 
 Reader = Callable[[int, int], bytes]
-"""Returns a part of a source, given its offset and size."""
+"""Returns a part of a source, from its offset and size."""
 
 
 class SourceStream:
-    """A source's plain bytes from its beginning; a context manager.
+    """A source's decompressed bytes from its beginning; a context manager.
 
-    `stored_bytes` counts what was taken from the file itself, which is less than what came out
-    when it is compressed.
+    `stored_bytes` counts bytes read from the file itself, fewer than the decompressed bytes.
     """
 
     def __init__(self, plain: RawStream, counter: _Counter) -> None:
@@ -43,23 +42,23 @@ class SourceStream:
 
     @classmethod
     def over(cls, plain: RawStream, stream: SourceStream) -> SourceStream:
-        """Return a stream whose bytes are made of those of another one."""
+        """Return a stream of bytes that `plain` derives from another stream."""
         return cls(plain, stream._counter)
 
     @property
     def stored_bytes(self) -> int:
-        """Bytes of the file that have been taken."""
-        return self._counter.taken
+        """Bytes of the file that have been read."""
+        return self._counter.bytes_read
 
     def readinto(self, buffer: memoryview, /) -> int:
-        """Fill the buffer, with less only at the end; return how much it was."""
+        """Fill the buffer, with less only at the end; return the number of bytes."""
         held = 0
         while held < len(buffer) and (count := self._plain.readinto(buffer[held:])):
             held += count
         return held
 
     def skip(self, count: int) -> None:
-        """Go on `count` bytes further: by a seek where that is possible, else by reading."""
+        """Skip `count` bytes: by a seek if possible, else by reading."""
         if self._plain is self._counter and self._counter.try_skip(count):
             return
         scratch = memoryview(bytearray(min(count, _SKIP_BYTES)))
@@ -67,7 +66,7 @@ class SourceStream:
             count -= got
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         self._plain.close()
 
     def __enter__(self) -> Self:
@@ -86,11 +85,11 @@ class ByteSource(ABC):
     """One file, object or stream.
 
     Args:
-        name: what errors call it.
+        name: its name in errors.
     """
 
     path: Path | None = None
-    """Where it is on this machine, if it is there and not compressed."""
+    """Its path, if it is a local file that is not compressed."""
     can_reopen = True
     """Whether `open` may be called again."""
 
@@ -102,7 +101,7 @@ class ByteSource(ABC):
     @property
     @abstractmethod
     def stored_bytes(self) -> int | None:
-        """Length as stored, None when nobody can tell."""
+        """Length as stored, None if unknown."""
 
     @abstractmethod
     def open_raw(self) -> RawStream:
@@ -114,12 +113,12 @@ class ByteSource(ABC):
 
     @contextmanager
     def open_ranges(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Hold the file open for many reads of parts: a function of offset and size."""
+        """Keep the file open for many reads of parts: yields a function of offset and size."""
         yield self.read_at
 
     @property
     def codec(self) -> str | None:
-        """How the source is compressed: "gzip", "zstd" or None, told by its first bytes."""
+        """The compression, "gzip", "zstd" or None, recognized by the first bytes."""
         if self._codec is False:
             self._start = self._raw_start(_PEEK_HEADER_BYTES)
             self._codec = codec_of(self._start[:MAGIC_BYTES])
@@ -128,33 +127,33 @@ class ByteSource(ABC):
 
     @property
     def need_bytes(self) -> int:
-        """What reading takes beside the reader's own buffer: the decompressor, chiefly."""
+        """Memory in addition to the reader's own buffer, mainly for the decompressor."""
         return decoder_bytes(self.codec, self._start)
 
     @property
     def plain_bytes(self) -> int | None:
-        """Length of what comes out, None when it is not known before reading."""
+        """Decompressed length, None if it is not known before reading."""
         return None if self.codec else self.stored_bytes
 
     def open(self) -> SourceStream:
-        """Open the plain bytes from the beginning.
+        """Open the decompressed bytes from the beginning.
 
         Raises:
-            Unsupported: it is zstd, and nothing here reads that.
+            Unsupported: it is compressed with zstd, and no decoder is installed.
         """
         counter = _Counter(self.open_raw())
         plain = open_decoder(self.codec, counter, self.name) if self.codec else counter
         return SourceStream(plain, counter)
 
     def peek(self, size: int) -> bytes:
-        """Return the first `size` plain bytes, or all when there are fewer."""
+        """Return the first `size` decompressed bytes, or all if there are fewer."""
         if self.codec is None:
             return self._raw_start(size)
         with self.open() as stream:
             return _read_up_to(stream, size)
 
     def stored_offset(self, offset: int) -> int | None:
-        """Return where a byte that `open` gave lies in the file, for errors; None if unknown."""
+        """Return the file's offset of a byte of `open`, for errors; None if unknown."""
         return offset
 
     def _raw_start(self, size: int) -> bytes:
@@ -162,11 +161,11 @@ class ByteSource(ABC):
 
 
 class LocalSource(ByteSource):
-    """A file of this machine.
+    """A file on this machine.
 
     Raises:
-        NotFound: nothing is there.
-        UsageError: what is there is no file.
+        NotFound: the path does not exist.
+        UsageError: the path is not a file.
     """
 
     def __init__(self, path: Path) -> None:
@@ -183,12 +182,12 @@ class LocalSource(ByteSource):
 
     @property
     def path(self) -> Path | None:  # type: ignore[override]
-        """The file, when readers may open it by themselves."""
+        """The path, if readers may open the file themselves."""
         return None if self.codec else self._path
 
     @property
     def stored_bytes(self) -> int:
-        """The file's length when it was first looked at."""
+        """The file's length when the source was opened."""
         return self._size
 
     def open_raw(self) -> RawStream:
@@ -202,7 +201,7 @@ class LocalSource(ByteSource):
 
     @contextmanager
     def open_ranges(self) -> Iterator[Callable[[int, int], bytes]]:
-        """Hold the file open for many reads of parts."""
+        """Keep the file open for many reads of parts."""
 
         def read(offset: int, size: int) -> bytes:
             with as_told(self.name, "reading"):
@@ -217,7 +216,7 @@ class LocalSource(ByteSource):
 
 
 class _LocalStream:
-    """An open file whose trouble is told by its name."""
+    """An open file whose errors contain its name."""
 
     def __init__(self, file: io.FileIO, name: str) -> None:
         self._file, self._name = file, name
@@ -227,7 +226,7 @@ class _LocalStream:
             return self._file.readinto(buffer) or 0
 
     def try_skip(self, count: int) -> bool:
-        """Seek; False when what is read has no places."""
+        """Seek; return False if the file cannot seek."""
         if not self._file.seekable():
             return False
         self._file.seek(count, os.SEEK_CUR)
@@ -239,16 +238,16 @@ class _LocalStream:
 
 def _check_file(mode: int, path: Path) -> None:
     if stat.S_ISDIR(mode):
-        raise UsageError(f"reading {path}: it is a folder", hint="name its files, or a glob")
+        raise UsageError(f"reading {path}: it is a folder", hint="use its files, or a glob")
     if stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
         raise Unsupported(
-            f"{path} is a pipe or a socket; it has no parts",
-            hint="read it as standard input: name it - and redirect",
+            f"{path} is a pipe or a socket, which can only be read from beginning to end",
+            hint="read it as standard input: use the path - and redirect",
         )
 
 
 class StandardSource(ByteSource):
-    """Standard input: read once, but what was peeked at is given out again.
+    """Standard input: read once, but the bytes of `peek` are returned again by `open`.
 
     Args:
         descriptor: the file descriptor.
@@ -264,25 +263,25 @@ class StandardSource(ByteSource):
 
     @property
     def stored_bytes(self) -> None:
-        """Nobody can tell."""
+        """Unknown."""
         return
 
     def open_raw(self) -> RawStream:
-        """Begin to read; only once."""
+        """Begin to read; may be called once."""
         if self._opened:
             raise Unsupported("standard input can be read only once")
         self._opened = True
         return _HeldStream(self._descriptor, self._held)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Refuse: a stream has no parts."""
+        """Refuse: a stream has no random access."""
         raise Unsupported(
             "standard input can only be read from beginning to end, and this format needs more",
             hint="write it to a file first",
         )
 
     def peek(self, size: int) -> bytes:
-        """Return the first `size` plain bytes; compressed ones are held back until then."""
+        """Return the first `size` decompressed bytes; the compressed bytes are kept for `open`."""
         if self._opened:
             raise Unsupported("standard input can be read only once")
         if self.codec is None:
@@ -299,7 +298,7 @@ class StandardSource(ByteSource):
 
 
 class _HeldStream:
-    """What was held back of a descriptor, then the rest of it, which `keep` also collects."""
+    """The bytes kept of a descriptor, then the rest of it, which `keep` also collects."""
 
     def __init__(self, descriptor: int, held: bytearray, keep: bytearray | None = None) -> None:
         self._descriptor, self._held, self._keep, self._at = descriptor, held, keep, 0
@@ -320,26 +319,26 @@ class _HeldStream:
         return count
 
     def close(self) -> None:
-        """The descriptor belongs to the process."""
+        """Do nothing: the descriptor belongs to the process."""
 
 
 class _Counter:
-    """Counts what goes through it."""
+    """Counts the bytes that are read through it."""
 
     def __init__(self, raw: RawStream) -> None:
         self._raw = raw
-        self.taken = 0
+        self.bytes_read = 0
 
     def readinto(self, buffer: memoryview, /) -> int:
         count = self._raw.readinto(buffer) or 0
-        self.taken += count
+        self.bytes_read += count
         return count
 
     def try_skip(self, count: int) -> bool:
-        """Seek, counting what is passed over; False when what is read has no places."""
+        """Seek, counting the skipped bytes; return False if the stream cannot seek."""
         if not isinstance(self._raw, _LocalStream) or not self._raw.try_skip(count):
             return False
-        self.taken += count
+        self.bytes_read += count
         return True
 
     def close(self) -> None:
@@ -358,7 +357,7 @@ _standard_lock = threading.Lock()
 
 
 def standard_source() -> StandardSource:
-    """Return this process's standard input; one object, so that a peek is not lost."""
+    """Return this process's standard input; always the same object, which keeps a peek."""
     global _standard
     with _standard_lock:
         if _standard is None:
@@ -366,17 +365,17 @@ def standard_source() -> StandardSource:
         return _standard
 
 
-def open_source(place: Place | Path | str, folder: Path | None = None) -> ByteSource:
-    """Return the bytes of a place.
+def open_source(place: Location | Path | str, folder: Path | None = None) -> ByteSource:
+    """Return the source of a location.
 
     Raises:
-        NotFound: nothing is there.
-        Unsupported: its scheme cannot be read here.
+        NotFound: it does not exist.
+        Unsupported: its scheme cannot be read.
     """
     if isinstance(place, Path):
         return LocalSource(place)
     if isinstance(place, str):
-        place = parse_place(place, folder)
+        place = parse_location(place, folder)
     if place.is_standard:
         return standard_source()
     if place.is_local:
@@ -387,7 +386,7 @@ def open_source(place: Place | Path | str, folder: Path | None = None) -> ByteSo
 
 
 def line_at(source: ByteSource, end: int) -> int | None:
-    """Return the line that a byte offset is in, counted from 1; None when nobody can look again."""
+    """Return the line of a byte offset, counted from 1; None if the source cannot be read again."""
     if not source.can_reopen:
         return None
     line, buffer = 1, bytearray(1 << 18)

@@ -1,7 +1,8 @@
-"""Temporary names of outputs: `.NAME.ID.tmp` beside the output, locked while its writer lives.
+"""Temporary names of outputs: `.NAME.ID.tmp` next to the output, locked while its writer is alive.
 
-The kernel drops the lock with the process, however it ended. So whoever writes the same output
-next can tell what a killed run left from what another run still writes, and removes the former.
+The kernel releases the lock when the process ends for any reason. So the next writer of the same
+output can distinguish files of killed runs from files that other runs still write, and removes the
+former.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from sennit_core.ids import is_id, new_id
 
 _SUFFIX = ".tmp"
 _NAME_BYTES_MAX = 200
-"""What is kept of a name in that of the temporary file, which is longer."""
+"""The most bytes of an output's name that the name of its temporary file includes."""
 
 
 def staged_name(path: Path) -> Path:
@@ -27,9 +28,9 @@ def staged_name(path: Path) -> Path:
 
 @contextmanager
 def locked(staged: Path) -> Iterator[None]:
-    """Mark a temporary file or folder as being written, for the length of a `with`.
+    """Lock a temporary file or folder for the duration of a `with`.
 
-    On a file system without locks nothing is marked, and nothing is ever swept.
+    On a file system without locks nothing is locked, and nothing is ever swept.
     """
     descriptor = os.open(staged, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -41,7 +42,7 @@ def locked(staged: Path) -> Iterator[None]:
 
 
 def sweep_staged(path: Path) -> None:
-    """Remove what killed runs left of an output; what cannot be removed is left alone."""
+    """Remove temporary files that killed runs left of an output; errors are ignored."""
     prefix = _prefix(path)
     with suppress(OSError), os.scandir(path.parent) as entries:
         for entry in entries:
@@ -52,7 +53,7 @@ def sweep_staged(path: Path) -> None:
 
 def _remove_abandoned(staged: Path) -> None:
     """Remove a temporary file or folder if no process holds its lock."""
-    with suppress(OSError):  # another user's, or one that its writer renames just now
+    with suppress(OSError):  # another user's file, or one that its writer is renaming
         descriptor = os.open(staged, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""What the tests of the kernel's readers of text share: columns as Arrow sees them."""
+"""Helpers for tests of the kernel's text readers: columns as Arrow arrays."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from sennit_core.schema import DataType
 _NAMES = "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float double decimal string binary"
 _KINDS = {name: kind for kind, name in enumerate(_NAMES.split())} | {"date32[day]": 3}
 ROOM = 1 << 16
-"""Bytes that a parser gets unless a test says otherwise."""
+"""The default memory of a parser in tests."""
 BAD = "bad"
-"""Stands for what is no value of its type."""
+"""The result for a text that is not a value of its type."""
 
 
 def arrow_of(columns: Columns, index: int, kind: str) -> pa.Array:
@@ -44,7 +44,7 @@ def columns_of(batch: pa.RecordBatch) -> Columns:
 
 
 def parse(data: bytes, kinds: list[str], room: int = ROOM, **options: Any) -> list[pa.Array]:
-    """Return every column of all records, as one array each; the values keep no hold of the memory."""
+    """Return every column of all records as one array each, copied from the parser's memory."""
     count = options.pop("field_count", len(kinds))
     fields = options.pop("fields", range(len(kinds)))
     parser = CsvParser(
@@ -62,7 +62,7 @@ def parse(data: bytes, kinds: list[str], room: int = ROOM, **options: Any) -> li
 
 
 def arrow_reads(data: bytes, kinds: list[str], null_values: tuple[str, ...] = ("",)) -> Any:
-    """Return what the Arrow tier makes of the same text, or BAD."""
+    """Return the Arrow tier's result for the same text, or BAD."""
     names = [f"c{index}" for index in range(len(kinds))]
     schema = pa.schema(
         [(name, DataType.parse(kind).to_arrow()) for name, kind in zip(names, kinds, strict=True)]
@@ -88,13 +88,13 @@ def arrow_reads(data: bytes, kinds: list[str], null_values: tuple[str, ...] = ("
 
 
 def value(text: str, kind: str) -> Any:
-    """Return one value as text of its Arrow scalar; BAD when it is none."""
+    """Return one value as text of its Arrow scalar; BAD if it is invalid."""
     found = columns_or_fault(text.encode() + b"\n", [kind])
     return found if isinstance(found, str) else shown(found[0][0])
 
 
 def columns_or_fault(data: bytes, kinds: list[str], room: int = ROOM) -> list[pa.Array] | str:
-    """Return the columns, or the word for what is wrong: BAD for a value."""
+    """Return the columns, or the name of the error: BAD for a value."""
     try:
         return parse(data, kinds, room=room)
     except RecordFault as fault:
@@ -114,7 +114,7 @@ def shown(scalar: Any) -> str:
 
 
 def expected(text: str, kind: str) -> str:
-    """Return what Arrow makes of one value, as `value` shows it."""
+    """Return Arrow's result for one value, in the format of `value`."""
     columns = arrow_reads(text.encode() + b"\n", [kind])
     return BAD if columns is BAD else shown(columns[0][0])
 
@@ -124,7 +124,7 @@ TEXT = st.text(alphabet=st.sampled_from('a,"\r\n é;'), max_size=12)
 
 
 def ints(bits: int, *, signed: bool) -> st.SearchStrategy[int]:
-    """Draw integers of so many bits."""
+    """Draw integers of up to `bits` bits."""
     return (
         st.integers(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
         if signed
@@ -165,7 +165,7 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 
 
 def batches() -> st.SearchStrategy[tuple[list[str], pa.RecordBatch]]:
-    """Draw types, and a batch of columns of them with a few rows."""
+    """Draw types, and a batch with columns of these types and a few rows."""
     return st.lists(st.sampled_from(sorted(VALUES)), min_size=1, max_size=3).flatmap(
         lambda kinds: st.tuples(
             st.just(kinds),
@@ -177,7 +177,7 @@ def batches() -> st.SearchStrategy[tuple[list[str], pa.RecordBatch]]:
 
 
 def batch_of(kinds: list[str], rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
-    """Return rows of values as a batch; instants are given as numbers."""
+    """Return rows of values as a batch; timestamps are numbers."""
     arrays = []
     for index, kind in enumerate(kinds):
         values, arrow = [row[index] for row in rows], DataType.parse(kind).to_arrow()
@@ -187,10 +187,10 @@ def batch_of(kinds: list[str], rows: list[tuple[Any, ...]]) -> pa.RecordBatch:
 
 
 def pieces(step: Any, count: int, room: int) -> Iterator[bytes]:
-    """Yield what a writer puts into buffers of `room` bytes, for `count` rows."""
+    """Yield the output of a writer with buffers of `room` bytes, for `count` rows."""
     out, start = bytearray(room), 0
     while start < count:
         after, size = step(start, out)
-        assert after > start, "a row has no room"
+        assert after > start, "a row does not fit the buffer"
         yield bytes(out[:size])
         start = after

@@ -1,4 +1,4 @@
-"""Thrift's compact protocol, as Parquet's footers and page headers are written in it.
+"""Thrift's compact protocol, the format of Parquet's footers and page headers.
 
 The format: thrift-compact-protocol.md of Apache Thrift; the structs: parquet.thrift.
 """
@@ -10,20 +10,20 @@ from typing import Any, TypeAlias
 
 _TRUE, _FALSE, _BYTE, _DOUBLE, _SET = 1, 2, 3, 7, 10
 I16, I32, I64, BINARY, LIST, STRUCT = 4, 5, 6, 8, 9, 12
-"""The kinds of values; a truth's is 1 or 2, as it is."""
+"""The kinds of values; a boolean's kind, 1 or 2, is also its value."""
 _DEPTH_MAX = 16
-"""No struct of Parquet's lies so deep in others."""
+"""Parquet's structs are nested less deeply than this."""
 
 Fields: TypeAlias = dict[int, Any]
-"""A struct's values by their numbers: int, bool, bytes, lists and further structs."""
+"""A struct's values by field number: int, bool, bytes, lists and nested structs."""
 Shape: TypeAlias = Mapping[int, "tuple[int, Shape | None]"]
-"""The kinds that a struct's fields must have, by their numbers, and of structs in it, or in a list."""
+"""The required kinds of a struct's fields by number, with the shape of nested structs or items."""
 
 
 class CompactReader:
     """Reads structs from bytes.
 
-    What ends too early raises IndexError; what cannot be in a struct, ValueError.
+    Truncated data raises IndexError; data that cannot be in a struct, ValueError.
 
     Args:
         data: the bytes.
@@ -36,7 +36,7 @@ class CompactReader:
         self.position = position
 
     def read_struct(self, shape: Shape | None = None) -> Fields:
-        """Return the fields of a struct; ValueError for one of another kind than it must have."""
+        """Return the fields of a struct; ValueError for a field of the wrong kind."""
         values: Fields = {}
         for number, kind in self.fields():
             inner = None
@@ -48,10 +48,10 @@ class CompactReader:
         return values
 
     def fields(self, number: int = 0) -> Iterator[tuple[int, int]]:
-        """Yield (number, kind) of each field; whoever asks reads its value before the next.
+        """Yield (number, kind) of each field; the caller reads its value before the next.
 
         Args:
-            number: of the field before the first.
+            number: the number of the field before the first.
         """
         data = self._data
         while head := data[self.position]:
@@ -65,8 +65,8 @@ class CompactReader:
         """Return a field's value.
 
         Args:
-            kind: of the value.
-            shape: of the struct, or of those in the list.
+            kind: the kind of the value.
+            shape: the shape of the struct, or of the structs in the list.
         """
         if I16 <= kind <= I64:
             return self._integer()
@@ -86,7 +86,7 @@ class CompactReader:
         raise ValueError(f"thrift type {kind}")
 
     def list_head(self) -> tuple[int, int]:
-        """Return the kind of a list's items, and how many there are."""
+        """Return the kind of a list's items, and their number."""
         head = self._byte()
         count = head >> 4 if head >> 4 < 15 else self._varint()
         if count > len(self._data) - self.position:
@@ -94,7 +94,7 @@ class CompactReader:
         return head & 15, count
 
     def read_item(self, kind: int, shape: Shape | None = None) -> Any:
-        """Return an item of a list; truths take a byte there."""
+        """Return an item of a list, where a boolean is a byte."""
         return self._byte() == _TRUE if kind in (_TRUE, _FALSE) else self.read(kind, shape)
 
     def _nested(self, shape: Shape | None) -> Fields:

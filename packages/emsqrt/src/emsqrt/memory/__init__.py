@@ -1,21 +1,25 @@
-"""Memory is asked for before it is taken.  usage <- fence <- watchdog;  budget <- arena; sharing.
+"""Memory is reserved before it is used.
 
-Three lines of defence hold one cap. A `MemoryBudget` answers operators that ask first and may spill
-when refused. A `Watchdog` compares what the kernel charges the process with the cap, and asks the
-work to stop. A `Fence` makes one large allocation between two looks fail as a `MemoryError`.
+Layering: usage <- allocation_limit <- watchdog; budget <- arena; budget <- max_of_budget;
+queue <- pool; grant_plan.
+
+Three mechanisms enforce the memory cap. A `MemoryBudget` grants or refuses the reservations of
+operators, which spill when refused. A `Watchdog` compares the memory that the kernel charges to the
+process with the cap, and asks the run to stop. An `AllocationLimit` makes one large allocation
+between two measurements fail with a `MemoryError`.
 """
 
+from emsqrt.memory.allocation_limit import AllocationLimit
 from emsqrt.memory.arena import Arena, Slice
 from emsqrt.memory.budget import BudgetGuard, MemoryBudget
-from emsqrt.memory.fence import Fence
 from emsqrt.memory.usage import MemoryUse, UsageReader
 from emsqrt.memory.watchdog import CapLevels, Reactions, Watch, Watchdog
 
 __all__ = [
+    "AllocationLimit",
     "Arena",
     "BudgetGuard",
     "CapLevels",
-    "Fence",
     "MemoryBudget",
     "MemoryUse",
     "Reactions",

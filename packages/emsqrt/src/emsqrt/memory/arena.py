@@ -1,8 +1,8 @@
-"""The memory that C works in: exactly so many bytes, handed out in slices.
+"""The memory that C code works in: a fixed number of bytes, allocated in slices.
 
-Every slice is a private mapping of its own. So what nobody holds is charged to nobody, and is there
-in one piece whoever held it before: in one mapping for all, one of three operators that hold memory
-at once lies between the others, and splits what they leave.
+Every slice is a private mapping of its own, so released memory is not charged to the process, and
+all free memory can be allocated as one slice. In one mapping for all slices, the slice in the
+middle of three would split the free memory once the other two are released.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from sennit_core.units import format_bytes
 
 _PAGE = mmap.PAGESIZE
 _HUGE_FROM = 16 << 20
-"""Arenas of this size take huge pages, which rows out of order are fetched from much faster."""
+"""Arenas of at least this size use huge pages: random access to rows is then much faster."""
 _NO_FILE = -1
 
 
 class Slice:
-    """Part of an arena; a context manager that gives it back.
+    """Part of an arena; a context manager that releases it.
 
     Args:
-        arena: which it is part of.
-        pages: what it maps.
-        tag: for whom.
+        arena: the arena that it is part of.
+        pages: its mapping.
+        tag: the holder's name, for errors.
     """
 
     __slots__ = ("_arena", "_pages", "memory", "size", "tag")
@@ -44,13 +44,14 @@ class Slice:
     def release(self) -> None:
         """Return the memory to the arena.
 
-        A view of it may outlive the release: the variable of a loop that asks for its next block
-        still refers to the last one. The mapping is removed when the last such reference is gone;
-        until then its pages are free, and it is read-only so that the fence (`memory.fence`) does
-        not count its addresses a second time when the next operator takes the same bytes.
+        A view of the slice may outlive the release: the variable of a loop over blocks still refers
+        to the last block. The mapping is removed when the last such reference is gone. Until then
+        its pages are returned to the kernel, and it is read-only, so that RLIMIT_DATA
+        (`memory.allocation_limit`) does not count its addresses a second time when the next
+        operator allocates the same bytes.
 
         Raises:
-            BufferError: an object still works in it.
+            BufferError: an object still uses the memory.
         """
         if self._pages is not None:
             from emsqrt._kernel import seal_pages  # `memory` is imported without the kernel
@@ -73,11 +74,11 @@ class Arena:
 
     Args:
         size_bytes: rounded down to whole pages.
-        budget: asked once, for all of it.
+        budget: the budget in which `size_bytes` are reserved, once.
 
     Raises:
-        CapTooSmall: the budget has not that much.
-        CapacityError: the system gives this process no such memory.
+        CapTooSmall: the budget has less than `size_bytes` free.
+        CapacityError: the operating system refuses to map that much memory.
     """
 
     def __init__(self, size_bytes: int, budget: MemoryBudget) -> None:
@@ -86,53 +87,54 @@ class Arena:
         self._guard = budget.admit(self.size_bytes, "working set", "operators work in that much")
         self._held: list[Slice] = []
         with as_told(f"a working set of {format_bytes(self.size_bytes)}", "reserving"):
-            self._new_pages(max(self.size_bytes, _PAGE)).close()  # not in the middle of the work
+            # Map everything once, so that a system limit fails here and not in the middle of a run.
+            self._new_pages(max(self.size_bytes, _PAGE)).close()
 
     @property
     def used_bytes(self) -> int:
-        """Bytes that are handed out now."""
+        """Bytes of all slices that are held now."""
         return sum(held.size for held in self._held)
 
     @property
     def free_bytes(self) -> int:
-        """Bytes that could be handed out now, in one slice."""
+        """Bytes that can be allocated now, also as one slice."""
         return self.size_bytes - self.used_bytes
 
-    def take(self, size_bytes: int, tag: str) -> Slice:
+    def allocate(self, size_bytes: int, tag: str) -> Slice:
         """Return a slice of at least `size_bytes`, in whole pages.
 
         Raises:
-            MemoryCapExceeded: there is none.
+            MemoryCapExceeded: less is free.
         """
         size = -(-size_bytes // _PAGE) * _PAGE
         if size > self.free_bytes:
             raise self._lacks(size_bytes, tag)
         try:
             found = Slice(self, self._new_pages(size), tag)
-        except OSError as error:  # a fence that other memory came close to
+        except OSError as error:  # RLIMIT_DATA: memory outside the arena has come close to the cap
             raise self._lacks(size_bytes, tag, f"; {error.strerror}") from error
         self._held.append(found)
         self.peak_bytes = max(self.peak_bytes, self.used_bytes)
         return found
 
-    def take_most(self, size_bytes: int, least_bytes: int, tag: str) -> Slice:
-        """Return a slice of `size_bytes`, or of all that is free when that is `least_bytes`.
+    def allocate_most(self, size_bytes: int, least_bytes: int, tag: str) -> Slice:
+        """Return a slice of `size_bytes`, or of all free memory if that is at least `least_bytes`.
 
         Raises:
-            MemoryCapExceeded: so much is not free.
+            MemoryCapExceeded: less than `least_bytes` is free.
         """
         free_bytes = self.free_bytes
         size = size_bytes if size_bytes <= free_bytes else max(least_bytes, free_bytes)
-        return self.take(size, tag)
+        return self.allocate(size, tag)
 
     def close(self) -> None:
-        """Give the reservation back; every slice was."""
+        """Release the reservation; every slice must have been released."""
         leaked = ", ".join(held.tag for held in self._held)
         assert not leaked, f"arena closed while it is held: {leaked}"
         self._guard.release()
 
     def abandon(self) -> None:
-        """Give the reservation back after a failure, whose traceback may still hold slices."""
+        """Release the reservation after a failure, whose traceback may still hold slices."""
         self._guard.release()
 
     def __enter__(self) -> Self:
@@ -152,7 +154,7 @@ class Arena:
     def _new_pages(self, size_bytes: int) -> mmap.mmap:
         pages = mmap.mmap(_NO_FILE, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if self.size_bytes >= _HUGE_FROM:
-            with suppress(OSError):  # a kernel without them
+            with suppress(OSError):  # a kernel without huge pages
                 pages.madvise(mmap.MADV_HUGEPAGE)
         return pages
 

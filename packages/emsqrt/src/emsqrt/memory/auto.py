@@ -1,9 +1,9 @@
-"""The cap that `mem_cap="auto"` stands for: the tightest limit of this machine, less headroom.
+"""The cap of `mem_cap="auto"`: the lowest memory limit of this process, less headroom.
 
-Looked at are the memory controllers of this process's control groups and of all above it (version 2
-`memory.max`, version 1 `memory.limit_in_bytes`), RLIMIT_DATA and RLIMIT_AS, and the machine's memory.
-An eighth of the tightest, at least 16 MiB and at most 1 GiB, is left to everything else: the caller,
-page tables, the kernel's own share of the group.
+The limits are: the memory controllers of this process's control group and of all its parents
+(version 2 `memory.max`, version 1 `memory.limit_in_bytes`), RLIMIT_DATA, RLIMIT_AS and the
+machine's memory. An eighth of the lowest limit, at least 16 MiB and at most 1 GiB, is headroom for
+everything else: the calling process, page tables, kernel memory that is charged to the group.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MIB = 1 << 20
 HEADROOM_BYTES_MIN = 16 * _MIB
 HEADROOM_BYTES_MAX = 1 << 30
 _UNLIMITED_BYTES = 1 << 60
-"""Version 1 writes "no limit" as a number about this large."""
+"""Limits from this on mean "no limit": version 1 reports that as a number near 2**63."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,18 +32,18 @@ class MemoryLimit:
 
     @property
     def cap_bytes(self) -> int:
-        """What is left of it once the headroom is taken off."""
+        """The limit less the headroom."""
         headroom = min(max(self.limit_bytes // 8, HEADROOM_BYTES_MIN), HEADROOM_BYTES_MAX)
         return max(self.limit_bytes - headroom, 0)
 
 
 def parse_cap(cap: str | int) -> int:
-    """Return the bytes that a cap stands for: a size such as "64MiB", or "auto".
+    """Return the bytes of a cap, which is a size such as "64MiB" or "auto".
 
-    No more than the machine has: a larger cap could not be used.
+    The result is at most the machine's memory: a larger cap could not be used.
 
     Raises:
-        UsageError: neither.
+        UsageError: the cap is neither a size nor "auto".
     """
     return auto_cap().cap_bytes if cap == "auto" else min(parse_bytes(cap), machine_bytes())
 
@@ -57,13 +57,13 @@ def auto_cap(root: Path = Path("/")) -> MemoryLimit:
     """Return the tightest limit on this process.
 
     Args:
-        root: where /proc and /sys are found; another place in tests.
+        root: the folder with proc/ and sys/; tests use another one.
     """
     return min(memory_limits(root), key=lambda limit: limit.limit_bytes)
 
 
 def memory_limits(root: Path = Path("/")) -> list[MemoryLimit]:
-    """Return every limit that holds here, the machine's memory first."""
+    """Return every limit on this process, the machine's memory first."""
     found = [MemoryLimit(machine_bytes(), "the machine's memory")]
     found += _group_limits(root)
     for name in ("RLIMIT_DATA", "RLIMIT_AS"):
@@ -94,5 +94,5 @@ def _group_limits(root: Path) -> Iterator[MemoryLimit]:
 def _read(path: Path) -> str:
     try:
         return path.read_text()
-    except OSError:  # this machine has no such thing
+    except OSError:  # no such control group or controller on this machine
         return ""

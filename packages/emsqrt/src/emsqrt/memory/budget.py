@@ -1,4 +1,4 @@
-"""Reservations under one limit: a guard stands for bytes that its holder may use."""
+"""Reservations under one limit: each guard reserves bytes for one holder."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class BudgetGuard:
             raise self._budget.refusal(size_bytes - self._size_bytes, self.tag)
 
     def release(self) -> None:
-        """Give everything back."""
+        """Release the whole reservation."""
         self._budget._forget(self)  # noqa: SLF001 - one module, two halves
         self._size_bytes = 0
 
@@ -56,11 +56,11 @@ class BudgetGuard:
 
 
 class MemoryBudget:
-    """A limit that many holders share; thread-safe; every byte has a tag.
+    """A limit that many holders share; thread-safe; every reservation has a tag.
 
     Args:
-        cap_bytes: the most that all guards together may hold.
-        whole_bytes: the cap that users know, of which this budget is what is left; for errors.
+        cap_bytes: the most that all guards together may reserve.
+        whole_bytes: the cap that the user configured, for errors; this budget is a part of it.
     """
 
     def __init__(self, cap_bytes: int, whole_bytes: int | None = None) -> None:
@@ -100,7 +100,7 @@ class MemoryBudget:
             return dict(self._peak_by_tag)
 
     def try_acquire(self, size_bytes: int, tag: str) -> BudgetGuard | None:
-        """Reserve `size_bytes`, or answer None: then spill, shrink or give up, and ask again."""
+        """Reserve `size_bytes`; return None if refused: spill or shrink, then ask again."""
         guard = BudgetGuard(self, 0, tag)
         with self._lock:
             self._guards.add(guard)
@@ -110,19 +110,19 @@ class MemoryBudget:
         return None
 
     def acquire(self, size_bytes: int, tag: str) -> BudgetGuard:
-        """Reserve `size_bytes` or raise `MemoryCapExceeded`, which names the tag and the rest."""
+        """Reserve `size_bytes` or raise `MemoryCapExceeded`, which names all holders."""
         guard = self.try_acquire(size_bytes, tag)
         if guard is None:
             raise self.refusal(size_bytes, tag)
         return guard
 
     def admit(self, size_bytes: int, tag: str, because: str) -> BudgetGuard:
-        """Reserve what the work cannot do without, before it starts, or raise `CapTooSmall`.
+        """Reserve memory that a run needs at least, before it starts, or raise `CapTooSmall`.
 
         Args:
-            size_bytes: how much.
-            tag: for whom.
-            because: what it is that needs so much.
+            size_bytes: the bytes to reserve.
+            tag: the holder's name.
+            because: the reason for the need, for the error.
         """
         guard = self.try_acquire(size_bytes, tag)
         if guard is None:
@@ -144,14 +144,14 @@ class MemoryBudget:
         )
 
     def release_all(self) -> None:
-        """Release every guard: of those whose work a resumed run had no need of."""
+        """Release every guard: a resumed run may skip operators that had reserved memory."""
         with self._lock:
             guards = list(self._guards)
         for guard in guards:
             guard.release()
 
     def close(self) -> None:
-        """Check that every guard was released; a leak is a mistake of the program."""
+        """Check that every guard was released; a leak is a programming error."""
         with self._lock:
             leaked = sorted(repr(guard) for guard in self._guards)
         assert not leaked, f"budget closed while it is held: {', '.join(leaked)}"

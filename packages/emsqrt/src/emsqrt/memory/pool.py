@@ -1,4 +1,4 @@
-"""`BudgetPool`: one host's memory for several engines, in fair turns."""
+"""`BudgetPool`: the memory of one host, shared fairly by several engines."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _LOOK_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class TenantStats:
-    """One tenant's account.
+    """Statistics of one tenant.
 
     Args:
-        used_bytes: caps of the runs that go on.
-        peak_bytes: the most of them at once.
-        runs: that were let in, processes that only look at a plan among them.
-        waiting: those in the queue.
-        spilled_bytes: written to spill by its runs, as it is stored.
+        used_bytes: the sum of the caps of its active runs.
+        peak_bytes: the highest `used_bytes` so far.
+        runs: runs that were admitted, including processes that only estimate a plan.
+        waiting: runs in the queue.
+        spilled_bytes: bytes that its runs wrote to spill files, after compression.
     """
 
     used_bytes: int
@@ -40,13 +40,13 @@ class TenantStats:
 class BudgetPool:
     """Memory that the engines of one process share; hand it to `Engine(config, pool=, tenant=)`.
 
-    A run takes its whole cap out of the pool before its process starts, and gives it back when that
-    has ended; so the sum of what the engines' processes hold stays below the total. Within a tenant
-    the first to come is the first to be served, and tenants take turns.
+    A run leases its whole cap from the pool before its process starts, and returns it when the
+    process has ended, so the engines' processes together use less than the total. Requests of one
+    tenant are served in order of arrival; tenants are served round-robin.
 
     Args:
-        total: such as "256MiB", "auto" or bytes.
-        shares: the most that each tenant may hold at once; the whole for those not named.
+        total: the size of the pool, such as "256MiB", "auto" or bytes.
+        shares: the most that each tenant may lease at once; other tenants may lease the whole pool.
     """
 
     def __init__(self, total: str | int, shares: Mapping[str, str | int] | None = None) -> None:
@@ -59,11 +59,11 @@ class BudgetPool:
 
     @property
     def peak_bytes(self) -> int:
-        """The most that was let out at once."""
+        """The most memory that was leased at once."""
         return self._queue.peak_bytes
 
     def limit_bytes(self, tenant: str) -> int:
-        """Return the most that a tenant may hold at once."""
+        """Return the most memory that a tenant may lease at once."""
         return self._queue.limit(tenant)
 
     @contextmanager
@@ -76,19 +76,19 @@ class BudgetPool:
         cancel: threading.Event | None = None,
         what: str = "a run",
     ) -> Iterator[None]:
-        """Hold a part of the pool for the length of a `with`; waits for its turn.
+        """Lease a part of the pool for the duration of a `with`; waits until it is granted.
 
         Args:
-            tenant: for whom.
+            tenant: the tenant that pays for the lease.
             size_bytes: the run's cap.
-            deadline_seconds: give up waiting after this.
-            cancel: set by another thread to give up waiting.
-            what: what it is for, in errors.
+            deadline_seconds: stop waiting after this time.
+            cancel: set by another thread to stop waiting.
+            what: the purpose, for errors.
 
         Raises:
-            CapTooSmall: the tenant's share, or the pool, is smaller than that.
-            DeadlineExceeded: its turn did not come in time.
-            Cancelled: somebody cancelled it.
+            CapTooSmall: the tenant's share, or the pool, is smaller than `size_bytes`.
+            DeadlineExceeded: the lease was not granted in time.
+            Cancelled: `cancel` was set.
         """
         limit_bytes = self.limit_bytes(tenant)
         what = f"{what} of {tenant}"
@@ -119,23 +119,26 @@ class BudgetPool:
         deadline_seconds: float | None = None,
         cancel: threading.Event | None = None,
     ) -> T:
-        """Return what a look at a plan gives, which holds twice as much after each breach.
+        """Run `work`, which estimates a plan, with a cap that doubles each time it is exceeded.
 
-        All is given back before more is asked for, at the end of the line.
+        Each lease is returned before the larger one is requested, at the end of the queue.
 
         Args:
-            tenant: for whom.
-            size_bytes: the first cap on it.
-            work: is given its cap and the seconds that are left.
-            deadline_seconds: give up waiting after this.
-            cancel: set by another thread to give up waiting.
+            tenant: the tenant that pays for the leases.
+            size_bytes: the first cap.
+            work: called with its cap and the remaining seconds.
+            deadline_seconds: stop waiting after this time.
+            cancel: set by another thread to stop waiting.
+
+        Returns:
+            The result of `work`.
 
         Raises:
-            MemoryCapExceeded: all that the tenant may hold is too little.
+            MemoryCapExceeded: the most that the tenant may lease is too little.
             CapTooSmall, DeadlineExceeded, Cancelled: as `lease` does.
         """
         limit_bytes, started = self.limit_bytes(tenant), time.monotonic()
-        what = "a look at a plan"
+        what = "estimating the plan"
         while True:
             left_seconds = left_of(deadline_seconds, started)
             try:
@@ -148,17 +151,17 @@ class BudgetPool:
                     raise MemoryCapExceeded(
                         cap_bytes=limit_bytes,
                         what=f"{what} of {tenant}",
-                        hint="give the tenant a larger share of the pool",
+                        hint="configure a larger share of the pool for the tenant",
                     ) from error
             size_bytes = min(2 * size_bytes, limit_bytes)
 
     def note_spill(self, tenant: str, size_bytes: int) -> None:
-        """Add what a run of a tenant has spilled to its account."""
+        """Add bytes that a run has spilled to its tenant's statistics."""
         with self._changed:
             self._spilled[tenant] = self._spilled.get(tenant, 0) + size_bytes
 
     def stats(self) -> dict[str, TenantStats]:
-        """Return the account of each tenant that ever asked."""
+        """Return the statistics of each tenant that ever requested memory."""
         with self._changed:
             return {
                 name: TenantStats(
@@ -192,13 +195,13 @@ class BudgetPool:
                     left = deadline_seconds - (time.monotonic() - started)
                     if left <= 0:
                         raise DeadlineExceeded(what, deadline_seconds)
-                if cancel is not None:  # an event wakes nobody who waits for something else
+                if cancel is not None:  # setting the event does not wake the condition: poll it
                     left = _LOOK_SECONDS if left is None else min(left, _LOOK_SECONDS)
                 self._changed.wait(left)
 
 
 def left_of(deadline_seconds: float | None, started: float) -> float | None:
-    """Return what is left of a number of seconds since `time.monotonic` was `started`."""
+    """Return the seconds that remain of a deadline that began at `time.monotonic` = `started`."""
     if deadline_seconds is None:
         return None
     return max(0.0, deadline_seconds - (time.monotonic() - started))

@@ -1,8 +1,8 @@
-"""Who gets memory next: a state machine without clock or threads, so that it can be simulated.
+"""Fair queue of memory requests: a state machine without clock or threads, so it can be simulated.
 
-Within a tenant the first to come is the first to be served; tenants take turns. Whoever's turn it
-is waits for room and nobody overtakes, so a large request is served in the end; but a tenant that
-waits for its own share alone is passed over meanwhile.
+Requests of one tenant are served in order of arrival; tenants are served round-robin, the tenant
+that was served longest ago first. If the next request does not fit, all later ones wait for it, so
+a large request cannot starve. A tenant is skipped while its own share is exhausted.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Tenant:
-    """One tenant's account.
+    """The state of one tenant.
 
     Args:
-        share_bytes: the most it may hold at once.
-        used_bytes: what it holds.
-        peak_bytes: the most it held at once.
-        granted: requests that were served.
-        served_at: the turn in which it was served last, 0 when never.
-        waiting: requests that were not, in their order: (ticket, bytes).
+        share_bytes: the most memory it may hold at once.
+        used_bytes: the memory that it holds now.
+        peak_bytes: the most memory it held at once.
+        granted: the number of requests that were granted.
+        served_at: the number of the grant that it got last, 0 if none.
+        waiting: pending requests in order of arrival: (ticket, bytes).
     """
 
     share_bytes: int
@@ -37,8 +37,8 @@ class FairQueue:
     """Requests for parts of `total_bytes`.
 
     Args:
-        total_bytes: what there is.
-        shares: the most that a tenant may hold; all there is for those who are not named.
+        total_bytes: the memory to share.
+        shares: the most that each tenant may hold; `total_bytes` for tenants not named.
     """
 
     def __init__(self, total_bytes: int, shares: Mapping[str, int] | None = None) -> None:
@@ -48,15 +48,15 @@ class FairQueue:
         self.tenants: dict[str, Tenant] = {}
         self._shares = dict(shares or {})
         self._held: dict[int, tuple[str, int]] = {}
-        self._next_ticket = self._turn = 0
+        self._next_ticket = self._grants = 0
 
     def limit(self, tenant: str) -> int:
-        """Return the most that a tenant may hold at once."""
+        """Return the most memory that a tenant may hold at once."""
         return min(self.total_bytes, self._shares.get(tenant, self.total_bytes))
 
     def request(self, tenant: str, size_bytes: int) -> int:
-        """Queue a request and return its ticket; `serve` tells when it is granted."""
-        assert 0 < size_bytes <= self.limit(tenant), "checked by whoever asks"
+        """Queue a request and return its ticket; `serve` returns the ticket once it is granted."""
+        assert 0 < size_bytes <= self.limit(tenant), "checked by the caller"
         if tenant not in self.tenants:
             self.tenants[tenant] = Tenant(self.limit(tenant))
         self._next_ticket += 1
@@ -64,20 +64,20 @@ class FairQueue:
         return self._next_ticket
 
     def serve(self) -> list[int]:
-        """Grant what can be granted now and return the tickets."""
+        """Grant all requests that fit now, in order, and return their tickets."""
         served: list[int] = []
         while (tenant := self._next_tenant()) is not None:
             account = self.tenants[tenant]
             ticket, size_bytes = account.waiting[0]
             if self.used_bytes + size_bytes > self.total_bytes:
-                break  # its turn: nobody overtakes
+                break  # later requests must not overtake this one, or it could starve
             account.waiting.popleft()
             self._hold(tenant, account, ticket, size_bytes)
             served.append(ticket)
         return served
 
     def release(self, ticket: int) -> None:
-        """Give back what a granted ticket holds, or leave the queue; twice does nothing."""
+        """Release a granted ticket, or remove a pending one; a second call does nothing."""
         if ticket in self._held:
             tenant, size_bytes = self._held.pop(ticket)
             self.used_bytes -= size_bytes
@@ -87,7 +87,7 @@ class FairQueue:
             account.waiting = deque(each for each in account.waiting if each[0] != ticket)
 
     def _next_tenant(self) -> str | None:
-        """Return who was served longest ago, of those who wait for more than their own share."""
+        """Return the tenant that was served longest ago and whose next request fits its share."""
         found = [
             (account.served_at, account.waiting[0][0], name)
             for name, account in self.tenants.items()
@@ -102,5 +102,5 @@ class FairQueue:
         account.used_bytes += size_bytes
         account.peak_bytes = max(account.peak_bytes, account.used_bytes)
         account.granted += 1
-        self._turn += 1
-        account.served_at = self._turn
+        self._grants += 1
+        account.served_at = self._grants

@@ -1,6 +1,6 @@
-"""What the kernel charges this process: RssAnon + RssShmem of /proc/self/status (proc(5)).
+"""Memory that the kernel charges to a process: RssAnon + RssShmem of /proc/PID/status (proc(5)).
 
-That is what a memory cgroup counts, less the page cache, which the kernel can take back.
+A memory cgroup counts the same, plus the page cache, which the kernel can reclaim.
 """
 
 from __future__ import annotations
@@ -20,43 +20,43 @@ _FIELDS = re.compile(
 )
 _STATUS_BYTES = 8192
 PEAK_UNSURE_BYTES = 256 << 10
-"""The kernel counts pages by the dozen for each core, so that its peak is right but for this."""
+"""Error of the kernel's peak: it adds up pages per CPU and merges these counters in batches."""
 _FORGET_MOST = b"5"  # proc(5), clear_refs
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryUse:
-    """One look: bytes charged to the process, and bytes of private address space it reserved."""
+    """One measurement: memory charged to a process, and private address space it reserved."""
 
     anon_bytes: int
     shmem_bytes: int
     data_bytes: int
     file_bytes: int = 0
     resident_most_bytes: int = 0
-    """The most that ever was in memory, files' pages with it."""
+    """Peak resident memory, pages of files included (VmHWM)."""
 
     @property
     def charged_bytes(self) -> int:
-        """What counts against the cap."""
+        """The bytes that count against the cap."""
         return self.anon_bytes + self.shmem_bytes
 
     @property
     def charged_most_bytes(self) -> int:
-        """The most that was ever charged, in a process that has lost no file's page since."""
+        """Peak charged bytes, correct if no page of a file was evicted since the peak."""
         return max(self.resident_most_bytes - self.file_bytes, self.charged_bytes)
 
 
 class Limits(NamedTuple):
-    """Within which use nobody needs to hear of a look.
+    """Limits within which measurements need not be reported; sizes are in bytes.
 
     Args:
-        charged_max: in bytes.
-        shmem_max: what of it may be shared.
-        idle_min: what is reserved and untouched.
-        near_bytes: charged bytes from which on there are more looks.
-        far_ms: between two looks below that.
-        near_ms: and above.
-        judge_ms: somebody hears of a look after so long in any case.
+        charged_max: the most charged memory.
+        shmem_max: the most shared memory.
+        idle_min: the least address space that is reserved and untouched.
+        near_bytes: charged memory from which on measurements are more frequent.
+        far_ms: the interval between two measurements below `near_bytes`.
+        near_ms: the interval from there on.
+        report_ms: report after this time in any case.
     """
 
     charged_max: int
@@ -65,17 +65,17 @@ class Limits(NamedTuple):
     near_bytes: int
     far_ms: int
     near_ms: int
-    judge_ms: int
+    report_ms: int
 
 
 class UsageReader:
-    """Reads memory use of one process again and again through one open file.
+    """Reads the memory use of one process repeatedly through one open file.
 
     Args:
-        pid: whose; this process when None.
+        pid: the process; None for this process.
 
     Raises:
-        OSError: there is no such process, or no /proc (only Linux holds a cap).
+        OSError: there is no such process, or no /proc (the cap needs Linux).
     """
 
     def __init__(self, pid: int | None = None) -> None:
@@ -84,7 +84,7 @@ class UsageReader:
         self._clear_refs = -1  # opened when first asked for
 
     def read(self) -> MemoryUse:
-        """Return what is charged now; zeros for a process that has ended."""
+        """Return the memory use now; zeros for a process that has ended."""
         try:
             found = _FIELDS.search(os.pread(self._file, _STATUS_BYTES, 0))
         except ProcessLookupError:
@@ -95,24 +95,24 @@ class UsageReader:
         return MemoryUse(anon, shmem, data, files, most)
 
     def watch(self, limits: Limits, wake: int, peak: Buffer) -> MemoryUse:
-        """Look again and again, without the interpreter's lock, while use stays within limits.
+        """Measure repeatedly, without the interpreter's lock, while use stays within limits.
 
         Args:
-            limits: these.
-            wake: a descriptor that ends it once it can be read.
-            peak: three "Q" for all looks at one process, zero before the first. The first rises to
-                the most bytes that were charged, between looks as well as the kernel tells it.
+            limits: when to return.
+            wake: a file descriptor; the call returns once it is readable.
+            peak: three "Q", zero before the first measurement of a process. The first rises to the
+                peak of charged bytes, between measurements as far as the kernel reports it.
 
         Returns:
-            The last look.
+            The last measurement.
         """
-        from emsqrt._kernel import watch_usage  # whoever only looks does without the kernel
+        from emsqrt._kernel import watch_usage  # `read` alone needs no kernel module
 
         most, anon, files, shmem, data = watch_usage(self._file, wake, peak, *limits)
         return MemoryUse(anon, shmem, data, files, most)
 
     def forget_most(self) -> None:
-        """Count `resident_most_bytes` from now on, where the kernel lets us."""
+        """Reset the kernel's peak (`resident_most_bytes`), if the kernel permits it."""
         with suppress(OSError):
             if self._clear_refs < 0:
                 self._clear_refs = os.open(

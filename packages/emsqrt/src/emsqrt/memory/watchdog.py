@@ -1,4 +1,4 @@
-"""A thread that compares memory use with the cap, asks for relief early and ends things in time."""
+"""A thread that compares memory use with the cap, and stops or ends a run that comes near it."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Self
 
-from emsqrt.memory.fence import Fence
+from emsqrt.memory.allocation_limit import AllocationLimit
 from emsqrt.memory.usage import Limits, MemoryUse, UsageReader
 
 _MIB = 1 << 20
 _LOOK_MS, _LOOK_MS_NEAR = 10, 2
-_JUDGE_MS = 100
+_REPORT_MS = 100
 _GRACE_SECONDS = 1.0
-_ONCE = Limits(0, 0, 0, 0, far_ms=0, near_ms=0, judge_ms=0)
-"""What everything is beyond."""
+_ONCE = Limits(0, 0, 0, 0, far_ms=0, near_ms=0, report_ms=0)
+"""Limits that every measurement exceeds, so that `UsageReader.watch` measures once."""
 
 
 @dataclass(frozen=True, slots=True)
 class CapLevels:
-    """Where the watchdog acts below a cap of `cap_bytes`."""
+    """The levels below a cap of `cap_bytes` at which the watchdog acts."""
 
     cap_bytes: int
     press_bytes: int
@@ -31,7 +31,7 @@ class CapLevels:
 
     @classmethod
     def below(cls, cap_bytes: int) -> Self:
-        """Ask for relief 3 % (at least 2 MiB) below the cap, end things 1 % (1 MiB) below it."""
+        """Stop the run 3 % (at least 2 MiB) below the cap, end the process 1 % (1 MiB) below it."""
         return cls(
             cap_bytes,
             cap_bytes - max(2 * _MIB, cap_bytes * 3 // 100),
@@ -50,13 +50,13 @@ class CapLevels:
 
 @dataclass(frozen=True, slots=True)
 class Reactions:
-    """What a watchdog calls, on its own thread, with the use that it saw.
+    """Callbacks of a watchdog, called on its thread with the memory use that it measured.
 
     Args:
-        on_press: called once over `press_bytes`: stop what can be stopped.
-        on_breach: called over `breach_bytes`, or when the pressure lasts for a second; it is
-            expected not to return, the process is about to break its word.
-        on_look: called ten times a second or more often, for progress.
+        on_press: called once, above `press_bytes`: stop the run.
+        on_breach: called above `breach_bytes`, or after a second above `press_bytes`. It should
+            end the process, which is about to exceed its cap.
+        on_look: called ten times a second or more often, to report progress.
     """
 
     on_press: Callable[[MemoryUse], None]
@@ -65,17 +65,17 @@ class Reactions:
 
 
 class Watch:
-    """One cap held for the length of a `with`; made by `Watchdog.watch`."""
+    """One cap, enforced for the duration of a `with`; made by `Watchdog.watch`."""
 
     def __init__(
-        self, owner: Watchdog, levels: CapLevels, reactions: Reactions, *, fence: bool
+        self, owner: Watchdog, levels: CapLevels, reactions: Reactions, *, limit_allocations: bool
     ) -> None:
         self.levels = levels
         self.seen = memoryview(bytearray(24)).cast("Q")
-        """The most that was charged, and what else `UsageReader.watch` remembers of its looks."""
+        """Peak charged bytes, and the rest of the state of `UsageReader.watch`."""
         self._owner = owner
         self._reactions = reactions
-        self._fence = Fence(levels.breach_bytes) if fence else None
+        self._allocation_limit = AllocationLimit(levels.breach_bytes) if limit_allocations else None
         self._lock = threading.Lock()
         self._pressed = False
         self._over_since: float | None = None
@@ -83,48 +83,48 @@ class Watch:
         self._idle_min = 0
 
     def look(self) -> MemoryUse:
-        """Read the use now, remember the peak and move the fence."""
+        """Measure now, update the peak and move the allocation limit."""
         return self._note(self._owner.look(self))
 
     def _note(self, use: MemoryUse) -> MemoryUse:
         with self._lock:
             self._seen = use
-            if self._fence is not None:
-                self._fence.move(use)
-                self._idle_min = self._fence.idle_bytes
+            if self._allocation_limit is not None:
+                self._allocation_limit.move(use)
+                self._idle_min = self._allocation_limit.idle_bytes
         return use
 
     def peak(self) -> int:
-        """Look once more and return the most bytes that were charged so far."""
+        """Measure once more and return the peak of charged bytes."""
         self.look()
         return self.seen[0]
 
     def room(self) -> int:
-        """Look and return how much may still be charged before relief is asked for."""
+        """Measure and return how much may still be charged below `press_bytes`."""
         return max(0, self.levels.press_bytes - self.look().charged_bytes)
 
     def forgive(self) -> None:
-        """Let what is reserved now stay out of the count until it is touched."""
+        """Exempt the address space reserved so far from the allocation limit, until touched."""
         with self._lock:
-            if self._fence is not None:
-                self._fence.forgive()
+            if self._allocation_limit is not None:
+                self._allocation_limit.forgive()
         self.look()
 
-    def lift_fence(self) -> None:
+    def lift_allocation_limit(self) -> None:
         """Stop failing allocations, so that an error can be reported."""
         with self._lock:
-            fence, self._fence = self._fence, None
-            if fence is not None:
-                fence.lift()
+            limit, self._allocation_limit = self._allocation_limit, None
+            if limit is not None:
+                limit.lift()
 
     def raise_cap(self, cap_bytes: int) -> None:
-        """Lift the fence, and let the process come to a larger cap, where that one is larger."""
-        self.lift_fence()
+        """Lift the allocation limit, and raise the cap to `cap_bytes` if that is larger."""
+        self.lift_allocation_limit()
         if cap_bytes > self.levels.cap_bytes:
             self.levels = CapLevels.below(cap_bytes)
 
     def limits(self) -> Limits:
-        """Return within which use there is nothing to judge, after what was seen last."""
+        """Return the limits within which no reaction is needed, from the last measurement."""
         use = self._seen
         is_over = use.charged_bytes > self.levels.press_bytes
         return Limits(
@@ -134,16 +134,16 @@ class Watch:
             near_bytes=self.levels.cap_bytes * 3 // 4,
             far_ms=_LOOK_MS,
             near_ms=_LOOK_MS_NEAR,
-            judge_ms=_LOOK_MS_NEAR if is_over else _JUDGE_MS,
+            report_ms=_LOOK_MS_NEAR if is_over else _REPORT_MS,
         )
 
-    def judge(self, use: MemoryUse) -> None:
-        """React to what was seen last."""
+    def react(self, use: MemoryUse) -> None:
+        """Call the reactions that a measurement asks for."""
         self._note(use)
-        self._react(use)
+        self._compare_with_levels(use)
         self._reactions.on_look(use)
 
-    def _react(self, use: MemoryUse) -> None:
+    def _compare_with_levels(self, use: MemoryUse) -> None:
         charged = use.charged_bytes
         if charged <= self.levels.press_bytes:
             self._over_since = None
@@ -165,16 +165,16 @@ class Watch:
 
     def __exit__(self, *_: object) -> None:
         self._owner.end()
-        self.lift_fence()
+        self.lift_allocation_limit()
         self.look()
 
 
 class Watchdog:
-    """The thread that judges one watch at a time.
+    """The thread that enforces one watch at a time.
 
-    It looks each 10 ms (2 ms in the cap's last quarter), in C and without the interpreter's lock
-    until there is something to judge, and sleeps while nothing is watched. A context manager;
-    leaving it ends the thread.
+    It measures every 10 ms (2 ms in the cap's last quarter), in C and without the interpreter's
+    lock until a reaction is needed, and sleeps while there is no watch. A context manager; leaving
+    it ends the thread.
     """
 
     def __init__(self) -> None:
@@ -182,39 +182,41 @@ class Watchdog:
         self._changed = threading.Condition()
         self._watch: Watch | None = None
         self._unwatched = memoryview(bytearray(24)).cast("Q")
-        """What `UsageReader.watch` remembers of looks that belong to no watch."""
+        """State of `UsageReader.watch` for measurements that belong to no watch."""
         self._closed = False
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._thread = threading.Thread(target=self._run, name="emsqrt-watchdog", daemon=True)
         self._thread.start()
 
-    def watch(self, levels: CapLevels, reactions: Reactions, *, fence: bool = True) -> Watch:
-        """Hold a cap for the length of a `with`.
+    def watch(
+        self, levels: CapLevels, reactions: Reactions, *, limit_allocations: bool = True
+    ) -> Watch:
+        """Enforce a cap for the duration of a `with`.
 
         Args:
-            levels: where to act.
-            reactions: what to call.
-            fence: whether single allocations larger than what is left fail with `MemoryError`.
+            levels: the levels at which to act.
+            reactions: the callbacks.
+            limit_allocations: make allocations that exceed the cap fail with `MemoryError`.
         """
-        return Watch(self, levels, reactions, fence=fence)
+        return Watch(self, levels, reactions, limit_allocations=limit_allocations)
 
     def look(self, watch: Watch) -> MemoryUse:
-        """Look once; for `Watch`."""
+        """Measure once; for `Watch`."""
         return self.reader.watch(_ONCE, self._wake, watch.seen)
 
     def charged_bytes(self) -> int:
-        """Look once, in C, and return what is charged; for one thread at a time."""
+        """Measure once, in C, and return the charged bytes; for one thread at a time."""
         return self.reader.watch(_ONCE, self._wake, self._unwatched).charged_bytes
 
     def begin(self, watch: Watch) -> None:
-        """Start judging; for `Watch`."""
+        """Start enforcing a watch; for `Watch`."""
         with self._changed:
             assert self._watch is None, "one watch at a time"
             self._watch = watch
             self._notify()
 
     def end(self) -> None:
-        """Stop judging; no reaction runs any more when this returns; for `Watch`."""
+        """Stop enforcing the watch; no reaction runs once this has returned; for `Watch`."""
         with self._changed:
             self._watch = None
             self._notify()
@@ -243,10 +245,10 @@ class Watchdog:
             use = self.reader.watch(watch.limits(), self._wake, watch.seen)
             with self._changed:
                 if watch is self._watch:
-                    watch.judge(use)
+                    watch.react(use)
 
     def _next(self) -> Watch | None:
-        """Return what is watched, once something is; None at the end."""
+        """Wait for a watch and return it; None once the watchdog is closed."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._watch is not None)
             with suppress(BlockingIOError):

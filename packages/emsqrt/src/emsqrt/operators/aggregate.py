@@ -18,9 +18,9 @@ from emsqrt.external.aggregate import (
     long_aggregate_bytes,
     out_bytes_min,
 )
+from emsqrt.external.aggregate_state import DECIMAL, OutputOp
 from emsqrt.external.groups import texts_of
 from emsqrt.external.layout import Layout, ListState, lay_out
-from emsqrt.external.parts import DECIMAL, OutputOp
 from emsqrt.metering import begun
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.computed import compute_all

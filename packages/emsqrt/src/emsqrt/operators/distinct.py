@@ -8,9 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from emsqrt.external.aggregate import ExternalAggregate, aggregate_bytes_min, out_bytes_min
+from emsqrt.external.aggregate_state import AggregateState, KeyColumn, Output, OutputOp, StateOp
 from emsqrt.external.groups import long_groups_bytes
 from emsqrt.external.layout import check_keys, kind_of
-from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
 from emsqrt.operators.columns import to_columns
@@ -39,7 +39,7 @@ class DistinctRows:
         )
         self._keys = [KeyColumn(names.index(name), kinds[names.index(name)]) for name in chosen]
         others = [at for at, name in enumerate(names) if name not in chosen]
-        self._parts = [Part(PartOp.FIRST, at, kinds[at], _KEEPS_NULL) for at in others]
+        self._parts = [AggregateState(StateOp.FIRST, at, kinds[at], _KEEPS_NULL) for at in others]
         self._outputs = [
             Output(OutputOp.STATE, index, part.kind) for index, part in enumerate(self._parts)
         ]

@@ -11,8 +11,15 @@ import pyarrow.compute as pc
 
 from emsqrt.errors import ExpectationFailed
 from emsqrt.external.aggregate import ExternalAggregate
+from emsqrt.external.aggregate_state import (
+    I64,
+    AggregateState,
+    KeyColumn,
+    Output,
+    OutputOp,
+    StateOp,
+)
 from emsqrt.external.layout import kind_of
-from emsqrt.external.parts import I64, KeyColumn, Output, OutputOp, Part, PartOp
 from emsqrt.metering import begun
 from emsqrt.operators.aggregate import to_array
 from emsqrt.operators.columns import to_columns
@@ -72,7 +79,7 @@ class ExpectRows:
             memory,
             self._run.spill,
             [KeyColumn(at, kind) for at, kind in enumerate(self._kinds)],
-            [Part(PartOp.COUNT_ROWS, -1, I64)],
+            [AggregateState(StateOp.COUNT_ROWS, -1, I64)],
             [Output(OutputOp.STATE, 0, I64)],
             name="expect",
             check=self._run.check,

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from emsqrt._kernel import join_side
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin, join_bytes
-from emsqrt.external.joined import HashJoinKind, JoinedOut
+from emsqrt.external.join_output import HashJoinKind, JoinOutput
 from emsqrt.external.merge_join import MergeJoin
 from emsqrt.long_row import LongRow
 from emsqrt.metering import begun
@@ -105,7 +105,7 @@ class JoinRows:
                 stack.enter_context(held.memory[start:end])
                 for start, end in zip([0, *ends], ends, strict=False)
             )
-            joined, sides, packed = JoinedOut(block, block_bytes(whole)), rooms[:2], rooms[2:]
+            joined, sides, packed = JoinOutput(block, block_bytes(whole)), rooms[:2], rooms[2:]
             blocks = (
                 self._hash(right, memory, joined, *packed)
                 if left is None
@@ -116,7 +116,7 @@ class JoinRows:
                     yield from self._apart(block[:filled], sides)
 
     def _hash(
-        self, build: Iterator[Any], memory: memoryview, joined: JoinedOut, packed: memoryview
+        self, build: Iterator[Any], memory: memoryview, joined: JoinOutput, packed: memoryview
     ) -> Generator[tuple[int, int]]:
         """Yield blocks of joined rows: one side is built, the other one probes."""
         join = self._open(memory)
@@ -135,7 +135,7 @@ class JoinRows:
         self,
         sides: tuple[Iterator[Any], Iterator[Any]],
         memory: memoryview,
-        joined: JoinedOut,
+        joined: JoinOutput,
         packed: Sequence[memoryview],
     ) -> Generator[tuple[int, int]]:
         """Yield blocks of joined rows of two sides that are sorted by the keys."""

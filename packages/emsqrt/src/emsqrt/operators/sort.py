@@ -20,7 +20,7 @@ from emsqrt.run import Run
 BLOCK_BYTES_MAX = 1 << 18
 """Packed rows that become one batch, where memory is short."""
 _WIDE_BYTES_MAX = 640 << 10
-"""Unpacked it is up to twice as much, which the heap still keeps: `emsqrt.memory.freed`."""
+"""Unpacked it is up to twice as much, which the heap still keeps: `emsqrt.memory.malloc_tuning`."""
 _ROWS_HELD = 4
 """Two rows are merged into a third, at least, and a batch is a fourth."""
 _WIDE_SHARE = 24

@@ -12,7 +12,7 @@ from emsqrt.expr import Column, Expr, SortKey
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import kind_of
 from emsqrt.external.sort import ExternalSort, sort_bytes
-from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
+from emsqrt.external.window_buffer import SLOTS_MIN, WindowBlock, WindowBuffer
 from emsqrt.long_row import LongRow
 from emsqrt.metering import begun
 from emsqrt.operators.join_side import fixed_row_bytes
@@ -57,7 +57,7 @@ _ALIGN = 64
 class WindowRows:
     """Rows with a column for each window function, sorted by partition, order and place.
 
-    The rows go through an external sort and then over a tape (`emsqrt.external.window_tape`), so
+    The rows go through an external sort and then over a tape (`emsqrt.external.window_buffer`), so
     neither a partition nor its peers nor a frame has to fit memory; only the candidates for the min
     or max of a frame that slides do.
     """
@@ -163,7 +163,7 @@ class WindowRows:
             cut -= slot_bytes
         cut = min(cut, SLOTS_MAX * slot_bytes)
         with memory[:cut] as slots, memory[cut:] as out:
-            tape = Tape(
+            tape = WindowBuffer(
                 slots,
                 slot_bytes,
                 self._run.spill,
@@ -177,7 +177,7 @@ class WindowRows:
                 walk = _Walk(tape, self._open(tape, queues))
                 yield from walk.batches(self._run, self.schema, slot_bytes)
 
-    def _open(self, tape: Tape, queues: memoryview) -> _Functions:
+    def _open(self, tape: WindowBuffer, queues: memoryview) -> _Functions:
         """Return the functions, and the frames that they share."""
         opened = _Functions()
         results = self.schema.fields[-len(self._node.functions) :]
@@ -226,18 +226,20 @@ class _Functions:
         """Add one."""
         self.all.append(function)
 
-    def frame(self, frame: Frame, tape: Tape, key: tuple[SortKey, int, int] | None) -> FrameBounds:
+    def frame(
+        self, frame: Frame, tape: WindowBuffer, key: tuple[SortKey, int, int] | None
+    ) -> FrameBounds:
         """Return the bounds of a frame."""
         if frame not in self.frames:
             self.frames[frame] = FrameBounds(frame, tape, key)
         return self.frames[frame]
 
-    def pick(self, tape: Tape, argument: Argument) -> PickedRows:
+    def pick(self, tape: WindowBuffer, argument: Argument) -> PickedRows:
         """Return what picks rows of an argument."""
         self.picked.append(PickedRows(tape, argument.column, argument.type))
         return self.picked[-1]
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Give up what only rows of this block, or before it, would need."""
         for function in self.all:
             function.pass_block(places, block)
@@ -285,7 +287,7 @@ class _Carried:
 class _Walk:
     """Goes along the tape, block by block, with all functions."""
 
-    def __init__(self, tape: Tape, functions: _Functions) -> None:
+    def __init__(self, tape: WindowBuffer, functions: _Functions) -> None:
         self._tape = tape
         self._functions = functions
         self._now = tape.cursor()

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from emsqrt._kernel import Columns, RangeBound
 from emsqrt.expr import SortKey
-from emsqrt.external.window_tape import NEW_PARTITION, NEW_PEERS, Tape, TapeBlock
+from emsqrt.external.window_buffer import NEW_PARTITION, NEW_PEERS, WindowBlock, WindowBuffer
 from emsqrt.plan.window import Frame
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ _FAR = 1 << 60
 class Boundaries:
     """Where the next partition, or the next peers, begin behind a row."""
 
-    def __init__(self, tape: Tape, bit: int) -> None:
+    def __init__(self, tape: WindowBuffer, bit: int) -> None:
         self._tape = tape
         self._cursor = tape.cursor()
         self._bit = bit
@@ -56,7 +56,7 @@ class Boundaries:
             self._seen = block.end
         return self._seen
 
-    def pass_block(self, block: TapeBlock) -> None:
+    def pass_block(self, block: WindowBlock) -> None:
         """Look behind this block only from now on."""
         self._cursor.need_from(block.end, block)
 
@@ -64,7 +64,7 @@ class Boundaries:
 class Places:
     """The rows of one block, and where what they belong to begins and ends."""
 
-    def __init__(self, block: TapeBlock, before: Places | None, ahead: Ahead) -> None:
+    def __init__(self, block: WindowBlock, before: Places | None, ahead: Ahead) -> None:
         """Find the beginnings.
 
         Args:
@@ -115,11 +115,11 @@ class Places:
 class Ahead:
     """Looks ahead of a block."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: WindowBuffer) -> None:
         self.partitions = Boundaries(tape, NEW_PARTITION)
         self.peers = Boundaries(tape, NEW_PEERS)
 
-    def pass_block(self, block: TapeBlock) -> None:
+    def pass_block(self, block: WindowBlock) -> None:
         """Look behind this block only from now on."""
         self.partitions.pass_block(block)
         self.peers.pass_block(block)
@@ -150,7 +150,9 @@ class FrameBounds:
         key: the order key that distances go by, and its column and kind on the tape.
     """
 
-    def __init__(self, frame: Frame, tape: Tape, key: tuple[SortKey, int, int] | None) -> None:
+    def __init__(
+        self, frame: Frame, tape: WindowBuffer, key: tuple[SortKey, int, int] | None
+    ) -> None:
         self._frame = frame
         self._tape = tape
         by_value = frame.unit == "range"
@@ -161,7 +163,7 @@ class FrameBounds:
         """Whether a frame may begin within the one before it."""
         self._done: tuple[int, Rows, Rows] | None = None
 
-    def __call__(self, places: Places, block: TapeBlock) -> tuple[Rows, Rows]:
+    def __call__(self, places: Places, block: WindowBlock) -> tuple[Rows, Rows]:
         """Return where the frames of a block's rows begin and end."""
         if self._done is None or self._done[0] != places.first:
             low = np.ascontiguousarray(self._low(places, block))
@@ -169,13 +171,13 @@ class FrameBounds:
             self._done = places.first, low, high
         return self._done[1:]
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Give up what only rows of this block, or before it, would need."""
         for bound in (self._start, self._end):
             if bound is not None:
                 bound.pass_block(places, block)
 
-    def _low(self, places: Places, block: TapeBlock) -> Rows:
+    def _low(self, places: Places, block: WindowBlock) -> Rows:
         start = self._frame.start
         if start is None:
             return places.partition
@@ -189,7 +191,7 @@ class FrameBounds:
             return low
         return np.minimum(low, places.partition_end(places.end + _near(start)))
 
-    def _high(self, places: Places, block: TapeBlock) -> Rows:
+    def _high(self, places: Places, block: WindowBlock) -> Rows:
         end = self._frame.end
         if end is None:
             return places.partition_end()
@@ -210,14 +212,14 @@ class _ByValue:
     """One bound of frames whose distance is one of values: walks the order key ahead or behind."""
 
     def __init__(
-        self, offset: int, tape: Tape, key: tuple[SortKey, int, int], *, is_end: bool
+        self, offset: int, tape: WindowBuffer, key: tuple[SortKey, int, int], *, is_end: bool
     ) -> None:
         order, self._column, self._kind = key
         self._bound = RangeBound(_near(offset), is_end, order.descending, order.nulls_first)
         self._tape = tape
         self._cursor = tape.cursor()
 
-    def __call__(self, places: Places, block: TapeBlock) -> Rows:
+    def __call__(self, places: Places, block: WindowBlock) -> Rows:
         """Return the bound of each row of a block; -1 where its key is NULL."""
         out = np.zeros(places.rows, np.int64)
         keys = block.column(self._column, self._kind)
@@ -240,13 +242,13 @@ class _ByValue:
             last = found is None
             self._cursor.pinned = found is not None
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Go on at the partition at least."""
         self._cursor.need_from(max(self._bound.at, int(places.partition[-1])), block)
 
 
 def _by_value(
-    offset: int | None, tape: Tape, key: tuple[SortKey, int, int] | None, *, is_end: bool
+    offset: int | None, tape: WindowBuffer, key: tuple[SortKey, int, int] | None, *, is_end: bool
 ) -> _ByValue | None:
     if not offset:
         return None

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from emsqrt._kernel import Columns, FrameBest, FrameSum
 from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.expr.nodes import Value
-from emsqrt.external.window_tape import Cursor, Tape, TapeBlock
+from emsqrt.external.window_buffer import Cursor, WindowBlock, WindowBuffer
 from emsqrt.operators.window_frames import FrameBounds, Places, Rows
 from emsqrt.operators.window_values import PickedRows
 from emsqrt.plan.window import WindowCall
@@ -31,10 +31,10 @@ Piece = Callable[[int, int, int], Any]
 class Function(Protocol):
     """What one window function keeps from block to block."""
 
-    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+    def __call__(self, places: Places, block: WindowBlock) -> Piece:
         """Work the rows of a block out."""
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Give up what only rows before or of this block would need."""
 
 
@@ -61,12 +61,12 @@ class Ranking:
     def __init__(self, call: WindowCall) -> None:
         self._call = call
 
-    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+    def __call__(self, places: Places, block: WindowBlock) -> Piece:
         """Number the rows of each partition."""
         values = self._values(places)
         return lambda start, stop, _: pa.array(values[start:stop])
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Nothing was kept."""
 
     def _values(self, places: Places) -> Rows:
@@ -98,7 +98,7 @@ class Shifted:
         self._picked = picked
         self._default = None if default is None else pa.scalar(default, argument.type)
 
-    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+    def __call__(self, places: Places, block: WindowBlock) -> Piece:
         """Find the rows."""
         index = places.index + self._distance
         if self._distance < 0:
@@ -115,7 +115,7 @@ class Shifted:
 
         return piece
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Give up what lies too far back, or in a partition that has ended."""
         row = max(places.end + self._distance, int(places.partition[-1]))
         self._picked.need_from(row, block)
@@ -130,7 +130,7 @@ class Edge:
         self._frame = frame
         self._picked = picked
 
-    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+    def __call__(self, places: Places, block: WindowBlock) -> Piece:
         """Find the rows."""
         low, high = self._frame(places, block)
         index = np.where(low < high, low if self._is_first else high - 1, -1)
@@ -142,7 +142,7 @@ class Edge:
             self._needed = places.end  # the same row, which is kept, or one behind
         return lambda start, stop, room: self._picked(index[start:stop], room)
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Give up what no later frame begins with."""
         self._picked.need_from(self._needed, block)
 
@@ -153,19 +153,19 @@ class Counted:
     def __init__(self, frame: FrameBounds) -> None:
         self._frame = frame
 
-    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+    def __call__(self, places: Places, block: WindowBlock) -> Piece:
         """Measure the frames."""
         low, high = self._frame(places, block)
         return lambda start, stop, _: pa.array(high[start:stop] - low[start:stop])
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Nothing was kept."""
 
 
 class Chunks:
     """The column of the block where a cursor stands, pinned until it is released."""
 
-    def __init__(self, tape: Tape, argument: Argument) -> None:
+    def __init__(self, tape: WindowBuffer, argument: Argument) -> None:
         self._argument = argument
         self.cursor: Cursor = tape.cursor()
         self.columns: Columns | None = None
@@ -190,7 +190,12 @@ class Summed:
     """count, sum and avg of a frame: rows that enter are added, rows that leave are taken away."""
 
     def __init__(
-        self, call: WindowCall, argument: Argument, result: DataType, frame: FrameBounds, tape: Tape
+        self,
+        call: WindowCall,
+        argument: Argument,
+        result: DataType,
+        frame: FrameBounds,
+        tape: WindowBuffer,
     ) -> None:
         self._call = call
         self._frame = frame
@@ -200,7 +205,7 @@ class Summed:
         self._type = result
         self._width = 16 if call.fn == "sum" and argument.kind == _DECIMAL else 8
 
-    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+    def __call__(self, places: Places, block: WindowBlock) -> Piece:
         """Add up.
 
         Raises:
@@ -249,7 +254,7 @@ class Summed:
             cast = f'sum a cast: {self._call.arg!s}.cast("Decimal(38,0)")'
             raise ValueOutOfRange(str(self._call), f"a sum is beyond {self._type}", hint=cast)
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Give up what no later frame has."""
         self._high.cursor.need_from(self._sum.high, block)
         if self._low is not None:
@@ -288,7 +293,7 @@ class Best:
         self._needed = 0
         self._is_float = pa.types.is_floating(argument.type)
 
-    def __call__(self, places: Places, block: TapeBlock) -> Piece:
+    def __call__(self, places: Places, block: WindowBlock) -> Piece:
         """Find the rows.
 
         Raises:
@@ -321,7 +326,7 @@ class Best:
 
         return piece
 
-    def pass_block(self, places: Places, block: TapeBlock) -> None:
+    def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Give up what no later frame can find best."""
         self._picked.need_from(self._needed, block)
         self._chunk.cursor.need_from(self._best.high, block)

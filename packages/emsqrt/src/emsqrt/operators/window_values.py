@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emsqrt.external.window_tape import Tape, TapeBlock
+from emsqrt.external.window_buffer import WindowBlock, WindowBuffer
 from emsqrt.operators.window_frames import Rows
 
 
@@ -16,17 +16,17 @@ class PieceTooLarge(Exception):
     """The values of so many rows at once take more than a batch may; fewer will do."""
 
 
-def viewed(block: TapeBlock, column: int, kind: Any) -> Any:
+def viewed(block: WindowBlock, column: int, kind: Any) -> Any:
     """Return a column of a block; it looks into the slot."""
     return _array(block, column, kind, pa.py_buffer)
 
 
-def copied(block: TapeBlock, column: int, kind: Any) -> Any:
+def copied(block: WindowBlock, column: int, kind: Any) -> Any:
     """Return a column of a block, copied out of the slot."""
     return _array(block, column, kind, lambda view: pa.py_buffer(bytes(view)))
 
 
-def _array(block: TapeBlock, column: int, kind: Any, held: Any) -> Any:
+def _array(block: WindowBlock, column: int, kind: Any, held: Any) -> Any:
     validity, values, ends = block.views(column)
     buffers = [None if validity is None else held(validity), held(values)]
     if ends is not None:
@@ -46,7 +46,7 @@ class PickedRows:
         kind: its Arrow type.
     """
 
-    def __init__(self, tape: Tape, column: int, kind: Any) -> None:
+    def __init__(self, tape: WindowBuffer, column: int, kind: Any) -> None:
         self._cursor = tape.cursor()
         self._column = column
         self._kind = kind
@@ -90,7 +90,7 @@ class PickedRows:
 
         return back
 
-    def need_from(self, row: int, block: TapeBlock) -> None:
+    def need_from(self, row: int, block: WindowBlock) -> None:
         """Let go of all rows before `row`, but for the last one that was picked."""
         self._cursor.need_from(row, block)
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from emsqrt.io.parquet_facts import UNTOLD
+from emsqrt.io.parquet_facts import UNREADABLE_BOUND
 from emsqrt.io.parquet_footer import read_footer
 from emsqrt.io.parquet_pages import dictionary_values
 from emsqrt.io.sources import open_source
@@ -102,7 +102,7 @@ def _spread(stats: Any) -> tuple[Any, Any] | None:
         return None
     try:
         return stats.min, stats.max
-    except UNTOLD:
+    except UNREADABLE_BOUND:
         return None
 
 

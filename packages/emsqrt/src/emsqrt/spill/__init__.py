@@ -1,7 +1,7 @@
-"""emsqrt.spill: what does not fit the memory, on disk or in an object store.
+"""emsqrt.spill: blocks of rows that do not fit memory, on disk or in an object store.
 
-Layering: errors <- store (what a place for files must do) <- area, local, clients, objects <-
-placement; segment, compression <- writer, reader <- spilling. Nothing third-party is imported
+Layering: errors <- store (the interface of a file store) <- area, local, clients, objects <-
+placement; segment, compression <- writer, reader <- spilling. No third-party package is imported
 before an object store is opened.
 """
 

@@ -1,7 +1,7 @@
-"""The folder of one run: locked while its process lives, swept by others once it does not.
+"""The folder of one run: locked while its process is alive, removed by other runs after that.
 
-A kernel lock tells a living run's folder from one that a killed process left behind, whatever its
-process id is used for since.
+A kernel lock shows whether the run that owns a folder is alive, even if its process id has been
+reused since.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from sennit_core.ids import is_id, new_id
 
 _LOCK = "lock"
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
-"""In a folder that others may write to, a link must not lead a lock elsewhere."""
+"""O_NOFOLLOW: in a folder that other users may write to, a lock must not follow their link."""
 
 
 class RunFolder:
-    """A folder of its own below `root`, mode 0700; made and locked here, removed by `close`.
+    """A run's own folder below `root`, mode 0700; created and locked here, removed by `close`.
 
     Args:
-        root: shared by runs; made when missing. What dead runs left there is removed.
+        root: the folder shared by runs; created if missing. Folders of dead runs are removed.
     """
 
     def __init__(self, root: Path) -> None:
@@ -33,10 +33,10 @@ class RunFolder:
             self.folder = root / new_id()
             self.folder.mkdir(mode=0o700)
             self._lock = try_lock(self.folder / _LOCK)
-        assert self._lock is not None, "nobody else knows this folder's name"
+        assert self._lock is not None, "no other process knows the name of the new folder"
 
     def close(self) -> None:
-        """Remove the folder and let its lock go."""
+        """Remove the folder and release its lock."""
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
@@ -44,7 +44,7 @@ class RunFolder:
 
 
 def sweep(root: Path) -> int:
-    """Remove the folders of dead runs below `root`; return how many there were."""
+    """Remove the folders of dead runs below `root`; return their number."""
     if not root.is_dir():
         return 0
     with _locked(root / ".sweep"):
@@ -52,9 +52,9 @@ def sweep(root: Path) -> int:
 
 
 def stored_bytes(root: Path) -> dict[str, int]:
-    """Return what lies below `root` by tenant, "" for runs of none; those of all processes.
+    """Return the bytes stored below `root` by all processes, by tenant; "" for runs without one.
 
-    Files that are removed meanwhile are not counted.
+    Files that are removed while they are counted are ignored.
     """
     found: dict[str, int] = {}
     for folder, _, names in os.walk(root):
@@ -68,7 +68,7 @@ def stored_bytes(root: Path) -> dict[str, int]:
 
 
 class _locked:  # noqa: N801 - used as a statement
-    """Holds a lock file for the length of a `with`."""
+    """Holds a lock file for the duration of a `with`."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -85,10 +85,10 @@ def _sweep(root: Path) -> int:
     removed = 0
     for folder in root.iterdir():
         if not is_id(folder.name) or not folder.is_dir() or folder.is_symlink():
-            continue  # a tenant's folder, or nothing of ours
+            continue  # a tenant's folder, or not the folder of a run
         try:
             lock = try_lock(folder / _LOCK)
-        except OSError:  # another user's, or one that somebody else removes just now
+        except OSError:  # another user's folder, or one that another process is removing
             continue
         if lock is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -98,7 +98,7 @@ def _sweep(root: Path) -> int:
 
 
 def try_lock(path: Path) -> int | None:
-    """Return the open file whose lock was taken; None when somebody holds it. Follows no link."""
+    """Lock a file and return its descriptor; None if it is locked already. Follows no link."""
     file = os.open(path, _LOCK_FLAGS, 0o600)
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,8 +1,8 @@
-"""Object stores seen through four requests: put, get a range, delete, list.
+"""Object stores, reduced to four requests: put, get a range, delete, list.
 
-S3 and Azure are reached through obstore, Google Cloud Storage through pyarrow; both are imported
-when such a URI is opened, not before. What credentials there are is taken from options, then from
-the environment; no error and no log line repeats them.
+S3 and Azure use obstore, Google Cloud Storage uses pyarrow; both are imported when such a URI is
+opened, not before. Credentials come from the options, else from the environment; no error and no
+log line contains them.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 Options = dict[str, str]
 
-# What a store says when asking again would be in vain: 4xx, but for time-outs and "slow down".
+# Responses that a retry cannot change: 4xx, except 408 (timeout) and 429 (too many requests).
 _REFUSED = re.compile(
     r"status:? 4(?!08|29)\d\d|PERMISSION_DENIED|UNAUTHENTICATED|INVALID_ARGUMENT", re.IGNORECASE
 )
 
 
 class RequestFailed(Exception):
-    """A request was not answered as it should be; `ObjectStore` decides what that means."""
+    """A request failed; `ObjectStore` retries it or maps it to a `SpillError`."""
 
     def __init__(self, reason: str, *, retryable: bool, is_missing: bool = False) -> None:
         super().__init__(reason)
@@ -41,7 +41,7 @@ class RequestFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ObjectFacts:
-    """An object as a listing has it; `modified` in seconds since 1970."""
+    """An object in a listing; `modified` is in seconds since 1970."""
 
     key: str
     size_bytes: int
@@ -49,42 +49,42 @@ class ObjectFacts:
 
 
 class ObjectClient(Protocol):
-    """What a store must answer; each raises `RequestFailed`."""
+    """The requests of a store; each raises `RequestFailed`."""
 
     place: str
 
     def put(self, key: str, data: Buffer) -> None:
-        """Store an object whole; one of that key is replaced."""
+        """Store a whole object; replaces an object of the same key."""
 
     def get(self, key: str, start: int, length: int) -> Buffer:
         """Return a range of an object."""
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects; those that are gone already are no error."""
+        """Remove objects; missing objects are no error."""
 
     def list(self, prefix: str) -> Iterator[ObjectFacts]:
         """List the objects whose keys begin with `prefix`."""
 
 
 def open_client(uri: str, options: Options) -> tuple[ObjectClient, str]:
-    """Open the client for a URI; return it with the prefix for keys that the URI has.
+    """Open the client for a URI; return it with the URI's key prefix.
 
     Args:
         uri: `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`.
-        options: s3 takes endpoint, region, access_key_id, secret_access_key, session_token,
-            skip_signature, virtual_hosted_style; az endpoint, account_name, account_key, sas_key;
-            gs endpoint, access_token, anonymous; each timeout_seconds.
+        options: for s3: endpoint, region, access_key_id, secret_access_key, session_token,
+            skip_signature, virtual_hosted_style; for az: endpoint, account_name, account_key,
+            sas_key; for gs: endpoint, access_token, anonymous; for each: timeout_seconds.
 
     Raises:
-        UsageError: the URI or an option makes no sense.
-        Unsupported: no such store, or the package for it is missing.
+        UsageError: the URI or an option is invalid.
+        Unsupported: there is no such store, or its package is not installed.
     """
     parts = urlsplit(uri)
     if parts.username or parts.password or parts.query or parts.fragment:
         raise UsageError("a spill URI is scheme://bucket/prefix; credentials are options")
     opener = _OPENERS.get(parts.scheme)
     if opener is None:
-        raise Unsupported(f"{parts.scheme}:// is no place to spill: s3, gs, az, or a folder")
+        raise Unsupported(f"cannot spill to {parts.scheme}://: use s3, gs, az, or a folder")
     if not parts.netloc:
         raise UsageError(f"{uri} names no bucket")
     prefix = parts.path.strip("/")
@@ -95,9 +95,9 @@ class ObstoreClient:
     """S3 or Azure through obstore.
 
     Args:
-        store: of obstore.
-        place: what errors call it.
-        secrets: never to be repeated.
+        store: the store of obstore.
+        place: its name in errors.
+        secrets: strings that no error may contain.
     """
 
     def __init__(self, store: Any, place: str, secrets: Sequence[str]) -> None:
@@ -152,7 +152,7 @@ class ObstoreClient:
             raise self._failed(error) from None
 
     def _failed(self, error: Exception) -> RequestFailed:
-        """Say what went wrong in a line without secrets; the cause is dropped with them."""
+        """Return the error as one line without secrets; its cause, which has them, is dropped."""
         missing = isinstance(error, (self._obstore.exceptions.NotFoundError, FileNotFoundError))
         refused = missing or isinstance(error, (*self._refusals, PermissionError, ValueError))
         refused = refused or _REFUSED.search(str(error)) is not None
@@ -165,10 +165,10 @@ class ArrowClient:
     """Google Cloud Storage through pyarrow's own client.
 
     Args:
-        files: of pyarrow.
-        bucket: before every key.
-        place: what errors call it.
-        secrets: never to be repeated.
+        files: the file system of pyarrow.
+        bucket: the bucket of every key.
+        place: its name in errors.
+        secrets: strings that no error may contain.
     """
 
     def __init__(self, files: Any, bucket: str, place: str, secrets: Sequence[str]) -> None:
@@ -181,7 +181,7 @@ class ArrowClient:
         self._secrets = [secret for secret in secrets if secret]
 
     def put(self, key: str, data: Buffer) -> None:
-        """Store an object; closing the stream is what makes it be there."""
+        """Store an object; it exists once the stream is closed."""
         try:
             with self._files.open_output_stream(f"{self._bucket}/{key}", compression=None) as out:
                 out.write(data)
@@ -235,7 +235,7 @@ class ArrowClient:
 
 
 def scrubbed(error: Exception, secrets: Sequence[str]) -> str:
-    """Return an error's first line, short, without anything secret."""
+    """Return the first line of an error, shortened, without secrets."""
     text = str(error).strip()
     for secret in secrets:
         text = text.replace(secret, "***")
@@ -244,9 +244,9 @@ def scrubbed(error: Exception, secrets: Sequence[str]) -> str:
 
 
 def _open_s3(bucket: str, options: Options) -> ObjectClient:
-    """Open a bucket; what is missing in the options comes from the environment's AWS_…."""
+    """Open a bucket; missing options come from the AWS_… environment variables."""
     obstore_store = _obstore("s3")
-    settings = _taken(options, _S3_OPTIONS)
+    settings = _with_environment(options, _S3_OPTIONS)
     endpoint = settings.get("endpoint")
     config = {
         name: settings[name]
@@ -267,9 +267,9 @@ def _open_s3(bucket: str, options: Options) -> ObjectClient:
 
 
 def _open_azure(container: str, options: Options) -> ObjectClient:
-    """Open a container; what is missing comes from the environment's AZURE_…."""
+    """Open a container; missing options come from the AZURE_… environment variables."""
     obstore_store = _obstore("az")
-    settings = _taken(options, _AZURE_OPTIONS)
+    settings = _with_environment(options, _AZURE_OPTIONS)
     endpoint = settings.get("endpoint")
     config = {
         name: settings[name]
@@ -287,14 +287,14 @@ def _open_azure(container: str, options: Options) -> ObjectClient:
 
 
 def _open_gcs(bucket: str, options: Options) -> ObjectClient:
-    """Open a bucket; without options with the machine's own credentials."""
+    """Open a bucket; without options, with the machine's own credentials."""
     try:
         from pyarrow.fs import GcsFileSystem
     except ImportError as error:
         raise Unsupported(
             "spilling to gs:// needs pyarrow", hint="install sennit-emsqrt[arrow]"
         ) from error
-    settings = _taken(options, _GCS_OPTIONS)
+    settings = _with_environment(options, _GCS_OPTIONS)
     config: dict[str, Any] = {}
     if endpoint := settings.get("endpoint"):
         parts = urlsplit(endpoint)
@@ -343,11 +343,11 @@ _GCS_OPTIONS: dict[str, tuple[str, ...]] = {
 }
 
 
-def _taken(options: Options, known: dict[str, tuple[str, ...]]) -> Options:
-    """Return the options with the environment's for those that are missing."""
+def _with_environment(options: Options, known: dict[str, tuple[str, ...]]) -> Options:
+    """Return the options, with missing ones from the environment."""
     if unknown := options.keys() - known.keys():
         raise UsageError(
-            f"there is no spill option {', '.join(sorted(unknown))}; there are {', '.join(known)}"
+            f"unknown spill option {', '.join(sorted(unknown))}; known: {', '.join(known)}"
         )
     found = {
         name: value

@@ -1,10 +1,11 @@
-"""Whether a block is worth compressing, and with what.
+"""Decide whether to compress a block, and with which codec.
 
-A block is stored raw when compressing would keep more than 0.8 of it. `auto` compresses for stores
-across a network; on a local disk it does so only while the disk proves slower than LZ4 pays for
-(about 150 MB/s), because processor time is what spilling must not waste; on taken cores least of
-all, so that time in line for a core does not count against the disk. A sample is tried first, and
-after a miss the next blocks are stored raw untried: 1, 2, 4 … 64 of them.
+A block is stored raw if more than 0.8 of it would remain. `auto` compresses for stores across a
+network. On a local disk it does so only while the disk is measured to be slower than about
+150 MB/s, where LZ4 starts to pay off, because spilling should not waste CPU time. Time that the
+thread waits for a core is not counted as disk time: on busy cores compression pays off least. A
+sample is compressed first, and after each miss the next 1, 2, 4 … 64 blocks are stored raw without
+a trial.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ _MEASURED_BYTES_MIN = 64 << 20
 
 
 class Packer:
-    """Chooses for each block, from what the last ones gained.
+    """Chooses a codec for each block, from how well the last blocks compressed.
 
     Args:
         codec: `auto`, `lz4`, `zstd` (needs pyarrow, or Python 3.14) or `none`.
@@ -36,7 +37,7 @@ class Packer:
 
     def __init__(self, codec: Codec, *, is_remote: bool) -> None:
         if codec not in ("auto", "lz4", "zstd", "none"):
-            raise UsageError(f'no codec is called "{codec}"; there are auto, lz4, zstd and none')
+            raise UsageError(f'unknown codec "{codec}"; use auto, lz4, zstd or none')
         self._codec = codec
         self._is_remote = is_remote
         self._zstd = Zstd() if codec == "zstd" else None
@@ -47,13 +48,13 @@ class Packer:
 
     @property
     def compresses(self) -> bool:
-        """Whether a block would be tried now."""
+        """Whether the next block would be compressed on trial."""
         if self._codec == "auto":
             return self._is_remote or self._is_slow()
         return self._codec != "none"
 
     def measured(self, written_bytes: int, seconds: float) -> None:
-        """Learn how fast the store takes bytes; waiting for a core is not its doing."""
+        """Record the speed of a write; `seconds` must not include time waiting for a core."""
         self._written_bytes += written_bytes
         self._seconds += seconds
 
@@ -90,7 +91,7 @@ class Packer:
 
 
 class Zstd:
-    """Zstandard from wherever there is one: the standard library (3.14), or pyarrow."""
+    """Zstandard from the standard library (3.14) or from pyarrow."""
 
     def __init__(self) -> None:
         self.compress, self.decompress = _stdlib() or _arrow() or _missing()
@@ -127,7 +128,7 @@ def _arrow() -> tuple[_Compress, _Decompress] | None:
     def compress(raw: memoryview) -> memoryview:
         return memoryview(
             codec.compress(raw, asbytes=True)
-        )  # a buffer's view is as long as its room
+        )  # the view of the buffer is as long as its capacity, so cut it
 
     def decompress(stored: memoryview, raw_bytes: int) -> memoryview:
         return memoryview(codec.decompress(stored, raw_bytes, asbytes=True))

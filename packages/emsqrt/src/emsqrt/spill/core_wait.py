@@ -1,4 +1,4 @@
-"""How long threads were ready to run, and had no core to run on."""
+"""How long threads were runnable but waited for a core."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import threading
 
 
 class CoreWait:
-    """Reads what the kernel counts for each thread (schedstat of proc(5)). Close it.
+    """Reads the kernel's wait time of each thread (schedstat of proc(5)). Close it.
 
-    Where the kernel does not tell, nobody ever waited.
+    If the kernel does not report it, the wait is 0.
     """
 
     def __init__(self) -> None:
@@ -18,7 +18,7 @@ class CoreWait:
         self._closed = False
 
     def seconds(self) -> float:
-        """Return how long the calling thread has waited, all its life."""
+        """Return how long the calling thread has waited for a core since it started."""
         thread = threading.get_native_id()
         file = self._files.get(thread)
         if file is None:
@@ -31,7 +31,7 @@ class CoreWait:
             return 0.0
 
     def close(self) -> None:
-        """Close the files. Closing twice is fine."""
+        """Close the files. May be called twice."""
         with self._lock:
             files, self._files, self._closed = self._files, {}, True
         for file in files.values():

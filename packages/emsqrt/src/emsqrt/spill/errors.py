@@ -1,10 +1,10 @@
-"""What can go wrong with spilled bytes; each says what to do about it, and all are `SpillError`.
+"""Errors of spilling; each message says what to do, and all are subclasses of `SpillError`.
 
 ```
 SpillError
-  SpillFull     (StorageFull)   no room left, or the quota is used up
-  SpillLost     (Unavailable)   the disk or the store does not answer, or refuses
-  SpillDamaged  (Corrupt)       bytes are not what was written; they are never used
+  SpillFull     (StorageFull)   the disk is full, or the quota is used up
+  SpillLost     (Unavailable)   the disk or the store does not respond, or refuses
+  SpillDamaged  (Corrupt)       bytes differ from what was written; they are never used
 ```
 """
 
@@ -20,18 +20,18 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class SpillError(SennitError):
-    """Spilling failed: the answer was not finished, and nothing of it is shown."""
+    """Spilling failed: the result was not finished, and no part of it is returned."""
 
 
 @dataclass(eq=False)
 class SpillFull(StorageFull, SpillError):
-    """There is no room to spill at `path`; `quota_bytes` is set when a quota was reached."""
+    """The disk at `path` is full; `quota_bytes` is set if the spill quota is used up instead."""
 
     code = "spill-full"
     quota_bytes: int | None = None
 
     def describe(self) -> str:
-        """Name the place, and whether the disk or the quota ended it."""
+        """Name the path, and whether the disk or the quota is full."""
         if self.quota_bytes is None:
             return super().describe()
         return f"the spill quota of {format_bytes(self.quota_bytes)} at {self.path} is used up"
@@ -39,29 +39,29 @@ class SpillFull(StorageFull, SpillError):
 
 @dataclass(eq=False)
 class SpillLost(Unavailable, SpillError):
-    """The place of the spilled bytes does not answer; `reason` is what it said last."""
+    """The disk or store does not respond; `reason` is its last error."""
 
     code = "spill-lost"
     reason: str = ""
 
     def describe(self) -> str:
-        """Name the place and what it said."""
+        """Name the disk or store and its last error."""
         return f"spilling to {self.what} failed{f': {self.reason}' if self.reason else ''}"
 
 
 @dataclass(eq=False)
 class SpillDamaged(Corrupt, SpillError):
-    """A spilled block is not what was written."""
+    """A spilled block differs from what was written."""
 
     code = "spill-damaged"
 
 
 def spill_error(error: OSError, place: str, needed_bytes: int | None = None) -> SpillError:
-    """Return the error that a failed system call at `place` means."""
+    """Return the error for a failed system call at `place`."""
     if error.errno in _FULL:
-        hint = "free some room, or spill elsewhere: spill_dir, EMSQRT_SPILL_DIR"
+        hint = "free disk space, or use another folder: spill_dir, EMSQRT_SPILL_DIR"
         return SpillFull(path=place, needed_bytes=needed_bytes, hint=hint)
-    hint = "name another folder: spill_dir, EMSQRT_SPILL_DIR"
+    hint = "use another folder: spill_dir, EMSQRT_SPILL_DIR"
     if error.errno in (errno.EEXIST, errno.ENOTDIR):
-        return SpillLost(place, reason="a part of this path is no folder", hint=hint)
+        return SpillLost(place, reason="a part of this path is not a folder", hint=hint)
     return SpillLost(place, reason=error.strerror or type(error).__name__, hint=hint)

@@ -1,7 +1,7 @@
-"""Segments as files of a local disk, kept out of the page cache.
+"""Segments as files on a local disk, kept out of the page cache.
 
-What is written is pushed to the disk a step behind the writer and then dropped from the cache, so
-that spilling gigabytes neither fills the cache with dirty pages nor meets its write errors late.
+Written bytes are flushed to the disk one step behind the writer and then dropped from the cache. So
+spilling gigabytes does not fill the cache with dirty pages, and write errors are found early.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _READ_STEP_BYTES = 1 << 20
 
 
 class Disk:
-    """The system calls that spilling makes; tests make any of them fail."""
+    """The system calls of spilling; tests make any of them fail."""
 
     def create(self, path: Path) -> int:
-        """Make a new file, mode 0600."""
+        """Create a new file, mode 0600."""
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
 
     def open(self, path: Path) -> int:
@@ -31,19 +31,19 @@ class Disk:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
     def write(self, file: int, parts: Sequence[memoryview]) -> int:
-        """Append; how many bytes went."""
+        """Append; return how many bytes were written."""
         return os.writev(file, parts)
 
     def read(self, file: int, target: memoryview, offset: int) -> int:
-        """Read at an offset; how many bytes came."""
+        """Read at an offset; return how many bytes were read."""
         return os.preadv(file, [target], offset)
 
     def flush(self, file: int, start: int, size: int, *, wait: bool) -> None:
-        """Push a range to the disk; size 0 is up to the end."""
+        """Flush a range to the disk; size 0 means up to the end."""
         sync_range(file, start, size, wait)
 
     def forget(self, file: int, start: int, size: int) -> None:
-        """Drop a range from the page cache; size 0 is up to the end."""
+        """Drop a range from the page cache; size 0 means up to the end."""
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(file, start, size, os.POSIX_FADV_DONTNEED)
 
@@ -53,10 +53,10 @@ class Disk:
 
 
 class LocalStore:
-    """The files of one run in a folder of its own; see `RunFolder` for who sweeps it.
+    """The files of one run in a folder of its own; `RunFolder` says when it is removed.
 
     Args:
-        root: shared by runs.
+        root: the folder shared by runs.
         disk: the system calls.
     """
 
@@ -73,7 +73,7 @@ class LocalStore:
 
     @property
     def folder(self) -> Path:
-        """Where this run's files lie."""
+        """The folder of this run's files."""
         return self._area.folder
 
     def create(self, name: str) -> LocalSink:
@@ -98,7 +98,7 @@ class LocalStore:
 
 
 class LocalSink:
-    """A file being written; pushed out a step behind."""
+    """A file being written; it is flushed one step behind the writer."""
 
     def __init__(self, path: Path, disk: Disk) -> None:
         self._path = path
@@ -111,7 +111,7 @@ class LocalSink:
             raise spill_error(error, os.fspath(path.parent)) from error
 
     def write(self, parts: Sequence[memoryview]) -> None:
-        """Append all parts, in as many calls as it takes."""
+        """Append all parts, in as many calls as needed."""
         left = [part for part in parts if len(part)]
         try:
             while left:
@@ -128,7 +128,7 @@ class LocalSink:
             raise spill_error(error, os.fspath(self._path.parent), needed) from error
 
     def finish(self) -> None:
-        """Wait until the disk has all of it, drop it from the cache, close it."""
+        """Wait until the disk has the whole file, drop it from the cache and close it."""
         try:
             self._disk.flush(self._file, max(0, self._pushed - STEP_BYTES), 0, wait=True)
             self._disk.forget(self._file, 0, 0)
@@ -143,7 +143,7 @@ class LocalSink:
             self._disk.unlink(self._path)
 
     def _push(self) -> None:
-        """Start the newest step; wait for the one before and drop it."""
+        """Start flushing the newest step; wait for the step before it and drop that one."""
         self._disk.flush(self._file, self._pushed, STEP_BYTES, wait=False)
         before = self._pushed - STEP_BYTES
         if before >= 0:
@@ -158,7 +158,7 @@ class LocalSink:
 
 
 class LocalSource:
-    """A finished file being read; what was read is dropped from the cache."""
+    """A finished file being read; bytes that were read are dropped from the cache."""
 
     def __init__(self, path: Path, size_bytes: int, disk: Disk) -> None:
         self._path = path
@@ -176,7 +176,7 @@ class LocalSource:
             raise SpillDamaged(f"spilled file {path}", f"{size_bytes} bytes", f"{found} bytes")
 
     def read_into(self, offset: int, target: memoryview) -> None:
-        """Fill the target, in as many calls as it takes."""
+        """Fill the target, in as many calls as needed."""
         filled = 0
         try:
             while filled < len(target):
@@ -193,7 +193,7 @@ class LocalSource:
             raise spill_error(error, os.fspath(self._path.parent)) from error
 
     def _drop(self, start: int, end: int) -> None:
-        """Drop what was read from the cache, in steps; a jump begins a new step."""
+        """Drop bytes that were read from the cache, in steps; a seek begins a new step."""
         if start != self._end:
             self._disk.forget(self._file, self._kept, self._end - self._kept)
             self._kept = start

@@ -1,8 +1,8 @@
 """Segments as objects of S3, Google Cloud Storage or Azure.
 
-A segment is cut into parts, each an object of its own, `prefix/run/segment/00000`: several blocks
-packed into one request, sent behind the writer's back, read by range. A part is stored whole or
-not at all and may be sent again, which is what makes a retry safe.
+A segment is divided into parts, each an object of its own, `prefix/run/segment/00000`: several
+blocks in one request, sent in the background, read by range. A part is stored completely or not at
+all, and may be sent again, so a retry is safe.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def open_object_store(  # noqa: PLR0913 - settings, all by keyword
     buffer_bytes: int | None = None,
     **options: str,
 ) -> ObjectStore:
-    """Open the store that a URI names, in a place of this run's own below it."""
+    """Open the store of a URI, with a prefix of this run's own."""
     client, prefix = open_client(uri, options)
     return ObjectStore(
         client,
@@ -59,14 +59,14 @@ class ObjectStore:
     """The files of one run as objects.
 
     Args:
-        client: the requests.
-        prefix: before the run's own name; empty, or ends with a slash.
-        concurrency: requests in flight at a time.
-        retry: for every request.
-        part_bytes: an object's size, but for the last of a segment.
+        client: the client that sends requests.
+        prefix: the key prefix before the run's own name; empty, or ends with a slash.
+        concurrency: the most requests in flight.
+        retry: the retry policy of every request.
+        part_bytes: the size of an object, except the last one of a segment.
         buffer_bytes_max: memory for bytes that wait to be sent, and as much again for reading;
-            None for one part more than there are requests. With less than all open segments would
-            like, parts get smaller: there is no smallest one.
+            None for one part more than `concurrency`. With too little memory for a full part of
+            every open segment, parts get smaller, down to any size.
     """
 
     is_remote = True
@@ -97,11 +97,11 @@ class ObjectStore:
 
     @property
     def buffer_bytes(self) -> int:
-        """Bytes that wait to be sent, and windows that are read from."""
+        """Bytes that wait to be sent, plus the windows of readers."""
         return self._held_bytes + self._window_bytes
 
     def create(self, name: str) -> ObjectSink:
-        """Begin a file; nothing is sent before its first part is full."""
+        """Begin a file; the first request is sent when its first part is full."""
         sink = ObjectSink(self, name)
         with self._changed:
             self._sinks.add(sink)
@@ -127,9 +127,10 @@ class ObjectStore:
             self.request(lambda: self.client.delete(keys))
 
     def close(self) -> None:
-        """Wait for what is being sent, then remove all the run's objects.
+        """Wait for pending requests, then remove all objects of the run.
 
-        What cannot be removed is logged: the run itself is over, and `sweep` finds it later.
+        A failure to remove objects is only logged, because the run has ended; `sweep` removes them
+        later.
         """
         self._threads.shutdown(wait=True)
         try:
@@ -144,7 +145,7 @@ class ObjectStore:
         return f"{self.prefix}{name}/{part:05d}"
 
     def request(self, call: Callable[[], T]) -> T:
-        """Ask until there is an answer, or raise what its absence means."""
+        """Send a request with retries; raise a `SpillError` if it fails in the end."""
         try:
             return self._retry.run(call)
         except RequestFailed as error:
@@ -153,7 +154,7 @@ class ObjectStore:
             raise SpillLost(self.place, reason=error.reason) from None
 
     def fetch(self, key: str, start: int, length: int) -> Buffer:
-        """Return a range of a part; an answer that is too short is asked for again."""
+        """Return a range of a part; a response that is too short is requested again."""
         for _ in range(_SHORT_ANSWERS_MAX):
             data = self.request(lambda: self.client.get(key, start, length))
             found = memoryview(data).nbytes
@@ -161,12 +162,12 @@ class ObjectStore:
                 return data
         raise SpillDamaged(f"{self.place}, {key}", f"{length} bytes at {start}", f"{found} bytes")
 
-    # What sinks and sources ask of their store.
+    # The interface for sinks and sources.
 
     def gather(self, sink: ObjectSink, data: memoryview) -> int:
-        """Let the sink hold some of the data, return how much; waits while there is no room.
+        """Buffer some of the data for a sink; return how much. Waits while the memory is full.
 
-        A part that is full is sent; when memory is used up, so is what the fullest sink has.
+        A full part is sent; when the memory is used up, the part of the fullest sink is sent too.
         """
         with self._changed:
             while self._held_bytes >= self.room_bytes:
@@ -184,26 +185,26 @@ class ObjectStore:
             return len(some)
 
     def send_rest(self, sink: ObjectSink) -> None:
-        """Send what a sink still holds as its last part."""
+        """Send the rest of a sink's buffer as its last part."""
         with self._changed:
             if len(sink.held):
                 self._send(sink)
 
     def forget(self, sink: ObjectSink) -> None:
-        """Drop what a sink still holds; its parts can be opened or removed from now on."""
+        """Drop a sink's buffer; its parts can be opened or removed from now on."""
         with self._changed:
             self._sinks.discard(sink)
             self._ends[sink.name] = sink.ends
-            self._give_back(len(sink.held))
+            self._release_bytes(len(sink.held))
             sink.held = bytearray()
 
     def window_bytes(self) -> int:
-        """Return how much a source should ask for at a time, as many of them as there are."""
+        """Return how many bytes a source should request at a time, from the number of sources."""
         share = self.room_bytes // max(1, self._sources)
         return max(_WINDOW_BYTES_MIN, min(_WINDOW_BYTES_MAX, share))
 
     def window_changed(self, delta: int) -> None:
-        """Count what a source holds."""
+        """Add to the bytes that sources hold."""
         with self._changed:
             self._window_bytes += delta
 
@@ -224,9 +225,9 @@ class ObjectStore:
                 self.request(lambda: self.client.put(key, data))
         finally:
             with self._changed:
-                self._give_back(len(data))
+                self._release_bytes(len(data))
 
-    def _give_back(self, size: int) -> None:
+    def _release_bytes(self, size: int) -> None:
         self._held_bytes -= size
         self._changed.notify_all()
 
@@ -240,7 +241,7 @@ class ObjectStore:
 
 
 class ObjectSink:
-    """A file being written: bytes are gathered to parts, which other threads send."""
+    """A file being written: bytes are collected into parts, which other threads send."""
 
     def __init__(self, store: ObjectStore, name: str) -> None:
         self.name = name
@@ -251,21 +252,21 @@ class ObjectSink:
         self._store = store
 
     def write(self, parts: Sequence[memoryview]) -> None:
-        """Gather all parts; raises what became of those sent before."""
+        """Buffer all `parts`; raises the error of a part that was sent before."""
         self._settle(wait=False)
         for part in parts:
-            taken = 0
-            while taken < len(part):
-                taken += self._store.gather(self, part[taken:])
+            written = 0
+            while written < len(part):
+                written += self._store.gather(self, part[written:])
 
     def finish(self) -> None:
-        """Send the rest and wait until all of it is stored."""
+        """Send the rest and wait until the whole file is stored."""
         self._store.send_rest(self)
         self._settle(wait=True)
         self._store.forget(self)
 
     def abort(self) -> None:
-        """Drop what is held; remove what was sent, as far as that works."""
+        """Drop the buffer, and try to remove the parts that were sent."""
         self._store.forget(self)
         self.is_aborted = True
         for future in self.sent:
@@ -277,7 +278,7 @@ class ObjectSink:
             _log.warning("objects were left at %s: %s", self._store.place, error)
 
     def _settle(self, *, wait: bool) -> None:
-        """Raise the first error of the parts that are done; `wait` for the others."""
+        """Raise the first error of the parts that were sent; with `wait`, wait for all parts."""
         left = []
         for future in self.sent:
             if wait or future.done():
@@ -299,7 +300,7 @@ class ObjectSource:
         self._open = True
 
     def read_into(self, offset: int, target: memoryview) -> None:
-        """Fill the target from windows; whatever is larger than one is asked for directly."""
+        """Fill the target from windows; a range larger than a window is requested directly."""
         filled = 0
         while filled < len(target):
             at = offset + filled
@@ -310,7 +311,7 @@ class ObjectSource:
             filled += len(some)
 
     def close(self) -> None:
-        """Let the window go."""
+        """Release the window."""
         if self._open:
             self._open = False
             self._keep(memoryview(b""), 0)
@@ -336,16 +337,16 @@ class ObjectSource:
 def sweep_objects(
     uri: str, older_than_seconds: float, retry_max_ms: int = 30_000, /, **options: str
 ) -> int:
-    """Remove what dead runs left below a URI; return how many objects there were.
+    """Remove the objects of dead runs below a URI; return their number.
 
-    A store has no locks that die with a process: a run counts as dead when all its objects are
-    older than given, so give more than any run takes.
+    A store has no locks that a dead process would release, so a run counts as dead when all its
+    objects are older than `older_than_seconds`. Use a longer time than any run lasts.
 
     Args:
-        uri: as runs were given it, tenant included.
-        older_than_seconds: how old the newest object of a run must be.
-        retry_max_ms: how long a request is tried again.
-        options: of the store.
+        uri: the spill URI of the runs, with the tenant.
+        older_than_seconds: the least age of the newest object of a dead run.
+        retry_max_ms: how long a request is retried.
+        options: the options of the store.
     """
     client, prefix = open_client(uri, options)
     retry = Retry(retry_max_ms)

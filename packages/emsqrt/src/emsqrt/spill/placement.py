@@ -1,7 +1,7 @@
-"""Where a run spills when nobody says, and which places are refused.
+"""The default spill folder, and folders that are refused.
 
-A file system that lives in memory (tmpfs, ramfs) is no place to spill: what is written there is
-memory that the cap must count. It is refused unless forced, and then counted.
+A file system in memory (tmpfs, ramfs) is not useful for spilling: files there are memory, which the
+cap must count. It is refused unless forced, and then its bytes count against the cap.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ _MOUNTS = Path("/proc/self/mountinfo")
 
 
 def default_spill_dir() -> Path:
-    """Return where to spill: below `$TMPDIR`, which is `/tmp` when unset, or below `/var/tmp`.
+    """Return the default spill folder: below `$TMPDIR` (`/tmp` if unset), or below `/var/tmp`.
 
-    The first that is a disk, is writable, and is this user's alone is taken. Nothing is made.
+    It is the first that is on a disk, writable and accessible to this user only. Creates no folder.
     """
     named = f"{_FOLDER}-{os.getuid()}"
     candidates = [Path(os.environ.get("TMPDIR") or "/tmp") / _FOLDER, Path("/var/tmp") / named]
@@ -32,23 +32,23 @@ def default_spill_dir() -> Path:
 
 
 def open_local_store(root: Path, *, force: bool = False) -> tuple[LocalStore, bool]:
-    """Open a folder for spilling; also return whether it lies in memory.
+    """Open a folder for spilling; also return whether it is in memory.
 
     Args:
-        root: made when missing.
-        force: take it even when it lies in memory.
+        root: the folder; created if missing.
+        force: use it even if it is in memory.
     """
     in_memory = is_in_memory(root)
     if in_memory and not force:
         raise Unsupported(
-            f"{root} is on {file_system(root)}, which is memory: spilling there frees none",
-            hint="name a folder on a disk (spill_dir, EMSQRT_SPILL_DIR), or force it",
+            f"{root} is on {file_system(root)}, which is memory: spilling there frees no memory",
+            hint="use a folder on a disk (spill_dir, EMSQRT_SPILL_DIR), or force it",
         )
     return LocalStore(root), in_memory
 
 
 def is_in_memory(path: Path) -> bool:
-    """Whether files at `path` would be kept in memory."""
+    """Return whether files at `path` would be in memory."""
     return file_system(path) in IN_MEMORY
 
 
@@ -64,13 +64,13 @@ def file_system(path: Path, mounts: Path = _MOUNTS) -> str:
         fields, _, tail = line.partition(" - ")
         point = _unescaped(fields.split(" ")[4])
         below = target == point or target.startswith(point.rstrip("/") + "/")
-        if below and len(point) >= found_length:  # the last of several at one place is on top
+        if below and len(point) >= found_length:  # the last mount at the same path is on top
             found, found_length = tail.split(" ")[0], len(point)
     return found
 
 
 def is_ours(folder: Path) -> bool:
-    """Whether the folder is this user's alone, or can be made so."""
+    """Return whether the folder is accessible to this user only, or could be created so."""
     try:
         status = os.lstat(folder)
     except FileNotFoundError:
@@ -83,6 +83,6 @@ def is_ours(folder: Path) -> bool:
 
 
 def _unescaped(text: str) -> str:
-    """Undo the octal escapes that mountinfo has for blanks and backslashes."""
+    """Undo the octal escapes that mountinfo uses for blanks and backslashes."""
     parts = text.split("\\")
     return parts[0] + "".join(chr(int(part[:3], 8)) + part[3:] for part in parts[1:])

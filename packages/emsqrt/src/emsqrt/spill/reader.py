@@ -1,4 +1,4 @@
-"""Reading a segment back, block by block; every byte is checked before anybody sees it."""
+"""Read a segment back, block by block; every byte is verified before a block is returned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _Head = tuple[int, int, int, int, int, int, int]
 
 
 class SegmentReader:
-    """A segment being read, from its first block or from where `seek` put it. Close it."""
+    """A segment being read, from its first block or from the position of `seek`. Close it."""
 
     def __init__(self, spill: SpillManager, segment: Segment, scratch: memoryview | None) -> None:
         self.segment = segment
@@ -34,7 +34,7 @@ class SegmentReader:
 
     @property
     def next_block(self) -> int:
-        """The number of the block that comes next; `segment.blocks` at the end."""
+        """The number of the next block; `segment.blocks` at the end."""
         return self._block
 
     def next_bytes(self) -> int:
@@ -43,10 +43,10 @@ class SegmentReader:
         return 0 if head is None else head[4]
 
     def read_into(self, buffer: Buffer) -> tuple[int, int]:
-        """Put the next block at the buffer's front.
+        """Read the next block into the start of the buffer.
 
         Args:
-            buffer: writable, at least `next_bytes()` long; `segment.block_raw_max` always does.
+            buffer: writable, at least `next_bytes()` long; `segment.block_raw_max` always suffices.
 
         Returns:
             (bytes, rows), or (0, 0) at the end.
@@ -73,7 +73,7 @@ class SegmentReader:
         return raw_bytes, rows
 
     def seek(self, block: int) -> None:
-        """Go to a block, by the index; `segment.blocks` is the end."""
+        """Move to a block, by the index; `segment.blocks` is the end."""
         if not 0 <= block <= self.segment.blocks:
             raise ValueError(f"segment {self.segment.name} has {self.segment.blocks} blocks")
         self._next = None
@@ -85,11 +85,11 @@ class SegmentReader:
         self._block, self._offset, _ = self._index.nearest(block)
         while self._block < block:
             head = self._peek()
-            assert head is not None, "the block lies before the end"
+            assert head is not None, "the block is before the end"
             self._pass(head[5])
 
     def close(self) -> None:
-        """Give back the file. Closing twice is fine."""
+        """Close the file. May be called twice."""
         if self._open:
             self._open = False
             self._source.close()
@@ -102,7 +102,7 @@ class SegmentReader:
         self.close()
 
     def _peek(self) -> _Head | None:
-        """Return the next block's head, read once and held against what the segment must say."""
+        """Return the next block's head, read once and compared with the segment's metadata."""
         if not self._open:
             raise Closed(f"segment {self.segment.name}")
         if self._block == self.segment.blocks:

@@ -1,4 +1,4 @@
-"""Trying a request again, later and later, until its time is up."""
+"""Retry a request with growing delays until a time limit."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class Retry:
     """Exponential backoff with jitter.
 
     Args:
-        max_ms: no new attempt is begun when it would start later than this after the first.
-        check: called before each new attempt; what it raises ends the waiting.
-        sleep, clock: for tests.
+        max_ms: no new attempt starts later than this after the first one.
+        check: called before each new attempt; an exception that it raises ends the retries.
+        sleep, clock: replaced in tests.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Retry:
         self._clock = clock
 
     def run(self, request: Callable[[], T]) -> T:
-        """Return the request's answer, or raise the last `RequestFailed`."""
+        """Return the result of the request, or raise the last `RequestFailed`."""
         until = self._clock() + self._max_seconds
         delay = _FIRST_SECONDS
         while True:

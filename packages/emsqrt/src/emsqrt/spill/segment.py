@@ -3,7 +3,7 @@
     block block … block  index  trailer
 
 The index has an entry for each block up to 4,096 blocks, then for every 2nd, 4th, 8th …, so that
-writer and reader hold at most 64 KiB of it however long the segment is.
+writer and reader need at most 64 KiB for it, for a segment of any length.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ _ENTRY_BYTES = 16
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A finished segment; small, and all that is needed to read it again.
+    """A finished segment: the small metadata that is needed to read it.
 
     Args:
-        name: of its file in the store.
+        name: the name of its file in the store.
         segment_id: 64 random bits, in every block's head.
-        schema_hash: what the writer called its rows.
-        blocks: how many.
-        rows: in all blocks.
-        raw_bytes: of all blocks, before they were compressed.
-        size_bytes: of the file.
-        blocks_bytes: of the blocks with their heads; the index begins there.
-        block_raw_max: the longest block; what a buffer for reading needs.
-        block_stored_max: the longest block as it is stored.
+        schema_hash: the hash of the rows' schema, from the writer.
+        blocks: the number of blocks.
+        rows: the rows of all blocks.
+        raw_bytes: the bytes of all blocks before compression.
+        size_bytes: the size of the file.
+        blocks_bytes: the size of all blocks with their heads; the index begins there.
+        block_raw_max: the longest block; the size that a read buffer needs.
+        block_stored_max: the longest block as stored.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Segment:
     block_stored_max: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return it as plain values, for a manifest that a later run resumes from."""
+        """Return the segment as JSON values, for a manifest that a later run resumes from."""
         return asdict(self)
 
     @classmethod
@@ -66,14 +66,14 @@ class Segment:
 
 
 class Index:
-    """Where blocks begin, and how many rows lie before them; thinned out as it grows."""
+    """The offsets of blocks, and the number of rows before each; thinned out as it grows."""
 
     def __init__(self) -> None:
         self.stride = 1
         self._places = array("Q")
 
     def add(self, block: int, offset: int, rows_before: int) -> None:
-        """Note a block; blocks come in order."""
+        """Add a block; blocks are added in order."""
         if block % self.stride:
             return
         if len(self) == ENTRIES_MAX:
@@ -112,7 +112,7 @@ class Index:
 
     @classmethod
     def read(cls, source: Source, segment: Segment, place: str) -> Self:
-        """Read the index of a segment; SpillDamaged when it is not the one that was written."""
+        """Read the index of a segment; SpillDamaged if it is not the one that was written."""
         found, index_bytes, stride, checksum = _read_trailer(source, place, segment)
         if found != segment:
             raise SpillDamaged(f"the index of {place}/{segment.name}", repr(segment), repr(found))
@@ -127,13 +127,13 @@ class Index:
 
 
 def read_segment(source: Source, place: str, name: str, size_bytes: int) -> Segment:
-    """Return the segment that a file holds, by its trailer alone; for a run that is resumed."""
+    """Return the segment of a file, from its trailer alone; for a run that is resumed."""
     empty = Segment(name, 0, 0, 0, 0, 0, size_bytes, 0, 0, 0)
     return _read_trailer(source, place, empty)[0]
 
 
 def _read_trailer(source: Source, place: str, segment: Segment) -> tuple[Segment, int, int, int]:
-    """Return (segment, bytes of the index, its stride, its checksum), all checked for sense."""
+    """Return (segment, bytes of the index, its stride, its checksum), after plausibility checks."""
     if segment.size_bytes < TRAILER_BYTES:
         raise SpillDamaged(f"the end of {place}/{segment.name}", f"{TRAILER_BYTES} bytes")
     trailer = bytearray(TRAILER_BYTES)

@@ -1,4 +1,4 @@
-"""Real object stores for tests: SeaweedFS speaks S3, fake-gcs-server speaks Google's JSON."""
+"""Real object stores for tests: SeaweedFS (S3), fake-gcs-server (Google's JSON API), Azurite."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def seaweedfs(folder: Path) -> Iterator[Server]:
 
 @contextmanager
 def _without_sockets(ports: list[int]) -> Iterator[None]:
-    """Remove afterwards the sockets that SeaweedFS makes in /tmp for its ports."""
+    """Remove on exit the sockets that SeaweedFS creates in /tmp for its ports."""
     try:
         yield
     finally:
@@ -122,7 +122,7 @@ def azurite(folder: Path) -> Iterator[Server]:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Return ports nobody listens at; all are held at once, so that they differ."""
+    """Return free ports; all are bound at the same time, so that they differ."""
     with ExitStack() as held:
         sockets = [held.enter_context(socket.socket()) for _ in range(count)]
         for one in sockets:
@@ -197,7 +197,7 @@ def _make_gcs_bucket(endpoint: str) -> bool:
 
 
 def _make_container(endpoint: str) -> bool:
-    """Create the container, signed as Azure's "Shared Key" wants it."""
+    """Create the container, with a request signed with Azure's "Shared Key"."""
     headers = {"x-ms-date": formatdate(usegmt=True), "x-ms-version": "2021-12-02"}
     named = "".join(f"{name}:{value}\n" for name, value in headers.items())
     text = "PUT" + 12 * "\n" + f"{named}/{ACCOUNT}/{ACCOUNT}/{BUCKET}\nrestype:container"

@@ -1,4 +1,4 @@
-"""`SpillManager`: where one run puts what does not fit its memory, and gets it back."""
+"""`SpillManager`: writes blocks that do not fit a run's memory to a store and reads them back."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
 @dataclass(slots=True)
 class SpillStats:
-    """What a run spilled.
+    """Statistics of a run's spilling.
 
     Args:
-        written_bytes: as stored, heads and indexes included, over the whole run.
-        raw_bytes: the same before it was compressed.
+        written_bytes: bytes written in the whole run, as stored, with heads and indexes.
+        raw_bytes: the same bytes before compression.
         read_bytes: raw bytes read back.
-        segments: how many were finished.
-        live_bytes: stored just now.
-        peak_bytes: the most that was stored at once.
+        segments: the number of finished segments.
+        live_bytes: bytes stored now.
+        peak_bytes: the most bytes stored at once.
     """
 
     written_bytes: int = 0
@@ -51,29 +51,30 @@ class SpillStats:
 
 
 class SpillManager:
-    """The segments of one run: made, read back and removed; safe to use from several threads.
+    """Writes, reads back and removes the segments of one run; safe to use from several threads.
 
-    Every block is checked when it is read (XXH3, in its head and over its bytes); what cannot be
-    written or read as it was raises `SpillFull`, `SpillLost` or `SpillDamaged`.
+    Every block is verified when it is read (XXH3, in its head and over its bytes). A block that
+    cannot be written or read back unchanged raises `SpillFull`, `SpillLost` or `SpillDamaged`.
 
     Args:
         uri: a folder, `s3://bucket/prefix`, `gs://bucket/prefix` or `az://container/prefix`. Each
-            run makes a place of its own below it, which `close` removes.
-        quota_bytes: the most that may be stored at once; None for as much as there is room.
+            run creates a folder or prefix of its own below it, which `close` removes.
+        quota_bytes: the most bytes stored at once; None for no quota.
         codec: `auto`, `lz4`, `zstd` or `none`; see `emsqrt.spill.compression`.
-        concurrency: requests to an object store at a time.
-        retry_max_ms: how long a request to an object store is tried again before it is given up.
-        check: called before each block; what it raises (cancelled, out of time) ends the work.
-        tenant: whose spill it is: a folder of its own below `uri`.
-        scratch: memory for one block in its stored form; without it the manager allocates what
-            compressing needs, and counts it in `buffer_bytes`.
-        force_shared_memory: spill to a file system that is memory (tmpfs, ramfs) all the same.
-        on_shared_bytes: told of each change of the bytes stored in memory then, to be charged to
-            the cap.
-        lane: where whoever spills may have that done while it goes on.
-        store: used instead of the one that `uri` names; its owner is this manager.
-        options: of the object store: `endpoint`, `region`, `access_key_id`, `secret_access_key`, …
-            (see `emsqrt.spill.clients`); for a folder there are none.
+        concurrency: the most requests to an object store in flight.
+        retry_max_ms: how long a failed request to an object store is retried.
+        check: called before each block; an exception that it raises (cancelled, out of time) ends
+            the work.
+        tenant: the tenant, which has a folder of its own below `uri`.
+        scratch: memory for one block as stored; without it the manager allocates the memory that
+            compression needs, and counts it in `buffer_bytes`.
+        force_shared_memory: spill even to a file system in memory (tmpfs, ramfs).
+        on_shared_bytes: called with each change of the bytes stored in memory in that case, which
+            are charged to the cap.
+        lane: the background thread that operators may use for spilling.
+        store: used instead of the store of `uri`; closed by this manager.
+        options: options of the object store: `endpoint`, `region`, `access_key_id`,
+            `secret_access_key`, … (see `emsqrt.spill.clients`); a folder has none.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all by keyword
@@ -126,23 +127,25 @@ class SpillManager:
 
     @property
     def place(self) -> str:
-        """Where it spills, without anything secret."""
+        """The folder or URI of the spill, without secrets."""
         return self.store.place
 
     @property
     def buffer_bytes(self) -> int:
-        """Memory held beyond what callers handed in: for compressing, and by the store."""
+        """Memory used in addition to the callers' buffers: for compression, and by the store."""
         return self._own_scratch_bytes + self.store.buffer_bytes
 
     def create(self, name: str, schema_hash: int = 0) -> SegmentWriter:
         """Begin a segment.
 
         Args:
-            name: what it is for; need not be unique.
-            schema_hash: what its rows are; a reader finds damage when a block says otherwise.
+            name: its purpose; need not be unique.
+            schema_hash: the hash of its rows' schema; a reader raises SpillDamaged for another one.
         """
         if not _NAME.fullmatch(name):
-            raise UsageError(f'"{name}" names no segment: letters, digits, . - and _, at most 80')
+            raise UsageError(
+                f'invalid segment name "{name}": letters, digits, . - and _, at most 80'
+            )
         with self._lock:
             if self._closed:
                 raise Closed("the spill")
@@ -157,9 +160,8 @@ class SpillManager:
         """Open a segment for reading from its first block on.
 
         Args:
-            segment: as its writer's `finish` returned it.
-            scratch: memory for one block in its stored form; without it the manager's is used,
-                which readers share.
+            segment: the segment that the writer's `finish` returned.
+            scratch: memory for one block as stored; without it, readers share the manager's.
         """
         with self._lock:
             if self._closed:
@@ -170,7 +172,7 @@ class SpillManager:
         return reader
 
     def adopt(self, name: str, size_bytes: int) -> Segment:
-        """Return a segment that lies in the store under `name`, by the trailer at its end."""
+        """Return the segment in the file `name` of the store, from the trailer at its end."""
         source = self.store.open(name, size_bytes)
         try:
             segment = read_segment(source, self.place, name, size_bytes)
@@ -178,17 +180,17 @@ class SpillManager:
             source.close()
         self.grow(name, size_bytes)
         number = name.rpartition("-")[2]
-        with self._lock:  # its name is not given again
+        with self._lock:  # its name must not be used for a new segment
             self._counter = max(self._counter, int(number) if number.isdigit() else 0)
         return segment
 
     def remove(self, segment: Segment) -> None:
-        """Remove a segment and free its part of the quota; removing twice is fine."""
+        """Remove a segment and free its part of the quota. May be called twice."""
         self.store.remove(segment.name)
         self.forget(segment.name)
 
     def close(self) -> None:
-        """Remove everything that is left of the run. Closing twice is fine."""
+        """Remove all remaining segments of the run. May be called twice."""
         self.lane.settle()
         with self._lock:
             if self._closed:
@@ -212,10 +214,10 @@ class SpillManager:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What writers and readers ask of their manager.
+    # The interface for writers and readers.
 
     def grow(self, name: str, stored_bytes: int) -> None:
-        """Charge bytes that are about to be stored; SpillFull when the quota has no room."""
+        """Charge bytes that are about to be stored; SpillFull if they exceed the quota."""
         with self._lock:
             live = self.stats.live_bytes + stored_bytes
             if self.quota_bytes is not None and live > self.quota_bytes:
@@ -232,7 +234,7 @@ class SpillManager:
             self._on_shared_bytes(stored_bytes)
 
     def forget(self, name: str) -> None:
-        """Give back what a segment was charged."""
+        """Release the bytes that a segment was charged."""
         with self._lock:
             freed = self._live.pop(name, 0)
             self.stats.live_bytes -= freed
@@ -240,7 +242,7 @@ class SpillManager:
             self._on_shared_bytes(-freed)
 
     def pack_and_write(self, raw: memoryview, write: Callable[[int, memoryview], int]) -> None:
-        """Pack a block and have it written while the scratch memory is ours."""
+        """Pack a block and write it while holding the scratch memory."""
         if not self._packer.compresses:
             self._write_timed(0, raw, len(raw), write)
             return
@@ -259,7 +261,7 @@ class SpillManager:
         started = time.perf_counter()
         written = write(codec, stored)
         seconds = time.perf_counter() - started
-        if seconds > _LONG_SECONDS:  # it may have stood in line for a core, which is not the disk's
+        if seconds > _LONG_SECONDS:  # subtract the time that the thread waited for a core
             seconds = max(0.0, seconds - (self._core_wait.seconds() - waited))
         with self._lock:
             self._packer.measured(written, seconds)
@@ -304,7 +306,7 @@ class SpillManager:
 def _open_store(
     uri: str | Path, tenant: str | None, force_shared_memory: bool, options: dict[str, Any]
 ) -> tuple[Store, bool]:
-    """Open what the URI names, for one tenant; also say whether it lies in memory."""
+    """Open the store of a URI for one tenant; also return whether it is in memory."""
     text = os.fspath(uri)
     if "://" in text and not text.startswith("file://"):
         from emsqrt.spill.objects import open_object_store

@@ -1,7 +1,7 @@
-"""What keeps segments: files that are written once from front to back, read by range, removed.
+"""The interface of file stores: files are written once from start to end, read by range, removed.
 
-`LocalStore` and `ObjectStore` are the two there are. A store knows nothing of blocks; a segment
-knows nothing of disks.
+`LocalStore` and `ObjectStore` implement it. A store has no concept of blocks, a segment has none of
+disks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Protocol
 
 
 class Sink(Protocol):
-    """A file being written. Whoever made it ends it once, with `finish` or `abort`."""
+    """A file being written. Its creator ends it once, with `finish` or `abort`."""
 
     def write(self, parts: Sequence[memoryview]) -> None:
         """Append all parts; they may be changed as soon as this returns."""
@@ -20,26 +20,26 @@ class Sink(Protocol):
         """End the file; from now on it can be opened."""
 
     def abort(self) -> None:
-        """Remove what was written; never raises for what is gone already."""
+        """Remove the file; never raises if it is missing already."""
 
 
 class Source(Protocol):
     """A finished file being read."""
 
     def read_into(self, offset: int, target: memoryview) -> None:
-        """Fill the target from `offset` on; SpillDamaged when the file ends before."""
+        """Fill the target from `offset` on; SpillDamaged if the file ends before."""
 
     def close(self) -> None:
-        """Give back what reading holds."""
+        """Release the resources of reading."""
 
 
 class Store(Protocol):
-    """A place for the files of one run.
+    """The files of one run.
 
     Attributes:
-        place: what errors call it; holds no secret.
-        is_remote: whether bytes cost more than the work to make them fewer.
-        buffer_bytes: memory the store holds just now for writing and reading.
+        place: its name in errors; contains no secret.
+        is_remote: whether it is across a network, so that compression pays off.
+        buffer_bytes: memory that the store uses now for writing and reading.
     """
 
     place: str
@@ -47,16 +47,16 @@ class Store(Protocol):
 
     @property
     def buffer_bytes(self) -> int:
-        """Memory the store holds just now for writing and reading."""
+        """Memory that the store uses now for writing and reading."""
 
     def create(self, name: str) -> Sink:
-        """Begin a file; the name is new."""
+        """Begin a file; the name must be new."""
 
     def open(self, name: str, size_bytes: int) -> Source:
         """Open a finished file of that size."""
 
     def remove(self, name: str) -> None:
-        """Remove a file; one that is gone already is no error."""
+        """Remove a file; a missing file is no error."""
 
     def close(self) -> None:
-        """Remove whatever is left of the run."""
+        """Remove all remaining files of the run."""

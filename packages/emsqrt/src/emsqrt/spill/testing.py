@@ -1,7 +1,7 @@
-"""Faults on demand: a disk and an object client of which the n-th call goes wrong.
+"""Fault injection: a disk and an object client of which the n-th call fails.
 
-A test counts the calls of a round trip that nothing disturbs, then runs it once for every call and
-every kind of fault, and asks that it ends with the right answer or with a `SpillError`.
+A test counts the calls of an undisturbed round trip, then repeats it once for every call and every
+kind of fault, and checks that it ends with the correct result or with a `SpillError`.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ CLIENT_FAULTS: tuple[ClientFault, ...] = ("lost once", "lost", "refused", "short
 
 
 class FaultyDisk(Disk):
-    """A disk of which call number `at` (from 1) goes wrong; 0 for none.
+    """A disk of which call number `at` (from 1) fails; 0 for none.
 
     Args:
-        at: which call; `calls` tells afterwards how many there were.
-        fault: `full` (ENOSPC), `broken` (EIO), `short` (a byte less is written or read than asked,
-            as a signal or a quota may have it), `flipped` (a bit of what is read).
+        at: the number of the call; `calls` is the number of calls so far.
+        fault: `full` (ENOSPC), `broken` (EIO), `short` (one byte less is written or read than
+            requested, as after a signal or at a quota), `flipped` (one bit that is read).
     """
 
     def __init__(self, at: int = 0, fault: DiskFault = "broken") -> None:
@@ -40,7 +40,7 @@ class FaultyDisk(Disk):
         self._fault = fault
 
     def create(self, path: Path) -> int:
-        """Fail, or make a file."""
+        """Fail, or create a file."""
         self._count("create")
         return super().create(path)
 
@@ -66,7 +66,7 @@ class FaultyDisk(Disk):
         return came
 
     def flush(self, file: int, start: int, size: int, *, wait: bool) -> None:
-        """Fail, or push to the disk."""
+        """Fail, or flush to the disk."""
         self._count("flush")
         super().flush(file, start, size, wait=wait)
 
@@ -92,14 +92,14 @@ class FaultyDisk(Disk):
 
 
 class FaultyClient:
-    """An object client of which request number `at` (from 1) goes wrong; 0 for none.
+    """An object client of which request number `at` (from 1) fails; 0 for none.
 
     Args:
-        client: who answers the others.
-        at: which request; `requests` tells afterwards how many there were.
-        fault: `lost once` (no answer, though what was asked may have been done), `lost` (no answer
-            from there on), `refused` (an answer that says no), `short` (less than was asked for),
-            `flipped` (a bit of what is read).
+        client: the client for all other requests.
+        at: the number of the request; `requests` is the number of requests so far.
+        fault: `lost once` (no response, although the request may have been executed), `lost` (no
+            response from there on), `refused` (an error response), `short` (fewer bytes than
+            requested), `flipped` (one bit that is read).
     """
 
     def __init__(self, client: ObjectClient, at: int = 0, fault: ClientFault = "lost once") -> None:
@@ -149,7 +149,7 @@ class FaultyClient:
 
 
 class MemoryClient:
-    """Objects in a dictionary: the smallest client there is."""
+    """A client that stores objects in a dictionary."""
 
     place = "memory"
 
@@ -167,7 +167,7 @@ class MemoryClient:
         return self.objects[key][start : start + length]
 
     def delete(self, keys: Sequence[str]) -> None:
-        """Remove objects; those that are gone are no error."""
+        """Remove objects; missing objects are no error."""
         for key in keys:
             self.objects.pop(key, None)
 

@@ -1,4 +1,4 @@
-"""Writing a segment, block by block."""
+"""Write a segment, block by block."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class SegmentWriter:
-    """A segment being written. `finish` ends it; leaving it as a context manager unfinished aborts.
+    """A segment being written. `finish` ends it; leaving the context manager before that aborts it.
 
-    An error while writing aborts it too, but for a quota that is used up: nothing was written then,
-    and the block may be tried again when something was removed.
+    An error while writing aborts it too, except a full quota: in that case the block was not
+    written, and may be appended again after other segments were removed.
     """
 
     def __init__(self, spill: SpillManager, name: str, schema_hash: int) -> None:
@@ -47,11 +47,11 @@ class SegmentWriter:
         return self._rows
 
     def append(self, block: Buffer, rows: int) -> None:
-        """Write a block of whole rows; its memory is free for the next when this returns.
+        """Write a block of whole rows; its memory may be reused when this returns.
 
         Args:
-            block: the bytes, below 2 GiB; none are written for an empty one.
-            rows: how many rows they are.
+            block: the bytes, less than 2 GiB; an empty block is not written.
+            rows: the number of rows.
         """
         if not self._open:
             raise Closed(f"segment {self.name}")
@@ -63,7 +63,7 @@ class SegmentWriter:
                 raise ValueError(f"{rows} rows in a block without bytes")
 
     def finish(self) -> Segment:
-        """Write the index and end the segment, which can be opened from now on."""
+        """Write the index and end the segment, which can be opened afterwards."""
         if not self._open:
             raise Closed(f"segment {self.name}")
         segment = Segment(
@@ -92,7 +92,7 @@ class SegmentWriter:
         return replace(segment, size_bytes=self._size + len(index))
 
     def abort(self) -> None:
-        """Remove what was written. Does nothing after `finish` or `abort`."""
+        """Remove the segment. Does nothing after `finish` or `abort`."""
         if not self._open:
             return
         self._open = False
@@ -117,7 +117,7 @@ class SegmentWriter:
         try:
             self._sink.write([memoryview(self._head), stored])
         except BaseException:
-            self.abort()  # how much went is unknown: no block may follow
+            self.abort()  # it is unknown how much was written, so no block may follow
             raise
         self._index.add(self._blocks, self._size, self._rows)
         self._blocks += 1

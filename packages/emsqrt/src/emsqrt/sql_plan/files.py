@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 from sqlglot import exp
 
-from emsqrt.io.places import STANDARD_NAMES, has_magic
+from emsqrt.io.locations import STANDARD_NAMES, has_magic
 from emsqrt.pipeline import SUFFIX_FORMATS, plain_suffix, scan
 from emsqrt.plan import Plan
 from emsqrt.planner import find_schema

@@ -1,10 +1,12 @@
-"""emsqrt.te: tree evaluation scheduling; who may use how much memory when, told before the run.
+"""emsqrt.te: tree evaluation scheduling, which decides before a run how much memory operators get.
 
-Layering: formulas <- blocks (one operator's runs and merges) <- schedule <- frontier (who is live
-when), grants (sharing W) <- planning; verify replays what planning made, report tells it.
+Layering: formulas <- blocks (one operator's runs and merges) <- schedule <- frontier (which
+operators are live at the same time), grants (sharing W) <- planning; verify replays a schedule to
+check it, report prints it.
 
-The tree is the plan's, its operators cut into runs and merges of bounded fan-in; it is evaluated
-depth first, so the frontier is known. Sqrt-shaped external memory, not Cook-Mertz: see `formulas`.
+The tree is the plan's, with each operator cut into runs and merges of bounded fan-in. It is
+evaluated depth first, so the frontier is known. This is sqrt-shaped external memory, not
+Cook-Mertz: see `formulas`.
 """
 
 from emsqrt.te.blocks import Blocks, Grants, Level

@@ -1,4 +1,4 @@
-"""One operator's tree of blocks: runs as leaves, merges above them, each with a bounded fan-in."""
+"""One operator's tree of blocks: runs are the leaves, merges of bounded fan-in are above them."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from emsqrt.te import formulas
 from emsqrt.te.formulas import MERGE_OVERHEAD_BYTES, Merge, merge_of, plan_merge
 
 STATE_BYTES = 16
-"""Of one aggregate's state in a table, beside the key."""
+"""Bytes of one aggregate's state in a hash table, without the key."""
 MERGE_JOIN_BYTES = 4 << 20
-"""A window over the right side and a few blocks; more gains nothing."""
+"""Memory for a window over the right side and a few blocks; more would not make it faster."""
 REST_SHARE = 8
-"""Of a merge join's memory; right rows that nothing matches stay there until it is full."""
+"""Fraction (1 / 8) of a merge join's memory that buffers unmatched right rows before they spill."""
 KEY_SHARE = 0.25
-"""Of a row's bytes; a key that is copied in front of the row."""
+"""Size of the key that is copied in front of a row, as a fraction of the row's bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """Merges that are done with one another's output not yet in sight.
+    """The merges of one pass; none of them reads the output of another.
 
     Args:
-        level: 1 for the merges of runs; each level's output is the next one's input.
-        fan_in: the most runs in one of them, K.
-        block_bytes: b.
-        merges: how many.
+        level: 1 for the merges of the first runs; the output of a level is the input of the next.
+        fan_in: the most runs in one merge, K.
+        block_bytes: the size of a block, b.
+        merges: the number of merges.
         runs_before: runs when the level begins.
-        runs_after: runs when it ends; 1 after the last, which is not stored but drained.
+        runs_after: runs when it ends; 1 after the last level, whose output is not stored.
         peak_bytes: K * b + overhead: a block of each run, one of the output, the merge's state.
-        bytes: what the level reads back, and writes unless it is the last.
+        bytes: bytes that the level reads back, and also writes unless it is the last level.
     """
 
     level: int
@@ -48,14 +48,14 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class Blocks:
-    """What one operator does with the memory it is granted.
+    """How one operator uses the memory that it is granted.
 
     Args:
         merge: R, K, P, b, D of its runs.
-        partitions: F of a join, 1 when its build side fits.
-        partition_levels: how often they are cut again.
-        levels: its merges, from the runs up.
-        spill_bytes: what it is expected to write to disk, before compression.
+        partitions: F of a join, 1 if its build side fits memory.
+        partition_levels: how often rows are partitioned; 0 if the build side fits memory.
+        levels: its merges, from the first runs up.
+        spill_bytes: estimated bytes written to disk, before compression.
     """
 
     merge: Merge
@@ -70,9 +70,9 @@ class Grants:
     """Memory that one operator may use.
 
     Args:
-        gather_bytes: from its first row in until its input has ended and its runs are merged as
-            far as its last merge can take them.
-        drain_bytes: from then on until its last row is out; never more than `gather_bytes`.
+        gather_bytes: from its first input row until its input has ended and a single merge of its
+            runs is left.
+        drain_bytes: from then on until its last output row; never more than `gather_bytes`.
     """
 
     gather_bytes: int
@@ -94,7 +94,7 @@ def plan_blocks(node: PhysicalNode, work: NodeWork, grants: Grants) -> Blocks:
 
 
 def wanted_bytes(node: PhysicalNode, work: NodeWork) -> float:
-    """Return the memory with which nothing would have to be spilled, by the estimates."""
+    """Return the memory in which the operator would spill nothing, from the estimates."""
     if node.operator == "join" and node.holding == "passes":
         return MERGE_JOIN_BYTES
     if node.operator == "join":
@@ -104,7 +104,7 @@ def wanted_bytes(node: PhysicalNode, work: NodeWork) -> float:
 
 
 def _held(node: PhysicalNode, work: NodeWork) -> tuple[float, float]:
-    """Return the rows that an operator gathers, and the bytes of each."""
+    """Return the number of rows that an operator holds, and the mean bytes of a row."""
     row_bytes = max(1.0, work.row_bytes)
     match node.operator:
         case "aggregate" | "distinct":
@@ -119,9 +119,9 @@ def _held(node: PhysicalNode, work: NodeWork) -> tuple[float, float]:
 
 
 def _partial_runs(work: NodeWork, grants: Grants, row_bytes: float) -> Merge:
-    """Groups that do not fit are flushed as sorted partial states, each time the table is full."""
+    """Plan the runs of partial states that an aggregate spills each time its table is full."""
     table = formulas.run_payload(grants.gather_bytes, row_bytes)
-    # A group whose rows lie apart is in several runs: twice over is what was seen.
+    # A group whose rows are far apart has a state in several runs; about two were measured.
     seen = max(work.groups, min(sum(work.rows_in), work.groups * 2))
     runs = math.ceil(seen * row_bytes / table)
     return merge_of(grants.drain_bytes, max(2, runs), table)
@@ -146,7 +146,7 @@ def _join_blocks(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> Block
     parts = formulas.partitions_for(memory_bytes, build)
     if node.choice is not None and not node.choice.ordered:
         return Blocks(none, parts, cut, (), both * cut)
-    # The output of partitions is brought back into the order of the left side by a merge of them.
+    # A merge brings the output of the partitions back into the order of the left side.
     out_bytes = work.bytes_out * (1 + KEY_SHARE)
     merge = plan_merge(memory_bytes, memory_bytes, out_bytes, work.row_bytes)
     levels = merge_levels(merge, work.bytes_out)
@@ -155,7 +155,7 @@ def _join_blocks(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> Block
 
 
 def _tape_bytes(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> float:
-    """Return what a merge join spills of the right rows that nothing matches, which come last."""
+    """Return the bytes of unmatched right rows, which come last, that a merge join spills."""
     if not isinstance(node.logical, Join) or node.logical.how not in ("right", "full"):
         return 0.0
     left, right = work.rows_in
@@ -165,7 +165,7 @@ def _tape_bytes(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> float:
 
 
 def merge_levels(merge: Merge, input_bytes: float) -> tuple[Level, ...]:
-    """Return the merges of each level; only as many are done early as make the last ones full."""
+    """Return the merges of each level; early levels merge only enough runs to fill later ones."""
     levels: list[Level] = []
     runs = merge.runs
     for level in range(1, merge.passes + 1):
@@ -184,7 +184,7 @@ def merge_levels(merge: Merge, input_bytes: float) -> tuple[Level, ...]:
 
 
 def _merges(runs: int, after: int, fan_in: int) -> tuple[int, int]:
-    """Return how many merges of `fan_in` at most leave `after` runs, and the largest of them."""
+    """Return how many merges of up to `fan_in` runs leave `after` runs, and the largest fan-in."""
     fewer = runs - after
     if fewer == 0:
         return 0, 0

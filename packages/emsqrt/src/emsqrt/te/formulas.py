@@ -1,7 +1,7 @@
-"""How many runs, which fan-in, how many passes: the arithmetic of external memory.
+"""The arithmetic of external memory: number of runs, fan-in and passes.
 
-With W bytes to work in and N bytes of rows, sorted runs of D < W bytes are R = ceil(N / D); a merge
-holds one block of b bytes for each run it reads, so K = W / b runs; P = ceil(log_K R) passes end it.
+With W bytes of memory and N bytes of rows there are R = ceil(N / D) sorted runs of D < W bytes. A
+merge holds one block of b bytes for each run it reads, so K = W / b runs; P = ceil(log_K R) passes.
 One pass is enough iff W is about sqrt(N * b) or more (Aggarwal and Vitter, CACM 31(9), 1988). That
 is where the square root of the engine's name comes from: it is sqrt-shaped external memory, a
 depth-first evaluation of a tree of blocks whose frontier is K * b, with disk in the place of
@@ -15,29 +15,29 @@ from dataclasses import dataclass
 
 PAGE_BYTES = 4 << 10
 BLOCK_BYTES_MIN = 64 << 10
-"""Where W / 64 is less, that is: many small blocks are better than one pass more."""
+"""Blocks are smaller than this if W / 64 is: many small blocks cost less than another pass."""
 BLOCK_BYTES_MAX = 512 << 10
 FAN_IN_MAX = 256
-"""Files open at a time."""
+"""The most files that are open at the same time."""
 ENTRY_BYTES = 32
 """A row's entry and its scratch while a run is sorted."""
 MERGE_OVERHEAD_BYTES = 16 << 10
-"""A merge's own state, beside a block of each run and one for the output."""
+"""A merge's own state, in addition to a block of each run and one for the output."""
 TABLE_LOAD = 0.75
 PARTITION_SLACK = 1.2
-"""Partitions are not all of one size."""
+"""Headroom for partitions that are larger than the mean."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
-    """How sorted runs become one.
+    """How sorted runs are merged into one.
 
     Args:
-        runs: R; 0 when all rows fit memory.
+        runs: R; 0 if all rows fit memory.
         fan_in: the most runs in one merge, K.
         passes: P; how often a row is read back at most.
-        block_bytes: b, of each run in a merge and of its output.
-        run_bytes: D, rows in one run.
+        block_bytes: b, the block size of each run in a merge and of its output.
+        run_bytes: D, the bytes of rows in one run.
     """
 
     runs: int
@@ -48,7 +48,7 @@ class Merge:
 
 
 def run_payload(memory_bytes: int, row_bytes: float) -> int:
-    """Return D: the bytes of rows that W bytes hold while they are sorted, one block set aside."""
+    """Return D: the bytes of rows that can be sorted in W bytes, less one block for spilling."""
     room = memory_bytes - min(BLOCK_BYTES_MAX, memory_bytes // 64)
     return max(1, int(room / (1 + ENTRY_BYTES / max(1.0, row_bytes))))
 
@@ -69,9 +69,10 @@ def plan_merge(gather_bytes: int, drain_bytes: int, input_bytes: float, row_byte
 
 
 def merge_of(memory_bytes: int, runs: int, run_bytes: int) -> Merge:
-    """Plan the merges of so many runs: in one pass if it can be, else with full fan-in at the end.
+    """Plan the merges of runs: one pass if possible, else with the full fan-in in the last merges.
 
-    Only as many runs are merged before as leave K^(P - 1): a Huffman-like first step.
+    The first merges leave exactly K^(P - 1) runs, so that all later merges are full; this is the
+    first step of a K-ary Huffman code.
     """
     room = memory_bytes - MERGE_OVERHEAD_BYTES
     fan_in = max(2, min(FAN_IN_MAX, room // least_block(memory_bytes) - 1))
@@ -85,7 +86,7 @@ def merge_of(memory_bytes: int, runs: int, run_bytes: int) -> Merge:
 
 
 def least_block(memory_bytes: int) -> int:
-    """Return the smallest block that is worth reading, when W is so much."""
+    """Return the smallest block that is worth reading with W bytes of memory."""
     return max(PAGE_BYTES, min(BLOCK_BYTES_MIN, memory_bytes // 64))
 
 
@@ -100,7 +101,7 @@ def one_pass_bytes(input_bytes: float, block_bytes: int = BLOCK_BYTES_MIN) -> in
 
 
 def partitions_for(memory_bytes: int, build_bytes: float) -> int:
-    """Return F: how many partitions a build side is cut into, so that each fits; 1 when it does."""
+    """Return F: the number of partitions that each fit memory; 1 if the whole build side fits."""
     if build_bytes <= memory_bytes:
         return 1
     wanted = math.ceil(PARTITION_SLACK * build_bytes / memory_bytes)
@@ -109,7 +110,7 @@ def partitions_for(memory_bytes: int, build_bytes: float) -> int:
 
 
 def partition_levels(memory_bytes: int, build_bytes: float) -> int:
-    """Return how often partitions are cut again until each fits; 0 when the whole does."""
+    """Return how often rows are partitioned until each partition fits; 0 if the whole side fits."""
     levels, left = 0, build_bytes
     while left > memory_bytes and levels < 64:
         left = left * PARTITION_SLACK / partitions_for(memory_bytes, left)

@@ -1,7 +1,8 @@
-"""Who holds memory when: the live frontier of a depth-first evaluation, known before the run.
+"""Which operators hold memory at the same time: the live frontier of a depth-first evaluation.
 
-An operator takes its memory when its first row comes in, which is after everything below it that
-gathers has gathered; so only what feeds it, and what has begun to be fed further up, is live.
+An operator allocates its memory when its first row comes in, after all blocking operators below it
+have read their input. So the live operators are those that feed it, and those further up that have
+received a row already.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ Held: TypeAlias = tuple[int, Phase]
 
 
 @dataclass(frozen=True, slots=True)
-class Moment:
-    """A stretch of a run in which rows flow out of `feeds` into `node`.
+class LiveSet:
+    """The operators that are live during a part of a run in which rows flow from `feeds` to `node`.
 
     Args:
-        node: what gathers, or the sink.
-        feeds: what the rows come out of and through, as far as it holds memory or reads a source.
-        held: who holds memory, and in which phase.
-        ends: whether `node` has all its rows after it.
+        node: the blocking operator that receives the rows, or the sink.
+        feeds: the operators that rows come out of or pass through, and that hold memory or read a
+            source.
+        held: the operators that hold memory, each with its phase.
+        ends: whether `node` has received all its rows at the end of this part.
     """
 
     node: int
@@ -33,33 +35,33 @@ class Moment:
     ends: bool = True
 
 
-def moments_of(plan: PhysicalPlan, *, eager: bool = False) -> tuple[Moment, ...]:
-    """Return the moments of a run in their order.
+def live_sets_of(plan: PhysicalPlan, *, eager: bool = False) -> tuple[LiveSet, ...]:
+    """Return the live sets of a run in order.
 
     Args:
         plan: the operators.
-        eager: whether operators take their memory before their first row comes in.
+        eager: whether operators allocate their memory before their first row comes in.
     """
-    return tuple(_Walk(plan, eager).moments())
+    return tuple(_Walk(plan, eager).live_sets())
 
 
 @dataclass(frozen=True, slots=True)
 class _Flow:
-    """Rows on their way up: what they come from, and what is held while they flow."""
+    """Rows on their way up: the operators that feed them, and the memory held meanwhile."""
 
     feeds: tuple[int, ...]
     held: tuple[Held, ...]
 
 
 class _Walk:
-    """Depth first through a plan; `_flows` yields a flow each time rows begin to come."""
+    """Walk depth first through a plan; `_flows` yields a flow each time rows begin to arrive."""
 
     def __init__(self, plan: PhysicalPlan, eager: bool) -> None:
         self._plan = plan
         self._eager = eager
-        self._done: list[Moment] = []
+        self._done: list[LiveSet] = []
 
-    def moments(self) -> list[Moment]:
+    def live_sets(self) -> list[LiveSet]:
         root = self._plan.root
         self._gather(root, root.inputs, (), ())
         return self._done
@@ -71,7 +73,7 @@ class _Walk:
         held: tuple[Held, ...],
         own: tuple[Held, ...],
     ) -> None:
-        """Let `node` take in all rows of `inputs`; `own` is what it holds once they come."""
+        """Let `node` read all rows of `inputs`; it holds `own` once the first row has come."""
         for place, each in enumerate(inputs):
             outer = _union(held, own) if place or self._eager else held
             self._collect(node, each, outer, own)
@@ -82,7 +84,7 @@ class _Walk:
     ) -> None:
         for flow in self._flows(self._plan.nodes[source], held, own):
             live = _union(held, flow.held, own)
-            self._done.append(Moment(node.id, flow.feeds, live, ends=False))
+            self._done.append(LiveSet(node.id, flow.feeds, live, ends=False))
 
     def _flows(
         self, node: PhysicalNode, held: tuple[Held, ...], started: tuple[Held, ...]
@@ -91,8 +93,8 @@ class _Walk:
 
         Args:
             node: where the rows come out.
-            held: what is held already, further up.
-            started: what will be held further up once the first row has come.
+            held: memory that operators further up hold already.
+            started: memory that operators further up will hold once the first row has come.
         """
         if not node.inputs:
             yield _Flow((node.id,), ())
@@ -139,8 +141,8 @@ class _Walk:
                 yield _Flow((*one.feeds, *other.feeds, node.id), (*one.held, *other.held, own))
 
 
-def _last(moment: Moment) -> Moment:
-    return Moment(moment.node, moment.feeds, moment.held, ends=True)
+def _last(live_set: LiveSet) -> LiveSet:
+    return LiveSet(live_set.node, live_set.feeds, live_set.held, ends=True)
 
 
 def _union(*groups: tuple[Held, ...]) -> tuple[Held, ...]:

@@ -1,25 +1,25 @@
-"""Grants of a schedule: who shares W with whom, from the frontier; the sharing itself is memory's."""
+"""Which operators share W at the same time; `memory.grant_plan` computes their grants."""
 
 from __future__ import annotations
 
-from emsqrt.memory.sharing import Sharing, share
+from emsqrt.memory.grant_plan import GrantPlan, share
 from emsqrt.planner.physical import PhysicalPlan
 from emsqrt.planner.work import Work
 from emsqrt.te.blocks import wanted_bytes
-from emsqrt.te.frontier import moments_of
+from emsqrt.te.frontier import live_sets_of
 
-__all__ = ["share", "sharing_of"]
+__all__ = ["grant_plan_of", "share"]
 
 
-def sharing_of(plan: PhysicalPlan, work: Work) -> Sharing:
-    """Return who holds memory together in a run of a plan, whatever the cap.
+def grant_plan_of(plan: PhysicalPlan, work: Work) -> GrantPlan:
+    """Return which operators of a plan hold memory at the same time; the cap does not matter.
 
     Args:
         plan: the operators.
-        work: what each has to do.
+        work: the estimated work of each operator.
     """
-    moments = {frozenset(place for place, _ in each.held) for each in moments_of(plan)}
-    moments.discard(frozenset())
-    places = sorted(frozenset[int]().union(*moments))
+    live_sets = {frozenset(place for place, _ in each.held) for each in live_sets_of(plan)}
+    live_sets.discard(frozenset())
+    places = sorted(frozenset[int]().union(*live_sets))
     wants = {place: wanted_bytes(plan.nodes[place], work.nodes[place]) for place in places}
-    return Sharing(tuple(sorted(moments, key=sorted)), wants)
+    return GrantPlan(tuple(sorted(live_sets, key=sorted)), wants)

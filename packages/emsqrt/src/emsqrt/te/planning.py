@@ -1,4 +1,4 @@
-"""`plan_te`: from a physical plan, its work and a cap to a schedule that keeps the cap."""
+"""`plan_te`: make a schedule that keeps a memory cap, from a physical plan and its estimates."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
-from emsqrt.memory.sharing import HOLDER_BYTES_MIN
+from emsqrt.memory.grant_plan import HOLDER_BYTES_MIN
 from emsqrt.plan import Files, FileTarget, Scan, Sink
 from emsqrt.planner.physical import PhysicalPlan
 from emsqrt.planner.work import Work
 from emsqrt.te.blocks import Blocks, Grants, plan_blocks, wanted_bytes
 from emsqrt.te.formulas import least_merge
-from emsqrt.te.frontier import Held, Moment, moments_of
+from emsqrt.te.frontier import Held, LiveSet, live_sets_of
 from emsqrt.te.grants import share
 from emsqrt.te.schedule import Hold, Kind, Step, TeSchedule
 from emsqrt.weight import Weight
@@ -20,27 +20,27 @@ from sennit_core.errors import CapTooSmall
 
 MIB = 1 << 20
 BASE_BYTES = {"thin": 10 * MIB, "arrow": 36 * MIB}
-"""What the process takes before it reads anything, by tier; a run measures its own."""
+"""Memory of the process before it reads anything, by tier; a run measures the real value."""
 SLACK_BYTES_MIN = {"thin": 7 * MIB // 4, "arrow": 4 * MIB}
 SLACK_SHARE = {"thin": 0.03, "arrow": 0.06}
 READER_BYTES = {"csv": MIB, "jsonl": MIB, "arrow": 4 * MIB, "parquet": 8 * MIB}
 SINK_BYTES = {"csv": MIB // 2, "jsonl": MIB // 2, "arrow": 2 * MIB, "parquet": 8 * MIB}
 THIN_READER_BYTES = 256 << 10
 LEAST_BYTES = HOLDER_BYTES_MIN
-"""The least that an operator works in."""
+"""The least memory of an operator."""
 
 
 @dataclass(frozen=True, slots=True)
 class TeOptions:
-    """What a schedule may take for granted.
+    """Assumptions and measurements that a schedule is made from.
 
     Args:
-        reserved_bytes: what is not for operators, once that is known; estimated when None.
-        leasts: what operators cannot do without, by place, where that is more than what all need.
+        reserved_bytes: memory that is not for operators, if measured; estimated when None.
+        leasts: the least memory of operators, by id, where that is more than what all need.
         row_bytes_max: the longest row.
-        shrinking: whether an operator gives memory back between gathering and draining.
-        eager: whether operators take their memory before their first row comes in.
-        c_min_bytes: the smallest cap, where it was measured; worked out when None.
+        shrinking: whether an operator releases memory between gathering and draining.
+        eager: whether operators allocate their memory before their first row comes in.
+        c_min_bytes: the smallest cap, if measured; computed when None.
     """
 
     reserved_bytes: int | None = None
@@ -52,7 +52,7 @@ class TeOptions:
 
     @classmethod
     def measured(cls, weight: Weight, cap_bytes: int) -> Self:
-        """Return what a process that opened the plan has found, for a schedule under that cap."""
+        """Return the options with the measurements of a process that opened the plan."""
         reserved_bytes = cap_bytes - weight.working_bytes if weight.working_bytes else None
         return cls(reserved_bytes, weight.leasts, c_min_bytes=weight.cap_bytes)
 
@@ -64,18 +64,20 @@ def plan_te(
 
     Args:
         plan: the operators.
-        work: what each has to do.
+        work: the estimated work of each operator.
         cap_bytes: C, for the whole process tree.
-        options: what may be taken for granted.
+        options: assumptions and measurements.
 
     Raises:
-        CapTooSmall: those that are live together do not fit; tells the cap that would do.
+        CapTooSmall: the operators of a live set do not fit; the error names the smallest cap.
     """
     shrinking = options.shrinking
     least = max(LEAST_BYTES, least_merge(), 3 * options.row_bytes_max + (64 << 10))
-    moments = moments_of(plan, eager=options.eager)
+    live_sets = live_sets_of(plan, eager=options.eager)
     leasts = {node.id: max(least, options.leasts.get(node.id, 0)) for node in plan.nodes}
-    crowd = max(moments, key=lambda moment: _least_together(moment, leasts, shrinking=shrinking))
+    crowd = max(
+        live_sets, key=lambda live_set: _least_together(live_set, leasts, shrinking=shrinking)
+    )
     needed = _least_together(crowd, leasts, shrinking=shrinking)
     if options.reserved_bytes is None:
         reserved_bytes, c_min = _reserved(plan, cap_bytes), _smallest_cap(plan, needed)
@@ -88,35 +90,35 @@ def plan_te(
     if cap_bytes < c_min or working_bytes < needed:
         because = _because(plan, crowd, leasts, reserved_bytes)
         raise CapTooSmall(cap_bytes=cap_bytes, needed_bytes=c_min, because=because)
-    shared = _share(plan, work, moments, (working_bytes, leasts), shrinking=shrinking)
+    shared = _share(plan, work, live_sets, (working_bytes, leasts), shrinking=shrinking)
     blocks = {
         place: plan_blocks(plan.nodes[place], work.nodes[place], grants)
         for place, grants in shared.items()
     }
-    steps = _steps(plan, moments, shared, blocks)
+    steps = _steps(plan, live_sets, shared, blocks)
     return TeSchedule(plan, steps, shared, blocks, cap_bytes, reserved_bytes, working_bytes, c_min)
 
 
-def _least_together(moment: Moment, leasts: Mapping[int, int], *, shrinking: bool) -> int:
-    live = frozenset(_key(held, shrinking=shrinking) for held in moment.held)
+def _least_together(live_set: LiveSet, leasts: Mapping[int, int], *, shrinking: bool) -> int:
+    live = frozenset(_key(held, shrinking=shrinking) for held in live_set.held)
     return sum(leasts[place] for place, _ in live)
 
 
 def _key(held: Held, *, shrinking: bool) -> Held:
-    """Whose memory never changes has one grant, under the name of its first phase."""
+    """Return the key of a grant: one for both phases if an operator's memory does not shrink."""
     return held if shrinking else (held[0], "gather")
 
 
 def _share(
     plan: PhysicalPlan,
     work: Work,
-    moments: Sequence[Moment],
+    live_sets: Sequence[LiveSet],
     bounds: tuple[int, Mapping[int, int]],
     *,
     shrinking: bool,
 ) -> dict[int, Grants]:
-    """Share W (the first bound) out; everybody gets at least what the second says."""
-    groups = [frozenset(_key(held, shrinking=shrinking) for held in m.held) for m in moments]
+    """Share W, which is `bounds[0]`; each operator gets at least its bytes in `bounds[1]`."""
+    groups = [frozenset(_key(held, shrinking=shrinking) for held in m.held) for m in live_sets]
     keys = frozenset[Held]().union(*groups)
     wants = {key: wanted_bytes(plan.nodes[key[0]], work.nodes[key[0]]) for key in keys}
     leasts = {key: bounds[1][key[0]] for key in keys}
@@ -132,21 +134,21 @@ def _share(
 
 def _steps(
     plan: PhysicalPlan,
-    moments: Sequence[Moment],
+    live_sets: Sequence[LiveSet],
     grants: dict[int, Grants],
     blocks: dict[int, Blocks],
 ) -> tuple[Step, ...]:
     steps: list[Step] = []
-    for moment in moments:
-        holds = tuple(_hold(held, grants) for held in moment.held)
-        kind: Kind = "gather" if moment.node in grants else "write"
-        steps.append(Step(kind, moment.node, moment.feeds, holds))
-        if moment.ends and plan.nodes[moment.node].holding == "gathers":
-            # Nothing flows while runs are merged, so what fed the operator is gone.
-            kept = tuple(hold for hold in holds if hold.node not in moment.feeds)
+    for live_set in live_sets:
+        holds = tuple(_hold(held, grants) for held in live_set.held)
+        kind: Kind = "gather" if live_set.node in grants else "write"
+        steps.append(Step(kind, live_set.node, live_set.feeds, holds))
+        if live_set.ends and plan.nodes[live_set.node].holding == "gathers":
+            # No rows flow while runs are merged, so the operators that fed this one have ended.
+            kept = tuple(hold for hold in holds if hold.node not in live_set.feeds)
             steps += [
-                Step("merge", moment.node, (), kept, level.level)
-                for level in blocks[moment.node].levels[:-1]
+                Step("merge", live_set.node, (), kept, level.level)
+                for level in blocks[live_set.node].levels[:-1]
             ]
     return tuple(steps)
 
@@ -170,7 +172,7 @@ def _smallest_cap(plan: PhysicalPlan, working_bytes: int) -> int:
 
 
 def _edges(plan: PhysicalPlan) -> int:
-    """Readers and sinks, before their files have said what they need."""
+    """Estimate the memory of readers and sinks, before their files are opened."""
     if plan.tier == "thin":
         return THIN_READER_BYTES * sum(isinstance(node.logical, Scan) for node in plan.nodes)
     total = 0
@@ -186,7 +188,7 @@ def _edges(plan: PhysicalPlan) -> int:
 
 
 def _because(
-    plan: PhysicalPlan, crowd: Moment, leasts: Mapping[int, int], reserved_bytes: int
+    plan: PhysicalPlan, crowd: LiveSet, leasts: Mapping[int, int], reserved_bytes: int
 ) -> str:
     places = list(dict.fromkeys(place for place, _ in crowd.held))
     names = [str(plan.nodes[place]) for place in places]

@@ -1,6 +1,6 @@
 """`explain`: the operators with their estimates, and the schedule's figures, as text and as JSON.
 
-After a run the manifest's measured figures stand beside the planned ones.
+After a run, the manifest's measured figures are shown next to the planned ones.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from sennit_core.units import format_bytes
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """A plan with all that is known of it before it runs, and perhaps after.
+    """A plan with its estimates, its schedule and, after a run, its measurements.
 
     Args:
         submitted: the plan as it was written.
         program: the operators.
-        work: estimates.
-        schedule: for a cap; None when no cap was given.
-        manifest: of a run of this plan.
+        work: the estimates.
+        schedule: the schedule for a cap; None without a cap.
+        manifest: the manifest of a run of this plan, if any.
     """
 
     submitted: Plan
@@ -112,17 +112,17 @@ def explain_plan(
     tier: Tier = "arrow",
     options: TeOptions | None = None,
 ) -> Explanation:
-    """Plan a plan as a run would, and say what came of it; nothing is read but heads and footers.
+    """Optimize and schedule a plan as a run would, and explain it; reads only heads and footers.
 
     Args:
-        plan: as it is submitted.
+        plan: the plan as it is submitted.
         cap_bytes: the cap to schedule for; no schedule when None.
-        folder: where relative paths start.
-        tier: which operators would run it.
-        options: what the schedule may take for granted.
+        folder: the folder of relative paths.
+        tier: the tier whose operators would run it.
+        options: assumptions and measurements of the schedule.
 
     Raises:
-        CapTooSmall: this cap cannot do it.
+        CapTooSmall: the plan cannot run with this cap.
     """
     optimised = optimize(plan, folder, TEXT_RULES if tier == "thin" else RULES)
     work = estimate_work(optimised, None, folder)
@@ -181,7 +181,7 @@ def _measured_lines(manifest: Manifest, work: Work) -> list[str]:
 
 
 def _estimated(block: BlockInfo, work: Work) -> dict[str, int]:
-    """Return the rows that an operator was thought to take and give; nothing of one not planned."""
+    """Return an operator's estimated input and output rows; empty if it was not in the plan."""
     if block.node >= len(work.nodes):
         return {}
     node = work.nodes[block.node]

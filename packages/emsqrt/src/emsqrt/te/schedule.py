@@ -1,4 +1,4 @@
-"""A schedule: what runs after what, what is held meanwhile, and the bound that follows."""
+"""A schedule: the order of the steps of a run, and the memory that operators hold in each step."""
 
 from __future__ import annotations
 
@@ -29,12 +29,13 @@ class Step:
     """One step of a run; steps follow one another.
 
     Args:
-        kind: "gather": `node` takes in rows that flow out of `feeds`. "merge": `node` merges its
-            runs on disk. "write": the sink takes the rows.
-        node: the operator that works, by its id.
-        feeds: the operators whose rows flow, and those that they flow through and that hold memory.
-        holds: who holds how much: the live frontier.
-        level: of a merge.
+        kind: "gather": `node` reads rows that flow out of `feeds`. "merge": `node` merges its runs
+            on disk. "write": the sink writes the rows.
+        node: the id of the operator that works.
+        feeds: the operators that rows come out of, and those that they pass through and that hold
+            memory.
+        holds: the memory of each live operator: the live frontier.
+        level: the level of a merge.
     """
 
     kind: Kind
@@ -45,7 +46,7 @@ class Step:
 
     @property
     def held_bytes(self) -> int:
-        """The frontier's memory."""
+        """The memory that all live operators hold."""
         return sum(hold.bytes for hold in self.holds)
 
 
@@ -55,13 +56,13 @@ class TeSchedule:
 
     Args:
         plan: the operators.
-        steps: what runs after what.
-        grants: each holding operator's memory, by its id.
-        blocks: each holding operator's runs and merges, by its id.
-        cap_bytes: C, of the whole process tree.
-        reserved_bytes: what is not for operators: interpreter, libraries, readers, sinks, slack.
-        working_bytes: W = C - reserved; all grants that are live together fit it.
-        c_min_bytes: the smallest cap that this plan can be run under.
+        steps: the steps in order.
+        grants: the memory of each operator that holds any, by its id.
+        blocks: the runs and merges of each operator that holds memory, by its id.
+        cap_bytes: C, for the whole process tree.
+        reserved_bytes: memory not for operators: interpreter, libraries, readers, sinks, slack.
+        working_bytes: W = C - reserved; all grants that are live at the same time fit it.
+        c_min_bytes: the smallest cap with which this plan can run.
     """
 
     plan: PhysicalPlan
@@ -77,11 +78,11 @@ class TeSchedule:
         """Return the memory of one operator.
 
         Args:
-            node: its id, itself, or the plan node that it carries out (a node that stands in the
-                plan twice is granted what both of them may use).
+            node: its id, itself, or the plan node that it implements (for a node that is in the
+                plan twice, the smaller of both grants).
 
         Raises:
-            UsageError: it holds no memory, or is not of this schedule.
+            UsageError: the operator holds no memory, or is not part of this schedule.
         """
         if isinstance(node, Plan):
             found = [
@@ -110,7 +111,7 @@ class TeSchedule:
 
     @property
     def spill_bytes(self) -> float:
-        """What is expected to be written to disk, before compression."""
+        """Estimated bytes written to disk, before compression."""
         return sum(blocks.spill_bytes for blocks in self.blocks.values())
 
     def to_json(self) -> dict[str, Any]:

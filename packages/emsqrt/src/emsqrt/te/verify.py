@@ -1,8 +1,8 @@
-"""A proof by replay: a schedule is gone through step by step, and every bound checked again.
+"""Verification by replay: go through a schedule step by step and check every bound again.
 
-Nothing here is shared with the code that made the schedule: who must be live is worked out from
-the steps themselves (an operator is live from the first row it takes in to the last one it gives),
-and what must feed what from the operators alone.
+It shares no code with the planner. Which operators must be live is computed from the steps (an
+operator is live from its first input row to its last output row), and which operators must feed
+which from the plan alone.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from emsqrt.te.schedule import TeSchedule
 
 
 def verify(schedule: TeSchedule) -> tuple[str, ...]:
-    """Replay a schedule; return what is wrong with it, nothing when it keeps its word.
+    """Replay a schedule; return its errors, an empty tuple if it is correct.
 
-    Checked are: the live grants of each step add up to W at most, and W and what is reserved to the
-    cap; nobody is missing among the live; every operator has all its input before it gives rows;
-    and at each level of merges K * b + overhead fits the grant, and the runs come out as one.
+    The checks are: the live grants of each step fit W, and W plus the reserved memory fits the cap;
+    no live operator is missing in a step; every blocking operator has all its input before it
+    produces rows; at each merge level K * b + overhead fits the grant, and one run is left at the
+    end.
     """
     return (
         *_check_cap(schedule),
@@ -60,7 +61,7 @@ def _check_steps(schedule: TeSchedule) -> list[str]:
 
 
 def _sources(schedule: TeSchedule, node: PhysicalNode) -> set[int]:
-    """Return what the rows that come out of `node` flow from, and who holds memory on the way."""
+    """Return the operators that the rows of `node` come from, and those on the way with memory."""
     if not node.inputs or node.holding == "gathers":
         return {node.id}
     probed = node.inputs
@@ -92,7 +93,7 @@ def _check_feeds(schedule: TeSchedule) -> list[str]:
 
 
 def _check_order(schedule: TeSchedule) -> list[str]:
-    """An operator gives rows only after it has gathered, and merged down to its last merge."""
+    """Check that operators produce rows only once they have all input and one merge is left."""
     wrong = []
     filled: dict[int, int] = {}
     for index, step in enumerate(schedule.steps):
@@ -102,10 +103,10 @@ def _check_order(schedule: TeSchedule) -> list[str]:
         for place in step.feeds:
             node = schedule.plan.nodes[place]
             if node.holding in ("gathers", "builds") and filled.get(place, index) >= index:
-                wrong.append(f"step {index}: operator {place} gives rows before it has them all")
+                wrong.append(f"step {index}: operator {place} produces rows before its input ended")
     for place, blocks in schedule.blocks.items():
         if schedule.plan.nodes[place].holding != "gathers":
-            continue  # it merges within the steps in which it gives rows
+            continue  # it merges within the steps in which it produces rows
         levels = [
             step.level for step in schedule.steps if step.kind == "merge" and step.node == place
         ]
@@ -122,12 +123,12 @@ def _check_live(schedule: TeSchedule) -> list[str]:
             for index, step in enumerate(schedule.steps)
             if place in step.feeds or step.node == place
         ]
-        taken = [i for i, step in enumerate(schedule.steps) if step.node == place]
+        gathering = [i for i, step in enumerate(schedule.steps) if step.node == place]
         if not touched:
             wrong.append(f"operator {place} never works")
             continue
         for index in range(touched[0], touched[-1] + 1):
-            phase = "gather" if taken and index <= taken[-1] else "drain"
+            phase = "gather" if gathering and index <= gathering[-1] else "drain"
             holds = {hold.node: hold.phase for hold in schedule.steps[index].holds}
             if holds.get(place) != phase:
                 wrong.append(f"step {index}: operator {place} is live ({phase}) and holds nothing")

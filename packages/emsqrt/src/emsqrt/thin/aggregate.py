@@ -15,8 +15,15 @@ from emsqrt.external.aggregate import (
     long_aggregate_bytes,
     out_bytes_min,
 )
+from emsqrt.external.aggregate_state import (
+    AggregateState,
+    KeyColumn,
+    Output,
+    OutputOp,
+    StateOp,
+    Values,
+)
 from emsqrt.external.groups import texts_of
-from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp, Values
 from emsqrt.metering import begun
 from emsqrt.run import Run
 from emsqrt.thin.compute import TextProgram, with_programs
@@ -156,13 +163,13 @@ def bytes_min(step: Mapping[str, Any]) -> int:
     )
 
 
-def _buffer_bytes_min(step: Mapping[str, Any], parts: Sequence[Part]) -> int:
+def _buffer_bytes_min(step: Mapping[str, Any], parts: Sequence[AggregateState]) -> int:
     columns = max(len(step["fields"]), len(step["reads"]))
     return -(-out_bytes_min(columns, parts) // _ALIGN) * _ALIGN
 
 
-def _parts(step: Mapping[str, Any]) -> list[Part]:
-    return [Part(PartOp(op), *rest) for op, *rest in step["parts"]]
+def _parts(step: Mapping[str, Any]) -> list[AggregateState]:
+    return [AggregateState(StateOp(op), *rest) for op, *rest in step["parts"]]
 
 
 def _values(each: Mapping[str, Any]) -> Values:

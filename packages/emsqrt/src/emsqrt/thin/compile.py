@@ -20,8 +20,8 @@ from emsqrt.external.layout import KINDS, lay_out
 from emsqrt.io import codecs
 from emsqrt.io.csv_options import CsvOptions
 from emsqrt.io.json_lines import first_lines, infer_lines
+from emsqrt.io.locations import parse_location
 from emsqrt.io.outputs import codec_by_name
-from emsqrt.io.places import parse_place
 from emsqrt.io.sources import ByteSource
 from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink
 from emsqrt.plan.check import node_schema
@@ -43,7 +43,7 @@ from emsqrt.plan.states import state_fields
 from emsqrt.plan.tree import inputs_of, walk
 from emsqrt.planner import TEXT_RULES, optimize
 from emsqrt.thin.facts import Program, with_schemas
-from emsqrt.thin.libraries import arrow_spills, refuse_arrow_places
+from emsqrt.thin.libraries import arrow_spills, refuse_arrow_locations
 from emsqrt.thin.scan import CsvHead, infer_text_schema, open_sources
 from emsqrt.thin.text import STANDARD, NotThin
 from sennit_core.schema import Schema
@@ -139,8 +139,8 @@ def compile_text(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Step
     steps = rows.steps if rows.counted and last is _COUNTED else [*rows.steps, last]
     if any(field.type.name in ("List", "Struct") for field in rows.schema):
         raise NotThin("columns hold lists or structures")
-    target = parse_place(plan.target.path, folder)
-    refuse_arrow_places([target])
+    target = parse_location(plan.target.path, folder)
+    refuse_arrow_locations([target])
     if codecs.zstd_needs_arrow() and codec_by_name(target) == "zstd":
         raise NotThin("zstd is written by pyarrow")
     return {
@@ -202,7 +202,7 @@ _CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
 
 def _scan(node: Scan, folder: Path, cap_bytes: int | None) -> Compiled:
     assert isinstance(node.source, Files), "a check has seen that"
-    refuse_arrow_places([parse_place(path, folder) for path in node.source.paths])
+    refuse_arrow_locations([parse_location(path, folder) for path in node.source.paths])
     sources = open_sources(node.source.paths, folder)
     if codecs.zstd_needs_arrow() and any(_is_zstd(source) for source in sources):
         raise NotThin("zstd is read by pyarrow")

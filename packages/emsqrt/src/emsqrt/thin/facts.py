@@ -11,15 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from emsqrt.external.parts import PartOp
-from emsqrt.io.places import folder_of_work
+from emsqrt.external.aggregate_state import StateOp
+from emsqrt.io.locations import folder_of_work
 from emsqrt.plan import Plan, Scan, Sink, plan_hash, plan_to_json, walk, with_inputs
 from emsqrt.plan.nodes import Aggregate, Distinct, Join
 from emsqrt.plan.tree import fold
 from emsqrt.planner import Work, estimate_work, lower_to_physical
 from emsqrt.planner.sampling import SAMPLE_BYTES, SMALL_SAMPLE_BYTES
 from emsqrt.te import TeOptions, plan_te
-from emsqrt.te.grants import sharing_of
+from emsqrt.te.grants import grant_plan_of
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType, Field, Schema
 
@@ -49,7 +49,7 @@ class Program(dict[str, Any]):
             folder=str(folder_of_work(folder)),
             operators=[[node.operator, list(node.inputs)] for node in nodes],
             choices=[[n.id, n.choice.to_json()] for n in nodes if n.choice is not None],
-            sharing=sharing_of(self.physical, self.work).to_json(),
+            sharing=grant_plan_of(self.physical, self.work).to_json(),
         )
 
     def scheduled(self, cap_bytes: int) -> dict[str, Any]:
@@ -78,7 +78,7 @@ def leasts_of(steps: Sequence[Mapping[str, Any]]) -> dict[int, int]:
 
 def _is_large(step: Mapping[str, Any]) -> bool:
     """Whether an aggregate sorts values, or has many states or sketches."""
-    sketches = sum(op in (PartOp.SKETCH, PartOp.SKETCH_MERGE) for op, *_ in step["parts"])
+    sketches = sum(op in (StateOp.SKETCH, StateOp.SKETCH_MERGE) for op, *_ in step["parts"])
     many = len(step["parts"]) + len(step["reads"]) > _FEW
     return bool(step["values"]) or many or sketches > _FEW // 8
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from emsqrt._kernel import KeySpec, join_lines, pack_join_rows
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin, join_bytes
-from emsqrt.external.joined import JoinedOut
+from emsqrt.external.join_output import JoinOutput
 from emsqrt.long_row import LongRow
 from emsqrt.metering import begun
 from emsqrt.run import Run
@@ -23,7 +23,7 @@ from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt._kernel import Columns
-    from emsqrt.external.joined import HashJoinKind
+    from emsqrt.external.join_output import HashJoinKind
 
 BUFFER_BYTES_MAX = 1 << 18
 """More only when memory is large enough for records that are longer."""
@@ -104,7 +104,7 @@ class JoinText:
                 stack.enter_context(held.memory[start:end])
                 for start, end in zip([0, *ends], ends, strict=False)
             )
-            joined = JoinedOut(block)
+            joined = JoinOutput(block)
             made = (
                 self._hash(build, memory, joined, *rooms)
                 if left is None
@@ -118,7 +118,7 @@ class JoinText:
         self,
         build: Iterator[Block],
         memory: memoryview,
-        joined: JoinedOut,
+        joined: JoinOutput,
         parsed: memoryview,
         packed: memoryview,
     ) -> Generator[tuple[int, int]]:
@@ -140,7 +140,7 @@ class JoinText:
         self,
         sides: tuple[Iterator[Block], Iterator[Block]],
         memory: memoryview,
-        joined: JoinedOut,
+        joined: JoinOutput,
         rooms: Sequence[memoryview],
     ) -> Generator[tuple[int, int]]:
         """Yield blocks of joined rows of two sides that are sorted by the keys."""

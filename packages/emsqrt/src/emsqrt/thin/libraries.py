@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emsqrt.io import codecs
-from emsqrt.io.places import Place
+from emsqrt.io.locations import Location
 from emsqrt.thin.text import NotThin
 
 _ARROW_SCHEME = "gs"
@@ -29,7 +29,7 @@ def arrow_spills(spilling: Mapping[str, Any]) -> bool:
     return str(spilling.get("uri", "")).startswith(f"{_ARROW_SCHEME}://")
 
 
-def refuse_arrow_places(places: Sequence[Place]) -> None:
+def refuse_arrow_locations(places: Sequence[Location]) -> None:
     """Raise `NotThin` if pyarrow is needed to read or write one of the places."""
     for place in places:
         if place.scheme == _ARROW_SCHEME:

@@ -31,7 +31,7 @@ from sennit_core.errors import Cancelled, InternalError, SennitError
 
 _SWITCH_SECONDS = 0.001
 _STACK_BYTES = 256 << 10
-"""Of threads beside the first: reserved stacks count where the cap is close (`memory.fence`)."""
+"""Of threads beside the first: reserved stacks count where the cap is close (`memory.allocation_limit`)."""
 
 
 def main(answers: int) -> int:

@@ -182,9 +182,9 @@ class ScanText:
 
 def open_sources(paths: Sequence[str], folder: Path) -> list[ByteSource]:
     """Open what a plan's scan names: files, globs, `-`."""
-    from emsqrt.io.places import expand_places
+    from emsqrt.io.locations import expand_locations
 
-    places = expand_places(paths, folder)
+    places = expand_locations(paths, folder)
     if not places:
         raise UsageError("the scan names no file")
     return [open_source(place) for place in places]

@@ -14,10 +14,10 @@ from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
 from emsqrt.fingerprints import Inputs, remembered_bytes
-from emsqrt.io.places import expand_places, parse_place
+from emsqrt.io.locations import expand_locations, parse_location
 from emsqrt.kept import open_kept
 from emsqrt.memory import MemoryBudget
-from emsqrt.memory.sharing import EVERYBODY, Sharing
+from emsqrt.memory.grant_plan import ALL_LIVE, GrantPlan
 from emsqrt.run import Run
 from emsqrt.thin.build import build
 from emsqrt.thin.scan import open_sources
@@ -99,7 +99,7 @@ def _longest_row(program: Mapping[str, Any], room_bytes: int) -> LongerRow | Non
     scans = (step for step in program["steps"] if step["op"] == "scan")
     return longer_of(
         longest_row(
-            step["format"], step["options"], expand_places(step["paths"], Path()), room_bytes
+            step["format"], step["options"], expand_locations(step["paths"], Path()), room_bytes
         )
         for step in scans
     )
@@ -107,7 +107,7 @@ def _longest_row(program: Mapping[str, Any], room_bytes: int) -> LongerRow | Non
 
 def _files(program: Mapping[str, Any]) -> int:
     scans = (step for step in program["steps"] if step["op"] == "scan")
-    return sum(len(expand_places(step["paths"], Path())) for step in scans)
+    return sum(len(expand_locations(step["paths"], Path())) for step in scans)
 
 
 def _opening(program: Mapping[str, Any]) -> Callable[[Run, ExitStack], object]:
@@ -122,9 +122,9 @@ def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextR
     run.choose({node: JoinChoice.from_json(choice) for node, choice in choices})
     rows = build(program["steps"], run)
     is_csv = program["format"] == "csv"
-    sink = CsvTextSink(parse_place(program["target"]), rows.schema, header=is_csv)
+    sink = CsvTextSink(parse_location(program["target"]), rows.schema, header=is_csv)
     shared = program.get("sharing")
-    run.map_working_set(EVERYBODY if shared is None else Sharing.from_json(shared))
+    run.map_working_set(ALL_LIVE if shared is None else GrantPlan.from_json(shared))
     return rows, sink
 
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Self
 
+from emsqrt.io.locations import Location
 from emsqrt.io.outputs import Output, codec_by_name, open_output
-from emsqrt.io.places import Place
 from emsqrt.thin.text import Block
 from sennit_core.schema import Schema
 
@@ -33,7 +33,7 @@ class CsvTextSink:
         header: whether the columns' names come first.
     """
 
-    def __init__(self, place: Place, schema: Schema, *, header: bool = True) -> None:
+    def __init__(self, place: Location, schema: Schema, *, header: bool = True) -> None:
         self.rows = 0
         self.place = place
         self._header = header_line(schema.names) if header else b""

@@ -6,7 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import closing
 
 from emsqrt._kernel import KeySpec
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
 from emsqrt.external.sort import ExternalSort, sort_bytes
 from emsqrt.metering import begun
 from emsqrt.run import Run
@@ -94,16 +94,15 @@ class SortText:
                         for columns, start in resumption.rest(reader, blocks):
                             sorter.add(columns, start)
                     sorter.finish()
-                    yield from self._put_out(sorter, out)
+                    yield from self._output(sorter, out)
 
-    def _put_out(self, sorter: ExternalSort, out: memoryview) -> Generator[Block]:
+    def _output(self, sorter: ExternalSort, out: memoryview) -> Generator[Block]:
         lane = self._run.lane
-        outlet = Outlet(out, lane.wait if lane.is_second else None)
+        out_buffer = OutputBuffer(out, lane.wait if lane.is_second else None)
         try:
-            for size, count in sorter.blocks(outlet, ending=_LINE_END):
-                yield Block(outlet.room[:size], rows=count, stays=lane.is_second)
+            for size, count in sorter.blocks(out_buffer, ending=_LINE_END):
+                yield Block(out_buffer.room[:size], rows=count, stays=lane.is_second)
         finally:
-            # The last block may still be written by the second thread, and the memory that it is in
-            # is released next. The sorter waits for its own spilling only, which in a run that can
-            # be resumed is done by another thread.
+            # The second thread may still write the last block, whose memory is released next. The
+            # sorter waits only for its own spilling, which another thread does in resumable runs.
             lane.settle()

@@ -1,9 +1,10 @@
-"""Sorted rows as a tape of column blocks that several cursors read, each at its own place.
+"""A buffer of sorted rows as column blocks, read by several cursors at different positions.
 
-A window looks ahead of a row for the end of its peers, its partition or its frame, and back to
-where the frame began. Every such place is a cursor that only goes forward. Blocks lie in slots of a
-fixed memory from the first that a cursor needs on; what has no slot is spilled, in order, and read
-back when a cursor comes by. So no partition, no peers and no frame must fit memory.
+A window function looks ahead of a row for the end of its peers, its partition or its frame, and
+back to the start of the frame. Each of these positions is a cursor that only moves forward. Blocks
+from the first one that a cursor needs are held in slots of a fixed memory; blocks without a slot
+are spilled in order, and read back when a cursor reaches them. So no partition, no peer group and
+no frame has to fit memory.
 """
 
 from __future__ import annotations
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
     from emsqrt.spill import Segment, SegmentReader, SegmentWriter, SpillManager
 
 SLOTS_MIN = 6
-"""The row at hand, both ends of a frame, one to look ahead, and some to load into."""
+"""Slots for the current row, both ends of a frame, one to look ahead, and some to load into."""
 NEW_PEERS, NEW_PARTITION = 1, 2
-"""Bits of a row's flag: its key, or the partition's part of it, is not that of the row before."""
+"""Bits of a row's flag: its key, or the partition's part of it, differs from the row before."""
 ROWS_MAX = 8192
-"""Rows of a block, whatever fits: readers make numbers of 8 bytes of them, outside the tape."""
+"""The most rows of a block: readers allocate 8 bytes per row outside the buffer's memory."""
 _READERS_MAX = 4
 _ALIGN = 64
 _WORDS = 7  # of each column: nulls, and the spans of validity, values and ends
@@ -35,17 +36,17 @@ Span = tuple[int, int]
 
 
 @dataclass(slots=True)
-class TapeBlock:
-    """Some rows, as columns in a slot; valid until the tape is asked for another block.
+class WindowBlock:
+    """Some rows, as columns in a slot; valid until another block is requested from the buffer.
 
     Args:
-        number: of the block.
-        first: number of its first row.
-        rows: how many.
+        number: the number of the block.
+        first: the number of its first row.
+        rows: its number of rows.
         memory: the slot.
-        nulls: of each column.
-        spans: of each column: validity, values and ends in `memory`; ends may be empty.
-        flags: where the flag of each row lies.
+        nulls: the null count of each column.
+        spans: validity, values and ends of each column in `memory`; ends may be empty.
+        flags: the position of the rows' flags.
     """
 
     number: int
@@ -78,16 +79,16 @@ class TapeBlock:
 
 
 class Cursor:
-    """A place on the tape. It holds its block and all that follow."""
+    """A position in the buffer. It keeps its block and all later ones."""
 
-    def __init__(self, tape: Tape) -> None:
+    def __init__(self, tape: WindowBuffer) -> None:
         self._tape = tape
         self.number = 0
         self.first = 0
         self.pinned = False
 
-    def block_of(self, row: int) -> TapeBlock | None:
-        """Go to the block that holds `row`, which is none before where it stands; None past the end."""
+    def block_of(self, row: int) -> WindowBlock | None:
+        """Move forward to the block that contains `row`, and return it; None past the end."""
         while True:
             block = self._tape.block(self.number)
             if block is None or row < block.end:
@@ -95,12 +96,12 @@ class Cursor:
                 return block
             self.number, self.first = self.number + 1, block.end
 
-    def need_from(self, row: int, block: TapeBlock) -> None:
-        """Let go of all rows before `row`.
+    def need_from(self, row: int, block: WindowBlock) -> None:
+        """Release all rows before `row`.
 
         Args:
-            row: the first one that will be asked for.
-            block: one near it, which costs nothing when `row` lies in it or behind.
+            row: the first row that will be requested.
+            block: a block near it; the call is free if `row` is in this block or after it.
         """
         if row >= block.end:
             if self.number <= block.number:
@@ -114,7 +115,7 @@ class Cursor:
 
 @dataclass(slots=True)
 class _Stored:
-    """Spilled blocks that follow one another: finished, or still being written."""
+    """Consecutive spilled blocks: finished, or still being written."""
 
     first: int
     blocks: int = 0
@@ -123,18 +124,18 @@ class _Stored:
     reader: SegmentReader | None = field(default=None, repr=False)
 
 
-class Tape:
-    """The tape. Close it before its memory is given back.
+class WindowBuffer:
+    """A buffer of sorted rows for window functions. Close it before its memory is released.
 
     Args:
-        memory: for slots, of which `SLOTS_MIN` at least; its address is a multiple of 64.
-        slot_bytes: of each, a multiple of 64.
-        spill: where blocks go that have none.
-        blocks: fills `out` with sorted rows again and again, as `ExternalSort.blocks`.
-        out: what it fills.
-        kinds: of the columns that the rows carry.
-        partition: kinds of the first key columns, a byte each, that make a partition.
-        check: called often; what it raises ends the work.
+        memory: memory for at least `SLOTS_MIN` slots; its address is a multiple of 64.
+        slot_bytes: the size of a slot, a multiple of 64.
+        spill: the spill manager for blocks without a slot.
+        blocks: fills `out` repeatedly with sorted rows, like `ExternalSort.blocks`.
+        out: the memory that `blocks` fills.
+        kinds: the kinds of the columns in the rows' payload.
+        partition: the kinds of the first key columns, a byte each, that define a partition.
+        check: called often; an exception that it raises ends the work.
     """
 
     def __init__(  # noqa: PLR0913 - what an input is, and what to work in
@@ -152,7 +153,7 @@ class Tape:
         assert count >= SLOTS_MIN, "too few slots"
         self._slots = [memory[slot_bytes * at : slot_bytes * (at + 1)] for at in range(count)]
         self._free = list(range(count))
-        self._held: dict[int, tuple[int, TapeBlock]] = {}  # least recently used first
+        self._held: dict[int, tuple[int, WindowBlock]] = {}  # least recently used first
         self._spill = spill
         self._blocks = blocks
         self._out = out
@@ -171,25 +172,25 @@ class Tape:
 
     @property
     def rows(self) -> int | None:
-        """How many rows there are; None while the end was not seen."""
+        """The number of rows; None until the end was read."""
         return self._rows if self._ended else None
 
     def cursor(self) -> Cursor:
-        """Return a new cursor at the beginning; nothing was read yet."""
+        """Return a new cursor at the first row; only before the first read."""
         cursor = Cursor(self)
         self._cursors.append(cursor)
         return cursor
 
     def settle(self) -> None:
-        """Forget the blocks that all cursors have passed."""
+        """Drop the blocks that all cursors have passed."""
         self._floor = min(cursor.number for cursor in self._cursors)
         for number in [number for number in self._held if number < self._floor]:
             self._free.append(self._held.pop(number)[0])
         while self._stored and self._stored[0].first + self._stored[0].blocks <= self._floor:
             self._drop(self._stored.popleft())
 
-    def block(self, number: int) -> TapeBlock | None:
-        """Return a block at or behind the cursors; None past the end.
+    def block(self, number: int) -> WindowBlock | None:
+        """Return a block at or after the first cursor; None past the end.
 
         Raises:
             CapTooSmall: a row is longer than a slot.
@@ -206,17 +207,17 @@ class Tape:
         return self._load(number) if held is None else held[1]
 
     def close(self) -> None:
-        """Remove what was spilled and let go of the memory."""
+        """Remove the spilled blocks and drop all references to the memory."""
         while self._stored:
             self._drop(self._stored.popleft())
         self._held.clear()
         self._slots.clear()
         self._cursors.clear()
 
-    # Blocks come from the sort, go to spill when slots are needed, and come back.
+    # Blocks come from the sort, are spilled when slots are needed, and are read back later.
 
     def _pull(self) -> bool:
-        """Make the next block of the sorted rows; False at their end."""
+        """Make the next block of the sorted rows; return False at their end."""
         if self._start >= self._filled:
             self._check()
             filled, rows = next(self._blocks, (0, 0))
@@ -224,12 +225,12 @@ class Tape:
             if not rows:
                 self._ended = True
                 return False
-        at = self._take_slot()
+        at = self._free_slot()
         block = self._unpack(self._slots[at])
         self._held[block.number] = at, block
         return True
 
-    def _unpack(self, slot: memoryview) -> TapeBlock:
+    def _unpack(self, slot: memoryview) -> WindowBlock:
         rows_max = min(self._rows_left, ROWS_MAX)
         flags_room = -(-rows_max // _ALIGN) * _ALIGN
         room = len(slot) - flags_room
@@ -267,7 +268,7 @@ class Tape:
             packed[last + 8 : last + 8 + key_bytes]
         )
         nulls = [column[1] for column in filled]
-        block = TapeBlock(self._pulled, self._rows, rows, slot, nulls, spans, flags, flags[1])
+        block = WindowBlock(self._pulled, self._rows, rows, slot, nulls, spans, flags, flags[1])
         words = [block.number, block.used, block.first, rows, flags[0]]
         for count, (validity, values, ends) in zip(nulls, spans, strict=True):
             words += [count, *validity, *values, *ends]
@@ -278,8 +279,8 @@ class Tape:
         self._start = following
         return block
 
-    def _take_slot(self) -> int:
-        """Return a slot that nobody needs now; what is in it is spilled first, if it must be."""
+    def _free_slot(self) -> int:
+        """Return a slot that no cursor needs now; its block is spilled first if still needed."""
         while not self._free:
             kept = {cursor.number for cursor in self._cursors if cursor.pinned}
             kept.add(next(reversed(self._held)))
@@ -292,7 +293,7 @@ class Tape:
         return self._free.pop()
 
     def _write(self) -> None:
-        """Spill the first block that was not."""
+        """Spill the first block that was not spilled yet."""
         self._written = max(self._written, self._floor)
         _, block = self._held[self._written]
         last = self._stored[-1] if self._stored else None
@@ -311,9 +312,9 @@ class Tape:
             stored.segment = stored.writer.finish()
             stored.writer = None
 
-    def _load(self, number: int) -> TapeBlock:
+    def _load(self, number: int) -> WindowBlock:
         stored = next(each for each in self._stored if number < each.first + each.blocks)
-        at = self._take_slot()
+        at = self._free_slot()
         self._finish(stored)
         if stored.reader is None:
             assert stored.segment is not None
@@ -326,13 +327,13 @@ class Tape:
         slot = self._slots[at]
         stored.reader.read_into(slot)
         found, used, first, rows, flags, *words = self._head.unpack_from(slot, 0)
-        assert found == number, "blocks come back as they went"
+        assert found == number, "blocks are read in the order in which they were spilled"
         nulls = words[::_WORDS]
         spans = [
             ((one[0], one[1]), (one[2], one[3]), (one[4], one[5]))
             for one in (words[start + 1 : start + _WORDS] for start in range(0, len(words), _WORDS))
         ]
-        block = TapeBlock(number, first, rows, slot, nulls, spans, (flags, flags + rows), used)
+        block = WindowBlock(number, first, rows, slot, nulls, spans, (flags, flags + rows), used)
         self._held[number] = at, block
         return block
 

@@ -1,7 +1,7 @@
-"""The build side of a join, while its rows come sorted by their keys: spilled as they are.
+"""The build side of a join while its rows are sorted by their keys: they are spilled in order.
 
-As long as the other side comes sorted too, it is merged with this one and nothing of it is spilled.
-When it does not, this side is partitioned already: its segments are ranges of keys that fit memory.
+As long as the probe side is sorted too, both sides are merged and the probe side is not spilled.
+When it is not, the build side is partitioned already: its segments are key ranges that fit memory.
 """
 
 from __future__ import annotations
@@ -11,34 +11,40 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import key_run, mark_matched, sorted_run
-from emsqrt.external.partition import FAN_OUT_MAX, PartitionWriter, Spread, blocks_of, too_long
+from emsqrt.external.partition import (
+    FAN_OUT_MAX,
+    PartitionFunction,
+    PartitionWriter,
+    blocks_of,
+    too_long,
+)
 
 if TYPE_CHECKING:
     from emsqrt.spill import Segment, SegmentWriter, SpillManager
 
 BLOCK_BYTES_MAX = 1 << 18
-ENTRY_BYTES = 12  # what a stored row takes beside itself
-_KEY_BYTES_MAX = 512  # of a bound; they lie outside the memory
+ENTRY_BYTES = 12  # memory per stored row, in addition to the row
+_KEY_BYTES_MAX = 512  # the longest bound; bounds are not in the working memory
 _RANGES_THAT_FIT = FAN_OUT_MAX // 2
 
 
 def is_sorted(rows: memoryview) -> bool:
-    """Return whether rows have ascending keys, those without one last."""
+    """Return whether rows have ascending keys, with NULL keys last."""
     end, _, _ = sorted_run(rows, 0, len(rows), b"")
     return key_run(rows, end, b"") == len(rows)
 
 
-class SortedSide:
-    """Rows with ascending keys, cut into segments where a key ends. Rows without a key come last.
+class SortedBuild:
+    """Rows with ascending keys, in segments that end where a key ends; NULL keys are last.
 
     Args:
-        memory_bytes: a segment is to be joined in.
-        spill: where they lie.
-        name: of the segments.
-        row_bytes_max: a longer row is refused.
-        buffers: where rows wait to be spilled when those without a key, or a match, come out; the
-            others are dropped when it is None.
-        numbered: put each row's number before its payload; only with buffers.
+        memory_bytes: the memory in which a segment will be joined.
+        spill: the spill manager for the segments.
+        name: the name of the segments.
+        row_bytes_max: longer rows are refused.
+        buffers: memory to buffer rows before they are spilled, if the join writes unmatched rows
+            of this side; None drops rows with a NULL key.
+        numbered: write each row's number before its payload; only with buffers.
     """
 
     def __init__(
@@ -55,7 +61,7 @@ class SortedSide:
         """The first keys of all segments but the first."""
         self.segments: list[Segment] = []
         self.nulls: Segment | None = None
-        """Rows without a key, where they are kept."""
+        """Rows with a NULL key, if they are kept."""
         self.rows_numbered: int | None = 0 if numbered else None
         self.spilled_bytes = 0
         self._buffers = buffers
@@ -71,7 +77,7 @@ class SortedSide:
         self._ended = False
 
     def add(self, rows: memoryview, at: int = 0) -> int:
-        """Spill rows from byte `at` on; return where the first lies that is not in order."""
+        """Spill rows from byte `at` on; return the position of the first that is not in order."""
         while at < len(rows):
             end, count, last = sorted_run(rows, at, self._block_bytes, self._last)
             if end > at and not self._ended:
@@ -93,7 +99,7 @@ class SortedSide:
 
     @property
     def block_bytes(self) -> int:
-        """A buffer for any block."""
+        """The size of a buffer for any block."""
         return max((segment.block_raw_max for segment in self._all()), default=0)
 
     def blocks(self, buffer: memoryview) -> Generator[memoryview]:
@@ -103,12 +109,12 @@ class SortedSide:
                 yield rows
 
     def mark(self, last: bytes, rest: Segment | None, memory: memoryview) -> None:
-        """Write the rows of keys up to `last` anew, marked as matched but for those in `rest`.
+        """Rewrite the rows of keys up to `last`, marked as matched unless they are in `rest`.
 
         Args:
-            last: the key that the other side has come to.
-            rest: rows of these that nothing matched, in their order; removed.
-            memory: for a block of either.
+            last: the last key that was joined.
+            rest: the unmatched rows among these, in order; the segment is removed.
+            memory: memory for a block of this side and one of `rest`.
         """
         buffer, others = memory[: self.block_bytes], memory[self.block_bytes :]
         lone = _Rest(rest, self._spill, others)
@@ -130,7 +136,7 @@ class SortedSide:
                 self._spill.remove(rest)
 
     def close(self) -> None:
-        """Remove what was spilled."""
+        """Remove the spilled rows."""
         if self._writer is not None:
             self._writer.abort()
             self._writer = None
@@ -158,7 +164,7 @@ class SortedSide:
         self._write(rows, count)
 
     def _range_bytes(self) -> int:
-        """Return how much a range may take: more than memory, when there are many already."""
+        """Return the most bytes of a range: more than fits memory if there are many already."""
         ranges = len(self.segments) + 1
         if ranges == FAN_OUT_MAX:
             return 1 << 62
@@ -195,12 +201,12 @@ class SortedSide:
         self.spilled_bytes += len(rows)
 
     def _keep(self, buffers: memoryview, rows: memoryview) -> None:
-        """Spill rows of one range, and rows without a key apart from them."""
+        """Spill rows of one range, and rows with a NULL key separately."""
         if self._keeper is None:
             self._keeper = PartitionWriter(
                 buffers,
                 self._spill,
-                Spread(1),
+                PartitionFunction(1),
                 name=self._name,
                 first=self.rows_numbered,
                 row_bytes_max=self._row_bytes_max,
@@ -209,7 +215,7 @@ class SortedSide:
 
 
 class _Rest:
-    """Walks through the rows that nothing matched, beside all rows."""
+    """Reads the unmatched rows in parallel with all rows."""
 
     def __init__(self, segment: Segment | None, spill: SpillManager, buffer: memoryview) -> None:
         self._blocks = blocks_of(segment, spill, buffer)
@@ -218,7 +224,7 @@ class _Rest:
         self._ended = False
 
     def mark(self, rows: memoryview, last: bytes) -> bool:
-        """Mark what matched of a block; return whether a key above `last` came."""
+        """Mark the matched rows of a block; return whether it has a key above `last`."""
         at, above = 0, False
         while at < len(rows) and not above:
             if self._at == len(self._rows) and not self._ended:
@@ -228,7 +234,7 @@ class _Rest:
         return above
 
     def close(self) -> None:
-        """Let go of the segment."""
+        """Close the segment."""
         self._blocks.close()
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from emsqrt.memory import MemoryBudget
-from emsqrt.memory.turns import TurnBudget
+from emsqrt.memory.max_of_budget import MaxOfBudget
 from sennit_core.errors import CapTooSmall
 
 
 def test_the_largest_is_held_and_not_the_sum() -> None:
     whole = MemoryBudget(100, 200)
-    turns = TurnBudget(whole, "scan")
+    turns = MaxOfBudget(whole, "scan")
     first = turns.admit(60, "scan", "it is large")
     second = turns.admit(80, "scan", "it is larger")
     assert whole.used_bytes == 80
@@ -37,7 +37,7 @@ def test_the_largest_is_held_and_not_the_sum() -> None:
 
 def test_released_early_it_holds_nothing_for_those_who_are_late() -> None:
     whole = MemoryBudget(100)
-    turns = TurnBudget(whole, "scan")
+    turns = MaxOfBudget(whole, "scan")
     guard = turns.acquire(10, "scan")
     turns.release()
     guard.release()

@@ -1,4 +1,4 @@
-"""What an aggregate keeps for each group, as the kernel sees it: states, and what becomes of them.
+"""The states that an aggregate keeps for each group, and the outputs computed from them.
 
 Ops are those of `_kernel/states.h` and `_kernel/finish.h`; kinds those of `_kernel/columns.h`.
 """
@@ -11,12 +11,12 @@ from typing import TypeAlias
 
 I64, U64, F64, DECIMAL, TEXT, BYTES = 4, 8, 10, 11, 12, 13
 SKETCH_PRECISION = 12
-"""Of approx_count_distinct: 4096 registers, a standard error of 1.6 %."""
+"""Precision of approx_count_distinct: 4096 registers, a standard error of 1.6 %."""
 NO_COLUMN = -1
 
 
-class PartOp(IntEnum):
-    """What one state collects; see `enum em_part_op`."""
+class StateOp(IntEnum):
+    """How a state is accumulated; see `enum em_part_op`."""
 
     COUNT_ROWS = 0
     COUNT = 1
@@ -34,7 +34,7 @@ class PartOp(IntEnum):
 
 
 class OutputOp(IntEnum):
-    """What becomes of states; see `enum em_output_op`."""
+    """How an output is computed from states; see `enum em_output_op`."""
 
     STATE = 0
     INTEGER = 1
@@ -51,8 +51,8 @@ class KeyColumn:
 
     Args:
         column: its index in the batch.
-        kind: of its values.
-        descending: whether groups come out in descending order of it.
+        kind: the kind of its values.
+        descending: whether groups are in descending order of it.
         nulls_first: whether NULL comes first.
     """
 
@@ -62,41 +62,41 @@ class KeyColumn:
     nulls_first: bool = False
 
     def as_tuple(self) -> tuple[int, int, bool, bool]:
-        """Return it as the kernel takes it."""
+        """Return the tuple that the kernel expects."""
         return self.column, self.kind, self.descending, self.nulls_first
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class AggregateState:
     """One state of each group.
 
     Args:
-        op: what it collects.
+        op: how it is accumulated.
         column: the argument's index in the batch, or NO_COLUMN.
-        kind: of the argument's values.
-        param: a decimal's scale for float sums; a sketch's precision; 1 when FIRST and LAST are
-            those of all rows, NULL or not.
+        kind: the kind of the argument's values.
+        param: a decimal's scale for float sums; a sketch's precision; 1 if FIRST and LAST include
+            NULL.
     """
 
-    op: PartOp
+    op: StateOp
     column: int
     kind: int
     param: int = 0
 
     def as_tuple(self) -> tuple[int, int, int, int]:
-        """Return it as the kernel takes it."""
+        """Return the tuple that the kernel expects."""
         return int(self.op), self.column, self.kind, self.param
 
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One column of the result behind the keys.
+    """One column of the result after the keys.
 
     Args:
-        op: what it is made by.
+        op: how it is computed.
         part: the first state that it reads; a mean reads two, a variance three.
-        kind: of its values.
-        scale: of a decimal sum that becomes a mean.
+        kind: the kind of its values.
+        scale: the scale of a decimal sum that a mean is computed from.
     """
 
     op: OutputOp
@@ -105,7 +105,7 @@ class Output:
     scale: int = 0
 
     def as_tuple(self) -> tuple[int, int, int, int]:
-        """Return it as the kernel takes it."""
+        """Return the tuple that the kernel expects."""
         return int(self.op), self.part, self.kind, self.scale
 
 
@@ -114,15 +114,16 @@ Quantile: TypeAlias = tuple[int, float] | tuple[int, int, int]
 
 @dataclass(slots=True)
 class Values:
-    """A column whose different values are put in order for each group, and what they fill.
+    """A column whose distinct values are sorted for each group, and the states that they fill.
 
     Args:
         column: its index in the batch.
-        kind: of its values.
-        scale: of a decimal.
-        filled: the parts that take each different value once.
-        quantiles: (part, fraction), the part the MIN of an F64 that nothing else fills; or (part,
-            numerator, denominator) of a value itself, the part a MIN of the values' kind.
+        kind: the kind of its values.
+        scale: the scale of a decimal.
+        filled: the states that are filled with each distinct value once.
+        quantiles: (state, fraction), where the state is the MIN of an F64 that nothing else fills;
+            or (state, numerator, denominator) for a quantile that is one of the values, where the
+            state is a MIN of the values' kind.
     """
 
     column: int

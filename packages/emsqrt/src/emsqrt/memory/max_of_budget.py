@@ -1,18 +1,18 @@
-"""One reservation for holders of whom only one is at work at a time."""
+"""One reservation for several holders of which only one is active at a time."""
 
 from __future__ import annotations
 
 from emsqrt.memory.budget import BudgetGuard, MemoryBudget
 
 
-class TurnBudget(MemoryBudget):
-    """A budget whose guards do not add up: the largest of them is what is held of the whole.
+class MaxOfBudget(MemoryBudget):
+    """A budget whose guards do not add up: only the largest guard is reserved in `whole`.
 
     For readers: an operator reads one input to its end before it begins the next.
 
     Args:
-        whole: what is held is held here.
-        tag: under this tag.
+        whole: the budget in which the largest guard is reserved.
+        tag: the tag of that reservation.
     """
 
     def __init__(self, whole: MemoryBudget, tag: str) -> None:
@@ -22,11 +22,11 @@ class TurnBudget(MemoryBudget):
 
     @property
     def free_bytes(self) -> int:
-        """Bytes that one holder could get, when its turn comes."""
+        """Bytes that one holder could reserve while it is the active one."""
         return self._whole.free_bytes + self._held.size_bytes
 
     def release(self) -> None:
-        """Give everything back."""
+        """Release the whole reservation."""
         self._held.release()
 
     def _try_change(self, guard: BudgetGuard, size_bytes: int) -> bool:

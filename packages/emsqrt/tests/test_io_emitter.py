@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from emsqrt.io.emitter import PIECE_BYTES, BufferedEmitter
 from emsqrt.io.formats import open_format
 from emsqrt.io.messages import MessageStream
-from emsqrt.io.pieces import PIECE_BYTES, Pieces
 
 HALF = PIECE_BYTES // 2
 SIZES = st.sampled_from([0, 1, 100, HALF - 1, HALF, HALF + 1, PIECE_BYTES, PIECE_BYTES + 1])
@@ -19,7 +19,7 @@ SIZES = st.sampled_from([0, 1, 100, HALF - 1, HALF, HALF + 1, PIECE_BYTES, PIECE
 @given(st.lists(SIZES, max_size=12))
 def test_pieces_are_the_bytes_put_in_order_and_never_tiny_ones_in_a_row(sizes: list[int]) -> None:
     emitted: list[bytes] = []
-    pieces = Pieces(lambda piece: emitted.append(bytes(piece)))
+    pieces = BufferedEmitter(lambda piece: emitted.append(bytes(piece)))
     data = [bytes([at]) * size for at, size in enumerate(sizes)]
     assert [pieces.put(each) for each in data] == sizes
     pieces.flush()
@@ -31,7 +31,7 @@ def test_pieces_are_the_bytes_put_in_order_and_never_tiny_ones_in_a_row(sizes: l
 def test_a_large_buffer_goes_out_as_it_is() -> None:
     emitted: list[memoryview] = []
     large = bytes(HALF + 1)
-    Pieces(emitted.append).put(large)
+    BufferedEmitter(emitted.append).put(large)
     assert emitted[0].obj is large
 
 

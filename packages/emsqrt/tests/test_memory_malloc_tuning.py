@@ -4,14 +4,14 @@ import subprocess
 import sys
 
 from emsqrt.memory import MemoryBudget
-from emsqrt.memory.freed import keep_freed_blocks
+from emsqrt.memory.malloc_tuning import keep_freed_blocks
 
 MIB = 1 << 20
 COUNTED = """
 import resource
 from emsqrt._kernel import keep_freed
 from emsqrt.memory import MemoryBudget
-from emsqrt.memory.freed import KEPT_BYTES, keep_freed_blocks
+from emsqrt.memory.malloc_tuning import KEPT_BYTES, keep_freed_blocks
 
 def faults_of_batches():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

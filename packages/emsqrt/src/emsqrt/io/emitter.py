@@ -1,4 +1,4 @@
-"""A stream of bytes in pieces of a good size: small ones gathered, large ones passed on as they are."""
+"""Emit a stream of bytes in pieces: small writes are collected, large ones are passed on."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["PIECE_BYTES", "Emit", "Pieces"]
+__all__ = ["PIECE_BYTES", "BufferedEmitter", "Emit"]
 
 Emit = Callable[[Any], object]
-"""Takes one piece of a stream, any buffer of bytes, which is only valid during the call."""
+"""Receives one piece of a stream, any buffer of bytes, which is only valid during the call."""
 
 PIECE_BYTES = 128 << 10
-"""Each piece costs its reader a wake; more of it would only leave the processor's cache."""
+"""Each piece wakes its reader; a larger piece would not stay in the CPU cache."""
 
 
-class Pieces:
-    """Gathers what is put up to 128 KiB; what is over half of that goes out without a copy.
+class BufferedEmitter:
+    """Collects writes up to 128 KiB; a write of more than half of that is emitted without a copy.
 
     Args:
-        emit: takes the pieces, in order.
+        emit: receives the pieces, in order.
     """
 
     def __init__(self, emit: Emit) -> None:
         self.bytes = 0
-        """Put so far."""
+        """Bytes written so far."""
         self._emit = emit
         self._gathered = memoryview(bytearray(PIECE_BYTES))
         self._count = 0
 
     def put(self, data: Buffer) -> int:
-        """Append to the stream; return how many bytes that was."""
+        """Append to the stream; return the number of bytes."""
         view = memoryview(data).cast("B")
         size = len(view)
         self.bytes += size
@@ -47,7 +47,7 @@ class Pieces:
         return size
 
     def flush(self) -> None:
-        """Emit what was gathered."""
+        """Emit the collected bytes."""
         count, self._count = self._count, 0
         if count:
             self._emit(self._gathered[:count])

@@ -1,18 +1,18 @@
-"""`Outlet`: memory that sorted rows are put into, all of it or its halves in turn."""
+"""`OutputBuffer`: memory that sorted rows are written to, as a whole or in alternating halves."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 
-class Outlet:
-    """Where the next rows go.
+class OutputBuffer:
+    """The buffer of the next rows.
 
-    With halves, what was put out stays as it is until the block after the next is made.
+    With halves, a written block stays valid until the block after the next one is written.
 
     Args:
-        memory: for at least the longest row.
-        wait: returns when nobody reads the memory any more; None to use all of it each time.
+        memory: must hold at least the longest row.
+        wait: returns once no reader uses the memory; None to use all of it for each block.
         block_bytes: without halves, use no more than this unless one row is longer.
     """
 
@@ -29,22 +29,22 @@ class Outlet:
         self._parts = [memory[:block_bytes]] if wait is None else [memory[:middle], memory[middle:]]
         self._at = 0
         self.room = self._parts[0]
-        """What is filled now, or was filled last."""
+        """The part that is being filled, or was filled last."""
 
     @classmethod
-    def over(cls, memory: memoryview | Outlet) -> Outlet:
-        """Return an outlet as it is, and plain memory as one that is used whole."""
-        return memory if isinstance(memory, Outlet) else cls(memory)
+    def over(cls, memory: memoryview | OutputBuffer) -> OutputBuffer:
+        """Return an output buffer unchanged, and wrap plain memory, to be used as a whole."""
+        return memory if isinstance(memory, OutputBuffer) else cls(memory)
 
-    def turn(self) -> None:
-        """Go on to the next part; waits for who reads all of the memory, which is more than a part."""
+    def advance(self) -> None:
+        """Go on to the next part; if the last block used all memory, wait for its reader first."""
         if len(self.room) == len(self._memory):
             self._wait()
         self._at = (self._at + 1) % len(self._parts)
         self.room = self._parts[self._at]
 
     def widen(self) -> bool:
-        """Take all of the memory for one block; False when that is what there is."""
+        """Use all of the memory for one block; return False if the last block did already."""
         if len(self.room) == len(self._memory):
             return False
         self._wait()

@@ -1,8 +1,8 @@
-"""Where bytes are: local files, globs, folders, object stores, standard input and output.
+"""Locations of input and output: local files, object stores, standard input and output.
 
 A path is plain, or a `file://`, `s3://`, `gs://` or `az://` URI, or `-`. Globs (`data/*.csv`, `**`)
-and folders become the files they stand for, sorted by their text, so that a plan reads them in the
-same order everywhere.
+and folders are expanded to their files, sorted by path, so that a plan reads them in the same order
+everywhere.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ STANDARD_NAMES = ("-", "/dev/stdin", "/dev/stdout")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Location:
     """One file, object or stream.
 
     Args:
         scheme: "file", "s3", "gs", "az" or "-".
         path: the local path, `bucket/key` of a store, or "-".
-        base: how much of `path` was there before a glob or folder was opened up; for `key=value`
-            folders, which are only looked for below it.
+        base: the fixed part of `path` before a glob or folder was expanded; `key=value` folders are
+            only searched below it.
     """
 
     scheme: str
@@ -38,7 +38,7 @@ class Place:
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a file of this machine."""
+        """Whether it is a file on this machine."""
         return self.scheme == "file"
 
     @property
@@ -57,52 +57,53 @@ class Place:
         return self.path if self.scheme in ("file", "-") else f"{self.scheme}://{self.path}"
 
 
-def parse_place(text: str, folder: Path | None = None) -> Place:
-    """Return the place that a path or URI names; a relative path starts at `folder`.
+def parse_location(text: str, folder: Path | None = None) -> Location:
+    """Parse a path or URI; a relative path is below `folder`.
 
     Raises:
-        Unsupported: the scheme is none that can be read or written; http is not.
-        UsageError: the URI names no bucket, or no file of this machine.
+        Unsupported: the scheme cannot be read or written, such as http.
+        UsageError: the URI has no bucket, or names another machine.
     """
     if text in STANDARD_NAMES:
-        return Place("-", "-")
+        return Location("-", "-")
     scheme, mark, rest = text.partition("://")
     if not mark:
-        return Place("file", str((folder or Path()) / text))
+        return Location("file", str((folder or Path()) / text))
     if scheme == "file":
-        from urllib.parse import unquote, urlsplit  # most places are paths
+        from urllib.parse import unquote, urlsplit  # most locations are paths
 
         split = urlsplit(text)
         if split.netloc not in ("", "localhost"):
             raise UsageError(f"{text!r} names the machine {split.netloc!r}, not this one")
-        return Place("file", unquote(split.path))
+        return Location("file", unquote(split.path))
     if scheme not in STORE_SCHEMES:
         known = ", ".join(f"{name}://" for name in ("file", *STORE_SCHEMES))
         raise Unsupported(
-            f"{scheme}:// is no place to read from or write to; there are {known} and plain paths",
+            f"cannot read from or write to {scheme}://; use {known} or a plain path",
             hint="download it first" if scheme in ("http", "https") else None,
         )
     if not rest.partition("/")[0]:
         raise UsageError(f"{text!r} names no bucket", hint=f"such as {scheme}://bucket/key")
-    return Place(scheme, rest)
+    return Location(scheme, rest)
 
 
-def expand_places(
+def expand_locations(
     texts: Sequence[str], folder: Path | None = None, suffixes: Sequence[str] = ()
-) -> list[Place]:
-    """Return the files that paths, globs and folders stand for, each glob's and folder's sorted.
+) -> list[Location]:
+    """Expand paths, globs and folders to files; those of each glob and folder are sorted.
 
     Args:
-        texts: paths as a plan has them.
-        folder: where relative paths start.
-        suffixes: which files of a folder count; names that begin with "." or "_" never do.
+        texts: the paths in a plan.
+        folder: the folder of relative paths.
+        suffixes: suffixes of files to read in a folder; names that begin with "." or "_" are
+            always ignored.
 
     Raises:
-        NotFound: a path is not there, or a glob or folder has no file.
+        NotFound: a path does not exist, or a glob or folder has no file.
     """
-    places: list[Place] = []
+    places: list[Location] = []
     for text in texts:
-        place = parse_place(text, folder)
+        place = parse_location(text, folder)
         if place.is_standard:
             places.append(place)
         elif place.is_local:
@@ -117,27 +118,27 @@ def expand_places(
 
 
 def folder_of_work(folder: Path | None = None) -> Path:
-    """Return the absolute path of a folder, of this process's own when None.
+    """Return the absolute path of a folder; None is this process's working directory.
 
     Raises:
-        NotFound: relative paths start at a folder that was removed.
+        NotFound: the working directory was removed.
     """
     try:
         return (folder or Path()).absolute()
     except FileNotFoundError:
         raise NotFound(
-            "folder that this process works in",
-            hint="it was removed; change into one that is there",
+            "working directory of this process",
+            hint="it was removed; change to an existing folder",
         ) from None
 
 
 def has_magic(path: str) -> bool:
-    """Tell whether a path is a glob."""
+    """Return whether a path is a glob."""
     return not _MAGIC.isdisjoint(path)
 
 
 def fixed_part(path: str) -> str:
-    """Return the folders of a glob before its first wildcard."""
+    """Return the folders before the first wildcard of a glob."""
     parts: list[str] = []
     for part in path.split("/")[:-1]:
         if has_magic(part):
@@ -146,12 +147,12 @@ def fixed_part(path: str) -> str:
     return "/".join(parts)
 
 
-def _expand_local(place: Place, text: str, suffixes: Sequence[str]) -> list[Place]:
+def _expand_local(place: Location, text: str, suffixes: Sequence[str]) -> list[Location]:
     with as_told(place.path, "reading"):
         return _expand_path(place, text, suffixes)
 
 
-def _expand_path(place: Place, text: str, suffixes: Sequence[str]) -> list[Place]:
+def _expand_path(place: Location, text: str, suffixes: Sequence[str]) -> list[Location]:
     path = Path(place.path)
     if path.is_dir():
         return _named(place.path, _files_below(path, suffixes), f"{text}/**")
@@ -172,14 +173,14 @@ def _files_below(folder: Path, suffixes: Sequence[str]) -> Iterable[str]:
             yield str(path)
 
 
-def _named(base: str, names: Iterable[str], text: str, scheme: str = "file") -> list[Place]:
-    places = [Place(scheme, name, base) for name in sorted(names)]
+def _named(base: str, names: Iterable[str], text: str, scheme: str = "file") -> list[Location]:
+    places = [Location(scheme, name, base) for name in sorted(names)]
     if not places:
         raise NotFound("file", text, hint="no file matches; an empty source needs no path at all")
     return places
 
 
-def _expand_store(place: Place, suffixes: Sequence[str]) -> list[Place]:
+def _expand_store(place: Location, suffixes: Sequence[str]) -> list[Location]:
     from emsqrt.io.objects import list_objects
 
     pattern = place.path
@@ -194,7 +195,7 @@ def _expand_store(place: Place, suffixes: Sequence[str]) -> list[Place]:
 
 
 def glob_matches(path: str, pattern: str) -> bool:
-    """Tell whether a path matches a glob, in which only `**` passes a slash."""
+    """Return whether a path matches a glob, in which only `**` matches a slash."""
     return _parts_match(path.split("/"), pattern.split("/"))
 
 

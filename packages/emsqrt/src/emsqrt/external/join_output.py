@@ -1,8 +1,8 @@
-"""What joins have in common: kinds, what a table writes for each, and where joined rows go.
+"""Code that all joins share: the kinds, what a table writes for each, and the output buffer.
 
 A joined row is a row whose payload is `u32 left_bytes, u32 right_bytes`, the left payload and the
-right one; `ABSENT` for the side that has no row. Its key is empty, the left row's number, or both
-rows' numbers; rows whose keys are equal are in order as they were written.
+right payload; a side without a row has the length `ABSENT`. Its key is empty, the left row's
+number, or both rows' numbers; rows of equal keys stay in the order in which they were written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from emsqrt.external.outlet import Outlet
+from emsqrt.external.output_buffer import OutputBuffer
 from sennit_core.errors import CapTooSmall
 
 if TYPE_CHECKING:
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 HashJoinKind = Literal["inner", "left", "right", "full", "semi", "anti"]
 
 ABSENT = 0xFFFF_FFFF
-NUMBER_BYTES = 8  # what a sequence takes in a spilled row
-JOINED_HEAD_BYTES = 32  # what a joined row has beyond both payloads, at most
+NUMBER_BYTES = 8  # of a row's number in a spilled row
+JOINED_HEAD_BYTES = 32  # the most bytes of a joined row without both payloads
 
 # As in _kernel/join.h.
 PAIRS, LONE, FIRST, MARK, SWAPPED, SEQUENCED, RIGHT_SEQUENCED, PLACED = (1 << n for n in range(8))
@@ -35,7 +35,7 @@ LEFT_POSITIONS = NUMBER_POSITIONS[:7]
 
 @dataclass(frozen=True, slots=True)
 class Emission:
-    """What a join of one kind writes while it probes, and at the end.
+    """The rows that a join of one kind writes while it probes, and at the end.
 
     Args:
         flags: for `JoinTable.probe`.
@@ -75,26 +75,26 @@ LEFT_ONLY = frozenset({"semi", "anti"})
 
 
 def sequenced_flags(how: HashJoinKind) -> int:
-    """Return which sides have numbers, for a result in order.
+    """Return which sides need row numbers for an ordered result.
 
-    The matches of a left row come in the order of the right side as it is. Only right rows without
-    a match are put in order by their own numbers.
+    The matches of a left row are in the order of the right side already. Only unmatched right rows
+    have to be sorted, by their own numbers.
     """
     return SEQUENCED | RIGHT_SEQUENCED if how in KEEPS_RIGHT else SEQUENCED
 
 
 @dataclass(slots=True)
 class JoinStats:
-    """What a join took, for the manifest.
+    """Statistics of a join, for the manifest.
 
     Args:
-        partitions: that were joined, in all levels; 0 when everything fitted memory.
-        levels: how often the most travelled row was partitioned.
-        reversals: partitions whose left side was built, and whose right side probed.
+        partitions: partitions that were joined, in all levels; 0 if everything fitted memory.
+        levels: how often a row was partitioned at most.
+        reversals: partitions of which the left side was built and the right side probed.
         nested_loops: partitions that did not shrink, and were joined slice by slice.
-        slices: of all nested loops.
-        merged_bytes: of left rows that came sorted and were merged with a sorted right side.
-        spilled_bytes: written in all, runs of joined rows included, before compression.
+        slices: the slices of all nested loops.
+        merged_bytes: bytes of sorted left rows that were merged with a sorted right side.
+        spilled_bytes: all bytes spilled, including runs of joined rows, before compression.
     """
 
     partitions: int = 0
@@ -106,46 +106,46 @@ class JoinStats:
     spilled_bytes: int = 0
 
 
-class JoinedOut:
-    """Memory that is filled with joined rows, and how full it is.
+class JoinOutput:
+    """A buffer of joined rows, and how full it is.
 
     Args:
-        memory: must hold the longest of them.
+        memory: must hold the longest joined row.
         block_bytes: fill no more of it than this, unless one row is longer; None for all.
     """
 
     def __init__(self, memory: memoryview, block_bytes: int | None = None) -> None:
         self.memory = memory
         self._block_bytes = self._end = min(block_bytes or len(memory), len(memory))
-        self._rows_taken = 0
+        self._rows_flushed = 0
         self.filled = self.rows = 0
 
     @property
     def is_due(self) -> bool:
-        """Whether as many rows lie here as were taken before.
+        """Whether the buffer holds as many rows as were flushed before, in all.
 
-        Blocks grow so from one row to all of a block: who wants a few rows gets them early, and who
-        wants all gets few blocks.
+        So blocks double from one row up to a full block: a consumer that needs a few rows gets them
+        early, and one that needs all rows gets few blocks.
         """
-        return 0 < self.rows >= self._rows_taken
+        return 0 < self.rows >= self._rows_flushed
 
-    def outlet(self) -> Outlet:
-        """Return the same room for who merges runs."""
-        return Outlet(self.memory, block_bytes=self._block_bytes)
+    def output_buffer(self) -> OutputBuffer:
+        """Return the same memory as the output buffer of a merge."""
+        return OutputBuffer(self.memory, block_bytes=self._block_bytes)
 
     def room(self) -> memoryview:
-        """Return what is left of it."""
+        """Return the memory that is not filled yet."""
         return self.memory[self.filled : self._end]
 
     def wrote(self, filled: int, rows: int) -> None:
-        """Note what was written into `room()`."""
+        """Count bytes and rows that were written into `room()`."""
         self.filled += filled
         self.rows += rows
 
-    def take(self) -> tuple[int, int]:
-        """Return (bytes, rows) that lie at the start, and begin anew once they are used.
+    def flush(self) -> tuple[int, int]:
+        """Return (bytes, rows) at the start of the memory, which is filled again from the start.
 
-        It is (0, 0) when a row came that is longer than a block; it has room now.
+        (0, 0) means that the next row is longer than a block; `room()` is large enough now.
 
         Raises:
             CapTooSmall: a row is longer than the memory.
@@ -157,19 +157,19 @@ class JoinedOut:
                 because="a joined row is longer than the block it is written to",
             )
         self._end = self._block_bytes if self.filled else len(self.memory)
-        self._rows_taken += self.rows
-        taken = self.filled, self.rows
+        self._rows_flushed += self.rows
+        flushed = self.filled, self.rows
         self.filled = self.rows = 0
-        return taken
+        return flushed
 
-    def take_rows(self) -> tuple[memoryview, int]:
-        """Return what `take` does, the bytes as a view."""
-        filled, rows = self.take()
+    def flush_rows(self) -> tuple[memoryview, int]:
+        """Return what `flush` returns, with a view of the bytes."""
+        filled, rows = self.flush()
         return self.memory[:filled], rows
 
 
-def drain(table: JoinTable, emission: Emission, flag: int, joined: JoinedOut) -> Iterator[bool]:
-    """Write the stored rows that are wanted at the end; yield False when `joined` is full."""
+def drain(table: JoinTable, emission: Emission, flag: int, joined: JoinOutput) -> Iterator[bool]:
+    """Write the stored rows that belong at the end; yield False whenever `joined` is full."""
     done = emission.drained is None
     while not done:
         *wrote, done = table.drain(joined.room(), bool(emission.drained), emission.flags | flag)
