@@ -1,6 +1,6 @@
-"""Modules that are loaded when something of them is asked for: for processes that start small.
+"""Import modules lazily, on first attribute access, to keep processes small.
 
-Nothing is imported here that brings what shall come late.
+This module must not import any of the modules that it makes lazy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ LATE = ("calendar", "hashlib", "inspect", "ipaddress", "shutil", "tempfile")
 
 
 class Late(ModuleType):
-    """Stands for a module until something of it is asked for."""
+    """A placeholder for a module that is imported on first attribute access."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
@@ -27,18 +27,18 @@ class Late(ModuleType):
 
 
 def load_late(names: tuple[str, ...] = LATE) -> None:
-    """Let modules that are not loaded yet be loaded when something of them is first asked for.
+    """Replace modules that are not imported yet by placeholders that import them on first use.
 
-    `dataclasses` alone brings `inspect`, the parser's tables and the tokenizer: 2 MiB of a cap.
+    `dataclasses` alone imports `inspect`, the parser's tables and the tokenizer: 2 MiB of a cap.
     """
     for name in names:
         sys.modules.setdefault(name, Late(name))
 
 
 def load_untranslated(name: str) -> None:
-    """Import a module whose words nobody has translated without what looks for translations.
+    """Import a module whose messages have no translations, without importing `gettext`'s machinery.
 
-    `gettext` asks `locale` for the language first: 600 KiB of a cap.
+    `gettext` imports `locale` to find the language: 600 KiB of a cap.
     """
     if name in sys.modules or "gettext" in sys.modules:
         return
