@@ -80,7 +80,9 @@ def weigh(
     run.context.make_room_for_error()
     _expect_longest(run, look)
     trial = _trials(open_all, run)
-    first = CapTooSmall(cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="it takes that much")
+    first = CapTooSmall(
+        cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="the plan needs this much"
+    )
     with looking_once():
         refused, least_bytes = halve(trial, *climb(trial, first, _PRECISE_BYTES), _PRECISE_BYTES)
     least_bytes += _grown(run, names_bytes, least_bytes)

@@ -1,4 +1,4 @@
-"""Different rows, sorted: an aggregate whose keys are the columns that tell rows apart."""
+"""Distinct rows, sorted: an aggregate whose keys are the compared columns."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class DistinctRows:
     """One row of each key, the first of the input, sorted by the key columns, NULL last."""
 
     def __init__(self, node: Distinct, inputs: Sequence[Operator], run: Run) -> None:
-        """Find the columns that tell rows apart: those named, or all."""
+        """Find the compared columns: the named ones, or all."""
         (self._input,) = inputs
         self._run = run
         self.schema = self._input.schema
-        check_keys(len(self.schema), "tell rows apart by")
+        check_keys(len(self.schema), "compare rows by")
         kinds = [kind_of(field.type, "distinct rows of") for field in self.schema]
         names = self.schema.names
         chosen = (

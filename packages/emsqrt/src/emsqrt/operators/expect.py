@@ -1,4 +1,4 @@
-"""Expectations: rows pass as they come, and the run fails at their end if they are not as expected."""
+"""Check expectations on rows that pass through; fail the run at their end if violated."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ _OUT_SHARE = 8
 
 
 class ExpectRows:
-    """Passes rows on, and looks at them meanwhile."""
+    """Passes rows on, and checks them."""
 
     def __init__(self, node: Expect, inputs: Sequence[Operator], run: Run) -> None:
-        """Find the columns that are looked at."""
+        """Find the checked columns."""
         (self._input,) = inputs
         self._run = run
         self._node = node
@@ -40,11 +40,10 @@ class ExpectRows:
             run.expect_holder(rows=ROWS_HELD)
 
     def batches(self) -> Generator[Any]:
-        """Yield the rows; what is wrong with them is told after the last one, before the sink ends.
+        """Yield the rows; a violation is raised after the last one, before the sink finishes.
 
         Raises:
-            ExpectationFailed: a NULL where there must be none, a row that comes twice, or another
-                number of rows than expected.
+            ExpectationFailed: a forbidden NULL, a duplicate row, or an unexpected number of rows.
         """
         rows = 0
         with ExitStack() as stack:

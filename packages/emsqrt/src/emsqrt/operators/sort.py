@@ -1,4 +1,4 @@
-"""Sort and top-k: rows are packed with their keys, ordered in C, and unpacked again."""
+"""Sort and top-k: pack rows with their keys, order them in C, and unpack them."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from emsqrt.plan.nodes import Sort, TopK
 from emsqrt.run import Run
 
 BLOCK_BYTES_MAX = 1 << 18
-"""Packed rows that become one batch, where memory is short."""
+"""Packed rows that become one batch, when memory is short."""
 _WIDE_BYTES_MAX = 640 << 10
-"""Unpacked it is up to twice as much, which the heap still keeps: `emsqrt.memory.freed`."""
+"""The same when memory is ample; an unpacked batch is up to twice as large, and the heap still
+caches that much: `emsqrt.memory.freed`."""
 _ROWS_HELD = 4
-"""Two rows are merged into a third, at least, and a batch is a fourth."""
+"""A merge holds at least two input rows and an output row; a batch holds a fourth."""
 _WIDE_SHARE = 24
-"""Where it is not, one part in so many, up to the former: fewer, larger batches cost less."""
+"""The fraction of ample memory for one batch, up to `_WIDE_BYTES_MAX`: larger batches cost less."""
 
 
 class SortRows:
-    """Rows in the order of their keys; equal ones stay in the order of the input."""
+    """Rows in the order of their keys; equal ones stay in input order."""
 
     def __init__(self, node: Sort | TopK, inputs: Sequence[Operator], run: Run) -> None:
         """Type the keys over the input's rows."""
@@ -53,16 +54,16 @@ class SortRows:
 
     @property
     def _bytes_for_long_rows(self) -> int:
-        """The least memory for the long rows that were met."""
+        """The minimum memory for the longest known row."""
         return (sort_bytes(self._long_bytes) + _WIDE_BYTES_MAX) * _WIDE_SHARE // (_WIDE_SHARE - 1)
 
     def give_as_stored(self, dictionary_bytes_max: int, value_count_max: int) -> None:
-        """Let columns come as Parquet stores them, shorter than they are elsewhere.
+        """Yield columns as Parquet stores them, in shorter types than elsewhere.
 
         Args:
-            dictionary_bytes_max: texts come as dictionary arrays, each column's of one dictionary
-                of up to so many bytes.
-            value_count_max: and of up to so many texts.
+            dictionary_bytes_max: texts are yielded as dictionary arrays, all batches of a column
+                with one dictionary of at most this many bytes.
+            value_count_max: and of at most this many texts.
         """
         self._stored_as = dictionary_bytes_max, value_count_max
 

@@ -1,4 +1,4 @@
-"""What a sorted row carries: its key, and beside it only the columns that the key does not give back."""
+"""The layout of a sorted row: its key, and only those columns that the key does not encode."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from emsqrt.operators.packing import NO_SPANS, packed_kind
 from sennit_core.schema import DataType, Field, Schema
 
 _LOSSY = ("Float32", "Float64", "Utf8", "Binary")
-"""Keys have one zero and one NaN; text comes back slowly."""
+"""Floats have one zero and one NaN in keys; text is slow to decode."""
 NO_TEXTS: Mapping[str, CodedText] = MappingProxyType({})
 
 
 class SortColumns:
-    """The columns that rows are ordered by, made from a batch.
+    """The columns that rows are ordered by, computed from a batch.
 
     Args:
         keys: what to order by, most significant first.
@@ -53,13 +53,13 @@ class SortColumns:
 
 
 class SortLayout:
-    """How batches become rows to sort, and sorted rows batches again.
+    """Converts batches to rows for a sort, and sorted rows back to batches.
 
     Args:
         keys: what to order by.
         schema: the rows.
-        coded: columns of text that come as dictionary arrays, and are no keys.
-        spans: between which integers columns lie, as they are stored.
+        coded: text columns that are dictionary arrays, and no keys.
+        spans: ranges of columns, as the integers that are stored.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class SortLayout:
         self.spec = self._columns.spec(len(schema))
 
     def pack(self, batch: Any) -> Columns:
-        """Return a batch's columns and keys as the kernel sees them."""
+        """Return a batch's columns and keys in the kernel's representation."""
         arrays = [*batch.columns, *self._columns(batch)]
         for at, texts in self._coded.items():
             arrays[at] = texts.places(arrays[at])
@@ -104,7 +104,7 @@ class SortLayout:
         return packed_columns(arrays, self._column_types, batch.num_rows, self._column_kinds)
 
     def unpack(self, block: memoryview, rows: int) -> Any:
-        """Return the batch of a block's rows, of which there are `rows`."""
+        """Return the batch of a block of `rows` rows."""
         arrays = unpack_arrays(block, rows, self._kinds, self._types)
         found = dict(zip(self.payload, restored(arrays, self._carried), strict=True))
         if self._in_key:
@@ -116,10 +116,10 @@ class SortLayout:
         return pa.RecordBatch.from_arrays(columns, schema=self._arrow_schema)
 
     def give_as_stored(self, bytes_max: int, count_max: int) -> None:
-        """Give texts as dictionary arrays and short decimals in eight bytes, once all are packed.
+        """Yield texts as dictionary arrays and short decimals in eight bytes, once all are packed.
 
         Args:
-            bytes_max: of a dictionary; texts of a larger one come plain.
+            bytes_max: of a dictionary; texts with a larger one are yielded plain.
             count_max: of its texts, likewise.
         """
         self._given = {
@@ -147,7 +147,7 @@ class SortLayout:
 
 
 def _columns_in_key(columns: SortColumns, schema: Schema) -> dict[str, int]:
-    """Return which columns a key holds whole, and as which of its parts."""
+    """Return the columns that a key encodes losslessly, and the key part of each."""
     found: dict[str, int] = {}
     for at, (key, field) in enumerate(zip(columns.keys, columns.fields, strict=True)):
         of: DataType = field.type
