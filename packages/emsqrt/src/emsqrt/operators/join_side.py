@@ -162,7 +162,7 @@ def _too_long(row_bytes: int, room: memoryview) -> LongRow:
     return LongRow(
         cap_bytes=len(room) * LONG_ROW_SHARE,
         needed_bytes=row_bytes * LONG_ROW_SHARE,
-        because=f"a row of a join needs {format_bytes(row_bytes)}",
+        because=f"a row to be joined needs {format_bytes(row_bytes)}",
         row_bytes=row_bytes,
     )
 

@@ -1,4 +1,4 @@
-"""Plans carried out one row at a time, as the documentation says and in no hurry: a second opinion."""
+"""A reference implementation of plans, row at a time, for tests of the engine."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _order(keys: tuple[SortKey, ...], given: Input) -> Rows:
 
 
 def _descending(rows: list[int], values: list[Any]) -> list[int]:
-    """Turn the order round, but leave equals as they are."""
+    """Reverse the order, but keep equal rows as they are."""
     groups: list[list[int]] = []
     for index in rows:
         if groups and values[groups[-1][0]] == values[index]:

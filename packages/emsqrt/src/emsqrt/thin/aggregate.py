@@ -143,7 +143,7 @@ class AggregateText:
 
         agg = self._step["aggs"][output]
         field = self.schema.fields[len(self._step["keys"]) + output]
-        return ValueOutOfRange(agg, f"the sum is beyond {field.type}")
+        return ValueOutOfRange(agg, f"the sum is out of range for {field.type}")
 
 
 def bytes_min(step: Mapping[str, Any]) -> int:

@@ -237,7 +237,7 @@ class JoinText:
             yield Block(out[:filled], rows=rows)
 
     def _too_long(self, row_bytes: int) -> CapTooSmall:
-        return LongRow.met(row_bytes, f"a row to be joined takes {format_bytes(row_bytes)}")
+        return LongRow.met(row_bytes, f"a row to be joined needs {format_bytes(row_bytes)}")
 
 
 def _length_at(rows: memoryview, at: int) -> int:
