@@ -1,10 +1,10 @@
-"""The lean child: `python -P -m emsqrt.thin.process FD`, one program, one cap, one answer.
+"""The small child: `python -P -m emsqrt.thin.process FD`, one program, one cap, one answer.
 
-The request is the first line of standard input, as JSON; answers go to the descriptor FD, a JSON
-object a line: `{"progress": …}` as often as there is news, then `{"report": …}` or
-`{"error": …}`. A request with `weighs` runs nothing; the report is a `Weight`. More lines on
-standard input are orders (`cancel`), and its end means that nobody waits any more. Nothing
-third-party is loaded, so that a cap of a few MiB is enough.
+The request is the first line of standard input, as JSON; answers are written to the descriptor FD,
+one JSON object per line: `{"progress": …}` for each report, then `{"report": …}` or `{"error": …}`.
+A request with `weighs` runs nothing; its report is a `Weight`. More lines on standard input are
+commands (`cancel`), and its end means that no caller is waiting any more. No third-party module is
+imported, so that a cap of a few MiB is enough.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from sennit_core.errors import Cancelled, InternalError, SennitError
 
 _SWITCH_SECONDS = 0.001
 _STACK_BYTES = 256 << 10
-"""Of threads beside the first: reserved stacks count where the cap is close (`memory.fence`)."""
+"""Of other threads: reserved stacks count where the cap is close (`memory.fence`)."""
 
 
 def main(answers: int) -> int:
-    """Serve the one request; the status is 0 when an answer was given."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    """Serve the one request; the status is 0 when an answer was sent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     sys.setswitchinterval(_SWITCH_SECONDS)
     threading.stack_size(_STACK_BYTES)
     request = json.loads(sys.stdin.buffer.readline())
@@ -102,7 +102,7 @@ def _obey(context: Context, is_resumable: bool) -> None:
 
 
 def alone(handed: int) -> int:
-    """Carry out what a command line has planned, which this process was a moment ago.
+    """Run what this process planned when it was still a command line.
 
     Args:
         handed: a descriptor with the request: `program`, `planHash` and `order`.

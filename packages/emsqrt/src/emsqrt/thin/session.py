@@ -1,4 +1,4 @@
-"""One text program run from end to end, inside the process whose memory is capped."""
+"""Run one text program from end to end, inside the process whose memory is capped."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ from sennit_core.errors import CapTooSmall
 
 
 def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """Open a program, admit it, execute it, and say what was done.
+    """Open a program, admit it, run it, and return its manifest.
 
     Args:
-        program: as `emsqrt.thin.compile.try_compile` makes it.
-        context: the cap, the budget, progress and cancelling.
+        program: the result of `emsqrt.thin.compile.try_compile`.
+        context: the cap, the budget, progress and cancellation.
 
     Returns:
         The JSON of the run's `Manifest`.
@@ -49,7 +49,7 @@ def _attempt(
         except CapTooSmall:
             admit(
                 _opening(program), Run(context, output_bytes=0), stack, look
-            )  # tells what all takes
+            )  # raises the final refusal
             raise
         seed = program.get("seed", 0)
         kept = open_kept(
@@ -79,14 +79,14 @@ def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> Inputs:
 def weigh_text(
     program: Mapping[str, Any], context: Context, *, looks: bool = False
 ) -> dict[str, Any]:
-    """Return what a program needs and would have under the context's cap, as JSON.
+    """Return a program's memory requirement and its shares under the context's cap, as JSON.
 
     Args:
         program: as for `run_text`.
         context: the cap.
-        looks: whether to look through the input for its longest row.
+        looks: whether to search the input for its longest row.
     """
-    context.look()  # when a run would
+    context.look()  # at the same point as a run does
     run = Run(context, output_bytes=0)
     names_bytes = remembered_bytes(_files(program))
     look = partial(_longest_row, program) if looks else lambda _: None
@@ -129,9 +129,9 @@ def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextR
 
 
 def _execute(rows: TextRows, sink: CsvTextSink, run: Run, inputs: Inputs) -> None:
-    """Pull every row into the file, which only appears when no input was touched.
+    """Pull every row into the file, which appears only if no input has changed.
 
-    Blocks that stay are written while the next ones are made.
+    Blocks that stay valid are written while the next ones are produced.
     """
     with run.judging_sizes(), sink, closing(rows.blocks()) as blocks:
         for block in blocks:
