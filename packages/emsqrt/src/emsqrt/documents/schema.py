@@ -1,4 +1,4 @@
-"""The JSON Schema of documents, for editors; `schema.json` beside this file is what it returns."""
+"""The JSON Schema of documents, for editors; it is stored as `schema.json` in this folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`${name}` and `${name:-default}` in the values of a document."""
+"""Replace `${name}` and `${name:-default}` in the values of a document."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def fill_in(
 ) -> Node:
     """Return the document without its `vars`, and with each reference replaced.
 
-    A value that is one reference and nothing else, without quotes, takes the type of what it is
-    replaced by: `count: ${n}` is a number. `$${` is `${` itself.
+    An unquoted value that consists of one reference has the type of its replacement: `count: ${n}`
+        is a number. `$${` stays a literal `${`.
 
     Args:
         root: the document; its member `vars` holds defaults.
-        given: values that win over the document's.
-        environment: what `${env:NAME}` reads; None refuses it.
+        given: values that override the document's.
+        environment: the values of `${env:NAME}`; None refuses such references.
 
     Raises:
         BadDocument: a name without a value, or the environment where it is not allowed.
@@ -79,7 +79,7 @@ def _replaced(node: Node, values: Mapping[str, str], environment: Mapping[str, s
         guess = nearest(name, tuple(known))
         node.fail(
             f"the variable {name!r} has no value",
-            f'did you mean "{guess}"?' if guess else f"give --var {name}=… or a default under vars",
+            f'did you mean "{guess}"?' if guess else f"use --var {name}=… or a default under vars",
         )
 
     made = _REFERENCE.sub(value_of, node.value)

@@ -1,4 +1,4 @@
-"""Plan nodes to JSON objects: each operator's members, without those that have their default."""
+"""Convert plan nodes to JSON objects, omitting members with default values."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _write_keys(keys: Sequence[SortKey]) -> list[Json]:
 
 
 def _flags(**flags: bool) -> Json:
-    """Only what is true is written."""
+    """Return only the flags that are true."""
     return {name: True for name, value in flags.items() if value}
 
 

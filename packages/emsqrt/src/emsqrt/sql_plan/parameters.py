@@ -1,4 +1,4 @@
-"""Values for `?`, `$1` and `$name`: constants in the syntax tree, never a part of the text."""
+"""Bind `?`, `$1` and `$name`: as constants in the syntax tree, never as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
 
 
 def parse_statements(text: str) -> list[Any]:
-    """Parse statements in DuckDB's spelling; every `?` is numbered by its place in the text."""
+    """Parse statements in DuckDB's dialect; number each `?` by its position in the text."""
     tokens: list[Token] = []
     number = 0
     for token in tokens_of(text):
@@ -37,7 +37,7 @@ def bind(statement: Any, params: Parameters, text: str) -> Any:
 
     Raises:
         SqlError: a parameter has no value, or a value no parameter.
-        Unsupported: a value that is no constant of the covered subset.
+        Unsupported: a value that cannot be a constant of the covered subset.
     """
     given = _named(params)
     used: set[str] = set()
