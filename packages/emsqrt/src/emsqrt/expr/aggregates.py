@@ -1,4 +1,4 @@
-"""What stands behind an aggregate's argument: the constants of `quantile(x, 0.9)`."""
+"""The constants that follow an aggregate's argument, as in `quantile(x, 0.9)`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sennit_core.schema import DataType
 
 
 def check_params(name: str, given: Sequence[Expr]) -> tuple[Literal, ...]:
-    """Return the constants of aggregate `name` in the type they have in a plan.
+    """Return the constants of aggregate `name` in the types that plans use.
 
     Raises:
         UsageError: too many or too few, not constants, or a quantile outside 0 to 1.
