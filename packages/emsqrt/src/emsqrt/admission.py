@@ -96,11 +96,11 @@ def weigh(
 def _expect_longest(run: Run, look: LookAhead) -> None:
     """Make trial runs reserve memory for the longest row of the input."""
     found = look(WEIGHING_BYTES // 2)
-    if found is not None and found.is_news_to(run.met):
-        run.met = found if run.met is None else run.met.or_longer(found)
+    if found is not None and found.exceeds(run.met):
+        run.met = found if run.met is None else run.met.or_longer_of(found)
 
 
-def beside_names(
+def with_names_reserved(
     files: int, open_all: Callable[[Run, ExitStack], object]
 ) -> Callable[[Run, ExitStack], object]:
     """Return a function that reserves memory for the input files' names, then opens a plan."""

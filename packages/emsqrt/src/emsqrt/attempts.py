@@ -17,11 +17,11 @@ from sennit_core.errors import CapTooSmall, TooLarge
 
 T = TypeVar("T")
 
-_BESIDE_BYTES = 4096
-_BESIDE_SHARE = 32
+_OVERHEAD_BYTES = 4096
+_OVERHEAD_SHARE = 32
 
 
-class LongerRow(Exception):
+class RowTooLong(Exception):
     """A row is longer than every row that the run knew of.
 
     Args:
@@ -39,29 +39,29 @@ class LongerRow(Exception):
     @property
     def room_bytes(self) -> int:
         """The row's length plus an allowance for headers, markers and field offsets."""
-        return self.row_bytes + self.row_bytes // _BESIDE_SHARE + _BESIDE_BYTES
+        return self.row_bytes + self.row_bytes // _OVERHEAD_SHARE + _OVERHEAD_BYTES
 
-    def or_longer(self, found: LongerRow | None) -> LongerRow:
+    def or_longer_of(self, found: RowTooLong | None) -> RowTooLong:
         """Return the row that looking ahead found if it is longer than this one, else this one."""
         if found is None or found.row_bytes <= self.row_bytes:
             return self
-        return LongerRow(found.row_bytes, found.because, self.sink_bytes)
+        return RowTooLong(found.row_bytes, found.because, self.sink_bytes)
 
-    def is_news_to(self, known: LongerRow | None) -> bool:
+    def exceeds(self, known: RowTooLong | None) -> bool:
         """Return whether an attempt that knows `known` would share memory differently for it."""
         if known is None:
             return self.row_bytes > 0
         return self.row_bytes > known.room_bytes or self.sink_bytes > known.sink_bytes
 
 
-LookAhead: TypeAlias = Callable[[int], LongerRow | None]
+LookAhead: TypeAlias = Callable[[int], RowTooLong | None]
 """Searches the input for the longest row within a budget of bytes; returns None when no row is
 long."""
 
 
-def longer_row(
+def row_of_error(
     error: CapTooSmall | TooLarge, because: str, rows: int, sure_bytes: int
-) -> LongerRow:
+) -> RowTooLong:
     """Return the source row that caused an error, as far as the error says.
 
     Args:
@@ -71,40 +71,40 @@ def longer_row(
         sure_bytes: a length that some row of the sources is known to reach, or half of it.
     """
     if isinstance(error, TooLarge):
-        return LongerRow(error.actual_bytes or 0, because)
+        return RowTooLong(error.actual_bytes or 0, because)
     row_bytes: int = getattr(error, "row_bytes", 0)
     place = getattr(error, "place", "read")
     if place == "sink":
-        return LongerRow(row_bytes, because, error.needed_bytes)
+        return RowTooLong(row_bytes, because, error.needed_bytes)
     if place != "read":
         row_bytes = max(-(-row_bytes // rows), min(row_bytes, sure_bytes))
-    return LongerRow(row_bytes, because)
+    return RowTooLong(row_bytes, because)
 
 
-def longer_of(rows: Iterable[LongerRow | None]) -> LongerRow | None:
+def longest_of(rows: Iterable[RowTooLong | None]) -> RowTooLong | None:
     """Return the longest of the rows, or None when there is none."""
     known = [row for row in rows if row is not None]
     return max(known, key=lambda row: row.row_bytes, default=None)
 
 
-def until_known(
-    attempt: Callable[[LongerRow | None], T], look: LookAhead, budget: MemoryBudget
+def retry_larger(
+    attempt: Callable[[RowTooLong | None], T], look: LookAhead, budget: MemoryBudget
 ) -> T:
     """Repeat an attempt, each time with the longest row met so far, until none meets a longer row.
 
     Args:
-        attempt: receives the longest known row; raises `LongerRow` when it meets a longer one.
-        look: searches the input for the longest row after the first `LongerRow`.
+        attempt: receives the longest known row; raises `RowTooLong` when it meets a longer one.
+        look: searches the input for the longest row after the first `RowTooLong`.
         budget: belongs entirely to one attempt at a time.
     """
-    met: LongerRow | None = None
+    met: RowTooLong | None = None
     while True:
         try:
             return attempt(met)
-        except LongerRow as longer:
+        except RowTooLong as longer:
             # Keep a copy without traceback: the error itself keeps alive everything its frames
             # refer to.
-            met = LongerRow(longer.row_bytes, longer.because, longer.sink_bytes)
+            met = RowTooLong(longer.row_bytes, longer.because, longer.sink_bytes)
         gc.collect()
         budget.release_all()
-        met = met.or_longer(look(budget.free_bytes))
+        met = met.or_longer_of(look(budget.free_bytes))

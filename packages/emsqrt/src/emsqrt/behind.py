@@ -1,4 +1,4 @@
-"""`Lane`: a second thread that does one piece of background work after another.
+"""`BackgroundWorker`: a second thread that does one piece of background work after another.
 
 It sorts and spills rows while others are read, and writes output while the next rows are merged.
 The kernel's loops and system calls release the GIL, so both threads run at once. An exception of
@@ -15,7 +15,7 @@ STACK_BYTES = 256 << 10
 """Reserved for the thread's stack; the thread touches about a tenth of it."""
 
 
-class _Piece:
+class _Job:
     """A piece of work, and whether it has begun and ended."""
 
     def __init__(self, work: Callable[[], None]) -> None:
@@ -38,7 +38,7 @@ class _Piece:
         self.ended.set()
 
 
-class Lane:
+class BackgroundWorker:
     """Do one piece of work at a time in the background. Used by one thread; close it.
 
     An interrupt may hit the using thread between any two steps. So a piece is recorded before it is
@@ -51,8 +51,8 @@ class Lane:
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
         self._thread: Thread | None = None
-        self._handed: SimpleQueue[_Piece | None] = SimpleQueue()
-        self._piece: _Piece | None = None
+        self._handed: SimpleQueue[_Job | None] = SimpleQueue()
+        self._piece: _Job | None = None
 
     @property
     def is_second(self) -> bool:
@@ -71,7 +71,7 @@ class Lane:
         if self._thread is None:
             work()
             return
-        self._piece = _Piece(work)
+        self._piece = _Job(work)
         self._handed.put(self._piece)
 
     def wait(self) -> None:

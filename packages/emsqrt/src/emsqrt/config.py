@@ -79,21 +79,21 @@ class EngineConfig:
         It includes `threads`: 1 when a run must not use a second thread.
         """
         if self.spill_uri is None:
-            told: dict[str, Any] = {}
+            options: dict[str, Any] = {}
         else:
-            told = {"uri": self.spill_uri, "concurrency": self.max_spill_concurrency}
-            told["retry_max_ms"] = self.spill_retry_max_ms
+            options = {"uri": self.spill_uri, "concurrency": self.max_spill_concurrency}
+            options["retry_max_ms"] = self.spill_retry_max_ms
             if self.spill_aws_region is not None:
-                told["options"] = {"region": self.spill_aws_region}
+                options["options"] = {"region": self.spill_aws_region}
         if self.spill_quota_bytes is not None:
-            told["quota_bytes"] = self.spill_quota_bytes
+            options["quota_bytes"] = self.spill_quota_bytes
         if self.max_parallel_tasks == 1:
-            told["threads"] = 1
+            options["threads"] = 1
         if self.spill_codec != "auto":
-            told["codec"] = self.spill_codec
+            options["codec"] = self.spill_codec
         if self.spill_to_memory:
-            told["force_shared_memory"] = True
-        return told
+            options["force_shared_memory"] = True
+        return options
 
     @classmethod
     def from_environment(

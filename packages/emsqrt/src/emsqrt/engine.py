@@ -111,7 +111,7 @@ class Engine:
             raise UsageError(f"a deadline is a number of seconds from now, not {deadline_seconds}")
         started = time.monotonic()
         with (
-            self._telling_whole(plan, cap_bytes, deadline_seconds, cancel),
+            self._requiring_whole_plan(plan, cap_bytes, deadline_seconds, cancel),
             self._leasing(cap_bytes, deadline_seconds, cancel),
         ):
             left_seconds = left_of(deadline_seconds, started)
@@ -132,7 +132,7 @@ class Engine:
         in_process: bool,
         resume: str | None,
     ) -> Manifest:
-        kept = None if resume is None else self._kept_place(resume)
+        kept = None if resume is None else self._checkpoint_place(resume)
         if in_process:
             from emsqrt.inline import run_here
 
@@ -162,7 +162,7 @@ class Engine:
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
         with (
-            self._telling_whole(plan, cap_bytes),
+            self._requiring_whole_plan(plan, cap_bytes),
             self._leasing(cap_bytes),
             self._executing(plan, cap_bytes) as execution,
         ):
@@ -280,7 +280,7 @@ class Engine:
         on_progress: OnProgress | None = None,
         resume: tuple[str, str] | None = None,
     ) -> Iterator[Execution]:
-        kept = self._kept_pool()
+        kept = self._warm_pool()
         fits = kept is not None and cap_bytes <= kept.executor_bytes
         pool = kept if kept is not None and fits else self._open_pool(cap_bytes)
         try:
@@ -304,7 +304,7 @@ class Engine:
         }
 
     @contextmanager
-    def _telling_whole(
+    def _requiring_whole_plan(
         self,
         plan: Plan,
         cap_bytes: int,
@@ -402,13 +402,13 @@ class Engine:
             self._tenant, FLOOR_BYTES, look, deadline_seconds=deadline_seconds, cancel=cancel
         )
 
-    def _kept_place(self, name: str) -> tuple[str, str]:
+    def _checkpoint_place(self, name: str) -> tuple[str, str]:
         """Return where a run of that name is stored: the spill folder and the name."""
         from emsqrt.spill.placement import default_spill_dir
 
         return str(self.config.spill_dir or default_spill_dir()), name
 
-    def _kept_pool(self) -> ExecutorPool | None:
+    def _warm_pool(self) -> ExecutorPool | None:
         """Return the pool of warm executors; open it when the first plan needs it."""
         with self._lock:
             if self._keeps and self._pool is None:

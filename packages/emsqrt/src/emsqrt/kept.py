@@ -34,13 +34,13 @@ _VERSION = 3  # of the journal, and of the rows in the segments that it names
 Place = tuple[str, int, int]
 
 
-def open_kept(
+def open_checkpoint(
     resume: Sequence[str] | None,
     hash_of_plan: str,
     inputs: Sequence[Mapping[str, Any]],
     tier: str,
     seed: int,
-) -> KeptRun | None:
+) -> Checkpoint | None:
     """Open the checkpoint of a named run; return None for a run without a name.
 
     Args:
@@ -51,7 +51,7 @@ def open_kept(
         seed: of the run.
 
     Raises:
-        Conflict, UsageError: as `KeptRun`; also when an input cannot be read twice.
+        Conflict, UsageError: as `Checkpoint`; also when an input cannot be read twice.
     """
     if resume is None:
         return None
@@ -59,10 +59,10 @@ def open_kept(
         raise UsageError("a run that reads standard input cannot be resumed")
     marks = [[info["path"], info["bytes"], info["fingerprint"]] for info in inputs]
     facts = {"plan": hash_of_plan, "inputs": marks, "tier": tier, "seed": seed}
-    return KeptRun(Path(resume[0]), resume[1], facts)
+    return Checkpoint(Path(resume[0]), resume[1], facts)
 
 
-class KeptRun:
+class Checkpoint:
     """The locked folder of one named run; created or reopened here, removed by `close`.
 
     Args:
@@ -108,7 +108,7 @@ class KeptRun:
 
     def open_spill(self, **options: Any) -> SpillManager:
         """Open the spill whose segments are in this folder; options as of `SpillManager`."""
-        return SpillManager(self.folder, store=_KeptStore(self), **options)
+        return SpillManager(self.folder, store=_CheckpointStore(self), **options)
 
     def close(self) -> None:
         """Remove the folder; a killed process leaves it behind. Closing twice is fine."""
@@ -183,7 +183,7 @@ class KeptRun:
 class JournalPage:
     """The `emsqrt.external.journal.Journal` of one operator of a named run."""
 
-    def __init__(self, kept: KeptRun, node: str) -> None:
+    def __init__(self, kept: Checkpoint, node: str) -> None:
         self._kept = kept
         self._node = node
         self._entry = kept.entry(node)
@@ -253,10 +253,10 @@ class JournalPage:
         self._kept.write(self._node, entry)
 
 
-class _KeptStore(LocalStore):
+class _CheckpointStore(LocalStore):
     """The files of a checkpoint; closing it removes them with the folder."""
 
-    def __init__(self, kept: KeptRun) -> None:
+    def __init__(self, kept: Checkpoint) -> None:
         self.place = os.fspath(kept.folder)
         self._disk = Disk()
         self._area = kept  # type: ignore[assignment]  # has its folder and close()

@@ -9,11 +9,11 @@ import importlib
 import sys
 from types import ModuleType
 
-LATE = ("calendar", "hashlib", "inspect", "ipaddress", "shutil", "tempfile")
+LAZY_MODULES = ("calendar", "hashlib", "inspect", "ipaddress", "shutil", "tempfile")
 """Modules of the standard library that others import at once and hardly ever use."""
 
 
-class Late(ModuleType):
+class LazyModule(ModuleType):
     """A placeholder for a module that is imported on first attribute access."""
 
     def __getattr__(self, name: str) -> object:
@@ -26,13 +26,13 @@ class Late(ModuleType):
         return value
 
 
-def load_late(names: tuple[str, ...] = LATE) -> None:
+def import_lazily(names: tuple[str, ...] = LAZY_MODULES) -> None:
     """Replace modules that are not imported yet by placeholders that import them on first use.
 
     `dataclasses` alone imports `inspect`, the parser's tables and the tokenizer: 2 MiB of a cap.
     """
     for name in names:
-        sys.modules.setdefault(name, Late(name))
+        sys.modules.setdefault(name, LazyModule(name))
 
 
 def load_untranslated(name: str) -> None:

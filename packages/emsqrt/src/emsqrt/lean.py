@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from emsqrt.late import Late
+from emsqrt.late import LazyModule
 from sennit_core.errors import CapacityError, Unavailable, Unsupported
 from sennit_core.units import format_bytes
 
@@ -53,7 +53,7 @@ def require_arrow(what: str) -> None:
         )
 
 
-_WANTED_BY_NOBODY = ("pyarrow._azurefs", "pyarrow._hdfs", "pyarrow._s3fs")
+_UNUSED_MODULES = ("pyarrow._azurefs", "pyarrow._hdfs", "pyarrow._s3fs")
 _CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -67,7 +67,7 @@ class _NotForUs:
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name in _WANTED_BY_NOBODY:
+        if name in _UNUSED_MODULES:
             raise ModuleNotFoundError("executors do without it", name=name)
 
 
@@ -102,7 +102,7 @@ def _loading_lightly() -> Iterator[None]:
             del sys.modules[name]
 
 
-class _MaskedLater(Late):
+class _MaskedLater(LazyModule):
     """A lazy `numpy.ma`: 4 MiB that pyarrow imports only to ask if an array is masked."""
 
     @property

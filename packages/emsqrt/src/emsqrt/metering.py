@@ -93,7 +93,7 @@ class Meter:
 
 
 @contextmanager
-def begun(stream: Generator[T]) -> Iterator[Iterator[T]]:
+def prefetch_first(stream: Generator[T]) -> Iterator[Iterator[T]]:
     """Return a stream once its first item has arrived, so its reader reserves memory then.
 
     By that time every blocking operator below has consumed its input and released what it could.

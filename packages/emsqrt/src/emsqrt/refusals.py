@@ -16,7 +16,7 @@ _STEP_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class Shortfall:
     """A run's memory and the row lengths its operators must fit, to compute how much is missing.
 
     Args:

@@ -14,20 +14,20 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from emsqrt.attempts import LongerRow, longer_row
-from emsqrt.behind import STACK_BYTES, Lane
+from emsqrt.attempts import RowTooLong, row_of_error
+from emsqrt.behind import STACK_BYTES, BackgroundWorker
 from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
 from emsqrt.memory.sharing import EVERYBODY, HOLDER_BYTES_MIN, READERS_SHARE, Sharing
-from emsqrt.metering import Meter, begun
+from emsqrt.metering import Meter, prefetch_first
 from sennit_core.errors import CapTooSmall, SennitError, TooLarge
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt.executor.context import Context
-    from emsqrt.kept import JournalPage, KeptRun
+    from emsqrt.kept import Checkpoint, JournalPage
     from emsqrt.long_row import Place, RowNeed
-    from emsqrt.refusals import Room
+    from emsqrt.refusals import Shortfall
     from emsqrt.spill import SpillManager
 
 OUTPUT_BYTES = 1 << 20
@@ -43,9 +43,9 @@ STORE_SWEPT_SECONDS = 48 * 3600
 """Spill in an object store that is this old without a write belongs to a dead run."""
 MORE_BYTES = 4 << 20
 """Upper bound of what readers reserve additionally under a larger cap."""
-TELL_SECONDS = 0.2
+PROGRESS_SECONDS = 0.2
 """Interval of progress reports by work that passes no rows on, such as a merge."""
-_NOBODY = -1
+_NO_NODE = -1
 """The node id of an operator that runs outside a plan."""
 
 
@@ -72,7 +72,7 @@ class Source(Protocol):
 
 
 @dataclass
-class _World:
+class _SharedState:
     """State that all views of a run share."""
 
     sources: list[Source] = field(default_factory=list)
@@ -82,7 +82,7 @@ class _World:
     rows_in: dict[int, int] = field(default_factory=dict)
     rows_out: dict[int, int] = field(default_factory=dict)
     rows_packed: dict[int, int] = field(default_factory=dict)
-    may_begin_anew: Callable[[], bool] = lambda: False
+    may_restart: Callable[[], bool] = lambda: False
     sharing: Sharing = EVERYBODY
     meters: dict[int, Meter] = field(default_factory=dict)
     grants: dict[int, int] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class _World:
     choices: Mapping[int, JoinChoice] = field(default_factory=dict)
     arena: Arena | None = None
     store: BudgetGuard | None = None
-    lane: Lane = field(default_factory=Lane)
+    lane: BackgroundWorker = field(default_factory=BackgroundWorker)
     spill: SpillManager | None = None
     spill_is_charged: bool = False
     spilling: Mapping[str, Any] = field(default_factory=dict)
@@ -98,7 +98,7 @@ class _World:
     written_bytes: int = 0
     more_bytes: int = 0
     started_at: float = field(default_factory=time.time)
-    told_at: float = field(default_factory=time.monotonic)
+    reported_at: float = field(default_factory=time.monotonic)
     phase: str = "read"
 
 
@@ -122,17 +122,17 @@ class Run:
         folder: Path = Path(),
         seed: int = 0,
         output_bytes: int = OUTPUT_BYTES,
-        kept: KeptRun | None = None,
-        met: LongerRow | None = None,
+        kept: Checkpoint | None = None,
+        met: RowTooLong | None = None,
     ) -> None:
         self._kept = kept
         self.met = met
         self.context = context
         self.folder = folder
         self.seed = seed
-        self.node = _NOBODY
+        self.node = _NO_NODE
         self._output_bytes = output_bytes
-        self._world = _World()
+        self._world = _SharedState()
 
     def at(self, node: int, operator: str = "", inputs: Sequence[int] = ()) -> Run:
         """Register an operator and return its view of this run.
@@ -187,7 +187,7 @@ class Run:
     def meters(self) -> list[Meter]:
         """The figures of all operators, by their ids."""
         found = self._world.meters
-        return [found[node] for node in sorted(found) if node != _NOBODY]
+        return [found[node] for node in sorted(found) if node != _NO_NODE]
 
     @property
     def budget(self) -> MemoryBudget:
@@ -203,14 +203,14 @@ class Run:
             from emsqrt.spill import SpillManager
 
             place = self.context.spill_dir
-            told = {**self.context.spilling, **self._world.spilling}
-            place = told.pop("uri", place)
-            told.pop("threads", None)
-            self._world.spill = SpillManager(place, check=self.check, lane=self.lane, **told)
+            settings = {**self.context.spilling, **self._world.spilling}
+            place = settings.pop("uri", place)
+            settings.pop("threads", None)
+            self._world.spill = SpillManager(place, check=self.check, lane=self.lane, **settings)
         return self._world.spill
 
     @property
-    def lane(self) -> Lane:
+    def lane(self) -> BackgroundWorker:
         """The queue of background work; on a second thread if the run may use one."""
         return self._world.lane
 
@@ -223,7 +223,7 @@ class Run:
     def check(self) -> None:
         """Raise if the run was cancelled, as `Context.check`; call it often."""
         self.context.check()
-        if time.monotonic() - self._world.told_at > TELL_SECONDS:
+        if time.monotonic() - self._world.reported_at > PROGRESS_SECONDS:
             self.tell("merge" if self._world.phase == "read" else self._world.phase)
 
     def admit(self, size_bytes: int, tag: str, because: str) -> BudgetGuard:
@@ -279,19 +279,19 @@ class Run:
     def _row_bytes(self) -> int:
         return 0 if self.met is None else self.met.room_bytes
 
-    def let_begin_anew(self, may: Callable[[], bool]) -> None:
+    def allow_restart(self, may: Callable[[], bool]) -> None:
         """Let the run restart when it meets a row that is longer than every known row.
 
         Args:
             may: returns whether the run has produced no visible output yet.
         """
-        self._world.may_begin_anew = may
+        self._world.may_restart = may
 
-    def packs_rows(self, rows: int) -> None:
+    def expect_packed_growth(self, rows: int) -> None:
         """Declare that packed rows are up to `rows` times as long as the operator's input rows."""
         self._world.rows_packed[self.node] = rows
 
-    def gives_rows(self, rows: int) -> None:
+    def expect_output_growth(self, rows: int) -> None:
         """Declare that output rows are up to `rows` times as long as the operator's input rows."""
         self._world.rows_out[self.node] = rows * self._world.rows_in.get(self.node, 1)
 
@@ -329,7 +329,7 @@ class Run:
         free_bytes = self.budget.free_bytes
         world.reader_bytes = free_bytes // (READERS_SHARE if world.holders else 2)
         if self.met is not None:
-            world.reader_bytes = max(world.reader_bytes, self._bytes_beside())
+            world.reader_bytes = max(world.reader_bytes, self._bytes_outside())
         if not world.holders:
             if self.met is not None and world.reader_bytes > free_bytes:
                 raise self.too_small(world.reader_bytes - free_bytes, self.met.because)
@@ -346,7 +346,7 @@ class Run:
         world.arena = Arena(size, self.budget)
         world.sharing, world.grants = sharing, sharing.grants(size)
 
-    def _bytes_beside(self) -> int:
+    def _bytes_outside(self) -> int:
         """Return the memory needed outside the working set for the longest known row."""
         wanted: Counter[Place] = Counter()
         for node, rows, place in self._world.row_needs:
@@ -363,21 +363,21 @@ class Run:
         guard = self.budget.try_acquire(STACK_BYTES, "second thread")
         if guard is not None:
             self._world.guards.append(guard)
-            self._world.lane = Lane(threads)
+            self._world.lane = BackgroundWorker(threads)
 
     def _open_store(self) -> None:
         """Reserve memory for an object store's client and buffers, which are outside the arena."""
-        told = self.context.spilling
+        settings = self.context.spilling
         part_bytes = min(max(self.budget.free_bytes // STORE_PARTS, PART_BYTES_MIN), PART_BYTES_MAX)
-        buffer_bytes = part_bytes * (int(told["concurrency"]) + 1)
+        buffer_bytes = part_bytes * (int(settings["concurrency"]) + 1)
         self._world.store = self.budget.admit(
             2 * buffer_bytes + STORE_CLIENT_BYTES,
             "spill",
             "an object store's client and its buffers need this much",
         )
-        options = told.get("options", {})
+        options = settings.get("options", {})
         if not self.context.is_trial:
-            self._sweep_store(told["uri"], told["retry_max_ms"], options)
+            self._sweep_store(settings["uri"], settings["retry_max_ms"], options)
         sizes = {"part_bytes": part_bytes, "buffer_bytes": buffer_bytes}
         self._world.spilling = {"options": {**sizes, **options}}
 
@@ -418,13 +418,13 @@ class Run:
         return self.too_small(missing_bytes + more_bytes, because)
 
     @property
-    def _room(self) -> Room:
+    def _room(self) -> Shortfall:
         self.context.make_room_for_error()
-        from emsqrt.refusals import Room
+        from emsqrt.refusals import Shortfall
 
         world, budget = self._world, self.budget
         beside = world.reader_bytes + (self._output_bytes if world.holders else 0)
-        return Room(
+        return Shortfall(
             budget.cap_bytes,
             self.working_bytes,
             beside,
@@ -438,7 +438,7 @@ class Run:
         """Convert a lack of working memory inside a `with` into a refusal that names a cap.
 
         Raises:
-            LongerRow: a row is longer than every known row, and the run may restart.
+            RowTooLong: a row is longer than every known row, and the run may restart.
         """
         whole_bytes = self.budget.whole_bytes
         try:
@@ -446,21 +446,21 @@ class Run:
         except CapTooSmall as error:
             if error.cap_bytes == whole_bytes:
                 raise
-            self._tell_longer(error, error.because)
+            self._raise_longer(error, error.because)
             missing = self._room.missing(error, self.node)
             raise self._too_small_by(missing, error.because) from error
         except TooLarge as error:
-            self._tell_longer(error, error.describe())
+            self._raise_longer(error, error.describe())
             missing = self._room.missing_for_row(error.actual_bytes or 0)
             raise self._too_small_by(missing or whole_bytes, error.describe()) from error
 
-    def _tell_longer(self, error: CapTooSmall | TooLarge, because: str) -> None:
-        """Raise `LongerRow` for a row longer than every known row, if the run can restart."""
+    def _raise_longer(self, error: CapTooSmall | TooLarge, because: str) -> None:
+        """Raise `RowTooLong` for a row longer than every known row, if the run can restart."""
         world = self._world
         sure = max((getattr(each, "sure_row_bytes", 0) for each in world.sources), default=0)
         rows = world.rows_packed.get(self.node, 1) * world.rows_in.get(self.node, 1)
-        longer = longer_row(error, because, rows, sure)
-        if longer.is_news_to(self.met) and world.may_begin_anew():
+        longer = row_of_error(error, because, rows, sure)
+        if longer.exceeds(self.met) and world.may_restart():
             raise longer from None
 
     def take_working_memory(self, tag: str) -> Slice:
@@ -484,14 +484,14 @@ class Run:
             return None
         return self._kept.page(self.node)
 
-    def begun(self, stream: Generator[Any]) -> AbstractContextManager[Iterator[Any]]:
+    def prefetch_first(self, stream: Generator[Any]) -> AbstractContextManager[Iterator[Any]]:
         """Return a stream once its first item has arrived; at once if the operator may not read it.
 
         That is the case when an earlier run left a state of an operator that read all of its input.
         """
         journal = self.journal()
         left_something = journal is not None and journal.state()[1]
-        return closing(stream) if left_something else begun(stream)
+        return closing(stream) if left_something else prefetch_first(stream)
 
     @contextmanager
     def working(self, algorithm: Algorithm) -> Iterator[None]:
@@ -517,7 +517,7 @@ class Run:
             phase: "write" or "finish"; reported as "read" while input is left.
         """
         world = self._world
-        world.told_at, world.phase = time.monotonic(), phase
+        world.reported_at, world.phase = time.monotonic(), phase
         done = sum(source.bytes_done for source in world.sources)
         total = sum(source.bytes_total for source in world.sources)
         stats = None if world.spill is None else world.spill.stats

@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from emsqrt.admission import admit, beside_names, weigh
-from emsqrt.attempts import LongerRow, LookAhead, longer_of, until_known
+from emsqrt.admission import admit, weigh, with_names_reserved
+from emsqrt.attempts import LookAhead, RowTooLong, longest_of, retry_larger
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
@@ -26,7 +26,7 @@ from emsqrt.io.row_room import RowRoom
 from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import RowSink, open_sink
 from emsqrt.io.sources import open_source
-from emsqrt.kept import open_kept
+from emsqrt.kept import open_checkpoint
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.freed import KEPT_BYTES, KEPT_TAG, keep_freed_blocks
@@ -91,10 +91,10 @@ def run_plan(
 
     look = cache(partial(_longest_row, prepared.plan, folder))
 
-    def attempt(met: LongerRow | None) -> Manifest:
+    def attempt(met: RowTooLong | None) -> Manifest:
         return _attempt(submitted, prepared, context, folder, seed, resume, look, met)
 
-    return until_known(attempt, look, context.budget)
+    return retry_larger(attempt, look, context.budget)
 
 
 def _attempt(  # noqa: PLR0913 - a run and its world
@@ -105,7 +105,7 @@ def _attempt(  # noqa: PLR0913 - a run and its world
     seed: int,
     resume: Sequence[str] | None,
     look: LookAhead,
-    met: LongerRow | None,
+    met: RowTooLong | None,
 ) -> Manifest:
     with ExitStack() as stack:
         try:
@@ -114,11 +114,11 @@ def _attempt(  # noqa: PLR0913 - a run and its world
             run = Run(context, folder)
             admit(_opening(prepared, folder), run, stack, look)  # raises the final refusal
             raise
-        kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
+        kept = open_checkpoint(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
         run = Run(context, folder, seed, kept=kept, met=met)
         rows, output = admit(partial(_open, prepared), run, stack, look)
         if inputs.can_be_read_again and _is_whole(prepared.plan):
-            run.let_begin_anew(lambda: not context.has_emitted)
+            run.allow_restart(lambda: not context.has_emitted)
         schedule = _schedule(prepared, run)
         _execute(rows, output, run, inputs)
     if kept is not None and kept.is_resumed:
@@ -196,7 +196,7 @@ def weigh_plan(
     return weight
 
 
-def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> LongerRow | None:
+def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> RowTooLong | None:
     from emsqrt.io.longest import longest_row
 
     found = []
@@ -205,7 +205,7 @@ def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> LongerRow | None:
         assert isinstance(scan.source, Files), "paths are files'"
         names = scan_schema(scan).names
         found.append(longest_row(scan.source.format, options, places, room_bytes, names))
-    return longer_of(found)
+    return longest_of(found)
 
 
 def _files(plan: Plan, folder: Path) -> int:
@@ -213,7 +213,7 @@ def _files(plan: Plan, folder: Path) -> int:
 
 
 def _opening(prepared: Prepared, folder: Path) -> Callable[[Run, ExitStack], object]:
-    return beside_names(_files(prepared.plan, folder), partial(_open, prepared))
+    return with_names_reserved(_files(prepared.plan, folder), partial(_open, prepared))
 
 
 def admit_prepared(

@@ -259,7 +259,7 @@ def capped(
     def stop(use: MemoryUse) -> None:
         context.stop(exceeded(what, cap_bytes, use))
 
-    def give_up(use: MemoryUse) -> None:
+    def stop_at_cap(use: MemoryUse) -> None:
         listeners.on_breach(exceeded(what, cap_bytes, use))
         os._exit(EXIT_CAP)
 
@@ -269,7 +269,7 @@ def capped(
     listeners.on_context(context)
     reporter = _Reporter(context)
     with Watchdog() as watchdog, closing(context):
-        watch = watchdog.watch(levels, Reactions(stop, give_up, reporter))
+        watch = watchdog.watch(levels, Reactions(stop, stop_at_cap, reporter))
         context.measure_peak = watch.peak
         context.room_bytes = watch.room
         context.make_room_for_error = (

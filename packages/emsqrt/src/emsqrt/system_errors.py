@@ -70,7 +70,7 @@ def system_error(error: OSError, what: str = "", doing: str = "using") -> Sennit
 
 
 @contextmanager
-def as_told(what: str, doing: str) -> Iterator[None]:
+def translating_os_errors(what: str, doing: str) -> Iterator[None]:
     """Convert failed system calls inside a `with` into errors that name a file or stream."""
     try:
         yield

@@ -95,7 +95,9 @@ def run_operator(
 
     with tempfile.TemporaryDirectory() as scratch, MemoryBudget(memory_bytes) as budget:
         folder = spill_dir or Path(scratch) / "spill"
-        context = Context("the test", memory_bytes, _Nobody(), lambda _: None, folder, None, budget)
+        context = Context(
+            "the test", memory_bytes, _Discard(), lambda _: None, folder, None, budget
+        )
         with closing(context), Run(context, Path(scratch)) as run:
             operator = make_operator(node, inputs, run)
             run.map_working_set()
@@ -103,7 +105,7 @@ def run_operator(
                 return list(batches)
 
 
-class _Nobody:
+class _Discard:
     payload_bytes_max = 1 << 20
 
     def write_bytes(self, payload: Buffer) -> None:

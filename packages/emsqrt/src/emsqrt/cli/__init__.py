@@ -33,10 +33,10 @@ def entry() -> None:
         program = [sys.executable, "-P", "-m", "emsqrt.cli", *sys.argv[1:]]
         hold_sigint()
         os.execv(sys.executable, program)
-    from emsqrt.late import load_late, load_untranslated
+    from emsqrt.late import import_lazily, load_untranslated
 
     exit_on_sigterm()
-    load_late()
+    import_lazily()
     load_untranslated("argparse")
     sys.exit(main(may_become=True))
 
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None, *, may_become: bool = False) ->
     except (OSError, MemoryError, RecursionError) as error:
         from emsqrt.system_errors import any_error
 
-        told = any_error(error, "the plan")
-        status = exit_status(told)
-        say_error(told)
+        reported = any_error(error, "the plan")
+        status = exit_status(reported)
+        say_error(reported)
     return status

@@ -147,7 +147,7 @@ def _add_sql(made: _Verbs) -> None:
     )
     _add_cap(sql)
     _add_spilling(sql)
-    _add_telling(sql)
+    _add_output_options(sql)
     sql.add_argument("--planned", type=int, help=argparse.SUPPRESS)
     sql.set_defaults(command=verbs.sql)
 
@@ -242,7 +242,7 @@ def _add_capped(verb: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="keep a checkpoint under NAME when the run is killed, and resume from it",
     )
-    _add_telling(verb)
+    _add_output_options(verb)
     verb.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
 
 
@@ -254,7 +254,7 @@ def _add_cap(verb: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_telling(verb: argparse.ArgumentParser) -> None:
+def _add_output_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest to FILE")
     verb.add_argument("--quiet", action="store_true", help="show no progress")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from emsqrt.system_errors import as_told
+from emsqrt.system_errors import translating_os_errors
 from sennit_core.errors import SennitError
 from sennit_core.units import MIB, format_bytes, format_duration
 
@@ -75,9 +75,9 @@ def report(manifest: Manifest, order: Order) -> None:
 
             print_answer(order.answer)
         return
-    taken = any(sink.target == "-" for sink in manifest.sinks)
-    out = sys.stderr if taken else sys.stdout
-    with as_told("the terminal" if taken else "standard output", "writing"):
+    is_stdout_used = any(sink.target == "-" for sink in manifest.sinks)
+    out = sys.stderr if is_stdout_used else sys.stdout
+    with translating_os_errors("the terminal" if is_stdout_used else "standard output", "writing"):
         if order.as_json:
             print(document, file=out, flush=True)
         elif not order.quiet:

@@ -69,22 +69,22 @@ def run_planned(descriptor: int, *, may_become: bool) -> int:
 
 def _statement(arguments: argparse.Namespace) -> str:
     """Return the statement: the argument, the content of `--file`, or standard input for `-`."""
-    given, file = arguments.statement, arguments.file
-    if (given is None) == (file is None):
+    named, file = arguments.statement, arguments.file
+    if (named is None) == (file is None):
         raise UsageError(
             "sql needs exactly one statement",
             hint="emsqrt sql \"select count(*) from 'orders.parquet'\", or --file query.sql",
         )
-    if given is not None:
-        return str(sys.stdin.read() if given == "-" else given)
+    if named is not None:
+        return str(sys.stdin.read() if named == "-" else named)
     if not file.is_file():
         raise NotFound(kind="file", name=str(file))
     return str(file.read_text("utf-8"))
 
 
-def _tables(given: list[str]) -> dict[str, str]:
+def _tables(named: list[str]) -> dict[str, str]:
     tables = {}
-    for each in given:
+    for each in named:
         name, equals, path = each.partition("=")
         if not equals or not name or not path:
             raise UsageError(f"--table {each} has no file", hint="write --table NAME=FILE")

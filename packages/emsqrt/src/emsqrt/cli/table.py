@@ -70,9 +70,9 @@ def table_text(
         rows_max: most rows shown.
         columns: the width of the terminal; 0 for no limit.
     """
-    given = iter(rows)
-    body = [[_shown(cell) for cell in row] for row in islice(given, rows_max)]
-    more = next(given, None) is not None
+    remaining = iter(rows)
+    body = [[_shown(cell) for cell in row] for row in islice(remaining, rows_max)]
+    more = next(remaining, None) is not None
     widths = [
         max(_width(heading.name), _width(heading.type), *(_width(row[at]) for row in body), 1)
         for at, heading in enumerate(headings)

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # lazy imports, as in the measured processes
-    from emsqrt.late import load_late, load_untranslated
+    from emsqrt.late import import_lazily, load_untranslated
 
-    load_late()
+    import_lazily()
 
 from emsqrt.weight import WEIGHING_BYTES, Weight
 from sennit_core.errors import SennitError
@@ -73,16 +73,16 @@ def _weigh_text(request: Mapping[str, Any]) -> dict[str, Any]:
     import emsqrt.thin.process  # noqa: F401
     from emsqrt.solo import weigh_text_alone
 
-    program, told = request["program"], request["spilling"]
+    program, spilling = request["program"], request["spilling"]
     weight = weigh_text_alone(
         program,
         _SOME_CAP_BYTES,
-        told,
+        spilling,
         _spill_dir(request),
         WEIGHING_BYTES,
         looks=request["looks"],
     )
-    return _told(Weight.from_json(weight))
+    return _as_json(Weight.from_json(weight))
 
 
 def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,14 +101,14 @@ def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
     ):
         plan, looks = plan_from_json(request["plan"]), request["looks"]
         weight = weigh_plan(plan, context, Path(), _LARGE_CAP_BYTES, looks=looks)
-    return _told(weight, 0 if request["document"] else _PLANNING_BYTES)
+    return _as_json(weight, 0 if request["document"] else _PLANNING_BYTES)
 
 
 def _spill_dir(request: Mapping[str, Any]) -> Path | None:
     return None if request["spillDir"] is None else Path(request["spillDir"])
 
 
-def _told(weight: Weight, more_bytes: int = 0) -> dict[str, Any]:
+def _as_json(weight: Weight, more_bytes: int = 0) -> dict[str, Any]:
     return {"capBytes": weight.cap_bytes + more_bytes, "because": weight.because}
 
 

@@ -150,21 +150,21 @@ def _read(arguments: argparse.Namespace) -> Document:
 
 def _one_file(arguments: argparse.Namespace) -> Path:
     """Return the document's path, which may also come from `--pipeline`."""
-    given = [path for path in (arguments.file, arguments.pipeline) if path is not None]
-    if len(given) != 1:
+    named = [path for path in (arguments.file, arguments.pipeline) if path is not None]
+    if len(named) != 1:
         raise UsageError(
-            "no document is named" if not given else "two documents are named",
+            "no document is named" if not named else "two documents are named",
             hint="such as emsqrt run flow.yaml",
         )
-    return Path(given[0])
+    return Path(named[0])
 
 
 def _values(arguments: argparse.Namespace) -> dict[str, str]:
     values = {}
-    for given in arguments.var:
-        name, equals, value = given.partition("=")
+    for named in arguments.var:
+        name, equals, value = named.partition("=")
         if not equals:
-            raise UsageError(f"--var {given} has no value", hint="write --var NAME=VALUE")
+            raise UsageError(f"--var {named} has no value", hint="write --var NAME=VALUE")
         values[name.strip()] = value
     return values
 
@@ -243,9 +243,9 @@ def _configured(
         value = getattr(arguments, flag)
         if value is not None and value < 1:
             raise UsageError(f"--{flag.replace('_', '-')} {value} is not a positive number")
-    given = {
+    named = {
         "spill_aws_region": arguments.spill_aws_region,
         "spill_retry_max_ms": arguments.spill_retry_max_ms,
         "max_parallel_tasks": arguments.max_parallel,
     }
-    return replace(config, **{name: value for name, value in given.items() if value is not None})
+    return replace(config, **{name: value for name, value in named.items() if value is not None})

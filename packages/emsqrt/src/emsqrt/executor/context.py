@@ -269,8 +269,8 @@ class Context:
         """Register a callback for a stop, called on another thread, to interrupt blocking calls."""
         with self._lock:
             self._callbacks.append(callback)
-            late = self._stopped is not None
-        if late:
+            overdue = self._stopped is not None
+        if overdue:
             _call(callback)
 
     def stop(self, reason: SennitError) -> None:

@@ -206,7 +206,7 @@ class Execution:
             case "renew":
                 if frame["attempt"] == self.attempt:
                     self._progress.update(frame["progress"])
-                    self._tell_progress()
+                    self._report_progress()
             case "ring":
                 self._on_ring(frame["attempt"], frame["file"])
             case "bytes" | "partial":
@@ -274,7 +274,7 @@ class Execution:
         self._ended = self._readable = True
         self._news.notify_all()
 
-    def _tell_progress(self) -> None:
+    def _report_progress(self) -> None:
         if self._on_progress is None:
             return
         try:

@@ -23,7 +23,7 @@ INLINE_BYTES_MAX = 64 << 10
 _RING_RECORDS = 256
 
 
-class Outlet:
+class PayloadSender:
     """Sends one run's payloads; a `PayloadWriter` of `Context`.
 
     Frames and the ring keep the order: everything inline is sent before the frame that carries the

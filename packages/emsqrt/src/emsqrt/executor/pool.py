@@ -316,7 +316,7 @@ class ExecutorPool:
 
     def _hand_over(self, run: _Run, frame: bytes) -> None:
         for _ in range(_TRIES):
-            worker = self._take_worker(run)
+            worker = self._acquire_worker(run)
             run.execution.on_start(worker.pid)
             if run.ticket.state is State.LONG:  # and so it will never be restarted
                 run.execution.release()
@@ -336,7 +336,7 @@ class ExecutorPool:
             return
         raise Unavailable("an executor process")
 
-    def _take_worker(self, run: _Run) -> Worker:
+    def _acquire_worker(self, run: _Run) -> Worker:
         """Return an idle process that is small enough for the cap, or a new one."""
         with self._lock:
             self._check_open()
@@ -399,8 +399,8 @@ class ExecutorPool:
     def _on_due(self) -> None:
         now = time.monotonic()
         with self._lock:
-            late = [run for run in self._runs.values() if (run.due or now + 1) <= now]
-        for run in late:
+            overdue = [run for run in self._runs.values() if (run.due or now + 1) <= now]
+        for run in overdue:
             worker = run.worker
             if run.kill_at is not None and run.kill_at <= now:
                 if worker is not None:
@@ -420,7 +420,7 @@ class ExecutorPool:
         if frame["word"] == "hello":
             assert frame["version"] == VERSION, "both sides are one installation"
         elif frame["word"] == "credit":
-            self._take_back(worker, frame["memoryBytes"])
+            self._reclaim(worker, frame["memoryBytes"])
         else:
             run = self._running.get(worker)
             if run is not None:
@@ -449,7 +449,7 @@ class ExecutorPool:
         if run.ticket.state is State.SHORT and run.short_until is None:
             run.short_until = time.monotonic() + self._short_seconds
 
-    def _take_back(self, worker: Worker, memory_bytes: int) -> None:
+    def _reclaim(self, worker: Worker, memory_bytes: int) -> None:
         worker.idle_bytes = memory_bytes
         with self._lock:
             run = self._running.pop(worker, None)

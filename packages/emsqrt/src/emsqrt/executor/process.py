@@ -25,7 +25,7 @@ from emsqrt._kernel import release_freed
 from emsqrt.executor.context import Context
 from emsqrt.executor.control import Control, Task
 from emsqrt.executor.frames import VERSION, Frame, encode_frame
-from emsqrt.executor.outlet import Outlet
+from emsqrt.executor.outlet import PayloadSender
 from emsqrt.lean import do_without_pandas
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
 from emsqrt.system_errors import any_error
@@ -119,7 +119,7 @@ class Server:
 
     def _answer(self, task: Task) -> bytes:
         """Run a task; return its final frame if it is still to be sent."""
-        outlet = Outlet(self._control, task.attempt, task.ring_bytes)
+        outlet = PayloadSender(self._control, task.attempt, task.ring_bytes)
         try:
             return outlet.finish(self._run(task, outlet))
         except BaseException as error:  # noqa: BLE001 - it crosses to the parent
@@ -128,7 +128,7 @@ class Server:
         finally:
             outlet.close()
 
-    def _run(self, task: Task, outlet: Outlet) -> dict[str, Any]:
+    def _run(self, task: Task, outlet: PayloadSender) -> dict[str, Any]:
         is_first = task.entry not in _prepared
         entry = load_entry(task.entry, task.name, task.cap_bytes)
         if is_first:  # imports cannot be interrupted, so the pool allows more time before it
@@ -137,7 +137,7 @@ class Server:
             task.name,
             task.cap_bytes,
             outlet,
-            lambda fields: self._tell(task.attempt, fields),
+            lambda fields: self._send_progress(task.attempt, fields),
             task.spill_dir,
             task.deadline_seconds,
         )
@@ -146,7 +146,7 @@ class Server:
         context.left_bytes()  # refuse a cap below what is held before the watchdog starts
         reactions = Reactions(
             lambda use: context.stop(_exceeded(task, use)),
-            lambda use: self._give_up(task, use),
+            lambda use: self._stop_at_cap(task, use),
             _Reporter(context, outlet),
         )
         watch = self._watchdog.watch(CapLevels.below(task.cap_bytes), reactions)
@@ -174,10 +174,10 @@ class Server:
         if early is not None and early["attempt"] == attempt:
             _stop(context, early)
 
-    def _tell(self, attempt: str, fields: dict[str, Any]) -> None:
+    def _send_progress(self, attempt: str, fields: dict[str, Any]) -> None:
         self._control.send(encode_frame("renew", attempt=attempt, progress=fields))
 
-    def _give_up(self, task: Task, use: MemoryUse) -> None:
+    def _stop_at_cap(self, task: Task, use: MemoryUse) -> None:
         error = _exceeded(task, use).to_json()
         self._control.send_last(encode_frame("failed", attempt=task.attempt, error=error))
         os._exit(EXIT_CAP)
@@ -198,7 +198,7 @@ class Server:
 class _Reporter:
     """Reports memory use four times a second, and flushes pending output."""
 
-    def __init__(self, context: Context, outlet: Outlet) -> None:
+    def __init__(self, context: Context, outlet: PayloadSender) -> None:
         self._context = context
         self._outlet = outlet
         self._next = time.monotonic() + _NEWS_SECONDS
@@ -272,10 +272,10 @@ def _exceeded(task: Task, use: MemoryUse) -> MemoryCapExceeded:
 
 
 def _as_sennit_error(error: BaseException, task: Task) -> SennitError:
-    told = any_error(error, task.name, task.cap_bytes)
-    if isinstance(told, InternalError):
+    reported = any_error(error, task.name, task.cap_bytes)
+    if isinstance(reported, InternalError):
         _log.error("%s failed", task.name, exc_info=error)
-    return told
+    return reported
 
 
 def main(control_file: int) -> None:

@@ -221,8 +221,8 @@ class _Parser:
             expr: Expr = call(COMPARISONS[symbol], left, self.join())
             if self.peek.text in COMPARISONS and self.peek.kind == "symbol":
                 joined = any(token.text == "||" for token in self.tokens[: self.index])
-                told = "|| joins texts: write or" if joined else "write a < x and x < b"
-                self.fail("comparisons do not chain", hint=told)
+                hint_text = "|| joins texts: write or" if joined else "write a < x and x < b"
+                self.fail("comparisons do not chain", hint=hint_text)
             return expr
         if self.accept("is"):
             negated = self.accept("not") is not None

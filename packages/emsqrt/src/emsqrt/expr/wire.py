@@ -180,12 +180,12 @@ def _aggregate(entry: Entry, below: int) -> Expr:
 
 
 def _params(entry: Entry, name: str, below: int) -> tuple[Literal, ...]:
-    given = entry.find("params")
-    read = [] if given is None else [read_expr(item, below) for item in given.items()]
+    constants = entry.find("params")
+    read = [] if constants is None else [read_expr(item, below) for item in constants.items()]
     try:
         return check_params(name, read)
     except UsageError as error:
-        (given or entry).fail(str(error), hint=error.hint)
+        (constants or entry).fail(str(error), hint=error.hint)
 
 
 _READERS = {

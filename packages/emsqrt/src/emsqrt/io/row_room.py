@@ -1,4 +1,4 @@
-"""Room for rows that are longer than what a sink has reserved for all others."""
+"""Shortfall for rows that are longer than what a sink has reserved for all others."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from emsqrt.memory import BudgetGuard, MemoryBudget
 from sennit_core.errors import CapTooSmall
 from sennit_core.units import format_bytes
 
-_BESIDE_BYTES = 256 << 10
+_OVERHEAD_BYTES = 256 << 10
 """Of other columns, and of rows in the same piece."""
 
 
@@ -45,7 +45,7 @@ class RowRoom:
         """Return what a row that is known to come takes beyond others, at least."""
         if row_bytes <= self._row_bytes_max:
             return 0
-        return self._copies * (row_bytes + _BESIDE_BYTES)
+        return self._copies * (row_bytes + _OVERHEAD_BYTES)
 
     def expect(self, row_bytes: int, least_bytes: int = 0) -> None:
         """Make room for a row that is known to come, before anything is read.

@@ -21,7 +21,7 @@ from emsqrt.external.aggregate import (
 from emsqrt.external.groups import texts_of
 from emsqrt.external.layout import Layout, ListState, lay_out
 from emsqrt.external.parts import DECIMAL, OutputOp
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.computed import compute_all
 from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for, varies
@@ -49,15 +49,15 @@ class AggregateRows:
         (self._input,) = inputs
         self._run = run
         self._node = node
-        given = self._input.schema
-        self.schema = aggregate_schema(node, given)
+        before = self._input.schema
+        self.schema = aggregate_schema(node, before)
         if node.phase == "final":
-            states = [find_states(name, agg, given) for name, agg in node.aggs]
-            types = [given.field(name).type for name, _ in node.keys]
+            states = [find_states(name, agg, before) for name, agg in node.aggs]
+            types = [before.field(name).type for name, _ in node.keys]
             kinds: list[DataType | None] = [None] * len(node.aggs)
-            self._source: _Expressions | _States = _States(node, states, given)
+            self._source: _Expressions | _States = _States(node, states, before)
         else:
-            expressions = _Expressions(node, given, run)
+            expressions = _Expressions(node, before, run)
             kinds, types, self._source = expressions.kinds, expressions.key_types, expressions
             states = [
                 state_fields(name, agg, kind)
@@ -66,9 +66,9 @@ class AggregateRows:
         aggs = [agg for _, agg in node.aggs]
         self._layout = lay_out(node.phase, types, list(zip(aggs, kinds, states, strict=True)))
         texts = texts_of(self._layout.keys, self._layout.parts)
-        self._row_bytes = run.row_bytes if varies(given) else 0
-        run.packs_rows(max(1, texts))
-        run.gives_rows(texts)
+        self._row_bytes = run.row_bytes if varies(before) else 0
+        run.expect_packed_growth(max(1, texts))
+        run.expect_output_growth(texts)
         run.expect_holder(
             ROWS_HELD * (1 + len(self._layout.values)),
             max(self._bytes_min, self._bytes_for_long_rows if run.met else 0),
@@ -84,7 +84,7 @@ class AggregateRows:
         """
         layout = self._layout
         with (
-            begun(rest_of(self._input, self._run)) as batches,
+            prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("aggregate") as held,
         ):
             cut = len(held.memory) - self._out_bytes(len(held.memory))
@@ -257,15 +257,15 @@ class _ListCursor:
 
     def take(self, lengths: Any) -> Any:
         """Return one list for each group, with these lengths."""
-        wanted, taken = int(lengths.sum()), [self._left.slice(0, 0)]
+        wanted, parts = int(lengths.sum()), [self._left.slice(0, 0)]
         while wanted:
             if not len(self._left):
                 self._left = next(self._pieces)
-            taken.append(self._left.slice(0, wanted))
-            wanted -= len(taken[-1])
-            self._left = self._left.slice(len(taken[-1]))
+            parts.append(self._left.slice(0, wanted))
+            wanted -= len(parts[-1])
+            self._left = self._left.slice(len(parts[-1]))
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.concat_arrays(taken))
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.concat_arrays(parts))
 
 
 def _pieces(

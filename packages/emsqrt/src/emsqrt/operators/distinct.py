@@ -11,7 +11,7 @@ from emsqrt.external.aggregate import ExternalAggregate, aggregate_bytes_min, ou
 from emsqrt.external.groups import long_groups_bytes
 from emsqrt.external.layout import check_keys, kind_of
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for, varies
@@ -56,7 +56,7 @@ class DistinctRows:
     def batches(self) -> Generator[Any]:
         """Yield the rows."""
         with (
-            begun(rest_of(self._input, self._run)) as batches,
+            prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("distinct") as held,
         ):
             out_bytes = max(min(OUT_BYTES_MAX, len(held.memory) // 8), self._out_bytes_min)

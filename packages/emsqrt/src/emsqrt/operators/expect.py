@@ -13,7 +13,7 @@ from emsqrt.errors import ExpectationFailed
 from emsqrt.external.aggregate import ExternalAggregate
 from emsqrt.external.layout import kind_of
 from emsqrt.external.parts import I64, KeyColumn, Output, OutputOp, Part, PartOp
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.aggregate import to_array
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.long_rows import ROWS_HELD
@@ -47,7 +47,7 @@ class ExpectRows:
         """
         rows = 0
         with ExitStack() as stack:
-            batches = stack.enter_context(begun(self._input.batches()))
+            batches = stack.enter_context(prefetch_first(self._input.batches()))
             seen = self._open(stack) if self._unique else None
             for batch in batches:
                 self._check_nulls(batch, rows)

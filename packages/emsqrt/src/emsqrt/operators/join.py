@@ -16,7 +16,7 @@ from emsqrt.external.join import ExternalJoin, join_bytes
 from emsqrt.external.joined import HashJoinKind, JoinedOut
 from emsqrt.external.merge_join import MergeJoin
 from emsqrt.long_row import LongRow
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.join_side import (
     BLOCK_BYTES_MAX,
     LONG_ROW_SHARE,
@@ -74,9 +74,9 @@ class JoinRows:
         self._row_bytes, key_bytes = (1 + keys) * max(long), keys * run.row_bytes
         packed = [self._row_bytes] * (1 + bool(run.choice.merge))
         self._long_bytes = [sum(long) + key_bytes, *long, *packed]
-        run.packs_rows(1 + keys)
+        run.expect_packed_growth(1 + keys)
         if sum(side.varies for side in self._sides) < _SIDES:
-            run.gives_rows(1)
+            run.expect_output_growth(1)
         run.expect_holder(LONG_ROW_SHARE, self._bytes_for_long_rows if run.met else 0)
         run.expect_rows(2, "passing")
 
@@ -92,8 +92,12 @@ class JoinRows:
         with ExitStack() as stack:
             # A merge join needs both inputs at once; a hash join reads the probe side after the
             # build.
-            left = stack.enter_context(begun(self._probe.source.batches())) if merged else None
-            opened = self._run.begun(self._build.source.batches())
+            left = (
+                stack.enter_context(prefetch_first(self._probe.source.batches()))
+                if merged
+                else None
+            )
+            opened = self._run.prefetch_first(self._build.source.batches())
             right = stack.enter_context(opened)
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
@@ -174,7 +178,7 @@ class JoinRows:
                 at, parts = self._cut(joined, at, narrow)
             except ValueError:
                 at, parts = self._cut(joined, at, rooms)  # a row longer than a block
-            with self._room_beside(sum(len(part) for part, _ in parts)):
+            with self._batch_memory(sum(len(part) for part, _ in parts)):
                 columns = [
                     side.columns(*part) for side, part in zip(self._sides, parts, strict=True)
                 ]
@@ -192,7 +196,7 @@ class JoinRows:
             _, filled, rows = join_side(joined[:stop], at, one, False, left.absent)
         return stop, [(one[:filled], rows), (other[:others], rows)]
 
-    def _room_beside(self, batch_bytes: int) -> AbstractContextManager[object]:
+    def _batch_memory(self, batch_bytes: int) -> AbstractContextManager[object]:
         """Reserve memory for a batch that a long row makes larger than usual."""
         if batch_bytes <= _BATCH_BYTES_MAX:
             return nullcontext()

@@ -137,10 +137,10 @@ def _pack(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> tuple[An
     columns = flat.to_columns(arrays, [_flat(field) for field in fields], rows)
     at = done = 0
     while done < rows:
-        filled, taken = pack_join_rows(
+        filled, packed_count = pack_join_rows(
             columns, _NO_KEY, tuple(range(len(arrays))), done, block.data[at:]
         )
-        at, done = at + filled, done + taken
+        at, done = at + filled, done + packed_count
     assert at == len(block), "row lengths were measured"
     return block, starts
 

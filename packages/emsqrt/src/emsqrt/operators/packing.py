@@ -19,14 +19,14 @@ _WIDTHS = (1, 2, 4)
 NO_SPANS: Mapping[str, Span] = MappingProxyType({})
 
 
-class ToldRows(Protocol):
+class RangedRows(Protocol):
     """A scan of files whose statistics contain the range of a column's values."""
 
     def spans(self) -> dict[str, Span]:
         """Return the ranges of the columns for which all files have them."""
 
 
-def told_spans(rows: Any, run: Run) -> Mapping[str, Span]:
+def stored_ranges(rows: Any, run: Run) -> Mapping[str, Span]:
     """Return the ranges of a scan's columns, as the integers that are stored.
 
     Args:
@@ -36,7 +36,7 @@ def told_spans(rows: Any, run: Run) -> Mapping[str, Span]:
     below = getattr(rows, "passes_on", rows)
     if not hasattr(below, "spans") or run.journal() is not None:
         return NO_SPANS
-    scan: ToldRows = below
+    scan: RangedRows = below
     return scan.spans()
 
 

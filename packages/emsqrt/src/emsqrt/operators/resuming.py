@@ -34,7 +34,7 @@ def _rest_of(source: Operator, run: Run) -> Generator[Any]:
     """Yield the rows after those in sorted runs; read nothing when all rows are in runs."""
     journal = run.journal()
     assert journal is not None, "the run is resumable"
-    found, taken, left = journal.found(), 0, 0
+    found, consumed, left = journal.found(), 0, 0
     scan: Scan | None = scan_below(source)
     if found is not None:
         if found.complete:
@@ -42,15 +42,15 @@ def _rest_of(source: Operator, run: Run) -> Generator[Any]:
         place, left = journal.found_place, found.rows
         if place is not None and scan is not None:
             scan.start_at(int(place[0]), place[1])
-            taken, left = place[2], found.rows - place[2]
+            consumed, left = place[2], found.rows - place[2]
     with closing(source.batches()) as batches:
         for batch in batches:
             if scan is not None:
                 file, row = scan.position
-                journal.mark(str(file), row, taken)
+                journal.mark(str(file), row, consumed)
             skipped = min(left, batch.num_rows)
             left -= skipped
-            taken += batch.num_rows
+            consumed += batch.num_rows
             if skipped < batch.num_rows:
                 yield batch.slice(skipped)
             del batch

@@ -7,11 +7,11 @@ from typing import Any
 
 from emsqrt.expr.walk import columns_of
 from emsqrt.external.sort import ExternalSort, sort_bytes
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.coded import code_texts
 from emsqrt.operators.long_rows import room_for, varies
 from emsqrt.operators.operator import Operator
-from emsqrt.operators.packing import told_spans
+from emsqrt.operators.packing import stored_ranges
 from emsqrt.operators.resuming import rest_of
 from emsqrt.operators.sort_layout import SortLayout
 from emsqrt.plan.nodes import Sort, TopK
@@ -41,14 +41,14 @@ class SortRows:
             node.keys,
             self.schema,
             code_texts(self._input, looked_at, run),
-            told_spans(self._input, run),
+            stored_ranges(self._input, run),
         )
         self._stored_as: tuple[int, int] | None = None
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None
         keys = 1 + any(field.type.name in ("Utf8", "Binary") for field in self._layout.key_fields)
         self._long_bytes = keys * run.row_bytes if varies(self.schema) else 0
-        run.packs_rows(keys)
+        run.expect_packed_growth(keys)
         run.expect_holder(_ROWS_HELD, self._bytes_for_long_rows if run.met else 0)
         run.expect_rows(2, "beside")
 
@@ -57,7 +57,7 @@ class SortRows:
         """The minimum memory for the longest known row."""
         return (sort_bytes(self._long_bytes) + _WIDE_BYTES_MAX) * _WIDE_SHARE // (_WIDE_SHARE - 1)
 
-    def give_as_stored(self, dictionary_bytes_max: int, value_count_max: int) -> None:
+    def yield_as_stored(self, dictionary_bytes_max: int, value_count_max: int) -> None:
         """Yield columns as Parquet stores them, in shorter types than elsewhere.
 
         Args:
@@ -70,7 +70,7 @@ class SortRows:
     def batches(self) -> Generator[Any]:
         """Yield the sorted rows."""
         with (
-            begun(rest_of(self._input, self._run)) as batches,
+            prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("sort") as held,
         ):
             out_bytes = _block_bytes(len(held.memory))
@@ -98,7 +98,7 @@ class SortRows:
 
     def _sorted(self, sorter: ExternalSort, out: memoryview) -> Generator[Any]:
         if self._stored_as is not None:
-            self._layout.give_as_stored(*self._stored_as)
+            self._layout.yield_as_stored(*self._stored_as)
         skip, longest = self._skip, sorter.stats.row_bytes_max
         with room_for(longest, out, self._run, "sort") as room:
             for size, rows in sorter.blocks(room):

@@ -91,7 +91,7 @@ class SortLayout:
         self._has_nested = any(is_nested(field.type) for field in self._fields)
         self._kinds = [self._column_kinds[at] for at in self.payload]
         self._types = [self._column_types[at] for at in self.payload]
-        self._given: set[int] = set()
+        self._dictionaries: set[int] = set()
         self.spec = self._columns.spec(len(schema))
 
     def pack(self, batch: Any) -> Columns:
@@ -111,32 +111,32 @@ class SortLayout:
             keys = key_arrays(block, rows, self.spec, self._columns.fields)
             found |= {self._schema.names.index(name): keys[at] for name, at in self._in_key.items()}
         for at, texts in self._coded.items():
-            found[at] = self._text(found[at], texts, coded=at in self._given)
+            found[at] = self._text(found[at], texts, coded=at in self._dictionaries)
         columns = [found[at] for at in range(len(self._schema))]
         return pa.RecordBatch.from_arrays(columns, schema=self._arrow_schema)
 
-    def give_as_stored(self, bytes_max: int, count_max: int) -> None:
+    def yield_as_stored(self, bytes_max: int, count_max: int) -> None:
         """Yield texts as dictionary arrays and short decimals in eight bytes, once all are packed.
 
         Args:
             bytes_max: of a dictionary; texts with a larger one are yielded plain.
             count_max: of its texts, likewise.
         """
-        self._given = {
+        self._dictionaries = {
             at
             for at, coded in self._coded.items()
             if coded.texts.nbytes <= bytes_max and len(coded.texts) <= count_max
         }
-        for at in self._given:
-            self._give(at, pa.dictionary(self._coded[at].type.to_arrow(), pa.string()))
+        for at in self._dictionaries:
+            self._convert(at, pa.dictionary(self._coded[at].type.to_arrow(), pa.string()))
         for place, (at, kind) in enumerate(zip(self.payload, self._types, strict=True)):
             packed = self._kinds[place]
             if isinstance(packed, Narrow) and packed.kind == KINDS["Decimal"]:
                 self._kinds[place] = packed._replace(kind=KINDS["Int64"])
                 self._types[place] = pa.decimal64(kind.precision, kind.scale)
-                self._give(at, self._types[place])
+                self._convert(at, self._types[place])
 
-    def _give(self, at: int, kind: Any) -> None:
+    def _convert(self, at: int, kind: Any) -> None:
         field = self._arrow_schema.field(at).with_type(kind)
         self._arrow_schema = self._arrow_schema.set(at, field)
 

@@ -77,14 +77,14 @@ class SampleRows:
                 self._run.check()
                 hashes = hash_places(place, batch.num_rows, self._seed)
                 place += batch.num_rows
-                taken = (
+                chosen = (
                     batch
                     if self._bound >= 2**64
                     else batch.filter(pa.array(hashes < np.uint64(self._bound)))
                 )
                 del batch
-                if taken.num_rows:
-                    yield taken
+                if chosen.num_rows:
+                    yield chosen
 
 
 def hash_places(start: int, count: int, seed: int) -> NDArray[np.uint64]:
@@ -129,13 +129,13 @@ class ExplodeRows:
         items = lists.flatten()
         rows = np.repeat(np.arange(len(lists)), lengths)
         place = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
-        taken: Any = np.arange(len(rows))
+        chosen: Any = np.arange(len(rows))
         if self._node.outer and (lengths == 0).any():
-            rows, taken, place = _with_empty(rows, lengths, place)
+            rows, chosen, place = _with_empty(rows, lengths, place)
         wanted, columns = pa.array(rows), []
         for index, column in enumerate(batch.columns):
             if index == self._at:
-                columns.append(items.take(pa.array(taken, pa.int64(), from_pandas=True)))
+                columns.append(items.take(pa.array(chosen, pa.int64(), from_pandas=True)))
             else:
                 columns.append(column.take(wanted))
         if self._node.position is not None:
@@ -148,11 +148,11 @@ def _with_empty(rows: Any, lengths: Any, place: Any) -> tuple[Any, Any, Any]:
     spread = np.maximum(lengths, 1)
     all_rows = np.repeat(np.arange(len(lengths)), spread)
     empty = np.repeat(lengths == 0, spread)
-    taken = np.ma.masked_array(np.zeros(len(all_rows), np.int64), mask=empty)
-    taken[~empty] = np.arange(len(rows))
+    chosen = np.ma.masked_array(np.zeros(len(all_rows), np.int64), mask=empty)
+    chosen[~empty] = np.arange(len(rows))
     places = np.ma.masked_array(np.zeros(len(all_rows), np.int64), mask=empty)
     places[~empty] = place
-    return all_rows, taken, places
+    return all_rows, chosen, places
 
 
 def _cuts(lists: Any) -> Generator[tuple[int, int]]:

@@ -14,7 +14,7 @@ from emsqrt.external.layout import kind_of
 from emsqrt.external.sort import ExternalSort, sort_bytes
 from emsqrt.external.window_tape import SLOTS_MIN, Tape, TapeBlock
 from emsqrt.long_row import LongRow
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.join_side import fixed_row_bytes
 from emsqrt.operators.long_rows import varies
 from emsqrt.operators.nested import carried_kinds, carried_type, restored, to_columns
@@ -24,15 +24,15 @@ from emsqrt.operators.sort_layout import SortColumns
 from emsqrt.operators.window_frames import Ahead, FrameBounds, Places
 from emsqrt.operators.window_functions import (
     Argument,
-    Best,
     Chunks,
     Counted,
-    Edge,
+    FirstLast,
     Function,
+    LagLead,
+    MinMax,
     Piece,
     Queue,
     Ranking,
-    Shifted,
     Summed,
 )
 from emsqrt.operators.window_values import PickedRows, PieceTooLarge, copied
@@ -95,8 +95,8 @@ class WindowRows:
             self._tape_bytes = _tape_bytes(row_bytes, len(kinds))
             parts = self._tape_bytes + sort_bytes(row_bytes) + BLOCK_BYTES_MAX
             least = max(least, parts * _QUEUE_SHARE // (_QUEUE_SHARE - 1))
-        run.packs_rows(longer)
-        run.gives_rows(
+        run.expect_packed_growth(longer)
+        run.expect_output_growth(
             1 + sum(varies(Schema((field,))) for field in self.schema.fields[len(given) :])
         )
         run.expect_holder(rows, least)
@@ -110,7 +110,7 @@ class WindowRows:
                 candidates for its min or max.
         """
         with (
-            begun(rest_of(self._input, self._run)) as batches,
+            prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("window") as held,
         ):
             tape_bytes, queue_bytes = self._shares(len(held.memory))
@@ -196,13 +196,13 @@ class WindowRows:
             else:
                 picked = opened.pick(tape, argument)
                 if call.fn in SHIFTING:
-                    opened.add(Shifted(call, argument, picked, shifted_default(call, field.type)))
+                    opened.add(LagLead(call, argument, picked, shifted_default(call, field.type)))
                 elif call.fn in ("first_value", "last_value"):
-                    opened.add(Edge(call, bounds, picked))
+                    opened.add(FirstLast(call, bounds, picked))
                 else:
                     queue, queues = queues[:share], queues[share:]
                     opened.add(
-                        Best(
+                        MinMax(
                             call,
                             argument,
                             bounds,

@@ -87,7 +87,7 @@ class Ranking:
         return tile
 
 
-class Shifted:
+class LagLead:
     """lag and lead: the value a number of rows before or after in the partition."""
 
     def __init__(
@@ -121,7 +121,7 @@ class Shifted:
         self._picked.need_from(row, block)
 
 
-class Edge:
+class FirstLast:
     """first_value and last_value of the frame."""
 
     def __init__(self, call: WindowCall, frame: FrameBounds, picked: PickedRows) -> None:
@@ -269,7 +269,7 @@ class Queue(NamedTuple):
     share: int
 
 
-class Best:
+class MinMax:
     """min and max of a frame: finds the row with that value."""
 
     def __init__(

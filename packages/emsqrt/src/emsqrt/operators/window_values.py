@@ -113,6 +113,6 @@ class PickedRows:
             return values
         if values is None:
             return pa.nulls(len(index), self._kind)
-        given = index >= 0
-        places = np.cumsum(given) - 1
-        return values.take(pa.array(places, mask=~given))
+        present = index >= 0
+        places = np.cumsum(present) - 1
+        return values.take(pa.array(places, mask=~present))

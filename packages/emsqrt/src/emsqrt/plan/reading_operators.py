@@ -82,18 +82,18 @@ def _read_names(entry: Entry | None, minimum: int = 0) -> tuple[str, ...]:
 
 
 def _flag(entry: Entry, name: str) -> bool:
-    given = entry.find(name)
-    return given is not None and given.boolean()
+    member = entry.find(name)
+    return member is not None and member.boolean()
 
 
 def _number(entry: Entry, name: str, default: int = 0) -> int:
-    given = entry.find(name)
-    return default if given is None else given.count()
+    member = entry.find(name)
+    return default if member is None else member.count()
 
 
 def _text(entry: Entry, name: str) -> str | None:
-    given = entry.find(name)
-    return None if given is None else given.text()
+    member = entry.find(name)
+    return None if member is None else member.text()
 
 
 def _word(entry: Entry | None, known: tuple[Word, ...], default: Word) -> Word:

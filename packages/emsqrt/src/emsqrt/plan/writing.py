@@ -167,8 +167,8 @@ def _write_call(call: WindowCall) -> Json:
         document["params"] = [expr_to_json(param) for param in call.params]
     if call.frame is not None:
         bounds = {"start": call.frame.start, "end": call.frame.end}
-        given = {name: bound for name, bound in bounds.items() if bound is not None}
-        document["frame"] = {"unit": call.frame.unit, **given}
+        present = {name: bound for name, bound in bounds.items() if bound is not None}
+        document["frame"] = {"unit": call.frame.unit, **present}
     return document
 
 

@@ -95,8 +95,8 @@ def guess_from_groups(groups: Sequence[tuple[float, float]], rows: float) -> flo
         groups: (rows, distinct values) of each.
         rows: of all groups, including those that are not listed.
     """
-    told = [(count, distinct) for count, distinct in groups if count > 0 and distinct > 0]
-    guesses = sorted(_unseen(count, distinct) for count, distinct in told)
+    known = [(count, distinct) for count, distinct in groups if count > 0 and distinct > 0]
+    guesses = sorted(_unseen(count, distinct) for count, distinct in known)
     return min(rows, guesses[len(guesses) // 2]) if guesses else 0.0
 
 

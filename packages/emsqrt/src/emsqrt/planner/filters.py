@@ -170,14 +170,14 @@ def _through_sort(_: Sort, term: Term, __: list[Schema], ___: Schema) -> Moved:
 
 def _through_distinct(node: Distinct, term: Term, _: list[Schema], output: Schema) -> Moved:
     whole = node.columns is None or columns_of(term.expr) <= set(node.columns)
-    return [term if whole and not _tells_zeros_apart(term.expr, output) else None]
+    return [term if whole and not _distinguishes_zeros(term.expr, output) else None]
 
 
-def _tells_zeros_apart(expr: Expr, schema: Schema) -> bool:
+def _distinguishes_zeros(expr: Expr, schema: Schema) -> bool:
     """Return whether `expr` may distinguish -0.0 and 0.0, which are equal as keys."""
     if isinstance(expr, Call) and expr.fn in _OF_SIGNED_ZEROS:
         return any(schema.field(name).type.is_float for name in columns_of(expr))
-    return any(_tells_zeros_apart(part, schema) for part in children(expr))
+    return any(_distinguishes_zeros(part, schema) for part in children(expr))
 
 
 def _through_explode(node: Explode, term: Term, _: list[Schema], __: Schema) -> Moved:
@@ -189,7 +189,7 @@ def _through_aggregate(node: Aggregate, term: Term, inputs: list[Schema], output
     keys = dict(node.keys)
     if node.phase != "full" or not keys or not columns_of(term.expr) <= keys.keys():
         return [None]
-    if _tells_zeros_apart(term.expr, output):
+    if _distinguishes_zeros(term.expr, output):
         return [None]
     if any(bind(keys[name], inputs[0]).fallible for name in columns_of(term.expr)):
         return [None]
@@ -218,7 +218,7 @@ def _through_join(node: Join, term: Term, inputs: list[Schema], output: Schema) 
     left, right = inputs
     renamed = {new: old for old, new in right_names(node, left, right).items()}
     shared = shared_keys(node)
-    if read & frozenset(shared) and _tells_zeros_apart(term.expr, output):
+    if read & frozenset(shared) and _distinguishes_zeros(term.expr, output):
         return [None, None]
     both = all(name in shared for name in read)
     own = {name: Column(name) for name in read}

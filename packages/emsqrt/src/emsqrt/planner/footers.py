@@ -49,7 +49,7 @@ class _Dictionary(NamedTuple):
     """Bytes of the column in it."""
 
     @property
-    def given_up(self) -> bool:
+    def was_abandoned(self) -> bool:
         """Whether some values are stored outside the dictionary, judging by the pages' sizes."""
         indices = self.rows * max(1, self.value_count.bit_length()) / 8
         return self.plain_bytes > self.size_bytes + _SLACK * indices + _PAGES_BYTES
@@ -64,7 +64,7 @@ class _Column:
 
     def __init__(self, spreads_max: int) -> None:
         self.plain_bytes = self.nulls = 0
-        self.is_told = True
+        self.has_all_extremes = True
         """Whether every row group with values has extremes."""
         self.low = self.high = None
         self.dictionaries: list[_Dictionary] = []
@@ -86,7 +86,7 @@ class _Column:
         # The leaves of a nested column have values of several types, which do not compare.
         spread = None if "." in facts.path_in_schema else _spread(stats)
         if spread is None:
-            self.is_told = self.is_told and nulls == rows
+            self.has_all_extremes = self.has_all_extremes and nulls == rows
             return
         self.low = spread[0] if self.known == 0 else min(self.low, spread[0])
         self.high = spread[1] if self.known == 0 else max(self.high, spread[1])
@@ -137,8 +137,8 @@ def measure_parquet(paths: Sequence[Path], size: int, schema: Schema) -> SourceS
                             found = dictionary_values(read_at, facts) if looked else None
                             column.add(facts, group.num_rows, found)
                     number += 1
-    told = {each.name: _column(columns[each.name], each.type, rows) for each in schema}
-    return SourceStats(float(rows), size, told, exact=True)
+    stats = {each.name: _column(columns[each.name], each.type, rows) for each in schema}
+    return SourceStats(float(rows), size, stats, exact=True)
 
 
 def _column(column: _Column, kind: DataType, rows: int) -> ColumnStats:
@@ -148,7 +148,7 @@ def _column(column: _Column, kind: DataType, rows: int) -> ColumnStats:
     if kind.name in ("List", "Struct"):
         return ColumnStats(size, share)
     distinct = _distinct(column.dictionaries, present)
-    if not column.known or not column.is_told:
+    if not column.known or not column.has_all_extremes:
         return ColumnStats(size, share, distinct)
     low: Any = column.low
     high: Any = column.high
@@ -169,7 +169,7 @@ def _distinct(dictionaries: Sequence[_Dictionary], present: float) -> float | No
     """Estimate the distinct values of a column from the dictionaries of some row groups."""
     if not dictionaries:
         return None
-    if any(each.given_up for each in dictionaries):
+    if any(each.was_abandoned for each in dictionaries):
         return math.sqrt(max(each.value_count for each in dictionaries) * present)
     groups = [(float(each.rows), float(each.value_count)) for each in dictionaries]
     return guess_from_groups(groups, present)

@@ -67,13 +67,13 @@ class Region:
             NotPlain: two columns of one input are in one class.
         """
         places = [(at, name) for at, of in enumerate(self.schemas) for name in of.names]
-        taken: dict[str, Place] = {}
+        used: dict[str, Place] = {}
         found: dict[Place, str] = {}
         for place in places:
             root = self.root(place)
             if root not in found:
                 name = root[1]
-                while taken.setdefault(name, root) != root:
+                while used.setdefault(name, root) != root:
                     name += "_"
                 found[root] = name
             found[place] = found[root]

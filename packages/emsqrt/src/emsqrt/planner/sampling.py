@@ -150,10 +150,10 @@ def _bytes_at(source: ByteSource, offset: int, size: int) -> bytes:
 
 
 def _read_csv(
-    source: ByteSource, offset: int, size: int, given: Mapping[str, Any], wanted: _Wanted
+    source: ByteSource, offset: int, size: int, format_options: Mapping[str, Any], wanted: _Wanted
 ) -> _Piece:
     """Parse the whole records of a piece; skip those that the kernel cannot read."""
-    options = CsvOptions.from_json(given)
+    options = CsvOptions.from_json(format_options)
     source = options.decoded(source)
     names, first = read_header(source, options)
     if not offset:

@@ -225,9 +225,9 @@ def _flow(node: Plan, inputs: tuple[Flow, ...], schema: Schema) -> Flow:
 def _filter(node: Filter, inputs: tuple[Flow, ...]) -> Flow:
     (flow,) = inputs
     share = selectivity(node.predicate, flow.columns)
-    given = fixed_columns(node.predicate)
+    fixed_names = fixed_columns(node.predicate)
     columns = {
-        name: _kept(stats, flow.rows, share, fixed=name in given)
+        name: _kept(stats, flow.rows, share, fixed=name in fixed_names)
         for name, stats in flow.columns.items()
     }
     return replace(flow, rows=flow.rows * share, columns=columns)

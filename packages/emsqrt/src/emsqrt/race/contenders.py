@@ -185,8 +185,8 @@ class GnuSort:
         """Return the version that `sort --version` prints, None for another sort."""
         if shutil.which("sort") is None:
             return None
-        told = subprocess.run(["sort", "--version"], capture_output=True, text=True, check=False)
-        first = told.stdout.partition("\n")[0]
+        printed = subprocess.run(["sort", "--version"], capture_output=True, text=True, check=False)
+        first = printed.stdout.partition("\n")[0]
         return first.rpartition(" ")[2] if "GNU" in first else None
 
     def why_not(self, work: Work) -> str | None:

@@ -82,12 +82,12 @@ def _register_csv(context: Any, name: str, path: str, types: Mapping[str, str] |
     if not types:
         return
     arrow: Any = import_module("pyarrow")
-    told = context.table(name).schema()
+    inferred = context.table(name).schema()
     fields = [
         arrow.field(
             f.name, arrow.decimal128(*_decimal(types[f.name])) if f.name in types else f.type
         )
-        for f in told
+        for f in inferred
     ]
     context.deregister_table(name)
     context.register_csv(name, path, schema=arrow.schema(fields))
@@ -99,11 +99,11 @@ def run_polars(asked: Request) -> None:
     frames = {}
     for name, path in asked["tables"].items():
         types = asked["types"].get(name, {})
-        given = {column: polars.Decimal(*_decimal(text)) for column, text in types.items()}
+        decimals = {column: polars.Decimal(*_decimal(text)) for column, text in types.items()}
         frames[name] = (
             polars.scan_parquet(path)
             if _is_parquet(path)
-            else polars.scan_csv(path, try_parse_dates=True, schema_overrides=given)
+            else polars.scan_csv(path, try_parse_dates=True, schema_overrides=decimals)
         )
     query = polars.SQLContext(frames).execute(asked["sql"], eager=False)
     target, rows = asked["target"], _row_group_rows(asked)

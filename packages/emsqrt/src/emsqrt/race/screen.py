@@ -124,7 +124,7 @@ class Screen:
         look = self._look
         width = min(max(self._width() - _SIDE_CELLS - 2, 16), _CHART_CELLS_MAX)
         columns = self._trace.columns(width, axis_seconds(look.seconds))
-        beside = [
+        figures = [
             f"{format_bytes(self._cap_bytes)} cap",
             f"{format_bytes(look.held_bytes)} now",
             f"{format_bytes(self._peak_bytes)} peak",
@@ -139,7 +139,9 @@ class Screen:
             )
         ]
         lines += [self._in(_CYAN, line) for line in below]
-        text = "".join(f"\x1b[2K{line}  {side}\n" for line, side in zip(lines, beside, strict=True))
+        text = "".join(
+            f"\x1b[2K{line}  {side}\n" for line, side in zip(lines, figures, strict=True)
+        )
         self._out.write(f"\x1b[{self._drawn}A{text}" if self._drawn else text)
         self._out.flush()
         self._drawn = ROWS + 1

@@ -79,17 +79,17 @@ class Converter:
             return known
         kind = type(node)
         if kind in OPERATORS:
-            self._takes(node, ("this", "expression", "negate"))
+            self._refuse_extra(node, ("this", "expression", "negate"))
             made = self._operator(node, OPERATORS[kind])
             return call("not", made) if node.args.get("negate") else made
         if kind in UNARY:
             if node.args.get("decimals") is not None:
                 refuse(node, self.text, f"{UNARY[kind]} to digits")
-            self._takes(node, ("this",))
+            self._refuse_extra(node, ("this",))
             return call(UNARY[kind], self(node.this))
         if kind in NAMED:
             name, keys = NAMED[kind]
-            self._takes(node, keys)
+            self._refuse_extra(node, keys)
             operands = [node.args[key] for key in keys if node.args.get(key) is not None]
             return call(name, *map(self, operands))
         handler = _FORMS.get(kind)
@@ -102,7 +102,7 @@ class Converter:
     def aggregate(self, node: Node) -> Agg:
         """Return an aggregate function's node as an aggregate."""
         name, arg = AGGREGATES[type(node)], node.this
-        self._takes(node, ("this", "expression", "expressions"))
+        self._refuse_extra(node, ("this", "expression", "expressions"))
         if isinstance(arg, exp.Star) or arg is None:
             return Agg("count")
         distinct = isinstance(arg, exp.Distinct)
@@ -119,7 +119,7 @@ class Converter:
         except UsageError as error:
             fail(node, self.text, str(error), error.hint)
 
-    def _takes(self, node: Node, known: Sequence[str]) -> None:
+    def _refuse_extra(self, node: Node, known: Sequence[str]) -> None:
         """Refuse a function call with members that are not supported."""
         for name, value in node.args.items():
             if value and name not in known and name not in _OF_NO_MATTER:

@@ -39,21 +39,21 @@ def bind(statement: Any, params: Parameters, text: str) -> Any:
         SqlError: a parameter has no value, or a value no parameter.
         Unsupported: a value that cannot be a constant of the covered subset.
     """
-    given = _named(params)
+    values = _named(params)
     used: set[str] = set()
 
     def replaced(node: Any) -> Any:
         if not isinstance(node, exp.Placeholder | exp.Parameter):
             return node
         name = str(node.name)
-        if name not in given:
-            known = f"there are {', '.join(given)}" if given else "no value was given"
+        if name not in values:
+            known = f"there are {', '.join(values)}" if values else "no value was given"
             fail(node, text, f"the parameter ${name} has no value", known)
         used.add(name)
-        return _constant(given[name], name)
+        return _constant(values[name], name)
 
     bound = statement.transform(replaced)
-    if unused := [name for name in given if name not in used]:
+    if unused := [name for name in values if name not in used]:
         raise SqlError(f"the statement has no parameter ${unused[0]}")
     return bound
 

@@ -206,20 +206,20 @@ class _Select:
                 refuse(having, self.text, "HAVING without an aggregate")
             return plan
         keys = self._keys(group, outputs)
-        taken: list[str] = []
+        used: list[str] = []
         made: dict[str, Expr] = {}
         named_keys = []
         for node in keys:
             expr = self.convert(node)
             title = expr.name if isinstance(expr, Column) else _title(node)
-            taken.append(fresh(title, taken))
-            named_keys.append((taken[-1], expr))
-            made[key_of(node)] = Column(taken[-1])
+            used.append(fresh(title, used))
+            named_keys.append((used[-1], expr))
+            made[key_of(node)] = Column(used[-1])
         aggs: list[tuple[str, Agg]] = []
         for node in calls:
-            taken.append(fresh(_title(node), taken))
-            aggs.append((taken[-1], self.convert.aggregate(node)))
-            made[key_of(node)] = Column(taken[-1])
+            used.append(fresh(_title(node), used))
+            aggs.append((used[-1], self.convert.aggregate(node)))
+            made[key_of(node)] = Column(used[-1])
         self.convert = Converter(self.text, self._ungrouped(named_keys), made)
         return Aggregate(plan, tuple(named_keys), tuple(aggs))
 
@@ -268,13 +268,13 @@ class _Select:
         nodes = _unique(each for node in wanted for each in node.find_all(exp.Window))
         named = {each.name: each for each in self.node.args.get("windows") or []}
         groups: dict[str, tuple[list[Expr], list[SortKey], list[tuple[str, WindowCall]]]] = {}
-        taken: list[str] = []
+        used: list[str] = []
         for node in nodes:
             parts, keys, called = open_window(node, self.convert, named)
-            taken.append(fresh(f"$window_{len(taken)}", taken))
+            used.append(fresh(f"$window_{len(used)}", used))
             group = f"{list(map(str, parts))} {list(map(str, keys))}"
-            groups.setdefault(group, (parts, keys, []))[2].append((taken[-1], called))
-        for name, node in zip(taken, nodes, strict=True):
+            groups.setdefault(group, (parts, keys, []))[2].append((used[-1], called))
+        for name, node in zip(used, nodes, strict=True):
             self.convert.made[key_of(node)] = Column(name)
         for parts, keys, calls in groups.values():
             plan = Window(plan, tuple(parts), tuple(keys), tuple(calls))

@@ -80,12 +80,12 @@ def scope_of(plan: Plan, alias: str) -> Scope:
 
 def apart(left: Scope, right: Scope) -> Scope:
     """Return `right` with renamed columns where `left` has the same name."""
-    taken = {each.held for each in left.columns}
+    used = {each.held for each in left.columns}
     names = {each.held for each in right.columns}
     renamed: dict[str, str] = {}
     for each in right.columns:
-        if each.held in taken:
-            renamed[each.held] = fresh(f"{each.table}.{each.name}", taken | names)
+        if each.held in used:
+            renamed[each.held] = fresh(f"{each.table}.{each.name}", used | names)
             names.add(renamed[each.held])
     if not renamed:
         return right
@@ -93,9 +93,9 @@ def apart(left: Scope, right: Scope) -> Scope:
     return Scope(Rename(right.plan, tuple(renamed.items())), columns)
 
 
-def fresh(name: str, taken: Iterable[str]) -> str:
+def fresh(name: str, used: Iterable[str]) -> str:
     """Return `name`, or the first of `name_1`, `name_2`, … that is unused."""
-    known = set(taken)
+    known = set(used)
     number, made = 0, name
     while made in known:
         number += 1

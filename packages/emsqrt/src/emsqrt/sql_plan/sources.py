@@ -237,8 +237,8 @@ def _keyed(scope: Scope, keys: list[Expr], side: str) -> tuple[Plan, list[str]]:
         if isinstance(key, Column):
             names.append(key.name)
             continue
-        taken = {each.held for each in scope.columns} | columns_of(key)
-        names.append(fresh(f"${side}_key_{number}", taken))
+        used = {each.held for each in scope.columns} | columns_of(key)
+        names.append(fresh(f"${side}_key_{number}", used))
         plan = WithColumn(plan, ((names[-1], key),))
     return plan, names
 

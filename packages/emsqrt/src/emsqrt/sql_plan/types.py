@@ -60,11 +60,11 @@ def sql_type(node: Any, text: str) -> DataType:
 def _moment(node: Any, text: str, name: str, parameters: list[str]) -> DataType:
     """Return a timestamp of a precision, `TIMESTAMP(3)`, or of a unit, `Timestamp(ms,UTC)`."""
     unit, *zone = parameters
-    given = ",".join((_UNITS.get(unit, unit.lower()), *zone))
+    parameters_text = ",".join((_UNITS.get(unit, unit.lower()), *zone))
     if name == "TIMESTAMPTZ" and not zone:
-        given += ",UTC"
+        parameters_text += ",UTC"
     try:
-        return DataType.parse(f"Timestamp({given})")
+        return DataType.parse(f"Timestamp({parameters_text})")
     except UsageError as error:
         return refuse(node, text, f"TIMESTAMP({', '.join(parameters)})", error.hint)
 

@@ -17,7 +17,7 @@ from emsqrt.external.aggregate import (
 )
 from emsqrt.external.groups import texts_of
 from emsqrt.external.parts import KeyColumn, Output, OutputOp, Part, PartOp, Values
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.run import Run
 from emsqrt.thin.compute import TextProgram, with_programs
 from emsqrt.thin.resuming import Resumption
@@ -67,7 +67,7 @@ class AggregateText:
         resumption = Resumption(self._rows, self._run)
         with (
             self._guard,
-            begun(resumption.blocks()) as blocks,
+            prefetch_first(resumption.blocks()) as blocks,
             self._run.take_working_memory("aggregate") as held,
         ):
             size = self._buffer_bytes(len(held.memory))

@@ -13,7 +13,7 @@ from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin, join_bytes
 from emsqrt.external.joined import JoinedOut
 from emsqrt.long_row import LongRow
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.run import Run
 from emsqrt.thin.rooms import new_room
 from emsqrt.thin.text import Block, ColumnReader, TextRows
@@ -78,7 +78,7 @@ class JoinText:
         self._row_bytes, key_bytes = (1 + parsed) * run.row_bytes, parsed * run.row_bytes
         two_bytes = 2 * run.row_bytes + key_bytes
         self._long_bytes = (two_bytes, two_bytes, *(1 + bool(names)) * (key_bytes, self._row_bytes))
-        run.packs_rows(1 + parsed)
+        run.expect_packed_growth(1 + parsed)
         run.expect_holder(_ROW_SHARE + 1, self._bytes_for_long_rows if run.met else 0)
 
     @property
@@ -95,8 +95,8 @@ class JoinText:
             # for both
             # sides. A merge join needs both inputs at once; a hash join reads the probe side after
             # the build.
-            left = stack.enter_context(begun(self._left.blocks())) if merged else None
-            build = stack.enter_context(self._run.begun(self._sides[0].blocks()))
+            left = stack.enter_context(prefetch_first(self._left.blocks())) if merged else None
+            build = stack.enter_context(self._run.prefetch_first(self._sides[0].blocks()))
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
             size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // _ROW_SHARE)
@@ -214,8 +214,8 @@ class JoinText:
                             columns, spec, payload, start, packed, dropped, marks
                         )
                     except ValueError:
-                        given = columns, spec, payload, start
-                        row_bytes = _row_bytes(given, packed, dropped, marks)
+                        arguments = columns, spec, payload, start
+                        row_bytes = _row_bytes(arguments, packed, dropped, marks)
                         raise self._too_long(row_bytes) from None
                     start += count
                     yield packed[:filled]
@@ -247,7 +247,7 @@ def _length_at(rows: memoryview, at: int) -> int:
 
 
 def _row_bytes(
-    given: tuple[Columns, KeySpec, Literal["line"] | None, int],
+    arguments: tuple[Columns, KeySpec, Literal["line"] | None, int],
     room: memoryview,
     dropped: array[int],
     marks: bytes,
@@ -255,14 +255,14 @@ def _row_bytes(
     """Return the length of a row that does not fit a buffer; a bound where it is much longer.
 
     Args:
-        given: the arguments of `pack_join_rows` before the buffer, the row first.
+        arguments: those of `pack_join_rows` before the buffer, the row first.
         room: the buffer that is too small.
         dropped: as for `pack_join_rows`.
         marks: as for `pack_join_rows`.
     """
     with new_room(len(room) * 5 // 4) as larger:
         try:
-            pack_join_rows(*given, larger, dropped, marks)
+            pack_join_rows(*arguments, larger, dropped, marks)
         except ValueError:
             return 2 * len(room)
         return _length_at(larger, 0)

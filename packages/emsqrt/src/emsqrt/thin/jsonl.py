@@ -61,16 +61,16 @@ class ScanJsonl:
         formatter = CsvFormatter(types)
         names = list(zip(self.schema.names, types, strict=True))
         parse_bytes, out_bytes = self._rooms
-        given = 0
+        parsed = 0
         with self._guard, new_room(out_bytes) as out, new_room(parse_bytes) as parse:
             parser = JsonlParser(parse[:FRONT_BYTES], names)
             parser_of_long = JsonlParser(parse, names)
             for source in self._sources:
                 for columns in self._columns(parser, parser_of_long, source):
-                    given += len(columns)
+                    parsed += len(columns)
                     yield from _formatted(formatter, columns, out)
                     # An operator that parses the records counts them; a sink does not.
-                    self.rows = max(self.rows, given)
+                    self.rows = max(self.rows, parsed)
             del parser, parser_of_long
 
     def _columns(

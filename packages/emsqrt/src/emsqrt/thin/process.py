@@ -10,9 +10,9 @@ imported, so that a cap of a few MiB is enough.
 from __future__ import annotations
 
 # ruff: noqa: E402 - what follows is small only then
-from emsqrt.late import load_late
+from emsqrt.late import import_lazily
 
-load_late()
+import_lazily()
 
 import json
 import os
@@ -54,9 +54,9 @@ def main(answers: int) -> int:
     except Exception as error:
         from emsqrt.system_errors import any_error
 
-        told = any_error(error, "the plan", request["capBytes"])
-        tell(error=told.to_json())
-        if isinstance(told, InternalError):
+        reported = any_error(error, "the plan", request["capBytes"])
+        tell(error=reported.to_json())
+        if isinstance(reported, InternalError):
             raise
     else:
         tell(report=report)
@@ -138,9 +138,9 @@ def alone(handed: int) -> int:
     except (OSError, MemoryError, RecursionError) as error:
         from emsqrt.system_errors import any_error
 
-        told = any_error(error, "the plan", order.cap_bytes)
-        say_error(told)
-        return exit_status(told)
+        reported = any_error(error, "the plan", order.cap_bytes)
+        say_error(reported)
+        return exit_status(reported)
     return 0
 
 

@@ -36,7 +36,7 @@ class Resumption:
         self._rows = rows
         self._scan: Scan | None = scan_below(rows)
         self._marked: tuple[str, int] | None = None
-        self._taken = 0
+        self._consumed = 0
         self._skip = 0
         self._complete = False
         found = None if self.journal is None else self.journal.found()
@@ -46,7 +46,7 @@ class Resumption:
         self._skip = found.rows
         place = self.journal.found_place
         if place is not None and self._scan is not None and self._scan.start_at(*place[:2]):
-            self._taken = place[2]
+            self._consumed = place[2]
             self._skip = found.rows - place[2]
 
     def blocks(self) -> Generator[Block]:
@@ -59,7 +59,7 @@ class Resumption:
         for columns in reader.batches(blocks):
             self._mark(reader.place)
             count = len(columns)
-            self._taken += count
+            self._consumed += count
             start = min(self._skip, count)
             self._skip -= start
             if start < count:
@@ -71,4 +71,4 @@ class Resumption:
         if place is None and self._scan is not None and self._scan.position != self._marked:
             place = self._marked = self._scan.position
         if self.journal is not None and place is not None:
-            self.journal.mark(*place, self._taken)
+            self.journal.mark(*place, self._consumed)

@@ -8,14 +8,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from emsqrt.admission import admit, beside_names, weigh
-from emsqrt.attempts import LongerRow, LookAhead, longer_of, until_known
+from emsqrt.admission import admit, weigh, with_names_reserved
+from emsqrt.attempts import LookAhead, RowTooLong, longest_of, retry_larger
 from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
 from emsqrt.fingerprints import Inputs, remembered_bytes
 from emsqrt.io.places import expand_places, parse_place
-from emsqrt.kept import open_kept
+from emsqrt.kept import open_checkpoint
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.sharing import EVERYBODY, Sharing
 from emsqrt.run import Run
@@ -37,11 +37,11 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
         The JSON of the run's `Manifest`.
     """
     look = cache(partial(_longest_row, program))
-    return until_known(partial(_attempt, program, context, look), look, context.budget)
+    return retry_larger(partial(_attempt, program, context, look), look, context.budget)
 
 
 def _attempt(
-    program: Mapping[str, Any], context: Context, look: LookAhead, met: LongerRow | None
+    program: Mapping[str, Any], context: Context, look: LookAhead, met: RowTooLong | None
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         try:
@@ -52,13 +52,13 @@ def _attempt(
             )  # raises the final refusal
             raise
         seed = program.get("seed", 0)
-        kept = open_kept(
+        kept = open_checkpoint(
             program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
         )
         run = Run(context, seed=seed, output_bytes=0, kept=kept, met=met)
         rows, sink = admit(partial(_open, program), run, stack, look)
         if inputs.can_be_read_again and not sink.place.is_standard:
-            run.let_begin_anew(lambda: True)
+            run.allow_restart(lambda: True)
         _execute(rows, sink, run, inputs)
     if kept is not None and kept.is_resumed:
         context.budget.release_all()
@@ -93,11 +93,11 @@ def weigh_text(
     return weigh(_opening(program), run, context.cap_bytes, names_bytes, look).to_json()
 
 
-def _longest_row(program: Mapping[str, Any], room_bytes: int) -> LongerRow | None:
+def _longest_row(program: Mapping[str, Any], room_bytes: int) -> RowTooLong | None:
     from emsqrt.io.longest import longest_row
 
     scans = (step for step in program["steps"] if step["op"] == "scan")
-    return longer_of(
+    return longest_of(
         longest_row(
             step["format"], step["options"], expand_places(step["paths"], Path()), room_bytes
         )
@@ -111,7 +111,7 @@ def _files(program: Mapping[str, Any]) -> int:
 
 
 def _opening(program: Mapping[str, Any]) -> Callable[[Run, ExitStack], object]:
-    return beside_names(_files(program), partial(_open, program))
+    return with_names_reserved(_files(program), partial(_open, program))
 
 
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:

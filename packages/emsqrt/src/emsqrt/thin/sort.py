@@ -8,7 +8,7 @@ from contextlib import closing
 from emsqrt._kernel import KeySpec
 from emsqrt.external.outlet import Outlet
 from emsqrt.external.sort import ExternalSort, sort_bytes
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.run import Run
 from emsqrt.thin.resuming import Resumption
 from emsqrt.thin.text import Block, ColumnReader, TextRows
@@ -50,7 +50,7 @@ class SortText:
         self._limit = limit
         parsed = any(rows.schema.field(name).type.name == "Utf8" for name, _, _ in keys)
         self._long_bytes = run.row_bytes, parsed * run.row_bytes
-        run.packs_rows(1 + parsed)
+        run.expect_packed_growth(1 + parsed)
         run.expect_holder(
             _PARSE_SHARE if parsed else _OUT_SHARE, self._bytes_for_long_rows if run.met else 0
         )
@@ -65,7 +65,7 @@ class SortText:
         """Yield the sorted records."""
         resumption = Resumption(self._rows, self._run)
         with (
-            begun(resumption.blocks()) as blocks,
+            prefetch_first(resumption.blocks()) as blocks,
             self._run.take_working_memory("sort") as held,
         ):
             whole, (out_long, parse_long) = len(held.memory), self._long_bytes
