@@ -171,7 +171,7 @@ def _budget(run: Run, cap_bytes: int, used_bytes: int = 0) -> MemoryBudget:
         raise CapTooSmall(
             cap_bytes=cap_bytes,
             needed_bytes=cap_bytes - left_bytes + 1,
-            because=f"{run.context.what} takes that before it reads anything",
+            because=f"{run.context.what} uses this much before it reads anything",
         )
     return MemoryBudget(left_bytes, cap_bytes)
 

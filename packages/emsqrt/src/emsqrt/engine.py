@@ -106,7 +106,7 @@ class Engine:
         if mem_cap is not None:
             cap_bytes = parse_cap(mem_cap)
         if isinstance(plan, Sink) and isinstance(plan.target, StreamTarget):
-            raise UsageError("a stream has nobody to read it here", hint="use Engine.batches")
+            raise UsageError("run() does not read streams", hint="use Engine.batches")
         if deadline_seconds is not None and not deadline_seconds >= 0:
             raise UsageError(f"a deadline is a number of seconds from now, not {deadline_seconds}")
         started = time.monotonic()
@@ -367,7 +367,7 @@ class Engine:
             return CapTooSmall(share_bytes, least.cap_bytes, least.because)
         because = f"a run of {self._tenant} asks for that much of the shared pool"
         hint = (
-            f"the plan itself takes {format_bytes(least.cap_bytes)}: "
+            f"the plan itself needs {format_bytes(least.cap_bytes)}: "
             f"ask for no more than {format_bytes(share_bytes)}"
         )
         return CapTooSmall(share_bytes, cap_bytes, because, hint=hint)

@@ -98,7 +98,7 @@ class Inputs:
 
 
 def remembered(files: int, budget: MemoryBudget) -> BudgetGuard:
-    """Reserve the memory that remembering `files` input files takes.
+    """Reserve the memory for remembering `files` input files.
 
     Raises:
         CapTooSmall: the budget is too small for that many files.
@@ -108,7 +108,7 @@ def remembered(files: int, budget: MemoryBudget) -> BudgetGuard:
 
 
 def remembered_bytes(files: int) -> int:
-    """Return how much memory remembering `files` input files takes."""
+    """Return the memory needed for remembering `files` input files."""
     return max(0, files - _FEW) * _FILE_BYTES
 
 

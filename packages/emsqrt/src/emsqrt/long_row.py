@@ -6,9 +6,9 @@ from typing import Any, Literal, Self, TypeAlias
 
 from sennit_core.errors import CapTooSmall
 
-Place: TypeAlias = Literal["grant", "beside", "passing", "read", "start", "sink"]
+Place: TypeAlias = Literal["grant", "free", "passing", "read", "start", "sink"]
 """Which memory was too small: an operator's grant ("grant"); what is free outside the grants once
-all rows are read ("beside") or while they are read ("passing"); a reader's ("read"); what was free
+all rows are read ("free") or while they are read ("passing"); a reader's ("read"); what was free
 when the plan was opened ("start"); a sink's, in addition to all others ("sink")."""
 
 RowNeed: TypeAlias = tuple[int, int, Place]

@@ -364,7 +364,7 @@ def scan(
         raise UsageError("scan needs at least one file")
     for path in paths:
         if not isinstance(path, str | Path):
-            raise UsageError(f"{path!r} is no path", hint="give each file by itself: scan(*paths)")
+            raise UsageError(f"{path!r} is no path", hint="pass each file separately: scan(*paths)")
     if not isinstance(schema, Schema | None):
         raise UsageError(
             f"{schema!r} is no schema", hint='such as Schema.of(id="Int64", name="Utf8")'
@@ -384,12 +384,12 @@ def _plan_names(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return options under the names that plans use, each once.
 
     Raises:
-        UsageError: one is given in both spellings.
+        UsageError: an option has both spellings.
     """
     spelled = {camel_case(name): value for name, value in options.items()}
     if len(spelled) < len(options):
         twice = next(name for name in options if name != camel_case(name) in options)
-        raise UsageError(f"{twice} and {camel_case(twice)} are the same option; give one of them")
+        raise UsageError(f"{twice} and {camel_case(twice)} are the same option; pass one of them")
     return spelled
 
 
@@ -421,7 +421,7 @@ def _named(value: Named | Expr | str) -> tuple[str, Expr]:
         raise UsageError(f"the column {value!s} needs a name", hint=f"such as total={str(value)!r}")
     raise UsageError(
         f"{value!r} is no column",
-        hint='give each by itself: its name, or text such as "a * 2 as b"',
+        hint='pass each separately: its name, or text such as "a * 2 as b"',
     )
 
 

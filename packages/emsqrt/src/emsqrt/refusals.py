@@ -22,7 +22,7 @@ class Shortfall:
     Args:
         start_bytes: free memory when the plan was opened.
         working_bytes: W, the operators' working memory.
-        beside_bytes: free memory outside W.
+        free_bytes: free memory outside W.
         sharing: how W is divided.
         holders: how many parts each operator's grant has.
         needs: row lengths that operators must fit.
@@ -30,7 +30,7 @@ class Shortfall:
 
     start_bytes: int
     working_bytes: int
-    beside_bytes: int
+    free_bytes: int
     sharing: Sharing
     holders: Mapping[int, int]
     needs: Sequence[RowNeed]
@@ -54,15 +54,15 @@ class Shortfall:
     def missing_for_row(self, row_bytes: int) -> int:
         """Return by how much the budget must grow for a row of this length, 0 when it fits."""
         wants = [
-            self._beyond(rows * row_bytes - self._there_is(node, place), place, node)
+            self._beyond(rows * row_bytes - self._size(node, place), place, node)
             for node, rows, place in self.needs
         ]
         return max(wants, default=0)
 
-    def _there_is(self, node: int, place: Place) -> int:
+    def _size(self, node: int, place: Place) -> int:
         if place == "grant":
             return self.part(node, self.working_bytes)
-        return self.start_bytes if place == "start" else self.beside_bytes
+        return self.start_bytes if place == "start" else self.free_bytes
 
     def _beyond(self, want_bytes: int, place: Place, node: int) -> int:
         """Return the growth of the budget that adds `want_bytes` to one kind of memory."""

@@ -60,7 +60,7 @@ class Replay:
 def replay(
     manifest: Manifest, *, mem_cap: str | int | None = None, engine: Engine | None = None
 ) -> Replay:
-    """Run a manifest's plan again into a scratch folder beside its output, and compare.
+    """Run a manifest's plan again into a scratch folder next to its output, and compare.
 
     Args:
         manifest: of a run that ended in a file.

@@ -352,7 +352,7 @@ class Run:
         for node, rows, place in self._world.row_needs:
             row_bytes = self.view(node).row_bytes * self._world.rows_packed.get(node, 1)
             wanted[place] = max(wanted[place], rows * row_bytes)
-        written = wanted["beside"] + self._world.written_bytes
+        written = wanted["free"] + self._world.written_bytes
         return max(written, wanted["read"] + wanted["passing"])
 
     def _open_lane(self) -> None:
@@ -423,11 +423,11 @@ class Run:
         from emsqrt.refusals import Shortfall
 
         world, budget = self._world, self.budget
-        beside = world.reader_bytes + (self._output_bytes if world.holders else 0)
+        free = world.reader_bytes + (self._output_bytes if world.holders else 0)
         return Shortfall(
             budget.cap_bytes,
             self.working_bytes,
-            beside,
+            free,
             world.sharing,
             world.holders,
             world.row_needs,

@@ -62,7 +62,7 @@ from sennit_core.schema import Schema
 _FEW_COLUMNS = 64
 _COLUMN_BYTES = 16 << 10
 _GAPS_SHARE = 3
-"""Gaps may take at most this fraction of the memory that is kept for row groups."""
+"""Gaps may be at most this fraction of the memory that is kept for row groups."""
 
 
 def run_plan(
@@ -373,7 +373,7 @@ class ScanRows:
     """The operator of a scan: a source's batches, counted. A context manager."""
 
     def __init__(self, node: Scan, run: Run, budget: MemoryBudget) -> None:
-        """Open the source and reserve from the budget what reading it takes."""
+        """Open the source and reserve the memory for reading from the budget."""
         self.schema = scan_schema(node)
         assert node.schema is not None, "a planner rule resolved it"
         self._source = open_scan(

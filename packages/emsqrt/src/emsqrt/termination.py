@@ -38,7 +38,7 @@ def end_on_sigterm() -> None:
 
 
 def end_after_cleanup() -> None:
-    """Give the main thread time to clean up and end, then end the process; for a daemon thread.
+    """Let the main thread clean up and end for a while, then end the process; for a daemon thread.
 
     It waits on the calling thread: near the cap the stack of another thread might not fit.
     """

@@ -80,7 +80,7 @@ class GivenRows:
 def run_operator(
     node: Plan, *inputs: Operator, memory_bytes: int = 64 << 20, spill_dir: Path | None = None
 ) -> list[Any]:
-    """Run one plan node over the given inputs and return its output batches.
+    """Run one plan node over some inputs and return its output batches.
 
     Args:
         node: its own inputs are ignored.

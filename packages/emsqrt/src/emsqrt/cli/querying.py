@@ -191,7 +191,7 @@ def _folder(order: Order) -> Path:
 
 
 def print_answer(shown: Mapping[str, Any]) -> None:
-    """Print the rows of the file that stands in for standard output, as a table."""
+    """Print the rows of the file that replaced standard output, as a table."""
     from emsqrt.cli.table import Heading, read_rows, table_text
 
     headings = [Heading(*each) for each in shown["headings"]]

@@ -183,10 +183,10 @@ def _smallest_cap(
     *,
     looks: bool,
 ) -> dict[str, Any]:
-    told = {"spilling": order.spilling, "spillDir": order.spill_dir, "looks": looks}
+    options = {"spilling": order.spilling, "spillDir": order.spill_dir, "looks": looks}
     if program is None:
-        return _try({"plan": plan_to_json(plan), "document": document, **told})
-    found = _try({"program": program, **told})
+        return _try({"plan": plan_to_json(plan), "document": document, **options})
+    found = _try({"program": program, **options})
     planning = _try({"planning": plan_to_json(plan), "document": document})["capBytes"]
     if found["capBytes"] >= planning:
         return found
@@ -204,8 +204,8 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
         SennitError: it would not be admitted under any cap.
         MemoryCapExceeded: the search needs more than `WEIGHING_BYTES`.
     """
-    asked, told = (os.memfd_create(f"emsqrt-{name}") for name in ("trial", "answer"))
-    with os.fdopen(asked, "wb") as request_file, os.fdopen(told, "rb") as answer_file:
+    asked, reply = (os.memfd_create(f"emsqrt-{name}") for name in ("trial", "answer"))
+    with os.fdopen(asked, "wb") as request_file, os.fdopen(reply, "rb") as answer_file:
         request_file.write(json.dumps(request).encode())
         request_file.flush()
         os.lseek(asked, 0, os.SEEK_SET)
@@ -213,7 +213,7 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
             sys.executable,
             [sys.executable, "-P", "-m", "emsqrt.cli.trial"],
             {**os.environ, **LEAN_ENVIRONMENT},
-            file_actions=[(os.POSIX_SPAWN_DUP2, asked, 0), (os.POSIX_SPAWN_DUP2, told, 1)],
+            file_actions=[(os.POSIX_SPAWN_DUP2, asked, 0), (os.POSIX_SPAWN_DUP2, reply, 1)],
         )
         _, status = os.waitpid(pid, 0)
         answer_file.seek(0)

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> int:
     """Run a document's pipeline."""
     document = _read(arguments)
-    told = {"path": str(arguments.file), "values": _values(arguments)}
-    return _run_capped(document.plan, arguments, document.config, told)
+    origin = {"path": str(arguments.file), "values": _values(arguments)}
+    return _run_capped(document.plan, arguments, document.config, origin)
 
 
 def explain(arguments: argparse.Namespace) -> int:
@@ -41,9 +41,9 @@ def explain(arguments: argparse.Namespace) -> int:
     named = arguments.mem_cap is not None or "mem_cap_bytes" in document.config
     planned = _planned_here(pipeline, arguments, document.config) if named else None
     if arguments.json:
-        told = {"plan": plan_to_json(pipeline.plan), "planHash": plan_hash(pipeline.plan)}
+        origin = {"plan": plan_to_json(pipeline.plan), "planHash": plan_hash(pipeline.plan)}
         schedule = None if planned is None else planned.to_json()
-        print(json.dumps({**told, "planned": schedule}, indent=2))
+        print(json.dumps({**origin, "planned": schedule}, indent=2))
         return 0
     print(pipeline.explain() if planned is None else planned)
     print(pipeline.schema())
@@ -59,8 +59,8 @@ def _planned_here(
     config = _configured(arguments, settings)
     planned = pipeline.planned(config.mem_cap_bytes, engine=Engine(config))
     assert planned.schedule is not None, "a cap was named"
-    told = {"path": str(arguments.file), "values": _values(arguments)}
-    least_bytes = smallest_cap_of(pipeline.plan, _order(config), told)["capBytes"]
+    origin = {"path": str(arguments.file), "values": _values(arguments)}
+    least_bytes = smallest_cap_of(pipeline.plan, _order(config), origin)["capBytes"]
     return replace(planned, schedule=replace(planned.schedule, c_min_bytes=least_bytes))
 
 
@@ -116,7 +116,7 @@ def sql(arguments: argparse.Namespace) -> int:
 
     if arguments.planned is not None:
         return run_planned(arguments.planned, may_become=arguments.may_become)
-    return answer(arguments, _told(arguments, _configured(arguments)))
+    return answer(arguments, _order_of(arguments, _configured(arguments)))
 
 
 def stats(arguments: argparse.Namespace) -> int:
@@ -206,13 +206,13 @@ def _run_capped(
     settings: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> int:
-    order = _told(arguments, _configured(arguments, settings))
+    order = _order_of(arguments, _configured(arguments, settings))
     order = replace(order, resume=arguments.resume, as_json=arguments.json)
     carry_out(plan, order, may_become=arguments.may_become, document=document)
     return 0
 
 
-def _told(arguments: argparse.Namespace, config: EngineConfig) -> Order:
+def _order_of(arguments: argparse.Namespace, config: EngineConfig) -> Order:
     if arguments.manifest is not None and arguments.manifest.is_dir():
         raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
     manifest = None if arguments.manifest is None else str(arguments.manifest)

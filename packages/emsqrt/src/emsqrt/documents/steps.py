@@ -77,27 +77,27 @@ def open_step(step: Node) -> tuple[str, Members]:
         named = members["op"]
         word = named.text()
         verb = _verb(named, word)
-        given = Node({key: each for key, each in members.items() if key != "op"}, step.place)
+        body = Node({key: each for key, each in members.items() if key != "op"}, step.place)
     elif len(members) == 1:
-        ((word, given),) = members.items()
-        verb = _verb(given if given.place.line == 0 else step, word)
+        ((word, body),) = members.items()
+        verb = _verb(body if body.place.line == 0 else step, word)
     else:
         step.fail("a step is one verb with its keys, or has a key op", "such as `- filter: a > 1`")
-    return verb, _keys(verb, VERBS[verb], _respelled(word, given))
+    return verb, _keys(verb, VERBS[verb], _respelled(word, body))
 
 
-def _respelled(word: str, given: Node) -> Node:
+def _respelled(word: str, body: Node) -> Node:
     """Return a step's keys under their names here; documents of other engines may use others."""
     others = OTHER_KEYS.get(word, {})
-    if not isinstance(given.value, dict) or others.keys().isdisjoint(given.value):
-        return given
+    if not isinstance(body.value, dict) or others.keys().isdisjoint(body.value):
+        return body
     members: Members = {}
-    for key, each in given.value.items():
+    for key, each in body.value.items():
         name = others.get(key, key)
         if name in members:
             each.fail(f"{word} has {key!r} and {name!r}, which are the same key; keep one of them")
         members[name] = each
-    return Node(members, given.place)
+    return Node(members, body.place)
 
 
 def _verb(node: Node, word: str) -> str:
@@ -109,19 +109,19 @@ def _verb(node: Node, word: str) -> str:
     return verb
 
 
-def _keys(name: str, verb: Verb, given: Node) -> Members:
+def _keys(name: str, verb: Verb, body: Node) -> Members:
     bare_object = verb.bare in ("names", "columns") and name in ("project", "rename")
-    if isinstance(given.value, dict) and not (bare_object and verb.bare not in given.value):
-        members = given.only(verb.keys, name)
-    elif given.value is None and not verb.required:
+    if isinstance(body.value, dict) and not (bare_object and verb.bare not in body.value):
+        members = body.only(verb.keys, name)
+    elif body.value is None and not verb.required:
         members = {}
-    elif verb.bare is not None and given.value is not None:
-        members = {verb.bare: given}
+    elif verb.bare is not None and body.value is not None:
+        members = {verb.bare: body}
     else:
-        given.fail(f"{name} needs keys with values, found {given.kind}")
+        body.fail(f"{name} needs keys with values, found {body.kind}")
     for key in verb.required:
         if key not in members:
-            given.fail(f"{name} needs {key!r}")
+            body.fail(f"{name} needs {key!r}")
     return {key: each for key, each in members.items() if each.value is not None}
 
 

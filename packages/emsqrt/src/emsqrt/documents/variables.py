@@ -15,7 +15,7 @@ _REFERENCE = re.compile(r"\$(\$\{)|\$\{(?:(env):)?([A-Za-z_]\w*)(?::-([^}]*))?\}
 
 
 def fill_in(
-    root: Node, given: Mapping[str, str], environment: Mapping[str, str] | None = None
+    root: Node, overrides: Mapping[str, str], environment: Mapping[str, str] | None = None
 ) -> Node:
     """Return the document without its `vars`, and with each reference replaced.
 
@@ -24,7 +24,7 @@ def fill_in(
 
     Args:
         root: the document; its member `vars` holds defaults.
-        given: values that override the document's.
+        overrides: values that override the document's.
         environment: the values of `${env:NAME}`; None refuses such references.
 
     Raises:
@@ -38,7 +38,7 @@ def fill_in(
             name: _replaced(each, {}, environment).text()
             for name, each in declared.members().items()
         }
-    values.update(given)
+    values.update(overrides)
     return Node(
         {key: _walk(each, values, environment) for key, each in members.items()}, root.place
     )

@@ -132,7 +132,7 @@ class Execution:
         """Wait for the entry's answer, without reading payloads.
 
         Args:
-            timeout: seconds to wait; None waits as long as it takes.
+            timeout: seconds to wait; None waits without a limit.
 
         Raises:
             DeadlineExceeded: `timeout` has passed; the request continues.
@@ -219,7 +219,7 @@ class Execution:
 
         Args:
             error: the error.
-            attempt: the attempt that failed; None to end the request whatever attempt runs.
+            attempt: the attempt that failed; None to end the request in any attempt.
         """
         with self._news:
             if attempt is not None and attempt != self.attempt:
@@ -345,7 +345,7 @@ class _PayloadFile:
             target[done : done + count] = self._view[self._at : self._at + count]
             done += count
             self._at += count
-            if done < size and not self._advance():  # as late as possible: it may wait
+            if done < size and not self._advance():  # not earlier: it may wait
                 break
         return done
 

@@ -99,7 +99,7 @@ class PayloadSender:
             open_ring(BLOCKS, records=_RING_RECORDS, heap=self._ring_bytes)
         )
         writer = ring.producer()
-        writer.spin_nanoseconds = 0  # spinning might take the reader's core
+        writer.spin_nanoseconds = 0  # spinning might use the reader's core
         self._control.send_file(encode_frame("ring", attempt=self._attempt), ring.fileno())
         return writer
 

@@ -88,7 +88,7 @@ class Server:
                     self._obey(frame)
         except Closed:
             self._end()
-        except BaseException:  # noqa: BLE001 - whatever it is, nothing can be heard any more
+        except BaseException:  # noqa: BLE001 - no frame can be received after any error
             _log.exception("the control socket broke")
             os._exit(1)
 
@@ -214,7 +214,7 @@ class _Reporter:
 
 
 def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
-    """Import an entry point given as `module:function`.
+    """Import an entry point named as `module:function`.
 
     Its module may define `FLOOR_BYTES`, the smallest usable cap, and `prepare()`, which is called
     before the cap is watched: to import libraries and to start their threads, both of which reserve
@@ -279,7 +279,7 @@ def _as_sennit_error(error: BaseException, task: Task) -> SennitError:
 
 
 def main(control_file: int) -> None:
-    """Serve the control socket given as a descriptor, until it ends."""
+    """Serve the control socket of a descriptor, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     sys.setswitchinterval(_SWITCH_SECONDS)  # so that a watchdog that waits 5 ms runs in time
     threading.stack_size(_STACK_BYTES)

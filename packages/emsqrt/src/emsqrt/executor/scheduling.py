@@ -162,7 +162,7 @@ class Scheduler:
             orders.append(order)
         # Every long place is in use, or nothing waits: the next request has to start as short.
         while self._waiting and len(self._running) < self._size:
-            orders.append(self._start(self._waiting.take(), State.SHORT))
+            orders.append(self._start(self._waiting.pop(), State.SHORT))
         orders.extend(self._restarts())
         return orders
 
@@ -171,14 +171,14 @@ class Scheduler:
         # A long place is free, and short or stopping requests are at most `reserved`, so an
         # executor is free as well.
         if self._waiting_for_long:
-            return self._start(self._waiting_for_long.take(), State.LONG)
+            return self._start(self._waiting_for_long.pop(), State.LONG)
         for ticket in self._running:
             if ticket.state in (State.SHORT, State.OVERDUE):
                 ticket.state = State.LONG
                 self._long += 1
                 return Action.RELEASE, ticket
         if self._waiting and len(self._running) < self._size:
-            return self._start(self._waiting.take(), State.LONG)
+            return self._start(self._waiting.pop(), State.LONG)
         return None
 
     def _restarts(self) -> list[Order]:
@@ -227,7 +227,7 @@ class _Queue:
         self._users.setdefault(ticket.user, deque()).append(ticket)
         self._length += 1
 
-    def take(self) -> Ticket:
+    def pop(self) -> Ticket:
         user, tickets = next(iter(self._users.items()))
         ticket = tickets.popleft()
         self._users.move_to_end(user)

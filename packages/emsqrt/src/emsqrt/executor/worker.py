@@ -1,4 +1,4 @@
-"""The pool's handle of an executor process: start it, give it tasks, receive frames, reap it."""
+"""The pool's handle of an executor process: start it, send tasks, receive frames, reap it."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def _logic(expr: Call) -> Expr:
 
 
 def _cannot_fail(expr: Expr) -> bool:
-    """Return whether `expr` cannot fail on any row, judging by its shape alone."""
+    """Return whether `expr` cannot fail on any row, by its structure alone."""
     if isinstance(expr, Call):
         return expr.fn in ("and", "or", "not", "is_null") and all(map(_cannot_fail, expr.args))
     return isinstance(expr, Column | Literal)

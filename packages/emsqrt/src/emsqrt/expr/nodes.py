@@ -137,7 +137,7 @@ class Expr:
     __hash__ = None  # type: ignore[assignment]  # == builds an expression
 
     def __format__(self, spec: str) -> NoReturn:
-        # An f-string inside a traced lambda would turn the expression's text into a constant.
+        # An f-string inside a traced lambda would make the expression's text a constant.
         self._no_python_value()
 
     def __str__(self) -> str:

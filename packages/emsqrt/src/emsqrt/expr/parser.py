@@ -127,7 +127,7 @@ class _Parser:
     def named_column(self) -> tuple[str, Expr]:
         expr = self.first()
         if self.accept("as"):
-            token = self.take()
+            token = self.advance()
             if token.kind not in ("name", "quoted", "string"):
                 self.fail("expected a name after as", token)
             self.end()
@@ -166,7 +166,7 @@ class _Parser:
     def peek(self) -> Token:
         return self.tokens[self.index]
 
-    def take(self) -> Token:
+    def advance(self) -> Token:
         token = self.peek
         self.index += token.kind != "end"
         return token
@@ -177,13 +177,13 @@ class _Parser:
     def accept(self, *words: str) -> str | None:
         """Consume the next token if it is one of these symbols or keywords."""
         if self.peek.kind in ("symbol", "keyword") and self.peek.text in words:
-            return self.take().text
+            return self.advance().text
         return None
 
     def accept_name(self, *words: str) -> str | None:
         """Consume the next token if it is one of these names, which are keywords only here."""
         if self.peek.kind == "name" and self.peek.text.lower() in words:
-            return self.take().text.lower()
+            return self.advance().text.lower()
         return None
 
     def expect(self, word: str) -> None:
@@ -281,12 +281,12 @@ class _Parser:
             count = self.disjunction()
             self.expect(")")
         else:
-            match = INTERVAL.fullmatch(self.take().text)
+            match = INTERVAL.fullmatch(self.advance().text)
             if match is None:
                 self.fail("expected a whole number, as in interval '3 months'", token)
             count, unit = lit(int(match[1])), match[2]
         if unit is None:
-            unit = self.take().text
+            unit = self.advance().text
         name = unit.lower().removesuffix("s")
         if name not in UNITS:
             self.fail(f"no interval is counted in {unit!r}", token, f"units: {', '.join(UNITS)}")
@@ -311,7 +311,7 @@ class _Parser:
             signs.append(symbol)
         if signs and signs[-1] == "-" and self.peek.kind == "number":
             signs.pop()
-            expr: Expr = self.number(self.take(), negative=True)
+            expr: Expr = self.number(self.advance(), negative=True)
         else:
             expr = self.atom()
         for _ in range(signs.count("-")):
@@ -320,7 +320,7 @@ class _Parser:
 
     # Atoms ----------------------------------------------------------------------------------
     def atom(self) -> Expr:
-        token = self.take()
+        token = self.advance()
         match token.kind, token.text:
             case "number", _:
                 return self.number(token, negative=False)
@@ -366,7 +366,7 @@ class _Parser:
     def typed(self, token: Token, kind: DataType) -> Expr:
         if self.accept("null"):
             return Literal(None, kind)
-        text = self.take()
+        text = self.advance()
         try:
             return Literal(parse_spelling(text.text, kind), kind)
         except UsageError as error:
@@ -386,7 +386,7 @@ class _Parser:
     def parameters(self) -> str:
         parts: list[str] = []
         while not parts or parts[-1] != ")":
-            token = self.take()
+            token = self.advance()
             if token.kind == "end":
                 self.fail("')' is missing", token)
             parts.append(token.text)
@@ -451,7 +451,7 @@ class _Parser:
 
     def part(self, *, separator: str) -> Expr:
         """Parse the rest of `extract(part from x)` or `date_part('part', x)`."""
-        token = self.take()
+        token = self.advance()
         name = token.text.lower()
         if token.kind not in ("name", "string") or name not in PARTS:
             self.fail(f"no part is called {token.text!r}", token, f"parts: {', '.join(PARTS)}")
@@ -473,7 +473,7 @@ class _Parser:
     def cast(self, *, strict: bool) -> Expr:
         arg = self.disjunction()
         self.expect("as")
-        token = self.take()
+        token = self.advance()
         if token.kind != "name":
             self.fail("expected a type", token, f"types: {', '.join(TYPE_NAMES)}")
         name = token.text

@@ -73,7 +73,7 @@ class AggregateRows:
             ROWS_HELD * (1 + len(self._layout.values)),
             max(self._bytes_min, self._bytes_for_long_rows if run.met else 0),
         )
-        run.expect_rows(ROW_COPIES + 1, "beside")
+        run.expect_rows(ROW_COPIES + 1, "free")
 
     def batches(self) -> Generator[Any]:
         """Yield the groups, sorted by their keys.
@@ -164,7 +164,7 @@ class AggregateRows:
             for at, (column, field) in enumerate(zip(columns, arrow_schema, strict=True)):
                 if at in cursors:
                     lengths = to_array(memory, rows, column, pa.int64()).to_numpy()
-                    arrays.append(cursors[at].take(lengths).cast(field.type))
+                    arrays.append(cursors[at].next_lists(lengths).cast(field.type))
                 else:
                     arrays.append(to_array(memory, rows, column, field.type))
             yield pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
@@ -255,7 +255,7 @@ class _ListCursor:
         self._pieces = _pieces(aggregate, state, key_count, out)
         self._left = pa.nulls(0, state.item.to_arrow())
 
-    def take(self, lengths: Any) -> Any:
+    def next_lists(self, lengths: Any) -> Any:
         """Return one list for each group, with these lengths."""
         wanted, parts = int(lengths.sum()), [self._left.slice(0, 0)]
         while wanted:

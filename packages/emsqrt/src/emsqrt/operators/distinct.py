@@ -51,7 +51,7 @@ class DistinctRows:
             long_bytes = long_groups_bytes(self._keys, self._parts, run.row_bytes)
             least = max(least, long_bytes + max(self._out_bytes_min, OUT_BYTES_MAX))
         run.expect_holder(ROWS_HELD, least)
-        run.expect_rows(ROW_COPIES + 1, "beside")
+        run.expect_rows(ROW_COPIES + 1, "free")
 
     def batches(self) -> Generator[Any]:
         """Yield the rows."""

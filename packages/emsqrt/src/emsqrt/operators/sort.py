@@ -50,7 +50,7 @@ class SortRows:
         self._long_bytes = keys * run.row_bytes if varies(self.schema) else 0
         run.expect_packed_growth(keys)
         run.expect_holder(_ROWS_HELD, self._bytes_for_long_rows if run.met else 0)
-        run.expect_rows(2, "beside")
+        run.expect_rows(2, "free")
 
     @property
     def _bytes_for_long_rows(self) -> int:

@@ -67,14 +67,14 @@ class WindowRows:
         (self._input,) = inputs
         self._run = run
         self._node = node
-        given = self._input.schema
-        self.schema = window_schema(node, given)
+        before = self._input.schema
+        self.schema = window_schema(node, before)
         partition = [SortKey(expr) for expr in node.partition_by]
-        self._keys = SortColumns([*partition, *node.order_by], given)
+        self._keys = SortColumns([*partition, *node.order_by], before)
         self._partition = bytes(
             kind_of(field.type, "partitioning") for field in self._keys.fields[: len(partition)]
         )
-        self._carried = _Carried(given)
+        self._carried = _Carried(before)
         self._arguments = [
             None if call.arg is None else self._carried.add(call.arg) for _, call in node.functions
         ]
@@ -87,17 +87,17 @@ class WindowRows:
         rows = _TAPE_SHARE * (1 + 5 * SLOTS_MIN // 4)
         kinds = self._carried.kinds
         least = _bytes_min(fixed_row_bytes(kinds, len(self._keys.fields)), len(kinds))
-        columns = [*self._carried.fields[len(given) :], *self._keys.fields]
+        columns = [*self._carried.fields[len(before) :], *self._keys.fields]
         longer = 1 + sum(varies(Schema((field,))) for field in columns)
         self._tape_bytes = 0
-        if run.met and varies(given):
+        if run.met and varies(before):
             row_bytes = longer * run.row_bytes
             self._tape_bytes = _tape_bytes(row_bytes, len(kinds))
             parts = self._tape_bytes + sort_bytes(row_bytes) + BLOCK_BYTES_MAX
             least = max(least, parts * _QUEUE_SHARE // (_QUEUE_SHARE - 1))
         run.expect_packed_growth(longer)
         run.expect_output_growth(
-            1 + sum(varies(Schema((field,))) for field in self.schema.fields[len(given) :])
+            1 + sum(varies(Schema((field,))) for field in self.schema.fields[len(before) :])
         )
         run.expect_holder(rows, least)
 
@@ -268,8 +268,8 @@ class _Carried:
         else:
             place = len(self.fields)
             evaluator = Evaluator(expr, self._schema)
-            taken = {field.name for field in self.fields}
-            name = next(f"${at}" for at in range(place + 1) if f"${at}" not in taken)
+            used = {field.name for field in self.fields}
+            name = next(f"${at}" for at in range(place + 1) if f"${at}" not in used)
             self._places[str(expr)] = place
             self._more.append(evaluator)
             self.fields.append(Field(name, evaluator.type))
@@ -306,12 +306,12 @@ class _Walk:
             self._now.pinned = True
             places = Places(block, places, self._ahead)
             pieces = [function(places, block) for function in self._functions.all]
-            given = [copied(block, at, carried[at]) for at in range(count)]
+            carried_columns = [copied(block, at, carried[at]) for at in range(count)]
             start = 0
             while start < block.rows:
                 results = self._results(pieces, start, block.rows, bytes_max)
                 rows = len(results[0])
-                packed = [*(column.slice(start, rows) for column in given), *results]
+                packed = [*(column.slice(start, rows) for column in carried_columns), *results]
                 start += rows
                 columns = restored(packed, schema)
                 yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema)

@@ -208,7 +208,7 @@ class FrameBounds:
 
 
 class _ByValue:
-    """One frame bound given by a distance in values: moves along the order key."""
+    """One frame bound defined by a distance in values: moves along the order key."""
 
     def __init__(
         self, offset: int, tape: Tape, key: tuple[SortKey, int, int], *, is_end: bool

@@ -72,7 +72,7 @@ class PickedRows:
                 raise PieceTooLarge
             if same == len(picked):
                 break
-            part = self._take(picked[same:], room, alone=len(index) == 1)
+            part = self._pick(picked[same:], room, alone=len(index) == 1)
             parts.append(part)
             same += len(part)
             room -= part.nbytes
@@ -94,7 +94,7 @@ class PickedRows:
         """Release all rows before `row`, except for the last one that was picked."""
         self._cursor.need_from(row, block)
 
-    def _take(self, picked: Rows, room: int, *, alone: bool) -> Any:
+    def _pick(self, picked: Rows, room: int, *, alone: bool) -> Any:
         """Return the values of those rows that are in the first one's block."""
         block = self._cursor.block_of(int(picked[0]))
         assert block is not None, "row numbers are on the tape"

@@ -108,14 +108,14 @@ def _with_column_schema(node: WithColumn, schema: Schema) -> Schema:
 
 def _limit_schema(node: Limit, schema: Schema) -> Schema:
     if node.count < 0 or node.offset < 0:
-        raise UsageError(f"limit takes counts of rows, not {node.count} and {node.offset}")
+        raise UsageError(f"limit needs counts of rows, not {node.count} and {node.offset}")
     return schema
 
 
 def _sort_schema(node: Sort | TopK, schema: Schema) -> Schema:
     _check_order(node, node.keys, schema)
     if isinstance(node, TopK) and (node.count < 0 or node.offset < 0):
-        raise UsageError(f"top_k takes counts of rows, not {node.count} and {node.offset}")
+        raise UsageError(f"top_k needs counts of rows, not {node.count} and {node.offset}")
     return schema
 
 
@@ -163,11 +163,11 @@ def _distinct_schema(node: Distinct, schema: Schema) -> Schema:
 
 def _sample_schema(node: Sample, schema: Schema) -> Schema:
     if (node.fraction is None) == (node.count is None):
-        raise UsageError("sample takes either a fraction of the rows or a count of them")
+        raise UsageError("sample needs either a fraction of the rows or a count of them")
     if node.fraction is not None and not 0 <= node.fraction <= 1:
-        raise UsageError(f"sample takes a fraction from 0 to 1, not {node.fraction}")
+        raise UsageError(f"sample needs a fraction from 0 to 1, not {node.fraction}")
     if node.seed < 0 or (node.count is not None and node.count < 0):
-        raise UsageError("sample takes a count and a seed from 0")
+        raise UsageError("sample needs a count and a seed from 0")
     return schema
 
 

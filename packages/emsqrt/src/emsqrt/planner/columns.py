@@ -102,7 +102,7 @@ def _without_absent(node: Rename, below: Plan, schemas: Schemas) -> Plan:
 
 
 def _wishes(plan: Plan, needed: Needed, schemas: list[Schema]) -> list[Needed]:
-    """Return the columns that a node needs of each input, given those needed of its own output."""
+    """Return the columns that a node needs of each input for those needed of its own output."""
     match plan:
         case Join():
             return _join_wishes(plan, needed, *schemas)

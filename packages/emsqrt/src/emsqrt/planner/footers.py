@@ -1,7 +1,7 @@
 """Column statistics from Parquet footers: exact rows, NULLs and extremes, estimates of the rest.
 
 The header of a dictionary page contains the number of its values; those of a few row groups
-together lead to the number for the column. A dictionary that was abandoned halfway gives only a
+together lead to the number for the column. A dictionary that was abandoned halfway is only a
 lower bound; the estimate is then the mean of that and of the rows for which the error is the same
 either way, as in GEE.
 """
@@ -50,7 +50,7 @@ class _Dictionary(NamedTuple):
 
     @property
     def was_abandoned(self) -> bool:
-        """Whether some values are stored outside the dictionary, judging by the pages' sizes."""
+        """Whether some values are stored outside the dictionary, by the pages' sizes."""
         indices = self.rows * max(1, self.value_count.bit_length()) / 8
         return self.plain_bytes > self.size_bytes + _SLACK * indices + _PAGES_BYTES
 

@@ -140,7 +140,7 @@ def _tree(plan: Plan) -> tuple[list[Plan], list[tuple[int, ...]]]:
 
 
 def _looks(node: Plan, *, seen: bool) -> tuple[bool, ...]:
-    """Return for each input whether its order is observable, given whether the node's own is."""
+    """Return for each input whether its order is observable if the node's own is `seen`."""
     match node:
         case Aggregate(aggs=aggs):
             return (any(agg.fn in _BY_PLACE for _, agg in aggs),)

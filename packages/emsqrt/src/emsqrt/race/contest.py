@@ -33,7 +33,7 @@ class Result:
         attempt: how it was run, and `number` of `attempts` that it may have.
         ended: the measurements.
         answer: a summary of its output; None when it failed, or its format cannot be read here.
-        told: its own figures, if it reports any: the JSON of a `Manifest`.
+        own_figures: figures that it reports itself, if any: the JSON of a `Manifest`.
     """
 
     name: str
@@ -43,7 +43,7 @@ class Result:
     attempts: int
     ended: Ended
     answer: Answer | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    own_figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def well(self) -> bool:
@@ -55,8 +55,8 @@ class Result:
         ended = self.ended
         if ended.killed_at_bytes is not None:
             return f"killed over the cap at {format_bytes(ended.killed_at_bytes)}"
-        if ended.late:
-            return f"stopped after {format_duration(ended.wall_seconds)}: too late"
+        if ended.timed_out:
+            return f"stopped after {format_duration(ended.wall_seconds)}: timed out"
         if not ended.well:
             return f"status {ended.status}: {last_words(ended.words) or 'no word'}"
         return "done" if self.answer is None else str(self.answer)
@@ -79,7 +79,7 @@ class Result:
             "cpuSeconds": round(ended.cpu_seconds, 3),
             "peakBytes": ended.peak_bytes,
             "spilledBytes": ended.spilled_bytes,
-            "toldPeakBytes": self.told.get("peakBytes"),
+            "toldPeakBytes": self.own_figures.get("peakBytes"),
             "rows": None if self.answer is None else self.answer.rows,
             "checksum": None if self.answer is None else self.answer.checksum,
             "trace": [
@@ -160,9 +160,9 @@ def _try_all(
             )
             answer = _answer(work, place.target) if ended.well else None
             number = len(results) + 1
-            told = _told(attempt)
+            own_figures = _own_figures(attempt)
             result = Result(
-                contender.name, version, attempt, number, len(attempts), ended, answer, told
+                contender.name, version, attempt, number, len(attempts), ended, answer, own_figures
             )
         results.append(result)
         view.ends(result)
@@ -199,13 +199,13 @@ def warm(path: Path) -> None:
             pass
 
 
-def _told(attempt: Attempt) -> dict[str, Any]:
+def _own_figures(attempt: Attempt) -> dict[str, Any]:
     """Return the figures that a contender reported in its manifest, and remove the file."""
     if attempt.manifest is None or not attempt.manifest.exists():
         return {}
-    told: dict[str, Any] = json.loads(attempt.manifest.read_text())
+    own_figures: dict[str, Any] = json.loads(attempt.manifest.read_text())
     attempt.manifest.unlink()
-    return told
+    return own_figures
 
 
 def _answer(work: Work, target: Path) -> Answer | None:

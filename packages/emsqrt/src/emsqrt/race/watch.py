@@ -84,7 +84,7 @@ class Ended:
     Args:
         status: its exit status, negative for a signal.
         killed_at_bytes: its memory when it was killed for exceeding the cap; None when it was not.
-        late: whether it was killed at its timeout.
+        timed_out: whether it was killed at its timeout.
         peak_bytes: the highest reading.
         wall_seconds: from start to end.
         cpu_seconds: user and system time of the tree.
@@ -95,7 +95,7 @@ class Ended:
 
     status: int
     killed_at_bytes: int | None
-    late: bool
+    timed_out: bool
     peak_bytes: int
     wall_seconds: float
     cpu_seconds: float
@@ -106,7 +106,7 @@ class Ended:
     @property
     def well(self) -> bool:
         """Whether it ended by itself with exit status 0."""
-        return self.status == 0 and self.killed_at_bytes is None and not self.late
+        return self.status == 0 and self.killed_at_bytes is None and not self.timed_out
 
 
 def watch(
@@ -148,7 +148,7 @@ def watch(
         return Ended(
             status=process.returncode,
             killed_at_bytes=watched.killed_at_bytes,
-            late=watched.late,
+            timed_out=watched.timed_out,
             peak_bytes=watched.peak_bytes,
             wall_seconds=time.perf_counter() - start,
             cpu_seconds=usage,
@@ -174,7 +174,7 @@ class _Watched:
         self._start = start
         self._folder_due = 0.0
         self.killed_at_bytes: int | None = None
-        self.late = False
+        self.timed_out = False
         self.peak_bytes = 0
         self.spilled_bytes = 0
         self.trace = Trace()
@@ -201,12 +201,12 @@ class _Watched:
         seconds = time.perf_counter() - self._start
         self.peak_bytes = max(self.peak_bytes, held)
         self.trace.add(seconds, held)
-        if not self.late and self.killed_at_bytes is None:
+        if not self.timed_out and self.killed_at_bytes is None:
             if self._cap_bytes is not None and held > self._cap_bytes:
                 self.killed_at_bytes = held
                 self.kill()
             elif self._timeout_seconds is not None and seconds > self._timeout_seconds:
-                self.late = True
+                self.timed_out = True
                 self.kill()
         if self._spill_dir is not None and seconds >= self._folder_due:
             self.spilled_bytes = max(self.spilled_bytes, folder_bytes(self._spill_dir))

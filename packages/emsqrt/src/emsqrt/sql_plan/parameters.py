@@ -47,7 +47,7 @@ def bind(statement: Any, params: Parameters, text: str) -> Any:
             return node
         name = str(node.name)
         if name not in values:
-            known = f"there are {', '.join(values)}" if values else "no value was given"
+            known = f"there are {', '.join(values)}" if values else "no value was passed"
             fail(node, text, f"the parameter ${name} has no value", known)
         used.add(name)
         return _constant(values[name], name)

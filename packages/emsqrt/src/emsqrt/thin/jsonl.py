@@ -53,7 +53,7 @@ class ScanJsonl:
         self.bytes_total = sum(source.stored_bytes or 0 for source in sources)
         self.bytes_done = 0
         run.reads(self)
-        run.expect_rows(RECORD_COPIES, "beside")
+        run.expect_rows(RECORD_COPIES, "free")
 
     def blocks(self) -> Generator[Block]:
         """Yield the objects of every file as CSV records."""

@@ -43,27 +43,27 @@ def main(answers: int) -> int:
     if request["program"].get("resume") is None:
         exit_on_sigterm()
 
-    def tell(**answer: Any) -> None:
+    def send(**answer: Any) -> None:
         with suppress(BrokenPipeError):  # the parent is gone; the run is being stopped
             os.write(answers, json.dumps(answer).encode() + b"\n")
 
     try:
-        report = _run(request, tell)
+        report = _run(request, send)
     except SennitError as error:
-        tell(error=error.to_json())
+        send(error=error.to_json())
     except Exception as error:
         from emsqrt.system_errors import any_error
 
         reported = any_error(error, "the plan", request["capBytes"])
-        tell(error=reported.to_json())
+        send(error=reported.to_json())
         if isinstance(reported, InternalError):
             raise
     else:
-        tell(report=report)
+        send(report=report)
     return 0
 
 
-def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
+def _run(request: Mapping[str, Any], send: Callable[..., None]) -> dict[str, Any]:
     def start(context: Context) -> None:
         context.deadline_seconds = request.get("deadlineSeconds")
         is_resumable = request["program"].get("resume") is not None
@@ -80,7 +80,7 @@ def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
             looks=request["looks"],
         )
     listeners = Listeners(
-        lambda fields: tell(progress=fields), lambda error: tell(error=error.to_json()), start
+        lambda fields: send(progress=fields), lambda error: send(error=error.to_json()), start
     )
     return run_text_alone(
         request["program"],

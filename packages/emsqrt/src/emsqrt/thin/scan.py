@@ -120,7 +120,7 @@ class ScanText:
         """(file, byte offset) of the last yielded block."""
         self.rows = 0
         run.reads(self)
-        run.expect_rows(RECORD_COPIES, "beside")
+        run.expect_rows(RECORD_COPIES, "free")
 
     def start_at(self, name: str, offset: int) -> bool:
         """Begin at a record of one of the files; return False when the file's name is ambiguous."""
