@@ -17,7 +17,6 @@ class JoinChoice:
         build_bytes: estimated size of the build side's rows, None when unknown.
         build_left: whether the left side is built and the right one probes; where order counts,
             the output is sorted then.
-            what comes out is sorted then.
     """
 
     ordered: bool = True
