@@ -40,7 +40,7 @@ def bind(expr: Expr, schema: Schema) -> Typed:
     typed = _bind(expr, schema)
     if typed.type is rules.NULL:
         raise UsageError(
-            f"the type of {expr!s} is unknown", hint='add a type to NULL: lit(None, "Int64")'
+            f"the type of {expr!s} is unknown", hint='specify the type of NULL: lit(None, "Int64")'
         )
     return typed
 
