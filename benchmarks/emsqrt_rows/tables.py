@@ -188,14 +188,14 @@ def _print_overshoot(found: Sequence[tuple[Row, list[Result]]]) -> None:
         (row, each)
         for row, results in found
         for each in results
-        if each.name == _OURS and each.told
+        if each.name == _OURS and each.own_figures
     ]
     if not ours:
         return
     print("\n### Memory as reported and as measured from outside, MiB\n")
     print("| row | cap | measured | reported | apart | within |\n|---|---|---|---|---|---|")
     for row, each in ours:
-        seen, told = each.ended.peak_bytes, each.told["peakBytes"]
+        seen, told = each.ended.peak_bytes, each.own_figures["peakBytes"]
         near = abs(told - seen) <= max(_OVER_BYTES, seen * _OVER_SHARE)
         held = row.cap_mib is None or seen <= row.cap_mib * MIB
         cap = "-" if row.cap_mib is None else str(row.cap_mib)

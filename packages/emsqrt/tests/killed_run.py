@@ -38,7 +38,7 @@ def _watch(pass_by: Any) -> None:
     from emsqrt.external import runs
     from emsqrt.spill.spilling import SpillManager
 
-    around(kept.KeptRun, "write", "journal", pass_by)
+    around(kept.Checkpoint, "write", "journal", pass_by)
     around(runs.Runs, "_write_merged", "merge", pass_by)
     around(SpillManager, "open", "open", pass_by)
     around(SpillManager, "create", "run", pass_by)

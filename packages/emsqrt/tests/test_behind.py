@@ -18,7 +18,7 @@ from fuzz_runs import Nobody
 from emsqrt import behind
 from emsqrt._kernel import KeySpec, unpack_rows
 from emsqrt._kernel.testing import I64, TEXT, columns, read_back
-from emsqrt.behind import Lane
+from emsqrt.behind import BackgroundWorker
 from emsqrt.config import EngineConfig
 from emsqrt.executor.context import Context
 from emsqrt.external import ExternalSort
@@ -37,8 +37,8 @@ Row = tuple[int | None, str]
 
 
 @pytest.fixture
-def lane() -> Iterator[Lane]:
-    lane = Lane(2)
+def lane() -> Iterator[BackgroundWorker]:
+    lane = BackgroundWorker(2)
     yield lane
     lane.close()
 
@@ -47,7 +47,7 @@ def names() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name == "behind"]
 
 
-def test_work_is_done_in_order_on_one_other_thread(lane: Lane) -> None:
+def test_work_is_done_in_order_on_one_other_thread(lane: BackgroundWorker) -> None:
     done: list[tuple[int, int]] = []
     for number in range(50):
         lane.run(lambda number=number: done.append((number, threading.get_ident())))  # type: ignore[misc]
@@ -59,7 +59,7 @@ def test_work_is_done_in_order_on_one_other_thread(lane: Lane) -> None:
     assert names() == []
 
 
-def test_an_error_arrives_as_it_was_and_once(lane: Lane) -> None:
+def test_an_error_arrives_as_it_was_and_once(lane: BackgroundWorker) -> None:
     error = StorageFull(path="somewhere", free_bytes=0)
 
     def fail() -> None:
@@ -76,7 +76,7 @@ def test_an_error_arrives_as_it_was_and_once(lane: Lane) -> None:
 
 
 def test_one_thread_does_everything_at_once() -> None:
-    lane, done = Lane(1), list[int]()
+    lane, done = BackgroundWorker(1), list[int]()
     lane.run(lambda: done.append(threading.get_ident()))
     assert done == [threading.get_ident()]
     assert not lane.is_second
@@ -88,7 +88,7 @@ def test_where_no_thread_can_start_the_first_one_works(monkeypatch: pytest.Monke
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
-    lane, done = Lane(2), list[int]()
+    lane, done = BackgroundWorker(2), list[int]()
     lane.run(lambda: done.append(threading.get_ident()))
     assert done == [threading.get_ident()]
     assert not lane.is_second
@@ -106,7 +106,9 @@ def made(rows: int, text_bytes: int = 90) -> list[Row]:
     return [(dice.randrange(1 << 40), f"{number:0{text_bytes}}") for number in range(rows)]
 
 
-def sorted_by(lane: Lane, folder: Path, rows: list[Row], memory_bytes: int) -> tuple[bytes, int]:
+def sorted_by(
+    lane: BackgroundWorker, folder: Path, rows: list[Row], memory_bytes: int
+) -> tuple[bytes, int]:
     """Return the sorted rows as packed, and how many runs they were."""
     out, found = memoryview(bytearray(256 << 10)), bytearray()
     with SpillManager(folder, codec="none", lane=lane) as spill:
@@ -123,22 +125,26 @@ def sorted_by(lane: Lane, folder: Path, rows: list[Row], memory_bytes: int) -> t
 
 
 @pytest.mark.parametrize("memory_bytes", [2 * MIB, 3 * MIB])
-def test_halves_sort_as_the_whole_does(lane: Lane, tmp_path: Path, memory_bytes: int) -> None:
+def test_halves_sort_as_the_whole_does(
+    lane: BackgroundWorker, tmp_path: Path, memory_bytes: int
+) -> None:
     rows = made(90_000)
-    whole, whole_runs = sorted_by(Lane(), tmp_path / "one", rows, memory_bytes)
+    whole, whole_runs = sorted_by(BackgroundWorker(), tmp_path / "one", rows, memory_bytes)
     halves, runs = sorted_by(lane, tmp_path / "two", rows, memory_bytes)
     assert halves == whole
     assert whole_runs < runs <= 2 * whole_runs
 
 
 def test_rows_that_fit_the_memory_are_not_spilled_for_its_halves(
-    lane: Lane, tmp_path: Path
+    lane: BackgroundWorker, tmp_path: Path
 ) -> None:
     _, runs = sorted_by(lane, tmp_path, made(15_000), 3 * MIB)
     assert runs == 0
 
 
-def test_a_row_longer_than_a_half_gathers_in_the_whole(lane: Lane, tmp_path: Path) -> None:
+def test_a_row_longer_than_a_half_gathers_in_the_whole(
+    lane: BackgroundWorker, tmp_path: Path
+) -> None:
     rows = made(30_000)
     for at in (20_000, 29_000):
         rows.insert(at, (at, "x" * (700 << 10)))
@@ -175,7 +181,7 @@ def test_a_disk_that_fails_behind_it(tmp_path: Path, fault: DiskFault) -> None:
     told = 0
     for at in [0, *(next(at_once) for _ in range(12))]:
         disk = quiet if at == 0 else FaultyDisk(at, fault)
-        lane = Lane(2)
+        lane = BackgroundWorker(2)
         store = LocalStore(tmp_path, disk=disk)
         memory, found = memoryview(bytearray(2 * MIB)), bytearray()
         out = memoryview(bytearray(256 << 10))
@@ -200,7 +206,7 @@ def test_a_disk_that_fails_behind_it(tmp_path: Path, fault: DiskFault) -> None:
     assert bool(told) == (fault not in ("short", "flipped")) or fault == "flipped"
 
 
-def test_cancelling_ends_both_threads(lane: Lane, tmp_path: Path) -> None:
+def test_cancelling_ends_both_threads(lane: BackgroundWorker, tmp_path: Path) -> None:
     stopped = False
 
     def check() -> None:
@@ -297,7 +303,7 @@ class InterruptAt:
 
 def test_an_interrupt_between_any_two_steps_leaves_nobody_waiting() -> None:
     for step in count(1):
-        lane, interrupt = Lane(2), InterruptAt(step)
+        lane, interrupt = BackgroundWorker(2), InterruptAt(step)
         done: list[int] = []
         before = sys.gettrace()
         sys.settrace(interrupt)

@@ -103,10 +103,10 @@ def test_statements_come_from_files_and_standard_input_and_so_do_tables(folder: 
         ((), 2, "one statement"),
         (("select 1", "-f", "a.sql"), 2, "one statement"),
         (("-f", "a.sql"), 5, "a.sql"),
-        (("select 1", "-o", "out.xyz"), 2, "give --format"),
-        (("select 1", "-o", "out.csv", "--format", "table"), 2, "for the terminal"),
+        (("select 1", "-o", "out.xyz"), 2, "use --format"),
+        (("select 1", "-o", "out.csv", "--format", "table"), 2, "cannot be written to a file"),
         (("select 1", "--table", "people"), 2, "--table NAME=FILE"),
-        (("select 1", "--rows", "-1", "--format", "table"), 2, "no number of rows"),
+        (("select 1", "--rows", "-1", "--format", "table"), 2, "not a number of rows"),
     ],
 )
 def test_what_cannot_be_done_is_said_with_its_status(

@@ -57,7 +57,7 @@ def test_missing_members_are_refused() -> None:
     body = encode_frame("drain").replace(b"drain", b"hello")
     with pytest.raises(Corrupt, match="a known word with its members"):
         FrameReader().feed(body)
-    with pytest.raises(AssertionError, match="failed takes"):
+    with pytest.raises(AssertionError, match="failed has"):
         encode_frame("failed", attempt="a")
 
 

@@ -124,7 +124,7 @@ def test_names_of_any_script_and_number_bounds() -> None:
         ("a && b", 2, "unexpected '&'"),
         ("'open", 0, 'unexpected "\'"'),
         ("uper(s)", 0, "unknown function"),
-        ("upper(s, s)", 0, "does not take 2"),
+        ("upper(s, s)", 0, "does not accept 2"),
         ("a in 1", 5, "expected '('"),
         ("a not 1", 6, "expected in, between, like or ilike"),
         ("a is 1", 5, "expected null, true or false"),

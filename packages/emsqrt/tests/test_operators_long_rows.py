@@ -93,7 +93,7 @@ def test_rows_of_some_mib_are_joined_by_their_texts(source: Path, tmp_path: Path
 def test_the_cap_that_a_refused_join_names_is_enough(
     source: Path, other: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(CapTooSmall, match=r"a row to be joined takes 3\.0 MiB") as refusal:
+    with pytest.raises(CapTooSmall, match=r"a row to be joined needs 3\.0 MiB") as refusal:
         joined(source, other, tmp_path / "out.parquet", 64 * MIB, on="id")
     mem_cap = refusal.value.needed_bytes
     assert mem_cap < 160 * MIB

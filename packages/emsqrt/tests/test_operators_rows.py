@@ -41,7 +41,7 @@ def test_filter_keeps_rows_whose_predicate_is_true() -> None:
 def test_what_expressions_work_in_is_reserved() -> None:
     rows = GivenRows(SCHEMA, batches(2))
     for node in (Filter(SCAN, col("a") > 1), Project(SCAN, (("b", col("a") + 1),))):
-        with pytest.raises(CapTooSmall, match="expressions are worked out") as refused:
+        with pytest.raises(CapTooSmall, match="evaluating expressions") as refused:
             run_operator(node, rows, memory_bytes=STACK_BYTES - 1)
         assert refused.value.needed_bytes == STACK_BYTES
         run_operator(node, rows, memory_bytes=STACK_BYTES)

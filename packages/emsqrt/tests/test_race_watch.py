@@ -51,7 +51,7 @@ def test_children_count_and_are_killed_with_their_parent(tmp_path: Path) -> None
 
 def test_a_command_that_takes_too_long_is_stopped() -> None:
     ended = watch(holding(1, 60), timeout_seconds=0.3)
-    assert (ended.late, ended.killed_at_bytes, ended.well) == (True, None, False)
+    assert (ended.timed_out, ended.killed_at_bytes, ended.well) == (True, None, False)
 
 
 def test_spill_is_measured_while_it_lies_there(tmp_path: Path) -> None:

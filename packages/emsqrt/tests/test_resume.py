@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from emsqrt import Engine, EngineConfig, Pipeline, scan
-from emsqrt.kept import KEPT_SECONDS, KeptRun
+from emsqrt.kept import KEPT_SECONDS, Checkpoint
 from emsqrt.plan import plan_to_json
 from emsqrt.solo import run_text_alone
 from emsqrt.thin.compile import try_compile
@@ -218,13 +218,13 @@ def test_a_name_costs_nothing_when_nobody_is_killed(source: Path, tmp_path: Path
 
 def test_a_run_that_goes_on_is_not_joined(tmp_path: Path) -> None:
     facts = {"plan": "p", "inputs": []}
-    kept = KeptRun(tmp_path, "one", facts)
+    kept = Checkpoint(tmp_path, "one", facts)
     with pytest.raises(Conflict):
-        KeptRun(tmp_path, "one", facts)
+        Checkpoint(tmp_path, "one", facts)
     kept.close()
     assert not list((tmp_path / "kept").iterdir())
     with pytest.raises(UsageError):
-        KeptRun(tmp_path, "../one", facts)
+        Checkpoint(tmp_path, "../one", facts)
 
 
 @pytest.mark.parametrize("resume", [False, True])
@@ -257,5 +257,5 @@ def test_what_nobody_resumes_is_swept(tmp_path: Path) -> None:
     (new / "sort-000001").write_bytes(b"rows")
     long_ago = time.time() - KEPT_SECONDS - 60
     os.utime(old / "sort-000001", (long_ago, long_ago))
-    KeptRun(tmp_path, "other", {}).close()
+    Checkpoint(tmp_path, "other", {}).close()
     assert [path.name for path in (tmp_path / "kept").iterdir()] == ["new"]

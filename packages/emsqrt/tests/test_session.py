@@ -15,7 +15,7 @@ from emsqrt import scan
 from emsqrt.executor.context import Context
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.grant_plan import HOLDER_BYTES_MIN, GrantPlan
-from emsqrt.metering import Meter, begun
+from emsqrt.metering import Meter, prefetch_first
 from emsqrt.plan import plan_to_json
 from emsqrt.run import Run
 from emsqrt.session import run_plan
@@ -165,7 +165,7 @@ def test_a_stream_is_begun_before_memory_is_taken_and_ended_with_it() -> None:
         finally:
             told.append("ended")
 
-    with begun(stream()) as items:
+    with prefetch_first(stream()) as items:
         assert told == ["begun"]
         assert list(items) == [1, 2]
         assert told == ["begun", "ended"]

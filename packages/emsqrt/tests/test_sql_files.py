@@ -83,11 +83,11 @@ def test_without_leave_no_file_is_read() -> None:
     ("query", "kind", "words"),
     [
         ("select * from 'nope.csv'", NotFound, "nope.csv"),
-        ("select * from 'semi.txt'", SqlError, "line 1, column 15: the format of 'semi.txt'"),
+        ("select * from 'semi.txt'", SqlError, "line 1, column 15: the suffix of 'semi.txt'"),
         ("select * from orders.csv", SqlError, "no table orders.csv"),
         ("select * from read_xml('a')", Unsupported, "read_xml in FROM"),
         ("select * from read_csv('orders.csv', 3)", SqlError, "name = value"),
-        ("select * from read_csv('orders.csv', header = id)", SqlError, "no constant"),
+        ("select * from read_csv('orders.csv', header = id)", SqlError, "not a constant"),
         ("select * from read_csv('orders.csv', colour = 'red')", UsageError, "no option 'colour'"),
         ("select * from read_parquet('orders.csv')", BadInput, "not a Parquet file"),
     ],

@@ -211,7 +211,7 @@ def test_what_is_not_covered_is_refused_by_name(
         ("select a from t, u", "a is a column of t and u", "write the table before it"),
         ("select a from tt", "no table tt", None),
         ("select a, b from t group by a", "b is neither in GROUP BY", None),
-        ("select a from t where sum(b) > 1", "an aggregate cannot stand here", None),
+        ("select a from t where sum(b) > 1", "an aggregate is not allowed here", None),
         ("select a from t order by 2", "no output column 2", None),
         ("selec a from t", "line 1", None),
         ("select a from t; select b from t", "one statement, found 2", None),
@@ -219,7 +219,7 @@ def test_what_is_not_covered_is_refused_by_name(
         ("select date '2013-02-30' from t", "not a value of type Date", None),
         (
             "select percentile_cont(0.5) within group (order by a, b) from t",
-            "percentile_cont is of one value, and 2 are given",
+            "percentile_cont is over one value, found 2",
             None,
         ),
         (

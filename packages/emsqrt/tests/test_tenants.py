@@ -277,7 +277,7 @@ def test_a_cap_over_the_share_is_refused_with_what_the_plan_takes(tmp_path: Path
     told = refusal("tiny", text)
     assert told.needed_bytes == 64 * MIB
     assert "ask for no more than 20.0 MiB" in str(told.hint)
-    least = float(str(told.hint).split("takes ")[1].split(" MiB")[0])
+    least = float(str(told.hint).split("needs ")[1].split(" MiB")[0])
     assert 8 < least < 16
 
     assert refusal("tiny", typed).needed_bytes == 40 * MIB, "its share holds nobody who could look"

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from emsqrt import Engine, EngineConfig, Pipeline, scan
 from emsqrt.expr import Column, SortKey
 from emsqrt.io.json_lines import infer_lines
-from emsqrt.kept import KeptRun
+from emsqrt.kept import Checkpoint
 from emsqrt.plan import (
     Aggregate,
     Files,
@@ -158,7 +158,7 @@ def test_a_damaged_journal_is_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
     root = tmp_path_factory.mktemp("kept")
-    kept = KeptRun(root, "one", {"plan": "p", "inputs": []})
+    kept = Checkpoint(root, "one", {"plan": "p", "inputs": []})
     kept.page(0).save(10, [], complete=False)
     journal = kept.folder / "journal"
     whole = journal.read_bytes()
@@ -170,7 +170,7 @@ def test_a_damaged_journal_is_refused(
         return
     journal.write_bytes(damaged)
     with pytest.raises(UsageError, match="the journal of the run one is damaged"):
-        KeptRun(root, "one", {"plan": "p", "inputs": []})
+        Checkpoint(root, "one", {"plan": "p", "inputs": []})
 
 
 def test_a_run_with_a_damaged_journal_says_what_to_remove(tmp_path: Path) -> None:

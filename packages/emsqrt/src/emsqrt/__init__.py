@@ -3,8 +3,8 @@
 Layering: memory <- expr <- plan <- operators, io <- rules, session (one run, in the capped
 process) <- executor (the processes) <- engine, pipeline <- cli.
 
-`scan(...)` builds a pipeline, `.run(mem_cap="64MiB")` runs it in a child process. Importing this
-package loads nothing third-party; names are loaded when they are first used.
+`scan(...)` builds a pipeline; `.run(mem_cap="64MiB")` runs it in a child process. Importing this
+package imports no third-party module: each public name is loaded on first use.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Opening a plan under a cap; a refusal names a cap that would do, found by trying."""
+"""Open a plan under a memory cap; if the cap is too small, find a sufficient one by trial."""
 
 from __future__ import annotations
 
@@ -18,30 +18,33 @@ from sennit_core.errors import CapacityError, CapTooSmall
 
 T = TypeVar("T")
 Trial: TypeAlias = Callable[[int], CapTooSmall | None]
-"""Tries a cap, and returns why it is refused; None when it is not."""
+"""Opens the plan under a cap and returns the refusal; None when the cap is large enough."""
 
 _TRIES_MAX = 16
 _UNEVEN_SHARE = 128
-"""One part in so many of a cap: by so much the heaps of two runs of one plan differ."""
+"""One 128th of a cap: how much the heaps of two runs of the same plan may differ."""
 _PRECISE_BYTES = 256 << 10
-"""How close to look for a cap, and what a process may hold more than it grew, the next time."""
+"""Resolution of the search for the smallest cap; also added to it, because a process may hold this
+much more in its next run than it grew in this one."""
 
 
 def admit(
     open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack, look: LookAhead
 ) -> T:
-    """Open everything that a plan needs; whatever can be refused is refused here.
+    """Open everything that a plan needs; every refusal for lack of memory happens here.
 
     Args:
-        open_all: opens it for a run, on a stack that closes it; also called for runs of a trial.
-        run: the run that is to be carried out.
+        open_all: opens the plan for a run, on a stack that closes it; also called for trial runs.
+        run: the run to carry out.
         stack: closes what was opened.
-        look: looks for the longest row, so that the cap that is named is enough for it.
+        look: searches the input for the longest row, so that the cap in the error also fits that
+            row.
 
     Raises:
-        CapTooSmall: the cap cannot do it, told before the first row is read; one that can is named.
+        CapTooSmall: the cap is too small; raised before the first row is read, with a sufficient
+            cap.
     """
-    used_bytes = run.budget.used_bytes  # a sink that was not entered lets go of nothing
+    used_bytes = run.budget.used_bytes  # a sink that was not entered releases nothing
     try:
         with ExitStack() as opened:
             made = open_all(run, opened)
@@ -65,19 +68,21 @@ def weigh(
     names_bytes: int = 0,
     look: LookAhead = lambda _: None,
 ) -> Weight:
-    """Look for the smallest cap that a plan is admitted with, and at what it has under one.
+    """Find the smallest cap that admits a plan, and the plan's memory shares under another cap.
 
     Args:
         open_all: as for `admit`.
-        run: that would be carried out; its context has looked at what the process holds.
-        cap_bytes: asked about.
-        names_bytes: what is reserved for the names of input files while it is open.
-        look: as for `admit`, where a cap is named that was refused.
+        run: the run that would be carried out; its context has measured the process.
+        cap_bytes: the cap whose shares are reported.
+        names_bytes: memory reserved for the names of the input files while the plan is open.
+        look: as for `admit`, when the caller needs a cap after a refusal.
     """
     run.context.make_room_for_error()
     _expect_longest(run, look)
     trial = _trials(open_all, run)
-    first = CapTooSmall(cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="it takes that much")
+    first = CapTooSmall(
+        cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="the plan needs this much"
+    )
     with looking_once():
         refused, least_bytes = halve(trial, *climb(trial, first, _PRECISE_BYTES), _PRECISE_BYTES)
     least_bytes += _grown(run, names_bytes, least_bytes)
@@ -89,16 +94,16 @@ def weigh(
 
 
 def _expect_longest(run: Run, look: LookAhead) -> None:
-    """Have trials make room for the longest row that is to come."""
+    """Make trial runs reserve memory for the longest row of the input."""
     found = look(WEIGHING_BYTES // 2)
-    if found is not None and found.is_news_to(run.met):
-        run.met = found if run.met is None else run.met.or_longer(found)
+    if found is not None and found.exceeds(run.met):
+        run.met = found if run.met is None else run.met.or_longer_of(found)
 
 
-def beside_names(
+def with_names_reserved(
     files: int, open_all: Callable[[Run, ExitStack], object]
 ) -> Callable[[Run, ExitStack], object]:
-    """Return what opens a plan beside what its input files take to be remembered."""
+    """Return a function that reserves memory for the input files' names, then opens a plan."""
 
     def open_both(run: Run, stack: ExitStack) -> None:
         stack.enter_context(remembered(files, run.budget))
@@ -108,25 +113,25 @@ def beside_names(
 
 
 def _grown(run: Run, reserved_bytes: int, cap_bytes: int) -> int:
-    """Return what a cap has to be larger for what the process holds more, the next time.
+    """Return how much larger a cap must be because the process will hold more in the next run.
 
     Args:
-        run: which asks what it holds more now than when it looked.
-        reserved_bytes: what of that is reserved.
-        cap_bytes: the cap that would have done when it looked.
+        run: its context measures how far the process has grown since it first looked.
+        reserved_bytes: how much of that growth is reserved in the budget.
+        cap_bytes: the cap that would have sufficed when the context first looked.
     """
     context = run.context
     gc.collect()
-    release_freed()  # what trials left behind in the heap is no part of a run
+    release_freed()  # memory that trials left in the heap is no part of a run
     grown_bytes = max(0, context.grown_bytes() - reserved_bytes)
     grown_bytes += max(_PRECISE_BYTES, cap_bytes // _UNEVEN_SHARE)
-    # Of a larger cap more is set aside, so that it leaves less than it is larger.
+    # A larger cap has a larger reserve, so the budget grows by less than the cap does.
     left_bytes = context.left_bytes_under(cap_bytes + grown_bytes)
     return 2 * grown_bytes - (left_bytes - context.left_bytes_under(cap_bytes))
 
 
 def _released(error: CapTooSmall) -> CapTooSmall:
-    """Let go of what was open when it was raised: trials have to find room beside the cap's."""
+    """Drop the error's traceback, whose frames hold memory that the trials need."""
     error.__context__ = error.__cause__ = None
     return error.with_traceback(None)
 
@@ -144,7 +149,7 @@ def _enough(
 
 def _trials(open_all: Callable[[Run, ExitStack], object], run: Run, used_bytes: int = 0) -> Trial:
     def trial(cap_bytes: int) -> CapTooSmall | None:
-        gc.collect()  # what was opened before refers to its run, which refers to it
+        gc.collect()  # a run and what it opened refer to each other
         try:
             with ExitStack() as opened:
                 open_all(run.trial(_budget(run, cap_bytes, used_bytes)), opened)
@@ -159,30 +164,31 @@ def _budget(run: Run, cap_bytes: int, used_bytes: int = 0) -> MemoryBudget:
     """Return the budget that the process would have under another cap.
 
     Raises:
-        CapTooSmall: it would have none.
+        CapTooSmall: no memory would be left for a budget.
     """
     left_bytes = run.context.left_bytes_under(cap_bytes) - used_bytes
     if left_bytes <= 0:
         raise CapTooSmall(
             cap_bytes=cap_bytes,
             needed_bytes=cap_bytes - left_bytes + 1,
-            because=f"{run.context.what} takes that before it reads anything",
+            because=f"{run.context.what} uses this much before it reads anything",
         )
     return MemoryBudget(left_bytes, cap_bytes)
 
 
 def climb(trial: Trial, refused: CapTooSmall, step_bytes: int) -> tuple[CapTooSmall, int, int]:
-    """Try the caps that refusals name, by larger and larger steps, until one is not refused.
+    """Try caps in growing steps, at least as large as each refusal asks for, until one is accepted.
 
-    Readers and sinks want more when there is more, so that a cap with what is missing may not do.
+    Readers and sinks reserve more under a larger cap, so adding the missing bytes may not be
+    enough.
 
     Args:
         trial: tries a cap.
         refused: the first refusal.
-        step_bytes: the first step at least; then twice that, and so on.
+        step_bytes: smallest first step; each following step is twice as large.
 
     Returns:
-        The last refusal, the cap that was refused, and one that is not.
+        The last refusal, the cap that was refused, and a cap that is accepted.
     """
     refused_bytes, cap_bytes = refused.cap_bytes, refused.needed_bytes
     for _ in range(_TRIES_MAX):
@@ -198,10 +204,11 @@ def climb(trial: Trial, refused: CapTooSmall, step_bytes: int) -> tuple[CapTooSm
 def halve(
     trial: Trial, refused: CapTooSmall, refused_bytes: int, cap_bytes: int, precise_bytes: int
 ) -> tuple[CapTooSmall, int]:
-    """Try caps between one that is refused and one that is not, until they are close.
+    """Bisect between a refused and an accepted cap until they differ by at most `precise_bytes`.
 
     Returns:
-        The refusal of the largest cap that was refused, and a cap at most so much above that one.
+        The refusal of the largest refused cap, and an accepted cap at most `precise_bytes` above
+        it.
     """
     while cap_bytes - refused_bytes > precise_bytes:
         middle = (cap_bytes + refused_bytes) // 2

@@ -1,8 +1,9 @@
-"""Runs that begin anew: once a row is met that is too long for shares which nobody made for it.
+"""Retry a run with other memory shares after it met a row that is too long for its shares.
 
-How long the longest row is, is not known before text is read. Until one is met, memory is shared
-out as short rows like it best; then it is shared out again, for rows of that length. Nothing was to
-be seen of the first attempt, and what comes out is the same in every byte.
+The length of the longest row is unknown before text is read. A run first divides memory as suits
+short rows; when it meets a longer row, it starts again with shares that fit rows of that length.
+The first attempt has produced no visible output, and the output of the retry is byte for byte the
+same.
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from sennit_core.errors import CapTooSmall, TooLarge
 
 T = TypeVar("T")
 
-_BESIDE_BYTES = 4096
-_BESIDE_SHARE = 32
+_OVERHEAD_BYTES = 4096
+_OVERHEAD_SHARE = 32
 
 
-class LongerRow(Exception):
-    """A row was met that is longer than all that a run knew of.
+class RowTooLong(Exception):
+    """A row is longer than every row that the run knew of.
 
     Args:
-        row_bytes: its length, or the least that it may have.
-        because: who met it, and where; what a refusal says.
-        sink_bytes: what it took to write it, where that is known.
+        row_bytes: its length, or a lower bound of it.
+        because: which operator met it, and where; used as the reason in a refusal.
+        sink_bytes: memory that was needed to write it, where that is known.
     """
 
     def __init__(self, row_bytes: int, because: str, sink_bytes: int = 0) -> None:
@@ -37,72 +38,73 @@ class LongerRow(Exception):
 
     @property
     def room_bytes(self) -> int:
-        """Its length with what heads, marks and ends of fields take."""
-        return self.row_bytes + self.row_bytes // _BESIDE_SHARE + _BESIDE_BYTES
+        """The row's length plus an allowance for headers, markers and field offsets."""
+        return self.row_bytes + self.row_bytes // _OVERHEAD_SHARE + _OVERHEAD_BYTES
 
-    def or_longer(self, found: LongerRow | None) -> LongerRow:
-        """Return a row that was found by looking ahead, where that one is longer than this."""
+    def or_longer_of(self, found: RowTooLong | None) -> RowTooLong:
+        """Return the row that looking ahead found if it is longer than this one, else this one."""
         if found is None or found.row_bytes <= self.row_bytes:
             return self
-        return LongerRow(found.row_bytes, found.because, self.sink_bytes)
+        return RowTooLong(found.row_bytes, found.because, self.sink_bytes)
 
-    def is_news_to(self, known: LongerRow | None) -> bool:
-        """Whether an attempt that knows of a row, or of none, would gain by knowing this one."""
+    def exceeds(self, known: RowTooLong | None) -> bool:
+        """Return whether an attempt that knows `known` would share memory differently for it."""
         if known is None:
             return self.row_bytes > 0
         return self.row_bytes > known.room_bytes or self.sink_bytes > known.sink_bytes
 
 
-LookAhead: TypeAlias = Callable[[int], LongerRow | None]
-"""Looks through the input for the longest row, as far as it may, and with so much memory; None where
-none is long."""
+LookAhead: TypeAlias = Callable[[int], RowTooLong | None]
+"""Searches the input for the longest row within a budget of bytes; returns None when no row is
+long."""
 
 
-def longer_row(
+def row_of_error(
     error: CapTooSmall | TooLarge, because: str, rows: int, sure_bytes: int
-) -> LongerRow:
-    """Return the row of a source that an error tells of, as far as it does.
+) -> RowTooLong:
+    """Return the source row that caused an error, as far as the error says.
 
     Args:
-        error: of who had no room for it, or for what it became.
-        because: what a refusal says.
-        rows: of how many rows' length it may have become, where it was packed.
-        sure_bytes: what some row of the sources has, or half of it.
+        error: raised where the row, or what it became, did not fit.
+        because: the reason for a refusal.
+        rows: how many source rows a packed row may consist of at most.
+        sure_bytes: a length that some row of the sources is known to reach, or half of it.
     """
     if isinstance(error, TooLarge):
-        return LongerRow(error.actual_bytes or 0, because)
+        return RowTooLong(error.actual_bytes or 0, because)
     row_bytes: int = getattr(error, "row_bytes", 0)
     place = getattr(error, "place", "read")
     if place == "sink":
-        return LongerRow(row_bytes, because, error.needed_bytes)
+        return RowTooLong(row_bytes, because, error.needed_bytes)
     if place != "read":
         row_bytes = max(-(-row_bytes // rows), min(row_bytes, sure_bytes))
-    return LongerRow(row_bytes, because)
+    return RowTooLong(row_bytes, because)
 
 
-def longer_of(rows: Iterable[LongerRow | None]) -> LongerRow | None:
-    """Return the longest of some rows, where there is one."""
+def longest_of(rows: Iterable[RowTooLong | None]) -> RowTooLong | None:
+    """Return the longest of the rows, or None when there is none."""
     known = [row for row in rows if row is not None]
     return max(known, key=lambda row: row.row_bytes, default=None)
 
 
-def until_known(
-    attempt: Callable[[LongerRow | None], T], look: LookAhead, budget: MemoryBudget
+def retry_larger(
+    attempt: Callable[[RowTooLong | None], T], look: LookAhead, budget: MemoryBudget
 ) -> T:
-    """Return what an attempt gives that met no row longer than the ones before it.
+    """Repeat an attempt, each time with the longest row met so far, until none meets a longer row.
 
     Args:
-        attempt: is given the longest row that is known; raises `LongerRow` when it meets a longer one.
-        look: looks for the longest row, once one was met.
-        budget: all of which belongs to one attempt.
+        attempt: receives the longest known row; raises `RowTooLong` when it meets a longer one.
+        look: searches the input for the longest row after the first `RowTooLong`.
+        budget: belongs entirely to one attempt at a time.
     """
-    met: LongerRow | None = None
+    met: RowTooLong | None = None
     while True:
         try:
             return attempt(met)
-        except LongerRow as longer:
-            # The error itself holds all that it met.
-            met = LongerRow(longer.row_bytes, longer.because, longer.sink_bytes)
+        except RowTooLong as longer:
+            # Keep a copy without traceback: the error itself keeps alive everything its frames
+            # refer to.
+            met = RowTooLong(longer.row_bytes, longer.because, longer.sink_bytes)
         gc.collect()
         budget.release_all()
-        met = met.or_longer(look(budget.free_bytes))
+        met = met.or_longer_of(look(budget.free_bytes))

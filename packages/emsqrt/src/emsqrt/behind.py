@@ -1,8 +1,8 @@
-"""`Lane`: a second thread for what nobody has to wait for, one piece of work after the other.
+"""`BackgroundWorker`: a second thread that does one piece of background work after another.
 
-Rows are sorted and spilled there while others are read, and output is written while the next is
-merged. The kernel's loops and the system's calls let the interpreter go, so both threads work.
-What such work raises is raised again by whoever hands over the next piece, or waits.
+It sorts and spills rows while others are read, and writes output while the next rows are merged.
+The kernel's loops and system calls release the GIL, so both threads run at once. An exception of
+background work is raised again when the next piece is submitted or waited for.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from queue import SimpleQueue
 from threading import Event, Thread, stack_size
 
 STACK_BYTES = 256 << 10
-"""Reserved for the thread's stack; it touches a tenth of it."""
+"""Reserved for the thread's stack; the thread touches about a tenth of it."""
 
 
-class _Piece:
-    """Some work, and whether it has begun and ended."""
+class _Job:
+    """A piece of work, and whether it has begun and ended."""
 
     def __init__(self, work: Callable[[], None]) -> None:
         self.begun = False
@@ -25,7 +25,7 @@ class _Piece:
         self._work: Callable[[], None] | None = work
 
     def do(self) -> None:
-        """Do the work, once however often it is asked for."""
+        """Do the work on the first call; later calls do nothing."""
         work, self._work = self._work, None
         if work is None:
             return
@@ -38,32 +38,32 @@ class _Piece:
         self.ended.set()
 
 
-class Lane:
-    """Does one piece of work at a time. Used by one thread; close it.
+class BackgroundWorker:
+    """Do one piece of work at a time in the background. Used by one thread; close it.
 
-    An interrupt may come between any two steps of that thread. So a piece is known before it is
-    handed over, may be handed over twice, and stays ended once it has ended.
+    An interrupt may hit the using thread between any two steps. So a piece is recorded before it is
+    submitted, may be submitted twice, and stays ended once it has ended.
 
     Args:
-        threads: 1 to do all work at once, on the thread that hands it over.
+        threads: 1 to do all work synchronously on the calling thread.
     """
 
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
         self._thread: Thread | None = None
-        self._handed: SimpleQueue[_Piece | None] = SimpleQueue()
-        self._piece: _Piece | None = None
+        self._handed: SimpleQueue[_Job | None] = SimpleQueue()
+        self._piece: _Job | None = None
 
     @property
     def is_second(self) -> bool:
-        """Whether work goes on behind whoever hands it over."""
+        """Return whether work runs on a second thread."""
         return self._threads > 1
 
     def run(self, work: Callable[[], None]) -> None:
-        """Begin a piece of work, once the one before has ended.
+        """Start a piece of work after the previous one has ended.
 
         Raises:
-            BaseException: what the one before raised; this one is not begun then.
+            BaseException: raised by the previous piece; the new piece is not started then.
         """
         self.wait()
         if self.is_second and self._thread is None:
@@ -71,14 +71,14 @@ class Lane:
         if self._thread is None:
             work()
             return
-        self._piece = _Piece(work)
+        self._piece = _Job(work)
         self._handed.put(self._piece)
 
     def wait(self) -> None:
-        """Return when nothing is being worked on.
+        """Wait until no work is running.
 
         Raises:
-            BaseException: what the last piece of work raised.
+            BaseException: raised by the last piece of work.
         """
         self.settle()
         piece, self._piece = self._piece, None
@@ -86,7 +86,7 @@ class Lane:
             raise piece.error
 
     def settle(self) -> None:
-        """Return when nothing is being worked on; what that raised is left for `wait`."""
+        """Wait until no work is running; leave its exception for `wait` to raise."""
         piece = self._piece
         if piece is not None:
             if not piece.begun:
@@ -94,7 +94,7 @@ class Lane:
             piece.ended.wait()
 
     def close(self) -> None:
-        """End the thread, after the last piece of work. Closing twice is fine."""
+        """Finish the last piece of work and end the thread. Closing twice is fine."""
         self.settle()
         thread, self._thread, self._threads = self._thread, None, 1
         if thread is not None:
@@ -102,7 +102,7 @@ class Lane:
             thread.join()
 
     def _start(self) -> None:
-        """Start the thread; where the system has no room for its stack, there is none."""
+        """Start the thread; if its stack cannot be allocated, work stays on this thread."""
         before = stack_size(STACK_BYTES)
         thread = Thread(target=self._serve, name="behind", daemon=True)
         try:

@@ -1,6 +1,6 @@
-"""Bounds checked after a run: what was planned for each operator beside what it took.
+"""Check memory bounds after a run: compare each operator's planned memory with its measured peak.
 
-Needs nothing but the figures, so that the lean process checks its own.
+Imports nothing but figures, so that the pyarrow-free process can check its own run.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from typing import Any
 
 MERGE_OVERHEAD_BYTES = 16 << 10
-"""A merge's own state, beside a block of each run and one for the output."""
+"""A merge's own state, in addition to a block of each run and one for the output."""
 
 
 def with_measured(report: Mapping[str, Any], planned: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return a run's report with its schedule, and for each operator plan and bound.
+    """Return a run's report with its schedule, and with plan and bound added to each operator.
 
     Args:
         report: the JSON of a `Manifest`, with `blocks`.
@@ -34,10 +34,10 @@ def with_measured(report: Mapping[str, Any], planned: Mapping[str, Any] | None) 
 
 
 def bound_of(block: Mapping[str, Any]) -> dict[str, Any]:
-    """Return `peak <= K * b + overhead <= grant` of one operator, as it was measured.
+    """Return the measured `peak <= K * b + overhead <= grant` of one operator.
 
-    What gathers fills its grant; what merges holds a block of each of K runs, one of the output,
-    and the merge's state. The peak is the greater of the two.
+    While an operator collects rows it fills its grant; while it merges, it holds a block of each of
+    K runs, one block of the output, and the merge's state. The peak is the larger of the two.
     """
     merging = 0
     if block["fanIn"]:

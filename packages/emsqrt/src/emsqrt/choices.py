@@ -1,4 +1,4 @@
-"""What a planner chose for an operator, in plain values that can be sent to a lean child."""
+"""The planner's choices for an operator, as plain values that can be sent to a child process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True)
 class JoinChoice:
-    """How a join is carried out; never what comes out of it.
+    """How a join is carried out; the resulting rows do not depend on it.
 
     Args:
-        ordered: whether anybody can tell the order of its rows; else no work is spent on it.
+        ordered: whether the order of the join's rows is observable; if not, it is not preserved.
         merge: the left keys in the order by which both sides are sorted; empty for a hash join.
-        build_bytes: what the built side's rows are estimated to take, None when nobody knows.
+        build_bytes: estimated size of the build side's rows, None when unknown.
         build_left: whether the left side is built and the right one probes; where order counts,
-            what comes out is sorted then.
+            the output is sorted then.
     """
 
     ordered: bool = True
@@ -41,4 +41,4 @@ class JoinChoice:
 
 
 HASHED = JoinChoice()
-"""Nothing is known."""
+"""The default: a hash join, with nothing known about its inputs."""

@@ -1,4 +1,4 @@
-"""What an engine is told once: its cap, where it may spill, how much at a time."""
+"""The settings of an engine: memory cap, spill location, parallelism."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class EngineConfig:
 
     Args:
         mem_cap_bytes: cap on the executing process, as the kernel counts it (RssAnon + RssShmem).
-        block_size_hint: bytes of a block of rows, None to let the schedule choose.
-        max_spill_concurrency: transfers to an object store at once.
-        seed: what sampling depends on.
-        max_parallel_tasks: plans that may run at once, each in a process with the full cap;
-            with 1, each on one thread too.
-        spill_dir: where it may spill: a folder, `file://` or a store's URI, which is then taken as
-            `spill_uri`; None for a folder of this user's below the temporary one.
-        spill_uri: spill there instead: `s3://bucket/prefix`, `gs://…`, `az://…`.
+        block_size_hint: bytes of a block of rows; None lets the schedule choose.
+        max_spill_concurrency: parallel transfers to an object store.
+        seed: seed of random samples.
+        max_parallel_tasks: plans that may run at once, each in a process with the full cap; with 1,
+            each run also uses a single thread.
+        spill_dir: spill location: a folder, `file://` or an object store's URI, which is then used
+            as `spill_uri`; None for a folder of this user below the system's temporary folder.
+        spill_uri: spill to this object store instead: `s3://bucket/prefix`, `gs://…`, `az://…`.
         spill_aws_region: region of an S3 bucket; that of the environment when None.
-        spill_retry_max_ms: how long a transfer to a store is tried again.
-        spill_quota_bytes: what may lie spilled at once; None for any amount.
-        spill_codec: auto (what pays), lz4, zstd or none.
-        spill_to_memory: spill although `spill_dir` is memory (tmpfs, ramfs); half of what the cap
-            leaves is set aside for that.
+        spill_retry_max_ms: how long a failing transfer to a store is retried.
+        spill_quota_bytes: most bytes of spill at one time; None for no limit.
+        spill_codec: auto (compress where it pays), lz4, zstd or none.
+        spill_to_memory: spill even if `spill_dir` is memory (tmpfs, ramfs); half of what the cap
+            leaves is then reserved for spill.
     """
 
     mem_cap_bytes: int = 512 << 20
@@ -74,26 +74,26 @@ class EngineConfig:
 
     @property
     def spilling(self) -> dict[str, Any]:
-        """How runs spill beside a folder, as plain values: what `SpillManager` is told.
+        """Return how runs spill apart from the folder, as plain values: options of `SpillManager`.
 
-        And `threads`: 1 when a run is to have no second thread.
+        It includes `threads`: 1 when a run must not use a second thread.
         """
         if self.spill_uri is None:
-            told: dict[str, Any] = {}
+            options: dict[str, Any] = {}
         else:
-            told = {"uri": self.spill_uri, "concurrency": self.max_spill_concurrency}
-            told["retry_max_ms"] = self.spill_retry_max_ms
+            options = {"uri": self.spill_uri, "concurrency": self.max_spill_concurrency}
+            options["retry_max_ms"] = self.spill_retry_max_ms
             if self.spill_aws_region is not None:
-                told["options"] = {"region": self.spill_aws_region}
+                options["options"] = {"region": self.spill_aws_region}
         if self.spill_quota_bytes is not None:
-            told["quota_bytes"] = self.spill_quota_bytes
+            options["quota_bytes"] = self.spill_quota_bytes
         if self.max_parallel_tasks == 1:
-            told["threads"] = 1
+            options["threads"] = 1
         if self.spill_codec != "auto":
-            told["codec"] = self.spill_codec
+            options["codec"] = self.spill_codec
         if self.spill_to_memory:
-            told["force_shared_memory"] = True
-        return told
+            options["force_shared_memory"] = True
+        return options
 
     @classmethod
     def from_environment(
@@ -104,11 +104,11 @@ class EngineConfig:
         """Read `EMSQRT_MEM_CAP_BYTES`, `EMSQRT_SPILL_DIR` and `EMSQRT_MAX_PARALLEL_TASKS`.
 
         Args:
-            environment: where they are.
-            settings: of a document's `config` block, by field name; the environment wins.
+            environment: the environment variables.
+            settings: of a document's `config` block, by field name; environment variables win.
 
         Raises:
-            UsageError: a value makes no sense, or there is no setting of such a name.
+            UsageError: a value is invalid, or no setting has that name.
         """
         found = {name: _from_document(name, value) for name, value in (settings or {}).items()}
         for name, text in environment.items():
@@ -128,12 +128,12 @@ class EngineConfig:
 
 
 def spill_place(text: str) -> tuple[Path | None, str | None]:
-    """Return the folder or the store's URI that a place to spill names.
+    """Return the folder, or the object store's URI, of a spill location.
 
-    `pathlib` drops a slash of a URI (`s3:/bucket`), so that spelling means the store too.
+    `pathlib` drops a slash of a URI (`s3:/bucket`), so that spelling also means the store.
 
     Raises:
-        UsageError: its scheme is no place to spill.
+        UsageError: its scheme is not supported as a spill location.
     """
     found = _SCHEME.match(text)
     if found is None:

@@ -1,4 +1,4 @@
-"""The engine as a library: a plan goes to a child process of its own, a manifest comes back."""
+"""The library entry point: run a plan in a child process of its own and return its manifest."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ if TYPE_CHECKING:
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _TENANT = re.compile("[a-z0-9_-]{1,63}")
 _THIN_WEIGHING_BYTES = 12 << 20
-"""What looking at a text program takes of a shared pool; a program of few files takes 9 MiB."""
+"""Leased from a shared pool to estimate a text program; a program of few files uses 9 MiB."""
 
 
 class Engine:
-    """Runs plans. As a context manager it keeps its executor warm between them.
+    """Run plans. As a context manager it keeps its executor process warm between runs.
 
     Args:
         config: settings; those of the environment when None.
-        pool: memory shared with other engines; each run takes its cap out of it while it goes on,
-            and no process is kept warm, for that would hold memory that nobody has leased.
-        tenant: in whose name; it spills into a folder of its own.
+        pool: memory shared with other engines; each run leases its cap from it for its duration. No
+            process is kept warm then, because it would hold memory that is not leased.
+        tenant: on whose behalf plans run; each tenant spills into a folder of its own.
     """
 
     def __init__(
@@ -83,22 +83,22 @@ class Engine:
         """Run a plan that ends in a file sink, and wait.
 
         Args:
-            plan: ends in a `Sink`; or what `lower_to_physical` made of it.
-            schedule: what `plan_te` made of that: its cap is the run's, and its shares are taken
-                once more of what the process leaves of it, which is then known and not estimated.
+            plan: ends in a `Sink`; or the result of `lower_to_physical`.
+            schedule: the result of `plan_te`: its cap is the run's cap. The memory shares are
+                computed again from what the process leaves of the cap, which is measured by then.
             mem_cap: such as "64MiB"; the schedule's or the configured cap when None.
-            in_process: run it here instead of in a child: only what operators reserve is then
-                bounded, not what the process holds.
-            deadline_seconds: give up after this.
-            on_progress: called with each new `Progress`; be quick.
-            cancel: set by another thread to give up waiting for the shared pool.
-            resume: a name for the run. When it is killed, its finished runs are kept for a day; the
-                next run of the same name, plan and inputs goes on from them.
+            in_process: run in this process instead of a child: the cap then bounds only what
+                operators reserve, not what the process holds.
+            deadline_seconds: cancel the run after this.
+            on_progress: called with each new `Progress`; must return quickly.
+            cancel: set it from another thread to stop waiting for the shared pool.
+            resume: a name for the run. When the run is killed, its finished sorted runs are kept
+                for a day; the next run with the same name, plan and inputs continues from them.
 
         Raises:
-            CapTooSmall: told before the first row is read, with the cap that would do.
-            MemoryCapExceeded: it reached its cap all the same.
-            DeadlineExceeded, Cancelled: it was given up, in the queue or at work.
+            CapTooSmall: raised before the first row is read, with a cap that is large enough.
+            MemoryCapExceeded: the process reached its cap nevertheless.
+            DeadlineExceeded, Cancelled: stopped while it waited for memory or ran.
         """
         if not isinstance(plan, Plan):
             plan = plan.logical
@@ -106,12 +106,12 @@ class Engine:
         if mem_cap is not None:
             cap_bytes = parse_cap(mem_cap)
         if isinstance(plan, Sink) and isinstance(plan.target, StreamTarget):
-            raise UsageError("a stream has nobody to read it here", hint="use Engine.batches")
+            raise UsageError("run() does not read streams", hint="use Engine.batches")
         if deadline_seconds is not None and not deadline_seconds >= 0:
             raise UsageError(f"a deadline is a number of seconds from now, not {deadline_seconds}")
         started = time.monotonic()
         with (
-            self._telling_whole(plan, cap_bytes, deadline_seconds, cancel),
+            self._requiring_whole_plan(plan, cap_bytes, deadline_seconds, cancel),
             self._leasing(cap_bytes, deadline_seconds, cancel),
         ):
             left_seconds = left_of(deadline_seconds, started)
@@ -132,7 +132,7 @@ class Engine:
         in_process: bool,
         resume: str | None,
     ) -> Manifest:
-        kept = None if resume is None else self._kept_place(resume)
+        kept = None if resume is None else self._checkpoint_place(resume)
         if in_process:
             from emsqrt.inline import run_here
 
@@ -152,7 +152,7 @@ class Engine:
             return Manifest.from_json(execution.result())
 
     def batches(self, plan: Plan, *, mem_cap: str | int | None = None) -> Iterator[pa.RecordBatch]:
-        """Yield a plan's rows as they come; a slow reader slows the engine down.
+        """Yield a plan's rows as batches; a slow reader slows the engine down.
 
         Args:
             plan: without a sink, or with an Arrow stream as its sink.
@@ -162,7 +162,7 @@ class Engine:
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
         with (
-            self._telling_whole(plan, cap_bytes),
+            self._requiring_whole_plan(plan, cap_bytes),
             self._leasing(cap_bytes),
             self._executing(plan, cap_bytes) as execution,
         ):
@@ -176,21 +176,23 @@ class Engine:
         deadline_seconds: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Weight:
-        """Return the smallest cap that a plan runs under, and what it would have under another.
+        """Return the smallest cap that a plan runs under, and its memory shares under another cap.
 
-        A process like the one that would carry it out opens the plan; nothing is read but heads and
-        footers. Where memory is shared, that process takes its part in its turn: 12 MiB for a plan
-        over text, 40 MiB where pyarrow is needed, and twice that each time that it was too little.
+        A process like the one that would run the plan opens it; of the input, only headers and
+        footers are read. With a shared pool, that process leases memory like any run: 12 MiB for a
+        plan over text, 40 MiB where pyarrow is needed, and twice as much each time that this was
+        too little.
 
         Args:
-            plan: one without a sink is taken for one that gives batches.
+            plan: one without a sink is treated as one that yields batches.
             mem_cap: such as "64MiB"; the configured cap when None.
-            deadline_seconds: give up after this.
-            cancel: set by another thread to give up waiting for the shared pool.
+            deadline_seconds: cancel after this.
+            cancel: set it from another thread to stop waiting for the shared pool.
 
         Raises:
-            CapTooSmall: the tenant's share, or the pool, holds no process that could look.
-            MemoryCapExceeded: all of that is too little to open the plan.
+            CapTooSmall: the tenant's share, or the pool, is too small for the process that would
+                look.
+            MemoryCapExceeded: even that much memory is too little to open the plan.
         """
         cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
         if not isinstance(plan, Sink):
@@ -206,7 +208,7 @@ class Engine:
         *,
         looks: bool,
     ) -> Weight:
-        """Weigh a plan; `looks` has its input looked through for the longest row."""
+        """Estimate a plan's memory; `looks` also searches the input for its longest row."""
         program = try_compile(plan, folder_of_work(), cap_bytes, self.config.spilling)
         if program is None:
             room_bytes = max(cap_bytes, WEIGHING_BYTES)
@@ -229,18 +231,18 @@ class Engine:
 
     @property
     def pids(self) -> tuple[int, ...]:
-        """The processes that are kept warm now."""
+        """The ids of the warm processes."""
         return () if self._pool is None else self._pool.stats().pids
 
     def close(self) -> None:
-        """End the executor, if one is kept."""
+        """Close the executor, if one is kept warm."""
         with self._lock:
             pool, self._pool, self._keeps = self._pool, None, False
         if pool is not None:
             pool.close()
 
     def _forget_pool(self) -> None:
-        """Leave the executors to the process that started them; this is its fork."""
+        """After a fork, drop the executors in the child: they belong to the parent process."""
         self._lock = threading.Lock()
         self._pool = None
 
@@ -257,7 +259,7 @@ class Engine:
         deadline_seconds: float | None = None,
         cancel: threading.Event | None = None,
     ) -> AbstractContextManager[None]:
-        """Hold a run's cap out of the shared pool, where there is one."""
+        """Lease a run's cap from the shared pool, if there is one."""
         if self._shared is None:
             return nullcontext()
         return self._shared.lease(
@@ -278,7 +280,7 @@ class Engine:
         on_progress: OnProgress | None = None,
         resume: tuple[str, str] | None = None,
     ) -> Iterator[Execution]:
-        kept = self._kept_pool()
+        kept = self._warm_pool()
         fits = kept is not None and cap_bytes <= kept.executor_bytes
         pool = kept if kept is not None and fits else self._open_pool(cap_bytes)
         try:
@@ -302,18 +304,19 @@ class Engine:
         }
 
     @contextmanager
-    def _telling_whole(
+    def _requiring_whole_plan(
         self,
         plan: Plan,
         cap_bytes: int,
         deadline_seconds: float | None = None,
         cancel: threading.Event | None = None,
     ) -> Iterator[None]:
-        """Tell a refusal for the libraries' sake as that of the plan, where it takes still more.
+        """Raise the plan's own requirement when a run is refused for a smaller reason.
 
-        A process that runs nothing opens the plan for it, if there may be one of that size. In the
-        same way a cap that not even the planning had room in. And refuse a cap that is more than
-        the tenant may hold, with what the plan takes.
+        A cap below what the libraries need is refused before the plan is opened, and the plan may
+        need still more: so a process that runs nothing opens it, if memory allows such a process.
+        The same goes for a cap in which not even planning fitted. A cap above the tenant's share is
+        refused with the plan's requirement.
         """
         started = time.monotonic()
         if cap_bytes > self._limit_bytes:
@@ -364,7 +367,7 @@ class Engine:
             return CapTooSmall(share_bytes, least.cap_bytes, least.because)
         because = f"a run of {self._tenant} asks for that much of the shared pool"
         hint = (
-            f"the plan itself takes {format_bytes(least.cap_bytes)}: "
+            f"the plan itself needs {format_bytes(least.cap_bytes)}: "
             f"ask for no more than {format_bytes(share_bytes)}"
         )
         return CapTooSmall(share_bytes, cap_bytes, because, hint=hint)
@@ -379,7 +382,7 @@ class Engine:
         *,
         looks: bool = False,
     ) -> Weight:
-        """Weigh a plan in a process with so much room, or, where that is shared, as it must have."""
+        """Estimate a plan in a process of `room_bytes`, or of as much as a shared pool leases."""
 
         def look(room_bytes: int, left_seconds: float | None) -> Weight:
             request = {**self._request(plan), "weighs": cap_bytes, "looks": looks}
@@ -399,14 +402,14 @@ class Engine:
             self._tenant, FLOOR_BYTES, look, deadline_seconds=deadline_seconds, cancel=cancel
         )
 
-    def _kept_place(self, name: str) -> tuple[str, str]:
-        """Return where a run of that name is kept: the spill folder and the name."""
+    def _checkpoint_place(self, name: str) -> tuple[str, str]:
+        """Return where a run of that name is stored: the spill folder and the name."""
         from emsqrt.spill.placement import default_spill_dir
 
         return str(self.config.spill_dir or default_spill_dir()), name
 
-    def _kept_pool(self) -> ExecutorPool | None:
-        """Return the pool that outlives a run, opened when a plan first wants it."""
+    def _warm_pool(self) -> ExecutorPool | None:
+        """Return the pool of warm executors; open it when the first plan needs it."""
         with self._lock:
             if self._keeps and self._pool is None:
                 self._pool = self._open_pool(self.config.mem_cap_bytes)
@@ -429,9 +432,12 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 def _tenant_folder(config: EngineConfig, tenant: str) -> Path:
-    """Return where a tenant spills: a folder of its own below the one of all."""
+    """Return a tenant's spill folder, a folder of its own below the configured one."""
     if not _TENANT.fullmatch(tenant):
-        raise UsageError(f'"{tenant}" names no tenant: a-z, 0-9, - and _, at most 63 of them')
+        raise UsageError(
+            f'"{tenant}" is no valid tenant name',
+            hint="use a-z, 0-9, - and _, at most 63 characters",
+        )
     from emsqrt.spill.placement import default_spill_dir
 
     return (config.spill_dir or default_spill_dir()) / tenant

@@ -1,7 +1,7 @@
-"""What can go wrong in a run beyond the errors that all packages share.
+"""Errors of a run, in addition to those that all packages share.
 
-Whoever receives errors from another process imports this, so that they arrive as the classes that
-they were.
+A process that receives errors from another process imports this module, so that they arrive as
+instances of their own classes.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ __all__ = [
 
 @dataclass(eq=False)
 class ExpectationFailed(SennitError):
-    """Rows are not as a plan expects them; nothing was written.
+    """Rows do not meet a plan's expectation; nothing was written.
 
     Args:
         expectation: what was expected, such as "unique(id)".
-        found: what came instead.
+        found: what the rows are instead.
     """
 
     code = "expectation-failed"
@@ -40,5 +40,5 @@ class ExpectationFailed(SennitError):
     found: str
 
     def describe(self) -> str:
-        """Name the expectation and what came."""
+        """Name the expectation and what was found."""
         return f"expected {self.expectation}, found {self.found}"

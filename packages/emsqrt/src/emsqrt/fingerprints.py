@@ -1,4 +1,4 @@
-"""What tells a file from another one of the same name: its length and pieces of its content."""
+"""Fingerprints that detect a changed input file: its length and samples of its content."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ PIECES = 16
 PIECE_BYTES = 64 << 10
 _FEW = 64
 _FILE_BYTES = 3 << 10
-"""What each further input file takes: its place, its source, its line in the manifest."""
-"""A file of up to 1 MiB is looked at whole; of a longer one 16 pieces, its start and end too."""
+"""Memory held for each further input file: its location, its source, its line in the manifest."""
+"""A file of up to 1 MiB is hashed whole; of a longer one 16 pieces, its start and end among
+them."""
 
 
 def fingerprint(source: ByteSource) -> str:
-    """Return hex XXH3 of a source's length and of pieces of its content, as it is stored.
+    """Return the hex XXH3 of a source's length and of samples of its stored content.
 
-    Empty for what cannot be read twice: standard input, a pipe.
+    Empty for a source that cannot be read twice: standard input, a pipe.
     """
     size = source.stored_bytes
     if size is None:
@@ -50,14 +51,14 @@ def input_info(source: ByteSource) -> dict[str, Any]:
 
 
 class Inputs:
-    """A run's input files as they were when it began; a context manager.
+    """The state of a run's input files when the run began; a context manager.
 
     Args:
         sources: all of them.
-        budget: asked for what many files take to be remembered.
+        budget: reserves the memory for remembering many files.
 
     Raises:
-        CapTooSmall: there are more than the budget has room for.
+        CapTooSmall: the budget is too small for that many files.
     """
 
     def __init__(self, sources: Iterable[ByteSource], budget: MemoryBudget) -> None:
@@ -72,7 +73,7 @@ class Inputs:
 
     @property
     def can_be_read_again(self) -> bool:
-        """Whether none of them is gone once it was read, as standard input is."""
+        """Return whether every input can be read again, unlike standard input."""
         return all(info["fingerprint"] for info in self.infos)
 
     def __enter__(self) -> Self:
@@ -82,37 +83,37 @@ class Inputs:
         self._guard.release()
 
     def check(self) -> None:
-        """Return if no file was touched since: what was read of it then is of one piece.
+        """Check that no input file has changed since the run began.
 
         Raises:
-            BadInput: one was changed, cut, replaced or removed.
+            BadInput: a file was changed, truncated, replaced or removed.
         """
         for name, mark in self._marks:
             if _mark(name) != mark:
                 raise BadInput(
                     name,
                     reason="it was changed, replaced or removed while it was read",
-                    hint="run it again when nobody writes there, or read a copy",
+                    hint="run it again when no process writes to it, or read a copy",
                 )
 
 
 def remembered(files: int, budget: MemoryBudget) -> BudgetGuard:
-    """Reserve what so many input files take to be remembered.
+    """Reserve the memory for remembering `files` input files.
 
     Raises:
-        CapTooSmall: there are more than the budget has room for.
+        CapTooSmall: the budget is too small for that many files.
     """
     because = f"{files} input files are remembered"
     return budget.admit(remembered_bytes(files), "inputs", because)
 
 
 def remembered_bytes(files: int) -> int:
-    """Return what so many input files take to be remembered."""
+    """Return the memory needed for remembering `files` input files."""
     return max(0, files - _FEW) * _FILE_BYTES
 
 
 def _mark(name: str) -> int:
-    """Return a hash of what a file's folder says of it; 0 when it is gone."""
+    """Return a hash of a file's metadata; 0 when it is gone."""
     try:
         found = Path(name).stat()
     except OSError:

@@ -1,7 +1,7 @@
-"""A plan run in the caller's own process: for debugging and for very short runs.
+"""Run a plan in the caller's own process: for debugging and for very short runs.
 
-Only what operators, reader and sink reserve is bounded by the cap; the process holds whatever else
-it held before, and nothing watches it.
+The cap bounds only what operators, reader and sink reserve; the process holds its own memory in
+addition, and no watchdog watches it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class _Discard:
-    """Takes payloads that nobody asked for."""
+    """A payload sink that discards everything."""
 
     payload_bytes_max = 1 << 20
 
@@ -38,7 +38,7 @@ def run_here(
     seed: int = 0,
     resume: tuple[str, str] | None = None,
 ) -> Manifest:
-    """Run a plan in this process with `cap_bytes` for its buffers; the manifest says so."""
+    """Run a plan in this process with `cap_bytes` for its buffers; the manifest records that."""
     require_arrow("a run in the caller's process")
     from emsqrt.session import run_plan
 

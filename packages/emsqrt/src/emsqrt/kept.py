@@ -1,9 +1,9 @@
-"""Runs that are kept when they are killed: a folder by name, with segments and a journal.
+"""Checkpoints of named runs that were killed: a folder with segments and a journal.
 
-`<spill dir>/kept/<name>/` holds a lock, `journal` and the segments that it names. The journal is JSON
-behind a line with its SHA-256. It is replaced as a whole, before a segment that it named is removed;
-so whatever the moment of a kill, what it names is there. A folder that is not resumed within a day
-is swept by the next kept run.
+`<spill dir>/kept/<name>/` holds a lock, `journal` and the segments that it names. The journal is
+JSON after a line with its SHA-256. It is replaced atomically before a segment that it named is
+removed, so every segment that it names exists, whenever the process is killed. The next named run
+removes folders that were not resumed within a day.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from sennit_core.errors import Conflict, UsageError
 from sennit_core.hashing import sha256_hex
 
 KEPT_SECONDS = 24 * 3600
-"""After so long a kept run that nobody resumes is swept."""
+"""A checkpoint that is not resumed within this time is removed."""
 _NAME = re.compile("[a-z0-9_-]{1,63}")
 _JOURNAL, _LOCK = "journal", "lock"
 _VERSION = 3  # of the journal, and of the rows in the segments that it names
@@ -34,24 +34,24 @@ _VERSION = 3  # of the journal, and of the rows in the segments that it names
 Place = tuple[str, int, int]
 
 
-def open_kept(
+def open_checkpoint(
     resume: Sequence[str] | None,
     hash_of_plan: str,
     inputs: Sequence[Mapping[str, Any]],
     tier: str,
     seed: int,
-) -> KeptRun | None:
-    """Open the folder of a run that was given a name, None for all others.
+) -> Checkpoint | None:
+    """Open the checkpoint of a named run; return None for a run without a name.
 
     Args:
         resume: (spill folder, name), None for a run without a name.
         hash_of_plan: of the plan as it was submitted.
         inputs: the JSON of an `InputInfo` for each file.
-        tier: "thin" or "arrow"; each has rows of its own form.
+        tier: "thin" or "arrow"; each has a row format of its own.
         seed: of the run.
 
     Raises:
-        Conflict, UsageError: as `KeptRun`; also when an input cannot be read twice.
+        Conflict, UsageError: as `Checkpoint`; also when an input cannot be read twice.
     """
     if resume is None:
         return None
@@ -59,38 +59,41 @@ def open_kept(
         raise UsageError("a run that reads standard input cannot be resumed")
     marks = [[info["path"], info["bytes"], info["fingerprint"]] for info in inputs]
     facts = {"plan": hash_of_plan, "inputs": marks, "tier": tier, "seed": seed}
-    return KeptRun(Path(resume[0]), resume[1], facts)
+    return Checkpoint(Path(resume[0]), resume[1], facts)
 
 
-class KeptRun:
-    """The folder of one named run, locked; made or found again here, removed by `close`.
+class Checkpoint:
+    """The locked folder of one named run; created or reopened here, removed by `close`.
 
     Args:
         root: where runs spill.
         name: of the run: a-z, 0-9, - and _.
-        facts: what must be the same when it is resumed: plan, inputs, tier, seed.
+        facts: what must be equal when it is resumed: plan, inputs, tier, seed.
 
     Raises:
-        Conflict: the run of that name still goes on.
-        UsageError: a run of that name was left, and was of another plan, other inputs, another seed.
+        Conflict: a run of that name is still active.
+        UsageError: the checkpoint belongs to another plan, other inputs or another seed.
     """
 
     def __init__(self, root: Path, name: str, facts: Mapping[str, Any]) -> None:
         if not _NAME.fullmatch(name):
-            raise UsageError(f'"{name}" names no run: a-z, 0-9, - and _, at most 63 of them')
+            raise UsageError(
+                f'"{name}" is no valid run name',
+                hint="use a-z, 0-9, - and _, at most 63 characters",
+            )
         self.folder = root / "kept" / name
         self._name = name
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = try_lock(self.folder / _LOCK)
         if lock is None:
-            raise Conflict(f"the run {name} still goes on")
+            raise Conflict(f"the run {name} is still active")
         self._lock: int | None = lock
         try:
             _sweep(self.folder.parent)
             self._facts = json.loads(json.dumps(facts))
             self._nodes: dict[str, Any] = self._read()
             self.is_resumed = bool(self._nodes)
-            """Whether an earlier run left something to go on from."""
+            """Whether an earlier run left a checkpoint to continue from."""
             self._pages: dict[int, JournalPage] = {}
             self._remove_unnamed()
         except BaseException:
@@ -104,19 +107,19 @@ class KeptRun:
         return self._pages[node]
 
     def open_spill(self, **options: Any) -> SpillManager:
-        """Open the spill whose segments lie here; options as of `SpillManager`."""
-        return SpillManager(self.folder, store=_KeptStore(self), **options)
+        """Open the spill whose segments are in this folder; options as of `SpillManager`."""
+        return SpillManager(self.folder, store=_CheckpointStore(self), **options)
 
     def close(self) -> None:
-        """Remove all of it; what is killed before leaves it. Closing twice is fine."""
+        """Remove the folder; a killed process leaves it behind. Closing twice is fine."""
         if self._lock is not None:
             shutil.rmtree(self.folder, ignore_errors=True)
             self._unlock()
 
-    # What pages ask for.
+    # Called by `JournalPage`.
 
     def entry(self, node: str) -> dict[str, Any] | None:
-        """Return what is written of an operator, when its segments are all there."""
+        """Return an operator's journal entry, if all its segments exist."""
         entry = self._nodes.get(node)
         if entry is None:
             return None
@@ -127,7 +130,7 @@ class KeptRun:
         return dict(entry)
 
     def write(self, node: str, entry: Mapping[str, Any]) -> None:
-        """Replace what is written of an operator."""
+        """Replace an operator's journal entry."""
         self._nodes[node] = entry
         document = {"v": _VERSION, "facts": self._facts, "nodes": self._nodes}
         new = self.folder / f"{_JOURNAL}.new"
@@ -146,12 +149,12 @@ class KeptRun:
         if not other:
             return dict(document["nodes"])
         raise UsageError(
-            f"the run {self._name} that was left had {_words(other)}",
+            f"the checkpoint of run {self._name} has {_words(other)}",
             hint=f"run this under another name, or remove {self.folder}",
         )
 
     def _parsed(self, path: Path) -> dict[str, Any]:
-        """Return what is in the journal.
+        """Return the content of the journal.
 
         Raises:
             UsageError: it is damaged.
@@ -178,16 +181,16 @@ class KeptRun:
 
 
 class JournalPage:
-    """The `emsqrt.external.journal.Journal` of one operator of a kept run."""
+    """The `emsqrt.external.journal.Journal` of one operator of a named run."""
 
-    def __init__(self, kept: KeptRun, node: str) -> None:
+    def __init__(self, kept: Checkpoint, node: str) -> None:
         self._kept = kept
         self._node = node
         self._entry = kept.entry(node)
         self._place = self._saved_place = self.found_place
 
     def found(self) -> SavedRuns | None:
-        """Return the runs that an earlier run left, None when it left none."""
+        """Return the sorted runs that an earlier run left, or None."""
         if self._entry is None:
             return None
         segments, state = self.state()
@@ -199,7 +202,7 @@ class JournalPage:
         )
 
     def state(self) -> SavedState:
-        """Return what an earlier run left in whatever form; nothing when it left nothing."""
+        """Return the state that an earlier run left, in any form; empty when there is none."""
         if self._entry is None:
             return (), {}
         segments = tuple(Segment.from_json(segment) for segment in self._entry["segments"])
@@ -207,17 +210,17 @@ class JournalPage:
 
     @property
     def found_place(self) -> Place | None:
-        """(source, offset, rows before it) of the last batch that lies in runs, if known."""
+        """(source, offset, rows before it) of the last batch in the sorted runs, if known."""
         place = None if self._entry is None else self._entry["state"].get("place")
         return None if place is None else (place[0], place[1], place[2])
 
     def mark(self, source: str, offset: int, rows: int) -> None:
-        """Say that the batch that is being taken in begins there, after so many rows.
+        """Record that the current batch begins at `offset`, after `rows` rows.
 
         Args:
             source: a file's name.
-            offset: in it: bytes of text, row groups of Parquet.
-            rows: that the operator took in before.
+            offset: position in it: bytes of text, row groups of Parquet.
+            rows: rows that the operator consumed before.
         """
         self._place = source, offset, rows
 
@@ -229,9 +232,9 @@ class JournalPage:
         complete: bool,
         row_bytes_max: int = 0,
     ) -> None:
-        """Write down which runs there are.
+        """Record the existing sorted runs.
 
-        A place behind the rows in them is of a batch that waits for a second thread.
+        If `mark` is past the rows in them, its batch still waits for the background thread.
         """
         if self._place is not None and self._place[2] <= rows:
             self._saved_place = self._place
@@ -245,22 +248,22 @@ class JournalPage:
         self.save_state([segment for segment, _ in runs], state)
 
     def save_state(self, segments: Sequence[Segment], state: Mapping[str, Any]) -> None:
-        """Write down segments, and plain values that say what they are."""
+        """Record segments, with plain values that describe them."""
         entry = {"segments": [segment.to_json() for segment in segments], "state": state}
         self._kept.write(self._node, entry)
 
 
-class _KeptStore(LocalStore):
-    """The files of a kept run; closing it removes them with the folder."""
+class _CheckpointStore(LocalStore):
+    """The files of a checkpoint; closing it removes them with the folder."""
 
-    def __init__(self, kept: KeptRun) -> None:
+    def __init__(self, kept: Checkpoint) -> None:
         self.place = os.fspath(kept.folder)
         self._disk = Disk()
         self._area = kept  # type: ignore[assignment]  # has its folder and close()
 
 
 def _sweep(root: Path) -> None:
-    """Remove runs that nobody resumed in time."""
+    """Remove checkpoints that were not resumed in time."""
     for folder in root.iterdir():
         with contextlib.suppress(FileNotFoundError):
             newest = max(
@@ -281,10 +284,10 @@ def _words(other: Sequence[str]) -> str:
 
 
 def scan_below(rows: Any) -> Any:
-    """Return the scan each of whose batches becomes one of these rows' batches, or none, if any.
+    """Return the scan whose batches map one to one (or to none) to the batches of `rows`, or None.
 
     Args:
-        rows: an operator of either tier; `passes_on` is what it reads where that holds of it.
+        rows: an operator of either tier; its `passes_on` is its input if it preserves batches.
     """
     while not hasattr(rows, "start_at"):
         rows = getattr(rows, "passes_on", None)

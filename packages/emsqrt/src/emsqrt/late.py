@@ -1,6 +1,6 @@
-"""Modules that are loaded when something of them is asked for: for processes that start small.
+"""Import modules lazily, on first attribute access, to keep processes small.
 
-Nothing is imported here that brings what shall come late.
+This module must not import any of the modules that it makes lazy.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ import importlib
 import sys
 from types import ModuleType
 
-LATE = ("calendar", "hashlib", "inspect", "ipaddress", "shutil", "tempfile")
+LAZY_MODULES = ("calendar", "hashlib", "inspect", "ipaddress", "shutil", "tempfile")
 """Modules of the standard library that others import at once and hardly ever use."""
 
 
-class Late(ModuleType):
-    """Stands for a module until something of it is asked for."""
+class LazyModule(ModuleType):
+    """A placeholder for a module that is imported on first attribute access."""
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("__"):
@@ -26,19 +26,19 @@ class Late(ModuleType):
         return value
 
 
-def load_late(names: tuple[str, ...] = LATE) -> None:
-    """Let modules that are not loaded yet be loaded when something of them is first asked for.
+def import_lazily(names: tuple[str, ...] = LAZY_MODULES) -> None:
+    """Replace modules that are not imported yet by placeholders that import them on first use.
 
-    `dataclasses` alone brings `inspect`, the parser's tables and the tokenizer: 2 MiB of a cap.
+    `dataclasses` alone imports `inspect`, the parser's tables and the tokenizer: 2 MiB of a cap.
     """
     for name in names:
-        sys.modules.setdefault(name, Late(name))
+        sys.modules.setdefault(name, LazyModule(name))
 
 
 def load_untranslated(name: str) -> None:
-    """Import a module whose words nobody has translated without what looks for translations.
+    """Import a module whose messages have no translations, without importing `gettext`'s machinery.
 
-    `gettext` asks `locale` for the language first: 600 KiB of a cap.
+    `gettext` imports `locale` to find the language: 600 KiB of a cap.
     """
     if name in sys.modules or "gettext" in sys.modules:
         return

@@ -1,4 +1,4 @@
-"""How a process that holds a cap is kept small: set before it starts, and in its first lines."""
+"""Keep a process under a cap small: settings before it starts, and imports in its first lines."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from emsqrt.late import Late
+from emsqrt.late import LazyModule
 from sennit_core.errors import CapacityError, Unavailable, Unsupported
 from sennit_core.units import format_bytes
 
 _LEAST_RESERVED = {"RLIMIT_DATA": 128 << 20, "RLIMIT_AS": 256 << 20}
-"""What pyarrow reserves of addresses with its threads' stacks; it touches far less."""
+"""Address space that pyarrow reserves, its threads' stacks included; it touches far less."""
 
 
 class _NoPandas:
-    """Makes `import pandas` fail here: pyarrow imports it on its own, for 30 MB of every cap."""
+    """Make `import pandas` fail: pyarrow would import it by itself, at 30 MB of every cap."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
@@ -30,15 +30,15 @@ class _NoPandas:
 
 
 def do_without_pandas() -> None:
-    """Let no library load pandas in this process."""
+    """Prevent every library from importing pandas in this process."""
     sys.meta_path.insert(0, _NoPandas)
 
 
 def require_arrow(what: str) -> None:
-    """Refuse what only the arrow tier can do, where its libraries are not installed.
+    """Refuse a plan that needs the arrow tier where pyarrow is not installed.
 
     Raises:
-        Unsupported: says what to install.
+        Unsupported: names the packages to install.
     """
     from importlib.util import find_spec
 
@@ -53,7 +53,7 @@ def require_arrow(what: str) -> None:
         )
 
 
-_WANTED_BY_NOBODY = ("pyarrow._azurefs", "pyarrow._hdfs", "pyarrow._s3fs")
+_UNUSED_MODULES = ("pyarrow._azurefs", "pyarrow._hdfs", "pyarrow._s3fs")
 _CERTIFICATES = (
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -63,30 +63,30 @@ _CERTIFICATES = (
 
 
 class _NotForUs:
-    """Makes clients of stores fail to load that the engine reaches without pyarrow."""
+    """Prevent the import of object store clients that the engine replaces without pyarrow."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name in _WANTED_BY_NOBODY:
+        if name in _UNUSED_MODULES:
             raise ModuleNotFoundError("executors do without it", name=name)
 
 
 class _Certificates(NamedTuple):
-    """What `ssl.get_default_verify_paths` returns, as far as pyarrow looks at it."""
+    """Return type of `ssl.get_default_verify_paths`, with the fields that pyarrow reads."""
 
     cafile: str | None
     capath: str | None = None
 
 
 def _certificates() -> _Certificates:
-    """Say where certificates are, for less memory than OpenSSL takes to say so."""
+    """Return where certificates are, with less memory than OpenSSL needs for the answer."""
     places = (os.environ.get("SSL_CERT_FILE"), *_CERTIFICATES)
     return _Certificates(next((path for path in places if path and Path(path).exists()), None))
 
 
 @contextmanager
 def _loading_lightly() -> Iterator[None]:
-    """Keep out what pyarrow loads only to make help texts and to find certificates: 3 MiB."""
+    """Hide modules that pyarrow imports only for help texts and for certificates: 3 MiB."""
     texts, secrets = ModuleType("pyarrow.vendored.docscrape"), ModuleType("ssl")
     texts.NumpyDocString = lambda _: {"Parameters": []}  # type: ignore[attr-defined]
     secrets.get_default_verify_paths = _certificates  # type: ignore[attr-defined]
@@ -102,19 +102,19 @@ def _loading_lightly() -> Iterator[None]:
             del sys.modules[name]
 
 
-class _MaskedLater(Late):
-    """Stands for `numpy.ma`, 4 MiB that pyarrow loads to ask whether an array is masked."""
+class _MaskedLater(LazyModule):
+    """A lazy `numpy.ma`: 4 MiB that pyarrow imports only to ask if an array is masked."""
 
     @property
     def MaskedArray(self) -> type:  # noqa: N802 - numpy's name
-        """The class, of which there are no objects until the module is loaded."""
+        """Return a class without instances until the module is loaded."""
         loaded = sys.modules[self.__name__]
         return _Masked if loaded is self else loaded.MaskedArray
 
 
 class _Masked:
     def __new__(cls, *args: Any, **options: Any) -> Any:
-        """Make what was asked for of the class that this stands for."""
+        """Create an instance of the class that this one replaces."""
         masked = sys.modules["numpy.ma"]
         return masked.masked_array(*args, **options)
 
@@ -127,26 +127,26 @@ def _load_masked_later() -> None:
 
 
 def _check_limits() -> None:
-    """Refuse limits under which the libraries would end the process while they start."""
+    """Refuse resource limits under which the libraries would end the process while they start."""
     for name, least_bytes in _LEAST_RESERVED.items():
         soft, _ = resource.getrlimit(getattr(resource, name))
         if soft != resource.RLIM_INFINITY and soft < least_bytes:
             raise CapacityError(
-                f"{name} gives this process {format_bytes(soft)}, and pyarrow reserves "
+                f"{name} limits this process to {format_bytes(soft)}, and pyarrow reserves "
                 f"{format_bytes(least_bytes)}",
-                hint="raise the limit (ulimit -d, -v); CSV and JSON Lines need no pyarrow",
+                hint="raise the limit (ulimit -d, -v); CSV and JSON Lines work without it",
             )
 
 
 def load_arrow() -> None:
-    """Load pyarrow with as little as can be, before the cap is watched and before the engine.
+    """Import pyarrow with as little memory as possible, before the cap is watched.
 
-    It starts its one thread of each kind, and runs once through what reserves memory at its first
-    use and keeps it.
+    This starts its one thread of each kind, and exercises once each code path that reserves memory
+    on first use and keeps it.
 
     Raises:
-        CapacityError: a limit of the process leaves it less room than it reserves.
-        Unavailable: it cannot be loaded.
+        CapacityError: a resource limit of the process is below what pyarrow reserves.
+        Unavailable: it cannot be imported.
     """
     _check_limits()
     try:
@@ -158,7 +158,7 @@ def load_arrow() -> None:
         raise Unavailable(
             "pyarrow",
             message=f"pyarrow could not be loaded: {error or 'no memory'}",
-            hint="do limits of the process (ulimit -v, -d, -n) leave it no room?",
+            hint="check the limits of the process (ulimit -v, -d, -n)",
         ) from error
 
     _load_masked_later()
@@ -167,13 +167,13 @@ def load_arrow() -> None:
     table = pa.table({"number": [1, 2], "text": ["a", "b"]})
     sink = pa.BufferOutputStream()
     parquet.write_table(table.cast(table.schema), sink, compression="zstd")
-    packed = pa.ipc.IpcWriteOptions(compression="lz4")  # by the thread that computes
+    packed = pa.ipc.IpcWriteOptions(compression="lz4")  # compressed by the computing thread
     with pa.ipc.new_stream(pa.BufferOutputStream(), table.schema, options=packed) as stream:
         stream.write_table(table)
-    # What is no buffer is read ahead, by the thread that reads files.
+    # Reading a file object that is no buffer starts the I/O thread, which reads ahead.
     reader = pa.PythonFile(BytesIO(sink.getvalue()), mode="r")
     file = parquet.ParquetFile(reader, pre_buffer=True)
     for batch in file.iter_batches(use_threads=False):
         batch.filter(pc.greater(batch.column(0), 1))
-    # Text is read by a thread of its own each time; the stack of this one is kept for the next.
+    # Each text reader starts a thread of its own; the stack of this one is cached for the next.
     csv.read_csv(pa.BufferReader(b"a\n1\n"), read_options=csv.ReadOptions(use_threads=False))

@@ -1,4 +1,4 @@
-"""The error of a row that is too long, as those raise it who meet it."""
+"""The error for a row that is too long, raised by the operator, reader or sink that meets it."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ from typing import Any, Literal, Self, TypeAlias
 
 from sennit_core.errors import CapTooSmall
 
-Place: TypeAlias = Literal["grant", "beside", "passing", "read", "start", "sink"]
-"""Which memory: an operator's own; what is free beside it, once all rows are read or while they
-are; a reader's; what was free when the plan was opened; a sink's, beside all others."""
+Place: TypeAlias = Literal["grant", "free", "passing", "read", "start", "sink"]
+"""Which memory was too small: an operator's grant ("grant"); what is free outside the grants once
+all rows are read ("free") or while they are read ("passing"); a reader's ("read"); what was free
+when the plan was opened ("start"); a sink's, in addition to all others ("sink")."""
 
 RowNeed: TypeAlias = tuple[int, int, Place]
-"""(node, rows, place): the operator's memory there must be so many times as long as any row."""
+"""(node, rows, place): that memory of the operator must hold `rows` rows of any length."""
 
 
 class LongRow(CapTooSmall):
-    """A row is too long for the memory there is; operators that come later need some for it too.
+    """A row is too long for the memory; later operators need memory for it too.
 
     Args:
         row_bytes: its length.
-        place: where the memory was asked.
+        place: which memory was too small.
     """
 
     def __init__(
@@ -31,5 +32,5 @@ class LongRow(CapTooSmall):
 
     @classmethod
     def met(cls, row_bytes: int, because: str, place: Place = "grant") -> Self:
-        """Return the error of who does not know by how much its memory is too small."""
+        """Return the error for an operator that does not know how many bytes are missing."""
         return cls(cap_bytes=0, needed_bytes=0, because=because, row_bytes=row_bytes, place=place)

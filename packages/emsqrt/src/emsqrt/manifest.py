@@ -1,4 +1,4 @@
-"""What a run did: its plan, its output, and memory as planned and as measured."""
+"""The manifest of a run: its plan, its output, and memory as planned and as measured."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class SinkInfo(Record):
 
 @dataclass(frozen=True, slots=True)
 class InputInfo(Record):
-    """One input file, as it was when the run began.
+    """One input file, in its state when the run began.
 
     Args:
         path: as the plan names it.
-        bytes: its length as it is stored.
-        modified_ms: when it was last changed, Unix milliseconds; 0 where nobody says.
-        fingerprint: hex XXH3 of its length and of pieces of its content, or a store's ETag.
+        bytes: its stored length.
+        modified_ms: when it was last changed, Unix milliseconds; 0 where the store does not say.
+        fingerprint: hex XXH3 of its length and of samples of its content, or a store's ETag.
     """
 
     path: str
@@ -45,24 +45,24 @@ class InputInfo(Record):
 
 @dataclass(frozen=True, slots=True)
 class BlockInfo(Record):
-    """What one operator did, beside what was planned for it.
+    """What one operator did, next to what was planned for it.
 
     Args:
-        node: its place in the physical plan (`emsqrt.plan.walk` of the optimised plan).
+        node: its id in the physical plan (`emsqrt.plan.walk` of the optimised plan).
         operator: such as "sort".
-        rows_in: rows that came in, from all inputs.
-        rows_out: rows that came out.
-        bytes_in: as packed rows or text.
-        seconds: from its first row in to its last one out.
+        rows_in: rows received from all inputs.
+        rows_out: rows produced.
+        bytes_in: received as packed rows or text.
+        seconds: from its first input row to its last output row.
         granted_bytes: memory it was granted.
-        peak_bytes: the most of it in use.
+        peak_bytes: most of it in use at once.
         runs: R, sorted runs or partial tables written.
         fan_in: K, the most runs in one merge.
-        passes: P, how often a row was read back at most.
+        passes: P, the most often any row was read back.
         block_bytes: b.
         partitions: F of a join.
         spilled_bytes: written, before compression.
-        planned: what the schedule said of the same figures.
+        planned: the schedule's values of the same figures.
     """
 
     node: int
@@ -84,7 +84,7 @@ class BlockInfo(Record):
 
 @dataclass(frozen=True, slots=True)
 class Manifest(Record):
-    """The record of one run. All but the times and the measured peak depend on plan and data alone.
+    """The record of one run; only times and measured peak depend on more than plan and data.
 
     Args:
         plan_hash: SHA-256 of the plan's canonical JSON, as it was submitted.
@@ -102,17 +102,17 @@ class Manifest(Record):
         started_ms: the same in whole milliseconds.
         finished_ms: the same in whole milliseconds.
         reserved_by_tag: the most that each of operators, reader and sink reserved.
-        inputs: the files read, so that a replay can tell whether they are the same.
+        inputs: the files read, so that a replay can detect changes.
         blocks: what each operator did.
         te: the schedule's figures: W, C_min, frontier, expected spill, and each operator's R, K, P,
             b, F.
         tier: "thin" or "arrow".
         seed: for sampling.
-        spilled_bytes: written to spill, as it is stored.
+        spilled_bytes: bytes written to spill, compressed.
         plan: the plan's JSON, as it was submitted; a replay needs nothing else.
-        folder: where its relative paths start.
-        held_by: "process" when the cap held the whole process, "arena" when only what was
-            reserved was bounded, in the caller's own process.
+        folder: the folder that its relative paths refer to.
+        held_by: "process" when the cap bounded the whole process, "arena" when it bounded only
+            reservations, in the caller's own process.
     """
 
     plan_hash: str
@@ -147,5 +147,5 @@ class Manifest(Record):
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Duration of the run."""
         return self.finished_at - self.started_at

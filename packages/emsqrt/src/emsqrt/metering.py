@@ -1,4 +1,4 @@
-"""What each operator of a run did: rows, bytes, seconds, and how it used its memory."""
+"""Figures of each operator of a run: rows, bytes, seconds, and memory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Meter:
     Args:
         node: its id in the physical plan.
         operator: such as "sort".
-        inputs: the meters of what it reads from.
+        inputs: the meters of the operators that it reads from.
     """
 
     def __init__(self, node: int, operator: str, inputs: Sequence[Meter] = ()) -> None:
@@ -33,7 +33,7 @@ class Meter:
         self._stats: dict[str, int] = {}
 
     def watch(self, items: Generator[T], measure: Callable[[T], tuple[int, int]]) -> Generator[T]:
-        """Pass items on and count them.
+        """Yield the items and count them.
 
         Args:
             items: batches or blocks.
@@ -53,7 +53,7 @@ class Meter:
         self._last_at = time.perf_counter()
 
     def note(self, stats: object) -> None:
-        """Add what an external algorithm took, by the names of `BlockInfo`."""
+        """Add the statistics of an external algorithm, named as the fields of `BlockInfo`."""
         for name in _STATS:
             value = int(getattr(stats, name, 0))
             if name in ("fan_in", "passes", "block_bytes"):
@@ -64,13 +64,13 @@ class Meter:
 
     @property
     def began_at(self) -> float | None:
-        """When its first row came in, None when none did."""
+        """When its first input row arrived, None when none did."""
         starts = [meter.first_at for meter in self._inputs]
         known = [start for start in starts if start is not None]
         return min(known) if known else self.first_at
 
     def to_json(self) -> dict[str, Any]:
-        """Return the JSON of a `BlockInfo`, without what was planned."""
+        """Return the JSON of a `BlockInfo`, without the planned figures."""
         began = self.began_at
         ended = max(self._last_at, self.first_at or 0.0)
         stats = self._stats
@@ -93,10 +93,10 @@ class Meter:
 
 
 @contextmanager
-def begun(stream: Generator[T]) -> Iterator[Iterator[T]]:
-    """Give a stream once its first item has come: who gathers takes memory only then.
+def prefetch_first(stream: Generator[T]) -> Iterator[Iterator[T]]:
+    """Return a stream once its first item has arrived, so its reader reserves memory then.
 
-    By that time everything below that gathers has gathered, and has given back what it could.
+    By that time every blocking operator below has consumed its input and released what it could.
     """
     with closing(stream):
         try:
@@ -108,5 +108,5 @@ def begun(stream: Generator[T]) -> Iterator[Iterator[T]]:
 
 def _resumed(first: list[T], stream: Iterator[T]) -> Iterator[T]:
     while first:
-        yield first.pop()  # nothing here holds it any longer
+        yield first.pop()  # keep no reference to the item
     yield from stream

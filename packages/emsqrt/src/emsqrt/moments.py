@@ -1,4 +1,4 @@
-"""Dates and instants as text, of years that Arrow's own calendar does not have as well."""
+"""Dates and timestamps as text, including years that Arrow's own calendar cannot format."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from numpy.typing import NDArray
 Integers: TypeAlias = NDArray[np.int64]
 _DAY_SECONDS = 86_400
 STEPS = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-"""How many ticks of a unit a second has."""
+"""Ticks per second of each unit."""
 _ARROW_DAYS = 11_000_000
-"""Up to so many days from 1970 Arrow tells the year, which it counts in 16 bits."""
+"""Arrow counts years in 16 bits, so it is right up to this many days from 1970."""
 
 
 def is_far(column: Any) -> bool:
-    """Return whether a date or instant lies in a year that Arrow does not know."""
+    """Return whether a date or timestamp is in a year that Arrow cannot represent."""
     ends = pc.min_max(column)
     return any(end.is_valid and abs(end.value) > _far_ticks(column) for end in ends.values())
 
 
 def moment_texts(column: Any) -> Any:
-    """Return dates, or instants, as ISO 8601 has them, with as many digits as the year takes."""
+    """Return dates or timestamps as ISO 8601 text, with as many digits as the year needs."""
     text = column.cast(pa.string())
     if not is_far(column):
         return text
@@ -44,7 +44,7 @@ def _day_ticks(column: Any) -> int:
 
 
 def _far_texts(column: Any) -> Any:
-    """The same of values without a NULL, in Arrow's calendar or not."""
+    """Return `moment_texts` of values without a NULL, in Arrow's calendar or not."""
     if pa.types.is_date(column.type):
         days = column.cast(pa.int32()).to_numpy().astype(np.int64)
         return pa.array(_dates(days))
@@ -63,7 +63,7 @@ def _dates(days: Integers) -> list[str]:
 
 
 def to_civil(days: Integers) -> tuple[Integers, Integers, Integers]:
-    """Return year, month and day of the month of days since 1970-01-01 (proleptic Gregorian).
+    """Return year, month and day of days since 1970-01-01 (proleptic Gregorian).
 
     By Howard Hinnant's "chrono-compatible low-level date algorithms".
     """

@@ -1,4 +1,4 @@
-"""The fluent way to a plan: `scan("a.csv").filter("age > 25").sink("b.csv").run(mem_cap="64MiB")`.
+"""Build plans fluently: `scan("a.csv").filter("age > 25").sink("b.csv").run(mem_cap="64MiB")`.
 
 Lazy and immutable: every verb returns a new pipeline, and nothing is read before `run`, `collect`
 or `schema`.
@@ -75,7 +75,7 @@ _PACKED = (".gz", ".zst")
 _AS = re.compile(r"\sas\s", re.IGNORECASE)
 
 On: TypeAlias = str | Iterable[str | tuple[str, str]] | Mapping[str, str]
-"""Keys of a join: names that both sides have, or pairs of (left, right)."""
+"""Keys of a join: column names that both sides have, or pairs of (left, right)."""
 
 ColumnNames: TypeAlias = str | Iterable[str]
 
@@ -87,7 +87,7 @@ class Pipeline:
     plan: Plan
 
     def __repr__(self) -> str:
-        """The plan, one line an operator; nothing is read."""
+        """Return the plan, one line per operator; nothing is read."""
         return f"Pipeline\n{explain(self.plan)}"
 
     def filter(self, *predicates: Expr | str) -> Pipeline:
@@ -98,13 +98,13 @@ class Pipeline:
         return Pipeline(plan)
 
     def select(self, *columns: Named | Expr | str, **named: Expr | str) -> Pipeline:
-        """Make exactly these columns: "a", "a * 2 as b", `(col("a") * 2).alias("b")`, or b="a * 2"."""
+        """Compute these columns: "a", "a * 2 as b", `(col("a") * 2).alias("b")`, b="a * 2"."""
         made = [_named(column) for column in columns]
         made += [(name, _expr(expr)) for name, expr in named.items()]
         return Pipeline(Project(self.plan, tuple(made)))
 
     def rename(self, names: Mapping[str, str]) -> Pipeline:
-        """Give columns other names, {from: to}."""
+        """Rename columns, {from: to}."""
         return Pipeline(Rename(self.plan, tuple(names.items())))
 
     def with_column(self, name: str, expr: Expr | str) -> Pipeline:
@@ -112,13 +112,13 @@ class Pipeline:
         return self.with_columns(**{name: expr})
 
     def with_columns(self, *columns: Named | Expr | str, **named: Expr | str) -> Pipeline:
-        """Add or replace columns, given as for `select`; each sees the columns as they are now."""
+        """Add or replace columns, as for `select`; every expression sees the current columns."""
         made = [_named(column) for column in columns]
         made += [(name, _expr(expr)) for name, expr in named.items()]
         return Pipeline(WithColumn(self.plan, tuple(made)))
 
     def group_by(self, *keys: Named | Expr | str, **named: Expr | str) -> Grouped:
-        """Group by columns or named expressions; go on with `agg`."""
+        """Group by columns or named expressions; continue with `agg`."""
         made = [_named(key) for key in keys]
         made += [(name, _expr(expr)) for name, expr in named.items()]
         return Grouped(self.plan, tuple(made))
@@ -132,7 +132,7 @@ class Pipeline:
         return Pipeline(Limit(self.plan, count, offset))
 
     def head(self, count: int = 5) -> Pipeline:
-        """The first rows; `limit(count)`."""
+        """Keep the first rows; `limit(count)`."""
         return self.limit(count)
 
     def sort(
@@ -141,8 +141,9 @@ class Pipeline:
         """Order the rows: "age", "name:desc", "name:desc:nulls_first", `col("age").desc()`.
 
         Args:
-            keys: columns or expressions, the first one decides first.
-            descending: the direction of all keys, or of each; of keys that have none of their own.
+            keys: columns or expressions; the first key is compared first.
+            descending: the direction of all keys, or of each; a key with a direction of its own
+                keeps it.
         """
         return Pipeline(Sort(self.plan, _directed(tuple(map(sort_key, keys)), descending)))
 
@@ -151,7 +152,7 @@ class Pipeline:
         return Pipeline(TopK(self.plan, tuple(map(sort_key, keys)), count, offset))
 
     def distinct(self, *columns: str) -> Pipeline:
-        """Keep one row of those that are equal, in all columns or in these; sorted by them."""
+        """Keep one row of each set of equal rows, by all columns or these; sorted by them."""
         return Pipeline(Distinct(self.plan, columns or None))
 
     unique = distinct
@@ -163,18 +164,18 @@ class Pipeline:
         how: JoinKind = "inner",
         suffix: str = SUFFIX,
     ) -> Pipeline:
-        """Put rows together with those of `other` whose keys are equal.
+        """Join with the rows of `other` whose keys are equal.
 
         Args:
-            other: the right side; an inner join runs best with the smaller one there.
+            other: the right side; an inner join is fastest with the smaller input on the right.
             on: "id", ["a", "b"], [("id", "user_id")] or {"id": "user_id"}; none for "cross".
             how: "inner", "left", "right", "full", "semi", "anti" or "cross".
-            suffix: goes behind the names of the right side that the left side has too.
+            suffix: appended to right-hand column names that the left side has too.
         """
         return Pipeline(Join(self.plan, _plan(other), _pairs(on), how, suffix))
 
     def union(self, *others: Pipeline | Plan, by_name: bool = False) -> Pipeline:
-        """Go on with the rows of the others; columns go together by position or `by_name`."""
+        """Append the rows of the others; columns match by position, or `by_name`."""
         return Pipeline(Union((self.plan, *map(_plan, others)), by_name))
 
     concat = union
@@ -185,11 +186,11 @@ class Pipeline:
         order_by: SortKey | Expr | str | Iterable[SortKey | Expr | str] = (),
         **functions: WindowCall | Agg | str,
     ) -> Pipeline:
-        """Add columns that look at the other rows of a partition: `n="row_number()"`.
+        """Add columns computed over the rows of a partition: `n="row_number()"`.
 
         Args:
-            partition_by: columns or expressions; all rows are one partition without.
-            order_by: sort keys, as `sort` takes them.
+            partition_by: columns or expressions; without any, all rows are one partition.
+            order_by: sort keys, as for `sort`.
             functions: each column's name and function, such as "lag(amount, 1)" or
                 "sum(amount) rows between 2 preceding and current row".
         """
@@ -212,13 +213,13 @@ class Pipeline:
     def sample(
         self, fraction: float | None = None, *, count: int | None = None, seed: int = 0
     ) -> Pipeline:
-        """Keep a fraction of the rows, or exactly `count`; the same ones for the same seed."""
+        """Keep a fraction of the rows, or exactly `count`; the same rows for the same seed."""
         return Pipeline(Sample(self.plan, fraction, count, seed))
 
     def expect(
         self, *, unique: ColumnNames = (), not_null: ColumnNames = (), rows: str | None = None
     ) -> Pipeline:
-        """Fail the run unless the rows are as said: `unique="id", not_null=["id"], rows=">0"`."""
+        """Fail the run if rows violate a condition: `unique="id", not_null=["id"], rows=">0"`."""
         wishes = tuple(_several(unique)), tuple(_several(not_null))
         return Pipeline(Expect(self.plan, *wishes, rows))
 
@@ -228,11 +229,11 @@ class Pipeline:
         format: str | None = None,  # noqa: A002 - the word of the plan
         **options: Any,
     ) -> Pipeline:
-        """End in a file, which appears whole; its format by its suffix or by `format`.
+        """Write the rows to a file, which appears when it is complete.
 
         Args:
             path: of the file, or of the folder with `partition_by`.
-            format: "csv", "jsonl", "parquet" or "arrow".
+            format: "csv", "jsonl", "parquet" or "arrow"; by the file's suffix when None.
             options: for the writer, as for `scan`: Parquet has partition_by, row_group_bytes,
                 row_group_rows, compression.
         """
@@ -248,19 +249,19 @@ class Pipeline:
         in_process: bool = False,
         engine: Engine | None = None,
     ) -> Manifest:
-        """Run it in a child process of its own, and wait; see `Engine.run`."""
+        """Run the plan in a child process of its own, and wait; see `Engine.run`."""
         return _engine(engine).run(self.plan, mem_cap=mem_cap, in_process=in_process)
 
     def batches(
         self, mem_cap: str | int | None = None, *, engine: Engine | None = None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows as they come, as Arrow record batches."""
+        """Yield the rows as Arrow record batches, as they are produced."""
         return _engine(engine).batches(self.plan, mem_cap=mem_cap)
 
     def collect(
         self, mem_cap: str | int | None = None, *, engine: Engine | None = None
     ) -> pa.Table:
-        """Return all rows as an Arrow table; here, in the caller's own memory."""
+        """Return all rows as an Arrow table, in the caller's own memory."""
         require_arrow("an Arrow table")
         import pyarrow as pa
 
@@ -276,12 +277,12 @@ class Pipeline:
         return frame
 
     def count(self, mem_cap: str | int | None = None, *, engine: Engine | None = None) -> int:
-        """Run it, and return how many rows come out."""
+        """Run the plan, and return how many rows it produces."""
         counted = self.agg(n="count(*)").collect(mem_cap, engine=engine)
         return int(counted.column("n")[0].as_py())
 
     def schema(self) -> Schema:
-        """Return the columns that come out, with their types; reads the source's first bytes."""
+        """Return the columns of the result, with their types; reads the source's first bytes."""
         from emsqrt.planner import find_schema
 
         return check(find_schema(self.plan, Path()))
@@ -296,17 +297,18 @@ class Pipeline:
         """Return the plan as text, one line an operator, and its hash.
 
         Args:
-            mem_cap: tell as well how the plan is carried out under this cap: estimates, strategies,
+            mem_cap: also report how the plan is carried out under this cap: estimates, strategies,
                 R, K, P, b, F, C_min and expected spill.
-            manifest: of a run of this plan; what it measured stands beside what was planned.
-            engine: by whose settings; those of the environment when None.
+            manifest: of a run of this plan; its measured figures are shown next to the planned
+                ones.
+            engine: supplies the settings; those of the environment when None.
         """
         if mem_cap is None:
             return f"{explain(self.plan)}\nplan {plan_hash(self.plan)}"
         return str(replace(self.planned(mem_cap, engine=engine), manifest=manifest))
 
     def planned(self, mem_cap: str | int, *, engine: Engine | None = None) -> Explanation:
-        """Return the physical plan and its schedule under a cap; `to_json()` for programs."""
+        """Return the physical plan and its schedule under a cap; use `to_json()` in programs."""
         from emsqrt.te import TeOptions, explain_plan
         from emsqrt.thin.compile import why_not_thin
 
@@ -325,7 +327,7 @@ class Grouped:
     keys: tuple[tuple[str, Expr], ...]
 
     def __repr__(self) -> str:
-        """The keys, and the plan of the rows that are grouped."""
+        """Return the keys, and the plan of the rows that are grouped."""
         named = (
             name if isinstance(expr, Column) and expr.name == name else f"{expr!s} as {name}"
             for name, expr in self.keys
@@ -349,11 +351,11 @@ def scan(
     schema: Schema | None = None,
     **options: Any,
 ) -> Pipeline:
-    """Begin with files, read in this order.
+    """Begin with files, which are read in this order.
 
     Args:
         paths: CSV, JSONL, Parquet or Arrow files, all of one format.
-        format: "csv", "jsonl", "parquet" or "arrow"; by the first one's suffix when None.
+        format: "csv", "jsonl", "parquet" or "arrow"; by the first path's suffix when None.
         schema: the columns with their types; found in the first file when None.
         options: for the reader: CSV has delimiter, quote, header, null_values, record_bytes_max,
             bad_rows, reject_file. The names of the plan (`nullValues`) mean the same.
@@ -362,7 +364,7 @@ def scan(
         raise UsageError("scan needs at least one file")
     for path in paths:
         if not isinstance(path, str | Path):
-            raise UsageError(f"{path!r} is no path", hint="give each file by itself: scan(*paths)")
+            raise UsageError(f"{path!r} is no path", hint="pass each file separately: scan(*paths)")
     if not isinstance(schema, Schema | None):
         raise UsageError(
             f"{schema!r} is no schema", hint='such as Schema.of(id="Int64", name="Utf8")'
@@ -373,32 +375,32 @@ def scan(
 
 
 def _separate_by_tabs(path: str | Path, kind: str, options: dict[str, Any]) -> None:
-    """Let the name of a file say that tabs stand between its fields, if no option does."""
+    """Set the delimiter to tab for a `.tsv` file, unless an option sets it."""
     if kind == "csv" and plain_suffix(path) == ".tsv":
         options.setdefault("delimiter", "\t")
 
 
 def _plan_names(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Spell options as plans do, each once.
+    """Return options under the names that plans use, each once.
 
     Raises:
-        UsageError: one is given in both spellings.
+        UsageError: an option has both spellings.
     """
     spelled = {camel_case(name): value for name, value in options.items()}
     if len(spelled) < len(options):
         twice = next(name for name in options if name != camel_case(name) in options)
-        raise UsageError(f"{twice} and {camel_case(twice)} are the same option; give one of them")
+        raise UsageError(f"{twice} and {camel_case(twice)} are the same option; pass one of them")
     return spelled
 
 
 def _expr(value: Named | Expr | str) -> Expr:
     if isinstance(value, Named):
-        return value.expr  # a keyword names it, or nothing has to
+        return value.expr  # an enclosing keyword names the column, or it needs no name
     return parse_expr(value) if isinstance(value, str) else value
 
 
 def _directed(keys: tuple[SortKey, ...], descending: bool | Iterable[bool]) -> tuple[SortKey, ...]:
-    """Keys in the direction that is given beside them; a key that says `desc` stays so."""
+    """Return sort keys with the directions of `descending`; a key that is `desc` stays so."""
     directions = [descending] * len(keys) if isinstance(descending, bool) else list(descending)
     if len(directions) != len(keys):
         raise UsageError(f"descending has {len(directions)} values for {len(keys)} keys")
@@ -419,7 +421,7 @@ def _named(value: Named | Expr | str) -> tuple[str, Expr]:
         raise UsageError(f"the column {value!s} needs a name", hint=f"such as total={str(value)!r}")
     raise UsageError(
         f"{value!r} is no column",
-        hint='give each by itself: its name, or text such as "a * 2 as b"',
+        hint='pass each separately: its name, or text such as "a * 2 as b"',
     )
 
 
@@ -456,7 +458,7 @@ def _pairs(on: On) -> tuple[tuple[str, str], ...]:
 
 
 def _several(value: Any) -> list[Any]:
-    """One thing or several; a text, an expression and a key are one."""
+    """Return a list of one or several values; a text, an expression and a key are one value."""
     return [value] if isinstance(value, str | Expr | SortKey) else list(value)
 
 
@@ -472,8 +474,8 @@ def _format(path: str | Path) -> str:
     suffix = plain_suffix(path)
     if suffix not in SUFFIX_FORMATS:
         raise Unsupported(
-            f"the format of {str(path)!r} cannot be told from its name",
-            hint=f"give format=, or one of {', '.join(SUFFIX_FORMATS)}",
+            f"the suffix of {str(path)!r} names no known format",
+            hint=f"pass format=, or use one of {', '.join(SUFFIX_FORMATS)}",
         )
     return SUFFIX_FORMATS[suffix]
 

@@ -1,6 +1,6 @@
-"""Which cap would do for a run that was refused memory: enough, and not much more.
+"""Compute the cap that a refused run needs: enough, and not much more.
 
-It is loaded when a run is refused, and not before.
+Imported only when a run is refused.
 """
 
 from __future__ import annotations
@@ -16,63 +16,63 @@ _STEP_BYTES = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """What there is of a run's memory, and who needs what of it.
+class Shortfall:
+    """A run's memory and the row lengths its operators must fit, to compute how much is missing.
 
     Args:
-        start_bytes: what was free when the plan was opened.
-        working_bytes: W.
-        beside_bytes: what is free beside W.
-        sharing: of W.
+        start_bytes: free memory when the plan was opened.
+        working_bytes: W, the operators' working memory.
+        free_bytes: free memory outside W.
+        sharing: how W is divided.
         holders: how many parts each operator's grant has.
-        needs: of operators.
+        needs: row lengths that operators must fit.
     """
 
     start_bytes: int
     working_bytes: int
-    beside_bytes: int
+    free_bytes: int
     sharing: GrantPlan
     holders: Mapping[int, int]
     needs: Sequence[RowNeed]
 
     def part(self, node: int, working_bytes: int) -> int:
-        """Return what an operator would have of so much; the smallest part, when it has none."""
+        """Return an operator's part of `working_bytes`; the smallest part, when it has none."""
         grants = self.sharing.grants(working_bytes)
         parts = {each: grant // self.holders[each] for each, grant in grants.items()}
         return parts.get(node) or min(parts.values(), default=0)
 
     def missing(self, error: CapTooSmall, node: int) -> int:
-        """Return by how much more the budget must be for what an operator was refused."""
+        """Return by how much the budget must grow for what an operator was refused."""
         want = error.needed_bytes - error.cap_bytes
         if not isinstance(error, LongRow):
             return self._beyond(want, "grant", node)
-        if error.place == "read":  # what passes then lies beside the reader's rows
+        if error.place == "read":  # rows in transit are held in addition to the reader's
             passing = [rows for _, rows, place in self.needs if place == "passing"]
             want += max(passing, default=0) * error.row_bytes
         return max(self._beyond(want, error.place, node), self.missing_for_row(error.row_bytes))
 
     def missing_for_row(self, row_bytes: int) -> int:
-        """Return by how much more the budget must be for a row to pass, 0 when it does."""
+        """Return by how much the budget must grow for a row of this length, 0 when it fits."""
         wants = [
-            self._beyond(rows * row_bytes - self._there_is(node, place), place, node)
+            self._beyond(rows * row_bytes - self._size(node, place), place, node)
             for node, rows, place in self.needs
         ]
         return max(wants, default=0)
 
-    def _there_is(self, node: int, place: Place) -> int:
+    def _size(self, node: int, place: Place) -> int:
         if place == "grant":
             return self.part(node, self.working_bytes)
-        return self.start_bytes if place == "start" else self.beside_bytes
+        return self.start_bytes if place == "start" else self.free_bytes
 
     def _beyond(self, want_bytes: int, place: Place, node: int) -> int:
-        """Return by how much the budget must grow for a place to grow by `want_bytes`."""
+        """Return the growth of the budget that adds `want_bytes` to one kind of memory."""
         if want_bytes <= 0:
             return 0
         if place == "start" or (place == "sink" and not self.holders):
             return want_bytes
         if place == "grant":
             return self._beyond_part(want_bytes, node)
-        # Without holders what is beside is all there is, of which thin readers take half.
+        # Without holders all memory is outside W, and the text engine's readers use half of it.
         return want_bytes * (READERS_SHARE if self.holders else 2)
 
     def _beyond_part(self, want_bytes: int, node: int) -> int:

@@ -1,4 +1,4 @@
-"""A run done once more from its manifest alone, and its outputs compared byte for byte."""
+"""Repeat a run from its manifest alone, and compare its outputs byte for byte."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _COMPARE_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """What became of one file.
+    """The comparison of one file.
 
     Args:
         path: as the manifest names it.
-        verdict: "unknown" of an input that cannot be read twice.
-        offset: the first byte that differs, None where nothing does or nobody looked.
+        verdict: "unknown" for an input that cannot be read twice.
+        offset: the first byte that differs, None where nothing differs or nothing was compared.
     """
 
     path: str
@@ -38,12 +38,13 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """How a second run compares with the first.
+    """The comparison of a repeated run with the first.
 
     Args:
-        inputs: each input, against its fingerprint.
-        outputs: each output, against what the second run wrote; empty when inputs are not the same.
-        manifest: of the second run; None when there was none.
+        inputs: each input, compared with its fingerprint.
+        outputs: each output, compared with what the second run wrote; empty when an input has
+            changed.
+        manifest: of the second run; None when it did not run.
     """
 
     inputs: tuple[Finding, ...]
@@ -52,23 +53,23 @@ class Replay:
 
     @property
     def is_same(self) -> bool:
-        """Whether it ran, and every byte came out again."""
+        """Whether it ran and reproduced every byte."""
         return self.manifest is not None and all(each.verdict == "same" for each in self.outputs)
 
 
 def replay(
     manifest: Manifest, *, mem_cap: str | int | None = None, engine: Engine | None = None
 ) -> Replay:
-    """Run a manifest's plan again into a scratch folder beside its output, and compare.
+    """Run a manifest's plan again into a scratch folder next to its output, and compare.
 
     Args:
         manifest: of a run that ended in a file.
-        mem_cap: another cap than the first run's; what comes out must not depend on it.
-        engine: what runs it; one with the first run's seed when None.
+        mem_cap: another cap than the first run's; the output must not depend on it.
+        engine: runs the plan; an engine with the first run's seed when None.
 
     Raises:
-        UsageError: the manifest has no plan, or not the one that its hash is of.
-        Unsupported: the run read standard input, or wrote to no file of this machine.
+        UsageError: the manifest has no plan, or its plan does not match its hash.
+        Unsupported: the run read standard input, or did not write to a local file.
     """
     from emsqrt.config import EngineConfig
     from emsqrt.engine import Engine
@@ -90,14 +91,16 @@ def replay(
 
 def _plan_of(manifest: Manifest) -> Sink:
     if not manifest.plan:
-        raise UsageError("this manifest has no plan", hint="older ones had not; run it once more")
+        raise UsageError(
+            "this manifest has no plan", hint="an older version wrote it; run it again"
+        )
     plan = plan_from_json(manifest.plan)
     if plan_hash(plan) != manifest.plan_hash:
-        raise UsageError("the manifest's plan is not the one that its hash is of")
+        raise UsageError("the manifest's plan does not match its hash")
     if not isinstance(plan, Sink) or not isinstance(plan.target, FileTarget):
-        raise Unsupported("the run gave its rows to a stream, so there is nothing to compare")
+        raise Unsupported("the run wrote its rows to a stream, so there is no file to compare")
     if plan.target.path == "-" or "://" in plan.target.path:
-        raise Unsupported(f"what was written to {plan.target.path} cannot be compared here")
+        raise Unsupported(f"cannot compare {plan.target.path}: it is not a local file")
     if any(info.path == "-" for info in manifest.inputs):
         raise Unsupported("the run read standard input, which cannot be read again")
     return plan
@@ -115,7 +118,7 @@ def _look_at(info: InputInfo, folder: Path) -> Finding:
 
 
 def _moved(plan: Sink, folder: Path, scratch: Path) -> Plan:
-    """Return the plan with its inputs where they are and its outputs in the scratch folder."""
+    """Return the plan with absolute input paths and with its outputs in the scratch folder."""
 
     def change(node: Plan) -> Plan:
         if isinstance(node, Scan) and isinstance(node.source, Files):

@@ -1,4 +1,4 @@
-"""The world that a run's operators share: memory, spill, news."""
+"""The state that a run's operators share: memory, spill, progress."""
 
 from __future__ import annotations
 
@@ -14,54 +14,54 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from emsqrt.attempts import LongerRow, longer_row
-from emsqrt.behind import STACK_BYTES, Lane
+from emsqrt.attempts import RowTooLong, row_of_error
+from emsqrt.behind import STACK_BYTES, BackgroundWorker
 from emsqrt.choices import HASHED, JoinChoice
 from emsqrt.memory import Arena, BudgetGuard, MemoryBudget, Slice
 from emsqrt.memory.grant_plan import ALL_LIVE, HOLDER_BYTES_MIN, READERS_SHARE, GrantPlan
-from emsqrt.metering import Meter, begun
+from emsqrt.metering import Meter, prefetch_first
 from sennit_core.errors import CapTooSmall, SennitError, TooLarge
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt.executor.context import Context
-    from emsqrt.kept import JournalPage, KeptRun
+    from emsqrt.kept import Checkpoint, JournalPage
     from emsqrt.long_row import Place, RowNeed
-    from emsqrt.refusals import Room
+    from emsqrt.refusals import Shortfall
     from emsqrt.spill import SpillManager
 
 OUTPUT_BYTES = 1 << 20
-"""What a blocking operator's batch takes, as rows and as columns, while it is passed on."""
+"""Memory for a blocking operator's output batch, as rows and as columns, while it is passed on."""
 PAGE_BYTES = mmap.PAGESIZE
 STORE_CLIENT_BYTES = 12 << 20
-"""What a client of object stores holds beside its buffers, measured."""
+"""Memory of an object store client apart from its buffers, measured."""
 STORE_PARTS, PART_BYTES_MIN, PART_BYTES_MAX = 40, 256 << 10, 8 << 20
-"""A part that is sent is that share of what is free, within these sizes."""
+"""An upload part has 1/40 of the free memory, within these sizes."""
 SECOND_THREAD_SHARE = 32
-"""The second thread's stack takes one part in so many of what is free, or there is none."""
+"""The second thread is started only if its stack is at most 1/32 of the free memory."""
 STORE_SWEPT_SECONDS = 48 * 3600
-"""A run that has written nothing to an object store for so long is taken for dead."""
+"""Spill in an object store that is this old without a write belongs to a dead run."""
 MORE_BYTES = 4 << 20
-"""What readers may take more of a larger cap."""
-TELL_SECONDS = 0.2
-"""Work that passes nothing on, such as a merge, is told about so often."""
-_NOBODY = -1
-"""The node of an operator that is run by itself."""
+"""Upper bound of what readers reserve additionally under a larger cap."""
+PROGRESS_SECONDS = 0.2
+"""Interval of progress reports by work that passes no rows on, such as a merge."""
+_NO_NODE = -1
+"""The node id of an operator that runs outside a plan."""
 
 
 class Algorithm(Protocol):
-    """An external algorithm, as far as a run looks at it."""
+    """An external algorithm: its statistics and its cleanup."""
 
     @property
     def stats(self) -> object:
-        """What it took so far."""
+        """What it has done so far."""
 
     def close(self) -> None:
-        """Remove what was spilled and let go of the memory."""
+        """Remove its spilled data and release its memory."""
 
 
 class Source(Protocol):
-    """What a run reads, and how far it is."""
+    """An input of the run, with its progress."""
 
     rows: int
     bytes_total: int
@@ -72,8 +72,8 @@ class Source(Protocol):
 
 
 @dataclass
-class _World:
-    """What all views of a run share."""
+class _SharedState:
+    """State that all views of a run share."""
 
     sources: list[Source] = field(default_factory=list)
     holders: Counter[int] = field(default_factory=Counter)
@@ -82,7 +82,7 @@ class _World:
     rows_in: dict[int, int] = field(default_factory=dict)
     rows_out: dict[int, int] = field(default_factory=dict)
     rows_packed: dict[int, int] = field(default_factory=dict)
-    may_begin_anew: Callable[[], bool] = lambda: False
+    may_restart: Callable[[], bool] = lambda: False
     sharing: GrantPlan = ALL_LIVE
     meters: dict[int, Meter] = field(default_factory=dict)
     grants: dict[int, int] = field(default_factory=dict)
@@ -90,7 +90,7 @@ class _World:
     choices: Mapping[int, JoinChoice] = field(default_factory=dict)
     arena: Arena | None = None
     store: BudgetGuard | None = None
-    lane: Lane = field(default_factory=Lane)
+    lane: BackgroundWorker = field(default_factory=BackgroundWorker)
     spill: SpillManager | None = None
     spill_is_charged: bool = False
     spilling: Mapping[str, Any] = field(default_factory=dict)
@@ -98,22 +98,22 @@ class _World:
     written_bytes: int = 0
     more_bytes: int = 0
     started_at: float = field(default_factory=time.time)
-    told_at: float = field(default_factory=time.monotonic)
+    reported_at: float = field(default_factory=time.monotonic)
     phase: str = "read"
 
 
 class Run:
-    """One run's memory, spill and news, shared by its operators. A context manager.
+    """The memory, spill and progress of one run, shared by its operators. A context manager.
 
-    `at` gives each operator a view of its own, under whose node memory is asked for.
+    `at` returns a view for each operator; memory is requested under the view's node id.
 
     Args:
-        context: the cap, the budget, cancelling and progress.
-        folder: where relative paths start.
+        context: the cap, the budget, cancellation and progress.
+        folder: the folder that relative paths refer to.
         seed: for sampling.
-        output_bytes: what each operator that holds rows takes beside its working memory.
-        kept: where it spills to and writes down finished runs, when it can be resumed.
-        met: the longest row that an earlier attempt met and had no room for.
+        output_bytes: memory of each operator that holds rows, in addition to its working memory.
+        kept: the checkpoint to spill to and to record finished sorted runs in, for a resumable run.
+        met: the longest row that an earlier attempt met and could not fit.
     """
 
     def __init__(
@@ -122,25 +122,25 @@ class Run:
         folder: Path = Path(),
         seed: int = 0,
         output_bytes: int = OUTPUT_BYTES,
-        kept: KeptRun | None = None,
-        met: LongerRow | None = None,
+        kept: Checkpoint | None = None,
+        met: RowTooLong | None = None,
     ) -> None:
         self._kept = kept
         self.met = met
         self.context = context
         self.folder = folder
         self.seed = seed
-        self.node = _NOBODY
+        self.node = _NO_NODE
         self._output_bytes = output_bytes
-        self._world = _World()
+        self._world = _SharedState()
 
     def at(self, node: int, operator: str = "", inputs: Sequence[int] = ()) -> Run:
-        """Return this run as one operator sees it.
+        """Register an operator and return its view of this run.
 
         Args:
             node: the operator's id in the physical plan.
             operator: such as "sort".
-            inputs: the ids of what it reads from.
+            inputs: the ids of the operators that it reads from.
         """
         meters = self._world.meters
         meters[node] = Meter(node, operator, [meters[each] for each in inputs if each in meters])
@@ -151,67 +151,67 @@ class Run:
         return self.view(node)
 
     def knows(self, node: int) -> bool:
-        """Return whether the plan's operators were told, this one among them."""
+        """Return whether the operator is registered."""
         return node in self._world.meters
 
     def view(self, node: int) -> Run:
-        """Return this run as an operator sees it that was told already."""
+        """Return a registered operator's view of this run."""
         view = copy(self)
         view.node = node
         return view
 
     def choose(self, choices: Mapping[int, JoinChoice]) -> None:
-        """Tell how joins are carried out, by the ids of their nodes."""
+        """Set how joins are carried out, by the ids of their nodes."""
         self._world.choices = choices
 
     @property
     def choice(self) -> JoinChoice:
-        """How the join whose view this is is carried out."""
+        """How the join of this view is carried out."""
         choice = self._world.choices.get(self.node, HASHED)
         if self._kept is None:
             return choice
-        # Whoever resumes counts rows, and so can tell their order.
+        # A resumed run skips rows by their count, so their order must be reproducible.
         return replace(choice, ordered=True, build_left=False)
 
     def trial(self, budget: MemoryBudget) -> Run:
-        """Return a run that is as this one at its beginning, but for the budget; only to admit."""
+        """Return this run in its initial state with another budget; only for admission."""
         context = self.context.trial(budget)
         return Run(context, self.folder, self.seed, self._output_bytes, met=self.met)
 
     @property
     def meter(self) -> Meter:
-        """The figures of the operator whose view this is."""
+        """The figures of this view's operator."""
         return self._world.meters.setdefault(self.node, Meter(self.node, ""))
 
     @property
     def meters(self) -> list[Meter]:
         """The figures of all operators, by their ids."""
         found = self._world.meters
-        return [found[node] for node in sorted(found) if node != _NOBODY]
+        return [found[node] for node in sorted(found) if node != _NO_NODE]
 
     @property
     def budget(self) -> MemoryBudget:
-        """Where memory outside the working set is asked for."""
+        """The budget for memory outside the working set."""
         return self.context.budget
 
     @property
     def spill(self) -> SpillManager:
-        """Where rows go that do not fit; opened when first used."""
+        """The spill for rows that do not fit in memory; opened on first use."""
         if self._world.spill is None and self._kept is not None:
             self._world.spill = self._kept.open_spill(check=self.check)
         if self._world.spill is None:
             from emsqrt.spill import SpillManager
 
             place = self.context.spill_dir
-            told = {**self.context.spilling, **self._world.spilling}
-            place = told.pop("uri", place)
-            told.pop("threads", None)
-            self._world.spill = SpillManager(place, check=self.check, lane=self.lane, **told)
+            settings = {**self.context.spilling, **self._world.spilling}
+            place = settings.pop("uri", place)
+            settings.pop("threads", None)
+            self._world.spill = SpillManager(place, check=self.check, lane=self.lane, **settings)
         return self._world.spill
 
     @property
-    def lane(self) -> Lane:
-        """Where work is done behind the operators' backs, on a second thread if there may be one."""
+    def lane(self) -> BackgroundWorker:
+        """The queue of background work; on a second thread if the run may use one."""
         return self._world.lane
 
     @property
@@ -221,29 +221,30 @@ class Run:
         return 0 if spill is None else spill.stats.written_bytes
 
     def check(self) -> None:
-        """Return if the work should go on; call it often. Raises as `Context.check` does."""
+        """Raise if the run was cancelled, as `Context.check`; call it often."""
         self.context.check()
-        if time.monotonic() - self._world.told_at > TELL_SECONDS:
+        if time.monotonic() - self._world.reported_at > PROGRESS_SECONDS:
             self.tell("merge" if self._world.phase == "read" else self._world.phase)
 
     def admit(self, size_bytes: int, tag: str, because: str) -> BudgetGuard:
-        """Reserve what an operator cannot do without; given back at the run's end at the latest.
+        """Reserve memory that an operator cannot do without, until the run's end at the latest.
 
-        An operator that is never pulled from, below a limit of no rows, never gives anything back.
+        An operator that is never pulled from, such as below `limit 0`, never releases memory
+        itself.
 
         Raises:
-            CapTooSmall: there is not that much.
+            CapTooSmall: the budget is too small.
         """
         guard = self.budget.admit(size_bytes, tag, because)
         self._world.guards.append(guard)
         return guard
 
     def expect_holder(self, rows: int = 0, least_bytes: int = 0) -> None:
-        """Say, while the plan is being opened, that the operator will hold working memory.
+        """Declare, while the plan is opened, that the operator will hold working memory.
 
         Args:
-            rows: it must be so many times as long as any row.
-            least_bytes: what it cannot do without, however short and few the rows are.
+            rows: the memory must hold this many rows of any length.
+            least_bytes: its minimum, however short and few the rows are.
         """
         least_parts = self._world.least_parts
         self._world.holders[self.node] += 1
@@ -252,51 +253,51 @@ class Run:
         self.expect_rows(rows, "grant")
 
     def expect_more(self, size_bytes: int) -> None:
-        """Say that a sink takes so much more of a larger cap."""
+        """Declare that a sink reserves this much more under a larger cap."""
         self._world.more_bytes += size_bytes
 
     def expect_written(self, size_bytes: int) -> None:
-        """Say that a sink takes so much more, for long rows, once all rows are read."""
+        """Declare that a sink needs this much more for long rows, once all rows are read."""
         self._world.written_bytes = size_bytes
 
     def expect_rows(self, rows: int, place: Place) -> None:
-        """Say that a row, however long it is, must fit a part of memory so many times."""
+        """Declare that one kind of memory must hold this many rows of any length."""
         if rows:
             self._world.row_needs.append((self.node, rows, place))
 
     @property
     def row_bytes(self) -> int:
-        """What the longest row that the operator takes in has; 0 while none was met that is long."""
+        """Length of the operator's longest input row; 0 while no long row is known."""
         return self._row_bytes * self._world.rows_in.get(self.node, 1)
 
     @property
     def row_bytes_out(self) -> int:
-        """The same of the rows that it gives, of which a join's have those of both sides."""
+        """The same for its output rows; a row of a join's output contains a row of each side."""
         return self._row_bytes * self._world.rows_out.get(self.node, 1)
 
     @property
     def _row_bytes(self) -> int:
         return 0 if self.met is None else self.met.room_bytes
 
-    def let_begin_anew(self, may: Callable[[], bool]) -> None:
-        """Have a row that is longer than all that are known told to whoever carries the run out.
+    def allow_restart(self, may: Callable[[], bool]) -> None:
+        """Let the run restart when it meets a row that is longer than every known row.
 
         Args:
-            may: asked then whether nothing was seen of the run so far.
+            may: returns whether the run has produced no visible output yet.
         """
-        self._world.may_begin_anew = may
+        self._world.may_restart = may
 
-    def packs_rows(self, rows: int) -> None:
-        """Say that the operator's own rows are up to so many times as long as those that come."""
+    def expect_packed_growth(self, rows: int) -> None:
+        """Declare that packed rows are up to `rows` times as long as the operator's input rows."""
         self._world.rows_packed[self.node] = rows
 
-    def gives_rows(self, rows: int) -> None:
-        """Say that those which it gives are."""
+    def expect_output_growth(self, rows: int) -> None:
+        """Declare that output rows are up to `rows` times as long as the operator's input rows."""
         self._world.rows_out[self.node] = rows * self._world.rows_in.get(self.node, 1)
 
     @property
     def reader_bytes(self) -> int:
-        """What readers may take beyond their blocks, for records that are longer."""
+        """How much readers may reserve beyond their blocks, for records that are longer."""
         return self._world.reader_bytes
 
     @property
@@ -306,15 +307,15 @@ class Run:
 
     @property
     def leasts(self) -> dict[int, int]:
-        """What operators that hold memory cannot do without, in whole pages, by their nodes."""
+        """Minimum memory of the operators that hold rows, in whole pages, by their nodes."""
         world = self._world
         return {node: parts * world.least_parts[node] for node, parts in world.holders.items()}
 
     def map_working_set(self, sharing: GrantPlan = ALL_LIVE) -> None:
-        """Map what reader and sink left over; called once, when all of them are open.
+        """Map what reader and sink have left of the budget; called once, when all of them are open.
 
         Args:
-            sharing: who holds memory together; all who hold, when nothing is known.
+            sharing: which operators hold memory at the same time; all holders, when unknown.
 
         Raises:
             CapTooSmall: too little is left for the operators that hold rows.
@@ -328,7 +329,7 @@ class Run:
         free_bytes = self.budget.free_bytes
         world.reader_bytes = free_bytes // (READERS_SHARE if world.holders else 2)
         if self.met is not None:
-            world.reader_bytes = max(world.reader_bytes, self._bytes_beside())
+            world.reader_bytes = max(world.reader_bytes, self._bytes_outside())
         if not world.holders:
             if self.met is not None and world.reader_bytes > free_bytes:
                 raise self.too_small(world.reader_bytes - free_bytes, self.met.because)
@@ -345,43 +346,43 @@ class Run:
         world.arena = Arena(size, self.budget)
         world.sharing, world.grants = sharing, sharing.grants(size)
 
-    def _bytes_beside(self) -> int:
-        """Return what must be beside the working set for the longest row that was met."""
+    def _bytes_outside(self) -> int:
+        """Return the memory needed outside the working set for the longest known row."""
         wanted: Counter[Place] = Counter()
         for node, rows, place in self._world.row_needs:
             row_bytes = self.view(node).row_bytes * self._world.rows_packed.get(node, 1)
             wanted[place] = max(wanted[place], rows * row_bytes)
-        written = wanted["beside"] + self._world.written_bytes
+        written = wanted["free"] + self._world.written_bytes
         return max(written, wanted["read"] + wanted["passing"])
 
     def _open_lane(self) -> None:
-        """Let a second thread work where that is wanted, and its stack is a small part."""
+        """Start a second thread if the run may use one and its stack is a small part of memory."""
         threads = int(self.context.spilling.get("threads", 2))
         if threads == 1 or self.budget.free_bytes < SECOND_THREAD_SHARE * STACK_BYTES:
             return
         guard = self.budget.try_acquire(STACK_BYTES, "second thread")
         if guard is not None:
             self._world.guards.append(guard)
-            self._world.lane = Lane(threads)
+            self._world.lane = BackgroundWorker(threads)
 
     def _open_store(self) -> None:
-        """Open the object store to spill to: its client and its buffers lie beside the arena."""
-        told = self.context.spilling
+        """Reserve memory for an object store's client and buffers, which are outside the arena."""
+        settings = self.context.spilling
         part_bytes = min(max(self.budget.free_bytes // STORE_PARTS, PART_BYTES_MIN), PART_BYTES_MAX)
-        buffer_bytes = part_bytes * (int(told["concurrency"]) + 1)
+        buffer_bytes = part_bytes * (int(settings["concurrency"]) + 1)
         self._world.store = self.budget.admit(
             2 * buffer_bytes + STORE_CLIENT_BYTES,
             "spill",
-            "an object store's client and its buffers take that much",
+            "an object store's client and its buffers need this much",
         )
-        options = told.get("options", {})
+        options = settings.get("options", {})
         if not self.context.is_trial:
-            self._sweep_store(told["uri"], told["retry_max_ms"], options)
+            self._sweep_store(settings["uri"], settings["retry_max_ms"], options)
         sizes = {"part_bytes": part_bytes, "buffer_bytes": buffer_bytes}
         self._world.spilling = {"options": {**sizes, **options}}
 
     def _set_spill_aside(self) -> None:
-        """Keep half of what is free for spill, where its folder is memory: that much may lie there."""
+        """If the spill folder is in memory, reserve half of what is free as the spill quota."""
         from emsqrt.spill.placement import is_in_memory
 
         if not is_in_memory(self.context.spill_place):
@@ -393,7 +394,7 @@ class Run:
         self._world.spilling = {"quota_bytes": quota_bytes}
 
     def _sweep_store(self, uri: str, retry_max_ms: int, options: Mapping[str, Any]) -> None:
-        """Remove what runs left there that were killed long ago; spilling itself tells trouble."""
+        """Remove spill of runs killed long ago; ignore errors, which spilling itself reports."""
         from emsqrt.spill.clients import RequestFailed
         from emsqrt.spill.objects import sweep_objects
 
@@ -401,7 +402,7 @@ class Run:
             sweep_objects(uri, STORE_SWEPT_SECONDS, retry_max_ms, **options)
 
     def too_small(self, missing_bytes: int, because: str) -> CapTooSmall:
-        """Return the error that says which cap would do."""
+        """Return the error that names a sufficient cap."""
         whole_bytes = self.budget.whole_bytes
         return CapTooSmall(
             cap_bytes=whole_bytes,
@@ -410,23 +411,23 @@ class Run:
         )
 
     def _too_small_by(self, missing_bytes: int, because: str) -> CapTooSmall:
-        # Sinks and readers take a little more of a larger cap.
+        # Sinks and readers reserve a little more under a larger cap.
         more_bytes = missing_bytes // 8 + min(missing_bytes, MORE_BYTES)
         if missing_bytes:
             more_bytes += self._world.more_bytes
         return self.too_small(missing_bytes + more_bytes, because)
 
     @property
-    def _room(self) -> Room:
+    def _room(self) -> Shortfall:
         self.context.make_room_for_error()
-        from emsqrt.refusals import Room
+        from emsqrt.refusals import Shortfall
 
         world, budget = self._world, self.budget
-        beside = world.reader_bytes + (self._output_bytes if world.holders else 0)
-        return Room(
+        free = world.reader_bytes + (self._output_bytes if world.holders else 0)
+        return Shortfall(
             budget.cap_bytes,
             self.working_bytes,
-            beside,
+            free,
             world.sharing,
             world.holders,
             world.row_needs,
@@ -434,11 +435,10 @@ class Run:
 
     @contextmanager
     def judging_sizes(self) -> Iterator[None]:
-        """Tell an operator's want of working memory as a want of cap, for the length of a `with`.
+        """Convert a lack of working memory inside a `with` into a refusal that names a cap.
 
         Raises:
-            LongerRow: a row was met that is longer than all that are known; whoever carries the run
-                out may begin anew.
+            RowTooLong: a row is longer than every known row, and the run may restart.
         """
         whole_bytes = self.budget.whole_bytes
         try:
@@ -446,28 +446,28 @@ class Run:
         except CapTooSmall as error:
             if error.cap_bytes == whole_bytes:
                 raise
-            self._tell_longer(error, error.because)
+            self._raise_longer(error, error.because)
             missing = self._room.missing(error, self.node)
             raise self._too_small_by(missing, error.because) from error
         except TooLarge as error:
-            self._tell_longer(error, error.describe())
+            self._raise_longer(error, error.describe())
             missing = self._room.missing_for_row(error.actual_bytes or 0)
             raise self._too_small_by(missing or whole_bytes, error.describe()) from error
 
-    def _tell_longer(self, error: CapTooSmall | TooLarge, because: str) -> None:
-        """Raise the news of a row that is longer than all that are known, where that is of use."""
+    def _raise_longer(self, error: CapTooSmall | TooLarge, because: str) -> None:
+        """Raise `RowTooLong` for a row longer than every known row, if the run can restart."""
         world = self._world
         sure = max((getattr(each, "sure_row_bytes", 0) for each in world.sources), default=0)
         rows = world.rows_packed.get(self.node, 1) * world.rows_in.get(self.node, 1)
-        longer = longer_row(error, because, rows, sure)
-        if longer.is_news_to(self.met) and world.may_begin_anew():
+        longer = row_of_error(error, because, rows, sure)
+        if longer.exceeds(self.met) and world.may_restart():
             raise longer from None
 
     def take_working_memory(self, tag: str) -> Slice:
-        """Return the operator's grant, or less when memory is short; it gives it back at its end.
+        """Return the operator's grant, or less when memory is short; the operator releases it.
 
-        Take it when the first row comes in, not before. An operator that said `expect_holder` more
-        than once has its grant in as many parts.
+        Call this when the first row arrives, not before. An operator that called `expect_holder`
+        more than once receives its grant in as many parts.
         """
         world = self._world
         assert world.arena is not None, "expect_holder was called before map_working_set"
@@ -479,25 +479,25 @@ class Run:
         return held
 
     def journal(self) -> JournalPage | None:
-        """Return where the operator writes down its runs, None when nobody would resume it."""
+        """Return where the operator records its sorted runs, None if the run cannot be resumed."""
         if self._kept is None or self._world.holders[self.node] != 1:
             return None
         return self._kept.page(self.node)
 
-    def begun(self, stream: Generator[Any]) -> AbstractContextManager[Iterator[Any]]:
-        """Give a stream once its first item has come; at once where nobody may want it any more.
+    def prefetch_first(self, stream: Generator[Any]) -> AbstractContextManager[Iterator[Any]]:
+        """Return a stream once its first item has arrived; at once if the operator may not read it.
 
-        That is where an earlier run left something of an operator that took all of it in.
+        That is the case when an earlier run left a state of an operator that read all of its input.
         """
         journal = self.journal()
         left_something = journal is not None and journal.state()[1]
-        return closing(stream) if left_something else begun(stream)
+        return closing(stream) if left_something else prefetch_first(stream)
 
     @contextmanager
     def working(self, algorithm: Algorithm) -> Iterator[None]:
-        """Close an external algorithm at the end of a `with`, and note what it took.
+        """Close an external algorithm at the end of a `with`, and record its statistics.
 
-        What it lacks of its memory is told as a want of cap.
+        A lack of memory is converted into a refusal that names a cap.
         """
         try:
             with self.judging_sizes():
@@ -507,17 +507,17 @@ class Run:
             algorithm.close()
 
     def reads(self, source: Source) -> None:
-        """Count what a source gives among the run's input."""
+        """Add a source to the run's input."""
         self._world.sources.append(source)
 
     def tell(self, phase: str) -> None:
-        """Tell whoever waits how far the run is; what is spilled is to be read back once more.
+        """Report progress to the caller; spilled bytes count as to be read once more.
 
         Args:
-            phase: "write" or "finish"; it is "read" all the same while input is left.
+            phase: "write" or "finish"; reported as "read" while input is left.
         """
         world = self._world
-        world.told_at, world.phase = time.monotonic(), phase
+        world.reported_at, world.phase = time.monotonic(), phase
         done = sum(source.bytes_done for source in world.sources)
         total = sum(source.bytes_total for source in world.sources)
         stats = None if world.spill is None else world.spill.stats
@@ -530,7 +530,7 @@ class Run:
         )
 
     def report(self, sinks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        """Say what was done, at the end: the JSON of a `Manifest`, without the plan's hash.
+        """Return the JSON of the run's `Manifest`, without the plan's hash.
 
         Args:
             sinks: what was written, as the JSON of `SinkInfo`.
@@ -555,7 +555,7 @@ class Run:
         }
 
     def _charged_spill_bytes(self) -> int:
-        """Return the most that was spilled at once, where that is memory."""
+        """Return the most bytes of spill at one time if spill is in memory, else 0."""
         world = self._world
         return world.spill.stats.peak_bytes if world.spill and world.spill_is_charged else 0
 
@@ -568,7 +568,7 @@ class Run:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Give memory and spill back."""
+        """Release memory and spill."""
         self._world.lane.close()
         for guard in self._world.guards:
             guard.release()
@@ -581,11 +581,11 @@ class Run:
         if self._world.store is not None:
             self._world.store.release()
         if error is None:
-            self._world.lane.wait()  # raises what nobody has waited for
+            self._world.lane.wait()  # raises the last background error
         else:
-            self._world.sources.clear()  # who looks for a cap has no use for what they found
+            self._world.sources.clear()  # sources refer to buffers that the search for a cap needs
 
 
 def _bytes_read(source: Source) -> int:
-    """Return the bytes that a source read; who begins where an earlier run ended skipped some."""
+    """Return the bytes that a source has read; a resumed run skips what an earlier run read."""
     return source.bytes_done - int(getattr(source, "bytes_skipped", 0))

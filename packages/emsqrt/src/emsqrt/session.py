@@ -1,4 +1,4 @@
-"""One plan run from end to end, inside the process whose memory is capped."""
+"""Run one plan from end to end, inside the process whose memory is capped."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from emsqrt.admission import admit, beside_names, weigh
-from emsqrt.attempts import LongerRow, LookAhead, longer_of, until_known
+from emsqrt.admission import admit, weigh, with_names_reserved
+from emsqrt.attempts import LookAhead, RowTooLong, longest_of, retry_larger
 from emsqrt.bounds import with_measured
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
@@ -26,7 +26,7 @@ from emsqrt.io.row_room import RowRoom
 from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import RowSink, open_sink
 from emsqrt.io.sources import open_source
-from emsqrt.kept import open_kept
+from emsqrt.kept import open_checkpoint
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.malloc_tuning import KEPT_BYTES, KEPT_TAG, keep_freed_blocks
@@ -62,7 +62,7 @@ from sennit_core.schema import Schema
 _FEW_COLUMNS = 64
 _COLUMN_BYTES = 16 << 10
 _GAPS_SHARE = 3
-"""Of what is kept of row groups: gaps are one part in so many of it at most."""
+"""Gaps may be at most this fraction of the memory that is kept for row groups."""
 
 
 def run_plan(
@@ -72,27 +72,29 @@ def run_plan(
     seed: int = 0,
     resume: Sequence[str] | None = None,
 ) -> Manifest:
-    """Parse a plan, plan it, admit it, execute it, and say what was done.
+    """Parse a plan, plan it, admit it, execute it, and return its manifest.
 
     Args:
         document: the plan's JSON.
-        context: the cap, the budget, and where a stream's payloads go.
-        folder: where relative paths start.
+        context: the cap, the budget, and the receiver of a stream's payloads.
+        folder: the folder that relative paths refer to.
         seed: for the manifest; a sample has its own.
-        resume: (spill folder, name) of a run that is kept when it is killed, and gone on with.
+        resume: (spill folder, name) of a run that keeps a checkpoint when it is killed.
     """
     submitted = plan_from_json(document)
     prepared = prepare(submitted, folder, context.cap_bytes)
     options = [getattr(scan.source, "options", {}) for scan in scans_of(prepared.plan)]
     if resume is not None and any("rejectFile" in each for each in options):
-        raise UsageError("a run that sets bad records aside cannot be resumed: it may not see all")
+        raise UsageError(
+            "a run that writes bad records to a reject file cannot be resumed: it may miss some"
+        )
 
     look = cache(partial(_longest_row, prepared.plan, folder))
 
-    def attempt(met: LongerRow | None) -> Manifest:
+    def attempt(met: RowTooLong | None) -> Manifest:
         return _attempt(submitted, prepared, context, folder, seed, resume, look, met)
 
-    return until_known(attempt, look, context.budget)
+    return retry_larger(attempt, look, context.budget)
 
 
 def _attempt(  # noqa: PLR0913 - a run and its world
@@ -103,20 +105,20 @@ def _attempt(  # noqa: PLR0913 - a run and its world
     seed: int,
     resume: Sequence[str] | None,
     look: LookAhead,
-    met: LongerRow | None,
+    met: RowTooLong | None,
 ) -> Manifest:
     with ExitStack() as stack:
         try:
             inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
         except CapTooSmall:
             run = Run(context, folder)
-            admit(_opening(prepared, folder), run, stack, look)  # tells what all takes
+            admit(_opening(prepared, folder), run, stack, look)  # raises the final refusal
             raise
-        kept = open_kept(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
+        kept = open_checkpoint(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
         run = Run(context, folder, seed, kept=kept, met=met)
         rows, output = admit(partial(_open, prepared), run, stack, look)
         if inputs.can_be_read_again and _is_whole(prepared.plan):
-            run.let_begin_anew(lambda: not context.has_emitted)
+            run.allow_restart(lambda: not context.has_emitted)
         schedule = _schedule(prepared, run)
         _execute(rows, output, run, inputs)
     if kept is not None and kept.is_resumed:
@@ -135,7 +137,7 @@ def _attempt(  # noqa: PLR0913 - a run and its world
 
 
 def _is_whole(plan: Plan) -> bool:
-    """Whether nothing is written that could not be taken back, but for what a stream emits."""
+    """Return whether all output stays invisible until the end, apart from an emitted stream."""
     assert isinstance(plan, Sink), "it was prepared"
     rejects = any("rejectFile" in getattr(scan.source, "options", {}) for scan in scans_of(plan))
     target = plan.target
@@ -151,7 +153,7 @@ class Prepared:
     Args:
         plan: optimised and typed.
         program: its operators.
-        work: what each has to do, by the estimates.
+        work: the estimated work of each operator.
     """
 
     plan: Plan
@@ -160,14 +162,14 @@ class Prepared:
 
 
 def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prepared:
-    """Put a plan through the planner's rules, type it, estimate it and choose its operators."""
+    """Optimise a plan, type it, estimate it and choose its physical operators."""
     plan = optimize(find_schema(submitted, folder, cap_bytes), folder)
     check(plan)
     if not isinstance(plan, Sink):
-        raise UsageError("the plan has no sink, so its rows go nowhere", hint="end it with a sink")
+        raise UsageError("the plan has no sink", hint="end it with a sink")
     program = lower_to_physical(plan)
     if not any(node.holds for node in program.plan.nodes):
-        return Prepared(plan, program, Work(()))  # there is nothing to share out
+        return Prepared(plan, program, Work(()))  # no blocking operators, so no shares
     work = estimate_work(plan, None, folder, sample_bytes=SMALL_SAMPLE_BYTES)
     return Prepared(plan, lower_to_physical(plan, work), work)
 
@@ -175,17 +177,17 @@ def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prep
 def weigh_plan(
     plan: Plan, context: Context, folder: Path, cap_bytes: int, *, looks: bool = False
 ) -> Weight:
-    """Return what a plan needs and would have under a cap; nothing is read but heads and footers.
+    """Return a plan's memory requirement and shares under a cap; read only headers and footers.
 
     Args:
         plan: ends in a sink.
-        context: of the process that looks.
-        folder: where relative paths start.
-        cap_bytes: asked about.
-        looks: whether to look through the input for its longest row all the same.
+        context: of the estimating process.
+        folder: the folder that relative paths refer to.
+        cap_bytes: the cap whose shares are reported.
+        looks: whether to search the input for its longest row nevertheless.
     """
     prepared = prepare(plan, folder, cap_bytes)
-    context.look()  # when a run would
+    context.look()  # at the same point as a run does
     names_bytes = remembered_bytes(_files(prepared.plan, folder))
     look = partial(_longest_row, prepared.plan, folder) if looks else lambda _: None
     weight = weigh(_opening(prepared, folder), Run(context, folder), cap_bytes, names_bytes, look)
@@ -194,7 +196,7 @@ def weigh_plan(
     return weight
 
 
-def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> LongerRow | None:
+def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> RowTooLong | None:
     from emsqrt.io.longest import longest_row
 
     found = []
@@ -203,7 +205,7 @@ def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> LongerRow | None:
         assert isinstance(scan.source, Files), "paths are files'"
         names = scan_schema(scan).names
         found.append(longest_row(scan.source.format, options, places, room_bytes, names))
-    return longer_of(found)
+    return longest_of(found)
 
 
 def _files(plan: Plan, folder: Path) -> int:
@@ -211,7 +213,7 @@ def _files(plan: Plan, folder: Path) -> int:
 
 
 def _opening(prepared: Prepared, folder: Path) -> Callable[[Run, ExitStack], object]:
-    return beside_names(_files(prepared.plan, folder), partial(_open, prepared))
+    return with_names_reserved(_files(prepared.plan, folder), partial(_open, prepared))
 
 
 def admit_prepared(
@@ -220,7 +222,7 @@ def admit_prepared(
     """Open what a plan needs: its last operator and its sink, which the stack closes.
 
     Raises:
-        CapTooSmall: the cap cannot do it; says which could.
+        CapTooSmall: the cap is too small; the error names a sufficient one.
     """
     look = partial(_longest_row, prepared.plan, run.folder)
     return admit(partial(_open, prepared), run, stack, look)
@@ -268,36 +270,36 @@ def _open(
 
 
 def _make_room_for_row(program: PhysicalProgram, room: RowRoom, schema: Schema, run: Run) -> None:
-    """Make room for the longest row that was met, where it is written."""
-    assert run.met is not None, "there is one"
+    """Reserve memory for writing the longest known row."""
+    assert run.met is not None, "the caller checked it"
     *nodes, _ = program.plan.nodes
     row_bytes = run.view(nodes[-1].id).row_bytes_out if varies(schema) else 0
     last = nodes[-1]
     while len(last.inputs) == 1 and not last.holds:
         last = nodes[last.inputs[0]]
-    if last.holding == "gathers":  # the room of readers is free then
+    if last.holding == "gathers":  # readers have released their memory by then
         run.expect_written(max(room.needed_bytes(row_bytes), run.met.sink_bytes))
     else:
         room.expect(row_bytes, run.met.sink_bytes)
 
 
 def _sure_row_bytes(scanned: Operator) -> int:
-    """Return what a scan tells of its longest row."""
+    """Return a lower bound of a scan's longest row."""
     found: int = getattr(getattr(scanned, "passes_on", scanned), "sure_row_bytes", 0)
     return found
 
 
 def _make_room_for_columns(plan: Plan, run: Run) -> None:
-    """Reserve what many columns take beyond their values: an array and buffers for each."""
+    """Reserve what many columns need apart from their values: an array and buffers each."""
     widest = max((len(scan_schema(scan)) for scan in scans_of(plan)), default=0)
-    because = f"{widest} columns are held, each as an array of its own"
+    because = f"{widest} columns are held, each as a separate array"
     run.admit(max(0, widest - _FEW_COLUMNS) * _COLUMN_BYTES, "columns", because)
 
 
 def _readers_budget(plan: Plan, budget: MemoryBudget) -> MemoryBudget:
-    """Return where readers reserve: together, as one input is read after the other.
+    """Return the budget of the readers: one for all, as one input is read after the other.
 
-    Operators of other packages may read theirs side by side.
+    Operators of other packages may read their inputs at the same time.
     """
     if any(isinstance(node, Custom) and len(inputs_of(node)) > 1 for node in walk(plan)):
         return budget
@@ -305,12 +307,12 @@ def _readers_budget(plan: Plan, budget: MemoryBudget) -> MemoryBudget:
 
 
 def _schedule(prepared: Prepared, run: Run) -> TeSchedule | None:
-    """Return the schedule that the run's grants are those of; W is what was measured."""
+    """Return the schedule behind the run's grants; W is the measured value."""
     cap_bytes = run.context.cap_bytes
     options = TeOptions(reserved_bytes=cap_bytes - run.working_bytes, leasts=run.leasts)
     try:
         return plan_te(prepared.program.plan, prepared.work, cap_bytes, options)
-    except CapTooSmall:  # operators of other packages are taken for holders, and these are none
+    except CapTooSmall:  # operators of other packages count as holders even if they hold nothing
         return None
 
 
@@ -320,7 +322,7 @@ def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> Inputs:
 
 
 def _execute(rows: Operator, output: RowSink | FormatWriter, run: Run, inputs: Inputs) -> None:
-    """Pull every row into the sink, whose file only appears when no input was touched."""
+    """Pull every row into the sink, whose file appears only if no input has changed."""
     with run.judging_sizes(), output, closing(rows.batches()) as batches:
         for batch in batches:
             output.write(batch)
@@ -338,7 +340,7 @@ def _sink_info(plan: Plan, output: RowSink | FormatWriter) -> dict[str, Any]:
 
 
 class MeteredRows:
-    """An operator whose batches are counted."""
+    """An operator that counts its batches."""
 
     def __init__(self, rows: Operator, run: Run) -> None:
         self.schema = rows.schema
@@ -351,18 +353,18 @@ class MeteredRows:
         return self._meter.watch(self._rows.batches(), self._measure)
 
     def _measure(self, batch: Any) -> tuple[int, int]:
-        """Sum up values; Arrow's own sum over a batch takes as long as writing a column of it."""
+        """Return rows and bytes; a batch's own `nbytes` is as slow as writing a column of it."""
         varied = sum(batch.column(at).nbytes for at in self._varied)
         return batch.num_rows, batch.num_rows * self._row_bits // 8 + varied
 
 
 def _widths(schema: Schema) -> tuple[int, list[int]]:
-    """Return the bits of a row's values of fixed widths, and which columns have others."""
+    """Return the bits of a row's fixed-width values, and the indexes of the other columns."""
     bits, varied = 0, []
     for at, kind in enumerate(schema.to_arrow().types):
         try:
             bits += kind.bit_width
-        except ValueError:  # its values have widths of their own
+        except ValueError:  # a type of variable width
             varied.append(at)
     return bits, varied
 
@@ -371,9 +373,9 @@ class ScanRows:
     """The operator of a scan: a source's batches, counted. A context manager."""
 
     def __init__(self, node: Scan, run: Run, budget: MemoryBudget) -> None:
-        """Open the source and reserve of a budget what reading it takes."""
+        """Open the source and reserve the memory for reading from the budget."""
         self.schema = scan_schema(node)
-        assert node.schema is not None, "a rule has found it"
+        assert node.schema is not None, "a planner rule resolved it"
         self._source = open_scan(
             node.source,
             node.schema,
@@ -385,8 +387,8 @@ class ScanRows:
         )
         known_bytes = self._source.known_bytes
         if run.context.is_trial:
-            # The walk over page headers leaves gaps in the heap that differ from run to run: a
-            # cap that is named has room for them.
+            # The walk over page headers fragments the heap differently in each run, so a cap that
+            # is named includes room for the gaps.
             known_bytes += known_bytes // _GAPS_SHARE
         run.admit(known_bytes, "row groups", self._source.known_because)
         self._run = run
@@ -397,38 +399,38 @@ class ScanRows:
 
     @property
     def bytes_done(self) -> int:
-        """Bytes of the files that have been read."""
+        """Bytes of the files that have been read, including those skipped."""
         return self._source.bytes_done
 
     @property
     def bytes_skipped(self) -> int:
-        """Those among them that an earlier run read, and this one did not."""
+        """Bytes of them that an earlier run has read, and this run skips."""
         return self._source.bytes_skipped
 
     @property
     def position(self) -> tuple[int, int]:
-        """(file, rows of it before) of the batch that was given last."""
+        """(file, rows of it before) of the last yielded batch."""
         return self._source.position
 
     @property
     def sure_row_bytes(self) -> int:
-        """What some row has, or half of it at least, as `SourceScan`."""
+        """A lower bound of the longest row, within a factor of two, as `SourceScan`."""
         return self._source.sure_row_bytes
 
     def codable(self) -> dict[str, Dictionary]:
-        """Return the columns of text that may come as places in dictionaries, as `SourceScan`."""
+        """Return the text columns that can be yielded as dictionary codes, as `SourceScan`."""
         return self._source.codable()
 
     def keep_coded(self, names: Collection[str]) -> None:
-        """Have them come so."""
+        """Yield these columns as dictionary codes."""
         self._source.keep_coded(names)
 
     def spans(self) -> dict[str, Span]:
-        """Return between which integers columns lie, as `SourceScan`."""
+        """Return the range of integer columns, as `SourceScan`."""
         return self._source.spans()
 
     def start_at(self, file: int, rows: int) -> None:
-        """Begin behind so many rows of a file."""
+        """Skip the first rows of a file."""
         self._source.start_at(file, rows)
 
     def batches(self) -> Generator[Any]:

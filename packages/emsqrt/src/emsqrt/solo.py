@@ -1,8 +1,8 @@
-"""A plan run in this very process, with the cap held on it: what the command line does.
+"""Run a plan in this very process, under a cap on the process, as the command line does.
 
-The lean child of a library call (`emsqrt.thin.process`) and the verbs of `emsqrt` come through
-here. A watchdog compares what the kernel charges the process with the cap, and the one thread that
-works is asked to stop, or the process ends with `EXIT_CAP`, before the cap is passed.
+The child process of a library call (`emsqrt.thin.process`) and the commands of `emsqrt` use this
+module. A watchdog compares what the kernel charges the process with the cap; before the cap is
+exceeded, the working thread is asked to stop, or the process ends with `EXIT_CAP`.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ if TYPE_CHECKING:
     from emsqrt.manifest import Manifest
 
 LEAN_SLACK_BYTES = 1 << 20
-"""What the interpreter grows by while a text program runs: measured 0.4 MiB, but its allocator of
-small objects reserves a MiB at a time, and what was reserved just now meets the fence."""
+"""How much the interpreter grows while a text program runs: measured 0.4 MiB, but its small-object
+allocator reserves a MiB at a time, and allocating in the meantime can hit the allocation limit."""
 _NEWS_SECONDS = 0.1
 _STACK_BYTES = 512 << 10
-"""Of the arrow tier's threads beside the first, as in `emsqrt.executor.process`."""
+"""Slack for the arrow tier's additional threads, as in `emsqrt.executor.process`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """Who hears of a run while it goes on, on other threads than the one that works.
+    """Callbacks during a run, called on other threads than the working one.
 
     Args:
-        on_fields: told changed progress fields, in camelCase.
-        on_breach: told why, when the process is about to end itself.
-        on_context: handed the run's context before it starts.
+        on_fields: called with changed progress fields, in camelCase.
+        on_breach: called with the reason, when the process is about to end itself.
+        on_context: called with the run's context before it starts.
     """
 
     on_fields: Callable[[dict[str, Any]], None] = lambda _: None
@@ -55,7 +55,7 @@ class Listeners:
 
 
 QUIET = Listeners()
-"""Nobody hears anything."""
+"""No callbacks."""
 
 
 def run_text_alone(
@@ -68,18 +68,18 @@ def run_text_alone(
     """Run a text program here under a cap on this process.
 
     Args:
-        program: as `emsqrt.thin.compile.compile_text` makes it.
-        cap_bytes: what the kernel may charge this process at most.
+        program: the result of `emsqrt.thin.compile.compile_text`.
+        cap_bytes: the most that the kernel may charge this process.
         spill_dir: where it may spill; a folder of this user's when None.
-        listeners: told about progress and trouble.
-        spilling: as `EngineConfig.spilling` has it.
+        listeners: callbacks for progress and errors.
+        spilling: as returned by `EngineConfig.spilling`.
 
     Returns:
         The JSON of the run's `Manifest`, without the plan's hash.
 
     Raises:
-        CapTooSmall: told before the first row is read, with the cap that would do.
-        MemoryCapExceeded: it came too near its cap all the same.
+        CapTooSmall: raised before the first row is read, with a sufficient cap.
+        MemoryCapExceeded: the process came too near its cap nevertheless.
     """
     from emsqrt.thin.build import load_operators
     from emsqrt.thin.session import run_text
@@ -105,15 +105,15 @@ def weigh_text_alone(
     *,
     looks: bool = False,
 ) -> dict[str, Any]:
-    """Return what a text program needs and would have under a cap, as JSON.
+    """Return a text program's memory requirement and its shares under a cap, as JSON.
 
     Args:
         program: as for `run_text_alone`.
-        cap_bytes: asked about.
-        spilling: as `EngineConfig.spilling` has it.
+        cap_bytes: the cap whose shares are reported.
+        spilling: as returned by `EngineConfig.spilling`.
         spill_dir: where it would spill; a folder of this user's when None.
-        room_bytes: the cap on this process meanwhile; it ends itself before it passes it.
-        looks: whether to look through the input for its longest row; nothing is read otherwise.
+        room_bytes: the cap on this process meanwhile; it ends itself before it exceeds the cap.
+        looks: whether to search the input for its longest row; otherwise nothing is read.
     """
     from emsqrt.thin.build import load_operators
     from emsqrt.thin.session import weigh_text
@@ -121,7 +121,7 @@ def weigh_text_alone(
     load_operators(program["steps"])
     with trial(cap_bytes, spilling, spill_dir, lean=True) as context, ExitStack() as stack:
         if room_bytes is not None:
-            context.look()  # the watchdog is no part of it
+            context.look()  # exclude the watchdog's memory
             stack.enter_context(ending_at(room_bytes))
         return weigh_text(program, context, looks=looks)
 
@@ -132,7 +132,7 @@ def _with_plan(
     spilling: Mapping[str, Any],
     spill_dir: Path | None,
 ) -> CapTooSmall:
-    """Return the refusal of the process itself, with a cap under which the plan has room too."""
+    """Return the refusal of the process itself, with a cap that fits the plan as well."""
     weight = weigh_text_alone(program, error.cap_bytes, spilling, spill_dir, looks=True)
     needed_bytes = max(weight["cap_bytes"], error.cap_bytes + 1)
     return CapTooSmall(cap_bytes=error.cap_bytes, needed_bytes=needed_bytes, because=error.because)
@@ -147,16 +147,16 @@ def run_plan_alone(  # noqa: PLR0913 - a plan and its world
     seed: int = 0,
     resume: Sequence[str] | None = None,
 ) -> Manifest:
-    """Run a plan here with pyarrow, under a cap on this process; as `run_text_alone`.
+    """Run a plan in this process with pyarrow, under a cap on the process; as `run_text_alone`.
 
     Args:
         document: the JSON of a plan that ends in a sink.
-        cap_bytes: what the kernel may charge this process at most.
+        cap_bytes: the most that the kernel may charge this process.
         spill_dir: where it may spill; a folder of this user's when None.
-        listeners: told about progress and trouble.
-        spilling: as `EngineConfig.spilling` has it.
-        seed: what sampling depends on.
-        resume: (spill folder, name) of a run that is kept when it is killed.
+        listeners: callbacks for progress and errors.
+        spilling: as returned by `EngineConfig.spilling`.
+        seed: seed of random samples.
+        resume: (spill folder, name) of a run that keeps a checkpoint when it is killed.
     """
     load_arrow_tier(cap_bytes)
     from emsqrt.session import run_plan
@@ -169,10 +169,10 @@ def run_plan_alone(  # noqa: PLR0913 - a plan and its world
 
 
 def load_arrow_tier(cap_bytes: int) -> None:
-    """Load pyarrow and what works with it, before the cap is watched.
+    """Import pyarrow and its dependents before the cap is watched.
 
     Raises:
-        CapTooSmall: the cap is under what that takes; nothing was loaded.
+        CapTooSmall: the cap is below what they need; nothing was imported.
     """
     require_arrow("this plan")
     from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
@@ -212,7 +212,7 @@ def trial(
     *,
     lean: bool = False,
 ) -> Iterator[Context]:
-    """Give a context that is for admission alone: nothing is watched, nothing written."""
+    """Return a context for admission alone: no watchdog, no files."""
     nowhere = (spill_dir or default_spill_dir()) / f"trial-{os.getpid()}"
     slack = _lean_slack if lean else None
     context = Context("the plan", cap_bytes, _Standard(), lambda _: None, nowhere, slack=slack)
@@ -229,7 +229,7 @@ def _lean_slack(cap_bytes: int) -> int:
 
 @contextmanager
 def ending_at(cap_bytes: int) -> Iterator[None]:
-    """End this process with `EXIT_CAP` before it comes to a cap, for the length of a `with`."""
+    """End this process with `EXIT_CAP` before it reaches a cap, inside a `with`."""
     reactions = Reactions(lambda _: None, lambda _: os._exit(EXIT_CAP))
     with (
         Watchdog() as watchdog,
@@ -247,14 +247,14 @@ def capped(
     *,
     lean: bool = False,
 ) -> Iterator[Context]:
-    """Hold a cap on this process for the length of a `with`.
+    """Enforce a cap on this process inside a `with`.
 
     Args:
         what: the work's name, for errors.
         cap_bytes: what the kernel may charge this process at most.
         spill_dir: a folder for this run alone; removed at the end.
-        listeners: told about progress, memory among it, and trouble.
-        lean: whether all that grows lies in an arena, so that little slack is enough.
+        listeners: callbacks for progress, memory use and errors.
+        lean: whether all growing memory is in an arena, so that little slack is enough.
     """
     levels = CapLevels.lean(cap_bytes) if lean else CapLevels.below(cap_bytes)
     slack = _lean_slack if lean else None
@@ -262,17 +262,17 @@ def capped(
     def stop(use: MemoryUse) -> None:
         context.stop(exceeded(what, cap_bytes, use))
 
-    def give_up(use: MemoryUse) -> None:
+    def stop_at_cap(use: MemoryUse) -> None:
         listeners.on_breach(exceeded(what, cap_bytes, use))
         os._exit(EXIT_CAP)
 
     context = Context(what, cap_bytes, _Standard(), listeners.on_fields, spill_dir, slack=slack)
     context.owns_process = not lean
-    assert context.budget, "a cap too small for the process itself is refused here"
+    assert context.budget, "a cap that the process itself exceeds was refused above"
     listeners.on_context(context)
     reporter = _Reporter(context)
     with Watchdog() as watchdog, closing(context):
-        watch = watchdog.watch(levels, Reactions(stop, give_up, reporter))
+        watch = watchdog.watch(levels, Reactions(stop, stop_at_cap, reporter))
         context.measure_peak = watch.peak
         context.room_bytes = watch.room
         context.make_room_for_error = (
@@ -295,12 +295,12 @@ def exceeded(what: str, cap_bytes: int, use: MemoryUse) -> MemoryCapExceeded:
     return MemoryCapExceeded(
         cap_bytes=cap_bytes,
         what=f"{what}, at {use.charged_bytes / (1 << 20):.1f} MiB",
-        hint="give it a larger cap, or ask for less at once",
+        hint="use a larger cap, or run less at once",
     )
 
 
 class _Standard:
-    """Payloads of a stream go to standard output."""
+    """A payload sink that writes to standard output."""
 
     payload_bytes_max = 1 << 16
 
@@ -310,7 +310,7 @@ class _Standard:
 
 
 class _Reporter:
-    """Tells the memory in use ten times a second."""
+    """Report memory use ten times a second."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

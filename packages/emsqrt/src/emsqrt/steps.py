@@ -1,4 +1,4 @@
-"""Plans from files, as the command line takes them; see `emsqrt.documents`."""
+"""Read plan files as the command line does; see `emsqrt.documents`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,6 @@ def plan_from_steps(steps: Any) -> Plan:
     """Return the plan of a list of steps, each `{verb: arguments}` or `{"op": verb, …}`.
 
     Raises:
-        BadDocument: a step is not understood; names it and the nearest word.
+        BadDocument: a step is not understood; the message names it and suggests the nearest word.
     """
     return steps_to_plan(steps)

@@ -1,4 +1,4 @@
-"""What a failed system call means to whoever asked for the run, by its errno."""
+"""Convert failed system calls into errors for the caller, by their errno."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ _WRONG = {
 }
 _NAME_CHARACTERS = 200
 _ALLOCATION = ("bad_alloc", "malloc of size", "realloc of size", "Cannot allocate memory")
-"""In what Arrow says where memory was refused."""
+"""Texts in Arrow's messages where an allocation failed."""
 
 
 def system_error(error: OSError, what: str = "", doing: str = "using") -> SennitError:
-    """Return the error that a failed system call means.
+    """Return the error for a failed system call.
 
     Args:
         error: as it was raised.
         what: the file or stream; the one that the error names when empty.
-        doing: what was tried with it: "reading", "writing".
+        doing: the attempted action: "reading", "writing".
     """
     name = _shortened(what or os.fsdecode(error.filename or "") or "a file")
     said = error.strerror or str(error) or type(error).__name__
@@ -59,7 +59,7 @@ def system_error(error: OSError, what: str = "", doing: str = "using") -> Sennit
         )
     if error.errno == errno.ENOMEM:
         return CapacityError(
-            f"{doing} {name}: the system gives this process no more memory",
+            f"{doing} {name}: the system refused this process more memory",
             hint="lower the cap, or raise the limits of the process (ulimit -v, -d)",
         )
     if error.errno == errno.ENOENT:
@@ -70,8 +70,8 @@ def system_error(error: OSError, what: str = "", doing: str = "using") -> Sennit
 
 
 @contextmanager
-def as_told(what: str, doing: str) -> Iterator[None]:
-    """Raise what a failed system call inside means, for a file or stream by its name."""
+def translating_os_errors(what: str, doing: str) -> Iterator[None]:
+    """Convert failed system calls inside a `with` into errors that name a file or stream."""
     try:
         yield
     except OSError as error:
@@ -81,10 +81,10 @@ def as_told(what: str, doing: str) -> Iterator[None]:
 
 
 def refuse_memory(error: BaseException) -> None:
-    """Raise MemoryError where a library's error is that of a failed allocation.
+    """Raise MemoryError if a library's error reports a failed allocation.
 
-    Arrow's readers catch `std::bad_alloc` among other exceptions, and then raise an OSError or an
-    ArrowInvalid that has no more than its text.
+    Arrow's readers catch `std::bad_alloc` among other exceptions, and raise an OSError or an
+    ArrowInvalid of which only the text identifies it.
     """
     said = str(error)
     if getattr(error, "errno", None) == errno.ENOMEM or any(word in said for word in _ALLOCATION):
@@ -92,7 +92,7 @@ def refuse_memory(error: BaseException) -> None:
 
 
 def any_error(error: BaseException, what: str, cap_bytes: int = 0) -> SennitError:
-    """Return what goes to the caller for whatever ended `what`; 0 when no cap was held yet."""
+    """Return the error for the caller when `what` failed; `cap_bytes` is 0 without a cap."""
     if isinstance(error, SennitError):
         return error
     if isinstance(error, MemoryError) and not cap_bytes:
@@ -101,7 +101,7 @@ def any_error(error: BaseException, what: str, cap_bytes: int = 0) -> SennitErro
         return MemoryCapExceeded(
             cap_bytes=cap_bytes,
             what=f"{what} ({error})" if str(error) else what,
-            hint="give it a larger cap, or ask for less at once",
+            hint="use a larger cap, or run less at once",
         )
     if isinstance(error, RecursionError):
         return UsageError(f"{what} is nested too deeply", hint="nest less deeply")

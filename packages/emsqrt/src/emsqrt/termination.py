@@ -1,13 +1,13 @@
-"""SIGTERM and SIGINT: how a process is asked to end.
+"""Handle SIGTERM and SIGINT.
 
-SIGTERM: a run that is asked to end removes what it spilled and what it had begun to write.
+SIGTERM: the run removes its spill and its unfinished output.
 
-A run that can be resumed ends at once instead, as by SIGKILL: cleaning up would remove the sorted
-runs that it is to be resumed from. The resumed run removes the rest.
+A resumable run ends at once instead, as by SIGKILL: cleaning up would remove the sorted runs that
+it is to be resumed from. The resumed run removes the rest.
 
-SIGINT: a command line that is interrupted before it has begun anything exits at once. It becomes
-another program twice, and Python prints a traceback for a SIGINT that comes while it starts: so the
-signal is blocked until the next program has a handler for it.
+SIGINT: a command that is interrupted before it has begun to work exits at once. The command
+re-executes itself as another program twice, and Python prints a traceback for a SIGINT during
+startup; so the signal is blocked until the next program has a handler for it.
 """
 
 from __future__ import annotations
@@ -19,54 +19,54 @@ from types import FrameType
 
 EXIT_INTERRUPTED = 130
 EXIT_CAP = 87
-"""Of a process that ended itself rather than pass its cap."""
+"""Exit status of a process that ended itself rather than exceed its cap."""
 CLEANUP_SECONDS = 5.0
-"""What a run whose parent is gone may take to clean up before its process ends."""
+"""Time for a run whose parent process is gone to clean up before its process ends."""
 
 
 def exit_on_sigterm() -> None:
-    """Have SIGTERM unwind the main thread, with the status that shells report for it (143).
+    """Let SIGTERM unwind the main thread, with the exit status that shells report for it (143).
 
-    The default action ends the process at once, and leaves its temporary files.
+    The default action ends the process at once and leaves its temporary files.
     """
     signal.signal(signal.SIGTERM, _exit)
 
 
 def end_on_sigterm() -> None:
-    """Have SIGTERM end the process at once, for a run that can be resumed."""
+    """Let SIGTERM end the process at once, for a resumable run."""
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def end_after_cleanup() -> None:
-    """Give the main thread time to clean up and end, then end the process; for a daemon thread.
+    """Let the main thread clean up and end for a while, then end the process; for a daemon thread.
 
-    It waits on the calling thread: near the cap there may be no room for the stack of another one.
+    It waits on the calling thread: near the cap the stack of another thread might not fit.
     """
     threading.Event().wait(CLEANUP_SECONDS)
     os._exit(0)
 
 
 def exit_on_early_sigint() -> None:
-    """Have SIGINT end the process at once and without a word, for there is nothing to clean up."""
+    """Let SIGINT end the process at once without a message, as there is nothing to clean up yet."""
     if _heeds_sigint():
         signal.signal(signal.SIGINT, lambda *_: os._exit(EXIT_INTERRUPTED))
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def hold_sigint() -> None:
-    """Let SIGINT wait until the program that this process becomes can handle it."""
+    """Block SIGINT until the program that this process becomes can handle it."""
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 def interrupt_on_sigint() -> None:
-    """Have SIGINT raise KeyboardInterrupt, also one that has waited."""
+    """Let SIGINT raise KeyboardInterrupt, including one that was blocked."""
     if _heeds_sigint():
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
 
 
 def _heeds_sigint() -> bool:
-    """Return False for a job in the background, whose shell has SIGINT ignored."""
+    """Return False for a background job, whose shell has set SIGINT to be ignored."""
     return signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
 
 

@@ -1,4 +1,4 @@
-"""For tests: a look at a process from outside, and one operator run by itself."""
+"""Test helpers: watch a process from outside, and run a single operator."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ print(peak)
 class PeakPoller:
     """Polls RssAnon + RssShmem of a process tree twice a millisecond, from a process of its own.
 
-    That is what a memory cgroup would charge it, less page cache. A context manager.
+    The sum is what a memory cgroup would charge it, less page cache. A context manager.
     """
 
     def __init__(self, pid: int) -> None:
-        """Start looking at process `pid` and what it starts; returns once the first look is about to be taken."""
+        """Start polling process `pid` and its descendants; return just before the first reading."""
         self._process = subprocess.Popen(
             [sys.executable, "-c", _CODE, str(pid)], stdout=subprocess.PIPE, text=True
         )
@@ -45,7 +45,7 @@ class PeakPoller:
         assert self._process.stdout.readline() == "ready\n"
 
     def peak(self) -> int:
-        """Return the most bytes that were seen, once the process has ended."""
+        """Return the most bytes seen, once the process has ended."""
         out, _ = self._process.communicate(timeout=60)
         return int(out)
 
@@ -58,11 +58,11 @@ class PeakPoller:
 
 
 class GivenRows:
-    """An operator that gives the batches it was made with, and counts how many were pulled.
+    """An operator that yields the batches it was created with, and counts the batches pulled.
 
     Args:
         schema: of the batches.
-        batches: record batches, or whatever yields them.
+        batches: record batches, or an iterable of them.
     """
 
     def __init__(self, schema: Schema, batches: Iterable[Any]) -> None:
@@ -80,12 +80,12 @@ class GivenRows:
 def run_operator(
     node: Plan, *inputs: Operator, memory_bytes: int = 64 << 20, spill_dir: Path | None = None
 ) -> list[Any]:
-    """Carry out one plan node over the given inputs and return the batches that come out.
+    """Run one plan node over some inputs and return its output batches.
 
     Args:
-        node: what is below it does not matter.
+        node: its own inputs are ignored.
         inputs: its inputs, such as `GivenRows`.
-        memory_bytes: what it may use; nothing may be held of it at the end.
+        memory_bytes: its budget; everything must be released at the end.
         spill_dir: where it may spill; a temporary folder when None.
     """
     from emsqrt.executor.context import Context
@@ -95,7 +95,9 @@ def run_operator(
 
     with tempfile.TemporaryDirectory() as scratch, MemoryBudget(memory_bytes) as budget:
         folder = spill_dir or Path(scratch) / "spill"
-        context = Context("the test", memory_bytes, _Nobody(), lambda _: None, folder, None, budget)
+        context = Context(
+            "the test", memory_bytes, _Discard(), lambda _: None, folder, None, budget
+        )
         with closing(context), Run(context, Path(scratch)) as run:
             operator = make_operator(node, inputs, run)
             run.map_working_set()
@@ -103,7 +105,7 @@ def run_operator(
                 return list(batches)
 
 
-class _Nobody:
+class _Discard:
     payload_bytes_max = 1 << 20
 
     def write_bytes(self, payload: Buffer) -> None:

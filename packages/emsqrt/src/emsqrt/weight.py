@@ -1,4 +1,4 @@
-"""What a plan needs before it reads anything, told by a process like the one that would run it."""
+"""A plan's memory requirement, measured before reading by a process like the run's own."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 WEIGHING_BYTES = 256 << 20
-"""Room of a process that looks for a plan's smallest cap, however small the one is that was refused:
-it loads what the plan needs and reads heads and footers. Hardly any of it is taken: 35 to 60 MiB."""
+"""Memory for a process that searches a plan's smallest cap, however small the refused cap is: it
+loads what the plan needs and reads headers and footers. It usually uses 35 to 60 MiB of it."""
 
 
 class Weight(NamedTuple):
-    """What a plan needs, and what it would have under a cap.
+    """A plan's memory requirement, and its shares under a cap.
 
     Args:
         cap_bytes: the smallest cap under which it is admitted.
-        because: why less is refused.
-        working_bytes: W under the cap that was asked about; 0 when nobody holds rows, or it is
-            refused, or more than there is here.
-        leasts: what each operator that holds rows cannot do without, by place.
+        because: why a smaller cap is refused.
+        working_bytes: W under the requested cap; 0 when no operator holds rows, or when the cap is
+            refused or exceeds the memory of the machine.
+        leasts: the minimum of each operator that holds rows, by node.
     """
 
     cap_bytes: int

@@ -1,14 +1,14 @@
-"""`emsqrt`: run, explain, validate, replay, sort, join, agg, stats, doctor; without a node.
+"""`emsqrt`: the command line of EM-√; it runs every plan on this machine.
 
-A verb that moves rows runs them in this very process, so the cap covers all of it. Exit status:
+A command that moves rows runs them in this very process, so the cap covers all of it. Exit status:
 
-    0 done                    4 the run came too near its cap     7 spill storage failed or is full
-    1 failed otherwise        5 the input is not as it should be  87 ended itself at the cap
-    2 the request is wrong    6 an expectation was not met        130 interrupted
-    3 the cap is too small; nothing was read                              143 ended by SIGTERM
-    8 a replay came out differently
+  0 done                    4 the run came too near its cap     7 spill storage failed or is full
+  1 failed otherwise        5 the input is invalid              87 ended itself at the cap
+  2 the request is wrong    6 an expectation was not met        130 interrupted
+  3 the cap is too small; nothing was read                      143 ended by SIGTERM
+  8 a replay produced different output
 
-Layering: console (words on the terminal) <- verbs <- this (arguments, errors, status).
+Layering: console (terminal output) <- verbs <- this module (arguments, errors, exit status).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ __all__ = ["entry", "main"]
 
 
 def entry() -> None:
-    """The console script: make the process lean, then run."""
+    """The console script: re-execute with allocator settings, then run the command."""
     from emsqrt.environment import LEAN_ENVIRONMENT
     from emsqrt.termination import exit_on_early_sigint, exit_on_sigterm, hold_sigint
 
@@ -33,25 +33,25 @@ def entry() -> None:
         program = [sys.executable, "-P", "-m", "emsqrt.cli", *sys.argv[1:]]
         hold_sigint()
         os.execv(sys.executable, program)
-    from emsqrt.late import load_late, load_untranslated
+    from emsqrt.late import import_lazily, load_untranslated
 
     exit_on_sigterm()
-    load_late()
+    import_lazily()
     load_untranslated("argparse")
     sys.exit(main(may_become=True))
 
 
 def _open_standard_streams() -> bool:
-    """Put something that refuses in the place of closed standard streams; whether any was closed.
+    """Open closed standard streams on /dev/null; return whether any was closed.
 
-    A file that is opened later would get their number, and be written into.
+    A file that is opened later would get the closed stream's number, and output would go into it.
     """
     closed = False
     for descriptor, mode in ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDWR)):
         try:
             os.fstat(descriptor)
         except OSError:
-            os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest number that is free
+            os.set_inheritable(os.open(os.devnull, mode), True)  # the lowest free descriptor
             closed = True
     return closed
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None, *, may_become: bool = False) ->
 
     Args:
         arguments: words after `emsqrt`; those of the process when None.
-        may_become: whether this process may be replaced by the lean one that does the work.
+        may_become: whether this process may be replaced by the small one that does the work.
     """
     from emsqrt.cli.arguments import parser
     from emsqrt.cli.console import say_error
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None, *, may_become: bool = False) ->
     except (OSError, MemoryError, RecursionError) as error:
         from emsqrt.system_errors import any_error
 
-        told = any_error(error, "the plan")
-        status = exit_status(told)
-        say_error(told)
+        reported = any_error(error, "the plan")
+        status = exit_status(reported)
+        say_error(reported)
     return status

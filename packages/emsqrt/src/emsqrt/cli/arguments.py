@@ -1,4 +1,4 @@
-"""The command line's verbs and options."""
+"""The commands and options of the command line."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ CAP_FLAGS = ("--mem-cap", "--cap", "--memory-cap")
 
 
 class _Help(argparse.HelpFormatter):
-    """Help that asks the terminal itself for its width: `shutil` would take half a MiB of the cap."""
+    """A help formatter that reads the terminal's width itself: `shutil` costs half a MiB."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=_terminal_columns() - 2)
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser, and those of its verbs, with such help."""
+    """A parser whose subcommand parsers use the same help formatter."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**{"formatter_class": _Help, **settings})
 
 
 class _Verb(_Parser):
-    """A verb's parser, which says of words that it does not know how it is used."""
+    """A command's parser, which shows that command's usage when an argument is unknown."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         parsed, unknown = super().parse_known_args(args, namespace)
@@ -41,7 +41,7 @@ class _Verb(_Parser):
         return parsed, unknown
 
     def _hint(self, unknown: list[str]) -> str:
-        """Say what does the same as a flag of another engine, or which flag is called most like it."""
+        """Return a hint for unknown flags: another engine's flag translated, or the closest."""
         from emsqrt.cli.other_flags import hint_for
 
         known = [option for action in self._actions for option in action.option_strings]
@@ -50,7 +50,7 @@ class _Verb(_Parser):
 
 
 class _Version(argparse.Action):
-    """Prints the version, which nobody looks up before: that takes a part of the cap."""
+    """Print the version; it is looked up only when asked for, because that costs memory."""
 
     def __init__(self, option_strings: list[str], dest: str, **settings: Any) -> None:
         super().__init__(option_strings, argparse.SUPPRESS, nargs=0, **settings)
@@ -74,7 +74,7 @@ def _terminal_columns() -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser; each verb's function is `command` in what it parses."""
+    """Return the parser; the parsed arguments hold each command's function as `command`."""
     whole: argparse.ArgumentParser = _Parser(
         prog="emsqrt", description="Run plans over files under a hard memory cap."
     )
@@ -88,7 +88,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_documents(made: _Verbs) -> None:
-    run = made.add_parser("run", help="run a pipeline and print what was done")
+    run = made.add_parser("run", help="run a pipeline and print a summary")
     _add_document(run)
     _add_capped(run)
     run.set_defaults(command=verbs.run)
@@ -123,13 +123,13 @@ def _add_sql(made: _Verbs) -> None:
         "--output",
         default="-",
         metavar="FILE",
-        help="write the rows there, whole or not at all",
+        help="write the rows to FILE, which appears when it is complete",
     )
     formats = sql.add_mutually_exclusive_group()
     formats.add_argument(
         "--format",
         choices=("table", "csv", "tsv", "json", "jsonl", "parquet", "arrow"),
-        help="of the rows (default: a table on a terminal, by the name of FILE, else csv)",
+        help="format of the rows (default: a table on a terminal, by the suffix of FILE, else csv)",
     )
     for name in ("csv", "json", "jsonl"):
         formats.add_argument(
@@ -140,14 +140,14 @@ def _add_sql(made: _Verbs) -> None:
         action="append",
         default=[],
         metavar="NAME=FILE",
-        help="a table of the statement; may be given again",
+        help="use FILE as table NAME in the statement; repeatable",
     )
     sql.add_argument(
-        "--rows", type=int, default=40, metavar="N", help="rows of a table (default: 40)"
+        "--rows", type=int, default=40, metavar="N", help="most rows shown in a table (default: 40)"
     )
     _add_cap(sql)
     _add_spilling(sql)
-    _add_telling(sql)
+    _add_output_options(sql)
     sql.add_argument("--planned", type=int, help=argparse.SUPPRESS)
     sql.set_defaults(command=verbs.sql)
 
@@ -156,38 +156,51 @@ def _add_files(made: _Verbs) -> None:
     sort = made.add_parser("sort", help="sort a file")
     _add_source(sort, "SRC")
     _add_encoding(sort)
-    sort.add_argument("target", metavar="DST", help="the sorted file; - is standard output")
-    sort.add_argument("--by", required=True, metavar="KEYS", help="such as a,b:desc")
-    sort.add_argument("--limit", type=int, metavar="N", help="only the first N rows")
+    sort.add_argument("target", metavar="DST", help="output file; - is standard output")
+    sort.add_argument("--by", required=True, metavar="KEYS", help="sort keys, such as a,b:desc")
+    sort.add_argument("--limit", type=int, metavar="N", help="keep only the first N rows")
     _add_capped(sort)
     sort.set_defaults(command=verbs.sort)
     join = made.add_parser("join", help="join two files")
-    join.add_argument("left", metavar="LEFT", help="a file or a glob; its order is kept")
+    join.add_argument("left", metavar="LEFT", help="a file or a glob; the output keeps its order")
     join.add_argument("right", metavar="RIGHT", help="a file or a glob")
-    join.add_argument("target", metavar="DST", help="the joined file; - is standard output")
+    join.add_argument("target", metavar="DST", help="output file; - is standard output")
     _add_encoding(join)
-    join.add_argument("--on", required=True, metavar="KEYS", help="such as id or a=b,c")
-    join.add_argument("--how", default="inner", help="inner left right full semi anti")
+    join.add_argument("--on", required=True, metavar="KEYS", help="join keys, such as id or a=b,c")
+    join.add_argument(
+        "--how",
+        default="inner",
+        help="join type: inner, left, right, full, semi or anti (default: inner)",
+    )
     _add_capped(join)
     join.set_defaults(command=verbs.join)
     agg = made.add_parser("agg", help="group a file and aggregate")
     _add_source(agg, "SRC")
     _add_encoding(agg)
-    agg.add_argument("target", metavar="DST", help="the groups' file; - is standard output")
-    agg.add_argument("--by", default="", metavar="KEYS", help="such as city,year; none is one row")
-    agg.add_argument("aggs", nargs="+", metavar="AGG", help='such as "n=count(*)" or "sum(amount)"')
+    agg.add_argument("target", metavar="DST", help="output file; - is standard output")
+    agg.add_argument(
+        "--by",
+        default="",
+        metavar="KEYS",
+        help="columns to group by, such as city,year (default: one group)",
+    )
+    agg.add_argument(
+        "aggs", nargs="+", metavar="AGG", help='aggregates, such as "n=count(*)" or "sum(amount)"'
+    )
     _add_capped(agg)
     agg.set_defaults(command=verbs.agg)
 
 
 def _add_reports(made: _Verbs) -> None:
-    stats = made.add_parser("stats", help="count, extremes, NULLs and different values by column")
+    stats = made.add_parser(
+        "stats", help="print count, minimum, maximum, NULLs and distinct values of each column"
+    )
     stats.add_argument("source", metavar="FILE")
     _add_encoding(stats)
     _add_capped(stats)
     stats.set_defaults(command=verbs.stats)
     doctor = made.add_parser(
-        "doctor", help="print the smallest cap that each verb needs for a file"
+        "doctor", help="print the smallest memory cap of each command for a file"
     )
     doctor.add_argument("source", metavar="FILE", nargs="?")
     _add_encoding(doctor)
@@ -205,7 +218,7 @@ def _add_document(verb: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="what ${NAME} in the document stands for; may be given again",
+        help="replace ${NAME} in the document by VALUE; repeatable",
     )
 
 
@@ -215,7 +228,9 @@ def _add_source(verb: argparse.ArgumentParser, name: str) -> None:
 
 def _add_encoding(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
-        "--encoding", metavar="NAME", help="of CSV that is not UTF-8: latin-1, windows-1252, …"
+        "--encoding",
+        metavar="NAME",
+        help="encoding of a CSV file that is not UTF-8: latin-1, windows-1252, …",
     )
 
 
@@ -223,9 +238,11 @@ def _add_capped(verb: argparse.ArgumentParser) -> None:
     _add_cap(verb)
     _add_spilling(verb)
     verb.add_argument(
-        "--resume", metavar="NAME", help="keep the run when it is killed, and go on with it"
+        "--resume",
+        metavar="NAME",
+        help="keep a checkpoint under NAME when the run is killed, and resume from it",
     )
-    _add_telling(verb)
+    _add_output_options(verb)
     verb.add_argument("--json", action="store_true", help="print the whole manifest as JSON")
 
 
@@ -233,30 +250,36 @@ def _add_cap(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         *CAP_FLAGS,
         metavar="SIZE",
-        help='such as 64MiB, or "auto" (default: 512MiB)',
+        help='memory cap of the process, such as 64MiB, or "auto" (default: 512MiB)',
     )
 
 
-def _add_telling(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest there")
-    verb.add_argument("--quiet", action="store_true", help="draw no progress")
+def _add_output_options(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest to FILE")
+    verb.add_argument("--quiet", action="store_true", help="show no progress")
 
 
 def _add_spilling(verb: argparse.ArgumentParser) -> None:
     verb.add_argument(
         *("--spill-dir", "--spill-uri"),
         metavar="PLACE",
-        help="where the run may spill: a folder, or s3://, gs:// or az://",
+        help="spill location: a folder, or s3://, gs:// or az://",
     )
-    verb.add_argument("--spill-aws-region", metavar="REGION", help="of a bucket in s3://")
+    verb.add_argument("--spill-aws-region", metavar="REGION", help="region of the s3:// bucket")
     verb.add_argument(
-        "--spill-retry-max-ms", type=int, metavar="MS", help="how long a transfer is tried again"
+        "--spill-retry-max-ms",
+        type=int,
+        metavar="MS",
+        help="retry a failed transfer for at most MS milliseconds",
     )
     verb.add_argument(
-        *("--max-parallel", "--threads"), type=int, metavar="N", help="1 leaves out second threads"
+        *("--max-parallel", "--threads"),
+        type=int,
+        metavar="N",
+        help="1 runs the plan on one thread",
     )
     verb.add_argument(
         "--spill-to-memory",
         action="store_true",
-        help="spill although that folder is memory (tmpfs); it counts in the cap",
+        help="spill even if the folder is in memory (tmpfs); the spill counts toward the cap",
     )

@@ -1,4 +1,4 @@
-"""Words on the terminal: errors, one line of progress, what was done."""
+"""Terminal output: errors, one line of progress, a summary."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TextIO
 
-from emsqrt.system_errors import as_told
+from emsqrt.system_errors import translating_os_errors
 from sennit_core.errors import SennitError
 from sennit_core.units import MIB, format_bytes, format_duration
 
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 _BAR_CELLS = 20
 _FULL, _EMPTY = "█", "░"
 _LESS_NEEDED = ("bar", "speed", "rows", "spill")
-"""What a narrow terminal does not show, the first of them first."""
+"""The fields that a narrow terminal omits, in order of omission."""
 
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """How a verb's run is capped, and how it is told about.
+    """How a command runs: its cap, its spill and its output.
 
     Args:
         cap_bytes: the cap on the process.
         spill_dir: where it may spill; a folder of this user's when None.
         manifest: a file for the manifest.
         as_json: whether to print the manifest instead of a summary.
-        quiet: whether to draw and say nothing.
-        spilling: as `EngineConfig.spilling` has it.
-        seed: what sampling depends on.
-        resume: a name under which the run is kept when it is killed, and gone on with.
-        planning_bytes: what the process held before the run, when it planned as well.
-        answer: set where the rows themselves are the answer, so that nothing else is said: empty
-            when they are on standard output, else how `print_answer` draws them.
+        quiet: whether to print neither progress nor a summary.
+        spilling: as returned by `EngineConfig.spilling`.
+        seed: seed of random samples.
+        resume: a name for the checkpoint that a killed run leaves and is resumed from.
+        planning_bytes: what the process held before the run, when it also planned.
+        answer: set where the rows themselves are printed, so that no summary is: empty when they
+            are on standard output, else how `print_answer` draws them.
     """
 
     cap_bytes: int
@@ -56,7 +56,7 @@ class Order:
 
     @property
     def kept_place(self) -> tuple[str, str] | None:
-        """Where a run with a name is kept: the spill folder and the name."""
+        """The location of a named run's checkpoint: the spill folder and the name."""
         if self.resume is None:
             return None
         from emsqrt.spill.placement import default_spill_dir
@@ -65,7 +65,7 @@ class Order:
 
 
 def report(manifest: Manifest, order: Order) -> None:
-    """Print what was done, beside an output that is on standard output itself."""
+    """Print a summary or the manifest; on standard error if the rows are on standard output."""
     document = json.dumps(manifest.to_json(), indent=2)
     if order.manifest is not None:
         Path(order.manifest).write_text(f"{document}\n")
@@ -75,9 +75,9 @@ def report(manifest: Manifest, order: Order) -> None:
 
             print_answer(order.answer)
         return
-    taken = any(sink.target == "-" for sink in manifest.sinks)
-    out = sys.stderr if taken else sys.stdout
-    with as_told("the terminal" if taken else "standard output", "writing"):
+    is_stdout_used = any(sink.target == "-" for sink in manifest.sinks)
+    out = sys.stderr if is_stdout_used else sys.stdout
+    with translating_os_errors("the terminal" if is_stdout_used else "standard output", "writing"):
         if order.as_json:
             print(document, file=out, flush=True)
         elif not order.quiet:
@@ -86,8 +86,8 @@ def report(manifest: Manifest, order: Order) -> None:
 
 
 def say_error(error: SennitError) -> None:
-    """Print what went wrong, and below it what to do."""
-    with suppress(OSError):  # nobody is left to tell
+    """Print an error, and its hint on the next line."""
+    with suppress(OSError):  # standard error may be closed
         print(f"emsqrt: {error}", file=sys.stderr)
         if error.hint:
             print(f"        {error.hint}", file=sys.stderr)
@@ -106,11 +106,11 @@ def say_done(manifest: Manifest, out: TextIO) -> None:
 
 
 class ProgressLine:
-    """One line that is drawn over itself: phase, share, rows, speed, memory, spill, time left.
+    """A progress line that redraws itself: phase, share, rows, speed, memory, spill, time left.
 
     Args:
-        cap_bytes: the cap, which memory is shown against.
-        shown: whether to draw at all; only a terminal is drawn on.
+        cap_bytes: the cap that memory is compared with.
+        shown: whether to draw at all; nothing is drawn unless standard error is a terminal.
     """
 
     def __init__(self, cap_bytes: int, *, shown: bool = True) -> None:
@@ -120,7 +120,7 @@ class ProgressLine:
         self._started = time.monotonic()
 
     def __call__(self, fields: dict[str, Any]) -> None:
-        """Take changed fields of `Progress`, in camelCase, and draw."""
+        """Update from changed fields of `Progress`, in camelCase, and draw."""
         self._fields.update(fields)
         if self._shown:
             seconds = time.monotonic() - self._started
@@ -141,7 +141,7 @@ class ProgressLine:
 def progress_text(
     fields: dict[str, Any], cap_bytes: int, seconds: float, columns: int = 120
 ) -> str:
-    """Return the line for the progress made in `seconds`, no longer than so many columns."""
+    """Return the line for the progress made in `seconds`, no longer than the terminal is wide."""
     done, total = fields.get("bytesDone", 0), fields.get("bytesTotal", 0)
     share = min(done / total, 1.0) if total else 0.0
     filled = round(share * _BAR_CELLS)

@@ -1,4 +1,4 @@
-"""Flags of other engines and of the first EM-√, and what does the same here."""
+"""Flags of other engines and of earlier versions, and their equivalents here."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _INSTEAD = {
     "--desc": "write name:desc in --by",
     "--group-by": "the keys are --by",
 }
-"""By how the flag begins."""
+"""Hints by the beginning of a flag."""
 
 
 def hint_for(flag: str, known: Iterable[str]) -> str | None:
-    """Return what to write instead of a flag that a verb does not have, if that is known.
+    """Return what to write instead of an unknown flag, or None.
 
     Args:
-        flag: as it was written, perhaps with `=value`.
+        flag: as it was typed, perhaps with `=value`.
         known: the flags that the verb has.
     """
     name = flag.partition("=")[0]

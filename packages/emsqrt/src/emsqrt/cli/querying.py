@@ -1,7 +1,7 @@
-"""`emsqrt sql`: a statement over files; its rows as a table, as text, or in a file.
+"""`emsqrt sql`: run a statement over files; print its rows as a table or text, or write a file.
 
-Two processes, one after the other: this one reads the statement and becomes the other, which runs the
-plan. The parser of SQL takes 30 MiB, and those are then gone from under the cap.
+Two processes, one after the other: this one parses the statement and then becomes the other, which
+runs the plan. The SQL parser uses 30 MiB, which the second process does not hold.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "parquet": ("parquet", {}),
     "arrow": ("arrow", {}),
 }
-"""What `--format` takes in addition to "table": the plan's word, and options of the sink."""
+"""Values of `--format` in addition to "table": the plan's format name, and options of the sink."""
 _READING_BYTES = 1 << 20
-"""What reading a statement may take more the next time."""
+"""How much more memory parsing a statement may need in the next run."""
 
 
 def answer(arguments: argparse.Namespace, config: Order) -> int:
-    """Read a statement, plan it, and run it in a process without the parser."""
+    """Parse a statement, plan it, and run it in a process without the parser."""
     from emsqrt.sql_plan import sql
 
     text = _statement(arguments)
     rows = sql(text, _tables(arguments.table), files=True)
     plan, shown = _ended(rows, arguments)
     order = replace(config, answer=shown)
-    if _reads_standard_input(plan):  # what was looked at of it is in this process alone
+    if _reads_standard_input(plan):  # only this process holds the bytes read ahead
         _run(plan, order, may_become=False)
         return 0
     needed = planning_bytes()
@@ -60,7 +60,7 @@ def answer(arguments: argparse.Namespace, config: Order) -> int:
 
 
 def run_planned(descriptor: int, *, may_become: bool) -> int:
-    """Run what `answer` planned; its request is read from a descriptor."""
+    """Run the request that `answer` planned; it is read from a file descriptor."""
     with os.fdopen(descriptor, "rb") as file:
         request = json.loads(file.read())
     _run(plan_from_json(request["plan"]), Order(**request["order"]), may_become=may_become)
@@ -68,32 +68,32 @@ def run_planned(descriptor: int, *, may_become: bool) -> int:
 
 
 def _statement(arguments: argparse.Namespace) -> str:
-    """Return the statement: the argument, the file of `--file`, or standard input for `-`."""
-    given, file = arguments.statement, arguments.file
-    if (given is None) == (file is None):
+    """Return the statement: the argument, the content of `--file`, or standard input for `-`."""
+    named, file = arguments.statement, arguments.file
+    if (named is None) == (file is None):
         raise UsageError(
-            "sql takes one statement",
+            "sql needs exactly one statement",
             hint="emsqrt sql \"select count(*) from 'orders.parquet'\", or --file query.sql",
         )
-    if given is not None:
-        return str(sys.stdin.read() if given == "-" else given)
+    if named is not None:
+        return str(sys.stdin.read() if named == "-" else named)
     if not file.is_file():
         raise NotFound(kind="file", name=str(file))
     return str(file.read_text("utf-8"))
 
 
-def _tables(given: list[str]) -> dict[str, str]:
+def _tables(named: list[str]) -> dict[str, str]:
     tables = {}
-    for each in given:
+    for each in named:
         name, equals, path = each.partition("=")
         if not equals or not name or not path:
-            raise UsageError(f"--table {each} names no file", hint="write --table NAME=FILE")
+            raise UsageError(f"--table {each} has no file", hint="write --table NAME=FILE")
         tables[name] = path
     return tables
 
 
 def _ended(rows: Pipeline, arguments: argparse.Namespace) -> tuple[Plan, dict[str, Any] | None]:
-    """Return the plan with its sink, and how its rows are shown; None where they are in a file."""
+    """Return the plan with its sink, and how to print its rows; None if they go to a file."""
     from emsqrt.pipeline import SUFFIX_FORMATS, plain_suffix
 
     target = arguments.output
@@ -101,12 +101,12 @@ def _ended(rows: Pipeline, arguments: argparse.Namespace) -> tuple[Plan, dict[st
     name = arguments.format or (_format_of(target) if is_file else _usual_format())
     if name == "table":
         if is_file:
-            raise UsageError("a table is for the terminal", hint="give -o FILE another --format")
+            raise UsageError(
+                "a table cannot be written to a file", hint="use another --format with -o FILE"
+            )
         return _shown(rows, arguments.rows)
     if name is None and plain_suffix(target) not in SUFFIX_FORMATS:
-        raise UsageError(
-            f"the format of {target!r} cannot be told from its name", hint="give --format"
-        )
+        raise UsageError(f"the suffix of {target!r} names no known format", hint="use --format")
     kind, options = (None, {}) if name is None else _FORMATS[name]
     plan = rows.sink(target, kind, **options).plan
     return plan, None if is_file else {}
@@ -121,11 +121,11 @@ def _usual_format() -> str:
 
 
 def _shown(rows: Pipeline, rows_max: int) -> tuple[Plan, dict[str, Any]]:
-    """Return a plan of so many rows and one more, which says that there are more."""
+    """Return a plan of at most `rows_max` rows plus one, which indicates that there are more."""
     from emsqrt.sql_plan.types import sql_type_name
 
     if rows_max < 0:
-        raise UsageError(f"--rows {rows_max} is no number of rows")
+        raise UsageError(f"--rows {rows_max} is not a number of rows")
     headings = [(f.name, sql_type_name(f.type), f.type.is_numeric) for f in rows.schema()]
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     shown = {"headings": headings, "rows": rows_max, "columns": columns}
@@ -143,12 +143,12 @@ def _refusal(plan: Plan, order: Order, reading_bytes: int) -> CapTooSmall:
     least = smallest_cap_of(plan, order)
     if least["capBytes"] > reading_bytes:
         return CapTooSmall(order.cap_bytes, least["capBytes"], least["because"])
-    because = "reading the statement takes that: the parser of SQL is loaded"
+    because = "parsing the statement needs this much: it loads the SQL parser"
     return CapTooSmall(order.cap_bytes, reading_bytes, because)
 
 
 def _hand_over(plan: Plan, order: Order, arguments: argparse.Namespace) -> int:
-    """Become the process that runs the plan, or start it where this one has to go on."""
+    """Become the process that runs the plan, or start it as a child if this one must continue."""
     request = {"plan": plan_to_json(plan), "order": asdict(order)}
     handed = os.memfd_create("emsqrt-statement", 0)  # inherited
     os.write(handed, json.dumps(request).encode())
@@ -165,7 +165,7 @@ def _hand_over(plan: Plan, order: Order, arguments: argparse.Namespace) -> int:
 
 
 def _run(plan: Plan, order: Order, *, may_become: bool) -> None:
-    """Run a plan; where its rows are to be a table, into a file without a name in between."""
+    """Run a plan; if its rows are to be printed as a table, write them to an unnamed file first."""
     if not order.answer:
         carry_out(plan, order, may_become=may_become)
         return
@@ -182,7 +182,7 @@ def _run(plan: Plan, order: Order, *, may_become: bool) -> None:
 
 
 def _folder(order: Order) -> Path:
-    """Return a folder on a disk: where the run may spill."""
+    """Return the folder on a disk where the run may spill."""
     from emsqrt.spill.placement import default_spill_dir
 
     folder = default_spill_dir() if order.spill_dir is None else Path(order.spill_dir)
@@ -191,7 +191,7 @@ def _folder(order: Order) -> Path:
 
 
 def print_answer(shown: Mapping[str, Any]) -> None:
-    """Draw the rows that were written to standard output's place, on the screen itself."""
+    """Print the rows of the file that replaced standard output, as a table."""
     from emsqrt.cli.table import Heading, read_rows, table_text
 
     headings = [Heading(*each) for each in shown["headings"]]

@@ -1,4 +1,4 @@
-"""The verb that races engines: `emsqrt race FILE sort|join|agg --cap 64MiB`."""
+"""The command that races engines: `emsqrt race FILE sort|join|agg --cap 64MiB`."""
 
 from __future__ import annotations
 
@@ -22,27 +22,41 @@ _TIMEOUT_SECONDS = 300.0
 def add_race(verb: argparse.ArgumentParser) -> None:
     """Add the options of `race`."""
     verb.description = (
-        "Run EM-√ and whichever of DuckDB, Polars, DataFusion and GNU sort are installed, one after "
-        "the other, each in its own process under the same cap from outside: a process tree that "
-        "holds more (RssAnon + RssShmem, looked at every 5 ms) is killed."
+        "Run EM-√ and those of DuckDB, Polars, DataFusion and GNU sort that are installed, one after "
+        "the other, each in its own process under the same cap, enforced from outside: a process "
+        "tree that holds more (RssAnon + RssShmem, polled every 5 ms) is killed."
     )
     verb.add_argument("source", type=Path, metavar="FILE", help=".csv or .parquet")
     verb.add_argument("work", choices=("sort", "join", "agg"))
-    verb.add_argument("--cap", default="64MiB", metavar="SIZE", help="such as 64MiB (default)")
-    verb.add_argument("--by", default="", metavar="KEYS", help="such as a,b:desc (first column)")
-    verb.add_argument("--right", type=Path, metavar="FILE", help="join with this, not with itself")
-    verb.add_argument("--aggs", nargs="+", default=[], metavar="AGG", help="count(*) and two sums")
-    verb.add_argument("--engines", default="", metavar="NAMES", help="such as em,duckdb (all)")
+    verb.add_argument(
+        "--cap", default="64MiB", metavar="SIZE", help="memory cap, such as 64MiB (default)"
+    )
+    verb.add_argument(
+        "--by", default="", metavar="KEYS", help="keys, such as a,b:desc (default: first column)"
+    )
+    verb.add_argument(
+        "--right", type=Path, metavar="FILE", help="join with FILE (default: with itself)"
+    )
+    verb.add_argument(
+        "--aggs",
+        nargs="+",
+        default=[],
+        metavar="AGG",
+        help="aggregates (default: count(*) and two sums)",
+    )
+    verb.add_argument(
+        "--engines", default="", metavar="NAMES", help="engines, such as em,duckdb (default: all)"
+    )
     verb.add_argument("--timeout", type=float, default=_TIMEOUT_SECONDS, metavar="SECONDS")
-    verb.add_argument("--scratch", type=Path, metavar="DIR", help="for outputs and spill")
-    verb.add_argument("--svg", type=Path, metavar="FILE", help="draw the race there")
+    verb.add_argument("--scratch", type=Path, metavar="DIR", help="folder for outputs and spill")
+    verb.add_argument("--svg", type=Path, metavar="FILE", help="draw the race as an SVG image")
     verb.add_argument("--json", action="store_true", help="print everything as JSON")
     verb.add_argument("--plain", action="store_true", help="no drawing, no colour")
     verb.set_defaults(command=race_engines)
 
 
 def race_engines(arguments: argparse.Namespace) -> int:
-    """Race, show it, and return 0; a peer that wins or fails is no failure of the verb."""
+    """Race the engines, show the result, and return 0 even if a peer wins or fails."""
     from emsqrt.race import Screen, finals, picture, race, work_for
 
     cap_bytes = parse_cap(arguments.cap)
@@ -96,6 +110,6 @@ def _chosen(names: str) -> list[Contender]:
 
 
 def _word(name: str) -> str:
-    """Return how a name is typed: `em`, `duckdb`, `gnusort`."""
+    """Return how a name is typed on the command line: `em`, `duckdb`, `gnusort`."""
     word = "".join(letter for letter in name.lower() if letter.isascii() and letter.isalnum())
     return "em" if word in ("em", "emsqrt", "ems") else word

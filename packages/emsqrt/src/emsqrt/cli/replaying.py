@@ -1,4 +1,4 @@
-"""`emsqrt replay`: what came out again, and what did not."""
+"""`emsqrt replay`: report which outputs were reproduced."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXIT_DIFFERENT = 8
 
 
 def print_replay(path: Path, mem_cap: str | None, *, as_json: bool) -> int:
-    """Replay a manifest, print what was found and return the exit status.
+    """Replay a manifest, print the findings and return the exit status.
 
     Args:
         path: the manifest's file.

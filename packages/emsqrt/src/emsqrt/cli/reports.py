@@ -1,4 +1,4 @@
-"""Verbs that print what they find: stats, doctor."""
+"""The commands `stats` and `doctor`."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ HISTOGRAM_BOUNDS = 13
 """Twelve parts: halves, thirds and quarters are among their bounds."""
 SAMPLE_ROWS = 10_000
 COLUMNS_AT_ONCE = 60
-"""One pass over the rows takes so many: each has a sketch."""
+"""Most columns per pass over the rows, as each needs a sketch in memory."""
 _NARROW_CELLS, _WIDE_CELLS = 12, 28
 
 
 def print_stats(rows: Pipeline, cap_bytes: int, *, as_json: bool) -> None:
-    """Print count, NULLs, different values, extremes and a histogram of each column of a file.
+    """Print count, NULLs, distinct values, extremes and a histogram of each column of a file.
 
-    All rows are read; different values are told by a sketch of fixed size. Histograms are of rows
-    from all over the file, of all rows where there are few.
+    All rows are read; distinct values are estimated by a sketch of fixed size. Histograms are
+    computed from rows sampled across the file, or from all rows of a small file.
     """
     from emsqrt.expr import approx_count_distinct, col, count
 
@@ -70,7 +70,7 @@ def print_stats(rows: Pipeline, cap_bytes: int, *, as_json: bool) -> None:
 
 
 def _sampled(rows: Pipeline, cap_bytes: int) -> Sample:
-    """Return rows from all over a file: pieces of text, single rows of anything else."""
+    """Return a sample of rows across the file: pieces of text, single rows of other formats."""
     from emsqrt.plan import Files
     from emsqrt.planner import scan_of
     from emsqrt.planner.sampling import sample_text
@@ -87,7 +87,7 @@ def _sampled(rows: Pipeline, cap_bytes: int) -> Sample:
 
 
 def _histogram(sample: Sample, field: Field) -> list[str]:
-    """Return bounds of equally many of the sampled values, as text."""
+    """Return bounds that divide the sampled values into equal shares, as text."""
     from emsqrt.planner.statistics import equal_parts
 
     values = [value for value in sample.values(field.name) if value == value]
@@ -120,7 +120,7 @@ def _first_row(rows: Pipeline, cap_bytes: int) -> dict[str, str]:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """Print dictionaries of the same keys as columns of text."""
+    """Print dictionaries with the same keys as columns of text."""
     names = list(rows[0]) if rows else []
     cells = [[_short(row[name]) for name in names] for row in rows]
     widths = [max(map(len, column)) for column in zip(names, *cells, strict=True)]
@@ -134,7 +134,7 @@ def _short(value: object) -> str:
 
 
 def print_doctor(rows: Pipeline | None, order: Order, *, as_json: bool) -> None:
-    """Print the limits of this machine, and for a file the smallest cap that each verb takes."""
+    """Print the limits of this machine, and for a file the smallest cap of each command."""
     from emsqrt.memory.auto import auto_cap
 
     limit = auto_cap()
@@ -151,10 +151,10 @@ def print_doctor(rows: Pipeline | None, order: Order, *, as_json: bool) -> None:
 
 
 def smallest_caps(rows: Pipeline, order: Order) -> dict[str, dict[str, Any]]:
-    """Return the smallest cap that sort, agg and join of a file are admitted with, and why.
+    """Return the smallest cap under which sort, agg and join of a file are admitted, and why.
 
     Args:
-        rows: of a file; the verbs go by its first column.
+        rows: of a file; the commands use its first column as key.
         order: where and how they would spill.
     """
     from emsqrt.plan import Files

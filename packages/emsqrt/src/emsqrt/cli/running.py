@@ -1,8 +1,8 @@
-"""A verb's plan carried out in this process, in the tier that fits it.
+"""Run a command's plan in this process, in the tier that can run it.
 
-A text program is handed to the lean process, which this one becomes: planner and parser are then
-gone from memory, and the cap covers what is left. What only the work needs is imported late here:
-until then this process is under the same cap.
+A text program is handed to the small process, which this one becomes: planner and parser are then
+no longer in memory, and the cap covers the rest. Modules that only the run needs are imported
+lazily here, because this process is under the same cap until then.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ _PLANNING_SLACK_BYTES = 768 << 10
 def carry_out(
     plan: Plan, order: Order, *, may_become: bool, document: Mapping[str, Any] | None = None
 ) -> None:
-    """Run a plan under a cap on this process, draw progress and print what was done.
+    """Run a plan under a cap on this process, draw progress and print a summary.
 
     Args:
         plan: ends in a file sink.
-        order: the cap, and how to tell.
+        order: the cap, and the output options.
         may_become: whether this process may be replaced; then this does not return.
-        document: `path` and `values` of the document that the plan was read from, if it was.
+        document: `path` and `values` of the document that the plan was read from, if any.
     """
     if order.resume is not None and may_become:
         end_on_sigterm()
@@ -62,7 +62,7 @@ def carry_out(
     try:
         with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
             manifest = _run(plan, program, order, Listeners(line, say_error))
-    except MemoryCapExceeded as error:  # where planning alone has no room, a cap can be named
+    except MemoryCapExceeded as error:  # if planning alone exceeded the cap, name a cap
         refusal = _refusal(plan, program, order, document)
         if refusal.needed_bytes <= order.cap_bytes + 1:
             raise
@@ -72,7 +72,7 @@ def carry_out(
 
 
 def run_here(plan: Plan, cap_bytes: int) -> Manifest:
-    """Run a plan under a cap on this process, silently, and say what was done."""
+    """Run a plan under a cap on this process, silently, and return its manifest."""
     from emsqrt.solo import Listeners
 
     program = try_compile(plan, Path(), cap_bytes)
@@ -100,7 +100,7 @@ def _run(plan: Plan, program: Program | None, order: Order, listeners: Listeners
 
 
 def planning_bytes() -> int:
-    """Return the least cap under which the command line itself could come so far."""
+    """Return the smallest cap under which the command line itself gets to this point."""
     with UsageReader() as reader:
         now = reader.read()
         most = now.charged_most_bytes + PEAK_UNSURE_BYTES
@@ -108,7 +108,7 @@ def planning_bytes() -> int:
 
 
 def _refuse_below_libraries(plan: Plan, order: Order, document: Mapping[str, Any] | None) -> None:
-    """Refuse a cap in which pyarrow has no room, before it is loaded."""
+    """Refuse a cap too small for pyarrow, before importing it."""
     from emsqrt.executor.entry import FLOOR_BYTES
 
     if order.cap_bytes < FLOOR_BYTES:
@@ -119,9 +119,9 @@ def _refuse_below_libraries(plan: Plan, order: Order, document: Mapping[str, Any
 def _refusal(
     plan: Plan, program: Program | None, order: Order, document: Mapping[str, Any] | None
 ) -> CapTooSmall:
-    """Return the refusal of a cap in which the verb itself has no room, with one for all of it.
+    """Return the refusal of a cap too small for the command itself, with a sufficient cap.
 
-    Other processes look, in which nothing runs; they keep to `WEIGHING_BYTES`, whatever this cap is.
+    Other processes, which run nothing, look for it; they use at most `WEIGHING_BYTES`.
     """
     least = _smallest_cap(plan, program, order, document, looks=True)
     return CapTooSmall(
@@ -140,13 +140,13 @@ def _scheduled(program: Program, order: Order) -> dict[str, Any]:
 
 
 def _reads_standard_input(program: dict[str, Any]) -> bool:
-    """Whether bytes were taken from standard input already, to see what is there."""
+    """Return whether bytes of standard input were already read, to detect its format."""
     paths = {path for step in program["steps"] for path in step.get("paths", ())}
     return not paths.isdisjoint(STANDARD_NAMES)
 
 
 def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:
-    """Replace this process by the lean one; the request goes along in a file without a name."""
+    """Replace this process by the small one; the request is passed in an unnamed file."""
     request = {"program": program, "planHash": hash_of_plan, "order": asdict(order)}
     handed = os.memfd_create("emsqrt-request", 0)  # inherited
     os.write(handed, json.dumps(request).encode())
@@ -161,7 +161,7 @@ def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:
 def smallest_cap_of(
     plan: Plan, order: Order, document: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return the smallest cap that a plan is admitted with, as `capBytes` and `because`.
+    """Return the smallest cap under which a plan is admitted, as `capBytes` and `because`.
 
     Args:
         plan: ends in a sink.
@@ -169,7 +169,7 @@ def smallest_cap_of(
         document: as for `carry_out`.
 
     Raises:
-        SennitError: no cap would do.
+        SennitError: no cap would be enough.
     """
     program = try_compile(plan, Path(), spilling=order.spilling)
     return _smallest_cap(plan, program, order, document, looks=False)
@@ -183,29 +183,29 @@ def _smallest_cap(
     *,
     looks: bool,
 ) -> dict[str, Any]:
-    told = {"spilling": order.spilling, "spillDir": order.spill_dir, "looks": looks}
+    options = {"spilling": order.spilling, "spillDir": order.spill_dir, "looks": looks}
     if program is None:
-        return _try({"plan": plan_to_json(plan), "document": document, **told})
-    found = _try({"program": program, **told})
+        return _try({"plan": plan_to_json(plan), "document": document, **options})
+    found = _try({"program": program, **options})
     planning = _try({"planning": plan_to_json(plan), "document": document})["capBytes"]
     if found["capBytes"] >= planning:
         return found
     least = format_bytes(found["capBytes"])
-    because = f"planning on the command line takes that; from Python {least} do"
+    because = f"planning on the command line needs this much; from Python {least} are enough"
     return {"capBytes": planning, "because": because}
 
 
 def _try(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the smallest cap that a request is admitted with, and why, from a fresh process.
+    """Return the smallest cap under which a request is admitted, and why, from a new process.
 
-    It is started with as little memory as can be, for this process may be under a cap.
+    It is started with as little memory as possible, because this process may be under a cap.
 
     Raises:
         SennitError: it would not be admitted under any cap.
-        MemoryCapExceeded: looking for it takes more than `WEIGHING_BYTES`.
+        MemoryCapExceeded: the search needs more than `WEIGHING_BYTES`.
     """
-    asked, told = (os.memfd_create(f"emsqrt-{name}") for name in ("trial", "answer"))
-    with os.fdopen(asked, "wb") as request_file, os.fdopen(told, "rb") as answer_file:
+    asked, reply = (os.memfd_create(f"emsqrt-{name}") for name in ("trial", "answer"))
+    with os.fdopen(asked, "wb") as request_file, os.fdopen(reply, "rb") as answer_file:
         request_file.write(json.dumps(request).encode())
         request_file.flush()
         os.lseek(asked, 0, os.SEEK_SET)
@@ -213,7 +213,7 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
             sys.executable,
             [sys.executable, "-P", "-m", "emsqrt.cli.trial"],
             {**os.environ, **LEAN_ENVIRONMENT},
-            file_actions=[(os.POSIX_SPAWN_DUP2, asked, 0), (os.POSIX_SPAWN_DUP2, told, 1)],
+            file_actions=[(os.POSIX_SPAWN_DUP2, asked, 0), (os.POSIX_SPAWN_DUP2, reply, 1)],
         )
         _, status = os.waitpid(pid, 0)
         answer_file.seek(0)

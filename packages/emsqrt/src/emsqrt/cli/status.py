@@ -1,4 +1,4 @@
-"""The exit status that stands for each error."""
+"""The exit status of each error."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ EXIT_STATUS: tuple[tuple[type[SennitError] | str, int], ...] = (
     (NotFound, 5),
     (UsageError, 2),
 )
-"""The first that fits an error, by class or by code, is the status of the process."""
+"""The first entry that matches an error, by class or by code, is the exit status."""
 
 
 def exit_status(error: SennitError) -> int:
-    """Return the status that stands for an error."""
+    """Return the exit status of an error."""
     for kind, status in EXIT_STATUS:
         if error.code == kind if isinstance(kind, str) else isinstance(error, kind):
             return status

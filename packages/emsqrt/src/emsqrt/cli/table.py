@@ -1,7 +1,8 @@
-"""Rows as a table of box-drawing characters, as wide as the terminal.
+"""Print rows as a table of box-drawing characters, as wide as the terminal.
 
-What is drawn comes from CSV that a run wrote, in which nothing is NULL and `""` is empty text. Cells
-are cut while they are read, so that a value of many MiB takes no more memory here than a short one.
+The rows come from CSV that a run wrote, in which an empty field is NULL and `""` is empty text.
+Cells are truncated while they are read, so that a value of many MiB uses no more memory than a
+short one.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import TextIO, TypeAlias
 Row: TypeAlias = "list[str | None]"
 
 CELL_CHARS_MAX = 200
-"""What is read of a cell; no terminal shows more of it."""
+"""Characters that are kept of a cell; no terminal shows more."""
 _COLUMN_WIDTH_MIN = 8
-"""Columns are made narrower down to this; then those in the middle are left out."""
+"""Columns are narrowed down to this width; after that, middle columns are omitted."""
 _READ_CHARS = 1 << 16
 _NULL, _MORE = "NULL", "…"
 _TOKENS = re.compile('[^",\n]+|[",\n]')
@@ -27,7 +28,7 @@ _ENDS = ",\n"
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """A column's name and type as they are shown, and whether its values are numbers."""
+    """A column's displayed name and type, and whether its values are numbers."""
 
     name: str
     type: str
@@ -35,18 +36,18 @@ class Heading:
 
 
 def read_rows(file: TextIO, cell_chars_max: int = CELL_CHARS_MAX) -> Iterator[Row]:
-    """Yield the records of CSV as the engine writes it, NULL as None and long cells cut.
+    """Yield the records of CSV that the engine wrote, NULL as None and long cells truncated.
 
     Args:
         file: opened with `newline=""`.
-        cell_chars_max: characters of a cell that are kept, and one more where there were more.
+        cell_chars_max: characters that are kept of a cell, plus one where it is longer.
     """
     row: Row = []
     cell, inside, quoted, closed = "", False, False, False
     for piece in iter(lambda: file.read(_READ_CHARS), ""):
         for token in _TOKENS.findall(piece):
             if token == '"':
-                cell += '"' if closed else ""  # two quotes are one that is meant
+                cell += '"' if closed else ""  # a doubled quote is one literal quote
                 inside, quoted, closed = not inside, True, inside
             elif inside or token not in _ENDS:
                 cell = (cell + token[: cell_chars_max + 1])[: cell_chars_max + 1]
@@ -61,17 +62,17 @@ def read_rows(file: TextIO, cell_chars_max: int = CELL_CHARS_MAX) -> Iterator[Ro
 def table_text(
     headings: Sequence[Heading], rows: Iterable[Row], rows_max: int, columns: int
 ) -> str:
-    """Return a table of at most `rows_max` rows, with a line below it that says how many there are.
+    """Return a table of at most `rows_max` rows, with a line below it that counts the rows.
 
     Args:
         headings: the columns.
-        rows: the rows; one more than `rows_max` says that there are more.
-        rows_max: how many are shown.
-        columns: the width of the terminal; 0 shows all in full.
+        rows: the rows; one more than `rows_max` indicates that there are more.
+        rows_max: most rows shown.
+        columns: the width of the terminal; 0 for no limit.
     """
-    given = iter(rows)
-    body = [[_shown(cell) for cell in row] for row in islice(given, rows_max)]
-    more = next(given, None) is not None
+    remaining = iter(rows)
+    body = [[_shown(cell) for cell in row] for row in islice(remaining, rows_max)]
+    more = next(remaining, None) is not None
     widths = [
         max(_width(heading.name), _width(heading.type), *(_width(row[at]) for row in body), 1)
         for at, heading in enumerate(headings)
@@ -89,7 +90,7 @@ def table_text(
 def _summary(rows: int, shown: int, columns: int, *, more: bool) -> str:
     said = f"{rows} row{'' if rows == 1 else 's'}"
     if more:
-        said = f"the first {said}; there are more: --rows N shows N, --csv or -o FILE takes all"
+        said = f"the first {said}; there are more: --rows N shows N, --csv or -o FILE writes all"
     return f"({said})" if shown == columns else f"({said}; {shown} of {columns} columns shown)"
 
 
@@ -122,7 +123,7 @@ def _drawn(
 
 
 def _narrowed(widths: Sequence[int], columns: int) -> list[int]:
-    """Take from the widest columns until the table fits, as far as that goes."""
+    """Narrow the widest columns until the table fits, as far as that is possible."""
     narrowed = list(widths)
     over = _table_width(narrowed) - columns
     while over > 0:
@@ -135,7 +136,7 @@ def _narrowed(widths: Sequence[int], columns: int) -> list[int]:
 
 
 def _fitting(widths: Sequence[int], columns: int) -> list[int]:
-    """Return the columns that fit, from both ends; -1 marks those that were left out."""
+    """Return the columns that fit, from both ends; -1 marks the omitted ones."""
     places = list(range(len(widths)))
     if _table_width(widths) <= columns:
         return places
@@ -153,7 +154,7 @@ def _table_width(widths: Sequence[int]) -> int:
 
 
 def _shown(cell: str | None) -> str:
-    """Return a cell on one line; characters that would move the cursor are escaped."""
+    """Return a cell on one line, with control characters escaped."""
     if cell is None:
         return _NULL
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in cell)

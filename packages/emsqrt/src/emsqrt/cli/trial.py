@@ -1,10 +1,10 @@
-"""The smallest cap of a plan, told by a process like the one that would carry it out.
+"""Find a plan's smallest cap in a process like the one that would run it.
 
 `python -P -m emsqrt.cli.trial` reads `{"program": …}` (the lean tier), `{"plan": …}` (pyarrow) or
-`{"planning": …}` (what a verb takes before it hands over) as JSON, and prints `{"capBytes",
-"because"}`. The first two come with `spilling`, `spillDir` and `looks`, whether the input is searched
-for its longest row. What a process holds before it reads anything is part of every cap, so the trial
-must hold the same. It ends itself with `EXIT_CAP` where it would take more than `WEIGHING_BYTES`.
+`{"planning": …}` (what a command uses before it hands over) as JSON, and prints `{"capBytes",
+"because"}`. The first two come with `spilling`, `spillDir` and `looks`: whether to search the input
+for its longest row. Memory that a process holds before it reads anything is part of every cap, so
+the trial must hold the same. It ends itself with `EXIT_CAP` before it exceeds `WEIGHING_BYTES`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-if __name__ == "__main__":  # as in the processes that it stands for: some things are loaded late
-    from emsqrt.late import load_late, load_untranslated
+if __name__ == "__main__":  # lazy imports, as in the measured processes
+    from emsqrt.late import import_lazily, load_untranslated
 
-    load_late()
+    import_lazily()
 
 from emsqrt.weight import WEIGHING_BYTES, Weight
 from sennit_core.errors import SennitError
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 _SOME_CAP_BYTES = 64 << 20
 _LARGE_CAP_BYTES = 2 << 30
-"""Under which first lines of JSON may be as long as anywhere."""
+"""Budget for reading the first lines of JSON, which may be long."""
 _PLANNING_BYTES = 512 << 10
-"""What a verb holds of its own planning when pyarrow runs in the same process."""
+"""Memory of a command's own planning when pyarrow runs in the same process."""
 _COMPILING_BYTES = 512 << 10
-"""What planning may take more the next time: peaks differ where modules have to be compiled."""
+"""How much more planning may need in the next run: peaks are higher when modules are compiled."""
 
 
 def _begin_verb(document: Mapping[str, Any] | None) -> None:
-    """Load and do what a verb does before it has its plan."""
+    """Import and do what a command does before it has its plan."""
     load_untranslated("argparse")
     import emsqrt.cli.status  # noqa: F401
     from emsqrt.cli.arguments import parser
@@ -51,7 +51,7 @@ def _begin_verb(document: Mapping[str, Any] | None) -> None:
 
 
 def _plan_alone(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Plan as a verb does, and return what that took."""
+    """Plan as a command does, and return the memory that it needed."""
     _begin_verb(request["document"])
     from emsqrt.cli.running import planning_bytes
     from emsqrt.pipeline import Pipeline
@@ -60,33 +60,33 @@ def _plan_alone(request: Mapping[str, Any]) -> dict[str, Any]:
 
     plan = Pipeline(plan_from_json(request["planning"])).plan
     program = try_compile(plan, Path())
-    assert program is not None, "it was compiled before"
+    assert program is not None, "the caller compiled it"
     program.scheduled(_SOME_CAP_BYTES)
-    return {"capBytes": planning_bytes() + _COMPILING_BYTES, "because": "planning takes that"}
+    return {"capBytes": planning_bytes() + _COMPILING_BYTES, "because": "planning needs this much"}
 
 
 def _weigh_text(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Weigh a program beside what the lean process of a verb loads."""
+    """Estimate a program next to what the small process of a command loads."""
     import emsqrt.cli.console
     import emsqrt.cli.status
     import emsqrt.manifest
     import emsqrt.thin.process  # noqa: F401
     from emsqrt.solo import weigh_text_alone
 
-    program, told = request["program"], request["spilling"]
+    program, spilling = request["program"], request["spilling"]
     weight = weigh_text_alone(
         program,
         _SOME_CAP_BYTES,
-        told,
+        spilling,
         _spill_dir(request),
         WEIGHING_BYTES,
         looks=request.get("looks", False),
     )
-    return _told(Weight.from_json(weight))
+    return _as_json(Weight.from_json(weight))
 
 
 def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Weigh a plan of the arrow tier beside what a verb loads before it."""
+    """Estimate a plan of the arrow tier next to what a command loads before it."""
     import emsqrt.cli.running  # noqa: F401
     from emsqrt.plan import plan_from_json
     from emsqrt.solo import ending_at, load_arrow_tier, trial
@@ -101,14 +101,14 @@ def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
     ):
         plan, looks = plan_from_json(request["plan"]), request.get("looks", False)
         weight = weigh_plan(plan, context, Path(), _LARGE_CAP_BYTES, looks=looks)
-    return _told(weight, 0 if request["document"] else _PLANNING_BYTES)
+    return _as_json(weight, 0 if request["document"] else _PLANNING_BYTES)
 
 
 def _spill_dir(request: Mapping[str, Any]) -> Path | None:
     return None if request["spillDir"] is None else Path(request["spillDir"])
 
 
-def _told(weight: Weight, more_bytes: int = 0) -> dict[str, Any]:
+def _as_json(weight: Weight, more_bytes: int = 0) -> dict[str, Any]:
     return {"capBytes": weight.cap_bytes + more_bytes, "because": weight.because}
 
 

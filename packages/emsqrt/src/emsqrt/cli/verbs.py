@@ -1,4 +1,4 @@
-"""What each verb does; arguments come parsed, errors go up."""
+"""The function of each command; it receives parsed arguments, and its errors go to the caller."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 def run(arguments: argparse.Namespace) -> int:
     """Run a document's pipeline."""
     document = _read(arguments)
-    told = {"path": str(arguments.file), "values": _values(arguments)}
-    return _run_capped(document.plan, arguments, document.config, told)
+    origin = {"path": str(arguments.file), "values": _values(arguments)}
+    return _run_capped(document.plan, arguments, document.config, origin)
 
 
 def explain(arguments: argparse.Namespace) -> int:
@@ -41,9 +41,9 @@ def explain(arguments: argparse.Namespace) -> int:
     named = arguments.mem_cap is not None or "mem_cap_bytes" in document.config
     planned = _planned_here(pipeline, arguments, document.config) if named else None
     if arguments.json:
-        told = {"plan": plan_to_json(pipeline.plan), "planHash": plan_hash(pipeline.plan)}
+        origin = {"plan": plan_to_json(pipeline.plan), "planHash": plan_hash(pipeline.plan)}
         schedule = None if planned is None else planned.to_json()
-        print(json.dumps({**told, "planned": schedule}, indent=2))
+        print(json.dumps({**origin, "planned": schedule}, indent=2))
         return 0
     print(pipeline.explain() if planned is None else planned)
     print(pipeline.schema())
@@ -53,19 +53,19 @@ def explain(arguments: argparse.Namespace) -> int:
 def _planned_here(
     pipeline: Pipeline, arguments: argparse.Namespace, settings: Mapping[str, Any]
 ) -> Explanation:
-    """Return a plan's schedule with the smallest cap of `run`, of which planning is a part."""
+    """Return a plan's schedule with the smallest cap of `run`, which includes planning."""
     from emsqrt.engine import Engine
 
     config = _configured(arguments, settings)
     planned = pipeline.planned(config.mem_cap_bytes, engine=Engine(config))
-    assert planned.schedule is not None, "there is a cap"
-    told = {"path": str(arguments.file), "values": _values(arguments)}
-    least_bytes = smallest_cap_of(pipeline.plan, _order(config), told)["capBytes"]
+    assert planned.schedule is not None, "a cap was named"
+    origin = {"path": str(arguments.file), "values": _values(arguments)}
+    least_bytes = smallest_cap_of(pipeline.plan, _order(config), origin)["capBytes"]
     return replace(planned, schedule=replace(planned.schedule, c_min_bytes=least_bytes))
 
 
 def validate(arguments: argparse.Namespace) -> int:
-    """Check a document and the files it reads; print the columns that would come out."""
+    """Check a document and the files that it reads; print the columns of the result."""
     from emsqrt.pipeline import Pipeline
 
     print(Pipeline(_read(arguments).plan).schema())
@@ -73,7 +73,7 @@ def validate(arguments: argparse.Namespace) -> int:
 
 
 def replay(arguments: argparse.Namespace) -> int:
-    """Run a manifest's plan again; the status is 8 when anything is not as it was."""
+    """Run a manifest's plan again; the exit status is 8 when anything differs."""
     from emsqrt.cli.replaying import print_replay
 
     return print_replay(arguments.manifest, arguments.mem_cap, as_json=arguments.json)
@@ -111,16 +111,16 @@ def agg(arguments: argparse.Namespace) -> int:
 
 
 def sql(arguments: argparse.Namespace) -> int:
-    """Run a SELECT over files, and show or write its rows."""
+    """Run a SELECT over files, and print or write its rows."""
     from emsqrt.cli.querying import answer, run_planned
 
     if arguments.planned is not None:
         return run_planned(arguments.planned, may_become=arguments.may_become)
-    return answer(arguments, _told(arguments, _configured(arguments)))
+    return answer(arguments, _order_of(arguments, _configured(arguments)))
 
 
 def stats(arguments: argparse.Namespace) -> int:
-    """Print what a file's columns hold."""
+    """Print statistics of a file's columns."""
     from emsqrt.cli.reports import print_stats
 
     rows = _scan(arguments.source, arguments.encoding)
@@ -129,7 +129,7 @@ def stats(arguments: argparse.Namespace) -> int:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    """Print the smallest caps, and what this machine has."""
+    """Print the smallest caps, and the memory of this machine."""
     from emsqrt.cli.reports import print_doctor
 
     rows = None if arguments.source is None else _scan(arguments.source, arguments.encoding)
@@ -138,7 +138,7 @@ def doctor(arguments: argparse.Namespace) -> int:
 
 
 def _read(arguments: argparse.Namespace) -> Document:
-    """Read a document with the values of `--var`; `${env:NAME}` sees the environment."""
+    """Read a document with the values of `--var`; `${env:NAME}` reads environment variables."""
     from emsqrt.documents import read_document
 
     values = _values(arguments)
@@ -149,28 +149,28 @@ def _read(arguments: argparse.Namespace) -> Document:
 
 
 def _one_file(arguments: argparse.Namespace) -> Path:
-    """Return the document's path, which `--pipeline` may give too."""
-    given = [path for path in (arguments.file, arguments.pipeline) if path is not None]
-    if len(given) != 1:
+    """Return the document's path, which may also come from `--pipeline`."""
+    named = [path for path in (arguments.file, arguments.pipeline) if path is not None]
+    if len(named) != 1:
         raise UsageError(
-            "no document is named" if not given else "two documents are named",
+            "no document is named" if not named else "two documents are named",
             hint="such as emsqrt run flow.yaml",
         )
-    return Path(given[0])
+    return Path(named[0])
 
 
 def _values(arguments: argparse.Namespace) -> dict[str, str]:
     values = {}
-    for given in arguments.var:
-        name, equals, value = given.partition("=")
+    for named in arguments.var:
+        name, equals, value = named.partition("=")
         if not equals:
-            raise UsageError(f"--var {given} gives no value", hint="write --var NAME=VALUE")
+            raise UsageError(f"--var {named} has no value", hint="write --var NAME=VALUE")
         values[name.strip()] = value
     return values
 
 
 def _scan(source: str, encoding: str | None = None) -> Pipeline:
-    """Begin with a file; standard input is CSV. An encoding is for CSV alone.
+    """Begin with a file; standard input is CSV. An encoding is allowed for CSV alone.
 
     Raises:
         UsageError: the file has another format, and an encoding was named.
@@ -206,13 +206,13 @@ def _run_capped(
     settings: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> int:
-    order = _told(arguments, _configured(arguments, settings))
+    order = _order_of(arguments, _configured(arguments, settings))
     order = replace(order, resume=arguments.resume, as_json=arguments.json)
     carry_out(plan, order, may_become=arguments.may_become, document=document)
     return 0
 
 
-def _told(arguments: argparse.Namespace, config: EngineConfig) -> Order:
+def _order_of(arguments: argparse.Namespace, config: EngineConfig) -> Order:
     if arguments.manifest is not None and arguments.manifest.is_dir():
         raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
     manifest = None if arguments.manifest is None else str(arguments.manifest)
@@ -231,7 +231,7 @@ def _order(config: EngineConfig) -> Order:
 def _configured(
     arguments: argparse.Namespace, settings: Mapping[str, Any] | None = None
 ) -> EngineConfig:
-    """Return the settings: flags, then the environment, then the document, then defaults."""
+    """Return the settings: flags override the environment, then the document, then defaults."""
     config = EngineConfig.from_environment(settings=settings)
     if arguments.mem_cap is not None:
         config = replace(config, mem_cap_bytes=parse_cap(arguments.mem_cap))
@@ -242,10 +242,10 @@ def _configured(
     for flag in ("max_parallel", "spill_retry_max_ms"):
         value = getattr(arguments, flag)
         if value is not None and value < 1:
-            raise UsageError(f"--{flag.replace('_', '-')} {value} is no number from 1 up")
-    given = {
+            raise UsageError(f"--{flag.replace('_', '-')} {value} is not a positive number")
+    named = {
         "spill_aws_region": arguments.spill_aws_region,
         "spill_retry_max_ms": arguments.spill_retry_max_ms,
         "max_parallel_tasks": arguments.max_parallel,
     }
-    return replace(config, **{name: value for name, value in given.items() if value is not None})
+    return replace(config, **{name: value for name, value in named.items() if value is not None})

@@ -1,7 +1,7 @@
-"""emsqrt.documents: plans as people write them, in YAML or JSON, with places in every error.
+"""emsqrt.documents: plans in YAML or JSON files, with a source position in every error.
 
 Layering: errors <- tree <- yaml_text, variables, config, verbs <- steps <- reading; schema (for
-editors) <- verbs. YAML needs the extra `yaml`; nothing else here needs a third party.
+editors) <- verbs. YAML needs the extra `yaml`; nothing else here needs a third-party package.
 """
 
 from emsqrt.documents.errors import BadDocument

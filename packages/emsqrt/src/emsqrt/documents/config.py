@@ -25,7 +25,7 @@ def read_config(node: Node | None) -> dict[str, Any]:
     """Return the settings by their full names; sizes in bytes.
 
     Raises:
-        BadDocument: an unknown setting, or a value it cannot have.
+        BadDocument: an unknown setting, or an invalid value.
     """
     if node is None:
         return {}
@@ -33,7 +33,7 @@ def read_config(node: Node | None) -> dict[str, Any]:
     for key, each in node.only(SETTINGS, "config").items():
         name = ALIASES.get(key, key)
         if name in found:
-            each.fail(f"{key!r} is given twice: it is another word for {name!r}")
+            each.fail(f"{key!r} is set twice: it is another name for {name!r}")
         found[name] = _reader(name)(each)
     return found
 

@@ -1,4 +1,4 @@
-"""The error of a document of steps: what is wrong, and where it stands."""
+"""The error of a document of steps: the problem, and its position."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sennit_core.errors import UsageError
 
 @dataclass(eq=False)
 class BadDocument(UsageError):
-    """A document of steps makes no sense at `place`: `flow.yaml:7:12`, or `steps[2].filter`."""
+    """A document of steps is invalid at `place`: `flow.yaml:7:12`, or `steps[2].filter`."""
 
     code = "bad-document"
     message: str = field(default="", kw_only=True)
@@ -17,5 +17,5 @@ class BadDocument(UsageError):
     reason: str
 
     def describe(self) -> str:
-        """Name the place and what is wrong there."""
+        """Name the position and the problem."""
         return f"{self.place}: {self.reason}" if self.place else self.reason

@@ -1,4 +1,4 @@
-"""A document's text to a plan and settings."""
+"""Convert a document's text to a plan and settings."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ YAML_SUFFIXES = (".yaml", ".yml")
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a document says: a plan, and settings for the engine by their full names."""
+    """The content of a document: a plan, and settings for the engine by their full names."""
 
     plan: Plan
     config: Mapping[str, Any] = field(default_factory=dict)
@@ -35,17 +35,18 @@ def read_document(
     variables: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Document:
-    """Return what the file at `path` says: YAML by its suffix, else JSON.
+    """Read the file at `path`: YAML by its suffix, else JSON.
 
     Args:
         path: a document of steps, or plan JSON (`{"v": 1, …}`).
-        variables: values for `${name}` that win over the document's `vars`.
-        environment: what `${env:NAME}` reads, such as `os.environ`; None refuses it.
+        variables: values for `${name}`, which override the document's `vars`.
+        environment: the values of `${env:NAME}`, such as `os.environ`; None refuses such
+            references.
 
     Raises:
         BadInput: not JSON, or not UTF-8.
-        BadDocument: anything that is not understood, with file, line and column.
-        BadPlan: plan JSON that breaks its schema.
+        BadDocument: an invalid part of the document, with file, line and column.
+        BadPlan: plan JSON that violates its schema.
         Unsupported: it is YAML and PyYAML is not installed.
         TooLarge: over 1 MiB.
     """
@@ -74,8 +75,8 @@ def document_from(
     variables: Mapping[str, str] | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> Document:
-    """Return what a document means that was read already; raises as `read_document` does."""
-    if isinstance(root.value, list):  # a document may be its steps alone
+    """Return the content of a document that was already parsed; raises as `read_document`."""
+    if isinstance(root.value, list):  # a document may be only its list of steps
         root = Node({"steps": root}, root.place)
     root.only(MEMBERS, "a document")
     members = fill_in(root, variables or {}, environment).members()
@@ -91,10 +92,10 @@ def document_from(
 
 
 def steps_to_plan(steps: Any) -> Plan:
-    """Return the plan of steps that are plain Python values.
+    """Return the plan of steps in the form of Python values.
 
     Raises:
-        BadDocument: a step is not understood; names it and the nearest word.
+        BadDocument: a step is not understood; the message names it and suggests the nearest word.
     """
     if not isinstance(steps, list | tuple):
         raise BadDocument("steps", f"expected a list of steps, found {steps!r}"[:200])

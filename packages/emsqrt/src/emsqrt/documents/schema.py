@@ -1,4 +1,4 @@
-"""The JSON Schema of documents, for editors; `schema.json` beside this file is what it returns."""
+"""The JSON Schema of documents, for editors; it is stored as `schema.json` in this folder."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def document_schema() -> Json:
                 "properties": {word: _value(word) for word in _WORDS},
                 "additionalProperties": False,
             },
-            "op": {"oneOf": [_beside(word) for word in _WORDS]},
+            "op": {"oneOf": [_with_keys(word) for word in _WORDS]},
         },
     }
 
@@ -74,7 +74,7 @@ def _value(word: str) -> Json:
     return {"description": verb.summary, "anyOf": forms}
 
 
-def _beside(word: str) -> Json:
+def _with_keys(word: str) -> Json:
     keys = _keys(word)
     return {
         **keys,

@@ -1,4 +1,4 @@
-"""Steps to a plan: each verb goes on with the pipeline that the steps before it made."""
+"""Convert steps to a plan: each verb extends the pipeline of the preceding steps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _AS_NAME = re.compile(r"\s*(.+\S)\s+as\s+(\w+)\s*", re.IGNORECASE | re.DOTALL)
 
 
 class Inputs:
-    """The named inputs of a document, each built when it is first asked for."""
+    """The named inputs of a document, each built on first use."""
 
     def __init__(self, named: Mapping[str, Node]) -> None:
         self._named = dict(named)
@@ -33,7 +33,7 @@ class Inputs:
         self._building: list[str] = []
 
     def of(self, node: Node) -> Pipeline:
-        """Return the rows that `node` means: an input's name, one step, or a list of steps."""
+        """Return the rows that `node` refers to: an input's name, one step, or a list of steps."""
         if not isinstance(node.value, str):
             return build(node, self)
         name = node.value
@@ -56,7 +56,7 @@ def build(steps: Node, inputs: Inputs) -> Pipeline:
     """Return the pipeline of a list of steps, or of a single one.
 
     Raises:
-        BadDocument: a step is not understood; names the place and the nearest word.
+        BadDocument: a step is not understood; the message names the position and the nearest word.
     """
     pipeline: Pipeline | None = None
     for step in steps.items():
@@ -71,33 +71,33 @@ def build(steps: Node, inputs: Inputs) -> Pipeline:
 
 
 def open_step(step: Node) -> tuple[str, Members]:
-    """Return a step's verb and its keys, whichever way it is written."""
+    """Return a step's verb and its keys, in either of the two notations."""
     members = step.members()
     if "op" in members:
         named = members["op"]
         word = named.text()
         verb = _verb(named, word)
-        given = Node({key: each for key, each in members.items() if key != "op"}, step.place)
+        body = Node({key: each for key, each in members.items() if key != "op"}, step.place)
     elif len(members) == 1:
-        ((word, given),) = members.items()
-        verb = _verb(given if given.place.line == 0 else step, word)
+        ((word, body),) = members.items()
+        verb = _verb(body if body.place.line == 0 else step, word)
     else:
         step.fail("a step is one verb with its keys, or has a key op", "such as `- filter: a > 1`")
-    return verb, _keys(verb, VERBS[verb], _respelled(word, given))
+    return verb, _keys(verb, VERBS[verb], _respelled(word, body))
 
 
-def _respelled(word: str, given: Node) -> Node:
-    """Return a step's keys by their names here, where another engine's document has others."""
+def _respelled(word: str, body: Node) -> Node:
+    """Return a step's keys under their names here; documents of other engines may use others."""
     others = OTHER_KEYS.get(word, {})
-    if not isinstance(given.value, dict) or others.keys().isdisjoint(given.value):
-        return given
+    if not isinstance(body.value, dict) or others.keys().isdisjoint(body.value):
+        return body
     members: Members = {}
-    for key, each in given.value.items():
+    for key, each in body.value.items():
         name = others.get(key, key)
         if name in members:
-            each.fail(f"{word} has {key!r} and {name!r}, which are the same; give one of them")
+            each.fail(f"{word} has {key!r} and {name!r}, which are the same key; keep one of them")
         members[name] = each
-    return Node(members, given.place)
+    return Node(members, body.place)
 
 
 def _verb(node: Node, word: str) -> str:
@@ -109,24 +109,24 @@ def _verb(node: Node, word: str) -> str:
     return verb
 
 
-def _keys(name: str, verb: Verb, given: Node) -> Members:
+def _keys(name: str, verb: Verb, body: Node) -> Members:
     bare_object = verb.bare in ("names", "columns") and name in ("project", "rename")
-    if isinstance(given.value, dict) and not (bare_object and verb.bare not in given.value):
-        members = given.only(verb.keys, name)
-    elif given.value is None and not verb.required:
+    if isinstance(body.value, dict) and not (bare_object and verb.bare not in body.value):
+        members = body.only(verb.keys, name)
+    elif body.value is None and not verb.required:
         members = {}
-    elif verb.bare is not None and given.value is not None:
-        members = {verb.bare: given}
+    elif verb.bare is not None and body.value is not None:
+        members = {verb.bare: body}
     else:
-        given.fail(f"{name} takes keys with values, found {given.kind}")
+        body.fail(f"{name} needs keys with values, found {body.kind}")
     for key in verb.required:
         if key not in members:
-            given.fail(f"{name} needs {key!r}")
+            body.fail(f"{name} needs {key!r}")
     return {key: each for key, each in members.items() if each.value is not None}
 
 
 def _at(node: Node, compute: Callable[[], T]) -> T:
-    """Return what `compute` returns; an error of usage is said at `node`."""
+    """Return what `compute` returns; locate a usage error at `node`."""
     try:
         return compute()
     except BadDocument:
@@ -136,7 +136,7 @@ def _at(node: Node, compute: Callable[[], T]) -> T:
 
 
 def _check_types(step: Node, pipeline: Pipeline) -> None:
-    """Type the plan so far, when the schemas of all its scans are known."""
+    """Check the plan's types so far, once the schemas of all its scans are known."""
     if any(not isinstance(each, Scan) or each.schema is None for each in scans_of(pipeline.plan)):
         return
     try:
@@ -149,7 +149,7 @@ def _check_types(step: Node, pipeline: Pipeline) -> None:
 
 
 def _parsed(node: Node, read: Callable[[str], T]) -> T:
-    """Return what `read` makes of a text; where it does not parse is said within the document."""
+    """Return what `read` returns for a text; locate a parse error within the document."""
     text = node.text()
     try:
         return read(text)
@@ -168,7 +168,7 @@ def _expr(node: Node) -> Expr:
 
 
 def _listed(node: Node) -> list[Node]:
-    """Return the items of a list; a text with commas between its parts is a list of them."""
+    """Return the items of a list; a text is split at its commas."""
     items: list[Node] = []
     for item in node.items():
         if not isinstance(item.value, str):
@@ -181,7 +181,7 @@ def _listed(node: Node) -> list[Node]:
 
 
 def _split(text: str) -> list[tuple[int, str]]:
-    """Return the parts between commas that are in no quotes and no brackets, each with its place."""
+    """Return the parts between commas outside of quotes and brackets, each with its position."""
     parts: list[tuple[int, str]] = []
     depth, quote, start = 0, "", 0
     for at, character in enumerate(text):
@@ -198,7 +198,7 @@ def _split(text: str) -> list[tuple[int, str]]:
 
 
 def _named(node: Node) -> list[tuple[str, Expr]]:
-    """Read output columns: texts, perhaps with `AS`, or names with expressions."""
+    """Read output columns: texts, possibly with `AS`, or names with expressions."""
     made: list[tuple[str, Expr]] = []
     for item in _listed(node):
         if isinstance(item.value, dict):
@@ -209,7 +209,7 @@ def _named(node: Node) -> list[tuple[str, Expr]]:
 
 
 def _aggregates(node: Node) -> tuple[list[Agg], dict[str, Agg]]:
-    """Read aggregates: those without a name, which get one, and those with one."""
+    """Read aggregates: unnamed ones, whose names are derived, and named ones."""
     bare: list[Agg] = []
     named: dict[str, Agg] = {}
     for item in _listed(node):
@@ -251,7 +251,7 @@ def _order(node: Node) -> list[SortKey]:
 
 
 def _marked_order(text: str) -> tuple[Expr, bool, bool | None]:
-    """Read a sort key; `amount:desc` is `amount desc`."""
+    """Read a sort key; `amount:desc` means `amount desc`."""
     for mark in (":desc", ":asc"):
         if text.lower().endswith(mark):
             return parse_order(f"{text[: -len(mark)]} {mark[1:]}")
@@ -259,7 +259,7 @@ def _marked_order(text: str) -> tuple[Expr, bool, bool | None]:
 
 
 def _pairs(node: Node) -> list[tuple[str, str]]:
-    """Read names with other names: {old: new}, or "old AS new", or a name that stays."""
+    """Read pairs of names: {old: new}, or "old AS new", or a name that is kept."""
     pairs: list[tuple[str, str]] = []
     for item in _listed(node):
         if isinstance(item.value, dict):
@@ -267,7 +267,7 @@ def _pairs(node: Node) -> list[tuple[str, str]]:
             continue
         name, expr = _parsed(item, parse_named)
         if not isinstance(expr, Column):
-            item.fail(f"{expr!s} is no column's name", "with_column and project take expressions")
+            item.fail(f"{expr!s} is no column's name", "use with_column or project for expressions")
         pairs.append((expr.name, name))
     return pairs
 

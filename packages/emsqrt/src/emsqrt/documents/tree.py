@@ -1,4 +1,4 @@
-"""A document as a tree of values that know where they stand, whatever text it was read from."""
+"""A document as a tree of values with their source positions, from YAML or JSON."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sennit_core.text import nearest
 
 DEPTH_MAX = 60
 VALUES_MAX = 20_000
-"""Values in one document, with every alias counted as often as it is used."""
+"""Most values in one document, with every alias counted as often as it is used."""
 TEXT_BYTES_MAX = 1 << 20
 
 Scalar: TypeAlias = str | int | float | bool | None
@@ -20,7 +20,7 @@ Value: TypeAlias = "Scalar | list[Node] | dict[str, Node]"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a value stands: in a file by line and column from 1, or by the path that leads there."""
+    """A value's position: in a file by line and column from 1, or by its path in the document."""
 
     source: str = ""
     line: int = 0
@@ -33,20 +33,20 @@ class Place:
         return ": ".join(part for part in (self.source, self.path) if part)
 
     def moved(self, columns: int) -> Place:
-        """Return the place so many columns further."""
+        """Return the position moved right by `columns`."""
         return replace(self, column=self.column + columns)
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One value of a document and its place; `plain`: a YAML scalar without quotes, or a JSON text."""
+    """One value and its position; `plain`: a YAML scalar without quotes, or a JSON text."""
 
     value: Value
     place: Place
     plain: bool = False
 
     def fail(self, reason: str, hint: str | None = None) -> NoReturn:
-        """Raise BadDocument that names this place."""
+        """Raise BadDocument with this position."""
         raise BadDocument(str(self.place), reason, hint=hint)
 
     def members(self) -> dict[str, Node]:
@@ -62,7 +62,7 @@ class Node:
         return self.value if isinstance(self.value, list) else [self]
 
     def text(self) -> str:
-        """Return a text; a number is the text it was written as."""
+        """Return a text; a number is returned as it was written."""
         if isinstance(self.value, bool) or not isinstance(self.value, str | int | float):
             self.fail(f"expected a text, found {self.kind}")
         return str(self.value)
@@ -72,7 +72,7 @@ class Node:
         return [item.text() for item in self.items()]
 
     def count(self) -> int:
-        """Return a whole number from 0."""
+        """Return a non-negative integer."""
         if isinstance(self.value, bool) or not isinstance(self.value, int) or self.value < 0:
             self.fail(f"expected a whole number from 0, found {self.kind}")
         return self.value
@@ -90,7 +90,7 @@ class Node:
         return self.value
 
     def data(self) -> Any:
-        """Return the value and all below it as plain Python values."""
+        """Return the value and its descendants as plain Python values."""
         match self.value:
             case dict():
                 return {key: each.data() for key, each in self.value.items()}
@@ -100,7 +100,7 @@ class Node:
                 return scalar
 
     def only(self, allowed: Iterable[str], what: str) -> dict[str, Node]:
-        """Return the members, of which none is beyond `allowed`."""
+        """Return the members; fail if one is not in `allowed`."""
         members, known = self.members(), list(allowed)
         for key, each in members.items():
             if key not in known:
@@ -111,7 +111,7 @@ class Node:
 
     @property
     def kind(self) -> str:
-        """What sort of value it is, for an error."""
+        """The kind of value, for an error."""
         match self.value:
             case dict():
                 return "keys with values"
@@ -124,10 +124,10 @@ class Node:
 
 
 def from_data(value: Any, source: str = "", path: str = "") -> Node:
-    """Return the tree of plain Python values, such as JSON gives; places are paths.
+    """Return the tree of plain Python values, such as parsed JSON; positions are paths.
 
     Raises:
-        BadDocument: nested deeper than 60 levels, more than 20,000 values, or another type.
+        BadDocument: nested deeper than 60 levels, more than 20,000 values, or an unsupported type.
     """
     left = VALUES_MAX
 
@@ -150,6 +150,6 @@ def from_data(value: Any, source: str = "", path: str = "") -> Node:
                 )
             case None | bool() | int() | float() | str():
                 return Node(value, place, plain=isinstance(value, str))
-        raise BadDocument(str(place), f"a {type(value).__name__} cannot stand in a document")
+        raise BadDocument(str(place), f"a {type(value).__name__} is not allowed in a document")
 
     return walk(value, path, 1)

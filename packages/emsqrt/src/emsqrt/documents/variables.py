@@ -1,4 +1,4 @@
-"""`${name}` and `${name:-default}` in the values of a document."""
+"""Replace `${name}` and `${name:-default}` in the values of a document."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _REFERENCE = re.compile(r"\$(\$\{)|\$\{(?:(env):)?([A-Za-z_]\w*)(?::-([^}]*))?\}
 
 
 def fill_in(
-    root: Node, given: Mapping[str, str], environment: Mapping[str, str] | None = None
+    root: Node, overrides: Mapping[str, str], environment: Mapping[str, str] | None = None
 ) -> Node:
     """Return the document without its `vars`, and with each reference replaced.
 
-    A value that is one reference and nothing else, without quotes, takes the type of what it is
-    replaced by: `count: ${n}` is a number. `$${` is `${` itself.
+    An unquoted value that consists of one reference has the type of its replacement: `count: ${n}`
+        is a number. `$${` stays a literal `${`.
 
     Args:
         root: the document; its member `vars` holds defaults.
-        given: values that win over the document's.
-        environment: what `${env:NAME}` reads; None refuses it.
+        overrides: values that override the document's.
+        environment: the values of `${env:NAME}`; None refuses such references.
 
     Raises:
         BadDocument: a name without a value, or the environment where it is not allowed.
@@ -38,7 +38,7 @@ def fill_in(
             name: _replaced(each, {}, environment).text()
             for name, each in declared.members().items()
         }
-    values.update(given)
+    values.update(overrides)
     return Node(
         {key: _walk(each, values, environment) for key, each in members.items()}, root.place
     )
@@ -79,7 +79,7 @@ def _replaced(node: Node, values: Mapping[str, str], environment: Mapping[str, s
         guess = nearest(name, tuple(known))
         node.fail(
             f"the variable {name!r} has no value",
-            f'did you mean "{guess}"?' if guess else f"give --var {name}=… or a default under vars",
+            f'did you mean "{guess}"?' if guess else f"use --var {name}=… or a default under vars",
         )
 
     made = _REFERENCE.sub(value_of, node.value)

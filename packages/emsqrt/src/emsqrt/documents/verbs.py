@@ -1,6 +1,6 @@
-"""The verbs of a document: the keys of each, which are needed, and what a bare value means.
+"""The verbs of a document: their keys, the required ones, and the key of a bare value.
 
-One table for the reader and for the JSON Schema that editors use.
+The same table is used by the reader and for the JSON Schema that editors use.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ class Verb:
 
     Args:
         keys: the JSON Schema of each key's value.
-        required: keys that must be there.
-        bare: the key that a value without keys is for, as `expr` in `filter: "a > 1"`.
-        summary: what an editor shows.
+        required: keys that must be present.
+        bare: the key of a value without keys, such as `expr` in `filter: "a > 1"`.
+        summary: shown by editors.
     """
 
     summary: str
@@ -82,18 +82,18 @@ VERBS: dict[str, Verb] = {
         },
         bare="source",
     ),
-    "from": Verb("Go on with a named input.", {"input": TEXT}, ("input",), bare="input"),
+    "from": Verb("Continue with a named input.", {"input": TEXT}, ("input",), bare="input"),
     "filter": Verb(
         "Keep the rows for which the condition is true.", {"expr": TEXT}, ("expr",), bare="expr"
     ),
     "project": Verb(
-        'Make exactly these columns: "name", "a * 2 AS b" or {b: "a * 2"}.',
+        'Compute exactly these columns: "name", "a * 2 AS b" or {b: "a * 2"}.',
         {"columns": COLUMNS},
         ("columns",),
         bare="columns",
     ),
     "rename": Verb(
-        'Give columns other names: {old: new} or ["old AS new"].',
+        'Rename columns: {old: new} or ["old AS new"].',
         {"names": NAMES},
         ("names",),
         bare="names",
@@ -114,14 +114,16 @@ VERBS: dict[str, Verb] = {
         bare="by",
     ),
     "top_k": Verb(
-        "Keep the first rows of an order.",
+        "Keep the first rows of a sort order.",
         {"by": SORT_KEYS, "count": COUNT, "offset": COUNT},
         ("by", "count"),
     ),
-    "distinct": Verb("Keep one row of those that are equal.", {"columns": TEXTS}, bare="columns"),
-    "limit": Verb("Pass on so many rows.", {"count": COUNT, "offset": COUNT}, ("count",), "count"),
+    "distinct": Verb("Keep one row of each set of equal rows.", {"columns": TEXTS}, bare="columns"),
+    "limit": Verb(
+        "Pass on a number of rows.", {"count": COUNT, "offset": COUNT}, ("count",), "count"
+    ),
     "sample": Verb(
-        "Keep a fraction of the rows, or so many of them.",
+        "Keep a fraction of the rows, or a number of them.",
         {"fraction": NUMBER, "count": COUNT, "seed": COUNT},
         bare="fraction",
     ),
@@ -132,7 +134,7 @@ VERBS: dict[str, Verb] = {
         bare="column",
     ),
     "join": Verb(
-        "Put rows together with those of another input.",
+        "Join with the rows of another input.",
         {
             "with": ROWS,
             "on": NAMES,
@@ -142,18 +144,18 @@ VERBS: dict[str, Verb] = {
         ("with",),
     ),
     "union": Verb(
-        "Go on with the rows of other inputs.",
+        "Append the rows of other inputs.",
         {"with": SEVERAL_ROWS, "by_name": FLAG},
         ("with",),
         bare="with",
     ),
     "window": Verb(
-        'Add columns that look at other rows: {n: "row_number()"}.',
+        'Add columns computed from other rows: {n: "row_number()"}.',
         {"partition_by": TEXTS, "order_by": SORT_KEYS, "functions": NAMES},
         ("functions",),
     ),
     "expect": Verb(
-        "Fail the run unless the rows are as said.",
+        "Fail the run unless the rows meet these conditions.",
         {"unique": TEXTS, "not_null": TEXTS, "rows": TEXT},
     ),
     "sink": Verb(
@@ -170,11 +172,11 @@ SYNONYMS = {
     "with_columns": "with_column",
     "group": "aggregate",
 }
-"""Other words for verbs."""
+"""Alternative names of verbs."""
 OTHER_KEYS = {
     "map": {"expr": "names"},
     "window": {"partitions": "partition_by"},
     "explode": {"alias": "as"},
     "lateral": {"alias": "as"},
 }
-"""Other words for keys, by the word of the verb; documents of the first EM-√ have them."""
+"""Alternative names of keys, by verb; older documents use them."""

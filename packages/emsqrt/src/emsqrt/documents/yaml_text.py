@@ -1,7 +1,8 @@
-"""YAML to a tree with places, by PyYAML's parser and YAML 1.2's core schema.
+"""Parse YAML to a tree with positions, by PyYAML's parser and YAML 1.2's core schema.
 
-Only plain data is read: `yes` and `on` are texts, as in YAML 1.2, and tags beyond the core ones
-are refused. Aliases are followed, and counted each time, so none can make a document explode.
+Only plain data is accepted: `yes` and `on` are texts, as in YAML 1.2, and tags other than the core
+ones are refused. Aliases are followed and counted each time, so that they cannot blow up a
+document.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def read_yaml(text: str, source: str) -> Node:
 
     Args:
         text: the document.
-        source: the file's name, for places.
+        source: the file's name, for positions.
 
     Raises:
         Unsupported: PyYAML is not installed.
@@ -55,7 +56,7 @@ def read_yaml(text: str, source: str) -> Node:
 
 
 def _check_depth(events: Iterable[Any], source: str) -> None:
-    """Refuse what is nested too deeply before it is composed, which takes the stack for each level."""
+    """Refuse deep nesting before PyYAML composes it, which recurses once per level."""
     depth = 0
     for event in events:
         name = type(event).__name__
@@ -67,7 +68,7 @@ def _check_depth(events: Iterable[Any], source: str) -> None:
 
 
 class _Reader:
-    """Turns PyYAML's nodes into ours; told apart by `id`, so PyYAML's classes are not needed."""
+    """Convert PyYAML's nodes; their kind is identified by `id`, so PyYAML need not be imported."""
 
     def __init__(self, source: str) -> None:
         self.source = source
@@ -83,7 +84,9 @@ class _Reader:
         if self.left < 0:
             raise BadDocument(str(place), f"more than {VALUES_MAX:,} values")
         if node.tag.removeprefix("tag:yaml.org,2002:") not in _TAGS:
-            raise BadDocument(str(place), f"the tag {node.tag} is not read: only plain data is")
+            raise BadDocument(
+                str(place), f"the tag {node.tag} is not supported: only plain data is"
+            )
         match node.id:
             case "scalar":
                 return self.scalar(node, place)
@@ -109,14 +112,14 @@ class _Reader:
                 for each in read.items():
                     merged = {**each.members(), **merged}
             elif key.value in members:
-                raise BadDocument(str(place), f"the key {key.value!r} is given twice")
+                raise BadDocument(str(place), f"the key {key.value!r} occurs twice")
             else:
                 members[key.value] = read
         return {**merged, **members}
 
 
 def resolve(text: str) -> Scalar:
-    """Return what a text without quotes means in YAML 1.2's core schema."""
+    """Resolve an unquoted scalar by YAML 1.2's core schema."""
     if text in _WORDS:
         return _WORDS[text]
     if _INT.fullmatch(text):

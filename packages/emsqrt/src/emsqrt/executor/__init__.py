@@ -1,9 +1,9 @@
-"""Entry points run in processes of their own, under a memory cap, results by a Strand ring.
+"""Run entry points in processes of their own, under a memory cap, with results over a Strand ring.
 
 Layering: frames <- control <- outlet, context <- process (the executor itself);
 frames, loop, spill <- worker, execution <- pool (its parent).
 
-Names are loaded when they are first used: an executor process passes through here and stays lean.
+Each public name is loaded on first use, because an executor process imports this and stays small.
 """
 
 from typing import TYPE_CHECKING, Any

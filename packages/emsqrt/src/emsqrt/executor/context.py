@@ -1,4 +1,4 @@
-"""What an entry point is handed: its cap, its budget, a way out for payloads and for news."""
+"""The context of an entry point: its cap, its budget, and outputs for payloads and progress."""
 
 from __future__ import annotations
 
@@ -34,33 +34,33 @@ _PROGRESS_NAMES = {
     "spilled_bytes": "spilledBytes",
     "phase": "phase",
 }
-"""Fields of `sennit_core.records.Progress`, which an executor has no other need to import."""
+"""Fields of `sennit_core.records.Progress`, which an executor would otherwise not import."""
 
 
 class PayloadWriter(Protocol):
-    """Where payloads go: a Strand writer, or a list in a test."""
+    """Receives payloads: a Strand writer, or a list in a test."""
 
     @property
     def payload_bytes_max(self) -> int:
-        """The largest payload that one write takes."""
+        """The largest payload that one write accepts."""
 
     def write_bytes(self, payload: Buffer) -> None:
-        """Publish one payload; waits for room."""
+        """Publish one payload; wait until there is room."""
 
 
 class Context:
-    """The world of one running entry point.
+    """The context of one running entry point.
 
     Args:
         what: the entry's name, for errors.
         cap_bytes: the cap on the whole process.
-        writer: where payloads go.
-        send_progress: takes changed progress fields (camelCase), at most ten times a second.
-        spill_dir: a folder for this run alone, made when first used, removed by `close`.
+        writer: receives the payloads.
+        send_progress: called with changed progress fields (camelCase), at most ten times a second.
+        spill_dir: a folder for this run alone, created on first use, removed by `close`.
         deadline_seconds: from now; None for none.
-        budget: the budget to give out; None makes one of what is left of the cap.
-        slack: returns what is kept out of the budget under a cap for what nobody accounts for:
-            interpreter, allocators, kernels' scratch; as libraries need it when None.
+        budget: the budget of the entry; None creates one from what is left of the cap.
+        slack: returns how much of a cap is kept out of the budget for memory that is not reserved:
+            interpreter, allocators, kernels' scratch; what the libraries need when None.
     """
 
     def __init__(  # noqa: PLR0913 - made in two places, read in none
@@ -84,18 +84,19 @@ class Context:
         self.room_bytes: Callable[[], int] = lambda: sys.maxsize
         """Returns how much the process may still grow before it is asked to stop."""
         self.has_emitted = False
-        """Whether some of what comes out is out of this process's hands."""
+        """Whether some of the output has left this process."""
         self.spilling: Mapping[str, Any] = {}
-        """What a spill manager is told beside its folder: `EngineConfig.spilling`."""
+        """Options of the spill manager apart from its folder: `EngineConfig.spilling`."""
         self.owns_process = False
-        """Whether the process is the engine's own, so that its allocator may be set."""
+        """Whether the process belongs to the engine, so that its allocator may be configured."""
         self.is_trial = False
-        """Whether it is only to be seen if a plan would be admitted."""
+        """Whether the run is only a trial of admission."""
         self.make_room_for_error: Callable[[], None] = lambda: None
-        """Call it before loading what only an error needs: large requests are granted again."""
+        """Call it before importing what only an error needs: large allocations are allowed
+        again."""
         self.forgive_reserved: Callable[[], None] = lambda: None
-        """Call it after loading a library in a run: what it has reserved and not touched is not
-        counted as asked for."""
+        """Call it after importing a library during a run: what it has reserved and not touched then
+        does not count as requested."""
         self._writer = writer
         self._send_progress = send_progress
         self._spill_dir = spill_dir
@@ -113,9 +114,9 @@ class Context:
 
     @property
     def budget(self) -> MemoryBudget:
-        """What is left of the cap for buffers, after what the process held at the first look.
+        """The budget: what is left of the cap after what the process held at the first look.
 
-        Slack and the pages of a stream's payloads are kept aside.
+        Slack and the pages of a stream's payloads are left out of it.
 
         Raises:
             CapTooSmall: nothing is left.
@@ -125,7 +126,7 @@ class Context:
         return self._budget
 
     def left_bytes(self) -> int:
-        """Return what the process, as it is now, leaves of the cap for buffers.
+        """Return what the process in its current state leaves of the cap for buffers.
 
         Raises:
             CapTooSmall: nothing is left.
@@ -141,7 +142,7 @@ class Context:
         return self.cap_bytes - held - aside
 
     def look(self) -> None:
-        """See what the process holds: what caps would leave is counted from that."""
+        """Measure what the process holds; budgets under other caps are computed from this."""
         self._look()
 
     def _look(self) -> int:
@@ -152,9 +153,9 @@ class Context:
         return self._held_bytes
 
     def left_bytes_under(self, cap_bytes: int) -> int:
-        """Return what another cap would leave for buffers, less than nothing when it is too small.
+        """Return what another cap would leave for buffers, negative when the cap is too small.
 
-        Counted from what the process held when it looked last; it looks now if it has not.
+        Computed from what the process held at the last `look`; calls it if it was never called.
         """
         if self._held_bytes is None and self._budget is not None:
             return self._budget.cap_bytes + cap_bytes - self._budget.whole_bytes
@@ -167,11 +168,11 @@ class Context:
         return self._slack(cap_bytes) + 2 * self._writer.payload_bytes_max
 
     def grown_bytes(self) -> int:
-        """Return what the process holds more than when it looked at what is left of the cap."""
+        """Return how much the process has grown since the last `look`."""
         return 0 if self._held_bytes is None else max(0, self.measure() - self._held_bytes)
 
     def trial(self, budget: MemoryBudget) -> Context:
-        """Return a context with another budget, to see whether a plan would be admitted."""
+        """Return a context with another budget, to try whether a plan would be admitted."""
         context = Context(
             self.what,
             self.cap_bytes,
@@ -192,7 +193,7 @@ class Context:
 
     @property
     def process_folder(self) -> Path:
-        """Where this process may write what outlives a run; whoever needs it makes it.
+        """A folder for files of this process that outlive a run; the caller creates it.
 
         The pool removes it when the process ends.
         """
@@ -203,13 +204,13 @@ class Context:
         """A folder of this run's own; it is removed when the run ends."""
         if not self._spill_dir.exists():
             self._spill_dir.mkdir(mode=0o700, parents=True)
-            self._made_spill_dir = True  # and so it is ours to remove
+            self._made_spill_dir = True  # so this context removes it
         return self._spill_dir
 
     def emit(self, payload: Buffer) -> None:
-        """Publish bytes to whoever asked, in one payload or, when large, several.
+        """Publish bytes to the caller, in one payload or, when large, several.
 
-        Waits while the reader is slow. Raises what `check` raises.
+        Waits while the reader is slow. Raises as `check`.
         """
         self.has_emitted = True
         view = memoryview(payload).cast("B")
@@ -218,12 +219,12 @@ class Context:
             self.check()
             try:
                 self._writer.write_bytes(view[start : start + step])
-            except Cancelled:  # the reader aborted the ring; say why, when that is known
+            except Cancelled:  # the reader aborted the ring; raise the reason if it is known
                 self.check()
                 raise
 
     def emit_arrow(self, batch: pa.RecordBatch) -> None:
-        """Publish a batch as messages of an Arrow IPC stream; the schema goes before the first."""
+        """Publish a batch as messages of an Arrow IPC stream, after its schema the first time."""
         if self._arrow is None:
             from emsqrt.io.emitter import BufferedEmitter
             from emsqrt.io.messages import MessageStream
@@ -235,7 +236,7 @@ class Context:
         pieces.flush()
 
     def progress(self, **fields: Any) -> None:
-        """Tell how far this is: fields of `sennit_core.records.Progress`, absolute values."""
+        """Report progress: fields of `sennit_core.records.Progress`, absolute values."""
         named = {_PROGRESS_NAMES[name]: value for name, value in fields.items()}
         now = time.monotonic()
         with self._lock:
@@ -247,19 +248,19 @@ class Context:
         self._send_progress(changed)
 
     def flush_progress(self) -> None:
-        """Tell what was held back because there was news a moment before."""
+        """Send progress that was held back because the previous report was too recent."""
         with self._lock:
             changed, self._progress = self._progress, {}
         if changed:
             self._send_progress(changed)
 
     def check(self) -> None:
-        """Return if the work should go on; call it often.
+        """Raise if the work should stop; call it often.
 
         Raises:
-            Cancelled: somebody cancelled this.
-            DeadlineExceeded: its time is over.
-            MemoryCapExceeded: the process is about to pass its cap.
+            Cancelled: the request was cancelled.
+            DeadlineExceeded: the deadline has passed.
+            MemoryCapExceeded: the process is about to exceed its cap.
         """
         if self._stopped is not None:
             raise self._stopped
@@ -269,19 +270,19 @@ class Context:
 
     @property
     def stopped(self) -> SennitError | None:
-        """Why this should stop, once it should."""
+        """The reason to stop, once there is one."""
         return self._stopped
 
     def on_cancel(self, callback: Callable[[], None]) -> None:
-        """Call back, from another thread, when this should stop: to interrupt what blocks."""
+        """Register a callback for a stop, called on another thread, to interrupt blocking calls."""
         with self._lock:
             self._callbacks.append(callback)
-            late = self._stopped is not None
-        if late:
+            overdue = self._stopped is not None
+        if overdue:
             _call(callback)
 
     def stop(self, reason: SennitError) -> None:
-        """Make `check` raise `reason` and call who asked to be told; the first reason stays."""
+        """Make `check` raise `reason` and run the `on_cancel` callbacks; the first reason stays."""
         with self._lock:
             if self._stopped is not None:
                 return

@@ -18,7 +18,7 @@ _LAST_WORD_SECONDS = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One request to run, as its frame says it."""
+    """One request to run, as decoded from its frame."""
 
     attempt: str
     name: str
@@ -39,19 +39,19 @@ class Control:
         self._reader = FrameReader()
 
     def send(self, frame: bytes) -> None:
-        """Send a frame; a parent that is gone is noticed by whoever receives."""
+        """Send a frame; if the parent is gone, the receiving thread notices."""
         with self._lock, suppress(OSError):
             self._sock.sendall(frame)
 
     def send_file(self, frame: bytes, file: int) -> None:
-        """Send a frame, an open descriptor with its first byte."""
+        """Send a frame, with an open descriptor attached to its first byte."""
         with self._lock, suppress(OSError):
             sent = socket.send_fds(self._sock, [frame], [file])
             if sent < len(frame):
                 self._sock.sendall(memoryview(frame)[sent:])
 
     def send_last(self, frame: bytes) -> None:
-        """Send a frame just before the process ends, unless another thread is stuck in sending."""
+        """Send a frame just before the process ends, unless another thread is blocked sending."""
         if self._lock.acquire(timeout=_LAST_WORD_SECONDS):
             self._sock.settimeout(_LAST_WORD_SECONDS)
             with suppress(OSError):

@@ -1,9 +1,9 @@
 """The entry point `emsqrt.plan`: runs a plan in an executor.
 
-Request: `{"plan": plan JSON, "folder": where relative paths start (optional)}`. A stream sink
-emits its payloads; the result is the manifest's JSON. With `"weighs": cap` nothing is read: the
-plan is opened and closed, and the result is the JSON of its `Weight`; with `"looks": true` its input
-is looked through for the longest row.
+Request: `{"plan": plan JSON, "folder": base of relative paths (optional)}`. A stream sink emits its
+payloads; the result is the manifest's JSON. With `"weighs": cap` nothing is read: the plan is
+opened and closed, and the result is the JSON of its `Weight`; with `"looks": true` its input is
+searched for the longest row.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from emsqrt.executor.context import Context
 from emsqrt.lean import load_arrow
 
 FLOOR_BYTES = 40 << 20
-"""pyarrow and numpy take 28 MiB, slack and the ring 5; the rest is for one block at least."""
-FLOOR_BECAUSE = "pyarrow and one block take that much"
+"""pyarrow and numpy use 28 MiB, slack and the ring 5; the rest is for one block at least."""
+FLOOR_BECAUSE = "pyarrow and one block need this much"
 
 
 def prepare() -> None:
-    """Load pyarrow, lightly, and then the engine, which would load it otherwise."""
+    """Import pyarrow with few of its modules, before the engine imports all of them."""
     load_arrow()
     import emsqrt.session  # noqa: F401 - loaded now, used later
 

@@ -1,4 +1,4 @@
-"""One request on its way through an executor, as its caller sees it."""
+"""One request in an executor, as its caller sees it."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ OnProgress = Callable[[Progress], object]
 
 
 class Execution:
-    """What `ExecutorPool.submit` returns. A context manager: leaving it cancels what still runs.
+    """The result of `ExecutorPool.submit`. A context manager: exit cancels a running request.
 
     1. `payloads()` or `batches()` yield what the entry emits, as it emits it; a slow reader slows
-       the entry down (a Strand ring holds what is on its way, once an answer is not small).
-    2. `result()` is the entry's answer, or raises its error. An entry that emits more than the ring
-       holds waits for its reader, so read the payloads first.
+       the entry down (a Strand ring holds unread output, once an answer is not small).
+    2. `result()` returns the entry's answer, or raises its error. An entry that emits more than the
+       ring holds waits for its reader, so read the payloads first.
 
-    The request may wait in the pool's queue first, and may be stopped and run again there before
-    any of its output was handed on. `cancel` ends it in each of these states.
+    The request may first wait in the pool's queue, and may be stopped and run again before any of
+    its output was handed on. `cancel` ends it in each of these states.
 
     Args:
         what: the entry's name, for errors.
-        deadline_seconds: as it was asked for, for errors.
-        on_progress: called with each new `Progress`, on the pool's thread: be quick.
-        stop: stops the request, wherever it is, for the reason that it is called with.
+        deadline_seconds: as it was requested, for errors.
+        on_progress: called with each new `Progress`, on the pool's thread; must return quickly.
+        stop: called with a reason; stops the request in whichever state it is.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Execution:
     ) -> None:
         self.what = what
         self.attempt = ""
-        """Id of the attempt that runs; frames of any other are out of date."""
+        """Id of the current attempt; frames of any other attempt are outdated."""
         self._on_progress = on_progress
         self._progress: dict[str, Any] = {}
         self._result: dict[str, Any] | None = None
@@ -67,31 +67,31 @@ class Execution:
         self._stop = stop
         self._stop_reason: str | None = None
         self._deadline_seconds = deadline_seconds
-        # Guards what follows and `attempt`, `_result` and `_ended`; notified of each change.
+        # Guards the fields below and `attempt`, `_result` and `_ended`; notified of each change.
         self._news = threading.Condition()
-        self._inline: deque[bytes] = deque()  # came in frames and was not read yet
+        self._inline: deque[bytes] = deque()  # arrived in frames and not read yet
         self._ring: Ring | None = None
-        self._view: StrandView | None = None  # of the ring; it goes on where `_inline` ends
-        self._readable = False  # True when the output may be read: no restart can happen any more
+        self._view: StrandView | None = None  # of the ring, which continues where `_inline` ends
+        self._readable = False  # True once the output may be read: no restart can happen any more
         self._pid = 0
 
     @property
     def pid(self) -> int:
-        """The process that works on this, or did; 0 before it was started."""
+        """The process that works or worked on this; 0 before it was started."""
         return self._pid
 
     @property
     def progress(self) -> Progress:
-        """How far this is."""
+        """The last reported progress."""
         return Progress.from_json(self._progress)
 
     @property
     def done(self) -> bool:
-        """Whether the entry has ended, well or not; payloads may still be waiting to be read."""
+        """Whether the entry has ended, with or without an error; payloads may still be unread."""
         return self._ended
 
     def payloads(self) -> Iterator[memoryview]:
-        """Yield what the entry emits; each view is valid until the next is asked for.
+        """Yield what the entry emits; each view is valid until the next one is requested.
 
         Raises:
             SennitError: the entry's error, after everything that it emitted before.
@@ -132,11 +132,11 @@ class Execution:
         """Wait for the entry's answer, without reading payloads.
 
         Args:
-            timeout: seconds to wait; None waits as long as it takes.
+            timeout: seconds to wait; None waits without a limit.
 
         Raises:
-            DeadlineExceeded: it takes longer than `timeout`; it goes on.
-            SennitError: whatever the entry raised.
+            DeadlineExceeded: `timeout` has passed; the request continues.
+            SennitError: raised by the entry.
             WorkerLost: its process died.
         """
         if not self.wait(timeout):
@@ -152,11 +152,11 @@ class Execution:
             return self._news.wait_for(lambda: self._ended, timeout)
 
     def cancel(self) -> None:
-        """Ask it to stop; `result` then raises `Cancelled`. Does nothing when it has ended."""
+        """Stop the request; `result` then raises `Cancelled`. Does nothing when it has ended."""
         self._stop("cancelled")
 
     def close(self) -> None:
-        """Cancel what still runs, wait until it has stopped, and free the ring."""
+        """Cancel the request if it runs, wait until it has stopped, and free the ring."""
         if not self._ended:
             self.cancel()
             self.wait()
@@ -168,45 +168,45 @@ class Execution:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    # What follows is for the pool.
+    # The pool calls the methods below.
 
     def begin(self, attempt: str) -> None:
-        """Expect the frames of an attempt that is about to start."""
+        """Accept the frames of an attempt that is about to start."""
         with self._news:
             self.attempt = attempt
 
     def on_start(self, pid: int) -> None:
-        """Note which process works on this."""
+        """Record which process works on this."""
         self._pid = pid
 
     def release(self) -> None:
-        """Let the output be read: this run will not be started again."""
+        """Allow the output to be read: this run will not be started again."""
         with self._news:
             self._readable = True
             self._news.notify_all()
 
     def try_restart(self) -> bool:
-        """Drop the attempt with its output; False when it has ended already."""
+        """Drop the attempt and its output; return False when it has ended already."""
         with self._news:
             if self._ended or self._readable:
                 return False
             self.attempt = ""
             self._inline.clear()
-        self._close_ring()  # which wakes an entry that waits for room in it
+        self._close_ring()  # wakes an entry that waits for room in it
         return True
 
     def on_stop(self, reason: str) -> None:
-        """Remember why this is being stopped and wake an entry that waits for room in the ring."""
+        """Record why this is being stopped and wake an entry that waits for room in the ring."""
         self._stop_reason = self._stop_reason or reason
         self._abort_ring()
 
     def on_frame(self, frame: Frame) -> None:
-        """Take news, a part of the answer, or how it ended, of the attempt that runs."""
+        """Process a frame of the current attempt: progress, a part of the answer, or the end."""
         match frame["word"]:
             case "renew":
                 if frame["attempt"] == self.attempt:
                     self._progress.update(frame["progress"])
-                    self._tell_progress()
+                    self._report_progress()
             case "ring":
                 self._on_ring(frame["attempt"], frame["file"])
             case "bytes" | "partial":
@@ -215,11 +215,11 @@ class Execution:
                 self.on_failure(error_from_json(frame["error"]), frame["attempt"])
 
     def on_failure(self, error: SennitError, attempt: str | None = None) -> None:
-        """End with an error; a first answer stays.
+        """End with an error; a previous result or error stays.
 
         Args:
-            error: what went wrong.
-            attempt: whose error it is; None for one that ends the request, whatever runs.
+            error: the error.
+            attempt: the attempt that failed; None to end the request in any attempt.
         """
         with self._news:
             if attempt is not None and attempt != self.attempt:
@@ -240,16 +240,16 @@ class Execution:
             self._news.notify_all()
 
     def _on_ring(self, attempt: str, file: int) -> None:
-        """Attach to the ring that brings the rest of an answer."""
+        """Attach to the ring that carries the rest of an answer."""
         try:
             ring = attach_ring(file)
             view = ring.consumer()
         except BaseException:
-            self.cancel()  # without a reader the entry would wait for room for ever
+            self.cancel()  # without a reader the entry would wait for room forever
             raise
         finally:
             os.close(file)
-        view.spin_nanoseconds = 0  # a payload is work enough to be woken for
+        view.spin_nanoseconds = 0  # waking for each payload costs less than spinning
         with self._news:
             is_wanted = attempt == self.attempt and not self._ended
             if is_wanted:
@@ -261,7 +261,7 @@ class Execution:
             ring.close()
 
     def _next_inline(self) -> bytes | None:
-        """Wait for bytes that come in frames; None when there are no more of them."""
+        """Wait for bytes that arrive in frames; return None when there are no more of them."""
         with self._news:
             self._news.wait_for(self._has_output)
             return self._inline.popleft() if self._inline else None
@@ -274,7 +274,7 @@ class Execution:
         self._ended = self._readable = True
         self._news.notify_all()
 
-    def _tell_progress(self) -> None:
+    def _report_progress(self) -> None:
         if self._on_progress is None:
             return
         try:
@@ -300,9 +300,9 @@ class Execution:
 
 
 class _PayloadFile:
-    """Payloads as the file that Arrow reads a stream from, each part copied once and kept by Arrow.
+    """Payloads as a file from which Arrow reads a stream; Arrow keeps one copy of each part.
 
-    Holds no slice of a payload.
+    It keeps no reference to a payload.
     """
 
     closed = False
@@ -329,7 +329,7 @@ class _PayloadFile:
         return piece
 
     def read_buffer(self, size: int) -> Buffer:
-        """The same, in memory of Arrow's own when it is much: a large `bytes` has cold pages."""
+        """As `read`; a large result is in Arrow's memory, since a large `bytes` has cold pages."""
         if size <= _SMALL_BYTES and self._at + size <= self._size:
             return self.read(size)
         target = self._allocate(size)
@@ -345,7 +345,7 @@ class _PayloadFile:
             target[done : done + count] = self._view[self._at : self._at + count]
             done += count
             self._at += count
-            if done < size and not self._advance():  # never sooner: it may be long in coming
+            if done < size and not self._advance():  # not earlier: it may wait
                 break
         return done
 

@@ -12,8 +12,8 @@ pool -> executor   task{attempt, name, entry, request, capBytes, deadlineSeconds
                    ringBytes}   cancel{attempt, reason}   drain{}
 ```
 
-A small answer travels here, most often in `partial` alone. A larger one goes through a Strand ring
-that the executor makes, after what `bytes` frames have brought (`emsqrt.executor.outlet`).
+A small answer travels here, most often in `partial` alone. A larger one continues, after the
+`bytes` frames, in a Strand ring that the executor creates (`emsqrt.executor.outlet`).
 """
 
 from __future__ import annotations
@@ -61,10 +61,10 @@ def encode_frame(word: str, **members: Any) -> bytes:
     """Return one frame, ready to send.
 
     Raises:
-        TypeError: a member is nothing that MessagePack can carry.
+        TypeError: a member has a type that MessagePack cannot encode.
         TooLarge: the frame is over 16 MiB; large things go through the ring or a file.
     """
-    assert MEMBERS[word] == members.keys(), f"{word} takes {sorted(MEMBERS[word])}"
+    assert MEMBERS[word] == members.keys(), f"{word} has {sorted(MEMBERS[word])}"
     body = ormsgpack.packb({"word": word, **members})
     if len(body) > FRAME_BYTES_MAX:
         raise TooLarge(what=f"a {word} frame", limit_bytes=FRAME_BYTES_MAX, actual_bytes=len(body))
@@ -72,16 +72,16 @@ def encode_frame(word: str, **members: Any) -> bytes:
 
 
 class FrameReader:
-    """Turns received bytes into frames, however they were cut."""
+    """Decode received bytes into frames, however they were split."""
 
     def __init__(self) -> None:
         self._held = bytearray()
 
     def feed(self, data: bytes) -> list[Frame]:
-        """Take bytes and return the frames that they complete.
+        """Add received bytes and return the frames that they complete.
 
         Raises:
-            Corrupt: a length over the bound, or a body that is no frame.
+            Corrupt: a length over the limit, or an invalid body.
         """
         self._held += data
         frames = []

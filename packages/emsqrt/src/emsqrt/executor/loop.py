@@ -1,4 +1,4 @@
-"""One thread that hears from all executor processes of a pool and watches the clock for it."""
+"""One thread that receives from all executor processes of a pool and runs its timers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from sennit_core.logs import get_logger
 _log = get_logger("emsqrt.executor")
 
 Callback = Callable[[], None]
-_WAIT_SECONDS_MAX = 3600.0  # a selector refuses waits of centuries, which deadlines may ask for
+_WAIT_SECONDS_MAX = 3600.0  # a selector rejects waits of centuries, which deadlines may ask for
 
 
 class Loop:
-    """Calls back when a socket is readable or a moment has come; everything on its own thread.
+    """Calls back when a socket is readable or a time has come; all callbacks run on its own thread.
 
     Args:
-        next_due: tells when `on_due` is wanted next, by `time.monotonic`; None for not at all.
-            Asked each time the loop goes to sleep: `wake` it when the answer comes nearer.
+        next_due: returns when `on_due` is to be called next, by `time.monotonic`; None for never.
+            Called each time before the loop sleeps: `wake` it when that time moves forward.
         on_due: called at that time.
     """
 
@@ -40,12 +40,12 @@ class Loop:
         self._thread.start()
 
     def call(self, callback: Callback) -> None:
-        """Call back on the loop's thread as soon as it is free; from any thread."""
+        """Run a callback on the loop's thread as soon as it is free; from any thread."""
         self._soon.append(callback)
         self.wake()
 
     def wake(self) -> None:
-        """Make the loop ask again when it is due; from any thread."""
+        """Make the loop call `next_due` again; from any thread."""
         with suppress(OSError):
             self._wake_sender.send(b"\0")
 

@@ -1,9 +1,9 @@
-"""The executor's side of an answer: inline in frames while it is small, through a ring beyond that.
+"""The executor's side of an answer: inline in frames while it is small, then through a ring.
 
-Making a ring, mapping it in both processes and joining it costs more than all else that a small
-request needs (0.6 ms on each side), so the executor makes one when an answer outgrows
-`INLINE_BYTES_MAX` and sends its descriptor then. Up to that bound nothing needs back-pressure: the
-reader holds the bytes in its own memory until they are asked for.
+Creating a ring, mapping it in both processes and joining it costs more than all else in a small
+request (0.6 ms on each side), so the executor creates one when an answer outgrows
+`INLINE_BYTES_MAX` and sends its descriptor then. Up to that size no back-pressure is needed: the
+reader holds the bytes in its own memory until they are requested.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ INLINE_BYTES_MAX = 64 << 10
 _RING_RECORDS = 256
 
 
-class Outlet:
-    """Where one run's payloads go; a `PayloadWriter` of `Context`.
+class PayloadSender:
+    """Sends one run's payloads; a `PayloadWriter` of `Context`.
 
-    Frames and the ring keep the order: everything inline was sent before the frame that brings the
-    ring. One thread writes; `flush` may come from another.
+    Frames and the ring keep the order: everything inline is sent before the frame that carries the
+        ring. One thread writes; `flush` may be called from another.
     """
 
     def __init__(self, control: Control, attempt: str, ring_bytes: int) -> None:
@@ -36,17 +36,17 @@ class Outlet:
         self._ring_bytes = ring_bytes
         self._lock = threading.Lock()
         self._held: list[bytes] = []  # written, but in no frame yet
-        self._inline_bytes = 0  # of all payloads that go in frames
+        self._inline_bytes = 0  # of all payloads sent in frames
         self._writer: StrandWriter | None = None
         self._owned = ExitStack()
 
     @property
     def payload_bytes_max(self) -> int:
-        """The largest payload that one write takes: what a ring's record may carry."""
+        """The largest payload that one write accepts: the limit of a ring's record."""
         return self._ring_bytes // 2
 
     def write_bytes(self, payload: Buffer) -> None:
-        """Publish one payload; waits for room once there is a ring."""
+        """Publish one payload; wait for room once there is a ring."""
         with self._lock:
             if self._writer is None:
                 size = self._inline_bytes + memoryview(payload).nbytes
@@ -58,15 +58,15 @@ class Outlet:
         self._writer.write_bytes(payload)
 
     def flush(self) -> None:
-        """Send what is held, for a reader that wants the beginning before the end."""
+        """Send buffered payloads, for a reader that needs the beginning before the end."""
         with self._lock:
             self._send_held()
 
     def finish(self, result: dict[str, Any]) -> bytes:
         """End with an answer; return the final frame if it is still to be sent.
 
-        With a ring the frame goes out before the stream says that it is complete: a reader that
-        has seen the end does not wait again.
+        With a ring the frame is sent before the stream is marked complete, so that a reader at the
+        end of the stream does not wait again.
         """
         with self._lock:
             frame = encode_frame(
@@ -80,7 +80,7 @@ class Outlet:
         return b""
 
     def fail(self, error: dict[str, Any], reason: str) -> bytes:
-        """End with an error, after everything that was written before; as `finish`."""
+        """End with an error, after everything that was written before; otherwise as `finish`."""
         self.flush()
         frame = encode_frame("failed", attempt=self._attempt, error=error)
         if self._writer is None:
@@ -90,7 +90,7 @@ class Outlet:
         return b""
 
     def close(self) -> None:
-        """Free the ring here; its reader keeps what it has mapped."""
+        """Free the ring in this process; its reader keeps its own mapping."""
         self._owned.close()
 
     def _open_ring(self) -> StrandWriter:
@@ -99,7 +99,7 @@ class Outlet:
             open_ring(BLOCKS, records=_RING_RECORDS, heap=self._ring_bytes)
         )
         writer = ring.producer()
-        writer.spin_nanoseconds = 0  # the reader may well want this very core
+        writer.spin_nanoseconds = 0  # spinning might use the reader's core
         self._control.send_file(encode_frame("ring", attempt=self._attempt), ring.fileno())
         return writer
 

@@ -1,7 +1,8 @@
 """A pool of executor processes: started when needed, kept warm, replaced when they die.
 
 `scheduling.Scheduler` decides what runs; this module carries its orders out: it owns the processes,
-the clock and the locks. Orders are made under the lock and carried out without it, in any thread.
+the clock and the locks. Orders are created under the lock and carried out without it, in any
+thread.
 """
 
 from __future__ import annotations
@@ -40,18 +41,18 @@ from sennit_core.ids import new_id
 _MIB = 1 << 20
 ENTRY_GROUP = "sennit.executor"
 GRACE_SECONDS = 1.0
-"""What is asked to stop and does not is killed after this."""
+"""A process that was asked to stop and does not is killed after this."""
 SHORT_SECONDS = 1.0
-"""A run in a reserved executor counts as short for so long."""
+"""A run in a reserved executor counts as short until this much time has passed."""
 LOADING_GRACE_SECONDS = 10.0
-"""The same while the process still loads the libraries of its entry point."""
+"""The same limit while the process still imports the libraries of its entry point."""
 _RING_BYTES_MIN = 256 << 10
 _TRIES = 3
 
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """One look at a pool: processes working and idle, requests waiting, processes ever started."""
+    """A snapshot of a pool: processes working and idle, requests waiting, processes started."""
 
     size: int
     busy: int
@@ -66,12 +67,12 @@ class _Run:
     """One request from its arrival to its end.
 
     Attributes:
-        attempt: id of its attempt that runs, or ran last.
+        attempt: id of its current or last attempt.
         frame: its task frame as `submit` has encoded it, for a start that needs no other.
-        stop_at: when it has to end, by `time.monotonic`.
-        short_until: when it stops being a short one; None where that changes nothing.
-        kill_at: when its process is killed; set once it was asked to stop.
-        stop_reason: why it was asked to stop for good.
+        stop_at: its deadline, by `time.monotonic`.
+        short_until: when it stops counting as short; None if that changes nothing.
+        kill_at: when its process is killed; set once the process was asked to stop.
+        stop_reason: why it was stopped for good.
         restarting: whether its process was asked to stop so that it can start again.
         worker: the process that works on it.
     """
@@ -94,7 +95,7 @@ class _Run:
 
     @property
     def due(self) -> float | None:
-        """When something has to be done about this run."""
+        """When the pool must act on this run next."""
         if self.kill_at is not None:
             return None if self.execution.done and not self.restarting else self.kill_at
         if self.execution.done:
@@ -104,20 +105,21 @@ class _Run:
 
 
 class ExecutorPool:
-    """Runs entry points in up to `size` processes; a context manager that leaves none behind.
+    """Runs entry points in up to `size` processes; a context manager that ends them all on exit.
 
     Args:
         size: processes at most.
-        memory_bytes: memory for all of them together; each gets an even share as its cap.
-        spill_dir: where runs may spill, shared with other pools; None for the user's temporary one.
+        memory_bytes: memory for all of them together; the cap of each is an equal share.
+        spill_dir: where runs may spill, shared with other pools; None for the user's temporary
+            folder.
         ring_bytes: heap of a result ring, a power of two; less under a small cap.
-        reserved: executors kept free of long runs, so that short requests of others need not wait
-            for those; fewer than `size`. See `scheduling`.
+        reserved: executors kept free of long runs, so that short requests need not wait for those;
+            fewer than `size`. See `scheduling`.
         short_seconds: how long a run in a reserved executor counts as short.
-        queue_limit: requests that may wait; more are refused as `Busy`.
+        queue_limit: requests that may wait; further ones are refused as `Busy`.
         user_queue_limit: the same for each user; None for no other limit.
         clock: stamps the runs' ids.
-        allow_module_entries: whether `submit` takes "module:function" too; for tests.
+        allow_module_entries: whether `submit` accepts "module:function" too; for tests.
     """
 
     def __init__(  # noqa: PLR0913 - settings, all by keyword
@@ -168,18 +170,18 @@ class ExecutorPool:
         restartable: bool = False,
         bounded: bool = True,
     ) -> Execution:
-        """Start an entry point in an executor, or put it in the queue while all are busy.
+        """Start an entry point in an executor, or queue it while all are busy.
 
         Args:
             entry: a name registered in the entry point group `sennit.executor`.
-            request: what MessagePack can carry.
+            request: values that MessagePack can encode.
             mem_cap_bytes: cap for this run; an executor's share when None or larger.
             deadline_seconds: from now, waiting included.
             on_progress: called with each new `Progress` on the pool's thread.
-            user: on whose behalf; users take turns.
-            restartable: whether the run may be stopped and begun again before any of its output was
-                read. Only such runs may use a reserved executor.
-            bounded: whether the limits of the queue hold for this request.
+            user: on whose behalf; queued users are served in rotation.
+            restartable: whether the run may be stopped and started again before any of its output
+                was read. Only such runs may use a reserved executor.
+            bounded: whether the queue limits apply to this request.
 
         Raises:
             NotFound: there is no such entry.
@@ -203,14 +205,14 @@ class ExecutorPool:
             stop_at=None if deadline_seconds is None else time.monotonic() + deadline_seconds,
             attempt=new_id(self._clock),
         )
-        run.frame = self._frame(run)  # what cannot travel is refused before it waits
+        run.frame = self._frame(run)  # refuse a request that cannot be encoded before it waits
         with self._lock:
             self._check_open()
             orders = self._scheduler.arrive(run.ticket)
             self._runs[run.ticket] = run
         self._carry_out(orders)
         if run.ticket.state is State.WAITING and run.stop_at is not None:
-            self._loop.wake()  # it does not know yet when this one is due
+            self._loop.wake()  # the loop has not scheduled this deadline yet
         return execution
 
     def stats(self) -> PoolStats:
@@ -226,7 +228,7 @@ class ExecutorPool:
             )
 
     def close(self) -> None:
-        """Cancel what runs, end every process, remove the spill folder. Closing twice is fine."""
+        """Cancel requests, end every process, remove the spill folder. Closing twice is fine."""
         with self._lock:
             if self._closed:
                 return
@@ -314,7 +316,7 @@ class ExecutorPool:
 
     def _hand_over(self, run: _Run, frame: bytes) -> None:
         for _ in range(_TRIES):
-            worker = self._take_worker(run)
+            worker = self._acquire_worker(run)
             run.execution.on_start(worker.pid)
             if run.ticket.state is State.LONG:  # and so it will never be restarted
                 run.execution.release()
@@ -324,7 +326,7 @@ class ExecutorPool:
                 worker.kill()
                 with self._lock:
                     if self._running.pop(worker, None) is None:
-                        return  # the loop saw it die first and has told the execution
+                        return  # the loop saw it die first and has ended the execution
                     run.worker = None
                 continue
             if run.stop_reason is not None:  # while it was being started
@@ -334,7 +336,7 @@ class ExecutorPool:
             return
         raise Unavailable("an executor process")
 
-    def _take_worker(self, run: _Run) -> Worker:
+    def _acquire_worker(self, run: _Run) -> Worker:
         """Return an idle process that is small enough for the cap, or a new one."""
         with self._lock:
             self._check_open()
@@ -352,7 +354,7 @@ class ExecutorPool:
         return worker
 
     def _stop(self, run: _Run, reason: str) -> None:
-        """End a request for good, wherever it is."""
+        """End a request for good, in whichever state it is."""
         with self._lock:
             if run.execution.done:
                 return
@@ -370,7 +372,7 @@ class ExecutorPool:
     def _restart(self, run: _Run) -> None:
         """Stop the attempt of a request, so that it waits again when its executor is free."""
         run.short_until = None
-        with self._lock:  # the run must not be taken back between the two
+        with self._lock:  # the executor must not be freed between the two
             run.restarting = run.execution.try_restart()
         if run.restarting:
             run.frame = None
@@ -380,8 +382,8 @@ class ExecutorPool:
         worker = run.worker
         if worker is None:
             return
-        # A process that is killed while it loads is replaced by one that has to load again: on a
-        # busy machine, requests with short deadlines would then never find one that is ready.
+        # A process that is killed while it imports is replaced by one that has to import again: on
+        # a busy machine, requests with short deadlines would then never find a ready one.
         is_loaded = run.path in worker.loaded
         grace_seconds = GRACE_SECONDS if is_loaded else LOADING_GRACE_SECONDS
         if run.kill_at is None:
@@ -397,8 +399,8 @@ class ExecutorPool:
     def _on_due(self) -> None:
         now = time.monotonic()
         with self._lock:
-            late = [run for run in self._runs.values() if (run.due or now + 1) <= now]
-        for run in late:
+            overdue = [run for run in self._runs.values() if (run.due or now + 1) <= now]
+        for run in overdue:
             worker = run.worker
             if run.kill_at is not None and run.kill_at <= now:
                 if worker is not None:
@@ -411,14 +413,14 @@ class ExecutorPool:
                     orders = self._scheduler.outlive(run.ticket)
                 self._carry_out(orders)
 
-    # What workers tell, on the loop's thread.
+    # Callbacks of workers, on the loop's thread.
 
     def on_frame(self, worker: Worker, frame: Frame) -> None:
-        """Pass news to the execution; take the process back when it is ready for more."""
+        """Pass a frame to the execution; reuse the process when it is ready."""
         if frame["word"] == "hello":
             assert frame["version"] == VERSION, "both sides are one installation"
         elif frame["word"] == "credit":
-            self._take_back(worker, frame["memoryBytes"])
+            self._reclaim(worker, frame["memoryBytes"])
         else:
             run = self._running.get(worker)
             if run is not None:
@@ -429,7 +431,7 @@ class ExecutorPool:
                 os.close(frame["file"])
 
     def on_death(self, worker: Worker, reason: str, exit_status: int) -> None:
-        """Tell the execution, and make room for a new process."""
+        """End the execution with an error, and make room for a new process."""
         with self._lock:
             run = self._running.pop(worker, None)
             self._workers.discard(worker)
@@ -443,11 +445,11 @@ class ExecutorPool:
             self._retire(run)
 
     def _begin_short_time(self, run: _Run) -> None:
-        """Count the seconds of a short run from its first news: what is loaded before is no work."""
+        """Start the time limit of a short run at its first progress: imports do not count."""
         if run.ticket.state is State.SHORT and run.short_until is None:
             run.short_until = time.monotonic() + self._short_seconds
 
-    def _take_back(self, worker: Worker, memory_bytes: int) -> None:
+    def _reclaim(self, worker: Worker, memory_bytes: int) -> None:
         worker.idle_bytes = memory_bytes
         with self._lock:
             run = self._running.pop(worker, None)
@@ -458,7 +460,7 @@ class ExecutorPool:
         self._retire(run)
 
     def _retire(self, run: _Run) -> None:
-        """Note that a run holds no process any more; one that was restarted waits again."""
+        """Record that a run holds no process any more; a restarted run waits again."""
         with self._lock:
             again = run.restarting and not run.execution.done
             run.restarting, run.worker, run.kill_at, run.short_until = False, None, None, None

@@ -1,9 +1,9 @@
 """The executor process: `python -P -m emsqrt.executor.process FD`, FD its control socket.
 
-It starts lean (no pyarrow, no numpy) and loads what an entry point needs when one is first asked
-for. The main thread runs one task at a time, a second thread reads control frames, and a watchdog
-holds the cap while a task runs. The process ends when its control socket does, however the parent
-died: at once when it is idle, and after a task has removed its files, 5 seconds at most, when not.
+It starts small (no pyarrow, no numpy) and imports what an entry point needs on first use. The main
+thread runs one task at a time, a second thread reads control frames, and a watchdog enforces the
+cap while a task runs. The process ends when its control socket is closed, however the parent died:
+at once when idle, otherwise after the task has removed its files, 5 seconds at most.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from emsqrt._kernel import release_freed
 from emsqrt.executor.context import Context
 from emsqrt.executor.control import Control, Task
 from emsqrt.executor.frames import VERSION, Frame, encode_frame
-from emsqrt.executor.outlet import Outlet
+from emsqrt.executor.outlet import PayloadSender
 from emsqrt.lean import do_without_pandas
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
 from emsqrt.system_errors import any_error
@@ -47,17 +47,17 @@ _SWITCH_SECONDS = 0.001
 _COLLECT_BYTES = 8 << 20
 _NEWS_SECONDS = 0.25
 _STACK_BYTES = 512 << 10
-"""Of threads beside the first: a stack that is reserved in a run counts at once (`memory.allocation_limit`)."""
+"""Of the other threads: a stack that is reserved during a run counts at once (`memory.allocation_limit`)."""
 
 _prepared: set[str] = set()
 _last_used: list[ModuleType | None] = [None]
-"""The module of the entry that ran last; the only one that may keep something between runs."""
+"""The module of the last entry; only this module may keep something between runs."""
 
 Entry = Callable[[dict[str, Any], Context], dict[str, Any]]
 
 
 class Server:
-    """Runs tasks until the parent says `drain` or goes away."""
+    """Runs tasks until the parent sends `drain` or goes away."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
@@ -71,14 +71,14 @@ class Server:
         self._settled_bytes = 0
 
     def serve(self) -> None:
-        """Say hello and run what comes."""
+        """Send hello and run tasks."""
         threading.Thread(target=self._listen, name="emsqrt-control", daemon=True).start()
         self._control.send(encode_frame("hello", version=VERSION, pid=os.getpid()))
         while (task := self._tasks.get()) is not None:
             last = self._answer(task)
             del task
-            # In one piece: the parent then knows of the idle process before its caller can submit
-            # the next request, which goes to the same process with what it has kept.
+            # One write: the parent then knows of the idle process before its caller can submit the
+            # next request, which is sent to the same process with its cached state.
             self._control.send(last + self._credit())
 
     def _listen(self) -> None:
@@ -88,12 +88,12 @@ class Server:
                     self._obey(frame)
         except Closed:
             self._end()
-        except BaseException:  # noqa: BLE001 - whatever it is, nothing can be heard any more
+        except BaseException:  # noqa: BLE001 - no frame can be received after any error
             _log.exception("the control socket broke")
             os._exit(1)
 
     def _end(self) -> None:
-        """End the process, for the parent is gone; a run that goes on cleans up first."""
+        """End the process, because the parent is gone; a running task cleans up first."""
         with self._lock:
             running, self._is_deserted = self._running, True
         if running is None or self._is_resumable:
@@ -113,13 +113,13 @@ class Server:
         with self._lock:
             running = self._running
             if running is None or running[0] != frame["attempt"]:
-                self._early_cancel = frame  # it waits in the queue, or its entry is being loaded
+                self._early_cancel = frame  # the task is queued, or its entry is being imported
                 return
         _stop(running[1], frame)
 
     def _answer(self, task: Task) -> bytes:
         """Run a task; return its final frame if it is still to be sent."""
-        outlet = Outlet(self._control, task.attempt, task.ring_bytes)
+        outlet = PayloadSender(self._control, task.attempt, task.ring_bytes)
         try:
             return outlet.finish(self._run(task, outlet))
         except BaseException as error:  # noqa: BLE001 - it crosses to the parent
@@ -128,25 +128,25 @@ class Server:
         finally:
             outlet.close()
 
-    def _run(self, task: Task, outlet: Outlet) -> dict[str, Any]:
+    def _run(self, task: Task, outlet: PayloadSender) -> dict[str, Any]:
         is_first = task.entry not in _prepared
         entry = load_entry(task.entry, task.name, task.cap_bytes)
-        if is_first:  # the pool allows more time before this news: loading cannot be interrupted
+        if is_first:  # imports cannot be interrupted, so the pool allows more time before it
             self._control.send(encode_frame("loaded", attempt=task.attempt))
         context = Context(
             task.name,
             task.cap_bytes,
             outlet,
-            lambda fields: self._tell(task.attempt, fields),
+            lambda fields: self._send_progress(task.attempt, fields),
             task.spill_dir,
             task.deadline_seconds,
         )
         context.owns_process = True
         context.measure = self._charged_bytes
-        context.left_bytes()  # a cap below what is held is refused before it is watched
+        context.left_bytes()  # refuse a cap below what is held before the watchdog starts
         reactions = Reactions(
             lambda use: context.stop(_exceeded(task, use)),
-            lambda use: self._give_up(task, use),
+            lambda use: self._stop_at_cap(task, use),
             _Reporter(context, outlet),
         )
         watch = self._watchdog.watch(CapLevels.below(task.cap_bytes), reactions)
@@ -157,7 +157,7 @@ class Server:
         self._is_resumable = task.request.get("resume") is not None
         self._begin(task.attempt, context)
         try:
-            context.check()  # it may have been stopped while its libraries were loaded
+            context.check()  # it may have been stopped during the imports
             with watch:
                 return _call(entry, task.request, context, watch)
         finally:
@@ -174,16 +174,16 @@ class Server:
         if early is not None and early["attempt"] == attempt:
             _stop(context, early)
 
-    def _tell(self, attempt: str, fields: dict[str, Any]) -> None:
+    def _send_progress(self, attempt: str, fields: dict[str, Any]) -> None:
         self._control.send(encode_frame("renew", attempt=attempt, progress=fields))
 
-    def _give_up(self, task: Task, use: MemoryUse) -> None:
+    def _stop_at_cap(self, task: Task, use: MemoryUse) -> None:
         error = _exceeded(task, use).to_json()
         self._control.send_last(encode_frame("failed", attempt=task.attempt, error=error))
         os._exit(EXIT_CAP)
 
     def _credit(self) -> bytes:
-        """Say what the idle process is charged and that it is ready; garbage goes first."""
+        """Return a frame that reports the idle process's memory, after freeing garbage."""
         held = self._charged_bytes()
         if held > self._settled_bytes + _COLLECT_BYTES:
             gc.collect()
@@ -196,9 +196,9 @@ class Server:
 
 
 class _Reporter:
-    """Tells the memory in use four times a second, and passes on what is pending."""
+    """Reports memory use four times a second, and flushes pending output."""
 
-    def __init__(self, context: Context, outlet: Outlet) -> None:
+    def __init__(self, context: Context, outlet: PayloadSender) -> None:
         self._context = context
         self._outlet = outlet
         self._next = time.monotonic() + _NEWS_SECONDS
@@ -214,15 +214,15 @@ class _Reporter:
 
 
 def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
-    """Import an entry point given as `module:function`.
+    """Import an entry point named as `module:function`.
 
-    Its module may say `FLOOR_BYTES`, the least cap that makes sense, and have a `prepare()`, which
-    is called before the cap is watched: to import libraries and to start their threads, both of
-    which reserve more than they use. It may have a `release()`, which is called before a run of
-    another entry: to free what it keeps between its own runs.
+    Its module may define `FLOOR_BYTES`, the smallest usable cap, and `prepare()`, which is called
+    before the cap is watched: to import libraries and to start their threads, both of which reserve
+    more than they use. It may define `release()`, which is called before a run of another entry: to
+    free what it keeps between its own runs.
 
     Raises:
-        CapTooSmall: the cap is under the floor; nothing was prepared.
+        CapTooSmall: the cap is below `FLOOR_BYTES`; nothing was prepared.
     """
     module_name, _, name = path.partition(":")
     module = importlib.import_module(module_name)
@@ -231,7 +231,7 @@ def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
         raise CapTooSmall(
             cap_bytes=cap_bytes,
             needed_bytes=floor,
-            because=f"{what} takes that much to load its libraries and one block",
+            because=f"{what} needs this much for its libraries and one block",
         )
     if path not in _prepared and hasattr(module, "prepare"):
         module.prepare()
@@ -243,7 +243,7 @@ def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
 
 
 def _nothing() -> None:
-    """Stand for the `release` of a module that has none."""
+    """The `release` of a module that has none."""
 
 
 def _call(entry: Entry, request: dict[str, Any], context: Context, watch: Watch) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _call(entry: Entry, request: dict[str, Any], context: Context, watch: Watch)
     except BaseException as error:
         watch.lift_allocation_limit()
         if context.stopped is not None and error is not context.stopped:
-            raise context.stopped from error  # what was interrupted says less than why
+            raise context.stopped from error  # not what was interrupted, but why
         raise
 
 
@@ -267,27 +267,27 @@ def _exceeded(task: Task, use: MemoryUse) -> MemoryCapExceeded:
     return MemoryCapExceeded(
         cap_bytes=task.cap_bytes,
         what=f"{task.name}, at {use.charged_bytes / (1 << 20):.1f} MiB",
-        hint="give it a larger cap, or ask for less at once",
+        hint="use a larger cap, or run less at once",
     )
 
 
 def _as_sennit_error(error: BaseException, task: Task) -> SennitError:
-    told = any_error(error, task.name, task.cap_bytes)
-    if isinstance(told, InternalError):
+    reported = any_error(error, task.name, task.cap_bytes)
+    if isinstance(reported, InternalError):
         _log.error("%s failed", task.name, exc_info=error)
-    return told
+    return reported
 
 
 def main(control_file: int) -> None:
-    """Serve the control socket given as a descriptor, until it ends."""
+    """Serve the control socket of a descriptor, until it is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    sys.setswitchinterval(_SWITCH_SECONDS)  # a watchdog that waits 5 ms for its turn is late
+    sys.setswitchinterval(_SWITCH_SECONDS)  # so that a watchdog that waits 5 ms runs in time
     threading.stack_size(_STACK_BYTES)
     do_without_pandas()
     with socket.socket(fileno=control_file) as sock:
         Server(Control(sock)).serve()
         sys.stdout.flush()
-        os._exit(0)  # no teardown of libraries: there is nothing left to save
+        os._exit(0)  # skip the libraries' teardown: nothing is left to save
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """Which request runs next in a pool: a state machine without a clock, a lock or I/O.
 
-Nobody knows how long a request will take before it has run, and a running process cannot be
-suspended without keeping its memory. So the scheduler guesses as TAGS does (Harchol-Balter, "Task
-assignment with unknown duration", JACM 49:2, 2002): a request that turns out to be long is stopped
-and run again elsewhere.
+The run time of a request is unknown in advance, and a running process cannot be suspended without
+keeping its memory. So the scheduler guesses as TAGS does (Harchol-Balter, "Task assignment with
+unknown duration", JACM 49:2, 2002): a request that proves to be long is stopped and run again
+elsewhere.
 
 ```
 arrive -> waiting -+-> long ------------------------------> gone      at most size - reserved
@@ -14,12 +14,12 @@ arrive -> waiting -+-> long ------------------------------> gone      at most si
                         +----------+-> gone     waiting for long
 ```
 
-- At most `size - reserved` requests are long. A long request may run as long as its deadline lets it.
-- The other executors are for short requests. Their output is held back, so a short request that is
-  still running when its time is over (`outlive`) can be stopped and run again from the start,
+- At most `size - reserved` requests are long. A long request may run until its deadline.
+- The other executors are for short requests. Their output is held back, so a short request that
+  is still running when its time is over (`outlive`) can be stopped and run again from the start,
   unseen by its caller. That happens when a new request waits, and at most once to each request.
 - A short request becomes long in place as soon as there is room for one more long request.
-- Users take turns; the requests of one user run in order of arrival.
+- Users are served in rotation; the requests of one user run in order of arrival.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ __all__ = ["Action", "Order", "Scheduler", "State", "Ticket"]
 
 
 class State(Enum):
-    """Where a request is."""
+    """The state of a request."""
 
     WAITING = "waiting"
     WAITING_FOR_LONG = "waiting for long"
@@ -46,7 +46,7 @@ class State(Enum):
 
 
 class Action(Enum):
-    """What the owner of the processes has to do."""
+    """What the owner of the processes must do."""
 
     START = "start"
     RELEASE = "release"
@@ -60,10 +60,10 @@ class Ticket:
     """One request.
 
     Args:
-        user: whose turn it takes.
-        restartable: whether it may be stopped and run again before its output was read. One that
-            may not be waits for a long place.
-        bounded: whether the bounds of the queue hold for it.
+        user: the user whose queue it waits in.
+        restartable: whether it may be stopped and run again before its output was read. A request
+            that may not waits for a long place.
+        bounded: whether the queue limits apply to it.
     """
 
     user: str = ""
@@ -76,7 +76,7 @@ Order = tuple[Action, Ticket]
 
 
 class Scheduler:
-    """Decides what runs; its methods take what happened and return what to do now.
+    """Decides what runs; each method accepts an event and returns what to do now.
 
     Args:
         size: executors.
@@ -101,20 +101,20 @@ class Scheduler:
         self._user_waiting_max = waiting_max if user_waiting_max is None else user_waiting_max
         self._waiting = _Queue(State.WAITING)
         self._waiting_for_long = _Queue(State.WAITING_FOR_LONG)
-        # Those that hold an executor, in order of their start; `_long` counts the long among them.
+        # Requests that hold an executor, in order of their start; `_long` counts the long ones.
         self._running: dict[Ticket, None] = {}
         self._long = 0
 
     @property
     def waiting(self) -> int:
-        """Requests that wait."""
+        """The number of waiting requests."""
         return len(self._waiting) + len(self._waiting_for_long)
 
     def arrive(self, ticket: Ticket) -> list[Order]:
-        """Take a new request.
+        """Add a new request.
 
         Raises:
-            Busy: it would have to wait, and too many requests do already.
+            Busy: it would have to wait, and too many requests already do.
         """
         can_be_short = ticket.restartable or self._long_max == self._size
         queue = self._waiting if can_be_short else self._waiting_for_long
@@ -125,7 +125,7 @@ class Scheduler:
         return orders
 
     def leave(self, ticket: Ticket) -> bool:
-        """Forget a request that waits, or would wait again; return whether it held no executor."""
+        """Remove a request that waits, or would wait again; return whether it held no executor."""
         if ticket.state is State.STOPPING:
             ticket.restartable = False
             return False
@@ -136,13 +136,13 @@ class Scheduler:
         return False
 
     def outlive(self, ticket: Ticket) -> list[Order]:
-        """Note that a request has run for longer than short ones do."""
+        """Record that a request has run for longer than short ones may."""
         if ticket.state is State.SHORT:
             ticket.state = State.OVERDUE
         return self._settle()
 
     def finish(self, ticket: Ticket, *, again: bool = False) -> list[Order]:
-        """Note that the executor of a request is free.
+        """Record that the executor of a request is free.
 
         Args:
             ticket: the request.
@@ -160,25 +160,25 @@ class Scheduler:
         orders: list[Order] = []
         while self._long < self._long_max and (order := self._fill_long()) is not None:
             orders.append(order)
-        # Every long place is taken, or nothing waits: what is started now has to be short.
+        # Every long place is in use, or nothing waits: the next request has to start as short.
         while self._waiting and len(self._running) < self._size:
-            orders.append(self._start(self._waiting.take(), State.SHORT))
+            orders.append(self._start(self._waiting.pop(), State.SHORT))
         orders.extend(self._restarts())
         return orders
 
     def _fill_long(self) -> Order | None:
-        """Give away one long place. Whoever was stopped for others comes before new requests."""
-        # A place is free, and those that are short or stopping are at most `reserved`: so is an
-        # executor.
+        """Start one long request. Requests that were stopped for others precede new ones."""
+        # A long place is free, and short or stopping requests are at most `reserved`, so an
+        # executor is free as well.
         if self._waiting_for_long:
-            return self._start(self._waiting_for_long.take(), State.LONG)
+            return self._start(self._waiting_for_long.pop(), State.LONG)
         for ticket in self._running:
             if ticket.state in (State.SHORT, State.OVERDUE):
                 ticket.state = State.LONG
                 self._long += 1
                 return Action.RELEASE, ticket
         if self._waiting and len(self._running) < self._size:
-            return self._start(self._waiting.take(), State.LONG)
+            return self._start(self._waiting.pop(), State.LONG)
         return None
 
     def _restarts(self) -> list[Order]:
@@ -190,7 +190,7 @@ class Scheduler:
         return [(Action.RESTART, ticket) for ticket in overdue[: max(wanted, 0)]]
 
     def _start(self, ticket: Ticket, state: State) -> Order:
-        assert len(self._running) < self._size, "a request is started where an executor is free"
+        assert len(self._running) < self._size, "a request is started only when an executor is free"
         ticket.state = state
         self._running[ticket] = None
         self._long += state is State.LONG
@@ -209,7 +209,7 @@ class Scheduler:
 
 
 class _Queue:
-    """Requests that wait. Users take turns, those of one user are in order of arrival."""
+    """Waiting requests. Users are served in rotation, each user's requests in order of arrival."""
 
     def __init__(self, state: State) -> None:
         self.state = state
@@ -227,7 +227,7 @@ class _Queue:
         self._users.setdefault(ticket.user, deque()).append(ticket)
         self._length += 1
 
-    def take(self) -> Ticket:
+    def pop(self) -> Ticket:
         user, tickets = next(iter(self._users.items()))
         ticket = tickets.popleft()
         self._users.move_to_end(user)

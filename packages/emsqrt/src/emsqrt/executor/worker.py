@@ -1,4 +1,4 @@
-"""The pool's handle of one executor process: started, given tasks, heard, reaped."""
+"""The pool's handle of an executor process: start it, send tasks, receive frames, reap it."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from sennit_core.logs import get_logger
 
 _log = get_logger("emsqrt.executor")
 
-_RECEIVE_BYTES = 1 << 17  # a frame with an answer of `INLINE_BYTES_MAX` fits
+_RECEIVE_BYTES = 1 << 17  # fits a frame with an answer of `INLINE_BYTES_MAX`
 _FILES_MAX = 16
 _CLOSE_ON_EXEC = getattr(socket, "MSG_CMSG_CLOEXEC", 0)
 
 
 class WorkerOwner(Protocol):
-    """Hears from a worker, always on the loop's thread."""
+    """Callbacks of a worker, always on the loop's thread."""
 
     def on_frame(self, worker: Worker, frame: Frame) -> None:
-        """A control frame came; one that brings a ring has its descriptor as `file`, to close."""
+        """Handle a control frame; one that carries a ring has a descriptor as `file`, to close."""
 
     def on_death(self, worker: Worker, reason: str, exit_status: int) -> None:
-        """The process is gone and reaped; `reason` says how in words."""
+        """The process has ended and was reaped; `reason` describes how."""
 
 
 class Worker:
-    """One executor process. Idle until `start_task`; whoever owns it decides when it ends."""
+    """One executor process. Idle until `start_task`; its owner decides when it ends."""
 
     def __init__(self, loop: Loop, owner: WorkerOwner) -> None:
         self._loop = loop
         self._owner = owner
         self._frames = FrameReader()
-        self._files: list[int] = []  # received, and claimed by no frame yet
+        self._files: list[int] = []  # received, but not assigned to a frame yet
         self._sock, theirs = socket.socketpair()
         with theirs:
             self._process = subprocess.Popen(
@@ -49,12 +49,12 @@ class Worker:
                 stdout=_error_output(),  # an entry's prints must not mix with the caller's
                 pass_fds=[theirs.fileno()],
                 env={**os.environ, **LEAN_ENVIRONMENT},
-                process_group=0,  # a terminal's Ctrl-C is for the parent
+                process_group=0,  # the parent handles a terminal's Ctrl-C
             )
         self._lock = threading.Lock()
         self.idle_bytes = 0
         self.loaded: set[str] = set()
-        """Entry points whose libraries the process has loaded; the owner adds to it."""
+        """Entry points whose libraries the process has imported; the owner adds to it."""
         loop.watch(self._sock, self._receive)
 
     @property
@@ -68,17 +68,17 @@ class Worker:
         return self._process.poll() is None
 
     def start_task(self, frame: bytes) -> None:
-        """Hand over a task; OSError when the process is gone."""
+        """Send a task; raises OSError when the process is gone."""
         with self._lock:
             self._sock.sendall(frame)
 
     def send(self, word: str, **members: object) -> None:
-        """Send a frame; a process that is gone is noticed by the loop."""
+        """Send a frame; if the process is gone, the loop notices."""
         try:
             with self._lock:
                 self._sock.sendall(encode_frame(word, **members))
         except OSError as error:
-            _log.debug("executor %d did not take %s: %s", self.pid, word, error)
+            _log.debug("executor %d did not receive %s: %s", self.pid, word, error)
 
     def kill(self) -> None:
         """End the process now."""
@@ -102,7 +102,7 @@ class Worker:
             self._bury(None)
 
     def _bury(self, trouble: str | None) -> None:
-        """Reap the process; its socket has ended, so it has, or is about to."""
+        """Reap the process: its socket has ended, so it has ended or is about to."""
         self._loop.forget(self._sock)
         if trouble is not None:
             self._process.kill()

@@ -1,8 +1,8 @@
-"""emsqrt.expr: expressions over the columns of a row, and their one meaning.
+"""emsqrt.expr: expressions over the columns of a row, with one definition of their meaning.
 
 Layering: nodes, walk <- literals, functions <- text, parser, wire (JSON) <- check (types) <- fold, evaluate
-(pyarrow) and sql (DuckDB's dialect). Everything here but `evaluate` and its kernels is standard
-library only; `emsqrt.expr.evaluate` is imported by those who hold record batches.
+(pyarrow) and sql (DuckDB's dialect). All modules but `evaluate` and its kernels use only the
+standard library; import `emsqrt.expr.evaluate` to compute over record batches.
 """
 
 from emsqrt.expr.build import (

@@ -1,4 +1,4 @@
-"""What stands behind an aggregate's argument: the constants of `quantile(x, 0.9)`."""
+"""The constants that follow an aggregate's argument, as in `quantile(x, 0.9)`."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from sennit_core.errors import UsageError
 from sennit_core.schema import DataType
 
 
-def check_params(name: str, given: Sequence[Expr]) -> tuple[Literal, ...]:
-    """Return the constants of aggregate `name` in the type they have in a plan.
+def check_params(name: str, params: Sequence[Expr]) -> tuple[Literal, ...]:
+    """Return the constants of aggregate `name` in the types that plans use.
 
     Raises:
         UsageError: too many or too few, not constants, or a quantile outside 0 to 1.
     """
     wanted = AGGREGATES[name].params
-    if len(given) != wanted:
-        raise UsageError(f"{name} takes {wanted} constant(s) after its argument, not {len(given)}")
-    return tuple(_fraction(name, param) for param in given)
+    if len(params) != wanted:
+        raise UsageError(f"{name} takes {wanted} constant(s) after its argument, not {len(params)}")
+    return tuple(_fraction(name, param) for param in params)
 
 
 def _fraction(name: str, param: Expr) -> Literal:

@@ -1,4 +1,4 @@
-"""The functions that start an expression: columns, conditions, aggregates, functions of many."""
+"""Functions that start an expression: columns, conditions, aggregates, variadic functions."""
 
 from __future__ import annotations
 
@@ -35,22 +35,22 @@ def nullif(value: object, other: object) -> Expr:
 
 
 def greatest(*values: object) -> Expr:
-    """Return the largest value, NULLs left out; NULL only when all are."""
+    """Return the largest value, ignoring NULLs; NULL only when all are NULL."""
     return call("greatest", *values)
 
 
 def least(*values: object) -> Expr:
-    """Return the smallest value, NULLs left out; NULL only when all are."""
+    """Return the smallest value, ignoring NULLs; NULL only when all are NULL."""
     return call("least", *values)
 
 
 def all_of(*conditions: object) -> Expr:
-    """Join conditions with `and`; of none, true."""
+    """Join conditions with `and`; true without any condition."""
     return _joined("and", True, conditions)
 
 
 def any_of(*conditions: object) -> Expr:
-    """Join conditions with `or`; of none, false."""
+    """Join conditions with `or`; false without any condition."""
     return _joined("or", False, conditions)
 
 
@@ -64,12 +64,12 @@ def count(value: object = None) -> Agg:
 
 
 def count_distinct(value: object) -> Agg:
-    """Count the different values, NULL left out."""
+    """Count the distinct values, ignoring NULLs."""
     return Agg("count", _operand(value), distinct=True)
 
 
 def sum(value: object) -> Agg:  # noqa: A001  # the field's word; import it as `expr.sum`
-    """Add up; exact for integers and decimals, order-independent for floats."""
+    """Sum values; exact for integers and decimals, order-independent for floats."""
     return Agg("sum", _operand(value))
 
 
@@ -102,12 +102,12 @@ def stddev(value: object) -> Agg:
 
 
 def first(value: object) -> Agg:
-    """Return the value of the first row, in the order of the input; NULLs left out."""
+    """Return the value of the first row, in input order, ignoring NULLs."""
     return Agg("first", _operand(value))
 
 
 def last(value: object) -> Agg:
-    """Return the value of the last row, in the order of the input; NULLs left out."""
+    """Return the value of the last row, in input order, ignoring NULLs."""
     return Agg("last", _operand(value))
 
 
@@ -117,24 +117,24 @@ def median(value: object) -> Agg:
 
 
 def quantile(value: object, fraction: float) -> Agg:
-    """Return the value below which `fraction` (0 to 1) of the values lie."""
+    """Return the value below which `fraction` (0 to 1) of the values are."""
     return Agg("quantile", _operand(value), params=check_params("quantile", (as_expr(fraction),)))
 
 
 def quantile_disc(value: object, fraction: float) -> Agg:
-    """Return the first of the sorted values with which `fraction` (0 to 1) of them is reached.
+    """Return the first of the sorted values with at least `fraction` (0 to 1) of them up to it.
 
-    It is a value that is there, of its own type; SQL's `percentile_disc`.
+    It is one of the values, of their own type; SQL's `percentile_disc`.
     """
     constants = check_params("quantile_disc", (as_expr(fraction),))
     return Agg("quantile_disc", _operand(value), params=constants)
 
 
 def approx_count_distinct(value: object) -> Agg:
-    """Estimate the number of different values, NULL left out, in a few KiB of memory."""
+    """Estimate the number of distinct values, ignoring NULLs, in a few KiB of memory."""
     return Agg("approx_count_distinct", _operand(value))
 
 
 def _operand(value: object) -> Expr:
-    """A bare string names a column: `sum("distance")`."""
+    """Return an operand; a bare string names a column: `sum("distance")`."""
     return Column(value) if isinstance(value, str) else as_expr(value)

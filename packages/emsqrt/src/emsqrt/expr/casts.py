@@ -1,8 +1,8 @@
-"""Conversions between types: which values fit, and what they become.
+"""Conversions between types: which values fit, and their results.
 
-Strict: the first value that does not fit is an error that shows it. Not strict: it becomes NULL.
-Text is read by the small grammars below, the same in every engine; Arrow's own parser is used
-only where it agrees with them.
+Strict: the first value that does not fit raises an error that shows it. Not strict: it becomes
+NULL. Text is parsed by the small grammars below, the same in every engine; Arrow's own parser is
+used only where it agrees with them.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def cast_values(
 
     Args:
         values: an Array of type `source`.
-        source: the type it has.
-        target: the type wanted; `emsqrt.expr.rules.castable` allows it.
+        source: their type.
+        target: the requested type; `emsqrt.expr.rules.castable` allows it.
         expr: the expression, for the error's text.
         strict: whether a value that does not fit is an error.
 
@@ -64,12 +64,12 @@ def _keep(
         return converted
     if strict:
         bad = shown(values.filter(pc.invert(fits))[0])
-        raise ValueOutOfRange(str(expr), f"{bad!r} is not a {target}", hint="try_cast gives NULL")
+        raise ValueOutOfRange(str(expr), f"{bad!r} is not a {target}", hint="try_cast returns NULL")
     return pc.if_else(fits, converted, pa.scalar(None, converted.type))
 
 
 def shown(value: Any) -> Any:
-    """Return a Scalar as Python has it; as text where it is a moment that Python has not."""
+    """Return a Scalar as a Python value; as text if it is a time that Python cannot represent."""
     try:
         return value.as_py()
     except (OverflowError, ValueError):
@@ -80,7 +80,7 @@ def shown(value: Any) -> Any:
 
 
 def _fits(values: Any, source: DataType, target: DataType) -> Any:
-    """Return for each value whether it has an exact place in `target` (floats: in its range)."""
+    """Return for each value whether `target` represents it exactly (floats: is in range)."""
     if target.name == "Bool":
         return pc.or_(_equals(values, 0), _equals(values, 1))
     if target.is_integer:
@@ -141,7 +141,7 @@ def _fits_decimal(values: Any, source: DataType, target: DataType) -> Any:
 
 
 def _to_decimal(value: float | None, target: DataType) -> Decimal | None:
-    """Round the exact binary value half away from zero to the scale; None where it has no room."""
+    """Round the exact binary value half away from zero to the scale; None on overflow."""
     if value is None or not math.isfinite(value):
         return None
     unit = Decimal(1).scaleb(-(target.scale or 0))
@@ -162,7 +162,7 @@ def _fits_time(values: Any, source: DataType, target: DataType) -> Any:
 
 
 def _time_step(source: DataType, target: DataType) -> tuple[int, int]:
-    """Return what ticks of `source` are multiplied and divided by to be ticks of `target`."""
+    """Return the factor and the divisor that convert ticks of `source` to ticks of `target`."""
     target_steps = STEPS[target.unit or "us"]
     if source.name == "Date":
         return 86_400 * target_steps, 1
@@ -179,7 +179,7 @@ def _minus_floor(ticks: Any, divisor: int) -> Any:
     return pc.if_else(pc.is_valid(ticks), pa.array(numbers % divisor), pa.scalar(None, pa.int64()))
 
 
-# What they become -----------------------------------------------------------------------------
+# The converted values ------------------------------------------------------------------------
 
 
 def _convert(values: Any, source: DataType, target: DataType) -> Any:
@@ -242,7 +242,7 @@ def _utf8(value: bytes) -> str | None:
         return None
 
 
-# Reading text: the whole of it, with no space around ---------------------------------------------
+# Parsing text: all of it, with no space around ------------------------------------------------
 
 _INTEGER = r"-?[0-9]{1,18}"
 _FLOAT = r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?"
@@ -256,11 +256,11 @@ _AGREED: dict[str, str] = {
     "Date": _DAY,
     "Timestamp": f"{_DAY}[ T]{_CLOCK}",
 }
-"""For each type the texts that Arrow reads just as the grammar does."""
+"""For each type the texts that Arrow parses exactly as the grammar does."""
 
 
 def _read(values: Any, target: DataType) -> Any:
-    """Return the values that texts spell, NULL where they spell none."""
+    """Return the values of texts, NULL where a text is no value of the type."""
     pattern = None if target.zone else _AGREED.get(target.name)
     if pattern is not None:
         agreed = pc.all(pc.match_substring_regex(values, f"^({pattern})$"))
@@ -305,7 +305,8 @@ def _read_decimal(text: str, target: DataType) -> Decimal | None:
 
 
 _NO_YEAR = "0000"
-"""Python's calendar begins a year later; this one's days are those of 2000, so many days before."""
+"""Python's calendar begins a year later; parse the year 2000 instead and subtract this many
+days."""
 _DAYS_TO_2000 = 730_485
 
 
@@ -320,12 +321,12 @@ def _read_date(text: str, _: DataType) -> int | None:
 
 
 def _in_known_year(text: str) -> tuple[str, int]:
-    """Return a text that Python reads, and the days that it lies behind the one that is meant."""
+    """Return a text that Python can parse, and the days by which it is later than the original."""
     return ("2000" + text[4:], _DAYS_TO_2000) if text.startswith(_NO_YEAR) else (text, 0)
 
 
 def _read_timestamp(text: str, target: DataType) -> int | None:
-    """ISO 8601: a day, perhaps a time, fractions to microseconds; an offset only with a zone."""
+    """Parse ISO 8601: a day, perhaps a time, fractions to microseconds; an offset with a zone."""
     match = re.fullmatch(
         rf"({_DAY})([ T]([0-9:]+)(\.[0-9]{{1,6}})?)?(Z|[+-][0-9]{{2}}:?[0-9]{{2}})?", text
     )

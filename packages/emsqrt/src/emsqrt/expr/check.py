@@ -1,7 +1,7 @@
-"""Types: every expression has one, found before any row is read.
+"""Type checking: every expression has a type, determined before any row is read.
 
-`bind` turns a tree over names into a `Typed` tree in which each conversion is written out, so an
-engine meets only operands of equal type. The rules are the table in `docs/plan-ir.md`.
+`bind` converts a tree over names into a `Typed` tree with explicit conversions, so that an engine
+only sees operands of equal type. The rules are the table in `docs/plan-ir.md`.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from sennit_core.schema import DataType, Schema
 
 
 def infer(expr: Expr, schema: Schema) -> DataType:
-    """Return the type of `expr` over rows of `schema`; raises what `bind` raises."""
+    """Return the type of `expr` over rows of `schema`; raises as `bind`."""
     return bind(expr, schema).type
 
 
 def bind(expr: Expr, schema: Schema) -> Typed:
-    """Return `expr` typed and with every conversion written out.
+    """Return `expr` typed and with explicit conversions.
 
     Raises:
         UnknownColumn: a column the schema does not have.
-        TypeMismatch: operands that do not go together; names them and their types.
-        Unsupported: a type or function that no engine can do here.
+        TypeMismatch: incompatible operands; names them and their types.
+        Unsupported: a type or function that no engine supports here.
         UsageError: an aggregate inside a row's expression, a NULL without a type.
     """
     if depth_of(expr) > EXPR_DEPTH_MAX:
@@ -40,7 +40,7 @@ def bind(expr: Expr, schema: Schema) -> Typed:
     typed = _bind(expr, schema)
     if typed.type is rules.NULL:
         raise UsageError(
-            f"the type of {expr!s} cannot be told", hint='give NULL a type: lit(None, "Int64")'
+            f"the type of {expr!s} is unknown", hint='specify the type of NULL: lit(None, "Int64")'
         )
     return typed
 
@@ -98,7 +98,7 @@ def _bind_case(expr: Case, schema: Schema) -> Typed:
 
 def _bind_call(expr: Call, fn: Function, args: tuple[Typed, ...]) -> Typed:
     if not fn.args_min <= len(args) <= fn.args_max:
-        raise UsageError(f"{fn.name} does not take {len(args)} argument(s) in `{expr!s}`")
+        raise UsageError(f"{fn.name} does not accept {len(args)} argument(s) in `{expr!s}`")
     if fn.name == "pi":
         return Typed("literal", FLOAT64, value=math.pi, source=expr)
     kind, operands = _RULES[fn.rule](expr, args)

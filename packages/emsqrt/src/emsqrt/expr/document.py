@@ -1,7 +1,7 @@
-"""Strict reading of JSON that came from outside: bounded, and every complaint has a place.
+"""Strict parsing of untrusted JSON: bounded, with a position in every error.
 
-`open_document` checks size, depth and text once; an `Entry` is then one value with the JSON
-Pointer (RFC 6901) that leads to it.
+`open_document` checks size, depth and text once; an `Entry` is then one value with its JSON
+Pointer (RFC 6901).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ EXACT_INTEGER_MAX = 2**53 - 1
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One JSON value and where it stands in its document."""
+    """One JSON value and its position in the document."""
 
     value: Any
     pointer: str = ""
 
     def fail(self, reason: str, *, hint: str | None = None) -> NoReturn:
-        """Raise BadPlan that names this place."""
+        """Raise BadPlan with this position."""
         raise BadPlan(pointer=self.pointer, reason=reason, hint=hint)
 
     def at(self, key: str | int) -> Entry:
@@ -44,7 +44,7 @@ class Entry:
         return None if self.value.get(key) is None else self.at(key)
 
     def members(self, required: Iterable[str], optional: Iterable[str] = ()) -> Entry:
-        """Return self, an object that has all `required` members and none beyond `optional`."""
+        """Return self, an object that has all `required` members and no others than `optional`."""
         wanted, allowed = list(required), [*required, *optional]
         if not isinstance(self.value, dict):
             self.fail(f"expected an object, found {_kind(self.value)}")
@@ -105,8 +105,8 @@ def open_document(source: str | bytes | Mapping[str, Any]) -> Entry:
         source: JSON text, UTF-8 bytes, or the object already parsed.
 
     Raises:
-        BadPlan: not JSON, a repeated member, a number or text JSON cannot carry exactly, deeper
-            than 420 levels, or more than 200,000 values.
+        BadPlan: not JSON, a repeated member, a number or text that JSON cannot represent exactly,
+            deeper than 420 levels, or more than 200,000 values.
         TooLarge: longer than 4 MiB.
     """
     value = _parse(source) if isinstance(source, str | bytes) else source
@@ -132,7 +132,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> Json:
     if len(members) < len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"member {twice!r} is given twice")
+        raise ValueError(f"member {twice!r} occurs twice")
     return members
 
 
@@ -162,7 +162,7 @@ def _check_bounds(root: Any) -> None:
             case None | bool() | int():
                 pass
             case other:
-                entry.fail(f"{_kind(other)} cannot stand in a plan: floats are written as text")
+                entry.fail(f"{_kind(other)} is not allowed in a plan: floats are written as text")
 
 
 def _check_text(text: Any, entry: Entry) -> None:
@@ -171,7 +171,7 @@ def _check_text(text: Any, entry: Entry) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        entry.fail("text holds half a surrogate pair")
+        entry.fail("text contains half a surrogate pair")
 
 
 def _too_deep() -> BadPlan:

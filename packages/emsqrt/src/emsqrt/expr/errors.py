@@ -1,11 +1,11 @@
-"""Errors of plans and expressions; all are usage errors, drawn here once.
+"""Errors of plans and expressions; all are usage errors.
 
 ```
 UsageError
-  BadPlan          a plan's JSON breaks its schema
+  BadPlan          a plan's JSON violates its schema
   BadExpression    an expression's text does not parse
-  TypeMismatch     types that do not go together
-  ValueOutOfRange  a row's value has no result: overflow, or a cast that does not fit
+  TypeMismatch     incompatible types
+  ValueOutOfRange  an expression has no value for a row: overflow, or a failed cast
 ```
 """
 
@@ -18,7 +18,7 @@ from sennit_core.errors import UsageError
 
 @dataclass(eq=False)
 class BadPlan(UsageError):
-    """A plan's JSON breaks the schema at `pointer` (RFC 6901, "" is the root)."""
+    """A plan's JSON violates the schema at `pointer` (RFC 6901, "" is the root)."""
 
     code = "bad-plan"
     message: str = field(default="", kw_only=True)
@@ -26,7 +26,7 @@ class BadPlan(UsageError):
     reason: str = ""
 
     def describe(self) -> str:
-        """Name the place and what is wrong there."""
+        """Name the position and the problem."""
         return f"plan{f' at {self.pointer}' if self.pointer else ''}: {self.reason}"
 
 
@@ -43,7 +43,7 @@ class BadExpression(UsageError):
     offset: int = 0
 
     def describe(self) -> str:
-        """Show the line, and a caret under the place."""
+        """Show the line, and a caret under the position."""
         lines = self.text.splitlines() or [""]
         shown = lines[min(self.line, len(lines)) - 1]
         caret = " " * (self.column - 1) + "^"
@@ -52,7 +52,7 @@ class BadExpression(UsageError):
 
 @dataclass(eq=False)
 class TypeMismatch(UsageError):
-    """Values of these `types` do not go together in `expression`."""
+    """Values of these `types` are incompatible in `expression`."""
 
     code = "type-mismatch"
     message: str = field(default="", kw_only=True)
@@ -61,13 +61,13 @@ class TypeMismatch(UsageError):
     reason: str = ""
 
     def describe(self) -> str:
-        """Name the expression and what does not fit."""
+        """Name the expression and the incompatible operands."""
         return f"{self.reason} in `{self.expression}`"
 
 
 @dataclass(eq=False)
 class ValueOutOfRange(UsageError):
-    """A row's value has no result in `expression`: overflow, or a cast that does not fit."""
+    """`expression` has no value for some row: overflow, or a value that does not fit a cast."""
 
     code = "value-out-of-range"
     message: str = field(default="", kw_only=True)

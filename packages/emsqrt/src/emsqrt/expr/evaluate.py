@@ -1,6 +1,6 @@
-"""Expressions over Arrow record batches, with the meaning of `docs/plan-ir.md`.
+"""Evaluate expressions over Arrow record batches, with the meaning of `docs/plan-ir.md`.
 
-The only modules of `emsqrt.expr` that load pyarrow: this one, `kernels*`, `casts` and `vectors`.
+The only modules of `emsqrt.expr` that import pyarrow: this one, `kernels*`, `casts` and `vectors`.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from emsqrt.expr.typed import Typed
 from sennit_core.schema import Schema
 
 REGISTERED = (kernels_text, kernels_time)
-"""Loaded for the kernels they register."""
+"""Imported for the kernels that they register."""
 
 Datum: TypeAlias = Any
-"""A pyarrow Array, or a Scalar that stands for the same value in every row."""
+"""A pyarrow Array, or a Scalar with the same value for every row."""
 
 NULL_TOLERANT = frozenset(
     (
@@ -42,14 +42,14 @@ NULL_TOLERANT = frozenset(
         "hash",
     )
 )
-"""Functions that may answer something else than NULL when an operand is NULL."""
+"""Functions whose result may not be NULL when an operand is NULL."""
 
 
 class Evaluator:
     """One expression, typed against a schema once, then applied to many batches."""
 
     def __init__(self, expr: Expr, schema: Schema) -> None:
-        """Type `expr` over rows of `schema`; raises what `emsqrt.expr.check.bind` raises."""
+        """Type `expr` over rows of `schema`; raises as `emsqrt.expr.check.bind`."""
         self.typed = bind(expr, schema)
         self.type = self.typed.type
 
@@ -57,7 +57,7 @@ class Evaluator:
         """Return the expression's values for the rows of `batch`, as an Array.
 
         Raises:
-            ValueOutOfRange: a row's value has no result; names the values.
+            ValueOutOfRange: a row's expression has no value; names the operands.
         """
         rows = Rows(batch)
         return _spread(_evaluate(self.typed, rows), len(rows))
@@ -69,7 +69,7 @@ def evaluate(expr: Expr, batch: Any) -> Any:
 
 
 class Rows:
-    """The rows of a batch that an expression is worked out for: all, or those at `indices`."""
+    """The rows of a batch that an expression is evaluated for: all, or those at `indices`."""
 
     def __init__(self, batch: Any, indices: Any = None) -> None:
         self._batch = batch
@@ -108,7 +108,7 @@ def _evaluate(typed: Typed, rows: Rows) -> Datum:
 
 
 def _apply(typed: Typed, args: Sequence[Datum]) -> Datum:
-    """Apply one function to operands that are worked out."""
+    """Apply one function to evaluated operands."""
     if not any(isinstance(arg, pa.Array) for arg in args):
         return _apply(typed, [_spread(args[0], 1), *args[1:]])[0]
     absent = any(isinstance(arg, pa.Scalar) and not arg.is_valid for arg in args)
@@ -131,7 +131,7 @@ def _call(typed: Typed, args: Sequence[Datum]) -> Any:
 
 
 def _blame(typed: Typed, args: Sequence[Datum], reason: str) -> ValueOutOfRange:
-    """Find the first row that fails, by halves, and say its values."""
+    """Find the first failing row by bisection, and return an error with its operands."""
     start, count = 0, _length(args)
     while count > 1:
         half = count // 2
@@ -160,11 +160,11 @@ def _spread(datum: Datum, count: int) -> Any:
     return datum if isinstance(datum, pa.Array) else pa.repeat(datum, count)
 
 
-# What decides row by row whether an operand is worked out at all ------------------------------
+# Functions that decide row by row whether an operand is evaluated ------------------------------
 
 
 def _logic(typed: Typed, rows: Rows) -> Datum:
-    """Work `and`/`or` out from the left; an operand that may fail sees only undecided rows."""
+    """Evaluate `and`/`or` from the left; an operand that may fail sees undecided rows only."""
     join = pc.and_kleene if typed.op == "and" else pc.or_kleene
     deciding = typed.op == "or"
     result = _evaluate(typed.args[0], rows)
@@ -194,7 +194,7 @@ def _coalesce(typed: Typed, rows: Rows) -> Datum:
 
 
 def _where(chosen: Datum, arg: Typed, rows: Rows, elsewhere: Any) -> Datum:
-    """Work `arg` out for the chosen rows, hoping that it fails for none of the others either."""
+    """Evaluate `arg` for all rows; for the chosen rows alone if that fails."""
     try:
         return _evaluate(arg, rows)
     except ValueOutOfRange:
@@ -206,9 +206,9 @@ def _where(chosen: Datum, arg: Typed, rows: Rows, elsewhere: Any) -> Datum:
 
 
 def _case(typed: Typed, rows: Rows) -> Datum:
-    """Hand each row to the first branch whose condition is true, and work out only that one.
+    """Assign each row to the first branch with a true condition, and evaluate only that branch.
 
-    A branch that no row takes costs its condition alone: guards, such as the one for a division
+    A branch that no row reaches costs only its condition: guards, such as one for a division
     by zero, are almost always false.
     """
     *pairs, default = typed.args
@@ -232,7 +232,7 @@ def _case(typed: Typed, rows: Rows) -> Datum:
 
 
 def _gather(parts: list[tuple[Any, Any]]) -> Any:
-    """Return one array from pieces of it and the positions where each piece's values belong."""
+    """Return one array from pieces and the positions of each piece's values."""
     positions = np.concatenate([place.to_numpy(zero_copy_only=False) for place, _ in parts])
     order = np.empty(len(positions), np.int64)
     order[positions.astype(np.int64)] = np.arange(len(positions))

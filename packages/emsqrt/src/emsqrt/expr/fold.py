@@ -1,9 +1,10 @@
-"""Constant folding: what no row can change is worked out once, with the same meaning.
+"""Constant folding: evaluate parts that no row can change once, with the same meaning.
 
-Three promises. The type stays: a constant that would take a neighbour's type where the expression
-did not is left alone. An error stays: whatever has no value is left for the run to report, and an
-operand that may fail is dropped only where the run would not have looked at it either (`and`, `or`
-are worked out from the left). NULL stays NULL: `x and false` is false only if `x` cannot fail.
+Three invariants. Types do not change: a constant is not folded where its result would adopt a
+neighbour's type that the expression did not have. Errors do not disappear: an expression without a
+value is left for the run to report, and an operand that may fail is dropped only where the run
+would not evaluate it either (`and`, `or` are evaluated from the left). NULL stays NULL: `x and
+false` is false only if `x` cannot fail.
 """
 
 from __future__ import annotations
@@ -25,16 +26,17 @@ from sennit_core.schema import Schema
 
 NOTHING = Schema(())
 CHOOSING = ("coalesce", "greatest", "least", "nullif")
-"""Functions whose result has the common type of their operands, so a constant's own type counts."""
+"""Functions whose result has the common type of their operands, so a constant's own type
+matters."""
 _EXACT = Context(prec=80, traps=[Inexact])
 
 
 class _NoValueError(Exception):
-    """The constant has no value, or none that is worked out here."""
+    """The constant has no value, or is not evaluated here."""
 
 
 def fold(expr: Expr) -> Expr:
-    """Return `expr` with its constant parts worked out and its logic made simpler."""
+    """Return `expr` with constant parts evaluated and logic simplified."""
     match expr:
         case Call(fn, args):
             folded: Expr = _logic(Call(fn, tuple(_below(fn, arg) for arg in args)))
@@ -91,7 +93,7 @@ def _logic(expr: Call) -> Expr:
 
 
 def _cannot_fail(expr: Expr) -> bool:
-    """Whether no row can make `expr` fail; told by its shape alone."""
+    """Return whether `expr` cannot fail on any row, by its structure alone."""
     if isinstance(expr, Call):
         return expr.fn in ("and", "or", "not", "is_null") and all(map(_cannot_fail, expr.args))
     return isinstance(expr, Column | Literal)
@@ -101,7 +103,7 @@ def _cannot_fail(expr: Expr) -> bool:
 
 
 def _constant(expr: Expr) -> Expr:
-    """Return the literal that `expr` is worth, or `expr` when it is none that is known here."""
+    """Return the literal value of `expr`, or `expr` itself if it is not folded."""
     if isinstance(expr, Literal) or not _is_constant(expr):
         return expr
     try:
@@ -112,7 +114,7 @@ def _constant(expr: Expr) -> Expr:
 
 
 def _is_constant(expr: Expr) -> bool:
-    """Whether the direct operands are constants; deeper ones have been folded before."""
+    """Return whether the direct operands are constants; deeper ones were folded before."""
     match expr:
         case Call(args=args):
             return all(isinstance(arg, Literal) for arg in args)
@@ -130,7 +132,7 @@ def _value(typed: Typed) -> Any:
     """Return the Python value of a typed constant.
 
     Raises:
-        _NoValueError: it has none, or it is not worked out here.
+        _NoValueError: it has none, or it is not evaluated here.
     """
     if typed.op == "literal":
         return typed.value
@@ -140,7 +142,7 @@ def _value(typed: Typed) -> Any:
     if typed.op in _TOLERANT:
         return _TOLERANT[typed.op](*args)
     if any(arg is None for arg in args):
-        if typed.op in CHOOSING:  # these pass NULL over
+        if typed.op in CHOOSING:  # these handle NULL themselves
             raise _NoValueError
         return None
     if typed.op not in _STRICT or any(isinstance(arg, float) and arg != arg for arg in args):
@@ -157,7 +159,7 @@ def _case(typed: Typed) -> Any:
 
 
 def _fitted(value: Any, typed: Typed) -> Any:
-    """Refuse what the type does not hold: the run will say so."""
+    """Refuse a value that the type cannot hold; the run reports the error."""
     kind = typed.type
     if value is None:
         return None
@@ -195,7 +197,7 @@ _TOLERANT: dict[str, Callable[..., Any]] = {
     "is_in": _in,
     "coalesce": lambda *values: next((each for each in values if each is not None), None),
 }
-"""Functions that may answer something else than NULL when an operand is NULL."""
+"""Functions whose result may not be NULL when an operand is NULL."""
 
 
 def _arithmetic(compute: Callable[[Any, Any], Any]) -> Callable[..., Any]:
@@ -293,4 +295,4 @@ _STRICT: dict[str, Callable[..., Any]] = {
     "date_add": _date_add,
     "date_trunc": _date_trunc,
 }
-"""Functions of which NULL makes NULL."""
+"""Functions whose result is NULL when an operand is NULL."""

@@ -1,4 +1,4 @@
-"""Formats of dates as text: the directives of C's strftime that no locale touches."""
+"""Date formats: the locale-independent directives of C's strftime."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ DIRECTIVES = {
     "%j": "[0-9]{3}",
     "%y": "[0-9]{2}",
 }
-"""Each directive and the text that reading it takes; `%%` is a percent sign."""
+"""Each directive with the regular expression that parses it; `%%` is a percent sign."""
 
 
 def split_format(pattern: str) -> list[str]:
-    """Return the directives and the texts between them, in order; `%F` and `%T` are written out."""
+    """Return the directives and the texts between them, in order; `%F` and `%T` are expanded."""
     long = pattern.replace("%F", "%Y-%m-%d").replace("%T", "%H:%M:%S")
     return [part for part in re.split(r"(%.?)", long, flags=re.DOTALL) if part]
 

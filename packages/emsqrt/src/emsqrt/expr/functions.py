@@ -1,7 +1,7 @@
-"""The functions an expression may call: name, number of arguments, and the rule that types them.
+"""The functions of expressions: name, number of arguments, and typing rule.
 
-One table for the parser, the checker, every engine and the documentation. A word in `RESERVED` is
-a function of a later version: using it is refused by name, never mistaken for something else.
+One table for the parser, the checker, every engine and the documentation. A name in `RESERVED` is a
+function of a later version: using it is refused as such.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Function:
     """One function of the expression language.
 
     `rule` is the typing rule in `emsqrt.expr.check`; `symbol` its operator in text, if it has one;
-    `fallible` says that a row's values may have no result, which ends the run.
+    `fallible` is true if the function may have no value for a row, which ends the run.
     """
 
     name: str
@@ -117,7 +117,7 @@ FUNCTIONS: dict[str, Function] = _table(
 )
 
 RESERVED: frozenset[str] = frozenset()
-"""Words of later versions."""
+"""Names of later versions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +143,7 @@ def function(name: str) -> Function:
 
     Raises:
         Unsupported: the name is reserved for a later version.
-        UsageError: nobody knows the name; the hint gives the nearest one.
+        UsageError: the name is unknown; the hint suggests the nearest one.
     """
     if name in FUNCTIONS:
         return FUNCTIONS[name]
@@ -156,7 +156,7 @@ def function(name: str) -> Function:
 
 
 def check_aggregate(name: str) -> str:
-    """Return `name` when it is an aggregate; refuse it as `function` does otherwise."""
+    """Return `name` if it is an aggregate; otherwise refuse it as `function` does."""
     if name in AGGREGATES:
         return name
     if name in RESERVED_AGGREGATES:

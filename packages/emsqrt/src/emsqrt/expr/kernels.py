@@ -1,7 +1,7 @@
-"""What each function does to Arrow arrays; operands have equal types, see `emsqrt.expr.check`.
+"""The functions over Arrow arrays; operands have equal types, see `emsqrt.expr.check`.
 
-A kernel takes the typed call and its operands, of which at least one is an Array. It raises
-ArrowInvalid where a row has no result.
+A kernel receives the typed call and its operands, of which at least one is an Array. It raises
+ArrowInvalid where a row has no value.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _mod(typed: Typed, left: Datum, right: Datum) -> Any:
         return _float_mod(left, right)
     divisor = _no_zero(right)
     if typed.type.name == "Int64":
-        # The remainder by -1 is 0 as it is by 1, and the smallest integer has no quotient by -1.
+        # The remainder by -1 is 0, as by 1; but the smallest integer has no quotient by -1.
         divisor = pc.if_else(pc.equal(divisor, pa.scalar(-1)), pa.scalar(1), divisor)
     return pc.subtract(left, pc.multiply(pc.divide(left, divisor), divisor))
 
@@ -149,7 +149,7 @@ def _whole(typed: Typed, value: Datum) -> Any:
 
 @kernel("round")
 def _round(typed: Typed, value: Datum, digits: Datum = None) -> Any:
-    """Round half away from zero; a float by way of `value * 10^digits`, in binary64."""
+    """Round half away from zero; a float by `value * 10^digits`, in binary64."""
     places = 0 if digits is None else digits.as_py()
     if typed.type.is_integer:
         return value
@@ -172,7 +172,7 @@ def _round(typed: Typed, value: Datum, digits: Datum = None) -> Any:
 
 
 def _alike(left: Datum, right: Datum) -> tuple[Datum, Datum]:
-    """Return decimals that no type of 38 digits holds together in one that does."""
+    """Return decimals in a common type even if no type of 38 digits holds both."""
     if left.type == right.type:
         return left, right
     scale = max(left.type.scale, right.type.scale)
@@ -260,7 +260,7 @@ def _extreme(typed: Typed, *values: Datum) -> Any:
 
     def better(best: Datum, value: Datum) -> Any:
         chosen = pc.if_else(wins(value, best), value, best)
-        return pc.coalesce(chosen, best, value)  # a NULL on one side leaves the other
+        return pc.coalesce(chosen, best, value)  # if one side is NULL, the other remains
 
     return reduce(better, values)
 

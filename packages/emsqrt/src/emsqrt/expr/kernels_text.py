@@ -1,4 +1,4 @@
-"""What functions of text, lists and structs do to Arrow arrays; see `emsqrt.expr.kernels`."""
+"""Functions of text, lists and structs over Arrow arrays; see `emsqrt.expr.kernels`."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def _hash(typed: Typed, *values: Datum) -> Any:
 
 
 def _bytes_of(values: Any) -> list[bytes]:
-    """Return the bytes that stand for each value; NULL has one that no text begins with."""
+    """Return the bytes that represent each value; NULL has a first byte that no text has."""
     kind = values.type
     if pa.types.is_string(kind) or pa.types.is_binary(kind):
         return [_NULL if each is None else each for each in values.cast(pa.binary()).to_pylist()]
@@ -144,7 +144,7 @@ _NULL = b"\xff"
 
 
 def _float_bytes(value: float) -> bytes:
-    """binary64 with one zero and one NaN."""
+    """Return binary64 with one zero and one NaN."""
     return struct.pack("<d", math.nan if value != value else value + 0.0)
 
 
@@ -162,7 +162,7 @@ def _strpos(_: Typed, value: Datum, part: Datum) -> Any:
 
 
 def _each(values: Datum, compute: Callable[[str], Any], kind: Any) -> Any:
-    """Return what Python computes of each text; NULL of NULL."""
+    """Return Python's result for each text; NULL of NULL."""
     made = [None if text is None else compute(text) for text in values.to_pylist()]
     return pa.array(made, kind)
 
@@ -174,7 +174,7 @@ def _length(_: Typed, value: Datum) -> Any:
 
 @kernel("replace")
 def _replace(_: Typed, value: Datum, old: Datum, new: Datum) -> Any:
-    if not old.as_py():  # Arrow would look for nothing forever
+    if not old.as_py():  # Arrow would search an empty text forever
         return value
     return pc.replace_substring(value, old.as_py(), new.as_py())
 
@@ -237,7 +237,7 @@ def _regexp_replace(
 
 
 def _check_regex(typed: Typed, pattern: str, new: str = "") -> None:
-    """Refuse what RE2 does not read, before it is taken for a fault of a row."""
+    """Refuse a pattern that RE2 cannot parse, before it is reported as a failing row."""
     try:
         pc.replace_substring_regex(pa.array(["a"]), pattern, new)
     except pa.ArrowInvalid as error:

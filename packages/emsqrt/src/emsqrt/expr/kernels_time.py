@@ -1,4 +1,4 @@
-"""What functions of dates and moments do to Arrow arrays, always in UTC; see `emsqrt.expr.kernels`.
+"""Functions of dates and timestamps over Arrow arrays, always in UTC; see `emsqrt.expr.kernels`.
 
 Days are counted from 1970-01-01 in the proleptic Gregorian calendar; the conversions between days
 and (year, month, day) follow Howard Hinnant's "chrono-compatible low-level date algorithms".
@@ -40,7 +40,7 @@ _DAY_MAX = 2**31 - 1
 
 
 def _utc(value: Datum) -> Any:
-    """Return moments without their zone, as they are in UTC."""
+    """Return timestamps without their zone, in UTC."""
     if pa.types.is_timestamp(value.type) and value.type.tz is not None:
         return value.cast(pa.int64()).cast(pa.timestamp(value.type.unit))
     return value
@@ -72,7 +72,7 @@ def _epoch(typed: Typed, value: Datum) -> Any:
 
 
 def _ticks(value: Datum) -> tuple[Integers, int]:
-    """Return days or moments as ticks, 0 for NULL, and the ticks in a second (days: of a second)."""
+    """Return dates or timestamps as ticks, 0 for NULL, and ticks per second (dates: per day)."""
     if pa.types.is_date32(value.type):
         days = value.cast(pa.int32()).cast(pa.int64())
         return _filled(days) * 86_400, 1
@@ -122,7 +122,7 @@ def _day_of_year(days: Integers) -> Integers:
 
 
 def _week_of_year(days: Integers) -> Integers:
-    """Return ISO 8601's number of the week: that of its Thursday in that day's year."""
+    """Return the ISO 8601 week number: the Thursday's week within its year."""
     weeks: Integers = (_day_of_year(_week(days) + 3) + 6) // 7
     return weeks
 
@@ -153,7 +153,7 @@ def _make_date(typed: Typed, *parts: Datum) -> Any:
 
 
 def _days_and_rest(value: Datum) -> tuple[Integers, Integers, int]:
-    """Return whole days, the ticks of the day, and the ticks in a second."""
+    """Return whole days, the ticks within the day, and the ticks per second."""
     if pa.types.is_date32(value.type):
         days = _filled(value.cast(pa.int32()).cast(pa.int64()))
         return days, np.zeros_like(days), 1
@@ -163,7 +163,7 @@ def _days_and_rest(value: Datum) -> tuple[Integers, Integers, int]:
 
 
 def _back(days: Integers, rest: Integers, steps: int, like: Datum) -> Any:
-    """Return days and the ticks of the day as values of the type of `like`."""
+    """Return days and the ticks within the day as values of the type of `like`."""
     if pa.types.is_date32(like.type):
         if days.size and max(-int(days.min()), int(days.max())) > _DAY_MAX:
             raise pa.ArrowInvalid("no Date is so far away")
@@ -196,7 +196,7 @@ def _week(days: Integers) -> Integers:
 
 
 def _unit_ticks(unit: str, steps: int) -> int:
-    """Return the ticks in a unit of the clock; 0 or 1 when nothing is finer than it."""
+    """Return the ticks in a unit of the clock; 0 or 1 when it is the finest resolution."""
     if unit in PARTS_OF_SECOND:
         return steps // PARTS_OF_SECOND[unit]
     return SECONDS[unit] * steps
@@ -204,7 +204,7 @@ def _unit_ticks(unit: str, steps: int) -> int:
 
 @kernel("date_diff")
 def _date_diff(_: Typed, start: Datum, end: Datum, unit: Datum) -> Any:
-    """Count the boundaries of the unit that lie between two days or moments."""
+    """Count the boundaries of the unit between two dates or timestamps."""
     count = next(len(side) for side in (start, end) if isinstance(side, pa.Array))
     sides = [s if isinstance(s, pa.Array) else pa.repeat(s, count) for s in (start, end)]
     first, last = (_boundary(side, unit.as_py()) for side in sides)
@@ -256,7 +256,7 @@ def _date_add(_: Typed, value: Datum, count: Datum, unit: Datum) -> Any:
 
 
 def _add_months(days: Integers, months: Integers) -> Integers:
-    """Move by months; a day the month does not have becomes its last."""
+    """Add months; a day that the month does not have becomes its last."""
     year, month, day = to_civil(days)
     index = year * 12 + month - 1 + months
     moved_year, moved_month = index // 12, index % 12 + 1
@@ -309,8 +309,8 @@ def _strptime(typed: Typed, value: Datum, pattern: Datum) -> Any:
     if typed.op == "strptime":
         for text, moment in zip(value.to_pylist(), made, strict=True):
             if moment is None and text is not None:
-                reason = f"{text!r} is not written as {pattern.as_py()!r}"
-                raise ValueOutOfRange(str(typed.source), reason, hint="try_strptime gives NULL")
+                reason = f"{text!r} does not match {pattern.as_py()!r}"
+                raise ValueOutOfRange(str(typed.source), reason, hint="try_strptime returns NULL")
     return pa.array(made, pa.timestamp("us"))
 
 

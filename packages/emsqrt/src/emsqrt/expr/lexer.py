@@ -1,4 +1,4 @@
-"""Expression text to tokens, each with the place where it begins."""
+"""Split an expression's text into tokens with their offsets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _HINTS = {
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One word of the text. `kind`: number, name, keyword, quoted, string, symbol or end."""
+    """One token of the text. `kind`: number, name, keyword, quoted, string, symbol or end."""
 
     kind: str
     text: str

@@ -1,4 +1,4 @@
-"""Constants: which type a Python value has, and the one way each value is spelled in JSON.
+"""Constants: the type of a Python value, and the canonical JSON spelling of each value.
 
 ```
 Bool  true      Int*, UInt*  "-12"      Float*  "0x1.8000000000000p+0" "inf" "nan"
@@ -37,7 +37,7 @@ _PLAIN_TYPES: dict[type, str] = {
 
 
 def make_literal(value: Any, kind: DataType | None) -> Literal:
-    """Return the literal of a Python value, of type `kind` or of the type the value suggests."""
+    """Return the literal of a Python value, of type `kind` or of the inferred type."""
     if not isinstance(value, str | bytes) and hasattr(value, "item"):
         value = value.item()  # numpy's scalars
     if value is None:
@@ -47,7 +47,7 @@ def make_literal(value: Any, kind: DataType | None) -> Literal:
 
 
 def type_of(value: Any) -> DataType:
-    """Return the type that a Python value has as a literal."""
+    """Return the type of a Python value as a literal."""
     match value:
         case bool():
             return DataType("Bool")
@@ -67,7 +67,7 @@ def type_of(value: Any) -> DataType:
 
 
 def _integer_type(value: int) -> DataType:
-    """Return the type of a whole number: a Decimal where 64 bits do not hold it."""
+    """Return the type of a whole number: a Decimal where it exceeds 64 bits."""
     if -(2**63) <= value < 2**64:
         return DataType("Int64" if value < 2**63 else "UInt64")
     return _decimal_type(Decimal(value))
@@ -86,7 +86,7 @@ def _decimal_type(value: Decimal) -> DataType:
 
 
 def _fit(value: Any, kind: DataType) -> Value:
-    """Return `value` as a value of `kind`, exactly; or raise UsageError."""
+    """Return `value` as an exact value of `kind`; or raise UsageError."""
     if isinstance(value, str) and kind.name not in ("Utf8", "Binary"):
         return parse_spelling(value, kind)
     fitted = _FITS[kind.name](value, kind) if kind.name in _FITS else None
@@ -168,7 +168,7 @@ def integer_range(kind: DataType) -> tuple[int, int]:
 
 
 def spell(value: Value | None, kind: DataType) -> str | bool | None:
-    """Return the one JSON spelling of a value of type `kind`."""
+    """Return the canonical JSON spelling of a value of type `kind`."""
     match value:
         case None | bool() | str():
             return value
@@ -190,7 +190,7 @@ def spell(value: Value | None, kind: DataType) -> str | bool | None:
 
 
 def read_literal(entry: Entry, kind: DataType) -> Value | None:
-    """Return the value spelled at `entry`; one value has one spelling."""
+    """Return the value at `entry`, whose spelling must be canonical."""
     if entry.value is None:
         return None
     if kind.name == "Bool":
@@ -203,15 +203,15 @@ def read_literal(entry: Entry, kind: DataType) -> Value | None:
     except UsageError as error:
         entry.fail(str(error))
     if spell(value, kind) != text:
-        entry.fail(f"{text!r} is not how {kind} is written", hint=f"write {spell(value, kind)!r}")
+        entry.fail(f"{text!r} is not the canonical {kind}", hint=f"write {spell(value, kind)!r}")
     return value
 
 
 def parse_spelling(text: str, kind: DataType) -> Value:
-    """Return the value of type `kind` that `text` spells, in the JSON form or a looser one.
+    """Parse a value of type `kind`, in the canonical JSON form or a looser one.
 
     Raises:
-        UsageError: it spells none.
+        UsageError: the text is no such value.
     """
     try:
         value = _PARSERS[kind.name](text) if kind.name in _PARSERS else None

@@ -1,4 +1,4 @@
-"""The expression tree: six kinds of node, and the Python operators that build them.
+"""The expression tree: six kinds of nodes, and the Python operators that build them.
 
 A node is a frozen dataclass. `==` on a node builds a comparison, as in every dataframe library,
 so nodes are compared with `equals` and cannot be hashed.
@@ -16,11 +16,11 @@ from sennit_core.errors import UsageError
 from sennit_core.schema import DataType
 
 Value: TypeAlias = bool | int | float | str | bytes | Decimal | date | datetime | time | timedelta
-"""What a literal may hold, beside None."""
+"""Types of a literal's value, apart from None."""
 
 
 FLAT = ("and", "or", "concat")
-"""Functions whose chains are kept as one call: nothing depends on how they are bracketed."""
+"""Associative functions, whose chains are merged into one call."""
 
 
 class Expr:
@@ -118,7 +118,8 @@ class Expr:
     def __invert__(self) -> Expr:
         return call("not", self)
 
-    # What Python would decide too early -----------------------------------------------------
+    # Operations that Python would evaluate too early
+    # ------------------------------------------------
     def __bool__(self) -> NoReturn:
         raise UsageError(
             f"{self!s} has no truth value of its own: it is worked out row by row",
@@ -136,7 +137,7 @@ class Expr:
     __hash__ = None  # type: ignore[assignment]  # == builds an expression
 
     def __format__(self, spec: str) -> NoReturn:
-        # An f-string inside a traced lambda would bake the expression's text in as a constant.
+        # An f-string inside a traced lambda would make the expression's text a constant.
         self._no_python_value()
 
     def __str__(self) -> str:
@@ -155,15 +156,15 @@ class Expr:
 
     # Names and orders -----------------------------------------------------------------------
     def alias(self, name: str) -> Named:
-        """Return the expression as a column called `name`, for `select`, `agg` and their like."""
+        """Name the expression, as a column for `select`, `agg` and similar verbs."""
         return Named(self, name)
 
     def asc(self, *, nulls_first: bool = False) -> SortKey:
-        """Return the key of an order from the smallest value to the largest."""
+        """Return the sort key for ascending order."""
         return SortKey(self, nulls_first=nulls_first)
 
     def desc(self, *, nulls_first: bool = False) -> SortKey:
-        """Return the key of an order from the largest value to the smallest."""
+        """Return the sort key for descending order."""
         return SortKey(self, descending=True, nulls_first=nulls_first)
 
     # Tests ----------------------------------------------------------------------------------
@@ -180,7 +181,7 @@ class Expr:
         return call("is_nan", self)
 
     def is_in(self, values: object) -> Expr:
-        """Return SQL's `IN`: NULL where nothing matches and either side holds a NULL."""
+        """Return SQL's `IN`: NULL where nothing matches and either side contains a NULL."""
         if isinstance(values, str | bytes | Expr) or not hasattr(values, "__iter__"):
             raise UsageError(f"is_in takes a list of values, not {values!r}")
         return call("is_in", self, *values)
@@ -194,7 +195,7 @@ class Expr:
         return call("like", self, pattern)
 
     def ilike(self, pattern: str) -> Expr:
-        """Return SQL's `ILIKE`: `LIKE` of both in lower case."""
+        """Return SQL's `ILIKE`: `LIKE` with both in lower case."""
         return call("ilike", self, pattern)
 
     def regexp_matches(self, pattern: str) -> Expr:
@@ -313,15 +314,15 @@ class Expr:
         return call("second", self)
 
     def date_trunc(self, unit: str) -> Expr:
-        """Return the beginning of the year, quarter, month, week (Monday), day, hour, … around."""
+        """Return the start of the enclosing year, quarter, month, week (Monday), day, hour, …."""
         return call("date_trunc", unit, self)
 
     def date_add(self, unit: str, count: object) -> Expr:
-        """Return the moment `count` units later; a day the month lacks becomes its last."""
+        """Return the date `count` units later; a day that the month lacks becomes its last."""
         return call("date_add", unit, count, self)
 
     def date_diff(self, unit: str, start: object) -> Expr:
-        """Return how many units begin between `start` and this moment."""
+        """Return how many units begin between `start` and this date."""
         return call("date_diff", unit, start, self)
 
     def strftime(self, pattern: str) -> Expr:
@@ -329,7 +330,7 @@ class Expr:
         return call("strftime", self, pattern)
 
     def strptime(self, pattern: str) -> Expr:
-        """Return the Timestamp(us) that a text spells; text that does not is an error."""
+        """Parse the text as a Timestamp(us); text that does not match is an error."""
         return call("strptime", self, pattern)
 
     # Nested values --------------------------------------------------------------------------
@@ -347,11 +348,11 @@ class Expr:
         return Agg("count", self)
 
     def count_distinct(self) -> Agg:
-        """Count the different values, NULL left out."""
+        """Count the distinct values, ignoring NULLs."""
         return Agg("count", self, distinct=True)
 
     def sum(self) -> Agg:
-        """Add up; exact for integers and decimals, order-independent for floats."""
+        """Sum values; exact for integers and decimals, order-independent for floats."""
         return Agg("sum", self)
 
     def avg(self) -> Agg:
@@ -369,11 +370,11 @@ class Expr:
         return Agg("max", self)
 
     def first(self) -> Agg:
-        """Return the value of the first row, NULLs left out."""
+        """Return the value of the first row, ignoring NULLs."""
         return Agg("first", self)
 
     def last(self) -> Agg:
-        """Return the value of the last row, NULLs left out."""
+        """Return the value of the last row, ignoring NULLs."""
         return Agg("last", self)
 
     def var(self) -> Agg:
@@ -397,7 +398,7 @@ class Column(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Literal(Expr):
-    """A constant. `type` is None for a NULL that takes its type from where it stands."""
+    """A constant. `type` is None for a NULL whose type is inferred from its context."""
 
     value: Value | None
     type: DataType | None
@@ -424,38 +425,38 @@ class Cast(Expr):
 class Case(Expr):
     """The `then` of the first branch whose condition is true, else `default` (None: NULL).
 
-    A branch is worked out only for the rows that reach it.
+    A branch is evaluated only for the rows that reach it.
     """
 
     branches: tuple[tuple[Expr, Expr], ...]
     default: Expr | None = None
 
     def when(self, condition: object) -> When:
-        """Add a branch for the rows that no earlier condition took."""
+        """Add a branch for the rows that no earlier condition matched."""
         return When(as_expr(condition), self.branches)
 
     def otherwise(self, value: object) -> Case:
-        """Give the value of the rows where no condition is true."""
+        """Set the value of the rows where no condition is true."""
         return Case(self.branches, as_expr(value))
 
 
 @dataclass(frozen=True, slots=True)
 class When:
-    """A condition that waits for its `then`."""
+    """A condition whose `then` is still missing."""
 
     condition: Expr
     branches: tuple[tuple[Expr, Expr], ...] = ()
 
     def then(self, value: object) -> Case:
-        """Give the value of the rows where the condition is true."""
+        """Set the value of the rows where the condition is true."""
         return Case((*self.branches, (self.condition, as_expr(value))))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Agg(Expr):
-    """An aggregate over the rows of a group; stands only at the top of an aggregate's output.
+    """An aggregate over the rows of a group; allowed only at the top of an aggregate's output.
 
-    `params` are the constants behind the argument: `quantile(x, 0.9)` has one, a Float64.
+    `params` are the constants after the argument: `quantile(x, 0.9)` has one, a Float64.
     """
 
     fn: str
@@ -466,7 +467,7 @@ class Agg(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Named:
-    """An expression and the name of the column that it makes; see `Expr.alias`."""
+    """An expression and the name of its column; see `Expr.alias`."""
 
     expr: Expr
     name: str
@@ -477,7 +478,7 @@ class Named:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class SortKey:
-    """One key of an order: smallest first unless `descending`, NULL last unless `nulls_first`."""
+    """One sort key: ascending unless `descending`, NULL last unless `nulls_first`."""
 
     expr: Expr
     descending: bool = False
@@ -494,7 +495,7 @@ class SortKey:
 def call(fn: str, *args: object) -> Call:
     """Return `fn` applied to `args`; Python values become literals.
 
-    Chains of `and`, `or` and `concat` become one call of many arguments, so a condition of a
+    Chains of `and`, `or` and `concat` become one call with many arguments, so that a condition of a
     thousand terms is still shallow.
     """
     operands = tuple(as_expr(arg) for arg in args)
@@ -504,9 +505,9 @@ def call(fn: str, *args: object) -> Call:
 
 
 def as_expr(value: object) -> Expr:
-    """Return `value` itself when it is an expression, else the literal that holds it.
+    """Return `value` itself if it is an expression, else its literal.
 
-    A stand-in for an expression, such as a value inside a traced function, has `__expr__`.
+    A proxy for an expression, such as a value inside a traced function, has `__expr__`.
     """
     if isinstance(value, Expr):
         return value
@@ -520,14 +521,14 @@ def as_type(name: DataType | str) -> DataType:
 
 
 def lit(value: object, type: DataType | str | None = None) -> Literal:  # noqa: A002  # its name on the wire
-    """Return a literal; without `type` it follows from the Python value.
+    """Return a literal; without `type` the type is inferred from the Python value.
 
     Args:
         value: bool, int, float, str, bytes, Decimal, date, datetime, time, timedelta or None.
-        type: a data type or its name; needed for a lone NULL.
+        type: a data type or its name; required for a lone NULL.
 
     Raises:
-        UsageError: `value` is of another kind or does not fit `type`.
+        UsageError: `value` has an unsupported type or does not fit `type`.
     """
     from emsqrt.expr.literals import make_literal
 

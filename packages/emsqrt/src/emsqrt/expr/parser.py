@@ -1,4 +1,4 @@
-"""Expression text to tree: `age > 25 and name == "Alice"`, in Python's or SQL's spelling.
+"""Parse an expression's text: `age > 25 and name == "Alice"`, in Python's or SQL's spelling.
 
 ```
 or: and {"or" and}          and: not {"and" not}        not: "not" not | comparison
@@ -11,7 +11,7 @@ sign: [-|+] sign | atom     atom: number | 'text' | "text" | name | `any name` |
     | case [or] when … then … [else …] end | Type 'text' | count(*) | count(distinct or)
 named: or [as name]         order: or [asc|desc] [nulls (first|last)]
 ```
-Both kinds of quotes hold text; a name with odd characters stands in backticks.
+Both kinds of quotes enclose text; a name with other characters is written in backticks.
 """
 
 from __future__ import annotations
@@ -72,17 +72,17 @@ PARTS = (
     *("year", "quarter", "month", "week", "day", "dow", "isodow", "doy"),
     *("hour", "minute", "second", "epoch"),
 )
-"""What `extract(part from x)` takes; each is a function too."""
+"""The parts of `extract(part from x)`; each is a function too."""
 INTERVAL = re.compile(r"\s*([+-]?[0-9]{1,15})\s*([a-zA-Z]+)?\s*")
 BRACKETS_MAX = 40
-"""Levels of brackets; each takes a dozen of Python's stack frames."""
+"""Levels of brackets; each needs a dozen of Python's stack frames."""
 
 
 def parse_expr(text: str) -> Expr:
     """Return the expression written in `text`.
 
     Raises:
-        BadExpression: it does not parse; the error shows the line and the place.
+        BadExpression: it does not parse; the error shows the line and the position.
         Unsupported: it calls a function that is reserved for a later version.
     """
     return _Parser(text).whole()
@@ -102,7 +102,7 @@ def parse_order(text: str) -> tuple[Expr, bool, bool | None]:
     """Return the sort key written in `text`, such as `amount desc nulls first`.
 
     Returns:
-        the expression, whether it descends, and whether NULLs come first (None: not said).
+        the expression, whether it is descending, and whether NULLs are first (None: unspecified).
 
     Raises:
         BadExpression: it does not parse.
@@ -111,7 +111,7 @@ def parse_order(text: str) -> tuple[Expr, bool, bool | None]:
 
 
 class _Parser:
-    """Recursive descent with one token of look-ahead; a method for each line of the grammar."""
+    """A recursive descent parser with one token of look-ahead; a method per line of the grammar."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -127,7 +127,7 @@ class _Parser:
     def named_column(self) -> tuple[str, Expr]:
         expr = self.first()
         if self.accept("as"):
-            token = self.take()
+            token = self.advance()
             if token.kind not in ("name", "quoted", "string"):
                 self.fail("expected a name after as", token)
             self.end()
@@ -166,7 +166,7 @@ class _Parser:
     def peek(self) -> Token:
         return self.tokens[self.index]
 
-    def take(self) -> Token:
+    def advance(self) -> Token:
         token = self.peek
         self.index += token.kind != "end"
         return token
@@ -175,15 +175,15 @@ class _Parser:
         return self.peek.kind == "keyword" and self.peek.text == word
 
     def accept(self, *words: str) -> str | None:
-        """Take the next token when it is one of these symbols or keywords."""
+        """Consume the next token if it is one of these symbols or keywords."""
         if self.peek.kind in ("symbol", "keyword") and self.peek.text in words:
-            return self.take().text
+            return self.advance().text
         return None
 
     def accept_name(self, *words: str) -> str | None:
-        """Take the next token when it is one of these names, which are keywords only here."""
+        """Consume the next token if it is one of these names, which are keywords only here."""
         if self.peek.kind == "name" and self.peek.text.lower() in words:
-            return self.take().text.lower()
+            return self.advance().text.lower()
         return None
 
     def expect(self, word: str) -> None:
@@ -221,8 +221,8 @@ class _Parser:
             expr: Expr = call(COMPARISONS[symbol], left, self.join())
             if self.peek.text in COMPARISONS and self.peek.kind == "symbol":
                 joined = any(token.text == "||" for token in self.tokens[: self.index])
-                told = "|| joins texts: write or" if joined else "write a < x and x < b"
-                self.fail("comparisons do not chain", hint=told)
+                hint_text = "|| joins texts: write or" if joined else "write a < x and x < b"
+                self.fail("comparisons do not chain", hint=hint_text)
             return expr
         if self.accept("is"):
             negated = self.accept("not") is not None
@@ -235,7 +235,7 @@ class _Parser:
         return left
 
     def test(self, left: Expr) -> Expr:
-        """Read what follows `is`; the answer is never NULL."""
+        """Parse the rest of `is`; its result is never NULL."""
         match self.accept("null", "true", "false"):
             case "true":
                 return call("coalesce", left, lit(False))
@@ -271,7 +271,7 @@ class _Parser:
         return expr
 
     def interval(self, moment: Expr, *, negative: bool) -> Expr | None:
-        """Read `interval '3 months'` and return the moment so much later, None if there is none."""
+        """Parse `interval '3 months'` and return the shifted time, None if there is no interval."""
         following = self.tokens[min(self.index + 1, len(self.tokens) - 1)]
         opens = following.kind in ("string", "number") or following.text == "("
         if not opens or not self.accept_name("interval"):
@@ -281,12 +281,12 @@ class _Parser:
             count = self.disjunction()
             self.expect(")")
         else:
-            match = INTERVAL.fullmatch(self.take().text)
+            match = INTERVAL.fullmatch(self.advance().text)
             if match is None:
                 self.fail("expected a whole number, as in interval '3 months'", token)
             count, unit = lit(int(match[1])), match[2]
         if unit is None:
-            unit = self.take().text
+            unit = self.advance().text
         name = unit.lower().removesuffix("s")
         if name not in UNITS:
             self.fail(f"no interval is counted in {unit!r}", token, f"units: {', '.join(UNITS)}")
@@ -299,7 +299,7 @@ class _Parser:
         return self.chain(PRODUCTS, self.sign)
 
     def chain(self, operators: dict[str, str], operand: Callable[[], Expr]) -> Expr:
-        """Read `operand {operator operand}`, bracketing from the left."""
+        """Parse `operand {operator operand}`, left-associative."""
         expr = operand()
         while symbol := self.accept(*operators):
             expr = call(operators[symbol], expr, operand())
@@ -311,7 +311,7 @@ class _Parser:
             signs.append(symbol)
         if signs and signs[-1] == "-" and self.peek.kind == "number":
             signs.pop()
-            expr: Expr = self.number(self.take(), negative=True)
+            expr: Expr = self.number(self.advance(), negative=True)
         else:
             expr = self.atom()
         for _ in range(signs.count("-")):
@@ -320,7 +320,7 @@ class _Parser:
 
     # Atoms ----------------------------------------------------------------------------------
     def atom(self) -> Expr:
-        token = self.take()
+        token = self.advance()
         match token.kind, token.text:
             case "number", _:
                 return self.number(token, negative=False)
@@ -355,7 +355,7 @@ class _Parser:
         return lit(int(text))
 
     def named(self, token: Token) -> Expr:
-        """Read what a bare name begins: a call, a typed literal, or a column."""
+        """Parse a name: a call, a typed literal, or a column."""
         if self.peek.text == "(" and self.peek.kind == "symbol":
             kind = self.type_with_parameters(token)
             return self.typed(token, kind) if kind else self.function(token)
@@ -366,14 +366,14 @@ class _Parser:
     def typed(self, token: Token, kind: DataType) -> Expr:
         if self.accept("null"):
             return Literal(None, kind)
-        text = self.take()
+        text = self.advance()
         try:
             return Literal(parse_spelling(text.text, kind), kind)
         except UsageError as error:
             self.fail(str(error), text)
 
     def type_with_parameters(self, token: Token) -> DataType | None:
-        """Read `(…)` as a type's parameters when a quoted text or null follows: Decimal(3,2) '1.50'."""
+        """Parse `(…)` as a type's parameters if a text or null follows: Decimal(3,2) '1.50'."""
         if token.text.lower() not in ("decimal", "timestamp"):
             return None
         begin = self.index
@@ -386,7 +386,7 @@ class _Parser:
     def parameters(self) -> str:
         parts: list[str] = []
         while not parts or parts[-1] != ")":
-            token = self.take()
+            token = self.advance()
             if token.kind == "end":
                 self.fail("')' is missing", token)
             parts.append(token.text)
@@ -419,11 +419,11 @@ class _Parser:
         except UsageError as error:
             self.fail(str(error), token, error.hint)
         if not signature.args_min <= len(args) <= signature.args_max:
-            self.fail(f"{known} does not take {len(args)} argument(s)", token)
+            self.fail(f"{known} does not accept {len(args)} argument(s)", token)
         return call(known, *args)
 
     def arguments(self) -> list[Expr]:
-        """Read `e, e, …)`; the opening bracket is taken already."""
+        """Parse `e, e, …)`; the opening bracket is already consumed."""
         args: list[Expr] = []
         if self.accept(")"):
             return args
@@ -450,8 +450,8 @@ class _Parser:
             self.fail(str(error), token, error.hint)
 
     def part(self, *, separator: str) -> Expr:
-        """Read the rest of `extract(part from x)` or `date_part('part', x)`."""
-        token = self.take()
+        """Parse the rest of `extract(part from x)` or `date_part('part', x)`."""
+        token = self.advance()
         name = token.text.lower()
         if token.kind not in ("name", "string") or name not in PARTS:
             self.fail(f"no part is called {token.text!r}", token, f"parts: {', '.join(PARTS)}")
@@ -464,7 +464,7 @@ class _Parser:
         return call(name, arg)
 
     def choice(self, token: Token) -> Expr:
-        """Read the rest of `if(condition, then, else)`."""
+        """Parse the rest of `if(condition, then, else)`."""
         args = self.arguments()
         if len(args) not in (2, 3):
             self.fail(f"if takes 2 or 3 arguments, not {len(args)}", token)
@@ -473,7 +473,7 @@ class _Parser:
     def cast(self, *, strict: bool) -> Expr:
         arg = self.disjunction()
         self.expect("as")
-        token = self.take()
+        token = self.advance()
         if token.kind != "name":
             self.fail("expected a type", token, f"types: {', '.join(TYPE_NAMES)}")
         name = token.text

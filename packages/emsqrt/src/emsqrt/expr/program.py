@@ -1,8 +1,9 @@
-"""Small expressions as programs for the kernel: what both tiers filter and compute with.
+"""Compile small expressions to programs for the kernel, which both tiers filter and compute with.
 
-`compile_program` takes comparisons, three-valued logic, lists, ranges, `+ - *`, division, CASE,
-COALESCE, NULLIF, and the simple forms of LIKE, over columns of booleans, numbers, decimals, text, days and moments; anything
-else is *not thin*, which it says by returning None. The layouts are those of `_kernel/program.h`.
+`compile_program` supports comparisons, three-valued logic, lists, ranges, `+ - *`, division, CASE,
+COALESCE, NULLIF, and the simple forms of LIKE, over columns of booleans, numbers, decimals, text,
+dates and timestamps; for anything else it returns None. The layouts are those of
+`_kernel/program.h`.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _LANES = {
     **dict.fromkeys(("Date", "Timestamp"), I64),
 }
 _RESULTS = ("Bool", "Int64", "UInt64", "Float64", "Decimal")
-"""Types that a program can give back: those whose lane is their own layout."""
+"""Types of results that a program can write: those whose lane has the type's own layout."""
 _EXACT = Context(prec=80)
 _DECIMAL_END = 10**38
 LENGTH_MAX, CONSTANTS_MAX, DEPTH_MAX = 4096, 4096, 60
@@ -54,7 +55,7 @@ _STEPS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
 class _NotThinError(Exception):
-    """The expression is not one for the kernel."""
+    """The expression cannot be compiled to a kernel program."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +64,9 @@ class Program:
 
     Args:
         code: instructions of four bytes.
-        constants: entries of 32 bytes, then their texts.
-        constant_count: how many entries.
-        columns: the columns it reads, in the order in which it numbers them.
+        constants: entries of 32 bytes, followed by their texts.
+        constant_count: the number of entries.
+        columns: the columns it reads, in the order of their numbers.
         type: the result's type.
         blames: what an instruction computes, as (text of the expression, type, operation), for
             errors; by the instruction's number.
@@ -84,7 +85,7 @@ class Program:
 
 
 class OpenProgram:
-    """A program with its memory; it takes `Columns` made of `Program.columns`, in that order."""
+    """A program with its memory; it accepts `Columns` made of `Program.columns`, in that order."""
 
     def __init__(self, program: Program, memory: Buffer) -> None:
         from emsqrt._kernel import ExprProgram
@@ -96,25 +97,25 @@ class OpenProgram:
         """Write the values of all rows from `start` on as Arrow buffers; return how many.
 
         Raises:
-            ValueOutOfRange: a row's value has no result; names the values.
+            ValueOutOfRange: a row's expression has no value; names the operands.
         """
         rows, fault = self._native.run(columns, start, values, validity)
         self._raise(fault)
         return rows
 
     def select(self, columns: Columns, start: int, chosen: Buffer) -> tuple[int, int]:
-        """Write the numbers of the rows for which a condition is true, as u32.
+        """Write the indexes of the rows for which a condition is true, as u32.
 
         Args:
             columns: the batch.
-            start: the first row to look at.
-            chosen: where the numbers go; when it is full, go on from where this stopped.
+            start: the first row to evaluate.
+            chosen: receives the indexes; when it is full, call again from where this stopped.
 
         Returns:
-            how many rows were looked at, and how many of them were chosen.
+            how many rows were evaluated, and how many of them were chosen.
 
         Raises:
-            ValueOutOfRange: a row's value has no result; names the values.
+            ValueOutOfRange: a row's expression has no value; names the operands.
         """
         rows, selected, fault = self._native.select(columns, start, chosen)
         self._raise(fault)
@@ -131,13 +132,13 @@ class OpenProgram:
 
 
 def compile_program(expr: Expr, schema: Schema, *, eager: bool = False) -> Program | None:
-    """Return `expr` over rows of `schema` as a program, None when it is not thin.
+    """Return `expr` over rows of `schema` as a program, None when it cannot be compiled.
 
     Args:
         expr: the expression.
         schema: the columns that it may read.
-        eager: whether operands that may fail are worked out even for rows that need not look at
-            them. A failure then does not say that the expression fails.
+        eager: whether operands that may fail are evaluated even for rows that do not need them. A
+            failure then does not mean that the expression fails.
 
     Raises:
         UnknownColumn, TypeMismatch, Unsupported, UsageError: as `emsqrt.expr.check.bind`.
@@ -190,7 +191,7 @@ class _Compiler:
         self.code.append((op, lane, arg))
 
     def rescale(self, more: int) -> None:
-        """Give the decimal that was pushed last more zeros; a constant gets them at once."""
+        """Increase the scale of the last pushed decimal; a constant is rescaled at once."""
         op, lane, at = self.code[-1]
         value = self.constants[at][1] if op == "constant" else None
         if value is not None and abs(value) * 10**more < _DECIMAL_END:
@@ -199,7 +200,7 @@ class _Compiler:
             self.put("rescale", DECIMAL, more)
 
     def refuse_fallible(self, args: Iterable[Typed]) -> None:
-        """Refuse operands that must not see rows that they need not, unless all may."""
+        """Refuse operands that may fail and must not be evaluated for all rows, unless eager."""
         if not self._eager and any(arg.fallible for arg in args):
             raise _NotThinError
 
@@ -235,7 +236,7 @@ def lane_of(kind: DataType) -> int:
 
 
 def _plain(value: Any, kind: DataType) -> Any:
-    """Return a constant as its lane holds it."""
+    """Return a constant in its lane's representation."""
     if value is None or kind.name in ("Bool", "Utf8"):
         return value
     match value:
@@ -296,7 +297,7 @@ def _is_in(c: _Compiler, typed: Typed) -> None:
 
 
 def _constant(typed: Typed) -> Typed:
-    """Return a constant that only has to become one of a wider type as that."""
+    """Return a constant that is only cast to a wider type as a constant of that type."""
     if typed.op != "cast" or typed.args[0].op != "literal":
         return typed
     (arg,), target = typed.args, typed.type
@@ -306,7 +307,7 @@ def _constant(typed: Typed) -> Typed:
 
 
 def _logic(c: _Compiler, typed: Typed) -> None:
-    """Work all operands out for all rows, which only those may be that cannot fail."""
+    """Evaluate all operands for all rows, which is allowed only if they cannot fail."""
     first, *rest = typed.args
     c.refuse_fallible(rest)
     c.emit(first)
@@ -316,7 +317,7 @@ def _logic(c: _Compiler, typed: Typed) -> None:
 
 
 def _case(c: _Compiler, typed: Typed) -> None:
-    """All branches are worked out for all rows, which only those may be that cannot fail."""
+    """Evaluate all branches for all rows, which is allowed only if they cannot fail."""
     c.refuse_fallible(typed.args[1:])
     *pairs, default = typed.args
     for arg in pairs:
@@ -381,7 +382,7 @@ def _negated(c: _Compiler, typed: Typed) -> None:
     (arg,) = typed.args
     c.emit(arg)
     if typed.type.name == "UInt64":
-        return  # abs of what is never negative
+        return  # abs of a type without negative values
     _blame(c, typed)
     c.put(typed.op, lane_of(typed.type))
 
@@ -453,7 +454,7 @@ def _part(op: str) -> Callable[[_Compiler, Typed], None]:
 
 
 def _like(c: _Compiler, typed: Typed) -> None:
-    """Patterns with `%` at their ends alone."""
+    """Patterns with `%` only at their ends."""
     text, pattern = typed.args
     wanted = pattern.value
     if wanted is None or "_" in wanted or "%" in wanted.strip("%") or not wanted.strip("%"):

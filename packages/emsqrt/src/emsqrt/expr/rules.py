@@ -1,4 +1,4 @@
-"""Which types go together: conversions that always hold, common types, results of decimals."""
+"""Type relations: lossless conversions, common types, result types of decimal arithmetic."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from sennit_core.errors import Unsupported
 from sennit_core.schema import DataType
 
 NULL = DataType("Binary")
-"""Stands for the type of a NULL that was given none; told apart by identity, never by value."""
+"""The type of an untyped NULL; compared by identity, never by value."""
 
 FROM_TEXT = ("Date", "Timestamp", "Time")
-"""Types for which a text constant beside them is read, as in `day >= '2013-01-01'`."""
+"""Types next to which a text constant is parsed, as in `day >= '2013-01-01'`."""
 
 DIGITS_MAX = 38
-"""Of a decimal type."""
+"""Limit of a decimal type."""
 
 _UNITS = ("s", "ms", "us", "ns")
 _DIGITS = {"8": 3, "16": 5, "32": 10, "64": 19}
@@ -29,7 +29,7 @@ def decimal(precision: int, scale: int) -> DataType:
 
 
 def wide(kind: DataType) -> DataType:
-    """Return the type that arithmetic on one number of `kind` has."""
+    """Return the type of arithmetic on one number of type `kind`."""
     if kind.is_integer:
         return kind if kind.name == "UInt64" else DataType("Int64")
     return DataType("Float64") if kind.is_float else kind
@@ -79,14 +79,14 @@ def _join_numbers(left: DataType, right: DataType) -> DataType:
 
 
 def digits_of(kinds: Iterable[DataType]) -> tuple[int, int]:
-    """Return how many digits, and how many of them behind the point, hold all values of decimals."""
+    """Return precision and scale that hold all values of these decimals."""
     sizes = [(kind.precision or 0, kind.scale or 0) for kind in kinds]
     scale = max(scale for _, scale in sizes)
     return max(precision - scale for precision, scale in sizes) + scale, scale
 
 
 def no_decimal_holds(kinds: Iterable[DataType]) -> bool:
-    """Return whether exact numbers of these types have no decimal type that holds them all."""
+    """Return whether no decimal type holds all exact numbers of these types."""
     known = [kind for kind in kinds if kind is not NULL]
     if not any(kind.name == "Decimal" for kind in known):
         return False
@@ -103,7 +103,7 @@ def _join_integers(left: DataType, right: DataType) -> DataType:
 
 
 def literal_fits(value: Any, kind: DataType, target: DataType) -> bool:
-    """Return whether an integer constant can take the integer type of its neighbour."""
+    """Return whether an integer constant can adopt the integer type of its neighbour."""
     if value is None or not (kind.is_integer and target.is_integer):
         return False
     low, high = integer_range(target)
@@ -111,7 +111,7 @@ def literal_fits(value: Any, kind: DataType, target: DataType) -> bool:
 
 
 def widens(source: DataType, target: DataType) -> bool:
-    """Return whether every value of `source` converts to `target`, so a cast cannot fail."""
+    """Return whether every value of `source` converts to `target`, so that a cast cannot fail."""
     if source == target or source is NULL:
         return True
     if source.is_integer:
@@ -148,12 +148,12 @@ def _decimal_widens(source: DataType, target: DataType) -> bool:
 
 
 def may_fail(fn: str, kind: DataType) -> bool:
-    """Return whether a fallible function can fail on this type: floats never do."""
+    """Return whether a fallible function can fail on this type; on floats it never does."""
     return not kind.is_float and (fn not in ("round", "floor", "ceil") or kind.name == "Decimal")
 
 
 def castable(source: DataType, target: DataType) -> bool:
-    """Return whether there is a cast from `source` to `target` at all."""
+    """Return whether there is a cast from `source` to `target`."""
     if source == target:
         return True
     if source.is_numeric and target.is_numeric:

@@ -1,7 +1,7 @@
 """Typing rules of arithmetic, comparison, logic and choice.
 
-Each takes a call and its typed operands, and returns the result's type and the operands with their
-conversions written out.
+Each accepts a call and its typed operands, and returns the result's type and the operands with
+explicit conversions.
 """
 
 from __future__ import annotations
@@ -138,7 +138,7 @@ def _float_function(expr: Call, args: tuple[Typed, ...]) -> Bound:
 
 
 def _hash(expr: Call, args: tuple[Typed, ...]) -> Bound:
-    """Take every value in the one form that its bytes have."""
+    """Accept every value that has a canonical byte form."""
     operands = []
     for arg in without_null(args):
         if arg.type.name in ("List", "Struct"):

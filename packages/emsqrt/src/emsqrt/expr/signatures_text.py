@@ -19,7 +19,7 @@ from emsqrt.expr.typed import (
 from sennit_core.errors import UsageError
 
 CHARS_MAX = 65_536
-"""Code points that one call of repeat, lpad or rpad may make of a value."""
+"""Most code points that one call of repeat, lpad or rpad may produce per value."""
 
 
 def _text(expr: Call, args: tuple[Typed, ...]) -> Bound:
@@ -86,7 +86,7 @@ def _bounded(expr: Call, count: int, least: int) -> None:
 
 def _not_empty(expr: Call, arg: Typed) -> None:
     if not literal_text(expr, arg):
-        raise UsageError(f"{expr.fn} takes a text that is not empty there, in `{expr!s}`")
+        raise UsageError(f"{expr.fn} needs a text that is not empty there, in `{expr!s}`")
 
 
 def _list_get(expr: Call, args: tuple[Typed, ...]) -> Bound:

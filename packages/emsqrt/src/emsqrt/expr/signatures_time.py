@@ -1,4 +1,4 @@
-"""Typing rules of functions of dates and moments."""
+"""Typing rules of functions of dates and timestamps."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from sennit_core.schema import DataType
 DAY_UNITS = ("year", "quarter", "month", "week", "day")
 CLOCK_UNITS = ("hour", "minute", "second", "millisecond", "microsecond")
 UNITS = (*DAY_UNITS, *CLOCK_UNITS)
-"""What dates are truncated to and counted in."""
+"""Units of truncation and of differences."""
 MOMENT = DataType("Timestamp", unit="us")
 
 

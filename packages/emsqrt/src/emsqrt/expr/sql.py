@@ -1,7 +1,8 @@
 """Expressions in DuckDB's SQL, with the meaning of `docs/plan-ir.md` rather than DuckDB's own.
 
-Text only: nothing here loads DuckDB. It is the oracle of the tests, and how a plan can be read by
-somebody who knows SQL. What SQL cannot say with the same meaning is refused by name.
+This produces text only and does not import DuckDB. DuckDB is the oracle of the tests, and SQL lets
+its readers understand a plan. An expression without an SQL form of the same meaning is refused by
+name.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sennit_core.errors import Unsupported
 from sennit_core.schema import DataType, Schema
 
 Form: TypeAlias = Callable[[Typed, list[str]], str]
-"""Takes a typed call and its operands' SQL, and returns its SQL."""
+"""Accepts a typed call and its operands' SQL, and returns its SQL."""
 
 _TYPES = {
     "Bool": "BOOLEAN",

@@ -1,6 +1,6 @@
 """Random expressions and rows for differential tests; needs hypothesis.
 
-An engine proves itself by agreeing with another one on `typed_expressions()` over `tables()`.
+An engine is tested by comparing it with another one on `typed_expressions()` over `tables()`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def expressions(kind: str, depth: int = 3) -> st.SearchStrategy[Expr]:
     """Return a strategy of expressions over SCHEMA.
 
     Args:
-        kind: the column whose kind of value is wanted: i, f, s, p, d, t or m.
+        kind: the column whose kind of value is generated: i, f, s, p, d, t or m.
         depth: how deep they may nest.
     """
     leaves = st.just(col(kind)) | _VALUES[kind].map(lit)

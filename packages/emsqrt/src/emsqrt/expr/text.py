@@ -1,4 +1,4 @@
-"""An expression as text that `parse_expr` reads back to the same tree."""
+"""Render an expression as text that `parse_expr` parses back to the same tree."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from emsqrt.expr.nodes import Agg, Call, Case, Cast, Column, Expr, Literal, Valu
 from sennit_core.schema import DataType
 
 OR, AND, NOT, COMPARISON, JOIN, SUM, PRODUCT, SIGN, ATOM = range(1, 10)
-"""How tightly each form binds, loosest first."""
+"""Precedence of each form, loosest first."""
 
 BINDING = {
     "or": OR,
@@ -25,12 +25,12 @@ BINDING = {
 
 
 def to_text(expr: Expr) -> str:
-    """Return `expr` in the language of `parse_expr`, with no bracket that is not needed."""
+    """Return `expr` in the language of `parse_expr`, without unnecessary brackets."""
     return _text(expr, OR)
 
 
 def _text(expr: Expr, least: int) -> str:
-    """Write `expr` where only forms that bind at least as tightly as `least` may stand bare."""
+    """Write `expr`; bracket it if it binds less tightly than `least`."""
     text, binding = _form(expr)
     return text if binding >= least else f"({text})"
 
@@ -68,7 +68,7 @@ def _call(fn: str, args: tuple[Expr, ...]) -> tuple[str, int]:
         case "not", (arg,):
             return f"not {_text(arg, NOT)}", NOT
         case "neg", (arg,):
-            # A bare number would read back as a negative literal.
+            # A bare number would be parsed as a negative literal.
             bare = isinstance(arg, Literal)
             return f"-{'(' * bare}{_text(arg, SIGN)}{')' * bare}", SIGN
         case "is_null", (arg,):
@@ -90,7 +90,7 @@ def _call(fn: str, args: tuple[Expr, ...]) -> tuple[str, int]:
 def _operators(fn: str, args: tuple[Expr, ...]) -> str:
     symbol = {"or": "or", "and": "and", "concat": "||"}.get(fn) or FUNCTIONS[fn].symbol
     binding = BINDING[fn]
-    # All of these read from the left, so only the first operand may bind as loosely.
+    # All of these are left-associative, so only the first operand may bind as loosely.
     first = binding + 1 if fn in ("or", "and", "concat") else binding
     parts = [_text(args[0], first), *(_text(arg, binding + 1) for arg in args[1:])]
     return f" {symbol} ".join(parts)
@@ -117,7 +117,7 @@ def _literal(value: Value | None, kind: DataType | None) -> tuple[str, int]:
 
 
 def column_text(name: str) -> str:
-    """Return a column's name, in backticks when it would not read as a name."""
+    """Return a column's name, in backticks when it is no plain name."""
     if name.isidentifier() and name.lower() not in KEYWORDS:
         return name
     return "`" + name.replace("`", "``") + "`"

@@ -1,7 +1,7 @@
-"""Types by name, where people write them: in casts, typed constants and schemas of documents.
+"""Parse type names in casts, typed constants and schemas of documents.
 
-Names that other languages have are read too (`i64`, `bigint`, `string`). What is written out, and what
-a plan's JSON has, are the engine's own names.
+Names of other languages are accepted too (`i64`, `bigint`, `string`). Output, and a plan's JSON,
+use the engine's own names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _KNOWN = {**OTHER_NAMES, **{name.lower(): name for name in TYPE_NAMES}}
 
 
 def parse_type(text: str) -> DataType:
-    """Return the type that a text names, by its own name in any case or by another one.
+    """Return the type of a name: its own name in any case, or an alias.
 
     A Timestamp without a unit counts microseconds.
 

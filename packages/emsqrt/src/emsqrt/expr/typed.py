@@ -1,4 +1,4 @@
-"""An expression with its type, and what the typing rules share."""
+"""An expression with its type, and helpers of the typing rules."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Typed:
 
     `op` is a function's name or "column", "literal", "cast", "case"; `value` is the column's name,
     the literal's value, or whether a cast is strict. A case's `args` are when, then, …, default.
-    `fallible`: some rows' values may have no result, so it must not see rows it need not.
+    `fallible`: it may have no value for some rows, so it must not be evaluated for rows that do not
+    need it.
     """
 
     op: str
@@ -35,12 +36,12 @@ class Typed:
 
 
 Bound: TypeAlias = tuple[DataType, tuple[Typed, ...]]
-"""What a typing rule returns: the result's type, and the operands with their conversions."""
+"""The result of a typing rule: the result's type, and the operands with their conversions."""
 Rule: TypeAlias = Callable[[Call, tuple[Typed, ...]], Bound]
 
 
 def convert(arg: Typed, kind: DataType) -> Typed:
-    """Return `arg` as a value of `kind`, by a conversion the typing rules made."""
+    """Return `arg` as a value of `kind`, by a conversion that the typing rules inserted."""
     if arg.type == kind:
         return arg
     if arg.type is rules.NULL:
@@ -69,7 +70,7 @@ def as_decimals(args: tuple[Typed, ...]) -> tuple[Typed, ...]:
 
 
 def without_null(args: tuple[Typed, ...], kind: DataType = INT64) -> tuple[Typed, ...]:
-    """Return `args` with each untyped NULL taking the type of its neighbours, or `kind`."""
+    """Return `args` with each untyped NULL as its neighbours' type, or `kind`."""
     known = [arg.type for arg in args if arg.type is not rules.NULL]
     adopted = known[0] if known else kind
     return tuple(convert(arg, adopted) if arg.type is rules.NULL else arg for arg in args)

@@ -1,4 +1,4 @@
-"""Reads `spec/semantics/*.json` into Arrow, for the tests of every engine that has pyarrow."""
+"""Load `spec/semantics/*.json` into Arrow, for the tests of every engine with pyarrow."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def batch(columns: Iterable[Mapping[str, Any]]) -> Any:
 
 
 def same_values(left: Any, right: Any, *, tolerance: float = 0.0) -> bool:
-    """Return whether two lists of Python values are equal; NaN is NaN, floats within tolerance."""
+    """Return whether two lists of Python values are equal; NaN equals NaN, floats roughly."""
     return len(left) == len(right) and all(
         _same(a, b, tolerance) for a, b in zip(left, right, strict=True)
     )

@@ -1,4 +1,4 @@
-"""What is asked of whole trees: operands, depth, columns read, equality."""
+"""Functions over whole expression trees: operands, depth, columns read, equality."""
 
 from __future__ import annotations
 

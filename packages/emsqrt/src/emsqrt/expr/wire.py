@@ -1,11 +1,11 @@
-"""Expressions as JSON and back; the form is drawn in `emsqrt/plan/schema.json`.
+"""Convert expressions to JSON and back; the form is defined in `emsqrt/plan/schema.json`.
 
 ```
 {"col": name}    {"lit": text, "type": T}    {"fn": name, "args": […]}    {"cast": e, "type": T}
 {"case": [{"when": e, "then": e}], "else": e}
 {"agg": name, "arg": e, "distinct": true, "params": [{"lit": …}]}
 ```
-A member that has its default value is left out when written and may be given when read.
+A member with its default value is omitted when written and optional when read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import DataType
 
 EXPR_DEPTH_MAX = 100
-"""Levels of nesting in one expression; each takes up to three levels of JSON."""
+"""Levels of nesting in one expression; each needs up to three levels of JSON."""
 
 
 def expr_to_json(expr: Expr, depth: int = 1) -> Json:
@@ -65,9 +65,9 @@ def expr_from_json(source: str | bytes | Mapping[str, Any]) -> Expr:
     """Return the expression written in untrusted JSON.
 
     Raises:
-        BadPlan: not an expression; the error's `pointer` leads to the place.
+        BadPlan: not an expression; the error's `pointer` is the position.
         Unsupported: it names a function or type that is reserved for later.
-        TooLarge: over the bounds of `open_document`.
+        TooLarge: over the limits of `open_document`.
     """
     return read_expr(open_document(source))
 
@@ -100,7 +100,7 @@ def read_type(entry: Entry) -> DataType:
     except UsageError as error:
         entry.fail(str(error), hint=error.hint)
     if str(kind) != text:
-        entry.fail(f"{text!r} is not how this type is written", hint=f"write {str(kind)!r}")
+        entry.fail(f"{text!r} is not the canonical name of this type", hint=f"write {str(kind)!r}")
     return kind
 
 
@@ -180,12 +180,12 @@ def _aggregate(entry: Entry, below: int) -> Expr:
 
 
 def _params(entry: Entry, name: str, below: int) -> tuple[Literal, ...]:
-    given = entry.find("params")
-    read = [] if given is None else [read_expr(item, below) for item in given.items()]
+    constants = entry.find("params")
+    read = [] if constants is None else [read_expr(item, below) for item in constants.items()]
     try:
         return check_params(name, read)
     except UsageError as error:
-        (given or entry).fail(str(error), hint=error.hint)
+        (constants or entry).fail(str(error), hint=error.hint)
 
 
 _READERS = {

@@ -1,7 +1,7 @@
-"""emsqrt.floats: sums of floats that no order, cut or tree of merges can change.
+"""emsqrt.floats: float sums that are independent of order, partitioning and merge tree.
 
-`exact` reads `spec/float-sum.md` one value at a time; `_kernel/float_sum.c` is what engines use. The
-specification's vectors bind both, and the JavaScript engine.
+`exact` implements `spec/float-sum.md` in Python, one value at a time; engines use
+`_kernel/float_sum.c`. The specification's vectors test both, and the JavaScript engine.
 """
 
 from emsqrt.floats.exact import STATE_BYTES, FloatSum, square, variance

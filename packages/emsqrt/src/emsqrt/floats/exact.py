@@ -1,6 +1,6 @@
-"""The order-independent float sum, in plain Python: the reading of `spec/float-sum.md`.
+"""The order-independent float sum in plain Python, as defined by `spec/float-sum.md`.
 
-Slow and obvious. `_kernel/float_sum.c` is the fast form and gives the same bits.
+A slow reference; `_kernel/float_sum.c` is the fast form and returns the same bits.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ _SQUARE_LOW_MIN = 2.0**-968
 class FloatSum:
     """The state of one sum: the highest bin used, the sums of three bins, the special values.
 
-    Adding is associative and commutative in every bit: any order, any cut, any tree of merges of
-    the same values gives the same state.
+    Addition is associative and commutative in every bin: the same values lead to the same state in
+        any order, partitioning and merge tree.
     """
 
     top: int = -1
@@ -69,13 +69,13 @@ class FloatSum:
         )
 
     def _aligned(self, top: int) -> tuple[int, int, int]:
-        """Return the sums of bins top, top - 1, top - 2; bins below those are gone."""
+        """Return the sums of bins top, top - 1, top - 2; lower bins are dropped."""
         down = top - self.top
         padded = (*(0,) * min(down, KEPT), *self.sums)
         return padded[0], padded[1], padded[2]
 
     def exact(self) -> Fraction:
-        """Return what the three bins hold, without rounding."""
+        """Return the exact sum of the three bins, without rounding."""
         scaled = (self.sums[0] << 2 * BIN_BITS) + (self.sums[1] << BIN_BITS) + self.sums[2]
         shift = BIN_BITS * (self.top - 2) - BIAS_BITS
         return Fraction(scaled << shift) if shift >= 0 else Fraction(scaled, 1 << -shift)
@@ -110,7 +110,7 @@ class FloatSum:
 
 
 def _state_of(value: float) -> FloatSum:
-    """Return the state of one value: its bits, cut at the bins' borders."""
+    """Return the state of one value: its bits, split at the bins' boundaries."""
     if math.isnan(value):
         return FloatSum(nan=1)
     if math.isinf(value):
@@ -133,7 +133,7 @@ def square(value: float) -> tuple[float, ...]:
 
     Dekker's two-product (T. J. Dekker, "A floating-point technique for extending the available
     precision", 1971). Where the product overflows, or is so small that the error is no double,
-    the product stands alone.
+    the product is the only element.
     """
     product = value * value
     if not _SQUARE_LOW_MIN <= product < math.inf:

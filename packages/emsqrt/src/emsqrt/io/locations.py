@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from emsqrt.system_errors import as_told
+from emsqrt.system_errors import translating_os_errors
 from sennit_core.errors import NotFound, Unsupported, UsageError
 
 STORE_SCHEMES = ("s3", "gs", "az")
@@ -148,7 +148,7 @@ def fixed_part(path: str) -> str:
 
 
 def _expand_local(place: Location, text: str, suffixes: Sequence[str]) -> list[Location]:
-    with as_told(place.path, "reading"):
+    with translating_os_errors(place.path, "reading"):
         return _expand_path(place, text, suffixes)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from emsqrt.attempts import LongerRow
+from emsqrt.attempts import RowTooLong
 from emsqrt.io.locations import Location
 from emsqrt.io.records import ByteStream, RecordEnd, last_record_end
 from emsqrt.io.sources import ByteSource, open_source
@@ -37,7 +37,7 @@ def longest_row(
     places: Sequence[Location],
     room_bytes: int,
     columns: Collection[str] = (),
-) -> LongerRow | None:
+) -> RowTooLong | None:
     """Return the longest row of files, if one is long and the files can be read again.
 
     Args:
@@ -60,7 +60,7 @@ def longest_row(
             left_bytes -= looked_bytes
             if row_bytes > max(PIECE_BYTES, 0 if found is None else found.row_bytes):
                 because = f"{source.name} has a row of {format_bytes(row_bytes)}"
-                found = LongerRow(row_bytes, because)
+                found = RowTooLong(row_bytes, because)
     return found
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Protocol, cast
 from emsqrt.io.codecs import Encoder, split_suffix
 from emsqrt.io.files import open_whole
 from emsqrt.io.locations import Location
-from emsqrt.system_errors import as_told
+from emsqrt.system_errors import translating_os_errors
 from sennit_core.errors import Cancelled
 
 _WRITE_BYTES = 1 << 20
@@ -95,7 +95,7 @@ class StandardOutput:
         """
         view = memoryview(data).cast("B")
         at = 0
-        with as_told("standard output", "writing"):
+        with translating_os_errors("standard output", "writing"):
             try:
                 while at < len(view):
                     at += os.write(self._descriptor, view[at : at + _WRITE_BYTES])
@@ -150,7 +150,7 @@ def _open_plain(place: Location) -> Iterator[BinaryIO | StandardOutput]:
         yield StandardOutput()
     elif place.is_local:
         path = Path(place.path)
-        with as_told(str(path), "writing"):
+        with translating_os_errors(str(path), "writing"):
             path.parent.mkdir(parents=True, exist_ok=True)
         with open_whole(path) as file:
             yield file

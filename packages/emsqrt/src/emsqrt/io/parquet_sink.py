@@ -339,9 +339,9 @@ class ParquetSink:
         Args:
             rows: the operator whose batches will be written, with or without a meter.
         """
-        give_as_stored = getattr(getattr(rows, "passes_on", rows), "give_as_stored", None)
-        if give_as_stored is not None and self._folder is None:
-            give_as_stored(_DICTIONARY_BYTES, _values_of_one_page(self._schema, self._options))
+        yield_as_stored = getattr(getattr(rows, "passes_on", rows), "yield_as_stored", None)
+        if yield_as_stored is not None and self._folder is None:
+            yield_as_stored(_DICTIONARY_BYTES, _values_of_one_page(self._schema, self._options))
             self._accepts_stored = True  # batches of a sort are small
 
     def __enter__(self) -> Self:

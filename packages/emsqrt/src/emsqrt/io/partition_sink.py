@@ -28,7 +28,7 @@ from emsqrt.io.parquet_sink import ParquetFileWriter, ParquetOptions, admit_grou
 from emsqrt.io.partitions import folder_name
 from emsqrt.io.staging import locked, staged_name, sweep_staged
 from emsqrt.memory import MemoryBudget
-from emsqrt.system_errors import as_told
+from emsqrt.system_errors import translating_os_errors
 from sennit_core.errors import Conflict, UnknownColumn, Unsupported, UsageError
 
 FILE_NAME = "part-0.parquet"
@@ -101,7 +101,7 @@ class PartitionedSink:
 
     def __enter__(self) -> Self:
         sweep_staged(self._folder)
-        with as_told(str(self._folder), "writing"):
+        with translating_os_errors(str(self._folder), "writing"):
             self._staged.mkdir(parents=True)
             self._lock.enter_context(locked(self._staged))
         return self

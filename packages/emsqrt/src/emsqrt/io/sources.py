@@ -19,7 +19,7 @@ from typing import Self
 
 from emsqrt.io.codecs import MAGIC_BYTES, RawStream, codec_of, decoder_bytes, open_decoder
 from emsqrt.io.locations import Location, parse_location
-from emsqrt.system_errors import as_told, system_error
+from emsqrt.system_errors import system_error, translating_os_errors
 from sennit_core.errors import NotFound, Unsupported, UsageError
 
 _PEEK_HEADER_BYTES = 32
@@ -204,14 +204,14 @@ class LocalSource(ByteSource):
         """Keep the file open for many reads of parts."""
 
         def read(offset: int, size: int) -> bytes:
-            with as_told(self.name, "reading"):
+            with translating_os_errors(self.name, "reading"):
                 return os.pread(file.fileno(), size, offset)
 
         with self._open() as file:
             yield read
 
     def _open(self) -> io.FileIO:
-        with as_told(self.name, "reading"):
+        with translating_os_errors(self.name, "reading"):
             return self._path.open("rb", buffering=0)
 
 
@@ -222,7 +222,7 @@ class _LocalStream:
         self._file, self._name = file, name
 
     def readinto(self, buffer: memoryview, /) -> int:
-        with as_told(self._name, "reading"):
+        with translating_os_errors(self._name, "reading"):
             return self._file.readinto(buffer) or 0
 
     def try_skip(self, count: int) -> bool:
@@ -291,7 +291,7 @@ class StandardSource(ByteSource):
             return _read_up_to(stream, size)
 
     def _raw_start(self, size: int) -> bytes:
-        with as_told(self.name, "reading"):
+        with translating_os_errors(self.name, "reading"):
             while len(self._held) < size and (data := os.read(self._descriptor, size)):
                 self._held += data
         return bytes(self._held[:size])
@@ -312,7 +312,7 @@ class _HeldStream:
                 self._held.clear()
                 self._at = 0
             return len(part)
-        with as_told("standard input", "reading"):
+        with translating_os_errors("standard input", "reading"):
             count = os.readv(self._descriptor, [buffer])
         if self._keep is not None:
             self._keep += buffer[:count]

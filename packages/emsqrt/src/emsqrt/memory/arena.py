@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Self
 
 from emsqrt.memory.budget import MemoryBudget
-from emsqrt.system_errors import as_told
+from emsqrt.system_errors import translating_os_errors
 from sennit_core.errors import MemoryCapExceeded
 from sennit_core.units import format_bytes
 
@@ -86,7 +86,9 @@ class Arena:
         self.peak_bytes = 0
         self._guard = budget.admit(self.size_bytes, "working set", "operators work in that much")
         self._held: list[Slice] = []
-        with as_told(f"a working set of {format_bytes(self.size_bytes)}", "reserving"):
+        with translating_os_errors(
+            f"a working set of {format_bytes(self.size_bytes)}", "reserving"
+        ):
             # Map everything once, so that a system limit fails here and not in the middle of a run.
             self._new_pages(max(self.size_bytes, _PAGE)).close()
 

@@ -1,8 +1,8 @@
-"""emsqrt.operators: plan nodes at work on streams of record batches.
+"""emsqrt.operators: plan nodes that run on streams of record batches.
 
-Layering: operator (what one is) <- columns (batches as the kernel sees them) <- aggregate, sort,
-join <- distinct; rows, streams (a batch at a time) <- registry (from plans to operators). All of it
-loads pyarrow; what holds rows works in its share of the working set.
+Layering: operator (the protocol) <- columns (batches in the kernel's representation) <- aggregate,
+sort, join <- distinct; rows, streams (one batch at a time) <- registry (from plans to operators).
+All modules import pyarrow; operators that hold rows work in their share of the working set.
 """
 
 from emsqrt.operators.operator import Operator

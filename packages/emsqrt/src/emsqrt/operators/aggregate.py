@@ -21,7 +21,7 @@ from emsqrt.external.aggregate import (
 from emsqrt.external.aggregate_state import DECIMAL, OutputOp
 from emsqrt.external.groups import texts_of
 from emsqrt.external.layout import Layout, ListState, lay_out
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.computed import compute_all
 from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for, varies
@@ -34,30 +34,30 @@ from emsqrt.run import Run
 from sennit_core.schema import DataType, Field, Schema
 
 SLICE_ROWS = 32_768
-"""Rows worked on at once; bounds the temporary arrays."""
+"""Rows processed at once; bounds the temporary arrays."""
 OUT_BYTES_MAX = 1 << 20
-"""Groups as rows and as columns, before they become a batch."""
+"""Memory for groups, as rows and as columns, before they become a batch."""
 _OUT_SHARE = 8
 _BOOL = DataType("Bool")
 
 
 class AggregateRows:
-    """Carries out an `Aggregate` node; rows come out sorted by the keys, NULL last."""
+    """Run an `Aggregate` node; its output is sorted by the keys, NULL last."""
 
     def __init__(self, node: Aggregate, inputs: Sequence[Operator], run: Run) -> None:
         """Type keys and arguments over the input's rows (phase final: over states)."""
         (self._input,) = inputs
         self._run = run
         self._node = node
-        given = self._input.schema
-        self.schema = aggregate_schema(node, given)
+        before = self._input.schema
+        self.schema = aggregate_schema(node, before)
         if node.phase == "final":
-            states = [find_states(name, agg, given) for name, agg in node.aggs]
-            types = [given.field(name).type for name, _ in node.keys]
+            states = [find_states(name, agg, before) for name, agg in node.aggs]
+            types = [before.field(name).type for name, _ in node.keys]
             kinds: list[DataType | None] = [None] * len(node.aggs)
-            self._source: _Expressions | _States = _States(node, states, given)
+            self._source: _Expressions | _States = _States(node, states, before)
         else:
-            expressions = _Expressions(node, given, run)
+            expressions = _Expressions(node, before, run)
             kinds, types, self._source = expressions.kinds, expressions.key_types, expressions
             states = [
                 state_fields(name, agg, kind)
@@ -66,25 +66,25 @@ class AggregateRows:
         aggs = [agg for _, agg in node.aggs]
         self._layout = lay_out(node.phase, types, list(zip(aggs, kinds, states, strict=True)))
         texts = texts_of(self._layout.keys, self._layout.parts)
-        self._row_bytes = run.row_bytes if varies(given) else 0
-        run.packs_rows(max(1, texts))
-        run.gives_rows(texts)
+        self._row_bytes = run.row_bytes if varies(before) else 0
+        run.expect_packed_growth(max(1, texts))
+        run.expect_output_growth(texts)
         run.expect_holder(
             ROWS_HELD * (1 + len(self._layout.values)),
             max(self._bytes_min, self._bytes_for_long_rows if run.met else 0),
         )
-        run.expect_rows(ROW_COPIES + 1, "beside")
+        run.expect_rows(ROW_COPIES + 1, "free")
 
     def batches(self) -> Generator[Any]:
         """Yield the groups, sorted by their keys.
 
         Raises:
-            ValueOutOfRange: a row's value has no result, or a sum no place in its type.
+            ValueOutOfRange: an argument has no value for some row, or a sum overflows its type.
             CapTooSmall: a group's key and states are longer than the memory allows.
         """
         layout = self._layout
         with (
-            begun(rest_of(self._input, self._run)) as batches,
+            prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("aggregate") as held,
         ):
             cut = len(held.memory) - self._out_bytes(len(held.memory))
@@ -109,20 +109,20 @@ class AggregateRows:
 
     @property
     def _bytes_min(self) -> int:
-        """The least working memory, with short keys."""
+        """The minimum of working memory, with short keys."""
         layout = self._layout
         least = aggregate_bytes_min(layout.parts, layout.values, len(layout.keys))
         return least + max(self._out_bytes_min, -(-least // (_OUT_SHARE - 1)))
 
     @property
     def _bytes_for_long_rows(self) -> int:
-        """The least working memory for the long rows that were met."""
+        """The minimum of working memory for the longest known row."""
         layout = self._layout
         least = long_aggregate_bytes(layout.keys, layout.parts, layout.values, self._row_bytes)
         return least + max(OUT_BYTES_MAX, self._out_bytes_min)
 
     def _out_bytes(self, memory_bytes: int) -> int:
-        """Return what of the memory is for groups on their way out."""
+        """Return how much of the memory is reserved for output groups."""
         return max(min(OUT_BYTES_MAX, memory_bytes // _OUT_SHARE), self._out_bytes_min)
 
     @property
@@ -164,13 +164,13 @@ class AggregateRows:
             for at, (column, field) in enumerate(zip(columns, arrow_schema, strict=True)):
                 if at in cursors:
                     lengths = to_array(memory, rows, column, pa.int64()).to_numpy()
-                    arrays.append(cursors[at].take(lengths).cast(field.type))
+                    arrays.append(cursors[at].next_lists(lengths).cast(field.type))
                 else:
                     arrays.append(to_array(memory, rows, column, field.type))
             yield pa.RecordBatch.from_arrays(arrays, schema=arrow_schema)
 
     def _refuse(self, error: OverflowError) -> NoReturn:
-        """Say which sum it was."""
+        """Raise an error that names the overflowing sum."""
         output = self._layout.outputs[error.args[0]]
         if output.op is not OutputOp.INTEGER or output.kind == DECIMAL:
             raise ValueOutOfRange("sum", "a sum of decimals has more than 38 digits") from None
@@ -178,13 +178,13 @@ class AggregateRows:
         field = self.schema.fields[len(self._layout.keys) + error.args[0]]
         raise ValueOutOfRange(
             str(agg),
-            f"the sum is beyond {field.type}",
+            f"the sum is out of range for {field.type}",
             hint=f'sum a cast: {agg.arg!s}.cast("Decimal(38,0)")',
         ) from None
 
 
 class _Expressions:
-    """Keys and arguments of the phases that read rows."""
+    """Keys and arguments in the phases that read rows."""
 
     def __init__(self, node: Aggregate, schema: Schema, run: Run) -> None:
         keys = [expr for _, expr in node.keys]
@@ -207,7 +207,7 @@ class _Expressions:
 
 
 class _States:
-    """Keys and state columns of phase final."""
+    """Keys and state columns in phase final."""
 
     def __init__(
         self, node: Aggregate, states: Sequence[tuple[Field, ...]], schema: Schema
@@ -216,7 +216,7 @@ class _States:
         self._states = states
 
     def feed(self, aggregate: ExternalAggregate, layout: Layout, batch: Any) -> None:
-        """Add a batch of states; the values of lists go to where they are put in order."""
+        """Add a batch of states; the values of lists are added to the sort that orders them."""
         rows = batch.num_rows
         keys = [batch.column(batch.schema.get_field_index(field.name)) for field in self._keys]
         fields, arrays = list(self._keys), list(keys)
@@ -239,7 +239,7 @@ class _States:
     def _exploded(
         self, keys: Sequence[Any], parents: Any, items: Any, item: DataType, column: int
     ) -> Columns:
-        """Return a row for each value: keys, and the value as the column where it is looked for."""
+        """Return a row for each value: keys, and the value as the column that the sort expects."""
         padding = column + 1 - len(keys)
         fields = [*self._keys, *(Field("value", item) for _ in range(padding))]
         arrays = [*(key.take(parents) for key in keys), *(items for _ in range(padding))]
@@ -247,7 +247,7 @@ class _States:
 
 
 class _ListCursor:
-    """Walks the sorted values beside the groups that they belong to."""
+    """Walk the sorted values in step with the groups that they belong to."""
 
     def __init__(
         self, aggregate: ExternalAggregate, state: ListState, key_count: int, out: memoryview
@@ -255,23 +255,23 @@ class _ListCursor:
         self._pieces = _pieces(aggregate, state, key_count, out)
         self._left = pa.nulls(0, state.item.to_arrow())
 
-    def take(self, lengths: Any) -> Any:
-        """Return one list for each group, of these lengths."""
-        wanted, taken = int(lengths.sum()), [self._left.slice(0, 0)]
+    def next_lists(self, lengths: Any) -> Any:
+        """Return one list for each group, with these lengths."""
+        wanted, parts = int(lengths.sum()), [self._left.slice(0, 0)]
         while wanted:
             if not len(self._left):
                 self._left = next(self._pieces)
-            taken.append(self._left.slice(0, wanted))
-            wanted -= len(taken[-1])
-            self._left = self._left.slice(len(taken[-1]))
+            parts.append(self._left.slice(0, wanted))
+            wanted -= len(parts[-1])
+            self._left = self._left.slice(len(parts[-1]))
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
-        return pa.ListArray.from_arrays(pa.array(offsets), pa.concat_arrays(taken))
+        return pa.ListArray.from_arrays(pa.array(offsets), pa.concat_arrays(parts))
 
 
 def _pieces(
     aggregate: ExternalAggregate, state: ListState, key_count: int, out: memoryview
 ) -> Iterator[Any]:
-    """Yield the values of all groups, a piece at a time. No method: a cycle would hold `out`."""
+    """Yield all groups' values in pieces. No method, whose cycle would keep `out` alive."""
     kind = state.item.to_arrow()
     for rows, columns in aggregate.values(state.values, out):
         values = to_array(out, rows, columns[key_count], kind)
@@ -285,9 +285,9 @@ def to_array(memory: memoryview, rows: int, column: Filled, kind: Any) -> Any:
     """Copy one column out of kernel memory.
 
     Args:
-        memory: where it lies.
-        rows: how many values it has.
-        column: its place.
+        memory: the kernel's output.
+        rows: the number of values.
+        column: the column's offsets in it.
         kind: its Arrow type.
     """
     _, nulls, validity, values, ends = column

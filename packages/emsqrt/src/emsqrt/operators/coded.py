@@ -1,8 +1,8 @@
-"""Texts that travel through a sort as places in one dictionary, a byte or two each.
+"""Text columns that pass through a sort as dictionary codes of one or two bytes each.
 
-A Parquet file holds texts of few values once in each row group. Read so, spilled so and written so,
-they are never copied. What all dictionaries hold together is known before the first row is read, so
-a place always fits.
+A Parquet file stores texts of few distinct values once in each row group. When they are read,
+spilled and written as codes, they are never copied. The total size of all dictionaries is known
+before the first row is read, so the width of a code is always sufficient.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from emsqrt.run import Run
 from sennit_core.schema import DataType
 
 _VALUE_BYTES = 200
-"""A text as a Python object, its place, and its entry in a dict."""
+"""Memory of a text as a Python object, with its code and its entry in a dict."""
 _SHARE = 32
-"""Dictionaries take one part in so many of what is free, or texts stay plain."""
+"""Dictionaries may use at most this fraction of the free memory; otherwise texts stay plain."""
 _COUNT_MAX = 1 << 16
 
 
 class CodableRows(Protocol):
-    """A scan some of whose columns of text may come as places in dictionaries."""
+    """A scan that can yield some of its text columns as dictionary codes."""
 
     def codable(self) -> dict[str, Dictionary]:
-        """Return these, and what their dictionaries hold."""
+        """Return those columns, and the sizes of their dictionaries."""
 
     def keep_coded(self, names: Collection[str]) -> None:
-        """Have them come so."""
+        """Yield these columns as dictionary codes."""
 
 
 class CodedText:
-    """One column's texts, each at the place where it was met first.
+    """One column's texts, coded in the order of their first occurrence.
 
     Args:
-        count_max: how many there are at most.
+        count_max: the most distinct texts.
     """
 
     def __init__(self, count_max: int) -> None:
@@ -50,17 +50,17 @@ class CodedText:
         self._texts: Any = None
 
     def places(self, column: Any) -> Any:
-        """Return the places of a dictionary array's texts, as integers of `type`."""
+        """Return the codes of a dictionary array's texts, as integers of `type`."""
         if self._last is None or not column.dictionary.equals(self._last):
             self._meet(column.dictionary)
         if column.null_count:
             return self._table.take(column.indices)
-        found = self._table.to_numpy().take(column.indices.to_numpy(), mode="clip")  # Arrow checked
+        found = self._table.to_numpy().take(column.indices.to_numpy(), mode="clip")  # valid indices
         return pa.Array.from_buffers(self._table.type, len(found), [None, pa.py_buffer(found)])
 
     @property
     def texts(self) -> Any:
-        """The dictionary, once all rows were met."""
+        """The dictionary, once all rows were added."""
         if self._texts is None:
             self._texts = pa.array(list(self._places), pa.string())
         return self._texts
@@ -69,18 +69,18 @@ class CodedText:
         found = [
             self._places.setdefault(text, len(self._places)) for text in dictionary.to_pylist()
         ]
-        assert len(self._places) <= self._count_max, "who reads refuses larger dictionaries"
+        assert len(self._places) <= self._count_max, "the reader rejects larger dictionaries"
         self._table = pa.array(found, self.type.to_arrow())
         self._last = dictionary
 
 
 def code_texts(rows: Any, but: Iterable[str], run: Run) -> dict[str, CodedText]:
-    """Have a scan's columns of text come as places in dictionaries, where memory holds these.
+    """Make a scan yield text columns as dictionary codes, if memory holds their dictionaries.
 
     Args:
-        rows: what is read from, with or without a meter.
-        but: columns that are looked at, and stay plain.
-        run: for the memory.
+        rows: the input, with or without a meter.
+        but: columns whose values are compared, which stay plain.
+        run: its budget pays for the dictionaries.
     """
     below = getattr(rows, "passes_on", rows)
     if not hasattr(below, "codable") or run.journal() is not None:

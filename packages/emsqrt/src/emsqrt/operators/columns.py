@@ -1,4 +1,4 @@
-"""Arrow batches as the kernel sees them, and back: no value is copied on the way in."""
+"""Convert Arrow batches to the kernel's representation, without copying values, and back."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sennit_core.schema import Field, Schema
 _TEXT = (12, 13)
 _ALIGNMENT_BYTES = 64
 _ROW_BITS = (2, 9, 17, 33, 65, 9, 17, 33, 65, 33, 65, 129, 33, 33)
-"""Of a value in an array without its text, by kind; its validity is one of them."""
+"""Bits of a value in an array apart from its text, validity included, by kind."""
 _FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)
-"""Of a value in a packed row, likewise."""
+"""Bits of a value in a packed row, likewise."""
 
 
 class Narrow(NamedTuple):
-    """The kind of integers or decimals that are packed in fewer bytes than theirs.
+    """Integers or decimals that are packed in fewer bytes than their type has.
 
     Args:
-        kind: the kernel's.
-        bytes: of each: 1, 2, 4 or 8.
-        least: taken away from each; 0 with 8 bytes.
+        kind: the kernel's kind.
+        bytes: width of each packed value: 1, 2, 4 or 8.
+        least: subtracted from each value; 0 with 8 bytes.
     """
 
     kind: int
@@ -35,7 +35,7 @@ class Narrow(NamedTuple):
 
 
 PackedKind: TypeAlias = int | Narrow
-"""How a column lies in packed rows."""
+"""The representation of a column in packed rows."""
 
 
 def row_kinds(schema: Schema, doing: str) -> list[int]:
@@ -48,13 +48,13 @@ def to_columns(
     fields: Sequence[Field],
     rows: int,
 ) -> Columns:
-    """Return arrays as the kernel sees them.
+    """Return arrays in the kernel's representation.
 
     Args:
         arrays: Arrow arrays, each of `rows` values.
-        fields: their types, which the arrays are cast to when they come dictionary-encoded or with
-            64-bit offsets.
-        rows: how many values each has.
+        fields: their types, which arrays that are dictionary-encoded or have 64-bit offsets are
+            cast to.
+        rows: the number of values of each.
     """
     kinds = [KINDS[field.type.name] for field in fields]
     return packed_columns(arrays, [field.type.to_arrow() for field in fields], rows, kinds)
@@ -63,16 +63,16 @@ def to_columns(
 def packed_columns(
     arrays: Sequence[Any], types: Sequence[Any], rows: int, kinds: Sequence[PackedKind]
 ) -> Columns:
-    """Return arrays as the kernel sees them, for rows that are read back with these kinds.
+    """Return arrays in the kernel's representation, for rows that are unpacked with these kinds.
 
     Args:
         arrays: Arrow arrays, each of `rows` values.
-        types: theirs, as of `to_columns`.
-        rows: how many values each has.
-        kinds: of each.
+        types: as `fields` of `to_columns`.
+        rows: the number of values of each.
+        kinds: how each is packed.
 
     Raises:
-        BadInput: a value is beyond its narrow kind.
+        BadInput: a value is out of range for its narrow kind.
     """
     parts = [
         _parts(array, wanted, kind)
@@ -97,12 +97,12 @@ def _parts(array: Any, wanted: Any, kind: PackedKind) -> tuple[PackedKind, int, 
 
 
 def packed_bytes_max(block_bytes: int, rows: int, column_count: int) -> int:
-    """Return the bytes that unpacking a block of rows takes at most.
+    """Return the most bytes that unpacking a block of rows needs.
 
     Args:
-        block_bytes: of the packed rows.
-        rows: how many there are.
-        column_count: how many columns each has.
+        block_bytes: size of the packed rows.
+        rows: their number.
+        column_count: the number of columns.
     """
     each_column = (rows // 8 + 4 * (rows + 1) + 8 * rows) + 8 * _ALIGNMENT_BYTES
     return block_bytes + column_count * each_column
@@ -113,9 +113,9 @@ def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any
 
     Args:
         block: whole rows, packed by a `RowStore` from columns of `schema`.
-        rows: how many there are.
+        rows: their number.
         schema: the columns.
-        arrow_schema: the same, as Arrow has it.
+        arrow_schema: the same, as an Arrow schema.
     """
     kinds = [KINDS[field.type.name] for field in schema]
     arrays = unpack_arrays(block, rows, kinds, arrow_schema.types)
@@ -125,13 +125,13 @@ def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any
 def unpack_arrays(
     block: memoryview, rows: int, kinds: Sequence[PackedKind], types: Sequence[Any]
 ) -> list[Any]:
-    """Return the columns that lie in the payloads of a block's rows.
+    """Return the columns in the payloads of a block's rows.
 
     Args:
         block: whole rows.
-        rows: how many there are.
-        kinds: of each column, as it was packed.
-        types: the same, as Arrow has them.
+        rows: their number.
+        kinds: how each column was packed.
+        types: the Arrow type of each column.
     """
     if not kinds:
         return []
@@ -142,13 +142,13 @@ def unpack_arrays(
 
 
 def key_arrays(block: memoryview, rows: int, keys: KeySpec, fields: Sequence[Field]) -> list[Any]:
-    """Return the columns that the keys of a block's rows are made of.
+    """Return the columns that are encoded in the keys of a block's rows.
 
     Args:
         block: whole rows.
-        rows: how many there are.
-        keys: the order.
-        fields: what is ordered by.
+        rows: their number.
+        keys: the sort order.
+        fields: the key columns.
     """
     kinds = [KINDS[field.type.name] for field in fields]
     room = _room_for(kinds, rows, len(block))
@@ -166,7 +166,7 @@ def _row_bits(kind: PackedKind) -> int:
 
 
 def _room_for(kinds: Sequence[PackedKind], rows: int, text_bytes: int) -> Any:
-    """Allocate what arrays take at most, when there may be so much text in all of them."""
+    """Allocate the most that arrays need if all of them together hold this much text."""
     size = (len(kinds) + 1) * 4 * _ALIGNMENT_BYTES + rows * sum(map(_row_bits, kinds)) // 8
     if any(kind in _TEXT for kind in kinds):
         size += max(text_bytes, 0)
@@ -174,7 +174,7 @@ def _room_for(kinds: Sequence[PackedKind], rows: int, text_bytes: int) -> Any:
 
 
 def _arrays(room: Any, rows: int, done: int, filled: Any, types: Sequence[Any]) -> list[Any]:
-    assert done == rows, "the room was measured"
+    assert done == rows, "the buffer was measured"
     return [array_in(room, rows, part, kind) for part, kind in zip(filled, types, strict=True)]
 
 
@@ -183,8 +183,8 @@ def array_in(room: Any, rows: int, part: tuple[Any, ...], kind: Any) -> Any:
 
     Args:
         room: the Arrow buffer that it wrote to.
-        rows: how many values.
-        part: where they lie.
+        rows: the number of values.
+        part: the offsets of the column in it.
         kind: the Arrow type.
     """
     _, nulls, validity, values, ends = part

@@ -1,4 +1,4 @@
-"""Expressions over Arrow batches: by a program of the kernel where one can be made, else by Arrow."""
+"""Evaluate expressions over batches by a kernel program where possible, else by Arrow."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _WIDTHS = {"Bool": 0, "Decimal": 16}
 
 
 class ProgramStack:
-    """What the programs of one operator work in, one after the other; made when the first asks.
+    """The stack that an operator's programs use one after the other; allocated on first use.
 
     Args:
-        run: whose budget it is of, until the run's end; nobody's when None.
+        run: its budget holds the memory until the run's end; None to reserve nothing.
     """
 
     def __init__(self, run: Run | None = None) -> None:
@@ -35,27 +35,27 @@ class ProgramStack:
         """STACK_BYTES of memory.
 
         Raises:
-            CapTooSmall: there are not that many.
+            CapTooSmall: the budget is too small.
         """
         if self._run is not None:
-            self._run.admit(STACK_BYTES, "expressions", "expressions are worked out in that much")
+            self._run.admit(STACK_BYTES, "expressions", "evaluating expressions needs this much")
         return memoryview(bytearray(STACK_BYTES))
 
 
 class Computed:
     """One expression, typed against a schema once, then applied to many batches.
 
-    It means what `Evaluator` says: where a program finds a row without a result, the batch is
-    handed on, and the evaluator tells whether that row counts and what is wrong with it.
+    The result is that of `Evaluator`: where a program finds a row without a value, the evaluator
+    computes the batch instead and decides whether that row counts and which error it raises.
     """
 
     def __init__(self, expr: Expr, schema: Schema, stack: ProgramStack | None = None) -> None:
-        """Type `expr` over rows of `schema`; raises what `emsqrt.expr.check.bind` raises.
+        """Type `expr` over rows of `schema`; raises as `emsqrt.expr.check.bind`.
 
         Args:
             expr: the expression.
             schema: the batches' columns.
-            stack: what other expressions may use as well; None for its own.
+            stack: shared with other expressions; None for its own.
         """
         self._evaluator = Evaluator(expr, schema)
         self.type = self._evaluator.type
@@ -72,7 +72,7 @@ class Computed:
         """Return the expression's values for the rows of `batch`, as an Array.
 
         Raises:
-            ValueOutOfRange: a row's value has no result; names the values.
+            ValueOutOfRange: a row's expression has no value; names the operands.
         """
         if self._place is not None:
             values = batch.column(self._place)
@@ -107,7 +107,7 @@ class _OpenProgram:
         self._kind = program.type.to_arrow()
 
     def run(self, batch: Any) -> Any:
-        """Return the values for a batch; None when a row has none."""
+        """Return the values for a batch; None when some row has no value."""
         rows = batch.num_rows
         columns = to_columns([batch.column(at) for at in self._places], self._fields, rows)
         validity = pa.allocate_buffer((rows + 7) // 8)

@@ -1,4 +1,4 @@
-"""Different rows, sorted: an aggregate whose keys are the columns that tell rows apart."""
+"""Distinct rows, sorted: an aggregate whose keys are the compared columns."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from emsqrt.external.aggregate import ExternalAggregate, aggregate_bytes_min, ou
 from emsqrt.external.aggregate_state import AggregateState, KeyColumn, Output, OutputOp, StateOp
 from emsqrt.external.groups import long_groups_bytes
 from emsqrt.external.layout import check_keys, kind_of
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.aggregate import OUT_BYTES_MAX, to_array
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for, varies
@@ -27,11 +27,11 @@ class DistinctRows:
     """One row of each key, the first of the input, sorted by the key columns, NULL last."""
 
     def __init__(self, node: Distinct, inputs: Sequence[Operator], run: Run) -> None:
-        """Find the columns that tell rows apart: those named, or all."""
+        """Find the compared columns: the named ones, or all."""
         (self._input,) = inputs
         self._run = run
         self.schema = self._input.schema
-        check_keys(len(self.schema), "tell rows apart by")
+        check_keys(len(self.schema), "compare rows by")
         kinds = [kind_of(field.type, "distinct rows of") for field in self.schema]
         names = self.schema.names
         chosen = (
@@ -51,12 +51,12 @@ class DistinctRows:
             long_bytes = long_groups_bytes(self._keys, self._parts, run.row_bytes)
             least = max(least, long_bytes + max(self._out_bytes_min, OUT_BYTES_MAX))
         run.expect_holder(ROWS_HELD, least)
-        run.expect_rows(ROW_COPIES + 1, "beside")
+        run.expect_rows(ROW_COPIES + 1, "free")
 
     def batches(self) -> Generator[Any]:
         """Yield the rows."""
         with (
-            begun(rest_of(self._input, self._run)) as batches,
+            prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("distinct") as held,
         ):
             out_bytes = max(min(OUT_BYTES_MAX, len(held.memory) // 8), self._out_bytes_min)

@@ -1,4 +1,4 @@
-"""Expectations: rows pass as they come, and the run fails at their end if they are not as expected."""
+"""Check expectations on rows that pass through; fail the run at their end if violated."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from emsqrt.external.aggregate_state import (
     StateOp,
 )
 from emsqrt.external.layout import kind_of
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.aggregate import to_array
 from emsqrt.operators.columns import to_columns
 from emsqrt.operators.long_rows import ROWS_HELD
@@ -33,10 +33,10 @@ _OUT_SHARE = 8
 
 
 class ExpectRows:
-    """Passes rows on, and looks at them meanwhile."""
+    """Passes rows on, and checks them."""
 
     def __init__(self, node: Expect, inputs: Sequence[Operator], run: Run) -> None:
-        """Find the columns that are looked at."""
+        """Find the checked columns."""
         (self._input,) = inputs
         self._run = run
         self._node = node
@@ -47,15 +47,14 @@ class ExpectRows:
             run.expect_holder(rows=ROWS_HELD)
 
     def batches(self) -> Generator[Any]:
-        """Yield the rows; what is wrong with them is told after the last one, before the sink ends.
+        """Yield the rows; a violation is raised after the last one, before the sink finishes.
 
         Raises:
-            ExpectationFailed: a NULL where there must be none, a row that comes twice, or another
-                number of rows than expected.
+            ExpectationFailed: a forbidden NULL, a duplicate row, or an unexpected number of rows.
         """
         rows = 0
         with ExitStack() as stack:
-            batches = stack.enter_context(begun(self._input.batches()))
+            batches = stack.enter_context(prefetch_first(self._input.batches()))
             seen = self._open(stack) if self._unique else None
             for batch in batches:
                 self._check_nulls(batch, rows)

@@ -1,4 +1,4 @@
-"""Joins: both sides are packed as rows, joined in C, and taken apart into batches again."""
+"""Joins: pack both sides as rows, join them in C, and split them into batches again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from emsqrt.external.join import ExternalJoin, join_bytes
 from emsqrt.external.join_output import HashJoinKind, JoinOutput
 from emsqrt.external.merge_join import MergeJoin
 from emsqrt.long_row import LongRow
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.join_side import (
     BLOCK_BYTES_MAX,
     LONG_ROW_SHARE,
@@ -32,7 +32,7 @@ from sennit_core.schema import DataType, Field
 from sennit_core.units import format_bytes
 
 _BATCH_BYTES_MAX = OUTPUT_BYTES // 2
-"""Joined rows whose batch lies in what is kept aside for it."""
+"""Largest joined rows whose batch fits the memory reserved for it."""
 _SIDES = 2
 _KEEPS_RIGHT = ("right", "full")
 
@@ -40,7 +40,7 @@ Pair = tuple[tuple[str, str], DataType]
 
 
 class JoinRows:
-    """Rows of two inputs put together, in the order that `Join` promises."""
+    """Joined rows of two inputs, in the order that `Join` promises."""
 
     def __init__(self, node: Join, inputs: Sequence[Operator], run: Run) -> None:
         """Type the keys over both inputs' rows."""
@@ -74,15 +74,15 @@ class JoinRows:
         self._row_bytes, key_bytes = (1 + keys) * max(long), keys * run.row_bytes
         packed = [self._row_bytes] * (1 + bool(run.choice.merge))
         self._long_bytes = [sum(long) + key_bytes, *long, *packed]
-        run.packs_rows(1 + keys)
+        run.expect_packed_growth(1 + keys)
         if sum(side.varies for side in self._sides) < _SIDES:
-            run.gives_rows(1)
+            run.expect_output_growth(1)
         run.expect_holder(LONG_ROW_SHARE, self._bytes_for_long_rows if run.met else 0)
         run.expect_rows(2, "passing")
 
     @property
     def _bytes_for_long_rows(self) -> int:
-        """The least memory for the long rows that were met."""
+        """The minimum memory for the longest known row."""
         rooms = sum(max(2 * BLOCK_BYTES_MAX, each) for each in self._long_bytes)
         return join_bytes(self._row_bytes) + rooms
 
@@ -90,14 +90,19 @@ class JoinRows:
         """Yield the joined rows."""
         merged = self._run.choice.merge
         with ExitStack() as stack:
-            # Who merges has both inputs come at once; who hashes has the probing one come later.
-            left = stack.enter_context(begun(self._probe.source.batches())) if merged else None
-            opened = self._run.begun(self._build.source.batches())
+            # A merge join needs both inputs at once; a hash join reads the probe side after the
+            # build.
+            left = (
+                stack.enter_context(prefetch_first(self._probe.source.batches()))
+                if merged
+                else None
+            )
+            opened = self._run.prefetch_first(self._build.source.batches())
             right = stack.enter_context(opened)
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
             row = row_bytes_max(whole, varies=any(side.varies for side in self._sides))
-            # Joined rows, these taken apart, and packed rows, which two sides have that are merged.
+            # Joined rows, their batch, and packed rows, which in a merge join exist for both sides.
             sizes = [2 * row, row, row, row, *([row] if merged else [])]
             sizes = [max(pair) for pair in zip(sizes, self._long_bytes, strict=True)]
             ends = [*accumulate(sizes, initial=whole - sum(sizes))]
@@ -118,7 +123,7 @@ class JoinRows:
     def _hash(
         self, build: Iterator[Any], memory: memoryview, joined: JoinOutput, packed: memoryview
     ) -> Generator[tuple[int, int]]:
-        """Yield blocks of joined rows: one side is built, the other one probes."""
+        """Yield blocks of joined rows: one side is built, the other probes it."""
         join = self._open(memory)
         with self._run.working(join):
             if not join.is_built:
@@ -164,7 +169,7 @@ class JoinRows:
         )
 
     def _apart(self, joined: memoryview, rooms: Sequence[memoryview]) -> Iterator[Any]:
-        """Yield batches of a block of joined rows; as many rows at a time as both rooms hold."""
+        """Yield batches of a block of joined rows, each of as many rows as both buffers hold."""
         narrow = [room[:BLOCK_BYTES_MAX] for room in rooms]
         at = 0
         while at < len(joined):
@@ -172,8 +177,8 @@ class JoinRows:
             try:
                 at, parts = self._cut(joined, at, narrow)
             except ValueError:
-                at, parts = self._cut(joined, at, rooms)  # a row that is longer than a block
-            with self._room_beside(sum(len(part) for part, _ in parts)):
+                at, parts = self._cut(joined, at, rooms)  # a row longer than a block
+            with self._batch_memory(sum(len(part) for part, _ in parts)):
                 columns = [
                     side.columns(*part) for side, part in zip(self._sides, parts, strict=True)
                 ]
@@ -183,7 +188,7 @@ class JoinRows:
     def _cut(
         self, joined: memoryview, at: int, rooms: Sequence[memoryview]
     ) -> tuple[int, list[tuple[memoryview, int]]]:
-        """Copy joined rows from `at` on side by side: (where the next begins, each side's rows)."""
+        """Copy joined rows from `at` on, split by side: (end of the copied rows, rows of sides)."""
         (one, other), (left, right) = rooms, self._sides
         end, filled, rows = join_side(joined, at, one, False, left.absent)
         stop, others, _ = join_side(joined[:end], at, other, True, right.absent)
@@ -191,8 +196,8 @@ class JoinRows:
             _, filled, rows = join_side(joined[:stop], at, one, False, left.absent)
         return stop, [(one[:filled], rows), (other[:others], rows)]
 
-    def _room_beside(self, batch_bytes: int) -> AbstractContextManager[object]:
-        """Reserve what a batch takes, where a long row makes it larger than others."""
+    def _batch_memory(self, batch_bytes: int) -> AbstractContextManager[object]:
+        """Reserve memory for a batch that a long row makes larger than usual."""
         if batch_bytes <= _BATCH_BYTES_MAX:
             return nullcontext()
         budget = self._run.budget
@@ -201,8 +206,8 @@ class JoinRows:
             raise LongRow(
                 cap_bytes=budget.free_bytes,
                 needed_bytes=batch_bytes,
-                because=f"a joined row takes {format_bytes(batch_bytes)}",
-                place="beside",
+                because=f"a joined row needs {format_bytes(batch_bytes)}",
+                place="free",
             )
         return guard
 
@@ -220,10 +225,10 @@ class JoinRows:
 
 
 def _hashed(how: JoinKind) -> HashJoinKind:
-    assert how != "cross", "it has no keys"
+    assert how != "cross", "a cross join has no keys"
     return how
 
 
 def _in_order(pairs: list[Pair], names: Sequence[str]) -> list[Pair]:
-    """Return pairs of keys, and what they are compared as, in the order of the left names."""
+    """Return pairs of keys, with their comparison types, in the order of the left names."""
     return sorted(pairs, key=lambda pair: names.index(pair[0][0])) if names else pairs

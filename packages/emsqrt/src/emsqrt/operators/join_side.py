@@ -25,23 +25,23 @@ from sennit_core.schema import DataType, Field, Schema
 from sennit_core.units import format_bytes
 
 BLOCK_BYTES_MAX = 1 << 18
-"""Rows that are packed or joined at a time, unless one row is longer."""
+"""Size of blocks of packed or joined rows, unless one row is longer."""
 LONG_ROW_SHARE = 64
-"""A packed row may take one part in so many of the working memory, if that is more than a block."""
+"""A packed row may use this fraction of the working memory, if that is more than a block."""
 _BLOCKS_SHARE = 16
-_FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)  # of each kind, as pack.h has them
+_FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)  # of each kind, as in pack.h
 _HEAD_BYTES = 8  # of a packed row
-_KEY_PART_BYTES = 17  # of a key, at most, beside text
+_KEY_PART_BYTES = 17  # of a key, at most, apart from text
 
 
 class JoinSide:
-    """One input of a join: what is packed of its rows, and by which keys.
+    """One input of a join: the columns that its rows carry, and its keys.
 
     Args:
         source: the input.
-        fields: the columns that come out of the join, in the types that they have there.
+        fields: its columns in the join's output, with their output types.
         keys: the names of the key columns.
-        types: what the two sides are compared as.
+        types: the types in which the two sides' keys are compared.
     """
 
     def __init__(
@@ -63,11 +63,11 @@ class JoinSide:
             Field(field.name, carried_type(field.type)) for field in (*self.fields, *key_fields)
         ]
         self.varies = any(field.type.name in ("Utf8", "Binary") for field in self._packed)
-        """Whether one row may be longer than another."""
+        """Whether rows differ in length."""
         schema = source.schema
         self._columns = [
             *(Evaluator(_cast(field.name, field.type, schema), schema) for field in self.fields),
-            # A value that the common type cannot hold equals nothing, as NULL does.
+            # A value out of range for the common type equals no value, like NULL.
             *(
                 Evaluator(_cast(name, kind, schema, strict=False), schema)
                 for name, kind in zip(keys, types, strict=True)
@@ -81,8 +81,8 @@ class JoinSide:
 
         Args:
             batches: the source's.
-            room: for the blocks; all of it is used only for a row that is longer than a block.
-            run: asked whether to go on.
+            room: buffer for the blocks; used beyond a block's size only for a longer row.
+            run: checked for cancellation.
 
         Raises:
             LongRow: a row is longer than `room`.
@@ -111,7 +111,7 @@ class JoinSide:
             return list(unpack_batch(block, rows, self.schema, self._arrow_schema).columns)
 
     def _arrays(self, batch: Any) -> list[Any]:
-        """Return a batch's columns and keys; what is nested as bytes."""
+        """Return a batch's columns and keys, nested values as bytes."""
         return [
             pack_nested(column(batch), of) if is_nested(of) else column(batch)
             for column, of in zip(self._columns, self._made, strict=True)
@@ -125,29 +125,29 @@ class JoinSide:
             return None
 
     def _row_bytes(self, arrays: Sequence[Any], row: int) -> int:
-        """Return a bound on what a row takes once it is packed."""
+        """Return a bound on the length of a packed row."""
         one = [
             array.slice(row, 1).cast(field.type.to_arrow())
             for array, field in zip(arrays, self._packed, strict=True)
         ]
         keys = one[len(self.fields) :]
-        # A zero byte of text in a key takes two.
+        # A zero byte of text is escaped as two bytes in a key.
         text = _text_bytes(one) + _text_bytes(keys)
         return _HEAD_BYTES + len(self.absent) + len(keys) * _KEY_PART_BYTES + text
 
 
 def fixed_row_bytes(kinds: Sequence[int], keys: int) -> int:
-    """Return what a packed row of so many keys takes beside its texts."""
+    """Return the length of a packed row with `keys` key columns, apart from its texts."""
     return _HEAD_BYTES + len(_absent(kinds)) + keys * _KEY_PART_BYTES
 
 
 def block_bytes(memory_bytes: int) -> int:
-    """Return how many packed or joined rows come at a time, in so much working memory."""
+    """Return the size of a block of packed or joined rows for a size of working memory."""
     return min(BLOCK_BYTES_MAX, memory_bytes // _BLOCKS_SHARE)
 
 
 def row_bytes_max(memory_bytes: int, *, varies: bool) -> int:
-    """Return what one packed row may take; no more than a block where rows are all alike."""
+    """Return the most that one packed row may use; at most a block if all rows are equally long."""
     share = memory_bytes // LONG_ROW_SHARE if varies else 0
     return max(block_bytes(memory_bytes), share)
 
@@ -162,7 +162,7 @@ def _too_long(row_bytes: int, room: memoryview) -> LongRow:
     return LongRow(
         cap_bytes=len(room) * LONG_ROW_SHARE,
         needed_bytes=row_bytes * LONG_ROW_SHARE,
-        because=f"a row to be joined takes {format_bytes(row_bytes)}",
+        because=f"a row to be joined needs {format_bytes(row_bytes)}",
         row_bytes=row_bytes,
     )
 

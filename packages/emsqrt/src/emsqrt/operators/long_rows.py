@@ -1,7 +1,7 @@
-"""Room for rows that are longer than the block in which others leave an operator.
+"""Memory for rows that are longer than the blocks in which an operator's output leaves it.
 
-Readers have something left over for long records (`Run.reader_bytes`). Once an operator that takes
-in all of its input begins to give, that is free for the rows which these records became.
+Readers reserve memory for long records (`Run.reader_bytes`). Once a blocking operator has read all
+of its input, that memory is free for the rows that those records became.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from sennit_core.units import format_bytes
 
 _VARIED = ("Utf8", "Binary", "List", "Struct", "Map")
 ROWS_HELD = 28
-"""Who groups works in so many of its longest rows at least."""
+"""Grouping needs working memory for this many of its longest rows."""
 ROW_COPIES = 3
-"""A group as it is read, as columns, and slack."""
+"""Copies of a group: as it is read, as columns, and slack."""
 
 
 def varies(schema: Schema) -> bool:
-    """Whether one row may be longer than another."""
+    """Return whether rows of the schema differ in length."""
     return any(field.type.name in _VARIED for field in schema)
 
 
@@ -30,17 +30,17 @@ def varies(schema: Schema) -> bool:
 def room_for(
     row_bytes: int, out: memoryview, run: Run, tag: str, copies: int = 1
 ) -> Iterator[memoryview]:
-    """Give `out`, or more where that is needed, for the length of a `with`.
+    """Yield `out`, or a larger buffer where a row needs it, for the length of a `with`.
 
     Args:
-        row_bytes: what the longest row takes.
-        out: what there is.
-        run: whose budget is asked, for the room and for the batch that is made of a row.
-        tag: for whom.
-        copies: how often the row lies in the room.
+        row_bytes: length of the longest row.
+        out: the buffer at hand.
+        run: its budget pays for the buffer and for the batch of a row.
+        tag: the operator's name.
+        copies: how many copies of a row the buffer must hold.
 
     Raises:
-        LongRow: there is not that much.
+        LongRow: the budget is too small.
     """
     room_bytes = copies * row_bytes
     if room_bytes <= len(out):
@@ -51,9 +51,9 @@ def room_for(
         raise LongRow(
             cap_bytes=run.budget.free_bytes,
             needed_bytes=room_bytes + row_bytes,
-            because=f"a row of the {tag} takes {format_bytes(row_bytes)}",
+            because=f"a row of the {tag} needs {format_bytes(row_bytes)}",
             row_bytes=row_bytes,
-            place="beside",
+            place="free",
         )
     with guard, memoryview(bytearray(room_bytes)) as room:
         yield room

@@ -1,9 +1,9 @@
-"""Lists and structs as bytes that travel in a packed row, and back, a whole column at a time.
+"""Pack lists and structs into bytes that a packed row can carry, and unpack them, by column.
 
 A struct's value is the packed row (rows.h, without a key) of its fields. A list's value is the
 packed rows of its items, one after the other, each of one field. The kernel packs all items of a
-batch into one block; since rows lie back to back, a list is the span between two row ends. What is
-nested deeper is packed first and is then a field of bytes.
+batch into one block; since rows are adjacent, a list is the span between two row ends. Deeper
+nested values are packed first and are then a field of bytes.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from sennit_core.schema import DataType, Field, Schema
 
 _NO_KEY = KeySpec([])
 _HEAD_BYTES = 8  # of a row
-_FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)  # of each kind, as pack.h has them
+_FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)  # of each kind, as in pack.h
 
 Offsets = NDArray[np.int64]
 
 
 def carried_kinds(schema: Schema) -> list[int]:
-    """Return the kernel's kinds of columns that rows carry; lists and structs are bytes."""
+    """Return the kernel's kinds of columns in packed rows; lists and structs are bytes."""
     return [KINDS[_flat(field).type.name] for field in schema]
 
 
 def carried_type(of: DataType) -> DataType:
-    """Return the type that values have in a packed row."""
+    """Return the type of a column in a packed row."""
     return DataType("Binary") if is_nested(of) else of
 
 
@@ -42,12 +42,12 @@ def to_columns(
     fields: Sequence[Field],
     rows: int,
 ) -> Columns:
-    """Return arrays as the kernel sees them, as `emsqrt.operators.columns.to_columns`, any types."""
+    """Return arrays in the kernel's form, as `columns.to_columns`, but of any type."""
     return flat.to_columns(flattened(arrays, fields), [_flat(field) for field in fields], rows)
 
 
 def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any) -> Any:
-    """Return the batch of a block's rows, as `emsqrt.operators.columns.unpack_batch`, any types."""
+    """Return the batch of a block's rows, as `columns.unpack_batch`, but of any type."""
     if not any(is_nested(field.type) for field in schema):
         return flat.unpack_batch(block, rows, schema, arrow_schema)
     packed = Schema(tuple(_flat(field) for field in schema))
@@ -56,7 +56,7 @@ def unpack_batch(block: memoryview, rows: int, schema: Schema, arrow_schema: Any
 
 
 def restored(arrays: Sequence[Any], fields: Iterable[Field]) -> list[Any]:
-    """Return columns as they were before they were carried in rows."""
+    """Return columns in their original types, after they were carried in rows."""
     return [
         unpack_nested(array, field.type) if is_nested(field.type) else array
         for array, field in zip(arrays, fields, strict=True)
@@ -64,10 +64,10 @@ def restored(arrays: Sequence[Any], fields: Iterable[Field]) -> list[Any]:
 
 
 def pack_nested(array: Any, of: DataType) -> Any:
-    """Return lists or structs as an array of bytes, NULL where they are.
+    """Return lists or structs as an array of bytes, NULL where they are NULL.
 
     Args:
-        array: of `of`, of any offset.
+        array: of type `of`, with any offset.
         of: a List or a Struct.
     """
     wanted = of.to_arrow()
@@ -75,7 +75,7 @@ def pack_nested(array: Any, of: DataType) -> Any:
     if of.name == "Struct":
         children = [array.field(at) for at in range(len(of.fields))]
         rows: Any = np.arange(len(array) + 1)
-        if array.null_count:  # what is NULL has no bytes
+        if array.null_count:  # NULL has no bytes
             valid = array.is_valid()
             children = [child.filter(valid) for child in children]
             rows = np.concatenate([[0], np.cumsum(valid.to_numpy(zero_copy_only=False))])
@@ -95,11 +95,11 @@ def pack_nested(array: Any, of: DataType) -> Any:
 
 
 def unpack_nested(array: Any, of: DataType) -> Any:
-    """Return what `pack_nested` made bytes.
+    """Return the values that `pack_nested` packed.
 
     Args:
         array: of bytes.
-        of: what they were.
+        of: their original type.
     """
     _, offsets, data = array.buffers()
     start = array.offset
@@ -124,24 +124,24 @@ def unpack_nested(array: Any, of: DataType) -> Any:
 
 
 def _bits(valid: Any) -> Any:
-    """Return the bitmap of booleans, none of which is NULL, from bit 0 on."""
+    """Return a bitmap of booleans without NULL, from bit 0 on."""
     packed = np.packbits(valid.to_numpy(zero_copy_only=False), bitorder="little")
     return pa.py_buffer(packed)
 
 
 def _pack(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> tuple[Any, Offsets]:
-    """Pack columns into rows; also return where each row begins, and where the last one ends."""
+    """Pack columns into rows; also return the start of each row, and the end of the last one."""
     arrays = flattened(arrays, fields)
     starts = _row_starts(arrays, fields, rows)
     block = np.empty(int(starts[-1]), np.uint8)
     columns = flat.to_columns(arrays, [_flat(field) for field in fields], rows)
     at = done = 0
     while done < rows:
-        filled, taken = pack_join_rows(
+        filled, packed_count = pack_join_rows(
             columns, _NO_KEY, tuple(range(len(arrays))), done, block.data[at:]
         )
-        at, done = at + filled, done + taken
-    assert at == len(block), "rows are as long as they were measured"
+        at, done = at + filled, done + packed_count
+    assert at == len(block), "row lengths were measured"
     return block, starts
 
 
@@ -152,7 +152,7 @@ def _unpack(block: memoryview, fields: Sequence[Field]) -> tuple[list[Any], Offs
         flat.packed_bytes_max(len(block), rows_max, len(kinds)), resizable=True
     )
     rows, following, filled = unpack_rows(block, 0, rows_max, kinds, memoryview(room))
-    assert following == len(block), "the room was measured"
+    assert following == len(block), "the buffer was measured"
     arrays = [
         flat.array_in(room, rows, part, _flat(field).type.to_arrow())
         for part, field in zip(filled, fields, strict=True)
@@ -170,7 +170,7 @@ def flattened(arrays: Sequence[Any], fields: Sequence[Field]) -> list[Any]:
 
 
 def is_nested(of: DataType) -> bool:
-    """Whether values of this type have parts."""
+    """Return whether values of this type contain other values."""
     return of.name in ("List", "Struct")
 
 
@@ -183,7 +183,7 @@ def _fixed_bytes(kinds: Sequence[int]) -> int:
 
 
 def _row_starts(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> Offsets:
-    """Return where the rows of these columns begin once they are packed, and their end."""
+    """Return the start of each of these columns' rows once they are packed, and their end."""
     kinds = [KINDS[_flat(field).type.name] for field in fields]
     lengths = np.full(rows, _fixed_bytes(kinds), np.int64)
     for array, field in zip(arrays, fields, strict=True):

@@ -1,4 +1,4 @@
-"""What an operator is: a stage that batches are pulled from."""
+"""The protocol of operators: stages that batches are pulled from."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Operator(Protocol):
     """A stage of a running plan: batches are pulled from it, and it pulls from its inputs.
 
     `schema` is that of its batches. `batches` is called once; closing the iterator, at its end or
-    before, gives back everything that was taken.
+    before, releases everything that the operator reserved.
     """
 
     schema: Schema

@@ -1,4 +1,4 @@
-"""In how many bytes a number travels through a sort: as few as its file says that it needs."""
+"""Choose the packed width of numbers in a sort: as few bytes as their file's statistics allow."""
 
 from __future__ import annotations
 
@@ -14,38 +14,38 @@ from sennit_core.schema import DataType
 
 _WHOLE = ("Int8", "Int16", "Int32", "Int64", "Date")
 _SHORT_DIGITS, _SHORT_BYTES = 18, 8
-"""Decimals of so many digits fit so many bytes."""
+"""Decimals of at most this many digits fit this many bytes."""
 _WIDTHS = (1, 2, 4)
 NO_SPANS: Mapping[str, Span] = MappingProxyType({})
 
 
-class ToldRows(Protocol):
-    """A scan of files that tell between which numbers a column's values lie."""
+class RangedRows(Protocol):
+    """A scan of files whose statistics contain the range of a column's values."""
 
     def spans(self) -> dict[str, Span]:
-        """Return these, of the columns for which all files tell it."""
+        """Return the ranges of the columns for which all files have them."""
 
 
-def told_spans(rows: Any, run: Run) -> Mapping[str, Span]:
-    """Return between which integers, as they are stored, columns of a scan lie.
+def stored_ranges(rows: Any, run: Run) -> Mapping[str, Span]:
+    """Return the ranges of a scan's columns, as the integers that are stored.
 
     Args:
-        rows: what is read from, with or without a meter.
-        run: one that is written down may go on with rows that were packed before.
+        rows: the input, with or without a meter.
+        run: a resumable run uses no ranges, as it may continue from rows that were packed without.
     """
     below = getattr(rows, "passes_on", rows)
     if not hasattr(below, "spans") or run.journal() is not None:
         return NO_SPANS
-    scan: ToldRows = below
+    scan: RangedRows = below
     return scan.spans()
 
 
 def packed_kind(of: DataType, span: Span | None) -> PackedKind:
-    """Return how a column lies in packed rows.
+    """Return the representation of a column in packed rows.
 
     Args:
         of: its type.
-        span: its least and largest value as they are stored, where they are known.
+        span: its least and largest value as they are stored, None when unknown.
     """
     kind = KINDS[of.name]
     is_short = of.name == "Decimal" and (of.precision or 0) <= _SHORT_DIGITS

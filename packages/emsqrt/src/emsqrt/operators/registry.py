@@ -1,8 +1,8 @@
-"""From a plan to the operators that carry it out; other packages add theirs here.
+"""Create the operators of a plan; other packages register theirs here.
 
-A maker takes a plan node, the operators of its inputs and the run, and returns an operator. A
-package adds one under the entry point group `emsqrt.operators`, by the name that its `Custom` nodes
-carry.
+A factory accepts a plan node, the operators of its inputs and the run, and returns an operator. A
+package registers one under the entry point group `emsqrt.operators`, with the name of its `Custom`
+nodes.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from sennit_core.errors import NotFound, UsageError, nearest
 Maker = Callable[[Any, Sequence[Operator], Run], Operator]
 
 GROUP = "emsqrt.operators"
-"""Entry point group of operators that other packages bring."""
+"""Entry point group of operators in other packages."""
 
 
 def _make_custom(node: Custom, inputs: Sequence[Operator], run: Run) -> Operator:
-    from importlib.metadata import entry_points  # takes a MiB that most plans have no use for
+    from importlib.metadata import entry_points  # costs a MiB that most plans do not need
 
     found = entry_points(group=GROUP, name=node.name)
     if not found:
@@ -67,7 +67,7 @@ def make_operator(node: Plan, inputs: Sequence[Operator], run: Run) -> Operator:
     """Return the operator of one node that reads from `inputs`.
 
     Raises:
-        UsageError: the node is a scan or a sink, which a session carries out itself.
+        UsageError: the node is a scan or a sink, which the session opens itself.
         UnknownColumn, TypeMismatch, Unsupported: as `emsqrt.plan.check`.
     """
     maker = _MAKERS.get(type(node))

@@ -1,4 +1,4 @@
-"""Operators that look at one batch at a time: filter, limit, and everything that maps columns."""
+"""Operators on one batch at a time: filter, limit, and everything that maps columns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sennit_core.schema import Schema
 
 
 class FilterRows:
-    """Pass on the rows where the predicate is true."""
+    """Pass on the rows for which the predicate is true."""
 
     def __init__(self, node: Filter, inputs: Sequence[Operator], run: Run) -> None:
         """Type the predicate over the input's rows."""
@@ -41,7 +41,7 @@ class FilterRows:
 
 
 class MapColumns:
-    """Make each output column from one expression over the input's columns."""
+    """Compute each output column by one expression over the input's columns."""
 
     def __init__(
         self, node: Project | WithColumn | Rename, inputs: Sequence[Operator], run: Run
@@ -56,7 +56,7 @@ class MapColumns:
         self._arrow_schema = self.schema.to_arrow()
 
     def batches(self) -> Generator[Any]:
-        """Yield a batch of as many rows for each of the input's."""
+        """Yield one batch of equally many rows for each batch of the input."""
         with closing(self._input.batches()) as batches:
             for batch in batches:
                 self._run.check()
@@ -79,7 +79,7 @@ def _outputs(node: Project | WithColumn | Rename, schema: Schema) -> list[Expr]:
 
 
 class LimitRows:
-    """Skip some rows, pass on some rows, and pull no more."""
+    """Skip some rows, pass on some rows, then stop pulling."""
 
     def __init__(self, node: Limit, inputs: Sequence[Operator], run: Run) -> None:
         """Count from the node's offset and count."""
@@ -89,7 +89,7 @@ class LimitRows:
         self._node = node
 
     def batches(self) -> Generator[Any]:
-        """Yield the rows that lie within the limit."""
+        """Yield the rows within the limit."""
         skip, left = self._node.offset, self._node.count
         if not left:
             return

@@ -1,4 +1,4 @@
-"""A sample of exactly so many rows: those whose places hash lowest, in the order of the input."""
+"""A sample of a fixed number of rows: those whose row numbers hash lowest, in input order."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def make_sample(node: Sample, inputs: Sequence[Operator], run: Run) -> Operator:
 
 
 class SampleCount:
-    """Exactly so many rows, or all when there are fewer."""
+    """A fixed number of rows, or all rows when there are fewer."""
 
     def __init__(self, node: Sample, inputs: Sequence[Operator], run: Run) -> None:
-        """Put a sort by hash, cut short, and a sort by place above the input."""
+        """Put a top-k by hash and a sort by row number above the input."""
         assert node.count is not None, "a fraction is sampled by SampleRows"
         (below,) = inputs
         self.schema = below.schema
@@ -51,7 +51,7 @@ class SampleCount:
 
 
 class _Placed:
-    """The input's rows with two columns more: the hash of a row's place, and the place."""
+    """The input's rows with two more columns: the hash of the row number, and the row number."""
 
     def __init__(self, below: Operator, seed: int) -> None:
         self._below = below

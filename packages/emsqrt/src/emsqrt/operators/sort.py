@@ -1,4 +1,4 @@
-"""Sort and top-k: rows are packed with their keys, ordered in C, and unpacked again."""
+"""Sort and top-k: pack rows with their keys, order them in C, and unpack them."""
 
 from __future__ import annotations
 
@@ -7,28 +7,29 @@ from typing import Any
 
 from emsqrt.expr.walk import columns_of
 from emsqrt.external.sort import ExternalSort, sort_bytes
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.coded import code_texts
 from emsqrt.operators.long_rows import room_for, varies
 from emsqrt.operators.operator import Operator
-from emsqrt.operators.packing import told_spans
+from emsqrt.operators.packing import stored_ranges
 from emsqrt.operators.resuming import rest_of
 from emsqrt.operators.sort_layout import SortLayout
 from emsqrt.plan.nodes import Sort, TopK
 from emsqrt.run import Run
 
 BLOCK_BYTES_MAX = 1 << 18
-"""Packed rows that become one batch, where memory is short."""
+"""Packed rows that become one batch, when memory is short."""
 _WIDE_BYTES_MAX = 640 << 10
-"""Unpacked it is up to twice as much, which the heap still keeps: `emsqrt.memory.malloc_tuning`."""
+"""The same when memory is ample; an unpacked batch is up to twice as large, and the heap still
+caches that much: `emsqrt.memory.malloc_tuning`."""
 _ROWS_HELD = 4
-"""Two rows are merged into a third, at least, and a batch is a fourth."""
+"""A merge holds at least two input rows and an output row; a batch holds a fourth."""
 _WIDE_SHARE = 24
-"""Where it is not, one part in so many, up to the former: fewer, larger batches cost less."""
+"""The fraction of ample memory for one batch, up to `_WIDE_BYTES_MAX`: larger batches cost less."""
 
 
 class SortRows:
-    """Rows in the order of their keys; equal ones stay in the order of the input."""
+    """Rows in the order of their keys; equal ones stay in input order."""
 
     def __init__(self, node: Sort | TopK, inputs: Sequence[Operator], run: Run) -> None:
         """Type the keys over the input's rows."""
@@ -40,36 +41,36 @@ class SortRows:
             node.keys,
             self.schema,
             code_texts(self._input, looked_at, run),
-            told_spans(self._input, run),
+            stored_ranges(self._input, run),
         )
         self._stored_as: tuple[int, int] | None = None
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None
         keys = 1 + any(field.type.name in ("Utf8", "Binary") for field in self._layout.key_fields)
         self._long_bytes = keys * run.row_bytes if varies(self.schema) else 0
-        run.packs_rows(keys)
+        run.expect_packed_growth(keys)
         run.expect_holder(_ROWS_HELD, self._bytes_for_long_rows if run.met else 0)
-        run.expect_rows(2, "beside")
+        run.expect_rows(2, "free")
 
     @property
     def _bytes_for_long_rows(self) -> int:
-        """The least memory for the long rows that were met."""
+        """The minimum memory for the longest known row."""
         return (sort_bytes(self._long_bytes) + _WIDE_BYTES_MAX) * _WIDE_SHARE // (_WIDE_SHARE - 1)
 
-    def give_as_stored(self, dictionary_bytes_max: int, value_count_max: int) -> None:
-        """Let columns come as Parquet stores them, shorter than they are elsewhere.
+    def yield_as_stored(self, dictionary_bytes_max: int, value_count_max: int) -> None:
+        """Yield columns as Parquet stores them, in shorter types than elsewhere.
 
         Args:
-            dictionary_bytes_max: texts come as dictionary arrays, each column's of one dictionary
-                of up to so many bytes.
-            value_count_max: and of up to so many texts.
+            dictionary_bytes_max: texts are yielded as dictionary arrays, all batches of a column
+                with one dictionary of at most this many bytes.
+            value_count_max: and of at most this many texts.
         """
         self._stored_as = dictionary_bytes_max, value_count_max
 
     def batches(self) -> Generator[Any]:
         """Yield the sorted rows."""
         with (
-            begun(rest_of(self._input, self._run)) as batches,
+            prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("sort") as held,
         ):
             out_bytes = _block_bytes(len(held.memory))
@@ -97,7 +98,7 @@ class SortRows:
 
     def _sorted(self, sorter: ExternalSort, out: memoryview) -> Generator[Any]:
         if self._stored_as is not None:
-            self._layout.give_as_stored(*self._stored_as)
+            self._layout.yield_as_stored(*self._stored_as)
         skip, longest = self._skip, sorter.stats.row_bytes_max
         with room_for(longest, out, self._run, "sort") as room:
             for size, rows in sorter.blocks(room):

@@ -1,4 +1,4 @@
-"""What a sorted row carries: its key, and beside it only the columns that the key does not give back."""
+"""The layout of a sorted row: its key, and only those columns that the key does not encode."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from emsqrt.operators.packing import NO_SPANS, packed_kind
 from sennit_core.schema import DataType, Field, Schema
 
 _LOSSY = ("Float32", "Float64", "Utf8", "Binary")
-"""Keys have one zero and one NaN; text comes back slowly."""
+"""Floats have one zero and one NaN in keys; text is slow to decode."""
 NO_TEXTS: Mapping[str, CodedText] = MappingProxyType({})
 
 
 class SortColumns:
-    """The columns that rows are ordered by, made from a batch.
+    """The columns that rows are ordered by, computed from a batch.
 
     Args:
         keys: what to order by, most significant first.
@@ -53,13 +53,13 @@ class SortColumns:
 
 
 class SortLayout:
-    """How batches become rows to sort, and sorted rows batches again.
+    """Converts batches to rows for a sort, and sorted rows back to batches.
 
     Args:
         keys: what to order by.
         schema: the rows.
-        coded: columns of text that come as dictionary arrays, and are no keys.
-        spans: between which integers columns lie, as they are stored.
+        coded: text columns that are dictionary arrays, and no keys.
+        spans: ranges of columns, as the integers that are stored.
     """
 
     def __init__(
@@ -91,11 +91,11 @@ class SortLayout:
         self._has_nested = any(is_nested(field.type) for field in self._fields)
         self._kinds = [self._column_kinds[at] for at in self.payload]
         self._types = [self._column_types[at] for at in self.payload]
-        self._given: set[int] = set()
+        self._dictionaries: set[int] = set()
         self.spec = self._columns.spec(len(schema))
 
     def pack(self, batch: Any) -> Columns:
-        """Return a batch's columns and keys as the kernel sees them."""
+        """Return a batch's columns and keys in the kernel's representation."""
         arrays = [*batch.columns, *self._columns(batch)]
         for at, texts in self._coded.items():
             arrays[at] = texts.places(arrays[at])
@@ -104,39 +104,39 @@ class SortLayout:
         return packed_columns(arrays, self._column_types, batch.num_rows, self._column_kinds)
 
     def unpack(self, block: memoryview, rows: int) -> Any:
-        """Return the batch of a block's rows, of which there are `rows`."""
+        """Return the batch of a block of `rows` rows."""
         arrays = unpack_arrays(block, rows, self._kinds, self._types)
         found = dict(zip(self.payload, restored(arrays, self._carried), strict=True))
         if self._in_key:
             keys = key_arrays(block, rows, self.spec, self._columns.fields)
             found |= {self._schema.names.index(name): keys[at] for name, at in self._in_key.items()}
         for at, texts in self._coded.items():
-            found[at] = self._text(found[at], texts, coded=at in self._given)
+            found[at] = self._text(found[at], texts, coded=at in self._dictionaries)
         columns = [found[at] for at in range(len(self._schema))]
         return pa.RecordBatch.from_arrays(columns, schema=self._arrow_schema)
 
-    def give_as_stored(self, bytes_max: int, count_max: int) -> None:
-        """Give texts as dictionary arrays and short decimals in eight bytes, once all are packed.
+    def yield_as_stored(self, bytes_max: int, count_max: int) -> None:
+        """Yield texts as dictionary arrays and short decimals in eight bytes, once all are packed.
 
         Args:
-            bytes_max: of a dictionary; texts of a larger one come plain.
+            bytes_max: of a dictionary; texts with a larger one are yielded plain.
             count_max: of its texts, likewise.
         """
-        self._given = {
+        self._dictionaries = {
             at
             for at, coded in self._coded.items()
             if coded.texts.nbytes <= bytes_max and len(coded.texts) <= count_max
         }
-        for at in self._given:
-            self._give(at, pa.dictionary(self._coded[at].type.to_arrow(), pa.string()))
+        for at in self._dictionaries:
+            self._convert(at, pa.dictionary(self._coded[at].type.to_arrow(), pa.string()))
         for place, (at, kind) in enumerate(zip(self.payload, self._types, strict=True)):
             packed = self._kinds[place]
             if isinstance(packed, Narrow) and packed.kind == KINDS["Decimal"]:
                 self._kinds[place] = packed._replace(kind=KINDS["Int64"])
                 self._types[place] = pa.decimal64(kind.precision, kind.scale)
-                self._give(at, self._types[place])
+                self._convert(at, self._types[place])
 
-    def _give(self, at: int, kind: Any) -> None:
+    def _convert(self, at: int, kind: Any) -> None:
         field = self._arrow_schema.field(at).with_type(kind)
         self._arrow_schema = self._arrow_schema.set(at, field)
 
@@ -147,7 +147,7 @@ class SortLayout:
 
 
 def _columns_in_key(columns: SortColumns, schema: Schema) -> dict[str, int]:
-    """Return which columns a key holds whole, and as which of its parts."""
+    """Return the columns that a key encodes losslessly, and the key part of each."""
     found: dict[str, int] = {}
     for at, (key, field) in enumerate(zip(columns.keys, columns.fields, strict=True)):
         of: DataType = field.type

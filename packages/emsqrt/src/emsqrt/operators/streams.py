@@ -1,4 +1,4 @@
-"""Operators that pass rows on as they come: union, sample by fraction, explode, expect."""
+"""Streaming operators: union, sample by fraction, explode."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _EXPLODED_ROWS = 32_768
 
 
 class UnionRows:
-    """All rows of one input after the other, in the columns and types of the union."""
+    """All rows of the inputs one after the other, in the columns and types of the union."""
 
     def __init__(self, node: Union, inputs: Sequence[Operator], run: Run) -> None:
-        """Find for each input which column goes where, and what it is cast from."""
+        """Find the position of each input's columns, and the types that they are cast from."""
         self.schema = union_schema(node, [below.schema for below in inputs])
         self._arrow_schema = self.schema.to_arrow()
         self._inputs = inputs
@@ -34,7 +34,7 @@ class UnionRows:
         self._by_name = node.by_name
 
     def batches(self) -> Generator[Any]:
-        """Yield a batch for each of an input's."""
+        """Yield a batch for each input batch."""
         for below in self._inputs:
             columns = [
                 self._column(below.schema, at, field) for at, field in enumerate(self.schema)
@@ -47,7 +47,7 @@ class UnionRows:
                     yield pa.RecordBatch.from_arrays(arrays, schema=self._arrow_schema)
 
     def _column(self, schema: Schema, at: int, field: Field) -> Callable[[Any], Any]:
-        """Return what makes one output column of an input's batch."""
+        """Return a function that computes one output column from an input's batch."""
         if self._by_name and field.name not in schema:
             return lambda batch: pa.nulls(batch.num_rows, field.type.to_arrow())
         index = schema.names.index(field.name) if self._by_name else at
@@ -58,10 +58,10 @@ class UnionRows:
 
 
 class SampleRows:
-    """Take each row or not, by a hash of its place and the seed."""
+    """Pass or drop each row, by a hash of its row number and the seed."""
 
     def __init__(self, node: Sample, inputs: Sequence[Operator], run: Run) -> None:
-        """Turn the fraction into a bound on hashes."""
+        """Convert the fraction to a bound on hashes."""
         (self._input,) = inputs
         self.schema = self._input.schema
         self._run = run
@@ -70,21 +70,21 @@ class SampleRows:
         self._bound = int(node.fraction * 2**64)
 
     def batches(self) -> Generator[Any]:
-        """Yield the rows that are taken; no empty batches."""
+        """Yield the sampled rows; no empty batches."""
         place = 0
         with closing(self._input.batches()) as batches:
             for batch in batches:
                 self._run.check()
                 hashes = hash_places(place, batch.num_rows, self._seed)
                 place += batch.num_rows
-                taken = (
+                chosen = (
                     batch
                     if self._bound >= 2**64
                     else batch.filter(pa.array(hashes < np.uint64(self._bound)))
                 )
                 del batch
-                if taken.num_rows:
-                    yield taken
+                if chosen.num_rows:
+                    yield chosen
 
 
 def hash_places(start: int, count: int, seed: int) -> NDArray[np.uint64]:
@@ -129,13 +129,13 @@ class ExplodeRows:
         items = lists.flatten()
         rows = np.repeat(np.arange(len(lists)), lengths)
         place = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
-        taken: Any = np.arange(len(rows))
+        chosen: Any = np.arange(len(rows))
         if self._node.outer and (lengths == 0).any():
-            rows, taken, place = _with_empty(rows, lengths, place)
+            rows, chosen, place = _with_empty(rows, lengths, place)
         wanted, columns = pa.array(rows), []
         for index, column in enumerate(batch.columns):
             if index == self._at:
-                columns.append(items.take(pa.array(taken, pa.int64(), from_pandas=True)))
+                columns.append(items.take(pa.array(chosen, pa.int64(), from_pandas=True)))
             else:
                 columns.append(column.take(wanted))
         if self._node.position is not None:
@@ -144,19 +144,19 @@ class ExplodeRows:
 
 
 def _with_empty(rows: Any, lengths: Any, place: Any) -> tuple[Any, Any, Any]:
-    """Put a row without an item where a list is empty or NULL; masked positions become NULL."""
+    """Add a row without an item where a list is empty or NULL; masked positions become NULL."""
     spread = np.maximum(lengths, 1)
     all_rows = np.repeat(np.arange(len(lengths)), spread)
     empty = np.repeat(lengths == 0, spread)
-    taken = np.ma.masked_array(np.zeros(len(all_rows), np.int64), mask=empty)
-    taken[~empty] = np.arange(len(rows))
+    chosen = np.ma.masked_array(np.zeros(len(all_rows), np.int64), mask=empty)
+    chosen[~empty] = np.arange(len(rows))
     places = np.ma.masked_array(np.zeros(len(all_rows), np.int64), mask=empty)
     places[~empty] = place
-    return all_rows, taken, places
+    return all_rows, chosen, places
 
 
 def _cuts(lists: Any) -> Generator[tuple[int, int]]:
-    """Cut rows so that each cut has some thousands of items, or one row of more."""
+    """Yield ranges of rows with some thousands of items each, or one row with more."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
     ends = np.cumsum(np.maximum(lengths.astype(np.int64), 1))
     start = 0

@@ -1,4 +1,4 @@
-"""Windows: rows are sorted, and functions look at their neighbours through cursors on a tape."""
+"""Windows: sort rows, then let functions read their neighbours through cursors on a tape."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from emsqrt.external.layout import kind_of
 from emsqrt.external.sort import ExternalSort, sort_bytes
 from emsqrt.external.window_buffer import SLOTS_MIN, WindowBlock, WindowBuffer
 from emsqrt.long_row import LongRow
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.operators.join_side import fixed_row_bytes
 from emsqrt.operators.long_rows import varies
 from emsqrt.operators.nested import carried_kinds, carried_type, restored, to_columns
@@ -24,15 +24,15 @@ from emsqrt.operators.sort_layout import SortColumns
 from emsqrt.operators.window_frames import Ahead, FrameBounds, Places
 from emsqrt.operators.window_functions import (
     Argument,
-    Best,
     Chunks,
     Counted,
-    Edge,
+    FirstLast,
     Function,
+    LagLead,
+    MinMax,
     Piece,
     Queue,
     Ranking,
-    Shifted,
     Summed,
 )
 from emsqrt.operators.window_values import PickedRows, PieceTooLarge, copied
@@ -42,24 +42,24 @@ from emsqrt.run import Run
 from sennit_core.schema import Field, Schema
 
 BLOCK_BYTES_MAX = 1 << 18
-"""Sorted rows that become one block of the tape, when they are not longer."""
+"""Size of sorted rows that become one block of the tape, unless a row is longer."""
 SLOTS_MAX = 256
-"""Blocks of the tape in memory, so that little Python is needed to know them."""
+"""Blocks of the tape in memory, few enough to need little Python per block."""
 _TAPE_SHARE, _LARGE_TAPE_SHARE = 3, 8
 _TAPE_BYTES = 64 << 20
 _PACKED_MIN = 4 << 10
 _BLOCKS_SHARE = 10  # of the tape: its slots and the packed rows that fill them
 _QUEUE_SHARE = 8
-_COLUMN_BYTES = 256  # of a block: what a column takes beside its values
+_COLUMN_BYTES = 256  # of a block: what a column needs apart from its values
 _ALIGN = 64
 
 
 class WindowRows:
-    """Rows with a column for each window function, sorted by partition, order and place.
+    """Rows with a column for each window function, sorted by partition, order and row number.
 
     The rows go through an external sort and then over a tape (`emsqrt.external.window_buffer`), so
-    neither a partition nor its peers nor a frame has to fit memory; only the candidates for the min
-    or max of a frame that slides do.
+    neither a partition nor its peers nor a frame must fit in memory; only the candidates for the
+    min or max of a sliding frame must.
     """
 
     def __init__(self, node: Window, inputs: Sequence[Operator], run: Run) -> None:
@@ -67,14 +67,14 @@ class WindowRows:
         (self._input,) = inputs
         self._run = run
         self._node = node
-        given = self._input.schema
-        self.schema = window_schema(node, given)
+        before = self._input.schema
+        self.schema = window_schema(node, before)
         partition = [SortKey(expr) for expr in node.partition_by]
-        self._keys = SortColumns([*partition, *node.order_by], given)
+        self._keys = SortColumns([*partition, *node.order_by], before)
         self._partition = bytes(
             kind_of(field.type, "partitioning") for field in self._keys.fields[: len(partition)]
         )
-        self._carried = _Carried(given)
+        self._carried = _Carried(before)
         self._arguments = [
             None if call.arg is None else self._carried.add(call.arg) for _, call in node.functions
         ]
@@ -87,17 +87,17 @@ class WindowRows:
         rows = _TAPE_SHARE * (1 + 5 * SLOTS_MIN // 4)
         kinds = self._carried.kinds
         least = _bytes_min(fixed_row_bytes(kinds, len(self._keys.fields)), len(kinds))
-        columns = [*self._carried.fields[len(given) :], *self._keys.fields]
+        columns = [*self._carried.fields[len(before) :], *self._keys.fields]
         longer = 1 + sum(varies(Schema((field,))) for field in columns)
         self._tape_bytes = 0
-        if run.met and varies(given):
+        if run.met and varies(before):
             row_bytes = longer * run.row_bytes
             self._tape_bytes = _tape_bytes(row_bytes, len(kinds))
             parts = self._tape_bytes + sort_bytes(row_bytes) + BLOCK_BYTES_MAX
             least = max(least, parts * _QUEUE_SHARE // (_QUEUE_SHARE - 1))
-        run.packs_rows(longer)
-        run.gives_rows(
-            1 + sum(varies(Schema((field,))) for field in self.schema.fields[len(given) :])
+        run.expect_packed_growth(longer)
+        run.expect_output_growth(
+            1 + sum(varies(Schema((field,))) for field in self.schema.fields[len(before) :])
         )
         run.expect_holder(rows, least)
 
@@ -105,12 +105,12 @@ class WindowRows:
         """Yield the rows.
 
         Raises:
-            ValueOutOfRange: a value has no result, or a sum no place in its type.
-            CapTooSmall: a row is too long for the memory, or too many rows of a frame that slides
-                may still be its min or max.
+            ValueOutOfRange: an argument has no value for some row, or a sum overflows its type.
+            CapTooSmall: a row is too long for the memory, or a sliding frame has too many
+                candidates for its min or max.
         """
         with (
-            begun(rest_of(self._input, self._run)) as batches,
+            prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("window") as held,
         ):
             tape_bytes, queue_bytes = self._shares(len(held.memory))
@@ -134,7 +134,7 @@ class WindowRows:
                     yield from self._windows(sorter, tape_memory, queues)
 
     def _shares(self, memory_bytes: int) -> tuple[int, int]:
-        """Return what of the memory is for the tape, and for candidates of min and max."""
+        """Return how much memory is for the tape, and for the candidates of min and max."""
         tape = min(memory_bytes // _TAPE_SHARE, max(_TAPE_BYTES, memory_bytes // _LARGE_TAPE_SHARE))
         tape = max(tape, self._tape_bytes)
         queue = memory_bytes // _QUEUE_SHARE if self._extremes else 0
@@ -196,13 +196,13 @@ class WindowRows:
             else:
                 picked = opened.pick(tape, argument)
                 if call.fn in SHIFTING:
-                    opened.add(Shifted(call, argument, picked, shifted_default(call, field.type)))
+                    opened.add(LagLead(call, argument, picked, shifted_default(call, field.type)))
                 elif call.fn in ("first_value", "last_value"):
-                    opened.add(Edge(call, bounds, picked))
+                    opened.add(FirstLast(call, bounds, picked))
                 else:
                     queue, queues = queues[:share], queues[share:]
                     opened.add(
-                        Best(
+                        MinMax(
                             call,
                             argument,
                             bounds,
@@ -215,7 +215,7 @@ class WindowRows:
 
 
 class _Functions:
-    """A window's functions, and what they share."""
+    """A window's functions, and the state that they share."""
 
     def __init__(self) -> None:
         self.all: list[Function] = []
@@ -235,12 +235,12 @@ class _Functions:
         return self.frames[frame]
 
     def pick(self, tape: WindowBuffer, argument: Argument) -> PickedRows:
-        """Return what picks rows of an argument."""
+        """Return the picker of an argument's rows, shared by functions."""
         self.picked.append(PickedRows(tape, argument.column, argument.type))
         return self.picked[-1]
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Give up what only rows of this block, or before it, would need."""
+        """Release rows that only this block, or an earlier one, needs."""
         for function in self.all:
             function.pass_block(places, block)
         for frame in self.frames.values():
@@ -248,7 +248,7 @@ class _Functions:
 
 
 class _Carried:
-    """What a packed row carries: the input's columns, then arguments that are none of them."""
+    """The columns of a packed row: the input's, then arguments that are not among them."""
 
     def __init__(self, schema: Schema) -> None:
         self._schema = schema
@@ -262,7 +262,7 @@ class _Carried:
         return carried_kinds(Schema(tuple(self.fields)))
 
     def add(self, expr: Expr) -> Argument:
-        """Return where an argument lies, once more is carried if it must be."""
+        """Return the column of an argument, adding one if it is not carried yet."""
         if isinstance(expr, Column) and expr.name in self._schema:
             place = self._schema.names.index(expr.name)
         elif (known := self._places.get(str(expr))) is not None:
@@ -270,8 +270,8 @@ class _Carried:
         else:
             place = len(self.fields)
             evaluator = Evaluator(expr, self._schema)
-            taken = {field.name for field in self.fields}
-            name = next(f"${at}" for at in range(place + 1) if f"${at}" not in taken)
+            used = {field.name for field in self.fields}
+            name = next(f"${at}" for at in range(place + 1) if f"${at}" not in used)
             self._places[str(expr)] = place
             self._more.append(evaluator)
             self.fields.append(Field(name, evaluator.type))
@@ -285,17 +285,17 @@ class _Carried:
 
 
 class _Walk:
-    """Goes along the tape, block by block, with all functions."""
+    """Moves all functions along the tape, block by block."""
 
     def __init__(self, tape: WindowBuffer, functions: _Functions) -> None:
         self._tape = tape
         self._functions = functions
         self._now = tape.cursor()
         self._ahead = Ahead(tape)
-        self._rows_max = 1 << 20  # what is tried at once; follows what fitted
+        self._rows_max = 1 << 20  # rows tried at once; adapts to what fitted
 
     def batches(self, run: Run, schema: Schema, bytes_max: int) -> Generator[Any]:
-        """Yield the rows with their results, in batches of which no result takes over `bytes_max`."""
+        """Yield the rows with their results, in batches with at most `bytes_max` per result."""
         arrow_schema = schema.to_arrow()
         carried = [carried_type(field.type).to_arrow() for field in schema]
         count = len(carried) - len(self._functions.all)
@@ -308,12 +308,12 @@ class _Walk:
             self._now.pinned = True
             places = Places(block, places, self._ahead)
             pieces = [function(places, block) for function in self._functions.all]
-            given = [copied(block, at, carried[at]) for at in range(count)]
+            carried_columns = [copied(block, at, carried[at]) for at in range(count)]
             start = 0
             while start < block.rows:
                 results = self._results(pieces, start, block.rows, bytes_max)
                 rows = len(results[0])
-                packed = [*(column.slice(start, rows) for column in given), *results]
+                packed = [*(column.slice(start, rows) for column in carried_columns), *results]
                 start += rows
                 columns = restored(packed, schema)
                 yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema)
@@ -344,25 +344,25 @@ def _by_value(call: WindowCall) -> bool:
 
 
 def _bytes_min(row_bytes: int, columns: int) -> int:
-    """Return the least working memory, with short texts."""
+    """Return the minimum of working memory, with short texts."""
     tape = _tape_bytes(row_bytes, columns)
     return tape * (_TAPE_SHARE if tape <= _TAPE_BYTES else _LARGE_TAPE_SHARE)
 
 
 def _tape_bytes(row_bytes: int, columns: int) -> int:
-    """Return the least tape."""
+    """Return the minimum size of the tape."""
     packed = max(_PACKED_MIN, row_bytes)
     return packed + SLOTS_MIN * _slot_bytes(packed, columns) + _ALIGN
 
 
 def _slot_bytes(packed: int, columns: int) -> int:
-    """Return what so many bytes of packed rows take as columns."""
+    """Return the size of packed rows after they are unpacked to columns."""
     slot = packed + packed // 4 + columns * (_COLUMN_BYTES + 56) + 1024
     return -(-slot // _ALIGN) * _ALIGN
 
 
 def _measure(tape_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
-    """Return the bytes of packed rows at a time, and of a slot for them as columns."""
+    """Return the size of a block of packed rows, and of a slot for them as columns."""
     fixed = SLOTS_MIN * (columns * (_COLUMN_BYTES + 56) + 1024 + _ALIGN)
     room = (tape_bytes - fixed) * 4 // (4 + 5 * SLOTS_MIN)
     packed = max(min(BLOCK_BYTES_MAX, tape_bytes // _BLOCKS_SHARE, room), row_bytes, _PACKED_MIN)

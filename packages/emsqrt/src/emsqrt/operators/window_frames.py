@@ -1,4 +1,4 @@
-"""Where each row's peers, partition and frame begin and end, as row numbers of a tape."""
+"""Bounds of each row's peers, partition and frame, as row numbers of a tape."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ if TYPE_CHECKING:
 
 Rows = NDArray[np.int64]
 _FAR = 1 << 60
-"""Beyond every row; distances are cut to it."""
+"""Greater than every row number; distances are clipped to it."""
 
 
 class Boundaries:
-    """Where the next partition, or the next peers, begin behind a row."""
+    """Finds the start of the next partition, or of the next peers, after a row."""
 
     def __init__(self, tape: WindowBuffer, bit: int) -> None:
         self._tape = tape
         self._cursor = tape.cursor()
         self._bit = bit
-        self._found = 0  # the last one that was found; no other lies before `_seen`
+        self._found = 0  # the last boundary found; there is no other before `_seen`
         self._seen = 0
 
     def after(self, row: int, reach: int = _FAR) -> int:
-        """Return the first boundary at or behind `row`, or the number of all rows.
+        """Return the first boundary at or after `row`, or the number of all rows.
 
         Args:
-            row: is not before that of the last call.
-            reach: a boundary farther on need not be found; then anything from here to it.
+            row: not less than in the previous call.
+            reach: a boundary farther away need not be found; then any row from there up to it is
+                returned.
         """
         if self._found >= row:
             return self._found
@@ -57,20 +58,20 @@ class Boundaries:
         return self._seen
 
     def pass_block(self, block: WindowBlock) -> None:
-        """Look behind this block only from now on."""
+        """Search only after this block from now on."""
         self._cursor.need_from(block.end, block)
 
 
 class Places:
-    """The rows of one block, and where what they belong to begins and ends."""
+    """The rows of one block, with the bounds of their partitions and peers."""
 
     def __init__(self, block: WindowBlock, before: Places | None, ahead: Ahead) -> None:
-        """Find the beginnings.
+        """Find the starts.
 
         Args:
             block: the rows.
-            before: those of the block before it.
-            ahead: looks for the ends behind the block.
+            before: the places of the previous block.
+            ahead: searches for ends after the block.
         """
         self.first, self.end, self.rows = block.first, block.end, block.rows
         self._ahead = ahead
@@ -95,7 +96,7 @@ class Places:
         self._peer_ends: Rows | None = None
 
     def partition_end(self, reach: int = _FAR) -> Rows:
-        """Return where each row's partition ends, as far as `reach` rows go."""
+        """Return the end of each row's partition, as far as `reach` rows ahead."""
         if self._ends is not None:
             return self._ends
         behind = self._ahead.partitions.after(self.end, reach)
@@ -105,7 +106,7 @@ class Places:
         return ends
 
     def peers_end(self) -> Rows:
-        """Return where each row's equals in the order end."""
+        """Return the end of each row's peers."""
         if self._peer_ends is None:
             behind = self._ahead.peers.after(self.end)
             self._peer_ends = _ends(self.index, self._new_peers, behind)
@@ -113,20 +114,20 @@ class Places:
 
 
 class Ahead:
-    """Looks ahead of a block."""
+    """Searches ahead of a block."""
 
     def __init__(self, tape: WindowBuffer) -> None:
         self.partitions = Boundaries(tape, NEW_PARTITION)
         self.peers = Boundaries(tape, NEW_PEERS)
 
     def pass_block(self, block: WindowBlock) -> None:
-        """Look behind this block only from now on."""
+        """Search only after this block from now on."""
         self.partitions.pass_block(block)
         self.peers.pass_block(block)
 
 
 def _carried(index: Rows, begins: NDArray[np.bool_], before: int) -> Rows:
-    """Return for each row the last one at which something begins."""
+    """Return for each row the last start at or before it."""
     places = np.where(begins, index, 0)
     places[0] = index[0] if begins[0] else before
     carried: Rows = np.maximum.accumulate(places)
@@ -134,7 +135,7 @@ def _carried(index: Rows, begins: NDArray[np.bool_], before: int) -> Rows:
 
 
 def _ends(index: Rows, begins: NDArray[np.bool_], behind: int) -> Rows:
-    """Return for each row the first one behind it at which something begins."""
+    """Return for each row the first start after it."""
     places = np.full(len(index), behind, np.int64)
     np.copyto(places[:-1], index[1:], where=begins[1:])
     ends: Rows = np.minimum.accumulate(places[::-1])[::-1]
@@ -142,12 +143,12 @@ def _ends(index: Rows, begins: NDArray[np.bool_], behind: int) -> Rows:
 
 
 class FrameBounds:
-    """The frames of rows as row numbers, [low, high); neither falls from row to row.
+    """The frames of rows as row numbers, [low, high); both are non-decreasing from row to row.
 
     Args:
-        frame: what is asked for.
+        frame: the frame clause.
         tape: the rows.
-        key: the order key that distances go by, and its column and kind on the tape.
+        key: the order key that distances refer to, and its column and kind on the tape.
     """
 
     def __init__(
@@ -160,11 +161,11 @@ class FrameBounds:
         self._end = _by_value(frame.end, tape, key, is_end=True) if by_value else None
         to_peers = by_value and frame.start == 0 and frame.end == 0
         self.slides = frame.start is not None and not to_peers
-        """Whether a frame may begin within the one before it."""
+        """Whether a frame may begin inside the previous one."""
         self._done: tuple[int, Rows, Rows] | None = None
 
     def __call__(self, places: Places, block: WindowBlock) -> tuple[Rows, Rows]:
-        """Return where the frames of a block's rows begin and end."""
+        """Return the start and end of the frames of a block's rows."""
         if self._done is None or self._done[0] != places.first:
             low = np.ascontiguousarray(self._low(places, block))
             high = np.maximum(self._high(places, block), low)
@@ -172,7 +173,7 @@ class FrameBounds:
         return self._done[1:]
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Give up what only rows of this block, or before it, would need."""
+        """Release rows that only this block, or an earlier one, needs."""
         for bound in (self._start, self._end):
             if bound is not None:
                 bound.pass_block(places, block)
@@ -209,7 +210,7 @@ class FrameBounds:
 
 
 class _ByValue:
-    """One bound of frames whose distance is one of values: walks the order key ahead or behind."""
+    """One frame bound defined by a distance in values: moves along the order key."""
 
     def __init__(
         self, offset: int, tape: WindowBuffer, key: tuple[SortKey, int, int], *, is_end: bool
@@ -243,7 +244,7 @@ class _ByValue:
             self._cursor.pinned = found is not None
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Go on at the partition at least."""
+        """Move on to the current partition at least."""
         self._cursor.need_from(max(self._bound.at, int(places.partition[-1])), block)
 
 
@@ -252,7 +253,7 @@ def _by_value(
 ) -> _ByValue | None:
     if not offset:
         return None
-    assert key is not None, "checked with the plan"
+    assert key is not None, "the plan check requires a key"
     return _ByValue(offset, tape, key, is_end=is_end)
 
 

@@ -1,4 +1,4 @@
-"""Window functions, a block of rows at a time: ranks, rows looked up elsewhere, exact sums."""
+"""Window functions, a block of rows at a time: ranks, values of other rows, exact sums."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ _OPS = {"count": 0, "sum": 1, "avg": 2}
 _DECIMAL = 11
 
 Piece = Callable[[int, int, int], Any]
-"""Returns the results of rows [start, stop) of the block, in so many bytes."""
+"""Returns the results of rows [start, stop) of the block, within a limit of bytes."""
 
 
 class Function(Protocol):
-    """What one window function keeps from block to block."""
+    """A window function's state from block to block."""
 
     def __call__(self, places: Places, block: WindowBlock) -> Piece:
-        """Work the rows of a block out."""
+        """Compute the results of a block's rows."""
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Give up what only rows before or of this block would need."""
+        """Release what only rows of this block, or earlier ones, need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +43,9 @@ class Argument:
     """A function's argument on the tape.
 
     Args:
-        column: its place.
-        kind: as the kernel sees it.
-        type: as Arrow has it.
+        column: its index on the tape.
+        kind: its kernel kind.
+        type: its Arrow type.
         scale: of a decimal.
     """
 
@@ -67,7 +67,7 @@ class Ranking:
         return lambda start, stop, _: pa.array(values[start:stop])
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Nothing was kept."""
+        """Do nothing: no rows are kept."""
 
     def _values(self, places: Places) -> Rows:
         match self._call.fn:
@@ -87,8 +87,8 @@ class Ranking:
         return tile
 
 
-class Shifted:
-    """lag and lead: the value so many rows before or behind in the partition."""
+class LagLead:
+    """lag and lead: the value a number of rows before or after in the partition."""
 
     def __init__(
         self, call: WindowCall, argument: Argument, picked: PickedRows, default: Value | None
@@ -116,12 +116,12 @@ class Shifted:
         return piece
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Give up what lies too far back, or in a partition that has ended."""
+        """Release rows that are too far back, or in a partition that has ended."""
         row = max(places.end + self._distance, int(places.partition[-1]))
         self._picked.need_from(row, block)
 
 
-class Edge:
+class FirstLast:
     """first_value and last_value of the frame."""
 
     def __init__(self, call: WindowCall, frame: FrameBounds, picked: PickedRows) -> None:
@@ -139,11 +139,11 @@ class Edge:
         elif self._frame.slides or index[-1] < 0:
             self._needed = int(low[-1])
         else:
-            self._needed = places.end  # the same row, which is kept, or one behind
+            self._needed = places.end  # the same row, which is kept, or a later one
         return lambda start, stop, room: self._picked(index[start:stop], room)
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Give up what no later frame begins with."""
+        """Release rows before the start of every later frame."""
         self._picked.need_from(self._needed, block)
 
 
@@ -154,16 +154,16 @@ class Counted:
         self._frame = frame
 
     def __call__(self, places: Places, block: WindowBlock) -> Piece:
-        """Measure the frames."""
+        """Compute the sizes of the frames."""
         low, high = self._frame(places, block)
         return lambda start, stop, _: pa.array(high[start:stop] - low[start:stop])
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Nothing was kept."""
+        """Do nothing: no rows are kept."""
 
 
 class Chunks:
-    """The column of the block where a cursor stands, pinned until it is released."""
+    """The column of the block at a cursor, pinned until it is released."""
 
     def __init__(self, tape: WindowBuffer, argument: Argument) -> None:
         self._argument = argument
@@ -172,22 +172,22 @@ class Chunks:
         self.first = 0
 
     def load(self, row: int) -> None:
-        """Go to the block that holds `row`."""
+        """Move to the block that contains `row`."""
         self.release()
         block = self.cursor.block_of(row)
-        assert block is not None, "a frame ends with the rows"
+        assert block is not None, "a frame is within the rows"
         self.columns = block.column(self._argument.column, self._argument.kind)
         self.first = block.first
         self.cursor.pinned = True
 
     def release(self) -> None:
-        """Let go of the slot."""
+        """Unpin the slot."""
         self.columns = None
         self.cursor.pinned = False
 
 
 class Summed:
-    """count, sum and avg of a frame: rows that enter are added, rows that leave are taken away."""
+    """count, sum and avg of a frame: adds rows that enter, subtracts rows that leave."""
 
     def __init__(
         self,
@@ -206,10 +206,10 @@ class Summed:
         self._width = 16 if call.fn == "sum" and argument.kind == _DECIMAL else 8
 
     def __call__(self, places: Places, block: WindowBlock) -> Piece:
-        """Add up.
+        """Compute the sums.
 
         Raises:
-            ValueOutOfRange: a sum has no place in its type.
+            ValueOutOfRange: a sum overflows its type.
         """
         low, high = self._frame(places, block)
         values = np.zeros(places.rows * self._width, np.uint8)
@@ -248,32 +248,34 @@ class Summed:
         if why == _NEED_HIGH:
             self._high.load(self._sum.high)
         elif why == _NEED_LOW:
-            assert self._low is not None, "frames that do not slide lose no rows"
+            assert self._low is not None, "only sliding frames lose rows"
             self._low.load(self._sum.low)
         else:
             cast = f'sum a cast: {self._call.arg!s}.cast("Decimal(38,0)")'
-            raise ValueOutOfRange(str(self._call), f"a sum is beyond {self._type}", hint=cast)
+            raise ValueOutOfRange(
+                str(self._call), f"a sum is out of range for {self._type}", hint=cast
+            )
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Give up what no later frame has."""
+        """Release rows before the start of every later frame."""
         self._high.cursor.need_from(self._sum.high, block)
         if self._low is not None:
             self._low.cursor.need_from(self._sum.low, block)
 
 
 _CANDIDATE_BYTES = 32
-"""As `em_candidate` in the kernel, of values of fixed width."""
+"""As `em_candidate` in the kernel, for values of fixed width."""
 
 
 class Queue(NamedTuple):
-    """Where min or max keeps what may still be it: a part of the window's memory, one of `share`."""
+    """The candidates of a min or max: a part of the window's memory, one of `share`."""
 
     memory: memoryview
     share: int
 
 
-class Best:
-    """min and max of a frame: finds the row that has it."""
+class MinMax:
+    """min and max of a frame: finds the row with that value."""
 
     def __init__(
         self,
@@ -297,7 +299,7 @@ class Best:
         """Find the rows.
 
         Raises:
-            CapTooSmall: too many rows of a sliding frame may still become the best.
+            CapTooSmall: a sliding frame has too many candidates for its min or max.
         """
         low, high = self._frame(places, block)
         index = np.zeros(places.rows, np.int64)
@@ -316,18 +318,18 @@ class Best:
                 chunk.load(self._best.high)
         finally:
             self._chunk.release()
-        # Where frames do not slide, the best row stays, and is kept, or a new one replaces it.
+        # Without sliding frames the best row stays, and is kept, or a new one replaces it.
         self._needed = int(low[-1]) if self._frame.slides else self._best.high
 
         def piece(start: int, stop: int, bytes_max: int) -> Any:
             values = self._picked(index[start:stop], bytes_max)
-            # -0.0 equals 0.0, and is written as that.
+            # -0.0 equals 0.0; the result is 0.0.
             return pc.add(values, pa.scalar(0.0, values.type)) if self._is_float else values
 
         return piece
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
-        """Give up what no later frame can find best."""
+        """Release rows that cannot be the best of a later frame."""
         self._picked.need_from(self._needed, block)
         self._chunk.cursor.need_from(self._best.high, block)
 
@@ -337,7 +339,7 @@ class Best:
         The queue is full where values come nearly in order, so that hardly a row replaces another:
         the rest of the frame needs as much for each row.
         """
-        because = f"{self._call!s} over a frame of {rows} rows holds those that may still be it"
+        because = f"{self._call!s} over a frame of {rows} rows keeps every candidate in memory"
         size_bytes = len(self._queue.memory)
         whole_bytes = size_bytes * rows // max(rows_seen, 1)
         needed_bytes = max(2 * size_bytes, whole_bytes, _CANDIDATE_BYTES * rows)

@@ -1,4 +1,4 @@
-"""Values of rows of a tape as Arrow arrays: a block's own, and those of rows picked by number."""
+"""Values of a tape's rows as Arrow arrays: those of a block, and those picked by row number."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from emsqrt.operators.window_frames import Rows
 
 
 class PieceTooLarge(Exception):
-    """The values of so many rows at once take more than a batch may; fewer will do."""
+    """These rows' values need more than a batch may hold; the caller retries with fewer."""
 
 
 def viewed(block: WindowBlock, column: int, kind: Any) -> Any:
-    """Return a column of a block; it looks into the slot."""
+    """Return a column of a block as a view into its slot."""
     return _array(block, column, kind, pa.py_buffer)
 
 
@@ -35,14 +35,14 @@ def _array(block: WindowBlock, column: int, kind: Any, held: Any) -> Any:
 
 
 class PickedRows:
-    """Values of one column at row numbers that do not fall; -1 is NULL.
+    """Values of one column at non-decreasing row numbers; -1 is NULL.
 
-    The last one is kept, so that a value that stands for many rows (the first of a partition) does
-    not hold the tape.
+    The last value is kept, so that a value that many rows share (the first of a partition) does not
+    pin the tape.
 
     Args:
         tape: the rows.
-        column: on it.
+        column: its index on the tape.
         kind: its Arrow type.
     """
 
@@ -57,7 +57,7 @@ class PickedRows:
         """Return the values.
 
         Raises:
-            PieceTooLarge: there is more than one, and they take more than `bytes_max`.
+            PieceTooLarge: there is more than one value, and they need more than `bytes_max`.
         """
         picked = index[index >= 0]
         parts = []
@@ -72,7 +72,7 @@ class PickedRows:
                 raise PieceTooLarge
             if same == len(picked):
                 break
-            part = self._take(picked[same:], room, alone=len(index) == 1)
+            part = self._pick(picked[same:], room, alone=len(index) == 1)
             parts.append(part)
             same += len(part)
             room -= part.nbytes
@@ -82,7 +82,7 @@ class PickedRows:
         return self._spread(index, parts)
 
     def mark(self) -> Callable[[], None]:
-        """Return what brings it back to where it is now."""
+        """Return a function that restores the current state."""
         where = self._cursor.number, self._cursor.first, self._last, self._value
 
         def back() -> None:
@@ -91,13 +91,13 @@ class PickedRows:
         return back
 
     def need_from(self, row: int, block: WindowBlock) -> None:
-        """Let go of all rows before `row`, but for the last one that was picked."""
+        """Release all rows before `row`, except for the last one that was picked."""
         self._cursor.need_from(row, block)
 
-    def _take(self, picked: Rows, room: int, *, alone: bool) -> Any:
-        """Return the values of those rows that lie in the first one's block."""
+    def _pick(self, picked: Rows, room: int, *, alone: bool) -> Any:
+        """Return the values of those rows that are in the first one's block."""
         block = self._cursor.block_of(int(picked[0]))
-        assert block is not None, "a row of the tape"
+        assert block is not None, "row numbers are on the tape"
         count = int(np.searchsorted(picked, block.end))
         places = picked[:count] - block.first
         _, _, ends = block.views(self._column)
@@ -113,6 +113,6 @@ class PickedRows:
             return values
         if values is None:
             return pa.nulls(len(index), self._kind)
-        given = index >= 0
-        places = np.cumsum(given) - 1
-        return values.take(pa.array(places, mask=~given))
+        present = index >= 0
+        places = np.cumsum(present) - 1
+        return values.take(pa.array(places, mask=~present))

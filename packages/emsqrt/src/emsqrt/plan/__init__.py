@@ -1,8 +1,8 @@
 """emsqrt.plan: the plan tree, its JSON, its hash, its types.
 
 Layering: `emsqrt.expr` <- nodes <- tree <- states (partial aggregates), window, joining <- reading,
-writing <- wire (JSON) <- check (types). Standard library only: whoever submits or splits a plan
-never loads an engine.
+writing <- wire (JSON) <- check (types). Standard library only: a client that submits or splits a
+plan never imports an engine.
 """
 
 from emsqrt.expr import SortKey

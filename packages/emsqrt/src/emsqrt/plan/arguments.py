@@ -1,4 +1,4 @@
-"""What the nodes of a plan are made of: checked when a node is made, where the mistake is."""
+"""Validate the fields of plan nodes on construction, so that the error points at the mistake."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _WRITTEN = 'build it, such as parse_expr("age > 25") of emsqrt.expr, or use emsq
 
 
 def check_arguments(node: Any, inputs: type) -> None:
-    """Return when the fields of a node hold what they must.
+    """Check that the fields of a node have the right types.
 
     Args:
-        node: a plan's node that was just made.
-        inputs: the class of what it may read from.
+        node: a plan's node that was just constructed.
+        inputs: the class of the nodes that it may read from.
 
     Raises:
-        UsageError: one does not; says which, and what it holds.
+        UsageError: a field has a wrong type; names the field and its value.
     """
     name = type(node).__name__
     for field in ("input", "left", "right"):
@@ -70,8 +70,8 @@ _KEYS = (
     _each(lambda key: isinstance(key, SortKey)),
     'write (SortKey(col("age")),), of emsqrt.expr',
 )
-_COUNT = ("count", "a number of rows", _is_count, "give an int")
-_OFFSET = ("offset", "a number of rows", _is_count, "give an int")
+_COUNT = ("count", "a number of rows", _is_count, "use an int")
+_OFFSET = ("offset", "a number of rows", _is_count, "use an int")
 _CHECKS: dict[str, tuple[tuple[str, str, Check, str], ...]] = {
     "Filter": (("predicate", "an expression", _is_expr, _WRITTEN),),
     "Project": (_COLUMNS,),
@@ -88,4 +88,4 @@ _CHECKS: dict[str, tuple[tuple[str, str, Check, str], ...]] = {
         ("order_by", *_KEYS[1:]),
     ),
 }
-"""By the class of a node: (field, what it holds, whether it does, what to do)."""
+"""By the class of a node: (field, description, predicate, hint)."""

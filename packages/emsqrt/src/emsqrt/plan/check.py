@@ -1,4 +1,4 @@
-"""Types of a whole plan: every name and every expression, before anything runs."""
+"""Check the names and types of a whole plan, before anything runs."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ def check(plan: Plan) -> Schema:
     """Return the schema of the plan's output after typing every node.
 
     Raises:
-        UnknownColumn: a column that is not there; the nearest name is suggested.
-        TypeMismatch: operands that do not go together.
+        UnknownColumn: a column that does not exist; the nearest name is suggested.
+        TypeMismatch: operands of incompatible types.
         Unsupported: an operator, function or type that no engine has yet.
-        UsageError: anything else that makes no sense, such as two columns of one name.
+        UsageError: another mistake, such as two columns of one name.
     """
     return fold(plan, node_schema)
 
 
 def node_schema(node: Plan, inputs: tuple[Schema, ...]) -> Schema:
-    """Return the schema that a node makes of rows of `inputs`; raises what `check` raises."""
+    """Return the output schema of a node whose inputs have these schemas; raises as `check`."""
     if any(isinstance(below, Sink) for below in inputs_of(node)):
         raise UsageError(
-            f"a sink ends a plan: no {type(node).__name__.lower()} goes on from it",
+            f"a sink ends a plan: a {type(node).__name__.lower()} cannot read from it",
             hint="sink the last step alone, or run two plans",
         )
     match node:
@@ -71,17 +71,17 @@ def node_schema(node: Plan, inputs: tuple[Schema, ...]) -> Schema:
 
 
 def scan_schema(scan: Scan) -> Schema:
-    """Return the columns that `scan` gives, in their order."""
+    """Return the columns of `scan`, in order."""
     if scan.schema is None:
         raise UsageError(
-            "the scan has no schema yet, so the plan's types cannot be told",
+            "the scan has no schema yet, so the plan's types are unknown",
             hint="read the source's schema first and put it in Scan(schema=…)",
         )
     return scan.schema if scan.columns is None else scan.schema.select(scan.columns)
 
 
 def output_schema(node: Plan, schema: Schema) -> Schema:
-    """Return the schema that one node makes of rows of `schema`; raises what `check` raises."""
+    """Return the output schema of a node with one input of `schema`; raises as `check`."""
     if type(node) not in _OUTPUTS:
         raise Unsupported(f"operator {type(node).__name__.lower()} above another one")
     return _OUTPUTS[type(node)](node, schema)
@@ -108,19 +108,19 @@ def _with_column_schema(node: WithColumn, schema: Schema) -> Schema:
 
 def _limit_schema(node: Limit, schema: Schema) -> Schema:
     if node.count < 0 or node.offset < 0:
-        raise UsageError(f"limit takes counts of rows, not {node.count} and {node.offset}")
+        raise UsageError(f"limit needs counts of rows, not {node.count} and {node.offset}")
     return schema
 
 
 def _sort_schema(node: Sort | TopK, schema: Schema) -> Schema:
     _check_order(node, node.keys, schema)
     if isinstance(node, TopK) and (node.count < 0 or node.offset < 0):
-        raise UsageError(f"top_k takes counts of rows, not {node.count} and {node.offset}")
+        raise UsageError(f"top_k needs counts of rows, not {node.count} and {node.offset}")
     return schema
 
 
 def window_schema(node: Window, schema: Schema) -> Schema:
-    """Return the input's columns and, behind them, one for each window function."""
+    """Return the input's columns, followed by one for each window function."""
     if not node.functions:
         raise UsageError("a window without functions adds no column")
     for expr in node.partition_by:
@@ -132,7 +132,7 @@ def window_schema(node: Window, schema: Schema) -> Schema:
 
 
 def explode_schema(node: Explode, schema: Schema) -> Schema:
-    """Return the input's columns with the list replaced by its item, and perhaps a position."""
+    """Return the input's columns with the list replaced by its item, and possibly a position."""
     kind = schema.field(node.column).type
     if kind.item is None:
         reason = f"explode needs a List, found {node.column} ({kind})"
@@ -163,17 +163,17 @@ def _distinct_schema(node: Distinct, schema: Schema) -> Schema:
 
 def _sample_schema(node: Sample, schema: Schema) -> Schema:
     if (node.fraction is None) == (node.count is None):
-        raise UsageError("sample takes either a fraction of the rows or a count of them")
+        raise UsageError("sample needs either a fraction of the rows or a count of them")
     if node.fraction is not None and not 0 <= node.fraction <= 1:
-        raise UsageError(f"sample takes a fraction from 0 to 1, not {node.fraction}")
+        raise UsageError(f"sample needs a fraction from 0 to 1, not {node.fraction}")
     if node.seed < 0 or (node.count is not None and node.count < 0):
-        raise UsageError("sample takes a count and a seed from 0")
+        raise UsageError("sample needs a count and a seed from 0")
     return schema
 
 
 def _expect_schema(node: Expect, schema: Schema) -> Schema:
     if not node.unique and not node.not_null and node.rows is None:
-        raise UsageError("expect expects nothing", hint="give unique, not_null or rows")
+        raise UsageError("expect expects nothing", hint="use unique, not_null or rows")
     for field in schema.select(node.unique):
         if field.type.name in ("List", "Struct"):
             raise Unsupported(f"expecting {field.name} of type {field.type} to be unique")
@@ -197,7 +197,7 @@ def _rename_schema(node: Rename, schema: Schema) -> Schema:
 
 
 def aggregate_schema(node: Aggregate, schema: Schema) -> Schema:
-    """Return the schema of an aggregate's output, whatever its phase."""
+    """Return the schema of an aggregate's output, in any phase."""
     if not node.keys and not node.aggs:
         raise UsageError("an aggregate without keys and without aggs makes no column")
     if node.phase == "partial":

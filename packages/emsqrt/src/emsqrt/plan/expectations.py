@@ -1,4 +1,4 @@
-"""What an `Expect` says of the number of rows: `>0`, `<=100`, `==7`."""
+"""Parse and check the row count condition of an `Expect`: `>0`, `<=100`, `==7`."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _TEXT = re.compile(r"\s*(==?|!=|<=|>=|<|>)\s*([0-9]{1,15})\s*")
 
 
 def spell_rows(text: str) -> str:
-    """Return the one spelling of a comparison with a number of rows: "> 0" is ">0".
+    """Return the canonical form of a comparison with a number of rows: "> 0" is ">0".
 
     Raises:
-        UsageError: it is none.
+        UsageError: the text is no such comparison.
     """
     symbol, count = _parse(text)
     return f"{symbol}{count}"
 
 
 def rows_hold(text: str, rows: int) -> bool:
-    """Return whether a number of rows is as `text` says."""
+    """Return whether a number of rows satisfies `text`."""
     symbol, count = _parse(text)
     return _TESTS[symbol](rows, count)
 

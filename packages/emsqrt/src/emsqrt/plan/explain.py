@@ -1,4 +1,4 @@
-"""A plan as text for people: one line an operator, the sink on top."""
+"""Render a plan as text: one line per operator, the sink on top."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ from emsqrt.plan.window import Window, WindowCall
 
 
 def explain(plan: Plan, note: Callable[[Plan], str] = lambda node: "") -> str:
-    """Return the operators of `plan` from the last to the scans, each below its reader.
+    """Return the operators of `plan` from the last to the scans, each below its consumer.
 
     Args:
         plan: any plan.
-        note: what to write behind an operator's line; nothing by default.
+        note: returns text to append to an operator's line; empty by default.
     """
     lines: list[str] = []
     pending = [(plan, 0)]
@@ -53,7 +53,7 @@ def explain(plan: Plan, note: Callable[[Plan], str] = lambda node: "") -> str:
 
 
 def line_of(node: Plan) -> str:
-    """Return one operator as a line of text, without what it reads from."""
+    """Return one operator as a line of text, without its inputs."""
     return _LINES[type(node)](node)
 
 

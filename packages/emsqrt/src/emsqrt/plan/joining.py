@@ -1,4 +1,4 @@
-"""Types where inputs come together: what a join and a union give."""
+"""Schemas of operators with several inputs: join and union."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def join_schema(node: Join, left: Schema, right: Schema) -> Schema:
     """Return the columns of a join.
 
     Raises:
-        UsageError: keys where there must be none, or none where there must be; a name given twice.
+        UsageError: missing or forbidden keys, or a duplicate name.
         UnknownColumn: a key that a side does not have.
         TypeMismatch: keys that cannot be compared.
     """
@@ -35,19 +35,19 @@ def join_key_types(node: Join, left: Schema, right: Schema) -> tuple[DataType, .
     if node.how not in JOIN_KINDS:
         raise UsageError(f"no join is {node.how!r}", hint=f"there are {', '.join(JOIN_KINDS)}")
     if node.how == "cross" and node.on:
-        raise UsageError("a cross join takes every pair of rows, so it has no keys")
+        raise UsageError("a cross join joins every pair of rows, so it has no keys")
     if node.how != "cross" and not node.on:
         raise UsageError(f"the {node.how} join has no keys", hint="name them in `on`")
     return tuple(_key_type(*pair, left, right) for pair in node.on)
 
 
 def shared_keys(node: Join) -> tuple[str, ...]:
-    """Return the keys that are called the same on both sides: they come out once."""
+    """Return the keys with the same name on both sides, which appear once in the output."""
     return tuple(one for one, other in node.on if one == other)
 
 
 def right_names(node: Join, left: Schema, right: Schema) -> dict[str, str]:
-    """Return what each column of the right side is called in the output, {old: new}."""
+    """Return the output names of the right side's columns, {old: new}."""
     if node.how in LEFT_ONLY:
         return {}
     shared = shared_keys(node)
@@ -60,7 +60,7 @@ def union_schema(node: Union, inputs: Sequence[Schema]) -> Schema:
 
     Raises:
         UsageError: no input, or a different number of columns by position.
-        TypeMismatch: columns that no type holds both of.
+        TypeMismatch: columns without a common type.
     """
     if not node.inputs:
         raise UsageError("a union of nothing has no columns")

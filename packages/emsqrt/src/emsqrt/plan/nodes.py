@@ -1,7 +1,7 @@
-"""The plan tree: frozen dataclasses, one for each operator, from the Scans up to a Sink.
+"""The plan tree: frozen dataclasses, one per operator, from the scans up to a sink.
 
-A node holds what it reads from: `input`, or `left` and `right`, or `inputs`; `emsqrt.plan.tree`
-walks them. Two plans are equal when their canonical JSON is, so a plan can be a dictionary's key.
+A node holds its inputs: `input`, or `left` and `right`, or `inputs`; `emsqrt.plan.tree` walks them.
+Two plans are equal when their canonical JSON is, so a plan can be a dictionary's key.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class FileTarget:
 
 @dataclass(frozen=True, slots=True)
 class StreamTarget:
-    """A stream of payloads to whoever runs the plan: "arrow", "json" or "csv"."""
+    """A stream of payloads to the caller that runs the plan: "arrow", "json" or "csv"."""
 
     format: str
 
@@ -78,7 +78,7 @@ class Plan:
     __slots__ = ()
 
     def __post_init__(self) -> None:
-        """Refuse what a node cannot be made of; the dataclass of each kind of node calls it."""
+        """Validate the fields; the dataclass of each kind of node calls it."""
         check_arguments(self, Plan)
 
     def __eq__(self, other: object) -> bool:
@@ -108,7 +108,7 @@ class Scan(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Filter(Plan):
-    """Keep the rows where `predicate` is true; false and NULL go."""
+    """Keep the rows for which `predicate` is true; drop those where it is false or NULL."""
 
     input: Plan
     predicate: Expr
@@ -116,7 +116,7 @@ class Filter(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Project(Plan):
-    """Make exactly these columns; every expression sees the input's columns."""
+    """Compute exactly these columns; every expression sees the input's columns."""
 
     input: Plan
     columns: tuple[Named, ...]
@@ -124,7 +124,7 @@ class Project(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Rename(Plan):
-    """Give columns other names, all at once; `names` holds (from, to) pairs."""
+    """Rename columns, all at once; `names` holds (from, to) pairs."""
 
     input: Plan
     names: tuple[tuple[str, str], ...]
@@ -143,11 +143,11 @@ class WithColumn(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Aggregate(Plan):
-    """Group by `keys` and aggregate; rows come out sorted by the keys, NULL last.
+    """Group by `keys` and aggregate; the output is sorted by the keys, NULL last.
 
-    Without keys there is exactly one row. Phase "partial" makes states instead of values
-    (`partial_schema`), phase "final" reads those and makes the values; only the names and
-    functions count then, the expressions are those of the partial phase.
+    Without keys there is exactly one row. Phase "partial" produces states instead of values
+    (`partial_schema`), phase "final" reads those and produces the values; it uses only the names
+    and functions, as the expressions are those of the partial phase.
     """
 
     input: Plan
@@ -167,7 +167,7 @@ class Limit(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sort(Plan):
-    """Order the rows by `keys`; rows with equal keys stay in the order of the input."""
+    """Order the rows by `keys`; rows with equal keys stay in input order."""
 
     input: Plan
     keys: tuple[SortKey, ...]
@@ -185,10 +185,10 @@ class TopK(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Distinct(Plan):
-    """One row of each that are equal, sorted by the columns that were compared, NULL last.
+    """One row of each set of equal rows, sorted by the compared columns, NULL last.
 
-    Without `columns` all are compared. With them the first row in the order of the input stands
-    for those that agree in these columns, and keeps its other columns.
+    Without `columns` all are compared. With them the first row in input order represents those that
+    agree in these columns, and keeps its other columns.
     """
 
     input: Plan
@@ -197,13 +197,13 @@ class Distinct(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Join(Plan):
-    """Put rows together whose columns `on` (left name, right name) are equal; NULL equals nothing.
+    """Join rows whose columns `on` (left name, right name) are equal; NULL equals nothing.
 
-    Columns: those of `left`, then those of `right` without the keys that are called the same on
-    both sides; a name that is taken already gets `suffix`. Such a key has the value of the side
-    that has a row. "semi" and "anti" give the columns of `left` alone; "cross" takes no `on`.
-    Rows come in the order of `left`, the matches of one row in the order of `right`, and the rows
-    of `right` without a match ("right", "full") last.
+    Columns: those of `left`, then those of `right` without the keys that have the same name on both
+        sides; a name that is already in use gets `suffix`. Such a key has the value of the side
+        that has a row. "semi" and "anti" return the columns of `left` alone; "cross" has no `on`.
+        Rows are in the order of `left`, the matches of one row in the order of `right`, and the
+        rows of `right` without a match ("right", "full") last.
     """
 
     left: Plan
@@ -215,10 +215,10 @@ class Join(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Union(Plan):
-    """All rows of all inputs, one input after the other; nothing is left out as a duplicate.
+    """All rows of all inputs, one input after the other; duplicates are kept.
 
-    Columns go together by position and take the names of the first input, or `by_name`: then a
-    column that an input does not have is NULL there. Types widen to the one that holds them all.
+    Columns match by position and have the names of the first input, or match `by_name`: then a
+    column that an input does not have is NULL there. Types widen to a common type.
     """
 
     inputs: tuple[Plan, ...]
@@ -227,12 +227,12 @@ class Union(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Explode(Plan):
-    """One row for each item of the list in `column`, which the item takes the place of.
+    """One row for each item of the list in `column`, with the item in place of the list.
 
     Args:
         input: the rows.
         column: a column of type List.
-        as_name: the item's column is called this; as `column` when None.
+        as_name: the name of the item's column; as `column` when None.
         outer: keep a row whose list is empty or NULL, with NULL for the item.
         position: the name of a further column, Int64, that counts a list's items from 1.
     """
@@ -246,12 +246,12 @@ class Explode(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sample(Plan):
-    """Some of the rows, in their order; which ones depends on `seed` and their place alone.
+    """Some of the rows, in their order; which ones depends only on `seed` and the row numbers.
 
     Args:
         input: the rows.
-        fraction: from 0 to 1; each row is taken or not by itself.
-        count: exactly so many rows, or all when there are fewer; either this or `fraction`.
+        fraction: from 0 to 1; the probability of each row.
+        count: exactly this many rows, or all when there are fewer; either this or `fraction`.
         seed: any whole number from 0.
     """
 
@@ -263,12 +263,12 @@ class Sample(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Expect(Plan):
-    """Pass all rows on, and fail the run if they are not as expected.
+    """Pass all rows on, and fail the run if they violate an expectation.
 
     Args:
         input: the rows.
         unique: no two rows agree in all these columns (NULL equals NULL here).
-        not_null: none of these columns holds a NULL.
+        not_null: none of these columns contains a NULL.
         rows: a comparison with the number of rows: ">0", "<=100", "==7".
     """
 
@@ -280,13 +280,13 @@ class Expect(Plan):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Custom(Plan):
-    """An operator that another package brings, by the name under which it is installed.
+    """An operator of another package, by the name of its entry point.
 
     Args:
-        inputs: what it reads from, one or more.
+        inputs: the nodes that it reads from, one or more.
         name: its name in the entry point group `emsqrt.operators`.
         options: JSON values for it.
-        schema: the columns that come out; those of the first input when None.
+        schema: the columns of its output; those of the first input when None.
     """
 
     inputs: tuple[Plan, ...]

@@ -1,4 +1,4 @@
-"""Untrusted JSON to plan nodes, strictly: every complaint carries a JSON Pointer."""
+"""Convert untrusted JSON to plan nodes, strictly: every error has a JSON Pointer."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ RESERVED_OPERATORS = ("map_rows", "flat_map_rows", "map_batches", "reduce")
 
 
 def read_plan(root: Entry) -> Plan:
-    """Return the plan at `root`: found from the outside in, built from the scans out."""
+    """Return the plan at `root`: validated from the root down, built from the scans up."""
     entries = [root]
-    for entry in entries:  # grows while it is walked: a parent always stands before its inputs
+    for entry in entries:  # grows while it is walked: a parent always precedes its inputs
         entries += inputs_at(entry)
         if len(entries) > NODES_MAX:
             raise BadPlan(pointer="", reason=f"more than {NODES_MAX} operators")
@@ -42,7 +42,7 @@ def read_plan(root: Entry) -> Plan:
 
 
 def inputs_at(entry: Entry) -> list[Entry]:
-    """Return the places of the operators that the one at `entry` reads from."""
+    """Return the entries of the operators that the one at `entry` reads from."""
     if not isinstance(entry.value, dict):
         return []
     if isinstance(entry.value.get("inputs"), list):
@@ -105,9 +105,9 @@ def _read_options(entry: Entry) -> Json:
 
 
 def _check_integers(entry: Entry) -> None:
-    """Refuse what canonical JSON cannot carry exactly."""
+    """Refuse integers that canonical JSON cannot represent exactly."""
     if isinstance(entry.value, int) and abs(entry.value) > EXACT_INTEGER_MAX:
-        entry.fail(f"{entry.value} is beyond 2^53 - 1")
+        entry.fail(f"{entry.value} is greater than 2^53 - 1")
     keys = entry.value if isinstance(entry.value, dict) else ()
     for child in keys or (range(len(entry.value)) if isinstance(entry.value, list) else ()):
         _check_integers(entry.at(child))

@@ -1,4 +1,4 @@
-"""JSON to the operators above a scan: the members of each, and how they are read."""
+"""Convert JSON to the operators above a scan: the members of each, and their readers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Word = TypeVar("Word", bound=str)
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How one operator is read: its members, and the function that makes the node of them."""
+    """How one operator is read: its members, and the function that constructs the node."""
 
     read: Callable[[Entry, list[Plan]], Plan]
     required: tuple[str, ...] = ()
@@ -82,18 +82,18 @@ def _read_names(entry: Entry | None, minimum: int = 0) -> tuple[str, ...]:
 
 
 def _flag(entry: Entry, name: str) -> bool:
-    given = entry.find(name)
-    return given is not None and given.boolean()
+    member = entry.find(name)
+    return member is not None and member.boolean()
 
 
 def _number(entry: Entry, name: str, default: int = 0) -> int:
-    given = entry.find(name)
-    return default if given is None else given.count()
+    member = entry.find(name)
+    return default if member is None else member.count()
 
 
 def _text(entry: Entry, name: str) -> str | None:
-    given = entry.find(name)
-    return None if given is None else given.text()
+    member = entry.find(name)
+    return None if member is None else member.text()
 
 
 def _word(entry: Entry | None, known: tuple[Word, ...], default: Word) -> Word:
@@ -216,7 +216,7 @@ def _read_expect(entry: Entry, inputs: list[Plan]) -> Plan:
     except UsageError as error:
         entry.at("rows").fail(str(error), hint=error.hint)
     if spelled != rows:
-        entry.at("rows").fail(f"{rows!r} is not how this is written", hint=f"write {spelled!r}")
+        entry.at("rows").fail(f"{rows!r} is not the canonical form", hint=f"write {spelled!r}")
     unique, not_null = entry.find("unique"), entry.find("notNull")
     return Expect(inputs[0], _read_names(unique), _read_names(not_null), rows)
 

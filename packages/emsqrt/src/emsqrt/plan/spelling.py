@@ -1,4 +1,4 @@
-"""Sort keys and window functions as people write them: `amount:desc`, `lag(amount, 1)`."""
+"""Parse sort keys and window functions written as text: `amount:desc`, `lag(amount, 1)`."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BOUND = re.compile(
 
 
 def sort_key(value: SortKey | Expr | str) -> SortKey:
-    """Return the sort key of a column's name, perhaps marked, or of an expression.
+    """Return the sort key of a column's name, with or without a direction, or of an expression.
 
     Args:
         value: `"age"`, `"age:desc"`, `"age:desc:nulls_first"`, `"age desc nulls first"`,
@@ -42,14 +42,14 @@ def sort_key(value: SortKey | Expr | str) -> SortKey:
 
 
 def window_call(value: WindowCall | Agg | str) -> WindowCall:
-    """Return the window function that a text, an aggregate or the call itself means.
+    """Return the window function of a text, of an aggregate or of the call itself.
 
     Args:
         value: such as `"row_number()"`, `"lag(amount, 1, 0)"`, `col("amount").sum()` or
             `"avg(amount) rows between 2 preceding and current row"`.
 
     Raises:
-        UsageError: it is no window function, or its arguments do not parse.
+        UsageError: it is not a window function, or its arguments do not parse.
     """
     if isinstance(value, WindowCall):
         return value
@@ -76,7 +76,7 @@ def _arguments(fn: str, inner: str) -> tuple[Expr | None, tuple[Literal, ...]]:
     except BadExpression:
         raise UsageError(
             f"{fn}({inner}): these are no arguments of a window function",
-            hint='such as "lag(amount, 1)"; DISTINCT and OVER are not known here',
+            hint='such as "lag(amount, 1)"; DISTINCT and OVER are not allowed here',
         ) from None
     assert isinstance(parsed, Call)
     args = parsed.args

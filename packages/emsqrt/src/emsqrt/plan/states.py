@@ -1,6 +1,6 @@
-"""What a partial aggregate carries: the state columns of each function.
+"""The states of partial aggregates: the state columns of each function.
 
-A state column is called `<output>$<part>`, and the part says how the final phase reads it:
+A state column is named `<output>$<part>`, and the part determines how the final phase reads it:
 
 ```
 count  Int64   rows or values counted            isum  Decimal(38,0)  sum of signed integers
@@ -11,10 +11,10 @@ values List(T)  all values, sorted               fsum2 Binary  sum of their squa
 first  as the argument                           sketch Binary  different values, approximately
 last   as the argument
 ```
-A state over no value is NULL, a count 0. Two states of a group merge in any order to equal bits, but
-for `first` and `last`: of those the first and the last one that is not NULL counts, in the order in
-which the final phase reads them. A sketch is a HyperLogLog of 4096 registers, as `_kernel/hll.h`
-has it.
+A state over no value is NULL, a count 0. Two states of a group merge in any order to equal bits,
+except for `first` and `last`: those use the first and the last non-NULL state, in the order in
+which the final phase reads them. A sketch is a HyperLogLog of 4096 registers, as in
+`_kernel/hll.h`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _WITH_DISTINCT = (*_EXTREMES, *_SUMS, "count", "approx_count_distinct")
 
 
 def state_fields(name: str, agg: Agg, kind: DataType | None) -> tuple[Field, ...]:
-    """Return the state columns of `agg`, whose output is called `name`.
+    """Return the state columns of `agg` for an output called `name`.
 
     Args:
         name: the output column's name.
@@ -41,11 +41,11 @@ def state_fields(name: str, agg: Agg, kind: DataType | None) -> tuple[Field, ...
         kind: the type of its argument, None for `count()`.
 
     Raises:
-        TypeMismatch: the function does not take that type.
-        Unsupported: the function does not go with `distinct`, or with values of that type.
+        TypeMismatch: the function does not accept that type.
+        Unsupported: the function cannot be combined with `distinct`, or with values of that type.
     """
     if agg.distinct and agg.fn not in _WITH_DISTINCT:
-        raise Unsupported(f"{agg!s}: {agg.fn} does not go with distinct")
+        raise Unsupported(f"{agg!s}: {agg.fn} cannot be combined with distinct")
     return tuple(Field(f"{name}${part}", of) for part, of in _parts(agg, kind))
 
 

@@ -1,4 +1,4 @@
-"""Walking and rebuilding plan trees; nothing here recurses, so a plan's shape costs no stack."""
+"""Walk and rebuild plan trees without recursion, so a deep plan needs no deep stack."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def inputs_of(plan: Plan) -> tuple[Plan, ...]:
-    """Return the nodes that `plan` reads from, in order: none for a Scan, left and right of a Join."""
+    """Return the nodes that `plan` reads from, in order: none for a Scan, two for a Join."""
     match plan:
         case Scan():
             return ()
@@ -26,7 +26,7 @@ def inputs_of(plan: Plan) -> tuple[Plan, ...]:
 
 
 def with_inputs(plan: Plan, inputs: Sequence[Plan]) -> Plan:
-    """Return the node `plan` reading from `inputs` instead; itself when they are the same objects."""
+    """Return the node with other inputs; `plan` itself when they are the same objects."""
     before = inputs_of(plan)
     assert len(inputs) == len(before), f"{type(plan).__name__} reads from {len(before)}"
     if all(new is old for new, old in zip(inputs, before, strict=True)):
@@ -42,7 +42,7 @@ def with_inputs(plan: Plan, inputs: Sequence[Plan]) -> Plan:
 
 
 def walk(plan: Plan) -> Iterator[Plan]:
-    """Yield every node of the tree, each after those it reads from; `plan` itself comes last."""
+    """Yield every node of the tree, each after its inputs; `plan` itself comes last."""
     pending: list[tuple[Plan, bool]] = [(plan, False)]
     while pending:
         node, opened = pending.pop()
@@ -54,7 +54,7 @@ def walk(plan: Plan) -> Iterator[Plan]:
 
 
 def fold(plan: Plan, visit: Callable[[Plan, tuple[T, ...]], T]) -> T:
-    """Return `visit(node, what visit gave for its inputs)` of the top node, worked out from below."""
+    """Return `visit(node, results of its inputs)` of the top node, evaluated bottom-up."""
     results: list[T] = []
     for node in walk(plan):
         first = len(results) - len(inputs_of(node))

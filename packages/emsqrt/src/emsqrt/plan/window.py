@@ -1,4 +1,4 @@
-"""Windows: functions of a row's neighbours, their frames and their types."""
+"""Window functions of plans, their frames and their types."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ FrameUnit: TypeAlias = OneOf["rows", "range"]
 FRAME_UNITS: tuple[FrameUnit, ...] = ("rows", "range")
 
 RANKING = ("row_number", "rank", "dense_rank", "ntile")
-"""They take no argument and no frame; `ntile` takes the number of tiles."""
+"""These have no argument and no frame; `ntile` has the number of tiles."""
 SHIFTING = ("lag", "lead")
-"""They take an argument, how far to look (1) and what to give where there is no row (NULL)."""
+"""These have an argument, an offset (1) and a default for a missing row (NULL)."""
 FRAMED = ("first_value", "last_value", "count", "sum", "avg", "min", "max")
-"""They look at the rows of a frame."""
+"""These are computed over a frame."""
 WINDOW_FUNCTIONS = (*RANKING, *SHIFTING, *FRAMED)
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The rows that a framed function looks at, counted from the current row.
+    """The rows that a framed function is computed over, relative to the current row.
 
     Args:
-        unit: "rows" counts rows; "range" goes by the value of the one order key, and the current
-            row then stands for all rows that are equal to it in the order.
-        start: -2 is two before, 0 the current row, 2 two after; None from the partition's begin.
-        end: the same; None to the partition's end.
+        unit: "rows" counts rows; "range" refers to the value of the single order key, and the
+            current row then includes all of its peers.
+        start: -2 is two before, 0 the current row, 2 two after; None is the partition's start.
+        end: the same; None is the partition's end.
     """
 
     unit: FrameUnit = "rows"
@@ -48,9 +48,9 @@ class Frame:
 
 
 WHOLE = Frame("rows")
-"""All rows of the partition: the frame where there is no order."""
+"""All rows of the partition: SQL's default frame without an order."""
 RUNNING = Frame("range", None, 0)
-"""Up to the current row and its equals: the frame where there is an order, as in SQL."""
+"""Up to the current row and its peers: SQL's default frame with an order."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,8 +59,8 @@ class WindowCall:
 
     Args:
         fn: its name.
-        arg: what it looks at; None for the ranking functions and for count(*).
-        params: constants behind it: ntile(tiles), lag and lead(offset, default).
+        arg: its argument; None for the ranking functions and for count(*).
+        params: further constants: ntile(tiles), lag and lead(offset, default).
         frame: for the framed functions; None is the default frame of SQL.
     """
 
@@ -70,19 +70,19 @@ class WindowCall:
     frame: Frame | None = None
 
     def frame_in(self, order_by: tuple[SortKey, ...]) -> Frame:
-        """Return the frame in force: its own, else SQL's default."""
+        """Return the effective frame: its own, else SQL's default."""
         return self.frame or (RUNNING if order_by else WHOLE)
 
     @property
     def number(self) -> int:
-        """The tiles of ntile, or how many rows lag looks back and lead ahead."""
+        """The tiles of ntile, or the offset of lag and lead."""
         value = self.params[0].value if self.params else 1
         assert isinstance(value, int), "checked by window_type"
         return value
 
     @property
     def default(self) -> Literal | None:
-        """What lag and lead give where there is no row; None for NULL."""
+        """The default of lag and lead for a missing row; None for NULL."""
         return self.params[1] if len(self.params) > 1 else None
 
     def __str__(self) -> str:
@@ -93,10 +93,10 @@ class WindowCall:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Window(Plan):
-    """Add columns that look at the other rows of a row's partition.
+    """Add columns computed over the other rows of a row's partition.
 
-    Rows come out sorted by partition, order, and the order of the input. A partition's NULLs are
-    one partition and come last.
+    The output is sorted by partition, order, and input order. NULLs form one partition, which comes
+    last.
     """
 
     input: Plan
@@ -109,8 +109,8 @@ def window_type(call: WindowCall, order_by: tuple[SortKey, ...], schema: Schema)
     """Return the type of a window function over rows of `schema`.
 
     Raises:
-        UsageError: an argument, parameter or frame that the function does not take.
-        TypeMismatch: an argument of a type that it does not take.
+        UsageError: an argument, parameter or frame that the function does not accept.
+        TypeMismatch: an argument of a type that it does not accept.
     """
     if call.fn not in WINDOW_FUNCTIONS:
         raise UsageError(
@@ -136,9 +136,9 @@ def _check_arguments(call: WindowCall) -> None:
     if len(call.params) > params_max or (call.fn == "ntile" and not call.params):
         raise UsageError(f"{call!s} takes {params_max} constant(s), not {len(call.params)}")
     if call.fn in RANKING and call.arg is not None:
-        raise UsageError(f"{call.fn} looks at no column, so {call!s} makes no sense")
+        raise UsageError(f"{call.fn} has no argument, so {call!s} is invalid")
     if call.fn not in (*RANKING, "count") and call.arg is None:
-        raise UsageError(f"{call.fn} needs something to look at", hint=f"such as {call.fn}(amount)")
+        raise UsageError(f"{call.fn} needs an argument", hint=f"such as {call.fn}(amount)")
     least = 1 if call.fn == "ntile" else 0
     if call.params and not _is_count(call.params[0].value, least):
         raise UsageError(f"{call!s}: {call.params[0]!s} is not a number of rows from {least}")
@@ -151,11 +151,11 @@ def _is_count(value: object, least: int) -> bool:
 
 
 def shifted_default(call: WindowCall, kind: DataType) -> Value | None:
-    """Return what lag or lead of a `kind` gives where there is no row, as a value of it.
+    """Return the default of lag or lead as a value of type `kind`.
 
     Raises:
-        TypeMismatch: it is of a type that does not become `kind`.
-        ValueOutOfRange: a number that no Decimal of `kind` is.
+        TypeMismatch: its type cannot be converted to `kind`.
+        ValueOutOfRange: a number that a Decimal of `kind` cannot hold.
     """
     default = call.default
     if default is None or default.value is None:
@@ -168,7 +168,7 @@ def shifted_default(call: WindowCall, kind: DataType) -> Value | None:
             raise ValueOutOfRange(str(call), f"{default!s} is not a {kind}") from None
     joined = infer(function("coalesce", Literal(None, kind), default), Schema(()))
     if joined != kind:
-        reason = f"{call.fn} of {kind} cannot give {default!s} ({default.type})"
+        reason = f"{call.fn} of {kind} cannot return {default!s} ({default.type})"
         raise TypeMismatch(str(call), (str(kind), str(default.type)), reason)
     return default.value
 

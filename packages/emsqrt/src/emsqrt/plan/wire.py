@@ -1,7 +1,7 @@
-"""Plans as JSON and back, and the canonical text whose SHA-256 names a plan.
+"""Convert plans to JSON and back, and to the canonical text whose SHA-256 identifies a plan.
 
-`{"v": 1, "op": "filter", "input": {…}, "predicate": {…}}`: the version stands at the root only;
-a member that has its default value is left out when written and may be given when read.
+`{"v": 1, "op": "filter", "input": {…}, "predicate": {…}}`: the version is a member of the root
+only; a member with its default value is omitted when written and optional when read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def plan_to_json(plan: Plan) -> Json:
 
 
 def canonical_plan(plan: Plan) -> bytes:
-    """Return the one text of `plan`: RFC 8785 JSON, UTF-8."""
+    """Return the canonical text of `plan`: RFC 8785 JSON, UTF-8."""
     return canonical_json(plan_to_json(plan))
 
 
@@ -39,12 +39,12 @@ def plan_hash(plan: Plan) -> str:
 
 
 def plan_from_json(source: str | bytes | Mapping[str, Any]) -> Plan:
-    """Return the plan written in untrusted JSON; nothing is resolved or typed yet.
+    """Parse a plan from untrusted JSON; nothing is resolved or typed yet.
 
     Raises:
-        BadPlan: not a plan; the error's `pointer` leads to the place.
+        BadPlan: not a plan; the error's `pointer` is the position.
         Unsupported: it names an operator, function or type that is reserved for later.
-        TooLarge: over the bounds of `open_document`.
+        TooLarge: over the limits of `open_document`.
     """
     root = open_document(source)
     if not isinstance(root.value, dict) or "v" not in root.value:

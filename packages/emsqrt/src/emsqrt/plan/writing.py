@@ -1,4 +1,4 @@
-"""Plan nodes to JSON objects: each operator's members, without those that have their default."""
+"""Convert plan nodes to JSON objects, omitting members with default values."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def _write_keys(keys: Sequence[SortKey]) -> list[Json]:
 
 
 def _flags(**flags: bool) -> Json:
-    """Only what is true is written."""
+    """Return only the flags that are true."""
     return {name: True for name, value in flags.items() if value}
 
 
@@ -167,8 +167,8 @@ def _write_call(call: WindowCall) -> Json:
         document["params"] = [expr_to_json(param) for param in call.params]
     if call.frame is not None:
         bounds = {"start": call.frame.start, "end": call.frame.end}
-        given = {name: bound for name, bound in bounds.items() if bound is not None}
-        document["frame"] = {"unit": call.frame.unit, **given}
+        present = {name: bound for name, bound in bounds.items() if bound is not None}
+        document["frame"] = {"unit": call.frame.unit, **present}
     return document
 
 

@@ -1,9 +1,9 @@
-"""emsqrt.planner: from the plan as submitted to the plan as carried out.
+"""emsqrt.planner: from the submitted plan to the physical plan.
 
 Layering: `emsqrt.plan` <- schemas, substitution <- columns, filters, folding, fusing, ordering;
 distinct, sampling <- statistics <- selectivity <- work <- regions, join_order,
 narrowing <- rules, physical.
-Standard library only; what looks at Parquet files loads their reader when it does.
+Standard library only; modules that look at Parquet files import their reader when they do.
 """
 
 from emsqrt.planner.columns import prune_columns

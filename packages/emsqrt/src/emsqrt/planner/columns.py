@@ -1,4 +1,4 @@
-"""Projection pushdown: every scan reads the columns that something above it looks at."""
+"""Projection pushdown: every scan reads only the columns that operators above it use."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from emsqrt.planner.schemas import schemas_known, schemas_of
 from sennit_core.schema import Schema
 
 Needed: TypeAlias = "frozenset[str] | None"
-"""The columns that are looked at; None for all of them."""
+"""The columns that are used; None for all of them."""
 Schemas: TypeAlias = dict[int, Schema]
 
 
 def prune_columns(plan: Plan, folder: Path) -> Plan:
-    """Read only the columns that something above the scan looks at, and compute only those."""
+    """Read only the columns that operators above the scan use, and compute only those."""
     del folder
     if not schemas_known(plan):
         return plan
@@ -75,7 +75,7 @@ def _pruned_scan(scan: Scan, needed: Needed) -> Plan:
 
 
 def _narrowed(plan: Plan, needed: frozenset[str], schema: Schema) -> Plan:
-    """Leave out what a node makes and nobody looks at, unless making it may fail."""
+    """Drop columns that a node computes and no operator uses, unless computing them may fail."""
     match plan:
         case Project(columns=columns):
             kept = tuple(
@@ -102,7 +102,7 @@ def _without_absent(node: Rename, below: Plan, schemas: Schemas) -> Plan:
 
 
 def _wishes(plan: Plan, needed: Needed, schemas: list[Schema]) -> list[Needed]:
-    """Return the columns that a node wants of each input, given what is wanted of it."""
+    """Return the columns that a node needs of each input for those needed of its own output."""
     match plan:
         case Join():
             return _join_wishes(plan, needed, *schemas)
@@ -120,7 +120,7 @@ def _join_wishes(node: Join, needed: Needed, left: Schema, right: Schema) -> lis
         return [None, None]
     names = right_names(node, left, right)
     of_right = {old for old, new in names.items() if new in needed}
-    # A name of the right side has a suffix only as long as the left side has the same name.
+    # A right-side name has a suffix only as long as the left side has the same name.
     of_left = {name for name in left.names if name in needed or name in of_right}
     return [frozenset(of_left) | {name for name, _ in node.on}, frozenset(of_right) | right_keys]
 
@@ -133,7 +133,7 @@ def _union_wishes(node: Union, needed: Needed, schemas: list[Schema]) -> list[Ne
 
 
 def _exactly(node: Plan, wish: Needed, before: Schema) -> Plan:
-    """Return `node` with just the columns of `wish`, in the order they had."""
+    """Return `node` with exactly the columns of `wish`, in their original order."""
     if wish is None:
         return node
     wanted = tuple(name for name in before.names if name in wish)
@@ -151,7 +151,7 @@ def _plus(needed: Needed, names: Iterable[str]) -> Needed:
 
 
 def _aggregate_wish(node: Aggregate, _: Needed) -> Needed:
-    if node.phase == "final":  # it reads states, whose names are the partial phase's affair
+    if node.phase == "final":  # it reads states, whose names only the partial phase knows
         return None
     return _used([*(expr for _, expr in node.keys), *(agg for _, agg in node.aggs)])
 
@@ -200,4 +200,4 @@ _WISHES: dict[type[Plan], Callable[[Any, Needed], Needed]] = {
     Custom: lambda _, __: None,
     Expect: lambda node, needed: _plus(needed, (*node.unique, *node.not_null)),
 }
-"""What is not here (limit, sample) passes the wish on as it came."""
+"""Nodes that are not listed (limit, sample) need the same columns of their input."""

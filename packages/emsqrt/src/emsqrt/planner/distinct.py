@@ -1,13 +1,13 @@
-"""How many different values a column has, told by pieces of it.
+"""Estimate the number of distinct values of a column from samples of adjacent rows.
 
-Rows of one piece lie side by side, so a value that fills a piece says no more than that it is there:
-each value counts once for each piece that has it (Chaudhuri, Das and Srivastava, "Effective use of
-block-level sampling in statistics estimation", SIGMOD 2004, there "collapse"). Values that most
-pieces have are taken to be known. For the others the first-order jackknife speaks (Haas, Naughton,
-Seshadri and Stokes, "Sampling-based estimation of the number of distinct values of an attribute",
-VLDB 1995), and where their frequencies are skewed the larger of it and GEE, whose error has a bound
-(Charikar, Chaudhuri, Motwani and Narasayya, "Towards estimation error guarantees for distinct
-values", PODS 2000). There are never more values than runs of equal neighbours.
+Rows of one piece are adjacent, so the frequency of a value inside a piece says little: each value
+counts once for each piece that contains it (Chaudhuri, Das and Srivastava, "Effective use of
+block-level sampling in statistics estimation", SIGMOD 2004, there "collapse"). Values in most
+pieces are assumed to be completely known. For the others the first-order jackknife is used (Haas,
+Naughton, Seshadri and Stokes, "Sampling-based estimation of the number of distinct values of an
+attribute", VLDB 1995), and where their frequencies are skewed the larger of it and GEE, whose error
+is bounded (Charikar, Chaudhuri, Motwani and Narasayya, "Towards estimation error guarantees for
+distinct values", PODS 2000). The estimate is at most the number of runs of equal neighbours.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from collections.abc import Hashable, Sequence
 from itertools import pairwise
 
 PIECES_MIN = 8
-"""Fewer pieces are cut into so many each: next to one another is better than not at all."""
+"""If there are fewer pieces, each is cut into this many: adjacent pieces are better than none."""
 KNOWN_SHARE = 0.5
-"""A value that more than this share of the pieces has is one of few."""
+"""A value in more than this share of the pieces counts as one of few."""
 SKEW = 1.0
-"""Squared coefficient of variation of the frequencies; at most this much is called even."""
+"""Squared coefficient of variation of the frequencies; up to this they are treated as even."""
 
 
 def guess_distinct(pieces: Sequence[Sequence[Hashable]], rows: float) -> float:
-    """Estimate how many different values there are among `rows`.
+    """Estimate how many distinct values there are among `rows`.
 
     Args:
-        pieces: values of rows that lie side by side; each piece from another place.
-        rows: of all places together, NULL left out as it is in the pieces.
+        pieces: values of adjacent rows; each piece is from another part of the source.
+        rows: rows of the whole source, without NULL as in the pieces.
     """
     sampled = sum(map(len, pieces))
     if not sampled:
@@ -57,8 +57,8 @@ def _estimate(
 
     Args:
         pieces: the values.
-        found: how many pieces have each.
-        share: of all rows, how much the pieces are.
+        found: the number of pieces that contain each value.
+        share: the fraction of all rows that is in the pieces.
     """
     often = max(1.0, KNOWN_SHARE * len(pieces))
     rare = {value: count for value, count in found.items() if count <= often}
@@ -76,7 +76,7 @@ def _estimate(
 
 
 def _runs(pieces: Sequence[Sequence[Hashable]], rows: float) -> float:
-    """Estimate how often a row's value is another one than that of the row before it."""
+    """Estimate how often a row's value differs from that of the previous row."""
     steps = sum(max(0, len(piece) - 1) for piece in pieces)
     if not steps:
         return rows
@@ -85,23 +85,23 @@ def _runs(pieces: Sequence[Sequence[Hashable]], rows: float) -> float:
 
 
 def guess_from_groups(groups: Sequence[tuple[float, float]], rows: float) -> float:
-    """Estimate the different values of a column from their exact numbers in groups of its rows.
+    """Estimate the distinct values of a column from their exact numbers in groups of its rows.
 
-    Each group is taken for a random part of as many values as there are: of D values, n rows show
-    D * (1 - exp(-n / D)) (Cardenas, "Analysis and performance of inverted data base structures",
+    Each group is treated as a random sample of the rows: of D values, n rows contain D * (1 -
+        exp(-n / D)) (Cardenas, "Analysis and performance of inverted data base structures",
     CACM 18(5), 1975).
 
     Args:
-        groups: (rows, different values) of each.
-        rows: of all groups, those that are not listed too.
+        groups: (rows, distinct values) of each.
+        rows: of all groups, including those that are not listed.
     """
-    told = [(count, distinct) for count, distinct in groups if count > 0 and distinct > 0]
-    guesses = sorted(_unseen(count, distinct) for count, distinct in told)
+    known = [(count, distinct) for count, distinct in groups if count > 0 and distinct > 0]
+    guesses = sorted(_unseen(count, distinct) for count, distinct in known)
     return min(rows, guesses[len(guesses) // 2]) if guesses else 0.0
 
 
 def _unseen(rows: float, distinct: float) -> float:
-    """Return the D of which `rows` draws show `distinct`, by halving."""
+    """Return by bisection the D of which `rows` draws contain `distinct`."""
     low, high = distinct, distinct * 1e6
     if distinct >= rows * (1 - 1e-3):
         return high

@@ -1,8 +1,8 @@
-"""Predicate pushdown: each term of a filter goes as far down as it means the same there.
+"""Predicate pushdown: move each term of a filter as far down as its meaning stays the same.
 
-The law is that no expression ever sees a row that it did not see in the plan as it was written. So
-a filter may keep rows from an expression that fails on them, and never the other way round: a term
-that may fail stays behind the terms to its left, and does not go below a join.
+The invariant is that no expression is evaluated on a row that it was not evaluated on in the
+submitted plan. So a filter may shield an expression that would fail on some rows, but never the
+reverse: a term that may fail stays after the terms to its left, and does not move below a join.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ _HINT_FUNCTIONS = ("eq", "ne", "lt", "le", "gt", "ge", "between", "is_in", "is_n
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """One term of a filter on its way down: over the columns of the node it has reached."""
+    """One term of a filter on its way down, over the columns of the node it has reached."""
 
     expr: Expr
     fallible: bool
 
 
 Moved = list["Term | None"]
-"""The term in the words of an input, or None where it cannot go there; one for each input."""
+"""The term over the columns of each input, or None for an input that it cannot move to."""
 
 
 def push_down_filters(plan: Plan, folder: Path) -> Plan:
@@ -87,7 +87,7 @@ def _push(plan: Plan, terms: list[Term], schemas: Schemas) -> Plan:
     below: list[list[Term]] = [[] for _ in inputs]
     kept: list[Term] = []
     for term in terms:
-        # A term that may fail must not overtake one that is left behind and shields it.
+        # A term that may fail must not move past a term that stays and shields it.
         shielded = term.fallible and bool(kept)
         moved = [None] if shielded else _moved(plan, term, schemas)
         if all(each is None for each in moved):
@@ -101,9 +101,9 @@ def _push(plan: Plan, terms: list[Term], schemas: Schemas) -> Plan:
 
 
 def _filtered(plan: Plan, terms: list[Term]) -> Plan:
-    """Put a filter above; a term that may fail gets one of its own, above those to its left.
+    """Add a filter above; a term that may fail gets a filter of its own, above those to its left.
 
-    In one conjunction it would also see the rows for which these are NULL.
+    In one conjunction it would also be evaluated on rows for which these are NULL.
     """
     group: list[Expr] = []
     for term in terms:
@@ -122,7 +122,7 @@ def _above_scan(scan: Scan, terms: list[Term]) -> Plan:
 
 
 def _is_hint(expr: Expr) -> bool:
-    """Return whether a block's smallest and largest value can tell that `expr` is never true."""
+    """Return whether a block's minimum and maximum can prove that `expr` is never true."""
     match expr:
         case Call("not", (inner,)):
             return isinstance(inner, Call) and inner.fn == "is_null" and _is_hint(inner)
@@ -155,7 +155,7 @@ def _through_columns(
     read = [columns[name] for name in columns_of(term.expr) if name in columns]
     moved = _in_words_of(columns, term)
     if moved is None or not all(isinstance(expr, Column | Literal) for expr in read):
-        # What is computed here would be computed twice; a filter right above costs no more.
+        # Expressions computed here would be computed twice; a filter right above costs no more.
         return [None]
     return [Term(moved.expr, term.fallible or bind(moved.expr, inputs[0]).fallible)]
 
@@ -170,14 +170,14 @@ def _through_sort(_: Sort, term: Term, __: list[Schema], ___: Schema) -> Moved:
 
 def _through_distinct(node: Distinct, term: Term, _: list[Schema], output: Schema) -> Moved:
     whole = node.columns is None or columns_of(term.expr) <= set(node.columns)
-    return [term if whole and not _tells_zeros_apart(term.expr, output) else None]
+    return [term if whole and not _distinguishes_zeros(term.expr, output) else None]
 
 
-def _tells_zeros_apart(expr: Expr, schema: Schema) -> bool:
-    """Return whether -0.0 and 0.0, which are equal as keys, may give different answers."""
+def _distinguishes_zeros(expr: Expr, schema: Schema) -> bool:
+    """Return whether `expr` may distinguish -0.0 and 0.0, which are equal as keys."""
     if isinstance(expr, Call) and expr.fn in _OF_SIGNED_ZEROS:
         return any(schema.field(name).type.is_float for name in columns_of(expr))
-    return any(_tells_zeros_apart(part, schema) for part in children(expr))
+    return any(_distinguishes_zeros(part, schema) for part in children(expr))
 
 
 def _through_explode(node: Explode, term: Term, _: list[Schema], __: Schema) -> Moved:
@@ -189,7 +189,7 @@ def _through_aggregate(node: Aggregate, term: Term, inputs: list[Schema], output
     keys = dict(node.keys)
     if node.phase != "full" or not keys or not columns_of(term.expr) <= keys.keys():
         return [None]
-    if _tells_zeros_apart(term.expr, output):
+    if _distinguishes_zeros(term.expr, output):
         return [None]
     if any(bind(keys[name], inputs[0]).fallible for name in columns_of(term.expr)):
         return [None]
@@ -205,7 +205,7 @@ def _through_union(node: Union, term: Term, inputs: list[Schema], output: Schema
         for name in columns_of(term.expr):
             own = names[name]
             if own not in schema or schema.field(own).type != output.field(name).type:
-                return [None] * len(inputs)  # it would mean something else, or nothing, there
+                return [None] * len(inputs)  # it would have another meaning, or none, there
             columns[name] = Column(own)
         moved.append(Term(substitute(term.expr, columns), term.fallible))
     return moved
@@ -218,7 +218,7 @@ def _through_join(node: Join, term: Term, inputs: list[Schema], output: Schema) 
     left, right = inputs
     renamed = {new: old for old, new in right_names(node, left, right).items()}
     shared = shared_keys(node)
-    if read & frozenset(shared) and _tells_zeros_apart(term.expr, output):
+    if read & frozenset(shared) and _distinguishes_zeros(term.expr, output):
         return [None, None]
     both = all(name in shared for name in read)
     own = {name: Column(name) for name in read}
@@ -235,7 +235,7 @@ def _through_join(node: Join, term: Term, inputs: list[Schema], output: Schema) 
 
 
 def _has(side: Schema, columns: Mapping[str, Expr], output: Schema) -> bool:
-    """Return whether a side has all these columns, with the type that they have in the output."""
+    """Return whether a side has all these columns, with the types that the output has."""
     for name, column in columns.items():
         assert isinstance(column, Column)
         if column.name not in side or side.field(column.name).type != output.field(name).type:
@@ -256,4 +256,5 @@ _MOVERS: dict[type[Plan], Mover] = {
     Union: _through_union,
     Join: _through_join,
 }
-"""Nothing goes below what is not here: limit, top_k, window, sample, expect, another's operator."""
+"""Filters stop above nodes that are not listed: limit, top_k, window, sample, expect, custom
+nodes."""

@@ -1,4 +1,4 @@
-"""Constant folding: what does not depend on a row is worked out once, before the run."""
+"""Constant folding: evaluate expressions that do not depend on a row once, before the run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from emsqrt.planner.substitution import is_constant
 
 
 def fold_constants(plan: Plan, folder: Path) -> Plan:
-    """Work out constant parts of expressions; drop filters that keep all rows, or none."""
+    """Evaluate constant parts of expressions; simplify filters that keep all rows, or none."""
     del folder
     return rewrite(plan, _folded)
 

@@ -1,8 +1,9 @@
-"""What Parquet footers tell of columns: rows, NULLs and extremes exactly, the rest by estimates.
+"""Column statistics from Parquet footers: exact rows, NULLs and extremes, estimates of the rest.
 
-A dictionary's page says in its header how many values it has; those of a few row groups together
-tell how many the column has. A dictionary that was given up halfway tells only how many there are at
-least; then the mean of that and of the rows is taken whose error is the same either way, as GEE does.
+The header of a dictionary page contains the number of its values; those of a few row groups
+together lead to the number for the column. A dictionary that was abandoned halfway is only a
+lower bound; the estimate is then the mean of that and of the rows for which the error is the same
+either way, as in GEE.
 """
 
 from __future__ import annotations
@@ -29,52 +30,52 @@ from emsqrt.planner.statistics import (
 from sennit_core.schema import DataType, Schema
 
 GROUPS_MAX = 8
-"""Row groups whose dictionaries are looked at, spread over the files."""
+"""Row groups whose dictionaries are read, spread over the files."""
 _SPREADS_MAX, _SPREADS_MIN = 8192, 16
 """Row groups whose extremes are kept: of all columns together, and of one at least."""
 _SLACK = 1.5
 _PAGES_BYTES = 16 << 10
-"""What pages have beside the indices into a dictionary: levels, heads."""
+"""Size of a page apart from the indexes into a dictionary: levels, headers."""
 
 
 class _Dictionary(NamedTuple):
-    """The dictionary of a column in one row group: its values, their bytes, and what it is for."""
+    """The dictionary of a column chunk: its values, their bytes, and the chunk's sizes."""
 
     value_count: int
     size_bytes: int
     rows: int
-    """Of the row group that are not NULL."""
+    """Values of the row group that are not NULL."""
     plain_bytes: int
-    """Of the column in it."""
+    """Bytes of the column in it."""
 
     @property
-    def given_up(self) -> bool:
-        """Whether values lie outside the dictionary, by the size of the pages."""
+    def was_abandoned(self) -> bool:
+        """Whether some values are stored outside the dictionary, by the pages' sizes."""
         indices = self.rows * max(1, self.value_count.bit_length()) / 8
         return self.plain_bytes > self.size_bytes + _SLACK * indices + _PAGES_BYTES
 
 
 class _Column:
-    """What the footers say of a column, of all its row groups together.
+    """The statistics of a column, over the row groups of all files.
 
     Args:
-        spreads_max: of so many row groups at most the extremes are kept.
+        spreads_max: the most row groups whose extremes are kept.
     """
 
     def __init__(self, spreads_max: int) -> None:
         self.plain_bytes = self.nulls = 0
-        self.is_told = True
-        """Whether every row group that has values says between which they lie."""
+        self.has_all_extremes = True
+        """Whether every row group with values has extremes."""
         self.low = self.high = None
         self.dictionaries: list[_Dictionary] = []
         self.spreads: list[tuple[Any, Any, int]] = []
-        """(least, largest, rows that are not NULL) of row groups that lie evenly in the files."""
+        """(least, largest, rows that are not NULL) of row groups spaced evenly over the files."""
         self.known = 0
-        """How many row groups have extremes."""
+        """The number of row groups with extremes."""
         self._step, self._spreads_max = 1, spreads_max
 
     def add(self, facts: Any, rows: int, dictionary: tuple[int, int] | None) -> None:
-        """Add a column chunk: its entry in the footer, its rows, its dictionary if that was read."""
+        """Add a column chunk: its entry in the footer, its rows, its dictionary if one was read."""
         stats = facts.statistics
         nulls = 0 if stats is None or not stats.has_null_count else int(stats.null_count or 0)
         self.plain_bytes += facts.total_uncompressed_size
@@ -82,10 +83,10 @@ class _Column:
         if dictionary is not None:
             size = facts.total_uncompressed_size
             self.dictionaries.append(_Dictionary(*dictionary, rows - nulls, size))
-        # The leaves of one nested column have values of several types, which do not compare.
+        # The leaves of a nested column have values of several types, which do not compare.
         spread = None if "." in facts.path_in_schema else _spread(stats)
         if spread is None:
-            self.is_told = self.is_told and nulls == rows
+            self.has_all_extremes = self.has_all_extremes and nulls == rows
             return
         self.low = spread[0] if self.known == 0 else min(self.low, spread[0])
         self.high = spread[1] if self.known == 0 else max(self.high, spread[1])
@@ -107,12 +108,12 @@ def _spread(stats: Any) -> tuple[Any, Any] | None:
 
 
 def measure_parquet(paths: Sequence[Path], size: int, schema: Schema) -> SourceStats:
-    """Tell the rows and columns of Parquet files by their footers.
+    """Return the statistics of Parquet files from their footers.
 
     Args:
         paths: the files.
-        size: of all of them.
-        schema: the wanted columns.
+        size: their total size.
+        schema: the columns to describe.
     """
     sources = [open_source(path) for path in paths]
     footers = [read_footer(source) for source in sources]
@@ -136,8 +137,8 @@ def measure_parquet(paths: Sequence[Path], size: int, schema: Schema) -> SourceS
                             found = dictionary_values(read_at, facts) if looked else None
                             column.add(facts, group.num_rows, found)
                     number += 1
-    told = {each.name: _column(columns[each.name], each.type, rows) for each in schema}
-    return SourceStats(float(rows), size, told, exact=True)
+    stats = {each.name: _column(columns[each.name], each.type, rows) for each in schema}
+    return SourceStats(float(rows), size, stats, exact=True)
 
 
 def _column(column: _Column, kind: DataType, rows: int) -> ColumnStats:
@@ -147,14 +148,14 @@ def _column(column: _Column, kind: DataType, rows: int) -> ColumnStats:
     if kind.name in ("List", "Struct"):
         return ColumnStats(size, share)
     distinct = _distinct(column.dictionaries, present)
-    if not column.known or not column.is_told:
+    if not column.known or not column.has_all_extremes:
         return ColumnStats(size, share, distinct)
     low: Any = column.low
     high: Any = column.high
     if distinct is not None:
         apart = _apart([(least, most) for least, most, _ in column.spreads])
         looked = len(column.spreads)
-        if looked < column.known:  # as far apart as the row groups that were left out
+        if looked < column.known:  # extrapolate to the row groups that were skipped
             apart = 1 + (apart - 1) * (column.known - 1) / (looked - 1)
         distinct = min(present, distinct * apart)
     if kind.is_integer:
@@ -165,17 +166,17 @@ def _column(column: _Column, kind: DataType, rows: int) -> ColumnStats:
 
 
 def _distinct(dictionaries: Sequence[_Dictionary], present: float) -> float | None:
-    """Estimate the different values of a column from the dictionaries of some row groups."""
+    """Estimate the distinct values of a column from the dictionaries of some row groups."""
     if not dictionaries:
         return None
-    if any(each.given_up for each in dictionaries):
+    if any(each.was_abandoned for each in dictionaries):
         return math.sqrt(max(each.value_count for each in dictionaries) * present)
     groups = [(float(each.rows), float(each.value_count)) for each in dictionaries]
     return guess_from_groups(groups, present)
 
 
 def _apart(spreads: Sequence[tuple[Any, Any]]) -> float:
-    """Return in how many row groups' ranges all values would lie: 1 when each has the same range."""
+    """Return the union of row groups' ranges over the mean range: 1 when all are equal."""
     steps = [(_number(low), _number(high)) for low, high in spreads]
     if any(low is None or high is None for low, high in steps):
         return 1.0
@@ -191,9 +192,9 @@ def _apart(spreads: Sequence[tuple[Any, Any]]) -> float:
 
 
 def _histogram(groups: Sequence[tuple[Any, Any, int]]) -> tuple[Any, ...]:
-    """Return bounds of equal parts when values lie evenly between the extremes of each row group.
+    """Return bounds of equal shares, assuming evenly spaced values in each row group's range.
 
-    Where all groups have about the same range nothing is gained over a straight line.
+    If all groups have about the same range, this is no better than a straight line.
     """
     total = sum(rows for *_, rows in groups)
     points = []

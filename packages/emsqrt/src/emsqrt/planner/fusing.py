@@ -1,4 +1,4 @@
-"""Neighbours that do one thing become one operator: filters, projections, limits, sort and limit."""
+"""Fuse neighbouring operators into one: filters, projections, limits, sort and limit."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from emsqrt.planner.substitution import conjunction, conjuncts, substitute, uses
 
 
 def fuse(plan: Plan, folder: Path) -> Plan:
-    """Join neighbouring operators: sort and limit to top_k, two filters to one, and the like."""
+    """Fuse neighbouring operators: sort and limit to top_k, two filters to one, and the like."""
     del folder
     if schemas_known(plan):
         plan = _fuse_expressions(plan)
@@ -52,7 +52,7 @@ def _first_rows(below: TopK | Sort, count: int, offset: int) -> TopK:
 
 
 def _fuse_expressions(plan: Plan) -> Plan:
-    """Fuse filters and projections from below; the schemas say what may fail."""
+    """Fuse filters and projections bottom-up; the schemas determine which expressions may fail."""
 
     def visit(node: Plan, inputs: tuple[Plan, ...]) -> Plan:
         node = with_inputs(node, inputs)

@@ -1,11 +1,11 @@
-"""The order of inner joins: the cheapest one by the estimates, where nobody sees the rows' order.
+"""Order inner joins by estimated cost, where the order of the result's rows is not observable.
 
-Up to ten inputs every tree without cross products is weighed, by dynamic programming over sets of
-inputs (Selinger et al., "Access path selection in a relational database management system", SIGMOD
-1979; sets as bits: Vance and Maier, SIGMOD 1996); beyond that the two that cost least are joined
-first, again and again (Moerkotte, "Building query compilers", chapter 3: greedy operator ordering).
-A join costs the rows that it reads, those it holds twice, and those it gives: it is C_out with what
-hashing takes. Join order never changes which rows come out, only their order.
+For up to ten inputs every tree without cross products is costed, by dynamic programming over sets
+of inputs (Selinger et al., "Access path selection in a relational database management system",
+SIGMOD 1979; sets as bits: Vance and Maier, SIGMOD 1996); beyond that the two cheapest are joined
+first, repeatedly (Moerkotte, "Building query compilers", chapter 3: greedy operator ordering). A
+join costs the rows that it reads, those that it holds twice, and those that it produces: C_out plus
+the cost of hashing. Join order never changes which rows are produced, only their order.
 """
 
 from __future__ import annotations
@@ -29,32 +29,32 @@ from sennit_core.schema import Schema
 
 LEAVES_MIN = 3
 LEAVES_MAX = 10
-"""So many inputs have 59,049 pairs of sets."""
+"""This many inputs have 59,049 pairs of sets."""
 GAIN = 0.9
-"""Another order must cost no more than this share of the written one."""
+"""Another order must cost no more than this fraction of the written one."""
 HELD = 2.0
-"""A row that is put into a table costs so many rows that are only read."""
+"""Inserting a row into a hash table costs as much as reading this many."""
 
 
 def order_joins(plan: Plan, folder: Path, hints: Hints | None = None) -> Plan:
-    """Join three and more inputs in the order that costs least, where no one sees their order.
+    """Join three or more inputs in the cheapest order, where the rows' order is not observable.
 
     Args:
-        plan: with its filters where they should be.
-        folder: where relative paths start.
-        hints: what is known of sources; the files are looked at for the others.
+        plan: with its filters already pushed down.
+        folder: base of relative paths.
+        hints: statistics of sources; other files are inspected.
     """
     if not schemas_known(plan):
         return plan
     schemas = schemas_of(plan)
     made = _ordered(plan, order_seen(plan), _Measure(folder, hints, schemas))
-    # A column that may not be NULL would be one that may.
+    # A column that may not be NULL would become one that may.
     return made if made is plan or check(made) == schemas[id(plan)] else plan
 
 
 @dataclass(frozen=True, slots=True)
 class _Measure:
-    """How inputs are looked at, and the columns of every node."""
+    """Estimates inputs, and holds the columns of every node."""
 
     folder: Path
     hints: Hints | None
@@ -65,7 +65,7 @@ class _Measure:
 
 
 def _ordered(plan: Plan, seen: Sequence[bool], measure: _Measure) -> Plan:
-    """Return the plan with each region's joins in order; `seen` is for the nodes of this subtree."""
+    """Return the plan with each region's joins reordered; `seen` is for this subtree's nodes."""
     if not seen[-1] and is_region(plan, measure.schemas):
         region = read_region(plan, measure.schemas)
         if len(region.leaves) >= LEAVES_MIN:
@@ -85,7 +85,7 @@ def _size(plan: Plan) -> int:
 
 
 def _reordered(plan: Plan, region: Region, measure: _Measure) -> Plan:
-    """Return the joins of a region in the best order; inputs are looked into as well."""
+    """Return a region's joins in the best order, after reordering regions in its inputs."""
     leaves = [_ordered(leaf, order_seen(leaf), measure) for leaf in region.leaves]
     try:
         graph = _Graph.of(region, [measure.flow(leaf) for leaf in leaves])
@@ -108,10 +108,10 @@ class _Plan:
 
 @dataclass(slots=True)
 class _Graph:
-    """Inputs, what of their columns is equal, and what is known of every set of them.
+    """The join graph: inputs, their equal columns, and estimates of every set of inputs.
 
     Args:
-        flows: of each set that was looked at, as bits.
+        flows: of each set that was estimated, as bits.
         keys: for each input the classes of its columns that other inputs have too.
         filters: (inputs, term) by the classes' names.
         names: of each column's class.
@@ -163,7 +163,7 @@ class _Graph:
         return self._key_sets[inputs]
 
     def terms(self, one: int, other: int) -> list[Expr]:
-        """Return the filters that can be asked once two sets are together, and not before."""
+        """Return the filters that need columns of both sets."""
         both = one | other
         return [
             term
@@ -172,7 +172,7 @@ class _Graph:
         ]
 
     def flow(self, one: int, other: int) -> Flow:
-        """Return what is known of two sets joined; a set is the same however it came about."""
+        """Return the estimate of two sets joined, computed once for each set."""
         if one | other not in self.flows:
             left, right = self.flows[one], self.flows[other]
             on = [(name, name) for name in self.shared(one, other)]
@@ -186,7 +186,7 @@ class _Graph:
         return self.flows[one | other]
 
     def joined(self, one: int, left: _Plan, other: int, right: _Plan) -> _Plan:
-        """Return two ways joined; what has fewer bytes is held, and stands on the right."""
+        """Return the join of two plans; the input with fewer bytes is held, as the right side."""
         out = self.flow(one, other)
         ours, theirs = self.flows[one], self.flows[other]
         if ours.rows * ours.row_bytes < theirs.rows * theirs.row_bytes:
@@ -195,7 +195,7 @@ class _Graph:
         return _Plan((left.tree, right.tree), cost)
 
     def cost_of(self, tree: Tree) -> _Plan:
-        """Return what joins as they are written cost."""
+        """Return the cost of joins in their written order."""
         return self._cost_of(tree)[1]
 
     def _cost_of(self, tree: Tree) -> tuple[int, _Plan]:
@@ -205,7 +205,7 @@ class _Graph:
         return one | other, self.joined(one, left, other, right)
 
     def best(self) -> _Plan | None:
-        """Return the cheapest way without cross products, None when there is none."""
+        """Return the cheapest plan without cross products, None when there is none."""
         return self._by_sets() if len(self.keys) <= LEAVES_MAX else self._greedily()
 
     def _by_sets(self) -> _Plan | None:
@@ -243,7 +243,7 @@ def _distinct(stats: ColumnStats) -> float:
 
 
 def _parts(inputs: int) -> Iterator[int]:
-    """Yield one of each two sets that make up `inputs`: that with its lowest bit."""
+    """Yield one of each two sets that partition `inputs`: the one with its lowest bit."""
     lowest = inputs & -inputs
     rest = inputs ^ lowest
     part = rest
@@ -260,7 +260,7 @@ def _renamed(flow: Flow, names: dict[str, str]) -> Flow:
 
 
 def _build(region: Region, leaves: Sequence[Plan], graph: _Graph, tree: Tree) -> Plan:
-    """Return the joins as a plan with the columns that they had as they were written."""
+    """Return the joins as a plan with the columns and names of the written one."""
 
     def build(part: Tree) -> tuple[int, Plan]:
         if isinstance(part, int):

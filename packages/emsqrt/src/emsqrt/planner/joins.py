@@ -1,4 +1,4 @@
-"""How joins are carried out: merged where both sides are sorted, else hashed, in order if it shows."""
+"""Choose how joins are carried out: merge if both sides are sorted, else hash."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from emsqrt.planner.work import NodeWork
 from sennit_core.schema import Schema
 
 BUILD_SLACK = 1.5
-"""An estimate may be too low; partitions that come out too large are cut again."""
+"""Estimates may be too low; partitions that prove too large are partitioned again."""
 SMALLER = 2
-"""The left side is built when it is so many times smaller, by the estimates."""
+"""The left side is built when its estimate is this many times smaller."""
 SMALLER_IN_ORDER = 4
-"""The same where what comes out has to be sorted then."""
+"""The same if the output must be sorted then."""
 _KEY_SHARE = 0.25
-"""Of a row's bytes; a key that is copied in front of the row."""
+"""Of a row's bytes; the size of a key that is copied in front of the row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Sides:
-    """What is known of a join's two inputs, left before right.
+    """The properties of a join's two inputs, left before right.
 
     Args:
         schemas: their columns.
-        orders: by what their rows are sorted.
+        orders: the columns by which their rows are sorted.
     """
 
     schemas: tuple[Schema, Schema]
@@ -39,8 +39,8 @@ def choose_join(node: Join, sides: Sides, work: NodeWork | None, *, seen: bool) 
     Args:
         node: the join.
         sides: of its inputs.
-        work: an estimate, if there is one; it never changes what comes out.
-        seen: whether the order of the join's rows can be seen in the result.
+        work: an estimate, if there is one; it never changes the resulting rows.
+        seen: whether the order of the join's rows is observable in the result.
     """
     merge = merge_keys(node, sides.orders, sides.schemas)
     if work is None:
@@ -53,7 +53,7 @@ def choose_join(node: Join, sides: Sides, work: NodeWork | None, *, seen: bool) 
 
 
 def describe_join(node: Join, choice: JoinChoice) -> str:
-    """Return a choice in words."""
+    """Describe a choice in words."""
     if choice.merge:
         return f"merge, both sides sorted by {', '.join(choice.merge)}"
     side = "left" if choice.build_left else "right"

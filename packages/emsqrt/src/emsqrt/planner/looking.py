@@ -1,4 +1,4 @@
-"""Which columns' values an estimate depends on; of the others only the size counts."""
+"""Find the columns whose values an estimate depends on; of the others only the size counts."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from emsqrt.plan import (
 
 
 def names_looked_at(plan: Plan) -> frozenset[str] | None:
-    """Return what columns are called whose values are looked at; None for all.
+    """Return the names of columns whose values are used; None for all.
 
-    A name counts wherever it stands, so that nothing need be known of who made the column.
+    A name counts wherever it occurs, whichever node computes the column.
     """
     nodes = tuple(walk(plan))
     if any(isinstance(node, Distinct) and node.columns is None for node in nodes):
@@ -44,7 +44,7 @@ def _own(node: Plan) -> frozenset[str]:
 
 
 def _below(node: Plan, names: set[str]) -> set[str]:
-    """Return what columns of these names are called below a node that gives them other ones."""
+    """Return the names that these columns have below a node that renames them."""
     match node:
         case Project(columns=made) | WithColumn(columns=made):
             return {old for new, expr in made if new in names for old in columns_of(expr)}

@@ -1,7 +1,7 @@
-"""Projection pushdown for text, whose scans always give whole records with the bytes they had.
+"""Projection pushdown for text, whose scans yield whole records with their original bytes.
 
-Columns that nobody looks at are cut off where rows are kept, below sorts and joins; elsewhere that
-would cost more than to pass over them.
+Unused columns are dropped where rows are kept, below sorts and joins; elsewhere dropping them costs
+more than skipping them.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from emsqrt.planner.schemas import schemas_known
 from sennit_core.errors import SennitError
 
 CUT_SHARE = 2 / 3
-"""Records are written anew without some of their columns when at most so many are left."""
+"""Records are rewritten without some of their columns when at most this fraction is left."""
 
 
 def narrow(plan: Plan, folder: Path) -> Plan:
-    """Cut columns that nobody looks at off the records that a sort or a join keeps."""
+    """Drop unused columns from the records that a sort or a join keeps."""
     if not schemas_known(plan):
         return plan
     try:
         made = _narrowed(prune_columns(plan, folder), held=False)
         return made if check(made) == check(plan) else plan
-    except SennitError:  # a name that was free without the columns that are there after all
+    except SennitError:  # a name that was only free without the restored columns
         return plan
 
 
 def _narrowed(plan: Plan, *, held: bool) -> Plan:
-    """Give scans all their columns again, and cut those off that were pruned if rows are `held`."""
+    """Restore all columns of scans, and drop those that were pruned again if rows are `held`."""
     below = plan
     while isinstance(below, Filter):
         below = below.input
@@ -60,8 +60,8 @@ def _narrowed(plan: Plan, *, held: bool) -> Plan:
 
 
 def _cut(plan: Plan, scan: Scan, *, held: bool) -> Plan:
-    """Return filters of a scan with all its columns, and perhaps a projection above them."""
-    assert scan.schema is not None, "schemas are known"
+    """Return filters of a scan with all its columns, possibly with a projection above them."""
+    assert scan.schema is not None, "schemas were resolved"
     kept = scan.columns or scan.schema.names
     whole = _over(plan, replace(scan, columns=None))
     if not held or len(kept) > CUT_SHARE * len(scan.schema):

@@ -1,8 +1,8 @@
-"""Orders of rows: by what they are sorted, and whether anybody can tell.
+"""Orders of rows: the columns that they are sorted by, and whether the order is observable.
 
-What an operator reads may come in any order when its own rows do not depend on it: an aggregate's
-states are the same in whatever order they were made, except first and last. A join that nobody can
-tell the order of need not bring its partitions back into order, and a sort there is for nothing.
+An operator may read rows in any order if its own rows do not depend on it: an aggregate's states
+are the same in any order, except first and last. A join whose order is not observable need not
+restore it after partitioning, and a sort there is useless.
 
 (Interesting orders: Selinger et al., "Access path selection in a relational database management
 system", SIGMOD 1979.)
@@ -42,16 +42,16 @@ from emsqrt.planner.schemas import schemas_known, schemas_of
 from sennit_core.schema import Schema
 
 Order: TypeAlias = tuple[str, ...]
-"""Columns by which rows are sorted, ascending and NULL last; empty when nothing is known."""
+"""Columns by which rows are sorted, ascending and NULL last; empty when unknown."""
 
 _BY_PLACE = frozenset({"first", "last"})
 _KEEPS_LEFT_ORDER = frozenset({"inner", "left", "semi", "anti", "cross"})
 
 
 def order_seen(plan: Plan) -> tuple[bool, ...]:
-    """Return for each node, in the order of `walk`, whether the result tells its rows' order.
+    """Return for each node, in the order of `walk`, whether its rows' order affects the result.
 
-    What is above the last node counts as seeing it.
+    The consumer of the last node counts as observing it.
     """
     nodes, inputs = _tree(plan)
     seen = [True] * len(nodes)
@@ -63,9 +63,9 @@ def order_seen(plan: Plan) -> tuple[bool, ...]:
 
 
 def orders_of(plan: Plan) -> tuple[Order, ...]:
-    """Return for each node, in the order of `walk`, by what its rows are sorted.
+    """Return for each node, in the order of `walk`, the columns that its rows are sorted by.
 
-    The scans of the plan say their schemas.
+    The scans of the plan must have schemas.
     """
     schemas = schemas_of(plan)
     nodes, inputs = _tree(plan)
@@ -82,7 +82,7 @@ def merge_keys(node: Join, orders: tuple[Order, Order], schemas: tuple[Schema, S
     Args:
         node: the join.
         orders: of its inputs.
-        schemas: of its inputs; a value may not change its place where both are compared.
+        schemas: of its inputs; the type in which keys are compared must not reorder values.
     """
     keys = node.on
     left, right = (order[: len(keys)] for order in orders)
@@ -97,7 +97,7 @@ def merge_keys(node: Join, orders: tuple[Order, Order], schemas: tuple[Schema, S
 
 
 def drop_sorts(plan: Plan, folder: Path) -> Plan:
-    """Leave out a sort whose order nobody can tell, and one of rows that are in that order."""
+    """Remove sorts whose order is not observable, and sorts of rows that are already in order."""
     del folder
     if not schemas_known(plan):
         return plan
@@ -121,13 +121,13 @@ def _without_sort(node: Plan, order: Order, *, seen: bool) -> Plan:
 
 
 def _sorted_by(keys: Sequence[SortKey], order: Order) -> bool:
-    """Return whether rows in `order` stay where they are when they are sorted by `keys`."""
+    """Return whether rows in `order` are unchanged by a sort by `keys`."""
     known = _plain(keys)
     return len(known) == len(keys) and order[: len(known)] == known
 
 
 def _tree(plan: Plan) -> tuple[list[Plan], list[tuple[int, ...]]]:
-    """Return the nodes in the order of `walk`, and the places of what each reads from."""
+    """Return the nodes in the order of `walk`, and the indexes of the inputs of each."""
     nodes: list[Plan] = []
     inputs: list[tuple[int, ...]] = []
     waiting: list[int] = []
@@ -140,7 +140,7 @@ def _tree(plan: Plan) -> tuple[list[Plan], list[tuple[int, ...]]]:
 
 
 def _looks(node: Plan, *, seen: bool) -> tuple[bool, ...]:
-    """Return for each input whether its order is seen, given whether the node's own is."""
+    """Return for each input whether its order is observable if the node's own is `seen`."""
     match node:
         case Aggregate(aggs=aggs):
             return (any(agg.fn in _BY_PLACE for _, agg in aggs),)
@@ -155,15 +155,15 @@ def _looks(node: Plan, *, seen: bool) -> tuple[bool, ...]:
     return (True,) * len(inputs_of(node))
 
 
-# By what rows are sorted ---------------------------------------------------------------------
+# The columns that rows are sorted by ---------------------------------------------------------
 
 
 def order_of(node: Plan, below: tuple[Order, ...], names: Sequence[str]) -> Order:
-    """Return by what a node's rows are sorted, when it keeps the order that it promises.
+    """Return the columns that a node's rows are sorted by, if it keeps its promised order.
 
     Args:
-        node: not what is below it.
-        below: by what its inputs are sorted.
+        node: the node without its inputs.
+        below: the columns that its inputs are sorted by.
         names: of its columns.
     """
     if isinstance(node, Distinct):
@@ -173,7 +173,7 @@ def order_of(node: Plan, below: tuple[Order, ...], names: Sequence[str]) -> Orde
 
 
 def _until(order: Sequence[str], keeps: Callable[[str], bool]) -> Order:
-    """Return the columns up to the first that is not kept."""
+    """Return the columns before the first one that is not kept."""
     kept: list[str] = []
     for name in order:
         if not keeps(name):
@@ -183,7 +183,7 @@ def _until(order: Sequence[str], keeps: Callable[[str], bool]) -> Order:
 
 
 def _plain(keys: Sequence[SortKey]) -> Order:
-    """Return the columns of keys that are ascending columns with NULL last, up to another one."""
+    """Return the leading sort keys that are ascending columns with NULL last."""
     names: list[str] = []
     for key in keys:
         if not isinstance(key.expr, Column) or key.descending or key.nulls_first:
@@ -194,7 +194,7 @@ def _plain(keys: Sequence[SortKey]) -> Order:
 
 def _sort(node: Sort | TopK, below: tuple[Order, ...]) -> Order:
     names = _plain(node.keys)
-    # Rows that are equal by all keys stay as they were.
+    # Rows that are equal by all keys keep their order.
     return names if len(names) < len(node.keys) else tuple(dict.fromkeys((*names, *below[0])))
 
 
@@ -244,4 +244,4 @@ _ORDERS: dict[type[Plan], Callable[[Any, tuple[Order, ...]], Order]] = {
     Expect: lambda _, below: below[0],
     Sample: lambda node, below: below[0] if node.fraction is not None else (),
 }
-"""Of what is not here nothing is known: scans, unions, explode, what other packages bring."""
+"""The order of nodes that are not listed is unknown: scans, unions, explode, custom nodes."""

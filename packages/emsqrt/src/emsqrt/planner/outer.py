@@ -1,4 +1,4 @@
-"""Outer joins below a filter that no row made of NULLs gets through: these are inner on that side.
+"""Convert outer joins to inner joins below a filter that rejects the rows made of NULLs.
 
 (Galindo-Legaria and Rosenthal, "Outerjoin simplification and reordering for query optimization",
 TODS 22(1), 1997.)
@@ -15,14 +15,14 @@ from emsqrt.plan.joining import join_schema, right_names, shared_keys
 from sennit_core.schema import Schema
 
 _STRICT = frozenset({"eq", "ne", "lt", "le", "gt", "ge", "add", "sub", "mul", "div", "not", "neg"})
-"""NULL whenever an argument is."""
+"""Functions whose result is NULL whenever an argument is."""
 _STRICT_IN_FIRST = frozenset({"between", "is_in", "like", "ilike"})
 _WITHOUT_LEFT_NULLS: dict[JoinKind, JoinKind] = {"right": "inner", "full": "left"}
 _WITHOUT_RIGHT_NULLS: dict[JoinKind, JoinKind] = {"left": "inner", "full": "right"}
 
 
 def without_nulls(node: Join, terms: Iterable[Expr], left: Schema, right: Schema) -> Join:
-    """Return the join without the unmatched rows that a filter above it drops.
+    """Return the join without the unmatched rows that a filter above it rejects.
 
     Args:
         node: the join.
@@ -42,13 +42,13 @@ def without_nulls(node: Join, terms: Iterable[Expr], left: Schema, right: Schema
     if how == node.how:
         return node
     changed = replace(node, how=how)
-    # A key that both sides have in different types, or a column that may not be NULL, would change.
+    # A key with different types on the two sides, or a column that may not be NULL, would change.
     same = join_schema(changed, left, right) == join_schema(node, left, right)
     return changed if same else node
 
 
 def _never_true(expr: Expr, absent: frozenset[str]) -> bool:
-    """Return whether `expr` cannot be true where all columns of `absent` are NULL."""
+    """Return whether `expr` cannot be true if all columns of `absent` are NULL."""
     match expr:
         case Call("and", args):
             return any(_never_true(arg, absent) for arg in args)

@@ -1,4 +1,4 @@
-"""The physical plan: for each operator how it is carried out, and what it holds meanwhile."""
+"""The physical plan: how each operator is carried out, and what it holds in memory."""
 
 from __future__ import annotations
 
@@ -34,29 +34,29 @@ from emsqrt.planner.work import Work
 from sennit_core.schema import Schema
 
 HEAP_BYTES_MAX = 4 << 20
-"""A top_k of more is a sort that is cut short."""
+"""A larger top_k is a sort with a limit."""
 
 Holding: TypeAlias = Literal["nothing", "gathers", "builds", "passes"]
-"""What an operator does with memory: gathers its input before the first row comes out, builds a
-table of one input while the other one streams, or passes rows on and remembers something."""
+"""An operator's use of memory: it gathers its input before its first output row, builds a table of
+one input while the other streams, or passes rows on and remembers some state."""
 Tier: TypeAlias = Literal["thin", "arrow"]
 
 
 @dataclass(frozen=True, slots=True)
 class PhysicalNode:
-    """One operator as it is carried out.
+    """One physical operator.
 
     Args:
-        id: its place in the order of `emsqrt.plan.walk`; that of its entry in `Work`.
+        id: its index in the order of `emsqrt.plan.walk`, and in `Work`.
         operator: such as "sort".
         logical: the plan node.
-        inputs: the ids of what it reads from.
-        schema: the columns that come out.
-        strategy: how it is done, in words: "external merge sort", "hash, build right".
-        holding: what it does with memory.
-        build: of a join, the input that is gathered: 1 for the right side, 0 for the left one.
-        order: the columns by which the rows come out sorted, ascending and NULL last.
-        choice: of a join, what its operator is told.
+        inputs: the ids of the operators that it reads from.
+        schema: the columns of its output.
+        strategy: the algorithm in words: "external merge sort", "hash, build right".
+        holding: its use of memory.
+        build: of a join, the input that is built: 1 for the right side, 0 for the left one.
+        order: the columns by which its output is sorted, ascending and NULL last.
+        choice: of a join, the parameters of its operator.
     """
 
     id: int
@@ -72,12 +72,12 @@ class PhysicalNode:
 
     @property
     def is_breaker(self) -> bool:
-        """Whether nothing comes out before all input is in."""
+        """Whether it reads all input before its first output row."""
         return self.holding == "gathers"
 
     @property
     def holds(self) -> bool:
-        """Whether it works in memory of its own."""
+        """Whether it uses working memory of its own."""
         return self.holding != "nothing"
 
     def __str__(self) -> str:
@@ -99,7 +99,7 @@ class PhysicalPlan:
 
 @dataclass(frozen=True, slots=True)
 class PhysicalProgram:
-    """A plan made ready: `plan` for scheduling, `logical` for the operators.
+    """A plan ready to run: `plan` for scheduling, `logical` for the operators.
 
     Args:
         plan: the operators.
@@ -115,12 +115,12 @@ class PhysicalProgram:
 def lower_to_physical(
     plan: Plan, work: Work | None = None, tier: Tier = "arrow"
 ) -> PhysicalProgram:
-    """Choose how each operator is carried out; a plan without a sink is given a stream.
+    """Choose how each operator is carried out; a plan without a sink gets a stream.
 
     Args:
         plan: optimised, with the schemas of its scans.
-        work: estimates; they choose the side of a join that is held, never what comes out.
-        tier: which operators run it.
+        work: estimates; they choose the side of a join that is held, never the resulting rows.
+        tier: the tier that runs it.
     """
     if not isinstance(plan, Sink):
         plan = Sink(plan, StreamTarget("arrow"))
@@ -232,4 +232,4 @@ _CHOOSERS: dict[type[Plan], Callable[[Any, int, tuple[Plan, ...], Work | None], 
     Sample: _sample,
     Expect: _expect,
 }
-"""What is not here takes a batch and gives a batch."""
+"""Nodes that are not listed yield a batch for each batch."""

@@ -1,7 +1,7 @@
-"""Inner joins next to one another as what they mean: inputs, equal columns, filters, outputs.
+"""Adjacent inner joins in a canonical form: inputs, equal columns, filters, outputs.
 
-Between the joins there may be what only names columns, and filters that cannot fail. Columns of
-different inputs that are equal by the joins' keys make one class; a class has one name throughout.
+Between the joins there may be nodes that only rename columns, and filters that cannot fail. Columns
+of different inputs that are equal by the joins' keys form one class, which has one name throughout.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from sennit_core.schema import Schema
 
 Schemas = dict[int, Schema]
 Place = tuple[int, str]
-"""A column of an input: which input, and its name there."""
+"""A column of an input: the input's index, and its name there."""
 
 
 Tree: TypeAlias = "int | tuple[Tree, Tree]"
-"""Joins as a leaf's number, or a pair of what is joined."""
+"""Joins as a leaf's number, or a pair of joined trees."""
 
 
 class NotPlain(Exception):
-    """These joins have no meaning that an order may be chosen for."""
+    """These joins have no canonical form, so their order is kept."""
 
 
 @dataclass(slots=True)
 class Region:
-    """Inner joins as what they mean.
+    """Inner joins in canonical form.
 
     Args:
         leaves: the inputs, from left to right.
         tree: the joins as written: a leaf's number, or a pair.
-        filters: terms over names made by `name_of`.
-        output: (name, column) of what comes out, in order.
+        filters: terms over names made by `spell`.
+        output: (name, column) of each output column, in order.
         schemas: of the leaves.
     """
 
@@ -49,31 +49,31 @@ class Region:
     _same: dict[Place, Place] = field(default_factory=dict)
 
     def root(self, place: Place) -> Place:
-        """Return the column that stands for its class."""
+        """Return the column that represents its class."""
         while place in self._same:
             place = self._same[place]
         return place
 
     def unite(self, one: Place, other: Place) -> None:
-        """Say that two columns are equal."""
+        """Record that two columns are equal."""
         one, other = self.root(one), self.root(other)
         if one != other:
             self._same[max(one, other)] = min(one, other)
 
     def names(self) -> dict[Place, str]:
-        """Return one name for each class, by each of its columns.
+        """Return the name of each column's class.
 
         Raises:
             NotPlain: two columns of one input are in one class.
         """
         places = [(at, name) for at, of in enumerate(self.schemas) for name in of.names]
-        taken: dict[str, Place] = {}
+        used: dict[str, Place] = {}
         found: dict[Place, str] = {}
         for place in places:
             root = self.root(place)
             if root not in found:
                 name = root[1]
-                while taken.setdefault(name, root) != root:
+                while used.setdefault(name, root) != root:
                     name += "_"
                 found[root] = name
             found[place] = found[root]
@@ -84,7 +84,7 @@ class Region:
 
 
 def is_region(plan: Plan, schemas: Schemas) -> bool:
-    """Return whether a node belongs to the joins around it."""
+    """Return whether a node belongs to the region of the surrounding joins."""
     match plan:
         case Join(how="inner"):
             left, right = schemas[id(plan.left)], schemas[id(plan.right)]
@@ -104,10 +104,10 @@ def is_region(plan: Plan, schemas: Schemas) -> bool:
 
 
 def read_region(plan: Plan, schemas: Schemas) -> Region:
-    """Return what the joins from `plan` down mean.
+    """Return the canonical form of the joins from `plan` down.
 
     Raises:
-        NotPlain: an input's column would be told by two names.
+        NotPlain: an input's column would have two names.
     """
     region = Region()
     region.output, region.tree = _read(plan, schemas, region)
@@ -133,11 +133,11 @@ def _read(plan: Plan, schemas: Schemas, region: Region) -> tuple[dict[str, Place
             for term in conjuncts(predicate):
                 _read_term(term, columns, region)
             return columns, tree
-    raise AssertionError("a region has no other nodes")
+    raise AssertionError("is_region accepts no other node")
 
 
 def _has_join(plan: Plan, schemas: Schemas) -> bool:
-    """Return whether there is a join of the region below, names and filters apart."""
+    """Return whether there is a join of the region below, ignoring renames and filters."""
     while is_region(plan, schemas):
         if isinstance(plan, Join):
             return True
@@ -179,11 +179,11 @@ def _read_term(term: Expr, columns: dict[str, Place], region: Region) -> None:
 
 
 def spell(place: Place) -> str:
-    """Return a column of an input as one word, for filters."""
+    """Return a name for an input's column, for filters."""
     return f"{place[0]}:{place[1]}"
 
 
 def place_of(word: str) -> Place:
-    """Return the column that `spell` made a word of."""
+    """Return the column that `spell` named."""
     at, _, name = word.partition(":")
     return int(at), name

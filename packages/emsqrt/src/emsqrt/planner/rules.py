@@ -1,4 +1,4 @@
-"""What is done to a plan before it runs: plain functions from plan to plan, in this order."""
+"""The optimizer's rules: plain functions from plan to plan, applied in this order."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from emsqrt.planner.ordering import drop_sorts
 from emsqrt.planner.schemas import find_schema
 
 Rule: TypeAlias = Callable[[Plan, Path], Plan]
-"""Takes a plan and the folder where its relative paths start."""
+"""Accepts a plan and the base folder of its relative paths."""
 
 RULES: tuple[Rule, ...] = (
     find_schema,
@@ -39,15 +39,15 @@ TEXT_RULES: tuple[Rule, ...] = (
     narrow,
     fuse,
 )
-"""Of plans that become text programs: what is passed on keeps the bytes that it had."""
+"""For plans that become text programs, where passed-on records keep their original bytes."""
 
 
 def optimize(plan: Plan, folder: Path | None = None, rules: tuple[Rule, ...] = RULES) -> Plan:
-    """Return a plan that gives the same rows for less work.
+    """Return a plan that produces the same rows with less work.
 
     Args:
         plan: any plan that `check` accepts once its schemas are known.
-        folder: where relative paths start; the current folder when None.
+        folder: base of relative paths; the current folder when None.
         rules: `TEXT_RULES` for the lean tier.
     """
     for rule in rules:

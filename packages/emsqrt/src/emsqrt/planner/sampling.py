@@ -1,4 +1,4 @@
-"""Rows of text files from places that are spread over them; a bounded number of bytes is read."""
+"""Sample rows of text files at positions spread over them, reading a bounded number of bytes."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ from sennit_core.schema import DataType, Schema
 PIECES = 32
 SAMPLE_BYTES = 512 << 10
 SMALL_SAMPLE_BYTES = 64 << 10
-"""In a process under a cap: what Python makes of a sample is ten times as much."""
+"""Sample size in a process under a cap: a sample's Python objects are ten times as large."""
 _PIECE_BYTES_MIN = 2 << 10
 _PACKED = 4
-"""A compressed file is taken to hold so many times its bytes."""
+"""Assumed compression ratio of a compressed file."""
 _EPOCH_DAY = date(1970, 1, 1).toordinal()
 _EPOCH = datetime(1970, 1, 1)  # noqa: DTZ001 - a zone is put on where the type has one
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -36,15 +36,15 @@ _BOOL, _DECIMAL, _TEXT, _BYTES = 0, 11, 12, 13
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """Rows of a source, piece by piece.
+    """Sampled rows of a source, in pieces.
 
     Args:
-        pieces: of each place the columns' values by name, None for NULL; equally long in a piece.
+        pieces: for each position the columns' values by name, None for NULL; all of equal length.
         rows: in all pieces.
         bytes: how much was read for them.
-        stored_bytes: of all the source's files, uncompressed as far as can be told.
+        stored_bytes: of all the source's files, uncompressed where that is known.
         whole: whether these are all rows.
-        text_bytes: of the texts of columns whose values nobody wanted.
+        text_bytes: total text length of columns whose values are not requested.
     """
 
     pieces: tuple[Mapping[str, Sequence[Any]], ...]
@@ -67,15 +67,15 @@ def sample_text(
     sample_bytes: int = SAMPLE_BYTES,
     names: Collection[str] | None = None,
 ) -> Sample:
-    """Read pieces of text files, in equal steps through all of them as if they were one.
+    """Read pieces of text files, at equal distances as if the files were one.
 
     Args:
         paths: the files.
         kind: "csv" or "jsonl".
-        options: how they are written, as a plan has it.
-        schema: the wanted columns.
+        options: the format options, as in a plan.
+        schema: the columns to read.
         sample_bytes: how much to read.
-        names: of the columns whose values are wanted; of other texts only the length is taken. All
+        names: the columns whose values are needed; of other texts only the length is computed. All
             when None.
     """
     wanted = schema.names if names is None else [name for name in schema.names if name in names]
@@ -101,7 +101,7 @@ def sample_text(
 def _places(
     sources: Sequence[ByteSource], sizes: Sequence[int], sample_bytes: int
 ) -> Iterator[tuple[ByteSource, int, int]]:
-    """Yield source, offset and size of each piece; of a compressed file only its begin."""
+    """Yield source, offset and size of each piece; of a compressed file only its beginning."""
     total = sum(sizes)
     if total <= sample_bytes:
         yield from ((source, 0, size) for source, size in zip(sources, sizes, strict=True))
@@ -121,14 +121,14 @@ def _places(
 
 
 class _Wanted(NamedTuple):
-    """Columns of a source, and the names of those whose values are wanted."""
+    """Columns of a source, and the names of those whose values are needed."""
 
     schema: Schema
     names: Sequence[str]
 
     @property
     def texts(self) -> list[str]:
-        """The names of the others that are as long as their text."""
+        """The names of the other columns of variable length."""
         return [
             each.name
             for each in self.schema
@@ -137,7 +137,7 @@ class _Wanted(NamedTuple):
 
 
 class _Piece(NamedTuple):
-    """What was read in one place."""
+    """The records that were read at one position."""
 
     values: Mapping[str, Sequence[Any]]
     rows: int
@@ -150,10 +150,10 @@ def _bytes_at(source: ByteSource, offset: int, size: int) -> bytes:
 
 
 def _read_csv(
-    source: ByteSource, offset: int, size: int, given: Mapping[str, Any], wanted: _Wanted
+    source: ByteSource, offset: int, size: int, format_options: Mapping[str, Any], wanted: _Wanted
 ) -> _Piece:
-    """Parse the whole records of a piece; those that the kernel cannot read are left out."""
-    options = CsvOptions.from_json(given)
+    """Parse the whole records of a piece; skip those that the kernel cannot read."""
+    options = CsvOptions.from_json(format_options)
     source = options.decoded(source)
     names, first = read_header(source, options)
     if not offset:
@@ -223,7 +223,7 @@ def _read_jsonl(
 
 
 def _member(value: Any, kind: DataType) -> Any:
-    """Return a JSON value as one of its column's type; what is none, or has no order, as text."""
+    """Return a JSON value as its column's type; as text if it has another type or no order."""
     try:
         return make_literal(value, kind).value
     except SennitError:
@@ -237,7 +237,7 @@ def values_of(columns: Columns, at: int, kind: DataType, memory: bytearray) -> l
         columns: the batch.
         at: which column.
         kind: its type.
-        memory: the memory that the columns lie in.
+        memory: the memory that contains the columns.
     """
     count = len(columns)
     if not count:
@@ -257,7 +257,7 @@ def values_of(columns: Columns, at: int, kind: DataType, memory: bytearray) -> l
 
 
 def _text_bytes(columns: Columns, at: int, memory: bytearray) -> int:
-    """Return how long the texts of a column are together."""
+    """Return the total length of a column's texts."""
     count = len(columns)
     if not count:
         return 0

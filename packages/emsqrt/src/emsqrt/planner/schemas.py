@@ -1,4 +1,4 @@
-"""What a plan's sources look like: the schema of every scan, and of every node above."""
+"""Resolve the schema of every scan, and of every node above."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sennit_core.schema import Schema
 
 
 def find_schema(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Plan:
-    """Give each scan without a schema the one that its first file has."""
+    """Set the schema of each scan without one to that of its first file."""
 
     def found(node: Plan) -> Plan:
         if not isinstance(node, Scan) or node.schema is not None:
@@ -25,7 +25,7 @@ def find_schema(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Plan:
 
 
 def schemas_of(plan: Plan) -> dict[int, Schema]:
-    """Return the output schema of each node by its `id`; raises what `check` raises."""
+    """Return the output schema of each node by its `id`; raises as `check`."""
     found: dict[int, Schema] = {}
 
     def visit(node: Plan, inputs: tuple[Schema, ...]) -> Schema:
@@ -37,13 +37,13 @@ def schemas_of(plan: Plan) -> dict[int, Schema]:
 
 
 def schemas_known(plan: Plan) -> bool:
-    """Return whether each scan says its columns."""
+    """Return whether each scan has a schema."""
     return all(scan.schema is not None for scan in scans_of(plan))
 
 
 def scan_of(plan: Plan) -> Scan:
-    """Return the one scan that a plan begins with."""
+    """Return the one scan at the bottom of a plan."""
     scan = chain(plan)[0]
     if not isinstance(scan, Scan):
-        raise UsageError(f"a plan begins with a scan, not with {type(scan).__name__.lower()}")
+        raise UsageError(f"a plan must begin with a scan, not with {type(scan).__name__.lower()}")
     return scan

@@ -1,4 +1,4 @@
-"""Which share of rows a predicate keeps, by what is known of the columns (Selinger et al., 1979)."""
+"""Estimate the share of rows that a predicate keeps, from column statistics (Selinger, 1979)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emsqrt.planner.statistics import ColumnStats
 UNKNOWN = 1 / 3
 EQUAL = 0.1
 FEW = 3
-"""So many bounds are too few to take the middle between two of them."""
+"""With fewer bounds than this, half a part is no useful estimate."""
 _FLIPPED = {"lt": "gt", "le": "ge", "gt": "lt", "ge": "le", "eq": "eq", "ne": "ne"}
 
 
@@ -44,7 +44,7 @@ def selectivity(predicate: Expr, columns: Mapping[str, ColumnStats]) -> float:
 
 
 def fixed_columns(predicate: Expr) -> frozenset[str]:
-    """Return the columns that have one value alone in the rows that `predicate` keeps."""
+    """Return the columns that have a single value in the rows that `predicate` keeps."""
     match predicate:
         case Call("and", args):
             return frozenset[str]().union(*map(fixed_columns, args))
@@ -85,7 +85,7 @@ def _equal(stats: ColumnStats, value: Any) -> float:
     try:
         if stats.minimum is not None and not stats.minimum <= value <= stats.maximum:
             return 0.0
-        # A value that many have is the bound of more than one part.
+        # A frequent value is the bound of more than one part.
         parts = stats.histogram.count(value) - 1
     except TypeError:
         return EQUAL
@@ -94,7 +94,7 @@ def _equal(stats: ColumnStats, value: Any) -> float:
 
 
 def _share_below(stats: ColumnStats, value: Any, *, inclusive: bool) -> float | None:
-    """Return the share of values below `value`, by the histogram or a straight line."""
+    """Return the share of values below `value`, by the histogram or by linear interpolation."""
     bounds = stats.histogram or (stats.minimum, stats.maximum)
     if bounds[0] is None or bounds[-1] is None:
         return None
@@ -113,7 +113,7 @@ def _share_below(stats: ColumnStats, value: Any, *, inclusive: bool) -> float | 
 
 
 def _between(low: Any, high: Any, value: Any) -> float | None:
-    """Return how far a value is from `low` to `high`, None when these are no numbers."""
+    """Return the position of a value between `low` and `high`, None if these are no numbers."""
     if value in (low, high):
         return float(value == high)
     start, end, at = map(_number, (low, high, value))

@@ -1,6 +1,6 @@
-"""What is known of a source before it is read: rows, bytes, and for each column its spread.
+"""Statistics of a source before it is read: rows, bytes, and the distribution of each column.
 
-Parquet says much of it in its footer; of text a few pieces are read.
+Parquet files have most of it in their footers; text files are sampled.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ _VARIABLE = ("Utf8", "Binary", "List", "Struct")
 
 @dataclass(frozen=True, slots=True)
 class ColumnStats:
-    """What is known of one column.
+    """Statistics of one column.
 
     Args:
         bytes: a value's mean size in a packed row.
         nulls: the share of NULLs, 0 to 1.
-        distinct: how many different values there are; None when nobody knows.
+        distinct: the number of distinct values; None when unknown.
         minimum: the smallest value, None when unknown.
         maximum: the largest value.
-        histogram: bounds between which equally many of the sampled values lie, sorted.
-        sampled: the rows that this was told by and the column's name among them: columns of the
-            same rows tell together how many different groups they make.
+        histogram: sorted bounds between which there are equally many sampled values.
+        sampled: the sampled rows, and the column's name among them: columns that were sampled
+            together lead to the number of distinct combinations.
     """
 
     bytes: float
@@ -50,13 +50,13 @@ class ColumnStats:
 
 @dataclass(frozen=True, slots=True)
 class SourceStats:
-    """What is known of one source.
+    """Statistics of one source.
 
     Args:
-        rows: how many.
-        bytes: of its files, as they are stored.
+        rows: their number.
+        bytes: stored size of its files.
         columns: by name.
-        exact: whether the number of rows is counted and not estimated.
+        exact: whether the number of rows was counted, not estimated.
     """
 
     rows: float
@@ -66,7 +66,7 @@ class SourceStats:
 
 
 def typical_bytes(kind: DataType) -> float:
-    """Return the size in a packed row that a value of this type is taken to have."""
+    """Return the assumed size in a packed row of a value of this type."""
     if kind.name in _VARIABLE:
         return 24.0
     return float(_FIXED_BYTES.get(kind.name, 4 if kind.name in _FOUR_BYTES else 8))
@@ -78,13 +78,13 @@ def measure_source(
     sample_bytes: int = SAMPLE_BYTES,
     names: Collection[str] | None = None,
 ) -> SourceStats:
-    """Look at the files of a scan, without reading them whole; guesses where it cannot.
+    """Estimate a scan's statistics without reading its files whole; guess where that fails.
 
     Args:
         scan: with its schema.
-        folder: where relative paths start.
-        sample_bytes: how much of text files is looked at.
-        names: of the columns whose values matter, in text; of others only the size. All when None.
+        folder: base of relative paths.
+        sample_bytes: how much of text files to read.
+        names: of the text columns whose values matter; of others only the size. All when None.
     """
     schema = scan_schema(scan)
     if not isinstance(scan.source, Files):
@@ -102,13 +102,13 @@ def measure_source(
             source = scan.source
             sample = sample_text(paths, source.format, source.options, schema, sample_bytes, names)
             return _of_sample(sample, size, schema)
-    except (OSError, ValueError, OverflowError, SennitError):  # whoever reads it will say why
+    except (OSError, ValueError, OverflowError, SennitError):  # opening the source will report it
         return unknown_source(schema, size)
     return unknown_source(schema, size)
 
 
 def unknown_source(schema: Schema, size: int | None = None) -> SourceStats:
-    """Return what is assumed of a source that cannot be looked at, but for its size perhaps."""
+    """Return the assumed statistics of a source that cannot be read; its size may be known."""
     columns = {column.name: ColumnStats(typical_bytes(column.type)) for column in schema}
     row = sum(stats.bytes for stats in columns.values()) or 1.0
     rows = ROWS_UNKNOWN if size is None else max(1.0, size / row)
@@ -145,16 +145,16 @@ def _column_stats(sample: Sample, name: str, kind: DataType, rows: float) -> Col
 
 
 def _has_place(value: Any, kind: DataType) -> bool:
-    """Whether a value has a place among its column's: no NaN, no text that stands for a wrong one."""
+    """Return whether a value can be ordered: no NaN, no text in place of an invalid value."""
     return value == value and (kind.name == "Utf8" or not isinstance(value, str))
 
 
 def joint_distinct(columns: Sequence[ColumnStats], rows: float) -> float | None:
-    """Estimate how many different groups columns of one source make together.
+    """Estimate the number of distinct combinations of columns of one source.
 
     Args:
         columns: two or more.
-        rows: of the source, or what is left of them.
+        rows: of the source, or those left of them.
 
     Returns:
         None where they were not sampled together.
@@ -170,7 +170,7 @@ def joint_distinct(columns: Sequence[ColumnStats], rows: float) -> float | None:
 
 
 def equal_parts(values: Sequence[Any], bounds: int = HISTOGRAM_BOUNDS) -> tuple[Any, ...]:
-    """Return the bounds of parts in which equally many of the sorted values lie.
+    """Return the bounds of parts with equally many of the sorted values.
 
     (Piatetsky-Shapiro and Connell, "Accurate estimation of the number of tuples satisfying a
     condition", SIGMOD 1984.)

@@ -1,4 +1,4 @@
-"""Putting expressions in the place of columns, and what is asked before that."""
+"""Substitute expressions for columns, with helpers on expression trees."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from emsqrt.expr import Agg, Call, Case, Cast, Column, Expr, Literal
 from emsqrt.expr.walk import children
 
 CHEAP_NODES = 3
-"""An expression of so few nodes may be worked out twice."""
+"""An expression of at most this many nodes may be evaluated twice."""
 
 
 def substitute(expr: Expr, columns: Mapping[str, Expr]) -> Expr:
@@ -36,7 +36,7 @@ def size_of(expr: Expr) -> int:
 
 
 def uses_of(expr: Expr) -> dict[str, int]:
-    """Return how often each column stands in `expr`."""
+    """Return how often each column occurs in `expr`."""
     if isinstance(expr, Column):
         return {expr.name: 1}
     found: dict[str, int] = {}
@@ -61,5 +61,5 @@ def conjunction(terms: list[Expr]) -> Expr:
 
 
 def is_constant(expr: Expr, value: object) -> bool:
-    """Return whether `expr` is the literal of `value`, told by identity: True, False or None."""
+    """Return whether `expr` is the literal `value`, compared by identity: True, False or None."""
     return isinstance(expr, Literal) and expr.value is value

@@ -1,4 +1,4 @@
-"""Plans carried out one row at a time, as the documentation says and in no hurry: a second opinion."""
+"""A reference implementation of plans, row at a time, for tests of the engine."""
 
 from __future__ import annotations
 
@@ -65,8 +65,8 @@ def _scan(node: Scan, tables: Tables) -> Rows:
 Input: TypeAlias = tuple[Rows, Schema]
 
 
-def _values(expr: Expr, given: Input) -> list[Any]:
-    rows, schema = given
+def _values(expr: Expr, source: Input) -> list[Any]:
+    rows, schema = source
     arrays = [
         pa.array([row[place] for row in rows], field.type.to_arrow())
         for place, field in enumerate(schema)
@@ -75,43 +75,46 @@ def _values(expr: Expr, given: Input) -> list[Any]:
     return list(evaluate(expr, batch).to_pylist())
 
 
-def _columns(given: Input, columns: list[list[Any]]) -> Rows:
-    return [tuple(column[index] for column in columns) for index in range(len(given[0]))]
+def _columns(source: Input, columns: list[list[Any]]) -> Rows:
+    return [tuple(column[index] for column in columns) for index in range(len(source[0]))]
 
 
-def _filter(node: Filter, given: Input, _: Schema) -> Rows:
-    kept = _values(node.predicate, given)
-    return [row for row, keep in zip(given[0], kept, strict=True) if keep]
+def _filter(node: Filter, source: Input, _: Schema) -> Rows:
+    kept = _values(node.predicate, source)
+    return [row for row, keep in zip(source[0], kept, strict=True) if keep]
 
 
-def _project(node: Project, given: Input, _: Schema) -> Rows:
-    return _columns(given, [_values(expr, given) for _, expr in node.columns])
+def _project(node: Project, source: Input, _: Schema) -> Rows:
+    return _columns(source, [_values(expr, source) for _, expr in node.columns])
 
 
-def _with_column(node: WithColumn, given: Input, schema: Schema) -> Rows:
-    made = {name: _values(expr, given) for name, expr in node.columns}
-    names = given[1].names
+def _with_column(node: WithColumn, source: Input, schema: Schema) -> Rows:
+    made = {name: _values(expr, source) for name, expr in node.columns}
+    names = source[1].names
     return _columns(
-        given,
-        [made[n] if n in made else [row[names.index(n)] for row in given[0]] for n in schema.names],
+        source,
+        [
+            made[n] if n in made else [row[names.index(n)] for row in source[0]]
+            for n in schema.names
+        ],
     )
 
 
-def _order(keys: tuple[SortKey, ...], given: Input) -> Rows:
-    rows = list(range(len(given[0])))
+def _order(keys: tuple[SortKey, ...], source: Input) -> Rows:
+    rows = list(range(len(source[0])))
     for key in reversed(keys):
-        values = _values(key.expr, given)
+        values = _values(key.expr, source)
         present = [index for index in rows if values[index] is not None]
         absent = [index for index in rows if values[index] is None]
         present.sort(key=values.__getitem__, reverse=False)
         if key.descending:
             present = _descending(present, values)
         rows = absent + present if key.nulls_first else present + absent
-    return [given[0][index] for index in rows]
+    return [source[0][index] for index in rows]
 
 
 def _descending(rows: list[int], values: list[Any]) -> list[int]:
-    """Turn the order round, but leave equals as they are."""
+    """Reverse the order, but keep equal rows as they are."""
     groups: list[list[int]] = []
     for index in rows:
         if groups and values[groups[-1][0]] == values[index]:
@@ -125,18 +128,18 @@ def _sorting(row: Row) -> tuple[tuple[bool, Any], ...]:
     return tuple((value is None, 0 if value is None else value) for value in row)
 
 
-def _distinct(node: Distinct, given: Input, _: Schema) -> Rows:
-    names = node.columns or given[1].names
-    places = [given[1].names.index(name) for name in names]
+def _distinct(node: Distinct, source: Input, _: Schema) -> Rows:
+    names = node.columns or source[1].names
+    places = [source[1].names.index(name) for name in names]
     first: dict[Row, Row] = {}
-    for row in given[0]:
+    for row in source[0]:
         first.setdefault(tuple(row[place] for place in places), row)
     return [first[key] for key in sorted(first, key=_sorting)]
 
 
-def _aggregate(node: Aggregate, given: Input, _: Schema) -> Rows:
-    keys = _columns(given, [_values(expr, given) for _, expr in node.keys])
-    args = [None if a.arg is None else _values(a.arg, given) for _, a in node.aggs]
+def _aggregate(node: Aggregate, source: Input, _: Schema) -> Rows:
+    keys = _columns(source, [_values(expr, source) for _, expr in node.keys])
+    args = [None if a.arg is None else _values(a.arg, source) for _, a in node.aggs]
     groups: dict[Row, list[int]] = {} if node.keys else {(): []}
     for index, key in enumerate(keys):
         groups.setdefault(key, []).append(index)
@@ -204,11 +207,11 @@ def _union(node: Union, *rest: Any) -> Rows:
     ]
 
 
-def _window(node: Window, given: Input, _: Schema) -> Rows:
+def _window(node: Window, source: Input, _: Schema) -> Rows:
     assert all(call.fn == "row_number" for _, call in node.functions)
     keys = (*(SortKey(expr) for expr in node.partition_by), *node.order_by)
-    rows = _order(keys, given)
-    parts = [_values(expr, (rows, given[1])) for expr in node.partition_by]
+    rows = _order(keys, source)
+    parts = [_values(expr, (rows, source[1])) for expr in node.partition_by]
     made, counts = [], dict[Row, int]()
     for index, row in enumerate(rows):
         part = tuple(values[index] for values in parts)
@@ -221,10 +224,10 @@ _OPERATORS: dict[type[Plan], Callable[..., Rows]] = {
     Filter: _filter,
     Project: _project,
     WithColumn: _with_column,
-    Rename: lambda _, given, __: given[0],
-    Sort: lambda node, given, _: _order(node.keys, given),
-    TopK: lambda node, given, _: _order(node.keys, given)[node.offset :][: node.count],
-    Limit: lambda node, given, _: given[0][node.offset :][: node.count],
+    Rename: lambda _, source, __: source[0],
+    Sort: lambda node, source, _: _order(node.keys, source),
+    TopK: lambda node, source, _: _order(node.keys, source)[node.offset :][: node.count],
+    Limit: lambda node, source, _: source[0][node.offset :][: node.count],
     Distinct: _distinct,
     Aggregate: _aggregate,
     Join: _join,

@@ -1,4 +1,4 @@
-"""How much there is to do: rows and bytes through every operator, before anything runs."""
+"""Estimate rows and bytes through every operator, before anything runs."""
 
 from __future__ import annotations
 
@@ -45,25 +45,25 @@ from sennit_core.schema import Schema
 ITEMS_IN_A_LIST = 4
 GROUP_SHARE = 0.1
 ROW_HEAD_BYTES = 8
-"""A packed row's own head; the key's copy is counted where there is one."""
+"""A packed row's header; the key's copy is added where there is one."""
 
 _SECONDS = {"scan": 8e-8, "sort": 4e-8, "aggregate": 1e-7, "join": 1.5e-7, "sink": 8e-8}
 _SECONDS_PER_ROW = 2e-8
 
 Hints: TypeAlias = Mapping[str, SourceStats]
-"""What is known of sources, by the first path or the dataset's name."""
+"""Statistics of sources, by the first path or the dataset's name."""
 
 
 @dataclass(frozen=True, slots=True)
 class NodeWork:
-    """What one operator has to do.
+    """The estimated work of one operator.
 
     Args:
-        rows_in: from each input; what a scan reads counts as its own.
-        bytes_in: the same in bytes, as packed rows; of a scan, of its files.
-        rows_out: what comes out.
-        row_bytes: a packed row's mean size there.
-        groups: different keys that an aggregate, a distinct or a join's build side has.
+        rows_in: from each input; for a scan, the rows that it reads.
+        bytes_in: the same in bytes, as packed rows; for a scan, of its files.
+        rows_out: rows of the output.
+        row_bytes: mean size of a packed output row.
+        groups: distinct keys of an aggregate, a distinct or a join's build side.
         seconds: of one core, roughly; for comparing plans only.
         is_source: whether this is a scan.
     """
@@ -78,13 +78,13 @@ class NodeWork:
 
     @property
     def bytes_out(self) -> float:
-        """Bytes that come out, as packed rows."""
+        """Output bytes, as packed rows."""
         return self.rows_out * self.row_bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What a plan has to do: one entry for each node, in the order of `emsqrt.plan.walk`."""
+    """The estimated work of a plan: one entry for each node, in the order of `emsqrt.plan.walk`."""
 
     nodes: tuple[NodeWork, ...]
 
@@ -100,7 +100,7 @@ class Work:
 
     @property
     def rows_out(self) -> float:
-        """Rows that come out at the end."""
+        """Rows of the plan's output."""
         return self.nodes[-1].rows_out
 
     @property
@@ -111,7 +111,7 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """Rows between two operators: how many, and what is known of their columns."""
+    """The estimate of rows between two operators: their number, and statistics of their columns."""
 
     rows: float
     columns: Mapping[str, ColumnStats]
@@ -119,7 +119,7 @@ class Flow:
 
     @property
     def row_bytes(self) -> float:
-        """A packed row's mean size."""
+        """Mean size of a packed row."""
         return ROW_HEAD_BYTES + sum(stats.bytes for stats in self.columns.values())
 
 
@@ -134,9 +134,9 @@ def estimate_work(
 
     Args:
         plan: with the schemas of its scans.
-        hints: what is known of sources; the files are looked at for the others.
-        folder: where relative paths start.
-        sample_bytes: how much of text files is looked at.
+        hints: statistics of sources; other files are inspected.
+        folder: base of relative paths.
+        sample_bytes: how much of text files to read.
     """
     nodes: list[NodeWork] = []
     _flow_through(plan, hints, folder, sample_bytes, nodes)
@@ -150,7 +150,7 @@ def estimate_flow(
     *,
     sample_bytes: int = SAMPLE_BYTES,
 ) -> Flow:
-    """Estimate what comes out of a plan; the arguments are those of `estimate_work`."""
+    """Estimate the output of a plan; arguments as of `estimate_work`."""
     return _flow_through(plan, hints, folder, sample_bytes, [])
 
 
@@ -225,16 +225,16 @@ def _flow(node: Plan, inputs: tuple[Flow, ...], schema: Schema) -> Flow:
 def _filter(node: Filter, inputs: tuple[Flow, ...]) -> Flow:
     (flow,) = inputs
     share = selectivity(node.predicate, flow.columns)
-    given = fixed_columns(node.predicate)
+    fixed_names = fixed_columns(node.predicate)
     columns = {
-        name: _kept(stats, flow.rows, share, fixed=name in given)
+        name: _kept(stats, flow.rows, share, fixed=name in fixed_names)
         for name, stats in flow.columns.items()
     }
     return replace(flow, rows=flow.rows * share, columns=columns)
 
 
 def _kept(stats: ColumnStats, rows: float, share: float, *, fixed: bool) -> ColumnStats:
-    """Return what is left of a column's values when a share of the rows is (Cardenas, 1975)."""
+    """Return a column's statistics after a share of the rows was kept (Cardenas, 1975)."""
     if stats.distinct is None or share >= 1:
         return stats
     if fixed:
@@ -245,7 +245,7 @@ def _kept(stats: ColumnStats, rows: float, share: float, *, fixed: bool) -> Colu
 
 
 def _made(columns: tuple[tuple[str, Expr], ...], flow: Flow) -> dict[str, ColumnStats]:
-    """Of what is computed nothing is known; a column that is passed on keeps what it had."""
+    """Return statistics of output columns: unknown if computed, unchanged if passed on."""
     return {
         name: flow.columns[expr.name]
         for name, expr in columns
@@ -290,9 +290,9 @@ def _distinct(node: Distinct, inputs: tuple[Flow, ...]) -> Flow:
 
 
 def groups_of(keys: list[Expr], flow: Flow) -> float:
-    """Estimate how many different keys there are: no more than rows, or than there are values.
+    """Estimate the number of distinct keys: at most the rows, and at most all combinations.
 
-    Columns of one sampled source are counted together, so that one may follow from another.
+    Columns of one sampled source are counted together, because one may determine another.
     """
     columns: list[ColumnStats] = []
     unknown = False
@@ -325,7 +325,7 @@ def _key_counts(left: Flow, right: Flow, on: Sequence[tuple[str, str]]) -> tuple
 
 
 def match_rows(left: Flow, right: Flow, on: Sequence[tuple[str, str]]) -> float:
-    """Estimate the rows of an inner join: each key of the side with fewer is on the other one too.
+    """Estimate the rows of an inner join, assuming that the keys of the side with fewer all match.
 
     (Selinger et al., "Access path selection in a relational database management system", 1979.)
     """
@@ -397,7 +397,7 @@ _FLOWS: dict[type[Plan], Callable[[Any, tuple[Flow, ...]], Flow]] = {
     Sample: _sample,
     Window: _window,
 }
-"""What is not here passes all rows on as they are."""
+"""Nodes that are not listed pass all rows on unchanged."""
 
 
 def _seconds(node: Plan, rows_in: tuple[float, ...]) -> float:

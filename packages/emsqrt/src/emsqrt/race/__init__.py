@@ -1,7 +1,8 @@
-"""emsqrt.race: engines raced under one memory cap, each in a process of its own, all shown.
+"""emsqrt.race: race engines under one memory cap, each in a process of its own.
 
 Layering: trace <- watch <- work, answers <- contenders (peer is their process) <- contest <- chart,
-screen, picture. Nothing is judged: what was set, how each ended and what it took is shown as it was.
+screen, picture. The results are shown without ranking: the settings, the end and the measurements
+of each.
 """
 
 from emsqrt.race.answers import Answer, read_answer

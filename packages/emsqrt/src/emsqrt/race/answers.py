@@ -1,8 +1,9 @@
-"""What an engine wrote, as figures that can be compared: rows, a checksum, and its order.
+"""Summaries of the engines' outputs that can be compared: rows, a checksum, and the order.
 
-The checksum does not depend on the order of rows, nor on how a number or a timestamp is spelled, also
-where it is in a column of text (`emsqrt.race.moments`). Fractions count with 20 bits of their value, because engines add them in different orders; integers with 53 bits,
-text in full. Needs numpy and pyarrow; it runs when nobody is measured any more.
+The checksum depends neither on the order of rows, nor on the spelling of a number or a timestamp,
+even in a text column (`emsqrt.race.moments`). Fractions count with 20 bits of their value, because
+engines add them in different orders; integers with 53 bits, text in full. Needs numpy and pyarrow;
+it runs after all measurements.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ _WHOLE = ("Int", "UInt")
 _FRACTIONS = ("Float", "Decimal")
 _BITS = 20
 _AWAY = 0.3719
-"""No sum of decimals lies that far from a step, so that no last digit decides which it is."""
+"""Offset of rounding steps that no sum of decimals hits, so that no last digit decides the step."""
 _TILT = 1.0471975511965976
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Rows written, their checksum, and whether they came in the order that was asked for."""
+    """Rows written, their checksum, and whether they were in the requested order."""
 
     rows: int
     checksum: str
@@ -47,14 +48,14 @@ class Answer:
 def read_answer(
     path: Path, schema: Schema, keys: Sequence[tuple[str, bool]] = (), *, exact: bool = False
 ) -> Answer:
-    """Read a file of rows and sum it up.
+    """Read a file of rows and summarize it.
 
     Args:
         path: CSV with a header, or Parquet (also a folder of it).
         schema: its columns; a file may have them in any order.
         keys: (column, descending), NULL last, that the rows should be sorted by.
-        exact: the checksum is of every digit of every row, in order; for few rows. Floats count
-            with 12 digits.
+        exact: whether the checksum covers every digit of every row, in order; for few rows. Floats
+            count with 12 digits.
     """
     if exact:
         return _read_exactly(path, schema)
@@ -173,7 +174,7 @@ def _texts(column: pa.Array) -> np.ndarray[Any, Any]:
 
 
 def _mixed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Spread bits: the finaliser of SplitMix64."""
+    """Mix bits with the finaliser of SplitMix64."""
     import numpy as np
 
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -182,7 +183,7 @@ def _mixed(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 def _comparable(batch: pa.RecordBatch, name: str) -> pa.Array:
-    """Return a column as it is compared: timestamps in text by their moments."""
+    """Return a column in comparable form: timestamps in text as their UTC time."""
     import pyarrow as pa
 
     column = batch.column(batch.schema.get_field_index(name))
@@ -192,7 +193,7 @@ def _comparable(batch: pa.RecordBatch, name: str) -> pa.Array:
 def _check_order(
     batch: pa.RecordBatch, keys: Sequence[tuple[str, bool]], last: Mapping[str, Any] | None
 ) -> tuple[bool, Mapping[str, Any]]:
-    """Return whether no row comes before its predecessor, and the last row's keys."""
+    """Return whether no row precedes its predecessor in the order, and the last row's keys."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc

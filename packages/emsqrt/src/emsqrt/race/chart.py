@@ -6,16 +6,16 @@ from collections.abc import Sequence
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
 ROWS = 4
-"""Rows from nothing to the cap; one more above is for what passes it."""
+"""Rows from zero to the cap; one more above is for memory over the cap."""
 _CAP_LINE = "▁"
 
 
 def bars(columns: Sequence[int], cap_bytes: int) -> list[str]:
-    """Return `ROWS` + 1 lines from the top; the lowest part of the first one is the cap.
+    """Return `ROWS` + 1 lines from the top; the bottom of the first one is the cap.
 
     Args:
-        columns: bytes held in each column of the chart, -1 where nothing is known.
-        cap_bytes: what the height stands for.
+        columns: bytes held in each column of the chart, -1 where unknown.
+        cap_bytes: the bytes that the height represents.
     """
     above = "".join("█" if held > cap_bytes else _CAP_LINE for held in columns)
     rows = ("".join(_cell(held, cap_bytes, row) for held in columns) for row in range(ROWS))
@@ -28,7 +28,7 @@ def _cell(held: int, cap_bytes: int, row: int) -> str:
 
 
 def axis_seconds(seconds: float, least: float = 2.0) -> float:
-    """Return the length of a time axis that grows by doubling, so that charts seldom jump."""
+    """Return the length of a time axis that grows by doubling, so that charts seldom rescale."""
     while least < seconds:
         least *= 2
     return least

@@ -1,4 +1,4 @@
-"""Who races: each engine's settings for a cap, best published ones first, and its command."""
+"""The engines: settings of each for a cap, best published ones first, and its command."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ class Attempt:
     """One way to run a contender.
 
     Args:
-        settings: what was set, for people.
+        settings: the settings, as text.
         command: words.
-        environment: what it gets beside this process's own.
-        manifest: a file in which it tells its own peak, None when it does not.
+        environment: its variables in addition to this process's own.
+        manifest: a file in which the engine reports its own peak, None when it does not.
     """
 
     settings: str
@@ -44,7 +44,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where one attempt writes: `target` a file that is not there yet, `spill` an empty folder."""
+    """Where one attempt writes: `target` is a new file, `spill` an empty folder."""
 
     target: Path
     spill: Path
@@ -56,17 +56,17 @@ class Contender(Protocol):
     name: str
 
     def version(self) -> str | None:
-        """Return what is installed, None when nothing is."""
+        """Return the installed version, None when the engine is not installed."""
 
     def why_not(self, work: Work) -> str | None:
-        """Return why it cannot do the work at all, None when it may try."""
+        """Return why it cannot do the work, None when it may try."""
 
     def attempts(self, work: Work, cap_bytes: int | None, place: Place) -> list[Attempt]:
-        """Return ways to run it, best first; the first that gets through counts."""
+        """Return ways to run it, best first; the first one that succeeds counts."""
 
 
 class Ours:
-    """EM-√, from its command line, told the cap."""
+    """EM-√, by its command line, with the cap as an option."""
 
     name = "EM-√"
 
@@ -75,11 +75,11 @@ class Ours:
         return metadata.version("sennit-emsqrt")
 
     def why_not(self, work: Work) -> str | None:
-        """Return None: it does whatever is raced here."""
+        """Return None: it supports every job of a race."""
         return None
 
     def attempts(self, work: Work, cap_bytes: int | None, place: Place) -> list[Attempt]:
-        """Return the one way there is."""
+        """Return its only way to run."""
         cap = cap_bytes or 4 << 30
         words = [word.replace("{target}", str(place.target)) for word in work.words]
         command = [sys.executable, "-P", "-m", "emsqrt.cli", *words, "--mem-cap", str(cap)]
@@ -90,12 +90,12 @@ class Ours:
 
 
 class SqlPeer:
-    """An engine from PyPI that is asked in SQL.
+    """An engine from PyPI that runs SQL.
 
     Args:
-        name: for people.
+        name: its display name.
         package: its distribution and module.
-        base_bytes: what it holds before it works; its own limit applies to the rest.
+        base_bytes: its memory when idle; its own limit applies to the rest.
     """
 
     def __init__(self, name: str, package: str, base_bytes: int) -> None:
@@ -177,26 +177,26 @@ class SqlPeer:
 
 
 class GnuSort:
-    """`sort` of the GNU coreutils, which keeps to any memory it is given; only text."""
+    """`sort` of the GNU coreutils, which works in any memory; only for text."""
 
     name = "GNU sort"
 
     def version(self) -> str | None:
-        """Return what `sort --version` says, None for another sort."""
+        """Return the version that `sort --version` prints, None for another sort."""
         if shutil.which("sort") is None:
             return None
-        told = subprocess.run(["sort", "--version"], capture_output=True, text=True, check=False)
-        first = told.stdout.partition("\n")[0]
+        printed = subprocess.run(["sort", "--version"], capture_output=True, text=True, check=False)
+        first = printed.stdout.partition("\n")[0]
         return first.rpartition(" ")[2] if "GNU" in first else None
 
     def why_not(self, work: Work) -> str | None:
-        """Return why lines of text cannot be sorted instead."""
+        """Return why the rows cannot be sorted as lines of text."""
         if not work.is_sort:
             return "it only sorts"
         return None if work.suffix == ".csv" else "it only sorts text"
 
     def attempts(self, work: Work, cap_bytes: int | None, place: Place) -> list[Attempt]:
-        """Return a buffer of 85 % of the cap with all threads; the header line goes around it."""
+        """Return a buffer of 85 % of the cap with all threads; the header bypasses the sort."""
         threads = min(len(os.sched_getaffinity(0)), THREADS_MAX)
         buffer_bytes = 4 << 30 if cap_bytes is None else cap_bytes * 85 // 100
         options = [f"-S{buffer_bytes >> 10}K", f"--parallel={threads}", "-s", "-t,"]
@@ -216,7 +216,7 @@ class GnuSort:
 
 
 _NUMBERS = ("Int", "UInt", "Decimal", "Float")
-_EMPTY_NUMBERS = "; an empty number is 0 (-n) or first (-g) here, where the others have NULL last"
+_EMPTY_NUMBERS = "; an empty number is 0 (-n) or first (-g) here, the other engines sort NULL last"
 
 
 def _letters(kind: str, descending: bool) -> str:
@@ -231,4 +231,4 @@ CONTENDERS: tuple[Contender, ...] = (
     SqlPeer("DataFusion", "datafusion", 85 * MIB),
     GnuSort(),
 )
-"""Base figures: RssAnon of the engine when it is connected and idle, measured."""
+"""Base figures: RssAnon of the connected, idle engine, measured."""

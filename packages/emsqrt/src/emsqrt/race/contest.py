@@ -1,4 +1,4 @@
-"""The race itself: contenders one after the other, each tried with its settings until one works."""
+"""The race: run contenders one after the other, each with its settings in order until one works."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ _TRACE_POINTS = 400
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one attempt.
+    """The result of one attempt.
 
     Args:
         name: the contender.
-        version: what is installed.
+        version: the installed version.
         attempt: how it was run, and `number` of `attempts` that it may have.
-        ended: what was measured.
-        answer: what it wrote; None when it failed, or nothing can read that here.
-        told: its own figures, where it gives any: the JSON of a `Manifest`.
+        ended: the measurements.
+        answer: a summary of its output; None when it failed, or its format cannot be read here.
+        own_figures: figures that it reports itself, if any: the JSON of a `Manifest`.
     """
 
     name: str
@@ -43,26 +43,26 @@ class Result:
     attempts: int
     ended: Ended
     answer: Answer | None = None
-    told: Mapping[str, Any] = field(default_factory=dict)
+    own_figures: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def well(self) -> bool:
-        """Whether it got through, and in order where an order was asked for."""
+        """Whether it succeeded, with the output in the requested order."""
         return self.ended.well and (self.answer is None or self.answer.in_order)
 
     def how_it_ended(self) -> str:
-        """Return its end in one line: the answer, the verbatim error, or why it was killed."""
+        """Describe its end in one line: the answer, the verbatim error, or why it was killed."""
         ended = self.ended
         if ended.killed_at_bytes is not None:
             return f"killed over the cap at {format_bytes(ended.killed_at_bytes)}"
-        if ended.late:
-            return f"stopped after {format_duration(ended.wall_seconds)}: too late"
+        if ended.timed_out:
+            return f"stopped after {format_duration(ended.wall_seconds)}: timed out"
         if not ended.well:
             return f"status {ended.status}: {last_words(ended.words) or 'no word'}"
         return "done" if self.answer is None else str(self.answer)
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it, memory over time as [seconds, bytes] pairs."""
+        """Return all fields, memory over time as [seconds, bytes] pairs."""
         ended = self.ended
         points = ended.trace.points()
         return {
@@ -79,7 +79,7 @@ class Result:
             "cpuSeconds": round(ended.cpu_seconds, 3),
             "peakBytes": ended.peak_bytes,
             "spilledBytes": ended.spilled_bytes,
-            "toldPeakBytes": self.told.get("peakBytes"),
+            "toldPeakBytes": self.own_figures.get("peakBytes"),
             "rows": None if self.answer is None else self.answer.rows,
             "checksum": None if self.answer is None else self.answer.checksum,
             "trace": [
@@ -89,19 +89,19 @@ class Result:
 
 
 class View(Protocol):
-    """Who is shown a race while it is run."""
+    """Callbacks that display a race while it runs."""
 
     def begins(self, name: str, version: str, attempt: Attempt) -> None:
         """An attempt is about to start."""
 
     def looks(self, look: Look) -> None:
-        """Memory was looked at, some 200 times a second."""
+        """Memory was polled, about 200 times a second."""
 
     def ends(self, result: Result) -> None:
-        """It has ended."""
+        """The attempt has ended."""
 
     def passes(self, name: str, reason: str) -> None:
-        """A contender does not take part, and why."""
+        """A contender does not take part, with the reason."""
 
 
 def race(
@@ -116,12 +116,12 @@ def race(
     """Run all contenders one after the other and return every attempt, in order.
 
     Args:
-        work: what they do.
-        cap_bytes: what the process tree of each may hold; None lets them.
-        contenders: who, in this order.
+        work: the job.
+        cap_bytes: the limit of each process tree; None for no limit.
+        contenders: the engines, in this order.
         scratch: a folder for outputs and spill, emptied again.
-        view: shown everything.
-        timeout_seconds: what one attempt may take.
+        view: receives all events.
+        timeout_seconds: time limit of one attempt.
     """
     results = []
     for path in set(work.tables.values()):
@@ -160,9 +160,9 @@ def _try_all(
             )
             answer = _answer(work, place.target) if ended.well else None
             number = len(results) + 1
-            told = _told(attempt)
+            own_figures = _own_figures(attempt)
             result = Result(
-                contender.name, version, attempt, number, len(attempts), ended, answer, told
+                contender.name, version, attempt, number, len(attempts), ended, answer, own_figures
             )
         results.append(result)
         view.ends(result)
@@ -172,18 +172,18 @@ def _try_all(
 
 
 def finals(results: Sequence[Result]) -> list[Result]:
-    """Return each contender's attempt that counts: the one that got through, else its last."""
+    """Return each contender's attempt that counts: the successful one, else its last."""
     return list({result.name: result for result in results}.values())
 
 
 def disagreeing(results: Sequence[Result]) -> list[tuple[str, str]]:
-    """Return those whose answer differs from the first answer there is, each with whose that is."""
+    """Return the contenders whose answer differs from the first answer, each with whose that is."""
     answered = [each for each in finals(results) if each.well and each.answer is not None]
     return [(each.name, answered[0].name) for each in answered if each.answer != answered[0].answer]
 
 
 def last_words(words: str) -> str:
-    """Return the error that a process printed at last, on one line; its last lines when none."""
+    """Return the last error that a process printed, on one line; else its last lines."""
     lines = [line.strip() for line in words.splitlines() if line.strip()]
     starts = [at for at, line in enumerate(lines) if _ERROR.match(line)]
     said = lines[starts[-1] :] if starts else lines[-_WORDS_LINES:]
@@ -192,20 +192,20 @@ def last_words(words: str) -> str:
 
 
 def warm(path: Path) -> None:
-    """Read a file once, so that the first contender has no colder disk than the others."""
+    """Read a file once, so that every contender finds it in the page cache."""
     block = bytearray(1 << 20)
     with path.open("rb", buffering=0) as file:
         while file.readinto(block):
             pass
 
 
-def _told(attempt: Attempt) -> dict[str, Any]:
-    """Return the figures that a contender wrote down itself, and remove them."""
+def _own_figures(attempt: Attempt) -> dict[str, Any]:
+    """Return the figures that a contender reported in its manifest, and remove the file."""
     if attempt.manifest is None or not attempt.manifest.exists():
         return {}
-    told: dict[str, Any] = json.loads(attempt.manifest.read_text())
+    own_figures: dict[str, Any] = json.loads(attempt.manifest.read_text())
     attempt.manifest.unlink()
-    return told
+    return own_figures
 
 
 def _answer(work: Work, target: Path) -> Answer | None:

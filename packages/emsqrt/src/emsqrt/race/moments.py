@@ -1,8 +1,8 @@
-"""Dates and timestamps in text, in one spelling: engines write the same moment in several.
+"""Normalize dates and timestamps in text, which engines spell in several ways.
 
-`2024-01-31T05:06:07Z`, `2024-01-31 05:06:07.000` and `2024-01-31 07:06:07+02` are one moment. An engine
-that guesses types reads such text as a timestamp and writes it in its own spelling, so answers are
-compared by what they mean. Text without a zone counts as UTC, and a date as its first second.
+`2024-01-31T05:06:07Z`, `2024-01-31 05:06:07.000` and `2024-01-31 07:06:07+02` are the same time. An
+engine that guesses types parses such text as a timestamp and writes it in its own spelling, so
+answers are compared by value. Text without a zone counts as UTC, and a date as its first second.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _FORMAT = "%Y-%m-%d %H:%M:%S"
 
 
 def plain_moments(column: pa.Array) -> pa.Array:
-    """Return text with each date or timestamp as `2024-01-31 05:06:07.5`, in UTC; the rest as it is.
+    """Return text with dates and timestamps as `2024-01-31 05:06:07.5`, in UTC.
 
-    Texts of that spelling sort as the moments do.
+    Other texts are unchanged. Normalized texts sort chronologically.
 
     Args:
         column: text.
@@ -47,7 +47,7 @@ def plain_moments(column: pa.Array) -> pa.Array:
 
 
 def _offset_seconds(zone: pa.Array) -> pa.Array:
-    """Return the seconds that zones such as `+02`, `-0330` and `+05:45` are ahead of UTC."""
+    """Return the offset from UTC in seconds of zones such as `+02`, `-0330` and `+05:45`."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

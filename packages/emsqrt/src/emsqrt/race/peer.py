@@ -1,8 +1,8 @@
 """The process of one peer: `python peer.py REQUEST`, SQL in, a file out.
 
-It stands alone and loads nothing but the peer, because whatever it held would count against that.
-REQUEST is JSON: engine, sql, tables (name to path), types (table to columns), target, spill,
-threads, limit_bytes (None leaves the peer at its own defaults), batch_rows.
+It imports nothing but the peer, because any other memory would count against the peer. REQUEST is
+JSON: engine, sql, tables (name to path), types (table to columns), target, spill, threads,
+limit_bytes (None keeps the peer's own defaults), batch_rows.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from typing import Any
 Request = Mapping[str, Any]
 
 _ROW_GROUP_ROWS, _ROW_GROUP_ROWS_CAPPED = 122880, 20480
-"""A row group's columns lie in memory until it is written."""
+"""A row group's columns stay in memory until it is written."""
 _CSV_BUFFER_BYTES = 4_000_000
-"""DuckDB's `buffer_size` of read_csv under a cap: its own default, 32 MB, is held as one block."""
+"""DuckDB's `buffer_size` of read_csv under a cap: its default, 32 MB, is held as one block."""
 
 
 def run_duckdb(asked: Request) -> None:
-    """Copy a query's rows to the target; insertion order is not kept, as its guide advises."""
+    """Copy a query's rows to the target, without insertion order, as DuckDB's guide advises."""
     connection = import_module("duckdb").connect()
     connection.execute(f"set temp_directory = '{asked['spill']}'")
     connection.execute(f"set threads = {asked['threads']}")
@@ -52,7 +52,7 @@ def _duckdb_reader(asked: Request, name: str, path: str) -> str:
 
 
 def run_datafusion(asked: Request) -> None:
-    """Write a query's rows to the target, out of a pool that spilling operators share."""
+    """Write a query's rows to the target, with a pool that spilling operators share."""
     datafusion: Any = import_module("datafusion")
     runtime = datafusion.RuntimeEnvBuilder().with_temp_file_path(asked["spill"])
     settings = datafusion.SessionConfig().with_target_partitions(asked["threads"])
@@ -82,12 +82,12 @@ def _register_csv(context: Any, name: str, path: str, types: Mapping[str, str] |
     if not types:
         return
     arrow: Any = import_module("pyarrow")
-    told = context.table(name).schema()
+    inferred = context.table(name).schema()
     fields = [
         arrow.field(
             f.name, arrow.decimal128(*_decimal(types[f.name])) if f.name in types else f.type
         )
-        for f in told
+        for f in inferred
     ]
     context.deregister_table(name)
     context.register_csv(name, path, schema=arrow.schema(fields))
@@ -99,11 +99,11 @@ def run_polars(asked: Request) -> None:
     frames = {}
     for name, path in asked["tables"].items():
         types = asked["types"].get(name, {})
-        given = {column: polars.Decimal(*_decimal(text)) for column, text in types.items()}
+        decimals = {column: polars.Decimal(*_decimal(text)) for column, text in types.items()}
         frames[name] = (
             polars.scan_parquet(path)
             if _is_parquet(path)
-            else polars.scan_csv(path, try_parse_dates=True, schema_overrides=given)
+            else polars.scan_csv(path, try_parse_dates=True, schema_overrides=decimals)
         )
     query = polars.SQLContext(frames).execute(asked["sql"], eager=False)
     target, rows = asked["target"], _row_group_rows(asked)
@@ -139,4 +139,4 @@ if __name__ == "__main__":
     except BaseException as error:  # noqa: BLE001 - a peer's last word is shown as it is
         print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)  # noqa: T201
         os._exit(1)
-    os._exit(0)  # tearing down is nobody's figure
+    os._exit(0)  # exclude the teardown from the measurements

@@ -1,4 +1,4 @@
-"""A race as an SVG, readable on light and dark ground: a lane for each engine, one time axis."""
+"""A race as an SVG for light and dark backgrounds: a lane for each engine, one time axis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sennit_core.units import format_bytes
 
 _WIDTH, _LEFT, _CHART, _HEIGHT = 960, 24, 912, 64
 _OVER = 12
-"""Height above the cap's line, for what passes it."""
+"""Height above the cap's line, for memory over the cap."""
 _TEXT_CHARACTERS = 128
 _POINTS = 456
 _COLOURS = {
@@ -23,7 +23,7 @@ _COLOURS = {
     "held": ("#2563eb", "#7cb1ff"),
     "good": ("#15803d", "#5fd38a"),
 }
-"""Each on light and on dark ground."""
+"""Each on a light and on a dark background."""
 _SANS, _MONO = "system-ui, sans-serif", "ui-monospace, monospace"
 _KINDS: dict[str, dict[str, str]] = {
     "ground": {"fill": "ground"},
@@ -39,14 +39,14 @@ _KINDS: dict[str, dict[str, str]] = {
     "rule": {"fill": "none", "stroke": "rule", "stroke-width": "1"},
     "end": {"fill": "none", "stroke": "cap", "stroke-width": "2"},
 }
-"""How each kind of shape is drawn: attributes of SVG, colours by their names above."""
+"""The style of each kind of shape: SVG attributes, with the colour names above."""
 
 
 def _attributes(kind: str) -> str:
-    """Return a kind's attributes with the colours of light ground.
+    """Return a kind's attributes with the colours for a light background.
 
-    They are plain attributes because many viewers know no variables of CSS, and draw such shapes in
-    black; the style sheet only has what is different on dark ground.
+    They are plain attributes because many viewers do not support CSS variables and would draw such
+    shapes in black; the style sheet only has the differences for a dark background.
     """
     drawn = {name: _COLOURS.get(value, (value,))[0] for name, value in _KINDS[kind].items()}
     return f'class="{kind}" ' + " ".join(f'{name}="{value}"' for name, value in drawn.items())
@@ -80,7 +80,7 @@ def picture(title: str, cap_bytes: int, results: Sequence[Result]) -> str:
     parts.append(_axis(seconds, top))
     for name, first in disagreeing(results):
         top += 20
-        parts.append(_text(_LEFT, top + 26, "bad", f"{name} gave another answer than {first}"))
+        parts.append(_text(_LEFT, top + 26, "bad", f"{name} returned another answer than {first}"))
     height = top + 44
     under = f"RssAnon + RssShmem of the whole process tree, cap {format_bytes(cap_bytes)} (dashed)"
     return (

@@ -1,4 +1,4 @@
-"""A race on the terminal: drawn live where that is possible, in plain lines where it is not."""
+"""A race on the terminal: a live drawing if possible, else plain lines."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _RED, _GREEN, _CYAN, _DIM, _BOLD = "31", "32", "36", "2", "1"
 
 
 class Screen:
-    """Shows a race.
+    """Displays a race.
 
     Args:
-        out: where to; drawn on when it is a terminal.
-        cap_bytes: what memory is drawn against.
-        live: whether to draw over lines; found out when None.
-        colour: whether to colour; found out when None (`NO_COLOR`, `TERM`).
+        out: the output stream; drawn on when it is a terminal.
+        cap_bytes: the top of the memory axis.
+        live: whether to redraw lines; detected when None.
+        colour: whether to use colour; detected when None (`NO_COLOR`, `TERM`).
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Screen:
         self.says(f"{self._in(_BOLD, f'{name} {version}')}  {self._in(_DIM, attempt.settings)}")
 
     def looks(self, look: Look) -> None:
-        """Draw the panel again, when the last time is long enough ago."""
+        """Redraw the panel, unless it was drawn a moment ago."""
         self._look = look
         self._peak_bytes = max(self._peak_bytes, look.held_bytes)
         self._trace.add(look.seconds, look.held_bytes)
@@ -73,7 +73,7 @@ class Screen:
             self._draw()
 
     def ends(self, result: Result) -> None:
-        """Leave the panel as it is, and say how it ended."""
+        """Leave the panel as it is, and print how the attempt ended."""
         if self._live:
             self._draw()
         ended = result.ended
@@ -87,12 +87,12 @@ class Screen:
         )
 
     def passes(self, name: str, reason: str) -> None:
-        """Say who does not take part."""
+        """Print which contender does not take part, and why."""
         self.says()
         self.says(f"{self._in(_BOLD, name)}  {self._in(_DIM, f'does not take part: {reason}')}")
 
     def sums_up(self, results: Sequence[Result]) -> None:
-        """Print the table of all, the least CPU time among those that got through first."""
+        """Print the table of all results, successful ones with the least CPU time first."""
         self.says()
         ordered = sorted(finals(results), key=lambda each: (not each.well, each.ended.cpu_seconds))
         rows = [("", "engine", "wall s", "CPU s", "peak", "spilled", "ended")]
@@ -118,13 +118,13 @@ class Screen:
             ]
             self.says("  ".join([*cells, _cut(line[-1], max(room, 24))]))
         for name, first in disagreeing(results):
-            self.says(self._in(_RED, f"{name} gave another answer than {first}"))
+            self.says(self._in(_RED, f"{name} returned another answer than {first}"))
 
     def _draw(self) -> None:
         look = self._look
         width = min(max(self._width() - _SIDE_CELLS - 2, 16), _CHART_CELLS_MAX)
         columns = self._trace.columns(width, axis_seconds(look.seconds))
-        beside = [
+        figures = [
             f"{format_bytes(self._cap_bytes)} cap",
             f"{format_bytes(look.held_bytes)} now",
             f"{format_bytes(self._peak_bytes)} peak",
@@ -139,7 +139,9 @@ class Screen:
             )
         ]
         lines += [self._in(_CYAN, line) for line in below]
-        text = "".join(f"\x1b[2K{line}  {side}\n" for line, side in zip(lines, beside, strict=True))
+        text = "".join(
+            f"\x1b[2K{line}  {side}\n" for line, side in zip(lines, figures, strict=True)
+        )
         self._out.write(f"\x1b[{self._drawn}A{text}" if self._drawn else text)
         self._out.flush()
         self._drawn = ROWS + 1

@@ -1,4 +1,4 @@
-"""What a process tree held over time, in a bounded number of points."""
+"""The memory of a process tree over time, in a bounded number of points."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ _POINTS_MAX = 2048
 
 
 class Trace:
-    """Memory over time: the most of each stretch, stretches growing as the run goes on.
+    """Memory over time: the maximum of each interval, with intervals growing during the run.
 
     Args:
-        step_seconds: how long a stretch is at first.
+        step_seconds: initial length of an interval.
     """
 
     def __init__(self, step_seconds: float = 0.005) -> None:
@@ -19,7 +19,7 @@ class Trace:
         self.peaks: list[int] = []
 
     def add(self, seconds: float, held_bytes: int) -> None:
-        """Take one look; `seconds` since the start never go back."""
+        """Add a reading; `seconds` since the start must not decrease."""
         while seconds >= self.step_seconds * _POINTS_MAX:
             self._halve()
         at = int(seconds / self.step_seconds)
@@ -28,11 +28,11 @@ class Trace:
         self.peaks[at] = max(self.peaks[at], held_bytes)
 
     def points(self) -> list[tuple[float, int]]:
-        """Return (seconds, bytes) of every stretch."""
+        """Return (seconds, bytes) of every interval."""
         return [(at * self.step_seconds, held) for at, held in enumerate(self.peaks)]
 
     def columns(self, count: int, seconds: float) -> list[int]:
-        """Return the most in each of `count` equal parts of `seconds`; -1 where there is nothing.
+        """Return the maximum in each of `count` equal parts of `seconds`; -1 without a reading.
 
         Args:
             count: how many parts.

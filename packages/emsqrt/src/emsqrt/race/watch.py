@@ -1,8 +1,8 @@
-"""A process tree watched from outside, and killed when it passes a cap.
+"""Watch a process tree from outside, and kill it when it exceeds a cap.
 
-What is counted is RssAnon + RssShmem of /proc/PID/status (proc(5)), summed over the tree: what a
-memory cgroup charges, less page cache, which the kernel can take back. Pages that two processes of
-the tree share count twice. A spike shorter than the time between two looks escapes.
+The measure is RssAnon + RssShmem of /proc/PID/status (proc(5)), summed over the tree: what a memory
+cgroup charges, less page cache, which the kernel can reclaim. Pages that two processes of the tree
+share count twice. A spike between two readings is missed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WORDS_BYTES = 1 << 16
 
 
 class TreeReader:
-    """Reads what a process and all that it started hold. A context manager.
+    """Read the memory of a process and its descendants. A context manager.
 
     Args:
         pid: the root of the tree.
@@ -38,7 +38,7 @@ class TreeReader:
         self._readers: dict[int, UsageReader] = {}
 
     def charged_bytes(self) -> int:
-        """Return RssAnon + RssShmem of the whole tree now; 0 when it has ended."""
+        """Return the current RssAnon + RssShmem of the whole tree; 0 when it has ended."""
         alive = self.pids()
         for gone in self._readers.keys() - alive:
             self._readers.pop(gone).close()
@@ -55,7 +55,7 @@ class TreeReader:
         for pid in pids:
             with suppress(OSError):
                 for task in os.scandir(f"/proc/{pid}/task"):
-                    with suppress(OSError):  # a thread that ended since; the others count
+                    with suppress(OSError):  # the thread has ended; count the others
                         pids += map(int, Path(task.path, "children").read_bytes().split())
         return pids
 
@@ -70,7 +70,7 @@ class TreeReader:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One look at a run that goes on."""
+    """One reading of a running command."""
 
     seconds: float
     held_bytes: int
@@ -83,19 +83,19 @@ class Ended:
 
     Args:
         status: its exit status, negative for a signal.
-        killed_at_bytes: what it held when it was killed for passing the cap; None when it was not.
-        late: whether it was killed for taking too long.
-        peak_bytes: the most that was seen.
+        killed_at_bytes: its memory when it was killed for exceeding the cap; None when it was not.
+        timed_out: whether it was killed at its timeout.
+        peak_bytes: the highest reading.
         wall_seconds: from start to end.
         cpu_seconds: user and system time of the tree.
-        spilled_bytes: the most that lay in the spill folder at once.
-        words: what it printed at last, on both streams.
+        spilled_bytes: the largest size of the spill folder.
+        words: its last output, on both streams.
         trace: memory over time.
     """
 
     status: int
     killed_at_bytes: int | None
-    late: bool
+    timed_out: bool
     peak_bytes: int
     wall_seconds: float
     cpu_seconds: float
@@ -105,8 +105,8 @@ class Ended:
 
     @property
     def well(self) -> bool:
-        """Whether it ended by itself and said that all is well."""
-        return self.status == 0 and self.killed_at_bytes is None and not self.late
+        """Whether it ended by itself with exit status 0."""
+        return self.status == 0 and self.killed_at_bytes is None and not self.timed_out
 
 
 def watch(
@@ -118,15 +118,15 @@ def watch(
     spill_dir: Path | None = None,
     on_look: Callable[[Look], object] = lambda _: None,
 ) -> Ended:
-    """Run a command to its end, looking at its process tree every 5 ms.
+    """Run a command to its end, polling its process tree every 5 ms.
 
     Args:
         command: words; the first names the program.
-        cap_bytes: the tree is killed once it holds more; None only watches.
-        timeout_seconds: it is killed after so long.
-        environment: what it gets beside this process's own.
-        spill_dir: a folder whose size is measured all along.
-        on_look: told what was seen, after each look; be quick.
+        cap_bytes: the tree is killed once it exceeds this; None only watches.
+        timeout_seconds: time until it is killed.
+        environment: its variables in addition to this process's own.
+        spill_dir: a folder whose size is measured meanwhile.
+        on_look: called with each reading; must return quickly.
     """
     with tempfile.TemporaryFile() as words:
         start = time.perf_counter()
@@ -136,7 +136,7 @@ def watch(
             stdout=words,
             stderr=words,
             env={**os.environ, **(environment or {})},
-            process_group=0,  # so that all of it can be killed, and nothing else
+            process_group=0,  # so that the whole group can be killed, and no other process
         )
         watched = _Watched(process, cap_bytes, timeout_seconds, spill_dir, start)
         try:
@@ -148,7 +148,7 @@ def watch(
         return Ended(
             status=process.returncode,
             killed_at_bytes=watched.killed_at_bytes,
-            late=watched.late,
+            timed_out=watched.timed_out,
             peak_bytes=watched.peak_bytes,
             wall_seconds=time.perf_counter() - start,
             cpu_seconds=usage,
@@ -174,13 +174,13 @@ class _Watched:
         self._start = start
         self._folder_due = 0.0
         self.killed_at_bytes: int | None = None
-        self.late = False
+        self.timed_out = False
         self.peak_bytes = 0
         self.spilled_bytes = 0
         self.trace = Trace()
 
     def until_it_ends(self, on_look: Callable[[Look], object]) -> float:
-        """Look until the command has ended; return its CPU seconds."""
+        """Poll until the command has ended; return its CPU seconds."""
         with TreeReader(self._process.pid) as tree:
             while True:
                 pid, status, usage = os.wait4(self._process.pid, os.WNOHANG)
@@ -191,7 +191,7 @@ class _Watched:
                 time.sleep(LOOK_SECONDS)
 
     def kill(self) -> None:
-        """Kill the command and what it started; it must not have been waited for."""
+        """Kill the command and its descendants; it must not have been waited for."""
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
@@ -201,12 +201,12 @@ class _Watched:
         seconds = time.perf_counter() - self._start
         self.peak_bytes = max(self.peak_bytes, held)
         self.trace.add(seconds, held)
-        if not self.late and self.killed_at_bytes is None:
+        if not self.timed_out and self.killed_at_bytes is None:
             if self._cap_bytes is not None and held > self._cap_bytes:
                 self.killed_at_bytes = held
                 self.kill()
             elif self._timeout_seconds is not None and seconds > self._timeout_seconds:
-                self.late = True
+                self.timed_out = True
                 self.kill()
         if self._spill_dir is not None and seconds >= self._folder_due:
             self.spilled_bytes = max(self.spilled_bytes, folder_bytes(self._spill_dir))
@@ -215,7 +215,7 @@ class _Watched:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Return what the files below a folder take on the disk; files may come and go meanwhile."""
+    """Return the disk usage of a folder, whose files may be created and removed meanwhile."""
     total = 0
     for place, _, names in os.walk(folder):
         for name in names:

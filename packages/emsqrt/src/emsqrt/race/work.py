@@ -1,4 +1,4 @@
-"""One job that every contender gets: tables, the question as SQL, and as words for `emsqrt`."""
+"""The job of a race: tables, the query as SQL, and as arguments of `emsqrt`."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _NUMBERS = ("Int", "UInt", "Float", "Decimal")
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """What is asked, and what comes out.
+    """A query and its result's format.
 
     Args:
-        title: one line for people.
-        tables: the files by the names that `sql` has for them.
-        sql: the question; double quotes around names.
-        words: the same for `emsqrt`; `{target}` is where the output goes.
-        suffix: `.csv` or `.parquet`, of what comes out.
-        schema: the columns that come out.
-        keys: (column, descending) that the output is sorted by; none where any order is right.
-        types: SQL types that a table's columns have whatever a reader would guess.
-        exact: whether answers are few rows, to be compared to the last digit and in order.
+        title: one line of text.
+        tables: the files by their names in `sql`.
+        sql: the query; double quotes around names.
+        words: the arguments for `emsqrt`; `{target}` is the output path.
+        suffix: `.csv` or `.parquet`, of the output.
+        schema: the columns of the output.
+        keys: (column, descending) that the output is sorted by; empty where any order is correct.
+        types: SQL types of a table's columns, which override a reader's guesses.
+        exact: whether answers have few rows, to be compared to the last digit and in order.
     """
 
     title: str
@@ -51,7 +51,7 @@ class Work:
 
     @property
     def is_sort(self) -> bool:
-        """Whether whole records come out as they went in, in another order."""
+        """Whether the output has the same records as the input, in another order."""
         return self.words[0] == "sort"
 
 
@@ -63,17 +63,17 @@ def work_for(
     right: Path | None = None,
     aggs: Sequence[str] = (),
 ) -> Work:
-    """Return the job of a verb over a file.
+    """Return the job of a command over a file.
 
     Args:
         verb: `sort`, `join` or `agg`.
         source: CSV or Parquet.
         by: keys, `name` or, in a sort, `name:desc`; the first column when empty.
-        right: what to join with; the file itself when None.
+        right: the file to join with; the file itself when None.
         aggs: such as `sum(amount)`; count(*) and the sums of two numbers when empty.
 
     Raises:
-        UsageError: an unknown verb, or a file that the peers do not all read.
+        UsageError: an unknown command, or a file that not all peers can read.
     """
     from emsqrt.pipeline import scan
 

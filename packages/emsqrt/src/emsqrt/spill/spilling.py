@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from emsqrt.behind import Lane
+from emsqrt.behind import BackgroundWorker
 from emsqrt.spill.compression import KEPT_MAX, Codec, Packer, Zstd
 from emsqrt.spill.core_wait import CoreWait
 from emsqrt.spill.errors import SpillFull
@@ -90,7 +90,7 @@ class SpillManager:
         scratch: memoryview | None = None,
         force_shared_memory: bool = False,
         on_shared_bytes: Callable[[int], None] | None = None,
-        lane: Lane | None = None,
+        lane: BackgroundWorker | None = None,
         store: Store | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
@@ -99,7 +99,7 @@ class SpillManager:
         self.tenant = tenant
         self.quota_bytes = quota_bytes
         self.check = check
-        self.lane = lane or Lane()
+        self.lane = lane or BackgroundWorker()
         self.stats = SpillStats()
         self._lock = threading.Lock()
         self._counter = 0

@@ -1,4 +1,4 @@
-"""Where a statement goes wrong, and what is not covered."""
+"""Errors of statements: positions, and constructs that are not covered."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ def _located(node: Any, text: str) -> str:
 
 
 def refuse(node: Any, text: str, what: str, hint: str | None = None) -> NoReturn:
-    """Raise Unsupported for a construct outside of the covered subset, by its name and place."""
+    """Raise Unsupported for a construct outside the covered subset, with its name and position."""
     shown = node.sql(dialect="duckdb")
     shown = shown if len(shown) <= 80 else f"{shown[:77]}…"
     raise Unsupported(
         f"{_located(node, text)}{what} is not covered: {shown}",
-        hint=hint or "docs/sql.md says what is; the node's own SQL covers the rest",
+        hint=hint or "docs/sql.md lists the covered subset; the node's own SQL covers the rest",
     )
 
 
 def fail(node: Any, text: str, reason: str, hint: str | None = None) -> NoReturn:
-    """Raise SqlError at the place of a syntax node."""
+    """Raise SqlError at the position of a syntax node."""
     place = place_of(node, text)
     line, column, offset = place or (None, None, None)
     raise SqlError(

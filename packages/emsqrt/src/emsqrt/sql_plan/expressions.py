@@ -1,4 +1,4 @@
-"""SQL expressions, as sqlglot reads them, to ours."""
+"""Convert sqlglot's expressions to the engine's."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ OPERATORS: dict[type, str] = {
 UNARY: dict[type, str] = {
     exp.Not: "not", exp.Abs: "abs", exp.Floor: "floor", exp.Ceil: "ceil", exp.IsNan: "is_nan",
 }  # fmt: skip
-"""Operators before `this`, and calls that sqlglot has a grammar of its own for."""
+"""Prefix operators, and calls that sqlglot has a grammar of its own for."""
 NAMED: dict[type, tuple[str, tuple[str, ...]]] = {
     exp.Substring: ("substr", ("this", "start", "length")),
     exp.StrPosition: ("strpos", ("this", "substr")),
     exp.StructExtract: ("struct_get", ("this", "expression")),
 }
-"""Calls whose operands have keywords between them, or other names."""
+"""Calls whose operands are separated by keywords, or have other names."""
 AGGREGATES: dict[type, str] = {
     exp.Count: "count", exp.Sum: "sum", exp.Avg: "avg", exp.Min: "min", exp.Max: "max",
     exp.Stddev: "stddev", exp.StddevSamp: "stddev", exp.Variance: "var", exp.Median: "median",
@@ -50,19 +50,19 @@ AGGREGATES: dict[type, str] = {
     exp.PercentileCont: "quantile", exp.PercentileDisc: "quantile_disc",
 }  # fmt: skip
 _OF_NO_MATTER = ("big_int", "safe", "single_replace", "typed")
-"""What nodes say beside their operands that changes nothing here."""
+"""Members of nodes that do not affect the meaning here."""
 _ALIASES = {**ALIASES, "list_extract": "list_get", "array_extract": "list_get"}
 _MOVED = ("date_trunc", "date_diff", "date_add")
 """Functions whose first operand is a unit."""
 
 
 class Converter:
-    """Turns expressions of one scope into ours.
+    """Convert expressions of one scope.
 
     Args:
-        text: the statement, for places in errors.
+        text: the statement, for positions in errors.
         column: resolves a column's reference.
-        made: what stands for expressions that were worked out already, by their SQL.
+        made: replacements of expressions that were already computed, by their SQL.
     """
 
     def __init__(
@@ -73,36 +73,36 @@ class Converter:
         self.made = dict(made or {})
 
     def __call__(self, node: Node) -> Expr:
-        """Return the expression; raises Unsupported or SqlError with its place."""
+        """Return the expression; raises Unsupported or SqlError with its position."""
         known = self.made.get(key_of(node))
         if known is not None:
             return known
         kind = type(node)
         if kind in OPERATORS:
-            self._takes(node, ("this", "expression", "negate"))
+            self._refuse_extra(node, ("this", "expression", "negate"))
             made = self._operator(node, OPERATORS[kind])
             return call("not", made) if node.args.get("negate") else made
         if kind in UNARY:
             if node.args.get("decimals") is not None:
                 refuse(node, self.text, f"{UNARY[kind]} to digits")
-            self._takes(node, ("this",))
+            self._refuse_extra(node, ("this",))
             return call(UNARY[kind], self(node.this))
         if kind in NAMED:
             name, keys = NAMED[kind]
-            self._takes(node, keys)
+            self._refuse_extra(node, keys)
             operands = [node.args[key] for key in keys if node.args.get(key) is not None]
             return call(name, *map(self, operands))
         handler = _FORMS.get(kind)
         if handler is not None:
             return handler(self, node)
         if kind in AGGREGATES:
-            fail(node, self.text, "an aggregate cannot stand here", "use HAVING, or a subquery")
+            fail(node, self.text, "an aggregate is not allowed here", "use HAVING, or a subquery")
         return refuse(node, self.text, _word(node))
 
     def aggregate(self, node: Node) -> Agg:
         """Return an aggregate function's node as an aggregate."""
         name, arg = AGGREGATES[type(node)], node.this
-        self._takes(node, ("this", "expression", "expressions"))
+        self._refuse_extra(node, ("this", "expression", "expressions"))
         if isinstance(arg, exp.Star) or arg is None:
             return Agg("count")
         distinct = isinstance(arg, exp.Distinct)
@@ -119,8 +119,8 @@ class Converter:
         except UsageError as error:
             fail(node, self.text, str(error), error.hint)
 
-    def _takes(self, node: Node, known: Sequence[str]) -> None:
-        """Refuse a function that is called with more than is looked at."""
+    def _refuse_extra(self, node: Node, known: Sequence[str]) -> None:
+        """Refuse a function call with members that are not supported."""
         for name, value in node.args.items():
             if value and name not in known and name not in _OF_NO_MATTER:
                 refuse(node, self.text, f"{_word(node)} with a {name}")
@@ -134,7 +134,7 @@ class Converter:
         return call(name, self(left), self(right))
 
     def moved(self, moment: Node, interval: Node, *, negative: bool) -> Expr:
-        """Return a moment with an interval of one unit added, or taken from it."""
+        """Return a timestamp plus or minus an interval of one unit."""
         unit = str(interval.unit).lower().removesuffix("s") if interval.unit else ""
         if unit not in UNITS:
             refuse(interval, self.text, "an interval of several units")
@@ -150,13 +150,13 @@ class Converter:
 
 
 def key_of(node: Node) -> str:
-    """Return the text under which an expression is known again."""
+    """Return the text that identifies equal expressions."""
     text: str = node.sql(dialect="duckdb", normalize=True)
     return text
 
 
 def _plain_number(value: Expr) -> Expr:
-    """A decimal constant as a float, which is what parameters are."""
+    """Return a decimal constant as a float, the type of parameters."""
     if isinstance(value, Literal) and isinstance(value.value, Decimal):
         return lit(float(value.value))
     return value
@@ -168,7 +168,7 @@ def _word(node: Node) -> str:
     return f"{kind} {name}"
 
 
-# Forms of their own -----------------------------------------------------------------------------
+# Nodes with conversions of their own -------------------------------------------------------------
 
 
 def _literal(c: Converter, node: Node) -> Expr:
@@ -253,7 +253,7 @@ def _log(c: Converter, node: Node) -> Expr:
     if node.args.get("expression") is None:
         return call("log10", c(node.this))
     if node.this.sql() not in ("2", "10"):
-        refuse(node, c.text, "a logarithm to another base than 2 and 10")
+        refuse(node, c.text, "a logarithm to a base other than 2 and 10")
     return call(f"log{node.this.sql()}", c(node.expression))
 
 
@@ -286,7 +286,7 @@ def _called(c: Converter, node: Node) -> Expr:
 
 
 def _word_of(node: Node) -> str:
-    """Return a unit or a part of a moment, as text or bare, in lower case."""
+    """Return a unit or a part of a timestamp, as text or bare, in lower case."""
     return str(node.name).lower()
 
 
@@ -308,7 +308,7 @@ def _item(c: Converter, node: Node) -> Expr:
 
 
 def _overlaps(c: Converter, node: Node) -> Expr:
-    return refuse(node, c.text, "&&, which is of lists here,", "between conditions, write AND")
+    return refuse(node, c.text, "&&, which is for lists,", "between conditions, write AND")
 
 
 def _matches(c: Converter, node: Node) -> Expr:
@@ -324,7 +324,7 @@ def _initcap(c: Converter, node: Node) -> Expr:
 
 
 def _distinct_from(c: Converter, node: Node) -> Expr:
-    """Equal where both are NULL, and never NULL itself."""
+    """Return an equality that holds for two NULLs, and is never NULL itself."""
     left, right = c(node.this), c(node.expression)
     both = call("and", call("is_null", left), call("is_null", right))
     same = call("or", call("coalesce", call("eq", left, right), lit(False)), both)

@@ -34,24 +34,24 @@ _OPTIONS = {
     "skip": "skip_rows",
     "max_line_size": "record_bytes_max",
 }
-"""DuckDB's names of options that have another name here; the other names are the reader's own."""
+"""DuckDB's option names that differ from the reader's; the others are the same."""
 
 
 def file_tables(statement: Node, known: dict[str, Plan], text: str) -> dict[str, Plan]:
-    """Return the plans of the files that a statement names as tables, by what it calls them then.
+    """Return the plans of the files that a statement reads as tables, by their names in the plan.
 
-    Calls of `read_csv` and the like become plain names in the statement. Without an alias a file is
-    called by its name without folders and suffixes, as in DuckDB.
+    Calls of `read_csv` and the like become plain names in the statement. Without an alias, a file's
+    table name is the file name without folders and suffixes, as in DuckDB.
 
     Args:
         statement: the syntax tree, which is changed.
-        known: the tables that were given; their names come before those of files.
-        text: the statement, for places in errors.
+        known: the tables of the caller; their names override those of files.
+        text: the statement, for positions in errors.
 
     Raises:
         NotFound: there is no such file.
-        Unsupported: its format cannot be told from its name.
-        SqlError: a reader is called with something other than paths and constant options.
+        Unsupported: its name has no known suffix.
+        SqlError: a reader is called with arguments other than paths and constant options.
     """
     found: dict[str, Plan] = {}
     for node in list(statement.find_all(exp.Table)):
@@ -72,7 +72,7 @@ def file_tables(statement: Node, known: dict[str, Plan], text: str) -> dict[str,
 
 
 def _names_file(node: Node) -> bool:
-    """Whether a table's name is that of a file: it is in quotes, and looks like one or is there."""
+    """Return whether a table name is a file: it is quoted, and looks like one or exists."""
     name = str(node.name)
     if not node.this.args.get("quoted") or node.args.get("db") is not None:
         return False
@@ -104,7 +104,7 @@ def _call(node: Node, text: str) -> tuple[list[str], dict[str, Any]]:
     options: dict[str, Any] = {"format": _READERS[name]}
     for each in rest:
         if not isinstance(each, exp.EQ | exp.PropertyEQ | exp.Kwarg):
-            fail(each, text, f"{name} takes options as name = value")
+            fail(each, text, f"{name} needs options as name = value")
         options |= _option(each.this.name.lower(), _value(each.expression, text))
     return [paths] if isinstance(paths, str) else list(paths), options
 
@@ -128,7 +128,7 @@ def _value(node: Node, text: str) -> Any:
             return str(node.this)
         if str(node.this).isdigit():
             return int(node.this)
-    return fail(node, text, f"{node.sql(dialect='duckdb')} is no constant that a reader takes")
+    return fail(node, text, f"{node.sql(dialect='duckdb')} is not a constant that a reader accepts")
 
 
 def _stem(path: str) -> str:

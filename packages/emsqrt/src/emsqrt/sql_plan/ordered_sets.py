@@ -1,4 +1,4 @@
-"""Other spellings of aggregates: WITHIN GROUP as those that take a value and a share, and `mean`."""
+"""Normalize aggregates: WITHIN GROUP to calls with a value and a fraction, and `mean`."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _SPELLED: dict[str, Callable[..., Any]] = {
     "var": lambda *args: exp.Variance(this=args[0], expressions=list(args[1:])),
     "count_distinct": lambda *args: exp.Count(this=exp.Distinct(expressions=list(args))),
 }
-"""Aggregates that sqlglot does not know; without operands they are refused like any other call."""
+"""Aggregates that sqlglot does not know; without operands they are refused like unknown calls."""
 
 
 def plain_aggregates(statement: Any, text: str) -> Any:
-    """Return a statement whose quantiles are `quantile_cont(x, q)` and `quantile_disc(x, q)` alone.
+    """Return a statement whose quantiles are all `quantile_cont(x, q)` or `quantile_disc(x, q)`.
 
     Raises:
-        Unsupported: WITHIN GROUP of another aggregate, or by what no quantile is taken of.
+        Unsupported: WITHIN GROUP of another aggregate, or with an order that no quantile supports.
         SqlError: an order of several values.
     """
 
@@ -57,9 +57,9 @@ def _unwrapped(node: Any, text: str) -> Any:
     if kind not in _NAMES:
         refuse(node, text, f"{kind.__name__} WITHIN GROUP")
     if function.args.get("expression") or function.args.get("quantile"):
-        fail(node, text, f"{_NAMES[kind]} WITHIN GROUP takes the share alone")
+        fail(node, text, f"{_NAMES[kind]} WITHIN GROUP has the fraction as its only argument")
     if len(order) != 1:
-        fail(node, text, f"{_NAMES[kind]} is of one value, and {len(order)} are given")
+        fail(node, text, f"{_NAMES[kind]} is over one value, found {len(order)}")
     (ordered,), share = order, function.this
     made = exp.PercentileCont if kind is exp.PercentileCont else exp.PercentileDisc
     if ordered.args.get("desc"):

@@ -1,4 +1,4 @@
-"""Values for `?`, `$1` and `$name`: constants in the syntax tree, never a part of the text."""
+"""Bind `?`, `$1` and `$name`: as constants in the syntax tree, never as text."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Parameters: TypeAlias = "Sequence[Any] | Mapping[str, Any] | None"
 
 
 def parse_statements(text: str) -> list[Any]:
-    """Parse statements in DuckDB's spelling; every `?` is numbered by its place in the text."""
+    """Parse statements in DuckDB's dialect; number each `?` by its position in the text."""
     tokens: list[Token] = []
     number = 0
     for token in tokens_of(text):
@@ -37,23 +37,23 @@ def bind(statement: Any, params: Parameters, text: str) -> Any:
 
     Raises:
         SqlError: a parameter has no value, or a value no parameter.
-        Unsupported: a value that is no constant of the covered subset.
+        Unsupported: a value that cannot be a constant of the covered subset.
     """
-    given = _named(params)
+    values = _named(params)
     used: set[str] = set()
 
     def replaced(node: Any) -> Any:
         if not isinstance(node, exp.Placeholder | exp.Parameter):
             return node
         name = str(node.name)
-        if name not in given:
-            known = f"there are {', '.join(given)}" if given else "no value was given"
+        if name not in values:
+            known = f"there are {', '.join(values)}" if values else "no value was passed"
             fail(node, text, f"the parameter ${name} has no value", known)
         used.add(name)
-        return _constant(given[name], name)
+        return _constant(values[name], name)
 
     bound = statement.transform(replaced)
-    if unused := [name for name in given if name not in used]:
+    if unused := [name for name in values if name not in used]:
         raise SqlError(f"the statement has no parameter ${unused[0]}")
     return bound
 

@@ -1,4 +1,4 @@
-"""A SELECT to a plan, clause by clause in the order in which SQL works them out."""
+"""Convert a SELECT to a plan, clause by clause in the order in which SQL evaluates them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from emsqrt.sql_plan.windows import open_window
 Node: TypeAlias = Any
 Tables: TypeAlias = "dict[str, Plan]"
 ALL = 2**53 - 1
-"""More rows than there are: the count of OFFSET without LIMIT."""
+"""More rows than any input has: the count of OFFSET without LIMIT."""
 _REFUSED = (
     "sample",
     "laterals",
@@ -52,11 +52,11 @@ def query_plan(node: Node, tables: Tables, text: str) -> Plan:
     Args:
         node: the syntax tree.
         tables: what it may read from, by name.
-        text: the statement, for places in errors.
+        text: the statement, for positions in errors.
 
     Raises:
-        SqlError: a name that means nothing, or two things; an aggregate where none can be.
-        Unsupported: a construct outside of the covered subset, by its name and place.
+        SqlError: an unknown or ambiguous name; an aggregate where none is allowed.
+        Unsupported: a construct outside of the covered subset, with its name and position.
     """
     known = dict(tables)
     with_ = node.args.get("with_")
@@ -109,7 +109,7 @@ def _union(node: Node, tables: Tables, text: str) -> Plan:
 
 @dataclass(slots=True)
 class _Select:
-    """One SELECT on its way to a plan."""
+    """One SELECT being converted to a plan."""
 
     node: Node
     tables: Tables
@@ -169,7 +169,7 @@ class _Select:
     # SELECT -----------------------------------------------------------------------------------
 
     def _outputs(self) -> list[tuple[str, Node]]:
-        """Return the names and expressions of the result, with every `*` written out."""
+        """Return the names and expressions of the result, with every `*` expanded."""
         made: list[tuple[str, Node]] = []
         for each in self.node.expressions:
             star = each.this if isinstance(each, exp.Column) else each
@@ -206,20 +206,20 @@ class _Select:
                 refuse(having, self.text, "HAVING without an aggregate")
             return plan
         keys = self._keys(group, outputs)
-        taken: list[str] = []
+        used: list[str] = []
         made: dict[str, Expr] = {}
         named_keys = []
         for node in keys:
             expr = self.convert(node)
             title = expr.name if isinstance(expr, Column) else _title(node)
-            taken.append(fresh(title, taken))
-            named_keys.append((taken[-1], expr))
-            made[key_of(node)] = Column(taken[-1])
+            used.append(fresh(title, used))
+            named_keys.append((used[-1], expr))
+            made[key_of(node)] = Column(used[-1])
         aggs: list[tuple[str, Agg]] = []
         for node in calls:
-            taken.append(fresh(_title(node), taken))
-            aggs.append((taken[-1], self.convert.aggregate(node)))
-            made[key_of(node)] = Column(taken[-1])
+            used.append(fresh(_title(node), used))
+            aggs.append((used[-1], self.convert.aggregate(node)))
+            made[key_of(node)] = Column(used[-1])
         self.convert = Converter(self.text, self._ungrouped(named_keys), made)
         return Aggregate(plan, tuple(named_keys), tuple(aggs))
 
@@ -236,7 +236,7 @@ class _Select:
         return _unique(_bare(each) for each in keys)
 
     def _pointed(self, node: Node, outputs: list[tuple[str, Node]]) -> Node:
-        """Return what a number or an alias in GROUP BY or ORDER BY points at."""
+        """Return the expression that a number or an alias in GROUP BY or ORDER BY refers to."""
         if isinstance(node, exp.Literal) and not node.is_string:
             index = int(node.this) if str(node.this).isdigit() else 0
             if not 1 <= index <= len(outputs):
@@ -250,7 +250,7 @@ class _Select:
         return node
 
     def _ungrouped(self, keys: list[tuple[str, Expr]]) -> Callable[[Node], Expr]:
-        """Resolve columns after grouping: those that are keys, however they are written."""
+        """Resolve columns after grouping: only expressions that are keys."""
 
         def column(node: Node) -> Expr:
             wanted = self.scope.column(node, self.text)
@@ -268,13 +268,13 @@ class _Select:
         nodes = _unique(each for node in wanted for each in node.find_all(exp.Window))
         named = {each.name: each for each in self.node.args.get("windows") or []}
         groups: dict[str, tuple[list[Expr], list[SortKey], list[tuple[str, WindowCall]]]] = {}
-        taken: list[str] = []
+        used: list[str] = []
         for node in nodes:
             parts, keys, called = open_window(node, self.convert, named)
-            taken.append(fresh(f"$window_{len(taken)}", taken))
+            used.append(fresh(f"$window_{len(used)}", used))
             group = f"{list(map(str, parts))} {list(map(str, keys))}"
-            groups.setdefault(group, (parts, keys, []))[2].append((taken[-1], called))
-        for name, node in zip(taken, nodes, strict=True):
+            groups.setdefault(group, (parts, keys, []))[2].append((used[-1], called))
+        for name, node in zip(used, nodes, strict=True):
             self.convert.made[key_of(node)] = Column(name)
         for parts, keys, calls in groups.values():
             plan = Window(plan, tuple(parts), tuple(keys), tuple(calls))
@@ -283,7 +283,7 @@ class _Select:
     # ORDER BY, DISTINCT, LIMIT ------------------------------------------------------------------
 
     def _meant(self, ordered: Node, outputs: list[tuple[str, Node]]) -> Node:
-        """Return a key of ORDER BY with numbers and aliases replaced; aliases come first here."""
+        """Return a key of ORDER BY with numbers and aliases replaced; aliases have priority."""
         node = ordered.this
         if isinstance(node, exp.Column) and not node.table:
             for name, output in outputs:
@@ -308,14 +308,16 @@ class _Select:
             keys.append(_marked(Column(held), each))
         if self.node.args.get("distinct") is not None:
             if hidden:
-                fail(order[0], self.text, "with DISTINCT, ORDER BY takes what is selected")
+                fail(
+                    order[0], self.text, "with DISTINCT, ORDER BY can only use selected expressions"
+                )
             return _limited(Distinct(Project(plan, tuple(columns))), keys, self.node, self.text)
         plan = _limited(Project(plan, (*columns, *hidden)), keys, self.node, self.text)
         return kept(plan, names) if hidden else plan
 
 
 def _limited(plan: Plan, keys: list[SortKey], node: Node, text: str) -> Plan:
-    """Order and cut off rows as ORDER BY, LIMIT and OFFSET say."""
+    """Order and limit rows by ORDER BY, LIMIT and OFFSET."""
     limit, offset = node.args.get("limit"), node.args.get("offset")
     if limit is not None and not isinstance(limit, exp.Limit):
         refuse(limit, text, type(limit).__name__.upper())
@@ -332,7 +334,7 @@ def _limited(plan: Plan, keys: list[SortKey], node: Node, text: str) -> Plan:
 
 def _whole(node: Node, text: str) -> int:
     if not isinstance(node, exp.Literal) or not str(node.this).isdigit():
-        refuse(node, text, "a LIMIT or OFFSET that is no whole number")
+        refuse(node, text, "a LIMIT or OFFSET that is not a whole number")
     return int(node.this)
 
 
@@ -342,7 +344,7 @@ def _ordered(node: Node) -> list[Node]:
 
 
 def _sort_key(ordered: Node, convert: Converter, names: list[str], text: str) -> SortKey:
-    """Return a key of ORDER BY after a UNION, where only the result's columns can be named."""
+    """Return a key of ORDER BY after a UNION, which can only refer to the result's columns."""
     node = ordered.this
     if isinstance(node, exp.Literal) and str(node.this).isdigit():
         if not 1 <= int(node.this) <= len(names):
@@ -358,7 +360,7 @@ def _marked(expr: Expr, ordered: Node) -> SortKey:
 
 
 def _aggregates_in(node: Node) -> Iterable[Node]:
-    """Yield the aggregates in an expression, but for window functions themselves."""
+    """Yield the aggregates in an expression, except window functions."""
     for each in node.find_all(*AGGREGATES):
         over = each.parent
         while isinstance(over, exp.IgnoreNulls | exp.RespectNulls | exp.Filter):
@@ -374,9 +376,9 @@ def _bare(node: Node) -> Node:
 
 
 def _output_name(node: Node) -> str:
-    """Return what an output column is called: its alias, the column's name, or its SQL.
+    """Return the name of an output column: its alias, the column's name, or its SQL.
 
-    A cast of a column is called as the column is, as in PostgreSQL.
+    A cast of a column has the column's name, as in PostgreSQL.
     """
     if isinstance(node, exp.Alias):
         return str(node.alias)
@@ -389,7 +391,7 @@ def _output_name(node: Node) -> str:
 
 
 def _title(node: Node) -> str:
-    """The name of a column that was given none: its SQL."""
+    """The name of an unnamed output column: its SQL."""
     text: str = _bare(node).sql(dialect="duckdb").lower()
     return text
 

@@ -1,4 +1,4 @@
-"""A statement's text, and the tables it may read, to a pipeline."""
+"""Convert a statement's text, and the tables it may read, to a pipeline."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ def sql(
     *,
     files: bool = False,
 ) -> Pipeline:
-    """Return the pipeline that a SELECT means, in DuckDB's spelling.
+    """Return the pipeline of a SELECT in DuckDB's dialect.
 
-    `sql("SELECT uid, sum(amount) AS total FROM logs GROUP BY uid", {"logs": "logs.csv"})`. What
-    is covered is in docs/sql.md; the meaning of every expression is that of `emsqrt.expr`.
+    `sql("SELECT uid, sum(amount) AS total FROM logs GROUP BY uid", {"logs": "logs.csv"})`. The
+    covered subset is in docs/sql.md; every expression has the meaning of `emsqrt.expr`.
 
     Args:
         text: one statement.
-        tables: what each name stands for: a pipeline, a plan, or a file's path. The schema of a
-            file is found in its first bytes.
+        tables: the table of each name: a pipeline, a plan, or a file's path. The schema of a file
+            is inferred from its first bytes.
         params: values for `?` and `$1` in order, or for `$name` by name; they become constants.
-        files: whether FROM may name files too: `FROM 'logs.csv'`, `FROM read_csv('logs.txt')`. Leave
-            it off for statements of others: they could read any file of this process.
+        files: whether FROM may name files too: `FROM 'logs.csv'`, `FROM read_csv('logs.txt')`.
+            Leave it off for untrusted statements: they could read any file of this process.
 
     Raises:
         NotFound: there is no such file.
-        SqlError: it does not parse, or a name means nothing; with line and column.
-        Unsupported: a construct that is not covered, by its name and place; or sqlglot is not
+        SqlError: it does not parse, or a name is unknown; with line and column.
+        Unsupported: a construct that is not covered, with its name and position; or sqlglot is not
             installed.
         TypeMismatch, UnknownColumn: as `emsqrt.plan.check`.
     """
@@ -85,7 +85,7 @@ def _unparsed(error: Exception) -> SqlError:
 
 
 def _plan(source: Source) -> Plan:
-    """Return a table's plan, with the schema of its scans found."""
+    """Return a table's plan, with the schemas of its scans resolved."""
     plan = scan(source).plan if isinstance(source, str | Path) else source
     plan = plan.plan if isinstance(plan, Pipeline) else plan
     if not isinstance(plan, Plan):

@@ -1,4 +1,4 @@
-"""The rows a query reads from: tables put together, and which of their columns a name means."""
+"""The columns that a query can name, and their resolution."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class Visible:
     """A column that can be named.
 
     Args:
-        table: the alias of the table it comes from.
-        name: what it is called there.
-        held: the plan's column that holds it.
+        table: the alias of its table.
+        name: its name in that table.
+        held: the plan's column that contains it.
         type: its type.
-        starred: whether `*` has it, and a name without a table can mean it; the two sides of a
-            USING are not and cannot.
+        starred: whether `*` includes it and a name without a table can refer to it; false for the
+            two sides of a USING.
     """
 
     table: str
@@ -35,13 +35,13 @@ class Visible:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """A plan and the columns of it that can be named, in the order of `*`."""
+    """A plan and those of its columns that can be named, in the order of `*`."""
 
     plan: Plan
     columns: tuple[Visible, ...]
 
     def find(self, node: Any, text: str) -> Visible:
-        """Return the column that a reference means.
+        """Return the column that a reference refers to.
 
         Raises:
             SqlError: none, or more than one.
@@ -68,7 +68,7 @@ class Scope:
         return fail(node, text, f"there is no column {node.sql(dialect='duckdb')}", hint)
 
     def column(self, node: Any, text: str) -> Expr:
-        """Return the expression that reads the column a reference means."""
+        """Return the expression that reads a reference's column."""
         return Column(self.find(node, text).held)
 
 
@@ -79,13 +79,13 @@ def scope_of(plan: Plan, alias: str) -> Scope:
 
 
 def apart(left: Scope, right: Scope) -> Scope:
-    """Return `right` with those columns held under other names that `left` has too."""
-    taken = {each.held for each in left.columns}
+    """Return `right` with renamed columns where `left` has the same name."""
+    used = {each.held for each in left.columns}
     names = {each.held for each in right.columns}
     renamed: dict[str, str] = {}
     for each in right.columns:
-        if each.held in taken:
-            renamed[each.held] = fresh(f"{each.table}.{each.name}", taken | names)
+        if each.held in used:
+            renamed[each.held] = fresh(f"{each.table}.{each.name}", used | names)
             names.add(renamed[each.held])
     if not renamed:
         return right
@@ -93,9 +93,9 @@ def apart(left: Scope, right: Scope) -> Scope:
     return Scope(Rename(right.plan, tuple(renamed.items())), columns)
 
 
-def fresh(name: str, taken: Iterable[str]) -> str:
-    """Return `name`, or the first of `name_1`, `name_2`, … that is not taken."""
-    known = set(taken)
+def fresh(name: str, used: Iterable[str]) -> str:
+    """Return `name`, or the first of `name_1`, `name_2`, … that is unused."""
+    known = set(used)
     number, made = 0, name
     while made in known:
         number += 1

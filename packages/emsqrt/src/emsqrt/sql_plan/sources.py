@@ -20,10 +20,10 @@ from sennit_core.text import nearest
 Node: TypeAlias = Any
 Tables: TypeAlias = "dict[str, Plan]"
 Query: TypeAlias = "Callable[[Node, Tables], Plan]"
-"""Makes the plan of a query that may read these tables."""
+"""Returns the plan of a query that may read these tables."""
 
 EMPTY_FILE = "/dev/null"
-"""What a SELECT without FROM scans: a plan's scans name at least one file."""
+"""The scan of a SELECT without FROM: a plan's scan names at least one file."""
 _KINDS: dict[tuple[str, str], JoinKind] = {
     ("", ""): "inner",
     ("", "INNER"): "inner",
@@ -42,7 +42,7 @@ _KINDS: dict[tuple[str, str], JoinKind] = {
 
 
 class Sources:
-    """Puts together what stands in the FROM of one query."""
+    """Combine the items in the FROM of one query."""
 
     def __init__(self, text: str, tables: Tables, query: Query) -> None:
         self.text = text
@@ -50,7 +50,7 @@ class Sources:
         self.query = query
 
     def read(self, select: Node) -> tuple[Scope, list[Node]]:
-        """Return the rows of a SELECT's FROM, and what of its WHERE is left to do."""
+        """Return the rows of a SELECT's FROM, and the part of its WHERE that remains to apply."""
         where = select.args.get("where")
         terms = [] if where is None else list(_terms(where.this))
         first = select.args.get("from_")
@@ -89,7 +89,7 @@ class Sources:
         return _renamed(scope_of(plan, node.alias or node.name), node, self.text)
 
     def _known(self, node: Node, name: str) -> str:
-        """Return what there is instead of a table that is not there."""
+        """Return a hint for an unknown table."""
         if guess := nearest(name, tuple(self.tables)):
             return f"did you mean {guess}?"
         if self.tables:
@@ -102,7 +102,7 @@ class Sources:
         return not any(join.args.get(key) for key in ("on", "using", "side", "kind", "method"))
 
     def _listed(self, scope: Scope, listed: list[Scope], terms: list[Node]) -> Scope:
-        """Join the tables of a list by the equalities of the WHERE, nearest first."""
+        """Join the tables of a list by the equalities of the WHERE, in the order of the list."""
         waiting = list(listed)
         while waiting:
             for right in waiting:
@@ -144,7 +144,7 @@ class Sources:
         return scope
 
     def _pushed(self, right: Scope, terms: list[Node], how: JoinKind) -> tuple[Scope, list[Node]]:
-        """Filter the right side by what looks at it alone, where that means the same."""
+        """Filter the right side by the conditions on it alone, where the meaning stays the same."""
         if how not in ("left", "semi", "anti"):
             return right, terms
         left_over = []
@@ -237,8 +237,8 @@ def _keyed(scope: Scope, keys: list[Expr], side: str) -> tuple[Plan, list[str]]:
         if isinstance(key, Column):
             names.append(key.name)
             continue
-        taken = {each.held for each in scope.columns} | columns_of(key)
-        names.append(fresh(f"${side}_key_{number}", taken))
+        used = {each.held for each in scope.columns} | columns_of(key)
+        names.append(fresh(f"${side}_key_{number}", used))
         plan = WithColumn(plan, ((names[-1], key),))
     return plan, names
 

@@ -1,4 +1,4 @@
-"""Type names of SQL: what a cast means, and what a column's type is called in an answer."""
+"""SQL's type names: the type of a cast, and the name of a column's type in a result."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNITS = {"0": "s", "3": "ms", "6": "us", "9": "ns"}
 _OURS = {
     name.lower(): name for name in ("UInt8", "UInt16", "UInt32", "UInt64", "Float32", "Float64")
 } | {"utf8": "Utf8", "binary": "Binary", "bool": "Bool"}
-"""Names of the engine that SQL does not have; Int8 is not among them: there it has 8 bytes."""
+"""The engine's type names that SQL does not have; except Int8, which in SQL has 8 bytes."""
 _SHOWN = {
     "Bool": "boolean", "Int8": "tinyint", "Int16": "smallint", "Int32": "integer",
     "Int64": "bigint", "UInt8": "utinyint", "UInt16": "usmallint", "UInt32": "uinteger",
@@ -37,7 +37,7 @@ def sql_type(node: Any, text: str) -> DataType:
 
     Args:
         node: sqlglot's data type.
-        text: the statement, for places in errors.
+        text: the statement, for positions in errors.
 
     Raises:
         Unsupported: a type, or a parameter of one, that the engine does not have.
@@ -58,19 +58,19 @@ def sql_type(node: Any, text: str) -> DataType:
 
 
 def _moment(node: Any, text: str, name: str, parameters: list[str]) -> DataType:
-    """Return a timestamp of so many digits, `TIMESTAMP(3)`, or of a unit, `Timestamp(ms,UTC)`."""
+    """Return a timestamp of a precision, `TIMESTAMP(3)`, or of a unit, `Timestamp(ms,UTC)`."""
     unit, *zone = parameters
-    given = ",".join((_UNITS.get(unit, unit.lower()), *zone))
+    parameters_text = ",".join((_UNITS.get(unit, unit.lower()), *zone))
     if name == "TIMESTAMPTZ" and not zone:
-        given += ",UTC"
+        parameters_text += ",UTC"
     try:
-        return DataType.parse(f"Timestamp({given})")
+        return DataType.parse(f"Timestamp({parameters_text})")
     except UsageError as error:
         return refuse(node, text, f"TIMESTAMP({', '.join(parameters)})", error.hint)
 
 
 def sql_type_name(kind: DataType) -> str:
-    """Return what SQL calls a type, in lower case, such as `decimal(9,2)` and `varchar[]`."""
+    """Return SQL's name of a type, in lower case, such as `decimal(9,2)` and `varchar[]`."""
     if kind.name == "Decimal":
         return f"decimal({kind.precision},{kind.scale})"
     if kind.name == "Timestamp":

@@ -1,4 +1,4 @@
-"""Grouping text: C parses keys and arguments, groups them, and writes the groups as CSV."""
+"""Group text: C parses keys and arguments, groups them, and writes the groups as CSV."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from emsqrt.external.aggregate_state import (
     Values,
 )
 from emsqrt.external.groups import texts_of
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.run import Run
 from emsqrt.thin.compute import TextProgram, with_programs
 from emsqrt.thin.resuming import Resumption
@@ -38,7 +38,7 @@ _BUFFER_SHARE = 16
 _ROW_SHARE = 32
 _ALIGN = 64
 _BUFFERS = 3
-"""Parsed columns, groups as columns, and these as text."""
+"""Parsed columns, groups as columns, and groups as text."""
 
 
 class AggregateText:
@@ -46,9 +46,10 @@ class AggregateText:
 
     Args:
         rows: the records.
-        step: the layout, as `emsqrt.thin.compile` writes it: `reads` (columns), `programs`,
-            `order` (of both), `keys`, `parts`, `outputs`, `values`, `fields` (of the result) and `aggs` (for errors).
-        run: working memory and spill.
+        step: the layout, as written by `emsqrt.thin.compile`: `reads` (columns), `programs`,
+            `order` (of both), `keys`, `parts`, `outputs`, `values`, `fields` (of the result) and
+            `aggs` (for errors).
+        run: provides working memory and spill.
     """
 
     def __init__(self, rows: TextRows, step: Mapping[str, Any], run: Run) -> None:
@@ -60,7 +61,7 @@ class AggregateText:
         self._run = run
         self._programs = [TextProgram(program) for program in step["programs"]]
         size = sum(program.size_bytes for program in self._programs)
-        self._guard = run.admit(size, "aggregate", "arguments are worked out in blocks")
+        self._guard = run.admit(size, "aggregate", "arguments are computed in blocks")
         self._parts, self._values = _parts(step), [_values(each) for each in step["values"]]
         self._long_bytes = run.row_bytes * max(1, texts_of(self._keys, self._parts))
         run.expect_holder(
@@ -73,7 +74,7 @@ class AggregateText:
         resumption = Resumption(self._rows, self._run)
         with (
             self._guard,
-            begun(resumption.blocks()) as blocks,
+            prefetch_first(resumption.blocks()) as blocks,
             self._run.take_working_memory("aggregate") as held,
         ):
             size = self._buffer_bytes(len(held.memory))
@@ -108,7 +109,7 @@ class AggregateText:
 
     @property
     def _bytes_for_long_rows(self) -> int:
-        """The least memory for the long rows that were met."""
+        """The minimum of working memory for the longest known row."""
         row_bytes = self._run.row_bytes
         least = long_aggregate_bytes(self._keys, self._parts, self._values, row_bytes)
         return least + _BUFFERS * max(BUFFER_BYTES_MAX, self._long_bytes)
@@ -150,11 +151,11 @@ class AggregateText:
 
         agg = self._step["aggs"][output]
         field = self.schema.fields[len(self._step["keys"]) + output]
-        return ValueOutOfRange(agg, f"the sum is beyond {field.type}")
+        return ValueOutOfRange(agg, f"the sum is out of range for {field.type}")
 
 
 def bytes_min(step: Mapping[str, Any]) -> int:
-    """Return the least working memory of an aggregate's step, with short keys."""
+    """Return the minimum of working memory of an aggregate's step, with short keys."""
     parts = _parts(step)
     values = [_values(each) for each in step["values"]]
     least = aggregate_bytes_min(parts, values, len(step["keys"]))
@@ -179,7 +180,7 @@ def _values(each: Mapping[str, Any]) -> Values:
 
 
 def _columns(count: int, filled: Sequence[Filled], memory: memoryview) -> Columns:
-    """Return filled columns as the kernel sees them, where they lie."""
+    """Return filled columns in the kernel's representation, without copying them."""
     parts = []
     for kind, nulls, validity, values, ends in filled:
         seen = memory[slice(*validity)] if nulls else None

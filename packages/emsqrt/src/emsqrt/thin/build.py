@@ -1,4 +1,4 @@
-"""From a text program to the operators that carry it out; those that not all need are loaded late."""
+"""Create the operators of a text program; operators that few programs need are imported lazily."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Step = Mapping[str, Any]
 
 
 class MeteredText:
-    """An operator whose blocks are counted."""
+    """An operator that counts its blocks."""
 
     def __init__(self, rows: TextRows, meter: Meter) -> None:
         self.schema = rows.schema
@@ -29,7 +29,7 @@ class MeteredText:
 
     @property
     def rows(self) -> int:
-        """How many were seen by whoever reads them."""
+        """The number of records that the consumer has parsed so far."""
         return self._rows.rows
 
     @rows.setter
@@ -43,11 +43,11 @@ class MeteredText:
 
 
 def _measure(block: Block) -> tuple[int, int]:
-    return block.rows, len(block.data)  # or whoever parses them counts the rows
+    return block.rows, len(block.data)  # 0 if only the consumer can count them
 
 
 def load_operators(steps: Sequence[Step]) -> None:
-    """Load the code that a program needs, so that it counts as held before memory is given out."""
+    """Import the code that a program needs, so that admission counts its memory."""
     for step in steps:
         for module in _MODULES.get(step["op"], ()):
             import_module(module)
@@ -59,11 +59,11 @@ def build(steps: Sequence[Step], run: Run) -> TextRows:
     """Return the operator at the end of a program's steps.
 
     Args:
-        steps: in postfix order, as `emsqrt.thin.compile` makes them.
-        run: what they share.
+        steps: in postfix order, as written by `emsqrt.thin.compile`.
+        run: shared by the operators.
 
     Raises:
-        CapTooSmall: reading takes more than there is.
+        CapTooSmall: the budget is too small for reading.
     """
     stack: list[TextRows] = []
     tops = {step["node"]: id(step) for step in steps if "node" in step}
@@ -82,7 +82,7 @@ def _metered(
     run: Run,
     tops: Mapping[int, int],
 ) -> TextRows:
-    """Build a step under its node; the last step of a node is what is counted of it."""
+    """Build a step under its node; the meter counts the output of a node's last step."""
     node = step.get("node")
     if node is None or not run.knows(node):
         return builder(step, inputs, run)
@@ -92,7 +92,7 @@ def _metered(
 
 
 def _inputs_of(step: Step) -> int:
-    """Return how many inputs a step takes off the stack."""
+    """Return the number of inputs that a step pops off the stack."""
     match step["op"]:
         case "scan":
             return 0
@@ -194,4 +194,4 @@ _MODULES = {
     "sort": ("emsqrt.thin.sort",),
     "jsonl": ("emsqrt.thin.jsonl",),
 }
-"""What the builders above load late."""
+"""Modules that the builders above import lazily."""

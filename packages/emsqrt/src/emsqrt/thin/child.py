@@ -1,4 +1,4 @@
-"""The parent's side of the lean child: start it, hear it, make its answer a manifest or an error."""
+"""The parent's side of the small child: start it, read its answer, return its manifest or error."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from sennit_core.errors import (
 from sennit_core.records import Progress
 
 _GRACE_SECONDS = 2.0
-"""A child ends by itself at its deadline; after so much longer it is killed."""
+"""A child ends by itself at its deadline; it is killed this much later."""
 _WAIT_SECONDS_MAX = 3600.0
 
 
@@ -45,19 +45,19 @@ def run_in_child(  # noqa: PLR0913 - settings, all by keyword
     """Run a text program in a process of its own and wait.
 
     Args:
-        program: as `emsqrt.thin.compile.compile_text` makes it.
-        cap_bytes: what the kernel may charge the child at most.
+        program: the result of `emsqrt.thin.compile.compile_text`.
+        cap_bytes: the most that the kernel may charge the child.
         spill_dir: where it may spill; a folder of this user's when None.
-        spilling: as `EngineConfig.spilling` has it.
-        deadline_seconds: give up after this.
-        on_progress: told about progress.
-        on_start: told the child's pid.
+        spilling: as returned by `EngineConfig.spilling`.
+        deadline_seconds: cancel after this.
+        on_progress: called with each progress report.
+        on_start: called with the child's pid.
 
     Returns:
         The JSON of the run's `Manifest`, without the plan's hash.
 
     Raises:
-        SennitError: whatever the child reports, as the class it was.
+        SennitError: reported by the child, of its original class.
         WorkerLost: the child ended without an answer.
     """
     request = {
@@ -80,19 +80,19 @@ def weigh_in_child(  # noqa: PLR0913 - a program and its world
     *,
     looks: bool = False,
 ) -> Weight:
-    """Return what a text program needs and would have under a cap, from a process like its own.
+    """Return a text program's memory requirement and shares, from a process like its own.
 
     Args:
         program: as for `run_in_child`.
-        cap_bytes: asked about.
-        spilling: as `EngineConfig.spilling` has it.
+        cap_bytes: the cap whose shares are reported.
+        spilling: as returned by `EngineConfig.spilling`.
         spill_dir: where it would spill; a folder of this user's when None.
-        room_bytes: what the kernel may charge the child at most.
-        deadline_seconds: give up after this.
-        looks: whether to look through the input for its longest row.
+        room_bytes: the most that the kernel may charge the child.
+        deadline_seconds: cancel after this.
+        looks: whether to search the input for its longest row.
 
     Raises:
-        MemoryCapExceeded: it takes more than `room_bytes` to look at the program.
+        MemoryCapExceeded: examining the program needs more than `room_bytes`.
     """
     request = {
         "program": program,
@@ -140,7 +140,7 @@ def _child() -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
             stdout=subprocess.DEVNULL,
             pass_fds=[write],
             env={**os.environ, **LEAN_ENVIRONMENT},
-            process_group=0,  # a terminal's Ctrl-C is for the parent
+            process_group=0,  # the parent handles a terminal's Ctrl-C
         )
     except BaseException:
         os.close(read)
@@ -155,7 +155,7 @@ def _child() -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
 
 
 def _lines(answers: io.FileIO, deadline_seconds: float | None) -> Iterator[bytes]:
-    """Yield what the child says; one that is stopped, or deaf, is not waited for."""
+    """Yield the child's answers; kill a child that is stopped or does not react to its deadline."""
     end = None if deadline_seconds is None else time.monotonic() + deadline_seconds + _GRACE_SECONDS
     look = select.poll()
     look.register(answers, select.POLLIN)
@@ -180,5 +180,5 @@ def _lost(process: subprocess.Popen[bytes], cap_bytes: int) -> SennitError:
     return WorkerLost(
         what="the engine's process",
         worker=str(process.pid),
-        reason=f"it ended with status {status} and said nothing",
+        reason=f"it ended with status {status} and without an answer",
     )

@@ -1,7 +1,7 @@
-"""From a plan to a text program, in the process that asks; the lean child only carries it out.
+"""Compile plans to text programs, in the calling process; the small child only runs them.
 
-A program is JSON: steps in postfix order, each with its inputs before it. Names, types and files are
-settled here, so the child loads neither plans nor expressions.
+A program is JSON: steps in postfix order, each after its inputs. Names, types and files are
+resolved here, so the child imports neither plans nor expressions.
 """
 
 from __future__ import annotations
@@ -54,13 +54,13 @@ _OPTIONS = {
     "csv": ("delimiter", "quote", "header", "nullValues", "recordBytesMax", "encoding"),
     "jsonl": ("recordBytesMax",),
 }
-"""What the thin tier knows of each reader's options; others are the arrow tier's."""
+"""Reader options that the text engine supports; others need the arrow tier."""
 _COUNTED: Step = {"op": "select", "columns": None}
 
 
 @dataclass(slots=True)
 class Compiled:
-    """The rows of a node: the steps that make them, their columns, and whether they were counted."""
+    """The compiled rows of a node: their steps, their columns, and whether they were counted."""
 
     steps: list[Step]
     schema: Schema
@@ -68,11 +68,11 @@ class Compiled:
 
 
 def why_not_thin(plan: Plan) -> str | None:
-    """Return why the thin tier cannot run a plan, None when it can; only the plan is looked at."""
+    """Return why the thin tier cannot run a plan, None if it may; inspects only the plan."""
     if not isinstance(plan, Sink):
         return "it has no sink"
     if any(isinstance(node, Sink) for node in walk(plan.input)):
-        return "it goes on from a sink"
+        return "a sink is not its last step"
     for node in walk(plan):
         reason = _CHECKS.get(type(node), _unknown)(node)
         if reason is not None:
@@ -88,8 +88,8 @@ def try_compile(
 ) -> Program | None:
     """Return a plan's program, None when only the arrow tier can run it; raises as `compile_text`.
 
-    The planner's rules are applied, as far as the thin tier can run what they make. The arguments
-    are those of `compile_text`, and `EngineConfig.spilling`.
+    The planner's rules are applied as far as the thin tier can run their result. The arguments are
+    those of `compile_text`, and `EngineConfig.spilling`.
     """
     if why_not_thin(plan) is not None or arrow_spills(spilling):
         return None
@@ -106,23 +106,23 @@ def try_compile(
 
 
 def compile_text(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Step:
-    """Return the program of a plan that `why_not_thin` has nothing against.
+    """Compile a plan that `why_not_thin` accepts.
 
     Args:
         plan: ends in a sink.
-        folder: where relative paths start.
-        cap_bytes: on the run, as `first_lines` has it.
+        folder: base of relative paths.
+        cap_bytes: the run's cap, as for `first_lines`.
 
     Returns:
         `{"steps": [...], "target": path, "name": target as the plan has it, "format": csv or
         jsonl}`, paths absolute.
 
     Raises:
-        NotThin: a file is not as the thin tier wants it.
-        UnknownColumn, TypeMismatch, NotFound, BadInput: as the plan and its files are.
+        NotThin: the thin tier does not support one of the files.
+        UnknownColumn, TypeMismatch, NotFound, BadInput: the plan or a file is invalid.
     """
-    assert isinstance(plan, Sink), "a check has seen that"
-    assert isinstance(plan.target, FileTarget), "a check has seen that"
+    assert isinstance(plan, Sink), "why_not_thin checked it"
+    assert isinstance(plan.target, FileTarget), "why_not_thin checked it"
     done: list[Compiled] = []
     for place, node in enumerate(walk(plan.input)):
         first = len(done) - len(inputs_of(node))
@@ -142,7 +142,7 @@ def compile_text(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Step
     target = parse_location(plan.target.path, folder)
     refuse_arrow_locations([target])
     if codecs.zstd_needs_arrow() and codec_by_name(target) == "zstd":
-        raise NotThin("zstd is written by pyarrow")
+        raise NotThin("writing zstd needs pyarrow")
     return {
         "steps": steps,
         "target": str(target),
@@ -157,19 +157,19 @@ def _unknown(node: Plan) -> str:
 
 def _check_scan(node: Scan) -> str | None:
     if not isinstance(node.source, Files) or node.source.format not in _OPTIONS:
-        return "the scan reads something else than CSV and JSON Lines"
+        return "the scan reads neither CSV nor JSON Lines"
     options = node.source.options
     if node.columns is not None or not set(options) <= set(_OPTIONS[node.source.format]):
-        return "the scan chooses columns or asks for options of the arrow tier"
+        return "the scan selects columns or uses options of the arrow tier"
     if options.get("header", True) not in (True, False):
-        return "the header is further down"
+        return "the header is not the first line"
     return None
 
 
 def _check_sink(node: Sink) -> str | None:
     target = node.target
     if not isinstance(target, FileTarget) or target.format not in _OPTIONS or target.options:
-        return "the sink writes something else than plain CSV and JSON Lines"
+        return "the sink writes neither plain CSV nor JSON Lines"
     return None
 
 
@@ -180,7 +180,7 @@ def _check_order(node: Sort | TopK) -> str | None:
 
 
 def _check_aggregate(node: Aggregate) -> str | None:
-    return None if node.phase == "full" else "it makes or merges partial states"
+    return None if node.phase == "full" else "it produces or merges partial states"
 
 
 _CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
@@ -201,11 +201,11 @@ _CHECKS: dict[type[Plan], Callable[[Any], str | None]] = {
 
 
 def _scan(node: Scan, folder: Path, cap_bytes: int | None) -> Compiled:
-    assert isinstance(node.source, Files), "a check has seen that"
+    assert isinstance(node.source, Files), "why_not_thin checked it"
     refuse_arrow_locations([parse_location(path, folder) for path in node.source.paths])
     sources = open_sources(node.source.paths, folder)
     if codecs.zstd_needs_arrow() and any(_is_zstd(source) for source in sources):
-        raise NotThin("zstd is read by pyarrow")
+        raise NotThin("reading zstd needs pyarrow")
     if node.source.format == "jsonl":
         return _scan_jsonl(node, sources, cap_bytes)
     options = CsvOptions.from_json(node.source.options)
@@ -225,8 +225,8 @@ def _scan(node: Scan, folder: Path, cap_bytes: int | None) -> Compiled:
 
 
 def _to_standard(options: CsvOptions, schema: Schema) -> list[Step]:
-    """Return what writes records of another dialect in the engine's own, which all others read."""
-    if options.null_values != ("",):  # values are written anew, where NULL is nothing
+    """Return the step that converts records of another dialect to the engine's own."""
+    if options.null_values != ("",):  # values are rewritten, with NULL as an empty field
         places = list(range(len(schema)))
         names = list(schema.names)
         step = {"op": "compute", "reads": names, "programs": [], "order": places}
@@ -237,7 +237,7 @@ def _to_standard(options: CsvOptions, schema: Schema) -> list[Step]:
 
 
 def _scan_jsonl(node: Scan, sources: Sequence[ByteSource], cap_bytes: int | None) -> Compiled:
-    assert isinstance(node.source, Files), "a check has seen that"
+    assert isinstance(node.source, Files), "why_not_thin checked it"
     schema = node.schema
     if schema is None:
         lines = first_lines(sources[0], _SAMPLE_BYTES, cap_bytes)
@@ -322,7 +322,7 @@ def _compute(exprs: Sequence[Expr], before: Schema, after: Schema) -> Step:
 
 
 class _Reads:
-    """The columns that are parsed from text, and what is worked out from them."""
+    """The columns that are parsed from text, and the programs computed from them."""
 
     def __init__(self, schema: Schema) -> None:
         self.names: list[str] = []
@@ -330,25 +330,25 @@ class _Reads:
         self._schema = schema
 
     def place(self, expr: Expr) -> int:
-        """Return where a value will be: a column's place, or -1 - the place among the programs."""
+        """Return the place of a value: a column's index, or -1 - its index among the programs."""
         if isinstance(expr, Column):
             return self._column(self._schema.field(expr.name).name)
         self.programs.append(self.program(expr))
         return -len(self.programs)
 
     def settled(self, place: int) -> int:
-        """Return a place among columns and programs, once all columns are known."""
+        """Return a place as an index into columns and programs, once all columns are known."""
         return place if place >= 0 else len(self.names) - place - 1
 
     def program(self, expr: Expr) -> Step:
         """Return the program of an expression.
 
         Raises:
-            NotThin: the kernel has no program for it.
+            NotThin: it cannot be compiled to a kernel program.
         """
         program = compile_program(expr, self._schema)
         if program is None:
-            raise NotThin(f"{expr!s} is worked out by pyarrow")
+            raise NotThin(f"computing {expr!s} needs pyarrow")
         return {
             "code": base64.b64encode(program.code).decode(),
             "constants": base64.b64encode(program.constants).decode(),
@@ -366,7 +366,7 @@ class _Reads:
 
 
 _WIDTHS = {"Bool": 0, "Int64": 8, "UInt64": 8, "Float64": 8, "Decimal": 16}
-"""Bytes of a program's values; 0 is a bit."""
+"""Bytes of a program's values; 0 for a bit."""
 
 
 def _rename(node: Rename, inputs: Sequence[Compiled], _: Path) -> Compiled:

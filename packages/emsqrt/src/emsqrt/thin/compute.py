@@ -1,4 +1,4 @@
-"""Expressions at work on text: C carries out small programs over the columns that they read."""
+"""Expressions over text: C runs small programs over the columns that they read."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from sennit_core.schema import DataType, Field, Schema
 
 PROGRAM_BYTES = 1 << 16
 _ROWS_MAX = PARSE_FRONT_BYTES // 4
-"""A parsed row takes four bytes at least, so no batch has more."""
+"""A parsed row needs at least four bytes, which bounds the rows of a batch."""
 
 
 class TextProgram:
     """A compiled expression, ready to run over columns that are parsed from text.
 
     Args:
-        step: the program as `emsqrt.thin.compile` writes it: `code` and `constants` in base64,
-            `count`, `columns` (their places among the parsed ones), `kind` and `width` of the
-            result, `blames`.
+        step: the program as written by `emsqrt.thin.compile`: `code` and `constants` in base64,
+            `count`, `columns` (indexes among the parsed ones), `kind` and `width` of the result,
+            `blames`.
     """
 
     def __init__(self, step: Mapping[str, Any]) -> None:
@@ -34,7 +34,7 @@ class TextProgram:
 
     @property
     def size_bytes(self) -> int:
-        """What it works in, from the first batch on."""
+        """Memory that it uses from the first batch on."""
         return PROGRAM_BYTES + self._value_bytes + _ROWS_MAX // 8
 
     @cached_property
@@ -55,7 +55,7 @@ class TextProgram:
         """Return the result for a batch as a column; valid until the next call.
 
         Raises:
-            ValueOutOfRange: a row's value has no result; names the expression and the values.
+            ValueOutOfRange: a row's expression has no value; names the expression and the operands.
         """
         self._run(columns)
         return self._step["kind"], 0, self._validity, self._values, None
@@ -76,7 +76,7 @@ class TextProgram:
         assert rows == len(columns), "a batch fits the buffers"
 
     def _error(self, _: int, instruction: int, left: int | None, right: int | None) -> Exception:
-        from emsqrt.expr.errors import ValueOutOfRange  # nothing else here needs expressions
+        from emsqrt.expr.errors import ValueOutOfRange  # imported only for errors
 
         text, kind, op = self._step["blames"][str(instruction)]
         operands = (left,) if op in ("neg", "abs") else (left, right)
@@ -85,13 +85,13 @@ class TextProgram:
 
 
 class FilterText:
-    """The records for which a condition is true, as they were spelled.
+    """The records for which a condition is true, with their original bytes.
 
     Args:
         rows: the records.
-        reads: the columns that the condition looks at.
+        reads: the columns that the condition uses.
         program: the condition.
-        run: the budget.
+        run: provides the budget.
     """
 
     def __init__(
@@ -131,15 +131,15 @@ def _writing(writer: LineWriter, columns: Columns, keep: bytes) -> Fill:
 
 
 class ComputeText:
-    """Records written anew, with columns that were worked out.
+    """Records rewritten with computed columns.
 
     Args:
         rows: the records.
         reads: the columns that are parsed.
-        programs: what is worked out from them; its results come behind those columns.
-        order: the output's columns, as places among both.
+        programs: computed from them; their results follow those columns.
+        order: the output's columns, as indexes into both.
         fields: the output's names and types.
-        run: the budget.
+        run: provides the budget.
         null_values: unquoted fields that are NULL.
     """
 
@@ -164,7 +164,7 @@ class ComputeText:
         self._null_values = null_values
         self._rooms = room_bytes(run, PARSE_FRONT_BYTES), room_bytes(run)
         size = sum(self._rooms) + sum(program.size_bytes for program in self._programs)
-        self._guard = run.admit(size, "compute", "columns are worked out in blocks")
+        self._guard = run.admit(size, "compute", "columns are computed in blocks")
 
     def blocks(self) -> Generator[Block]:
         """Yield the records."""
@@ -186,7 +186,7 @@ class ComputeText:
 
 
 def with_programs(columns: Columns, programs: Sequence[TextProgram]) -> Columns:
-    """Return a batch with the programs' results behind its columns; valid until the next batch."""
+    """Return a batch with the programs' results after its columns; valid until the next batch."""
     if not programs:
         return columns
     return columns.with_columns([program.column(columns) for program in programs])

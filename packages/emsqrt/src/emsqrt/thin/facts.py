@@ -1,6 +1,6 @@
-"""What a text program carries beside its steps: the plan, its schedule, who holds memory when.
+"""Parts of a text program apart from its steps: the plan, its schedule, its memory holders.
 
-Worked out by the process that asks; the lean child only shares out what memory it measures.
+The calling process computes them; the small child only divides the memory that it measures.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ _FEW = 32
 
 
 class Program(dict[str, Any]):
-    """A text program; the lean child gets its JSON, its schedule is made of the rest.
+    """A text program; the small child receives its JSON, and its schedule is derived from the rest.
 
     Args:
-        steps: what `emsqrt.thin.compile.compile_text` makes.
+        steps: the result of `emsqrt.thin.compile.compile_text`.
         plan: as it was submitted.
-        carried_out: the plan that the steps carry out, with the schemas of its scans.
-        folder: where relative paths start.
+        carried_out: the plan that the steps run, with the schemas of its scans.
+        folder: base of relative paths.
     """
 
     def __init__(
@@ -53,20 +53,20 @@ class Program(dict[str, Any]):
         )
 
     def scheduled(self, cap_bytes: int) -> dict[str, Any]:
-        """Return the program with its schedule for a cap; None in its place when none fits.
+        """Return the program with its schedule for a cap, or with None when no schedule fits.
 
-        What the process takes by itself is an estimate here; the child measures it.
+        The memory of the process itself is an estimate here; the child measures it.
         """
         options = TeOptions(leasts=leasts_of(self["steps"]))
         try:
             schedule = plan_te(self.physical, self.work, cap_bytes, options).to_json()
-        except CapTooSmall:  # the child measures, and knows better
+        except CapTooSmall:  # the child measures its memory and decides
             schedule = None
         return {**self, "schedule": schedule}
 
 
 def leasts_of(steps: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """Return what operators cannot do without, by place, where that is more than what all need."""
+    """Return the minimum memory of operators that need more than the common minimum, by node."""
     leasts: dict[int, int] = {}
     for step in steps:
         if step["op"] == "aggregate" and _is_large(step):
@@ -77,21 +77,21 @@ def leasts_of(steps: Sequence[Mapping[str, Any]]) -> dict[int, int]:
 
 
 def _is_large(step: Mapping[str, Any]) -> bool:
-    """Whether an aggregate sorts values, or has many states or sketches."""
+    """Return whether an aggregate sorts values, or has many states or sketches."""
     sketches = sum(op in (StateOp.SKETCH, StateOp.SKETCH_MERGE) for op, *_ in step["parts"])
     many = len(step["parts"]) + len(step["reads"]) > _FEW
     return bool(step["values"]) or many or sketches > _FEW // 8
 
 
 def _estimated(plan: Plan, folder: Path) -> Work:
-    """Estimate a plan's work; where values do not matter only a few are looked at."""
+    """Estimate a plan's work; sample only few values when no estimate depends on them."""
     counts_values = any(isinstance(node, (Aggregate, Distinct, Join)) for node in walk(plan))
     size = SAMPLE_BYTES if counts_values else SMALL_SAMPLE_BYTES
     return estimate_work(plan, None, folder, sample_bytes=size)
 
 
 def with_schemas(plan: Plan, program: Mapping[str, Any]) -> Plan:
-    """Give scans the columns that the program found in their files."""
+    """Set the schemas of scans to the columns that the program found in their files."""
     fields = {
         step["node"]: Schema(tuple(Field(name, DataType.parse(of)) for name, of in step["fields"]))
         for step in program["steps"]

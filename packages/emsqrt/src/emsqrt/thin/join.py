@@ -1,4 +1,4 @@
-"""Joining text: records travel whole, C parses the keys, and joined records are written side by side."""
+"""Join text: records travel whole, C parses the keys and writes joined records."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin, join_bytes
 from emsqrt.external.join_output import JoinOutput
 from emsqrt.long_row import LongRow
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.run import Run
 from emsqrt.thin.rooms import new_room
 from emsqrt.thin.text import Block, ColumnReader, TextRows
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     from emsqrt.external.join_output import HashJoinKind
 
 BUFFER_BYTES_MAX = 1 << 18
-"""More only when memory is large enough for records that are longer."""
+"""Used beyond the front of a buffer only when memory is large enough for longer records."""
 _ROW_SHARE = 48
 _LEFT_ALONE = ("semi", "anti")
 
 
 class JoinText:
-    """Records of two inputs put together where their keys are equal, as they were spelled.
+    """Records of two inputs joined where their keys are equal, with their original bytes.
 
     Args:
-        left: its order is kept.
-        right: what is held in memory, or partitioned, when it does not fit; unless the left side
-            is chosen for that.
+        left: the output keeps its order.
+        right: the side that is held in memory, or partitioned when it does not fit, unless the left
+            side is chosen instead.
         on: (left column, right column) of each key, of the same type.
         how: inner, left, right, full, semi, anti or cross.
-        dropped: columns of the right side that do not come out.
-        run: working memory and spill.
+        dropped: columns of the right side that are not in the output.
+        run: provides working memory and spill.
     """
 
     def __init__(
@@ -78,12 +78,12 @@ class JoinText:
         self._row_bytes, key_bytes = (1 + parsed) * run.row_bytes, parsed * run.row_bytes
         two_bytes = 2 * run.row_bytes + key_bytes
         self._long_bytes = (two_bytes, two_bytes, *(1 + bool(names)) * (key_bytes, self._row_bytes))
-        run.packs_rows(1 + parsed)
+        run.expect_packed_growth(1 + parsed)
         run.expect_holder(_ROW_SHARE + 1, self._bytes_for_long_rows if run.met else 0)
 
     @property
     def _bytes_for_long_rows(self) -> int:
-        """The least memory for the long rows that were met."""
+        """The minimum memory for the longest known row."""
         buffers = sum(max(BUFFER_BYTES_MAX, each) for each in self._long_bytes)
         return join_bytes(self._row_bytes) + buffers
 
@@ -91,10 +91,12 @@ class JoinText:
         """Yield the joined records."""
         merged = self._run.choice.merge
         with ExitStack() as stack:
-            # Joined lines, joined rows, parsed keys, packed rows; the last two of both sides merged.
-            # Who merges has both inputs come at once; who hashes has the probing one come later.
-            left = stack.enter_context(begun(self._left.blocks())) if merged else None
-            build = stack.enter_context(self._run.begun(self._sides[0].blocks()))
+            # Joined lines, joined rows, parsed keys, packed rows; a merge join needs the last two
+            # for both
+            # sides. A merge join needs both inputs at once; a hash join reads the probe side after
+            # the build.
+            left = stack.enter_context(prefetch_first(self._left.blocks())) if merged else None
+            build = stack.enter_context(self._run.prefetch_first(self._sides[0].blocks()))
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
             size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // _ROW_SHARE)
@@ -122,7 +124,7 @@ class JoinText:
         parsed: memoryview,
         packed: memoryview,
     ) -> Generator[tuple[int, int]]:
-        """Yield blocks of joined rows: one side is built, the other one probes."""
+        """Yield blocks of joined rows: one side is built, the other probes it."""
         join = self._join(memory)
         built, probing = self._sides
         with self._run.working(join):
@@ -146,7 +148,7 @@ class JoinText:
         """Yield blocks of joined rows of two sides that are sorted by the keys."""
         from emsqrt.external.merge_join import MergeJoin  # most joins hash
 
-        assert self._how != "cross", "it has no keys to be sorted by"
+        assert self._how != "cross", "a cross join has no keys"
         join = MergeJoin(memory, self._run.spill, self._how, check=self._run.check)
         with self._run.working(join):
             yield from join.blocks(
@@ -157,7 +159,7 @@ class JoinText:
 
     @property
     def _sides(self) -> tuple[TextRows, TextRows]:
-        """The side that is built, and the one that probes."""
+        """The build side and the probe side."""
         sides = self._right, self._left
         return sides[::-1] if self._run.choice.build_left else sides
 
@@ -173,7 +175,7 @@ class JoinText:
 
     @property
     def _right_comes(self) -> bool:
-        """Whether anything of the right side comes out."""
+        """Whether any column of the right side is in the output."""
         return self._how not in _LEFT_ALONE
 
     def _join(self, memory: memoryview) -> ExternalJoin | CrossJoin:
@@ -200,7 +202,7 @@ class JoinText:
         payload: Literal["line"] | None = "line",
         dropped: array[int] = array("I"),  # noqa: B008 - never changed
     ) -> Iterator[memoryview]:
-        """Yield blocks of packed rows: the key, and as payload the record or nothing."""
+        """Yield blocks of packed rows: the key, and the record or nothing as payload."""
         spec = KeySpec([(at, False, False) for at in range(len(self._left_keys))])
         marks = (self.dialect.delimiter + (self.dialect.quote or "")).encode()
         with closing(reader):
@@ -212,8 +214,8 @@ class JoinText:
                             columns, spec, payload, start, packed, dropped, marks
                         )
                     except ValueError:
-                        given = columns, spec, payload, start
-                        row_bytes = _row_bytes(given, packed, dropped, marks)
+                        arguments = columns, spec, payload, start
+                        row_bytes = _row_bytes(arguments, packed, dropped, marks)
                         raise self._too_long(row_bytes) from None
                     start += count
                     yield packed[:filled]
@@ -237,7 +239,7 @@ class JoinText:
             yield Block(out[:filled], rows=rows)
 
     def _too_long(self, row_bytes: int) -> CapTooSmall:
-        return LongRow.met(row_bytes, f"a row to be joined takes {format_bytes(row_bytes)}")
+        return LongRow.met(row_bytes, f"a row to be joined needs {format_bytes(row_bytes)}")
 
 
 def _length_at(rows: memoryview, at: int) -> int:
@@ -245,22 +247,22 @@ def _length_at(rows: memoryview, at: int) -> int:
 
 
 def _row_bytes(
-    given: tuple[Columns, KeySpec, Literal["line"] | None, int],
+    arguments: tuple[Columns, KeySpec, Literal["line"] | None, int],
     room: memoryview,
     dropped: array[int],
     marks: bytes,
 ) -> int:
-    """Return the length of a row that does not fit a room; a bound where it is much longer.
+    """Return the length of a row that does not fit a buffer; a bound where it is much longer.
 
     Args:
-        given: what `pack_join_rows` is given before the room, the row first.
-        room: which is too small.
-        dropped: as it is given.
-        marks: as it is given.
+        arguments: those of `pack_join_rows` before the buffer, the row first.
+        room: the buffer that is too small.
+        dropped: as for `pack_join_rows`.
+        marks: as for `pack_join_rows`.
     """
     with new_room(len(room) * 5 // 4) as larger:
         try:
-            pack_join_rows(*given, larger, dropped, marks)
+            pack_join_rows(*arguments, larger, dropped, marks)
         except ValueError:
             return 2 * len(room)
         return _length_at(larger, 0)

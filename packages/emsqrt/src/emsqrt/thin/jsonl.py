@@ -1,4 +1,4 @@
-"""JSON Lines at both ends of text plans: members to CSV records when read, objects when written."""
+"""JSON Lines at both ends of text plans: parse objects to CSV records, write records as objects."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from sennit_core.schema import Field, Schema
 from sennit_core.units import format_bytes
 
 _COLUMN_BYTES = 1 << 10
-"""What parser and formatter remember of a column."""
+"""Memory of parser and formatter for each column."""
 
 
 class ScanJsonl:
-    """Files of JSON objects, one a line, as records of some of their members.
+    """Files of JSON objects, one per line, as records of some of their members.
 
     Args:
         sources: the files.
-        options: how long a line may be.
-        schema: the members that become fields, with their types; one that a line lacks is NULL.
-        run: the budget, and whether to go on.
+        options: among them the limit of a line's length.
+        schema: the members that become fields, with their types; a missing member is NULL.
+        run: the budget and cancellation.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class ScanJsonl:
         self.bytes_total = sum(source.stored_bytes or 0 for source in sources)
         self.bytes_done = 0
         run.reads(self)
-        run.expect_rows(RECORD_COPIES, "beside")
+        run.expect_rows(RECORD_COPIES, "free")
 
     def blocks(self) -> Generator[Block]:
         """Yield the objects of every file as CSV records."""
@@ -61,16 +61,16 @@ class ScanJsonl:
         formatter = CsvFormatter(types)
         names = list(zip(self.schema.names, types, strict=True))
         parse_bytes, out_bytes = self._rooms
-        given = 0
+        parsed = 0
         with self._guard, new_room(out_bytes) as out, new_room(parse_bytes) as parse:
             parser = JsonlParser(parse[:FRONT_BYTES], names)
             parser_of_long = JsonlParser(parse, names)
             for source in self._sources:
                 for columns in self._columns(parser, parser_of_long, source):
-                    given += len(columns)
+                    parsed += len(columns)
                     yield from _formatted(formatter, columns, out)
-                    # An operator that parses the records has counted them; a sink has not.
-                    self.rows = max(self.rows, given)
+                    # An operator that parses the records counts them; a sink does not.
+                    self.rows = max(self.rows, parsed)
             del parser, parser_of_long
 
     def _columns(
@@ -100,7 +100,7 @@ class ScanJsonl:
                     parser_of_long.release()
 
     def _blocks_of(self, stream: object, source: ByteSource) -> Iterator[RecordBlock]:
-        """Yield blocks; a line that is too long for the cap alone is a matter of the cap."""
+        """Yield blocks; refuse with a larger cap a line that is too long for this cap alone."""
         longest = self._options.record_bytes_max
         try:
             yield from split_lines(
@@ -138,11 +138,11 @@ class ScanJsonl:
 
 
 class WriteJsonl:
-    """Records as JSON objects, one a line: what a JSON Lines file is made of.
+    """Records as JSON objects, one per line, for a JSON Lines file.
 
     Args:
         rows: the records.
-        run: the budget.
+        run: provides the budget.
     """
 
     def __init__(self, rows: TextRows, run: Run) -> None:

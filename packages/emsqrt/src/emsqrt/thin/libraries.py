@@ -1,8 +1,8 @@
-"""What only pyarrow can do on this Python; the text tier's process never loads it.
+"""Find features that need pyarrow on this Python; the text engine's process never imports it.
 
-Loading pyarrow and numpy under a cap that was admitted without them ends in whatever their C code
-does where memory is refused: an abort, a message of OpenBLAS, a lost process. So each such use is
-found before the process starts, and the plan runs in the arrow tier, whose admission counts them.
+Importing pyarrow and numpy under a cap that was admitted without them ends in their C code's
+reaction to refused memory: an abort, a message of OpenBLAS, a lost process. So each such feature is
+found before the process starts, and the plan runs in the arrow tier, which counts them.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from emsqrt.io.locations import Location
 from emsqrt.thin.text import NotThin
 
 _ARROW_SCHEME = "gs"
-"""Google Cloud Storage is reached through pyarrow's client, other stores through obstore."""
+"""Google Cloud Storage is accessed through pyarrow's client, other stores through obstore."""
 
 
 def arrow_spills(spilling: Mapping[str, Any]) -> bool:
     """Return whether spilling needs pyarrow.
 
     Args:
-        spilling: as `EngineConfig.spilling` has it.
+        spilling: as returned by `EngineConfig.spilling`.
     """
     if spilling.get("codec") == "zstd" and codecs.zstd_needs_arrow():
         return True
@@ -33,4 +33,4 @@ def refuse_arrow_locations(places: Sequence[Location]) -> None:
     """Raise `NotThin` if pyarrow is needed to read or write one of the places."""
     for place in places:
         if place.scheme == _ARROW_SCHEME:
-            raise NotThin(f"{place} is reached through pyarrow")
+            raise NotThin(f"{place} is accessed through pyarrow")

@@ -1,18 +1,18 @@
-"""The lean child: `python -P -m emsqrt.thin.process FD`, one program, one cap, one answer.
+"""The small child: `python -P -m emsqrt.thin.process FD`, one program, one cap, one answer.
 
-The request is the first line of standard input, as JSON; answers go to the descriptor FD, a JSON
-object a line: `{"progress": …}` as often as there is news, then `{"report": …}` or
-`{"error": …}`. A request with `weighs` runs nothing; the report is a `Weight`. More lines on
-standard input are orders (`cancel`), and its end means that nobody waits any more. Nothing
-third-party is loaded, so that a cap of a few MiB is enough.
+The request is the first line of standard input, as JSON; answers are written to the descriptor FD,
+one JSON object per line: `{"progress": …}` for each report, then `{"report": …}` or `{"error": …}`.
+A request with `weighs` runs nothing; its report is a `Weight`. More lines on standard input are
+commands (`cancel`), and its end means that no caller is waiting any more. No third-party module is
+imported, so that a cap of a few MiB is enough.
 """
 
 from __future__ import annotations
 
 # ruff: noqa: E402 - what follows is small only then
-from emsqrt.late import load_late
+from emsqrt.late import import_lazily
 
-load_late()
+import_lazily()
 
 import json
 import os
@@ -31,39 +31,39 @@ from sennit_core.errors import Cancelled, InternalError, SennitError
 
 _SWITCH_SECONDS = 0.001
 _STACK_BYTES = 256 << 10
-"""Of threads beside the first: reserved stacks count where the cap is close (`memory.allocation_limit`)."""
+"""Of other threads: reserved stacks count where the cap is close (`memory.allocation_limit`)."""
 
 
 def main(answers: int) -> int:
-    """Serve the one request; the status is 0 when an answer was given."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    """Serve the one request; the status is 0 when an answer was sent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C
     sys.setswitchinterval(_SWITCH_SECONDS)
     threading.stack_size(_STACK_BYTES)
     request = json.loads(sys.stdin.buffer.readline())
     if request["program"].get("resume") is None:
         exit_on_sigterm()
 
-    def tell(**answer: Any) -> None:
+    def send(**answer: Any) -> None:
         with suppress(BrokenPipeError):  # the parent is gone; the run is being stopped
             os.write(answers, json.dumps(answer).encode() + b"\n")
 
     try:
-        report = _run(request, tell)
+        report = _run(request, send)
     except SennitError as error:
-        tell(error=error.to_json())
+        send(error=error.to_json())
     except Exception as error:
         from emsqrt.system_errors import any_error
 
-        told = any_error(error, "the plan", request["capBytes"])
-        tell(error=told.to_json())
-        if isinstance(told, InternalError):
+        reported = any_error(error, "the plan", request["capBytes"])
+        send(error=reported.to_json())
+        if isinstance(reported, InternalError):
             raise
     else:
-        tell(report=report)
+        send(report=report)
     return 0
 
 
-def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any]:
+def _run(request: Mapping[str, Any], send: Callable[..., None]) -> dict[str, Any]:
     def start(context: Context) -> None:
         context.deadline_seconds = request.get("deadlineSeconds")
         is_resumable = request["program"].get("resume") is not None
@@ -80,7 +80,7 @@ def _run(request: Mapping[str, Any], tell: Callable[..., None]) -> dict[str, Any
             looks=request["looks"],
         )
     listeners = Listeners(
-        lambda fields: tell(progress=fields), lambda error: tell(error=error.to_json()), start
+        lambda fields: send(progress=fields), lambda error: send(error=error.to_json()), start
     )
     return run_text_alone(
         request["program"],
@@ -102,7 +102,7 @@ def _obey(context: Context, is_resumable: bool) -> None:
 
 
 def alone(handed: int) -> int:
-    """Carry out what a command line has planned, which this process was a moment ago.
+    """Run what this process planned when it was still a command line.
 
     Args:
         handed: a descriptor with the request: `program`, `planHash` and `order`.
@@ -138,9 +138,9 @@ def alone(handed: int) -> int:
     except (OSError, MemoryError, RecursionError) as error:
         from emsqrt.system_errors import any_error
 
-        told = any_error(error, "the plan", order.cap_bytes)
-        say_error(told)
-        return exit_status(told)
+        reported = any_error(error, "the plan", order.cap_bytes)
+        say_error(reported)
+        return exit_status(reported)
     return 0
 
 

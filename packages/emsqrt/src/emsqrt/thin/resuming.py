@@ -1,4 +1,4 @@
-"""The input of a text operator that may be resumed: what was taken in already is left out."""
+"""The input of a text operator in a resumed run: records already consumed are skipped."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 class Scan(Protocol):
-    """Files that are read in blocks, and from any of these on."""
+    """Files that are read in blocks, starting at any of them."""
 
     position: tuple[str, int]
 
     def start_at(self, name: str, offset: int) -> bool:
-        """Begin at a record of a file; False when it is not known which one is meant."""
+        """Begin at a record of a file; return False when the file's name is ambiguous."""
 
 
 class Resumption:
-    """How much of its input an operator has still to take in.
+    """The part of its input that an operator has not consumed yet.
 
     Args:
         rows: the input.
-        run: whose journal knows.
+        run: its journal says what was consumed.
     """
 
     def __init__(self, rows: TextRows, run: Run) -> None:
@@ -36,7 +36,7 @@ class Resumption:
         self._rows = rows
         self._scan: Scan | None = scan_below(rows)
         self._marked: tuple[str, int] | None = None
-        self._taken = 0
+        self._consumed = 0
         self._skip = 0
         self._complete = False
         found = None if self.journal is None else self.journal.found()
@@ -46,20 +46,20 @@ class Resumption:
         self._skip = found.rows
         place = self.journal.found_place
         if place is not None and self._scan is not None and self._scan.start_at(*place[:2]):
-            self._taken = place[2]
+            self._consumed = place[2]
             self._skip = found.rows - place[2]
 
     def blocks(self) -> Generator[Block]:
-        """Yield the input's blocks, from where it is known that others were taken in."""
+        """Yield the input's blocks, from the earliest position that has to be read."""
         if not self._complete:
             yield from self._rows.blocks()
 
     def rest(self, reader: ColumnReader, blocks: Iterator[Block]) -> Generator[tuple[Columns, int]]:
-        """Yield the columns of the rows, and in each batch the first row to take."""
+        """Yield the columns of the rows, and in each batch the first row to consume."""
         for columns in reader.batches(blocks):
             self._mark(reader.place)
             count = len(columns)
-            self._taken += count
+            self._consumed += count
             start = min(self._skip, count)
             self._skip -= start
             if start < count:
@@ -67,8 +67,8 @@ class Resumption:
             del columns
 
     def _mark(self, place: tuple[str, int] | None) -> None:
-        """Note where the batch begins that is taken in now: there, or with a block of the scan."""
+        """Record the start of the current batch: that place, or a block of the scan."""
         if place is None and self._scan is not None and self._scan.position != self._marked:
             place = self._marked = self._scan.position
         if self.journal is not None and place is not None:
-            self.journal.mark(*place, self._taken)
+            self.journal.mark(*place, self._consumed)

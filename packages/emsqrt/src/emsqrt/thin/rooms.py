@@ -1,7 +1,7 @@
-"""Memory that records pass through: its front as a rule, all of it for one that is longer.
+"""Buffers for records: usually only the front is used, all of it for a longer record.
 
-Small blocks stay in the processor's caches. What lies behind the front is address space that
-nobody touches, and so is not charged, until a record needs it.
+Small blocks stay in the processor's caches. The memory after the front is reserved address space;
+it is not touched, and so not charged, until a record needs it.
 """
 
 from __future__ import annotations
@@ -16,28 +16,28 @@ from sennit_core.errors import TooLarge
 FRONT_BYTES = 1 << 18
 PARSE_FRONT_BYTES = 1 << 17
 _SHARE = 32
-"""All of a room is one part in so many of what is free, or its front where that is more."""
+"""A whole buffer is this fraction of what is free, or its front where that is more."""
 
 Fill: TypeAlias = Callable[[int, memoryview], tuple[int, int]]
-"""Writes rows from one on into memory, as many as fit; returns (the row after them, bytes)."""
+"""Writes rows from an index on into memory, as many as fit; returns (next row, bytes)."""
 
 
 def room_bytes(run: Run, front_bytes: int = FRONT_BYTES) -> int:
-    """Return how large a room with such a front is to be, which an operator makes."""
+    """Return the size of an operator's buffer with such a front."""
     run.expect_rows(_SHARE, "start")
     return max(front_bytes, run.budget.free_bytes // _SHARE, run.row_bytes)
 
 
 def new_room(size_bytes: int) -> memoryview:
-    """Return a room; pages are taken when they are written to."""
+    """Return a buffer; its pages are allocated when they are written to."""
     return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
 def written(fill: Fill, row_count: int, room: memoryview) -> Iterator[tuple[int, int, int]]:
-    """Write rows block by block; yields (first row, row behind the last, bytes) of each.
+    """Write rows block by block; yield (first row, row after the last, bytes) of each.
 
     Raises:
-        TooLarge: a row does not fit the whole room.
+        TooLarge: a row does not fit the whole buffer.
     """
     start = 0
     with room[:FRONT_BYTES] as front:

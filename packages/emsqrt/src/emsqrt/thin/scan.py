@@ -21,20 +21,20 @@ from sennit_core.units import format_bytes
 BLOCK_BYTES_MAX = 1 << 20
 BLOCK_BYTES_MIN = 1 << 16
 RECORD_COPIES = 3
-"""A record that is longer than a block is held beside its larger copy while that grows."""
+"""While a buffer grows, a record longer than a block exists twice, the second copy larger."""
 _SAMPLE_BYTES = 1 << 20
 _TRANSCODING_BYTES = 256 << 10
-"""What reading another encoding than UTF-8 takes: a chunk before and after."""
+"""Memory for reading another encoding than UTF-8: a chunk before and after conversion."""
 _MARK = b"\xef\xbb\xbf"
 
 
 class CsvHead:
-    """The first bytes of a CSV file: its columns' names, and where its records begin.
+    """The first bytes of a CSV file: its columns' names, and the start of its records.
 
     Args:
         source: the file.
-        options: how it is written.
-        sample_bytes: how much of it to look at.
+        options: the format options.
+        sample_bytes: how much of it to read.
     """
 
     def __init__(
@@ -55,17 +55,17 @@ class CsvHead:
         else:
             self.names = tuple(f"column{index}" for index in range(len(fields)))
         if len(set(self.names)) < len(self.names) or not fields:
-            raise NotThin("its header is odd")
+            raise NotThin("its header is not supported")
 
     def whole_records(self) -> memoryview:
-        """Return the records that are whole in what was looked at, or all of it if none is."""
+        """Return the whole records within the sample, or all of the sample if there is none."""
         stop = self._start_bytes.rfind(b"\n") + 1
         records = memoryview(self._start_bytes)
         return records[self.start : stop] if stop > self.start else records[self.start :]
 
 
 def infer_text_schema(source: ByteSource, options: CsvOptions) -> Schema:
-    """Return the columns of a CSV file with the types that its first megabyte suggests."""
+    """Return the columns of a CSV file with types inferred from its first megabyte."""
     head = CsvHead(source, options, _SAMPLE_BYTES)
     try:
         return infer_columns(head.names, head.whole_records(), options)
@@ -77,7 +77,7 @@ def infer_text_schema(source: ByteSource, options: CsvOptions) -> Schema:
 
 
 def _ends(start: bytes, options: CsvOptions) -> bool:
-    """Whether the first record ends within the first bytes of a file."""
+    """Return whether the first record ends within the first bytes of a file."""
     return last_record_end(start, len(start), options.dialect) > 0
 
 
@@ -86,9 +86,9 @@ class ScanText:
 
     Args:
         sources: the files.
-        options: how they are written.
+        options: the format options.
         schema: the columns of every file, in the order of its fields.
-        run: the budget, and whether to go on.
+        run: the budget and cancellation.
     """
 
     def __init__(
@@ -114,16 +114,16 @@ class ScanText:
         self.bytes_total = sum(source.stored_bytes or 0 for source in sources)
         self.bytes_done = 0
         self.bytes_skipped = 0
-        """Of those: what an earlier run read."""
+        """Bytes among those that an earlier run read."""
         self._begin = 0, 0
         self.position = "", 0
-        """(file, byte offset) of the block that was given last."""
+        """(file, byte offset) of the last yielded block."""
         self.rows = 0
         run.reads(self)
-        run.expect_rows(RECORD_COPIES, "beside")
+        run.expect_rows(RECORD_COPIES, "free")
 
     def start_at(self, name: str, offset: int) -> bool:
-        """Begin at a record of one of the files; False when it is not known which one is meant."""
+        """Begin at a record of one of the files; return False when the file's name is ambiguous."""
         names = [source.name for source in self._sources]
         if names.count(name) != 1:
             return False
@@ -131,7 +131,7 @@ class ScanText:
         return True
 
     def blocks(self) -> Generator[Block]:
-        """Yield the records of every file, headers left out."""
+        """Yield the records of every file, without headers."""
         longest = self._options.record_bytes_max or self._longest()
         first, offset = self._begin
         try:
@@ -148,7 +148,7 @@ class ScanText:
         with source.open() as stream:
             stream.skip(start)
             if offset and source.path is not None and not source.need_bytes:
-                self.bytes_skipped += offset  # a seek; what is compressed is read all the same
+                self.bytes_skipped += offset  # a seek; a compressed file is read all the same
             blocks = split_records(
                 stream,
                 self.dialect,
@@ -164,7 +164,7 @@ class ScanText:
                 yield Block(block.data, block.offset, source.name, encoding=encoding)
 
     def _refusing(self, blocks: Iterator[RecordBlock], source: ByteSource) -> Iterator[RecordBlock]:
-        """Yield blocks; a record that is too long for the cap alone is a matter of the cap."""
+        """Yield blocks; refuse with a larger cap a record that is too long for this cap alone."""
         try:
             yield from blocks
         except RecordTooLong as error:
@@ -176,15 +176,15 @@ class ScanText:
             raise LongRow.met(row_bytes, because, "read") from None
 
     def _longest(self) -> int:
-        """Return the longest record that can be held."""
+        """Return the length of the longest record that fits."""
         return max(self._block_bytes, self._run.reader_bytes // RECORD_COPIES)
 
 
 def open_sources(paths: Sequence[str], folder: Path) -> list[ByteSource]:
-    """Open what a plan's scan names: files, globs, `-`."""
+    """Open the files of a plan's scan: paths, globs, `-`."""
     from emsqrt.io.locations import expand_locations
 
     places = expand_locations(paths, folder)
     if not places:
-        raise UsageError("the scan names no file")
+        raise UsageError("the scan has no file")
     return [open_source(place) for place in places]

@@ -1,4 +1,4 @@
-"""One text program run from end to end, inside the process whose memory is capped."""
+"""Run one text program from end to end, inside the process whose memory is capped."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from emsqrt.admission import admit, beside_names, weigh
-from emsqrt.attempts import LongerRow, LookAhead, longer_of, until_known
+from emsqrt.admission import admit, weigh, with_names_reserved
+from emsqrt.attempts import LookAhead, RowTooLong, longest_of, retry_larger
 from emsqrt.bounds import with_measured
 from emsqrt.choices import JoinChoice
 from emsqrt.executor.context import Context
 from emsqrt.fingerprints import Inputs, remembered_bytes
 from emsqrt.io.locations import expand_locations, parse_location
-from emsqrt.kept import open_kept
+from emsqrt.kept import open_checkpoint
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.grant_plan import ALL_LIVE, GrantPlan
 from emsqrt.run import Run
@@ -27,21 +27,21 @@ from sennit_core.errors import CapTooSmall
 
 
 def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
-    """Open a program, admit it, execute it, and say what was done.
+    """Open a program, admit it, run it, and return its manifest.
 
     Args:
-        program: as `emsqrt.thin.compile.try_compile` makes it.
-        context: the cap, the budget, progress and cancelling.
+        program: the result of `emsqrt.thin.compile.try_compile`.
+        context: the cap, the budget, progress and cancellation.
 
     Returns:
         The JSON of the run's `Manifest`.
     """
     look = cache(partial(_longest_row, program))
-    return until_known(partial(_attempt, program, context, look), look, context.budget)
+    return retry_larger(partial(_attempt, program, context, look), look, context.budget)
 
 
 def _attempt(
-    program: Mapping[str, Any], context: Context, look: LookAhead, met: LongerRow | None
+    program: Mapping[str, Any], context: Context, look: LookAhead, met: RowTooLong | None
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         try:
@@ -49,16 +49,16 @@ def _attempt(
         except CapTooSmall:
             admit(
                 _opening(program), Run(context, output_bytes=0), stack, look
-            )  # tells what all takes
+            )  # raises the final refusal
             raise
         seed = program.get("seed", 0)
-        kept = open_kept(
+        kept = open_checkpoint(
             program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
         )
         run = Run(context, seed=seed, output_bytes=0, kept=kept, met=met)
         rows, sink = admit(partial(_open, program), run, stack, look)
         if inputs.can_be_read_again and not sink.place.is_standard:
-            run.let_begin_anew(lambda: True)
+            run.allow_restart(lambda: True)
         _execute(rows, sink, run, inputs)
     if kept is not None and kept.is_resumed:
         context.budget.release_all()
@@ -79,25 +79,25 @@ def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> Inputs:
 def weigh_text(
     program: Mapping[str, Any], context: Context, *, looks: bool = False
 ) -> dict[str, Any]:
-    """Return what a program needs and would have under the context's cap, as JSON.
+    """Return a program's memory requirement and its shares under the context's cap, as JSON.
 
     Args:
         program: as for `run_text`.
         context: the cap.
-        looks: whether to look through the input for its longest row.
+        looks: whether to search the input for its longest row.
     """
-    context.look()  # when a run would
+    context.look()  # at the same point as a run does
     run = Run(context, output_bytes=0)
     names_bytes = remembered_bytes(_files(program))
     look = partial(_longest_row, program) if looks else lambda _: None
     return weigh(_opening(program), run, context.cap_bytes, names_bytes, look).to_json()
 
 
-def _longest_row(program: Mapping[str, Any], room_bytes: int) -> LongerRow | None:
+def _longest_row(program: Mapping[str, Any], room_bytes: int) -> RowTooLong | None:
     from emsqrt.io.longest import longest_row
 
     scans = (step for step in program["steps"] if step["op"] == "scan")
-    return longer_of(
+    return longest_of(
         longest_row(
             step["format"], step["options"], expand_locations(step["paths"], Path()), room_bytes
         )
@@ -111,7 +111,7 @@ def _files(program: Mapping[str, Any]) -> int:
 
 
 def _opening(program: Mapping[str, Any]) -> Callable[[Run, ExitStack], object]:
-    return beside_names(_files(program), partial(_open, program))
+    return with_names_reserved(_files(program), partial(_open, program))
 
 
 def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextRows, CsvTextSink]:
@@ -129,9 +129,9 @@ def _open(program: Mapping[str, Any], run: Run, stack: ExitStack) -> tuple[TextR
 
 
 def _execute(rows: TextRows, sink: CsvTextSink, run: Run, inputs: Inputs) -> None:
-    """Pull every row into the file, which only appears when no input was touched.
+    """Pull every row into the file, which appears only if no input has changed.
 
-    Blocks that stay are written while the next ones are made.
+    Blocks that stay valid are written while the next ones are produced.
     """
     with run.judging_sizes(), sink, closing(rows.blocks()) as blocks:
         for block in blocks:

@@ -1,4 +1,4 @@
-"""Where text ends: a CSV file that appears whole, or standard output."""
+"""The sinks of text: a CSV file that appears when complete, or standard output."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _QUOTED = re.compile(r'[,"\r\n]')
 
 
 def header_line(names: Sequence[str]) -> bytes:
-    """Return the header of the engine's own dialect: quotes only where they are needed."""
+    """Return the header in the engine's own dialect: quotes only where they are needed."""
     fields = (
         '"' + name.replace('"', '""') + '"' if not name or _QUOTED.search(name) else name
         for name in names
@@ -29,8 +29,8 @@ class CsvTextSink:
 
     Args:
         place: a file, or standard output.
-        schema: what will be written.
-        header: whether the columns' names come first.
+        schema: the columns that will be written.
+        header: whether the columns' names are written first.
     """
 
     def __init__(self, place: Location, schema: Schema, *, header: bool = True) -> None:
@@ -41,7 +41,7 @@ class CsvTextSink:
 
     @property
     def bytes(self) -> int:
-        """How much reached the file."""
+        """Bytes written to the file."""
         return self._output.bytes
 
     def __enter__(self) -> Self:
@@ -61,9 +61,9 @@ class CsvTextSink:
             self._output.write(b"\n")
 
     def _write_header(self) -> None:
-        """Write the header, once; on standard output not before there is a row, or the end.
+        """Write the header, once; on standard output not before the first row, or the end.
 
-        A run that is refused after all has then printed nothing.
+        So a run that is refused later has printed nothing.
         """
         header, self._header = self._header, b""
         if header:

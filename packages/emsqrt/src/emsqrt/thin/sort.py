@@ -1,4 +1,4 @@
-"""Sorting text: C parses the keys, the records travel whole and come out as they were spelled."""
+"""Sort text: C parses the keys; records travel whole, with their original bytes."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from contextlib import closing
 from emsqrt._kernel import KeySpec
 from emsqrt.external.output_buffer import OutputBuffer
 from emsqrt.external.sort import ExternalSort, sort_bytes
-from emsqrt.metering import begun
+from emsqrt.metering import prefetch_first
 from emsqrt.run import Run
 from emsqrt.thin.resuming import Resumption
 from emsqrt.thin.text import Block, ColumnReader, TextRows
 
 PARSE_BYTES_MAX = 1 << 18
 OUT_BYTES_MAX = 1 << 18
-"""More only when memory is large enough for records that are longer."""
+"""Used beyond the front of a buffer only when memory is large enough for longer records."""
 _PARSE_SHARE, _OUT_SHARE = 32, 16
-"""What such records get: one part in so many of the memory."""
+"""Such records may use this fraction of the memory."""
 _LINE_END = b"\n"
 
 Key = tuple[str, bool, bool]
@@ -25,13 +25,13 @@ Key = tuple[str, bool, bool]
 
 
 class SortText:
-    """Records in the order of some columns; equal ones stay in the order of the input.
+    """Records in the order of some columns; equal ones stay in input order.
 
     Args:
         rows: the records.
-        keys: what to sort by, most significant first.
-        run: working memory and spill.
-        limit: only the first so many are wanted; all when None.
+        keys: the sort keys, most significant first.
+        run: provides working memory and spill.
+        limit: only this many first records are needed; all when None.
     """
 
     def __init__(
@@ -50,14 +50,14 @@ class SortText:
         self._limit = limit
         parsed = any(rows.schema.field(name).type.name == "Utf8" for name, _, _ in keys)
         self._long_bytes = run.row_bytes, parsed * run.row_bytes
-        run.packs_rows(1 + parsed)
+        run.expect_packed_growth(1 + parsed)
         run.expect_holder(
             _PARSE_SHARE if parsed else _OUT_SHARE, self._bytes_for_long_rows if run.met else 0
         )
 
     @property
     def _bytes_for_long_rows(self) -> int:
-        """The least memory for the long rows that were met: sorted with keys, parsed and put out."""
+        """The minimum memory for the longest known row: sorted with keys, parsed and written."""
         row, key = self._long_bytes
         return sort_bytes(row + key) + row + key + PARSE_BYTES_MAX + OUT_BYTES_MAX
 
@@ -65,7 +65,7 @@ class SortText:
         """Yield the sorted records."""
         resumption = Resumption(self._rows, self._run)
         with (
-            begun(resumption.blocks()) as blocks,
+            prefetch_first(resumption.blocks()) as blocks,
             self._run.take_working_memory("sort") as held,
         ):
             whole, (out_long, parse_long) = len(held.memory), self._long_bytes

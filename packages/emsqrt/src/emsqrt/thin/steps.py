@@ -1,4 +1,4 @@
-"""Operators that look at one block of text at a time: select, limit, union."""
+"""Operators on one block of text at a time: select, limit, union."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class SelectText:
 
     Args:
         rows: the records.
-        columns: (name, name of the field it comes from); None passes whole records on, checked
+        columns: (name, name of the source field); None passes whole records on, checked
             and counted, each with its line end.
-        run: the budget.
-        instead: {field: the field that is taken where it is empty}.
+        run: provides the budget.
+        instead: {field: the field that replaces it where it is empty}.
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class RenameText:
 
     @property
     def rows(self) -> int:
-        """How many records were parsed, which are the input's."""
+        """The number of records that were parsed, as counted by the input."""
         return self._rows.rows
 
     @rows.setter
@@ -90,7 +90,7 @@ class RenameText:
 
 
 class LimitText:
-    """Skip some records, pass on some records, and pull no more."""
+    """Skip some records, pass on some records, then stop pulling."""
 
     def __init__(self, rows: TextRows, count: int, skip: int, run: Run) -> None:
         self.schema = rows.schema
@@ -102,7 +102,7 @@ class LimitText:
         self._run = run
 
     def blocks(self) -> Generator[Block]:
-        """Yield the records that lie within the limit."""
+        """Yield the records within the limit."""
         skip, left = self._skip, self._count
         if not left:
             return
@@ -126,7 +126,7 @@ class LimitText:
                     return
 
     def _after(self, data: memoryview, start: int, count: int) -> tuple[int, int]:
-        """Return where `count` records from `start` on end, and how many there were."""
+        """Return the end of `count` records from `start` on, and how many there were."""
         found = 0
         while found < count and start < len(data):
             start = record_end(data, start, self.dialect)
@@ -135,7 +135,7 @@ class LimitText:
 
 
 class UnionText:
-    """All records of one input after the other; their fields and types are the same."""
+    """All records of the inputs one after the other; their fields and types are the same."""
 
     def __init__(self, inputs: Sequence[TextRows]) -> None:
         self.schema = inputs[0].schema
@@ -145,12 +145,12 @@ class UnionText:
 
     @property
     def rows(self) -> int:
-        """How many records were parsed of all inputs."""
+        """The number of records that were parsed of all inputs."""
         return sum(rows.rows for rows in self._inputs)
 
     @rows.setter
     def rows(self, count: int) -> None:
-        """Count what was parsed more as records of the input whose block was given last."""
+        """Add newly parsed records to the count of the input whose block was yielded last."""
         self._current.rows += count - self.rows
 
     def blocks(self) -> Generator[Block]:

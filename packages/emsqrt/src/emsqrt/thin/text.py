@@ -1,4 +1,4 @@
-"""What flows between thin operators: blocks of CSV text, and what is known about their columns."""
+"""Blocks of CSV text, which thin operators exchange, and readers of their columns."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from sennit_core.errors import BadInput, SennitError, TooLarge, Unsupported
 from sennit_core.schema import Field, Schema
 
 STANDARD = CsvDialect()
-"""How the engine itself writes: commas, double quotes, LF."""
+"""The engine's own output dialect: commas, double quotes, LF."""
 
 
 @dataclass(slots=True)
 class Block:
-    """Whole records; `data` is valid until the next block is asked for.
+    """Whole records; `data` is valid until the next block is requested.
 
     Args:
         data: the records' bytes; only the last record of a stream may lack its line end.
-        offset: of the first byte in `source`, -1 when the text was made here.
+        offset: of the first byte in `source`, -1 for text that an operator wrote.
         source: the file's name, for errors.
-        rows: how many records there are; 0 while nobody has looked.
-        encoding: of the source's file; `data` and `offset` are those of its text as UTF-8.
-        stays: whether `data` is valid for longer: until the block after the next is asked for.
+        rows: the number of records; 0 while they are not counted.
+        encoding: of the source's file; `data` and `offset` refer to its text as UTF-8.
+        stays: whether `data` is valid until the block after the next one is requested.
     """
 
     data: memoryview
@@ -43,12 +43,13 @@ class Block:
 
 
 class TextRows(Protocol):
-    """An operator over text. `blocks` is called once; closing it gives everything back.
+    """An operator over text. `blocks` is called once; closing it releases all memory.
 
     Args:
-        schema: the columns, in the order of the fields; types are checked where they are used.
-        dialect: how the records are written.
-        rows: how many of them were seen by whoever reads them.
+        schema: the columns, in the order of the fields; types are checked by the operators that use
+            them.
+        dialect: the dialect of the records.
+        rows: how many of them the consumer has parsed.
     """
 
     schema: Schema
@@ -60,14 +61,14 @@ class TextRows(Protocol):
 
 
 class ColumnReader:
-    """Reads some columns of a text stream, a few thousand rows at once.
+    """Parses some columns of a text stream, a few thousand rows at once.
 
     Args:
         rows: the stream.
-        fields: the columns to parse, with the types to read them as.
-        memory: where the columns lie; its size decides how many rows come at once.
+        fields: the columns to parse, with their types.
+        memory: holds the columns; its size determines the rows of a batch.
         null_values: unquoted fields that are NULL.
-        front_bytes: how much of it is used but for a record that needs more; all when None.
+        front_bytes: how much of it to use unless a record needs more; all when None.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class ColumnReader:
         front_bytes: int | None = None,
     ) -> None:
         self.place: tuple[str, int] | None = None
-        """Source and byte offset where the batch begins that was yielded last, if it has one."""
+        """Source and byte offset of the start of the last yielded batch, if it has one."""
         self._rows = rows
         self._memory_bytes = len(memory)
         positions = {name: at for at, name in enumerate(rows.schema.names)}
@@ -98,10 +99,10 @@ class ColumnReader:
         """Yield the columns of the stream's rows; each batch is valid until the next one.
 
         Args:
-            begun: the stream's blocks where somebody has asked for them already.
+            begun: the stream's blocks if they were already requested.
 
         Raises:
-            BadInput: a record is not as the schema says; names file, offset, column and value.
+            BadInput: a record does not fit the schema; names file, offset, column and value.
             TooLarge: one record's values alone do not fit the memory.
         """
         with nullcontext(begun) if begun is not None else closing(self._rows.blocks()) as blocks:
@@ -109,7 +110,7 @@ class ColumnReader:
                 yield from self._parse(block)
 
     def close(self) -> None:
-        """Let go of the memory."""
+        """Release the memory."""
         del self._parser, self._parser_of_long
 
     def _parse(self, block: Block) -> Generator[Columns]:
@@ -134,7 +135,7 @@ class ColumnReader:
             self._parser_of_long.release()
 
     def _parsed(self, data: memoryview, start: int) -> tuple[Columns, int]:
-        """Return the next rows and where they end; a row alone when it takes all the memory."""
+        """Return the next rows and their end; a single row when it needs all the memory."""
         try:
             return self._parser.parse(data, start)
         except RecordFault as fault:
@@ -145,7 +146,7 @@ class ColumnReader:
 
 
 def record_end(data: memoryview, start: int, dialect: CsvDialect) -> int:
-    """Return where the record that begins at `start` ends, its line end included."""
+    """Return the end of the record that begins at `start`, its line end included."""
     quote = -1 if dialect.quote is None else ord(dialect.quote)
     return csv_record_end(data, start, len(data), ord(dialect.delimiter), quote) or len(data)
 
@@ -158,14 +159,14 @@ def fault_error(
     memory_bytes: int = 0,
     encoding: str = "utf-8",
 ) -> SennitError:
-    """Return the error of a record that cannot be read, in words for whoever wrote the file.
+    """Return the error of a record that cannot be parsed, for the author of the file.
 
     Args:
         fault: what the parser found.
         schema: the columns of the records.
         source: the file's name, empty for the rows of an operator.
-        offset: of the parsed block in the file, -1 when it was made here.
-        memory_bytes: what a record's values may take.
+        offset: of the parsed block in the file, -1 for text that an operator wrote.
+        memory_bytes: the limit of a record's values.
         encoding: of the file.
     """
     where = source or "the rows of an operator"
@@ -191,9 +192,9 @@ def fault_error(
 
 
 def _place_of(source: str, offset: int, encoding: str) -> tuple[int | None, int | None]:
-    """Return the line and the byte of a file that a byte of its text is in.
+    """Return the line and the byte in a file of a byte of its text.
 
-    The line is None when it is no plain file of this machine, the byte when nobody can look.
+    The line is None when it is not a plain local file, the byte when it cannot be determined.
     """
     path = Path(source)
     if not path.is_file():
