@@ -49,7 +49,7 @@ def test_a_value_deeper_than_the_tree_is_refused_where_it_breaks() -> None:
     [
         ({"a": {"b.c": 1}}, "/p/a", "must not hold"),
         ({"a": [0, float("nan")]}, "/p/a/1", "finite"),
-        ({"a": b"bytes"}, "/p/a", "bytes is not a value"),
+        ({"a": b"bytes"}, "/p/a", "cannot store a value of type bytes"),
         ({"a": {1: 2}}, "/p/a", "not a str"),
         ({"": 2}, "/p", "empty"),
         ("x" * (10 * 1024 * 1024 + 1), "/p", "limit"),
