@@ -58,7 +58,7 @@ def test_health_and_the_empty_shell_are_open(access: AccessControl, path: str) -
 
 
 def test_a_wrong_bearer_token_is_refused_even_where_none_is_needed(access: AccessControl) -> None:
-    with pytest.raises(Unauthenticated, match="not known"):
+    with pytest.raises(Unauthenticated, match="does not know the token"):
         access.admit("GET", "/", bearer("snt_wrong"))
 
 

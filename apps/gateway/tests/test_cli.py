@@ -148,7 +148,7 @@ def test_logs_are_readable_and_json_when_asked_for(
 def test_an_empty_log_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     assert run(["logs", "--data", str(tmp_path)]) == 0
-    assert "nothing" in capsys.readouterr().err
+    assert "is empty" in capsys.readouterr().err
     assert run(["logs", "--which", "nope", "--data", str(tmp_path)]) == 2
 
 

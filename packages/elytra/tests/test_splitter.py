@@ -49,7 +49,7 @@ def test_a_sink_is_refused(drawer: Any) -> None:
     schema = drawer.dataset("d").schema
     plan = Sink(scan(schema), FileTarget("/tmp/x.csv", "csv"))
 
-    with pytest.raises(UsageError, match="no sink"):
+    with pytest.raises(UsageError, match="must not have a sink"):
         split(plan, schema)
 
 
