@@ -69,7 +69,7 @@ def test_duplicate_columns_are_made_unique_or_refused_when_strict(
     (dataset,) = json.loads(put(node, tmp_path, "a,a\n1,2\n").stdout)
     columns = [field["name"] for field in dataset["schema"]["fields"]]
     assert len(set(columns)) == 2
-    refused(put(node, tmp_path, "a,a\n1,2\n", "strict.csv", "--strict"), "a", "twice")
+    refused(put(node, tmp_path, "a,a\n1,2\n", "strict.csv", "--strict"), "a", "duplicate")
 
 
 def test_the_wrong_delimiter_is_sniffed(node: RunningNode, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_completing_without_a_part_names_the_missing_one(node: RunningNode) -> N
 
 def test_the_same_part_twice_is_one_part(node: RunningNode) -> None:
     content = b"a\n1\n2\n"
-    upload = start(node, "twice", len(content))["uploadId"]
+    upload = start(node, "duplicate", len(content))["uploadId"]
     assert send(node, upload, 0, content).status_code == 200
     assert send(node, upload, 0, content).status_code == 200
     assert send(node, upload, 0, b"a\n9\n9\n").status_code == 409
