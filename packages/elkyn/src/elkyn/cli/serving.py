@@ -35,34 +35,7 @@ def register(subparsers: Subparsers) -> None:
         metavar="NAME",
         help="namespace to create; may be repeated; requests without ?ns= use the first (default)",
     )
-    serve.add_argument(
-        "--port", type=int, default=9000, help="port to listen on; 0: a free port (9000)"
-    )
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
-    serve.add_argument("--tls-cert", type=FilePath, metavar="PEM", help="certificate chain")
-    serve.add_argument(
-        "--tls-key", type=FilePath, metavar="PEM", help="private key of the certificate"
-    )
-    serve.add_argument(
-        "--insecure", action="store_true", help="listen on a network address without TLS"
-    )
-    serve.add_argument(
-        "--emulator", action="store_true", help="'Bearer owner' is the admin (development only)"
-    )
-    serve.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="host name that the emulator accepts in addition to localhost and IP addresses; may be"
-        " repeated",
-    )
-    serve.add_argument(
-        "--origin",
-        action="append",
-        metavar="URL",
-        help="web origin that may read responses; may be repeated (*)",
-    )
+    _add_addresses(serve)
     serve.add_argument("--project", help="audience of ID tokens (elkyn)")
     serve.add_argument(
         "--auth", type=FilePath, metavar="TOML", help="auth configuration file; see docs/auth.md"
@@ -93,6 +66,37 @@ def register(subparsers: Subparsers) -> None:
     )
     serve.add_argument(
         "--log-format", default="json", choices=["json", "text"], help="format of log lines (json)"
+    )
+
+
+def _add_addresses(serve: argparse.ArgumentParser) -> None:
+    serve.add_argument(
+        "--port", type=int, default=9000, help="port to listen on; 0: a free port (9000)"
+    )
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    serve.add_argument("--tls-cert", type=FilePath, metavar="PEM", help="certificate chain")
+    serve.add_argument(
+        "--tls-key", type=FilePath, metavar="PEM", help="private key of the certificate"
+    )
+    serve.add_argument(
+        "--insecure", action="store_true", help="listen on a network address without TLS"
+    )
+    serve.add_argument(
+        "--emulator", action="store_true", help="'Bearer owner' is the admin (development only)"
+    )
+    serve.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="host name that the emulator accepts in addition to localhost and IP addresses; may be"
+        " repeated",
+    )
+    serve.add_argument(
+        "--origin",
+        action="append",
+        metavar="URL",
+        help="web origin that may read responses; may be repeated (*)",
     )
 
 
