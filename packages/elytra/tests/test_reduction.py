@@ -124,7 +124,7 @@ def test_texts_are_not_joined_in_the_order_that_shards_end() -> None:
 
 @pytest.mark.parametrize("initial", ["x", None, 1.5, [0]])
 def test_an_initial_value_of_another_type_is_refused(flights: Pipeline, initial: Any) -> None:
-    with pytest.raises(UsageError, match="cannot begin"):
+    with pytest.raises(UsageError, match="cannot be the initial value"):
         flights.map(lambda r: r.air_time).reduce(max, initial)
 
 

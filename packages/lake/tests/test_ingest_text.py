@@ -169,7 +169,7 @@ def test_columns_of_one_name_in_any_case_are_told_apart(encode: Encode) -> None:
         {"column": 1, "from": "A", "to": "A_3"},
         {"column": 2, "from": "", "to": "column_3"},
     ]
-    with pytest.raises(BadInput, match="twice"):
+    with pytest.raises(BadInput, match="duplicate"):
         encode("a,a\n1,2\n", strict=True)
 
 
