@@ -48,7 +48,7 @@ def test_a_token_is_signed_and_its_user_revoked(run: Run, data: Path) -> None:
     run("token", "revoke", "ann")
     with opened(data) as auth, auth.account_store.read() as pages:
         assert pages.cutoff("ann") >= identity.claims["iat"]
-    assert "no claim" in run("token", "sign", "ann", "--claim", "level", code=2)
+    assert "not a claim" in run("token", "sign", "ann", "--claim", "level", code=2)
 
 
 def test_users_are_added_listed_changed_and_deleted(

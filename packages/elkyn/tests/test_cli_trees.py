@@ -80,7 +80,7 @@ exit
     assert '"Ann Lee"' in lines
     assert any("must not hold" in line for line in lines)
     assert any("is not JSON" in line for line in lines)
-    assert any("no command 'dance'" in line for line in lines)
+    assert any("unknown command 'dance'" in line for line in lines)
     assert lines[-1] == "ann"
 
 
@@ -104,9 +104,9 @@ def test_a_server_that_is_gone_is_no_longer_asked(
 @pytest.mark.parametrize(
     ("options", "code", "complaint"),
     [
-        ([], 2, "name one tree"),
-        (["--data", "d", "--url", "http://x"], 2, "name one tree"),
-        (["--url", "ftp://x"], 2, "no address of a server"),
+        ([], 2, "select a folder or a server"),
+        (["--data", "d", "--url", "http://x"], 2, "select a folder or a server"),
+        (["--url", "ftp://x"], 2, "not the URL of a server"),
         (["--url", "http://127.0.0.1:1"], 1, "the server at http://127.0.0.1:1"),
     ],
 )

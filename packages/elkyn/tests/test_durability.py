@@ -117,7 +117,7 @@ def test_verify_finds_what_does_not_fit_together(tmp_path: Path) -> None:
         txn.commit()
         unreadable, orphan, gap = store.verify()
         assert "cannot be read" in unreadable
-        assert "a row that no path leads to" in orphan
+        assert "a row that is unreachable from the root" in orphan
         assert gap == "the log jumps from 1 to 3"
 
 

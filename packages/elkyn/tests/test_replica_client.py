@@ -55,7 +55,7 @@ def leader() -> Iterator[Leader]:
 def test_what_may_be_done_only_once_is_not_sent_again(leader: Leader) -> None:
     client = LeaderClient(leader.url, None)
     client.send("POST", "/first")
-    with pytest.raises(Unavailable, match="may have been made"):
+    with pytest.raises(Unavailable, match="may have been applied"):
         client.send("POST", "/once", once=True)
     assert leader.requests == ["/first", "/once"]
     client.send("POST", "/second")

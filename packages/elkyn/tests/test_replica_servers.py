@@ -516,14 +516,14 @@ def test_a_follower_is_not_followed(start_server: Start, follow: Any) -> None:
     def said() -> Any:
         return chained.client.get("/.replica/status").json()["namespaces"]["default"]["lastError"]
 
-    assert "does not lead: follow the one that does" in until(said)
+    assert "is not the leader: follow the leader" in until(said)
     assert unsynced(chained.client.get("/n.json"))
     options: Any = {"cluster_url": follower.url, "token": token_of(follower)}
     with ElkynStore(mode="replica", **options) as replica:
         status = until(lambda: replica.replica is not None and replica.replica.status.last_error)
-        assert "does not lead" in status
+        assert "is not the leader" in status
     _code, logged = chained.stop()
-    assert logged.count("follow the one that does") == 1
+    assert logged.count("follow the leader") == 1
 
 
 _CHILD = """

@@ -165,7 +165,7 @@ def test_users_data_times_and_queries_reach_the_rules(tmp_path: Path) -> None:
         ('{"rules": {}, "cases": [{"read": "/"}]}', '1:25: expect must be "allow" or "deny"'),
         ('{"rules": {}, "cases": [{"read": "/", "expect": 1}]}', "1:49: expect must be"),
         ('{"rules": {}, "cases": [{"read": "/a.b", "expect": "deny"}]}', "1:34: path /a.b"),
-        ('{"rules": {}, "cases": [{"read": 1, "expect": "deny"}]}', "1:34: path 1: a path is"),
+        ('{"rules": {}, "cases": [{"read": 1, "expect": "deny"}]}', "1:34: path 1: a path must be"),
         ('{"rules": {}, "cases": [{"write": "/", "expect": "deny"}]}', "1:25: this write needs a"),
         (
             '{"rules": {}, "cases": [{"read": "/", "value": 1, "expect": "deny"}]}',

@@ -106,7 +106,7 @@ def test_a_shell_is_told_which_rule_decides(
     capsys.readouterr()
     explain = ["rules", "explain", "--data", data, "/n"]
     assert main(explain) == 1
-    assert capsys.readouterr().out == "denied: no .read grants /n\n"
+    assert capsys.readouterr().out == "denied: no .read rule grants access to /n\n"
     user = '{"uid": "ann", "level": 2}'
     assert main([*explain, "--as", user, "--write", '{".sv": {"increment": 1}}']) == 0
     told = capsys.readouterr().out
@@ -122,4 +122,4 @@ def test_a_tree_without_rules_says_so(tmp_path: Path, capsys: pytest.CaptureFixt
     data = str(tmp_path / "data")
     assert main(["set", "--data", data, "/a", "1"]) == 0
     assert main(["rules", "show", "--data", data]) == 1
-    assert "without rules only admins get in" in capsys.readouterr().err
+    assert "without rules only admins have access" in capsys.readouterr().err

@@ -32,9 +32,9 @@ ROWS = scan("in.csv", schema=Schema.of(id="Int64", amount="Float64"))
         (lambda: scan("a.csv", schema={"id": "Int64"}), "is no schema"),  # type: ignore[arg-type]
         (lambda: ROWS.window(n="count(distinct id)"), r"^count\(distinct id\)"),
         (lambda: ROWS.window(n="sum(id) over (x)"), r"^sum\(id\) over \(x\)"),
-        (lambda: ROWS.sink("a.csv").filter("id > 1").schema(), "a sink ends a plan: no filter"),
-        (lambda: ROWS.sink("a.csv").limit(1).sink("b.csv").run(), "a sink ends a plan: no limit"),
-        (lambda: ROWS.join(ROWS.sink("a.csv"), "id").sink("b.csv").run(), "no join goes on"),
+        (lambda: ROWS.sink("a.csv").filter("id > 1").schema(), "a sink ends a plan: a filter cannot"),
+        (lambda: ROWS.sink("a.csv").limit(1).sink("b.csv").run(), "a sink ends a plan: a limit cannot"),
+        (lambda: ROWS.join(ROWS.sink("a.csv"), "id").sink("b.csv").run(), "a join cannot read"),
     ],
 )
 def test_a_mistake_is_told_in_the_words_of_whoever_made_it(

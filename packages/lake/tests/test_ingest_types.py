@@ -62,7 +62,7 @@ def test_dates_that_could_be_either_way_stay_text_and_are_told(encode: Encode) -
     done = encode(column("01/02/2013", "03/04/2013"))
 
     assert done.report["notes"][0]["column"] == "c"
-    assert "either way" in done.report["notes"][0]["note"]
+    assert "day first or month first" in done.report["notes"][0]["note"]
     assert encode(column("01/02/2013"), dateOrder="mdy").types == {"c": "Date"}
 
 
