@@ -32,8 +32,14 @@ ROWS = scan("in.csv", schema=Schema.of(id="Int64", amount="Float64"))
         (lambda: scan("a.csv", schema={"id": "Int64"}), "is no schema"),  # type: ignore[arg-type]
         (lambda: ROWS.window(n="count(distinct id)"), r"^count\(distinct id\)"),
         (lambda: ROWS.window(n="sum(id) over (x)"), r"^sum\(id\) over \(x\)"),
-        (lambda: ROWS.sink("a.csv").filter("id > 1").schema(), "a sink ends a plan: a filter cannot"),
-        (lambda: ROWS.sink("a.csv").limit(1).sink("b.csv").run(), "a sink ends a plan: a limit cannot"),
+        (
+            lambda: ROWS.sink("a.csv").filter("id > 1").schema(),
+            "a sink ends a plan: a filter cannot",
+        ),
+        (
+            lambda: ROWS.sink("a.csv").limit(1).sink("b.csv").run(),
+            "a sink ends a plan: a limit cannot",
+        ),
         (lambda: ROWS.join(ROWS.sink("a.csv"), "id").sink("b.csv").run(), "a join cannot read"),
     ],
 )
