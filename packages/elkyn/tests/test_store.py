@@ -228,7 +228,7 @@ def test_namespaces_are_apart_and_found_again(tmp_path: Path) -> None:
         stores["sys"].set("/a", 1)
         assert stores["sys"] is stores["sys"]
         assert stores["app"].get("/a") is None
-        with pytest.raises(UsageError, match="cannot name"):
+        with pytest.raises(UsageError, match="not a valid namespace name"):
             stores["../sys"]
     with open_namespaces(tmp_path, create=False) as stores:
         assert (list(stores), "sys" in stores, "no" in stores) == (["app", "sys"], True, False)

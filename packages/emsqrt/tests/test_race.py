@@ -87,13 +87,13 @@ def test_whoever_passes_the_cap_is_killed_and_the_next_setting_is_tried(source: 
 def test_a_wrong_answer_is_told(source: Path) -> None:
     results, told = raced(source, Made("Right", RIGHT), Made("Wrong", WRONG))
     assert disagreeing(results) == [("Wrong", "Right")]
-    assert "Wrong gave another answer than Right" in told
+    assert "Wrong returned another answer than Right" in told
 
 
 def test_a_wrong_answer_is_compared_with_the_first_one_however_quick_it_was(source: Path) -> None:
     slow = "sum(range(3_000_000)); " + RIGHT
     _, told = raced(source, Made("Right", slow), Made("Wrong", WRONG))
-    assert "Wrong gave another answer than Right" in told
+    assert "Wrong returned another answer than Right" in told
 
 
 def test_whoever_cannot_take_part_says_why(source: Path) -> None:
