@@ -130,7 +130,7 @@ def test_more_is_leased_after_a_breach_until_a_share_is_used_up() -> None:
 
     assert pool.lease_enough("a", 8 * MIB, work) == 30 * MIB
     assert given == [8, 16, 30]
-    with pytest.raises(MemoryCapExceeded, match=r"look at a plan of b, over .* 20\.0 MiB"):
+    with pytest.raises(MemoryCapExceeded, match=r"estimating the plan of b, over .* 20\.0 MiB"):
         BudgetPool("20MiB").lease_enough("b", 8 * MIB, refuse)
 
 

@@ -77,10 +77,10 @@ def test_a_closed_ring_lets_go_of_its_buffer() -> None:
         (memoryview(bytearray(SIZE)).toreadonly(), "writable"),
         (memoryview(bytearray(SIZE + 8))[1:], "multiple of 8"),
         (memoryview(bytearray(SIZE + 8))[4:], "multiple of 8"),
-        (memoryview(bytearray(2 * SIZE))[::2], "one piece"),
+        (memoryview(bytearray(2 * SIZE))[::2], "contiguous"),
         (bytearray(SIZE - 1), "needs"),
         (bytearray(), "needs"),
-        ("text", "one piece"),
+        ("text", "contiguous"),
     ],
 )
 def test_a_buffer_that_cannot_hold_a_ring_is_refused(buffer: Any, why: str) -> None:
