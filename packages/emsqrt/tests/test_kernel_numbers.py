@@ -148,8 +148,15 @@ def test_instants_are_read_as_arrow_reads_them(kind: str) -> None:
     texts = [*DAYS, *(f"2013-01-05{mark}{clock}" for mark in " Tt" for clock in CLOCKS)]
     texts += [f"2013-01-05 {clock}{zone}" for clock in CLOCKS for zone in ZONES]
     texts += [f"2013-01-05{zone}" for zone in ZONES]
-    texts += ["1677-09-21 00:12:43.145224192", "1677-09-21 00:12:43.145224191"]
+    texts += ["1677-09-21 00:12:44.000000000", "1677-09-21 00:12:43.145224191"]
     texts += ["2262-04-11 23:47:16.854775807", "2262-04-11 23:47:16.854775808"]
     everything = pa.array(texts)
     for text in everything.to_pylist():
         assert value(text, kind) == expected(text, kind), text
+
+
+def test_the_least_instants_of_64_bits_are_read() -> None:
+    for fraction in (145_224_192, 145_224_193, 999_999_999):
+        text = f"1677-09-21 00:12:43.{fraction:09}"
+        assert value(text, "Timestamp(ns)") == -9_223_372_037 * 10**9 + fraction
+    assert value("1969-12-31 23:59:59.999999999", "Timestamp(ns)") == -1

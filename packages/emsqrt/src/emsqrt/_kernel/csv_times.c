@@ -141,6 +141,12 @@ bool em_read_timestamp(const uint8_t *text, size_t size, int digits, bool zoned,
         }
     }
     seconds += days * DAY_SECONDS - east;
+    if (seconds < 0 && ticks > 0) {
+        /* Of the least nanoseconds of 64 bits, the whole second below has no place in 64 bits. Arrow
+         * refuses these, although it writes them. */
+        seconds += 1;
+        ticks -= ticks_of_digits[digits];
+    }
     return !__builtin_mul_overflow(seconds, ticks_of_digits[digits], &seconds) &&
            !__builtin_add_overflow(seconds, ticks, out);
 }
