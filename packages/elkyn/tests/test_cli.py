@@ -63,7 +63,7 @@ def test_mistakes_are_told_with_a_hint_and_exit_code_2(
     data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["set", "--data", data, "/a", "text"]) == 2
-    assert "hint: text needs quotes" in capsys.readouterr().err
+    assert "hint: a JSON string needs its own quotes" in capsys.readouterr().err
     assert main(["set", "--data", data, "/a.b", "1"]) == 2
     assert "must not hold" in capsys.readouterr().err
 

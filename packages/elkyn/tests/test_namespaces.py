@@ -13,7 +13,8 @@ import httpx
 import pytest
 from elkyn_server import Served, running, until
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
-from websockets.sync.client import connect
+from websockets.protocol import State
+from websockets.sync.client import ClientConnection, connect
 
 from elkyn import ElkynStore, open_namespaces
 from elkyn.cli import main
@@ -265,6 +266,19 @@ def test_a_follower_that_does_not_know_yet_lets_clients_come_back(
 def test_a_server_without_a_namespace_need_not_hear_of_its_promotion(
     served: Served, fresh: str
 ) -> None:
+    with ElkynStore(mode="memory", namespace=fresh) as store:
+        assert announce_term(served.url, served.token, store)
+
+
+def test_a_refusal_that_came_before_the_first_message_is_read(
+    served: Served, fresh: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def opened(*args: Any, **options: Any) -> ClientConnection:
+        connection = connect(*args, **options)
+        until(lambda: connection.state is State.CLOSED)
+        return connection
+
+    monkeypatch.setattr("elkyn.replica.link.load_connect", lambda: opened)
     with ElkynStore(mode="memory", namespace=fresh) as store:
         assert announce_term(served.url, served.token, store)
 

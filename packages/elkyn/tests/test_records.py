@@ -107,7 +107,7 @@ def test_a_row_of_a_newer_node_is_read(system: SystemTree, tree: ElkynStore) -> 
 
 @pytest.mark.parametrize("record_id", ["", "a/b", "../x"])
 def test_an_id_is_one_key(system: SystemTree, record_id: str) -> None:
-    with pytest.raises(UsageError, match="no id"):
+    with pytest.raises(UsageError, match="not a valid id"):
         system.nodes.put(record_id, NODE)
 
 

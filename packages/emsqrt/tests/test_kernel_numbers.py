@@ -158,5 +158,5 @@ def test_instants_are_read_as_arrow_reads_them(kind: str) -> None:
 def test_the_least_instants_of_64_bits_are_read() -> None:
     for fraction in (145_224_192, 145_224_193, 999_999_999):
         text = f"1677-09-21 00:12:43.{fraction:09}"
-        assert value(text, "Timestamp(ns)") == -9_223_372_037 * 10**9 + fraction
-    assert value("1969-12-31 23:59:59.999999999", "Timestamp(ns)") == -1
+        assert value(text, "Timestamp(ns)") == str(-9_223_372_037 * 10**9 + fraction)
+    assert value("1969-12-31 23:59:59.999999999", "Timestamp(ns)") == "-1"

@@ -159,7 +159,7 @@ class Link:
         self._receiver = receiver = Receiver(self._log)
         with connect(self._connect, self._address, self._token) as opened:
             self._socket = opened
-            opened.send(receiver.hello())
+            send_before_reading(opened, receiver.hello())
             while not self._stop.is_set():
                 replaced = receiver.replacing
                 answer = receiver.receive(opened.recv(timeout=_SILENCE_SECONDS))
@@ -224,6 +224,18 @@ def connect(opener: Any, address: str, token: str | None) -> Any:
     )
 
 
+def send_before_reading(opened: Any, message: bytes) -> None:
+    """Send a message whose answer is read next, even if the server has closed the connection.
+
+    A server that refuses a connection does not wait for its first message: its reason is already
+    received, and reading raises if there is none.
+    """
+    from websockets.exceptions import ConnectionClosed
+
+    with suppress(ConnectionClosed):
+        opened.send(message)
+
+
 _NOTICE_NOT_NEEDED = (NotLeader.code, UnknownNamespace.code, NotFound.code)
 """Codes with which a server refuses a notice of promotion that it does not need; the last one is that
 of older servers for a missing namespace."""
@@ -238,7 +250,7 @@ def announce_term(url: str, token: str | None, store: ElkynStore) -> bool:
     said = {"node": "", "term": store.terms.term, "position": 0, "leads": (), "mark": None}
     try:
         with connect(load_connect(), replica_address(url, store.namespace), token) as opened:
-            opened.send(encode("hello", VERSION, {**said, "fresh": False}))
+            send_before_reading(opened, encode("hello", VERSION, {**said, "fresh": False}))
             answer = decode(opened.recv(timeout=_SILENCE_SECONDS))
             if answer[0] == "welcome":
                 later = int(answer[2]["term"])
