@@ -53,7 +53,7 @@ import sys
 from pathlib import Path
 from sennit import playground
 playground._TREE = Path(sys.argv[1])
-with playground._alone():
+with playground._build_lock():
     playground._run(["sh", "-c", "echo $$ > installer; exec sleep 60"], {}, None)
 """
 
@@ -62,6 +62,7 @@ def test_an_installer_whose_starter_was_killed_is_not_joined_by_another(tmp_path
     starter = subprocess.Popen([sys.executable, "-c", INSTALLING, str(tmp_path)])
     told = tmp_path / "installer"
     while not (told.is_file() and told.read_text().strip()):
+        assert starter.poll() is None
         time.sleep(0.01)
     starter.kill()
     starter.wait()

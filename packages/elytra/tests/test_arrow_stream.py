@@ -36,7 +36,7 @@ def test_offsets_beyond_their_buffer_are_refused() -> None:
     buffers = [pa.py_buffer(b"\x01"), offsets, pa.py_buffer(b"hello")]
     table = pa.table({"s": pa.Array.from_buffers(pa.binary(), 2, buffers)})
 
-    with pytest.raises(BadInput, match=r"the server's answer: .*Offset"):
+    with pytest.raises(BadInput, match=r"the server's response: .*Offset"):
         read_table(pieces(stream(table)))
 
 

@@ -13,7 +13,7 @@ from sennit_core.errors import NotFound, SqlError, UsageError
 
 def test_the_address_may_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SENNIT_URL", raising=False)
-    with pytest.raises(UsageError, match="no node"):
+    with pytest.raises(UsageError, match="address is missing"):
         Client()
 
     monkeypatch.setenv("SENNIT_URL", "http://127.0.0.1:1/")

@@ -145,11 +145,14 @@ class _Watcher(threading.Thread):
         super().__init__(daemon=True)
         self.peak_bytes = 0
         self.most_at_once = 0
+        self._before = set(_children())  # of tests that ran before
         self._ended = threading.Event()
 
     def run(self) -> None:
         while not self._ended.wait(0.002):
-            held = [size for pid in _children() if (size := _charged(pid)) > MIB]
+            held = [
+                size for pid in set(_children()) - self._before if (size := _charged(pid)) > MIB
+            ]
             self.peak_bytes = max(self.peak_bytes, sum(held))
             self.most_at_once = max(self.most_at_once, len(held))
 
