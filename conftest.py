@@ -1,10 +1,34 @@
-"""What all tests share: no property test is judged by how long an example takes."""
+"""Settings of all tests: which cases a plain run takes, and hypothesis without time limits."""
 
 from __future__ import annotations
 
+from collections import defaultdict
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 settings.register_profile(
     "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("untimed")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` selects
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the cases as nightly that `sample(n)` leaves out of a plain run.
+
+    The n cases that stay are spread evenly over the parametrized cases of the test, the first one
+    among them.
+    """
+    tests = defaultdict[str, list[pytest.Item]](list)
+    for item in items:
+        tests[item.nodeid.partition("[")[0]].append(item)
+    for cases in tests.values():
+        marker = cases[0].get_closest_marker("sample")
+        if marker is None:
+            continue
+        (count,) = marker.args
+        kept = {index * len(cases) // count for index in range(count)}
+        for index, case in enumerate(cases):
+            if index not in kept:
+                case.add_marker(pytest.mark.nightly)

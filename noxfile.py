@@ -1,8 +1,8 @@
 """The sessions of the repository; `nox` without arguments runs the checks of a commit.
 
-Checks run in the environment that `./platform test` prepared. `tests(<package>)` is different: it
-installs that package by its path alone into a fresh environment, which proves on every run that
-each package works without the others.
+Checks run in the environment that `./platform test` prepared. `alone(<package>)`, which is part of
+the nightly, is different: it installs that package by its path into a fresh environment, which
+proves that each package works without the others.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import functools
 import os
 import re
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -58,9 +59,10 @@ ORACLES = {
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False
-PLAIN = ("lint", "types", "imports", "tidy", "tests", "integration", "e2e", "crash")
-nox.options.sessions = PLAIN
+nox.options.sessions = ("plain",)
 nox.options.stop_on_first_error = False
+STATIC = ("lint", "types", "imports", "tidy", "js")
+"""What a plain run does next to its tests: these use one core, and tests often wait."""
 
 Check = Callable[..., None]
 
@@ -92,6 +94,16 @@ def here(session: nox.Session, *command: str, **environment: str) -> None:
     session.run(program, *command[1:], external=True, env=environment)
 
 
+WORKERS = str(min(os.cpu_count() or 2, 8) + 1)
+"""Processes that run tests: one more than cores, because a test often waits for a process it started."""
+
+
+def run_tests(session: nox.Session, *arguments: str) -> None:
+    """Run tests in several processes, a file in one of them, and show which ones run."""
+    spread = ("-p", "live_line", "-n", WORKERS, "--dist", "loadfile")
+    pytest_here(session, "-q", *spread, *arguments)
+
+
 def npm(session: nox.Session, script: str) -> None:
     """Run a script of the npm workspace with the machine's Node, or the environment's."""
     here(session, "npm", "run", "--silent", script)
@@ -100,6 +112,28 @@ def npm(session: nox.Session, script: str) -> None:
 def pytest_here(session: nox.Session, *arguments: str) -> None:
     """Run pytest in developer mode, so that a leaked file or socket is an error."""
     here(session, sys.executable, "-X", "dev", "-m", "pytest", *arguments, *session.posargs)
+
+
+@nox.session(venv_backend="none")
+@budget(60)
+def plain(session: nox.Session) -> None:
+    """Run what a commit must pass: all tests that are not nightly, and the static checks."""
+    here(session, "ruff", "check", ".")
+    state = ROOT / ".platform"
+    state.mkdir(exist_ok=True)
+    with (state / "static-checks.log").open("w+") as log:
+        command = [sys.executable, "-m", "nox", "--non-interactive", "-s", *STATIC]
+        checks = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+        session.log(f"{', '.join(STATIC)} run at the same time; their output follows the tests'")
+        try:
+            build_playground(session)
+            run_tests(session, "-m", "not nightly", *TEST_FOLDERS, "integration")
+        finally:
+            status = checks.wait()
+            log.seek(0)
+            print(log.read())
+    if status:
+        session.error(f"one of {', '.join(STATIC)} failed; its output is above")
 
 
 @nox.session(venv_backend="none")
@@ -135,26 +169,49 @@ def imports(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def tidy(session: nox.Session) -> None:
     """Check sizes, names, versions, changelog fragments, addresses and paths."""
-    pytest_here(session, "tools/test_tidy.py", "-q")
+    pytest_here(session, "tools", "-q")
+
+
+@nox.session(venv_backend="none")
+@budget(40)
+def tests(session: nox.Session) -> None:
+    """Run the tests of every package, or of the folders and files named."""
+    named = any((ROOT / argument.partition("::")[0]).exists() for argument in session.posargs)
+    run_tests(session, "-m", "not crash and not nightly", *([] if named else TEST_FOLDERS))
+
+
+@nox.session(venv_backend="none")
+@budget(2)
+def js(session: nox.Session) -> None:
+    """Run the tests of the browser code."""
+    here(session, sys.executable, "-m", "sennit.playground", "install")
+    npm(session, "test")
+
+
+@nox.session(venv_backend="none")
+@budget(15)
+def quick(session: nox.Session) -> None:
+    """Run ruff, the tidiness checks and the short tests of all packages, or of those named."""
+    unknown = [name for name in session.posargs if name not in PACKAGES]
+    if unknown:
+        session.error(f"no such package: {unknown[0]}; the packages are {', '.join(PACKAGES)}")
+    chosen = [PACKAGES[name].partition("[")[0] for name in session.posargs or PACKAGES]
+    here(session, "ruff", "check", *(chosen if session.posargs else ["."]))
+    here(session, "ruff", "format", "--check", *(chosen if session.posargs else ["."]))
+    folders = [f"{folder}/tests" for folder in chosen]
+    arguments = ["-m", "not slow and not crash and not nightly", "tools", *folders]
+    session.posargs.clear()
+    run_tests(session, *arguments)
 
 
 @nox.session
-@nox.parametrize("package", [nox.param(name, id=name) for name in (*PACKAGES, "js")])
-def tests(session: nox.Session, package: str) -> None:
-    """Test one package, installed alone into a fresh environment; `js`: the browser code."""
-    if package == "js":
-        here(session, sys.executable, "-m", "sennit.playground", "install")
-        npm(session, "test")
-        return
+@nox.parametrize("package", [nox.param(name, id=name) for name in PACKAGES])
+def alone(session: nox.Session, package: str) -> None:
+    """Test one package, installed alone into a fresh environment."""
     constraints = Path(session.create_tmp()) / "constraints.txt"
     constraints.write_text(pins("runtime") + pins("dev"))
     wanted = [f"./{PACKAGES[package]}", *TEST_TOOLS, *ORACLES.get(package, ())]
     session.install("-c", str(constraints), *wanted)
-    _run_package_tests(session, package)
-
-
-@budget(18)
-def _run_package_tests(session: nox.Session, package: str) -> None:
     folder = PACKAGES[package].partition("[")[0]
     arguments = ["-m", "not crash and not nightly", f"{folder}/tests", *session.posargs]
     session.run("python", "-X", "dev", "-m", "pytest", "-q", *arguments)
@@ -167,26 +224,26 @@ def pins(name: str) -> str:
 
 
 @nox.session(venv_backend="none")
-@budget(20)
+@budget(15)
 def integration(session: nox.Session) -> None:
     """Run integration tests across packages, with real processes."""
     here(session, sys.executable, "-m", "sennit.playground", "install")
-    pytest_here(session, "-q", "-m", "not crash and not nightly and not e2e", "integration")
+    run_tests(session, "-m", "not crash and not nightly and not e2e", "integration")
 
 
 @nox.session(venv_backend="none")
-@budget(12)
+@budget(10)
 def e2e(session: nox.Session) -> None:
     """Test the playground in a real browser against a real node."""
     build_playground(session)
-    pytest_here(session, "-q", "-m", "e2e", "integration/e2e")
+    run_tests(session, "-m", "e2e and not nightly", "integration/e2e")
 
 
 @nox.session(venv_backend="none")
-@budget(12)
+@budget(10)
 def crash(session: nox.Session) -> None:
     """Run crash tests, which kill real processes at named points."""
-    pytest_here(session, "-q", "-m", "crash and not nightly", *TEST_FOLDERS, "integration")
+    run_tests(session, "-m", "crash and not nightly", *TEST_FOLDERS, "integration")
 
 
 @nox.session(venv_backend="none")
@@ -268,6 +325,7 @@ def build_playground(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def nightly(session: nox.Session) -> None:
     """Run all sessions of a plain run, then the long ones."""
-    for name in (*PLAIN, "docs", "sanitize", "chaos", "release_check"):
+    alone_sessions = [f"alone({name})" for name in PACKAGES]  # each is notified by its whole name
+    for name in ("plain", "docs", *alone_sessions, "sanitize", "chaos", "release_check"):
         session.notify(name)
-    pytest_here(session, "-q", "-m", "nightly", *TEST_FOLDERS, "integration")
+    run_tests(session, "-m", "nightly", *TEST_FOLDERS, "integration")
