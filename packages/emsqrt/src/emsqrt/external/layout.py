@@ -164,9 +164,11 @@ class _Builder:
         self._final = layout.phase == "final"
         self._states = states
         self._names = [state.name.rpartition("$")[2] for state in states]
+        # The element type of a list is that of the argument, which phase final does not have.
         lists = self._names[0] in _LISTS
         self._kind = states[0].type.item if lists else kind
         self._lists = lists
+        # The aggregate's first state; its others follow without a gap.
         self._first = len(layout.parts)
 
     def build(self) -> None:
@@ -178,6 +180,7 @@ class _Builder:
         for index, (name, state) in enumerate(zip(self._names, self._states, strict=True)):
             if self._final:
                 column = self._argument(index)
+            # All states of an aggregate read one argument, which is added to the batch once.
             elif index == 0 and self._kind is not None:
                 column = self._argument(0)
             layout.parts.append(self._part(name, column, state.type))
@@ -257,6 +260,7 @@ class _Builder:
             quantile: Quantile = (self._first, fraction)
             if self._agg.fn == "quantile_disc":
                 of, quantile = KINDS[kind.name], (self._first, *ratio_of(fraction))
+            # The fold writes the quantile into this state, once per group, so MIN just keeps it.
             layout.parts.append(AggregateState(StateOp.MIN, NO_COLUMN, of))
             values.quantiles.append(quantile)
             layout.outputs.append(Output(OutputOp.STATE, self._first, of))
@@ -303,6 +307,8 @@ _SMALLEST = Decimal("1e-18")
 
 def ratio_of(fraction: float) -> tuple[int, int]:
     """Return a fraction from 0 to 1 as the ratio of its shortest decimal form: 0.1 as (1, 10)."""
+    # `repr` is the shortest decimal that is this double: 0.1 is meant as 1/10, and not as the
+    # slightly larger binary fraction, which would move a quantile that is exactly at a boundary.
     digits = Decimal(repr(fraction)).quantize(_SMALLEST, ROUND_CEILING)
     return int(digits / _SMALLEST), int(1 / _SMALLEST)
 

@@ -46,7 +46,11 @@ class NestedLoop:
         self._emission = FORWARD[how]
         self._flags = flags
         self._block = memory[:block_bytes]
+        # Inner and right joins write each match when it is found. What the other kinds write of a
+        # left row depends on all slices.
         needs_bits = bool(self._emission.flags & (LONE | FIRST))
+        # A row has at least 8 bytes, so a block of B bytes has at most B / 8 rows: B / 64 bytes of
+        # bits. The window therefore has room for the longest block in any case.
         bits_bytes = max(len(memory), block_bytes) // _BITS_SHARE + 64 if needs_bits else 0
         window = memory[block_bytes : block_bytes + bits_bytes]
         self._bits = MatchedBits(window, spill, name) if needs_bits else None
@@ -60,6 +64,8 @@ class NestedLoop:
         try:
             with self._spill.open(right) as reader:
                 while place is not None:
+                    # The left side is read once per slice: left bytes · ⌈right bytes / table⌉ in
+                    # all.
                     table.clear()
                     place = self._fill(table, reader, place)
                     self.slices += 1
@@ -93,6 +99,8 @@ class NestedLoop:
 
     def _pass(self, table: JoinTable, left: Segment, joined: JoinOutput) -> Iterator[bool]:
         """Probe one slice with all left rows."""
+        # Whether a left row stays without a match is known after the last slice only: see
+        # `_write_lone`.
         flags = self._emission.flags & ~LONE | self._flags
         bits, first = None, 0
         if self._bits is not None:

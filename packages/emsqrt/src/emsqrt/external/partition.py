@@ -1,4 +1,12 @@
-"""Partition rows into spilled segments by the hash of their keys (Grace partitioning)."""
+"""Partition rows into spilled segments by the hash of their keys (Grace partitioning).
+
+    memory     | buffer 0 | buffer 1 | … | buffer of NULL keys |     a full buffer is one block
+                    ↓          ↓                   ↓
+    segments     0: ▤▤▤     1: ▤▤        …      NULL: ▤
+
+A partition that is too large is partitioned again; each level hashes with another seed, so that its
+bits do not depend on those of the level above.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +34,10 @@ _LONG_ROW_SHARE = 32
 
 def partition_bytes(memory_bytes: int, row_bytes: int = 0) -> int:
     """Return the memory of a join that partitioning uses, for rows of up to `row_bytes` bytes."""
+    # The larger of
+    #     a quarter of the memory, but not more than 8 MiB;
+    #     a 32nd of it, as room for longer rows;
+    #     the longest known row, up to a quarter.
     wanted = min(memory_bytes // _MEMORY_SHARE, _MEMORY_MAX)
     return max(
         wanted, memory_bytes // _LONG_ROW_SHARE, min(row_bytes, memory_bytes // _MEMORY_SHARE)
@@ -34,6 +46,7 @@ def partition_bytes(memory_bytes: int, row_bytes: int = 0) -> int:
 
 def fan_out_max(buffers_bytes: int) -> int:
     """Return the most partitions that fit buffers of `buffers_bytes` in all; at least 2."""
+    # One buffer more than partitions: for rows with a NULL in their key.
     return max(2, min(FAN_OUT_MAX, buffers_bytes // _BUFFER_BYTES_MIN - 1))
 
 
@@ -96,6 +109,7 @@ class PartitionWriter:
         self._row_bytes_max = row_bytes_max
         self._writers: list[SegmentWriter | None] = [None] * (spread.fan_out + 1)
         self._wanted = wanted or [True] * (spread.fan_out + 1)
+        # The number of the next row; negative while rows are not numbered.
         self._next = -1 if first is None else first
         self.spilled_bytes = 0
 
@@ -105,6 +119,7 @@ class PartitionWriter:
             at, size = start, len(whole)
             while at < size:
                 at, full, self._next = self._partitioner.add_rows(whole, at, self._next)
+                # An empty buffer that still refuses the row: the row is longer than a buffer.
                 if full >= 0 and not self._flush(full):
                     at = self._add_whole(whole, at, full)
 
@@ -140,6 +155,7 @@ class PartitionWriter:
 
     def _add_whole(self, block: memoryview, at: int, partition: int) -> int:
         """Spill a row that is longer than a buffer as a block of its own."""
+        # The row is written through the memory of all buffers, so all must be empty.
         for other in range(len(self._writers)):
             self._flush(other)
         (row_bytes,) = struct.unpack_from("<I", block, at)
@@ -153,6 +169,7 @@ class PartitionWriter:
         return after
 
     def _append(self, partition: int, rows_view: memoryview, rows: int) -> None:
+        # Rows of a partition that nothing will be joined with are dropped here, not spilled.
         if rows == 0 or not self._wanted[partition]:
             return
         writer = self._writers[partition]

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from emsqrt.external.runs import Runs
     from emsqrt.spill import Segment, SegmentWriter, SpillManager
 
+# Levels after which a partition that does not fit is joined slice by slice in any case.
 LEVELS_MAX = 8
 _SHRINKS = 0.6  # a partition that keeps more of what it was cut from has a hot key
 
@@ -100,8 +101,13 @@ class PartitionedJoin:
             positions: where their keys may differ.
         """
         for pair in self._each():
+            #     | block of either side | table or partition buffers | joined rows |
+            #       `block_bytes`                                       `out`
             split = len(self._memory) - max(pair.joined_bytes_max, runs.block_bytes)
             memory, out = self._memory[:split], self._memory[split:]
+            # The runs' keys are the left rows' numbers, so a run must be written in the order of
+            # the left side. That is the order of probing with the left side; with the right side,
+            # the output is sorted.
             if self._is_to_sort(pair, memory):
                 self._write_sorted(pair, memory, JoinOutput(out), runs)
             else:
@@ -117,6 +123,8 @@ class PartitionedJoin:
                 if joined.rows or not ends:
                     rows, count = joined.flush_rows()
                     writer = writer or runs.create()
+                    # A run ends where the order begins anew: at the end of a partition, or of a
+                    # slice of a nested loop.
                     writer.append(rows, count)  # nothing before a long row
                 if ends and writer is not None:
                     runs.add(writer.finish())
@@ -130,6 +138,8 @@ class PartitionedJoin:
         left, right = pair.left, pair.right
         if left is None or right is None or self._how in LEFT_ONLY:
             return False
+        # At least half of the room is for sorting, and enough for one row and one block in any
+        # case.
         room = len(memory) - pair.block_bytes
         least = max(room // 2, sort_bytes_min(room, pair.joined_bytes_max))
         return _table_bytes(right) > room and _table_bytes(left) + least <= room
@@ -153,6 +163,7 @@ class PartitionedJoin:
 
     def _each(self) -> Iterator[Pair]:
         """Yield all pairs; after a pair that was split, its finer pairs come next."""
+        # Depth first: at each level, the pairs of at most one split are waiting.
         while self._pairs:
             pair = self._pairs.pop()
             self._check()
@@ -166,18 +177,23 @@ class PartitionedJoin:
         if left is None or right is None:
             yield from self._alone(pair, block, joined)
             return
+        # Rows of one key stay in one partition with any hash; splitting it again would only copy
+        # them.
         is_hot = pair.level >= LEVELS_MAX or (
             pair.cut_from_bytes is not None and right.raw_bytes > _SHRINKS * pair.cut_from_bytes
         )
         self._stats.partitions += 1
+        # The first that applies; cheapest first (design/0037).
         if _fits(right, room):
             yield from self._hash(right, left, FORWARD[self._how], block, room, joined)
         elif _fits(left, room) and (not self._sequenced or self._how in LEFT_ONLY):
             self._stats.reversals += 1
             yield from self._hash(left, right, REVERSED[self._how], block, room, joined)
         elif not is_hot:
+            # It is counted again as its parts.
             self._stats.partitions -= 1
             self._split(pair, block, room)
+        # A hot key is one entry of a table of distinct keys.
         elif self._how in LEFT_ONLY and (table := self._load(right, block, room)) is not None:
             yield from self._probe(table, left, FORWARD[self._how], block, joined)
         else:
@@ -256,9 +272,12 @@ class PartitionedJoin:
             ("right", pair.right, self._how in KEEPS_RIGHT),
             ("left", pair.left, self._how in KEEPS_LEFT),
         ]
+        # The smaller side first: then rows of the larger side whose partition is empty on the other
+        # side are dropped instead of spilled.
         sides.sort(key=lambda side: side[1].raw_bytes)
         parts: dict[str, list[Segment | None]] = {}
         for side, segment, keeps in sides:
+            # Segments of the side that was split before; none while the first side is.
             others = next(iter(parts.values()), [])
             writer = PartitionWriter(
                 buffers,
@@ -277,6 +296,10 @@ class PartitionedJoin:
             finally:
                 self._stats.spilled_bytes += writer.spilled_bytes
                 writer.abort()
+        # Both sides were split by the same bits of the hash:
+        #
+        #     left    | 0 | 1 | 2 | … | NULL |
+        #     right   | 0 | 1 | 2 | … | NULL |     the n-th with the n-th
         for one, other in zip(reversed(parts["left"]), reversed(parts["right"]), strict=True):
             if one is not None or other is not None:
                 self._pairs.append(Pair(one, other, pair.level + 1, pair.right.raw_bytes))

@@ -1,4 +1,15 @@
-"""Sorted runs that were spilled, and merging them in as many passes as the memory requires."""
+"""Sorted runs that were spilled, and merging them in as many passes as the memory requires.
+
+Runs are in input order, and a merge reads neighbours only: rows of equal keys stay in input order
+without a sequence number in each key. All merges but the last one write a run, in the place of its
+sources. With room for four runs in a merge (K = 4), six runs need two passes:
+
+    0     1     2     3     4     5         the smallest three neighbours are merged first, so that
+                └─────┼─────┘               exactly K runs are left (`first_merge`)
+    0     1          2-4          5
+    └─────┴─────┬─────┴───────────┘
+              output                        rows of runs 0, 1 and 5 are read once, others twice
+"""
 
 from __future__ import annotations
 
@@ -27,6 +38,7 @@ RUNS_MAX = 1024  # some are merged once there are more, so that their list stays
 _RUNS_MIN = 64
 _MEMORY_OF_RUN = 2 << 10
 """Working memory per run that may wait; its list entry needs up to half of this in addition."""
+# Why `Merger.run` returned, as in merge.h; 0 and more is the source whose rows are used up.
 _FULL, _DONE = -1, -2
 _ALIGN = 64
 
@@ -93,6 +105,7 @@ class Runs:
         self.row_bytes_max = 0
         """The longest row in the runs, as reported by their writer."""
         self._journal = journal
+        # `_rows` and `_complete` go into the journal: how much of the input the runs contain.
         self._rows = 0
         self._complete = False
         self._memory = memory
@@ -100,6 +113,8 @@ class Runs:
         self._name = name
         self._check = check
         self._limit = limit
+        # In input order. A merge replaces neighbours by their result at the same place, so the
+        # order of rows with equal keys is always the order of this list.
         self._runs: list[_Run] = []
         self._readers: list[SegmentReader] = []
         if journal is not None and (found := journal.found()) is not None:
@@ -208,12 +223,14 @@ class Runs:
 
     def close(self) -> None:
         """Remove all runs; runs in the journal stay until the whole query has ended."""
+        # A run that can be resumed keeps its segments: its folder is removed as a whole at the end.
         runs, self._runs = self._runs, []
         if self._journal is None:
             _remove(self._spill, runs)
 
     def _room(self) -> int:
         """Return the memory for the sources of a merge that writes a run: all but its block."""
+        # One scratch block for all sources: they are read one at a time (design/0035).
         scratch = max(_scratch_bytes(run.segment) for run in self._runs)
         return len(self._memory) - self._out_bytes() - scratch
 
@@ -239,6 +256,12 @@ class Runs:
         self._note_merge(runs)
         segment = self._write_merged(runs, self._known(positions))
         self._count(segment)
+        # List, journal, files: in this order. A process killed
+        #
+        #     before _save     finds the sources in the journal, and merges them again
+        #     before _remove   finds the merged run; the sources are files that no journal names
+        #
+        # The other order could leave a journal that names removed files.
         self._runs[start:stop] = [_Run(segment, 1 + max(run.level for run in runs))]
         self._save()
         _remove(self._spill, runs)
@@ -288,6 +311,12 @@ class _Merge:
     def __init__(
         self, owner: Runs, runs: list[_Run], memory: memoryview, positions: bytes | None
     ) -> None:
+        # The memory of a merge of K runs:
+        #
+        #     | state of the merger | source 0 | source 1 | … | source K - 1 | scratch |
+        #
+        # Each source has room for its longest block (`need`) and an equal part of the rest,
+        # `spare`, to read several blocks at once.
         scratch_bytes = max((_scratch_bytes(run.segment) for run in runs), default=0)
         split = len(memory) - scratch_bytes
         scratch = memory[split:] if scratch_bytes else None
@@ -335,6 +364,7 @@ class _Merge:
         self, out: OutputBuffer, limit: int | None, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         """Yield each time `out` is full, or is empty because the next row is longer than `out`."""
+        # `left`: rows still wanted, -1 for all. `filled`, `rows`: what `out.room` contains so far.
         left = -1 if limit is None else limit
         filled = rows = 0
         while left:
@@ -343,11 +373,14 @@ class _Merge:
             filled, rows = filled + came, rows + rows_read
             if left > 0:
                 left -= rows_read
+            # Nothing is wrong and nothing is complete: one source's blocks are merged, and its next
+            # ones are due.
             if why >= 0:
                 self._refill(why)
                 continue
             if why == _DONE and rows == 0:
                 return
+            # The next row is longer than half of the output; with all of it, the row may fit.
             if rows == 0 and out.widen():
                 continue
             yield filled, rows
@@ -365,6 +398,7 @@ class _Merge:
         reader = self._readers[source]
         start, stop = self._merger.span(source)
         at = start
+        # `next_bytes` is known from the block's head, so a block that would not fit is never begun.
         while 0 < reader.next_bytes() <= stop - at:
             at += reader.read_into(self._memory[at:stop])[0]
         self._merger.refill(source, at - start)
