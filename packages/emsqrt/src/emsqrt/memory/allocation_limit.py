@@ -21,8 +21,8 @@ from emsqrt.memory.usage import MemoryUse
 #     exempt              ▔▔▔▔▔▔╲▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁╱▔▔▔   until both windows have seen it
 #
 # When pages are touched, the exemption falls at once; when more is reserved, it rises after 0.5 to
-# 1 second. So memory that was reserved in pieces, left alone and then touched at once may exceed the
-# cap until the watchdog's next measurement (design/0030).
+# 1 second. So memory that was reserved in pieces, left alone and then touched at once may exceed
+# the cap until the watchdog's next measurement (design/0030).
 _FORGIVE_SECONDS = 0.5
 
 
