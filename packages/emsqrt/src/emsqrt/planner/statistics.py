@@ -17,6 +17,7 @@ from emsqrt.planner.sampling import SAMPLE_BYTES, Sample, sample_text
 from sennit_core.errors import SennitError
 from sennit_core.schema import DataType, Schema
 
+# 32 parts.
 HISTOGRAM_BOUNDS = 33
 ROWS_UNKNOWN = 1_000_000
 _FIXED_BYTES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Int16": 2, "UInt16": 2, "Decimal": 16}
@@ -119,6 +120,7 @@ def _of_sample(sample: Sample, size: int, schema: Schema) -> SourceStats:
     seen = sample.rows
     if not seen:
         return unknown_source(schema, size)
+    # The sample's rows per byte, times all bytes.
     rows = float(seen if sample.whole else sample.stored_bytes * seen / sample.bytes)
     columns = {each.name: _column_stats(sample, each.name, each.type, rows) for each in schema}
     return SourceStats(rows, size, columns, sample.whole)
@@ -160,6 +162,7 @@ def joint_distinct(columns: Sequence[ColumnStats], rows: float) -> float | None:
         None where they were not sampled together.
     """
     known = [stats.sampled for stats in columns if stats.sampled is not None]
+    # Only columns of the same sample have their values row by row.
     if len(known) < len(columns) or any(sample is not known[0][0] for sample, _ in known):
         return None
     names = [name for _, name in known]
