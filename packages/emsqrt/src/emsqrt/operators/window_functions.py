@@ -20,6 +20,7 @@ from emsqrt.plan.window import WindowCall
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType
 
+# Why `FrameSum.run` and `FrameBest.run` returned.
 _DONE, _NEED_HIGH, _NEED_LOW, _FULL = range(4)
 _OPS = {"count": 0, "sum": 1, "avg": 2}
 _DECIMAL = 11
@@ -81,6 +82,8 @@ class Ranking:
         tiles = min(self._call.number, 1 << 60)
         size, longer = np.divmod(rows, tiles)
         place = places.index - places.partition
+        # SQL's ntile: the first `longer` tiles have one row more. `edge` is the first row of the
+        # smaller ones.
         edge = longer * (size + 1)
         behind = longer + (place - edge) // np.maximum(size, 1)
         tile: Rows = np.where(place < edge, place // (size + 1), behind) + 1
@@ -105,6 +108,7 @@ class LagLead:
             inside = index >= places.partition
         else:
             inside = index < places.partition_end(places.end + self._distance)
+        # -1 is NULL, or the default.
         index = np.where(inside, index, -1)
 
         def piece(start: int, stop: int, bytes_max: int) -> Any:
@@ -200,6 +204,8 @@ class Summed:
         self._call = call
         self._frame = frame
         self._sum = FrameSum(_OPS[call.fn], argument.kind, argument.scale)
+        # Rows enter at `high` and leave at `low`; both only rise, so each row is added and removed
+        # once. A frame that never slides loses no row, and needs one cursor.
         self._high = Chunks(tape, argument)
         self._low = Chunks(tape, argument) if frame.slides else None
         self._type = result
@@ -341,6 +347,7 @@ class MinMax:
         """
         because = f"{self._call!s} over a frame of {rows} rows keeps every candidate in memory"
         size_bytes = len(self._queue.memory)
+        # Extrapolated from how many rows filled the queue.
         whole_bytes = size_bytes * rows // max(rows_seen, 1)
         needed_bytes = max(2 * size_bytes, whole_bytes, _CANDIDATE_BYTES * rows)
         return CapTooSmall(
