@@ -68,8 +68,8 @@ class AggregateRows:
         aggs = [agg for _, agg in node.aggs]
         self._layout = lay_out(node.phase, types, list(zip(aggs, kinds, states, strict=True)))
         texts = texts_of(self._layout.keys, self._layout.parts)
-        # What admission must know before the working set is mapped: how long packed and output rows
-        # may become for a given input row, the least memory, and what long rows need elsewhere.
+        # What admission must know before the working set is mapped: the length of packed and output
+        # rows relative to input rows, the least memory, and what long rows need elsewhere.
         self._row_bytes = run.row_bytes if varies(before) else 0
         run.expect_packed_growth(max(1, texts))
         run.expect_output_growth(texts)

@@ -94,7 +94,7 @@ class ObjectStore:
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="spill")
         # Guarded by `_changed`:
         #
-        #     _held_bytes   bytes in buffers of sinks and in parts on their way, at most `room_bytes`
+        #     _held_bytes   bytes in buffers of sinks and parts on their way, at most `room_bytes`
         #     _window_bytes   bytes in windows of sources
         #     _sources      open sources, which share `room_bytes`
         #

@@ -106,7 +106,7 @@ class SpillManager:
         self._counter = 0
         # Guarded by `_lock`:
         #
-        #     stats.live_bytes = sum of `_live`: bytes of each segment that are stored or about to be
+        #     stats.live_bytes   sum of `_live`: bytes of each segment, stored or about to be
         #     _counter          the number in the last segment's name
         #     _readers, _writers   open ones, which `close` ends
         self._live: dict[str, int] = {}

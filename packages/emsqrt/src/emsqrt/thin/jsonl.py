@@ -63,6 +63,8 @@ class ScanJsonl:
         parse_bytes, out_bytes = self._rooms
         parsed = 0
         with self._guard, new_room(out_bytes) as out, new_room(parse_bytes) as parse:
+            # Two parsers over one buffer: the second one uses all of it, for an object longer than
+            # the front.
             parser = JsonlParser(parse[:FRONT_BYTES], names)
             parser_of_long = JsonlParser(parse, names)
             for source in self._sources:
@@ -96,6 +98,7 @@ class ScanJsonl:
                 except RecordFault as fault:
                     raise self._error(fault, source.name, block.offset) from None
                 finally:
+                    # The parsers refer to the block, whose memory is filled again next.
                     parser.release()
                     parser_of_long.release()
 

@@ -59,6 +59,7 @@ class SelectText:
             instead=self._instead,
         )
         with self._guard, new_room(self._out_bytes) as out:
+            # No columns: the reader finds records and counts them, and the writer copies bytes.
             reader = ColumnReader(self._rows, (), new_room(PARSE_FRONT_BYTES))
             with closing(reader.batches()) as batches:
                 for columns in batches:
@@ -111,6 +112,8 @@ class LimitText:
                 start, skipped = self._after(block.data, 0, skip)
                 end, passed = self._after(block.data, start, left)
                 skip, left = skip - skipped, left - passed
+                # A block without a count comes from a scan, whose records are counted where they
+                # are looked at.
                 if not block.rows:
                     self._rows.rows += skipped + passed
                 if end > start:
@@ -151,6 +154,7 @@ class UnionText:
     @rows.setter
     def rows(self, count: int) -> None:
         """Add newly parsed records to the count of the input whose block was yielded last."""
+        # The consumer counts the union; the new part belongs to the input that is read now.
         self._current.rows += count - self.rows
 
     def blocks(self) -> Generator[Block]:
