@@ -76,6 +76,8 @@ def row_of_error(
     place = getattr(error, "place", "read")
     if place == "sink":
         return RowTooLong(row_bytes, because, error.needed_bytes)
+    # An operator met the row as it packs it, of up to `rows` source rows: the longest of these has
+    # at least that fraction of its length.
     if place != "read":
         row_bytes = max(-(-row_bytes // rows), min(row_bytes, sure_bytes))
     return RowTooLong(row_bytes, because)
@@ -105,6 +107,8 @@ def retry_larger(
             # Keep a copy without traceback: the error itself keeps alive everything its frames
             # refer to.
             met = RowTooLong(longer.row_bytes, longer.because, longer.sink_bytes)
+        # Frees what the failed attempt opened: its objects refer to each other.
         gc.collect()
+        # The attempt is over, and its guards with it; the next one reserves everything anew.
         budget.release_all()
         met = met.or_longer_of(look(budget.free_bytes))
