@@ -328,8 +328,6 @@ class Run:
             self._open_store()
         elif world.holders and "force_shared_memory" in self.context.spilling:
             self._set_spill_aside()
-        # In this order: each line reserves its part, and the arena is what is left after all of
-        # them.
         self._open_lane()
         free_bytes = self.budget.free_bytes
         world.reader_bytes = free_bytes // (READERS_SHARE if world.holders else 2)

@@ -42,11 +42,7 @@ def merge_bytes(needs: Sequence[int]) -> int:
 
 def fan_in_of(memory_bytes: int, needs: Sequence[int]) -> int:
     """Return how many runs with blocks of typical size fit a merge; at least 2."""
-    # The 9th decile, not the longest: one run with a huge row would make every merge a narrow one.
-    # `choose_window` adds up the real sizes of the runs that it picks, so the memory is kept.
     typical = sorted(needs)[len(needs) * 9 // 10]
-    # `merger_bytes` rounds up to 64 bytes; the difference of two of its results is one source's
-    # state.
     each = typical + merger_bytes(65) - merger_bytes(64) + 1
     return max(2, min(FAN_IN_MAX, (memory_bytes - merger_bytes(2)) // each))
 
@@ -142,6 +138,5 @@ def plan_sort(memory_bytes: int, input_bytes: int, row_bytes: int) -> SortPlan:
     needs = [block_bytes(memory_bytes, run) for run in range(min(runs, 4 * FAN_IN_MAX))]
     if runs <= FAN_IN_MAX and merge_bytes(needs) <= memory_bytes:
         return SortPlan(runs, runs, 1, needs[-1], run_bytes)
-    # A merge that is not the last one also needs a block to write to.
     fan_in = fan_in_of(memory_bytes - needs[-1], needs)
     return SortPlan(runs, fan_in, max(2, passes_of(runs, fan_in)), needs[-1], run_bytes)

@@ -221,12 +221,12 @@ class Groups:
         assert self._table is not None
         self._check()
         refused_bytes = self._table.refused_bytes
+        # A table is emptied by spilling all of its groups. A group that comes again later gets
+        # a new record, and the merge combines both.
         if self._table.groups:
             self._spill_run(self._table)
             if self._runs.is_crowded():
                 self._runs.thin_out(self._positions())
-            # A table is emptied by spilling all of its groups. A group that comes again later gets
-            # a new record, and the merge combines both.
             self._table.reset()  # after the merge, which works in the table's memory
         # An empty table refuses the row although it is not too long by `_limit`.
         elif not refused_bytes:

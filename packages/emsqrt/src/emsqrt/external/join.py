@@ -257,8 +257,6 @@ class ExternalJoin:
         most = fan_out_max(len(self._buffers))
         if build_bytes is None:
             return most
-        # Partitions of `_room` / 1.3 on average: rows need index entries in the table, and hash
-        # partitions are of unequal size.
         return min(most, max(2, -(-build_bytes * 13 // (10 * len(self._room)))))
 
     def _can_join(self, segments: Sequence[Segment], fan_out: int) -> bool:
@@ -275,8 +273,6 @@ class ExternalJoin:
             return False
         before = table.rows_bytes
         table.distinct()
-        # At least a quarter must become free, or the table would be searched for duplicates again
-        # and again for a few rows each time.
         return table.rows_bytes < before * 3 // 4
 
     def _overflow(self, table: JoinTable) -> None:
@@ -317,7 +313,6 @@ class ExternalJoin:
         self._side = None
 
     def _partition_build(self, free: memoryview, *, is_numbered: bool = False) -> PartitionWriter:
-        # A filter drops probe rows without a match, so it is only for kinds that do not write them.
         if not self._keeps_probe:
             self._filter = free
         self._writer = self._partition(
@@ -423,8 +418,6 @@ class ExternalJoin:
             self._side_rows = None
 
     def _partition_probe(self, built: Partitions, spread: PartitionFunction) -> PartitionWriter:
-        # A probe row in a partition without build rows is written only if its kind keeps unmatched
-        # rows.
         wanted = [self._keeps_probe or segment is not None for segment in built[:-1]]
         side = "right" if self._build_left else "left"
         self._writer = self._partition(side, spread, [*wanted, self._keeps_probe])

@@ -1,7 +1,8 @@
 """Block nested loop: join a partition that cannot be divided slice by slice of its right side.
 
 A hash table is built of as many right rows as fit and probed with all left rows, then the next
-table is built, and so on. One bit per left row records across slices whether it has matched.
+table is built, and so on. One bit per left row records across slices whether it has matched: what
+kinds other than inner and right write of a left row depends on all slices.
 """
 
 from __future__ import annotations
@@ -46,12 +47,10 @@ class NestedLoop:
         self._emission = FORWARD[how]
         self._flags = flags
         self._block = memory[:block_bytes]
-        # Inner and right joins write each match when it is found. What the other kinds write of a
-        # left row depends on all slices.
         needs_bits = bool(self._emission.flags & (LONE | FIRST))
+        bits_bytes = max(len(memory), block_bytes) // _BITS_SHARE + 64 if needs_bits else 0
         # A row has at least 8 bytes, so a block of B bytes has at most B / 8 rows: B / 64 bytes of
         # bits. The window therefore has room for the longest block in any case.
-        bits_bytes = max(len(memory), block_bytes) // _BITS_SHARE + 64 if needs_bits else 0
         window = memory[block_bytes : block_bytes + bits_bytes]
         self._bits = MatchedBits(window, spill, name) if needs_bits else None
         self._room = memory[block_bytes + bits_bytes :]
@@ -99,8 +98,6 @@ class NestedLoop:
 
     def _pass(self, table: JoinTable, left: Segment, joined: JoinOutput) -> Iterator[bool]:
         """Probe one slice with all left rows."""
-        # Whether a left row stays without a match is known after the last slice only: see
-        # `_write_lone`.
         flags = self._emission.flags & ~LONE | self._flags
         bits, first = None, 0
         if self._bits is not None:

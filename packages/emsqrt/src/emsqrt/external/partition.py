@@ -109,7 +109,6 @@ class PartitionWriter:
         self._row_bytes_max = row_bytes_max
         self._writers: list[SegmentWriter | None] = [None] * (spread.fan_out + 1)
         self._wanted = wanted or [True] * (spread.fan_out + 1)
-        # The number of the next row; negative while rows are not numbered.
         self._next = -1 if first is None else first
         self.spilled_bytes = 0
 

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from emsqrt.external.runs import Runs
     from emsqrt.spill import Segment, SegmentWriter, SpillManager
 
-# Levels after which a partition that does not fit is joined slice by slice in any case.
 LEVELS_MAX = 8
 _SHRINKS = 0.6  # a partition that keeps more of what it was cut from has a hot key
 
@@ -272,8 +271,6 @@ class PartitionedJoin:
             ("right", pair.right, self._how in KEEPS_RIGHT),
             ("left", pair.left, self._how in KEEPS_LEFT),
         ]
-        # The smaller side first: then rows of the larger side whose partition is empty on the other
-        # side are dropped instead of spilled.
         sides.sort(key=lambda side: side[1].raw_bytes)
         parts: dict[str, list[Segment | None]] = {}
         for side, segment, keeps in sides:
@@ -296,10 +293,6 @@ class PartitionedJoin:
             finally:
                 self._stats.spilled_bytes += writer.spilled_bytes
                 writer.abort()
-        # Both sides were split by the same bits of the hash:
-        #
-        #     left    | 0 | 1 | 2 | … | NULL |
-        #     right   | 0 | 1 | 2 | … | NULL |     the n-th with the n-th
         for one, other in zip(reversed(parts["left"]), reversed(parts["right"]), strict=True):
             if one is not None or other is not None:
                 self._pairs.append(Pair(one, other, pair.level + 1, pair.right.raw_bytes))

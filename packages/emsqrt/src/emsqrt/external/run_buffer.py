@@ -1,4 +1,10 @@
-"""`RunBuffer`: memory in which rows collect before they are spilled, whole or in two halves."""
+"""`RunBuffer`: memory in which rows collect before they are spilled, whole or in two halves.
+
+With halves, reading overlaps with sorting and spilling:
+
+    this thread      fill A │ fill B         │ fill A         │
+    second thread           │ sort, spill A  │ sort, spill B  │
+"""
 
 from __future__ import annotations
 

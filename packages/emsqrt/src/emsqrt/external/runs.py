@@ -38,7 +38,6 @@ RUNS_MAX = 1024  # some are merged once there are more, so that their list stays
 _RUNS_MIN = 64
 _MEMORY_OF_RUN = 2 << 10
 """Working memory per run that may wait; its list entry needs up to half of this in addition."""
-# Why `Merger.run` returned, as in merge.h; 0 and more is the source whose rows are used up.
 _FULL, _DONE = -1, -2
 _ALIGN = 64
 
@@ -256,13 +255,13 @@ class Runs:
         self._note_merge(runs)
         segment = self._write_merged(runs, self._known(positions))
         self._count(segment)
+        self._runs[start:stop] = [_Run(segment, 1 + max(run.level for run in runs))]
         # List, journal, files: in this order. A process killed
         #
         #     before _save     finds the sources in the journal, and merges them again
         #     before _remove   finds the merged run; the sources are files that no journal names
         #
         # The other order could leave a journal that names removed files.
-        self._runs[start:stop] = [_Run(segment, 1 + max(run.level for run in runs))]
         self._save()
         _remove(self._spill, runs)
 
@@ -364,7 +363,6 @@ class _Merge:
         self, out: OutputBuffer, limit: int | None, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         """Yield each time `out` is full, or is empty because the next row is longer than `out`."""
-        # `left`: rows still wanted, -1 for all. `filled`, `rows`: what `out.room` contains so far.
         left = -1 if limit is None else limit
         filled = rows = 0
         while left:

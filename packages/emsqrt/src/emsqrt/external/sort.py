@@ -187,8 +187,6 @@ class ExternalSort:
         """End the input, and merge until one pass is left, which `blocks` does."""
         run_buffer = self._filling_buffer()
         self._finished = True
-        # The second thread may still be writing a run; until it has ended, `_runs` and `_block` are
-        # in use.
         self._lane.wait()
         store = run_buffer.part.store
         # Everything fitted: the rows are sorted where they are, and never copied to a file.
@@ -280,16 +278,8 @@ class ExternalSort:
                 return True
         # Before a run is written: rows that stay in memory are never merged, and may be longer.
         self._refuse_long_rows(store.row_bytes_max)
-        # Before `swap`: the other half must be empty, and an error of its spilling must stop the
-        # input.
-        # The other half must be empty before it is filled again, and an error of spilling it ends
-        # the input.
         self._lane.wait()
         if run_buffer.is_halved and self._halves_pay():
-            # The two halves alternate, so reading and sorting overlap:
-            #
-            #     this thread     fill A │ fill B         │ fill A
-            #     second thread          │ sort, spill A  │ sort, spill B
             self._lane.run(partial(self._spill_run, run_buffer.swap(), self._rows))
             return True
         self._spill_run(run_buffer.part, self._rows)

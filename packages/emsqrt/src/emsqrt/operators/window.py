@@ -86,8 +86,6 @@ class WindowRows:
             if any(_by_value(call) for _, call in node.functions):
                 found = self._carried.add(order.expr)
                 self._key = order, found.column, found.kind
-        # A slot is a packed block and a quarter (`_slot_bytes`), and the tape has SLOTS_MIN of them
-        # and one block; the tape is a third of the memory.
         rows = _TAPE_SHARE * (1 + 5 * SLOTS_MIN // 4)
         kinds = self._carried.kinds
         least = _bytes_min(fixed_row_bytes(kinds, len(self._keys.fields)), len(kinds))
@@ -139,7 +137,6 @@ class WindowRows:
 
     def _shares(self, memory_bytes: int) -> tuple[int, int]:
         """Return how much memory is for the tape, and for the candidates of min and max."""
-        # A third of the memory up to 64 MiB; with more than 512 MiB of memory, an eighth of it.
         tape = min(memory_bytes // _TAPE_SHARE, max(_TAPE_BYTES, memory_bytes // _LARGE_TAPE_SHARE))
         tape = max(tape, self._tape_bytes)
         queue = memory_bytes // _QUEUE_SHARE if self._extremes else 0
@@ -180,8 +177,6 @@ class WindowRows:
                 self._run.check,
             )
             with closing(tape):
-                # All cursors are made before the first read: they keep all blocks from the first
-                # one on.
                 walk = _Walk(tape, self._open(tape, queues))
                 yield from walk.batches(self._run, self.schema, slot_bytes)
 

@@ -204,8 +204,6 @@ class Summed:
         self._call = call
         self._frame = frame
         self._sum = FrameSum(_OPS[call.fn], argument.kind, argument.scale)
-        # Rows enter at `high` and leave at `low`; both only rise, so each row is added and removed
-        # once. A frame that never slides loses no row, and needs one cursor.
         self._high = Chunks(tape, argument)
         self._low = Chunks(tape, argument) if frame.slides else None
         self._type = result

@@ -101,7 +101,6 @@ class PickedRows:
         """Return the values of those rows that are in the first one's block."""
         block = self._cursor.block_of(int(picked[0]))
         assert block is not None, "row numbers are on the tape"
-        # Row numbers are ascending, so those of one block are together.
         count = int(np.searchsorted(picked, block.end))
         places = picked[:count] - block.first
         _, _, ends = block.views(self._column)

@@ -197,7 +197,6 @@ class SpillManager:
 
     def close(self) -> None:
         """Remove all remaining segments of the run. May be called twice."""
-        # A piece of background work may hold a writer; its error was or will be raised by `wait`.
         self.lane.settle()
         with self._lock:
             if self._closed:

@@ -19,8 +19,6 @@ from emsqrt.weight import Weight
 from sennit_core.errors import CapTooSmall
 
 MIB = 1 << 20
-# Estimates for `explain` without a measurement. `Engine.weigh` measures the same figures, and a run
-# uses its own.
 BASE_BYTES = {"thin": 10 * MIB, "arrow": 36 * MIB}
 """Memory of the process before it reads anything, by tier; a run measures the real value."""
 SLACK_BYTES_MIN = {"thin": 7 * MIB // 4, "arrow": 4 * MIB}
@@ -77,7 +75,6 @@ def plan_te(
     least = max(LEAST_BYTES, least_merge(), 3 * options.row_bytes_max + (64 << 10))
     live_sets = live_sets_of(plan, eager=options.eager)
     leasts = {node.id: max(least, options.leasts.get(node.id, 0)) for node in plan.nodes}
-    # The live set that needs most decides whether the plan can run with a cap.
     crowd = max(
         live_sets, key=lambda live_set: _least_together(live_set, leasts, shrinking=shrinking)
     )

@@ -136,8 +136,8 @@ def _ask(
 def _child() -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
     read, write = os.pipe()
     try:
+        # -P: no module in the current folder can shadow one of the standard library.
         process = subprocess.Popen(
-            # -P: no module in the current folder can shadow one of the standard library.
             [sys.executable, "-P", "-m", "emsqrt.thin.process", str(write)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,

@@ -101,10 +101,10 @@ def try_compile(
     except NotThin:
         return None
     written = with_schemas(plan, steps)
+    # A rule may produce a node that only the arrow tier has; then the plan runs as it was
+    # written.
     better = optimize(written, folder, TEXT_RULES)
     if why_not_thin(better) is None:
-        # A rule may produce a node that only the arrow tier has; then the plan runs as it was
-        # written.
         with suppress(NotThin):
             return Program(compile_text(better, folder), plan, better, folder)
     return Program(steps, plan, written, folder)

@@ -54,7 +54,6 @@ def _attempt(
             )  # raises the final refusal
             raise
         seed = program.get("seed", 0)
-        # Before the plan is opened: the run spills to this folder.
         kept = open_checkpoint(
             program.get("resume"), program.get("planHash", ""), inputs.infos, "thin", seed
         )
@@ -65,7 +64,6 @@ def _attempt(
         if inputs.can_be_read_again and not sink.place.is_standard:
             run.allow_restart(lambda: True)
         _execute(rows, sink, run, inputs)
-    # Operators below a finished sort never ran, and still hold what they reserved.
     if kept is not None and kept.is_resumed:
         context.budget.release_all()
     context.budget.close()
@@ -149,9 +147,6 @@ def _execute(rows: TextRows, sink: CsvTextSink, run: Run, inputs: Inputs) -> Non
             else:
                 sink.write(block)
             run.tell("write")
-        # Errors of the last write, before the file counts as complete.
         run.lane.wait()
-        # The file appears when the sink is left, so this is the last chance to refuse changed
-        # inputs.
         inputs.check()
         run.tell("finish")

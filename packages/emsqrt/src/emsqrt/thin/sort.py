@@ -103,8 +103,6 @@ class SortText:
         out_buffer = OutputBuffer(out, lane.wait if lane.is_second else None)
         try:
             for size, count in sorter.blocks(out_buffer, ending=_LINE_END):
-                # With halves, a block stays valid while the next one is merged, so it is written
-                # meanwhile.
                 yield Block(out_buffer.room[:size], rows=count, stays=lane.is_second)
         finally:
             # The second thread may still write the last block, whose memory is released next. The
