@@ -256,12 +256,6 @@ class Runs:
         segment = self._write_merged(runs, self._known(positions))
         self._count(segment)
         self._runs[start:stop] = [_Run(segment, 1 + max(run.level for run in runs))]
-        # List, journal, files: in this order. A process killed
-        #
-        #     before _save     finds the sources in the journal, and merges them again
-        #     before _remove   finds the merged run; the sources are files that no journal names
-        #
-        # The other order could leave a journal that names removed files.
         self._save()
         _remove(self._spill, runs)
 
