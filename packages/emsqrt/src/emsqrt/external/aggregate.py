@@ -1,4 +1,11 @@
-"""`ExternalAggregate`: group any number of rows in memory of a fixed size, sorted by key."""
+"""`ExternalAggregate`: group any number of rows in memory of a fixed size, sorted by key.
+
+States that fit a record are accumulated in a table of groups (`Groups`). Values that must be
+distinct or in order go through a second table first:
+
+    rows ──▶ groups by (key, value) ──sorted──▶ fold: one row per key ──▶ groups by key ──▶ columns
+    rows ─────────────────────────────────────────────────────────────────────▲
+"""
 
 from __future__ import annotations
 

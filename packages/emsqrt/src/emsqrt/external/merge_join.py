@@ -1,7 +1,10 @@
 """Merge join of two inputs that are sorted by their keys: each is read once, no table is built.
 
-A window moves over the right side. Rows of one key that do not fit the window are spilled, and read
-again for each left row that has the key.
+1. A window over the right side moves forward with the keys of the left rows.
+2. Each left row is joined with the rows of its key in the window.
+3. Right rows that no left row matched are kept for the end, or dropped, as the kind requires.
+4. Rows of one key that do not fit the window are spilled, and read again for each left row that has
+   the key.
 """
 
 from __future__ import annotations

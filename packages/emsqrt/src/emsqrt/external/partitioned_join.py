@@ -1,4 +1,15 @@
-"""Join partition by partition: hash, reversed hash, finer partitions, or slice by slice."""
+"""Join partition by partition: hash, reversed hash, finer partitions, or slice by slice.
+
+The first of these that applies to a partition (design/0037):
+
+1. One side is empty: write the other one, if the kind keeps unmatched rows.
+2. The right side fits memory: hash join.
+3. The left side fits memory: hash join with the sides swapped, if the order can be restored or does
+   not matter.
+4. It is smaller than what it was cut from: cut it again, by other bits of the hash.
+5. Semi and anti joins: a table of the right side's distinct keys, if that fits.
+6. Block nested loop.
+"""
 
 from __future__ import annotations
 

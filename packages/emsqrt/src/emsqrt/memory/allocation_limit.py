@@ -39,7 +39,7 @@ class AllocationLimit:
         # privileges.
         self._before, self._hard = resource.getrlimit(resource.RLIMIT_DATA)
         self._window_started_at = time.monotonic()
-        # None until the first measurement after `forgive`, which sets it to all that is reserved
+        # None until the first measurement after `forgive`, which exempts all that is untouched
         # then.
         self._idle_bytes: int | None = None
         self._idle_bytes_last_window: int | None = None

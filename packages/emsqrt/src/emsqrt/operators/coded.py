@@ -86,7 +86,7 @@ def code_texts(rows: Any, but: Iterable[str], run: Run) -> dict[str, CodedText]:
         run: its budget pays for the dictionaries.
     """
     below = getattr(rows, "passes_on", rows)
-    # A resumed run may have sorted rows of another width of code.
+    # A run that can be resumed keeps plain texts: codes mean nothing to another process.
     if not hasattr(below, "codable") or run.journal() is not None:
         return {}
     scan: CodableRows = below

@@ -79,7 +79,7 @@ class WindowRows:
             None if call.arg is None else self._carried.add(call.arg) for _, call in node.functions
         ]
         self._key: tuple[SortKey, int, int] | None = None
-        # RANGE with a distance needs one order key, whose values are carried on the tape to be
+        # RANGE with a distance needs one order key, whose values are carried with the rows to be
         # compared.
         if len(node.order_by) == 1:
             (order,) = node.order_by
@@ -373,7 +373,7 @@ def _slot_bytes(packed: int, columns: int) -> int:
 
 def _measure(tape_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
     """Return the size of a block of packed rows, and of a slot for them as columns."""
-    # Solved for the packed size: packed + SLOTS_MIN * (packed * 5 / 4 + fixed part) = tape.
+    # Solved for the packed size: packed + SLOTS_MIN * (packed * 5 / 4 + fixed part) = all of it.
     fixed = SLOTS_MIN * (columns * (_COLUMN_BYTES + 56) + 1024 + _ALIGN)
     room = (tape_bytes - fixed) * 4 // (4 + 5 * SLOTS_MIN)
     packed = max(min(BLOCK_BYTES_MAX, tape_bytes // _BLOCKS_SHARE, room), row_bytes, _PACKED_MIN)

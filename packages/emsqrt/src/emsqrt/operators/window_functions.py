@@ -20,7 +20,7 @@ from emsqrt.plan.window import WindowCall
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType
 
-# Why `FrameSum.run` and `FrameBest.run` returned.
+# Why the kernel's loop over a frame returned.
 _DONE, _NEED_HIGH, _NEED_LOW, _FULL = range(4)
 _OPS = {"count": 0, "sum": 1, "avg": 2}
 _DECIMAL = 11

@@ -253,7 +253,7 @@ def values_of(columns: Columns, at: int, kind: DataType, memory: bytearray) -> l
     base = _base(memory)
     end = offset + count
     plain = _plain_values(code, memory, values - base, ends - base, end)[offset:]
-    # Arrow's layout: a bit per row, 1 for a value; texts have n + 1 ends, the first one 0.
+    # Arrow's layout: a bit per row, 1 for a value.
     if validity:
         bits = validity - base
         plain = [

@@ -1,6 +1,9 @@
 """A finished segment, and the index at its end.
 
     block block … block  index  trailer
+    block   = head of 64 bytes (docs/spill.md), stored bytes
+    index   = (offset, rows before) of blocks
+    trailer = the segment's totals and checksums; of a fixed size, so it is found from the end
 
 The index has an entry for each block up to 4,096 blocks, then for every 2nd, 4th, 8th …, so that
 writer and reader need at most 64 KiB for it, for a segment of any length.

@@ -1,4 +1,13 @@
-"""One operator's tree of blocks: runs are the leaves, merges of bounded fan-in are above them."""
+"""One operator's tree of blocks: runs are the leaves, merges of bounded fan-in are above them.
+
+    level 2              output
+                    ┌──────┼──────┐
+    level 1       run     run    run
+                 ┌─┼─┐     │     ┌┴┐
+    runs         ▢ ▢ ▢     ▢     ▢ ▢
+
+A run has D bytes. A merge has up to K inputs, and K * b + overhead bytes of memory.
+"""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def _execute(rows: TextRows, sink: CsvTextSink, run: Run, inputs: Inputs) -> Non
         for block in blocks:
             run.check()
             # The block's memory is not used again before it is written: `OutputBuffer` waits for
-            # the lane.
+            # that.
             if block.stays:
                 run.lane.run(partial(sink.write, block))
             else:
