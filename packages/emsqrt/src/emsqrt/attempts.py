@@ -76,8 +76,6 @@ def row_of_error(
     place = getattr(error, "place", "read")
     if place == "sink":
         return RowTooLong(row_bytes, because, error.needed_bytes)
-    # An operator met the row as it packs it, of up to `rows` source rows: the longest of these has
-    # at least that fraction of its length.
     if place != "read":
         row_bytes = max(-(-row_bytes // rows), min(row_bytes, sure_bytes))
     return RowTooLong(row_bytes, because)

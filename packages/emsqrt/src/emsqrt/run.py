@@ -76,15 +76,12 @@ class _SharedState:
     """State that all views of a run share."""
 
     sources: list[Source] = field(default_factory=list)
-    # By node: how many pieces of working memory it declared, the minimum of one, and the long rows
-    # to hold.
     holders: Counter[int] = field(default_factory=Counter)
     least_parts: dict[int, int] = field(default_factory=dict)
     row_needs: list[RowNeed] = field(default_factory=list)
     rows_in: dict[int, int] = field(default_factory=dict)
     rows_out: dict[int, int] = field(default_factory=dict)
     rows_packed: dict[int, int] = field(default_factory=dict)
-    # Nothing is known until the plan is open: all holders count as live at the same time.
     may_restart: Callable[[], bool] = lambda: False
     sharing: GrantPlan = ALL_LIVE
     meters: dict[int, Meter] = field(default_factory=dict)

@@ -156,7 +156,7 @@ class WindowBuffer:
         #        dropped      │    held in slots or spilled     │  not read yet
         #     0 … _floor - 1  │  _floor … _written … _pulled - 1 │  _pulled …
         #
-        # `_floor`    the first block that some cursor needs (`settle`)
+        # `_floor`    the first block that some cursor needs
         # `_written`  the first block that was never spilled: earlier ones can lose their slot
         # `_pulled`   the number of the next block from the sort
         # `_rows`     rows of all blocks so far

@@ -322,8 +322,8 @@ class _Walk:
                 columns = restored(packed, schema)
                 yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema)
             self._now.pinned = False
-            # Each cursor names the first row that it will need; `settle` drops the blocks before
-            # all of them.
+            # Each cursor names the first row that it will need; blocks before all of them are
+            # dropped.
             self._functions.pass_block(places, block)
             self._ahead.pass_block(block)
             self._now.need_from(block.end, block)

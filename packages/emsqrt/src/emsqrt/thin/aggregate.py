@@ -60,9 +60,9 @@ class AggregateText:
         self._step = step
         self._run = run
         self._programs = [TextProgram(program) for program in step["programs"]]
+        size = sum(program.size_bytes for program in self._programs)
         # Programs keep their buffers outside of the working memory, so they are reserved here,
         # before the run.
-        size = sum(program.size_bytes for program in self._programs)
         self._guard = run.admit(size, "aggregate", "arguments are computed in blocks")
         self._parts, self._values = _parts(step), [_values(each) for each in step["values"]]
         self._long_bytes = run.row_bytes * max(1, texts_of(self._keys, self._parts))

@@ -265,7 +265,6 @@ def _row_bytes(
         dropped: as for `pack_join_rows`.
         marks: as for `pack_join_rows`.
     """
-    # The row is measured by packing it into more memory; one that is much longer gets a bound only.
     with new_room(len(room) * 5 // 4) as larger:
         try:
             pack_join_rows(*arguments, larger, dropped, marks)

@@ -63,9 +63,9 @@ class ScanJsonl:
         parse_bytes, out_bytes = self._rooms
         parsed = 0
         with self._guard, new_room(out_bytes) as out, new_room(parse_bytes) as parse:
+            parser = JsonlParser(parse[:FRONT_BYTES], names)
             # Two parsers over one buffer: the second one uses all of it, for an object longer than
             # the front.
-            parser = JsonlParser(parse[:FRONT_BYTES], names)
             parser_of_long = JsonlParser(parse, names)
             for source in self._sources:
                 for columns in self._columns(parser, parser_of_long, source):

@@ -59,7 +59,6 @@ class SelectText:
             instead=self._instead,
         )
         with self._guard, new_room(self._out_bytes) as out:
-            # No columns: the reader finds records and counts them, and the writer copies bytes.
             reader = ColumnReader(self._rows, (), new_room(PARSE_FRONT_BYTES))
             with closing(reader.batches()) as batches:
                 for columns in batches:
