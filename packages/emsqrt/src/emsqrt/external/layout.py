@@ -163,6 +163,8 @@ class _Builder:
         self._agg = agg
         self._final = layout.phase == "final"
         self._states = states
+        # A state column is named `<output>$<part>` (emsqrt.plan.states); the part decides how it is
+        # merged.
         self._names = [state.name.rpartition("$")[2] for state in states]
         # The element type of a list is that of the argument, which phase final does not have.
         lists = self._names[0] in _LISTS
@@ -207,6 +209,8 @@ class _Builder:
             return AggregateState(_KEPT[name], column, kind)
         if name in _SUMS:
             return AggregateState(StateOp.SUM, column, kind)
+        # Counts of a partial phase are added up; `count()` counts rows, `count(x)` values that are
+        # not NULL.
         if name == "count":
             if self._final:
                 return AggregateState(StateOp.COUNT_SUM, column, I64)
@@ -217,6 +221,7 @@ class _Builder:
             return AggregateState(op, column, kind, SKETCH_PRECISION)
         if self._final:
             return AggregateState(StateOp.FLOAT_MERGE, column, BYTES)
+        # Float sums: of the values (`fsum`), or of their squares (`fsum2`, for var and stddev).
         op = StateOp.FLOAT_SUM if name == "fsum" else StateOp.FLOAT_SQUARES
         return AggregateState(op, column, kind, scale)
 
@@ -246,6 +251,8 @@ class _Builder:
         layout, kind = self._layout, self._kind
         assert kind is not None, "a list has a type of values"
         column = self._argument(0)
+        # Lists are never stored as a state: their values are sorted with the keys in a second
+        # table, and folded to states, or written as lists, group by group.
         values = Values(column, KINDS[kind.name], kind.scale or 0)
         layout.values.append(values)
         if layout.phase == "partial":
@@ -265,6 +272,8 @@ class _Builder:
             values.quantiles.append(quantile)
             layout.outputs.append(Output(OutputOp.STATE, self._first, of))
             return
+        # COUNT(DISTINCT), SUM(DISTINCT) and the like: the usual states, filled with each distinct
+        # value once.
         layout.parts += [
             AggregateState(op, NO_COLUMN, kind_, scale) for op, kind_, scale in self._fed(kind)
         ]
@@ -286,12 +295,14 @@ class _Builder:
                 return [total]
             case "avg":
                 return [total, count]
+        # A variance is computed from sum, sum of squares and count.
         return [(StateOp.FLOAT_SUM, of, scale), (StateOp.FLOAT_SQUARES, of, scale), count]
 
     def _list_state(self, values: Values, column: int, kind: DataType) -> None:
         layout = self._layout
         repeated = self._agg.fn in QUANTILES
         if repeated:
+            # The length of the list: all values that are not NULL, or below, the distinct ones.
             layout.parts.append(AggregateState(StateOp.COUNT, column, KINDS[kind.name]))
         else:
             layout.parts.append(AggregateState(StateOp.COUNT, NO_COLUMN, KINDS[kind.name]))

@@ -48,6 +48,7 @@ class DistinctRows:
         self._order = [*(key.column for key in self._keys), *others]
         self._out_bytes_min = out_bytes_min(len(names), self._parts)
         least = aggregate_bytes_min(self._parts, keys=len(self._keys))
+        # An eighth of all memory is for the output: a seventh of the rest.
         least += max(self._out_bytes_min, least // 7)
         if run.met and varies(self.schema):
             long_bytes = long_groups_bytes(self._keys, self._parts, run.row_bytes)

@@ -78,6 +78,7 @@ class Ranking:
                 return places.peers - places.partition + 1
             case "dense_rank":
                 return places.group - places.first_group + 1
+        # ntile is the only ranking function that must know the end of the partition.
         rows = places.partition_end() - places.partition
         tiles = min(self._call.number, 1 << 60)
         size, longer = np.divmod(rows, tiles)
@@ -121,6 +122,7 @@ class LagLead:
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Release rows that are too far back, or in a partition that has ended."""
+        # lag: later rows look this far back, but not past the start of their partition.
         row = max(places.end + self._distance, int(places.partition[-1]))
         self._picked.need_from(row, block)
 
@@ -140,6 +142,7 @@ class FirstLast:
         index = np.where(low < high, low if self._is_first else high - 1, -1)
         if not self._is_first:
             self._needed = max(int(low[-1]), int(high[-1]) - 1)
+        # Frames whose start moves need the rows from the last start on; it never moves back.
         elif self._frame.slides or index[-1] < 0:
             self._needed = int(low[-1])
         else:
@@ -216,6 +219,7 @@ class Summed:
             ValueOutOfRange: a sum overflows its type.
         """
         low, high = self._frame(places, block)
+        # Arrow buffers of the results, filled by the kernel from row `row` on in each call.
         values = np.zeros(places.rows * self._width, np.uint8)
         validity = np.zeros((places.rows + 7) // 8, np.uint8)
         row, why = 0, _DONE
@@ -229,6 +233,7 @@ class Summed:
             self._high.release()
             if self._low is not None:
                 self._low.release()
+        # A count is never NULL.
         counts = self._call.fn == "count"
         buffers = [None if counts else pa.py_buffer(validity), pa.py_buffer(values)]
         array = pa.Array.from_buffers(self._type.to_arrow(), places.rows, buffers)

@@ -185,6 +185,7 @@ def _choose(node: Plan, place: int, inputs: tuple[Plan, ...], work: Work | None)
 
 def _top_k(node: TopK, place: int, _: tuple[Plan, ...], work: Work | None) -> Choice:
     row_bytes = 256.0 if work is None else work.nodes[place].row_bytes
+    # Few rows stay in memory for an input of any size; more are sorted, and runs stop at the limit.
     if (node.count + node.offset) * row_bytes <= HEAP_BYTES_MAX:
         return "heap", "gathers", 1
     return "external merge sort, cut short", "gathers", 1

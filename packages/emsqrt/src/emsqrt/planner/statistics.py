@@ -128,6 +128,8 @@ def _of_sample(sample: Sample, size: int, schema: Schema) -> SourceStats:
 
 def _column_stats(sample: Sample, name: str, kind: DataType, rows: float) -> ColumnStats:
     size, seen = typical_bytes(kind), sample.rows
+    # A text whose values no estimate needs: only its mean length was sampled, and four bytes of
+    # offset.
     if name in sample.text_bytes:
         size = 4 + sample.text_bytes[name] / seen
     if name not in sample.pieces[0]:
@@ -136,6 +138,7 @@ def _column_stats(sample: Sample, name: str, kind: DataType, rows: float) -> Col
     if kind.name in ("Utf8", "Binary"):
         size = 4 + sum(map(len, values)) / seen
     nulls = 1 - len(values) / seen
+    # All sampled values are NULL, or cannot be compared.
     if not values or kind.name in ("List", "Struct"):
         return ColumnStats(size, nulls, 0.0 if not values else None)
     pieces = [[v for v in piece[name] if v is not None] for piece in sample.pieces]

@@ -215,6 +215,7 @@ def _scan_flow(stats: SourceStats, schema: Schema) -> Flow:
 
 def _flow(node: Plan, inputs: tuple[Flow, ...], schema: Schema) -> Flow:
     rule = _FLOWS.get(type(node))
+    # A rule returns statistics of the columns that it knows; all others are of typical size.
     flow = inputs[0] if rule is None else rule(node, inputs)
     columns = {
         field.name: flow.columns.get(field.name) or ColumnStats(typical_bytes(field.type))
@@ -343,6 +344,7 @@ def _join(node: Join, inputs: tuple[Flow, ...]) -> Flow:
     inner = match_rows(left, right, node.on)
     # The share of the left keys that exist on the right.
     matched = left.rows * min(1.0, keys_right / max(1.0, keys_left))
+    # Unmatched rows of a kept side add to the matches: at least one row for each row of that side.
     rows = {
         "left": max(inner, left.rows),
         "right": max(inner, right.rows),

@@ -239,6 +239,7 @@ class ArrowClient:
 def scrubbed(error: Exception, secrets: Sequence[str]) -> str:
     """Return the first line of an error, shortened, without secrets."""
     text = str(error).strip()
+    # An error may quote its request, credentials included.
     for secret in secrets:
         text = text.replace(secret, "***")
     line = text.splitlines()[0] if text else type(error).__name__

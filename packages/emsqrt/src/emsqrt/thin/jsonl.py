@@ -91,6 +91,8 @@ class ScanJsonl:
                         except RecordFault as fault:
                             if fault.reason != "room":
                                 raise
+                            # Only up to the end of this line: the lines after it use the front
+                            # again.
                             line = block.data[: fault.offset + fault.size + 1]
                             columns, start = parser_of_long.parse(line, start)
                         yield columns

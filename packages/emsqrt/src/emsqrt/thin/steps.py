@@ -116,6 +116,7 @@ class LimitText:
                 if not block.rows:
                     self._rows.rows += skipped + passed
                 if end > start:
+                    # Text of an operator has no place in a file.
                     offset = block.offset + start if block.offset >= 0 else -1
                     yield Block(
                         block.data[start:end],

@@ -141,6 +141,7 @@ class ColumnReader:
         try:
             return self._parser.parse(data, start)
         except RecordFault as fault:
+            # The file is wrong: more memory would not help.
             if fault.reason != "room":
                 raise
             # One record at a time: the batch after it uses the front again.
@@ -176,6 +177,7 @@ def fault_error(
     byte_offset = offset + fault.offset if offset >= 0 else None
     line = None
     if byte_offset is not None:
+        # Offsets are of the text as UTF-8; the file may have another encoding.
         line, byte_offset = _place_of(source, byte_offset, encoding)
     if fault.reason == "room":
         return TooLarge(
