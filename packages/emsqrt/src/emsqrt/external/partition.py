@@ -36,7 +36,7 @@ def partition_bytes(memory_bytes: int, row_bytes: int = 0) -> int:
     """Return the memory of a join that partitioning uses, for rows of up to `row_bytes` bytes."""
     # The larger of
     #     a quarter of the memory, but not more than 8 MiB;
-    #     a 32nd of it, as room for longer rows;
+    #     a 32nd of it: joins pack rows of up to a 48th (text) or a 64th without `row_bytes`;
     #     the longest known row, up to a quarter.
     wanted = min(memory_bytes // _MEMORY_SHARE, _MEMORY_MAX)
     return max(
