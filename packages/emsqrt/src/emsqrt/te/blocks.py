@@ -109,7 +109,7 @@ def wanted_bytes(node: PhysicalNode, work: NodeWork) -> float:
     if node.operator == "join":
         return formulas.PARTITION_SLACK * _build_bytes(node, work)
     rows, row_bytes = _held(node, work)
-    # All rows with their entries and one block to write from; 5 % more, as rows are an estimate.
+    # All rows with their entries, 5 % more, and one block to write from.
     return rows * (row_bytes + formulas.ENTRY_BYTES) * 1.05 + formulas.BLOCK_BYTES_MAX
 
 
