@@ -51,6 +51,11 @@ def admit(
             stack.push(opened.pop_all())
             return made
     except CapTooSmall as error:
+        # The plan does not fit. What follows only finds the cap for the error:
+        #
+        #     refused ──climb──▶ accepted     doubling steps until a trial run opens everything
+        #        └────halve──────┘            bisection to 256 KiB
+        #        + growth                     what the process holds now in addition
         refused = _released(error)
     run.context.make_room_for_error()
     whole_bytes = run.budget.whole_bytes
@@ -80,6 +85,7 @@ def weigh(
     run.context.make_room_for_error()
     _expect_longest(run, look)
     trial = _trials(open_all, run)
+    # As if the smallest cap had been refused: the climb begins at the bottom.
     first = CapTooSmall(
         cap_bytes=0, needed_bytes=_PRECISE_BYTES, because="the plan needs this much"
     )
@@ -87,6 +93,7 @@ def weigh(
         refused, least_bytes = halve(trial, *climb(trial, first, _PRECISE_BYTES), _PRECISE_BYTES)
     least_bytes += _grown(run, names_bytes, least_bytes)
     opened = run.trial(_budget(run, max(cap_bytes, least_bytes)))
+    # Only for the figures under the caller's cap; the smallest cap is known by now.
     with suppress(CapacityError), ExitStack() as stack:
         open_all(opened, stack)
     working_bytes = opened.working_bytes if cap_bytes >= least_bytes else 0
@@ -126,6 +133,8 @@ def _grown(run: Run, reserved_bytes: int, cap_bytes: int) -> int:
     grown_bytes = max(0, context.grown_bytes() - reserved_bytes)
     grown_bytes += max(_PRECISE_BYTES, cap_bytes // _UNEVEN_SHARE)
     # A larger cap has a larger reserve, so the budget grows by less than the cap does.
+    # 2 * grown - gained = grown + (grown - gained): what the reserve of the larger cap uses is
+    # added again.
     left_bytes = context.left_bytes_under(cap_bytes + grown_bytes)
     return 2 * grown_bytes - (left_bytes - context.left_bytes_under(cap_bytes))
 

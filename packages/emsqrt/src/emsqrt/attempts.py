@@ -105,6 +105,8 @@ def retry_larger(
             # Keep a copy without traceback: the error itself keeps alive everything its frames
             # refer to.
             met = RowTooLong(longer.row_bytes, longer.because, longer.sink_bytes)
+        # Frees what the failed attempt opened: its objects refer to each other.
         gc.collect()
+        # The attempt is over, and its guards with it; the next one reserves everything anew.
         budget.release_all()
         met = met.or_longer_of(look(budget.free_bytes))

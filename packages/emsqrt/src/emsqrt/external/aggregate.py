@@ -1,4 +1,11 @@
-"""`ExternalAggregate`: group any number of rows in memory of a fixed size, sorted by key."""
+"""`ExternalAggregate`: group any number of rows in memory of a fixed size, sorted by key.
+
+States that fit a record are accumulated in a table of groups (`Groups`). Values that must be
+distinct or in order go through a second table first:
+
+    rows ──▶ groups by (key, value) ──sorted──▶ fold: one row per key ──▶ groups by key ──▶ columns
+    rows ─────────────────────────────────────────────────────────────────────▲
+"""
 
 from __future__ import annotations
 
@@ -122,6 +129,12 @@ class ExternalAggregate:
         if values:
             journal = None
         first = share = len(memory) // (1 + len(values)) // _ALIGN * _ALIGN
+        # The memory, for two columns of values:
+        #
+        #     | groups | values 0 | values 1 |
+        #       `first`  `share`    `share`
+        #
+        # Equal parts, unless only the values have long rows: then the groups get an eighth.
         if values and row_bytes and not texts_of(keys, parts):
             first = max(groups_bytes_min(parts, len(keys)), len(memory) // _FEW_SHARE)
             share = (len(memory) - first) // len(values) // _ALIGN * _ALIGN
@@ -190,8 +203,11 @@ class ExternalAggregate:
     def finish(self) -> None:
         """End the input."""
         for values in self._values:
+            # A folded row is a partial of the groups, like a run's: states of equal keys are added
+            # up.
             for block in values.folded(self._parts):
                 self._groups.add_rows(block)
+        # SQL's aggregate without GROUP BY has one row, also for no input.
         if not self._keys:
             self._groups.add_rows(_empty_row(len(self._parts)))
         self._groups.finish()
@@ -206,6 +222,7 @@ class ExternalAggregate:
             CapTooSmall: a group does not fit `out`.
             OverflowError: a sum does not fit its output's type; the argument is the output's index.
         """
+        # | stage: rows as merged | room: the same groups as columns |
         split = _stage_bytes(out, self._groups.row_bytes_max)
         stage, room = out[:split], out[split:]
         for size, _ in self._groups.blocks(stage):
@@ -262,6 +279,7 @@ class SortedValues:
         name: str,
         check: Callable[[], None],
     ) -> None:
+        #     | fold: state, block to read, block to write | groups: table and reserve |
         fold = min(max(len(memory) // 8, FOLD_BYTES_MIN), FOLD_BYTES_MAX)
         self._size = len(memory)
         self._memory = memory[:fold]
@@ -277,11 +295,15 @@ class SortedValues:
     def add(self, columns: Columns) -> None:
         """Count each value of each group, and add the row with value NULL that begins the group."""
         self.groups.add(columns)
+        # The value of this row is NULL, which sorts first, and its count is that of the whole
+        # group: a quantile must know how many values there are before it sees the first.
         self.groups.add(columns, heading=True)
 
     def folded(self, parts: Sequence[AggregateState]) -> Iterator[memoryview]:
         """End the input and yield blocks of rows for the main aggregate with states `parts`."""
         self.groups.finish()
+        # With long rows the fold works in half of the groups' reserve. The groups are complete by
+        # now, so their merge needs only the other half.
         memory = self.groups.lend() or self._memory
         half, quarter = len(memory) // 2, len(memory) // 4
         fold = GroupFold(
@@ -291,6 +313,7 @@ class SortedValues:
             self._column.quantiles,
             self._column.scale,
         )
+        # | state of the fold: 1/2 | stage: rows to fold, 1/4 | out: rows for the groups, 1/4 |
         stage = memory[half : half + quarter]
         out = memory[half + quarter :]
         try:
@@ -322,6 +345,8 @@ class SortedValues:
         """Return the state as the fold needs it: filled from the values, or from no column."""
         if at in self._column.filled:
             return replace(part, column=0, kind=self._column.kind)
+        # A state that another input fills must stay empty here; COUNT_ROWS has no column to leave
+        # out.
         op = StateOp.COUNT if part.op is StateOp.COUNT_ROWS else part.op
         return replace(part, op=op, column=NO_COLUMN)
 
@@ -350,6 +375,7 @@ def long_aggregate_bytes(
     share = long_groups_bytes(keys, parts, row_bytes)
     for each in values:  # rows of keys and a value; the fold needs memory in addition
         of_values = long_groups_bytes(_with_value(keys, each), (), row_bytes, lends=True)
+        # The fold may need up to this much of the part.
         share = max(share, of_values + FOLD_BYTES_MAX)
     if values and not texts_of(keys, parts):
         return share * len(values) * _FEW_SHARE // (_FEW_SHARE - 1) + (1 + len(values)) * _ALIGN

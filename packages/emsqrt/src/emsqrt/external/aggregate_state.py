@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeAlias
 
+# `enum em_kind` of columns.h.
 I64, U64, F64, DECIMAL, TEXT, BYTES = 4, 8, 10, 11, 12, 13
 SKETCH_PRECISION = 12
 """Precision of approx_count_distinct: 4096 registers, a standard error of 1.6 %."""

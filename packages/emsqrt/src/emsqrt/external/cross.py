@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from emsqrt.spill import Segment, SegmentWriter, SpillManager
 
 MEMORY_BYTES_MIN = 64 << 10
+# A row may use 1 / 8 of the memory, as in a hash join.
 ROW_SHARE = 8
 
 
@@ -68,6 +69,9 @@ class CrossJoin:
         with memoryview(block) as rows:
             at = 0
             while at < len(rows):
+                # Whole rows are copied until the memory is full. Then it is spilled as one block,
+                # so a block of the right side is at most as long as the memory into which it is
+                # read back.
                 stop, count = self._whole_rows(rows, at, len(self._memory) - self._filled)
                 self._memory[self._filled : self._filled + stop - at] = rows[at:stop]
                 self._filled += stop - at
@@ -97,6 +101,7 @@ class CrossJoin:
         with memoryview(block) as rows:
             if self._right is None:
                 yield from self._cross(rows, self._memory[: self._filled], joined)
+            # In order: one pass over the right side per left row. Otherwise one per left block.
             elif self._ordered:
                 at = 0
                 while at < len(rows):
@@ -143,6 +148,7 @@ class CrossJoin:
         """Return the end of the rows from `at` on that fit `room`, and their number."""
         stop, count = at, 0
         while stop < len(rows):
+            # A row begins with its length (rows.h).
             (row_bytes,) = struct.unpack_from("<I", rows, stop)
             if row_bytes > len(self._memory) // ROW_SHARE:
                 raise too_long(row_bytes, len(self._memory) // ROW_SHARE)

@@ -3,7 +3,7 @@
 N bytes of input are written as sorted runs of D bytes. A merge of K runs holds a block of each, so
 K <= W / b, and P passes merge K^P runs. One pass is enough up to N of about W^2 / b (Aggarwal and
 Vitter, CACM 31(9), 1988). Blocks shrink as runs are added, so that a few runs are read in large
-blocks and many runs still fit.
+blocks and many runs still fit, without knowing the size of the input (design/0036).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ FAN_IN_MAX = 256  # files open at a time
 ENTRY_BYTES = 32  # a row's entry and its scratch while sorting
 _PAGE = 4096
 _BLOCK_BYTES_MIN = 64 << 10
+# The 8 of the formula in `block_bytes`: the first run has blocks of W / 64.
 _SHARE = 8
 
 
@@ -28,6 +29,7 @@ def block_bytes(memory_bytes: int, runs: int) -> int:
     The r-th run has blocks of W / (8 (r + 8)), so one block of each of R runs is W / 8 *
     ln((R + 8) / 8) in all. Blocks are never smaller than 64 KiB, or W / 64 if that is less.
     """
+    # A floor of 64 KiB would be a large part of a small memory: below 4 MiB the floor is W / 64.
     least = max(_PAGE, min(_BLOCK_BYTES_MIN, memory_bytes // 64))
     wanted = memory_bytes // (_SHARE * (runs + _SHARE))
     return min(max(wanted, least), BLOCK_BYTES_MAX) // _PAGE * _PAGE
@@ -59,6 +61,8 @@ def first_merge(runs: int, fan_in: int) -> int:
 
     A merge of f runs leaves f - 1 runs fewer; the first merges leave exactly K^(P-1) runs.
     """
+    # The runs that P - 1 full passes can merge. A narrow first merge reads few rows an extra time;
+    # a narrow last merge would read all of them.
     left: int = fan_in ** (passes_of(runs, fan_in) - 1)
     return min(fan_in, runs - left + 1)
 
@@ -81,6 +85,8 @@ def choose_window(
     """
     size_before = list(accumulate(sizes, initial=0))
     need_before = list(accumulate(needs, initial=0))
+    # Prefix sums make each window O(1). If no window of `count` runs fits, a narrower one is tried:
+    # a merge that removes fewer runs is still progress.
     for width in range(count, 1, -1):
         room = memory_bytes - merger_bytes(width)
         fitting = [
@@ -122,10 +128,13 @@ def plan_sort(memory_bytes: int, input_bytes: int, row_bytes: int) -> SortPlan:
         row_bytes: the bytes of an average row.
     """
     room = memory_bytes - block_bytes(memory_bytes, 0)
+    # Every row of a run has an entry and sort scratch next to its bytes; D is what is left for the
+    # bytes.
     run_bytes = max(1, room * row_bytes // (row_bytes + ENTRY_BYTES))
     if input_bytes <= run_bytes:
         return SortPlan(0, 0, 0, 0, run_bytes)
     runs = -(-input_bytes // run_bytes)
+    # An estimate may have any number of runs; the bound keeps planning short.
     needs = [block_bytes(memory_bytes, run) for run in range(min(runs, 4 * FAN_IN_MAX))]
     if runs <= FAN_IN_MAX and merge_bytes(needs) <= memory_bytes:
         return SortPlan(runs, runs, 1, needs[-1], run_bytes)

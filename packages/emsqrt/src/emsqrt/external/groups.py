@@ -1,4 +1,11 @@
-"""Any number of groups, sorted by key: a hash table, sorted partial runs, one merge of the runs."""
+"""Any number of groups, sorted by key: a hash table, sorted partial runs, one merge of the runs.
+
+1. Rows are added to the states of their groups in a hash table.
+2. A full table is sorted by key and spilled as a run of (key, packed states).
+3. At the end the runs are merged, and the states of equal keys are combined.
+
+Hash partitions instead of sorted runs would write the same bytes, but in no order (design/0038).
+"""
 
 from __future__ import annotations
 
@@ -89,6 +96,12 @@ class Groups:
         self._reserve = memory[len(memory) - reserve :]
         area = memory[: len(memory) - reserve]
         self._keys = [key.as_tuple() for key in keys]
+        # State of long rows:
+        #
+        #     _limit           the table refuses a row with a longer key or longer texts; 0: none
+        #     _for_long        the memory was divided for long rows: large reserve, small table
+        #     _reopened        the table was replaced: its `positions` miss the keys of earlier rows
+        #     _refused_bytes   the row that made it reopen last, for the error if that did not help
         self._limit = reserve // _LONGEST_SHARE
         self._texts = sum(map(_keeps_a_text, parts))
         self._for_long = False
@@ -96,6 +109,7 @@ class Groups:
         self._refused_bytes = 0
         self._table: AggTable | None = AggTable(area, self._keys, self._parts, self._limit)
         self._runs = Runs(area, spill, name=name, check=check, journal=journal)
+        # Rows are numbered over the whole input: FIRST and LAST depend on it.
         self._table.rows = self._runs.rows_found
         self._finished = False
         self._row_bytes_max = self._runs.row_bytes_max
@@ -207,11 +221,14 @@ class Groups:
         assert self._table is not None
         self._check()
         refused_bytes = self._table.refused_bytes
+        # A table is emptied by spilling all of its groups. A group that comes again later gets
+        # a new record, and the merge combines both.
         if self._table.groups:
             self._spill_run(self._table)
             if self._runs.is_crowded():
                 self._runs.thin_out(self._positions())
             self._table.reset()  # after the merge, which works in the table's memory
+        # An empty table refuses the row although it is not too long by `_limit`.
         elif not refused_bytes:
             raise self._too_long(self._refused_bytes)
         if refused_bytes:
@@ -222,6 +239,8 @@ class Groups:
         rows = self._filling().rows
         self._reopened = True
         self._refused_bytes = row_bytes
+        # First try: half of the memory. If that is too little for the row, the least table and the
+        # rest, in proportion to how many copies of the row each must hold (`_long_shares`).
         reserve = self._size // _LONG_SHARE
         limit = reserve // _LONGEST_SHARE
         if row_bytes > limit:
@@ -234,6 +253,8 @@ class Groups:
             self._reserve = self._memory[self._size - reserve :]
             self._limit = limit
         else:
+            # No division helps: without a limit the row fits the table, as long as it need not be
+            # spilled.
             self._limit = 0
         area = self._memory[: self._size - len(self._reserve)]
         self._table = None
@@ -259,6 +280,7 @@ class Groups:
         table.sort()
         self._measure(table)
         self._runs.row_bytes_max = self._row_bytes_max
+        # The table is full, so the block to write from is in the reserve.
         block = self._reserve[: min(self._runs.block_bytes, len(self._reserve))]
         position = 0
         with self._runs.create() as writer:
@@ -266,6 +288,8 @@ class Groups:
                 filled, rows = table.drain(block, position)
                 if not rows:  # longer than a block: a block of its own
                     bound = table.row_bound(position)
+                    # The merge reads such a row in a quarter of the reserve and combines it in the
+                    # rest.
                     if bound > len(self._reserve) * 3 // 16:
                         raise self._too_long(bound)
                     filled, rows = table.drain(self._reserve[:bound], position)
@@ -284,6 +308,7 @@ class Groups:
             yield filled, rows
 
     def _merged(self, out: memoryview) -> Iterator[tuple[int, int]]:
+        # | combiner: states of one group, 3/4 | stage: merged rows, 1/4 |
         split = len(self._reserve) * 3 // 4
         stage = self._reserve[split:]
         combiner = StateCombiner(self._reserve[:split], self._parts)
@@ -294,6 +319,8 @@ class Groups:
             raise self._too_long(self._row_bytes_max) from None
 
     def _too_long(self, row_bytes: int = 0) -> CapTooSmall:
+        # The memory of which the reserve's limit, half of it divided by _LONGEST_SHARE, is this
+        # row.
         needed = (row_bytes + 64) * _LONG_SHARE * _LONGEST_SHARE
         what = f"{row_bytes} bytes" if row_bytes else "a key or states too long for its memory"
         return LongRow(
@@ -385,6 +412,7 @@ def rewrite(
                     raise MemoryError
                 yield filled, rows
                 filled = rows = 0
+    # The rewriter holds its last group back until a greater key comes, or the end.
     if rows:
         yield filled, rows
     _, wrote, came = rewriter.run(b"", 0, out, True)

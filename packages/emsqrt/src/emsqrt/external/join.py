@@ -1,5 +1,15 @@
 """External hash join: in memory while the build side fits, else Grace partitions of both sides.
 
+1. The build side (the right one, unless `build_left`) goes to a hash table.
+2. If it fits, each block of the probe side is looked up in the table, and nothing is spilled.
+3. If it does not fit and its keys ascend, it is spilled in ranges of keys, which are merged with
+   the probe side while that ascends too.
+4. Otherwise both sides are partitioned by hash, and joined partition by partition.
+
+                 ┌─ fits ────▶ hash table
+    build side ──┼─ sorted ──▶ key ranges ──▶ merge join ──┐ probe side not sorted
+                 └─ else ────▶ hash partitions ────────────┴──▶ PartitionedJoin ──▶ runs ──▶ merge
+
 Output order: rows are in the order of the left input, the matches of one row in the order of the
 right input, and unmatched right rows last. A join that has to partition numbers the left rows,
 writes the output of each partition as runs sorted by these numbers, and merges the runs. A join
@@ -53,6 +63,13 @@ if TYPE_CHECKING:
     from emsqrt.external.journal import StateJournal
     from emsqrt.spill import Segment, SpillManager
 
+# How the memory is divided while the build side comes:
+#
+#     | rows of the table →     free     ← index | partition buffers |
+#       `_room`                                    `_buffers`
+#
+# On overflow the rows of the table are partitioned where they are; what is free of `_room` becomes
+# the filter of the build side's keys.
 MEMORY_BYTES_MIN = 256 << 10
 ROW_SHARE = 8
 """A row may use 1 / 8 of the memory, so that two rows and some blocks always fit."""
@@ -114,11 +131,14 @@ class ExternalJoin:
         self._name = name
         self._check = check
         self._build_left = build_left
+        # Semi and anti joins write no right row, so a table of the right side needs no payloads.
         self._keys_only = how in LEFT_ONLY and not build_left
         keeps = how in KEEPS_LEFT, how in KEEPS_RIGHT
         self._keeps_probe, self._keeps_build = keeps[::-1] if build_left else keeps
         self._sequenced = sequenced_flags(how) if ordered else 0
         self._emission = (REVERSED if build_left else FORWARD)[how]
+        # Probing with the right side yields matches in the order of the right side; they are sorted
+        # back. The table and the sort get half of the memory each.
         self._sorts = ordered and build_left and how not in LEFT_ONLY
         split = len(memory) - partition_bytes(len(memory), row_bytes)
         self._buffers = memory[split:]
@@ -127,6 +147,7 @@ class ExternalJoin:
         self._filter: memoryview | None = None
         self.is_partitioned = False
         """Whether the build side did not fit memory; known once it has ended."""
+        # A join that can be resumed keeps its order: its progress is counted in rows.
         page = journal if ordered and not build_left else None
         self._journal = JoinJournal(page, spill, self._can_join)
         self.is_probed = self._journal.pairs is not None
@@ -148,9 +169,13 @@ class ExternalJoin:
         with memoryview(block) as rows:
             at = 0
             while self._table is not None and at < len(rows):
+                # Stops at a row that does not fit. Then duplicates are dropped (semi and anti), or
+                # the rows of the table are spilled; `_table` is None from there on, and the rest of
+                # the block follows them.
                 at = self._table.add_rows(rows, at, keys_only=self._keys_only)
                 if at < len(rows) and not self._shrink(self._table):
                     self._overflow(self._table)
+            # A sorted build side stays one only while rows keep coming in order.
             if self._side is not None and at < len(rows):
                 at = self._side.add(rows, at)
                 if at < len(rows):
@@ -237,6 +262,8 @@ class ExternalJoin:
     def _can_join(self, segments: Sequence[Segment], fan_out: int) -> bool:
         """Return whether partitions of an earlier run, with another cap, can be joined here."""
         longest = max((segment.block_raw_max for segment in segments), default=0)
+        # A buffer for the longest block must leave room for a table; and each partition of the
+        # probe side needs a buffer.
         fits = longest * ROW_SHARE <= len(self._memory)
         return fits and fan_out <= fan_out_max(len(self._buffers))
 
@@ -251,6 +278,7 @@ class ExternalJoin:
     def _overflow(self, table: JoinTable) -> None:
         """Spill the rows of the table, and send all further rows to the same segments."""
         rows = self._room[: table.rows_bytes]
+        # From here on no index is needed: the rows are only copied to their partitions.
         free = self._room[table.rows_bytes :]
         self._table = None
         self.is_partitioned = True
@@ -271,6 +299,7 @@ class ExternalJoin:
         """Partition a side that is not sorted after all."""
         side.finish()
         self.stats.spilled_bytes += side.spilled_bytes
+        # `_room` holds a block of the sorted side and the filter now: no table is left in it.
         split = len(self._room) - len(self._room) // _FILTER_SHARE
         writer = self._partition_build(
             self._room[split:], is_numbered=side.rows_numbered is not None
@@ -319,6 +348,8 @@ class ExternalJoin:
     def _finish_sort(self, sort: JoinedSort, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         assert self._table is not None, "it fitted memory"
         assert self._runs is not None, "the sort writes to it"
+        # The stored left rows without a match come after all probe rows; sorting moves them to
+        # their places.
         for filled, _ in self._drain(self._table, joined):
             sort.add(joined.memory[:filled])
         if not sort.runs_written:
@@ -356,6 +387,12 @@ class ExternalJoin:
         """Partition probe rows by the ranges of the sorted build side: they are not sorted."""
         assert self._side is not None, "the build side is sorted"
         assert self._merge is not None, "both sides were merged so far"
+        # A sorted side becomes a partitioned one in three steps:
+        #
+        # 1. `abandon`: left rows up to key `last` are joined; `rest` has the unmatched right rows.
+        # 2. `mark` (right and full joins) sets a bit in each spilled right row up to `last` that is
+        #    not in `rest`, so that no partition writes it as unmatched.
+        # 3. The segments of the side become partitions, with their first keys as bounds.
         last, rest = self._merge.abandon()
         self._end_merge()
         if self._keeps_build and last:
@@ -396,6 +433,7 @@ class ExternalJoin:
             self._spill,
             spread,
             name=f"{self._name}.{side}",
+            # Rows that come from a sorted side have their numbers already.
             first=0 if self._sequenced & flag and not is_numbered else None,
             row_bytes_max=self._row_bytes_max,
             wanted=wanted,
@@ -431,6 +469,7 @@ class ExternalJoin:
         if not self._ordered:
             yield from join.blocks(joined)
             return
+        # All keys of the runs are row numbers, so it is known beforehand where they can differ.
         positions = NUMBER_POSITIONS if self._sequenced & RIGHT_SEQUENCED else LEFT_POSITIONS
         self._runs = self._open_runs()
         join.write_runs(self._runs, positions)
@@ -440,8 +479,11 @@ class ExternalJoin:
         """Record which partitions of both sides belong together; NULL keys belong to none."""
         sides = (built, probed) if self._build_left else (probed, built)
         pairs = [Pair(*pair) for pair in zip(*sides, strict=True)]
+        # Rows with a NULL in their key match nothing, not even each other: each side is written
+        # alone.
         nulls = pairs.pop()
         pairs += [Pair(nulls.left, None), Pair(None, nulls.right)]
+        # The list is used as a stack: reversed, partition 0 is joined first.
         self._journal.probed(pairs[::-1])
 
     def _open_runs(self) -> Runs:

@@ -73,6 +73,12 @@ class JoinJournal:
         """The build side's partitions, from the journal or from `built`."""
         self.pairs: list[Pair] | None = None
         """Pairs that are still to be joined, the next one last; None until both sides are there."""
+        # State of the pair that is being joined:
+        #
+        #     pairs       what is left to do, without the pair in progress
+        #     _joined     pairs whose segments are removed at the next `_remove`
+        #     _runs       runs of joined rows, including unfinished work of the pair in progress
+        #     _between_pairs   False while runs of a pair may be incomplete: nothing is written then
         self._runs: Sequence[tuple[Segment, int]] = ()
         self._joined: list[Pair] = []
         self._between_pairs = True
@@ -106,6 +112,8 @@ class JoinJournal:
     def ended(self) -> None:
         """Record that the pair was joined: its runs were added, and finer pairs put on the list."""
         self._between_pairs = True
+        # Writing the journal costs time in proportion to the pairs that are left. With many left, a
+        # sixteenth of them is joined between two writes; a killed run repeats at most that much.
         if not self.is_kept or len(self._joined) * _WRITES >= len(self.pairs or ()):
             self._write()
             self._remove()
@@ -132,6 +140,8 @@ class JoinJournal:
     ) -> None:
         """Record the runs; in the middle of a pair, only once the pair has ended."""
         self._runs = runs
+        # A pair's first run without its other ones would make a resumed join lose rows, or write
+        # them twice.
         if self._between_pairs:
             self._write()
 
@@ -160,6 +170,7 @@ class JoinJournal:
         if "right" in state:
             self.right = self._adopted(segments, state["right"])
             return
+        # `places`: left and right of each pair, then one for each run.
         split = 2 * len(state["pairs"])
         sides = self._adopted(segments, state["places"][:split])
         self.pairs = [

@@ -27,6 +27,13 @@ JOINED_HEAD_BYTES = 32  # the most bytes of a joined row without both payloads
 # As in _kernel/join.h.
 PAIRS, LONE, FIRST, MARK, SWAPPED, SEQUENCED, RIGHT_SEQUENCED, PLACED = (1 << n for n in range(8))
 
+# The key of a joined row: two row numbers, u64 big-endian.
+#
+#     byte   0  1  2 … 7 │ 8  9  10 … 15
+#            left number   right number
+#
+# Bytes 0, 1, 8 and 9 are zero below 2^48, with one exception: the number of a missing left row is
+# eight bytes FF, so that unmatched right rows sort last. Byte 1 is enough to recognise it.
 NUMBER_POSITIONS = bytes([1, *range(2, 8), *range(10, 16)])
 """Where the keys of joined rows differ, for a Merger: two numbers below 2^48."""
 LEFT_POSITIONS = NUMBER_POSITIONS[:7]
@@ -116,6 +123,8 @@ class JoinOutput:
 
     def __init__(self, memory: memoryview, block_bytes: int | None = None) -> None:
         self.memory = memory
+        # `_end`: where filling stops, `_block_bytes` except for one row that is longer.
+        # `_rows_flushed`: the rows of all blocks so far, for `is_due`.
         self._block_bytes = self._end = min(block_bytes or len(memory), len(memory))
         self._rows_flushed = 0
         self.filled = self.rows = 0
@@ -150,12 +159,15 @@ class JoinOutput:
         Raises:
             CapTooSmall: a row is longer than the memory.
         """
+        # Not a single row was written although all of the memory was offered.
         if self.filled == 0 and self._end == len(self.memory):
             raise CapTooSmall(
                 cap_bytes=len(self.memory),
                 needed_bytes=2 * len(self.memory),
                 because="a joined row is longer than the block it is written to",
             )
+        # An empty flush means that the next row is longer than a block: offer it all of the memory,
+        # once.
         self._end = self._block_bytes if self.filled else len(self.memory)
         self._rows_flushed += self.rows
         flushed = self.filled, self.rows

@@ -62,6 +62,7 @@ class JoinedSort:
                 filled, rows = store.drain(self._block, position, store.rows)
                 if rows:
                     writer.append(self._block[:filled], rows)
+                # Such a row needs no other memory: it is written from the store.
                 else:  # longer than a block: a block of its own
                     first, end = store.row_span(position)
                     rows = 1

@@ -163,10 +163,14 @@ class _Builder:
         self._agg = agg
         self._final = layout.phase == "final"
         self._states = states
+        # A state column is named `<output>$<part>` (emsqrt.plan.states); the part decides how it is
+        # merged.
         self._names = [state.name.rpartition("$")[2] for state in states]
+        # The element type of a list is that of the argument, which phase final does not have.
         lists = self._names[0] in _LISTS
         self._kind = states[0].type.item if lists else kind
         self._lists = lists
+        # The aggregate's first state; its others follow without a gap.
         self._first = len(layout.parts)
 
     def build(self) -> None:
@@ -178,6 +182,7 @@ class _Builder:
         for index, (name, state) in enumerate(zip(self._names, self._states, strict=True)):
             if self._final:
                 column = self._argument(index)
+            # All states of an aggregate read one argument, which is added to the batch once.
             elif index == 0 and self._kind is not None:
                 column = self._argument(0)
             layout.parts.append(self._part(name, column, state.type))
@@ -204,6 +209,8 @@ class _Builder:
             return AggregateState(_KEPT[name], column, kind)
         if name in _SUMS:
             return AggregateState(StateOp.SUM, column, kind)
+        # Counts of a partial phase are added up; `count()` counts rows, `count(x)` values that are
+        # not NULL.
         if name == "count":
             if self._final:
                 return AggregateState(StateOp.COUNT_SUM, column, I64)
@@ -214,6 +221,7 @@ class _Builder:
             return AggregateState(op, column, kind, SKETCH_PRECISION)
         if self._final:
             return AggregateState(StateOp.FLOAT_MERGE, column, BYTES)
+        # Float sums: of the values (`fsum`), or of their squares (`fsum2`, for var and stddev).
         op = StateOp.FLOAT_SUM if name == "fsum" else StateOp.FLOAT_SQUARES
         return AggregateState(op, column, kind, scale)
 
@@ -243,6 +251,8 @@ class _Builder:
         layout, kind = self._layout, self._kind
         assert kind is not None, "a list has a type of values"
         column = self._argument(0)
+        # Lists are never stored as a state: their values are sorted with the keys in a second
+        # table, and folded to states, or written as lists, group by group.
         values = Values(column, KINDS[kind.name], kind.scale or 0)
         layout.values.append(values)
         if layout.phase == "partial":
@@ -257,10 +267,13 @@ class _Builder:
             quantile: Quantile = (self._first, fraction)
             if self._agg.fn == "quantile_disc":
                 of, quantile = KINDS[kind.name], (self._first, *ratio_of(fraction))
+            # The fold writes the quantile into this state, once per group, so MIN just keeps it.
             layout.parts.append(AggregateState(StateOp.MIN, NO_COLUMN, of))
             values.quantiles.append(quantile)
             layout.outputs.append(Output(OutputOp.STATE, self._first, of))
             return
+        # COUNT(DISTINCT), SUM(DISTINCT) and the like: the usual states, filled with each distinct
+        # value once.
         layout.parts += [
             AggregateState(op, NO_COLUMN, kind_, scale) for op, kind_, scale in self._fed(kind)
         ]
@@ -282,12 +295,14 @@ class _Builder:
                 return [total]
             case "avg":
                 return [total, count]
+        # A variance is computed from sum, sum of squares and count.
         return [(StateOp.FLOAT_SUM, of, scale), (StateOp.FLOAT_SQUARES, of, scale), count]
 
     def _list_state(self, values: Values, column: int, kind: DataType) -> None:
         layout = self._layout
         repeated = self._agg.fn in QUANTILES
         if repeated:
+            # The length of the list: all values that are not NULL, or below, the distinct ones.
             layout.parts.append(AggregateState(StateOp.COUNT, column, KINDS[kind.name]))
         else:
             layout.parts.append(AggregateState(StateOp.COUNT, NO_COLUMN, KINDS[kind.name]))
@@ -303,6 +318,8 @@ _SMALLEST = Decimal("1e-18")
 
 def ratio_of(fraction: float) -> tuple[int, int]:
     """Return a fraction from 0 to 1 as the ratio of its shortest decimal form: 0.1 as (1, 10)."""
+    # `repr` is the shortest decimal that is this double: 0.1 is meant as 1/10, and not as the
+    # slightly larger binary fraction, which would move a quantile that is exactly at a boundary.
     digits = Decimal(repr(fraction)).quantize(_SMALLEST, ROUND_CEILING)
     return int(digits / _SMALLEST), int(1 / _SMALLEST)
 

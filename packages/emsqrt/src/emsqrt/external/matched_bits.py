@@ -23,6 +23,9 @@ class MatchedBits:
         self._window = window
         self._spill = spill
         self._name = name
+        # `_last`    the bits as the pass before left them; None while all fit the window
+        # `_reader`  reads `_last` in the current pass, `_writer` writes the next version
+        # `_used`    bits of the window that belong to blocks of this pass
         self._last: Segment | None = None
         self._reader: SegmentReader | None = None
         self._writer: SegmentWriter | None = None
@@ -38,6 +41,8 @@ class MatchedBits:
 
     def place(self, block_bytes: int, rows: int) -> tuple[memoryview, int]:
         """Return (bits, index of the first bit) for the next block; rows have at least 8 bytes."""
+        # A window ends before a block whose bits might not fit. All passes read the same blocks, so
+        # it ends before the same one each time.
         if self._used + block_bytes // 8 > len(self._window) * 8:
             self._store()
             self._load()
@@ -75,6 +80,7 @@ class MatchedBits:
 
     def _load(self) -> None:
         self._used = 0
+        # Without a reader this is the first pass: no row has matched yet.
         if self._reader is None or self._reader.read_into(self._window) == (0, 0):
             self._clear()
 

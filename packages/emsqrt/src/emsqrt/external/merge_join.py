@@ -1,7 +1,10 @@
 """Merge join of two inputs that are sorted by their keys: each is read once, no table is built.
 
-A window moves over the right side. Rows of one key that do not fit the window are spilled, and read
-again for each left row that has the key.
+1. A window over the right side moves forward with the keys of the left rows.
+2. Each left row is joined with the rows of its key in the window.
+3. Right rows that no left row matched are kept for the end, or dropped, as the kind requires.
+4. Rows of one key that do not fit the window are spilled, and read again for each left row that has
+   the key.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
 
 MEMORY_BYTES_MIN = 64 << 10
 _REST_SHARE = 8
+# Why `MergeJoiner.run` returned; in the order of `enum em_merge_stop` (merge_join.h).
 _LEFT_ENDED, _MORE_RIGHT, _OUT_FULL, _REST_FULL, _UNSORTED = range(5)
 
 Pieces = Iterator[tuple[int, int]]
@@ -67,6 +71,8 @@ class MergeJoin:
                 cap_bytes=len(memory), needed_bytes=MEMORY_BYTES_MIN, because="a join works in it"
             )
         self.stats = JoinStats()
+        #     | window over the right side: rows not passed yet → | unmatched right rows → |
+        #       `_window`, `_filled` bytes                          `_rest`, `_rest_filled` bytes
         split = len(memory) - max(len(memory) // _REST_SHARE, row_bytes_max)
         self._window, self._rest = memory[:split], memory[split:]
         self._spill = spill
@@ -81,7 +87,9 @@ class MergeJoin:
         self._right: Iterator[Buffer] = iter(())
         self._right_ended = False
         self._pending: memoryview | None = None  # rest of a right block that did not fit the window
+        # A key with more rows than the window has: they are in a segment, read for each left row.
         self._long: tuple[bytes, Segment] | None = None  # rows of one key too many for the window
+        # The last keys seen, of the left and of the right side: a smaller one means unsorted input.
         self._left_key = self._right_key = b""
         self._gone_key = b""  # the last key whose rows were spilled and removed
 
@@ -117,6 +125,7 @@ class MergeJoin:
             The rows before it are joined.
         """
         self._check()
+        # Checked before the kernel sees the block: joining must not begin with a key that went by.
         if not self._may_come(rows, 0, self._left_key):
             return 0
         self._joiner.next_left()
@@ -175,6 +184,8 @@ class MergeJoin:
                 self._spill_rest()
             elif why == _UNSORTED:
                 at = self._joiner.left_at
+                # The kernel does not say which side is out of order: if the left row follows the
+                # one before it, it is the right side.
                 if not _follows(rows, at, _key(rows, self._joiner.left_last)):
                     return at
                 raise _unsorted("right")
@@ -184,6 +195,8 @@ class MergeJoin:
     def _may_come(self, rows: memoryview, at: int, last: bytes) -> bool:
         """Return whether the next left row with a key is in order and its matches are available."""
         at = key_run(rows, at, b"")
+        # A left row with a key whose right rows were removed cannot be matched any more, although
+        # it is not smaller than the one before it.
         is_gone = self._gone_key and _key(rows, at) == self._gone_key
         if is_gone and (self._long is None or at > 0):
             return False
@@ -195,6 +208,8 @@ class MergeJoin:
         start = self._joiner.right_at
         self._right_key = _key(self._window, self._joiner.right_last) or self._right_key
         self._filled -= start
+        # Rows before `right_at` are joined with all left rows that they match; the rest moves to
+        # the front.
         self._window[: self._filled] = self._window[start : start + self._filled]
         self._joiner.moved()
         self._pull()
@@ -202,6 +217,8 @@ class MergeJoin:
             return
         if self._filled + len(self._pending) <= len(self._window):
             self._append_pending()
+        # All rows in the window have the key of the current left row, and the next block does not
+        # fit next to them.
         elif self._filled:
             self._spill_long(key)
         else:
@@ -236,6 +253,7 @@ class MergeJoin:
                 end = key_run(self._pending, 0, key)
                 writer.append(self._pending[:end], 0)
                 self._pending = self._pending[end:]
+                # A right row with another key: the spilled key is complete.
                 if len(self._pending):
                     break
                 self._pull()
@@ -252,6 +270,7 @@ class MergeJoin:
         while at < end:
             (row_bytes,) = struct.unpack_from("<I", rows, at)
             one = rows[at : at + row_bytes]
+            # One left row at a time, as the output is in the order of the left side.
             for others, _ in blocks_of(segment, self._spill, self._window):
                 self._check()
                 left_at = right_at = 0
@@ -276,6 +295,7 @@ class MergeJoin:
         if self._long is not None:
             self._drop_long()
             self._append_pending()
+        # The rows of the last group have matched, even if no left row came after it.
         start = max(self._joiner.right_at, self._joiner.group_end)
         self._keep(self._window[start : self._filled])
         while True:
@@ -309,6 +329,7 @@ class MergeJoin:
         if self._rest_writer is None and end <= len(self._rest):
             self._rest[self._rest_filled : end] = rows
             self._rest_filled = end
+        # Once some rows are spilled, all are: they must stay in the order of the right side.
         elif len(rows):
             self._spill_rest()
             assert self._rest_writer is not None, "`_spill_rest` creates it"

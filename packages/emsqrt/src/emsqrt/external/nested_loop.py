@@ -1,7 +1,8 @@
 """Block nested loop: join a partition that cannot be divided slice by slice of its right side.
 
 A hash table is built of as many right rows as fit and probed with all left rows, then the next
-table is built, and so on. One bit per left row records across slices whether it has matched.
+table is built, and so on. One bit per left row records across slices whether it has matched: what
+kinds other than inner and right write of a left row depends on all slices.
 """
 
 from __future__ import annotations
@@ -48,6 +49,8 @@ class NestedLoop:
         self._block = memory[:block_bytes]
         needs_bits = bool(self._emission.flags & (LONE | FIRST))
         bits_bytes = max(len(memory), block_bytes) // _BITS_SHARE + 64 if needs_bits else 0
+        # A row has at least 8 bytes, so a block of B bytes has at most B / 8 rows: B / 64 bytes of
+        # bits. The window therefore has room for the longest block in any case.
         window = memory[block_bytes : block_bytes + bits_bytes]
         self._bits = MatchedBits(window, spill, name) if needs_bits else None
         self._room = memory[block_bytes + bits_bytes :]
@@ -60,6 +63,8 @@ class NestedLoop:
         try:
             with self._spill.open(right) as reader:
                 while place is not None:
+                    # The left side is read once per slice: left bytes · ⌈right bytes / table⌉ in
+                    # all.
                     table.clear()
                     place = self._fill(table, reader, place)
                     self.slices += 1

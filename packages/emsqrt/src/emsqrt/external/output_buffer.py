@@ -23,6 +23,8 @@ class OutputBuffer:
         *,
         block_bytes: int | None = None,
     ) -> None:
+        #     wait is None:   | part 0 (block_bytes)   |      one part, used for every block
+        #     with `wait`:    | part 0     | part 1    |      one is read while the other is filled
         middle = len(memory) // 2
         self._memory = memory
         self._wait = wait or (lambda: None)
@@ -38,6 +40,8 @@ class OutputBuffer:
 
     def advance(self) -> None:
         """Go on to the next part; if the last block used all memory, wait for its reader first."""
+        # A block in one half is read while the other half is filled. A block in all of the memory
+        # leaves nothing to fill until it was read.
         if len(self.room) == len(self._memory):
             self._wait()
         self._at = (self._at + 1) % len(self._parts)

@@ -1,4 +1,12 @@
-"""Partition rows into spilled segments by the hash of their keys (Grace partitioning)."""
+"""Partition rows into spilled segments by the hash of their keys (Grace partitioning).
+
+    memory     | buffer 0 | buffer 1 | … | buffer of NULL keys |     a full buffer is one block
+                    ↓          ↓                   ↓
+    segments     0: ▤▤▤     1: ▤▤        …      NULL: ▤
+
+A partition that is too large is partitioned again; each level hashes with another seed, so that its
+bits do not depend on those of the level above.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +34,10 @@ _LONG_ROW_SHARE = 32
 
 def partition_bytes(memory_bytes: int, row_bytes: int = 0) -> int:
     """Return the memory of a join that partitioning uses, for rows of up to `row_bytes` bytes."""
+    # The larger of
+    #     a quarter of the memory, but not more than 8 MiB;
+    #     a 32nd of it: joins pack rows of up to a 48th (text) or a 64th without `row_bytes`;
+    #     the longest known row, up to a quarter.
     wanted = min(memory_bytes // _MEMORY_SHARE, _MEMORY_MAX)
     return max(
         wanted, memory_bytes // _LONG_ROW_SHARE, min(row_bytes, memory_bytes // _MEMORY_SHARE)
@@ -34,6 +46,7 @@ def partition_bytes(memory_bytes: int, row_bytes: int = 0) -> int:
 
 def fan_out_max(buffers_bytes: int) -> int:
     """Return the most partitions that fit buffers of `buffers_bytes` in all; at least 2."""
+    # One buffer more than partitions: for rows with a NULL in their key.
     return max(2, min(FAN_OUT_MAX, buffers_bytes // _BUFFER_BYTES_MIN - 1))
 
 
@@ -105,6 +118,7 @@ class PartitionWriter:
             at, size = start, len(whole)
             while at < size:
                 at, full, self._next = self._partitioner.add_rows(whole, at, self._next)
+                # An empty buffer that still refuses the row: the row is longer than a buffer.
                 if full >= 0 and not self._flush(full):
                     at = self._add_whole(whole, at, full)
 
@@ -140,6 +154,7 @@ class PartitionWriter:
 
     def _add_whole(self, block: memoryview, at: int, partition: int) -> int:
         """Spill a row that is longer than a buffer as a block of its own."""
+        # The row is written through the memory of all buffers, so all must be empty.
         for other in range(len(self._writers)):
             self._flush(other)
         (row_bytes,) = struct.unpack_from("<I", block, at)
@@ -153,6 +168,7 @@ class PartitionWriter:
         return after
 
     def _append(self, partition: int, rows_view: memoryview, rows: int) -> None:
+        # Rows of a partition that nothing will be joined with are dropped here, not spilled.
         if rows == 0 or not self._wanted[partition]:
             return
         writer = self._writers[partition]

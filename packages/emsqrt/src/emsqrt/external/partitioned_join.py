@@ -1,4 +1,15 @@
-"""Join partition by partition: hash, reversed hash, finer partitions, or slice by slice."""
+"""Join partition by partition: hash, reversed hash, finer partitions, or slice by slice.
+
+The first of these that applies to a partition (design/0037):
+
+1. One side is empty: write the other one, if the kind keeps unmatched rows.
+2. The right side fits memory: hash join.
+3. The left side fits memory: hash join with the sides swapped, if the order can be restored or does
+   not matter.
+4. It is smaller than what it was cut from: cut it again, by other bits of the hash.
+5. Semi and anti joins: a table of the right side's distinct keys, if that fits.
+6. Block nested loop.
+"""
 
 from __future__ import annotations
 
@@ -100,8 +111,13 @@ class PartitionedJoin:
             positions: where their keys may differ.
         """
         for pair in self._each():
+            #     | block of either side | table or partition buffers | joined rows |
+            #       `block_bytes`                                       `out`
             split = len(self._memory) - max(pair.joined_bytes_max, runs.block_bytes)
             memory, out = self._memory[:split], self._memory[split:]
+            # The runs' keys are the left rows' numbers, so a run must be written in the order of
+            # the left side. That is the order of probing with the left side; with the right side,
+            # the output is sorted.
             if self._is_to_sort(pair, memory):
                 self._write_sorted(pair, memory, JoinOutput(out), runs)
             else:
@@ -117,6 +133,8 @@ class PartitionedJoin:
                 if joined.rows or not ends:
                     rows, count = joined.flush_rows()
                     writer = writer or runs.create()
+                    # A run ends where the order begins anew: at the end of a partition, or of a
+                    # slice of a nested loop.
                     writer.append(rows, count)  # nothing before a long row
                 if ends and writer is not None:
                     runs.add(writer.finish())
@@ -130,6 +148,8 @@ class PartitionedJoin:
         left, right = pair.left, pair.right
         if left is None or right is None or self._how in LEFT_ONLY:
             return False
+        # At least half of the room is for sorting, and enough for one row and one block in any
+        # case.
         room = len(memory) - pair.block_bytes
         least = max(room // 2, sort_bytes_min(room, pair.joined_bytes_max))
         return _table_bytes(right) > room and _table_bytes(left) + least <= room
@@ -153,6 +173,7 @@ class PartitionedJoin:
 
     def _each(self) -> Iterator[Pair]:
         """Yield all pairs; after a pair that was split, its finer pairs come next."""
+        # Depth first: at each level, the pairs of at most one split are waiting.
         while self._pairs:
             pair = self._pairs.pop()
             self._check()
@@ -166,18 +187,23 @@ class PartitionedJoin:
         if left is None or right is None:
             yield from self._alone(pair, block, joined)
             return
+        # Rows of one key stay in one partition with any hash; splitting it again would only copy
+        # them.
         is_hot = pair.level >= LEVELS_MAX or (
             pair.cut_from_bytes is not None and right.raw_bytes > _SHRINKS * pair.cut_from_bytes
         )
         self._stats.partitions += 1
+        # The first that applies; cheapest first (design/0037).
         if _fits(right, room):
             yield from self._hash(right, left, FORWARD[self._how], block, room, joined)
         elif _fits(left, room) and (not self._sequenced or self._how in LEFT_ONLY):
             self._stats.reversals += 1
             yield from self._hash(left, right, REVERSED[self._how], block, room, joined)
         elif not is_hot:
+            # It is counted again as its parts.
             self._stats.partitions -= 1
             self._split(pair, block, room)
+        # A hot key is one entry of a table of distinct keys.
         elif self._how in LEFT_ONLY and (table := self._load(right, block, room)) is not None:
             yield from self._probe(table, left, FORWARD[self._how], block, joined)
         else:
@@ -259,6 +285,7 @@ class PartitionedJoin:
         sides.sort(key=lambda side: side[1].raw_bytes)
         parts: dict[str, list[Segment | None]] = {}
         for side, segment, keeps in sides:
+            # Segments of the side that was split before; none while the first side is.
             others = next(iter(parts.values()), [])
             writer = PartitionWriter(
                 buffers,

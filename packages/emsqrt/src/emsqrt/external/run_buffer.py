@@ -1,4 +1,10 @@
-"""`RunBuffer`: memory in which rows collect before they are spilled, whole or in two halves."""
+"""`RunBuffer`: memory in which rows collect before they are spilled, whole or in two halves.
+
+With halves, reading overlaps with sorting and spilling:
+
+    this thread      fill A │ fill B         │ fill A         │
+    second thread           │ sort, spill A  │ sort, spill B  │
+"""
 
 from __future__ import annotations
 
@@ -36,10 +42,13 @@ class RunBuffer:
 
     def halve(self) -> None:
         """Continue in the first half; the store must hold no rows and must not be in use."""
+        # The second half is aligned to 64 bytes, as the whole is.
         middle = len(self._memory) // 2 // 64 * 64
         halves = [self._memory[:middle], self._memory[middle:]]
         before = self.part.store
         self.part, self._other = [Half(half, RowStore(half)) for half in halves]
+        # The merge compares keys only where they differ, so a new store must know where those of
+        # the rows before it did.
         self.part.store.follow(before)
 
     def swap(self) -> Half:
@@ -47,6 +56,8 @@ class RunBuffer:
         assert self._other is not None, "halve first"
         full, self.part = self.part, self._other
         self.part.store.follow(full.store)
+        # The full half becomes the other one now; its owner may be the second thread until the next
+        # `swap`.
         self._other = full
         return full
 

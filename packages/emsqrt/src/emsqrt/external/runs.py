@@ -1,4 +1,15 @@
-"""Sorted runs that were spilled, and merging them in as many passes as the memory requires."""
+"""Sorted runs that were spilled, and merging them in as many passes as the memory requires.
+
+Runs are in input order, and a merge reads neighbours only: rows of equal keys stay in input order
+without a sequence number in each key. All merges but the last one write a run, in the place of its
+sources. With room for four runs in a merge (K = 4), six runs need two passes:
+
+    0     1     2     3     4     5         the smallest three neighbours are merged first, so that
+                └─────┼─────┘               exactly K runs are left (`first_merge`)
+    0     1          2-4          5
+    └─────┴─────┬─────┴───────────┘
+              output                        rows of runs 0, 1 and 5 are read once, others twice
+"""
 
 from __future__ import annotations
 
@@ -93,6 +104,7 @@ class Runs:
         self.row_bytes_max = 0
         """The longest row in the runs, as reported by their writer."""
         self._journal = journal
+        # `_rows` and `_complete` go into the journal: how much of the input the runs contain.
         self._rows = 0
         self._complete = False
         self._memory = memory
@@ -100,6 +112,8 @@ class Runs:
         self._name = name
         self._check = check
         self._limit = limit
+        # In input order. A merge replaces neighbours by their result at the same place, so the
+        # order of rows with equal keys is always the order of this list.
         self._runs: list[_Run] = []
         self._readers: list[SegmentReader] = []
         if journal is not None and (found := journal.found()) is not None:
@@ -208,12 +222,14 @@ class Runs:
 
     def close(self) -> None:
         """Remove all runs; runs in the journal stay until the whole query has ended."""
+        # A run that can be resumed keeps its segments: its folder is removed as a whole at the end.
         runs, self._runs = self._runs, []
         if self._journal is None:
             _remove(self._spill, runs)
 
     def _room(self) -> int:
         """Return the memory for the sources of a merge that writes a run: all but its block."""
+        # One scratch block for all sources: they are read one at a time (design/0035).
         scratch = max(_scratch_bytes(run.segment) for run in self._runs)
         return len(self._memory) - self._out_bytes() - scratch
 
@@ -288,6 +304,12 @@ class _Merge:
     def __init__(
         self, owner: Runs, runs: list[_Run], memory: memoryview, positions: bytes | None
     ) -> None:
+        # The memory of a merge of K runs:
+        #
+        #     | state of the merger | source 0 | source 1 | … | source K - 1 | scratch |
+        #
+        # Each source has room for its longest block (`need`) and an equal part of the rest,
+        # `spare`, to read several blocks at once.
         scratch_bytes = max((_scratch_bytes(run.segment) for run in runs), default=0)
         split = len(memory) - scratch_bytes
         scratch = memory[split:] if scratch_bytes else None
@@ -343,11 +365,14 @@ class _Merge:
             filled, rows = filled + came, rows + rows_read
             if left > 0:
                 left -= rows_read
+            # Nothing is wrong and nothing is complete: one source's blocks are merged, and its next
+            # ones are due.
             if why >= 0:
                 self._refill(why)
                 continue
             if why == _DONE and rows == 0:
                 return
+            # The next row is longer than half of the output; with all of it, the row may fit.
             if rows == 0 and out.widen():
                 continue
             yield filled, rows
@@ -365,6 +390,7 @@ class _Merge:
         reader = self._readers[source]
         start, stop = self._merger.span(source)
         at = start
+        # `next_bytes` is known from the block's head, so a block that would not fit is never begun.
         while 0 < reader.next_bytes() <= stop - at:
             at += reader.read_into(self._memory[at:stop])[0]
         self._merger.refill(source, at - start)

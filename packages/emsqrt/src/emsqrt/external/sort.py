@@ -1,4 +1,14 @@
-"""`ExternalSort`: sort any number of rows by their keys in memory of a fixed size."""
+"""`ExternalSort`: sort any number of rows by their keys in memory of a fixed size.
+
+1. Rows collect in memory, each with a key whose bytes compare in the requested order.
+2. Full memory is sorted by radix and spilled as a run.
+3. Runs are merged until those that are left can be merged at once (`Runs`).
+4. The last merge writes its rows to the consumer.
+
+The memory while rows collect:
+
+    | rows →          free          ← 32 bytes a row to sort them | block to write runs from |
+"""
 
 from __future__ import annotations
 
@@ -118,6 +128,8 @@ class ExternalSort:
         self._run_buffer: RunBuffer | None = RunBuffer(memory[:split])
         self._lane = spill.lane
         self._runs = Runs(memory, spill, name=name, check=check, limit=limit, journal=journal)
+        # Rows of the input that are in runs, in memory, or dropped. A resumed sort begins after the
+        # rows that an earlier process has sorted.
         self._rows = self._runs.rows_found
 
     @property
@@ -150,6 +162,7 @@ class ExternalSort:
             self._rows += added
             start += added
             dropped = self._drop_beyond_limit(store)
+            # Rows are left and no room was made: the row does not even fit an empty store.
             if start < count and not dropped and not self._make_room():
                 row = store.row_bytes(columns, keys, self._payload, start, self._numbered)
                 raise self._too_long(row, f"row {self._rows}")
@@ -176,6 +189,7 @@ class ExternalSort:
         self._finished = True
         self._lane.wait()
         store = run_buffer.part.store
+        # Everything fitted: the rows are sorted where they are, and never copied to a file.
         if not self._runs:
             self._peak_bytes = self._used_bytes()
             store.sort()
@@ -235,6 +249,8 @@ class ExternalSort:
         large memory is not filled with rows that are not needed.
         """
         limit = self._limit
+        # Each of these sorts drops at least three quarters of the rows, so their total cost grows
+        # with the rows added and not with their square.
         if limit is None or store.rows < max(_KEPT_TIMES * limit, _KEPT_ROWS_MIN):
             return False
         self._peak_bytes = max(self._peak_bytes, self._used_bytes())
@@ -247,15 +263,20 @@ class ExternalSort:
         run_buffer = self._filling_buffer()
         store = run_buffer.part.store
         self._check()
+        # The store is empty and still refuses the row: a half may be too small where the whole is
+        # not.
         if store.rows == 0:
             return self._join(run_buffer)
         self._peak_bytes = max(self._peak_bytes, self._used_bytes())
+        # Keeping the first rows is worthwhile only if it frees half of the memory. Otherwise the
+        # sort would be repeated for ever fewer new rows, and a run is the better use of the time.
         if self._limit is not None and 2 * self._limit <= store.rows:
             before = store.used_bytes
             store.sort()
             store.keep(self._limit, bounding=True)
             if 2 * store.used_bytes <= before:
                 return True
+        # Before a run is written: rows that stay in memory are never merged, and may be longer.
         self._refuse_long_rows(store.row_bytes_max)
         self._lane.wait()
         if run_buffer.is_halved and self._halves_pay():
@@ -272,6 +293,8 @@ class ExternalSort:
 
     def _halves_pay(self) -> bool:
         """Return whether the next runs should be cut from halves of the memory."""
+        # No journal: it names the batch that was being added, and with halves that is another one
+        # (design/0044). And no merge that needs too much memory: halves make twice as many runs.
         return (
             self._lane.is_second
             and self._limit is None
@@ -305,8 +328,10 @@ class ExternalSort:
                     rows = 1
                     writer.append(part.memory[first:end], rows)
                 position += rows
+            # Before `add`, which records it in the journal with the run.
             self._runs.row_bytes_max = max(self._runs.row_bytes_max, store.row_bytes_max)
             self._runs.add(writer.finish(), rows_before, complete=complete)
+        # Only now: until the run is complete, these rows exist nowhere else.
         store.reset()
 
     def _drain(

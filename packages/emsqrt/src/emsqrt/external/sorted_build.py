@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 BLOCK_BYTES_MAX = 1 << 18
 ENTRY_BYTES = 12  # memory per stored row, in addition to the row
 _KEY_BYTES_MAX = 512  # the longest bound; bounds are not in the working memory
+# The first 35 ranges fit memory. From there on the size doubles every four ranges, and the last one
+# is unlimited, so 64 segments are enough for a side of any size. A range that does not fit is
+# joined like any partition that does not.
 _RANGES_THAT_FIT = FAN_OUT_MAX // 2
 
 
 def is_sorted(rows: memoryview) -> bool:
     """Return whether rows have ascending keys, with NULL keys last."""
+    # Ascending keys up to `end`, and after that only rows with a NULL in their key.
     end, _, _ = sorted_run(rows, 0, len(rows), b"")
     return key_run(rows, end, b"") == len(rows)
 
@@ -65,6 +69,8 @@ class SortedBuild:
         self.rows_numbered: int | None = 0 if numbered else None
         self.spilled_bytes = 0
         self._buffers = buffers
+        # The ranges may become partitions, which are joined in the same memory next to a block and
+        # the joined rows.
         self._fits_bytes = memory_bytes * 3 // 4
         self._block_bytes = min(BLOCK_BYTES_MAX, memory_bytes // 16)
         self._spill = spill
@@ -73,6 +79,8 @@ class SortedBuild:
         self._writer: SegmentWriter | None = None
         self._keeper: PartitionWriter | None = None
         self._filled = 0
+        # The last key that was spilled; `_ended` once a row with a NULL in its key came: from then
+        # on a row with a key is out of order.
         self._last = b""
         self._ended = False
 
@@ -120,6 +128,7 @@ class SortedBuild:
         lone = _Rest(rest, self._spill, others)
         try:
             for place, segment in enumerate(self.segments):
+                # Rewritten, not changed in place: a spilled block carries a checksum.
                 with self._spill.create(self._name) as writer:
                     ended = False
                     for rows, count in blocks_of(segment, self._spill, buffer):
@@ -155,6 +164,8 @@ class SortedBuild:
         if count == 1 and len(rows) > self._row_bytes_max:
             raise too_long(len(rows), self._row_bytes_max)
         if self._filled + len(rows) + ENTRY_BYTES * count > self._range_bytes():
+            # A range ends where a key ends, so that all rows of a key are in one segment: skip what
+            # is left of the last key. A long key cannot be a bound, and the range grows on.
             end = key_run(rows, 0, self._last)
             if end < len(rows) and len(_key(rows, end)) <= _KEY_BYTES_MAX:
                 same = sorted_run(rows, 0, end, self._last)[1] if end else 0
@@ -166,6 +177,7 @@ class SortedBuild:
     def _range_bytes(self) -> int:
         """Return the most bytes of a range: more than fits memory if there are many already."""
         ranges = len(self.segments) + 1
+        # No further segment: all that is left goes to the last range.
         if ranges == FAN_OUT_MAX:
             return 1 << 62
         return self._fits_bytes << max(0, ranges - _RANGES_THAT_FIT) // 4

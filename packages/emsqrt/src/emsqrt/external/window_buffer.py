@@ -151,15 +151,29 @@ class WindowBuffer:
     ) -> None:
         count = len(memory) // slot_bytes
         assert count >= SLOTS_MIN, "too few slots"
+        # State, by block number:
+        #
+        #        dropped      │    held in slots or spilled     │  not read yet
+        #     0 … _floor - 1  │  _floor … _written … _pulled - 1 │  _pulled …
+        #
+        # `_floor`    the first block that some cursor needs
+        # `_written`  the first block that was never spilled: earlier ones can lose their slot
+        # `_pulled`   the number of the next block from the sort
+        # `_rows`     rows of all blocks so far
+        # `_stored`   spilled blocks, ascending, each a sequence of consecutive ones
         self._slots = [memory[slot_bytes * at : slot_bytes * (at + 1)] for at in range(count)]
         self._free = list(range(count))
         self._held: dict[int, tuple[int, WindowBlock]] = {}  # least recently used first
         self._spill = spill
         self._blocks = blocks
         self._out = out
+        # The part of `_out` that is filled, its rows that are not unpacked yet, and where they
+        # begin.
         self._filled = self._rows_left = self._start = 0
         self._kinds = list(kinds)
         self._partition = partition
+        # The key of the last row unpacked, as a row without a payload, for the first flag of the
+        # next block.
         self._previous = b""
         self._check = check
         self._cursors: list[Cursor] = []
@@ -195,6 +209,7 @@ class WindowBuffer:
         Raises:
             CapTooSmall: a row is longer than a slot.
         """
+        # Removed and added again: the last entry of the dict is the one used last.
         held = self._held.pop(number, None)
         if held is not None:
             self._held[number] = held
@@ -232,6 +247,11 @@ class WindowBuffer:
 
     def _unpack(self, slot: memoryview) -> WindowBlock:
         rows_max = min(self._rows_left, ROWS_MAX)
+        # A slot:
+        #
+        #     | head: number, bytes, spans | columns: validity, values, ends | flags, a byte a row |
+        #
+        # The head makes a spilled block readable without any state in memory.
         flags_room = -(-rows_max // _ALIGN) * _ALIGN
         room = len(slot) - flags_room
         head = self._head_bytes
@@ -242,6 +262,7 @@ class WindowBuffer:
             )
         except ValueError as error:
             row = int.from_bytes(packed[self._start : self._start + 4], "little")
+            # Twice: the buffers of all columns, each aligned, must fit the slot too.
             needed = (row + self._head_bytes + flags_room) * 2
             because = f"row {self._rows} of the window has {row} bytes"
             raise LongRow(
@@ -263,6 +284,7 @@ class WindowBuffer:
         last = row_changes(
             packed, self._start, self._partition, self._previous, slot[flags[0] : flags[1]]
         )
+        # Row layout of rows.h: u32 row_bytes, u32 key_bytes, key, payload.
         key_bytes = int.from_bytes(packed[last + 4 : last + 8], "little")
         self._previous = struct.pack("<II", 8 + key_bytes, key_bytes) + bytes(
             packed[last + 8 : last + 8 + key_bytes]
@@ -282,9 +304,13 @@ class WindowBuffer:
     def _free_slot(self) -> int:
         """Return a slot that no cursor needs now; its block is spilled first if still needed."""
         while not self._free:
+            # Blocks that may not lose their slot: pinned ones, whose memory is in use, and the one
+            # used last.
             kept = {cursor.number for cursor in self._cursors if cursor.pinned}
             kept.add(next(reversed(self._held)))
             for number in self._held:
+                # Least recently used first, and only blocks that are spilled already: no write is
+                # needed.
                 if number not in kept and number < self._written:
                     self._free.append(self._held.pop(number)[0])
                     break
@@ -294,9 +320,12 @@ class WindowBuffer:
 
     def _write(self) -> None:
         """Spill the first block that was not spilled yet."""
+        # Blocks that all cursors have passed are never written.
         self._written = max(self._written, self._floor)
         _, block = self._held[self._written]
         last = self._stored[-1] if self._stored else None
+        # Consecutive blocks share a segment. A gap, or a segment that was finished to be read,
+        # begins a new one.
         if last is None or last.writer is None or last.first + last.blocks != self._written:
             if last is not None:
                 self._finish(last)
@@ -315,13 +344,17 @@ class WindowBuffer:
     def _load(self, number: int) -> WindowBlock:
         stored = next(each for each in self._stored if number < each.first + each.blocks)
         at = self._free_slot()
+        # A segment can be read only once it is complete; the next block that is spilled begins
+        # another one.
         self._finish(stored)
         if stored.reader is None:
             assert stored.segment is not None
+            # An open reader is a file and may hold a window of a store's memory.
             open_now = [each for each in self._stored if each.reader is not None]
             if len(open_now) >= _READERS_MAX:
                 self._close_reader(open_now[0])
             stored.reader = self._spill.open(stored.segment)
+        # Cursors go forward, so the next block of a segment is usually the one that is wanted.
         if stored.reader.next_block != number - stored.first:
             stored.reader.seek(number - stored.first)
         slot = self._slots[at]

@@ -14,6 +14,15 @@ import time
 
 from emsqrt.memory.usage import MemoryUse
 
+# Length of a window. The least untouched reservation of the current window and of the one before is
+# exempt from the limit:
+#
+#     reserved, untouched ▔▔▔▔▔▔╲▁▁▁▁▁▁▁▁▁▁╱▔▔▔▔▔▔▔▔▔   a thread starts here: counts as touched
+#     exempt              ▔▔▔▔▔▔╲▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁▁╱▔▔▔   until both windows have seen it
+#
+# When pages are touched, the exemption falls at once; when more is reserved, it rises after 0.5 to
+# 1 second. So memory that was reserved in pieces, left alone and then touched at once may exceed
+# the cap until the watchdog's next measurement (design/0030).
 _FORGIVE_SECONDS = 0.5
 
 
@@ -26,8 +35,12 @@ class AllocationLimit:
 
     def __init__(self, cap_bytes: int) -> None:
         self._cap_bytes = cap_bytes
+        # Only the soft limit is moved: a process may raise it again up to the hard one without
+        # privileges.
         self._before, self._hard = resource.getrlimit(resource.RLIMIT_DATA)
         self._window_started_at = time.monotonic()
+        # None until the first measurement after `forgive`, which exempts all that is untouched
+        # then.
         self._idle_bytes: int | None = None
         self._idle_bytes_last_window: int | None = None
 
@@ -38,6 +51,8 @@ class AllocationLimit:
 
     def move(self, use: MemoryUse) -> None:
         """Set the limit so that new reservations fit in the cap next to `use`."""
+        # RLIMIT_DATA counts private mappings only. Shared memory is charged to the process as well,
+        # so it lowers the limit.
         limit = self._cap_bytes - use.shmem_bytes + self._idle_allowance(use)
         if self._hard != resource.RLIM_INFINITY:
             limit = min(limit, self._hard)

@@ -56,6 +56,7 @@ class Slice:
         if self._pages is not None:
             from emsqrt._kernel import seal_pages  # `memory` is imported without the kernel
 
+            # Another view may keep the mapping alive; its pages go back to the kernel now.
             self.memory.release()
             self._pages.madvise(mmap.MADV_DONTNEED)
             seal_pages(self._pages)
@@ -84,6 +85,7 @@ class Arena:
     def __init__(self, size_bytes: int, budget: MemoryBudget) -> None:
         self.size_bytes = size_bytes // _PAGE * _PAGE
         self.peak_bytes = 0
+        # The budget counts the arena once, as a whole: slices are no reservations of their own.
         self._guard = budget.admit(self.size_bytes, "working set", "operators work in that much")
         self._held: list[Slice] = []
         with translating_os_errors(
@@ -109,6 +111,8 @@ class Arena:
             MemoryCapExceeded: less is free.
         """
         size = -(-size_bytes // _PAGE) * _PAGE
+        # The sum of the slices is the bound, and not contiguous space: each slice is a mapping of
+        # its own.
         if size > self.free_bytes:
             raise self._lacks(size_bytes, tag)
         try:
@@ -156,6 +160,8 @@ class Arena:
     def _new_pages(self, size_bytes: int) -> mmap.mmap:
         pages = mmap.mmap(_NO_FILE, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         if self.size_bytes >= _HUGE_FROM:
+            # Rows are read in the order of their keys, which is random access: a third faster with
+            # huge pages (docs/memory.md).
             with suppress(OSError):  # a kernel without huge pages
                 pages.madvise(mmap.MADV_HUGEPAGE)
         return pages

@@ -76,6 +76,7 @@ def memory_limits(root: Path = Path("/")) -> list[MemoryLimit]:
 def _group_limits(root: Path) -> Iterator[MemoryLimit]:
     for line in _read(root / "proc/self/cgroup").splitlines():
         _, controllers, group = line.split(":", 2)
+        # Version 2 has one line, `0::/group`; version 1 has one for each hierarchy of controllers.
         if not controllers:
             mount, name = root / "sys/fs/cgroup", "memory.max"
         elif "memory" in controllers.split(","):
@@ -83,6 +84,7 @@ def _group_limits(root: Path) -> Iterator[MemoryLimit]:
         else:
             continue
         folder = mount / group.lstrip("/")
+        # A limit of any parent group applies too.
         for place in (folder, *folder.parents):
             text = _read(place / name).strip()
             if text.isdigit() and int(text) < _UNLIMITED_BYTES:

@@ -68,6 +68,11 @@ class MemoryBudget:
         self.cap_bytes = cap_bytes
         self.whole_bytes = cap_bytes if whole_bytes is None else whole_bytes
         self._lock = threading.Lock()
+        # Guarded by `_lock`, always true:
+        #
+        #     _used_bytes = sum of the guards' sizes = sum of _used_by_tag ≤ cap_bytes
+        #
+        # Several guards may have one tag.
         self._guards: set[BudgetGuard] = set()
         self._used_bytes = 0
         self._peak_bytes = 0
@@ -103,6 +108,8 @@ class MemoryBudget:
         """Reserve `size_bytes`; return None if refused: spill or shrink, then ask again."""
         guard = BudgetGuard(self, 0, tag)
         with self._lock:
+            # Added with 0 bytes first, so that growing is the same operation for new guards and old
+            # ones.
             self._guards.add(guard)
         if guard.try_resize(size_bytes):
             return guard
@@ -128,6 +135,8 @@ class MemoryBudget:
         if guard is None:
             raise CapTooSmall(
                 cap_bytes=self.whole_bytes,
+                # What is missing here is missing from the whole cap: everything else of it is in
+                # use already.
                 needed_bytes=self.whole_bytes + size_bytes - self.free_bytes,
                 because=because,
             )
@@ -165,6 +174,7 @@ class MemoryBudget:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        # After an error guards may still be open; reporting them would hide the error.
         if kind is None:
             self.close()
 
@@ -173,6 +183,7 @@ class MemoryBudget:
         with self._lock:
             assert guard in self._guards, f"{guard!r} was released before"
             delta = size_bytes - guard.size_bytes
+            # Returning memory never fails, even in a budget that is over its cap.
             if delta > 0 and self._used_bytes + delta > self.cap_bytes:
                 return False
             self._count(guard.tag, delta)

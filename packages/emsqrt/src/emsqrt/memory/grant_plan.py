@@ -36,11 +36,21 @@ def share(
         leasts: the least that each operator gets.
     """
     # First up to what each operator wants, then the memory left over without that limit.
+    # Sorted, so that equal plans have equal grants: sets have no order of their own.
     keys = list(dict.fromkeys(key for live_set in live_sets for key in sorted(live_set, key=repr)))
     grants = {key: leasts[key] for key in keys}
     for limits in (wants, dict.fromkeys(keys, float(working_bytes))):
         open_keys = {key for key in keys if grants[key] < limits[key]}
+        # Progressive filling, the usual algorithm for max-min fairness. Each round grows all open
+        # grants by the same step, and closes at least one:
+        #
+        #     W = 10, live sets {A, B} and {B, C}, A wants 2
+        #     round 1   step 2   A 2  B 2  C 2    A has what it wants
+        #     round 2   step 3   A 2  B 5  C 5    {B, C} is full
+        #     then, without the limits of `wants`: A grows to 5
         while open_keys:
+            # Rounded down by `_room`: a step of 0 closes the grants of a live set with less than a
+            # byte each.
             step = min(
                 [_room(live_set, open_keys, grants, working_bytes) for live_set in live_sets]
                 + [int(limits[key]) - grants[key] for key in open_keys]
@@ -100,6 +110,8 @@ class GrantPlan:
         unknown = held - frozenset[int]().union(*self.live_sets)
         live_sets = {(live_set & held) | unknown for live_set in self.live_sets} | {unknown}
         live_sets.discard(frozenset())
+        # An operator that the plan does not know has no known need: it may grow to all that is
+        # left.
         wants = {holder: self.wants.get(holder, float("inf")) for holder in holders}
         return GrantPlan(tuple(sorted(live_sets, key=sorted)), wants, leasts)
 

@@ -23,6 +23,8 @@ _THRESHOLD_BYTES = 256 << 10
 
 def keep_freed_blocks(budget: MemoryBudget) -> int:
     """Let malloc keep freed blocks if the budget is large enough; return the bytes to reserve."""
+    # Too little memory: blocks of the threshold's size and more go back to the kernel when they are
+    # freed.
     if budget.free_bytes < _SHARE * KEPT_BYTES:
         keep_freed(_THRESHOLD_BYTES, _THRESHOLD_BYTES)
         return 0

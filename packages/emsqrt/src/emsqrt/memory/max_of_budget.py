@@ -16,6 +16,10 @@ class MaxOfBudget(MemoryBudget):
     """
 
     def __init__(self, whole: MemoryBudget, tag: str) -> None:
+        # Invariant: `_held`, the one reservation in `whole`, is as large as the largest guard.
+        #
+        #     guards:    reader of input 1: 3 MiB    reader of input 2: 5 MiB
+        #     in whole:  5 MiB
         super().__init__(whole.cap_bytes, whole.whole_bytes)
         self._whole = whole
         self._held = whole.acquire(0, tag)
@@ -45,5 +49,6 @@ class MaxOfBudget(MemoryBudget):
             self._guards.remove(guard)
             self._count(guard.tag, -guard.size_bytes)
             largest = max((each.size_bytes for each in self._guards), default=0)
+            # 0 after `release`: readers that are closed later must not reserve again.
             if self._held.size_bytes:
                 self._held.try_resize(largest)

@@ -15,6 +15,7 @@ from sennit_core.errors import Cancelled, CapTooSmall, DeadlineExceeded, MemoryC
 
 T = TypeVar("T")
 
+# How soon a waiting run notices that its cancel event was set.
 _LOOK_SECONDS = 0.05
 
 
@@ -52,6 +53,8 @@ class BudgetPool:
     def __init__(self, total: str | int, shares: Mapping[str, str | int] | None = None) -> None:
         self.total_bytes = parse_cap(total)
         parsed = {tenant: parse_cap(share) for tenant, share in (shares or {}).items()}
+        # `_queue` decides, `_granted` has the tickets that it granted; both are guarded by
+        # `_changed`, and each change notifies all waiting threads.
         self._queue = FairQueue(self.total_bytes, parsed)
         self._changed = threading.Condition()
         self._granted: set[int] = set()
@@ -106,6 +109,8 @@ class BudgetPool:
             yield
         finally:
             with self._changed:
+                # Also when `_wait` raised: the ticket is then still in the queue, or was granted in
+                # the meantime.
                 self._granted.discard(ticket)
                 self._queue.release(ticket)
                 self._serve()
@@ -146,6 +151,8 @@ class BudgetPool:
                     tenant, size_bytes, deadline_seconds=left_seconds, cancel=cancel, what=what
                 ):
                     return work(size_bytes, left_of(deadline_seconds, started))
+            # The `with` has ended by now, so the larger request waits without holding the smaller
+            # lease. Holding it could deadlock two plans that wait for each other's memory.
             except MemoryCapExceeded as error:
                 if size_bytes >= limit_bytes:
                     raise MemoryCapExceeded(

@@ -47,6 +47,7 @@ class FairQueue:
         self.peak_bytes = 0
         self.tenants: dict[str, Tenant] = {}
         self._shares = dict(shares or {})
+        # Granted tickets; those that wait are in their tenant's `waiting`.
         self._held: dict[int, tuple[str, int]] = {}
         self._next_ticket = self._grants = 0
 
@@ -66,6 +67,8 @@ class FairQueue:
     def serve(self) -> list[int]:
         """Grant all requests that fit now, in order, and return their tickets."""
         served: list[int] = []
+        # `_next_tenant` skips a tenant at the limit of its share, which blocks no other one. A
+        # request that fits its share but not the pool blocks all that come after it.
         while (tenant := self._next_tenant()) is not None:
             account = self.tenants[tenant]
             ticket, size_bytes = account.waiting[0]
@@ -89,6 +92,7 @@ class FairQueue:
     def _next_tenant(self) -> str | None:
         """Return the tenant that was served longest ago and whose next request fits its share."""
         found = [
+            # Served longest ago first; of two that were never served, the one that asked first.
             (account.served_at, account.waiting[0][0], name)
             for name, account in self.tenants.items()
             if account.waiting and account.used_bytes + account.waiting[0][1] <= account.share_bytes

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
+# The order of the lines is that of the kernel's `task_mem`. VmData is the sum that RLIMIT_DATA
+# limits.
 _FIELDS = re.compile(
     rb"VmHWM:\s*(\d+) kB\s+VmRSS:\s*\d+ kB\s+RssAnon:\s*(\d+) kB\s+RssFile:\s*(\d+) kB\s+"
     rb"RssShmem:\s*(\d+) kB\s+VmData:\s*(\d+) kB"
 )
+# More than the file has: one read returns all of it.
 _STATUS_BYTES = 8192
 PEAK_UNSURE_BYTES = 256 << 10
 """Error of the kernel's peak: it adds up pages per CPU and merges these counters in batches."""
@@ -80,6 +83,7 @@ class UsageReader:
 
     def __init__(self, pid: int | None = None) -> None:
         self._pid = pid or "self"
+        # Kept open: each `pread` from the start is a new measurement.
         self._file = os.open(f"/proc/{self._pid}/status", os.O_RDONLY | os.O_CLOEXEC)
         self._clear_refs = -1  # opened when first asked for
 
@@ -91,6 +95,7 @@ class UsageReader:
             found = None
         if found is None:
             return MemoryUse(0, 0, 0)
+        # The kernel prints kB and means KiB.
         most, anon, files, shmem, data = (int(field) << 10 for field in found.groups())
         return MemoryUse(anon, shmem, data, files, most)
 

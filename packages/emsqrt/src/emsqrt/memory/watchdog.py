@@ -16,11 +16,16 @@ from emsqrt.memory.usage import Limits, MemoryUse, UsageReader
 _MIB = 1 << 20
 _LOOK_MS, _LOOK_MS_NEAR = 10, 2
 _REPORT_MS = 100
+# How long a run may stay above `press_bytes` after it was asked to stop.
 _GRACE_SECONDS = 1.0
 _ONCE = Limits(0, 0, 0, 0, far_ms=0, near_ms=0, report_ms=0)
 """Limits that every measurement exceeds, so that `UsageReader.watch` measures once."""
 
 
+#     cap     ──────────────────────────────── never exceeded
+#     breach  ── 1 % below ─────────────────── end the process
+#     press   ── 3 % below ─────────────────── ask the run to stop
+#     near    ── a quarter below ───────────── measure every 2 ms instead of 10
 @dataclass(frozen=True, slots=True)
 class CapLevels:
     """The levels below a cap of `cap_bytes` at which the watchdog acts."""
@@ -76,9 +81,13 @@ class Watch:
         self._owner = owner
         self._reactions = reactions
         self._allocation_limit = AllocationLimit(levels.breach_bytes) if limit_allocations else None
+        # Guards the allocation limit, which the watchdog and the run's thread move.
         self._lock = threading.Lock()
+        # `_pressed`: on_press was called, and is not called again. `_over_since`: when use rose
+        # above `press_bytes`; None while it is below.
         self._pressed = False
         self._over_since: float | None = None
+        # The last measurement, from which `limits` computes when the next report is due.
         self._seen = MemoryUse(0, 0, 0)
         self._idle_min = 0
 
@@ -128,6 +137,10 @@ class Watch:
         use = self._seen
         is_over = use.charged_bytes > self.levels.press_bytes
         return Limits(
+            # Report as soon as
+            #     use rises above what was reported before, or above `press_bytes`;
+            #     shared memory grows or untouched reservations shrink: the allocation limit falls;
+            #     `report_ms` have passed.
             charged_max=max(use.charged_bytes, self.levels.press_bytes),
             shmem_max=use.shmem_bytes,
             idle_min=self._idle_min,
@@ -151,6 +164,7 @@ class Watch:
         now = time.monotonic()
         if self._over_since is None:
             self._over_since = now
+        # A run that does not stop within a second of being asked is ended, too.
         if charged > self.levels.breach_bytes or now - self._over_since > _GRACE_SECONDS:
             self._reactions.on_breach(use)
         elif not self._pressed:
@@ -158,12 +172,14 @@ class Watch:
             self._reactions.on_press(use)
 
     def __enter__(self) -> Self:
+        # The peak belongs to this watch, not to what the process did before.
         self._owner.reader.forget_most()
         self.look()
         self._owner.begin(self)
         return self
 
     def __exit__(self, *_: object) -> None:
+        # Before the last `look`: from here on no reaction can run.
         self._owner.end()
         self.lift_allocation_limit()
         self.look()
@@ -178,6 +194,8 @@ class Watchdog:
     """
 
     def __init__(self) -> None:
+        # The thread is in one of two waits, and `_notify` ends both: on `_changed` while there is
+        # no watch, in C on `_wake` while there is one.
         self.reader = UsageReader()
         self._changed = threading.Condition()
         self._watch: Watch | None = None
@@ -244,6 +262,8 @@ class Watchdog:
         while (watch := self._next()) is not None:
             use = self.reader.watch(watch.limits(), self._wake, watch.seen)
             with self._changed:
+                # The watch may have ended while this thread measured; its reactions must not run
+                # any more.
                 if watch is self._watch:
                     watch.react(use)
 

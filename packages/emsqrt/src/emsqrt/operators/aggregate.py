@@ -52,6 +52,8 @@ class AggregateRows:
         before = self._input.schema
         self.schema = aggregate_schema(node, before)
         if node.phase == "final":
+            # Phase final reads states of a partial phase by their column names; the arguments are
+            # gone by then.
             states = [find_states(name, agg, before) for name, agg in node.aggs]
             types = [before.field(name).type for name, _ in node.keys]
             kinds: list[DataType | None] = [None] * len(node.aggs)
@@ -66,6 +68,8 @@ class AggregateRows:
         aggs = [agg for _, agg in node.aggs]
         self._layout = lay_out(node.phase, types, list(zip(aggs, kinds, states, strict=True)))
         texts = texts_of(self._layout.keys, self._layout.parts)
+        # What admission must know before the working set is mapped: the length of packed and output
+        # rows relative to input rows, the least memory, and what long rows need elsewhere.
         self._row_bytes = run.row_bytes if varies(before) else 0
         run.expect_packed_growth(max(1, texts))
         run.expect_output_growth(texts)
@@ -87,6 +91,7 @@ class AggregateRows:
             prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.take_working_memory("aggregate") as held,
         ):
+            #     | groups, values                      | out: groups as rows and as columns |
             cut = len(held.memory) - self._out_bytes(len(held.memory))
             with held.memory[:cut] as memory, held.memory[cut:] as out:
                 aggregate = ExternalAggregate(
@@ -133,6 +138,8 @@ class AggregateRows:
 
     def _gather(self, aggregate: ExternalAggregate, batches: Iterator[Any]) -> None:
         for batch in batches:
+            # A batch of any size is processed in slices: computed keys and arguments are arrays of
+            # their length.
             for start in range(0, batch.num_rows, SLICE_ROWS):
                 self._run.check()
                 self._source.feed(aggregate, self._layout, batch.slice(start, SLICE_ROWS))
@@ -142,12 +149,14 @@ class AggregateRows:
     def _results(self, aggregate: ExternalAggregate, out: memoryview) -> Iterator[Any]:
         lists = self._layout.lists if self._node.phase == "partial" else {}
         longest, copies = aggregate.row_bytes_max, ROW_COPIES * (1 + len(lists))
+        # A long group is known only now, when all groups were seen.
         with room_for(longest, out, self._run, "aggregate", copies) as room:
             yield from self._batches(aggregate, room, lists)
 
     def _batches(
         self, aggregate: ExternalAggregate, out: memoryview, lists: Mapping[int, ListState]
     ) -> Iterator[Any]:
+        # One part of the output for the groups, one for each column of lists.
         share = len(out) // (1 + len(lists)) // 64 * 64
         key_count = len(self._layout.keys)
         cursors = {
@@ -163,6 +172,8 @@ class AggregateRows:
             arrays = []
             for at, (column, field) in enumerate(zip(columns, arrow_schema, strict=True)):
                 if at in cursors:
+                    # The groups and each list's values are sorted by the same keys, so the lengths
+                    # are enough to cut the stream of values into lists.
                     lengths = to_array(memory, rows, column, pa.int64()).to_numpy()
                     arrays.append(cursors[at].next_lists(lengths).cast(field.type))
                 else:
@@ -201,6 +212,7 @@ class _Expressions:
         used = [arg for arg in (self._args[at] for at, _ in layout.arguments) if arg is not None]
         columns = [*self._keys, *used]
         fields = [Field(f"c{at}", each.type) for at, each in enumerate(columns)]
+        # Equal expressions are one object (`compute_all`), and are computed once per batch.
         made = {each: each(batch) for each in dict.fromkeys(columns)}
         arrays = [made[each] for each in columns]
         aggregate.add(to_columns(arrays, fields, batch.num_rows))
@@ -226,6 +238,8 @@ class _States:
             array = batch.column(batch.schema.get_field_index(field.name))
             if at in layout.lists:
                 lists.append((len(keys) + at, layout.lists[at], array))
+                # A placeholder: the list's column keeps its place in the batch, and its values are
+                # added below.
                 field, array = Field(field.name, _BOOL), pa.nulls(rows, pa.bool_())
             fields.append(field)
             arrays.append(array)
@@ -240,6 +254,8 @@ class _States:
         self, keys: Sequence[Any], parents: Any, items: Any, item: DataType, column: int
     ) -> Columns:
         """Return a row for each value: keys, and the value as the column that the sort expects."""
+        # The sort of values reads its argument at a fixed place in the batch; the columns before it
+        # are not read, so the values fill them too, without a copy.
         padding = column + 1 - len(keys)
         fields = [*self._keys, *(Field("value", item) for _ in range(padding))]
         arrays = [*(key.take(parents) for key in keys), *(items for _ in range(padding))]
@@ -292,6 +308,7 @@ def to_array(memory: memoryview, rows: int, column: Filled, kind: Any) -> Any:
     """
     _, nulls, validity, values, ends = column
     spans = [validity if nulls else None, *([] if ends is None else [ends]), values]
+    # A copy: the kernel's output is overwritten by the next batch.
     buffers = [
         None if span is None else pa.py_buffer(bytes(memory[span[0] : span[1]])) for span in spans
     ]

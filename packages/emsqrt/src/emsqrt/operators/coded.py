@@ -44,6 +44,8 @@ class CodedText:
         narrow = count_max <= 1 << 8
         self.type = DataType("UInt8" if narrow else "UInt16")
         self._count_max = count_max
+        # `_places`  code of each text; a code never changes, so packed rows stay valid
+        # `_last`    the dictionary of the last batch, `_table` its codes: index in it → code
         self._places: dict[str, int] = {}
         self._last: Any = None
         self._table: Any = None
@@ -51,6 +53,7 @@ class CodedText:
 
     def places(self, column: Any) -> Any:
         """Return the codes of a dictionary array's texts, as integers of `type`."""
+        # Batches of one row group share a dictionary, so this is done once per row group.
         if self._last is None or not column.dictionary.equals(self._last):
             self._meet(column.dictionary)
         if column.null_count:
@@ -83,6 +86,7 @@ def code_texts(rows: Any, but: Iterable[str], run: Run) -> dict[str, CodedText]:
         run: its budget pays for the dictionaries.
     """
     below = getattr(rows, "passes_on", rows)
+    # A run that can be resumed keeps plain texts: codes mean nothing to another process.
     if not hasattr(below, "codable") or run.journal() is not None:
         return {}
     scan: CodableRows = below

@@ -85,6 +85,7 @@ def packed_columns(
 
 
 def _parts(array: Any, wanted: Any, kind: PackedKind) -> tuple[PackedKind, int, Any, Any, Any]:
+    # Dictionary arrays and 64-bit offsets become what the kernel reads.
     if array.type != wanted:
         array = array.cast(wanted)
     validity, *rest = array.buffers()
@@ -104,6 +105,7 @@ def packed_bytes_max(block_bytes: int, rows: int, column_count: int) -> int:
         rows: their number.
         column_count: the number of columns.
     """
+    # Validity bits, text ends and values of each column, each buffer aligned.
     each_column = (rows // 8 + 4 * (rows + 1) + 8 * rows) + 8 * _ALIGNMENT_BYTES
     return block_bytes + column_count * each_column
 
@@ -135,6 +137,8 @@ def unpack_arrays(
     """
     if not kinds:
         return []
+    # What is not of fixed width is text, and the unpacked texts need as many bytes as the packed
+    # ones.
     fixed_bytes = rows * ((len(kinds) + 7) // 8 + sum(map(field_bytes, kinds)))
     room = _room_for(kinds, rows, len(block) - fixed_bytes)
     done, _, filled = unpack_rows(block, 0, rows, kinds, memoryview(room))
@@ -174,6 +178,7 @@ def _room_for(kinds: Sequence[PackedKind], rows: int, text_bytes: int) -> Any:
 
 
 def _arrays(room: Any, rows: int, done: int, filled: Any, types: Sequence[Any]) -> list[Any]:
+    # All columns are slices of one buffer: one allocation per batch, freed as a whole.
     assert done == rows, "the buffer was measured"
     return [array_in(room, rows, part, kind) for part, kind in zip(filled, types, strict=True)]
 

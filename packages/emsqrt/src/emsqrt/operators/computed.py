@@ -64,6 +64,8 @@ class Computed:
         self._place = schema.names.index(typed.value) if typed.op == "column" else None
         self._program: _OpenProgram | None = None
         if typed.op not in ("column", "literal"):
+            # A column or a literal needs no program; others may have none, and Arrow evaluates
+            # them.
             program = compile_program(expr, schema, eager=True)
             if program is not None and program.type == self.type:
                 self._program = _OpenProgram(program, schema, (stack or ProgramStack()).memory)
@@ -78,6 +80,8 @@ class Computed:
             values = batch.column(self._place)
             return values if values.type == self._kind else values.cast(self._kind)
         made = self._program.run(batch) if self._program and batch.num_rows else None
+        # None: some row has no value (overflow, a failed cast). The evaluator knows whether that is
+        # an error.
         return self._evaluator(batch) if made is None else made
 
 
@@ -87,6 +91,7 @@ def compute_all(exprs: Sequence[Expr], schema: Schema, run: Run | None = None) -
     made: dict[str, list[tuple[Expr, Computed]]] = {}
     results = []
     for expr in exprs:
+        # By text first, which is cheap; `equals` decides, as different literals may have one text.
         alike = made.setdefault(str(expr), [])
         known = next((each for other, each in alike if other.equals(expr)), None)
         if known is None:

@@ -39,13 +39,16 @@ class DistinctRows:
         )
         self._keys = [KeyColumn(names.index(name), kinds[names.index(name)]) for name in chosen]
         others = [at for at, name in enumerate(names) if name not in chosen]
+        # The columns that are not compared are those of the first row of each key, NULL included.
         self._parts = [AggregateState(StateOp.FIRST, at, kinds[at], _KEEPS_NULL) for at in others]
         self._outputs = [
             Output(OutputOp.STATE, index, part.kind) for index, part in enumerate(self._parts)
         ]
+        # The aggregate returns keys first; the output has the columns of the input, in order.
         self._order = [*(key.column for key in self._keys), *others]
         self._out_bytes_min = out_bytes_min(len(names), self._parts)
         least = aggregate_bytes_min(self._parts, keys=len(self._keys))
+        # An eighth of all memory is for the output: a seventh of the rest.
         least += max(self._out_bytes_min, least // 7)
         if run.met and varies(self.schema):
             long_bytes = long_groups_bytes(self._keys, self._parts, run.row_bytes)

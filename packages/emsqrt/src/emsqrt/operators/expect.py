@@ -55,6 +55,8 @@ class ExpectRows:
         rows = 0
         with ExitStack() as stack:
             batches = stack.enter_context(prefetch_first(self._input.batches()))
+            # Memory only once the first row is there, when the operators below have gathered
+            # theirs.
             seen = self._open(stack) if self._unique else None
             for batch in batches:
                 self._check_nulls(batch, rows)
@@ -64,6 +66,8 @@ class ExpectRows:
                     seen[0].add(to_columns(arrays, self._unique, batch.num_rows))
                 yield batch
                 del batch
+            # After the last row, and still inside the operator: the sink has not finished, so
+            # nothing is visible.
             if self._node.rows is not None and not rows_hold(self._node.rows, rows):
                 raise ExpectationFailed(f"rows {self._node.rows}", f"{rows} rows")
             if seen is not None:
@@ -100,6 +104,7 @@ class ExpectRows:
             self._run.check()
             times = to_array(out, rows, columns[counts], pa.int64()).to_numpy()
             if (times > 1).any():
+                # The least key that occurs twice, as groups are sorted: the same one in every run.
                 at = int((times > 1).argmax())
                 values = [
                     to_array(out, rows, column, each.type.to_arrow())[at].as_py()

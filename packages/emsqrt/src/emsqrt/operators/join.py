@@ -51,6 +51,8 @@ class JoinRows:
         self._how = node.how
         types = join_key_types(node, left.schema, right.schema)
         shared = dict(zip((one for one, _ in node.on), types, strict=True))
+        # A key of both sides is one column. In right and full joins its value may come from the
+        # right side only, so that is carried as well, and both are coalesced in `_batch`.
         self._shared = shared_keys(node) if node.how in _KEEPS_RIGHT else ()
         left_fields = [
             Field(field.name, shared[field.name] if field.name in self._shared else field.type)
@@ -97,12 +99,17 @@ class JoinRows:
                 if merged
                 else None
             )
+            # The first row of the build side is pulled before memory is requested: all that gathers
+            # below has gathered by then.
             opened = self._run.prefetch_first(self._build.source.batches())
             right = stack.enter_context(opened)
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
             row = row_bytes_max(whole, varies=any(side.varies for side in self._sides))
             # Joined rows, their batch, and packed rows, which in a merge join exist for both sides.
+            #
+            #     | the join | joined rows | left part | right part | packed rows, of one or both |
+            #
             sizes = [2 * row, row, row, row, *([row] if merged else [])]
             sizes = [max(pair) for pair in zip(sizes, self._long_bytes, strict=True)]
             ends = [*accumulate(sizes, initial=whole - sum(sizes))]
@@ -130,6 +137,7 @@ class JoinRows:
                 for block in self._build.packed(build, packed, self._run):
                     join.add_build(block)
             join.finish_build()
+            # Only now: the probe side's operators allocate when their first row comes.
             with closing(self._probe.source.batches()) as probe:
                 if not join.is_probed:
                     for block in self._probe.packed(probe, packed, self._run):
@@ -175,6 +183,8 @@ class JoinRows:
         while at < len(joined):
             self._run.check()
             try:
+                # Blocks of usual size first; all of the buffers only for a row that does not fit
+                # one.
                 at, parts = self._cut(joined, at, narrow)
             except ValueError:
                 at, parts = self._cut(joined, at, rooms)  # a row longer than a block
@@ -190,6 +200,8 @@ class JoinRows:
     ) -> tuple[int, list[tuple[memoryview, int]]]:
         """Copy joined rows from `at` on, split by side: (end of the copied rows, rows of sides)."""
         (one, other), (left, right) = rooms, self._sides
+        # The left buffer may hold more rows than the right one, or fewer: cut at the smaller
+        # number.
         end, filled, rows = join_side(joined, at, one, False, left.absent)
         stop, others, _ = join_side(joined[:end], at, other, True, right.absent)
         if stop < end:

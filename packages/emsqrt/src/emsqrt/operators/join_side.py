@@ -73,6 +73,7 @@ class JoinSide:
                 for name, kind in zip(keys, types, strict=True)
             ),
         ]
+        # A batch has the carried columns, then the keys: payload and key of each row.
         self._spec = KeySpec([(len(kinds) + at, False, False) for at in range(len(keys))])
         self._payload = tuple(range(len(kinds)))
 
@@ -95,6 +96,7 @@ class JoinSide:
             del batch
             start = 0
             while start < len(columns):
+                # The longer buffer is used for one row only; blocks stay small otherwise.
                 packed = self._pack(columns, start, block) or self._pack(columns, start, room)
                 if packed is None:
                     raise _too_long(self._row_bytes(arrays, start), room)
@@ -176,5 +178,6 @@ def _cast(name: str, kind: DataType, schema: Schema, *, strict: bool = True) -> 
 
 def _absent(kinds: Sequence[int]) -> bytes:
     """Return a packed row of nulls."""
+    # All validity bits set mean NULL in a packed row (pack.h); the values are zeros.
     nulls = ((1 << len(kinds)) - 1).to_bytes((len(kinds) + 7) // 8, "little")
     return nulls + bytes(sum(_FIELD_BYTES[kind] for kind in kinds))

@@ -20,6 +20,12 @@ from emsqrt.external.layout import KINDS
 from emsqrt.operators import columns as flat
 from sennit_core.schema import DataType, Field, Schema
 
+# Example: lists of integers as bytes
+#
+#     lists      [1, 2]    NULL    [3]
+#     offsets    0         2       2       3     numbers of items, as Arrow has them
+#     block      row(1) row(2) row(3)            packed by the kernel
+#     ends       0         2 rows  2 rows  3     the offsets as bytes of the block
 _NO_KEY = KeySpec([])
 _HEAD_BYTES = 8  # of a row
 _FIELD_BYTES = (1, 1, 2, 4, 8, 1, 2, 4, 8, 4, 8, 16, 4, 4)  # of each kind, as in pack.h
@@ -78,12 +84,14 @@ def pack_nested(array: Any, of: DataType) -> Any:
         if array.null_count:  # NULL has no bytes
             valid = array.is_valid()
             children = [child.filter(valid) for child in children]
+            # Row n of the struct ends where its number of present rows before it does.
             rows = np.concatenate([[0], np.cumsum(valid.to_numpy(zero_copy_only=False))])
         block, starts = _pack(children, of.fields, int(rows[-1]))
         ends = starts[rows]
     else:
         assert of.item is not None, "a list has items"
         spans = array.offsets.to_numpy() if len(array) else np.zeros(1, np.int32)
+        # The items of a sliced array begin in the middle of its values.
         first = int(spans[0])
         items = array.values.slice(first, int(spans[-1]) - first)
         block, ends = _pack([items], [Field("item", of.item)], len(items))
@@ -105,6 +113,7 @@ def unpack_nested(array: Any, of: DataType) -> Any:
     start = array.offset
     ends = np.frombuffer(offsets, np.int32)[start : start + len(array) + 1].astype(np.int64)
     block = memoryview(b"" if data is None else data)[int(ends[0]) : int(ends[-1])]
+    # Offsets from the start of this block, not of the buffer.
     ends -= ends[0]
     bitmap = _bits(array.is_valid()) if array.null_count else None
     if of.name == "Struct":
@@ -117,6 +126,7 @@ def unpack_nested(array: Any, of: DataType) -> Any:
     else:
         assert of.item is not None, "a list has items"
         children, starts = _unpack(block, [Field("item", of.item)])
+        # The inverse: which row begins at each end.
         buffers = [bitmap, pa.py_buffer(np.searchsorted(starts, ends).astype(np.int32))]
     return pa.Array.from_buffers(
         of.to_arrow(), len(array), buffers, array.null_count, children=children
@@ -147,6 +157,7 @@ def _pack(arrays: Sequence[Any], fields: Sequence[Field], rows: int) -> tuple[An
 
 def _unpack(block: memoryview, fields: Sequence[Field]) -> tuple[list[Any], Offsets]:
     kinds = [KINDS[_flat(field).type.name] for field in fields]
+    # No row is shorter than its fixed part.
     rows_max = len(block) // _fixed_bytes(kinds)
     room = pa.allocate_buffer(
         flat.packed_bytes_max(len(block), rows_max, len(kinds)), resizable=True

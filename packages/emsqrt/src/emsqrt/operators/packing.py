@@ -54,6 +54,7 @@ def packed_kind(of: DataType, span: Span | None) -> PackedKind:
         return plain
     least, most = span
     for width in _WIDTHS:
+        # Values are packed less the least one, so only their range counts.
         if most - least < 1 << 8 * width and width < field_bytes(plain):
             return Narrow(kind, width, least)
     return plain

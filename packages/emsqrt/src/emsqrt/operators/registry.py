@@ -39,6 +39,7 @@ def _make_custom(node: Custom, inputs: Sequence[Operator], run: Run) -> Operator
     if not found:
         names = sorted(point.name for point in entry_points(group=GROUP))
         raise NotFound("operator", node.name, suggestion=nearest(node.name, names))
+    # The first of several packages with the same name.
     maker: Maker = next(iter(found)).load()
     return maker(node, inputs, run)
 

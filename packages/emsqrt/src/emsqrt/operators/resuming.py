@@ -37,16 +37,21 @@ def _rest_of(source: Operator, run: Run) -> Generator[Any]:
     found, consumed, left = journal.found(), 0, 0
     scan: Scan | None = scan_below(source)
     if found is not None:
+        # The whole input is in sorted runs.
         if found.complete:
             return
         place, left = journal.found_place, found.rows
         if place is not None and scan is not None:
             scan.start_at(int(place[0]), place[1])
+            # `consumed`: rows before the next batch. `left`: rows of it, and of later ones, that
+            # are in runs.
             consumed, left = place[2], found.rows - place[2]
     with closing(source.batches()) as batches:
         for batch in batches:
             if scan is not None:
                 file, row = scan.position
+                # Before the batch is passed on: a run that ends inside it is recorded with the
+                # place where it begins.
                 journal.mark(str(file), row, consumed)
             skipped = min(left, batch.num_rows)
             left -= skipped

@@ -34,7 +34,9 @@ class FilterRows:
             for batch in batches:
                 self._run.check()
                 mask = self._predicate(batch)
+                # No copy where every row passes.
                 kept = batch if mask.true_count == batch.num_rows else batch.filter(mask)
+                # Batches are released before the consumer works: it may need their memory.
                 del batch, mask
                 if kept.num_rows:
                     yield kept
@@ -72,6 +74,7 @@ def _outputs(node: Project | WithColumn | Rename, schema: Schema) -> list[Expr]:
             return [expr for _, expr in columns]
         case WithColumn(columns=columns):
             added = dict(columns)
+            # A column of the same name is replaced where it is; new ones follow.
             kept = [added.pop(name, Column(name)) for name in schema.names]
             return [*kept, *added.values()]
         case Rename():

@@ -37,6 +37,8 @@ class SampleCount:
         self.schema = below.schema
         placed = _Placed(below, node.seed)
         *_, hashed, place = placed.schema.names
+        # The rows with the lowest hashes are a random sample; they are then put back into input
+        # order.
         lowest = TopK(node, (SortKey(Column(hashed)),), node.count)
         again = Sort(node, (SortKey(Column(place)),))
         self._rows = SortRows(again, [SortRows(lowest, [placed], run)], run)

@@ -36,6 +36,7 @@ class SortRows:
         (self._input,) = inputs
         self.schema = self._input.schema
         self._run = run
+        # Codes are in the order of first occurrence, so columns that are compared keep their texts.
         looked_at = frozenset().union(*(columns_of(key.expr) for key in node.keys))
         self._layout = SortLayout(
             node.keys,
@@ -46,6 +47,7 @@ class SortRows:
         self._stored_as: tuple[int, int] | None = None
         self._skip = node.offset if isinstance(node, TopK) else 0
         self._limit = node.offset + node.count if isinstance(node, TopK) else None
+        # A text that is a key may be in the row twice: in the key, escaped, and in the payload.
         keys = 1 + any(field.type.name in ("Utf8", "Binary") for field in self._layout.key_fields)
         self._long_bytes = keys * run.row_bytes if varies(self.schema) else 0
         run.expect_packed_growth(keys)
@@ -55,6 +57,7 @@ class SortRows:
     @property
     def _bytes_for_long_rows(self) -> int:
         """The minimum memory for the longest known row."""
+        # The inverse of `_block_bytes`: what is left for the sort after the batch's share.
         return (sort_bytes(self._long_bytes) + _WIDE_BYTES_MAX) * _WIDE_SHARE // (_WIDE_SHARE - 1)
 
     def yield_as_stored(self, dictionary_bytes_max: int, value_count_max: int) -> None:
@@ -97,6 +100,7 @@ class SortRows:
         sorter.finish()
 
     def _sorted(self, sorter: ExternalSort, out: memoryview) -> Generator[Any]:
+        # Dictionaries are complete only now, after the last row was packed.
         if self._stored_as is not None:
             self._layout.yield_as_stored(*self._stored_as)
         skip, longest = self._skip, sorter.stats.row_bytes_max
@@ -105,6 +109,7 @@ class SortRows:
                 self._run.check()
                 batch = self._layout.unpack(room[:size], rows)
                 skipped = min(skip, rows)
+                # Rows before the offset are sorted, and then skipped.
                 skip -= skipped
                 if skipped < rows:
                     yield batch.slice(skipped)

@@ -74,6 +74,9 @@ class SortLayout:
         self._arrow_schema = schema.to_arrow()
         self._columns = SortColumns(keys, schema)
         self.key_fields = self._columns.fields
+        # A packed row, for `ORDER BY a` of columns a (Int64), b (coded text), c (text):
+        #
+        #     | head | key: a | payload: code of b, c |      a is decoded from the key
         travelling = [
             field if field.name not in coded else Field(field.name, coded[field.name].type)
             for field in schema
@@ -127,11 +130,13 @@ class SortLayout:
             for at, coded in self._coded.items()
             if coded.texts.nbytes <= bytes_max and len(coded.texts) <= count_max
         }
+        # Only once the dictionary is known to be small enough for the sink.
         for at in self._dictionaries:
             self._convert(at, pa.dictionary(self._coded[at].type.to_arrow(), pa.string()))
         for place, (at, kind) in enumerate(zip(self.payload, self._types, strict=True)):
             packed = self._kinds[place]
             if isinstance(packed, Narrow) and packed.kind == KINDS["Decimal"]:
+                # A short decimal is unpacked as the 64-bit integer that it is stored as.
                 self._kinds[place] = packed._replace(kind=KINDS["Int64"])
                 self._types[place] = pa.decimal64(kind.precision, kind.scale)
                 self._convert(at, self._types[place])
@@ -152,5 +157,6 @@ def _columns_in_key(columns: SortColumns, schema: Schema) -> dict[str, int]:
     for at, (key, field) in enumerate(zip(columns.keys, columns.fields, strict=True)):
         of: DataType = field.type
         if isinstance(key.expr, Column) and of.name not in _LOSSY and key.expr.name in schema:
+            # The first key of a column that is a key twice.
             found.setdefault(key.expr.name, at)
     return found

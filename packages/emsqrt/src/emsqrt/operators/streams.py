@@ -67,6 +67,8 @@ class SampleRows:
         self._run = run
         self._seed = node.seed
         assert node.fraction is not None, "a count is sampled by SampleCount"
+        # A row is in the sample if its hash is below this: independent of batches and of other
+        # rows.
         self._bound = int(node.fraction * 2**64)
 
     def batches(self) -> Generator[Any]:
@@ -91,6 +93,8 @@ def hash_places(start: int, count: int, seed: int) -> NDArray[np.uint64]:
     """Return 64 well-mixed bits for each of `count` rows from row `start` on (splitmix64)."""
     with np.errstate(over="ignore"):
         mixed = np.arange(start, start + count, dtype=np.uint64)
+        # Steele, Lea, Flood: "Fast splittable pseudorandom number generators", OOPSLA 2014; the
+        # finalizer of splitmix64, as in Java's SplittableRandom.
         mixed += np.uint64((seed * 0x9E3779B97F4A7C15 + 0x632BE59BD9B4E019) & (2**64 - 1))
         mixed *= np.uint64(0x9E3779B97F4A7C15)
         mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -128,6 +132,7 @@ class ExplodeRows:
         lengths = lengths.astype(np.int64)
         items = lists.flatten()
         rows = np.repeat(np.arange(len(lists)), lengths)
+        # Positions in the list, from 1: the running number less that of the list's first item.
         place = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths) + 1
         chosen: Any = np.arange(len(rows))
         if self._node.outer and (lengths == 0).any():
@@ -158,6 +163,7 @@ def _with_empty(rows: Any, lengths: Any, place: Any) -> tuple[Any, Any, Any]:
 def _cuts(lists: Any) -> Generator[tuple[int, int]]:
     """Yield ranges of rows with some thousands of items each, or one row with more."""
     lengths = pc.fill_null(pc.list_value_length(lists), 0).to_numpy(zero_copy_only=False)
+    # A row counts as one item at least, so that ranges of empty lists end, too.
     ends = np.cumsum(np.maximum(lengths.astype(np.int64), 1))
     start = 0
     while start < len(lists):

@@ -79,6 +79,8 @@ class WindowRows:
             None if call.arg is None else self._carried.add(call.arg) for _, call in node.functions
         ]
         self._key: tuple[SortKey, int, int] | None = None
+        # RANGE with a distance needs one order key, whose values are carried with the rows to be
+        # compared.
         if len(node.order_by) == 1:
             (order,) = node.order_by
             if any(_by_value(call) for _, call in node.functions):
@@ -158,6 +160,7 @@ class WindowRows:
     ) -> Generator[Any]:
         kinds = self._carried.kinds
         block_bytes, slot_bytes = _measure(len(memory), sorter.stats.row_bytes_max, len(kinds))
+        #     | slot 0 | slot 1 | … | packed rows of the next block |
         cut = len(memory) // slot_bytes * slot_bytes
         while len(memory) - cut < block_bytes:
             cut -= slot_bytes
@@ -305,6 +308,7 @@ class _Walk:
             block = self._now.block_of(0 if places is None else places.end)
             if block is None:
                 return
+            # The block's arrays are views of its slot until its batches are made.
             self._now.pinned = True
             places = Places(block, places, self._ahead)
             pieces = [function(places, block) for function in self._functions.all]
@@ -318,6 +322,8 @@ class _Walk:
                 columns = restored(packed, schema)
                 yield pa.RecordBatch.from_arrays(columns, schema=arrow_schema)
             self._now.pinned = False
+            # Each cursor names the first row that it will need; blocks before all of them are
+            # dropped.
             self._functions.pass_block(places, block)
             self._ahead.pass_block(block)
             self._now.need_from(block.end, block)
@@ -327,9 +333,13 @@ class _Walk:
         """Return the results of as many rows as fit."""
         stop = min(stop, start + self._rows_max)
         while True:
+            # Picking moves cursors forward. If the rows do not fit, all go back and half as many
+            # are tried.
             marks = [picked.mark() for picked in self._functions.picked]
             try:
                 results = [piece(start, stop, bytes_max) for piece in pieces]
+                # Grows again after a success, so that one stretch of long texts does not make all
+                # batches small.
                 self._rows_max = 2 * (stop - start) + 1024
                 return results
             except PieceTooLarge:
@@ -363,6 +373,7 @@ def _slot_bytes(packed: int, columns: int) -> int:
 
 def _measure(tape_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
     """Return the size of a block of packed rows, and of a slot for them as columns."""
+    # Solved for the packed size: packed + SLOTS_MIN * (packed * 5 / 4 + fixed part) = all of it.
     fixed = SLOTS_MIN * (columns * (_COLUMN_BYTES + 56) + 1024 + _ALIGN)
     room = (tape_bytes - fixed) * 4 // (4 + 5 * SLOTS_MIN)
     packed = max(min(BLOCK_BYTES_MAX, tape_bytes // _BLOCKS_SHARE, room), row_bytes, _PACKED_MIN)

@@ -27,6 +27,7 @@ class Boundaries:
         self._tape = tape
         self._cursor = tape.cursor()
         self._bit = bit
+        # `_found` ≤ `_seen`:  rows up to `_seen` were searched
         self._found = 0  # the last boundary found; there is no other before `_seen`
         self._seen = 0
 
@@ -38,6 +39,7 @@ class Boundaries:
             reach: a boundary farther away need not be found; then any row from there up to it is
                 returned.
         """
+        # Consecutive blocks of one partition ask for the same boundary, which is searched for once.
         if self._found >= row:
             return self._found
         self._seen = max(self._seen, row)
@@ -48,6 +50,7 @@ class Boundaries:
                 self._found = self._seen = self._tape.rows
                 return self._found
             flags = np.frombuffer(block.flags_view(), np.uint8)[self._seen - block.first :]
+            # argmax is the first one that is not zero; 0 if there is none.
             marked = flags & self._bit
             at = int(marked.argmax())
             if marked[at]:
@@ -79,6 +82,8 @@ class Places:
         self.index: Rows = np.arange(self.first, self.end, dtype=np.int64)
         self._new_partition = (flags & NEW_PARTITION) != 0
         self._new_peers = (flags & NEW_PEERS) != 0
+        # Carried from block to block: start of partition, start of peers, number of peer groups,
+        # and of the partition's first group.
         last = (0, 0, 0, 0) if before is None else before.last
         self.partition = _carried(self.index, self._new_partition, last[0])
         self.peers = _carried(self.index, self._new_peers, last[1])
@@ -101,6 +106,7 @@ class Places:
             return self._ends
         behind = self._ahead.partitions.after(self.end, reach)
         ends = _ends(self.index, self._new_partition, behind)
+        # An end within `reach` only is no end to remember.
         if reach == _FAR:
             self._ends = ends
         return ends
@@ -129,6 +135,7 @@ class Ahead:
 def _carried(index: Rows, begins: NDArray[np.bool_], before: int) -> Rows:
     """Return for each row the last start at or before it."""
     places = np.where(begins, index, 0)
+    # The running maximum of starts is the last start: row numbers only rise.
     places[0] = index[0] if begins[0] else before
     carried: Rows = np.maximum.accumulate(places)
     return carried
@@ -136,6 +143,7 @@ def _carried(index: Rows, begins: NDArray[np.bool_], before: int) -> Rows:
 
 def _ends(index: Rows, begins: NDArray[np.bool_], behind: int) -> Rows:
     """Return for each row the first start after it."""
+    # The same from behind: the running minimum of starts from the right is the next start.
     places = np.full(len(index), behind, np.int64)
     np.copyto(places[:-1], index[1:], where=begins[1:])
     ends: Rows = np.minimum.accumulate(places[::-1])[::-1]
@@ -168,6 +176,7 @@ class FrameBounds:
         """Return the start and end of the frames of a block's rows."""
         if self._done is None or self._done[0] != places.first:
             low = np.ascontiguousarray(self._low(places, block))
+            # An empty frame, not a negative one.
             high = np.maximum(self._high(places, block), low)
             self._done = places.first, low, high
         return self._done[1:]
@@ -188,6 +197,7 @@ class FrameBounds:
         if self._frame.unit == "range":
             return places.peers
         low = np.maximum(places.index + _near(start), places.partition)
+        # A frame that starts at the row or before needs no search for the end of the partition.
         if start <= 0:
             return low
         return np.minimum(low, places.partition_end(places.end + _near(start)))
@@ -232,6 +242,8 @@ class _ByValue:
             row, why = self._bound.run(
                 keys, places.partition.data, row, ahead, flags, first, last, out.data
             )
+            # The bound is compared with a row of another block: the kernel asks for the block with
+            # row `at`.
             if not why:
                 self._cursor.pinned = False
                 return out

@@ -20,6 +20,7 @@ from emsqrt.plan.window import WindowCall
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType
 
+# Why the kernel's loop over a frame returned.
 _DONE, _NEED_HIGH, _NEED_LOW, _FULL = range(4)
 _OPS = {"count": 0, "sum": 1, "avg": 2}
 _DECIMAL = 11
@@ -77,10 +78,13 @@ class Ranking:
                 return places.peers - places.partition + 1
             case "dense_rank":
                 return places.group - places.first_group + 1
+        # ntile is the only ranking function that must know the end of the partition.
         rows = places.partition_end() - places.partition
         tiles = min(self._call.number, 1 << 60)
         size, longer = np.divmod(rows, tiles)
         place = places.index - places.partition
+        # SQL's ntile: the first `longer` tiles have one row more. `edge` is the first row of the
+        # smaller ones.
         edge = longer * (size + 1)
         behind = longer + (place - edge) // np.maximum(size, 1)
         tile: Rows = np.where(place < edge, place // (size + 1), behind) + 1
@@ -105,6 +109,7 @@ class LagLead:
             inside = index >= places.partition
         else:
             inside = index < places.partition_end(places.end + self._distance)
+        # -1 is NULL, or the default.
         index = np.where(inside, index, -1)
 
         def piece(start: int, stop: int, bytes_max: int) -> Any:
@@ -117,6 +122,7 @@ class LagLead:
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
         """Release rows that are too far back, or in a partition that has ended."""
+        # lag: later rows look this far back, but not past the start of their partition.
         row = max(places.end + self._distance, int(places.partition[-1]))
         self._picked.need_from(row, block)
 
@@ -136,6 +142,7 @@ class FirstLast:
         index = np.where(low < high, low if self._is_first else high - 1, -1)
         if not self._is_first:
             self._needed = max(int(low[-1]), int(high[-1]) - 1)
+        # Frames whose start moves need the rows from the last start on; it never moves back.
         elif self._frame.slides or index[-1] < 0:
             self._needed = int(low[-1])
         else:
@@ -212,6 +219,7 @@ class Summed:
             ValueOutOfRange: a sum overflows its type.
         """
         low, high = self._frame(places, block)
+        # Arrow buffers of the results, filled by the kernel from row `row` on in each call.
         values = np.zeros(places.rows * self._width, np.uint8)
         validity = np.zeros((places.rows + 7) // 8, np.uint8)
         row, why = 0, _DONE
@@ -225,6 +233,7 @@ class Summed:
             self._high.release()
             if self._low is not None:
                 self._low.release()
+        # A count is never NULL.
         counts = self._call.fn == "count"
         buffers = [None if counts else pa.py_buffer(validity), pa.py_buffer(values)]
         array = pa.Array.from_buffers(self._type.to_arrow(), places.rows, buffers)
@@ -341,6 +350,7 @@ class MinMax:
         """
         because = f"{self._call!s} over a frame of {rows} rows keeps every candidate in memory"
         size_bytes = len(self._queue.memory)
+        # Extrapolated from how many rows filled the queue.
         whole_bytes = size_bytes * rows // max(rows_seen, 1)
         needed_bytes = max(2 * size_bytes, whole_bytes, _CANDIDATE_BYTES * rows)
         return CapTooSmall(

@@ -61,6 +61,7 @@ class PickedRows:
         """
         picked = index[index >= 0]
         parts = []
+        # The first `same` rows are the one picked last, whose block may be gone.
         same = int(np.searchsorted(picked, self._last, "right"))
         if same and self._value.nbytes * same > bytes_max and len(index) > 1:
             raise PieceTooLarge
@@ -78,11 +79,13 @@ class PickedRows:
             room -= part.nbytes
         if len(picked):
             self._last = int(picked[-1])
+            # A copy of one value: a slice would keep the block's whole array.
             self._value = parts[-1].take(pa.array([len(parts[-1]) - 1]))
         return self._spread(index, parts)
 
     def mark(self) -> Callable[[], None]:
         """Return a function that restores the current state."""
+        # Cursors may go back only to here: blocks after it are still held, as nothing was settled.
         where = self._cursor.number, self._cursor.first, self._last, self._value
 
         def back() -> None:
@@ -114,5 +117,6 @@ class PickedRows:
         if values is None:
             return pa.nulls(len(index), self._kind)
         present = index >= 0
+        # NULL where there is no row; elsewhere the next picked value.
         places = np.cumsum(present) - 1
         return values.take(pa.array(places, mask=~present))

@@ -54,11 +54,14 @@ def _pruned(plan: Plan, needed: Needed, schemas: Schemas) -> Plan:
         plan = _narrowed(plan, needed, schemas[id(inputs[0])])
     wishes = _wishes(plan, needed, [schemas[id(below)] for below in inputs])
     made = [_pruned(below, wish, schemas) for below, wish in zip(inputs, wishes, strict=True)]
+    # A union by position needs the same columns in the same order on each side, but an input may
+    # keep more than was asked for (a filter above it reads them).
     if isinstance(plan, Union) and not plan.by_name:
         made = [
             _exactly(node, wish, schemas[id(below)])
             for node, wish, below in zip(made, wishes, inputs, strict=True)
         ]
+    # The rename may name columns that were just dropped below it.
     if isinstance(plan, Rename):
         return _without_absent(plan, made[0], schemas)
     if isinstance(plan, WithColumn) and not plan.columns:
@@ -70,6 +73,7 @@ def _pruned_scan(scan: Scan, needed: Needed) -> Plan:
     if needed is None or scan.schema is None:
         return scan
     present = scan.schema.names if scan.columns is None else scan.columns
+    # At least one column: a scan without columns would have no rows to count.
     kept = tuple(name for name in present if name in needed) or present[:1]
     return scan if kept == scan.columns else replace(scan, columns=kept)
 
@@ -83,6 +87,7 @@ def _narrowed(plan: Plan, needed: frozenset[str], schema: Schema) -> Plan:
                 for column in columns
                 if column[0] in needed or bind(column[1], schema).fallible
             )
+            # Likewise, a projection keeps one column.
             return replace(plan, columns=kept or columns[:1])
         case WithColumn(columns=columns):
             kept = tuple(
@@ -108,6 +113,7 @@ def _wishes(plan: Plan, needed: Needed, schemas: list[Schema]) -> list[Needed]:
             return _join_wishes(plan, needed, *schemas)
         case Union():
             return _union_wishes(plan, needed, schemas)
+    # Only joins and unions have two inputs of which less than everything is needed.
     wish = _WISHES.get(type(plan))
     return [needed if wish is None else wish(plan, needed)] + [None] * (len(schemas) - 1)
 
@@ -128,6 +134,7 @@ def _join_wishes(node: Join, needed: Needed, left: Schema, right: Schema) -> lis
 def _union_wishes(node: Union, needed: Needed, schemas: list[Schema]) -> list[Needed]:
     if needed is None or node.by_name:
         return [needed for _ in schemas]
+    # By position: the first input's names are those of the output.
     places = [place for place, name in enumerate(schemas[0].names) if name in needed] or [0]
     return [frozenset(schema.names[place] for place in places) for schema in schemas]
 

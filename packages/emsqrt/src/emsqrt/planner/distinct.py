@@ -38,6 +38,7 @@ def guess_distinct(pieces: Sequence[Sequence[Hashable]], rows: float) -> float:
     if len(pieces) < PIECES_MIN:
         pieces = [part for piece in pieces for part in _cut(piece)]
     found = Counter(value for piece in pieces for value in set(piece))
+    # The estimate of the rows may be below what was sampled.
     rows = max(rows, float(sampled))
     if rows <= sampled:
         return float(len(found))
@@ -66,8 +67,14 @@ def _estimate(
     if not rare:
         return float(known)
     rows_of_rare = sum(value in rare for piece in pieces for value in piece) / share
+    # d distinct values, f1 of them in one piece only, n in all; a share q of the rows is sampled:
+    #
+    #     jackknife   d / (1 - (1 - q) f1 / n)
+    #     GEE         d - f1 + f1 / sqrt(q)
     seen, once = sum(rare.values()), sum(count == 1 for count in rare.values())
     even = min(rows_of_rare, len(rare) / (1 - (1 - share) * once / seen))
+    # The squared coefficient of variation of the frequencies, estimated from the pairs of equal
+    # values (Haas et al.): even * Σ c (c - 1) / n² - 1.
     pairs = sum(count * (count - 1) for count in rare.values())
     if even * pairs / seen**2 - 1 <= SKEW:
         return known + even
@@ -80,6 +87,8 @@ def _runs(pieces: Sequence[Sequence[Hashable]], rows: float) -> float:
     steps = sum(max(0, len(piece) - 1) for piece in pieces)
     if not steps:
         return rows
+    # Sorted or clustered columns: a value occurs in one run of neighbours, so there are never more
+    # values than runs.
     changes = sum(one != other for piece in pieces for one, other in pairwise(piece))
     return 1 + rows * changes / steps
 
@@ -96,6 +105,7 @@ def guess_from_groups(groups: Sequence[tuple[float, float]], rows: float) -> flo
         rows: of all groups, including those that are not listed.
     """
     known = [(count, distinct) for count, distinct in groups if count > 0 and distinct > 0]
+    # The median, as a few groups may be unusual.
     guesses = sorted(_unseen(count, distinct) for count, distinct in known)
     return min(rows, guesses[len(guesses) // 2]) if guesses else 0.0
 
@@ -103,9 +113,11 @@ def guess_from_groups(groups: Sequence[tuple[float, float]], rows: float) -> flo
 def _unseen(rows: float, distinct: float) -> float:
     """Return by bisection the D of which `rows` draws contain `distinct`."""
     low, high = distinct, distinct * 1e6
+    # Almost all rows differ: any large number explains that equally well.
     if distinct >= rows * (1 - 1e-3):
         return high
     for _ in range(60):
+        # Geometric: the answer may be anywhere between `distinct` and a million times as much.
         middle = math.sqrt(low * high)
         shown = -middle * math.expm1(-rows / middle)
         low, high = (middle, high) if shown < distinct else (low, middle)

@@ -46,6 +46,8 @@ from emsqrt.planner.substitution import (
 )
 from sennit_core.schema import Schema
 
+# Functions with different results for -0.0 and 0.0. A group or a distinct row keeps one of both, so
+# a filter that separates them must stay above.
 _OF_SIGNED_ZEROS = ("div", "atan2", "power")
 _HINT_FUNCTIONS = ("eq", "ne", "lt", "le", "gt", "ge", "between", "is_in", "is_null")
 
@@ -70,6 +72,7 @@ def push_down_filters(plan: Plan, folder: Path) -> Plan:
 
 def _push(plan: Plan, terms: list[Term], schemas: Schemas) -> Plan:
     """Return `plan` filtered by `terms`, which are over its output."""
+    # A filter is dissolved into its terms, which go down one by one.
     if isinstance(plan, Filter):
         own = [
             Term(expr, bind(expr, schemas[id(plan.input)]).fallible)
@@ -81,7 +84,9 @@ def _push(plan: Plan, terms: list[Term], schemas: Schemas) -> Plan:
     if isinstance(plan, Join):
         left, right = (schemas[id(below)] for below in inputs_of(plan))
         before = plan
+        # The filter may make an outer join an inner one, below which more terms can move.
         plan = without_nulls(plan, (term.expr for term in terms), left, right)
+        # The schema is the same, and later look-ups are by the node's id.
         schemas[id(plan)] = schemas[id(before)]
     inputs = inputs_of(plan)
     below: list[list[Term]] = [[] for _ in inputs]
@@ -116,6 +121,7 @@ def _filtered(plan: Plan, terms: list[Term]) -> Plan:
 def _above_scan(scan: Scan, terms: list[Term]) -> Plan:
     hints = [term.expr for term in terms if not term.fallible and _is_hint(term.expr)]
     parquet = isinstance(scan.source, Files) and scan.source.format == "parquet"
+    # The scan may skip row groups by these terms, but need not: the filter above it stays.
     if hints and parquet and scan.predicate is None:
         scan = replace(scan, predicate=conjunction(hints))
     return _filtered(scan, terms)
@@ -127,6 +133,7 @@ def _is_hint(expr: Expr) -> bool:
         case Call("not", (inner,)):
             return isinstance(inner, Call) and inner.fn == "is_null" and _is_hint(inner)
         case Call(fn, args) if fn in _HINT_FUNCTIONS:
+            # One column against constants, as a row group's statistics are of one column.
             columns = sum(isinstance(arg, Column) for arg in args)
             return columns == 1 and all(isinstance(arg, Column | Literal) for arg in args)
     return False
@@ -143,6 +150,7 @@ def _moved(plan: Plan, term: Term, schemas: Schemas) -> Moved:
 def _in_words_of(columns: Mapping[str, Expr], term: Term) -> Term | None:
     """Return the term with columns replaced, unless that repeats much work for each row."""
     for name, count in uses_of(term.expr).items():
+        # The column was computed once per row; the term would compute it once per use.
         if name in columns and count > 1 and size_of(columns[name]) > CHEAP_NODES:
             return None
     return Term(substitute(term.expr, columns), term.fallible)
@@ -169,6 +177,8 @@ def _through_sort(_: Sort, term: Term, __: list[Schema], ___: Schema) -> Moved:
 
 
 def _through_distinct(node: Distinct, term: Term, _: list[Schema], output: Schema) -> Moved:
+    # Distinct keeps the first row of each key: a term on other columns might drop that row, and
+    # another one would be kept in its place.
     whole = node.columns is None or columns_of(term.expr) <= set(node.columns)
     return [term if whole and not _distinguishes_zeros(term.expr, output) else None]
 
@@ -181,18 +191,21 @@ def _distinguishes_zeros(expr: Expr, schema: Schema) -> bool:
 
 
 def _through_explode(node: Explode, term: Term, _: list[Schema], __: Schema) -> Moved:
+    # An input row may have no output row; below, a term that may fail would be evaluated on it.
     made = {node.as_name or node.column, node.column, node.position}
     return [None if term.fallible or columns_of(term.expr) & made else term]
 
 
 def _through_aggregate(node: Aggregate, term: Term, inputs: list[Schema], output: Schema) -> Moved:
     keys = dict(node.keys)
+    # Without keys there is one output row, also if the filter keeps no input row.
     if node.phase != "full" or not keys or not columns_of(term.expr) <= keys.keys():
         return [None]
     if _distinguishes_zeros(term.expr, output):
         return [None]
     if any(bind(keys[name], inputs[0]).fallible for name in columns_of(term.expr)):
         return [None]
+    # A constant term has no column to move by.
     return [None if not columns_of(term.expr) else _in_words_of(keys, term)]
 
 
@@ -217,18 +230,22 @@ def _through_join(node: Join, term: Term, inputs: list[Schema], output: Schema) 
         return [None, None]
     left, right = inputs
     renamed = {new: old for old, new in right_names(node, left, right).items()}
+    # A key of both sides is one column of the output; a term on keys alone filters both sides.
     shared = shared_keys(node)
     if read & frozenset(shared) and _distinguishes_zeros(term.expr, output):
         return [None, None]
     both = all(name in shared for name in read)
     own = {name: Column(name) for name in read}
     other: dict[str, Expr] = {n: Column(n if n in shared else renamed.get(n, n)) for n in read}
+    # Dropping rows of one side must not make rows of the other side unmatched if the join writes
+    # unmatched rows of that side.
     keep_left = node.how in ("inner", "left", "semi", "anti", "cross")
     keep_right = node.how in ("inner", "right", "cross")
     to_left = keep_left and _has(left, own, output) and not read & renamed.keys()
     to_right = keep_right and (both or read <= {*renamed, *shared}) and _has(right, other, output)
     one = Term(term.expr, fallible=False) if to_left else None
     two = Term(substitute(term.expr, other), fallible=False) if to_right else None
+    # The names occur on both sides, but the output's columns are those of the left one.
     if not both and one is not None and two is not None:
         two = None
     return [one, two]

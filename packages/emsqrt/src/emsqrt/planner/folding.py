@@ -55,6 +55,7 @@ def _filter(node: Filter, below: Plan, predicate: Expr) -> Plan:
     if is_constant(predicate, True):
         return below
     if is_constant(predicate, False) or is_constant(predicate, None):
+        # `Limit 0` keeps the schema, and reads nothing.
         return Limit(below, 0)
     return replace(node, predicate=predicate)
 

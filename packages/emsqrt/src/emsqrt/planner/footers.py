@@ -33,6 +33,7 @@ GROUPS_MAX = 8
 """Row groups whose dictionaries are read, spread over the files."""
 _SPREADS_MAX, _SPREADS_MIN = 8192, 16
 """Row groups whose extremes are kept: of all columns together, and of one at least."""
+# Indexes may be this many times as large as computed before a chunk counts as having plain values.
 _SLACK = 1.5
 _PAGES_BYTES = 16 << 10
 """Size of a page apart from the indexes into a dictionary: levels, headers."""
@@ -72,6 +73,8 @@ class _Column:
         """(least, largest, rows that are not NULL) of row groups spaced evenly over the files."""
         self.known = 0
         """The number of row groups with extremes."""
+        # Every `_step`-th row group is in `spreads`; when there are too many, every second one is
+        # dropped.
         self._step, self._spreads_max = 1, spreads_max
 
     def add(self, facts: Any, rows: int, dictionary: tuple[int, int] | None) -> None:
@@ -119,11 +122,13 @@ def measure_parquet(paths: Sequence[Path], size: int, schema: Schema) -> SourceS
     footers = [read_footer(source) for source in sources]
     rows = sum(footer.row_count for footer in footers)
     total = sum(len(footer.group_rows) for footer in footers)
+    # At equal distances, so that a table sorted by the column is seen from end to end.
     looked_at = {total * at // GROUPS_MAX for at in range(GROUPS_MAX)}
     spreads_max = max(_SPREADS_MIN, _SPREADS_MAX // max(1, len(schema)))
     columns = {name: _Column(spreads_max) for name in schema.names}
     number = 0
     for source, footer in zip(sources, footers, strict=True):
+        # Footers are read in pieces of row groups (design/0086): one piece is in memory at a time.
         with source.open_ranges() as read_at:
             for piece in footer.pieces:
                 metadata = footer.metadata(piece)
@@ -157,7 +162,10 @@ def _column(column: _Column, kind: DataType, rows: int) -> ColumnStats:
         looked = len(column.spreads)
         if looked < column.known:  # extrapolate to the row groups that were skipped
             apart = 1 + (apart - 1) * (column.known - 1) / (looked - 1)
+        # The dictionaries estimate the values of a group's range; `apart` says how many such ranges
+        # there are.
         distinct = min(present, distinct * apart)
+    # Not more values than there are integers between the extremes.
     if kind.is_integer:
         distinct = min(present if distinct is None else distinct, present, float(high - low + 1))
     if low == high:
@@ -170,6 +178,8 @@ def _distinct(dictionaries: Sequence[_Dictionary], present: float) -> float | No
     if not dictionaries:
         return None
     if any(each.was_abandoned for each in dictionaries):
+        # The least is the dictionary, the most is every row: the geometric mean has the same factor
+        # of error on both sides.
         return math.sqrt(max(each.value_count for each in dictionaries) * present)
     groups = [(float(each.rows), float(each.value_count)) for each in dictionaries]
     return guess_from_groups(groups, present)
@@ -186,6 +196,7 @@ def _apart(spreads: Sequence[tuple[Any, Any]]) -> float:
         covered += max(0.0, high - max(low, end))
         end = max(end, high)
     mean = sum(high - low for low, high in bounds) / len(bounds)
+    # Each group has one value: count these.
     if mean == 0:
         return float(len({low for low, _ in bounds}))
     return max(1.0, covered / mean)

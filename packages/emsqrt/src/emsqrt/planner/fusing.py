@@ -35,8 +35,10 @@ def _fused(node: Plan) -> Plan:
     match node:
         case Limit(TopK() | Sort() as below, count, offset):
             return _first_rows(below, count, offset)
+        # The outer offset skips rows of the inner limit, so fewer of these are left.
         case Limit(Limit(below, inner, inner_offset), count, offset):
             return Limit(below, min(count, max(0, inner - offset)), inner_offset + offset)
+        # Sorts are stable: rows that are equal by the outer keys keep the order of the inner ones.
         case Sort(Sort(below, inner), keys):
             return Sort(below, (*keys, *inner))
         case Distinct(Distinct(columns=None) as below, None):
@@ -59,6 +61,8 @@ def _fuse_expressions(plan: Plan) -> Plan:
         match node:
             case Filter(Filter(below, first), second):
                 schema = schemas_of(below)[id(below)]
+                # In one conjunction, a term that may fail would also be evaluated on rows for which
+                # the inner filter is NULL.
                 if not any(bind(term, schema).fallible for term in conjuncts(second)):
                     return Filter(below, conjunction([*conjuncts(first), *conjuncts(second)]))
             case Project(Project() as inner, outer):
@@ -75,6 +79,7 @@ def _one_projection(inner: Project, outer: tuple[tuple[str, Expr], ...]) -> Plan
         for name, count in uses_of(expr).items():
             uses[name] = uses.get(name, 0) + count
     for name, count in uses.items():
+        # An expression that is used twice would be computed twice.
         if count > 1 and not isinstance(made[name], Column | Literal):
             return None
     return Project(inner.input, tuple((name, substitute(expr, made)) for name, expr in outer))

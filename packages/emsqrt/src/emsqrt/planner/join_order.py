@@ -66,6 +66,7 @@ class _Measure:
 
 def _ordered(plan: Plan, seen: Sequence[bool], measure: _Measure) -> Plan:
     """Return the plan with each region's joins reordered; `seen` is for this subtree's nodes."""
+    # The whole region is read from its topmost node.
     if not seen[-1] and is_region(plan, measure.schemas):
         region = read_region(plan, measure.schemas)
         if len(region.leaves) >= LEAVES_MIN:
@@ -175,9 +176,12 @@ class _Graph:
         """Return the estimate of two sets joined, computed once for each set."""
         if one | other not in self.flows:
             left, right = self.flows[one], self.flows[other]
+            # A set's estimate does not depend on how it is joined, so it is computed once for all
+            # trees.
             on = [(name, name) for name in self.shared(one, other)]
             columns = {**right.columns, **left.columns}
             for name, _ in on:
+                # An equal column has at most the values of the side that has fewer.
                 columns[name] = min((left.columns[name], right.columns[name]), key=_distinct)
             rows = match_rows(left, right, on)
             for term in self.terms(one, other):
@@ -210,6 +214,7 @@ class _Graph:
 
     def _by_sets(self) -> _Plan | None:
         ways = {1 << at: _Plan(at, 0.0) for at in range(len(self.keys))}
+        # Ascending numbers: every subset of a set is a smaller number, so its best plan is known.
         for inputs in range(1, self.whole + 1):
             for one in _parts(inputs):
                 other = inputs ^ one
@@ -230,6 +235,7 @@ class _Graph:
             ]
             if not pairs:
                 return None
+            # The least of what each join adds to the cost of its inputs.
             way, one, other = min(
                 pairs, key=lambda each: each[0].cost - ways[each[1]].cost - ways[each[2]].cost
             )
@@ -244,6 +250,8 @@ def _distinct(stats: ColumnStats) -> float:
 
 def _parts(inputs: int) -> Iterator[int]:
     """Yield one of each two sets that partition `inputs`: the one with its lowest bit."""
+    # Subsets of a bit set in descending order: (part - 1) & rest. Holding the lowest bit in one
+    # part yields each partition once.
     lowest = inputs & -inputs
     rest = inputs ^ lowest
     part = rest
@@ -274,6 +282,7 @@ def _build(region: Region, leaves: Sequence[Plan], graph: _Graph, tree: Tree) ->
         return one | other, Filter(made, conjunction(terms)) if terms else made
 
     _, made = build(tree)
+    # Terms over one input or none: joins apply those over two or more.
     alone = [term for inputs, term in graph.filters if not inputs & (inputs - 1)]
     made = Filter(made, conjunction(alone)) if alone else made
     output = region.output.items()

@@ -47,6 +47,7 @@ def choose_join(node: Join, sides: Sides, work: NodeWork | None, *, seen: bool) 
         return JoinChoice(seen, merge)
     left, right = work.bytes_in
     smaller = SMALLER_IN_ORDER if seen else SMALLER
+    # A cross join holds the right side in any case: its output is in the order of the left one.
     build_left = not merge and node.how != "cross" and left * smaller < right
     build_bytes = left if build_left else right
     return JoinChoice(seen, merge, int(build_bytes * (1 + _KEY_SHARE) * BUILD_SLACK), build_left)

@@ -25,6 +25,7 @@ def names_looked_at(plan: Plan) -> frozenset[str] | None:
     if any(isinstance(node, Distinct) and node.columns is None for node in nodes):
         return None
     names = {name for node in nodes for name in _own(node)}
+    # From the top down: `walk` yields inputs first.
     for node in reversed(nodes):
         names |= _below(node, names)
     return frozenset(names)
@@ -51,5 +52,7 @@ def _below(node: Plan, names: set[str]) -> set[str]:
         case Rename(names=renamed):
             return {old for old, new in renamed if new in names}
         case Join(suffix=suffix):
+            # A name may or may not have the suffix; naming a column too many costs only a sample of
+            # it.
             return {name.removesuffix(suffix) for name in names}
     return set()

@@ -38,6 +38,7 @@ def narrow(plan: Plan, folder: Path) -> Plan:
     if not schemas_known(plan):
         return plan
     try:
+        # Pruning finds which columns are used; they are cut off only where rows are kept.
         made = _narrowed(prune_columns(plan, folder), held=False)
         return made if check(made) == check(plan) else plan
     except SennitError:  # a name that was only free without the restored columns
@@ -52,6 +53,8 @@ def _narrowed(plan: Plan, *, held: bool) -> Plan:
     if isinstance(below, Scan):
         return _cut(plan, below, held=held)
     match plan:
+        # Rows are kept whole by these, up to the scan or to an operator that keeps only keys and
+        # states.
         case Sort() | TopK() | Join() | Union():
             held = True
         case Aggregate() | Distinct():

@@ -55,6 +55,7 @@ def order_seen(plan: Plan) -> tuple[bool, ...]:
     """
     nodes, inputs = _tree(plan)
     seen = [True] * len(nodes)
+    # From the top down: whether a node's order matters depends on the node above it.
     for place in reversed(range(len(nodes))):
         looks = _looks(nodes[place], seen=seen[place])
         for below, look in zip(inputs[place], looks, strict=True):
@@ -86,11 +87,15 @@ def merge_keys(node: Join, orders: tuple[Order, Order], schemas: tuple[Schema, S
     """
     keys = node.on
     left, right = (order[: len(keys)] for order in orders)
+    # Both sides must be sorted by the same keys in the same order: (a, b) and (x, y) for a = x and
+    # b = y.
     if set(zip(left, right, strict=False)) != set(keys) or len(set(keys)) < len(keys):
         return ()
     types = join_key_types(node, *schemas)
     for pair, kind in zip(keys, types, strict=True):
         own = (schema.field(name).type for schema, name in zip(schemas, pair, strict=True))
+        # A key that is converted to be compared may have another order: an integer as a float, for
+        # example.
         if any(each != kind for each in own):
             return ()
     return left
@@ -144,8 +149,10 @@ def _looks(node: Plan, *, seen: bool) -> tuple[bool, ...]:
     match node:
         case Aggregate(aggs=aggs):
             return (any(agg.fn in _BY_PLACE for _, agg in aggs),)
+        # The first row of each key is kept, unless all columns are the key.
         case Distinct(columns=columns):
             return (columns is not None,)
+        # Matches are in the order of the right side; semi and anti joins write no right row.
         case Join(how=how):
             return (seen, seen and how not in LEFT_ONLY)
         case Union(inputs=inputs):

@@ -35,6 +35,7 @@ def without_nulls(node: Join, terms: Iterable[Expr], left: Schema, right: Schema
     of_left = frozenset(left.names) - frozenset(shared)
     of_right = frozenset(right_names(node, left, right).values())
     how: JoinKind = node.how
+    # The filter drops every row whose right side is missing: unmatched left rows need not be made.
     if any(_never_true(term, of_right) for term in kept):
         how = _WITHOUT_RIGHT_NULLS.get(how, how)
     if any(_never_true(term, of_left) for term in kept):
@@ -50,6 +51,7 @@ def without_nulls(node: Join, terms: Iterable[Expr], left: Schema, right: Schema
 def _never_true(expr: Expr, absent: frozenset[str]) -> bool:
     """Return whether `expr` cannot be true if all columns of `absent` are NULL."""
     match expr:
+        # One term that is never true is enough for `and`; for `or` all must be.
         case Call("and", args):
             return any(_never_true(arg, absent) for arg in args)
         case Call("or", args):

@@ -125,6 +125,7 @@ def lower_to_physical(
     if not isinstance(plan, Sink):
         plan = Sink(plan, StreamTarget("arrow"))
     schemas, seen, nodes = schemas_of(plan), order_seen(plan), list[PhysicalNode]()
+    # Nodes in postfix order: the inputs of a node are the last ones on this stack.
     open_inputs: list[int] = []
     for place, node in enumerate(walk(plan)):
         first = len(open_inputs) - len(inputs_of(node))
@@ -136,6 +137,7 @@ def lower_to_physical(
             own = None if work is None else work.nodes[place]
             sides = Sides((below[0].schema, below[1].schema), (below[0].order, below[1].order))
             choice = choose_join(node, sides, own, seen=seen[place])
+            # A hash join that may lose its order promises none.
             kept = order if choice.ordered or choice.merge else ()
             made = _join_node(place, node, inputs, schema, choice)
             made = replace(made, order=kept)
@@ -183,6 +185,7 @@ def _choose(node: Plan, place: int, inputs: tuple[Plan, ...], work: Work | None)
 
 def _top_k(node: TopK, place: int, _: tuple[Plan, ...], work: Work | None) -> Choice:
     row_bytes = 256.0 if work is None else work.nodes[place].row_bytes
+    # Few rows stay in memory for an input of any size; more are sorted, and runs stop at the limit.
     if (node.count + node.offset) * row_bytes <= HEAP_BYTES_MAX:
         return "heap", "gathers", 1
     return "external merge sort, cut short", "gathers", 1

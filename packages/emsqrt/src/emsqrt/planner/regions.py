@@ -58,6 +58,8 @@ class Region:
         """Record that two columns are equal."""
         one, other = self.root(one), self.root(other)
         if one != other:
+            # Union-find; the leftmost column represents its class, so names do not depend on the
+            # order of joins.
             self._same[max(one, other)] = min(one, other)
 
     def names(self) -> dict[Place, str]:
@@ -73,6 +75,8 @@ class Region:
             root = self.root(place)
             if root not in found:
                 name = root[1]
+                # Two classes with the same name are different columns: one of them gets
+                # underscores.
                 while used.setdefault(name, root) != root:
                     name += "_"
                 found[root] = name
@@ -90,6 +94,8 @@ def is_region(plan: Plan, schemas: Schemas) -> bool:
             left, right = schemas[id(plan.left)], schemas[id(plan.right)]
             kinds = join_key_types(plan, left, right)
             return all(
+                # Equal keys must be interchangeable: the same type, and no floats, where -0.0
+                # equals 0.0.
                 left.field(one).type == kind == right.field(other).type and not kind.is_float
                 for (one, other), kind in zip(plan.on, kinds, strict=True)
             )
@@ -166,6 +172,7 @@ def _read_join(
 
 def _read_term(term: Expr, columns: dict[str, Place], region: Region) -> None:
     match term:
+        # `a.x = b.y` in a filter is a join key like any other.
         case Call("eq", (Column(one), Column(other))):
             places = columns[one], columns[other]
             kinds = [region.schemas[at].field(name).type for at, name in places]

@@ -19,6 +19,12 @@ from emsqrt.planner.schemas import find_schema
 Rule: TypeAlias = Callable[[Plan, Path], Plan]
 """Accepts a plan and the base folder of its relative paths."""
 
+# The order matters:
+#
+# - most rules do nothing before the types of all columns are known;
+# - `order_joins` compares inputs with their filters already pushed down;
+# - it reorders joins below a sort only once `drop_sorts` has removed the sort;
+# - columns are pruned and neighbours fused in the final shape.
 RULES: tuple[Rule, ...] = (
     find_schema,
     fold_constants,

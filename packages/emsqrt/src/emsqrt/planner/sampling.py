@@ -24,6 +24,8 @@ PIECES = 32
 SAMPLE_BYTES = 512 << 10
 SMALL_SAMPLE_BYTES = 64 << 10
 """Sample size in a process under a cap: a sample's Python objects are ten times as large."""
+# Pieces begin and end in the middle of a record, which is lost: very small ones would have no whole
+# one.
 _PIECE_BYTES_MIN = 2 << 10
 _PACKED = 4
 """Assumed compression ratio of a compressed file."""
@@ -106,6 +108,9 @@ def _places(
     if total <= sample_bytes:
         yield from ((source, 0, size) for source, size in zip(sources, sizes, strict=True))
         return
+    # Pieces at equal distances from the start to the end, as if all files were one:
+    #
+    #     ▓▓░░░░░░░▓▓░░░░░░░▓▓░░░░░░░▓▓░░░░░░░▓▓
     size = max(_PIECE_BYTES_MIN, sample_bytes // PIECES)
     count = max(1, min(PIECES, sample_bytes // size))
     begun: set[int] = set()
@@ -115,6 +120,8 @@ def _places(
             offset, at = offset - sizes[at], at + 1
         if sources[at].codec is None:
             yield sources[at], max(0, min(offset, sizes[at] - size)), size
+        # A compressed file can be read only from its start: one piece, as large as all of its
+        # pieces would be.
         elif at not in begun:
             begun.add(at)
             yield sources[at], 0, size * max(1, count * sizes[at] // total)
@@ -246,6 +253,7 @@ def values_of(columns: Columns, at: int, kind: DataType, memory: bytearray) -> l
     base = _base(memory)
     end = offset + count
     plain = _plain_values(code, memory, values - base, ends - base, end)[offset:]
+    # Arrow's layout: a bit per row, 1 for a value.
     if validity:
         bits = validity - base
         plain = [
@@ -270,6 +278,7 @@ def _text_bytes(columns: Columns, at: int, memory: bytearray) -> int:
 
 
 def _base(memory: bytearray) -> int:
+    # The address of the bytearray itself, from which the kernel's addresses are offsets.
     return Columns(1, [(1, 0, None, memory, None)]).addresses(0)[3]
 
 

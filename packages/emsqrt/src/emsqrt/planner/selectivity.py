@@ -10,6 +10,7 @@ from typing import Any
 from emsqrt.expr import Call, Column, Expr, Literal
 from emsqrt.planner.statistics import ColumnStats
 
+# Selinger et al. use 1/3 for an open range and 1/10 for an equality without statistics, too.
 UNKNOWN = 1 / 3
 EQUAL = 0.1
 FEW = 3
@@ -23,6 +24,7 @@ def selectivity(predicate: Expr, columns: Mapping[str, ColumnStats]) -> float:
         case Literal(value=value):
             return 1.0 if value is True else 0.0
         case Call("and", args):
+            # Terms are assumed to be independent.
             return _product([selectivity(arg, columns) for arg in args])
         case Call("or", args):
             return 1 - _product([1 - selectivity(arg, columns) for arg in args])
@@ -34,6 +36,8 @@ def selectivity(predicate: Expr, columns: Mapping[str, ColumnStats]) -> float:
             return _nulls(arg, columns)
         case Call("between", (arg, low, high)):
             above = selectivity(Call("ge", (arg, low)), columns)
+            # P(low ≤ x and x ≤ high) = P(x ≥ low) + P(x ≤ high) - 1, as every value fulfils at
+            # least one.
             return max(0.0, above + selectivity(Call("le", (arg, high)), columns) - 1) or EQUAL
         case Call("is_in", (arg, *values)):
             each = (selectivity(Call("eq", (arg, value)), columns) for value in values)
@@ -61,6 +65,8 @@ def _comparison(fn: str, left: Expr, right: Expr, columns: Mapping[str, ColumnSt
             return _against(_FLIPPED[fn], columns.get(name), value)
         case Column(one), Column(other) if fn in ("eq", "ne"):
             known = [columns[name].distinct for name in (one, other) if name in columns]
+            # Of two columns, each value of the one with fewer values is assumed to be among the
+            # other's.
             most = max((count for count in known if count), default=1 / EQUAL)
             return 1 / max(1.0, most) if fn == "eq" else 1 - 1 / max(1.0, most)
     return EQUAL if fn == "eq" else 1 - EQUAL if fn == "ne" else UNKNOWN
@@ -83,12 +89,14 @@ def _against(fn: str, stats: ColumnStats | None, value: Any) -> float:
 
 def _equal(stats: ColumnStats, value: Any) -> float:
     try:
+        # Outside of the extremes: nothing is equal.
         if stats.minimum is not None and not stats.minimum <= value <= stats.maximum:
             return 0.0
         # A frequent value is the bound of more than one part.
         parts = stats.histogram.count(value) - 1
     except TypeError:
         return EQUAL
+    # Each part has the same number of values, so a value that fills `parts` of them has that share.
     often = parts / (len(stats.histogram) - 1) if parts > 0 else 0.0
     return max(often, EQUAL if not stats.distinct else 1 / max(1.0, stats.distinct))
 

@@ -17,6 +17,7 @@ from emsqrt.planner.sampling import SAMPLE_BYTES, Sample, sample_text
 from sennit_core.errors import SennitError
 from sennit_core.schema import DataType, Schema
 
+# 32 parts.
 HISTOGRAM_BOUNDS = 33
 ROWS_UNKNOWN = 1_000_000
 _FIXED_BYTES = {"Bool": 1, "Int8": 1, "UInt8": 1, "Int16": 2, "UInt16": 2, "Decimal": 16}
@@ -119,6 +120,7 @@ def _of_sample(sample: Sample, size: int, schema: Schema) -> SourceStats:
     seen = sample.rows
     if not seen:
         return unknown_source(schema, size)
+    # The sample's rows per byte, times all bytes.
     rows = float(seen if sample.whole else sample.stored_bytes * seen / sample.bytes)
     columns = {each.name: _column_stats(sample, each.name, each.type, rows) for each in schema}
     return SourceStats(rows, size, columns, sample.whole)
@@ -126,6 +128,8 @@ def _of_sample(sample: Sample, size: int, schema: Schema) -> SourceStats:
 
 def _column_stats(sample: Sample, name: str, kind: DataType, rows: float) -> ColumnStats:
     size, seen = typical_bytes(kind), sample.rows
+    # A text whose values no estimate needs: only its mean length was sampled, and four bytes of
+    # offset.
     if name in sample.text_bytes:
         size = 4 + sample.text_bytes[name] / seen
     if name not in sample.pieces[0]:
@@ -134,6 +138,7 @@ def _column_stats(sample: Sample, name: str, kind: DataType, rows: float) -> Col
     if kind.name in ("Utf8", "Binary"):
         size = 4 + sum(map(len, values)) / seen
     nulls = 1 - len(values) / seen
+    # All sampled values are NULL, or cannot be compared.
     if not values or kind.name in ("List", "Struct"):
         return ColumnStats(size, nulls, 0.0 if not values else None)
     pieces = [[v for v in piece[name] if v is not None] for piece in sample.pieces]
@@ -160,6 +165,7 @@ def joint_distinct(columns: Sequence[ColumnStats], rows: float) -> float | None:
         None where they were not sampled together.
     """
     known = [stats.sampled for stats in columns if stats.sampled is not None]
+    # Only columns of the same sample have their values row by row.
     if len(known) < len(columns) or any(sample is not known[0][0] for sample, _ in known):
         return None
     names = [name for _, name in known]

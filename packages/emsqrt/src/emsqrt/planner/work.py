@@ -47,6 +47,7 @@ GROUP_SHARE = 0.1
 ROW_HEAD_BYTES = 8
 """A packed row's header; the key's copy is added where there is one."""
 
+# Seconds of a core per input row. Only ratios matter.
 _SECONDS = {"scan": 8e-8, "sort": 4e-8, "aggregate": 1e-7, "join": 1.5e-7, "sink": 8e-8}
 _SECONDS_PER_ROW = 2e-8
 
@@ -214,6 +215,7 @@ def _scan_flow(stats: SourceStats, schema: Schema) -> Flow:
 
 def _flow(node: Plan, inputs: tuple[Flow, ...], schema: Schema) -> Flow:
     rule = _FLOWS.get(type(node))
+    # A rule returns statistics of the columns that it knows; all others are of typical size.
     flow = inputs[0] if rule is None else rule(node, inputs)
     columns = {
         field.name: flow.columns.get(field.name) or ColumnStats(typical_bytes(field.type))
@@ -239,6 +241,7 @@ def _kept(stats: ColumnStats, rows: float, share: float, *, fixed: bool) -> Colu
         return stats
     if fixed:
         return replace(stats, distinct=min(1.0, stats.distinct), nulls=0.0)
+    # D · (1 - (1 - share)^(rows of a value)): a value is lost only if all its rows are.
     each = rows * (1 - stats.nulls) / max(1.0, stats.distinct)
     left = stats.distinct * -math.expm1(each * math.log1p(-share))
     return replace(stats, distinct=max(min(1.0, stats.distinct), left))
@@ -307,12 +310,14 @@ def groups_of(keys: list[Expr], flow: Flow) -> float:
     together = joint_distinct(columns, flow.rows) if len(columns) > 1 else None
     if together is not None:
         product = min(product, max(together, *map(_values, columns)))
+    # An expression, or a column without statistics: a tenth of the rows is assumed at least.
     if unknown:
         product = max(product, flow.rows * GROUP_SHARE)
     return max(min(1.0, flow.rows), min(flow.rows, product))
 
 
 def _values(stats: ColumnStats) -> float:
+    # NULL is a group of its own.
     return (stats.distinct or 0.0) + (stats.nulls > 0)
 
 
@@ -337,7 +342,9 @@ def _join(node: Join, inputs: tuple[Flow, ...]) -> Flow:
     pairs = left.rows * right.rows
     keys_left, keys_right = _key_counts(left, right, node.on)
     inner = match_rows(left, right, node.on)
+    # The share of the left keys that exist on the right.
     matched = left.rows * min(1.0, keys_right / max(1.0, keys_left))
+    # Unmatched rows of a kept side add to the matches: at least one row for each row of that side.
     rows = {
         "left": max(inner, left.rows),
         "right": max(inner, right.rows),
@@ -357,6 +364,7 @@ def _join(node: Join, inputs: tuple[Flow, ...]) -> Flow:
 def _union(node: Union, inputs: tuple[Flow, ...]) -> Flow:
     rows = sum(flow.rows for flow in inputs)
     sizes: dict[str, ColumnStats] = {}
+    # Of a union only the mean size of a column is known: its values may or may not be the same.
     for index, name in enumerate(inputs[0].columns):
         parts = [list(flow.columns.values())[index : index + 1] for flow in inputs]
         known = [
@@ -404,5 +412,6 @@ def _seconds(node: Plan, rows_in: tuple[float, ...]) -> float:
     rows = sum(rows_in)
     each = _SECONDS.get(type(node).__name__.lower(), _SECONDS_PER_ROW)
     if type(node).__name__ in ("Sort", "Window"):
+        # Comparisons: n log n.
         each *= math.log2(max(2.0, rows)) / 4
     return rows * each

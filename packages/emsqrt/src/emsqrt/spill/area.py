@@ -14,6 +14,10 @@ from pathlib import Path
 
 from sennit_core.ids import is_id, new_id
 
+#     root/.sweep            held while folders of dead runs are looked for and removed
+#     root/<run id>/lock     held by the run; the kernel releases it with the process
+#     root/<run id>/<name>   segments
+#     root/<tenant>/         the same again for each tenant
 _LOCK = "lock"
 _LOCK_FLAGS = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
 """O_NOFOLLOW: in a folder that other users may write to, a lock must not follow their link."""
@@ -32,11 +36,15 @@ class RunFolder:
             _sweep(root)
             self.folder = root / new_id()
             self.folder.mkdir(mode=0o700)
+            # Still under the sweep lock: another run must not find the new folder before it is
+            # locked.
             self._lock = try_lock(self.folder / _LOCK)
         assert self._lock is not None, "no other process knows the name of the new folder"
 
     def close(self) -> None:
         """Remove the folder and release its lock."""
+        # Removed before the lock is released, or another run would sweep the same files at the same
+        # time.
         shutil.rmtree(self.folder, ignore_errors=True)
         if self._lock is not None:
             os.close(self._lock)
@@ -58,6 +66,7 @@ def stored_bytes(root: Path) -> dict[str, int]:
     """
     found: dict[str, int] = {}
     for folder, _, names in os.walk(root):
+        # The folder of a run is named by an id, any other one by its tenant.
         first = Path(folder).relative_to(root).parts[:1]
         tenant = "" if not first or is_id(first[0]) else first[0]
         for name in names:

@@ -120,6 +120,8 @@ class ObstoreClient:
     def put(self, key: str, data: Buffer) -> None:
         """Store an object in one request."""
         try:
+            # One request: an upload in parts that a killed process leaves is invisible to listings,
+            # and billed.
             self._obstore.put(self._store, key, data, use_multipart=False)
         except self._errors as error:
             raise self._failed(error) from None
@@ -237,6 +239,7 @@ class ArrowClient:
 def scrubbed(error: Exception, secrets: Sequence[str]) -> str:
     """Return the first line of an error, shortened, without secrets."""
     text = str(error).strip()
+    # An error may quote its request, credentials included.
     for secret in secrets:
         text = text.replace(secret, "***")
     line = text.splitlines()[0] if text else type(error).__name__
@@ -304,6 +307,7 @@ def _open_gcs(bucket: str, options: Options) -> ObjectClient:
 
         config |= {
             "access_token": token,
+            # pyarrow requires an expiration next to a token, and that of the token is unknown here.
             "credential_token_expiration": datetime.now(UTC) + timedelta(days=1),
         }
     is_emulated = "access_token" not in settings and "STORAGE_EMULATOR_HOST" in os.environ
@@ -316,6 +320,7 @@ def _open_gcs(bucket: str, options: Options) -> ObjectClient:
 
 
 _OPENERS = {"s3": _open_s3, "gs": _open_gcs, "az": _open_azure}
+# Retries are those of `Retry`, so that all stores, and the faults of tests, meet the same policy.
 _NO_RETRIES = {"max_retries": 0, "retry_timeout": timedelta(seconds=0)}
 _S3_SECRETS = ("access_key_id", "secret_access_key", "session_token")
 _S3_OPTIONS = {
@@ -352,6 +357,7 @@ def _with_environment(options: Options, known: dict[str, tuple[str, ...]]) -> Op
     found = {
         name: value
         for name, variables in known.items()
+        # The first variable of the tuple has precedence: in a dict the last assignment remains.
         for variable in reversed(variables)
         if (value := os.environ.get(variable))
     }

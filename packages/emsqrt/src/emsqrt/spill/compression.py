@@ -22,7 +22,10 @@ RAW, LZ4, ZSTD = 0, 1, 2
 KEPT_MAX = 0.8
 _SAMPLE_BYTES = 8 << 10
 _SAMPLE_FROM = 64 << 10  # smaller blocks are tried whole
+# So that at most one block in 65 is compressed in vain, and a change in the data is noticed.
 _SKIPS_MAX = 64
+# Measured with TPC-H orders as CSV: a gigabyte costs 0.6 CPU seconds raw and 2.6 with LZ4, which
+# leaves 0.46 of it (design/0035).
 _SLOW_BYTES_PER_SECOND = 150e6
 _MEASURED_BYTES_MIN = 64 << 20
 
@@ -41,6 +44,8 @@ class Packer:
         self._codec = codec
         self._is_remote = is_remote
         self._zstd = Zstd() if codec == "zstd" else None
+        # `_skip`: blocks that are still stored raw without a trial. `_skips`: how many after the
+        # next miss.
         self._skip = 0
         self._skips = 1
         self._written_bytes = 0
@@ -65,6 +70,7 @@ class Packer:
         if self._skip:
             self._skip -= 1
             return RAW, raw
+        # The room is what the result may have: the compressor stops as soon as it is full.
         stored = self._try(raw, scratch[: int(len(raw) * KEPT_MAX)])
         if stored is None:
             self._skip, self._skips = self._skips, min(_SKIPS_MAX, 2 * self._skips)
@@ -77,6 +83,7 @@ class Packer:
             stored = self._zstd.compress(raw)
             return stored if len(stored) <= KEPT_MAX * len(raw) else None
         if len(raw) >= _SAMPLE_FROM:
+            # A sample from the middle; it may be 0.05 worse than the block must be.
             middle = len(raw) // 2
             sample = raw[middle : middle + _SAMPLE_BYTES]
             if not lz4_compress(sample, room[: int(_SAMPLE_BYTES * (KEPT_MAX + 0.05))]):
@@ -112,6 +119,7 @@ def _stdlib() -> tuple[_Compress, _Decompress] | None:
         return memoryview(library.compress(raw, level=1))
 
     def decompress(stored: memoryview, raw_bytes: int) -> memoryview:
+        # One byte more than expected, so that a longer result is noticed and not cut off.
         made = library.ZstdDecompressor().decompress(stored, max_length=raw_bytes + 1)
         return memoryview(made)
 

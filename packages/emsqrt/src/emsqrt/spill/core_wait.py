@@ -26,6 +26,7 @@ class CoreWait:
         if file < 0:
             return 0.0
         try:
+            # Nanoseconds: time on a core, time waiting for one, number of time slices.
             return int(os.pread(file, 64, 0).split()[1]) / 1e9
         except (OSError, IndexError, ValueError):
             return 0.0

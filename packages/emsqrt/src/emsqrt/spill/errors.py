@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from sennit_core.errors import Corrupt, SennitError, StorageFull, Unavailable
 from sennit_core.units import format_bytes
 
+# No space on the device, the user's disk quota, the file system's largest file.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 

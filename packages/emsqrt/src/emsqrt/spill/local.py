@@ -15,6 +15,10 @@ from emsqrt._kernel import sync_range
 from emsqrt.spill.area import RunFolder
 from emsqrt.spill.errors import SpillDamaged, spill_error
 
+# At most two steps, 16 MiB, of a file are dirty at a time (design/0035):
+#
+#     | flushed, dropped from the cache | being flushed | not begun |
+#                                _pushed - STEP_BYTES   _pushed     _size
 STEP_BYTES = 8 << 20
 _READ_STEP_BYTES = 1 << 20
 
@@ -32,6 +36,7 @@ class Disk:
 
     def write(self, file: int, parts: Sequence[memoryview]) -> int:
         """Append; return how many bytes were written."""
+        # Head and block in one call, without copying them into one buffer.
         return os.writev(file, parts)
 
     def read(self, file: int, target: memoryview, offset: int) -> int:
@@ -104,6 +109,7 @@ class LocalSink:
         self._path = path
         self._disk = disk
         self._size = 0
+        # Bytes whose flush has begun, a multiple of STEP_BYTES.
         self._pushed = 0
         try:
             self._file = disk.create(path)
@@ -117,6 +123,8 @@ class LocalSink:
             while left:
                 went = self._disk.write(self._file, left)
                 self._size += went
+                # A write may be short: drop the parts that were written, and cut the one in which
+                # it stopped.
                 while left and went >= len(left[0]):
                     went -= len(left.pop(0))
                 if left and went:
@@ -130,6 +138,9 @@ class LocalSink:
     def finish(self) -> None:
         """Wait until the disk has the whole file, drop it from the cache and close it."""
         try:
+            # From the step that may not have been waited for. Errors of the disk appear here,
+            # before the segment counts as finished. There is no fsync: spill need not outlive a
+            # power failure.
             self._disk.flush(self._file, max(0, self._pushed - STEP_BYTES), 0, wait=True)
             self._disk.forget(self._file, 0, 0)
         except OSError as error:
@@ -145,6 +156,7 @@ class LocalSink:
     def _push(self) -> None:
         """Start flushing the newest step; wait for the step before it and drop that one."""
         self._disk.flush(self._file, self._pushed, STEP_BYTES, wait=False)
+        # Waiting for the step before, which had a whole step's time, and not for the newest one.
         before = self._pushed - STEP_BYTES
         if before >= 0:
             self._disk.flush(self._file, before, STEP_BYTES, wait=True)
@@ -163,6 +175,7 @@ class LocalSource:
     def __init__(self, path: Path, size_bytes: int, disk: Disk) -> None:
         self._path = path
         self._disk = disk
+        # Bytes from `_kept` to `_end` were read and are still in the page cache.
         self._kept = self._end = 0
         try:
             self._file = disk.open(path)
@@ -171,6 +184,7 @@ class LocalSource:
         except OSError as error:
             raise spill_error(error, os.fspath(path.parent)) from error
         found = os.fstat(self._file).st_size
+        # A file that was cut or has grown is found here, before any block is read.
         if found != size_bytes:
             self.close()
             raise SpillDamaged(f"spilled file {path}", f"{size_bytes} bytes", f"{found} bytes")

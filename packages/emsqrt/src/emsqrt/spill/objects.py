@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 PART_BYTES = 8 << 20
+# A segment in a store, and a reader's window in it:
+#
+#     objects   | 00000: 8 MiB | 00001: 8 MiB | 00002: rest |     `ends` = [8, 16, 18] MiB
+#     window            ├────────┤ ends with its part at the latest
 _WINDOW_BYTES_MIN = 64 << 10
 _WINDOW_BYTES_MAX = 4 << 20
 _SHORT_ANSWERS_MAX = 3
@@ -88,6 +92,13 @@ class ObjectStore:
         self.room_bytes = buffer_bytes_max or part_bytes * (concurrency + 1)
         self._retry = retry or Retry(30_000)
         self._threads = ThreadPoolExecutor(concurrency, thread_name_prefix="spill")
+        # Guarded by `_changed`:
+        #
+        #     _held_bytes   bytes in buffers of sinks and parts on their way, at most `room_bytes`
+        #     _window_bytes   bytes in windows of sources
+        #     _sources      open sources, which share `room_bytes`
+        #
+        # `_ends`: for each finished segment, where its parts end.
         self._ends: dict[str, array[int]] = {}
         self._changed = threading.Condition()
         self._sinks: set[ObjectSink] = set()
@@ -123,6 +134,7 @@ class ObjectStore:
         """Remove a file's parts."""
         ends = self._ends.pop(name, None)
         if ends is not None:
+            # The parts of this process are known, so no listing is needed.
             keys = [self.key(name, part) for part in range(len(ends))]
             self.request(lambda: self.client.delete(keys))
 
@@ -132,6 +144,7 @@ class ObjectStore:
         A failure to remove objects is only logged, because the run has ended; `sweep` removes them
         later.
         """
+        # First wait: a part that is stored after the listing would be left behind.
         self._threads.shutdown(wait=True)
         try:
             keys = [facts.key for facts in self.request(lambda: [*self.client.list(self.prefix)])]
@@ -158,6 +171,7 @@ class ObjectStore:
         for _ in range(_SHORT_ANSWERS_MAX):
             data = self.request(lambda: self.client.get(key, start, length))
             found = memoryview(data).nbytes
+            # A response may be too short without an error.
             if found == length:
                 return data
         raise SpillDamaged(f"{self.place}, {key}", f"{length} bytes at {start}", f"{found} bytes")
@@ -171,7 +185,11 @@ class ObjectStore:
         """
         with self._changed:
             while self._held_bytes >= self.room_bytes:
+                # Sending the largest buffer early frees most with one request. With too many
+                # segments for a full part each, parts get smaller in this way (an object may have
+                # any size, unlike a part of an upload).
                 fullest = max(self._sinks, key=lambda one: len(one.held))
+                # All memory is in parts on their way: `_put` notifies when one has arrived.
                 if len(fullest.held):
                     self._send(fullest)
                 else:
@@ -214,6 +232,7 @@ class ObjectStore:
             self._sources -= 1
 
     def _send(self, sink: ObjectSink) -> None:
+        # The buffer moves to the request, uncopied, and counts in `_held_bytes` until it is stored.
         data, sink.held = sink.held, bytearray()
         key = self.key(sink.name, len(sink.ends))
         sink.ends.append((sink.ends[-1] if sink.ends else 0) + len(data))
@@ -221,6 +240,7 @@ class ObjectStore:
 
     def _put(self, sink: ObjectSink, key: str, data: bytearray) -> None:
         try:
+            # A part that was not sent before the abort need not be sent at all.
             if not sink.is_aborted:
                 self.request(lambda: self.client.put(key, data))
         finally:
@@ -323,6 +343,7 @@ class ObjectSource:
         if part == len(self._ends):
             raise SpillDamaged(f"{self._store.place}/{self._name}", found=f"no byte {offset}")
         begin = self._ends[part - 1] if part else 0
+        # At least what is wanted now, so that a long block costs one request.
         size = max(wanted, self._store.window_bytes())
         length = min(size, self._ends[part] - offset)
         self._keep(memoryview(b""), 0)

@@ -24,6 +24,7 @@ def default_spill_dir() -> Path:
     It is the first that is on a disk, writable and accessible to this user only. Creates no folder.
     """
     named = f"{_FOLDER}-{os.getuid()}"
+    # In many distributions `/tmp` is in memory, and `/var/tmp` on a disk.
     candidates = [Path(os.environ.get("TMPDIR") or "/tmp") / _FOLDER, Path("/var/tmp") / named]
     for candidate in candidates:
         if is_ours(candidate) and not is_in_memory(candidate):
@@ -78,6 +79,8 @@ def is_ours(folder: Path) -> bool:
         return parent.is_dir() and os.access(parent, os.W_OK | os.X_OK)
     except OSError:
         return False
+    # 0o022: in a folder that others may write to, they could replace files. `lstat`: no link is
+    # followed.
     private = stat.S_ISDIR(status.st_mode) and not status.st_mode & 0o022
     return private and status.st_uid == os.getuid() and os.access(folder, os.W_OK | os.X_OK)
 

@@ -25,6 +25,11 @@ class SegmentReader:
         self.segment = segment
         self._spill = spill
         self._scratch = scratch
+        # State:
+        #
+        #     _block, _offset   number and position of the next block
+        #     _next             its head, once it was read (by `next_bytes` or `read_into`)
+        #     _index            read by the first `seek`; reading from start to end needs none
         self._head = bytearray(HEAD_BYTES)
         self._next: _Head | None = None
         self._index: Index | None = None
@@ -59,6 +64,7 @@ class SegmentReader:
         with memoryview(buffer).cast("B") as whole:
             if len(whole) < raw_bytes:
                 raise ValueError(f"a block of {raw_bytes} bytes is read into {len(whole)}")
+            # A raw block is read to where it is wanted, without a copy, and verified there.
             target = whole[:raw_bytes]
             if codec == RAW:
                 self._source.read_into(self._offset + HEAD_BYTES, target)
@@ -66,6 +72,8 @@ class SegmentReader:
             elif self._scratch is not None:
                 self._unpack(head, self._scratch, target)
             else:
+                # Readers of several threads share the manager's scratch: held from reading the
+                # block to unpacking it.
                 with self._spill.scratch_lock:
                     self._unpack(head, self._spill.scratch(stored_bytes), target)
         self._pass(stored_bytes)
@@ -83,6 +91,7 @@ class SegmentReader:
         if self._index is None:
             self._index = Index.read(self._source, self.segment, self._spill.place)
         self._block, self._offset, _ = self._index.nearest(block)
+        # The index has every n-th block only; the heads in between say how long their blocks are.
         while self._block < block:
             head = self._peek()
             assert head is not None, "the block is before the end"
@@ -114,6 +123,8 @@ class SegmentReader:
             except ValueError as error:
                 raise self._damaged(str(error)) from error
             schema, number, _, _, raw_bytes, stored_bytes, _ = head
+            # The head's checksum is right, so the block is as it was written. It must also be the
+            # next block of this segment, and fit buffers of the sizes in the segment's totals.
             end = self._offset + HEAD_BYTES + stored_bytes
             if (schema, number) != (self.segment.schema_hash, self._block) or (
                 end > self.segment.blocks_bytes or raw_bytes > self.segment.block_raw_max
@@ -128,6 +139,8 @@ class SegmentReader:
             raise ValueError(f"a stored block of {stored_bytes} bytes needs more scratch memory")
         stored = scratch[:stored_bytes]
         self._source.read_into(self._offset + HEAD_BYTES, stored)
+        # The kernel checks and unpacks LZ4 in one step; Zstandard is unpacked by a library, after
+        # the check.
         if codec != ZSTD:
             self._check(stored, target)
             return

@@ -45,7 +45,9 @@ class Retry:
             try:
                 return request()
             except RequestFailed as error:
+                # Jitter: requests that failed together do not come back together.
                 wait = delay * random.uniform(0.5, 1.0)
+                # The pause counts: no attempt begins after the time limit.
                 if not error.retryable or self._clock() + wait > until:
                     raise
             self._check()

@@ -1,6 +1,9 @@
 """A finished segment, and the index at its end.
 
     block block … block  index  trailer
+    block   = head of 64 bytes (docs/spill.md), stored bytes
+    index   = (offset, rows before) of blocks
+    trailer = the segment's totals and checksums; of a fixed size, so it is found from the end
 
 The index has an entry for each block up to 4,096 blocks, then for every 2nd, 4th, 8th …, so that
 writer and reader need at most 64 KiB for it, for a segment of any length.
@@ -77,6 +80,8 @@ class Index:
         if block % self.stride:
             return
         if len(self) == ENTRIES_MAX:
+            # Pairs of (offset, rows): keep every second pair, and from now on every second block of
+            # before.
             offsets, rows = self._places[0::4], self._places[1::4]
             self._places = array("Q", (n for pair in zip(offsets, rows, strict=True) for n in pair))
             self.stride *= 2
@@ -89,6 +94,7 @@ class Index:
 
     def nearest(self, block: int) -> tuple[int, int, int]:
         """Return (block, offset, rows before) of the last entry that is not after `block`."""
+        # Entry n is block n * stride.
         entry = min(block // self.stride, len(self) - 1)
         return entry * self.stride, self._places[2 * entry], self._places[2 * entry + 1]
 
@@ -128,6 +134,7 @@ class Index:
 
 def read_segment(source: Source, place: str, name: str, size_bytes: int) -> Segment:
     """Return the segment of a file, from its trailer alone; for a run that is resumed."""
+    # Of a segment of an earlier process only the name and the size are known.
     empty = Segment(name, 0, 0, 0, 0, 0, size_bytes, 0, 0, 0)
     return _read_trailer(source, place, empty)[0]
 
@@ -136,6 +143,7 @@ def _read_trailer(source: Source, place: str, segment: Segment) -> tuple[Segment
     """Return (segment, bytes of the index, its stride, its checksum), after plausibility checks."""
     if segment.size_bytes < TRAILER_BYTES:
         raise SpillDamaged(f"the end of {place}/{segment.name}", f"{TRAILER_BYTES} bytes")
+    # The trailer has a fixed size at the end of the file, and says how long the index before it is.
     trailer = bytearray(TRAILER_BYTES)
     source.read_into(segment.size_bytes - TRAILER_BYTES, memoryview(trailer))
     magic, schema, ident, blocks, rows, raw, raw_max, stored_max, stride, entries, checksum = (
@@ -143,6 +151,7 @@ def _read_trailer(source: Source, place: str, segment: Segment) -> tuple[Segment
     )
     index_bytes = entries * _ENTRY_BYTES
     blocks_bytes = segment.size_bytes - TRAILER_BYTES - index_bytes
+    # Checked before the index is read: `entries` decides how much memory it needs.
     sound = (
         magic == _MAGIC
         and struct.unpack_from("<Q", trailer, _TRAILER.size)[0]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from emsqrt.spill.store import Store
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+# Shorter writes are not corrected for the time that the thread waited for a core.
 _LONG_SECONDS = 1e-3
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 
@@ -103,6 +104,11 @@ class SpillManager:
         self.stats = SpillStats()
         self._lock = threading.Lock()
         self._counter = 0
+        # Guarded by `_lock`:
+        #
+        #     stats.live_bytes   sum of `_live`: bytes of each segment, stored or about to be
+        #     _counter          the number in the last segment's name
+        #     _readers, _writers   open ones, which `close` ends
         self._live: dict[str, int] = {}
         self._readers: set[SegmentReader] = set()
         self._writers: set[SegmentWriter] = set()
@@ -197,6 +203,7 @@ class SpillManager:
                 return
             self._closed = True
             readers, writers = list(self._readers), list(self._writers)
+        # Outside of the lock: a reader or writer that ends calls back to leave its set.
         for reader in readers:
             reader.close()
         for writer in writers:
@@ -219,6 +226,8 @@ class SpillManager:
     def grow(self, name: str, stored_bytes: int) -> None:
         """Charge bytes that are about to be stored; SpillFull if they exceed the quota."""
         with self._lock:
+            # Before the bytes are written: a full quota leaves the segment as it is, and it may be
+            # tried again.
             live = self.stats.live_bytes + stored_bytes
             if self.quota_bytes is not None and live > self.quota_bytes:
                 raise SpillFull(
@@ -243,6 +252,7 @@ class SpillManager:
 
     def pack_and_write(self, raw: memoryview, write: Callable[[int, memoryview], int]) -> None:
         """Pack a block and write it while holding the scratch memory."""
+        # No scratch memory is needed, so blocks of several threads are written at the same time.
         if not self._packer.compresses:
             self._write_timed(0, raw, len(raw), write)
             return
@@ -257,6 +267,8 @@ class SpillManager:
         raw_bytes: int,
         write: Callable[[int, memoryview], int],
     ) -> None:
+        # Compression is decided by the speed of the disk: time in which another thread had the core
+        # would make a fast disk look slow.
         waited = self._core_wait.seconds()
         started = time.perf_counter()
         written = write(codec, stored)
@@ -270,6 +282,8 @@ class SpillManager:
 
     def scratch(self, size: int) -> memoryview:
         """Return memory for a stored block; the caller holds `scratch_lock`."""
+        # Memory that the caller passed is never replaced; the manager's own grows with the longest
+        # block.
         if self._scratch is None or (self._own_scratch_bytes and len(self._scratch) < size):
             self._scratch = memoryview(bytearray(size))
             self._own_scratch_bytes = size

@@ -28,6 +28,8 @@ class SegmentWriter:
         self.name = name
         self._spill = spill
         self._schema = schema_hash
+        # Random, and the seed of all checksums: a block of another segment, or of an old file of
+        # the same name, fails the same test as a flipped bit.
         self._id = int.from_bytes(os.urandom(8), "little")
         self._head = bytearray(HEAD_BYTES)
         self._index = Index()
@@ -79,6 +81,7 @@ class SegmentWriter:
             block_stored_max=self._stored_max,
         )
         index = self._index.to_bytes(segment)
+        # The index is charged too, and written like a block.
         self._spill.grow(self.name, len(index))
         try:
             self._sink.write([memoryview(index)])
@@ -110,6 +113,8 @@ class SegmentWriter:
 
     def _put(self, raw_bytes: int, rows: int, codec: int, stored: memoryview) -> int:
         size = HEAD_BYTES + len(stored)
+        # Before writing: if the quota is used up, nothing was written and the segment is still
+        # intact.
         self._spill.grow(self.name, size)
         write_block_head(
             self._head, stored, self._schema, self._id, self._blocks, codec, rows, raw_bytes
@@ -119,6 +124,7 @@ class SegmentWriter:
         except BaseException:
             self.abort()  # it is unknown how much was written, so no block may follow
             raise
+        # Only after the write: a block that failed is in no total.
         self._index.add(self._blocks, self._size, self._rows)
         self._blocks += 1
         self._rows += rows

@@ -1,4 +1,13 @@
-"""One operator's tree of blocks: runs are the leaves, merges of bounded fan-in are above them."""
+"""One operator's tree of blocks: runs are the leaves, merges of bounded fan-in are above them.
+
+    level 2              output
+                    ┌──────┼──────┐
+    level 1       run     run    run
+                 ┌─┼─┐     │     ┌┴┐
+    runs         ▢ ▢ ▢     ▢     ▢ ▢
+
+A run has D bytes. A merge has up to K inputs, and K * b + overhead bytes of memory.
+"""
 
 from __future__ import annotations
 
@@ -100,6 +109,7 @@ def wanted_bytes(node: PhysicalNode, work: NodeWork) -> float:
     if node.operator == "join":
         return formulas.PARTITION_SLACK * _build_bytes(node, work)
     rows, row_bytes = _held(node, work)
+    # All rows with their entries, 5 % more, and one block to write from.
     return rows * (row_bytes + formulas.ENTRY_BYTES) * 1.05 + formulas.BLOCK_BYTES_MAX
 
 
@@ -108,7 +118,9 @@ def _held(node: PhysicalNode, work: NodeWork) -> tuple[float, float]:
     row_bytes = max(1.0, work.row_bytes)
     match node.operator:
         case "aggregate" | "distinct":
+            # A hash table is full before all of its memory is used.
             return work.groups, max(row_bytes, STATE_BYTES) / formulas.TABLE_LOAD
+        # These keep only the rows that they return.
         case "top_k" if node.strategy == "heap":
             return work.rows_out, row_bytes * (1 + KEY_SHARE)
         case "sample" | "expect":
@@ -133,6 +145,10 @@ def _build_bytes(node: PhysicalNode, work: NodeWork) -> float:
 
 
 def _join_blocks(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> Blocks:
+    #     merge join     spills unmatched right rows
+    #     cross          spills the right side
+    #     hash, fits     spills nothing
+    #     partitions     both sides once per level; with order, also the joined rows
     none = Merge(0, 0, 0, 0, memory_bytes)
     if node.holding == "passes":
         return Blocks(none, 1, 0, (), _tape_bytes(node, work, memory_bytes))
@@ -159,6 +175,8 @@ def _tape_bytes(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> float:
     if not isinstance(node.logical, Join) or node.logical.how not in ("right", "full"):
         return 0.0
     left, right = work.rows_in
+    # If every left row is written at least once, what is written beyond them is at most this many
+    # right rows without a match.
     lone = min(right, max(0.0, work.rows_out - left))
     size = lone * work.bytes_in[1] / max(1.0, right) * (1 + KEY_SHARE)
     return size * (size > memory_bytes / REST_SHARE)
@@ -169,10 +187,14 @@ def merge_levels(merge: Merge, input_bytes: float) -> tuple[Level, ...]:
     levels: list[Level] = []
     runs = merge.runs
     for level in range(1, merge.passes + 1):
+        # The full tree above this level can merge K^(levels left) runs: only what is more must be
+        # merged here.
         after = min(runs, merge.fan_in ** (merge.passes - level))
         merges, largest = _merges(runs, after, merge.fan_in)
         if not merges:
             continue
+        # Each merge of f runs leaves one: `merges` merges that make the list shorter by `runs -
+        # after` read `runs - after + merges` runs. The other runs go up a level unread.
         merged = runs - after + merges
         peak = (largest + 1) * merge.block_bytes + MERGE_OVERHEAD_BYTES
         size = input_bytes * merged / runs
@@ -188,5 +210,6 @@ def _merges(runs: int, after: int, fan_in: int) -> tuple[int, int]:
     fewer = runs - after
     if fewer == 0:
         return 0, 0
+    # A merge of K runs leaves K - 1 fewer.
     merges = -(-fewer // (fan_in - 1))
     return merges, min(fan_in, fewer + 1)

@@ -77,10 +77,17 @@ def merge_of(memory_bytes: int, runs: int, run_bytes: int) -> Merge:
     room = memory_bytes - MERGE_OVERHEAD_BYTES
     fan_in = max(2, min(FAN_IN_MAX, room // least_block(memory_bytes) - 1))
     passes = 1
+    # K = 4, 40 runs: 4^3 ≥ 40 > 4^2, so three passes.
+    #
+    #     level 1   40 runs → 16   only what leaves 4^2 runs: 8 merges, of 32 of the runs
+    #     level 2   16 runs → 4    full merges
+    #     level 3    4 runs → output
     while fan_in**passes < runs:
         passes += 1
+    # Everything fits one merge: fewer runs than K leave each a larger block.
     if passes == 1:
         fan_in = max(2, runs)
+    # K blocks to read and one to write.
     block = min(BLOCK_BYTES_MAX, room // (fan_in + 1))
     return Merge(runs, fan_in, passes, block, run_bytes)
 
@@ -105,6 +112,7 @@ def partitions_for(memory_bytes: int, build_bytes: float) -> int:
     if build_bytes <= memory_bytes:
         return 1
     wanted = math.ceil(PARTITION_SLACK * build_bytes / memory_bytes)
+    # Each partition has a block to write from, and one more is for NULL keys.
     most = max(2, (memory_bytes - MERGE_OVERHEAD_BYTES) // least_block(memory_bytes) - 1)
     return max(2, min(wanted, most, FAN_IN_MAX))
 
@@ -112,6 +120,7 @@ def partitions_for(memory_bytes: int, build_bytes: float) -> int:
 def partition_levels(memory_bytes: int, build_bytes: float) -> int:
     """Return how often rows are partitioned until each partition fits; 0 if the whole side fits."""
     levels, left = 0, build_bytes
+    # The bound is for estimates that are infinite.
     while left > memory_bytes and levels < 64:
         left = left * PARTITION_SLACK / partitions_for(memory_bytes, left)
         levels += 1

@@ -14,6 +14,16 @@ from typing import TypeAlias
 from emsqrt.planner.physical import PhysicalNode, PhysicalPlan
 from emsqrt.te.schedule import Phase
 
+# Example: C joins two sorted inputs and builds the right one, B:
+#
+#         C            gathers B's rows, then drains with A's
+#        / \
+#       A   B          both gather, then drain
+#
+#     B gathers        {B}
+#     B → C            {B drains, C gathers}
+#     A gathers        {C drains, A}            C's table is held while A sorts
+#     A → C → sink     {C drains, A drains}
 Held: TypeAlias = tuple[int, Phase]
 
 
@@ -75,13 +85,18 @@ class _Walk:
     ) -> None:
         """Let `node` read all rows of `inputs`; it holds `own` once the first row has come."""
         for place, each in enumerate(inputs):
+            # The first input's rows come before `node` has any memory of its own; later inputs find
+            # it there.
             outer = _union(held, own) if place or self._eager else held
             self._collect(node, each, outer, own)
+        # The last flow of the last input: `node` has all its rows after it.
         self._done[-1] = _last(self._done[-1])
 
     def _collect(
         self, node: PhysicalNode, source: int, held: tuple[Held, ...], own: tuple[Held, ...]
     ) -> None:
+        # Everything below that gathers rows has put its own live sets on the list before this
+        # yields.
         for flow in self._flows(self._plan.nodes[source], held, own):
             live = _union(held, flow.held, own)
             self._done.append(LiveSet(node.id, flow.feeds, live, ends=False))
@@ -98,6 +113,8 @@ class _Walk:
         """
         if not node.inputs:
             yield _Flow((node.id,), ())
+        # Its input is complete when its rows begin to come out, so nothing below it is live any
+        # more.
         elif node.holding == "gathers":
             self._gather(node, node.inputs, held, ((node.id, "gather"),))
             yield _Flow((node.id,), ((node.id, "drain"),))
@@ -116,6 +133,8 @@ class _Walk:
         self, node: PhysicalNode, below: int, held: tuple[Held, ...], started: tuple[Held, ...]
     ) -> Iterator[_Flow]:
         own: tuple[Held, ...] = ((node.id, "drain"),) if node.holds else ()
+        # The operator allocates when its first row comes, so it holds nothing yet while operators
+        # below it gather.
         outer = held + own if self._eager else held
         for flow in self._flows(self._plan.nodes[below], outer, (*started, *own)):
             feeds = (*flow.feeds, node.id) if node.holds else flow.feeds
@@ -135,6 +154,8 @@ class _Walk:
     ) -> Iterator[_Flow]:
         own: Held = (node.id, "drain")
         left, right = (self._plan.nodes[each] for each in node.inputs)
+        # Both sides flow at the same time: while the right one is made ready, the left one's memory
+        # is held.
         for one in self._flows(left, held, (*started, own)):
             outer = _union(held, one.held)
             for other in self._flows(right, outer, (*started, own)):

@@ -18,6 +18,7 @@ def grant_plan_of(plan: PhysicalPlan, work: Work) -> GrantPlan:
         plan: the operators.
         work: the estimated work of each operator.
     """
+    # Both phases of an operator count as one: it has one grant, which does not shrink.
     live_sets = {frozenset(place for place, _ in each.held) for each in live_sets_of(plan)}
     live_sets.discard(frozenset())
     places = sorted(frozenset[int]().union(*live_sets))

@@ -85,6 +85,8 @@ def plan_te(
         reserved_bytes = options.reserved_bytes
         c_min = reserved_bytes + needed
     if options.c_min_bytes is not None:
+        # The process that measured admitted the plan with `c_min`, so its reserve leaves the
+        # operators enough.
         c_min, reserved_bytes = options.c_min_bytes, min(reserved_bytes, cap_bytes - needed)
     working_bytes = cap_bytes - reserved_bytes
     if cap_bytes < c_min or working_bytes < needed:
@@ -125,6 +127,7 @@ def _share(
     shared = share([group for group in groups if group], bounds[0], wants, leasts)
     found: dict[int, Grants] = {}
     for place in sorted({place for place, _ in keys}):
+        # An operator whose memory does not shrink has one key for both phases, and `drain` is None.
         drain = shared.get((place, "drain"))
         gather = shared.get((place, "gather"), drain)
         assert gather is not None, "a key has one phase or the other"
@@ -167,6 +170,7 @@ def _reserved(plan: PhysicalPlan, cap_bytes: int) -> int:
 
 def _smallest_cap(plan: PhysicalPlan, working_bytes: int) -> int:
     fixed = BASE_BYTES[plan.tier] + _edges(plan) + working_bytes
+    # Slack is a part of the cap that is asked for: cap - share * cap ≥ fixed.
     share = SLACK_SHARE[plan.tier]
     return max(fixed + SLACK_BYTES_MIN[plan.tier], -int(-fixed // (1 - share)))
 

@@ -78,6 +78,7 @@ class Explanation:
         while pending:
             node, depth = pending.pop()
             found.append((node, depth))
+            # Reversed, as the list is a stack: the left input is printed first.
             pending += [(nodes[each], depth + 1) for each in reversed(node.inputs)]
         return found
 

@@ -85,6 +85,8 @@ class TeSchedule:
             UsageError: the operator holds no memory, or is not part of this schedule.
         """
         if isinstance(node, Plan):
+            # A node that is in the plan twice has two operators; the smaller grant is safe for
+            # both.
             found = [
                 self.grants[each.id]
                 for each in self.plan.nodes

@@ -31,6 +31,7 @@ def verify(schedule: TeSchedule) -> tuple[str, ...]:
 
 
 def _check_cap(schedule: TeSchedule) -> list[str]:
+    # W and what is not for operators, within the cap.
     total = schedule.working_bytes + schedule.reserved_bytes
     wrong = [] if total <= schedule.cap_bytes else [f"{total} bytes are over the cap"]
     if schedule.c_min_bytes > schedule.cap_bytes:
@@ -62,10 +63,13 @@ def _check_steps(schedule: TeSchedule) -> list[str]:
 
 def _sources(schedule: TeSchedule, node: PhysicalNode) -> set[int]:
     """Return the operators that the rows of `node` come from, and those on the way with memory."""
+    # Rows come out of what has read all of its input, or a source; below that nothing flows any
+    # more.
     if not node.inputs or node.holding == "gathers":
         return {node.id}
     probed = node.inputs
     if node.holding == "builds":
+        # The build side has ended when rows of the probe side come through.
         probed = tuple(each for side, each in enumerate(node.inputs) if side != node.build)
     own = {node.id} if node.holds else set()
     return own.union(*(_sources(schedule, schedule.plan.nodes[each]) for each in probed))
@@ -95,6 +99,7 @@ def _check_feeds(schedule: TeSchedule) -> list[str]:
 def _check_order(schedule: TeSchedule) -> list[str]:
     """Check that operators produce rows only once they have all input and one merge is left."""
     wrong = []
+    # The last step in which each operator still receives rows or merges.
     filled: dict[int, int] = {}
     for index, step in enumerate(schedule.steps):
         if step.kind != "write":
@@ -118,6 +123,9 @@ def _check_order(schedule: TeSchedule) -> list[str]:
 def _check_live(schedule: TeSchedule) -> list[str]:
     wrong = []
     for place in schedule.grants:
+        # Live from the first step in which the operator receives a row to the last one in which it
+        # has some to return: it must hold memory in all steps between, also where it is not
+        # mentioned.
         touched = [
             index
             for index, step in enumerate(schedule.steps)
@@ -151,6 +159,7 @@ def _check_levels(schedule: TeSchedule) -> list[str]:
                 wrong.append(f"{where}: fan-in {level.fan_in}")
             if level.runs_before != runs:
                 wrong.append(f"{where}: begins with {level.runs_before} runs of {runs}")
+            # Not fewer than full merges can reach.
             fewest = level.runs_before - level.merges * (level.fan_in - 1)
             if not max(1, fewest) <= level.runs_after < level.runs_before:
                 wrong.append(f"{where}: {level.merges} merges leave {level.runs_after} runs")

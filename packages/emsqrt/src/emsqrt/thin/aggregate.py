@@ -61,6 +61,8 @@ class AggregateText:
         self._run = run
         self._programs = [TextProgram(program) for program in step["programs"]]
         size = sum(program.size_bytes for program in self._programs)
+        # Programs keep their buffers outside of the working memory, so they are reserved here,
+        # before the run.
         self._guard = run.admit(size, "aggregate", "arguments are computed in blocks")
         self._parts, self._values = _parts(step), [_values(each) for each in step["values"]]
         self._long_bytes = run.row_bytes * max(1, texts_of(self._keys, self._parts))
@@ -77,6 +79,10 @@ class AggregateText:
             prefetch_first(resumption.blocks()) as blocks,
             self._run.take_working_memory("aggregate") as held,
         ):
+            #     | groups, values | parsed columns | groups as columns | groups as text |
+            #       `memory`         `parsed`         `grouped`           `out`
+            #
+            # `grouped_long` is the memory of `parsed` and `grouped`: parsing has ended by then.
             size = self._buffer_bytes(len(held.memory))
             rest = len(held.memory) - _BUFFERS * size
             with (
@@ -93,10 +99,13 @@ class AggregateText:
                     reader = ColumnReader(self._rows, fields, parsed, front_bytes=front_bytes)
                     with closing(reader):
                         for columns, start in resumption.rest(reader, blocks):
+                            # Columns as the layout numbers them: keys first, then arguments.
                             whole = with_programs(columns, self._programs)
                             aggregate.add(whole.select(self._step["order"]), start)
                             del whole
                     aggregate.finish()
+                    # A long group is read in a part of the output buffer, and needs the memory of
+                    # the parser, too.
                     long = aggregate.row_bytes_max > size // 2
                     try:
                         yield from self._text(aggregate, grouped_long if long else grouped, out)
@@ -183,6 +192,7 @@ def _columns(count: int, filled: Sequence[Filled], memory: memoryview) -> Column
     """Return filled columns in the kernel's representation, without copying them."""
     parts = []
     for kind, nulls, validity, values, ends in filled:
+        # Without a NULL, no validity bits: the kernel treats all values as present.
         seen = memory[slice(*validity)] if nulls else None
         parts.append(
             (kind, 0, seen, memory[slice(*values)], None if ends is None else memory[slice(*ends)])

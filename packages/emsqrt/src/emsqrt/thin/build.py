@@ -65,7 +65,11 @@ def build(steps: Sequence[Step], run: Run) -> TextRows:
     Raises:
         CapTooSmall: the budget is too small for reading.
     """
+    # A program in postfix order is a stack machine:
+    #
+    #     scan A, scan B, join, sort      [A]  [A, B]  [join]  [sort]
     stack: list[TextRows] = []
+    # A plan node may have several steps; the last one of the dict is its output.
     tops = {step["node"]: id(step) for step in steps if "node" in step}
     for step in steps:
         first = len(stack) - _inputs_of(step)

@@ -116,6 +116,7 @@ def _ask(
         if on_start is not None:
             on_start(process.pid)
         assert process.stdin is not None
+        # The pipe stays open: its end means to the child that the caller is gone.
         process.stdin.write(json.dumps(request).encode() + b"\n")
         process.stdin.flush()
         news: dict[str, Any] = {}
@@ -125,6 +126,7 @@ def _ask(
                 return cast("dict[str, Any]", answer["report"])
             if "error" in answer:
                 raise error_from_json(answer["error"])
+            # A report has only the fields that changed.
             news.update(answer["progress"])
             on_progress(Progress.from_json(news))
         raise _lost(process, request.get("roomBytes") or request["capBytes"])
@@ -134,6 +136,7 @@ def _ask(
 def _child() -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
     read, write = os.pipe()
     try:
+        # -P: no module in the current folder can shadow one of the standard library.
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "emsqrt.thin.process", str(write)],
             stdin=subprocess.PIPE,
@@ -146,16 +149,20 @@ def _child() -> Iterator[tuple[subprocess.Popen[bytes], Any]]:
         os.close(read)
         raise
     finally:
+        # In the parent, so that reading ends when the child's copy is closed.
         os.close(write)
     with process, os.fdopen(read, "rb", buffering=0) as answers:
         try:
             yield process, answers
         finally:
+            # Also after the answer: the child has nothing left to do. Killing a process that has
+            # ended is harmless.
             process.kill()
 
 
 def _lines(answers: io.FileIO, deadline_seconds: float | None) -> Iterator[bytes]:
     """Yield the child's answers; kill a child that is stopped or does not react to its deadline."""
+    # The child ends itself at its deadline; this is for one that is stopped or stuck.
     end = None if deadline_seconds is None else time.monotonic() + deadline_seconds + _GRACE_SECONDS
     look = select.poll()
     look.register(answers, select.POLLIN)
@@ -169,6 +176,7 @@ def _lines(answers: io.FileIO, deadline_seconds: float | None) -> Iterator[bytes
         got = answers.read(1 << 16)
         if not got:
             return
+        # The last element has no line end yet.
         *lines, held = (held + got).split(b"\n")
         yield from lines
 

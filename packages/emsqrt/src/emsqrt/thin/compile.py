@@ -55,6 +55,7 @@ _OPTIONS = {
     "jsonl": ("recordBytesMax",),
 }
 """Reader options that the text engine supports; others need the arrow tier."""
+# A step that changes nothing, but checks and counts records: for a plan that nothing else parses.
 _COUNTED: Step = {"op": "select", "columns": None}
 
 
@@ -94,10 +95,14 @@ def try_compile(
     if why_not_thin(plan) is not None or arrow_spills(spilling):
         return None
     try:
+        # Twice: the first time finds the schemas of the files, without which the optimizer does
+        # nothing.
         steps = compile_text(plan, folder, cap_bytes)
     except NotThin:
         return None
     written = with_schemas(plan, steps)
+    # A rule may produce a node that only the arrow tier has; then the plan runs as it was
+    # written.
     better = optimize(written, folder, TEXT_RULES)
     if why_not_thin(better) is None:
         with suppress(NotThin):
@@ -124,6 +129,7 @@ def compile_text(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Step
     assert isinstance(plan, Sink), "why_not_thin checked it"
     assert isinstance(plan.target, FileTarget), "why_not_thin checked it"
     done: list[Compiled] = []
+    # Postfix order: the steps of a node follow those of its inputs.
     for place, node in enumerate(walk(plan.input)):
         first = len(done) - len(inputs_of(node))
         inputs, done[first:] = done[first:], []
@@ -132,10 +138,12 @@ def compile_text(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Step
         else:
             rows = _COMPILERS[type(node)](node, inputs, folder)
         for step in rows.steps:
+            # Steps of inputs have their own node already.
             step.setdefault("node", place)
         done.append(rows)
     (rows,) = done
     last = {"op": plan.target.format} if plan.target.format == "jsonl" else _COUNTED
+    # Every record must be parsed once, so that damaged ones are found and rows are counted.
     steps = rows.steps if rows.counted and last is _COUNTED else [*rows.steps, last]
     if any(field.type.name in ("List", "Struct") for field in rows.schema):
         raise NotThin("columns hold lists or structures")
@@ -212,6 +220,7 @@ def _scan(node: Scan, folder: Path, cap_bytes: int | None) -> Compiled:
     schema = node.schema or infer_text_schema(sources[0], options)
     for source in sources:
         names = CsvHead(source, options).names
+        # All files are read as one stream, so they must have the same columns in the same order.
         if names != schema.names:
             raise NotThin(f"the columns of {source.name} are {', '.join(names)}")
     step = {
@@ -226,6 +235,7 @@ def _scan(node: Scan, folder: Path, cap_bytes: int | None) -> Compiled:
 
 def _to_standard(options: CsvOptions, schema: Schema) -> list[Step]:
     """Return the step that converts records of another dialect to the engine's own."""
+    # Operators compare and copy fields as bytes, so there must be one spelling of NULL.
     if options.null_values != ("",):  # values are rewritten, with NULL as an empty field
         places = list(range(len(schema)))
         names = list(schema.names)
@@ -334,6 +344,8 @@ class _Reads:
         if isinstance(expr, Column):
             return self._column(self._schema.field(expr.name).name)
         self.programs.append(self.program(expr))
+        # Programs are numbered after the columns, whose number is not known yet: negative until
+        # `settled`.
         return -len(self.programs)
 
     def settled(self, place: int) -> int:
@@ -380,6 +392,7 @@ def _join(node: Join, inputs: Sequence[Compiled], _: Path) -> Compiled:
     schema = node_schema(node, (left.schema, right.schema))
     types = join_key_types(node, left.schema, right.schema)
     for (one, other), of in zip(node.on, types, strict=True):
+        # Keys are compared as bytes (`pack_join_rows`), so both must be of the type of comparison.
         if left.schema.field(one).type != of or right.schema.field(other).type != of:
             raise NotThin(f"the keys {one} and {other} have different types")
     kept = right_names(node, left.schema, right.schema)
@@ -391,6 +404,8 @@ def _join(node: Join, inputs: Sequence[Compiled], _: Path) -> Compiled:
         return Compiled(steps, schema, counted=True)
     if not both or len(kept) == len(right.schema):
         return Compiled([*steps, _names(schema)], schema, counted=True)
+    # In right and full joins a shared key comes from either side. The join writes both, under names
+    # that are free of clashes, and the select puts the right value where the left one is empty.
     rights = {name: f"right{at}" for at, name in enumerate(right.schema.names)}
     lefts = {name: f"left{at}" for at, name in enumerate(left.schema.names)}
     columns = [[name, place] for name, place in lefts.items()]
@@ -440,6 +455,7 @@ def _aggregate(node: Aggregate, inputs: Sequence[Compiled], _: Path) -> Compiled
 
 def _distinct(node: Distinct, inputs: Sequence[Compiled], folder: Path) -> Compiled:
     names = inputs[0].schema.names
+    # Distinct rows are groups without aggregates.
     keys = tuple((name, Column(name)) for name in names)
     return _aggregate(Aggregate(node.input, keys, ()), inputs, folder)
 

@@ -14,6 +14,7 @@ from emsqrt.thin.rooms import PARSE_FRONT_BYTES, Fill, new_room, room_bytes, wri
 from emsqrt.thin.text import STANDARD, Block, ColumnReader, TextRows
 from sennit_core.schema import DataType, Field, Schema
 
+# The stack of one program.
 PROGRAM_BYTES = 1 << 16
 _ROWS_MAX = PARSE_FRONT_BYTES // 4
 """A parsed row needs at least four bytes, which bounds the rows of a batch."""
@@ -64,6 +65,8 @@ class TextProgram:
         """Return one bit for each row of a batch, set where the condition is true."""
         self._run(columns)
         size = (len(columns) + 7) // 8
+        # Integers of any size are a way to combine bits without numpy: a condition keeps rows in
+        # which it is true and not NULL.
         both = int.from_bytes(self._values[:size], "little")
         both &= int.from_bytes(self._validity[:size], "little")
         return both.to_bytes(size, "little")
@@ -71,6 +74,7 @@ class TextProgram:
     def _run(self, columns: Columns) -> None:
         used = columns.select(self._step["columns"])
         rows, fault = self._native.run(used, 0, self._values, self._validity)
+        # Unlike the arrow tier there is no second evaluator: a row without a value is an error.
         if fault is not None:
             raise self._error(*fault)
         assert rows == len(columns), "a batch fits the buffers"
@@ -119,6 +123,7 @@ class FilterText:
             batches = stack.enter_context(closing(reader.batches()))
             for columns in batches:
                 self._run.check()
+                # Computed before any record is written, as the writer copies records by these bits.
                 keep = self._program.rows_where(columns)
                 fill = _writing(writer, columns, keep)
                 for start, end, size in written(fill, len(columns), out):
@@ -194,5 +199,6 @@ def with_programs(columns: Columns, programs: Sequence[TextProgram]) -> Columns:
 
 def _bits_between(bits: bytes, start: int, stop: int) -> int:
     """Count the bits that are set from `start` to `stop`."""
+    # Row n is bit n: least significant first, as in Arrow.
     whole = int.from_bytes(bits, "little")
     return (whole >> start & ((1 << (stop - start)) - 1)).bit_count()

@@ -23,6 +23,7 @@ from emsqrt.te.grants import grant_plan_of
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType, Field, Schema
 
+# Aggregates with more states or columns may need more than the common minimum.
 _FEW = 32
 
 
@@ -98,6 +99,7 @@ def with_schemas(plan: Plan, program: Mapping[str, Any]) -> Plan:
         if step["op"] == "scan"
     }
     assert isinstance(plan, Sink), "a program has a sink"
+    # `fold` visits nodes in the order of `walk`, which is how the steps number them.
     places = iter(range(len(list(walk(plan)))))
 
     def visit(node: Plan, inputs: tuple[Plan, ...]) -> Plan:

@@ -57,6 +57,7 @@ class JoinText:
         self.rows = 0
         self._left, self._right = left, right
         names = run.choice.merge
+        # A merge join compares keys in the order in which both sides are sorted.
         on = sorted(on, key=lambda pair: names.index(pair[0])) if names else on
         self._left_keys = [left.schema.field(name) for name, _ in on]
         self._right_keys = [right.schema.field(name) for _, name in on]
@@ -99,6 +100,8 @@ class JoinText:
             build = stack.enter_context(self._run.prefetch_first(self._sides[0].blocks()))
             held = stack.enter_context(self._run.take_working_memory("join"))
             whole = len(held.memory)
+            #     | the join | joined lines | joined rows | parsed keys | packed rows |
+            #       `memory`   `lines`        `block`       `rooms`, in a merge join of both sides
             size = max(min(BUFFER_BYTES_MAX, whole // 16), whole // _ROW_SHARE)
             sizes = [max(size, long) for long in self._long_bytes]
             ends = [*accumulate(sizes, initial=whole - sum(sizes))]
@@ -204,6 +207,7 @@ class JoinText:
     ) -> Iterator[memoryview]:
         """Yield blocks of packed rows: the key, and the record or nothing as payload."""
         spec = KeySpec([(at, False, False) for at in range(len(self._left_keys))])
+        # To find fields of a record, where columns of the right side are dropped from it.
         marks = (self.dialect.delimiter + (self.dialect.quote or "")).encode()
         with closing(reader):
             for columns in reader.batches(blocks):
@@ -221,6 +225,7 @@ class JoinText:
                     yield packed[:filled]
 
     def _lines(self, joined: memoryview, out: memoryview) -> Iterator[Block]:
+        # A side without a row is a record of empty fields: only delimiters, one fewer than fields.
         mark = self.dialect.delimiter
         between = mark.encode() if self._kept else b""
         at = 0

@@ -64,6 +64,8 @@ class ScanJsonl:
         parsed = 0
         with self._guard, new_room(out_bytes) as out, new_room(parse_bytes) as parse:
             parser = JsonlParser(parse[:FRONT_BYTES], names)
+            # Two parsers over one buffer: the second one uses all of it, for an object longer than
+            # the front.
             parser_of_long = JsonlParser(parse, names)
             for source in self._sources:
                 for columns in self._columns(parser, parser_of_long, source):
@@ -89,6 +91,8 @@ class ScanJsonl:
                         except RecordFault as fault:
                             if fault.reason != "room":
                                 raise
+                            # Only up to the end of this line: the lines after it use the front
+                            # again.
                             line = block.data[: fault.offset + fault.size + 1]
                             columns, start = parser_of_long.parse(line, start)
                         yield columns
@@ -96,6 +100,7 @@ class ScanJsonl:
                 except RecordFault as fault:
                     raise self._error(fault, source.name, block.offset) from None
                 finally:
+                    # The parsers refer to the block, whose memory is filled again next.
                     parser.release()
                     parser_of_long.release()
 

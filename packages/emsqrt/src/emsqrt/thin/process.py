@@ -29,6 +29,7 @@ from emsqrt.solo import Listeners, run_text_alone, weigh_text_alone
 from emsqrt.termination import end_after_cleanup, exit_on_sigterm, interrupt_on_sigint
 from sennit_core.errors import Cancelled, InternalError, SennitError
 
+# Of threads that wait for the interpreter's lock; Python's default is 5 ms.
 _SWITCH_SECONDS = 0.001
 _STACK_BYTES = 256 << 10
 """Of other threads: reserved stacks count where the cap is close (`memory.allocation_limit`)."""
@@ -40,6 +41,7 @@ def main(answers: int) -> int:
     sys.setswitchinterval(_SWITCH_SECONDS)
     threading.stack_size(_STACK_BYTES)
     request = json.loads(sys.stdin.buffer.readline())
+    # A resumable run keeps its segments when it is terminated, so it needs no cleanup.
     if request["program"].get("resume") is None:
         exit_on_sigterm()
 
@@ -56,6 +58,7 @@ def main(answers: int) -> int:
 
         reported = any_error(error, "the plan", request["capBytes"])
         send(error=reported.to_json())
+        # Raised as well, so that the traceback of a programming mistake is not lost.
         if isinstance(reported, InternalError):
             raise
     else:
@@ -95,6 +98,8 @@ def _obey(context: Context, is_resumable: bool) -> None:
     for line in iter(sys.stdin.buffer.readline, b""):
         if line.strip() == b"cancel":
             context.stop(Cancelled(context.what))
+    # At once: segments and journal are complete at any moment, and the next run of the name
+    # resumes.
     if is_resumable:  # the parent is gone
         os._exit(0)
     context.stop(Cancelled(context.what))

@@ -59,6 +59,8 @@ class Resumption:
         for columns in reader.batches(blocks):
             self._mark(reader.place)
             count = len(columns)
+            # `_consumed`: rows of the input before the next batch, those that were skipped
+            # included.
             self._consumed += count
             start = min(self._skip, count)
             self._skip -= start
@@ -68,6 +70,8 @@ class Resumption:
 
     def _mark(self, place: tuple[str, int] | None) -> None:
         """Record the start of the current batch: that place, or a block of the scan."""
+        # Text that an operator wrote has no offset; the scan below knows where its last block
+        # began.
         if place is None and self._scan is not None and self._scan.position != self._marked:
             place = self._marked = self._scan.position
         if self.journal is not None and place is not None:

@@ -13,6 +13,9 @@ from typing import TypeAlias
 from emsqrt.run import Run
 from sennit_core.errors import TooLarge
 
+# A buffer:
+#
+#     | front: used for every block | the rest: touched by a record that does not fit the front |
 FRONT_BYTES = 1 << 18
 PARSE_FRONT_BYTES = 1 << 17
 _SHARE = 32

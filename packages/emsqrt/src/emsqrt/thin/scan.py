@@ -25,6 +25,7 @@ RECORD_COPIES = 3
 _SAMPLE_BYTES = 1 << 20
 _TRANSCODING_BYTES = 256 << 10
 """Memory for reading another encoding than UTF-8: a chunk before and after conversion."""
+# The byte order mark of UTF-8.
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -42,6 +43,7 @@ class CsvHead:
     ) -> None:
         source = options.decoded(source)
         start = source.peek(sample_bytes)
+        # A header longer than the first look.
         if len(start) == sample_bytes < _SAMPLE_BYTES and not _ends(start, options):
             start = source.peek(_SAMPLE_BYTES)
         self.start = len(_MARK) if start.startswith(_MARK) else 0
@@ -103,6 +105,7 @@ class ScanText:
         self._sources = [options.decoded(source) for source in sources]
         self._options = options
         self._run = run
+        # One 32nd of what is free, from 64 KiB to 1 MiB.
         room_bytes = run.budget.free_bytes // 32
         block_bytes = max(BLOCK_BYTES_MIN, min(room_bytes, BLOCK_BYTES_MAX))
         self._block_bytes = block_bytes
@@ -125,6 +128,7 @@ class ScanText:
     def start_at(self, name: str, offset: int) -> bool:
         """Begin at a record of one of the files; return False when the file's name is ambiguous."""
         names = [source.name for source in self._sources]
+        # The same file may be scanned twice; its name does not say which time is meant.
         if names.count(name) != 1:
             return False
         self._begin = names.index(name), offset
@@ -133,6 +137,7 @@ class ScanText:
     def blocks(self) -> Generator[Block]:
         """Yield the records of every file, without headers."""
         longest = self._options.record_bytes_max or self._longest()
+        # Only the first file begins in the middle.
         first, offset = self._begin
         try:
             for source in self._sources[first:]:
@@ -143,6 +148,7 @@ class ScanText:
 
     def _blocks_of(self, source: ByteSource, longest: int, offset: int) -> Generator[Block]:
         encoding = self._options.encoding
+        # Without a head: a record that a run resumes at is after it.
         start = offset or CsvHead(source, self._options).start
         before = self.bytes_done
         with source.open() as stream:

@@ -36,6 +36,7 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
     Returns:
         The JSON of the run's `Manifest`.
     """
+    # Attempts and refusals ask for the same search, which reads much of the input.
     look = cache(partial(_longest_row, program))
     return retry_larger(partial(_attempt, program, context, look), look, context.budget)
 
@@ -46,6 +47,7 @@ def _attempt(
     with ExitStack() as stack:
         try:
             inputs = stack.enter_context(_inputs(program, context.budget))
+        # Even the names of the inputs do not fit; admission finds the cap for the whole plan.
         except CapTooSmall:
             admit(
                 _opening(program), Run(context, output_bytes=0), stack, look
@@ -57,6 +59,8 @@ def _attempt(
         )
         run = Run(context, seed=seed, output_bytes=0, kept=kept, met=met)
         rows, sink = admit(partial(_open, program), run, stack, look)
+        # Until the file is complete nothing is visible, so a restart goes unnoticed. Printed rows
+        # cannot be withdrawn.
         if inputs.can_be_read_again and not sink.place.is_standard:
             run.allow_restart(lambda: True)
         _execute(rows, sink, run, inputs)
@@ -136,6 +140,8 @@ def _execute(rows: TextRows, sink: CsvTextSink, run: Run, inputs: Inputs) -> Non
     with run.judging_sizes(), sink, closing(rows.blocks()) as blocks:
         for block in blocks:
             run.check()
+            # The block's memory is not used again before it is written: `OutputBuffer` waits for
+            # that.
             if block.stays:
                 run.lane.run(partial(sink.write, block))
             else:

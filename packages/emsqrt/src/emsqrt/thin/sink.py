@@ -48,6 +48,7 @@ class CsvTextSink:
         self._output: Output = self._stack.enter_context(
             open_output(self.place, codec_by_name(self.place))
         )
+        # A file is not visible before its end, so its header can be written at once.
         if not self.place.is_standard:
             self._write_header()
         return self
@@ -57,6 +58,8 @@ class CsvTextSink:
         self._write_header()
         self.rows += block.rows
         self._output.write(block.data)
+        # Only the last record of a stream may lack its line end (`Block`); another stream may
+        # follow it.
         if len(block.data) and block.data[-1] not in b"\r\n":
             self._output.write(b"\n")
 

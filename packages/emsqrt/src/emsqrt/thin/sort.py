@@ -48,6 +48,7 @@ class SortText:
         self._keys = keys
         self._run = run
         self._limit = limit
+        # A text key is in the row twice: in the key and in the record.
         parsed = any(rows.schema.field(name).type.name == "Utf8" for name, _, _ in keys)
         self._long_bytes = run.row_bytes, parsed * run.row_bytes
         run.expect_packed_growth(1 + parsed)
@@ -68,6 +69,7 @@ class SortText:
             prefetch_first(resumption.blocks()) as blocks,
             self._run.take_working_memory("sort") as held,
         ):
+            #     | the sort: rows, entries, block | parsed keys | sorted records |
             whole, (out_long, parse_long) = len(held.memory), self._long_bytes
             parse_bytes = max(min(PARSE_BYTES_MAX, whole // 8), whole // _PARSE_SHARE, parse_long)
             out_bytes = max(min(OUT_BYTES_MAX, whole // 8), whole // _OUT_SHARE, out_long)

@@ -111,9 +111,12 @@ class LimitText:
                 start, skipped = self._after(block.data, 0, skip)
                 end, passed = self._after(block.data, start, left)
                 skip, left = skip - skipped, left - passed
+                # A block without a count comes from a scan, whose records are counted where they
+                # are looked at.
                 if not block.rows:
                     self._rows.rows += skipped + passed
                 if end > start:
+                    # Text of an operator has no place in a file.
                     offset = block.offset + start if block.offset >= 0 else -1
                     yield Block(
                         block.data[start:end],
@@ -151,6 +154,7 @@ class UnionText:
     @rows.setter
     def rows(self, count: int) -> None:
         """Add newly parsed records to the count of the input whose block was yielded last."""
+        # The consumer counts the union; the new part belongs to the input that is read now.
         self._current.rows += count - self.rows
 
     def blocks(self) -> Generator[Block]:

@@ -92,6 +92,7 @@ class ColumnReader:
             quote=rows.dialect.quote,
             null_values=null_values,
         )
+        # Both parse into the same memory; the second one uses all of it, for one long record.
         self._parser = parser(memory[:front_bytes])
         self._parser_of_long = parser(memory)
 
@@ -117,6 +118,7 @@ class ColumnReader:
         start = 0
         try:
             while start < len(block.data):
+                # Before parsing, as an operator that resumes needs the start of the batch.
                 self.place = (block.source, block.offset + start) if block.offset >= 0 else None
                 columns, start = self._parsed(block.data, start)
                 self._rows.rows += len(columns)
@@ -139,8 +141,10 @@ class ColumnReader:
         try:
             return self._parser.parse(data, start)
         except RecordFault as fault:
+            # The file is wrong: more memory would not help.
             if fault.reason != "room":
                 raise
+            # One record at a time: the batch after it uses the front again.
             end = record_end(data, start, self._rows.dialect)
             return self._parser_of_long.parse(data[:end], start)
 
@@ -173,6 +177,7 @@ def fault_error(
     byte_offset = offset + fault.offset if offset >= 0 else None
     line = None
     if byte_offset is not None:
+        # Offsets are of the text as UTF-8; the file may have another encoding.
         line, byte_offset = _place_of(source, byte_offset, encoding)
     if fault.reason == "room":
         return TooLarge(
