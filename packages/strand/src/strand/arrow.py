@@ -65,16 +65,16 @@ def describe_array(
     rows = len(array)
     if pa.types.is_null(array.type):
         array = pa.nulls(rows, arrow_type(field.type, interned=False))
-    if field.type == "utf8_ref":
+    if field.facts.kind == "handle":
         array = _to_handles(writer, field, array)
         return _describe_fixed(array), rows
     if pa.types.is_dictionary(array.type) or pa.types.is_run_end_encoded(array.type):
         array = array.cast(array.type.value_type)
-    if field.kind.code in ("i", "f") and field.kind.heap:
+    if field.facts.kind == "array":
         return _describe_lists(field, array), rows
-    if field.kind.heap:
+    if field.facts.heap:
         return _describe_payloads(field, array), rows
-    if field.type == "bool8":
+    if field.facts.kind == "boolean":
         if not pa.types.is_boolean(array.type):
             raise mismatch(field, array.type)
         validity, values = array.buffers()
@@ -90,7 +90,7 @@ def _describe_fixed(array: pa.Array) -> Source:
 def _describe_payloads(field: StrandField, array: pa.Array) -> Source:
     """Describe strings, JSON text or bytes."""
     types, kind = pa.types, array.type
-    if field.type == "bytes":
+    if field.facts.kind == "bytes":
         if types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
             array = array.cast(pa.large_binary())
         fits = types.is_binary(array.type) or types.is_large_binary(array.type)
@@ -109,7 +109,7 @@ def _describe_payloads(field: StrandField, array: pa.Array) -> Source:
 def _describe_lists(field: StrandField, array: pa.Array) -> Source:
     """Describe lists of numbers: their offsets count the items of one child array."""
     types, kind = pa.types, array.type
-    want = pa.int32() if field.kind.code == "i" else pa.float32()
+    want = arrow_type(field.type).value_type
     if types.is_fixed_size_list(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
         array = array.cast(pa.large_list(kind.value_type))
     if not (types.is_list(array.type) or types.is_large_list(array.type)):
@@ -121,7 +121,8 @@ def _describe_lists(field: StrandField, array: pa.Array) -> Source:
     validity, offsets = array.buffers()[:2]
     data = items.buffers()[1]
     if data is not None:
-        data = data.slice(items.offset * 4, len(items) * 4)
+        size = field.facts.item_bytes
+        data = data.slice(items.offset * size, len(items) * size)
     form = OFFSETS64 if types.is_large_list(array.type) else OFFSETS32
     return (form, data, offsets, array.offset, *_validity(array, validity))
 
@@ -184,7 +185,7 @@ def gather(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
     """
     schema = view.map.schema
     rows = stop - start
-    heap = [at for at, field in enumerate(schema.fields) if field.kind.heap]
+    heap = [at for at, field in enumerate(schema.fields) if field.facts.heap]
     sizes = dict(zip(heap, view._payload_sizes(start, stop, heap), strict=True))  # noqa: SLF001
     targets = [
         _allocate(field, at, rows, sizes.get(at, 0)) for at, field in enumerate(schema.fields)
@@ -206,10 +207,10 @@ def _allocate(field: StrandField, at: int, rows: int, payload_bytes: int) -> Tar
     """Allocate the buffers of one field: (position, form, values, offsets, validity)."""
     bits = (rows + 7) // 8
     validity = pa.allocate_buffer(bits) if field.nullable else None
-    if field.type == "bool8":
+    if field.facts.kind == "boolean":
         return at, BITS, pa.allocate_buffer(bits), None, validity
-    if not field.kind.heap:
-        return at, FIXED, pa.allocate_buffer(rows * field.kind.width), None, validity
+    if not field.facts.heap:
+        return at, FIXED, pa.allocate_buffer(rows * field.facts.item_bytes), None, validity
     if payload_bytes > _OFFSETS_MAX:
         raise UsageError(
             f"field {field.name!r} has {payload_bytes} bytes in {rows} records, more than an "
@@ -227,15 +228,15 @@ def _assemble(
     _, _, values, offsets, validity = target
     validity = validity if absent else None
     make = pa.Array.from_buffers
-    if field.type == "utf8_ref":
+    if field.facts.kind == "handle":
         if dictionary is None:
             return make(pa.uint32(), rows, [validity, values], absent)
         indices = make(pa.int32(), rows, [validity, values], absent)
         return pa.DictionaryArray.from_arrays(indices, dictionary, safe=False)
     kind = arrow_type(field.type)
-    if not field.kind.heap:
+    if not field.facts.heap:
         return make(kind, rows, [validity, values], absent)
-    if not field.kind.code or field.type == "bytes":
+    if field.facts.kind != "array":
         return make(kind, rows, [validity, offsets, values], absent)
-    items = make(kind.value_type, values.size // 4, [None, values], 0)
+    items = make(kind.value_type, values.size // field.facts.item_bytes, [None, values], 0)
     return make(kind, rows, [validity, offsets], absent, children=[items])

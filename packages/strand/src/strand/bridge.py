@@ -220,7 +220,7 @@ class Bridge:
             for at, (field, bit) in enumerate(
                 zip(self._map.schema.fields, self._map.schema.null_bits, strict=True)
             )
-            if field.kind.heap
+            if field.facts.heap
         ]
         lowest, memory = heap, self._view.memory
         for seq in range(self._sent, committed):

@@ -113,7 +113,7 @@ def _write_array(
             hint="its dtype is schema.to_numpy(); separate columns go in a mapping",
         )
     if array.dtype == dtype:
-        if any(field.kind.heap for field in schema.fields):
+        if any(field.facts.heap for field in schema.fields):
             raise UsageError(
                 "records with heap fields cannot be copied from ring to ring as slots",
                 hint="pass columns, or an Arrow batch (view.to_arrow)",
@@ -214,12 +214,12 @@ def columns(
     rows = stop - start
     picked = names
     if picked is None:
-        picked = [field.name for field in schema.fields if not field.kind.heap]
+        picked = [field.name for field in schema.fields if not field.facts.heap]
     found, targets, bits = {}, [], {}
     for name in picked:
         position = schema.position(name)
         field = schema.fields[position]
-        if field.kind.heap:
+        if field.facts.heap:
             raise UsageError(
                 f"field {name!r} is {field.type}, which has no numpy column",
                 hint="view.to_arrow or view.tuples read strings, bytes and arrays",

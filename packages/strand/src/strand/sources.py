@@ -60,10 +60,10 @@ def describe(
     if absent is not None and not absent.any():
         absent = None
     validity = None if absent is None else np.packbits(~absent, bitorder="little")
-    if field.kind.heap:
+    if field.facts.heap:
         data, offsets = _flatten(field, values, absent)
         return (OFFSETS64, data, offsets, 0, validity, 0), len(values)
-    if field.type == "utf8_ref":
+    if field.facts.kind == "handle":
         array = _to_handles(writer, field, values, absent)
     else:
         array = _to_array(field, values, np.dtype(NUMPY_CODES[field.type]), absent)
@@ -213,7 +213,7 @@ def _flatten(
     if isinstance(values, np.ndarray):
         return _flatten_matrix(field, values)
     items = values if isinstance(values, (list, tuple)) else list(values)
-    encode = _ENCODERS.get(field.type)
+    encode = _ENCODERS.get(field.facts.kind)
     try:
         if encode is not None:
             left_out = [False] * len(items) if absent is None else absent.tolist()
@@ -222,19 +222,18 @@ def _flatten(
                 for skip, item in zip(left_out, items, strict=True)
             ]
         skips = None if absent is None else absent.data
-        data, offsets = _native.flatten(items, skips, field.type == "utf8")
+        data, offsets = _native.flatten(items, skips, field.facts.kind == "text")
     except (TypeError, ValueError, AttributeError, BufferError) as error:
         raise mismatch(field, f"a sequence with invalid values: {error}") from error
     counts = np.frombuffer(offsets, np.int64)
-    is_array = field.kind.code in ("i", "f")
-    return data, counts // 4 if is_array else counts
+    return data, counts // field.facts.item_bytes
 
 
 def _flatten_matrix(field: StrandField, values: Array) -> tuple[Any, Array]:
     """Use the rows of a matrix as arrays of equal length."""
-    if field.kind.code not in ("i", "f") or values.ndim != 2:
+    if field.facts.kind != "array" or values.ndim != 2:
         raise mismatch(field, f"{values.ndim} dimensions of {values.dtype}")
-    target = np.dtype("<" + field.kind.code + "4")
+    target = np.dtype(f"<{field.facts.code}")
     if not can_cast(values.dtype, target):
         raise mismatch(field, values.dtype, f"cast it yourself: column.astype({target.str!r})")
     rows, items = values.shape
@@ -250,12 +249,11 @@ def _encode_items(field: StrandField, value: Any) -> bytes:
     items, absent = _split(field, value)
     if absent is not None:
         raise TypeError("an array contains a null")
-    return _to_array(field, items, np.dtype(f"<{field.kind.code}4"), None).tobytes()
+    return _to_array(field, items, np.dtype(f"<{field.facts.code}"), None).tobytes()
 
 
-# Types that need an encoder; strings and bytes are passed to the C core unchanged.
+# Kinds that need an encoder; strings and bytes are passed to the C core unchanged.
 _ENCODERS: dict[str, Callable[[StrandField, Any], bytes]] = {
     "json": _encode_json,
-    "i32_array": _encode_items,
-    "f32_array": _encode_items,
+    "array": _encode_items,
 }
