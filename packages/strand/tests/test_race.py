@@ -69,7 +69,9 @@ def widen(core: Core) -> None:
 
 
 @pytest.mark.nightly
-def test_joiners_and_the_gate_may_come_between_each_other(core: Core, tmp_path: Path) -> None:
+def test_joiners_and_the_join_position_may_come_between_each_other(
+    core: Core, tmp_path: Path
+) -> None:
     widen(core)
     done = run_watched(tmp_path, "several")
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
@@ -110,7 +112,7 @@ def fails_within(runs: int, folder: Path) -> bool:
     return any(run_watched(folder, "several").returncode != 0 for _ in range(runs))
 
 
-def test_a_gate_without_a_second_look_loses_records(core: Core, tmp_path: Path) -> None:
+def test_a_join_position_without_a_second_look_loses_records(core: Core, tmp_path: Path) -> None:
     widen(core)
     core(
         "_ring_producer.c", "                low_water = again;\n", "                (void)again;\n"

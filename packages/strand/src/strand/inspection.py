@@ -226,7 +226,7 @@ def _counters(memory: memoryview) -> dict[str, int]:
     return {
         **dict(zip(names, words, strict=True)),
         "read": min(layout.low_water_of(entries), words[1]),
-        "gate": _word(memory, "<Q", layout.JOIN_POSITION_AT),
+        "join_position": _word(memory, "<Q", layout.JOIN_POSITION_AT),
         "stalls": stalls,
         "wakes": rings + sum(entry.rings for entry in entries),
         "sleeps": sum(entry.sleeps for entry in entries),
