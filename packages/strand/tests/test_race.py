@@ -36,7 +36,8 @@ def run_watched(folder: Path, mode: str) -> subprocess.CompletedProcess[str]:
     if compiler is None or setarch is None:
         pytest.skip("needs gcc or clang, and setarch")
     program = folder / "race"
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-w", "-fsanitize=thread", f"-I{folder}"]
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-w", "-fsanitize=thread"]
+    flags += ["-DSTRAND_DEBUG", f"-I{folder}"]
     sources = [Path(__file__).with_name("race.c"), *(folder / n for n in CORE if n.endswith(".c"))]
     command = [compiler, *flags, *map(str, sources), "-o", str(program), "-lpthread"]
     built = subprocess.run(command, capture_output=True, text=True, check=False)

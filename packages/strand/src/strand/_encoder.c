@@ -178,6 +178,7 @@ static int add_payload(encoder *e, uint32_t at, const char *start, Py_ssize_t by
     const strand_field *field = &e->layout->fields[at];
     const uint64_t half = e->self->core.ring.heap_capacity / 2;
     const uint64_t size = (uint64_t)bytes;
+    STRAND_INVARIANT(e->payload_count < e->layout->count); /* at most one for each field */
     payload *added = &e->payloads[e->payload_count++];
     added->start = start;
     added->bytes = bytes;

@@ -51,6 +51,7 @@ static PyObject *make_integer(int64_t value) {
 PyObject *read_scalar(consumer_object *self, const unsigned char *slot, uint32_t at) {
     const strand_field *field = &self->layout->fields[at];
     const unsigned char *at_slot = slot + field->offset;
+    STRAND_INVARIANT(!field->heap);
     switch (field->tag) {
         FIELD_TYPES(READ_FIELD)
     }

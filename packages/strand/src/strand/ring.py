@@ -40,7 +40,8 @@ class Ring(Mapped):
         """Use `open_ring` or `attach_ring`."""
         self.map = map
         self.segment = segment
-        self.doorbell = doorbell
+        self.doorbell = doorbell  # of a fan-in, whose members share it; None: each has its bells
+        # Roles acquired through this object, which `close` closes; never those of another process.
         self._roles: list[StrandWriter | StrandView] = []
         forget_in_child(self)
 
@@ -58,7 +59,7 @@ class Ring(Mapped):
     def status(self) -> Status:
         """The state of the stream: initializing, streaming, eos or error."""
         word, _ = layout.read_status(self.memory)
-        return STATUSES[word] if word < len(STATUSES) else "error"
+        return STATUSES[word] if word < len(STATUSES) else "error"  # a corrupt word, too
 
     @property
     def memory(self) -> Any:
@@ -90,7 +91,7 @@ class Ring(Mapped):
             self, when_unread=when_unread, resume=resume, timeout_seconds=timeout_seconds
         )
         self._roles.append(writer)
-        writer.begin()
+        writer.begin()  # consumers see a stream before its first record
         return writer
 
     def consumer(
@@ -126,6 +127,7 @@ class Ring(Mapped):
         A producer that has not finalized aborts its stream.
         """
         roles, self._roles = self._roles, []
+        # before the segment: roles write their last words to the memory and release their locks
         for role in roles:
             role.close()
         self.segment.close()
@@ -150,6 +152,8 @@ class Ring(Mapped):
         try:
             if not lock.try_acquire():
                 return False
+            # The lock is free, so an entry that is attached belongs to a process that has ended. No
+            # consumer can join the entry between this check and the change: joining takes the lock.
             dead = layout.read_consumer(self.memory, index).state == layout.STATE_ATTACHED
             if dead:
                 self.mark_left(index)
@@ -158,7 +162,7 @@ class Ring(Mapped):
             lock.release()
 
     def _forget_in_child(self) -> None:
-        self._roles = []
+        self._roles = []  # each of them forgets its own locks
         self.segment.forget_in_child()
 
 

@@ -93,7 +93,7 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._ended = False
         self.meter = Meter(self.committed_count)
         self._when_unread = when_unread
-        self._may_wait = True
+        self._may_wait = True  # False while strand.aio writes: it waits by itself, see NoRoom
         self.timeout_seconds = timeout_seconds
         # The threshold of the current wait for room, and its start on the monotonic clock. A new
         # threshold restarts the time: consumers have acknowledged records meanwhile.
@@ -398,7 +398,7 @@ class StrandWriter(Failing, _native.Producer, Role):
                 lock = self._ring.segment.lock(layout.consumer_entry_at(entry.index))
                 locks.callback(lock.release)
                 if lock.try_acquire():
-                    continue
+                    continue  # vacant, left or dead: held until the reset is done
                 now = layout.read_consumer(self._memory, entry.index)
                 unread = self.committed_count - now.read
                 if now.state != layout.STATE_ATTACHED or unread:
