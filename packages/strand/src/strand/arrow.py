@@ -5,7 +5,7 @@ Format: Arrow columnar format 1.5, "Physical memory layout".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,14 +20,15 @@ from strand.sources import (
     OFFSETS64,
     Source,
     can_cast,
+    check_length,
     intern_handles,
     mismatch,
 )
 
 if TYPE_CHECKING:
+    from strand import _native
+    from strand.header import StrandMap
     from strand.schema import StrandField, StrandSchema
-    from strand.view import StrandView
-    from strand.writer import StrandWriter
 
 __all__ = ["describe_array", "gather", "pieces"]
 
@@ -53,9 +54,18 @@ def pieces(batch: pa.RecordBatch | pa.Table, schema: StrandSchema) -> Iterator[d
 
 
 def describe_array(
-    writer: StrandWriter, field: StrandField, array: pa.Array | pa.ChunkedArray
+    map: StrandMap,  # noqa: A002 - the name that all modules use
+    field: StrandField,
+    array: pa.Array | pa.ChunkedArray,
+    mask: np.ndarray[Any, Any] | None = None,
 ) -> tuple[Source, int]:
     """Return the description of an Arrow array for one field, and its number of rows.
+
+    Args:
+        map: the ring, in whose intern table `utf8_ref` strings are looked up.
+        field: the field that stores the column.
+        array: the column.
+        mask: True where the value is null, in addition to the array's nulls; or None.
 
     Raises:
         UsageError: the type differs from the field's, and a cast would lose information.
@@ -63,10 +73,13 @@ def describe_array(
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     rows = len(array)
+    if mask is not None:
+        check_length(field, mask, rows)
+        array = array.take(pa.array(np.ma.MaskedArray(np.arange(rows), mask)))
     if pa.types.is_null(array.type):
         array = pa.nulls(rows, arrow_type(field.type, interned=False))
     if field.facts.kind == "handle":
-        array = _to_handles(writer, field, array)
+        array = _to_handles(map, field, array)
         return _describe_fixed(array), rows
     if pa.types.is_dictionary(array.type) or pa.types.is_run_end_encoded(array.type):
         array = array.cast(array.type.value_type)
@@ -127,7 +140,11 @@ def _describe_lists(field: StrandField, array: pa.Array) -> Source:
     return (form, data, offsets, array.offset, *_validity(array, validity))
 
 
-def _to_handles(writer: StrandWriter, field: StrandField, array: pa.Array) -> pa.Array:
+def _to_handles(
+    map: StrandMap,  # noqa: A002 - see above
+    field: StrandField,
+    array: pa.Array,
+) -> pa.Array:
     """Return u32 handles for strings, for a dictionary of strings, or for handles."""
     if pa.types.is_integer(array.type):
         try:
@@ -143,7 +160,7 @@ def _to_handles(writer: StrandWriter, field: StrandField, array: pa.Array) -> pa
     used = array.indices.unique().drop_null()
     texts = array.dictionary.take(used).to_pylist()
     handles = np.zeros(max(len(array.dictionary), 1), np.uint32)
-    handles[used.to_numpy()] = intern_handles(writer, field, texts)
+    handles[used.to_numpy()] = intern_handles(map, field, texts)
     indices = array.indices.fill_null(0).to_numpy()
     absent = array.indices.is_null().to_numpy(zero_copy_only=False)
     return pa.array(handles[indices], pa.uint32(), mask=absent)
@@ -173,31 +190,38 @@ def _is_text(kind: pa.DataType) -> bool:
 # ---- reading ------------------------------------------------------------------------------------
 
 
-def gather(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
+def gather(
+    consumer: _native.Consumer, schema: StrandSchema, intern: Sequence[str], start: int, stop: int
+) -> pa.RecordBatch:
     """Copy readable records into an Arrow batch, in one pass of the C core.
 
     The types are those of `StrandSchema.to_arrow`; `utf8_ref` fields are plain handles (uint32)
     when there is no intern table.
 
+    Args:
+        consumer: a consumer of the ring.
+        schema: the ring's.
+        intern: the strings that `utf8_ref` handles refer to.
+        start: the first record.
+        stop: one past the last.
+
     Raises:
         UsageError: more string data than 32-bit offsets can address; read fewer records.
         Corrupt: a slot has an invalid heap pointer, handle or string.
     """
-    schema = view.map.schema
     rows = stop - start
     heap = [at for at, field in enumerate(schema.fields) if field.facts.heap]
-    sizes = dict(zip(heap, view._payload_sizes(start, stop, heap), strict=True))  # noqa: SLF001
+    sizes = dict(zip(heap, consumer._payload_sizes(start, stop, heap), strict=True))  # noqa: SLF001
     targets = [
         _allocate(field, at, rows, sizes.get(at, 0)) for at, field in enumerate(schema.fields)
     ]
-    nulls = view._gather(start, stop, targets)  # noqa: SLF001 - of one package
-    table = view._compiled.intern  # noqa: SLF001 - of one package
-    dictionary = pa.array(table, pa.string()) if table else None
+    nulls = consumer._gather(start, stop, targets)  # noqa: SLF001 - of one package
+    dictionary = pa.array(intern, pa.string()) if intern else None
     arrays = [
         _assemble(field, rows, target, absent, dictionary)
         for field, target, absent in zip(schema.fields, targets, nulls, strict=True)
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema.arrow_schema(interned=bool(table)))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema.arrow_schema(interned=bool(intern)))
 
 
 Target = tuple[int, int, Any, Any, Any]

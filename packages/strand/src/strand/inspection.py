@@ -14,8 +14,8 @@ from sennit_core.errors import NotFound, SennitError, UsageError
 from strand import layout
 from strand.errors import StrandHeaderError
 from strand.header import StrandMap, has_extension, read_header
+from strand.mapping import STATUSES
 from strand.owners import RoleLock, identify, is_held, is_word_held
-from strand.ring import STATUSES
 from strand.segment import FOLDER, PREFIX, Segment, borrowed_segment
 
 __all__ = ["Owner", "Reader", "RingFacts", "cleanup", "inspect_ring", "inspect_rings", "list_rings"]
