@@ -11,10 +11,6 @@ from sennit_core.errors import UnknownColumn, Unsupported, UsageError
 from sennit_core.schema import DataType, Field, Schema
 
 TYPES_PAGE = Path(__file__).parents[3] / "docs" / "types.md"
-STRAND_NAMES = (
-    *("Bool", "UInt8", "UInt16", "UInt32", "Int32", "Int64", "Float32", "Float64"),
-    *("Utf8", "Binary", "List(Int32)", "List(Float32)"),
-)
 PLAIN = (
     *("Bool", "Int8", "Int16", "Int32", "Int64", "UInt8", "UInt16", "UInt32", "UInt64"),
     *("Float32", "Float64", "Utf8", "Binary", "Date", "Time", "Duration"),
@@ -236,26 +232,9 @@ def test_arrow_types_without_counterpart_are_refused_by_column(arrow_type: Any) 
 
 @pytest.mark.skipif(not TYPES_PAGE.is_file(), reason="the documentation is not here")
 @pytest.mark.parametrize("name", PLAIN)
-def test_table_of_types_names_every_type_and_whether_it_has_a_slot(name: str) -> None:
+def test_table_of_types_names_every_type(name: str) -> None:
     rows = [line.split(" | ") for line in TYPES_PAGE.read_text(encoding="utf-8").splitlines()]
-    (row,) = [row for row in rows if row[0].startswith("| `") and f"`{name}`" in row[0]]
-    assert ("to_strand" in row[2]) == (name not in STRAND_NAMES)
-
-
-def test_strand_types_read_back() -> None:
-    schema = Schema.of(**{f"c{i}": name for i, name in enumerate(STRAND_NAMES)})
-    assert Schema.from_strand(schema.to_strand()) == schema
-
-
-def test_types_without_a_slot_are_pointed_to_the_block_ring() -> None:
-    with pytest.raises(Unsupported, match='column "d" of type Date') as raised:
-        Schema.of(d="Date").to_strand()
-    assert "block ring" in (raised.value.hint or "")
-
-
-def test_unknown_strand_type_is_refused() -> None:
-    with pytest.raises(UsageError, match="'u128'"):
-        Schema.from_strand([("a", "u128", True)])
+    assert len([row for row in rows if row[0].startswith("| `") and f"`{name}`" in row[0]]) == 1
 
 
 @pytest.mark.parametrize(

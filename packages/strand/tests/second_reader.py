@@ -53,11 +53,11 @@ class RingBytes:
         return int(self.words("<I", 3096)[0])
 
     @property
-    def gate(self) -> int:
+    def join_position(self) -> int:
         return int(self.words("<Q", 3224)[0])
 
     @property
-    def floor(self) -> int:
+    def low_water(self) -> int:
         """The record below which the producer may overwrite."""
         attached: list[int] = []
         left: list[int] = []
@@ -121,4 +121,6 @@ class RingBytes:
 
     def unread(self) -> list[tuple[Any, ...]]:
         """Decode every record that the producer may not overwrite yet."""
-        return [self.record(seq) for seq in range(max(self.floor, self.gate), self.commit)]
+        return [
+            self.record(seq) for seq in range(max(self.low_water, self.join_position), self.commit)
+        ]

@@ -129,7 +129,7 @@ def test_whatever_columns_go_in_come_out(
         assert read_rows(view, start, stop) == rows
         assert read_arrow(view, start, stop) == rows
         for at, name in enumerate(schema.names):
-            if not schema.fields[at].kind.heap and schema.fields[at].type != "utf8_ref":
+            if not schema.fields[at].facts.heap and schema.fields[at].type != "utf8_ref":
                 assert view.columns(start, stop)[name].tolist() == [row[at] for row in rows]
 
 
@@ -147,7 +147,7 @@ def test_rows_and_columns_fill_the_same_slots(
     table: tuple[strand.StrandSchema, list[tuple[Any, ...]]], version: Any
 ) -> None:
     schema, rows = table
-    plain_fields = [field for field in schema.fields if not field.kind.heap]
+    plain_fields = [field for field in schema.fields if not field.facts.heap]
     if not plain_fields or not rows:
         return
     narrow = strand.build_schema(plain_fields)

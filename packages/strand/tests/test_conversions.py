@@ -1,6 +1,7 @@
 """Record schemas as numpy dtypes, Arrow schemas and the engines' schemas, and back."""
 
 import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
 from strand.schema import FIELD_TYPES, schema_fingerprint
 
+TYPES_PAGE = Path(__file__).parents[3] / "docs" / "types.md"
 CHECK = strand.build_schema(
     [
         ("a", "u8"),
@@ -146,6 +148,21 @@ def test_the_engines_schema_goes_both_ways() -> None:
     assert schema.to_core() == core
     with pytest.raises(Unsupported):
         strand.StrandSchema.from_core(Schema.of(a="Decimal(9,2)"))
+
+
+def test_types_of_the_engines_without_a_slot_are_pointed_to_the_block_ring() -> None:
+    with pytest.raises(Unsupported, match='column "d" of type Date') as refused:
+        strand.StrandSchema.from_core(Schema.of(d="Date"))
+    assert "block ring" in (refused.value.hint or "")
+
+
+@pytest.mark.skipif(not TYPES_PAGE.is_file(), reason="the documentation is not here")
+@pytest.mark.parametrize("name", FIELD_TYPES)
+def test_the_table_of_types_names_the_slot_of_each_type(name: str) -> None:
+    (column,) = strand.build_schema([("x", name)]).to_core().fields
+    rows = [line.split(" | ") for line in TYPES_PAGE.read_text(encoding="utf-8").splitlines()]
+    (row,) = [row for row in rows if row[0].startswith("| `") and f"`{column.type}`" in row[0]]
+    assert f"`{name}`" in row[2] or name == "json"  # which no engine has
 
 
 def test_the_fingerprint_is_the_layouts() -> None:

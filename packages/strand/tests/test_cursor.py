@@ -95,8 +95,10 @@ def test_a_null_is_none_for_every_getter() -> None:
         writer.write({})
         cursor = view.allocate_cursor()
         assert cursor.seek(0)
-        assert [getattr(cursor, GETTERS[name])(name) for name in FIELD_TYPES] == [None] * 14
-        assert cursor.to_tuple() == (None,) * 14
+        assert [getattr(cursor, GETTERS[name])(name) for name in FIELD_TYPES] == [None] * len(
+            FIELD_TYPES
+        )
+        assert cursor.to_tuple() == (None,) * len(FIELD_TYPES)
 
 
 def test_strings_and_json_are_decoded_once_for_each_record(

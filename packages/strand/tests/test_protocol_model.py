@@ -65,7 +65,7 @@ def test_x86_forgives_a_missing_release(flaw: Flaw) -> None:
 
 
 def test_a_joiner_may_show_its_state_before_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What matters is that both are visible before it looks at the gate."""
+    """What matters is that both are visible before it looks at the join position."""
 
     def show_attached(core: consumer.Consumer, first: int) -> Program[None]:
         yield store(core.ring.entry(core.index, "state"), ring.ATTACHED, RELEASE)

@@ -36,7 +36,8 @@ def run_watched(folder: Path, mode: str) -> subprocess.CompletedProcess[str]:
     if compiler is None or setarch is None:
         pytest.skip("needs gcc or clang, and setarch")
     program = folder / "race"
-    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-w", "-fsanitize=thread", f"-I{folder}"]
+    flags = ["-std=c11", "-D_GNU_SOURCE", "-O1", "-g", "-w", "-fsanitize=thread"]
+    flags += ["-DSTRAND_DEBUG", f"-I{folder}"]
     sources = [Path(__file__).with_name("race.c"), *(folder / n for n in CORE if n.endswith(".c"))]
     command = [compiler, *flags, *map(str, sources), "-o", str(program), "-lpthread"]
     built = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -69,7 +70,9 @@ def widen(core: Core) -> None:
 
 
 @pytest.mark.nightly
-def test_joiners_and_the_gate_may_come_between_each_other(core: Core, tmp_path: Path) -> None:
+def test_joiners_and_the_join_position_may_come_between_each_other(
+    core: Core, tmp_path: Path
+) -> None:
     widen(core)
     done = run_watched(tmp_path, "several")
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
@@ -110,7 +113,7 @@ def fails_within(runs: int, folder: Path) -> bool:
     return any(run_watched(folder, "several").returncode != 0 for _ in range(runs))
 
 
-def test_a_gate_without_a_second_look_loses_records(core: Core, tmp_path: Path) -> None:
+def test_a_join_position_without_a_second_look_loses_records(core: Core, tmp_path: Path) -> None:
     widen(core)
     core(
         "_ring_producer.c", "                low_water = again;\n", "                (void)again;\n"

@@ -85,7 +85,7 @@ class RingMachine(RuleBasedStateMachine):
         return self.base + len(self.records)
 
     @property
-    def floor(self) -> int:
+    def low_water(self) -> int:
         return min(self.reads.values())
 
     def make(self, size: int) -> Any:
@@ -104,7 +104,7 @@ class RingMachine(RuleBasedStateMachine):
 
     def check_stall(self, threshold: int) -> None:
         """Only what is unread can be waited for."""
-        assert self.floor < threshold <= self.commit + len(self.pending)
+        assert self.low_water < threshold <= self.commit + len(self.pending)
 
     # ---- writing --------------------------------------------------------------------------------
 
@@ -180,7 +180,7 @@ class RingMachine(RuleBasedStateMachine):
             return
         except Stalled as stalled:
             self.check_stall(int(stalled.args[0]))
-            assert self.commit - self.floor + len(self.pending) + count > RECORDS
+            assert self.commit - self.low_water + len(self.pending) + count > RECORDS
             return
         assert [seq for _, seq in slots] == [
             self.commit + len(self.pending) + at for at in range(count)
@@ -239,10 +239,10 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.reads) < 8)
     @rule(start=st.sampled_from(["oldest", "next"]))
     def register(self, start: Any) -> None:
-        gate = RingBytes(self.ring.memory).gate
+        join_position = RingBytes(self.ring.memory).join_position
         token = self.view.register_consumer(start)
-        first = self.commit if start == "next" else self.floor
-        self.reads[token] = max(first, gate)
+        first = self.commit if start == "next" else self.low_water
+        self.reads[token] = max(first, join_position)
         assert self.view._reads[token] == self.reads[token]
 
     @precondition(lambda self: len(self.reads) > 1)
@@ -282,13 +282,13 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: len(self.reads) == 1)
     @rule()
     def close_and_come_back(self) -> None:
-        read = self.floor
+        read = self.low_water
         self.view.close()
         self.view = self.ring.consumer()
-        gate = RingBytes(self.ring.memory).gate
+        join_position = RingBytes(self.ring.memory).join_position
         # left entries keep what their last holder read: the furthest counts
         start = self.view.acknowledged_count
-        assert max(read, gate) <= start <= self.commit
+        assert max(read, join_position) <= start <= self.commit
         self.reads = {cast("int", self.view._index): start}
         self.reads_for_itself = False
 
@@ -347,15 +347,15 @@ class RingMachine(RuleBasedStateMachine):
     @invariant()
     def the_ring_holds_what_the_list_holds(self) -> None:
         assert self.view.committed_count == self.commit
-        assert self.view.window_start == self.floor
-        unread = self.records[self.floor - self.base :]
+        assert self.view.window_start == self.low_water
+        unread = self.records[self.low_water - self.base :]
         blocks = self.schema is strand.BLOCKS
         if blocks:
             ours: list[Any] = [
-                bytes(self.view._read_block(self.floor + at)) for at in range(len(unread))
+                bytes(self.view._read_block(self.low_water + at)) for at in range(len(unread))
             ]
         else:
-            tuples: list[Any] = self.view.tuples(self.floor, self.commit)
+            tuples: list[Any] = self.view.tuples(self.low_water, self.commit)
             ours = [(*row[:3], None if row[3] is None else list(row[3])) for row in tuples]
         assert ours == unread
 
@@ -363,9 +363,9 @@ class RingMachine(RuleBasedStateMachine):
     def a_second_reader_finds_the_same_bytes(self) -> None:
         second = RingBytes(self.ring.memory)
         second.check_mirrors()
-        assert (second.commit, second.floor) == (self.commit, self.floor)
-        found = [second.record(seq) for seq in range(self.floor, self.commit)]
-        expected = self.records[self.floor - self.base :]
+        assert (second.commit, second.low_water) == (self.commit, self.low_water)
+        found = [second.record(seq) for seq in range(self.low_water, self.commit)]
+        expected = self.records[self.low_water - self.base :]
         blocks = self.schema is strand.BLOCKS
         assert found == ([(payload,) for payload in expected] if blocks else expected)
 

@@ -315,7 +315,7 @@ def test_every_failure_has_the_number_that_c_gives_it() -> None:
     [
         ("x", 0, 5, 4, False, 1, -1),  # leaves the slot
         ("x", 0, 0, 8, False, 1, -1),  # not the width of an i32
-        ("x", 14, 0, 4, False, 1, -1),  # no such type
+        ("x", 255, 0, 4, False, 1, -1),  # no such type
         ("x", 8, 0, 6, True, 1, -1),  # a v5 pointer
         ("x", 0, 0, 4, True, 1, -1),  # an i32 in the heap
         ("x", 11, 0, 16, True, 3, -1),  # no power of two
@@ -323,5 +323,5 @@ def test_every_failure_has_the_number_that_c_gives_it() -> None:
     ],
 )
 def test_a_layout_whose_fields_leave_the_slot_is_refused(field: Any) -> None:
-    with pytest.raises(ValueError, match="does not fit"):
+    with pytest.raises(ValueError, match=r"does not fit|no type"):
         _native.Layout(6, 8 if field[3] < 16 else 16, (field,), ())

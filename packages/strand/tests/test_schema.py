@@ -72,8 +72,8 @@ def test_fields_are_aligned_and_do_not_overlap(schema: strand.StrandSchema, vers
     end = layout.bitmap_bytes
     for field, offset in zip(schema.fields, layout.offsets, strict=True):
         assert offset >= end
-        assert offset % field.kind.align_in(version) == 0
-        end = offset + field.kind.width_in(version)
+        assert offset % field.facts.align_in(version) == 0
+        end = offset + field.facts.width_in(version)
     assert end <= layout.stride
     assert layout.stride % (8 if version == 6 else 4) == 0
 

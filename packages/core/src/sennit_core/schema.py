@@ -18,7 +18,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from sennit_core._type_text import Argument, Term, parse_term, quote_name
-from sennit_core.errors import UnknownColumn, Unsupported, UsageError
+from sennit_core.errors import UnknownColumn, UsageError
 from sennit_core.text import nearest
 from sennit_core.type_names import OTHER_NAMES
 
@@ -35,25 +35,6 @@ _NAMES = (*_PLAIN_NAMES, "Decimal", "Timestamp", "List", "Struct")
 _UNITS = ("s", "ms", "us", "ns")
 _ZONE = re.compile(r"[A-Za-z][A-Za-z0-9_+/-]*|[+-][0-9]{2}:[0-9]{2}")
 _PRECISION_MAX = 38
-
-_STRAND_TYPES = {
-    "Bool": "bool8",
-    "UInt8": "u8",
-    "UInt16": "u16",
-    "UInt32": "u32",
-    "Int32": "i32",
-    "Int64": "i64",
-    "Float32": "f32",
-    "Float64": "f64",
-    "Utf8": "utf8",
-    "Binary": "bytes",
-    "List(Int32)": "i32_array",
-    "List(Float32)": "f32_array",
-}
-_FROM_STRAND = {strand: name for name, strand in _STRAND_TYPES.items()} | {
-    "utf8_ref": "Utf8",
-    "json": "Utf8",
-}
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -291,29 +272,6 @@ class Schema:
 
         return schema_from_arrow(arrow_schema)
 
-    def to_strand(self) -> tuple[tuple[str, str, bool], ...]:
-        """Return (name, Strand field type, nullable) for each field of a typed slot.
-
-        Raises:
-            Unsupported: a type has no slot form; the block ring carries every type.
-        """
-        return tuple((f.name, _strand_type(f), f.nullable) for f in self.fields)
-
-    @classmethod
-    def from_strand(cls, fields: Iterable[tuple[str, str, bool]]) -> Schema:
-        """Return the schema of Strand fields; `utf8_ref` and `json` are Utf8.
-
-        Raises:
-            UsageError: an unknown Strand type.
-        """
-        columns = []
-        for name, strand_type, nullable in fields:
-            if strand_type not in _FROM_STRAND:
-                hint = f"known: {', '.join(_FROM_STRAND)}"
-                raise UsageError(f"unknown Strand type {strand_type!r} of {name!r}", hint=hint)
-            columns.append(Field(name, DataType.parse(_FROM_STRAND[strand_type]), nullable))
-        return cls(tuple(columns))
-
     def fingerprint(self) -> str:
         """Return the hex SHA-256 of the canonical JSON: equal schemas, equal fingerprints."""
         from sennit_core.hashing import canonical_json, sha256_hex
@@ -380,16 +338,6 @@ def _check_names(fields: Iterable[Field], where: str) -> None:
 
 def _struct_field_text(field: Field) -> str:
     return f"{quote_name(field.name)}: {field.type}{'' if field.nullable else ' not null'}"
-
-
-def _strand_type(field: Field) -> str:
-    strand_type = _STRAND_TYPES.get(str(field.type))
-    if strand_type is None:
-        raise Unsupported(
-            f'a Strand slot cannot hold column "{field.name}" of type {field.type}',
-            hint="send it through a block ring, which carries Arrow batches",
-        )
-    return strand_type
 
 
 def _did_you_mean(name: str) -> str:

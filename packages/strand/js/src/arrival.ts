@@ -6,7 +6,8 @@
 import { BridgeFrameError } from './errors.js'
 import type { RecordsFrame } from './frames.js'
 import type { StrandMap } from './header.js'
-import { FIELD_TYPES } from './schema.js'
+import { isHeap } from './schema.js'
+import { FIELD_TYPES } from './types.js'
 
 /** A pointer field of the schema: its offset, its null bit, the alignment of its payload. */
 interface PointerField {
@@ -33,9 +34,9 @@ export class HeapLedger {
     this.came = origin
     const { schema, layout } = map
     this.fields = schema.fields.flatMap(({ type }, index) => {
-      const { heap, element } = FIELD_TYPES[type]
-      const bit = layout.nullBits[index]!
-      return heap ? [{ at: layout.byteOffsets[index]!, bit, element: Math.max(element, 1) }] : []
+      if (!isHeap(type)) return []
+      const element = FIELD_TYPES[type].items.BYTES_PER_ELEMENT
+      return [{ at: layout.byteOffsets[index]!, bit: layout.nullBits[index]!, element }]
     })
     this.starts = new Float64Array(map.indexCapacity).fill(Infinity)
     this.arriving = new Float64Array(64)

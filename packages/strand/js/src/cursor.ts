@@ -2,7 +2,7 @@
 
 import type { Consumer } from './consumer.js'
 import { StrandCorruptError } from './errors.js'
-import type { FieldType } from './schema.js'
+import { FieldGetters, type FieldType, type ItemsConstructor } from './types.js'
 
 /** The strings that `utf8_ref` handles refer to, shared by all cursors of a view. */
 export interface InternTable {
@@ -15,7 +15,7 @@ const SHORT_TEXT = 24 // below this a loop is faster than the decoder
  * Points at one record of a ring. `seek` allocates nothing; strings and JSON are decoded once for a
  * record; bytes and arrays are views into the ring itself, valid until the record is acknowledged.
  */
-export class RecordCursor {
+export class RecordCursor extends FieldGetters {
   /** The record under the cursor; -1 before the first. */
   seq = -1
   private slot = 0
@@ -30,7 +30,7 @@ export class RecordCursor {
   private readonly cached: unknown[]
   private readonly cachedAt: Float64Array
   private readonly bytes: Uint8Array
-  private readonly view: DataView
+  protected readonly view: DataView
   private readonly decoder = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
   private scratch = new Uint8Array(256)
 
@@ -40,6 +40,7 @@ export class RecordCursor {
     private readonly consumer: Consumer,
     private readonly intern: InternTable,
   ) {
+    super()
     const { map } = consumer
     const { schema, layout } = map
     this.positions = new Map(schema.names.map((name, at) => [name, at]))
@@ -69,120 +70,10 @@ export class RecordCursor {
     return true
   }
 
-  getI32(name: string): number | null {
-    const at = this.locate(name, 'i32')
-    return at < 0 ? null : this.view.getInt32(at, true)
-  }
-
-  getU32(name: string): number | null {
-    const at = this.locate(name, 'u32')
-    return at < 0 ? null : this.view.getUint32(at, true)
-  }
-
-  getI64(name: string): bigint | null {
-    const at = this.locate(name, 'i64')
-    return at < 0 ? null : this.view.getBigInt64(at, true)
-  }
-
-  getF32(name: string): number | null {
-    const at = this.locate(name, 'f32')
-    return at < 0 ? null : this.view.getFloat32(at, true)
-  }
-
-  getF64(name: string): number | null {
-    const at = this.locate(name, 'f64')
-    return at < 0 ? null : this.view.getFloat64(at, true)
-  }
-
-  getU16(name: string): number | null {
-    const at = this.locate(name, 'u16')
-    return at < 0 ? null : this.view.getUint16(at, true)
-  }
-
-  getU8(name: string): number | null {
-    const at = this.locate(name, 'u8')
-    return at < 0 ? null : this.bytes[at]!
-  }
-
-  getBool(name: string): boolean | null {
-    const at = this.locate(name, 'bool8')
-    return at < 0 ? null : this.bytes[at] !== 0
-  }
-
-  /** Decoded once for a record. */
-  getString(name: string): string | null {
-    const at = this.locate(name, 'utf8')
-    return at < 0 ? null : (this.remembered(name, at) as string)
-  }
-
-  /** Parsed once for a record. */
-  getJson(name: string): unknown {
-    const at = this.locate(name, 'json')
-    return at < 0 ? null : this.remembered(name, at)
-  }
-
-  /** The string of a handle; null also when the intern table has no such handle. */
-  getRef(name: string): string | null {
-    const at = this.locate(name, 'utf8_ref')
-    return at < 0 ? null : (this.intern.strings[this.view.getUint32(at, true)] ?? null)
-  }
-
   /** The handle itself, where there is no intern table or its string is not needed. */
   getHandle(name: string): number | null {
     const at = this.locate(name, 'utf8_ref')
     return at < 0 ? null : this.view.getUint32(at, true)
-  }
-
-  /** A view into the ring, not a copy. */
-  getBytes(name: string): Uint8Array | null {
-    const at = this.locate(name, 'bytes')
-    return at < 0 ? null : new Uint8Array(this.buffer, this.payload(at, 1), this.lengthOf(at))
-  }
-
-  /** A view into the ring, not a copy. */
-  getI32Array(name: string): Int32Array | null {
-    const at = this.locate(name, 'i32_array')
-    return at < 0 ? null : new Int32Array(this.buffer, this.payload(at, 4), this.lengthOf(at) / 4)
-  }
-
-  /** A view into the ring, not a copy. */
-  getF32Array(name: string): Float32Array | null {
-    const at = this.locate(name, 'f32_array')
-    return at < 0 ? null : new Float32Array(this.buffer, this.payload(at, 4), this.lengthOf(at) / 4)
-  }
-
-  /** The value of a field of any type; null when there is none. */
-  get(name: string): unknown {
-    switch (this.types[this.position(name)]) {
-      case 'i32':
-        return this.getI32(name)
-      case 'u32':
-        return this.getU32(name)
-      case 'i64':
-        return this.getI64(name)
-      case 'f32':
-        return this.getF32(name)
-      case 'f64':
-        return this.getF64(name)
-      case 'u16':
-        return this.getU16(name)
-      case 'u8':
-        return this.getU8(name)
-      case 'bool8':
-        return this.getBool(name)
-      case 'utf8':
-        return this.getString(name)
-      case 'json':
-        return this.getJson(name)
-      case 'bytes':
-        return this.getBytes(name)
-      case 'i32_array':
-        return this.getI32Array(name)
-      case 'f32_array':
-        return this.getF32Array(name)
-      default:
-        return this.getRef(name)
-    }
   }
 
   /** All values in field order. */
@@ -204,8 +95,11 @@ export class RecordCursor {
     return at
   }
 
-  /** Byte offset of a field of the record under the cursor, -1 when it is null. */
-  private locate(name: string, type: FieldType): number {
+  protected typeOf(name: string): FieldType {
+    return this.types[this.position(name)]!
+  }
+
+  protected locate(name: string, type: FieldType): number {
     const at = this.position(name)
     if (this.types[at] !== type)
       throw new TypeError(`field '${name}' is ${this.types[at]}, not ${type}`)
@@ -235,7 +129,16 @@ export class RecordCursor {
     return heapStart + physical
   }
 
-  private remembered(name: string, at: number): unknown {
+  protected interned(handle: number): string | null {
+    return this.intern.strings[handle] ?? null
+  }
+
+  protected items<T extends ArrayBufferView>(at: number, type: ItemsConstructor<T>): T {
+    const element = type.BYTES_PER_ELEMENT
+    return new type(this.buffer, this.payload(at, element), this.lengthOf(at) / element)
+  }
+
+  protected decoded(name: string, at: number): unknown {
     const field = this.position(name)
     if (this.cachedAt[field] === this.visit) return this.cached[field]
     const text = this.decode(this.payload(at, 1), this.lengthOf(at))

@@ -6,21 +6,14 @@
 import { PayloadTooLargeError } from './errors.js'
 import type { StrandMap } from './header.js'
 import { NO_ROOM, type Producer } from './producer.js'
-import { FIELD_TYPES, heapAlign, type StrandField } from './schema.js'
+import { factsOf, heapAlign, isHeap, type StrandField } from './schema.js'
+import { storeNumber } from './types.js'
 
 /** A record: values by field name, or all of them in field order; null or absent means no value. */
 export type StrandRecord = Readonly<Record<string, unknown>> | readonly unknown[]
 
 const V5_PAYLOAD_MAX = 0xffff
 const SHORT_BYTES = 32
-const INTEGER_RANGES = {
-  i32: [-(2 ** 31), 2 ** 31 - 1],
-  u32: [0, 2 ** 32 - 1],
-  u16: [0, 2 ** 16 - 1],
-  u8: [0, 255],
-} as const
-const I64_MIN = -(2n ** 63n)
-const I64_MAX = 2n ** 63n - 1n
 
 /** Encodes one record at a time: `prepare` it, then `write` it, again after waiting for room. */
 export class RecordEncoder {
@@ -56,7 +49,7 @@ export class RecordEncoder {
       this.payloads[at] = null
       if (value === null) {
         if (!field.nullable) throw new TypeError(`field '${field.name}' cannot be null`)
-      } else if (FIELD_TYPES[field.type].heap) {
+      } else if (isHeap(field.type)) {
         this.payloads[at] = this.encodePayload(field, value)
       } else {
         this.values[at] = this.checkScalar(field, value)
@@ -104,37 +97,15 @@ export class RecordEncoder {
     }
   }
 
-  private checkScalar({ name, type }: StrandField, value: unknown): unknown {
-    switch (type) {
-      case 'i32':
-      case 'u32':
-      case 'u16':
-      case 'u8': {
-        const [low, high] = INTEGER_RANGES[type]
-        if (typeof value !== 'number' || !Number.isInteger(value))
-          throw new TypeError(`field '${name}' is ${type}, and cannot store ${describe(value)}`)
-        if (value < low || value > high)
-          throw new RangeError(`field '${name}' is ${type}, and ${value} does not fit`)
-        return value
-      }
-      case 'i64': {
-        if (typeof value !== 'bigint' && !Number.isSafeInteger(value))
-          throw new TypeError(
-            `field '${name}' is i64: a bigint or safe integer, not ${describe(value)}`,
-          )
-        const big = BigInt(value as bigint | number)
-        if (big < I64_MIN || big > I64_MAX)
-          throw new RangeError(`field '${name}' is i64, and ${big} does not fit`)
-        return big
-      }
-      case 'utf8_ref':
-        return this.handleOf(name, value)
-      case 'bool8':
+  private checkScalar(field: StrandField, value: unknown): unknown {
+    switch (factsOf(field.type).kind) {
+      case 'handle':
+        return this.handleOf(field.name, value)
+      case 'boolean':
         if (typeof value === 'boolean') return value ? 1 : 0
-        throw new TypeError(`field '${name}' is bool8, and cannot store ${describe(value)}`)
+        throw refusal(field, value)
       default:
-        if (typeof value === 'number') return value
-        throw new TypeError(`field '${name}' is ${type}, and cannot store ${describe(value)}`)
+        return checkNumber(field, value)
     }
   }
 
@@ -167,9 +138,10 @@ export class RecordEncoder {
     return payload
   }
 
-  private payloadOf({ name, type }: StrandField, value: unknown): Uint8Array {
-    switch (type) {
-      case 'utf8':
+  private payloadOf(field: StrandField, value: unknown): Uint8Array {
+    const { kind, items } = factsOf(field.type)
+    switch (kind) {
+      case 'text':
         if (typeof value === 'string') return this.encodeText(value)
         break
       case 'json': {
@@ -182,17 +154,12 @@ export class RecordEncoder {
           return new Uint8Array(value)
         if (ArrayBuffer.isView(value)) return bytesOf(value)
         break
-      case 'i32_array':
-        if (value instanceof Int32Array) return bytesOf(value)
-        if (Array.isArray(value))
-          return bytesOf(Int32Array.from(value, (item) => int32(name, item)))
-        break
       default:
-        if (value instanceof Float32Array) return bytesOf(value)
+        if (value instanceof items) return bytesOf(value)
         if (Array.isArray(value))
-          return bytesOf(Float32Array.from(value, (item) => float(name, item)))
+          return bytesOf(items.from(value, (item) => checkNumber(field, item) as never))
     }
-    throw new TypeError(`field '${name}' is ${type}, and cannot store ${describe(value)}`)
+    throw refusal(field, value)
   }
 
   private encodeText(text: string): Uint8Array {
@@ -229,7 +196,7 @@ export class RecordEncoder {
     const where = slot + layout.byteOffsets[at]!
     const payload = this.payloads[at]!
     if (payload === null) {
-      writeScalar(view, where, type, this.values[at])
+      storeNumber(view, where, type, this.values[at])
       return true
     }
     const offset = producer.claimHeap(payload.length, heapAlign(type, version))
@@ -245,26 +212,6 @@ export class RecordEncoder {
   }
 }
 
-function writeScalar(view: DataView, where: number, type: string, value: unknown): void {
-  switch (type) {
-    case 'i32':
-      return view.setInt32(where, value as number, true)
-    case 'i64':
-      return view.setBigInt64(where, value as bigint, true)
-    case 'f32':
-      return view.setFloat32(where, value as number, true)
-    case 'f64':
-      return view.setFloat64(where, value as number, true)
-    case 'u16':
-      return view.setUint16(where, value as number, true)
-    case 'u8':
-    case 'bool8':
-      return view.setUint8(where, value as number)
-    default:
-      return view.setUint32(where, value as number, true)
-  }
-}
-
 /** For a few bytes a loop is faster than `set`. */
 function copyInto(bytes: Uint8Array, start: number, payload: Uint8Array): void {
   if (payload.length > SHORT_BYTES) return bytes.set(payload, start)
@@ -275,14 +222,31 @@ function bytesOf(view: ArrayBufferView): Uint8Array {
   return new Uint8Array(view.buffer, view.byteOffset, view.byteLength)
 }
 
-function int32(name: string, item: unknown): number {
-  if (typeof item === 'number' && (item | 0) === item) return item
-  throw new RangeError(`field '${name}' is i32_array, and ${describe(item)} does not fit`)
+/** A value of a number field, or an item of an array field, checked against its type. */
+function checkNumber(field: StrandField, value: unknown): number | bigint {
+  const { least, most } = factsOf(field.type)
+  if (least === undefined || most === undefined) {
+    if (typeof value === 'number') return value
+    throw refusal(field, value)
+  }
+  let integer: number | bigint
+  if (typeof least === 'bigint') {
+    if (typeof value !== 'bigint' && !Number.isSafeInteger(value))
+      throw new TypeError(
+        `field '${field.name}' is ${field.type}: a bigint or safe integer, not ${describe(value)}`,
+      )
+    integer = BigInt(value as bigint | number)
+  } else {
+    if (typeof value !== 'number' || !Number.isInteger(value)) throw refusal(field, value)
+    integer = value
+  }
+  if (integer < least || integer > most)
+    throw new RangeError(`field '${field.name}' is ${field.type}, and ${integer} does not fit`)
+  return integer
 }
 
-function float(name: string, item: unknown): number {
-  if (typeof item === 'number') return item
-  throw new TypeError(`field '${name}' is f32_array, and cannot store ${describe(item)}`)
+function refusal({ name, type }: StrandField, value: unknown): TypeError {
+  return new TypeError(`field '${name}' is ${type}, and cannot store ${describe(value)}`)
 }
 
 function describe(value: unknown): string {

@@ -2,6 +2,7 @@
 
 import type { RecordCursor } from './cursor.js'
 import type { StrandMap } from './header.js'
+import { FIELD_TYPES, type FieldType } from './types.js'
 
 type Value = number | bigint | string | boolean
 
@@ -17,9 +18,6 @@ export interface Bitset {
 
 /** The least and greatest value among some records; null when no record has a value. */
 export type Range = { readonly min: number | bigint; readonly max: number | bigint } | null
-
-const NUMERIC = new Set(['i32', 'u32', 'i64', 'f32', 'f64', 'u16', 'u8'])
-const UNORDERED = new Set(['json', 'bytes', 'i32_array', 'f32_array'])
 
 /** Values from `low` to `high`, inclusive; null: no bound on that side. */
 export function between(
@@ -84,7 +82,7 @@ export function filterRecords(
   stop: number,
 ): Bitset {
   const type = schema.fields.find((each) => each.name === field)?.type
-  if (type === undefined || UNORDERED.has(type))
+  if (type === undefined || !isOrdered(type))
     throw new TypeError(`there is no field '${field}' whose values can be compared`)
   const words = new Uint32Array(Math.ceil((stop - start) / 32))
   for (let seq = start; seq < stop; seq += 1) {
@@ -102,9 +100,9 @@ export function rangesOf(
   bitset: Bitset,
   fields?: readonly string[],
 ): Record<string, Range> {
-  const chosen = fields ?? schema.fields.filter((f) => NUMERIC.has(f.type)).map((f) => f.name)
+  const chosen = fields ?? schema.fields.filter((f) => isNumeric(f.type)).map((f) => f.name)
   for (const name of chosen)
-    if (!schema.fields.some((field) => field.name === name && NUMERIC.has(field.type)))
+    if (!schema.fields.some((field) => field.name === name && isNumeric(field.type)))
       throw new TypeError(`there is no numeric field '${name}'`)
   const ranges: Record<string, Range> = Object.fromEntries(chosen.map((name) => [name, null]))
   forEachSet(bitset, (seq) => {
@@ -126,7 +124,7 @@ export function findFirst(
   stop: number,
 ): number {
   const field = schema.fields.find((each) => each.name === name)
-  if (field === undefined || field.order === null || UNORDERED.has(field.type))
+  if (field === undefined || field.order === null || !isOrdered(field.type))
     throw new TypeError(`'${name}' is no field that is declared as sorted`)
   let low = start
   let high = stop
@@ -139,6 +137,16 @@ export function findFirst(
     else high = middle
   }
   return low
+}
+
+function isNumeric(type: FieldType): boolean {
+  const { kind } = FIELD_TYPES[type]
+  return kind === 'integer' || kind === 'float'
+}
+
+function isOrdered(type: FieldType): boolean {
+  const { kind } = FIELD_TYPES[type]
+  return kind !== 'json' && kind !== 'bytes' && kind !== 'array'
 }
 
 function widen(range: Range, value: number | bigint): Range {

@@ -1,6 +1,6 @@
 /**
  * Typed records over SharedArrayBuffer, in the byte layout of `sennit-strand` (spec/strand-wire.md).
- * Layering: errors, schema <- header <- words, waiting <- producer, consumer <- encoder, cursor,
+ * Layering: errors, types <- schema <- header <- words, waiting <- producer, consumer <- encoder, cursor,
  * filters <- writer, view <- frames <- bridge <- transports. Nothing else is public.
  */
 
@@ -32,12 +32,12 @@ export {
   schemaFingerprint,
   slotLayout,
   type FieldSpec,
-  type FieldType,
   type SlotLayout,
   type StrandField,
   type StrandSchema,
   type StrandVersion,
 } from './schema.js'
+export type { FieldType } from './types.js'
 export {
   StrandView,
   type ConsumerToken,

@@ -4,47 +4,10 @@
  */
 
 import { StrandHeaderError } from './errors.js'
+import { FIELD_TYPES, type FieldType, type TypeFacts } from './types.js'
 
 /** A layout version: 5 is what the original browsers' library reads, 6 has wide pointers. */
 export type StrandVersion = 5 | 6
-
-interface TypeFacts {
-  readonly tag: number
-  readonly width: number
-  /** Whether the slot holds a pointer into the heap. */
-  readonly heap: boolean
-  /** Alignment of a payload in a v5 heap; 0 for text, which v6 does not align either. */
-  readonly element: number
-}
-
-const scalar = (tag: number, width: number): TypeFacts => ({ tag, width, heap: false, element: 0 })
-const pointer = (tag: number, element: number): TypeFacts => ({
-  tag,
-  width: 6,
-  heap: true,
-  element,
-})
-
-/** The fourteen types: wire tag, v5 width, and whether the value is in the heap. */
-export const FIELD_TYPES = {
-  i32: scalar(0, 4),
-  u32: scalar(1, 4),
-  i64: scalar(2, 8),
-  f32: scalar(3, 4),
-  f64: scalar(4, 8),
-  u16: scalar(5, 2),
-  u8: scalar(6, 1),
-  bool8: scalar(7, 1),
-  utf8: pointer(8, 0),
-  utf8_ref: scalar(9, 4),
-  json: pointer(10, 0),
-  bytes: pointer(11, 1),
-  i32_array: pointer(12, 4),
-  f32_array: pointer(13, 4),
-} as const satisfies Record<string, TypeFacts>
-
-/** The name of a field type. */
-export type FieldType = keyof typeof FIELD_TYPES
 
 const TYPE_NAMES = Object.keys(FIELD_TYPES) as FieldType[]
 const NULLABLE = 1
@@ -156,7 +119,11 @@ export function decodeSchema(bytes: Uint8Array, version: StrandVersion): Decoded
   for (let at = 2; at < bytes.length; at += 4) {
     const type = TYPE_NAMES[view.getUint8(at)]
     if (type === undefined)
-      throw new StrandHeaderError('field', 'a type tag from 0 to 13', String(view.getUint8(at)))
+      throw new StrandHeaderError(
+        'field',
+        `a type tag from 0 to ${TYPE_NAMES.length - 1}`,
+        String(view.getUint8(at)),
+      )
     const flags = checkFlags(view.getUint8(at + 1), version)
     const order = flags & ASCENDING ? 'ascending' : flags & DESCENDING ? 'descending' : null
     fields.push({ type, nullable: (flags & NULLABLE) !== 0, order })
@@ -185,10 +152,22 @@ export function statedLayout(
   return { version, byteOffsets, nullBits: nullBitsOf(fields), bitmapBytes, recordStride }
 }
 
-/** Alignment of a payload in the heap: elements in v5, cache lines in v6, none for text. */
+/** What a type is, apart from its name. */
+export function factsOf(type: FieldType): TypeFacts {
+  return FIELD_TYPES[type]
+}
+
+/** Whether the slot holds a pointer to a payload in the heap. */
+export function isHeap(type: FieldType): boolean {
+  const { kind } = FIELD_TYPES[type]
+  return kind === 'text' || kind === 'json' || kind === 'bytes' || kind === 'array'
+}
+
+/** Alignment of a payload in the heap: items in v5, cache lines in v6, none for text. */
 export function heapAlign(type: FieldType, version: StrandVersion): number {
-  const { element } = FIELD_TYPES[type]
-  return element === 0 ? 1 : version === 6 ? 64 : element
+  const { kind, items } = factsOf(type)
+  if (kind !== 'bytes' && kind !== 'array') return 1
+  return version === 6 ? 64 : items.BYTES_PER_ELEMENT
 }
 
 /** The 32-bit FNV-1a hash (RFC 9923). */
@@ -199,8 +178,8 @@ export function fnv1a(bytes: Uint8Array): number {
 }
 
 function widthOf(type: FieldType, version: StrandVersion): number {
-  const facts = FIELD_TYPES[type]
-  return facts.heap && version === 6 ? 16 : facts.width
+  if (isHeap(type)) return version === 6 ? 16 : 6
+  return FIELD_TYPES[type].items.BYTES_PER_ELEMENT
 }
 
 function alignOf(type: FieldType, version: StrandVersion): number {

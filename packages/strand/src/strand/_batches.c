@@ -31,17 +31,16 @@ static const Py_buffer *hold(held_buffers *held, PyObject *object, int flags) {
 
 static strand_place place_of(const layout_object *layout, uint32_t at) {
     const strand_field *field = &layout->fields[at];
-    const bool array = field->tag == TYPE_I32_ARRAY || field->tag == TYPE_F32_ARRAY;
     strand_place place = {
         .offset = field->offset,
         .width = field->width,
         .null_bit = field->null_bit,
         .heap_align = field->heap ? field->heap_align : 0,
-        .item_bytes = array ? 4 : 1,
-        .truth = field->tag == TYPE_BOOL8,
-        .text = field->tag == TYPE_UTF8 || field->tag == TYPE_JSON,
+        .item_bytes = field_types[field->tag].item_bytes,
+        .truth = field->kind == KIND_BOOLEAN,
+        .text = is_text(field->kind),
     };
-    if (field->tag == TYPE_UTF8_REF && layout->intern != NULL) {
+    if (field->kind == KIND_HANDLE && layout->intern != NULL) {
         const Py_ssize_t known = PySequence_Size(layout->intern);
         place.handles = known > 0 ? (uint64_t)known : 0;
         PyErr_Clear();
@@ -56,20 +55,16 @@ static int too_short(void) {
 
 /* ---- scatter -------------------------------------------------------------------------------- */
 
-/* The struct codes accepted for each type; the item size distinguishes `l` of 4 and 8 bytes. */
-static const char *const CODES[] = {
-    [TYPE_I32] = "ilq",    [TYPE_U32] = "ILQ",    [TYPE_I64] = "ilq",      [TYPE_F32] = "f",
-    [TYPE_F64] = "d",      [TYPE_U16] = "H",      [TYPE_U8] = "B",         [TYPE_BOOL8] = "?",
-    [TYPE_UTF8] = "",      [TYPE_JSON] = "",      [TYPE_UTF8_REF] = "ILQ", [TYPE_BYTES] = "",
-    [TYPE_I32_ARRAY] = "", [TYPE_F32_ARRAY] = "",
-};
-
+/* Whether a buffer holds values as the field's slots do. */
 static bool is_typed(const Py_buffer *view, const strand_field *field) {
+    if (field->heap)
+        return false;
+    const char *formats = field->kind == KIND_BOOLEAN ? "?" : field_types[field->tag].formats;
     const char *code = view->format == NULL ? "B" : view->format;
     if (*code != '\0' && strchr("@=<^", *code) != NULL)
         code++;
     return view->ndim == 1 && view->itemsize == field->width && code[0] != '\0' &&
-           code[1] == '\0' && strchr(CODES[field->tag], code[0]) != NULL;
+           code[1] == '\0' && strchr(formats, code[0]) != NULL;
 }
 
 /* Bind an array of exactly the field's type and the batch's length: 1; 0 for any other object. */

@@ -4,13 +4,13 @@
 
 #include "_native.h"
 
-enum { BELLS_MAX = 4096 };
+enum { BELLS_MAX = 4096 }; /* bounds the allocations; the kernel waits for 128 at most */
 
 /* Get the buffer of a bell: a writable, aligned u32. */
 static int get_bell(PyObject *object, Py_buffer *bell) {
     if (PyObject_GetBuffer(object, bell, PyBUF_WRITABLE) < 0)
         return -1;
-    if (bell->len == 4 && (uintptr_t)bell->buf % 4 == 0)
+    if (bell->len == 4 && (uintptr_t)bell->buf % 4 == 0) /* what futex requires */
         return 0;
     PyBuffer_Release(bell);
     PyErr_SetString(PyExc_ValueError, "a bell is four aligned bytes");
@@ -21,6 +21,8 @@ static PyObject *list_rung(void *const *words, const uint32_t *seen, Py_ssize_t 
     PyObject *rung = PyList_New(0);
     for (Py_ssize_t i = 0; rung != NULL && i < count; i++) {
         const _Atomic uint32_t *word = words[i];
+        /* acquire, pairs with the release increment in strand_ring_bell: the caller then sees the
+         * counter for which the bell was rung */
         if (atomic_load_explicit(word, memory_order_acquire) == seen[i])
             continue;
         PyObject *index = PyLong_FromSsize_t(i);

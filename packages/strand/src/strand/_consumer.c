@@ -17,6 +17,8 @@ static PyObject *consumer_open(consumer_object *self, PyObject *args) {
     Py_RETURN_NONE;
 }
 
+/* Release the buffers, unless a call in progress uses their addresses; see consumer_done. A lease
+ * holds a buffer of its own, so the segment stays mapped as long as one exists. */
 static void release_mapping(consumer_object *self) {
     if (self->busy == 0) {
         PyBuffer_Release(&self->view);
@@ -96,6 +98,7 @@ static void poison(consumer_object *self, unsigned index, uint64_t upto) {
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++)
         if (i != index && strand_consumer_state_of(ring, i) == STRAND_ATTACHED)
             return;
+    /* The records are this consumer's until it acknowledges: the producer does not write them. */
     for (uint64_t seq = self->core.read[index]; seq < upto; seq++) {
         unsigned char *slot = ring->base + strand_slot_at(ring, seq);
         for (uint32_t at = 0; at < layout->count; at++) {
@@ -104,6 +107,7 @@ static void poison(consumer_object *self, unsigned index, uint64_t upto) {
             const unsigned char *pointer = slot + layout->fields[at].offset;
             if (!layout->fields[at].heap)
                 continue;
+            /* u32 offset and u16 length in v5, u64 and u32 in v6: the low bytes are copied */
             memcpy(&start, pointer, ring->version == 5 ? 4 : 8);
             memcpy(&bytes, pointer + (ring->version == 5 ? 4 : 8), ring->version == 5 ? 2 : 4);
             if (strand_locate(ring, start, bytes, &where) == STRAND_OK)
@@ -120,6 +124,7 @@ static PyObject *consumer_acknowledge(consumer_object *self, PyObject *args) {
     if (consumer_closed(self) || !PyArg_ParseTuple(args, "OK", &entry, &upto) ||
         to_index(self, entry, &index) < 0)
         return NULL;
+    /* before the acknowledgement, after which the producer may write there */
     if (self->poisons && upto <= strand_committed(&self->core.ring))
         poison(self, index, upto);
     const int result = strand_acknowledge(&self->core, index, upto);
@@ -193,6 +198,7 @@ static PyObject *consumer_aborted(consumer_object *self, PyObject *Py_UNUSED(ign
 static PyObject *consumer_follow_reset(consumer_object *self, PyObject *Py_UNUSED(ignored)) {
     if (consumer_closed(self))
         return NULL;
+    /* A join follows a reset by itself; the caller has to be told of it, too. */
     const bool reset_noticed = self->core.rewound;
     self->core.rewound = false;
     return PyBool_FromLong(strand_follow_reset(&self->core) || reset_noticed);
@@ -219,7 +225,7 @@ static PyObject *consumer_arm(consumer_object *self, PyObject *value) {
     uint64_t threshold;
     if (consumer_closed(self) || to_u64(value, &threshold) < 0)
         return NULL;
-    strand_arm(&self->core, threshold);
+    strand_arm(&self->core, threshold); /* and the bell after it: see _words.h */
     return PyLong_FromUnsignedLong(strand_bell_of(&self->core));
 }
 
@@ -229,6 +235,7 @@ static PyObject *get_committed(consumer_object *self, void *Py_UNUSED(closure)) 
     if (consumer_closed(self))
         return NULL;
     const uint64_t committed = strand_committed(&self->core.ring);
+    /* A loop over the records trusts this count, so a corrupt one must not leave here. */
     if (!strand_is_possible(&self->core, committed))
         return fail(self, FAIL_CORRUPT, -1, NULL);
     return PyLong_FromUnsignedLongLong(committed);

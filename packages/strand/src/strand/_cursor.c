@@ -96,7 +96,7 @@ static PyObject *read_at(cursor_object *self, uint32_t at) {
         Py_RETURN_NONE;
     if (!field->heap)
         return read_scalar(self->view, slot, at);
-    if (field->tag == TYPE_UTF8 || field->tag == TYPE_JSON)
+    if (is_text(field->kind))
         return read_decoded(self, slot, at);
     return lease_payload(self->view, slot, at);
 }
@@ -119,25 +119,11 @@ static PyObject *get_typed(cursor_object *self, PyObject *name, uint8_t tag, con
     return NULL;
 }
 
-#define GETTER(suffix, tag, type)                                                                  \
-    static PyObject *cursor_get_##suffix(cursor_object *self, PyObject *name) {                    \
-        return get_typed(self, name, tag, type);                                                   \
+#define GETTER(name, tag, kind, element, getter)                                                   \
+    static PyObject *cursor_get_##getter(cursor_object *self, PyObject *field) {                   \
+        return get_typed(self, field, tag, #name);                                                 \
     }
-
-GETTER(i32, TYPE_I32, "i32")
-GETTER(u32, TYPE_U32, "u32")
-GETTER(i64, TYPE_I64, "i64")
-GETTER(f32, TYPE_F32, "f32")
-GETTER(f64, TYPE_F64, "f64")
-GETTER(u16, TYPE_U16, "u16")
-GETTER(u8, TYPE_U8, "u8")
-GETTER(bool, TYPE_BOOL8, "bool8")
-GETTER(string, TYPE_UTF8, "utf8")
-GETTER(ref, TYPE_UTF8_REF, "utf8_ref")
-GETTER(json, TYPE_JSON, "json")
-GETTER(bytes, TYPE_BYTES, "bytes")
-GETTER(i32_array, TYPE_I32_ARRAY, "i32_array")
-GETTER(f32_array, TYPE_F32_ARRAY, "f32_array")
+FIELD_TYPES(GETTER)
 
 static PyObject *cursor_to_tuple(cursor_object *self, PyObject *Py_UNUSED(ignored)) {
     if (current(self) == NULL)
@@ -216,15 +202,22 @@ static void cursor_dealloc(cursor_object *self) {
     free_object((PyObject *)self);
 }
 
-#define GETTER_METHOD(suffix, type, answer)                                                        \
-    {                                                                                              \
-        "get_" #suffix, (PyCFunction)cursor_get_##suffix, METH_O,                                  \
-            "get_" #suffix "($self, name, /)\n--\n\nReturn " answer " of a `" type                 \
-            "` field, None when it is null.\n\nRaises:\n    UsageError: the field has another "    \
-            "type; no "                                                                            \
-            "record sought, or it was acknowledged since.\n    UnknownColumn: no field of that "   \
-            "name."                                                                                \
-    }
+/* What the getter of each kind returns. */
+#define ANSWER_INTEGER "the integer"
+#define ANSWER_FLOAT "the number"
+#define ANSWER_BOOLEAN "the boolean"
+#define ANSWER_HANDLE "the interned string (the handle where there is no table)"
+#define ANSWER_TEXT "the string, decoded once for each record,"
+#define ANSWER_JSON "the value, parsed once for each record,"
+#define ANSWER_BYTES "a read-only view into the ring"
+#define ANSWER_ARRAY "a read-only view of the numbers in the ring"
+
+#define GETTER_METHOD(name, tag, kind, element, getter)                                            \
+    {"get_" #getter, (PyCFunction)cursor_get_##getter, METH_O,                                     \
+     "get_" #getter "($self, name, /)\n--\n\nReturn " ANSWER_##kind " of a `" #name               \
+     "` field, None when it is null.\n\nRaises:\n    UsageError: the field has another type; "     \
+     "no record sought, or it was acknowledged since.\n    UnknownColumn: no field of that "       \
+     "name."},
 
 static PyMethodDef cursor_methods[] = {
     {"seek", (PyCFunction)cursor_seek, METH_O,
@@ -234,20 +227,7 @@ static PyMethodDef cursor_methods[] = {
      "get($self, name, /)\n--\n\nReturn a field of the record under the cursor, None when it is "
      "null.\n\nRaises:\n    UnknownColumn: no field of that name.\n    UsageError: no record "
      "sought, or it was acknowledged since."},
-    GETTER_METHOD(i32, "i32", "the integer"),
-    GETTER_METHOD(u32, "u32", "the integer"),
-    GETTER_METHOD(i64, "i64", "the integer"),
-    GETTER_METHOD(f32, "f32", "the number"),
-    GETTER_METHOD(f64, "f64", "the number"),
-    GETTER_METHOD(u16, "u16", "the integer"),
-    GETTER_METHOD(u8, "u8", "the integer"),
-    GETTER_METHOD(bool, "bool8", "the boolean"),
-    GETTER_METHOD(string, "utf8", "the string, decoded once for each record,"),
-    GETTER_METHOD(ref, "utf8_ref", "the interned string (the handle where there is no table)"),
-    GETTER_METHOD(json, "json", "the value, parsed once for each record,"),
-    GETTER_METHOD(bytes, "bytes", "a read-only view into the ring"),
-    GETTER_METHOD(i32_array, "i32_array", "a read-only view (format `i`) into the ring"),
-    GETTER_METHOD(f32_array, "f32_array", "a read-only view (format `f`) into the ring"),
+    FIELD_TYPES(GETTER_METHOD)
     {"to_tuple", (PyCFunction)cursor_to_tuple, METH_NOARGS,
      "to_tuple($self, /)\n--\n\nReturn what `get` returns for all fields, in order."},
     {"to_dict", (PyCFunction)cursor_to_dict, METH_NOARGS,

@@ -94,10 +94,11 @@ static int to_integer(encoder *e, uint32_t at, PyObject *value, int64_t low, int
     return 0;
 }
 
-static int put_integer(encoder *e, uint32_t at, PyObject *value, int64_t low, int64_t high) {
+static int put_integer(encoder *e, uint32_t at, PyObject *value) {
     const strand_field *field = &e->layout->fields[at];
+    const field_type *type = &field_types[field->tag];
     int64_t number = 0;
-    if (to_integer(e, at, value, low, high, &number) < 0)
+    if (to_integer(e, at, value, type->least, type->most, &number) < 0)
         return -1;
     memcpy(e->image + field->offset, &number, field->width); /* little-endian: the low bytes */
     return 0;
@@ -111,19 +112,22 @@ static int to_f32(encoder *e, uint32_t at, PyObject *value, float *number) {
     return isinf(*number) && !isinf(wide) ? refuse_number(e, at, value) : 0;
 }
 
-static int put_f32(encoder *e, uint32_t at, PyObject *value) {
-    float number = 0;
-    if (to_f32(e, at, value, &number) < 0)
-        return -1;
-    memcpy(e->image + e->layout->fields[at].offset, &number, sizeof number);
-    return 0;
+static int to_f64(encoder *e, uint32_t at, PyObject *value, double *number) {
+    *number = PyFloat_AsDouble(value);
+    return *number == -1.0 && PyErr_Occurred() ? refuse(e, at) : 0;
 }
 
-static int put_f64(encoder *e, uint32_t at, PyObject *value) {
-    const double number = PyFloat_AsDouble(value);
-    if (number == -1.0 && PyErr_Occurred())
-        return refuse(e, at);
-    memcpy(e->image + e->layout->fields[at].offset, &number, sizeof number);
+/* Write a number of the field's element type to `target`, which may be unaligned. */
+static int put_float(encoder *e, uint32_t at, PyObject *value, size_t bytes, void *target) {
+    float narrow = 0;
+    double wide = 0;
+    const bool is_wide = bytes == sizeof wide;
+    if ((is_wide ? to_f64(e, at, value, &wide) : to_f32(e, at, value, &narrow)) < 0)
+        return -1;
+    if (is_wide)
+        memcpy(target, &wide, sizeof wide);
+    else
+        memcpy(target, &narrow, sizeof narrow);
     return 0;
 }
 
@@ -139,7 +143,7 @@ static int put_bool(encoder *e, uint32_t at, PyObject *value) {
  * consumer could read the record. */
 static int put_handle(encoder *e, uint32_t at, PyObject *value) {
     const Py_ssize_t known = PyTuple_Size(e->layout->intern);
-    if (put_integer(e, at, value, 0, UINT32_MAX) < 0)
+    if (put_integer(e, at, value) < 0)
         return -1;
     uint32_t handle;
     memcpy(&handle, e->image + e->layout->fields[at].offset, sizeof handle);
@@ -160,7 +164,7 @@ static int put_ref(encoder *e, uint32_t at, PyObject *value) {
     PyObject *handle = PyDict_GetItemWithError(handles, value);
     int result = -1;
     if (handle != NULL)
-        result = put_integer(e, at, handle, 0, UINT32_MAX);
+        result = put_integer(e, at, handle);
     else if (!PyErr_Occurred())
         fail(e->self, FAIL_INTERN, (Py_ssize_t)at, value);
     Py_DECREF(handles);
@@ -174,6 +178,7 @@ static int add_payload(encoder *e, uint32_t at, const char *start, Py_ssize_t by
     const strand_field *field = &e->layout->fields[at];
     const uint64_t half = e->self->core.ring.heap_capacity / 2;
     const uint64_t size = (uint64_t)bytes;
+    STRAND_INVARIANT(e->payload_count < e->layout->count); /* at most one for each field */
     payload *added = &e->payloads[e->payload_count++];
     added->start = start;
     added->bytes = bytes;
@@ -241,29 +246,28 @@ static int put_bytes(encoder *e, uint32_t at, PyObject *value) {
     return put_buffer(e, at, &buffer);
 }
 
-/* Whether a buffer is one-dimensional with elements of format `code` ('i' or 'f'). */
-static bool is_array_of(const Py_buffer *buffer, char code) {
+/* Whether a buffer is one-dimensional with elements of this type. */
+static bool is_array_of(const Py_buffer *buffer, const field_type *type) {
     const char *format = buffer->format == NULL ? "B" : buffer->format;
     if (*format == '<' || *format == '=' || *format == '@')
         format++;
-    return format[0] == code && format[1] == '\0' && buffer->itemsize == 4 && buffer->ndim == 1;
+    return format[0] != '\0' && strchr(type->formats, format[0]) != NULL && format[1] == '\0' &&
+           buffer->itemsize == type->item_bytes && buffer->ndim == 1;
 }
 
-static PyObject *pack_numbers(encoder *e, uint32_t at, PyObject *items, char code) {
+static PyObject *pack_numbers(encoder *e, uint32_t at, PyObject *items, const field_type *type) {
     const Py_ssize_t count = PyTuple_Size(items);
-    PyObject *packed = PyBytes_FromStringAndSize(NULL, count * 4);
+    PyObject *packed = PyBytes_FromStringAndSize(NULL, count * type->item_bytes);
     char *end = packed == NULL ? NULL : PyBytes_AsString(packed);
-    for (Py_ssize_t i = 0; packed != NULL && i < count; i++, end += 4) {
+    for (Py_ssize_t i = 0; packed != NULL && i < count; i++, end += type->item_bytes) {
         PyObject *item = PyTuple_GetItem(items, i);
         int64_t integer = 0;
-        float number = 0;
         int result;
-        if (code == 'f') {
-            result = to_f32(e, at, item, &number);
-            memcpy(end, &number, 4);
+        if (type->floating) {
+            result = put_float(e, at, item, type->item_bytes, end);
         } else {
-            result = to_integer(e, at, item, INT32_MIN, INT32_MAX, &integer);
-            memcpy(end, &integer, 4);
+            result = to_integer(e, at, item, type->least, type->most, &integer);
+            memcpy(end, &integer, type->item_bytes); /* little-endian: the low bytes */
         }
         if (result < 0)
             Py_CLEAR(packed);
@@ -272,15 +276,16 @@ static PyObject *pack_numbers(encoder *e, uint32_t at, PyObject *items, char cod
 }
 
 /* Add an array: a buffer of the element type, or any iterable of numbers. */
-static int put_array(encoder *e, uint32_t at, PyObject *value, char code) {
+static int put_array(encoder *e, uint32_t at, PyObject *value) {
+    const field_type *type = &field_types[e->layout->fields[at].tag];
     if (PyObject_CheckBuffer(value)) {
         Py_buffer buffer;
         if (PyObject_GetBuffer(value, &buffer, PyBUF_FULL_RO) < 0)
             return refuse(e, at);
-        if (is_array_of(&buffer, code))
+        if (is_array_of(&buffer, type))
             return put_buffer(e, at, &buffer);
         PyErr_Format(PyExc_TypeError, "the buffer holds '%s' in %d dimensions, not '%c' in one",
-                     buffer.format == NULL ? "B" : buffer.format, buffer.ndim, code);
+                     buffer.format == NULL ? "B" : buffer.format, buffer.ndim, type->formats[0]);
         PyBuffer_Release(&buffer);
         return refuse(e, at);
     }
@@ -289,7 +294,7 @@ static int put_array(encoder *e, uint32_t at, PyObject *value, char code) {
     PyObject *items = PySequence_Tuple(value);
     if (items == NULL)
         return refuse(e, at);
-    PyObject *packed = pack_numbers(e, at, items, code);
+    PyObject *packed = pack_numbers(e, at, items, type);
     Py_DECREF(items);
     return put_owned(e, at, packed);
 }
@@ -297,38 +302,28 @@ static int put_array(encoder *e, uint32_t at, PyObject *value, char code) {
 /* ---- records -------------------------------------------------------------------------------- */
 
 static int put_value(encoder *e, uint32_t at, PyObject *value) {
-    switch (e->layout->fields[at].tag) {
-    case TYPE_I32:
-        return put_integer(e, at, value, INT32_MIN, INT32_MAX);
-    case TYPE_U32:
-        return put_integer(e, at, value, 0, UINT32_MAX);
-    case TYPE_I64:
-        return put_integer(e, at, value, INT64_MIN, INT64_MAX);
-    case TYPE_U16:
-        return put_integer(e, at, value, 0, UINT16_MAX);
-    case TYPE_U8:
-        return put_integer(e, at, value, 0, UINT8_MAX);
-    case TYPE_F32:
-        return put_f32(e, at, value);
-    case TYPE_F64:
-        return put_f64(e, at, value);
-    case TYPE_BOOL8:
+    const strand_field *field = &e->layout->fields[at];
+    switch ((enum field_kind)field->kind) {
+    case KIND_INTEGER:
+        return put_integer(e, at, value);
+    case KIND_FLOAT:
+        return put_float(e, at, value, field->width, e->image + field->offset);
+    case KIND_BOOLEAN:
         return put_bool(e, at, value);
-    case TYPE_UTF8_REF:
+    case KIND_HANDLE:
         return put_ref(e, at, value);
-    case TYPE_UTF8:
+    case KIND_TEXT:
         if (!PyUnicode_Check(value))
             return refuse_type(e, at, value, "a str");
         return put_text(e, at, value, NULL);
-    case TYPE_JSON:
+    case KIND_JSON:
         return put_json(e, at, value);
-    case TYPE_BYTES:
+    case KIND_BYTES:
         return put_bytes(e, at, value);
-    case TYPE_I32_ARRAY:
-        return put_array(e, at, value, 'i');
-    default:
-        return put_array(e, at, value, 'f');
+    case KIND_ARRAY:
+        return put_array(e, at, value);
     }
+    Py_UNREACHABLE();
 }
 
 /* Check the size limits of strand_claim_heap before anything is claimed: the result does not depend

@@ -155,6 +155,7 @@ static int append_payloads(const strand_ring *ring, strand_target *target, const
         memcpy(offsets + i * sizeof offset, &offset, sizeof offset);
     }
     copy_run(target, end, ring->base + run, run_bytes);
+    STRAND_INVARIANT(end <= target->values_bytes);
     target->data_bytes = end;
     return STRAND_OK;
 }

@@ -9,28 +9,53 @@ enum {
     HEAP_ALIGN_MAX = 4096,
 };
 
-/* Bytes of each type in a v5 slot; v6 differs only in the heap pointers. */
-static const uint8_t WIDTHS[] = {
-    [TYPE_I32] = 4,       [TYPE_U32] = 4,       [TYPE_I64] = 8,  [TYPE_F32] = 4,
-    [TYPE_F64] = 8,       [TYPE_U16] = 2,       [TYPE_U8] = 1,   [TYPE_BOOL8] = 1,
-    [TYPE_UTF8] = 6,      [TYPE_UTF8_REF] = 4,  [TYPE_JSON] = 6, [TYPE_BYTES] = 6,
-    [TYPE_I32_ARRAY] = 6, [TYPE_F32_ARRAY] = 6,
-};
-static const unsigned V6_POINTER_BYTES = 16;
+static const unsigned V5_POINTER_BYTES = 6;   /* u32 offset, u16 length */
+static const unsigned V6_POINTER_BYTES = 16;  /* u64 offset, u32 length, u32 zero */
 
-static bool is_heap(unsigned tag) {
-    return tag == TYPE_UTF8 || tag >= TYPE_JSON;
+/* ---- field types ---------------------------------------------------------------------------- */
+
+#define FACTS_OF(name, wire_tag, field_kind, element, getter)                                      \
+    [wire_tag] = {.formats = FORMATS_OF(element),                                                  \
+                  .least = LEAST_OF(element),                                                      \
+                  .most = MOST_OF(element),                                                        \
+                  .floating = IS_FLOATING(element),                                                \
+                  .kind = KIND_##field_kind,                                                       \
+                  .item_bytes = sizeof(element)},
+
+const field_type field_types[FIELD_TYPE_COUNT] = {FIELD_TYPES(FACTS_OF)};
+
+#define TEXTS_OF(name, tag, kind, element, getter) {#name, #kind, #getter},
+
+PyObject *list_field_types(void) {
+    static const struct {
+        const char *name, *kind, *getter;
+    } texts[] = {FIELD_TYPES(TEXTS_OF)};
+    PyObject *rows = PyTuple_New(FIELD_TYPE_COUNT);
+    for (int tag = 0; rows != NULL && tag < FIELD_TYPE_COUNT; tag++) {
+        PyObject *row = Py_BuildValue("siss#s", texts[tag].name, tag, texts[tag].kind,
+                                      field_types[tag].formats, (Py_ssize_t)1, texts[tag].getter);
+        if (row == NULL)
+            Py_CLEAR(rows);
+        else
+            PyTuple_SetItem(rows, tag, row);
+    }
+    return rows;
+}
+
+/* Bytes of a field in the slot. */
+static unsigned width_of(unsigned tag, uint32_t version) {
+    if (is_heap(field_types[tag].kind))
+        return version >= 6 ? V6_POINTER_BYTES : V5_POINTER_BYTES;
+    return field_types[tag].item_bytes;
 }
 
 /* ---- fields --------------------------------------------------------------------------------- */
 
 /* Whether the loops may trust this field: its bytes and its null bit are inside the slot. */
 static bool fits(const layout_object *self, const strand_field *field) {
-    if (field->tag > TYPE_F32_ARRAY || field->heap != is_heap(field->tag))
-        return false;
-    const unsigned width =
-        field->heap && self->version >= 6 ? V6_POINTER_BYTES : WIDTHS[field->tag];
+    const unsigned width = width_of(field->tag, self->version);
     return field->width == width && (uint64_t)field->offset + width <= self->stride &&
+           field->heap == is_heap(field->kind) &&
            field->heap_align > 0 && (field->heap_align & (field->heap_align - 1)) == 0 &&
            field->null_bit >= -1 && field->null_bit < (int32_t)self->stride * 8;
 }
@@ -48,7 +73,12 @@ static int read_field(layout_object *self, PyObject *facts, uint32_t at) {
     if (!PyArg_ParseTuple(facts, "UbIbpbi", &name, &tag, &offset, &width, &heap, &heap_align,
                           &null_bit))
         return -1;
+    if (tag >= FIELD_TYPE_COUNT) {
+        PyErr_Format(PyExc_ValueError, "field %R has no type with tag %u", name, (unsigned)tag);
+        return -1;
+    }
     *field = (strand_field){.tag = tag,
+                            .kind = field_types[tag].kind,
                             .width = width,
                             .heap = heap != 0,
                             .heap_align = heap_align,
@@ -95,7 +125,7 @@ static int read_fields(layout_object *self, PyObject *fields) {
     }
     self->gapless = filled == self->stride && !nullable;
     self->blocks =
-        self->version >= 6 && count == 1 && self->fields[0].tag == TYPE_BYTES && !nullable;
+        self->version >= 6 && count == 1 && self->fields[0].kind == KIND_BYTES && !nullable;
     return 0;
 }
 

@@ -241,13 +241,16 @@ static int native_exec(PyObject *module) {
     state->lease_type = add_type(module, &lease_spec);
     state->row_iterator_type = add_type(module, &row_iterator_spec);
     state->layout_type = add_type(module, &layout_spec);
+    PyObject *rows = list_field_types();
+    const bool listed = rows != NULL && PyModule_AddObjectRef(module, "FIELD_TYPES", rows) == 0;
+    Py_XDECREF(rows);
     PyObject *json = PyImport_ImportModule("json");
     if (json != NULL) {
         state->json_dumps = compact_encoder(json);
         state->json_loads = PyObject_GetAttrString(json, "loads");
         Py_DECREF(json);
     }
-    return made && state->consumer_type != NULL && state->lease_type != NULL &&
+    return made && listed && state->consumer_type != NULL && state->lease_type != NULL &&
                    state->row_iterator_type != NULL && state->layout_type != NULL &&
                    state->json_dumps != NULL && state->json_loads != NULL
                ? 0

@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "_ring.h"
+#include "_types.h"
 
 /* The reason passed to `_fail`: results of the core, then errors in values. */
 enum strand_failure {
@@ -42,30 +43,14 @@ enum strand_failure {
 /* One field of a compiled schema. */
 typedef struct {
     PyObject *name; /* interned */
-    uint8_t tag;    /* wire tag: enum strand_type */
+    uint8_t tag;    /* on the wire: FIELD_TYPES */
+    uint8_t kind;   /* enum field_kind */
     uint8_t width;  /* bytes in the slot */
     bool heap;
     uint8_t heap_align;
     uint32_t offset;  /* in the slot */
     int32_t null_bit; /* in the null bitmap, -1 when it cannot be null */
 } strand_field;
-
-enum strand_type {
-    TYPE_I32,
-    TYPE_U32,
-    TYPE_I64,
-    TYPE_F32,
-    TYPE_F64,
-    TYPE_U16,
-    TYPE_U8,
-    TYPE_BOOL8,
-    TYPE_UTF8,
-    TYPE_UTF8_REF,
-    TYPE_JSON,
-    TYPE_BYTES,
-    TYPE_I32_ARRAY,
-    TYPE_F32_ARRAY,
-};
 
 /* A compiled schema: Layout(version, stride, fields), fields as (name, tag, offset, width, heap,
  * heap_align, null_bit). `intern` may be replaced while rings use it. */
@@ -118,6 +103,11 @@ typedef struct {
     strand_consumer core;
     uint64_t reading; /* the record being decoded, for errors; UINT64_MAX: one of several */
 } consumer_object;
+
+/* ---- _layout.c ------------------------------------------------------------------------------ */
+
+/* The rows of FIELD_TYPES, as tuples of their texts (name, kind, struct code, getter) and tag. */
+PyObject *list_field_types(void);
 
 /* ---- _native.c ------------------------------------------------------------------------------ */
 

@@ -3,6 +3,7 @@
 
 #include "_native.h"
 
+/* Release the buffers, unless a call in progress uses their addresses: `done` releases them then. */
 static void release_mapping(producer_object *self) {
     if (self->busy == 0) {
         PyBuffer_Release(&self->view);
@@ -17,7 +18,7 @@ static PyObject *producer_open(producer_object *self, PyObject *args) {
         PyErr_SetString(PyExc_RuntimeError, "this producer is open already");
         return NULL;
     }
-    PyMem_Free(self->heap_end);
+    PyMem_Free(self->heap_end); /* of the stream before, as the layout */
     self->heap_end = NULL;
     Py_CLEAR(self->layout);
     self->state = state_of(Py_TYPE((PyObject *)self));
@@ -67,6 +68,8 @@ static PyObject *done(producer_object *self, PyObject *result) {
 /* ---- claims --------------------------------------------------------------------------------- */
 
 int wait_for_room(producer_object *self, uint64_t threshold) {
+    /* Sealed records first: a consumer cannot acknowledge what is not published, and both sides
+     * would sleep. */
     strand_publish(&self->core);
     PyObject *waited =
         PyObject_CallMethod((PyObject *)self, "_wait_for_room", "K", (unsigned long long)threshold);
@@ -192,6 +195,8 @@ static PyObject *producer_claim_heap_bytes(producer_object *self, PyObject *args
                          (unsigned long long)offset);
 }
 
+/* Seal and publish claimed slots. In the order of their claims only: the commit counter publishes
+ * every record below it, so a slot that is not filled yet must not precede one that is. */
 static PyObject *commit(producer_object *self, uint64_t seq, uint64_t count) {
     if (seq != self->core.write || count > self->core.claimed - self->core.write)
         return fail_number(self, FAIL_ORDER, seq);
@@ -232,6 +237,7 @@ static PyObject *producer_shrink(producer_object *self, PyObject *args) {
     unsigned long long offset, bytes;
     if (producer_closed(self) || !PyArg_ParseTuple(args, "KK", &offset, &bytes))
         return NULL;
+    /* Only bytes that are claimed and not sealed: those of the record under construction. */
     if (offset < self->core.heap_sealed || bytes > self->core.heap_write - offset) {
         PyErr_SetString(PyExc_ValueError, "a payload can only shrink");
         return NULL;
@@ -265,7 +271,7 @@ static PyObject *producer_write_bytes(producer_object *self, PyObject *payload) 
         return fail(self, FAIL_BLOCKS, -1, NULL);
     if (PyObject_GetBuffer(payload, &bytes, PyBUF_SIMPLE) < 0)
         return NULL;
-    self->busy++;
+    self->busy++; /* a wait for room runs Python code, which may close this end */
     PyObject *result = write_block(self, &bytes);
     PyBuffer_Release(&bytes);
     return done(self, result);

@@ -110,6 +110,9 @@ void strand_wake_any(void *bell) {
 
 void strand_ring_init(strand_ring *ring, void *base, uint32_t version, uint32_t stride,
                       uint64_t capacity, uint64_t heap_capacity) {
+    /* powers of two: positions are taken modulo the capacities by a mask */
+    STRAND_INVARIANT(capacity != 0 && (capacity & (capacity - 1)) == 0);
+    STRAND_INVARIANT(heap_capacity != 0 && (heap_capacity & (heap_capacity - 1)) == 0);
     *ring = (strand_ring){.base = base,
                           .version = version,
                           .stride = stride,
@@ -153,6 +156,8 @@ uint64_t strand_low_water(const strand_ring *ring) {
     uint64_t lowest = UINT64_MAX; /* position of an attached consumer */
     uint64_t furthest = 0;        /* position of one that left: its successor continues there */
     for (unsigned i = 0; i < STRAND_CONSUMERS; i++) {
+        /* the state first: the acquire load in it pairs with the release store in enter, so that
+         * the position of an attached consumer is not an older one of the entry */
         const uint32_t state = strand_consumer_state_of(ring, i);
         if (state == STRAND_VACANT)
             continue;
@@ -205,6 +210,8 @@ uint32_t strand_consumer_state_of(const strand_ring *ring, unsigned index) {
 }
 
 void strand_set_status(const strand_ring *ring, uint32_t status) {
+    /* release, pairs with strand_status_of: who sees the end also sees the last commit, so that a
+     * count loaded after the status is final */
     atomic_store_explicit(at32(ring, STATUS), status, memory_order_release);
     if (ring->version == 5)
         atomic_store_explicit(at32(ring, V5_STATUS), status, memory_order_release);

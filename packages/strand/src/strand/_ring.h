@@ -4,6 +4,12 @@
  *     slot:     | null bitmap | field 0 | field 1 | … |        `stride` bytes
  *     v6 heap field:  | u64 monotonic heap offset | u32 length | u32 zero |
  *
+ *     the v6 slot of (nullable u16, i64, utf8), 32 bytes:
+ *
+ *     0       1     2     4     8       16       24       28     32
+ *     │ nulls │ gap │ u16 │ gap │  i64  │ offset │ length │ zero │
+ *                                           └─► heap: … │ text, `length` bytes │ …
+ *
  *     record `seq` is in slot `seq mod capacity`; heap offset `at` is byte `at mod heap_capacity`
  *
  *        low-water mark            commit          write        claimed
@@ -23,6 +29,16 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+
+/* Check an invariant that holds whatever other processes write, in builds with -DSTRAND_DEBUG: the
+ * sanitizers' and those of test_race.py. Shared memory is checked by results instead, in every
+ * build. */
+#ifdef STRAND_DEBUG
+#include <assert.h>
+#define STRAND_INVARIANT(condition) assert(condition)
+#else
+#define STRAND_INVARIANT(condition) ((void)sizeof(condition))
+#endif
 
 enum {
     STRAND_HEADER_BYTES = 4096,

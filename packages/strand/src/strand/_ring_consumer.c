@@ -24,6 +24,8 @@ static void update_low_water(strand_consumer *consumer) {
 static void advance_read(strand_consumer *consumer, unsigned index, uint64_t upto) {
     const strand_ring *ring = &consumer->ring;
     const uint64_t old = consumer->read[index];
+    STRAND_INVARIANT(consumer->held >> index & 1);
+    STRAND_INVARIANT(upto >= old); /* a position never falls within a stream */
     consumer->read[index] = upto;
     /* release, pairs with the acquire load in read_of: this consumer has finished reading these
      * records before the producer sees that it may overwrite them */
@@ -131,6 +133,8 @@ int strand_read_block(strand_consumer *consumer, uint64_t seq, uint64_t *offset,
     uint32_t length;
     memcpy(&start, slot, sizeof start);
     memcpy(&length, slot + sizeof start, sizeof length);
+    /* Loaded after the commit counter, and stored before it (strand_publish), so it includes this
+     * record's payload. A pointer that claims more is corrupt. */
     const uint64_t heap =
         atomic_load_explicit(at64(ring, PRODUCER_HEAP_COMMIT), memory_order_acquire);
     if (start > heap || heap - start > ring->heap_capacity || length > heap - start)

@@ -7,6 +7,16 @@ static const uint64_t V5_RECORDS_MAX = 0x7FFFFFFF; /* v5 counters are signed 32-
 static const uint64_t BLOCK_ALIGN = 64;            /* payloads of a block ring: a cache line */
 static const uint64_t SKIP_MARK_BYTES = 6;         /* u16 mark, u32 distance */
 
+/* Check the invariants of strand_producer, which every function here keeps. */
+static void check_producer(const strand_producer *producer) {
+    STRAND_INVARIANT(producer->read <= producer->commit);
+    STRAND_INVARIANT(producer->commit <= producer->write);
+    STRAND_INVARIANT(producer->write <= producer->claimed);
+    STRAND_INVARIANT(producer->claimed - producer->read <= producer->ring.capacity);
+    STRAND_INVARIANT(producer->heap_sealed <= producer->heap_write);
+    (void)producer;
+}
+
 /* Return the position below which a resuming producer may overwrite: the join position, but not
  * beyond an attached consumer. The dead producer may have published a join position and then seen a
  * joining consumer below it, whose records it kept. */
@@ -82,6 +92,7 @@ static bool refresh_read(strand_producer *producer) {
     }
     if (low_water > producer->read)
         producer->read = low_water;
+    check_producer(producer);
     return true;
 }
 
@@ -120,6 +131,7 @@ int strand_room(strand_producer *producer, uint64_t wanted, uint64_t *room) {
             return STRAND_CORRUPT;
         *room = ring->capacity - (producer->claimed - producer->read);
     }
+    /* A plain v5 reader keeps the counters in signed words and could not follow beyond them. */
     if (ring->version == 5) {
         if (producer->claimed >= V5_RECORDS_MAX)
             return STRAND_EXHAUSTED;
@@ -144,6 +156,7 @@ int strand_claim_span(strand_producer *producer, uint64_t count, uint64_t *seq,
         strand_begin(producer);
     *seq = producer->claimed;
     producer->claimed += count;
+    check_producer(producer);
     return STRAND_OK;
 }
 
@@ -153,6 +166,8 @@ int strand_claim_slots(strand_producer *producer, uint64_t count, uint64_t *seq,
     const int result = strand_claim_span(producer, count, seq, threshold);
     if (result != STRAND_OK)
         return result;
+    /* Zero whole slots: a record does not write its gaps, nor the fields that are null, and a slot
+     * must not show the bytes of an older record there. */
     const uint64_t first = *seq & (ring->capacity - 1);
     const uint64_t before_end = ring->capacity - first;
     const uint64_t straight = count < before_end ? count : before_end;
@@ -180,6 +195,7 @@ static uint64_t reads_for_heap(const strand_producer *producer, uint64_t end) {
         else
             low = middle + 1;
     }
+    STRAND_INVARIANT(end - heap_tail(producer, low) <= producer->ring.heap_capacity);
     return low;
 }
 
@@ -241,6 +257,7 @@ int strand_claim_heap(strand_producer *producer, uint64_t bytes, uint64_t align,
         if (end - heap_tail(producer, producer->read) > capacity)
             return stall(producer, reads_for_heap(producer, end), threshold);
     }
+    STRAND_INVARIANT(start >= producer->heap_write && (start & (capacity - 1)) + bytes <= capacity);
     if (start / capacity != producer->heap_write / capacity)
         mark_skip(producer);
     producer->heap_write = end;
@@ -259,6 +276,7 @@ void strand_seal(strand_producer *producer, uint64_t count) {
     uint64_t *heap_end = producer->heap_end;
     if (count == 0)
         return;
+    STRAND_INVARIANT(count <= producer->claimed - producer->write);
     /* Which heap bytes belong to which of these records is not known, so all of the bytes are kept
      * until the last record is acknowledged. After a whole lap without payloads every entry has the
      * same value already, and the loop is skipped. */
@@ -277,6 +295,7 @@ void strand_seal(strand_producer *producer, uint64_t count) {
         producer->heap_moved = producer->write;
     producer->heap_sealed = producer->heap_write;
     producer->record_bytes = 0;
+    check_producer(producer);
 }
 
 void strand_abandon(strand_producer *producer) {

@@ -5,7 +5,8 @@
 
 enum {
     BLOCK_ROWS = 256,            /* filled field by field: a few KiB of slots */
-    PIECE_BYTES = 256 * 1024,    /* of slots, published at once: a part of a second-level cache */
+    PIECE_BYTES = 256 * 1024,    /* of slots, published at once: a part of a second-level cache,
+                                  * so that the consumer reads them from there */
     PIECE_PAYLOADS = 256 * 1024, /* bytes of heap that go with them */
     V5_PAYLOAD_MAX = 0xFFFF,
 };
@@ -367,6 +368,7 @@ int strand_scatter(strand_producer *producer, const strand_batch *batch, uint64_
         for (uint32_t at = 0; at < batch->count && align != 0; at++)
             if (batch->sources[at].place.heap_align != 0)
                 start = copy_payloads(ring, &batch->sources[at], seq, *done, count, start);
+        STRAND_INVARIANT(start <= producer->heap_write || align == 0); /* block_bytes was right */
         strand_seal(producer, count);
         strand_publish(producer);
         *done += count;

@@ -24,50 +24,38 @@ static PyObject *resolve(consumer_object *self, uint32_t handle, uint32_t at) {
     return NULL;
 }
 
+/* Every integer element fits in an int64_t. PyLong_FromLong is the faster function, where a long has
+ * as many bits. */
+static PyObject *make_integer(int64_t value) {
+    return sizeof(long) == sizeof value ? PyLong_FromLong((long)value) : PyLong_FromLongLong(value);
+}
+
+/* A case of read_scalar. The size of the memcpy is constant, so that it compiles to one load. */
+#define READ_AS(tag, element, make)                                                                \
+    case tag: {                                                                                    \
+        element value;                                                                             \
+        memcpy(&value, at_slot, sizeof value);                                                     \
+        return make;                                                                               \
+    }
+#define READ_INTEGER(tag, element) READ_AS(tag, element, make_integer(value))
+#define READ_FLOAT(tag, element) READ_AS(tag, element, PyFloat_FromDouble((double)value))
+#define READ_BOOLEAN(tag, element)                                                                 \
+    READ_AS(tag, element, Py_NewRef(value != 0 ? Py_True : Py_False))
+#define READ_HANDLE(tag, element) READ_AS(tag, element, resolve(self, value, at))
+#define READ_TEXT(tag, element) /* payloads are read by read_payload */
+#define READ_JSON(tag, element)
+#define READ_BYTES(tag, element)
+#define READ_ARRAY(tag, element)
+#define READ_FIELD(name, tag, kind, element, getter) READ_##kind(tag, element)
+
 PyObject *read_scalar(consumer_object *self, const unsigned char *slot, uint32_t at) {
     const strand_field *field = &self->layout->fields[at];
     const unsigned char *at_slot = slot + field->offset;
-    switch (field->tag) { /* memcpy with a constant size compiles to one load */
-    case TYPE_I32: {
-        int32_t value;
-        memcpy(&value, at_slot, sizeof value);
-        return PyLong_FromLong(value);
+    STRAND_INVARIANT(!field->heap);
+    switch (field->tag) {
+        FIELD_TYPES(READ_FIELD)
     }
-    case TYPE_U32: {
-        uint32_t value;
-        memcpy(&value, at_slot, sizeof value);
-        return PyLong_FromUnsignedLong(value);
-    }
-    case TYPE_I64: {
-        int64_t value;
-        memcpy(&value, at_slot, sizeof value);
-        return PyLong_FromLongLong(value);
-    }
-    case TYPE_F32: {
-        float value;
-        memcpy(&value, at_slot, sizeof value);
-        return PyFloat_FromDouble((double)value);
-    }
-    case TYPE_F64: {
-        double value;
-        memcpy(&value, at_slot, sizeof value);
-        return PyFloat_FromDouble(value);
-    }
-    case TYPE_U16: {
-        uint16_t value;
-        memcpy(&value, at_slot, sizeof value);
-        return PyLong_FromLong(value);
-    }
-    case TYPE_U8:
-        return PyLong_FromLong(*at_slot);
-    case TYPE_BOOL8:
-        return Py_NewRef(*at_slot != 0 ? Py_True : Py_False);
-    default: {
-        uint32_t handle;
-        memcpy(&handle, at_slot, sizeof handle);
-        return resolve(self, handle, at);
-    }
-    }
+    Py_UNREACHABLE();
 }
 
 /* How far ahead of a string to prefetch later ones from the producer's cache. */
@@ -80,8 +68,9 @@ typedef struct {
     uint64_t bytes;
 } place;
 
-static bool is_array(const strand_field *field) {
-    return field->tag == TYPE_I32_ARRAY || field->tag == TYPE_F32_ARRAY;
+/* The struct code of an array's items. */
+static int code_of(const strand_field *field) {
+    return field_types[field->tag].formats[0];
 }
 
 /* Find the bytes of a payload; -1 and an error set when its pointer is invalid. */
@@ -103,7 +92,7 @@ static int locate(consumer_object *self, const unsigned char *slot, uint32_t at,
         found->bytes = bytes;
     }
     if (strand_locate(&self->core.ring, start, found->bytes, &found->offset) == STRAND_OK &&
-        (!is_array(field) || found->bytes % 4 == 0))
+        found->bytes % field_types[field->tag].item_bytes == 0)
         return 0;
     PyObject *bytes = PyLong_FromUnsignedLongLong(found->bytes);
     if (bytes != NULL)
@@ -129,8 +118,7 @@ static PyObject *refuse_text(consumer_object *self, uint32_t at) {
 /* Copy to an array.array, which supports comparison, pickling and the buffer protocol. */
 static PyObject *copy_array(consumer_object *self, const strand_field *field, const char *payload,
                             uint64_t bytes) {
-    return PyObject_CallFunction(self->layout->array_type, "sy#",
-                                 field->tag == TYPE_I32_ARRAY ? "i" : "f", payload,
+    return PyObject_CallFunction(self->layout->array_type, "Cy#", code_of(field), payload,
                                  (Py_ssize_t)bytes);
 }
 
@@ -140,13 +128,13 @@ PyObject *read_payload(consumer_object *self, const unsigned char *slot, uint32_
     if (locate(self, slot, at, &found) < 0)
         return NULL;
     const char *payload = (const char *)self->core.ring.base + found.offset;
-    if (field->tag == TYPE_BYTES)
+    if (field->kind == KIND_BYTES)
         return PyBytes_FromStringAndSize(payload, (Py_ssize_t)found.bytes);
-    if (is_array(field))
+    if (field->kind == KIND_ARRAY)
         return copy_array(self, field, payload, found.bytes);
     __builtin_prefetch(payload + AHEAD_BYTES);
     PyObject *text = PyUnicode_DecodeUTF8(payload, (Py_ssize_t)found.bytes, NULL);
-    if (text != NULL && field->tag == TYPE_JSON) {
+    if (text != NULL && field->kind == KIND_JSON) {
         PyObject *value = PyObject_CallFunctionObjArgs(self->state->json_loads, text, NULL);
         Py_DECREF(text);
         text = value;
@@ -162,10 +150,9 @@ PyObject *lease_payload(consumer_object *self, const unsigned char *slot, uint32
     PyObject *lease = make_lease(self, found.offset, found.bytes);
     PyObject *view = lease == NULL ? NULL : PyMemoryView_FromObject(lease);
     Py_XDECREF(lease);
-    if (view == NULL || !is_array(field))
+    if (view == NULL || field->kind != KIND_ARRAY)
         return view;
-    PyObject *elements =
-        PyObject_CallMethod(view, "cast", "s", field->tag == TYPE_I32_ARRAY ? "i" : "f");
+    PyObject *elements = PyObject_CallMethod(view, "cast", "C", code_of(field));
     Py_DECREF(view);
     return elements;
 }
@@ -181,7 +168,7 @@ PyObject *read_value(consumer_object *self, const unsigned char *slot, uint32_t 
 
 bool is_acyclic(const layout_object *layout) {
     for (uint32_t at = 0; at < layout->count; at++)
-        if (layout->fields[at].tag == TYPE_JSON)
+        if (layout->fields[at].kind == KIND_JSON)
             return false;
     return true;
 }

@@ -65,14 +65,17 @@ typedef _Atomic uint64_t word64;
 typedef _Atomic uint32_t word32;
 
 static inline word64 *at64(const strand_ring *ring, uint64_t offset) {
+    STRAND_INVARIANT(offset % sizeof(word64) == 0); /* else the access is not atomic */
     return (word64 *)(void *)(ring->base + offset);
 }
 
 static inline word32 *at32(const strand_ring *ring, uint64_t offset) {
+    STRAND_INVARIANT(offset % sizeof(word32) == 0);
     return (word32 *)(void *)(ring->base + offset);
 }
 
 static inline uint64_t entry(unsigned index) {
+    STRAND_INVARIANT(index < STRAND_CONSUMERS);
     return CONSUMER_ENTRY + (uint64_t)index * CONSUMER_ENTRY_BYTES;
 }
 

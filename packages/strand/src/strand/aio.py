@@ -50,6 +50,7 @@ __all__ = ["AsyncFanInView", "AsyncView", "AsyncWriter", "wait_for_commit"]
 
 T = TypeVar("T")
 
+# The counts that tasks wait for, by view: a view has one threshold, which is the lowest of them.
 _wanted: WeakKeyDictionary[StrandView, list[int]] = WeakKeyDictionary()
 
 
@@ -99,6 +100,8 @@ def _wanting(view: StrandView, wanted: int) -> Iterator[int]:
         yield view._arm(min(counts))  # noqa: SLF001
     finally:
         counts.remove(wanted)
+        # This task may have been the one with the lowest count: store the next lowest, and check it
+        # as every sleeper does after its threshold.
         if counts and not view.closed:
             lowest = min(counts)
             view._arm(lowest)  # noqa: SLF001

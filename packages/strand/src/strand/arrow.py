@@ -5,7 +5,7 @@ Format: Arrow columnar format 1.5, "Physical memory layout".
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,14 +20,15 @@ from strand.sources import (
     OFFSETS64,
     Source,
     can_cast,
+    check_length,
     intern_handles,
     mismatch,
 )
 
 if TYPE_CHECKING:
+    from strand import _native
+    from strand.header import StrandMap
     from strand.schema import StrandField, StrandSchema
-    from strand.view import StrandView
-    from strand.writer import StrandWriter
 
 __all__ = ["describe_array", "gather", "pieces"]
 
@@ -53,9 +54,18 @@ def pieces(batch: pa.RecordBatch | pa.Table, schema: StrandSchema) -> Iterator[d
 
 
 def describe_array(
-    writer: StrandWriter, field: StrandField, array: pa.Array | pa.ChunkedArray
+    map: StrandMap,  # noqa: A002 - the name that all modules use
+    field: StrandField,
+    array: pa.Array | pa.ChunkedArray,
+    mask: np.ndarray[Any, Any] | None = None,
 ) -> tuple[Source, int]:
     """Return the description of an Arrow array for one field, and its number of rows.
+
+    Args:
+        map: the ring, in whose intern table `utf8_ref` strings are looked up.
+        field: the field that stores the column.
+        array: the column.
+        mask: True where the value is null, in addition to the array's nulls; or None.
 
     Raises:
         UsageError: the type differs from the field's, and a cast would lose information.
@@ -63,18 +73,21 @@ def describe_array(
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
     rows = len(array)
+    if mask is not None:
+        check_length(field, mask, rows)
+        array = array.take(pa.array(np.ma.MaskedArray(np.arange(rows), mask)))
     if pa.types.is_null(array.type):
         array = pa.nulls(rows, arrow_type(field.type, interned=False))
-    if field.type == "utf8_ref":
-        array = _to_handles(writer, field, array)
+    if field.facts.kind == "handle":
+        array = _to_handles(map, field, array)
         return _describe_fixed(array), rows
     if pa.types.is_dictionary(array.type) or pa.types.is_run_end_encoded(array.type):
         array = array.cast(array.type.value_type)
-    if field.kind.code in ("i", "f") and field.kind.heap:
+    if field.facts.kind == "array":
         return _describe_lists(field, array), rows
-    if field.kind.heap:
+    if field.facts.heap:
         return _describe_payloads(field, array), rows
-    if field.type == "bool8":
+    if field.facts.kind == "boolean":
         if not pa.types.is_boolean(array.type):
             raise mismatch(field, array.type)
         validity, values = array.buffers()
@@ -90,7 +103,7 @@ def _describe_fixed(array: pa.Array) -> Source:
 def _describe_payloads(field: StrandField, array: pa.Array) -> Source:
     """Describe strings, JSON text or bytes."""
     types, kind = pa.types, array.type
-    if field.type == "bytes":
+    if field.facts.kind == "bytes":
         if types.is_binary_view(kind) or types.is_fixed_size_binary(kind):
             array = array.cast(pa.large_binary())
         fits = types.is_binary(array.type) or types.is_large_binary(array.type)
@@ -109,7 +122,7 @@ def _describe_payloads(field: StrandField, array: pa.Array) -> Source:
 def _describe_lists(field: StrandField, array: pa.Array) -> Source:
     """Describe lists of numbers: their offsets count the items of one child array."""
     types, kind = pa.types, array.type
-    want = pa.int32() if field.kind.code == "i" else pa.float32()
+    want = arrow_type(field.type).value_type
     if types.is_fixed_size_list(kind) or types.is_list_view(kind) or types.is_large_list_view(kind):
         array = array.cast(pa.large_list(kind.value_type))
     if not (types.is_list(array.type) or types.is_large_list(array.type)):
@@ -121,12 +134,17 @@ def _describe_lists(field: StrandField, array: pa.Array) -> Source:
     validity, offsets = array.buffers()[:2]
     data = items.buffers()[1]
     if data is not None:
-        data = data.slice(items.offset * 4, len(items) * 4)
+        size = field.facts.item_bytes
+        data = data.slice(items.offset * size, len(items) * size)
     form = OFFSETS64 if types.is_large_list(array.type) else OFFSETS32
     return (form, data, offsets, array.offset, *_validity(array, validity))
 
 
-def _to_handles(writer: StrandWriter, field: StrandField, array: pa.Array) -> pa.Array:
+def _to_handles(
+    map: StrandMap,  # noqa: A002 - see above
+    field: StrandField,
+    array: pa.Array,
+) -> pa.Array:
     """Return u32 handles for strings, for a dictionary of strings, or for handles."""
     if pa.types.is_integer(array.type):
         try:
@@ -142,7 +160,7 @@ def _to_handles(writer: StrandWriter, field: StrandField, array: pa.Array) -> pa
     used = array.indices.unique().drop_null()
     texts = array.dictionary.take(used).to_pylist()
     handles = np.zeros(max(len(array.dictionary), 1), np.uint32)
-    handles[used.to_numpy()] = intern_handles(writer, field, texts)
+    handles[used.to_numpy()] = intern_handles(map, field, texts)
     indices = array.indices.fill_null(0).to_numpy()
     absent = array.indices.is_null().to_numpy(zero_copy_only=False)
     return pa.array(handles[indices], pa.uint32(), mask=absent)
@@ -172,31 +190,38 @@ def _is_text(kind: pa.DataType) -> bool:
 # ---- reading ------------------------------------------------------------------------------------
 
 
-def gather(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
+def gather(
+    consumer: _native.Consumer, schema: StrandSchema, intern: Sequence[str], start: int, stop: int
+) -> pa.RecordBatch:
     """Copy readable records into an Arrow batch, in one pass of the C core.
 
     The types are those of `StrandSchema.to_arrow`; `utf8_ref` fields are plain handles (uint32)
     when there is no intern table.
 
+    Args:
+        consumer: a consumer of the ring.
+        schema: the ring's.
+        intern: the strings that `utf8_ref` handles refer to.
+        start: the first record.
+        stop: one past the last.
+
     Raises:
         UsageError: more string data than 32-bit offsets can address; read fewer records.
         Corrupt: a slot has an invalid heap pointer, handle or string.
     """
-    schema = view.map.schema
     rows = stop - start
-    heap = [at for at, field in enumerate(schema.fields) if field.kind.heap]
-    sizes = dict(zip(heap, view._payload_sizes(start, stop, heap), strict=True))  # noqa: SLF001
+    heap = [at for at, field in enumerate(schema.fields) if field.facts.heap]
+    sizes = dict(zip(heap, consumer._payload_sizes(start, stop, heap), strict=True))  # noqa: SLF001
     targets = [
         _allocate(field, at, rows, sizes.get(at, 0)) for at, field in enumerate(schema.fields)
     ]
-    nulls = view._gather(start, stop, targets)  # noqa: SLF001 - of one package
-    table = view._compiled.intern  # noqa: SLF001 - of one package
-    dictionary = pa.array(table, pa.string()) if table else None
+    nulls = consumer._gather(start, stop, targets)  # noqa: SLF001 - of one package
+    dictionary = pa.array(intern, pa.string()) if intern else None
     arrays = [
         _assemble(field, rows, target, absent, dictionary)
         for field, target, absent in zip(schema.fields, targets, nulls, strict=True)
     ]
-    return pa.RecordBatch.from_arrays(arrays, schema=schema.arrow_schema(interned=bool(table)))
+    return pa.RecordBatch.from_arrays(arrays, schema=schema.arrow_schema(interned=bool(intern)))
 
 
 Target = tuple[int, int, Any, Any, Any]
@@ -206,10 +231,10 @@ def _allocate(field: StrandField, at: int, rows: int, payload_bytes: int) -> Tar
     """Allocate the buffers of one field: (position, form, values, offsets, validity)."""
     bits = (rows + 7) // 8
     validity = pa.allocate_buffer(bits) if field.nullable else None
-    if field.type == "bool8":
+    if field.facts.kind == "boolean":
         return at, BITS, pa.allocate_buffer(bits), None, validity
-    if not field.kind.heap:
-        return at, FIXED, pa.allocate_buffer(rows * field.kind.width), None, validity
+    if not field.facts.heap:
+        return at, FIXED, pa.allocate_buffer(rows * field.facts.item_bytes), None, validity
     if payload_bytes > _OFFSETS_MAX:
         raise UsageError(
             f"field {field.name!r} has {payload_bytes} bytes in {rows} records, more than an "
@@ -227,15 +252,15 @@ def _assemble(
     _, _, values, offsets, validity = target
     validity = validity if absent else None
     make = pa.Array.from_buffers
-    if field.type == "utf8_ref":
+    if field.facts.kind == "handle":
         if dictionary is None:
             return make(pa.uint32(), rows, [validity, values], absent)
         indices = make(pa.int32(), rows, [validity, values], absent)
         return pa.DictionaryArray.from_arrays(indices, dictionary, safe=False)
     kind = arrow_type(field.type)
-    if not field.kind.heap:
+    if not field.facts.heap:
         return make(kind, rows, [validity, values], absent)
-    if not field.kind.code or field.type == "bytes":
+    if field.facts.kind != "array":
         return make(kind, rows, [validity, offsets, values], absent)
-    items = make(kind.value_type, values.size // 4, [None, values], 0)
+    items = make(kind.value_type, values.size // field.facts.item_bytes, [None, values], 0)
     return make(kind, rows, [validity, offsets], absent, children=[items])

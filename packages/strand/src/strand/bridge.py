@@ -28,8 +28,9 @@ _RECORDS = struct.Struct("<B3xIQQI4x")
 _END = struct.Struct("<BBHIQ")
 _MESSAGE = struct.Struct("<B7xQ")
 _HEAP_COMMIT_AT = layout.PRODUCER_AT + 24
+# Bytes 28 to 87 of a new header: the receiver's counters are its own.
 _CONTROL_WORDS = struct.pack("<7i8i", *[0] * 7, *[layout.VACANT] * 8)
-_NAP_SECONDS = 0.15
+_NAP_SECONDS = 0.15  # how soon `close` ends an iteration that waits
 
 Outcome = LeaseHeld | ProducerDied | StrandAbortError | StreamReset
 _OUTCOMES = (LeaseHeld, ProducerDied, StrandAbortError, StreamReset)
@@ -66,10 +67,10 @@ class Bridge:
         self._map = view.map
         self._credit = credit
         self._frame_bytes = frame_bytes
-        self._sent = view.acknowledged_count
-        self._heap = 0
-        self._started = False
-        self._stopped = False
+        self._sent = view.acknowledged_count  # records sent: the first of the next frame
+        self._heap = 0  # heap bytes sent or skipped; never above the ring's heap counter
+        self._started = False  # whether the heap before the first unread payload was skipped
+        self._stopped = False  # set by `close`, maybe in another thread, and by the last frame
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield the frames of the stream; the last one reports how it ended."""
@@ -143,6 +144,8 @@ class Bridge:
             self._view.signal_abort()
         elif kind != _KIND_ACKNOWLEDGE or not self._credit:
             raise Corrupt("a bridge message", "an acknowledgement or an abort", f"kind {kind}")
+        # The receiver is not trusted: it cannot take an acknowledgement back, nor acknowledge
+        # records that were not sent, which the producer would then overwrite.
         elif not self._view.acknowledged_count <= upto <= self._sent:
             expected = f"an acknowledgement of at most {self._sent} records"
             raise Corrupt("a bridge message", expected, str(upto))
@@ -193,6 +196,7 @@ class Bridge:
         stride = self._map.stride
         room = self._frame_bytes - _RECORDS.size
         while self._sent < committed:
+            # payload bytes first, then as many slots as fit behind them
             payload = min(heap - self._heap, room)
             count = min(committed - self._sent, (room - payload) // stride)
             if self._heap + payload < heap:
@@ -208,7 +212,7 @@ class Bridge:
 
     def _spans(self, start: int, size: int, at: int, count: int) -> tuple[memoryview, memoryview]:
         """Return `count` bytes of a region from monotonic offset `at` on, wrapping at its end."""
-        at %= size
+        at %= size  # the same arithmetic as for slots and heap in the ring
         straight = min(count, size - at)
         memory = self._view.memory
         return memory[start + at : start + at + straight], memory[start : start + count - straight]
@@ -220,7 +224,7 @@ class Bridge:
             for at, (field, bit) in enumerate(
                 zip(self._map.schema.fields, self._map.schema.null_bits, strict=True)
             )
-            if field.kind.heap
+            if field.facts.heap
         ]
         lowest, memory = heap, self._view.memory
         for seq in range(self._sent, committed):
@@ -233,6 +237,8 @@ class Bridge:
     def _payload_start(self, at: int, heap: int) -> int:
         if self._map.version == 5:
             offset, size = struct.unpack_from("<IH", self._view.memory, at)
+            # v5 stores the low 32 bits: the highest such offset below the counter is meant, because
+            # the heap is smaller than 2**32 bytes
             offset = heap - ((heap - offset) & 0xFFFFFFFF)
         else:
             offset, size = struct.unpack_from("<QI", self._view.memory, at)

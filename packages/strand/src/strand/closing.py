@@ -68,7 +68,7 @@ class Mapped(Closing):
         return self.segment.fileno()
 
     def __del__(self) -> None:
-        segment = getattr(self, "segment", None)
+        segment = getattr(self, "segment", None)  # None when __init__ failed
         if segment is not None and not segment.closed:
             self.close()
 
@@ -81,6 +81,7 @@ class Mapped(Closing):
                 f"cannot pickle a {type(self).__name__} except to start a process: pass it as an "
                 "argument of multiprocessing.Process, or pass its fileno()"
             )
+        # the descriptor, not the name: it also passes anonymous memory, and the same file
         return _attach_handed, (self._attacher(), reduction.DupFd(self.fileno()))
 
 
@@ -89,4 +90,4 @@ def _attach_handed(attach: Callable[[int], Any], handed: Any) -> Any:
     try:
         return attach(fd)
     finally:
-        os.close(fd)
+        os.close(fd)  # the segment has opened the file for itself

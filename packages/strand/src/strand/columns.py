@@ -6,21 +6,21 @@ field is refused before any record is written. Arrow has a module of its own (`s
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sennit_core.errors import UnknownColumn, UsageError
-from strand import _native
 from strand.conversions import NULLS, NUMPY_CODES
-from strand.sources import FIXED, describe
+from strand.sources import FIXED, Source, describe
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from strand.role import Role
-    from strand.schema import StrandSchema
+    from strand.header import StrandMap
+    from strand.schema import StrandField, StrandSchema
     from strand.view import StrandView
     from strand.writer import StrandWriter
 
@@ -113,7 +113,7 @@ def _write_array(
             hint="its dtype is schema.to_numpy(); separate columns go in a mapping",
         )
     if array.dtype == dtype:
-        if any(field.kind.heap for field in schema.fields):
+        if any(field.facts.heap for field in schema.fields):
             raise UsageError(
                 "records with heap fields cannot be copied from ring to ring as slots",
                 hint="pass columns, or an Arrow batch (view.to_arrow)",
@@ -140,7 +140,7 @@ def _write(writer: StrandWriter, values: tuple[Any, ...], nulls: Mapping[str, An
     rows, first = -1, ""
     sources = []
     for field, value in zip(schema.fields, values, strict=True):
-        source, count = describe(writer, field, value, masks.get(field.name))
+        source, count = _describe(writer.map, field, value, masks.get(field.name))
         if rows >= 0 and count != rows:
             raise UsageError(
                 f"column {field.name!r} has {count} values, and column {first!r} has {rows}"
@@ -148,6 +148,21 @@ def _write(writer: StrandWriter, values: tuple[Any, ...], nulls: Mapping[str, An
         rows, first = count, first or field.name
         sources.append(source)
     return _count(writer._scatter(rows, tuple(sources)))  # noqa: SLF001
+
+
+def _describe(
+    map: StrandMap,  # noqa: A002 - the name that all modules use
+    field: StrandField,
+    value: Any,
+    mask: np.ndarray[Any, Any] | None,
+) -> tuple[Source, int]:
+    """Return the description of a column and its number of rows; Arrow arrays have their own."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is None or not isinstance(value, (arrow.Array, arrow.ChunkedArray)):
+        return describe(map, field, value, mask)
+    from strand.arrow import describe_array
+
+    return describe_array(map, field, value, mask)
 
 
 def _count(written: int | None) -> int:
@@ -214,12 +229,12 @@ def columns(
     rows = stop - start
     picked = names
     if picked is None:
-        picked = [field.name for field in schema.fields if not field.kind.heap]
+        picked = [field.name for field in schema.fields if not field.facts.heap]
     found, targets, bits = {}, [], {}
     for name in picked:
         position = schema.position(name)
         field = schema.fields[position]
-        if field.kind.heap:
+        if field.facts.heap:
             raise UsageError(
                 f"field {name!r} is {field.type}, which has no numpy column",
                 hint="view.to_arrow or view.tuples read strings, bytes and arrays",
@@ -240,15 +255,4 @@ def to_arrow(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
     from strand.arrow import gather
 
     view.check_range(start, stop)
-    return gather(view, start, stop)
-
-
-def map_slots(role: Role) -> np.ndarray[Any, Any]:
-    """Return one structured array over all slots: leased for a view, writable for a writer."""
-    where = role.map
-    dtype = where.schema.to_numpy(where.version)
-    if isinstance(role, _native.Producer):
-        return np.frombuffer(role.memory, dtype, where.records, where.index_start)
-    view = cast("StrandView", role)
-    lease = view._lease(where.index_start, where.records * where.stride)  # noqa: SLF001 - of one package
-    return np.frombuffer(memoryview(lease), dtype)
+    return gather(view, view.map.schema, view._compiled.intern, start, stop)  # noqa: SLF001 - likewise

@@ -10,7 +10,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sennit_core.errors import Unsupported, UsageError
-from strand.schema import StrandField, StrandSchema
+from strand.schema import ELEMENTS, FIELD_TYPES, FieldType, StrandField, StrandSchema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,18 +35,22 @@ NULLS = "_nulls"
 """The null bitmap's name in the numpy dtype; bit i is 1 when nullable field i has a value."""
 
 NUMPY_CODES = {
-    "i32": "<i4",
-    "u32": "<u4",
-    "i64": "<i8",
-    "f32": "<f4",
-    "f64": "<f8",
-    "u16": "<u2",
-    "u8": "|u1",
-    "bool8": "|b1",
-    "utf8_ref": "<u4",
+    name: "?" if facts.kind == "boolean" else f"<{facts.code}"
+    for name, facts in FIELD_TYPES.items()
+    if not facts.heap
 }
-_FROM_CODES = {code: name for name, code in NUMPY_CODES.items() if name != "utf8_ref"}
 _TYPE_KEY, _ORDER_KEY = b"strand.type", b"strand.order"
+
+# Types of the other systems for the kinds whose element does not say it.
+_ARROW_TYPES = {"boolean": "bool_", "text": "string", "json": "string", "bytes": "binary"}
+_CORE_TYPES = {
+    "boolean": "Bool",
+    "handle": "Utf8",
+    "text": "Utf8",
+    "json": "Utf8",
+    "bytes": "Binary",
+}
+_SECOND_KINDS = ("handle", "json")  # other systems' types become a type of another kind
 
 
 def to_numpy(schema: StrandSchema, version: Version = 6) -> np.dtype[Any]:
@@ -63,7 +67,7 @@ def to_numpy(schema: StrandSchema, version: Version = 6) -> np.dtype[Any]:
         pointer = {"names": ["offset", "length"], "formats": ["<u4", "<u2"], "itemsize": 6}
     names = list(schema.names)
     formats: list[Any] = [
-        pointer if field.kind.heap else NUMPY_CODES[field.type] for field in schema.fields
+        pointer if field.facts.heap else NUMPY_CODES[field.type] for field in schema.fields
     ]
     offsets = list(layout.offsets)
     if layout.bitmap_bytes:
@@ -79,13 +83,16 @@ def from_numpy(dtype: Any) -> StrandSchema:
     """Return the schema of a structured dtype: see `StrandSchema.from_numpy`."""
     import numpy as np
 
+    known = {
+        np.dtype(NUMPY_CODES[facts.name]): facts.name for facts in _first_types() if not facts.heap
+    }
     record = np.dtype(dtype)
     if record.names is None or record.fields is None:
         raise UsageError(f"a schema needs a dtype with named fields, not {record}")
     fields = []
     for name in record.names:
         kind = record.fields[name][0]
-        found = _FROM_CODES.get(kind.newbyteorder("<").str)
+        found = known.get(kind.newbyteorder("="))
         if found is None:
             raise Unsupported(
                 f"field {name!r} has the numpy type {kind}, which no field type can store",
@@ -100,23 +107,11 @@ def arrow_type(name: str, *, interned: bool = True) -> pa.DataType:
     """Return the Arrow type of a field type; handles are uint32 if `interned` is false."""
     import pyarrow as pa
 
-    if name == "utf8_ref":
-        return pa.dictionary(pa.int32(), pa.string()) if interned else pa.uint32()
-    return {
-        "i32": pa.int32(),
-        "u32": pa.uint32(),
-        "i64": pa.int64(),
-        "f32": pa.float32(),
-        "f64": pa.float64(),
-        "u16": pa.uint16(),
-        "u8": pa.uint8(),
-        "bool8": pa.bool_(),
-        "utf8": pa.string(),
-        "json": pa.string(),
-        "bytes": pa.binary(),
-        "i32_array": pa.list_(pa.int32()),
-        "f32_array": pa.list_(pa.float32()),
-    }[name]
+    facts = FIELD_TYPES[name]
+    if facts.kind == "handle" and interned:
+        return pa.dictionary(pa.int32(), pa.string())
+    made: pa.DataType = getattr(pa, _ARROW_TYPES.get(facts.kind) or ELEMENTS[facts.code])()
+    return pa.list_(made) if facts.kind == "array" else made
 
 
 def to_arrow(schema: StrandSchema, *, interned: bool = True) -> pa.Schema:
@@ -142,14 +137,39 @@ def from_arrow(schema: pa.Schema) -> StrandSchema:
 
 def to_core(schema: StrandSchema) -> Schema:
     """Return the `sennit_core` schema: see `StrandSchema.to_core`."""
-    from sennit_core.schema import Schema
+    from sennit_core.schema import DataType, Field, Schema
 
-    return Schema.from_strand((f.name, f.type, f.nullable) for f in schema.fields)
+    return Schema(
+        tuple(Field(f.name, DataType.parse(_core_type(f.facts)), f.nullable) for f in schema.fields)
+    )
 
 
 def from_core(schema: Schema) -> StrandSchema:
     """Return the record schema of a `sennit_core` schema: see `StrandSchema.from_core`."""
-    return StrandSchema(tuple(StrandField(*facts) for facts in schema.to_strand()))
+    known = {_core_type(facts): facts.name for facts in _first_types()}
+    fields = []
+    for column in schema.fields:
+        found = known.get(str(column.type))
+        if found is None:
+            raise Unsupported(
+                f'a Strand slot cannot hold column "{column.name}" of type {column.type}',
+                hint="send it through a block ring, which carries Arrow batches",
+            )
+        fields.append(StrandField(column.name, found, column.nullable))
+    return StrandSchema(tuple(fields))
+
+
+def _first_types() -> list[FieldType]:
+    """Return the types to which types of other systems are converted, one for each."""
+    return [facts for facts in FIELD_TYPES.values() if facts.kind not in _SECOND_KINDS]
+
+
+def _core_type(facts: FieldType) -> str:
+    """Return the `sennit_core` type of a field type, as text."""
+    element = ELEMENTS[facts.code].capitalize().replace("Uint", "UInt")
+    if facts.kind == "array":
+        return f"List({element})"
+    return _CORE_TYPES.get(facts.kind, element)
 
 
 def _field_from_arrow(field: pa.Field) -> StrandField:
@@ -189,9 +209,8 @@ def _type_from_arrow(kind: pa.DataType) -> str | None:
         or types.is_list_view(kind)
         or types.is_large_list_view(kind)
     ):
-        return {pa.int32(): "i32_array", pa.float32(): "f32_array"}.get(kind.value_type)
-    plain = {arrow_type(name): name for name in NUMPY_CODES if name != "utf8_ref"}
-    return plain.get(kind)
+        kind = pa.list_(kind.value_type)
+    return {arrow_type(known.name): known.name for known in _first_types()}.get(kind)
 
 
 def _may_be(kind: pa.DataType, named: str) -> bool:

@@ -22,12 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Failing", "Failure"]
 
 V5_PAYLOAD_MAX = 0xFFFF
-ELEMENT_BYTES = 4
-
-_GETTERS = {
-    name: "get_" + {"bool8": "bool", "utf8": "string", "utf8_ref": "ref"}.get(name, name)
-    for name in FIELD_TYPES
-}
 
 
 class Failure(IntEnum):
@@ -104,8 +98,9 @@ def _exhausted(role: _Role, field: None, detail: object) -> SennitError:
 def _corrupt(role: _Role, field: StrandField | None, size: int) -> SennitError:
     if field is None:
         return Corrupt("the ring", found="a shared counter or heap pointer is impossible")
-    if field.type.endswith("_array") and size % ELEMENT_BYTES:
-        return _corrupt_value(role, field, f"elements of {ELEMENT_BYTES} bytes", f"{size} bytes")
+    item_bytes = field.facts.item_bytes
+    if size % item_bytes:
+        return _corrupt_value(role, field, f"elements of {item_bytes} bytes", f"{size} bytes")
     return _corrupt_value(role, field, "a payload inside the heap", f"{size} bytes")
 
 
@@ -148,8 +143,8 @@ def _field(role: _Role, field: None, name: object) -> SennitError:
 
 def _type(role: _Role, field: StrandField, type_name: str) -> SennitError:
     return UsageError(
-        f"field {field.name!r} is {field.type}: read it with {_GETTERS[field.type]}, "
-        f"not {_GETTERS[type_name]}"
+        f"field {field.name!r} is {field.type}: read it with {field.facts.getter}, "
+        f"not {FIELD_TYPES[type_name].getter}"
     )
 
 
@@ -217,14 +212,10 @@ _ERRORS: Mapping[int, _Describe] = {
 
 def _bounds(field: StrandField) -> str:
     """Describe the range of an integer or f32 field."""
-    kind = field.kind
-    if kind.code == "f":
+    if field.facts.limits is None:
         return "within the range of 32 bits (3.4e38)"
-    bits = 8 * (ELEMENT_BYTES if kind.heap else kind.width)
-    low, high = (
-        (-(1 << bits - 1), (1 << bits - 1) - 1) if kind.code in "iq" else (0, (1 << bits) - 1)
-    )
-    return f"from {low} to {high}"
+    least, most = field.facts.limits
+    return f"from {least} to {most}"
 
 
 def _show(number: object) -> str:

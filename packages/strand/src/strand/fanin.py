@@ -43,7 +43,7 @@ MAGIC = 0x4E414653  # "SFAN"
 VERSION = 1
 MEMBERS_MAX = 1024
 BELL_AT = 64
-_PAGE = 4096
+_PAGE = 4096  # members start at pages: their counters are aligned, and lines are not shared
 _HEADER = struct.Struct("<IIIIQ")
 _CHECKSUM_AT = _HEADER.size
 
@@ -94,7 +94,7 @@ class FanIn(Mapped):
             RoleTaken: every member has, or has had, a producer.
         """
         for ring in self.rings:
-            if _producer_of(ring):
+            if _producer_of(ring):  # a member carries one stream, so also one that has ended
                 continue
             with suppress(RoleTaken, ProducerDied, Closed):  # another process was faster
                 return ring.producer(when_unread=when_unread, timeout_seconds=timeout_seconds)
@@ -193,6 +193,7 @@ class MemberSegment(Segment):
 
     def lock(self, at: int) -> Lock:
         """Return the lock of the role whose byte is `at` in the member, not acquired yet."""
+        # one file for all members: a role byte is where the role is in the file
         return RoleLock(self._whole.fileno(), self._at + at)
 
     def is_held(self, at: int) -> bool:

@@ -40,9 +40,7 @@ __all__ = [
 
 Array = np.ndarray[Any, Any]
 
-_NUMERIC = ("i32", "u32", "i64", "f32", "f64", "u16", "u8")
-_TEXT = ("utf8", "bytes")
-_UNORDERED = ("json", "i32_array", "f32_array")
+_UNORDERED = ("json", "array")  # kinds whose values have no order
 
 
 @dataclass(frozen=True)
@@ -206,9 +204,9 @@ def get_filter_bitset(
     if not isinstance(predicate, (Between, OneOf)):
         raise UsageError(f"a predicate comes from between, eq or one_of, not {predicate!r}")
     try:
-        if found.type in _TEXT:
+        if found.facts.kind in ("text", "bytes"):
             mask = _match_text(view, position, predicate, start, stop)
-        elif found.type in _UNORDERED:
+        elif found.facts.kind in _UNORDERED:
             raise UsageError(
                 f"field {field!r} is {found.type}, which filters do not compare",
                 hint="read the records and compare them yourself",
@@ -238,12 +236,12 @@ def constrained_ranges(
     schema = view.map.schema
     names = fields
     if names is None:
-        names = [field.name for field in schema.fields if field.type in _NUMERIC]
+        names = [field.name for field in schema.fields if field.facts.is_number]
     wanted = bitset.to_mask()
     ranges = {}
     for name in names:
         field = schema.fields[schema.position(name)]
-        if field.type not in _NUMERIC:
+        if not field.facts.is_number:
             raise UsageError(f"field {name!r} is {field.type}, which has no range of numbers")
         values, present = _column(view, field, bitset.start, bitset.start + bitset.length)
         chosen = values[wanted & present]
@@ -267,7 +265,7 @@ def find_first(view: StrandView, field: str, value: Any) -> int:
         UsageError: the field is not declared as sorted, or the value is of another type.
     """
     found = view.map.schema.fields[view.map.schema.position(field)]
-    if found.order is None or found.type in _UNORDERED:
+    if found.order is None or found.facts.kind in _UNORDERED:
         raise UsageError(
             f"field {field!r} ({found.type}) is not sorted",
             hint='declare it with order="ascending" or "descending", or use get_filter_bitset',
@@ -315,7 +313,7 @@ def _match_fixed(
 ) -> Array:
     values, present = _column(view, field, start, stop)
     table = view._compiled.intern  # noqa: SLF001 - of one package
-    if field.type == "utf8_ref" and table:
+    if field.facts.kind == "handle" and table:
         matching: Array = np.array([predicate.holds(text) for text in table], bool)
         handles = np.where(present, values, 0)
         if len(handles) and int(handles.max()) >= len(table):
@@ -323,7 +321,7 @@ def _match_fixed(
             raise Corrupt(f"field {field.name!r}", "a handle in the intern table", found)
         mask: Array = matching[handles] & present
         return mask
-    if field.type == "bool8":
+    if field.facts.kind == "boolean":
         values = values.view(np.uint8) != 0
     wanted = [predicate.low, predicate.high] if isinstance(predicate, Between) else predicate.values
     for value in wanted:

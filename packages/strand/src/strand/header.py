@@ -64,7 +64,7 @@ __all__ = [
 
 _STATIC = struct.Struct("<6I")
 _IDENTITY = struct.Struct("<IIQQII")
-_ARROW_SCHEMA_BYTES_MAX = 1 << 20
+_ARROW_SCHEMA_BYTES_MAX = 1 << 20  # inflated: a few bytes of another process may become any number
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,7 @@ def read_header(buffer: Buffer, segment_bytes: int | None = None) -> StrandMap:
     """
     with memoryview(buffer) as view, view.cast("B") as memory:
         size = len(memory) if segment_bytes is None else segment_bytes
-        head = bytes(memory[:HEADER_BYTES])
+        head = bytes(memory[:HEADER_BYTES])  # a copy, so that the checked bytes cannot change
     if size < HEADER_BYTES or len(head) < HEADER_BYTES:
         raise SegmentTooSmall(expected=f"{HEADER_BYTES} bytes or more", found=str(size))
     magic, version, fingerprint, stride, records, heap_bytes = _STATIC.unpack_from(head)
@@ -303,6 +303,7 @@ def store_schema(memory: Any, message: Any) -> bool:
     at, room = _free_span(memory)
     if room < 4:
         return False
+    # Length 0 first: a consumer must not combine the old length with the new bytes.
     _native.store_release(memory, at, 0)
     if len(packed) > room - 4:
         return False
@@ -338,6 +339,7 @@ def find_schema(memory: Any) -> bytes | None:
 
 def _free_span(memory: Any) -> tuple[int, int]:
     """Return the offset and number of the header's free bytes, which follow the metadata."""
+    # Both lengths are bounded here, because the header may have changed since it was checked.
     schema_bytes = struct.unpack_from("<I", memory, SCHEMA_LENGTH_AT)[0]
     metadata_at = min(SCHEMA_AT + schema_bytes, METADATA_END - 4)
     metadata_bytes = struct.unpack_from("<I", memory, metadata_at)[0]

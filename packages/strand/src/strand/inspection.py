@@ -14,8 +14,8 @@ from sennit_core.errors import NotFound, SennitError, UsageError
 from strand import layout
 from strand.errors import StrandHeaderError
 from strand.header import StrandMap, has_extension, read_header
+from strand.mapping import STATUSES
 from strand.owners import RoleLock, identify, is_held, is_word_held
-from strand.ring import STATUSES
 from strand.segment import FOLDER, PREFIX, Segment, borrowed_segment
 
 __all__ = ["Owner", "Reader", "RingFacts", "cleanup", "inspect_ring", "inspect_rings", "list_rings"]
@@ -226,7 +226,7 @@ def _counters(memory: memoryview) -> dict[str, int]:
     return {
         **dict(zip(names, words, strict=True)),
         "read": min(layout.low_water_of(entries), words[1]),
-        "gate": _word(memory, "<Q", layout.JOIN_POSITION_AT),
+        "join_position": _word(memory, "<Q", layout.JOIN_POSITION_AT),
         "stalls": stalls,
         "wakes": rings + sum(entry.rings for entry in entries),
         "sleeps": sum(entry.sleeps for entry in entries),

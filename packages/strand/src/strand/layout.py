@@ -20,14 +20,15 @@ EXTENSION_AT, PRODUCER_AT, SLEEP_AT, CONSUMERS_AT = 3072, 3136, 3200, 3264
 GENERATION_AT, STALLS_AT, STATUS_AT, JOIN_POSITION_AT = 3096, 3184, 3208, 3224
 CONSUMER_BYTES, CONSUMER_COUNT = 64, 8
 PRODUCER_BELL_AT, CONSUMER_BELL, BELL_BYTES = 3216, 32, 4
-REASON_AT, REASON_BYTES_MAX = 3776, 316
-VACANT = 0x7FFFFFFF
-CAPACITY_MAX = 1 << 31
+REASON_AT, REASON_BYTES_MAX = 3776, 316  # to the end of the header
+VACANT = 0x7FFFFFFF  # a v5 consumer slot without a reader; no v5 ring has that many records
+CAPACITY_MAX = 1 << 31  # the highest power of two that the header's u32 holds
 
 STATE_VACANT, STATE_ATTACHED, STATE_LEFT = 0, 1, 2
 INITIALIZING, STREAMING, EOS, ERROR = 0, 1, 2, 3
 
-BLOCK_POINTER = struct.Struct("<QI")
+BLOCK_POINTER = struct.Struct("<QI")  # a v6 heap pointer: offset, length; its last u32 stays zero
+# One consumer's entry: read, threshold, pid, state, start ticks, bell, lock word, sleeps, rings.
 _CONSUMER = struct.Struct("<QQIIQII2Q")
 
 
@@ -52,6 +53,8 @@ def consumer_entry_at(index: int) -> int:
 
 def read_consumer(memory: Any, index: int) -> ConsumerWords:
     """Return the words of consumer entry `index`."""
+    # Not atomic as a whole: a word may be newer than its neighbour. A process that changes the entry
+    # because of what it reads here holds the entry's lock.
     words = _CONSUMER.unpack_from(memory, consumer_entry_at(index))
     read, threshold, pid, state, start_ticks, _bell, _lock, sleeps, rings = words
     return ConsumerWords(index, read, threshold, pid, state, start_ticks, sleeps, rings)
@@ -87,7 +90,7 @@ def name_holder(memory: Any, at: int, pid: int, start_ticks: int) -> None:
 
 def holder_of(memory: Any, at: int) -> tuple[int, int]:
     """Return pid and start time of the last holder of the role whose byte is `at`."""
-    if at == EXTENSION_AT:
+    if at == EXTENSION_AT:  # the creator, written with the header
         return struct.unpack_from("<IQ", memory, EXTENSION_AT + 4)
     pid_at, start_at = (32, 40) if at == PRODUCER_AT else (16, 24)
     pid = struct.unpack_from("<I", memory, at + pid_at)[0]
@@ -102,6 +105,8 @@ def read_status(memory: Any) -> tuple[int, bool]:
 
 def write_reason(memory: Any, reason: str) -> None:
     """Store the reason of an abort, cut to REASON_BYTES_MAX bytes."""
+    # Cut between characters: decoding drops a cut one. The status is set after this, with release
+    # order, so a consumer that sees it also sees the text.
     text = reason.encode(errors="replace")[:REASON_BYTES_MAX].decode(errors="ignore").encode()
     memory[REASON_AT + 4 : REASON_AT + 4 + len(text)] = text
     struct.pack_into("<I", memory, REASON_AT, len(text))
@@ -109,5 +114,6 @@ def write_reason(memory: Any, reason: str) -> None:
 
 def read_reason(memory: Any) -> str:
     """Return the reason of an abort, or an empty string."""
+    # another process wrote the length: it must not lead beyond the header
     size = min(struct.unpack_from("<I", memory, REASON_AT)[0], REASON_BYTES_MAX)
     return bytes(memory[REASON_AT + 4 : REASON_AT + 4 + size]).decode(errors="replace")

@@ -37,7 +37,7 @@ __all__ = [
     "reopen",
 ]
 
-_FLOCK = struct.Struct("hhqqi4x")
+_FLOCK = struct.Struct("hhqqi4x")  # struct flock: type, whence, start, length, pid
 
 
 def reopen(fd: int) -> int:
@@ -70,7 +70,7 @@ class RoleLock:
         """Acquire the lock without waiting; False when it is held already."""
         try:
             self._set(fcntl.F_WRLCK)
-        except (BlockingIOError, PermissionError):
+        except (BlockingIOError, PermissionError):  # EAGAIN or EACCES: either says "held"
             return False
         return True
 
@@ -119,11 +119,13 @@ class WordLock:
             if _native.compare_exchange(self._memory, word, holder, os.getpid()):
                 self._held = True
                 return True
+            # another process was faster: check whether that one lives
 
     def release(self) -> None:
         """Clear the word."""
         if self._held:
             self._held = False
+            # an exchange, so that a word that is not this process's is left alone
             _native.compare_exchange(self._memory, _lock_word_at(self._at), os.getpid(), 0)
 
     def forget(self) -> None:
@@ -137,6 +139,8 @@ def is_word_held(memory: Any, at: int) -> bool:
     if not holder:
         return False
     found = identify(holder)
+    # A pid may be reused, so the start time must match too. A holder writes its identity after the
+    # word: until then the identity is the last holder's, and a live pid is enough.
     named, start_ticks = holder_of(memory, at)
     return found.pid == holder and (named != holder or found.start_ticks == start_ticks)
 
@@ -184,6 +188,8 @@ class Forkable(Protocol):
     def _forget_in_child(self) -> None: ...
 
 
+# The parent's roles, which a forked child must not release. Weak, so that this list keeps no closed
+# ring mapped.
 _live: weakref.WeakSet[Forkable] = weakref.WeakSet()
 
 
@@ -193,7 +199,7 @@ def forget_in_child(holder: Forkable) -> None:
 
 
 def _after_fork() -> None:
-    for holder in list(_live):
+    for holder in list(_live):  # a copy: a holder may be collected during the loop
         holder._forget_in_child()  # noqa: SLF001 - the protocol above
     _live.clear()
 

@@ -27,12 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Pipe", "pipe"]
 
-_LOOSE_TYPES = {
-    "bytes",
-    "json",
-    "i32_array",
-    "f32_array",
-}  # types whose values may be lists or arrays
+_LOOSE_KINDS = ("bytes", "json", "array")  # their values may be lists or arrays
 _TRACE_CHARS_MAX = 16384  # an error report stays below the capacity of a kernel pipe
 _CAUSE_BYTES_MAX = 16384
 
@@ -327,7 +322,7 @@ def _kind_of(item: Any, writer: StrandWriter) -> str:
     if isinstance(item, Mapping) and any(
         hasattr(item.get(field.name), "__len__") and not isinstance(item[field.name], (str, bytes))
         for field in writer.map.schema.fields
-        if field.type not in _LOOSE_TYPES
+        if field.facts.kind not in _LOOSE_KINDS
     ):
         return "columns"
     return "rows"

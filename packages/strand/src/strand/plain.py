@@ -10,14 +10,11 @@ from __future__ import annotations
 
 import struct
 import time
-from typing import TYPE_CHECKING
 
 from strand import _native, layout
 from strand.errors import NoExtension
 from strand.header import has_extension, static_bytes
-
-if TYPE_CHECKING:
-    from strand.ring import Ring
+from strand.mapping import RingMapping
 
 __all__ = ["require_extension"]
 
@@ -28,7 +25,7 @@ _POLL_SECONDS = 0.001
 _POLLS_MAX = 5000
 
 
-def require_extension(ring: Ring) -> None:
+def require_extension(ring: RingMapping) -> None:
     """Ensure that the ring has the counters that roles need; add them to a plain v5 ring.
 
     Raises:
@@ -52,7 +49,7 @@ def require_extension(ring: Ring) -> None:
     raise NoExtension(expected="counters that another process is adding", found="none after 5 s")
 
 
-def _check_room(ring: Ring) -> None:
+def _check_room(ring: RingMapping) -> None:
     found = struct.unpack_from("<I", ring.memory, layout.EXTENSION_AT)[0]
     if ring.map.version != 5:
         raise NoExtension(expected=hex(layout.EXTENSION_MAGIC), found=hex(found))
@@ -73,7 +70,7 @@ def _check_room(ring: Ring) -> None:
         )
 
 
-def _add_extension(ring: Ring) -> None:
+def _add_extension(ring: RingMapping) -> None:
     memory = ring.memory
     _, commit, read, status, _, heap, abort = _CONTROL.unpack_from(memory, _CONTROL_AT)
     # Claimed records that were not committed are dropped, as by every resuming producer.

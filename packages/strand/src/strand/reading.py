@@ -73,6 +73,7 @@ class GroupReader(Reader[list[tuple[Any, ...]]]):
             rows, error = _whole_tuples(self.view, seq, end)
             if rows or error is None:
                 yield rows
+            # after the yield: a loop left in its middle reads this group again
             self.view.acknowledge_read(seq + len(rows))
             if error is not None:
                 raise error
@@ -87,6 +88,7 @@ class RowReader(Reader["Iterable[tuple[Any, ...]]"]):
         while seq < stop:
             end = min(stop, seq + GROUP_RECORDS_MAX)
             yield self.view.rows(seq, end)
+            # the iterator reads the slots as it goes, so not before it is used up
             self.view.acknowledge_read(end)
             seq = end
 
@@ -97,7 +99,7 @@ class ArrayReader(Reader["np.ndarray[Any, Any]"]):
     def read_range(self, seq: int, stop: int) -> Iterator[np.ndarray[Any, Any]]:
         """Yield one array, or two where the ring wraps."""
         for piece in self.view.records(seq, stop):
-            yield piece
+            yield piece  # over the slots themselves: they are the caller's until the next item
             seq += len(piece)
             self.view.acknowledge_read(seq)
 
@@ -112,7 +114,7 @@ class GatheringReader(Reader["pa.RecordBatch"]):
         except CorruptRecord as damage:
             stop, error = damage.record, damage
             batch = self.view.to_arrow(seq, stop)
-        self.view.acknowledge_read(stop)
+        self.view.acknowledge_read(stop)  # before the yield: the batch is a copy
         if batch.num_rows or error is None:
             yield batch
         if error is not None:
@@ -263,6 +265,8 @@ def has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> 
         return True
     deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     while True:
+        # One nap at a time: in between, released items are acknowledged, without which the producer
+        # might wait for this consumer, and a dead producer is noticed.
         nap = NAP_NANOSECONDS / 1e9
         if deadline is not None:
             nap = max(0.0, min(nap, deadline - time.monotonic()))
@@ -270,6 +274,7 @@ def has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> 
         if view.wait_for_commit(seq, nap) > seq:
             return True
         if view._status() == layout.EOS:  # noqa: SLF001 - likewise
+            # counted after the status: once the stream has ended, the count is final
             return view.committed_count > seq
         if deadline is not None and time.monotonic() >= deadline:
             raise DeadlineExceeded("waiting for the next record", timeout_seconds)

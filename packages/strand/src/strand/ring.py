@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sennit_core.errors import UsageError
-from strand import _native, layout
-from strand.closing import Mapped
 from strand.header import StrandMap, compute_map, init_header, read_header
+from strand.mapping import RingMapping
 from strand.owners import forget_in_child, identify, require_platform
 from strand.plain import require_extension
-from strand.rows import compile_layout
 from strand.schema import StrandSchema
 from strand.segment import BufferSegment, Segment, create_segment, open_segment
 from strand.stats import RingStats
@@ -23,13 +21,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Ring", "attach_ring", "open_ring"]
 
-Status = Literal["initializing", "streaming", "eos", "error"]
-STATUSES: tuple[Status, ...] = ("initializing", "streaming", "eos", "error")
 
-NativeMap = tuple[Any, _native.Layout, int, int, Any]
-
-
-class Ring(Mapped):
+class Ring(RingMapping):
     """A mapped ring. Acquire a role with `producer()` or `consumer()`; close the ring when done.
 
     A ring can be passed to a process that multiprocessing starts, by fork, spawn or forkserver. Its
@@ -38,9 +31,8 @@ class Ring(Mapped):
 
     def __init__(self, segment: Segment, map: StrandMap, doorbell: Any = None) -> None:  # noqa: A002
         """Use `open_ring` or `attach_ring`."""
-        self.map = map
-        self.segment = segment
-        self.doorbell = doorbell
+        super().__init__(segment, map, doorbell)
+        # Roles acquired through this object, which `close` closes; never those of another process.
         self._roles: list[StrandWriter | StrandView] = []
         forget_in_child(self)
 
@@ -53,17 +45,6 @@ class Ring(Mapped):
     def name(self) -> str | None:
         """The file in /dev/shm of a named ring that this process created, else None."""
         return None if self.segment.path is None else str(self.segment.path)
-
-    @property
-    def status(self) -> Status:
-        """The state of the stream: initializing, streaming, eos or error."""
-        word, _ = layout.read_status(self.memory)
-        return STATUSES[word] if word < len(STATUSES) else "error"
-
-    @property
-    def memory(self) -> Any:
-        """The mapped segment, an object with the buffer protocol."""
-        return self.segment.memory
 
     def producer(
         self,
@@ -90,7 +71,7 @@ class Ring(Mapped):
             self, when_unread=when_unread, resume=resume, timeout_seconds=timeout_seconds
         )
         self._roles.append(writer)
-        writer.begin()
+        writer.begin()  # consumers see a stream before its first record
         return writer
 
     def consumer(
@@ -114,11 +95,11 @@ class Ring(Mapped):
     def signal_abort(self) -> None:
         """Ask the producer to stop, from any process attached to the ring; rings every bell."""
         require_extension(self)
-        _native.signal_abort(*self.native_map())
+        super().signal_abort()
 
     def stats(self) -> RingStats:
         """Return the ring's counters: records, occupancy, stalls, wakes."""
-        return RingStats.of(self)
+        return RingStats.read(self.memory, self.map.records)
 
     def close(self) -> None:
         """Release the roles acquired here, unmap, and unlink a named ring that this process created.
@@ -126,6 +107,7 @@ class Ring(Mapped):
         A producer that has not finalized aborts its stream.
         """
         roles, self._roles = self._roles, []
+        # before the segment: roles write their last words to the memory and release their locks
         for role in roles:
             role.close()
         self.segment.close()
@@ -133,32 +115,8 @@ class Ring(Mapped):
     def _attacher(self) -> Callable[[int], Any]:
         return attach_ring
 
-    # ---- for roles --------------------------------------------------------------------------
-
-    def native_map(self, categories: Sequence[str] | None = None) -> NativeMap:
-        """Return the arguments with which the C core maps this ring."""
-        compiled = compile_layout(self.map, categories)
-        return self.memory, compiled, self.map.records, self.map.heap_bytes, self.doorbell
-
-    def mark_left(self, index: int) -> None:
-        """Mark the entry of a dead consumer as left; the caller holds the entry's lock."""
-        _native.mark_left(self.native_map(), index)
-
-    def mark_left_if_dead(self, index: int) -> bool:
-        """Mark an entry as left if its process has ended; return whether it had."""
-        lock = self.segment.lock(layout.consumer_entry_at(index))
-        try:
-            if not lock.try_acquire():
-                return False
-            dead = layout.read_consumer(self.memory, index).state == layout.STATE_ATTACHED
-            if dead:
-                self.mark_left(index)
-            return dead
-        finally:
-            lock.release()
-
     def _forget_in_child(self) -> None:
-        self._roles = []
+        self._roles = []  # each of them forgets its own locks
         self.segment.forget_in_child()
 
 

@@ -6,12 +6,12 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from strand.mapping import RingMapping
 from strand.owners import Lock, forget_in_child
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from strand.ring import Ring
 
 __all__ = ["NAP_NANOSECONDS", "SPIN_NANOSECONDS", "Role"]
 
@@ -31,7 +31,7 @@ class Role:
     spin_nanoseconds: int = SPIN_NANOSECONDS
     """How long a wait polls before it sleeps; longer reduces latency and uses more CPU time."""
 
-    def __init__(self, ring: Ring, locks: dict[int, Lock]) -> None:
+    def __init__(self, ring: RingMapping, locks: dict[int, Lock]) -> None:
         self._ring = ring
         self._locks = locks
         self.map = ring.map
@@ -48,6 +48,9 @@ class Role:
 
         def _release(self) -> None: ...
 
+        def _map_slots(self) -> np.ndarray[Any, Any]:
+            """Return one structured array over all slots."""
+
     @property
     def memory(self) -> memoryview:
         """The whole segment."""
@@ -59,9 +62,7 @@ class Role:
         One array, two where the ring wraps, none for no records. The range is not checked.
         """
         if self._slots is None:
-            from strand.columns import map_slots
-
-            self._slots = map_slots(self)
+            self._slots = self._map_slots()
         records = self.map.records
         first = start & (records - 1)
         last = first + count

@@ -33,11 +33,11 @@ def compile_layout(
     fields = tuple(
         (
             field.name,
-            field.kind.tag,
+            field.facts.tag,
             offset,
-            field.kind.width_in(version),
-            field.kind.heap,
-            field.kind.heap_align_in(version),
+            field.facts.width_in(version),
+            field.facts.heap,
+            field.facts.heap_align_in(version),
             -1 if null_bit is None else null_bit,
         )
         for field, offset, null_bit in zip(

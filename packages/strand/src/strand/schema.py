@@ -14,6 +14,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Literal
 
 from sennit_core.errors import UnknownColumn, UsageError
+from strand import _native
 from strand.errors import BadSchemaLength, BadStride, UnknownField
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLOCKS",
+    "ELEMENTS",
     "FIELD_TYPES",
     "FieldType",
     "SlotLayout",
@@ -43,51 +45,82 @@ FIELDS_MAX = 500  # 2 + 4 bytes each must leave room for the metadata below byte
 
 @dataclass(frozen=True)
 class FieldType:
-    """One of the fourteen types: its wire tag, its v5 width, and its struct or element code."""
+    """A row of the table of types (`_types.h`).
+
+    Args:
+        name: its name in a schema.
+        tag: its number on the wire.
+        kind: "integer", "float", "boolean", "handle", "text", "json", "bytes" or "array".
+        code: the `struct` code of the number in the slot, or of an item of the payload.
+        getter: the name of the cursor's method that reads it.
+    """
 
     name: str
     tag: int
-    width: int
+    kind: str
     code: str
-    heap: bool = False
+    getter: str
+
+    @cached_property
+    def heap(self) -> bool:
+        """Whether the slot holds a pointer to a payload in the heap."""
+        return self.kind in ("text", "json", "bytes", "array")
+
+    @cached_property
+    def item_bytes(self) -> int:
+        """Bytes of the number in the slot, or of an item of the payload."""
+        return struct.calcsize("<" + self.code)
+
+    @cached_property
+    def limits(self) -> tuple[int, int] | None:
+        """The least and greatest integer that `code` stores; None for floats."""
+        if self.code in "fd":
+            return None
+        bits = 8 * self.item_bytes
+        if self.code.islower():  # signed
+            return -(1 << bits - 1), (1 << bits - 1) - 1
+        return 0, (1 << bits) - 1
+
+    @property
+    def is_number(self) -> bool:
+        """Whether the value is one number, whose size is an order."""
+        return self.kind in ("integer", "float")
 
     def width_in(self, version: int) -> int:
-        """Bytes in the slot: v6 heap fields are 16 (u64 offset, u32 length, u32 zero)."""
-        return 16 if self.heap and version >= 6 else self.width
+        """Bytes in the slot; of a pointer: u32 offset and u16 length in v5, see the spec for v6."""
+        if self.heap:
+            return 16 if version >= 6 else 6
+        return self.item_bytes
 
     def align_in(self, version: int) -> int:
         """Alignment in the slot: `min(width, 4)` in v5, natural in v6."""
         return min(self.width_in(version), 8 if version >= 6 else 4)
 
     def heap_align_in(self, version: int) -> int:
-        """Alignment of the payload in the heap: elements in v5, cache lines in v6."""
-        if not self.code or not self.heap:
+        """Alignment of the payload in the heap: items in v5, cache lines in v6, none for text."""
+        if self.kind not in ("bytes", "array"):
             return 1
-        if version >= 6:
-            return 64
-        return 1 if self.code == "B" else 4
+        return 64 if version >= 6 else self.item_bytes
 
 
 FIELD_TYPES: dict[str, FieldType] = {
-    kind.name: kind
-    for kind in (
-        FieldType("i32", 0, 4, "i"),
-        FieldType("u32", 1, 4, "I"),
-        FieldType("i64", 2, 8, "q"),
-        FieldType("f32", 3, 4, "f"),
-        FieldType("f64", 4, 8, "d"),
-        FieldType("u16", 5, 2, "H"),
-        FieldType("u8", 6, 1, "B"),
-        FieldType("bool8", 7, 1, "B"),
-        FieldType("utf8", 8, 6, "", heap=True),
-        FieldType("utf8_ref", 9, 4, "I"),
-        FieldType("json", 10, 6, "", heap=True),
-        FieldType("bytes", 11, 6, "B", heap=True),
-        FieldType("i32_array", 12, 6, "i", heap=True),
-        FieldType("f32_array", 13, 6, "f", heap=True),
-    )
+    name: FieldType(name, tag, kind.lower(), code, f"get_{getter}")
+    for name, tag, kind, code, getter in _native.FIELD_TYPES
 }
 _BY_TAG = {kind.tag: kind for kind in FIELD_TYPES.values()}
+
+ELEMENTS = {
+    "b": "int8",
+    "B": "uint8",
+    "h": "int16",
+    "H": "uint16",
+    "i": "int32",
+    "I": "uint32",
+    "q": "int64",
+    "f": "float32",
+    "d": "float64",
+}
+"""The name that numpy, Arrow and (capitalized) JavaScript have for the number of a struct code."""
 
 
 def fnv1a(data: bytes) -> int:
@@ -120,8 +153,8 @@ class StrandField:
             )
 
     @property
-    def kind(self) -> FieldType:
-        """The properties of the field's type."""
+    def facts(self) -> FieldType:
+        """The row of the table of types for the field's type."""
         return FIELD_TYPES[self.type]
 
     @property
@@ -182,7 +215,7 @@ class StrandSchema:
     def plain_bytes(self) -> int:
         """Bytes in non-nullable fixed-width fields; equals the stride if a slot has nothing else."""
         fields = self.fields
-        return sum(0 if f.kind.heap or f.nullable else f.kind.width for f in fields)
+        return sum(0 if f.facts.heap or f.nullable else f.facts.item_bytes for f in fields)
 
     def position(self, name: str) -> int:
         """Return the position of `name`; UnknownColumn suggests the most similar name."""
@@ -199,9 +232,9 @@ class StrandSchema:
         end = bitmap_bytes
         offsets = []
         for field in self.fields:
-            at = _round_up(end, field.kind.align_in(version))
+            at = _round_up(end, field.facts.align_in(version))
             offsets.append(at)
-            end = at + field.kind.width_in(version)
+            end = at + field.facts.width_in(version)
         stride = _round_up(end, 8 if version >= 6 else 4)
         return SlotLayout(version, tuple(offsets), bitmap_bytes, stride)
 
@@ -209,7 +242,7 @@ class StrandSchema:
         """Return the wire schema: u16 count, then type, flags and offset of each field."""
         parts = [struct.pack("<H", len(self.fields))]
         for field, offset in zip(self.fields, layout.offsets, strict=True):
-            parts.append(struct.pack("<BBH", field.kind.tag, field.flags, offset))
+            parts.append(struct.pack("<BBH", field.facts.tag, field.flags, offset))
         return b"".join(parts)
 
     def fingerprint(self, version: Version) -> int:
@@ -340,7 +373,7 @@ def decode_schema(
         tag, flags, offset = struct.unpack_from("<BBH", data, at)
         kind = _BY_TAG.get(tag)
         if kind is None:
-            raise UnknownField(expected="a type tag from 0 to 13", found=str(tag))
+            raise UnknownField(expected=f"a type tag from 0 to {len(_BY_TAG) - 1}", found=str(tag))
         _check_flags(flags, version)
         facts.append((kind, flags))
         offsets.append(offset)

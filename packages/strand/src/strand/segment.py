@@ -36,7 +36,7 @@ __all__ = [
     "segment_path",
 ]
 
-_MADV_POPULATE_WRITE = 23
+_MADV_POPULATE_WRITE = 23  # Linux 5.14; the mmap module has no name for it
 
 FOLDER = Path("/dev/shm")
 PREFIX = "strand-"
@@ -128,6 +128,8 @@ class Segment:
         fd, self.fd = self.fd, -1
         if fd < 0:
             return
+        # Unlink before the lock is released: a file whose lock is free counts as abandoned, and
+        # another process may unlink it and create a ring of the same name.
         if self.creator_lock is not None:
             if self.path is not None:
                 self.path.unlink(missing_ok=True)

@@ -7,7 +7,6 @@ the cast is lossless; any other type is refused with the column's name and both 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +17,8 @@ from strand import _native
 from strand.conversions import NUMPY_CODES
 
 if TYPE_CHECKING:
+    from strand.header import StrandMap
     from strand.schema import StrandField
-    from strand.writer import StrandWriter
 
 __all__ = ["BITS", "FIXED", "OFFSETS32", "OFFSETS64", "Source", "can_cast", "describe"]
 
@@ -33,38 +32,34 @@ _HANDLES = np.dtype("<u4")
 
 
 def describe(
-    writer: StrandWriter, field: StrandField, value: Any, mask: Array | None
+    map: StrandMap,  # noqa: A002 - the name that all modules use
+    field: StrandField,
+    value: Any,
+    mask: Array | None,
 ) -> tuple[Source, int]:
     """Return the description of one column and its number of rows.
 
     Args:
-        writer: the producer, in whose intern table `utf8_ref` strings are looked up.
+        map: the ring, in whose intern table `utf8_ref` strings are looked up.
         field: the field that stores the column.
-        value: a numpy array, an Arrow array, or a sequence of values (None is null).
+        value: a numpy array, or a sequence of values (None is null).
         mask: True where the value is null, overriding `value`; or None.
 
     Raises:
         UsageError: the column does not fit the field.
     """
-    arrow = sys.modules.get("pyarrow")
-    if arrow is not None and isinstance(value, (arrow.Array, arrow.ChunkedArray)):
-        from strand.arrow import describe_array
-
-        if mask is not None:
-            value = _mask_arrow(arrow, value, mask, field)
-        return describe_array(writer, field, value)
     values, absent = _split(field, value)
     if mask is not None:
-        _check_length(field, mask, len(values))
+        check_length(field, mask, len(values))
         absent = mask if absent is None else absent | mask
     if absent is not None and not absent.any():
         absent = None
     validity = None if absent is None else np.packbits(~absent, bitorder="little")
-    if field.kind.heap:
+    if field.facts.heap:
         data, offsets = _flatten(field, values, absent)
         return (OFFSETS64, data, offsets, 0, validity, 0), len(values)
-    if field.type == "utf8_ref":
-        array = _to_handles(writer, field, values, absent)
+    if field.facts.kind == "handle":
+        array = _to_handles(map, field, values, absent)
     else:
         array = _to_array(field, values, np.dtype(NUMPY_CODES[field.type]), absent)
     return (FIXED, array, None, 0, validity, 0), len(values)
@@ -76,13 +71,17 @@ def can_cast(source: np.dtype[Any], target: np.dtype[Any]) -> bool:
     return family == _FAMILIES.get(target.kind) and np.can_cast(source, target, "safe")
 
 
-def intern_handles(writer: StrandWriter, field: StrandField, texts: Sequence[Any]) -> Array:
+def intern_handles(
+    map: StrandMap,  # noqa: A002 - see above
+    field: StrandField,
+    texts: Sequence[Any],
+) -> Array:
     """Return the handle of each string in the ring's intern table.
 
     Raises:
         UsageError: a string that is not in the table.
     """
-    table = {text: handle for handle, text in enumerate(writer.map.metadata.get("intern", ()))}
+    table = {text: handle for handle, text in enumerate(map.metadata.get("intern", ()))}
     try:
         return np.fromiter((table[text] for text in texts), _HANDLES, len(texts))
     except KeyError as error:
@@ -119,15 +118,8 @@ def _split(field: StrandField, value: Any) -> tuple[Array | Sequence[Any], Array
     return value, None if nulls is None else np.frombuffer(nulls, bool)
 
 
-def _mask_arrow(arrow: Any, value: Any, mask: Array, field: StrandField) -> Any:
-    _check_length(field, mask, len(value))
-    if isinstance(value, arrow.ChunkedArray):
-        value = value.combine_chunks()
-    indices = np.ma.MaskedArray(np.arange(len(value)), mask)
-    return value.take(arrow.array(indices))
-
-
-def _check_length(field: StrandField, mask: Array, rows: int) -> None:
+def check_length(field: StrandField, mask: Array, rows: int) -> None:
+    """Raise UsageError unless the nulls mask has one value for each row."""
     if len(mask) != rows:
         raise UsageError(
             f"column {field.name!r} has {rows} values, and its nulls mask has {len(mask)}"
@@ -182,7 +174,7 @@ def _check_bounds(field: StrandField, values: Array, target: np.dtype[Any]) -> N
 
 
 def _to_handles(
-    writer: StrandWriter,
+    map: StrandMap,  # noqa: A002 - see above
     field: StrandField,
     values: Array | Sequence[Any],
     absent: Array | None,
@@ -199,7 +191,7 @@ def _to_handles(
     handles = np.zeros(len(values), _HANDLES)
     present = np.ones(len(values), bool) if absent is None else ~absent
     texts = [item for item, there in zip(values, present.tolist(), strict=True) if there]
-    handles[present] = intern_handles(writer, field, texts)
+    handles[present] = intern_handles(map, field, texts)
     return handles
 
 
@@ -213,7 +205,7 @@ def _flatten(
     if isinstance(values, np.ndarray):
         return _flatten_matrix(field, values)
     items = values if isinstance(values, (list, tuple)) else list(values)
-    encode = _ENCODERS.get(field.type)
+    encode = _ENCODERS.get(field.facts.kind)
     try:
         if encode is not None:
             left_out = [False] * len(items) if absent is None else absent.tolist()
@@ -222,19 +214,18 @@ def _flatten(
                 for skip, item in zip(left_out, items, strict=True)
             ]
         skips = None if absent is None else absent.data
-        data, offsets = _native.flatten(items, skips, field.type == "utf8")
+        data, offsets = _native.flatten(items, skips, field.facts.kind == "text")
     except (TypeError, ValueError, AttributeError, BufferError) as error:
         raise mismatch(field, f"a sequence with invalid values: {error}") from error
     counts = np.frombuffer(offsets, np.int64)
-    is_array = field.kind.code in ("i", "f")
-    return data, counts // 4 if is_array else counts
+    return data, counts // field.facts.item_bytes
 
 
 def _flatten_matrix(field: StrandField, values: Array) -> tuple[Any, Array]:
     """Use the rows of a matrix as arrays of equal length."""
-    if field.kind.code not in ("i", "f") or values.ndim != 2:
+    if field.facts.kind != "array" or values.ndim != 2:
         raise mismatch(field, f"{values.ndim} dimensions of {values.dtype}")
-    target = np.dtype("<" + field.kind.code + "4")
+    target = np.dtype(f"<{field.facts.code}")
     if not can_cast(values.dtype, target):
         raise mismatch(field, values.dtype, f"cast it yourself: column.astype({target.str!r})")
     rows, items = values.shape
@@ -250,12 +241,11 @@ def _encode_items(field: StrandField, value: Any) -> bytes:
     items, absent = _split(field, value)
     if absent is not None:
         raise TypeError("an array contains a null")
-    return _to_array(field, items, np.dtype(f"<{field.kind.code}4"), None).tobytes()
+    return _to_array(field, items, np.dtype(f"<{field.facts.code}"), None).tobytes()
 
 
-# Types that need an encoder; strings and bytes are passed to the C core unchanged.
+# Kinds that need an encoder; strings and bytes are passed to the C core unchanged.
 _ENCODERS: dict[str, Callable[[StrandField, Any], bytes]] = {
     "json": _encode_json,
-    "i32_array": _encode_items,
-    "f32_array": _encode_items,
+    "array": _encode_items,
 }

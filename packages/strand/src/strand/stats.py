@@ -5,14 +5,9 @@ from __future__ import annotations
 import struct
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 from strand import layout
-
-if TYPE_CHECKING:
-    from strand.ring import Ring
-    from strand.view import StrandView
-    from strand.writer import StrandWriter
 
 __all__ = ["RingStats", "ViewStats", "WriterStats"]
 
@@ -38,11 +33,6 @@ class RingStats:
     def occupancy(self) -> float:
         """Share of the slots that hold unread records, from 0 to 1."""
         return max(0, self.committed - self.acknowledged) / self.records
-
-    @classmethod
-    def of(cls, ring: Ring) -> Self:
-        """Read the counters of `ring`."""
-        return cls.read(ring.memory, ring.map.records)
 
     @classmethod
     def read(cls, memory: Any, records: int) -> Self:
@@ -72,13 +62,6 @@ class WriterStats:
     wakes: int
     """Bells rung because a consumer slept."""
 
-    @classmethod
-    def of(cls, writer: StrandWriter) -> Self:
-        """Read the counts of `writer`."""
-        stalls, wakes = writer._counts  # noqa: SLF001 - of one package
-        count, rate = writer.meter.measure(writer.committed_count)
-        return cls(count, rate, stalls, wakes)
-
 
 @dataclass(frozen=True)
 class ViewStats:
@@ -91,13 +74,6 @@ class ViewStats:
     """Times it went to sleep because there was no record to read."""
     wakes: int
     """Bells rung because the producer waited for room."""
-
-    @classmethod
-    def of(cls, view: StrandView) -> Self:
-        """Read the counts of `view`."""
-        sleeps, wakes = view._counts  # noqa: SLF001 - of one package
-        count, rate = view.meter.measure(view.acknowledged_count)
-        return cls(count, rate, sleeps, wakes)
 
 
 class Meter:

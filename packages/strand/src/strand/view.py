@@ -14,6 +14,7 @@ from strand.closing import Closing
 from strand.cursor import RecordCursor
 from strand.errors import LeaseHeld, ProducerDied, RoleTaken, StrandAbortError, StreamReset
 from strand.failures import Failing, Failure
+from strand.mapping import RingMapping, Status
 from strand.owners import identify
 from strand.plain import require_extension
 from strand.role import NAP_NANOSECONDS, Role
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from strand.filters import Bitset, Predicate
-    from strand.ring import Ring, Status
 
 __all__ = ["Start", "StrandView"]
 
@@ -41,7 +41,7 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
     """
 
     def __init__(
-        self, ring: Ring, categories: Sequence[str] | None = None, start: Start = "oldest"
+        self, ring: RingMapping, categories: Sequence[str] | None = None, start: Start = "oldest"
     ) -> None:
         """Become a consumer of `ring`.
 
@@ -188,7 +188,9 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
 
     def stats(self) -> ViewStats:
         """Return how many records were read, at what rate, and how often the view slept."""
-        return ViewStats.of(self)
+        sleeps, wakes = self._counts
+        count, rate = self.meter.measure(self.acknowledged_count)
+        return ViewStats(count, rate, sleeps, wakes)
 
     def wait_for_commit(
         self, after: int, timeout_seconds: float | None = None, min_records: int = 1
@@ -465,6 +467,13 @@ class StrandView(Failing, _native.Consumer, Role, Closing):
             what = "the view's own consumer was released" if token is None else f"no token {token}"
             raise UsageError(f"{what}: register_consumer() returns a valid token")
         return index
+
+    def _map_slots(self) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        where = self.map
+        lease = self._lease(where.index_start, where.records * where.stride)
+        return np.frombuffer(memoryview(lease), where.schema.to_numpy(where.version))
 
     @property
     def _bell(self) -> Any:

@@ -18,7 +18,7 @@ from strand.role import NAP_NANOSECONDS
 
 __all__ = ["nap"]
 
-_IDLE_NANOSECONDS = 5_000_000_000
+_IDLE_NANOSECONDS = 5_000_000_000  # then the thread ends, so that an idle process has none
 _NAP_SECONDS = NAP_NANOSECONDS / 1e9
 
 
@@ -64,7 +64,7 @@ class _Watcher:
 
     def reset(self) -> None:
         """Start without waits and without a thread: at import, and in a forked child."""
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # over the two fields below; the bell is rung under it
         self._sleeps: set[_Sleep] = set()
         self._running = False
         self._bell = memoryview(bytearray(4)).cast("B")
@@ -92,6 +92,8 @@ class _Watcher:
 
     def _watch_once(self) -> bool:
         """Sleep until a bell is rung, and wake its task; False when the thread should end."""
+        # The bell before the set, as in _words.h: a wait that is added later rings, so the nap finds
+        # the bell changed and returns at once.
         with self._lock:
             seen = int.from_bytes(self._bell, "little")
             sleeps = list(self._sleeps)

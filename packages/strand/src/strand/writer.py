@@ -14,6 +14,7 @@ from strand.claim import PayloadClaim
 from strand.errors import ConsumerDied, ProducerDied, RoleTaken
 from strand.failures import Failing, Failure
 from strand.header import find_schema, store_schema
+from strand.mapping import RingMapping
 from strand.owners import identify
 from strand.plain import require_extension
 from strand.role import NAP_NANOSECONDS, Role
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from strand.batches import BatchEncoder
-    from strand.ring import Ring
 
 __all__ = ["NoRoom", "StrandWriter", "WhenUnread"]
 
@@ -54,7 +54,7 @@ class StrandWriter(Failing, _native.Producer, Role):
 
     def __init__(
         self,
-        ring: Ring,
+        ring: RingMapping,
         *,
         when_unread: WhenUnread = "raise",
         resume: bool = False,
@@ -93,7 +93,7 @@ class StrandWriter(Failing, _native.Producer, Role):
         self._ended = False
         self.meter = Meter(self.committed_count)
         self._when_unread = when_unread
-        self._may_wait = True
+        self._may_wait = True  # False while strand.aio writes: it waits by itself, see NoRoom
         self.timeout_seconds = timeout_seconds
         # The threshold of the current wait for room, and its start on the monotonic clock. A new
         # threshold restarts the time: consumers have acknowledged records meanwhile.
@@ -273,7 +273,9 @@ class StrandWriter(Failing, _native.Producer, Role):
 
     def stats(self) -> WriterStats:
         """Return how many records were written, at what rate, and how often there was no room."""
-        return WriterStats.of(self)
+        stalls, wakes = self._counts
+        count, rate = self.meter.measure(self.committed_count)
+        return WriterStats(count, rate, stalls, wakes)
 
     def close(self) -> None:
         """Release the role; a stream that was not finalized is aborted."""
@@ -363,6 +365,13 @@ class StrandWriter(Failing, _native.Producer, Role):
             pid=last.pid, reason=self._dead_consumers.get(last.index, "closed its view")
         )
 
+    def _map_slots(self) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        where = self.map
+        dtype = where.schema.to_numpy(where.version)
+        return np.frombuffer(self.memory, dtype, where.records, where.index_start)
+
     @property
     def _bell(self) -> memoryview:
         """The word on which a wait for room sleeps: four bytes."""
@@ -398,7 +407,7 @@ class StrandWriter(Failing, _native.Producer, Role):
                 lock = self._ring.segment.lock(layout.consumer_entry_at(entry.index))
                 locks.callback(lock.release)
                 if lock.try_acquire():
-                    continue
+                    continue  # vacant, left or dead: held until the reset is done
                 now = layout.read_consumer(self._memory, entry.index)
                 unread = self.committed_count - now.read
                 if now.state != layout.STATE_ATTACHED or unread:
@@ -422,7 +431,7 @@ class StrandWriter(Failing, _native.Producer, Role):
                 )
 
 
-def _check_stream(ring: Ring, *, resume: bool) -> bool:
+def _check_stream(ring: RingMapping, *, resume: bool) -> bool:
     """Raise if the stream has ended, or if its producer died and `resume` is false.
 
     Return whether that producer died before it began: the header may be half of a reset.

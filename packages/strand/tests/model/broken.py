@@ -41,12 +41,12 @@ def give_back_and_clear(core: Consumer, upto: int) -> Program[None]:
 
 
 def refresh_read_once(core: Producer) -> Program[None]:
-    floor = yield from strand_low_water(core.ring)
-    if floor > core.gate:
-        core.gate = floor
-        yield store(core.ring.at("gate"), floor, RELEASE)
+    low_water = yield from strand_low_water(core.ring)
+    if low_water > core.join_position:
+        core.join_position = low_water
+        yield store(core.ring.at("join_position"), low_water, RELEASE)
         yield fence()
-    core.read = max(core.read, floor)
+    core.read = max(core.read, low_water)
 
 
 def join_without_a_second_look(core: Consumer, start: int) -> Program[None]:
@@ -57,8 +57,8 @@ def join_without_a_second_look(core: Consumer, start: int) -> Program[None]:
 def join_and_show_late(core: Consumer, start: int) -> Program[None]:
     assert start == consumer.OLDEST
     first = yield from strand_low_water(core.ring)
-    gate = yield load(core.ring.at("gate"))
-    core.read = max(gate, first)
+    join_position = yield load(core.ring.at("join_position"))
+    core.read = max(join_position, first)
     yield from consumer.show_attached(core, core.read)
     yield fence()
     yield ring_bell(core.ring.at("producer.bell"))
@@ -75,9 +75,9 @@ def init_with_a_free_heap(core: Producer) -> Program[None]:
     core.heap_end = [core.heap_write] * core.ring.capacity
 
 
-def init_at_the_gate(core: Producer) -> Program[None]:
+def init_at_the_join_position(core: Producer) -> Program[None]:
     yield from right_init(core)
-    core.read = core.gate
+    core.read = core.join_position
 
 
 def reset_generation_first(core: Producer) -> Program[None]:
@@ -86,7 +86,7 @@ def reset_generation_first(core: Producer) -> Program[None]:
     yield store(ring.at("generation"), core.generation, RELEASE)
     for index in range(ring.consumers):
         yield store(ring.entry(index, "read"), 0)
-    yield store(ring.at("gate"), 0)
+    yield store(ring.at("join_position"), 0)
     yield store(ring.at("producer.commit"), 0)
     yield store(ring.at("status"), INITIALIZING, RELEASE)
     yield from strand_ring_every_bell(ring)

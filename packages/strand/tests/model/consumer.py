@@ -53,8 +53,8 @@ def enter(consumer: Consumer, first: int) -> Program[None]:
     consumer.read = first
     yield from show_attached(consumer, first)
     yield fence()
-    gate = yield load(ring.at("gate"))
-    yield from advance_read(consumer, max(gate, first))
+    join_position = yield load(ring.at("join_position"))
+    yield from advance_read(consumer, max(join_position, first))
 
 
 def strand_join(consumer: Consumer, start: int) -> Program[None]:
@@ -76,11 +76,11 @@ def find_start(ring: Ring, start: int) -> Program[int]:
     if start == NEXT:
         committed = yield load(ring.at("producer.commit"))
         return committed
-    floor = yield from strand_low_water(ring)
+    low_water = yield from strand_low_water(ring)
     if not ring.resets:
-        return floor
+        return low_water
     committed = yield load(ring.at("producer.commit"))
-    return min(floor, committed)  # who died joining during a reset may have left a higher one
+    return min(low_water, committed)  # who died joining during a reset may have left a higher one
 
 
 def show_attached(consumer: Consumer, first: int) -> Program[None]:

@@ -132,25 +132,25 @@ SLEEP_AND_WAKE = (
 
 JOINING_AND_LEAVING = (
     Flaw(
-        "a joiner does not look at the gate",
+        "a joiner does not look at the join position",
         scenarios.joining_at_the_oldest,
         TORN,
-        without("enter", "load", "gate"),
+        without("enter", "load", "join_position"),
     ),
     Flaw(
-        "a joiner looks at the gate before it shows itself",
+        "a joiner looks at the join position before it shows itself",
         scenarios.joining_at_the_oldest,
         TORN,
         replaced=((roles, "strand_join", broken.join_and_show_late),),
     ),
     Flaw(
-        "no fence before a joiner looks at the gate",
+        "no fence before a joiner looks at the join position",
         scenarios.joining_at_the_oldest,
         TORN,
         without("enter", "fence"),
     ),
     Flaw(
-        "the producer does not look again after it showed the gate",
+        "the producer does not look again after it published the join position",
         scenarios.joining_at_the_oldest,
         TORN,
         replaced=((producer, "refresh_read", broken.refresh_read_once),),
@@ -201,10 +201,10 @@ DYING_AND_BEGINNING_ANEW = (
         replaced=((roles, "strand_producer_init", broken.init_with_a_free_heap),),
     ),
     Flaw(
-        "who takes a stream over overwrites up to the gate",
-        scenarios.taking_over_below_the_gate,
+        "who takes a stream over overwrites up to the join position",
+        scenarios.taking_over_below_the_join_position,
         TORN,
-        replaced=((roles, "strand_producer_init", broken.init_at_the_gate),),
+        replaced=((roles, "strand_producer_init", broken.init_at_the_join_position),),
     ),
     Flaw(
         "the generation changes before the counters",

@@ -57,7 +57,7 @@ class Producer:
         self.commit = 0
         self.heap_write = 0
         self.read = 0
-        self.gate = 0
+        self.join_position = 0
         self.discards = False
         self.raises = False
         self.generation = 0
@@ -68,40 +68,40 @@ def strand_producer_init(producer: Producer) -> Program[None]:
     ring = producer.ring
     commit = yield load(ring.at("producer.commit"))
     heap = yield load(ring.at("producer.heap_commit"))
-    gate = yield load(ring.at("gate"))
-    floor = gate
+    join_position = yield load(ring.at("join_position"))
+    low_water = join_position
     has_reader = yield from strand_has_reader(ring)
     if has_reader:
-        floor = yield from strand_low_water(ring)
+        low_water = yield from strand_low_water(ring)
     producer.write = producer.commit = commit
     producer.heap_write = heap
-    producer.gate = gate
-    producer.read = max(min(gate, floor), commit - ring.capacity, 0)
+    producer.join_position = join_position
+    producer.read = max(min(join_position, low_water), commit - ring.capacity, 0)
     producer.heap_end = [max(0, heap - ring.heap_capacity)] * ring.capacity
     producer.heap_end[(commit - 1) % ring.capacity] = heap
     yield store(ring.at("producer.threshold"), 0)
 
 
 def refresh_read(producer: Producer) -> Program[None]:
-    """Move the cached floor forward; show the gate first, then look for joiners."""
+    """Advance the cached low-water mark; publish the join position before looking for joiners."""
     ring = producer.ring
-    floor = yield from strand_low_water(ring)
+    low_water = yield from strand_low_water(ring)
     if producer.discards:
         has_reader = yield from strand_has_reader(ring)
         if not has_reader:
-            floor = producer.commit
-    if floor > producer.commit:
-        assert ring.resets, f"the floor {floor} is above the commit {producer.commit}"
+            low_water = producer.commit
+    if low_water > producer.commit:
+        assert ring.resets, f"low-water mark {low_water} is above commit {producer.commit}"
         return  # of the old stream: who joined while we began anew is on his way, or dead
-    if floor > producer.gate:
-        producer.gate = floor
-        yield store(ring.at("gate"), floor, RELEASE)
+    if low_water > producer.join_position:
+        producer.join_position = low_water
+        yield store(ring.at("join_position"), low_water, RELEASE)
         yield fence()
         has_reader = yield from strand_has_reader(ring)
         if has_reader:
             again = yield from strand_low_water(ring)
-            floor = min(floor, again)
-    producer.read = max(producer.read, floor)
+            low_water = min(low_water, again)
+    producer.read = max(producer.read, low_water)
 
 
 def strand_claim_slots(producer: Producer) -> Program[tuple[int, int]]:
@@ -189,7 +189,7 @@ def strand_reset(producer: Producer) -> Program[None]:
     yield store(ring.at("producer.commit"), 0)
     yield store(ring.at("producer.heap_commit"), 0)
     yield store(ring.at("producer.threshold"), 0)
-    yield store(ring.at("gate"), 0, RELEASE)  # the commit is seen to be 0 before it
+    yield store(ring.at("join_position"), 0, RELEASE)  # the commit is seen to be 0 before it
     for index in range(ring.consumers):
         yield store(ring.entry(index, "read"), 0, RELEASE)  # likewise
         yield store(ring.entry(index, "threshold"), 0)

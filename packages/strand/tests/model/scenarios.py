@@ -152,13 +152,14 @@ def taking_a_stream_over() -> Cast:
     return Cast((producer(ring, 3), reader, successor(ring, 3)), mortal=0)
 
 
-def taking_over_below_the_gate() -> Cast:
-    """The dead producer had shown gate 2, then found that consumer 1 had joined at 1, unseen by
-    consumer 0, who has left. Consumer 1 missed the gate, and its record must be kept."""
+def taking_over_below_the_join_position() -> Cast:
+    """The dead producer had published join position 2, then found that consumer 1 had joined at 1,
+    unseen by consumer 0, which has left. Consumer 1 missed the join position, and its record must
+    be kept."""
     ring = Ring(capacity=2, consumers=2)
     words = {
         "producer.commit": 2,
-        "gate": 2,
+        "join_position": 2,
         "status": STREAMING,
         ring.slot(0): ring.content(0, 0),
         ring.slot(1): ring.content(1, 0),
@@ -249,7 +250,7 @@ SCENARIOS: tuple[Callable[[], Cast], ...] = (
     reading_on_where_a_dead_one_stopped,
     caller_of_an_abort_dies,
     taking_a_stream_over,
-    taking_over_below_the_gate,
+    taking_over_below_the_join_position,
     beginning_anew,
     beginning_anew_while_one_joins,
     beginning_anew_while_one_leaves_and_one_joins,
