@@ -157,7 +157,7 @@ class PartStore:
             make_private_folder(self.root)
         self._recover()
 
-    def start(
+    def start(  # noqa: PLR0913 - members of the request, all but two by keyword
         self,
         name: str,
         size: int | None,
@@ -166,8 +166,9 @@ class PartStore:
         part_bytes: int | None = None,
         mode: str = "create",
         options: dict[str, Any] | None = None,
+        resume_key: str | None = None,
     ) -> UploadInfo:
-        """Start an upload.
+        """Start an upload, or return the unfinished upload with the same resume key.
 
         Args:
             name: The file's name on the client; only its stem is used, as the dataset's name.
@@ -176,11 +177,16 @@ class PartStore:
             part_bytes: Size of every part except the last.
             mode: Ingest mode: `create`, `append` or `replace`.
             options: Ingest options, stored with the upload.
+            resume_key: The client's name for the file; None always starts a new upload.
 
         Raises:
             Conflict: The dataset exists (raised by `admit`).
             StorageFull: The disk has too little free space.
         """
+        if resume_key:
+            for known in self.list():
+                if known.is_resumed_by(resume_key, size, mode, options or {}):
+                    return known
         if mode not in ("create", "append", "replace"):
             raise UsageError(f"mode {mode!r} is none of create, append, replace")
         if sha256 is not None:
@@ -199,6 +205,7 @@ class PartStore:
             mode=mode,
             options=dict(options or {}),
             created_at=self._clock.now(),
+            resume_key=resume_key,
         )
         if self._admit is not None:
             self._admit(upload.name, mode, upload.options)
@@ -384,7 +391,7 @@ class PartStore:
             )
 
     def _save(self, upload: UploadInfo) -> None:
-        kept = upload.to_json()
+        kept = upload.to_json() | {"resumeKey": upload.resume_key}
         del kept["have"]
         write_whole(self.folder(upload.id) / _META, canonical_json(kept))
 

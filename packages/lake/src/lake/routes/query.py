@@ -9,8 +9,9 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from lake.routes.answers import answer, negotiate
 from lake.routes.requester import requester_of
+from lake.routes.results import negotiate, stream_result
+from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -42,7 +43,7 @@ def router(lake: Lake) -> APIRouter:
     """Return the query route."""
     routes = APIRouter(tags=["query"])
 
-    @routes.post("/api/query", response_class=StreamingResponse)
+    @routes.post("/api/query", response_class=StreamingResponse, openapi_extra=needs("reader"))
     async def post_query(query: Annotated[QueryRequest, Body()], request: Request) -> Response:
         """Run one SQL statement."""
         return await respond(lake, query, request)
@@ -66,7 +67,7 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             user=requester.name,
         )
 
-    return await answer(start, request, format_name)
+    return await stream_result(start, request, format_name)
 
 
 def parse_query_request(content_type: str, body: bytes) -> QueryRequest | None:
