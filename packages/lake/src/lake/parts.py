@@ -38,7 +38,7 @@ __all__ = ["PART_BYTES", "PartStore", "PartWriter"]
 
 PART_BYTES = 8 * MIB
 PART_BYTES_MAX = 256 * MIB
-PARTS_MAX = 100_000
+PARTS_MAX = 100_000  # fewer than the six digits of a part's file name allow
 _RESERVE_BYTES = 64 * MIB  # reserved for metadata, so that deleting works on a full disk
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.part")
 _META = "upload.json"
@@ -151,7 +151,9 @@ class PartStore:
         self._part_bytes = part_bytes
         self._size_max = size_max
         self._clock = clock
+        # Held while a part gets its name and while an upload is sealed, not while bytes arrive.
         self._lock = threading.RLock()
+        # The bytes of the stored parts of each upload; only for display, and recomputed at startup.
         self._done: dict[str, int] = {}
         with storage_errors(self.root, 0):
             make_private_folder(self.root)
@@ -211,6 +213,7 @@ class PartStore:
             self._admit(upload.name, mode, upload.options)
         with storage_errors(self.root, 0):
             self.folder(upload.id).mkdir(mode=FOLDER_MODE)
+        # A folder without this record is removed at startup: its id was never returned.
         self._save(upload)
         fsync_folder(self.root)
         self._done[upload.id] = 0
@@ -281,6 +284,7 @@ class PartStore:
     def keep(self, upload_id: str, index: int, sha256: str, new: NewFile) -> None:
         """Store a received part under its final name; storing the same part again has no effect."""
         with self._lock:
+            # Asked again: two requests may have sent the same part at the same time.
             have = self._parts(upload_id).get(index)
             if have is not None:
                 if have[0] != sha256:

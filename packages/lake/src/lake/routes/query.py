@@ -32,7 +32,6 @@ class QueryRequest(BaseModel):
     sql: Annotated[str, Field(max_length=_SQL_MAX)]
     params: list[Any] | dict[str, Any] | None = None
     engine: str = "auto"
-    allow_partial: Annotated[bool, Field(alias="allowPartial")] = False
     max_rows: Annotated[int | None, Field(alias="maxRows", ge=0, le=_ROWS_MAX)] = None
     deadline_seconds: Annotated[
         float | None, Field(alias="deadlineSeconds", gt=0, le=_DEADLINE_SECONDS_MAX)
