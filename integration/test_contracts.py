@@ -7,45 +7,26 @@ import importlib
 import json
 import re
 from pathlib import Path
+from unittest.mock import Mock
 
-import httpx
+import pytest
 
 from emsqrt.executor.frames import FrameReader, encode_frame
 from emsqrt.expr import col, count
 from emsqrt.plan import Aggregate, Filter, Scan, plan_from_json, plan_hash, plan_to_json
 from emsqrt.plan.nodes import DatasetRef
-from nodes import RunningNode
-from sennit.app import STATUS_OF_CLASS
+from sennit.app import STATUS_OF_CLASS, create_api
 from sennit_core.errors import SennitError
 from sennit_core.hashing import CHUNK_BYTES, object_id
 
 ROOT = Path(__file__).resolve().parents[1]
-ROUTES = """
-GET /api/answers/{answer_id}
-GET /api/datasets
-GET DELETE /api/datasets/{dataset}
-GET /api/datasets/{dataset}/snapshots
-GET POST /api/jobs
-GET DELETE /api/jobs/{job_id}
-GET /api/jobs/{job_id}/result
-GET /api/nodes
-POST /api/query
-POST /api/session
-POST /api/start-upload
-GET /api/stats
-GET POST /api/tokens
-DELETE /api/tokens/{token_id}
-POST /api/upload
-POST /api/upload-chunk
-GET DELETE /api/uploads/{upload_id}
-POST /api/uploads/{upload_id}/complete
-PUT /api/uploads/{upload_id}/parts/{index}
-POST /api/verify
-GET /files/{dataset}/{snapshot}/{shard}
-GET /healthz
-GET /metrics
-GET /readyz
-"""
+CLIENTS = (
+    "packages/elytra/src/elytra/*.py",
+    "packages/elytra/src/elytra/uploads/*.py",
+    "apps/gateway/src/sennit/cli/*.py",
+    "packages/elytra/js/src/*.ts",
+    "apps/playground/lib/*.ts",
+)
 PLAN = (
     '{"aggs":[{"agg":{"agg":"count"},"name":"n"}],"input":{"input":{"op":"scan","source":{"da'
     'taset":"flights"}},"op":"filter","predicate":{"args":[{"col":"distance"},{"lit":"1000","'
@@ -54,13 +35,44 @@ PLAN = (
 )
 
 
-def test_routes(node: RunningNode) -> None:
-    document = httpx.get(f"{node.url}/api/openapi.json", headers=node.headers).json()
-    served = {
-        f"{' '.join(sorted(map(str.upper, methods), key=('GET', 'POST', 'PUT', 'DELETE').index))} {path}"
+@pytest.fixture(scope="module")
+def served() -> set[str]:
+    """Every route of the OpenAPI document, such as `GET /api/jobs/{}`."""
+    document = create_api(Mock(version="0"), "cookie").openapi()
+    return {
+        f"{method.upper()} {unnamed(path)}"
         for path, methods in document["paths"].items()
+        for method in methods
     }
-    assert served == set(ROUTES.strip().splitlines())
+
+
+def unnamed(path: str) -> str:
+    """Return a path with its parameters, and what a client puts into it, as `{}`."""
+    return re.sub(r"\$?\{(?:[^{}]|\{[^{}]*\})*\}", "{}", path).partition("?")[0]
+
+
+def test_every_route_is_in_the_contract(served: set[str]) -> None:
+    text = (ROOT / "CONTRACTS.md").read_text(encoding="utf-8")
+    table = text.partition("## HTTP")[2].partition("`elkyn serve`")[0]
+    rows = [row for row in table.splitlines() if "*planned*" not in row]
+    frozen = {
+        f"{method} {unnamed(path)}"
+        for method, path in re.findall(r"`(GET|POST|PUT|DELETE) ([^`]+)`", "\n".join(rows))
+    }
+    assert frozen == served | {"GET /docs", "GET /api/openapi.json"}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_clients_request_routes_that_exist(served: set[str], client: str) -> None:
+    """Paths are read from the source, each with its method where both are in one call."""
+    text = "\n".join(file.read_text(encoding="utf-8") for file in ROOT.glob(client))
+    code = re.sub(r"^ *(//|\*|/\*|#).*", "", text, flags=re.MULTILINE)
+    method = r"""(?:["'](?P<method>GET|POST|PUT|DELETE)["'],\s*)?"""
+    path = r"""f?(?P<quote>["'`])(?:\$\{this\.baseUrl\})?(?P<path>/(?:api|files)/.*?)(?P=quote)"""
+    found = [(each["method"], unnamed(each["path"])) for each in re.finditer(method + path, code)]
+    assert found, "the pattern finds no request"
+    assert {path for _, path in found} <= {route.partition(" ")[2] for route in served}
+    assert {f"{method} {path}" for method, path in found if method} <= served
 
 
 def test_a_plans_text_and_hash() -> None:

@@ -253,9 +253,9 @@ def test_nobody_takes_a_cut_answer_for_a_whole_one(
     if accept == "application/json":
         with pytest.raises(json.JSONDecodeError):
             json.loads(received)
-    (line,) = [line for line in head.read_text().splitlines() if "sennit-answer" in line.lower()]
-    why = httpx.get(f"{node.url}/api/answers/{line.split()[1]}", headers=node.headers).json()
+    (line,) = [line for line in head.read_text().splitlines() if "sennit-result" in line.lower()]
+    why = httpx.get(f"{node.url}/api/results/{line.split()[1]}", headers=node.headers).json()
     assert why["code"] == "sql"
     stranger = reader(node, "somebody-else")
-    hidden = httpx.get(f"{node.url}/api/answers/{line.split()[1]}", headers=stranger)
+    hidden = httpx.get(f"{node.url}/api/results/{line.split()[1]}", headers=stranger)
     assert hidden.status_code == 404

@@ -12,6 +12,7 @@ import pytest
 from elkyn import ElkynStore
 from sennit import playground
 from sennit.auth import AccessControl, Tokens
+from sennit.route_roles import RouteRoles
 from sennit.routes.pages import Pages
 from sennit.security_headers import SecurityHeaders
 
@@ -49,7 +50,12 @@ def pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.setattr(playground, "can_build", lambda: False)
     with ElkynStore(mode="memory") as tree:
         access = AccessControl.of(
-            Tokens("snt_admin", tree), host="127.0.0.1", port=8600, hosts=(), origins=()
+            Tokens("snt_admin", tree),
+            RouteRoles([]),
+            host="127.0.0.1",
+            port=8600,
+            hosts=(),
+            origins=(),
         )
         app = Pages(access)
         headers = SecurityHeaders(app)
@@ -129,7 +135,12 @@ def test_a_missing_playground_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr(playground, "can_build", lambda: True)
     with ElkynStore(mode="memory") as tree:
         access = AccessControl.of(
-            Tokens("snt_admin", tree), host="127.0.0.1", port=8600, hosts=(), origins=()
+            Tokens("snt_admin", tree),
+            RouteRoles([]),
+            host="127.0.0.1",
+            port=8600,
+            hosts=(),
+            origins=(),
         )
         app = Pages(access)
         status, _, body = ask(app, "/")

@@ -225,10 +225,10 @@ async function whole<T>(response: Response, read: (response: Response) => Promis
 
 /** The status of an aborted response was sent before the failure; its error is stored by id. */
 async function whyCut(response: Response): Promise<ApiError> {
-  const id = response.headers.get('Sennit-Answer')
+  const id = response.headers.get('Sennit-Result')
   if (id !== null) {
     try {
-      const kept = await fetch(`/api/answers/${encodeURIComponent(id)}`)
+      const kept = await fetch(`/api/results/${encodeURIComponent(id)}`)
       if (kept.ok) return refusal(response, (await kept.json()) as ErrorDocument)
     } catch {
       // The node is unreachable: report the error below.

@@ -65,7 +65,6 @@ function ratio(done: number | null | undefined, total: number | null | undefined
 export function phaseOf(job: Pick<JobInfo, 'state' | 'progress'>): string {
   const words: Record<string, string> = {
     queued: 'Waiting for a place',
-    planning: 'Planning',
     running: 'Running',
     merging: 'Merging partial results',
     done: 'Done',

@@ -3,17 +3,13 @@
 
 export type Json = null | boolean | number | string | Json[] | { [name: string]: Json }
 
-export type JobState =
-  'queued' | 'planning' | 'running' | 'merging' | 'done' | 'failed' | 'cancelled'
+export type JobState = 'queued' | 'running' | 'merging' | 'done' | 'failed' | 'cancelled'
 
 export type TaskState =
   'pending' | 'leased' | 'running' | 'done' | 'failed' | 'poisoned' | 'cancelled'
 
-export type AttemptState = 'offered' | 'running' | 'done' | 'failed' | 'expired' | 'superseded'
-
 export const JOB_TRANSITIONS: Record<JobState, readonly JobState[]> = {
-  queued: ['planning', 'running', 'failed', 'cancelled'],
-  planning: ['queued', 'running', 'failed', 'cancelled'],
+  queued: ['running', 'failed', 'cancelled'],
   running: ['queued', 'merging', 'done', 'failed', 'cancelled'],
   merging: ['queued', 'done', 'failed', 'cancelled'],
   done: [],
@@ -29,15 +25,6 @@ export const TASK_TRANSITIONS: Record<TaskState, readonly TaskState[]> = {
   failed: [],
   poisoned: [],
   cancelled: [],
-}
-
-export const ATTEMPT_TRANSITIONS: Record<AttemptState, readonly AttemptState[]> = {
-  offered: ['running', 'done', 'failed', 'expired', 'superseded'],
-  running: ['done', 'failed', 'expired', 'superseded'],
-  done: [],
-  failed: [],
-  expired: [],
-  superseded: [],
 }
 
 export interface Field {
@@ -113,16 +100,6 @@ export interface TaskInfo {
   state: TaskState
   attempts: number
   partial?: string | null
-}
-
-export interface AttemptInfo {
-  id: string
-  task: string
-  worker: string
-  state: AttemptState
-  leaseUntil?: number | null
-  progress?: Progress | null
-  error?: { [name: string]: Json } | null
 }
 
 export interface WorkerInfo {

@@ -57,15 +57,7 @@ test('progress is the further of bytes and tasks', () => {
 })
 
 test('three states are ends', () => {
-  const states: JobState[] = [
-    'queued',
-    'planning',
-    'running',
-    'merging',
-    'done',
-    'failed',
-    'cancelled',
-  ]
+  const states: JobState[] = ['queued', 'running', 'merging', 'done', 'failed', 'cancelled']
   assert.deepEqual(
     states.filter((state) => hasEnded({ state })),
     ['done', 'failed', 'cancelled'],

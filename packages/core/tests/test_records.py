@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sennit_core import records
 from sennit_core.errors import UsageError
-from sennit_core.records import AttemptInfo, DatasetInfo, JobInfo, Progress, ShardInfo, SnapshotInfo
+from sennit_core.records import DatasetInfo, JobInfo, Progress, ShardInfo, SnapshotInfo, TaskInfo
 from sennit_core.records_ts import to_typescript
 from sennit_core.schema import Schema
 from sennit_core.text import camel_case
@@ -29,7 +29,6 @@ FIELDS = {
         "error result"
     ),
     "TaskInfo": "id job shard state attempts partial",
-    "AttemptInfo": "id task worker state leaseUntil progress error",
     "WorkerInfo": "id kind node threads engineVersion state",
     "NodeInfo": "id addresses zone capacity used state lastSeen",
     "Progress": "done total bytesDone bytesTotal rows memoryBytes capBytes spilledBytes phase",
@@ -96,16 +95,6 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "state": "poisoned",
         "attempts": 3,
         "partial": "ee" * 32,
-    },
-    "AttemptInfo": {
-        "id": "01m",
-        "task": "t000000",
-        "worker": "w1",
-        "state": "expired",
-        "leaseUntil": 15.0,
-        "progress": {"done": 0, "bytesDone": 0, "rows": 0, "memoryBytes": 0, "spilledBytes": 0}
-        | {"phase": ""},
-        "error": {"code": "worker-lost"},
     },
     "WorkerInfo": {
         "id": "w1",
@@ -194,8 +183,8 @@ def test_error_in_a_nested_record_names_the_way_to_it() -> None:
 
 
 def test_unknown_state_is_refused() -> None:
-    with pytest.raises(UsageError, match="'lost' is none of offered, running"):
-        AttemptInfo.from_json(GOLDEN["AttemptInfo"] | {"state": "lost"})
+    with pytest.raises(UsageError, match="'lost' is none of pending, leased"):
+        TaskInfo.from_json(GOLDEN["TaskInfo"] | {"state": "lost"})
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 3])

@@ -9,18 +9,16 @@ from sennit_core.errors import Conflict, UsageError
 from sennit_core.states import (
     TERMINAL,
     TRANSITIONS,
-    AttemptState,
     JobState,
     TaskState,
     check_transition,
     is_terminal,
 )
 
-STATES = {"job": get_args(JobState), "task": get_args(TaskState), "attempt": get_args(AttemptState)}
+STATES = {"job": get_args(JobState), "task": get_args(TaskState)}
 ALLOWED = {
     "job": {
-        "queued": {"planning", "running", "failed", "cancelled"},
-        "planning": {"queued", "running", "failed", "cancelled"},
+        "queued": {"running", "failed", "cancelled"},
         "running": {"queued", "merging", "done", "failed", "cancelled"},
         "merging": {"queued", "done", "failed", "cancelled"},
     },
@@ -29,19 +27,14 @@ ALLOWED = {
         "leased": {"pending", "running", "done", "failed", "poisoned", "cancelled"},
         "running": {"pending", "done", "failed", "poisoned", "cancelled"},
     },
-    "attempt": {
-        "offered": {"running", "done", "failed", "expired", "superseded"},
-        "running": {"done", "failed", "expired", "superseded"},
-    },
 }
 PAIRS = [(k, old, new) for k, states in STATES.items() for old, new in product(states, states)]
 
 
 def test_states_are_those_of_the_contract() -> None:
     assert {kind: tuple(table) for kind, table in TRANSITIONS.items()} == {
-        "job": ("queued", "planning", "running", "merging", "done", "failed", "cancelled"),
+        "job": ("queued", "running", "merging", "done", "failed", "cancelled"),
         "task": ("pending", "leased", "running", "done", "failed", "poisoned", "cancelled"),
-        "attempt": ("offered", "running", "done", "failed", "expired", "superseded"),
     }
     assert {kind: tuple(table) for kind, table in TRANSITIONS.items()} == STATES
 
@@ -59,7 +52,6 @@ def test_terminal_states_are_final() -> None:
     assert {
         "job": {"done", "failed", "cancelled"},
         "task": {"done", "failed", "poisoned", "cancelled"},
-        "attempt": {"done", "failed", "expired", "superseded"},
     } == TERMINAL
     assert is_terminal("job", "done")
     assert not is_terminal("task", "leased")

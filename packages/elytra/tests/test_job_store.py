@@ -57,7 +57,7 @@ def run(store: JobStore, *states: Any) -> None:
 
 
 def test_the_tree_shows_each_state_and_the_tasks(store: JobStore, tree: ElkynStore) -> None:
-    run(store, "planning", "running")
+    run(store, "running")
     store.record([TaskChanged("j", "t0", "done", 1, {"file": "t0-1.arrow"})])
 
     shown = tree.get("/jobs/j")
@@ -73,7 +73,7 @@ def test_the_tree_shows_each_state_and_the_tasks(store: JobStore, tree: ElkynSto
 
 
 def test_times_of_beginning_and_end_are_kept(store: JobStore, clock: ManualClock) -> None:
-    run(store, "planning", "running")
+    run(store, "running")
     began = clock.now()
     clock.advance(5)
     run(store, "merging", "done")

@@ -8,27 +8,20 @@ import pytest
 from elytra.messages import (
     AttemptFailed,
     AttemptFinished,
-    AttemptProgressed,
-    AttemptStarted,
     CancelRequested,
     DropPartial,
     Event,
     Instruction,
     JobChanged,
-    JobPlanned,
     JobSubmitted,
-    JobUnplannable,
     MergeFailed,
     MergeFinished,
-    PlanJob,
     StartAttempt,
     StartMerge,
     StopAttempt,
     StopMerge,
     TaskChanged,
-    Tick,
     WorkerJoined,
-    WorkerLost,
 )
 from elytra.scheduler import Limits, Scheduler
 
@@ -36,8 +29,8 @@ T = TypeVar("T")
 ERROR = {"error": "boom", "code": "internal", "hint": None}
 
 
-def told(scheduler: Scheduler, *events: Event, now: float = 0.0) -> list[Instruction]:
-    return [order for event in events for order in scheduler.handle(event, now)]
+def told(scheduler: Scheduler, *events: Event) -> list[Instruction]:
+    return [order for event in events for order in scheduler.handle(event)]
 
 
 def of(orders: Iterable[Instruction], kind: type[T]) -> list[T]:
@@ -46,9 +39,9 @@ def of(orders: Iterable[Instruction], kind: type[T]) -> list[T]:
 
 @pytest.fixture
 def scheduler() -> Scheduler:
-    """One worker of one slot, and job j planned into two tasks: t0 is running on it."""
+    """One worker of one slot, and job j of two tasks: t0 is running on it."""
     scheduler = Scheduler(Limits(running_jobs_max=2, attempts_max=3))
-    told(scheduler, WorkerJoined("w1"), JobSubmitted("j"), JobPlanned("j", ("t0", "t1")))
+    told(scheduler, WorkerJoined("w1"), JobSubmitted("j", ("t0", "t1")))
     return scheduler
 
 
@@ -67,7 +60,7 @@ def test_a_job_runs_its_tasks_in_order_then_merges_them_in_shard_order(
 
 def test_partials_that_arrive_backwards_are_merged_forwards() -> None:
     scheduler = Scheduler()
-    told(scheduler, WorkerJoined("w", slots=2), JobSubmitted("j"), JobPlanned("j", ("t0", "t1")))
+    told(scheduler, WorkerJoined("w", slots=2), JobSubmitted("j", ("t0", "t1")))
     told(scheduler, AttemptFinished("j-t1-1", {"n": 1}))
 
     merge = of(told(scheduler, AttemptFinished("j-t0-1", {"n": 0})), StartMerge)
@@ -76,18 +69,16 @@ def test_partials_that_arrive_backwards_are_merged_forwards() -> None:
 
 
 def test_a_job_without_tasks_goes_straight_to_its_merge() -> None:
+    begun = told(Scheduler(), JobSubmitted("j", ()))
+
+    assert of(begun, StartMerge) == [StartMerge("j", 1, ())]
+
+
+def test_a_job_without_a_merge_ends_with_its_only_task() -> None:
     scheduler = Scheduler()
-    told(scheduler, JobSubmitted("j"))
-
-    assert of(told(scheduler, JobPlanned("j", ())), StartMerge) == [StartMerge("j", 1, ())]
-
-
-def test_a_job_of_one_known_task_needs_neither_plan_nor_merge() -> None:
-    scheduler = Scheduler()
-    begun = told(scheduler, WorkerJoined("w"), JobSubmitted("j", task="t0"))
+    begun = told(scheduler, WorkerJoined("w"), JobSubmitted("j", ("t0",), has_merge=False))
     ended = told(scheduler, AttemptFinished("j-t0-1", {"dataset": "d"}))
 
-    assert of(begun, PlanJob) == []
     assert [order.state for order in of(begun, JobChanged)] == ["running"]
     assert of(ended, StartMerge) == []
     assert of(ended, JobChanged) == [JobChanged("j", "done", result={"dataset": "d"})]
@@ -95,16 +86,16 @@ def test_a_job_of_one_known_task_needs_neither_plan_nor_merge() -> None:
 
 def test_a_job_beyond_the_limit_waits_for_a_place() -> None:
     scheduler = Scheduler(Limits(running_jobs_max=1))
-    admitted = of(told(scheduler, JobSubmitted("a"), JobSubmitted("b")), PlanJob)
+    admitted = told(scheduler, JobSubmitted("a", ("t0",)), JobSubmitted("b", ("t0",)))
 
-    next_admitted = of(told(scheduler, JobUnplannable("a", ERROR)), PlanJob)
+    next_admitted = told(scheduler, CancelRequested("a"))
 
-    assert [order.job for order in admitted] == ["a"]
-    assert [order.job for order in next_admitted] == ["b"]
+    assert of(admitted, JobChanged) == [JobChanged("a", "running")]
+    assert of(next_admitted, JobChanged)[-1] == JobChanged("b", "running")
 
 
 def test_running_jobs_take_turns_on_a_worker(scheduler: Scheduler) -> None:
-    told(scheduler, JobSubmitted("k"), JobPlanned("k", ("t0", "t1")))
+    told(scheduler, JobSubmitted("k", ("t0", "t1")))
 
     order = [
         start.job
@@ -120,7 +111,7 @@ def test_a_retryable_failure_is_tried_on_another_worker(scheduler: Scheduler) ->
 
     retried = of(told(scheduler, AttemptFailed("j-t0-1", ERROR, retryable=True)), StartAttempt)
 
-    assert StartAttempt("j-t0-2", "j", "t0", "w2", None) in retried
+    assert StartAttempt("j-t0-2", "j", "t0", "w2") in retried
 
 
 def test_three_failures_poison_the_task_and_fail_the_job(scheduler: Scheduler) -> None:
@@ -142,38 +133,6 @@ def test_a_failure_that_would_only_repeat_fails_the_job_at_once(scheduler: Sched
     assert {o.task: o.state for o in of(orders, TaskChanged)} == {"t0": "failed", "t1": "cancelled"}
 
 
-def test_a_lost_worker_gives_its_tasks_back(scheduler: Scheduler) -> None:
-    told(scheduler, WorkerJoined("w2"), AttemptStarted("j-t0-1"))
-
-    orders = told(scheduler, AttemptFinished("j-t1-1", {}), WorkerLost("w1", "killed"))
-
-    assert [(o.task, o.worker) for o in of(orders, StartAttempt)] == [("t0", "w2")]
-
-
-def test_a_silent_worker_loses_its_lease_and_its_late_result_is_dropped() -> None:
-    scheduler = Scheduler()
-    told(scheduler, WorkerJoined("w", lease_seconds=10), JobSubmitted("j"))
-    told(scheduler, JobPlanned("j", ("t0",)))
-
-    expired = told(scheduler, Tick(), now=10.0)
-    late = told(scheduler, AttemptFinished("j-t0-1", {"late": True}), now=11.0)
-
-    assert StopAttempt("j-t0-1", "w") in expired
-    assert [order.attempt for order in of(expired, StartAttempt)] == ["j-t0-2"]
-    assert late == [DropPartial("j-t0-1", {"late": True})]
-
-
-def test_progress_renews_a_lease() -> None:
-    scheduler = Scheduler()
-    told(scheduler, WorkerJoined("w", lease_seconds=10), JobSubmitted("j"))
-    told(scheduler, JobPlanned("j", ("t0",)))
-
-    told(scheduler, AttemptProgressed("j-t0-1"), now=9.0)
-
-    assert told(scheduler, Tick(), now=18.9) == []
-    assert of(told(scheduler, Tick(), now=19.0), StopAttempt) == [StopAttempt("j-t0-1", "w")]
-
-
 def test_the_same_result_twice_is_merged_once(scheduler: Scheduler) -> None:
     told(scheduler, AttemptFinished("j-t0-1", {"n": 0}))
 
@@ -191,16 +150,16 @@ def test_cancel_stops_what_runs_and_forgets_the_job(scheduler: Scheduler) -> Non
     assert told(scheduler, CancelRequested("j")) == []
 
 
-def test_cancel_of_a_queued_job_never_plans_it() -> None:
+def test_cancel_of_a_queued_job_never_runs_it() -> None:
     scheduler = Scheduler(Limits(running_jobs_max=1))
-    told(scheduler, JobSubmitted("a"), JobSubmitted("b"), CancelRequested("b"))
+    told(scheduler, JobSubmitted("a", ()), JobSubmitted("b", ()), CancelRequested("b"))
 
-    assert of(told(scheduler, CancelRequested("a")), PlanJob) == []
+    assert {order.job for order in of(told(scheduler, CancelRequested("a")), JobChanged)} == {"a"}
 
 
 def test_cancel_while_merging_stops_the_merge() -> None:
     scheduler = Scheduler()
-    told(scheduler, JobSubmitted("j"), JobPlanned("j", ()))
+    told(scheduler, JobSubmitted("j", ()))
 
     assert StopMerge("j", 1) in told(scheduler, CancelRequested("j"))
     assert told(scheduler, MergeFinished("j", 1, {})) == []
@@ -208,7 +167,7 @@ def test_cancel_while_merging_stops_the_merge() -> None:
 
 def test_a_merge_is_tried_again_when_that_can_help() -> None:
     scheduler = Scheduler(Limits(attempts_max=2))
-    told(scheduler, JobSubmitted("j"), JobPlanned("j", ()))
+    told(scheduler, JobSubmitted("j", ()))
 
     again = told(scheduler, MergeFailed("j", 1, ERROR, retryable=True))
     stale = told(scheduler, MergeFailed("j", 1, ERROR, retryable=True))
@@ -221,4 +180,4 @@ def test_a_merge_is_tried_again_when_that_can_help() -> None:
 
 def test_something_that_is_no_event_is_a_programming_mistake() -> None:
     with pytest.raises(TypeError, match="not an event"):
-        Scheduler().handle("hello", 0.0)  # type: ignore[arg-type]
+        Scheduler().handle("hello")  # type: ignore[arg-type]

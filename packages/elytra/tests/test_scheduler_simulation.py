@@ -1,4 +1,4 @@
-"""Hundreds of random histories with lost, repeated and late messages; every job must end."""
+"""Hundreds of random histories with repeated and late messages; every job must end."""
 
 import random
 from dataclasses import dataclass, field
@@ -6,28 +6,21 @@ from dataclasses import dataclass, field
 import pytest
 
 from elytra.messages import (
-    AttemptChanged,
     AttemptFailed,
     AttemptFinished,
-    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     DropPartial,
     Event,
     Instruction,
     JobChanged,
-    JobPlanned,
     JobSubmitted,
-    JobUnplannable,
     MergeFailed,
     MergeFinished,
-    PlanJob,
     StartAttempt,
     StartMerge,
     TaskChanged,
-    Tick,
     WorkerJoined,
-    WorkerLost,
 )
 from elytra.scheduler import Limits, Scheduler
 from sennit_core.records import check_transition
@@ -58,14 +51,12 @@ class World:
     def tell(self, event: Event) -> None:
         if isinstance(event, AttemptFinished):
             self.delivered.append(event.attempt)
-        for order in self.scheduler.handle(event, self.now):
+        for order in self.scheduler.handle(event):
             self.record(order)
             self.react(order)
 
-    def send(self, event: Event, *, by_network: bool = True) -> None:
+    def send(self, event: Event) -> None:
         copies = 1 if self.calm else self.dice.choice([1, 1, 1, 2])
-        if by_network and not self.calm and self.dice.random() < 0.15:
-            copies = 0
         for _ in range(copies):
             delay = self.dice.expovariate(2.0) if self.calm else self.dice.expovariate(0.2)
             self.on_the_way.append((self.now + delay, event))
@@ -76,24 +67,18 @@ class World:
                 self.move("job", order.job, order.state)
             case TaskChanged():
                 self.move("task", f"{order.job}/{order.task}", order.state)
-            case AttemptChanged():
-                self.move("attempt", order.attempt, order.state)
             case DropPartial():
                 self.dropped.append(order.attempt)
             case _:
                 pass
 
     def move(self, kind: str, name: str, state: str) -> None:
-        first = {"job": "queued", "task": "pending", "attempt": None}[kind]
-        old = self.states.get((kind, name), first)
-        if old is not None and (kind, name, state) != ("attempt", name, old):
-            check_transition(kind, old, state)
+        first = {"job": "queued", "task": "pending"}[kind]
+        check_transition(kind, self.states.get((kind, name), first), state)
         self.states[kind, name] = state
 
     def react(self, order: Instruction) -> None:
         match order:
-            case PlanJob():
-                self.plan(order.job)
             case StartAttempt():
                 self.attempt(order.attempt)
             case StartMerge():
@@ -104,23 +89,13 @@ class World:
                 self.send(
                     MergeFailed(order.job, order.number, ERROR, retryable=True)
                     if failed
-                    else MergeFinished(order.job, order.number, {}),
-                    by_network=False,
+                    else MergeFinished(order.job, order.number, {})
                 )
             case _:
                 pass
 
-    def plan(self, job: str) -> None:
-        if self.dice.random() < 0.05:
-            self.send(JobUnplannable(job, ERROR), by_network=False)
-            return
-        self.tasks[job] = tuple(f"t{index:06d}" for index in range(self.dice.randint(0, 6)))
-        self.send(JobPlanned(job, self.tasks[job]), by_network=False)
-
     def attempt(self, attempt: str) -> None:
         self.send(AttemptStarted(attempt))
-        for _ in range(self.dice.randint(0, 2)):
-            self.send(AttemptProgressed(attempt))
         if self.dice.random() < 0.2:
             self.send(AttemptFailed(attempt, ERROR, retryable=self.dice.random() < 0.9))
         else:
@@ -132,11 +107,10 @@ class World:
         if dice < 0.10:
             job = f"j{len(self.known_jobs())}"
             self.states["job", job] = "queued"
-            self.tell(JobSubmitted(job))
+            self.tasks[job] = tuple(f"t{index:06d}" for index in range(self.dice.randint(0, 6)))
+            self.tell(JobSubmitted(job, self.tasks[job]))
         elif dice < 0.2:
-            self.tell(WorkerJoined(name, self.dice.randint(1, 3), lease_seconds=20.0))
-        elif dice < 0.23:
-            self.tell(WorkerLost(name, "gone"))
+            self.tell(WorkerJoined(name, self.dice.randint(1, 3)))
         elif dice < 0.24 and self.known_jobs():
             self.tell(CancelRequested(self.dice.choice(self.known_jobs())))
 
@@ -151,13 +125,12 @@ class World:
         self.on_the_way = [message for message in self.on_the_way if message[0] > self.now]
         for _, event in due:
             self.tell(event)
-        self.tell(Tick())
 
     def run(self) -> None:
         for _ in range(120):
             self.step()
         self.calm = True
-        self.tell(WorkerJoined("steady", 2, lease_seconds=20.0))
+        self.tell(WorkerJoined("steady", 2))
         for _ in range(5_000):
             if not self.scheduler.live_jobs:
                 break

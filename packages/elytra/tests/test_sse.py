@@ -3,20 +3,29 @@
 import json
 from typing import Any
 
+import httpx
+from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elytra.sse import ServerEvent, fold, parse_events
+from elytra.sse import fold, watched_values
 
 
-def event(name: str, path: str, data: Any) -> ServerEvent:
-    return ServerEvent(name, json.dumps({"path": path, "data": data}))
+def event(name: str, path: str, data: Any) -> ServerSentEvent:
+    return ServerSentEvent(name, json.dumps({"path": path, "data": data}))
 
 
-def test_lines_become_events() -> None:
-    lines = [": hello", "event: put", "data: {", "data: }", "", "", "data:bare", ""]
+def test_a_stream_yields_the_value_after_each_change() -> None:
+    """The line separator U+2028 within a value does not end a line of the stream."""
+    text = (
+        ': hello\nevent: put\ndata: {"path": "/",\ndata: "data": "a\u2028b"}\n\n'
+        'event: keep-alive\ndata: null\n\nevent: put\ndata: {"path": "/", "data": 1}\n\n'
+    )
+    response = httpx.Response(
+        200, headers={"content-type": "text/event-stream"}, content=text.encode()
+    )
 
-    assert list(parse_events(lines)) == [ServerEvent("put", "{\n}"), ServerEvent("message", "bare")]
+    assert list(watched_values(response)) == ["a\u2028b", 1]
 
 
 def test_changes_are_applied_where_they_happened() -> None:
@@ -24,7 +33,7 @@ def test_changes_are_applied_where_they_happened() -> None:
         event("put", "/", {"state": "queued"}),
         event("patch", "/", {"state": "running", "progress/rows": 5}),
         event("put", "/progress/rows", 9),
-        ServerEvent("keep-alive", "null"),
+        ServerSentEvent("keep-alive", "null"),
         event("put", "/progress", None),
     ]
 

@@ -86,7 +86,7 @@ def test_types_are_inferred_from_the_beginning(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "kind"),
     [
-        ("0 1 -07", "Int64"),
+        ("0 1 -7", "Int64"),
         ("18446744073709551615 1", "UInt64"),
         ("18446744073709551615 -1", "Decimal(38,0)"),
         ("9" * 38, "Decimal(38,0)"),
@@ -94,7 +94,12 @@ def test_types_are_inferred_from_the_beginning(tmp_path: Path) -> None:
         ("18446744073709551616 1.5", "Float64"),
         ("+18446744073709551616", "Decimal(38,0)"),
         ("+5 1e20", "Float64"),
-        ("007", "Int64"),
+        ("0 0.5 -0.25", "Float64"),
+        ("007", "Utf8"),
+        ("0 1 -07", "Utf8"),
+        ("10001 02134", "Utf8"),
+        ("1.5 00.5", "Utf8"),
+        (f"1 0{'9' * 38}", "Utf8"),
         ("9999-12-31T23:59:59.999 2024-01-01", "Timestamp(us)"),
         ("9999-12-31T23:59:59.999Z", "Timestamp(us,UTC)"),
         ("2024-01-31T10:00:00.5", "Timestamp(us)"),

@@ -9,7 +9,10 @@ from typing import Any
 import duckdb
 import pytest
 
+from emsqrt.io.csv_options import CsvOptions
+from emsqrt.io.inference import infer_csv_schema
 from sennit_core.errors import BadInput
+from sennit_core.schema import Schema
 
 from .conftest import Encode
 
@@ -238,6 +241,28 @@ def test_a_table_below_a_title_is_located_in_the_file(encode: Encode) -> None:
         encode(good + "1,x\n")
 
     assert (caught.value.line, caught.value.byte_offset) == (300_004, len(good))
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ("02134 10001", "Utf8"),
+        ("10001 02134", "Utf8"),
+        ("-07 7", "Utf8"),
+        ("1.5 00.5", "Utf8"),
+        ("0 7 10", "Int64"),
+        ("0 0.5 -0.25", "Float64"),
+    ],
+)
+def test_the_engine_infers_the_type_that_the_lake_infers(
+    encode: Encode, values: str, kind: str, tmp_path: Path
+) -> None:
+    text = "\n".join(["zip", *values.split(), ""])
+    path = tmp_path / "sent.csv"
+    path.write_text(text)
+
+    assert encode(text).types == {"zip": kind}
+    assert infer_csv_schema(path, CsvOptions()) == Schema.of(zip=kind)
 
 
 @pytest.mark.parametrize("data", [bytes(range(256)) * 20, b"\x00\x01\x02abc" * 200])

@@ -55,27 +55,6 @@ def client(flights: Lake) -> Client:
     return Client(app)
 
 
-def test_the_routes_are_those_of_the_contract(flights: Lake) -> None:
-    app = FastAPI()
-    app.include_router(router(flights))
-    routes = {
-        (method.upper(), path)
-        for path, methods in app.openapi()["paths"].items()
-        for method in methods
-    }
-
-    assert routes == {
-        ("GET", "/api/answers/{answer_id}"),
-        ("GET", "/api/datasets"),
-        ("GET", "/api/datasets/{dataset}"),
-        ("DELETE", "/api/datasets/{dataset}"),
-        ("GET", "/api/datasets/{dataset}/snapshots"),
-        ("GET", "/files/{dataset}/{snapshot}/{shard}"),
-        ("POST", "/api/query"),
-        ("POST", "/api/verify"),
-    }
-
-
 def test_datasets_are_listed_shown_and_deleted(client: Client) -> None:
     listed = client.get("/api/datasets").json()
     shown = client.get("/api/datasets/flights").json()

@@ -23,16 +23,18 @@ from elkyn.server.app import elkyn_app
 from lake import Lake
 from lake.routes import parse_query_request, respond
 from sennit._asgi import App, Message, Receive, Scope, Send
-from sennit.auth import AccessControl, Principal, is_guarded, is_tree_path
+from sennit.auth import AccessControl, Principal, cookie_name, is_tree_path
 from sennit.cors import Cors
 from sennit.limits import BodyLimit
 from sennit.node import Node
+from sennit.route_roles import RouteRoles
 from sennit.routes import node as node_routes
 from sennit.routes.docs import docs_page
 from sennit.routes.pages import Pages
 from sennit.security_headers import SecurityHeaders
 from sennit_core import errors
 from sennit_core.errors import Denied, InternalError, SennitError
+from sennit_core.roles import needs
 
 _log = logging.getLogger("sennit.gateway")
 _audit = logging.getLogger("sennit.audit")
@@ -61,8 +63,9 @@ class Application:
 
     def __init__(self, node: Node) -> None:
         network = node.settings.network
+        self.api = create_api(node, cookie_name(network.port))
         self.access = AccessControl.of(
-            node.tokens, host=network.host, port=network.port,
+            node.tokens, RouteRoles(self.api.routes), host=network.host, port=network.port,
             hosts=network.allowed_hosts, origins=network.allowed_origins,
         )  # fmt: skip
         self.tree = elkyn_app(
@@ -72,9 +75,8 @@ class Application:
             body_bytes_max=node.settings.security.body_bytes_max,
         )
         self.pages = Pages(self.access)
-        self.api = _api(node, self.access)
         limited = BodyLimit(_Queries(self.api, node.lake), node.settings.security.body_bytes_max)
-        dispatcher = Dispatcher(limited, self.tree, self.pages)
+        dispatcher = Dispatcher(limited, self.tree, self.pages, self.access)
         authenticated = AuthMiddleware(dispatcher, self.access)
         self._app = SecurityHeaders(
             Cors(
@@ -129,15 +131,16 @@ class AuthMiddleware:
 class Dispatcher:
     """Dispatches a request by its path: API, realtime tree or pages."""
 
-    def __init__(self, api: App, tree: App, pages: App) -> None:
+    def __init__(self, api: App, tree: App, pages: App, access: AccessControl) -> None:
         self._api = api
         self._tree = tree
         self._pages = pages
+        self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request (ASGI 3)."""
         path = scope.get("path", "")
-        if scope["type"] == "lifespan" or path in {"/healthz", "/readyz"}:
+        if scope["type"] == "lifespan":
             target = self._api
         elif path.startswith("/db/"):
             scope = {**scope, "path": path.removeprefix("/db")}
@@ -145,7 +148,7 @@ class Dispatcher:
         elif is_tree_path(path):
             target = self._tree
         else:
-            target = self._api if is_guarded(path) else self._pages
+            target = self._api if self._access.is_guarded(path) else self._pages
         await target(scope, receive, send)
 
 
@@ -188,12 +191,17 @@ def _replayed(first: Message, receive: Receive) -> Receive:
     return next_message
 
 
-def _api(node: Node, access: AccessControl) -> FastAPI:
+def create_api(node: Node, cookie: str) -> FastAPI:
+    """Return the API of a node; each route declares the role that it needs.
+
+    Args:
+        node: The node.
+        cookie: Name of the session cookie.
+    """
     api = FastAPI(
-        title="Sennit", version=node.version, docs_url=None, redoc_url=None,
-        openapi_url="/api/openapi.json",
-    )  # fmt: skip
-    api.include_router(node_routes.router(node, access))
+        title="Sennit", version=node.version, docs_url=None, redoc_url=None, openapi_url=None
+    )
+    api.include_router(node_routes.router(node, cookie))
     api.include_router(lake.routes.router(node.lake))
     api.include_router(elytra.routes.router(node.jobs, node.lake.parts))
     api.add_exception_handler(SennitError, _on_error)
@@ -201,7 +209,13 @@ def _api(node: Node, access: AccessControl) -> FastAPI:
     api.add_exception_handler(HTTPException, _on_http)
     api.add_exception_handler(Exception, _on_surprise)
 
-    @api.get("/docs", include_in_schema=False)
+    @api.head("/api/openapi.json", include_in_schema=False, openapi_extra=needs("reader"))
+    @api.get("/api/openapi.json", include_in_schema=False, openapi_extra=needs("reader"))
+    def openapi() -> JSONResponse:
+        """The OpenAPI document of this API."""
+        return JSONResponse(api.openapi())
+
+    @api.get("/docs", include_in_schema=False, openapi_extra=needs("reader"))
     def docs() -> HTMLResponse:
         """The API documentation as one page without external resources."""
         return HTMLResponse(docs_page(api.openapi()))

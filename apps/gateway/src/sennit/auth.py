@@ -25,30 +25,8 @@ ROLES = ("reader", "writer", "admin", "worker")
 _PORT_MAX = 65535
 _LADDER = ("reader", "writer", "admin")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/api/session"})
-# The playground's static files hold no data; its API requests need a token.
-_GUARDED = ("/api/", "/files/", "/metrics", "/db/", "/.ws", "/tus/", "/docs")
-_ROLE_OF_ROUTE: tuple[tuple[str, str, str], ...] = (
-    # method ("*": any), path prefix, minimum role; the first match decides
-    ("*", "/api/tokens", "admin"),
-    ("*", "/api/workers", "worker"),
-    # Rules, replication and the log of a tree are for admins, reading included.
-    ("*", "/.settings", "admin"),
-    ("*", "/.replica", "admin"),
-    ("*", "/db/.settings", "admin"),
-    ("*", "/db/.replica", "admin"),
-    ("POST", "/api/query", "reader"),
-    ("GET", "/", "reader"),
-    ("HEAD", "/", "reader"),
-    ("OPTIONS", "/", "reader"),
-    ("*", "/api/upload", "writer"),  # also /api/uploads/… and /api/upload-chunk
-    ("*", "/api/start-upload", "writer"),
-    ("*", "/api/datasets", "writer"),
-    ("*", "/api/jobs", "writer"),
-    ("POST", "/api/verify", "writer"),  # it reads all stored bytes
-    ("*", "/api/", "admin"),  # any route that this table does not name
-    ("*", "/", "writer"),  # the realtime tree
-)
+# Rules, replication and the log of a tree are for admins, reading included.
+_TREE_ADMIN = ("/.settings", "/.replica")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +41,16 @@ class Principal:
         if self.role == "worker" or needed == "worker":
             return self.role in {needed, "admin"}
         return _LADDER.index(self.role) >= _LADDER.index(needed)
+
+
+class Roles(Protocol):
+    """The roles that the routes of the API declare (`sennit.route_roles`)."""
+
+    def is_api(self, path: str) -> bool:
+        """Whether `path` belongs to the API."""
+
+    def needed(self, method: str, path: str) -> str:
+        """The minimum role of a request; "open" for a public route."""
 
 
 class TokenTree(Protocol):
@@ -139,34 +127,41 @@ class AccessControl:
     """The four access checks of every request; created once for a node's address."""
 
     tokens: Tokens
+    roles: Roles
     hosts: frozenset[str]
     origins: frozenset[str]
     cookie: str
 
     @classmethod
     def of(
-        cls, tokens: Tokens, *, host: str, port: int, hosts: Iterable[str], origins: Iterable[str]
+        cls,
+        tokens: Tokens,
+        roles: Roles,
+        *,
+        host: str,
+        port: int,
+        hosts: Iterable[str],
+        origins: Iterable[str],
     ) -> AccessControl:
         """Create the checks: loopback names and the bound host are always accepted, `hosts` too."""
         known = frozenset({"127.0.0.1", "localhost", "[::1]", host, *hosts})
-        # Cookies are not separated by port: two nodes on one machine need different names.
-        return cls(tokens, known, frozenset(origins), f"sennit_{port}")
+        return cls(tokens, roles, known, frozenset(origins), cookie_name(port))
 
     def admit(self, method: str, path: str, headers: Mapping[str, str]) -> Principal | None:
         """Return a request's principal, None on public paths; raise Denied or Unauthenticated."""
         self.check_host(headers)
         self.check_origin(method, headers)
-        if path in OPEN_PATHS:
+        needed = self.role_needed(method, path)
+        if needed == "open":
             return None
         principal = self.identify(headers)
         if principal is None:
-            if not is_guarded(path):
+            if not self.is_guarded(path):
                 return None
             raise Unauthenticated(
                 "this needs a token",
                 hint="open the URL that `platform up` printed, or send Authorization: Bearer …",
             )
-        needed = role_needed(method, path)
         if not principal.may(needed):
             raise Denied(
                 action=f"{method} {path}",
@@ -174,6 +169,18 @@ class AccessControl:
                 hint=f"your token's role is {principal.role}; ask an admin for a {needed} token",
             )
         return principal
+
+    def is_guarded(self, path: str) -> bool:
+        """Whether `path` needs a token; the playground's static files hold no data."""
+        return self.roles.is_api(path) or _is_tree(path)
+
+    def role_needed(self, method: str, path: str) -> str:
+        """Return the minimum role for a method and path; "open" for a public route."""
+        if not _is_tree(path):
+            return self.roles.needed(method, path)
+        if path.removeprefix("/db").startswith(_TREE_ADMIN):
+            return "admin"
+        return "reader" if method in SAFE_METHODS else "writer"
 
     def check_host(self, headers: Mapping[str, str]) -> None:
         """Refuse a request whose Host header does not name this node (DNS rebinding)."""
@@ -221,9 +228,12 @@ class AccessControl:
         return principal
 
 
-def is_guarded(path: str) -> bool:
-    """Whether `path` needs a token; the playground's own files do not."""
-    return path.startswith(_GUARDED) or is_tree_path(path)
+def cookie_name(port: int) -> str:
+    """Return the name of the session cookie of the node at this port.
+
+    Cookies are not separated by port: two nodes on one machine need different names.
+    """
+    return f"sennit_{port}"
 
 
 def is_tree_path(path: str) -> bool:
@@ -233,12 +243,8 @@ def is_tree_path(path: str) -> bool:
     return path.endswith(".json") and not path.startswith(("/api/", "/_next/", "/files/"))
 
 
-def role_needed(method: str, path: str) -> str:
-    """Return the minimum role for a method and path."""
-    for known_method, prefix, role in _ROLE_OF_ROUTE:
-        if known_method in ("*", method) and path.startswith(prefix):
-            return role
-    return "admin"
+def _is_tree(path: str) -> bool:
+    return path.startswith("/db/") or is_tree_path(path)
 
 
 def _digest(token: str) -> str:

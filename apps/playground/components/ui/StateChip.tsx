@@ -1,7 +1,6 @@
 const TONES: Record<string, string> = {
   queued: 'text-ink-2 bg-sunken',
   pending: 'text-ink-2 bg-sunken',
-  planning: 'text-run bg-run-soft',
   leased: 'text-run bg-run-soft',
   running: 'text-run bg-run-soft',
   merging: 'text-run bg-run-soft',

@@ -22,6 +22,7 @@ __all__ = [
     "private_files",
     "records",
     "records_ts",
+    "roles",
     "schema",
     "settings",
     "states",

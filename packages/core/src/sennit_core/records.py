@@ -13,12 +13,10 @@ from typing import Any
 from sennit_core._codec import Record
 from sennit_core.schema import Schema
 from sennit_core.states import (
-    ATTEMPT_TRANSITIONS,
     JOB_TRANSITIONS,
     TASK_TRANSITIONS,
     TERMINAL,
     TRANSITIONS,
-    AttemptState,
     JobState,
     TaskState,
     check_transition,
@@ -26,14 +24,11 @@ from sennit_core.states import (
 )
 
 __all__ = [
-    "ATTEMPT_TRANSITIONS",
     "JOB_TRANSITIONS",
     "RECORDS",
     "TASK_TRANSITIONS",
     "TERMINAL",
     "TRANSITIONS",
-    "AttemptInfo",
-    "AttemptState",
     "DatasetInfo",
     "JobInfo",
     "JobState",
@@ -206,19 +201,6 @@ class TaskInfo(Record):
 
 
 @dataclass(frozen=True, slots=True)
-class AttemptInfo(Record):
-    """One worker's attempt at a task; its lease ends at `lease_until`, Unix seconds."""
-
-    id: str
-    task: str
-    worker: str
-    state: AttemptState
-    lease_until: float | None = None
-    progress: Progress | None = None
-    error: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class WorkerInfo(Record):
     """A worker that runs tasks; `kind` is the backend it belongs to."""
 
@@ -249,7 +231,6 @@ RECORDS: tuple[type[Record], ...] = (
     ShardInfo,
     JobInfo,
     TaskInfo,
-    AttemptInfo,
     WorkerInfo,
     NodeInfo,
     Progress,

@@ -1,4 +1,4 @@
-"""The states of jobs, tasks and attempts, and the allowed transitions.
+"""The states of jobs and tasks, and the allowed transitions.
 
 A state without transitions is terminal. Setting a state to its current value is allowed, so that a
 repeated message has no effect.
@@ -13,21 +13,18 @@ from typing import Literal
 from sennit_core.errors import Conflict, UsageError
 
 __all__ = [
-    "ATTEMPT_TRANSITIONS",
     "JOB_TRANSITIONS",
     "TASK_TRANSITIONS",
     "TERMINAL",
     "TRANSITIONS",
-    "AttemptState",
     "JobState",
     "TaskState",
     "check_transition",
     "is_terminal",
 ]
 
-JobState = Literal["queued", "planning", "running", "merging", "done", "failed", "cancelled"]
+JobState = Literal["queued", "running", "merging", "done", "failed", "cancelled"]
 TaskState = Literal["pending", "leased", "running", "done", "failed", "poisoned", "cancelled"]
-AttemptState = Literal["offered", "running", "done", "failed", "expired", "superseded"]
 
 Transitions = Mapping[str, frozenset[str]]
 
@@ -37,17 +34,17 @@ def _table(rows: str) -> Transitions:
     return MappingProxyType({old.strip(): frozenset(new.split()) for old, new in parsed})
 
 
-# An ingest skips planning and merging; after a restart of the node it is queued again and resumed.
+# An ingest skips merging; after a restart of the node it is queued again and resumed.
 JOB_TRANSITIONS = _table("""
-    queued:    planning running failed cancelled
-    planning:  queued running failed cancelled
+    queued:    running failed cancelled
     running:   queued merging done failed cancelled
     merging:   queued done failed cancelled
     done:
     failed:
     cancelled:
 """)
-# Back to pending means another attempt: the lease expired, or the attempt failed and may be
+# Leased: assigned to a worker. A fast worker's first message may be its result, so that a leased
+# task may be done at once. Back to pending means another attempt: the last one failed and may be
 # retried. A task is poisoned when its last allowed attempt fails with a retryable error.
 TASK_TRANSITIONS = _table("""
     pending:   leased failed cancelled
@@ -58,18 +55,8 @@ TASK_TRANSITIONS = _table("""
     poisoned:
     cancelled:
 """)
-# A fast worker's first message may be its result. Superseded: another attempt finished first, or
-# the task was cancelled.
-ATTEMPT_TRANSITIONS = _table("""
-    offered:    running done failed expired superseded
-    running:    done failed expired superseded
-    done:
-    failed:
-    expired:
-    superseded:
-""")
 TRANSITIONS: Mapping[str, Transitions] = MappingProxyType(
-    {"job": JOB_TRANSITIONS, "task": TASK_TRANSITIONS, "attempt": ATTEMPT_TRANSITIONS}
+    {"job": JOB_TRANSITIONS, "task": TASK_TRANSITIONS}
 )
 TERMINAL: Mapping[str, frozenset[str]] = MappingProxyType(
     {
@@ -80,12 +67,12 @@ TERMINAL: Mapping[str, frozenset[str]] = MappingProxyType(
 
 
 def is_terminal(kind: str, state: str) -> bool:
-    """Return whether this state of a `job`, `task` or `attempt` is terminal."""
+    """Return whether this state of a `job` or `task` is terminal."""
     return not _following(kind, state)
 
 
 def check_transition(kind: str, old: str, new: str) -> None:
-    """Check that a `job`, `task` or `attempt` may change from state `old` to state `new`.
+    """Check that a `job` or `task` may change from state `old` to state `new`.
 
     Raises:
         Conflict: the transition is not allowed.

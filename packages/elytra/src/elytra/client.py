@@ -18,7 +18,7 @@ from urllib.parse import quote, urlencode
 from elytra.arrow_stream import open_batches, read_table
 from elytra.job_handle import Job
 from elytra.result import Result
-from elytra.sse import fold, parse_events
+from elytra.sse import watched_values
 from elytra.transport import ARROW, Transport
 from elytra.uploads.progress import OnProgress
 from elytra.uploads.sender import SendOptions, send_file
@@ -325,7 +325,7 @@ class Client:
                     headers=headers,
                     timeout_seconds=_KEEP_ALIVE_SECONDS,
                 ) as response:
-                    for value in fold(parse_events(response.iter_lines())):
+                    for value in watched_values(response):
                         yield value
                         patience = self._clock.monotonic() + self._retry_seconds
             except Unavailable:

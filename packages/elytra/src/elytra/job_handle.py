@@ -63,7 +63,7 @@ class Job:
 
     @property
     def state(self) -> str:
-        """`queued planning running merging done failed` or `cancelled`."""
+        """`queued running merging done failed` or `cancelled`."""
         return self.info.state
 
     def wait(self, timeout_seconds: float | None = None) -> JobInfo:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from elytra.backends import ENGINES, Backend
+from elytra.backends.local import LocalBackend
 from elytra.job_store import JobStore
 from elytra.loop import JobWork, SchedulerLoop
-from elytra.messages import CancelRequested, Event, JobChanged, JobSubmitted
+from elytra.messages import CancelRequested, JobChanged
 from elytra.splitter import datasets_of, rebase, split
 from elytra.work import PLAN_ENTRY, IngestWork, PlanWork, Shard, ingest_result
 from emsqrt.plan import (
@@ -53,7 +54,6 @@ if TYPE_CHECKING:
     from lake.uploads import UploadInfo
 
 _ROWS_MAX = (1 << 53) - 1  # the largest integer in the JSON of a plan
-ENGINES = ("auto", "local", "browser", "ray", "peers")
 
 
 class JobService:
@@ -87,8 +87,16 @@ class JobService:
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
         self._submitting = threading.Lock()
         self._closed = False
+        # One thread more than workers, so that a merge need not wait for an attempt.
+        self._backend: Backend = LocalBackend(
+            lake, pool, threads=workers + 1, on_progress=self._job_store.progress
+        )
         self._loop = SchedulerLoop(
-            self._job_store, self._folder, workers=workers, clock=clock, on_end=self._release
+            self._job_store,
+            self._folder,
+            backend=self._backend,
+            workers=workers,
+            on_end=self._release,
         )
 
     # API for callers
@@ -113,7 +121,7 @@ class JobService:
             SennitError: The plan is not valid, names something unknown, or requests an engine that
                 the node does not have.
         """
-        _check_engine(engine)
+        self._check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
         bound, work = self._bind(parsed, mem_cap_bytes, submitted_by)
         job = JobInfo(
@@ -121,14 +129,14 @@ class JobService:
             kind="plan",
             plan=plan_to_json(bound),
             plan_hash=plan_hash(bound),
-            engine="local",
+            engine=self._backend.name,
             state="queued",
             progress=None,
             submitted_by=submitted_by,
             created_at=self._clock.now(),
         )
         note = {"plan": plan_to_json(bound), "memCapBytes": mem_cap_bytes}
-        self._begin(job, work, note, JobSubmitted(job.id))
+        self._begin(job, work, note)
         return job
 
     def submit_ingest(self, upload_id: str, *, submitted_by: str = "") -> tuple[str, JobInfo]:
@@ -153,7 +161,7 @@ class JobService:
                 kind="ingest",
                 plan=None,
                 plan_hash=None,
-                engine="local",
+                engine=self._backend.name,
                 state="queued",
                 progress=None,
                 submitted_by=submitted_by,
@@ -278,29 +286,29 @@ class JobService:
         bound = rebase(plan, pinned.__getitem__)
         job_id = new_id(self._clock)
         return bound, PlanWork(
+            job_id,
             split(bound, schemas.__getitem__),
             shards,
+            names,
             self._folder / job_id,
-            self._pool,
             mem_cap_bytes,
-            partial(self._job_store.progress, job_id),
-            partial(self._lake.note_damage, names),
             user,
         )
 
-    def _begin(self, job: JobInfo, work: JobWork, note: dict[str, Any], event: Event) -> None:
+    def _begin(self, job: JobInfo, work: JobWork, note: dict[str, Any]) -> None:
         if self._closed:
             raise Closed("the job service")
         held = self._lake.retention.acquire(work.objects)
         try:
             self._check_still_there(work)
+            work.prepare()
             self._job_store.add(job, note)
         except BaseException:
             self._lake.retention.release(held)
             raise
         self._leases[job.id] = held
         self._job_store.begin_tasks(job.id, work.inputs)
-        self._loop.begin(job.id, work, event)
+        self._loop.begin(job.id, work)
 
     def _check_still_there(self, work: JobWork) -> None:
         """Check that the dataset was not deleted between its lookup and its lease."""
@@ -312,11 +320,10 @@ class JobService:
         self._lake.retention.release(self._leases.pop(job_id, frozenset()))
 
     def _start_ingest(self, job: JobInfo, upload_id: str, dataset_id: str, size: int) -> None:
-        progress = partial(self._job_store.progress, job.id)
-        work = IngestWork(self._lake, upload_id, size, job.submitted_by, progress)
+        work = IngestWork(job.id, upload_id, size, job.submitted_by)
         self._ingests[upload_id] = (job.id, dataset_id)
         note = {"upload": upload_id, "dataset": dataset_id}
-        self._begin(job, work, note, JobSubmitted(job.id, task=work.task_keys[0]))
+        self._begin(job, work, note)
 
     def _resume_ingest(self, job: JobInfo, note: Mapping[str, Any]) -> None:
         try:
@@ -340,9 +347,8 @@ class JobService:
         known = self._lake.catalog.find(dataset_name(upload.name, upload.options))
         return upload.dataset if known is None else known.id
 
-
-def _check_engine(engine: str) -> None:
-    if engine not in ENGINES:
-        raise UsageError(f'there is no engine "{engine}"', hint=f"one of {', '.join(ENGINES)}")
-    if engine not in {"auto", "local"}:
-        raise Unsupported(f'this node has no backend for engine "{engine}"', hint='use "auto"')
+    def _check_engine(self, engine: str) -> None:
+        if engine not in ENGINES:
+            raise UsageError(f'there is no engine "{engine}"', hint=f"one of {', '.join(ENGINES)}")
+        if engine not in {"auto", self._backend.name}:
+            raise Unsupported(f'this node has no backend for engine "{engine}"', hint='use "auto"')

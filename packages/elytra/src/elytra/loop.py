@@ -7,18 +7,19 @@ All other threads only post events, so only this thread accesses the state machi
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import shutil
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import singledispatchmethod
 from pathlib import Path
 from typing import TypeAlias
 
-from elytra.backends.local import LocalBackend
-from elytra.job_store import JobStore
+from elytra.backends import Backend
+from elytra.job_store import PROGRESS_SECONDS_MIN, JobStore
 from elytra.messages import (
-    AttemptChanged,
     AttemptFailed,
     AttemptFinished,
     AttemptStarted,
@@ -26,26 +27,23 @@ from elytra.messages import (
     Event,
     Instruction,
     JobChanged,
-    JobPlanned,
+    JobSubmitted,
+    JsonObject,
     MergeFailed,
     MergeFinished,
-    PlanJob,
     StartAttempt,
     StartMerge,
     StopAttempt,
     StopMerge,
     TaskChanged,
-    Tick,
     WorkerJoined,
 )
 from elytra.scheduler import Scheduler
-from elytra.work import IngestWork, PlanWork, drop_partial
-from sennit_core.clock import Clock
+from elytra.work import IngestWork, PlanWork, drop_partial, merge_id
 from sennit_core.logs import get_logger
 from sennit_core.records import is_terminal
 
 JobWork: TypeAlias = PlanWork | IngestWork
-_TICK_SECONDS = 0.1
 _log = get_logger(__name__)
 
 
@@ -55,8 +53,8 @@ class SchedulerLoop:
     Args:
         job_store: Where state changes are recorded.
         folder: Parent of the jobs' folders.
+        backend: Runs tasks and merges; closed with the loop.
         workers: Maximum concurrent attempts.
-        clock: Source of time for leases and progress.
         on_end: Called with a job's id once it has ended.
     """
 
@@ -65,29 +63,28 @@ class SchedulerLoop:
         job_store: JobStore,
         folder: Path,
         *,
+        backend: Backend,
         workers: int,
-        clock: Clock,
         on_end: Callable[[str], None],
     ) -> None:
         self._job_store = job_store
         self._folder = folder
-        self._clock = clock
+        self._backend = backend
         self._on_end = on_end
+        # Of the jobs that have not ended. Only `begin` writes to it from another thread, before it
+        # posts the job's first event.
         self._work: dict[str, JobWork] = {}
         self._events: queue.SimpleQueue[Event | None] = queue.SimpleQueue()
         self._scheduler = Scheduler()
-        self._backend = LocalBackend(
-            self.post, workers + 1
-        )  # one thread more: a merge never waits for an attempt
         for index in range(workers):
             self.post(WorkerJoined(f"executor-{index}"))
         self._thread = threading.Thread(target=self._run, name="elytra-jobs", daemon=True)
         self._thread.start()
 
-    def begin(self, job_id: str, work: JobWork, event: Event) -> None:
-        """Add a job: its work, and the event that starts it."""
+    def begin(self, job_id: str, work: JobWork) -> None:
+        """Add a job, and queue it."""
         self._work[job_id] = work
-        self.post(event)
+        self.post(JobSubmitted(job_id, work.task_keys, work.has_merge))
 
     def post(self, event: Event) -> None:
         """Post an event; may be called from any thread."""
@@ -95,26 +92,31 @@ class SchedulerLoop:
 
     def close(self) -> None:
         """Stop the thread, then all work; running jobs keep their last recorded state."""
+        # The thread first: it would record the attempts that the backend stops as failed jobs,
+        # and a restarted node could not resume them.
         self._events.put(None)
         self._thread.join()
         self._backend.close()
 
     def _run(self) -> None:
         while True:
+            orders: Sequence[Instruction] = ()
+            event: Event | None = None
             try:
-                timeout = _TICK_SECONDS if self._scheduler.live_jobs else None
-                event = self._events.get(timeout=timeout)
-            except queue.Empty:
-                event = Tick()
-            if event is None:
-                return
-            try:
-                self._carry_out(self._scheduler.handle(event, self._clock.monotonic()))
+                with contextlib.suppress(queue.Empty):
+                    # Progress is published between events too, while there are jobs.
+                    timeout = PROGRESS_SECONDS_MIN if self._scheduler.live_jobs else None
+                    event = self._events.get(timeout=timeout)
+                    if event is None:
+                        return
+                    orders = self._scheduler.handle(event)
+                self._carry_out(orders)
                 self._job_store.show_progress()
             except Exception:  # noqa: BLE001 - one bad event must not end every job
                 _log.exception("the job service failed to handle %r", event)
 
     def _carry_out(self, orders: Sequence[Instruction]) -> None:
+        # Recorded before anything starts: after a crash there is no work without a record.
         changes = [order for order in orders if isinstance(order, JobChanged | TaskChanged)]
         self._job_store.record(changes)
         for order in orders:
@@ -125,7 +127,7 @@ class SchedulerLoop:
         raise TypeError(f"not an instruction: {order!r}")
 
     @_do.register
-    def _(self, order: TaskChanged | AttemptChanged) -> None:
+    def _(self, order: TaskChanged) -> None:
         pass  # the store has recorded it
 
     @_do.register
@@ -138,30 +140,19 @@ class SchedulerLoop:
                 shutil.rmtree(self._folder / order.job / name, ignore_errors=True)
 
     @_do.register
-    def _(self, order: PlanJob) -> None:
-        self.post(JobPlanned(order.job, self._work[order.job].task_keys))
-
-    @_do.register
     def _(self, order: StartAttempt) -> None:
-        work, attempt = self._work[order.job], order.attempt
-        self._backend.start(
-            attempt,
-            lambda run: work.run_task(run, order.task, attempt),
-            started=AttemptStarted(attempt),
-            finished=lambda made: AttemptFinished(attempt, made),
-            failed=lambda error, again: AttemptFailed(attempt, error, again),
-        )
+        task = self._work[order.job].task(order.task, order.attempt)
+        self._backend.start(task, _AttemptReport(self.post, order.attempt))
 
     @_do.register
     def _(self, order: StartMerge) -> None:
-        work, job, number = self._work[order.job], order.job, order.number
-        self._backend.start(
-            f"{job}-merge-{number}",
-            lambda run: work.run_merge(run, number, order.partials),
-            started=None,
-            finished=lambda result: MergeFinished(job, number, result),
-            failed=lambda error, again: MergeFailed(job, number, error, again),
-        )
+        work = self._work[order.job]
+        assert isinstance(work, PlanWork), "an ingest has no merge"
+        task = work.merge(order.number, order.partials)
+        if task is None:
+            self.post(MergeFinished(order.job, order.number, work.result(order.partials, None)))
+        else:
+            self._backend.start(task, _MergeReport(self.post, work, order))
 
     @_do.register
     def _(self, order: StopAttempt) -> None:
@@ -169,8 +160,45 @@ class SchedulerLoop:
 
     @_do.register
     def _(self, order: StopMerge) -> None:
-        self._backend.stop(f"{order.job}-merge-{order.number}")
+        self._backend.stop(merge_id(order.job, order.number))
 
     @_do.register
     def _(self, order: DropPartial) -> None:
         drop_partial(self._folder / order.attempt.split("-")[0], order.partial)
+
+
+@dataclass(frozen=True, slots=True)
+class _AttemptReport:
+    """Posts the events of an attempt."""
+
+    post: Callable[[Event], None]
+    attempt: str
+
+    def started(self) -> None:
+        self.post(AttemptStarted(self.attempt))
+
+    def finished(self, result: JsonObject) -> None:
+        self.post(AttemptFinished(self.attempt, result))
+
+    def failed(self, error: JsonObject, *, retryable: bool) -> None:
+        self.post(AttemptFailed(self.attempt, error, retryable))
+
+
+@dataclass(frozen=True, slots=True)
+class _MergeReport:
+    """Posts the events of a merge, and removes the partials after it."""
+
+    post: Callable[[Event], None]
+    work: PlanWork
+    order: StartMerge
+
+    def started(self) -> None:
+        """No event: the job is merging from the moment that its last task is done."""
+
+    def finished(self, result: JsonObject) -> None:
+        shutil.rmtree(self.work.folder / "partials", ignore_errors=True)
+        total = self.work.result(self.order.partials, result)
+        self.post(MergeFinished(self.order.job, self.order.number, total))
+
+    def failed(self, error: JsonObject, *, retryable: bool) -> None:
+        self.post(MergeFailed(self.order.job, self.order.number, error, retryable))

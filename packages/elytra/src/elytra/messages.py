@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from sennit_core.records import AttemptState, JobState, TaskState
+from sennit_core.records import JobState, TaskState
 
 JsonObject: TypeAlias = dict[str, Any]
 
@@ -19,56 +19,27 @@ class JobSubmitted:
 
     Args:
         job: Its id.
-        task: The only task of a job without planning and merge; its partial is the result.
+        tasks: The keys of its tasks, in shard order.
+        has_merge: Whether a merge computes the result; if not, the only task's partial is the
+            result.
     """
 
     job: str
-    task: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class JobPlanned:
-    """The plan of a job was split into tasks, named in shard order."""
-
-    job: str
     tasks: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class JobUnplannable:
-    """The plan of a job could not be split (unknown dataset, unknown column …)."""
-
-    job: str
-    error: JsonObject
+    has_merge: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerJoined:
-    """A worker offers slots; without lease_seconds its loss is reported, not inferred."""
+    """A worker offers slots: the number of attempts that it runs at the same time."""
 
     worker: str
     slots: int = 1
-    lease_seconds: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    """A worker is gone, and its attempts with it."""
-
-    worker: str
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptStarted:
     """A worker started an attempt."""
-
-    attempt: str
-
-
-@dataclass(frozen=True, slots=True)
-class AttemptProgressed:
-    """A worker reported progress of an attempt, which renews its lease."""
 
     attempt: str
 
@@ -116,25 +87,15 @@ class CancelRequested:
     job: str
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
-    """Time has passed; leases may have expired."""
-
-
 Event: TypeAlias = (
     JobSubmitted
-    | JobPlanned
-    | JobUnplannable
     | WorkerJoined
-    | WorkerLost
     | AttemptStarted
-    | AttemptProgressed
     | AttemptFinished
     | AttemptFailed
     | MergeFinished
     | MergeFailed
     | CancelRequested
-    | Tick
 )
 
 
@@ -142,21 +103,13 @@ Event: TypeAlias = (
 
 
 @dataclass(frozen=True, slots=True)
-class PlanJob:
-    """Split the job's plan, then report JobPlanned or JobUnplannable."""
-
-    job: str
-
-
-@dataclass(frozen=True, slots=True)
 class StartAttempt:
-    """Assign a task to a worker; lease_until is None for a worker without leases."""
+    """Assign a task to a worker."""
 
     attempt: str
     job: str
     task: str
     worker: str
-    lease_until: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,27 +166,6 @@ class TaskChanged:
     partial: JsonObject | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptChanged:
-    """Record an attempt's new state."""
-
-    attempt: str
-    job: str
-    task: str
-    worker: str
-    state: AttemptState
-    lease_until: float | None = None
-    error: JsonObject | None = None
-
-
 Instruction: TypeAlias = (
-    PlanJob
-    | StartAttempt
-    | StopAttempt
-    | StartMerge
-    | StopMerge
-    | DropPartial
-    | JobChanged
-    | TaskChanged
-    | AttemptChanged
+    StartAttempt | StopAttempt | StartMerge | StopMerge | DropPartial | JobChanged | TaskChanged
 )

@@ -3,12 +3,11 @@
 Events come in, instructions go out; there is no clock, no thread and no I/O here, so every
 history can be replayed. `elytra.loop` executes the instructions and reports back.
 
-    job      queued -> planning -> running -> merging -> done | failed | cancelled
-    task     pending -> leased -> running -> done | failed | poisoned | cancelled
-    attempt  offered -> running -> done | failed | expired | superseded
+    job   queued -> running -> merging -> done | failed | cancelled
+    task  pending -> leased -> running -> done | failed | poisoned | cancelled
 
-A task's result is merged exactly once, even if messages are repeated or lost: the first result of
-the attempt that holds the task's lease counts, and all others are dropped by attempt id.
+A task's result is merged exactly once, even if messages are repeated: the first result of the
+attempt that holds the task counts, and all others are dropped by attempt id.
 """
 
 from __future__ import annotations
@@ -18,40 +17,37 @@ from dataclasses import dataclass, field
 from functools import singledispatchmethod
 
 from elytra.messages import (
-    AttemptChanged,
     AttemptFailed,
     AttemptFinished,
-    AttemptProgressed,
     AttemptStarted,
     CancelRequested,
     DropPartial,
     Event,
     Instruction,
     JobChanged,
-    JobPlanned,
     JobSubmitted,
-    JobUnplannable,
     JsonObject,
     MergeFailed,
     MergeFinished,
-    PlanJob,
     StartAttempt,
     StartMerge,
     StopAttempt,
     StopMerge,
     TaskChanged,
-    Tick,
     WorkerJoined,
-    WorkerLost,
 )
-from sennit_core.records import AttemptState, JobState, TaskState, check_transition
+from sennit_core.records import JobState, TaskState, check_transition
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Limits on concurrent jobs, and on the attempts of a task or a merge."""
 
+    # Tasks of different jobs alternate on the executors, so each further running job slows the
+    # others and holds its partials on disk for longer.
     running_jobs_max: int = 4
+    # A retryable error, such as the loss of an executor, need not be the task's own fault; three
+    # in a row are taken for it.
     attempts_max: int = 3
 
 
@@ -61,28 +57,37 @@ class _Attempt:
     job: str
     task: str
     worker: str
-    lease_until: float | None
-    state: AttemptState = "offered"
+    # Becomes True with the first message of the attempt, which may already be its result.
+    started: bool = False
 
 
 @dataclass(slots=True, eq=False)
 class _Task:
     key: str
     state: TaskState = "pending"
+    # Attempts made, including the current one; also the number in the next attempt's id, so an
+    # id is never reused and a late message cannot be taken for the message of a newer attempt.
     attempts: int = 0
+    # The only attempt whose result counts; None unless the task is leased or running.
     holder: _Attempt | None = None
     failed_on: set[str] = field(default_factory=set)
+    # Not None iff the task is done.
     partial: JsonObject | None = None
 
 
 @dataclass(slots=True, eq=False)
 class _Job:
     id: str
-    only_task: str | None
+    keys: tuple[str, ...]
+    has_merge: bool
     state: JobState = "queued"
+    # Empty while the job is queued; afterwards one per key. Python keeps the order of insertion,
+    # which is shard order, so the merge needs no sorting.
     tasks: dict[str, _Task] = field(default_factory=dict)
+    # The tasks whose state is pending; a retried task is put in front.
     pending: deque[_Task] = field(default_factory=deque)
     done_count: int = 0
+    # Merges started. Reports carry the number of their merge; those of earlier ones are ignored.
     merges: int = 0
 
 
@@ -90,7 +95,7 @@ class _Job:
 class _Worker:
     id: str
     slots: int
-    lease_seconds: float | None
+    # Ids of the attempts that it runs: at most `slots`.
     attempts: set[str] = field(default_factory=set)
 
 
@@ -103,26 +108,31 @@ class Scheduler:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self._limits = limits or Limits()
+        # The jobs that have not ended. An ended job is forgotten, so that its late events have no
+        # effect; its record is in the job store.
         self._jobs: dict[str, _Job] = {}
+        # The attempts that hold a task, by id. A result whose attempt is not here is dropped.
         self._attempts: dict[str, _Attempt] = {}
         self._workers: dict[str, _Worker] = {}
+        # Each job of `_jobs` is in `_queue` (queued), in `_running` (running) or in neither
+        # (merging). The front of `_running` is the next job to be assigned a worker.
         self._queue: deque[_Job] = deque()
         self._running: deque[_Job] = deque()
+        # The instructions of the current event, in order; empty between two calls of `handle`.
         self._out: list[Instruction] = []
-        self._now = 0.0
 
-    def handle(self, event: Event, now: float) -> list[Instruction]:
+    def handle(self, event: Event) -> list[Instruction]:
         """Apply one event to the state.
 
         Args:
             event: What happened. Events about unknown or ended jobs and attempts have no effect.
-            now: Seconds on the caller's clock; must not decrease.
 
         Returns:
             The instructions to execute, in order.
         """
-        self._now = now
         self._apply(event)
+        # Any event may have ended a job or an attempt, or added a job or a worker. Both steps do
+        # nothing if there is no free place, so they need not know which event it was.
         self._admit()
         self._assign()
         out, self._out = self._out, []
@@ -142,53 +152,18 @@ class Scheduler:
     @_apply.register
     def _(self, event: JobSubmitted) -> None:
         if event.job not in self._jobs:
-            job = self._jobs[event.job] = _Job(event.job, event.task)
+            job = self._jobs[event.job] = _Job(event.job, event.tasks, event.has_merge)
             self._queue.append(job)
-
-    @_apply.register
-    def _(self, event: JobPlanned) -> None:
-        job = self._jobs.get(event.job)
-        if job is not None and job.state == "planning":
-            self._run_job(job, event.tasks)
-
-    @_apply.register
-    def _(self, event: JobUnplannable) -> None:
-        job = self._jobs.get(event.job)
-        if job is not None and job.state == "planning":
-            self._end_job(job, "failed", error=event.error)
 
     @_apply.register
     def _(self, event: WorkerJoined) -> None:
         if event.worker not in self._workers:
-            self._workers[event.worker] = _Worker(event.worker, event.slots, event.lease_seconds)
-
-    @_apply.register
-    def _(self, event: WorkerLost) -> None:
-        worker = self._workers.pop(event.worker, None)
-        if worker is None:
-            return
-        error = {
-            "error": f"worker {event.worker} was lost: {event.reason}",
-            "code": "worker-lost",
-            "hint": None,
-        }
-        for attempt_id in sorted(worker.attempts):
-            attempt = self._attempts.get(attempt_id)
-            if attempt is not None:
-                self._fail_attempt(attempt, "failed", error, retryable=True)
+            self._workers[event.worker] = _Worker(event.worker, event.slots)
 
     @_apply.register
     def _(self, event: AttemptStarted) -> None:
         attempt = self._attempts.get(event.attempt)
         if attempt is not None:
-            self._renew(attempt)
-            self._start(attempt)
-
-    @_apply.register
-    def _(self, event: AttemptProgressed) -> None:
-        attempt = self._attempts.get(event.attempt)
-        if attempt is not None:
-            self._renew(attempt)
             self._start(attempt)
 
     @_apply.register
@@ -200,7 +175,7 @@ class Scheduler:
         self._start(attempt)
         job = self._jobs[attempt.job]
         task = job.tasks[attempt.task]
-        self._release(attempt, "done")
+        self._release(attempt)
         task.partial, task.holder = event.partial, None
         job.done_count += 1
         self._move_task(job, task, "done")
@@ -210,7 +185,7 @@ class Scheduler:
     def _(self, event: AttemptFailed) -> None:
         attempt = self._attempts.get(event.attempt)
         if attempt is not None:
-            self._fail_attempt(attempt, "failed", event.error, retryable=event.retryable)
+            self._fail_attempt(attempt, event.error, retryable=event.retryable)
 
     @_apply.register
     def _(self, event: MergeFinished) -> None:
@@ -234,41 +209,21 @@ class Scheduler:
         if job is not None:
             self._end_job(job, "cancelled")
 
-    @_apply.register
-    def _(self, event: Tick) -> None:
-        expired = [
-            attempt
-            for attempt in self._attempts.values()
-            if attempt.lease_until is not None and attempt.lease_until <= self._now
-        ]
-        for attempt in expired:
-            if attempt.id in self._attempts:  # an earlier expiry may have ended the whole job
-                self._out.append(StopAttempt(attempt.id, attempt.worker))
-                error = {
-                    "error": f"worker {attempt.worker} did not renew its lease in time",
-                    "code": "worker-lost",
-                    "hint": None,
-                }
-                self._fail_attempt(attempt, "expired", error, retryable=True)
-
     # Decisions
 
     def _admit(self) -> None:
         busy = len(self._jobs) - len(self._queue)
         while self._queue and busy < self._limits.running_jobs_max:
-            job = self._queue.popleft()
             busy += 1
-            if job.only_task is None:
-                self._move_job(job, "planning")
-                self._out.append(PlanJob(job.id))
-            else:
-                self._run_job(job, (job.only_task,))
+            self._run_job(self._queue.popleft())
 
-    def _run_job(self, job: _Job, tasks: tuple[str, ...]) -> None:
-        job.tasks = {key: _Task(key) for key in tasks}
+    def _run_job(self, job: _Job) -> None:
+        job.tasks = {key: _Task(key) for key in job.keys}
         job.pending.extend(job.tasks.values())
         self._move_job(job, "running")
-        self._running.appendleft(job)  # to the front: a new job is served before the others
+        # In front of the others: a small job need not wait for one turn of every large one.
+        self._running.appendleft(job)
+        # A dataset without shards has no tasks, so no attempt would ever end the job.
         self._finish_when_complete(job)
 
     def _assign(self) -> None:
@@ -276,6 +231,7 @@ class Scheduler:
         stuck_count = 0
         while stuck_count < len(self._running) and self._has_free_worker():
             job = self._running[0]
+            # Rotated also when nothing fits: the next job may have a task that fits.
             self._running.rotate(-1)
             stuck_count = 0 if self._assign_one(job) else stuck_count + 1
 
@@ -293,39 +249,33 @@ class Scheduler:
 
     def _worker_for(self, task: _Task) -> _Worker | None:
         """Return the least loaded free worker that has not failed the task, or any if all have."""
+        # If an untried worker exists but is busy, the task waits for it. On a worker that has
+        # failed it, it would probably fail again and use up an attempt.
         untried = [w for w in self._workers.values() if w.id not in task.failed_on]
         free = [w for w in untried or self._workers.values() if len(w.attempts) < w.slots]
+        # The id breaks ties, so that a history always replays to the same instructions.
         return min(free, key=lambda w: (len(w.attempts) / w.slots, w.id), default=None)
 
     def _offer(self, job: _Job, task: _Task, worker: _Worker) -> None:
         task.attempts += 1
-        lease = None if worker.lease_seconds is None else self._now + worker.lease_seconds
         attempt_id = f"{job.id}-{task.key}-{task.attempts}"
-        attempt = _Attempt(attempt_id, job.id, task.key, worker.id, lease)
+        attempt = _Attempt(attempt_id, job.id, task.key, worker.id)
         task.holder = self._attempts[attempt_id] = attempt
         worker.attempts.add(attempt_id)
         self._move_task(job, task, "leased")
-        self._record_attempt(attempt)
-        self._out.append(StartAttempt(attempt_id, job.id, task.key, worker.id, lease))
+        self._out.append(StartAttempt(attempt_id, job.id, task.key, worker.id))
 
     def _start(self, attempt: _Attempt) -> None:
         """Mark an attempt as started; also called for its result, which may arrive first."""
-        if attempt.state == "offered":
+        if not attempt.started:
+            attempt.started = True
             job = self._jobs[attempt.job]
-            self._move_attempt(attempt, "running")
             self._move_task(job, job.tasks[attempt.task], "running")
 
-    def _renew(self, attempt: _Attempt) -> None:
-        worker = self._workers[attempt.worker]
-        if worker.lease_seconds is not None:
-            attempt.lease_until = self._now + worker.lease_seconds
-
-    def _fail_attempt(
-        self, attempt: _Attempt, state: AttemptState, error: JsonObject, *, retryable: bool
-    ) -> None:
+    def _fail_attempt(self, attempt: _Attempt, error: JsonObject, *, retryable: bool) -> None:
         job = self._jobs[attempt.job]
         task = job.tasks[attempt.task]
-        self._release(attempt, state, error)
+        self._release(attempt)
         task.holder = None
         task.failed_on.add(attempt.worker)
         if not retryable:
@@ -336,13 +286,15 @@ class Scheduler:
             self._end_job(job, "failed", error=error)
         else:
             self._move_task(job, task, "pending")
+            # To the front: a task that always fails should end its job early.
             job.pending.appendleft(task)
 
     def _finish_when_complete(self, job: _Job) -> None:
         if job.done_count < len(job.tasks):
             return
-        if job.only_task is not None:
-            self._end_job(job, "done", result=job.tasks[job.only_task].partial)
+        if not job.has_merge:
+            [task] = job.tasks.values()
+            self._end_job(job, "done", result=task.partial)
             return
         self._running.remove(job)
         self._move_job(job, "merging")
@@ -352,6 +304,7 @@ class Scheduler:
         job.merges += 1
         partials = tuple(task.partial for task in job.tasks.values() if task.partial is not None)
         assert len(partials) == len(job.tasks)
+        # A merge takes no worker's slot: the tasks of other jobs may occupy all of them for long.
         self._out.append(StartMerge(job.id, job.merges, partials))
 
     def _end_job(
@@ -366,7 +319,9 @@ class Scheduler:
             if task.holder is not None:
                 attempt = task.holder
                 self._out.append(StopAttempt(attempt.id, attempt.worker))
-                self._release(attempt, "superseded")
+                # Released before the backend reports its end: that report finds no attempt, so a
+                # result that was already on its way is dropped.
+                self._release(attempt)
                 task.holder = None
             if task.state in {"pending", "leased", "running"}:
                 self._move_task(job, task, "cancelled")
@@ -397,31 +352,7 @@ class Scheduler:
         task.state = state
         self._out.append(TaskChanged(job.id, task.key, state, task.attempts, task.partial))
 
-    def _move_attempt(
-        self, attempt: _Attempt, state: AttemptState, error: JsonObject | None = None
-    ) -> None:
-        check_transition("attempt", attempt.state, state)
-        attempt.state = state
-        self._record_attempt(attempt, error)
-
-    def _record_attempt(self, attempt: _Attempt, error: JsonObject | None = None) -> None:
-        self._out.append(
-            AttemptChanged(
-                attempt.id,
-                attempt.job,
-                attempt.task,
-                attempt.worker,
-                attempt.state,
-                attempt.lease_until,
-                error,
-            )
-        )
-
-    def _release(
-        self, attempt: _Attempt, state: AttemptState, error: JsonObject | None = None
-    ) -> None:
-        self._move_attempt(attempt, state, error)
+    def _release(self, attempt: _Attempt) -> None:
+        """Forget an attempt and free its worker's slot."""
         del self._attempts[attempt.id]
-        worker = self._workers.get(attempt.worker)
-        if worker is not None:
-            worker.attempts.discard(attempt.id)
+        self._workers[attempt.worker].attempts.discard(attempt.id)

@@ -1,43 +1,26 @@
-"""Parse server-sent events of the realtime tree and apply them to the watched value.
+"""Read the server-sent events of the realtime tree and apply them to the watched value.
 
-The stream format is the WHATWG HTML standard's, section "Server-sent events"; the events `put` and
-`patch` with `{"path", "data"}` are those of Firebase's REST streaming.
+The stream format is the WHATWG HTML standard's, section "Server-sent events", which `httpx-sse`
+parses; the events `put` and `patch` with `{"path", "data"}` are those of Firebase's REST streaming.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-
-@dataclass(frozen=True, slots=True)
-class ServerEvent:
-    """One event: its name and its data lines, joined by newlines."""
-
-    name: str
-    data: str
+import httpx
+from httpx_sse import EventSource, ServerSentEvent
 
 
-def parse_events(lines: Iterable[str]) -> Iterator[ServerEvent]:
-    """Parse lines (without line ends) into events; comments and unknown fields are skipped."""
-    name, data = "message", list[str]()
-    for line in lines:
-        if not line:
-            if data:
-                yield ServerEvent(name, "\n".join(data))
-            name, data = "message", []
-            continue
-        field, _, value = line.partition(":")
-        value = value.removeprefix(" ")
-        if field == "event":
-            name = value
-        elif field == "data":
-            data.append(value)
+def watched_values(response: httpx.Response) -> Iterator[Any]:
+    """Yield the watched value after each change that the response's stream reports."""
+    # Not `response.iter_lines`: it also ends lines at U+2028, which JSON does not escape.
+    return fold(EventSource(response).iter_sse())
 
 
-def fold(events: Iterable[ServerEvent]) -> Iterator[Any]:
+def fold(events: Iterable[ServerSentEvent]) -> Iterator[Any]:
     """Yield the watched value after each change.
 
     Args:
@@ -45,11 +28,11 @@ def fold(events: Iterable[ServerEvent]) -> Iterator[Any]:
     """
     value: Any = None
     for event in events:
-        if event.name not in {"put", "patch"}:
+        if event.event not in {"put", "patch"}:
             continue
         change = json.loads(event.data)
         keys = [key for key in change["path"].split("/") if key]
-        if event.name == "put":
+        if event.event == "put":
             value = _put(value, keys, change["data"])
         else:
             for key, item in change["data"].items():

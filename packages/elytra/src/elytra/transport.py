@@ -25,7 +25,7 @@ from sennit_core.errors import (
 )
 
 ARROW = "application/vnd.apache.arrow.stream"
-ANSWER_HEADER = "Sennit-Answer"
+RESULT_HEADER = "Sennit-Result"
 _CONNECT_SECONDS = 10.0
 _RETRY_STATUSES = frozenset({429, 500, 502, 503, 504})
 _BACKOFF_SECONDS_FIRST, _BACKOFF_SECONDS_MAX = 0.1, 5.0
@@ -201,10 +201,10 @@ class Transport:
     def _why_cut(self, response: httpx.Response, problem: httpx.TransportError) -> SennitError:
         """Ask the node why a response ended early."""
         response.close()
-        answer_id = response.headers.get(ANSWER_HEADER)
-        if answer_id is not None:
+        result_id = response.headers.get(RESULT_HEADER)
+        if result_id is not None:
             with suppress(SennitError, ValueError):
-                return error_from_json(self.json("GET", f"/api/answers/{answer_id}"))
+                return error_from_json(self.json("GET", f"/api/results/{result_id}"))
         return Unavailable(
             f"the rest of the response from {self.url} ({problem or type(problem).__name__})",
             hint="the connection to the node was lost: try again",

@@ -1,14 +1,13 @@
-"""The work of a job's tasks and merge: plans for executors, and files for their results."""
+"""The work of a job: its tasks and its merge as data, and the files of their results."""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from elytra.backends.local import Run
+from elytra.backends import IngestTask, PlanTask
 from elytra.messages import JsonObject
 from elytra.splitter import Cut, Whole
 from emsqrt.plan import (
@@ -21,24 +20,20 @@ from emsqrt.plan import (
     plan_to_json,
     scans_of,
 )
-from lake.durable import NewFile
+from lake.durable import storage_errors
 from lake.verification import ShardFile
-from sennit_core.errors import Corrupt
 from sennit_core.ids import task_key
 from sennit_core.private_files import make_private_folder
-from sennit_core.records import DatasetInfo, Progress, ShardInfo
+from sennit_core.records import DatasetInfo, ShardInfo
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
-    from emsqrt.executor import ExecutorPool
     from lake import Lake
-
-OnTaskProgress = Callable[[str, Progress], None]
-"""Called with (task key, progress); the merge has the key "merge"."""
 
 PLAN_ENTRY = "emsqrt.plan"
 SHARDS_ENTRY = "lake.plan"
 """As `PLAN_ENTRY`, for plans over shards of datasets: the executor verifies the shards first."""
+_MERGE = "merge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,28 +53,27 @@ class Shard:
 class PlanWork:
     """A pipeline over the shards of snapshots: one task per shard and a merge, or one task for all.
 
-    Partials are Arrow IPC streams under `partials/`, rows are Parquet files under `result/`; both
-    are written piece by piece and never held in this process.
+    Partials are Arrow IPC streams under `partials/`, rows are Parquet files under `result/`.
 
     Args:
+        job: The job's id.
         cut: The plan, split or whole.
         shards: Its inputs: the shards of each snapshot that it reads, in order.
+        datasets: The ids of the datasets that it reads, by name.
         folder: The job's folder.
-        pool: The executors.
         mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
-        on_progress: Called with the progress of the executions.
-        on_damage: Called with the error of an execution that read damaged bytes.
         user: The user on whose behalf it runs.
     """
 
+    job: str
     cut: Cut
     shards: Mapping[DatasetRef, tuple[Shard, ...]]
+    datasets: Mapping[str, str]
     folder: Path
-    pool: ExecutorPool
     mem_cap_bytes: int | None
-    on_progress: OnTaskProgress
-    on_damage: Callable[[Corrupt], None]
     user: str = ""
+
+    has_merge = True
 
     @property
     def inputs(self) -> dict[str, tuple[str | None, int | None]]:
@@ -106,104 +100,113 @@ class PlanWork:
     def _all(self) -> tuple[Shard, ...]:
         return tuple(shard for shards in self.shards.values() for shard in shards)
 
-    def run_task(self, run: Run, task: str, attempt: str) -> JsonObject:
-        """Run the plan of one task; the result names its file."""
-        suffix = attempt.rsplit("-", 1)[-1]
+    def prepare(self) -> None:
+        """Write an empty file for each input that has none: a dataset, or all partials.
+
+        A dataset without shards still has a result, whose schema comes from such a file.
+        """
+        with storage_errors(self.folder, 0):
+            if isinstance(self.cut, Whole):
+                for ref in (ref for ref, shards in self.shards.items() if not shards):
+                    _write_no_batches(self._no_rows(self._schema(ref)), self._schema(ref))
+            elif not self.task_keys and self.cut.merge_steps is None:
+                _write_no_rows(self._rows("none"), self.cut.schema)
+            elif not self.task_keys:
+                schema = self.cut.partial_schema
+                _write_no_batches(self._no_rows(schema), schema)
+
+    def task(self, key: str, attempt: str) -> PlanTask:
+        """Return an attempt at one task.
+
+        Args:
+            key: The task's key.
+            attempt: The attempt's id, which ends with its number.
+        """
+        # Each attempt has a file of its own: an attempt that was given up may still be writing.
+        name = f"{key}-{attempt.rsplit('-', 1)[-1]}"
         if isinstance(self.cut, Whole):
-            plan = self.cut.over(self._files)
-            return self._to_rows(run, task, plan, f"{task}-{suffix}.parquet", self._all)
-        shard = self._all[self.task_keys.index(task)]
+            return self._to_rows(attempt, key, self.cut.over(self._files), name, self._all)
+        shard = self._all[self.task_keys.index(key)]
         plan = self.cut.shard_plan(Files((shard.file.path,), "parquet"))
         if self.cut.merge_steps is None:
-            return self._to_rows(run, task, plan, f"{task}-{suffix}.parquet", (shard,))
-        return self._to_partial(run, task, plan, f"{task}-{suffix}.arrow", (shard,))
+            return self._to_rows(attempt, key, plan, name, (shard,))
+        sink = Sink(plan, StreamTarget("arrow"))
+        return self._spec(attempt, key, sink, self._partials / f"{name}.arrow", (shard,))
 
-    def run_merge(self, run: Run, number: int, partials: tuple[JsonObject, ...]) -> JsonObject:
-        """Merge all partials into the result, then remove them."""
+    def merge(self, number: int, partials: Sequence[JsonObject]) -> PlanTask | None:
+        """Return the execution that merges the partials; None when they are the result.
+
+        Args:
+            number: Number of the merge, from 1.
+            partials: The results of all tasks, in shard order.
+        """
         if isinstance(self.cut, Whole) or self.cut.merge_steps is None:
-            parts = list(partials) or [self._empty_rows()]
-            return _result(parts, parts, parts)
-        files = [str(self.folder / "partials" / partial["file"]) for partial in partials]
-        none = [] if files else [self._no_rows(self.cut.partial_schema)]
+            return None
+        files = [str(self._partials / partial["file"]) for partial in partials]
+        none = [] if files else [str(self._no_rows(self.cut.partial_schema))]
         plan = self.cut.merge_plan(Files(tuple(files or none), "arrow"))
-        merged = self._to_rows(run, "merge", plan, f"merged-{number}.parquet")
-        shutil.rmtree(self.folder / "partials", ignore_errors=True)
-        return _result([merged], partials, [*partials, merged])
+        return self._to_rows(merge_id(self.job, number), _MERGE, plan, f"merged-{number}")
+
+    def result(self, partials: Sequence[JsonObject], merged: JsonObject | None) -> JsonObject:
+        """Return the job's result.
+
+        Args:
+            partials: The results of all tasks, in shard order.
+            merged: The result of the merge; None when there was nothing to execute.
+        """
+        if merged is not None:
+            return _result([merged], partials, [*partials, merged])
+        parts = list(partials)
+        if not parts:
+            path = self._rows("none")
+            none = {"file": path.name, "bytes": path.stat().st_size, "manifest": {"rowsOut": 0}}
+            parts = [none]
+        return _result(parts, parts, parts)
+
+    @property
+    def _partials(self) -> Path:
+        return self.folder / "partials"
+
+    def _rows(self, name: str) -> Path:
+        return self.folder / "result" / f"{name}.parquet"
+
+    def _no_rows(self, schema: Schema) -> Path:
+        return self._partials / f"none-{schema.fingerprint()}.arrow"
 
     def _files(self, snapshot: DatasetRef) -> Files:
         paths = tuple(shard.file.path for shard in self.shards[snapshot])
         if paths:
             return Files(paths, "parquet")
+        return Files((str(self._no_rows(self._schema(snapshot))),), "arrow")
+
+    def _schema(self, snapshot: DatasetRef) -> Schema:
         assert isinstance(self.cut, Whole)
         scans = (scan for scan in scans_of(self.cut.plan) if scan.source == snapshot)
         schema = next(scans).schema
         assert schema is not None, "set by the splitter"
-        return Files((self._no_rows(schema),), "arrow")
+        return schema
 
     def _to_rows(
-        self, run: Run, key: str, plan: Plan, name: str, shards: Sequence[Shard] = ()
-    ) -> JsonObject:
-        path = self.folder / "result" / name
-        make_private_folder(path.parent)
-        sink = Sink(plan, FileTarget(str(path), "parquet"))
-        manifest = self._execute(run, key, sink, None, shards)
-        return {"file": name, "bytes": path.stat().st_size, "manifest": manifest}
+        self, task_id: str, key: str, plan: Plan, name: str, shards: Sequence[Shard] = ()
+    ) -> PlanTask:
+        path = self._rows(name)
+        return self._spec(task_id, key, Sink(plan, FileTarget(str(path), "parquet")), path, shards)
 
-    def _to_partial(
-        self, run: Run, key: str, plan: Plan, name: str, shards: Sequence[Shard]
-    ) -> JsonObject:
-        path = self.folder / "partials" / name
-        with NewFile(path.parent) as file:
-            sink = Sink(plan, StreamTarget("arrow"))
-            manifest = self._execute(run, key, sink, file, shards)
-            file.commit(path)
-        return {"file": name, "bytes": file.size, "manifest": manifest}
-
-    def _execute(
-        self, run: Run, key: str, plan: Plan, file: NewFile | None, shards: Sequence[Shard]
-    ) -> dict[str, Any]:
-        run.check()
-        request: dict[str, Any] = {"plan": plan_to_json(plan)}
-        if shards:
-            request["shards"] = [shard.file.to_json() for shard in shards]
-        with self.pool.submit(
-            SHARDS_ENTRY if shards else PLAN_ENTRY,
-            request,
+    def _spec(
+        self, task_id: str, key: str, plan: Sink, output: Path, shards: Sequence[Shard]
+    ) -> PlanTask:
+        return PlanTask(
+            id=task_id,
+            job=self.job,
+            key=key,
+            plan=plan_to_json(plan),
+            output=str(output),
+            streamed=isinstance(plan.target, StreamTarget),
+            shards=tuple(shard.file for shard in shards),
+            datasets=self.datasets,
             mem_cap_bytes=self.mem_cap_bytes,
-            on_progress=lambda progress: self.on_progress(key, progress),
             user=self.user,
-            restartable=True,  # its files are temporary and rewritten from the start
-            bounded=False,  # jobs have their own queue
-        ) as execution:
-            run.attach(execution)
-            try:
-                for payload in execution.payloads():
-                    if file is not None:
-                        file.write(payload)
-                return execution.result()
-            except Corrupt as damage:
-                self.on_damage(damage)
-                raise
-            finally:
-                run.detach()
-
-    def _no_rows(self, schema: Schema) -> str:
-        """Write an empty input file, so that a dataset without shards still has a result."""
-        import pyarrow as pa
-
-        path = self.folder / "partials" / f"none-{schema.fingerprint()}.arrow"
-        make_private_folder(path.parent)
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema.to_arrow()):
-            pass
-        return str(path)
-
-    def _empty_rows(self) -> JsonObject:
-        import pyarrow.parquet as pq
-
-        path = self.folder / "result" / "none.parquet"
-        make_private_folder(path.parent)
-        pq.write_table(self.cut.schema.to_arrow().empty_table(), path)
-        return {"file": path.name, "bytes": path.stat().st_size, "manifest": {"rowsOut": 0}}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,23 +214,20 @@ class IngestWork:
     """The ingest of an upload into a dataset, in one task.
 
     Args:
-        lake: The lake that receives the dataset.
+        job: The job's id.
         upload_id: The sealed upload.
         size_bytes: Bytes of the upload.
         owner: Owner of the dataset.
-        on_progress: Called with the progress of the ingest.
     """
 
-    lake: Lake
+    job: str
     upload_id: str
     size_bytes: int
     owner: str
-    on_progress: OnTaskProgress
 
-    @property
-    def objects(self) -> tuple[str, ...]:
-        """No objects: the ingest leases the objects that it creates."""
-        return ()
+    has_merge = False
+    objects = ()
+    """No objects: the ingest leases the objects that it creates."""
 
     @property
     def task_keys(self) -> tuple[str, ...]:
@@ -239,19 +239,17 @@ class IngestWork:
         """For the only task: no shard, and the bytes of the upload."""
         return {task_key(0): (None, self.size_bytes)}
 
-    def run_task(self, run: Run, task: str, attempt: str) -> JsonObject:
-        """Ingest the upload; safe to repeat after a crash."""
-        dataset = self.lake.ingest(
-            self.upload_id,
-            owner=self.owner,
-            on_progress=lambda progress: self.on_progress(task, progress),
-            cancelled=lambda: run.stopped,
-        )
-        return ingest_result(self.lake, dataset)
+    def prepare(self) -> None:
+        """An ingest needs no files before it starts."""
 
-    def run_merge(self, run: Run, number: int, partials: tuple[JsonObject, ...]) -> JsonObject:
-        """An ingest has no merge."""
-        raise AssertionError("an ingest has no merge")
+    def task(self, key: str, attempt: str) -> IngestTask:
+        """Return an attempt at the only task."""
+        return IngestTask(attempt, self.job, key, self.upload_id, self.owner)
+
+
+def merge_id(job: str, number: int) -> str:
+    """Return the id of the execution of a merge."""
+    return f"{job}-{_MERGE}-{number}"
 
 
 def ingest_result(lake: Lake, dataset: DatasetInfo) -> JsonObject:
@@ -266,6 +264,21 @@ def drop_partial(folder: Path, partial: JsonObject) -> None:
     if "file" in partial:
         for place in ("partials", "result"):
             (folder / place / str(partial["file"])).unlink(missing_ok=True)
+
+
+def _write_no_batches(path: Path, schema: Schema) -> None:
+    import pyarrow as pa
+
+    make_private_folder(path.parent)
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, schema.to_arrow()):
+        pass
+
+
+def _write_no_rows(path: Path, schema: Schema) -> None:
+    import pyarrow.parquet as pq
+
+    make_private_folder(path.parent)
+    pq.write_table(schema.to_arrow().empty_table(), path)
 
 
 def _result(

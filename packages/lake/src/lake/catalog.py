@@ -53,6 +53,8 @@ class Catalog:
         self._clock = clock
         self._lock = threading.RLock()
         self._index = CatalogIndex(tree, self._name_in_manifests)
+        # A manifest is immutable and was checked when it was read, so it needs no invalidation;
+        # `reload` empties the cache to find damage that came later.
         self._manifest = lru_cache(_MANIFESTS_KEPT)(lambda name: read_manifest(objects, name))
         self._references: References | None = None  # computed on first use
         # Damage below the catalog row, by dataset: of manifests, found when they are read, and of
@@ -162,6 +164,7 @@ class Catalog:
         with self._lock:
             known = self._index.get(dataset.id)
             head = None if known is None else known.head
+            # The caller may have read the head before it had the lock.
             if head != expected_head:
                 raise Conflict(
                     f"dataset {dataset.name!r} has moved on to snapshot {head}",
@@ -169,6 +172,9 @@ class Catalog:
                 )
             if known is None:
                 self.check_free(dataset.name)
+            # The manifest is durable before the row that names it: a crash in between leaves an
+            # object that the next start sweeps, not a dataset that cannot be read. It repeats the
+            # dataset's name, which is then known even if the row is damaged.
             name = write_manifest(self._objects, replace(manifest, name=dataset.name))
             committed = DatasetInfo(
                 id=dataset.id,
@@ -186,6 +192,7 @@ class Catalog:
             # Before the write, which may reach the disk and still fail: counting an object too much
             # only keeps it, while a missing count would delete it.
             self._counted().add({name, *objects_of(snapshot)})
+            # One atomic write: the head and its manifest's row appear together or not at all.
             self._rows.write(
                 self._rows.datasets.change(dataset.id, committed),
                 self._rows.snapshots(dataset.id).change(
@@ -193,7 +200,7 @@ class Catalog:
                 ),
                 *(() if known else self._index.change_of_ids(dataset.id, added=True)),
             )
-            self._damage.pop(dataset.id, None)
+            self._damage.pop(dataset.id, None)  # the row has just been written whole
             return committed
 
     def manifest(self, dataset: str, snapshot: str | None = None) -> Manifest:
@@ -308,6 +315,7 @@ class Catalog:
                 raise self.not_found(dataset)
             shown = self._shown(dataset_id)
             assert shown is not None, "the catalog is locked"
+            # Both are read before the rows are removed: they are computed from them.
             references = self._counted()
             needs = self._needs(dataset_id)
             self._rows.write(
@@ -338,9 +346,8 @@ class Catalog:
             ids: Sequence[str] = ()
             with suppress(Corrupt):
                 ids = self._index.ids()
-            if (
-                self._index.problem is not None
-            ):  # there may be unknown datasets: nothing may be deleted
+            if self._index.problem is not None:
+                # There may be unknown datasets, whose objects must not be deleted.
                 found.add_unknown(("", ""))
             for dataset_id in ids:
                 for snapshot, objects in self._needs(dataset_id).items():

@@ -131,7 +131,9 @@ class Ingestor:
             Conflict: The mode is `create` and the dataset exists.
             Cancelled: `cancelled` returned True.
         """
+        # Checked here only to refuse early; `_commit` decides, after minutes of encoding.
         target = self._target(request)
+        # Named by the upload, so that a repetition removes what a killed attempt has left.
         folder = self._staging / request.snapshot
         with storage_errors(folder, 0):
             shutil.rmtree(folder, ignore_errors=True)
@@ -154,6 +156,8 @@ class Ingestor:
             reached("ingest-encoded")
             with ExitStack() as leases:
                 objects = [shard["object"] for shard in answer["shards"]]
+                # No snapshot references the shards yet, and another dataset may have shards of the
+                # same content: without the lease, deleting that dataset would delete these.
                 leases.enter_context(self._retention.lease(objects))
                 source = None
                 if request.options.get("keepSource", self._keep_source_default):
@@ -161,7 +165,7 @@ class Ingestor:
                     leases.enter_context(self._retention.lease((source,)))
                 shards = self._adopt(answer, source)
                 reached("ingest-adopted")
-                _check(cancelled)
+                _check(cancelled)  # the last time: a committed dataset is not taken back
                 return self._commit(request, answer, shards)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -215,9 +219,11 @@ class Ingestor:
         self, request: IngestRequest, answer: dict[str, Any], shards: tuple[ShardInfo, ...]
     ) -> DatasetInfo:
         schema = Schema.from_json(answer["schema"])
+        # An append derives its shards from the head, so no other commit may come in between.
         with self._catalog.writing():
-            target = self._target(request)
+            target = self._target(request)  # the name may have been used since the first check
             if target is not None and request.mode == "append":
+                # The executor encoded to the columns that the dataset had at the first check.
                 if schema.fingerprint() != target.schema.fingerprint():
                     raise BadInput(what=request.name, reason="the dataset's columns have changed")
                 shards = (*self._catalog.manifest(target.id).snapshot.shards, *shards)

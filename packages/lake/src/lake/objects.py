@@ -59,6 +59,7 @@ class ObjectWriter:
     def commit(self) -> ObjectDigest:
         """Make the object durable under its id."""
         digest = self._hasher.finish()
+        # The rename is the commit: whatever has an object's name can be verified.
         self._store.keep_chunks(digest)
         self._new.commit(self._store.place(digest.object), mode=READ_ONLY_MODE)
         return digest
@@ -113,6 +114,7 @@ class ObjectStore:
         final = self.place(found.object)
         with storage_errors(final, found.size):
             path.chmod(READ_ONLY_MODE)
+            # Its writer need not have synced it, and the rename must not be durable before the data.
             descriptor = os.open(path, os.O_RDONLY)
             try:
                 os.fsync(descriptor)
@@ -161,6 +163,7 @@ class ObjectStore:
         """Delete the object; return False if there is none. Open readers can continue to read."""
         path = self.place(name)
         existed = path.exists()
+        # The object first: a crash in between leaves an unused list, not an unverifiable object.
         path.unlink(missing_ok=True)
         _chunks_path(path).unlink(missing_ok=True)
         if existed:

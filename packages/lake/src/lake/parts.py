@@ -38,7 +38,7 @@ __all__ = ["PART_BYTES", "PartStore", "PartWriter"]
 
 PART_BYTES = 8 * MIB
 PART_BYTES_MAX = 256 * MIB
-PARTS_MAX = 100_000
+PARTS_MAX = 100_000  # fewer than the six digits of a part's file name allow
 _RESERVE_BYTES = 64 * MIB  # reserved for metadata, so that deleting works on a full disk
 _PART = re.compile(r"(\d{6})-([0-9a-f]{64})\.part")
 _META = "upload.json"
@@ -151,13 +151,15 @@ class PartStore:
         self._part_bytes = part_bytes
         self._size_max = size_max
         self._clock = clock
+        # Held while a part gets its name and while an upload is sealed, not while bytes arrive.
         self._lock = threading.RLock()
+        # The bytes of the stored parts of each upload; only for display, and recomputed at startup.
         self._done: dict[str, int] = {}
         with storage_errors(self.root, 0):
             make_private_folder(self.root)
         self._recover()
 
-    def start(
+    def start(  # noqa: PLR0913 - members of the request, all but two by keyword
         self,
         name: str,
         size: int | None,
@@ -166,8 +168,9 @@ class PartStore:
         part_bytes: int | None = None,
         mode: str = "create",
         options: dict[str, Any] | None = None,
+        resume_key: str | None = None,
     ) -> UploadInfo:
-        """Start an upload.
+        """Start an upload, or return the unfinished upload with the same resume key.
 
         Args:
             name: The file's name on the client; only its stem is used, as the dataset's name.
@@ -176,11 +179,16 @@ class PartStore:
             part_bytes: Size of every part except the last.
             mode: Ingest mode: `create`, `append` or `replace`.
             options: Ingest options, stored with the upload.
+            resume_key: The client's name for the file; None always starts a new upload.
 
         Raises:
             Conflict: The dataset exists (raised by `admit`).
             StorageFull: The disk has too little free space.
         """
+        if resume_key:
+            for known in self.list():
+                if known.is_resumed_by(resume_key, size, mode, options or {}):
+                    return known
         if mode not in ("create", "append", "replace"):
             raise UsageError(f"mode {mode!r} is none of create, append, replace")
         if sha256 is not None:
@@ -199,11 +207,13 @@ class PartStore:
             mode=mode,
             options=dict(options or {}),
             created_at=self._clock.now(),
+            resume_key=resume_key,
         )
         if self._admit is not None:
             self._admit(upload.name, mode, upload.options)
         with storage_errors(self.root, 0):
             self.folder(upload.id).mkdir(mode=FOLDER_MODE)
+        # A folder without this record is removed at startup: its id was never returned.
         self._save(upload)
         fsync_folder(self.root)
         self._done[upload.id] = 0
@@ -274,6 +284,7 @@ class PartStore:
     def keep(self, upload_id: str, index: int, sha256: str, new: NewFile) -> None:
         """Store a received part under its final name; storing the same part again has no effect."""
         with self._lock:
+            # Asked again: two requests may have sent the same part at the same time.
             have = self._parts(upload_id).get(index)
             if have is not None:
                 if have[0] != sha256:
@@ -384,7 +395,7 @@ class PartStore:
             )
 
     def _save(self, upload: UploadInfo) -> None:
-        kept = upload.to_json()
+        kept = upload.to_json() | {"resumeKey": upload.resume_key}
         del kept["have"]
         write_whole(self.folder(upload.id) / _META, canonical_json(kept))
 

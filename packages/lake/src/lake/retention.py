@@ -34,9 +34,13 @@ class Retention:
     def __init__(self, objects: ObjectStore, catalog: Catalog) -> None:
         self._objects = objects
         self._catalog = catalog
+        # Taken before the catalog's lock, never after it.
         self._lock = threading.RLock()
+        # The number of leases of each leased object; no entry is 0.
         self._leases: Counter[str] = Counter()
+        # Leased objects that lost their last reference; the last `release` examines them again.
         self._doomed: set[str] = set()
+        # Objects without lease that only a snapshot with an unreadable manifest may reference.
         self._withheld: set[str] = set()
 
     @contextmanager
@@ -69,6 +73,7 @@ class Retention:
         with self._lock:
             info, used = self._catalog.remove(dataset)
             reached("delete-uncataloged")
+            # The withheld ones too: the deleted dataset may have been the damaged one.
             self._forget(used | self._withheld)
             return info
 
@@ -93,6 +98,7 @@ class Retention:
             return len(self._withheld)
 
     def _forget(self, candidates: set[str]) -> list[str]:
+        """Delete the candidates that nothing uses; examine each anew, whatever it was before."""
         if not candidates:
             return []
         gone = {name for name in candidates if not self._catalog.references(name)}

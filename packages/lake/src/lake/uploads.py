@@ -30,6 +30,7 @@ class UploadInfo:
         mode: `create`, `append` or `replace`.
         options: Ingest options.
         created_at: Unix seconds.
+        resume_key: The client's name for the file; starting an upload with the same key resumes it.
         state: `receiving` or `sealed`; the live tree also shows `ingesting` and `failed`.
         have: Indexes of the received parts, in order.
     """
@@ -43,6 +44,7 @@ class UploadInfo:
     mode: str = "create"
     options: dict[str, Any] = field(default_factory=dict)
     created_at: float = 0.0
+    resume_key: str | None = None
     state: str = "receiving"
     have: tuple[int, ...] = ()
 
@@ -69,8 +71,20 @@ class UploadInfo:
         """Return the upload with another state."""
         return replace(self, state=state, size=self.size if size is None else size)
 
+    def is_resumed_by(
+        self, resume_key: str, size: int | None, mode: str, options: dict[str, Any]
+    ) -> bool:
+        """Whether this unfinished upload is of the same file, for the same ingest."""
+        return (self.state, self.resume_key, self.size, self.mode, self.options) == (
+            "receiving",
+            resume_key,
+            size,
+            mode,
+            options,
+        )
+
     def to_json(self) -> dict[str, Any]:
-        """Return the upload in the JSON form of the routes and of `upload.json`."""
+        """Return the upload in the JSON form of the routes."""
         return {
             "uploadId": self.id,
             "datasetId": self.dataset,
@@ -87,7 +101,7 @@ class UploadInfo:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> UploadInfo:
-        """Read the form of `to_json`."""
+        """Read the form of `to_json`, with the member `resumeKey` of `upload.json` if present."""
         return cls(
             id=data["uploadId"],
             dataset=data["datasetId"],
@@ -98,6 +112,7 @@ class UploadInfo:
             mode=data["mode"],
             options=data["options"],
             created_at=data["createdAt"],
+            resume_key=data.get("resumeKey"),
             state=data["state"],
             have=tuple(data["have"]),
         )

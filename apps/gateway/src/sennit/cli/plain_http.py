@@ -19,7 +19,7 @@ __all__ = ["Answer", "open_answer"]
 
 _SILENCE_SECONDS = 600.0
 _LOOPBACK = ("localhost", "127.", "::1")
-_ANSWER_HEADER = "Sennit-Answer"
+_RESULT_HEADER = "Sennit-Result"
 _RETRYABLE = frozenset({429, 500, 502, 503, 504})
 
 
@@ -112,11 +112,11 @@ def _through_urllib(
 
 def _why_cut(answer: Answer | None, url: str, headers: Mapping[str, str]) -> SennitError | None:
     """Ask the node why a response ended early; None if the node has no record of it."""
-    answer_id = None if answer is None else answer.headers.get(_ANSWER_HEADER)
-    if answer_id is None:
+    result_id = None if answer is None else answer.headers.get(_RESULT_HEADER)
+    if result_id is None:
         return None
     try:
-        with _opened("GET", url, f"/api/answers/{answer_id}", headers) as reason:
+        with _opened("GET", url, f"/api/results/{result_id}", headers) as reason:
             return error_from_json(json.loads(reason.read())) if reason.status == 200 else None
     except (HTTPException, OSError, ValueError, SennitError):
         return None

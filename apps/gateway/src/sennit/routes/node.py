@@ -8,9 +8,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from sennit.auth import AccessControl
 from sennit.node import Node
 from sennit_core.errors import NotFound, Unauthenticated
+from sennit_core.roles import needs
 
 
 class TokenRequest(BaseModel):
@@ -28,23 +28,23 @@ class SessionRequest(BaseModel):
     token: str = Field(min_length=1, max_length=200)
 
 
-def router(node: Node, access: AccessControl) -> APIRouter:
-    """Return the routes about the node itself."""
+def router(node: Node, cookie: str) -> APIRouter:
+    """Return the routes about the node itself; `cookie` is the name of the session cookie."""
     routes = APIRouter(tags=["node"])
     _add_health(routes, node)
     _add_statistics(routes, node)
-    _add_session(routes, node, access)
+    _add_session(routes, node, cookie)
     _add_tokens(routes, node)
     return routes
 
 
 def _add_health(routes: APIRouter, node: Node) -> None:
-    @routes.get("/healthz")
+    @routes.get("/healthz", openapi_extra=needs("open"))
     def healthz() -> PlainTextResponse:
         """Liveness: the process responds."""
         return PlainTextResponse("ok\n")
 
-    @routes.get("/readyz")
+    @routes.get("/readyz", openapi_extra=needs("open"))
     def readyz() -> PlainTextResponse:
         """Readiness: the node's tree responds."""
         node.system.nodes.get(node.node_id)
@@ -52,24 +52,24 @@ def _add_health(routes: APIRouter, node: Node) -> None:
 
 
 def _add_statistics(routes: APIRouter, node: Node) -> None:
-    @routes.get("/api/stats")
+    @routes.get("/api/stats", openapi_extra=needs("reader"))
     def stats() -> dict[str, Any]:
         """Memory limits and usage, executors, uptime."""
         return node.stats()
 
-    @routes.get("/api/nodes")
+    @routes.get("/api/nodes", openapi_extra=needs("reader"))
     def nodes() -> list[Any]:
         """All nodes known to this node."""
         return [row.to_json() for row in node.system.nodes.all().values()]
 
-    @routes.get("/metrics")
+    @routes.get("/metrics", openapi_extra=needs("reader"))
     def metrics() -> PlainTextResponse:
         """Gauges in Prometheus' text format."""
         return PlainTextResponse(_metrics(node), media_type="text/plain; version=0.0.4")
 
 
-def _add_session(routes: APIRouter, node: Node, access: AccessControl) -> None:
-    @routes.post("/api/session")
+def _add_session(routes: APIRouter, node: Node, cookie: str) -> None:
+    @routes.post("/api/session", openapi_extra=needs("open"))
     def open_session(body: SessionRequest, request: Request) -> JSONResponse:
         """Exchange a token for a session cookie."""
         principal = node.tokens.principal(body.token)
@@ -78,33 +78,31 @@ def _add_session(routes: APIRouter, node: Node, access: AccessControl) -> None:
                 "this node does not know the token", hint="see <data>/admin.token"
             )
         response = JSONResponse({"name": principal.name, "role": principal.role})
-        set_session_cookie(response, access, body.token, secure=request.url.scheme == "https")
+        set_session_cookie(response, cookie, body.token, secure=request.url.scheme == "https")
         return response
 
 
 def _add_tokens(routes: APIRouter, node: Node) -> None:
-    @routes.get("/api/tokens")
+    @routes.get("/api/tokens", openapi_extra=needs("admin"))
     def tokens() -> list[dict[str, str]]:
         """The id, name and role of every issued token."""
         return node.tokens.list()
 
-    @routes.post("/api/tokens", status_code=201)
+    @routes.post("/api/tokens", status_code=201, openapi_extra=needs("admin"))
     def issue_token(body: TokenRequest) -> dict[str, str]:
         """Create a token; it is shown only once."""
         return {"token": node.tokens.issue(body.name, body.role), "role": body.role}
 
-    @routes.delete("/api/tokens/{token_id}", status_code=204)
+    @routes.delete("/api/tokens/{token_id}", status_code=204, openapi_extra=needs("admin"))
     def revoke_token(token_id: str) -> None:
         """Revoke a token."""
         if not node.tokens.revoke(token_id):
             raise NotFound(kind="token", name=token_id)
 
 
-def set_session_cookie(response: Any, access: AccessControl, token: str, *, secure: bool) -> None:
+def set_session_cookie(response: Any, cookie: str, token: str, *, secure: bool) -> None:
     """Set the session cookie: not readable by scripts, not sent with cross-site requests."""
-    response.set_cookie(
-        access.cookie, token, httponly=True, samesite="strict", secure=secure, path="/"
-    )
+    response.set_cookie(cookie, token, httponly=True, samesite="strict", secure=secure, path="/")
 
 
 def _metrics(node: Node) -> str:

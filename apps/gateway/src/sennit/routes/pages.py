@@ -57,7 +57,9 @@ class Pages:
             # Redirect to remove the token from the address bar; the cookie authenticates from now
             # on.
             response: Response = RedirectResponse(_without_token(scope), status_code=303)
-            set_session_cookie(response, self._access, token, secure=scope["scheme"] == "https")
+            set_session_cookie(
+                response, self._access.cookie, token, secure=scope["scheme"] == "https"
+            )
             return response
         site = self._site or self._look()
         if site is None:

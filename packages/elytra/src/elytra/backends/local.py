@@ -1,4 +1,4 @@
-"""Run attempts and merges on this node: one thread for each, which watches an executor process."""
+"""Run tasks on this node: one thread for each, which watches an executor process."""
 
 from __future__ import annotations
 
@@ -6,25 +6,35 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from elytra.messages import Event, JsonObject
-from sennit_core.errors import Cancelled, InternalError, SennitError
+from elytra.backends import IngestTask, PlanTask, Report, TaskSpec
+from elytra.work import PLAN_ENTRY, SHARDS_ENTRY, ingest_result
+from lake.durable import NewFile
+from sennit_core.errors import Cancelled, Corrupt, InternalError, SennitError
 from sennit_core.logs import get_logger
+from sennit_core.private_files import make_private_folder
+from sennit_core.records import Progress
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Execution
+    from elytra.messages import JsonObject
+    from emsqrt.executor import Execution, ExecutorPool
+    from lake import Lake
 
+# A node that stops waits at most this long for executors that do not react to the cancellation.
 _CLOSE_SECONDS = 3.0
 _log = get_logger(__name__)
 
 
-class Run:
-    """A running attempt or merge that can be stopped."""
+class _Run:
+    """A running task that can be stopped."""
 
     def __init__(self) -> None:
+        # Guards both fields: a stop must see the execution, or the execution must see the stop.
         self._lock = threading.Lock()
         self._execution: Execution | None = None
+        # Never reset: a task of several executions stays stopped between them.
         self._stopped = False
         self.ended = threading.Event()
 
@@ -60,66 +70,50 @@ class Run:
             raise Cancelled("the attempt")
 
 
-Work: TypeAlias = Callable[[Run], JsonObject]
-"""The work of an attempt, run in its own thread; returns its partial result."""
-
-
 class LocalBackend:
-    """Runs work on threads and reports its outcome.
+    """Runs tasks in the executors of this node.
 
     Args:
-        report: Called from those threads with each event.
-        threads: Maximum concurrent attempts and merges.
+        lake: Runs ingests, and is notified of damaged shards.
+        pool: The executors.
+        threads: Maximum concurrent tasks and merges.
+        on_progress: Called with (job id, task key, progress).
     """
 
-    def __init__(self, report: Callable[[Event], None], threads: int) -> None:
-        self._report = report
+    name: ClassVar[str] = "local"
+
+    def __init__(
+        self,
+        lake: Lake,
+        pool: ExecutorPool,
+        *,
+        threads: int,
+        on_progress: Callable[[str, str, Progress], None],
+    ) -> None:
+        self._lake = lake
+        self._pool = pool
+        self._on_progress = on_progress
         self._threads = ThreadPoolExecutor(threads, thread_name_prefix="elytra-attempt")
         self._lock = threading.Lock()
-        self._runs: dict[str, Run] = {}
+        # The tasks that were started and have not ended, by id; those that wait for a thread too.
+        self._runs: dict[str, _Run] = {}
 
-    def start(
-        self,
-        key: str,
-        work: Work,
-        *,
-        started: Event | None,
-        finished: Callable[[JsonObject], Event],
-        failed: Callable[[JsonObject, bool], Event],
-    ) -> None:
-        """Start work.
-
-        Args:
-            key: Identifies the work for `stop`.
-            work: The work to run.
-            started: Event to report when it starts.
-            finished: Creates the event for its result.
-            failed: Creates the event for (error, whether it is retryable).
-        """
-        run = Run()
+    def start(self, task: TaskSpec, report: Report) -> None:
+        """Start a task on a thread, or queue it for one; see `Backend.start`."""
+        run = _Run()
         with self._lock:
-            self._runs[key] = run
+            self._runs[task.id] = run
+        self._threads.submit(self._attempt, task, run, report)
 
-        def body() -> None:
-            try:
-                event = self._attempt(run, work, started, finished, failed)
-            finally:
-                with self._lock:
-                    del self._runs[key]
-                run.ended.set()
-            self._report(event)
-
-        self._threads.submit(body)
-
-    def stop(self, key: str) -> None:
-        """Cancel work; its outcome is still reported."""
+    def stop(self, task_id: str) -> None:
+        """Cancel a task; its end is still reported."""
         with self._lock:
-            run = self._runs.get(key)
+            run = self._runs.get(task_id)
         if run is not None:
             run.stop()
 
     def close(self) -> None:
-        """Stop all work and wait a few seconds for it to end."""
+        """Stop all tasks and wait a few seconds for them to end."""
         with self._lock:
             runs = list(self._runs.values())
         for run in runs:
@@ -129,24 +123,77 @@ class LocalBackend:
             run.ended.wait(max(0.0, deadline - time.monotonic()))
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _attempt(
-        self,
-        run: Run,
-        work: Work,
-        started: Event | None,
-        finished: Callable[[JsonObject], Event],
-        failed: Callable[[JsonObject, bool], Event],
-    ) -> Event:
+    def _attempt(self, task: TaskSpec, run: _Run, report: Report) -> None:
+        try:
+            outcome = self._outcome(task, run, report)
+        finally:
+            with self._lock:
+                del self._runs[task.id]
+            run.ended.set()
+        # Reported last: whoever receives the report may count on the task having ended here.
+        if isinstance(outcome, SennitError):
+            report.failed(outcome.to_json(), retryable=outcome.retryable)
+        else:
+            report.finished(outcome)
+
+    def _outcome(self, task: TaskSpec, run: _Run, report: Report) -> JsonObject | SennitError:
         try:
             run.check()
-            if started is not None:
-                self._report(started)
-            return finished(work(run))
+            report.started()
+            if isinstance(task, PlanTask):
+                return self._run_plan(task, run)
+            return self._run_ingest(task, run)
         except SennitError as error:
-            return failed(error.to_json(), error.retryable)
+            return error
         except Exception as problem:  # noqa: BLE001 - it ends the attempt, never the thread
             _log.exception("an attempt failed unexpectedly")
-            mistake = InternalError(
+            return InternalError(
                 f"an attempt failed unexpectedly: {type(problem).__name__}: {problem}"
             )
-            return failed(mistake.to_json(), False)
+
+    def _run_plan(self, task: PlanTask, run: _Run) -> JsonObject:
+        """Run a plan; the result names the output file, which is never held in this process."""
+        path = Path(task.output)
+        if not task.streamed:
+            make_private_folder(path.parent)
+            manifest = self._execute(task, run, None)
+            return {"file": path.name, "bytes": path.stat().st_size, "manifest": manifest}
+        with NewFile(path.parent) as file:
+            manifest = self._execute(task, run, file)
+            file.commit(path)
+        return {"file": path.name, "bytes": file.size, "manifest": manifest}
+
+    def _execute(self, task: PlanTask, run: _Run, file: NewFile | None) -> dict[str, Any]:
+        request: dict[str, Any] = {"plan": dict(task.plan)}
+        if task.shards:
+            request["shards"] = [shard.to_json() for shard in task.shards]
+        with self._pool.submit(
+            SHARDS_ENTRY if task.shards else PLAN_ENTRY,
+            request,
+            mem_cap_bytes=task.mem_cap_bytes,
+            on_progress=lambda progress: self._on_progress(task.job, task.key, progress),
+            user=task.user,
+            restartable=True,  # its files are temporary and rewritten from the start
+            bounded=False,  # jobs have their own queue
+        ) as execution:
+            run.attach(execution)
+            try:
+                for payload in execution.payloads():
+                    if file is not None:
+                        file.write(payload)
+                return execution.result()
+            except Corrupt as damage:
+                self._lake.note_damage(task.datasets, damage)
+                raise
+            finally:
+                run.detach()
+
+    def _run_ingest(self, task: IngestTask, run: _Run) -> JsonObject:
+        """Ingest an upload; safe to repeat after a crash."""
+        dataset = self._lake.ingest(
+            task.upload_id,
+            owner=task.owner,
+            on_progress=lambda progress: self._on_progress(task.job, task.key, progress),
+            cancelled=lambda: run.stopped,
+        )
+        return ingest_result(self._lake, dataset)

@@ -9,7 +9,8 @@ from fastapi import APIRouter, Query, Request, Response
 
 from elytra.routes.documents import SubmitJob, read_document
 from elytra.routes.principal import principal_of
-from lake.routes.answers import answer, negotiate
+from lake.routes.results import negotiate, stream_result
+from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from elytra.job_service import JobService
@@ -21,11 +22,11 @@ def jobs_router(jobs: JobService) -> APIRouter:
     """Return the routes under `/api/jobs`; arguments as in `elytra.routes.router`."""
     routes = APIRouter(tags=["jobs"])
     handlers = JobHandlers(jobs)
-    routes.add_api_route("/api/jobs", handlers.submit, methods=["POST"])
-    routes.add_api_route("/api/jobs", handlers.list, methods=["GET"])
-    routes.add_api_route("/api/jobs/{job_id}", handlers.get, methods=["GET"])
-    routes.add_api_route("/api/jobs/{job_id}", handlers.cancel, methods=["DELETE"])
-    routes.add_api_route("/api/jobs/{job_id}/result", handlers.result, methods=["GET"])
+    routes.post("/api/jobs", openapi_extra=needs("writer"))(handlers.submit)
+    routes.get("/api/jobs", openapi_extra=needs("reader"))(handlers.list)
+    routes.get("/api/jobs/{job_id}", openapi_extra=needs("reader"))(handlers.get)
+    routes.delete("/api/jobs/{job_id}", openapi_extra=needs("writer"))(handlers.cancel)
+    routes.get("/api/jobs/{job_id}/result", openapi_extra=needs("reader"))(handlers.result)
     return routes
 
 
@@ -72,7 +73,7 @@ class JobHandlers:
     ) -> Response:
         """Stream a job's rows as Arrow IPC, JSON or CSV: all, or `limit` rows after `offset`."""
         format_name = negotiate(request.headers.get("Accept", ""))
-        return await answer(
+        return await stream_result(
             lambda: self._jobs.open_result(
                 job_id, format_name, principal_of(request), offset=offset, limit=limit
             ),

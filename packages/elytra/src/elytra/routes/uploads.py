@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,30 +12,30 @@ from elytra.routes.documents import StartUpload, check_document, parse_json, rea
 from elytra.routes.principal import principal_of
 from elytra.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
 from elytra.uploads.receiver import WholeUpload, receive
-from lake.durable import write_whole
 from sennit_core.errors import SennitError, UsageError
+from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from elytra.job_service import JobService
     from lake.parts import PartStore
     from lake.uploads import UploadInfo
 
-_RESUME_FILE = "resume.key"
-
 
 def uploads_router(jobs: JobService, parts: PartStore) -> APIRouter:
     """Return the routes under `/api/upload…`; arguments as in `elytra.routes.router`."""
     routes = APIRouter(tags=["uploads"])
     handlers = UploadHandlers(jobs, parts)
-    routes.add_api_route("/api/upload", handlers.upload, methods=["POST"])
-    routes.add_api_route("/api/start-upload", handlers.start, methods=["POST"])
-    routes.add_api_route("/api/upload-chunk", handlers.put_form_part, methods=["POST"])
-    routes.add_api_route(
-        "/api/uploads/{upload_id}/parts/{index}", handlers.put_part, methods=["PUT"]
+    routes.post("/api/upload", openapi_extra=needs("writer"))(handlers.upload)
+    routes.post("/api/start-upload", openapi_extra=needs("writer"))(handlers.start)
+    routes.post("/api/upload-chunk", openapi_extra=needs("writer"))(handlers.put_form_part)
+    routes.put("/api/uploads/{upload_id}/parts/{index}", openapi_extra=needs("writer"))(
+        handlers.put_part
     )
-    routes.add_api_route("/api/uploads/{upload_id}", handlers.get, methods=["GET"])
-    routes.add_api_route("/api/uploads/{upload_id}", handlers.abort, methods=["DELETE"])
-    routes.add_api_route("/api/uploads/{upload_id}/complete", handlers.complete, methods=["POST"])
+    routes.get("/api/uploads/{upload_id}", openapi_extra=needs("reader"))(handlers.get)
+    routes.delete("/api/uploads/{upload_id}", openapi_extra=needs("writer"))(handlers.abort)
+    routes.post("/api/uploads/{upload_id}/complete", openapi_extra=needs("writer"))(
+        handlers.complete
+    )
     return routes
 
 
@@ -56,7 +54,7 @@ class UploadHandlers:
     async def start(self, request: Request) -> dict[str, Any]:
         """Start an upload, or return the unfinished upload with the same resumeKey."""
         document = await read_document(request, StartUpload)
-        upload = await asyncio.to_thread(self._start_or_resume, document)
+        upload = await asyncio.to_thread(self._start, document)
         return upload.to_json()
 
     async def put_part(self, request: Request, upload_id: str, index: int) -> dict[str, Any]:
@@ -128,34 +126,16 @@ class UploadHandlers:
         dataset_id, job = self._jobs.submit_ingest(upload_id, submitted_by=principal)
         return {"datasetId": dataset_id, "jobId": job.id}
 
-    def _start_or_resume(self, document: StartUpload) -> UploadInfo:
-        if document.resume_key:
-            for known in self._parts.list():
-                if self._is_same(known, document):
-                    return known
-        upload = self._parts.start(
+    def _start(self, document: StartUpload) -> UploadInfo:
+        return self._parts.start(
             document.name,
             document.size,
             sha256=document.sha256,
             part_bytes=document.part_bytes,
             mode=document.mode,
             options=document.options,
+            resume_key=document.resume_key,
         )
-        if document.resume_key:
-            write_whole(self._resume_file(upload), document.resume_key.encode())
-        return upload
-
-    def _is_same(self, known: UploadInfo, document: StartUpload) -> bool:
-        if known.state != "receiving" or known.size != document.size:
-            return False
-        if (known.mode, known.options) != (document.mode, document.options):
-            return False
-        with contextlib.suppress(FileNotFoundError):
-            return self._resume_file(known).read_text() == document.resume_key
-        return False
-
-    def _resume_file(self, upload: UploadInfo) -> Path:
-        return self._parts.folder(upload.id) / _RESUME_FILE
 
     async def _start_whole(
         self, name: str, size: int | None, fields: Mapping[str, str]
@@ -164,7 +144,7 @@ class UploadHandlers:
         if "options" in fields:
             document["options"] = parse_json(fields["options"].encode())
         start = check_document(document, StartUpload)
-        return await asyncio.to_thread(self._start_or_resume, start)
+        return await asyncio.to_thread(self._start, start)
 
     async def _receive_whole(
         self, request: Request, upload: UploadInfo, pieces: AsyncIterator[bytes]

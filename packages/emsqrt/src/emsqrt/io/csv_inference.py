@@ -2,13 +2,14 @@
 
 Each column gets the first type of `CANDIDATES` that holds every value of the sample. Text that is
 not UTF-8 is refused, because its encoding is unknown. Whole numbers beyond 64 bits are decimals: as
-floats, different numbers could become equal.
+floats, different numbers could become equal. Numbers with leading zeros are text, because they are
+codes: as a number, the postal code 02134 would lose its zero.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from emsqrt._kernel import Columns, CsvFormatter, CsvParser, RecordFault, csv_record_end
@@ -38,6 +39,7 @@ _ROOM_BYTES = 1 << 16
 _LARGE = re.compile(rb"[0-9]{16}")
 _TOO_LARGE = re.compile(rb"[0-9]{39}")
 _NOT_WHOLE = re.compile(rb"[^0-9+\s\"-]")
+_CODE = re.compile(rb'^"?[ \t]*[+-]?0[0-9]', re.MULTILINE)
 
 
 def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> Schema:
@@ -62,10 +64,11 @@ def infer_columns(names: Sequence[str], sample: Buffer, options: CsvOptions) -> 
     while (wrong := _first_misfit(tried, sample, options)) is not None:
         tried[wrong] += 1
     types = [CANDIDATES[candidate] for candidate in tried]
-    for at in _columns_without_values(tried, sample, options):
-        types[at] = "Utf8"
+    empty, unusual = _survey(tried, sample, options)
     for at, found in _whole_numbers(tried, sample, options).items():
         types[at] = "Utf8" if _TOO_LARGE in found else "Decimal(38,0)"
+    for at in empty | _codes(unusual, len(tried), sample, options):
+        types[at] = "Utf8"
     return Schema(
         tuple(Field(name, DataType.parse(kind)) for name, kind in zip(names, types, strict=True))
     )
@@ -97,28 +100,62 @@ def _whole_numbers(
     tried: Sequence[int], sample: Buffer, options: CsvOptions
 ) -> dict[int, set[re.Pattern[bytes]]]:
     """Return the float columns of whole numbers of which some are not exact as floats."""
-    number, text = CANDIDATES.index("Float64"), CANDIDATES.index("Utf8")
+    number = CANDIDATES.index("Float64")
     looked_at = {at: set[re.Pattern[bytes]]() for at, one in enumerate(tried) if one == number}
     if not looked_at or not _LARGE.search(sample):
         return {}
-    tried = [text if at in looked_at else one for at, one in enumerate(tried)]
-    room, formatter = memoryview(bytearray(_ROOM_BYTES)), CsvFormatter(["Utf8"])
-    for columns in _parsed(tried, sample, options):
-        for at, found in looked_at.items():
-            column, row = columns.select([at]), 0
-            while row < len(columns):
-                row, used_bytes = formatter.format(column, row, room)
-                if not used_bytes:  # a value that long is not a number of 38 digits
-                    found.add(_NOT_WHOLE)
-                    break
-                found |= {
-                    each
-                    for each in (_LARGE, _TOO_LARGE, _NOT_WHOLE)
-                    if each.search(room[:used_bytes])
-                }
+    for at, texts in _texts(looked_at, len(tried), sample, options):
+        # A value longer than the buffer is not a number of 38 digits.
+        patterns = (_LARGE, _TOO_LARGE, _NOT_WHOLE)
+        looked_at[at] |= {p for p in patterns if p.search(texts)} if texts else {_NOT_WHOLE}
     return {
         at: found for at, found in looked_at.items() if _LARGE in found and _NOT_WHOLE not in found
     }
+
+
+def _survey(tried: Sequence[int], sample: Buffer, options: CsvOptions) -> tuple[set[int], set[int]]:
+    """Return the columns without any value, and those with a number in an unusual spelling.
+
+    The kernel's exact spelling has no leading zeros, but some other spellings are unusual to it
+    too: only these few columns need to be searched for codes.
+    """
+    spelled, unusual = list(tried), set[int]()
+    while True:
+        empty = set(range(len(tried)))
+        try:
+            for columns in _parsed(spelled, sample, options, exact=True):
+                empty = {at for at in empty if columns.null_count(at) == len(columns)}
+        except RecordFault as fault:
+            spelled[fault.field] = CANDIDATES.index("Utf8")
+            unusual.add(fault.field)
+        else:
+            return empty, unusual
+
+
+def _codes(wanted: set[int], count: int, sample: Buffer, options: CsvOptions) -> set[int]:
+    """Return those of the wanted columns in which a number has leading zeros."""
+    texts = _texts(wanted, count, sample, options) if wanted else ()
+    return {at for at, lines in texts if _CODE.search(lines)}
+
+
+def _texts(
+    wanted: Iterable[int], count: int, sample: Buffer, options: CsvOptions
+) -> Iterator[tuple[int, memoryview]]:
+    """Yield (column, some of its values as lines); the lines are empty where a value is too long.
+
+    Args:
+        wanted: the columns.
+        count: fields of each record.
+        sample: whole records.
+        options: the format of the records.
+    """
+    room, formatter = memoryview(bytearray(_ROOM_BYTES)), CsvFormatter(["Utf8"])
+    for columns in _parsed([CANDIDATES.index("Utf8")] * count, sample, options):
+        for at in wanted:
+            column, row, used_bytes = columns.select([at]), 0, 1
+            while row < len(columns) and used_bytes:
+                row, used_bytes = formatter.format(column, row, room)
+                yield at, room[:used_bytes]
 
 
 def _first_misfit(tried: Sequence[int], sample: Buffer, options: CsvOptions) -> int | None:
@@ -133,18 +170,11 @@ def _first_misfit(tried: Sequence[int], sample: Buffer, options: CsvOptions) -> 
     return None
 
 
-def _columns_without_values(
-    tried: Sequence[int], sample: Buffer, options: CsvOptions
-) -> frozenset[int]:
-    empty = set(range(len(tried)))
-    for columns in _parsed(tried, sample, options):
-        empty = {at for at in empty if columns.null_count(at) == len(columns)}
-    return frozenset(empty)
-
-
-def _parsed(tried: Sequence[int], sample: Buffer, options: CsvOptions) -> Iterator[Columns]:
+def _parsed(
+    tried: Sequence[int], sample: Buffer, options: CsvOptions, *, exact: bool = False
+) -> Iterator[Columns]:
     with memoryview(sample) as records:
-        parser = _parser(tried, _SCRATCH_BYTES, options)
+        parser = _parser(tried, _SCRATCH_BYTES, options, exact)
         start, is_large = 0, False
         while start < len(records):
             try:
@@ -152,14 +182,16 @@ def _parsed(tried: Sequence[int], sample: Buffer, options: CsvOptions) -> Iterat
             except RecordFault as fault:
                 if is_large or fault.reason != "room":
                     raise
-                parser = _parser(tried, max(_SCRATCH_BYTES, 2 * len(records)), options)
+                parser = _parser(tried, max(_SCRATCH_BYTES, 2 * len(records)), options, exact)
                 is_large = True
                 continue
             yield columns
             parser.release()
 
 
-def _parser(tried: Sequence[int], scratch_bytes: int, options: CsvOptions) -> CsvParser:
+def _parser(
+    tried: Sequence[int], scratch_bytes: int, options: CsvOptions, exact: bool
+) -> CsvParser:
     return CsvParser(
         bytearray(scratch_bytes),
         field_count=len(tried),
@@ -167,4 +199,5 @@ def _parser(tried: Sequence[int], scratch_bytes: int, options: CsvOptions) -> Cs
         delimiter=options.delimiter,
         quote=options.quote,
         null_values=options.null_values,
+        exact=exact,
     )

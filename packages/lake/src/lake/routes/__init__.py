@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from lake.routes import cut_answers, datasets, files, query, verify
+from lake.routes import aborted_results, datasets, files, query, verify
 from lake.routes.query import parse_query_request, respond
 
 if TYPE_CHECKING:
@@ -29,5 +29,5 @@ def router(lake: Lake) -> APIRouter:
     routes.include_router(files.router(lake))
     routes.include_router(query.router(lake))
     routes.include_router(verify.router(lake))
-    routes.include_router(cut_answers.router())
+    routes.include_router(aborted_results.router())
     return routes

@@ -15,6 +15,7 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
 from sennit_core.errors import NotFound
+from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -29,8 +30,12 @@ def router(lake: Lake) -> APIRouter:
     """Return the file route; `shard` is an object id, or `{index}.parquet` in snapshot order."""
     routes = APIRouter(tags=["files"])
 
-    @routes.head("/files/{dataset}/{snapshot}/{shard}", include_in_schema=False)
-    @routes.get("/files/{dataset}/{snapshot}/{shard}")
+    @routes.head(
+        "/files/{dataset}/{snapshot}/{shard}",
+        include_in_schema=False,
+        openapi_extra=needs("reader"),
+    )
+    @routes.get("/files/{dataset}/{snapshot}/{shard}", openapi_extra=needs("reader"))
     def get_shard(dataset: str, snapshot: str, shard: str, request: Request) -> Response:
         """One shard, or the requested range of it."""
         name, index = _object_of(lake, dataset, snapshot, shard)

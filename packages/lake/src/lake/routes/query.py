@@ -9,8 +9,9 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from lake.routes.answers import answer, negotiate
 from lake.routes.requester import requester_of
+from lake.routes.results import negotiate, stream_result
+from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -31,7 +32,6 @@ class QueryRequest(BaseModel):
     sql: Annotated[str, Field(max_length=_SQL_MAX)]
     params: list[Any] | dict[str, Any] | None = None
     engine: str = "auto"
-    allow_partial: Annotated[bool, Field(alias="allowPartial")] = False
     max_rows: Annotated[int | None, Field(alias="maxRows", ge=0, le=_ROWS_MAX)] = None
     deadline_seconds: Annotated[
         float | None, Field(alias="deadlineSeconds", gt=0, le=_DEADLINE_SECONDS_MAX)
@@ -42,7 +42,7 @@ def router(lake: Lake) -> APIRouter:
     """Return the query route."""
     routes = APIRouter(tags=["query"])
 
-    @routes.post("/api/query", response_class=StreamingResponse)
+    @routes.post("/api/query", response_class=StreamingResponse, openapi_extra=needs("reader"))
     async def post_query(query: Annotated[QueryRequest, Body()], request: Request) -> Response:
         """Run one SQL statement."""
         return await respond(lake, query, request)
@@ -66,7 +66,7 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             user=requester.name,
         )
 
-    return await answer(start, request, format_name)
+    return await stream_result(start, request, format_name)
 
 
 def parse_query_request(content_type: str, body: bytes) -> QueryRequest | None:

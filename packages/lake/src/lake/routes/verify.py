@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lake.scrub import ScrubReport, refuse_repair
 from sennit_core.errors import SennitError
 from sennit_core.hashing import canonical_json
+from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
@@ -44,7 +45,8 @@ def router(lake: Lake) -> APIRouter:
     routes = APIRouter(tags=["datasets"])
     thread = ThreadPoolExecutor(1, "lake-scrub", initializer=_lower_priority)
 
-    @routes.post("/api/verify")
+    # A writer's, although it changes nothing: it reads every stored byte.
+    @routes.post("/api/verify", openapi_extra=needs("writer"))
     async def verify(request: Annotated[VerifyRequest, Body()]) -> StreamingResponse:
         """Compare every stored byte of one dataset, or of all, with its hash."""
         if request.repair:

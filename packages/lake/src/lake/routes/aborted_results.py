@@ -15,44 +15,45 @@ from fastapi import APIRouter, FastAPI, Request
 from lake.limits import Requester
 from lake.routes.requester import requester_of
 from sennit_core.errors import NotFound, SennitError
+from sennit_core.roles import needs
 
-__all__ = ["CutAnswers", "cut_answers_of", "router"]
+__all__ = ["AbortedResults", "aborted_results_of", "router"]
 
 _KEPT_MAX = 1000
 
 
-class CutAnswers:
+class AbortedResults:
     """The errors of recently aborted responses; the oldest are evicted first."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._errors: OrderedDict[str, tuple[str, SennitError]] = OrderedDict()
 
-    def add(self, answer_id: str, user: str, error: SennitError) -> None:
+    def add(self, result_id: str, user: str, error: SennitError) -> None:
         """Record the error of an aborted response."""
         with self._lock:
-            self._errors[answer_id] = (user, error)
+            self._errors[result_id] = (user, error)
             if len(self._errors) > _KEPT_MAX:
                 self._errors.popitem(last=False)
 
-    def get(self, answer_id: str, requester: Requester) -> SennitError:
+    def get(self, result_id: str, requester: Requester) -> SennitError:
         """Return the error of an aborted response.
 
         Raises:
             NotFound: the response was not aborted, belongs to another user, or was evicted.
         """
         with self._lock:
-            user, error = self._errors.get(answer_id, ("", None))
+            user, error = self._errors.get(result_id, ("", None))
         if error is None or not (requester.is_admin or requester.name == user):
-            raise NotFound(kind="answer that was cut", name=answer_id[:40])
+            raise NotFound(kind="aborted result", name=result_id[:40])
         return error
 
 
-def cut_answers_of(app: FastAPI) -> CutAnswers:
+def aborted_results_of(app: FastAPI) -> AbortedResults:
     """Return the one registry of an application."""
-    found: CutAnswers | None = getattr(app.state, "cut_answers", None)
+    found: AbortedResults | None = getattr(app.state, "aborted_results", None)
     if found is None:
-        found = app.state.cut_answers = CutAnswers()
+        found = app.state.aborted_results = AbortedResults()
     return found
 
 
@@ -60,9 +61,9 @@ def router() -> APIRouter:
     """Return the route for the errors of aborted responses."""
     routes = APIRouter(tags=["query"])
 
-    @routes.get("/api/answers/{answer_id}")
-    async def get_answer(answer_id: str, request: Request) -> dict[str, Any]:
-        """Return the error of an aborted response, by its header Sennit-Answer."""
-        return cut_answers_of(request.app).get(answer_id, requester_of(request)).to_json()
+    @routes.get("/api/results/{result_id}", openapi_extra=needs("reader"))
+    async def get_result_error(result_id: str, request: Request) -> dict[str, Any]:
+        """Return the error of an aborted response, by its header Sennit-Result."""
+        return aborted_results_of(request.app).get(result_id, requester_of(request)).to_json()
 
     return routes

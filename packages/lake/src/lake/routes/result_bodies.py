@@ -27,14 +27,14 @@ class TextBody:
         """Return the last bytes of a complete body."""
         return b""
 
-    def cut(self, error: SennitError) -> bytes:
+    def abort(self, error: SennitError) -> bytes:
         """Return the last bytes of an aborted body."""
         # An unclosed quote: no CSV reader accepts this as a record.
         return f'\n"error: {error}'.encode()
 
 
 class JsonBody(TextBody):
-    def cut(self, error: SennitError) -> bytes:
+    def abort(self, error: SennitError) -> bytes:
         # Without the closing brace, so that the body is not valid JSON.
         return f'\n],"error":{json.dumps(error.to_json())}\n'.encode()
 
@@ -59,7 +59,7 @@ class ArrowBody(TextBody):
     def end(self) -> bytes:
         return self._held
 
-    def cut(self, error: SennitError) -> bytes:
+    def abort(self, error: SennitError) -> bytes:
         return self._held[:1] if self._sent % _ALIGNMENT == 0 else b""
 
 

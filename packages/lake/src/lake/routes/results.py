@@ -3,7 +3,7 @@
 The response starts when the first piece is available, so earlier errors get their own HTTP status.
 A later error aborts the body: it ends without its last chunk, so that HTTP clients fail, and not at
 the end of an Arrow message, a JSON document or a CSV record, so that readers of the received part
-fail too. The client can request the error by the response's id (`cut_answers`).
+fail too. The client can request the error by the response's id (`aborted_results`).
 A client that disconnects cancels the execution.
 """
 
@@ -20,14 +20,14 @@ from fastapi import Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from lake.routes.answer_bodies import BODIES
-from lake.routes.cut_answers import cut_answers_of
+from lake.routes.aborted_results import aborted_results_of
 from lake.routes.requester import requester_of
+from lake.routes.result_bodies import BODIES
 from sennit_core.errors import Cancelled, SennitError, UsageError
 from sennit_core.ids import new_id
 from sennit_core.logs import get_logger
 
-__all__ = ["MEDIA_TYPES", "Answering", "answer", "negotiate"]
+__all__ = ["MEDIA_TYPES", "ResultExecution", "negotiate", "stream_result"]
 
 MEDIA_TYPES = {
     "arrow": "application/vnd.apache.arrow.stream",
@@ -35,8 +35,8 @@ MEDIA_TYPES = {
     "csv": "text/csv",
 }
 ENGINE_HEADER = "Sennit-Engine"
-ANSWER_HEADER = "Sennit-Answer"
-_log = get_logger("lake.answers")
+RESULT_HEADER = "Sennit-Result"
+_log = get_logger("lake.results")
 # A response that waits blocks a thread of this pool, so that other routes do not wait for threads.
 _WAITING = anyio.CapacityLimiter(320)
 _WHOLE_BYTES_MAX = 256 << 10
@@ -45,7 +45,7 @@ _UNWATCHED_SECONDS = 0.05
 _FORMATS = {media_type: name for name, media_type in MEDIA_TYPES.items()}
 
 
-class Answering(Protocol):
+class ResultExecution(Protocol):
     """The interface of a streamed execution."""
 
     @property
@@ -66,7 +66,9 @@ class Answering(Protocol):
         ...
 
 
-async def answer(start: Callable[[], Answering], request: Request, format_name: str) -> Response:
+async def stream_result(
+    start: Callable[[], ResultExecution], request: Request, format_name: str
+) -> Response:
     """Start an execution off the event loop, and respond with its payloads.
 
     A result that is complete with its first piece, as small ones are, uses one thread once and is
@@ -84,7 +86,7 @@ async def answer(start: Callable[[], Answering], request: Request, format_name: 
         headers[ENGINE_HEADER] = reader.engine
     if opening.is_whole:
         return Response(opening.data, media_type=MEDIA_TYPES[format_name], headers=headers)
-    return _Answer(opening.data, reader, request, format_name, headers)
+    return _StreamedResult(opening.data, reader, request, format_name, headers)
 
 
 def negotiate(accept: str) -> str:
@@ -138,10 +140,10 @@ class _Opening(NamedTuple):
 class _Reader:
     """Reads an execution from worker threads; `stop` may be called while one of them waits."""
 
-    def __init__(self, start: Callable[[], Answering]) -> None:
+    def __init__(self, start: Callable[[], ResultExecution]) -> None:
         self._start = start
         self._lock = threading.Lock()  # held by the thread that reads
-        self._execution: Answering | None = None
+        self._execution: ResultExecution | None = None
         self._payloads: Iterator[memoryview] = iter(())
         self._stopped = False
 
@@ -169,7 +171,7 @@ class _Reader:
                 self._close()
             return opening
 
-    def _open(self, execution: Answering) -> _Opening:
+    def _open(self, execution: ResultExecution) -> _Opening:
         data = bytes(next(self._payloads, b""))
         while execution.done and len(data) <= _WHOLE_BYTES_MAX:
             piece = next(self._payloads, None)
@@ -252,7 +254,7 @@ async def _disconnected(request: Request) -> None:
         pass
 
 
-class _Answer(StreamingResponse):
+class _StreamedResult(StreamingResponse):
     """Streams an execution, and closes it when the response ends for any reason."""
 
     def __init__(
@@ -268,7 +270,7 @@ class _Answer(StreamingResponse):
         self._request = request
         self._body = BODIES[format_name]()
         self._id = new_id()
-        headers = headers | {ANSWER_HEADER: self._id}
+        headers = headers | {RESULT_HEADER: self._id}
         super().__init__((), media_type=MEDIA_TYPES[format_name], headers=headers)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -288,9 +290,9 @@ class _Answer(StreamingResponse):
                 piece = await _read(self._reader)
         except SennitError as error:
             user = requester_of(self._request).name
-            cut_answers_of(self._request.app).add(self._id, user, error)
+            aborted_results_of(self._request.app).add(self._id, user, error)
             _log.warning("response %s was aborted: %s: %s", self._id, error.code, error)
-            await _send(send, self._body.cut(error), more=True)
+            await _send(send, self._body.abort(error), more=True)
         else:
             await _send(send, self._body.end(), more=False)
 

@@ -1,0 +1,78 @@
+"""The roles that the routes of the API declare, looked up before a request reaches its route.
+
+A role is declared beside its route, by `sennit_core.roles.needs`; there is no other table. Requests
+for the realtime tree are not routes of the API: `sennit.auth` knows their roles.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+
+from fastapi.routing import APIRoute
+from starlette.routing import BaseRoute
+
+from sennit.auth import SAFE_METHODS
+from sennit_core.roles import ROLE_KEY
+
+__all__ = ["RouteRoles", "declared_roles"]
+
+_ORDER = ("open", "reader", "writer", "admin")
+
+
+class RouteRoles:
+    """The minimum role for each method and path of the API.
+
+    Args:
+        routes: The routes of the application.
+    """
+
+    def __init__(self, routes: Iterable[BaseRoute]) -> None:
+        # Most requests are for paths without parameters, which need no regular expression.
+        self._fixed: dict[str, dict[str, str]] = {}
+        self._patterns: dict[str, tuple[re.Pattern[str], dict[str, str]]] = {}
+        for route, roles in declared_roles(routes):
+            if "{" in route.path:
+                methods = self._patterns.setdefault(route.path, (route.path_regex, {}))[1]
+            else:
+                methods = self._fixed.setdefault(route.path, {})
+            methods |= roles
+        self._folders = frozenset(_folder(path) for path in (*self._fixed, *self._patterns))
+
+    def is_api(self, path: str) -> bool:
+        """Whether `path` is in a top-level folder of the API's routes."""
+        return _folder(path) in self._folders
+
+    def needed(self, method: str, path: str) -> str:
+        """Return the minimum role of a request.
+
+        A path that no route has needs an admin unless the method is safe. With a method that the
+        path does not have, any role of the path suffices, because the answer is always 405.
+        """
+        methods = self._methods(path)
+        if methods is None:
+            return "reader" if method in SAFE_METHODS else "admin"
+        return methods.get(method) or min(methods.values(), key=_ORDER.index)
+
+    def _methods(self, path: str) -> Mapping[str, str] | None:
+        fixed = self._fixed.get(path)
+        if fixed is not None:
+            return fixed
+        patterns = self._patterns.values()
+        return next((methods for regex, methods in patterns if regex.match(path)), None)
+
+
+def declared_roles(routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, dict[str, str]]]:
+    """Yield each route with the declared role of each of its methods; "admin" when undeclared."""
+    for route in routes:
+        # FastAPI keeps the router that a route was included with.
+        inside = getattr(route, "original_router", None)
+        if inside is not None:
+            yield from declared_roles(inside.routes)
+        elif isinstance(route, APIRoute):
+            role: str = (route.openapi_extra or {}).get(ROLE_KEY, "admin")
+            yield route, dict.fromkeys(route.methods or (), role)
+
+
+def _folder(path: str) -> str:
+    return path.split("/", 2)[1] if path.startswith("/") else ""
