@@ -17,6 +17,8 @@ from pathlib import Path
 import plain_words
 import pytest
 
+import workspace
+
 ROOT = Path(__file__).resolve().parents[1]
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
@@ -26,17 +28,8 @@ FORBIDDEN_NAMES = re.compile(
 )
 GENERATED = ("lock/", "package-lock.json", "apps/playground/lib/records.ts", "spec/")
 TYPES_OF_CHANGE = ("feature", "fix", "change")
-PACKAGES = (
-    "core",
-    "strand",
-    "emsqrt",
-    "elkyn",
-    "lake",
-    "elytra",
-    "gateway",
-    "playground",
-    "platform",
-)
+SUBJECTS = (*(package.name for package in workspace.packages()), "playground", "platform")
+MODULES = "|".join(package.module for package in workspace.packages())
 REGISTRY = re.compile(
     r"(pypi\.org|pythonhosted|registry\.npmjs|npmmirror|--(extra-)?index-url|deb\.debian\.org)"
 )
@@ -178,7 +171,14 @@ def _text_files() -> Iterator[Path]:
 
 
 def _projects() -> list[Path]:
-    return [*sorted(ROOT.glob("packages/*/pyproject.toml")), ROOT / "apps/gateway/pyproject.toml"]
+    return [ROOT / package.folder / "pyproject.toml" for package in workspace.packages()]
+
+
+def test_every_package_is_in_the_list_and_in_what_other_tools_read() -> None:
+    listed = {ROOT / package.folder for package in workspace.packages()}
+    assert listed == {path.parent for path in tracked() if path.name == "pyproject.toml"} - {ROOT}
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert text == workspace.with_lists(text), "run `python tools/workspace.py`"
 
 
 @pytest.mark.parametrize("project", _projects(), ids=lambda path: path.parent.name)
@@ -195,17 +195,13 @@ def test_versions_are_static_and_siblings_are_ranges(project: Path) -> None:
         own = re.match(r"(sennit-\w+)", requirement)
         if own:
             assert re.search(r">=\d+\.\d+,<\d+\.\d+", requirement), requirement
-        assert not re.match(r"(strand|lake|elytra|emsqrt|elkyn)\b", requirement), (
-            "the name of an unrelated package"
-        )
+        assert not re.match(rf"({MODULES})\b(?!-)", requirement), "the name of an unrelated package"
 
 
 def test_locks_name_no_package_of_ours() -> None:
     for lock in ROOT.glob("lock/*.txt"):
         text = lock.read_text(encoding="utf-8")
-        assert not re.search(r"^(sennit|strand|lake|elytra|emsqrt|elkyn)\b", text, re.MULTILINE), (
-            lock
-        )
+        assert not re.search(rf"^({MODULES})\b", text, re.MULTILINE), lock
         assert "://" not in text, lock
 
 
@@ -225,7 +221,7 @@ def test_every_package_ships_its_types() -> None:
 
 
 def test_change_fragments_are_named_by_the_rule() -> None:
-    pattern = rf"({'|'.join(PACKAGES)})-[a-z0-9-]+\.({'|'.join(TYPES_OF_CHANGE)})\.md"
+    pattern = rf"({'|'.join(SUBJECTS)})-[a-z0-9-]+\.({'|'.join(TYPES_OF_CHANGE)})\.md"
     wrong = [
         path.name
         for path in (ROOT / "changes").iterdir()
