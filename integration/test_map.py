@@ -17,11 +17,15 @@ import subprocess
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
+from fastapi import FastAPI
 
+import elytra.routes
+import lake.routes
+from sennit.routes import node as node_routes
 from sennit.settings import Settings
-from test_contracts import ROUTES
 from test_hints import verbs_of
 from workspace import packages
 
@@ -40,8 +44,36 @@ ENTRY_POINTS = {
 CODE = {".py", ".pyi", ".c", ".h", ".ts", ".tsx", ".js", ".mjs", ".json", ".toml", ".css"}
 MODULE_FILES = {".py", ".pyi", ".c", ".h", ".ts", ".tsx", ".mjs", ".md"}
 ENDINGS = r"py|pyi|c|h|ts|tsx|mjs|md|toml|json|txt|cfg|token|log|mdb"
-GATEWAY = {line.split()[-1].split("/")[1] for line in ROUTES.split("\n") if line}
 Name = tuple[str, str]  # what kind of name it is, and the name
+
+
+@cache
+def served() -> frozenset[str]:
+    """The gateway's routes, such as `GET /api/jobs/{}`."""
+    routers = (
+        node_routes.router(Mock(version="0"), Mock()),
+        lake.routes.router(Mock()),
+        elytra.routes.router(Mock(), Mock()),
+    )
+    api = FastAPI()
+    for router in routers:
+        api.include_router(router)
+    routes = {
+        f"{method.upper()} {unnamed(path)}"
+        for path, methods in api.openapi()["paths"].items()
+        for method in methods
+    }
+    return frozenset(routes | {"GET /docs", "GET /api/openapi.json"})
+
+
+def unnamed(path: str) -> str:
+    return re.sub(r"\{[^}]*\}", "{}", path.rstrip("/"))
+
+
+@cache
+def prefixes() -> frozenset[str]:
+    """The first parts of the gateway's paths."""
+    return frozenset(route.split("/")[1] for route in served())
 
 
 @cache
@@ -152,13 +184,9 @@ def is_route(name: str) -> bool:
     """Whether a route of the gateway is served, or the code has the path of another."""
     methods, _, path = name.rpartition(" ")
     path = path.partition("?")[0]
-    if path.split("/")[1] in GATEWAY:
-        plain = re.sub(r"\{[^}]*\}", "{}", path.rstrip("/"))
-        for line in ROUTES.strip().splitlines():
-            *served, route = line.split()
-            if re.sub(r"\{[^}]*\}", "{}", route) == plain and set(methods.split()) <= set(served):
-                return True
-        return False
+    if path.split("/")[1] in prefixes():
+        wanted = {f"{method} {unnamed(path)}" for method in methods.split()}
+        return wanted <= served() and any(route.endswith(f" {unnamed(path)}") for route in served())
     fixed = re.split(r"[{…<$]", path)[0].removesuffix(".json")
     return f'"{fixed}' in shipped("packages")
 
@@ -209,7 +237,7 @@ def names_of_span(span: str) -> Iterator[Name]:
 
 def routes_of(text: str) -> Iterator[str]:
     """The routes that a span names: `GET /a[/{id}]` is two, `/a/{b,c}.json` likewise."""
-    firsts = "|".join(sorted(map(re.escape, GATEWAY | {".settings", ".replica", "auth", "tus"})))
+    firsts = "|".join(sorted(map(re.escape, prefixes() | {".settings", ".replica", "auth", "tus"})))
     method = "|".join(["GET", "POST", "PUT", "DELETE", "PATCH", "WS"])
     for found in re.finditer(
         rf"((?:(?:{method}) )*)(/(?:{firsts})(?:[/?.][^\s`,]*|\b(?=[\s`?]|$)))", text
