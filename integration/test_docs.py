@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from nodes import quiet_environment
+from nodes import RunningNode, quiet_environment
 
 ROOT = Path(__file__).resolve().parents[1]
 GLOBS = ("*.md", "docs/*.md", "packages/*/README.md", "apps/*/README.md", "design/*.md")
@@ -53,6 +54,58 @@ def test_a_front_page_runs_from_top_to_bottom(page: str, start: str, tmp_path: P
     finally:
         run([sys.executable, "-m", "sennit.cli", "down"])
     assert {language for language, _ in blocks} == {"sh", "python"}
+
+
+@pytest.mark.timeout(600)  # about fifteen processes
+def test_first_examples_of_pages_about_a_node_run(own_node: RunningNode, tmp_path: Path) -> None:
+    """The packages' tests run the examples of the other pages."""
+    (tmp_path / "trips.csv").write_text(TRIPS)
+    (tmp_path / "flights.csv").write_text(TRIPS)
+    with gzip.open(tmp_path / "sales.csv.gz", "wt") as sales:
+        sales.write("Region;Product;Amount\nNorth;Rope;1.5\n")
+    environment = quiet_environment() | {"SENNIT_DATA": str(own_node.data)}
+
+    def run(*command: str) -> None:
+        done = subprocess.run(
+            [sys.executable, *command], cwd=tmp_path, env=environment, capture_output=True, text=True,
+            check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+    run("-m", "sennit.cli", "put", "flights.csv")
+    for page in ("cli", "engines", "damage", "formats", "errors", "types", "pipelines", "glossary"):
+        language, code = first_example(ROOT / f"docs/{page}.md")
+        if page == "glossary":
+            (tmp_path / "a.csv").write_text("n\n2\n1\n")
+        if page == "pipelines":
+            run("-m", "sennit.cli", "datasets", "trips", "--delete")
+        if language == "python":
+            run("-c", code)
+        for verb in re.findall(r"^platform (?!up)(.*)", code, re.MULTILINE):
+            run("-m", "sennit.cli", *shlex.split(verb, comments=True))
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("docs/*.md")), ids=lambda page: page.stem)
+def test_a_page_begins_with_a_task_and_an_example(page: Path) -> None:
+    title, nothing, task = page.read_text(encoding="utf-8").splitlines()[:3]
+    assert title.startswith("# ")
+    assert nothing == ""
+    assert re.match(r"[A-Z][a-z]+\b", task), "say what the reader can do"
+    assert first_example(page)
+
+
+def test_the_readme_links_every_page() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name})" not in text] == []
+
+
+def first_example(page: Path) -> tuple[str, str]:
+    """The language and the code of the first block, which comes before any table or section."""
+    text = page.read_text(encoding="utf-8")
+    found = re.search(r"^```(\w*)[^\n]*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert found is not None
+    assert not re.search(r"^\|", text[: found.start()], re.MULTILINE), "the example comes first"
+    return found[1], found[2]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

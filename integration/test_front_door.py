@@ -35,6 +35,9 @@ def checkout(tmp_path: Path) -> Any:
     root.mkdir()
     shutil.copy(ROOT / "platform", root)
     shutil.copytree(ROOT / "lock", root / "lock")
+    shutil.copy(ROOT / "pyproject.toml", root)
+    (root / "tools").mkdir()
+    shutil.copy(ROOT / "tools/workspace.py", root / "tools")
     for project in [*ROOT.glob("packages/*/pyproject.toml"), ROOT / "apps/gateway/pyproject.toml"]:
         target = root / project.relative_to(ROOT)
         target.parent.mkdir(parents=True)

@@ -18,9 +18,9 @@ import pytest
 
 from nodes import quiet_environment
 from sennit import playground
+from workspace import Package, packages
 
 ROOT = Path(__file__).resolve().parents[1]
-PACKAGES = ("core", "strand", "emsqrt", "elkyn", "lake", "elytra")
 
 
 def run(*command: str, cwd: Path = ROOT, **environment: str) -> str:
@@ -48,11 +48,11 @@ def backend_call(folder: Path, call: str) -> str:
     return run(sys.executable, "-c", program, cwd=folder).splitlines()[-1]
 
 
-@pytest.mark.parametrize("package", [*PACKAGES, "gateway"])
+@pytest.mark.parametrize("package", packages(), ids=lambda package: package.name)
 def test_prepared_metadata_names_siblings_by_folder_and_the_wheel_by_range(
-    package: str, tmp_path: Path
+    package: Package, tmp_path: Path
 ) -> None:
-    folder = ROOT / ("apps/gateway" if package == "gateway" else f"packages/{package}")
+    folder = ROOT / package.folder
     prepared = backend_call(folder, f"prepare_metadata_for_build_wheel({str(tmp_path)!r})")
     wheel = tmp_path / backend_call(folder, f"build_wheel({str(tmp_path)!r})")
 

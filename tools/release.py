@@ -15,14 +15,12 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+from workspace import packages
+
 ROOT = Path(__file__).resolve().parents[1]
 DIST = ROOT / "dist"
 SITE = ROOT / "apps" / "playground" / "out"
 SHIPPED_SITE = ROOT / "apps" / "gateway" / "src" / "sennit" / "_playground"
-MEMBERS = (
-    *(ROOT / "packages" / n for n in ("core", "strand", "emsqrt", "elkyn", "lake", "elytra")),
-    ROOT / "apps" / "gateway",
-)
 
 
 def main(arguments: list[str]) -> int:
@@ -44,8 +42,9 @@ def build() -> None:
         raise SystemExit("release: the playground is not built; run `nox -s playground`")
     try:
         shutil.copytree(SITE, SHIPPED_SITE)
-        for member in MEMBERS:
-            run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(DIST), str(member))
+        for package in packages():
+            folder = str(ROOT / package.folder)
+            run(sys.executable, "-m", "build", "--no-isolation", "--outdir", str(DIST), folder)
     finally:
         shutil.rmtree(SHIPPED_SITE, ignore_errors=True)
 

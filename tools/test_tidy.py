@@ -17,6 +17,8 @@ from pathlib import Path
 import plain_words
 import pytest
 
+import workspace
+
 ROOT = Path(__file__).resolve().parents[1]
 FILE_LINES_MAX = 600
 FUNCTION_LINES_MAX = 70
@@ -26,19 +28,15 @@ FORBIDDEN_NAMES = re.compile(
 )
 GENERATED = ("lock/", "package-lock.json", "apps/playground/lib/records.ts", "spec/")
 TYPES_OF_CHANGE = ("feature", "fix", "change")
-PACKAGES = (
-    "core",
-    "strand",
-    "emsqrt",
-    "elkyn",
-    "lake",
-    "elytra",
-    "gateway",
-    "playground",
-    "platform",
+SUBJECTS = (*(package.name for package in workspace.packages()), "playground", "platform")
+MODULES = "|".join(package.module for package in workspace.packages())
+# A line of lock/*.txt: a pin with an optional marker, or a hash of it; so no line has an address.
+LOCK_LINE = re.compile(
+    r"[a-z0-9][a-z0-9._-]*==[0-9][0-9A-Za-z.+!]*( ; [^:]+)? \\|    --hash=sha256:[0-9a-f]{64}( \\)?"
 )
-REGISTRY = re.compile(
-    r"(pypi\.org|pythonhosted|registry\.npmjs|npmmirror|--(extra-)?index-url|deb\.debian\.org)"
+INDEX_OPTION = re.compile(r"--(?:extra-)?index-url|--find-links|--registry")
+READ_BY_INSTALLERS = re.compile(
+    r"(^|/)(platform|noxfile\.py|pyproject\.toml|package\.json|\.npmrc|lock/[^/]+|tools/[^/]+)$"
 )
 MACHINE_PATH = re.compile(r"(^|[^A-Za-z0-9_.])/(work|root|home/[a-z]+|farm|Users/[a-z]+)/")
 
@@ -137,19 +135,38 @@ def test_arrow_from_outside_is_read_in_one_place() -> None:
     assert readers == ARROW_READERS_ALLOWED, "use sennit_core.arrow_ipc instead"
 
 
-def test_no_address_of_a_package_registry() -> None:
-    found = [
-        shown(path) for path in _text_files() if REGISTRY.search(path.read_text(encoding="utf-8"))
+def test_a_lock_holds_pins_and_hashes_alone() -> None:
+    locks = sorted(ROOT.glob("lock/*.txt"))
+    strange = [
+        f"{shown(lock)}:{number}"
+        for lock in locks
+        for number, line in enumerate(lock.read_text(encoding="utf-8").splitlines(), 1)
+        if not LOCK_LINE.fullmatch(line)
     ]
-    assert found == []
+    assert locks
+    assert strange == []
 
 
-def test_npm_lock_holds_no_address() -> None:
-    lock = json.loads((ROOT / "package-lock.json").read_text(encoding="utf-8"))
+def test_no_npm_lock_says_where_a_package_was_downloaded() -> None:
+    locks = [path for path in tracked() if path.name == "package-lock.json"]
     resolved = [
-        name for name, row in lock["packages"].items() if "://" in str(row.get("resolved", ""))
+        f"{shown(lock)}: {name}"
+        for lock in locks
+        for name, row in json.loads(lock.read_text(encoding="utf-8"))["packages"].items()
+        if ":" in str(row.get("resolved", ""))
     ]
+    assert locks
     assert resolved == []
+
+
+def test_installers_are_told_no_address() -> None:
+    """The user's configuration of pip, uv and npm chooses the index."""
+    texts = {shown(path): path.read_text(encoding="utf-8") for path in _text_files()}
+    chosen = [name for name, text in texts.items() if INDEX_OPTION.search(text)]
+    addressed = [
+        name for name, text in texts.items() if READ_BY_INSTALLERS.search(name) and "://" in text
+    ]
+    assert chosen + addressed == []
 
 
 def test_no_path_of_one_machine() -> None:
@@ -178,7 +195,14 @@ def _text_files() -> Iterator[Path]:
 
 
 def _projects() -> list[Path]:
-    return [*sorted(ROOT.glob("packages/*/pyproject.toml")), ROOT / "apps/gateway/pyproject.toml"]
+    return [ROOT / package.folder / "pyproject.toml" for package in workspace.packages()]
+
+
+def test_every_package_is_in_the_list_and_in_what_other_tools_read() -> None:
+    listed = {ROOT / package.folder for package in workspace.packages()}
+    assert listed == {path.parent for path in tracked() if path.name == "pyproject.toml"} - {ROOT}
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert text == workspace.with_lists(text), "run `python tools/workspace.py`"
 
 
 @pytest.mark.parametrize("project", _projects(), ids=lambda path: path.parent.name)
@@ -195,18 +219,13 @@ def test_versions_are_static_and_siblings_are_ranges(project: Path) -> None:
         own = re.match(r"(sennit-\w+)", requirement)
         if own:
             assert re.search(r">=\d+\.\d+,<\d+\.\d+", requirement), requirement
-        assert not re.match(r"(strand|lake|elytra|emsqrt|elkyn)\b", requirement), (
-            "the name of an unrelated package"
-        )
+        assert not re.match(rf"({MODULES})\b(?!-)", requirement), "the name of an unrelated package"
 
 
 def test_locks_name_no_package_of_ours() -> None:
     for lock in ROOT.glob("lock/*.txt"):
         text = lock.read_text(encoding="utf-8")
-        assert not re.search(r"^(sennit|strand|lake|elytra|emsqrt|elkyn)\b", text, re.MULTILINE), (
-            lock
-        )
-        assert "://" not in text, lock
+        assert not re.search(rf"^({MODULES})\b", text, re.MULTILINE), lock
 
 
 @pytest.mark.parametrize("file", ["_build_backend.py", "hatch_build.py"])
@@ -225,7 +244,7 @@ def test_every_package_ships_its_types() -> None:
 
 
 def test_change_fragments_are_named_by_the_rule() -> None:
-    pattern = rf"({'|'.join(PACKAGES)})-[a-z0-9-]+\.({'|'.join(TYPES_OF_CHANGE)})\.md"
+    pattern = rf"({'|'.join(SUBJECTS)})-[a-z0-9-]+\.({'|'.join(TYPES_OF_CHANGE)})\.md"
     wrong = [
         path.name
         for path in (ROOT / "changes").iterdir()

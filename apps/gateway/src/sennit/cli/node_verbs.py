@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -146,18 +147,12 @@ def doctor(data: Data = None, as_json: Json = False) -> None:
 
 def version(as_json: Json = False) -> None:
     """Print the versions of Sennit's packages."""
+    from importlib.metadata import requires
     from importlib.metadata import version as version_of
 
-    names = (
-        "sennit",
-        "sennit-core",
-        "sennit-strand",
-        "sennit-emsqrt",
-        "sennit-elkyn",
-        "sennit-lake",
-        "sennit-elytra",
-    )
-    versions = {name: version_of(name) for name in names}
+    needed = (re.match(r"sennit-\w+", requirement) for requirement in requires("sennit") or ())
+    siblings = {found[0] for found in needed if found}
+    versions = {name: version_of(name) for name in ("sennit", *sorted(siblings))}
     if as_json:
         from sennit.cli.output import emit_json
 
