@@ -95,7 +95,7 @@ def test_an_object_id() -> None:
 
 
 PACKAGES = ("strand", "emsqrt", "elkyn", "lake", "elytra")
-EMSQRT = ("emsqrt.documents", "emsqrt.io.outputs", "emsqrt.thin.text")
+EMSQRT = ("emsqrt.documents", "emsqrt.io.outputs", "emsqrt.text_engine.text")
 
 
 def every_error() -> dict[str, type[SennitError]]:

@@ -12,10 +12,10 @@ from emsqrt.cli.console import Order
 from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.plan import plan_hash
 from emsqrt.race import Attempt, Ours, Place, Work
-from emsqrt.thin.compile import try_compile
+from emsqrt.text_engine.compile import try_compile
 from sennit_core.units import format_bytes
 
-_SCRIPT = 'exec "$0" -P -m emsqrt.thin.process --alone 3 3< "$1"'
+_SCRIPT = 'exec "$0" -P -m emsqrt.text_engine.process --standalone 3 3< "$1"'
 
 
 class PlannedSort(Ours):

@@ -18,19 +18,19 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.cli.console import Order, ProgressLine, report, say_error
 from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.io.locations import STANDARD_NAMES
-from emsqrt.lean import require_arrow
 from emsqrt.memory.usage import PEAK_UNSURE_BYTES, UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
+from emsqrt.process_setup import require_arrow
+from emsqrt.requirement import ESTIMATE_PROCESS_BYTES
 from emsqrt.termination import EXIT_CAP, end_on_sigterm, hold_sigint
-from emsqrt.thin.compile import try_compile
-from emsqrt.thin.facts import Program
-from emsqrt.weight import WEIGHING_BYTES
+from emsqrt.text_engine.compile import try_compile
+from emsqrt.text_engine.facts import Program
 from sennit_core.errors import CapTooSmall, MemoryCapExceeded, WorkerLost, error_from_json
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
+    from emsqrt.local_runner import Listeners
     from emsqrt.manifest import Manifest
-    from emsqrt.solo import Listeners
 
 _PLANNING_SLACK_BYTES = 768 << 10
 
@@ -57,7 +57,7 @@ def carry_out(
         _become(planned, plan_hash(plan), replace(order, planning_bytes=planning))
     if program is None:
         _refuse_below_libraries(plan, order, document)
-    from emsqrt.solo import Listeners
+    from emsqrt.local_runner import Listeners
 
     try:
         with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
@@ -73,19 +73,19 @@ def carry_out(
 
 def run_here(plan: Plan, cap_bytes: int) -> Manifest:
     """Run a plan under a cap on this process, silently, and return its manifest."""
-    from emsqrt.solo import Listeners
+    from emsqrt.local_runner import Listeners
 
     program = try_compile(plan, Path(), cap_bytes)
     return _run(plan, program, Order(cap_bytes, quiet=True), Listeners())
 
 
 def _run(plan: Plan, program: Program | None, order: Order, listeners: Listeners) -> Manifest:
+    from emsqrt.local_runner import run_plan_locally, run_text_locally
     from emsqrt.manifest import Manifest
-    from emsqrt.solo import run_plan_alone, run_text_alone
 
     spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
     if program is None:
-        return run_plan_alone(
+        return run_plan_locally(
             plan_to_json(plan),
             order.cap_bytes,
             spill_dir,
@@ -95,7 +95,7 @@ def _run(plan: Plan, program: Program | None, order: Order, listeners: Listeners
             order.kept_place,
         )
     planned = _scheduled(program, order)
-    done = run_text_alone(planned, order.cap_bytes, spill_dir, listeners, order.spilling)
+    done = run_text_locally(planned, order.cap_bytes, spill_dir, listeners, order.spilling)
     return Manifest.from_json({**done, "planHash": plan_hash(plan)})
 
 
@@ -121,9 +121,9 @@ def _refusal(
 ) -> CapTooSmall:
     """Return the refusal of a cap too small for the command itself, with a sufficient cap.
 
-    Other processes, which run nothing, look for it; they use at most `WEIGHING_BYTES`.
+    Other processes, which run nothing, look for it; they use at most `ESTIMATE_PROCESS_BYTES`.
     """
-    least = _smallest_cap(plan, program, order, document, looks=True)
+    least = _smallest_cap(plan, program, order, document, find_longest=True)
     return CapTooSmall(
         cap_bytes=order.cap_bytes,
         needed_bytes=max(least["capBytes"], order.cap_bytes + 1),
@@ -153,7 +153,7 @@ def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:
     os.lseek(handed, 0, os.SEEK_SET)
     sys.stdout.flush()
     sys.stderr.flush()
-    words = [sys.executable, "-P", "-m", "emsqrt.thin.process", "--alone", str(handed)]
+    words = [sys.executable, "-P", "-m", "emsqrt.text_engine.process", "--standalone", str(handed)]
     hold_sigint()
     os.execv(sys.executable, words)
 
@@ -172,7 +172,7 @@ def smallest_cap_of(
         SennitError: no cap would be enough.
     """
     program = try_compile(plan, Path(), spilling=order.spilling)
-    return _smallest_cap(plan, program, order, document, looks=False)
+    return _smallest_cap(plan, program, order, document, find_longest=False)
 
 
 def _smallest_cap(
@@ -181,9 +181,9 @@ def _smallest_cap(
     order: Order,
     document: Mapping[str, Any] | None,
     *,
-    looks: bool,
+    find_longest: bool,
 ) -> dict[str, Any]:
-    options = {"spilling": order.spilling, "spillDir": order.spill_dir, "looks": looks}
+    options = {"spilling": order.spilling, "spillDir": order.spill_dir, "findLongest": find_longest}
     if program is None:
         return _try({"plan": plan_to_json(plan), "document": document, **options})
     found = _try({"program": program, **options})
@@ -202,7 +202,7 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         SennitError: it would not be admitted under any cap.
-        MemoryCapExceeded: the search needs more than `WEIGHING_BYTES`.
+        MemoryCapExceeded: the search needs more than `ESTIMATE_PROCESS_BYTES`.
     """
     asked, reply = (os.memfd_create(f"emsqrt-{name}") for name in ("trial", "answer"))
     with os.fdopen(asked, "wb") as request_file, os.fdopen(reply, "rb") as answer_file:
@@ -221,7 +221,7 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise error_from_json(answer["error"])
     if os.waitstatus_to_exitcode(status) == EXIT_CAP:
-        raise MemoryCapExceeded(cap_bytes=WEIGHING_BYTES, what="looking for a cap")
+        raise MemoryCapExceeded(cap_bytes=ESTIMATE_PROCESS_BYTES, what="looking for a cap")
     if status:
         raise WorkerLost(what="a trial", worker=str(pid), reason=f"it ended with status {status}")
     return answer

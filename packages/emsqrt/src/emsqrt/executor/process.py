@@ -26,8 +26,8 @@ from emsqrt.executor.context import Context
 from emsqrt.executor.control import Control, Task
 from emsqrt.executor.frames import VERSION, Frame, encode_frame
 from emsqrt.executor.outlet import PayloadSender
-from emsqrt.lean import do_without_pandas
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
+from emsqrt.process_setup import do_without_pandas
 from emsqrt.system_errors import any_error
 from emsqrt.termination import EXIT_CAP, end_after_cleanup
 from sennit_core.errors import (
@@ -47,7 +47,7 @@ _SWITCH_SECONDS = 0.001
 _COLLECT_BYTES = 8 << 20
 _NEWS_SECONDS = 0.25
 _STACK_BYTES = 512 << 10
-"""Of the other threads: a stack that is reserved during a run counts at once (`memory.allocation_limit`)."""
+"""Of the other threads: a stack reserved during a run counts at once (`memory.allocation_limit`)."""
 
 _prepared: set[str] = set()
 _last_used: list[ModuleType | None] = [None]

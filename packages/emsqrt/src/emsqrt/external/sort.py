@@ -116,7 +116,7 @@ class ExternalSort:
         split = len(memory) - block_bytes(len(memory), 0)
         self._block = memory[split:]
         self._run_buffer: RunBuffer | None = RunBuffer(memory[:split])
-        self._lane = spill.lane
+        self._background = spill.background
         self._runs = Runs(memory, spill, name=name, check=check, limit=limit, journal=journal)
         self._rows = self._runs.rows_found
 
@@ -174,7 +174,7 @@ class ExternalSort:
         """End the input, and merge until one pass is left, which `blocks` does."""
         run_buffer = self._filling_buffer()
         self._finished = True
-        self._lane.wait()
+        self._background.wait()
         store = run_buffer.part.store
         if not self._runs:
             self._peak_bytes = self._used_bytes()
@@ -213,7 +213,7 @@ class ExternalSort:
 
     def close(self) -> None:
         """Remove the spilled runs and drop all references to the memory. May be called twice."""
-        self._lane.settle()
+        self._background.settle()
         self._runs.close()
         self._run_buffer = None
 
@@ -257,9 +257,9 @@ class ExternalSort:
             if 2 * store.used_bytes <= before:
                 return True
         self._refuse_long_rows(store.row_bytes_max)
-        self._lane.wait()
+        self._background.wait()
         if run_buffer.is_halved and self._halves_pay():
-            self._lane.run(partial(self._spill_run, run_buffer.swap(), self._rows))
+            self._background.run(partial(self._spill_run, run_buffer.swap(), self._rows))
             return True
         self._spill_run(run_buffer.part, self._rows)
         if self._runs.is_crowded():
@@ -273,7 +273,7 @@ class ExternalSort:
     def _halves_pay(self) -> bool:
         """Return whether the next runs should be cut from halves of the memory."""
         return (
-            self._lane.is_second
+            self._background.is_second
             and self._limit is None
             and self._journal is None
             and len(self._memory) >= _HALVED_BYTES_MIN
@@ -284,7 +284,7 @@ class ExternalSort:
         """Collect rows in all of the memory again; return False if that is the case already."""
         if not run_buffer.is_halved:
             return False
-        self._lane.wait()
+        self._background.wait()
         run_buffer.join()
         return True
 

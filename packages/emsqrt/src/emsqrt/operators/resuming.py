@@ -6,9 +6,9 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any, Protocol
 
-from emsqrt.kept import scan_below
+from emsqrt.checkpoint import scan_below
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.operators.operator import Operator
-from emsqrt.run import Run
 
 
 class Scan(Protocol):
@@ -20,7 +20,7 @@ class Scan(Protocol):
         """Skip the first rows of a file."""
 
 
-def rest_of(source: Operator, run: Run) -> Generator[Any]:
+def rest_of(source: Operator, run: ExecutionContext) -> Generator[Any]:
     """Return the batches of its input that an operator has not consumed yet.
 
     Args:
@@ -30,7 +30,7 @@ def rest_of(source: Operator, run: Run) -> Generator[Any]:
     return source.batches() if run.journal() is None else _rest_of(source, run)
 
 
-def _rest_of(source: Operator, run: Run) -> Generator[Any]:
+def _rest_of(source: Operator, run: ExecutionContext) -> Generator[Any]:
     """Yield the rows after those in sorted runs; read nothing when all rows are in runs."""
     journal = run.journal()
     assert journal is not None, "the run is resumable"

@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.expr import Column, Expr, SortKey
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import kind_of
@@ -38,7 +39,6 @@ from emsqrt.operators.window_functions import (
 from emsqrt.operators.window_values import PickedRows, PieceTooLarge, copied
 from emsqrt.plan.check import window_schema
 from emsqrt.plan.window import RANKING, SHIFTING, Frame, Window, WindowCall, shifted_default
-from emsqrt.run import Run
 from sennit_core.schema import Field, Schema
 
 BLOCK_BYTES_MAX = 1 << 18
@@ -62,7 +62,7 @@ class WindowRows:
     min or max of a sliding frame must.
     """
 
-    def __init__(self, node: Window, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Window, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Type keys and arguments over the input's rows."""
         (self._input,) = inputs
         self._run = run
@@ -111,7 +111,7 @@ class WindowRows:
         """
         with (
             prefetch_first(rest_of(self._input, self._run)) as batches,
-            self._run.take_working_memory("window") as held,
+            self._run.acquire_working_memory("window") as held,
         ):
             tape_bytes, queue_bytes = self._shares(len(held.memory))
             cut = tape_bytes + queue_bytes
@@ -294,7 +294,7 @@ class _Walk:
         self._ahead = Ahead(tape)
         self._rows_max = 1 << 20  # rows tried at once; adapts to what fitted
 
-    def batches(self, run: Run, schema: Schema, bytes_max: int) -> Generator[Any]:
+    def batches(self, run: ExecutionContext, schema: Schema, bytes_max: int) -> Generator[Any]:
         """Yield the rows with their results, in batches with at most `bytes_max` per result."""
         arrow_schema = schema.to_arrow()
         carried = [carried_type(field.type).to_arrow() for field in schema]
