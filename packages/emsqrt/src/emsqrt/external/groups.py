@@ -162,7 +162,7 @@ class Groups:
             self._spill_run(table, complete=True)
         else:
             self._runs.complete()
-        self._runs.settle(self._positions())
+        self._runs.merge_to_last_pass(self._positions())
         if self._row_bytes_max:
             self._row_bytes_max += self._texts * self._text_bytes_max
 
@@ -209,8 +209,8 @@ class Groups:
         refused_bytes = self._table.refused_bytes
         if self._table.groups:
             self._spill_run(self._table)
-            if self._runs.is_crowded():
-                self._runs.thin_out(self._positions())
+            if self._runs.has_too_many():
+                self._runs.merge_some(self._positions())
             self._table.reset()  # after the merge, which works in the table's memory
         elif not refused_bytes:
             raise self._too_long(self._refused_bytes)
@@ -224,7 +224,7 @@ class Groups:
         self._refused_bytes = row_bytes
         reserve = self._size // _LONG_SHARE
         limit = reserve // _LONGEST_SHARE
-        if row_bytes > limit:
+        if row_bytes > limit:  # half is too little: the table gets only what it needs
             limit = (self._size - TABLE_BYTES_MIN) // sum(self._long_shares)
             reserve = limit * self._long_shares[0]
         has_room = self._size - reserve >= TABLE_BYTES_MIN and reserve >= self._reserve_least
@@ -236,7 +236,7 @@ class Groups:
         else:
             self._limit = 0
         area = self._memory[: self._size - len(self._reserve)]
-        self._table = None
+        self._table = None  # releases its view of the memory before the new table takes one
         self._table = AggTable(area, self._keys, self._parts, self._limit, self._for_long)
         self._table.rows = rows
         self._runs.use(area)

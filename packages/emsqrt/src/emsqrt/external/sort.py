@@ -181,11 +181,12 @@ class ExternalSort:
             store.sort()
             return
         self._refuse_long_rows(store.row_bytes_max)
+        # The rows still in memory become a run too: a merge needs all of the memory.
         if store.rows:
             self._spill_run(run_buffer.part, self._rows, complete=True)
         else:
             self._runs.complete()
-        self._runs.settle(store.positions)
+        self._runs.merge_to_last_pass(store.positions)
 
     def blocks(
         self, out: memoryview | OutputBuffer, *, ending: bytes | None = None
@@ -251,19 +252,21 @@ class ExternalSort:
             return self._join(run_buffer)
         self._peak_bytes = max(self._peak_bytes, self._used_bytes())
         if self._limit is not None and 2 * self._limit <= store.rows:
+            # Dropping rows is enough only if it frees half of the memory; otherwise the sort would
+            # soon be here again, so the rows that are left are spilled too.
             before = store.used_bytes
             store.sort()
             store.keep(self._limit, bounding=True)
             if 2 * store.used_bytes <= before:
                 return True
         self._refuse_long_rows(store.row_bytes_max)
-        self._background.wait()
+        self._background.wait()  # the other half may still be being spilled
         if run_buffer.is_halved and self._halves_pay():
             self._background.run(partial(self._spill_run, run_buffer.swap(), self._rows))
             return True
         self._spill_run(run_buffer.part, self._rows)
-        if self._runs.is_crowded():
-            self._runs.thin_out(store.positions)
+        if self._runs.has_too_many():
+            self._runs.merge_some(store.positions)
         if self._halves_pay():
             run_buffer.halve()
         else:

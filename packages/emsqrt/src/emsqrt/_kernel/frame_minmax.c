@@ -1,4 +1,11 @@
-/* The minimum or maximum of a frame: a queue of the rows that may still become it. */
+/* The minimum or maximum of a frame: a queue of the rows that may still become it, which is the
+ * "monotonic wedge" of D. Lemire, "Streaming maximum-minimum filter using no more than three
+ * comparisons per element" (2006). Each row enters and leaves the queue at most once, so that all
+ * frames together cost time linear in the rows, however wide they are.
+ *
+ *     rows of the frame      5  3  8  6  7  2       (maximum)
+ *     queue                        8     7  2       5 and 3 can never be the maximum again
+ */
 #include "fill.h"
 #include "window.h"
 
@@ -8,7 +15,7 @@ typedef struct {
     size_t bytes;
 } one_value;
 
-static one_value value_of(const em_frame_best *best, const em_column *column, size_t row) {
+static one_value value_of(const em_frame_minmax *best, const em_column *column, size_t row) {
     if (!best->text) {
         return (one_value){em_value_order(column, row), NULL, 0};
     }
@@ -16,7 +23,7 @@ static one_value value_of(const em_frame_best *best, const em_column *column, si
     return (one_value){0, column->values + ends[0], (size_t)(ends[1] - ends[0])};
 }
 
-static em_candidate *candidate(const em_frame_best *best, size_t index) {
+static em_candidate *candidate(const em_frame_minmax *best, size_t index) {
     return &best->queue[(best->first + index) % best->room];
 }
 
@@ -29,7 +36,8 @@ static size_t text_bytes(const em_candidate *held) {
 }
 
 /* Whether the value is better than a candidate; an equal one is not. */
-static bool is_better(const em_frame_best *best, const one_value *value, const em_candidate *held) {
+static bool is_better(const em_frame_minmax *best, const one_value *value,
+                      const em_candidate *held) {
     if (!best->text) {
         return best->greatest ? value->order > held->order : value->order < held->order;
     }
@@ -41,14 +49,14 @@ static bool is_better(const em_frame_best *best, const one_value *value, const e
     return best->greatest ? whole > 0 : whole < 0;
 }
 
-static void drop_last(em_frame_best *best) {
+static void drop_last(em_frame_minmax *best) {
     best->count--;
     if (best->text) {
         best->tail -= text_bytes(candidate(best, best->count));
     }
 }
 
-static void drop_first(em_frame_best *best) {
+static void drop_first(em_frame_minmax *best) {
     if (best->text) {
         best->head += text_bytes(candidate(best, 0));
     }
@@ -56,14 +64,14 @@ static void drop_first(em_frame_best *best) {
     best->count--;
 }
 
-static void clear(em_frame_best *best) {
+static void clear(em_frame_minmax *best) {
     best->count = 0;
     best->head = best->tail = 0;
 }
 
 /* Move the texts to the front when the next one does not fit after them; false when it does not fit
  * at all. */
-static bool make_text_room(em_frame_best *best, size_t bytes) {
+static bool make_text_room(em_frame_minmax *best, size_t bytes) {
     if (best->tail + bytes <= best->bytes_room) {
         return true;
     }
@@ -76,7 +84,7 @@ static bool make_text_room(em_frame_best *best, size_t bytes) {
     return best->tail + bytes <= best->bytes_room;
 }
 
-static bool push(em_frame_best *best, const one_value *value, int64_t row) {
+static bool push(em_frame_minmax *best, const one_value *value, int64_t row) {
     if (best->count == best->room || (best->text && !make_text_room(best, value->bytes))) {
         return false;
     }
@@ -91,7 +99,7 @@ static bool push(em_frame_best *best, const one_value *value, int64_t row) {
 }
 
 /* Add a row to the queue; false when it is full. */
-static bool add_row(em_frame_best *best, const em_column *column, size_t place, int64_t row) {
+static bool add_row(em_frame_minmax *best, const em_column *column, size_t place, int64_t row) {
     if (!em_is_valid(column, place)) {
         return true;
     }
@@ -108,8 +116,8 @@ static bool add_row(em_frame_best *best, const em_column *column, size_t place, 
     return push(best, &value, row);
 }
 
-enum em_window_stop em_frame_best_run(em_frame_best *best, em_frames *frames, const em_chunk *high,
-                                      int64_t *out) {
+enum em_window_stop em_frame_minmax_run(em_frame_minmax *best, em_frames *frames,
+                                        const em_chunk *high, int64_t *out) {
     for (; frames->row < frames->rows; frames->row++) {
         const size_t row = frames->row;
         const int64_t low = frames->low[row];
