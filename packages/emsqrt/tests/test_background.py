@@ -67,7 +67,7 @@ def test_an_error_arrives_as_it_was_and_once(worker: BackgroundWorker) -> None:
 
     done: list[int] = []
     worker.run(fail)
-    worker.settle()  # for whoever gives up: it says nothing
+    worker.wait_idle()  # for whoever gives up: it says nothing
     with pytest.raises(StorageFull) as caught:
         worker.run(lambda: done.append(1))
     assert caught.value is error
@@ -312,7 +312,7 @@ def test_an_interrupt_between_any_two_steps_leaves_nobody_waiting() -> None:
                 worker.run(partial(done.append, number))
             worker.wait()
         sys.settrace(before)
-        worker.settle()
+        worker.wait_idle()
         settled = list(done)
         worker.close()
         assert done == settled == list(range(len(done)))

@@ -51,8 +51,8 @@ class BackgroundWorker:
     def __init__(self, threads: int = 1) -> None:
         self._threads = threads
         self._thread: Thread | None = None
-        self._handed: SimpleQueue[_Job | None] = SimpleQueue()
-        self._piece: _Job | None = None
+        self._queue: SimpleQueue[_Job | None] = SimpleQueue()
+        self._current: _Job | None = None
 
     @property
     def is_second(self) -> bool:
@@ -71,8 +71,8 @@ class BackgroundWorker:
         if self._thread is None:
             work()
             return
-        self._piece = _Job(work)
-        self._handed.put(self._piece)
+        self._current = _Job(work)
+        self._queue.put(self._current)
 
     def wait(self) -> None:
         """Wait until no work is running.
@@ -80,25 +80,25 @@ class BackgroundWorker:
         Raises:
             BaseException: raised by the last piece of work.
         """
-        self.settle()
-        piece, self._piece = self._piece, None
-        if piece is not None and piece.error is not None:
-            raise piece.error
+        self.wait_idle()
+        job, self._current = self._current, None
+        if job is not None and job.error is not None:
+            raise job.error
 
-    def settle(self) -> None:
+    def wait_idle(self) -> None:
         """Wait until no work is running; leave its exception for `wait` to raise."""
-        piece = self._piece
-        if piece is not None:
-            if not piece.begun:
-                self._handed.put(piece)
-            piece.ended.wait()
+        job = self._current
+        if job is not None:
+            if not job.begun:
+                self._queue.put(job)
+            job.ended.wait()
 
     def close(self) -> None:
         """Finish the last piece of work and end the thread. Closing twice is fine."""
-        self.settle()
+        self.wait_idle()
         thread, self._thread, self._threads = self._thread, None, 1
         if thread is not None:
-            self._handed.put(None)
+            self._queue.put(None)
             thread.join()
 
     def _start(self) -> None:
@@ -114,6 +114,6 @@ class BackgroundWorker:
             stack_size(before)
 
     def _serve(self) -> None:
-        while (piece := self._handed.get()) is not None:
-            piece.do()
-            del piece
+        while (job := self._queue.get()) is not None:
+            job.do()
+            del job

@@ -31,7 +31,7 @@ _NAME = re.compile("[a-z0-9_-]{1,63}")
 _JOURNAL, _LOCK = "journal", "lock"
 _VERSION = 3  # of the journal, and of the rows in the segments that it names
 
-Place = tuple[str, int, int]
+InputPosition = tuple[str, int, int]
 
 
 def open_checkpoint(
@@ -187,7 +187,7 @@ class JournalPage:
         self._checkpoint = checkpoint
         self._node = node
         self._entry = checkpoint.entry(node)
-        self._place = self._saved_place = self.found_place
+        self._position = self._saved_position = self.found_position
 
     def found(self) -> SavedRuns | None:
         """Return the sorted runs that an earlier run left, or None."""
@@ -209,10 +209,10 @@ class JournalPage:
         return segments, self._entry["state"]
 
     @property
-    def found_place(self) -> Place | None:
+    def found_position(self) -> InputPosition | None:
         """(source, offset, rows before it) of the last batch in the sorted runs, if known."""
-        place = None if self._entry is None else self._entry["state"].get("place")
-        return None if place is None else (place[0], place[1], place[2])
+        position = None if self._entry is None else self._entry["state"].get("position")
+        return None if position is None else (position[0], position[1], position[2])
 
     def mark(self, source: str, offset: int, rows: int) -> None:
         """Record that the current batch begins at `offset`, after `rows` rows.
@@ -222,7 +222,7 @@ class JournalPage:
             offset: position in it: bytes of text, row groups of Parquet.
             rows: rows that the operator consumed before.
         """
-        self._place = source, offset, rows
+        self._position = source, offset, rows
 
     def save(
         self,
@@ -236,14 +236,14 @@ class JournalPage:
 
         If `mark` is past the rows in them, its batch still waits for the background thread.
         """
-        if self._place is not None and self._place[2] <= rows:
-            self._saved_place = self._place
+        if self._position is not None and self._position[2] <= rows:
+            self._saved_position = self._position
         state = {
             "rows": rows,
             "complete": complete,
             "levels": [level for _, level in runs],
             "rowBytesMax": row_bytes_max,
-            "place": self._saved_place,
+            "position": self._saved_position,
         }
         self.save_state([segment for segment, _ in runs], state)
 

@@ -26,7 +26,7 @@ from sennit_core.units import format_bytes
 if TYPE_CHECKING:
     from emsqrt.checkpoint import Checkpoint, JournalPage
     from emsqrt.executor.context import Context
-    from emsqrt.long_row import Place, RowNeed
+    from emsqrt.long_row import MemoryKind, RowNeed
     from emsqrt.shortfall import Shortfall
     from emsqrt.spill import SpillManager
 
@@ -60,7 +60,7 @@ class Algorithm(Protocol):
         """Remove its spilled data and release its memory."""
 
 
-class Source(Protocol):
+class ProgressSource(Protocol):
     """An input of the run, with its progress."""
 
     rows: int
@@ -75,7 +75,7 @@ class Source(Protocol):
 class _SharedState:
     """State that all views of a run share."""
 
-    sources: list[Source] = field(default_factory=list)
+    sources: list[ProgressSource] = field(default_factory=list)
     holders: Counter[int] = field(default_factory=Counter)
     least_parts: dict[int, int] = field(default_factory=dict)
     row_needs: list[RowNeed] = field(default_factory=list)
@@ -263,10 +263,10 @@ class ExecutionContext:
         """Declare that a sink needs this much more for long rows, once all rows are read."""
         self._shared.written_bytes = size_bytes
 
-    def expect_rows(self, rows: int, place: Place) -> None:
+    def expect_rows(self, rows: int, memory: MemoryKind) -> None:
         """Declare that one kind of memory must hold this many rows of any length."""
         if rows:
-            self._shared.row_needs.append((self.node, rows, place))
+            self._shared.row_needs.append((self.node, rows, memory))
 
     @property
     def row_bytes(self) -> int:
@@ -351,10 +351,10 @@ class ExecutionContext:
 
     def _bytes_outside(self) -> int:
         """Return the memory needed outside the working set for the longest known row."""
-        wanted: Counter[Place] = Counter()
-        for node, rows, place in self._shared.row_needs:
+        wanted: Counter[MemoryKind] = Counter()
+        for node, rows, memory in self._shared.row_needs:
             row_bytes = self.view(node).row_bytes * self._shared.rows_packed.get(node, 1)
-            wanted[place] = max(wanted[place], rows * row_bytes)
+            wanted[memory] = max(wanted[memory], rows * row_bytes)
         written = wanted["free"] + self._shared.written_bytes
         return max(written, wanted["read"] + wanted["passing"])
 
@@ -509,7 +509,7 @@ class ExecutionContext:
             self.meter.note(algorithm.stats)
             algorithm.close()
 
-    def add_source(self, source: Source) -> None:
+    def add_source(self, source: ProgressSource) -> None:
         """Add a source to the run's input."""
         self._shared.sources.append(source)
 
@@ -589,6 +589,6 @@ class ExecutionContext:
             self._shared.sources.clear()  # sources refer to buffers that the search for a cap needs
 
 
-def _bytes_read(source: Source) -> int:
+def _bytes_read(source: ProgressSource) -> int:
     """Return the bytes that a source has read; a resumed run skips what an earlier run read."""
     return source.bytes_done - int(getattr(source, "bytes_skipped", 0))

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from emsqrt.executor.context import Context
 from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watchdog
-from emsqrt.process_setup import do_without_pandas, load_arrow, require_arrow
+from emsqrt.process_setup import block_pandas, load_arrow, require_arrow
 from emsqrt.requirement import ESTIMATE_PROCESS_BYTES
 from emsqrt.termination import EXIT_CAP
 from sennit_core.errors import CapTooSmall, MemoryCapExceeded, SennitError
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LEAN_SLACK_BYTES = 1 << 20
 """How much the interpreter grows while a text program runs: measured 0.4 MiB, but its small-object
 allocator reserves a MiB at a time, and allocating in the meantime can hit the allocation limit."""
-_NEWS_SECONDS = 0.1
+_REPORT_SECONDS = 0.1
 _STACK_BYTES = 512 << 10
 """Slack for the arrow tier's additional threads, as in `emsqrt.executor.process`."""
 
@@ -182,7 +182,7 @@ def load_arrow_tier(cap_bytes: int) -> None:
     if cap_bytes < FLOOR_BYTES:
         raise CapTooSmall(cap_bytes=cap_bytes, needed_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
     threading.stack_size(_STACK_BYTES)
-    do_without_pandas()
+    block_pandas()
     load_arrow()
 
 
@@ -215,9 +215,9 @@ def trial(
     lean: bool = False,
 ) -> Iterator[Context]:
     """Return a context for admission alone: no watchdog, no files."""
-    nowhere = (spill_dir or default_spill_dir()) / f"trial-{os.getpid()}"
+    unused = (spill_dir or default_spill_dir()) / f"trial-{os.getpid()}"
     slack = _lean_slack if lean else None
-    context = Context("the plan", cap_bytes, _Standard(), lambda _: None, nowhere, slack=slack)
+    context = Context("the plan", cap_bytes, _Standard(), lambda _: None, unused, slack=slack)
     context.owns_process = not lean
     context.spilling = spilling
     with closing(context):
@@ -323,7 +323,7 @@ class _Reporter:
     def __call__(self, use: MemoryUse) -> None:
         now = time.monotonic()
         if now >= self._next:
-            self._next = now + _NEWS_SECONDS
+            self._next = now + _REPORT_SECONDS
             self._context.progress(
                 memory_bytes=use.charged_bytes, cap_bytes=self._context.cap_bytes
             )

@@ -20,7 +20,7 @@ _LEAST_RESERVED = {"RLIMIT_DATA": 128 << 20, "RLIMIT_AS": 256 << 20}
 """Address space that pyarrow reserves, its threads' stacks included; it touches far less."""
 
 
-class _NoPandas:
+class _PandasBlocker:
     """Make `import pandas` fail: pyarrow would import it by itself, at 30 MB of every cap."""
 
     @staticmethod
@@ -29,9 +29,9 @@ class _NoPandas:
             raise ModuleNotFoundError("executors do without pandas", name=name)
 
 
-def do_without_pandas() -> None:
+def block_pandas() -> None:
     """Prevent every library from importing pandas in this process."""
-    sys.meta_path.insert(0, _NoPandas)
+    sys.meta_path.insert(0, _PandasBlocker)
 
 
 def require_arrow(what: str) -> None:
@@ -62,7 +62,7 @@ _CERTIFICATES = (
 )
 
 
-class _NotForUs:
+class _UnusedModulesBlocker:
     """Prevent the import of object store clients that the engine replaces without pyarrow."""
 
     @staticmethod
@@ -85,7 +85,7 @@ def _certificates() -> _Certificates:
 
 
 @contextmanager
-def _loading_lightly() -> Iterator[None]:
+def _without_unused_imports() -> Iterator[None]:
     """Hide modules that pyarrow imports only for help texts and for certificates: 3 MiB."""
     texts, secrets = ModuleType("pyarrow.vendored.docscrape"), ModuleType("ssl")
     texts.NumpyDocString = lambda _: {"Parameters": []}  # type: ignore[attr-defined]
@@ -93,16 +93,16 @@ def _loading_lightly() -> Iterator[None]:
     stubs = {module.__name__: module for module in (texts, secrets)}
     stubs = {name: module for name, module in stubs.items() if name not in sys.modules}
     sys.modules.update(stubs)
-    sys.meta_path.insert(0, _NotForUs)
+    sys.meta_path.insert(0, _UnusedModulesBlocker)
     try:
         yield
     finally:
-        sys.meta_path.remove(_NotForUs)
+        sys.meta_path.remove(_UnusedModulesBlocker)
         for name in stubs:
             del sys.modules[name]
 
 
-class _MaskedLater(LazyModule):
+class _LazyMasked(LazyModule):
     """A lazy `numpy.ma`: 4 MiB that pyarrow imports only to ask if an array is masked."""
 
     @property
@@ -119,11 +119,11 @@ class _Masked:
         return masked.masked_array(*args, **options)
 
 
-def _load_masked_later() -> None:
+def _make_masked_lazy() -> None:
     import numpy
 
     if "numpy.ma" not in sys.modules:
-        numpy.ma = sys.modules["numpy.ma"] = _MaskedLater("numpy.ma")
+        numpy.ma = sys.modules["numpy.ma"] = _LazyMasked("numpy.ma")
 
 
 def _check_limits() -> None:
@@ -150,7 +150,7 @@ def load_arrow() -> None:
     """
     _check_limits()
     try:
-        with _loading_lightly():
+        with _without_unused_imports():
             import pyarrow as pa
             import pyarrow.compute as pc
             from pyarrow import csv, parquet
@@ -161,7 +161,7 @@ def load_arrow() -> None:
             hint="check the limits of the process (ulimit -v, -d, -n)",
         ) from error
 
-    _load_masked_later()
+    _make_masked_lazy()
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)
     table = pa.table({"number": [1, 2], "text": ["a", "b"]})

@@ -73,10 +73,10 @@ def row_of_error(
     if isinstance(error, TooLarge):
         return RowTooLong(error.actual_bytes or 0, because)
     row_bytes: int = getattr(error, "row_bytes", 0)
-    place = getattr(error, "place", "read")
-    if place == "sink":
+    memory = getattr(error, "memory", "read")
+    if memory == "sink":
         return RowTooLong(row_bytes, because, error.needed_bytes)
-    if place != "read":
+    if memory != "read":
         row_bytes = max(-(-row_bytes // rows), min(row_bytes, sure_bytes))
     return RowTooLong(row_bytes, because)
 

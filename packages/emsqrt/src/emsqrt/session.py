@@ -16,7 +16,7 @@ from emsqrt.checkpoint import open_checkpoint
 from emsqrt.execution_context import ExecutionContext
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
-from emsqrt.fingerprints import Inputs, remembered_bytes
+from emsqrt.fingerprints import InputFingerprints, remembered_bytes
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.inputs import opened_locations, source_locations
 from emsqrt.io.locations import folder_of_work, parse_location
@@ -320,13 +320,13 @@ def _schedule(prepared: Prepared, run: ExecutionContext) -> TeSchedule | None:
         return None
 
 
-def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> Inputs:
+def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> InputFingerprints:
     places = (place for scan in scans_of(plan) for place in source_locations(scan.source, folder))
-    return Inputs(map(open_source, places), budget)
+    return InputFingerprints(map(open_source, places), budget)
 
 
 def _execute(
-    rows: Operator, output: RowSink | FormatWriter, run: ExecutionContext, inputs: Inputs
+    rows: Operator, output: RowSink | FormatWriter, run: ExecutionContext, inputs: InputFingerprints
 ) -> None:
     """Pull every row into the sink, whose file appears only if no input has changed."""
     with run.translate_memory_errors(), output, closing(rows.batches()) as batches:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from emsqrt.long_row import LongRow, Place, RowNeed
+from emsqrt.long_row import LongRow, MemoryKind, RowNeed
 from emsqrt.memory.grant_plan import READERS_SHARE, GrantPlan
 from sennit_core.errors import CapTooSmall
 
@@ -46,31 +46,31 @@ class Shortfall:
         want = error.needed_bytes - error.cap_bytes
         if not isinstance(error, LongRow):
             return self._beyond(want, "grant", node)
-        if error.place == "read":  # rows in transit are held in addition to the reader's
-            passing = [rows for _, rows, place in self.needs if place == "passing"]
+        if error.memory == "read":  # rows in transit are held in addition to the reader's
+            passing = [rows for _, rows, memory in self.needs if memory == "passing"]
             want += max(passing, default=0) * error.row_bytes
-        return max(self._beyond(want, error.place, node), self.missing_for_row(error.row_bytes))
+        return max(self._beyond(want, error.memory, node), self.missing_for_row(error.row_bytes))
 
     def missing_for_row(self, row_bytes: int) -> int:
         """Return by how much the budget must grow for a row of this length, 0 when it fits."""
         wants = [
-            self._beyond(rows * row_bytes - self._size(node, place), place, node)
-            for node, rows, place in self.needs
+            self._beyond(rows * row_bytes - self._size(node, memory), memory, node)
+            for node, rows, memory in self.needs
         ]
         return max(wants, default=0)
 
-    def _size(self, node: int, place: Place) -> int:
-        if place == "grant":
+    def _size(self, node: int, memory: MemoryKind) -> int:
+        if memory == "grant":
             return self.part(node, self.working_bytes)
-        return self.start_bytes if place == "start" else self.free_bytes
+        return self.start_bytes if memory == "start" else self.free_bytes
 
-    def _beyond(self, want_bytes: int, place: Place, node: int) -> int:
+    def _beyond(self, want_bytes: int, memory: MemoryKind, node: int) -> int:
         """Return the growth of the budget that adds `want_bytes` to one kind of memory."""
         if want_bytes <= 0:
             return 0
-        if place == "start" or (place == "sink" and not self.holders):
+        if memory == "start" or (memory == "sink" and not self.holders):
             return want_bytes
-        if place == "grant":
+        if memory == "grant":
             return self._beyond_part(want_bytes, node)
         # Without holders all memory is outside W, and the text engine's readers use half of it.
         return want_bytes * (READERS_SHARE if self.holders else 2)

@@ -214,7 +214,7 @@ class ExternalSort:
 
     def close(self) -> None:
         """Remove the spilled runs and drop all references to the memory. May be called twice."""
-        self._background.settle()
+        self._background.wait_idle()
         self._runs.close()
         self._run_buffer = None
 

@@ -207,7 +207,7 @@ class JoinRows:
                 cap_bytes=budget.free_bytes,
                 needed_bytes=batch_bytes,
                 because=f"a joined row needs {format_bytes(batch_bytes)}",
-                place="free",
+                memory="free",
             )
         return guard
 

@@ -53,7 +53,7 @@ def room_for(
             needed_bytes=room_bytes + row_bytes,
             because=f"a row of the {tag} needs {format_bytes(row_bytes)}",
             row_bytes=row_bytes,
-            place="free",
+            memory="free",
         )
     with guard, memoryview(bytearray(room_bytes)) as room:
         yield room

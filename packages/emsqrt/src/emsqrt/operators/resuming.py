@@ -11,7 +11,7 @@ from emsqrt.execution_context import ExecutionContext
 from emsqrt.operators.operator import Operator
 
 
-class Scan(Protocol):
+class ResumableScan(Protocol):
     """A source that knows its position, and can begin there."""
 
     position: tuple[int, int]
@@ -35,11 +35,11 @@ def _rest_of(source: Operator, run: ExecutionContext) -> Generator[Any]:
     journal = run.journal()
     assert journal is not None, "the run is resumable"
     found, consumed, left = journal.found(), 0, 0
-    scan: Scan | None = scan_below(source)
+    scan: ResumableScan | None = scan_below(source)
     if found is not None:
         if found.complete:
             return
-        place, left = journal.found_place, found.rows
+        place, left = journal.found_position, found.rows
         if place is not None and scan is not None:
             scan.start_at(int(place[0]), place[1])
             consumed, left = place[2], found.rows - place[2]

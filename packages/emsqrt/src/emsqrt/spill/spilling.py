@@ -191,7 +191,7 @@ class SpillManager:
 
     def close(self) -> None:
         """Remove all remaining segments of the run. May be called twice."""
-        self.background.settle()
+        self.background.wait_idle()
         with self._lock:
             if self._closed:
                 return

@@ -26,8 +26,8 @@ from emsqrt.external.aggregate_state import (
 )
 from emsqrt.external.groups import texts_of
 from emsqrt.metering import prefetch_first
-from emsqrt.text_engine.buffers import PARSE_FRONT_BYTES, written
-from emsqrt.text_engine.compute import TextProgram, with_programs
+from emsqrt.text_engine.buffers import PARSE_FRONT_BYTES, write_blocks
+from emsqrt.text_engine.compute import CompiledExpression, with_programs
 from emsqrt.text_engine.resuming import Resumption
 from emsqrt.text_engine.text import STANDARD, Block, ColumnReader, TextRows
 from sennit_core.errors import SennitError
@@ -59,7 +59,7 @@ class AggregateText:
         self._rows = rows
         self._step = step
         self._run = run
-        self._programs = [TextProgram(program) for program in step["programs"]]
+        self._programs = [CompiledExpression(program) for program in step["programs"]]
         size = sum(program.size_bytes for program in self._programs)
         self._guard = run.admit(size, "aggregate", "arguments are computed in blocks")
         self._parts, self._values = _parts(step), [_values(each) for each in step["values"]]
@@ -141,7 +141,7 @@ class AggregateText:
             self._run.check()
             columns = _columns(count, filled, grouped)
             fill = partial(formatter.format, columns)
-            for start, end, size in written(fill, count, out):
+            for start, end, size in write_blocks(fill, count, out):
                 yield Block(out[:size], rows=end - start)
             del columns, fill
 

@@ -22,18 +22,18 @@ Fill: TypeAlias = Callable[[int, memoryview], tuple[int, int]]
 """Writes rows from an index on into memory, as many as fit; returns (next row, bytes)."""
 
 
-def room_bytes(run: ExecutionContext, front_bytes: int = FRONT_BYTES) -> int:
+def buffer_bytes(run: ExecutionContext, front_bytes: int = FRONT_BYTES) -> int:
     """Return the size of an operator's buffer with such a front."""
     run.expect_rows(_SHARE, "start")
     return max(front_bytes, run.budget.free_bytes // _SHARE, run.row_bytes)
 
 
-def new_room(size_bytes: int) -> memoryview:
+def new_buffer(size_bytes: int) -> memoryview:
     """Return a buffer; its pages are allocated when they are written to."""
     return memoryview(mmap.mmap(-1, size_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
 
 
-def written(fill: Fill, row_count: int, room: memoryview) -> Iterator[tuple[int, int, int]]:
+def write_blocks(fill: Fill, row_count: int, room: memoryview) -> Iterator[tuple[int, int, int]]:
     """Write rows block by block; yield (first row, row after the last, bytes) of each.
 
     Raises:

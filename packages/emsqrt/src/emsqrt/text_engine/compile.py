@@ -42,7 +42,7 @@ from emsqrt.plan.nodes import (
 from emsqrt.plan.states import state_fields
 from emsqrt.plan.tree import inputs_of, walk
 from emsqrt.planner import TEXT_RULES, optimize
-from emsqrt.text_engine.facts import Program, with_schemas
+from emsqrt.text_engine.facts import TextProgram, with_schemas
 from emsqrt.text_engine.libraries import arrow_spills, refuse_arrow_locations
 from emsqrt.text_engine.scan import CsvHead, infer_text_schema, open_sources
 from emsqrt.text_engine.text import STANDARD, TextUnsupported
@@ -85,7 +85,7 @@ def try_compile(
     folder: Path,
     cap_bytes: int | None = None,
     spilling: Mapping[str, Any] = MappingProxyType({}),
-) -> Program | None:
+) -> TextProgram | None:
     """Return a plan's program, None when only the arrow tier can run it; raises as `compile_text`.
 
     The planner's rules are applied as far as the text tier can run their result. The arguments are
@@ -101,8 +101,8 @@ def try_compile(
     better = optimize(written, folder, TEXT_RULES)
     if why_not_text(better) is None:
         with suppress(TextUnsupported):
-            return Program(compile_text(better, folder), plan, better, folder)
-    return Program(steps, plan, written, folder)
+            return TextProgram(compile_text(better, folder), plan, better, folder)
+    return TextProgram(steps, plan, written, folder)
 
 
 def compile_text(plan: Plan, folder: Path, cap_bytes: int | None = None) -> Step:

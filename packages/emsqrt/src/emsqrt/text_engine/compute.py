@@ -10,7 +10,13 @@ from typing import Any
 
 from emsqrt._kernel import Columns, CsvFormatter, ExprProgram, LineWriter
 from emsqrt.execution_context import ExecutionContext
-from emsqrt.text_engine.buffers import PARSE_FRONT_BYTES, Fill, new_room, room_bytes, written
+from emsqrt.text_engine.buffers import (
+    PARSE_FRONT_BYTES,
+    Fill,
+    buffer_bytes,
+    new_buffer,
+    write_blocks,
+)
 from emsqrt.text_engine.text import STANDARD, Block, ColumnReader, TextRows
 from sennit_core.schema import DataType, Field, Schema
 
@@ -19,7 +25,7 @@ _ROWS_MAX = PARSE_FRONT_BYTES // 4
 """A parsed row needs at least four bytes, which bounds the rows of a batch."""
 
 
-class TextProgram:
+class CompiledExpression:
     """A compiled expression, ready to run over columns that are parsed from text.
 
     Args:
@@ -106,9 +112,9 @@ class FilterText:
         self.rows = 0
         self.passes_on = self._rows = rows
         self._fields = [rows.schema.field(name) for name in reads]
-        self._program = TextProgram(program)
+        self._program = CompiledExpression(program)
         self._run = run
-        self._rooms = room_bytes(run, PARSE_FRONT_BYTES), room_bytes(run)
+        self._rooms = buffer_bytes(run, PARSE_FRONT_BYTES), buffer_bytes(run)
         size = sum(self._rooms) + self._program.size_bytes
         self._guard = run.admit(size, "filter", "rows are filtered in blocks")
 
@@ -116,16 +122,16 @@ class FilterText:
         """Yield the records."""
         writer = LineWriter()
         parse_bytes, out_bytes = self._rooms
-        with self._guard, new_room(out_bytes) as out, ExitStack() as stack:
+        with self._guard, new_buffer(out_bytes) as out, ExitStack() as stack:
             reader = ColumnReader(
-                self._rows, self._fields, new_room(parse_bytes), front_bytes=PARSE_FRONT_BYTES
+                self._rows, self._fields, new_buffer(parse_bytes), front_bytes=PARSE_FRONT_BYTES
             )
             batches = stack.enter_context(closing(reader.batches()))
             for columns in batches:
                 self._run.check()
                 keep = self._program.rows_where(columns)
                 fill = _writing(writer, columns, keep)
-                for start, end, size in written(fill, len(columns), out):
+                for start, end, size in write_blocks(fill, len(columns), out):
                     if size:
                         yield Block(out[:size], rows=_bits_between(keep, start, end))
 
@@ -162,11 +168,11 @@ class ComputeText:
         self.rows = 0
         self.passes_on = self._rows = rows
         self._fields = [rows.schema.field(name) for name in reads]
-        self._programs = [TextProgram(program) for program in programs]
+        self._programs = [CompiledExpression(program) for program in programs]
         self._order = order
         self._run = run
         self._null_values = null_values
-        self._rooms = room_bytes(run, PARSE_FRONT_BYTES), room_bytes(run)
+        self._rooms = buffer_bytes(run, PARSE_FRONT_BYTES), buffer_bytes(run)
         size = sum(self._rooms) + sum(program.size_bytes for program in self._programs)
         self._guard = run.admit(size, "compute", "columns are computed in blocks")
 
@@ -174,8 +180,8 @@ class ComputeText:
         """Yield the records."""
         formatter = CsvFormatter([str(field.type) for field in self.schema])
         parse_bytes, out_bytes = self._rooms
-        with self._guard, new_room(out_bytes) as out, ExitStack() as stack:
-            parse = new_room(parse_bytes)
+        with self._guard, new_buffer(out_bytes) as out, ExitStack() as stack:
+            parse = new_buffer(parse_bytes)
             reader = ColumnReader(
                 self._rows, self._fields, parse, self._null_values, PARSE_FRONT_BYTES
             )
@@ -184,12 +190,12 @@ class ComputeText:
                 self._run.check()
                 columns = with_programs(parsed, self._programs).select(self._order)
                 fill = partial(formatter.format, columns)
-                for start, end, size in written(fill, len(columns), out):
+                for start, end, size in write_blocks(fill, len(columns), out):
                     yield Block(out[:size], rows=end - start)
                 del columns, fill
 
 
-def with_programs(columns: Columns, programs: Sequence[TextProgram]) -> Columns:
+def with_programs(columns: Columns, programs: Sequence[CompiledExpression]) -> Columns:
     """Return a batch with the programs' results after its columns; valid until the next batch."""
     if not programs:
         return columns

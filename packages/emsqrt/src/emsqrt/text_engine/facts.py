@@ -26,7 +26,7 @@ from sennit_core.schema import DataType, Field, Schema
 _FEW = 32
 
 
-class Program(dict[str, Any]):
+class TextProgram(dict[str, Any]):
     """A text program; the small child receives its JSON, and its schedule is derived from the rest.
 
     Args:

@@ -15,7 +15,7 @@ from emsqrt.external.join import ExternalJoin, join_bytes
 from emsqrt.external.join_output import JoinOutput
 from emsqrt.long_row import LongRow
 from emsqrt.metering import prefetch_first
-from emsqrt.text_engine.buffers import new_room
+from emsqrt.text_engine.buffers import new_buffer
 from emsqrt.text_engine.text import Block, ColumnReader, TextRows
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Field, Schema
@@ -260,7 +260,7 @@ def _row_bytes(
         dropped: as for `pack_join_rows`.
         marks: as for `pack_join_rows`.
     """
-    with new_room(len(room) * 5 // 4) as larger:
+    with new_buffer(len(room) * 5 // 4) as larger:
         try:
             pack_join_rows(*arguments, larger, dropped, marks)
         except ValueError:

@@ -12,7 +12,7 @@ from emsqrt.io.json_lines import JsonlOptions, split_lines
 from emsqrt.io.records import RecordBlock, RecordTooLong
 from emsqrt.io.sources import ByteSource
 from emsqrt.long_row import LongRow
-from emsqrt.text_engine.buffers import FRONT_BYTES, new_room, room_bytes, written
+from emsqrt.text_engine.buffers import FRONT_BYTES, buffer_bytes, new_buffer, write_blocks
 from emsqrt.text_engine.scan import BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, RECORD_COPIES
 from emsqrt.text_engine.text import STANDARD, Block, ColumnReader, TextRows
 from sennit_core.errors import BadInput, SennitError, TooLarge
@@ -46,7 +46,7 @@ class ScanJsonl:
         self._sources = sources
         self._options = options
         self._run = run
-        room = room_bytes(run)
+        room = buffer_bytes(run)
         self._block_bytes = max(BLOCK_BYTES_MIN, min(run.budget.free_bytes // 32, BLOCK_BYTES_MAX))
         self._rooms = room, room
         self._guard = run.admit(
@@ -66,7 +66,7 @@ class ScanJsonl:
         names = list(zip(self.schema.names, types, strict=True))
         parse_bytes, out_bytes = self._rooms
         parsed = 0
-        with self._guard, new_room(out_bytes) as out, new_room(parse_bytes) as parse:
+        with self._guard, new_buffer(out_bytes) as out, new_buffer(parse_bytes) as parse:
             parser = JsonlParser(parse[:FRONT_BYTES], names)
             parser_of_long = JsonlParser(parse, names)
             for source in self._sources:
@@ -155,7 +155,7 @@ class WriteJsonl:
         self.rows = 0
         self._rows = rows
         self._run = run
-        room = room_bytes(run)
+        room = buffer_bytes(run)
         self._rooms = room, room
         self._guard = run.admit(sum(self._rooms), "jsonl", "objects are written in blocks")
 
@@ -164,8 +164,8 @@ class WriteJsonl:
         fields: Sequence[Field] = self.schema.fields
         formatter = JsonlFormatter([(field.name, str(field.type)) for field in fields])
         parse_bytes, out_bytes = self._rooms
-        with self._guard, new_room(out_bytes) as out:
-            parse = new_room(parse_bytes)
+        with self._guard, new_buffer(out_bytes) as out:
+            parse = new_buffer(parse_bytes)
             reader = ColumnReader(self._rows, fields, parse, front_bytes=FRONT_BYTES)
             with closing(reader.batches()) as batches:
                 for columns in batches:
@@ -176,5 +176,5 @@ class WriteJsonl:
 def _formatted(
     formatter: CsvFormatter | JsonlFormatter, columns: Columns, out: memoryview
 ) -> Generator[Block]:
-    for start, end, size in written(partial(formatter.format, columns), len(columns), out):
+    for start, end, size in write_blocks(partial(formatter.format, columns), len(columns), out):
         yield Block(out[:size], rows=end - start)

@@ -105,29 +105,29 @@ def run_standalone(handed: int) -> int:
     """Run what this process planned when it was still a command line.
 
     Args:
-        handed: a descriptor with the request: `program`, `planHash` and `order`.
+        handed: a descriptor with the request: `program`, `planHash` and `options`.
     """
-    from emsqrt.cli.console import Order, ProgressLine, report, say_error
+    from emsqrt.cli.console import ProgressLine, RunOptions, report, say_error
     from emsqrt.cli.status import EXIT_INTERRUPTED, exit_status
     from emsqrt.manifest import Manifest
 
     threading.stack_size(_STACK_BYTES)
     with os.fdopen(handed, "rb") as file:
         request = json.loads(file.read())
-    order = Order(**request["order"])
-    if order.resume is None:
+    options = RunOptions(**request["options"])
+    if options.resume is None:
         exit_on_sigterm()
-    spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
+    spill_dir = None if options.spill_dir is None else Path(options.spill_dir)
     try:
         interrupt_on_sigint()
-        with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
+        with ProgressLine(options.cap_bytes, shown=not options.quiet) as line:
             listeners = Listeners(line, say_error)
             done = run_text_locally(
-                request["program"], order.cap_bytes, spill_dir, listeners, order.spilling
+                request["program"], options.cap_bytes, spill_dir, listeners, options.spilling
             )
-        peak = max(done["peakBytes"], order.planning_bytes)
+        peak = max(done["peakBytes"], options.planning_bytes)
         done |= {"peakBytes": peak, "planHash": request["planHash"]}
-        report(Manifest.from_json(done), order)
+        report(Manifest.from_json(done), options)
     except SennitError as error:
         status = exit_status(error)
         if status:
@@ -138,7 +138,7 @@ def run_standalone(handed: int) -> int:
     except (OSError, MemoryError, RecursionError) as error:
         from emsqrt.system_errors import any_error
 
-        reported = any_error(error, "the plan", order.cap_bytes)
+        reported = any_error(error, "the plan", options.cap_bytes)
         say_error(reported)
         return exit_status(reported)
     return 0

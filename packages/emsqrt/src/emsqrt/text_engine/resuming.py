@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from emsqrt.checkpoint import JournalPage
 
 
-class Scan(Protocol):
+class ResumableScan(Protocol):
     """Files that are read in blocks, starting at any of them."""
 
     position: tuple[str, int]
@@ -34,7 +34,7 @@ class Resumption:
     def __init__(self, rows: TextRows, run: ExecutionContext) -> None:
         self.journal: JournalPage | None = run.journal()
         self._rows = rows
-        self._scan: Scan | None = scan_below(rows)
+        self._scan: ResumableScan | None = scan_below(rows)
         self._marked: tuple[str, int] | None = None
         self._consumed = 0
         self._skip = 0
@@ -44,7 +44,7 @@ class Resumption:
             return
         self._complete = found.complete
         self._skip = found.rows
-        place = self.journal.found_place
+        place = self.journal.found_position
         if place is not None and self._scan is not None and self._scan.start_at(*place[:2]):
             self._consumed = place[2]
             self._skip = found.rows - place[2]

@@ -14,7 +14,7 @@ from emsqrt.checkpoint import open_checkpoint
 from emsqrt.choices import JoinChoice
 from emsqrt.execution_context import ExecutionContext
 from emsqrt.executor.context import Context
-from emsqrt.fingerprints import Inputs, remembered_bytes
+from emsqrt.fingerprints import InputFingerprints, remembered_bytes
 from emsqrt.io.locations import expand_locations, parse_location
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.grant_plan import ALL_LIVE, GrantPlan
@@ -70,10 +70,10 @@ def _attempt(
     return with_measured(report, program.get("schedule"))
 
 
-def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> Inputs:
+def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> InputFingerprints:
     scans = (step for step in program["steps"] if step["op"] == "scan")
     sources = (source for step in scans for source in open_sources(step["paths"], Path()))
-    return Inputs(sources, budget)
+    return InputFingerprints(sources, budget)
 
 
 def estimate_text(
@@ -130,7 +130,9 @@ def _open(
     return rows, sink
 
 
-def _execute(rows: TextRows, sink: CsvTextSink, run: ExecutionContext, inputs: Inputs) -> None:
+def _execute(
+    rows: TextRows, sink: CsvTextSink, run: ExecutionContext, inputs: InputFingerprints
+) -> None:
     """Pull every row into the file, which appears only if no input has changed.
 
     Blocks that stay valid are written while the next ones are produced.

@@ -105,4 +105,4 @@ class SortText:
         finally:
             # The second thread may still write the last block, whose memory is released next. The
             # sorter waits only for its own spilling, which another thread does in resumable runs.
-            background.settle()
+            background.wait_idle()

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from emsqrt._kernel import LineWriter
 from emsqrt.execution_context import ExecutionContext
-from emsqrt.text_engine.buffers import PARSE_FRONT_BYTES, new_room, room_bytes, written
+from emsqrt.text_engine.buffers import PARSE_FRONT_BYTES, buffer_bytes, new_buffer, write_blocks
 from emsqrt.text_engine.text import STANDARD, Block, ColumnReader, TextRows, record_end
 from sennit_core.schema import Field, Schema
 
@@ -44,7 +44,7 @@ class SelectText:
             self._instead = [names.index(instead.get(old, old)) for _, old in columns]
             kept = (Field(new, rows.schema.field(old).type) for new, old in columns)
             self.schema = Schema(tuple(kept))
-        self._out_bytes = room_bytes(run)
+        self._out_bytes = buffer_bytes(run)
         self._guard = run.admit(
             PARSE_FRONT_BYTES + self._out_bytes, "select", "records are read and written in blocks"
         )
@@ -58,12 +58,12 @@ class SelectText:
             quote=self._rows.dialect.quote,
             instead=self._instead,
         )
-        with self._guard, new_room(self._out_bytes) as out:
-            reader = ColumnReader(self._rows, (), new_room(PARSE_FRONT_BYTES))
+        with self._guard, new_buffer(self._out_bytes) as out:
+            reader = ColumnReader(self._rows, (), new_buffer(PARSE_FRONT_BYTES))
             with closing(reader.batches()) as batches:
                 for columns in batches:
                     fill = partial(writer.write, columns)
-                    for start, end, size in written(fill, len(columns), out):
+                    for start, end, size in write_blocks(fill, len(columns), out):
                         yield Block(out[:size], rows=end - start)
 
 
