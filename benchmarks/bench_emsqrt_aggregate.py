@@ -14,12 +14,12 @@ from pathlib import Path
 from emsqrt_rows.data import Tables
 from emsqrt_rows.tables import Row, main
 
-from emsqrt.race import Work, work_for
+from emsqrt.race import RaceQuery, work_for
 
 AGGS = ("sum(l_quantity)", "sum(l_extendedprice)", "count(*)")
 
 
-def grouping(keys: str, scale: float, kind: str, tables: Tables, _: Path, quick: bool) -> Work:
+def grouping(keys: str, scale: float, kind: str, tables: Tables, _: Path, quick: bool) -> RaceQuery:
     source = tables.path("lineitem", kind, 0.1 if quick else scale)
     return work_for("agg", source, keys.split(","), aggs=AGGS)
 

@@ -13,10 +13,10 @@ from pathlib import Path
 from emsqrt_rows.data import Tables
 from emsqrt_rows.tables import Row, main
 
-from emsqrt.race import Work, work_for
+from emsqrt.race import RaceQuery, work_for
 
 
-def joining(kind: str, tables: Tables, _: Path, quick: bool) -> Work:
+def joining(kind: str, tables: Tables, _: Path, quick: bool) -> RaceQuery:
     source = tables.path("lineitem", kind, 0.1 if quick else 1)
     return work_for("join", source, ["l_orderkey", "l_linenumber"])
 

@@ -17,10 +17,10 @@ from emsqrt_rows.data import Tables
 from emsqrt_rows.planned import PlannedSort
 from emsqrt_rows.tables import Row, main
 
-from emsqrt.race import Work, work_for
+from emsqrt.race import RaceQuery, work_for
 
 
-def sorting(kind: str, scale: float, tables: Tables, _: Path, quick: bool) -> Work:
+def sorting(kind: str, scale: float, tables: Tables, _: Path, quick: bool) -> RaceQuery:
     source = tables.path("lineitem", kind, 0.1 if quick else scale)
     return work_for("sort", source, ["l_partkey", "l_orderkey"])
 

@@ -15,10 +15,10 @@ from emsqrt_rows.data import Tables
 from emsqrt_rows.queries import QUERIES, query
 from emsqrt_rows.tables import Row, main
 
-from emsqrt.race import Work
+from emsqrt.race import RaceQuery
 
 
-def asking(name: str, kind: str, tables: Tables, scratch: Path, quick: bool) -> Work:
+def asking(name: str, kind: str, tables: Tables, scratch: Path, quick: bool) -> RaceQuery:
     return query(name, kind, tables, scratch, 0.1 if quick else 1)
 
 

@@ -107,7 +107,7 @@ def test_an_object_id() -> None:
     assert object_id(len(content), CHUNK_BYTES, [chunk.hexdigest()]) == expected
 
 
-EMSQRT = ("emsqrt.documents", "emsqrt.io.outputs", "emsqrt.thin.text")
+EMSQRT = ("emsqrt.documents", "emsqrt.io.outputs", "emsqrt.text_engine.text")
 
 
 def every_error() -> dict[str, type[SennitError]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from emsqrt import scan, sql
 from emsqrt.plan import plan_to_json
-from emsqrt.race import Work
+from emsqrt.race import RaceQuery
 from emsqrt_rows.data import DECIMAL_TYPES, Tables
 from sennit_core.schema import Field, Schema
 
@@ -35,14 +35,14 @@ where l_shipdate >= date '1994-01-01' and l_shipdate < date '1995-01-01'
 _TABLES = {"q1": ("lineitem",), "q3": ("lineitem", "orders", "customer"), "q6": ("lineitem",)}
 
 
-def query(name: str, kind: str, tables: Tables, scratch: Path, scale: float) -> Work:
+def query(name: str, kind: str, tables: Tables, scratch: Path, scale: float) -> RaceQuery:
     """Return a query's work; its plan is written beside the scratch folder."""
     paths = {table: tables.path(table, kind, scale) for table in _TABLES[name]}
     sources = {table: scan(str(path), schema=_schema(path, table)) for table, path in paths.items()}
     rows = sql(QUERIES[name], sources)
     plan = scratch.with_name(f"{name}-{kind}.json")
     plan.write_text(json.dumps(plan_to_json(rows.sink(str(scratch / "out.csv")).plan)))
-    return Work(
+    return RaceQuery(
         title=f"{name} over {kind}",
         tables=paths,
         sql=QUERIES[name],

@@ -20,9 +20,9 @@ from emsqrt.race import (
     CONTENDERS,
     Attempt,
     Contender,
-    Look,
+    MemorySample,
+    RaceQuery,
     Result,
-    Work,
     disagreeing,
     finals,
     race,
@@ -52,7 +52,7 @@ class Row:
     """
 
     key: str
-    work: Callable[[Tables, Path, bool], Work]
+    work: Callable[[Tables, Path, bool], RaceQuery]
     cap_mib: int | None
     goal: str
     quick: bool = True
@@ -150,18 +150,18 @@ class _Told:
     def __init__(self, row: Row) -> None:
         self._row = row
 
-    def begins(self, name: str, version: str, attempt: Attempt) -> None:
+    def on_start(self, name: str, version: str, attempt: Attempt) -> None:
         print(f"{self._row.key}: {name} {version}, {attempt.settings}", file=sys.stderr, flush=True)
 
-    def looks(self, look: Look) -> None:
+    def on_sample(self, look: MemorySample) -> None:
         pass
 
-    def ends(self, result: Result) -> None:
+    def on_end(self, result: Result) -> None:
         ended = result.ended
         figures = f"{ended.cpu_seconds:.2f} CPU s, peak {format_bytes(ended.peak_bytes)}"
         print(f"    {result.how_it_ended()}; {figures}", file=sys.stderr, flush=True)
 
-    def passes(self, name: str, reason: str) -> None:
+    def on_skip(self, name: str, reason: str) -> None:
         print(f"{self._row.key}: {name} does not take part: {reason}", file=sys.stderr)
 
 

@@ -23,22 +23,22 @@ def main() -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
 
     _watch(pass_by)
-    from emsqrt.solo import run_plan_alone, run_text_alone
+    from emsqrt.local_runner import run_plan_locally, run_text_locally
 
     spill = Path(request["spill"])
     if "program" in request:
-        sys.stdout.write(json.dumps(run_text_alone(request["program"], request["cap"], spill)))
+        sys.stdout.write(json.dumps(run_text_locally(request["program"], request["cap"], spill)))
         return
-    manifest = run_plan_alone(request["plan"], request["cap"], spill, resume=request["resume"])
+    manifest = run_plan_locally(request["plan"], request["cap"], spill, resume=request["resume"])
     sys.stdout.write(json.dumps(manifest.to_json()))
 
 
 def _watch(pass_by: Any) -> None:
-    from emsqrt import kept
+    from emsqrt import checkpoint
     from emsqrt.external import runs
     from emsqrt.spill.spilling import SpillManager
 
-    around(kept.Checkpoint, "write", "journal", pass_by)
+    around(checkpoint.Checkpoint, "write", "journal", pass_by)
     around(runs.Runs, "_write_merged", "merge", pass_by)
     around(SpillManager, "open", "open", pass_by)
     around(SpillManager, "create", "run", pass_by)

@@ -87,7 +87,7 @@ def test_a_first_line_tells_columns_up_to_a_part_of_the_cap(tmp_path: Path, targ
     assert scan(path).schema().names == ("k", "t")
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("name", BAD_CSV)
 def test_what_is_no_csv_is_refused(source: Path, name: str, tier: str) -> None:
     data, reason = BAD_CSV[name]
@@ -100,7 +100,7 @@ def test_what_is_no_csv_is_refused(source: Path, name: str, tier: str) -> None:
     assert left_behind(source.parent) == []
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("name", ODD_CSV)
 def test_odd_csv_is_read_as_it_is(source: Path, name: str, tier: str) -> None:
     data, expected = ODD_CSV[name]
@@ -116,7 +116,7 @@ def test_two_columns_of_one_name_are_refused(source: Path, name: str) -> None:
         carry_out(scan(source).limit(1), "arrow", source.with_name("out.csv"))
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("name", BAD_JSONL)
 def test_what_is_no_json_lines_is_refused(tmp_path: Path, name: str, tier: str) -> None:
     data, reason = BAD_JSONL[name]
@@ -177,7 +177,7 @@ def test_what_is_no_file_is_told_from_one(tmp_path: Path) -> None:
         scan(f"{'x' * 300}.csv").schema()
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("what", ["grown", "cut", "changed", "removed", "replaced"])
 def test_a_file_that_is_touched_while_it_is_read_ends_the_run(
     source: Path, what: str, tier: str
@@ -216,7 +216,7 @@ def test_an_output_may_take_the_place_of_its_input(source: Path, way: str) -> No
     elif way == "a hard link":
         target.hardlink_to(source)
     read = source.with_name("*.csv") if way == "a glob" else source
-    assert carry_out(scan(read).sort("k"), "thin", target) == b"k,v\n1,a\n2,b\n"
+    assert carry_out(scan(read).sort("k"), "text", target) == b"k,v\n1,a\n2,b\n"
 
 
 @pytest.mark.parametrize("opening", ["[", "- ", "{a: ", "? "])

@@ -49,7 +49,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def refuse(small: Path, target: Path, kind: type[SennitError], reason: str) -> None:
-    for tier in ("thin", "arrow"):
+    for tier in ("text", "arrow"):
         with pytest.raises(kind, match=reason):
             carry_out(scan(small).sort("k"), tier, target)
     assert left_behind(small.parent) == []
@@ -85,7 +85,7 @@ def test_a_target_where_nothing_can_be_made_is_refused(small: Path) -> None:
 
 def test_names_may_be_as_long_as_the_file_system_has_them(small: Path) -> None:
     longest = small.with_name(f"{'x' * 251}.csv")
-    assert carry_out(scan(small).sort("k"), "thin", longest) == b"k,v\n1,a\n2,b\n"
+    assert carry_out(scan(small).sort("k"), "text", longest) == b"k,v\n1,a\n2,b\n"
     refuse(small, small.with_name(f"{'x' * 300}.csv"), UsageError, "too long")
 
 

@@ -36,9 +36,9 @@ def heeded() -> Iterator[None]:
     [
         ("emsqrt.cli.arguments", "True"),
         ("emsqrt.cli.verbs", "True"),
-        ("emsqrt.late", "'--alone' not in sys.orig_argv"),
-        ("emsqrt.late", "'--alone' in sys.orig_argv"),
-        ("emsqrt.cli.console", "'--alone' in sys.orig_argv"),
+        ("emsqrt.lazy_import", "'--standalone' not in sys.orig_argv"),
+        ("emsqrt.lazy_import", "'--standalone' in sys.orig_argv"),
+        ("emsqrt.cli.console", "'--standalone' in sys.orig_argv"),
     ],
 )
 def test_an_interrupt_at_the_start_prints_nothing(module: str, when: str, tmp_path: Path) -> None:

@@ -14,15 +14,15 @@ from pyarrow import parquet
 from smallest_runs import Watcher
 
 from emsqrt.cli import main, running
+from emsqrt.local_runner import Listeners
 from emsqrt.memory import CapLevels, Reactions, Watchdog
-from emsqrt.solo import Listeners
 from emsqrt.termination import EXIT_CAP
 from sennit_core.errors import MemoryCapExceeded
 from sennit_core.units import MIB
 
 GROUPS, COLUMNS = 400, 40
 ENDING = """
-from emsqrt.solo import ending_at
+from emsqrt.local_runner import ending_at
 import time
 with ending_at(24 << 20):
     held = [bytearray(1 << 20) for _ in range(30)]

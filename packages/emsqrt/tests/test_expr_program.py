@@ -57,14 +57,14 @@ def select(program: Program, batch: pa.RecordBatch, room: int) -> list[int]:
 
 
 @st.composite
-def thin(draw: st.DrawFn, kind: str, depth: int = 3) -> Expr:
-    """An expression that is mostly thin, of the kind of a column of SCHEMA."""
+def compilable(draw: st.DrawFn, kind: str, depth: int = 3) -> Expr:
+    """An expression that is mostly compilable, of the kind of a column of SCHEMA."""
     if depth == 0 or draw(st.integers(0, 3)) == 0:
         return draw(expressions(kind, 0))
-    below = thin(kind, depth - 1)
+    below = compilable(kind, depth - 1)
     if kind == "p":
         other = draw(st.sampled_from("ifsdtmp"))
-        one, two, three = (draw(thin(other, depth - 1)) for _ in range(3))
+        one, two, three = (draw(compilable(other, depth - 1)) for _ in range(3))
         forms = [
             call(draw(st.sampled_from(("eq", "ne", "lt", "le", "gt", "ge"))), one, two),
             call("between", one, two, three),
@@ -72,15 +72,15 @@ def thin(draw: st.DrawFn, kind: str, depth: int = 3) -> Expr:
             ~draw(below),
             one.is_null(),
             one.is_in(draw(st.lists(expressions(other, 0), max_size=3))),
-            call("is_nan", draw(thin("f", depth - 1))),
-            draw(thin("s", 0)).like(draw(st.sampled_from(("a%", "%b", "%a%", "Ab", "a_")))),
+            call("is_nan", draw(compilable("f", depth - 1))),
+            draw(compilable("s", 0)).like(draw(st.sampled_from(("a%", "%b", "%a%", "Ab", "a_")))),
             call(draw(st.sampled_from(("starts_with", "ends_with"))), col("s"), "a"),
-            call(draw(st.sampled_from(("lt", "eq"))), col("m"), draw(thin("f", 0))),
+            call(draw(st.sampled_from(("lt", "eq"))), col("m"), draw(compilable("f", 0))),
         ]
         return draw(st.sampled_from(forms))
     choosing = draw(st.integers(0, 5))
     if choosing == 0:
-        return Case(((draw(thin("p", depth - 1)), draw(below)),), draw(st.none() | below))
+        return Case(((draw(compilable("p", depth - 1)), draw(below)),), draw(st.none() | below))
     if choosing == 1:
         return call(draw(st.sampled_from(("coalesce", "nullif"))), draw(below), draw(below))
     if kind in "ifm":
@@ -93,7 +93,7 @@ UNHURRIED = settings(max_examples=150, deadline=None, suppress_health_check=list
 
 
 @UNHURRIED
-@given(tables(40), st.sampled_from("pppifm").flatmap(thin), st.sampled_from([9000, 1 << 16]))
+@given(tables(40), st.sampled_from("pppifm").flatmap(compilable), st.sampled_from([9000, 1 << 16]))
 def test_a_program_gives_what_the_evaluator_gives(
     columns: dict[str, list[Any]], expr: Expr, memory_bytes: int
 ) -> None:
@@ -139,7 +139,7 @@ def test_a_program_gives_what_the_evaluator_gives(
         "false and i // 0 > 1",
     ],
 )
-def test_these_are_thin(text: str) -> None:
+def test_these_compile(text: str) -> None:
     assert compile_program(parse_expr(text), SCHEMA) is not None
 
 

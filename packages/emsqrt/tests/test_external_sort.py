@@ -246,7 +246,7 @@ def test_fewer_runs_wait_where_memory_is_small(spill: SpillManager) -> None:
         runs = Runs(memoryview(bytearray(memory_bytes)), spill, name="waiting")
         with runs.create() as writer:
             segment = writer.finish()
-        while not runs.is_crowded():
+        while not runs.has_too_many():
             runs.add(segment)
         return len(runs)
 

@@ -17,8 +17,8 @@ from emsqrt.session import run_plan
 from emsqrt.spill import SpillError
 from emsqrt.spill.local import LocalStore
 from emsqrt.spill.testing import DISK_FAULTS, DiskFault, FaultyDisk
-from emsqrt.thin.compile import compile_text
-from emsqrt.thin.session import run_text
+from emsqrt.text_engine.compile import compile_text
+from emsqrt.text_engine.session import run_text
 
 
 @pytest.fixture(scope="module")
@@ -110,17 +110,17 @@ def judge(pipeline: Pipeline, tier: str, fault: DiskFault, tmp_path: Path, sprea
 CASES = [
     (name, tier)
     for name in ("sort", "aggregate", "distinct", "join", "semi", "top_k", "window")
-    for tier in ("thin", "arrow")
-    if (name, tier) != ("window", "thin")
+    for tier in ("text", "arrow")
+    if (name, tier) != ("window", "text")
 ]
 
 
 @pytest.mark.parametrize(
     ("name", "tier", "fault"),
     [
-        ("sort", "thin", "flipped"),
+        ("sort", "text", "flipped"),
         ("aggregate", "arrow", "short"),
-        ("join", "thin", "full"),
+        ("join", "text", "full"),
         ("distinct", "arrow", "broken"),
         ("window", "arrow", "full"),
     ],

@@ -20,7 +20,7 @@ import yaml
 from fuzz_documents import as_steps
 from fuzz_oracle import Oracle, TooManyRows, differ
 from fuzz_plans import HEAVY_ROWS, ROWS, Case, cases, heavy_cases
-from fuzz_runs import Ran, Rows, run_batches, run_files, run_thin, smallest
+from fuzz_runs import Ran, Rows, run_batches, run_files, run_text_plan, smallest
 from fuzz_seeds import seeds
 
 from emsqrt.documents.reading import document_from
@@ -41,8 +41,8 @@ def outcome(case: Case, memory_bytes: int, scratch: Path) -> Ran | None:
     if case.way == "batches":
         tables = {name: table for name, (_, table) in case.tables.items()}
         return run_batches(plan, tables, memory_bytes, scratch, case.batch_rows, case.build)
-    if case.way == "thin":
-        return run_thin(plan, memory_bytes, scratch, schema, case.target)
+    if case.way == "text":
+        return run_text_plan(plan, memory_bytes, scratch, schema, case.target)
     return run_files(plan, memory_bytes, scratch, case.target, schema)
 
 
@@ -90,7 +90,7 @@ def compare(case: Case, wanted: Rows | None, refused: duckdb.Error | None, scrat
     try:
         first = case.memory * MIB or 1 << 16
         with patch.object(Packer, "_is_slow", return_value=case.packs):
-            # Whole runs weigh their operators together; without a session each one asks by itself.
+            # Whole runs estimate their operators at once; without a session each one asks by itself.
             refusals = 12 if case.way == "batches" else 3
             ran, _ = smallest(lambda size: outcome(case, size, scratch), first, refusals=refusals)
     except ValueOutOfRange as error:

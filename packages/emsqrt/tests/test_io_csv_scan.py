@@ -52,13 +52,13 @@ def test_only_the_wanted_columns_are_read_in_the_wanted_order(tmp_path: Path) ->
     assert read(path, Schema.of(c="Int64", a="Int64")) == [{"c": 2, "a": 1}, {"c": 4, "a": 3}]
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("mark", ["", '"'])
 def test_a_first_field_without_a_header_may_be_long(mark: str, tier: str, tmp_path: Path) -> None:
     long = "x" * (300 << 10)
     path = put(tmp_path, f"{mark}{long}{mark},1\n{mark}y{mark},2\n")
     rows = pipeline.scan(path, schema=Schema.of(column0="Utf8", column1="Int64"), header=False)
-    rows = rows.filter("column1 > 0") if tier == "thin" else rows.select("column1", "column0")
+    rows = rows.filter("column1 > 0") if tier == "text" else rows.select("column1", "column0")
     manifest = rows.sink(tmp_path / "out.csv").run("96MiB", in_process=tier == "arrow")
     assert (manifest.tier, manifest.rows_out) == (tier, 2)
     assert long in (tmp_path / "out.csv").read_text()

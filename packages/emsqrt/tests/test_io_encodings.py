@@ -36,9 +36,9 @@ def refused(rows: Pipeline) -> SennitError:
     return caught.value
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 def test_text_that_is_not_utf8_is_refused_by_line_and_byte(latin: Path, tier: str) -> None:
-    rows = scan(latin) if tier == "thin" else scan(latin, skip_rows=0)
+    rows = scan(latin) if tier == "text" else scan(latin, skip_rows=0)
     error = refused(grouped(rows))
     assert isinstance(error, BadInput)
     assert (error.line, error.byte_offset) == (3, TEXT.index("José"))
@@ -46,10 +46,10 @@ def test_text_that_is_not_utf8_is_refused_by_line_and_byte(latin: Path, tier: st
     assert 'encoding "latin-1"' in (error.hint or "")
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("encoding", ["latin-1", "windows-1252", "ISO-8859-15"])
 def test_other_encodings_are_read_as_utf8(latin: Path, tier: str, encoding: str) -> None:
-    options: dict[str, Any] = {} if tier == "thin" else {"skip_rows": 0}
+    options: dict[str, Any] = {} if tier == "text" else {"skip_rows": 0}
     target = latin.with_name("out.csv")
     latin.write_text(TEXT.replace("Ada", "€5" if encoding != "latin-1" else "Ada"), encoding)
     rows = scan(latin, encoding=encoding, **options)
@@ -62,15 +62,15 @@ def test_the_encoding_of_a_file_that_is_utf8_can_be_named_in_the_text_tier(latin
     latin.write_text(TEXT, "utf-8")
     target = latin.with_name("out.csv")
     manifest = scan(latin, encoding="utf-8").sort("n").sink(target).run(mem_cap="32MiB")
-    assert manifest.tier == "thin"
+    assert manifest.tier == "text"
     assert target.read_text("utf-8").splitlines()[1] == "José,München,1"
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 def test_faults_in_other_encodings_have_line_and_byte_of_the_file(latin: Path, tier: str) -> None:
     latin.write_text(TEXT.replace("2\n", "two\n"), "latin-1")
     schema = Schema.of(name="Utf8", city="Utf8", n="Int64")
-    options: dict[str, Any] = {} if tier == "thin" else {"skip_rows": 0}
+    options: dict[str, Any] = {} if tier == "text" else {"skip_rows": 0}
     error = refused(grouped(scan(latin, schema=schema, encoding="latin-1", **options)))
     assert isinstance(error, BadInput)
     assert (error.line, error.byte_offset) == (4, TEXT.index("Zoë"))

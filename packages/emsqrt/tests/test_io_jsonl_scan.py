@@ -51,7 +51,7 @@ VALUES = st.tuples(st.sampled_from(KINDS), st.sampled_from(SPELLED) | NUMBERS).f
 
 
 def of_kernel(line: str, kind: str) -> Any:
-    """Return `v` of a line as JSON, as the lean tier reads it."""
+    """Return `v` of a line as JSON, as the text tier reads it."""
     try:
         columns, _ = JsonlParser(bytearray(1 << 16), [("v", kind)]).parse(line.encode(), 0)
     except RecordFault:

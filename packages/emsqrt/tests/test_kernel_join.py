@@ -14,17 +14,17 @@ from emsqrt._kernel import (
     KeySpec,
     MergeJoiner,
     Partitioner,
-    join_alone,
     join_cross,
     join_lines,
     join_side,
     key_run,
     mark_matched,
+    null_extend_rows,
     pack_join_rows,
 )
 from emsqrt._kernel.testing import I64, TEXT, columns
 from emsqrt.external.join_oracle import KIB, Joined, block, key, naive, numbered, read
-from emsqrt.external.join_output import FIRST, LONE, MARK, PAIRS
+from emsqrt.external.join_output import MARK, MATCHED, PAIRS, UNMATCHED
 from emsqrt.external.matched_bits import MatchedBits
 from emsqrt.spill import SpillManager
 
@@ -99,7 +99,7 @@ def test_a_table_goes_on_where_its_output_was_full(
     at, probed, out = 0, block(one), bytearray(out_bytes)
 
     while at < len(probed):
-        at, size, _, _ = table.probe(probed, at, out, PAIRS | LONE | MARK)
+        at, size, _, _ = table.probe(probed, at, out, PAIRS | UNMATCHED | MARK)
         found += read(bytes(out[:size]))
     done = False
     while not done:
@@ -151,7 +151,7 @@ def test_no_bytes_lead_the_kernel_astray(data: bytes, at: int, flags: int) -> No
         table.index()
         attempt(table.probe, one, at, out, flags, bytearray(9))
         table.drain(out, bool(flags & 1), flags)
-    attempt(join_alone, data, at, out, False, flags, bytes(9))
+    attempt(null_extend_rows, data, at, out, False, flags, bytes(9))
     attempt(join_lines, data, at, out, b",", b"", b"")
     attempt(join_side, data, at, out, True, b"")
     attempt(key_run, data, at, key(1))
@@ -166,7 +166,7 @@ def test_bits_must_suffice_for_the_rows_of_a_block() -> None:
     table.index()
 
     with pytest.raises(ValueError, match="bits"):
-        table.probe(block(numbered([key(1)] * 9, "x")), 0, bytearray(99), FIRST, bytearray(1), 7)
+        table.probe(block(numbered([key(1)] * 9, "x")), 0, bytearray(99), MATCHED, bytearray(1), 7)
 
 
 def test_a_null_in_any_key_column_leaves_the_key_empty() -> None:
@@ -194,8 +194,8 @@ def test_joined_rows_become_lines_or_sides() -> None:
     out = bytearray(500)
     left, right = block([(b"", b"1,a"), (b"", b"2,b")]), block([(b"", b"x,y")])
     _, _, size, _ = join_cross(left, 0, right, 0, out)
-    _, more, _, _ = join_alone(left, 0, memoryview(out)[size:], False, 0)
-    _, last, _, _ = join_alone(right, 0, memoryview(out)[size + more :], True, 0)
+    _, more, _, _ = null_extend_rows(left, 0, memoryview(out)[size:], False, 0)
+    _, last, _, _ = null_extend_rows(right, 0, memoryview(out)[size + more :], True, 0)
     joined, text = bytes(out[: size + more + last]), bytearray(200)
 
     _, size, rows = join_lines(joined, 0, text, b";", b"-,-", b"?,?")

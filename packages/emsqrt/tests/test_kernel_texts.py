@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emsqrt._kernel import longest_text, measure_texts, spread_texts
+from emsqrt._kernel import gather_texts, longest_text, measure_texts
 
 INTS = st.lists(st.integers(-(1 << 31), (1 << 31) - 1) | st.integers(-2, 20), max_size=12)
 
@@ -28,7 +28,7 @@ def test_texts_are_spread_as_arrow_decodes_them(texts: list[str], data: st.DataO
     numbers = packed(places)
     size = measure_texts(numbers, known.slice(0, 4 * (len(texts) + 1)), ends)
     room = memoryview(out)[:size]
-    spread_texts(numbers, known.slice(0, 4 * (len(texts) + 1)), held or b"", room)
+    gather_texts(numbers, known.slice(0, 4 * (len(texts) + 1)), held or b"", room)
     buffers = [None, pa.py_buffer(ends), pa.py_buffer(room)]
     found = pa.Array.from_buffers(pa.string(), len(places), buffers)
     assert found.to_pylist() == [texts[place] for place in places]
@@ -41,14 +41,14 @@ def test_places_and_texts_that_are_not_there_are_refused() -> None:
         with pytest.raises(ValueError, match="index"):
             measure_texts(packed(places), known, out)
         with pytest.raises(ValueError, match="measured"):
-            spread_texts(packed(places), known, b"abb", out)
+            gather_texts(packed(places), known, b"abb", out)
     for ends in (list[int](), [0, 2, 1], [0, 9], [-1, 3]):
         with pytest.raises(ValueError, match="dictionary"):
-            spread_texts(packed([0]), packed(ends), b"abb", out)
+            gather_texts(packed([0]), packed(ends), b"abb", out)
     with pytest.raises(ValueError, match="end"):
         measure_texts(packed([0] * 16), known, out)
     with pytest.raises(ValueError, match="measured"):
-        spread_texts(packed([0] * 16), known, b"abb", bytearray(15))
+        gather_texts(packed([0] * 16), known, b"abb", bytearray(15))
     with pytest.raises(ValueError, match="four bytes"):
         measure_texts(memoryview(bytes(9))[1:], known, out)
 
@@ -71,7 +71,7 @@ def test_odd_places_and_ends_touch_nothing_else(
     ends, out = array("i", bytes(4 * count)), bytearray(size)
     for call in (
         lambda: measure_texts(array("i", places), array("i", known), ends),
-        lambda: spread_texts(array("i", places), array("i", known), texts, out),
+        lambda: gather_texts(array("i", places), array("i", known), texts, out),
     ):
         try:
             call()

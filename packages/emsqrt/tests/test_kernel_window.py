@@ -11,7 +11,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from emsqrt._kernel import Columns, FrameBest, FrameSum, KeySpec, RangeBound, RowStore, row_changes
+from emsqrt._kernel import (
+    Columns,
+    FrameMinMax,
+    FrameSum,
+    KeySpec,
+    RangeBound,
+    RowStore,
+    row_changes,
+)
 from emsqrt.external.layout import KINDS
 from emsqrt.floats.exact import FloatSum
 from emsqrt.operators.columns import to_columns
@@ -112,7 +120,7 @@ def test_the_best_row_of_a_frame_is_the_first_of_the_best(data: st.DataObject) -
     values = data.draw(st.lists(one, min_size=1, max_size=25))
     low, high = data.draw(frames(len(values)))
     greatest, rows = data.draw(st.booleans()), data.draw(st.integers(1, 9))
-    best = FrameBest(memoryview(bytearray(2048)), KINDS[of.name], greatest, True)
+    best = FrameMinMax(memoryview(bytearray(2048)), KINDS[of.name], greatest, True)
     chunk, out = chunks(values, of, rows), array("q", bytes(8 * len(low)))
     row, why, given_chunk = 0, HIGH, (None, 0)
     ahead: tuple[Columns | None, int] = given_chunk
@@ -232,7 +240,7 @@ def test_what_does_not_fit_is_refused() -> None:
     with pytest.raises(ValueError, match="numbers"):
         FrameSum(SUM, KINDS["Utf8"], 0)
     with pytest.raises(ValueError, match="queue"):
-        FrameBest(bytearray(8), KINDS["Int64"], True, True)
+        FrameMinMax(bytearray(8), KINDS["Int64"], True, True)
     with pytest.raises(TypeError):
         total.run(two, two, 0, "chunk", 0, None, 0, bytearray(16), bytearray(1))  # type: ignore[arg-type]
 

@@ -52,19 +52,19 @@ def test_the_same_plan_gives_the_same_bytes(source: Path, tmp_path: Path, suffix
         digests.add(hashlib.sha256(out.read_bytes()).hexdigest())
     assert len(digests) == 1
     assert manifests[0].spilled_bytes > manifests[-1].spilled_bytes
-    assert {manifest.tier for manifest in manifests} == {"thin" if suffix == "csv" else "arrow"}
+    assert {manifest.tier for manifest in manifests} == {"text" if suffix == "csv" else "arrow"}
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 def test_blocks_say_what_was_planned_and_what_was_done(
     source: Path, tmp_path: Path, tier: str
 ) -> None:
-    rows = scan(source if tier == "thin" else source.with_suffix(".parquet"))
+    rows = scan(source if tier == "text" else source.with_suffix(".parquet"))
     grouped = rows.group_by("k", "g", "v").agg(n=count())
     manifest = (
         grouped.sort("v", "k")
         .sink(tmp_path / "out.csv")
-        .run("20MiB" if tier == "thin" else "64MiB")
+        .run("20MiB" if tier == "text" else "64MiB")
     )
     assert manifest.tier == tier
     group, sort = (
@@ -103,12 +103,12 @@ def test_those_who_are_not_live_together_each_get_all(source: Path, tmp_path: Pa
     assert all(one + two <= working for one, two in itertools.pairwise(grants))
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 def test_the_reported_peak_is_what_is_seen_from_outside(
     source: Path, tmp_path: Path, tier: str
 ) -> None:
-    suffix = "csv" if tier == "thin" else "parquet"
-    cap = 24 if tier == "thin" else 72
+    suffix = "csv" if tier == "text" else "parquet"
+    cap = 24 if tier == "text" else 72
     out = tmp_path / "m.json"
     words = [sys.executable, "-P", "-m", "emsqrt.cli", "sort"]
     words += [str(source.with_suffix(f".{suffix}")), str(tmp_path / f"out.{suffix}"), "--by", "k,v"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from smallest_runs import ALL, ARROW, FEW, MIB, THIN, Watcher, make
+from smallest_runs import ALL, ARROW, FEW, MIB, TEXT_TIER, Watcher, make
 
 from emsqrt import Engine, EngineConfig, Manifest, scan
 from emsqrt.pipeline import Pipeline
 from sennit_core.errors import CapTooSmall
 
 FIRST_BYTES = 14 * MIB
-"""A cap to begin with: a little above what the thin tier needs, and refused by the other one."""
+"""A cap to begin with: a little above what the text tier needs, and refused by the other one."""
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def least(pipeline: Pipeline, engine: Engine) -> tuple[Manifest, int, int]:
 
 def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
     """Run at the smallest cap and with plenty, and compare."""
-    verbs = THIN if kind == "csv" else ARROW
+    verbs = TEXT_TIER if kind == "csv" else ARROW
     a, b = (scan(folder / f"{side}.{kind}") for side in "ab")
     pipeline = verbs[name](a, b).sink(tmp_path / f"least.{kind}")
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))

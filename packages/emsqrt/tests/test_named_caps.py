@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from fuzz_data import random_table
-from fuzz_runs import Ran, run_files, run_thin, write_table
+from fuzz_runs import Ran, run_files, run_text_plan, write_table
 
 from emsqrt import Engine, EngineConfig
 from emsqrt.executor.context import Context
@@ -56,7 +56,7 @@ OTHERS: dict[str, Verb] = {
     "join": lambda rows: rows.join(rows, ["i8", "t"], "semi"),
     "union": lambda rows: rows.union(rows.limit(3)),
 }
-WAYS = ("thin", "csv", "jsonl", "parquet")
+WAYS = ("text", "csv", "jsonl", "parquet")
 
 
 def over(names: list[str], count: int) -> Iterable[tuple[int, str]]:
@@ -66,7 +66,7 @@ def over(names: list[str], count: int) -> Iterable[tuple[int, str]]:
 
 def refusals(verbs: Iterable[Verb], way: str, rows: int, scratch: Path) -> list[str]:
     """Run a plan from one byte of memory on, with what refusals name; return why they refused."""
-    suffix = "csv" if way == "thin" else way
+    suffix = "csv" if way == "text" else way
     schema, table = random_table(COLUMNS, rows, 7, nul=False)
     path = scratch / f"l.{suffix}"
     write_table(table, schema, path)
@@ -76,8 +76,8 @@ def refusals(verbs: Iterable[Verb], way: str, rows: int, scratch: Path) -> list[
     plan, given = pipeline.plan, check(pipeline.plan)
 
     def run(memory_bytes: int) -> Ran | None:
-        if way == "thin":
-            return run_thin(plan, memory_bytes, scratch, given)
+        if way == "text":
+            return run_text_plan(plan, memory_bytes, scratch, given)
         return run_files(plan, memory_bytes, scratch, way, given)
 
     memory_bytes, told = 1, list[str]()
@@ -92,7 +92,7 @@ def refusals(verbs: Iterable[Verb], way: str, rows: int, scratch: Path) -> list[
     return told
 
 
-@pytest.mark.parametrize("way", ["thin", "jsonl"])
+@pytest.mark.parametrize("way", ["text", "jsonl"])
 @pytest.mark.parametrize("name", AGGREGATES)
 def test_one_refusal_names_what_the_states_of_aggregates_take(
     name: str, way: str, tmp_path: Path

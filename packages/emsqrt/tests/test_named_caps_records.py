@@ -22,7 +22,7 @@ Verb = Callable[[Pipeline, Pipeline], Pipeline]
 LONG_BYTES = 3 * MIB
 ROWS = 3000
 SCHEMAS = {"a": Schema.of(k="Int64", g="Int64", t="Utf8"), "b": Schema.of(k="Int64", u="Int64")}
-THIN_FLOOR, THIN_FIRST = 13 * MIB, 12 * MIB
+TEXT_FLOOR, TEXT_FIRST = 13 * MIB, 12 * MIB
 VERBS: dict[str, tuple[Verb, int]] = {
     "scan": (lambda a, b: a.select("t", "k"), 5),
     "sort": (lambda a, b: a.sort("k"), 9),
@@ -106,9 +106,9 @@ def test_text_is_named_some_times_its_longest_record(
     target = tmp_path / f"out.{kind}"
     made = pipeline(verb, kind, folder, target)
     config = EngineConfig(spill_dir=tmp_path / "spill")
-    named = cap_as_told(made, THIN_FIRST, config)
+    named = cap_as_told(made, TEXT_FIRST, config)
     more = 6 if kind == "jsonl" else 0  # lines are taken apart in rooms of their own, at both ends
-    assert named < THIN_FLOOR + (times + more) * LONG_BYTES
+    assert named < TEXT_FLOOR + (times + more) * LONG_BYTES
     found = target.read_bytes()
     Engine(config).run(made.plan, mem_cap=512 * MIB)
     assert target.read_bytes() == found

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
-from fuzz_runs import a_run, run_batches, run_files, run_thin, write_table
+from fuzz_runs import a_run, run_batches, run_files, run_text_plan, write_table
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -148,7 +148,7 @@ def test_whole_plans_give_the_same_in_both_tiers(how: JoinKind, tmp_path: Path) 
     def judge(pipeline: Pipeline) -> None:
         plan = pipeline.plan
         expected = run_batches(plan, given, 16 * MIB, tmp_path).rows
-        thin = run_thin(plan, 8 * MIB, tmp_path, check(plan))
+        thin = run_text_plan(plan, 8 * MIB, tmp_path, check(plan))
         assert thin is not None
         assert sorted(thin.rows, key=str) == sorted(expected, key=str)
         if pipeline is unseen:

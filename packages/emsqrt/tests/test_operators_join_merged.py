@@ -8,7 +8,7 @@ from typing import Literal
 import pyarrow as pa
 import pytest
 from fuzz_oracle import Oracle, differ
-from fuzz_runs import Ran, run_files, run_thin, smallest, write_table
+from fuzz_runs import Ran, run_files, run_text_plan, smallest, write_table
 
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan.check import check
@@ -17,7 +17,7 @@ from emsqrt.te.blocks import Grants, plan_blocks
 from sennit_core.schema import Schema
 
 HOWS: tuple[Literal["right", "full"], ...] = ("right", "full")
-WAYS = ("thin", "csv", "parquet")
+WAYS = ("text", "csv", "parquet")
 
 
 def table_of(rows: int, step: int, hot: int, name: str) -> pa.Table:
@@ -47,13 +47,13 @@ def merged(
 def test_a_merge_in_the_least_memory_answers_as_duckdb_does(
     how: Literal["right", "full"], way: str, tmp_path: Path
 ) -> None:
-    kind = "csv" if way == "thin" else way
+    kind = "csv" if way == "text" else way
     pipeline, tables = merged(how, kind, tmp_path)
     plan, schema = pipeline.plan, check(pipeline.plan)
 
     def run(memory_bytes: int) -> Ran | None:
-        if way == "thin":
-            return run_thin(plan, memory_bytes, tmp_path, schema)
+        if way == "text":
+            return run_text_plan(plan, memory_bytes, tmp_path, schema)
         return run_files(plan, memory_bytes, tmp_path, kind, schema)
 
     ran, _ = smallest(run)
@@ -68,10 +68,10 @@ def test_a_merge_in_the_least_memory_answers_as_duckdb_does(
     assert lone > 1000
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("how", HOWS)
 def test_explain_shows_the_merge_and_what_it_spills(
-    how: Literal["right", "full"], tier: Literal["thin", "arrow"], tmp_path: Path
+    how: Literal["right", "full"], tier: Literal["text", "arrow"], tmp_path: Path
 ) -> None:
     pipeline, _ = merged(how, "csv", tmp_path)
 

@@ -145,7 +145,7 @@ def read(text: str, folder: Path, **options: Any) -> Pipeline:
     return scan(folder / "in.csv", **options)
 
 
-@pytest.mark.parametrize("tier", ["thin", "arrow"])
+@pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize(
     ("text", "options", "words"),
     [

@@ -13,11 +13,11 @@ from emsqrt.cli import main
 from emsqrt.race import (
     CONTENDERS,
     Attempt,
+    AttemptFiles,
     GnuSort,
-    Place,
+    RaceQuery,
     Result,
     Screen,
-    Work,
     disagreeing,
     finals,
     picture,
@@ -41,10 +41,12 @@ class Made:
     def version(self) -> str | None:
         return "1.0"
 
-    def why_not(self, work: Work) -> str | None:
+    def why_not(self, work: RaceQuery) -> str | None:
         return self._reason
 
-    def attempts(self, work: Work, cap_bytes: int | None, place: Place) -> list[Attempt]:
+    def attempts(
+        self, work: RaceQuery, cap_bytes: int | None, place: AttemptFiles
+    ) -> list[Attempt]:
         return [
             Attempt(f"setting {at}", [sys.executable, "-S", "-c", text.format(target=place.target)])
             for at, text in enumerate(self._programs, 1)
@@ -171,7 +173,7 @@ def test_all_are_asked_the_same(source: Path, verb: str, by: list[str], sql: str
 
 def test_gnu_sort_is_told_types_and_directions(source: Path) -> None:
     work = work_for("sort", source, ["city:desc", "id"])
-    (attempt,) = GnuSort().attempts(work, 64 * MIB, Place(Path("out.csv"), Path("spill")))
+    (attempt,) = GnuSort().attempts(work, 64 * MIB, AttemptFiles(Path("out.csv"), Path("spill")))
     assert "-k2,2r -k1,1n" in attempt.settings
     assert GnuSort().why_not(work_for("agg", source)) == "it only sorts"
 
@@ -208,10 +210,10 @@ def test_real_engines_give_one_answer(
     words += ["--engines", "em,duckdb,gnusort", "--svg", str(drawn), "--scratch", str(tmp_path)]
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
-    through = {each["engine"]: each for each in told["attempts"] if each["well"]}
+    through = {each["engine"]: each for each in told["attempts"] if each["succeeded"]}
     assert {"EM-√", "DuckDB"} <= through.keys()
     assert len({each["checksum"] for each in through.values()}) == 1
-    assert through["EM-√"]["peakBytes"] <= through["EM-√"]["toldPeakBytes"] * 1.05 + 2 * MIB
+    assert through["EM-√"]["peakBytes"] <= through["EM-√"]["reportedPeakBytes"] * 1.05 + 2 * MIB
     assert "DuckDB" in drawn.read_text()
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from emsqrt.race import Look, TreeReader, watch
+from emsqrt.race import MemorySample, TreeReader, watch
 from emsqrt.race.trace import Trace
 from emsqrt.race.watch import folder_bytes
 
@@ -59,9 +59,11 @@ def test_spill_is_measured_while_it_lies_there(tmp_path: Path) -> None:
         "import pathlib, sys, time\nfile = pathlib.Path(sys.argv[1], 'run')\n"
         "file.write_bytes(b'x' * 1_000_000)\ntime.sleep(0.5)\nfile.unlink()\n"
     )
-    looks: list[Look] = []
+    looks: list[MemorySample] = []
     ended = watch(
-        [sys.executable, "-S", "-c", code, str(tmp_path)], spill_dir=tmp_path, on_look=looks.append
+        [sys.executable, "-S", "-c", code, str(tmp_path)],
+        spill_dir=tmp_path,
+        on_sample=looks.append,
     )
     assert ended.spilled_bytes >= 1_000_000
     assert folder_bytes(tmp_path) == 0
@@ -79,14 +81,14 @@ def test_a_watcher_that_is_interrupted_leaves_nobody_behind() -> None:
     with TreeReader(os.getpid()) as tree:
         before = set(tree.pids())  # helpers of the tests that ran before, and this process
 
-    def interrupt(look: Look) -> None:
+    def interrupt(look: MemorySample) -> None:
         if look.held_bytes:
             with TreeReader(os.getpid()) as tree:
                 pids.update(set(tree.pids()) - before)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        watch(holding(1, 60), on_look=interrupt)
+        watch(holding(1, 60), on_sample=interrupt)
     assert pids
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 

@@ -15,12 +15,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from emsqrt import Engine, EngineConfig, Pipeline, scan
-from emsqrt.kept import KEPT_SECONDS, Checkpoint
+from emsqrt.checkpoint import KEPT_SECONDS, Checkpoint
+from emsqrt.local_runner import run_text_locally
 from emsqrt.plan import plan_to_json
-from emsqrt.solo import run_text_alone
-from emsqrt.thin.compile import try_compile
-from emsqrt.thin.sink import CsvTextSink
-from emsqrt.thin.text import Block
+from emsqrt.text_engine.compile import try_compile
+from emsqrt.text_engine.sink import CsvTextSink
+from emsqrt.text_engine.text import Block
 from sennit_core.errors import Conflict, UsageError
 
 MIB = 1 << 20
@@ -44,10 +44,10 @@ def shapes(source: Path, out: Path) -> dict[str, Pipeline]:
     rows = scan(source)
     tables = scan(parquet)
     return {
-        "thin join": rows.join(other(rows), on="v", how="full").sink(out),
-        "thin semi": rows.join(other(rows), on="v", how="anti").sink(out),
-        "thin top": rows.sort("g", "k").limit(60_000).sink(out),
-        "thin joined groups": rows.join(other(rows), on="v")
+        "text join": rows.join(other(rows), on="v", how="full").sink(out),
+        "text semi": rows.join(other(rows), on="v", how="anti").sink(out),
+        "text top": rows.sort("g", "k").limit(60_000).sink(out),
+        "text joined groups": rows.join(other(rows), on="v")
         .group_by("g")
         .agg(n="count(*)", s="sum(k)")
         .sink(out),
@@ -58,9 +58,9 @@ def shapes(source: Path, out: Path) -> dict[str, Pipeline]:
         ).sink(out, format="csv"),
         "arrow distinct": tables.distinct("v").sink(out, format="csv"),
         "arrow filtered": _filtered(tables).sink(out, format="csv"),
-        "thin sort": rows.sort("k").sink(out),
-        "thin aggregate": rows.group_by("g").agg(n="count(*)", s="sum(k)").sink(out),
-        "thin filtered": rows.filter("k > 9000").sort("g", "k").sink(out),
+        "text sort": rows.sort("k").sink(out),
+        "text aggregate": rows.group_by("g").agg(n="count(*)", s="sum(k)").sink(out),
+        "text filtered": rows.filter("k > 9000").sort("g", "k").sink(out),
         "arrow sort": scan(parquet).sort("k").sink(out, format="csv"),
         "arrow aggregate": scan(parquet).group_by("v").agg(n="count(*)", s="sum(k)").sink(out),
     }
@@ -74,7 +74,7 @@ def other(rows: Pipeline) -> Pipeline:
     return rows.filter("k > 9000").select("v", "k AS k2", "g AS g2")
 
 
-THIN_CAP, ARROW_CAP = 18 * MIB, 50 * MIB
+TEXT_CAP, ARROW_CAP = 18 * MIB, 50 * MIB
 
 
 def killed_run(
@@ -84,7 +84,7 @@ def killed_run(
     kept = [str(spill), "test"]
     request: dict[str, Any] = {"cap": ARROW_CAP, "spill": str(spill), "resume": kept}
     if program is not None:
-        request |= {"cap": THIN_CAP, "program": {**program, "resume": kept}}
+        request |= {"cap": TEXT_CAP, "program": {**program, "resume": kept}}
     else:
         request["plan"] = plan_to_json(pipeline.plan)
     path = folder / "request.json"
@@ -102,11 +102,11 @@ POINTS = [
     ("after run", 3),
     ("after open", 1),
 ]
-CASES = [("thin sort", *point) for point in POINTS] + [
-    ("thin aggregate", "after journal", 1),
-    ("thin aggregate", "after journal", 2),
-    ("thin aggregate", "after run", 2),
-    ("thin filtered", "after journal", 1),
+CASES = [("text sort", *point) for point in POINTS] + [
+    ("text aggregate", "after journal", 1),
+    ("text aggregate", "after journal", 2),
+    ("text aggregate", "after run", 2),
+    ("text filtered", "after journal", 1),
     ("arrow sort", "after journal", 1),
     ("arrow aggregate", "after open", 1),
     ("arrow aggregate", "after journal", 2),
@@ -116,13 +116,13 @@ CASES = [("thin sort", *point) for point in POINTS] + [
     ("arrow distinct", "after journal", 2),
     ("arrow join", "after journal", 1),
     ("arrow join", "after journal", 3),
-    ("thin top", "after journal", 2),
-    ("thin join", "after journal", 1),
-    ("thin join", "before journal", 3),
-    ("thin join", "after journal", 4),
-    ("thin join", "after open", 2),
-    ("thin semi", "after journal", 2),
-    ("thin joined groups", "after journal", 4),
+    ("text top", "after journal", 2),
+    ("text join", "after journal", 1),
+    ("text join", "before journal", 3),
+    ("text join", "after journal", 4),
+    ("text join", "after open", 2),
+    ("text semi", "after journal", 2),
+    ("text joined groups", "after journal", 4),
 ]
 
 
@@ -143,7 +143,7 @@ def test_a_killed_run_is_gone_on_with(
     again = killed_run(pipeline, spill, tmp_path, "never", 1)
     assert again.returncode == 0, again.stderr
     assert out.read_bytes() == expected
-    assert not list((spill / "kept").iterdir())
+    assert not list((spill / "checkpoints").iterdir())
     first, second = json.loads(whole.stdout), json.loads(again.stdout)
     if (point, times) != ("before journal", 1):
         assert second["spilledBytes"] < first["spilledBytes"]
@@ -152,7 +152,7 @@ def test_a_killed_run_is_gone_on_with(
 
 @pytest.mark.crash
 @pytest.mark.parametrize(
-    "shape", ["thin sort", "thin aggregate", "thin join", "arrow aggregate", "arrow window"]
+    "shape", ["text sort", "text aggregate", "text join", "arrow aggregate", "arrow window"]
 )
 def test_what_was_taken_in_whole_is_not_read_again(
     source: Path, tmp_path: Path, shape: str
@@ -167,19 +167,19 @@ def test_what_was_taken_in_whole_is_not_read_again(
 @pytest.mark.crash
 def test_a_scan_begins_where_the_last_run_ended(source: Path, tmp_path: Path) -> None:
     out, spill = tmp_path / "out.csv", tmp_path / "spill"
-    pipeline = shapes(source, out)["thin sort"]
+    pipeline = shapes(source, out)["text sort"]
     assert killed_run(pipeline, spill, tmp_path, "after journal", 1).returncode == -9
     again = killed_run(pipeline, spill, tmp_path, "never", 1)
     assert 0 < json.loads(again.stdout)["rowsIn"] < 160_000
 
 
 @pytest.mark.crash
-@pytest.mark.parametrize("cap", [THIN_CAP - 3 * MIB, 64 * MIB])
+@pytest.mark.parametrize("cap", [TEXT_CAP - 3 * MIB, 64 * MIB])
 def test_what_was_left_is_gone_on_with_under_another_cap(
     source: Path, tmp_path: Path, cap: int
 ) -> None:
     out, spill = tmp_path / "out.csv", tmp_path / "spill"
-    pipeline = shapes(source, out)["thin joined groups"]
+    pipeline = shapes(source, out)["text joined groups"]
     engine = Engine(EngineConfig(spill_dir=spill))
     engine.run(pipeline.plan, mem_cap="64MiB")
     expected = out.read_bytes()
@@ -209,11 +209,11 @@ def test_another_plan_or_other_inputs_are_refused(source: Path, tmp_path: Path) 
 def test_a_name_costs_nothing_when_nobody_is_killed(source: Path, tmp_path: Path) -> None:
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
     plans = shapes(source, tmp_path / "out.csv")
-    engine.run(plans["thin sort"].plan, mem_cap="18MiB", resume="nightly")
+    engine.run(plans["text sort"].plan, mem_cap="18MiB", resume="nightly")
     first = (tmp_path / "out.csv").read_bytes()
-    engine.run(plans["thin sort"].plan, mem_cap="64MiB")
+    engine.run(plans["text sort"].plan, mem_cap="64MiB")
     assert (tmp_path / "out.csv").read_bytes() == first
-    assert not list((tmp_path / "spill" / "kept").iterdir())
+    assert not list((tmp_path / "spill" / "checkpoints").iterdir())
 
 
 def test_a_run_that_goes_on_is_not_joined(tmp_path: Path) -> None:
@@ -222,7 +222,7 @@ def test_a_run_that_goes_on_is_not_joined(tmp_path: Path) -> None:
     with pytest.raises(Conflict):
         Checkpoint(tmp_path, "one", facts)
     kept.close()
-    assert not list((tmp_path / "kept").iterdir())
+    assert not list((tmp_path / "checkpoints").iterdir())
     with pytest.raises(UsageError):
         Checkpoint(tmp_path, "../one", facts)
 
@@ -243,19 +243,19 @@ def test_the_last_rows_are_written_before_their_memory_is_released(
     assert program is not None
     kept = (str(tmp_path / "spill"), "slow") if resume else None
     request = {**program.scheduled(1 << 30), "planHash": "slow", "resume": kept}
-    run_text_alone(request, 1 << 30, tmp_path / "spill")
+    run_text_locally(request, 1 << 30, tmp_path / "spill")
     rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
     assert sorted(rows) == sorted(source.read_text().splitlines()[1:])
 
 
 def test_what_nobody_resumes_is_swept(tmp_path: Path) -> None:
-    old = tmp_path / "kept" / "old"
+    old = tmp_path / "checkpoints" / "old"
     old.mkdir(parents=True)
     (old / "sort-000001").write_bytes(b"rows")
-    new = tmp_path / "kept" / "new"
+    new = tmp_path / "checkpoints" / "new"
     new.mkdir()
     (new / "sort-000001").write_bytes(b"rows")
     long_ago = time.time() - KEPT_SECONDS - 60
     os.utime(old / "sort-000001", (long_ago, long_ago))
     Checkpoint(tmp_path, "other", {}).close()
-    assert [path.name for path in (tmp_path / "kept").iterdir()] == ["new"]
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["new"]

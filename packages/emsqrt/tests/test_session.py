@@ -12,12 +12,12 @@ from fuzz_runs import smallest
 from typing_extensions import Buffer
 
 from emsqrt import scan
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.executor.context import Context
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.grant_plan import HOLDER_BYTES_MIN, GrantPlan
 from emsqrt.metering import Meter, prefetch_first
 from emsqrt.plan import plan_to_json
-from emsqrt.run import Run
 from emsqrt.session import run_plan
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Schema
@@ -37,7 +37,7 @@ def context_of(size: int, folder: Path) -> Context:
     return Context("the test", size, _Nobody(), lambda _: None, folder / "spill", budget=budget)
 
 
-def opened(run: Run, sharing: GrantPlan, *nodes: int) -> list[Run]:
+def opened(run: ExecutionContext, sharing: GrantPlan, *nodes: int) -> list[ExecutionContext]:
     views = [run.at(node, "sort") for node in nodes]
     for view in views:
         view.expect_holder()
@@ -50,13 +50,13 @@ def test_those_who_are_not_live_together_use_the_same_memory(tmp_path: Path) -> 
     sharing = GrantPlan(
         (frozenset({1, 2}), frozenset({2, 3})), {1: everything, 2: everything, 3: everything}
     )
-    with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+    with closing(context_of(64 * MIB, tmp_path)) as context, ExecutionContext(context) as run:
         one, two, three = opened(run, sharing, 1, 2, 3)
-        first = one.take_working_memory("one")
-        second = two.take_working_memory("two")
+        first = one.acquire_working_memory("one")
+        second = two.acquire_working_memory("two")
         assert first.size + second.size <= run.working_bytes < first.size + second.size + 3 * 4096
         first.release()
-        third = three.take_working_memory("three")
+        third = three.acquire_working_memory("three")
         assert third.size == first.size or third.size == second.size
         second.release()
         third.release()
@@ -66,12 +66,12 @@ def test_grants_are_there_in_one_piece_whoever_held_the_memory_before(tmp_path: 
     everything = float("inf")
     live_sets = frozenset({1, 2, 3}), frozenset({3, 4})
     sharing = GrantPlan(live_sets, dict.fromkeys((1, 2, 3, 4), everything))
-    with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+    with closing(context_of(64 * MIB, tmp_path)) as context, ExecutionContext(context) as run:
         join, sort, window, group = opened(run, sharing, 1, 2, 3, 4)
-        one, two, three = (each.take_working_memory("below") for each in (join, sort, window))
+        one, two, three = (each.acquire_working_memory("below") for each in (join, sort, window))
         two.release()
         one.release()
-        with three, group.take_working_memory("group") as held:
+        with three, group.acquire_working_memory("group") as held:
             assert held.size > 2 * three.size - 4096
             assert held.size + three.size <= run.working_bytes
 
@@ -101,10 +101,10 @@ def test_a_plan_whose_middle_one_of_three_outlives_the_others_runs_where_it_is_t
 def test_a_grant_is_smaller_when_memory_is_short(tmp_path: Path) -> None:
     sharing = GrantPlan((frozenset({1}),), {1: float("inf")})
     for room, expected in ((3 * MIB, 3 * MIB), (1000, HOLDER_BYTES_MIN)):
-        with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+        with closing(context_of(64 * MIB, tmp_path)) as context, ExecutionContext(context) as run:
             (view,) = opened(run, sharing, 1)
             context.room_bytes = partial(int, room)
-            with view.take_working_memory("sort") as held:
+            with view.acquire_working_memory("sort") as held:
                 assert held.size == expected
                 assert view.meter.granted_bytes == expected
 
@@ -112,23 +112,23 @@ def test_a_grant_is_smaller_when_memory_is_short(tmp_path: Path) -> None:
 @pytest.mark.parametrize("room", [0, HOLDER_BYTES_MIN + 200])
 def test_a_grant_is_never_smaller_than_what_its_operator_needs(room: int, tmp_path: Path) -> None:
     least = HOLDER_BYTES_MIN + 100
-    with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+    with closing(context_of(64 * MIB, tmp_path)) as context, ExecutionContext(context) as run:
         view = run.at(1, "aggregate")
         view.expect_holder(least_bytes=least)
         run.map_working_set(GrantPlan((frozenset({1}),), {1: float("inf")}))
         context.room_bytes = partial(int, room)
-        with view.take_working_memory("aggregate") as held:
+        with view.acquire_working_memory("aggregate") as held:
             assert held.size >= least
 
 
 def test_who_holds_twice_has_its_grant_in_two_parts(tmp_path: Path) -> None:
     sharing = GrantPlan((frozenset({1}),), {1: float("inf")})
-    with closing(context_of(64 * MIB, tmp_path)) as context, Run(context) as run:
+    with closing(context_of(64 * MIB, tmp_path)) as context, ExecutionContext(context) as run:
         view = run.at(1, "sample")
         view.expect_holder()
         view.expect_holder()
         run.map_working_set(sharing)
-        with view.take_working_memory("a") as one, view.take_working_memory("b") as two:
+        with view.acquire_working_memory("a") as one, view.acquire_working_memory("b") as two:
             assert one.size == two.size
             assert one.size + two.size <= run.working_bytes
 
@@ -136,12 +136,12 @@ def test_who_holds_twice_has_its_grant_in_two_parts(tmp_path: Path) -> None:
 def test_two_parts_of_an_odd_number_of_pages_are_there_both(tmp_path: Path) -> None:
     sharing = GrantPlan((frozenset({1}),), {1: float("inf")})
     for size in range(1_800_000, 1_800_000 + 5 * 4096, 4096):
-        with closing(context_of(size, tmp_path)) as context, Run(context) as run:
+        with closing(context_of(size, tmp_path)) as context, ExecutionContext(context) as run:
             view = run.at(1, "sample")
             view.expect_holder()
             view.expect_holder()
             run.map_working_set(sharing)
-            with view.take_working_memory("a") as one, view.take_working_memory("b") as two:
+            with view.acquire_working_memory("a") as one, view.acquire_working_memory("b") as two:
                 assert one.size == two.size < HOLDER_BYTES_MIN
 
 

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from fuzz_data import random_table
 from fuzz_runs import write_table
-from smallest_runs import ALL, ARROW, FEW, MIB, SLACK_BYTES, THIN, Watcher, make
+from smallest_runs import ALL, ARROW, FEW, MIB, SLACK_BYTES, TEXT_TIER, Watcher, make
 
 from emsqrt import BudgetPool, Engine, EngineConfig, scan
 from emsqrt.cli.running import _try
 from emsqrt.executor.entry import FLOOR_BYTES
 from emsqrt.pipeline import Pipeline
-from emsqrt.thin.compile import try_compile
-from emsqrt.thin.facts import leasts_of
+from emsqrt.text_engine.compile import try_compile
+from emsqrt.text_engine.facts import minimums_of
 from sennit_core.errors import CapTooSmall
 from sennit_core.units import parse_bytes
 
@@ -63,7 +63,7 @@ def smallest(pipeline: Pipeline) -> int:
 
 def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
     """Run at what explain calls the smallest cap, and be refused below it."""
-    verbs = THIN if kind == "csv" else ARROW
+    verbs = TEXT_TIER if kind == "csv" else ARROW
     a, b = (scan(folder / f"{side}.{kind}") for side in "ab")
     pipeline = verbs[name](a, b).sink(tmp_path / f"out.{kind}")
     cap_bytes = smallest(pipeline)
@@ -108,7 +108,7 @@ def test_explain_schedules_with_what_was_measured(folder: Path, tmp_path: Path) 
 def test_explain_schedules_under_every_cap_that_is_no_smaller(
     name: str, kind: str, folder: Path, tmp_path: Path
 ) -> None:
-    rows = THIN[name](scan(folder / f"a.{kind}"), scan(folder / f"b.{kind}"))
+    rows = TEXT_TIER[name](scan(folder / f"a.{kind}"), scan(folder / f"b.{kind}"))
     pipeline = rows.sink(tmp_path / f"out.{kind}")
     cap_bytes = smallest(pipeline)
     for larger in (cap_bytes + MIB // 2, 1 << 47):  # the second is more than any machine has
@@ -125,11 +125,11 @@ def test_schedules_know_what_operators_cannot_do_without(folder: Path, tmp_path:
     rows = scan(folder / "a.csv").group_by("k").agg(**quantiles(9)).sink(tmp_path / "out.csv")
     program = try_compile(rows.plan, Path())
     assert program is not None
-    weight = Engine().weigh(rows.plan, mem_cap="64MiB")
-    assert leasts_of(program["steps"]) == weight.leasts
-    (least,) = weight.leasts.values()
+    requirement = Engine().estimate(rows.plan, mem_cap="64MiB")
+    assert minimums_of(program["steps"]) == requirement.minimums
+    (least,) = requirement.minimums.values()
     assert least > MIB
-    schedule = program.scheduled(weight.cap_bytes + MIB)["schedule"]
+    schedule = program.scheduled(requirement.cap_bytes + MIB)["schedule"]
     assert schedule is None or schedule["operators"][0]["gatherBytes"] >= least
 
 
@@ -198,7 +198,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_names_of_many_files_are_counted_once(many: Path, tmp_path: Path) -> None:
     plan = scan(many / "*.csv").sort("k").sink(tmp_path / "out.csv").plan
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
-    cap_bytes = engine.weigh(plan).cap_bytes
+    cap_bytes = engine.estimate(plan).cap_bytes
     with pytest.raises(CapTooSmall):
         engine.run(plan, mem_cap=cap_bytes - SLACK_BYTES)
     with Watcher() as watcher:
@@ -224,7 +224,7 @@ def test_the_command_line_has_room_for_the_names_of_many_files(many: Path, tmp_p
     plan = scan(many / "*.csv").sort("k").sink(tmp_path / "out.csv").plan
     program = try_compile(plan, Path())
     told = _try({"program": program, "spilling": {}, "spillDir": None})
-    assert abs(told["capBytes"] - Engine().weigh(plan).cap_bytes) < MIB
+    assert abs(told["capBytes"] - Engine().estimate(plan).cap_bytes) < MIB
 
 
 def test_a_long_first_line_is_explained_where_it_may_be_run(tmp_path: Path) -> None:
@@ -238,9 +238,9 @@ def test_a_long_first_line_is_explained_where_it_may_be_run(tmp_path: Path) -> N
 
 def test_the_arrow_tier_has_a_floor(folder: Path, tmp_path: Path) -> None:
     plan = scan(folder / "a.parquet").limit(1).sink(tmp_path / "out.jsonl").plan
-    weight = Engine().weigh(plan, mem_cap="64MiB")
-    assert weight.cap_bytes >= FLOOR_BYTES
-    assert Engine().run(plan, mem_cap=weight.cap_bytes).rows_out == 1
+    requirement = Engine().estimate(plan, mem_cap="64MiB")
+    assert requirement.cap_bytes >= FLOOR_BYTES
+    assert Engine().run(plan, mem_cap=requirement.cap_bytes).rows_out == 1
 
 
 def test_engines_of_one_pool_are_told_what_the_whole_plan_takes(tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_sigterm_keeps_a_run_that_can_be_resumed(source: Path, tmp_path: Path) -
     words = ["sort", str(source), str(tmp_path / "out.csv"), "--by", "k", "--cap", "20MiB"]
     words += ["--spill-dir", str(tmp_path / "spill"), "--quiet", "--resume", "night"]
     emsqrt = Path(sys.executable).with_name("emsqrt")
-    journal = tmp_path / "spill" / "kept" / "night" / "journal"
+    journal = tmp_path / "spill" / "checkpoints" / "night" / "journal"
     process = subprocess.Popen([emsqrt, *words])
     while not journal.exists():
         assert process.poll() is None, "it ended before it could be asked to"

@@ -61,9 +61,9 @@ def shapes(source: Path, out: Path) -> dict[str, Pipeline]:
     rows, tables = scan(source), scan(source.with_suffix(".parquet"))
     other = rows.filter("k > 9000").select("v", "k AS k2")
     return {
-        "thin sort": rows.sort("g", "k").sink(out),
-        "thin aggregate": rows.group_by("v").agg(n="count(*)", s="sum(k)").sink(out),
-        "thin join": rows.join(other, on="v", how="left").sink(out),
+        "text sort": rows.sort("g", "k").sink(out),
+        "text aggregate": rows.group_by("v").agg(n="count(*)", s="sum(k)").sink(out),
+        "text join": rows.join(other, on="v", how="left").sink(out),
         "arrow sort": tables.sort("g", "k").sink(out, format="csv"),
         "arrow window": tables.window(
             partition_by="g", order_by="k", r="row_number()", s="sum(k)"
@@ -77,7 +77,7 @@ def left(server: Server) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "shape", ["thin sort", "thin aggregate", "thin join", "arrow sort", "arrow window"]
+    "shape", ["text sort", "text aggregate", "text join", "arrow sort", "arrow window"]
 )
 def test_a_run_spills_to_a_store_and_leaves_nothing(
     s3: Server, source: Path, tmp_path: Path, shape: str

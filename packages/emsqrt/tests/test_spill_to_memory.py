@@ -58,7 +58,7 @@ def test_the_smallest_cap_has_room_for_it(source: Path, memory: Path, tmp_path: 
     few.write_text("".join(source.read_text().splitlines(keepends=True)[:100]))
     engine = Engine(EngineConfig(spill_dir=memory, spill_to_memory=True))
     rows = scan(few).sort("k").sink(tmp_path / "out.csv")
-    least_bytes = engine.weigh(rows.plan).cap_bytes
+    least_bytes = engine.estimate(rows.plan).cap_bytes
     assert list(memory.iterdir()) == []
     assert rows.run(least_bytes, engine=engine).rows_out == 99
     with pytest.raises(CapTooSmall) as refused:

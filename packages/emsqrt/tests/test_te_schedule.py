@@ -37,7 +37,7 @@ def schedule_of(
     stats = SourceStats(rows, int(rows * 100), COLUMNS)
     work = estimate_work(plan, {"a.csv": stats, "b.csv": replace(stats, rows=rows / 10)})
     return plan_te(
-        lower_to_physical(plan, work, "thin").plan, work, cap_bytes, options or TeOptions()
+        lower_to_physical(plan, work, "text").plan, work, cap_bytes, options or TeOptions()
     )
 
 

@@ -173,7 +173,7 @@ def _charged(pid: int) -> int:
     try:
         words = Path(f"/proc/{pid}/cmdline").read_bytes()
         if (
-            b"emsqrt.thin.process" not in words and b"emsqrt.executor.process" not in words
+            b"emsqrt.text_engine.process" not in words and b"emsqrt.executor.process" not in words
         ):  # on its way to be one, and still this process's
             return 0
         with UsageReader(pid) as reader:
@@ -228,7 +228,7 @@ def _plan(folder: Path, kind: str) -> Plan:
 
 
 @pytest.mark.parametrize(("kind", "leased_bytes"), [("csv", 12 * MIB), ("parquet", 40 * MIB)])
-def test_a_process_that_weighs_a_plan_holds_its_part_of_the_pool(
+def test_a_process_that_estimates_a_plan_holds_its_part_of_the_pool(
     kind: str, leased_bytes: int, tmp_path: Path
 ) -> None:
     pool = BudgetPool("96MiB", {"small": leased_bytes - 1})
@@ -236,35 +236,35 @@ def test_a_process_that_weighs_a_plan_holds_its_part_of_the_pool(
     plan = _plan(tmp_path, kind)
     watcher = _Watcher()
     watcher.start()
-    weight = engine.weigh(plan, mem_cap="64MiB")
+    requirement = engine.estimate(plan, mem_cap="64MiB")
     watcher.stop()
     assert 0 < watcher.peak_bytes <= pool.stats()["acme"].peak_bytes == leased_bytes
-    alone = Engine(EngineConfig(spill_dir=tmp_path / "spill")).weigh(plan, mem_cap="64MiB")
-    assert abs(weight.cap_bytes - alone.cap_bytes) < MIB
+    alone = Engine(EngineConfig(spill_dir=tmp_path / "spill")).estimate(plan, mem_cap="64MiB")
+    assert abs(requirement.cap_bytes - alone.cap_bytes) < MIB
 
     with pool.lease("other", 96 * MIB):
         with pytest.raises(DeadlineExceeded):
-            engine.weigh(plan, deadline_seconds=0)
+            engine.estimate(plan, deadline_seconds=0)
         stop = threading.Event()
         stop.set()
         with pytest.raises(Cancelled):
-            engine.weigh(plan, cancel=stop)
+            engine.estimate(plan, cancel=stop)
     with pytest.raises(CapTooSmall) as refused:
-        Engine(pool=pool, tenant="small").weigh(plan)
+        Engine(pool=pool, tenant="small").estimate(plan)
     assert refused.value.needed_bytes == leased_bytes
     assert {name: each.used_bytes for name, each in pool.stats().items()} == {"acme": 0, "other": 0}
 
 
-def test_a_process_that_weighs_a_plan_keeps_to_its_part(
+def test_a_process_that_estimates_a_plan_keeps_to_its_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine_module, "_THIN_WEIGHING_BYTES", 6 * MIB)
+    monkeypatch.setattr(engine_module, "_TEXT_ESTIMATE_BYTES", 6 * MIB)
     pool = BudgetPool("96MiB", {"small": "6MiB"})
     plan = _plan(tmp_path, "csv")
-    Engine(pool=pool, tenant="acme").weigh(plan)
+    Engine(pool=pool, tenant="acme").estimate(plan)
     assert pool.stats()["acme"].peak_bytes == 12 * MIB, "6 MiB were not enough"
     with pytest.raises(MemoryCapExceeded, match="estimating the plan of small"):
-        Engine(pool=pool, tenant="small").weigh(plan)
+        Engine(pool=pool, tenant="small").estimate(plan)
 
 
 def test_a_cap_over_the_share_is_refused_with_what_the_plan_takes(tmp_path: Path) -> None:

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emsqrt import Engine, EngineConfig, Pipeline, scan
+from emsqrt.checkpoint import Checkpoint
 from emsqrt.expr import Column, SortKey
 from emsqrt.io.json_lines import infer_lines
-from emsqrt.kept import Checkpoint
 from emsqrt.plan import (
     Aggregate,
     Files,
@@ -157,7 +157,7 @@ def test_what_a_node_is_made_of_may_be_any_sequence() -> None:
 def test_a_damaged_journal_is_refused(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    root = tmp_path_factory.mktemp("kept")
+    root = tmp_path_factory.mktemp("checkpoints")
     kept = Checkpoint(root, "one", {"plan": "p", "inputs": []})
     kept.page(0).save(10, [], complete=False)
     journal = kept.folder / "journal"
@@ -175,7 +175,7 @@ def test_a_damaged_journal_is_refused(
 
 def test_a_run_with_a_damaged_journal_says_what_to_remove(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("k\n2\n1\n")
-    left = tmp_path / "spill" / "kept" / "nightly"
+    left = tmp_path / "spill" / "checkpoints" / "nightly"
     left.mkdir(parents=True)
     (left / "journal").write_text('{"v": 2, "facts"')
     plan = scan(tmp_path / "in.csv").sort("k").sink(tmp_path / "out.csv").plan

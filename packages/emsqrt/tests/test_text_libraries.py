@@ -17,7 +17,7 @@ from emsqrt import Engine, EngineConfig, scan
 from emsqrt.spill.servers import fake_gcs
 from sennit_core.errors import CapTooSmall, Unsupported
 
-WRITES_ZSTD = "thin" if sys.version_info >= (3, 14) else "arrow"
+WRITES_ZSTD = "text" if sys.version_info >= (3, 14) else "arrow"
 
 
 @pytest.fixture

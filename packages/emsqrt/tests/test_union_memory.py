@@ -36,7 +36,7 @@ def test_both_branches_of_a_union_get_the_working_set(two: Path, names: tuple[st
     target = two.with_name("out.csv")
     union = first(scan(two)).union(second(scan(two))).sink(target)
     manifest = union.run(mem_cap="32MiB")
-    assert manifest.tier == "thin"
+    assert manifest.tier == "text"
     assert manifest.peak_bytes <= manifest.cap_bytes
     assert target.read_text().splitlines()[1:] == [*rows, *more]
 

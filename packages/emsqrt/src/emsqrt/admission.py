@@ -8,12 +8,12 @@ from contextlib import ExitStack, suppress
 from typing import TypeAlias, TypeVar
 
 from emsqrt._kernel import release_freed
-from emsqrt.attempts import LookAhead
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.fingerprints import remembered
 from emsqrt.io.once import looking_once
 from emsqrt.memory import MemoryBudget
-from emsqrt.run import Run
-from emsqrt.weight import WEIGHING_BYTES, Weight
+from emsqrt.requirement import ESTIMATE_PROCESS_BYTES, MemoryRequirement
+from emsqrt.retry import LookAhead
 from sennit_core.errors import CapacityError, CapTooSmall
 
 T = TypeVar("T")
@@ -29,7 +29,10 @@ much more in its next run than it grew in this one."""
 
 
 def admit(
-    open_all: Callable[[Run, ExitStack], T], run: Run, stack: ExitStack, look: LookAhead
+    open_all: Callable[[ExecutionContext, ExitStack], T],
+    run: ExecutionContext,
+    stack: ExitStack,
+    look: LookAhead,
 ) -> T:
     """Open everything that a plan needs; every refusal for lack of memory happens here.
 
@@ -66,13 +69,13 @@ def admit(
     raise CapTooSmall(cap_bytes=whole_bytes, needed_bytes=needed_bytes, because=because)
 
 
-def weigh(
-    open_all: Callable[[Run, ExitStack], object],
-    run: Run,
+def estimate(
+    open_all: Callable[[ExecutionContext, ExitStack], object],
+    run: ExecutionContext,
     cap_bytes: int,
     names_bytes: int = 0,
     look: LookAhead = lambda _: None,
-) -> Weight:
+) -> MemoryRequirement:
     """Find the smallest cap that admits a plan, and the plan's memory shares under another cap.
 
     Args:
@@ -97,29 +100,29 @@ def weigh(
     with suppress(CapacityError), ExitStack() as stack:
         open_all(opened, stack)
     working_bytes = opened.working_bytes if cap_bytes >= least_bytes else 0
-    return Weight(least_bytes, refused.because, working_bytes, opened.leasts)
+    return MemoryRequirement(least_bytes, refused.because, working_bytes, opened.minimums)
 
 
-def _expect_longest(run: Run, look: LookAhead) -> None:
+def _expect_longest(run: ExecutionContext, look: LookAhead) -> None:
     """Make trial runs reserve memory for the longest row of the input."""
-    found = look(WEIGHING_BYTES // 2)
+    found = look(ESTIMATE_PROCESS_BYTES // 2)
     if found is not None and found.exceeds(run.met):
         run.met = found if run.met is None else run.met.or_longer_of(found)
 
 
 def with_names_reserved(
-    files: int, open_all: Callable[[Run, ExitStack], object]
-) -> Callable[[Run, ExitStack], object]:
+    files: int, open_all: Callable[[ExecutionContext, ExitStack], object]
+) -> Callable[[ExecutionContext, ExitStack], object]:
     """Return a function that reserves memory for the input files' names, then opens a plan."""
 
-    def open_both(run: Run, stack: ExitStack) -> None:
+    def open_both(run: ExecutionContext, stack: ExitStack) -> None:
         stack.enter_context(remembered(files, run.budget))
         open_all(run, stack)
 
     return open_both
 
 
-def _grown(run: Run, reserved_bytes: int, cap_bytes: int) -> int:
+def _grown(run: ExecutionContext, reserved_bytes: int, cap_bytes: int) -> int:
     """Return how much larger a cap must be because the process will hold more in the next run.
 
     Args:
@@ -146,7 +149,10 @@ def _released(error: CapTooSmall) -> CapTooSmall:
 
 
 def _enough(
-    error: CapTooSmall, open_all: Callable[[Run, ExitStack], object], run: Run, used_bytes: int
+    error: CapTooSmall,
+    open_all: Callable[[ExecutionContext, ExitStack], object],
+    run: ExecutionContext,
+    used_bytes: int,
 ) -> int:
     trial = _trials(open_all, run, used_bytes)
     with looking_once():
@@ -156,7 +162,11 @@ def _enough(
         return halve(trial, refused, refused_bytes, cap_bytes, _PRECISE_BYTES)[1]
 
 
-def _trials(open_all: Callable[[Run, ExitStack], object], run: Run, used_bytes: int = 0) -> Trial:
+def _trials(
+    open_all: Callable[[ExecutionContext, ExitStack], object],
+    run: ExecutionContext,
+    used_bytes: int = 0,
+) -> Trial:
     def trial(cap_bytes: int) -> CapTooSmall | None:
         gc.collect()  # a run and what it opened refer to each other
         try:
@@ -169,7 +179,7 @@ def _trials(open_all: Callable[[Run, ExitStack], object], run: Run, used_bytes: 
     return trial
 
 
-def _budget(run: Run, cap_bytes: int, used_bytes: int = 0) -> MemoryBudget:
+def _budget(run: ExecutionContext, cap_bytes: int, used_bytes: int = 0) -> MemoryBudget:
     """Return the budget that the process would have under another cap.
 
     Raises:

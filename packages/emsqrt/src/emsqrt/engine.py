@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any, Self
 
 from emsqrt.config import EngineConfig
 from emsqrt.io.locations import folder_of_work
-from emsqrt.lean import require_arrow
 from emsqrt.manifest import Manifest
 from emsqrt.memory.auto import auto_cap, parse_cap
 from emsqrt.memory.pool import BudgetPool, left_of
 from emsqrt.plan import Plan, Sink, StreamTarget, plan_to_json
-from emsqrt.thin.child import run_in_child, weigh_in_child
-from emsqrt.thin.compile import try_compile
-from emsqrt.weight import WEIGHING_BYTES, Weight
+from emsqrt.process_setup import require_arrow
+from emsqrt.requirement import ESTIMATE_PROCESS_BYTES, MemoryRequirement
+from emsqrt.text_engine.child import estimate_in_child, run_in_child
+from emsqrt.text_engine.compile import try_compile
 from sennit_core.errors import CapTooSmall, MemoryCapExceeded, SennitError, UsageError
 from sennit_core.units import format_bytes, parse_bytes
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 _TENANT = re.compile("[a-z0-9_-]{1,63}")
-_THIN_WEIGHING_BYTES = 12 << 20
+_TEXT_ESTIMATE_BYTES = 12 << 20
 """Leased from a shared pool to estimate a text program; a program of few files uses 9 MiB."""
 
 
@@ -132,15 +132,15 @@ class Engine:
         in_process: bool,
         resume: str | None,
     ) -> Manifest:
-        kept = None if resume is None else self._checkpoint_place(resume)
+        checkpoint = None if resume is None else self._checkpoint_place(resume)
         if in_process:
-            from emsqrt.inline import run_here
+            from emsqrt.in_process import run_here
 
-            return run_here(plan, cap_bytes, self.config.spill_dir, self.config.seed, kept)
+            return run_here(plan, cap_bytes, self.config.spill_dir, self.config.seed, checkpoint)
         program = try_compile(plan, folder_of_work(), cap_bytes, self.config.spilling)
         if program is not None:
             report = run_in_child(
-                program.scheduled(cap_bytes) | {"seed": self.config.seed, "resume": kept},
+                program.scheduled(cap_bytes) | {"seed": self.config.seed, "resume": checkpoint},
                 cap_bytes=cap_bytes,
                 spill_dir=self.config.spill_dir,
                 spilling=self.config.spilling,
@@ -148,7 +148,9 @@ class Engine:
                 on_progress=on_progress,
             )
             return Manifest.from_json(report)
-        with self._executing(plan, cap_bytes, deadline_seconds, on_progress, kept) as execution:
+        with self._executing(
+            plan, cap_bytes, deadline_seconds, on_progress, checkpoint
+        ) as execution:
             return Manifest.from_json(execution.result())
 
     def batches(self, plan: Plan, *, mem_cap: str | int | None = None) -> Iterator[pa.RecordBatch]:
@@ -168,14 +170,14 @@ class Engine:
         ):
             yield from execution.batches()
 
-    def weigh(
+    def estimate(
         self,
         plan: Plan,
         *,
         mem_cap: str | int | None = None,
         deadline_seconds: float | None = None,
         cancel: threading.Event | None = None,
-    ) -> Weight:
+    ) -> MemoryRequirement:
         """Return the smallest cap that a plan runs under, and its memory shares under another cap.
 
         A process like the one that would run the plan opens it; of the input, only headers and
@@ -197,34 +199,40 @@ class Engine:
         cap_bytes = self.config.mem_cap_bytes if mem_cap is None else parse_bytes(mem_cap)
         if not isinstance(plan, Sink):
             plan = Sink(plan, StreamTarget("arrow"))
-        return self._weigh(plan, cap_bytes, deadline_seconds, cancel, looks=False)
+        return self._estimate(plan, cap_bytes, deadline_seconds, cancel, find_longest=False)
 
-    def _weigh(
+    def _estimate(
         self,
         plan: Plan,
         cap_bytes: int,
         deadline_seconds: float | None,
         cancel: threading.Event | None,
         *,
-        looks: bool,
-    ) -> Weight:
-        """Estimate a plan's memory; `looks` also searches the input for its longest row."""
+        find_longest: bool,
+    ) -> MemoryRequirement:
+        """Estimate a plan's memory; `find_longest` also searches the input for its longest row."""
         program = try_compile(plan, folder_of_work(), cap_bytes, self.config.spilling)
         if program is None:
-            room_bytes = max(cap_bytes, WEIGHING_BYTES)
-            return self._weigh_with_arrow(
-                plan, cap_bytes, room_bytes, deadline_seconds, cancel, looks=looks
+            room_bytes = max(cap_bytes, ESTIMATE_PROCESS_BYTES)
+            return self._estimate_with_arrow(
+                plan, cap_bytes, room_bytes, deadline_seconds, cancel, find_longest=find_longest
             )
 
-        def look(room_bytes: int | None, left_seconds: float | None) -> Weight:
+        def look(room_bytes: int | None, left_seconds: float | None) -> MemoryRequirement:
             spilling, spill_dir = self.config.spilling, self.config.spill_dir
-            return weigh_in_child(
-                program, cap_bytes, spilling, spill_dir, room_bytes, left_seconds, looks=looks
+            return estimate_in_child(
+                program,
+                cap_bytes,
+                spilling,
+                spill_dir,
+                room_bytes,
+                left_seconds,
+                find_longest=find_longest,
             )
 
         if self._shared is None:
             return look(None, deadline_seconds)
-        size_bytes = _THIN_WEIGHING_BYTES
+        size_bytes = _TEXT_ESTIMATE_BYTES
         return self._shared.lease_enough(
             self._tenant, size_bytes, look, deadline_seconds=deadline_seconds, cancel=cancel
         )
@@ -326,13 +334,13 @@ class Engine:
         except CapTooSmall as error:
             from emsqrt.executor.entry import FLOOR_BYTES
 
-            room_bytes = min(WEIGHING_BYTES, auto_cap().cap_bytes)
+            room_bytes = min(ESTIMATE_PROCESS_BYTES, auto_cap().cap_bytes)
             if error.needed_bytes != FLOOR_BYTES or room_bytes < FLOOR_BYTES:
                 raise
             whole, left_seconds = None, left_of(deadline_seconds, started)
             with suppress(SennitError):
-                whole = self._weigh_with_arrow(
-                    plan, FLOOR_BYTES, room_bytes, left_seconds, cancel, looks=True
+                whole = self._estimate_with_arrow(
+                    plan, FLOOR_BYTES, room_bytes, left_seconds, cancel, find_longest=True
                 )
             if whole is None or whole.cap_bytes <= FLOOR_BYTES:
                 raise
@@ -343,7 +351,7 @@ class Engine:
             needed = None
             with suppress(SennitError):
                 left_seconds = left_of(deadline_seconds, started)
-                needed = self._weigh(plan, cap_bytes, left_seconds, cancel, looks=True)
+                needed = self._estimate(plan, cap_bytes, left_seconds, cancel, find_longest=True)
             if needed is None or needed.cap_bytes <= cap_bytes:
                 raise
             raise CapTooSmall(
@@ -360,7 +368,7 @@ class Engine:
         """Return the refusal of a cap that is more than the tenant may hold at once."""
         share_bytes = self._limit_bytes
         try:
-            least = self._weigh(plan, share_bytes, deadline_seconds, cancel, looks=True)
+            least = self._estimate(plan, share_bytes, deadline_seconds, cancel, find_longest=True)
         except CapTooSmall as error:
             return CapTooSmall(share_bytes, error.needed_bytes, error.because)
         if least.cap_bytes > share_bytes:
@@ -372,7 +380,7 @@ class Engine:
         )
         return CapTooSmall(share_bytes, cap_bytes, because, hint=hint)
 
-    def _weigh_with_arrow(
+    def _estimate_with_arrow(
         self,
         plan: Plan,
         cap_bytes: int,
@@ -380,17 +388,21 @@ class Engine:
         deadline_seconds: float | None,
         cancel: threading.Event | None,
         *,
-        looks: bool = False,
-    ) -> Weight:
+        find_longest: bool = False,
+    ) -> MemoryRequirement:
         """Estimate a plan in a process of `room_bytes`, or of as much as a shared pool leases."""
 
-        def look(room_bytes: int, left_seconds: float | None) -> Weight:
-            request = {**self._request(plan), "weighs": cap_bytes, "looks": looks}
+        def look(room_bytes: int, left_seconds: float | None) -> MemoryRequirement:
+            request = {
+                **self._request(plan),
+                "estimateCapBytes": cap_bytes,
+                "findLongest": find_longest,
+            }
             with (
                 self._open_pool(room_bytes) as pool,
                 pool.submit("emsqrt.plan", request, deadline_seconds=left_seconds) as execution,
             ):
-                return Weight.from_json(execution.result())
+                return MemoryRequirement.from_json(execution.result())
 
         if self._shared is None:
             return look(room_bytes, deadline_seconds)

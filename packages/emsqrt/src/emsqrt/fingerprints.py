@@ -50,7 +50,7 @@ def input_info(source: ByteSource) -> dict[str, Any]:
     }
 
 
-class Inputs:
+class InputFingerprints:
     """The state of a run's input files when the run began; a context manager.
 
     Args:

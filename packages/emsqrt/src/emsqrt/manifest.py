@@ -106,7 +106,7 @@ class Manifest(Record):
         blocks: what each operator did.
         te: the schedule's figures: W, C_min, frontier, expected spill, and each operator's R, K, P,
             b, F.
-        tier: "thin" or "arrow".
+        tier: "text" or "arrow".
         seed: for sampling.
         spilled_bytes: bytes written to spill, compressed.
         plan: the plan's JSON, as it was submitted; a replay needs nothing else.

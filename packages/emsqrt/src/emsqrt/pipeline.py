@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from emsqrt.expr import Agg, Column, Expr, Named, SortKey, parse_expr
 from emsqrt.expr.parser import parse_named
-from emsqrt.lean import require_arrow
 from emsqrt.plan import (
     Aggregate,
     Distinct,
@@ -45,6 +44,7 @@ from emsqrt.plan import (
     window_call,
 )
 from emsqrt.plan.nodes import SUFFIX
+from emsqrt.process_setup import require_arrow
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.optional import import_optional
 from sennit_core.schema import Schema
@@ -310,12 +310,12 @@ class Pipeline:
     def planned(self, mem_cap: str | int, *, engine: Engine | None = None) -> Explanation:
         """Return the physical plan and its schedule under a cap; use `to_json()` in programs."""
         from emsqrt.te import TeOptions, explain_plan
-        from emsqrt.thin.compile import why_not_thin
+        from emsqrt.text_engine.compile import why_not_text
 
         cap_bytes = parse_bytes(mem_cap)
-        tier: Tier = "arrow" if why_not_thin(self.plan) else "thin"
-        weight = _engine(engine).weigh(self.plan, mem_cap=cap_bytes)
-        options = TeOptions.measured(weight, cap_bytes)
+        tier: Tier = "arrow" if why_not_text(self.plan) else "text"
+        requirement = _engine(engine).estimate(self.plan, mem_cap=cap_bytes)
+        options = TeOptions.measured(requirement, cap_bytes)
         return explain_plan(self.plan, cap_bytes, tier=tier, options=options)
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from emsqrt.admission import admit, weigh, with_names_reserved
-from emsqrt.attempts import LookAhead, RowTooLong, longest_of, retry_larger
+from emsqrt.admission import admit, estimate, with_names_reserved
 from emsqrt.bounds import with_measured
+from emsqrt.checkpoint import open_checkpoint
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.executor.context import Context
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
-from emsqrt.fingerprints import Inputs, remembered_bytes
+from emsqrt.fingerprints import InputFingerprints, remembered_bytes
 from emsqrt.io.formats import FormatWriter
 from emsqrt.io.inputs import opened_locations, source_locations
 from emsqrt.io.locations import folder_of_work, parse_location
@@ -26,7 +27,6 @@ from emsqrt.io.row_room import RowRoom
 from emsqrt.io.scan import open_scan
 from emsqrt.io.sinks import RowSink, open_sink
 from emsqrt.io.sources import open_source
-from emsqrt.kept import open_checkpoint
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.malloc_tuning import KEPT_BYTES, KEPT_TAG, keep_freed_blocks
@@ -52,10 +52,10 @@ from emsqrt.plan.check import scan_schema
 from emsqrt.planner import PhysicalProgram, Work, estimate_work, lower_to_physical, optimize
 from emsqrt.planner.sampling import SMALL_SAMPLE_BYTES
 from emsqrt.planner.schemas import find_schema
-from emsqrt.run import Run
+from emsqrt.requirement import MemoryRequirement
+from emsqrt.retry import LookAhead, RowTooLong, longest_of, retry_larger
 from emsqrt.te import TeOptions, TeSchedule, plan_te
 from emsqrt.te.grants import grant_plan_of
-from emsqrt.weight import Weight
 from sennit_core.errors import CapTooSmall, UsageError
 from sennit_core.schema import Schema
 
@@ -111,17 +111,17 @@ def _attempt(  # noqa: PLR0913 - a run and its world
         try:
             inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
         except CapTooSmall:
-            run = Run(context, folder)
+            run = ExecutionContext(context, folder)
             admit(_opening(prepared, folder), run, stack, look)  # raises the final refusal
             raise
-        kept = open_checkpoint(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
-        run = Run(context, folder, seed, kept=kept, met=met)
+        checkpoint = open_checkpoint(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
+        run = ExecutionContext(context, folder, seed, checkpoint=checkpoint, met=met)
         rows, output = admit(partial(_open, prepared), run, stack, look)
         if inputs.can_be_read_again and _is_whole(prepared.plan):
             run.allow_restart(lambda: not context.has_emitted)
         schedule = _schedule(prepared, run)
         _execute(rows, output, run, inputs)
-    if kept is not None and kept.is_resumed:
+    if checkpoint is not None and checkpoint.is_resumed:
         context.budget.release_all()
     context.budget.close()
     report = run.report([_sink_info(prepared.plan, output)])
@@ -174,9 +174,9 @@ def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prep
     return Prepared(plan, lower_to_physical(plan, work), work)
 
 
-def weigh_plan(
-    plan: Plan, context: Context, folder: Path, cap_bytes: int, *, looks: bool = False
-) -> Weight:
+def estimate_plan(
+    plan: Plan, context: Context, folder: Path, cap_bytes: int, *, find_longest: bool = False
+) -> MemoryRequirement:
     """Return a plan's memory requirement and shares under a cap; read only headers and footers.
 
     Args:
@@ -184,16 +184,18 @@ def weigh_plan(
         context: of the estimating process.
         folder: the folder that relative paths refer to.
         cap_bytes: the cap whose shares are reported.
-        looks: whether to search the input for its longest row nevertheless.
+        find_longest: whether to search the input for its longest row nevertheless.
     """
     prepared = prepare(plan, folder, cap_bytes)
     context.look()  # at the same point as a run does
     names_bytes = remembered_bytes(_files(prepared.plan, folder))
-    look = partial(_longest_row, prepared.plan, folder) if looks else lambda _: None
-    weight = weigh(_opening(prepared, folder), Run(context, folder), cap_bytes, names_bytes, look)
-    if weight.cap_bytes < FLOOR_BYTES:
-        return weight._replace(cap_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
-    return weight
+    look = partial(_longest_row, prepared.plan, folder) if find_longest else lambda _: None
+    requirement = estimate(
+        _opening(prepared, folder), ExecutionContext(context, folder), cap_bytes, names_bytes, look
+    )
+    if requirement.cap_bytes < FLOOR_BYTES:
+        return requirement._replace(cap_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
+    return requirement
 
 
 def _longest_row(plan: Plan, folder: Path, room_bytes: int) -> RowTooLong | None:
@@ -212,12 +214,12 @@ def _files(plan: Plan, folder: Path) -> int:
     return sum(len(source_locations(scan.source, folder)) for scan in scans_of(plan))
 
 
-def _opening(prepared: Prepared, folder: Path) -> Callable[[Run, ExitStack], object]:
+def _opening(prepared: Prepared, folder: Path) -> Callable[[ExecutionContext, ExitStack], object]:
     return with_names_reserved(_files(prepared.plan, folder), partial(_open, prepared))
 
 
 def admit_prepared(
-    prepared: Prepared, run: Run, stack: ExitStack
+    prepared: Prepared, run: ExecutionContext, stack: ExitStack
 ) -> tuple[Operator, RowSink | FormatWriter]:
     """Open what a plan needs: its last operator and its sink, which the stack closes.
 
@@ -229,7 +231,7 @@ def admit_prepared(
 
 
 def _open(
-    prepared: Prepared, run: Run, stack: ExitStack
+    prepared: Prepared, run: ExecutionContext, stack: ExitStack
 ) -> tuple[Operator, RowSink | FormatWriter]:
     stack.enter_context(run)
     plan = prepared.plan
@@ -269,7 +271,9 @@ def _open(
     return rows, output
 
 
-def _make_room_for_row(program: PhysicalProgram, room: RowRoom, schema: Schema, run: Run) -> None:
+def _make_room_for_row(
+    program: PhysicalProgram, room: RowRoom, schema: Schema, run: ExecutionContext
+) -> None:
     """Reserve memory for writing the longest known row."""
     assert run.met is not None, "the caller checked it"
     *nodes, _ = program.plan.nodes
@@ -289,7 +293,7 @@ def _sure_row_bytes(scanned: Operator) -> int:
     return found
 
 
-def _make_room_for_columns(plan: Plan, run: Run) -> None:
+def _make_room_for_columns(plan: Plan, run: ExecutionContext) -> None:
     """Reserve what many columns need apart from their values: an array and buffers each."""
     widest = max((len(scan_schema(scan)) for scan in scans_of(plan)), default=0)
     because = f"{widest} columns are held, each as a separate array"
@@ -306,30 +310,32 @@ def _readers_budget(plan: Plan, budget: MemoryBudget) -> MemoryBudget:
     return MaxOfBudget(budget, "scan")
 
 
-def _schedule(prepared: Prepared, run: Run) -> TeSchedule | None:
+def _schedule(prepared: Prepared, run: ExecutionContext) -> TeSchedule | None:
     """Return the schedule behind the run's grants; W is the measured value."""
     cap_bytes = run.context.cap_bytes
-    options = TeOptions(reserved_bytes=cap_bytes - run.working_bytes, leasts=run.leasts)
+    options = TeOptions(reserved_bytes=cap_bytes - run.working_bytes, minimums=run.minimums)
     try:
         return plan_te(prepared.program.plan, prepared.work, cap_bytes, options)
     except CapTooSmall:  # operators of other packages count as holders even if they hold nothing
         return None
 
 
-def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> Inputs:
+def _inputs(plan: Plan, folder: Path, budget: MemoryBudget) -> InputFingerprints:
     places = (place for scan in scans_of(plan) for place in source_locations(scan.source, folder))
-    return Inputs(map(open_source, places), budget)
+    return InputFingerprints(map(open_source, places), budget)
 
 
-def _execute(rows: Operator, output: RowSink | FormatWriter, run: Run, inputs: Inputs) -> None:
+def _execute(
+    rows: Operator, output: RowSink | FormatWriter, run: ExecutionContext, inputs: InputFingerprints
+) -> None:
     """Pull every row into the sink, whose file appears only if no input has changed."""
-    with run.judging_sizes(), output, closing(rows.batches()) as batches:
+    with run.translate_memory_errors(), output, closing(rows.batches()) as batches:
         for batch in batches:
             output.write(batch)
             del batch
-            run.tell("write")
+            run.report_progress("write")
         inputs.check()
-        run.tell("finish")
+        run.report_progress("finish")
 
 
 def _sink_info(plan: Plan, output: RowSink | FormatWriter) -> dict[str, Any]:
@@ -342,7 +348,7 @@ def _sink_info(plan: Plan, output: RowSink | FormatWriter) -> dict[str, Any]:
 class MeteredRows:
     """An operator that counts its batches."""
 
-    def __init__(self, rows: Operator, run: Run) -> None:
+    def __init__(self, rows: Operator, run: ExecutionContext) -> None:
         self.schema = rows.schema
         self.passes_on = self._rows = rows
         self._meter = run.meter
@@ -372,7 +378,7 @@ def _widths(schema: Schema) -> tuple[int, list[int]]:
 class ScanRows:
     """The operator of a scan: a source's batches, counted. A context manager."""
 
-    def __init__(self, node: Scan, run: Run, budget: MemoryBudget) -> None:
+    def __init__(self, node: Scan, run: ExecutionContext, budget: MemoryBudget) -> None:
         """Open the source and reserve the memory for reading from the budget."""
         self.schema = scan_schema(node)
         assert node.schema is not None, "a planner rule resolved it"
@@ -394,7 +400,7 @@ class ScanRows:
         self._run = run
         self.rows = 0
         self.bytes_total = self._source.bytes_total
-        run.reads(self)
+        run.add_source(self)
         run.expect_rows(self._source.record_copies, "read")
 
     @property
@@ -441,7 +447,7 @@ class ScanRows:
                 self.rows += batch.num_rows
                 yield batch
                 del batch
-                self._run.tell("read")
+                self._run.report_progress("read")
 
     def __enter__(self) -> Self:
         self._source.__enter__()

@@ -88,17 +88,17 @@ def run_operator(
         memory_bytes: its budget; everything must be released at the end.
         spill_dir: where it may spill; a temporary folder when None.
     """
+    from emsqrt.execution_context import ExecutionContext
     from emsqrt.executor.context import Context
     from emsqrt.memory import MemoryBudget
     from emsqrt.operators import make_operator
-    from emsqrt.run import Run
 
     with tempfile.TemporaryDirectory() as scratch, MemoryBudget(memory_bytes) as budget:
         folder = spill_dir or Path(scratch) / "spill"
         context = Context(
             "the test", memory_bytes, _Discard(), lambda _: None, folder, None, budget
         )
-        with closing(context), Run(context, Path(scratch)) as run:
+        with closing(context), ExecutionContext(context, Path(scratch)) as run:
             operator = make_operator(node, inputs, run)
             run.map_working_set()
             with closing(operator.batches()) as batches:

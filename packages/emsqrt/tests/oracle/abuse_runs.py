@@ -18,8 +18,8 @@ from emsqrt.memory import MemoryBudget
 from emsqrt.pipeline import Pipeline
 from emsqrt.plan import plan_to_json
 from emsqrt.session import run_plan
-from emsqrt.thin.compile import compile_text
-from emsqrt.thin.session import run_text
+from emsqrt.text_engine.compile import compile_text
+from emsqrt.text_engine.session import run_text
 
 MEMORY_BYTES = 64 << 20
 COMMAND_SECONDS = 120
@@ -46,7 +46,7 @@ def carry_out(
 
     Args:
         pipeline: without its sink.
-        tier: "thin" or "arrow".
+        tier: "text" or "arrow".
         target: the output; what is spilled lies in `spill` beside it.
         memory_bytes: what operators may reserve.
         on_news: told progress, on the thread that works.

@@ -22,7 +22,7 @@ DIRECTIONS = ("", ":desc", ":nulls_first", ":desc:nulls_first")
 SMALL = ("i8", "i16", "u8", "u16", "n", "g", "k", "k8", "ku")
 NO_TEXT_FORM = ("b", "kb", "xs")
 """Columns that CSV and JSON Lines do not carry."""
-WAYS = ("batches", "batches", "files", "files", "thin")
+WAYS = ("batches", "batches", "files", "files", "text")
 ROWS = (0, 1, 2, 7, 40, 700, 3000, 9000)
 HEAVY_ROWS = (700, 3000, 9000, 9000)
 HEAVY = ("k", "kt", "pad")
@@ -37,7 +37,7 @@ class Case:
         pipeline: the plan.
         tables: by the first path of the scans that read them.
         files: how these lie in files.
-        way: over batches in memory, from files to a file, or likewise in the thin tier.
+        way: over batches in memory, from files to a file, or likewise in the text tier.
         formats: that its files may have.
         target: the format of the file that is written.
         memory: MiB to begin with; 0 is the least that is admitted.
@@ -95,7 +95,7 @@ def heavy_cases(
     keys = dice.choice((800, 6000))
     left, right = (_source(dice, case, name, rows, keys, HEAVY) for name in ("l", "r"))
     case.pipeline = left
-    verbs = [verb for verb in HOLDING if case.way != "thin" or verb in THIN]
+    verbs = [verb for verb in HOLDING if case.way != "text" or verb in TEXT_TIER]
     case.pipeline = _with_verb(dice, case, case.pipeline, right, dice.choice(verbs))
     if dice.randint(0, 2) == 0:
         case.pipeline = step(dice, case, case.pipeline, right)
@@ -105,8 +105,8 @@ def heavy_cases(
 def _begin(dice: random.Random, ways: Sequence[str]) -> Case:
     """Draw how a case is carried out."""
     way = dice.choice(ways)
-    is_text = way == "thin" or (way == "files" and (dice.random() < 0.5))
-    formats = TEXT if way == "thin" else (*BINARY, *TEXT) if is_text else BINARY
+    is_text = way == "text" or (way == "files" and (dice.random() < 0.5))
+    formats = TEXT if way == "text" else (*BINARY, *TEXT) if is_text else BINARY
     return Case(
         scan("nothing.csv"),
         {},
@@ -161,7 +161,7 @@ def _source(
 
 def step(dice: random.Random, case: Case, rows: Pipeline, other: Pipeline | None) -> Pipeline:
     """Draw one more operator; one that makes no sense here is left out."""
-    verbs = [verb for verb in VERBS if case.way != "thin" or verb in THIN]
+    verbs = [verb for verb in VERBS if case.way != "text" or verb in TEXT_TIER]
     verbs = [verb for verb in verbs if other or verb not in (_join, _star, _union)]
     return _with_verb(dice, case, rows, other, dice.choice(verbs))
 
@@ -484,7 +484,7 @@ VERBS: list[Callable[..., Pipeline]] = [
     _star,
     _union,
 ]
-THIN = (
+TEXT_TIER = (
     _filter,
     _with,
     _project,
@@ -499,7 +499,7 @@ THIN = (
     _star,
     _union,
 )
-"""What the thin tier has operators for."""
+"""What the text tier has operators for."""
 HOLDING = (
     *(_join_whole, _join_whole, _join_whole, _join_whole, _sort, _sort, _aggregate, _aggregate),
     *(_distinct, _window, _window, _star),

@@ -1,7 +1,7 @@
 """Whole plans run inside a test's own process, in as little memory as they are given.
 
 Three ways that must agree: operators over batches in memory, the arrow tier from files to a file,
-and the thin tier from CSV to CSV.
+and the text tier from CSV to CSV.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from fuzz_oracle import rows_of
 
 from emsqrt.choices import JoinChoice
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.executor.context import Context
 from emsqrt.expr.sql import sql_name, sql_type
 from emsqrt.memory import MemoryBudget
@@ -31,11 +32,10 @@ from emsqrt.plan import Files, FileTarget, Plan, Scan, Sink, plan_to_json
 from emsqrt.plan.check import scan_schema
 from emsqrt.plan.tree import fold
 from emsqrt.planner import lower_to_physical
-from emsqrt.run import Run
 from emsqrt.session import run_plan
 from emsqrt.testing import GivenRows
-from emsqrt.thin.compile import try_compile
-from emsqrt.thin.session import run_text
+from emsqrt.text_engine.compile import try_compile
+from emsqrt.text_engine.session import run_text
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import DataType, Schema
 
@@ -53,12 +53,12 @@ class Ran:
 
 
 @contextmanager
-def a_run(memory_bytes: int, scratch: Path) -> Iterator[Run]:
+def a_run(memory_bytes: int, scratch: Path) -> Iterator[ExecutionContext]:
     """Give a run of the arrow tier over so much memory; nothing of it may be held at the end."""
     with MemoryBudget(memory_bytes) as budget:
         spill = scratch / "spill"
         context = Context("the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget)
-        with closing(context), Run(context, scratch) as run:
+        with closing(context), ExecutionContext(context, scratch) as run:
             yield run
 
 
@@ -101,7 +101,7 @@ def run_batches(
 
         operator = fold(plan, make)
         run.map_working_set()
-        with run.judging_sizes(), closing(operator.batches()) as batches:
+        with run.translate_memory_errors(), closing(operator.batches()) as batches:
             made = list(batches)
         table = pa.Table.from_batches(made, operator.schema.to_arrow())
         return Ran(rows_of(table), run.spilled_bytes)
@@ -130,11 +130,11 @@ def run_files(plan: Plan, memory_bytes: int, scratch: Path, kind: str, schema: S
     return Ran(read_rows(target, kind, schema), manifest.spilled_bytes)
 
 
-def run_thin(
+def run_text_plan(
     plan: Plan, memory_bytes: int, scratch: Path, schema: Schema, kind: str = "csv"
 ) -> Ran | None:
-    """Run a plan in the thin tier, from its text to text; None when it is not for that tier."""
-    target = scratch / f"thin.{kind}"
+    """Run a plan in the text tier, from its text to text; None when it is not for that tier."""
+    target = scratch / f"text.{kind}"
     program = try_compile(Sink(plan, FileTarget(str(target), kind)), scratch)
     if program is None:
         return None

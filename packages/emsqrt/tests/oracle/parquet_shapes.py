@@ -229,7 +229,7 @@ def trouble(path: Path, verb: str, scratch: Path, steps: tuple[float, ...] = STE
     pipeline = VERBS[verb](scan(path)).sink(scratch / "out.parquet")
     config = EngineConfig(spill_dir=scratch / "spill")
     found = list[str]()
-    smallest = Engine(config).weigh(pipeline.plan, mem_cap=512 * MIB).cap_bytes
+    smallest = Engine(config).estimate(pipeline.plan, mem_cap=512 * MIB).cap_bytes
     for step in steps:
         cap_bytes = int(smallest * step)
         with Watcher() as watcher:

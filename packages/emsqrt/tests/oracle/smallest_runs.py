@@ -20,7 +20,7 @@ SLACK_BYTES = 2 * MIB
 """A named cap is at most so much above the smallest that runs: a quarter of a MiB is how close it is
 looked for, its margin is 1/128, and what two processes hold before they start differs by the rest."""
 Verb = Callable[[Pipeline, Pipeline], Pipeline]
-THIN: dict[str, Verb] = {
+TEXT_TIER: dict[str, Verb] = {
     "scan": lambda a, b: a,
     "filter": lambda a, b: a.filter("n > 0"),
     "project": lambda a, b: a.select("n", "k"),
@@ -43,7 +43,7 @@ THIN: dict[str, Verb] = {
     "sort of a join": lambda a, b: a.join(b, "k").sort("u"),
 }
 ARROW: dict[str, Verb] = {
-    **{name: verb for name, verb in THIN.items() if name not in ("scan", "limit")},
+    **{name: verb for name, verb in TEXT_TIER.items() if name not in ("scan", "limit")},
     "full join": lambda a, b: a.join(b, "k", "full"),
     "cross join": lambda a, b: a.limit(30).join(b, how="cross"),
     "distinct by": lambda a, b: a.distinct("k"),
@@ -54,7 +54,7 @@ ARROW: dict[str, Verb] = {
 }
 FEW = [("sort", "csv"), ("aggregate", "csv"), ("join", "csv"), ("sort", "parquet")]
 ALL = [
-    *((name, "csv") for name in THIN),
+    *((name, "csv") for name in TEXT_TIER),
     *((name, kind) for name in ARROW for kind in ("parquet", "jsonl", "arrow")),
 ]
 

@@ -197,7 +197,7 @@ class ExprProgram:
         self, columns: Columns, start: int, chosen: Buffer, /
     ) -> tuple[int, int, tuple[int, int, int | None, int | None] | None]: ...
 
-class FrameBest:
+class FrameMinMax:
     # Finds the row with the least or greatest value of each frame, the first of equal ones; see
     # window.h.
     #
@@ -634,7 +634,7 @@ def hll_estimate(state: Buffer, /) -> int: ...
 # Write rows as the left or the right side of joined rows without the other side: (next at, bytes,
 # rows, rows read). Only the flags that mark sequenced sides are used. With `bits`, write only rows
 # whose bit is 0.
-def join_alone(
+def null_extend_rows(
     block: Buffer,
     at: int,
     out: Buffer,
@@ -688,10 +688,10 @@ def release_freed() -> bool: ...
 def longest_text(page: Buffer, count: int, /) -> int: ...
 
 # Write the end offsets of dictionary-encoded texts after a leading zero, and return the bytes of
-# all texts: `places` are indices (i32) into the dictionary with these `ends`. Then spread_texts()
+# all texts: `places` are indices (i32) into the dictionary with these `ends`. Then gather_texts()
 # writes the texts, which have that many bytes.
 def measure_texts(places: Buffer, ends: Buffer, out: Buffer, /) -> int: ...
-def spread_texts(places: Buffer, ends: Buffer, texts: Buffer, out: Buffer, /) -> None: ...
+def gather_texts(places: Buffer, ends: Buffer, texts: Buffer, out: Buffer, /) -> None: ...
 
 # Return the end of the rows with this key that start at `at`.
 def key_run(block: Buffer, at: int, key: Buffer, /) -> int: ...

@@ -107,7 +107,7 @@ static PyObject *table_probe(PyObject *object, PyObject *arguments) {
     }
     em_join_probe probe = {block.buf, (size_t)block.len, (size_t)at, 0, flags,
                            NULL,      (size_t)first_bit};
-    em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
+    em_join_output joined = {out.buf, (size_t)out.len, 0, 0};
     bool failed =
         bits_argument != Py_None && PyObject_GetBuffer(bits_argument, &bits, PyBUF_WRITABLE) < 0;
     probe.bits = bits.obj == NULL ? NULL : bits.buf;
@@ -141,7 +141,7 @@ static PyObject *table_drain(PyObject *object, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "w*pI:drain", &out, &matched, &flags)) {
         return NULL;
     }
-    em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
+    em_join_output joined = {out.buf, (size_t)out.len, 0, 0};
     enum em_walk walk = EM_WALK_ON;
     PyThreadState *state = begin(self, true);
     if (state != NULL) {

@@ -1,4 +1,4 @@
-/* pack_join_rows, join_alone, join_cross, join_lines: functions over rows of joins. */
+/* pack_join_rows, null_extend_rows, join_cross, join_lines: functions over rows of joins. */
 #include "bind_join.h"
 
 /* Read the fields to remove from lines, four bytes each, and the delimiter and quote. */
@@ -56,29 +56,29 @@ static PyObject *pack_rows(PyObject *module, PyObject *arguments) {
     return failed ? NULL : Py_BuildValue("(nn)", (Py_ssize_t)bytes, (Py_ssize_t)row - start);
 }
 
-static PyObject *join_alone(PyObject *module, PyObject *arguments) {
+static PyObject *null_extend_rows(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer block, out, bits = {.obj = NULL};
     Py_ssize_t start, first_bit = 0;
     int is_right;
     unsigned flags;
     PyObject *mask = Py_None;
-    if (!PyArg_ParseTuple(arguments, "y*nw*pI|On:join_alone", &block, &start, &out, &is_right,
+    if (!PyArg_ParseTuple(arguments, "y*nw*pI|On:null_extend_rows", &block, &start, &out, &is_right,
                           &flags, &mask, &first_bit)) {
         return NULL;
     }
     const em_sequenced sequenced = {(flags & EM_JOIN_SEQUENCED) != 0,
                                     (flags & EM_JOIN_RIGHT_SEQUENCED) != 0};
-    em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
+    em_join_output joined = {out.buf, (size_t)out.len, 0, 0};
     size_t at = (size_t)start, passed = 0;
     enum em_walk walk = EM_WALK_DAMAGED;
     bool failed = mask != Py_None && PyObject_GetBuffer(mask, &bits, PyBUF_SIMPLE) < 0;
     if (!failed && is_within(start, &block) && first_bit >= 0) {
         failed = check_bits(&block, start, &bits, first_bit) < 0;
         if (!failed) {
-            walk =
-                em_join_alone(block.buf, (size_t)block.len, &at, &passed, is_right != 0, sequenced,
-                              bits.obj == NULL ? NULL : bits.buf, (size_t)first_bit, &joined);
+            walk = em_null_extend_rows(block.buf, (size_t)block.len, &at, &passed, is_right != 0,
+                                       sequenced, bits.obj == NULL ? NULL : bits.buf,
+                                       (size_t)first_bit, &joined);
         }
     }
     PyBuffer_Release(&block);
@@ -104,7 +104,7 @@ static PyObject *join_cross(PyObject *module, PyObject *arguments) {
     }
     const em_sequenced sequenced = {(flags & EM_JOIN_SEQUENCED) != 0,
                                     (flags & EM_JOIN_RIGHT_SEQUENCED) != 0};
-    em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
+    em_join_output joined = {out.buf, (size_t)out.len, 0, 0};
     size_t left_at = (size_t)left_start, right_at = (size_t)right_start;
     enum em_walk walk = EM_WALK_DAMAGED;
     if (is_within(left_start, &left) && is_within(right_start, &right)) {
@@ -122,7 +122,7 @@ static PyObject *join_cross(PyObject *module, PyObject *arguments) {
 }
 
 /* Return (next at, bytes, rows), or raise ValueError when not even the first row fits. */
-static PyObject *progress(Py_ssize_t start, size_t size, size_t at, const em_joined_out *out) {
+static PyObject *progress(Py_ssize_t start, size_t size, size_t at, const em_join_output *out) {
     if (out->rows == 0 && (size_t)start < size) {
         PyErr_Format(PyExc_ValueError, "a row does not fit %zu bytes", out->size);
         return NULL;
@@ -141,7 +141,7 @@ static PyObject *join_side(PyObject *module, PyObject *arguments) {
         return NULL;
     }
     const em_side instead = {(const uint8_t *)absent, (uint32_t)absent_bytes, NULL};
-    em_joined_out rows = {out.buf, (size_t)out.len, 0, 0};
+    em_join_output rows = {out.buf, (size_t)out.len, 0, 0};
     size_t at = (size_t)start;
     const size_t size = (size_t)block.len;
     const enum em_walk walk =
@@ -171,7 +171,7 @@ static PyObject *join_lines(PyObject *module, PyObject *arguments) {
                          NULL},
         .left_only = left_only,
     };
-    em_joined_out lines = {out.buf, (size_t)out.len, 0, 0};
+    em_join_output lines = {out.buf, (size_t)out.len, 0, 0};
     size_t at = (size_t)start;
     const size_t size = (size_t)block.len;
     const enum em_walk walk = is_within(start, &block)
@@ -190,9 +190,9 @@ static PyMethodDef functions[] = {
      "pack_join_rows($module, columns, keys, payload, start, out, dropped=b'', "
      "marks=b',\"', /)\n--\n\nRows whose key is "
      "empty when one of its columns is NULL: (bytes, rows)."},
-    {"join_alone", join_alone, METH_VARARGS,
-     "join_alone($module, block, at, out, is_right, flags, bits=None, first_bit=0, /)\n--\n\nWrite "
-     "rows joined with no row: (next at, bytes, rows, rows read)."},
+    {"null_extend_rows", null_extend_rows, METH_VARARGS,
+     "null_extend_rows($module, block, at, out, is_right, flags, bits=None, first_bit=0, /)\n--\n\n"
+     "Write rows joined with no row: (next at, bytes, rows, rows read)."},
     {"join_cross", join_cross, METH_VARARGS,
      "join_cross($module, left, left_at, right, right_at, out, flags=0, /)\n--\n\nWrite the cross "
      "product of two blocks: (left at, right at, bytes, rows)."},

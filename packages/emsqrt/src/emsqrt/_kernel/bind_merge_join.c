@@ -37,8 +37,8 @@ static PyObject *joiner_run(PyObject *object, PyObject *arguments) {
     if (!PyArg_ParseTuple(arguments, "y*y*w*w*p:run", &left, &right, &out, &rest, &ended)) {
         return NULL;
     }
-    em_joined_out joined = {out.buf, (size_t)out.len, 0, 0};
-    em_joined_out kept = {rest.buf, (size_t)rest.len, 0, 0};
+    em_join_output joined = {out.buf, (size_t)out.len, 0, 0};
+    em_join_output kept = {rest.buf, (size_t)rest.len, 0, 0};
     enum em_merge_stop stop = EM_MERGE_DAMAGED;
     const size_t left_size = (size_t)left.len, right_size = (size_t)right.len;
     if (merge->left_at <= left_size && merge->right_at <= right_size &&

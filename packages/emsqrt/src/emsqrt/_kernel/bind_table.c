@@ -18,7 +18,7 @@ static void table_dealloc(PyObject *object) {
     }
     release_keys(&self->keys);
     release_parts(&self->table.layout);
-    PyMem_Free(self->table.shifted);
+    PyMem_Free(self->table.sliced);
     free_object(object);
 }
 
@@ -38,9 +38,9 @@ static PyObject *table_new(PyTypeObject *type, PyObject *arguments, PyObject *na
         return NULL;
     }
     self->table.keys = self->keys.spec;
-    self->table.shifted =
-        PyMem_Calloc(em_key_columns(&self->table.keys) + 1, sizeof *self->table.shifted);
-    if (self->table.shifted == NULL) {
+    self->table.sliced =
+        PyMem_Calloc(em_key_columns(&self->table.keys) + 1, sizeof *self->table.sliced);
+    if (self->table.sliced == NULL) {
         Py_DECREF((PyObject *)self);
         return PyErr_NoMemory();
     }

@@ -1,4 +1,4 @@
-/* longest_text, measure_texts, spread_texts: decode dictionary-encoded texts. */
+/* longest_text, measure_texts, gather_texts: decode dictionary-encoded texts. */
 #include "native.h"
 #include "texts.h"
 
@@ -48,10 +48,10 @@ static PyObject *measure(PyObject *module, PyObject *arguments) {
     return result;
 }
 
-static PyObject *expand(PyObject *module, PyObject *arguments) {
+static PyObject *gather_texts(PyObject *module, PyObject *arguments) {
     (void)module;
     Py_buffer places, ends, bytes, out;
-    if (!PyArg_ParseTuple(arguments, "y*y*y*w*:spread_texts", &places, &ends, &bytes, &out)) {
+    if (!PyArg_ParseTuple(arguments, "y*y*y*w*:gather_texts", &places, &ends, &bytes, &out)) {
         return NULL;
     }
     const size_t rows = (size_t)places.len / sizeof(int32_t);
@@ -89,7 +89,7 @@ static PyObject *longest(PyObject *module, PyObject *arguments) {
 static PyMethodDef functions[] = {
     {"longest_text", longest, METH_VARARGS, NULL},
     {"measure_texts", measure, METH_VARARGS, NULL},
-    {"spread_texts", expand, METH_VARARGS, NULL},
+    {"gather_texts", gather_texts, METH_VARARGS, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-/* row_changes, FrameSum, FrameBest, RangeBound: windows over sorted rows. */
+/* row_changes, FrameSum, FrameMinMax, RangeBound: windows over sorted rows. */
 #include "bind_join.h"
 
 #include "window.h"
@@ -193,24 +193,24 @@ static PyType_Spec sum_spec = {
     .slots = sum_slots,
 };
 
-/* FrameBest --------------------------------------------------------------------------------- */
+/* FrameMinMax --------------------------------------------------------------------------------- */
 
 typedef struct {
     PyObject ob_base;
     Py_buffer memory;
-    em_frame_best best;
+    em_frame_minmax minmax;
     enum em_kind kind;
-} best_object;
+} minmax_object;
 
-static void best_dealloc(PyObject *object) {
-    release_object(object, &((best_object *)object)->memory);
+static void minmax_dealloc(PyObject *object) {
+    release_object(object, &((minmax_object *)object)->memory);
 }
 
-static PyObject *best_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
+static PyObject *minmax_new(PyTypeObject *type, PyObject *arguments, PyObject *names) {
     (void)names;
     Py_buffer memory;
     int kind, greatest, sliding;
-    if (!PyArg_ParseTuple(arguments, "w*ipp:FrameBest", &memory, &kind, &greatest, &sliding)) {
+    if (!PyArg_ParseTuple(arguments, "w*ipp:FrameMinMax", &memory, &kind, &greatest, &sliding)) {
         return NULL;
     }
     const bool known = kind >= 0 && kind < EM_KINDS, text = known && em_is_text((enum em_kind)kind);
@@ -218,7 +218,7 @@ static PyObject *best_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
     const size_t room = queue_bytes / sizeof(em_candidate);
     const bool fits = known && (uintptr_t)memory.buf % 16 == 0 && room > 0 && bytes <= UINT32_MAX;
     const allocfunc allocate = (allocfunc)PyType_GetSlot(type, Py_tp_alloc);
-    best_object *self = fits ? (best_object *)allocate(type, 0) : NULL;
+    minmax_object *self = fits ? (minmax_object *)allocate(type, 0) : NULL;
     if (!fits) {
         PyErr_SetString(PyExc_ValueError, "a queue needs a known kind and 64 aligned bytes");
     }
@@ -228,7 +228,7 @@ static PyObject *best_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
     }
     self->memory = memory;
     self->kind = (enum em_kind)kind;
-    self->best = (em_frame_best){.greatest = greatest != 0,
+    self->minmax = (em_frame_minmax){.greatest = greatest != 0,
                                  .sliding = sliding != 0,
                                  .text = text,
                                  .queue = memory.buf,
@@ -238,8 +238,8 @@ static PyObject *best_new(PyTypeObject *type, PyObject *arguments, PyObject *nam
     return (PyObject *)self;
 }
 
-static PyObject *best_run(PyObject *object, PyObject *arguments) {
-    best_object *self = (best_object *)object;
+static PyObject *minmax_run(PyObject *object, PyObject *arguments) {
+    minmax_object *self = (minmax_object *)object;
     Py_buffer low, high, out;
     PyObject *chunk_argument;
     Py_ssize_t row;
@@ -257,7 +257,7 @@ static PyObject *best_run(PyObject *object, PyObject *arguments) {
     enum em_window_stop stop = EM_WINDOW_DONE;
     if (ready) {
         Py_BEGIN_ALLOW_THREADS;
-        stop = em_frame_best_run(&self->best, &frames, &chunk, out.buf);
+        stop = em_frame_minmax_run(&self->minmax, &frames, &chunk, out.buf);
         Py_END_ALLOW_THREADS;
     }
     PyBuffer_Release(&low);
@@ -266,35 +266,35 @@ static PyObject *best_run(PyObject *object, PyObject *arguments) {
     return ready ? stopped(frames.row, stop) : NULL;
 }
 
-static PyObject *best_high(PyObject *object, void *which) {
+static PyObject *minmax_high(PyObject *object, void *which) {
     (void)which;
-    return PyLong_FromLongLong(((best_object *)object)->best.high);
+    return PyLong_FromLongLong(((minmax_object *)object)->minmax.high);
 }
 
-static PyMethodDef best_methods[] = {
-    {"run", best_run, METH_VARARGS,
+static PyMethodDef minmax_methods[] = {
+    {"run", minmax_run, METH_VARARGS,
      "run($self, low, high, row, chunk, first, out, /)\n--\n\nWrite the best row of each frame "
      "from `row` on: (row, why it stopped)."},
     {NULL, NULL, 0, NULL},
 };
-static PyGetSetDef best_properties[] = {
-    {"high", best_high, NULL, "The row after the frame's last one.", NULL},
+static PyGetSetDef minmax_properties[] = {
+    {"high", minmax_high, NULL, "The row after the frame's last one.", NULL},
     {NULL, NULL, NULL, NULL, NULL},
 };
-static PyType_Slot best_slots[] = {
-    {Py_tp_doc, "FrameBest(memory, kind, greatest, sliding)\n--\n\nFinds the row with the minimum "
-                "or maximum of each frame."},
-    {Py_tp_new, best_new},
-    {Py_tp_dealloc, best_dealloc},
-    {Py_tp_methods, best_methods},
-    {Py_tp_getset, best_properties},
+static PyType_Slot minmax_slots[] = {
+    {Py_tp_doc, "FrameMinMax(memory, kind, greatest, sliding)\n--\n\n"
+                "Finds the row with the minimum or maximum of each frame."},
+    {Py_tp_new, minmax_new},
+    {Py_tp_dealloc, minmax_dealloc},
+    {Py_tp_methods, minmax_methods},
+    {Py_tp_getset, minmax_properties},
     {0, NULL},
 };
-static PyType_Spec best_spec = {
-    .name = "emsqrt._kernel.FrameBest",
-    .basicsize = sizeof(best_object),
+static PyType_Spec minmax_spec = {
+    .name = "emsqrt._kernel.FrameMinMax",
+    .basicsize = sizeof(minmax_object),
     .flags = Py_TPFLAGS_DEFAULT,
-    .slots = best_slots,
+    .slots = minmax_slots,
 };
 
 /* RangeBound -------------------------------------------------------------------------------- */
@@ -411,7 +411,7 @@ static int add_type(PyObject *module, const char *name, PyType_Spec *spec) {
 
 int window_register(PyObject *module) {
     if (add_type(module, "FrameSum", &sum_spec) < 0 ||
-        add_type(module, "FrameBest", &best_spec) < 0 ||
+        add_type(module, "FrameMinMax", &minmax_spec) < 0 ||
         add_type(module, "RangeBound", &bound_spec) < 0) {
         return -1;
     }

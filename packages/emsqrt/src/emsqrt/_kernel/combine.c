@@ -22,10 +22,10 @@ bool em_combiner_open(em_combiner *combiner, uint8_t *memory, size_t bytes) {
     return true;
 }
 
-static bool absorb(em_combiner *combiner, const uint8_t *row) {
+static bool merge_packed(em_combiner *combiner, const uint8_t *row) {
     const uint8_t *end = row + em_row_bytes(row);
-    if (em_absorb(&combiner->layout, combiner->record, &combiner->heap, em_row_payload(row), end) !=
-        NULL) {
+    if (em_merge_packed(&combiner->layout, combiner->record, &combiner->heap, em_row_payload(row),
+                        end) != NULL) {
         return true;
     }
     combiner->fault = combiner->heap.failed ? EM_COMBINE_NO_ROOM : EM_COMBINE_DAMAGED;
@@ -38,11 +38,11 @@ static bool mix(em_combiner *combiner, const uint8_t *row) {
         combiner->heap.failed = false;
         memset(combiner->record, 0, combiner->layout.fixed_bytes);
         combiner->mixed = true;
-        if (!absorb(combiner, combiner->held)) {
+        if (!merge_packed(combiner, combiner->held)) {
             return false;
         }
     }
-    return absorb(combiner, row);
+    return merge_packed(combiner, row);
 }
 
 /* Write the held row; 0 when it may not fit. */

@@ -1,7 +1,16 @@
 /* The hash table of the build side's rows. */
 #include "join.h"
 
-enum { GROUP = 32, OFFSET_BITS = 40, ENTRY_BYTES = 8, END_BYTES = 4, ALIGNMENT = 8 };
+#include <assert.h>
+
+enum {
+    GROUP = 32,       /* rows that are looked up together, so that their cache misses overlap */
+    OFFSET_BITS = 40, /* of an entry; the other 24 bits are a tag, which spares most comparisons of
+                         keys that differ */
+    ENTRY_BYTES = 8,
+    END_BYTES = 4,
+    ALIGNMENT = 8,
+};
 
 static const uint64_t TABLE_SEED = UINT64_C(0x2545F4914F6CDD1D);
 static const uint64_t OFFSET_MASK = (UINT64_C(1) << OFFSET_BITS) - 1;
@@ -10,10 +19,14 @@ static uint64_t hash_of(const uint8_t *row) {
     return em_hash_key(em_row_key(row), em_joined_key_bytes(row), TABLE_SEED);
 }
 
+/* Map the hash's upper half to a bucket by a multiplication instead of a division (D. Lemire: "Fast
+ * random integer generation in an interval", 2019). */
 static uint32_t bucket_of(const em_join_table *table, uint64_t hash) {
     return (uint32_t)((hash >> 32) * (uint64_t)table->key_count >> 32);
 }
 
+/* The tag is the hash's lowest bits, which bucket_of() does not use, so that it distinguishes the
+ * keys of one bucket. */
 static uint64_t tag_of(uint64_t hash) {
     return hash << OFFSET_BITS;
 }
@@ -90,6 +103,7 @@ void em_join_index(em_join_table *table) {
     top -= (uintptr_t)top % ALIGNMENT;
     table->entries = (uint64_t *)(void *)(top - keys * ENTRY_BYTES);
     table->ends = (uint32_t *)(void *)(top - keys * (ENTRY_BYTES + END_BYTES));
+    assert((uint8_t *)table->ends >= table->memory + table->rows_bytes);
     memset(table->ends, 0, keys * END_BYTES);
     ahead rows;
     size_t at = 0;
@@ -104,6 +118,7 @@ void em_join_index(em_join_table *table) {
         table->ends[bucket] = sum;
         sum += count;
     }
+    assert(sum == keys);
     at = 0;
     for (fetch_ahead(table, &at, &rows); rows.count > 0; fetch_ahead(table, &at, &rows)) {
         for (size_t i = 0; i < rows.count; i++) {
@@ -217,7 +232,7 @@ static size_t gather(const em_join_table *table, const em_join_probe *probe, can
 static em_side built_side(const em_join_table *table, const uint8_t *row, unsigned flags,
                           uint8_t place[EM_NUMBER_BYTES]) {
     em_side side = em_side_of(row, is_sequenced(flags, (flags & EM_JOIN_SWAPPED) == 0));
-    if (flags & EM_JOIN_PLACED) {
+    if (flags & EM_JOIN_OFFSET_NUMBERS) {
         const uint64_t offset = (uint64_t)(row - table->memory);
         for (unsigned i = 0; i < EM_NUMBER_BYTES; i++) {
             place[i] = (uint8_t)(offset >> (56 - 8 * i));
@@ -228,11 +243,11 @@ static em_side built_side(const em_join_table *table, const uint8_t *row, unsign
 }
 
 /* Write a side of a joined row with the other one, in the order left, right. */
-static bool write_sides(em_joined_out *out, em_side side, em_side other, bool is_right) {
+static bool write_sides(em_join_output *out, em_side side, em_side other, bool is_right) {
     return em_write_joined(out, is_right ? other : side, is_right ? side : other);
 }
 
-static bool write_pair(const em_join_table *table, em_joined_out *out, const uint8_t *probe_row,
+static bool write_pair(const em_join_table *table, em_join_output *out, const uint8_t *probe_row,
                        const uint8_t *build_row, unsigned flags) {
     const bool swapped = (flags & EM_JOIN_SWAPPED) != 0;
     uint8_t place[EM_NUMBER_BYTES];
@@ -241,18 +256,18 @@ static bool write_pair(const em_join_table *table, em_joined_out *out, const uin
 }
 
 static em_side absent_side(bool is_right, unsigned flags) {
-    return em_absent_side(is_right,
-                          is_sequenced(flags, is_right) || (!is_right && (flags & EM_JOIN_PLACED)));
+    const bool by_offset = !is_right && (flags & EM_JOIN_OFFSET_NUMBERS) != 0;
+    return em_absent_side(is_right, is_sequenced(flags, is_right) || by_offset);
 }
 
-static bool write_probe_alone(em_joined_out *out, const uint8_t *row, unsigned flags) {
+static bool write_probe_null_extended(em_join_output *out, const uint8_t *row, unsigned flags) {
     const bool is_right = (flags & EM_JOIN_SWAPPED) != 0;
     return write_sides(out, em_side_of(row, is_sequenced(flags, is_right)),
                        absent_side(!is_right, flags), is_right);
 }
 
-static bool write_build_alone(const em_join_table *table, em_joined_out *out, const uint8_t *row,
-                              unsigned flags) {
+static bool write_build_null_extended(const em_join_table *table, em_join_output *out,
+                                      const uint8_t *row, unsigned flags) {
     const bool is_right = (flags & EM_JOIN_SWAPPED) == 0;
     uint8_t place[EM_NUMBER_BYTES];
     return write_sides(out, built_side(table, row, flags, place), absent_side(!is_right, flags),
@@ -262,7 +277,7 @@ static bool write_build_alone(const em_join_table *table, em_joined_out *out, co
 /* Join one probe row with the entries from `one->next` on; false when `out` is full, and the table
  * remembers the entry to continue with. */
 static bool probe_row(em_join_table *table, const candidate *one, unsigned flags, bool matched,
-                      em_joined_out *out, bool *matched_now) {
+                      em_join_output *out, bool *matched_now) {
     const uint64_t tag = tag_of(one->hash) & ~OFFSET_MASK;
     uint32_t next = one->next;
     table->inside = true;
@@ -273,7 +288,8 @@ static bool probe_row(em_join_table *table, const candidate *one, unsigned flags
         if ((flags & EM_JOIN_PAIRS) && !write_pair(table, out, one->row, build_row, flags)) {
             return false;
         }
-        if ((flags & EM_JOIN_FIRST) && !matched && !write_probe_alone(out, one->row, flags)) {
+        if ((flags & EM_JOIN_MATCHED) && !matched &&
+            !write_probe_null_extended(out, one->row, flags)) {
             return false;
         }
         matched = true;
@@ -286,7 +302,8 @@ static bool probe_row(em_join_table *table, const candidate *one, unsigned flags
     }
     table->next = next;
     table->matched = matched;
-    if ((flags & EM_JOIN_LONE) && !matched && !write_probe_alone(out, one->row, flags)) {
+    if ((flags & EM_JOIN_UNMATCHED) && !matched &&
+        !write_probe_null_extended(out, one->row, flags)) {
         return false;
     }
     table->inside = false;
@@ -294,7 +311,7 @@ static bool probe_row(em_join_table *table, const candidate *one, unsigned flags
     return true;
 }
 
-enum em_walk em_join_probe_rows(em_join_table *table, em_join_probe *probe, em_joined_out *out) {
+enum em_walk em_join_probe_rows(em_join_table *table, em_join_probe *probe, em_join_output *out) {
     candidate group[GROUP];
     bool damaged = false;
     while (probe->at < probe->size) {
@@ -308,7 +325,7 @@ enum em_walk em_join_probe_rows(em_join_table *table, em_join_probe *probe, em_j
                 group[i].next = table->next;
                 matched = table->matched;
             }
-            const bool skipped = known && (probe->flags & EM_JOIN_FIRST);
+            const bool skipped = known && (probe->flags & EM_JOIN_MATCHED);
             if (!skipped && !probe_row(table, &group[i], probe->flags, matched, out, &matched)) {
                 return EM_WALK_FULL;
             }
@@ -325,10 +342,11 @@ enum em_walk em_join_probe_rows(em_join_table *table, em_join_probe *probe, em_j
     return EM_WALK_ON;
 }
 
-enum em_walk em_join_drain(em_join_table *table, bool matched, unsigned flags, em_joined_out *out) {
+enum em_walk em_join_drain(em_join_table *table, bool matched, unsigned flags,
+                           em_join_output *out) {
     while (table->drained < table->rows_bytes) {
         const uint8_t *row = table->memory + table->drained;
-        if (em_is_matched(row) == matched && !write_build_alone(table, out, row, flags)) {
+        if (em_is_matched(row) == matched && !write_build_null_extended(table, out, row, flags)) {
             return EM_WALK_FULL;
         }
         table->drained += em_row_bytes(row);

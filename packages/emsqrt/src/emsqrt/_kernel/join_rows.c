@@ -68,7 +68,7 @@ static uint8_t *put(uint8_t *to, const uint8_t *text, size_t bytes) {
     return to + bytes;
 }
 
-bool em_write_joined(em_joined_out *out, em_side left, em_side right) {
+bool em_write_joined(em_join_output *out, em_side left, em_side right) {
     if (left.bytes == EM_ABSENT || right.bytes == EM_ABSENT) {
         return false; /* a row that is too short for its number */
     }
@@ -93,9 +93,9 @@ bool em_write_joined(em_joined_out *out, em_side left, em_side right) {
     return true;
 }
 
-enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t *passed,
-                           bool is_right, em_sequenced sequenced, const uint8_t *bits,
-                           size_t first_bit, em_joined_out *out) {
+enum em_walk em_null_extend_rows(const uint8_t *block, size_t size, size_t *at, size_t *passed,
+                                 bool is_right, em_sequenced sequenced, const uint8_t *bits,
+                                 size_t first_bit, em_join_output *out) {
     const bool numbered = is_right ? sequenced.right : sequenced.left;
     const em_side absent = em_absent_side(!is_right, is_right ? sequenced.left : sequenced.right);
     while (*at < size) {
@@ -118,7 +118,7 @@ enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t
 
 enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_at,
                            const uint8_t *right, size_t right_size, size_t *right_at,
-                           em_sequenced sequenced, em_joined_out *out) {
+                           em_sequenced sequenced, em_join_output *out) {
     while (*left_at < left_size) {
         const uint8_t *one = em_row_at(left, left_size, *left_at, sequenced.left);
         if (one == NULL) {
@@ -158,7 +158,7 @@ static bool open_joined(const uint8_t *block, size_t size, size_t at, em_side *l
 }
 
 enum em_walk em_join_side(const uint8_t *block, size_t size, size_t *at, bool is_right,
-                          em_side absent, em_joined_out *out) {
+                          em_side absent, em_join_output *out) {
     while (*at < size) {
         em_side left, right;
         if (!open_joined(block, size, *at, &left, &right)) {
@@ -182,7 +182,7 @@ enum em_walk em_join_side(const uint8_t *block, size_t size, size_t *at, bool is
 }
 
 enum em_walk em_join_lines(const uint8_t *block, size_t size, size_t *at,
-                           const em_line_parts *parts, em_joined_out *out) {
+                           const em_line_parts *parts, em_join_output *out) {
     while (*at < size) {
         em_side left, right;
         if (!open_joined(block, size, *at, &left, &right)) {

@@ -45,7 +45,7 @@ typedef struct {
 typedef struct {
     uint8_t *memory;
     size_t size, used, rows;
-} em_joined_out;
+} em_join_output;
 
 static inline uint32_t em_joined_key_bytes(const uint8_t *row) {
     return em_row_key_bytes(row) & ~EM_MATCHED;
@@ -105,7 +105,7 @@ const uint8_t *em_row_at(const uint8_t *block, size_t size, size_t at, bool sequ
 const uint8_t *em_spilled_row_at(const uint8_t *block, size_t size, size_t at, bool sequenced);
 
 /* Write one joined row; false when it does not fit. */
-bool em_write_joined(em_joined_out *out, em_side left, em_side right);
+bool em_write_joined(em_join_output *out, em_side left, em_side right);
 
 /* Write rows from `*row` on in the row format while they fit, with `cut` (or NULL) applied to their
  * lines; return the bytes written. */
@@ -117,20 +117,20 @@ enum em_walk { EM_WALK_ON, EM_WALK_FULL, EM_WALK_DAMAGED };
 
 /* Write the rows of a block from `*at` on as the left or the right side of joined rows whose other
  * side is absent. With `bits`, write only rows whose bit (counted from `first_bit`) is 0. */
-enum em_walk em_join_alone(const uint8_t *block, size_t size, size_t *at, size_t *passed,
-                           bool is_right, em_sequenced sequenced, const uint8_t *bits,
-                           size_t first_bit, em_joined_out *out);
+enum em_walk em_null_extend_rows(const uint8_t *block, size_t size, size_t *at, size_t *passed,
+                                 bool is_right, em_sequenced sequenced, const uint8_t *bits,
+                                 size_t first_bit, em_join_output *out);
 
 /* Write the cross product: each left row from `*left_at` on with each right row; `*right_at` is the
  * next right row of the first of these left rows. */
 enum em_walk em_join_cross(const uint8_t *left, size_t left_size, size_t *left_at,
                            const uint8_t *right, size_t right_size, size_t *right_at,
-                           em_sequenced sequenced, em_joined_out *out);
+                           em_sequenced sequenced, em_join_output *out);
 
 /* Write one side of joined rows as rows without keys; `absent` is the payload where that side has
  * no row. */
 enum em_walk em_join_side(const uint8_t *block, size_t size, size_t *at, bool is_right,
-                          em_side absent, em_joined_out *out);
+                          em_side absent, em_join_output *out);
 
 /* What lines contain in addition to the rows; `left_absent` and `right_absent` replace a side
  * without a row. */
@@ -141,6 +141,6 @@ typedef struct {
 
 /* Write joined rows as lines: left, separator, right, line feed. */
 enum em_walk em_join_lines(const uint8_t *block, size_t size, size_t *at,
-                           const em_line_parts *parts, em_joined_out *out);
+                           const em_line_parts *parts, em_join_output *out);
 
 #endif

@@ -1,8 +1,13 @@
 #include "merge.h"
 
+#include <assert.h>
+
 #include "store.h"
 
-enum { NO_SOURCE = UINT32_MAX, AHEAD_BYTES = 512 };
+enum {
+    NO_SOURCE = UINT32_MAX,
+    AHEAD_BYTES = 512, /* how far behind a source's next row its rows are prefetched */
+};
 
 size_t em_merger_bytes(uint32_t sources) {
     const size_t bytes = (sizeof(em_source) + sizeof(uint32_t)) * (size_t)sources;
@@ -11,6 +16,7 @@ size_t em_merger_bytes(uint32_t sources) {
 
 void em_merger_open(em_merger *merger, uint8_t *state, uint32_t sources,
                     const em_positions *positions) {
+    assert((uintptr_t)state % 8 == 0);
     *merger = (em_merger){
         .count = sources,
         .waiting = sources,
@@ -95,6 +101,7 @@ static void build_tree(em_merger *merger) {
             merger->winner = winner;
         }
     }
+    assert(merger->winner < merger->count);
 }
 
 /* Cache the key prefix of the source's next row; false when there is no whole row. */
@@ -109,9 +116,12 @@ static inline bool load(const em_merger *merger, em_source *source) {
 
 bool em_merger_refill(em_merger *merger, uint32_t index, const uint8_t *rows, size_t bytes) {
     em_source *source = &merger->sources[index];
+    assert(index < merger->count && source->state == EM_SOURCE_EMPTY);
     source->row = rows;
     source->end = rows + bytes;
     if (bytes == 0) {
+        /* The greatest prefix loses against every other; breaks_tie() decides against a row that
+         * has the same. */
         source->state = EM_SOURCE_ENDED;
         source->high = UINT64_MAX;
         source->low = UINT32_MAX;
@@ -152,6 +162,8 @@ static inline int64_t advance(em_merger *merger) {
     em_source *source = &merger->sources[merger->winner];
     source->row += em_row_bytes(source->row);
     if (source->row == source->end) {
+        /* The source stays the winner: its matches are replayed when it is refilled, and until then
+         * nobody knows which row is next. */
         source->state = EM_SOURCE_EMPTY;
         return merger->winner;
     }

@@ -1,13 +1,27 @@
+/* clang-format off */
 /* A merge of sorted runs of rows: a loser tree (Knuth, TAOCP 5.4.1) over sources that the caller
  * refills.
  *
  * Nodes 1 to count - 1 are matches between two sources, the leaf of source s is node count + s, and
  * the parent of node n is n / 2. `losers[n]` is the source that lost the match at node n; the
- * winner of the last match, at node 1, has the next row.
+ * winner of the last match, at node 1, has the next row. With five sources:
+ *
+ *                     1
+ *              .------'------.
+ *              2             3
+ *          .---'---.     .---'---.
+ *          4       s0    s1      s2
+ *       .--'--.
+ *       s3    s4
+ *
+ * Every source but the winner is in `losers` once. When the winner's row is taken, its next row
+ * plays the matches from its leaf to the root: one comparison a level, because the loser at each of
+ * these nodes is already the winner of the subtree on the other side.
  *
  * Stable by source: of equal keys, the lower source's row comes first. Each source caches its key's
  * bytes at the positions where keys differ (key_prefix.h); only ties read the rows.
  */
+/* clang-format on */
 #ifndef EMSQRT_MERGE_H
 #define EMSQRT_MERGE_H
 

@@ -46,7 +46,7 @@ size_t em_sorted_run(const uint8_t *block, size_t size, size_t at, size_t limit,
     return at;
 }
 
-static bool copy_unmatched(const uint8_t *row, em_joined_out *rest) {
+static bool copy_unmatched(const uint8_t *row, em_join_output *rest) {
     const uint32_t bytes = em_row_bytes(row);
     if (bytes > rest->size - rest->used) {
         return false;
@@ -63,7 +63,7 @@ enum match_state { BELOW, EQUAL, STOPPED };
 
 /* Skip right rows whose key is less than the left row's. */
 static enum match_state skip_lesser(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
-                                    size_t right_size, em_joined_out *rest,
+                                    size_t right_size, em_join_output *rest,
                                     enum em_merge_stop *stop) {
     while (merge->right_at < right_size) {
         const uint8_t *other = em_row_at(right, right_size, merge->right_at, false);
@@ -129,7 +129,7 @@ enum em_walk em_mark_matched(uint8_t *block, size_t size, size_t *at, const uint
 
 /* Write a left row with each right row of its key. */
 static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t *right,
-                        size_t right_size, em_joined_out *out, enum em_merge_stop *stop) {
+                        size_t right_size, em_join_output *out, enum em_merge_stop *stop) {
     if (merge->group_end <= merge->right_at) {
         const uint8_t *first = right + merge->right_at;
         const size_t end = em_key_run(right, right_size, merge->right_at, em_row_key(first),
@@ -162,8 +162,8 @@ static bool write_pairs(em_merge_join *merge, const uint8_t *row, const uint8_t 
 }
 
 enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left, size_t left_size,
-                                      const uint8_t *right, size_t right_size, em_joined_out *out,
-                                      em_joined_out *rest) {
+                                      const uint8_t *right, size_t right_size, em_join_output *out,
+                                      em_join_output *rest) {
     const em_side absent = em_absent_side(true, false);
     enum em_merge_stop stop = EM_MERGE_LEFT;
     while (merge->left_at < left_size) {
@@ -182,7 +182,7 @@ enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left,
             if (!write_pairs(merge, row, right, right_size, out, &stop)) {
                 return stop;
             }
-        } else if (merge->flags & (state == EQUAL ? EM_JOIN_FIRST : EM_JOIN_LONE)) {
+        } else if (merge->flags & (state == EQUAL ? EM_JOIN_MATCHED : EM_JOIN_UNMATCHED)) {
             if (!em_write_joined(out, em_side_of(row, false), absent)) {
                 return EM_MERGE_OUT;
             }

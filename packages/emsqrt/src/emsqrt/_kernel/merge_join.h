@@ -29,8 +29,8 @@ typedef struct {
 /* Continue the join. With EM_JOIN_MARK in the flags, right rows without a match are copied to
  * `rest`. */
 enum em_merge_stop em_merge_join_rows(em_merge_join *merge, const uint8_t *left, size_t left_size,
-                                      const uint8_t *right, size_t right_size, em_joined_out *out,
-                                      em_joined_out *rest);
+                                      const uint8_t *right, size_t right_size, em_join_output *out,
+                                      em_join_output *rest);
 
 /* Return the end of the rows with this key that start at `at`; SIZE_MAX when the block is damaged.
  */

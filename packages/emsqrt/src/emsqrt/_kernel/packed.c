@@ -349,7 +349,7 @@ const uint8_t *em_packed_read_part(const em_part *part, const uint8_t *in, const
     }
 }
 
-static void absorb_sum(uint8_t *record, const em_part *part, size_t index, em_sum *sum,
+static void merge_sum(uint8_t *record, const em_part *part, size_t index, em_sum *sum,
                        em_heap *heap) {
     em_i128 value;
     if (em_sum_narrow(sum, &value)) {
@@ -370,7 +370,7 @@ static void absorb_sum(uint8_t *record, const em_part *part, size_t index, em_su
     memcpy(em_heap_at(heap, ref), &held, sizeof held);
 }
 
-static bool absorb_part(const em_part *part, uint8_t *record, size_t index, em_heap *heap,
+static bool merge_part(const em_part *part, uint8_t *record, size_t index, em_heap *heap,
                         em_packed *packed) {
     uint64_t count;
     switch (part->op) {
@@ -382,7 +382,7 @@ static bool absorb_part(const em_part *part, uint8_t *record, size_t index, em_h
         memcpy(record + part->at, &count, 8);
         return true;
     case EM_SUM:
-        absorb_sum(record, part, index, &packed->sum, heap);
+        merge_sum(record, part, index, &packed->sum, heap);
         return true;
     case EM_FLOAT_SUM:
     case EM_FLOAT_SQUARES:
@@ -409,13 +409,13 @@ static bool absorb_part(const em_part *part, uint8_t *record, size_t index, em_h
     }
 }
 
-const uint8_t *em_absorb(const em_layout *layout, uint8_t *record, em_heap *heap, const uint8_t *in,
-                         const uint8_t *end) {
+const uint8_t *em_merge_packed(const em_layout *layout, uint8_t *record, em_heap *heap,
+                               const uint8_t *in, const uint8_t *end) {
     em_packed packed;
     for (uint32_t i = 0; i < layout->count && in != NULL; i++) {
         in = em_packed_read_part(&layout->parts[i], in, end, &packed);
         if (in != NULL && packed.seen &&
-            !absorb_part(&layout->parts[i], record, i, heap, &packed)) {
+            !merge_part(&layout->parts[i], record, i, heap, &packed)) {
             return NULL;
         }
     }

@@ -2,7 +2,10 @@
  * levels above. */
 #include "partition.h"
 
-enum { SEEN_MIN = 1 << 16, MISSED_SHARE = 16 };
+enum {
+    SEEN_MIN = 1 << 16, /* after so many rows a filter is switched off, */
+    MISSED_SHARE = 16,  /* unless it has dropped at least one row in 16 */
+};
 
 /* Return the number of bounds that are not greater than a key: the index of its range. */
 static uint32_t range_of(const em_partitioner *partitioner, const uint8_t *key, uint32_t bytes) {
@@ -22,6 +25,8 @@ static uint32_t range_of(const em_partitioner *partitioner, const uint8_t *key, 
 /* Whether a key may be among those that the filter collected; a filter that `fills` adds it. A
  * filter that drops few of the first SEEN_MIN rows is switched off. */
 static bool passes_filter(em_key_filter *filter, uint64_t hash) {
+    /* The hash's lower half selects the word, because its upper half selects the buffer; three
+     * bits of another product are set in it. */
     uint64_t *word = &filter->words[(hash & UINT32_MAX) * (uint64_t)filter->count >> 32];
     const uint64_t bits = hash * UINT64_C(0x9E3779B97F4A7C15);
     const uint64_t mask = UINT64_C(1) << (bits >> 58) | UINT64_C(1) << (bits >> 52 & 63) |

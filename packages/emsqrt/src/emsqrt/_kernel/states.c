@@ -87,7 +87,7 @@ size_t em_part_growth(const em_part *part) {
     }
 }
 
-size_t em_absorb_growth(const em_layout *layout, size_t packed_bytes) {
+size_t em_merge_growth(const em_layout *layout, size_t packed_bytes) {
     size_t growth = 2 * packed_bytes + 64;
     for (uint32_t i = 0; i < layout->count; i++) {
         growth += em_part_growth(&layout->parts[i]);

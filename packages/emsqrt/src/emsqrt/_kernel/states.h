@@ -148,11 +148,11 @@ size_t em_pack_bound(const em_layout *layout, const uint8_t *record, const em_he
 uint8_t *em_pack(const em_layout *layout, uint8_t *record, const em_heap *heap, uint8_t *out);
 
 /* Merge packed states into a record; NULL when they are damaged or the heap is full. */
-const uint8_t *em_absorb(const em_layout *layout, uint8_t *record, em_heap *heap, const uint8_t *in,
-                         const uint8_t *end);
+const uint8_t *em_merge_packed(const em_layout *layout, uint8_t *record, em_heap *heap,
+                               const uint8_t *in, const uint8_t *end);
 
-/* An upper bound of the heap bytes that em_absorb() of `packed_bytes` can allocate. */
-size_t em_absorb_growth(const em_layout *layout, size_t packed_bytes);
+/* An upper bound of the heap bytes that em_merge_packed() of `packed_bytes` can allocate. */
+size_t em_merge_growth(const em_layout *layout, size_t packed_bytes);
 
 static inline uint8_t *em_put_varint(uint8_t *out, uint64_t value) {
     for (; value >= 0x80; value >>= 7) {

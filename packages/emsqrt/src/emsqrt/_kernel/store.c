@@ -1,10 +1,15 @@
 #include "store.h"
 
+#include <assert.h>
 #include <string.h>
 
 #include "row_columns.h"
 
-enum { AHEAD = 8, LINE_BYTES = 64, AHEAD_LINES = 3 };
+enum {
+    AHEAD = 8,       /* sorted rows are scattered, so as many are prefetched while one is copied: */
+    AHEAD_LINES = 3, /* the first lines of the cache of each */
+    LINE_BYTES = 64,
+};
 
 static inline size_t aligned(const em_store *store, size_t bytes) {
     const size_t mask = ((size_t)1 << store->shift) - 1;
@@ -26,6 +31,7 @@ static inline em_entry *entries_end(const em_store *store) {
 void em_store_open(em_store *store, uint8_t *memory, size_t bytes) {
     const size_t skew = (uintptr_t)(memory + bytes) % sizeof(em_entry);
     *store = (em_store){.memory = memory, .bytes = bytes > skew ? bytes - skew : 0};
+    /* An entry has 32 bits for an offset, so above 4 GiB rows start at multiples of 2, 4, ... */
     while (store->bytes >> store->shift > UINT32_MAX) {
         store->shift++;
     }
@@ -148,6 +154,7 @@ static void reverse(em_entry *entries, size_t count) {
 
 void em_store_sort(em_store *store) {
     em_entry *entries = entries_end(store) - store->rows;
+    assert((uint8_t *)(entries - store->rows) >= store->memory + store->used);
     reverse(entries, store->rows); /* into the order in which the rows were added */
     const em_positions positions = em_key_differences_positions(&store->differences);
     store->order = em_order_rows((em_row_place){store->memory, store->shift}, entries,
@@ -229,6 +236,7 @@ void em_store_keep(em_store *store, size_t count, bool bounding) {
     }
     em_entry *const end = entries_end(store), *entries = end - store->rows;
     em_entry *scratch = store->order == entries ? entries - store->rows : entries;
+    assert(store->order != NULL || count == 0);
     const uint32_t last = count == 0 ? 0 : store->order[count - 1].at;
     /* Rows are moved in the order of their offsets, so that none overwrites a row that is still to
      * be moved. */
@@ -248,6 +256,7 @@ void em_store_keep(em_store *store, size_t count, bool bounding) {
     }
     reverse(kept, count);
     memmove(end - count, kept, count * sizeof *kept);
+    assert(used <= store->used);
     store->used = used;
     store->rows = count;
     store->bounded = bounding && count > 0;

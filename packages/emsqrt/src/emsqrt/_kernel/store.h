@@ -1,9 +1,18 @@
+/* clang-format off */
 /* The row store: collect rows in the caller's memory, sort them, and copy them out.
  *
  * Rows are stored from the start of the memory. From its end, two areas of 16 bytes per row are
  * reserved: the entries to sort, and the scratch that the sort needs, so that `used + 2 * 16 * rows
  * <= bytes` always holds and a sort never runs out of memory.
+ *
+ *     memory                                                                  memory + bytes
+ *     | row 0 | row 1 | ... ->        free        | scratch | <- ... | entry 1 | entry 0 |
+ *     '------- used ---------'                    '-- 16 * rows --'---- 16 * rows -------'
+ *
+ * An entry has its row's offset and key prefix; the rows themselves never move while they are
+ * sorted.
  */
+/* clang-format on */
 #ifndef EMSQRT_STORE_H
 #define EMSQRT_STORE_H
 

@@ -2,9 +2,11 @@
  * batch, so that memory which a later step needs is prefetched. */
 #include "table.h"
 
-#define FIRST_BUCKETS 512u
+#include <assert.h>
+
+#define FIRST_BUCKETS 512u /* 4 KiB, of EM_TABLE_BYTES_MIN at least */
 #define BATCH_ROWS_MIN 16u /* a table without room for this many rows counts as full */
-#define LEAST_FREE 4096u
+#define LEAST_FREE 4096u   /* for records, after the buckets have been doubled */
 
 static inline uint64_t load64(const uint8_t *at) {
     uint64_t word;
@@ -30,7 +32,8 @@ static inline bool same_bytes(const uint8_t *left, const uint8_t *right, size_t 
     return differs == 0;
 }
 
-/* The hash of a key in the table; no output depends on it. */
+/* The hash of a key in the table, by folded 64-bit products with constants of Wang Yi's wyhash; no
+ * output depends on it. */
 static uint64_t hash_key(const uint8_t *key, size_t bytes) {
     const uint64_t one = UINT64_C(0xa0761d6478bd642f), two = UINT64_C(0xe7037ed1a0b428db);
     uint64_t hash = bytes * two;
@@ -71,6 +74,7 @@ bool em_table_open(em_table *table, uint8_t *memory, size_t bytes, bool for_long
 static void place_buckets(em_table *table) {
     table->buckets = (uint64_t *)(void *)(table->end - 8 * table->bucket_count);
     memset(table->buckets, 0, 8 * table->bucket_count);
+    assert((uint8_t *)table->buckets > table->heap.memory);
     table->heap.limit = (size_t)((uint8_t *)table->buckets - table->heap.memory);
 }
 
@@ -129,7 +133,7 @@ static uint8_t *make_record(em_table *table, const uint8_t *key, size_t bytes) {
 }
 
 /* Return the record of a key, creating it if necessary; the caller has checked that one more fits.
- */
+ * Linear probing ends because half of the buckets are always empty. */
 static uint8_t *find(em_table *table, const uint8_t *key, size_t bytes, uint64_t hash) {
     const size_t mask = table->bucket_count - 1;
     for (size_t slot = (size_t)hash & mask;; slot = (slot + 1) & mask) {
@@ -320,7 +324,7 @@ static size_t add_batch(em_table *table, const em_columns *key_columns, size_t k
 /* Add a batch with keys whose last column is null. */
 static size_t add_heading(em_table *table, const em_columns *columns, size_t start) {
     static const uint8_t none_valid[EM_ROW_BATCH_MAX / 8];
-    em_column *shifted = table->shifted;
+    em_column *sliced = table->sliced;
     const size_t count = em_key_columns(&table->keys);
     if (columns->column_count < count || table->keys.count == 0) {
         table->fault = EM_TABLE_DAMAGED;
@@ -330,13 +334,13 @@ static size_t add_heading(em_table *table, const em_columns *columns, size_t sta
     em_columns view = {
         .row_count = left < EM_ROW_BATCH_MAX ? left : EM_ROW_BATCH_MAX,
         .column_count = count,
-        .columns = shifted,
+        .columns = sliced,
     };
-    memcpy(shifted, columns->columns, count * sizeof *shifted);
+    memcpy(sliced, columns->columns, count * sizeof *sliced);
     for (size_t i = 0; i < count; i++) {
-        shifted[i].offset += start;
+        sliced[i].offset += start;
     }
-    em_column *last = &shifted[table->keys.parts[table->keys.count - 1].column];
+    em_column *last = &sliced[table->keys.parts[table->keys.count - 1].column];
     last->validity = none_valid; /* no other part of the column is read, as every value is null */
     last->offset = 0;
     return add_batch(table, &view, 0, columns, start);
@@ -378,7 +382,7 @@ size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes) {
             break;
         }
         const size_t need =
-            record_bytes(table, key_bytes) + em_absorb_growth(&table->layout, row_bytes);
+            record_bytes(table, key_bytes) + em_merge_growth(&table->layout, row_bytes);
         if ((table->groups + 1 > table->bucket_count / 2 && !grow_buckets(table)) ||
             table->heap.limit - table->heap.used < need) {
             table->fault = table->groups == 0 ? EM_TABLE_TOO_LARGE : EM_TABLE_OK;
@@ -386,8 +390,8 @@ size_t em_table_add_rows(em_table *table, const uint8_t *rows, size_t bytes) {
         }
         uint8_t *record =
             find(table, em_row_key(row), key_bytes, hash_key(em_row_key(row), key_bytes));
-        if (em_absorb(&table->layout, record, &table->heap, em_row_payload(row), row + row_bytes) ==
-            NULL) {
+        if (em_merge_packed(&table->layout, record, &table->heap, em_row_payload(row),
+                            row + row_bytes) == NULL) {
             table->fault = EM_TABLE_DAMAGED;
             break;
         }
@@ -404,6 +408,8 @@ void em_table_sort(em_table *table) {
             table->buckets[filled++] = (uint32_t)entry;
         }
     }
+    /* The entries now fill the lower half of the buckets at most; the upper half is the scratch. */
+    assert(filled == table->groups && filled <= table->bucket_count / 2);
     em_order_groups(table, table->buckets, table->buckets + table->bucket_count / 2, filled);
     table->sorted = true;
 }

@@ -24,7 +24,7 @@ typedef struct {
     em_layout layout;
     em_key_spec keys;
     em_column
-        *shifted; /* copies of the key columns, used when `heading` is set: see em_table_add() */
+        *sliced; /* copies of the key columns, used when `heading` is set: see em_table_add() */
     em_heap heap;
     uint8_t *end; /* end of the memory */
     uint64_t *buckets;

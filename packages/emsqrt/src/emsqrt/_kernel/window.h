@@ -83,12 +83,12 @@ typedef struct {
     uint8_t *bytes; /* bytes of the queue's texts, from `head` to `tail` */
     size_t bytes_room, head, tail;
     int64_t high;
-} em_frame_best;
+} em_frame_minmax;
 
 /* Write the number of the best row of each frame, -1 when a frame has no value. FULL: the queue is
  * full. */
-enum em_window_stop em_frame_best_run(em_frame_best *best, em_frames *frames, const em_chunk *high,
-                                      int64_t *out);
+enum em_window_stop em_frame_minmax_run(em_frame_minmax *best, em_frames *frames,
+                                        const em_chunk *high, int64_t *out);
 
 typedef struct {
     bool is_end, descending, nulls_first;

@@ -33,7 +33,7 @@ def entry() -> None:
         program = [sys.executable, "-P", "-m", "emsqrt.cli", *sys.argv[1:]]
         hold_sigint()
         os.execv(sys.executable, program)
-    from emsqrt.late import import_lazily, load_untranslated
+    from emsqrt.lazy_import import import_lazily, load_untranslated
 
     exit_on_sigterm()
     import_lazily()

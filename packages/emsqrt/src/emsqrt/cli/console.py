@@ -26,7 +26,7 @@ _LESS_NEEDED = ("bar", "speed", "rows", "spill")
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class RunOptions:
     """How a command runs: its cap, its spill and its output.
 
     Args:
@@ -55,7 +55,7 @@ class Order:
     answer: Mapping[str, Any] | None = None
 
     @property
-    def kept_place(self) -> tuple[str, str] | None:
+    def checkpoint_place(self) -> tuple[str, str] | None:
         """The location of a named run's checkpoint: the spill folder and the name."""
         if self.resume is None:
             return None
@@ -64,23 +64,23 @@ class Order:
         return self.spill_dir or str(default_spill_dir()), self.resume
 
 
-def report(manifest: Manifest, order: Order) -> None:
+def report(manifest: Manifest, options: RunOptions) -> None:
     """Print a summary or the manifest; on standard error if the rows are on standard output."""
     document = json.dumps(manifest.to_json(), indent=2)
-    if order.manifest is not None:
-        Path(order.manifest).write_text(f"{document}\n")
-    if order.answer is not None:
-        if order.answer:
+    if options.manifest is not None:
+        Path(options.manifest).write_text(f"{document}\n")
+    if options.answer is not None:
+        if options.answer:
             from emsqrt.cli.querying import print_answer
 
-            print_answer(order.answer)
+            print_answer(options.answer)
         return
     is_stdout_used = any(sink.target == "-" for sink in manifest.sinks)
     out = sys.stderr if is_stdout_used else sys.stdout
     with translating_os_errors("the terminal" if is_stdout_used else "standard output", "writing"):
-        if order.as_json:
+        if options.as_json:
             print(document, file=out, flush=True)
-        elif not order.quiet:
+        elif not options.quiet:
             say_done(manifest, out)
             out.flush()
 

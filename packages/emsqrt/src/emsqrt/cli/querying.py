@@ -18,7 +18,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.cli.console import Order
+from emsqrt.cli.console import RunOptions
 from emsqrt.cli.running import carry_out, planning_bytes, smallest_cap_of
 from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.io.locations import STANDARD_NAMES
@@ -42,28 +42,28 @@ _READING_BYTES = 1 << 20
 """How much more memory parsing a statement may need in the next run."""
 
 
-def answer(arguments: argparse.Namespace, config: Order) -> int:
+def answer(arguments: argparse.Namespace, config: RunOptions) -> int:
     """Parse a statement, plan it, and run it in a process without the parser."""
     from emsqrt.sql_plan import sql
 
     text = _statement(arguments)
     rows = sql(text, _tables(arguments.table), files=True)
     plan, shown = _ended(rows, arguments)
-    order = replace(config, answer=shown)
+    options = replace(config, answer=shown)
     if _reads_standard_input(plan):  # only this process holds the bytes read ahead
-        _run(plan, order, may_become=False)
+        _run(plan, options, may_become=False)
         return 0
     needed = planning_bytes()
-    if order.cap_bytes < needed:
-        raise _refusal(plan, order, needed + _READING_BYTES)
-    return _hand_over(plan, replace(order, planning_bytes=needed), arguments)
+    if options.cap_bytes < needed:
+        raise _refusal(plan, options, needed + _READING_BYTES)
+    return _hand_over(plan, replace(options, planning_bytes=needed), arguments)
 
 
 def run_planned(descriptor: int, *, may_become: bool) -> int:
     """Run the request that `answer` planned; it is read from a file descriptor."""
     with os.fdopen(descriptor, "rb") as file:
         request = json.loads(file.read())
-    _run(plan_from_json(request["plan"]), Order(**request["order"]), may_become=may_become)
+    _run(plan_from_json(request["plan"]), RunOptions(**request["options"]), may_become=may_become)
     return 0
 
 
@@ -107,8 +107,8 @@ def _ended(rows: Pipeline, arguments: argparse.Namespace) -> tuple[Plan, dict[st
         return _shown(rows, arguments.rows)
     if name is None and plain_suffix(target) not in SUFFIX_FORMATS:
         raise UsageError(f"the suffix of {target!r} names no known format", hint="use --format")
-    kind, options = (None, {}) if name is None else _FORMATS[name]
-    plan = rows.sink(target, kind, **options).plan
+    kind, format_options = (None, {}) if name is None else _FORMATS[name]
+    plan = rows.sink(target, kind, **format_options).plan
     return plan, None if is_file else {}
 
 
@@ -139,17 +139,17 @@ def _reads_standard_input(plan: Plan) -> bool:
     )
 
 
-def _refusal(plan: Plan, order: Order, reading_bytes: int) -> CapTooSmall:
-    least = smallest_cap_of(plan, order)
+def _refusal(plan: Plan, options: RunOptions, reading_bytes: int) -> CapTooSmall:
+    least = smallest_cap_of(plan, options)
     if least["capBytes"] > reading_bytes:
-        return CapTooSmall(order.cap_bytes, least["capBytes"], least["because"])
+        return CapTooSmall(options.cap_bytes, least["capBytes"], least["because"])
     because = "parsing the statement needs this much: it loads the SQL parser"
-    return CapTooSmall(order.cap_bytes, reading_bytes, because)
+    return CapTooSmall(options.cap_bytes, reading_bytes, because)
 
 
-def _hand_over(plan: Plan, order: Order, arguments: argparse.Namespace) -> int:
+def _hand_over(plan: Plan, options: RunOptions, arguments: argparse.Namespace) -> int:
     """Become the process that runs the plan, or start it as a child if this one must continue."""
-    request = {"plan": plan_to_json(plan), "order": asdict(order)}
+    request = {"plan": plan_to_json(plan), "options": asdict(options)}
     handed = os.memfd_create("emsqrt-statement", 0)  # inherited
     os.write(handed, json.dumps(request).encode())
     os.lseek(handed, 0, os.SEEK_SET)
@@ -164,28 +164,28 @@ def _hand_over(plan: Plan, order: Order, arguments: argparse.Namespace) -> int:
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _run(plan: Plan, order: Order, *, may_become: bool) -> None:
+def _run(plan: Plan, options: RunOptions, *, may_become: bool) -> None:
     """Run a plan; if its rows are to be printed as a table, write them to an unnamed file first."""
-    if not order.answer:
-        carry_out(plan, order, may_become=may_become)
+    if not options.answer:
+        carry_out(plan, options, may_become=may_become)
         return
-    with tempfile.TemporaryFile(dir=_folder(order)) as rows:
+    with tempfile.TemporaryFile(dir=_folder(options)) as rows:
         screen = os.dup(1)
         os.set_inheritable(screen, True)
         try:
             os.dup2(rows.fileno(), 1)
-            shown = {**order.answer, "descriptor": screen}
-            carry_out(plan, replace(order, answer=shown), may_become=may_become)
+            shown = {**options.answer, "descriptor": screen}
+            carry_out(plan, replace(options, answer=shown), may_become=may_become)
         finally:
             os.dup2(screen, 1)
             os.close(screen)
 
 
-def _folder(order: Order) -> Path:
+def _folder(options: RunOptions) -> Path:
     """Return the folder on a disk where the run may spill."""
     from emsqrt.spill.placement import default_spill_dir
 
-    folder = default_spill_dir() if order.spill_dir is None else Path(order.spill_dir)
+    folder = default_spill_dir() if options.spill_dir is None else Path(options.spill_dir)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

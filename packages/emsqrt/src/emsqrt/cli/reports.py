@@ -11,10 +11,10 @@ from emsqrt.cli.running import run_here, smallest_cap_of
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
-    from emsqrt.cli.console import Order
+    from emsqrt.cli.console import RunOptions
     from emsqrt.expr import Agg
     from emsqrt.pipeline import Pipeline
-    from emsqrt.planner.sampling import Sample
+    from emsqrt.planner.sampling import SampledRows
     from sennit_core.schema import Field
 
 HISTOGRAM_BOUNDS = 13
@@ -69,7 +69,7 @@ def print_stats(rows: Pipeline, cap_bytes: int, *, as_json: bool) -> None:
         print(f"quarters by {sample.rows} of the rows")
 
 
-def _sampled(rows: Pipeline, cap_bytes: int) -> Sample:
+def _sampled(rows: Pipeline, cap_bytes: int) -> SampledRows:
     """Return a sample of rows across the file: pieces of text, single rows of other formats."""
     from emsqrt.plan import Files
     from emsqrt.planner import scan_of
@@ -86,7 +86,7 @@ def _sampled(rows: Pipeline, cap_bytes: int) -> Sample:
         return sample_text([target], "csv", {}, schema, target.stat().st_size)
 
 
-def _histogram(sample: Sample, field: Field) -> list[str]:
+def _histogram(sample: SampledRows, field: Field) -> list[str]:
     """Return bounds that divide the sampled values into equal shares, as text."""
     from emsqrt.planner.statistics import equal_parts
 
@@ -133,14 +133,14 @@ def _short(value: object) -> str:
     return text if len(text) <= _WIDE_CELLS else text[: _WIDE_CELLS - 1] + "…"
 
 
-def print_doctor(rows: Pipeline | None, order: Order, *, as_json: bool) -> None:
+def print_doctor(rows: Pipeline | None, options: RunOptions, *, as_json: bool) -> None:
     """Print the limits of this machine, and for a file the smallest cap of each command."""
     from emsqrt.memory.auto import auto_cap
 
     limit = auto_cap()
     report: dict[str, Any] = {
         "auto": {"capBytes": limit.cap_bytes, "limit": limit.source},
-        "verbs": {} if rows is None else smallest_caps(rows, order),
+        "verbs": {} if rows is None else smallest_caps(rows, options),
     }
     if as_json:
         print(json.dumps(report, indent=2))
@@ -150,12 +150,12 @@ def print_doctor(rows: Pipeline | None, order: Order, *, as_json: bool) -> None:
         print(f"{verb:<6} {format_bytes(needed['capBytes']):>{_NARROW_CELLS}}  {needed['because']}")
 
 
-def smallest_caps(rows: Pipeline, order: Order) -> dict[str, dict[str, Any]]:
+def smallest_caps(rows: Pipeline, options: RunOptions) -> dict[str, dict[str, Any]]:
     """Return the smallest cap under which sort, agg and join of a file are admitted, and why.
 
     Args:
         rows: of a file; the commands use its first column as key.
-        order: where and how they would spill.
+        options: where and how they would spill.
     """
     from emsqrt.plan import Files
     from emsqrt.planner import scan_of
@@ -171,4 +171,4 @@ def smallest_caps(rows: Pipeline, order: Order) -> dict[str, dict[str, Any]]:
     with tempfile.TemporaryDirectory() as folder:
         target = str(Path(folder) / f"out{Path(files.paths[0]).suffix}")
         plans = {verb: made.sink(target).plan for verb, made in verbs.items()}
-        return {verb: smallest_cap_of(plan, order) for verb, plan in plans.items()}
+        return {verb: smallest_cap_of(plan, options) for verb, plan in plans.items()}

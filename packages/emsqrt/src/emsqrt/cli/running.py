@@ -15,87 +15,89 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.cli.console import Order, ProgressLine, report, say_error
+from emsqrt.cli.console import ProgressLine, RunOptions, report, say_error
 from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.io.locations import STANDARD_NAMES
-from emsqrt.lean import require_arrow
 from emsqrt.memory.usage import PEAK_UNSURE_BYTES, UsageReader
 from emsqrt.plan import Plan, plan_hash, plan_to_json
+from emsqrt.process_setup import require_arrow
+from emsqrt.requirement import ESTIMATE_PROCESS_BYTES
 from emsqrt.termination import EXIT_CAP, end_on_sigterm, hold_sigint
-from emsqrt.thin.compile import try_compile
-from emsqrt.thin.facts import Program
-from emsqrt.weight import WEIGHING_BYTES
+from emsqrt.text_engine.compile import try_compile
+from emsqrt.text_engine.facts import TextProgram
 from sennit_core.errors import CapTooSmall, MemoryCapExceeded, WorkerLost, error_from_json
 from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
+    from emsqrt.local_runner import Listeners
     from emsqrt.manifest import Manifest
-    from emsqrt.solo import Listeners
 
 _PLANNING_SLACK_BYTES = 768 << 10
 
 
 def carry_out(
-    plan: Plan, order: Order, *, may_become: bool, document: Mapping[str, Any] | None = None
+    plan: Plan, options: RunOptions, *, may_become: bool, document: Mapping[str, Any] | None = None
 ) -> None:
     """Run a plan under a cap on this process, draw progress and print a summary.
 
     Args:
         plan: ends in a file sink.
-        order: the cap, and the output options.
+        options: the cap, and the output options.
         may_become: whether this process may be replaced; then this does not return.
         document: `path` and `values` of the document that the plan was read from, if any.
     """
-    if order.resume is not None and may_become:
+    if options.resume is not None and may_become:
         end_on_sigterm()
-    program = try_compile(plan, Path(), order.cap_bytes, order.spilling)
+    program = try_compile(plan, Path(), options.cap_bytes, options.spilling)
     if program is not None and may_become and not _reads_standard_input(program):
-        planned = _scheduled(program, order)
-        planning = max(planning_bytes(), order.planning_bytes)
-        if order.cap_bytes < planning:
-            raise _refusal(plan, program, order, document)
-        _become(planned, plan_hash(plan), replace(order, planning_bytes=planning))
+        planned = _scheduled(program, options)
+        planning = max(planning_bytes(), options.planning_bytes)
+        if options.cap_bytes < planning:
+            raise _refusal(plan, program, options, document)
+        _become(planned, plan_hash(plan), replace(options, planning_bytes=planning))
     if program is None:
-        _refuse_below_libraries(plan, order, document)
-    from emsqrt.solo import Listeners
+        _refuse_below_libraries(plan, options, document)
+    from emsqrt.local_runner import Listeners
 
     try:
-        with ProgressLine(order.cap_bytes, shown=not order.quiet) as line:
-            manifest = _run(plan, program, order, Listeners(line, say_error))
+        with ProgressLine(options.cap_bytes, shown=not options.quiet) as line:
+            manifest = _run(plan, program, options, Listeners(line, say_error))
     except MemoryCapExceeded as error:  # if planning alone exceeded the cap, name a cap
-        refusal = _refusal(plan, program, order, document)
-        if refusal.needed_bytes <= order.cap_bytes + 1:
+        refusal = _refusal(plan, program, options, document)
+        if refusal.needed_bytes <= options.cap_bytes + 1:
             raise
         raise refusal from error
-    peak_bytes = max(manifest.peak_bytes, order.planning_bytes)
-    report(replace(manifest, peak_bytes=peak_bytes), order)
+    peak_bytes = max(manifest.peak_bytes, options.planning_bytes)
+    report(replace(manifest, peak_bytes=peak_bytes), options)
 
 
 def run_here(plan: Plan, cap_bytes: int) -> Manifest:
     """Run a plan under a cap on this process, silently, and return its manifest."""
-    from emsqrt.solo import Listeners
+    from emsqrt.local_runner import Listeners
 
     program = try_compile(plan, Path(), cap_bytes)
-    return _run(plan, program, Order(cap_bytes, quiet=True), Listeners())
+    return _run(plan, program, RunOptions(cap_bytes, quiet=True), Listeners())
 
 
-def _run(plan: Plan, program: Program | None, order: Order, listeners: Listeners) -> Manifest:
+def _run(
+    plan: Plan, program: TextProgram | None, options: RunOptions, listeners: Listeners
+) -> Manifest:
+    from emsqrt.local_runner import run_plan_locally, run_text_locally
     from emsqrt.manifest import Manifest
-    from emsqrt.solo import run_plan_alone, run_text_alone
 
-    spill_dir = None if order.spill_dir is None else Path(order.spill_dir)
+    spill_dir = None if options.spill_dir is None else Path(options.spill_dir)
     if program is None:
-        return run_plan_alone(
+        return run_plan_locally(
             plan_to_json(plan),
-            order.cap_bytes,
+            options.cap_bytes,
             spill_dir,
             listeners,
-            order.spilling,
-            order.seed,
-            order.kept_place,
+            options.spilling,
+            options.seed,
+            options.checkpoint_place,
         )
-    planned = _scheduled(program, order)
-    done = run_text_alone(planned, order.cap_bytes, spill_dir, listeners, order.spilling)
+    planned = _scheduled(program, options)
+    done = run_text_locally(planned, options.cap_bytes, spill_dir, listeners, options.spilling)
     return Manifest.from_json({**done, "planHash": plan_hash(plan)})
 
 
@@ -107,35 +109,37 @@ def planning_bytes() -> int:
         return max(now.charged_bytes + _PLANNING_SLACK_BYTES, most)
 
 
-def _refuse_below_libraries(plan: Plan, order: Order, document: Mapping[str, Any] | None) -> None:
+def _refuse_below_libraries(
+    plan: Plan, options: RunOptions, document: Mapping[str, Any] | None
+) -> None:
     """Refuse a cap too small for pyarrow, before importing it."""
     from emsqrt.executor.entry import FLOOR_BYTES
 
-    if order.cap_bytes < FLOOR_BYTES:
+    if options.cap_bytes < FLOOR_BYTES:
         require_arrow("this plan")
-        raise _refusal(plan, None, order, document)
+        raise _refusal(plan, None, options, document)
 
 
 def _refusal(
-    plan: Plan, program: Program | None, order: Order, document: Mapping[str, Any] | None
+    plan: Plan, program: TextProgram | None, options: RunOptions, document: Mapping[str, Any] | None
 ) -> CapTooSmall:
     """Return the refusal of a cap too small for the command itself, with a sufficient cap.
 
-    Other processes, which run nothing, look for it; they use at most `WEIGHING_BYTES`.
+    Other processes, which run nothing, look for it; they use at most `ESTIMATE_PROCESS_BYTES`.
     """
-    least = _smallest_cap(plan, program, order, document, looks=True)
+    least = _smallest_cap(plan, program, options, document, find_longest=True)
     return CapTooSmall(
-        cap_bytes=order.cap_bytes,
-        needed_bytes=max(least["capBytes"], order.cap_bytes + 1),
+        cap_bytes=options.cap_bytes,
+        needed_bytes=max(least["capBytes"], options.cap_bytes + 1),
         because=least["because"],
     )
 
 
-def _scheduled(program: Program, order: Order) -> dict[str, Any]:
+def _scheduled(program: TextProgram, options: RunOptions) -> dict[str, Any]:
     return {
-        **program.scheduled(order.cap_bytes),
-        "seed": order.seed,
-        "resume": order.kept_place,
+        **program.scheduled(options.cap_bytes),
+        "seed": options.seed,
+        "resume": options.checkpoint_place,
     }
 
 
@@ -145,48 +149,52 @@ def _reads_standard_input(program: dict[str, Any]) -> bool:
     return not paths.isdisjoint(STANDARD_NAMES)
 
 
-def _become(program: dict[str, Any], hash_of_plan: str, order: Order) -> None:
+def _become(program: dict[str, Any], hash_of_plan: str, options: RunOptions) -> None:
     """Replace this process by the small one; the request is passed in an unnamed file."""
-    request = {"program": program, "planHash": hash_of_plan, "order": asdict(order)}
+    request = {"program": program, "planHash": hash_of_plan, "options": asdict(options)}
     handed = os.memfd_create("emsqrt-request", 0)  # inherited
     os.write(handed, json.dumps(request).encode())
     os.lseek(handed, 0, os.SEEK_SET)
     sys.stdout.flush()
     sys.stderr.flush()
-    words = [sys.executable, "-P", "-m", "emsqrt.thin.process", "--alone", str(handed)]
+    words = [sys.executable, "-P", "-m", "emsqrt.text_engine.process", "--standalone", str(handed)]
     hold_sigint()
     os.execv(sys.executable, words)
 
 
 def smallest_cap_of(
-    plan: Plan, order: Order, document: Mapping[str, Any] | None = None
+    plan: Plan, options: RunOptions, document: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return the smallest cap under which a plan is admitted, as `capBytes` and `because`.
 
     Args:
         plan: ends in a sink.
-        order: where and how it would spill.
+        options: where and how it would spill.
         document: as for `carry_out`.
 
     Raises:
         SennitError: no cap would be enough.
     """
-    program = try_compile(plan, Path(), spilling=order.spilling)
-    return _smallest_cap(plan, program, order, document, looks=False)
+    program = try_compile(plan, Path(), spilling=options.spilling)
+    return _smallest_cap(plan, program, options, document, find_longest=False)
 
 
 def _smallest_cap(
     plan: Plan,
-    program: Program | None,
-    order: Order,
+    program: TextProgram | None,
+    options: RunOptions,
     document: Mapping[str, Any] | None,
     *,
-    looks: bool,
+    find_longest: bool,
 ) -> dict[str, Any]:
-    options = {"spilling": order.spilling, "spillDir": order.spill_dir, "looks": looks}
+    settings = {
+        "spilling": options.spilling,
+        "spillDir": options.spill_dir,
+        "findLongest": find_longest,
+    }
     if program is None:
-        return _try({"plan": plan_to_json(plan), "document": document, **options})
-    found = _try({"program": program, **options})
+        return _try({"plan": plan_to_json(plan), "document": document, **settings})
+    found = _try({"program": program, **settings})
     planning = _try({"planning": plan_to_json(plan), "document": document})["capBytes"]
     if found["capBytes"] >= planning:
         return found
@@ -202,7 +210,7 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises:
         SennitError: it would not be admitted under any cap.
-        MemoryCapExceeded: the search needs more than `WEIGHING_BYTES`.
+        MemoryCapExceeded: the search needs more than `ESTIMATE_PROCESS_BYTES`.
     """
     asked, reply = (os.memfd_create(f"emsqrt-{name}") for name in ("trial", "answer"))
     with os.fdopen(asked, "wb") as request_file, os.fdopen(reply, "rb") as answer_file:
@@ -221,7 +229,7 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
     if "error" in answer:
         raise error_from_json(answer["error"])
     if os.waitstatus_to_exitcode(status) == EXIT_CAP:
-        raise MemoryCapExceeded(cap_bytes=WEIGHING_BYTES, what="looking for a cap")
+        raise MemoryCapExceeded(cap_bytes=ESTIMATE_PROCESS_BYTES, what="looking for a cap")
     if status:
         raise WorkerLost(what="a trial", worker=str(pid), reason=f"it ended with status {status}")
     return answer

@@ -1,10 +1,11 @@
 """Find a plan's smallest cap in a process like the one that would run it.
 
-`python -P -m emsqrt.cli.trial` reads `{"program": …}` (the lean tier), `{"plan": …}` (pyarrow) or
+`python -P -m emsqrt.cli.trial` reads `{"program": …}` (the text tier), `{"plan": …}` (pyarrow) or
 `{"planning": …}` (what a command uses before it hands over) as JSON, and prints `{"capBytes",
-"because"}`. The first two come with `spilling`, `spillDir` and `looks`: whether to search the input
-for its longest row. Memory that a process holds before it reads anything is part of every cap, so
-the trial must hold the same. It ends itself with `EXIT_CAP` before it exceeds `WEIGHING_BYTES`.
+"because"}`. The first two come with `spilling`, `spillDir` and `findLongest`: whether to search the
+input for its longest row. Memory that a process holds before it reads anything is part of every
+cap, so the trial must hold the same. It ends itself with `EXIT_CAP` before it exceeds
+`ESTIMATE_PROCESS_BYTES`.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":  # lazy imports, as in the measured processes
-    from emsqrt.late import import_lazily, load_untranslated
+    from emsqrt.lazy_import import import_lazily, load_untranslated
 
     import_lazily()
 
-from emsqrt.weight import WEIGHING_BYTES, Weight
+from emsqrt.requirement import ESTIMATE_PROCESS_BYTES, MemoryRequirement
 from sennit_core.errors import SennitError
 
 if TYPE_CHECKING:
@@ -50,13 +51,13 @@ def _begin_verb(document: Mapping[str, Any] | None) -> None:
         read_document(Path(document["path"]), document["values"], os.environ)
 
 
-def _plan_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+def _estimate_planning(request: Mapping[str, Any]) -> dict[str, Any]:
     """Plan as a command does, and return the memory that it needed."""
     _begin_verb(request["document"])
     from emsqrt.cli.running import planning_bytes
     from emsqrt.pipeline import Pipeline
     from emsqrt.plan import plan_from_json
-    from emsqrt.thin.compile import try_compile
+    from emsqrt.text_engine.compile import try_compile
 
     plan = Pipeline(plan_from_json(request["planning"])).plan
     program = try_compile(plan, Path())
@@ -65,62 +66,64 @@ def _plan_alone(request: Mapping[str, Any]) -> dict[str, Any]:
     return {"capBytes": planning_bytes() + _COMPILING_BYTES, "because": "planning needs this much"}
 
 
-def _weigh_text(request: Mapping[str, Any]) -> dict[str, Any]:
+def _estimate_text(request: Mapping[str, Any]) -> dict[str, Any]:
     """Estimate a program next to what the small process of a command loads."""
     import emsqrt.cli.console
     import emsqrt.cli.status
     import emsqrt.manifest
-    import emsqrt.thin.process  # noqa: F401
-    from emsqrt.solo import weigh_text_alone
+    import emsqrt.text_engine.process  # noqa: F401
+    from emsqrt.local_runner import estimate_text_locally
 
     program, spilling = request["program"], request["spilling"]
-    weight = weigh_text_alone(
+    requirement = estimate_text_locally(
         program,
         _SOME_CAP_BYTES,
         spilling,
         _spill_dir(request),
-        WEIGHING_BYTES,
-        looks=request.get("looks", False),
+        ESTIMATE_PROCESS_BYTES,
+        find_longest=request.get("findLongest", False),
     )
-    return _as_json(Weight.from_json(weight))
+    return _as_json(MemoryRequirement.from_json(requirement))
 
 
-def _weigh_plan(request: Mapping[str, Any]) -> dict[str, Any]:
+def _estimate_plan(request: Mapping[str, Any]) -> dict[str, Any]:
     """Estimate a plan of the arrow tier next to what a command loads before it."""
     import emsqrt.cli.running  # noqa: F401
+    from emsqrt.local_runner import ending_at, load_arrow_tier, trial
     from emsqrt.plan import plan_from_json
-    from emsqrt.solo import ending_at, load_arrow_tier, trial
 
     _begin_verb(request["document"])
     load_arrow_tier(_SOME_CAP_BYTES)
-    from emsqrt.session import weigh_plan
+    from emsqrt.session import estimate_plan
 
     with (
-        ending_at(WEIGHING_BYTES),
+        ending_at(ESTIMATE_PROCESS_BYTES),
         trial(_SOME_CAP_BYTES, request["spilling"], _spill_dir(request)) as context,
     ):
-        plan, looks = plan_from_json(request["plan"]), request.get("looks", False)
-        weight = weigh_plan(plan, context, Path(), _LARGE_CAP_BYTES, looks=looks)
-    return _as_json(weight, 0 if request["document"] else _PLANNING_BYTES)
+        plan, find_longest = plan_from_json(request["plan"]), request.get("findLongest", False)
+        requirement = estimate_plan(
+            plan, context, Path(), _LARGE_CAP_BYTES, find_longest=find_longest
+        )
+    return _as_json(requirement, 0 if request["document"] else _PLANNING_BYTES)
 
 
 def _spill_dir(request: Mapping[str, Any]) -> Path | None:
     return None if request["spillDir"] is None else Path(request["spillDir"])
 
 
-def _as_json(weight: Weight, more_bytes: int = 0) -> dict[str, Any]:
-    return {"capBytes": weight.cap_bytes + more_bytes, "because": weight.because}
+def _as_json(requirement: MemoryRequirement, more_bytes: int = 0) -> dict[str, Any]:
+    return {"capBytes": requirement.cap_bytes + more_bytes, "because": requirement.because}
 
 
 def _serve() -> None:
     request = json.load(sys.stdin)
     try:
         if "program" in request:
-            answer = _weigh_text(request)
+            answer = _estimate_text(request)
         elif "planning" in request:
-            answer = _plan_alone(request)
+            answer = _estimate_planning(request)
         else:
-            answer = _weigh_plan(request)
+            answer = _estimate_plan(request)
     except SennitError as error:
         answer = {"error": error.to_json()}
     print(json.dumps(answer))

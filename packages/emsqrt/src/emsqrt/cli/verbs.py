@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.cli.console import Order
+from emsqrt.cli.console import RunOptions
 from emsqrt.cli.running import carry_out, smallest_cap_of
 from emsqrt.config import EngineConfig
 from emsqrt.io.locations import STANDARD_NAMES
@@ -60,7 +60,7 @@ def _planned_here(
     planned = pipeline.planned(config.mem_cap_bytes, engine=Engine(config))
     assert planned.schedule is not None, "a cap was named"
     origin = {"path": str(arguments.file), "values": _values(arguments)}
-    least_bytes = smallest_cap_of(pipeline.plan, _order(config), origin)["capBytes"]
+    least_bytes = smallest_cap_of(pipeline.plan, _run_options(config), origin)["capBytes"]
     return replace(planned, schedule=replace(planned.schedule, c_min_bytes=least_bytes))
 
 
@@ -116,7 +116,7 @@ def sql(arguments: argparse.Namespace) -> int:
 
     if arguments.planned is not None:
         return run_planned(arguments.planned, may_become=arguments.may_become)
-    return answer(arguments, _order_of(arguments, _configured(arguments)))
+    return answer(arguments, _options_of(arguments, _configured(arguments)))
 
 
 def stats(arguments: argparse.Namespace) -> int:
@@ -133,7 +133,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     from emsqrt.cli.reports import print_doctor
 
     rows = None if arguments.source is None else _scan(arguments.source, arguments.encoding)
-    print_doctor(rows, _order(_configured(arguments)), as_json=arguments.json)
+    print_doctor(rows, _run_options(_configured(arguments)), as_json=arguments.json)
     return 0
 
 
@@ -206,21 +206,21 @@ def _run_capped(
     settings: Mapping[str, Any] | None = None,
     document: Mapping[str, Any] | None = None,
 ) -> int:
-    order = _order_of(arguments, _configured(arguments, settings))
-    order = replace(order, resume=arguments.resume, as_json=arguments.json)
-    carry_out(plan, order, may_become=arguments.may_become, document=document)
+    options = _options_of(arguments, _configured(arguments, settings))
+    options = replace(options, resume=arguments.resume, as_json=arguments.json)
+    carry_out(plan, options, may_become=arguments.may_become, document=document)
     return 0
 
 
-def _order_of(arguments: argparse.Namespace, config: EngineConfig) -> Order:
+def _options_of(arguments: argparse.Namespace, config: EngineConfig) -> RunOptions:
     if arguments.manifest is not None and arguments.manifest.is_dir():
         raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
     manifest = None if arguments.manifest is None else str(arguments.manifest)
-    return replace(_order(config), manifest=manifest, quiet=arguments.quiet)
+    return replace(_run_options(config), manifest=manifest, quiet=arguments.quiet)
 
 
-def _order(config: EngineConfig) -> Order:
-    return Order(
+def _run_options(config: EngineConfig) -> RunOptions:
+    return RunOptions(
         cap_bytes=config.mem_cap_bytes,
         spill_dir=None if config.spill_dir is None else str(config.spill_dir),
         spilling=config.spilling,

@@ -10,7 +10,7 @@ from typing import Any
 
 from emsqrt.documents.config import read_config
 from emsqrt.documents.errors import BadDocument
-from emsqrt.documents.steps import Inputs, build
+from emsqrt.documents.steps import NamedInputs, build
 from emsqrt.documents.tree import TEXT_BYTES_MAX, Node, from_data
 from emsqrt.documents.variables import fill_in
 from emsqrt.documents.yaml_text import read_yaml
@@ -83,7 +83,7 @@ def document_from(
     if "steps" not in members:
         root.fail("a document needs steps")
     config = read_config(members.get("config"))
-    inputs = Inputs(members["inputs"].members() if "inputs" in members else {})
+    inputs = NamedInputs(members["inputs"].members() if "inputs" in members else {})
     for name, each in members["inputs"].members().items() if "inputs" in members else ():
         inputs.of(Node(name, each.place))
     plan = build(members["steps"], inputs).plan
@@ -99,4 +99,4 @@ def steps_to_plan(steps: Any) -> Plan:
     """
     if not isinstance(steps, list | tuple):
         raise BadDocument("steps", f"expected a list of steps, found {steps!r}"[:200])
-    return build(from_data(list(steps), path="steps"), Inputs({})).plan
+    return build(from_data(list(steps), path="steps"), NamedInputs({})).plan

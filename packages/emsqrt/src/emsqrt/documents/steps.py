@@ -24,7 +24,7 @@ T = TypeVar("T")
 _AS_NAME = re.compile(r"\s*(.+\S)\s+as\s+(\w+)\s*", re.IGNORECASE | re.DOTALL)
 
 
-class Inputs:
+class NamedInputs:
     """The named inputs of a document, each built on first use."""
 
     def __init__(self, named: Mapping[str, Node]) -> None:
@@ -52,7 +52,7 @@ class Inputs:
         return self._built[name]
 
 
-def build(steps: Node, inputs: Inputs) -> Pipeline:
+def build(steps: Node, inputs: NamedInputs) -> Pipeline:
     """Return the pipeline of a list of steps, or of a single one.
 
     Raises:
@@ -275,7 +275,7 @@ def _pairs(node: Node) -> list[tuple[str, str]]:
 # Verbs ------------------------------------------------------------------------------------------
 
 
-def _scan(_: Any, step: Members, __: Inputs) -> Pipeline:
+def _scan(_: Any, step: Members, __: NamedInputs) -> Pipeline:
     schema = None if "schema" not in step else _schema(step["schema"])
     if "dataset" in step:
         snapshot = step["snapshot"].text() if "snapshot" in step else None
@@ -307,15 +307,15 @@ def _type(node: Node) -> DataType:
     return _parsed(node, parse_type)
 
 
-def _from(_: Any, step: Members, inputs: Inputs) -> Pipeline:
+def _from(_: Any, step: Members, inputs: NamedInputs) -> Pipeline:
     return inputs.of(step["input"])
 
 
-def _filter(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
+def _filter(rows: Pipeline, step: Members, _: NamedInputs) -> Pipeline:
     return rows.filter(_expr(step["expr"]))
 
 
-def _project(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
+def _project(rows: Pipeline, step: Members, _: NamedInputs) -> Pipeline:
     return rows.select(**dict(_unique(step["columns"], _named(step["columns"]))))
 
 
@@ -327,7 +327,7 @@ def _unique(node: Node, pairs: list[tuple[str, T]]) -> list[tuple[str, T]]:
     return pairs
 
 
-def _with_column(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
+def _with_column(rows: Pipeline, step: Members, _: NamedInputs) -> Pipeline:
     made = _named(step["columns"]) if "columns" in step else []
     if "name" in step and "expr" in step:
         made.append((step["name"].text(), _expr(step["expr"])))
@@ -336,25 +336,25 @@ def _with_column(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
     return rows.with_columns(**dict(made))
 
 
-def _aggregate_step(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
+def _aggregate_step(rows: Pipeline, step: Members, _: NamedInputs) -> Pipeline:
     keys = _unique(step["group_by"], _named(step["group_by"])) if "group_by" in step else []
     bare, named = _aggregates(step["aggs"])
     return Grouped(rows.plan, tuple(keys)).agg(*bare, **named)
 
 
-def _join(rows: Pipeline, step: Members, inputs: Inputs) -> Pipeline:
+def _join(rows: Pipeline, step: Members, inputs: NamedInputs) -> Pipeline:
     other = inputs.of(step["with"])
     on = _pairs(step["on"]) if "on" in step else []
     options: dict[str, Any] = {key: step[key].text() for key in ("how", "suffix") if key in step}
     return rows.join(other, on, **options)
 
 
-def _union(rows: Pipeline, step: Members, inputs: Inputs) -> Pipeline:
+def _union(rows: Pipeline, step: Members, inputs: NamedInputs) -> Pipeline:
     others = [inputs.of(each) for each in step["with"].items()]
     return rows.union(*others, by_name="by_name" in step and step["by_name"].flag())
 
 
-def _window(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
+def _window(rows: Pipeline, step: Members, _: NamedInputs) -> Pipeline:
     parts = (
         [_parsed(each, parse_expr) for each in _listed(step["partition_by"])]
         if ("partition_by" in step)
@@ -380,28 +380,28 @@ def _window_functions(node: Node) -> list[tuple[str, Node]]:
     return _unique(node, found)
 
 
-def _explode(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
+def _explode(rows: Pipeline, step: Members, _: NamedInputs) -> Pipeline:
     position = step["position"].text() if "position" in step else None
     as_name = step["as"].text() if "as" in step else None
     outer = "outer" in step and step["outer"].flag()
     return rows.explode(step["column"].text(), as_name, outer=outer, position=position)
 
 
-def _sample(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
+def _sample(rows: Pipeline, step: Members, _: NamedInputs) -> Pipeline:
     fraction = step["fraction"].number() if "fraction" in step else None
     count = step["count"].count() if "count" in step else None
     seed = step["seed"].count() if "seed" in step else 0
     return rows.sample(fraction, count=count, seed=seed)
 
 
-def _expect(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
+def _expect(rows: Pipeline, step: Members, _: NamedInputs) -> Pipeline:
     unique, not_null = (step[key].texts() if key in step else [] for key in ("unique", "not_null"))
     return rows.expect(
         unique=unique, not_null=not_null, rows=step["rows"].text() if "rows" in step else None
     )
 
 
-def _sink(rows: Pipeline, step: Members, _: Inputs) -> Pipeline:
+def _sink(rows: Pipeline, step: Members, _: NamedInputs) -> Pipeline:
     options = step["options"].data() if "options" in step else {}
     kind = step["format"].text() if "format" in step else None
     return rows.sink(step["destination"].text(), kind, **options)
@@ -411,7 +411,7 @@ def _count(step: Members, key: str) -> int:
     return step[key].count() if key in step else 0
 
 
-_VERBS: dict[str, Callable[[Any, Members, Inputs], Pipeline]] = {
+_VERBS: dict[str, Callable[[Any, Members, NamedInputs], Pipeline]] = {
     "scan": _scan,
     "from": _from,
     "filter": _filter,

@@ -1,6 +1,6 @@
 """Run entry points in processes of their own, under a memory cap, with results over a Strand ring.
 
-Layering: frames <- control <- outlet, context <- process (the executor itself);
+Layering: frames <- control <- payload_sender, context <- process (the executor itself);
 frames, loop, spill <- worker, execution <- pool (its parent).
 
 Each public name is loaded on first use, because an executor process imports this and stays small.

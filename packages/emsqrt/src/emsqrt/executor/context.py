@@ -146,8 +146,8 @@ class Context:
         self._look()
 
     def _look(self) -> int:
-        # Freed memory goes back to the system first: how much of it planning leaves in the heap differs
-        # from run to run, and between the first run of a process and the next.
+        # Freed memory goes back to the system first: how much of it planning leaves in the heap
+        # differs from run to run, and between the first run of a process and the next.
         release_freed()
         self._held_bytes = self.measure()
         return self._held_bytes

@@ -1,9 +1,9 @@
 """The entry point `emsqrt.plan`: runs a plan in an executor.
 
 Request: `{"plan": plan JSON, "folder": base of relative paths (optional)}`. A stream sink emits its
-payloads; the result is the manifest's JSON. With `"weighs": cap` nothing is read: the plan is
-opened and closed, and the result is the JSON of its `Weight`; with `"looks": true` its input is
-searched for the longest row.
+payloads; the result is the manifest's JSON. With `"estimateCapBytes": cap` nothing is read: the
+plan is opened and closed, and the result is the JSON of its `MemoryRequirement`; with
+`"findLongest": true` its input is searched for the longest row.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emsqrt.executor.context import Context
-from emsqrt.lean import load_arrow
+from emsqrt.process_setup import load_arrow
 
 FLOOR_BYTES = 40 << 20
 """pyarrow and numpy use 28 MiB, slack and the ring 5; the rest is for one block at least."""
@@ -31,13 +31,13 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
 
     folder = Path(request.get("folder", "."))
     context.spilling = request.get("spilling", {})
-    if "weighs" in request:
+    if "estimateCapBytes" in request:
         from emsqrt.plan import plan_from_json
-        from emsqrt.session import weigh_plan
+        from emsqrt.session import estimate_plan
 
         plan = plan_from_json(request["plan"])
-        cap_bytes, looks = request["weighs"], request.get("looks", False)
-        return weigh_plan(plan, context, folder, cap_bytes, looks=looks).to_json()
+        cap_bytes, find_longest = request["estimateCapBytes"], request.get("findLongest", False)
+        return estimate_plan(plan, context, folder, cap_bytes, find_longest=find_longest).to_json()
     return run_plan(
         request["plan"], context, folder, request.get("seed", 0), request.get("resume")
     ).to_json()

@@ -13,7 +13,7 @@ pool -> executor   task{attempt, name, entry, request, capBytes, deadlineSeconds
 ```
 
 A small answer travels here, most often in `partial` alone. A larger one continues, after the
-`bytes` frames, in a Strand ring that the executor creates (`emsqrt.executor.outlet`).
+`bytes` frames, in a Strand ring that the executor creates (`emsqrt.executor.payload_sender`).
 """
 
 from __future__ import annotations

@@ -63,7 +63,7 @@ class PoolStats:
 
 
 @dataclass(slots=True, eq=False)
-class _Run:
+class _Request:
     """One request from its arrival to its end.
 
     Attributes:
@@ -149,10 +149,10 @@ class ExecutorPool:
         self._scheduler = Scheduler(
             size, reserved=reserved, waiting_max=queue_limit, user_waiting_max=user_queue_limit
         )
-        self._runs: dict[Ticket, _Run] = {}
+        self._runs: dict[Ticket, _Request] = {}
         self._workers: set[Worker] = set()
         self._idle: list[Worker] = []
-        self._running: dict[Worker, _Run] = {}
+        self._running: dict[Worker, _Request] = {}
         self._started = 0
         self._closed = False
         self._spill = SpillArea(Path(spill_dir) if spill_dir else default_spill_dir())
@@ -194,7 +194,7 @@ class ExecutorPool:
         execution = Execution(
             entry, deadline_seconds, on_progress, lambda reason: self._stop(run, reason)
         )
-        run = _Run(
+        run = _Request(
             Ticket(user, restartable, bounded),
             execution,
             entry,
@@ -274,7 +274,7 @@ class ExecutorPool:
         if self._closed:
             raise Closed("the executor pool")
 
-    def _frame(self, run: _Run) -> bytes:
+    def _frame(self, run: _Request) -> bytes:
         left = None if run.stop_at is None else max(run.stop_at - time.monotonic(), 0.0)
         return encode_frame(
             "task",
@@ -302,7 +302,7 @@ class ExecutorPool:
             else:
                 self._restart(run)
 
-    def _start(self, run: _Run) -> None:
+    def _start(self, run: _Request) -> None:
         try:
             frame, run.frame = run.frame, None
             if frame is None:
@@ -314,7 +314,7 @@ class ExecutorPool:
             run.execution.on_failure(any_error(error, run.entry))
             self._retire(run)
 
-    def _hand_over(self, run: _Run, frame: bytes) -> None:
+    def _hand_over(self, run: _Request, frame: bytes) -> None:
         for _ in range(_TRIES):
             worker = self._acquire_worker(run)
             run.execution.on_start(worker.pid)
@@ -336,7 +336,7 @@ class ExecutorPool:
             return
         raise Unavailable("an executor process")
 
-    def _acquire_worker(self, run: _Run) -> Worker:
+    def _acquire_worker(self, run: _Request) -> Worker:
         """Return an idle process that is small enough for the cap, or a new one."""
         with self._lock:
             self._check_open()
@@ -353,7 +353,7 @@ class ExecutorPool:
             run.worker = worker
         return worker
 
-    def _stop(self, run: _Run, reason: str) -> None:
+    def _stop(self, run: _Request, reason: str) -> None:
         """End a request for good, in whichever state it is."""
         with self._lock:
             if run.execution.done:
@@ -369,7 +369,7 @@ class ExecutorPool:
             run.execution.on_stop(reason)
             self._ask_to_stop(run, reason)
 
-    def _restart(self, run: _Run) -> None:
+    def _restart(self, run: _Request) -> None:
         """Stop the attempt of a request, so that it waits again when its executor is free."""
         run.short_until = None
         with self._lock:  # the executor must not be freed between the two
@@ -378,7 +378,7 @@ class ExecutorPool:
             run.frame = None
             self._ask_to_stop(run, "restart")
 
-    def _ask_to_stop(self, run: _Run, reason: str) -> None:
+    def _ask_to_stop(self, run: _Request, reason: str) -> None:
         worker = run.worker
         if worker is None:
             return
@@ -444,7 +444,7 @@ class ExecutorPool:
             run.execution.on_failure(_loss(run, worker, reason, exit_status), run.attempt)
             self._retire(run)
 
-    def _begin_short_time(self, run: _Run) -> None:
+    def _begin_short_time(self, run: _Request) -> None:
         """Start the time limit of a short run at its first progress: imports do not count."""
         if run.ticket.state is State.SHORT and run.short_until is None:
             run.short_until = time.monotonic() + self._short_seconds
@@ -459,7 +459,7 @@ class ExecutorPool:
                 self._idle.append(worker)
         self._retire(run)
 
-    def _retire(self, run: _Run) -> None:
+    def _retire(self, run: _Request) -> None:
         """Record that a run holds no process any more; a restarted run waits again."""
         with self._lock:
             again = run.restarting and not run.execution.done
@@ -470,13 +470,13 @@ class ExecutorPool:
         self._carry_out(orders)
 
 
-def _stopped_in_queue(run: _Run, reason: str) -> SennitError:
+def _stopped_in_queue(run: _Request, reason: str) -> SennitError:
     if reason == "deadline":
         return DeadlineExceeded(f"waiting for an executor for {run.entry}", run.deadline_seconds)
     return Cancelled(run.entry)
 
 
-def _loss(run: _Run, worker: Worker, reason: str, exit_status: int) -> SennitError:
+def _loss(run: _Request, worker: Worker, reason: str, exit_status: int) -> SennitError:
     if exit_status == EXIT_CAP:
         return MemoryCapExceeded(cap_bytes=run.cap_bytes, what=run.execution.what)
     return WorkerLost(what="executor", worker=str(worker.pid), reason=reason)

@@ -25,9 +25,9 @@ from emsqrt._kernel import release_freed
 from emsqrt.executor.context import Context
 from emsqrt.executor.control import Control, Task
 from emsqrt.executor.frames import VERSION, Frame, encode_frame
-from emsqrt.executor.outlet import PayloadSender
-from emsqrt.lean import do_without_pandas
+from emsqrt.executor.payload_sender import PayloadSender
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watch, Watchdog
+from emsqrt.process_setup import block_pandas
 from emsqrt.system_errors import any_error
 from emsqrt.termination import EXIT_CAP, end_after_cleanup
 from sennit_core.errors import (
@@ -47,7 +47,7 @@ _SWITCH_SECONDS = 0.001
 _COLLECT_BYTES = 8 << 20
 _NEWS_SECONDS = 0.25
 _STACK_BYTES = 512 << 10
-"""Of the other threads: a stack that is reserved during a run counts at once (`memory.allocation_limit`)."""
+"""Of other threads: a stack reserved during a run counts at once (`memory.allocation_limit`)."""
 
 _prepared: set[str] = set()
 _last_used: list[ModuleType | None] = [None]
@@ -119,16 +119,16 @@ class Server:
 
     def _answer(self, task: Task) -> bytes:
         """Run a task; return its final frame if it is still to be sent."""
-        outlet = PayloadSender(self._control, task.attempt, task.ring_bytes)
+        sender = PayloadSender(self._control, task.attempt, task.ring_bytes)
         try:
-            return outlet.finish(self._run(task, outlet))
+            return sender.finish(self._run(task, sender))
         except BaseException as error:  # noqa: BLE001 - it crosses to the parent
             failure = _as_sennit_error(error, task)
-            return outlet.fail(failure.to_json(), str(failure))
+            return sender.fail(failure.to_json(), str(failure))
         finally:
-            outlet.close()
+            sender.close()
 
-    def _run(self, task: Task, outlet: PayloadSender) -> dict[str, Any]:
+    def _run(self, task: Task, sender: PayloadSender) -> dict[str, Any]:
         is_first = task.entry not in _prepared
         entry = load_entry(task.entry, task.name, task.cap_bytes)
         if is_first:  # imports cannot be interrupted, so the pool allows more time before it
@@ -136,7 +136,7 @@ class Server:
         context = Context(
             task.name,
             task.cap_bytes,
-            outlet,
+            sender,
             lambda fields: self._send_progress(task.attempt, fields),
             task.spill_dir,
             task.deadline_seconds,
@@ -147,7 +147,7 @@ class Server:
         reactions = Reactions(
             lambda use: context.stop(_exceeded(task, use)),
             lambda use: self._stop_at_cap(task, use),
-            _Reporter(context, outlet),
+            _Reporter(context, sender),
         )
         watch = self._watchdog.watch(CapLevels.below(task.cap_bytes), reactions)
         context.measure_peak = watch.peak
@@ -198,9 +198,9 @@ class Server:
 class _Reporter:
     """Reports memory use four times a second, and flushes pending output."""
 
-    def __init__(self, context: Context, outlet: PayloadSender) -> None:
+    def __init__(self, context: Context, sender: PayloadSender) -> None:
         self._context = context
-        self._outlet = outlet
+        self._outlet = sender
         self._next = time.monotonic() + _NEWS_SECONDS
 
     def __call__(self, use: MemoryUse) -> None:
@@ -283,7 +283,7 @@ def main(control_file: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     sys.setswitchinterval(_SWITCH_SECONDS)  # so that a watchdog that waits 5 ms runs in time
     threading.stack_size(_STACK_BYTES)
-    do_without_pandas()
+    block_pandas()
     with socket.socket(fileno=control_file) as sock:
         Server(Control(sock)).serve()
         sys.stdout.flush()

@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emsqrt.calendar import STEPS, datetime_texts
 from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.expr.literals import integer_range
 from emsqrt.expr.nodes import Expr
 from emsqrt.expr.rules import as_decimal, widens
-from emsqrt.moments import STEPS, moment_texts
 from sennit_core.schema import DataType
 
 _EXACT = Context(prec=400)
@@ -187,7 +187,7 @@ def _convert(values: Any, source: DataType, target: DataType) -> Any:
     if target.name == "Utf8":
         if source.name == "Decimal":
             return pa.array([v if v is None else f"{v:f}" for v in values.to_pylist()], kind)
-        return moment_texts(values) if source.name == "Date" else values.cast(kind)
+        return datetime_texts(values) if source.name == "Date" else values.cast(kind)
     if target.name in ("Date", "Timestamp"):
         return _convert_time(values, source, target)
     if target.name == "Bool":
@@ -337,10 +337,10 @@ def _read_timestamp(text: str, target: DataType) -> int | None:
         return None
     known, earlier = _in_known_year(match[1])
     try:
-        moment = datetime.fromisoformat(f"{known}T{clock}{match[4] or ''}{match[5] or 'Z'}")
+        timestamp = datetime.fromisoformat(f"{known}T{clock}{match[4] or ''}{match[5] or 'Z'}")
     except ValueError:
         return None
-    since = moment - datetime(1970, 1, 1, tzinfo=UTC)
+    since = timestamp - datetime(1970, 1, 1, tzinfo=UTC)
     ticks = ((since.days - earlier) * 86_400 + since.seconds) * 1_000_000 + since.microseconds
     steps = STEPS[target.unit or "us"]
     if ticks * steps % 1_000_000 or not -(2**63) <= ticks * steps // 1_000_000 < 2**63:

@@ -253,23 +253,23 @@ def _cast(typed: Typed, value: Any) -> Any:
     raise _NoValueError
 
 
-def _date_add(_: Typed, moment: Any, count: int, unit: str) -> Any:
+def _date_add(_: Typed, timestamp: Any, count: int, unit: str) -> Any:
     months = {"year": 12, "quarter": 3, "month": 1}.get(unit)
     if months is not None:
-        index = moment.year * 12 + moment.month - 1 + count * months
+        index = timestamp.year * 12 + timestamp.month - 1 + count * months
         year, month = divmod(index, 12)
         if not 1 <= year <= 9999:
             raise _NoValueError
-        day = min(moment.day, calendar.monthrange(year, month + 1)[1])
-        return moment.replace(year=year, month=month + 1, day=day)
-    return moment + timedelta(**{f"{unit}s": count})
+        day = min(timestamp.day, calendar.monthrange(year, month + 1)[1])
+        return timestamp.replace(year=year, month=month + 1, day=day)
+    return timestamp + timedelta(**{f"{unit}s": count})
 
 
-def _date_trunc(_: Typed, moment: Any, unit: str) -> Any:
-    if type(moment) is not date or unit not in ("year", "month", "day"):
+def _date_trunc(_: Typed, timestamp: Any, unit: str) -> Any:
+    if type(timestamp) is not date or unit not in ("year", "month", "day"):
         raise _NoValueError
-    return moment.replace(
-        month=1 if unit == "year" else moment.month, day=moment.day if unit == "day" else 1
+    return timestamp.replace(
+        month=1 if unit == "year" else timestamp.month, day=timestamp.day if unit == "day" else 1
     )
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from emsqrt.calendar import STEPS, Integers, exceeds_arrow_years, to_civil
 from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.expr.formats import DIRECTIVES, split_format
 from emsqrt.expr.kernels import Datum, kernel
 from emsqrt.expr.typed import Typed
-from emsqrt.moments import STEPS, Integers, is_far, to_civil
 
 SECONDS = {"week": 604_800, "day": 86_400, "hour": 3_600, "minute": 60, "second": 1}
 MONTHS = {"year": 12, "quarter": 3, "month": 1}
@@ -48,11 +48,11 @@ def _utc(value: Datum) -> Any:
 
 @kernel(*_PARTS)
 def _part(typed: Typed, value: Datum) -> Any:
-    moments = _utc(value)
-    if typed.op in _OF_YEAR and is_far(moments):
-        numbers = _OF_YEAR[typed.op](_days_and_rest(moments)[0])
-        return _with_nulls(numbers, moments, pa.int64())
-    return _PARTS[typed.op](moments)
+    instants = _utc(value)
+    if typed.op in _OF_YEAR and exceeds_arrow_years(instants):
+        numbers = _OF_YEAR[typed.op](_days_and_rest(instants)[0])
+        return _with_nulls(numbers, instants, pa.int64())
+    return _PARTS[typed.op](instants)
 
 
 @kernel("dow", "isodow")
@@ -239,20 +239,22 @@ def _checked(per_day: int, days: Integers) -> int:
 @kernel("date_add")
 def _date_add(_: Typed, value: Datum, count: Datum, unit: Datum) -> Any:
     rows = next(len(side) for side in (value, count) if isinstance(side, pa.Array))
-    moment, counts = (s if isinstance(s, pa.Array) else pa.repeat(s, rows) for s in (value, count))
-    moment = pc.if_else(pc.is_valid(counts), moment, pa.scalar(None, moment.type))
-    counts = pc.if_else(pc.is_valid(moment), counts, pa.scalar(None, pa.int64()))
+    timestamp, counts = (
+        s if isinstance(s, pa.Array) else pa.repeat(s, rows) for s in (value, count)
+    )
+    timestamp = pc.if_else(pc.is_valid(counts), timestamp, pa.scalar(None, timestamp.type))
+    counts = pc.if_else(pc.is_valid(timestamp), counts, pa.scalar(None, pa.int64()))
     name, moved = unit.as_py(), _filled(counts)
-    days, rest, steps = _days_and_rest(moment)
+    days, rest, steps = _days_and_rest(timestamp)
     if moved.size and max(-int(moved.min()), int(moved.max())) > 2**53:
         raise pa.ArrowInvalid("an interval of more than 2^53 units")
     if name in MONTHS:
-        return _back(_add_months(days, moved * MONTHS[name]), rest, steps, moment)
+        return _back(_add_months(days, moved * MONTHS[name]), rest, steps, timestamp)
     if name in ("week", "day"):
-        return _back(days + moved * (SECONDS[name] // 86_400), rest, steps, moment)
+        return _back(days + moved * (SECONDS[name] // 86_400), rest, steps, timestamp)
     ticks = pc.multiply_checked(pa.array(moved), pa.scalar(_unit_ticks(name, steps)))
-    total = pc.add_checked(_with_nulls(days * 86_400 * steps + rest, moment, pa.int64()), ticks)
-    return total.cast(moment.type)
+    total = pc.add_checked(_with_nulls(days * 86_400 * steps + rest, timestamp, pa.int64()), ticks)
+    return total.cast(timestamp.type)
 
 
 def _add_months(days: Integers, months: Integers) -> Integers:
@@ -307,8 +309,8 @@ def _strptime(typed: Typed, value: Datum, pattern: Datum) -> Any:
     )
     made = [None if text is None else _read(text, regex, groups) for text in value.to_pylist()]
     if typed.op == "strptime":
-        for text, moment in zip(value.to_pylist(), made, strict=True):
-            if moment is None and text is not None:
+        for text, timestamp in zip(value.to_pylist(), made, strict=True):
+            if timestamp is None and text is not None:
                 reason = f"{text!r} does not match {pattern.as_py()!r}"
                 raise ValueOutOfRange(str(typed.source), reason, hint="try_strptime returns NULL")
     return pa.array(made, pa.timestamp("us"))
@@ -327,10 +329,10 @@ def _read(text: str, regex: re.Pattern[str], groups: list[str]) -> datetime | No
     hour, minute, second, micro = (found.get(name, 0) for name in ("%H", "%M", "%S", "%f"))
     day = (found.get("%Y", 1900), found.get("%m", 1), found.get("%d", 1))
     try:
-        moment = datetime(*day, hour, minute, second, micro)  # noqa: DTZ001 - the text has no zone
+        timestamp = datetime(*day, hour, minute, second, micro)  # noqa: DTZ001 - the text has no zone
     except ValueError:
         return None
     if "%j" in found:
-        moment = moment.replace(month=1, day=1) + timedelta(found["%j"] - 1)
-        return moment if moment.year == found.get("%Y", 1900) else None
-    return moment
+        timestamp = timestamp.replace(month=1, day=1) + timedelta(found["%j"] - 1)
+        return timestamp if timestamp.year == found.get("%Y", 1900) else None
+    return timestamp

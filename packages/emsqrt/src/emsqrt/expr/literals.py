@@ -133,9 +133,9 @@ def _fit_timestamp(value: Any, kind: DataType) -> datetime | None:
         raise Unsupported("a constant Timestamp(ns): write it in us and cast it")
     if not isinstance(value, datetime) or (value.tzinfo is None) != (kind.zone is None):
         return None
-    moment = value if value.tzinfo is None else value.astimezone(UTC)
+    timestamp = value if value.tzinfo is None else value.astimezone(UTC)
     step = {"s": 1_000_000, "ms": 1000}.get(kind.unit or "us", 1)
-    return None if moment.microsecond % step else moment.replace(fold=0)
+    return None if timestamp.microsecond % step else timestamp.replace(fold=0)
 
 
 def _fit_date(value: Any, _: DataType) -> date | None:

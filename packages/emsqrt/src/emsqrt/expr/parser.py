@@ -270,7 +270,7 @@ class _Parser:
             expr = call(fn, expr, self.product()) if moved is None else moved
         return expr
 
-    def interval(self, moment: Expr, *, negative: bool) -> Expr | None:
+    def interval(self, timestamp: Expr, *, negative: bool) -> Expr | None:
         """Parse `interval '3 months'` and return the shifted time, None if there is no interval."""
         following = self.tokens[min(self.index + 1, len(self.tokens) - 1)]
         opens = following.kind in ("string", "number") or following.text == "("
@@ -293,7 +293,7 @@ class _Parser:
         if negative:
             number = count.value if isinstance(count, Literal) else None
             count = lit(-number) if isinstance(number, int) else call("neg", count)
-        return call("date_add", lit(name), count, moment)
+        return call("date_add", lit(name), count, timestamp)
 
     def product(self) -> Expr:
         return self.chain(PRODUCTS, self.sign)

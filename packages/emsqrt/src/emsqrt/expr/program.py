@@ -54,7 +54,7 @@ LENGTH_MAX, CONSTANTS_MAX, DEPTH_MAX = 4096, 4096, 60
 _STEPS = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 
 
-class _NotThinError(Exception):
+class _NotCompilable(Exception):
     """The expression cannot be compiled to a kernel program."""
 
 
@@ -147,10 +147,10 @@ def compile_program(expr: Expr, schema: Schema, *, eager: bool = False) -> Progr
     compiler = _Compiler(eager=eager)
     try:
         if typed.type.name not in _RESULTS:
-            raise _NotThinError
+            raise _NotCompilable
         compiler.emit(typed)
         return compiler.finish(typed.type)
-    except _NotThinError:
+    except _NotCompilable:
         return None
 
 
@@ -165,7 +165,7 @@ class _Compiler:
 
     def finish(self, kind: DataType) -> Program:
         if len(self.code) > LENGTH_MAX or len(self.constants) > CONSTANTS_MAX:
-            raise _NotThinError
+            raise _NotCompilable
         code = b"".join(_INSTRUCTION.pack(_CODES[op], lane, arg) for op, lane, arg in self.code)
         entries, texts = [], b""
         base = len(self.constants) * _CONSTANT.size
@@ -202,7 +202,7 @@ class _Compiler:
     def refuse_fallible(self, args: Iterable[Typed]) -> None:
         """Refuse operands that may fail and must not be evaluated for all rows, unless eager."""
         if not self._eager and any(arg.fallible for arg in args):
-            raise _NotThinError
+            raise _NotCompilable
 
     def constant(self, lane: int, value: Any) -> int:
         self.constants.append((lane, value))
@@ -212,10 +212,10 @@ class _Compiler:
         """Add the instructions that push the value of `typed`."""
         self.depth += 1
         if self.depth > DEPTH_MAX:
-            raise _NotThinError
+            raise _NotCompilable
         form = _FORMS.get(typed.op)
         if form is None:
-            raise _NotThinError
+            raise _NotCompilable
         form(self, typed)
         self.depth -= 1
 
@@ -231,7 +231,7 @@ def _payload(lane: int, value: Any) -> bytes:
 def lane_of(kind: DataType) -> int:
     """Return the lane of a type; refuse one that has none."""
     if kind.name not in _LANES:
-        raise _NotThinError
+        raise _NotCompilable
     return _LANES[kind.name]
 
 
@@ -272,7 +272,7 @@ def _compare(c: _Compiler, typed: Typed) -> None:
 
 def _comparable(left: DataType, right: DataType) -> None:
     if left != right:
-        raise _NotThinError
+        raise _NotCompilable
 
 
 def _between(c: _Compiler, typed: Typed) -> None:
@@ -286,7 +286,7 @@ def _is_in(c: _Compiler, typed: Typed) -> None:
     value, *others = typed.args
     constants = [_constant(other) for other in others]
     if any(other.op != "literal" for other in constants) or len(others) > 1_000:
-        raise _NotThinError
+        raise _NotCompilable
     lane = lane_of(value.type)
     c.emit(value)
     head = c.constant(I64, len(others))
@@ -400,7 +400,7 @@ def _cast(c: _Compiler, typed: Typed) -> None:
         _literal(c, _retyped(arg, target))
         return
     if not (widens(source, target) and source.is_numeric and target.is_numeric):
-        raise _NotThinError
+        raise _NotCompilable
     c.emit(arg)
     if target.name == "Decimal":
         _to_decimal(c, source, target)
@@ -409,7 +409,7 @@ def _cast(c: _Compiler, typed: Typed) -> None:
     elif target.is_float and (source.is_integer or source.name == "Decimal"):
         _to_float(c, source, target)
     elif source.name == "Decimal":
-        raise _NotThinError
+        raise _NotCompilable
 
 
 def _to_decimal(c: _Compiler, source: DataType, target: DataType) -> None:
@@ -417,7 +417,7 @@ def _to_decimal(c: _Compiler, source: DataType, target: DataType) -> None:
     if source.is_integer and more <= 18:
         c.put("to_decimal", lane_of(source), more)
     elif source.name != "Decimal":
-        raise _NotThinError
+        raise _NotCompilable
     elif more:
         c.rescale(more)
 
@@ -425,7 +425,7 @@ def _to_decimal(c: _Compiler, source: DataType, target: DataType) -> None:
 def _to_float(c: _Compiler, source: DataType, target: DataType) -> None:
     scale = source.scale or 0
     if target.name == "Float32" or scale < 0:
-        raise _NotThinError
+        raise _NotCompilable
     c.put("to_f64", lane_of(source), scale)
 
 
@@ -441,7 +441,7 @@ def _retyped(arg: Typed, target: DataType) -> Typed:
         return Typed("literal", target, value=float(arg.value))
     if target.name == "Decimal" and widens(arg.type, target):
         return Typed("literal", target, value=Decimal(arg.value))
-    raise _NotThinError
+    raise _NotCompilable
 
 
 def _part(op: str) -> Callable[[_Compiler, Typed], None]:
@@ -458,7 +458,7 @@ def _like(c: _Compiler, typed: Typed) -> None:
     text, pattern = typed.args
     wanted = pattern.value
     if wanted is None or "_" in wanted or "%" in wanted.strip("%") or not wanted.strip("%"):
-        raise _NotThinError
+        raise _NotCompilable
     c.emit(text)
     c.put("constant", TEXT, c.constant(TEXT, wanted.strip("%")))
     opens, closes = wanted.startswith("%"), wanted.endswith("%")

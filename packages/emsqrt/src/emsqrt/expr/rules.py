@@ -64,8 +64,8 @@ def join(left: DataType, right: DataType) -> DataType | None:
     if names == {"Timestamp"} and (left.zone is None) == (right.zone is None):
         return left if _UNITS.index(left.unit or "s") >= _UNITS.index(right.unit or "s") else right
     if names == {"Date", "Timestamp"}:
-        moment = left if left.name == "Timestamp" else right
-        return moment if moment.zone is None else None
+        timestamp = left if left.name == "Timestamp" else right
+        return timestamp if timestamp.zone is None else None
     return None
 
 

@@ -26,18 +26,18 @@ DAY_UNITS = ("year", "quarter", "month", "week", "day")
 CLOCK_UNITS = ("hour", "minute", "second", "millisecond", "microsecond")
 UNITS = (*DAY_UNITS, *CLOCK_UNITS)
 """Units of truncation and of differences."""
-MOMENT = DataType("Timestamp", unit="us")
+TIMESTAMP = DataType("Timestamp", unit="us")
 
 
 def _date_part(expr: Call, args: tuple[Typed, ...]) -> Bound:
-    return INT64, (_moment(expr, args, ("Date", "Timestamp")),)
+    return INT64, (_timestamp(expr, args, ("Date", "Timestamp")),)
 
 
 def _time_part(expr: Call, args: tuple[Typed, ...]) -> Bound:
-    return INT64, (_moment(expr, args, ("Timestamp",)),)
+    return INT64, (_timestamp(expr, args, ("Timestamp",)),)
 
 
-def _moment(expr: Call, args: tuple[Typed, ...], names: tuple[str, ...]) -> Typed:
+def _timestamp(expr: Call, args: tuple[Typed, ...], names: tuple[str, ...]) -> Typed:
     (arg,) = without_null(args, DataType("Timestamp", unit="us"))
     if arg.type.name not in names:
         mismatch(expr, args, f"{expr.fn} takes a {' or '.join(names)}, found")
@@ -45,40 +45,40 @@ def _moment(expr: Call, args: tuple[Typed, ...], names: tuple[str, ...]) -> Type
 
 
 def _epoch(expr: Call, args: tuple[Typed, ...]) -> Bound:
-    return FLOAT64, (_moment(expr, args, ("Date", "Timestamp")),)
+    return FLOAT64, (_timestamp(expr, args, ("Date", "Timestamp")),)
 
 
 def _date_trunc(expr: Call, args: tuple[Typed, ...]) -> Bound:
-    unit, moment = args
+    unit, timestamp = args
     _unit(expr, unit)
-    moment = _moment(expr, (moment,), ("Date", "Timestamp"))
-    _needs_clock(expr, unit, moment)
-    return moment.type, (moment, unit)
+    timestamp = _timestamp(expr, (timestamp,), ("Date", "Timestamp"))
+    _needs_clock(expr, unit, timestamp)
+    return timestamp.type, (timestamp, unit)
 
 
 def _date_diff(expr: Call, args: tuple[Typed, ...]) -> Bound:
     unit, *ends = args
     _unit(expr, unit)
-    kind = common(expr, tuple(ends), MOMENT)
+    kind = common(expr, tuple(ends), TIMESTAMP)
     if kind.name not in ("Date", "Timestamp"):
         mismatch(expr, tuple(ends), "date_diff takes Dates or Timestamps, found")
     if kind.name == "Date" and unit.value in CLOCK_UNITS:
-        kind = MOMENT
+        kind = TIMESTAMP
     return INT64, (*(convert(end, kind) for end in ends), unit)
 
 
 def _date_add(expr: Call, args: tuple[Typed, ...]) -> Bound:
-    unit, count, moment = args
+    unit, count, timestamp = args
     _unit(expr, unit)
-    moment = _moment(expr, (moment,), ("Date", "Timestamp"))
-    _needs_clock(expr, unit, moment)
+    timestamp = _timestamp(expr, (timestamp,), ("Date", "Timestamp"))
+    _needs_clock(expr, unit, timestamp)
     (count,) = without_null((count,))
     if not count.type.is_integer or count.type.name == "UInt64":
         mismatch(expr, (count,), "date_add counts in signed integers, found")
     finer = {"s": ("millisecond", "microsecond"), "ms": ("microsecond",)}
-    if unit.value in finer.get(moment.type.unit or "", ()):
-        raise Unsupported(f"adding {unit.value}s to a {moment.type} in `{expr!s}`")
-    return moment.type, (moment, convert(count, INT64), unit)
+    if unit.value in finer.get(timestamp.type.unit or "", ()):
+        raise Unsupported(f"adding {unit.value}s to a {timestamp.type} in `{expr!s}`")
+    return timestamp.type, (timestamp, convert(count, INT64), unit)
 
 
 def _make_date(expr: Call, args: tuple[Typed, ...]) -> Bound:
@@ -89,15 +89,15 @@ def _make_date(expr: Call, args: tuple[Typed, ...]) -> Bound:
 
 
 def _strftime(expr: Call, args: tuple[Typed, ...]) -> Bound:
-    moment, pattern = args
+    timestamp, pattern = args
     check_format(expr, literal_text(expr, pattern))
-    return UTF8, (_moment(expr, (moment,), ("Date", "Timestamp")), pattern)
+    return UTF8, (_timestamp(expr, (timestamp,), ("Date", "Timestamp")), pattern)
 
 
 def _strptime(expr: Call, args: tuple[Typed, ...]) -> Bound:
     text, pattern = args
     check_format(expr, literal_text(expr, pattern))
-    return MOMENT, (expect(expr, text, "Utf8"), pattern)
+    return TIMESTAMP, (expect(expr, text, "Utf8"), pattern)
 
 
 def _unit(expr: Call, unit: Typed) -> None:
@@ -107,10 +107,10 @@ def _unit(expr: Call, unit: Typed) -> None:
         )
 
 
-def _needs_clock(expr: Call, unit: Typed, moment: Typed) -> None:
-    if moment.type.name == "Date" and unit.value in CLOCK_UNITS:
+def _needs_clock(expr: Call, unit: Typed, timestamp: Typed) -> None:
+    if timestamp.type.name == "Date" and unit.value in CLOCK_UNITS:
         hint = 'cast it: .cast("Timestamp(us)")'
-        mismatch(expr, (moment,), f"a Date has no {unit.value}, found", hint)
+        mismatch(expr, (timestamp,), f"a Date has no {unit.value}, found", hint)
 
 
 RULES: dict[str, Rule] = {

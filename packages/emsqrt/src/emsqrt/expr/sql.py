@@ -219,10 +219,10 @@ def _date_diff(typed: Typed, args: list[str]) -> str:
 
 def _date_add(typed: Typed, args: list[str]) -> str:
     _same_moment(typed)
-    moment, count, _ = args
+    timestamp, count, _ = args
     unit = typed.args[2].value
     made = f"to_{unit}s(CAST({count} AS {_INTERVALS[unit]}))"
-    return f"CAST({moment} + {made} AS {sql_type(typed.type)})"
+    return f"CAST({timestamp} + {made} AS {sql_type(typed.type)})"
 
 
 def _epoch(typed: Typed, args: list[str]) -> str:

@@ -42,14 +42,17 @@ def merge_bytes(needs: Sequence[int]) -> int:
 
 def fan_in_of(memory_bytes: int, needs: Sequence[int]) -> int:
     """Return how many runs with blocks of typical size fit a merge; at least 2."""
+    # The 90th percentile: otherwise a few runs with one very long row would lower the fan-in of all
+    # merges. `choose_window` takes only runs whose own blocks fit.
     typical = sorted(needs)[len(needs) * 9 // 10]
+    # What one more source adds to the merger's state, which is rounded up to multiples of 64 bytes.
     each = typical + merger_bytes(65) - merger_bytes(64) + 1
     return max(2, min(FAN_IN_MAX, (memory_bytes - merger_bytes(2)) // each))
 
 
 def passes_of(runs: int, fan_in: int) -> int:
     """Return the fewest passes that merge `runs` runs: ceil(log_K R), at least 1."""
-    passes, reach = 1, fan_in
+    passes, reach = 1, fan_in  # `reach` = K^P: the most runs that so many passes can merge
     while reach < runs:
         passes += 1
         reach *= fan_in
@@ -83,6 +86,7 @@ def choose_window(
     Returns:
         The window; (0, 0) when no two runs fit.
     """
+    # Prefix sums, so that the bytes of each window are one subtraction.
     size_before = list(accumulate(sizes, initial=0))
     need_before = list(accumulate(needs, initial=0))
     # Prefix sums make each window O(1). If no window of `count` runs fits, a narrower one is tried:
@@ -138,5 +142,6 @@ def plan_sort(memory_bytes: int, input_bytes: int, row_bytes: int) -> SortPlan:
     needs = [block_bytes(memory_bytes, run) for run in range(min(runs, 4 * FAN_IN_MAX))]
     if runs <= FAN_IN_MAX and merge_bytes(needs) <= memory_bytes:
         return SortPlan(runs, runs, 1, needs[-1], run_bytes)
+    # A merge that is not the last one also holds the block that it writes.
     fan_in = fan_in_of(memory_bytes - needs[-1], needs)
     return SortPlan(runs, fan_in, max(2, passes_of(runs, fan_in)), needs[-1], run_bytes)

@@ -176,7 +176,7 @@ class Groups:
             self._spill_run(table, complete=True)
         else:
             self._runs.complete()
-        self._runs.settle(self._positions())
+        self._runs.merge_to_last_pass(self._positions())
         if self._row_bytes_max:
             self._row_bytes_max += self._texts * self._text_bytes_max
 
@@ -225,8 +225,8 @@ class Groups:
         # a new record, and the merge combines both.
         if self._table.groups:
             self._spill_run(self._table)
-            if self._runs.is_crowded():
-                self._runs.thin_out(self._positions())
+            if self._runs.has_too_many():
+                self._runs.merge_some(self._positions())
             self._table.reset()  # after the merge, which works in the table's memory
         # An empty table refuses the row although it is not too long by `_limit`.
         elif not refused_bytes:
@@ -243,7 +243,7 @@ class Groups:
         # rest, in proportion to how many copies of the row each must hold (`_long_shares`).
         reserve = self._size // _LONG_SHARE
         limit = reserve // _LONGEST_SHARE
-        if row_bytes > limit:
+        if row_bytes > limit:  # half is too little: the table gets only what it needs
             limit = (self._size - TABLE_BYTES_MIN) // sum(self._long_shares)
             reserve = limit * self._long_shares[0]
         has_room = self._size - reserve >= TABLE_BYTES_MIN and reserve >= self._reserve_least
@@ -257,7 +257,7 @@ class Groups:
             # spilled.
             self._limit = 0
         area = self._memory[: self._size - len(self._reserve)]
-        self._table = None
+        self._table = None  # releases its view of the memory before the new table takes one
         self._table = AggTable(area, self._keys, self._parts, self._limit, self._for_long)
         self._table.rows = rows
         self._runs.use(area)

@@ -34,7 +34,7 @@ from emsqrt.external.join_output import (
     LEFT_ONLY,
     LEFT_POSITIONS,
     NUMBER_POSITIONS,
-    PLACED,
+    OFFSET_NUMBERS,
     REVERSED,
     RIGHT_SEQUENCED,
     SEQUENCED,
@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 MEMORY_BYTES_MIN = 256 << 10
 ROW_SHARE = 8
 """A row may use 1 / 8 of the memory, so that two rows and some blocks always fit."""
-_FILTER_SHARE = 8
+_FILTER_SHARE = 8  # a side that is partitioned from spill lends 1 / 8 of its memory to the filter
 
 
 def join_bytes(row_bytes: int) -> int:
@@ -179,7 +179,7 @@ class ExternalJoin:
             if self._side is not None and at < len(rows):
                 at = self._side.add(rows, at)
                 if at < len(rows):
-                    self._spread_side(self._side)
+                    self._partition_side(self._side)
             if self._writer is not None and at < len(rows):
                 self._writer.add(rows, at)
 
@@ -257,6 +257,7 @@ class ExternalJoin:
         most = fan_out_max(len(self._buffers))
         if build_bytes is None:
             return most
+        # 1.3 times as many partitions as would just fit, because they are not equally large.
         return min(most, max(2, -(-build_bytes * 13 // (10 * len(self._room)))))
 
     def _can_join(self, segments: Sequence[Segment], fan_out: int) -> bool:
@@ -273,6 +274,8 @@ class ExternalJoin:
             return False
         before = table.rows_bytes
         table.distinct()
+        # With less than a quarter freed, dropping duplicates again and again would cost more than
+        # partitioning does.
         return table.rows_bytes < before * 3 // 4
 
     def _overflow(self, table: JoinTable) -> None:
@@ -295,7 +298,7 @@ class ExternalJoin:
         else:
             self._partition_build(free).add(rows)
 
-    def _spread_side(self, side: SortedBuild) -> None:
+    def _partition_side(self, side: SortedBuild) -> None:
         """Partition a side that is not sorted after all."""
         side.finish()
         self.stats.spilled_bytes += side.spilled_bytes
@@ -313,7 +316,9 @@ class ExternalJoin:
         self._side = None
 
     def _partition_build(self, free: memoryview, *, is_numbered: bool = False) -> PartitionWriter:
-        if not self._keeps_probe:
+        if (
+            not self._keeps_probe
+        ):  # probe rows without a match can be dropped before they are spilled
             self._filter = free
         self._writer = self._partition(
             "left" if self._build_left else "right",
@@ -343,7 +348,7 @@ class ExternalJoin:
 
     @property
     def _placed(self) -> int:
-        return PLACED if self._sorts else 0
+        return OFFSET_NUMBERS if self._sorts else 0
 
     def _finish_sort(self, sort: JoinedSort, joined: JoinOutput) -> Iterator[tuple[int, int]]:
         assert self._table is not None, "it fitted memory"
@@ -417,21 +422,26 @@ class ExternalJoin:
             self._side_rows.close()
             self._side_rows = None
 
-    def _partition_probe(self, built: Partitions, spread: PartitionFunction) -> PartitionWriter:
+    def _partition_probe(self, built: Partitions, function: PartitionFunction) -> PartitionWriter:
         wanted = [self._keeps_probe or segment is not None for segment in built[:-1]]
         side = "right" if self._build_left else "left"
-        self._writer = self._partition(side, spread, [*wanted, self._keeps_probe])
+        self._writer = self._partition(side, function, [*wanted, self._keeps_probe])
         return self._writer
 
     def _partition(
-        self, side: str, spread: PartitionFunction, wanted: list[bool], *, is_numbered: bool = False
+        self,
+        side: str,
+        function: PartitionFunction,
+        wanted: list[bool],
+        *,
+        is_numbered: bool = False,
     ) -> PartitionWriter:
         self.stats.levels = max(self.stats.levels, 1)
         flag = SEQUENCED if side == "left" else RIGHT_SEQUENCED
         return PartitionWriter(
             self._buffers,
             self._spill,
-            spread,
+            function,
             name=f"{self._name}.{side}",
             # Rows that come from a sorted side have their numbers already.
             first=0 if self._sequenced & flag and not is_numbered else None,
@@ -494,6 +504,6 @@ class ExternalJoin:
     def _merge_runs(
         self, runs: Runs, positions: bytes, joined: JoinOutput
     ) -> Iterator[tuple[int, int]]:
-        runs.settle(positions)
+        runs.merge_to_last_pass(positions)
         self.stats.spilled_bytes += runs.stats.spilled_bytes
         yield from runs.blocks(joined.output_buffer(), positions)

@@ -25,7 +25,9 @@ NUMBER_BYTES = 8  # of a row's number in a spilled row
 JOINED_HEAD_BYTES = 32  # the most bytes of a joined row without both payloads
 
 # As in _kernel/join.h.
-PAIRS, LONE, FIRST, MARK, SWAPPED, SEQUENCED, RIGHT_SEQUENCED, PLACED = (1 << n for n in range(8))
+PAIRS, UNMATCHED, MATCHED, MARK, SWAPPED, SEQUENCED, RIGHT_SEQUENCED, OFFSET_NUMBERS = (
+    1 << n for n in range(8)
+)
 
 # The key of a joined row: two row numbers, u64 big-endian.
 #
@@ -55,19 +57,19 @@ class Emission:
 
 FORWARD: dict[HashJoinKind, Emission] = {
     "inner": Emission(PAIRS),
-    "left": Emission(PAIRS | LONE),
+    "left": Emission(PAIRS | UNMATCHED),
     "right": Emission(PAIRS | MARK, drained=False),
-    "full": Emission(PAIRS | LONE | MARK, drained=False),
-    "semi": Emission(FIRST),
-    "anti": Emission(LONE),
+    "full": Emission(PAIRS | UNMATCHED | MARK, drained=False),
+    "semi": Emission(MATCHED),
+    "anti": Emission(UNMATCHED),
 }
 """The left side probes a table of the right one."""
 
 REVERSED: dict[HashJoinKind, Emission] = {
     "inner": Emission(PAIRS | SWAPPED),
     "left": Emission(PAIRS | MARK | SWAPPED, drained=False),
-    "right": Emission(PAIRS | LONE | SWAPPED),
-    "full": Emission(PAIRS | LONE | MARK | SWAPPED, drained=False),
+    "right": Emission(PAIRS | UNMATCHED | SWAPPED),
+    "full": Emission(PAIRS | UNMATCHED | MARK | SWAPPED, drained=False),
     "semi": Emission(MARK | SWAPPED, drained=True),
     "anti": Emission(MARK | SWAPPED, drained=False),
 }

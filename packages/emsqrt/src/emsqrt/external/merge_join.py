@@ -13,7 +13,7 @@ import struct
 from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from emsqrt._kernel import MergeJoiner, join_alone, join_cross, key_run
+from emsqrt._kernel import MergeJoiner, join_cross, key_run, null_extend_rows
 from emsqrt.external.join_output import (
     FORWARD,
     MARK,
@@ -247,6 +247,7 @@ class MergeJoin:
         """Spill the window, whose rows all have this key, and all further right rows with it."""
         self.stats.nested_loops += 1
         with self._spill.create(f"{self._name}.key") as writer:
+            # Only blocks are read back, one after another, so their numbers of rows are not needed.
             writer.append(self._window[: self._filled], 0)
             self._filled = 0
             while self._pending is not None:
@@ -305,20 +306,20 @@ class MergeJoin:
             self._check()
             self._keep(self._pending)
         if self._rest_writer is None:
-            yield from self._write_alone(self._rest[: self._rest_filled], joined)
+            yield from self._write_null_extended(self._rest[: self._rest_filled], joined)
             return
         self._spill_rest()
         segment, self._rest_writer = self._rest_writer.finish(), None
         try:
             for rows, _ in blocks_of(segment, self._spill, self._window):
-                yield from self._write_alone(rows, joined)
+                yield from self._write_null_extended(rows, joined)
         finally:
             self._spill.remove(segment)
 
-    def _write_alone(self, rows: memoryview, joined: JoinOutput) -> Pieces:
+    def _write_null_extended(self, rows: memoryview, joined: JoinOutput) -> Pieces:
         at = 0
         while at < len(rows):
-            at, *wrote, _ = join_alone(rows, at, joined.room(), True, self._numbers)
+            at, *wrote, _ = null_extend_rows(rows, at, joined.room(), True, self._numbers)
             joined.wrote(*wrote)
             if at < len(rows):
                 yield joined.flush()

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from emsqrt._kernel import JoinTable, join_alone
-from emsqrt.external.join_output import FIRST, FORWARD, LONE, HashJoinKind, JoinOutput, drain
+from emsqrt._kernel import JoinTable, null_extend_rows
+from emsqrt.external.join_output import FORWARD, MATCHED, UNMATCHED, HashJoinKind, JoinOutput, drain
 from emsqrt.external.matched_bits import MatchedBits
 from emsqrt.external.partition import blocks_of
 from sennit_core.errors import CapTooSmall
@@ -47,7 +47,7 @@ class NestedLoop:
         self._emission = FORWARD[how]
         self._flags = flags
         self._block = memory[:block_bytes]
-        needs_bits = bool(self._emission.flags & (LONE | FIRST))
+        needs_bits = bool(self._emission.flags & (UNMATCHED | MATCHED))
         bits_bytes = max(len(memory), block_bytes) // _BITS_SHARE + 64 if needs_bits else 0
         # A row has at least 8 bytes, so a block of B bytes has at most B / 8 rows: B / 64 bytes of
         # bits. The window therefore has room for the longest block in any case.
@@ -58,6 +58,8 @@ class NestedLoop:
 
     def join(self, left: Segment, right: Segment, joined: JoinOutput) -> Iterator[bool]:
         """Join; yield False when `joined` is full, True at the end of a slice."""
+        # All left rows are read once for each slice of the right side, as many of its rows as fit.
+        # Which left rows have a match is known only after the last slice, so it is kept in bits.
         place: tuple[int, int] | None = (0, 0)
         table = JoinTable(self._room)
         try:
@@ -70,8 +72,8 @@ class NestedLoop:
                     self.slices += 1
                     yield from self._pass(table, left, joined)
                     yield True
-            if self._emission.flags & LONE:
-                yield from self._write_lone(left, joined)
+            if self._emission.flags & UNMATCHED:
+                yield from self._write_unmatched(left, joined)
         finally:
             if self._bits is not None:
                 self._bits.close()
@@ -98,7 +100,7 @@ class NestedLoop:
 
     def _pass(self, table: JoinTable, left: Segment, joined: JoinOutput) -> Iterator[bool]:
         """Probe one slice with all left rows."""
-        flags = self._emission.flags & ~LONE | self._flags
+        flags = self._emission.flags & ~UNMATCHED | self._flags
         bits, first = None, 0
         if self._bits is not None:
             self._bits.begin()
@@ -116,7 +118,7 @@ class NestedLoop:
             self._bits.end()
         yield from drain(table, self._emission, self._flags, joined)
 
-    def _write_lone(self, left: Segment, joined: JoinOutput) -> Iterator[bool]:
+    def _write_unmatched(self, left: Segment, joined: JoinOutput) -> Iterator[bool]:
         """Write the left rows that have no match in any slice."""
         assert self._bits is not None, "kinds that keep left rows have bits"
         self._bits.begin()
@@ -124,7 +126,7 @@ class NestedLoop:
             bits, first = self._bits.place(len(rows), count)
             at = 0
             while at < len(rows):
-                at, filled, wrote, passed = join_alone(
+                at, filled, wrote, passed = null_extend_rows(
                     rows, at, joined.room(), False, self._flags, bits, first
                 )
                 joined.wrote(filled, wrote)

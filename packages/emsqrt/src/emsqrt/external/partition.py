@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from emsqrt.spill import Segment, SegmentWriter, SpillManager
 
 FAN_OUT_MAX = 64  # files open at a time
-_BUFFER_BYTES_MIN = 8 << 10
+_BUFFER_BYTES_MIN = 8 << 10  # of each partition
 _MEMORY_MAX = 8 << 20  # larger buffers gain nothing but room for a longer row
 _MEMORY_SHARE = 4
 _LONG_ROW_SHARE = 32
@@ -83,7 +83,7 @@ class PartitionWriter:
     Args:
         memory: the partitions' buffers.
         spill: the spill manager for the segments.
-        spread: the partition function.
+        function: the partition function.
         name: the name of the segments.
         first: write each row's number before its payload, counted from this one; None for no
             numbers.
@@ -95,7 +95,7 @@ class PartitionWriter:
         self,
         memory: memoryview,
         spill: SpillManager,
-        spread: PartitionFunction,
+        function: PartitionFunction,
         *,
         name: str,
         first: int | None,
@@ -104,11 +104,11 @@ class PartitionWriter:
     ) -> None:
         self._memory = memory
         self._spill = spill
-        self._name = f"{name}.{spread.level}"
-        self._partitioner = spread.over(memory)
+        self._name = f"{name}.{function.level}"
+        self._partitioner = function.over(memory)
         self._row_bytes_max = row_bytes_max
-        self._writers: list[SegmentWriter | None] = [None] * (spread.fan_out + 1)
-        self._wanted = wanted or [True] * (spread.fan_out + 1)
+        self._writers: list[SegmentWriter | None] = [None] * (function.fan_out + 1)
+        self._wanted = wanted or [True] * (function.fan_out + 1)
         self._next = -1 if first is None else first
         self.spilled_bytes = 0
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from emsqrt._kernel import JoinTable, join_alone
+from emsqrt._kernel import JoinTable, null_extend_rows
 from emsqrt.external.join_journal import JoinJournal, Pair
 from emsqrt.external.join_output import (
     FORWARD,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from emsqrt.external.runs import Runs
     from emsqrt.spill import Segment, SegmentWriter, SpillManager
 
-LEVELS_MAX = 8
+LEVELS_MAX = 8  # a partition of this level counts as one of equal keys: no hash has split it
 _SHRINKS = 0.6  # a partition that keeps more of what it was cut from has a hot key
 
 
@@ -123,8 +123,8 @@ class PartitionedJoin:
             else:
                 self._write_run(pair, memory, JoinOutput(out, runs.block_bytes), runs)
             self._journal.ended()
-            if runs.is_crowded():
-                runs.thin_out(positions)
+            if runs.has_too_many():
+                runs.merge_some(positions)
 
     def _write_run(self, pair: Pair, memory: memoryview, joined: JoinOutput, runs: Runs) -> None:
         writer: SegmentWriter | None = None
@@ -185,7 +185,7 @@ class PartitionedJoin:
         self._stats.levels = max(self._stats.levels, pair.level)
         block, room = memory[: pair.block_bytes], memory[pair.block_bytes :]
         if left is None or right is None:
-            yield from self._alone(pair, block, joined)
+            yield from self._join_one_sided(pair, block, joined)
             return
         # Rows of one key stay in one partition with any hash; splitting it again would only copy
         # them.
@@ -210,7 +210,7 @@ class PartitionedJoin:
             yield from self._nested(pair, left, right, memory, joined)
         yield True
 
-    def _alone(self, pair: Pair, block: memoryview, joined: JoinOutput) -> Iterator[bool]:
+    def _join_one_sided(self, pair: Pair, block: memoryview, joined: JoinOutput) -> Iterator[bool]:
         """Write the rows of a partition whose other side is empty, where the kind keeps them."""
         is_right = pair.left is None
         if self._how not in (KEEPS_RIGHT if is_right else KEEPS_LEFT):
@@ -218,7 +218,7 @@ class PartitionedJoin:
         for rows, _ in blocks_of(pair.right if is_right else pair.left, self._spill, block):
             at = 0
             while at < len(rows):
-                at, *wrote, _ = join_alone(rows, at, joined.room(), is_right, self._sequenced)
+                at, *wrote, _ = null_extend_rows(rows, at, joined.room(), is_right, self._sequenced)
                 joined.wrote(*wrote)
                 if at < len(rows):
                     yield False
@@ -266,7 +266,7 @@ class PartitionedJoin:
             while (at := table.add_rows(rows, at, keys_only=True)) < len(rows):
                 before = table.rows_bytes
                 table.distinct()
-                if table.rows_bytes > before * 3 // 4:
+                if table.rows_bytes > before * 3 // 4:  # almost all keys differ
                     return None
         table.index()
         return table
@@ -276,12 +276,15 @@ class PartitionedJoin:
         assert pair.left is not None, "both sides have rows"
         assert pair.right is not None, "both sides have rows"
         buffers = room[: self._buffers_bytes]
+        # 1.3 times as many partitions as would just fit, because they are not equally large.
         wanted = -(-self._build_bytes(pair.left, pair.right) * 13 // (10 * len(room)))
         fan_out = min(fan_out_max(len(buffers)), max(2, wanted))
         sides = [
             ("right", pair.right, self._how in KEEPS_RIGHT),
             ("left", pair.left, self._how in KEEPS_LEFT),
         ]
+        # The smaller side first: rows of the other one are not even written where their partition
+        # of the first side is empty, unless the join keeps rows without a match.
         sides.sort(key=lambda side: side[1].raw_bytes)
         parts: dict[str, list[Segment | None]] = {}
         for side, segment, keeps in sides:
@@ -304,6 +307,7 @@ class PartitionedJoin:
             finally:
                 self._stats.spilled_bytes += writer.spilled_bytes
                 writer.abort()
+        # The pairs are a stack, so the first partition is pushed last.
         for one, other in zip(reversed(parts["left"]), reversed(parts["right"]), strict=True):
             if one is not None or other is not None:
                 self._pairs.append(Pair(one, other, pair.level + 1, pair.right.raw_bytes))

@@ -38,7 +38,7 @@ RUNS_MAX = 1024  # some are merged once there are more, so that their list stays
 _RUNS_MIN = 64
 _MEMORY_OF_RUN = 2 << 10
 """Working memory per run that may wait; its list entry needs up to half of this in addition."""
-_FULL, _DONE = -1, -2
+_FULL, _DONE = -1, -2  # why a merger stopped, as in _kernel/merge.h
 _ALIGN = 64
 
 
@@ -179,18 +179,18 @@ class Runs:
         """Return whether a merge of the runs so far needs under 1 / `one_part_in` of the memory."""
         return sum(run.need for run in self._runs) * one_part_in < len(self._memory)
 
-    def is_crowded(self) -> bool:
+    def has_too_many(self) -> bool:
         """Whether runs should be merged before more are written."""
-        bearable = max(_RUNS_MIN, len(self._memory) // _MEMORY_OF_RUN)
-        return len(self._runs) >= min(RUNS_MAX, bearable)
+        affordable = max(_RUNS_MIN, len(self._memory) // _MEMORY_OF_RUN)
+        return len(self._runs) >= min(RUNS_MAX, affordable)
 
-    def thin_out(self, positions: bytes | None) -> None:
+    def merge_some(self, positions: bytes | None) -> None:
         """Merge some neighbouring runs; the memory must be free."""
         needs = [run.need for run in self._runs]
         fan_in = fan_in_of(self._room(), needs)
         self._merge(min(fan_in, len(needs)), positions)
 
-    def settle(self, positions: bytes | None) -> None:
+    def merge_to_last_pass(self, positions: bytes | None) -> None:
         """Merge until one pass is left, the smallest neighbours first; the memory must be free.
 
         Args:
@@ -212,7 +212,7 @@ class Runs:
         Raises:
             CapTooSmall: a row is longer than `out`.
         """
-        assert self._is_last_pass(), "settle first"
+        assert self._is_last_pass(), "merge_to_last_pass first"
         self._note_merge(self._runs)
         merged = _Merge(self, self._runs, self._memory, self._known(positions))
         try:
@@ -255,7 +255,10 @@ class Runs:
         self._note_merge(runs)
         segment = self._write_merged(runs, self._known(positions))
         self._count(segment)
+        # The merged run takes its sources' place, so that rows of equal keys keep their order.
         self._runs[start:stop] = [_Run(segment, 1 + max(run.level for run in runs))]
+        # The journal names the new run before its sources are removed: whenever the process is
+        # killed, the runs in the journal exist.
         self._save()
         _remove(self._spill, runs)
 
@@ -315,6 +318,8 @@ class _Merge:
         scratch = memory[split:] if scratch_bytes else None
         self._memory = memory[:split]
         needs = [run.need for run in runs]
+        # Memory that is left over is divided among the sources, which then read several blocks at a
+        # time.
         spare = (split - merge_bytes(needs)) // max(1, len(needs)) // _ALIGN * _ALIGN
         self._merger = Merger(self._memory, [need + spare for need in needs], positions)
         self._readers: list[SegmentReader] = []
@@ -357,8 +362,8 @@ class _Merge:
         self, out: OutputBuffer, limit: int | None, ending: bytes | None
     ) -> Iterator[tuple[int, int]]:
         """Yield each time `out` is full, or is empty because the next row is longer than `out`."""
-        left = -1 if limit is None else limit
-        filled = rows = 0
+        left = -1 if limit is None else limit  # rows still wanted; negative for all of them
+        filled = rows = 0  # of `out`, which is handed over when no further row fits
         while left:
             most = {} if left < 0 else {"rows_max": left}
             came, rows_read, why = self._merger.run(out.room[filled:], ending, **most)
@@ -375,6 +380,7 @@ class _Merge:
             # The next row is longer than half of the output; with all of it, the row may fit.
             if rows == 0 and out.widen():
                 continue
+            # Without rows, the next one is longer than `out`: the caller writes or refuses it.
             yield filled, rows
             if rows == 0 and left > 0:
                 left -= 1  # the merge that fills `out` has passed the long row on

@@ -126,7 +126,7 @@ class ExternalSort:
         split = len(memory) - block_bytes(len(memory), 0)
         self._block = memory[split:]
         self._run_buffer: RunBuffer | None = RunBuffer(memory[:split])
-        self._lane = spill.lane
+        self._background = spill.background
         self._runs = Runs(memory, spill, name=name, check=check, limit=limit, journal=journal)
         # Rows of the input that are in runs, in memory, or dropped. A resumed sort begins after the
         # rows that an earlier process has sorted.
@@ -187,7 +187,7 @@ class ExternalSort:
         """End the input, and merge until one pass is left, which `blocks` does."""
         run_buffer = self._filling_buffer()
         self._finished = True
-        self._lane.wait()
+        self._background.wait()
         store = run_buffer.part.store
         # Everything fitted: the rows are sorted where they are, and never copied to a file.
         if not self._runs:
@@ -195,11 +195,12 @@ class ExternalSort:
             store.sort()
             return
         self._refuse_long_rows(store.row_bytes_max)
+        # The rows still in memory become a run too: a merge needs all of the memory.
         if store.rows:
             self._spill_run(run_buffer.part, self._rows, complete=True)
         else:
             self._runs.complete()
-        self._runs.settle(store.positions)
+        self._runs.merge_to_last_pass(store.positions)
 
     def blocks(
         self, out: memoryview | OutputBuffer, *, ending: bytes | None = None
@@ -227,7 +228,7 @@ class ExternalSort:
 
     def close(self) -> None:
         """Remove the spilled runs and drop all references to the memory. May be called twice."""
-        self._lane.settle()
+        self._background.wait_idle()
         self._runs.close()
         self._run_buffer = None
 
@@ -271,6 +272,8 @@ class ExternalSort:
         # Keeping the first rows is worthwhile only if it frees half of the memory. Otherwise the
         # sort would be repeated for ever fewer new rows, and a run is the better use of the time.
         if self._limit is not None and 2 * self._limit <= store.rows:
+            # Dropping rows is enough only if it frees half of the memory; otherwise the sort would
+            # soon be here again, so the rows that are left are spilled too.
             before = store.used_bytes
             store.sort()
             store.keep(self._limit, bounding=True)
@@ -278,13 +281,13 @@ class ExternalSort:
                 return True
         # Before a run is written: rows that stay in memory are never merged, and may be longer.
         self._refuse_long_rows(store.row_bytes_max)
-        self._lane.wait()
+        self._background.wait()  # the other half may still be being spilled
         if run_buffer.is_halved and self._halves_pay():
-            self._lane.run(partial(self._spill_run, run_buffer.swap(), self._rows))
+            self._background.run(partial(self._spill_run, run_buffer.swap(), self._rows))
             return True
         self._spill_run(run_buffer.part, self._rows)
-        if self._runs.is_crowded():
-            self._runs.thin_out(store.positions)
+        if self._runs.has_too_many():
+            self._runs.merge_some(store.positions)
         if self._halves_pay():
             run_buffer.halve()
         else:
@@ -296,7 +299,7 @@ class ExternalSort:
         # No journal: it names the batch that was being added, and with halves that is another one
         # (design/0044). And no merge that needs too much memory: halves make twice as many runs.
         return (
-            self._lane.is_second
+            self._background.is_second
             and self._limit is None
             and self._journal is None
             and len(self._memory) >= _HALVED_BYTES_MIN
@@ -307,7 +310,7 @@ class ExternalSort:
         """Collect rows in all of the memory again; return False if that is the case already."""
         if not run_buffer.is_halved:
             return False
-        self._lane.wait()
+        self._background.wait()
         run_buffer.join()
         return True
 

@@ -27,7 +27,7 @@ NEW_PEERS, NEW_PARTITION = 1, 2
 """Bits of a row's flag: its key, or the partition's part of it, differs from the row before."""
 ROWS_MAX = 8192
 """The most rows of a block: readers allocate 8 bytes per row outside the buffer's memory."""
-_READERS_MAX = 4
+_READERS_MAX = 4  # spilled segments open at a time
 _ALIGN = 64
 _WORDS = 7  # of each column: nulls, and the spans of validity, values and ends
 _HEAD_WORDS = 5
@@ -81,8 +81,8 @@ class WindowBlock:
 class Cursor:
     """A position in the buffer. It keeps its block and all later ones."""
 
-    def __init__(self, tape: WindowBuffer) -> None:
-        self._tape = tape
+    def __init__(self, buffer: WindowBuffer) -> None:
+        self._buffer = buffer
         self.number = 0
         self.first = 0
         self.pinned = False
@@ -90,7 +90,7 @@ class Cursor:
     def block_of(self, row: int) -> WindowBlock | None:
         """Move forward to the block that contains `row`, and return it; None past the end."""
         while True:
-            block = self._tape.block(self.number)
+            block = self._buffer.block(self.number)
             if block is None or row < block.end:
                 assert block is None or row >= block.first, "no cursor may come back"
                 return block
@@ -195,7 +195,7 @@ class WindowBuffer:
         self._cursors.append(cursor)
         return cursor
 
-    def settle(self) -> None:
+    def drop_passed(self) -> None:
         """Drop the blocks that all cursors have passed."""
         self._floor = min(cursor.number for cursor in self._cursors)
         for number in [number for number in self._held if number < self._floor]:
@@ -307,7 +307,8 @@ class WindowBuffer:
             # Blocks that may not lose their slot: pinned ones, whose memory is in use, and the one
             # used last.
             kept = {cursor.number for cursor in self._cursors if cursor.pinned}
-            kept.add(next(reversed(self._held)))
+            kept.add(next(reversed(self._held)))  # the most recently used
+            # Blocks that are spilled already cost nothing to give up, least recently used first.
             for number in self._held:
                 # Least recently used first, and only blocks that are spilled already: no write is
                 # needed.
@@ -359,6 +360,7 @@ class WindowBuffer:
             stored.reader.seek(number - stored.first)
         slot = self._slots[at]
         stored.reader.read_into(slot)
+        # A block is spilled with its head, so that its columns are found again as they were placed.
         found, used, first, rows, flags, *words = self._head.unpack_from(slot, 0)
         assert found == number, "blocks are read in the order in which they were spilled"
         nulls = words[::_WORDS]

@@ -18,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emsqrt.moments import moment_texts
+from emsqrt.calendar import datetime_texts
 
 _EXACT_INT_MAX = 2**53 - 1
 _BACKSLASH, _QUOTE, _SPACE = 0x5C, 0x22, 0x20
@@ -34,7 +34,7 @@ def text_cells(column: pa.Array) -> pa.Array:
     if pa.types.is_timestamp(kind):
         return _timestamps(column)
     if pa.types.is_date(kind):
-        return moment_texts(column)
+        return datetime_texts(column)
     if pa.types.is_duration(kind):
         return column.cast(pa.int64()).cast(pa.string())
     if _is_rare(kind):
@@ -173,12 +173,12 @@ def _timestamps(column: pa.Array) -> pa.Array:
     if zone is not None:
         column = column.cast(pa.timestamp(unit, "UTC"))
     if unit == "s":
-        return moment_texts(column)
+        return datetime_texts(column)
     seconds = column.cast(pa.timestamp("s", column.type.tz), safe=False)
     whole = pc.equal(seconds.cast(column.type), column)
     if pc.all(whole).as_py() is not False:
-        return moment_texts(seconds)
-    return pc.if_else(whole, moment_texts(seconds), moment_texts(column))
+        return datetime_texts(seconds)
+    return pc.if_else(whole, datetime_texts(seconds), datetime_texts(column))
 
 
 def _escaped(text: pa.Array) -> pa.Array:

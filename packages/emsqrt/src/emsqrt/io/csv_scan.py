@@ -120,7 +120,7 @@ def wanting_memory(
             because=f"the record at byte {error.byte_offset} of {error.what} is longer than "
             f"{format_bytes(longest)}",
             row_bytes=row_bytes,
-            place="read",
+            memory="read",
         ) from None
 
 
@@ -146,7 +146,7 @@ def hold_block(
             needed_bytes=size_bytes * copies,
             because=f"the record at byte {block.offset} of {name} has {format_bytes(size_bytes)}",
             row_bytes=size_bytes,
-            place="read",
+            memory="read",
         )
 
 

@@ -13,8 +13,8 @@ from emsqrt.io.json_lines import JsonlOptions, first_lines, infer_lines
 from emsqrt.io.partitions import merged_schema
 from emsqrt.io.records import way_on
 from emsqrt.io.sources import ByteSource, line_at, open_source
-from emsqrt.lean import require_arrow
 from emsqrt.plan import DatasetRef, Files
+from emsqrt.process_setup import require_arrow
 from sennit_core.errors import BadInput, UsageError
 from sennit_core.schema import DataType, Field, Schema
 

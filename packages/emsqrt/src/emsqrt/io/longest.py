@@ -11,10 +11,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from emsqrt.attempts import RowTooLong
 from emsqrt.io.locations import Location
 from emsqrt.io.records import ByteStream, RecordEnd, last_record_end
 from emsqrt.io.sources import ByteSource, open_source
+from emsqrt.retry import RowTooLong
 from sennit_core.errors import SennitError
 from sennit_core.units import format_bytes
 

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emsqrt._kernel import measure_texts, spread_texts
+from emsqrt._kernel import gather_texts, measure_texts
 from sennit_core.errors import BadInput
 
 SMALL_BYTES = 4 << 10
@@ -113,7 +113,7 @@ def _plain(column: Any) -> Any:
     plain_ends = pa.allocate_buffer(4 * (rows + 1))
     try:
         plain = pa.allocate_buffer(measure_texts(places, ends, plain_ends))
-        spread_texts(places, ends, texts or b"", plain)
+        gather_texts(places, ends, texts or b"", plain)
     except ValueError as error:
         raise pa.ArrowInvalid(str(error)) from error
     return pa.Array.from_buffers(pa.string(), rows, [None, plain_ends, plain], 0)

@@ -90,5 +90,5 @@ class RowRoom:
                 needed_bytes=wanted,
                 because=f"a row that is written has {format_bytes(row_bytes)}",
                 row_bytes=row_bytes,
-                place="sink",
+                memory="sink",
             )

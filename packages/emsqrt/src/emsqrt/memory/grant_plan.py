@@ -1,9 +1,9 @@
 """Share the working memory W among operators, so that those live at the same time fit W together.
 
-A live set is a set of operators that hold memory at the same time. Each operator gets the least that
-it can work in. Beyond that, all grants grow equally until one reaches what its operator wants, or
-the operators of a live set use all of W; those grants are fixed, and the others keep growing. That
-is max-min fairness: no grant can grow further without shrinking one that has grown less.
+A live set is a set of operators that hold memory at the same time. Each operator gets the least
+that it can work in. Beyond that, all grants grow equally until one reaches what its operator wants,
+or the operators of a live set use all of W; those grants are fixed, and the others keep growing.
+That is max-min fairness: no grant can grow further without shrinking one that has grown less.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ def share(
     live_sets: Sequence[frozenset[Key]],
     working_bytes: int,
     wants: Mapping[Key, float],
-    leasts: Mapping[Key, int],
+    minimums: Mapping[Key, int],
 ) -> dict[Key, int]:
     """Return each operator's grant in bytes.
 
     Args:
         live_sets: the sets of operators that are live at the same time.
-        working_bytes: W; at least the sum of `leasts` of every live set.
+        working_bytes: W; at least the sum of `minimums` of every live set.
         wants: the most that each operator could use; memory left over is shared out as well.
-        leasts: the least that each operator gets.
+        minimums: the least that each operator gets.
     """
     # First up to what each operator wants, then the memory left over without that limit.
     # Sorted, so that equal plans have equal grants: sets have no order of their own.
     keys = list(dict.fromkeys(key for live_set in live_sets for key in sorted(live_set, key=repr)))
-    grants = {key: leasts[key] for key in keys}
+    grants = {key: minimums[key] for key in keys}
     for limits in (wants, dict.fromkeys(keys, float(working_bytes))):
         open_keys = {key for key in keys if grants[key] < limits[key]}
         # Progressive filling, the usual algorithm for max-min fairness. Each round grows all open
@@ -87,12 +87,12 @@ class GrantPlan:
     Args:
         live_sets: ids of the operators that are live at the same time.
         wants: the most memory that each operator could use.
-        leasts: the least memory of each operator that needs more than `HOLDER_BYTES_MIN`.
+        minimums: the least memory of each operator that needs more than `HOLDER_BYTES_MIN`.
     """
 
     live_sets: tuple[frozenset[int], ...]
     wants: Mapping[int, float]
-    leasts: Mapping[int, int] = field(default_factory=dict)
+    minimums: Mapping[int, int] = field(default_factory=dict)
 
     @property
     def live_max(self) -> int:
@@ -104,7 +104,7 @@ class GrantPlan:
         """The least W in which all operators of every live set can work."""
         return max((sum(map(self._least, live_set)) for live_set in self.live_sets), default=0)
 
-    def with_holders(self, holders: Collection[int], leasts: Mapping[int, int] = {}) -> GrantPlan:
+    def with_holders(self, holders: Collection[int], minimums: Mapping[int, int] = {}) -> GrantPlan:
         """Return the plan of `holders` alone; operators that it lacks are live all the time."""
         held = frozenset(holders)
         unknown = held - frozenset[int]().union(*self.live_sets)
@@ -113,28 +113,28 @@ class GrantPlan:
         # An operator that the plan does not know has no known need: it may grow to all that is
         # left.
         wants = {holder: self.wants.get(holder, float("inf")) for holder in holders}
-        return GrantPlan(tuple(sorted(live_sets, key=sorted)), wants, leasts)
+        return GrantPlan(tuple(sorted(live_sets, key=sorted)), wants, minimums)
 
     def grants(self, working_bytes: int) -> dict[int, int]:
         """Return each operator's share of W."""
         wants = {key: min(want, float(working_bytes)) for key, want in self.wants.items()}
-        leasts = {key: self._least(key) for key in wants}
-        return share(self.live_sets, working_bytes, wants, leasts)
+        minimums = {key: self._least(key) for key in wants}
+        return share(self.live_sets, working_bytes, wants, minimums)
 
     def _least(self, holder: int) -> int:
-        return max(HOLDER_BYTES_MIN, self.leasts.get(holder, 0))
+        return max(HOLDER_BYTES_MIN, self.minimums.get(holder, 0))
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON values."""
         return {
-            "moments": [sorted(live_set) for live_set in self.live_sets],
+            "liveSets": [sorted(live_set) for live_set in self.live_sets],
             "wants": [[place, want] for place, want in self.wants.items()],
         }
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
         """Return the plan that `to_json` described."""
-        live_sets = tuple(frozenset(live_set) for live_set in document["moments"])
+        live_sets = tuple(frozenset(live_set) for live_set in document["liveSets"])
         return cls(live_sets, {int(place): float(want) for place, want in document["wants"]})
 
 

@@ -18,7 +18,7 @@ _SHARE = 5
 _BLOCK_SHARE = 4
 """Blocks larger than this fraction of `KEPT_BYTES` are mapped, not allocated on the heap."""
 _THRESHOLD_BYTES = 256 << 10
-"""Both thresholds if nothing is kept, as `emsqrt.lean` sets them."""
+"""Both thresholds if nothing is kept, as `emsqrt.process_setup` sets them."""
 
 
 def keep_freed_blocks(budget: MemoryBudget) -> int:

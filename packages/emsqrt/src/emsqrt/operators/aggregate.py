@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt._kernel import Columns
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.external.aggregate import (
     ExternalAggregate,
@@ -30,7 +31,6 @@ from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.check import aggregate_schema
 from emsqrt.plan.nodes import Aggregate
 from emsqrt.plan.states import find_states, state_fields
-from emsqrt.run import Run
 from sennit_core.schema import DataType, Field, Schema
 
 SLICE_ROWS = 32_768
@@ -44,7 +44,7 @@ _BOOL = DataType("Bool")
 class AggregateRows:
     """Run an `Aggregate` node; its output is sorted by the keys, NULL last."""
 
-    def __init__(self, node: Aggregate, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Aggregate, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Type keys and arguments over the input's rows (phase final: over states)."""
         (self._input,) = inputs
         self._run = run
@@ -89,7 +89,7 @@ class AggregateRows:
         layout = self._layout
         with (
             prefetch_first(rest_of(self._input, self._run)) as batches,
-            self._run.take_working_memory("aggregate") as held,
+            self._run.acquire_working_memory("aggregate") as held,
         ):
             #     | groups, values                      | out: groups as rows and as columns |
             cut = len(held.memory) - self._out_bytes(len(held.memory))
@@ -197,7 +197,7 @@ class AggregateRows:
 class _Expressions:
     """Keys and arguments in the phases that read rows."""
 
-    def __init__(self, node: Aggregate, schema: Schema, run: Run) -> None:
+    def __init__(self, node: Aggregate, schema: Schema, run: ExecutionContext) -> None:
         keys = [expr for _, expr in node.keys]
         args = [agg.arg for _, agg in node.aggs]
         exprs = [*keys, *(arg for arg in args if arg is not None)]

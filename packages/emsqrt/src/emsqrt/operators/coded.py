@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.io.parquet_coded import Dictionary
-from emsqrt.run import Run
 from sennit_core.schema import DataType
 
 _VALUE_BYTES = 200
@@ -77,7 +77,7 @@ class CodedText:
         self._last = dictionary
 
 
-def code_texts(rows: Any, but: Iterable[str], run: Run) -> dict[str, CodedText]:
+def code_texts(rows: Any, but: Iterable[str], run: ExecutionContext) -> dict[str, CodedText]:
     """Make a scan yield text columns as dictionary codes, if memory holds their dictionaries.
 
     Args:

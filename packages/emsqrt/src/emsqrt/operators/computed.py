@@ -9,11 +9,11 @@ from typing import Any
 import pyarrow as pa
 
 from emsqrt._kernel import ExprProgram
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.expr.nodes import Expr
 from emsqrt.expr.program import Program, compile_program
 from emsqrt.operators.columns import to_columns
-from emsqrt.run import Run
 from sennit_core.schema import Schema
 
 STACK_BYTES = 1 << 15
@@ -27,7 +27,7 @@ class ProgramStack:
         run: its budget holds the memory until the run's end; None to reserve nothing.
     """
 
-    def __init__(self, run: Run | None = None) -> None:
+    def __init__(self, run: ExecutionContext | None = None) -> None:
         self._run = run
 
     @cached_property
@@ -85,7 +85,9 @@ class Computed:
         return self._evaluator(batch) if made is None else made
 
 
-def compute_all(exprs: Sequence[Expr], schema: Schema, run: Run | None = None) -> list[Computed]:
+def compute_all(
+    exprs: Sequence[Expr], schema: Schema, run: ExecutionContext | None = None
+) -> list[Computed]:
     """Return expressions that share one stack, equal ones as one object; raises as `Computed`."""
     stack = ProgramStack(run)
     made: dict[str, list[tuple[Expr, Computed]]] = {}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.external.aggregate import ExternalAggregate, aggregate_bytes_min, out_bytes_min
 from emsqrt.external.aggregate_state import AggregateState, KeyColumn, Output, OutputOp, StateOp
 from emsqrt.external.groups import long_groups_bytes
@@ -18,7 +19,6 @@ from emsqrt.operators.long_rows import ROW_COPIES, ROWS_HELD, room_for, varies
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.resuming import rest_of
 from emsqrt.plan.nodes import Distinct
-from emsqrt.run import Run
 
 _KEEPS_NULL = 1
 
@@ -26,7 +26,7 @@ _KEEPS_NULL = 1
 class DistinctRows:
     """One row of each key, the first of the input, sorted by the key columns, NULL last."""
 
-    def __init__(self, node: Distinct, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Distinct, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Find the compared columns: the named ones, or all."""
         (self._input,) = inputs
         self._run = run
@@ -60,7 +60,7 @@ class DistinctRows:
         """Yield the rows."""
         with (
             prefetch_first(rest_of(self._input, self._run)) as batches,
-            self._run.take_working_memory("distinct") as held,
+            self._run.acquire_working_memory("distinct") as held,
         ):
             out_bytes = max(min(OUT_BYTES_MAX, len(held.memory) // 8), self._out_bytes_min)
             cut = len(held.memory) - out_bytes

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt.errors import ExpectationFailed
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.external.aggregate import ExternalAggregate
 from emsqrt.external.aggregate_state import (
     I64,
@@ -27,7 +28,6 @@ from emsqrt.operators.long_rows import ROWS_HELD
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.expectations import rows_hold
 from emsqrt.plan.nodes import Expect
-from emsqrt.run import Run
 
 _OUT_SHARE = 8
 
@@ -35,7 +35,7 @@ _OUT_SHARE = 8
 class ExpectRows:
     """Passes rows on, and checks them."""
 
-    def __init__(self, node: Expect, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Expect, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Find the checked columns."""
         (self._input,) = inputs
         self._run = run
@@ -74,7 +74,7 @@ class ExpectRows:
                 self._check_unique(*seen)
 
     def _open(self, stack: ExitStack) -> tuple[ExternalAggregate, memoryview]:
-        held = stack.enter_context(self._run.take_working_memory("expect"))
+        held = stack.enter_context(self._run.acquire_working_memory("expect"))
         cut = len(held.memory) - len(held.memory) // _OUT_SHARE
         memory = stack.enter_context(held.memory[:cut])
         out = stack.enter_context(held.memory[cut:])

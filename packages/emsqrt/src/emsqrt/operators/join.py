@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emsqrt._kernel import join_side
+from emsqrt.execution_context import OUTPUT_BYTES, ExecutionContext
 from emsqrt.external.cross import CrossJoin
 from emsqrt.external.join import ExternalJoin, join_bytes
 from emsqrt.external.join_output import HashJoinKind, JoinOutput
@@ -27,7 +28,6 @@ from emsqrt.operators.join_side import (
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.joining import join_key_types, join_schema, shared_keys
 from emsqrt.plan.nodes import Join, JoinKind
-from emsqrt.run import OUTPUT_BYTES, Run
 from sennit_core.schema import DataType, Field
 from sennit_core.units import format_bytes
 
@@ -42,7 +42,7 @@ Pair = tuple[tuple[str, str], DataType]
 class JoinRows:
     """Joined rows of two inputs, in the order that `Join` promises."""
 
-    def __init__(self, node: Join, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Join, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Type the keys over both inputs' rows."""
         left, right = inputs
         self.schema = join_schema(node, left.schema, right.schema)
@@ -103,7 +103,7 @@ class JoinRows:
             # below has gathered by then.
             opened = self._run.prefetch_first(self._build.source.batches())
             right = stack.enter_context(opened)
-            held = stack.enter_context(self._run.take_working_memory("join"))
+            held = stack.enter_context(self._run.acquire_working_memory("join"))
             whole = len(held.memory)
             row = row_bytes_max(whole, varies=any(side.varies for side in self._sides))
             # Joined rows, their batch, and packed rows, which in a merge join exist for both sides.
@@ -219,7 +219,7 @@ class JoinRows:
                 cap_bytes=budget.free_bytes,
                 needed_bytes=batch_bytes,
                 because=f"a joined row needs {format_bytes(batch_bytes)}",
-                place="free",
+                memory="free",
             )
         return guard
 

@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow.compute as pc
 
 from emsqrt._kernel import Columns, KeySpec, pack_join_rows
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.expr import Column, Expr
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.long_row import LongRow
@@ -20,7 +21,6 @@ from emsqrt.operators.nested import (
     unpack_batch,
 )
 from emsqrt.operators.operator import Operator
-from emsqrt.run import Run
 from sennit_core.schema import DataType, Field, Schema
 from sennit_core.units import format_bytes
 
@@ -77,7 +77,9 @@ class JoinSide:
         self._spec = KeySpec([(len(kinds) + at, False, False) for at in range(len(keys))])
         self._payload = tuple(range(len(kinds)))
 
-    def packed(self, batches: Iterator[Any], room: memoryview, run: Run) -> Iterator[memoryview]:
+    def packed(
+        self, batches: Iterator[Any], room: memoryview, run: ExecutionContext
+    ) -> Iterator[memoryview]:
         """Yield blocks of packed rows of the source's batches.
 
         Args:

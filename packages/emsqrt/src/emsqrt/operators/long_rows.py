@@ -1,7 +1,7 @@
 """Memory for rows that are longer than the blocks in which an operator's output leaves it.
 
-Readers reserve memory for long records (`Run.reader_bytes`). Once a blocking operator has read all
-of its input, that memory is free for the rows that those records became.
+Readers reserve memory for long records (`ExecutionContext.reader_bytes`). Once a blocking operator
+has read all of its input, that memory is free for the rows that those records became.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.long_row import LongRow
-from emsqrt.run import Run
 from sennit_core.schema import Schema
 from sennit_core.units import format_bytes
 
@@ -28,7 +28,7 @@ def varies(schema: Schema) -> bool:
 
 @contextmanager
 def room_for(
-    row_bytes: int, out: memoryview, run: Run, tag: str, copies: int = 1
+    row_bytes: int, out: memoryview, run: ExecutionContext, tag: str, copies: int = 1
 ) -> Iterator[memoryview]:
     """Yield `out`, or a larger buffer where a row needs it, for the length of a `with`.
 
@@ -53,7 +53,7 @@ def room_for(
             needed_bytes=room_bytes + row_bytes,
             because=f"a row of the {tag} needs {format_bytes(row_bytes)}",
             row_bytes=row_bytes,
-            place="free",
+            memory="free",
         )
     with guard, memoryview(bytearray(room_bytes)) as room:
         yield room

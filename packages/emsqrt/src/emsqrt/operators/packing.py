@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.external.layout import KINDS
 from emsqrt.io.parquet_facts import Span
 from emsqrt.operators.columns import Narrow, PackedKind, field_bytes
-from emsqrt.run import Run
 from sennit_core.schema import DataType
 
 _WHOLE = ("Int8", "Int16", "Int32", "Int64", "Date")
@@ -26,7 +26,7 @@ class RangedRows(Protocol):
         """Return the ranges of the columns for which all files have them."""
 
 
-def stored_ranges(rows: Any, run: Run) -> Mapping[str, Span]:
+def stored_ranges(rows: Any, run: ExecutionContext) -> Mapping[str, Span]:
     """Return the ranges of a scan's columns, as the integers that are stored.
 
     Args:

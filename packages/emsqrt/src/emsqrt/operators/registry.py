@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.operators.aggregate import AggregateRows
 from emsqrt.operators.distinct import DistinctRows
 from emsqrt.operators.expect import ExpectRows
@@ -23,16 +24,15 @@ from emsqrt.operators.window import WindowRows
 from emsqrt.plan import Aggregate, Filter, Limit, Plan, Project, Rename, WithColumn
 from emsqrt.plan.nodes import Custom, Distinct, Expect, Explode, Join, Sample, Sort, TopK, Union
 from emsqrt.plan.window import Window
-from emsqrt.run import Run
 from sennit_core.errors import NotFound, UsageError, nearest
 
-Maker = Callable[[Any, Sequence[Operator], Run], Operator]
+Maker = Callable[[Any, Sequence[Operator], ExecutionContext], Operator]
 
 GROUP = "emsqrt.operators"
 """Entry point group of operators in other packages."""
 
 
-def _make_custom(node: Custom, inputs: Sequence[Operator], run: Run) -> Operator:
+def _make_custom(node: Custom, inputs: Sequence[Operator], run: ExecutionContext) -> Operator:
     from importlib.metadata import entry_points  # costs a MiB that most plans do not need
 
     found = entry_points(group=GROUP, name=node.name)
@@ -64,7 +64,7 @@ _MAKERS: dict[type[Plan], Maker] = {
 }
 
 
-def make_operator(node: Plan, inputs: Sequence[Operator], run: Run) -> Operator:
+def make_operator(node: Plan, inputs: Sequence[Operator], run: ExecutionContext) -> Operator:
     """Return the operator of one node that reads from `inputs`.
 
     Raises:

@@ -6,12 +6,12 @@ from collections.abc import Generator
 from contextlib import closing
 from typing import Any, Protocol
 
-from emsqrt.kept import scan_below
+from emsqrt.checkpoint import scan_below
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.operators.operator import Operator
-from emsqrt.run import Run
 
 
-class Scan(Protocol):
+class ResumableScan(Protocol):
     """A source that knows its position, and can begin there."""
 
     position: tuple[int, int]
@@ -20,7 +20,7 @@ class Scan(Protocol):
         """Skip the first rows of a file."""
 
 
-def rest_of(source: Operator, run: Run) -> Generator[Any]:
+def rest_of(source: Operator, run: ExecutionContext) -> Generator[Any]:
     """Return the batches of its input that an operator has not consumed yet.
 
     Args:
@@ -30,17 +30,17 @@ def rest_of(source: Operator, run: Run) -> Generator[Any]:
     return source.batches() if run.journal() is None else _rest_of(source, run)
 
 
-def _rest_of(source: Operator, run: Run) -> Generator[Any]:
+def _rest_of(source: Operator, run: ExecutionContext) -> Generator[Any]:
     """Yield the rows after those in sorted runs; read nothing when all rows are in runs."""
     journal = run.journal()
     assert journal is not None, "the run is resumable"
     found, consumed, left = journal.found(), 0, 0
-    scan: Scan | None = scan_below(source)
+    scan: ResumableScan | None = scan_below(source)
     if found is not None:
         # The whole input is in sorted runs.
         if found.complete:
             return
-        place, left = journal.found_place, found.rows
+        place, left = journal.found_position, found.rows
         if place is not None and scan is not None:
             scan.start_at(int(place[0]), place[1])
             # `consumed`: rows before the next batch. `left`: rows of it, and of later ones, that

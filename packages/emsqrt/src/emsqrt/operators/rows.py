@@ -8,19 +8,19 @@ from typing import Any
 
 import pyarrow as pa
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.expr import Column, Expr
 from emsqrt.operators.computed import Computed, ProgramStack, compute_all
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.check import output_schema
 from emsqrt.plan.nodes import Filter, Limit, Project, Rename, WithColumn
-from emsqrt.run import Run
 from sennit_core.schema import Schema
 
 
 class FilterRows:
     """Pass on the rows for which the predicate is true."""
 
-    def __init__(self, node: Filter, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Filter, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Type the predicate over the input's rows."""
         (self._input,) = inputs
         self.passes_on = self._input
@@ -46,7 +46,7 @@ class MapColumns:
     """Compute each output column by one expression over the input's columns."""
 
     def __init__(
-        self, node: Project | WithColumn | Rename, inputs: Sequence[Operator], run: Run
+        self, node: Project | WithColumn | Rename, inputs: Sequence[Operator], run: ExecutionContext
     ) -> None:
         """Type every expression over the input's rows."""
         (self._input,) = inputs
@@ -84,7 +84,7 @@ def _outputs(node: Project | WithColumn | Rename, schema: Schema) -> list[Expr]:
 class LimitRows:
     """Skip some rows, pass on some rows, then stop pulling."""
 
-    def __init__(self, node: Limit, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Limit, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Count from the node's offset and count."""
         del run
         (self._input,) = inputs

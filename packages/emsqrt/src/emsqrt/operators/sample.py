@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.expr import Column, SortKey
 from emsqrt.operators.operator import Operator
 from emsqrt.operators.sort import SortRows
 from emsqrt.operators.streams import SampleRows, hash_places
 from emsqrt.plan.nodes import Sample, Sort, TopK
-from emsqrt.run import Run
 from sennit_core.schema import DataType, Field, Schema
 
 _UINT64 = DataType("UInt64")
 
 
-def make_sample(node: Sample, inputs: Sequence[Operator], run: Run) -> Operator:
+def make_sample(node: Sample, inputs: Sequence[Operator], run: ExecutionContext) -> Operator:
     """Return the operator of a sample, by fraction or by count."""
     if node.count is None:
         return SampleRows(node, inputs, run)
@@ -30,7 +30,7 @@ def make_sample(node: Sample, inputs: Sequence[Operator], run: Run) -> Operator:
 class SampleCount:
     """A fixed number of rows, or all rows when there are fewer."""
 
-    def __init__(self, node: Sample, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Sample, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Put a top-k by hash and a sort by row number above the input."""
         assert node.count is not None, "a fraction is sampled by SampleRows"
         (below,) = inputs

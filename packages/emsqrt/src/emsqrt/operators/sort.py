@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.expr.walk import columns_of
 from emsqrt.external.sort import ExternalSort, sort_bytes
 from emsqrt.metering import prefetch_first
@@ -15,7 +16,6 @@ from emsqrt.operators.packing import stored_ranges
 from emsqrt.operators.resuming import rest_of
 from emsqrt.operators.sort_layout import SortLayout
 from emsqrt.plan.nodes import Sort, TopK
-from emsqrt.run import Run
 
 BLOCK_BYTES_MAX = 1 << 18
 """Packed rows that become one batch, when memory is short."""
@@ -31,7 +31,9 @@ _WIDE_SHARE = 24
 class SortRows:
     """Rows in the order of their keys; equal ones stay in input order."""
 
-    def __init__(self, node: Sort | TopK, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(
+        self, node: Sort | TopK, inputs: Sequence[Operator], run: ExecutionContext
+    ) -> None:
         """Type the keys over the input's rows."""
         (self._input,) = inputs
         self.schema = self._input.schema
@@ -74,7 +76,7 @@ class SortRows:
         """Yield the sorted rows."""
         with (
             prefetch_first(rest_of(self._input, self._run)) as batches,
-            self._run.take_working_memory("sort") as held,
+            self._run.acquire_working_memory("sort") as held,
         ):
             out_bytes = _block_bytes(len(held.memory))
             cut = len(held.memory) - out_bytes

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.expr.casts import cast_values
 from emsqrt.operators.operator import Operator
 from emsqrt.plan.check import explode_schema
 from emsqrt.plan.joining import union_schema
 from emsqrt.plan.nodes import Explode, Sample, Union
-from emsqrt.run import Run
 from sennit_core.schema import Field, Schema
 
 _EXPLODED_ROWS = 32_768
@@ -25,7 +25,7 @@ _EXPLODED_ROWS = 32_768
 class UnionRows:
     """All rows of the inputs one after the other, in the columns and types of the union."""
 
-    def __init__(self, node: Union, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Union, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Find the position of each input's columns, and the types that they are cast from."""
         self.schema = union_schema(node, [below.schema for below in inputs])
         self._arrow_schema = self.schema.to_arrow()
@@ -60,7 +60,7 @@ class UnionRows:
 class SampleRows:
     """Pass or drop each row, by a hash of its row number and the seed."""
 
-    def __init__(self, node: Sample, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Sample, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Convert the fraction to a bound on hashes."""
         (self._input,) = inputs
         self.schema = self._input.schema
@@ -105,7 +105,7 @@ def hash_places(start: int, count: int, seed: int) -> NDArray[np.uint64]:
 class ExplodeRows:
     """One row for each item of a list."""
 
-    def __init__(self, node: Explode, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Explode, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Find the list's column."""
         (self._input,) = inputs
         self.schema = explode_schema(node, self._input.schema)

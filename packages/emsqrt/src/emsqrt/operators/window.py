@@ -1,4 +1,4 @@
-"""Windows: sort rows, then let functions read their neighbours through cursors on a tape."""
+"""Windows: sort rows, then let functions read their neighbours through cursors on a buffer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.expr import Column, Expr, SortKey
 from emsqrt.expr.evaluate import Evaluator
 from emsqrt.external.layout import kind_of
@@ -38,17 +39,16 @@ from emsqrt.operators.window_functions import (
 from emsqrt.operators.window_values import PickedRows, PieceTooLarge, copied
 from emsqrt.plan.check import window_schema
 from emsqrt.plan.window import RANKING, SHIFTING, Frame, Window, WindowCall, shifted_default
-from emsqrt.run import Run
 from sennit_core.schema import Field, Schema
 
 BLOCK_BYTES_MAX = 1 << 18
-"""Size of sorted rows that become one block of the tape, unless a row is longer."""
+"""Size of sorted rows that become one block of the buffer, unless a row is longer."""
 SLOTS_MAX = 256
-"""Blocks of the tape in memory, few enough to need little Python per block."""
-_TAPE_SHARE, _LARGE_TAPE_SHARE = 3, 8
-_TAPE_BYTES = 64 << 20
+"""Blocks of the buffer in memory, few enough to need little Python per block."""
+_BUFFER_SHARE, _LARGE_BUFFER_SHARE = 3, 8
+_BUFFER_BYTES = 64 << 20
 _PACKED_MIN = 4 << 10
-_BLOCKS_SHARE = 10  # of the tape: its slots and the packed rows that fill them
+_BLOCKS_SHARE = 10  # of the buffer: its slots and the packed rows that fill them
 _QUEUE_SHARE = 8
 _COLUMN_BYTES = 256  # of a block: what a column needs apart from its values
 _ALIGN = 64
@@ -57,12 +57,12 @@ _ALIGN = 64
 class WindowRows:
     """Rows with a column for each window function, sorted by partition, order and row number.
 
-    The rows go through an external sort and then over a tape (`emsqrt.external.window_buffer`), so
-    neither a partition nor its peers nor a frame must fit in memory; only the candidates for the
-    min or max of a sliding frame must.
+    The rows go through an external sort and then through a buffer that spills
+    (`emsqrt.external.window_buffer`), so neither a partition nor its peers nor a frame must fit in
+    memory; only the candidates for the min or max of a sliding frame must.
     """
 
-    def __init__(self, node: Window, inputs: Sequence[Operator], run: Run) -> None:
+    def __init__(self, node: Window, inputs: Sequence[Operator], run: ExecutionContext) -> None:
         """Type keys and arguments over the input's rows."""
         (self._input,) = inputs
         self._run = run
@@ -86,16 +86,16 @@ class WindowRows:
             if any(_by_value(call) for _, call in node.functions):
                 found = self._carried.add(order.expr)
                 self._key = order, found.column, found.kind
-        rows = _TAPE_SHARE * (1 + 5 * SLOTS_MIN // 4)
+        rows = _BUFFER_SHARE * (1 + 5 * SLOTS_MIN // 4)
         kinds = self._carried.kinds
         least = _bytes_min(fixed_row_bytes(kinds, len(self._keys.fields)), len(kinds))
         columns = [*self._carried.fields[len(before) :], *self._keys.fields]
         longer = 1 + sum(varies(Schema((field,))) for field in columns)
-        self._tape_bytes = 0
+        self._buffer_bytes = 0
         if run.met and varies(before):
             row_bytes = longer * run.row_bytes
-            self._tape_bytes = _tape_bytes(row_bytes, len(kinds))
-            parts = self._tape_bytes + sort_bytes(row_bytes) + BLOCK_BYTES_MAX
+            self._buffer_bytes = _buffer_bytes(row_bytes, len(kinds))
+            parts = self._buffer_bytes + sort_bytes(row_bytes) + BLOCK_BYTES_MAX
             least = max(least, parts * _QUEUE_SHARE // (_QUEUE_SHARE - 1))
         run.expect_packed_growth(longer)
         run.expect_output_growth(
@@ -113,7 +113,7 @@ class WindowRows:
         """
         with (
             prefetch_first(rest_of(self._input, self._run)) as batches,
-            self._run.take_working_memory("window") as held,
+            self._run.acquire_working_memory("window") as held,
         ):
             tape_bytes, queue_bytes = self._shares(len(held.memory))
             cut = tape_bytes + queue_bytes
@@ -136,11 +136,13 @@ class WindowRows:
                     yield from self._windows(sorter, tape_memory, queues)
 
     def _shares(self, memory_bytes: int) -> tuple[int, int]:
-        """Return how much memory is for the tape, and for the candidates of min and max."""
-        tape = min(memory_bytes // _TAPE_SHARE, max(_TAPE_BYTES, memory_bytes // _LARGE_TAPE_SHARE))
-        tape = max(tape, self._tape_bytes)
+        """Return how much memory is for the buffer, and for the candidates of min and max."""
+        buffer = min(
+            memory_bytes // _BUFFER_SHARE, max(_BUFFER_BYTES, memory_bytes // _LARGE_BUFFER_SHARE)
+        )
+        buffer = max(buffer, self._buffer_bytes)
         queue = memory_bytes // _QUEUE_SHARE if self._extremes else 0
-        return tape // _ALIGN * _ALIGN, queue // _ALIGN * _ALIGN
+        return buffer // _ALIGN * _ALIGN, queue // _ALIGN * _ALIGN
 
     @property
     def _extremes(self) -> int:
@@ -166,7 +168,7 @@ class WindowRows:
             cut -= slot_bytes
         cut = min(cut, SLOTS_MAX * slot_bytes)
         with memory[:cut] as slots, memory[cut:] as out:
-            tape = WindowBuffer(
+            buffer = WindowBuffer(
                 slots,
                 slot_bytes,
                 self._run.spill,
@@ -176,11 +178,11 @@ class WindowRows:
                 self._partition,
                 self._run.check,
             )
-            with closing(tape):
-                walk = _Walk(tape, self._open(tape, queues))
+            with closing(buffer):
+                walk = _Walk(buffer, self._open(buffer, queues))
                 yield from walk.batches(self._run, self.schema, slot_bytes)
 
-    def _open(self, tape: WindowBuffer, queues: memoryview) -> _Functions:
+    def _open(self, buffer: WindowBuffer, queues: memoryview) -> _Functions:
         """Return the functions, and the frames that they share."""
         opened = _Functions()
         results = self.schema.fields[-len(self._node.functions) :]
@@ -191,13 +193,13 @@ class WindowRows:
             if call.fn in RANKING:
                 opened.add(Ranking(call))
                 continue
-            bounds = opened.frame(call.frame_in(self._node.order_by), tape, self._key)
+            bounds = opened.frame(call.frame_in(self._node.order_by), buffer, self._key)
             if argument is None:
                 opened.add(Counted(bounds))
             elif call.fn in ("count", "sum", "avg"):
-                opened.add(Summed(call, argument, field.type, bounds, tape))
+                opened.add(Summed(call, argument, field.type, bounds, buffer))
             else:
-                picked = opened.pick(tape, argument)
+                picked = opened.pick(buffer, argument)
                 if call.fn in SHIFTING:
                     opened.add(LagLead(call, argument, picked, shifted_default(call, field.type)))
                 elif call.fn in ("first_value", "last_value"):
@@ -209,7 +211,7 @@ class WindowRows:
                             call,
                             argument,
                             bounds,
-                            Chunks(tape, argument),
+                            Chunks(buffer, argument),
                             picked,
                             Queue(queue, _QUEUE_SHARE * self._extremes),
                         )
@@ -230,16 +232,16 @@ class _Functions:
         self.all.append(function)
 
     def frame(
-        self, frame: Frame, tape: WindowBuffer, key: tuple[SortKey, int, int] | None
+        self, frame: Frame, buffer: WindowBuffer, key: tuple[SortKey, int, int] | None
     ) -> FrameBounds:
         """Return the bounds of a frame."""
         if frame not in self.frames:
-            self.frames[frame] = FrameBounds(frame, tape, key)
+            self.frames[frame] = FrameBounds(frame, buffer, key)
         return self.frames[frame]
 
-    def pick(self, tape: WindowBuffer, argument: Argument) -> PickedRows:
+    def pick(self, buffer: WindowBuffer, argument: Argument) -> PickedRows:
         """Return the picker of an argument's rows, shared by functions."""
-        self.picked.append(PickedRows(tape, argument.column, argument.type))
+        self.picked.append(PickedRows(buffer, argument.column, argument.type))
         return self.picked[-1]
 
     def pass_block(self, places: Places, block: WindowBlock) -> None:
@@ -288,16 +290,16 @@ class _Carried:
 
 
 class _Walk:
-    """Moves all functions along the tape, block by block."""
+    """Moves all functions along the buffer, block by block."""
 
-    def __init__(self, tape: WindowBuffer, functions: _Functions) -> None:
-        self._tape = tape
+    def __init__(self, buffer: WindowBuffer, functions: _Functions) -> None:
+        self._buffer = buffer
         self._functions = functions
-        self._now = tape.cursor()
-        self._ahead = Ahead(tape)
+        self._now = buffer.cursor()
+        self._ahead = Ahead(buffer)
         self._rows_max = 1 << 20  # rows tried at once; adapts to what fitted
 
-    def batches(self, run: Run, schema: Schema, bytes_max: int) -> Generator[Any]:
+    def batches(self, run: ExecutionContext, schema: Schema, bytes_max: int) -> Generator[Any]:
         """Yield the rows with their results, in batches with at most `bytes_max` per result."""
         arrow_schema = schema.to_arrow()
         carried = [carried_type(field.type).to_arrow() for field in schema]
@@ -327,7 +329,7 @@ class _Walk:
             self._functions.pass_block(places, block)
             self._ahead.pass_block(block)
             self._now.need_from(block.end, block)
-            self._tape.settle()
+            self._buffer.drop_passed()
 
     def _results(self, pieces: list[Piece], start: int, stop: int, bytes_max: int) -> list[Any]:
         """Return the results of as many rows as fit."""
@@ -355,12 +357,12 @@ def _by_value(call: WindowCall) -> bool:
 
 def _bytes_min(row_bytes: int, columns: int) -> int:
     """Return the minimum of working memory, with short texts."""
-    tape = _tape_bytes(row_bytes, columns)
-    return tape * (_TAPE_SHARE if tape <= _TAPE_BYTES else _LARGE_TAPE_SHARE)
+    buffer = _buffer_bytes(row_bytes, columns)
+    return buffer * (_BUFFER_SHARE if buffer <= _BUFFER_BYTES else _LARGE_BUFFER_SHARE)
 
 
-def _tape_bytes(row_bytes: int, columns: int) -> int:
-    """Return the minimum size of the tape."""
+def _buffer_bytes(row_bytes: int, columns: int) -> int:
+    """Return the minimum size of the buffer."""
     packed = max(_PACKED_MIN, row_bytes)
     return packed + SLOTS_MIN * _slot_bytes(packed, columns) + _ALIGN
 
@@ -382,8 +384,9 @@ def _measure(tape_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
     if needed > tape_bytes:
         because = f"{columns} columns, rows of {row_bytes} bytes"
         raise LongRow(
-            cap_bytes=tape_bytes * _TAPE_SHARE,
-            needed_bytes=needed * (_TAPE_SHARE if needed <= _TAPE_BYTES else _LARGE_TAPE_SHARE),
+            cap_bytes=tape_bytes * _BUFFER_SHARE,
+            needed_bytes=needed
+            * (_BUFFER_SHARE if needed <= _BUFFER_BYTES else _LARGE_BUFFER_SHARE),
             because=because,
             row_bytes=row_bytes,
         )

@@ -1,4 +1,4 @@
-"""Bounds of each row's peers, partition and frame, as row numbers of a tape."""
+"""Bounds of each row's peers, partition and frame, as row numbers of a buffer."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _FAR = 1 << 60
 class Boundaries:
     """Finds the start of the next partition, or of the next peers, after a row."""
 
-    def __init__(self, tape: WindowBuffer, bit: int) -> None:
-        self._tape = tape
-        self._cursor = tape.cursor()
+    def __init__(self, buffer: WindowBuffer, bit: int) -> None:
+        self._buffer = buffer
+        self._cursor = buffer.cursor()
         self._bit = bit
         # `_found` ≤ `_seen`:  rows up to `_seen` were searched
         self._found = 0  # the last boundary found; there is no other before `_seen`
@@ -46,8 +46,8 @@ class Boundaries:
         while self._seen < reach:
             block = self._cursor.block_of(self._seen)
             if block is None:
-                assert self._tape.rows is not None
-                self._found = self._seen = self._tape.rows
+                assert self._buffer.rows is not None
+                self._found = self._seen = self._buffer.rows
                 return self._found
             flags = np.frombuffer(block.flags_view(), np.uint8)[self._seen - block.first :]
             # argmax is the first one that is not zero; 0 if there is none.
@@ -122,9 +122,9 @@ class Places:
 class Ahead:
     """Searches ahead of a block."""
 
-    def __init__(self, tape: WindowBuffer) -> None:
-        self.partitions = Boundaries(tape, NEW_PARTITION)
-        self.peers = Boundaries(tape, NEW_PEERS)
+    def __init__(self, buffer: WindowBuffer) -> None:
+        self.partitions = Boundaries(buffer, NEW_PARTITION)
+        self.peers = Boundaries(buffer, NEW_PEERS)
 
     def pass_block(self, block: WindowBlock) -> None:
         """Search only after this block from now on."""
@@ -155,18 +155,18 @@ class FrameBounds:
 
     Args:
         frame: the frame clause.
-        tape: the rows.
-        key: the order key that distances refer to, and its column and kind on the tape.
+        buffer: the rows.
+        key: the order key that distances refer to, and its column and kind in the buffer.
     """
 
     def __init__(
-        self, frame: Frame, tape: WindowBuffer, key: tuple[SortKey, int, int] | None
+        self, frame: Frame, buffer: WindowBuffer, key: tuple[SortKey, int, int] | None
     ) -> None:
         self._frame = frame
-        self._tape = tape
+        self._buffer = buffer
         by_value = frame.unit == "range"
-        self._start = _by_value(frame.start, tape, key, is_end=False) if by_value else None
-        self._end = _by_value(frame.end, tape, key, is_end=True) if by_value else None
+        self._start = _by_value(frame.start, buffer, key, is_end=False) if by_value else None
+        self._end = _by_value(frame.end, buffer, key, is_end=True) if by_value else None
         to_peers = by_value and frame.start == 0 and frame.end == 0
         self.slides = frame.start is not None and not to_peers
         """Whether a frame may begin inside the previous one."""
@@ -223,12 +223,12 @@ class _ByValue:
     """One frame bound defined by a distance in values: moves along the order key."""
 
     def __init__(
-        self, offset: int, tape: WindowBuffer, key: tuple[SortKey, int, int], *, is_end: bool
+        self, offset: int, buffer: WindowBuffer, key: tuple[SortKey, int, int], *, is_end: bool
     ) -> None:
         order, self._column, self._kind = key
         self._bound = RangeBound(_near(offset), is_end, order.descending, order.nulls_first)
-        self._tape = tape
-        self._cursor = tape.cursor()
+        self._buffer = buffer
+        self._cursor = buffer.cursor()
 
     def __call__(self, places: Places, block: WindowBlock) -> Rows:
         """Return the bound of each row of a block; -1 where its key is NULL."""
@@ -261,12 +261,12 @@ class _ByValue:
 
 
 def _by_value(
-    offset: int | None, tape: WindowBuffer, key: tuple[SortKey, int, int] | None, *, is_end: bool
+    offset: int | None, buffer: WindowBuffer, key: tuple[SortKey, int, int] | None, *, is_end: bool
 ) -> _ByValue | None:
     if not offset:
         return None
     assert key is not None, "the plan check requires a key"
-    return _ByValue(offset, tape, key, is_end=is_end)
+    return _ByValue(offset, buffer, key, is_end=is_end)
 
 
 def _near(distance: int) -> int:

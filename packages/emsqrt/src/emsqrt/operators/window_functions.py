@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emsqrt._kernel import Columns, FrameBest, FrameSum
+from emsqrt._kernel import Columns, FrameMinMax, FrameSum
 from emsqrt.expr.errors import ValueOutOfRange
 from emsqrt.expr.nodes import Value
 from emsqrt.external.window_buffer import Cursor, WindowBlock, WindowBuffer
@@ -41,10 +41,10 @@ class Function(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Argument:
-    """A function's argument on the tape.
+    """A function's argument in the buffer.
 
     Args:
-        column: its index on the tape.
+        column: its index in the buffer.
         kind: its kernel kind.
         type: its Arrow type.
         scale: of a decimal.
@@ -172,9 +172,9 @@ class Counted:
 class Chunks:
     """The column of the block at a cursor, pinned until it is released."""
 
-    def __init__(self, tape: WindowBuffer, argument: Argument) -> None:
+    def __init__(self, buffer: WindowBuffer, argument: Argument) -> None:
         self._argument = argument
-        self.cursor: Cursor = tape.cursor()
+        self.cursor: Cursor = buffer.cursor()
         self.columns: Columns | None = None
         self.first = 0
 
@@ -202,13 +202,13 @@ class Summed:
         argument: Argument,
         result: DataType,
         frame: FrameBounds,
-        tape: WindowBuffer,
+        buffer: WindowBuffer,
     ) -> None:
         self._call = call
         self._frame = frame
         self._sum = FrameSum(_OPS[call.fn], argument.kind, argument.scale)
-        self._high = Chunks(tape, argument)
-        self._low = Chunks(tape, argument) if frame.slides else None
+        self._high = Chunks(buffer, argument)
+        self._low = Chunks(buffer, argument) if frame.slides else None
         self._type = result
         self._width = 16 if call.fn == "sum" and argument.kind == _DECIMAL else 8
 
@@ -298,7 +298,7 @@ class MinMax:
         self._call = call
         self._frame = frame
         self._queue = queue
-        self._best = FrameBest(queue.memory, argument.kind, call.fn == "max", frame.slides)
+        self._best = FrameMinMax(queue.memory, argument.kind, call.fn == "max", frame.slides)
         self._chunk = chunks
         self._picked = picked
         self._needed = 0

@@ -1,4 +1,4 @@
-"""Values of a tape's rows as Arrow arrays: those of a block, and those picked by row number."""
+"""Values of a buffer's rows as Arrow arrays: those of a block, and those picked by row number."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ class PickedRows:
     """Values of one column at non-decreasing row numbers; -1 is NULL.
 
     The last value is kept, so that a value that many rows share (the first of a partition) does not
-    pin the tape.
+    pin the buffer.
 
     Args:
-        tape: the rows.
-        column: its index on the tape.
+        buffer: the rows.
+        column: its index in the buffer.
         kind: its Arrow type.
     """
 
-    def __init__(self, tape: WindowBuffer, column: int, kind: Any) -> None:
-        self._cursor = tape.cursor()
+    def __init__(self, buffer: WindowBuffer, column: int, kind: Any) -> None:
+        self._cursor = buffer.cursor()
         self._column = column
         self._kind = kind
         self._last = -1
@@ -100,7 +100,7 @@ class PickedRows:
     def _pick(self, picked: Rows, room: int, *, alone: bool) -> Any:
         """Return the values of those rows that are in the first one's block."""
         block = self._cursor.block_of(int(picked[0]))
-        assert block is not None, "row numbers are on the tape"
+        assert block is not None, "row numbers are in the buffer"
         count = int(np.searchsorted(picked, block.end))
         places = picked[:count] - block.first
         _, _, ends = block.views(self._column)

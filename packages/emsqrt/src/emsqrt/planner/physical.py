@@ -39,7 +39,7 @@ HEAP_BYTES_MAX = 4 << 20
 Holding: TypeAlias = Literal["nothing", "gathers", "builds", "passes"]
 """An operator's use of memory: it gathers its input before its first output row, builds a table of
 one input while the other streams, or passes rows on and remembers some state."""
-Tier: TypeAlias = Literal["thin", "arrow"]
+Tier: TypeAlias = Literal["text", "arrow"]
 
 
 @dataclass(frozen=True, slots=True)

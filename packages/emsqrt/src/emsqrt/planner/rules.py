@@ -54,7 +54,7 @@ def optimize(plan: Plan, folder: Path | None = None, rules: tuple[Rule, ...] = R
     Args:
         plan: any plan that `check` accepts once its schemas are known.
         folder: base of relative paths; the current folder when None.
-        rules: `TEXT_RULES` for the lean tier.
+        rules: `TEXT_RULES` for the text tier.
     """
     for rule in rules:
         plan = rule(plan, folder or Path())

@@ -37,7 +37,7 @@ _BOOL, _DECIMAL, _TEXT, _BYTES = 0, 11, 12, 13
 
 
 @dataclass(frozen=True, slots=True)
-class Sample:
+class SampledRows:
     """Sampled rows of a source, in pieces.
 
     Args:
@@ -68,7 +68,7 @@ def sample_text(
     schema: Schema,
     sample_bytes: int = SAMPLE_BYTES,
     names: Collection[str] | None = None,
-) -> Sample:
+) -> SampledRows:
     """Read pieces of text files, at equal distances as if the files were one.
 
     Args:
@@ -90,7 +90,7 @@ def sample_text(
         texts.update(piece.text_bytes)
         pieces.append(piece)
     whole = sum(sizes) <= sample_bytes and not any(source.codec for source in sources)
-    return Sample(
+    return SampledRows(
         tuple(piece.values for piece in pieces if piece.rows),
         sum(piece.rows for piece in pieces),
         sum(piece.bytes for piece in pieces),

@@ -13,7 +13,7 @@ from typing import Any
 from emsqrt.plan import Files, Scan
 from emsqrt.plan.check import scan_schema
 from emsqrt.planner.distinct import guess_distinct
-from emsqrt.planner.sampling import SAMPLE_BYTES, Sample, sample_text
+from emsqrt.planner.sampling import SAMPLE_BYTES, SampledRows, sample_text
 from sennit_core.errors import SennitError
 from sennit_core.schema import DataType, Schema
 
@@ -46,7 +46,7 @@ class ColumnStats:
     minimum: Any = None
     maximum: Any = None
     histogram: tuple[Any, ...] = ()
-    sampled: tuple[Sample, str] | None = field(default=None, compare=False, repr=False)
+    sampled: tuple[SampledRows, str] | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +116,7 @@ def unknown_source(schema: Schema, size: int | None = None) -> SourceStats:
     return SourceStats(rows, int(rows * row) if size is None else size, columns)
 
 
-def _of_sample(sample: Sample, size: int, schema: Schema) -> SourceStats:
+def _of_sample(sample: SampledRows, size: int, schema: Schema) -> SourceStats:
     seen = sample.rows
     if not seen:
         return unknown_source(schema, size)
@@ -126,7 +126,7 @@ def _of_sample(sample: Sample, size: int, schema: Schema) -> SourceStats:
     return SourceStats(rows, size, columns, sample.whole)
 
 
-def _column_stats(sample: Sample, name: str, kind: DataType, rows: float) -> ColumnStats:
+def _column_stats(sample: SampledRows, name: str, kind: DataType, rows: float) -> ColumnStats:
     size, seen = typical_bytes(kind), sample.rows
     # A text whose values no estimate needs: only its mean length was sampled, and four bytes of
     # offset.

@@ -6,29 +6,37 @@ of each.
 """
 
 from emsqrt.race.answers import Answer, read_answer
-from emsqrt.race.contenders import CONTENDERS, Attempt, Contender, GnuSort, Ours, Place, SqlPeer
+from emsqrt.race.contenders import (
+    CONTENDERS,
+    Attempt,
+    AttemptFiles,
+    Contender,
+    GnuSort,
+    Ours,
+    SqlPeer,
+)
 from emsqrt.race.contest import Result, View, disagreeing, finals, race
 from emsqrt.race.picture import picture
 from emsqrt.race.screen import Screen
-from emsqrt.race.watch import Ended, Look, TreeReader, watch
-from emsqrt.race.work import Work, work_for
+from emsqrt.race.watch import Ended, MemorySample, TreeReader, watch
+from emsqrt.race.work import RaceQuery, work_for
 
 __all__ = [
     "CONTENDERS",
     "Answer",
     "Attempt",
+    "AttemptFiles",
     "Contender",
     "Ended",
     "GnuSort",
-    "Look",
+    "MemorySample",
     "Ours",
-    "Place",
+    "RaceQuery",
     "Result",
     "Screen",
     "SqlPeer",
     "TreeReader",
     "View",
-    "Work",
     "disagreeing",
     "finals",
     "picture",

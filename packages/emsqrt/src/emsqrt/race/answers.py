@@ -1,9 +1,9 @@
 """Summaries of the engines' outputs that can be compared: rows, a checksum, and the order.
 
 The checksum depends neither on the order of rows, nor on the spelling of a number or a timestamp,
-even in a text column (`emsqrt.race.moments`). Fractions count with 20 bits of their value, because
-engines add them in different orders; integers with 53 bits, text in full. Needs numpy and pyarrow;
-it runs after all measurements.
+even in a text column (`emsqrt.race.timestamps`). Fractions count with 20 bits of their value,
+because engines add them in different orders; integers with 53 bits, text in full. Needs numpy and
+pyarrow; it runs after all measurements.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.race.moments import plain_moments
+from emsqrt.race.timestamps import normalize_timestamps
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _spelled(value: object, kind: str) -> str:
         return str(Decimal(str(value)).normalize())
     import pyarrow as pa
 
-    return str(plain_moments(pa.array([str(value)]))[0])
+    return str(normalize_timestamps(pa.array([str(value)]))[0])
 
 
 def _batches(path: Path, schema: Schema) -> Iterator[pa.RecordBatch]:
@@ -158,7 +158,7 @@ def _texts(column: pa.Array) -> np.ndarray[Any, Any]:
     import numpy as np
     import pyarrow as pa
 
-    column = plain_moments(column.cast(pa.large_string())).fill_null("")
+    column = normalize_timestamps(column.cast(pa.large_string())).fill_null("")
     _, ends, data = column.buffers()
     offsets = np.frombuffer(ends, np.int64)[column.offset : column.offset + len(column) + 1]
     if data is None or offsets[0] == offsets[-1]:
@@ -187,7 +187,7 @@ def _comparable(batch: pa.RecordBatch, name: str) -> pa.Array:
     import pyarrow as pa
 
     column = batch.column(batch.schema.get_field_index(name))
-    return plain_moments(column) if pa.types.is_string(column.type) else column
+    return normalize_timestamps(column) if pa.types.is_string(column.type) else column
 
 
 def _check_order(

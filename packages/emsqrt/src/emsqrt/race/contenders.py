@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from emsqrt.environment import LEAN_ENVIRONMENT
-from emsqrt.race.work import Work
+from emsqrt.race.work import RaceQuery
 from sennit_core.units import MIB, format_bytes
 
 THREADS_MAX = 4
@@ -43,7 +43,7 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class AttemptFiles:
     """Where one attempt writes: `target` is a new file, `spill` an empty folder."""
 
     target: Path
@@ -58,10 +58,12 @@ class Contender(Protocol):
     def version(self) -> str | None:
         """Return the installed version, None when the engine is not installed."""
 
-    def why_not(self, work: Work) -> str | None:
+    def why_not(self, work: RaceQuery) -> str | None:
         """Return why it cannot do the work, None when it may try."""
 
-    def attempts(self, work: Work, cap_bytes: int | None, place: Place) -> list[Attempt]:
+    def attempts(
+        self, work: RaceQuery, cap_bytes: int | None, place: AttemptFiles
+    ) -> list[Attempt]:
         """Return ways to run it, best first; the first one that succeeds counts."""
 
 
@@ -74,11 +76,13 @@ class Ours:
         """Return this package's version."""
         return metadata.version("sennit-emsqrt")
 
-    def why_not(self, work: Work) -> str | None:
+    def why_not(self, work: RaceQuery) -> str | None:
         """Return None: it supports every job of a race."""
         return None
 
-    def attempts(self, work: Work, cap_bytes: int | None, place: Place) -> list[Attempt]:
+    def attempts(
+        self, work: RaceQuery, cap_bytes: int | None, place: AttemptFiles
+    ) -> list[Attempt]:
         """Return its only way to run."""
         cap = cap_bytes or 4 << 30
         words = [word.replace("{target}", str(place.target)) for word in work.words]
@@ -110,11 +114,13 @@ class SqlPeer:
         except metadata.PackageNotFoundError:
             return None
 
-    def why_not(self, work: Work) -> str | None:
+    def why_not(self, work: RaceQuery) -> str | None:
         """Return None: it reads and writes CSV and Parquet."""
         return None
 
-    def attempts(self, work: Work, cap_bytes: int | None, place: Place) -> list[Attempt]:
+    def attempts(
+        self, work: RaceQuery, cap_bytes: int | None, place: AttemptFiles
+    ) -> list[Attempt]:
         """Return its limit at 75 % of the room with all threads, then 40 % with one, then 95 %."""
         threads = min(len(os.sched_getaffinity(0)), THREADS_MAX)
         if cap_bytes is None:
@@ -133,7 +139,12 @@ class SqlPeer:
         return [(75, threads), (40, 1), (95, 1)]
 
     def _attempt(
-        self, work: Work, limit: int | None, threads: int, place: Place, cap_bytes: int = 0
+        self,
+        work: RaceQuery,
+        limit: int | None,
+        threads: int,
+        place: AttemptFiles,
+        cap_bytes: int = 0,
     ) -> Attempt:
         request = {
             "engine": self._package,
@@ -166,7 +177,7 @@ class SqlPeer:
         return ", preserve_insertion_order false, CSV buffer_size 4 MB, row groups of 20480"
 
     @staticmethod
-    def _polars_environment(limit: int | None, threads: int, place: Place) -> dict[str, str]:
+    def _polars_environment(limit: int | None, threads: int, place: AttemptFiles) -> dict[str, str]:
         found = {"POLARS_MAX_THREADS": str(threads), "POLARS_TEMP_DIR": str(place.spill)}
         found |= {"POLARS_OOC_SPILL_DIR": str(place.spill), "POLARS_WARN_UNSTABLE": "0"}
         if limit is not None:
@@ -189,13 +200,15 @@ class GnuSort:
         first = printed.stdout.partition("\n")[0]
         return first.rpartition(" ")[2] if "GNU" in first else None
 
-    def why_not(self, work: Work) -> str | None:
+    def why_not(self, work: RaceQuery) -> str | None:
         """Return why the rows cannot be sorted as lines of text."""
         if not work.is_sort:
             return "it only sorts"
         return None if work.suffix == ".csv" else "it only sorts text"
 
-    def attempts(self, work: Work, cap_bytes: int | None, place: Place) -> list[Attempt]:
+    def attempts(
+        self, work: RaceQuery, cap_bytes: int | None, place: AttemptFiles
+    ) -> list[Attempt]:
         """Return a buffer of 85 % of the cap with all threads; the header bypasses the sort."""
         threads = min(len(os.sched_getaffinity(0)), THREADS_MAX)
         buffer_bytes = 4 << 30 if cap_bytes is None else cap_bytes * 85 // 100

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from emsqrt.race.answers import Answer, read_answer
-from emsqrt.race.contenders import Attempt, Contender, Place
-from emsqrt.race.watch import Ended, Look, watch
-from emsqrt.race.work import Work
+from emsqrt.race.contenders import Attempt, AttemptFiles, Contender
+from emsqrt.race.watch import Ended, MemorySample, watch
+from emsqrt.race.work import RaceQuery
 from sennit_core.units import format_bytes, format_duration
 
 _WORDS_LINES, _WORDS_CHARACTERS = 3, 300
@@ -71,15 +71,15 @@ class Result:
             "settings": self.attempt.settings,
             "attempt": self.number,
             "attempts": self.attempts,
-            "well": self.well,
-            "ended": self.how_it_ended(),
+            "succeeded": self.well,
+            "outcome": self.how_it_ended(),
             "status": ended.status,
             "killedAtBytes": ended.killed_at_bytes,
             "wallSeconds": round(ended.wall_seconds, 3),
             "cpuSeconds": round(ended.cpu_seconds, 3),
             "peakBytes": ended.peak_bytes,
             "spilledBytes": ended.spilled_bytes,
-            "toldPeakBytes": self.own_figures.get("peakBytes"),
+            "reportedPeakBytes": self.own_figures.get("peakBytes"),
             "rows": None if self.answer is None else self.answer.rows,
             "checksum": None if self.answer is None else self.answer.checksum,
             "trace": [
@@ -91,21 +91,21 @@ class Result:
 class View(Protocol):
     """Callbacks that display a race while it runs."""
 
-    def begins(self, name: str, version: str, attempt: Attempt) -> None:
+    def on_start(self, name: str, version: str, attempt: Attempt) -> None:
         """An attempt is about to start."""
 
-    def looks(self, look: Look) -> None:
+    def on_sample(self, look: MemorySample) -> None:
         """Memory was polled, about 200 times a second."""
 
-    def ends(self, result: Result) -> None:
+    def on_end(self, result: Result) -> None:
         """The attempt has ended."""
 
-    def passes(self, name: str, reason: str) -> None:
+    def on_skip(self, name: str, reason: str) -> None:
         """A contender does not take part, with the reason."""
 
 
 def race(
-    work: Work,
+    work: RaceQuery,
     cap_bytes: int | None,
     contenders: Sequence[Contender],
     scratch: Path,
@@ -130,7 +130,7 @@ def race(
         version = contender.version()
         reason = "it is not installed" if version is None else contender.why_not(work)
         if version is None or reason is not None:
-            view.passes(contender.name, str(reason))
+            view.on_skip(contender.name, str(reason))
             continue
         results += _try_all(contender, version, work, cap_bytes, (scratch, view, timeout_seconds))
     return results
@@ -139,7 +139,7 @@ def race(
 def _try_all(
     contender: Contender,
     version: str,
-    work: Work,
+    work: RaceQuery,
     cap_bytes: int | None,
     where: tuple[Path, View, float | None],
 ) -> list[Result]:
@@ -149,14 +149,14 @@ def _try_all(
         with _place(scratch, work.suffix) as place:
             attempts = contender.attempts(work, cap_bytes, place)
             attempt = attempts[len(results)]
-            view.begins(contender.name, version, attempt)
+            view.on_start(contender.name, version, attempt)
             ended = watch(
                 attempt.command,
                 cap_bytes=cap_bytes,
                 timeout_seconds=timeout_seconds,
                 environment=attempt.environment,
                 spill_dir=place.spill,
-                on_look=view.looks,
+                on_sample=view.on_sample,
             )
             answer = _answer(work, place.target) if ended.well else None
             number = len(results) + 1
@@ -165,7 +165,7 @@ def _try_all(
                 contender.name, version, attempt, number, len(attempts), ended, answer, own_figures
             )
         results.append(result)
-        view.ends(result)
+        view.on_end(result)
         if result.well:
             break
     return results
@@ -208,19 +208,19 @@ def _own_figures(attempt: Attempt) -> dict[str, Any]:
     return own_figures
 
 
-def _answer(work: Work, target: Path) -> Answer | None:
+def _answer(work: RaceQuery, target: Path) -> Answer | None:
     if find_spec("numpy") is None or find_spec("pyarrow") is None:
         return None
     return read_answer(target, work.schema, work.keys, exact=work.exact)
 
 
 @contextmanager
-def _place(scratch: Path, suffix: str) -> Iterator[Place]:
+def _place(scratch: Path, suffix: str) -> Iterator[AttemptFiles]:
     spill = scratch / "spill"
     target = scratch / f"out{suffix}"
     try:
         spill.mkdir(parents=True)
-        yield Place(target, spill)
+        yield AttemptFiles(target, spill)
     finally:
         shutil.rmtree(spill, ignore_errors=True)
         if target.is_dir():

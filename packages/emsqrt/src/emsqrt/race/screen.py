@@ -13,7 +13,7 @@ from emsqrt.race.chart import ROWS, axis_seconds, bars
 from emsqrt.race.contenders import Attempt
 from emsqrt.race.contest import Result, disagreeing, finals
 from emsqrt.race.trace import Trace
-from emsqrt.race.watch import Look
+from emsqrt.race.watch import MemorySample
 from sennit_core.units import format_bytes, format_duration
 
 _DRAW_SECONDS = 0.08
@@ -46,7 +46,7 @@ class Screen:
         self._live = able if live is None else live
         self._colour = able and "NO_COLOR" not in os.environ if colour is None else colour
         self._trace = Trace()
-        self._look = Look(0.0, 0, 0)
+        self._look = MemorySample(0.0, 0, 0)
         self._peak_bytes = 0
         self._drawn = 0
         self._next = 0.0
@@ -55,14 +55,14 @@ class Screen:
         """Print a line."""
         print(line, file=self._out, flush=True)
 
-    def begins(self, name: str, version: str, attempt: Attempt) -> None:
+    def on_start(self, name: str, version: str, attempt: Attempt) -> None:
         """Head a panel."""
-        self._trace, self._look, self._peak_bytes = Trace(), Look(0.0, 0, 0), 0
+        self._trace, self._look, self._peak_bytes = Trace(), MemorySample(0.0, 0, 0), 0
         self._drawn, self._next = 0, 0.0
         self.says()
         self.says(f"{self._in(_BOLD, f'{name} {version}')}  {self._in(_DIM, attempt.settings)}")
 
-    def looks(self, look: Look) -> None:
+    def on_sample(self, look: MemorySample) -> None:
         """Redraw the panel, unless it was drawn a moment ago."""
         self._look = look
         self._peak_bytes = max(self._peak_bytes, look.held_bytes)
@@ -72,7 +72,7 @@ class Screen:
             self._next = now + _DRAW_SECONDS
             self._draw()
 
-    def ends(self, result: Result) -> None:
+    def on_end(self, result: Result) -> None:
         """Leave the panel as it is, and print how the attempt ended."""
         if self._live:
             self._draw()
@@ -86,7 +86,7 @@ class Screen:
             f"spilled {format_bytes(ended.spilled_bytes)}"
         )
 
-    def passes(self, name: str, reason: str) -> None:
+    def on_skip(self, name: str, reason: str) -> None:
         """Print which contender does not take part, and why."""
         self.says()
         self.says(f"{self._in(_BOLD, name)}  {self._in(_DIM, f'does not take part: {reason}')}")

@@ -69,7 +69,7 @@ class TreeReader:
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class MemorySample:
     """One reading of a running command."""
 
     seconds: float
@@ -116,7 +116,7 @@ def watch(
     timeout_seconds: float | None = None,
     environment: Mapping[str, str] | None = None,
     spill_dir: Path | None = None,
-    on_look: Callable[[Look], object] = lambda _: None,
+    on_sample: Callable[[MemorySample], object] = lambda _: None,
 ) -> Ended:
     """Run a command to its end, polling its process tree every 5 ms.
 
@@ -126,7 +126,7 @@ def watch(
         timeout_seconds: time until it is killed.
         environment: its variables in addition to this process's own.
         spill_dir: a folder whose size is measured meanwhile.
-        on_look: called with each reading; must return quickly.
+        on_sample: called with each reading; must return quickly.
     """
     with tempfile.TemporaryFile() as words:
         start = time.perf_counter()
@@ -140,7 +140,7 @@ def watch(
         )
         watched = _Watched(process, cap_bytes, timeout_seconds, spill_dir, start)
         try:
-            usage = watched.until_it_ends(on_look)
+            usage = watched.until_it_ends(on_sample)
         except BaseException:
             watched.kill()
             process.wait()
@@ -179,7 +179,7 @@ class _Watched:
         self.spilled_bytes = 0
         self.trace = Trace()
 
-    def until_it_ends(self, on_look: Callable[[Look], object]) -> float:
+    def until_it_ends(self, on_sample: Callable[[MemorySample], object]) -> float:
         """Poll until the command has ended; return its CPU seconds."""
         with TreeReader(self._process.pid) as tree:
             while True:
@@ -187,7 +187,7 @@ class _Watched:
                 if pid:
                     self._process.returncode = os.waitstatus_to_exitcode(status)
                     return usage.ru_utime + usage.ru_stime
-                self._look(tree, on_look)
+                self._look(tree, on_sample)
                 time.sleep(LOOK_SECONDS)
 
     def kill(self) -> None:
@@ -196,7 +196,7 @@ class _Watched:
             with suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
-    def _look(self, tree: TreeReader, on_look: Callable[[Look], object]) -> None:
+    def _look(self, tree: TreeReader, on_sample: Callable[[MemorySample], object]) -> None:
         held = tree.charged_bytes()
         seconds = time.perf_counter() - self._start
         self.peak_bytes = max(self.peak_bytes, held)
@@ -211,7 +211,7 @@ class _Watched:
         if self._spill_dir is not None and seconds >= self._folder_due:
             self.spilled_bytes = max(self.spilled_bytes, folder_bytes(self._spill_dir))
             self._folder_due = seconds + _FOLDER_SECONDS
-        on_look(Look(seconds, held, self.spilled_bytes))
+        on_sample(MemorySample(seconds, held, self.spilled_bytes))
 
 
 def folder_bytes(folder: Path) -> int:

@@ -19,7 +19,7 @@ _NUMBERS = ("Int", "UInt", "Float", "Decimal")
 
 
 @dataclass(frozen=True, slots=True)
-class Work:
+class RaceQuery:
     """A query and its result's format.
 
     Args:
@@ -62,7 +62,7 @@ def work_for(
     *,
     right: Path | None = None,
     aggs: Sequence[str] = (),
-) -> Work:
+) -> RaceQuery:
     """Return the job of a command over a file.
 
     Args:
@@ -91,7 +91,7 @@ def work_for(
     raise UsageError(f"there is no race of {verb!r}; there are {', '.join(VERBS)}")
 
 
-def sorting(rows: Pipeline, source: Path, keys: Sequence[str]) -> Work:
+def sorting(rows: Pipeline, source: Path, keys: Sequence[str]) -> RaceQuery:
     """Return the job of sorting a whole file."""
     split = [key.partition(":")[::2] for key in keys]
     if odd := [
@@ -101,7 +101,7 @@ def sorting(rows: Pipeline, source: Path, keys: Sequence[str]) -> Work:
     order = [(name, way == "desc") for name, way in split]
     schema = rows.sort(*keys).schema()
     clauses = (f"{quoted(name)} {'DESC' if down else 'ASC'} NULLS LAST" for name, down in order)
-    return Work(
+    return RaceQuery(
         title=f"sort {source.name} by {', '.join(keys)}",
         tables={"l": source},
         sql=f"SELECT * FROM l ORDER BY {', '.join(clauses)}",
@@ -112,7 +112,7 @@ def sorting(rows: Pipeline, source: Path, keys: Sequence[str]) -> Work:
     )
 
 
-def grouping(rows: Pipeline, source: Path, keys: Sequence[str], aggs: Sequence[str]) -> Work:
+def grouping(rows: Pipeline, source: Path, keys: Sequence[str], aggs: Sequence[str]) -> RaceQuery:
     """Return the job of grouping a file."""
     if not aggs:
         numbers = [
@@ -124,7 +124,7 @@ def grouping(rows: Pipeline, source: Path, keys: Sequence[str], aggs: Sequence[s
     named = {f"a{at}": call for at, call in enumerate(aggs, 1)}
     columns = [*map(quoted, keys), *(f"{call} AS {name}" for name, call in named.items())]
     grouped = rows.group_by(*keys).agg(**named)
-    return Work(
+    return RaceQuery(
         title=f"agg {source.name} by {', '.join(keys)}: {', '.join(aggs)}",
         tables={"l": source},
         sql=f"SELECT {', '.join(columns)} FROM l GROUP BY {', '.join(map(quoted, keys))}",
@@ -137,7 +137,7 @@ def grouping(rows: Pipeline, source: Path, keys: Sequence[str], aggs: Sequence[s
     )
 
 
-def joining(rows: Pipeline, source: Path, keys: Sequence[str], right: Path) -> Work:
+def joining(rows: Pipeline, source: Path, keys: Sequence[str], right: Path) -> RaceQuery:
     """Return the job of joining two files, all columns of both."""
     from emsqrt.pipeline import scan
 
@@ -151,7 +151,7 @@ def joining(rows: Pipeline, source: Path, keys: Sequence[str], right: Path) -> W
         f"r.{quoted(old)} AS {quoted(name)}" for old, name in zip(right_names, new, strict=True)
     ]
     on = " AND ".join(f"l.{quoted(key)} = r.{quoted(key)}" for key in keys)
-    return Work(
+    return RaceQuery(
         title=f"join {source.name} with {right.name} on {', '.join(keys)}",
         tables={"l": source, "r": right},
         sql=f"SELECT {', '.join(columns)} FROM l JOIN r ON {on}",

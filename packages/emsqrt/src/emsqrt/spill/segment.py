@@ -18,7 +18,7 @@ from typing import Any, Self
 
 from emsqrt._kernel import xxh3_64
 from emsqrt.spill.errors import SpillDamaged
-from emsqrt.spill.store import Source
+from emsqrt.spill.store import StoredFile
 
 HEAD_BYTES = 64
 ENTRIES_MAX = 4096
@@ -117,7 +117,7 @@ class Index:
         return entries + trailer + struct.pack("<Q", xxh3_64(trailer, segment.segment_id))
 
     @classmethod
-    def read(cls, source: Source, segment: Segment, place: str) -> Self:
+    def read(cls, source: StoredFile, segment: Segment, place: str) -> Self:
         """Read the index of a segment; SpillDamaged if it is not the one that was written."""
         found, index_bytes, stride, checksum = _read_trailer(source, place, segment)
         if found != segment:
@@ -132,14 +132,16 @@ class Index:
         return index
 
 
-def read_segment(source: Source, place: str, name: str, size_bytes: int) -> Segment:
+def read_segment(source: StoredFile, place: str, name: str, size_bytes: int) -> Segment:
     """Return the segment of a file, from its trailer alone; for a run that is resumed."""
     # Of a segment of an earlier process only the name and the size are known.
     empty = Segment(name, 0, 0, 0, 0, 0, size_bytes, 0, 0, 0)
     return _read_trailer(source, place, empty)[0]
 
 
-def _read_trailer(source: Source, place: str, segment: Segment) -> tuple[Segment, int, int, int]:
+def _read_trailer(
+    source: StoredFile, place: str, segment: Segment
+) -> tuple[Segment, int, int, int]:
     """Return (segment, bytes of the index, its stride, its checksum), after plausibility checks."""
     if segment.size_bytes < TRAILER_BYTES:
         raise SpillDamaged(f"the end of {place}/{segment.name}", f"{TRAILER_BYTES} bytes")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from emsqrt.behind import BackgroundWorker
+from emsqrt.background import BackgroundWorker
 from emsqrt.spill.compression import KEPT_MAX, Codec, Packer, Zstd
 from emsqrt.spill.core_wait import CoreWait
 from emsqrt.spill.errors import SpillFull
@@ -72,7 +72,7 @@ class SpillManager:
         force_shared_memory: spill even to a file system in memory (tmpfs, ramfs).
         on_shared_bytes: called with each change of the bytes stored in memory in that case, which
             are charged to the cap.
-        lane: the background thread that operators may use for spilling.
+        background: the background thread that operators may use for spilling.
         store: used instead of the store of `uri`; closed by this manager.
         options: options of the object store: `endpoint`, `region`, `access_key_id`,
             `secret_access_key`, … (see `emsqrt.spill.clients`); a folder has none.
@@ -91,7 +91,7 @@ class SpillManager:
         scratch: memoryview | None = None,
         force_shared_memory: bool = False,
         on_shared_bytes: Callable[[int], None] | None = None,
-        lane: BackgroundWorker | None = None,
+        background: BackgroundWorker | None = None,
         store: Store | None = None,
         options: dict[str, Any] | None = None,
     ) -> None:
@@ -100,7 +100,7 @@ class SpillManager:
         self.tenant = tenant
         self.quota_bytes = quota_bytes
         self.check = check
-        self.lane = lane or BackgroundWorker()
+        self.background = background or BackgroundWorker()
         self.stats = SpillStats()
         self._lock = threading.Lock()
         self._counter = 0
@@ -197,7 +197,7 @@ class SpillManager:
 
     def close(self) -> None:
         """Remove all remaining segments of the run. May be called twice."""
-        self.lane.settle()
+        self.background.wait_idle()
         with self._lock:
             if self._closed:
                 return

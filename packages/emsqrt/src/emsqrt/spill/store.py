@@ -23,7 +23,7 @@ class Sink(Protocol):
         """Remove the file; never raises if it is missing already."""
 
 
-class Source(Protocol):
+class StoredFile(Protocol):
     """A finished file being read."""
 
     def read_into(self, offset: int, target: memoryview) -> None:
@@ -52,7 +52,7 @@ class Store(Protocol):
     def create(self, name: str) -> Sink:
         """Begin a file; the name must be new."""
 
-    def open(self, name: str, size_bytes: int) -> Source:
+    def open(self, name: str, size_bytes: int) -> StoredFile:
         """Open a finished file of that size."""
 
     def remove(self, name: str) -> None:

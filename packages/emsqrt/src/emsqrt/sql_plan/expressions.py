@@ -133,7 +133,7 @@ class Converter:
             return self.moved(right, left, negative=False)
         return call(name, self(left), self(right))
 
-    def moved(self, moment: Node, interval: Node, *, negative: bool) -> Expr:
+    def moved(self, timestamp: Node, interval: Node, *, negative: bool) -> Expr:
         """Return a timestamp plus or minus an interval of one unit."""
         unit = str(interval.unit).lower().removesuffix("s") if interval.unit else ""
         if unit not in UNITS:
@@ -146,7 +146,7 @@ class Converter:
         if negative:
             number = count.value if isinstance(count, Literal) else None
             count = lit(-number) if isinstance(number, int) else call("neg", count)
-        return call("date_add", unit, count, self(moment))
+        return call("date_add", unit, count, self(timestamp))
 
 
 def key_of(node: Node) -> str:

@@ -10,22 +10,22 @@ from emsqrt.memory.grant_plan import HOLDER_BYTES_MIN
 from emsqrt.plan import Files, FileTarget, Scan, Sink
 from emsqrt.planner.physical import PhysicalPlan
 from emsqrt.planner.work import Work
+from emsqrt.requirement import MemoryRequirement
 from emsqrt.te.blocks import Blocks, Grants, plan_blocks, wanted_bytes
 from emsqrt.te.formulas import least_merge
 from emsqrt.te.frontier import Held, LiveSet, live_sets_of
 from emsqrt.te.grants import share
 from emsqrt.te.schedule import Hold, Kind, Step, TeSchedule
-from emsqrt.weight import Weight
 from sennit_core.errors import CapTooSmall
 
 MIB = 1 << 20
-BASE_BYTES = {"thin": 10 * MIB, "arrow": 36 * MIB}
+BASE_BYTES = {"text": 10 * MIB, "arrow": 36 * MIB}
 """Memory of the process before it reads anything, by tier; a run measures the real value."""
-SLACK_BYTES_MIN = {"thin": 7 * MIB // 4, "arrow": 4 * MIB}
-SLACK_SHARE = {"thin": 0.03, "arrow": 0.06}
+SLACK_BYTES_MIN = {"text": 7 * MIB // 4, "arrow": 4 * MIB}
+SLACK_SHARE = {"text": 0.03, "arrow": 0.06}
 READER_BYTES = {"csv": MIB, "jsonl": MIB, "arrow": 4 * MIB, "parquet": 8 * MIB}
 SINK_BYTES = {"csv": MIB // 2, "jsonl": MIB // 2, "arrow": 2 * MIB, "parquet": 8 * MIB}
-THIN_READER_BYTES = 256 << 10
+TEXT_READER_BYTES = 256 << 10
 LEAST_BYTES = HOLDER_BYTES_MIN
 """The least memory of an operator."""
 
@@ -36,7 +36,7 @@ class TeOptions:
 
     Args:
         reserved_bytes: memory that is not for operators, if measured; estimated when None.
-        leasts: the least memory of operators, by id, where that is more than what all need.
+        minimums: the least memory of operators, by id, where that is more than what all need.
         row_bytes_max: the longest row.
         shrinking: whether an operator releases memory between gathering and draining.
         eager: whether operators allocate their memory before their first row comes in.
@@ -44,17 +44,19 @@ class TeOptions:
     """
 
     reserved_bytes: int | None = None
-    leasts: Mapping[int, int] = field(default_factory=dict)
+    minimums: Mapping[int, int] = field(default_factory=dict)
     row_bytes_max: int = 64 << 10
     shrinking: bool = False
     eager: bool = False
     c_min_bytes: int | None = None
 
     @classmethod
-    def measured(cls, weight: Weight, cap_bytes: int) -> Self:
+    def measured(cls, requirement: MemoryRequirement, cap_bytes: int) -> Self:
         """Return the options with the measurements of a process that opened the plan."""
-        reserved_bytes = cap_bytes - weight.working_bytes if weight.working_bytes else None
-        return cls(reserved_bytes, weight.leasts, c_min_bytes=weight.cap_bytes)
+        reserved_bytes = (
+            cap_bytes - requirement.working_bytes if requirement.working_bytes else None
+        )
+        return cls(reserved_bytes, requirement.minimums, c_min_bytes=requirement.cap_bytes)
 
 
 def plan_te(
@@ -74,11 +76,11 @@ def plan_te(
     shrinking = options.shrinking
     least = max(LEAST_BYTES, least_merge(), 3 * options.row_bytes_max + (64 << 10))
     live_sets = live_sets_of(plan, eager=options.eager)
-    leasts = {node.id: max(least, options.leasts.get(node.id, 0)) for node in plan.nodes}
+    minimums = {node.id: max(least, options.minimums.get(node.id, 0)) for node in plan.nodes}
     crowd = max(
-        live_sets, key=lambda live_set: _least_together(live_set, leasts, shrinking=shrinking)
+        live_sets, key=lambda live_set: _least_together(live_set, minimums, shrinking=shrinking)
     )
-    needed = _least_together(crowd, leasts, shrinking=shrinking)
+    needed = _least_together(crowd, minimums, shrinking=shrinking)
     if options.reserved_bytes is None:
         reserved_bytes, c_min = _reserved(plan, cap_bytes), _smallest_cap(plan, needed)
     else:
@@ -90,9 +92,9 @@ def plan_te(
         c_min, reserved_bytes = options.c_min_bytes, min(reserved_bytes, cap_bytes - needed)
     working_bytes = cap_bytes - reserved_bytes
     if cap_bytes < c_min or working_bytes < needed:
-        because = _because(plan, crowd, leasts, reserved_bytes)
+        because = _because(plan, crowd, minimums, reserved_bytes)
         raise CapTooSmall(cap_bytes=cap_bytes, needed_bytes=c_min, because=because)
-    shared = _share(plan, work, live_sets, (working_bytes, leasts), shrinking=shrinking)
+    shared = _share(plan, work, live_sets, (working_bytes, minimums), shrinking=shrinking)
     blocks = {
         place: plan_blocks(plan.nodes[place], work.nodes[place], grants)
         for place, grants in shared.items()
@@ -101,9 +103,9 @@ def plan_te(
     return TeSchedule(plan, steps, shared, blocks, cap_bytes, reserved_bytes, working_bytes, c_min)
 
 
-def _least_together(live_set: LiveSet, leasts: Mapping[int, int], *, shrinking: bool) -> int:
+def _least_together(live_set: LiveSet, minimums: Mapping[int, int], *, shrinking: bool) -> int:
     live = frozenset(_key(held, shrinking=shrinking) for held in live_set.held)
-    return sum(leasts[place] for place, _ in live)
+    return sum(minimums[place] for place, _ in live)
 
 
 def _key(held: Held, *, shrinking: bool) -> Held:
@@ -123,8 +125,8 @@ def _share(
     groups = [frozenset(_key(held, shrinking=shrinking) for held in m.held) for m in live_sets]
     keys = frozenset[Held]().union(*groups)
     wants = {key: wanted_bytes(plan.nodes[key[0]], work.nodes[key[0]]) for key in keys}
-    leasts = {key: bounds[1][key[0]] for key in keys}
-    shared = share([group for group in groups if group], bounds[0], wants, leasts)
+    minimums = {key: bounds[1][key[0]] for key in keys}
+    shared = share([group for group in groups if group], bounds[0], wants, minimums)
     found: dict[int, Grants] = {}
     for place in sorted({place for place, _ in keys}):
         # An operator whose memory does not shrink has one key for both phases, and `drain` is None.
@@ -177,8 +179,8 @@ def _smallest_cap(plan: PhysicalPlan, working_bytes: int) -> int:
 
 def _edges(plan: PhysicalPlan) -> int:
     """Estimate the memory of readers and sinks, before their files are opened."""
-    if plan.tier == "thin":
-        return THIN_READER_BYTES * sum(isinstance(node.logical, Scan) for node in plan.nodes)
+    if plan.tier == "text":
+        return TEXT_READER_BYTES * sum(isinstance(node.logical, Scan) for node in plan.nodes)
     total = 0
     for node in plan.nodes:
         match node.logical:
@@ -192,14 +194,14 @@ def _edges(plan: PhysicalPlan) -> int:
 
 
 def _because(
-    plan: PhysicalPlan, crowd: LiveSet, leasts: Mapping[int, int], reserved_bytes: int
+    plan: PhysicalPlan, crowd: LiveSet, minimums: Mapping[int, int], reserved_bytes: int
 ) -> str:
     places = list(dict.fromkeys(place for place, _ in crowd.held))
     names = [str(plan.nodes[place]) for place in places]
     base = f"{reserved_bytes >> 20} MiB go to the process, readers and sinks"
     if not names:
         return base
-    sizes = sorted({leasts[place] >> 10 for place in places})
+    sizes = sorted({minimums[place] >> 10 for place in places})
     if len(names) == 1:
         return f"{base}, and {names[0]} needs {sizes[0]} KiB at least"
     need = f"{sizes[0]} KiB each" if len(sizes) == 1 else f"{sizes[0]} to {sizes[-1]} KiB"

@@ -125,7 +125,7 @@ def explain_plan(
     Raises:
         CapTooSmall: the plan cannot run with this cap.
     """
-    optimised = optimize(plan, folder, TEXT_RULES if tier == "thin" else RULES)
+    optimised = optimize(plan, folder, TEXT_RULES if tier == "text" else RULES)
     work = estimate_work(optimised, None, folder)
     program = lower_to_physical(optimised, work, tier)
     schedule = (

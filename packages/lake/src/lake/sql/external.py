@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from emsqrt.execution_context import ExecutionContext
 from emsqrt.io.formats import open_format, type_name
 from emsqrt.plan import Files, Plan, Scan, Sink, plan_from_json
 from emsqrt.plan.tree import rewrite
-from emsqrt.run import Run
 from emsqrt.session import admit_prepared, prepare
 from lake.verification import ShardFile, verify_shards
 
@@ -37,7 +37,7 @@ def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
     submitted = rewrite(plan_from_json(request["plan"]), lambda node: _with_files(node, context))
     assert isinstance(submitted, Sink)
     with ExitStack() as stack:
-        run = Run(context)
+        run = ExecutionContext(context)
         rows, _ = admit_prepared(prepare(submitted, Path()), run, stack)
         schema = rows.schema.to_arrow()
         writer = open_format(
@@ -47,11 +47,11 @@ def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
             max_rows=request.get("maxRows"),
         )
         batches = stack.enter_context(closing(rows.batches()))
-        with run.judging_sizes(), writer:
+        with run.translate_memory_errors(), writer:
             for batch in batches:
                 writer.write(batch)
                 del batch
-                run.tell("write")
+                run.report_progress("write")
                 if writer.done:
                     break
         spilled_bytes = run.spilled_bytes
