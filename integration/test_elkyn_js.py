@@ -114,7 +114,7 @@ def test_the_readmes_programs_do_what_it_says(installed: Path, served: Served) -
     readme = (PACKAGE / "README.md").read_text(encoding="utf-8")
     for name, code in re.findall(r"```ts\n// (\w+)\.ts\n(.*?)```", readme, re.DOTALL):
         (installed / f"{name}.mts").write_text(code)
-    sources = [f"{name}.mts" for name in ("client", "tabs", "store", "replica")]
+    sources = [f"{name}.mts" for name in ("client", "tabs", "live", "store", "replica")]
     for condition in ("browser", "node"):
         options = [*STRICT, "--customConditions", condition]
         subprocess.run([TSC, *sources, *options], cwd=installed, check=True, timeout=100)
@@ -123,6 +123,7 @@ def test_the_readmes_programs_do_what_it_says(installed: Path, served: Served) -
         import { visit } from './client.mjs'
         import { remember } from './store.mjs'
         import { follow } from './replica.mjs'
+        import { watch } from './live.mjs'
         const [url, token] = process.argv.slice(2)
         const visited = await visit(url, token)
         const replica = follow(url, token)
@@ -130,7 +131,12 @@ def test_the_readmes_programs_do_what_it_says(installed: Path, served: Served) -
           replica.on('/users/bob', 'value', (user) => user && done(user))
         })
         await replica.close()
-        console.log(JSON.stringify([visited, await remember('tree'), await remember('tree'), bob]))
+        const watched = await new Promise((done) => {
+          const stop = watch(url, token, (users) => done([stop, users.bob]))
+        })
+        watched[0]()
+        const remembered = [await remember('tree'), await remember('tree')]
+        console.log(JSON.stringify([visited, ...remembered, bob, watched[1]]))
         """
     )
     bob = {"age": 7, "name": "Bob"}
@@ -138,6 +144,7 @@ def test_the_readmes_programs_do_what_it_says(installed: Path, served: Served) -
         [["ann", "bob"], ["ann"]],
         [["123", "456"], "Alice"],
         [["123", "456"], "Alice"],
+        bob,
         bob,
     ]
 

@@ -14,7 +14,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 _SOURCES = (
     "app", "components", "lib", "workers", "next.config.ts", "package.json",
-    "../../packages/elytra/js/src",
+    "../../packages/elkyn/js/src", "../../packages/elytra/js/src",
 )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ CONNECT = """
 SHARE = """
   const worker = new SharedWorker('/dist/worker.js', { type: 'module' })
   const { url, token } = argument
-  window.client = new ElkynClient(url, { token, streams: sharedStreams(worker) })
+  window.client = new ElkynClient(url, { token, streams: sharedStreams(worker, socketStreams()) })
   window.heard = {}
   for (const path of argument.paths) {
     client.on(path, 'value', (value) => (heard[path] = value))
@@ -267,7 +267,7 @@ def test_a_page_without_a_worker_has_its_own_connection(
         const name = window.broken ? '/dist/missing.js' : '/dist/worker.js'
         const worker = 'SharedWorker' in window ? new SharedWorker(name, { type: 'module' }) : null
         const client = new ElkynClient(argument.url, {
-          token: argument.token, streams: sharedStreams(worker),
+          token: argument.token, streams: sharedStreams(worker, socketStreams()),
         })
         const heard = []
         client.on('/a', 'value', (value) => heard.push(value))

@@ -77,7 +77,7 @@ export const signInNeeded = new Store(false)
 export const damageSeen = new Store(0)
 
 /** Rows a page asks for; an export has no such limit. */
-export const SHOWN_ROWS_MAX = 10_000
+const SHOWN_ROWS_MAX = 10_000
 
 export const EXPORT_TYPES = {
   csv: 'text/csv',

@@ -1,12 +1,11 @@
 /** Datasets for the pages, from the live tree and the node's list of damage. */
 
 import { api, damageSeen } from './api'
-import type { Tree } from './live/tree'
 import type { DatasetInfo, Field } from './records'
 import { Store } from './store'
 
 /** Every dataset that has been committed, newest first. */
-export function datasetsOf(tree: Tree): DatasetInfo[] {
+export function datasetsOf(tree: unknown): DatasetInfo[] {
   if (typeof tree !== 'object' || tree === null) return []
   return (Object.values(tree) as (DatasetInfo | null)[])
     .filter(

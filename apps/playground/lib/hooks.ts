@@ -5,7 +5,9 @@
 import { useCallback, useEffect, useState, useSyncExternalStore } from 'react'
 
 import { asApiError, isAbort, type ApiError } from './api'
-import { live, type LiveValue } from './live/client'
+import type { LiveValue } from '@sennit/elkyn/live'
+
+import { live } from './live'
 import type { Store } from './store'
 
 /** The value of a store. */
@@ -13,16 +15,11 @@ export function useStore<T>(store: Store<T>): T {
   return useSyncExternalStore(store.subscribe, store.get, store.get)
 }
 
-const NOTHING: LiveValue = { tree: null, ready: false, status: { state: 'connecting' } }
-
 /** The live value at a path of the platform's tree. */
 export function useLive(path: string): LiveValue {
-  const subscribe = useCallback((listener: () => void) => live.watch(path, listener), [path])
-  return useSyncExternalStore(
-    subscribe,
-    () => live.get(path),
-    () => NOTHING,
-  )
+  const subscribe = useCallback((listener: () => void) => live.subscribe(path, listener), [path])
+  const get = () => live.get(path)
+  return useSyncExternalStore(subscribe, get, get)
 }
 
 /** A request's answer: exactly one of loading, ready and failed. `ready` survives a later failure as `stale`. */

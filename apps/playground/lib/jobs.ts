@@ -1,7 +1,6 @@
 /** Jobs for the pages, from the live tree. */
 
 import type { JobInfo, Progress, TaskInfo } from './records'
-import type { Tree } from './live/tree'
 
 export type JobState = JobInfo['state']
 
@@ -18,7 +17,7 @@ export function hasEnded(job: Pick<JobInfo, 'state'>): boolean {
 }
 
 /** Every job of the tree, newest first. */
-export function jobsOf(tree: Tree): LiveJob[] {
+export function jobsOf(tree: unknown): LiveJob[] {
   return records(tree)
     .filter((value) => typeof value.state === 'string')
     .map((value) => ({ ...(value as unknown as JobInfo), tasks: tasksOf(value.tasks) }))
@@ -26,7 +25,7 @@ export function jobsOf(tree: Tree): LiveJob[] {
 }
 
 /** The tasks of a job in shard order. */
-function tasksOf(tree: Tree): TaskInfo[] {
+function tasksOf(tree: unknown): TaskInfo[] {
   if (typeof tree !== 'object' || tree === null) return []
   return Object.entries(tree)
     .filter(([, task]) => typeof task === 'object' && task !== null)
@@ -162,7 +161,7 @@ export function troubleOf(error: unknown): Trouble | null {
   }
 }
 
-function records(tree: Tree): Record<string, unknown>[] {
+function records(tree: unknown): Record<string, unknown>[] {
   if (typeof tree !== 'object' || tree === null) return []
   return Object.values(tree).filter((value) => typeof value === 'object' && value !== null)
 }

@@ -22,7 +22,7 @@ export function modName(): string {
 }
 
 /** Whether a key press is meant for a field, an editor or a grid and not for the page. */
-export function isTyping(target: EventTarget | null): boolean {
+function isTyping(target: EventTarget | null): boolean {
   if (!(target instanceof HTMLElement)) return false
   return target.isContentEditable || ['INPUT', 'TEXTAREA', 'SELECT'].includes(target.tagName)
 }

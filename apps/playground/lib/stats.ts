@@ -41,7 +41,7 @@ function extreme(parts: ReturnType<typeof part>[], type: string, end: 'min' | 'm
 }
 
 /** Order two values as their type does: numbers that came as text are numbers, other text is text. */
-export function compareValues(a: Value, b: Value, type: string): number {
+function compareValues(a: Value, b: Value, type: string): number {
   if (/^(U?Int|Decimal|Float)/.test(type)) {
     const difference = Number(a) - Number(b)
     if (difference !== 0 || a === b) return difference

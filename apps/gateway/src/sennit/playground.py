@@ -32,7 +32,13 @@ MISSING = (
     "newer): npm ci && npm run build && pip install --force-reinstall --no-deps ./apps/gateway"
 )
 # Inputs of the export; changes to other files need no new build.
-_SOURCES = ("apps/playground", "packages/elytra/js", "package.json", "package-lock.json")
+_SOURCES = (
+    "apps/playground",
+    "packages/elkyn/js",
+    "packages/elytra/js",
+    "package.json",
+    "package-lock.json",
+)
 _NOT_SOURCES = frozenset({"node_modules", "out", ".next", "dist", "test", "tests"})
 
 

@@ -6,7 +6,7 @@ import { useRef } from 'react'
 
 import { PageTitle } from '@/components/ui/PageTitle'
 import { Empty, Failed, Loading } from '@/components/ui/States'
-import { live } from '@/lib/live/client'
+import { isLost, live } from '@/lib/live'
 
 import { DatasetPage } from './DatasetPage'
 import { DatasetTable } from './DatasetTable'
@@ -22,9 +22,9 @@ export function DataPage() {
 }
 
 function Datasets() {
-  const { datasets, ready, status } = useDatasets()
+  const { datasets, ready, connection } = useDatasets()
   const zone = useRef<DropZoneHandle>(null)
-  const lost = !ready && status.state === 'lost'
+  const lost = !ready && isLost(connection)
 
   return (
     <div className="mx-auto w-full max-w-7xl flex-1 px-4 py-6 sm:px-6">

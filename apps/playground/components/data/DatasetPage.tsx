@@ -13,6 +13,7 @@ import { api } from '@/lib/api'
 import { fieldsOf } from '@/lib/datasets'
 import { formatBytes, formatCount, formatDate, timeMs } from '@/lib/format'
 import { useNow, useResource } from '@/lib/hooks'
+import { isLost } from '@/lib/live'
 import type { DatasetInfo } from '@/lib/records'
 import { firstRowsHref, quoteName } from '@/lib/sql/names'
 
@@ -25,7 +26,7 @@ const FIRST_ROWS = 50
 
 /** One table: its columns, its first rows, and what can be done with it. */
 export function DatasetPage({ id }: { id: string }) {
-  const { datasets, ready, status } = useDatasets()
+  const { datasets, ready, connection } = useDatasets()
   const dataset = datasets.find((each) => each.id === id || each.name === id)
   return (
     <div className="mx-auto w-full max-w-7xl flex-1 px-4 py-6 sm:px-6">
@@ -36,12 +37,12 @@ export function DatasetPage({ id }: { id: string }) {
         <ChevronLeft size={14} aria-hidden /> All tables
       </Link>
       {dataset && <Found dataset={dataset} />}
-      {!dataset && !ready && status.state !== 'lost' && (
+      {!dataset && !ready && !isLost(connection) && (
         <div className="panel mt-2">
           <Loading rows={6} label="Loading the table" />
         </div>
       )}
-      {!dataset && !ready && status.state === 'lost' && (
+      {!dataset && !ready && isLost(connection) && (
         <Failed title="The table cannot be shown" message="The node cannot be reached." />
       )}
       {!dataset && ready && (

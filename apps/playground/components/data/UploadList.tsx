@@ -23,7 +23,7 @@ import {
 /** The uploads of this page: in transfer, being ingested, done or failed. */
 export function UploadList() {
   const items = useStore(uploads)
-  const { tree } = useLive('/jobs')
+  const { value: tree } = useLive('/jobs')
   const jobs = useMemo(() => new Map(jobsOf(tree).map((job) => [job.id, job])), [tree])
   const busy = anyUnderWay(items)
 

@@ -10,7 +10,7 @@ const REFRESH_MS = 60_000
 
 /** Every dataset, damaged ones with their reason; `ready` when both are known. */
 export function useDatasets() {
-  const { tree, ready, status } = useLive('/datasets')
+  const { value: tree, isKnown, connection } = useLive('/datasets')
   const damaged = useStore(damagedDatasets)
   useEffect(() => {
     void refreshDamaged()
@@ -18,5 +18,5 @@ export function useDatasets() {
     return () => clearInterval(timer)
   }, [tree])
   const datasets = useMemo(() => withDamage(datasetsOf(tree), damaged ?? []), [tree, damaged])
-  return { datasets, ready: ready && damaged !== null, status }
+  return { datasets, ready: isKnown && damaged !== null, connection }
 }

@@ -3,7 +3,7 @@
 import { Unplug } from 'lucide-react'
 
 import { useLive, useNow } from '@/lib/hooks'
-import { live } from '@/lib/live/client'
+import { isLost, live, needsSignIn } from '@/lib/live'
 
 import { MemoryCard } from './MemoryCard'
 import { RecentQueries } from './RecentQueries'
@@ -12,9 +12,9 @@ import { Steps } from './Steps'
 
 /** Where to begin, and what is going on. */
 export function HomePage() {
-  const { ready, status } = useLive('/jobs')
-  if (!ready && status.state === 'lost' && status.reason !== 'unauthenticated')
-    return <Unreachable retryAtMs={status.retryAtMs} />
+  const { isKnown, connection } = useLive('/jobs')
+  if (!isKnown && isLost(connection) && !needsSignIn(connection))
+    return <Unreachable retryAtMs={connection.retryAtMs} />
   return (
     <div className="mx-auto w-full max-w-6xl flex-1 px-4 py-8 sm:px-6">
       <h1 className="sr-only">Home</h1>

@@ -15,7 +15,7 @@ const SHOWN = 5
 
 /** What runs now; when nothing does, what ran last. */
 export function RunningJobs() {
-  const { tree, ready } = useLive('/jobs')
+  const { value: tree, isKnown } = useLive('/jobs')
   const titles = useTitles()
   const now = useNow(15_000)
   const jobs = useMemo(() => jobsOf(tree), [tree])
@@ -28,11 +28,11 @@ export function RunningJobs() {
           Jobs
         </h2>
         <p className="text-ink-2 text-xs">
-          {ready ? (running.length > 0 ? `${running.length} running` : 'none running') : ''}
+          {isKnown ? (running.length > 0 ? `${running.length} running` : 'none running') : ''}
         </p>
       </div>
-      {!ready && <Loading rows={3} label="Loading the jobs" />}
-      {ready && shown.length === 0 && (
+      {!isKnown && <Loading rows={3} label="Loading the jobs" />}
+      {isKnown && shown.length === 0 && (
         <p className="text-ink-2 px-5 py-6 text-center">Nothing has run yet.</p>
       )}
       <ul className="divide-line divide-y">

@@ -17,12 +17,9 @@ import { queryHref, quoteName } from '@/lib/sql/names'
 /** The first three things to do with a node; each one shows when it is done. */
 export function Steps() {
   const { datasets, ready } = useDatasets()
-  const work = useLive('/jobs')
+  const { value: work } = useLive('/jobs')
   const entries = useStore(history)
-  const pipelines = useMemo(
-    () => jobsOf(work.tree).filter(({ kind }) => kind !== 'ingest'),
-    [work.tree],
-  )
+  const pipelines = useMemo(() => jobsOf(work).filter(({ kind }) => kind !== 'ingest'), [work])
   const asked = (entries ?? []).filter(({ outcome }) => outcome === 'done').length
   const readable = datasets.filter(({ damaged }) => !damaged)
   const sample = readable.find(({ name }) => name === 'voyages')

@@ -12,14 +12,14 @@ import { Empty, Failed, Loading } from '@/components/ui/States'
 import { formatAgo, formatElapsed, formatPercent, timeMs } from '@/lib/format'
 import { useLive, useNow } from '@/lib/hooks'
 import { fractionOf, hasEnded, jobsOf, phaseOf, type LiveJob } from '@/lib/jobs'
-import { live } from '@/lib/live/client'
+import { isLost, live } from '@/lib/live'
 
 import { JobDetail } from './JobDetail'
 import { useTitles } from './useTitles'
 
 /** Every job the node remembers, live, and one of them in full. */
 export function JobsPage() {
-  const { tree, ready, status } = useLive('/jobs')
+  const { value: tree, isKnown, connection } = useLive('/jobs')
   const chosen = useSearchParams().get('id')
   const router = useRouter()
   const titles = useTitles()
@@ -31,12 +31,12 @@ export function JobsPage() {
       <PageTitle title="Jobs">
         Work that runs longer than a question: uploads becoming tables, and pipelines.
       </PageTitle>
-      {!ready && status.state !== 'lost' && (
+      {!isKnown && !isLost(connection) && (
         <div className="panel">
           <Loading rows={6} label="Loading the jobs" />
         </div>
       )}
-      {!ready && status.state === 'lost' && (
+      {!isKnown && isLost(connection) && (
         <Failed
           title="The jobs cannot be shown"
           message="The node cannot be reached."
@@ -44,7 +44,7 @@ export function JobsPage() {
           onRetry={() => live.retry()}
         />
       )}
-      {ready && jobs.length === 0 && (
+      {isKnown && jobs.length === 0 && (
         <div className="panel">
           <Empty title="Nothing has run yet" icon={<Activity size={22} aria-hidden />}>
             A job appears here the moment it starts.{' '}
@@ -55,7 +55,7 @@ export function JobsPage() {
           </Empty>
         </div>
       )}
-      {ready && jobs.length > 0 && (
+      {isKnown && jobs.length > 0 && (
         <div className="grid items-start gap-4 lg:grid-cols-[22rem_minmax(0,1fr)]">
           <nav
             aria-label="Jobs"

@@ -9,7 +9,7 @@ import { uploads } from '@/lib/uploads'
 
 /** A function that knows what jobs are called. */
 export function useTitles(): (job: LiveJob) => string {
-  const { tree } = useLive('/datasets')
+  const { value: tree } = useLive('/datasets')
   const items = useStore(uploads)
   return useMemo(() => {
     const names = new Map(datasetsOf(tree).map(({ id, name }) => [id, name]))

@@ -3,7 +3,7 @@
 import { ShieldAlert, Unplug } from 'lucide-react'
 
 import { useInBrowser, useLive, useNow } from '@/lib/hooks'
-import { live } from '@/lib/live/client'
+import { isLost, live, needsSignIn } from '@/lib/live'
 
 /** Things about the whole page that a person should know: no secure context, stale data. */
 export function Banners() {
@@ -37,10 +37,10 @@ function InsecureBanner() {
 }
 
 function StaleBanner() {
-  const { status, ready } = useLive('/jobs')
-  const now = useNow(status.state === 'lost' ? 500 : null)
-  if (status.state !== 'lost' || !ready || status.reason === 'unauthenticated') return null
-  const seconds = Math.max(0, Math.ceil((status.retryAtMs - now) / 1000))
+  const { connection, isKnown } = useLive('/jobs')
+  const now = useNow(isLost(connection) ? 500 : null)
+  if (!isLost(connection) || !isKnown || needsSignIn(connection)) return null
+  const seconds = Math.max(0, Math.ceil((connection.retryAtMs - now) / 1000))
   return (
     <div
       role="status"

@@ -1,21 +1,20 @@
 'use client'
 
 import { useLive, useNow } from '@/lib/hooks'
-import { live } from '@/lib/live/client'
+import { isLost, live, needsSignIn } from '@/lib/live'
 
 /** Whether what the page shows is live, in a word. */
 export function Connection() {
-  const { status } = useLive('/jobs')
-  const now = useNow(status.state === 'lost' ? 500 : null)
+  const { connection } = useLive('/jobs')
+  const now = useNow(isLost(connection) ? 500 : null)
 
-  if (status.state === 'lost') {
-    const seconds = Math.max(0, Math.ceil((status.retryAtMs - now) / 1000))
-    const word =
-      status.reason === 'unauthenticated'
-        ? 'Not signed in'
-        : seconds > 0
-          ? `Offline, again in ${seconds} s`
-          : 'Offline, trying'
+  if (isLost(connection)) {
+    const seconds = Math.max(0, Math.ceil((connection.retryAtMs - now) / 1000))
+    const word = needsSignIn(connection)
+      ? 'Not signed in'
+      : seconds > 0
+        ? `Offline, again in ${seconds} s`
+        : 'Offline, trying'
     return (
       <button
         type="button"
@@ -28,7 +27,7 @@ export function Connection() {
       </button>
     )
   }
-  const isLive = status.state === 'live'
+  const isLive = connection.state === 'online'
   return (
     <span role="status" className="text-ink-2 mr-1 flex items-center gap-2 px-1.5 text-xs">
       <span

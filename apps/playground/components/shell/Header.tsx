@@ -15,7 +15,7 @@ import { ThemeChoice } from './ThemeChoice'
 /** The line at the top of every page. */
 export function Header({ onHelp }: { onHelp: () => void }) {
   const path = usePathname()
-  const { tree } = useLive('/jobs')
+  const { value: tree } = useLive('/jobs')
   const running = useMemo(() => jobsOf(tree).filter((job) => !hasEnded(job)).length, [tree])
 
   return (

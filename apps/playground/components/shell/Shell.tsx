@@ -6,6 +6,7 @@ import { useCallback, useEffect, useState, type ReactNode } from 'react'
 import { signInNeeded } from '@/lib/api'
 import { useLive, useStore } from '@/lib/hooks'
 import { usePageKeys } from '@/lib/keyboard'
+import { needsSignIn } from '@/lib/live'
 import { openHistory } from '@/lib/sql/history'
 import { openTheme } from '@/lib/theme'
 
@@ -19,7 +20,7 @@ export function Shell({ children }: { children: ReactNode }) {
   const router = useRouter()
   const [helping, setHelping] = useState(false)
   const locked = useStore(signInNeeded)
-  const { status } = useLive('/jobs')
+  const { connection } = useLive('/jobs')
 
   useEffect(() => {
     openTheme()
@@ -27,8 +28,8 @@ export function Shell({ children }: { children: ReactNode }) {
   }, [])
 
   useEffect(() => {
-    if (status.state === 'lost' && status.reason === 'unauthenticated') signInNeeded.set(true)
-  }, [status])
+    if (needsSignIn(connection)) signInNeeded.set(true)
+  }, [connection])
 
   usePageKeys(
     useCallback((href: string) => router.push(href), [router]),

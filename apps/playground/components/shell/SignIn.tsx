@@ -5,7 +5,7 @@ import { useState, type FormEvent } from 'react'
 
 import { Failed } from '@/components/ui/States'
 import { api, asApiError, type ApiError } from '@/lib/api'
-import { live } from '@/lib/live/client'
+import { live } from '@/lib/live'
 
 /** The sign-in form, for requests without a valid token. */
 export function SignIn() {

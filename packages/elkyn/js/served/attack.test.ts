@@ -3,10 +3,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { ElkynClient } from '../src/client.js'
-import { BadValue, ElkynError, Refused } from '../src/errors.js'
-import { openStream } from '../src/stream.js'
-import type { Json, Value } from '../src/values.js'
+import { ElkynClient } from '../src/client.ts'
+import { BadValue, ElkynError, Refused } from '../src/errors.ts'
+import { openStream } from '../src/stream.ts'
+import type { Json, Value } from '../src/values.ts'
 
 const url = process.env['ELKYN_URL'] ?? assert.fail('ELKYN_URL must be set')
 const token = process.env['ELKYN_TOKEN'] ?? assert.fail('ELKYN_TOKEN must be set')

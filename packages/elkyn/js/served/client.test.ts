@@ -6,11 +6,11 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 
-import { type ClientOptions, ElkynClient } from '../src/client.js'
-import { BadValue, Closed, Refused } from '../src/errors.js'
-import { ElkynStore } from '../src/index.js'
-import type { QueueStorage } from '../src/keptWrites.js'
-import type { Json } from '../src/values.js'
+import { type ClientOptions, ElkynClient } from '../src/client.ts'
+import { BadValue, Closed, Refused } from '../src/errors.ts'
+import { ElkynStore } from '../src/index.ts'
+import type { QueueStorage } from '../src/keptWrites.ts'
+import type { Json } from '../src/values.ts'
 
 const url = required('ELKYN_URL')
 const token = required('ELKYN_TOKEN')
@@ -89,7 +89,7 @@ test(
 )
 
 test(
-  'queries give the children asked for',
+  'queries return the selected children',
   using(async (client) => {
     const at = place()
     await client.set(at, { a: 3, b: 1, c: 2 })
@@ -122,30 +122,30 @@ test(
 test(
   'what the server refuses rejects, and vanishes from the view',
   using(
-    async (stranger) => {
+    async (intruder) => {
       const refused: string[] = []
-      await assert.rejects(stranger.get('/js'), Refused)
-      await assert.rejects(stranger.set('/js/x', 1), Refused)
-      assert.equal(stranger.pendingWrites, 0)
+      await assert.rejects(intruder.get('/js'), Refused)
+      await assert.rejects(intruder.set('/js/x', 1), Refused)
+      assert.equal(intruder.pendingWrites, 0)
       assert.deepEqual(refused, [])
     },
     { token: 'wrong' },
   ),
 )
 
-test('a listen that is refused is told', async () => {
-  let told: (path: string) => void = () => undefined
-  const refused = new Promise<string>((resolve) => (told = resolve))
-  const client = new ElkynClient(url, { token: 'wrong', onRefused: (path) => told(path) })
+test('a refused listener is notified', async () => {
+  let notify: (path: string) => void = () => undefined
+  const refused = new Promise<string>((resolve) => (notify = resolve))
+  const client = new ElkynClient(url, { token: 'wrong', onRefused: (path) => notify(path) })
   client.on('/js/secret', 'value', () => assert.fail('it was not to be heard'))
   assert.equal(await refused, '/js/secret')
   client.close()
 })
 
 test('a listen in a namespace that does not exist is refused with the reason', async () => {
-  let told: (error: Refused) => void = () => undefined
-  const refused = new Promise<Refused>((resolve) => (told = resolve))
-  const onRefused = (_path: string, error: Refused) => told(error)
+  let notify: (error: Refused) => void = () => undefined
+  const refused = new Promise<Refused>((resolve) => (notify = resolve))
+  const onRefused = (_path: string, error: Refused) => notify(error)
   const client = new ElkynClient(url, { token, namespace: 'missing', onRefused })
   client.on('/a', 'value', () => assert.fail('there is no value'))
   const { status, message } = await refused

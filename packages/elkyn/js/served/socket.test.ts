@@ -3,8 +3,8 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { ElkynClient } from '../src/client.js'
-import type { Json } from '../src/values.js'
+import { ElkynClient } from '../src/client.ts'
+import type { Json } from '../src/values.ts'
 
 const { ELKYN_URL: url = '', ELKYN_TOKEN: token = '', ELKYN_CONTROL: control = '' } = process.env
 
@@ -17,7 +17,7 @@ async function server(what: 'stop' | 'start'): Promise<void> {
   assert.equal(answer.status, 200)
 }
 
-test('a socket that was lost is told what it missed, and nothing that it knows', async () => {
+test('a socket that was lost receives the missed events, and nothing else', async () => {
   let chars = 0
   const sockets: WebSocket[] = []
   const Plain = globalThis.WebSocket

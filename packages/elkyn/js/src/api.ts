@@ -5,20 +5,20 @@
  * `store` < `index` (Node), `browser`.
  */
 
-export { ElkynClient, type ClientOptions, type QueryOptions } from './client.js'
-export { BadValue, Closed, ElkynError, Offline, Refused } from './errors.js'
-export { type TokenSource } from './follow.js'
-export { type QueueStorage } from './keptWrites.js'
-export { type Entry, type Log } from './log.js'
-export { serveStreams, sharedStreams } from './shared.js'
-export { socketStreams } from './socket.js'
-export { type Mode, type StoreOptions } from './store.js'
+export { ElkynClient, type ClientOptions, type QueryOptions } from './client.ts'
+export { BadValue, Closed, ElkynError, Offline, Refused } from './errors.ts'
+export { type TokenSource } from './follow.ts'
+export { type QueueStorage } from './keptWrites.ts'
+export { type Entry, type Log } from './log.ts'
+export { serveStreams, sharedStreams } from './shared.ts'
+export { socketStreams } from './socket.ts'
+export { type Mode, type StoreOptions } from './store.ts'
 export {
   type OpenStream,
   openStream,
   type StreamEvent,
   type StreamListener,
   type StreamRequest,
-} from './stream.js'
-export { type Callback, type EventType } from './tree.js'
-export { type Json, type Value } from './values.js'
+} from './stream.ts'
+export { type Callback, type EventType } from './tree.ts'
+export { type Json, type Value } from './values.ts'

@@ -1,18 +1,25 @@
 /** A client of a served tree: reads, writes that survive a lost connection, and live values. */
 
-import { placesOf } from './edits.js'
-import { BadValue, Closed, Offline, type Refused } from './errors.js'
-import { Following, type TokenSource, tokenOf } from './follow.js'
-import type { QueueStorage } from './keptWrites.js'
-import { Live } from './live.js'
-import { formatPath, parsePath, type Path, refuseNested } from './paths.js'
-import { PushIds } from './pushIds.js'
-import { type QueuedWrite, type QueueListener, WriteQueue } from './queue.js'
-import { randomName } from './random.js'
-import { socketStreams } from './socket.js'
-import { addressOf, authorization, type OpenStream, openStream, refusal } from './stream.js'
-import { type Callback, checkListener, type EventType } from './tree.js'
-import { type Json, prepare, type Value } from './values.js'
+import { placesOf } from './edits.ts'
+import { BadValue, Closed, Offline, type Refused } from './errors.ts'
+import { Following, type TokenSource, tokenOf } from './follow.ts'
+import type { QueueStorage } from './keptWrites.ts'
+import { LocalView } from './localView.ts'
+import { formatPath, parsePath, type Path, refuseNested } from './paths.ts'
+import { PushIds } from './pushIds.ts'
+import { type QueuedWrite, type QueueListener, WriteQueue } from './queue.ts'
+import { randomName } from './random.ts'
+import { socketStreams } from './socket.ts'
+import {
+  addressOf,
+  authorization,
+  type OpenStream,
+  openStream,
+  refusal,
+  serverBase,
+} from './stream.ts'
+import { type Callback, checkListener, type EventType } from './tree.ts'
+import { type Json, prepare, type Value } from './values.ts'
 
 export interface ClientOptions {
   /** Returns the token of each request and stream, so that it may change; empty for none. */
@@ -47,7 +54,7 @@ const REQUEST_MS_MAX = 90_000
 
 /** A path with listeners. */
 interface Listened {
-  live: Live
+  live: LocalView
   users: number
   following: Following
 }
@@ -68,7 +75,7 @@ export class ElkynClient {
     private readonly options: ClientOptions = {},
     watcher: QueueListener | null = null,
   ) {
-    this.base = new URL(url).href.replace(/\/+$/, '')
+    this.base = serverBase(url)
     this.streams =
       options.streams ?? (typeof WebSocket === 'undefined' ? openStream : socketStreams())
     this.queue = new WriteQueue(
@@ -171,12 +178,12 @@ export class ElkynClient {
     this.queue.close()
   }
 
-  private get lives(): Live[] {
+  private get lives(): LocalView[] {
     return [...this.listened.values()].map(({ live }) => live)
   }
 
   private listen(name: string, path: Path): Listened {
-    const live = new Live(path)
+    const live = new LocalView(path)
     for (const write of this.queue.pending) live.add(write)
     const place = { base: this.base, path, namespace: this.options.namespace ?? null }
     const following = new Following(
@@ -185,7 +192,7 @@ export class ElkynClient {
       () => ({ ...place, lastEventId: null }),
       {
         event: (event) => live.apply(event),
-        online: (isOnline) => isOnline && this.queue.retry(),
+        connection: ({ state }) => state === 'online' && this.queue.retry(),
         refused: (error) => this.refused(name, entry, error),
       },
     )

@@ -1,10 +1,10 @@
 /** Converts writes and events to the replaced places of a value. */
 
-import type { Change } from './overlay.js'
-import { isWithin, parsePath, type Path } from './paths.js'
-import type { QueuedWrite } from './queue.js'
-import type { StreamEvent } from './stream.js'
-import { fromJson, getAt, type Json, prepare, type Stored, type Value } from './values.js'
+import type { Change } from './overlay.ts'
+import { isWithin, parsePath, type Path } from './paths.ts'
+import type { QueuedWrite } from './queue.ts'
+import type { StreamEvent } from './stream.ts'
+import { fromJson, getAt, type Json, prepare, setAt, type Stored, type Value } from './values.ts'
 
 /** The places of an event's or update's children, below `base`. */
 export function placesOf<T>(base: Path, children: { readonly [key: string]: T }): [Path, T][] {
@@ -39,4 +39,12 @@ export function eventChanges(base: Path, event: StreamEvent): Change[] {
   if (event.type === 'put') return [{ path: at, value: fromJson(event.data) }]
   const places = placesOf(at, event.data as { [key: string]: Json })
   return places.map(([path, value]) => ({ path, value: fromJson(value) }))
+}
+
+/** `value` after an event of the stream of `base`. */
+export function applyEvent(value: Stored, base: Path, event: StreamEvent): Stored {
+  return eventChanges(base, event).reduce(
+    (current, change) => setAt(current, change.path, change.value),
+    value,
+  )
 }

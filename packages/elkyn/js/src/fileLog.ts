@@ -9,9 +9,9 @@ import { createHash } from 'node:crypto'
 import * as fs from 'node:fs'
 import { join } from 'node:path'
 
-import { ElkynError } from './errors.js'
-import { lockFolder } from './folderLock.js'
-import { COMPACT_ENTRIES, type Entry, type Log, type LogListener } from './log.js'
+import { ElkynError } from './errors.ts'
+import { lockFolder } from './folderLock.ts'
+import { COMPACT_ENTRIES, type Entry, type Log, type LogListener } from './log.ts'
 
 const HEADER = Buffer.from('elkyn log 1\n')
 const COMPACT_BYTES = 8 * 1024 * 1024

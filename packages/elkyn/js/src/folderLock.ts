@@ -12,7 +12,7 @@ import {
 } from 'node:fs'
 import { join } from 'node:path'
 
-import { ElkynError } from './errors.js'
+import { ElkynError } from './errors.ts'
 
 /** Acquire the lock of `folder`; returns the function that releases it. */
 export function lockFolder(folder: string): () => void {

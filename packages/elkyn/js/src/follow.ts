@@ -1,13 +1,8 @@
 /** A stream with a changing token: it is reopened when the server refuses an old token. */
 
-import type { Refused } from './errors.js'
-import {
-  backoff,
-  delay,
-  type OpenStream,
-  type StreamListener,
-  type StreamRequest,
-} from './stream.js'
+import { Backoff } from './backoff.ts'
+import type { Refused } from './errors.ts'
+import type { OpenStream, StreamHandle, StreamListener, StreamRequest } from './stream.ts'
 
 export type TokenSource = string | (() => string | Promise<string>) | undefined
 
@@ -17,9 +12,11 @@ export async function tokenOf(source: TokenSource): Promise<string> {
 }
 
 export class Following {
+  /** Identifies the latest attempt; callbacks of earlier ones see it aborted and do nothing. */
   private current: AbortController | null = null
-  private closeStream: () => void = () => undefined
+  private stream: StreamHandle | null = null
   private token = ''
+  /** True after a reopening until the next event: a second refusal in a row is final. */
   private renewed = false
 
   constructor(
@@ -38,10 +35,16 @@ export class Following {
     if (current && current === this.current && token !== this.token) void this.open()
   }
 
+  /** Reconnect now, if the stream waits for its next attempt. */
+  retry(): void {
+    this.stream?.retry()
+  }
+
   close(): void {
     this.current?.abort()
     this.current = null
-    this.closeStream()
+    this.stream?.close()
+    this.stream = null
   }
 
   private async open(): Promise<void> {
@@ -51,14 +54,14 @@ export class Following {
     const token = await this.tokenSoon(mine.signal)
     if (mine.signal.aborted) return
     this.token = token
-    this.closeStream = this.streams(
+    this.stream = this.streams(
       { ...this.request(), token },
       {
         event: (event) => {
           this.renewed = false
           if (!mine.signal.aborted) this.listener.event(event)
         },
-        online: (live) => mine.signal.aborted || this.listener.online(live),
+        connection: (connection) => mine.signal.aborted || this.listener.connection(connection),
         refused: (error) => void this.refused(error, mine.signal),
       },
     )
@@ -78,11 +81,12 @@ export class Following {
 
   /** The token, once available: creating it may need the network. */
   private async tokenSoon(ended: AbortSignal): Promise<string> {
-    for (let failures = 0; !ended.aborted; failures += 1) {
+    const backoff = new Backoff(ended)
+    while (!ended.aborted) {
       try {
         return await tokenOf(this.source)
       } catch {
-        await delay(backoff(failures), ended)
+        await backoff.wait(backoff.nextMs())
       }
     }
     return ''

@@ -5,8 +5,8 @@
  * tabs apply all entries in one order. A channel notifies the other tabs of new entries.
  */
 
-import { ElkynError } from './errors.js'
-import { COMPACT_ENTRIES, type Entry, type Log, type LogListener } from './log.js'
+import { ElkynError } from './errors.ts'
+import { COMPACT_ENTRIES, type Entry, type Log, type LogListener } from './log.ts'
 
 const ENTRIES = 'entries'
 

@@ -7,9 +7,9 @@
  * because of its idempotency key.
  */
 
-import { type Held, hasLocks, holdLock } from './locks.js'
-import { randomName } from './random.js'
-import type { QueuedWrite } from './queue.js'
+import { type Held, hasLocks, holdLock } from './locks.ts'
+import { randomName } from './random.ts'
+import type { QueuedWrite } from './queue.ts'
 
 /** A storage of pending writes: `localStorage`, or an object like it. */
 export interface QueueStorage {

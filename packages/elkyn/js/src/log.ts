@@ -1,6 +1,6 @@
 /** The log of an embedded store's writes, which is compacted from time to time. */
 
-import type { Json } from './values.js'
+import type { Json } from './values.ts'
 
 /** One atomic write: replaced places by path; for a replica also the positions it has reached. */
 export interface Entry {

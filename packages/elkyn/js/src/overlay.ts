@@ -1,7 +1,7 @@
 /** A confirmed value with pending edits applied on top. */
 
-import { isWithin, type Path } from './paths.js'
-import { getAt, isMap, setAt, type Stored } from './values.js'
+import { isWithin, type Path } from './paths.ts'
+import { getAt, isMap, setAt, type Stored } from './values.ts'
 
 /** One replaced place of a value. */
 export interface Change {

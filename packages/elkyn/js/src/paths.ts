@@ -1,11 +1,11 @@
 /** Paths into the tree: `/a/b` in text, a list of keys inside. Limits are Firebase's. */
 
-import { BadValue } from './errors.js'
+import { BadValue } from './errors.ts'
 
 export type Path = readonly string[]
 
 export const DEPTH_MAX = 32
-export const KEY_BYTES_MAX = 768
+const KEY_BYTES_MAX = 768
 
 const FORBIDDEN = /[.$#[\]/\u0000-\u001f\u007f]/
 const INTEGER = /^-?0*[0-9]{1,10}$/

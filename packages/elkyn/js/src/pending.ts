@@ -1,9 +1,9 @@
 /** Pending writes to a server, as edits of a value that follows the server's events. */
 
-import { type Change, type Edit, type Overlay } from './overlay.js'
-import { isWithin, type Path } from './paths.js'
-import type { QueuedWrite } from './queue.js'
-import type { Stored } from './values.js'
+import { type Change, type Edit, type Overlay } from './overlay.ts'
+import { isWithin, type Path } from './paths.ts'
+import type { QueuedWrite } from './queue.ts'
+import type { Stored } from './values.ts'
 
 /** How long an acknowledged write is shown while its event has not arrived. */
 const HELD_MS = 2000

@@ -1,10 +1,10 @@
 /** The queue of writes to a server: in order, one at a time, kept while it is unreachable. */
 
-import { Closed, Offline } from './errors.js'
-import { KeptWrites, type QueueStorage } from './keptWrites.js'
-import type { Path } from './paths.js'
-import { backoff, delay } from './stream.js'
-import type { Json } from './values.js'
+import { Backoff } from './backoff.ts'
+import { Closed, Offline } from './errors.ts'
+import { KeptWrites, type QueueStorage } from './keptWrites.ts'
+import type { Path } from './paths.ts'
+import type { Json } from './values.ts'
 
 /** A stored write; `key` lets the server recognize a retry. */
 export interface QueuedWrite {
@@ -26,7 +26,7 @@ export interface QueueListener {
 /** Sends one write; `Offline` means "retry later", any other error is final. */
 export type Send = (write: QueuedWrite, signal: AbortSignal) => Promise<number | null>
 
-/** Tries of a write that fails with a server error; later writes wait behind it. */
+/** Attempts of a write that fails with status 500; later writes wait behind it. */
 const FAULT_TRIES = 5
 
 interface Waiting {
@@ -36,11 +36,12 @@ interface Waiting {
 }
 
 export class WriteQueue {
+  /** Writes in the order of the calls; the first is being sent. It is removed after its response. */
   private readonly waiting: Waiting[] = []
   private readonly closed = new AbortController()
   private readonly kept: KeptWrites | null
   private sending = false
-  private wake: () => void = () => undefined
+  private readonly backoff = new Backoff(this.closed.signal)
 
   /**
    * @param name the name of the server's tree: writes stored under it are sent to it
@@ -72,7 +73,7 @@ export class WriteQueue {
 
   /** Retry at once: the network is back. */
   retry(): void {
-    this.wake()
+    this.backoff.retry()
   }
 
   /** Stop sending; waiting writes are rejected, and stay stored if there is a storage. */
@@ -97,21 +98,21 @@ export class WriteQueue {
   private async run(): Promise<void> {
     if (this.sending) return
     this.sending = true
-    for (let failures = 0; ;) {
+    for (;;) {
       const first = this.waiting[0]
       if (!first || this.closed.signal.aborted) break
       try {
         const position = await this.send(first.write, this.closed.signal)
-        failures = 0
+        this.backoff.reset()
         this.settle(first)
         this.listener.done(first.write, position)
         first.resolve()
       } catch (error) {
         if (this.closed.signal.aborted) break
-        if (error instanceof Offline && !(error.status === 500 && failures >= FAULT_TRIES)) {
-          await this.pause(error.afterMs ?? backoff(failures++))
+        if (error instanceof Offline && !this.isFinal(error)) {
+          await this.backoff.wait(error.afterMs ?? this.backoff.nextMs())
         } else {
-          failures = 0
+          this.backoff.reset()
           this.settle(first)
           this.listener.failed(first.write, error as Error)
           first.reject(error as Error)
@@ -126,10 +127,8 @@ export class WriteQueue {
     this.kept?.remove(answered.write)
   }
 
-  private async pause(ms: number): Promise<void> {
-    const waking = new AbortController()
-    this.wake = () => waking.abort()
-    await delay(ms, AbortSignal.any([waking.signal, this.closed.signal]))
-    this.wake = () => undefined
+  /** A server error that persists belongs to the write, which must not block all later ones. */
+  private isFinal(error: Offline): boolean {
+    return error.status === 500 && this.backoff.failures >= FAULT_TRIES
   }
 }

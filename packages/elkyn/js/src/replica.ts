@@ -1,16 +1,16 @@
 /** A replica's link to its server: streams of its changes, and a client for writes. */
 
-import { ElkynClient } from './client.js'
-import { changesOf, eventChanges } from './edits.js'
-import { Following } from './follow.js'
-import { type Held, hasLocks, holdLock } from './locks.js'
-import type { Change, Overlay } from './overlay.js'
-import { formatPath, isWithin, parsePath, type Path } from './paths.js'
-import { PendingWrites } from './pending.js'
-import type { QueuedWrite } from './queue.js'
-import type { StoreOptions } from './store.js'
-import { openStream, positionOf, type StreamEvent } from './stream.js'
-import { getAt } from './values.js'
+import { ElkynClient } from './client.ts'
+import { changesOf, eventChanges } from './edits.ts'
+import { Following } from './follow.ts'
+import { type Held, hasLocks, holdLock } from './locks.ts'
+import type { Change, Overlay } from './overlay.ts'
+import { formatPath, isWithin, parsePath, type Path } from './paths.ts'
+import { PendingWrites } from './pending.ts'
+import type { QueuedWrite } from './queue.ts'
+import type { StoreOptions } from './store.ts'
+import { openStream, positionOf, serverBase, type StreamEvent } from './stream.ts'
+import { getAt } from './values.ts'
 
 /** The server's positions by followed path. */
 type Seen = Readonly<Record<string, string>>
@@ -100,7 +100,7 @@ export class Replica {
     const name = formatPath(path)
     let last = seen[name] ?? null
     const place = {
-      base: new URL(url).href.replace(/\/+$/, ''),
+      base: serverBase(url),
       path,
       namespace: namespace ?? null,
     }
@@ -119,7 +119,7 @@ export class Replica {
     }
     return new Following(streams, token, () => ({ ...place, lastEventId: last }), {
       event: receive,
-      online: () => undefined,
+      connection: () => undefined,
       refused: failed,
     })
   }

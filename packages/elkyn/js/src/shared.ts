@@ -5,21 +5,28 @@
  * page that crashed. Listeners of pages without locks (no https) end with their message or port.
  */
 
-import { Refused } from './errors.js'
-import { type Held, hasLocks, holdLock } from './locks.js'
-import { randomName } from './random.js'
-import { socketStreams } from './socket.js'
-import type { OpenStream, StreamEvent, StreamListener, StreamRequest } from './stream.js'
+import { Refused } from './errors.ts'
+import { type Held, hasLocks, holdLock } from './locks.ts'
+import { randomName } from './random.ts'
+import type {
+  Connection,
+  OpenStream,
+  StreamEvent,
+  StreamHandle,
+  StreamListener,
+  StreamRequest,
+} from './stream.ts'
 
 type ToWorker =
   | { kind: 'hello'; lock: string }
   | { kind: 'open'; id: number; request: StreamRequest }
+  | { kind: 'retry'; id: number }
   | { kind: 'close'; id: number }
   | { kind: 'bye' }
 
 type FromWorker =
   | { kind: 'event'; id: number; event: StreamEvent }
-  | { kind: 'online'; id: number; live: boolean }
+  | { kind: 'connection'; id: number; connection: Connection }
   | { kind: 'refused'; id: number; status: number; message: string }
 
 /** The part of a MessagePort that this module uses. */
@@ -39,8 +46,8 @@ export interface Worker {
 interface Open {
   request: StreamRequest
   listener: StreamListener
-  /** Closes the page's own stream, when there is no worker. */
-  close: (() => void) | null
+  /** The page's own stream, when there is no worker. */
+  own: StreamHandle | null
 }
 
 /**
@@ -50,7 +57,7 @@ interface Open {
  *   then has its own connection, as when the worker's script does not load
  * @param own opens streams without the worker
  */
-export function sharedStreams(worker: Worker | null, own = socketStreams()): OpenStream {
+export function sharedStreams(worker: Worker | null, own: OpenStream): OpenStream {
   if (worker === null) return own
   const page = new SharedPage(worker.port, own)
   worker.addEventListener('error', () => page.leaveWorker())
@@ -79,15 +86,21 @@ class SharedPage {
     })
   }
 
-  open(request: StreamRequest, listener: StreamListener): () => void {
+  open(request: StreamRequest, listener: StreamListener): StreamHandle {
     const id = (this.last += 1)
-    const entry: Open = { request, listener, close: null }
+    const entry: Open = { request, listener, own: null }
     this.opened.set(id, entry)
     this.start(id, entry)
-    return () => {
-      if (!this.opened.delete(id)) return
-      if (entry.close) entry.close()
-      else this.post({ kind: 'close', id })
+    return {
+      close: () => {
+        if (!this.opened.delete(id)) return
+        if (entry.own) entry.own.close()
+        else this.post({ kind: 'close', id })
+      },
+      retry: () => {
+        if (entry.own) entry.own.retry()
+        else this.post({ kind: 'retry', id })
+      },
     }
   }
 
@@ -100,11 +113,11 @@ class SharedPage {
 
   private start(id: number, entry: Open): void {
     if (this.hasWorker) this.post({ kind: 'open', id, request: entry.request })
-    else entry.close = this.own(entry.request, entry.listener)
+    else entry.own = this.own(entry.request, entry.listener)
   }
 
   private openAgain(): void {
-    for (const [id, entry] of this.opened) if (!entry.close) this.start(id, entry)
+    for (const [id, entry] of this.opened) if (!entry.own) this.start(id, entry)
   }
 
   private post(message: ToWorker): void {
@@ -114,36 +127,37 @@ class SharedPage {
   private receive(message: FromWorker): void {
     const listener = this.opened.get(message.id)?.listener
     if (message.kind === 'event') listener?.event(message.event)
-    else if (message.kind === 'online') listener?.online(message.live)
+    else if (message.kind === 'connection') listener?.connection(message.connection)
     else listener?.refused(new Refused(message.status, message.message))
   }
 }
 
 /** Returns the handler of each port that connects to the SharedWorker. */
-export function serveStreams(open: OpenStream = socketStreams()): (port: Port) => void {
+export function serveStreams(open: OpenStream): (port: Port) => void {
   return (port) => {
-    const closes = new Map<number, () => void>()
+    const streams = new Map<number, StreamHandle>()
     let lock: Held | null = null
     const post = (message: FromWorker) => port.postMessage(message)
     const close = (id: number) => {
-      closes.get(id)?.()
-      closes.delete(id)
+      streams.get(id)?.close()
+      streams.delete(id)
     }
     const leave = () => {
-      for (const id of [...closes.keys()]) close(id)
+      for (const id of [...streams.keys()]) close(id)
     }
     const start = (id: number, request: StreamRequest) => {
       close(id)
-      const end = open(request, {
+      const stream = open(request, {
         event: (event) => post({ kind: 'event', id, event }),
-        online: (live) => post({ kind: 'online', id, live }),
+        connection: (connection) => post({ kind: 'connection', id, connection }),
         refused: ({ status, message }) => post({ kind: 'refused', id, status, message }),
       })
-      closes.set(id, end)
+      streams.set(id, stream)
     }
     port.addEventListener('message', ({ data }: MessageEvent<ToWorker>) => {
       if (data.kind === 'bye') leave()
       else if (data.kind === 'close') close(data.id)
+      else if (data.kind === 'retry') streams.get(data.id)?.retry()
       else if (data.kind === 'open') start(data.id, data.request)
       else if (hasLocks()) {
         lock = holdLock(data.lock, () => {

@@ -5,19 +5,21 @@
  * a lost connection the server sends the missed events, or the whole value if its log is too short.
  */
 
-import { eventChanges } from './edits.js'
-import { Refused } from './errors.js'
-import { formatPath, isWithin, parsePath, type Path } from './paths.js'
-import { isDelivered, type Push, SocketLink, type Delivered } from './socketLink.js'
+import { Backoff } from './backoff.ts'
+import { applyEvent, eventChanges } from './edits.ts'
+import { Refused } from './errors.ts'
+import { formatPath, isWithin, parsePath, type Path } from './paths.ts'
+import { isDelivered, type Push, SocketLink, type Delivered } from './socketLink.ts'
 import {
-  backoff,
-  delay,
+  type Connection,
   type OpenStream,
   type StreamEvent,
+  type StreamHandle,
   type StreamListener,
   type StreamRequest,
-} from './stream.js'
-import { getAt, type Json, present, setAt, type Stored } from './values.js'
+  wholeValue,
+} from './stream.ts'
+import { getAt, type Json, present, setAt, type Stored } from './values.ts'
 
 /** Returns streams that share a WebSocket for each server, namespace and token. */
 export function socketStreams(): OpenStream {
@@ -34,10 +36,11 @@ export function socketStreams(): OpenStream {
 interface Wanted {
   path: Path
   listeners: Set<StreamListener>
-  /** Whether the socket listens to it; else it listens to a path above it. */
+  /** Whether the socket listens to it; else it listens to a path above it, or is not connected. */
   asked: boolean
-  /** Whether the server has acknowledged that. */
+  /** Whether the server has acknowledged that: `delivered` positions count for it from then on. */
   isDelivered: boolean
+  /** Whether the state contains its value: patches before that have nothing to apply to. */
   known: boolean
   /** The position to resume from; null for the whole value. */
   seen: Delivered | null
@@ -46,10 +49,11 @@ interface Wanted {
 class Hub {
   private readonly wanted = new Map<string, Wanted>()
   private link: SocketLink
+  /** The values of all wanted paths that are known, in one tree; null elsewhere. */
   private state: Stored = null
-  private isLive = false
-  private failures = 0
+  private connection: Connection = { state: 'connecting' }
   private readonly over = new AbortController()
+  private readonly backoff = new Backoff(this.over.signal)
 
   constructor(
     private readonly request: StreamRequest,
@@ -58,20 +62,27 @@ class Hub {
     this.link = this.connect()
   }
 
-  listen(path: Path, listener: StreamListener): () => void {
+  listen(path: Path, listener: StreamListener): StreamHandle {
     const name = formatPath(path)
     const entry = this.wanted.get(name) ?? this.want(name, path)
     entry.listeners.add(listener)
     if (entry.known) {
       queueMicrotask(() => {
         if (!entry.listeners.has(listener)) return
-        listener.event(whole(getAt(this.state, path)))
-        listener.online(this.isLive)
+        listener.event(wholeValue(getAt(this.state, path)))
+        listener.connection(this.connection)
       })
     }
-    return () => {
-      if (entry.listeners.delete(listener) && entry.listeners.size === 0) this.forget(entry)
+    return {
+      close: () => {
+        if (entry.listeners.delete(listener) && entry.listeners.size === 0) this.forget(entry)
+      },
+      retry: () => this.backoff.retry(),
     }
+  }
+
+  private get isOnline(): boolean {
+    return this.connection.state === 'online'
   }
 
   private want(name: string, path: Path): Wanted {
@@ -105,8 +116,9 @@ class Hub {
       this.unused()
       return
     }
+    // Without a path above it nothing updates this part of the state any more.
     if (!this.above(entry.path)) this.lose(entry.path)
-    if (entry.asked && this.isLive) this.unlisten(entry)
+    if (entry.asked && this.isOnline) this.unlisten(entry)
     this.arrange()
   }
 
@@ -120,7 +132,7 @@ class Hub {
 
   /** Listen to the topmost paths, and to no others. */
   private arrange(): void {
-    if (!this.isLive) return
+    if (!this.isOnline) return
     const entries = [...this.wanted.values()]
     const covered = new Set(entries.filter(({ path }) => this.above(path)))
     for (const entry of entries) if (entry.asked && covered.has(entry)) this.unlisten(entry)
@@ -133,7 +145,7 @@ class Hub {
     const { link } = this
     const seen = (entry.known && entry.seen) || { i: '', m: '' }
     link.send('q', { p: formatPath(entry.path), h: '', ...seen }, (error, delivered) => {
-      if (link !== this.link) return
+      if (link !== this.link) return // the reply of a connection that was replaced
       if (error !== null) this.refuse(entry, error)
       else if (entry.asked && isDelivered(delivered))
         Object.assign(entry, { isDelivered: true, seen: delivered })
@@ -159,10 +171,9 @@ class Hub {
   private connect(): SocketLink {
     return new SocketLink(this.request, {
       opened: () => {
-        this.failures = 0
-        this.isLive = true
+        this.backoff.reset()
         for (const entry of this.wanted.values()) entry.asked = false
-        this.notifyAll((listener) => listener.online(true))
+        this.enter({ state: 'online' })
         this.arrange()
       },
       pushed: (push) => this.receive(push),
@@ -175,8 +186,8 @@ class Hub {
   }
 
   private ended(refused: Refused | null): void {
-    this.isLive = false
     if (refused) {
+      this.connection = { state: 'connecting' }
       this.unused()
       const entries = [...this.wanted.values()]
       this.wanted.clear()
@@ -185,14 +196,17 @@ class Hub {
       }
       return
     }
-    this.notifyAll((listener) => listener.online(false))
-    void delay(backoff(this.failures++), this.over.signal).then(() => {
+    const delayMs = this.backoff.nextMs()
+    this.enter({ state: 'offline', retryAtMs: Date.now() + delayMs })
+    void this.backoff.wait(delayMs).then(() => {
       if (!this.over.signal.aborted) this.link = this.connect()
     })
   }
 
-  private notifyAll(notify: (listener: StreamListener) => void): void {
-    for (const { listeners } of [...this.wanted.values()]) [...listeners].forEach(notify)
+  private enter(connection: Connection): void {
+    this.connection = connection
+    for (const { listeners } of [...this.wanted.values()])
+      for (const listener of [...listeners]) listener.connection(connection)
   }
 
   private receive({ action, path, data, id }: Push): void {
@@ -205,9 +219,7 @@ class Hub {
     const entries = [...this.wanted.values()]
     if (!entries.some((entry) => isWithin(at, entry.path))) return // an event of a path that is no longer watched
     const event: StreamEvent = { type: action === 'm' ? 'patch' : 'put', path: '/', data, id: null }
-    for (const change of eventChanges(at, event)) {
-      this.state = setAt(this.state, change.path, change.value)
-    }
+    this.state = applyEvent(this.state, at, event)
     const asked = entries.find((entry) => entry.asked && isWithin(at, entry.path))
     if (asked?.seen && id !== null) asked.seen = { ...asked.seen, i: id }
     for (const entry of entries) this.pass(entry, at, event)
@@ -228,20 +240,16 @@ class Hub {
   /** The part of an event above `path` that concerns it. */
   private below(path: Path, at: Path, event: StreamEvent): StreamEvent | null {
     if (!isWithin(path, at)) return null
-    if (event.type === 'put') return whole(getAt(this.state, path))
+    if (event.type === 'put') return wholeValue(getAt(this.state, path))
     const inside: { [key: string]: Json } = {}
     for (const change of eventChanges(at, event)) {
-      if (isWithin(path, change.path)) return whole(getAt(this.state, path))
+      if (isWithin(path, change.path)) return wholeValue(getAt(this.state, path))
       if (isWithin(change.path, path)) {
         inside[change.path.slice(path.length).join('/')] = present(change.value)
       }
     }
     return Object.keys(inside).length ? { type: 'patch', path: '/', data: inside, id: null } : null
   }
-}
-
-function whole(value: Stored): StreamEvent {
-  return { type: 'put', path: '/', data: present(value), id: null }
 }
 
 function revoked(): Refused {

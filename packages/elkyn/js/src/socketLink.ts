@@ -1,8 +1,8 @@
 /** One WebSocket of the realtime protocol, version 5: frames, numbered requests, the token. */
 
-import { Refused } from './errors.js'
-import type { StreamRequest } from './stream.js'
-import type { Json } from './values.js'
+import { Refused } from './errors.ts'
+import type { StreamRequest } from './stream.ts'
+import type { Json } from './values.ts'
 
 /** Messages that the server sends unrequested: `d` set, `m` merge, `c` a listen was revoked. */
 export interface Push {

@@ -5,9 +5,10 @@
  * listener misses no event; where the server cannot resume, it sends the whole value again.
  */
 
-import { Offline, Refused } from './errors.js'
-import type { Path } from './paths.js'
-import type { Json } from './values.js'
+import { Backoff } from './backoff.ts'
+import { Offline, Refused } from './errors.ts'
+import type { Path } from './paths.ts'
+import { type Json, present, type Stored } from './values.ts'
 
 /** One event: `put` replaces what is at `path`, `patch` replaces several children of it. */
 export interface StreamEvent {
@@ -18,10 +19,14 @@ export interface StreamEvent {
   id: string | null
 }
 
+/** The state of a stream's connection; `retryAtMs` is the time of the next attempt. */
+export type Connection =
+  { state: 'connecting' } | { state: 'online' } | { state: 'offline'; retryAtMs: number }
+
 export interface StreamListener {
   event(event: StreamEvent): void
-  /** Whether the stream is connected. */
-  online(live: boolean): void
+  /** The connection was opened or lost. */
+  connection(connection: Connection): void
   /** The server refuses the stream; there will be no more events. */
   refused(error: Refused): void
 }
@@ -37,40 +42,55 @@ export interface StreamRequest {
   lastEventId: string | null
 }
 
+/** The event that replaces the whole value of a stream. */
+export function wholeValue(value: Stored): StreamEvent {
+  return { type: 'put', path: '/', data: present(value), id: null }
+}
+
 /** The position in the server's log of an event's id. */
 export function positionOf(id: string | null): number | null {
   return id === null ? null : Number.parseInt(id, 10)
 }
 
-/** Opens a stream; returns the function that closes it. */
-export type OpenStream = (request: StreamRequest, listener: StreamListener) => () => void
+/** An open stream. */
+export interface StreamHandle {
+  close(): void
+  /** Reconnect now, if the stream waits for its next attempt. */
+  retry(): void
+}
+
+/** Opens a stream. The listener is called later, never before the function returns. */
+export type OpenStream = (request: StreamRequest, listener: StreamListener) => StreamHandle
 
 /** Silence after which a connection counts as lost; servers send keep-alives each 30 s or less. */
 const SILENCE_MS = 75_000
-const RETRY_MS_MAX = 15_000
+/** The longest `Retry-After` that is respected, so that a wrong header cannot stop a client. */
+const RETRY_AFTER_MS_MAX = 15_000
 
-/** Open a separate stream, with `fetch`. */
+/** Open a separate stream, with `fetch`: unlike an EventSource it sends a token and reports errors. */
 export const openStream: OpenStream = (request, listener) => {
   const closed = new AbortController()
-  void run(request, listener, closed.signal)
-  return () => closed.abort()
+  const backoff = new Backoff(closed.signal)
+  void run(request, listener, closed.signal, backoff)
+  return { close: () => closed.abort(), retry: () => backoff.retry() }
 }
 
 async function run(
   request: StreamRequest,
   listener: StreamListener,
   closed: AbortSignal,
+  backoff: Backoff,
 ): Promise<void> {
   let lastEventId = request.lastEventId
   const deliver = (event: StreamEvent) => {
     lastEventId = event.id ?? lastEventId
     listener.event(event)
   }
-  for (let failures = 0; !closed.aborted; failures += 1) {
+  while (!closed.aborted) {
     try {
       await connect({ ...request, lastEventId }, deliver, closed, () => {
-        failures = 0
-        listener.online(true)
+        backoff.reset()
+        listener.connection({ state: 'online' })
       })
     } catch (error) {
       if (closed.aborted) return
@@ -80,30 +100,10 @@ async function run(
       }
     }
     if (closed.aborted) return
-    listener.online(false)
-    await delay(backoff(failures), closed)
+    const delayMs = backoff.nextMs()
+    listener.connection({ state: 'offline', retryAtMs: Date.now() + delayMs })
+    await backoff.wait(delayMs)
   }
-}
-
-/** Milliseconds to wait before try number `failures`, with jitter. */
-export function backoff(failures: number): number {
-  return Math.min(250 * 2 ** failures, RETRY_MS_MAX) * (0.5 + Math.random() / 2)
-}
-
-/** Wait; ends early when `closed` aborts or the network is back. */
-export function delay(ms: number, closed: AbortSignal): Promise<void> {
-  return new Promise((resolve) => {
-    const done = () => {
-      clearTimeout(timer)
-      closed.removeEventListener('abort', done)
-      globalThis.removeEventListener?.('online', done)
-      resolve()
-    }
-    const timer = setTimeout(done, ms)
-    closed.addEventListener('abort', done)
-    globalThis.addEventListener?.('online', done)
-    if (closed.aborted) done()
-  })
 }
 
 async function connect(
@@ -121,6 +121,7 @@ async function connect(
       ...authorization(request.token),
       accept: 'text/event-stream',
     }
+    // The server sends the events after this one, or the whole value if its log is too short.
     if (request.lastEventId !== null) headers['last-event-id'] = request.lastEventId
     const url = addressOf(request)
     const answer = await fetch(url, { headers, signal: lost.signal, cache: 'no-store' })
@@ -131,6 +132,7 @@ async function connect(
     for (;;) {
       const { done, value } = await reader.read()
       if (done) return
+      // Any bytes count, also keep-alives: a connection that is dead without a reset sends none.
       clearTimeout(watchdog)
       watchdog = setTimeout(end, SILENCE_MS)
       for (const message of parser.feed(value)) dispatch(message, deliver)
@@ -151,6 +153,11 @@ function dispatch(message: Message, deliver: (event: StreamEvent) => void): void
   } else if (message.type === 'auth_revoked') {
     throw new Refused(401, `credentials were revoked: ${message.data}`)
   }
+}
+
+/** The base URL of a server, without a trailing slash; a relative `url` is of the page's origin. */
+export function serverBase(url: string): string {
+  return new URL(url, globalThis.location?.href).href.replace(/\/+$/, '')
 }
 
 /** The headers with a token. */
@@ -179,7 +186,7 @@ export async function refusal(answer: Response): Promise<Refused | Offline> {
   const seconds = Number(answer.headers.get('retry-after') ?? '')
   return Object.assign(new Offline(message), {
     status: answer.status,
-    ...(seconds > 0 && { afterMs: Math.min(seconds * 1000, RETRY_MS_MAX) }),
+    ...(seconds > 0 && { afterMs: Math.min(seconds * 1000, RETRY_AFTER_MS_MAX) }),
   })
 }
 
@@ -191,14 +198,18 @@ interface Message {
 
 /** Cuts text into the messages of an event stream (WHATWG HTML, "server-sent events"). */
 export class EventParser {
+  /** The start of a line whose end has not arrived. */
   private rest = ''
+  /** The fields of the current message; an empty line ends it. */
   private type = ''
   private data: string[] = []
+  /** The last id: it is not reset with the message, but applies to later ones without an id. */
   private id: string | null = null
 
   feed(text: string): Message[] {
     const found: Message[] = []
     const held = this.rest + text
+    // A \r at the end may be half of \r\n, which is one line break and not two.
     const whole = held.endsWith('\r') ? held.slice(0, -1) : held
     const lines = whole.split(/\r\n|\n|\r/)
     this.rest = (lines.pop() ?? '') + held.slice(whole.length)

@@ -1,8 +1,8 @@
 /** An in-memory tree that notifies its listeners of changes: value and child events, in order. */
 
-import { ElkynError } from './errors.js'
-import { formatPath, type Path } from './paths.js'
-import { getAt, isMap, type Json, present, same, type Stored } from './values.js'
+import { ElkynError } from './errors.ts'
+import { formatPath, type Path } from './paths.ts'
+import { getAt, isMap, type Json, present, same, type Stored } from './values.ts'
 
 export type EventType = 'value' | 'child_added' | 'child_changed' | 'child_removed'
 

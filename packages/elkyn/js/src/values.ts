@@ -5,8 +5,8 @@
  * never changed in place, so snapshots can be shared.
  */
 
-import { BadValue } from './errors.js'
-import { asInteger, compareKeys, DEPTH_MAX, formatPath, keyProblem, type Path } from './paths.js'
+import { BadValue } from './errors.ts'
+import { asInteger, compareKeys, DEPTH_MAX, formatPath, keyProblem, type Path } from './paths.ts'
 
 export type Scalar = string | number | boolean
 export type Json = Scalar | null | Json[] | { [key: string]: Json }
@@ -103,9 +103,19 @@ function ordered(entries: [string, Exclude<Stored, null>][]): Stored {
  *
  * A map becomes an array when every key is a canonical integer of zero or more and the greatest is less than
  * twice the number of keys; holes are null (as the Firebase SDKs do it).
+ *
+ * @param cache the results for maps: a stored map never changes, so neither does its result
  */
-export function present(value: Stored): Json {
+export function present(value: Stored, cache?: WeakMap<StoredMap, Json>): Json {
   if (!isMap(value)) return value
+  const known = cache?.get(value)
+  if (known !== undefined) return known
+  const result = presentMap(value, cache)
+  cache?.set(value, result)
+  return result
+}
+
+function presentMap(value: StoredMap, cache?: WeakMap<StoredMap, Json>): Json {
   const keys = [...value.keys()]
   const numbers = keys.map(asInteger)
   const greatest = numbers.at(-1) ?? null
@@ -117,10 +127,10 @@ export function present(value: Stored): Json {
     greatest < 2 * keys.length
   ) {
     return Array.from({ length: greatest + 1 }, (_, index) =>
-      present(value.get(String(index)) ?? null),
+      present(value.get(String(index)) ?? null, cache),
     )
   }
-  return Object.fromEntries([...value].map(([key, child]) => [key, present(child)]))
+  return Object.fromEntries([...value].map(([key, child]) => [key, present(child, cache)]))
 }
 
 /** The value at `path` below `value`. */

@@ -5,7 +5,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test } from 'node:test'
 
-import { ElkynStore } from '../src/index.js'
+import { ElkynStore } from '../src/index.ts'
 
 test('a store whose process is killed as it writes has all that was acknowledged', async () => {
   const path = mkdtempSync(join(tmpdir(), 'elkyn-crash-'))

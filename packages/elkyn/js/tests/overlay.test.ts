@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { type Change, type Edit, Overlay } from '../src/overlay.js'
-import { fromJson, present, setAt, type Stored } from '../src/values.js'
-import { mulberry } from './random.js'
+import { type Change, type Edit, Overlay } from '../src/overlay.ts'
+import { fromJson, present, setAt, type Stored } from '../src/values.ts'
+import { mulberry } from './random.ts'
 
 test('an overlay shows what making all edits on the known value gives, on random steps', () => {
   for (let seed = 1; seed <= 60; seed += 1) {

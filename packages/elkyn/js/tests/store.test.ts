@@ -12,9 +12,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, mock, test } from 'node:test'
 
-import { BadValue, Closed, ElkynError, Offline } from '../src/errors.js'
-import { ElkynStore, type StreamEvent, type StreamListener } from '../src/index.js'
-import type { Json } from '../src/values.js'
+import { BadValue, Closed, ElkynError, Offline } from '../src/errors.ts'
+import { ElkynStore } from '../src/index.ts'
+import type { Json } from '../src/values.ts'
+import { FakeStreams, put } from './fakeStreams.ts'
 
 const folder = mkdtempSync(join(tmpdir(), 'elkyn-js-'))
 after(() => rmSync(folder, { recursive: true, force: true }))
@@ -253,26 +254,23 @@ test('what is appended behind the store shows when it is opened', async () => {
 
 test('a replica without its first state refuses to be read', async () => {
   const path = fresh()
-  const streams: ((event: StreamEvent) => void)[] = []
+  const { open: streams, opened } = new FakeStreams()
   const options = {
     mode: 'replica',
     url: 'http://127.0.0.1:9',
     paths: ['/a', '/b'],
     path,
-    streams: (_request: unknown, listener: StreamListener) => {
-      streams.push((event) => listener.event(event))
-      return () => undefined
-    },
+    streams,
   } as const
   const first = new ElkynStore(options)
   const told: Json[] = []
   first.on('/a', 'value', (value) => told.push(value))
   assert.throws(() => first.get('/a'), Offline)
   await new Promise((resolve) => setImmediate(resolve))
-  streams[0]?.({ type: 'put', path: '/', data: null, id: '3' })
+  opened[0]?.event(put('/', null, '3'))
   assert.throws(() => first.get('/a'), /await store.ready/)
   assert.deepEqual(told, [])
-  streams[1]?.({ type: 'put', path: '/', data: 7, id: '3' })
+  opened[1]?.event(put('/', 7, '3'))
   await first.ready
   assert.equal(first.get('/b'), 7)
   assert.equal(first.get('/a'), null)

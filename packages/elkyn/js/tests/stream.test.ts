@@ -2,16 +2,10 @@ import assert from 'node:assert/strict'
 import { after, test } from 'node:test'
 import { MessageChannel } from 'node:worker_threads'
 
-import {
-  backoff,
-  EventParser,
-  type OpenStream,
-  positionOf,
-  type StreamEvent,
-  type StreamListener,
-  type StreamRequest,
-} from '../src/stream.js'
-import { type Port, serveStreams, sharedStreams } from '../src/shared.js'
+import { Refused } from '../src/errors.ts'
+import { type Port, serveStreams, sharedStreams } from '../src/shared.ts'
+import { EventParser, positionOf, type StreamEvent } from '../src/stream.ts'
+import { FakeStreams, put, recorder, REQUEST } from './fakeStreams.ts'
 
 const TEXT =
   'event: put\r\ndata: {"path":"/",\rdata: "data":1}\nid: 7\n\n: nothing\n\nevent:keep-alive\ndata: null\n\n'
@@ -35,46 +29,38 @@ test('messages are the same wherever their text is cut', () => {
   }
 })
 
-test('waits grow, up to a limit', () => {
-  for (let failures = 0; failures < 40; failures += 1) {
-    const wait = backoff(failures)
-    assert.ok(wait >= 125 && wait <= 15_000)
-  }
-  assert.ok(backoff(10) > backoff(0))
-})
-
 test('a worker opens for each page, and closes when the page says so or goes', async () => {
-  const opened = new Opened()
-  const serve = serveStreams(opened.open)
+  const fake = new FakeStreams()
+  const serve = serveStreams(fake.open)
   const [first, second] = [join(serve), join(serve)]
   const [early, late]: [StreamEvent[], StreamEvent[]] = [[], []]
-  const event: StreamEvent = { type: 'put', path: '/', data: { n: 1 }, id: '1' }
+  const event = put('/', { n: 1 }, '1')
 
-  const stopFirst = first.open(REQUEST, recorder(early))
+  const firstStream = first.open(REQUEST, recorder(early))
   second.open(REQUEST, recorder(late))
   second.open(REQUEST, recorder([]))
-  await until(() => opened.listeners.length === 3)
-  opened.listeners.forEach((listener) => listener.event(event))
+  await until(() => fake.opened.length === 3)
+  fake.opened.forEach((listener) => listener.event(event))
   await until(() => early.length === 1 && late.length === 1)
   assert.deepEqual([early[0], late[0]], [event, event])
-  stopFirst()
-  await until(() => opened.closed === 1)
-  opened.listeners[0]?.event(event)
+  firstStream.close()
+  await until(() => fake.closed === 1)
+  fake.opened[0]?.event(event)
   second.port.close()
-  await until(() => opened.closed === 3)
+  await until(() => fake.closed === 3)
   assert.equal(early.length, 1)
 })
 
 test('without a SharedWorker a page has streams of its own', () => {
-  const opened = new Opened()
-  const stop = sharedStreams(null, opened.open)(REQUEST, recorder([]))
-  assert.equal(opened.listeners.length, 1)
-  stop()
-  assert.equal(opened.closed, 1)
+  const fake = new FakeStreams()
+  const stream = sharedStreams(null, fake.open)(REQUEST, recorder([]))
+  assert.equal(fake.opened.length, 1)
+  stream.close()
+  assert.equal(fake.closed, 1)
 })
 
 test('a page whose worker does not load listens without it', () => {
-  const opened = new Opened()
+  const fake = new FakeStreams()
   const { port1 } = new MessageChannel()
   ports.push(port1)
   let fail: () => void = () => assert.fail('nobody hears')
@@ -82,48 +68,45 @@ test('a page whose worker does not load listens without it', () => {
     port: port1 as unknown as Port,
     addEventListener: (_type: 'error', listener: () => void) => (fail = listener),
   }
-  const open = sharedStreams(worker, opened.open)
+  const open = sharedStreams(worker, fake.open)
   const heard: StreamEvent[] = []
-  const stop = open(REQUEST, recorder(heard))
-  assert.equal(opened.listeners.length, 0)
+  const stream = open(REQUEST, recorder(heard))
+  assert.equal(fake.opened.length, 0)
   fail()
-  opened.listeners[0]?.event({ type: 'put', path: '/', data: 1, id: null })
+  fake.opened[0]?.event(put('/', 1))
   open(REQUEST, recorder([]))
-  assert.deepEqual([heard.length, opened.listeners.length], [1, 2])
-  stop()
-  assert.equal(opened.closed, 1)
+  assert.deepEqual([heard.length, fake.opened.length], [1, 2])
+  stream.close()
+  assert.equal(fake.closed, 1)
+})
+
+test('a page learns of the connection and a refusal through its worker, and retries', async () => {
+  const fake = new FakeStreams()
+  const heard: unknown[] = []
+  const stream = join(serveStreams(fake.open)).open(REQUEST, {
+    event: () => undefined,
+    connection: (connection) => heard.push(connection),
+    refused: (error) => heard.push(error),
+  })
+  await until(() => fake.opened.length === 1)
+  fake.opened[0]?.connection({ state: 'offline', retryAtMs: 7 })
+  stream.retry()
+  await until(() => fake.opened[0]?.retries === 1 && heard.length === 1)
+  fake.opened[0]?.refused(new Refused(401, 'no'))
+  await until(() => heard.length === 2)
+  assert.deepEqual(heard, [{ state: 'offline', retryAtMs: 7 }, new Refused(401, 'no')])
 })
 
 const ports: { close(): void }[] = []
 after(() => ports.forEach((port) => port.close()))
-
-const REQUEST: StreamRequest = {
-  base: 'http://x',
-  path: ['a'],
-  namespace: null,
-  token: '',
-  lastEventId: null,
-}
-
-class Opened {
-  closed = 0
-  readonly listeners: StreamListener[] = []
-  readonly open: OpenStream = (_request, listener) => {
-    this.listeners.push(listener)
-    return () => (this.closed += 1)
-  }
-}
 
 function join(serve: (port: Port) => void) {
   const { port1, port2 } = new MessageChannel()
   ports.push(port1)
   serve(port2 as unknown as Port)
   const port = port1 as unknown as Port
-  return { port: port1, open: sharedStreams({ port, addEventListener: () => undefined }) }
-}
-
-function recorder(events: StreamEvent[]): StreamListener {
-  return { event: (event) => events.push(event), online: () => undefined, refused: () => undefined }
+  const worker = { port, addEventListener: () => undefined }
+  return { port: port1, open: sharedStreams(worker, () => assert.fail('the worker is used')) }
 }
 
 async function until(holds: () => boolean): Promise<void> {

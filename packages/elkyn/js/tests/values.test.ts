@@ -1,10 +1,10 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
-import { BadValue } from '../src/errors.js'
-import { compareKeys, parsePath } from '../src/paths.js'
-import { PushIds } from '../src/pushIds.js'
-import { mulberry } from './random.js'
+import { BadValue } from '../src/errors.ts'
+import { compareKeys, parsePath } from '../src/paths.ts'
+import { PushIds } from '../src/pushIds.ts'
+import { mulberry } from './random.ts'
 import {
   fromJson,
   getAt,
@@ -14,7 +14,7 @@ import {
   setAt,
   type Value,
   prepare,
-} from '../src/values.js'
+} from '../src/values.ts'
 
 const resolver = { now: 7, current: () => 41 }
 const shown = (value: Value): Json => present(prepare(value, [], resolver))

@@ -1,7 +1,7 @@
 /** Writes to the store in a folder until it is killed; says what is acknowledged: see crash.test. */
 
-import { ElkynStore } from '../src/index.js'
-import type { Json } from '../src/values.js'
+import { ElkynStore } from '../src/index.ts'
+import type { Json } from '../src/values.ts'
 
 const store = new ElkynStore({ mode: 'standalone', path: process.argv[2] ?? '' })
 const before = store.get('/last')

@@ -30,7 +30,9 @@ interface Ticket {
 
 /** Sends parts through at most `size` workers; `createWorker` starts one running `@sennit/elytra/worker`. */
 export class WorkerPool {
+  /** Parts without a worker, oldest first. */
   private readonly waiting: Ticket[] = []
+  /** Every worker is either here or in `busy`; workers start when a part needs one. */
   private readonly idle: WorkerLike[] = []
   private readonly busy = new Map<WorkerLike, Ticket>()
   private nextTicket = 0
@@ -98,6 +100,7 @@ export class WorkerPool {
 
   private hear(worker: WorkerLike, message: FromWorker): void {
     const ticket = this.busy.get(worker)
+    // An aborted part may still report; its worker may have the next part by then.
     if (!ticket || ticket.message.ticket !== message.ticket) return
     if (message.kind === 'sent') return ticket.request.onSent?.(message.bytes)
     this.free(worker)

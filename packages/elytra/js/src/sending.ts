@@ -6,6 +6,7 @@ import { sha256Hex } from './sha256.ts'
 
 const scope = self as unknown as DedicatedWorkerGlobalScope
 const sending = new Map<number, XMLHttpRequest>()
+/** Parts that were aborted before they had a request: while they were read or hashed. */
 const aborted = new Set<number>()
 
 scope.onmessage = ({ data }: MessageEvent<ToWorker>) => {

@@ -63,16 +63,20 @@ export class Upload {
   private state: UploadState = 'starting'
   private session: UploadSession | null = null
   private parts: Part[] = []
+  /** Indexes of the parts that the node has, and their bytes in total. */
   private readonly stored = new Set<number>()
-  private readonly underWay = new Map<number, number>()
   private storedBytes = 0
+  /** Sent bytes of each part in transfer. */
+  private readonly underWay = new Map<number, number>()
   private resumed = false
+  /** Requests in progress, and how many of them wait for their next attempt. */
   private calls = 0
   private waits = 0
   private retryAtMs: number | null = null
   private error: UploadError | null = null
   private result: UploadResult | null = null
   private lastChangeMs = -Infinity
+  /** Aborted by pause, cancel and failure; each resume makes a new one. */
   private running = new AbortController()
   private readonly meter = new RateMeter()
   private readonly api: UploadApi
@@ -214,6 +218,7 @@ export class Upload {
           'completing',
         )
       } catch (error) {
+        // The node names parts that it lost, for example in a restart: send those again.
         const missing = error instanceof UploadError ? error.details.missing : undefined
         if (!Array.isArray(missing) || round === COMPLETE_ROUNDS) throw error
         this.disown(missing.map(Number))
