@@ -25,7 +25,7 @@ import lmdb
 import ormsgpack
 
 from elkyn import ElkynStore
-from elkyn._lmdb.oplog import LogRows
+from elkyn.storage.log_rows import LogRows
 
 RECORD = {"name": "x" * 90, "city": "y" * 60, "number": 12345, "ok": True}
 PACKED = ormsgpack.packb(RECORD)

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from elkyn import ElkynStore
-from elkyn.identity import Identity
-from elkyn.reading import Overlay, Reader
+from elkyn.auth.identity import Identity
 from elkyn.rules import parse_rules
+from elkyn.tree.reader import Overlay, Reader
 
 ROUNDS, CALLS = 7, 5_000
 USER = Identity("u77")

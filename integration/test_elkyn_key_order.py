@@ -13,7 +13,7 @@ from elkyn_server import install_sdks, run_script, running_emulator
 
 from elkyn import ElkynStore
 from elkyn.server.hashes import hash_of
-from elkyn.values import prepare
+from elkyn.tree.values import prepare
 
 CASES = 2500
 KEYS = (

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from elkyn.auth import passwords
+from elkyn.auth.account_store import AccountStore
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.codes import Message
 from elkyn.auth.endpoints import AuthRequest
 from elkyn.auth.jws import PrivateKey
-from elkyn.auth.vault import AccountStore
 from sennit_core.testing import ManualClock
 
 ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"

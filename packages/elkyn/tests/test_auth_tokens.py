@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elkyn.auth.errors import BadToken
+from elkyn.auth.identity import Identity
 from elkyn.auth.jws import (
     Key,
     PrivateKey,
@@ -26,7 +27,6 @@ from elkyn.auth.jws import (
     unsigned_token,
 )
 from elkyn.auth.tokens import TokenSigner, Trust, Verifier
-from elkyn.identity import Identity
 from sennit_core.errors import BadInput, UsageError
 from sennit_core.testing import ManualClock
 

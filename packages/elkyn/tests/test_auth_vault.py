@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from elkyn.auth.account_store import SESSIONS_MAX, AccountStore, Session, User
 from elkyn.auth.audit import AUDIT_LOGGER, REFUSALS_MAX, Audit
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.errors import AccountError, BadToken
+from elkyn.auth.identity import ADMIN, NOBODY, Identity
 from elkyn.auth.jwks import Issuer
 from elkyn.auth.jws import PrivateKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, server_secret
@@ -23,8 +25,6 @@ from elkyn.auth.passwords import BoundedPool, Passwords
 from elkyn.auth.revocations import Revoked
 from elkyn.auth.throttle import Throttle
 from elkyn.auth.tokens import TokenSigner
-from elkyn.auth.vault import SESSIONS_MAX, AccountStore, Session, User
-from elkyn.identity import ADMIN, NOBODY, Identity
 from sennit_core.errors import Busy, Denied, NotFound, UsageError
 from sennit_core.testing import ManualClock
 
@@ -118,13 +118,13 @@ def test_a_map_that_another_process_grew_is_grown_here(
 ) -> None:
     program = (
         "import sys, pathlib\n"
-        "from elkyn.auth.vault import User, AccountStore\n"
+        "from elkyn.auth.account_store import User, AccountStore\n"
         "with AccountStore(pathlib.Path(sys.argv[1])) as account_store:\n"
         "    for number in range(9):\n"
         "        user = User(f'u{number}', photo_url='x' * 1_000_000)\n"
         "        account_store.write(lambda pages: pages.put_user(user))\n"
     )
-    monkeypatch.setattr("elkyn._lmdb.vault._MAP_BYTES", 1024 * 1024)
+    monkeypatch.setattr("elkyn.storage.account_rows._MAP_BYTES", 1024 * 1024)
     command = [sys.executable, "-c", program, str(tmp_path / "v")]
     with AccountStore(tmp_path / "v") as account_store, AccountStore(None) as other:
         subprocess.run(command, check=True)

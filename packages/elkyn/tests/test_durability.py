@@ -11,7 +11,7 @@ import lmdb
 import pytest
 
 from elkyn import ElkynStore
-from elkyn.durability import Durability
+from elkyn.storage.durability import Durability
 from sennit_core.errors import Corrupt, StorageFull, UsageError
 
 

@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from elkyn import ElkynStore, _failpoints, indexing
-from elkyn._lmdb import index_rows
-from elkyn._lmdb.indexes import Indexes
-from elkyn._lmdb.tree import ReadLimit
-from elkyn.ordering import Index, children_of
-from elkyn.query import Query, run_query
-from elkyn.values import prepare
+from elkyn import ElkynStore, _failpoints
+from elkyn.storage import index_builder, index_rows
+from elkyn.storage.indexes import Indexes
+from elkyn.storage.row_tree import ReadLimit
+from elkyn.tree.ordering import Index, children_of
+from elkyn.tree.query import Query, run_query
+from elkyn.tree.values import prepare
 from sennit_core.errors import StorageFull, UsageError
 
 LONG = [
@@ -239,7 +239,7 @@ def test_a_step_that_fails_is_tried_again(
             raise failures.pop()
 
     monkeypatch.setattr(_failpoints, "hook", fail)
-    monkeypatch.setattr(indexing, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(index_builder, "_RETRY_SECONDS", 0.01)
     store.set("/p", {"a": 1})
     declare(store, {"p": {".indexOn": ".value"}})
     assert (failures, row_count(store)) == ([], 1)
@@ -247,7 +247,8 @@ def test_a_step_that_fails_is_tried_again(
 
 CHILD = """
 import os, signal, sys
-from elkyn import ElkynStore, _failpoints, indexing
+from elkyn import ElkynStore, _failpoints
+from elkyn.storage import index_builder
 
 folder, count = sys.argv[1], int(sys.argv[2])
 seen = 0

@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
-from elkyn._lmdb import index_rows, rows
-from elkyn._lmdb.format import CURRENT
-from elkyn._lmdb.oplog import unpack_entry
-from elkyn.disk import verify_folder
-from elkyn.paths import key_problem, order_key
-from elkyn.values import ordered, present
+from elkyn.storage import index_rows, rows
+from elkyn.storage.disk import verify_folder
+from elkyn.storage.format import CURRENT
+from elkyn.storage.log_rows import unpack_entry
+from elkyn.tree.paths import key_problem, order_key
+from elkyn.tree.values import ordered, present
 
 SECOND = Path(__file__).with_name("format-2.mdb.xz.txt")
 """Written by the program of format 2: padded integers and astral characters in rows of all kinds."""

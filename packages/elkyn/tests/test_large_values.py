@@ -12,17 +12,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
-from elkyn._lmdb.oplog import Entry, pack_entry, unpack_entry
 from elkyn.errors import BadValue, TooManyNodes
-from elkyn.large import LargeMap
-from elkyn.server import scan
-from elkyn.server.codec import dump, load
-from elkyn.server.large_answers import dump_large
-from elkyn.server.large_messages import Announced, parse_large, try_announced
-from elkyn.server.split import prepare_large, put_large, update_large
+from elkyn.server.bodies import scanner
+from elkyn.server.bodies.codec import dump, load
+from elkyn.server.bodies.large_bodies import prepare_large, put_large, update_large
+from elkyn.server.bodies.large_responses import dump_large
+from elkyn.server.realtime.large_messages import Announced, parse_large, try_announced
+from elkyn.storage.log_rows import Entry, pack_entry, unpack_entry
+from elkyn.storage.writer import patch_write, put_write
 from elkyn.testing import EXPORTS, VALUES
-from elkyn.values import plain, prepare, present
-from elkyn.writer import patch_write, put_write
+from elkyn.tree.large_map import LargeMap
+from elkyn.tree.values import plain, prepare, present
 from sennit_core.errors import SennitError, UsageError
 
 NODES_MAX = 10_000
@@ -34,7 +34,7 @@ JSON = st.one_of(VALUES, EXPORTS, NUMBERED, st.lists(VALUES, max_size=20))
 def _small_pieces() -> Iterator[None]:
     """Cut bodies into pieces of so few bytes that small examples have several."""
     patched = pytest.MonkeyPatch()
-    patched.setattr(scan, "PIECE_BYTES", 24)
+    patched.setattr(scanner, "PIECE_BYTES", 24)
     yield
     patched.undo()
 

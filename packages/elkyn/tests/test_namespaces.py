@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from elkyn import ElkynStore, open_namespaces
 from elkyn.cli import main
-from elkyn.replica.link import announce_term
+from elkyn.replication.link import announce_term
 from elkyn.server.app import ElkynApp, elkyn_app
 
 NAME = "my-app-default-rtdb"
@@ -278,7 +278,7 @@ def test_a_refusal_that_came_before_the_first_message_is_read(
         until(lambda: connection.state is State.CLOSED)
         return connection
 
-    monkeypatch.setattr("elkyn.replica.link.load_connect", lambda: opened)
+    monkeypatch.setattr("elkyn.replication.link.load_connect", lambda: opened)
     with ElkynStore(mode="memory", namespace=fresh) as store:
         assert announce_term(served.url, served.token, store)
 

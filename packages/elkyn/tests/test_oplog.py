@@ -11,11 +11,11 @@ import pytest
 
 from elkyn import ElkynStore
 from elkyn.errors import PositionGone
-from elkyn.paths import Path as Keys
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import put_write
 from elkyn.testing import replayed
-from elkyn.txn import ReadTransaction
-from elkyn.values import Stored
-from elkyn.writer import put_write
+from elkyn.tree.paths import Path as Keys
+from elkyn.tree.values import Stored
 from sennit_core.errors import Denied
 from sennit_core.testing import ManualClock
 

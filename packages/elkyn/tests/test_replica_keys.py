@@ -12,10 +12,10 @@ import pytest
 from elkyn_server import Served, until
 
 from elkyn.auth.authenticator import Authenticator, AuthSettings
-from elkyn.auth.elsewhere import LeaderCredentialCache
 from elkyn.auth.errors import BadToken
+from elkyn.auth.identity import Identity
+from elkyn.auth.leader_credentials import LeaderCredentialCache
 from elkyn.auth.revocations import LEADER_CLAIM
-from elkyn.identity import Identity
 from sennit_core.errors import Busy, Unavailable
 from sennit_core.testing import ManualClock
 

@@ -29,7 +29,7 @@ from elkyn_server import until
 from websockets.sync.client import connect
 
 from elkyn import ElkynStore
-from elkyn.replica.messages import VERSION, decode, encode
+from elkyn.replication.messages import VERSION, decode, encode
 from sennit_core.errors import Denied, Unavailable, Unsupported
 
 Start = Callable[..., Any]

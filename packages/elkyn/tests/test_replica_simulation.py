@@ -13,12 +13,12 @@ import pytest
 
 from elkyn import ElkynStore
 from elkyn.errors import Diverged, NotLeader, PositionGone
-from elkyn.replica.follower import Receiver
-from elkyn.replica.leader import Sender
-from elkyn.replica.messages import VERSION, WINDOW, ProtocolError, decode, encode
-from elkyn.replica.snapshots import make_snapshot
-from elkyn.replica.store_log import FollowerStore, LeaderStore
-from elkyn.replica.terms import Terms
+from elkyn.replication.follower import Receiver
+from elkyn.replication.leader import Sender
+from elkyn.replication.messages import VERSION, WINDOW, ProtocolError, decode, encode
+from elkyn.replication.snapshots import make_snapshot
+from elkyn.replication.store_adapters import FollowerStore, LeaderStore
+from elkyn.replication.terms import Terms
 
 
 class Piece:

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from elkyn.identity import ADMIN, NOBODY, Identity
-from elkyn.paths import Path, parse_path
-from elkyn.reading import Overlay, peek_of
+from elkyn.auth.identity import ADMIN, NOBODY, Identity
 from elkyn.rules import Explanation, RuleSet, default_rules, parse_rules
 from elkyn.rules.memory import MemoryReader
-from elkyn.values import Stored, prepare
+from elkyn.tree.paths import Path, parse_path
+from elkyn.tree.reader import Overlay, peek_of
+from elkyn.tree.values import Stored, prepare
 
 ANN = Identity("ann")
 

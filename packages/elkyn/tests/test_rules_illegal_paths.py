@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore
+from elkyn.auth.identity import Identity
 from elkyn.cli import main
-from elkyn.identity import Identity
-from elkyn.paths import PRIORITY
 from elkyn.rules import Decision, parse_rules
 from elkyn.rules.memory import MemoryReader
+from elkyn.tree.paths import PRIORITY
 from sennit_core.errors import Denied
 
 BOB = Identity("bob@example.com")

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from elkyn.identity import Identity
-from elkyn.reading import Overlay
+from elkyn.auth.identity import Identity
 from elkyn.rules import BadRules, Problem, parse_rules
 from elkyn.rules.memory import MemoryReader
-from elkyn.values import prepare
+from elkyn.tree.reader import Overlay
+from elkyn.tree.values import prepare
 
 Expression: TypeAlias = tuple[Any, ...]
 ANN = Identity(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from elkyn.identity import NOBODY, Identity
-from elkyn.query import Query
+from elkyn.auth.identity import NOBODY, Identity
 from elkyn.rules import Decision, parse_rules
 from elkyn.rules.memory import MemoryReader
+from elkyn.tree.query import Query
 
 DATA = {"a": 1, "b": "x", "c": True, "f": 2.5, "d": {"e": {"f": 2}, "g": "hello"}, "list": [1, 2]}
 CLAIMS = {"email": "a@b.c", "groups": {"d": True}, "list": ["x", "y"], "admin": True, "level": 3}

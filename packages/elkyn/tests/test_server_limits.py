@@ -19,8 +19,8 @@ from elkyn import ElkynStore
 from elkyn.cli import main
 from elkyn.server.app import elkyn_app
 from elkyn.server.asgi import DIRECT, send_response
+from elkyn.server.cors import Origins
 from elkyn.server.limits import Rate
-from elkyn.server.origins import Origins
 from elkyn.server.request import Response
 from sennit_core.errors import Busy
 
@@ -228,7 +228,7 @@ def test_a_slow_read_ends_at_its_timeout() -> None:
 
 
 def test_an_identity_from_the_hook_is_judged_by_rules() -> None:
-    from elkyn.identity import Identity
+    from elkyn.auth.identity import Identity
 
     def authorize(scope: Any, namespace: str, path: str, write: bool) -> Identity:
         names = dict(scope["headers"])
@@ -299,7 +299,7 @@ def test_a_head_without_end_is_refused(emulator: Any) -> None:
 
 
 def test_one_connection_too_many_is_answered_with_429() -> None:
-    from elkyn.server.http_protocol import bounded_protocol
+    from elkyn.server.http.protocol import bounded_protocol
     from elkyn.server.limits import Limits
 
     class Transport:

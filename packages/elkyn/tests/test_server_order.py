@@ -14,7 +14,7 @@ from elkyn_server import Served
 
 from elkyn import ElkynStore
 from elkyn.server.app import elkyn_app
-from elkyn.writer import put_write
+from elkyn.storage.writer import put_write
 
 WRITERS = 4
 WRITES = 120

@@ -17,15 +17,15 @@ from uvicorn.server import ServerState
 
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.server.app import ElkynApp
-from elkyn.server.door import AuthenticatorBackend
-from elkyn.server.http_protocol import bounded_protocol
+from elkyn.server.auth_backend import AuthenticatorBackend
+from elkyn.server.http.fast_path import FastPath
+from elkyn.server.http.protocol import bounded_protocol
+from elkyn.server.http.timeouts import Awaited, ReadTimeouts
 from elkyn.server.limits import Limits
-from elkyn.server.plain import FastPath
 from elkyn.server.settings import Settings
-from elkyn.server.sweeper import Awaited, ReadTimeouts
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import put_write
 from elkyn.store import ElkynStore
-from elkyn.txn import ReadTransaction
-from elkyn.writer import put_write
 
 AUTH = b"Host: localhost\r\nAuthorization: Bearer owner\r\n"
 

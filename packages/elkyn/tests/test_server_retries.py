@@ -12,13 +12,13 @@ import pytest
 from elkyn_server import Served
 
 from elkyn import ElkynStore
-from elkyn._lmdb import receipts
-from elkyn._lmdb.receipts import Receipt
-from elkyn.identity import Identity
+from elkyn.auth.identity import Identity
 from elkyn.server.grant import FULL, Grant
 from elkyn.server.handle import handle
 from elkyn.server.request import Request, Response
-from elkyn.txn import WriteTransaction
+from elkyn.storage import receipts
+from elkyn.storage.receipts import Receipt
+from elkyn.storage.transactions import WriteTransaction
 
 _KILLED_AFTER_A_COMMIT = """
 import os, signal, sys

@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from elkyn import ElkynStore
 from elkyn.server.app import ElkynApp
-from elkyn.server.door import HookBackend
+from elkyn.server.auth_backend import HookBackend
 from elkyn.server.settings import Settings
 
 
@@ -229,7 +229,7 @@ def test_a_listen_that_waits_for_a_leader_does_not_wait_forever(
         await asyncio.wait_for(app(scope, receive, send), 20)
         return closed.result()["code"]
 
-    monkeypatch.setattr("elkyn.server.socket._READABLE_SECONDS", 0.05)
+    monkeypatch.setattr("elkyn.server.realtime.socket._READABLE_SECONDS", 0.05)
     with ElkynStore(mode="memory") as store:
         store.divergence.note(True)
         app = ElkynApp({"default": store}, HookBackend(lambda *_asked: None), Settings())

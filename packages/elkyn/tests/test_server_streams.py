@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
-from elkyn.events import Event
-from elkyn.replica.terms import Terms
-from elkyn.server.feed import Batch, Opening
-from elkyn.server.hub import Hub
-from elkyn.server.resume import Seen, id_of, missed_events, parse_id, try_missed
+from elkyn.replication.terms import Terms
+from elkyn.server.realtime.feed import Batch, Opening
+from elkyn.server.realtime.hub import Hub
+from elkyn.server.realtime.resume import Seen, id_of, missed_events, parse_id, try_missed
+from elkyn.storage.transactions import ReadTransaction
 from elkyn.store import ElkynStore
-from elkyn.txn import ReadTransaction
+from elkyn.tree.events import Event
 
 
 def test_every_event_has_the_position_of_its_commit(emulator: Any) -> None:
@@ -157,8 +157,10 @@ def test_after_a_batch_for_very_many_events_gather_unless_somebody_is_impatient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     minutes = count(0.0, 60.0)  # as long as it takes to hand out a batch
-    monkeypatch.setattr("elkyn.server.hub.time", SimpleNamespace(monotonic=lambda: next(minutes)))
-    monkeypatch.setattr("elkyn.server.hub._PAUSE_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(
+        "elkyn.server.realtime.hub.time", SimpleNamespace(monotonic=lambda: next(minutes))
+    )
+    monkeypatch.setattr("elkyn.server.realtime.hub._PAUSE_SECONDS_MAX", 60.0)
     many, one = [Told() for _ in range(200)], Told()
 
     async def run(store: ElkynStore) -> None:

@@ -11,7 +11,7 @@ import pytest
 from elkyn_server import until
 
 from elkyn import BadRules, ElkynStore
-from elkyn.identity import ADMIN, Identity
+from elkyn.auth.identity import ADMIN, Identity
 from sennit_core.errors import Closed, Denied, Unauthenticated, UsageError
 from sennit_core.testing import ManualClock
 

@@ -13,9 +13,9 @@ import lmdb
 import pytest
 
 from elkyn import Archiver, ElkynStore, restore
-from elkyn._lmdb.format import CURRENT, OLDEST
-from elkyn.disk import verify_folder
 from elkyn.errors import OtherFormat
+from elkyn.storage.disk import verify_folder
+from elkyn.storage.format import CURRENT, OLDEST
 from sennit_core.errors import Corrupt
 
 FIRST = Path(__file__).with_name("format-1.mdb.xz.txt")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from elkyn import ElkynStore, _failpoints
 from elkyn import testing as model
-from elkyn._lmdb import rows as row_format
-from elkyn._lmdb import shapes
+from elkyn.storage import rows as row_format
+from elkyn.storage import shapes
 
 
 @pytest.fixture

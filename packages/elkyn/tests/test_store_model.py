@@ -14,12 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from elkyn import ElkynStore
 from elkyn import testing as model
-from elkyn.events import replay
-from elkyn.paths import Path as Keys
-from elkyn.txn import ReadTransaction
-from elkyn.values import Stored, present, same
-from elkyn.watch import Subscription
-from elkyn.writer import patch_write, put_write
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import patch_write, put_write
+from elkyn.tree.events import replay
+from elkyn.tree.paths import Path as Keys
+from elkyn.tree.values import Stored, present, same
+from elkyn.tree.watch import Subscription
 from sennit_core.errors import Denied
 from sennit_core.testing import ManualClock
 

@@ -12,9 +12,9 @@ import ormsgpack
 import pytest
 
 from elkyn import ElkynStore, open_namespaces
-from elkyn._lmdb import index_rows, rows
-from elkyn._lmdb.environment import Txn
 from elkyn.cli import main
+from elkyn.storage import index_rows, rows
+from elkyn.storage.environment import Txn
 
 RULES = {
     "rules": {

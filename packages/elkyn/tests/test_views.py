@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from elkyn import ElkynStore, Event
-from elkyn.events import replay
-from elkyn.query import EVERYTHING, Query, run_query
-from elkyn.values import Stored, present
-from elkyn.views import CHILD_EVENTS, EVENTS, ViewEvent
-from elkyn.watch import Subscription, ViewSubscription
+from elkyn.tree.events import replay
+from elkyn.tree.live_query import CHILD_EVENTS, EVENTS, ViewEvent
+from elkyn.tree.query import EVERYTHING, Query, run_query
+from elkyn.tree.values import Stored, present
+from elkyn.tree.watch import Subscription, ViewSubscription
 from sennit_core.errors import Denied, Unsupported
 
 

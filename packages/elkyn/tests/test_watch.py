@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore, Event
-from elkyn.events import replay
-from elkyn.values import present
+from elkyn.tree.events import replay
+from elkyn.tree.values import present
 from sennit_core.errors import Closed, Unsupported
 
 

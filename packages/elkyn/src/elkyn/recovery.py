@@ -7,9 +7,9 @@ from os import PathLike
 from pathlib import Path as FilePath
 from typing import Self
 
-from elkyn._lmdb.oplog import Entry, unpack_entry
-from elkyn.backup import Archive, copy_folder
 from elkyn.errors import PositionGone
+from elkyn.storage.backup import Archive, copy_folder
+from elkyn.storage.log_rows import Entry, unpack_entry
 from elkyn.store import ElkynStore
 from sennit_core.errors import SennitError
 from sennit_core.logs import get_logger

@@ -13,29 +13,29 @@ from os import PathLike
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
-from elkyn.access import Access
-from elkyn.disk import Snapshot
-from elkyn.divergence import Divergence
-from elkyn.events import Listener, Watchers
-from elkyn.guarding import SubscriptionAuthorizer
-from elkyn.identity import Identity
-from elkyn.indexing import Indexing
-from elkyn.listening import Bounds, Listening
-from elkyn.oplog import Entry, Oplog
+from elkyn.auth.access import Access
+from elkyn.auth.identity import Identity
+from elkyn.auth.subscription_authorizer import SubscriptionAuthorizer
 from elkyn.options import Following, open_disk
-from elkyn.paths import Path, parse_path
-from elkyn.pushid import PushIds
-from elkyn.query import Query, Window, run_query
-from elkyn.replica.terms import Terms
-from elkyn.txn import ReadTransaction, WriteTransaction
-from elkyn.values import present
-from elkyn.watch import Callback, Subscription, ViewSubscription
-from elkyn.writer import Guard, Observer, Write, Writer, entry_write, patch_write, put_write
+from elkyn.replication.divergence import Divergence
+from elkyn.replication.terms import Terms
+from elkyn.storage.disk import Snapshot
+from elkyn.storage.index_builder import Indexing
+from elkyn.storage.oplog import Entry, Oplog
+from elkyn.storage.transactions import ReadTransaction, WriteTransaction
+from elkyn.storage.writer import Guard, Observer, Write, Writer, entry_write, patch_write, put_write
+from elkyn.subscriptions import Bounds, Listening
+from elkyn.tree.events import Listener, Watchers
+from elkyn.tree.paths import Path, parse_path
+from elkyn.tree.push_ids import PushIds
+from elkyn.tree.query import Query, Window, run_query
+from elkyn.tree.values import present
+from elkyn.tree.watch import Callback, Subscription, ViewSubscription
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
-    from elkyn.replica.link import Link
+    from elkyn.replication.link import Link
     from elkyn.rules import RuleSet
 
 __all__ = ["ElkynStore"]
@@ -79,7 +79,7 @@ class ElkynStore:
         """Make a `ReplicaStore` for mode `replica`."""
         mode = options.get("mode", args[1] if len(args) > 1 else None)
         if cls is ElkynStore and mode in _REPLICA_MODES:
-            from elkyn.replica.embedded import ReplicaStore
+            from elkyn.replication.replica import ReplicaStore
 
             return super().__new__(ReplicaStore)  # type: ignore[return-value]
         return super().__new__(cls)

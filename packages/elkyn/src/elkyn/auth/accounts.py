@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from elkyn.auth.account_store import User
 from elkyn.auth.body import Body
 from elkyn.auth.claims import RESERVED, check_custom, check_uid, is_legacy
-from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.failed_logins import client_network
+from elkyn.auth.identity import Identity
 from elkyn.auth.jws import unsigned_token
 from elkyn.auth.revocations import DISABLED
+from elkyn.auth.services import Directory
 from elkyn.auth.sessions import SignedIn
 from elkyn.auth.throttle import Throttle
 from elkyn.auth.tokens import Verifier
-from elkyn.auth.vault import User
-from elkyn.identity import Identity
 from sennit_core.errors import UsageError
 
 __all__ = ["Accounts", "Call", "user_json"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from elkyn.auth.account_store import User
 from elkyn.auth.accounts import Accounts, Call, profile_changes, update_json, user_json
 from elkyn.auth.body import Body
-from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError
-from elkyn.auth.vault import User
+from elkyn.auth.services import Directory
 
 __all__ = ["AdminAccounts"]
 

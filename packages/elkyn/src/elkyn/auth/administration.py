@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from elkyn.auth.account_store import AdminKey
 from elkyn.auth.accounts import Call
 from elkyn.auth.errors import AccountError
 from elkyn.auth.revocations import Revoked
 from elkyn.auth.tokens import ID_TOKEN_SECONDS
-from elkyn.auth.vault import AdminKey
 from sennit_core.clock import Clock
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ import logging
 import threading
 from typing import Any
 
+from elkyn.auth.identity import Identity
 from elkyn.auth.revocations import KEY_CLAIM
-from elkyn.identity import Identity
 from sennit_core.clock import SYSTEM, Clock
 
 __all__ = ["AUDIT_LOGGER", "REFUSALS_MAX", "Audit"]

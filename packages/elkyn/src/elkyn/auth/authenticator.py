@@ -17,25 +17,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, Self, TypeVar
 
+from elkyn.auth.account_store import AccountStore, AdminKey
 from elkyn.auth.audit import Audit
 from elkyn.auth.claims import check_uid
 from elkyn.auth.codes import Codes
-from elkyn.auth.directory import Directory, Policy
-from elkyn.auth.elsewhere import Ask, LeaderCredentialCache
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
 from elkyn.auth.errors import BadToken
+from elkyn.auth.identity import ADMIN, NOBODY, Identity
 from elkyn.auth.jwks import KeysMissing
 from elkyn.auth.jws import Key, SecretKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, is_admin_key, server_secret
-from elkyn.auth.leader import LeaderTrust, state_for_followers
+from elkyn.auth.leader_credentials import Ask, LeaderCredentialCache
+from elkyn.auth.leader_trust import LeaderTrust, state_for_followers
 from elkyn.auth.passwords import BoundedPool, Passwords
 from elkyn.auth.revocations import KEY_CLAIM, Revocations
+from elkyn.auth.services import Directory, Policy
 from elkyn.auth.sessions import Sessions
 from elkyn.auth.settings import AuthSettings
 from elkyn.auth.tokens import TokenSigner, Trust, Verifier
 from elkyn.auth.users import Users
-from elkyn.auth.vault import AccountStore, AdminKey
-from elkyn.identity import ADMIN, NOBODY, Identity
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Busy, Denied, UsageError
 
@@ -166,7 +166,7 @@ class Authenticator:
         return signer.sign(uid, claims, expires_seconds, signed_in=cutoff)
 
     def state_for_followers(self, known_tag: str) -> bytes | None:
-        """Return the state that followers need to verify ID tokens; see `elkyn.auth.leader`."""
+        """Return the state that followers need to verify ID tokens; see `elkyn.auth.leader_trust`."""
         return state_for_followers(self, known_tag)
 
     @property

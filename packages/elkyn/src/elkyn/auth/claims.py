@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from elkyn.auth.errors import BadToken
-from elkyn.identity import Identity
+from elkyn.auth.identity import Identity
 from sennit_core.errors import UsageError
 
 __all__ = [

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from elkyn.auth.account_store import Code, User
 from elkyn.auth.accounts import Accounts, Call, update_json
 from elkyn.auth.body import Body
 from elkyn.auth.codes import PURPOSES, Codes
-from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError
+from elkyn.auth.services import Directory
 from elkyn.auth.users import checked_email
-from elkyn.auth.vault import Code, User
 
 __all__ = ["CodeAccounts"]
 

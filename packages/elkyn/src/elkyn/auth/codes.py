@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from urllib.parse import urlencode
 
+from elkyn.auth.account_store import AccountStore, Code, Pages
 from elkyn.auth.errors import AccountError
 from elkyn.auth.throttle import Throttle
-from elkyn.auth.vault import AccountStore, Code, Pages
 from sennit_core.clock import Clock
 
 __all__ = ["PURPOSES", "Codes", "Deliver", "Message", "Purpose"]

@@ -18,11 +18,11 @@ from elkyn.auth.admin_accounts import AdminAccounts
 from elkyn.auth.administration import Administration
 from elkyn.auth.body import BODY_BYTES_MAX, Body
 from elkyn.auth.code_accounts import CodeAccounts
-from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError, BadToken
+from elkyn.auth.identity import NOBODY, Identity
 from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN
+from elkyn.auth.services import Directory
 from elkyn.auth.tokens import Verifier
-from elkyn.identity import NOBODY, Identity
 from sennit_core.errors import Denied, NotFound, SennitError, StorageFull, UsageError
 from sennit_core.logs import get_logger
 

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from elkyn.auth.account_store import AccountStore, Pages
 from elkyn.auth.claims import SKEW_SECONDS
-from elkyn.auth.vault import AccountStore, Pages
-from elkyn.identity import Identity
+from elkyn.auth.identity import Identity
 from sennit_core.clock import Clock
 from sennit_core.logs import get_logger
 

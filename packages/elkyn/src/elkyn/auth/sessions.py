@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from elkyn.auth.account_store import AccountStore, Pages, Session, User
 from elkyn.auth.errors import AccountError
 from elkyn.auth.jws import sign_token
 from elkyn.auth.keys import SigningKeys
 from elkyn.auth.tokens import ID_TOKEN_SECONDS
 from elkyn.auth.users import Users
-from elkyn.auth.vault import AccountStore, Pages, Session, User
 from sennit_core.clock import Clock
 
 __all__ = ["Sessions", "SignedIn"]

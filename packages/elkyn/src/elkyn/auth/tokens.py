@@ -22,8 +22,8 @@ from elkyn.auth.claims import (
     is_legacy,
 )
 from elkyn.auth.errors import BadToken
+from elkyn.auth.identity import Identity
 from elkyn.auth.jws import Key, SecretKey, Token, parse_token, sign_token
-from elkyn.identity import Identity
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import UsageError
 

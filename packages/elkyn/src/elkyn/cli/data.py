@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 from elkyn.cli.command import Subparsers, add_command, read_json, write_json
+from elkyn.cli.remote import RemoteTree
 from elkyn.cli.target import add_target, open_target
-from elkyn.remote import RemoteTree
 from sennit_core.errors import UsageError
 from sennit_core.units import format_bytes
 

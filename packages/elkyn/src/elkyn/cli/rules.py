@@ -8,9 +8,9 @@ import time
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
+from elkyn.auth.identity import NOBODY, Identity
 from elkyn.cli.command import Subparsers, add_command, existing, read_json
-from elkyn.identity import NOBODY, Identity
-from elkyn.paths import parse_path
+from elkyn.tree.paths import parse_path
 from sennit_core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ def _test(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from elkyn.namespaces import open_namespaces
-    from elkyn.reading import Overlay
-    from elkyn.values import prepare, resolve
+    from elkyn.tree.reader import Overlay
+    from elkyn.tree.values import prepare, resolve
 
     path, now_ms, identity = parse_path(options.path), int(time.time() * 1000), _user(options.user)
     with open_namespaces(options.data) as stores:

@@ -87,7 +87,7 @@ def _archive(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from elkyn.disk import verify_folder
+    from elkyn.storage.disk import verify_folder
 
     if not (_folder(options) / "data.mdb").is_file():
         raise NotFound("namespace", options.namespace)

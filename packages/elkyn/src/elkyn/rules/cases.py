@@ -24,16 +24,16 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, NoReturn, TypeVar
 
-from elkyn.identity import NOBODY, Identity
-from elkyn.paths import Path, format_path, parse_path
-from elkyn.query import Query
-from elkyn.reading import Overlay
+from elkyn.auth.identity import NOBODY, Identity
 from elkyn.rules.document import Elements, Members, Part, Text, as_json, read_document
 from elkyn.rules.memory import MemoryReader
 from elkyn.rules.problems import BadRules, Lines, Problem
 from elkyn.rules.ruleset import RuleSet, parse_rules
 from elkyn.rules.trace import Explanation
-from elkyn.values import Stored, prepare, resolve
+from elkyn.tree.paths import Path, format_path, parse_path
+from elkyn.tree.query import Query
+from elkyn.tree.reader import Overlay
+from elkyn.tree.values import Stored, prepare, resolve
 from sennit_core.errors import SennitError
 
 __all__ = ["Case", "Outcome", "RuleTests", "identity_of", "read_tests"]

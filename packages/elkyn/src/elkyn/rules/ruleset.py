@@ -6,23 +6,23 @@ import json
 from collections.abc import Mapping, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any
 
-from elkyn.identity import Identity
-from elkyn.large import LargeMap
-from elkyn.paths import PRIORITY, ROOT, Path, format_path
-from elkyn.reading import Reader
+from elkyn.auth.identity import Identity
 from elkyn.rules.advice import advise
 from elkyn.rules.build import build
 from elkyn.rules.compiler import Context
 from elkyn.rules.document import Part, as_json, read_document
-from elkyn.rules.footprint import ReadSet, RecordingReader
+from elkyn.rules.early_check import UNWRITTEN, could_allow, has_write_rule
 from elkyn.rules.problems import BadRules, Problem
+from elkyn.rules.read_set import ReadSet, RecordingReader
 from elkyn.rules.trace import Decision, Explanation, decided
 from elkyn.rules.trie import Pattern, Rule, RuleNode
-from elkyn.rules.unwritten import UNWRITTEN, could_allow, has_write_rule
-from elkyn.values import Stored
+from elkyn.tree.large_map import LargeMap
+from elkyn.tree.paths import PRIORITY, ROOT, Path, format_path
+from elkyn.tree.reader import Reader
+from elkyn.tree.values import Stored
 
 if TYPE_CHECKING:
-    from elkyn.query import Query
+    from elkyn.tree.query import Query
 
 __all__ = ["DEFAULT_RULES", "RuleSet", "default_rules", "parse_rules"]
 

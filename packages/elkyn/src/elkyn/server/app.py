@@ -12,12 +12,15 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from elkyn._lmdb.tree import ReadLimit
+from elkyn.auth.identity import Identity
 from elkyn.errors import UnknownNamespace
-from elkyn.identity import Identity
 from elkyn.namespaces import Stores, create_hint
-from elkyn.replica.acks import parse_ack
+from elkyn.replication.acks import parse_ack
+from elkyn.replication.follower_sessions import Replication, serve_follower, wait_for_position
+from elkyn.replication.leader_proxy import LeaderProxy
 from elkyn.server.access_log import AccessLog
+from elkyn.server.admin.pages import opened_by_browser, to_dashboard
+from elkyn.server.admin.system import SystemCall
 from elkyn.server.asgi import (
     COUNTED,
     Receive,
@@ -27,30 +30,27 @@ from elkyn.server.asgi import (
     send_response,
     to_request,
 )
-from elkyn.server.bodies import INLINE_BYTES, BodyMemory, read_body
-from elkyn.server.clients import Clients
+from elkyn.server.auth_backend import AuthBackend, Authorize, Caller, HookBackend
+from elkyn.server.bodies.memory import INLINE_BYTES, BodyMemory, read_body
 from elkyn.server.committer import Committer
-from elkyn.server.connect import serve_socket
-from elkyn.server.door import AuthBackend, Authorize, Caller, HookBackend
-from elkyn.server.feed import INLINE_ROWS
-from elkyn.server.following import LeaderProxy
 from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
+from elkyn.server.http.send_buffer import LARGE_BYTES, SendBufferLimit
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
-from elkyn.server.pages import opened_by_browser, to_dashboard
-from elkyn.server.replication import Replication, serve_follower, wait_for_position
+from elkyn.server.realtime.clients import Clients
+from elkyn.server.realtime.connect import serve_socket
+from elkyn.server.realtime.feed import INLINE_ROWS
+from elkyn.server.realtime.session import Commit
+from elkyn.server.realtime.socket import Socket
+from elkyn.server.realtime.subscribe import open_stream
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
 from elkyn.server.responses import error_response
 from elkyn.server.routes import answer_system
-from elkyn.server.session import Commit
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
-from elkyn.server.socket import Socket
-from elkyn.server.subscribe import open_stream
-from elkyn.server.system import SystemCall
-from elkyn.server.unsent import LARGE_BYTES, SendBufferLimit
+from elkyn.storage.row_tree import ReadLimit
+from elkyn.storage.writer import Write
 from elkyn.store import ElkynStore
-from elkyn.writer import Write
 from sennit_core.errors import (
     Busy,
     Closed,

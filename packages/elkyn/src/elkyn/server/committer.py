@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from elkyn.storage.writer import Write
 from elkyn.store import ElkynStore
-from elkyn.writer import Write
 from sennit_core.errors import Busy, Closed
 
 __all__ = ["Committer"]

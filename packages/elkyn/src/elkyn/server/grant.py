@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from elkyn.identity import ADMIN, Identity
-from elkyn.paths import Path, format_path
-from elkyn.query import Query
-from elkyn.reading import Reader
-from elkyn.writer import Guard
+from elkyn.auth.identity import ADMIN, Identity
+from elkyn.storage.writer import Guard
+from elkyn.tree.paths import Path, format_path
+from elkyn.tree.query import Query
+from elkyn.tree.reader import Reader
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
-    from elkyn.rules.footprint import ReadSet
+    from elkyn.rules.read_set import ReadSet
     from elkyn.store import ElkynStore
 
 __all__ = ["FULL", "Grant"]

@@ -10,23 +10,23 @@ from functools import partial
 from typing import Any
 
 from elkyn.errors import PreconditionFailed
-from elkyn.large import LargeMap
-from elkyn.paths import Path, parse_path, sorted_map
-from elkyn.query import require_index, run_query
-from elkyn.server.bodies import INLINE_BYTES
-from elkyn.server.codec import dump, load
+from elkyn.server.bodies.codec import dump, load
+from elkyn.server.bodies.large_bodies import put_large, update_large
+from elkyn.server.bodies.large_responses import dump_large
+from elkyn.server.bodies.memory import INLINE_BYTES
 from elkyn.server.grant import FULL, Grant
 from elkyn.server.hashes import etag_of
-from elkyn.server.large_answers import dump_large
+from elkyn.server.idempotency import keep_receipt, replay_receipt
 from elkyn.server.limits import Limits
 from elkyn.server.request import Call, Request, Response, parse_call
 from elkyn.server.responses import error_response, respond, respond_json
-from elkyn.server.retries import keep_receipt, replay_receipt
-from elkyn.server.split import put_large, update_large
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import Write, patch_write, put_write
 from elkyn.store import ElkynStore
-from elkyn.txn import ReadTransaction
-from elkyn.values import Stored, plain, present
-from elkyn.writer import Write, patch_write, put_write
+from elkyn.tree.large_map import LargeMap
+from elkyn.tree.paths import Path, parse_path, sorted_map
+from elkyn.tree.query import require_index, run_query
+from elkyn.tree.values import Stored, plain, present
 from sennit_core.errors import SennitError, UsageError
 
 __all__ = ["answer_write", "check_index", "handle", "read", "to_write", "value_at"]

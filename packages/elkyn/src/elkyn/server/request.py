@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from elkyn.errors import BadPath
-from elkyn.paths import Path, format_path, parse_path
-from elkyn.query import Query
-from elkyn.server.resume import Seen, parse_id
+from elkyn.server.realtime.resume import Seen, parse_id
+from elkyn.tree.paths import Path, format_path, parse_path
+from elkyn.tree.query import Query
 from sennit_core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
