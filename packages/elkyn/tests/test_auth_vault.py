@@ -17,7 +17,7 @@ from elkyn.auth.account_store import SESSIONS_MAX, AccountStore, Session, User
 from elkyn.auth.audit import AUDIT_LOGGER, REFUSALS_MAX, Audit
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.errors import AccountError, BadToken
-from elkyn.auth.identity import ADMIN, NOBODY, Identity
+from elkyn.auth.identity import ADMIN, UNAUTHENTICATED, Identity
 from elkyn.auth.jwks import Issuer
 from elkyn.auth.jws import PrivateKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, server_secret
@@ -226,8 +226,8 @@ def test_every_kind_of_credential_is_known() -> None:
         assert auth.identity([], {"auth": SECRET}) == ADMIN
         assert auth.identity([], {"auth": signed}).uid == "u"
         assert auth.identity(bearer(signed), {}).custom == ("level",)
-        assert auth.identity([(b"authorization", b"Basic eDp5")], {}) == NOBODY
-        assert auth.identity([], {}) == NOBODY
+        assert auth.identity([(b"authorization", b"Basic eDp5")], {}) == UNAUTHENTICATED
+        assert auth.identity([], {}) == UNAUTHENTICATED
         for text in ("owner", "root-toke", "x.y.z", "elk_000000000000_" + "A" * 43, "\udc80"):
             with pytest.raises(BadToken):
                 auth.identity_of_token(text)
@@ -239,7 +239,7 @@ def test_the_emulator_knows_the_owner_and_overrides() -> None:
         override = {"auth_variable_override": '{"uid":"u","level":3}'}
         seen = auth.identity(bearer("owner"), override)
         assert (seen.as_auth(), seen.admin) == ({"uid": "u", "level": 3}, False)
-        assert auth.identity(bearer("owner"), {"auth_variable_override": "null"}) == NOBODY
+        assert auth.identity(bearer("owner"), {"auth_variable_override": "null"}) == UNAUTHENTICATED
         with pytest.raises(UsageError):
             auth.identity(bearer("owner"), {"auth_variable_override": "[1]"})
         with pytest.raises(Denied):

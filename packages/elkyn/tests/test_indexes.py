@@ -288,7 +288,7 @@ def test_a_build_that_is_killed_goes_on_and_is_complete(tmp_path: Path) -> None:
 def test_rules_set_before_a_crash_are_followed_when_the_store_opens(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store:
         store.set("/p", {"a": {"n": 1}})
-        store._indexing.close()
+        store._index_builder.close()
         store.set_rules({"rules": {"p": {".indexOn": "n"}}})
         assert states(store) == []
     with ElkynStore(tmp_path / "t") as store:

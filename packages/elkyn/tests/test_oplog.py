@@ -146,11 +146,11 @@ def test_events_carry_the_position_of_their_commit(store: ElkynStore) -> None:
 
 
 def test_observers_hear_of_each_commit_and_then_no_more(store: ElkynStore) -> None:
-    heard: list[tuple[int, list[Keys]]] = []
-    end = store.observe(lambda position, paths: heard.append((position, paths)))
+    observe_term: list[tuple[int, list[Keys]]] = []
+    end = store.observe(lambda position, paths: observe_term.append((position, paths)))
     store.update("/a", {"b": 1, "c": 2})
     store.set("/live", 1, ephemeral=True)
     store.transaction("/n", lambda n: 1)
     end()
     store.set("/x", 1)
-    assert heard == [(1, [("a", "b"), ("a", "c")]), (1, [("live",)]), (2, [("n",)])]
+    assert observe_term == [(1, [("a", "b"), ("a", "c")]), (1, [("live",)]), (2, [("n",)])]

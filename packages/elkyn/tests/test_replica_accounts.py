@@ -144,7 +144,7 @@ def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
     assert all(set(key) <= public for key in told["keys"])
     assert set(told) == {
         *("tag", "issuer", "project", "keys", "cutoffs", "revoked", "disabled"),
-        *("revoked_keys", "masters"),
+        *("revoked_keys", "admin_secrets"),
     }
     assert user["localId"].encode() not in answer.content
     until(lambda: status(follower, user) == 200)

@@ -145,7 +145,7 @@ def follower(clock: ManualClock, leader: Authenticator) -> Iterator[Authenticato
             found = leader.identity_of_token(text)
         except BadToken:
             return None
-        return Identity(admin=found.admin, claims={LEADER_CLAIM: leader.masters_tag})
+        return Identity(admin=found.admin, claims={LEADER_CLAIM: leader.admin_secrets_tag})
 
     with Authenticator(AuthSettings(), clock=clock) as auth:
         auth.ask_leader(ask)
@@ -204,9 +204,9 @@ def test_who_shows_what_nobody_knows_is_not_asked_about_for_a_while(clock: Manua
     assert shown_until_busy("here") == 50
     assert credentials.identify("good", b"good", "there") == Identity(uid="ann")
     assert shown_until_busy("here") == 0
-    assert not credentials.may_know("bad", b"here 0")
+    assert not credentials.may_accept("bad", b"here 0")
     clock.advance(11)
-    assert credentials.may_know("bad", b"here 0")
+    assert credentials.may_accept("bad", b"here 0")
     assert credentials.identify("good", b"good", "here") == Identity(uid="ann")
     clock.advance(60)
     assert shown_until_busy(*[f"client {number}" for number in range(40)]) == 400
@@ -220,4 +220,4 @@ def test_an_answer_that_does_not_come_is_no_refusal(clock: ManualClock) -> None:
     credentials = LeaderCredentialCache(ask, clock)
     with pytest.raises(Unavailable):
         credentials.identify("a", b"a", "here")
-    assert credentials.may_know("a", b"a")
+    assert credentials.may_accept("a", b"a")

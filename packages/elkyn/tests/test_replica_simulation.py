@@ -85,8 +85,8 @@ class Node:
         some = self.entries[after : after + 3]
         return [(after + 1 + i, ormsgpack.packb(entry)) for i, entry in enumerate(some)]
 
-    def heard(self, term: int) -> None:
-        self.terms_kept = self.terms_kept.heard(term)
+    def observe_term(self, term: int) -> None:
+        self.terms_kept = self.terms_kept.observe_term(term)
 
     def acked(self, node: str, position: int) -> None:
         self.world.acked(self, node, position)
@@ -151,7 +151,7 @@ class Wire:
                 if answer is not None:
                     self.up.append(answer)
         elif sender is not None:
-            if sender.wants_snapshot and sender.following:
+            if sender.needs_snapshot and sender.following:
                 sender.offer(Piece(self.leader))
             frame = sender.next() if what < 0.97 else sender.beat()
             if frame is not None:
@@ -226,8 +226,10 @@ class World:
         for wire in self.wires:
             if wire.follower is best:
                 wire.receiver = None
-        heard = best.terms_kept.heard(old.terms_kept.term)  # it may have been away since
-        best.terms_kept = heard.promoted(best.position)
+        observe_term = best.terms_kept.observe_term(
+            old.terms_kept.term
+        )  # it may have been away since
+        best.terms_kept = observe_term.promoted(best.position)
         best.follows = None
         assert kept <= {entry[1] for entry in best.entries}
         self.promised = {number: {best.node} for number in kept}
@@ -282,7 +284,7 @@ def _pump(leader: LeaderStore, follower: FollowerStore, frames: int) -> Receiver
     for answer in sender.receive(receiver.hello()):
         receiver.receive(answer)
     for _frame in range(frames):
-        if sender.wants_snapshot:
+        if sender.needs_snapshot:
             sender.offer(make_snapshot(leader.store, leader.paths))
         frame = sender.next()
         if frame is None:
@@ -323,7 +325,7 @@ def test_stores_that_are_reopened_follow_through_trims_and_promotions(
             stores[follower].following = False
             leader, follower = follower, leader
             if choice.random() < 0.5 and not stores[follower].terms.stale:
-                stores[follower].set("/lost", step)  # it has not heard of it yet
+                stores[follower].set("/lost", step)  # it has not observe_term of it yet
     log = FollowerStore(stores[follower])
     _pump(LeaderStore(stores[leader]), log, 10_000)
     assert stores[follower].get("/") == stores[leader].get("/")

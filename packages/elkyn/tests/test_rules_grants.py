@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from elkyn.auth.identity import ADMIN, NOBODY, Identity
+from elkyn.auth.identity import ADMIN, UNAUTHENTICATED, Identity
 from elkyn.rules import Explanation, RuleSet, default_rules, parse_rules
 from elkyn.rules.memory import MemoryReader
 from elkyn.tree.paths import Path, parse_path
@@ -278,7 +278,7 @@ class TestExplanations:
         assert explanation.decisive.values == {"newData.isString()": False}
 
     def test_a_default_refusal_has_no_rule(self) -> None:
-        explanation = explain(self.RULES, {"/a": 1}, identity=NOBODY)
+        explanation = explain(self.RULES, {"/a": 1}, identity=UNAUTHENTICATED)
         assert explanation.decisive is None
         assert str(explanation).startswith("denied: no .write rule grants access to /a\n")
         assert explain(self.RULES, {"/z": 1}).decisions == []
@@ -369,7 +369,7 @@ def test_the_default_rules_open_users_to_themselves() -> None:
     reader = MemoryReader({"users": {"ann": {"name": "Ann"}}})
     assert rules.may_read(reader, ("users", "ann", "name"), ANN, 0)
     assert not rules.may_read(reader, ("users", "bob"), ANN, 0)
-    assert not rules.may_read(reader, ("users", "null"), NOBODY, 0)
+    assert not rules.may_read(reader, ("users", "null"), UNAUTHENTICATED, 0)
     assert not rules.may_read(reader, ("users",), ANN, 0)
     assert explain(rules, {"/users/ann/x": 1}).allowed
     assert not explain(rules, {"/users/ann": 1, "/other": 1}).allowed
@@ -397,6 +397,6 @@ def test_the_rules_of_the_original_readme() -> None:
     reader = MemoryReader({"users": {"ann": {"email": "a@b.c"}}})
     for identity, readable in ((ANN, True), (admin, True), (Identity("bob"), False)):
         assert rules.may_read(reader, ("users", "ann", "email"), identity, 0) is readable
-    assert not rules.may_read(reader, ("users", "ann"), NOBODY, 0)
+    assert not rules.may_read(reader, ("users", "ann"), UNAUTHENTICATED, 0)
     assert explain(rules, {"/users/ann": {"email": "x"}}).allowed
     assert not explain(rules, {"/users/ann": 1}, identity=admin).allowed

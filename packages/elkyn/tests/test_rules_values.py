@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from elkyn.auth.identity import NOBODY, Identity
+from elkyn.auth.identity import UNAUTHENTICATED, Identity
 from elkyn.rules import Decision, parse_rules
 from elkyn.rules.memory import MemoryReader
 from elkyn.tree.query import Query
@@ -148,8 +148,10 @@ def test_a_failure_makes_the_whole_rule_false(expression: str, reason: str, arou
 
 
 def test_nobody_is_null() -> None:
-    assert decide("auth == null && auth.uid == null && auth.token.email == null", NOBODY).allowed
-    assert not decide("auth.uid === $x", NOBODY).allowed
+    assert decide(
+        "auth == null && auth.uid == null && auth.token.email == null", UNAUTHENTICATED
+    ).allowed
+    assert not decide("auth.uid === $x", UNAUTHENTICATED).allowed
 
 
 def test_an_override_is_what_auth_is() -> None:

@@ -18,7 +18,7 @@ import pytest
 from elkyn import ElkynStore
 from elkyn.cli import main
 from elkyn.server.app import elkyn_app
-from elkyn.server.asgi import DIRECT, send_response
+from elkyn.server.asgi import DIRECT_SEND, send_response
 from elkyn.server.cors import Origins
 from elkyn.server.limits import Rate
 from elkyn.server.request import Response
@@ -350,7 +350,7 @@ def test_a_header_cannot_end_its_line() -> None:
         raise AssertionError("nothing is to be sent")
 
     direct = SimpleNamespace(whole=lambda _head, _body: pytest.fail("nothing is to be sent"))
-    scope = {"method": "GET", "extensions": {DIRECT: direct}}
+    scope = {"method": "GET", "extensions": {DIRECT_SEND: direct}}
     answer = Response(200, b"x", (("etag", "a\r\nset-cookie: b"),))
     with pytest.raises(ValueError, match="line break"):
         asyncio.run(send_response(answer, scope, send))

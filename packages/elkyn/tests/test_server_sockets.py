@@ -215,11 +215,13 @@ def test_a_listen_that_waits_for_a_leader_does_not_wait_forever(
 ) -> None:
     async def run(app: ElkynApp) -> Any:
         listen = {"t": "d", "d": {"r": 1, "a": "q", "b": {"p": "/a", "h": ""}}}
-        heard = iter([{"type": "websocket.connect"}, {"type": "", "text": json.dumps(listen)}])
+        observe_term = iter(
+            [{"type": "websocket.connect"}, {"type": "", "text": json.dumps(listen)}]
+        )
         closed = asyncio.get_running_loop().create_future()
 
         async def receive() -> Any:
-            return next(heard, None) or (await closed, {"type": "websocket.disconnect"})[1]
+            return next(observe_term, None) or (await closed, {"type": "websocket.disconnect"})[1]
 
         async def send(message: Any) -> None:
             if message["type"] == "websocket.close":

@@ -1,8 +1,8 @@
 """Elkyn: a realtime tree database, embedded or served over Firebase's REST protocol.
 
-Layering: `paths`, `values`, `events` are below `_lmdb`, `disk` and `writer`; `store` is the embedded
-database on top of them, and `server` serves stores. `sennit_core` is the only other Sennit package
-that it imports; LMDB and MessagePack are imported with the first store.
+Layering: `tree` (values, queries, events; no files) < `rules` < `storage` (LMDB) < `auth` < `store`
+(the embedded database) < `replication` < `server` (HTTP and WebSockets) < `cli`. `sennit_core` is the
+only other Sennit package that it imports; LMDB and MessagePack are imported with the first store.
 """
 
 from typing import TYPE_CHECKING, Any

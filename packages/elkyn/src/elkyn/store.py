@@ -1,7 +1,6 @@
 """`ElkynStore`: a tree on disk or in memory, used in this process.
 
-Layering: `paths`, `values`, `query` < `_lmdb` < `txn` < `disk` < `events`, `views`, `watch` < `writer`
-< `access`, `guarding`, `listening`, `indexing` < `store`.
+Layering: `tree` < `storage` < `subscriptions`, `auth.access`, `auth.subscription_authorizer` < `store`.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from elkyn.options import Following, open_disk
 from elkyn.replication.divergence import Divergence
 from elkyn.replication.terms import Terms
 from elkyn.storage.disk import Snapshot
-from elkyn.storage.index_builder import Indexing
+from elkyn.storage.index_builder import IndexBuilder
 from elkyn.storage.oplog import Entry, Oplog
 from elkyn.storage.transactions import ReadTransaction, WriteTransaction
 from elkyn.storage.writer import Guard, Observer, Write, Writer, entry_write, patch_write, put_write
-from elkyn.subscriptions import Bounds, Listening
+from elkyn.subscriptions import Bounds, Subscriptions
 from elkyn.tree.events import Listener, Watchers
 from elkyn.tree.paths import Path, parse_path
 from elkyn.tree.push_ids import PushIds
@@ -112,11 +111,11 @@ class ElkynStore:
         self._watchers = Watchers()
         self._writer = Writer(self._disk, self._watchers, clock)
         self._access = Access(self._disk, self._writer, clock)
-        self._indexing = Indexing(self._disk, self._writer, self._access)
+        self._index_builder = IndexBuilder(self._disk, self._writer, self._access)
         self._authorizer = SubscriptionAuthorizer(self._access, self._disk, clock, self.observe)
-        self._access.listeners = (self._indexing.notice, self._authorizer.rules_changed)
+        self._access.listeners = (self._index_builder.notice, self._authorizer.rules_changed)
         self._push_ids = PushIds(clock)
-        self._listening = Listening(self._disk, self._writer, self._watchers)
+        self._subscriptions = Subscriptions(self._disk, self._writer, self._watchers)
         self._lock = threading.Lock()
         self._closed = False
         self.oplog = Oplog(self._disk)
@@ -298,7 +297,7 @@ class ElkynStore:
 
         Queries work meanwhile: a query whose index is incomplete reads every child.
         """
-        return self._indexing.wait(timeout_seconds)
+        return self._index_builder.wait(timeout_seconds)
 
     @property
     def position(self) -> int:
@@ -399,9 +398,9 @@ class ElkynStore:
         permission = self._authorizer.authorize(keys, token, query)
         feed: Subscription | ViewSubscription
         if events is None:
-            feed = self._listening.changes(keys, query, bounds)
+            feed = self._subscriptions.changes(keys, query, bounds)
         else:
-            feed = self._listening.events(keys, query, events, bounds)
+            feed = self._subscriptions.events(keys, query, events, bounds)
         if permission is not None:
             permission.attach(feed)
         return feed
@@ -429,7 +428,7 @@ class ElkynStore:
         keys = parse_path(path)
         permission = self._authorizer.authorize(keys, token, query)
         attach = None if permission is None else permission.attach
-        return self._listening.call(keys, query, event, callback, attach)
+        return self._subscriptions.call(keys, query, event, callback, attach)
 
     def snapshot(self, rows_max: int | None = None) -> Snapshot:
         """Read one consistent state in its stored form; for servers. Keep the block short."""
@@ -573,8 +572,8 @@ class ElkynStore:
             if self._closed:
                 return
             self._closed = True
-        self._listening.close()
-        self._indexing.close()
+        self._subscriptions.close()
+        self._index_builder.close()
         self._writer.close()
         self._disk.close()
 

@@ -18,7 +18,7 @@ from elkyn.tree.values import Stored
 from elkyn.tree.watch import PLAIN, Callback, Feed, Subscription, ViewSubscription
 from sennit_core.errors import Closed, Unsupported, nearest
 
-__all__ = ["Bounds", "Listening"]
+__all__ = ["Bounds", "Subscriptions"]
 
 
 AnyFeed = TypeVar("AnyFeed", bound=Feed[Any])
@@ -36,7 +36,7 @@ class Bounds(TypedDict, total=False):
     queue_bytes: int
 
 
-class Listening:
+class Subscriptions:
     """Opens feeds, and closes the open ones together with the store."""
 
     def __init__(self, disk: Disk, writer: Writer, watchers: Watchers) -> None:

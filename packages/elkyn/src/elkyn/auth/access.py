@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from elkyn.auth.identity import ADMIN, NOBODY, Identity
+from elkyn.auth.identity import ADMIN, UNAUTHENTICATED, Identity
 from elkyn.storage.disk import Disk
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.storage.writer import Guard, Writer
@@ -99,7 +99,7 @@ class Access:
         """
         if self._verifier is None:
             return ADMIN
-        return NOBODY if token is None else self._verifier.verify(token)
+        return UNAUTHENTICATED if token is None else self._verifier.verify(token)
 
     def guard(self, identity: Identity) -> Guard | None:
         """Return a guard that denies writes that the rules do not allow `identity`; None for admins."""

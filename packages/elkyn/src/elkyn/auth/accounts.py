@@ -16,7 +16,7 @@ from elkyn.auth.failed_logins import client_network
 from elkyn.auth.identity import Identity
 from elkyn.auth.jws import unsigned_token
 from elkyn.auth.revocations import DISABLED
-from elkyn.auth.services import Directory
+from elkyn.auth.services import AuthServices
 from elkyn.auth.sessions import SignedIn
 from elkyn.auth.throttle import Throttle
 from elkyn.auth.tokens import Verifier
@@ -52,7 +52,7 @@ class Accounts:
         custom: verifies custom tokens.
     """
 
-    def __init__(self, directory: Directory, tokens: Verifier, custom: Verifier) -> None:
+    def __init__(self, directory: AuthServices, tokens: Verifier, custom: Verifier) -> None:
         self._users = directory.users
         self._sessions = directory.sessions
         self._revocations = directory.revocations

@@ -9,7 +9,7 @@ from elkyn.auth.account_store import User
 from elkyn.auth.accounts import Accounts, Call, profile_changes, update_json, user_json
 from elkyn.auth.body import Body
 from elkyn.auth.errors import AccountError
-from elkyn.auth.services import Directory
+from elkyn.auth.services import AuthServices
 
 __all__ = ["AdminAccounts"]
 
@@ -21,7 +21,7 @@ _COOKIE_SECONDS = (300, 14 * 24 * 3600)
 class AdminAccounts:
     """User management for administrators; the audit log records every change. Thread-safe."""
 
-    def __init__(self, directory: Directory, accounts: Accounts) -> None:
+    def __init__(self, directory: AuthServices, accounts: Accounts) -> None:
         self._users = directory.users
         self._sessions = directory.sessions
         self._audit = directory.audit

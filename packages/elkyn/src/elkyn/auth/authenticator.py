@@ -23,7 +23,7 @@ from elkyn.auth.claims import check_uid
 from elkyn.auth.codes import Codes
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
 from elkyn.auth.errors import BadToken
-from elkyn.auth.identity import ADMIN, NOBODY, Identity
+from elkyn.auth.identity import ADMIN, UNAUTHENTICATED, Identity
 from elkyn.auth.jwks import KeysMissing
 from elkyn.auth.jws import Key, SecretKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, is_admin_key, server_secret
@@ -31,7 +31,7 @@ from elkyn.auth.leader_credentials import Ask, LeaderCredentialCache
 from elkyn.auth.leader_trust import LeaderTrust, state_for_followers
 from elkyn.auth.passwords import BoundedPool, Passwords
 from elkyn.auth.revocations import KEY_CLAIM, Revocations
-from elkyn.auth.services import Directory, Policy
+from elkyn.auth.services import AuthServices, Policy
 from elkyn.auth.sessions import Sessions
 from elkyn.auth.settings import AuthSettings
 from elkyn.auth.tokens import TokenSigner, Trust, Verifier
@@ -49,13 +49,13 @@ _TRUSTED_SECONDS = 1.0
 _FETCHES_MAX = 3
 _HASH_WORKERS = 2
 _WAITING_MAX = 64
-_ANSWERS_MAX = 512
-_QUESTIONS_MAX = 256
-_KNOWN_HERE = ("expired", "early", "revoked")
+_REQUESTS_MAX = 512
+_LEADER_CHECKS_MAX = 256
+_VERIFIABLE = ("expired", "early", "revoked")
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedPrincipal:
     """A verified token, its expiry, and how long the cached result is used."""
 
     identity: Identity
@@ -65,7 +65,7 @@ class _Known:
 
 
 @dataclass(slots=True)
-class _Question:
+class _LeaderCheck:
     """A credential that only the leader can verify."""
 
     auth: Authenticator
@@ -125,19 +125,19 @@ class Authenticator:
         self._verifier = self._verifier_of([*self._trusts, *self.leader.trusts()])
         self._endpoints = Endpoints(
             self,
-            self._directory(),
+            self._services(),
             tokens=self._verifier_of([own]),
             custom=self._verifier_of([*secrets, *signers]),
         )
         self._leader_credentials: LeaderCredentialCache | None = None
-        self._cache: OrderedDict[bytes, _Known] = OrderedDict()
+        self._cache: OrderedDict[bytes, _CachedPrincipal] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._hashing = BoundedPool("elkyn-password", _HASH_WORKERS, _WAITING_MAX)
-        self._answering = BoundedPool("elkyn-auth", _HASH_WORKERS, _ANSWERS_MAX)
+        self._handling = BoundedPool("elkyn-auth", _HASH_WORKERS, _REQUESTS_MAX)
         self._fetching = BoundedPool("elkyn-jwks", 2, _WAITING_MAX)
-        self._questions = BoundedPool("elkyn-leader", 4, _QUESTIONS_MAX)
+        self._leader_checks = BoundedPool("elkyn-leader", 4, _LEADER_CHECKS_MAX)
 
-    def _directory(self) -> Directory:
+    def _services(self) -> AuthServices:
         settings = self.settings
         policy = Policy(
             emulator=settings.emulator,
@@ -151,9 +151,9 @@ class Authenticator:
             self._clock,
             settings.action_url,
             settings.deliver,
-            kept=settings.emulator,
+            keep=settings.emulator,
         )
-        return Directory(
+        return AuthServices(
             self.users, self.sessions, self.revocations, codes, self.audit, policy, self._clock
         )
 
@@ -170,10 +170,10 @@ class Authenticator:
         return state_for_followers(self, known_tag)
 
     @property
-    def masters_tag(self) -> str:
+    def admin_secrets_tag(self) -> str:
         """Return a tag of the unnamed admin credentials, which changes with them."""
-        masters = repr([self.settings.admin_token, self.settings.secret]).encode()
-        return hmac.new(server_secret(self.account_store), masters, hashlib.sha256).hexdigest()[:24]
+        secrets = repr([self.settings.admin_token, self.settings.secret]).encode()
+        return hmac.new(server_secret(self.account_store), secrets, hashlib.sha256).hexdigest()[:24]
 
     def ask_leader(self, ask: Ask) -> None:
         """Forward credentials that are unknown here to a leader from now on."""
@@ -210,7 +210,7 @@ class Authenticator:
         query: Mapping[str, str],
         client: str | None = None,
     ) -> Identity:
-        """Return the identity of the caller: `NOBODY` for a request without a credential.
+        """Return the identity of the caller: `UNAUTHENTICATED` for a request without a credential.
 
         Args:
             headers: ASGI's, names in lower case.
@@ -233,7 +233,7 @@ class Authenticator:
         """Do what `identity` does without blocking the event loop."""
         credential = _credential(headers, query)
         if credential is None:
-            return self._overridden(NOBODY, query)
+            return self._overridden(UNAUTHENTICATED, query)
         return self._overridden(await self.identify_token(credential, client), query)
 
     def identity_at_once(
@@ -249,7 +249,7 @@ class Authenticator:
         """
         credential = _credential(headers, query)
         try:
-            identity = NOBODY if credential is None else self._resolve(credential, client)
+            identity = UNAUTHENTICATED if credential is None else self._resolve(credential, client)
         except KeysMissing:
             raise BlockingIOError from None
         return self._overridden(identity, query) if query else identity
@@ -274,8 +274,8 @@ class Authenticator:
             try:
                 return self._resolve(credential, client)
             except KeysMissing as missing:
-                asks = isinstance(missing.source, _Question)
-                lane = self._questions if asks else self._fetching
+                asks = isinstance(missing.source, _LeaderCheck)
+                lane = self._leader_checks if asks else self._fetching
                 await lane.run(missing.source.refresh)
         raise BadToken(fault="signature")
 
@@ -295,15 +295,15 @@ class Authenticator:
             try:
                 await self.identify_token(credential, client)
             except BadToken as error:
-                if error.fault not in _KNOWN_HERE:
+                if error.fault not in _VERIFIABLE:
                     raise
 
     def _of_credential(self, credential: str | None, client: str | None) -> Identity:
-        return NOBODY if credential is None else self.identity_of_token(credential, client)
+        return UNAUTHENTICATED if credential is None else self.identity_of_token(credential, client)
 
     def _resolve(self, credential: str, client: str | None) -> Identity:
         try:
-            if self._is_master(credential):
+            if self._is_admin_secret(credential):
                 return ADMIN
             key = self.admin_keys.verify(credential) if is_admin_key(credential) else None
             return self._of_token(credential, client) if key is None else _key_identity(key)
@@ -311,13 +311,13 @@ class Authenticator:
             self.audit.refused_credential(error.fault, client)
             raise
 
-    def _is_master(self, credential: str) -> bool:
+    def _is_admin_secret(self, credential: str) -> bool:
         """Whether this is the admin token, a configured secret, or the emulator's `owner`."""
-        shown = credential.encode(errors="surrogatepass")
-        masters = (self.settings.admin_token, self.settings.secret)
+        given = credential.encode(errors="surrogatepass")
+        secrets = (self.settings.admin_token, self.settings.secret)
         found = self.settings.emulator and credential == "owner"
-        for master in masters:
-            found |= bool(master) and hmac.compare_digest(shown, str(master).encode())
+        for secret in secrets:
+            found |= bool(secret) and hmac.compare_digest(given, str(secret).encode())
         return found
 
     def _of_token(self, text: str, client: str | None) -> Identity:
@@ -328,7 +328,7 @@ class Authenticator:
         if known is not None and now < known.checked_until and notified == known.notified:
             return known.identity
         if known is None or now >= known.verified_until:
-            known = _Known(self._verify(text, digest, client), now + _CACHED_SECONDS)
+            known = _CachedPrincipal(self._verify(text, digest, client), now + _CACHED_SECONDS)
         self._check_revoked(known.identity)
         self._remember(
             digest, replace(known, checked_until=now + _TRUSTED_SECONDS, notified=notified)
@@ -342,10 +342,10 @@ class Authenticator:
                 raise BadToken(fault="malformed" if leader is not None else "revoked")
             return self._verifier.verify(text)
         except BadToken as error:
-            unknown = error.fault not in _KNOWN_HERE
-            if leader is None or not unknown or not leader.may_know(text, digest):
+            unknown = error.fault not in _VERIFIABLE
+            if leader is None or not unknown or not leader.may_accept(text, digest):
                 raise
-        raise KeysMissing(_Question(self, text, digest, client))
+        raise KeysMissing(_LeaderCheck(self, text, digest, client))
 
     def ask_leader_about(self, text: str, digest: bytes, client: str | None) -> None:
         """Ask the leader for the identity of a credential that is unknown here, and cache it.
@@ -360,11 +360,11 @@ class Authenticator:
             known = self._cache.get(digest)
         if (
             known is not None and now < known.verified_until
-        ) or not self._leader_credentials.may_know(text, digest):
+        ) or not self._leader_credentials.may_accept(text, digest):
             return  # another thread has asked meanwhile
         identity = self._leader_credentials.identify(text, digest, client or "")
         if identity is not None:
-            self._remember(digest, _Known(identity, now + _CACHED_SECONDS))
+            self._remember(digest, _CachedPrincipal(identity, now + _CACHED_SECONDS))
 
     def _check_revoked(self, identity: Identity) -> None:
         if self.revocations.reason(identity) is None:
@@ -372,7 +372,7 @@ class Authenticator:
         expired = identity.expires_ms is not None and self._clock.now() * 1000 > identity.expires_ms
         raise BadToken(fault="expired" if expired else "revoked")
 
-    def _remember(self, digest: bytes, known: _Known) -> None:
+    def _remember(self, digest: bytes, known: _CachedPrincipal) -> None:
         with self._cache_lock:
             self._cache[digest] = known
             self._cache.move_to_end(digest)
@@ -389,7 +389,7 @@ class Authenticator:
 
     async def respond(self, request: AuthRequest) -> AuthResponse:
         """Handle a request to a path that `owns` accepts; 429 when too many requests wait."""
-        lane = self._hashing if self._endpoints.is_costly(request.path) else self._answering
+        lane = self._hashing if self._endpoints.is_costly(request.path) else self._handling
         try:
             return await lane.run(self.answer, request)
         except Busy as error:
@@ -402,9 +402,9 @@ class Authenticator:
     def close(self) -> None:
         """Let running requests finish, and close the account store."""
         self._hashing.close()
-        self._answering.close()
+        self._handling.close()
         self._fetching.close()
-        self._questions.close()
+        self._leader_checks.close()
         self.account_store.close()
 
     def __enter__(self) -> Self:
@@ -437,7 +437,7 @@ def seen_as(admin: Identity, variable: Mapping[str, Any] | None) -> Identity:
     if not admin.admin:
         raise Denied("acting as another user", "an admin's credential")
     if variable is None:
-        return replace(NOBODY, claims=admin.claims, expires_ms=admin.expires_ms)
+        return replace(UNAUTHENTICATED, claims=admin.claims, expires_ms=admin.expires_ms)
     uid = variable.get("uid")
     return Identity(
         uid=uid if isinstance(uid, str) else None,

@@ -9,7 +9,7 @@ from elkyn.auth.accounts import Accounts, Call, update_json
 from elkyn.auth.body import Body
 from elkyn.auth.codes import PURPOSES, Codes
 from elkyn.auth.errors import AccountError
-from elkyn.auth.services import Directory
+from elkyn.auth.services import AuthServices
 from elkyn.auth.users import checked_email
 
 __all__ = ["CodeAccounts"]
@@ -20,7 +20,7 @@ _KIND = "identitytoolkit#"
 class CodeAccounts:
     """Sends codes and redeems them; thread-safe."""
 
-    def __init__(self, directory: Directory, accounts: Accounts, codes: Codes) -> None:
+    def __init__(self, directory: AuthServices, accounts: Accounts, codes: Codes) -> None:
         self._users = directory.users
         self._sessions = directory.sessions
         self._audit = directory.audit
@@ -128,11 +128,11 @@ class CodeAccounts:
             **opened.to_json(),
         }
 
-    def kept(self, _call: Call) -> dict[str, Any]:
+    def list_pending(self, _call: Call) -> dict[str, Any]:
         """List the latest codes of an emulator."""
         names = [
             {"requestType": m.purpose, "email": m.email, "oobCode": m.code, "oobLink": m.link}
-            for m in self._codes.kept()
+            for m in self._codes.list_pending()
         ]
         return {"oobCodes": names}
 

@@ -19,9 +19,9 @@ from elkyn.auth.administration import Administration
 from elkyn.auth.body import BODY_BYTES_MAX, Body
 from elkyn.auth.code_accounts import CodeAccounts
 from elkyn.auth.errors import AccountError, BadToken
-from elkyn.auth.identity import NOBODY, Identity
+from elkyn.auth.identity import UNAUTHENTICATED, Identity
 from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN
-from elkyn.auth.services import Directory
+from elkyn.auth.services import AuthServices
 from elkyn.auth.tokens import Verifier
 from sennit_core.errors import Denied, NotFound, SennitError, StorageFull, UsageError
 from sennit_core.logs import get_logger
@@ -82,7 +82,7 @@ class Endpoints:
     """
 
     def __init__(
-        self, auth: Authenticator, directory: Directory, tokens: Verifier, custom: Verifier
+        self, auth: Authenticator, directory: AuthServices, tokens: Verifier, custom: Verifier
     ) -> None:
         self._auth = auth
         accounts = Accounts(directory, tokens, custom)
@@ -93,7 +93,7 @@ class Endpoints:
         self._admin = _admin_routes(admins, codes, acts)
         if directory.policy.emulator:
             self._admin["DELETE", "/emulator/v1/accounts"] = admins.delete_all
-            self._admin["GET", "/emulator/v1/oobCodes"] = codes.kept
+            self._admin["GET", "/emulator/v1/oobCodes"] = codes.list_pending
             self._open["POST", "/auth/token"] = acts.token
 
     def owns(self, path: str) -> bool:
@@ -134,7 +134,7 @@ class Endpoints:
         is_admins = path != request.path
         route = (request.method, path)
         handler = None if is_admins else self._open.get(route)
-        identity = NOBODY
+        identity = UNAUTHENTICATED
         if handler is None:
             handler = self._admin.get(route)
             if handler is None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ADMIN", "NOBODY", "Identity"]
+__all__ = ["ADMIN", "UNAUTHENTICATED", "Identity"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,4 +43,4 @@ class Identity:
 
 
 ADMIN = Identity(admin=True)
-NOBODY = Identity()
+UNAUTHENTICATED = Identity()

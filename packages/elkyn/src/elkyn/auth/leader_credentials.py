@@ -44,7 +44,7 @@ class LeaderCredentialCache:
         self._of_client = Throttle(_OF_CLIENT_MAX, _HALF_SECONDS, clock)
         self._of_all = Throttle(_OF_ALL_MAX, _HALF_SECONDS, clock)
 
-    def may_know(self, text: str, digest: bytes) -> bool:
+    def may_accept(self, text: str, digest: bytes) -> bool:
         """Whether the leader may know a credential: it has not refused it recently."""
         with self._lock:
             until = self._refused.get(digest, 0.0)

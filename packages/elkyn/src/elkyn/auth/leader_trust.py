@@ -34,10 +34,10 @@ _AFTER_PROMOTION_SECONDS = 2 * 3600  # as long as a server's own retired key ver
 
 def state_for_followers(auth: Authenticator, known_tag: str) -> bytes | None:
     """Return the account state for followers; None when `known_tag` shows that they have it."""
-    keys, masters = auth.signing.jwks()["keys"], auth.masters_tag
+    keys, secrets = auth.signing.jwks()["keys"], auth.admin_secrets_tag
     with auth.account_store.read() as pages:
         named = [
-            *(auth.settings.project, masters, pages.revocations),
+            *(auth.settings.project, secrets, pages.revocations),
             sorted(key["kid"] for key in keys),
         ]
         tag = digest(repr(named)).hex()
@@ -52,7 +52,7 @@ def state_for_followers(auth: Authenticator, known_tag: str) -> bytes | None:
             "revoked": pages.revoked_tokens(),
             "disabled": pages.disabled_users(),
             "revoked_keys": [key.id for key in pages.admin_keys() if key.revoked_ms],
-            "masters": masters,
+            "admin_secrets": secrets,
         }
     return ormsgpack.packb(state, default=list)
 
@@ -104,7 +104,10 @@ class LeaderTrust:
         """
         state = _checked(packed)
         row = {name: state[name] for name in ("tag", "issuer", "project", "keys")}
-        row |= {"revoked_keys": state.get("revoked_keys", []), "masters": state.get("masters", "")}
+        row |= {
+            "revoked_keys": state.get("revoked_keys", []),
+            "admin_secrets": state.get("admin_secrets", ""),
+        }
         now = int(self._clock.now())
 
         def body(pages: Pages) -> None:
@@ -118,8 +121,8 @@ class LeaderTrust:
 
         self._account_store.write(body)
         with self._lock:
-            before = self._row.get("masters")
-            if before and before != row["masters"]:
+            before = self._row.get("admin_secrets")
+            if before and before != row["admin_secrets"]:
                 self._ended.add(before)
             self._row = row
             self._load()

@@ -11,7 +11,7 @@ from elkyn.auth.sessions import Sessions
 from elkyn.auth.users import Users
 from sennit_core.clock import Clock
 
-__all__ = ["Directory", "Policy"]
+__all__ = ["AuthServices", "Policy"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
-class Directory:
+class AuthServices:
     """Users, their sessions, revocations and codes, and the audit log."""
 
     users: Users

@@ -8,7 +8,7 @@ import time
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
-from elkyn.auth.identity import NOBODY, Identity
+from elkyn.auth.identity import UNAUTHENTICATED, Identity
 from elkyn.cli.command import Subparsers, add_command, existing, read_json
 from elkyn.tree.paths import parse_path
 from sennit_core.errors import NotFound, UsageError
@@ -83,7 +83,7 @@ def _user(text: str | None) -> Identity:
     from elkyn.rules.cases import identity_of
 
     if text is None:
-        return NOBODY
+        return UNAUTHENTICATED
     user = read_json(text, None) if text.startswith("{") else {"uid": text}
     if not isinstance(user.get("uid"), str):
         raise UsageError(

@@ -59,4 +59,4 @@ def cut_row(position: int, row: bytes, paths: Sequence[Path]) -> bytes:
     cut = cut_entry(entry, paths)
     if cut is entry:
         return row
-    return pack_entry(cut._replace(once=None))
+    return pack_entry(cut._replace(idempotency_key=None))

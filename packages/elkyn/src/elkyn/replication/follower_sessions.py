@@ -211,7 +211,7 @@ class FollowerSession:
 
     async def _send_log(self) -> None:
         while self._sender.ended is None:
-            if self._sender.wants_snapshot:
+            if self._sender.needs_snapshot:
                 await self._make_snapshot()
             frame = await self._next()
             if frame is not None:

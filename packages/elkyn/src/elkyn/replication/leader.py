@@ -70,7 +70,7 @@ class LeaderLog(Protocol):
         """Return rows after `after`; raises `PositionGone` when they were dropped."""
         ...
 
-    def heard(self, term: int) -> None:
+    def observe_term(self, term: int) -> None:
         """Stop leading: another store was promoted to a later term."""
         ...
 
@@ -87,7 +87,7 @@ class Sender:
 
     Attributes:
         node: the follower's id, known after its hello.
-        wants_snapshot: whether the caller must call `offer` with a file.
+        needs_snapshot: whether the caller must call `offer` with a file.
         ended: the reason to close the connection once the result of `receive` is sent, or None.
         position: the last position that the follower has acknowledged.
     """
@@ -95,7 +95,7 @@ class Sender:
     def __init__(self, log: LeaderLog) -> None:
         self._log = log
         self.node: str | None = None
-        self.wants_snapshot = False
+        self.needs_snapshot = False
         self.ended: str | None = None
         self.position = 0
         self._term = 0
@@ -119,7 +119,7 @@ class Sender:
     @property
     def ready(self) -> bool:
         """Whether `next` may return a frame; cheap."""
-        if not self.following or self.wants_snapshot or self.in_flight >= WINDOW:
+        if not self.following or self.needs_snapshot or self.in_flight >= WINDOW:
             return False
         waits = self._snapshot is not None or bool(self._pieces) or self._sent < self._log.last
         return waits or not self._current()
@@ -147,7 +147,7 @@ class Sender:
         except (KeyError, TypeError, ValueError):
             raise ProtocolError("a follower's hello", reason="a member is missing") from None
         if term > self._log.terms.term:
-            self._log.heard(term)
+            self._log.observe_term(term)
         if not self._log.leads:
             return self._refuse("not-leader", "this server is not the leader: follow the leader")
         terms = self._log.terms
@@ -155,8 +155,8 @@ class Sender:
         diverged = not (terms.includes(position, leads) and position <= self._log.last and same)
         self.node, self._term = node, terms.term
         self.position = self._sent = position
-        self.wants_snapshot = fresh or diverged or not self._log.covers(position)
-        if self.wants_snapshot:
+        self.needs_snapshot = fresh or diverged or not self._log.covers(position)
+        if self.needs_snapshot:
             self.position, self._good_from = 0, sys.maxsize
         else:
             self._log.acked(node, position)
@@ -165,7 +165,7 @@ class Sender:
             "leads": terms.leads,
             "last": self._log.last,
             "diverged": diverged,
-            "snapshot": self.wants_snapshot,
+            "snapshot": self.needs_snapshot,
         }
         return encode("welcome", VERSION, said)
 
@@ -203,7 +203,7 @@ class Sender:
 
     def offer(self, snapshot: SnapshotFile) -> None:
         """Send `snapshot`, and close it afterwards."""
-        self.wants_snapshot = False
+        self.needs_snapshot = False
         self._pieces.clear()
         self._snapshot = snapshot
 
@@ -244,7 +244,7 @@ class Sender:
         try:
             rows = self._log.rows(self._sent, _ROWS_BYTES)
         except PositionGone:
-            self.wants_snapshot = True
+            self.needs_snapshot = True
             return False
         if not rows:
             return False

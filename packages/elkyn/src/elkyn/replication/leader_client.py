@@ -135,7 +135,7 @@ class LeaderClient:
                 again = used and not once and not self._closed
                 if again and not isinstance(error, TimeoutError):
                     continue  # the server had closed a connection that was idle
-                why = f"{_said(error)}: no response, the write may have been applied"
+                why = f"{_describe_error(error)}: no response, the write may have been applied"
                 raise Unavailable(f"{self._what} at {self.url} ({why})") from None
 
     @contextmanager
@@ -153,7 +153,7 @@ class LeaderClient:
             with connection.getresponse() as response:
                 yield response
         except (OSError, http.client.HTTPException) as error:
-            raise Unavailable(f"{self._what} at {self.url} ({_said(error)})") from None
+            raise Unavailable(f"{self._what} at {self.url} ({_describe_error(error)})") from None
         finally:
             connection.close()
 
@@ -190,7 +190,7 @@ class LeaderClient:
             connection.connect()
         except OSError as error:
             connection.close()
-            why = f"{_said(error)}: nothing was written"
+            why = f"{_describe_error(error)}: nothing was written"
             raise Unavailable(f"{self._what} at {self.url} ({why})") from None
         connection.sock.settimeout(timeout_seconds)
         return connection
@@ -251,5 +251,5 @@ def _is_over(connection: http.client.HTTPConnection) -> bool:
     return bool(found.poll(0))
 
 
-def _said(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return str(error) or type(error).__name__

@@ -23,7 +23,7 @@ from elkyn.errors import Diverged, NotSynced, PreconditionFailed, ReplicaLag
 from elkyn.replication.follower_sessions import wait_for_position, wait_until_readable
 from elkyn.replication.leader_client import Answer, LeaderClient, error_of
 from elkyn.replication.link import Link, announce_term
-from elkyn.replication.store_adapters import begin_to_follow, begin_to_lead
+from elkyn.replication.store_adapters import start_following, start_leading
 from elkyn.server.asgi import Receive, Scope, client_of
 from elkyn.server.bodies.memory import read_body
 from elkyn.server.realtime.session import Commit
@@ -100,7 +100,7 @@ class LeaderProxy:
         *,
         own_token: str | None,
         state_file: FilePath,
-        accounts: Accounts | None = None,
+        accounts: FollowerAccounts | None = None,
     ) -> None:
         self.url = url
         self._stores = stores
@@ -118,7 +118,7 @@ class LeaderProxy:
         self._write_queues: WeakKeyDictionary[object, _WriteQueue] = WeakKeyDictionary()
         self.active = self._promoted_from() != url
         for name in stores if self.active else ():
-            begin_to_follow(stores[name])
+            start_following(stores[name])
         work = self._poll_namespaces if self.active else self._announce_promotion
         self._thread = threading.Thread(target=work, name="elkyn-upstream", daemon=True)
         self._thread.start()
@@ -151,7 +151,7 @@ class LeaderProxy:
                 _log.info("cannot list the namespaces of the leader %s: %s", self.url, error)
             self._closed.wait(_POLL_SECONDS)
 
-    def _learn_accounts(self, client: LeaderClient, accounts: Accounts) -> None:
+    def _learn_accounts(self, client: LeaderClient, accounts: FollowerAccounts) -> None:
         target = f"/.replica/accounts?tag={accounts.leader.tag}"
         answer = client.send("GET", target)
         if answer.status == 200:
@@ -233,7 +233,7 @@ class LeaderProxy:
                     await wait_until_readable(store)
 
     def commit(
-        self, app: ElkynApp, socket: _Writing, step: Commit, write: Write, identity: Identity
+        self, app: ElkynApp, socket: _WritingSocket, step: Commit, write: Write, identity: Identity
     ) -> asyncio.Future[None]:
         """Have the leader commit a socket's write, in the socket's order; as `Committer.commit`."""
         queue = self._write_queues.get(socket)
@@ -300,7 +300,7 @@ class LeaderProxy:
     def adopt(self, store: ElkynStore) -> None:
         """Make a store that a request has opened accept writes of the leader only."""
         if self.active and not store.following:
-            begin_to_follow(store)
+            start_following(store)
 
     def status(self) -> dict[str, Any]:
         """Return the replication status of each namespace, for admins."""
@@ -334,7 +334,7 @@ class LeaderProxy:
         if self._accounts is not None:
             self._accounts.leader.leave()
         for name in self._stores:
-            begin_to_lead(self._stores[name])
+            start_leading(self._stores[name])
         self._thread = threading.Thread(
             target=self._announce_promotion, name="elkyn-upstream", daemon=True
         )
@@ -375,7 +375,7 @@ class LeaderProxy:
         self._threads.shutdown(wait=False, cancel_futures=True)
 
 
-class Accounts(Protocol):
+class FollowerAccounts(Protocol):
     """The part of `Authenticator` that a follower uses."""
 
     leader: LeaderTrust
@@ -385,7 +385,7 @@ class Accounts(Protocol):
         ...
 
 
-class _Writing(Protocol):
+class _WritingSocket(Protocol):
     namespace: str
 
 
@@ -460,7 +460,7 @@ def _identity_at_leader(fields: dict[str, Any]) -> Identity:
     claims = dict(found.claims)
     key = claims.pop(KEY_CLAIM, None)
     if key is None and found.admin and found.uid is None:
-        key = fields.get("masters")
+        key = fields.get("admin_secrets")
     return replace(found, claims=claims if key is None else {**claims, LEADER_CLAIM: str(key)})
 
 

@@ -142,7 +142,7 @@ class Link:
                 if self._stop.is_set():
                     break
                 lost_leader = isinstance(error, NotLeader) and self._last_error is None
-                self._failed(_said(error))
+                self._failed(_describe_error(error))
                 level = logging.WARNING if lost_leader else logging.INFO  # needs an operator
                 _log.log(level, "following %s: %s", self._address, self._last_error)
             if self._receiver is not None and self._receiver.welcomed:
@@ -254,13 +254,13 @@ def announce_term(url: str, token: str | None, store: ElkynStore) -> bool:
             answer = decode(opened.recv(timeout=_SILENCE_SECONDS))
             if answer[0] == "welcome":
                 later = int(answer[2]["term"])
-                store.change_terms(lambda known, at: known.heard(later).promoted(at))
+                store.change_terms(lambda known, at: known.observe_term(later).promoted(at))
                 return False
             if answer[1] not in _NOTICE_NOT_NEEDED:
                 _log.warning("notifying %s of the promotion: it refused: %s", url, answer[2])
                 return False
     except Exception as error:  # noqa: BLE001 - it is tried again
-        _log.info("notifying %s of the promotion failed: %s", url, _said(error))
+        _log.info("notifying %s of the promotion failed: %s", url, _describe_error(error))
         return False
     return True
 
@@ -275,5 +275,5 @@ def read_token(file: FilePath | None) -> str | None:
         raise Unavailable(f"the token file {file} ({error.strerror})") from None
 
 
-def _said(error: BaseException) -> str:
+def _describe_error(error: BaseException) -> str:
     return str(error) or type(error).__name__

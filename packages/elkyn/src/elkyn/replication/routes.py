@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import ormsgpack
 
 from elkyn.auth.errors import BadToken
-from elkyn.auth.identity import ADMIN, NOBODY
+from elkyn.auth.identity import ADMIN, UNAUTHENTICATED
 from elkyn.errors import NotLeader
 from elkyn.replication.leader_proxy import decode_identity, encode_identity
 from elkyn.server.admin.system import SystemCall
@@ -92,10 +92,12 @@ async def identify(call: SystemCall) -> Response:
     except BadToken:
         raise NotFound("credential", "that was sent") from None
     identity = caller.identity
-    if identity is None or identity == NOBODY:
+    if identity is None or identity == UNAUTHENTICATED:
         raise NotFound("credential", "that was sent")
     fields = {**encode_identity(identity), "admin": identity.admin}
-    fields["masters"] = getattr(getattr(auth_backend, "authenticator", None), "masters_tag", "")
+    fields["admin_secrets"] = getattr(
+        getattr(auth_backend, "authenticator", None), "admin_secrets_tag", ""
+    )
     return Response(200, ormsgpack.packb(fields, default=list), (_PACKED,))
 
 

@@ -24,7 +24,7 @@ from elkyn.tree.paths import Path, format_path
 from sennit_core.errors import Corrupt
 from sennit_core.private_files import FOLDER_MODE
 
-__all__ = ["FollowerStore", "LeaderStore", "begin_to_follow", "begin_to_lead"]
+__all__ = ["FollowerStore", "LeaderStore", "start_following", "start_leading"]
 
 
 class LeaderStore:
@@ -78,9 +78,9 @@ class LeaderStore:
             return rows
         return [(position, cut_row(position, row, self.paths)) for position, row in rows]
 
-    def heard(self, term: int) -> None:
+    def observe_term(self, term: int) -> None:
         """Stop leading: another store was promoted to a later term."""
-        self.store.change_terms(lambda terms, _position: terms.heard(term))
+        self.store.change_terms(lambda terms, _position: terms.observe_term(term))
 
     def acked(self, node: str, position: int) -> None:
         """Report a follower's acknowledged position."""
@@ -99,7 +99,7 @@ def mark_of(store: ElkynStore, position: int) -> list[Any] | None:
     return [entry.term, entry.time_ms, digest]
 
 
-def begin_to_follow(store: ElkynStore) -> None:
+def start_following(store: ElkynStore) -> None:
     """Accept only a leader's entries from now on; a store that has led itself is not readable yet."""
     store.following = True
     known = _read(store)
@@ -108,7 +108,7 @@ def begin_to_follow(store: ElkynStore) -> None:
     store.divergence.note_unsynced(not known.get("synced", store.position > 0))
 
 
-def begin_to_lead(store: ElkynStore) -> None:
+def start_leading(store: ElkynStore) -> None:
     """Accept writes from now on; no link may still follow a leader for this store."""
     known = _read(store)
     if known:
@@ -162,7 +162,7 @@ class FollowerStore:
         self.node: str = known.get("node") or secrets.token_hex(8)
         self._led = bool(known.get("led"))
         self.fresh = store.position > 0 and known.get("paths", []) != self._shown_paths()
-        begin_to_follow(store)
+        start_following(store)
 
     def _shown_paths(self) -> list[str]:
         return [format_path(path) for path in self._paths]

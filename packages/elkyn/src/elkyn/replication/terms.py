@@ -71,7 +71,7 @@ class Terms:
         term = max(self.term, self.fenced) + 1
         return Terms(term, (*self.until(position), Lead(term, position, _new_id())))
 
-    def heard(self, term: int) -> Terms:
+    def observe_term(self, term: int) -> Terms:
         """Return the terms after learning of another leader's `term`."""
         return replace(self, fenced=max(self.fenced, term))
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, NoReturn, TypeVar
 
-from elkyn.auth.identity import NOBODY, Identity
+from elkyn.auth.identity import UNAUTHENTICATED, Identity
 from elkyn.rules.document import Elements, Members, Part, Text, as_json, read_document
 from elkyn.rules.memory import MemoryReader
 from elkyn.rules.problems import BadRules, Lines, Problem
@@ -220,13 +220,13 @@ class _CaseReader:
 
     def identity(self, part: Part | None) -> tuple[str, Identity]:
         if part is None:
-            return "nobody", NOBODY
+            return "nobody", UNAUTHENTICATED
         user = as_json(part)
         who = user if isinstance(user, str) else json.dumps(user)
         if isinstance(user, str):
             user = as_json(self.users[user]) if user in self.users else {"uid": user}
         if user is None:
-            return "nobody", NOBODY
+            return "nobody", UNAUTHENTICATED
         if not isinstance(user, dict) or not isinstance(user.get("uid"), str):
             self.file.refuse(
                 part, 'a user must be null, a uid, or an object with a "uid" and claims'

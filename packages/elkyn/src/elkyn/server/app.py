@@ -125,7 +125,7 @@ class ElkynApp:
         self.metrics = Metrics()
         self.committer = Committer()
         self.body_memory = BodyMemory(settings.limits.body_memory_bytes)
-        self.unsent = SendBufferLimit(
+        self.send_buffer = SendBufferLimit(
             settings.limits.unsent_bytes, settings.limits.client_unsent_bytes
         )
         self.clients = Clients(self.metrics, settings, auth_backend)
@@ -188,7 +188,7 @@ class ElkynApp:
         self, request: Request, response: Response, scope: Scope, send: Send
     ) -> None:
         try:
-            with self.unsent.share(client_of(scope)).hold(len(response.body)):
+            with self.send_buffer.for_client(client_of(scope)).hold(len(response.body)):
                 await self._send(request, response, scope, send)
         except Busy as error:
             await self._send(request, error_response(error), scope, send)
@@ -429,7 +429,7 @@ class ElkynApp:
             commits=self.committer.commits,
             commit_seconds=self.committer.seconds,
             waiting=self.committer.waiting,
-            unsent_bytes=self.unsent.bytes,
+            unsent_bytes=self.send_buffer.bytes,
             body_memory_bytes=self.body_memory.bytes,
             positions=[(name, store.position) for name, store in sorted(self._served.items())],
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
-from elkyn.auth.identity import ADMIN, NOBODY, Identity
+from elkyn.auth.identity import ADMIN, UNAUTHENTICATED, Identity
 from elkyn.server.asgi import client_of
 from elkyn.server.grant import Grant
 from elkyn.server.request import Request, Response
@@ -210,13 +210,15 @@ class AuthenticatorBackend:
         self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Write the refusal to the audit log."""
-        self.authenticator.audit.refused(caller.identity or NOBODY, namespace, path, write, client)
+        self.authenticator.audit.refused(
+            caller.identity or UNAUTHENTICATED, namespace, path, write, client
+        )
 
     async def caller(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
     ) -> Caller:
         """Return the caller of `scope`; raises `BadToken` for an invalid token."""
-        identity = NOBODY
+        identity = UNAUTHENTICATED
         client = client_of(scope)
         if not anonymous:
             identity = await self.authenticator.identify(scope["headers"], query, client)
@@ -251,7 +253,7 @@ class _SignedIn:
         return identity
 
     def sign_out(self) -> None:
-        self.identity = NOBODY
+        self.identity = UNAUTHENTICATED
 
     def invalid_reason(self, now_ms: int) -> str | None:
         expires = self.identity.expires_ms

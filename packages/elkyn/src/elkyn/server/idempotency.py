@@ -12,17 +12,17 @@ from dataclasses import dataclass, field
 
 from elkyn.auth.identity import Identity
 from elkyn.server.request import Call
-from elkyn.storage.receipts import Once, Receipt
+from elkyn.storage.receipts import IdempotencyKey, Receipt
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.storage.writer import Write
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Conflict, UsageError
 
-__all__ = ["Repeated", "keep_receipt", "replay_receipt"]
+__all__ = ["AlreadyExecuted", "keep_receipt", "replay_receipt"]
 
 
 @dataclass(eq=False)
-class Repeated(Conflict):
+class AlreadyExecuted(Conflict):
     """A write was executed before with the same key, with result `receipt`; never sent to clients."""
 
     message: str = field(default="", kw_only=True)
@@ -51,21 +51,21 @@ def keep_receipt(
     fingerprint = hashlib.sha256(body).digest()[:16]
     check = write.check
 
-    def once(view: ReadTransaction) -> None:
+    def check_unused(view: ReadTransaction) -> None:
         receipt = view.tree.receipts.get(digest, int(clock.now() * 1000))
         if receipt is not None:
             if receipt.fingerprint != fingerprint:
                 raise UsageError("the Idempotency-Key was used before with another body")
-            raise Repeated(receipt)
+            raise AlreadyExecuted(receipt)
         if check is not None:
             check(view)
 
-    write.check, write.once = once, Once(digest, fingerprint)
+    write.check, write.idempotency_key = check_unused, IdempotencyKey(digest, fingerprint)
 
 
 def replay_receipt(write: Write) -> None:
     """Replace the error of a repeated write by the result of its first execution."""
-    if isinstance(write.error, Repeated):
+    if isinstance(write.error, AlreadyExecuted):
         receipt = write.error.receipt
         write.error = None
         write.base, write.values, write.position = receipt.base, receipt.places, receipt.position

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from elkyn.errors import BadPath
-from elkyn.server.realtime.resume import Seen, parse_id
+from elkyn.server.realtime.resume import ResumePoint, parse_id
 from elkyn.tree.paths import Path, format_path, parse_path
 from elkyn.tree.query import Query
 from sennit_core.errors import NotFound, UsageError
@@ -103,7 +103,7 @@ class Call:
     download: str | None = None
     read_seconds_max: float | None = None
     write_seconds_max: float | None = None
-    last_seen: Seen | None = None
+    last_seen: ResumePoint | None = None
     retry_key: str | None = None
     ack: str | None = None
     position_min: int | None = None

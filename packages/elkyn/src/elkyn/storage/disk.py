@@ -29,7 +29,7 @@ from elkyn.storage.environment import MAP_BYTES, Environment, MapFull, Txn, tran
 from elkyn.storage.ephemeral import EphemeralOverlay
 from elkyn.storage.folder import discard_other_boot, lock_folder, memory_folder
 from elkyn.storage.format import CURRENT, KEY, check_file, check_transaction, is_older, mark_of
-from elkyn.storage.key_order import move_keys, needs_move, order_shadows
+from elkyn.storage.key_order import move_keys, needs_move, order_ephemeral_rows
 from elkyn.storage.log_rows import LogRows
 from elkyn.storage.row_tree import Tree
 from elkyn.storage.shapes import Shapes
@@ -110,7 +110,7 @@ class Disk:
         self._map_bytes = map_bytes
         self._version = 0  # even: twice the commits so far; odd: a pair of commits is under way
         self._pairing = threading.Lock()
-        self._shadow_count = 0
+        self._ephemeral_count = 0
         self._durability = durability
         self._retention = retention
         self._untrimmed_bytes = 0
@@ -162,8 +162,8 @@ class Disk:
         """Rewrite a store of an older format in the current key order, if it has keys that moved."""
         if not self._is_older:
             return
-        if self._shadow_count:
-            self._write_ephemeral(lambda view: order_shadows(view.shadows))
+        if self._ephemeral_count:
+            self._write_ephemeral(lambda view: order_ephemeral_rows(view.ephemeral))
         with self.snapshot() as view:
             if not needs_move(view.tree):
                 return
@@ -203,7 +203,7 @@ class Disk:
                 folder, ephemeral.DATABASES, sync=False, map_bytes=self._map_bytes
             )
             with self._ephemeral.read() as txn:
-                self._shadow_count = EphemeralOverlay(self._ephemeral, txn).count()
+                self._ephemeral_count = EphemeralOverlay(self._ephemeral, txn).count()
         return self._ephemeral
 
     def snapshot(self, rows_max: int | None = None) -> Snapshot:
@@ -243,7 +243,7 @@ class Disk:
             durable = self._durable.enter()
             ephemeral = None
             try:
-                if self._shadow_count and self._ephemeral is not None:
+                if self._ephemeral_count and self._ephemeral is not None:
                     ephemeral = self._ephemeral.enter()
             except BaseException:
                 self._durable.leave(durable)
@@ -287,7 +287,7 @@ class Disk:
                 below = Tree(self._durable, durable, self._shapes)
                 view = WriteTransaction(below, EphemeralOverlay(env, txn), self.position)
                 result = body(view)
-                self._commit_shadows(env, txn)
+                self._commit_ephemeral_removals(env, txn)
             except BaseException:
                 txn.abort()
                 raise
@@ -295,22 +295,22 @@ class Disk:
         self._version += 2
         return result
 
-    def _commit_shadows(self, env: Environment, txn: Txn) -> None:
+    def _commit_ephemeral_removals(self, env: Environment, txn: Txn) -> None:
         count = EphemeralOverlay(env, txn).count()
         with translated(env.folder):
             txn.commit()
-        self._shadow_count = count
+        self._ephemeral_count = count
 
     def _write_durable(self, body: Callable[[WriteTransaction], T]) -> T:
         if self._syncer.error is not None:
             raise self._syncer.error
-        env = self._ephemeral if self._shadow_count else None
+        env = self._ephemeral if self._ephemeral_count else None
         txn = self._durable.begin_write()
         shapes = self._shapes.mark(txn)
-        shadow_txn = None
+        ephemeral_txn = None
         try:
-            shadow_txn = None if env is None else env.begin_write()
-            laid = None if env is None else EphemeralOverlay(env, shadow_txn)
+            ephemeral_txn = None if env is None else env.begin_write()
+            laid = None if env is None else EphemeralOverlay(env, ephemeral_txn)
             view = WriteTransaction(
                 Tree(self._durable, txn, self._shapes), laid, self.position, self.terms.term
             )
@@ -320,8 +320,8 @@ class Disk:
                 if self._is_older:
                     view.tree.put_meta(KEY, _MARK)
             _failpoints.reached("applied")
-            if env is not None and view.shadows_changed:
-                self._commit_pair(env, txn, shadow_txn, view)
+            if env is not None and view.ephemeral_changed:
+                self._commit_pair(env, txn, ephemeral_txn, view)
             else:
                 with translated(self.folder):
                     txn.commit()
@@ -333,8 +333,8 @@ class Disk:
             txn.abort()
             raise
         finally:
-            if shadow_txn is not None:
-                shadow_txn.abort()  # does nothing after a commit
+            if ephemeral_txn is not None:
+                ephemeral_txn.abort()  # does nothing after a commit
         if self._durability == "interval":
             self._syncer.committed()
         _failpoints.reached("committed")
@@ -355,13 +355,13 @@ class Disk:
             rows.trim(excess, before_ms, _TRIM_ROWS)
 
     def _commit_pair(
-        self, env: Environment, txn: Txn, shadow_txn: Txn, view: WriteTransaction
+        self, env: Environment, txn: Txn, ephemeral_txn: Txn, view: WriteTransaction
     ) -> None:
-        """Commit the removal of shadows, then the durable write: a crash in between loses shadows."""
+        """Commit the removal of ephemeral values, then the durable write; a crash between loses some."""
         with self._pairing:
             self._version += 1
             try:
-                self._commit_shadows(env, shadow_txn)
+                self._commit_ephemeral_removals(env, ephemeral_txn)
                 try:
                     _failpoints.reached("between-environments")
                     with translated(self.folder):
@@ -378,7 +378,7 @@ class Disk:
             laid = EphemeralOverlay(env, txn)
             for path, value in removed:
                 laid.put(path, value)
-            self._commit_shadows(env, txn)
+            self._commit_ephemeral_removals(env, txn)
         except Exception:  # noqa: BLE001 - the write's own error is the one to raise
             txn.abort()
             _log.exception("a durable write failed, and the ephemeral values it replaced are lost")
@@ -458,21 +458,21 @@ class Disk:
                 sync_folder(aside)
             return self._put_in_place(new)
 
-        self._drop_shadows()
+        self._drop_ephemeral()
         self._durable.reopen(prepare)
         self._read_meta()
         self._version += 2
         self._move_keys()
 
-    def _drop_shadows(self) -> None:
-        if self._ephemeral is None or not self._shadow_count:
+    def _drop_ephemeral(self) -> None:
+        if self._ephemeral is None or not self._ephemeral_count:
             return
         txn = self._ephemeral.begin_write()
         try:
             laid = EphemeralOverlay(self._ephemeral, txn)
             for path, _value in laid.all():
                 laid.remove(path)
-            self._commit_shadows(self._ephemeral, txn)
+            self._commit_ephemeral_removals(self._ephemeral, txn)
         except BaseException:
             txn.abort()
             raise

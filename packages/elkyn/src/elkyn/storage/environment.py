@@ -117,14 +117,14 @@ class Environment:
 
     def enter(self) -> Txn:
         """Open a read transaction; close it with `leave`."""
-        self._pass_gate()
+        self._wait_until_shared()
         try:
             return self._env.begin()
         except BaseException:
             self._left()
             raise
 
-    def _pass_gate(self) -> None:
+    def _wait_until_shared(self) -> None:
         with self._lock:
             while self._shut:
                 self._gate.wait()
@@ -171,7 +171,7 @@ class Environment:
 
         Call from the writer, with no transaction open in this thread.
         """
-        with self._alone():
+        with self._exclusive():
             current = self.map_bytes
             with translated(self.folder):
                 self._env.set_mapsize(current + min(current, _GROWTH_MAX))
@@ -182,7 +182,7 @@ class Environment:
         Waits for readers and blocks new ones. Call from the writer, with no transaction open in this
         thread.
         """
-        with self._alone():
+        with self._exclusive():
             map_bytes = self.map_bytes
             self._env.close()
             try:
@@ -191,7 +191,7 @@ class Environment:
                 self._open(map_bytes)
 
     @contextmanager
-    def _alone(self) -> Iterator[None]:
+    def _exclusive(self) -> Iterator[None]:
         with self._gate:
             self._shut = True
             try:
@@ -214,7 +214,7 @@ class Environment:
 
     @contextmanager
     def _kept_open(self) -> Iterator[None]:
-        self._pass_gate()
+        self._wait_until_shared()
         try:
             yield
         finally:

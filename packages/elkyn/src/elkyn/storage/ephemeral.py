@@ -1,7 +1,7 @@
-"""The ephemeral overlay: one row (shadow) per ephemeral value, in an environment without sync.
+"""The ephemeral overlay: one row per ephemeral value, in an environment without sync.
 
-A shadow is the visible value at a path, regardless of the durable value there (None hides the durable
-value). No shadow is below another. The row key is `/` and 15 bytes of SHA-256 for each key of the path,
+An ephemeral value is the visible value at a path, regardless of the durable value there (None hides the durable
+value). No ephemeral value is below another. The row key is `/` and 15 bytes of SHA-256 for each key of the path,
 so that the rows below a path have its row key as prefix and 32 levels fit LMDB's 511 bytes; the row
 holds the path itself.
 """
@@ -32,7 +32,7 @@ def _row_key(path: Path) -> bytes:
 
 
 class EphemeralOverlay:
-    """The shadows in one transaction."""
+    """The ephemeral values in one transaction."""
 
     __slots__ = ("_db", "_txn")
 
@@ -41,7 +41,7 @@ class EphemeralOverlay:
         self._db = env.databases["shadows"]
 
     def covering(self, path: Path) -> tuple[Path, Stored] | None:
-        """Return the shadow at `path` or above it."""
+        """Return the ephemeral value at `path` or above it."""
         for depth in range(len(path) + 1):
             data = self._txn.get(_row_key(path[:depth]), db=self._db)
             if data is not None:
@@ -49,7 +49,7 @@ class EphemeralOverlay:
         return None
 
     def below(self, path: Path) -> Iterator[tuple[Path, Stored]]:
-        """Yield the shadows strictly below `path`."""
+        """Yield the ephemeral values strictly below `path`."""
         prefix = _row_key(path)
         with self._txn.cursor(db=self._db) as cursor:
             found = cursor.set_range(prefix)
@@ -60,18 +60,18 @@ class EphemeralOverlay:
                 found = cursor.next()
 
     def put(self, path: Path, value: Stored) -> None:
-        """Put a shadow at `path`, which must have no shadow above or below it."""
+        """Put a value at `path`, which must have no ephemeral value above or below it."""
         self._txn.put(_row_key(path), rows.pack([path, value]), db=self._db)
 
     def remove(self, path: Path) -> bool:
-        """Remove the shadow at `path`; returns whether there was one."""
+        """Remove the ephemeral value at `path`; returns whether there was one."""
         return bool(self._txn.delete(_row_key(path), db=self._db))
 
     def count(self) -> int:
-        """Return the number of shadows."""
+        """Return the number of ephemeral values."""
         return int(self._txn.stat(self._db)["entries"])
 
     def all(self) -> list[tuple[Path, Stored]]:
-        """Return every shadow."""
+        """Return every ephemeral value."""
         top = self.covering(ROOT)
         return [*([top] if top else []), *self.below(ROOT)]

@@ -22,7 +22,7 @@ from elkyn.tree.paths import parse_path
 from sennit_core.errors import Closed
 from sennit_core.logs import get_logger
 
-__all__ = ["Indexing"]
+__all__ = ["IndexBuilder"]
 
 _STEP_ROWS = 200
 _STEP_ROWS_MAX = 20_000
@@ -35,7 +35,7 @@ _RETRY_SECONDS = 5.0
 _log = get_logger(__name__)
 
 
-class Indexing:
+class IndexBuilder:
     """Owns the thread that builds and drops indexes."""
 
     def __init__(self, disk: Disk, writer: Writer, access: Access) -> None:

@@ -344,10 +344,10 @@ def select(query: Query, view: ReadTransaction, path: Path) -> dict[str, Stored]
     With a complete index it reads little more than the result, else one child after the other.
     """
     touched: set[str] = set()
-    if view.shadows is not None:
-        if view.shadows.covering(path) is not None:
+    if view.ephemeral is not None:
+        if view.ephemeral.covering(path) is not None:
             return None
-        touched = {place[len(path)] for place, _value in view.shadows.below(path)}
+        touched = {place[len(path)] for place, _value in view.ephemeral.below(path)}
     children = _in_order(query, view.tree, path)
     if children is None:
         found = query.select(item for item in view.tree.walk(path) if item[0] not in touched)

@@ -18,7 +18,7 @@ from elkyn.storage.row_tree import Tree
 from elkyn.tree.paths import as_integer, has_astral, is_canonical
 from elkyn.tree.values import Stored, ordered
 
-__all__ = ["is_moved", "move_keys", "needs_move", "order_shadows"]
+__all__ = ["is_moved", "move_keys", "needs_move", "order_ephemeral_rows"]
 
 _CHUNK_ROWS = 10_000  # rows whose keys are held in memory at once
 
@@ -52,13 +52,13 @@ def move_keys(tree: Tree) -> int:
     return count
 
 
-def order_shadows(shadows: EphemeralOverlay | None) -> None:
+def order_ephemeral_rows(ephemeral: EphemeralOverlay | None) -> None:
     """Sort the maps of ephemeral values."""
-    if shadows is None:
+    if ephemeral is None:
         return
-    for path, value in shadows.all():
+    for path, value in ephemeral.all():
         if (again := ordered(value)) is not value:
-            shadows.put(path, again)
+            ephemeral.put(path, again)
 
 
 def _misplaced(tree: Tree, start: bytes) -> Iterator[bytes]:

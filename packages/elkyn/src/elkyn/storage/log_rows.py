@@ -1,12 +1,12 @@
 """The log of durable writes: a row for each, written in the transaction of the write itself.
 
-    index (8 bytes, big-endian) -> MessagePack [term, time_ms, kind, base, [[path, stored], …], once]
+    index (8 bytes, big-endian) -> MessagePack [term, time_ms, kind, base, [[path, stored], …], idempotency key]
 
-Indexes are consecutive. Paths are text (`/a/b`), server values are resolved, and shadows that a durable
+Indexes are consecutive. Paths are text (`/a/b`), server values are resolved, and ephemeral values that a durable
 write promoted are included: applying the rows in order to the tree before the first row yields the tree
 after the last. `kind` is `put` or `patch`; `settings` for a change of the store's settings (base `/`,
 the name of the setting instead of a path); `start` for a log that begins at a position (no places).
-`term` is the leader's term. `once` is present when the write had an idempotency key: a store that
+`term` is the leader's term. `idempotency_key` is present when the write had an idempotency key: a store that
 applies the row then also keeps its receipt.
 """
 
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import ormsgpack
 
 from elkyn.storage.environment import Environment, Txn
-from elkyn.storage.receipts import Once
+from elkyn.storage.receipts import IdempotencyKey
 from elkyn.tree.large_map import LargeMap
 from elkyn.tree.paths import Path, format_path
 from elkyn.tree.values import Stored
@@ -35,7 +35,7 @@ class Entry(NamedTuple):
     """One durable write.
 
     `kind`, `base` and `places` describe the write, see the module docstring; `time_ms` is its time,
-    in milliseconds since 1970. `once` identifies its receipt (`receipts.Once`), None without one.
+    in milliseconds since 1970. `idempotency_key` identifies its receipt (`receipts.IdempotencyKey`), None without one.
     """
 
     position: int
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
     kind: str
     base: Path
     places: list[tuple[Path, Stored]]
-    once: Once | None = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 class LogRows:
@@ -140,12 +140,14 @@ def pack_entry(entry: Entry) -> bytes:
     if any(type(stored) is LargeMap for _path, stored in places):
         return b"".join(_packed_in_pieces(entry, base, places))
     row = (entry.term, entry.time_ms, entry.kind, base, places)
-    return ormsgpack.packb(row if entry.once is None else (*row, tuple(entry.once)))
+    return ormsgpack.packb(
+        row if entry.idempotency_key is None else (*row, tuple(entry.idempotency_key))
+    )
 
 
 def _packed_in_pieces(entry: Entry, base: str, places: list[tuple[str, Stored]]) -> Iterator[bytes]:
     """Yield the bytes of `pack_entry`, reusing the packed parts of large maps."""
-    yield b"\x95" if entry.once is None else b"\x96"
+    yield b"\x95" if entry.idempotency_key is None else b"\x96"
     yield from map(ormsgpack.packb, (entry.term, entry.time_ms, entry.kind, base))
     yield b"\xdd" + len(places).to_bytes(4, "big")
     for path, stored in places:
@@ -154,16 +156,16 @@ def _packed_in_pieces(entry: Entry, base: str, places: list[tuple[str, Stored]])
             yield from stored.packed()
         else:
             yield ormsgpack.packb(stored)
-    if entry.once is not None:
-        yield ormsgpack.packb(tuple(entry.once))
+    if entry.idempotency_key is not None:
+        yield ormsgpack.packb(tuple(entry.idempotency_key))
 
 
 def unpack_entry(index: int, packed: bytes | memoryview) -> Entry:
     """Read a row."""
     term, time_ms, kind, base, places, *more = ormsgpack.unpackb(packed)
     found = [(_path(text), stored) for text, stored in places]
-    once = Once(*more[0]) if more else None
-    return Entry(index, term, time_ms, kind, _path(base), found, once)
+    key = IdempotencyKey(*more[0]) if more else None
+    return Entry(index, term, time_ms, kind, _path(base), found, key)
 
 
 def time_in(packed: bytes) -> int:

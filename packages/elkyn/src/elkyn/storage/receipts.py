@@ -18,7 +18,7 @@ from elkyn.storage.environment import Environment, Txn
 from elkyn.tree.paths import Path, format_path, parse_path
 from elkyn.tree.values import Stored
 
-__all__ = ["DATABASES", "ROWS_MAX", "SECONDS_MAX", "Once", "Receipt", "Receipts"]
+__all__ = ["DATABASES", "ROWS_MAX", "SECONDS_MAX", "IdempotencyKey", "Receipt", "Receipts"]
 
 DATABASES = ("receipts",)
 SECONDS_MAX = 3600
@@ -27,7 +27,7 @@ BYTES_MAX = 32 * 1024 * 1024
 _FORGET_ROWS = 8
 
 
-class Once(NamedTuple):
+class IdempotencyKey(NamedTuple):
     """An idempotency key: its `digest`, and the `fingerprint` of the write's body."""
 
     digest: bytes

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 from elkyn.errors import BadPath, NotLeader, PositionGone
 from elkyn.storage.disk import Disk
 from elkyn.storage.log_rows import Entry
-from elkyn.storage.receipts import Once, Receipt
+from elkyn.storage.receipts import IdempotencyKey, Receipt
 from elkyn.storage.transactions import ReadTransaction, WriteTransaction
 from elkyn.tree.events import Change, Event, Listener, Watchers
 from elkyn.tree.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
@@ -57,7 +57,7 @@ class Write:
     `check` sees the tree before the write and may raise to refuse it. `guard` does so too, and also
     gets the new values (server values resolved) and the time of the write in milliseconds.
     `entry` is the entry of another store's log that the write applies: it is logged unchanged.
-    `once` is the idempotency key of the write: a receipt is stored under it.
+    `idempotency_key` is the idempotency key of the write: a receipt is stored under it.
     After the commit `done` is True, and either `error` is set, or `values` (the written values,
     server values resolved) and `position` (in the log, for a logged write).
     """
@@ -69,7 +69,7 @@ class Write:
     check: Callable[[ReadTransaction], None] | None = None
     guard: Guard | None = None
     entry: Entry | None = None
-    once: Once | None = None
+    idempotency_key: IdempotencyKey | None = None
     done: bool = False
     error: BaseException | None = None
     values: list[tuple[Path, Stored]] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Write:
         ]
         if self.guard is not None:
             self.guard(view, self.values, now_ms)
-        if self.ephemeral or view.shadows is not None or self.once is not None:
+        if self.ephemeral or view.ephemeral is not None or self.idempotency_key is not None:
             self.values = [(path, plain(value)) for path, value in self.values]
         watched = [path for path, _new in self.values if watchers.concerned(path)]
         old = {path: view.get(path) for path in watched}
@@ -97,9 +97,11 @@ class Write:
             view.put(path, new, ephemeral=self.ephemeral)
         self.position = self._log(view, now_ms)
         time_ms = now_ms if self.entry is None else self.entry.time_ms
-        if self.once is not None:
-            receipt = Receipt(time_ms, self.once.fingerprint, self.position, self.base, self.values)
-            view.tree.receipts.put(self.once.digest, receipt)
+        if self.idempotency_key is not None:
+            receipt = Receipt(
+                time_ms, self.idempotency_key.fingerprint, self.position, self.base, self.values
+            )
+            view.tree.receipts.put(self.idempotency_key.digest, receipt)
         if not watched:
             return []
         changes = (Change(path, old[path], new) for path, new in self.values if path in old)
@@ -116,7 +118,7 @@ class Write:
             return view.position
         if self.entry is not None:
             return view.log_as(self.entry)
-        return view.log(self.kind, self.base, now_ms, self.once)
+        return view.log(self.kind, self.base, now_ms, self.idempotency_key)
 
     def result(self) -> Any:
         """Return the written value as a reader sees it; raises the error of a failed write."""
@@ -185,7 +187,7 @@ def entry_write(entry: Entry) -> Write:
         return Write(kind, entry.base, [], entry=entry)
     # A leader of an older version writes maps in another order; its log row stays as it is.
     places = [(path, Prepared(ordered(stored), dynamic=False)) for path, stored in entry.places]
-    return Write(kind, entry.base, places, entry=entry, once=entry.once)
+    return Write(kind, entry.base, places, entry=entry, idempotency_key=entry.idempotency_key)
 
 
 class Writer:

@@ -23,7 +23,7 @@ from sennit_core.logs import get_logger
 
 __all__ = ["Callback", "Feed", "Lens", "Source", "Subscription", "ViewSubscription"]
 
-Seen = TypeVar("Seen")
+ResumePoint = TypeVar("ResumePoint")
 
 QUEUE_EVENTS_MAX = 1024
 QUEUE_BYTES_MAX = 8 * 1024 * 1024
@@ -43,19 +43,19 @@ class Source(Protocol):
         ...
 
 
-class Lens(Protocol[Seen]):
+class Lens(Protocol[ResumePoint]):
     """Translates the events of a path into the items that a feed yields."""
 
-    def apply(self, event: Event, /) -> list[Seen] | None:
+    def apply(self, event: Event, /) -> list[ResumePoint] | None:
         """Return the items for `event`; None when only a fresh state can determine them."""
         ...
 
-    def resync(self, event: Event, /) -> list[Seen]:
+    def resync(self, event: Event, /) -> list[ResumePoint]:
         """Return the items that lead to the fresh state that `event` puts."""
         ...
 
 
-class Feed(Generic[Seen]):
+class Feed(Generic[ResumePoint]):
     """The changes of one path in commit order, without gap or duplicate; for one consumer.
 
     Iterate it, `async for` over it, or `poll` it; close it, or use it as a context manager.
@@ -77,7 +77,7 @@ class Feed(Generic[Seen]):
         self,
         path: Path,
         source: Source,
-        lens: Lens[Seen],
+        lens: Lens[ResumePoint],
         *,
         queue_events: int = QUEUE_EVENTS_MAX,
         queue_bytes: int = QUEUE_BYTES_MAX,
@@ -89,10 +89,10 @@ class Feed(Generic[Seen]):
         self._lens = lens
         self._queue_events = queue_events
         self._queue_bytes = queue_bytes
-        self._shown: deque[Seen] = deque()  # the consumer's side: items of the last event
+        self._shown: deque[ResumePoint] = deque()  # the consumer's side: items of the last event
         self._events: deque[Event] = deque()
         self._waiting_bytes = 0
-        self._lost = False
+        self._overflowed = False
         self._closed = False
         self._why: BaseException | None = None
         self._changed = threading.Condition()
@@ -111,13 +111,13 @@ class Feed(Generic[Seen]):
     def deliver(self, event: Event) -> None:
         """Queue `event`; called by the store."""
         with self._changed:
-            if self._closed or self._lost:
+            if self._closed or self._overflowed:
                 return
             bytes_now = self._waiting_bytes + event.weight_bytes
             too_many = len(self._events) >= self._queue_events
             if too_many or (self._events and bytes_now > self._queue_bytes):
                 self._clear()
-                self._lost = True
+                self._overflowed = True
             else:
                 self._events.append(event)
                 self._waiting_bytes = bytes_now
@@ -127,9 +127,9 @@ class Feed(Generic[Seen]):
         """Drop the queued events; called by the store at the instant of a fresh value."""
         with self._changed:
             self._clear()
-            self._lost = False
+            self._overflowed = False
 
-    def resume(self) -> list[Seen]:
+    def resume(self) -> list[ResumePoint]:
         """Read a fresh state and continue from it; returns the items that lead to it."""
         return self._lens.resync(self._source.restart(self))
 
@@ -137,15 +137,15 @@ class Feed(Generic[Seen]):
         """Read the first state; called by the store."""
         first = self._source.restart(self)
         with self._changed:
-            if not self._lost:
+            if not self._overflowed:
                 self._events.appendleft(first)
                 self._waiting_bytes += first.weight_bytes
             self._notify()
 
     @property
-    def lost(self) -> bool:
+    def overflowed(self) -> bool:
         """Whether only `resume` can continue the feed."""
-        return self._lost
+        return self._overflowed
 
     def _clear(self) -> None:
         self._events.clear()
@@ -164,7 +164,7 @@ class Feed(Generic[Seen]):
         return bool(self._shown) or self._ready()
 
     def _ready(self) -> bool:
-        return bool(self._events) or self._lost or self._closed
+        return bool(self._events) or self._overflowed or self._closed
 
     def _next_event(self) -> Event | None:
         """Return a queued event; None when the feed must continue from a fresh state.
@@ -175,7 +175,7 @@ class Feed(Generic[Seen]):
         with self._changed:
             if self._closed:
                 raise self._ended()
-            if self._lost:
+            if self._overflowed:
                 return None
             event = self._events.popleft()
             self._waiting_bytes -= event.weight_bytes
@@ -199,7 +199,7 @@ class Feed(Generic[Seen]):
             self.close()
             raise
 
-    def poll(self, timeout_seconds: float | None = 0.0) -> Seen | None:
+    def poll(self, timeout_seconds: float | None = 0.0) -> ResumePoint | None:
         """Return the next event, None when none came within `timeout_seconds` (None: wait).
 
         Raises:
@@ -219,15 +219,15 @@ class Feed(Generic[Seen]):
         with self._changed:
             return self._changed.wait_for(self._ready, timeout_seconds)
 
-    def _next_shown(self) -> Seen:
+    def _next_shown(self) -> ResumePoint:
         if self._closed:
             raise self._ended()
         return self._shown.popleft()
 
-    def __iter__(self) -> Iterator[Seen]:
+    def __iter__(self) -> Iterator[ResumePoint]:
         return self
 
-    def __next__(self) -> Seen:
+    def __next__(self) -> ResumePoint:
         try:
             event = self.poll(None)
         except Closed:
@@ -235,10 +235,10 @@ class Feed(Generic[Seen]):
         assert event is not None
         return event
 
-    def __aiter__(self) -> AsyncIterator[Seen]:
+    def __aiter__(self) -> AsyncIterator[ResumePoint]:
         return self.aiter()
 
-    async def aiter(self) -> AsyncIterator[Seen]:
+    async def aiter(self) -> AsyncIterator[ResumePoint]:
         """Iterate in the running event loop."""
         while True:
             try:
@@ -248,7 +248,7 @@ class Feed(Generic[Seen]):
             assert event is not None
             yield event
 
-    async def next(self, timeout_seconds: float | None) -> Seen | None:
+    async def next(self, timeout_seconds: float | None) -> ResumePoint | None:
         """Await the next event; otherwise like `poll`."""
         end = None if timeout_seconds is None else monotonic() + timeout_seconds
         while not self._shown:
@@ -278,8 +278,8 @@ class Feed(Generic[Seen]):
             self._awaken = None
         return True
 
-    def drain(self) -> list[Seen]:
-        """Return all ready items; if the feed is `lost` afterwards, `resume` continues it."""
+    def drain(self) -> list[ResumePoint]:
+        """Return all ready items; if the feed is `overflowed` afterwards, `resume` continues it."""
         self._ask()
         shown, self._shown = list(self._shown), deque()
         with self._changed:
@@ -290,7 +290,7 @@ class Feed(Generic[Seen]):
             if found is None:
                 with self._changed:
                     self._clear()
-                    self._lost = True
+                    self._overflowed = True
                 break
             shown += found
         return shown

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from elkyn.auth.identity import NOBODY, Identity
+from elkyn.auth.identity import UNAUTHENTICATED, Identity
 from elkyn.rules import RuleSet, parse_rules
 from elkyn.server.admin.system import SystemCall
 from elkyn.server.bodies.codec import dump
@@ -108,7 +108,7 @@ def _rules(call: SystemCall, source: Any) -> RuleSet:
 
 def _identity(auth: Any) -> Identity:
     if auth is None:
-        return NOBODY
+        return UNAUTHENTICATED
     if not isinstance(auth, dict):
         raise UsageError("auth must be null or an object with uid")
     return Identity(uid=str(auth.get("uid")), override=auth)

@@ -124,7 +124,7 @@ class _Counter:
 
 
 def _keys(view: ReadTransaction, path: Path) -> Iterator[str]:
-    if view.shadows is None:
+    if view.ephemeral is None:
         return view.tree.walk_keys(path)
     return iter(view.keys(path) or [])
 
@@ -136,7 +136,7 @@ def _is_list(keys: Sequence[str]) -> bool:
 
 def children_after(view: ReadTransaction, path: Path, after: str) -> Iterator[tuple[str, Stored]]:
     """Yield the children of `path` behind the key `after`; `MAP` instead of large ones."""
-    if view.shadows is None:
+    if view.ephemeral is None:
         walked = view.tree.walk(path, start=after or None, shallow=True)
         return (child for child in walked if child[0] != after)
     keys = view.keys(path) or []

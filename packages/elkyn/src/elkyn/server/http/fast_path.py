@@ -35,7 +35,7 @@ __all__ = ["FastPath"]
 _WAITING_HEADERS = frozenset({"x-elkyn-ack", "x-elkyn-min-position"})  # may delay the answer
 
 
-class _Asked(NamedTuple):
+class _PendingRequest(NamedTuple):
     """A fast-path request in progress; `number` is its id in logs, `started` its arrival time."""
 
     request_cycle: RequestCycle
@@ -83,7 +83,9 @@ class FastPath:
             return False
         if not self._is_eligible(request):
             return False
-        asked = _Asked(request_cycle, request, AccessLog.begin(request), time.perf_counter())
+        asked = _PendingRequest(
+            request_cycle, request, AccessLog.begin(request), time.perf_counter()
+        )
         try:
             response = self._answer(asked)
         except SennitError as error:
@@ -109,7 +111,7 @@ class FastPath:
             return False
         return not app.settings.ack or request.method in ("GET", "HEAD")
 
-    def _answer(self, asked: _Asked) -> Response | None:
+    def _answer(self, asked: _PendingRequest) -> Response | None:
         """Return the answer; None when it is sent after a commit.
 
         Raises:
@@ -156,7 +158,12 @@ class FastPath:
         return view
 
     def _commit(
-        self, asked: _Asked, call: Call, store: ElkynStore, write: Write, held: MemoryReservation
+        self,
+        asked: _PendingRequest,
+        call: Call,
+        store: ElkynStore,
+        write: Write,
+        held: MemoryReservation,
     ) -> None:
         metrics = self._app.metrics
         done = partial(self._committed, asked, call, write, held)
@@ -164,7 +171,9 @@ class FastPath:
         metrics.writes += 1
         metrics.open["http"] += 1
 
-    def _committed(self, asked: _Asked, call: Call, write: Write, held: MemoryReservation) -> None:
+    def _committed(
+        self, asked: _PendingRequest, call: Call, write: Write, held: MemoryReservation
+    ) -> None:
         held.release()
         self._app.metrics.open["http"] -= 1
         try:
@@ -180,7 +189,7 @@ class FastPath:
             response = error_response(error)
         self._finish(asked, response)
 
-    def _finish(self, asked: _Asked, response: Response) -> None:
+    def _finish(self, asked: _PendingRequest, response: Response) -> None:
         request_cycle, request = asked.request_cycle, asked.request
         if asked.number is not None:
             address = request_cycle.connection.address

@@ -19,11 +19,11 @@ from httptools import HttpParserError, HttpParserUpgrade
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from elkyn.server.asgi import DIRECT
+from elkyn.server.asgi import DIRECT_SEND
 from elkyn.server.http.request_cycle import RequestCycle, to_scope
 from elkyn.server.http.request_head import checked_headers
 from elkyn.server.http.slow_clients import SlowClientCloser
-from elkyn.server.http.timeouts import Awaited, ReadTimeouts
+from elkyn.server.http.timeouts import PendingRead, ReadTimeouts
 from elkyn.server.http.unchunked import UnchunkedCycle
 from elkyn.server.limits import Limits
 from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge, UsageError
@@ -126,15 +126,15 @@ class _BoundedHttp(HttpToolsProtocol):
                 request_cycle.drop()
         super().connection_lost(exc)
 
-    def awaited(self) -> Awaited | None:
+    def pending_read(self) -> PendingRead | None:
         """Return what the client is to send; None while this server does not read from it."""
         if self._refused or self.pending or self.flow.read_paused:
             return None
         if self._expects_head and self._current is not None:
             return None
         if self._is_idle:
-            return Awaited(self._last, _NOTHING, self.timeout_keep_alive)
-        return Awaited(self.headers, self._progress, self.read_timeouts.every_seconds * 0.9)
+            return PendingRead(self._last, _NOTHING, self.timeout_keep_alive)
+        return PendingRead(self.headers, self._progress, self.read_timeouts.every_seconds * 0.9)
 
     @property
     def _is_idle(self) -> bool:
@@ -344,7 +344,7 @@ class _BoundedHttp(HttpToolsProtocol):
             on_response=self.on_response_complete,
         )
         if self.fast_path is not None:
-            scope["extensions"][DIRECT] = _Direct(cycle)
+            scope["extensions"][DIRECT_SEND] = _DirectSend(cycle)
         cycle.body += request_cycle.body
         cycle.more_body = not request_cycle.whole
         if request_cycle.whole or request_cycle.body:
@@ -377,7 +377,7 @@ class _BoundedHttp(HttpToolsProtocol):
             self.flow.pause_reading()
 
 
-class _Direct:
+class _DirectSend:
     """Does what `RequestResponseCycle.send` does, for heads and chunks that are known valid."""
 
     __slots__ = ("_cycle", "_flow", "_write")

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from sennit_core.errors import Busy
 
-__all__ = ["LARGE_BYTES", "SendBufferLimit", "Share"]
+__all__ = ["LARGE_BYTES", "ClientSendBuffer", "SendBufferLimit"]
 
 LARGE_BYTES = 256 * 1024
 """Larger answers are sent in parts of this size, each once the transport has room for it."""
@@ -31,16 +31,16 @@ class SendBufferLimit:
         self.client_bytes_max = client_bytes_max
         self.of_client: Counter[str] = Counter()
 
-    def share(self, client: str) -> Share:
+    def for_client(self, client: str) -> ClientSendBuffer:
         """Return the counter of the client at an address."""
-        return Share(self, client)
+        return ClientSendBuffer(self, client)
 
 
-class Share:
+class ClientSendBuffer:
     """Counts the unsent bytes of one client, and adds them to the total."""
 
-    def __init__(self, unsent: SendBufferLimit, client: str) -> None:
-        self._unsent = unsent
+    def __init__(self, send_buffer: SendBufferLimit, client: str) -> None:
+        self._send_buffer = send_buffer
         self._client = client
 
     def check(self, size: int) -> None:
@@ -49,20 +49,22 @@ class Share:
         Raises:
             Busy: `size` more bytes exceed the limit of all clients or of this one.
         """
-        unsent = self._unsent
-        own = unsent.of_client[self._client]
-        if size <= LARGE_BYTES or not unsent.bytes:
+        send_buffer = self._send_buffer
+        own = send_buffer.of_client[self._client]
+        if size <= LARGE_BYTES or not send_buffer.bytes:
             return
-        if unsent.bytes + size > unsent.bytes_max or (own and own + size > unsent.client_bytes_max):
+        if send_buffer.bytes + size > send_buffer.bytes_max or (
+            own and own + size > send_buffer.client_bytes_max
+        ):
             raise Busy("too many large answers are being sent; try again in a second")
 
     def add(self, size: int) -> None:
         """Add `size` bytes to the counters; a negative size subtracts."""
-        unsent = self._unsent
-        unsent.bytes += size
-        unsent.of_client[self._client] += size
-        if not unsent.of_client[self._client]:
-            del unsent.of_client[self._client]
+        send_buffer = self._send_buffer
+        send_buffer.bytes += size
+        send_buffer.of_client[self._client] += size
+        if not send_buffer.of_client[self._client]:
+            del send_buffer.of_client[self._client]
 
     @contextmanager
     def hold(self, size: int) -> Iterator[None]:

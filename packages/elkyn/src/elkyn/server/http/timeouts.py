@@ -7,10 +7,10 @@ import weakref
 from collections.abc import Collection
 from typing import Any, NamedTuple, Protocol
 
-__all__ = ["Awaited", "ReadTimeouts"]
+__all__ = ["PendingRead", "ReadTimeouts"]
 
 
-class Awaited(NamedTuple):
+class PendingRead(NamedTuple):
     """What a connection waits to receive, and for how long.
 
     `request` identifies the request and `progress` the progress of its body, both by object identity:
@@ -23,10 +23,10 @@ class Awaited(NamedTuple):
     seconds: float
 
 
-class Watched(Protocol):
+class ReadingConnection(Protocol):
     """A connection that may wait for its client."""
 
-    def awaited(self) -> Awaited | None:
+    def pending_read(self) -> PendingRead | None:
         """Return what the client is to send; None while the server is not waiting for it."""
         ...
 
@@ -44,13 +44,13 @@ class ReadTimeouts:
 
     def __init__(self, every_seconds: float) -> None:
         self.every_seconds = every_seconds
-        self._seen: weakref.WeakKeyDictionary[Any, tuple[Awaited, float]] = (
+        self._seen: weakref.WeakKeyDictionary[Any, tuple[PendingRead, float]] = (
             weakref.WeakKeyDictionary()
         )
         self._running = False
 
     def start(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
-        """Check those of `connections` that have `awaited`, until the collection is empty."""
+        """Check those of `connections` that have `pending_read`, until the collection is empty."""
         if not self._running:
             self._running = True
             loop.call_later(self.every_seconds, self._check, loop, connections)
@@ -60,7 +60,7 @@ class ReadTimeouts:
         before, self._seen = self._seen, weakref.WeakKeyDictionary()
         now = loop.time()
         for connection in list(connections):
-            awaited = connection.awaited() if hasattr(connection, "awaited") else None
+            awaited = connection.pending_read() if hasattr(connection, "pending_read") else None
             if awaited is None:
                 continue
             seen, since = before.get(connection, (awaited, now))

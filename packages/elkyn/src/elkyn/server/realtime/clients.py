@@ -72,7 +72,7 @@ class Client(Protocol):
 
 
 @dataclass(slots=True)
-class _Watched:
+class _StoreObservers:
     """What the permissions of a store's clients depend on, and the observers of changes to it."""
 
     writes: WriteTracker
@@ -104,7 +104,7 @@ class Clients:
         self._limits = settings.limits
         self._tick_seconds = min(_TICK_SECONDS_MAX, settings.keep_alive_seconds / 4)
         self._open: dict[Client, asyncio.Task[Any]] = {}
-        self._watched: dict[ElkynStore, _Watched] = {}
+        self._watched: dict[ElkynStore, _StoreObservers] = {}
         self._hub: Hub | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._closed = False
@@ -157,7 +157,7 @@ class Clients:
             end_rules = store.on_rules(changed)
             end_divergence = store.divergence.observe(diverged)
             writes = WriteTracker(store, partial(self._paths_written, store))
-            self._watched[store] = _Watched(writes, end_rules, end_divergence)
+            self._watched[store] = _StoreObservers(writes, end_rules, end_divergence)
 
     def record_dependency(self, client: Client, read_set: ReadSet | None) -> None:
         """Record what a permission of `client` depends on."""
@@ -181,9 +181,9 @@ class Clients:
         write before it forbids.
         """
         for store, watched in self._watched.items():
-            fresh = watched.writes.fresh()
-            if fresh:
-                for client in self._depending_on(store, fresh):
+            written = watched.writes.take_written()
+            if written:
+                for client in self._depending_on(store, written):
                     client.hold_for_recheck()
 
     def _paths_written(self, store: ElkynStore, paths: AbstractSet[Path]) -> None:

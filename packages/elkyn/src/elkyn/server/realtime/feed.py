@@ -127,7 +127,7 @@ class QueryFeed(Feed):
         subscription = self._subscription
         if subscription is None or subscription.closed:
             return []
-        if subscription.lost:
+        if subscription.overflowed:
             return None
         events = subscription.drain()
         if subscription.ready:  # lost: the window needs a fresh state to continue

@@ -168,7 +168,7 @@ class Channel:
         for _ in range(len(self._waiting)):
             self._bytes_out += self._waiting.popleft()[1].weight_bytes
         for follower in tuple(self.followers):
-            follower.lose()
+            follower.overflow()
 
     def begin(self, opener: Opener, *, at_once: bool = False) -> tuple[Opening, int]:
         """Return a follower's opening, and the number of the last event that it includes; blocks.
@@ -216,7 +216,7 @@ class Follower(Feed):
         "_bytes",
         "_closed",
         "_events",
-        "_lost",
+        "_overflowed",
         "_pending",
         "_starting",
         "_wake",
@@ -240,29 +240,29 @@ class Follower(Feed):
         self._events = 0
         self._bytes = 0
         self._starting = True  # `start` reads the opening: batches are queued without a wake-up
-        self._lost = False  # the queue was dropped: the client must `start` again
+        self._overflowed = False  # the queue was dropped: the client must `start` again
         self._closed = False
 
     def receive(self, batch: Batch) -> None:
         """Queue the part of a batch after `mark`, or drop the queue when it is too long."""
         newer = batch.since(self.mark)
-        if newer is None or self._lost:
+        if newer is None or self._overflowed:
             return
         self.level = False
         self._events += len(batch.events)
         self._bytes += batch.weight_bytes
         over = self._events > EVENTS_MAX or self._bytes > BYTES_MAX
         if over and (self._pending or self._starting):
-            self.lose()
+            self.overflow()
             return
         self._pending.append(newer)
         if not self._starting:
             self._wake(self)
 
-    def lose(self) -> None:
+    def overflow(self) -> None:
         """Drop the queue: the client is too slow."""
         self._clear()
-        self._lost = True
+        self._overflowed = True
         self.level = False
         if not self._starting:
             self._wake(self)
@@ -275,14 +275,14 @@ class Follower(Feed):
         """Return the current value (see `Feed.start`)."""
         while True:
             self._clear()
-            self._lost = False
+            self._overflowed = False
             self._starting = True
             self.level = False
             try:
                 opening, mark = self.channel.begin(opener, at_once=True)
             except (BlockingIOError, ReadLimit):
                 opening, mark = await asyncio.to_thread(self.channel.begin, opener)
-            if self._lost:
+            if self._overflowed:
                 continue
             self._starting = False
             self._skip(mark)
@@ -298,7 +298,7 @@ class Follower(Feed):
 
     def dequeue(self) -> list[Batch] | None:
         """Return the queued batches; None when the queue was dropped."""
-        if self._lost:
+        if self._overflowed:
             return None
         batches = self._pending
         self._clear()

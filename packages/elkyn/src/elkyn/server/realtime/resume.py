@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from elkyn.store import ElkynStore
 
 __all__ = [
-    "Seen",
+    "ResumePoint",
     "id_of",
     "mark_of",
     "missed_events",
@@ -39,7 +39,7 @@ _ID = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20})(?:\.([0-9]{1,20}))?)?", re.AS
 _ENTRIES_MAX = 1000  # replayed at most; over more a client gets a fresh value
 
 
-class Seen(NamedTuple):
+class ResumePoint(NamedTuple):
     """The last event that a client has seen; `time_ms` is None when its id has no time."""
 
     position: int
@@ -55,13 +55,13 @@ def id_of(terms: Terms, position: int, time_ms: int) -> str:
     return f"{position}.{term}.{time_ms}"
 
 
-def parse_id(text: str) -> Seen | None:
+def parse_id(text: str) -> ResumePoint | None:
     """Parse an id; None when it is not in the format of ids."""
     found = _ID.fullmatch(text)
     if found is None:
         return None
     position, term, time_ms = found.groups()
-    return Seen(int(position), int(term or 1), None if time_ms is None else int(time_ms))
+    return ResumePoint(int(position), int(term or 1), None if time_ms is None else int(time_ms))
 
 
 def time_at(row: bytes | None) -> int:
@@ -85,7 +85,7 @@ def same_history(store: ElkynStore, mark: str) -> bool:
     return mark_of(int(position), store.oplog.row(int(position))) == mark
 
 
-def try_missed(store: ElkynStore, path: Path, seen: Seen, until: int) -> list[Event] | None:
+def try_missed(store: ElkynStore, path: Path, seen: ResumePoint, until: int) -> list[Event] | None:
     """Return the events at `path` between two positions; None when a fresh value is needed.
 
     A fresh value is needed when the log does not reach back to `seen` or has another write there,

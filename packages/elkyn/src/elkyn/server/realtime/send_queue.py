@@ -6,27 +6,27 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from elkyn.server.http.send_buffer import LARGE_BYTES, Share
+from elkyn.server.http.send_buffer import LARGE_BYTES, ClientSendBuffer
 
-__all__ = ["Outbox"]
+__all__ = ["SendQueue"]
 
 CHARS_MAX = 4 * 1024 * 1024  # of one socket; over it no further request is read
 
 
-class Outbox:
+class SendQueue:
     """A queue of frames; the reader of a client's requests waits in `wait_for_room` while it is full.
 
     Args:
-        unsent: the client's counter of unsent bytes; counts the queue once it is large.
+        send_buffer: the client's counter of unsent bytes; counts the queue once it is large.
         chars_max: the queue is full when it holds more.
     """
 
-    def __init__(self, unsent: Share, chars_max: int = CHARS_MAX) -> None:
+    def __init__(self, send_buffer: ClientSendBuffer, chars_max: int = CHARS_MAX) -> None:
         self._frames: deque[str] = deque()
         self._chars = 0
         self._chars_max = chars_max
-        self._unsent = unsent
-        self._counted = 0  # how much of `_chars` is added to `_unsent`
+        self._send_buffer = send_buffer
+        self._counted = 0  # how much of `_chars` is added to `_send_buffer`
         self._room = asyncio.Event()
         self._room.set()
 
@@ -54,7 +54,7 @@ class Outbox:
         return frame
 
     def _count(self, chars: int) -> None:
-        self._unsent.add(chars - self._counted)
+        self._send_buffer.add(chars - self._counted)
         self._counted = chars
 
     def clear(self) -> None:

@@ -28,7 +28,7 @@ from elkyn.server.realtime import session as steps
 from elkyn.server.realtime.feed import Batch, Feed, Opening, QueryFeed
 from elkyn.server.realtime.large_messages import Announced, Unparsed
 from elkyn.server.realtime.messages import frames_of_batch, push_event
-from elkyn.server.realtime.send_queue import Outbox
+from elkyn.server.realtime.send_queue import SendQueue
 from elkyn.server.realtime.session import Listen, Session
 from elkyn.server.realtime.socket_store import SocketStore, status_of
 from elkyn.server.realtime.wire import control, frames_of, push, reply
@@ -80,14 +80,14 @@ class Socket:
         self._app = app
         self._data = data
         self._send = send
-        self._unsent = app.unsent.share(client_of(data.scope))
-        self._outbox = Outbox(self._unsent)
+        self._send_buffer = app.send_buffer.for_client(client_of(data.scope))
+        self._send_queue = SendQueue(self._send_buffer)
         self._woken = asyncio.Event()
         self._feeds: dict[Listen, Feed] = {}  # the inverse of `_listens`
         self._read_sets: dict[Listen, ReadSet | None] = {}
         self._listens: dict[Feed, Listen] = {}
         self._ready: dict[Feed, None] = {}  # have queued batches; a dict keeps their order
-        self._lost: dict[Feed, None] = {}  # dropped their queue: to be restarted
+        self._overflowed: dict[Feed, None] = {}  # dropped their queue: to be restarted
         self._in_flight: set[asyncio.Future[None]] = set()  # writes that are not committed yet
         self._committed_writes: deque[tuple[steps.Commit, Write]] = deque()  # not answered yet
         self._batches: deque[tuple[Feed, list[Batch]]] = deque()  # dequeued, not sent yet
@@ -138,17 +138,17 @@ class Socket:
         """Serve the accepted connection until one side ends it."""
         self._queue_message(self.session.hello(host, int(time.time() * 1000)))
         sender = asyncio.create_task(self._send_out())
-        sender.add_done_callback(lambda _done: self._outbox.clear())
+        sender.add_done_callback(lambda _done: self._send_queue.clear())
         try:
             while await self._handle(await receive()):
-                await self._outbox.wait_for_room()
+                await self._send_queue.wait_for_room()
         finally:
             self._finish()
             for task in (sender, *self._tasks):
                 task.cancel()
                 with suppress(asyncio.CancelledError):
                     await task
-            self._outbox.clear()
+            self._send_queue.clear()
             self._memory.release()
 
     async def _handle(self, message: Any) -> bool:
@@ -210,12 +210,12 @@ class Socket:
     async def _send_out(self) -> None:
         while True:
             self._drain()
-            while self._outbox:
-                frame = self._outbox.next()
+            while self._send_queue:
+                frame = self._send_queue.next()
                 self._app.metrics.bytes_out += len(frame)
                 await self._send({"type": "websocket.send", "text": frame})
                 self._drain()
-            if self._lost:
+            if self._overflowed:
                 await self._resynchronise()
             elif self._close_code is not None:
                 reason = self.store.divergence.reason or ""
@@ -229,7 +229,7 @@ class Socket:
 
     def _queue_message(self, *messages: str) -> None:
         for message in messages:
-            self._outbox.add(frames_of(message))
+            self._send_queue.add(frames_of(message))
         self._woken.set()
 
     # Events.
@@ -245,11 +245,11 @@ class Socket:
         while self._ready:
             feed = next(iter(self._ready))
             del self._ready[feed]
-            if feed not in self._listens or feed in self._lost:  # drained after its restart
+            if feed not in self._listens or feed in self._overflowed:  # drained after its restart
                 continue
             batches = feed.dequeue()
             if batches is None:
-                self._lost[feed] = None
+                self._overflowed[feed] = None
             else:
                 self._batches.append((feed, batches))
         self._app.clients.recheck_affected()
@@ -261,14 +261,14 @@ class Socket:
         if listen is not None:
             for batch in batches:
                 self._app.metrics.events += len(batch.events)
-                self._outbox.add(frames_of_batch(listen, batch, self.store.terms))
+                self._send_queue.add(frames_of_batch(listen, batch, self.store.terms))
 
     async def _resynchronise(self) -> None:
-        feed = next(iter(self._lost))
+        feed = next(iter(self._overflowed))
         listen = self._listens.get(feed)
         if listen is not None:
             await self._restart(feed, listen)
-        self._lost.pop(feed, None)
+        self._overflowed.pop(feed, None)
         self._ready[feed] = None
         self._drain()
         self._answer_writes()
@@ -298,7 +298,7 @@ class Socket:
     def _admitted(self, messages: list[str]) -> list[str]:
         """Return `messages`; raises `_TryLaterError` when too many bytes wait to be sent."""
         try:
-            self._unsent.check(sum(map(len, messages)))
+            self._send_buffer.check(sum(map(len, messages)))
         except Busy:
             raise _TryLaterError from None
         return messages
@@ -331,7 +331,7 @@ class Socket:
                 seen = self._data.resume_point(view.position)
             await asyncio.sleep(0)  # the hub delivers what was committed until then
             self._drain()
-            if self._lost or self._batches or self._pending_authorizations:
+            if self._overflowed or self._batches or self._pending_authorizations:
                 seen = None
         self._queue_message(control("o", seen))
 
@@ -377,7 +377,7 @@ class Socket:
         if feed is not None:
             del self._listens[feed]
             self._ready.pop(feed, None)
-            self._lost.pop(feed, None)
+            self._overflowed.pop(feed, None)
             feed.close()
 
     async def _do_detach(self, step: steps.Detach) -> None:
@@ -426,7 +426,7 @@ class Socket:
 
     def _answer_writes(self) -> None:
         """Answer committed writes, once no listen lacks an event that they caused."""
-        while self._committed_writes and not self._lost and not self._pending_authorizations:
+        while self._committed_writes and not self._overflowed and not self._pending_authorizations:
             step, write = self._committed_writes.popleft()
             error = write.error
             if error is None:

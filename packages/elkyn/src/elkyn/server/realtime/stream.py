@@ -13,9 +13,9 @@ from contextlib import suppress
 from typing import Any, TypeAlias
 
 from elkyn.errors import Diverged, NotReadable
-from elkyn.server.asgi import Direct, send_body
+from elkyn.server.asgi import DirectSend, send_body
 from elkyn.server.bodies.codec import dump
-from elkyn.server.http.send_buffer import Share
+from elkyn.server.http.send_buffer import ClientSendBuffer
 from elkyn.server.realtime.feed import Batch, Feed, Opener, Opening
 from elkyn.tree.events import Event
 from sennit_core.errors import Busy, Closed, Denied
@@ -77,7 +77,7 @@ class Stream:
         keep_alive_seconds: float,
         recheck_affected: Callable[[], None] = lambda: None,
     ) -> None:
-        self.direct: Direct | None = None
+        self.direct: DirectSend | None = None
         self._send = send
         self._opener = opener
         self._check = check
@@ -100,7 +100,7 @@ class Stream:
         self._idle = False
         self._woken.set()
 
-    def try_send_at_once(self, batch: Batch) -> bool:
+    def try_send_nowait(self, batch: Batch) -> bool:
         """Send a batch without waking the stream's task; False unless the connection accepts it now."""
         if not self._idle:
             return False
@@ -162,24 +162,24 @@ class Stream:
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         await self._write(_unreadable(code, unnamed=self._unnamed), more=False)
 
-    async def run(self, feed: Feed, unsent: Share) -> None:
+    async def run(self, feed: Feed, send_buffer: ClientSendBuffer) -> None:
         """Send events until `close`, `revoke`, or reading is denied; the caller closes `feed`.
 
         Args:
             feed: the source of events.
-            unsent: the client's counter of unsent bytes; counts whole values while they are sent.
+            send_buffer: the client's counter of unsent bytes; counts whole values while they are sent.
 
         Raises:
             Busy: too many large values are being sent; nothing was sent yet.
         """
         first = self._opened(await feed.start(self._opener))
-        unsent.check(len(first))
+        send_buffer.check(len(first))
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
         with suppress(Closed, Busy):  # the client reconnects
-            await self._write_value(first, unsent)
+            await self._write_value(first, send_buffer)
             del first
             try:
-                while await self._step(feed, unsent):
+                while await self._step(feed, send_buffer):
                     pass
             except NotReadable as error:
                 await self._write(_unreadable(error.code, unnamed=self._unnamed))
@@ -192,12 +192,12 @@ class Stream:
         self.events_sent += len(frames)
         return b"".join(frames)
 
-    async def _write_value(self, data: bytes, unsent: Share) -> None:
+    async def _write_value(self, data: bytes, send_buffer: ClientSendBuffer) -> None:
         if data:
-            with unsent.hold(len(data)):
+            with send_buffer.hold(len(data)):
                 await self._write(data)
 
-    async def _step(self, feed: Feed, unsent: Share) -> bool:
+    async def _step(self, feed: Feed, send_buffer: ClientSendBuffer) -> bool:
         """Wait until the stream is woken and handle the reason; False when the stream has ended."""
         if not self._woken.is_set():
             self._idle = self.direct is not None and not self._recheck
@@ -215,7 +215,7 @@ class Stream:
                 opening = await feed.start(self._opener)
             except Denied:
                 return await self._write(_CANCEL[self._unnamed]) and False
-            await self._write_value(self._opened(opening), unsent)
+            await self._write_value(self._opened(opening), send_buffer)
         elif batches:
             self.events_sent += sum(len(batch.events) for batch in batches)
             await self._write(b"".join([self._encoded(batch) for batch in batches]))

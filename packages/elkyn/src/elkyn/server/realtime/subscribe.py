@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from elkyn.errors import NotReadable
-from elkyn.server.asgi import Receive, Scope, Send, client_of, direct_of
+from elkyn.server.asgi import Receive, Scope, Send, client_of, direct_send_of
 from elkyn.server.auth_backend import Caller
 from elkyn.server.grant import FULL
 from elkyn.server.handle import check_index
@@ -45,7 +45,7 @@ async def open_stream(
     """
     receive, send = channel
     stream = _ClientStream(app, call, store, caller, send)
-    stream.direct = direct_of(scope)
+    stream.direct = direct_send_of(scope)
     try:
         try:
             stream.check(INLINE_ROWS)
@@ -61,11 +61,11 @@ async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive, cl
     with app.clients.registered(stream):
         feed = stream.feed(app)
         if isinstance(feed, Follower):
-            feed.sink = stream.try_send_at_once
+            feed.sink = stream.try_send_nowait
         gone = asyncio.create_task(_until_gone(receive, stream))
         try:
             with suppress(asyncio.CancelledError):  # shutdown, and the client does not read
-                await stream.run(feed, app.unsent.share(client))
+                await stream.run(feed, app.send_buffer.for_client(client))
         finally:
             feed.close()
             app.metrics.events += stream.events_sent

@@ -58,27 +58,27 @@ class WriteTracker:
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._paths: set[Path] = set()  # since the last report
-        self._fresh: set[Path] = set()  # since the last call of `fresh`
+        self._untaken: set[Path] = set()  # since the last call of `take_written`
         self._end = store.observe(self._written)
 
     def _written(self, _position: int, paths: Sequence[Path]) -> None:
         with self._lock:
             first = not self._paths
             self._paths.update(paths if len(self._paths) < _PATHS_MAX else (ROOT,))
-            self._fresh.update(paths if len(self._fresh) < _PATHS_MAX else (ROOT,))
+            self._untaken.update(paths if len(self._untaken) < _PATHS_MAX else (ROOT,))
         if first and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._loop.call_later, _EVERY_SECONDS, self._due)
 
-    def fresh(self) -> AbstractSet[Path]:
+    def take_written(self) -> AbstractSet[Path]:
         """Return the paths written since the last call; the root when they are too many.
 
         The paths of a commit are included before the commit's events are delivered.
         """
-        if not self._fresh:
+        if not self._untaken:
             return _NOTHING
         with self._lock:
-            fresh, self._fresh = self._fresh, set()
-        return fresh
+            written, self._untaken = self._untaken, set()
+        return written
 
     def _due(self) -> None:
         with self._lock:
