@@ -19,7 +19,7 @@ def store(tmp_path: Path) -> Iterator[ElkynStore]:
 
 
 def durable(store: ElkynStore) -> object:
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         return view.tree.get(())
 
 

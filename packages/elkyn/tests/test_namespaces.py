@@ -274,7 +274,7 @@ def test_a_refusal_that_came_before_the_first_message_is_read(
     served: Served, fresh: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def opened(*args: Any, **options: Any) -> ClientConnection:
-        connection = connect(*args, **options)
+        connection: ClientConnection = connect(*args, **options)
         until(lambda: connection.state is State.CLOSED)
         return connection
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elkyn.auth.identity import Identity
+from elkyn.auth.principal import Principal
 from elkyn.rules import parse_rules
 from elkyn.rules.memory import MemoryReader
 from elkyn.tree.reader import Overlay, peek_of
@@ -66,7 +66,7 @@ def test_judging_many_places_takes_steps_by_their_number(value: Any, rule: str) 
 
     sys.setprofile(step)
     try:
-        allowed = rules.may_write(before, Overlay(before, places), places, Identity("u"), 0)
+        allowed = rules.may_write(before, Overlay(before, places), places, Principal("u"), 0)
     finally:
         sys.setprofile(None)
     assert allowed

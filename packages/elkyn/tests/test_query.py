@@ -32,7 +32,7 @@ PEOPLE = {
 def select(query: Query, tree: Any = None) -> list[str]:
     with ElkynStore(mode="memory") as store:
         store.set("/p", PEOPLE if tree is None else tree)
-        with store.snapshot() as view:
+        with store.admin.snapshot() as view:
             return list(run_query(query, view, ("p",)))
 
 

@@ -190,10 +190,10 @@ def test_an_old_leaders_tokens_end_soon_after_a_promotion(
     learn(follower, leader)
     follower.leader.leave()
     shown = token(leader)
-    assert follower.identity_of_token(shown).uid
+    assert follower.authenticate_token_sync(shown).uid
     clock.advance(2 * 3600 + 1)
     with pytest.raises(BadToken):
-        follower.identity_of_token(token_again(leader))
+        follower.authenticate_token_sync(token_again(leader))
 
 
 def token_again(auth: Authenticator) -> str:
@@ -213,7 +213,7 @@ def test_a_key_that_the_leader_has_dropped_is_good_no_more(
     leader.signing.rotate()
     learn(follower, leader)
     with pytest.raises(BadToken):
-        follower.identity_of_token(shown)
+        follower.authenticate_token_sync(shown)
 
 
 @pytest.mark.parametrize(

@@ -320,16 +320,16 @@ def test_stores_that_are_reopened_follow_through_trims_and_promotions(
             name = choice.choice(names)
             stores[name].close()
             stores[name] = ElkynStore(tmp_path / name, **options)
-        elif stores[follower].terms.leads:
-            stores[follower].change_terms(lambda terms, position: terms.promoted(position))
-            stores[follower].following = False
+        elif stores[follower].admin.terms.leads:
+            stores[follower].admin.change_terms(lambda terms, position: terms.promoted(position))
+            stores[follower].admin.following = False
             leader, follower = follower, leader
-            if choice.random() < 0.5 and not stores[follower].terms.stale:
+            if choice.random() < 0.5 and not stores[follower].admin.terms.stale:
                 stores[follower].set("/lost", step)  # it has not observe_term of it yet
     log = FollowerStore(stores[follower])
     _pump(LeaderStore(stores[leader]), log, 10_000)
     assert stores[follower].get("/") == stores[leader].get("/")
-    assert stores[follower].verify() == []
+    assert stores[follower].admin.verify() == []
     assert stores[follower].position == stores[leader].position
     for store in stores.values():
         store.close()
@@ -374,7 +374,7 @@ def test_a_leader_restored_from_a_backup_is_no_continuation(tmp_path: Path) -> N
         log = FollowerStore(follower)
         leader.set("/n", 0)
         _pump(LeaderStore(leader), log, 100)
-        leader.backup(tmp_path / "backup")
+        leader.admin.backup(tmp_path / "backup")
         for number in range(3):
             leader.set("/n", number)
         _pump(LeaderStore(leader), log, 100)
@@ -419,7 +419,7 @@ def test_a_follower_to_be_replaced_is_behind_until_it_was(tmp_path: Path) -> Non
         for number in range(5):  # further on, in a history of its own
             other.set("/n", number)
         log = FollowerStore(other, ())
-        other.following = True
+        other.admin.following = True
         assert _pump(LeaderStore(leader), log, 1).replacing
         done = _pump(LeaderStore(leader), log, 100)
         assert (done.replacing, other.get("/n")) == (False, "leader")

@@ -49,7 +49,7 @@ def test_a_preflight_tells_methods_and_headers() -> None:
 
 
 def test_a_browser_can_preflight_a_served_tree(emulator: Any) -> None:
-    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "PATCH"}
+    headers = {"Origin": "http://localhost:3000", "StoreAuth-Control-Request-Method": "PATCH"}
     answer = httpx.options(f"{emulator.url}/a.json", headers=headers)
     assert answer.status_code == 204
     assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
@@ -228,11 +228,11 @@ def test_a_slow_read_ends_at_its_timeout() -> None:
 
 
 def test_an_identity_from_the_hook_is_judged_by_rules() -> None:
-    from elkyn.auth.identity import Identity
+    from elkyn.auth.principal import Principal
 
-    def authorize(scope: Any, namespace: str, path: str, write: bool) -> Identity:
+    def authorize(scope: Any, namespace: str, path: str, write: bool) -> Principal:
         names = dict(scope["headers"])
-        return Identity(uid=names.get(b"x-user", b"").decode() or None)
+        return Principal(uid=names.get(b"x-user", b"").decode() or None)
 
     async def ask(store: ElkynStore) -> list[int]:
         app = elkyn_app({"default": store}, authorize=authorize)

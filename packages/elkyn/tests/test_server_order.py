@@ -128,7 +128,7 @@ def test_what_was_committed_together_leaves_in_one_send() -> None:
         }
         stream = asyncio.create_task(app(scope, receive, send))
         sent.append(await bodies.get())
-        store.apply([put_write(("n",), number) for number in range(50)])  # holds up the loop
+        store.admin.apply([put_write(("n",), number) for number in range(50)])  # holds up the loop
         while b'"data":49' not in sent[-1]:
             sent.append(await bodies.get())
         gone.set()

@@ -188,14 +188,14 @@ def test_the_loop_steps_aside_while_writes_are_made_and_not_for_long() -> None:
 
     write.check = check
     with ElkynStore(mode="memory") as store:
-        committing = threading.Thread(target=store.apply, args=([write],))
+        committing = threading.Thread(target=store.admin.apply, args=([write],))
         committing.start()
         assert making.wait(20)
-        store.yield_to_writer(0.01)
+        store.admin.yield_to_writer(0.01)
         assert not write.done
         threading.Timer(0.05, go_on.set).start()
-        store.yield_to_writer(20)
+        store.admin.yield_to_writer(20)
         assert go_on.is_set()
         committing.join()
-        store.yield_to_writer(0)
+        store.admin.yield_to_writer(0)
         assert store.get("/a") == 1

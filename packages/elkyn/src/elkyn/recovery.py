@@ -65,7 +65,7 @@ class Archiver:
         self._closing = threading.Event()
         self.error: Exception | None = None
         self.position = Archive(self._folder).last
-        self._stop = store.observe(lambda _position, _paths: self._changed.set())
+        self._stop = store.admin.observe(lambda _position, _paths: self._changed.set())
         self._changed.set()
         self._thread = threading.Thread(target=self._run, name="elkyn-archive", daemon=True)
         self._thread.start()
@@ -159,6 +159,6 @@ def _repeat(
             break
         waiting.append(entry)
         if len(waiting) == _GROUP:
-            store.replicate(waiting)
+            store.admin.replicate(waiting)
             waiting = []
-    store.replicate(waiting)
+    store.admin.replicate(waiting)

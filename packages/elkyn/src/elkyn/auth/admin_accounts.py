@@ -140,7 +140,7 @@ class AdminAccounts:
         return {}
 
     def _acted(self, call: Call, action: str, uid: str) -> None:
-        self._audit.acted(call.identity, action, uid, call.client)
+        self._audit.acted(call.principal, action, uid, call.client)
 
 
 def _changes(body: Body) -> dict[str, Any]:

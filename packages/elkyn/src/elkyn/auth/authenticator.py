@@ -1,4 +1,4 @@
-"""Authentication of requests: resolves credentials of all kinds to identities.
+"""Authentication of requests: resolves credentials of all kinds to principals.
 
 A credential is a token of a trusted issuer, an admin key, the admin token, or (in emulator mode) the
 word `owner`. Verified tokens are cached for a few minutes. A revocation by this process applies
@@ -23,13 +23,13 @@ from elkyn.auth.claims import check_uid
 from elkyn.auth.codes import Codes
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
 from elkyn.auth.errors import BadToken
-from elkyn.auth.identity import ADMIN, UNAUTHENTICATED, Identity
 from elkyn.auth.jwks import KeysMissing
 from elkyn.auth.jws import Key, SecretKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, is_admin_key, server_secret
 from elkyn.auth.leader_credentials import Ask, LeaderCredentialCache
 from elkyn.auth.leader_trust import LeaderTrust, state_for_followers
 from elkyn.auth.passwords import BoundedPool, Passwords
+from elkyn.auth.principal import ADMIN, UNAUTHENTICATED, Principal
 from elkyn.auth.revocations import KEY_CLAIM, Revocations
 from elkyn.auth.services import AuthServices, Policy
 from elkyn.auth.sessions import Sessions
@@ -58,7 +58,7 @@ _VERIFIABLE = ("expired", "early", "revoked")
 class _CachedPrincipal:
     """A verified token, its expiry, and how long the cached result is used."""
 
-    identity: Identity
+    principal: Principal
     verified_until: float
     checked_until: float = 0.0
     notified: int = 0
@@ -204,13 +204,13 @@ class Authenticator:
             trusts.append(Trust.of_secret(self.settings.secret))
         return trusts
 
-    def identity(
+    def authenticate_sync(
         self,
         headers: Iterable[tuple[bytes, bytes]],
         query: Mapping[str, str],
         client: str | None = None,
-    ) -> Identity:
-        """Return the identity of the caller: `UNAUTHENTICATED` for a request without a credential.
+    ) -> Principal:
+        """Return the principal of the caller: `UNAUTHENTICATED` for a request without a credential.
 
         Args:
             headers: ASGI's, names in lower case.
@@ -224,38 +224,38 @@ class Authenticator:
         """
         return self._overridden(self._of_credential(_credential(headers, query), client), query)
 
-    async def identify(
+    async def authenticate(
         self,
         headers: Iterable[tuple[bytes, bytes]],
         query: Mapping[str, str],
         client: str | None = None,
-    ) -> Identity:
-        """Do what `identity` does without blocking the event loop."""
+    ) -> Principal:
+        """Do what `authenticate_sync` does without blocking the event loop."""
         credential = _credential(headers, query)
         if credential is None:
             return self._overridden(UNAUTHENTICATED, query)
-        return self._overridden(await self.identify_token(credential, client), query)
+        return self._overridden(await self.authenticate_token(credential, client), query)
 
-    def identity_at_once(
+    def authenticate_nowait(
         self,
         headers: Iterable[tuple[bytes, bytes]],
         query: Mapping[str, str],
         client: str | None = None,
-    ) -> Identity:
-        """Do what `identity` does, using only keys and results that are already loaded.
+    ) -> Principal:
+        """Do what `authenticate_sync` does, using only keys and results that are already loaded.
 
         Raises:
             BlockingIOError: keys must be fetched first.
         """
         credential = _credential(headers, query)
         try:
-            identity = UNAUTHENTICATED if credential is None else self._resolve(credential, client)
+            principal = UNAUTHENTICATED if credential is None else self._resolve(credential, client)
         except KeysMissing:
             raise BlockingIOError from None
-        return self._overridden(identity, query) if query else identity
+        return self._overridden(principal, query) if query else principal
 
-    def identity_of_token(self, credential: str, client: str | None = None) -> Identity:
-        """Return the identity of a credential; fetches an issuer's keys if necessary.
+    def authenticate_token_sync(self, credential: str, client: str | None = None) -> Principal:
+        """Return the principal of a credential; fetches an issuer's keys if necessary.
 
         Raises:
             BadToken: the credential is invalid.
@@ -268,8 +268,8 @@ class Authenticator:
                 missing.source.refresh()
         raise BadToken(fault="signature")
 
-    async def identify_token(self, credential: str, client: str | None = None) -> Identity:
-        """Do what `identity_of_token` does without blocking the event loop."""
+    async def authenticate_token(self, credential: str, client: str | None = None) -> Principal:
+        """Do what `authenticate_token_sync` does without blocking the event loop."""
         for _ in range(_FETCHES_MAX):
             try:
                 return self._resolve(credential, client)
@@ -293,20 +293,24 @@ class Authenticator:
         credential = _credential(headers, query)
         if credential is not None:
             try:
-                await self.identify_token(credential, client)
+                await self.authenticate_token(credential, client)
             except BadToken as error:
                 if error.fault not in _VERIFIABLE:
                     raise
 
-    def _of_credential(self, credential: str | None, client: str | None) -> Identity:
-        return UNAUTHENTICATED if credential is None else self.identity_of_token(credential, client)
+    def _of_credential(self, credential: str | None, client: str | None) -> Principal:
+        return (
+            UNAUTHENTICATED
+            if credential is None
+            else self.authenticate_token_sync(credential, client)
+        )
 
-    def _resolve(self, credential: str, client: str | None) -> Identity:
+    def _resolve(self, credential: str, client: str | None) -> Principal:
         try:
             if self._is_admin_secret(credential):
                 return ADMIN
             key = self.admin_keys.verify(credential) if is_admin_key(credential) else None
-            return self._of_token(credential, client) if key is None else _key_identity(key)
+            return self._of_token(credential, client) if key is None else _key_principal(key)
         except BadToken as error:
             self.audit.refused_credential(error.fault, client)
             raise
@@ -320,22 +324,22 @@ class Authenticator:
             found |= bool(secret) and hmac.compare_digest(given, str(secret).encode())
         return found
 
-    def _of_token(self, text: str, client: str | None) -> Identity:
+    def _of_token(self, text: str, client: str | None) -> Principal:
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
         now, notified = self._clock.monotonic(), self.revocations.notified
         with self._cache_lock:
             known = self._cache.get(digest)
         if known is not None and now < known.checked_until and notified == known.notified:
-            return known.identity
+            return known.principal
         if known is None or now >= known.verified_until:
             known = _CachedPrincipal(self._verify(text, digest, client), now + _CACHED_SECONDS)
-        self._check_revoked(known.identity)
+        self._check_revoked(known.principal)
         self._remember(
             digest, replace(known, checked_until=now + _TRUSTED_SECONDS, notified=notified)
         )
-        return known.identity
+        return known.principal
 
-    def _verify(self, text: str, digest: bytes, client: str | None) -> Identity:
+    def _verify(self, text: str, digest: bytes, client: str | None) -> Principal:
         leader = self._leader_credentials
         try:
             if is_admin_key(text):
@@ -348,7 +352,7 @@ class Authenticator:
         raise KeysMissing(_LeaderCheck(self, text, digest, client))
 
     def ask_leader_about(self, text: str, digest: bytes, client: str | None) -> None:
-        """Ask the leader for the identity of a credential that is unknown here, and cache it.
+        """Ask the leader for the principal of a credential that is unknown here, and cache it.
 
         Raises:
             Unavailable: the leader does not answer.
@@ -362,14 +366,16 @@ class Authenticator:
             known is not None and now < known.verified_until
         ) or not self._leader_credentials.may_accept(text, digest):
             return  # another thread has asked meanwhile
-        identity = self._leader_credentials.identify(text, digest, client or "")
-        if identity is not None:
-            self._remember(digest, _CachedPrincipal(identity, now + _CACHED_SECONDS))
+        principal = self._leader_credentials.authenticate(text, digest, client or "")
+        if principal is not None:
+            self._remember(digest, _CachedPrincipal(principal, now + _CACHED_SECONDS))
 
-    def _check_revoked(self, identity: Identity) -> None:
-        if self.revocations.reason(identity) is None:
+    def _check_revoked(self, principal: Principal) -> None:
+        if self.revocations.reason(principal) is None:
             return
-        expired = identity.expires_ms is not None and self._clock.now() * 1000 > identity.expires_ms
+        expired = (
+            principal.expires_ms is not None and self._clock.now() * 1000 > principal.expires_ms
+        )
         raise BadToken(fault="expired" if expired else "revoked")
 
     def _remember(self, digest: bytes, known: _CachedPrincipal) -> None:
@@ -379,9 +385,9 @@ class Authenticator:
             while len(self._cache) > _CACHED_MAX:
                 self._cache.popitem(last=False)
 
-    def _overridden(self, identity: Identity, query: Mapping[str, str]) -> Identity:
+    def _overridden(self, principal: Principal, query: Mapping[str, str]) -> Principal:
         text = query.get("auth_variable_override")
-        return identity if text is None else seen_as(identity, _parse_override(text))
+        return principal if text is None else seen_as(principal, _parse_override(text))
 
     def owns(self, path: str) -> bool:
         """Whether `respond` handles this path."""
@@ -424,8 +430,8 @@ def with_keys(work: Callable[[], T]) -> T:
     raise BadToken(fault="signature")
 
 
-def seen_as(admin: Identity, variable: Mapping[str, Any] | None) -> Identity:
-    """Return the identity of an admin acting as another user; it expires with the admin's key.
+def seen_as(admin: Principal, variable: Mapping[str, Any] | None) -> Principal:
+    """Return the principal of an admin acting as another user; it expires with the admin's key.
 
     Args:
         admin: the acting admin.
@@ -439,7 +445,7 @@ def seen_as(admin: Identity, variable: Mapping[str, Any] | None) -> Identity:
     if variable is None:
         return replace(UNAUTHENTICATED, claims=admin.claims, expires_ms=admin.expires_ms)
     uid = variable.get("uid")
-    return Identity(
+    return Principal(
         uid=uid if isinstance(uid, str) else None,
         claims=admin.claims,
         expires_ms=admin.expires_ms,
@@ -467,9 +473,9 @@ def _own_trust(settings: AuthSettings, signing: SigningKeys) -> Trust:
     )
 
 
-def _key_identity(key: AdminKey) -> Identity:
+def _key_principal(key: AdminKey) -> Principal:
     claims = {KEY_CLAIM: key.id, "roles": dict.fromkeys(key.roles, True), "iat": 0}
-    return Identity(
+    return Principal(
         uid=f"key:{key.name}", provider="key", claims=claims, admin="admin" in key.roles
     )
 

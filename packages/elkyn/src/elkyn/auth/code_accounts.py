@@ -47,7 +47,7 @@ class CodeAccounts:
         if not code.uid and code.purpose != "EMAIL_SIGNIN":
             raise AccountError("EMAIL_NOT_FOUND")
         message = self._codes.make(code, _link_query(call))
-        self._audit.acted(call.identity, f"make code {code.purpose}", code.email, call.client)
+        self._audit.acted(call.principal, f"make code {code.purpose}", code.email, call.client)
         kind = f"{_KIND}GetOobConfirmationCodeResponse"
         made = {"oobCode": message.code, "oobLink": message.link}
         return {"kind": kind, "email": code.email, **made}

@@ -7,15 +7,15 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import Future
 
-from elkyn.auth.identity import Identity
+from elkyn.auth.principal import Principal
 from elkyn.auth.throttle import Throttle
 from sennit_core.clock import Clock
 from sennit_core.errors import Busy
 
 __all__ = ["Ask", "LeaderCredentialCache"]
 
-Ask = Callable[[str], Identity | None]
-"""Returns the identity of a credential, None for an invalid one; blocks until the leader answers."""
+Ask = Callable[[str], Principal | None]
+"""Returns the principal of a credential, None for an invalid one; blocks until the leader answers."""
 
 _REFUSED_MAX = 4096
 _REFUSED_SECONDS = 10.0
@@ -40,7 +40,7 @@ class LeaderCredentialCache:
         self._clock = clock
         self._lock = threading.Lock()
         self._refused: OrderedDict[bytes, float] = OrderedDict()
-        self._asked: dict[bytes, Future[Identity | None]] = {}
+        self._asked: dict[bytes, Future[Principal | None]] = {}
         self._of_client = Throttle(_OF_CLIENT_MAX, _HALF_SECONDS, clock)
         self._of_all = Throttle(_OF_ALL_MAX, _HALF_SECONDS, clock)
 
@@ -50,8 +50,8 @@ class LeaderCredentialCache:
             until = self._refused.get(digest, 0.0)
         return len(text) <= _TEXT_CHARS_MAX and self._clock.monotonic() >= until
 
-    def identify(self, text: str, digest: bytes, client: str) -> Identity | None:
-        """Ask the leader for the identity of a credential, or wait for a pending answer.
+    def authenticate(self, text: str, digest: bytes, client: str) -> Principal | None:
+        """Ask the leader for the principal of a credential, or wait for a pending answer.
 
         Raises:
             Unavailable: the leader does not answer.

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from elkyn.auth.access import Access
-from elkyn.auth.identity import Identity
+from elkyn.auth.principal import Principal
+from elkyn.auth.store_auth import StoreAuth
 from elkyn.storage.disk import Disk
 from elkyn.storage.writer import Observer
-from elkyn.tree.paths import Path, format_path
+from elkyn.tree.paths import Path
 from elkyn.tree.query import Query
 from elkyn.tree.watch import Feed
 from sennit_core.clock import Clock
-from sennit_core.errors import Closed, Denied, SennitError
+from sennit_core.errors import Closed, SennitError
 
 if TYPE_CHECKING:
     from elkyn.rules.read_set import ReadSet
@@ -67,7 +67,7 @@ class SubscriptionAuthorizer:
     """Checks the feeds of a store on its own thread, which runs while there are such feeds.
 
     Args:
-        access: the rules and the verification of tokens.
+        auth: the rules and the verification of tokens.
         disk: the data that the rules read.
         clock: decides when tokens have expired.
         observe: `ElkynStore.observe`.
@@ -75,12 +75,12 @@ class SubscriptionAuthorizer:
 
     def __init__(
         self,
-        access: Access,
+        auth: StoreAuth,
         disk: Disk,
         clock: Clock,
         observe: Callable[[Observer], Callable[[], None]],
     ) -> None:
-        self._access = access
+        self._auth = auth
         self._disk = disk
         self._clock = clock
         self._observe = observe
@@ -97,7 +97,7 @@ class SubscriptionAuthorizer:
         Raises:
             Denied: the rules do not allow the read now.
         """
-        if self._access.identify(token).admin:
+        if self._auth.authenticate(token).admin:
             return None
         permission = ReadAuthorization(self, path, token, query)
         permission()
@@ -109,19 +109,10 @@ class SubscriptionAuthorizer:
         Raises:
             Denied: the rules do not allow the read.
         """
-        identity = self._access.identify(permission.token)
-        if identity.admin:
-            return
-        rules, now_ms = self._access.rules, int(self._clock.now() * 1000)
-        allowed = False
-        if rules is not None:
-            with self._disk.snapshot() as view:
-                allowed, permission.read_set = rules.authorize_stream(
-                    view, permission.path, identity, now_ms, permission.query
-                )
-        permission.ends_at = _end_of(identity)
-        if not allowed:
-            raise Denied(f"reading {format_path(permission.path)}", "a rule that allows it")
+        authorizer = self._auth.authorizer_for_token(permission.token)
+        permission.ends_at = _end_of(authorizer.principal)
+        with self._disk.snapshot() as view:
+            permission.read_set = authorizer.check_stream(view, permission.path, permission.query)
 
     def keep(self, feed: Feed[Any], permission: ReadAuthorization) -> None:
         """Check `feed` from now on.
@@ -199,8 +190,8 @@ class SubscriptionAuthorizer:
             permission.ends_at = max(permission.ends_at, self._clock.now() + _TIMED_SECONDS)
 
 
-def _end_of(identity: Identity) -> float:
-    ends_ms = identity.expires_ms
+def _end_of(principal: Principal) -> float:
+    ends_ms = principal.expires_ms
     return _NEVER if ends_ms is None else ends_ms / 1000 + _SKEW_SECONDS
 
 

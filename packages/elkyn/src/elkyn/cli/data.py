@@ -124,7 +124,7 @@ def _stats(options: argparse.Namespace) -> int:
         else:
             oplog = tree.oplog
             found = {
-                "bytes": tree.file_bytes,
+                "bytes": tree.admin.file_bytes,
                 "position": tree.position,
                 "oplog_first": oplog.first,
                 "children": len(tree.keys("/")),

@@ -33,7 +33,7 @@ class FollowerLog(Protocol):
         ...
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return the identity of the entry at `position`; None when it was dropped."""
+        """Return the principal of the entry at `position`; None when it was dropped."""
         ...
 
     def set_diverged(self, *, diverged: bool) -> None:

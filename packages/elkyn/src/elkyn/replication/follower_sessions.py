@@ -112,11 +112,11 @@ async def serve_follower(
 
 
 async def _admitted(app: ElkynApp, request: Request, scope: Scope) -> LeaderStore:
-    caller = await app.auth_backend.caller(scope, request.query)
+    credential = await app.auth_backend.authenticate(scope, request.query)
     namespace = request.query.get("ns") or app.settings.default_namespace
     store = await app.on_thread(app.open_store, namespace)
-    grant = caller.grant(store, namespace, "/.replica", write=True)
-    if not grant.identity.admin:
+    authorizer = credential.authorizer(store, namespace, "/.replica", write=True)
+    if not authorizer.principal.admin:
         raise Denied(f"following {namespace}", "an admin's credential")
     paths = parse_paths(_paths(request.query.get("paths") or "[]"))
     loop, acks = asyncio.get_running_loop(), app.replication.acks_of(store)
@@ -168,7 +168,7 @@ class FollowerSession:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._woken.set)
 
-        end = self._log.store.observe(committed)
+        end = self._log.store.admin.observe(committed)
         ends = asyncio.create_task(self._closed.wait())
         tasks = [
             asyncio.create_task(self._listen(receive)),
@@ -255,7 +255,7 @@ def _discard(making: asyncio.Future[Snapshot]) -> None:
 
 async def wait_until_readable(store: ElkynStore) -> None:
     """Wait until a follower's store may be read: it is synced and has not diverged."""
-    if not store.divergence.known:
+    if not store.admin.divergence.known:
         return
     loop, changed = asyncio.get_running_loop(), asyncio.Event()
 
@@ -263,11 +263,11 @@ async def wait_until_readable(store: ElkynStore) -> None:
         if not loop.is_closed():
             loop.call_soon_threadsafe(changed.set)
 
-    end = store.divergence.observe(note)
+    end = store.admin.divergence.observe(note)
     try:
-        while store.divergence.known:
+        while store.admin.divergence.known:
             changed.clear()
-            if store.divergence.known:
+            if store.admin.divergence.known:
                 await changed.wait()
     finally:
         end()
@@ -287,7 +287,7 @@ async def wait_for_position(store: ElkynStore, position: int, seconds: float) ->
         if not loop.is_closed():
             loop.call_soon_threadsafe(moved.set)
 
-    end = store.observe(committed)
+    end = store.admin.observe(committed)
     try:
         async with asyncio.timeout(seconds):
             while store.position < position:

@@ -59,7 +59,7 @@ class LeaderLog(Protocol):
         ...
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return the identity of the entry at `position`; None when it was dropped."""
+        """Return the principal of the entry at `position`; None when it was dropped."""
         ...
 
     def covers(self, after: int) -> bool:

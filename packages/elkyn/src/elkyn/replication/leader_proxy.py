@@ -17,7 +17,7 @@ from weakref import WeakKeyDictionary
 
 import ormsgpack
 
-from elkyn.auth.identity import Identity
+from elkyn.auth.principal import Principal
 from elkyn.auth.revocations import KEY_CLAIM, LEADER_CLAIM
 from elkyn.errors import Diverged, NotSynced, PreconditionFailed, ReplicaLag
 from elkyn.replication.follower_sessions import wait_for_position, wait_until_readable
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from elkyn.server.app import ElkynApp, StoreMap
     from elkyn.store import ElkynStore
 
-__all__ = ["LeaderProxy", "decode_identity", "encode_caller", "encode_identity"]
+__all__ = ["LeaderProxy", "decode_principal", "encode_principal"]
 
 _POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0  # timeout of requests for namespaces and accounts
@@ -108,7 +108,7 @@ class LeaderProxy:
         self._own_credential = None if own_token is None else f"Bearer {own_token}".encode()
         self._state_file = state_file
         self._accounts = accounts
-        self._client, self._callers = LeaderClient(url, token), LeaderClient(url, None)
+        self._client, self._forwarding = LeaderClient(url, token), LeaderClient(url, None)
         self._polling = LeaderClient(url, token, timeout_seconds=_ANSWER_SECONDS)
         self._threads = ThreadPoolExecutor(_THREADS, "elkyn-forward")
         self._links: dict[str, Link] = {}
@@ -217,7 +217,7 @@ class LeaderProxy:
         return f"Bearer {self._token}".encode()
 
     async def _send(self, method: str, target: str, body: bytes, headers: dict[str, str]) -> Answer:
-        loop, send = asyncio.get_running_loop(), self._callers.send
+        loop, send = asyncio.get_running_loop(), self._forwarding.send
         return await loop.run_in_executor(self._threads, send, method, target, body, headers)
 
     async def wait_for_position(self, app: ElkynApp, namespace: str, position: int) -> None:
@@ -228,21 +228,26 @@ class LeaderProxy:
             await asyncio.to_thread(self._follow, namespace)
             store = app.open_store(namespace)
             await wait_for_position(store, position, app.settings.ack_seconds)
-            if store.divergence.unsynced:
+            if store.admin.divergence.unsynced:
                 async with asyncio.timeout(app.settings.ack_seconds):
                     await wait_until_readable(store)
 
     def commit(
-        self, app: ElkynApp, socket: _WritingSocket, step: Commit, write: Write, identity: Identity
+        self,
+        app: ElkynApp,
+        socket: _WritingSocket,
+        step: Commit,
+        write: Write,
+        principal: Principal,
     ) -> asyncio.Future[None]:
         """Have the leader commit a socket's write, in the socket's order; as `Committer.commit`."""
         queue = self._write_queues.get(socket)
         if queue is None:
             queue = self._write_queues[socket] = _WriteQueue(self, app, socket.namespace)
-        return queue.add(step, write, identity)
+        return queue.add(step, write, principal)
 
-    def identify(self, token: str) -> Identity | None:
-        """Ask the leader for the identity of a token; None if it is invalid or there is no leader.
+    def authenticate(self, token: str) -> Principal | None:
+        """Ask the leader for the principal of a token; None if it is invalid or there is no leader.
 
         Raises:
             Unavailable: the leader does not answer.
@@ -256,7 +261,7 @@ class LeaderProxy:
             return None
         if answer.status != 200:
             raise Unavailable(f"the leader ({answer.text})")
-        return _identity_at_leader(ormsgpack.unpackb(answer.body))
+        return _principal_at_leader(ormsgpack.unpackb(answer.body))
 
     async def write_all(self, namespace: str, rows: list[Any]) -> list[Any]:
         """Have the leader commit writes in order; returns position and error of each."""
@@ -280,7 +285,7 @@ class LeaderProxy:
         if not self.active:
             return None
         names = list(self._links or self._stores)  # the leader may lack some
-        known = [self._stores[name].divergence for name in names]
+        known = [self._stores[name].admin.divergence for name in names]
         if any(one.diverged for one in known):
             return Diverged.code
         if not self._was_synced and (not known or any(one.unsynced for one in known)):
@@ -299,7 +304,7 @@ class LeaderProxy:
 
     def adopt(self, store: ElkynStore) -> None:
         """Make a store that a request has opened accept writes of the leader only."""
-        if self.active and not store.following:
+        if self.active and not store.admin.following:
             start_following(store)
 
     def status(self) -> dict[str, Any]:
@@ -329,7 +334,7 @@ class LeaderProxy:
         terms = {}
         for name in self._stores:
             store = self._stores[name]
-            terms[name] = store.change_terms(lambda known, at: known.promoted(at)).term
+            terms[name] = store.admin.change_terms(lambda known, at: known.promoted(at)).term
         self._remember()
         if self._accounts is not None:
             self._accounts.leader.leave()
@@ -370,7 +375,7 @@ class LeaderProxy:
         """Stop following; closing twice is fine."""
         self._closed.set()
         self._unfollow()
-        for client in (self._client, self._callers, self._polling):
+        for client in (self._client, self._forwarding, self._polling):
             client.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
@@ -399,10 +404,10 @@ class _WriteQueue:
         self._waiting: list[tuple[list[Any], Write, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
 
-    def add(self, step: Commit, write: Write, identity: Identity) -> asyncio.Future[None]:
+    def add(self, step: Commit, write: Write, principal: Principal) -> asyncio.Future[None]:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        who = encode_caller(identity)
-        row = [step.kind, list(step.path), step.data, step.expected_hash, who]
+        sender = None if principal.admin else encode_principal(principal)
+        row = [step.kind, list(step.path), step.data, step.expected_hash, sender]
         self._waiting.append((row, write, done))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
@@ -436,27 +441,20 @@ def _error(row: list[Any], shown: list[str]) -> SennitError:
     return Unavailable(text) if status == "unavailable" else UsageError(text)
 
 
-def encode_caller(identity: Identity) -> dict[str, Any] | None:
-    """Return an identity as a follower sends it to its leader; None for an admin."""
-    if identity.admin:
-        return None
-    return encode_identity(identity)
-
-
-def encode_identity(identity: Identity) -> dict[str, Any]:
-    """Return an identity as the fields that `decode_identity` reads."""
+def encode_principal(principal: Principal) -> dict[str, Any]:
+    """Return a principal as the fields that `decode_principal` reads."""
     return {
-        "uid": identity.uid,
-        "provider": identity.provider,
-        "claims": dict(identity.claims),
-        "expires_ms": identity.expires_ms,
-        "custom": list(identity.custom),
-        "override": None if identity.override is None else dict(identity.override),
+        "uid": principal.uid,
+        "provider": principal.provider,
+        "claims": dict(principal.claims),
+        "expires_ms": principal.expires_ms,
+        "custom": list(principal.custom),
+        "override": None if principal.override is None else dict(principal.override),
     }
 
 
-def _identity_at_leader(fields: dict[str, Any]) -> Identity:
-    found = replace(decode_identity(fields), admin=fields.get("admin") is True)
+def _principal_at_leader(fields: dict[str, Any]) -> Principal:
+    found = replace(decode_principal(fields), admin=fields.get("admin") is True)
     claims = dict(found.claims)
     key = claims.pop(KEY_CLAIM, None)
     if key is None and found.admin and found.uid is None:
@@ -464,16 +462,16 @@ def _identity_at_leader(fields: dict[str, Any]) -> Identity:
     return replace(found, claims=claims if key is None else {**claims, LEADER_CLAIM: str(key)})
 
 
-def decode_identity(fields: dict[str, Any]) -> Identity:
-    """Return the identity that has these fields.
+def decode_principal(fields: dict[str, Any]) -> Principal:
+    """Return the principal that has these fields.
 
     Raises:
         UsageError: a field is missing or has another type.
     """
     for name, kind in _MEMBERS.items():
         if not isinstance(fields.get(name), kind):
-            raise UsageError(f"the identity's field {name} is missing or has the wrong type")
-    return Identity(
+            raise UsageError(f"the principal's field {name} is missing or has the wrong type")
+    return Principal(
         uid=fields["uid"],
         provider=fields["provider"],
         claims=fields["claims"],

@@ -91,8 +91,8 @@ class Link:
         self._last_error: str | None = None
         self._receiver: Receiver | None = None
         self._connect = load_connect()
-        self._end = store.observe(self._note)
-        self._end_divergence = store.divergence.observe(lambda: self._note(0, []))
+        self._end = store.admin.observe(self._note)
+        self._end_divergence = store.admin.divergence.observe(lambda: self._note(0, []))
         name = f"elkyn-follow-{store.namespace}"
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -111,10 +111,10 @@ class Link:
             max(position, 0 if receiver is None else receiver.leader_last),
             self._connected,
             self._last_error,
-            self._store.terms.term,
+            self._store.admin.terms.term,
             receiver is not None and receiver.replacing,
-            self._store.divergence.diverged,
-            not self._store.divergence.unsynced,
+            self._store.admin.divergence.diverged,
+            not self._store.admin.divergence.unsynced,
         )
 
     def wait_for(self, position: int, timeout_seconds: float | None) -> bool:
@@ -130,7 +130,7 @@ class Link:
     def _has(self, position: int) -> bool:
         receiver = self._receiver
         replacing = receiver is not None and receiver.replacing
-        readable = not (replacing or self._store.divergence.known)
+        readable = not (replacing or self._store.admin.divergence.known)
         return readable and self._store.position >= position
 
     def _run(self) -> None:
@@ -247,14 +247,14 @@ def announce_term(url: str, token: str | None, store: ElkynStore) -> bool:
     If the server already knows a later term that was unknown here, `store` moves to a term after
     that one.
     """
-    said = {"node": "", "term": store.terms.term, "position": 0, "leads": (), "mark": None}
+    said = {"node": "", "term": store.admin.terms.term, "position": 0, "leads": (), "mark": None}
     try:
         with connect(load_connect(), replica_address(url, store.namespace), token) as opened:
             send_before_reading(opened, encode("hello", VERSION, {**said, "fresh": False}))
             answer = decode(opened.recv(timeout=_SILENCE_SECONDS))
             if answer[0] == "welcome":
                 later = int(answer[2]["term"])
-                store.change_terms(lambda known, at: known.observe_term(later).promoted(at))
+                store.admin.change_terms(lambda known, at: known.observe_term(later).promoted(at))
                 return False
             if answer[1] not in _NOTICE_NOT_NEEDED:
                 _log.warning("notifying %s of the promotion: it refused: %s", url, answer[2])

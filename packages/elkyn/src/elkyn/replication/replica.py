@@ -57,14 +57,14 @@ class ReplicaStore(ElkynStore):
         self._signed = False
         try:
             url, token = options["cluster_url"], options.get("token")
-            self._leader, self._callers = LeaderClient(url, token), LeaderClient(url, None)
+            self._leader, self._client_requests = LeaderClient(url, token), LeaderClient(url, None)
             self.replica = Link(self, url, token, parse_paths(options.get("paths") or ()))
         except BaseException:
             super().close()
             raise
 
     def enable_auth(self, secret: str | bytes) -> None:
-        """Authorize calls by the rules; writes then send their caller's `token` to the leader."""
+        """Authorize calls by the rules; writes then send their client's `token` to the leader."""
         super().enable_auth(secret)
         self._signed = True
 
@@ -98,7 +98,7 @@ class ReplicaStore(ElkynStore):
         self, path: str, value: Any, *, token: str | None = None, ephemeral: bool = False
     ) -> str:
         """Add `value` under a new key on the leader; raises like `set`."""
-        key = self.new_push_id()
+        key = self.admin.new_push_id()
         self.set(f"{path}/{key}", value, token=token, ephemeral=ephemeral)
         return key
 
@@ -130,12 +130,6 @@ class ReplicaStore(ElkynStore):
         target = f"/.settings/rules.json?ns={quote(self.namespace)}"
         self._done(self._leader.send("PUT", target, body), "/.settings/rules")
 
-    def setup_default_rules(self) -> None:
-        """Set the default rules on the leader."""
-        from elkyn.rules import DEFAULT_RULES
-
-        self.set_rules(DEFAULT_RULES)
-
     def _target(self, path: str) -> str:
         keys = parse_path(path)
         return f"{quote(format_path(keys))}.json?ns={quote(self.namespace)}"
@@ -146,7 +140,7 @@ class ReplicaStore(ElkynStore):
         if not self._signed:
             return self._leader.send(method, target, body, headers)
         shown = {} if token is None else {"Authorization": f"Bearer {token}"}
-        return self._callers.send(method, target, body, {**headers, **shown})
+        return self._client_requests.send(method, target, body, {**headers, **shown})
 
     def _write(
         self, method: str, path: str, value: Any, token: str | None, *, ephemeral: bool
@@ -169,5 +163,5 @@ class ReplicaStore(ElkynStore):
         """Stop following and close; otherwise like `ElkynStore.close`."""
         self.replica.close()
         self._leader.close()
-        self._callers.close()
+        self._client_requests.close()
         super().close()

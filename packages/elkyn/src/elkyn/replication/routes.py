@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 import ormsgpack
 
 from elkyn.auth.errors import BadToken
-from elkyn.auth.identity import ADMIN, UNAUTHENTICATED
+from elkyn.auth.principal import ADMIN, UNAUTHENTICATED
 from elkyn.errors import NotLeader
-from elkyn.replication.leader_proxy import decode_identity, encode_identity
+from elkyn.replication.leader_proxy import decode_principal, encode_principal
 from elkyn.server.admin.system import SystemCall
 from elkyn.server.bodies.codec import dump
-from elkyn.server.grant import Grant
 from elkyn.server.realtime.session import Commit
 from elkyn.server.realtime.socket_store import SocketStore, status_of
 from elkyn.server.request import MethodNotAllowed, Response
@@ -44,11 +43,11 @@ def _promote(app: ElkynApp) -> dict[str, int]:
     if app.leader_proxy is not None and app.leader_proxy.active:
         return app.leader_proxy.promote()
     stores = {name: app.open_store(name) for name in app.namespaces()}
-    fenced = {name: store for name, store in stores.items() if store.terms.stale}
+    fenced = {name: store for name, store in stores.items() if store.admin.terms.stale}
     if not fenced:
         raise UsageError("this server is the leader already")
     return {
-        name: store.change_terms(lambda known, at: known.promoted(at)).term
+        name: store.admin.change_terms(lambda known, at: known.promoted(at)).term
         for name, store in fenced.items()
     }
 
@@ -63,7 +62,7 @@ async def status(call: SystemCall) -> Response:
     for name in await app.on_thread(app.namespaces):
         store = await app.on_thread(app.open_store, name)
         known = shown["namespaces"].setdefault(name, {"position": store.position})
-        known |= {"term": store.terms.term, "readOnly": store.terms.stale}
+        known |= {"term": store.admin.terms.term, "readOnly": store.admin.terms.stale}
         known["followers"] = app.replication.acks_of(store).positions()
     return Response(200, dump(shown), (_JSON,))
 
@@ -82,19 +81,19 @@ async def accounts(call: SystemCall) -> Response:
 
 
 async def identify(call: SystemCall) -> Response:
-    """Answer the identity of a credential that a follower received; 404 for an invalid one."""
+    """Answer the principal of a credential that a follower received; 404 for an invalid one."""
     _post(call)
     await call.admin("/.replica/identify", write=True)
     headers = [(b"authorization", b"Bearer " + call.request.body)]
     auth_backend = call.app.auth_backend
     try:
-        caller = await auth_backend.caller({**call.scope, "headers": headers}, {})
+        credential = await auth_backend.authenticate({**call.scope, "headers": headers}, {})
     except BadToken:
         raise NotFound("credential", "that was sent") from None
-    identity = caller.identity
-    if identity is None or identity == UNAUTHENTICATED:
+    principal = credential.principal
+    if principal is None or principal == UNAUTHENTICATED:
         raise NotFound("credential", "that was sent")
-    fields = {**encode_identity(identity), "admin": identity.admin}
+    fields = {**encode_principal(principal), "admin": principal.admin}
     fields["admin_secrets"] = getattr(
         getattr(auth_backend, "authenticator", None), "admin_secrets_tag", ""
     )
@@ -114,16 +113,15 @@ async def _commit(call: SystemCall, row: Any) -> Write:
     store, app = call.store(), call.app
     made = Write("put", (), [])
     try:
-        kind, path, data, expected_hash, who = row
+        kind, path, data, expected_hash, sender = row
         keys = parse_path(format_path(tuple(path)))
-        grant = Grant(
-            ADMIN if who is None else decode_identity(who),
-            store,
-            getattr(app.auth_backend, "open_without_rules", False),
+        authorizer = store.admin.authorizer(
+            ADMIN if sender is None else decode_principal(sender),
+            open_without_rules=getattr(app.auth_backend, "open_without_rules", False),
         )
         step = Commit(0, "put" if kind == "put" else "patch", keys, data, expected_hash)
         data_of = SocketStore(store, call.namespace, app.auth_backend, call.scope)
-        made = data_of.to_write(step, grant)
+        made = data_of.to_write(step, authorizer)
         await app.committer.commit(store, made)
         if made.error is None:
             await app.replication.replicated(store, made.position, app.settings.ack)
@@ -154,10 +152,12 @@ def _rows(body: bytes) -> list[Any]:
 def _is_row(row: Any) -> bool:
     if not isinstance(row, list) or len(row) != 5:
         return False
-    kind, path, _data, expected_hash, who = row
+    kind, path, _data, expected_hash, sender = row
     keys = isinstance(path, list) and all(isinstance(key, str) for key in path)
     known = expected_hash is None or isinstance(expected_hash, str)
-    return kind in ("put", "patch") and keys and known and (who is None or isinstance(who, dict))
+    return (
+        kind in ("put", "patch") and keys and known and (sender is None or isinstance(sender, dict))
+    )
 
 
 def _post(call: SystemCall) -> None:

@@ -64,7 +64,7 @@ def make_snapshot(store: ElkynStore, paths: Sequence[Path] = ()) -> Snapshot:
     folder = FilePath(tempfile.mkdtemp(prefix="sending-", dir=near))
     try:
         whole = folder / "whole"
-        store.backup(whole)
+        store.admin.backup(whole)
         if not paths:
             return _as_snapshot(whole, folder)
         with (
@@ -89,7 +89,7 @@ def _as_snapshot(made: FilePath, folder: FilePath) -> Snapshot:
 
 def _copy(source: ElkynStore, target: ElkynStore, paths: Sequence[Path]) -> None:
     """Copy the subtrees, the settings and the last log position of `source` to `target`."""
-    with source.snapshot(_PIECE_ROWS) as view:
+    with source.admin.snapshot(_PIECE_ROWS) as view:
         for path in paths:
             _copy_subtree(view, target, path)
         rules = view.tree.setting("rules")
@@ -99,14 +99,14 @@ def _copy(source: ElkynStore, target: ElkynStore, paths: Sequence[Path]) -> None
     def end(written: WriteTransaction) -> None:
         if rules is not None:
             written.tree.put_setting("rules", rules)
-        written.tree.put_meta(b"terms", source.terms.pack())
+        written.tree.put_meta(b"terms", source.admin.terms.pack())
         written.tree.log.clear()
         if row is not None:
             entry = unpack_entry(position, row)
             start = entry._replace(kind="start", base=ROOT, places=[])
             written.tree.log.append(start)
 
-    target.prepare(end)
+    target.admin.prepare(end)
 
 
 def _copy_subtree(view: ReadTransaction, target: ElkynStore, path: Path) -> None:
@@ -121,11 +121,11 @@ def _copy_subtree(view: ReadTransaction, target: ElkynStore, path: Path) -> None
         keys = view.keys(path) or []
         value = None
     if keys is None:
-        target.prepare(put)
+        target.admin.prepare(put)
         return
     for key in keys:
         _copy_subtree(view, target, (*path, key))
     priority = view.get((*path, PRIORITY))
     if priority is not None:
         path, value = (*path, PRIORITY), priority
-        target.prepare(put)
+        target.admin.prepare(put)

@@ -49,14 +49,14 @@ class LeaderStore:
     @property
     def terms(self) -> Terms:
         """The terms of the store, with at least one lead."""
-        if not self.store.terms.leads and not self.store.following:
-            self.store.change_terms(lambda terms, _position: terms.named())
-        return self.store.terms
+        if not self.store.admin.terms.leads and not self.store.admin.following:
+            self.store.admin.change_terms(lambda terms, _position: terms.named())
+        return self.store.admin.terms
 
     @property
     def leads(self) -> bool:
         """Whether the store leads."""
-        return not self.store.following and not self.store.terms.stale
+        return not self.store.admin.following and not self.store.admin.terms.stale
 
     @property
     def last(self) -> int:
@@ -64,7 +64,7 @@ class LeaderStore:
         return self.store.position
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return the identity of the entry at `position`; None when it was dropped."""
+        """Return the principal of the entry at `position`; None when it was dropped."""
         return mark_of(self.store, position)
 
     def covers(self, after: int) -> bool:
@@ -80,7 +80,7 @@ class LeaderStore:
 
     def observe_term(self, term: int) -> None:
         """Stop leading: another store was promoted to a later term."""
-        self.store.change_terms(lambda terms, _position: terms.observe_term(term))
+        self.store.admin.change_terms(lambda terms, _position: terms.observe_term(term))
 
     def acked(self, node: str, position: int) -> None:
         """Report a follower's acknowledged position."""
@@ -101,11 +101,11 @@ def mark_of(store: ElkynStore, position: int) -> list[Any] | None:
 
 def start_following(store: ElkynStore) -> None:
     """Accept only a leader's entries from now on; a store that has led itself is not readable yet."""
-    store.following = True
+    store.admin.following = True
     known = _read(store)
     own = store.position > 0 and (not known or known.get("led", False))
-    store.divergence.note(own or store.terms.stale)
-    store.divergence.note_unsynced(not known.get("synced", store.position > 0))
+    store.admin.divergence.note(own or store.admin.terms.stale)
+    store.admin.divergence.note_unsynced(not known.get("synced", store.position > 0))
 
 
 def start_leading(store: ElkynStore) -> None:
@@ -113,9 +113,9 @@ def start_leading(store: ElkynStore) -> None:
     known = _read(store)
     if known:
         _keep(store, {**known, "led": True, "synced": True})
-    store.divergence.note(False)
-    store.divergence.note_unsynced(False)
-    store.following = False
+    store.admin.divergence.note(False)
+    store.admin.divergence.note_unsynced(False)
+    store.admin.following = False
 
 
 def _file_of(store: ElkynStore) -> FilePath | None:
@@ -144,7 +144,7 @@ def _keep(store: ElkynStore, known: dict[str, Any]) -> None:
 
 
 class FollowerStore:
-    """A store that applies a leader's entries. Its folder holds `replica.json` with its identity.
+    """A store that applies a leader's entries. Its folder holds `replica.json` with its principal.
 
     Args:
         store: the following store; nothing else may write to it from now on.
@@ -168,14 +168,14 @@ class FollowerStore:
         return [format_path(path) for path in self._paths]
 
     def _write(self) -> None:
-        synced = not self.store.divergence.unsynced
+        synced = not self.store.admin.divergence.unsynced
         said = {"node": self.node, "paths": self._shown_paths(), "synced": synced}
         _keep(self.store, {**said, "led": True} if self._led else said)
 
     @property
     def terms(self) -> Terms:
         """The terms of the store."""
-        return self.store.terms
+        return self.store.admin.terms
 
     @property
     def position(self) -> int:
@@ -183,7 +183,7 @@ class FollowerStore:
         return self.store.position
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return the identity of the entry at `position`; None when it was dropped."""
+        """Return the principal of the entry at `position`; None when it was dropped."""
         mark = mark_of(self.store, position)
         return mark if mark is None or not self._paths else [*mark[:2], None]
 
@@ -192,7 +192,7 @@ class FollowerStore:
         diverged = diverged or (self.fresh and not self._was_replica)
         if diverged is not self._led:
             self._mark(led=diverged)
-        self.store.divergence.note(diverged)
+        self.store.admin.divergence.note(diverged)
 
     def _mark(self, *, led: bool) -> None:
         self._led = led
@@ -201,20 +201,20 @@ class FollowerStore:
 
     def caught_up(self) -> None:
         """Record that the store has all entries that the leader had when the connection began."""
-        if self.store.divergence.unsynced:
-            self.store.divergence.note_unsynced(False)
+        if self.store.admin.divergence.unsynced:
+            self.store.admin.divergence.note_unsynced(False)
             self._write()
 
     def keep_terms(self, terms: Terms) -> None:
         """Store the terms that the leader sent."""
         if not self.fresh and (self._file is None or not self._file.exists()):
             self._write()
-        self.store.change_terms(lambda _known, _position: replace(terms, fenced=0))
+        self.store.admin.change_terms(lambda _known, _position: replace(terms, fenced=0))
 
     def append(self, rows: Sequence[tuple[int, bytes]]) -> None:
         """Apply entries; they are durable when this returns."""
-        self.store.replicate([unpack_entry(position, row) for position, row in rows])
-        self.store.sync_unless_durable()
+        self.store.admin.replicate([unpack_entry(position, row) for position, row in rows])
+        self.store.admin.sync_unless_durable()
 
     def begin_snapshot(self) -> None:
         """Discard the received part of an earlier snapshot."""
@@ -244,11 +244,11 @@ class FollowerStore:
         if file.stat().st_size != size_bytes or digest_of(file) != sha256:
             raise Corrupt("a snapshot from the leader", expected=sha256[:16], found="other bytes")
         own = self.fresh and not self._was_replica  # data that no other store may have
-        self.store.install(folder, self._aside() if aside or own else None)
+        self.store.admin.install(folder, self._aside() if aside or own else None)
         self.fresh, self._was_replica, self._led = False, True, False
-        self.store.divergence.note_unsynced(False)
+        self.store.admin.divergence.note_unsynced(False)
         self._write()
-        self.store.divergence.note(False)
+        self.store.admin.divergence.note(False)
         self.close()
 
     def _aside(self) -> FilePath | None:

@@ -7,49 +7,49 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
-from elkyn.auth.identity import ADMIN, UNAUTHENTICATED, Identity
+from elkyn.auth.authorizer import UNRESTRICTED, Authorizer
+from elkyn.auth.principal import UNAUTHENTICATED, Principal
 from elkyn.server.asgi import client_of
-from elkyn.server.grant import Grant
 from elkyn.server.request import Request, Response
 from elkyn.store import ElkynStore
 
 if TYPE_CHECKING:
     from elkyn.auth.authenticator import Authenticator
 
-__all__ = ["AuthBackend", "AuthenticatorBackend", "Authorize", "Caller", "HookBackend"]
+__all__ = ["AuthBackend", "AuthenticatorBackend", "Authorize", "Credential", "HookBackend"]
 
 Scope: TypeAlias = Mapping[str, Any]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
 
-Authorize: TypeAlias = Callable[[Scope, str, str, bool], Identity | None]
+Authorize: TypeAlias = Callable[[Scope, str, str, bool], Principal | None]
 """`authorize(scope, namespace, path, write)` raises `Denied` to refuse; `scope` is ASGI's.
 
-A returned `Identity` is checked against the rules of the namespace; None means full access.
+A returned `Principal` is checked against the rules of the namespace; None means full access.
 """
 
 _EXPIRED = "credential is no longer valid"
 
 
-class Caller(Protocol):
-    """An authenticated client: of one request, or of an open stream or socket."""
+class Credential(Protocol):
+    """A credential that a client has sent: with a request, or over an open stream or socket."""
 
     @property
-    def identity(self) -> Identity | None:
-        """The client's identity; None for full access, or when the identity depends on the path."""
+    def principal(self) -> Principal | None:
+        """The client's principal; None for full access, or when the principal depends on the path."""
         ...
 
-    def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
-        """Return the client's permissions at `path`; raises `Denied` when it has none there."""
+    def authorizer(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Authorizer:
+        """Return what authorizes the client at `path`; raises `Denied` when it has no access there."""
         ...
 
     async def sign_in(
-        self, credential: str, variable: Any, *, unauthenticated: bool
-    ) -> Identity | None:
+        self, token: str, variable: Any, *, unauthenticated: bool
+    ) -> Principal | None:
         """Sign in with a credential that a socket sent after it was opened.
 
         Args:
-            credential: the token.
-            variable: what an admin wants rules to see as `auth` instead of its own identity.
+            token: an ID token or an admin key.
+            variable: what an admin wants rules to see as `auth` instead of its own principal.
             unauthenticated: whether rules are to see an unauthenticated client.
         """
         ...
@@ -64,7 +64,7 @@ class Caller(Protocol):
 
 
 class AuthBackend(Protocol):
-    """Authenticates clients, and serves the endpoints that sign clients in."""
+    """Turns what a client sends into its `Credential`, and serves the endpoints that sign clients in."""
 
     async def respond(self, scope: Scope, request: Request) -> Response | None:
         """Answer a request to a sign-in endpoint; None for any other request."""
@@ -83,22 +83,24 @@ class AuthBackend(Protocol):
         ...
 
     def record_refusal(
-        self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
+        self, credential: Credential, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Record that the rules refused a request from the address `client`."""
         ...
 
-    async def caller(
+    async def authenticate(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
-    ) -> Caller:
-        """Return the client that sent a request; `anonymous` ignores its credentials."""
+    ) -> Credential:
+        """Return the credential of a request; `anonymous` ignores what it has sent."""
         ...
 
-    def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
-        """Return what `caller` returns, without waiting and without an ASGI scope.
+    def authenticate_nowait(
+        self, headers: Headers, query: Mapping[str, str], client: str
+    ) -> Credential:
+        """Return what `authenticate` returns, without waiting and without an ASGI scope.
 
         Raises:
-            BlockingIOError: authentication must wait, or needs the scope; use `caller`.
+            BlockingIOError: authentication must wait, or needs the scope; use `authenticate`.
         """
         ...
 
@@ -124,37 +126,39 @@ class HookBackend:
         """Do nothing: the hook is asked about each request."""
 
     def record_refusal(
-        self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
+        self, credential: Credential, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Do nothing: the embedder logs what its hook refuses."""
 
-    async def caller(
+    async def authenticate(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
-    ) -> Caller:
-        """Return the caller of `scope`."""
-        return _Hooked(self.authorize, scope)
+    ) -> Credential:
+        """Return the credential of `scope`, which the hook checks for each path."""
+        return _HookCredential(self.authorize, scope)
 
-    def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
+    def authenticate_nowait(
+        self, headers: Headers, query: Mapping[str, str], client: str
+    ) -> Credential:
         """Raise `BlockingIOError`: the hook needs the ASGI scope."""
         raise BlockingIOError
 
 
 @dataclass(slots=True)
-class _Hooked:
+class _HookCredential:
     authorize: Authorize
     scope: Scope
 
     @property
-    def identity(self) -> Identity | None:
+    def principal(self) -> Principal | None:
         return None
 
-    def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
-        identity = self.authorize(self.scope, namespace, path, write)
-        return Grant(ADMIN if identity is None else identity, store)
+    def authorizer(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Authorizer:
+        principal = self.authorize(self.scope, namespace, path, write)
+        return UNRESTRICTED if principal is None else store.admin.authorizer(principal)
 
     async def sign_in(
-        self, credential: str, variable: Any, *, unauthenticated: bool
-    ) -> Identity | None:
+        self, token: str, variable: Any, *, unauthenticated: bool
+    ) -> Principal | None:
         return None
 
     def sign_out(self) -> None:
@@ -207,63 +211,67 @@ class AuthenticatorBackend:
         self.authenticator.revocations.poll()
 
     def record_refusal(
-        self, caller: Caller, client: str, namespace: str, path: str, *, write: bool
+        self, credential: Credential, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Write the refusal to the audit log."""
         self.authenticator.audit.refused(
-            caller.identity or UNAUTHENTICATED, namespace, path, write, client
+            credential.principal or UNAUTHENTICATED, namespace, path, write, client
         )
 
-    async def caller(
+    async def authenticate(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
-    ) -> Caller:
-        """Return the caller of `scope`; raises `BadToken` for an invalid token."""
-        identity = UNAUTHENTICATED
+    ) -> Credential:
+        """Return the credential of `scope`; raises `BadToken` for an invalid one."""
+        principal = UNAUTHENTICATED
         client = client_of(scope)
         if not anonymous:
-            identity = await self.authenticator.identify(scope["headers"], query, client)
-        return _SignedIn(self, identity, client)
+            principal = await self.authenticator.authenticate(scope["headers"], query, client)
+        return _TokenCredential(self, principal, client)
 
-    def caller_at_once(self, headers: Headers, query: Mapping[str, str], client: str) -> Caller:
-        """Return the caller unless signing keys must be fetched; raises `BadToken` as `caller`."""
-        identity = self.authenticator.identity_at_once(headers, query, client)
-        return _SignedIn(self, identity, client)
+    def authenticate_nowait(
+        self, headers: Headers, query: Mapping[str, str], client: str
+    ) -> Credential:
+        """Return the credential unless signing keys must be fetched; raises as `authenticate`."""
+        principal = self.authenticator.authenticate_nowait(headers, query, client)
+        return _TokenCredential(self, principal, client)
 
 
 @dataclass(slots=True)
-class _SignedIn:
+class _TokenCredential:
     backend: AuthenticatorBackend
-    identity: Identity
+    principal: Principal
     client: str
-    checked_revocations: int = -1  # count of revocations when `identity` was last checked
+    checked_revocations: int = -1  # count of revocations when `principal` was last checked
 
-    def grant(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Grant:
-        return Grant(self.identity, store, self.backend.open_without_rules)
+    def authorizer(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Authorizer:
+        return store.admin.authorizer(
+            self.principal, open_without_rules=self.backend.open_without_rules
+        )
 
     async def sign_in(
-        self, credential: str, variable: Any, *, unauthenticated: bool
-    ) -> Identity | None:
-        identity = await self.backend.authenticator.identify_token(credential, self.client)
+        self, token: str, variable: Any, *, unauthenticated: bool
+    ) -> Principal | None:
+        principal = await self.backend.authenticator.authenticate_token(token, self.client)
         if unauthenticated or variable is not None:
             from elkyn.auth.authenticator import seen_as
 
-            identity = seen_as(identity, None if unauthenticated else dict(variable))
-        self.identity = identity
+            principal = seen_as(principal, None if unauthenticated else dict(variable))
+        self.principal = principal
         self.checked_revocations = -1
-        return identity
+        return principal
 
     def sign_out(self) -> None:
-        self.identity = UNAUTHENTICATED
+        self.principal = UNAUTHENTICATED
 
     def invalid_reason(self, now_ms: int) -> str | None:
-        expires = self.identity.expires_ms
+        expires = self.principal.expires_ms
         if expires is not None and now_ms >= expires:
             return _EXPIRED
         revocations = self.backend.authenticator.revocations
         known = revocations.notified
         if known == self.checked_revocations:
             return None
-        reason = revocations.reason(self.identity)
+        reason = revocations.reason(self.principal)
         if reason is None:
             self.checked_revocations = known
         return reason

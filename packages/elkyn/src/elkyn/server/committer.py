@@ -112,7 +112,7 @@ class Committer:
         """Let the committing thread run before other work, once per group; called in the loop."""
         store, self._committing = self._committing, None
         if store is not None:
-            store.yield_to_writer(_YIELD_SECONDS)
+            store.admin.yield_to_writer(_YIELD_SECONDS)
 
     def close(self) -> None:
         """Commit the queued writes and end the thread; closing twice is fine."""
@@ -127,7 +127,7 @@ class Committer:
 
 def _apply(store: ElkynStore, writes: list[Write]) -> None:
     try:
-        store.apply(writes)
+        store.admin.apply(writes)
     except Exception as error:  # noqa: BLE001 - each request is answered with it
         for write in writes:
             write.error = error

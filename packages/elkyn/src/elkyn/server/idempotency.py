@@ -2,7 +2,7 @@
 
 The receipt of a write is stored in the write's own transaction, so that a crash leaves both or
 neither, and is replicated with the log, so that a promoted follower has it. A key is valid for one
-namespace, method, path and caller, for an hour; a store keeps the newest 20,000 receipts, in 32 MiB.
+namespace, method, path and credential, for an hour; a store keeps the newest 20,000 receipts, in 32 MiB.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
-from elkyn.auth.identity import Identity
+from elkyn.auth.principal import Principal
 from elkyn.server.request import Call
 from elkyn.storage.receipts import IdempotencyKey, Receipt
 from elkyn.storage.transactions import ReadTransaction
@@ -34,7 +34,7 @@ class AlreadyExecuted(Conflict):
 
 
 def keep_receipt(
-    write: Write, call: Call, body: bytes, identity: Identity, clock: Clock = SYSTEM
+    write: Write, call: Call, body: bytes, principal: Principal, clock: Clock = SYSTEM
 ) -> None:
     """Make `write` execute once, however often it is sent with the key of `call`.
 
@@ -42,10 +42,10 @@ def keep_receipt(
         write: is extended by a check that runs before its own.
         call: has a `retry_key`.
         body: identifies the write: another body with the same key is refused.
-        identity: the client.
+        principal: the client.
         clock: the time for the expiry of keys.
     """
-    who = "admin" if identity.admin else f"uid {identity.uid}"
+    who = "admin" if principal.admin else f"uid {principal.uid}"
     named = "\0".join((call.method, call.path, call.retry_key or "", who))
     digest = hashlib.sha256(named.encode(errors="surrogatepass")).digest()[:16]
     fingerprint = hashlib.sha256(body).digest()[:16]

@@ -122,7 +122,7 @@ class Call:
     def new_key(self, store: ElkynStore) -> str:
         """Return the key of the child that a POST creates; the same on each call."""
         if self._new_key is None:
-            self._new_key = store.new_push_id()
+            self._new_key = store.admin.new_push_id()
         return self._new_key
 
 

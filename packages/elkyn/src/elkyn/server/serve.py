@@ -234,7 +234,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
             state_file=serving.data / PROMOTED,
             accounts=authenticator,
         )
-        authenticator.ask_leader(app.leader_proxy.identify)
+        authenticator.ask_leader(app.leader_proxy.authenticate)
     return app
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from time import monotonic
 
 from elkyn import _failpoints
-from elkyn.auth.access import RULES, Access
+from elkyn.auth.store_auth import RULES, StoreAuth
 from elkyn.storage.disk import Disk
 from elkyn.storage.indexes import Indexes, Pattern
 from elkyn.storage.transactions import WriteTransaction
@@ -38,10 +38,10 @@ _log = get_logger(__name__)
 class IndexBuilder:
     """Owns the thread that builds and drops indexes."""
 
-    def __init__(self, disk: Disk, writer: Writer, access: Access) -> None:
+    def __init__(self, disk: Disk, writer: Writer, auth: StoreAuth) -> None:
         self._disk = disk
         self._writer = writer
-        self._access = access
+        self._auth = auth
         self._thread: threading.Thread | None = None
         self._idle = threading.Condition()
         self._stop = threading.Event()
@@ -113,7 +113,7 @@ class IndexBuilder:
             digest = _digest(view.tree.setting(RULES))
             if Indexes.read(view.tree).rules == digest:
                 return
-        rules = self._access.rules
+        rules = self._auth.rules
         wanted: list[tuple[Pattern, Index]] = []
         for pattern, names in () if rules is None else rules.indexes():
             wanted += [(pattern, _index(name)) for name in names]

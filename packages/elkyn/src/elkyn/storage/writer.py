@@ -26,9 +26,9 @@ from sennit_core.clock import Clock
 from sennit_core.errors import Closed, SennitError, UsageError
 
 __all__ = [
-    "Guard",
     "Observer",
     "Write",
+    "WriteCheck",
     "Writer",
     "check_depth",
     "entry_write",
@@ -40,8 +40,8 @@ __all__ = [
 
 _GROUP_MAX = 1000
 
-Guard: TypeAlias = Callable[[ReadTransaction, list[tuple[Path, Stored]], int], None]
-"""`guard(view, places, now_ms)` raises to refuse a write; see `Write`."""
+WriteCheck: TypeAlias = Callable[[ReadTransaction, list[tuple[Path, Stored]], int], None]
+"""`write_check(view, places, now_ms)` raises to refuse a write; see `Write`."""
 
 Observer: TypeAlias = Callable[[int, list[Path]], object]
 """`observer(position, paths)` runs after each commit, before its events are delivered, under the
@@ -54,7 +54,7 @@ Deliveries = list[tuple[tuple[Listener, ...], Event]]
 class Write:
     """One atomic write to some paths at or below `base`, none an ancestor of another.
 
-    `check` sees the tree before the write and may raise to refuse it. `guard` does so too, and also
+    `check` sees the tree before the write and may raise to refuse it. `authorize` does so too, and also
     gets the new values (server values resolved) and the time of the write in milliseconds.
     `entry` is the entry of another store's log that the write applies: it is logged unchanged.
     `idempotency_key` is the idempotency key of the write: a receipt is stored under it.
@@ -67,7 +67,7 @@ class Write:
     places: list[tuple[Path, Prepared]]
     ephemeral: bool = False
     check: Callable[[ReadTransaction], None] | None = None
-    guard: Guard | None = None
+    authorize: WriteCheck | None = None
     entry: Entry | None = None
     idempotency_key: IdempotencyKey | None = None
     done: bool = False
@@ -85,8 +85,8 @@ class Write:
             (path, resolve(new.value, view.get, path, now_ms) if new.dynamic else new.value)
             for path, new in self.places
         ]
-        if self.guard is not None:
-            self.guard(view, self.values, now_ms)
+        if self.authorize is not None:
+            self.authorize(view, self.values, now_ms)
         if self.ephemeral or view.ephemeral is not None or self.idempotency_key is not None:
             self.values = [(path, plain(value)) for path, value in self.values]
         watched = [path for path, _new in self.values if watchers.concerned(path)]

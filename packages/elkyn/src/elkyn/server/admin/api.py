@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from elkyn.auth.identity import UNAUTHENTICATED, Identity
+from elkyn.auth.principal import UNAUTHENTICATED, Principal
 from elkyn.rules import RuleSet, parse_rules
 from elkyn.server.admin.system import SystemCall
 from elkyn.server.bodies.codec import dump
@@ -85,16 +85,16 @@ def _asked(body: bytes) -> dict[str, Any]:
 def _try_rules(call: SystemCall, asked: dict[str, Any]) -> dict[str, Any]:
     rules = _rules(call, asked.get("rules"))
     path = parse_path(asked.get("path", "/"))
-    identity = _identity(asked.get("auth"))
+    principal = _principal(asked.get("auth"))
     now_ms = int(SYSTEM.now() * 1000)
-    with call.store().snapshot() as view:
+    with call.store().admin.snapshot() as view:
         if asked["method"] == "read":
-            explanation = rules.explain_read(view, path, identity, now_ms)
+            explanation = rules.explain_read(view, path, principal, now_ms)
         else:
             value = resolve(prepare(asked.get("value"), path).value, view.get, path, now_ms)
             places = [(path, value)]
             after = Overlay(view, places)
-            explanation = rules.explain_write(view, after, places, identity, now_ms)
+            explanation = rules.explain_write(view, after, places, principal, now_ms)
     return {"allowed": explanation.allowed, "trace": str(explanation).splitlines()}
 
 
@@ -106,9 +106,9 @@ def _rules(call: SystemCall, source: Any) -> RuleSet:
     return parse_rules(source)
 
 
-def _identity(auth: Any) -> Identity:
+def _principal(auth: Any) -> Principal:
     if auth is None:
         return UNAUTHENTICATED
     if not isinstance(auth, dict):
         raise UsageError("auth must be null or an object with uid")
-    return Identity(uid=str(auth.get("uid")), override=auth)
+    return Principal(uid=str(auth.get("uid")), override=auth)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from elkyn.server.admin.system import SystemCall
 from elkyn.server.asgi import client_of
-from elkyn.server.auth_backend import Caller
+from elkyn.server.auth_backend import Credential
 from elkyn.server.bodies.codec import dump
 from elkyn.server.realtime.feed import Batch, Feed, Opener, Opening
 from elkyn.server.realtime.subscribe import ClientStream, serve_stream
@@ -33,16 +33,16 @@ _EVERY_SECONDS = 0.1
 async def stream_changes(call: SystemCall) -> None:
     """Send an admin the paths that change, until one side ends the stream."""
     await call.admin("/.settings/changes", write=False)
-    caller = await call.app.auth_backend.caller(call.scope, call.request.query)
+    credential = await call.app.auth_backend.authenticate(call.scope, call.request.query)
     await serve_stream(
-        call.app, _ChangesStream(call, caller), call.channel[0], client_of(call.scope)
+        call.app, _ChangesStream(call, credential), call.channel[0], client_of(call.scope)
     )
 
 
 class _ChangesStream(ClientStream):
-    def __init__(self, call: SystemCall, caller: Caller) -> None:
+    def __init__(self, call: SystemCall, credential: Credential) -> None:
         self.store = call.store()
-        self.caller = caller
+        self.credential = credential
         self._namespace = call.namespace
         seconds = call.app.settings.keep_alive_seconds
         super().__init__(
@@ -53,8 +53,10 @@ class _ChangesStream(ClientStream):
         return _ChangesFeed(self.store, self.wake)
 
     def check(self) -> None:
-        grant = self.caller.grant(self.store, self._namespace, "/.settings/changes", write=False)
-        if not grant.identity.admin:
+        authorizer = self.credential.authorizer(
+            self.store, self._namespace, "/.settings/changes", write=False
+        )
+        if not authorizer.principal.admin:
             raise Denied("following changes", "an admin's credential")
 
 
@@ -77,11 +79,11 @@ class _ChangesFeed(Feed):
         self._paths: set[Path] = set()
         self._woken = False
         self._store = store
-        self._end = store.observe(self._changed)
+        self._end = store.admin.observe(self._changed)
 
     async def start(self, opener: Opener) -> Opening:
         """Start; the opening does not depend on the current state."""
-        with self._store.snapshot() as view:
+        with self._store.admin.snapshot() as view:
             return opener(view)
 
     def _changed(self, _position: int, paths: Sequence[Path]) -> None:

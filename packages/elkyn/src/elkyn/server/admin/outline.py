@@ -50,7 +50,7 @@ async def outline(call: SystemCall) -> Response:
 
 
 def _read_page(call: SystemCall, path: Path, after: str, limit: int) -> dict[str, Any]:
-    with call.store().snapshot() as view:
+    with call.store().admin.snapshot() as view:
         top = view.peek(path)
         if top is not MAP:
             return describe_leaf(top)
@@ -69,7 +69,7 @@ def _read_query(call: SystemCall, path: Path, query: Query, limit: int) -> dict[
     # A window from the end is returned whole: its first children are only known after all others.
     cap = _PAGE_MAX if query.from_end else limit + 1
     wanted = replace(query, limit=min(query.limit or cap, cap))
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         top = view.peek(path)
         if top is not MAP:
             return describe_leaf(top)

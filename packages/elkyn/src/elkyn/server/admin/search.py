@@ -47,7 +47,7 @@ async def search(call: SystemCall) -> Response:
 def _search(call: SystemCall, path: Path, after: Path, text: str, limit: int) -> dict[str, Any]:
     found: list[dict[str, Any]] = []
     visited, last = 0, path
-    with call.store().snapshot() as view:
+    with call.store().admin.snapshot() as view:
         for place, value in _below(view, path, after):
             if visited == _VISITED_MAX or len(found) == limit:
                 return {"found": found, "searched": visited, "after": format_path(last)}

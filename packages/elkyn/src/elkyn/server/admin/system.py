@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from elkyn.auth.authorizer import Authorizer
 from elkyn.server import metrics
 from elkyn.server.asgi import Receive, Scope, Send, client_of
 from elkyn.server.bodies.codec import dump
-from elkyn.server.grant import Grant
 from elkyn.server.request import MethodNotAllowed, Request, Response
 from sennit_core.errors import Denied
 
@@ -42,8 +42,8 @@ class SystemCall:
         """Return the store of the namespace."""
         return self.app.open_store(self.namespace)
 
-    async def admin(self, path: str, *, write: bool, namespace: str | None = None) -> Grant:
-        """Return the grant of an admin; refuse any other client.
+    async def admin(self, path: str, *, write: bool, namespace: str | None = None) -> Authorizer:
+        """Return the authorizer of an admin; refuse any other client.
 
         Args:
             path: the path to name in the log of refusals.
@@ -51,14 +51,14 @@ class SystemCall:
             namespace: default: that of the request.
         """
         name = namespace or self.namespace
-        caller = await self.app.auth_backend.caller(self.scope, self.request.query)
-        grant = caller.grant(self.app.open_store(name), name, path, write)
-        if not grant.identity.admin:
+        credential = await self.app.auth_backend.authenticate(self.scope, self.request.query)
+        authorizer = credential.authorizer(self.app.open_store(name), name, path, write)
+        if not authorizer.principal.admin:
             self.app.auth_backend.record_refusal(
-                caller, client_of(self.scope), name, path, write=write
+                credential, client_of(self.scope), name, path, write=write
             )
             raise Denied(f"using {path}", "an admin's credential")
-        return grant
+        return authorizer
 
 
 async def healthz(_call: SystemCall) -> Response:
@@ -88,11 +88,13 @@ async def rules(call: SystemCall) -> Response:
     path = "/.settings/rules"
     method = call.request.method.upper()
     if method in ("GET", "HEAD"):
-        grant = await call.admin(path, write=False)
-        call.store().divergence.check()
+        authorizer = await call.admin(path, write=False)
+        call.store().admin.divergence.check()
         known = call.store().rules
         if known is None:
-            return Response(200, _OPEN_RULES if grant.open else _NO_RULES, (_JSON,))
+            return Response(
+                200, _OPEN_RULES if authorizer.open_without_rules else _NO_RULES, (_JSON,)
+            )
         strict = call.request.query.get("format") == "strict"  # without comments
         return Response(200, dump(known.to_json()) if strict else known.source.encode(), (_JSON,))
     if method != "PUT":

@@ -123,26 +123,28 @@ class FastPath:
         app.admit(client)
         request_cycle.counted = True
         app.settings.origins.check(request.headers)
-        caller = app.auth_backend.caller_at_once(request_cycle.headers, request.query, client)
+        credential = app.auth_backend.authenticate_nowait(
+            request_cycle.headers, request.query, client
+        )
         if app.user_rate.bounded:
-            app.count_user(caller)
-        request_cycle.caller = caller
+            app.count_user(credential)
+        request_cycle.credential = credential
         call, store = app.parse(request)
         try:
-            grant = caller.grant(store, call.namespace or "", call.path, call.writes)
+            authorizer = credential.authorizer(store, call.namespace or "", call.path, call.writes)
             if call.writes:
                 held = app.body_memory.reserve(client)
                 held.add(memory_of(request.body))
                 try:
-                    write = to_write(call, request.body, store, grant)
+                    write = to_write(call, request.body, store, authorizer)
                     self._commit(asked, call, store, write, held)
                 except BaseException:
                     held.release()
                     raise
                 return None
-            response = read(call, self._view(store), grant)
+            response = read(call, self._view(store), authorizer)
         except Denied:
-            app.record_refusal(caller, client, call)
+            app.record_refusal(credential, client, call)
             raise
         if len(response.body) > LARGE_BYTES:
             raise ReadLimit
@@ -153,7 +155,7 @@ class FastPath:
         """Return the read transaction that all requests of this iteration share."""
         view = self._views.get(store)
         if view is None:
-            view = self._reading.enter_context(store.snapshot(INLINE_ROWS))
+            view = self._reading.enter_context(store.admin.snapshot(INLINE_ROWS))
             self._views[store] = view
         return view
 
@@ -182,9 +184,9 @@ class FastPath:
         except Exception as error:  # noqa: BLE001 - answered, and logged when unexpected
             if isinstance(error, Denied):
                 request_cycle = asked.request_cycle
-                assert request_cycle.caller is not None
+                assert request_cycle.credential is not None
                 self._app.record_refusal(
-                    request_cycle.caller, request_cycle.connection.address, call
+                    request_cycle.credential, request_cycle.connection.address, call
                 )
             response = error_response(error)
         self._finish(asked, response)

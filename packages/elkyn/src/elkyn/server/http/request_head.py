@@ -25,7 +25,7 @@ SINGLE_HEADERS = frozenset(
         b"x-http-method-override",
     }
 )
-"""Headers that decide identity, origin and meaning of a request: each may occur once."""
+"""Headers that decide principal, origin and meaning of a request: each may occur once."""
 
 Headers = list[tuple[bytes, bytes]]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from elkyn.server.auth_backend import AuthBackend, Caller
+from elkyn.server.auth_backend import AuthBackend, Credential
 from elkyn.server.metrics import Metrics
 from elkyn.server.realtime.hub import Hub
 from elkyn.server.realtime.write_tracker import ReadSetIndex, WriteTracker
@@ -35,7 +35,7 @@ class Client(Protocol):
     """One stream or socket."""
 
     kind: str
-    caller: Caller
+    credential: Credential
 
     @property
     def store(self) -> ElkynStore | None:
@@ -151,11 +151,11 @@ class Clients:
                     loop.call_soon_threadsafe(self._recheck, store)
 
             def diverged() -> None:
-                if store.divergence.known and not loop.is_closed():
+                if store.admin.divergence.known and not loop.is_closed():
                     loop.call_soon_threadsafe(self._disconnect_diverged, store)
 
-            end_rules = store.on_rules(changed)
-            end_divergence = store.divergence.observe(diverged)
+            end_rules = store.admin.on_rules(changed)
+            end_divergence = store.admin.divergence.observe(diverged)
             writes = WriteTracker(store, partial(self._paths_written, store))
             self._watched[store] = _StoreObservers(writes, end_rules, end_divergence)
 
@@ -219,7 +219,7 @@ class Clients:
             self._auth_backend.poll()
             now, now_ms = loop.time(), int(time.time() * 1000)
             for client in list(self._open):
-                reason = client.caller.invalid_reason(now_ms)
+                reason = client.credential.invalid_reason(now_ms)
                 if reason is None:
                     client.tick(now)
                 else:

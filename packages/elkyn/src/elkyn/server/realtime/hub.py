@@ -178,7 +178,7 @@ class Channel:
         """
         if not self._attached:
             self._attached = True
-            self.store.attach(self.path, self)
+            self.store.admin.attach(self.path, self)
         mark = 0
 
         def note() -> None:
@@ -186,7 +186,7 @@ class Channel:
             mark = self.delivered
 
         rows_max = INLINE_ROWS if at_once else None
-        with self.store.snapshot_at(note, rows_max=rows_max, wait=not at_once) as view:
+        with self.store.admin.snapshot_at(note, rows_max=rows_max, wait=not at_once) as view:
             return opener(view), mark
 
     def leave(self, follower: Follower) -> None:
@@ -195,7 +195,7 @@ class Channel:
         self._impatient -= not follower.patient
         if not self.followers:
             self.hub.forget(self)
-            self.store.detach(self.path, self)
+            self.store.admin.detach(self.path, self)
 
 
 class Follower(Feed):

@@ -93,9 +93,9 @@ def try_missed(store: ElkynStore, path: Path, seen: ResumePoint, until: int) -> 
     hold, have changed since.
     """
     after = seen.position
-    if store.terms.term_at(after) != seen.term:
+    if store.admin.terms.term_at(after) != seen.term:
         return None
-    if after > until or after <= store.ephemeral_position:
+    if after > until or after <= store.admin.ephemeral_position:
         return None
     if seen.time_ms is not None and time_at(store.oplog.row(after)) != (seen.time_ms or None):
         return None

@@ -15,15 +15,15 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from elkyn.auth.identity import Identity
+from elkyn.auth.authorizer import Authorizer
+from elkyn.auth.principal import Principal
 from elkyn.errors import NotReadable
 from elkyn.replication.follower_sessions import wait_until_readable
 from elkyn.server.asgi import Receive, Send, client_of
-from elkyn.server.auth_backend import Caller
+from elkyn.server.auth_backend import Credential
 from elkyn.server.bodies.codec import load
 from elkyn.server.bodies.large_bodies import RawJson
 from elkyn.server.bodies.memory import LARGE_FACTOR
-from elkyn.server.grant import Grant
 from elkyn.server.realtime import session as steps
 from elkyn.server.realtime.feed import Batch, Feed, Opening, QueryFeed
 from elkyn.server.realtime.large_messages import Announced, Unparsed
@@ -61,15 +61,17 @@ class Socket:
     Args:
         app: the server.
         data: the store, with the operations of sockets.
-        caller: the client; unauthenticated until it signs in, or as the embedder's hook decides.
+        credential: the client's; unauthenticated until it signs in, or as the embedder's hook decides.
         send: ASGI's.
     """
 
     kind = "ws"
 
-    def __init__(self, app: ElkynApp, data: SocketStore, caller: Caller, send: Send) -> None:
+    def __init__(
+        self, app: ElkynApp, data: SocketStore, credential: Credential, send: Send
+    ) -> None:
         limits = app.settings.limits
-        self.caller = caller
+        self.credential = credential
         self.store = data.store
         self.namespace = data.namespace
         self.session = Session(
@@ -118,7 +120,7 @@ class Socket:
 
     def revoke(self, reason: str) -> None:
         """Sign the client out, and report that its credential is no longer valid."""
-        self.caller.sign_out()
+        self.credential.sign_out()
         self._queue_message(push("ac", {"s": "expired_token", "d": reason}))
         self.recheck()
 
@@ -182,10 +184,10 @@ class Socket:
 
     async def _wait_for_rate(self) -> None:
         """Wait while the client exceeds its rate limit; the socket is not read meanwhile."""
-        identity = self.caller.identity
-        if identity is not None and identity.uid:
+        principal = self.credential.principal
+        if principal is not None and principal.uid:
             now = asyncio.get_running_loop().time()
-            await asyncio.sleep(self._app.user_rate.delay(identity.uid, now))
+            await asyncio.sleep(self._app.user_rate.delay(principal.uid, now))
 
     async def _do(self, step: steps.Step) -> None:
         try:
@@ -204,7 +206,7 @@ class Socket:
         else:
             status, text = "internal_error", "Internal server error."
         if isinstance(error, Denied):
-            self._data.record_refusal(self.caller, step)
+            self._data.record_refusal(self.credential, step)
         self._queue_message(reply(step.number, status, text))
 
     async def _send_out(self) -> None:
@@ -218,7 +220,7 @@ class Socket:
             if self._overflowed:
                 await self._resynchronise()
             elif self._close_code is not None:
-                reason = self.store.divergence.reason or ""
+                reason = self.store.admin.divergence.reason or ""
                 await self._send(
                     {"type": "websocket.close", "code": self._close_code, "reason": reason}
                 )
@@ -261,7 +263,7 @@ class Socket:
         if listen is not None:
             for batch in batches:
                 self._app.metrics.events += len(batch.events)
-                self._send_queue.add(frames_of_batch(listen, batch, self.store.terms))
+                self._send_queue.add(frames_of_batch(listen, batch, self.store.admin.terms))
 
     async def _resynchronise(self) -> None:
         feed = next(iter(self._overflowed))
@@ -276,7 +278,7 @@ class Socket:
     async def _restart(self, feed: Feed, listen: Listen) -> None:
         try:
             again = steps.Attach(0, listen, "", "", "")
-            opening = await feed.start(partial(self._data.opening, self._grant(listen), again))
+            opening = await feed.start(partial(self._data.opening, self._authorizer(listen), again))
             messages = self._admitted(self._messages(listen, opening))
         except _TryLaterError:
             self._ask_to_reconnect()
@@ -289,7 +291,7 @@ class Socket:
             self._queue_message(*messages)
 
     def _messages(self, listen: Listen, opening: Opening) -> list[str]:
-        terms = self.store.terms
+        terms = self.store.admin.terms
         return [
             push_event(listen, frame, terms) if isinstance(frame, Event) else frame
             for frame in opening.frames
@@ -326,7 +328,7 @@ class Socket:
         if any(listen.names for listen in self._feeds):
             with (
                 suppress(BlockingIOError, NotReadable),
-                self.store.snapshot_at(_do_nothing, wait=False) as view,
+                self.store.admin.snapshot_at(_do_nothing, wait=False) as view,
             ):
                 seen = self._data.resume_point(view.position)
             await asyncio.sleep(0)  # the hub delivers what was committed until then
@@ -345,10 +347,10 @@ class Socket:
         await self._wait_for_writes()
         listen = step.listen
         try:
-            grant = self._grant(listen)
+            authorizer = self._authorizer(listen)
             feed = self._follow(listen)
-            self._record_dependency(listen, await self._data.check_listen(grant, listen))
-            opening = await feed.start(partial(self._data.opening, grant, step))
+            self._record_dependency(listen, await self._data.check_listen(authorizer, listen))
+            opening = await feed.start(partial(self._data.opening, authorizer, step))
             if self._feeds.get(listen) is not feed:  # a recheck has ended it meanwhile
                 raise Denied(f"listening at {format_path(listen.path)}")
             messages = self._admitted(self._messages(listen, opening))
@@ -356,7 +358,7 @@ class Socket:
             self.session.forget(listen)
             self._drop(listen)
             raise
-        data = self._data.check_index(grant, listen)
+        data = self._data.check_index(authorizer, listen)
         if listen.names:
             data = {**data, **self._data.resume_point(opening.position)}
         self._queue_message(*messages, reply(step.number, "ok", data))
@@ -385,19 +387,19 @@ class Socket:
         self._queue_message(reply(step.number, "ok"))
 
     async def _do_commit(self, step: steps.Commit) -> None:
-        grant = self._data.grant(self.caller, step.path, write=True)
+        authorizer = self._data.authorizer(self.credential, step.path, write=True)
         is_large = isinstance(step.data, RawJson)
         if is_large:
-            await self._check_could_write(step, grant)
-            write = await asyncio.to_thread(self._data.to_write, step, grant)
+            await self._check_could_write(step, authorizer)
+            write = await asyncio.to_thread(self._data.to_write, step, authorizer)
             leader_proxy = self._app.leader_proxy
             forwards = leader_proxy is not None and leader_proxy.active
             # The leader is sent the parsed data; otherwise they are freed, the write holds them.
             step.data = await asyncio.to_thread(load, step.data.text) if forwards else None
         else:
-            write = self._data.to_write(step, grant)
+            write = self._data.to_write(step, authorizer)
         self._app.metrics.writes += 1
-        done = self._app.commit_step(self, step, write, grant.identity)
+        done = self._app.commit_step(self, step, write, authorizer.principal)
         self._in_flight.add(done)
         done.add_done_callback(partial(self._committed, step, write))
         if is_large:
@@ -406,17 +408,19 @@ class Socket:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
 
     async def _do_announced(self, step: Announced) -> None:
-        grant = self._data.grant(self.caller, step.path, write=True)
+        authorizer = self._data.authorizer(self.credential, step.path, write=True)
         try:
-            await self._check_could_write(step, grant)
+            await self._check_could_write(step, authorizer)
         except Denied:
             self.session.discard()
             self._memory.release()
             raise
 
-    async def _check_could_write(self, step: steps.Commit | Announced, grant: Grant) -> None:
+    async def _check_could_write(
+        self, step: steps.Commit | Announced, authorizer: Authorizer
+    ) -> None:
         await self._wait_for_writes()  # the rules may allow this one because of an earlier one
-        await asyncio.to_thread(self._data.check_could_write, grant, step)
+        await asyncio.to_thread(self._data.check_could_write, authorizer, step)
 
     def _committed(self, step: steps.Commit, write: Write, done: asyncio.Future[None]) -> None:
         self._in_flight.discard(done)
@@ -438,8 +442,8 @@ class Socket:
         await self._wait_until_readable()
         await self._wait_for_writes()
         self._app.metrics.reads += 1
-        grant = self._data.grant(self.caller, step.path, write=False)
-        value = await self._data.fetch(grant, step)
+        authorizer = self._data.authorizer(self.credential, step.path, write=False)
+        value = await self._data.fetch(authorizer, step)
         self._queue_message(*self._admitted([reply(step.number, "ok", value)]))
 
     async def _wait_for_writes(self) -> None:
@@ -454,27 +458,27 @@ class Socket:
     async def _do_on_disconnect(self, step: steps.OnDisconnect) -> None:
         await self._wait_until_readable()
         await self._wait_for_writes()
-        grant = self._data.grant(self.caller, step.path, write=True)
-        await asyncio.to_thread(self._data.check_on_disconnect, step, grant)
+        authorizer = self._data.authorizer(self.credential, step.path, write=True)
+        await asyncio.to_thread(self._data.check_on_disconnect, step, authorizer)
         self.session.keep_for_disconnect(step)
         self._queue_message(reply(step.number, "ok"))
 
     async def _do_sign_in(self, step: steps.SignIn) -> None:
-        identity = await self.caller.sign_in(
+        principal = await self.credential.sign_in(
             step.credential, step.variable, unauthenticated=step.unauthenticated
         )
-        self._queue_message(reply(step.number, "ok", _shown(identity)))
+        self._queue_message(reply(step.number, "ok", _shown(principal)))
         self.recheck()
 
     async def _do_sign_out(self, step: steps.SignOut) -> None:
-        self.caller.sign_out()
+        self.credential.sign_out()
         self._queue_message(reply(step.number, "ok"))
         self.recheck()
 
     # Rules and the end.
 
-    def _grant(self, listen: Listen) -> Grant:
-        return self._data.grant(self.caller, listen.path, write=False)
+    def _authorizer(self, listen: Listen) -> Authorizer:
+        return self._data.authorizer(self.credential, listen.path, write=False)
 
     def _record_dependency(self, listen: Listen, read_set: ReadSet | None) -> None:
         self._read_sets[listen] = read_set
@@ -492,7 +496,7 @@ class Socket:
 
     async def _recheck_listen(self, listen: Listen) -> None:
         try:
-            read_set = await self._data.check_listen(self._grant(listen), listen)
+            read_set = await self._data.check_listen(self._authorizer(listen), listen)
             if listen in self._feeds:
                 self._record_dependency(listen, read_set)
         except SennitError:
@@ -514,10 +518,10 @@ class Socket:
             self._drop(listen)
         for path, data in self.session.pop_disconnect_writes():
             try:
-                grant = self._data.grant(self.caller, path, write=True)
+                authorizer = self._data.authorizer(self.credential, path, write=True)
                 step = steps.Commit(0, "put", path, data, None)
-                write = self._data.to_write(step, grant)
-                self._app.commit_step(self, step, write, grant.identity)
+                write = self._data.to_write(step, authorizer)
+                self._app.commit_step(self, step, write, authorizer.principal)
             except SennitError as error:
                 _log.warning("a write for a disconnect was refused: %s", error)
 
@@ -544,8 +548,8 @@ def _do_nothing() -> None:
     pass
 
 
-def _shown(identity: Identity | None) -> dict[str, Any]:
-    if identity is None:
+def _shown(principal: Principal | None) -> dict[str, Any]:
+    if principal is None:
         return {"auth": None}
-    expires = identity.expires_ms
-    return {"auth": identity.as_auth(), "expires": None if expires is None else expires // 1000}
+    expires = principal.expires_ms
+    return {"auth": principal.as_auth(), "expires": None if expires is None else expires // 1000}

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from elkyn.auth.authorizer import Authorizer
 from elkyn.errors import PreconditionFailed, TooManyNodes, UnknownNamespace
 from elkyn.server.asgi import client_of
-from elkyn.server.auth_backend import AuthBackend, Caller
+from elkyn.server.auth_backend import AuthBackend, Credential
 from elkyn.server.bodies.large_bodies import RawJson, put_large, update_large
-from elkyn.server.grant import Grant
 from elkyn.server.hashes import hash_of
 from elkyn.server.limits import Limits
 from elkyn.server.realtime.feed import INLINE_ROWS, Opening
@@ -55,19 +55,19 @@ class SocketStore:
     scope: Mapping[str, Any]
     nodes_max: int = Limits().body_nodes
 
-    def grant(self, caller: Caller, path: Path, *, write: bool) -> Grant:
-        """Return the permissions of `caller` at `path`."""
-        return caller.grant(self.store, self.namespace, format_path(path), write)
+    def authorizer(self, credential: Credential, path: Path, *, write: bool) -> Authorizer:
+        """Return what authorizes `credential` at `path`."""
+        return credential.authorizer(self.store, self.namespace, format_path(path), write)
 
-    def record_refusal(self, caller: Caller, step: Any) -> None:
+    def record_refusal(self, credential: Credential, step: Any) -> None:
         """Record that a request was refused."""
         path = step.listen.path if hasattr(step, "listen") else getattr(step, "path", ())
         write = isinstance(step, Commit | OnDisconnect)
         self.auth_backend.record_refusal(
-            caller, client_of(self.scope), self.namespace, format_path(path), write=write
+            credential, client_of(self.scope), self.namespace, format_path(path), write=write
         )
 
-    def to_write(self, step: Commit | OnDisconnect, grant: Grant) -> Write:
+    def to_write(self, step: Commit | OnDisconnect, authorizer: Authorizer) -> Write:
         """Return the write of a request.
 
         Raises:
@@ -78,63 +78,65 @@ class SocketStore:
         else:
             make = put_write if step.kind == "put" else patch_write
             write = make(step.path, step.data)
-        write.guard = grant.guard()
+        write.authorize = authorizer.write_check()
         if isinstance(step, Commit) and step.expected_hash is not None:
             write.check = partial(_check_hash, step.path, step.expected_hash)
         return write
 
-    def check_could_write(self, grant: Grant, step: Commit | Announced) -> None:
+    def check_could_write(self, authorizer: Authorizer, step: Commit | Announced) -> None:
         """Refuse a write whose data are not parsed yet when no rule can allow it; may block.
 
         Raises:
             Denied: the rules refuse every value at the path.
         """
-        if grant.unlimited:
+        if authorizer.unrestricted:
             return
-        with self.store.snapshot() as view:
-            grant.check_could_write(view, step.path, below=step.kind == "patch")
+        with self.store.admin.snapshot() as view:
+            authorizer.check_could_write(view, step.path, below=step.kind == "patch")
 
-    def check_on_disconnect(self, step: OnDisconnect, grant: Grant) -> None:
+    def check_on_disconnect(self, step: OnDisconnect, authorizer: Authorizer) -> None:
         """Check now a write that is for the client's disconnect; blocks."""
-        write = self.to_write(step, grant)
-        if write.guard is None:
+        write = self.to_write(step, authorizer)
+        if write.authorize is None:
             return
         now_ms = int(time.time() * 1000)
-        with self.store.snapshot() as view:
+        with self.store.admin.snapshot() as view:
             places = [
                 (path, resolve(new.value, view.get, path, now_ms)) for path, new in write.places
             ]
-            write.guard(view, places, now_ms)
+            write.authorize(view, places, now_ms)
 
-    def check_index(self, grant: Grant, listen: Listen) -> dict[str, Any]:
+    def check_index(self, authorizer: Authorizer, listen: Listen) -> dict[str, Any]:
         """Return the warnings for a client that listens: of a missing index."""
         try:
-            _require_index(grant, listen.path, listen.query)
+            _require_index(authorizer, listen.path, listen.query)
         except IndexMissing:
             return {"w": ["no_index"]}
         return {}
 
-    async def check_listen(self, grant: Grant, listen: Listen) -> ReadSet | None:
-        """Return the read set of the permission to listen; None for an unlimited caller.
+    async def check_listen(self, authorizer: Authorizer, listen: Listen) -> ReadSet | None:
+        """Return the read set of the permission to listen; None for an unrestricted client.
 
         Raises:
-            Denied: the caller may not read there.
+            Denied: the client may not read there.
         """
-        if grant.unlimited:
+        if authorizer.unrestricted:
             return None
         try:
-            return self._check_listen(grant, listen, INLINE_ROWS)
+            return self._check_listen(authorizer, listen, INLINE_ROWS)
         except ReadLimit:
-            return await asyncio.to_thread(self._check_listen, grant, listen, None)
+            return await asyncio.to_thread(self._check_listen, authorizer, listen, None)
 
-    def _check_listen(self, grant: Grant, listen: Listen, rows_max: int | None) -> ReadSet | None:
-        with self.store.snapshot(rows_max) as view:
-            return grant.check_stream(view, listen.path, listen.query)
+    def _check_listen(
+        self, authorizer: Authorizer, listen: Listen, rows_max: int | None
+    ) -> ReadSet | None:
+        with self.store.admin.snapshot(rows_max) as view:
+            return authorizer.check_stream(view, listen.path, listen.query)
 
-    def opening(self, grant: Grant, step: Attach, view: ReadTransaction) -> Opening:
+    def opening(self, authorizer: Authorizer, step: Attach, view: ReadTransaction) -> Opening:
         """Return the opening of a listen of a whole node; without a value that the client has."""
         listen = step.listen
-        grant.check_read(view, listen.path)
+        authorizer.check_read(view, listen.path)
         missed = self._missed(step, view)
         if missed is not None:
             return Opening(missed, view.position)
@@ -153,25 +155,25 @@ class SocketStore:
     def resume_point(self, position: int) -> dict[str, str]:
         """Return the id and mark with which a client resumes after `position`."""
         row = self.store.oplog.row(position)
-        name = id_of(self.store.terms, position, time_at(row))
+        name = id_of(self.store.admin.terms, position, time_at(row))
         return {"i": name, "m": mark_of(position, row)}
 
-    async def fetch(self, grant: Grant, step: Fetch) -> Any:
+    async def fetch(self, authorizer: Authorizer, step: Fetch) -> Any:
         """Return the value that a client reads once.
 
         Raises:
-            Denied: the caller may not read there.
+            Denied: the client may not read there.
             IndexMissing: the rules declare no index for its query.
         """
         try:
-            with self.store.snapshot(INLINE_ROWS) as view:
-                return _fetched(view, grant, step)
+            with self.store.admin.snapshot(INLINE_ROWS) as view:
+                return _fetched(view, authorizer, step)
         except ReadLimit:
-            return await asyncio.to_thread(self._fetch_whole, grant, step)
+            return await asyncio.to_thread(self._fetch_whole, authorizer, step)
 
-    def _fetch_whole(self, grant: Grant, step: Fetch) -> Any:
-        with self.store.snapshot() as view:
-            return _fetched(view, grant, step)
+    def _fetch_whole(self, authorizer: Authorizer, step: Fetch) -> Any:
+        with self.store.admin.snapshot() as view:
+            return _fetched(view, authorizer, step)
 
 
 def _large_write(kind: str, path: Path, text: bytes, nodes_max: int) -> Write:
@@ -186,16 +188,16 @@ def _large_write(kind: str, path: Path, text: bytes, nodes_max: int) -> Write:
     return write
 
 
-def _fetched(view: ReadTransaction, grant: Grant, step: Fetch) -> Any:
-    grant.check_read(view, step.path, step.query)
+def _fetched(view: ReadTransaction, authorizer: Authorizer, step: Fetch) -> Any:
+    authorizer.check_read(view, step.path, step.query)
     if step.query is None:
         return present(view.get(step.path), True)
-    _require_index(grant, step.path, step.query)
+    _require_index(authorizer, step.path, step.query)
     return present(sorted_map(run_query(step.query, view, step.path)) or None, True)
 
 
-def _require_index(grant: Grant, path: Path, query: Query | None) -> None:
-    names = None if query is None else grant.index_on(path)
+def _require_index(authorizer: Authorizer, path: Path, query: Query | None) -> None:
+    names = None if query is None else authorizer.index_on(path)
     if query is not None and names is not None:
         require_index(query, path, names)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from elkyn.auth.authorizer import UNRESTRICTED
 from elkyn.errors import NotReadable
 from elkyn.server.asgi import Receive, Scope, Send, client_of, direct_send_of
-from elkyn.server.auth_backend import Caller
-from elkyn.server.grant import FULL
+from elkyn.server.auth_backend import Credential
 from elkyn.server.handle import check_index
 from elkyn.server.realtime.feed import INLINE_ROWS, Feed, Opening, QueryFeed
 from elkyn.server.realtime.hub import Follower
@@ -34,17 +34,17 @@ async def open_stream(
     app: ElkynApp,
     call: Call,
     store: ElkynStore,
-    caller: Caller,
+    credential: Credential,
     scope: Scope,
     channel: tuple[Receive, Send],
 ) -> None:
     """Serve an event stream until one side ends it.
 
     Raises:
-        Denied: the caller may not read the path; nothing was sent.
+        Denied: the client may not read the path; nothing was sent.
     """
     receive, send = channel
-    stream = _ClientStream(app, call, store, caller, send)
+    stream = _ClientStream(app, call, store, credential, send)
     stream.direct = direct_send_of(scope)
     try:
         try:
@@ -82,11 +82,11 @@ async def _until_gone(receive: Receive, stream: Stream) -> None:
 
 
 class ClientStream(Stream):
-    """A stream that belongs to a caller and follows a feed of a store."""
+    """A stream that belongs to a client and follows a feed of a store."""
 
     kind = "sse"
     store: ElkynStore
-    caller: Caller
+    credential: Credential
     read_set: ReadSet | None = None
 
     def read_sets(self) -> Iterable[ReadSet]:
@@ -95,7 +95,7 @@ class ClientStream(Stream):
 
     def id_at(self, position: int, time_ms: int) -> str:
         """Return the id of the events of a write."""
-        return id_of(self.store.terms, position, time_ms)
+        return id_of(self.store.admin.terms, position, time_ms)
 
     @abstractmethod
     def feed(self, app: ElkynApp) -> Feed:
@@ -104,14 +104,14 @@ class ClientStream(Stream):
 
 class _ClientStream(ClientStream):
     def __init__(
-        self, app: ElkynApp, call: Call, store: ElkynStore, caller: Caller, send: Send
+        self, app: ElkynApp, call: Call, store: ElkynStore, credential: Credential, send: Send
     ) -> None:
         self.store = store
-        self.caller = caller
+        self.credential = credential
         self._clients = app.clients
         self._call = call
         self._resume = call.last_seen
-        self._granted = FULL  # set by `check`, before anything is read
+        self._authorizer = UNRESTRICTED  # set by `check`, before anything is read
         super().__init__(
             send,
             self._begin,
@@ -130,19 +130,21 @@ class _ClientStream(ClientStream):
 
     def check(self, rows_max: int | None = None) -> None:
         call = self._call
-        grant = self.caller.grant(self.store, call.namespace or "", call.path, write=False)
-        self._granted = grant
-        if not grant.unlimited:
-            with self.store.snapshot(rows_max) as view:
-                self._record_dependency(grant.check_stream(view, call.keys, call.query))
-        check_index(call, grant)
+        authorizer = self.credential.authorizer(
+            self.store, call.namespace or "", call.path, write=False
+        )
+        self._authorizer = authorizer
+        if not authorizer.unrestricted:
+            with self.store.admin.snapshot(rows_max) as view:
+                self._record_dependency(authorizer.check_stream(view, call.keys, call.query))
+        check_index(call, authorizer)
 
     def _record_dependency(self, read_set: ReadSet | None) -> None:
         self.read_set = read_set
         self._clients.record_dependency(self, read_set)
 
     def _begin(self, view: ReadTransaction) -> Opening:
-        self._record_dependency(self._granted.check_stream(view, self._call.keys))
+        self._record_dependency(self._authorizer.check_stream(view, self._call.keys))
         if self.read_set is not None and self.read_set.paths:
             self.hold_for_recheck()  # writes before the read set was recorded may have changed the permission
         events = None

@@ -59,7 +59,7 @@ class WriteTracker:
         self._lock = threading.Lock()
         self._paths: set[Path] = set()  # since the last report
         self._untaken: set[Path] = set()  # since the last call of `take_written`
-        self._end = store.observe(self._written)
+        self._end = store.admin.observe(self._written)
 
     def _written(self, _position: int, paths: Sequence[Path]) -> None:
         with self._lock:

@@ -1,4 +1,4 @@
-"""Authorization in one store: its rules, which the store keeps, and the tokens that it accepts."""
+"""The rules of a store, which it keeps, and the tokens that it accepts."""
 
 from __future__ import annotations
 
@@ -6,31 +6,28 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from elkyn.auth.identity import ADMIN, UNAUTHENTICATED, Identity
+from elkyn.auth.authorizer import UNRESTRICTED, Authorizer
+from elkyn.auth.principal import ADMIN, UNAUTHENTICATED, Principal
 from elkyn.storage.disk import Disk
-from elkyn.storage.transactions import ReadTransaction
-from elkyn.storage.writer import Guard, Writer
-from elkyn.tree.paths import Path, format_path
-from elkyn.tree.reader import Overlay, Reader
-from elkyn.tree.values import Stored
+from elkyn.storage.writer import Writer
 from sennit_core.clock import Clock
-from sennit_core.errors import Denied, UsageError
+from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:
     from elkyn.auth.tokens import TokenSigner, Verifier
     from elkyn.rules import RuleSet
 
-__all__ = ["RULES", "Access"]
+__all__ = ["RULES", "StoreAuth"]
 
 RULES = "rules"
 """The setting of the store that holds the text of the rules."""
 
 
-class Access:
-    """The rules of a store, and the verification of its callers' tokens.
+class StoreAuth:
+    """The rules of a store, and the verification of its clients' tokens.
 
     The store keeps the text of the rules; it is compiled on first use. Without rules only admins may
-    read and write. Until `enable` is called, every caller is an admin.
+    read and write. Until `enable` is called, every client is an admin.
     """
 
     def __init__(self, disk: Disk, writer: Writer, clock: Clock) -> None:
@@ -91,8 +88,8 @@ class Access:
             )
         return self._signer.sign(uid, claims, expires_seconds)
 
-    def identify(self, token: str | None) -> Identity:
-        """Return the identity that `token` proves: an admin while auth is not enabled.
+    def authenticate(self, token: str | None) -> Principal:
+        """Return the principal that `token` proves: an admin while auth is not enabled.
 
         Raises:
             BadToken: the token is not valid, or no longer.
@@ -101,33 +98,18 @@ class Access:
             return ADMIN
         return UNAUTHENTICATED if token is None else self._verifier.verify(token)
 
-    def guard(self, identity: Identity) -> Guard | None:
-        """Return a guard that denies writes that the rules do not allow `identity`; None for admins."""
-        if identity.admin:
-            return None
+    def authorizer(self, principal: Principal, *, open_without_rules: bool = False) -> Authorizer:
+        """Return what authorizes `principal` by the rules; see `Authorizer`."""
+        return Authorizer(principal, self, open_without_rules, self._clock)
 
-        def refuse(view: ReadTransaction, places: list[tuple[Path, Stored]], now_ms: int) -> None:
-            rules = self.rules
-            after = Overlay(view, places)
-            if rules is None or not rules.may_write(view, after, places, identity, now_ms):
-                paths = ", ".join(format_path(path) for path, _new in places[:3])
-                raise Denied(f"writing {paths}", "a rule that allows it")
-
-        return refuse
-
-    def check_read(
-        self, reader: Reader, path: Path, identity: Identity, query: Any | None = None
-    ) -> None:
-        """Check that `identity` may read `path`.
+    def authorizer_for_token(self, token: str | None) -> Authorizer:
+        """Return what authorizes the principal that `token` proves.
 
         Raises:
-            Denied: no rule allows the read.
+            BadToken: the token is not valid, or no longer.
         """
-        if identity.admin:
-            return
-        rules, now_ms = self.rules, int(self._clock.now() * 1000)
-        if rules is None or not rules.may_read(reader, path, identity, now_ms, query):
-            raise Denied(f"reading {format_path(path)}", "a rule that allows it")
+        principal = self.authenticate(token)
+        return UNRESTRICTED if principal is ADMIN else self.authorizer(principal)
 
 
 def _parse(source: str | bytes | Mapping[str, Any]) -> RuleSet:

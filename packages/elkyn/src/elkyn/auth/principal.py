@@ -1,4 +1,4 @@
-"""The caller of a request: the `auth` variable of rules, and whether rules apply at all."""
+"""Who a client is: the `auth` variable of rules, and whether rules apply at all."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["ADMIN", "UNAUTHENTICATED", "Identity"]
+__all__ = ["ADMIN", "UNAUTHENTICATED", "Principal"]
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
-    """One caller.
+class Principal:
+    """Who sent a request, as its credential proves.
 
     Args:
-        uid: the user's id; None for an unauthenticated caller.
+        uid: the user's id; None for an unauthenticated client.
         provider: how the user signed in: `anonymous`, `password`, `custom`, or an issuer.
         claims: all claims of the token, including the user's custom claims.
         custom: the names of the custom claims in `claims`: rules see them as `auth.<name>` too.
@@ -33,7 +33,7 @@ class Identity:
     override: Mapping[str, Any] | None = None
 
     def as_auth(self) -> dict[str, Any] | None:
-        """Return the variable `auth` of rules; None for an unauthenticated caller."""
+        """Return the variable `auth` of rules; None for an unauthenticated client."""
         if self.override is not None:
             return dict(self.override)
         if self.uid is None:
@@ -42,5 +42,5 @@ class Identity:
         return {**own, "uid": self.uid, "provider": self.provider, "token": dict(self.claims)}
 
 
-ADMIN = Identity(admin=True)
-UNAUTHENTICATED = Identity()
+ADMIN = Principal(admin=True)
+UNAUTHENTICATED = Principal()
