@@ -25,7 +25,7 @@ import lmdb
 import ormsgpack
 
 from elkyn import ElkynStore
-from elkyn._lmdb.oplog import LogRows
+from elkyn.storage.log_rows import LogRows
 
 RECORD = {"name": "x" * 90, "city": "y" * 60, "number": 12345, "ok": True}
 PACKED = ormsgpack.packb(RECORD)
@@ -188,11 +188,11 @@ def print_sizes() -> None:
             for start in range(0, len(records) if how != "set at once" else 0, 100):
                 chunk = dict(shuffled[start : start + 100])
                 if how == "pushed":
-                    chunk = {store.new_push_id(): record for record in chunk.values()}
+                    chunk = {store.admin.new_push_id(): record for record in chunk.values()}
                 store.update("/users", chunk)
             plain = len(json.dumps(store.get("/"), separators=(",", ":")))
             found = tree_bytes(store)
-            store.compact()
+            store.admin.compact()
             packed = tree_bytes(store)
             cells = f"{found:10,}{plain:10,}{found / plain:6.2f}{packed:11,}{packed / plain:6.2f}"
             print(f"{how:28}{cells}")

@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from elkyn import ElkynStore
-from elkyn.identity import Identity
-from elkyn.reading import Overlay, Reader
+from elkyn.auth.principal import Principal
 from elkyn.rules import parse_rules
+from elkyn.tree.reader import Overlay, Reader
 
 ROUNDS, CALLS = 7, 5_000
-USER = Identity("u77")
+USER = Principal("u77")
 PLACES = [(("users", "u77"), {"age": 3, "name": "x"})]
 OWN = "$uid === auth.uid"
 
@@ -67,7 +67,7 @@ def timed(store: ElkynStore, rules: dict[str, Any]) -> float:
         return ruleset.may_write(view, Overlay(view, PLACES), PLACES, USER, 0)
 
     best = float("inf")
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         assert ask(view)
         for _round in range(ROUNDS):
             best = min(best, seconds(ask, view))

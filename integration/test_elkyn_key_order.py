@@ -13,7 +13,7 @@ from elkyn_server import install_sdks, run_script, running_emulator
 
 from elkyn import ElkynStore
 from elkyn.server.hashes import hash_of
-from elkyn.values import prepare
+from elkyn.tree.values import prepare
 
 CASES = 2500
 KEYS = (
@@ -103,7 +103,7 @@ def test_windows_and_hashes_are_those_of_the_sdk(tmp_path: Path, seed: int) -> N
     assert len(expected) == CASES
     with ElkynStore(mode="memory") as store:
         store.set_rules(RULES)
-        assert store.wait_for_indexes(60)
+        assert store.admin.wait_for_indexes(60)
         for number, (case, sdk) in enumerate(zip(made, expected, strict=True)):
             path = f"/c{number}"
             store.set(path, case["value"])
@@ -111,7 +111,7 @@ def test_windows_and_hashes_are_those_of_the_sdk(tmp_path: Path, seed: int) -> N
             found = store.query(path, order_by=case["order"], **asked(case["window"]))
             assert list(found) == sdk["keys"], case
             assert store.get(path) == sdk["val"], case
-        assert store.verify() == []
+        assert store.admin.verify() == []
 
 
 def test_months_are_queried_and_changed_through_the_sdk(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from elkyn_server import install_sdks, run_script, running_emulator
 
 from elkyn import ElkynStore, Query
-from elkyn.views import EVENTS
+from elkyn.tree.live_query import EVENTS
 
 QUERIES = {
     "all": None,

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from elkyn.server.http_protocol import HEAD_BYTES_MAX
+from elkyn.server.http.protocol import HEAD_BYTES_MAX
 from nodes import RunningNode
 
 

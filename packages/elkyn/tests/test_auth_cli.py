@@ -43,11 +43,15 @@ def opened(data: Path) -> Authenticator:
 def test_a_token_is_signed_and_its_user_revoked(run: Run, data: Path) -> None:
     token = run("token", "sign", "ann", "--claim", "level=3", "--claim", 'team="a"')
     with opened(data) as auth:
-        identity = auth.identity_of_token(token)
-        assert (identity.uid, identity.claims["level"], identity.claims["team"]) == ("ann", 3, "a")
+        principal = auth.authenticate_token_sync(token)
+        assert (principal.uid, principal.claims["level"], principal.claims["team"]) == (
+            "ann",
+            3,
+            "a",
+        )
     run("token", "revoke", "ann")
     with opened(data) as auth, auth.account_store.read() as pages:
-        assert pages.cutoff("ann") >= identity.claims["iat"]
+        assert pages.cutoff("ann") >= principal.claims["iat"]
     assert "not a claim" in run("token", "sign", "ann", "--claim", "level", code=2)
 
 
@@ -83,11 +87,11 @@ def test_what_cannot_be_is_told(run: Run, tmp_path: Path) -> None:
 def test_admin_keys_are_made_listed_and_revoked(run: Run, data: Path) -> None:
     text = run("key", "add", "ci", "--role", "admin", "--role", "worker")
     with opened(data) as auth:
-        assert auth.identity_of_token(text).admin
+        assert auth.authenticate_token_sync(text).admin
     assert "good     admin,worker  ci" in run("key", "list")
     run("key", "revoke", "ci")
     with opened(data) as auth, pytest.raises(BadToken):
-        auth.identity_of_token(text)
+        auth.authenticate_token_sync(text)
     listed = run("key", "list")
     assert "revoked" in listed
     assert text not in listed

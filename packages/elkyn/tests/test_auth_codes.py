@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 from elkyn.auth import passwords
+from elkyn.auth.account_store import AccountStore
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.codes import Message
 from elkyn.auth.endpoints import AuthRequest
 from elkyn.auth.jws import PrivateKey
-from elkyn.auth.vault import AccountStore
 from sennit_core.testing import ManualClock
 
 ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
@@ -131,7 +131,7 @@ def test_a_link_signs_in_and_drops_a_strangers_password(server: Server) -> None:
     assert other == "INVALID_OOB_CODE"
     signed = server.ask(f"{ACCOUNTS}:signInWithEmailLink", email="victim@b.c", oobCode=code)
     assert signed["isNewUser"] is False
-    assert server.auth.identity_of_token(signed["idToken"]).claims["email_verified"] is True
+    assert server.auth.authenticate_token_sync(signed["idToken"]).claims["email_verified"] is True
     stranger = {"email": "victim@b.c", "password": "secret1"}
     assert server.error(f"{ACCOUNTS}:signInWithPassword", **stranger).startswith("INVALID_LOGIN")
     code = server.send("EMAIL_SIGNIN", email="new@b.c")

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from elkyn.auth.account_store import AccountStore, User
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.endpoints import AuthRequest
-from elkyn.auth.vault import AccountStore, User
 from sennit_core.errors import StorageFull
 
 SIGN_UP = "/identitytoolkit.googleapis.com/v1/accounts:signUp"
@@ -61,7 +61,7 @@ def test_a_full_disk_refuses_and_recovers(small_disk: Path) -> None:
 def test_a_user_that_was_acknowledged_survives_a_kill(tmp_path: Path) -> None:
     program = (
         "import sys, pathlib\n"
-        "from elkyn.auth.vault import User, AccountStore\n"
+        "from elkyn.auth.account_store import User, AccountStore\n"
         "account_store = AccountStore(pathlib.Path(sys.argv[1]))\n"
         "for number in range(10**6):\n"
         "    account_store.write(lambda pages: pages.put_user(User(f'u{number}', email=f'{number}@b.c')))\n"

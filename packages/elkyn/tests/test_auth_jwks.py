@@ -94,7 +94,7 @@ def token(kid: str, **more: Any) -> str:
 
 def fault(auth: Authenticator, text: str) -> str:
     with pytest.raises(BadToken) as caught:
-        auth.identity_of_token(text)
+        auth.authenticate_token_sync(text)
     return caught.value.fault
 
 
@@ -103,18 +103,18 @@ def test_keys_are_fetched_when_the_first_token_comes(
 ) -> None:
     with authenticator(server, clock, uid_prefix="x:") as auth:
         assert server.asked == 0
-        identity = auth.identity_of_token(token("k1"))
-        assert (identity.uid, identity.provider) == ("x:u", "https://id.test")
-        auth.identity_of_token(token("k1", n=2))
+        principal = auth.authenticate_token_sync(token("k1"))
+        assert (principal.uid, principal.provider) == ("x:u", "https://id.test")
+        auth.authenticate_token_sync(token("k1", n=2))
         assert server.asked == 1
 
 
 def test_a_rotated_key_is_found(server: IssuerServer, clock: ManualClock) -> None:
     with authenticator(server, clock) as auth:
-        auth.identity_of_token(token("k1"))
+        auth.authenticate_token_sync(token("k1"))
         server.kids = ["k1", "k2"]
         clock.advance(31)
-        assert auth.identity_of_token(token("k2")).uid == "u"
+        assert auth.authenticate_token_sync(token("k2")).uid == "u"
         server.kids = ["k2"]
         clock.advance(601)
         assert fault(auth, token("k1", n=3)) == "signature"
@@ -124,7 +124,7 @@ def test_unknown_keys_cannot_make_it_fetch_all_the_time(
     server: IssuerServer, clock: ManualClock
 ) -> None:
     with authenticator(server, clock) as auth:
-        auth.identity_of_token(token("k1"))
+        auth.authenticate_token_sync(token("k1"))
         for number in range(20):
             assert fault(auth, token("k2", n=number)) == "signature"
         assert server.asked == 1
@@ -136,18 +136,18 @@ def test_unknown_keys_cannot_make_it_fetch_all_the_time(
 
 def test_an_outage_is_bridged_for_a_day(server: IssuerServer, clock: ManualClock) -> None:
     with authenticator(server, clock) as auth:
-        auth.identity_of_token(token("k1"))
+        auth.authenticate_token_sync(token("k1"))
         server.mode = "503"
         clock.advance(3600)
         for number in range(5):
-            assert auth.identity_of_token(token("k1", n=number)).uid == "u"
+            assert auth.authenticate_token_sync(token("k1", n=number)).uid == "u"
         assert server.asked == 2
         clock.advance(24 * 3600)
         with pytest.raises(Unavailable):
-            auth.identity_of_token(token("k1", n=9))
+            auth.authenticate_token_sync(token("k1", n=9))
         server.mode = "ok"
         clock.advance(120)
-        assert auth.identity_of_token(token("k1", n=9)).uid == "u"
+        assert auth.authenticate_token_sync(token("k1", n=9)).uid == "u"
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_an_outage_is_bridged_for_a_day(server: IssuerServer, clock: ManualClock
 def test_bad_answers_give_no_keys(server: IssuerServer, clock: ManualClock, mode: str) -> None:
     server.mode = mode
     with authenticator(server, clock) as auth, pytest.raises(Unavailable):
-        auth.identity_of_token(token("k1"))
+        auth.authenticate_token_sync(token("k1"))
     assert server.asked == 1
 
 
@@ -166,14 +166,16 @@ def test_a_slow_issuer_is_given_up(
     monkeypatch.setattr(jwks, "_TIMEOUT_SECONDS", 0.1)
     server.pause = 0.5
     with authenticator(server, clock) as auth, pytest.raises(Unavailable):
-        auth.identity_of_token(token("k1"))
+        auth.authenticate_token_sync(token("k1"))
 
 
 def test_many_at_once_fetch_once(server: IssuerServer, clock: ManualClock) -> None:
     server.pause = 0.2
     with authenticator(server, clock) as auth, ThreadPoolExecutor(8) as pool:
         texts = [token("k1", n=number) for number in range(8)]
-        assert {identity.uid for identity in pool.map(auth.identity_of_token, texts)} == {"u"}
+        assert {principal.uid for principal in pool.map(auth.authenticate_token_sync, texts)} == {
+            "u"
+        }
     assert server.asked == 1
 
 
@@ -184,7 +186,7 @@ def test_the_event_loop_goes_on_while_keys_are_fetched(
 
     async def work() -> int:
         turns = 0
-        asked = asyncio.create_task(auth.identify_token(token("k1")))
+        asked = asyncio.create_task(auth.authenticate_token(token("k1")))
         while not asked.done():
             turns += 1
             await asyncio.sleep(0.01)

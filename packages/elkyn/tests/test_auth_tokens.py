@@ -25,8 +25,8 @@ from elkyn.auth.jws import (
     sign_token,
     unsigned_token,
 )
+from elkyn.auth.principal import Principal
 from elkyn.auth.tokens import TokenSigner, Trust, Verifier
-from elkyn.identity import Identity
 from sennit_core.errors import BadInput, UsageError
 from sennit_core.testing import ManualClock
 
@@ -213,22 +213,22 @@ def test_custom_claims_stand_beside_the_uid() -> None:
 
 
 def test_an_id_token_of_firebase_shows_its_provider() -> None:
-    firebase = {"sign_in_provider": "password", "identities": {}}
+    firebase = {"sign_in_provider": "password", "principals": {}}
     text = sign_token(claims(firebase=firebase, user_id="u", email="a@b.c", level=3), RSA)
-    identity = ISSUER.verify(text, NOW)
-    assert identity.provider == "password"
-    assert identity.custom == ("level",)
-    assert identity.expires_ms == (NOW + 60) * 1000
+    principal = ISSUER.verify(text, NOW)
+    assert principal.provider == "password"
+    assert principal.custom == ("level",)
+    assert principal.expires_ms == (NOW + 60) * 1000
 
 
 def test_a_legacy_token_carries_auth_in_d() -> None:
     data = {"uid": "u", "level": 3, "provider": "mine"}
     text = jwt.encode({"v": 0, "iat": NOW, "d": data}, SECRET, "HS256")
-    identity = BY_SECRET.verify(text, NOW)
-    auth = identity.as_auth()
+    principal = BY_SECRET.verify(text, NOW)
+    auth = principal.as_auth()
     assert auth is not None
     assert (auth["uid"], auth["level"], auth["token"]["level"]) == ("u", 3, 3)
-    assert not identity.admin
+    assert not principal.admin
     assert refused(BY_SECRET, text, NOW + 25 * 3600).fault == "expired"
     admin = jwt.encode({"v": 0, "iat": NOW, "d": {"a": 1}, "admin": True}, SECRET, "HS256")
     assert BY_SECRET.verify(admin, NOW).admin
@@ -239,8 +239,8 @@ def test_an_issuer_of_elsewhere_cannot_make_admins_or_collide() -> None:
     text = sign_token(claims(roles={"admin": True}), RSA)
     assert not ISSUER.verify(text, NOW).admin
     prefixed = Verifier([trust(RSA, uid_prefix="corp:", provider="https://id.test")])
-    identity = prefixed.verify(text, NOW)
-    assert (identity.uid, identity.provider) == ("corp:u", "https://id.test")
+    principal = prefixed.verify(text, NOW)
+    assert (principal.uid, principal.provider) == ("corp:u", "https://id.test")
     assert Verifier([trust(RSA, roles=True)]).verify(text, NOW).admin
 
 
@@ -292,8 +292,8 @@ def test_an_empty_secret_is_refused() -> None:
 
 
 def test_an_override_is_shown_as_it_is() -> None:
-    assert Identity(uid="u", override={"uid": "x", "a": 1}).as_auth() == {"uid": "x", "a": 1}
-    assert Identity().as_auth() is None
+    assert Principal(uid="u", override={"uid": "x", "a": 1}).as_auth() == {"uid": "x", "a": 1}
+    assert Principal().as_auth() is None
 
 
 def test_one_secret_needs_no_third_party_package() -> None:

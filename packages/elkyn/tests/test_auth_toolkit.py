@@ -101,10 +101,10 @@ def test_signing_up_gives_tokens_that_the_tree_takes(server: Server) -> None:
     answer = server.sign_up("Ann@B.c")
     assert answer["email"] == "ann@b.c"
     assert answer["expiresIn"] == "3600"
-    identity = server.auth.identity_of_token(answer["idToken"])
-    assert (identity.uid, identity.provider) == (answer["localId"], "password")
-    assert identity.claims["email_verified"] is False
-    assert identity.custom == ()
+    principal = server.auth.authenticate_token_sync(answer["idToken"])
+    assert (principal.uid, principal.provider) == (answer["localId"], "password")
+    assert principal.claims["email_verified"] is False
+    assert principal.custom == ()
     shown = server.ok(f"{ACCOUNTS}:lookup", {"idToken": answer["idToken"]})["users"][0]
     assert shown["lastLoginAt"] == shown["createdAt"] == str(int(server.clock.now() * 1000))
 
@@ -116,7 +116,7 @@ def test_the_id_token_can_be_verified_with_the_published_keys(server: Server) ->
     key = next(jwt.PyJWK(entry).key for entry in jwks["keys"] if entry["kid"] == kid)
     claims = jwt.decode(text, key, ["RS256"], audience="app", options={"verify_exp": False})
     assert claims["iss"] == "https://securetoken.google.com/app"
-    assert claims["firebase"]["identities"] == {"email": ["a@b.c"]}
+    assert claims["firebase"]["principals"] == {"email": ["a@b.c"]}
     assert PublicKey.from_jwk(jwks["keys"][0]).kid == kid
 
 
@@ -183,11 +183,11 @@ def test_guessing_is_slowed_down_and_the_right_password_waits_too(server: Server
 
 def test_anonymous_users_can_be_given_a_password(server: Server) -> None:
     anonymous = server.ok(f"{ACCOUNTS}:signUp", {"returnSecureToken": True})
-    assert server.auth.identity_of_token(anonymous["idToken"]).provider == "anonymous"
+    assert server.auth.authenticate_token_sync(anonymous["idToken"]).provider == "anonymous"
     body = {"idToken": anonymous["idToken"], "email": "a@b.c", "password": "secret1"}
     linked = server.ok(f"{ACCOUNTS}:signUp", body)
     assert linked["localId"] == anonymous["localId"]
-    assert server.auth.identity_of_token(linked["idToken"]).provider == "password"
+    assert server.auth.authenticate_token_sync(linked["idToken"]).provider == "password"
 
 
 def test_ways_to_sign_up_can_be_closed() -> None:
@@ -214,13 +214,13 @@ def test_a_refresh_token_gets_new_id_tokens_until_it_ends(server: Server) -> Non
     signed = server.sign_up()
     server.clock.advance(4000)
     with pytest.raises(BadToken):
-        server.auth.identity_of_token(signed["idToken"])
+        server.auth.authenticate_token_sync(signed["idToken"])
     status, answer = server.refresh(signed["refreshToken"])
     assert status == 200
     assert answer["user_id"] == signed["localId"]
     assert answer["refresh_token"] == signed["refreshToken"]
-    identity = server.auth.identity_of_token(answer["access_token"])
-    assert identity.claims["auth_time"] == int(server.clock.now()) - 4000
+    principal = server.auth.authenticate_token_sync(answer["access_token"])
+    assert principal.claims["auth_time"] == int(server.clock.now()) - 4000
     user = {"localId": signed["localId"]}
     server.admin(f"{PROJECT}:update", {**user, "disableUser": True})
     assert server.refresh(signed["refreshToken"])[1]["error"]["message"] == "USER_DISABLED"
@@ -256,7 +256,7 @@ def test_a_new_password_ends_all_sessions_and_opens_one(server: Server) -> None:
     assert server.refresh(signed["refreshToken"])[0] == 400
     assert server.error(f"{ACCOUNTS}:lookup", {"idToken": signed["idToken"]}) == "TOKEN_EXPIRED"
     assert server.refresh(answer["refreshToken"])[0] == 200
-    assert server.auth.identity_of_token(answer["idToken"]).uid == signed["localId"]
+    assert server.auth.authenticate_token_sync(answer["idToken"]).uid == signed["localId"]
     right = {"email": "a@b.c", "password": "secret2"}
     server.ok(f"{ACCOUNTS}:signInWithPassword", right)
 
@@ -279,9 +279,9 @@ def test_users_change_their_own_profile_and_nothing_more(server: Server) -> None
     assert "customAttributes" not in found
     status, fresh = server.refresh(signed["refreshToken"])
     assert status == 200
-    identity = server.auth.identity_of_token(fresh["id_token"])
-    assert not identity.admin
-    assert identity.claims["name"] == "Ann"
+    principal = server.auth.authenticate_token_sync(fresh["id_token"])
+    assert not principal.admin
+    assert principal.claims["name"] == "Ann"
     gone = {"idToken": fresh["id_token"], "deleteAttribute": ["DISPLAY_NAME", "X"]}
     assert "displayName" not in server.ok(f"{ACCOUNTS}:update", gone)
 
@@ -292,7 +292,7 @@ def test_an_account_that_ended_is_gone(server: Server) -> None:
     assert server.error(f"{ACCOUNTS}:lookup", {"idToken": signed["idToken"]}) == "USER_NOT_FOUND"
     assert server.refresh(signed["refreshToken"])[0] == 400
     with pytest.raises(BadToken):
-        server.auth.identity_of_token(signed["idToken"])
+        server.auth.authenticate_token_sync(signed["idToken"])
     assert server.sign_up()["localId"] != signed["localId"]
 
 
@@ -317,17 +317,17 @@ def test_a_custom_token_is_exchanged(server: Server) -> None:
     first = server.ok(path, {"token": text, "returnSecureToken": True})
     assert first["isNewUser"] is True
     assert server.ok(path, {"token": text})["isNewUser"] is False
-    identity = server.auth.identity_of_token(first["idToken"])
-    assert (identity.uid, identity.provider, identity.custom) == ("u7", "custom", ("level",))
+    principal = server.auth.authenticate_token_sync(first["idToken"])
+    assert (principal.uid, principal.provider, principal.custom) == ("u7", "custom", ("level",))
     again = server.refresh(first["refreshToken"])[1]
-    assert server.auth.identity_of_token(again["id_token"]).claims["level"] == 3
+    assert server.auth.authenticate_token_sync(again["id_token"]).claims["level"] == 3
 
 
 def test_a_legacy_token_is_exchanged(server: Server) -> None:
     claims = {"v": 0, "iat": int(server.clock.now()), "d": {"uid": "old", "level": 1}}
     text = jwt.encode(claims, SECRET, "HS256")
     answer = server.ok(f"{ACCOUNTS}:signInWithCustomToken", {"token": text})
-    assert server.auth.identity_of_token(answer["idToken"]).uid == "old"
+    assert server.auth.authenticate_token_sync(answer["idToken"]).uid == "old"
 
 
 def test_custom_tokens_of_strangers_are_refused(server: Server, emulator: Server) -> None:
@@ -348,9 +348,9 @@ def test_custom_tokens_of_strangers_are_refused(server: Server, emulator: Server
 def test_a_custom_token_cannot_make_an_administrator(server: Server) -> None:
     text = TokenSigner(SECRET, server.clock).sign("u", {"roles": {"admin": True}})
     answer = server.ok(f"{ACCOUNTS}:signInWithCustomToken", {"token": text})
-    identity = server.auth.identity_of_token(answer["idToken"])
-    assert not identity.admin
-    assert "roles" not in identity.claims
+    principal = server.auth.authenticate_token_sync(answer["idToken"])
+    assert not principal.admin
+    assert "roles" not in principal.claims
 
 
 def test_the_role_of_a_user_makes_an_administrator_until_it_is_taken(server: Server) -> None:
@@ -358,11 +358,11 @@ def test_the_role_of_a_user_makes_an_administrator_until_it_is_taken(server: Ser
     uid = signed["localId"]
     server.admin(f"{PROJECT}:update", {"localId": uid, "roles": ["admin", "reader"]})
     fresh = server.refresh(signed["refreshToken"])[1]["id_token"]
-    assert server.auth.identity_of_token(fresh).admin
+    assert server.auth.authenticate_token_sync(fresh).admin
     server.clock.advance(1)
     server.admin(f"{PROJECT}:update", {"localId": uid, "roles": ["reader"]})
     with pytest.raises(BadToken):
-        server.auth.identity_of_token(fresh)
+        server.auth.authenticate_token_sync(fresh)
     status, answer = server.ask(f"{PROJECT}:update", {"localId": uid, "roles": ["king"]}, **ADMIN)
     assert (status, answer["error"]["message"].split(" : ")[0]) == (400, "INVALID_ROLE")
 
@@ -410,7 +410,7 @@ def test_administrators_of_users(server: Server) -> None:
     server.admin(f"{PROJECT}:update", {"localId": "u1", "customAttributes": '{"level":3}'})
     body = {"email": "x@y.z", "password": "secret1"}
     signed = server.ok(f"{ACCOUNTS}:signInWithPassword", body)
-    assert server.auth.identity_of_token(signed["idToken"]).custom == ("level",)
+    assert server.auth.authenticate_token_sync(signed["idToken"]).custom == ("level",)
     assert server.error(f"{PROJECT}:update", {"localId": "u9"}, **ADMIN) == "USER_NOT_FOUND"
     assert server.error(f"{PROJECT}:delete", {"localId": "u9"}, **ADMIN) == "USER_NOT_FOUND"
     server.admin(f"{PROJECT}:delete", {"localId": "u1"})
@@ -448,7 +448,7 @@ def test_a_session_cookie_has_its_own_issuer(server: Server) -> None:
     claims = jwt.decode(cookie, options={"verify_signature": False})
     assert claims["iss"] == "https://session.firebase.google.com/app"
     with pytest.raises(BadToken):
-        server.auth.identity_of_token(cookie)
+        server.auth.authenticate_token_sync(cookie)
     status, _answer = server.ask(path, {**body, "validDuration": 1}, **ADMIN)
     assert status == 400
 
@@ -459,14 +459,14 @@ def test_a_token_for_a_user_is_signed_for_administrators(
     caplog.set_level(logging.INFO, AUDIT_LOGGER)
     body = {"uid": "user123", "email": "user@example.com", "expiresSeconds": 60}
     text = server.admin("/auth/token", body)["token"]
-    identity = server.auth.identity_of_token(text)
-    shown = identity.as_auth()
+    principal = server.auth.authenticate_token_sync(text)
+    shown = principal.as_auth()
     assert shown is not None
     assert (shown["uid"], shown["email"]) == ("user123", "user@example.com")
     assert text not in caplog.text
     assert '"action": "sign token", "target": "user123"' in caplog.text
     with pytest.raises(BadToken):
-        emulator.auth.identity_of_token(text)
+        emulator.auth.authenticate_token_sync(text)
     assert "token" in emulator.ok("/auth/token", {"uid": "anybody"})
     for wrong in ({}, {"uid": ""}, {"uid": "u", "sub": "v"}, {"uid": "u", "expiresSeconds": -1}):
         assert server.ask("/auth/token", wrong, **ADMIN)[0] == 400
@@ -479,12 +479,12 @@ def test_administrators_revoke_users_tokens_and_keys(server: Server) -> None:
     second = server.admin("/auth/token", {"uid": "u"})["token"]
     server.admin("/auth/revoke", {"token": first})
     with pytest.raises(BadToken):
-        server.auth.identity_of_token(first)
-    server.auth.identity_of_token(second)
+        server.auth.authenticate_token_sync(first)
+    server.auth.authenticate_token_sync(second)
     server.clock.advance(1)
     server.admin("/auth/revoke", {"uid": "u"})
     with pytest.raises(BadToken):
-        server.auth.identity_of_token(second)
+        server.auth.authenticate_token_sync(second)
     made = server.admin("/auth/keys", {"name": "ci"})
     bearer = f"Bearer {made['key']}"
     listed = server.ok("/auth/keys", method="GET", authorization=bearer)["keys"]
@@ -506,10 +506,10 @@ def test_tokens_of_the_second_of_a_revocation_are_revoked_and_later_ones_are_not
     server.admin("/auth/revoke", {"uid": uid})
     for token in before:
         with pytest.raises(BadToken):
-            server.auth.identity_of_token(token)
+            server.auth.authenticate_token_sync(token)
     again = server.ok(f"{ACCOUNTS}:signInWithPassword", password)["idToken"]
     for token in (again, server.admin("/auth/token", {"uid": uid})["token"]):
-        assert server.auth.identity_of_token(token).uid == uid
+        assert server.auth.authenticate_token_sync(token).uid == uid
 
 
 def test_a_custom_token_that_was_revoked_is_not_exchanged(server: Server) -> None:
@@ -524,10 +524,10 @@ def test_a_custom_token_that_was_revoked_is_not_exchanged(server: Server) -> Non
 def test_a_disabled_user_has_no_token_that_is_good(server: Server) -> None:
     server.admin(PROJECT, {"localId": "u"})
     text = server.admin("/auth/token", {"uid": "u"})["token"]
-    assert server.auth.identity_of_token(text).uid == "u"
+    assert server.auth.authenticate_token_sync(text).uid == "u"
     server.admin(f"{PROJECT}:update", {"localId": "u", "disableUser": True})
     with pytest.raises(BadToken):
-        server.auth.identity_of_token(text)
+        server.auth.authenticate_token_sync(text)
     path = f"{ACCOUNTS}:signInWithCustomToken"
     assert server.error(path, {"token": text}) == "USER_DISABLED"
 
@@ -535,7 +535,7 @@ def test_a_disabled_user_has_no_token_that_is_good(server: Server) -> None:
 def test_rotating_the_signing_key_keeps_tokens_good(server: Server) -> None:
     old = server.sign_up()["idToken"]
     server.admin("/auth/signing/rotate")
-    assert server.auth.identity_of_token(old).uid
+    assert server.auth.authenticate_token_sync(old).uid
     assert len(server.ok("/.well-known/jwks.json", method="GET")["keys"]) == 2
 
 
@@ -565,7 +565,7 @@ def test_unknown_paths_and_methods(server: Server, emulator: Server) -> None:
 def test_mock_tokens_of_an_emulator_need_no_account(emulator: Server) -> None:
     issuer = "https://securetoken.google.com/app"
     text = unsigned_token({"iss": issuer, "aud": "app", "sub": "mock", "iat": 0})
-    assert emulator.auth.identity_of_token(text).uid == "mock"
+    assert emulator.auth.authenticate_token_sync(text).uid == "mock"
 
 
 def test_too_many_at_once_are_told_to_wait_and_others_are_not(

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from elkyn.auth.account_store import AccountStore, Pages, User
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.transfer import export_accounts, import_accounts
-from elkyn.auth.vault import AccountStore, Pages, User
 from elkyn.cli import main
 from sennit_core.errors import BadInput
 

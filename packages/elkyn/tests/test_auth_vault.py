@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from elkyn.auth.account_store import SESSIONS_MAX, AccountStore, Session, User
 from elkyn.auth.audit import AUDIT_LOGGER, REFUSALS_MAX, Audit
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.errors import AccountError, BadToken
@@ -20,11 +21,10 @@ from elkyn.auth.jwks import Issuer
 from elkyn.auth.jws import PrivateKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, server_secret
 from elkyn.auth.passwords import BoundedPool, Passwords
+from elkyn.auth.principal import ADMIN, UNAUTHENTICATED, Principal
 from elkyn.auth.revocations import Revoked
 from elkyn.auth.throttle import Throttle
 from elkyn.auth.tokens import TokenSigner
-from elkyn.auth.vault import SESSIONS_MAX, AccountStore, Session, User
-from elkyn.identity import ADMIN, NOBODY, Identity
 from sennit_core.errors import Busy, Denied, NotFound, UsageError
 from sennit_core.testing import ManualClock
 
@@ -118,13 +118,13 @@ def test_a_map_that_another_process_grew_is_grown_here(
 ) -> None:
     program = (
         "import sys, pathlib\n"
-        "from elkyn.auth.vault import User, AccountStore\n"
+        "from elkyn.auth.account_store import User, AccountStore\n"
         "with AccountStore(pathlib.Path(sys.argv[1])) as account_store:\n"
         "    for number in range(9):\n"
         "        user = User(f'u{number}', photo_url='x' * 1_000_000)\n"
         "        account_store.write(lambda pages: pages.put_user(user))\n"
     )
-    monkeypatch.setattr("elkyn._lmdb.vault._MAP_BYTES", 1024 * 1024)
+    monkeypatch.setattr("elkyn.storage.account_rows._MAP_BYTES", 1024 * 1024)
     command = [sys.executable, "-c", program, str(tmp_path / "v")]
     with AccountStore(tmp_path / "v") as account_store, AccountStore(None) as other:
         subprocess.run(command, check=True)
@@ -187,18 +187,18 @@ def test_admin_keys_are_named_have_roles_and_end() -> None:
     with Authenticator(AuthSettings()) as auth:
         key, text = auth.admin_keys.create("ci")
         _reader, reader_text = auth.admin_keys.create("dashboards", ["reader"])
-        identity = auth.identity(bearer(text), {})
-        assert (identity.admin, identity.uid) == (True, "key:ci")
-        reader = auth.identity([], {"access_token": reader_text})
+        principal = auth.authenticate_sync(bearer(text), {})
+        assert (principal.admin, principal.uid) == (True, "key:ci")
+        reader = auth.authenticate_sync([], {"access_token": reader_text})
         assert not reader.admin
         shown = reader.as_auth()
         assert shown is not None
         assert shown["token"]["roles"] == {"reader": True}
-        assert auth.revocations.reason(identity) is None
+        assert auth.revocations.reason(principal) is None
         auth.admin_keys.revoke("ci")
-        assert auth.revocations.reason(identity) == "credential was revoked"
+        assert auth.revocations.reason(principal) == "credential was revoked"
         with pytest.raises(BadToken) as caught:
-            auth.identity(bearer(text), {})
+            auth.authenticate_sync(bearer(text), {})
         assert caught.value.fault == "revoked"
         with pytest.raises(NotFound):
             auth.admin_keys.revoke(key.id)
@@ -222,36 +222,39 @@ def test_every_kind_of_credential_is_known() -> None:
     settings = AuthSettings(secret=SECRET, admin_token="root-token")
     with Authenticator(settings) as auth:
         signed = TokenSigner(SECRET).sign("u", {"level": 1})
-        assert auth.identity(bearer("root-token"), {}) == ADMIN
-        assert auth.identity([], {"auth": SECRET}) == ADMIN
-        assert auth.identity([], {"auth": signed}).uid == "u"
-        assert auth.identity(bearer(signed), {}).custom == ("level",)
-        assert auth.identity([(b"authorization", b"Basic eDp5")], {}) == NOBODY
-        assert auth.identity([], {}) == NOBODY
+        assert auth.authenticate_sync(bearer("root-token"), {}) == ADMIN
+        assert auth.authenticate_sync([], {"auth": SECRET}) == ADMIN
+        assert auth.authenticate_sync([], {"auth": signed}).uid == "u"
+        assert auth.authenticate_sync(bearer(signed), {}).custom == ("level",)
+        assert auth.authenticate_sync([(b"authorization", b"Basic eDp5")], {}) == UNAUTHENTICATED
+        assert auth.authenticate_sync([], {}) == UNAUTHENTICATED
         for text in ("owner", "root-toke", "x.y.z", "elk_000000000000_" + "A" * 43, "\udc80"):
             with pytest.raises(BadToken):
-                auth.identity_of_token(text)
+                auth.authenticate_token_sync(text)
 
 
 def test_the_emulator_knows_the_owner_and_overrides() -> None:
     with Authenticator(AuthSettings(emulator=True)) as auth:
-        assert auth.identity(bearer("owner"), {}) == ADMIN
+        assert auth.authenticate_sync(bearer("owner"), {}) == ADMIN
         override = {"auth_variable_override": '{"uid":"u","level":3}'}
-        seen = auth.identity(bearer("owner"), override)
+        seen = auth.authenticate_sync(bearer("owner"), override)
         assert (seen.as_auth(), seen.admin) == ({"uid": "u", "level": 3}, False)
-        assert auth.identity(bearer("owner"), {"auth_variable_override": "null"}) == NOBODY
+        assert (
+            auth.authenticate_sync(bearer("owner"), {"auth_variable_override": "null"})
+            == UNAUTHENTICATED
+        )
         with pytest.raises(UsageError):
-            auth.identity(bearer("owner"), {"auth_variable_override": "[1]"})
+            auth.authenticate_sync(bearer("owner"), {"auth_variable_override": "[1]"})
         with pytest.raises(Denied):
-            auth.identity([], override)
+            auth.authenticate_sync([], override)
 
 
 def test_acting_as_another_ends_with_the_key_that_allowed_it() -> None:
     with Authenticator(AuthSettings()) as auth:
         _key, text = auth.admin_keys.create("ci")
         auth.revocations.revoke_user("u")
-        seen = auth.identity(bearer(text), {"auth_variable_override": '{"uid":"u"}'})
-        nobody = auth.identity(bearer(text), {"auth_variable_override": "null"})
+        seen = auth.authenticate_sync(bearer(text), {"auth_variable_override": '{"uid":"u"}'})
+        nobody = auth.authenticate_sync(bearer(text), {"auth_variable_override": "null"})
         assert nobody.as_auth() is None
         assert auth.revocations.reason(seen) is None
         auth.admin_keys.revoke("ci")
@@ -262,18 +265,18 @@ def test_acting_as_another_ends_with_the_key_that_allowed_it() -> None:
 def test_revoking_a_user_reaches_subscribers_and_later_requests(clock: ManualClock) -> None:
     with Authenticator(AuthSettings(secret=SECRET), clock=clock) as auth:
         text = TokenSigner(SECRET, clock).sign("u")
-        identity = auth.identity_of_token(text)
+        principal = auth.authenticate_token_sync(text)
         told: list[Revoked] = []
         end = auth.revocations.subscribe(told.append)
         auth.revocations.subscribe(lambda _revoked: 1 / 0)
         clock.advance(1)
         auth.revocations.revoke_user("u")
         assert told == [Revoked(uid="u")]
-        assert auth.revocations.reason(identity) == "credential was revoked"
+        assert auth.revocations.reason(principal) == "credential was revoked"
         with pytest.raises(BadToken):
-            auth.identity_of_token(text)
+            auth.authenticate_token_sync(text)
         clock.advance(1)
-        assert auth.identity_of_token(TokenSigner(SECRET, clock).sign("u")).uid == "u"
+        assert auth.authenticate_token_sync(TokenSigner(SECRET, clock).sign("u")).uid == "u"
         end()
         auth.revocations.revoke_user("u")
         assert len(told) == 1
@@ -282,30 +285,30 @@ def test_revoking_a_user_reaches_subscribers_and_later_requests(clock: ManualClo
 def test_one_token_can_be_revoked_alone(clock: ManualClock) -> None:
     with Authenticator(AuthSettings(secret=SECRET), clock=clock) as auth:
         first, second = (TokenSigner(SECRET, clock).sign("u") for _ in range(2))
-        auth.revocations.revoke_token(auth.identity_of_token(first))
+        auth.revocations.revoke_token(auth.authenticate_token_sync(first))
         with pytest.raises(BadToken):
-            auth.identity_of_token(first)
-        assert auth.identity_of_token(second).uid == "u"
+            auth.authenticate_token_sync(first)
+        assert auth.authenticate_token_sync(second).uid == "u"
 
 
 def test_a_token_without_an_id_is_revoked_with_all_of_its_user(clock: ManualClock) -> None:
-    identity = Identity(uid="u", claims={"iat": clock.now()})
+    principal = Principal(uid="u", claims={"iat": clock.now()})
     with Authenticator(AuthSettings(), clock=clock) as auth:
         clock.advance(1)
-        auth.revocations.revoke_token(identity)
-        assert auth.revocations.reason(identity) is not None
+        auth.revocations.revoke_token(principal)
+        assert auth.revocations.reason(principal) is not None
 
 
 def test_tokens_end_by_themselves(clock: ManualClock) -> None:
     with Authenticator(AuthSettings(secret=SECRET), clock=clock) as auth:
         text = TokenSigner(SECRET, clock).sign("u", expires_seconds=100)
-        identity = auth.identity_of_token(text)
+        principal = auth.authenticate_token_sync(text)
         clock.advance(159)
-        assert auth.identity_of_token(text) == identity
+        assert auth.authenticate_token_sync(text) == principal
         clock.advance(2)
-        assert auth.revocations.reason(identity) == "credential is no longer valid"
+        assert auth.revocations.reason(principal) == "credential is no longer valid"
         with pytest.raises(BadToken) as caught:
-            auth.identity_of_token(text)
+            auth.authenticate_token_sync(text)
         assert caught.value.fault == "expired"
         assert caught.value.wire_status == "expired_token"
 
@@ -320,14 +323,14 @@ def test_another_process_can_revoke(tmp_path: Path, clock: ManualClock) -> None:
     settings = AuthSettings(secret=SECRET)
     with Authenticator(settings, tmp_path / "v", clock) as auth:
         text = TokenSigner(SECRET, clock).sign("u")
-        auth.identity_of_token(text)
+        auth.authenticate_token_sync(text)
         told: list[Revoked] = []
         auth.revocations.subscribe(told.append)
         assert not auth.revocations.poll()
         subprocess.run([sys.executable, "-c", program, str(tmp_path / "v")], check=True)
         clock.advance(2)
         with pytest.raises(BadToken):
-            auth.identity_of_token(text)
+            auth.authenticate_token_sync(text)
         assert auth.revocations.poll()
         assert told == [Revoked()]
 
@@ -400,7 +403,7 @@ def test_a_throttled_name_is_let_in_again_by_and_by(clock: ManualClock) -> None:
 def test_the_audit_log_names_who_and_what(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, AUDIT_LOGGER)
     audit = Audit()
-    audit.refused(Identity(uid="u\n"), "default", "/a", True, "127.0.0.1")
+    audit.refused(Principal(uid="u\n"), "default", "/a", True, "127.0.0.1")
     audit.acted(ADMIN, "delete user", "x" * 1000)
     first, second = (record.getMessage() for record in caplog.records)
     assert '"who": "user u\\n"' in first
@@ -408,7 +411,7 @@ def test_the_audit_log_names_who_and_what(caplog: pytest.LogCaptureFixture) -> N
     assert '"who": "admin"' in second
     assert len(second) < 500
     with Authenticator(AuthSettings(secret=SECRET)) as auth, pytest.raises(BadToken):
-        auth.identity_of_token(TokenSigner("another").sign("u"))
+        auth.authenticate_token_sync(TokenSigner("another").sign("u"))
     assert "eyJ" not in caplog.text
     assert '"fault": "signature"' in caplog.text
 

@@ -31,17 +31,17 @@ def test_a_backup_is_a_store_of_one_moment(tmp_path: Path) -> None:
         writer.start()
         try:
             for number in range(5):
-                store.backup(tmp_path / f"copy{number}")
+                store.admin.backup(tmp_path / f"copy{number}")
         finally:
             done.set()
             writer.join()
         store.set("/live", 1, ephemeral=True)
-        store.backup(tmp_path / "last")
+        store.admin.backup(tmp_path / "last")
         last = store.position
     for number in range(5):
         with ElkynStore(tmp_path / f"copy{number}") as copy:
             assert copy.get("/a") == copy.get("/b") == copy.get("/pad/k7")
-            assert copy.verify() == []
+            assert copy.admin.verify() == []
             assert copy.position == copy.get("/a") + 1
     with ElkynStore(tmp_path / "last") as copy:
         assert (copy.get("/live"), copy.position) == (None, last)
@@ -52,8 +52,8 @@ def test_a_backup_replaces_nothing_and_leaves_nothing_half(tmp_path: Path) -> No
     with ElkynStore(tmp_path / "t") as store:
         store.set("/a", 1)
         with pytest.raises(UsageError, match="exists already"):
-            store.backup(tmp_path / "t")
-        store.backup(tmp_path / "deep" / "copy")
+            store.admin.backup(tmp_path / "t")
+        store.admin.backup(tmp_path / "deep" / "copy")
     assert [file.name for file in (tmp_path / "deep").iterdir()] == ["copy"]
     with pytest.raises(NotFound):
         restore(tmp_path / "nowhere", tmp_path / "new")
@@ -62,7 +62,7 @@ def test_a_backup_replaces_nothing_and_leaves_nothing_half(tmp_path: Path) -> No
 def test_a_store_in_memory_can_be_kept(tmp_path: Path) -> None:
     with ElkynStore(mode="memory") as store:
         store.set("/a", {"b": [1, 2]})
-        store.backup(tmp_path / "kept")
+        store.admin.backup(tmp_path / "kept")
     with ElkynStore(tmp_path / "kept") as store:
         assert store.get("/") == {"a": {"b": [1, 2]}}
 
@@ -77,7 +77,7 @@ def history(tmp_path: Path) -> list[Any]:
             store.update(f"/a/{number % 7}", {f"n{number}": {"x": number, ".priority": number}})
             trees.append(store.get("/", export=True))
             if number == 20:
-                store.backup(tmp_path / "backup")
+                store.admin.backup(tmp_path / "backup")
             if number % 9 == 0:
                 archive_log(store, tmp_path / "archive")
         assert archive_log(store, tmp_path / "archive") == 60
@@ -106,7 +106,7 @@ def test_a_backup_and_the_archive_give_any_position(tmp_path: Path) -> None:
         assert position == expected
         with ElkynStore(folder) as store:
             assert store.get("/", export=True) == trees[expected]
-            assert store.verify() == []
+            assert store.admin.verify() == []
             store.set("/more", 1)
             assert store.position == expected + 1
 
@@ -141,11 +141,11 @@ def test_compacting_keeps_everything_and_frees_the_rest(tmp_path: Path) -> None:
             store.delete(f"/{number}")
         store.set("/live", 1, ephemeral=True)
         store.set("/records", {f"r{n}": {"alpha": n, "beta": "y" * 20} for n in range(500)})
-        before, tree, position = store.file_bytes, store.get("/"), store.position
+        before, tree, position = store.admin.file_bytes, store.get("/"), store.position
         with store.watch("/records/r1") as events:
-            store.compact()
-            assert store.file_bytes < before / 4
-            assert (store.get("/"), store.position, store.verify()) == (tree, position, [])
+            store.admin.compact()
+            assert store.admin.file_bytes < before / 4
+            assert (store.get("/"), store.position, store.admin.verify()) == (tree, position, [])
             store.set("/records/r1/alpha", -1)
             assert [event.data for event in (next(events), next(events))][1] == -1
         assert (tmp_path / "t" / "data.mdb").stat().st_size < before / 3
@@ -169,7 +169,7 @@ def test_a_store_in_memory_compacts_while_it_is_read() -> None:
         reader.start()
         for number in range(10):
             store.set("/b", "y" * number * 1000)
-            store.compact()
+            store.admin.compact()
         done.set()
         reader.join()
         assert (wrong, store.position) == ([], 11)
@@ -182,8 +182,8 @@ def test_entries_are_repeated_in_order_and_told_to_those_who_watch(tmp_path: Pat
         entries = store.oplog.read(0)
         with follower.watch("/b") as events:
             with pytest.raises(PositionGone):
-                follower.replicate(entries[1:])
-            follower.replicate(entries)
+                follower.admin.replicate(entries[1:])
+            follower.admin.replicate(entries)
             told = [next(events), next(events), next(events)]
         assert [(event.path, event.data) for event in told[1:]] == [("/", {"c": 2}), ("/c", 3)]
         assert told[-1].position == 2
@@ -193,7 +193,7 @@ def test_entries_are_repeated_in_order_and_told_to_those_who_watch(tmp_path: Pat
 
 def test_writes_are_archived_in_the_background(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store:
-        store.backup(tmp_path / "backup")
+        store.admin.backup(tmp_path / "backup")
         with Archiver(store, tmp_path / "archive", every_seconds=0.001) as archiver:
             for number in range(50):
                 store.set("/n", number)

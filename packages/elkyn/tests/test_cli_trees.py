@@ -16,7 +16,7 @@ import pytest
 
 from elkyn.cli import main
 from elkyn.cli.program import GROUPS
-from elkyn.server.auth import read_or_create_token
+from elkyn.server.admin_token import read_or_create_token
 
 Run = Callable[..., str]
 

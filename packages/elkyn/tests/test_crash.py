@@ -46,8 +46,8 @@ for number in range(100_000):
     say(f"live {number}")
     say(f"position {store.position}")
     if number % 4 == 3:
-        store.compact()
-        store.backup(f"{folder}-backup-{number}")
+        store.admin.compact()
+        store.admin.backup(f"{folder}-backup-{number}")
 """
 
 
@@ -66,9 +66,9 @@ def run_until_killed(
 
 def check(folder: Path, acknowledged: dict[str, int]) -> dict[str, Any]:
     with ElkynStore(folder) as store:
-        assert store.verify() == []
+        assert store.admin.verify() == []
         tree: dict[str, Any] = store.get("/")
-        with store.snapshot() as view:
+        with store.admin.snapshot() as view:
             durable, position = view.tree.get(()), view.position
         assert position == store.position >= acknowledged["position"]
         assert replayed(store.oplog.read(0)) == durable, "the log and the data disagree"
@@ -94,7 +94,7 @@ def test_a_process_killed_at_a_named_point_loses_nothing_acknowledged(
     check(tmp_path / "t", acknowledged)
     for folder in tmp_path.glob("t-backup-*"):
         with ElkynStore(folder) as copy:
-            assert copy.verify() == []
+            assert copy.admin.verify() == []
 
 
 @pytest.mark.parametrize("durability", ["interval", "none"])

@@ -66,7 +66,7 @@ def test_reads_go_on_and_writes_come_back_by_themselves(small_disk: Path) -> Non
         position = store.position
         with store.watch("/a") as events:
             assert next(events).data == store.get("/a") == {"b": 1}
-            assert store.verify() == []
+            assert store.admin.verify() == []
             ballast.unlink()
             store.set("/a/b", 2)
             assert next(events).data == 2
@@ -80,9 +80,9 @@ def test_a_backup_that_finds_no_room_leaves_nothing(small_disk: Path) -> None:
     with ElkynStore(small_disk / "t", oplog_bytes_max=0) as store:
         for number in range(22):
             store.set(f"/n{number}", "x" * 50_000)
-        store.backup(small_disk / "copy")
+        store.admin.backup(small_disk / "copy")
         with pytest.raises(StorageFull):
-            store.backup(small_disk / "copy1")
+            store.admin.backup(small_disk / "copy1")
         left = sorted(file.name for file in small_disk.iterdir())
         assert all(not name.endswith(".partial") for name in left)
         shutil.rmtree(small_disk / "copy")
@@ -95,8 +95,8 @@ def test_a_compaction_that_finds_no_room_keeps_the_file(small_disk: Path) -> Non
         fill(store, ephemeral=False)
         tree = store.get("/")
         with pytest.raises(StorageFull):
-            store.compact()
-        assert (store.get("/"), store.verify()) == (tree, [])
+            store.admin.compact()
+        assert (store.get("/"), store.admin.verify()) == (tree, [])
         for number in range(40):
             store.delete(f"/n{number}")
         assert len(store.get("/")) == len(tree) - 40

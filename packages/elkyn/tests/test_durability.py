@@ -11,7 +11,7 @@ import lmdb
 import pytest
 
 from elkyn import ElkynStore
-from elkyn.durability import Durability
+from elkyn.storage.durability import Durability
 from sennit_core.errors import Corrupt, StorageFull, UsageError
 
 
@@ -108,14 +108,14 @@ def test_verify_finds_what_does_not_fit_together(tmp_path: Path) -> None:
         store.set("/a", {f"k{number}": {"x": number, "pad": "y" * 60} for number in range(100)})
         store.set("/b", {".value": "z" * 5000, ".priority": 1})
         store.set("/é" * 10, 1)
-        assert store.verify() == []
+        assert store.admin.verify() == []
         damage(store)
         env = store._disk._durable
         txn = env.begin_write()
         txn.put(b"\x01\x77\x02lost", b"\x01\x01", db=env.databases["tree"])
         txn.delete((2).to_bytes(8, "big"), db=env.databases["oplog"])
         txn.commit()
-        unreadable, orphan, gap = store.verify()
+        unreadable, orphan, gap = store.admin.verify()
         assert "cannot be read" in unreadable
         assert "a row that is unreachable from the root" in orphan
         assert gap == "the log jumps from 1 to 3"

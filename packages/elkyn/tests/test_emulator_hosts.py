@@ -14,7 +14,7 @@ from websockets.sync.client import connect
 
 from elkyn.cli import main
 from elkyn.errors import UnknownHost
-from elkyn.server.origins import Origins
+from elkyn.server.cors import Origins
 
 Start = Callable[..., Served]
 

@@ -19,7 +19,7 @@ def store(tmp_path: Path) -> Iterator[ElkynStore]:
 
 
 def durable(store: ElkynStore) -> object:
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         return view.tree.get(())
 
 
@@ -88,7 +88,7 @@ def test_no_shadow_is_left_when_values_go_back_to_nothing(store: ElkynStore) -> 
         store.set(f"/live/{number}/at", number, ephemeral=True)
     store.delete("/live", ephemeral=True)
     assert store.get("/") is None
-    assert store._disk._shadow_count == 0
+    assert store._disk._ephemeral_count == 0
 
 
 def test_a_read_that_a_commit_falls_into_starts_again(

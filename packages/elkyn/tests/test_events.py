@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import testing as model
-from elkyn.events import Event, applied, replay
-from elkyn.paths import parse_path
-from elkyn.values import copied, prepare, same, with_at
+from elkyn.tree.events import Event, applied, replay
+from elkyn.tree.paths import parse_path
+from elkyn.tree.values import copied, prepare, same, with_at
 
 
 @given(model.VALUES, st.dictionaries(model.PATHS, model.VALUES, max_size=8))

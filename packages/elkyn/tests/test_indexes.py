@@ -17,13 +17,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from elkyn import ElkynStore, _failpoints, indexing
-from elkyn._lmdb import index_rows
-from elkyn._lmdb.indexes import Indexes
-from elkyn._lmdb.tree import ReadLimit
-from elkyn.ordering import Index, children_of
-from elkyn.query import Query, run_query
-from elkyn.values import prepare
+from elkyn import ElkynStore, _failpoints
+from elkyn.storage import index_builder, index_rows
+from elkyn.storage.indexes import Indexes
+from elkyn.storage.row_tree import ReadLimit
+from elkyn.tree.ordering import Index, children_of
+from elkyn.tree.query import Query, run_query
+from elkyn.tree.values import prepare
 from sennit_core.errors import StorageFull, UsageError
 
 LONG = [
@@ -72,22 +72,22 @@ def store() -> Iterator[ElkynStore]:
 
 def declare(store: ElkynStore, rules: Any) -> None:
     store.set_rules({"rules": rules})
-    assert store.wait_for_indexes(60)
+    assert store.admin.wait_for_indexes(60)
 
 
 def row_count(store: ElkynStore) -> int:
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         return int(view.tree._txn.stat(view.tree.env.databases["index"])["entries"])
 
 
 def states(store: ElkynStore) -> list[str]:
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         return [one.state for one in Indexes.read(view.tree).known]
 
 
 def answer(store: ElkynStore, query: Query, path: tuple[str, ...] = ("p",)) -> list[str]:
     """Return the keys of an answer; checks that it is the one of a scan."""
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         found = run_query(query, view, path)
         scanned = query.select(children_of(view.get(path)))
     assert list(found.items()) == list(scanned.items())
@@ -130,7 +130,7 @@ def test_long_text_and_long_keys_are_sorted_after_reading(store: ElkynStore) -> 
 def test_long_keys_of_a_branch_are_walked_in_order(store: ElkynStore) -> None:
     keys = [f"{'k' * 500}{letter}" for letter in "gadfbecihj"] + ["k" * 469, "k" * 475, "l", "7"]
     store.set("/p", dict.fromkeys(keys, "x" * 300))
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         assert list(view.tree.walk_keys(("p",))) == view.keys(("p",))
         assert [key for key, _ in view.tree.walk(("p",), reverse=True)] == view.keys(("p",))[::-1]  # type: ignore[index]
     window: dict[str, Any]
@@ -144,7 +144,7 @@ def test_long_keys_of_a_branch_are_walked_in_order(store: ElkynStore) -> None:
 def test_an_answer_reads_the_window_and_no_more(store: ElkynStore) -> None:
     store.set("/p", {f"k{number:04}": {"n": number, "text": "x" * 100} for number in range(3000)})
     declare(store, {"p": {".indexOn": "n"}})
-    with store.snapshot(rows_max=12) as view:
+    with store.admin.snapshot(rows_max=12) as view:
         for query in (
             Query.build("n", limit_to_last=10),
             Query.build("n", start_at=500, limit_to_first=10),
@@ -161,7 +161,7 @@ def test_an_answer_of_more_rows_than_a_read_may_touch_is_refused(store: ElkynSto
     store.set("/p", {f"k{number:04}": {"n": number, "text": "x" * 100} for number in range(300)})
     declare(store, {"p": {".indexOn": "n"}})
     for query in (Query.build("n", start_at=5), Query.build("$key"), Query.build("$priority")):
-        with store.snapshot(rows_max=100) as view, pytest.raises(ReadLimit):
+        with store.admin.snapshot(rows_max=100) as view, pytest.raises(ReadLimit):
             run_query(query, view, ("p",))
 
 
@@ -239,7 +239,7 @@ def test_a_step_that_fails_is_tried_again(
             raise failures.pop()
 
     monkeypatch.setattr(_failpoints, "hook", fail)
-    monkeypatch.setattr(indexing, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(index_builder, "_RETRY_SECONDS", 0.01)
     store.set("/p", {"a": 1})
     declare(store, {"p": {".indexOn": ".value"}})
     assert (failures, row_count(store)) == ([], 1)
@@ -247,7 +247,8 @@ def test_a_step_that_fails_is_tried_again(
 
 CHILD = """
 import os, signal, sys
-from elkyn import ElkynStore, _failpoints, indexing
+from elkyn import ElkynStore, _failpoints
+from elkyn.storage import index_builder
 
 folder, count = sys.argv[1], int(sys.argv[2])
 seen = 0
@@ -277,7 +278,7 @@ def test_a_build_that_is_killed_goes_on_and_is_complete(tmp_path: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         assert done.returncode == -signal.SIGKILL, done.stderr
     with ElkynStore(folder) as store:
-        assert store.wait_for_indexes(120)
+        assert store.admin.wait_for_indexes(120)
         assert states(store) == ["ready", "ready"]
         for name in ("n", "m"):
             assert len(answer(store, Query.build(name))) * 2 == row_count(store)
@@ -287,11 +288,11 @@ def test_a_build_that_is_killed_goes_on_and_is_complete(tmp_path: Path) -> None:
 def test_rules_set_before_a_crash_are_followed_when_the_store_opens(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store:
         store.set("/p", {"a": {"n": 1}})
-        store._indexing.close()
+        store._index_builder.close()
         store.set_rules({"rules": {"p": {".indexOn": "n"}}})
         assert states(store) == []
     with ElkynStore(tmp_path / "t") as store:
-        assert store.wait_for_indexes(60)
+        assert store.admin.wait_for_indexes(60)
         assert states(store) == ["ready"]
 
 
@@ -382,7 +383,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     @rule()
     def compact(self) -> None:
-        self.store.compact()
+        self.store.admin.compact()
 
     @rule()
     def reopen(self) -> None:
@@ -398,7 +399,7 @@ class IndexMachine(RuleBasedStateMachine):
 
     def exact(self) -> None:
         """Compare all rows with those that the durable tree asks for."""
-        with self.store.snapshot() as view:
+        with self.store.admin.snapshot() as view:
             tree = view.tree
             expected: list[tuple[bytes, bytes]] = []
             for one in Indexes.read(tree).known:

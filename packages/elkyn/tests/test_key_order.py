@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
-from elkyn._lmdb import index_rows, rows
-from elkyn._lmdb.format import CURRENT
-from elkyn._lmdb.oplog import unpack_entry
-from elkyn.disk import verify_folder
-from elkyn.paths import key_problem, order_key
-from elkyn.values import ordered, present
+from elkyn.storage import index_rows, rows
+from elkyn.storage.disk import verify_folder
+from elkyn.storage.format import CURRENT
+from elkyn.storage.log_rows import unpack_entry
+from elkyn.tree.paths import key_problem, order_key
+from elkyn.tree.values import ordered, present
 
 SECOND = Path(__file__).with_name("format-2.mdb.xz.txt")
 """Written by the program of format 2: padded integers and astral characters in rows of all kinds."""
@@ -89,7 +89,7 @@ def test_windows_by_key_on_rows_of_their_own(keys: list[str], bound: str, last: 
         limit: Any = {"limit_to_last": 3} if last else {"limit_to_first": 3}
         found = store.query("/n", start_at=bound, **limit)
         assert list(found) == (inside[-3:] if last else inside[:3])
-        assert store.verify() == []
+        assert store.admin.verify() == []
 
 
 @pytest.mark.parametrize("pad", ["", "x" * 300])
@@ -142,11 +142,11 @@ def check_moved(store: ElkynStore) -> None:
     assert store.get("/wide/" + "\U0001f600" * 110) == {"v": 2}
     assert store.keys("/wide/07/deep") == ["09", "10"]
     assert store.get("/wide/07/deep/09/z") == "y" * 1000
-    assert store.wait_for_indexes(60)
+    assert store.admin.wait_for_indexes(60)
     by_n = store.query("/hours/d", order_by="n", limit_to_first=2)
     assert list(by_n) == ["5", "23"]
     assert store.get("/hours/d/08/n") == 16
-    assert store.verify() == []
+    assert store.admin.verify() == []
 
 
 def test_a_store_of_format_2_is_rewritten_when_it_is_opened(second: Path) -> None:
@@ -193,7 +193,7 @@ def test_a_snapshot_of_format_2_is_rewritten_when_it_is_installed(
 ) -> None:
     with ElkynStore(tmp_path / "store") as store:
         store.set("/old", 1)
-        store.install(second)
+        store.admin.install(second)
         check_moved(store)
         assert store.get("/old") is None
 
@@ -201,7 +201,7 @@ def test_a_snapshot_of_format_2_is_rewritten_when_it_is_installed(
 def test_entries_of_a_leader_of_format_2_are_put_in_order(second: Path, tmp_path: Path) -> None:
     shutil.copytree(second, tmp_path / "copy")
     with ElkynStore(tmp_path / "copy") as leader, ElkynStore(tmp_path / "new") as follower:
-        follower.replicate([unpack_entry(*row) for row in leader.oplog.rows(0)])
+        follower.admin.replicate([unpack_entry(*row) for row in leader.oplog.rows(0)])
         check_moved(follower)
         assert [follower.oplog.row(at) for at in range(1, 5)] == [
             leader.oplog.row(at) for at in range(1, 5)

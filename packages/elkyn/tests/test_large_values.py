@@ -12,17 +12,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
-from elkyn._lmdb.oplog import Entry, pack_entry, unpack_entry
 from elkyn.errors import BadValue, TooManyNodes
-from elkyn.large import LargeMap
-from elkyn.server import scan
-from elkyn.server.codec import dump, load
-from elkyn.server.large_answers import dump_large
-from elkyn.server.large_messages import Announced, parse_large, try_announced
-from elkyn.server.split import prepare_large, put_large, update_large
+from elkyn.server.bodies import scanner
+from elkyn.server.bodies.codec import dump, load
+from elkyn.server.bodies.large_bodies import prepare_large, put_large, update_large
+from elkyn.server.bodies.large_responses import dump_large
+from elkyn.server.realtime.large_messages import Announced, parse_large, try_announced
+from elkyn.storage.log_rows import Entry, pack_entry, unpack_entry
+from elkyn.storage.writer import patch_write, put_write
 from elkyn.testing import EXPORTS, VALUES
-from elkyn.values import plain, prepare, present
-from elkyn.writer import patch_write, put_write
+from elkyn.tree.large_map import LargeMap
+from elkyn.tree.values import plain, prepare, present
 from sennit_core.errors import SennitError, UsageError
 
 NODES_MAX = 10_000
@@ -34,7 +34,7 @@ JSON = st.one_of(VALUES, EXPORTS, NUMBERED, st.lists(VALUES, max_size=20))
 def _small_pieces() -> Iterator[None]:
     """Cut bodies into pieces of so few bytes that small examples have several."""
     patched = pytest.MonkeyPatch()
-    patched.setattr(scan, "PIECE_BYTES", 24)
+    patched.setattr(scanner, "PIECE_BYTES", 24)
     yield
     patched.undo()
 
@@ -88,7 +88,7 @@ def test_server_values_in_a_large_body_wait_for_the_write() -> None:
     with ElkynStore(mode="memory") as store:
         store.set("/a/n", 40)
         write = put_large(("a",), body.encode(), NODES_MAX)
-        store.apply([write])
+        store.admin.apply([write])
         assert write.error is None
         assert (store.get("/a/n"), type(store.get("/a/t"))) == (42, int)
 
@@ -103,7 +103,7 @@ def test_a_large_write_leaves_the_tree_log_and_index_that_a_small_one_leaves(
         for store in (large, small):
             store.set("/t/a", {"old": "x" * 30, "older": {"b": 1}})
             store.set_rules({"rules": {"t": {"$k": {".indexOn": ["a", ".value"]}}}})
-            assert store.wait_for_indexes(20)
+            assert store.admin.wait_for_indexes(20)
         if merges:
             split = update_large(("t",), body, NODES_MAX)
             assert split is not None
@@ -111,9 +111,9 @@ def test_a_large_write_leaves_the_tree_log_and_index_that_a_small_one_leaves(
         else:
             writes = [put_large(("t",), body, NODES_MAX), put_write(("t",), load(body))]
         for store, write in zip((large, small), writes, strict=True):
-            store.apply([write])
+            store.admin.apply([write])
             assert write.error is None
-            assert store.verify() == []
+            assert store.admin.verify() == []
         assert ordered(large.get("/")) == ordered(small.get("/"))
         log = [list(store.oplog.read(1, 10))[-1].places for store in (large, small)]
         assert log[0] == log[1]
@@ -173,5 +173,5 @@ def test_a_map_whose_keys_come_in_no_order_is_sorted(tmp_path: Path) -> None:
     split = prepare_large(body, (), 100_000).value
     assert ordered(plain(split)) == ordered(prepare(load(body)).value)
     with ElkynStore(tmp_path) as store:
-        store.apply([put_large(("a",), body, 100_000)])
+        store.admin.apply([put_large(("a",), body, 100_000)])
         assert store.get("/a") == load(body)

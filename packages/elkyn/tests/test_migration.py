@@ -21,7 +21,7 @@ from elkyn import ElkynStore
 from elkyn.cli import main
 from elkyn.migration.keys import escape_key, unescape_key
 from elkyn.migration.redis import Redis
-from elkyn.paths import key_problem
+from elkyn.tree.paths import key_problem
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from elkyn import ElkynStore, open_namespaces
 from elkyn.cli import main
-from elkyn.replica.link import announce_term
+from elkyn.replication.link import announce_term
 from elkyn.server.app import ElkynApp, elkyn_app
 
 NAME = "my-app-default-rtdb"
@@ -274,11 +274,11 @@ def test_a_refusal_that_came_before_the_first_message_is_read(
     served: Served, fresh: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def opened(*args: Any, **options: Any) -> ClientConnection:
-        connection = connect(*args, **options)
+        connection: ClientConnection = connect(*args, **options)
         until(lambda: connection.state is State.CLOSED)
         return connection
 
-    monkeypatch.setattr("elkyn.replica.link.load_connect", lambda: opened)
+    monkeypatch.setattr("elkyn.replication.link.load_connect", lambda: opened)
     with ElkynStore(mode="memory", namespace=fresh) as store:
         assert announce_term(served.url, served.token, store)
 

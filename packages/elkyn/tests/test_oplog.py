@@ -11,11 +11,11 @@ import pytest
 
 from elkyn import ElkynStore
 from elkyn.errors import PositionGone
-from elkyn.paths import Path as Keys
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import put_write
 from elkyn.testing import replayed
-from elkyn.txn import ReadTransaction
-from elkyn.values import Stored
-from elkyn.writer import put_write
+from elkyn.tree.paths import Path as Keys
+from elkyn.tree.values import Stored
 from sennit_core.errors import Denied
 from sennit_core.testing import ManualClock
 
@@ -50,8 +50,8 @@ def test_what_failed_or_was_refused_is_not_in_it(store: ElkynStore) -> None:
         raise Denied(f"writing {places}")
 
     good, bad = put_write(("a",), 1), put_write(("b",), 2)
-    bad.guard = refuse
-    store.apply([good, bad, put_write(("c",), 3)])
+    bad.authorize = refuse
+    store.admin.apply([good, bad, put_write(("c",), 3)])
     with pytest.raises(ZeroDivisionError):
         store.transaction("/a", lambda n: n / 0)
     assert isinstance(bad.error, Denied)
@@ -62,11 +62,11 @@ def test_what_failed_or_was_refused_is_not_in_it(store: ElkynStore) -> None:
 
 def test_ephemeral_writes_leave_no_entry_but_a_mark(store: ElkynStore) -> None:
     store.set("/a", 1)
-    assert store.ephemeral_position == -1
+    assert store.admin.ephemeral_position == -1
     store.set("/live", 1, ephemeral=True)
-    assert (store.position, store.ephemeral_position) == (1, 1)
+    assert (store.position, store.admin.ephemeral_position) == (1, 1)
     store.set("/a", 2)
-    assert (store.position, store.ephemeral_position) == (2, 1)
+    assert (store.position, store.admin.ephemeral_position) == (2, 1)
 
 
 def test_an_ephemeral_value_made_durable_is_logged_whole(store: ElkynStore) -> None:
@@ -78,7 +78,7 @@ def test_an_ephemeral_value_made_durable_is_logged_whole(store: ElkynStore) -> N
 
 
 def whole_tree(store: ElkynStore) -> Any:
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         return view.tree.get(())
 
 
@@ -122,7 +122,7 @@ def test_a_snapshot_knows_its_position(store: ElkynStore) -> None:
 
     def read() -> None:
         while not done.is_set():
-            with store.snapshot() as view:
+            with store.admin.snapshot() as view:
                 if view.position != (view.get(("n",)) or 0):
                     wrong.append(view.position)
 
@@ -146,11 +146,11 @@ def test_events_carry_the_position_of_their_commit(store: ElkynStore) -> None:
 
 
 def test_observers_hear_of_each_commit_and_then_no_more(store: ElkynStore) -> None:
-    heard: list[tuple[int, list[Keys]]] = []
-    end = store.observe(lambda position, paths: heard.append((position, paths)))
+    observe_term: list[tuple[int, list[Keys]]] = []
+    end = store.admin.observe(lambda position, paths: observe_term.append((position, paths)))
     store.update("/a", {"b": 1, "c": 2})
     store.set("/live", 1, ephemeral=True)
     store.transaction("/n", lambda n: 1)
     end()
     store.set("/x", 1)
-    assert heard == [(1, [("a", "b"), ("a", "c")]), (1, [("live",)]), (2, [("n",)])]
+    assert observe_term == [(1, [("a", "b"), ("a", "c")]), (1, [("live",)]), (2, [("n",)])]

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import testing as model
-from elkyn.ordering import BY_KEY, BY_PRIORITY, BY_VALUE, Index, children_of, rank
-from elkyn.paths import utf16_order
-from elkyn.values import prepare
+from elkyn.tree.ordering import BY_KEY, BY_PRIORITY, BY_VALUE, Index, children_of, rank
+from elkyn.tree.paths import utf16_order
+from elkyn.tree.values import prepare
 
 ORDERED = [
     None,

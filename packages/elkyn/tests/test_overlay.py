@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elkyn.identity import Identity
-from elkyn.reading import Overlay, peek_of
+from elkyn.auth.principal import Principal
 from elkyn.rules import parse_rules
 from elkyn.rules.memory import MemoryReader
-from elkyn.values import get_at, keys_of, prepare, same, with_at
+from elkyn.tree.reader import Overlay, peek_of
+from elkyn.tree.values import get_at, keys_of, prepare, same, with_at
 
 KEYS = st.sampled_from(["a", "b", "c", "1", "10"])
 PATHS = st.lists(KEYS, max_size=3).map(tuple)
@@ -66,7 +66,7 @@ def test_judging_many_places_takes_steps_by_their_number(value: Any, rule: str) 
 
     sys.setprofile(step)
     try:
-        allowed = rules.may_write(before, Overlay(before, places), places, Identity("u"), 0)
+        allowed = rules.may_write(before, Overlay(before, places), places, Principal("u"), 0)
     finally:
         sys.setprofile(None)
     assert allowed

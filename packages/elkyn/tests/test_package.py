@@ -30,6 +30,12 @@ def test_every_public_name_is_there_and_the_list_is_sorted() -> None:
     assert {getattr(elkyn, name).__name__ for name in elkyn.__all__} == set(elkyn.__all__)
 
 
+def test_a_store_has_few_verbs_and_leaves_the_rest_to_its_admin() -> None:
+    verbs = {name for name in vars(elkyn.ElkynStore) if not name.startswith("_")}
+    verbs = {name for name in verbs if callable(getattr(elkyn.ElkynStore, name))}
+    assert len(verbs) <= 15, sorted(verbs)
+
+
 def test_an_unknown_attribute_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'colour'"):
         elkyn.colour  # noqa: B018

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from elkyn import BadPath, BadValue, ElkynStore
 from elkyn import testing as model
-from elkyn.paths import parse_path
-from elkyn.reading import MAP, Overlay, peek_of
-from elkyn.values import get_at, keys_of, prepare, present, same, set_at, with_at
+from elkyn.tree.paths import parse_path
+from elkyn.tree.reader import MAP, Overlay, peek_of
+from elkyn.tree.values import get_at, keys_of, prepare, present, same, set_at, with_at
 from sennit_core.testing import ManualClock
 
 

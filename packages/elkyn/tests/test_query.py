@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from elkyn import ElkynStore
 from elkyn import testing as model
-from elkyn.ordering import BY_KEY, BY_PRIORITY, BY_VALUE, MAX_NAME, MIN_NAME, Index
-from elkyn.query import EVERYTHING, Bound, IndexMissing, Query, require_index, run_query
+from elkyn.tree.ordering import BY_KEY, BY_PRIORITY, BY_VALUE, MAX_NAME, MIN_NAME, Index
+from elkyn.tree.query import EVERYTHING, Bound, IndexMissing, Query, require_index, run_query
 from sennit_core.errors import UsageError
 
 AGE = Index("child", ("age",))
@@ -32,7 +32,7 @@ PEOPLE = {
 def select(query: Query, tree: Any = None) -> list[str]:
     with ElkynStore(mode="memory") as store:
         store.set("/p", PEOPLE if tree is None else tree)
-        with store.snapshot() as view:
+        with store.admin.snapshot() as view:
             return list(run_query(query, view, ("p",)))
 
 

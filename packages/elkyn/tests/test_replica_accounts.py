@@ -144,7 +144,7 @@ def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
     assert all(set(key) <= public for key in told["keys"])
     assert set(told) == {
         *("tag", "issuer", "project", "keys", "cutoffs", "revoked", "disabled"),
-        *("revoked_keys", "masters"),
+        *("revoked_keys", "admin_secrets"),
     }
     assert user["localId"].encode() not in answer.content
     until(lambda: status(follower, user) == 200)
@@ -190,10 +190,10 @@ def test_an_old_leaders_tokens_end_soon_after_a_promotion(
     learn(follower, leader)
     follower.leader.leave()
     shown = token(leader)
-    assert follower.identity_of_token(shown).uid
+    assert follower.authenticate_token_sync(shown).uid
     clock.advance(2 * 3600 + 1)
     with pytest.raises(BadToken):
-        follower.identity_of_token(token_again(leader))
+        follower.authenticate_token_sync(token_again(leader))
 
 
 def token_again(auth: Authenticator) -> str:
@@ -213,7 +213,7 @@ def test_a_key_that_the_leader_has_dropped_is_good_no_more(
     leader.signing.rotate()
     learn(follower, leader)
     with pytest.raises(BadToken):
-        follower.identity_of_token(shown)
+        follower.authenticate_token_sync(shown)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 from elkyn_server import until
 
-from elkyn.replica.client import LeaderClient
+from elkyn.replication.leader_client import LeaderClient
 from sennit_core.errors import Unavailable
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

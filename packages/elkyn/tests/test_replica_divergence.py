@@ -19,8 +19,8 @@ import pytest
 from elkyn_server import Served, until
 from websockets.exceptions import ConnectionClosed
 
+from elkyn.cli.remote import RemoteTree
 from elkyn.errors import Diverged
-from elkyn.remote import RemoteTree
 
 Start = Callable[..., Served]
 LARGE = 24

@@ -12,10 +12,10 @@ import pytest
 from elkyn_server import Served, until
 
 from elkyn.auth.authenticator import Authenticator, AuthSettings
-from elkyn.auth.elsewhere import LeaderCredentialCache
 from elkyn.auth.errors import BadToken
+from elkyn.auth.leader_credentials import LeaderCredentialCache
+from elkyn.auth.principal import Principal
 from elkyn.auth.revocations import LEADER_CLAIM
-from elkyn.identity import Identity
 from sennit_core.errors import Busy, Unavailable
 from sennit_core.testing import ManualClock
 
@@ -140,12 +140,12 @@ def leader(clock: ManualClock) -> Iterator[Authenticator]:
 
 @pytest.fixture
 def follower(clock: ManualClock, leader: Authenticator) -> Iterator[Authenticator]:
-    def ask(text: str) -> Identity | None:
+    def ask(text: str) -> Principal | None:
         try:
-            found = leader.identity_of_token(text)
+            found = leader.authenticate_token_sync(text)
         except BadToken:
             return None
-        return Identity(admin=found.admin, claims={LEADER_CLAIM: leader.masters_tag})
+        return Principal(admin=found.admin, claims={LEADER_CLAIM: leader.admin_secrets_tag})
 
     with Authenticator(AuthSettings(), clock=clock) as auth:
         auth.ask_leader(ask)
@@ -162,62 +162,62 @@ def test_another_admin_token_of_the_leader_ends_the_one_before(
     leader: Authenticator, follower: Authenticator
 ) -> None:
     learn(follower, leader)
-    identity = follower.identity_of_token("a" * 32)
-    assert identity.admin
+    principal = follower.authenticate_token_sync("a" * 32)
+    assert principal.admin
     object.__setattr__(leader.settings, "admin_token", "b" * 32)  # as a start with another file
-    assert follower.identity_of_token("b" * 32).admin  # before it was told of it
+    assert follower.authenticate_token_sync("b" * 32).admin  # before it was told of it
     learn(follower, leader)
-    assert follower.identity_of_token("b" * 32).admin
-    assert follower.revocations.reason(identity) is not None
+    assert follower.authenticate_token_sync("b" * 32).admin
+    assert follower.revocations.reason(principal) is not None
     with pytest.raises(BadToken):
-        follower.identity_of_token("a" * 32)
+        follower.authenticate_token_sync("a" * 32)
 
 
 def test_a_promoted_follower_believes_no_keys_of_the_leader_before(
     leader: Authenticator, follower: Authenticator
 ) -> None:
     learn(follower, leader)
-    identity = follower.identity_of_token("a" * 32)
-    assert follower.revocations.reason(identity) is None
+    principal = follower.authenticate_token_sync("a" * 32)
+    assert follower.revocations.reason(principal) is None
     follower.leader.leave()
-    assert follower.revocations.reason(identity) is not None
+    assert follower.revocations.reason(principal) is not None
 
 
 def test_who_shows_what_nobody_knows_is_not_asked_about_for_a_while(clock: ManualClock) -> None:
     asked: list[str] = []
 
-    def ask(text: str) -> Identity | None:
+    def ask(text: str) -> Principal | None:
         asked.append(text)
-        return Identity(uid="ann") if text == "good" else None
+        return Principal(uid="ann") if text == "good" else None
 
     def shown_until_busy(*clients: str) -> int:
         begun = len(asked)
         for number in range(1000):
             try:
                 client = clients[number % len(clients)]
-                credentials.identify("bad", f"{clients[0]} {number}".encode(), client)
+                credentials.authenticate("bad", f"{clients[0]} {number}".encode(), client)
             except Busy:
                 break
         return len(asked) - begun
 
     credentials = LeaderCredentialCache(ask, clock)
     assert shown_until_busy("here") == 50
-    assert credentials.identify("good", b"good", "there") == Identity(uid="ann")
+    assert credentials.authenticate("good", b"good", "there") == Principal(uid="ann")
     assert shown_until_busy("here") == 0
-    assert not credentials.may_know("bad", b"here 0")
+    assert not credentials.may_accept("bad", b"here 0")
     clock.advance(11)
-    assert credentials.may_know("bad", b"here 0")
-    assert credentials.identify("good", b"good", "here") == Identity(uid="ann")
+    assert credentials.may_accept("bad", b"here 0")
+    assert credentials.authenticate("good", b"good", "here") == Principal(uid="ann")
     clock.advance(60)
     assert shown_until_busy(*[f"client {number}" for number in range(40)]) == 400
     assert shown_until_busy("one more") == 0
 
 
 def test_an_answer_that_does_not_come_is_no_refusal(clock: ManualClock) -> None:
-    def ask(_text: str) -> Identity | None:
+    def ask(_text: str) -> Principal | None:
         raise Unavailable("the leader")
 
     credentials = LeaderCredentialCache(ask, clock)
     with pytest.raises(Unavailable):
-        credentials.identify("a", b"a", "here")
-    assert credentials.may_know("a", b"a")
+        credentials.authenticate("a", b"a", "here")
+    assert credentials.may_accept("a", b"a")

@@ -29,7 +29,7 @@ from elkyn_server import until
 from websockets.sync.client import connect
 
 from elkyn import ElkynStore
-from elkyn.replica.messages import VERSION, decode, encode
+from elkyn.replication.messages import VERSION, decode, encode
 from sennit_core.errors import Denied, Unavailable, Unsupported
 
 Start = Callable[..., Any]
@@ -169,7 +169,7 @@ def test_a_replica_of_some_paths_holds_those_alone(start_server: Start, tmp_path
     with ElkynStore(tmp_path / "r", paths=["/d"], **options) as replica:  # begins anew
         replica.set("/g", 6)
         assert replica.get("/") == {"d": {"e": {"h": 1}, "x": 2}}
-        assert replica.verify() == []
+        assert replica.admin.verify() == []
     with ElkynStore(tmp_path / "r", **options) as replica:
         replica.set("/h", 7)
         assert replica.get("/") == client.get("/.json").json()
@@ -567,7 +567,7 @@ def test_a_replica_killed_again_and_again_holds_a_beginning(
             values = store.get("/n") or {}
             assert sorted(values.values()) == list(range(len(values)))
             assert len(values) == store.position >= held
-            assert store.verify() == []
+            assert store.admin.verify() == []
             held = store.position
     done.set()
     writer.join()

@@ -13,12 +13,12 @@ import pytest
 
 from elkyn import ElkynStore
 from elkyn.errors import Diverged, NotLeader, PositionGone
-from elkyn.replica.follower import Receiver
-from elkyn.replica.leader import Sender
-from elkyn.replica.messages import VERSION, WINDOW, ProtocolError, decode, encode
-from elkyn.replica.snapshots import make_snapshot
-from elkyn.replica.store_log import FollowerStore, LeaderStore
-from elkyn.replica.terms import Terms
+from elkyn.replication.follower import Receiver
+from elkyn.replication.leader import Sender
+from elkyn.replication.messages import VERSION, WINDOW, ProtocolError, decode, encode
+from elkyn.replication.snapshots import make_snapshot
+from elkyn.replication.store_adapters import FollowerStore, LeaderStore
+from elkyn.replication.terms import Terms
 
 
 class Piece:
@@ -85,8 +85,8 @@ class Node:
         some = self.entries[after : after + 3]
         return [(after + 1 + i, ormsgpack.packb(entry)) for i, entry in enumerate(some)]
 
-    def heard(self, term: int) -> None:
-        self.terms_kept = self.terms_kept.heard(term)
+    def observe_term(self, term: int) -> None:
+        self.terms_kept = self.terms_kept.observe_term(term)
 
     def acked(self, node: str, position: int) -> None:
         self.world.acked(self, node, position)
@@ -151,7 +151,7 @@ class Wire:
                 if answer is not None:
                     self.up.append(answer)
         elif sender is not None:
-            if sender.wants_snapshot and sender.following:
+            if sender.needs_snapshot and sender.following:
                 sender.offer(Piece(self.leader))
             frame = sender.next() if what < 0.97 else sender.beat()
             if frame is not None:
@@ -226,8 +226,10 @@ class World:
         for wire in self.wires:
             if wire.follower is best:
                 wire.receiver = None
-        heard = best.terms_kept.heard(old.terms_kept.term)  # it may have been away since
-        best.terms_kept = heard.promoted(best.position)
+        observe_term = best.terms_kept.observe_term(
+            old.terms_kept.term
+        )  # it may have been away since
+        best.terms_kept = observe_term.promoted(best.position)
         best.follows = None
         assert kept <= {entry[1] for entry in best.entries}
         self.promised = {number: {best.node} for number in kept}
@@ -282,7 +284,7 @@ def _pump(leader: LeaderStore, follower: FollowerStore, frames: int) -> Receiver
     for answer in sender.receive(receiver.hello()):
         receiver.receive(answer)
     for _frame in range(frames):
-        if sender.wants_snapshot:
+        if sender.needs_snapshot:
             sender.offer(make_snapshot(leader.store, leader.paths))
         frame = sender.next()
         if frame is None:
@@ -318,16 +320,16 @@ def test_stores_that_are_reopened_follow_through_trims_and_promotions(
             name = choice.choice(names)
             stores[name].close()
             stores[name] = ElkynStore(tmp_path / name, **options)
-        elif stores[follower].terms.leads:
-            stores[follower].change_terms(lambda terms, position: terms.promoted(position))
-            stores[follower].following = False
+        elif stores[follower].admin.terms.leads:
+            stores[follower].admin.change_terms(lambda terms, position: terms.promoted(position))
+            stores[follower].admin.following = False
             leader, follower = follower, leader
-            if choice.random() < 0.5 and not stores[follower].terms.stale:
-                stores[follower].set("/lost", step)  # it has not heard of it yet
+            if choice.random() < 0.5 and not stores[follower].admin.terms.stale:
+                stores[follower].set("/lost", step)  # it has not observe_term of it yet
     log = FollowerStore(stores[follower])
     _pump(LeaderStore(stores[leader]), log, 10_000)
     assert stores[follower].get("/") == stores[leader].get("/")
-    assert stores[follower].verify() == []
+    assert stores[follower].admin.verify() == []
     assert stores[follower].position == stores[leader].position
     for store in stores.values():
         store.close()
@@ -372,7 +374,7 @@ def test_a_leader_restored_from_a_backup_is_no_continuation(tmp_path: Path) -> N
         log = FollowerStore(follower)
         leader.set("/n", 0)
         _pump(LeaderStore(leader), log, 100)
-        leader.backup(tmp_path / "backup")
+        leader.admin.backup(tmp_path / "backup")
         for number in range(3):
             leader.set("/n", number)
         _pump(LeaderStore(leader), log, 100)
@@ -417,7 +419,7 @@ def test_a_follower_to_be_replaced_is_behind_until_it_was(tmp_path: Path) -> Non
         for number in range(5):  # further on, in a history of its own
             other.set("/n", number)
         log = FollowerStore(other, ())
-        other.following = True
+        other.admin.following = True
         assert _pump(LeaderStore(leader), log, 1).replacing
         done = _pump(LeaderStore(leader), log, 100)
         assert (done.replacing, other.get("/n")) == (False, "leader")

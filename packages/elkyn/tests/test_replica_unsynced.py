@@ -12,8 +12,8 @@ import pytest
 from elkyn_server import Served, until
 
 from elkyn import ElkynStore
+from elkyn.cli.remote import RemoteTree
 from elkyn.errors import NotSynced
-from elkyn.remote import RemoteTree
 
 Start = Callable[..., Served]
 

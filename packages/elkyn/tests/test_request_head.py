@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elkyn.server.request_head import SINGLE_HEADERS, checked_headers
+from elkyn.server.http.request_head import SINGLE_HEADERS, checked_headers
 from sennit_core.errors import UsageError
 
 HOST = (b"host", b"a.example")

@@ -8,14 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elkyn.identity import ADMIN, Identity
-from elkyn.paths import Path
-from elkyn.reading import Overlay
+from elkyn.auth.principal import ADMIN, Principal
 from elkyn.rules import parse_rules
 from elkyn.rules.memory import MemoryReader
-from elkyn.values import prepare
+from elkyn.tree.paths import Path
+from elkyn.tree.reader import Overlay
+from elkyn.tree.values import prepare
 
-ANN = Identity("ann")
+ANN = Principal("ann")
 ROOM = "root.child('members').child($room).child(auth.uid).val() === true"
 
 

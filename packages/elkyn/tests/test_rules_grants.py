@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from elkyn.identity import ADMIN, NOBODY, Identity
-from elkyn.paths import Path, parse_path
-from elkyn.reading import Overlay, peek_of
+from elkyn.auth.principal import ADMIN, UNAUTHENTICATED, Principal
 from elkyn.rules import Explanation, RuleSet, default_rules, parse_rules
 from elkyn.rules.memory import MemoryReader
-from elkyn.values import Stored, prepare
+from elkyn.tree.paths import Path, parse_path
+from elkyn.tree.reader import Overlay, peek_of
+from elkyn.tree.values import Stored, prepare
 
-ANN = Identity("ann")
+ANN = Principal("ann")
 
 USERS = {
     "users": {
@@ -35,27 +35,27 @@ EQUALS = {
 }
 
 
-def may_read(rules: Any, path: str, data: Any = None, identity: Identity = ANN) -> bool:
+def may_read(rules: Any, path: str, data: Any = None, principal: Principal = ANN) -> bool:
     return parse_rules({"rules": rules}).may_read(
-        MemoryReader(data), parse_path(path), identity, 1000
+        MemoryReader(data), parse_path(path), principal, 1000
     )
 
 
 def explain(
-    rules: RuleSet, places: dict[str, Any], data: Any = None, identity: Identity = ANN
+    rules: RuleSet, places: dict[str, Any], data: Any = None, principal: Principal = ANN
 ) -> Explanation:
     before = MemoryReader(data)
     written = [(parse_path(path), prepare(value).value) for path, value in places.items()]
     after = Overlay(before, written)
-    explanation = rules.explain_write(before, after, written, identity, 1000)
-    assert rules.may_write(before, after, written, identity, 1000) is explanation.allowed
+    explanation = rules.explain_write(before, after, written, principal, 1000)
+    assert rules.may_write(before, after, written, principal, 1000) is explanation.allowed
     return explanation
 
 
 def may_write(
-    rules: Any, places: dict[str, Any], data: Any = None, identity: Identity = ANN
+    rules: Any, places: dict[str, Any], data: Any = None, principal: Principal = ANN
 ) -> bool:
-    return explain(parse_rules({"rules": rules}), places, data, identity).allowed
+    return explain(parse_rules({"rules": rules}), places, data, principal).allowed
 
 
 class TestTheWalk:
@@ -115,8 +115,8 @@ class TestTheWalk:
 
     def test_an_admin_is_not_asked(self) -> None:
         rules = {".read": False, ".write": False, ".validate": False}
-        assert may_read(rules, "/", identity=ADMIN)
-        assert may_write(rules, {"/": 1}, identity=ADMIN)
+        assert may_read(rules, "/", principal=ADMIN)
+        assert may_write(rules, {"/": 1}, principal=ADMIN)
 
 
 class TestValidation:
@@ -278,7 +278,7 @@ class TestExplanations:
         assert explanation.decisive.values == {"newData.isString()": False}
 
     def test_a_default_refusal_has_no_rule(self) -> None:
-        explanation = explain(self.RULES, {"/a": 1}, identity=NOBODY)
+        explanation = explain(self.RULES, {"/a": 1}, principal=UNAUTHENTICATED)
         assert explanation.decisive is None
         assert str(explanation).startswith("denied: no .write rule grants access to /a\n")
         assert explain(self.RULES, {"/z": 1}).decisions == []
@@ -291,7 +291,7 @@ class TestExplanations:
         assert [decision.place for decision in explanation.decisions] == ["/a", "/a/b", "/a/b"]
 
     def test_an_admin_needs_no_rule(self) -> None:
-        explanation = explain(self.RULES, {"/z": 1}, identity=ADMIN)
+        explanation = explain(self.RULES, {"/z": 1}, principal=ADMIN)
         assert str(explanation) == "allowed: the rules do not apply"
 
 
@@ -369,7 +369,7 @@ def test_the_default_rules_open_users_to_themselves() -> None:
     reader = MemoryReader({"users": {"ann": {"name": "Ann"}}})
     assert rules.may_read(reader, ("users", "ann", "name"), ANN, 0)
     assert not rules.may_read(reader, ("users", "bob"), ANN, 0)
-    assert not rules.may_read(reader, ("users", "null"), NOBODY, 0)
+    assert not rules.may_read(reader, ("users", "null"), UNAUTHENTICATED, 0)
     assert not rules.may_read(reader, ("users",), ANN, 0)
     assert explain(rules, {"/users/ann/x": 1}).allowed
     assert not explain(rules, {"/users/ann": 1, "/other": 1}).allowed
@@ -393,10 +393,10 @@ def test_the_rules_of_the_original_readme() -> None:
         }
         """
     )
-    admin = Identity("root", claims={"admin": True}, custom=("admin",))
+    admin = Principal("root", claims={"admin": True}, custom=("admin",))
     reader = MemoryReader({"users": {"ann": {"email": "a@b.c"}}})
-    for identity, readable in ((ANN, True), (admin, True), (Identity("bob"), False)):
-        assert rules.may_read(reader, ("users", "ann", "email"), identity, 0) is readable
-    assert not rules.may_read(reader, ("users", "ann"), NOBODY, 0)
+    for principal, readable in ((ANN, True), (admin, True), (Principal("bob"), False)):
+        assert rules.may_read(reader, ("users", "ann", "email"), principal, 0) is readable
+    assert not rules.may_read(reader, ("users", "ann"), UNAUTHENTICATED, 0)
     assert explain(rules, {"/users/ann": {"email": "x"}}).allowed
-    assert not explain(rules, {"/users/ann": 1}, identity=admin).allowed
+    assert not explain(rules, {"/users/ann": 1}, principal=admin).allowed

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore
+from elkyn.auth.principal import Principal
 from elkyn.cli import main
-from elkyn.identity import Identity
-from elkyn.paths import PRIORITY
 from elkyn.rules import Decision, parse_rules
 from elkyn.rules.memory import MemoryReader
+from elkyn.tree.paths import PRIORITY
 from sennit_core.errors import Denied
 
-BOB = Identity("bob@example.com")
+BOB = Principal("bob@example.com")
 DATA = {"banned": {"ann": True, PRIORITY: 1}, "open": 1}
 
 RECORDED = [
@@ -51,10 +51,10 @@ FOLLOWING = [
 ]
 
 
-def decide(expression: str, identity: Identity = BOB) -> Decision:
+def decide(expression: str, principal: Principal = BOB) -> Decision:
     rules = parse_rules({"rules": {".read": expression}})
-    explanation = rules.explain_read(MemoryReader(DATA), (), identity, 1000)
-    assert rules.may_read(MemoryReader(DATA), (), identity, 1000) is explanation.allowed
+    explanation = rules.explain_read(MemoryReader(DATA), (), principal, 1000)
+    assert rules.may_read(MemoryReader(DATA), (), principal, 1000) is explanation.allowed
     return explanation.decisions[0]
 
 
@@ -77,7 +77,7 @@ def test_the_parent_of_the_root_is_a_failure_still() -> None:
 
 
 def test_a_long_key_is_as_one_with_illegal_characters() -> None:
-    long = Identity("x" * 1000)
+    long = Principal("x" * 1000)
     assert decide("!root.child('banned/' + auth.uid).exists()", long).allowed
     assert decide(f"!root.child('{'y' * 1000}').exists()").allowed
 

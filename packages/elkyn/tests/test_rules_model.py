@@ -13,14 +13,14 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from elkyn.identity import Identity
-from elkyn.reading import Overlay
+from elkyn.auth.principal import Principal
 from elkyn.rules import BadRules, Problem, parse_rules
 from elkyn.rules.memory import MemoryReader
-from elkyn.values import prepare
+from elkyn.tree.reader import Overlay
+from elkyn.tree.values import prepare
 
 Expression: TypeAlias = tuple[Any, ...]
-ANN = Identity(
+ANN = Principal(
     "a", claims={"n": 1, "yes": True, "deep": {"a": "b"}, "email": "a@b.c"}, custom=("n", "yes")
 )
 AUTH = {"uid": "a", "provider": "custom", "n": 1, "yes": True, "token": dict(ANN.claims)}

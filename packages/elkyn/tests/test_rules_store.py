@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from elkyn import ElkynStore
-from elkyn._lmdb.tree import Tree
 from elkyn.cli import main
-from elkyn.values import Stored
+from elkyn.storage.row_tree import Tree
+from elkyn.tree.values import Stored
 from sennit_core.errors import Denied
 
 

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from elkyn.identity import NOBODY, Identity
-from elkyn.query import Query
+from elkyn.auth.principal import UNAUTHENTICATED, Principal
 from elkyn.rules import Decision, parse_rules
 from elkyn.rules.memory import MemoryReader
+from elkyn.tree.query import Query
 
 DATA = {"a": 1, "b": "x", "c": True, "f": 2.5, "d": {"e": {"f": 2}, "g": "hello"}, "list": [1, 2]}
 CLAIMS = {"email": "a@b.c", "groups": {"d": True}, "list": ["x", "y"], "admin": True, "level": 3}
-ANN = Identity("u1", claims=CLAIMS, custom=("admin", "level"))
+ANN = Principal("u1", claims=CLAIMS, custom=("admin", "level"))
 
 TRUE = [
     # literals, names, equality without conversion
@@ -122,11 +122,11 @@ FAILING = [
 ]
 
 
-def decide(expression: str, identity: Identity = ANN, query: Query | None = None) -> Decision:
+def decide(expression: str, principal: Principal = ANN, query: Query | None = None) -> Decision:
     rules = parse_rules({"rules": {"$x": {".read": expression}}})
-    explanation = rules.explain_read(MemoryReader(DATA), ("d",), identity, 1000, query)
+    explanation = rules.explain_read(MemoryReader(DATA), ("d",), principal, 1000, query)
     (decision,) = explanation.decisions
-    plain = rules.may_read(MemoryReader(DATA), ("d",), identity, 1000, query)
+    plain = rules.may_read(MemoryReader(DATA), ("d",), principal, 1000, query)
     assert plain is explanation.allowed is decision.allowed
     return decision
 
@@ -148,21 +148,23 @@ def test_a_failure_makes_the_whole_rule_false(expression: str, reason: str, arou
 
 
 def test_nobody_is_null() -> None:
-    assert decide("auth == null && auth.uid == null && auth.token.email == null", NOBODY).allowed
-    assert not decide("auth.uid === $x", NOBODY).allowed
+    assert decide(
+        "auth == null && auth.uid == null && auth.token.email == null", UNAUTHENTICATED
+    ).allowed
+    assert not decide("auth.uid === $x", UNAUTHENTICATED).allowed
 
 
 def test_an_override_is_what_auth_is() -> None:
-    identity = Identity(override={"uid": "x", "anything": [1]})
+    principal = Principal(override={"uid": "x", "anything": [1]})
     assert decide(
-        "auth.uid == 'x' && auth.anything[0] == 1 && auth.token == null", identity
+        "auth.uid == 'x' && auth.anything[0] == 1 && auth.token == null", principal
     ).allowed
 
 
 def test_true_is_not_one_in_claims_and_data() -> None:
-    identity = Identity("u", override={"uid": "u", "one": 1, "yes": True})
-    assert decide("auth.one != auth.yes && auth.yes != 1 && auth.one != true", identity).allowed
-    assert decide("auth.one == root.child('a').val()", identity).allowed
+    principal = Principal("u", override={"uid": "u", "one": 1, "yes": True})
+    assert decide("auth.one != auth.yes && auth.yes != 1 && auth.one != true", principal).allowed
+    assert decide("auth.one == root.child('a').val()", principal).allowed
 
 
 @pytest.mark.parametrize(
@@ -192,8 +194,8 @@ def test_a_rule_sees_the_query(query: Query, expression: str) -> None:
     "expression", ["'a'.replace('a', {big})", "{big} + {big}", "('a' + {big}).replace('a', {big})"]
 )
 def test_strings_do_not_grow_without_end(expression: str) -> None:
-    identity: Any = Identity("u", override={"uid": "u", "big": "a" * 6_000_000})
+    principal: Any = Principal("u", override={"uid": "u", "big": "a" * 6_000_000})
     text = expression.format(big="(auth.big + '')") + " == ''"
-    decision = decide(text.replace("'a'.replace", "auth.big.replace"), identity)
+    decision = decide(text.replace("'a'.replace", "auth.big.replace"), principal)
     assert decision.failure is not None
     assert "too long" in decision.failure

@@ -13,7 +13,7 @@ import uvicorn
 from elkyn_server import Served, until
 from uvicorn.server import ServerState
 
-from elkyn.server.http_protocol import bounded_protocol
+from elkyn.server.http.protocol import bounded_protocol
 from elkyn.server.limits import Limits
 
 HEAD = b"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n"

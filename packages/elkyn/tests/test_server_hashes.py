@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from elkyn.server.hashes import etag_of, hash_of
-from elkyn.values import prepare
+from elkyn.tree.values import prepare
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,9 @@ import pytest
 from elkyn import ElkynStore
 from elkyn.cli import main
 from elkyn.server.app import elkyn_app
-from elkyn.server.asgi import DIRECT, send_response
+from elkyn.server.asgi import DIRECT_SEND, send_response
+from elkyn.server.cors import Origins
 from elkyn.server.limits import Rate
-from elkyn.server.origins import Origins
 from elkyn.server.request import Response
 from sennit_core.errors import Busy
 
@@ -49,7 +49,7 @@ def test_a_preflight_tells_methods_and_headers() -> None:
 
 
 def test_a_browser_can_preflight_a_served_tree(emulator: Any) -> None:
-    headers = {"Origin": "http://localhost:3000", "Access-Control-Request-Method": "PATCH"}
+    headers = {"Origin": "http://localhost:3000", "StoreAuth-Control-Request-Method": "PATCH"}
     answer = httpx.options(f"{emulator.url}/a.json", headers=headers)
     assert answer.status_code == 204
     assert answer.headers["access-control-allow-origin"] == "http://localhost:3000"
@@ -228,11 +228,11 @@ def test_a_slow_read_ends_at_its_timeout() -> None:
 
 
 def test_an_identity_from_the_hook_is_judged_by_rules() -> None:
-    from elkyn.identity import Identity
+    from elkyn.auth.principal import Principal
 
-    def authorize(scope: Any, namespace: str, path: str, write: bool) -> Identity:
+    def authorize(scope: Any, namespace: str, path: str, write: bool) -> Principal:
         names = dict(scope["headers"])
-        return Identity(uid=names.get(b"x-user", b"").decode() or None)
+        return Principal(uid=names.get(b"x-user", b"").decode() or None)
 
     async def ask(store: ElkynStore) -> list[int]:
         app = elkyn_app({"default": store}, authorize=authorize)
@@ -299,7 +299,7 @@ def test_a_head_without_end_is_refused(emulator: Any) -> None:
 
 
 def test_one_connection_too_many_is_answered_with_429() -> None:
-    from elkyn.server.http_protocol import bounded_protocol
+    from elkyn.server.http.protocol import bounded_protocol
     from elkyn.server.limits import Limits
 
     class Transport:
@@ -350,7 +350,7 @@ def test_a_header_cannot_end_its_line() -> None:
         raise AssertionError("nothing is to be sent")
 
     direct = SimpleNamespace(whole=lambda _head, _body: pytest.fail("nothing is to be sent"))
-    scope = {"method": "GET", "extensions": {DIRECT: direct}}
+    scope = {"method": "GET", "extensions": {DIRECT_SEND: direct}}
     answer = Response(200, b"x", (("etag", "a\r\nset-cookie: b"),))
     with pytest.raises(ValueError, match="line break"):
         asyncio.run(send_response(answer, scope, send))

@@ -14,7 +14,7 @@ from elkyn_server import Served
 
 from elkyn import ElkynStore
 from elkyn.server.app import elkyn_app
-from elkyn.writer import put_write
+from elkyn.storage.writer import put_write
 
 WRITERS = 4
 WRITES = 120
@@ -128,7 +128,7 @@ def test_what_was_committed_together_leaves_in_one_send() -> None:
         }
         stream = asyncio.create_task(app(scope, receive, send))
         sent.append(await bodies.get())
-        store.apply([put_write(("n",), number) for number in range(50)])  # holds up the loop
+        store.admin.apply([put_write(("n",), number) for number in range(50)])  # holds up the loop
         while b'"data":49' not in sent[-1]:
             sent.append(await bodies.get())
         gone.set()

@@ -17,15 +17,15 @@ from uvicorn.server import ServerState
 
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.server.app import ElkynApp
-from elkyn.server.door import AuthenticatorBackend
-from elkyn.server.http_protocol import bounded_protocol
+from elkyn.server.auth_backend import AuthenticatorBackend
+from elkyn.server.http.fast_path import FastPath
+from elkyn.server.http.protocol import bounded_protocol
+from elkyn.server.http.timeouts import PendingRead, ReadTimeouts
 from elkyn.server.limits import Limits
-from elkyn.server.plain import FastPath
 from elkyn.server.settings import Settings
-from elkyn.server.sweeper import Awaited, ReadTimeouts
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import put_write
 from elkyn.store import ElkynStore
-from elkyn.txn import ReadTransaction
-from elkyn.writer import put_write
 
 AUTH = b"Host: localhost\r\nAuthorization: Bearer owner\r\n"
 
@@ -100,9 +100,9 @@ class Waiting:
     """A connection that waits for its client."""
 
     def __init__(self, seconds: float) -> None:
-        self.what, self.out = Awaited(object(), object(), seconds), False
+        self.what, self.out = PendingRead(object(), object(), seconds), False
 
-    def awaited(self) -> Awaited:
+    def pending_read(self) -> PendingRead:
         return self.what
 
     def close_on_timeout(self) -> None:
@@ -133,13 +133,13 @@ def test_a_connection_between_requests_may_wait_longer_than_one_in_a_head() -> N
         connection = bounded_protocol(Limits(head_seconds=20))(config, ServerState(), {})
         transport = Mock(is_closing=lambda: False, get_extra_info=lambda _name: None)
         connection.connection_made(transport)
-        waits = [connection.awaited()]
+        waits = [connection.pending_read()]
         connection.data_received(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
-        waits.append(connection.awaited())
+        waits.append(connection.pending_read())
         await asyncio.gather(*connection.tasks)
-        waits.append(connection.awaited())
+        waits.append(connection.pending_read())
         connection.data_received(b"GET /")
-        waits.append(connection.awaited())
+        waits.append(connection.pending_read())
         assert [wait and wait.seconds for wait in waits] == [9, None, 75, 9]
         connection.connection_lost(None)
 
@@ -188,14 +188,14 @@ def test_the_loop_steps_aside_while_writes_are_made_and_not_for_long() -> None:
 
     write.check = check
     with ElkynStore(mode="memory") as store:
-        committing = threading.Thread(target=store.apply, args=([write],))
+        committing = threading.Thread(target=store.admin.apply, args=([write],))
         committing.start()
         assert making.wait(20)
-        store.yield_to_writer(0.01)
+        store.admin.yield_to_writer(0.01)
         assert not write.done
         threading.Timer(0.05, go_on.set).start()
-        store.yield_to_writer(20)
+        store.admin.yield_to_writer(20)
         assert go_on.is_set()
         committing.join()
-        store.yield_to_writer(0)
+        store.admin.yield_to_writer(0)
         assert store.get("/a") == 1

@@ -12,13 +12,13 @@ import pytest
 from elkyn_server import Served
 
 from elkyn import ElkynStore
-from elkyn._lmdb import receipts
-from elkyn._lmdb.receipts import Receipt
-from elkyn.identity import Identity
-from elkyn.server.grant import FULL, Grant
+from elkyn.auth.authorizer import UNRESTRICTED, Authorizer
+from elkyn.auth.principal import Principal
 from elkyn.server.handle import handle
 from elkyn.server.request import Request, Response
-from elkyn.txn import WriteTransaction
+from elkyn.storage import receipts
+from elkyn.storage.receipts import Receipt
+from elkyn.storage.transactions import WriteTransaction
 
 _KILLED_AFTER_A_COMMIT = """
 import os, signal, sys
@@ -48,10 +48,17 @@ def store(tmp_path: Path) -> Iterator[ElkynStore]:
 
 
 def ask(
-    store: ElkynStore, method: str, path: str, body: Any, key: str = "k", grant: Grant = FULL
+    store: ElkynStore,
+    method: str,
+    path: str,
+    body: Any,
+    key: str = "k",
+    authorizer: Authorizer = UNRESTRICTED,
 ) -> Response:
     sent = {"idempotency-key": key}
-    return handle(Request(method, path, headers=sent, body=json.dumps(body).encode()), store, grant)
+    return handle(
+        Request(method, path, headers=sent, body=json.dumps(body).encode()), store, authorizer
+    )
 
 
 @pytest.mark.crash
@@ -102,7 +109,7 @@ def test_the_answer_is_that_of_the_first_time_also_after_a_restart(tmp_path: Pat
         first = ask(store, "PUT", "/a.json", body)
         pushed = ask(store, "POST", "/log.json", "x", "p")
         store.set("/a", "something else")
-        store.compact()
+        store.admin.compact()
     with ElkynStore(tmp_path / "store") as store:
         again = ask(store, "PUT", "/a.json", body)
         assert (again.status, again.body) == (200, first.body)
@@ -116,8 +123,8 @@ def test_a_key_counts_for_its_place_method_and_caller_alone(store: ElkynStore) -
         [("POST", "/a.json", "x"), ("POST", "/b.json", "x"), ("POST", "/a.json", "y")]
     ):
         store.set_rules({"rules": {".read": True, ".write": True}})
-        grant = Grant(Identity(uid=uid), store)
-        assert ask(store, method, path, number, grant=grant).status == 200
+        authorizer = Authorizer(Principal(uid=uid), store)
+        assert ask(store, method, path, number, authorizer=authorizer).status == 200
     assert ask(store, "PUT", "/a.json", {"k": 1}).status == 200
     assert sorted(store.get("/b").values()) == [1]
     refused = ask(store, "PUT", "/a.json", {"k": 2})
@@ -126,14 +133,14 @@ def test_a_key_counts_for_its_place_method_and_caller_alone(store: ElkynStore) -
 
 def test_a_refused_write_leaves_no_receipt(store: ElkynStore) -> None:
     store.set_rules({"rules": {"a": {".write": "newData.val() === 1"}}})
-    grant = Grant(Identity(uid="x"), store)
-    assert ask(store, "PUT", "/a.json", 2, grant=grant).status == 401
-    assert ask(store, "PUT", "/a.json", 1, grant=grant).status == 200
+    authorizer = Authorizer(Principal(uid="x"), store)
+    assert ask(store, "PUT", "/a.json", 2, authorizer=authorizer).status == 401
+    assert ask(store, "PUT", "/a.json", 1, authorizer=authorizer).status == 200
     assert count(store) == 1
 
 
 def count(store: ElkynStore) -> int:
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         return view.tree.receipts.count()
 
 
@@ -142,7 +149,7 @@ def keep(store: ElkynStore, number: int, time_ms: int) -> None:
         row = Receipt(time_ms, b"f", 1, ("a",), [(("a",), 1)])
         view.tree.receipts.put(number.to_bytes(16, "big"), row)
 
-    store.prepare(body)
+    store.admin.prepare(body)
 
 
 def test_old_receipts_go_and_so_do_the_oldest_of_many(
@@ -158,12 +165,12 @@ def test_old_receipts_go_and_so_do_the_oldest_of_many(
     for number in range(12, 40):
         keep(store, number, late + number)
     assert count(store) <= 6
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         known = view.tree.receipts
         assert known.get((39).to_bytes(16, "big"), late) is not None
         assert known.get((10).to_bytes(16, "big"), late) is None
         assert known.get((39).to_bytes(16, "big"), late * 3) is None
-    assert store.verify() == []
+    assert store.admin.verify() == []
 
 
 def test_writes_without_a_key_keep_nothing(store: ElkynStore) -> None:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from elkyn.server import session as steps
-from elkyn.server.session import Session
-from elkyn.server.wire import FRAME_CHARS, Assembler, frames_of
+from elkyn.server.realtime import session as steps
+from elkyn.server.realtime.session import Session
+from elkyn.server.realtime.wire import FRAME_CHARS, Assembler, frames_of
 from sennit_core.errors import TooLarge, UsageError
 
 

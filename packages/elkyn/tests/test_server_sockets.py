@@ -13,7 +13,7 @@ from websockets.exceptions import ConnectionClosedError
 
 from elkyn import ElkynStore
 from elkyn.server.app import ElkynApp
-from elkyn.server.door import HookBackend
+from elkyn.server.auth_backend import HookBackend
 from elkyn.server.settings import Settings
 
 
@@ -215,11 +215,13 @@ def test_a_listen_that_waits_for_a_leader_does_not_wait_forever(
 ) -> None:
     async def run(app: ElkynApp) -> Any:
         listen = {"t": "d", "d": {"r": 1, "a": "q", "b": {"p": "/a", "h": ""}}}
-        heard = iter([{"type": "websocket.connect"}, {"type": "", "text": json.dumps(listen)}])
+        observe_term = iter(
+            [{"type": "websocket.connect"}, {"type": "", "text": json.dumps(listen)}]
+        )
         closed = asyncio.get_running_loop().create_future()
 
         async def receive() -> Any:
-            return next(heard, None) or (await closed, {"type": "websocket.disconnect"})[1]
+            return next(observe_term, None) or (await closed, {"type": "websocket.disconnect"})[1]
 
         async def send(message: Any) -> None:
             if message["type"] == "websocket.close":
@@ -229,9 +231,9 @@ def test_a_listen_that_waits_for_a_leader_does_not_wait_forever(
         await asyncio.wait_for(app(scope, receive, send), 20)
         return closed.result()["code"]
 
-    monkeypatch.setattr("elkyn.server.socket._READABLE_SECONDS", 0.05)
+    monkeypatch.setattr("elkyn.server.realtime.socket._READABLE_SECONDS", 0.05)
     with ElkynStore(mode="memory") as store:
-        store.divergence.note(True)
+        store.admin.divergence.note(True)
         app = ElkynApp({"default": store}, HookBackend(lambda *_asked: None), Settings())
         assert asyncio.run(run(app)) == 1013
         assert app.metrics.open["ws"] == 0

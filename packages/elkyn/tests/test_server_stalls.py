@@ -17,10 +17,10 @@ from elkyn_server import Served, until
 
 from elkyn import ElkynStore
 from elkyn.server.app import ElkynApp
-from elkyn.server.door import HookBackend
+from elkyn.server.auth_backend import HookBackend
+from elkyn.server.http.slow_clients import SlowClientCloser, watch_listener
 from elkyn.server.limits import Limits
 from elkyn.server.settings import Settings
-from elkyn.server.stalls import SlowClientCloser, watch_listener
 
 LARGE = ["x" * 4_000_000] * 3  # more than the systems of both sides buffer
 HEAD = b"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n"
@@ -185,7 +185,7 @@ def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
             statuses.append(readers[-1].status)
             if statuses[-1] == 429:
                 readers[-1].taking.set()
-        assert app.unsent.of_client.keys() == {"a", "b"}
+        assert app.send_buffer.of_client.keys() == {"a", "b"}
         for reader in readers:
             reader.taking.set()
         await asyncio.wait_for(readers[0].whole.wait(), 20)
@@ -194,7 +194,7 @@ def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
         for reader in (*readers, again):
             reader.task.cancel()
         await asyncio.gather(*(r.task for r in (*readers, again)), return_exceptions=True)
-        assert not app.unsent.of_client
+        assert not app.send_buffer.of_client
         return [*statuses, again.status]
 
     with ElkynStore(mode="memory") as store:
@@ -216,7 +216,7 @@ def test_large_answers_that_wait_are_bounded_together(accept: str) -> None:
     async def run(app: ElkynApp) -> None:
         first = Reader(app, "/large.json", accept)
         assert await until_told(first) == 200
-        assert app.unsent.bytes >= 1_000_000
+        assert app.send_buffer.bytes >= 1_000_000
         second = Reader(app, "/large.json", accept)
         second.taking.set()
         assert await until_told(second) == 429
@@ -225,7 +225,7 @@ def test_large_answers_that_wait_are_bounded_together(accept: str) -> None:
         first.taking.set()
         for _turn in range(100):
             await asyncio.sleep(0)
-        assert app.unsent.bytes == 0
+        assert app.send_buffer.bytes == 0
         assert first.taken >= 1_000_000
         third = Reader(app, "/large.json", accept)
         assert await until_told(third) == 200
@@ -234,7 +234,7 @@ def test_large_answers_that_wait_are_bounded_together(accept: str) -> None:
         await asyncio.gather(
             *(r.task for r in (first, second, small, third)), return_exceptions=True
         )
-        assert app.unsent.bytes == 0
+        assert app.send_buffer.bytes == 0
 
     with ElkynStore(mode="memory") as store:
         store.set("/", {"large": "x" * 1_000_000, "small": 1})

@@ -15,13 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
-from elkyn.events import Event
-from elkyn.replica.terms import Terms
-from elkyn.server.feed import Batch, Opening
-from elkyn.server.hub import Hub
-from elkyn.server.resume import Seen, id_of, missed_events, parse_id, try_missed
+from elkyn.replication.terms import Terms
+from elkyn.server.realtime.feed import Batch, Opening
+from elkyn.server.realtime.hub import Hub
+from elkyn.server.realtime.resume import ResumePoint, id_of, missed_events, parse_id, try_missed
+from elkyn.storage.transactions import ReadTransaction
 from elkyn.store import ElkynStore
-from elkyn.txn import ReadTransaction
+from elkyn.tree.events import Event
 
 
 def test_every_event_has_the_position_of_its_commit(emulator: Any) -> None:
@@ -94,13 +94,13 @@ def test_a_stream_does_not_go_on_in_a_store_that_was_restored(
 
 def test_nobody_goes_on_from_an_event_that_is_in_no_log() -> None:
     terms = Terms()
-    assert parse_id(id_of(terms, 7, 0)) == Seen(7, 1, 0)
+    assert parse_id(id_of(terms, 7, 0)) == ResumePoint(7, 1, 0)
     with ElkynStore(mode="memory") as store:
         store.set("/a", 1)
         (entry,) = store.oplog.read(0, 9)
-        assert try_missed(store, ("a",), Seen(1, 1, entry.time_ms), 1) == []
+        assert try_missed(store, ("a",), ResumePoint(1, 1, entry.time_ms), 1) == []
         for time_ms in (0, entry.time_ms + 1):
-            assert try_missed(store, ("a",), Seen(1, 1, time_ms), 1) is None
+            assert try_missed(store, ("a",), ResumePoint(1, 1, time_ms), 1) is None
 
 
 def test_a_start_that_takes_long_is_no_other(emulator: Any) -> None:
@@ -157,8 +157,10 @@ def test_after_a_batch_for_very_many_events_gather_unless_somebody_is_impatient(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     minutes = count(0.0, 60.0)  # as long as it takes to hand out a batch
-    monkeypatch.setattr("elkyn.server.hub.time", SimpleNamespace(monotonic=lambda: next(minutes)))
-    monkeypatch.setattr("elkyn.server.hub._PAUSE_SECONDS_MAX", 60.0)
+    monkeypatch.setattr(
+        "elkyn.server.realtime.hub.time", SimpleNamespace(monotonic=lambda: next(minutes))
+    )
+    monkeypatch.setattr("elkyn.server.realtime.hub._PAUSE_SECONDS_MAX", 60.0)
     many, one = [Told() for _ in range(200)], Told()
 
     async def run(store: ElkynStore) -> None:
@@ -185,12 +187,14 @@ def test_nothing_is_resumed_over_ephemeral_values_or_a_log_that_was_cut() -> Non
         store.set("/a", 1)
         before = store.position
         store.set("/a", 2)
-        assert try_missed(store, ("a",), Seen(before, 1), store.position) == [Event("put", "/", 2)]
+        assert try_missed(store, ("a",), ResumePoint(before, 1), store.position) == [
+            Event("put", "/", 2)
+        ]
         store.set("/a", 3, ephemeral=True)
-        assert try_missed(store, ("a",), Seen(before, 1), store.position) is None
+        assert try_missed(store, ("a",), ResumePoint(before, 1), store.position) is None
         store.set("/a", 4)
-        assert try_missed(store, ("a",), Seen(store.position, 1), store.position) == []
-        assert try_missed(store, ("a",), Seen(store.position + 1, 1), store.position) is None
+        assert try_missed(store, ("a",), ResumePoint(store.position, 1), store.position) == []
+        assert try_missed(store, ("a",), ResumePoint(store.position + 1, 1), store.position) is None
 
 
 def test_missed_events_add_up_to_the_value(tmp_path: Any) -> None:

@@ -11,7 +11,7 @@ import pytest
 from elkyn_server import until
 
 from elkyn import BadRules, ElkynStore
-from elkyn.identity import ADMIN, Identity
+from elkyn.auth.principal import ADMIN, Principal
 from sennit_core.errors import Closed, Denied, Unauthenticated, UsageError
 from sennit_core.testing import ManualClock
 
@@ -118,7 +118,7 @@ def test_rules_are_kept_in_the_store_and_in_its_log(tmp_path: Path) -> None:
         assert store.rules is None
         store.set_rules({"rules": {"a": {".read": True}}})
         assert store.position == 2
-        store.backup(tmp_path / "copy")
+        store.admin.backup(tmp_path / "copy")
     for folder in ("t", "copy"):
         with ElkynStore(tmp_path / folder) as store:
             assert store.get("/a") == 1  # nobody asks for rules until auth is enabled
@@ -131,8 +131,8 @@ def test_rules_are_kept_in_the_store_and_in_its_log(tmp_path: Path) -> None:
 def test_rules_follow_the_log_to_other_stores(store: ElkynStore) -> None:
     with ElkynStore(mode="memory") as follower:
         told: list[int] = []
-        follower.on_rules(lambda: told.append(1))
-        follower.replicate(store.oplog.read(0))
+        follower.admin.on_rules(lambda: told.append(1))
+        follower.admin.replicate(store.oplog.read(0))
         follower.enable_auth("another secret")
         assert follower.get("/users/ann/age", token=follower.create_token("ann")) == 31
         with pytest.raises(Denied):
@@ -145,8 +145,8 @@ def test_without_rules_nothing_is_allowed_but_to_admins(tmp_path: Path) -> None:
         store.enable_auth("s")
         with pytest.raises(Denied):
             store.get("/")
-        assert store.guard(ADMIN) is None
-        assert store.guard(Identity("ann")) is not None
+        assert store.admin.authorizer(ADMIN).write_check() is None
+        assert store.admin.authorizer(Principal("ann")).write_check() is not None
 
 
 def test_tokens_need_a_secret(tmp_path: Path) -> None:
@@ -156,7 +156,7 @@ def test_tokens_need_a_secret(tmp_path: Path) -> None:
 
 def test_whoever_asks_is_told_of_new_rules_and_then_no_more(store: ElkynStore) -> None:
     told: list[int] = []
-    end = store.on_rules(lambda: told.append(1))
+    end = store.admin.on_rules(lambda: told.append(1))
     store.set_rules(RULES)
     end()
     store.set_rules(RULES)

@@ -13,9 +13,9 @@ import lmdb
 import pytest
 
 from elkyn import Archiver, ElkynStore, restore
-from elkyn._lmdb.format import CURRENT, OLDEST
-from elkyn.disk import verify_folder
 from elkyn.errors import OtherFormat
+from elkyn.storage.disk import verify_folder
+from elkyn.storage.format import CURRENT, OLDEST
 from sennit_core.errors import Corrupt
 
 FIRST = Path(__file__).with_name("format-1.mdb.xz.txt")
@@ -67,7 +67,7 @@ def test_a_store_of_the_first_version_is_read_and_becomes_one_of_today_when_writ
         assert store.get("/users/u1") == {"n": 1, "name": "Änn", "tags": ["a", "b"]}
         assert len(store.get("/users")) == 40
         assert store.get(f"/{'k' * 700}") == {"b": True, "deep": 1.5}
-        assert store.verify() == []
+        assert store.admin.verify() == []
     assert mark(first) == b"elkyn 1"  # who only reads takes it from nobody
     with ElkynStore(first) as store:
         store.set("/users/u2/n", 5)
@@ -77,7 +77,7 @@ def test_a_store_of_the_first_version_is_read_and_becomes_one_of_today_when_writ
     with ElkynStore(first) as store:
         assert store.get("/users/u2/n") == 5
         assert store.keys("/large") == [f"k{number:03}" for number in range(100)]
-        assert store.verify() == []
+        assert store.admin.verify() == []
 
 
 def test_a_write_that_fails_leaves_the_version(first: Path) -> None:
@@ -134,11 +134,11 @@ def test_a_snapshot_of_a_newer_version_takes_the_place_of_nothing(
 ) -> None:
     with ElkynStore(tmp_path / "other") as other:
         other.set("/a", "other")
-        other.backup(tmp_path / "copy")
+        other.admin.backup(tmp_path / "copy")
     mark(tmp_path / "copy", b"elkyn 99")
     with ElkynStore(store) as kept:
         with pytest.raises(OtherFormat):
-            kept.install(tmp_path / "copy")
+            kept.admin.install(tmp_path / "copy")
         assert kept.get("/a") == {"b": 1}
         kept.set("/a/b", 2)
     with ElkynStore(store) as kept:
@@ -147,7 +147,7 @@ def test_a_snapshot_of_a_newer_version_takes_the_place_of_nothing(
 
 def test_an_archive_says_its_version_too(store: Path, tmp_path: Path) -> None:
     with ElkynStore(store) as kept:
-        kept.backup(tmp_path / "copy")
+        kept.admin.backup(tmp_path / "copy")
         with Archiver(kept, tmp_path / "archive"):
             kept.set("/a/b", 2)
     file = max((tmp_path / "archive").iterdir())

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from elkyn import ElkynStore, _failpoints
 from elkyn import testing as model
-from elkyn._lmdb import rows as row_format
-from elkyn._lmdb import shapes
+from elkyn.storage import rows as row_format
+from elkyn.storage import shapes
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_records_of_all_shapes_and_sizes_are_rows_again(store: ElkynStore) -> No
     tags = {data[0] for data in entries(store).values()}
     assert {0x04, 0x10, 0x7F} <= tags
     assert [store.get(f"/{kind}-2") for kind in range(130)] == kinds
-    assert store.verify() == []
+    assert store.admin.verify() == []
 
 
 def test_a_map_that_is_written_over_and_over_is_no_shape(store: ElkynStore) -> None:

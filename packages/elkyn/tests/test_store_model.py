@@ -14,12 +14,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from elkyn import ElkynStore
 from elkyn import testing as model
-from elkyn.events import replay
-from elkyn.paths import Path as Keys
-from elkyn.txn import ReadTransaction
-from elkyn.values import Stored, present, same
-from elkyn.watch import Subscription
-from elkyn.writer import patch_write, put_write
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import patch_write, put_write
+from elkyn.tree.events import replay
+from elkyn.tree.paths import Path as Keys
+from elkyn.tree.values import Stored, present, same
+from elkyn.tree.watch import Subscription
 from sennit_core.errors import Denied
 from sennit_core.testing import ManualClock
 
@@ -108,8 +108,8 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(path=model.PATHS, value=model.EXPORTS)
     def group_with_refusals(self, path: str, value: Any) -> None:
         refused, allowed = patch_write((), {"a": value, "b/c": value}), put_write(("0", "g"), value)
-        refused.guard = refuse
-        self.store.apply([refused, allowed])
+        refused.authorize = refuse
+        self.store.admin.apply([refused, allowed])
         with pytest.raises(Denied):
             refused.result()
         allowed.result()
@@ -170,7 +170,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule()
     def compact(self) -> None:
-        self.store.compact()
+        self.store.admin.compact()
 
     @rule(path=model.PATHS)
     def read(self, path: str) -> None:
@@ -186,7 +186,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def same(self) -> None:
         assert model.typed(self.store.get("/")) == model.typed(model.shown(self.tree))
-        with self.store.snapshot() as view:
+        with self.store.admin.snapshot() as view:
             assert same(view.get(()), model.plain(self.tree, True))
         assert self.store.position == self.durable_writes
 
@@ -205,8 +205,8 @@ class StoreMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         try:
             self._replay()
-            assert self.store.verify() == []
-            with self.store.snapshot() as view:
+            assert self.store.admin.verify() == []
+            with self.store.admin.snapshot() as view:
                 assert same(model.replayed(self.store.oplog.read(0)), view.tree.get(()))
         finally:
             self.store.close()

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from elkyn import BadPath, BadValue
 from elkyn import testing as model
-from elkyn.paths import format_path, order_key, parse_path, sorted_map
-from elkyn.pushid import PushIds
-from elkyn.values import prepare, present, same
+from elkyn.tree.paths import format_path, order_key, parse_path, sorted_map
+from elkyn.tree.push_ids import PushIds
+from elkyn.tree.values import prepare, present, same
 from sennit_core.testing import ManualClock
 
 

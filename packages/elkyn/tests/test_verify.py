@@ -12,9 +12,9 @@ import ormsgpack
 import pytest
 
 from elkyn import ElkynStore, open_namespaces
-from elkyn._lmdb import index_rows, rows
-from elkyn._lmdb.environment import Txn
 from elkyn.cli import main
+from elkyn.storage import index_rows, rows
+from elkyn.storage.environment import Txn
 
 RULES = {
     "rules": {
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[ElkynStore]:
         store.update("/rooms", {"a/k": 1, "a/" + "l" * 400: "text" * 90, "b/x": True, "b/y": None})
         store.set("/at", {".value": "z" * 5000, ".priority": 1})
         store.set("/map", {"a": 1, ".priority": "p"})
-        store.wait_for_indexes(20)
+        store.admin.wait_for_indexes(20)
         yield store
 
 
@@ -49,7 +49,7 @@ def raw(store: ElkynStore) -> Iterator[tuple[Txn, dict[str, Any]]]:
 
 
 def found(store: ElkynStore) -> str:
-    problems = store.verify()
+    problems = store.admin.verify()
     assert problems
     return "\n".join(problems)
 
@@ -61,8 +61,8 @@ def test_a_store_after_many_changes_is_as_it_should_be(store: ElkynStore) -> Non
     store.set("/users/u7", None)
     store.delete("/rooms/a")
     store.set("/map/.priority", None)
-    store.compact()
-    assert store.verify() == []
+    store.admin.compact()
+    assert store.admin.verify() == []
 
 
 def row_of(path: tuple[str, ...], value: Any, number: int = 1) -> bytes:
@@ -189,7 +189,7 @@ def test_the_verb_says_where_a_file_is_damaged(
 
 
 def test_the_rows_of_a_branch_are_those_of_its_children(store: ElkynStore) -> None:
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         node = view.tree._find(("users",))
     assert isinstance(node, bytes)
     with raw(store) as (txn, databases):

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from elkyn import ElkynStore, Event
-from elkyn.events import replay
-from elkyn.query import EVERYTHING, Query, run_query
-from elkyn.values import Stored, present
-from elkyn.views import CHILD_EVENTS, EVENTS, ViewEvent
-from elkyn.watch import Subscription, ViewSubscription
+from elkyn.tree.events import replay
+from elkyn.tree.live_query import CHILD_EVENTS, EVENTS, ViewEvent
+from elkyn.tree.query import EVERYTHING, Query, run_query
+from elkyn.tree.values import Stored, present
+from elkyn.tree.watch import Subscription, ViewSubscription
 from sennit_core.errors import Denied, Unsupported
 
 
@@ -222,12 +222,12 @@ def test_a_server_can_take_what_waits_and_go_on_after_a_loss(store: ElkynStore) 
         assert (len(woken), feed.ready) == (1, True)
         assert feed.drain() == [Event("put", "/a", 0)]
         store.delete("/p/b")
-        assert (feed.drain(), feed.lost) == ([], True)
+        assert (feed.drain(), feed.overflowed) == ([], True)
         assert feed.resume() == [Event("patch", "/", {"b": None, "c": 3})]
         for number in range(9):
             store.set("/p/a", -number)
-        assert feed.lost
-        assert (feed.resume(), feed.lost) == ([Event("put", "/a", -8)], False)
+        assert feed.overflowed
+        assert (feed.resume(), feed.overflowed) == ([Event("put", "/a", -8)], False)
 
 
 def test_the_rules_are_asked_before_each_event(store: ElkynStore) -> None:
@@ -274,7 +274,7 @@ def test_every_listener_sees_the_order_of_commits_under_load(store: ElkynStore) 
     for place, feed in enumerate(feeds):
         for event in drain(feed):
             values[place] = replay(values[place], event)
-    with store.snapshot() as view:
+    with store.admin.snapshot() as view:
         for place, value in enumerate(values):
             query = queries[place // 2]
             now = view.get(("p",)) if query is None else run_query(query, view, ("p",))
@@ -305,7 +305,7 @@ def test_child_events_under_load_add_up_to_the_window(tmp_path: Path) -> None:
         while any(writer.is_alive() for writer in writers):
             for feed, (keys, values) in zip(feeds, held, strict=True):
                 follow_all(keys, values, drain(feed))
-        with store.snapshot() as view:
+        with store.admin.snapshot() as view:
             expected = run_query(query, view, ("p",))
         for feed, (keys, values) in zip(feeds, held, strict=True):
             follow_all(keys, values, drain(feed))
@@ -389,7 +389,7 @@ class ViewMachine(RuleBasedStateMachine):
         for query, stream, held in self.streams:
             for event in drain(stream):
                 held[0] = replay(held[0], event)
-            with self.store.snapshot() as view:
+            with self.store.admin.snapshot() as view:
                 whole = view.get(("p",))
             expected = self.expected(query or EVERYTHING)
             assert (
@@ -397,7 +397,7 @@ class ViewMachine(RuleBasedStateMachine):
             )
 
     def expected(self, query: Query) -> dict[str, Stored]:
-        with self.store.snapshot() as view:
+        with self.store.admin.snapshot() as view:
             return run_query(query, view, ("p",))
 
     def teardown(self) -> None:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from elkyn import ElkynStore, Event
-from elkyn.events import replay
-from elkyn.values import present
+from elkyn.tree.events import replay
+from elkyn.tree.values import present
 from sennit_core.errors import Closed, Unsupported
 
 
@@ -170,7 +170,7 @@ def test_nothing_is_kept_for_listeners_that_left(store: ElkynStore) -> None:
         store.watch("/a/b/c").close()
     store.on("/a", "value", print).close()
     assert not store._watchers.concerned(())
-    assert store._listening._feeds == {}
+    assert store._subscriptions._feeds == {}
 
 
 def test_it_can_be_awaited(store: ElkynStore) -> None:

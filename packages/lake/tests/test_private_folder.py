@@ -22,7 +22,7 @@ def test_folders_objects_and_the_tree_are_private(tmp_path: Path, pool: Executor
             Lake(root, tree=tree, pool=pool) as lake,
         ):
             put(lake, "flights.csv", FLIGHTS)
-            tree.backup(tmp_path / "backup")
+            tree.admin.backup(tmp_path / "backup")
     finally:
         os.umask(before)
 

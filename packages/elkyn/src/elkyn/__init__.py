@@ -1,8 +1,8 @@
 """Elkyn: a realtime tree database, embedded or served over Firebase's REST protocol.
 
-Layering: `paths`, `values`, `events` are below `_lmdb`, `disk` and `writer`; `store` is the embedded
-database on top of them, and `server` serves stores. `sennit_core` is the only other Sennit package
-that it imports; LMDB and MessagePack are imported with the first store.
+Layering: `tree` (values, queries, events; no files) < `rules` < `storage` (LMDB) < `auth` < `store`
+(the embedded database) < `replication` < `server` (HTTP and WebSockets) < `cli`. `sennit_core` is the
+only other Sennit package that it imports; LMDB and MessagePack are imported with the first store.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -20,30 +20,30 @@ if TYPE_CHECKING:
         PreconditionFailed,
         StoreInUse,
     )
-    from elkyn.events import Event
     from elkyn.namespaces import Stores, open_namespaces
-    from elkyn.query import Query
     from elkyn.recovery import Archiver, archive_log, backup_folder, restore
     from elkyn.store import ElkynStore
-    from elkyn.views import ViewEvent
-    from elkyn.watch import Callback, Subscription, ViewSubscription
+    from elkyn.tree.events import Event
+    from elkyn.tree.live_query import ViewEvent
+    from elkyn.tree.query import Query
+    from elkyn.tree.watch import Callback, Subscription, ViewSubscription
 
 _HOMES = {
     "Archiver": "recovery",
     "BadPath": "errors",
     "BadRules": "errors",
     "BadValue": "errors",
-    "Callback": "watch",
+    "Callback": "tree.watch",
     "ElkynStore": "store",
-    "Event": "events",
+    "Event": "tree.events",
     "PositionGone": "errors",
     "PreconditionFailed": "errors",
-    "Query": "query",
+    "Query": "tree.query",
     "StoreInUse": "errors",
     "Stores": "namespaces",
-    "Subscription": "watch",
-    "ViewEvent": "views",
-    "ViewSubscription": "watch",
+    "Subscription": "tree.watch",
+    "ViewEvent": "tree.live_query",
+    "ViewSubscription": "tree.watch",
     "archive_log": "recovery",
     "backup_folder": "recovery",
     "open_namespaces": "namespaces",

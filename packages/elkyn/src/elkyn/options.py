@@ -6,9 +6,9 @@ from collections.abc import Iterable
 from pathlib import Path as FilePath
 from typing import TypedDict, get_args
 
-from elkyn._lmdb.environment import MAP_BYTES
-from elkyn.disk import SYNC_SECONDS, Disk, Retention
-from elkyn.durability import Durability
+from elkyn.storage.disk import SYNC_SECONDS, Disk, Retention
+from elkyn.storage.durability import Durability
+from elkyn.storage.environment import MAP_BYTES
 from sennit_core.clock import Clock
 from sennit_core.errors import UsageError
 from sennit_core.units import MIB, parse_bytes

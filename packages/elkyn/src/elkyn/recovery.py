@@ -7,9 +7,9 @@ from os import PathLike
 from pathlib import Path as FilePath
 from typing import Self
 
-from elkyn._lmdb.oplog import Entry, unpack_entry
-from elkyn.backup import Archive, copy_folder
 from elkyn.errors import PositionGone
+from elkyn.storage.backup import Archive, copy_folder
+from elkyn.storage.log_rows import Entry, unpack_entry
 from elkyn.store import ElkynStore
 from sennit_core.errors import SennitError
 from sennit_core.logs import get_logger
@@ -65,7 +65,7 @@ class Archiver:
         self._closing = threading.Event()
         self.error: Exception | None = None
         self.position = Archive(self._folder).last
-        self._stop = store.observe(lambda _position, _paths: self._changed.set())
+        self._stop = store.admin.observe(lambda _position, _paths: self._changed.set())
         self._changed.set()
         self._thread = threading.Thread(target=self._run, name="elkyn-archive", daemon=True)
         self._thread.start()
@@ -159,6 +159,6 @@ def _repeat(
             break
         waiting.append(entry)
         if len(waiting) == _GROUP:
-            store.replicate(waiting)
+            store.admin.replicate(waiting)
             waiting = []
-    store.replicate(waiting)
+    store.admin.replicate(waiting)

@@ -1,41 +1,37 @@
 """`ElkynStore`: a tree on disk or in memory, used in this process.
 
-Layering: `paths`, `values`, `query` < `_lmdb` < `txn` < `disk` < `events`, `views`, `watch` < `writer`
-< `access`, `guarding`, `listening`, `indexing` < `store`.
+Layering: `tree` < `storage` < `subscriptions`, `auth.access`, `auth.subscription_authorizer` < `store`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 
-from elkyn.access import Access
-from elkyn.disk import Snapshot
-from elkyn.divergence import Divergence
-from elkyn.events import Listener, Watchers
-from elkyn.guarding import SubscriptionAuthorizer
-from elkyn.identity import Identity
-from elkyn.indexing import Indexing
-from elkyn.listening import Bounds, Listening
-from elkyn.oplog import Entry, Oplog
+from elkyn.admin import StoreAdmin
+from elkyn.auth.store_auth import StoreAuth
+from elkyn.auth.subscription_authorizer import SubscriptionAuthorizer
 from elkyn.options import Following, open_disk
-from elkyn.paths import Path, parse_path
-from elkyn.pushid import PushIds
-from elkyn.query import Query, Window, run_query
-from elkyn.replica.terms import Terms
-from elkyn.txn import ReadTransaction, WriteTransaction
-from elkyn.values import present
-from elkyn.watch import Callback, Subscription, ViewSubscription
-from elkyn.writer import Guard, Observer, Write, Writer, entry_write, patch_write, put_write
+from elkyn.storage.index_builder import IndexBuilder
+from elkyn.storage.oplog import Oplog
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import Write, Writer, patch_write, put_write
+from elkyn.subscriptions import Bounds, Subscriptions
+from elkyn.tree.events import Watchers
+from elkyn.tree.paths import Path, parse_path
+from elkyn.tree.push_ids import PushIds
+from elkyn.tree.query import Query, Window, run_query
+from elkyn.tree.values import present
+from elkyn.tree.watch import Callback, Subscription, ViewSubscription
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
-    from elkyn.replica.link import Link
+    from elkyn.replication.link import Link
     from elkyn.rules import RuleSet
 
 __all__ = ["ElkynStore"]
@@ -66,8 +62,8 @@ class ElkynStore:
 
     Attributes:
         replica: the link of a replica to its leader; None for other stores.
-        divergence: whether a follower holds writes that its leader never had; reads raise `Diverged`
-            then.
+        admin: everything that applications do not need: see `StoreAdmin`.
+        oplog: the log of durable writes.
 
     Raises:
         StoreInUse: another process, or another store in this process, has the folder open.
@@ -79,7 +75,7 @@ class ElkynStore:
         """Make a `ReplicaStore` for mode `replica`."""
         mode = options.get("mode", args[1] if len(args) > 1 else None)
         if cls is ElkynStore and mode in _REPLICA_MODES:
-            from elkyn.replica.embedded import ReplicaStore
+            from elkyn.replication.replica import ReplicaStore
 
             return super().__new__(ReplicaStore)  # type: ignore[return-value]
         return super().__new__(cls)
@@ -107,16 +103,23 @@ class ElkynStore:
         self.namespace = namespace
         self.path = None if path is None else FilePath(path)
         self.mode = mode
-        self.divergence = Divergence()
         self._disk = open_disk(self.path, clock, options)
         self._watchers = Watchers()
         self._writer = Writer(self._disk, self._watchers, clock)
-        self._access = Access(self._disk, self._writer, clock)
-        self._indexing = Indexing(self._disk, self._writer, self._access)
-        self._authorizer = SubscriptionAuthorizer(self._access, self._disk, clock, self.observe)
-        self._access.listeners = (self._indexing.notice, self._authorizer.rules_changed)
+        self._auth = StoreAuth(self._disk, self._writer, clock)
+        self._index_builder = IndexBuilder(self._disk, self._writer, self._auth)
         self._push_ids = PushIds(clock)
-        self._listening = Listening(self._disk, self._writer, self._watchers)
+        self.admin = StoreAdmin(
+            self._disk,
+            self._writer,
+            self._watchers,
+            self._auth,
+            self._index_builder,
+            self._push_ids,
+        )
+        self._authorizer = SubscriptionAuthorizer(self._auth, self._disk, clock, self.admin.observe)
+        self._auth.listeners = (self._index_builder.notice, self._authorizer.rules_changed)
+        self._subscriptions = Subscriptions(self._disk, self._writer, self._watchers)
         self._lock = threading.Lock()
         self._closed = False
         self.oplog = Oplog(self._disk)
@@ -133,10 +136,9 @@ class ElkynStore:
             export: show priorities, as `.priority` and `.value`.
         """
         keys = parse_path(path)
-        identity = self._access.identify(token)
-        with self.snapshot() as view:
-            if not identity.admin:
-                self._access.check_read(view, keys, identity)
+        authorizer = self._auth.authorizer_for_token(token)
+        with self.admin.snapshot() as view:
+            authorizer.check_read(view, keys)
             return present(view.get(keys), export)
 
     def keys(self, path: str, *, token: str | None = None) -> list[str]:
@@ -149,9 +151,9 @@ class ElkynStore:
     def _reading(
         self, keys: Path, token: str | None, query: Query | None = None
     ) -> Iterator[ReadTransaction]:
-        identity = self._access.identify(token)
-        with self.snapshot() as view:
-            self._access.check_read(view, keys, identity, query)
+        authorizer = self._auth.authorizer_for_token(token)
+        with self.admin.snapshot() as view:
+            authorizer.check_read(view, keys, query)
             yield view
 
     def set(
@@ -221,18 +223,18 @@ class ElkynStore:
             The new value.
         """
         keys = parse_path(path)
-        identity = self._access.identify(token)
+        authorizer = self._auth.authorizer_for_token(token)
 
         def make(view: ReadTransaction) -> Write:
-            self._access.check_read(view, keys, identity)
+            authorizer.check_read(view, keys)
             write = put_write(keys, function(present(view.get(keys))))
-            write.guard = self._access.guard(identity)
+            write.authorize = authorizer.write_check()
             return write
 
         return self._writer.run(make).result()
 
     def _submit(self, write: Write, token: str | None) -> Write:
-        write.guard = self._access.guard(self._access.identify(token))
+        write.authorize = self._auth.authorizer_for_token(token).write_check()
         return self._writer.submit(write)
 
     def enable_auth(self, secret: str | bytes) -> None:
@@ -240,7 +242,7 @@ class ElkynStore:
 
         The store keeps the rules but not the secret: call this each time the store is opened.
         """
-        self._access.enable(secret)
+        self._auth.enable(secret)
 
     def create_token(self, uid: str, *, expires_seconds: float | None = 3600, **claims: Any) -> str:
         """Return a signed token for the user `uid`.
@@ -253,7 +255,7 @@ class ElkynStore:
         Raises:
             UsageError: `enable_auth` was not called, or a claim has a reserved name.
         """
-        return self._access.create_token(uid, claims, expires_seconds)
+        return self._auth.create_token(uid, claims, expires_seconds)
 
     def set_rules(self, source: str | bytes | Mapping[str, Any]) -> None:
         """Replace the rules, which the store keeps.
@@ -264,70 +266,23 @@ class ElkynStore:
         Raises:
             BadRules: the new rules are malformed or fail type checking; the old ones stay in force.
         """
-        self._access.set_rules(source)
+        self._auth.set_rules(source)
 
     def setup_default_rules(self) -> None:
         """Set rules that let each user read and write `/users/<their uid>`, and nothing else."""
         from elkyn.rules import DEFAULT_RULES
 
-        self._access.set_rules(DEFAULT_RULES)
+        self.set_rules(DEFAULT_RULES)
 
     @property
     def rules(self) -> RuleSet | None:
         """The compiled rules; None when none were set: then only admins may read and write."""
-        return self._access.rules
-
-    def guard(self, identity: Identity) -> Guard | None:
-        """Return the `Write.guard` that applies the rules to `identity`'s writes; None for admins."""
-        return self._access.guard(identity)
-
-    def on_rules(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call `callback` after each change of the rules; returns the function that unsubscribes it."""
-        access = self._access
-        with self._lock:
-            access.listeners = (*access.listeners, callback)
-
-        def end() -> None:
-            with self._lock:
-                access.listeners = tuple(c for c in access.listeners if c is not callback)
-
-        return end
-
-    def wait_for_indexes(self, timeout_seconds: float | None = None) -> bool:
-        """Wait until the indexes that the rules declare are complete; False after the timeout.
-
-        Queries work meanwhile: a query whose index is incomplete reads every child.
-        """
-        return self._indexing.wait(timeout_seconds)
+        return self._auth.rules
 
     @property
     def position(self) -> int:
         """The number of durable writes so far: the index of the last entry of `oplog`."""
         return self._disk.position
-
-    @property
-    def ephemeral_position(self) -> int:
-        """The value of `position` when ephemeral values last changed (-1: never).
-
-        A visible state can be rebuilt from an older state and the log after it only when the older
-        state's position is greater than this.
-        """
-        return self._disk.ephemeral_position
-
-    def observe(self, observer: Observer) -> Callable[[], None]:
-        """Call `observer(position, paths)` after each commit; returns the function that unsubscribes it.
-
-        It runs on the committing thread, in commit order, and must neither block nor raise nor write.
-        """
-        writer = self._writer
-        with self._lock:
-            writer.observers = (*writer.observers, observer)
-
-        def end() -> None:
-            with self._lock:
-                writer.observers = tuple(o for o in writer.observers if o is not observer)
-
-        return end
 
     def query(
         self,
@@ -394,14 +349,14 @@ class ElkynStore:
             bounds: `queue_events=` and `queue_bytes=`, the limits of the queue; a listener that
                 exceeds one is resynchronised.
         """
-        self.divergence.check()
+        self.admin.divergence.check()
         keys = parse_path(path)
         permission = self._authorizer.authorize(keys, token, query)
         feed: Subscription | ViewSubscription
         if events is None:
-            feed = self._listening.changes(keys, query, bounds)
+            feed = self._subscriptions.changes(keys, query, bounds)
         else:
-            feed = self._listening.events(keys, query, events, bounds)
+            feed = self._subscriptions.events(keys, query, events, bounds)
         if permission is not None:
             permission.attach(feed)
         return feed
@@ -425,147 +380,11 @@ class ElkynStore:
             query: watch only the children that it selects.
             token: the reader's ID token; the calls end when the rules deny the read later.
         """
-        self.divergence.check()
+        self.admin.divergence.check()
         keys = parse_path(path)
         permission = self._authorizer.authorize(keys, token, query)
         attach = None if permission is None else permission.attach
-        return self._listening.call(keys, query, event, callback, attach)
-
-    def snapshot(self, rows_max: int | None = None) -> Snapshot:
-        """Read one consistent state in its stored form; for servers. Keep the block short."""
-        self.divergence.check()
-        return self._disk.snapshot(rows_max)
-
-    @contextmanager
-    def snapshot_at(
-        self, mark: Callable[[], object], *, rows_max: int | None = None, wait: bool = True
-    ) -> Iterator[ReadTransaction]:
-        """Read one consistent state; `mark` runs at the snapshot's place in the order of commits.
-
-        Every event delivered before `mark` is in that state, and none delivered after it.
-
-        Args:
-            mark: runs while no commit is under way.
-            rows_max: rows that one `get` may touch before it raises `ReadLimit`.
-            wait: whether to wait for a commit under way; if not, raise `BlockingIOError`.
-        """
-        with ExitStack() as reading:
-            with self._writer.between_commits(wait=wait):
-                view = reading.enter_context(self.snapshot(rows_max))
-                mark()
-            yield view
-
-    def attach(self, path: Path, listener: Listener) -> None:
-        """Deliver the events of `path` to `listener`, on the committing thread; for servers."""
-        self._watchers.add(path, listener)
-
-    def detach(self, path: Path, listener: Listener) -> None:
-        """Stop delivering to `listener`."""
-        self._watchers.remove(path, listener)
-
-    def apply(self, writes: Sequence[Write]) -> None:
-        """Commit prepared writes in order and in groups; each write holds its result or error."""
-        self._writer.apply(writes)
-
-    def yield_to_writer(self, seconds: float) -> None:
-        """Release the GIL to the thread that applies a group of writes; for servers.
-
-        Returns when they are applied and only their sync is left, or after `seconds`. LMDB releases
-        the GIL at each operation, and would wake a busy thread each time for nothing.
-        """
-        self._writer.yield_to_writer(seconds)
-
-    def replicate(self, entries: Sequence[Entry]) -> None:
-        """Apply entries of another store's log, which must follow this store's `position`.
-
-        Raises:
-            PositionGone: entries before them are missing here.
-        """
-        writes = [entry_write(entry) for entry in entries]
-        self._writer.apply(writes)
-        if any(entry.kind == "settings" for entry in entries):
-            self._access.reload()
-        for write in writes:
-            if write.error is not None:
-                raise write.error
-
-    @property
-    def terms(self) -> Terms:
-        """The leader terms that the store knows of."""
-        return self._disk.terms
-
-    def change_terms(self, change: Callable[[Terms, int], Terms]) -> Terms:
-        """Replace the terms by `change(terms, position)`, between two commits."""
-        with self._writer.between_commits():
-            terms = change(self._disk.terms, self._disk.position)
-            if terms != self._disk.terms:
-                self._disk.keep_terms(terms)
-        return terms
-
-    @property
-    def following(self) -> bool:
-        """Whether only `replicate` and `install` may change the tree."""
-        return self._writer.following
-
-    @following.setter
-    def following(self, following: bool) -> None:
-        with self._writer.between_commits():
-            self._writer.following = following
-
-    def install(self, new: FilePath, aside: FilePath | None = None) -> None:
-        """Replace the tree by that of the store file in the folder `new`, and notify every listener.
-
-        Args:
-            new: a folder as `backup` writes it, synced, on the same file system.
-            aside: a folder to create for the old file; None: the old file is deleted.
-        """
-        with self._writer.between_commits():
-            self._disk.install(new, aside)
-            with self._disk.snapshot() as view:
-                self._writer.notify_all(view.get)
-        self._access.reload()
-
-    def prepare(self, change: Callable[[WriteTransaction], object]) -> None:
-        """Change the tree, its settings and its log without events, observers or log entries."""
-        with self._writer.between_commits():
-            self._disk.write(change, ephemeral=False)
-
-    def sync_unless_durable(self) -> None:
-        """Sync every write so far, unless the durability mode has already synced it."""
-        if not self._disk.synced:
-            self._disk.sync()
-
-    def sync(self) -> None:
-        """Sync every write so far to the disk; for durability `interval` and `none`."""
-        self._disk.sync()
-
-    def backup(self, target: str | PathLike[str]) -> None:
-        """Write a consistent copy that can be opened as a store, while this store is in use.
-
-        The copy holds the durable tree and its log, no ephemeral values, and is synced on return.
-
-        Args:
-            target: a folder that does not exist yet.
-        """
-        self._disk.backup(FilePath(target))
-
-    def compact(self) -> None:
-        """Rewrite the file without free space; writes wait meanwhile, reads do not."""
-        with self._writer.between_commits():
-            self._disk.compact()
-
-    def verify(self) -> list[str]:
-        """Check every row of the file; returns one sentence for each problem found."""
-        return self._disk.verify()
-
-    @property
-    def file_bytes(self) -> int:
-        """The size of the durable tree's file, log included."""
-        return self._disk.file_bytes
-
-    def new_push_id(self) -> str:
-        """Return a push id, which sorts after all earlier ones."""
-        return self._push_ids.new()
+        return self._subscriptions.call(keys, query, event, callback, attach)
 
     def close(self) -> None:
         """End subscriptions and callbacks, finish running calls, close the files; idempotent."""
@@ -573,8 +392,8 @@ class ElkynStore:
             if self._closed:
                 return
             self._closed = True
-        self._listening.close()
-        self._indexing.close()
+        self._subscriptions.close()
+        self._index_builder.close()
         self._writer.close()
         self._disk.close()
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from elkyn.oplog import Entry
-from elkyn.values import with_at
+from elkyn.storage.oplog import Entry
+from elkyn.tree.values import with_at
 
 KEYS = st.sampled_from(["a", "b", "0", "1", "2", "-3", "10", "010", "é", "k" * 600, "k" * 601])
 SCALARS = st.one_of(

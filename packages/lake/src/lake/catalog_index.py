@@ -56,7 +56,7 @@ class CatalogIndex:
         self._noting = threading.Lock()
         self._changed: set[str] = set()
         self._all_changed = True
-        tree.observe(self._note)
+        tree.admin.observe(self._note)
 
     def ids(self) -> Sequence[str]:
         """Return the ids of all known datasets by name, damaged ones included; see `problem`.
@@ -199,7 +199,7 @@ class CatalogIndex:
         if not found and not problems:
             # A tree with a damaged root row reads as empty, and a sweep would then delete all
             # objects.
-            problems += [Corrupt("the tree", found=each) for each in self._tree.verify()]
+            problems += [Corrupt("the tree", found=each) for each in self._tree.admin.verify()]
         if problems:
             self._problem = Corrupt(
                 "the catalog",

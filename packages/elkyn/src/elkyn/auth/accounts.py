@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from elkyn.auth.account_store import User
 from elkyn.auth.body import Body
 from elkyn.auth.claims import RESERVED, check_custom, check_uid, is_legacy
-from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.failed_logins import client_network
 from elkyn.auth.jws import unsigned_token
+from elkyn.auth.principal import Principal
 from elkyn.auth.revocations import DISABLED
+from elkyn.auth.services import AuthServices
 from elkyn.auth.sessions import SignedIn
 from elkyn.auth.throttle import Throttle
 from elkyn.auth.tokens import Verifier
-from elkyn.auth.vault import User
-from elkyn.identity import Identity
 from sennit_core.errors import UsageError
 
 __all__ = ["Accounts", "Call", "user_json"]
@@ -27,7 +27,7 @@ __all__ = ["Accounts", "Call", "user_json"]
 _KIND = "identitytoolkit#"
 _HIDDEN_HASH = "UkVEQUNURUQ="
 _CUSTOM_AUDIENCE = (
-    "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit"
+    "https://identitytoolkit.googleapis.com/google.principal.identitytoolkit.v1.IdentityToolkit"
 )
 _INFO_FIELDS = {"displayName": "display_name", "photoUrl": "photo_url"}
 _DELETABLE = {"DISPLAY_NAME": "display_name", "PHOTO_URL": "photo_url", "EMAIL": "email"}
@@ -35,11 +35,11 @@ _DELETABLE = {"DISPLAY_NAME": "display_name", "PHOTO_URL": "photo_url", "EMAIL":
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request: its body and parameters, the caller's identity and address."""
+    """One request: its body and parameters, the caller's principal and address."""
 
     body: Body
     query: Mapping[str, str]
-    identity: Identity
+    principal: Principal
     client: str | None = None
 
 
@@ -52,7 +52,7 @@ class Accounts:
         custom: verifies custom tokens.
     """
 
-    def __init__(self, directory: Directory, tokens: Verifier, custom: Verifier) -> None:
+    def __init__(self, directory: AuthServices, tokens: Verifier, custom: Verifier) -> None:
         self._users = directory.users
         self._sessions = directory.sessions
         self._revocations = directory.revocations
@@ -153,7 +153,7 @@ class Accounts:
         except UsageError as error:
             raise AccountError("INVALID_CUSTOM_TOKEN", str(error)) from None
         if trust is not None:  # an unsigned token has no reliable time of issue
-            revoked = self._revocations.reason(Identity(uid=uid, claims=claims))
+            revoked = self._revocations.reason(Principal(uid=uid, claims=claims))
             if revoked not in (None, DISABLED):
                 raise AccountError("INVALID_CUSTOM_TOKEN", "It was revoked.")
         return uid, own
@@ -191,7 +191,7 @@ class Accounts:
         user, claims = self._of_id_token(call)
         self._need_recent(claims)
         self._users.delete([user.uid])
-        self._audit.acted(Identity(uid=user.uid), "delete account", user.uid, call.client)
+        self._audit.acted(Principal(uid=user.uid), "delete account", user.uid, call.client)
         return {"kind": f"{_KIND}DeleteAccountResponse"}
 
     def create_auth_uri(self, call: Call) -> dict[str, Any]:
@@ -231,18 +231,18 @@ class Accounts:
             AccountError: the token is invalid, expired or revoked.
         """
         try:
-            identity = self._tokens.verify(text)
+            principal = self._tokens.verify(text)
         except BadToken as error:
             expired = error.fault == "expired"
             raise AccountError("TOKEN_EXPIRED" if expired else "INVALID_ID_TOKEN") from None
-        user = None if identity.uid is None else self._users.get(identity.uid)
+        user = None if principal.uid is None else self._users.get(principal.uid)
         if user is None:
             raise AccountError("USER_NOT_FOUND")
         if user.disabled:
             raise AccountError("USER_DISABLED")
-        if self._revocations.reason(identity) is not None:
+        if self._revocations.reason(principal) is not None:
             raise AccountError("TOKEN_EXPIRED")
-        return user, dict(identity.claims)
+        return user, dict(principal.claims)
 
     def _of_id_token(self, call: Call) -> tuple[User, dict[str, Any]]:
         return self.claims_of(call.body.needed("idToken", "INVALID_ID_TOKEN"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import base64
 from typing import Any
 
+from elkyn.auth.account_store import User
 from elkyn.auth.accounts import Accounts, Call, profile_changes, update_json, user_json
 from elkyn.auth.body import Body
-from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError
-from elkyn.auth.vault import User
+from elkyn.auth.services import AuthServices
 
 __all__ = ["AdminAccounts"]
 
@@ -21,7 +21,7 @@ _COOKIE_SECONDS = (300, 14 * 24 * 3600)
 class AdminAccounts:
     """User management for administrators; the audit log records every change. Thread-safe."""
 
-    def __init__(self, directory: Directory, accounts: Accounts) -> None:
+    def __init__(self, directory: AuthServices, accounts: Accounts) -> None:
         self._users = directory.users
         self._sessions = directory.sessions
         self._audit = directory.audit
@@ -140,7 +140,7 @@ class AdminAccounts:
         return {}
 
     def _acted(self, call: Call, action: str, uid: str) -> None:
-        self._audit.acted(call.identity, action, uid, call.client)
+        self._audit.acted(call.principal, action, uid, call.client)
 
 
 def _changes(body: Body) -> dict[str, Any]:

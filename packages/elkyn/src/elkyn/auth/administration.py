@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from elkyn.auth.account_store import AdminKey
 from elkyn.auth.accounts import Call
 from elkyn.auth.errors import AccountError
 from elkyn.auth.revocations import Revoked
 from elkyn.auth.tokens import ID_TOKEN_SECONDS
-from elkyn.auth.vault import AdminKey
 from sennit_core.clock import Clock
 
 if TYPE_CHECKING:
@@ -44,9 +44,9 @@ class Administration:
             self._auth.revocations.revoke_user(uid)
             self._acted(call, "revoke user", uid)
         elif token is not None:
-            identity = self._auth.identity_of_token(token)
-            self._auth.revocations.revoke_token(identity)
-            self._acted(call, "revoke token", str(identity.uid))
+            principal = self._auth.authenticate_token_sync(token)
+            self._auth.revocations.revoke_token(principal)
+            self._acted(call, "revoke token", str(principal.uid))
         else:
             raise AccountError("MISSING_UID", "The request needs a uid or a token.")
         return {"revoked": True}
@@ -77,7 +77,7 @@ class Administration:
         return {"kid": kid}
 
     def _acted(self, call: Call, action: str, target: str) -> None:
-        self._auth.audit.acted(call.identity, action, target, call.client)
+        self._auth.audit.acted(call.principal, action, target, call.client)
 
 
 def _key_json(key: AdminKey) -> dict[str, Any]:

@@ -11,8 +11,8 @@ import logging
 import threading
 from typing import Any
 
+from elkyn.auth.principal import Principal
 from elkyn.auth.revocations import KEY_CLAIM
-from elkyn.identity import Identity
 from sennit_core.clock import SYSTEM, Clock
 
 __all__ = ["AUDIT_LOGGER", "REFUSALS_MAX", "Audit"]
@@ -38,28 +38,35 @@ class Audit:
         self._suppressed = 0
 
     def refused(
-        self, identity: Identity, namespace: str, path: str, write: bool, client: str | None = None
+        self,
+        principal: Principal,
+        namespace: str,
+        path: str,
+        write: bool,
+        client: str | None = None,
     ) -> None:
         """Log that the rules, or a missing role, denied a caller the access to a path."""
         action = "write" if write else "read"
-        self._write(logging.WARNING, "refused", action, identity, client, path, namespace=namespace)
+        self._write(
+            logging.WARNING, "refused", action, principal, client, path, namespace=namespace
+        )
 
     def refused_credential(self, fault: str, client: str | None = None, target: str = "") -> None:
         """Log an invalid token, password or key."""
         self._write(logging.WARNING, "refused", "sign-in", None, client, target, fault=fault)
 
     def acted(
-        self, identity: Identity | None, action: str, target: str, client: str | None = None
+        self, principal: Principal | None, action: str, target: str, client: str | None = None
     ) -> None:
         """Log an action of an administrator, or of a user on their own account."""
-        self._write(logging.INFO, "done", action, identity, client, target)
+        self._write(logging.INFO, "done", action, principal, client, target)
 
     def _write(
         self,
         level: int,
         outcome: str,
         action: str,
-        identity: Identity | None,
+        principal: Principal | None,
         client: str | None,
         target: str,
         **more: str,
@@ -73,8 +80,8 @@ class Audit:
         line |= more
         if suppressed:
             line["suppressed"] = suppressed
-        if identity is not None:
-            line["who"] = _who(identity)
+        if principal is not None:
+            line["who"] = _who(principal)
         if client is not None:
             line["client"] = client
         self._log.log(level, "%s", json.dumps(line, ensure_ascii=True))
@@ -93,8 +100,8 @@ class Audit:
             return suppressed
 
 
-def _who(identity: Identity) -> str:
-    if identity.admin:
-        key = identity.claims.get(KEY_CLAIM)
-        return f"admin key {key}" if key else f"admin {identity.uid or ''}".strip()
-    return "nobody" if identity.uid is None else f"user {identity.uid}"
+def _who(principal: Principal) -> str:
+    if principal.admin:
+        key = principal.claims.get(KEY_CLAIM)
+        return f"admin key {key}" if key else f"admin {principal.uid or ''}".strip()
+    return "nobody" if principal.uid is None else f"user {principal.uid}"

@@ -1,4 +1,4 @@
-"""Authentication of requests: resolves credentials of all kinds to identities.
+"""Authentication of requests: resolves credentials of all kinds to principals.
 
 A credential is a token of a trusted issuer, an admin key, the admin token, or (in emulator mode) the
 word `owner`. Verified tokens are cached for a few minutes. A revocation by this process applies
@@ -17,25 +17,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any, Self, TypeVar
 
+from elkyn.auth.account_store import AccountStore, AdminKey
 from elkyn.auth.audit import Audit
 from elkyn.auth.claims import check_uid
 from elkyn.auth.codes import Codes
-from elkyn.auth.directory import Directory, Policy
-from elkyn.auth.elsewhere import Ask, LeaderCredentialCache
 from elkyn.auth.endpoints import AuthRequest, AuthResponse, Endpoints
 from elkyn.auth.errors import BadToken
 from elkyn.auth.jwks import KeysMissing
 from elkyn.auth.jws import Key, SecretKey
 from elkyn.auth.keys import AdminKeys, SigningKeys, is_admin_key, server_secret
-from elkyn.auth.leader import LeaderTrust, state_for_followers
+from elkyn.auth.leader_credentials import Ask, LeaderCredentialCache
+from elkyn.auth.leader_trust import LeaderTrust, state_for_followers
 from elkyn.auth.passwords import BoundedPool, Passwords
+from elkyn.auth.principal import ADMIN, UNAUTHENTICATED, Principal
 from elkyn.auth.revocations import KEY_CLAIM, Revocations
+from elkyn.auth.services import AuthServices, Policy
 from elkyn.auth.sessions import Sessions
 from elkyn.auth.settings import AuthSettings
 from elkyn.auth.tokens import TokenSigner, Trust, Verifier
 from elkyn.auth.users import Users
-from elkyn.auth.vault import AccountStore, AdminKey
-from elkyn.identity import ADMIN, NOBODY, Identity
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Busy, Denied, UsageError
 
@@ -49,23 +49,23 @@ _TRUSTED_SECONDS = 1.0
 _FETCHES_MAX = 3
 _HASH_WORKERS = 2
 _WAITING_MAX = 64
-_ANSWERS_MAX = 512
-_QUESTIONS_MAX = 256
-_KNOWN_HERE = ("expired", "early", "revoked")
+_REQUESTS_MAX = 512
+_LEADER_CHECKS_MAX = 256
+_VERIFIABLE = ("expired", "early", "revoked")
 
 
 @dataclass(frozen=True, slots=True)
-class _Known:
+class _CachedPrincipal:
     """A verified token, its expiry, and how long the cached result is used."""
 
-    identity: Identity
+    principal: Principal
     verified_until: float
     checked_until: float = 0.0
     notified: int = 0
 
 
 @dataclass(slots=True)
-class _Question:
+class _LeaderCheck:
     """A credential that only the leader can verify."""
 
     auth: Authenticator
@@ -125,19 +125,19 @@ class Authenticator:
         self._verifier = self._verifier_of([*self._trusts, *self.leader.trusts()])
         self._endpoints = Endpoints(
             self,
-            self._directory(),
+            self._services(),
             tokens=self._verifier_of([own]),
             custom=self._verifier_of([*secrets, *signers]),
         )
         self._leader_credentials: LeaderCredentialCache | None = None
-        self._cache: OrderedDict[bytes, _Known] = OrderedDict()
+        self._cache: OrderedDict[bytes, _CachedPrincipal] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._hashing = BoundedPool("elkyn-password", _HASH_WORKERS, _WAITING_MAX)
-        self._answering = BoundedPool("elkyn-auth", _HASH_WORKERS, _ANSWERS_MAX)
+        self._handling = BoundedPool("elkyn-auth", _HASH_WORKERS, _REQUESTS_MAX)
         self._fetching = BoundedPool("elkyn-jwks", 2, _WAITING_MAX)
-        self._questions = BoundedPool("elkyn-leader", 4, _QUESTIONS_MAX)
+        self._leader_checks = BoundedPool("elkyn-leader", 4, _LEADER_CHECKS_MAX)
 
-    def _directory(self) -> Directory:
+    def _services(self) -> AuthServices:
         settings = self.settings
         policy = Policy(
             emulator=settings.emulator,
@@ -151,9 +151,9 @@ class Authenticator:
             self._clock,
             settings.action_url,
             settings.deliver,
-            kept=settings.emulator,
+            keep=settings.emulator,
         )
-        return Directory(
+        return AuthServices(
             self.users, self.sessions, self.revocations, codes, self.audit, policy, self._clock
         )
 
@@ -166,14 +166,14 @@ class Authenticator:
         return signer.sign(uid, claims, expires_seconds, signed_in=cutoff)
 
     def state_for_followers(self, known_tag: str) -> bytes | None:
-        """Return the state that followers need to verify ID tokens; see `elkyn.auth.leader`."""
+        """Return the state that followers need to verify ID tokens; see `elkyn.auth.leader_trust`."""
         return state_for_followers(self, known_tag)
 
     @property
-    def masters_tag(self) -> str:
+    def admin_secrets_tag(self) -> str:
         """Return a tag of the unnamed admin credentials, which changes with them."""
-        masters = repr([self.settings.admin_token, self.settings.secret]).encode()
-        return hmac.new(server_secret(self.account_store), masters, hashlib.sha256).hexdigest()[:24]
+        secrets = repr([self.settings.admin_token, self.settings.secret]).encode()
+        return hmac.new(server_secret(self.account_store), secrets, hashlib.sha256).hexdigest()[:24]
 
     def ask_leader(self, ask: Ask) -> None:
         """Forward credentials that are unknown here to a leader from now on."""
@@ -204,13 +204,13 @@ class Authenticator:
             trusts.append(Trust.of_secret(self.settings.secret))
         return trusts
 
-    def identity(
+    def authenticate_sync(
         self,
         headers: Iterable[tuple[bytes, bytes]],
         query: Mapping[str, str],
         client: str | None = None,
-    ) -> Identity:
-        """Return the identity of the caller: `NOBODY` for a request without a credential.
+    ) -> Principal:
+        """Return the principal of the caller: `UNAUTHENTICATED` for a request without a credential.
 
         Args:
             headers: ASGI's, names in lower case.
@@ -224,38 +224,38 @@ class Authenticator:
         """
         return self._overridden(self._of_credential(_credential(headers, query), client), query)
 
-    async def identify(
+    async def authenticate(
         self,
         headers: Iterable[tuple[bytes, bytes]],
         query: Mapping[str, str],
         client: str | None = None,
-    ) -> Identity:
-        """Do what `identity` does without blocking the event loop."""
+    ) -> Principal:
+        """Do what `authenticate_sync` does without blocking the event loop."""
         credential = _credential(headers, query)
         if credential is None:
-            return self._overridden(NOBODY, query)
-        return self._overridden(await self.identify_token(credential, client), query)
+            return self._overridden(UNAUTHENTICATED, query)
+        return self._overridden(await self.authenticate_token(credential, client), query)
 
-    def identity_at_once(
+    def authenticate_nowait(
         self,
         headers: Iterable[tuple[bytes, bytes]],
         query: Mapping[str, str],
         client: str | None = None,
-    ) -> Identity:
-        """Do what `identity` does, using only keys and results that are already loaded.
+    ) -> Principal:
+        """Do what `authenticate_sync` does, using only keys and results that are already loaded.
 
         Raises:
             BlockingIOError: keys must be fetched first.
         """
         credential = _credential(headers, query)
         try:
-            identity = NOBODY if credential is None else self._resolve(credential, client)
+            principal = UNAUTHENTICATED if credential is None else self._resolve(credential, client)
         except KeysMissing:
             raise BlockingIOError from None
-        return self._overridden(identity, query) if query else identity
+        return self._overridden(principal, query) if query else principal
 
-    def identity_of_token(self, credential: str, client: str | None = None) -> Identity:
-        """Return the identity of a credential; fetches an issuer's keys if necessary.
+    def authenticate_token_sync(self, credential: str, client: str | None = None) -> Principal:
+        """Return the principal of a credential; fetches an issuer's keys if necessary.
 
         Raises:
             BadToken: the credential is invalid.
@@ -268,14 +268,14 @@ class Authenticator:
                 missing.source.refresh()
         raise BadToken(fault="signature")
 
-    async def identify_token(self, credential: str, client: str | None = None) -> Identity:
-        """Do what `identity_of_token` does without blocking the event loop."""
+    async def authenticate_token(self, credential: str, client: str | None = None) -> Principal:
+        """Do what `authenticate_token_sync` does without blocking the event loop."""
         for _ in range(_FETCHES_MAX):
             try:
                 return self._resolve(credential, client)
             except KeysMissing as missing:
-                asks = isinstance(missing.source, _Question)
-                lane = self._questions if asks else self._fetching
+                asks = isinstance(missing.source, _LeaderCheck)
+                lane = self._leader_checks if asks else self._fetching
                 await lane.run(missing.source.refresh)
         raise BadToken(fault="signature")
 
@@ -293,62 +293,66 @@ class Authenticator:
         credential = _credential(headers, query)
         if credential is not None:
             try:
-                await self.identify_token(credential, client)
+                await self.authenticate_token(credential, client)
             except BadToken as error:
-                if error.fault not in _KNOWN_HERE:
+                if error.fault not in _VERIFIABLE:
                     raise
 
-    def _of_credential(self, credential: str | None, client: str | None) -> Identity:
-        return NOBODY if credential is None else self.identity_of_token(credential, client)
+    def _of_credential(self, credential: str | None, client: str | None) -> Principal:
+        return (
+            UNAUTHENTICATED
+            if credential is None
+            else self.authenticate_token_sync(credential, client)
+        )
 
-    def _resolve(self, credential: str, client: str | None) -> Identity:
+    def _resolve(self, credential: str, client: str | None) -> Principal:
         try:
-            if self._is_master(credential):
+            if self._is_admin_secret(credential):
                 return ADMIN
             key = self.admin_keys.verify(credential) if is_admin_key(credential) else None
-            return self._of_token(credential, client) if key is None else _key_identity(key)
+            return self._of_token(credential, client) if key is None else _key_principal(key)
         except BadToken as error:
             self.audit.refused_credential(error.fault, client)
             raise
 
-    def _is_master(self, credential: str) -> bool:
+    def _is_admin_secret(self, credential: str) -> bool:
         """Whether this is the admin token, a configured secret, or the emulator's `owner`."""
-        shown = credential.encode(errors="surrogatepass")
-        masters = (self.settings.admin_token, self.settings.secret)
+        given = credential.encode(errors="surrogatepass")
+        secrets = (self.settings.admin_token, self.settings.secret)
         found = self.settings.emulator and credential == "owner"
-        for master in masters:
-            found |= bool(master) and hmac.compare_digest(shown, str(master).encode())
+        for secret in secrets:
+            found |= bool(secret) and hmac.compare_digest(given, str(secret).encode())
         return found
 
-    def _of_token(self, text: str, client: str | None) -> Identity:
+    def _of_token(self, text: str, client: str | None) -> Principal:
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
         now, notified = self._clock.monotonic(), self.revocations.notified
         with self._cache_lock:
             known = self._cache.get(digest)
         if known is not None and now < known.checked_until and notified == known.notified:
-            return known.identity
+            return known.principal
         if known is None or now >= known.verified_until:
-            known = _Known(self._verify(text, digest, client), now + _CACHED_SECONDS)
-        self._check_revoked(known.identity)
+            known = _CachedPrincipal(self._verify(text, digest, client), now + _CACHED_SECONDS)
+        self._check_revoked(known.principal)
         self._remember(
             digest, replace(known, checked_until=now + _TRUSTED_SECONDS, notified=notified)
         )
-        return known.identity
+        return known.principal
 
-    def _verify(self, text: str, digest: bytes, client: str | None) -> Identity:
+    def _verify(self, text: str, digest: bytes, client: str | None) -> Principal:
         leader = self._leader_credentials
         try:
             if is_admin_key(text):
                 raise BadToken(fault="malformed" if leader is not None else "revoked")
             return self._verifier.verify(text)
         except BadToken as error:
-            unknown = error.fault not in _KNOWN_HERE
-            if leader is None or not unknown or not leader.may_know(text, digest):
+            unknown = error.fault not in _VERIFIABLE
+            if leader is None or not unknown or not leader.may_accept(text, digest):
                 raise
-        raise KeysMissing(_Question(self, text, digest, client))
+        raise KeysMissing(_LeaderCheck(self, text, digest, client))
 
     def ask_leader_about(self, text: str, digest: bytes, client: str | None) -> None:
-        """Ask the leader for the identity of a credential that is unknown here, and cache it.
+        """Ask the leader for the principal of a credential that is unknown here, and cache it.
 
         Raises:
             Unavailable: the leader does not answer.
@@ -360,28 +364,30 @@ class Authenticator:
             known = self._cache.get(digest)
         if (
             known is not None and now < known.verified_until
-        ) or not self._leader_credentials.may_know(text, digest):
+        ) or not self._leader_credentials.may_accept(text, digest):
             return  # another thread has asked meanwhile
-        identity = self._leader_credentials.identify(text, digest, client or "")
-        if identity is not None:
-            self._remember(digest, _Known(identity, now + _CACHED_SECONDS))
+        principal = self._leader_credentials.authenticate(text, digest, client or "")
+        if principal is not None:
+            self._remember(digest, _CachedPrincipal(principal, now + _CACHED_SECONDS))
 
-    def _check_revoked(self, identity: Identity) -> None:
-        if self.revocations.reason(identity) is None:
+    def _check_revoked(self, principal: Principal) -> None:
+        if self.revocations.reason(principal) is None:
             return
-        expired = identity.expires_ms is not None and self._clock.now() * 1000 > identity.expires_ms
+        expired = (
+            principal.expires_ms is not None and self._clock.now() * 1000 > principal.expires_ms
+        )
         raise BadToken(fault="expired" if expired else "revoked")
 
-    def _remember(self, digest: bytes, known: _Known) -> None:
+    def _remember(self, digest: bytes, known: _CachedPrincipal) -> None:
         with self._cache_lock:
             self._cache[digest] = known
             self._cache.move_to_end(digest)
             while len(self._cache) > _CACHED_MAX:
                 self._cache.popitem(last=False)
 
-    def _overridden(self, identity: Identity, query: Mapping[str, str]) -> Identity:
+    def _overridden(self, principal: Principal, query: Mapping[str, str]) -> Principal:
         text = query.get("auth_variable_override")
-        return identity if text is None else seen_as(identity, _parse_override(text))
+        return principal if text is None else seen_as(principal, _parse_override(text))
 
     def owns(self, path: str) -> bool:
         """Whether `respond` handles this path."""
@@ -389,7 +395,7 @@ class Authenticator:
 
     async def respond(self, request: AuthRequest) -> AuthResponse:
         """Handle a request to a path that `owns` accepts; 429 when too many requests wait."""
-        lane = self._hashing if self._endpoints.is_costly(request.path) else self._answering
+        lane = self._hashing if self._endpoints.is_costly(request.path) else self._handling
         try:
             return await lane.run(self.answer, request)
         except Busy as error:
@@ -402,9 +408,9 @@ class Authenticator:
     def close(self) -> None:
         """Let running requests finish, and close the account store."""
         self._hashing.close()
-        self._answering.close()
+        self._handling.close()
         self._fetching.close()
-        self._questions.close()
+        self._leader_checks.close()
         self.account_store.close()
 
     def __enter__(self) -> Self:
@@ -424,8 +430,8 @@ def with_keys(work: Callable[[], T]) -> T:
     raise BadToken(fault="signature")
 
 
-def seen_as(admin: Identity, variable: Mapping[str, Any] | None) -> Identity:
-    """Return the identity of an admin acting as another user; it expires with the admin's key.
+def seen_as(admin: Principal, variable: Mapping[str, Any] | None) -> Principal:
+    """Return the principal of an admin acting as another user; it expires with the admin's key.
 
     Args:
         admin: the acting admin.
@@ -437,9 +443,9 @@ def seen_as(admin: Identity, variable: Mapping[str, Any] | None) -> Identity:
     if not admin.admin:
         raise Denied("acting as another user", "an admin's credential")
     if variable is None:
-        return replace(NOBODY, claims=admin.claims, expires_ms=admin.expires_ms)
+        return replace(UNAUTHENTICATED, claims=admin.claims, expires_ms=admin.expires_ms)
     uid = variable.get("uid")
-    return Identity(
+    return Principal(
         uid=uid if isinstance(uid, str) else None,
         claims=admin.claims,
         expires_ms=admin.expires_ms,
@@ -467,9 +473,9 @@ def _own_trust(settings: AuthSettings, signing: SigningKeys) -> Trust:
     )
 
 
-def _key_identity(key: AdminKey) -> Identity:
+def _key_principal(key: AdminKey) -> Principal:
     claims = {KEY_CLAIM: key.id, "roles": dict.fromkeys(key.roles, True), "iat": 0}
-    return Identity(
+    return Principal(
         uid=f"key:{key.name}", provider="key", claims=claims, admin="admin" in key.roles
     )
 

@@ -1,4 +1,4 @@
-"""Validation of a token's claims, and their conversion to an identity.
+"""Validation of a token's claims, and their conversion to a principal.
 
 Three kinds of claims are supported: plain ones (`sub` or `uid`, and any further claims of the signer),
 those of a Firebase ID token (`firebase.sign_in_provider`), and those of a legacy token (`v` is 0, `d`
@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from elkyn.auth.errors import BadToken
-from elkyn.identity import Identity
+from elkyn.auth.principal import Principal
 from sennit_core.errors import UsageError
 
 __all__ = [
@@ -25,8 +25,8 @@ __all__ = [
     "check_custom",
     "check_times",
     "check_uid",
-    "identity_of",
     "is_legacy",
+    "principal_of",
 ]
 
 UID_MAX = 128
@@ -101,8 +101,8 @@ def is_legacy(claims: Mapping[str, Any]) -> bool:
     return version == 0 and not isinstance(version, bool) and isinstance(claims.get("d"), dict)
 
 
-def identity_of(claims: Mapping[str, Any], *, provider: str = "custom") -> Identity:
-    """Return the identity of verified claims; no role or claim makes it an admin.
+def principal_of(claims: Mapping[str, Any], *, provider: str = "custom") -> Principal:
+    """Return the principal of verified claims; no role or claim makes it an admin.
 
     Args:
         claims: the claims of a token whose signature and times were checked.
@@ -112,14 +112,14 @@ def identity_of(claims: Mapping[str, Any], *, provider: str = "custom") -> Ident
         BadToken: the claims name no user.
     """
     if is_legacy(claims):
-        return _legacy_identity(claims)
+        return _legacy_principal(claims)
     firebase = claims.get("firebase")
     named = firebase.get("sign_in_provider") if isinstance(firebase, dict) else None
     for other in (claims.get("provider_id"), claims.get("provider"), provider):
         named = named if isinstance(named, str) else other
     uid = next((claims[name] for name in ("sub", "user_id", "uid") if name in claims), None)
     hidden = _PROTOCOL | _PROFILE if isinstance(firebase, dict) else _PROTOCOL
-    return Identity(
+    return Principal(
         uid=_valid_uid(uid),
         provider=str(named),
         claims=claims,
@@ -128,16 +128,16 @@ def identity_of(claims: Mapping[str, Any], *, provider: str = "custom") -> Ident
     )
 
 
-def _legacy_identity(claims: Mapping[str, Any]) -> Identity:
+def _legacy_principal(claims: Mapping[str, Any]) -> Principal:
     data: dict[str, Any] = claims["d"]
     uid = data.get("uid")
-    identity = Identity(
+    principal = Principal(
         uid=None if uid is None else _valid_uid(uid),
         claims=data,
         custom=tuple(name for name in data if name not in _PROTOCOL),
         expires_ms=_milliseconds(_expiry(claims)),
     )
-    return identity if uid is not None else replace(identity, override=data)
+    return principal if uid is not None else replace(principal, override=data)
 
 
 def _valid_uid(uid: object) -> str:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from elkyn.auth.account_store import Code, User
 from elkyn.auth.accounts import Accounts, Call, update_json
 from elkyn.auth.body import Body
 from elkyn.auth.codes import PURPOSES, Codes
-from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError
+from elkyn.auth.services import AuthServices
 from elkyn.auth.users import checked_email
-from elkyn.auth.vault import Code, User
 
 __all__ = ["CodeAccounts"]
 
@@ -20,7 +20,7 @@ _KIND = "identitytoolkit#"
 class CodeAccounts:
     """Sends codes and redeems them; thread-safe."""
 
-    def __init__(self, directory: Directory, accounts: Accounts, codes: Codes) -> None:
+    def __init__(self, directory: AuthServices, accounts: Accounts, codes: Codes) -> None:
         self._users = directory.users
         self._sessions = directory.sessions
         self._audit = directory.audit
@@ -47,7 +47,7 @@ class CodeAccounts:
         if not code.uid and code.purpose != "EMAIL_SIGNIN":
             raise AccountError("EMAIL_NOT_FOUND")
         message = self._codes.make(code, _link_query(call))
-        self._audit.acted(call.identity, f"make code {code.purpose}", code.email, call.client)
+        self._audit.acted(call.principal, f"make code {code.purpose}", code.email, call.client)
         kind = f"{_KIND}GetOobConfirmationCodeResponse"
         made = {"oobCode": message.code, "oobLink": message.link}
         return {"kind": kind, "email": code.email, **made}
@@ -128,11 +128,11 @@ class CodeAccounts:
             **opened.to_json(),
         }
 
-    def kept(self, _call: Call) -> dict[str, Any]:
+    def list_pending(self, _call: Call) -> dict[str, Any]:
         """List the latest codes of an emulator."""
         names = [
             {"requestType": m.purpose, "email": m.email, "oobCode": m.code, "oobLink": m.link}
-            for m in self._codes.kept()
+            for m in self._codes.list_pending()
         ]
         return {"oobCodes": names}
 

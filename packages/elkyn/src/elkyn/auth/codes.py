@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 from urllib.parse import urlencode
 
+from elkyn.auth.account_store import AccountStore, Code, Pages
 from elkyn.auth.errors import AccountError
 from elkyn.auth.throttle import Throttle
-from elkyn.auth.vault import AccountStore, Code, Pages
 from sennit_core.clock import Clock
 
 __all__ = ["PURPOSES", "Codes", "Deliver", "Message", "Purpose"]
@@ -33,7 +33,7 @@ PURPOSES: dict[Purpose, tuple[str, int]] = {
 }
 """For each purpose the `mode` of its link, and how many seconds a code is valid."""
 
-_KEPT_MAX = 100
+_PENDING_MAX = 100
 _CODE_CHARACTERS_MAX = 200
 
 
@@ -59,7 +59,7 @@ class Codes:
         clock: decides when codes have expired.
         action_url: the page of the links; it reads `mode` and `oobCode`.
         deliver: sends the messages; None: requests that need a message are refused.
-        kept: whether the latest codes can be listed (an emulator).
+        keep: whether the latest codes can be listed (an emulator).
     """
 
     def __init__(
@@ -69,14 +69,14 @@ class Codes:
         action_url: str,
         deliver: Deliver | None,
         *,
-        kept: bool,
+        keep: bool,
     ) -> None:
         self._account_store = account_store
         self._clock = clock
         self._action_url = action_url
         self._deliver = deliver
         self._throttle = Throttle(10, 600, clock)
-        self._kept: deque[Message] | None = deque(maxlen=_KEPT_MAX) if kept else None
+        self._pending: deque[Message] | None = deque(maxlen=_PENDING_MAX) if keep else None
         self._lock = threading.Lock()
 
     def make(self, code: Code, query: dict[str, str] | None = None) -> Message:
@@ -103,7 +103,7 @@ class Codes:
         Raises:
             AccountError: too many requests recently, or the server cannot deliver messages.
         """
-        if self._deliver is None and self._kept is None:
+        if self._deliver is None and self._pending is None:
             raise AccountError("OPERATION_NOT_ALLOWED", "This server sends no messages.")
         if self._throttle.refuses(email):
             raise AccountError("RESET_PASSWORD_EXCEED_LIMIT", status=429)
@@ -115,13 +115,13 @@ class Codes:
         if self._deliver is not None:
             self._deliver(message)
         with self._lock:
-            if self._kept is not None:
-                self._kept.append(message)
+            if self._pending is not None:
+                self._pending.append(message)
 
-    def kept(self) -> list[Message]:
+    def list_pending(self) -> list[Message]:
         """Return the latest messages, the oldest first; only for emulators."""
         with self._lock:
-            return list(self._kept or ())
+            return list(self._pending or ())
 
     def inspect(self, text: str) -> Code:
         """Return the purpose of a code without redeeming it.
@@ -130,7 +130,7 @@ class Codes:
             AccountError: the code is invalid or expired.
         """
         with self._account_store.read() as pages:
-            return self._good(pages, text)
+            return self._valid_code(pages, text)
 
     def redeem(self, text: str, *purposes: Purpose) -> Code:
         """Redeem a code: return its purpose and invalidate it.
@@ -140,7 +140,7 @@ class Codes:
         """
 
         def body(pages: Pages) -> Code:
-            code = self._good(pages, text)
+            code = self._valid_code(pages, text)
             if code.purpose not in purposes:
                 raise AccountError("INVALID_OOB_CODE")
             pages.put_code(text, None)
@@ -148,7 +148,7 @@ class Codes:
 
         return self._account_store.write(body)
 
-    def _good(self, pages: Pages, text: str) -> Code:
+    def _valid_code(self, pages: Pages, text: str) -> Code:
         code = pages.code(text) if len(text) <= _CODE_CHARACTERS_MAX else None
         if code is None:
             raise AccountError("INVALID_OOB_CODE")

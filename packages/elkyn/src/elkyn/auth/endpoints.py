@@ -18,11 +18,11 @@ from elkyn.auth.admin_accounts import AdminAccounts
 from elkyn.auth.administration import Administration
 from elkyn.auth.body import BODY_BYTES_MAX, Body
 from elkyn.auth.code_accounts import CodeAccounts
-from elkyn.auth.directory import Directory
 from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN
+from elkyn.auth.principal import UNAUTHENTICATED, Principal
+from elkyn.auth.services import AuthServices
 from elkyn.auth.tokens import Verifier
-from elkyn.identity import NOBODY, Identity
 from sennit_core.errors import Denied, NotFound, SennitError, StorageFull, UsageError
 from sennit_core.logs import get_logger
 
@@ -82,7 +82,7 @@ class Endpoints:
     """
 
     def __init__(
-        self, auth: Authenticator, directory: Directory, tokens: Verifier, custom: Verifier
+        self, auth: Authenticator, directory: AuthServices, tokens: Verifier, custom: Verifier
     ) -> None:
         self._auth = auth
         accounts = Accounts(directory, tokens, custom)
@@ -93,7 +93,7 @@ class Endpoints:
         self._admin = _admin_routes(admins, codes, acts)
         if directory.policy.emulator:
             self._admin["DELETE", "/emulator/v1/accounts"] = admins.delete_all
-            self._admin["GET", "/emulator/v1/oobCodes"] = codes.kept
+            self._admin["GET", "/emulator/v1/oobCodes"] = codes.list_pending
             self._open["POST", "/auth/token"] = acts.token
 
     def owns(self, path: str) -> bool:
@@ -134,14 +134,14 @@ class Endpoints:
         is_admins = path != request.path
         route = (request.method, path)
         handler = None if is_admins else self._open.get(route)
-        identity = NOBODY
+        principal = UNAUTHENTICATED
         if handler is None:
             handler = self._admin.get(route)
             if handler is None:
                 raise self._unknown(request, path)
-            identity = self._administrator(request)
+            principal = self._administrator(request)
         body = Body.parse(request.body, request.headers.get("content-type", ""))
-        call = Call(body, request.query, identity, request.client)
+        call = Call(body, request.query, principal, request.client)
         headers = (_JSON, ("cache-control", "public, max-age=3600")) if path == _JWKS else None
         return AuthResponse(200, _dump(handler(call)), headers or (_JSON, _PRIVATE))
 
@@ -155,14 +155,14 @@ class Endpoints:
             )
         return AccountError("NOT_FOUND", request.path[:200], status=404)
 
-    def _administrator(self, request: AuthRequest) -> Identity:
+    def _administrator(self, request: AuthRequest) -> Principal:
         headers = [(b"authorization", request.headers.get("authorization", "").encode())]
-        identity = self._auth.identity(headers, request.query, request.client)
-        if identity.admin:
-            return identity
+        principal = self._auth.authenticate_sync(headers, request.query, request.client)
+        if principal.admin:
+            return principal
         target = request.path[:200]
-        self._auth.audit.refused(identity, "accounts", target, True, request.client)
-        if identity.uid is None:
+        self._auth.audit.refused(principal, "accounts", target, True, request.client)
+        if principal.uid is None:
             raise AccountError(
                 "UNAUTHENTICATED", "The request needs an admin credential.", status=401
             )

@@ -43,7 +43,7 @@ Fetch = Callable[[str], tuple[Any, float | None]]
 
 
 class Source(Protocol):
-    """A source of keys or identities that is read over the network."""
+    """A source of keys or principals that is read over the network."""
 
     name: str
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from elkyn.auth.account_store import AccountStore, AdminKey, Pages, digest
 from elkyn.auth.jws import Key, PrivateKey
-from elkyn.auth.vault import AccountStore, AdminKey, Pages, digest
 from sennit_core.clock import Clock
 from sennit_core.errors import NotFound, UsageError
 

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from elkyn.auth.account_store import AccountStore, Pages
 from elkyn.auth.claims import SKEW_SECONDS
-from elkyn.auth.vault import AccountStore, Pages
-from elkyn.identity import Identity
+from elkyn.auth.principal import Principal
 from sennit_core.clock import Clock
 from sennit_core.logs import get_logger
 
 __all__ = ["DISABLED", "KEY_CLAIM", "LEADER_CLAIM", "Revocations", "Revoked", "revoke_in"]
 
 KEY_CLAIM = "elkyn_key"
-"""The claim of an admin key's identity that holds the key's id."""
+"""The claim of an admin key's principal that holds the key's id."""
 
 LEADER_CLAIM = "elkyn_leader_key"
 """The claim with the id of a leader's admin key, or with the tag of its unnamed admin credentials."""
@@ -40,7 +40,7 @@ class Revoked:
 
 
 class Revocations:
-    """Checks identities against revocations; thread-safe.
+    """Checks principals against revocations; thread-safe.
 
     Args:
         account_store: stores the revocations; other processes may add to it (see `poll`).
@@ -84,32 +84,32 @@ class Revocations:
 
         return unsubscribe
 
-    def reason(self, identity: Identity, now: float | None = None) -> str | None:
-        """Return why an identity is no longer valid, None while it is.
+    def reason(self, principal: Principal, now: float | None = None) -> str | None:
+        """Return why a principal is no longer valid, None while it is.
 
         Args:
-            identity: the identity of a token or key.
+            principal: the principal of a token or key.
             now: Unix time in seconds.
         """
         moment = self._clock.now() if now is None else now
-        ends_ms = identity.expires_ms
+        ends_ms = principal.expires_ms
         if ends_ms is not None and moment * 1000 >= ends_ms + SKEW_SECONDS * 1000:
             return "credential is no longer valid"
-        key_id = identity.claims.get(KEY_CLAIM)
-        elsewhere = identity.claims.get(LEADER_CLAIM)
+        key_id = principal.claims.get(KEY_CLAIM)
+        elsewhere = principal.claims.get(LEADER_CLAIM)
         if elsewhere is not None and self.is_leader_key_revoked(str(elsewhere)):
             return _REVOKED
-        if identity.uid is None and key_id is None:
+        if principal.uid is None and key_id is None:
             return None
         with self._account_store.read() as pages:
             if key_id is not None and _is_revoked_key(pages, str(key_id)):
                 return _REVOKED
-            if identity.uid is None or identity.override is not None:
+            if principal.uid is None or principal.override is not None:
                 return None
-            return self._token_reason(pages, identity)
+            return self._token_reason(pages, principal)
 
-    def _token_reason(self, pages: Pages, identity: Identity) -> str | None:
-        uid, claims = str(identity.uid), identity.claims
+    def _token_reason(self, pages: Pages, principal: Principal) -> str | None:
+        uid, claims = str(principal.uid), principal.claims
         token_id = claims.get("jti")
         if isinstance(token_id, str) and pages.is_revoked(token_id):
             return _REVOKED
@@ -140,15 +140,15 @@ class Revocations:
         self._account_store.write(body)
         self.notify(*(Revoked(uid=uid) for uid in uids))
 
-    def revoke_token(self, identity: Identity) -> None:
-        """Revoke the token of `identity`; without a `jti`, revoke all tokens of its user."""
-        token_id = identity.claims.get("jti")
+    def revoke_token(self, principal: Principal) -> None:
+        """Revoke the token of `principal`; without a `jti`, revoke all tokens of its user."""
+        token_id = principal.claims.get("jti")
         if not isinstance(token_id, str):
-            if identity.uid is not None:
-                self.revoke_user(identity.uid)
+            if principal.uid is not None:
+                self.revoke_user(principal.uid)
             return
         now = int(self._clock.now())
-        until = _EVER if identity.expires_ms is None else identity.expires_ms // 1000 + 120
+        until = _EVER if principal.expires_ms is None else principal.expires_ms // 1000 + 120
         self._account_store.write(lambda pages: pages.revoke_token(token_id, until, now))
         self.notify(Revoked(token_id=token_id))
 

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from elkyn.auth.account_store import AccountStore, Pages, Session, User
 from elkyn.auth.errors import AccountError
 from elkyn.auth.jws import sign_token
 from elkyn.auth.keys import SigningKeys
 from elkyn.auth.tokens import ID_TOKEN_SECONDS
 from elkyn.auth.users import Users
-from elkyn.auth.vault import AccountStore, Pages, Session, User
 from sennit_core.clock import Clock
 
 __all__ = ["Sessions", "SignedIn"]
@@ -108,11 +108,11 @@ class Sessions:
 
     def _id_token(self, user: User, session: Session) -> str:
         now = int(self._clock.now())
-        identities: dict[str, list[str]] = {}
+        principals: dict[str, list[str]] = {}
         if user.email is not None:
-            identities["email"] = [user.email]
+            principals["email"] = [user.email]
         if user.phone is not None:
-            identities["phone"] = [user.phone]
+            principals["phone"] = [user.phone]
         claims: dict[str, Any] = {
             **_own_claims(user, session),
             **_profile(user, session.provider),
@@ -124,7 +124,7 @@ class Sessions:
             "iat": now,
             "exp": now + ID_TOKEN_SECONDS,
             "jti": secrets.token_urlsafe(9),
-            "firebase": {"identities": identities, "sign_in_provider": session.provider},
+            "firebase": {"principals": principals, "sign_in_provider": session.provider},
         }
         return sign_token(claims, self._keys.current())
 

@@ -18,12 +18,12 @@ from elkyn.auth.claims import (
     check_custom,
     check_times,
     check_uid,
-    identity_of,
     is_legacy,
+    principal_of,
 )
 from elkyn.auth.errors import BadToken
 from elkyn.auth.jws import Key, SecretKey, Token, parse_token, sign_token
-from elkyn.identity import Identity
+from elkyn.auth.principal import Principal
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import UsageError
 
@@ -121,7 +121,7 @@ class Trust:
 
 
 class Verifier:
-    """Verifies tokens and returns their identities; thread-safe.
+    """Verifies tokens and returns their principals; thread-safe.
 
     Args:
         trusts: the trusted signers.
@@ -149,8 +149,8 @@ class Verifier:
         """Return a verifier for tokens of `TokenSigner(secret)`."""
         return cls([Trust.of_secret(secret)], clock=clock)
 
-    def verify(self, text: str, now: float | None = None) -> Identity:
-        """Verify a token and return its identity.
+    def verify(self, text: str, now: float | None = None) -> Principal:
+        """Verify a token and return its principal.
 
         Args:
             text: the token.
@@ -162,8 +162,8 @@ class Verifier:
         """
         claims, trust = self.verify_claims(text, now)
         if trust is None:
-            return replace(identity_of(claims), expires_ms=None)
-        return _identity(trust, claims)
+            return replace(principal_of(claims), expires_ms=None)
+        return _principal(trust, claims)
 
     def verify_claims(
         self, text: str, now: float | None = None
@@ -209,14 +209,14 @@ class Verifier:
         raise BadToken(fault="signature")
 
 
-def _identity(trust: Trust, claims: Mapping[str, Any]) -> Identity:
+def _principal(trust: Trust, claims: Mapping[str, Any]) -> Principal:
     if is_legacy(claims):
         if not trust.legacy:
             raise BadToken(fault="claims")
-        return replace(identity_of(claims), admin=claims.get("admin") is True)
-    identity = identity_of(claims, provider=trust.provider)
+        return replace(principal_of(claims), admin=claims.get("admin") is True)
+    principal = principal_of(claims, provider=trust.provider)
     roles = claims.get("roles")
     admin = trust.roles and isinstance(roles, dict) and roles.get("admin") is True
     if not trust.uid_prefix and not admin:
-        return identity
-    return replace(identity, uid=f"{trust.uid_prefix}{identity.uid}", admin=admin)
+        return principal
+    return replace(principal, uid=f"{trust.uid_prefix}{principal.uid}", admin=admin)

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field, fields
 from types import NoneType
 from typing import Any
 
+from elkyn.auth.account_store import AccountStore, AdminKey, Pages, Session, User
 from elkyn.auth.claims import check_uid
-from elkyn.auth.vault import AccountStore, AdminKey, Pages, Session, User
 from sennit_core.errors import BadInput
 
 __all__ = ["Imported", "export_accounts", "import_accounts"]

@@ -10,13 +10,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
+from elkyn.auth.account_store import AccountStore, Pages, User
 from elkyn.auth.claims import check_custom, check_uid
 from elkyn.auth.errors import AccountError
 from elkyn.auth.failed_logins import FailedLogins
 from elkyn.auth.keys import KEY_ROLES
 from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN, Passwords
 from elkyn.auth.revocations import Revocations, Revoked, revoke_in
-from elkyn.auth.vault import AccountStore, Pages, User
 from sennit_core.clock import Clock
 from sennit_core.errors import UsageError
 

@@ -15,8 +15,8 @@ from elkyn.cli.command import Subparsers, add_command, read_json
 from sennit_core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
+    from elkyn.auth.account_store import User
     from elkyn.auth.authenticator import Authenticator
-    from elkyn.auth.vault import User
 
 __all__ = ["register"]
 
@@ -209,8 +209,8 @@ def _import(options: argparse.Namespace) -> int:
 @contextmanager
 def _lines_of(source: str) -> Iterator[Iterable[str]]:
     """Open the source of an import of accounts."""
+    from elkyn.auth.account_store import AccountStore
     from elkyn.auth.transfer import export_accounts
-    from elkyn.auth.vault import AccountStore
     from elkyn.server.serve import VAULT
 
     folder = FilePath(source)

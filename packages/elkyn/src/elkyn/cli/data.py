@@ -8,8 +8,8 @@ import sys
 from typing import Any
 
 from elkyn.cli.command import Subparsers, add_command, read_json, write_json
+from elkyn.cli.remote import RemoteTree
 from elkyn.cli.target import add_target, open_target
-from elkyn.remote import RemoteTree
 from sennit_core.errors import UsageError
 from sennit_core.units import format_bytes
 
@@ -124,7 +124,7 @@ def _stats(options: argparse.Namespace) -> int:
         else:
             oplog = tree.oplog
             found = {
-                "bytes": tree.file_bytes,
+                "bytes": tree.admin.file_bytes,
                 "position": tree.position,
                 "oplog_first": oplog.first,
                 "children": len(tree.keys("/")),

@@ -6,8 +6,8 @@ import argparse
 from collections.abc import Callable
 
 from elkyn.cli.command import Subparsers, add_command
+from elkyn.cli.remote import RemoteTree
 from elkyn.cli.target import add_target, find_server
-from elkyn.remote import RemoteTree
 
 __all__ = ["register"]
 

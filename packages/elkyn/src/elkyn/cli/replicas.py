@@ -10,8 +10,8 @@ from pathlib import Path as FilePath
 
 from elkyn.cli.command import Subparsers, add_command, write_json
 from elkyn.cli.target import server_of
-from elkyn.replica.client import Answer, LeaderClient, error_of
-from elkyn.replica.link import read_token
+from elkyn.replication.leader_client import Answer, LeaderClient, error_of
+from elkyn.replication.link import read_token
 from sennit_core.errors import UsageError
 
 __all__ = ["register"]

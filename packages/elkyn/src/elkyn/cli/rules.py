@@ -8,9 +8,9 @@ import time
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING
 
+from elkyn.auth.principal import UNAUTHENTICATED, Principal
 from elkyn.cli.command import Subparsers, add_command, existing, read_json
-from elkyn.identity import NOBODY, Identity
-from elkyn.paths import parse_path
+from elkyn.tree.paths import parse_path
 from sennit_core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -60,36 +60,36 @@ def _test(options: argparse.Namespace) -> int:
 
 def _explain(options: argparse.Namespace) -> int:
     from elkyn.namespaces import open_namespaces
-    from elkyn.reading import Overlay
-    from elkyn.values import prepare, resolve
+    from elkyn.tree.reader import Overlay
+    from elkyn.tree.values import prepare, resolve
 
-    path, now_ms, identity = parse_path(options.path), int(time.time() * 1000), _user(options.user)
+    path, now_ms, principal = parse_path(options.path), int(time.time() * 1000), _user(options.user)
     with open_namespaces(options.data) as stores:
         store = existing(stores, options.namespace)
         rules = _rules_of(store)
-        with store.snapshot() as view:
+        with store.admin.snapshot() as view:
             if options.write is None:
-                explanation = rules.explain_read(view, path, identity, now_ms)
+                explanation = rules.explain_read(view, path, principal, now_ms)
             else:
                 new = prepare(read_json(options.write, None), path).value
                 places = [(path, resolve(new, view.get, path, now_ms))]
                 after = Overlay(view, places)
-                explanation = rules.explain_write(view, after, places, identity, now_ms)
+                explanation = rules.explain_write(view, after, places, principal, now_ms)
     print(explanation)
     return 0 if explanation.allowed else 1
 
 
-def _user(text: str | None) -> Identity:
-    from elkyn.rules.cases import identity_of
+def _user(text: str | None) -> Principal:
+    from elkyn.rules.cases import principal_of
 
     if text is None:
-        return NOBODY
+        return UNAUTHENTICATED
     user = read_json(text, None) if text.startswith("{") else {"uid": text}
     if not isinstance(user.get("uid"), str):
         raise UsageError(
             "a user needs a uid", hint='--as ann, or --as \'{"uid": "ann", "admin": true}\''
         )
-    return identity_of(user)
+    return principal_of(user)
 
 
 def _rules_of(store: ElkynStore) -> RuleSet:

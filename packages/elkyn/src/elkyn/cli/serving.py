@@ -233,13 +233,13 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _reach(host: str) -> str:
-    from elkyn.server.origins import LOOPBACK
+    from elkyn.server.cors import LOOPBACK
 
     return "every user of this machine" if host in LOOPBACK else f"every client that reaches {host}"
 
 
 def _serving(options: argparse.Namespace) -> Serving:
-    from elkyn.replica.acks import parse_ack
+    from elkyn.replication.acks import parse_ack
     from elkyn.server.limits import Limits
     from elkyn.server.serve import Serving
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from elkyn.cli.command import Subparsers, add_command, read_json
 from elkyn.cli.target import Target, add_target, open_target
-from elkyn.paths import format_path
+from elkyn.tree.paths import format_path
 from sennit_core.errors import SennitError, UsageError
 
 __all__ = ["register"]

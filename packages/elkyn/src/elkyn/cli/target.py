@@ -11,7 +11,7 @@ from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, TypeAlias, Union
 
 from elkyn.cli.command import existing
-from elkyn.remote import RemoteTree
+from elkyn.cli.remote import RemoteTree
 from sennit_core.errors import UsageError
 
 if TYPE_CHECKING:

@@ -87,7 +87,7 @@ def _archive(options: argparse.Namespace) -> int:
 
 
 def _verify(options: argparse.Namespace) -> int:
-    from elkyn.disk import verify_folder
+    from elkyn.storage.disk import verify_folder
 
     if not (_folder(options) / "data.mdb").is_file():
         raise NotFound("namespace", options.namespace)
@@ -104,7 +104,7 @@ def _compact(options: argparse.Namespace) -> int:
 
     with open_namespaces(options.data) as stores:
         store = existing(stores, options.namespace)
-        before = store.file_bytes
-        store.compact()
-        print(f"{before:,} bytes before, {store.file_bytes:,} now")
+        before = store.admin.file_bytes
+        store.admin.compact()
+        print(f"{before:,} bytes before, {store.admin.file_bytes:,} now")
     return 0

@@ -5,8 +5,8 @@ closures over `snapshots` and `operators`; `build` arranges them in a `trie` by 
 evaluates them, `trace` explains decisions, `files` serves the command line.
 """
 
-from elkyn.rules.footprint import ReadSet
 from elkyn.rules.problems import BadRules, Problem
+from elkyn.rules.read_set import ReadSet
 from elkyn.rules.ruleset import DEFAULT_RULES, RuleSet, default_rules, parse_rules
 from elkyn.rules.trace import Decision, Explanation
 

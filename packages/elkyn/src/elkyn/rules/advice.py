@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from elkyn.paths import key_problem
 from elkyn.rules.nodes import Call, Items, Literal, Member, Node, walk
 from elkyn.rules.problems import Problem
 from elkyn.rules.snapshots import split_path
 from elkyn.rules.trie import Rule, RuleNode
+from elkyn.tree.paths import key_problem
 
 __all__ = ["advise"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from elkyn.paths import DEPTH_MAX, key_problem
 from elkyn.rules.checker import check_rule
 from elkyn.rules.compiler import compile_expression
 from elkyn.rules.document import Constant, Elements, Members, Part, Text
@@ -13,6 +12,7 @@ from elkyn.rules.nodes import Name, walk
 from elkyn.rules.parser import parse
 from elkyn.rules.problems import PROBLEMS_MAX, BadRules, ExpressionError, Lines, Problem
 from elkyn.rules.trie import Rule, RuleNode
+from elkyn.tree.paths import DEPTH_MAX, key_problem
 from sennit_core.text import nearest
 
 __all__ = ["build"]

@@ -24,19 +24,19 @@ from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Any, NoReturn, TypeVar
 
-from elkyn.identity import NOBODY, Identity
-from elkyn.paths import Path, format_path, parse_path
-from elkyn.query import Query
-from elkyn.reading import Overlay
+from elkyn.auth.principal import UNAUTHENTICATED, Principal
 from elkyn.rules.document import Elements, Members, Part, Text, as_json, read_document
 from elkyn.rules.memory import MemoryReader
 from elkyn.rules.problems import BadRules, Lines, Problem
 from elkyn.rules.ruleset import RuleSet, parse_rules
 from elkyn.rules.trace import Explanation
-from elkyn.values import Stored, prepare, resolve
+from elkyn.tree.paths import Path, format_path, parse_path
+from elkyn.tree.query import Query
+from elkyn.tree.reader import Overlay
+from elkyn.tree.values import Stored, prepare, resolve
 from sennit_core.errors import SennitError
 
-__all__ = ["Case", "Outcome", "RuleTests", "identity_of", "read_tests"]
+__all__ = ["Case", "Outcome", "RuleTests", "principal_of", "read_tests"]
 
 T = TypeVar("T")
 
@@ -53,7 +53,7 @@ class Case:
     name: str
     line: int
     who: str
-    identity: Identity
+    principal: Principal
     action: str
     path: Path
     places: tuple[tuple[Path, Stored], ...]
@@ -90,10 +90,12 @@ class RuleTests:
     def _explain(self, case: Case) -> Explanation:
         if case.action == "read":
             return self.rules.explain_read(
-                self.before, case.path, case.identity, case.now_ms, case.query
+                self.before, case.path, case.principal, case.now_ms, case.query
             )
         after = Overlay(self.before, case.places)
-        return self.rules.explain_write(self.before, after, case.places, case.identity, case.now_ms)
+        return self.rules.explain_write(
+            self.before, after, case.places, case.principal, case.now_ms
+        )
 
 
 def read_tests(source: str, folder: FilePath) -> RuleTests:
@@ -199,13 +201,13 @@ class _CaseReader:
         action = actions[0]
         path = self.path(parts[action])
         now_ms = self.file.now(parts, self.now_ms)
-        who, identity = self.identity(parts.get("as"))
+        who, principal = self.principal(parts.get("as"))
         name = as_json(parts["name"]) if "name" in parts else ""
         return Case(
             name=str(name or f"{who}: {action} {format_path(path)}"),
             line=self.file.lines.place(part.at)[0],
             who=who,
-            identity=identity,
+            principal=principal,
             action=action,
             path=path,
             places=self.places(part, action, path, parts.get("value"), now_ms),
@@ -218,20 +220,20 @@ class _CaseReader:
         text = as_json(part)
         return self.file.checked(part, lambda: parse_path(text))
 
-    def identity(self, part: Part | None) -> tuple[str, Identity]:
+    def principal(self, part: Part | None) -> tuple[str, Principal]:
         if part is None:
-            return "nobody", NOBODY
+            return "nobody", UNAUTHENTICATED
         user = as_json(part)
         who = user if isinstance(user, str) else json.dumps(user)
         if isinstance(user, str):
             user = as_json(self.users[user]) if user in self.users else {"uid": user}
         if user is None:
-            return "nobody", NOBODY
+            return "nobody", UNAUTHENTICATED
         if not isinstance(user, dict) or not isinstance(user.get("uid"), str):
             self.file.refuse(
                 part, 'a user must be null, a uid, or an object with a "uid" and claims'
             )
-        return who, identity_of(user)
+        return who, principal_of(user)
 
     def places(
         self, case: Part, action: str, path: Path, part: Part | None, now_ms: int
@@ -267,11 +269,11 @@ class _CaseReader:
         return self.file.checked(part, lambda: Query.of_rest(params))
 
 
-def identity_of(user: Mapping[str, Any]) -> Identity:
-    """Return the identity of `{"uid": …, claims…}`, with optional `provider` and `token`."""
+def principal_of(user: Mapping[str, Any]) -> Principal:
+    """Return the principal of `{"uid": …, claims…}`, with optional `provider` and `token`."""
     custom = {
         name: value for name, value in user.items() if name not in ("uid", "provider", "token")
     }
     token = user.get("token")
     claims = {**(token if isinstance(token, dict) else {}), **custom}
-    return Identity(user["uid"], str(user.get("provider", "custom")), claims, tuple(custom))
+    return Principal(user["uid"], str(user.get("provider", "custom")), claims, tuple(custom))

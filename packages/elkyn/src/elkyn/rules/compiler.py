@@ -11,8 +11,6 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from elkyn.paths import Path
-from elkyn.reading import MAP, Reader
 from elkyn.rules import regex
 from elkyn.rules.kinds import Kind
 from elkyn.rules.nodes import (
@@ -48,9 +46,11 @@ from elkyn.rules.snapshots import (
     split_path,
     value_at,
 )
+from elkyn.tree.paths import Path
+from elkyn.tree.reader import MAP, Reader
 
 if TYPE_CHECKING:
-    from elkyn.query import Query
+    from elkyn.tree.query import Query
 
 __all__ = ["Closure", "Context", "compile_expression"]
 

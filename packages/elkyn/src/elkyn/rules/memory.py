@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from elkyn.paths import Path
-from elkyn.reading import peek_of
-from elkyn.values import Stored, get_at, keys_of, prepare
+from elkyn.tree.paths import Path
+from elkyn.tree.reader import peek_of
+from elkyn.tree.values import Stored, get_at, keys_of, prepare
 
 __all__ = ["MemoryReader"]
 

@@ -10,7 +10,7 @@ import math
 from decimal import Decimal
 from typing import Any
 
-from elkyn.values import STRING_BYTES_MAX
+from elkyn.tree.values import STRING_BYTES_MAX
 
 __all__ = [
     "Failed",

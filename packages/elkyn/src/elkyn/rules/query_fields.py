@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from elkyn.query import Query
+    from elkyn.tree.query import Query
 
 __all__ = ["query_field"]
 

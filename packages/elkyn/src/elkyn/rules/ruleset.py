@@ -6,23 +6,23 @@ import json
 from collections.abc import Mapping, MutableSequence, Sequence
 from typing import TYPE_CHECKING, Any
 
-from elkyn.identity import Identity
-from elkyn.large import LargeMap
-from elkyn.paths import PRIORITY, ROOT, Path, format_path
-from elkyn.reading import Reader
+from elkyn.auth.principal import Principal
 from elkyn.rules.advice import advise
 from elkyn.rules.build import build
 from elkyn.rules.compiler import Context
 from elkyn.rules.document import Part, as_json, read_document
-from elkyn.rules.footprint import ReadSet, RecordingReader
+from elkyn.rules.early_check import UNWRITTEN, could_allow, has_write_rule
 from elkyn.rules.problems import BadRules, Problem
+from elkyn.rules.read_set import ReadSet, RecordingReader
 from elkyn.rules.trace import Decision, Explanation, decided
 from elkyn.rules.trie import Pattern, Rule, RuleNode
-from elkyn.rules.unwritten import UNWRITTEN, could_allow, has_write_rule
-from elkyn.values import Stored
+from elkyn.tree.large_map import LargeMap
+from elkyn.tree.paths import PRIORITY, ROOT, Path, format_path
+from elkyn.tree.reader import Reader
+from elkyn.tree.values import Stored
 
 if TYPE_CHECKING:
-    from elkyn.query import Query
+    from elkyn.tree.query import Query
 
 __all__ = ["DEFAULT_RULES", "RuleSet", "default_rules", "parse_rules"]
 
@@ -104,12 +104,12 @@ class RuleSet:
         self,
         reader: Reader,
         path: Path,
-        identity: Identity,
+        principal: Principal,
         now_ms: int,
         query: Query | None = None,
         trace: Trace | None = None,
     ) -> bool:
-        """Whether `identity` may read `path`.
+        """Whether `principal` may read `path`.
 
         `.read` rules are evaluated from the root down to the path; the first true one grants
         access, and no deeper rule can revoke it.
@@ -117,14 +117,14 @@ class RuleSet:
         Args:
             reader: the tree.
             path: the path to read.
-            identity: the reader.
+            principal: the reader.
             now_ms: the time, in milliseconds since 1970.
             query: the query of the read.
             trace: receives every evaluated rule.
         """
-        if identity.admin:
+        if principal.admin:
             return True
-        context = Context(reader, reader, identity.as_auth(), now_ms, query)
+        context = Context(reader, reader, principal.as_auth(), now_ms, query)
         context.path = path = _without_priority(path)
         for node in self._root.along(path):
             if node.read is not None and _allows(node.read, context, trace):
@@ -135,7 +135,7 @@ class RuleSet:
         self,
         reader: Reader,
         path: Path,
-        identity: Identity,
+        principal: Principal,
         now_ms: int,
         query: Query | None = None,
     ) -> tuple[bool, ReadSet]:
@@ -144,8 +144,8 @@ class RuleSet:
         An open stream repeats the check once a write touches the read set.
         """
         recording = RecordingReader(reader)
-        allowed = self.may_read(recording, path, identity, now_ms, query)
-        nodes = () if identity.admin else self._root.along(_without_priority(path))
+        allowed = self.may_read(recording, path, principal, now_ms, query)
+        nodes = () if principal.admin else self._root.along(_without_priority(path))
         timed = any(node.read is not None and node.read.timed for node in nodes)
         return allowed, ReadSet(frozenset(recording.paths), timed)
 
@@ -154,11 +154,11 @@ class RuleSet:
         before: Reader,
         after: Reader,
         places: Sequence[tuple[Path, Stored]],
-        identity: Identity,
+        principal: Principal,
         now_ms: int,
         trace: Trace | None = None,
     ) -> bool:
-        """Whether `identity` may write `places`, all of them together.
+        """Whether `principal` may write `places`, all of them together.
 
         Each place needs a true `.write` on its path from the root. Then, unless it is deleted, every
         `.validate` must be true: on the path, at the place, and below it where the new value has
@@ -168,13 +168,13 @@ class RuleSet:
             before: the current tree.
             after: the tree after the write, for example an `Overlay`.
             places: written paths and values, no path an ancestor of another; None deletes.
-            identity: the writer.
+            principal: the writer.
             now_ms: the time of the write, in milliseconds since 1970.
             trace: receives every evaluated rule.
         """
-        if identity.admin:
+        if principal.admin:
             return True
-        context = Context(before, after, identity.as_auth(), now_ms)
+        context = Context(before, after, principal.as_auth(), now_ms)
         for path, value in places:
             if path and path[-1] == PRIORITY:
                 path = path[:-1]
@@ -188,7 +188,7 @@ class RuleSet:
         self,
         before: Reader,
         path: Path,
-        identity: Identity,
+        principal: Principal,
         now_ms: int,
         *,
         below: bool = False,
@@ -198,13 +198,13 @@ class RuleSet:
         Args:
             before: the current tree.
             path: the path to write.
-            identity: the writer.
+            principal: the writer.
             now_ms: the time, in milliseconds since 1970.
             below: the write is an update of paths below `path`, which are not known either.
         """
-        if identity.admin:
+        if principal.admin:
             return True
-        context = Context(before, UNWRITTEN, identity.as_auth(), now_ms)
+        context = Context(before, UNWRITTEN, principal.as_auth(), now_ms)
         context.path = path = _without_priority(path)
         nodes = self._root.along(path)
         for node in nodes:
@@ -234,13 +234,13 @@ class RuleSet:
         self,
         reader: Reader,
         path: Path,
-        identity: Identity,
+        principal: Principal,
         now_ms: int,
         query: Query | None = None,
     ) -> Explanation:
         """Evaluate `may_read` and explain the decision."""
         trace: list[Decision] = []
-        allowed = self.may_read(reader, path, identity, now_ms, query, trace)
+        allowed = self.may_read(reader, path, principal, now_ms, query, trace)
         return Explanation(allowed, ".read", format_path(path), trace)
 
     def explain_write(
@@ -248,7 +248,7 @@ class RuleSet:
         before: Reader,
         after: Reader,
         places: Sequence[tuple[Path, Stored]],
-        identity: Identity,
+        principal: Principal,
         now_ms: int,
     ) -> Explanation:
         """Evaluate `may_write` and explain the decision."""
@@ -256,7 +256,7 @@ class RuleSet:
         allowed, path = True, ROOT
         for place in places:
             path = place[0]
-            allowed = self.may_write(before, after, [place], identity, now_ms, trace)
+            allowed = self.may_write(before, after, [place], principal, now_ms, trace)
             if not allowed:
                 break
         return Explanation(allowed, ".write", format_path(path), trace)

@@ -13,10 +13,10 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
-from elkyn.paths import PRIORITY, Path, key_problem
-from elkyn.reading import MAP, Reader
 from elkyn.rules.operators import Failed, equal, named
-from elkyn.values import Stored, keys_of, leaf_of
+from elkyn.tree.paths import PRIORITY, Path, key_problem
+from elkyn.tree.reader import MAP, Reader
+from elkyn.tree.values import Stored, keys_of, leaf_of
 
 __all__ = [
     "Snapshot",

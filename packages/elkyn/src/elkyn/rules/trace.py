@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from elkyn.paths import format_path
 from elkyn.rules.compiler import Context, compile_expression
 from elkyn.rules.kinds import Kind
 from elkyn.rules.nodes import (
@@ -22,6 +21,7 @@ from elkyn.rules.nodes import (
 )
 from elkyn.rules.operators import Failed
 from elkyn.rules.trie import Rule
+from elkyn.tree.paths import format_path
 
 __all__ = ["Decision", "Explanation", "decided"]
 

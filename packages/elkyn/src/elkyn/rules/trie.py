@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from elkyn.paths import Path
 from elkyn.rules.compiler import Closure, Context
 from elkyn.rules.nodes import Node
 from elkyn.rules.operators import Failed
+from elkyn.tree.paths import Path
 
 __all__ = ["Pattern", "Rule", "RuleNode"]
 

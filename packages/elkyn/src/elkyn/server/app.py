@@ -12,12 +12,16 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from elkyn._lmdb.tree import ReadLimit
+from elkyn.auth.authorizer import Authorizer
+from elkyn.auth.principal import Principal
 from elkyn.errors import UnknownNamespace
-from elkyn.identity import Identity
 from elkyn.namespaces import Stores, create_hint
-from elkyn.replica.acks import parse_ack
+from elkyn.replication.acks import parse_ack
+from elkyn.replication.follower_sessions import Replication, serve_follower, wait_for_position
+from elkyn.replication.leader_proxy import LeaderProxy
 from elkyn.server.access_log import AccessLog
+from elkyn.server.admin.pages import opened_by_browser, to_dashboard
+from elkyn.server.admin.system import SystemCall
 from elkyn.server.asgi import (
     COUNTED,
     Receive,
@@ -27,30 +31,26 @@ from elkyn.server.asgi import (
     send_response,
     to_request,
 )
-from elkyn.server.bodies import INLINE_BYTES, BodyMemory, read_body
-from elkyn.server.clients import Clients
+from elkyn.server.auth_backend import AuthBackend, Authorize, Credential, HookBackend
+from elkyn.server.bodies.memory import INLINE_BYTES, BodyMemory, read_body
 from elkyn.server.committer import Committer
-from elkyn.server.connect import serve_socket
-from elkyn.server.door import AuthBackend, Authorize, Caller, HookBackend
-from elkyn.server.feed import INLINE_ROWS
-from elkyn.server.following import LeaderProxy
-from elkyn.server.grant import Grant
 from elkyn.server.handle import answer_write, read, to_write
+from elkyn.server.http.send_buffer import LARGE_BYTES, SendBufferLimit
 from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
 from elkyn.server.metrics import Metrics
-from elkyn.server.pages import opened_by_browser, to_dashboard
-from elkyn.server.replication import Replication, serve_follower, wait_for_position
+from elkyn.server.realtime.clients import Clients
+from elkyn.server.realtime.connect import serve_socket
+from elkyn.server.realtime.feed import INLINE_ROWS
+from elkyn.server.realtime.session import Commit
+from elkyn.server.realtime.socket import Socket
+from elkyn.server.realtime.subscribe import open_stream
 from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
 from elkyn.server.responses import error_response
 from elkyn.server.routes import answer_system
-from elkyn.server.session import Commit
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
-from elkyn.server.socket import Socket
-from elkyn.server.subscribe import open_stream
-from elkyn.server.system import SystemCall
-from elkyn.server.unsent import LARGE_BYTES, SendBufferLimit
+from elkyn.storage.row_tree import ReadLimit
+from elkyn.storage.writer import Write
 from elkyn.store import ElkynStore
-from elkyn.writer import Write
 from sennit_core.errors import (
     Busy,
     Closed,
@@ -94,7 +94,7 @@ def elkyn_app(
     Args:
         stores: by namespace; the caller closes them, after the app.
         authorize: `authorize(scope, namespace, path, write)` raises `Denied` or `Unauthenticated`;
-            returns None for full access, or the `Identity` that the namespace's rules check.
+            returns None for full access, or the `Principal` that the namespace's rules check.
         keep_alive_seconds: silence on an event stream after which a keep-alive is sent.
         body_bytes_max: a larger request body is refused with 413; a larger message on a socket
             closes the socket.
@@ -125,7 +125,7 @@ class ElkynApp:
         self.metrics = Metrics()
         self.committer = Committer()
         self.body_memory = BodyMemory(settings.limits.body_memory_bytes)
-        self.unsent = SendBufferLimit(
+        self.send_buffer = SendBufferLimit(
             settings.limits.unsent_bytes, settings.limits.client_unsent_bytes
         )
         self.clients = Clients(self.metrics, settings, auth_backend)
@@ -188,7 +188,7 @@ class ElkynApp:
         self, request: Request, response: Response, scope: Scope, send: Send
     ) -> None:
         try:
-            with self.unsent.share(client_of(scope)).hold(len(response.body)):
+            with self.send_buffer.for_client(client_of(scope)).hold(len(response.body)):
                 await self._send(request, response, scope, send)
         except Busy as error:
             await self._send(request, error_response(error), scope, send)
@@ -210,28 +210,28 @@ class ElkynApp:
             owned = self.auth_backend.owns(request.raw_path)
             if owned or is_reserved(request.raw_path) or self._is_browsed(request):
                 return await self._answer_system(request, scope, (receive, send), owned=owned)
-        caller = known.get(COUNTED) or await self._caller(scope, request)
+        credential = known.get(COUNTED) or await self._credential(scope, request)
         call, store = self.parse(request)
         if call.position_min is not None:
             await wait_for_position(store, call.position_min, self.settings.ack_seconds)
         try:
-            grant = caller.grant(store, call.namespace or "", call.path, call.writes)
+            authorizer = credential.authorizer(store, call.namespace or "", call.path, call.writes)
             if call.stream:
-                await self._stream(call, store, caller, scope, (receive, send))
+                await self._stream(call, store, credential, scope, (receive, send))
                 return None
             if call.writes:
-                return await self._write(call, store, grant, (scope, receive))
+                return await self._write(call, store, authorizer, (scope, receive))
             self.metrics.reads += 1
-            return await _read(call, store, grant)
+            return await _read(call, store, authorizer)
         except Denied:
-            self.record_refusal(caller, client_of(scope), call)
+            self.record_refusal(credential, client_of(scope), call)
             raise
 
-    async def _caller(self, scope: Scope, request: Request) -> Caller:
-        caller = await self.auth_backend.caller(scope, request.query)
+    async def _credential(self, scope: Scope, request: Request) -> Credential:
+        credential = await self.auth_backend.authenticate(scope, request.query)
         if self.user_rate.bounded:
-            self.count_user(caller)
-        return caller
+            self.count_user(credential)
+        return credential
 
     def parse(self, request: Request) -> tuple[Call, ElkynStore]:
         """Parse a request, and open the store that it is about."""
@@ -239,10 +239,10 @@ class ElkynApp:
         call.namespace = call.namespace or self.settings.default_namespace
         return call, self.open_store(call.namespace)
 
-    def record_refusal(self, caller: Caller, client: str, call: Call) -> None:
+    def record_refusal(self, credential: Credential, client: str, call: Call) -> None:
         """Record that the rules refused a call."""
         self.auth_backend.record_refusal(
-            caller, client, call.namespace or "", call.path, write=call.writes
+            credential, client, call.namespace or "", call.path, write=call.writes
         )
 
     def count_answer(self, request: Request, response: Response) -> None:
@@ -262,13 +262,13 @@ class ElkynApp:
         self,
         call: Call,
         store: ElkynStore,
-        caller: Caller,
+        credential: Credential,
         scope: Scope,
         channel: tuple[Receive, Send],
     ) -> None:
         self.metrics.open["http"] -= 1  # counted as a stream instead
         try:
-            await open_stream(self, call, store, caller, scope, channel)
+            await open_stream(self, call, store, credential, scope, channel)
         finally:
             self.metrics.open["http"] += 1
 
@@ -286,10 +286,10 @@ class ElkynApp:
         if self.settings.limits.requests_per_second is not None:
             self._rate.consume(client, asyncio.get_running_loop().time())
 
-    def count_user(self, caller: Caller) -> None:
+    def count_user(self, credential: Credential) -> None:
         """Count a request of a user; raises `Busy` when it exceeds the user's rate limit."""
-        if caller.identity is not None and caller.identity.uid:
-            self.user_rate.consume(caller.identity.uid, asyncio.get_running_loop().time())
+        if credential.principal is not None and credential.principal.uid:
+            self.user_rate.consume(credential.principal.uid, asyncio.get_running_loop().time())
 
     def open_store(self, name: str) -> ElkynStore:
         """Return the store of a namespace.
@@ -349,26 +349,28 @@ class ElkynApp:
         return await answer_system(SystemCall(self, request, scope, channel))
 
     async def _write(
-        self, call: Call, store: ElkynStore, grant: Grant, incoming: tuple[Scope, Receive]
+        self, call: Call, store: ElkynStore, authorizer: Authorizer, incoming: tuple[Scope, Receive]
     ) -> Response:
         self.metrics.writes += 1
         if call.ack is not None:
             parse_ack(call.ack)
         with self.body_memory.reserve(client_of(incoming[0])) as held:
             limit = self.settings.limits.body_bytes
-            check = partial(_check_could_write, call, store, grant)
+            check = partial(_check_could_write, call, store, authorizer)
             bodies = [await read_body(*incoming, limit, held, check)]
-            response = await self._commit(call, store, grant, bodies)
+            response = await self._commit(call, store, authorizer, bodies)
         replicas = self.settings.ack if call.ack is None else parse_ack(call.ack)
         await self.replication.replicated(store, response.position, replicas)
         return response
 
     async def _commit(
-        self, call: Call, store: ElkynStore, grant: Grant, bodies: list[bytes]
+        self, call: Call, store: ElkynStore, authorizer: Authorizer, bodies: list[bytes]
     ) -> Response:
         """Commit the write in the only item of `bodies`; the list lets this free the body early."""
         large = len(bodies[0]) > INLINE_BYTES
-        make = partial(to_write, call, bodies.pop(), store, grant, self.settings.limits.body_nodes)
+        make = partial(
+            to_write, call, bodies.pop(), store, authorizer, self.settings.limits.body_nodes
+        )
         write = await asyncio.to_thread(make) if large else make()
         del make
         await self.committer.commit(store, write)
@@ -380,11 +382,11 @@ class ElkynApp:
         return response
 
     def commit_step(
-        self, socket: Socket, step: Commit, write: Write, identity: Identity
+        self, socket: Socket, step: Commit, write: Write, principal: Principal
     ) -> asyncio.Future[None]:
         """Queue a socket's write, here or at the leader; returns as `Committer.commit` does."""
         if self.leader_proxy is not None and self.leader_proxy.active:
-            return self.leader_proxy.commit(self, socket, step, write, identity)
+            return self.leader_proxy.commit(self, socket, step, write, principal)
         done = self.committer.commit(socket.store, write)
         if not self.settings.ack:
             return done
@@ -412,12 +414,12 @@ class ElkynApp:
                 return
             if request.raw_path != "/.ws" or request.query.get("v", "5") != "5":
                 raise NotFound("socket", request.raw_path)
-            caller = await self.auth_backend.caller(scope, request.query, anonymous=True)
+            credential = await self.auth_backend.authenticate(scope, request.query, anonymous=True)
         except SennitError as error:
             await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:100]})
             return
         await send({"type": "websocket.accept"})
-        await serve_socket(self, request, caller, scope, (receive, send))
+        await serve_socket(self, request, credential, scope, (receive, send))
 
     async def on_thread(self, function: Callable[..., T], *args: Any) -> T:
         """Run a function that may block on a worker thread."""
@@ -429,7 +431,7 @@ class ElkynApp:
             commits=self.committer.commits,
             commit_seconds=self.committer.seconds,
             waiting=self.committer.waiting,
-            unsent_bytes=self.unsent.bytes,
+            unsent_bytes=self.send_buffer.bytes,
             body_memory_bytes=self.body_memory.bytes,
             positions=[(name, store.position) for name, store in sorted(self._served.items())],
         )
@@ -447,15 +449,15 @@ class ElkynApp:
         self.committer.close()
 
 
-async def _check_could_write(call: Call, store: ElkynStore, grant: Grant) -> None:
+async def _check_could_write(call: Call, store: ElkynStore, authorizer: Authorizer) -> None:
     """Raise `Denied` when the rules refuse a write for every possible body."""
-    if grant.unlimited:
+    if authorizer.unrestricted:
         return
     path = (*call.keys, call.new_key(store)) if call.method == "POST" else call.keys
 
     def check(rows_max: int | None) -> None:
-        with store.snapshot(rows_max) as view:
-            grant.check_could_write(view, path, below=call.method == "PATCH")
+        with store.admin.snapshot(rows_max) as view:
+            authorizer.check_could_write(view, path, below=call.method == "PATCH")
 
     try:
         check(INLINE_ROWS)
@@ -463,19 +465,19 @@ async def _check_could_write(call: Call, store: ElkynStore, grant: Grant) -> Non
         await asyncio.to_thread(check, None)
 
 
-async def _read(call: Call, store: ElkynStore, grant: Grant) -> Response:
+async def _read(call: Call, store: ElkynStore, authorizer: Authorizer) -> Response:
     try:
-        with store.snapshot(INLINE_ROWS) as view:
-            return read(call, view, grant)
+        with store.admin.snapshot(INLINE_ROWS) as view:
+            return read(call, view, authorizer)
     except ReadLimit:
         pass
     try:
         async with asyncio.timeout(call.read_seconds_max):
-            return await asyncio.to_thread(_read_whole, call, store, grant)
+            return await asyncio.to_thread(_read_whole, call, store, authorizer)
     except TimeoutError:
         raise DeadlineExceeded("the read", call.read_seconds_max) from None
 
 
-def _read_whole(call: Call, store: ElkynStore, grant: Grant) -> Response:
-    with store.snapshot() as view:
-        return read(call, view, grant)
+def _read_whole(call: Call, store: ElkynStore, authorizer: Authorizer) -> Response:
+    with store.admin.snapshot() as view:
+        return read(call, view, authorizer)

@@ -9,18 +9,18 @@ from http.client import responses
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
+from elkyn.server.http.send_buffer import LARGE_BYTES
 from elkyn.server.request import Request, Response, parse_query
-from elkyn.server.unsent import LARGE_BYTES
 
 __all__ = [
     "COUNTED",
-    "DIRECT",
-    "Direct",
+    "DIRECT_SEND",
+    "DirectSend",
     "Receive",
     "Scope",
     "Send",
     "client_of",
-    "direct_of",
+    "direct_send_of",
     "head_of",
     "headers_of",
     "send_body",
@@ -28,14 +28,14 @@ __all__ = [
     "to_request",
 ]
 
-DIRECT = "elkyn.direct"
-"""A scope extension: a `Direct`."""
+DIRECT_SEND = "elkyn.direct_send"
+"""A scope extension: a `DirectSend`."""
 
 COUNTED = "elkyn.counted"
-"""A scope extension: set when limits have counted the request; holds the caller, if it is known."""
+"""A scope extension: set when limits have counted the request; holds the credential, if it is known."""
 
 
-class Direct(Protocol):
+class DirectSend(Protocol):
     """Writes to an HTTP/1.1 connection bypassing ASGI; on False use `send`, which may wait."""
 
     def whole(self, head: bytes, body: bytes) -> bool:
@@ -84,9 +84,9 @@ def client_of(scope: Mapping[str, Any]) -> str:
     return "" if client is None else client[0]
 
 
-def direct_of(scope: Scope) -> Direct | None:
-    """Return the connection's `Direct`; None when the server has none."""
-    found: Direct | None = scope.get("extensions", _NONE).get(DIRECT)
+def direct_send_of(scope: Scope) -> DirectSend | None:
+    """Return the connection's `DirectSend`; None when the server has none."""
+    found: DirectSend | None = scope.get("extensions", _NONE).get(DIRECT_SEND)
     return found
 
 
@@ -119,7 +119,7 @@ def _raw_path(scope: Scope) -> str:
 async def send_response(response: Response, scope: Scope, send: Send) -> None:
     """Send an answer; without its body for a HEAD request."""
     body = b"" if scope["method"] == "HEAD" else response.body
-    direct = direct_of(scope)
+    direct = direct_send_of(scope)
     small = len(body) <= LARGE_BYTES
     if direct is not None and small and direct.whole(head_of(response), body):
         return

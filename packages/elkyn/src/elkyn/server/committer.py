@@ -10,8 +10,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
+from elkyn.storage.writer import Write
 from elkyn.store import ElkynStore
-from elkyn.writer import Write
 from sennit_core.errors import Busy, Closed
 
 __all__ = ["Committer"]
@@ -21,7 +21,7 @@ _WAITING_MAX = 20_000  # queued writes; one more is refused
 _YIELD_SECONDS = 0.005  # the interpreter's switch interval: how long it lets a thread run at most
 
 
-class _Order(NamedTuple):
+class _QueuedWrite(NamedTuple):
     store: ElkynStore
     write: Write
     done: Callable[[], object]
@@ -32,7 +32,7 @@ class Committer:
     """Commits writes on its own thread; writes queued during a commit share the next commit."""
 
     def __init__(self) -> None:
-        self._orders: queue.SimpleQueue[_Order | None] = queue.SimpleQueue()
+        self._orders: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
         self._lock = threading.Lock()
         self._closed = False
@@ -78,7 +78,7 @@ class Committer:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="elkyn-commit", daemon=True)
                 self._thread.start()
-            self._orders.put(_Order(store, write, done, loop))
+            self._orders.put(_QueuedWrite(store, write, done, loop))
 
     def _run(self) -> None:
         while True:
@@ -97,9 +97,9 @@ class Committer:
             if last:
                 return
 
-    def _next_group(self) -> tuple[list[_Order], bool]:
+    def _next_group(self) -> tuple[list[_QueuedWrite], bool]:
         """Wait for an order and dequeue all others; the flag is True when `close` was called."""
-        group: list[_Order] = []
+        group: list[_QueuedWrite] = []
         order = self._orders.get()
         while order is not None:
             group.append(order)
@@ -112,7 +112,7 @@ class Committer:
         """Let the committing thread run before other work, once per group; called in the loop."""
         store, self._committing = self._committing, None
         if store is not None:
-            store.yield_to_writer(_YIELD_SECONDS)
+            store.admin.yield_to_writer(_YIELD_SECONDS)
 
     def close(self) -> None:
         """Commit the queued writes and end the thread; closing twice is fine."""
@@ -127,13 +127,13 @@ class Committer:
 
 def _apply(store: ElkynStore, writes: list[Write]) -> None:
     try:
-        store.apply(writes)
+        store.admin.apply(writes)
     except Exception as error:  # noqa: BLE001 - each request is answered with it
         for write in writes:
             write.error = error
 
 
-def _answer(group: list[_Order]) -> None:
+def _answer(group: list[_QueuedWrite]) -> None:
     by_loop: dict[asyncio.AbstractEventLoop, list[Callable[[], object]]] = {}
     for _store, _write, done, loop in group:
         by_loop.setdefault(loop, []).append(done)

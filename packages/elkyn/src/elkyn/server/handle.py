@@ -9,24 +9,24 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from elkyn.auth.authorizer import UNRESTRICTED, Authorizer
 from elkyn.errors import PreconditionFailed
-from elkyn.large import LargeMap
-from elkyn.paths import Path, parse_path, sorted_map
-from elkyn.query import require_index, run_query
-from elkyn.server.bodies import INLINE_BYTES
-from elkyn.server.codec import dump, load
-from elkyn.server.grant import FULL, Grant
+from elkyn.server.bodies.codec import dump, load
+from elkyn.server.bodies.large_bodies import put_large, update_large
+from elkyn.server.bodies.large_responses import dump_large
+from elkyn.server.bodies.memory import INLINE_BYTES
 from elkyn.server.hashes import etag_of
-from elkyn.server.large_answers import dump_large
+from elkyn.server.idempotency import keep_receipt, replay_receipt
 from elkyn.server.limits import Limits
 from elkyn.server.request import Call, Request, Response, parse_call
 from elkyn.server.responses import error_response, respond, respond_json
-from elkyn.server.retries import keep_receipt, replay_receipt
-from elkyn.server.split import put_large, update_large
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import Write, patch_write, put_write
 from elkyn.store import ElkynStore
-from elkyn.txn import ReadTransaction
-from elkyn.values import Stored, plain, present
-from elkyn.writer import Write, patch_write, put_write
+from elkyn.tree.large_map import LargeMap
+from elkyn.tree.paths import Path, parse_path, sorted_map
+from elkyn.tree.query import require_index, run_query
+from elkyn.tree.values import Stored, plain, present
 from sennit_core.errors import SennitError, UsageError
 
 __all__ = ["answer_write", "check_index", "handle", "read", "to_write", "value_at"]
@@ -39,33 +39,33 @@ _WRITE_BYTES_PER_SECOND = 8 * 1024 * 1024
 """A low estimate of write throughput, for the limit `writeSizeLimit`."""
 
 
-def handle(request: Request, store: ElkynStore, grant: Grant = FULL) -> Response:
+def handle(request: Request, store: ElkynStore, authorizer: Authorizer = UNRESTRICTED) -> Response:
     """Answer one request from one store and commit its write; never raises for bad input."""
     try:
         call = parse_call(request)
         if not call.writes:
-            with store.snapshot() as view:
-                return read(call, view, grant)
-        write = to_write(call, request.body, store, grant)
-        store.apply([write])
+            with store.admin.snapshot() as view:
+                return read(call, view, authorizer)
+        write = to_write(call, request.body, store, authorizer)
+        store.admin.apply([write])
         return answer_write(call, write)
     except SennitError as error:
         return error_response(error)
 
 
-def read(call: Call, view: ReadTransaction, grant: Grant = FULL) -> Response:
+def read(call: Call, view: ReadTransaction, authorizer: Authorizer = UNRESTRICTED) -> Response:
     """Answer a GET or HEAD from a consistent state.
 
     Raises:
         Denied: the rules refuse it.
         IndexMissing: the rules declare no index for the query.
     """
-    grant.check_read(view, call.keys, call.query)
+    authorizer.check_read(view, call.keys, call.query)
     if call.shallow:
         keys = view.keys(call.keys)
         value = present(view.get(call.keys)) if keys is None else dict.fromkeys(keys, True)
         return respond(call, value)
-    value = view.get(call.keys) if call.query is None else value_at(call, view, grant)
+    value = view.get(call.keys) if call.query is None else value_at(call, view, authorizer)
     etag = None
     if call.wants_etag or call.if_none_match is not None or call.if_match is not None:
         etag = etag_of(value)
@@ -74,17 +74,17 @@ def read(call: Call, view: ReadTransaction, grant: Grant = FULL) -> Response:
     return respond(call, present(value, call.export), etag)
 
 
-def value_at(call: Call, view: ReadTransaction, grant: Grant) -> Stored:
+def value_at(call: Call, view: ReadTransaction, authorizer: Authorizer) -> Stored:
     """Return the stored form of the value that a GET reads, selected by its query if it has one."""
     if call.query is None:
         return view.get(call.keys)
-    check_index(call, grant)
+    check_index(call, authorizer)
     return sorted_map(run_query(call.query, view, call.keys)) or None
 
 
-def check_index(call: Call, grant: Grant) -> None:
+def check_index(call: Call, authorizer: Authorizer) -> None:
     """Raise `IndexMissing` when the rules declare no index for the query of `call`."""
-    names = None if call.query is None else grant.index_on(call.keys)
+    names = None if call.query is None else authorizer.index_on(call.keys)
     if call.query is not None and names is not None:
         require_index(call.query, call.keys, names)
 
@@ -93,7 +93,7 @@ def to_write(
     call: Call,
     body: bytes,
     store: ElkynStore,
-    grant: Grant = FULL,
+    authorizer: Authorizer = UNRESTRICTED,
     nodes_max: int = Limits().body_nodes,
 ) -> Write:
     """Return the write for a PUT, PATCH, POST or DELETE.
@@ -102,7 +102,7 @@ def to_write(
         call: the parsed request.
         body: JSON; a large one is parsed in pieces.
         store: the store to write to.
-        grant: the caller's permissions.
+        authorizer: decides what the client may write.
         nodes_max: how many values a large body may hold.
 
     Raises:
@@ -123,9 +123,9 @@ def to_write(
         write = _put(call.keys, body, nodes_max)
     if call.if_match is not None:
         write.check = partial(_check_match, call, call.if_match)
-    write.guard = grant.guard()
+    write.authorize = authorizer.write_check()
     if call.retry_key is not None:
-        keep_receipt(write, call, body, grant.identity)
+        keep_receipt(write, call, body, authorizer.principal)
     return write
 
 

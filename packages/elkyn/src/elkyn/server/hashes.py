@@ -12,8 +12,8 @@ import struct
 from base64 import b64encode
 from hashlib import sha1
 
-from elkyn.paths import order_key, utf16_order
-from elkyn.values import Stored
+from elkyn.tree.paths import order_key, utf16_order
+from elkyn.tree.values import Stored
 
 __all__ = ["NULL_ETAG", "etag_of", "hash_of"]
 

@@ -6,10 +6,10 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from elkyn.server.http_protocol import RequestHandler, Show, bounded_protocol, show_error
+from elkyn.server.http.protocol import RequestHandler, Show, bounded_protocol, show_error
+from elkyn.server.http.slow_clients import SlowClientCloser, watch_listener
 from elkyn.server.limits import Limits
-from elkyn.server.stalls import SlowClientCloser, watch_listener
-from elkyn.server.websocket_protocol import websocket_protocol
+from elkyn.server.realtime.websocket_protocol import websocket_protocol
 
 __all__ = ["bounded_protocols"]
 

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from elkyn.errors import BadPath
-from elkyn.paths import Path, format_path, parse_path
-from elkyn.query import Query
-from elkyn.server.resume import Seen, parse_id
+from elkyn.server.realtime.resume import ResumePoint, parse_id
+from elkyn.tree.paths import Path, format_path, parse_path
+from elkyn.tree.query import Query
 from sennit_core.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ class Call:
     download: str | None = None
     read_seconds_max: float | None = None
     write_seconds_max: float | None = None
-    last_seen: Seen | None = None
+    last_seen: ResumePoint | None = None
     retry_key: str | None = None
     ack: str | None = None
     position_min: int | None = None
@@ -122,7 +122,7 @@ class Call:
     def new_key(self, store: ElkynStore) -> str:
         """Return the key of the child that a POST creates; the same on each call."""
         if self._new_key is None:
-            self._new_key = store.new_push_id()
+            self._new_key = store.admin.new_push_id()
         return self._new_key
 
 

@@ -17,7 +17,7 @@ from elkyn.errors import (
     UnknownHost,
     UnknownNamespace,
 )
-from elkyn.server.codec import dump
+from elkyn.server.bodies.codec import dump
 from elkyn.server.request import METHODS, Call, MethodNotAllowed, Response
 from sennit_core.errors import (
     Busy,

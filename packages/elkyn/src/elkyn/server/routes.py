@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeAlias
 
-from elkyn.server import admin_api, replica_routes, system
-from elkyn.server.changes import stream_changes
-from elkyn.server.outline import outline
-from elkyn.server.pages import page
+from elkyn.replication import routes
+from elkyn.server.admin import api, system
+from elkyn.server.admin.changes import stream_changes
+from elkyn.server.admin.outline import outline
+from elkyn.server.admin.pages import page
+from elkyn.server.admin.search import search
+from elkyn.server.admin.system import SystemCall
 from elkyn.server.request import Response
-from elkyn.server.search import search
-from elkyn.server.system import SystemCall
 from sennit_core.errors import NotFound
 
 __all__ = ["ROUTES", "answer_system"]
@@ -25,16 +26,16 @@ ROUTES: Mapping[str, Handler] = {
     "/.settings/rules.json": system.rules,
     "/.settings/outline.json": outline,
     "/.settings/search.json": search,
-    "/.settings/namespaces.json": admin_api.namespaces,
-    "/.settings/simulate.json": admin_api.simulate,
+    "/.settings/namespaces.json": api.namespaces,
+    "/.settings/simulate.json": api.simulate,
     "/.settings/changes": stream_changes,
-    "/.dashboard/server.json": admin_api.server,
+    "/.dashboard/server.json": api.server,
     "/.replica": system.upgrade,
-    "/.replica/accounts": replica_routes.accounts,
-    "/.replica/identify": replica_routes.identify,
-    "/.replica/promote": replica_routes.promote,
-    "/.replica/status": replica_routes.status,
-    "/.replica/write": replica_routes.write,
+    "/.replica/accounts": routes.accounts,
+    "/.replica/identify": routes.identify,
+    "/.replica/promote": routes.promote,
+    "/.replica/status": routes.status,
+    "/.replica/write": routes.write,
     "/.ws": system.upgrade,
 }
 """Handlers by path; every other reserved path is a page of the dashboard or unknown."""

@@ -16,16 +16,16 @@ from dataclasses import dataclass, field
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
-from elkyn.durability import Durability
 from elkyn.namespaces import open_namespaces
-from elkyn.replica.link import read_token
+from elkyn.replication.leader_proxy import LeaderProxy
+from elkyn.replication.link import read_token
+from elkyn.server.admin_token import read_or_create_token
 from elkyn.server.app import ElkynApp
-from elkyn.server.auth import read_or_create_token
-from elkyn.server.door import AuthenticatorBackend
-from elkyn.server.following import LeaderProxy
+from elkyn.server.auth_backend import AuthenticatorBackend
+from elkyn.server.cors import LOOPBACK, Origins
 from elkyn.server.limits import Limits
-from elkyn.server.origins import LOOPBACK, Origins
 from elkyn.server.settings import ACK_SECONDS, KEEP_ALIVE_SECONDS, Settings, check_keep_alive
+from elkyn.storage.durability import Durability
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.extras import install_hint
 from sennit_core.logs import get_logger
@@ -146,7 +146,7 @@ def serve(
     """
     serving.check()
     uvicorn = _uvicorn()
-    from elkyn.server.plain import FastPath
+    from elkyn.server.http.fast_path import FastPath
     from elkyn.server.protocols import bounded_protocols
 
     _raise_file_limit()
@@ -234,7 +234,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
             state_file=serving.data / PROMOTED,
             accounts=authenticator,
         )
-        authenticator.ask_leader(app.leader_proxy.identify)
+        authenticator.ask_leader(app.leader_proxy.authenticate)
     return app
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from elkyn.server.cors import Origins
 from elkyn.server.limits import Limits
-from elkyn.server.origins import Origins
 from sennit_core.errors import UsageError
 
 __all__ = ["ACK_SECONDS", "KEEP_ALIVE_SECONDS", "Settings", "check_keep_alive"]

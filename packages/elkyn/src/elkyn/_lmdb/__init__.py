@@ -1,1 +1,0 @@
-"""The storage layer, the only place that knows LMDB: rows and environment, then tree and overlay."""

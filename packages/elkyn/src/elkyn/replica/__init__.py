@@ -1,1 +1,0 @@
-"""Replication: the protocol, its leader and follower sides, and the link between them."""

@@ -1,0 +1,300 @@
+"""The leader's side of replication: sends the log of a namespace over a follower's WebSocket.
+
+Each follower occupies at most `WINDOW` unacknowledged frames here, and a file while it needs a
+snapshot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from elkyn.errors import NotReplicated, ReplicaLag
+from elkyn.replication.acks import Acks
+from elkyn.replication.filtering import parse_paths
+from elkyn.replication.leader import Sender
+from elkyn.replication.messages import ProtocolError, encode
+from elkyn.replication.snapshots import Snapshot, make_snapshot
+from elkyn.replication.store_adapters import LeaderStore
+from elkyn.server.asgi import Receive, Scope, Send
+from elkyn.server.request import Request
+from elkyn.store import ElkynStore
+from sennit_core.errors import Busy, Closed, Denied, SennitError, UsageError
+
+if TYPE_CHECKING:
+    from elkyn.server.app import ElkynApp
+
+__all__ = ["Replication", "serve_follower", "wait_for_position", "wait_until_readable"]
+
+_BEAT_SECONDS = 1.0  # without other frames
+_SILENCE_SECONDS = 60.0  # of a follower; then it is disconnected
+_FOLLOWERS_MAX = 100
+_SNAPSHOTS_MAX = 2  # made at the same time
+
+
+class Replication:
+    """The followers of a server; all methods but `close` are called in its event loop.
+
+    Args:
+        ack_seconds: how long a write waits for acknowledgements.
+    """
+
+    def __init__(self, ack_seconds: float) -> None:
+        self._ack_seconds = ack_seconds
+        self.acks: dict[ElkynStore, Acks] = {}
+        self.snapshots = asyncio.Semaphore(_SNAPSHOTS_MAX)
+        self._open: dict[FollowerSession, asyncio.AbstractEventLoop] = {}
+        self._closed = False
+
+    def acks_of(self, store: ElkynStore) -> Acks:
+        """Return what the followers of a store have acknowledged."""
+        return self.acks.setdefault(store, Acks())
+
+    @contextmanager
+    def registered(self, session: FollowerSession) -> Iterator[None]:
+        """Register a follower's session within a `with` block.
+
+        Raises:
+            Busy: too many followers are connected.
+        """
+        if self._closed:
+            raise Closed("the server")
+        if len(self._open) >= _FOLLOWERS_MAX:
+            raise Busy(f"{_FOLLOWERS_MAX} replicas are connected already")
+        self._open[session] = asyncio.get_running_loop()
+        try:
+            yield
+        finally:
+            del self._open[session]
+
+    async def replicated(self, store: ElkynStore, position: int, replicas: int) -> None:
+        """Wait until `replicas` followers have acknowledged a write.
+
+        Raises:
+            NotReplicated: too few did in time; the write is durable on this server all the same.
+        """
+        acks, seconds = self.acks_of(store), self._ack_seconds
+        if replicas and not await acks.wait(position, replicas, seconds):
+            raise NotReplicated(position, replicas, acks.count(position), seconds=seconds)
+
+    def end_sessions(self) -> None:
+        """Disconnect every follower, so that it reconnects with a new handshake."""
+        for acks in self.acks.values():
+            acks.clear()
+        for session, loop in list(self._open.items()):
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(session.close)
+
+    def close(self) -> None:
+        """Disconnect every follower and refuse new ones; safe on any thread."""
+        self._closed = True
+        self.end_sessions()
+
+
+async def serve_follower(
+    app: ElkynApp, request: Request, scope: Scope, channel: tuple[Receive, Send]
+) -> None:
+    """Serve a follower's accepted socket until one side ends it."""
+    receive, send = channel
+    try:
+        log = await _admitted(app, request, scope)
+        session = FollowerSession(app.replication, log, send)
+        with app.replication.registered(session):
+            await session.run(receive)
+    except SennitError as error:
+        await send({"type": "websocket.send", "bytes": encode("refuse", error.code, str(error), 0)})
+    with suppress(Exception):  # the other side may be gone
+        await send({"type": "websocket.close", "code": 1000})
+
+
+async def _admitted(app: ElkynApp, request: Request, scope: Scope) -> LeaderStore:
+    credential = await app.auth_backend.authenticate(scope, request.query)
+    namespace = request.query.get("ns") or app.settings.default_namespace
+    store = await app.on_thread(app.open_store, namespace)
+    authorizer = credential.authorizer(store, namespace, "/.replica", write=True)
+    if not authorizer.principal.admin:
+        raise Denied(f"following {namespace}", "an admin's credential")
+    paths = parse_paths(_paths(request.query.get("paths") or "[]"))
+    loop, acks = asyncio.get_running_loop(), app.replication.acks_of(store)
+
+    def acked(node: str, position: int) -> None:
+        loop.call_soon_threadsafe(acks.note, node, position)
+
+    return LeaderStore(store, paths, acked)
+
+
+def _paths(text: str) -> list[str]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    if not isinstance(found, list) or not all(isinstance(path, str) for path in found):
+        raise UsageError("paths must be a JSON array of paths")
+    return found
+
+
+class FollowerSession:
+    """One follower's connection.
+
+    Args:
+        replication: the followers of the server.
+        log: the log to send.
+        send: ASGI's.
+    """
+
+    def __init__(self, replication: Replication, log: LeaderStore, send: Send) -> None:
+        self._replication = replication
+        self._log = log
+        self._sender = Sender(log)
+        self._send = send
+        self._sender_lock = asyncio.Lock()  # one thread at a time uses the sender
+        self._woken = asyncio.Event()
+        self._closed = asyncio.Event()
+
+    def close(self) -> None:
+        """End the connection."""
+        self._closed.set()
+        self._woken.set()
+
+    async def run(self, receive: Receive) -> None:
+        """Serve the follower until one side ends it."""
+        loop = asyncio.get_running_loop()
+
+        def committed(_position: int, _paths: object) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self._woken.set)
+
+        end = self._log.store.admin.observe(committed)
+        ends = asyncio.create_task(self._closed.wait())
+        tasks = [
+            asyncio.create_task(self._listen(receive)),
+            asyncio.create_task(self._send_log()),
+            ends,
+        ]
+        try:
+            done, _left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            end()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._sender.close()
+
+    async def _listen(self, receive: Receive) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(_SILENCE_SECONDS):
+                    message = await receive()
+            except TimeoutError:
+                return
+            if message["type"] == "websocket.disconnect":
+                return
+            frame = message.get("bytes")
+            if frame is None:
+                raise ProtocolError("a follower's message", reason="the frame is text, not binary")
+            async with self._sender_lock:
+                if self._sender.node is None:
+                    answers = await asyncio.to_thread(self._sender.receive, frame)
+                else:
+                    answers = self._sender.receive(frame)
+            for answer in answers:
+                await self._send({"type": "websocket.send", "bytes": answer})
+            if self._sender.ended is not None:
+                return
+            self._woken.set()
+
+    async def _send_log(self) -> None:
+        while self._sender.ended is None:
+            if self._sender.needs_snapshot:
+                await self._make_snapshot()
+            frame = await self._next()
+            if frame is not None:
+                await self._send({"type": "websocket.send", "bytes": frame})
+                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_BEAT_SECONDS):
+                    await self._woken.wait()
+                self._woken.clear()
+                continue
+            await self._beat()
+
+    async def _next(self) -> bytes | None:
+        async with self._sender_lock:
+            if not self._sender.ready:
+                return None
+            return await asyncio.to_thread(self._sender.next)
+
+    async def _beat(self) -> None:
+        frame = self._sender.beat()
+        if frame is not None:
+            await self._send({"type": "websocket.send", "bytes": frame})
+
+    async def _make_snapshot(self) -> None:
+        async with self._replication.snapshots:
+            make = partial(make_snapshot, self._log.store, self._log.paths)
+            making = asyncio.ensure_future(asyncio.to_thread(make))
+            try:
+                while not (await asyncio.wait([making], timeout=_BEAT_SECONDS))[0]:
+                    await self._beat()
+            except BaseException:
+                making.add_done_callback(_discard)
+                raise
+            self._sender.offer(making.result())
+
+
+def _discard(making: asyncio.Future[Snapshot]) -> None:
+    if not making.cancelled() and making.exception() is None:
+        making.result().close()
+
+
+async def wait_until_readable(store: ElkynStore) -> None:
+    """Wait until a follower's store may be read: it is synced and has not diverged."""
+    if not store.admin.divergence.known:
+        return
+    loop, changed = asyncio.get_running_loop(), asyncio.Event()
+
+    def note() -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(changed.set)
+
+    end = store.admin.divergence.observe(note)
+    try:
+        while store.admin.divergence.known:
+            changed.clear()
+            if store.admin.divergence.known:
+                await changed.wait()
+    finally:
+        end()
+
+
+async def wait_for_position(store: ElkynStore, position: int, seconds: float) -> None:
+    """Wait until a store has reached a position.
+
+    Raises:
+        ReplicaLag: the position was not reached in time.
+    """
+    if store.position >= position:
+        return
+    loop, moved = asyncio.get_running_loop(), asyncio.Event()
+
+    def committed(_position: int, _paths: object) -> None:
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(moved.set)
+
+    end = store.admin.observe(committed)
+    try:
+        async with asyncio.timeout(seconds):
+            while store.position < position:
+                moved.clear()
+                if store.position < position:
+                    await moved.wait()
+    except TimeoutError:
+        raise ReplicaLag(store.position, position, seconds=seconds) from None
+    finally:
+        end()

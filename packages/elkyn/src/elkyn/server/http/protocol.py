@@ -1,0 +1,417 @@
+"""HTTP/1.1 on httptools with limits: on connections, pipelined requests, heads and waiting times.
+
+A request that was received completely is first offered to `fast_path`, which answers requests that
+need no waiting without ASGI: no scope, no task, and an answer that is encoded already. Every other
+request becomes a cycle of uvicorn, and the app runs as a task. The base class is uvicorn's protocol
+for everything else: opening and closing connections, WebSockets, flow control.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from asyncio import BaseTransport
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Protocol, TypeAlias, cast
+
+from httptools import HttpParserError, HttpParserUpgrade
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from elkyn.server.asgi import DIRECT_SEND
+from elkyn.server.http.request_cycle import RequestCycle, to_scope
+from elkyn.server.http.request_head import checked_headers
+from elkyn.server.http.slow_clients import SlowClientCloser
+from elkyn.server.http.timeouts import PendingRead, ReadTimeouts
+from elkyn.server.http.unchunked import UnchunkedCycle
+from elkyn.server.limits import Limits
+from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge, UsageError
+
+__all__ = ["HEAD_BYTES_MAX", "RequestHandler", "Show", "bounded_protocol", "show_error"]
+
+HEAD_BYTES_MAX = 64 * 1024
+_PROGRESS_BYTES = 256  # of a body; a client that sends fewer in time is closed
+_PIECE_BYTES = 16 * 1024  # parsed at once, so at most this many bytes of requests are pending
+_NOTHING = object()
+_H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
+
+Show: TypeAlias = Callable[[SennitError], bytes]
+"""Returns the JSON body of an error response."""
+
+
+class RequestHandler(Protocol):
+    """Answers requests without ASGI where it can; `FastPath` is the one of this server."""
+
+    def add(self, request_cycle: RequestCycle) -> None:
+        """Answer a request in the next iteration of the loop, or call its `start_app`."""
+        ...
+
+    def yield_to_writer(self) -> None:
+        """Let the committing thread have the interpreter before more requests are parsed."""
+        ...
+
+
+def show_error(error: SennitError) -> bytes:
+    """Return an error as the JSON that Firebase's clients expect."""
+    return b'{"error":"%b"}' % str(error).encode()
+
+
+def bounded_protocol(
+    limits: Limits,
+    slow_clients: SlowClientCloser | None = None,
+    fast_path: RequestHandler | None = None,
+    show: Show = show_error,
+) -> type[_BoundedHttp]:
+    """Return uvicorn's HTTP protocol with the connection limits and timeouts of a server.
+
+    Args:
+        limits: `connections`, `head_seconds` and `send_seconds` apply.
+        slow_clients: closes connections whose client does not read; by default made from `limits`.
+        fast_path: is offered complete requests first. None: the app, with its middleware, answers
+            every request through ASGI, and is disconnected when the client closes its sending side.
+        show: encodes the error of a request that is refused before it has an ASGI scope.
+    """
+    members = {
+        "limit": limits.connections,
+        "fast_path": fast_path,
+        "show": staticmethod(show),
+        "read_timeouts": ReadTimeouts(limits.head_seconds / 2),
+        "slow_clients": slow_clients or SlowClientCloser(limits.send_seconds),
+    }
+    return type("BoundedHttp", (_BoundedHttp,), members)
+
+
+class _BoundedHttp(HttpToolsProtocol):
+    limit = 0
+    fast_path: RequestHandler | None = None
+    show = staticmethod(show_error)
+    read_timeouts = ReadTimeouts(Limits().head_seconds / 2)
+    slow_clients = SlowClientCloser(Limits().send_seconds)
+    _head_bytes = 0
+    _body_bytes = 0  # of a body received since `_progress` was last replaced
+    _progress: object = None  # replaced whenever `_PROGRESS_BYTES` of a body were received
+    _expects_head = True  # between requests and within a head; False within a body
+    address = ""  # IP address of the client
+    _refused = False  # an error was sent: further bytes are ignored
+    _rejected = False  # refused at the connection limit: the base class never saw it open
+    _reading: RequestCycle | None = None  # its head was parsed, its end was not
+    _current: RequestCycle | None = None  # the request that is being answered
+    _last: RequestCycle | None = None  # the request received last
+    _unparsed = b""  # received while requests are pending; parsed when they are answered
+    _ended = False  # the client has closed its sending side
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.pending: deque[RequestCycle] = deque()
+
+    def connection_made(self, transport: Any) -> None:
+        if len(self.connections) >= self.limit:
+            self._refused = self._rejected = True
+            error = Busy("too many connections; try again later")
+            self._refuse(transport, b"429 Too Many Requests", error)
+        else:
+            super().connection_made(transport)
+            self.address = "" if self.client is None else self.client[0]
+            self.read_timeouts.start(self.loop, self.connections)
+            self.slow_clients.start(self.loop, self.connections)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unparsed = b""
+        if self._rejected:
+            return
+        self.slow_clients.lost(self, exc)
+        for request_cycle in (self._current, self._reading):
+            if request_cycle is not None:
+                request_cycle.drop()
+        super().connection_lost(exc)
+
+    def pending_read(self) -> PendingRead | None:
+        """Return what the client is to send; None while this server does not read from it."""
+        if self._refused or self.pending or self.flow.read_paused:
+            return None
+        if self._expects_head and self._current is not None:
+            return None
+        if self._is_idle:
+            return PendingRead(self._last, _NOTHING, self.timeout_keep_alive)
+        return PendingRead(self.headers, self._progress, self.read_timeouts.every_seconds * 0.9)
+
+    @property
+    def _is_idle(self) -> bool:
+        """Whether the connection is kept alive between requests: a next one may or may not come."""
+        answered = self._current is None and self._last is not None
+        return answered and self._expects_head and not self._head_bytes
+
+    def close_on_timeout(self) -> None:
+        """Close the connection: the request was not received in time, or none was sent."""
+        self._refused = True
+        reading = self._reading
+        if self._is_idle or (reading is not None and reading.answering):
+            self.transport.close()
+        else:
+            error = DeadlineExceeded("the request", message="the request was not received in time")
+            self._refuse(self.transport, b"408 Request Timeout", error)
+
+    def shutdown(self) -> None:
+        """Close the connection after the current answer."""
+        if self._current is None:
+            self.transport.close()
+        elif self._last is not None:
+            self._last.close_after()
+
+    def data_received(self, data: bytes) -> None:
+        if self._refused:
+            return
+        if self.fast_path is not None:
+            self.fast_path.yield_to_writer()
+        data = self._unparsed + data if self._unparsed else data
+        start = 0
+        while start < len(data) and not self.pending:
+            if self._refused or self.transport.is_closing():
+                self._unparsed = b""
+                return
+            self._parse(data[start : start + _PIECE_BYTES])
+            start += _PIECE_BYTES
+        self._unparsed = data[start:]
+        if self._unparsed:
+            self.flow.pause_reading()
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio uses the result
+        """Keep the connection open for the answer when the client closes its sending side.
+
+        Not over TLS, not for an event stream, and not without a fast path, where the app may answer
+        slowly: in these cases the client is treated as gone, as most clients are that close it.
+        """
+        if self.fast_path is None:
+            return False
+        last, current = self._last, self._current
+        if self.scheme != "http" or last is None or current is None or current.streaming:
+            return False
+        if not last.whole and not self._unparsed:
+            return False
+        self._ended = True
+        self._close_after_last()
+        return True
+
+    def _close_after_last(self) -> None:
+        if self._ended and not self._unparsed and self._last is not None:
+            self._last.close_after()
+
+    def _parse(self, data: bytes) -> None:
+        if self._expects_head:
+            self._head_bytes += len(data)
+            if b"h2c" in data:
+                data = _without_h2c(data)
+        else:
+            self._body_bytes += len(data)
+            if self._body_bytes >= _PROGRESS_BYTES:
+                self._body_bytes, self._progress = 0, object()
+        try:
+            self.parser.feed_data(data)
+        except HttpParserUpgrade:
+            self._upgrade()
+        except HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        reading = self._reading
+        if reading is not None and reading.asgi_cycle is None and not self.transport.is_closing():
+            reading.asgi_cycle = self._cycle_of(reading)
+            self._enqueue(reading)
+        if self._expects_head and self._head_bytes > HEAD_BYTES_MAX:
+            self._refused = True
+            hint = "send less in the address and the headers"
+            error = TooLarge("the head of the request", HEAD_BYTES_MAX, hint=hint)
+            self._refuse(self.transport, b"431 Request Header Fields Too Large", error)
+
+    def _refuse(self, transport: BaseTransport, status: bytes, error: SennitError) -> None:
+        if transport.is_closing():
+            return
+        body = self.show(error)
+        transport.write(  # type: ignore[attr-defined]  # a connection's transport writes
+            b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\n"
+            b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
+        )
+        transport.close()
+
+    def _upgrade(self) -> None:
+        if self._refused:
+            return
+        if self._should_upgrade():
+            self.handle_websocket_upgrade()
+        else:
+            self._unsupported_upgrade_warning()
+
+    def _should_upgrade(self) -> bool:
+        return self.parser.get_method() == b"GET" and bool(super()._should_upgrade())
+
+    def on_message_begin(self) -> None:
+        self.url = b""
+        self.headers = []
+        self.expect_100_continue = False
+
+    def on_headers_complete(self) -> None:
+        if self._refused:  # requests after a refused one are not answered
+            return
+        self._expects_head = False
+        method = self.parser.get_method().decode("ascii")
+        version = self.parser.get_http_version()
+        try:
+            self.headers = checked_headers(self.url, version, self.headers)
+        except UsageError as error:
+            self._refused = True
+            self._refuse(self.transport, b"400 Bad Request", error)
+            return
+        if self.parser.should_upgrade() and self._should_upgrade():
+            self.scope = cast("Any", {"method": method, "headers": self.headers})
+            return
+        self._reading = self._last = RequestCycle(
+            self,
+            method,
+            self.url,
+            self.headers,
+            version=version,
+            keep_alive=version != "1.0" and self.parser.should_keep_alive(),
+        )
+
+    def on_body(self, body: bytes) -> None:
+        reading = self._reading
+        if reading is None:
+            return
+        cycle = reading.asgi_cycle
+        if cycle is None:
+            reading.body += body
+        elif not cycle.response_complete:
+            cycle.body += body
+            if len(cycle.body) > HIGH_WATER_LIMIT:
+                self.flow.pause_reading()
+            cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        self._expects_head, self._head_bytes = True, 0
+        reading, self._reading = self._reading, None
+        if reading is None:
+            return
+        reading.whole = True
+        if reading.asgi_cycle is None:
+            self._enqueue(reading)
+        elif not reading.asgi_cycle.response_complete:
+            reading.asgi_cycle.more_body = False
+            reading.asgi_cycle.message_event.set()
+
+    def _enqueue(self, request_cycle: RequestCycle) -> None:
+        if self._current is None:
+            self._begin(request_cycle)
+        else:
+            self.flow.pause_reading()
+            self.pending.append(request_cycle)
+
+    def _begin(self, request_cycle: RequestCycle) -> None:
+        self._current = request_cycle
+        if self.fast_path is None or request_cycle.asgi_cycle is not None or self.flow.write_paused:
+            self.start_app(request_cycle)
+        else:
+            self.fast_path.add(request_cycle)
+
+    def start_app(self, request_cycle: RequestCycle) -> None:
+        """Have the ASGI app answer the current request."""
+        if self.transport.is_closing():
+            return
+        if request_cycle.asgi_cycle is None:
+            request_cycle.asgi_cycle = self._cycle_of(request_cycle)
+        self._start_asgi_task(request_cycle.asgi_cycle, self.app)
+
+    def _cycle_of(self, request_cycle: RequestCycle) -> RequestResponseCycle:
+        shared = {
+            "asgi": {"version": self.asgi_version, "spec_version": "2.3"},
+            "server": self.server,
+            "client": self.client,
+            "scheme": self.scheme,
+            "root_path": self.root_path,
+            "state": self.app_state.copy(),
+        }
+        scope = to_scope(request_cycle, shared)
+        kind = UnchunkedCycle if request_cycle.version == "1.0" else RequestResponseCycle
+        cycle = kind(
+            scope=cast("Any", scope),
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue and not request_cycle.whole,
+            keep_alive=request_cycle.keep_alive,
+            on_response=self.on_response_complete,
+        )
+        if self.fast_path is not None:
+            scope["extensions"][DIRECT_SEND] = _DirectSend(cycle)
+        cycle.body += request_cycle.body
+        cycle.more_body = not request_cycle.whole
+        if request_cycle.whole or request_cycle.body:
+            cycle.message_event.set()
+        return cycle
+
+    def answer(self, request_cycle: RequestCycle, head: bytes, body: bytes) -> None:
+        """Send the answer to the current request, and begin the next one."""
+        transport = self.transport
+        if not transport.is_closing():
+            end = b"\r\n" if request_cycle.keep_alive else b"connection: close\r\n\r\n"
+            transport.write(b"".join((head, end, body)))
+            if not request_cycle.keep_alive:
+                transport.close()
+        self.on_response_complete()
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        self._current = None
+        if self.transport.is_closing():
+            return
+        if self.flow.read_paused:
+            self.flow.resume_reading()
+        if self.pending:
+            self._begin(self.pending.popleft())
+        if self._unparsed:
+            self.data_received(b"")
+            self._close_after_last()
+        if self.pending:
+            self.flow.pause_reading()
+
+
+class _DirectSend:
+    """Does what `RequestResponseCycle.send` does, for heads and chunks that are known valid."""
+
+    __slots__ = ("_cycle", "_flow", "_write")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._flow = cycle.flow
+        self._write = cycle.transport.write
+
+    def whole(self, head: bytes, body: bytes) -> bool:
+        cycle = self._cycle
+        if cycle.flow.write_paused or cycle.response_started or cycle.disconnected:
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.scope[
+            "extensions"
+        ] = {}  # breaks a reference cycle, so that no garbage collection is needed
+        end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
+        cycle.transport.write(b"".join((head, end, body)))
+        cycle.message_event.set()
+        if not cycle.keep_alive:
+            cycle.transport.close()
+        cycle.on_response()
+        return True
+
+    def chunk(self, data: bytes) -> bool:
+        cycle = self._cycle
+        if self._flow.write_paused or cycle.disconnected or not cycle.chunked_encoding:
+            return False
+        self._write(data)
+        return True
+
+
+def _without_h2c(data: bytes) -> bytes:
+    """Remove an offer of HTTP/2 (h2c) from a head: httptools would not read the body after it."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    return b"".join((_H2C.sub(b"", head + end[:2]), end[2:], rest))
