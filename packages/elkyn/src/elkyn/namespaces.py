@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path as FilePath
-from typing import Self, Unpack
+from typing import Protocol, Self, Unpack
 
 from elkyn.errors import UnknownNamespace
 from elkyn.options import Options
@@ -17,10 +17,20 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Closed, UsageError, nearest
 from sennit_core.private_files import make_private_folder
 
-__all__ = ["Stores", "create_hint", "open_namespaces"]
+__all__ = ["StoreMap", "Stores", "create_hint", "open_namespaces"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}\Z")
 _NAME_RULE = "use up to 63 letters, digits, _ and -, starting with a letter or digit"
+
+
+class StoreMap(Protocol):
+    """Stores by namespace: `elkyn.Stores`, or a dict."""
+
+    def __getitem__(self, name: str, /) -> ElkynStore: ...
+
+    def __contains__(self, name: object, /) -> bool: ...
+
+    def __iter__(self) -> Iterator[str]: ...
 
 
 def create_hint(name: str) -> str:

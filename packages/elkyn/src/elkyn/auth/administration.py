@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from elkyn.auth.account_store import AdminKey
 from elkyn.auth.accounts import Call
 from elkyn.auth.errors import AccountError
 from elkyn.auth.revocations import Revoked
+from elkyn.auth.services import AuthServer
 from elkyn.auth.tokens import ID_TOKEN_SECONDS
 from sennit_core.clock import Clock
-
-if TYPE_CHECKING:
-    from elkyn.auth.authenticator import Authenticator
 
 __all__ = ["Administration"]
 
@@ -22,7 +20,7 @@ _EXPIRES_MAX = 10 * 365 * 24 * 3600
 class Administration:
     """Handlers of the paths below `/auth/`; the audit log records every action. Thread-safe."""
 
-    def __init__(self, auth: Authenticator, clock: Clock) -> None:
+    def __init__(self, auth: AuthServer, clock: Clock) -> None:
         self._auth = auth
         self._clock = clock
 

@@ -167,7 +167,9 @@ class Authenticator:
 
     def state_for_followers(self, known_tag: str) -> bytes | None:
         """Return the state that followers need to verify ID tokens; see `elkyn.auth.leader_trust`."""
-        return state_for_followers(self, known_tag)
+        return state_for_followers(
+            self.account_store, self.signing, self.settings, self.admin_secrets_tag, known_tag
+        )
 
     @property
     def admin_secrets_tag(self) -> str:

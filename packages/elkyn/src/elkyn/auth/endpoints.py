@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from elkyn.auth.accounts import Accounts, Call
 from elkyn.auth.admin_accounts import AdminAccounts
@@ -21,13 +21,10 @@ from elkyn.auth.code_accounts import CodeAccounts
 from elkyn.auth.errors import AccountError, BadToken
 from elkyn.auth.passwords import PASSWORD_MAX, PASSWORD_MIN
 from elkyn.auth.principal import UNAUTHENTICATED, Principal
-from elkyn.auth.services import AuthServices
+from elkyn.auth.services import AuthServer, AuthServices
 from elkyn.auth.tokens import Verifier
 from sennit_core.errors import Denied, NotFound, SennitError, StorageFull, UsageError
 from sennit_core.logs import get_logger
-
-if TYPE_CHECKING:
-    from elkyn.auth.authenticator import Authenticator
 
 __all__ = ["BODY_BYTES_MAX", "AuthRequest", "AuthResponse", "Endpoints"]
 
@@ -82,7 +79,7 @@ class Endpoints:
     """
 
     def __init__(
-        self, auth: Authenticator, directory: AuthServices, tokens: Verifier, custom: Verifier
+        self, auth: AuthServer, directory: AuthServices, tokens: Verifier, custom: Verifier
     ) -> None:
         self._auth = auth
         accounts = Accounts(directory, tokens, custom)
@@ -170,7 +167,7 @@ class Endpoints:
 
 
 def _open_routes(
-    accounts: Accounts, codes: CodeAccounts, auth: Authenticator
+    accounts: Accounts, codes: CodeAccounts, auth: AuthServer
 ) -> dict[tuple[str, str], Handler]:
     toolkit = f"{_TOOLKIT}/v1/accounts:"
     project = auth.settings.project

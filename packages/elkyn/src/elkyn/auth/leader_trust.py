@@ -22,8 +22,9 @@ from sennit_core.errors import BadInput
 
 if TYPE_CHECKING:
     from elkyn.auth.account_store import AccountStore
-    from elkyn.auth.authenticator import Authenticator
+    from elkyn.auth.keys import SigningKeys
     from elkyn.auth.revocations import Revocations
+    from elkyn.auth.settings import AuthSettings
     from sennit_core.clock import Clock
 
 __all__ = ["LeaderTrust", "state_for_followers"]
@@ -32,12 +33,18 @@ _ROW = "leader"
 _AFTER_PROMOTION_SECONDS = 2 * 3600  # as long as a server's own retired key verifies
 
 
-def state_for_followers(auth: Authenticator, known_tag: str) -> bytes | None:
+def state_for_followers(
+    account_store: AccountStore,
+    signing: SigningKeys,
+    settings: AuthSettings,
+    admin_secrets_tag: str,
+    known_tag: str,
+) -> bytes | None:
     """Return the account state for followers; None when `known_tag` shows that they have it."""
-    keys, secrets = auth.signing.jwks()["keys"], auth.admin_secrets_tag
-    with auth.account_store.read() as pages:
+    keys = signing.jwks()["keys"]
+    with account_store.read() as pages:
         named = [
-            *(auth.settings.project, secrets, pages.revocations),
+            *(settings.project, admin_secrets_tag, pages.revocations),
             sorted(key["kid"] for key in keys),
         ]
         tag = digest(repr(named)).hex()
@@ -45,14 +52,14 @@ def state_for_followers(auth: Authenticator, known_tag: str) -> bytes | None:
             return None
         state = {
             "tag": tag,
-            "issuer": auth.settings.issuer,
-            "project": auth.settings.project,
+            "issuer": settings.issuer,
+            "project": settings.project,
             "keys": keys,
             "cutoffs": pages.cutoffs(),
             "revoked": pages.revoked_tokens(),
             "disabled": pages.disabled_users(),
             "revoked_keys": [key.id for key in pages.admin_keys() if key.revoked_ms],
-            "admin_secrets": secrets,
+            "admin_secrets": admin_secrets_tag,
         }
     return ormsgpack.packb(state, default=list)
 

@@ -8,95 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING
 
-from elkyn.errors import NotReplicated, ReplicaLag
-from elkyn.replication.acks import Acks
 from elkyn.replication.filtering import parse_paths
+from elkyn.replication.followers import Replication
 from elkyn.replication.leader import Sender
 from elkyn.replication.messages import ProtocolError, encode
 from elkyn.replication.snapshots import Snapshot, make_snapshot
 from elkyn.replication.store_adapters import LeaderStore
 from elkyn.server.asgi import Receive, Scope, Send
 from elkyn.server.request import Request
-from elkyn.store import ElkynStore
-from sennit_core.errors import Busy, Closed, Denied, SennitError, UsageError
+from elkyn.server.state import ServerState
+from sennit_core.errors import Denied, SennitError, UsageError
 
-if TYPE_CHECKING:
-    from elkyn.server.app import ElkynApp
-
-__all__ = ["Replication", "serve_follower", "wait_for_position", "wait_until_readable"]
+__all__ = ["FollowerSession", "serve_follower"]
 
 _BEAT_SECONDS = 1.0  # without other frames
 _SILENCE_SECONDS = 60.0  # of a follower; then it is disconnected
-_FOLLOWERS_MAX = 100
-_SNAPSHOTS_MAX = 2  # made at the same time
-
-
-class Replication:
-    """The followers of a server; all methods but `close` are called in its event loop.
-
-    Args:
-        ack_seconds: how long a write waits for acknowledgements.
-    """
-
-    def __init__(self, ack_seconds: float) -> None:
-        self._ack_seconds = ack_seconds
-        self.acks: dict[ElkynStore, Acks] = {}
-        self.snapshots = asyncio.Semaphore(_SNAPSHOTS_MAX)
-        self._open: dict[FollowerSession, asyncio.AbstractEventLoop] = {}
-        self._closed = False
-
-    def acks_of(self, store: ElkynStore) -> Acks:
-        """Return what the followers of a store have acknowledged."""
-        return self.acks.setdefault(store, Acks())
-
-    @contextmanager
-    def registered(self, session: FollowerSession) -> Iterator[None]:
-        """Register a follower's session within a `with` block.
-
-        Raises:
-            Busy: too many followers are connected.
-        """
-        if self._closed:
-            raise Closed("the server")
-        if len(self._open) >= _FOLLOWERS_MAX:
-            raise Busy(f"{_FOLLOWERS_MAX} replicas are connected already")
-        self._open[session] = asyncio.get_running_loop()
-        try:
-            yield
-        finally:
-            del self._open[session]
-
-    async def replicated(self, store: ElkynStore, position: int, replicas: int) -> None:
-        """Wait until `replicas` followers have acknowledged a write.
-
-        Raises:
-            NotReplicated: too few did in time; the write is durable on this server all the same.
-        """
-        acks, seconds = self.acks_of(store), self._ack_seconds
-        if replicas and not await acks.wait(position, replicas, seconds):
-            raise NotReplicated(position, replicas, acks.count(position), seconds=seconds)
-
-    def end_sessions(self) -> None:
-        """Disconnect every follower, so that it reconnects with a new handshake."""
-        for acks in self.acks.values():
-            acks.clear()
-        for session, loop in list(self._open.items()):
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(session.close)
-
-    def close(self) -> None:
-        """Disconnect every follower and refuse new ones; safe on any thread."""
-        self._closed = True
-        self.end_sessions()
 
 
 async def serve_follower(
-    app: ElkynApp, request: Request, scope: Scope, channel: tuple[Receive, Send]
+    app: ServerState, request: Request, scope: Scope, channel: tuple[Receive, Send]
 ) -> None:
     """Serve a follower's accepted socket until one side ends it."""
     receive, send = channel
@@ -111,7 +44,7 @@ async def serve_follower(
         await send({"type": "websocket.close", "code": 1000})
 
 
-async def _admitted(app: ElkynApp, request: Request, scope: Scope) -> LeaderStore:
+async def _admitted(app: ServerState, request: Request, scope: Scope) -> LeaderStore:
     credential = await app.auth_backend.authenticate(scope, request.query)
     namespace = request.query.get("ns") or app.settings.default_namespace
     store = await app.on_thread(app.open_store, namespace)
@@ -251,50 +184,3 @@ class FollowerSession:
 def _discard(making: asyncio.Future[Snapshot]) -> None:
     if not making.cancelled() and making.exception() is None:
         making.result().close()
-
-
-async def wait_until_readable(store: ElkynStore) -> None:
-    """Wait until a follower's store may be read: it is synced and has not diverged."""
-    if not store.admin.divergence.known:
-        return
-    loop, changed = asyncio.get_running_loop(), asyncio.Event()
-
-    def note() -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(changed.set)
-
-    end = store.admin.divergence.observe(note)
-    try:
-        while store.admin.divergence.known:
-            changed.clear()
-            if store.admin.divergence.known:
-                await changed.wait()
-    finally:
-        end()
-
-
-async def wait_for_position(store: ElkynStore, position: int, seconds: float) -> None:
-    """Wait until a store has reached a position.
-
-    Raises:
-        ReplicaLag: the position was not reached in time.
-    """
-    if store.position >= position:
-        return
-    loop, moved = asyncio.get_running_loop(), asyncio.Event()
-
-    def committed(_position: int, _paths: object) -> None:
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(moved.set)
-
-    end = store.admin.observe(committed)
-    try:
-        async with asyncio.timeout(seconds):
-            while store.position < position:
-                moved.clear()
-                if store.position < position:
-                    await moved.wait()
-    except TimeoutError:
-        raise ReplicaLag(store.position, position, seconds=seconds) from None
-    finally:
-        end()

@@ -20,14 +20,16 @@ import ormsgpack
 from elkyn.auth.principal import Principal
 from elkyn.auth.revocations import KEY_CLAIM, LEADER_CLAIM
 from elkyn.errors import Diverged, NotSynced, PreconditionFailed, ReplicaLag
-from elkyn.replication.follower_sessions import wait_for_position, wait_until_readable
+from elkyn.namespaces import StoreMap
+from elkyn.replication.followers import wait_for_position, wait_until_readable
 from elkyn.replication.leader_client import Answer, LeaderClient, error_of
 from elkyn.replication.link import Link, announce_term
 from elkyn.replication.store_adapters import start_following, start_leading
 from elkyn.server.asgi import Receive, Scope, client_of
-from elkyn.server.bodies.memory import read_body
+from elkyn.server.bodies.memory import BodyMemory, read_body
 from elkyn.server.realtime.session import Commit
 from elkyn.server.request import Request, Response, is_reserved
+from elkyn.server.settings import Settings
 from elkyn.storage.writer import Write
 from sennit_core.errors import Denied, NotFound, SennitError, Unavailable, UsageError
 from sennit_core.logs import get_logger
@@ -35,7 +37,6 @@ from sennit_core.private_files import FILE_MODE
 
 if TYPE_CHECKING:
     from elkyn.auth.leader_trust import LeaderTrust
-    from elkyn.server.app import ElkynApp, StoreMap
     from elkyn.store import ElkynStore
 
 __all__ = ["LeaderProxy", "decode_principal", "encode_principal"]
@@ -74,6 +75,17 @@ _MEMBERS: dict[str, Any] = {
 }
 
 _log = get_logger(__name__)
+
+
+class Server(Protocol):
+    """The part of `ServerState` that forwarding uses."""
+
+    settings: Settings
+    body_memory: BodyMemory
+
+    def open_store(self, name: str) -> ElkynStore:
+        """Return the store of a namespace."""
+        ...
 
 
 class LeaderProxy:
@@ -175,20 +187,20 @@ class LeaderProxy:
         return writes and (not is_reserved(path) or path in _WRITTEN_PAGES)
 
     async def forward(
-        self, app: ElkynApp, request: Request, scope: Scope, receive: Receive
+        self, server: Server, request: Request, scope: Scope, receive: Receive
     ) -> Response:
         """Have the leader answer, and wait until its write was replicated to this server.
 
         Raises:
             Unavailable: the leader does not answer.
         """
-        with app.body_memory.reserve(client_of(scope)) as held:
-            limit = app.settings.limits.body_bytes
+        with server.body_memory.reserve(client_of(scope)) as held:
+            limit = server.settings.limits.body_bytes
             body = await read_body(scope, receive, limit, held)
-            return await self._forward(app, request, scope, body)
+            return await self._forward(server, request, scope, body)
 
     async def _forward(
-        self, app: ElkynApp, request: Request, scope: Scope, body: bytes
+        self, server: Server, request: Request, scope: Scope, body: bytes
     ) -> Response:
         headers = {
             name.decode(): (
@@ -197,13 +209,13 @@ class LeaderProxy:
             for name, value in scope["headers"]
             if name in _SENT
         }
-        namespace = request.query.get("ns") or app.settings.default_namespace
+        namespace = request.query.get("ns") or server.settings.default_namespace
         query = scope.get("query_string", b"").decode("latin-1")
         if "ns" not in request.query:
             query = f"{query}&ns={namespace}" if query else f"ns={namespace}"
         target = f"{request.raw_path}?{query}"
         answer = await self._send(request.method, target, body, headers)
-        await self.wait_for_position(app, namespace, answer.position)
+        await self.wait_for_position(server, namespace, answer.position)
         kept = tuple((name, value) for name, value in answer.headers.items() if name in _RETURNED)
         return Response(answer.status, answer.body, kept, answer.position)
 
@@ -220,21 +232,21 @@ class LeaderProxy:
         loop, send = asyncio.get_running_loop(), self._forwarding.send
         return await loop.run_in_executor(self._threads, send, method, target, body, headers)
 
-    async def wait_for_position(self, app: ElkynApp, namespace: str, position: int) -> None:
+    async def wait_for_position(self, server: Server, namespace: str, position: int) -> None:
         """Wait, for `ack_seconds` at most, until this follower has applied `position`."""
         if not position:
             return
         with suppress(ReplicaLag, NotFound, TimeoutError):  # the write is durable at the leader
             await asyncio.to_thread(self._follow, namespace)
-            store = app.open_store(namespace)
-            await wait_for_position(store, position, app.settings.ack_seconds)
+            store = server.open_store(namespace)
+            await wait_for_position(store, position, server.settings.ack_seconds)
             if store.admin.divergence.unsynced:
-                async with asyncio.timeout(app.settings.ack_seconds):
+                async with asyncio.timeout(server.settings.ack_seconds):
                     await wait_until_readable(store)
 
     def commit(
         self,
-        app: ElkynApp,
+        server: Server,
         socket: _WritingSocket,
         step: Commit,
         write: Write,
@@ -243,7 +255,7 @@ class LeaderProxy:
         """Have the leader commit a socket's write, in the socket's order; as `Committer.commit`."""
         queue = self._write_queues.get(socket)
         if queue is None:
-            queue = self._write_queues[socket] = _WriteQueue(self, app, socket.namespace)
+            queue = self._write_queues[socket] = _WriteQueue(self, server, socket.namespace)
         return queue.add(step, write, principal)
 
     def authenticate(self, token: str) -> Principal | None:
@@ -397,9 +409,9 @@ class _WritingSocket(Protocol):
 class _WriteQueue:
     """Forwards the writes of one socket to the leader in order, in groups of those that wait."""
 
-    def __init__(self, leader_proxy: LeaderProxy, app: ElkynApp, namespace: str) -> None:
+    def __init__(self, leader_proxy: LeaderProxy, server: Server, namespace: str) -> None:
         self._leader_proxy = leader_proxy
-        self._app = app
+        self._server = server
         self._namespace = namespace
         self._waiting: list[tuple[list[Any], Write, asyncio.Future[None]]] = []
         self._task: asyncio.Task[None] | None = None
@@ -420,7 +432,7 @@ class _WriteQueue:
                 rows = [row for row, _write, _done in group]
                 found = await self._leader_proxy.write_all(self._namespace, rows)
                 last = max((position for position, _error in found), default=0)
-                await self._leader_proxy.wait_for_position(self._app, self._namespace, last)
+                await self._leader_proxy.wait_for_position(self._server, self._namespace, last)
             except SennitError as error:
                 found = [[0, error] for _entry in group]
             for (row, write, done), (position, wrong) in zip(group, found, strict=True):

@@ -22,7 +22,7 @@ from elkyn.tree.paths import format_path, parse_path
 from sennit_core.errors import NotFound, SennitError, UsageError
 
 if TYPE_CHECKING:
-    from elkyn.server.app import ElkynApp
+    from elkyn.server.state import ServerState
 
 __all__ = ["accounts", "identify", "promote", "status", "write"]
 
@@ -39,7 +39,7 @@ async def promote(call: SystemCall) -> Response:
     return Response(200, dump({"status": "ok", "terms": terms}), (_JSON,))
 
 
-def _promote(app: ElkynApp) -> dict[str, int]:
+def _promote(app: ServerState) -> dict[str, int]:
     if app.leader_proxy is not None and app.leader_proxy.active:
         return app.leader_proxy.promote()
     stores = {name: app.open_store(name) for name in app.namespaces()}

@@ -1,6 +1,23 @@
-"""The server: Firebase's REST protocol and event streams over stores.
+"""The server: Firebase's REST protocol, event streams and WebSockets over stores.
 
-Layering: `request` < `handle` (pure: a request and a store in, a response out) < `committer`, `stream`
-< `app` (raw ASGI) < `plain` (requests without ASGI) < `http_protocol` < `protocols` < `serve` (uvicorn).
-Only the last three need the extra `server`.
+A PUT on the fast path of `elkyn serve` passes these files, each once:
+
+    http/protocol        bytes to heads and bodies, limits of the connection
+    http/request_cycle   one request of a connection
+    http/fast_path       all requests of one iteration of the event loop together
+    state                limits, the namespace's store
+    auth_backend         credential to principal to authorizer (`elkyn.auth`)
+    request              the parameters of the call
+    handle               the call to a `Write`, and its result to a response
+    committer            group commit on its own thread (`elkyn.storage.writer`)
+    responses            status, headers, JSON
+    asgi                 the head as bytes
+
+Without the fast path `app` stands in its place, between uvicorn's ASGI cycle and `state`. Both use the
+same functions of `state`, `handle` and `committer`.
+
+Layering: `request` < `handle` (pure: a request and a store in, a response out) < `committer` <
+`realtime` (streams, sockets) < `state` (what the parts share) < `admin`, `routes` < `app` (raw ASGI) <
+`http` (connections and the fast path) < `protocols` < `serve` (uvicorn). Only `http`, `protocols` and
+`serve` need the extra `server`.
 """

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 from elkyn.auth.authorizer import Authorizer
-from elkyn.auth.principal import Principal
-from elkyn.errors import UnknownNamespace
-from elkyn.namespaces import Stores, create_hint
+from elkyn.namespaces import StoreMap
 from elkyn.replication.acks import parse_ack
-from elkyn.replication.follower_sessions import Replication, serve_follower, wait_for_position
+from elkyn.replication.follower_sessions import serve_follower
+from elkyn.replication.followers import wait_for_position
 from elkyn.replication.leader_proxy import LeaderProxy
 from elkyn.server.access_log import AccessLog
 from elkyn.server.admin.pages import opened_by_browser, to_dashboard
@@ -31,25 +30,20 @@ from elkyn.server.asgi import (
     send_response,
     to_request,
 )
-from elkyn.server.auth_backend import AuthBackend, Authorize, Credential, HookBackend
-from elkyn.server.bodies.memory import INLINE_BYTES, BodyMemory, read_body
-from elkyn.server.committer import Committer
+from elkyn.server.auth_backend import Authorize, Credential, HookBackend
+from elkyn.server.bodies.memory import INLINE_BYTES, read_body
 from elkyn.server.handle import answer_write, read, to_write
-from elkyn.server.http.send_buffer import LARGE_BYTES, SendBufferLimit
-from elkyn.server.limits import BODY_BYTES_MAX, Limits, Rate
-from elkyn.server.metrics import Metrics
-from elkyn.server.realtime.clients import Clients
+from elkyn.server.http.send_buffer import LARGE_BYTES
+from elkyn.server.limits import BODY_BYTES_MAX, Limits
 from elkyn.server.realtime.connect import serve_socket
 from elkyn.server.realtime.feed import INLINE_ROWS
-from elkyn.server.realtime.session import Commit
-from elkyn.server.realtime.socket import Socket
 from elkyn.server.realtime.subscribe import open_stream
-from elkyn.server.request import Call, Request, Response, is_reserved, parse_call
+from elkyn.server.request import Call, Request, Response, is_reserved
 from elkyn.server.responses import error_response
 from elkyn.server.routes import answer_system
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
+from elkyn.server.state import ServerState
 from elkyn.storage.row_tree import ReadLimit
-from elkyn.storage.writer import Write
 from elkyn.store import ElkynStore
 from sennit_core.errors import (
     Busy,
@@ -58,26 +52,13 @@ from sennit_core.errors import (
     Denied,
     NotFound,
     SennitError,
-    UsageError,
 )
 
 __all__ = ["ElkynApp", "elkyn_app"]
 
-T = TypeVar("T")
-
 _SIGN_IN_BYTES_MAX = 1024 * 1024
 _UNREAD = Request("GET", "/")
 _NONE: Mapping[str, Any] = {}
-
-
-class StoreMap(Protocol):
-    """Stores by namespace: `elkyn.Stores`, or a dict."""
-
-    def __getitem__(self, name: str, /) -> ElkynStore: ...
-
-    def __contains__(self, name: object, /) -> bool: ...
-
-    def __iter__(self) -> Iterator[str]: ...
 
 
 def elkyn_app(
@@ -110,7 +91,7 @@ def elkyn_app(
     return ElkynApp(stores, HookBackend(authorize), settings)
 
 
-class ElkynApp:
+class ElkynApp(ServerState):
     """An ASGI app over stores. Call `close` when the server begins to stop: it ends all streams.
 
     Args:
@@ -118,24 +99,6 @@ class ElkynApp:
         auth_backend: authenticates clients.
         settings: everything else.
     """
-
-    def __init__(self, stores: StoreMap, auth_backend: AuthBackend, settings: Settings) -> None:
-        self.auth_backend = auth_backend
-        self.settings = settings
-        self.metrics = Metrics()
-        self.committer = Committer()
-        self.body_memory = BodyMemory(settings.limits.body_memory_bytes)
-        self.send_buffer = SendBufferLimit(
-            settings.limits.unsent_bytes, settings.limits.client_unsent_bytes
-        )
-        self.clients = Clients(self.metrics, settings, auth_backend)
-        self.replication = Replication(settings.ack_seconds)
-        self.leader_proxy: LeaderProxy | None = None  # set when this server follows a leader
-        self.closed = False
-        self._stores = stores
-        self._rate = Rate(settings.limits.requests_per_second)
-        self.user_rate = Rate(settings.limits.user_requests_per_second)
-        self._served: dict[str, ElkynStore] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection's request, or the lifespan of the server."""
@@ -233,24 +196,6 @@ class ElkynApp:
             self.count_user(credential)
         return credential
 
-    def parse(self, request: Request) -> tuple[Call, ElkynStore]:
-        """Parse a request, and open the store that it is about."""
-        call = parse_call(request)
-        call.namespace = call.namespace or self.settings.default_namespace
-        return call, self.open_store(call.namespace)
-
-    def record_refusal(self, credential: Credential, client: str, call: Call) -> None:
-        """Record that the rules refused a call."""
-        self.auth_backend.record_refusal(
-            credential, client, call.namespace or "", call.path, write=call.writes
-        )
-
-    def count_answer(self, request: Request, response: Response) -> None:
-        """Count an answer, and add the CORS headers that let the requesting page read it."""
-        self.metrics.answered(request.method, response)
-        if "origin" in request.headers and request.method != "OPTIONS":
-            response.headers += self.settings.origins.headers(request.headers)
-
     async def _forward(
         self, leader_proxy: LeaderProxy, request: Request, scope: Scope, receive: Receive
     ) -> Response:
@@ -272,62 +217,8 @@ class ElkynApp:
         finally:
             self.metrics.open["http"] += 1
 
-    def admit(self, client: str) -> None:
-        """Count a request from an address against the limits.
-
-        Raises:
-            Busy: the request exceeds a limit.
-            Closed: the server is stopping.
-        """
-        if self.closed:
-            raise Closed("the server")
-        if self.metrics.open["http"] > self.settings.limits.requests:
-            raise Busy("too many requests at once; try again in a second")
-        if self.settings.limits.requests_per_second is not None:
-            self._rate.consume(client, asyncio.get_running_loop().time())
-
-    def count_user(self, credential: Credential) -> None:
-        """Count a request of a user; raises `Busy` when it exceeds the user's rate limit."""
-        if credential.principal is not None and credential.principal.uid:
-            self.user_rate.consume(credential.principal.uid, asyncio.get_running_loop().time())
-
-    def open_store(self, name: str) -> ElkynStore:
-        """Return the store of a namespace.
-
-        Raises:
-            NotFound: no namespace has that name.
-            NotSynced: this server follows a leader whose namespaces it has not listed yet.
-        """
-        known = self._served.get(name)
-        if known is not None:
-            return known
-        if not self.settings.create_namespaces:
-            if self.leader_proxy is not None:
-                self.leader_proxy.check_known(name)
-            if name not in self._stores:
-                raise UnknownNamespace(name, hint=create_hint(name))
-        store = self._stores[name]
-        if self.leader_proxy is not None:
-            self.leader_proxy.adopt(store)
-        self._served[name] = store
-        return store
-
-    def namespaces(self) -> list[str]:
-        """Return the names of all stores, sorted."""
-        return sorted(self._stores)
-
     def _is_browsed(self, request: Request) -> bool:
         return self.settings.dashboard is not None and opened_by_browser(request)
-
-    def create_namespace(self, name: str) -> bool:
-        """Create a namespace on disk; returns False when it exists already. Blocks.
-
-        Raises:
-            UsageError: the name is not valid, or the embedding program fixes the set of stores.
-        """
-        if not isinstance(self._stores, Stores):
-            raise UsageError("the namespaces of this server are fixed by the program that runs it")
-        return self._stores.add(name)
 
     async def _answer_system(
         self, request: Request, scope: Scope, channel: tuple[Receive, Send], *, owned: bool
@@ -381,27 +272,6 @@ class ElkynApp:
         response.position = write.position
         return response
 
-    def commit_step(
-        self, socket: Socket, step: Commit, write: Write, principal: Principal
-    ) -> asyncio.Future[None]:
-        """Queue a socket's write, here or at the leader; returns as `Committer.commit` does."""
-        if self.leader_proxy is not None and self.leader_proxy.active:
-            return self.leader_proxy.commit(self, socket, step, write, principal)
-        done = self.committer.commit(socket.store, write)
-        if not self.settings.ack:
-            return done
-        return asyncio.ensure_future(self._replicated(socket.store, write, done))
-
-    async def _replicated(
-        self, store: ElkynStore, write: Write, done: asyncio.Future[None]
-    ) -> None:
-        await done
-        if write.error is None:
-            try:
-                await self.replication.replicated(store, write.position, self.settings.ack)
-            except SennitError as error:
-                write.error = error
-
     async def _websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         try:
@@ -420,33 +290,6 @@ class ElkynApp:
             return
         await send({"type": "websocket.accept"})
         await serve_socket(self, request, credential, scope, (receive, send))
-
-    async def on_thread(self, function: Callable[..., T], *args: Any) -> T:
-        """Run a function that may block on a worker thread."""
-        return await asyncio.to_thread(function, *args)
-
-    def metrics_text(self) -> bytes:
-        """Return the metrics in Prometheus text format."""
-        return self.metrics.text(
-            commits=self.committer.commits,
-            commit_seconds=self.committer.seconds,
-            waiting=self.committer.waiting,
-            unsent_bytes=self.send_buffer.bytes,
-            body_memory_bytes=self.body_memory.bytes,
-            positions=[(name, store.position) for name, store in sorted(self._served.items())],
-        )
-
-    def close(self) -> None:
-        """End event streams, commit queued writes, and answer 503 from now on; safe on any thread.
-
-        Call it when the server begins to stop, before it waits for open connections.
-        """
-        self.closed = True
-        if self.leader_proxy is not None:
-            self.leader_proxy.close()
-        self.replication.close()
-        self.clients.close()
-        self.committer.close()
 
 
 async def _check_could_write(call: Call, store: ElkynStore, authorizer: Authorizer) -> None:

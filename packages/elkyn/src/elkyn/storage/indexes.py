@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import groupby, islice
-from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
+from typing import Any, Literal, Protocol, Self, TypeAlias
 
 import ormsgpack
 
 from elkyn.storage import index_rows
-from elkyn.storage.environment import Txn
+from elkyn.storage.environment import Environment, Txn
+from elkyn.storage.ephemeral import EphemeralOverlay
 from elkyn.storage.index_rows import IndexRow
 from elkyn.tree.large_map import LargeMap
 from elkyn.tree.ordering import BY_VALUE, MAX_NAME, MIN_NAME, Index, children_of
@@ -25,10 +26,6 @@ from elkyn.tree.paths import PRIORITY, Path
 from elkyn.tree.query import Query
 from elkyn.tree.reader import MAP
 from elkyn.tree.values import Stored, get_at, keys_of
-
-if TYPE_CHECKING:
-    from elkyn.storage.row_tree import Tree
-    from elkyn.storage.transactions import ReadTransaction
 
 __all__ = ["DATABASES", "Definition", "Definitions", "Indexes", "Pattern", "select"]
 
@@ -143,6 +140,45 @@ def _definition(packed: Any) -> Definition:
     return Definition(number, tuple(pattern), index, state, progress)
 
 
+class IndexedTree(Protocol):
+    """The part of `row_tree.Tree` that indexes use: the tree calls this module, not the reverse."""
+
+    env: Environment
+
+    @property
+    def indexes(self) -> Indexes | None:
+        """The indexes in the same transaction."""
+        ...
+
+    def get(self, path: Path) -> Stored: ...
+    def keys(self, path: Path) -> list[str] | None: ...
+    def peek(self, path: Path) -> Stored: ...
+    def shallow(self, path: Path) -> Stored: ...
+    def allow(self, count: int) -> None: ...
+    def setting(self, name: str) -> bytes | None: ...
+    def put_setting(self, name: str, value: bytes) -> None: ...
+    def walk_keys(self, path: Path, *, start: str | None = None) -> Iterator[str]: ...
+    def walk(
+        self, path: Path, *, start: str | None = None, reverse: bool = False, shallow: bool = False
+    ) -> Iterator[tuple[str, Stored]]: ...
+
+
+class IndexedView(Protocol):
+    """The part of `transactions.ReadTransaction` that `select` uses."""
+
+    @property
+    def tree(self) -> IndexedTree:
+        """The durable tree."""
+        ...
+
+    @property
+    def ephemeral(self) -> EphemeralOverlay | None:
+        """The ephemeral values."""
+        ...
+
+    def get(self, path: Path) -> Stored: ...
+
+
 class Indexes:
     """The indexes in one transaction.
 
@@ -154,26 +190,26 @@ class Indexes:
 
     __slots__ = ("_db", "_tree", "_txn", "definitions")
 
-    def __init__(self, tree: Tree, txn: Txn, definitions: Definitions) -> None:
+    def __init__(self, tree: IndexedTree, txn: Txn, definitions: Definitions) -> None:
         self.definitions = definitions
         self._tree = tree
         self._txn = txn
         self._db = tree.env.databases["index"]
 
     @classmethod
-    def of(cls, tree: Tree, txn: Txn) -> Self | None:
+    def of(cls, tree: IndexedTree, txn: Txn) -> Self | None:
         """Return the indexes of a transaction; None when there are none."""
         packed = tree.setting(_SETTING)
         return None if packed is None else cls(tree, txn, _unpack(packed))
 
     @staticmethod
-    def read(tree: Tree) -> Definitions:
+    def read(tree: IndexedTree) -> Definitions:
         """Return the definitions in a transaction."""
         packed = tree.setting(_SETTING)
         return Definitions() if packed is None else _unpack(packed)
 
     @staticmethod
-    def keep(tree: Tree, definitions: Definitions) -> None:
+    def keep(tree: IndexedTree, definitions: Definitions) -> None:
         """Replace the definitions in the write transaction."""
         tree.put_setting(_SETTING, definitions.pack())
 
@@ -338,7 +374,7 @@ class Indexes:
         return self._remove(one.id.to_bytes(4, "big"), rows_max) < rows_max
 
 
-def select(query: Query, view: ReadTransaction, path: Path) -> dict[str, Stored] | None:
+def select(query: Query, view: IndexedView, path: Path) -> dict[str, Stored] | None:
     """Return the children of `path` that `query` selects; None when an ephemeral write covers `path`.
 
     With a complete index it reads little more than the result, else one child after the other.
@@ -360,7 +396,7 @@ def select(query: Query, view: ReadTransaction, path: Path) -> dict[str, Stored]
     return query.select(found.items())
 
 
-def _in_order(query: Query, tree: Tree, path: Path) -> Iterator[tuple[str, Stored]] | None:
+def _in_order(query: Query, tree: IndexedTree, path: Path) -> Iterator[tuple[str, Stored]] | None:
     if query.index.kind == "key":
         bound = query.end if query.from_end else query.start
         first = None if bound is None or bound.value in (MIN_NAME, MAX_NAME) else str(bound.value)

@@ -21,7 +21,7 @@ from elkyn.tree.paths import Path, format_path
 from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
-    from elkyn.server.app import ElkynApp
+    from elkyn.server.state import ServerState
     from elkyn.store import ElkynStore
 
 __all__ = ["stream_changes"]
@@ -49,7 +49,7 @@ class _ChangesStream(ClientStream):
             call.channel[1], _begin, self.check, unnamed=True, keep_alive_seconds=seconds
         )
 
-    def feed(self, app: ElkynApp) -> Feed:
+    def feed(self, app: ServerState) -> Feed:
         return _ChangesFeed(self.store, self.wake)
 
     def check(self) -> None:

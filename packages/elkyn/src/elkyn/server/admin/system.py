@@ -13,7 +13,7 @@ from elkyn.server.request import MethodNotAllowed, Request, Response
 from sennit_core.errors import Denied
 
 if TYPE_CHECKING:
-    from elkyn.server.app import ElkynApp
+    from elkyn.server.state import ServerState
     from elkyn.store import ElkynStore
 
 __all__ = ["SystemCall", "counters", "healthz", "readyz", "rules", "upgrade"]
@@ -28,7 +28,7 @@ _OPEN_RULES = b'{"rules":{".read":true,".write":true}}'
 class SystemCall:
     """A request for a path outside the tree."""
 
-    app: ElkynApp
+    app: ServerState
     request: Request
     scope: Scope
     channel: tuple[Receive, Send]

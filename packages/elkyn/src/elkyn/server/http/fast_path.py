@@ -3,6 +3,10 @@
 All requests received in one iteration of the event loop are answered together, after the last of
 them was parsed: their reads share a read transaction, their writes usually share a commit. A request
 that needs more (an issuer's signing keys, a worker thread, an answer sent in parts) goes to the app.
+
+A task and the ASGI messages of each request cost a third of the CPU time of a PUT: 98 µs of the
+server through the app, 64 µs here. Admission, authentication, parsing, the write and its response
+are the same functions as in `app`; only the waiting differs.
 """
 
 from __future__ import annotations
@@ -28,7 +32,7 @@ from elkyn.store import ElkynStore
 from sennit_core.errors import Denied, SennitError
 
 if TYPE_CHECKING:
-    from elkyn.server.app import ElkynApp
+    from elkyn.server.state import ServerState
 
 __all__ = ["FastPath"]
 
@@ -48,10 +52,10 @@ class FastPath:
     """Answers completely received requests of all connections.
 
     Args:
-        app: whose limits, stores and counters apply.
+        app: has the limits, stores and counters.
     """
 
-    def __init__(self, app: ElkynApp) -> None:
+    def __init__(self, app: ServerState) -> None:
         self._app = app
         self._waiting: list[RequestCycle] = []
         self._views: dict[ElkynStore, ReadTransaction] = {}

@@ -13,7 +13,7 @@ from elkyn.server.request import Request
 from sennit_core.errors import Closed, SennitError
 
 if TYPE_CHECKING:
-    from elkyn.server.app import ElkynApp
+    from elkyn.server.state import ServerState
     from elkyn.store import ElkynStore
 
 __all__ = ["serve_socket"]
@@ -22,7 +22,7 @@ _TRY_AGAIN_LATER = 1013
 
 
 async def serve_socket(
-    app: ElkynApp,
+    app: ServerState,
     request: Request,
     credential: Credential,
     scope: Scope,

@@ -25,7 +25,7 @@ from sennit_core.errors import Busy, SennitError, TooLarge, UsageError
 
 if TYPE_CHECKING:
     from elkyn.rules.read_set import ReadSet
-    from elkyn.server.app import ElkynApp
+    from elkyn.server.state import ServerState
 
 __all__ = ["RefusedSocket"]
 
@@ -56,7 +56,7 @@ class RefusedSocket:
 
     def __init__(
         self,
-        app: ElkynApp,
+        app: ServerState,
         credential: Credential,
         reason: Callable[[], Awaitable[SennitError | None]],
         send: Send,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from elkyn.auth.authorizer import Authorizer
 from elkyn.auth.principal import Principal
 from elkyn.errors import NotReadable
-from elkyn.replication.follower_sessions import wait_until_readable
+from elkyn.replication.followers import wait_until_readable
 from elkyn.server.asgi import Receive, Send, client_of
 from elkyn.server.auth_backend import Credential
 from elkyn.server.bodies.codec import load
@@ -41,7 +41,7 @@ from sennit_core.logs import get_logger
 
 if TYPE_CHECKING:
     from elkyn.rules.read_set import ReadSet
-    from elkyn.server.app import ElkynApp
+    from elkyn.server.state import ServerState
 
 __all__ = ["Socket"]
 
@@ -68,7 +68,7 @@ class Socket:
     kind = "ws"
 
     def __init__(
-        self, app: ElkynApp, data: SocketStore, credential: Credential, send: Send
+        self, app: ServerState, data: SocketStore, credential: Credential, send: Send
     ) -> None:
         limits = app.settings.limits
         self.credential = credential

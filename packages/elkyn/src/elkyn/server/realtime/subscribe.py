@@ -24,14 +24,14 @@ from elkyn.tree.values import present
 
 if TYPE_CHECKING:
     from elkyn.rules.read_set import ReadSet
-    from elkyn.server.app import ElkynApp
+    from elkyn.server.state import ServerState
     from elkyn.store import ElkynStore
 
 __all__ = ["ClientStream", "open_stream", "serve_stream"]
 
 
 async def open_stream(
-    app: ElkynApp,
+    app: ServerState,
     call: Call,
     store: ElkynStore,
     credential: Credential,
@@ -56,7 +56,9 @@ async def open_stream(
         await stream.refuse(error.code)
 
 
-async def serve_stream(app: ElkynApp, stream: ClientStream, receive: Receive, client: str) -> None:
+async def serve_stream(
+    app: ServerState, stream: ClientStream, receive: Receive, client: str
+) -> None:
     """Register and run a stream to the address `client` until one side ends it."""
     with app.clients.registered(stream):
         feed = stream.feed(app)
@@ -98,13 +100,13 @@ class ClientStream(Stream):
         return id_of(self.store.admin.terms, position, time_ms)
 
     @abstractmethod
-    def feed(self, app: ElkynApp) -> Feed:
+    def feed(self, app: ServerState) -> Feed:
         """Return the feed that the stream follows."""
 
 
 class _ClientStream(ClientStream):
     def __init__(
-        self, app: ElkynApp, call: Call, store: ElkynStore, credential: Credential, send: Send
+        self, app: ServerState, call: Call, store: ElkynStore, credential: Credential, send: Send
     ) -> None:
         self.store = store
         self.credential = credential
@@ -121,7 +123,7 @@ class _ClientStream(ClientStream):
             recheck_affected=app.clients.recheck_affected,
         )
 
-    def feed(self, app: ElkynApp) -> Feed:
+    def feed(self, app: ServerState) -> Feed:
         call = self._call
         if call.query is None:
             return app.clients.hub.follow(self.store, call.keys, self.wake, patient=True)
