@@ -4,6 +4,21 @@ A request that was received completely is first offered to `fast_path`, which an
 need no waiting without ASGI: no scope, no task, and an answer that is encoded already. Every other
 request becomes a cycle of uvicorn, and the app runs as a task. The base class is uvicorn's protocol
 for everything else: opening and closing connections, WebSockets, flow control.
+
+A request's path through this class:
+
+    data_received -> _unparsed -> _parse (16 KiB at once) -> httptools -> _reading
+                                                                            |
+    received completely, or its piece ended within the body:            _enqueue
+                                                                            |
+      no other request is being answered  -> _current ----------> fast_path.add, or start_app
+      one is                              -> pending, and reading is paused
+                                                                            |
+    answer / on_response_complete: the next of `pending`, then the rest of `_unparsed`
+
+HTTP/1.1 answers pipelined requests in order (RFC 9112, section 9.3.2), so one request at a time is
+answered, and a connection holds at most one piece of requests that were parsed and not begun. All
+methods run in the event loop.
 """
 
 from __future__ import annotations
@@ -30,9 +45,12 @@ from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge, Us
 
 __all__ = ["HEAD_BYTES_MAX", "RequestHandler", "Show", "bounded_protocol", "show_error"]
 
+# A head announces no length, so its bytes are counted by pieces as they come. Of a piece in which
+# another request ended nothing is counted: the parser does not report where it ended.
 HEAD_BYTES_MAX = 64 * 1024
 _PROGRESS_BYTES = 256  # of a body; a client that sends fewer in time is closed
 _PIECE_BYTES = 16 * 1024  # parsed at once, so at most this many bytes of requests are pending
+# The progress of an idle connection: it never changes, so that only a new request ends the wait.
 _NOTHING = object()
 _H2C = re.compile(rb"\r\nupgrade:[ \t]*h2c[ \t]*(?=\r\n)", re.IGNORECASE)
 
@@ -88,6 +106,7 @@ class _BoundedHttp(HttpToolsProtocol):
     show = staticmethod(show_error)
     read_timeouts = ReadTimeouts(Limits().head_seconds / 2)
     slow_clients = SlowClientCloser(Limits().send_seconds)
+    # Bytes of the pieces that were parsed since the last request ended, while a head was expected.
     _head_bytes = 0
     _body_bytes = 0  # of a body received since `_progress` was last replaced
     _progress: object = None  # replaced whenever `_PROGRESS_BYTES` of a body were received
@@ -98,15 +117,21 @@ class _BoundedHttp(HttpToolsProtocol):
     _reading: RequestCycle | None = None  # its head was parsed, its end was not
     _current: RequestCycle | None = None  # the request that is being answered
     _last: RequestCycle | None = None  # the request received last
+    # Not empty only while `pending` is not empty; reading is paused meanwhile.
     _unparsed = b""  # received while requests are pending; parsed when they are answered
+    # Set only where `eof_received` keeps the connection open; the last request then closes it.
     _ended = False  # the client has closed its sending side
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        # Requests parsed while `_current` is being answered, in the order of their arrival. While
+        # it is not empty, nothing more is parsed, which bounds it to the requests of one piece.
         self.pending: deque[RequestCycle] = deque()
 
     def connection_made(self, transport: Any) -> None:
         if len(self.connections) >= self.limit:
+            # `super().connection_made` is not called, so `connection_lost` must not call its
+            # counterpart either, which uses what that sets.
             self._refused = self._rejected = True
             error = Busy("too many connections; try again later")
             self._refuse(transport, b"429 Too Many Requests", error)
@@ -121,6 +146,7 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._rejected:
             return
         self.slow_clients.lost(self, exc)
+        # Cycles in `pending` have no task yet. `_current` and `_reading` may be one and the same.
         for request_cycle in (self._current, self._reading):
             if request_cycle is not None:
                 request_cycle.drop()
@@ -128,12 +154,18 @@ class _BoundedHttp(HttpToolsProtocol):
 
     def pending_read(self) -> PendingRead | None:
         """Return what the client is to send; None while this server does not read from it."""
+        # In these cases the server does not read, so that the client cannot be blamed for the
+        # silence.
         if self._refused or self.pending or self.flow.read_paused:
             return None
+        # The client waits for an answer and owes nothing until it has come.
         if self._expects_head and self._current is not None:
             return None
         if self._is_idle:
             return PendingRead(self._last, _NOTHING, self.timeout_keep_alive)
+        # `headers` is a new list for each head (`on_message_begin`), so it identifies the request.
+        # Below one interval, so that the second check counts even if its timer fires a little
+        # early: the client has between one and two intervals, at most `head_seconds`.
         return PendingRead(self.headers, self._progress, self.read_timeouts.every_seconds * 0.9)
 
     @property
@@ -146,6 +178,8 @@ class _BoundedHttp(HttpToolsProtocol):
         """Close the connection: the request was not received in time, or none was sent."""
         self._refused = True
         reading = self._reading
+        # No 408 between requests, where it could be read as the answer to a request that is just
+        # being sent, nor within an answer that has begun.
         if self._is_idle or (reading is not None and reading.answering):
             self.transport.close()
         else:
@@ -163,9 +197,13 @@ class _BoundedHttp(HttpToolsProtocol):
         if self._refused:
             return
         if self.fast_path is not None:
+            # Before the loop works on: a group of writes that is being made needs the interpreter,
+            # and parsing would only keep it waiting (see `Committer.yield_to_writer`).
             self.fast_path.yield_to_writer()
         data = self._unparsed + data if self._unparsed else data
         start = 0
+        # Stops at the first pipelined request that must wait; `on_response_complete` goes on from
+        # here.
         while start < len(data) and not self.pending:
             if self._refused or self.transport.is_closing():
                 self._unparsed = b""
@@ -185,8 +223,10 @@ class _BoundedHttp(HttpToolsProtocol):
         if self.fast_path is None:
             return False
         last, current = self._last, self._current
+        # asyncio has no half-closed TLS connections: there the result would be ignored.
         if self.scheme != "http" or last is None or current is None or current.streaming:
             return False
+        # The last request was cut off: no answer is possible.
         if not last.whole and not self._unparsed:
             return False
         self._ended = True
@@ -204,6 +244,8 @@ class _BoundedHttp(HttpToolsProtocol):
                 data = _without_h2c(data)
         else:
             self._body_bytes += len(data)
+            # A new object is a new identity: `ReadTimeouts` compares identities and needs no
+            # counter.
             if self._body_bytes >= _PROGRESS_BYTES:
                 self._body_bytes, self._progress = 0, object()
         try:
@@ -212,6 +254,8 @@ class _BoundedHttp(HttpToolsProtocol):
             self._upgrade()
         except HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
+        # The request is not complete after this piece. A task begins now, so that the rules can
+        # refuse it before its body is received; `on_body` adds what comes later to the ASGI cycle.
         reading = self._reading
         if reading is not None and reading.asgi_cycle is None and not self.transport.is_closing():
             reading.asgi_cycle = self._cycle_of(reading)
@@ -226,6 +270,7 @@ class _BoundedHttp(HttpToolsProtocol):
         if transport.is_closing():
             return
         body = self.show(error)
+        # Written directly: there is no ASGI cycle yet that could send it.
         transport.write(  # type: ignore[attr-defined]  # a connection's transport writes
             b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\n"
             b"retry-after: 1\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
@@ -241,9 +286,11 @@ class _BoundedHttp(HttpToolsProtocol):
             self._unsupported_upgrade_warning()
 
     def _should_upgrade(self) -> bool:
+        # RFC 6455, section 4.1: the handshake of a WebSocket is a GET.
         return self.parser.get_method() == b"GET" and bool(super()._should_upgrade())
 
     def on_message_begin(self) -> None:
+        # Unlike the base class, without a scope: most requests are answered without one.
         self.url = b""
         self.headers = []
         self.expect_100_continue = False
@@ -251,6 +298,7 @@ class _BoundedHttp(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._refused:  # requests after a refused one are not answered
             return
+        # From here on silence is measured by the progress of the body.
         self._expects_head = False
         method = self.parser.get_method().decode("ascii")
         version = self.parser.get_http_version()
@@ -261,6 +309,7 @@ class _BoundedHttp(HttpToolsProtocol):
             self._refuse(self.transport, b"400 Bad Request", error)
             return
         if self.parser.should_upgrade() and self._should_upgrade():
+            # `handle_websocket_upgrade` of the base class reads only these two fields.
             self.scope = cast("Any", {"method": method, "headers": self.headers})
             return
         self._reading = self._last = RequestCycle(
@@ -281,6 +330,8 @@ class _BoundedHttp(HttpToolsProtocol):
             reading.body += body
         elif not cycle.response_complete:
             cycle.body += body
+            # Back-pressure of the base class: its `receive` resumes reading once the app has read
+            # the body.
             if len(cycle.body) > HIGH_WATER_LIMIT:
                 self.flow.pause_reading()
             cycle.message_event.set()
@@ -306,6 +357,7 @@ class _BoundedHttp(HttpToolsProtocol):
 
     def _begin(self, request_cycle: RequestCycle) -> None:
         self._current = request_cycle
+        # Not the fast path while writing is paused: it sends without waiting for the client.
         if self.fast_path is None or request_cycle.asgi_cycle is not None or self.flow.write_paused:
             self.start_app(request_cycle)
         else:
@@ -339,6 +391,8 @@ class _BoundedHttp(HttpToolsProtocol):
             access_log=self.access_log,
             default_headers=self.server_state.default_headers,
             message_event=asyncio.Event(),
+            # A client that has sent its whole body does not wait for "100 Continue" (RFC 9110,
+            # section 10.1.1).
             expect_100_continue=self.expect_100_continue and not request_cycle.whole,
             keep_alive=request_cycle.keep_alive,
             on_response=self.on_response_complete,
@@ -366,11 +420,14 @@ class _BoundedHttp(HttpToolsProtocol):
         self._current = None
         if self.transport.is_closing():
             return
+        # Resume first and pause again at the end: the next requests decide whether reading must
+        # wait.
         if self.flow.read_paused:
             self.flow.resume_reading()
         if self.pending:
             self._begin(self.pending.popleft())
         if self._unparsed:
+            # Parses `_unparsed`, up to the next request that must wait.
             self.data_received(b"")
             self._close_after_last()
         if self.pending:
@@ -389,6 +446,7 @@ class _DirectSend:
 
     def whole(self, head: bytes, body: bytes) -> bool:
         cycle = self._cycle
+        # Each of these is a case in which `send` waits, or drops the message.
         if cycle.flow.write_paused or cycle.response_started or cycle.disconnected:
             return False
         cycle.response_started = cycle.response_complete = True
@@ -397,6 +455,7 @@ class _DirectSend:
         ] = {}  # breaks a reference cycle, so that no garbage collection is needed
         end = b"\r\n" if cycle.keep_alive else b"connection: close\r\n\r\n"
         cycle.transport.write(b"".join((head, end, body)))
+        # Wakes an app that waits in `receive` for a disconnect.
         cycle.message_event.set()
         if not cycle.keep_alive:
             cycle.transport.close()

@@ -90,8 +90,11 @@ class RequestCycle:
         self.headers = headers
         self.version = version
         self.keep_alive = keep_alive
+        # Grows only until `asgi_cycle` is set: from then on the cycle holds the body.
         self.body = b""
         self.whole = False
+        # Set once, and never cleared: a request that the app answers does not come back to the fast
+        # path.
         self.asgi_cycle: RequestResponseCycle | None = None
         self.counted = False
         self.credential: Credential | None = None
@@ -107,6 +110,7 @@ class RequestCycle:
         cycle = self.asgi_cycle
         if cycle is None or cycle.response_complete:
             return False
+        # `endless` is the same of an answer to HTTP/1.0, which has no chunks; see `UnchunkedCycle`.
         return bool(cycle.chunked_encoding) or getattr(cycle, "endless", False)
 
     def request(self) -> Request:
@@ -133,6 +137,7 @@ class RequestCycle:
 
 def to_scope(request_cycle: RequestCycle, shared: dict[str, Any]) -> dict[str, Any]:
     """Return the ASGI scope of a request; `shared` holds the fields common to its connection."""
+    # ASGI: `raw_path` is the path without the query, still percent-encoded.
     raw_path = request_cycle.path.encode("ascii")
     extensions = {COUNTED: request_cycle.credential} if request_cycle.counted else {}
     return {
@@ -150,6 +155,7 @@ def to_scope(request_cycle: RequestCycle, shared: dict[str, Any]) -> dict[str, A
 
 def _split(target: bytes) -> tuple[str, bytes]:
     """Split a request target into path and query."""
+    # The origin form of RFC 9112, section 3.2.1, without httptools' parser: nearly all requests.
     if target.startswith(b"/") and b"#" not in target:
         path, _mark, query = target.partition(b"?")
         return path.decode("ascii"), query

@@ -54,8 +54,10 @@ def checked_headers(target: bytes, version: str, headers: Headers) -> Headers:
                     f"the header {name.decode('ascii')} is repeated", hint="send it once"
                 )
             seen.add(name)
+    # RFC 9112, section 3.2: a server must answer 400 to a request of HTTP/1.1 without Host.
     if b"host" not in seen and version != "1.0":
         raise UsageError("the request has no Host header", hint="HTTP/1.1 needs one")
+    # The origin form and the asterisk form; the rest must be in absolute form.
     if target.startswith(b"/") or target == b"*":
         return headers
     return _with_host(_authority(target), headers)

@@ -26,6 +26,8 @@ class SendBufferLimit:
     """
 
     def __init__(self, bytes_max: int, client_bytes_max: int) -> None:
+        # The sum of `of_client`; both are changed by `ClientSendBuffer.add` only, in the event
+        # loop.
         self.bytes = 0
         self.bytes_max = bytes_max
         self.client_bytes_max = client_bytes_max
@@ -51,6 +53,8 @@ class ClientSendBuffer:
         """
         send_buffer = self._send_buffer
         own = send_buffer.of_client[self._client]
+        # The only large answer is always sent, or a value over the limit could never be read. For
+        # the same reason a client's first answer is not held against the client's own limit.
         if size <= LARGE_BYTES or not send_buffer.bytes:
             return
         if send_buffer.bytes + size > send_buffer.bytes_max or (
@@ -64,6 +68,7 @@ class ClientSendBuffer:
         send_buffer.bytes += size
         send_buffer.of_client[self._client] += size
         if not send_buffer.of_client[self._client]:
+            # Addresses come and go; an entry with a count of 0 would stay for ever.
             del send_buffer.of_client[self._client]
 
     @contextmanager

@@ -55,7 +55,9 @@ class SlowClientCloser:
     def __init__(self, seconds: float, closed: Callable[[], None] = lambda: None) -> None:
         self._seconds = seconds
         self._closed = closed
+        # Rebuilt by each check, so that it never holds a connection that is closed.
         self._last: dict[Any, _Progress] = {}  # connections with data that wait
+        # True iff a check is scheduled: one timer for all connections, none while there are none.
         self._running = False
 
     def start(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
@@ -69,6 +71,8 @@ class SlowClientCloser:
         before, self._last = self._last, {}
         now = loop.time()
         for connection in list(connections):
+            # Nothing in this process's buffer: what may be in the kernel's is the kernel's timeout
+            # to watch.
             waiting = connection.transport.get_write_buffer_size()
             if not waiting:
                 continue
@@ -85,6 +89,7 @@ class SlowClientCloser:
 
     def _close(self, connection: Connection, waiting: int) -> None:
         self._report(connection, waiting)
+        # Not `close`, which would wait until the client has read the buffer.
         connection.transport.abort()
 
     def lost(self, connection: Connection, error: Exception | None) -> None:
@@ -108,6 +113,9 @@ def watch_listener(listener: socket.socket, seconds: float) -> None:
 
 def _has_progressed(last: _Progress, current: _Progress) -> bool:
     """Whether the client has read data; the write buffer may have grown all the same."""
+    # A client that reads slowly while the server goes on writing has a growing buffer, so the bytes
+    # that its kernel has acknowledged count as well. `TCP_INFO` is Linux's: elsewhere only the
+    # buffer counts.
     return (
         last.waiting - current.waiting >= min(_PROGRESS_BYTES, last.waiting)
         or current.acked - last.acked >= _PROGRESS_BYTES

@@ -44,9 +44,13 @@ class ReadTimeouts:
 
     def __init__(self, every_seconds: float) -> None:
         self.every_seconds = every_seconds
+        # What each connection waited for at the last check, and since when. Weak keys, because
+        # between two checks a connection may be closed; the objects inside are compared by identity
+        # only.
         self._seen: weakref.WeakKeyDictionary[Any, tuple[PendingRead, float]] = (
             weakref.WeakKeyDictionary()
         )
+        # True iff a check is scheduled: one timer for all connections, none while there are none.
         self._running = False
 
     def start(self, loop: asyncio.AbstractEventLoop, connections: Collection[Any]) -> None:
@@ -63,6 +67,7 @@ class ReadTimeouts:
             awaited = connection.pending_read() if hasattr(connection, "pending_read") else None
             if awaited is None:
                 continue
+            # A connection seen for the first time gets its full time from now on.
             seen, since = before.get(connection, (awaited, now))
             if seen.request is not awaited.request or seen.progress is not awaited.progress:
                 since = now

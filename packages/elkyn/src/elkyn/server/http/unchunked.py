@@ -26,5 +26,7 @@ class UnchunkedCycle(RequestResponseCycle):
             if self.endless:
                 self.chunked_encoding = False
         elif self.endless:
+            # The base class subtracts what is sent and raises when more comes than was announced;
+            # nothing was announced here, so each part announces itself.
             self.expected_content_length = len(message.get("body", b""))
         await super().send(message)
