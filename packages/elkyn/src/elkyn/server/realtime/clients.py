@@ -1,4 +1,13 @@
-"""Long-lived clients: open streams and sockets, their keep-alives, and checks of their permissions."""
+"""Long-lived clients: open streams and sockets, their keep-alives, and checks of their permissions.
+
+How a permission is kept current while a client stays connected:
+
+    rules change                    -> every client of the store rechecks
+    a commit writes into a read set -> recheck_affected holds the client before it is sent an event
+                                       WriteTracker reports it within 0.1 s if no event comes
+    the credential ends             -> the ticker revokes it, within a second
+    this replica diverges           -> every client of the store is disconnected
+"""
 
 from __future__ import annotations
 
@@ -26,6 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Client", "Clients"]
 
+# The delay with which a revoked or expired credential ends a connection.
 _TICK_SECONDS_MAX = 1.0
 _CLOSE_GRACE_SECONDS = 1.0  # then the tasks of clients that do not read are cancelled
 _PLACES_MIN = 10_000  # an index of fewer places is never rebuilt
@@ -103,9 +113,13 @@ class Clients:
         self._metrics = metrics
         self._limits = settings.limits
         self._tick_seconds = min(_TICK_SECONDS_MAX, settings.keep_alive_seconds / 4)
+        # Each client with the task that serves it; a client is here exactly while its `registered`
+        # block runs.
         self._open: dict[Client, asyncio.Task[Any]] = {}
+        # One entry per store, made with its first client and kept until `close`.
         self._watched: dict[ElkynStore, _StoreObservers] = {}
         self._hub: Hub | None = None
+        # Runs while clients are open; `registered` starts it again.
         self._ticker: asyncio.Task[None] | None = None
         self._closed = False
 
@@ -134,6 +148,7 @@ class Clients:
         self._watch_rules(client.store)
         if self._ticker is None or self._ticker.done():
             self._ticker = asyncio.create_task(self._tick())
+        # `close` ran between the accepted connection and here; it could not see this client.
         if self._closed:
             client.close()
         try:
@@ -147,6 +162,7 @@ class Clients:
             loop = asyncio.get_running_loop()
 
             def changed() -> None:
+                # Runs on the thread that changes the rules.
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(self._recheck, store)
 
@@ -165,6 +181,8 @@ class Clients:
         watched = None if store is None else self._watched.get(store)
         if store is None or watched is None or read_set is None or not read_set.paths:
             return
+        # The limit is twice what was in use at the last renewal, so the cost of renewing is
+        # amortized.
         if len(watched.read_places) > watched.places_max:
             watched.renew(self._read_sets(store))
         watched.read_places.add(read_set)
@@ -192,6 +210,8 @@ class Clients:
 
     def _depending_on(self, store: ElkynStore, written: AbstractSet[Path]) -> list[Client]:
         watched = self._watched.get(store)
+        # The index rules out nearly every write with a few look-ups; only then are clients looked
+        # at.
         written_places = watched.read_places.matching(written) if watched is not None else ()
         if not written_places:
             return []
@@ -216,6 +236,7 @@ class Clients:
         loop = asyncio.get_running_loop()
         while self._open:
             await asyncio.sleep(self._tick_seconds)
+            # First, so that a revocation by another process counts in this round.
             self._auth_backend.poll()
             now, now_ms = loop.time(), int(time.time() * 1000)
             for client in list(self._open):
@@ -228,6 +249,7 @@ class Clients:
     def close(self) -> None:
         """End every client; safe on any thread; returns after their final writes, or a second."""
         self._closed = True
+        # No more rechecks from here on; the writes for a disconnect below are still committed.
         for watched in self._watched.values():
             watched.close()
         self._watched.clear()
@@ -235,6 +257,7 @@ class Clients:
         for loop in loops:
             if loop is _running_loop():
                 self._end_all(loop)
+            # Bounded: the loop may be stuck, and the server must stop all the same.
             elif loop.is_running():
                 done = threading.Event()
                 loop.call_soon_threadsafe(self._end_all, loop, done)

@@ -43,10 +43,14 @@ async def serve_socket(
             return error
         return None
 
+    # SDKs connect to the host that the hello names when they reconnect.
     host = app.settings.host or request.headers.get("host", "")
     try:
         store = await app.on_thread(open_store)
     except SennitError as error:
+        # Passes by itself: the SDK reconnects. Other refusals are answered for each request,
+        # because an SDK whose connection is closed leaves its promises pending (see
+        # `refused_socket`).
         if error.retryable or isinstance(error, Closed):  # SDKs reconnect after a while
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
             return

@@ -100,6 +100,7 @@ class QueryFeed(Feed):
         self._query = query
         self._wake = wake
         self._loop = asyncio.get_running_loop()
+        # None until the store has computed the first window; kept for restarts.
         self._subscription: Subscription | None = None
         self._closed = False
 
@@ -108,10 +109,13 @@ class QueryFeed(Feed):
         if self._subscription is not None:
             return Opening(await asyncio.to_thread(self._subscription.resume))
         subscription = await asyncio.to_thread(self._store.watch, self._path, self._query)
+        # Closed while the thread opened the subscription: this is the only reference to it.
         if self._closed:
             subscription.close()
             raise Closed("the listen")
         self._subscription = subscription
+        # Read here and not by `dequeue`: it is the opening. `wake` is set after it; `ready` finds
+        # what came in between.
         first = await subscription.next(None)
         subscription.wake = self._woken
         if subscription.ready:
@@ -119,6 +123,7 @@ class QueryFeed(Feed):
         return Opening((first,))
 
     def _woken(self) -> None:
+        # Called on the thread that caused it, usually the committing one.
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake, self)
 
@@ -129,6 +134,8 @@ class QueryFeed(Feed):
             return []
         if subscription.overflowed:
             return None
+        # Applies the events to the window here, on the listener's side, not on the committing
+        # thread.
         events = subscription.drain()
         if subscription.ready:  # lost: the window needs a fresh state to continue
             self._wake(self)

@@ -8,6 +8,19 @@ queue and restarts from a fresh value.
 Delivering a batch to very many followers keeps the loop busy for a while. If all of them are
 patient, their channel pauses for the same time before the next batch: requests are served
 meanwhile, and the events of the pause are sent together.
+
+The path of an event:
+
+    committing thread                        |  event loop
+    Channel.deliver -> _waiting, _bytes_in   |
+    Hub.notify -> _dirty, one wake-up        |  Hub._flush -> Channel.flush -> Batch
+                                             |     sink(batch)       connection accepts it at once
+                                             |     receive(batch)    queued; `wake` -> dequeue
+                                             |     over the bounds   queue dropped; `start` again
+
+An opening is read at a place in the order of commits (`StoreAdmin.snapshot_at`): its mark is the
+number of the last event that it includes, and a follower is sent exactly the events with greater
+numbers.
 """
 
 from __future__ import annotations
@@ -28,11 +41,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Channel", "Follower", "Hub"]
 
+# Bounds of memory, not of correctness: a follower whose queue was dropped reads the value again.
 EVENTS_MAX = 1024  # queued for one follower; over this or `BYTES_MAX` its queue is dropped
 BYTES_MAX = 8 * 1024 * 1024
+# Reached only when the loop itself is busy for long: it empties the channel in each iteration.
 _CHANNEL_EVENTS_MAX = 20_000  # waiting for the event loop, for all followers of a node
 _CHANNEL_BYTES_MAX = 64 * 1024 * 1024
+# An event for a thousand streams keeps the loop busy for about 10 ms.
 _PAUSE_FOLLOWERS_MIN = 100  # a batch for fewer followers costs a millisecond at most
+# An event is delivered at most this much later than without a pause.
 _PAUSE_SECONDS_MAX = 0.02
 
 
@@ -49,8 +66,14 @@ class Hub:
     ) -> None:
         self.loop = loop
         self.recheck_affected = recheck_affected
+        # A channel is here iff it has followers.
         self._channels: dict[tuple[ElkynStore, Path], Channel] = {}
+        # Channels with `dirty` set. Appended by committing threads, popped in the loop; both are
+        # atomic.
         self._dirty: deque[Channel] = deque()
+        # True while a `_flush` is queued to the loop, so that a burst of commits wakes it once.
+        # `_flush` resets it before it looks at `_dirty`: a channel appended later schedules the
+        # next one.
         self._scheduled = False
 
     def follow(
@@ -79,6 +102,8 @@ class Hub:
 
     def notify(self, channel: Channel) -> None:
         """Flush `channel` in the loop's next iteration; called on the committing thread."""
+        # Called under the lock of the store's writer. Two stores may commit at the same time; at
+        # worst `_flush` is then scheduled twice, and the second one finds nothing.
         if not channel.dirty:
             channel.dirty = True
             self._dirty.append(channel)
@@ -105,13 +130,17 @@ class Channel:
         self.path = path
         self.followers: set[Follower] = set()
         self.dirty = False  # whether the hub has scheduled a flush
+        # The event's number; `mark` of an opening refers to it. Never reset.
         self.delivered = 0  # events so far; written by the committing thread only
         self._attached = False  # whether the store delivers events here
         self._waiting: deque[tuple[int, Event]] = deque()  # appended there, popped in the loop
+        # Two counters with one writer each need no lock: their difference is what waits.
         self._bytes_in = 0  # written by the committing thread only
         self._bytes_out = 0  # written by the event loop only
         self._overrun = False  # events were dropped: every follower must restart
         self._impatient = 0  # count of followers that are not patient
+        # True from the end of a delivery to at least `_PAUSE_FOLLOWERS_MIN` followers until
+        # `_end_pause`.
         self._pausing = False
 
     def join(self, follower: Follower) -> None:
@@ -133,25 +162,35 @@ class Channel:
     def flush(self) -> None:
         """Deliver queued events to the followers, unless the channel pauses; runs in the loop."""
         self.dirty = False
+        # Events stay in `_waiting`, and `_end_pause` flushes them together. Sockets are impatient:
+        # their clients count on the events of their own write before the answer to it.
         if self._pausing and not self._impatient and not self._overrun:
             return
         if self._overrun:
             self._drop_all()
             return
         waiting = self._waiting
+        # Only as many as there are now: the committing thread may append meanwhile.
         numbered = [waiting.popleft() for _ in range(len(waiting))]
         if not numbered:
             return
         started = time.monotonic()
+        # After dequeuing: what the commits of these events wrote was noted before they were
+        # delivered, so every permission that one of them ends is held before the event is sent (see
+        # `Clients`).
         self.hub.recheck_affected()
         batch = Batch([event for _number, event in numbered], numbered[0][0])
         self._bytes_out += batch.weight_bytes
         first = batch.first
+        # A copy, because a sink may close its follower. A follower with an empty queue whose
+        # opening is older than the batch may send it at once; any other order would let it overtake
+        # queued events.
         for follower in tuple(self.followers):
             if not (follower.level and first > follower.mark and follower.sink(batch)):
                 follower.receive(batch)
         if len(self.followers) >= _PAUSE_FOLLOWERS_MIN and not self._pausing:
             self._pausing = True
+            # In the next iteration, so that the time of the writes to the connections is included.
             self.hub.loop.call_soon(self._pause, started)
 
     def _pause(self, started: float) -> None:
@@ -165,6 +204,7 @@ class Channel:
 
     def _drop_all(self) -> None:
         self._overrun = False
+        # Event by event, so that `_bytes_out` remains the sum of what has left.
         for _ in range(len(self._waiting)):
             self._bytes_out += self._waiting.popleft()[1].weight_bytes
         for follower in tuple(self.followers):
@@ -177,6 +217,9 @@ class Channel:
             BlockingIOError, ReadLimit: `at_once` is set, and the read would block or is long.
         """
         if not self._attached:
+            # Before the first opening is read, so that no event after its mark is missed. Always in
+            # the loop, because `Follower.start` first tries `at_once`: no other follower can read
+            # in between.
             self._attached = True
             self.store.admin.attach(self.path, self)
         mark = 0
@@ -186,6 +229,8 @@ class Channel:
             mark = self.delivered
 
         rows_max = INLINE_ROWS if at_once else None
+        # `note` runs while no commit is under way: every event up to `mark` is in the snapshot, and
+        # no later one is.
         with self.store.admin.snapshot_at(note, rows_max=rows_max, wait=not at_once) as view:
             return opener(view), mark
 
@@ -236,6 +281,8 @@ class Follower(Feed):
         self.level = False
         self.mark = 0
         self._wake = wake
+        # Batches with numbers above `mark`, in order; their sum is bounded by `EVENTS_MAX` and
+        # `BYTES_MAX`.
         self._pending: list[Batch] = []
         self._events = 0
         self._bytes = 0
@@ -251,6 +298,7 @@ class Follower(Feed):
         self.level = False
         self._events += len(batch.events)
         self._bytes += batch.weight_bytes
+        # A single batch may exceed the bounds: it is shared by all followers and exists anyway.
         over = self._events > EVENTS_MAX or self._bytes > BYTES_MAX
         if over and (self._pending or self._starting):
             self.overflow()
@@ -276,12 +324,18 @@ class Follower(Feed):
         while True:
             self._clear()
             self._overflowed = False
+            # `channel.begin` may run on a thread: batches delivered meanwhile are queued, and those
+            # that the opening includes are skipped once its mark is known.
             self._starting = True
             self.level = False
             try:
+                # In the loop if no commit is under way and the read is short: a hop to a thread
+                # costs 60 to 110 µs.
                 opening, mark = self.channel.begin(opener, at_once=True)
             except (BlockingIOError, ReadLimit):
                 opening, mark = await asyncio.to_thread(self.channel.begin, opener)
+            # The queue was dropped during the read: what is missing may be after the mark, so read
+            # again.
             if self._overflowed:
                 continue
             self._starting = False
@@ -302,6 +356,7 @@ class Follower(Feed):
             return None
         batches = self._pending
         self._clear()
+        # From here on the client has everything, and the next batch may bypass the queue.
         self.level = not self._starting
         return batches
 

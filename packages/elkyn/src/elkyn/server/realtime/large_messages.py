@@ -23,6 +23,8 @@ LARGE_CHARS = 64 * 1024
 """Longer messages are parsed on a thread."""
 
 _ENVELOPE_BYTES_MAX = 64 * 1024
+# The order of members is that of the SDKs. A message in any other order is received whole and then
+# refused or executed like any other: only the early refusal is missed.
 _WRITE = re.compile(r'\{"t":"d","d":\{"r":([0-9]{1,15}),"a":"([pm])","b":\{"p":("(?:[^"\\]|\\.)*")')
 
 
@@ -65,6 +67,8 @@ def parse_large(text: str) -> Message:
         start, end = _data_of(body)
     except ValueError:
         raise UsageError("this is not a message of the realtime protocol") from None
+    # Number, action and path are parsed as usual; the data wait for `put_large`, which parses in
+    # pieces.
     envelope = body[:start] + b"null" + body[end:]
     if len(envelope) > _ENVELOPE_BYTES_MAX:
         raise UsageError("a message is too large apart from its data")

@@ -33,6 +33,8 @@ def push_event(listen: Listen, event: Event, terms: Terms) -> str:
 
 def frames_of_batch(listen: Listen, batch: Batch, terms: Terms) -> list[str]:
     """Return the frames for a batch; encoded once for all clients that listen to the whole node."""
+    # Clients of the node differ in two ways only: whether events carry ids, and (for SDKs that tag
+    # listens) the tag. Each variant is encoded once per batch.
     key = _NAMED if listen.names else listen.tag
     known: list[str] | None = batch.encoded.get(key) if listen.query is None else None
     if known is not None:

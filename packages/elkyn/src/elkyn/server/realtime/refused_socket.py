@@ -68,6 +68,8 @@ class RefusedSocket:
         self._memory = app.body_memory.reserve(client)
         self._assembler = Assembler(app.settings.limits.message_bytes)
         self._received_at = asyncio.get_running_loop().time()
+        # The pending `receive`, which `_end` cancels: this task is the only one that may send the
+        # close.
         self._receiving: asyncio.Future[Any] | None = None
         self._close_code: int | None = None
 
@@ -127,6 +129,8 @@ class RefusedSocket:
         try:
             return await self._receiving
         except asyncio.CancelledError:
+            # Two reasons for the same exception: `_end` cancelled only the receive, or the server
+            # the task.
             if not self._is_closing():  # the server cancels this task
                 raise
             return None

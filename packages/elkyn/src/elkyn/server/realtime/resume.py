@@ -34,6 +34,7 @@ __all__ = [
     "try_missed",
 ]
 
+# MessagePack [term, time_ms, …]: an array header and two integers of at most 9 bytes each.
 _START_BYTES = 32  # of a row; they include its term and time
 _ID = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,20})(?:\.([0-9]{1,20}))?)?", re.ASCII)
 _ENTRIES_MAX = 1000  # replayed at most; over more a client gets a fresh value
@@ -51,6 +52,7 @@ def id_of(terms: Terms, position: int, time_ms: int) -> str:
     """Return the id of the events of a write; `time_ms` is 0 when no client can resume from it."""
     if not position:
         return "0"
+    # Most stores have never been promoted: then the term is 1, and nothing is looked up.
     term = terms.term_at(position) if len(terms.leads) > 1 else 1
     return f"{position}.{term}.{time_ms}"
 
@@ -73,6 +75,7 @@ def mark_of(position: int, row: bytes | None) -> str:
     """Return a mark of the row at a position, which differs from another store's row there."""
     if row is None:
         return ""
+    # Of the start only: a row may have megabytes, and term and time distinguish two histories.
     start = hashlib.blake2b(row[:_START_BYTES], digest_size=6)
     return f"{position}:{start.hexdigest()}"
 
@@ -93,13 +96,18 @@ def try_missed(store: ElkynStore, path: Path, seen: ResumePoint, until: int) -> 
     hold, have changed since.
     """
     after = seen.position
+    # The position is of another leader's history: a different write may be there.
     if store.admin.terms.term_at(after) != seen.term:
         return None
+    # Ahead of the snapshot, so of another store; or ephemeral values have changed since, of which
+    # the log has no entry.
     if after > until or after <= store.admin.ephemeral_position:
         return None
+    # Catches a store that was restored or emptied: same position and term, another write.
     if seen.time_ms is not None and time_at(store.oplog.row(after)) != (seen.time_ms or None):
         return None
     try:
+        # May read past `until`, as it is a later transaction; those entries are cut off below.
         entries = store.oplog.read(after, _ENTRIES_MAX)
     except PositionGone:
         return None
@@ -122,6 +130,8 @@ def _event_of(entry: Entry, path: Path) -> Event | None:
     depth = len(path)
     inside = []
     for place, value in entry.places:
+        # The write replaced `path` or an ancestor: the client gets its whole new value. No other
+        # place of the entry can be below, because the places of a write never contain each other.
         if path[: len(place)] == place:
             whole = ((), get_at(value, path[len(place) :]))
             return _event(entry, "put", "/", (whole,))

@@ -23,10 +23,13 @@ class SendQueue:
 
     def __init__(self, send_buffer: ClientSendBuffer, chars_max: int = CHARS_MAX) -> None:
         self._frames: deque[str] = deque()
+        # The length of all frames in the queue.
         self._chars = 0
         self._chars_max = chars_max
         self._send_buffer = send_buffer
         self._counted = 0  # how much of `_chars` is added to `_send_buffer`
+        # Set iff `_chars` is at most `_chars_max`. A client that does not read is no longer read
+        # either, so its own requests cannot grow the queue.
         self._room = asyncio.Event()
         self._room.set()
 
@@ -38,6 +41,7 @@ class SendQueue:
         for frame in frames:
             self._frames.append(frame)
             self._chars += len(frame)
+        # Small queues are not counted, as small answers are not (see `ClientSendBuffer`).
         if self._chars > LARGE_BYTES:
             self._count(self._chars)
             if self._chars > self._chars_max:

@@ -178,9 +178,11 @@ class Session:
 
     def __init__(self, session_id: str, *, listens_max: int, chars_max: int) -> None:
         self.session_id = session_id
+        # The client's view: a listen is here from its request until it is ended by either side.
         self.listens: dict[tuple[Path, Any], Listen] = {}
         self._listens_max = listens_max
         self._assembler = Assembler(chars_max)
+        # In the order of the requests; no place is at or below that of a later one.
         self._disconnect_writes: list[tuple[Path, Any]] = []
 
     def hello(self, host: str, now_ms: int) -> str:
@@ -217,6 +219,7 @@ class Session:
         self._assembler.discard()
 
     def _step(self, message: Message) -> Step | None:
+        # A control message, which has no number: a ping is answered, any other is ignored.
         if message.number < 0:
             return Ping() if message.action == "control:p" else None
         handler = self._handlers.get(message.action)
@@ -235,6 +238,7 @@ class Session:
             raise UsageError("this connection listens to the path already")
         if len(self.listens) >= self._listens_max:
             raise UsageError(f"at most {self._listens_max} listens on one connection")
+        # Before the permission is checked: `forget` removes it when the listen is refused.
         self.listens[key] = listen
         known, seen, mark = (_text(message, name) for name in ("h", "i", "m"))
         return Attach(message.number, listen, known, seen, mark)
@@ -243,6 +247,7 @@ class Session:
         path = _path(message)
         tag = message.body.get("t")
         listen = self.listens.pop((path, tag if isinstance(tag, int | str) else None), None)
+        # The server has ended it already (`revoked`), which the client could not know.
         if listen is None:
             return Send(reply(message.number, "ok"))
         return Detach(message.number, listen)
@@ -302,6 +307,8 @@ class Session:
             self._disconnect_writes.append((path, data))
 
     def _drop(self, path: Path) -> None:
+        # A later write at or above a place replaces the earlier one; a cancel (`oc`) drops all of
+        # them.
         self._disconnect_writes = [
             kept for kept in self._disconnect_writes if kept[0][: len(path)] != path
         ]

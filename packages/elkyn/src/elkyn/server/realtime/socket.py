@@ -2,6 +2,16 @@
 
 Messages to the client keep one order: the events of a commit are sent before the answer to its
 write, and the value of a listen before the answer to that listen.
+
+Order of one write by this client, with one of its own listens on the path:
+
+    _do_commit -> committer -> commit -> Channel.deliver  (wake-up 1 of the loop: events)
+                                      -> _resolve         (wake-up 2: the future is done)
+    loop: flush -> _wake -> _ready;  _committed -> _drain -> outbox: event, then answer
+
+The loop runs wake-ups in the order in which they were queued, so the events of a commit are in
+`_ready` when `_committed` drains it. If one of the listens has lost its queue, or a permission is
+being checked, the answer waits in `_committed_writes`.
 """
 
 from __future__ import annotations
@@ -94,10 +104,16 @@ class Socket:
         self._committed_writes: deque[tuple[steps.Commit, Write]] = deque()  # not answered yet
         self._batches: deque[tuple[Feed, list[Batch]]] = deque()  # dequeued, not sent yet
         self._pending_authorizations = 0  # events and answers are held back while > 0
+        # Rechecks that are running; `run` cancels them at the end.
         self._tasks: set[asyncio.Task[None]] = set()
+        # When the client sent its last frame. SDKs send a keep-alive every 45 s, so silence means
+        # it is gone.
         self._received_at = asyncio.get_running_loop().time()
         self._finished = False
+        # None while the connection is open; `_send_out` closes with it once the outbox is empty.
         self._close_code: int | None = None
+        # Memory of the message that is being received or executed; one at a time, as a socket is
+        # read only after its last request was handled.
         self._memory = app.body_memory.reserve(client_of(data.scope))
 
     # The interface to `Clients`.
@@ -113,6 +129,7 @@ class Socket:
 
     def recheck(self) -> None:
         """Check the permissions of all listens again, before any of them is sent anything more."""
+        # At once, and not in the task: nothing may be sent between now and the check.
         self._pending_authorizations += 1
         self._start(self._recheck_listens())
 
@@ -140,11 +157,14 @@ class Socket:
         """Serve the accepted connection until one side ends it."""
         self._queue_message(self.session.hello(host, int(time.time() * 1000)))
         sender = asyncio.create_task(self._send_out())
+        # A sender that fails (the client is gone) empties the queue, so that `wait_for_room` does
+        # not block.
         sender.add_done_callback(lambda _done: self._send_queue.clear())
         try:
             while await self._handle(await receive()):
                 await self._send_queue.wait_for_room()
         finally:
+            # First: the writes for a disconnect are queued even if a task fails to end.
             self._finish()
             for task in (sender, *self._tasks):
                 task.cancel()
@@ -165,7 +185,9 @@ class Socket:
         if step is not None:
             if self._app.user_rate.bounded:
                 await self._wait_for_rate()
+            # One request after the other: this is the back-pressure on the client.
             await self._do(step)
+            # Memory of an announced write is held until its last frame has come.
             if not isinstance(step, Announced):
                 self._memory.release()
         return True
@@ -216,6 +238,7 @@ class Socket:
                 frame = self._send_queue.next()
                 self._app.metrics.bytes_out += len(frame)
                 await self._send({"type": "websocket.send", "text": frame})
+                # Events that came during the send go before messages that are queued from now on.
                 self._drain()
             if self._overflowed:
                 await self._resynchronise()
@@ -242,9 +265,11 @@ class Socket:
 
     def _drain(self) -> None:
         """Move queued events to the outbox, so that they are sent before the next message."""
+        # The end of the check (`_recheck_listens`) drains again.
         if self._pending_authorizations:
             return
         while self._ready:
+            # In the order in which the feeds became ready.
             feed = next(iter(self._ready))
             del self._ready[feed]
             if feed not in self._listens or feed in self._overflowed:  # drained after its restart
@@ -254,6 +279,8 @@ class Socket:
                 self._overflowed[feed] = None
             else:
                 self._batches.append((feed, batches))
+        # After dequeuing and before sending, as in `Stream._step`. It may set
+        # `_pending_authorizations` on this socket: then the batches stay in `_batches`.
         self._app.clients.recheck_affected()
         while self._batches and not self._pending_authorizations:
             self._push_events(*self._batches.popleft())
@@ -266,6 +293,8 @@ class Socket:
                 self._send_queue.add(frames_of_batch(listen, batch, self.store.admin.terms))
 
     async def _resynchronise(self) -> None:
+        # One at a time, and only when the outbox is empty: a client that is slow gets fresh values
+        # as fast as it reads them, and no faster.
         feed = next(iter(self._overflowed))
         listen = self._listens.get(feed)
         if listen is not None:
@@ -277,6 +306,8 @@ class Socket:
 
     async def _restart(self, feed: Feed, listen: Listen) -> None:
         try:
+            # No known hash and no event id: the client's state is unknown here, so it is sent the
+            # value.
             again = steps.Attach(0, listen, "", "", "")
             opening = await feed.start(partial(self._data.opening, self._authorizer(listen), again))
             messages = self._admitted(self._messages(listen, opening))
@@ -325,6 +356,9 @@ class Socket:
 
     async def _do_ping(self, _step: steps.Ping) -> None:
         seen = None
+        # The position up to which the client has all events of all its listens, so that it can
+        # resume from there even if its own paths were not written. Named only if nothing is queued
+        # or held back.
         if any(listen.names for listen in self._feeds):
             with (
                 suppress(BlockingIOError, NotReadable),
@@ -344,10 +378,13 @@ class Socket:
 
     async def _do_attach(self, step: steps.Attach) -> None:
         await self._wait_until_readable()
+        # A listen sees the client's earlier writes. Without this wait 174 of 200 listens right
+        # after a put started with the state before it.
         await self._wait_for_writes()
         listen = step.listen
         try:
             authorizer = self._authorizer(listen)
+            # Registered before the check: a recheck that runs meanwhile must find this listen.
             feed = self._follow(listen)
             self._record_dependency(listen, await self._data.check_listen(authorizer, listen))
             opening = await feed.start(partial(self._data.opening, authorizer, step))
@@ -374,6 +411,7 @@ class Socket:
         return feed
 
     def _drop(self, listen: Listen) -> None:
+        # May be called twice: by the client's request and by a recheck that ends at the same time.
         self._read_sets.pop(listen, None)
         feed = self._feeds.pop(listen, None)
         if feed is not None:
@@ -400,6 +438,7 @@ class Socket:
             write = self._data.to_write(step, authorizer)
         self._app.metrics.writes += 1
         done = self._app.commit_step(self, step, write, authorizer.principal)
+        # Not awaited: a client's writes are pipelined and share commits; `_committed` answers each.
         self._in_flight.add(done)
         done.add_done_callback(partial(self._committed, step, write))
         if is_large:
@@ -424,6 +463,8 @@ class Socket:
 
     def _committed(self, step: steps.Commit, write: Write, done: asyncio.Future[None]) -> None:
         self._in_flight.discard(done)
+        # The events of this commit are in `_ready` by now (see the module); they go before the
+        # answer.
         self._drain()
         self._committed_writes.append((step, write))
         self._answer_writes()
@@ -513,6 +554,7 @@ class Socket:
         """End the listens and commit the client's writes for a disconnect; once."""
         if self._finished:
             return
+        # Set first, because `close` and `run` both call it.
         self._finished = True
         for listen in list(self._feeds):
             self._drop(listen)

@@ -79,6 +79,8 @@ class SocketStore:
             make = put_write if step.kind == "put" else patch_write
             write = make(step.path, step.data)
         write.authorize = authorizer.write_check()
+        # The SDKs' transactions: compare-and-set by the hash of the value, inside the write's
+        # transaction.
         if isinstance(step, Commit) and step.expected_hash is not None:
             write.check = partial(_check_hash, step.path, step.expected_hash)
         return write
@@ -99,6 +101,7 @@ class SocketStore:
         write = self.to_write(step, authorizer)
         if write.authorize is None:
             return
+        # Checked now, so that the client learns of a refusal, and again when it is executed.
         now_ms = int(time.time() * 1000)
         with self.store.admin.snapshot() as view:
             places = [
@@ -136,11 +139,14 @@ class SocketStore:
     def opening(self, authorizer: Authorizer, step: Attach, view: ReadTransaction) -> Opening:
         """Return the opening of a listen of a whole node; without a value that the client has."""
         listen = step.listen
+        # In the same transaction as the value: no write can come in between.
         authorizer.check_read(view, listen.path)
         missed = self._missed(step, view)
         if missed is not None:
             return Opening(missed, view.position)
         value = view.get(listen.path)
+        # The SDK sends the hash of its cached value when it reconnects: an equal value is not sent
+        # again.
         if step.known_hash and hash_of(value) == step.known_hash:
             return Opening((), view.position)
         return Opening((push_value(listen, value),), view.position)
@@ -149,6 +155,7 @@ class SocketStore:
         seen = parse_id(step.seen)
         if seen is None or not same_history(self.store, step.mark):
             return None
+        # Counts entries to replay as rows, so that a long replay moves to a thread.
         view.tree.allow(view.position - seen.position)
         return try_missed(self.store, step.listen.path, seen, view.position)
 

@@ -24,12 +24,16 @@ __all__ = ["Stream", "encode_put"]
 
 Send: TypeAlias = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+# nginx buffers responses unless `x-accel-buffering` says no; an event would wait in its buffer.
 _HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),
 ]
 _CHUNKS = ("chunk", "unnamed chunk")
+# Firebase's REST streaming names keep-alive, cancel and auth_revoked, each with the data shown
+# here. In unnamed messages a keep-alive is a comment line, which `onmessage` does not see (HTML
+# standard, 9.2.6).
 _KEEP_ALIVE = (b"event: keep-alive\ndata: null\n\n", b": keep-alive\n\n")
 _CANCEL = (b"event: cancel\ndata: null\n\n", b'data: {"type":"cancel","path":"/","data":null}\n\n')
 
@@ -43,6 +47,7 @@ def _unreadable(code: str, *, unnamed: bool) -> bytes:
     """Return the event that ends a stream of an unreadable replica; clients reconnect after it."""
     if unnamed:
         return b"retry: 1000\ndata: %b\n\n" % dump({"type": code, "path": "/", "data": None})
+    # `retry` sets the client's reconnection time to one second (HTML standard, section 9.2.6).
     return b"retry: 1000\nevent: %b\ndata: null\n\n" % code.encode()
 
 
@@ -84,6 +89,7 @@ class Stream:
         self._unnamed = unnamed
         self._keep_alive_seconds = keep_alive_seconds
         self._recheck_affected = recheck_affected
+        # Set by every reason to run; `_step` finds out which one it is.
         self._woken = asyncio.Event()
         self._idle = False  # the stream's task waits for events only: a batch may bypass it
         self._closing = False
@@ -107,6 +113,7 @@ class Stream:
         chunk: bytes | None = batch.encoded.get(_CHUNKS[self._unnamed])
         if chunk is None:
             chunk = self._chunk(batch)
+        # The connection's buffer is full: the batch is queued, and the task waits for room with it.
         if not self.direct.chunk(chunk):  # type: ignore[union-attr]  # set while `_idle`
             return False
         self.events_sent += len(batch.events)
@@ -116,6 +123,7 @@ class Stream:
 
     def _chunk(self, batch: Batch) -> bytes:
         data = self._encoded(batch)
+        # Chunked transfer coding (RFC 9112, section 7.1), made once for all followers of the node.
         chunk: bytes = b"%x\r\n%b\r\n" % (len(data), data)
         batch.encoded[_CHUNKS[self._unnamed]] = chunk
         return chunk
@@ -126,6 +134,8 @@ class Stream:
         Args:
             now: the event loop's time.
         """
+        # The first tick after something was sent: silence is measured from here, without reading
+        # the clock for each event. A keep-alive is delayed by at most two ticks.
         if self._sent_at is None:
             self._sent_at = now
         elif now - self._sent_at >= self._keep_alive_seconds:
@@ -145,6 +155,8 @@ class Stream:
     def hold_for_recheck(self) -> None:
         """Check whether the client may still read before anything more is sent."""
         self._recheck = True
+        # The task is not woken: the next batch goes through it, since `_idle` is False, and the
+        # task checks first. If no batch comes, `recheck` follows within 0.1 s (see `WriteTracker`).
         self._idle = False
 
     def revoke(self, reason: str) -> None:
@@ -172,11 +184,15 @@ class Stream:
         Raises:
             Busy: too many large values are being sent; nothing was sent yet.
         """
+        # Before the head is sent: a denied read or a busy server can still be answered with a
+        # status.
         first = self._opened(await feed.start(self._opener))
         send_buffer.check(len(first))
         await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+        # A stream that has begun has no other way to report them than to end.
         with suppress(Closed, Busy):  # the client reconnects
             await self._write_value(first, send_buffer)
+            # A whole value may be large, and the loop below runs for hours.
             del first
             try:
                 while await self._step(feed, send_buffer):
@@ -206,10 +222,13 @@ class Stream:
         self._woken.clear()
         if self._closing or self._revoked is not None:
             return await self._end()
+        # Dequeue, then recheck, then send: a write whose events were dequeued here was noted
+        # before, so a permission that it ends is checked before they are sent.
         batches = feed.dequeue()
         self._recheck_affected()
         if self._recheck and not await self._recheck_permission():
             return False
+        # The queue was dropped. The new opening contains what was lost.
         if batches is None:
             try:
                 opening = await feed.start(self._opener)

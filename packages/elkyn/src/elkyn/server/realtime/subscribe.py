@@ -63,6 +63,8 @@ async def serve_stream(
     with app.clients.registered(stream):
         feed = stream.feed(app)
         if isinstance(feed, Follower):
+            # Only followers of whole nodes share batches; a query's window is computed for one
+            # client.
             feed.sink = stream.try_send_nowait
         gone = asyncio.create_task(_until_gone(receive, stream))
         try:
@@ -112,6 +114,7 @@ class _ClientStream(ClientStream):
         self.credential = credential
         self._clients = app.clients
         self._call = call
+        # The event that the client has seen last, for its first opening only.
         self._resume = call.last_seen
         self._authorizer = UNRESTRICTED  # set by `check`, before anything is read
         super().__init__(
@@ -146,11 +149,14 @@ class _ClientStream(ClientStream):
         self._clients.record_dependency(self, read_set)
 
     def _begin(self, view: ReadTransaction) -> Opening:
+        # Once more in the transaction that the opening is read in: the permission and the value
+        # belong to the same state.
         self._record_dependency(self._authorizer.check_stream(view, self._call.keys))
         if self.read_set is not None and self.read_set.paths:
             self.hold_for_recheck()  # writes before the read set was recorded may have changed the permission
         events = None
         if self._resume is not None:
+            # Counts the entries to replay as rows: many of them are for a thread.
             view.tree.allow(view.position - self._resume.position)
             events = try_missed(self.store, self._call.keys, self._resume, view.position)
         if events is None:

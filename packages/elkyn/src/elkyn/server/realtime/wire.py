@@ -26,7 +26,9 @@ __all__ = [
     "reply",
 ]
 
+# The size at which Firebase's SDKs split messages.
 FRAME_CHARS = 16_384
+# The SDKs treat a frame of at most 6 characters that is a number as a count of frames.
 _COUNT_CHARS_MAX = 6
 _FRAMES_MAX = 9999
 
@@ -40,9 +42,14 @@ class Assembler:
 
     def __init__(self, chars_max: int) -> None:
         self._chars_max = chars_max
+        # Frames of the current message so far; empty once it is discarded.
         self._frames: list[str] = []
+        # Frames that the current message still lacks; 0 between messages.
         self._missing = 0
+        # Length of the current message so far, discarded frames included: the limit holds for them
+        # too.
         self._chars = 0
+        # True from `discard` until the last frame of the message has come.
         self._discards = False
 
     @property
