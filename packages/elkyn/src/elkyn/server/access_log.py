@@ -26,6 +26,7 @@ class AccessLog:
     def begin(request: Request) -> str | None:
         """Return the id of a request: its own, or a new one when requests are logged."""
         sent = request.headers.get("x-request-id")
+        # Checked, because it is written to the log and to a header of the answer.
         if sent is not None and _ID.match(sent):
             return sent
         return secrets.token_hex(8) if _log.isEnabledFor(logging.INFO) else None

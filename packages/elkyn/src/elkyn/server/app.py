@@ -160,6 +160,7 @@ class ElkynApp(ServerState):
         self, request: Request, scope: Scope, receive: Receive, send: Send
     ) -> Response | None:
         known = scope.get("extensions", _NONE)
+        # The fast path counted the request before it found that it must wait.
         if COUNTED not in known:
             self.admit(client_of(scope))
         self.settings.origins.check(request.headers)
@@ -175,6 +176,8 @@ class ElkynApp(ServerState):
                 return await self._answer_system(request, scope, (receive, send), owned=owned)
         credential = known.get(COUNTED) or await self._credential(scope, request)
         call, store = self.parse(request)
+        # A client reads its own writes at any server: the position of its write came with the
+        # answer.
         if call.position_min is not None:
             await wait_for_position(store, call.position_min, self.settings.ack_seconds)
         try:
@@ -248,8 +251,10 @@ class ElkynApp(ServerState):
         with self.body_memory.reserve(client_of(incoming[0])) as held:
             limit = self.settings.limits.body_bytes
             check = partial(_check_could_write, call, store, authorizer)
+            # A list, so that `_commit` can free the body before the write waits for its commit.
             bodies = [await read_body(*incoming, limit, held, check)]
             response = await self._commit(call, store, authorizer, bodies)
+        # After the memory was released: waiting for followers holds no body.
         replicas = self.settings.ack if call.ack is None else parse_ack(call.ack)
         await self.replication.replicated(store, response.position, replicas)
         return response
@@ -263,6 +268,7 @@ class ElkynApp(ServerState):
             to_write, call, bodies.pop(), store, authorizer, self.settings.limits.body_nodes
         )
         write = await asyncio.to_thread(make) if large else make()
+        # `make` still refers to the body.
         del make
         await self.committer.commit(store, write)
         if large:

@@ -92,6 +92,7 @@ def direct_send_of(scope: Scope) -> DirectSend | None:
 
 def headers_of(raw: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
     """Return the headers that the app reads; of repeated headers the last one."""
+    # Only the headers that are read are decoded.
     return {HEADERS[name]: value.decode("latin-1") for name, value in raw if name in HEADERS}
 
 
@@ -106,10 +107,13 @@ def _raw_path(scope: Scope) -> str:
     path: str = scope["path"]
     raw = scope.get("raw_path")
     root = scope.get("root_path", "")
+    # Optional in ASGI. An encoded slash (%2F) is then lost, as `path` is decoded.
     if raw is None:
         return quote(path.removeprefix(root))
     if b"%" not in raw:  # `path` without the root path of the mounts above
         return path.removeprefix(root) if path.isascii() else quote(path.removeprefix(root))
+    # `root_path` is decoded but `raw_path` is not, so the length of the root in `raw_path` is found
+    # by decoding it whole and cutting off what follows the root.
     whole = raw.partition(b"?")[0].decode("latin-1")
     cut = unquote(whole).removesuffix(path.removeprefix(root))
     text: str = whole.removeprefix(quote(cut, safe="/:@!$&'()*+,;=~-._"))
@@ -124,6 +128,7 @@ async def send_response(response: Response, scope: Scope, send: Send) -> None:
     if direct is not None and small and direct.whole(head_of(response), body):
         return
     headers: Sequence[tuple[bytes, bytes]] = _encoded(response.headers)
+    # RFC 9110, section 8.6: no Content-Length with 204; a 304 would have to repeat that of the 200.
     if response.status not in (204, 304):
         headers = [*headers, (b"content-length", b"%d" % len(response.body))]
     if response.position:
@@ -135,6 +140,8 @@ async def send_response(response: Response, scope: Scope, send: Send) -> None:
 async def send_body(body: bytes, send: Send, *, more: bool = False) -> None:
     """Send a body or a piece of one; a large one in parts of at most `LARGE_BYTES`."""
     start = 0
+    # Each `send` waits until the transport has room, so a slow client holds one part in the
+    # transport's buffer and not the whole body again.
     while len(body) - start > LARGE_BYTES:
         part = body[start : start + LARGE_BYTES]
         await send({"type": "http.response.body", "body": part, "more_body": True})
@@ -157,6 +164,8 @@ def head_of(response: Response) -> bytes:
 def _head_start(status: int, headers: tuple[tuple[str, str], ...]) -> bytes:
     lines = [f"HTTP/1.1 {status} {responses.get(status, '')}"]
     lines += [f"{name}: {value}" for name, value in headers]
+    # Written to the connection as it is (`DirectSend.whole`), without uvicorn's checks of header
+    # values.
     if any(_LINE_END.search(line) for line in lines):
         raise ValueError("a header contains a line break")
     return "".join(f"{line}\r\n" for line in lines).encode("latin-1")

@@ -257,6 +257,7 @@ class _TokenCredential:
 
             principal = seen_as(principal, None if unauthenticated else dict(variable))
         self.principal = principal
+        # No count: the new principal has not been checked.
         self.checked_revocations = -1
         return principal
 
@@ -268,6 +269,8 @@ class _TokenCredential:
         if expires is not None and now_ms >= expires:
             return _EXPIRED
         revocations = self.backend.authenticator.revocations
+        # Read before the check: a revocation in between makes the counts differ again. While they
+        # are equal, a stream or socket costs no look at the account store.
         known = revocations.notified
         if known == self.checked_revocations:
             return None

@@ -1,4 +1,13 @@
-"""Group commit for an event loop: one thread commits the queued writes of all requests."""
+"""Group commit for an event loop: one thread commits the queued writes of all requests.
+
+One commit costs one sync of the disk, however many writes it holds. No timer collects a group: the
+writes that wait when a commit ends are the next group, so an idle server commits at once and a busy
+one in groups. A write that is refused inside the transaction (an ETag that differs, a rule) has
+changed nothing yet, so it does not spoil the others of its group.
+
+    event loop:     queue w1 | queue w2, w3, w4 |            | done(w1)   | done(w2, w3, w4)
+    elkyn-commit:            [ commit w1, sync ][ commit w2, w3, w4, sync ]
+"""
 
 from __future__ import annotations
 
@@ -16,6 +25,8 @@ from sennit_core.errors import Busy, Closed
 
 __all__ = ["Committer"]
 
+# A group is one LMDB transaction: its pages stay in memory until the commit, and its first write
+# waits for the last.
 _GROUP_MAX = 1000  # writes in one commit
 _WAITING_MAX = 20_000  # queued writes; one more is refused
 _YIELD_SECONDS = 0.005  # the interpreter's switch interval: how long it lets a thread run at most
@@ -33,10 +44,13 @@ class Committer:
 
     def __init__(self) -> None:
         self._orders: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()
+        # Started by the first write: an app that is never written to has no thread.
         self._thread: threading.Thread | None = None
+        # Orders `queue` and `close`: nothing may be queued after the None that ends the thread.
         self._lock = threading.Lock()
         self._closed = False
         self._committing: ElkynStore | None = None  # until the loop has yielded to it once
+        # Written by the committing thread only; read for metrics.
         self.commits = 0
         self.seconds = 0.0
 
@@ -87,12 +101,16 @@ class Committer:
             for store, write, _done, _loop in group:
                 by_store.setdefault(store, []).append(write)
             started = time.perf_counter()
+            # Each store has a writer of its own: the writes of one store are one transaction.
             for store, writes in by_store.items():
                 self._committing = store
                 _apply(store, writes)
             self._committing = None
             self.commits += len(by_store)
             self.seconds += time.perf_counter() - started
+            # Answers come after all stores of the group. Events of a commit were queued to the loop
+            # by `_apply` before, and the loop runs callbacks in order: a socket sends an event
+            # before the answer to its write.
             _answer(group)
             if last:
                 return
@@ -103,6 +121,8 @@ class Committer:
         order = self._orders.get()
         while order is not None:
             group.append(order)
+            # `empty` may miss a write that is just being queued; it becomes the first of the next
+            # group.
             if len(group) >= _GROUP_MAX or self._orders.empty():
                 return group, False
             order = self._orders.get()
@@ -110,6 +130,8 @@ class Committer:
 
     def yield_to_writer(self) -> None:
         """Let the committing thread run before other work, once per group; called in the loop."""
+        # Set to None by the first call, so the loop yields once a group: the writes are made in
+        # that time, and while they are synced the interpreter is free anyway.
         store, self._committing = self._committing, None
         if store is not None:
             store.admin.yield_to_writer(_YIELD_SECONDS)
@@ -120,6 +142,8 @@ class Committer:
             if self._closed:
                 return
             self._closed = True
+            # Everything queued before it is committed: `_next_group` returns it together with the
+            # end.
             self._orders.put(None)
         if self._thread is not None:
             self._thread.join()
@@ -129,6 +153,7 @@ def _apply(store: ElkynStore, writes: list[Write]) -> None:
     try:
         store.admin.apply(writes)
     except Exception as error:  # noqa: BLE001 - each request is answered with it
+        # The transaction failed as a whole (a full disk, say): no write of the group was made.
         for write in writes:
             write.error = error
 
@@ -139,6 +164,8 @@ def _answer(group: list[_QueuedWrite]) -> None:
         by_loop.setdefault(loop, []).append(done)
     for loop, callbacks in by_loop.items():
         if not loop.is_closed():
+            # One wake-up of the loop for the whole group; a wake-up writes to the loop's own
+            # socket.
             loop.call_soon_threadsafe(_call_all, callbacks)
 
 
@@ -148,5 +175,6 @@ def _call_all(callbacks: list[Callable[[], object]]) -> None:
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
+    # Done already if the request was cancelled; the write is committed all the same.
     if not future.done():
         future.set_result(None)

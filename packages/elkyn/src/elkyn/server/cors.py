@@ -17,6 +17,7 @@ __all__ = ["LOOPBACK", "Origins"]
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 _EXPOSED = "ETag, Retry-After, X-Elkyn-Position, X-Request-Id"
+# How long a browser may remember the answer to a preflight.
 _AGE_SECONDS = "3600"
 
 
@@ -51,6 +52,8 @@ class Origins:
             return
         host = headers.get("host", "")
         name = _host_of(f"//{host}")
+        # DNS rebinding needs a name: a page of another site can make its own host name resolve to
+        # this server, but its requests then carry that name.
         if name not in self._hosts and not _is_address(name):
             raise UnknownHost("Host", host, name)
         if "origin" in headers and not self._allows(headers["origin"], headers):
@@ -64,6 +67,8 @@ class Origins:
         every = "*" in self._allowed
         allowed = ("access-control-allow-origin", "*" if every else origin)
         exposed = ("access-control-expose-headers", _EXPOSED)
+        # The answer differs by origin, so a cache must not serve one origin's to another (Fetch
+        # standard).
         return (allowed, exposed) if every else (allowed, exposed, ("vary", "Origin"))
 
     def streaming(self, request: Mapping[str, str], send: Send) -> Send:
@@ -81,6 +86,8 @@ class Origins:
         """Answer an OPTIONS request."""
         allow = ("allow", ", ".join((*METHODS, "OPTIONS")))
         shared = self.headers(request)
+        # No preflight, or one of an origin that is not allowed: without CORS headers the browser
+        # refuses by itself.
         if not shared or "access-control-request-method" not in request:
             return Response(204, headers=(allow, *shared))
         asked = request.get("access-control-request-headers")

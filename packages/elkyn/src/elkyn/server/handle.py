@@ -35,6 +35,7 @@ _NOT_JSON = "Invalid data; couldn't parse JSON object, array, or value."
 _NOT_OBJECT = (
     "Invalid data; couldn't parse JSON object. Are you sending a JSON object with valid key names?"
 )
+# Firebase's `writeSizeLimit` names a target time (1, 10, 30 or 60 s); this converts it to bytes.
 _WRITE_BYTES_PER_SECOND = 8 * 1024 * 1024
 """A low estimate of write throughput, for the limit `writeSizeLimit`."""
 
@@ -123,7 +124,11 @@ def to_write(
         write = _put(call.keys, body, nodes_max)
     if call.if_match is not None:
         write.check = partial(_check_match, call, call.if_match)
+    # The rules are evaluated inside the transaction: `data` in a rule is the state that the write
+    # changes.
     write.authorize = authorizer.write_check()
+    # Last, because it wraps the check that was set before: a repeated write finds its receipt
+    # before the ETag is compared, which its first execution has changed.
     if call.retry_key is not None:
         keep_receipt(write, call, body, authorizer.principal)
     return write

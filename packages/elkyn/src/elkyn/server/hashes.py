@@ -45,6 +45,7 @@ def _text_of(value: Stored) -> str:
     if ".value" in value:
         return front + _leaf(value[".value"])
     children = [(key, child) for key, child in value.items() if key != ".priority"]
+    # Without priorities the children are in the order of their keys already, as they are stored.
     if any(type(child) is dict and ".priority" in child for _key, child in children):
         children.sort(key=_by_priority)
     return front + "".join([f":{key}:{hash_of(child)}" for key, child in children])
@@ -53,6 +54,7 @@ def _text_of(value: Stored) -> str:
 def _by_priority(item: tuple[str, Stored]) -> tuple[int, float, str, tuple[int, int, str]]:
     key, child = item
     priority = child.get(".priority") if type(child) is dict else None
+    # Firebase's order of priorities: none, then numbers, then text; equal ones by key.
     if priority is None:
         return (0, 0.0, "", order_key(key))
     if isinstance(priority, str):
@@ -75,6 +77,8 @@ def _scalar(value: Stored) -> str:
 
 def _number(value: float) -> str:
     number = float(value)
+    # The SDKs build the IEEE 754 bits in JavaScript, by arithmetic. It equals the machine's bits
+    # except where the logarithm is inexact: at and just below powers of two.
     bits: int = struct.unpack(">Q", struct.pack(">d", number))[0]
     mantissa = bits & _MANTISSA
     if (mantissa == 0 or mantissa >> 14 == _MANTISSA >> 14) and abs(number) >= 2.0**-1022:

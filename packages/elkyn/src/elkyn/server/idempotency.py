@@ -52,10 +52,14 @@ def keep_receipt(
     check = write.check
 
     def check_unused(view: ReadTransaction) -> None:
+        # Inside the write's transaction: of two requests with one key in the same group the second
+        # one finds the receipt of the first.
         receipt = view.tree.receipts.get(digest, int(clock.now() * 1000))
         if receipt is not None:
             if receipt.fingerprint != fingerprint:
                 raise UsageError("the Idempotency-Key was used before with another body")
+            # An error, because a write that is refused leaves no trace; `replay_receipt` makes it a
+            # result.
             raise AlreadyExecuted(receipt)
         if check is not None:
             check(view)

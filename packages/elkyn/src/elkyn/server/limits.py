@@ -90,12 +90,14 @@ class Rate:
         rate = self._per_second
         if rate is None:
             return 0.0
+        # May become negative: the debt is what the next request of the client has to wait for.
         left = self._left(client, now, rate) - 1.0
         self._keep(client, left, now)
         return max(0.0, -left / rate)
 
     def _left(self, client: str, now: float, rate: float) -> float:
         burst = max(1.0, rate)
+        # A client that was forgotten starts with a full bucket, as one that was never seen.
         left, at = self._buckets.get(client, (burst, now))
         return min(burst, left + (now - at) * rate)
 

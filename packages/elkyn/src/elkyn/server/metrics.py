@@ -47,6 +47,7 @@ class Metrics:
 
     def answered(self, method: str, response: Response) -> None:
         """Count an answer."""
+        # Clients choose the method: unknown ones share one row, so that the table stays small.
         key = (method if method in METHODS else "other", response.status)
         self.requests[key] = self.requests.get(key, 0) + 1
         self.bytes_out += len(response.body)

@@ -48,7 +48,9 @@ _CALL_HEADERS = frozenset(
 _WRITE_SECONDS = {"tiny": 1.0, "small": 10.0, "medium": 30.0, "large": 60.0, "unlimited": None}
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|min)\Z")
 _UNIT_SECONDS = {"ms": 0.001, "s": 1.0, "min": 60.0}
+# Firebase's `timeout` is at most 15 minutes.
 _READ_SECONDS_MAX = 900.0
+# Dotted names with indexes only: the text is sent back as a script, so nothing that could be code.
 _CALLBACK = re.compile(r"[A-Za-z_$][\w$]*(?:\.[A-Za-z_$][\w$]*|\[[0-9]{1,6}\])*\Z")
 _CALLBACK_CHARS_MAX = 128
 _KEY_CHARS_MAX = 255
@@ -88,6 +90,7 @@ class Call:
         keys: the path.
     """
 
+    # Class attributes as defaults: most requests set none of them, and so cost no assignments.
     namespace: str | None = None
     query: Query | None = None
     pretty: bool = False
@@ -121,6 +124,7 @@ class Call:
 
     def new_key(self, store: ElkynStore) -> str:
         """Return the key of the child that a POST creates; the same on each call."""
+        # Kept, because the write is made before its answer names the key.
         if self._new_key is None:
             self._new_key = store.admin.new_push_id()
         return self._new_key
@@ -140,6 +144,7 @@ def parse_query(raw: bytes) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in fields:
         name, _equals, value = part.partition("=")
+        # Most parameters need no decoding.
         if "%" in part or "+" in part:
             name, value = unquote_plus(name), unquote_plus(value)
         if name:
@@ -149,6 +154,7 @@ def parse_query(raw: bytes) -> dict[str, str]:
 
 def is_reserved(raw_path: str) -> bool:
     """Whether a path without `.json` belongs to the server and not to the tree."""
+    # `/auth.json` is data; `/auth` without `.json` is an endpoint.
     if raw_path.endswith(".json") and not raw_path.startswith("/."):
         return False
     first = raw_path[1:].partition("/")[0]
@@ -209,6 +215,8 @@ def _read_headers(call: Call, headers: Mapping[str, str]) -> None:
 
 
 def _etag(value: str | None) -> str | None:
+    # HTTP quotes entity tags and marks weak ones with `W/` (RFC 9110, section 8.8.3); Firebase's
+    # are bare.
     return None if value is None else value.strip().removeprefix("W/").strip('"')
 
 
@@ -270,6 +278,7 @@ def _unquote(raw_path: str, segment: str) -> str:
         key = unquote_to_bytes(segment).decode()
     except UnicodeDecodeError:
         raise BadPath(raw_path, f"{segment!r} is not UTF-8") from None
+    # An encoded slash: as part of a key it could not be named by any other client.
     if "/" in key:
         raise BadPath(raw_path, f"key {key[:80]!r} contains '/'")
     return key

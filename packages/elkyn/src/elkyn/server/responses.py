@@ -42,6 +42,7 @@ _SCRIPT = ("content-type", "application/javascript; charset=utf-8")
 _FRESH = (_JSON, ("cache-control", "no-cache"))
 _NOSNIFF = ("x-content-type-options", "nosniff")
 
+# The first entry whose class matches counts, so a subclass comes before its base class.
 _STATUS: tuple[tuple[type[SennitError], int], ...] = (
     (UnknownHost, 403),
     (Denied, 401),
@@ -78,6 +79,7 @@ def respond_json(call: Call, body: bytes, etag: str | None = None) -> Response:
         return Response(204, headers=headers[1:])
     if call.download is not None:
         name = f"attachment; filename*=UTF-8''{quote(call.download[:200], safe='')}"
+        # `nosniff`: a browser must not show a stored text as a page of this origin.
         headers = (*headers, ("content-disposition", name), _NOSNIFF)
     if call.callback is not None:
         script = call.callback.encode() + b"(" + body + b");"
@@ -91,6 +93,7 @@ def error_text(error: SennitError) -> str:
         return str(error)
     if isinstance(error, UnknownNamespace) and error.hint:
         return f"{error}; {error.hint}"
+    # Firebase's own text.
     if isinstance(error, Denied):
         return error.message or "Permission denied"
     if isinstance(error, BadPath):
@@ -108,6 +111,7 @@ def error_response(error: Exception) -> Response:
     if isinstance(error, PreconditionFailed):
         return Response(412, dump(error.value), (_JSON, ("etag", error.etag)))
     text = error_text(error)
+    # Details are in the log only.
     if status == 500:
         _log.error("a request failed", exc_info=error)
         text = "Internal server error."

@@ -45,6 +45,7 @@ VAULT = ".secrets"
 PROMOTED = "promoted.json"
 """File that holds the URL of the leader that this server followed until it was promoted."""
 
+# Streams are ended before (`Server.shutdown`), so this is for answers that are being sent.
 _STOP_SECONDS = 3  # how long uvicorn waits for open requests after a signal
 
 
@@ -150,6 +151,7 @@ def serve(
     from elkyn.server.protocols import bounded_protocols
 
     _raise_file_limit()
+    # Before anything is written: a folder of another account is refused.
     for message in claim_folder(serving.data).messages:
         _log.warning("%s", message)
     token_file = None if serving.emulator else serving.data / "admin.token"
@@ -162,6 +164,7 @@ def serve(
         port = listener.getsockname()[1]
         url = f"{'https' if serving.tls else 'http'}://{_shown_host(serving.host)}:{port}"
         run_file = serving.data / "run.json"
+        # A file that is left by a killed server is overwritten by the next one.
         owned.callback(run_file.unlink, missing_ok=True)
 
         def announce() -> None:
@@ -195,6 +198,7 @@ def _write_run(file: FilePath, url: str, *, emulator: bool) -> None:
     opened = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(opened, "w") as stream:
         json.dump({"url": url, "pid": os.getpid(), "emulator": emulator}, stream)
+    # Renamed, so that the CLI never reads half of it.
     fresh.replace(file)
 
 
@@ -226,6 +230,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
     app = ElkynApp(stores, AuthenticatorBackend(authenticator, serving.emulator), settings)
     owned.callback(app.close)
     if serving.follow is not None:
+        # Set before the server listens: no request may be answered as if this server led.
         app.leader_proxy = LeaderProxy(
             stores,
             serving.follow,
@@ -265,6 +270,7 @@ def _uvicorn() -> Any:
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.socket(family)
+    # Else a restart fails for a minute while connections of the previous process are in TIME_WAIT.
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
@@ -322,5 +328,6 @@ def _collect_garbage_less() -> None:
     thresholds the collector used a tenth of the CPU.
     """
     gc.collect()
+    # What was imported lives as long as the process: no later collection looks at it again.
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)

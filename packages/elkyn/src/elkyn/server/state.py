@@ -70,6 +70,8 @@ class ServerState:
         self._stores = stores
         self._rate = Rate(settings.limits.requests_per_second)
         self.user_rate = Rate(settings.limits.user_requests_per_second)
+        # Stores that were opened and adopted: the look-up of most requests. Namespaces are never
+        # removed from a running server, so an entry is never outdated.
         self._served: dict[str, ElkynStore] = {}
 
     def parse(self, request: Request) -> tuple[Call, ElkynStore]:

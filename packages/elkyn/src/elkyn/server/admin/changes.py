@@ -76,7 +76,11 @@ class _ChangesFeed(Feed):
         self._loop = asyncio.get_running_loop()
         self._wake = wake
         self._lock = threading.Lock()
+        # Changed since the last message; one more than `_PATHS_MAX` means "too many". Guarded by
+        # `_lock`.
         self._paths: set[Path] = set()
+        # True from the first change until `dequeue`: one timer for all changes of a tenth of a
+        # second.
         self._woken = False
         self._store = store
         self._end = store.admin.observe(self._changed)
@@ -107,6 +111,8 @@ class _ChangesFeed(Feed):
             return []
         shown = ["/"] if len(paths) > _PATHS_MAX else sorted(map(format_path, paths))
         batch = Batch(())
+        # A batch without events, encoded already: the stream sends what is under its key (unnamed
+        # messages).
         batch.encoded[True] = b"data: %b\n\n" % dump(shown)
         return [batch]
 

@@ -113,6 +113,7 @@ class _Counter:
         """Describe the node at `path`; `value` is its stored form, or `MAP` for one not read."""
         keys = keys_of(value)
         if value is MAP:
+            # One key more than allowed is read, to know whether there are more.
             allowed = min(count_max, self._left)
             keys = list(islice(_keys(self._view, path), allowed + 1))
             self._left -= len(keys)
@@ -124,6 +125,7 @@ class _Counter:
 
 
 def _keys(view: ReadTransaction, path: Path) -> Iterator[str]:
+    # Walked lazily; with ephemeral values the visible keys must be merged first.
     if view.ephemeral is None:
         return view.tree.walk_keys(path)
     return iter(view.keys(path) or [])

@@ -49,6 +49,7 @@ def _search(call: SystemCall, path: Path, after: Path, text: str, limit: int) ->
     visited, last = 0, path
     with call.store().admin.snapshot() as view:
         for place, value in _below(view, path, after):
+            # The next search continues behind the last node that was looked at, in a new snapshot.
             if visited == _VISITED_MAX or len(found) == limit:
                 return {"found": found, "searched": visited, "after": format_path(last)}
             visited, last = visited + 1, place
@@ -67,6 +68,8 @@ def _text_of(value: Stored) -> str:
 def _below(view: ReadTransaction, path: Path, after: Path) -> Iterator[tuple[Path, Stored]]:
     """Yield the nodes below `path`, parents first, that follow the node at `after`."""
     first = after[:1]
+    # The child that the previous search stopped in: its own value is done, what is below it may not
+    # be.
     resumed = ((key, view.peek((*path, key))) for key in first)
     later = children_after(view, path, first[0] if first else "")
     for key, value in chain(resumed, later):

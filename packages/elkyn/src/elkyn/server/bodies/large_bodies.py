@@ -4,6 +4,14 @@ A piece is as many whole members of one object or array as fit a window; orjson 
 of its own. A scan for brackets, strings and commas finds where a piece may end. The scan may be wrong
 in a body that is not JSON: a piece cut at a wrong place is no list of members, and is refused when it
 is parsed.
+
+The way of a large body. A piece has at most 64 KiB, so that no call of the parser holds the
+interpreter for long; only a member that is larger than a piece is walked into.
+
+    {"a": 1, "b": {…}, "c": … , "big": { … }, "z": …}
+    [---- one piece ----][---- piece ----]     |
+                                               +-- _container: the same, one level down
+    each piece: orjson -> prepare (check) -> LargeMapBuilder (packed run)
 """
 
 from __future__ import annotations
@@ -85,6 +93,8 @@ def split_members(
 class _Splitter(JsonScanner):
     def __init__(self, body: bytes, nodes_max: int) -> None:
         super().__init__(body)
+        # Values counted so far, over all levels. Checked after each piece, before its children are
+        # packed.
         self._nodes = 0
         self._nodes_max = nodes_max
 
@@ -129,6 +139,8 @@ class _Splitter(JsonScanner):
         def add(children: dict[str, Any]) -> None:
             self._count(children)
             for key in _SPECIAL:
+                # A piece may hold them among other members, where `prepare` would read the piece as
+                # a map with a priority or as a server value.
                 if key in children:
                     special[key] = children.pop(key)
             self._add(builder, children, path)
@@ -152,6 +164,7 @@ class _Splitter(JsonScanner):
         def add(children: list[Any]) -> None:
             nonlocal length
             self._count(children)
+            # A list is a map of its indexes, as Firebase stores it; null elements are absent.
             named = {str(length + index): child for index, child in enumerate(children)}
             length += len(children)
             self._add(builder, named, path)
@@ -169,6 +182,8 @@ class _Splitter(JsonScanner):
             return
         stored, dynamic = prepare(children, path)
         stored = stored or {}
+        # Keys whose value is null. They are kept, because of a repeated key the last one counts: a
+        # later null removes an earlier value in another piece.
         absent = [] if len(stored) == len(children) else [k for k in children if k not in stored]
         builder.add(stored, absent, dynamic=dynamic)
 
@@ -183,6 +198,8 @@ class _Splitter(JsonScanner):
         return end
 
     def _finish(self, builder: LargeMapBuilder, special: dict[str, Any], path: Path) -> Prepared:
+        # `.value` together with other children is an error, and one child is enough to make
+        # `prepare` report it.
         if VALUE in special or ".sv" in special:
             other = {"k": 1} if builder.runs else {}
             return prepare({**special, **other}, path)  # refused when there is another child
@@ -193,6 +210,7 @@ class _Splitter(JsonScanner):
         return Prepared(large, large is not None and large.dynamic)
 
     def _value(self, start: int, path: Path) -> tuple[Prepared, int]:
+        # The value itself; what is below it is counted by its own pieces.
         self._count(())
         if self.byte(start) in OPEN:
             return self._container(start, path)

@@ -33,6 +33,9 @@ def _pieces(value: Stored) -> Iterator[bytes]:
 
 def _is_list(value: LargeMap) -> bool:
     """Whether `present` shows a map as a list."""
+    # Firebase's rule: a map is shown as a list when all keys are integers from 0 on and more than
+    # half of the indexes up to the greatest have a value. The first and last key decide most maps
+    # without a walk.
     greatest = as_integer(value.runs[-1].last)
     if (
         value.runs[0].first.startswith("-")
@@ -49,6 +52,7 @@ def _list(value: LargeMap) -> Iterator[bytes]:
     for run in value.runs:
         first = int(run.first)
         while following < first:
+            # A gap between two runs may be long: it is filled in parts, as everything else.
             holes = min(first - following, _HOLES_PER_PIECE)
             yield before + b",".join([b"null"] * holes)
             before, following = b",", following + holes

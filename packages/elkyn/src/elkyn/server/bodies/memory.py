@@ -37,6 +37,9 @@ class BodyMemory:
     """
 
     def __init__(self, bytes_max: int) -> None:
+        # The sum of `_of_client`. Counted in the event loop as bytes come, not from
+        # `Content-Length`: a client that announces much and sends nothing would hold the memory of
+        # others.
         self.bytes = 0
         self._bytes_max = bytes_max
         self._of_client: dict[str, int] = {}  # a Counter is four times slower
@@ -53,7 +56,9 @@ class BodyMemory:
                 active.
         """
         own = self._of_client.get(client, 0)
+        # Releasing memory is never refused.
         if size > 0:
+            # Half is for others only while there are others: one import may use all of it.
             is_alone = own == self.bytes
             own_max = self._bytes_max if is_alone else self._bytes_max // 2
             if self.bytes + size > self._bytes_max or own + size > own_max:
@@ -124,8 +129,11 @@ async def read_body(
         Closed: the client has disconnected.
     """
     announced = _content_length(scope)
+    # The rest of a refused body is read and dropped by the server: most clients send on, and would
+    # see a reset connection instead of the answer if it were closed.
     if announced > bytes_max:
         raise TooLarge("the request body", bytes_max, announced)
+    # Once more below for bodies that announce no length.
     if check is not None and announced > INLINE_BYTES:
         await check()
         check = None
@@ -139,6 +147,7 @@ async def read_body(
         size += len(part)
         if size > bytes_max:
             raise TooLarge("the request body", bytes_max)
+        # Its parsed nodes, and what the write makes of them (see `LARGE_FACTOR`).
         if size <= INLINE_BYTES and not parts and not message.get("more_body"):  # most of them
             held.add(size * LARGE_FACTOR + memory_of(part))
             return bytes(part)

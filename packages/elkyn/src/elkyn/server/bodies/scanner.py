@@ -16,6 +16,8 @@ __all__ = ["CLOSE", "COMMA", "OPEN", "PIECE_BYTES", "QUOTE", "JsonScanner", "Mem
 PIECE_BYTES = 64 * 1024
 """orjson parses it in 0.2 ms; the objects of the densest piece need 5 MB."""
 
+# Possessive quantifiers (`*+`): the expressions never backtrack, so that hostile text cannot make
+# them try again from every place.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
 # Text that is skipped in one step, and then one significant character. A bracket without further
 # brackets inside is skipped with its content, so that most records are one step.
@@ -66,6 +68,8 @@ class JsonScanner:
                     return cut, at
                 depth -= 1
             else:
+                # Without a cut so far the member is larger than a window, and the caller walks into
+                # it.
                 break  # a string that continues after the window
         return cut, -1
 
@@ -88,6 +92,7 @@ class JsonScanner:
             at = body.find(b'"', at + 1)
             if at < 0:
                 raise ValueError("a string does not end")
+            # The quote ends the string iff an even number of backslashes precedes it.
             before = at
             while body[before - 1] == b"\\"[0]:
                 before -= 1
