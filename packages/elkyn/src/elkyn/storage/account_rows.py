@@ -109,6 +109,8 @@ class AccountFile:
         while True:
             try:
                 return self._env.enter()
+            # LMDB: a process that did not resize the map itself learns of it by this error, and
+            # must enlarge its own.
             except lmdb.MapResizedError:  # another process has grown it
                 self._env.grow()
 
@@ -119,6 +121,7 @@ class AccountFile:
             body: reads and writes; an exception aborts the transaction.
         """
         while True:
+            # LMDB's own lock orders processes; this one orders the threads of this process.
             with self._lock:
                 try:
                     return self._write_once(body)

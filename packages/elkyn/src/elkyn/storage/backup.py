@@ -67,6 +67,8 @@ class _Appearing:
     def keep(self) -> None:
         """Sync the folder's files and rename it to `target`."""
         _failpoints.reached("copied")
+        # Contents, then the folder's entry, then the rename, then the parent's entry: after a crash
+        # the target is missing or whole. What is left of an interrupted copy has another name.
         (self.folder / _FILE).chmod(FILE_MODE)
         _sync_file(self.folder / _FILE)
         sync_folder(self.folder)
@@ -105,6 +107,8 @@ class Archive:
         """Write a file of entries, which must follow the archived ones."""
         if not rows:
             return
+        # Written whole or not at all (temporary name, sync, rename), so the archive never ends in
+        # half a file.
         body: bytes = ormsgpack.packb([list(row) for row in rows])
         name = f"{rows[0][0]:020}-{rows[-1][0]:020}.oplog"
         partial = self.folder / f".{name}.partial"
@@ -132,12 +136,14 @@ class Archive:
             for position, row in _read_file(file):
                 if position >= expected:
                     yield position, row
+            # From the name of the file; `_read_file` has checked its contents against the checksum.
             expected = last + 1
 
 
 def _read_file(file: FilePath) -> list[tuple[int, bytes]]:
     data = file.read_bytes()
     line = _FIRST_LINE.match(data)
+    # The version first: a newer program's file may have another layout.
     if line is not None and int(line[1]) not in _VERSIONS:
         raise OtherFormat(str(file), int(line[1]), *_VERSIONS)
     start = 0 if line is None else line.end()

@@ -16,6 +16,7 @@ from elkyn.tree.paths import PRIORITY, Path, format_path
 
 __all__ = ["index_problems", "log_problems"]
 
+# Each compared entry reads its values from the tree.
 _COMPARED_ENTRIES = 1000
 _KINDS = ("put", "patch", "settings", "start")
 
@@ -120,6 +121,8 @@ def _log_against(log: LogRows, tree: Tree) -> Iterator[str]:
     written: set[Path] = set()
     above: set[Path] = set()
     last = log.last()
+    # From the newest entry back: what a later entry wrote, at, above or below the place, decides
+    # there.
     for entry in reversed(list(_newest(log, last))):
         for path, stored in entry.places if entry.kind in ("put", "patch") else ():
             covered = any(path[:depth] in written for depth in range(len(path) + 1))

@@ -7,6 +7,16 @@
 
 After the end of a process the page cache still holds every ephemeral commit. After a crash of the
 machine the unsynced file may be torn, so an overlay of another boot is discarded unread.
+
+The order of the two commits of a durable write that also removes ephemeral values, and what a crash
+in between leaves:
+
+    begin both -> apply -> commit ephemeral removals -> commit durable, sync -> answer
+                        ^                            ^
+       nothing happened |      old durable tree, some ephemeral values lost: allowed
+
+    `_version` is odd between the two commits; a reader that opened one transaction before and one
+    after a commit sees the version change and opens both again.
 """
 
 from __future__ import annotations
@@ -45,8 +55,11 @@ __all__ = ["Disk", "Retention", "Snapshot", "verify_folder"]
 
 T = TypeVar("T")
 
+# With durability `interval`: what a crash of the machine may lose.
 SYNC_SECONDS = 0.1
+# Looking at the log's size and trimming it is amortized over this many bytes of new entries.
 _TRIM_EVERY_BYTES = 256 * 1024
+# Deleting many rows would hold up the write that happens to trim; the next trims go on.
 _TRIM_ROWS = 20_000
 _MARK = mark_of(CURRENT)
 _DATABASES = (*row_tree.DATABASES, *log_rows.DATABASES, *receipts.DATABASES)
@@ -108,19 +121,29 @@ class Disk:
         self._in_memory = folder is None
         self.folder = memory_folder() if folder is None else folder
         self._map_bytes = map_bytes
+        # Written by the one writer only; readers compare it before and after they open their
+        # transactions, as with a sequence lock.
         self._version = 0  # even: twice the commits so far; odd: a pair of commits is under way
+        # Held while `_version` is odd, so that a reader waits for the pair of commits instead of
+        # spinning.
         self._pairing = threading.Lock()
+        # Number of committed ephemeral rows. While it is 0, reads and durable writes open only one
+        # environment.
         self._ephemeral_count = 0
         self._durability = durability
         self._retention = retention
+        # Bytes of log entries since the log was last looked at.
         self._untrimmed_bytes = 0
+        # None until the first ephemeral write, or if the folder of an earlier one exists.
         self._ephemeral: Environment | None = None
         make_private_folder(self.folder)
+        # Before any file is looked at: another process may be writing them.
         self._lock = lock_folder(self.folder)
         try:
             _remove_snapshots(self.folder)
             synced = durability == "always" and not self._in_memory
             self._marker = None if self._in_memory else Marker(self.folder)
+            # Before LMDB opens the file: reading a torn page may crash the process.
             self._refuse_torn()
             self._durable = Environment(
                 self.folder,
@@ -132,6 +155,8 @@ class Disk:
             self._syncer = Syncer(self._durable.sync, sync_seconds)
             self._shapes = Shapes(self._durable)
             self._read_meta()
+            # Before any write is accepted: the marker must be on the disk when a write may be left
+            # unsynced.
             self._mark()
             self.ephemeral_position = -1
             if self._in_memory:
@@ -151,6 +176,8 @@ class Disk:
             found = txn.get(KEY, db=meta)
             self.terms = Terms.unpack(txn.get(b"terms", db=meta))
             self.position = LogRows(self._durable, txn).last()
+        # A new store. An older one gets the mark with its first write, so that looking at a store
+        # changes nothing.
         if found is None:
             txn = self._durable.begin_write()
             with translated(self.folder):
@@ -191,6 +218,8 @@ class Disk:
         if self._marker.torn():
             self._durable.sync()
         if self._durability == "always":
+            # After the sync above: the marker goes only when no commit of an earlier boot can be
+            # missing.
             self._marker.remove()
         else:
             self._marker.put()
@@ -198,6 +227,8 @@ class Disk:
     def _open_ephemeral(self) -> Environment:
         if self._ephemeral is None:
             folder = self.folder / "ephemeral"
+            # The file is never synced: after a crash of the machine it may be torn, and LMDB would
+            # not notice.
             discard_other_boot(folder)
             self._ephemeral = Environment(
                 folder, ephemeral.DATABASES, sync=False, map_bytes=self._map_bytes
@@ -237,6 +268,7 @@ class Disk:
         # Two read transactions cannot begin at the same instant: retry until no commit came in between.
         while True:
             version = self._version
+            # Waits until the writer releases `_pairing`, then looks again.
             if version & 1:
                 with self._pairing:
                     continue
@@ -267,6 +299,8 @@ class Disk:
             body: reads and writes through the view; an exception aborts the transaction.
             ephemeral: whether the writes of `body` are ephemeral (all or none of them are).
         """
+        # `body` runs again after a growth, in a new transaction: it must not keep state of the
+        # aborted one.
         while True:
             try:
                 if ephemeral:
@@ -275,12 +309,14 @@ class Disk:
             except MapFull:
                 if not ephemeral:
                     self._durable.grow()
+                # Either map may have been the full one; growing costs address space only.
                 if self._ephemeral is not None:
                     self._ephemeral.grow()
                 _failpoints.reached("grown")
 
     def _write_ephemeral(self, body: Callable[[WriteTransaction], T]) -> T:
         env = self._open_ephemeral()
+        # A read transaction is enough: an ephemeral write changes ephemeral rows only.
         with self._durable.read() as durable:
             txn = env.begin_write()
             try:
@@ -299,13 +335,17 @@ class Disk:
         count = EphemeralOverlay(env, txn).count()
         with translated(env.folder):
             txn.commit()
+        # After the commit: a reader that sees the count must find the rows.
         self._ephemeral_count = count
 
     def _write_durable(self, body: Callable[[WriteTransaction], T]) -> T:
+        # A background sync failed: what was acknowledged is in danger already, so nothing more is
+        # accepted until a sync succeeds.
         if self._syncer.error is not None:
             raise self._syncer.error
         env = self._ephemeral if self._ephemeral_count else None
         txn = self._durable.begin_write()
+        # Shapes learned in this transaction are forgotten if it fails.
         shapes = self._shapes.mark(txn)
         ephemeral_txn = None
         try:
@@ -326,6 +366,7 @@ class Disk:
                 with translated(self.folder):
                     txn.commit()
                 self._version += 2
+            # After the commit: followers and waiting readers rely on it.
             self.position = view.position
             self._is_older = False
         except BaseException:
@@ -336,6 +377,7 @@ class Disk:
             if ephemeral_txn is not None:
                 ephemeral_txn.abort()  # does nothing after a commit
         if self._durability == "interval":
+            # After the commit, so that the sync that it causes includes it.
             self._syncer.committed()
         _failpoints.reached("committed")
         return result
@@ -361,12 +403,16 @@ class Disk:
         with self._pairing:
             self._version += 1
             try:
+                # Ephemeral rows first. After a crash the other order could leave the new durable
+                # value with an old one over a part of it: half of an update would be visible.
                 self._commit_ephemeral_removals(env, ephemeral_txn)
                 try:
                     _failpoints.reached("between-environments")
                     with translated(self.folder):
                         txn.commit()
                 except BaseException:
+                    # The durable commit failed (a full disk, say): put the removed rows back, since
+                    # the process lives on.
                     self._restore(env, view.removed)
                     raise
             finally:
@@ -410,6 +456,8 @@ class Disk:
         shutil.rmtree(new, ignore_errors=True)
         new.mkdir(mode=FOLDER_MODE)
         try:
+            # Under the writer's lock, so no commit is missing from the copy; reads go on until
+            # `reopen`.
             self._durable.rebuild(new)
             self._durable.reopen(lambda: self._put_in_place(new))
         finally:
@@ -419,6 +467,8 @@ class Disk:
         _failpoints.reached("rebuilt")
         if self._in_memory:
             return new
+        # The new file is synced (`rebuild`, or by the caller of `install`); the rename is atomic,
+        # so a crash leaves the old file or the new one.
         (new / "data.mdb").rename(self.folder / "data.mdb")
         _failpoints.reached("compacted")
         sync_folder(self.folder)
@@ -446,6 +496,7 @@ class Disk:
         Raises:
             OtherFormat: the file's format is not supported here; nothing has changed.
         """
+        # Before anything is changed.
         check_file(new)
 
         def prepare() -> FilePath:
@@ -454,10 +505,14 @@ class Disk:
                 return new
             if aside is not None:
                 make_private_folder(aside)
+                # A second name for the old file: the rename below then replaces only its first
+                # name. A crash between the two leaves the old store in place.
                 os.link(self.folder / "data.mdb", aside / "data.mdb")
                 sync_folder(aside)
             return self._put_in_place(new)
 
+        # Ephemeral values belong to the tree that is replaced. Dropped before it is, as in
+        # `_commit_pair`.
         self._drop_ephemeral()
         self._durable.reopen(prepare)
         self._read_meta()
@@ -502,6 +557,7 @@ class Disk:
             syncer.close()
         try:
             if self._durability != "always" and not self._in_memory:
+                # A clean end needs no verification: sync, then remove the marker, in this order.
                 durable.sync()
                 if self._marker is not None:
                     self._marker.remove()
@@ -531,6 +587,7 @@ class Snapshot:
         return view
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        # First, because the translation below raises.
         self._disk.end_read(self._durable, self._ephemeral)
         if error is not None:
             translated(self._disk.folder).__exit__(kind, error, trace)

@@ -49,13 +49,17 @@ class Syncer:
         self._sync = sync
         self._interval_seconds = interval_seconds
         self._changed = threading.Condition()
+        # True iff there are commits that no begun sync includes.
         self._dirty = False
         self._closed = False
         self._thread: threading.Thread | None = None
+        # The last sync's failure; None once a later one succeeds.
         self.error: SennitError | None = None
 
     def committed(self) -> None:
         """Schedule a sync: there is a new commit."""
+        # Without the lock, as every commit passes here: `_run` sets `_dirty` to False before it
+        # syncs, so a sync that sees it True still includes this commit.
         if self._dirty:
             return
         with self._changed:
@@ -69,6 +73,7 @@ class Syncer:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._dirty or self._closed)
+                # Commits of the whole interval share one sync.
                 self._changed.wait_for(lambda: self._closed, self._interval_seconds)
                 if self._closed:
                     return
@@ -79,6 +84,8 @@ class Syncer:
                 if self.error is None:
                     _log.error("acknowledged writes could not be synced; trying again: %s", error)
                 self.error = error
+                # Tried again after the interval without a new commit: writes are refused until a
+                # sync succeeds.
                 self._dirty = True
             else:
                 self.error = None
@@ -104,6 +111,7 @@ class Marker:
             boot = self._file.read_text().strip()
         except FileNotFoundError:
             return False
+        # Unknown ids are never equal: without them each start verifies the store.
         return boot != boot_id() or boot == BOOT_UNKNOWN
 
     def put(self) -> None:
@@ -112,12 +120,15 @@ class Marker:
         with self._file.open("w") as stream:
             stream.write(f"{boot_id()}\n")
             stream.flush()
+            # The marker must survive what it warns of.
             os.fsync(stream.fileno())
         sync_folder(self._file.parent)
 
     def remove(self) -> None:
         """Remove the marker: everything is synced."""
         with suppress(FileNotFoundError):
+            # Not synced: if the machine crashes and the file is back, a store is verified once for
+            # nothing.
             self._file.unlink()
 
 

@@ -41,8 +41,11 @@ _DAMAGED = (
 MAP_BYTES = 1024 * MIB
 """Initial size of the map: only address space, the file grows as pages are used."""
 
+# Doubling keeps growths rare; a larger map grows by this much.
 _GROWTH_MAX = 64 * 1024 * MIB
+# Read transactions at once, over all processes; each has a slot of 64 bytes in LMDB's lock file.
 _READERS_MAX = 1024
+# Any error but damage that happens with less space free than this is reported as a full disk.
 _NEARLY_FULL = 8 * MIB
 _REBUILD_ROWS = 10_000
 _COVERED_MAX = 2**46  # a larger size can only be damage
@@ -79,7 +82,11 @@ class Environment:
             threading.Lock()
         )  # the gate's; held without the condition where no thread waits
         self._gate = threading.Condition(self._lock)
+        # Open read transactions, and copies and syncs, which need the environment open. `_lock`
+        # guards it and the flags below.
         self._readers = 0
+        # True while `_exclusive` waits for readers or runs its block: `_wait_until_shared` lets no
+        # one in.
         self._shut = False
         self._closed = False
 
@@ -99,11 +106,15 @@ class Environment:
                 mode=FILE_MODE,
             )
             try:
+                # One transaction for databases and check: if the check refuses the file, nothing
+                # was created in it.
                 with env.begin(write=True) as txn:
                     for name in self._names:
                         self.databases[name] = env.open_db(name.encode(), txn=txn)
                     if self._check is not None:
                         self._check(self.folder, txn, self.databases)
+                # Frees reader slots of processes that were killed; their old snapshots would keep
+                # pages from being reused.
                 env.reader_check()
             except BaseException:
                 env.close()
@@ -130,6 +141,7 @@ class Environment:
                 self._gate.wait()
             if self._closed:
                 raise Closed("the store")
+            # Before the transaction begins, so that `_exclusive` cannot resize the map in between.
             self._readers += 1
 
     def leave(self, txn: Txn) -> None:
@@ -142,6 +154,7 @@ class Environment:
     def _left(self) -> None:
         with self._lock:
             self._readers -= 1
+            # At other times no thread waits for readers to leave.
             if self._shut or self._closed:
                 self._gate.notify_all()
 
@@ -174,6 +187,8 @@ class Environment:
         with self._exclusive():
             current = self.map_bytes
             with translated(self.folder):
+                # LMDB: `mdb_env_set_mapsize` may be called only while no transaction is active in
+                # this process.
                 self._env.set_mapsize(current + min(current, _GROWTH_MAX))
 
     def reopen(self, prepare: Callable[[], FilePath]) -> None:
@@ -187,6 +202,7 @@ class Environment:
             self._env.close()
             try:
                 self.folder = prepare()
+            # Opened again even if `prepare` failed: the store goes on with the old files.
             finally:
                 self._open(map_bytes)
 
@@ -195,6 +211,8 @@ class Environment:
         with self._gate:
             self._shut = True
             try:
+                # `wait` releases the lock, so that readers can leave; the block itself runs with
+                # the lock held.
                 while self._readers:
                     self._gate.wait()
                 yield
@@ -210,6 +228,8 @@ class Environment:
     def copy(self, folder: FilePath) -> None:
         """Write a consistent copy without free pages to `folder`, which must exist and be empty."""
         with self._kept_open(), translated(folder):
+            # LMDB copies from one read transaction: commits go on meanwhile, and no page of its
+            # state is reused.
             self._env.copy(str(folder), compact=True)
 
     @contextmanager
@@ -226,6 +246,8 @@ class Environment:
         Call from the writer, so that there are no commits meanwhile.
         """
         with self.read() as txn, translated(folder):
+            # One process writes it and nothing reads it before the end: no lock file, and one sync
+            # at the end instead of one for each commit.
             new = lmdb.open(
                 str(folder),
                 map_size=self.map_bytes,
@@ -254,6 +276,8 @@ class Environment:
             if self._closed:
                 return
             self._closed = True
+            # Closing LMDB's environment under an open transaction would unmap the pages that it
+            # reads.
             while self._readers:
                 self._gate.wait()
             self._env.close()
@@ -315,6 +339,9 @@ def _cover_pages(file: FilePath) -> None:
 def _append(env: Any, db: Any, found: Iterator[tuple[bytes, bytes]]) -> None:
     while chunk := list(islice(found, _REBUILD_ROWS)):
         with env.begin(write=True) as txn, txn.cursor(db=db) as cursor:
+            # In key order, so that LMDB fills each page before it begins the next one. LMDB's own
+            # compacting copy keeps half-empty pages: 0.86 × JSON instead of 0.58 × for records that
+            # came in no order.
             cursor.putmulti(chunk, append=True)
 
 

@@ -24,6 +24,8 @@ DATABASES = ("shadows",)
 
 @lru_cache(maxsize=4096)
 def _digest(key: str) -> bytes:
+    # 32 levels of 15 bytes and a slash are 481 bytes. Two keys with equal digests are not expected
+    # at 120 bits.
     return hashlib.sha256(key.encode()).digest()[:15]
 
 
@@ -42,6 +44,7 @@ class EphemeralOverlay:
 
     def covering(self, path: Path) -> tuple[Path, Stored] | None:
         """Return the ephemeral value at `path` or above it."""
+        # At most one row covers a path, because ephemeral values never nest.
         for depth in range(len(path) + 1):
             data = self._txn.get(_row_key(path[:depth]), db=self._db)
             if data is not None:

@@ -35,6 +35,8 @@ def lock_folder(folder: FilePath) -> int:
     """
     file = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
+        # The kernel releases the lock when the process ends, however it ends. The pid inside is for
+        # messages.
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         text = os.pread(file, 32, 0).decode(errors="replace").strip()
@@ -55,8 +57,10 @@ def discard_other_boot(folder: FilePath) -> None:
     known = ""
     with suppress(FileNotFoundError):
         known = stamp.read_text().strip()
+    # The same boot: the page cache holds every commit, also after a kill.
     if known == boot != BOOT_UNKNOWN:
         return
+    # The stamp is written last: a folder without one is emptied again.
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(mode=FOLDER_MODE)
     stamp.touch(mode=FILE_MODE)

@@ -24,11 +24,14 @@ from sennit_core.logs import get_logger
 
 __all__ = ["IndexBuilder"]
 
+# The first step, and the smallest one.
 _STEP_ROWS = 200
 _STEP_ROWS_MAX = 20_000
 _STEP_SECONDS = 0.02
 """How long a step should delay writes; the step before decides how many rows fit."""
 
+# Python's locks are not fair: without a pause this thread would get the writer's lock again at
+# once.
 _BREATH_SECONDS = 0.0005
 _RETRY_SECONDS = 5.0
 
@@ -42,10 +45,13 @@ class IndexBuilder:
         self._disk = disk
         self._writer = writer
         self._auth = auth
+        # None while there is nothing to build or drop. Guarded by `_idle`.
         self._thread: threading.Thread | None = None
         self._idle = threading.Condition()
         self._stop = threading.Event()
+        # True when the rules may have changed since `_declare` looked at them.
         self._changed = False
+        # Rows of the next step: doubled after a fast step, halved after a slow one.
         self._rows = _STEP_ROWS
         if self._behind():
             self.notice()
@@ -87,6 +93,8 @@ class IndexBuilder:
                 _log.exception("building the indexes of the rules failed; trying again")
                 busy = not self._stop.wait(_RETRY_SECONDS)
             with self._idle:
+                # Decided under the lock of `notice`: rules that change now either find this thread
+                # or start another.
                 if self._stop.is_set() or not (busy or self._changed):
                     self._thread = None
                     self._idle.notify_all()
@@ -95,6 +103,7 @@ class IndexBuilder:
     def _work(self) -> bool:
         """Do one step; returns whether there may be more."""
         if self._changed:
+            # Before the rules are read: a change after this is seen by the next step.
             self._changed = False
             self._declare()
         with self._writer.between_commits():

@@ -37,8 +37,10 @@ __all__ = [
     "value_bytes",
 ]
 
+# With the head (16 bytes), types and ends, value and key together stay within LMDB's 511 bytes.
 TEXT_BYTES_MAX = 200
 KEY_BYTES_MAX = 270
+# With 16 bytes of a hash it is as long as the longest key that is stored whole.
 _KEY_PREFIX_BYTES = 254
 HEAD_BYTES = 16
 
@@ -70,12 +72,17 @@ def value_bytes(value: Stored) -> tuple[bytes, bool]:
     kind, comparable = rank(value)
     tag = bytes((kind,))
     if kind == TEXT:
+        # 00 becomes 00 FF, so that 00 00 and 00 01 can only be ends, and both sort before any
+        # longer text.
         text = comparable.encode("utf-8", "surrogatepass").replace(b"\0", b"\0\xff")
         if len(text) <= TEXT_BYTES_MAX:
             return tag + text + b"\0\0", True
+        # Not between the two bytes of an escaped zero.
         cut = TEXT_BYTES_MAX - (text[TEXT_BYTES_MAX - 1] == 0)
         return tag + text[:cut] + b"\0\x01", False
     if kind == NUMBER:
+        # IEEE 754 doubles sort like integers once the sign bit is flipped, or all bits of negative
+        # ones.
         bits = int.from_bytes(_DOUBLE.pack(comparable), "big")
         return tag + (bits ^ (_ALL if bits & _SIGN else _SIGN)).to_bytes(8, "big"), True
     return (tag + bytes((comparable,)) if kind == BOOLEAN else tag), True

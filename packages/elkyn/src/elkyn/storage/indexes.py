@@ -33,6 +33,7 @@ DATABASES = ("index",)
 
 _BATCH_ROWS = 10_000  # sorted at once: a sort does not release the GIL
 _SETTING = "indexes"
+# Represents any map in the order of values, where all maps are equal.
 _SOME_MAP: Stored = {"": 0}
 
 Pattern: TypeAlias = tuple[str | None, ...]
@@ -75,12 +76,15 @@ class Definitions:
         left = dict.fromkeys(wanted)
         known, next_id = [], self.next_id
         for old in self.known:
+            # A definition that is being dropped is not revived: its rows are incomplete already.
             if old.state != "dropping" and (old.pattern, old.index) in left:
                 del left[old.pattern, old.index]
                 known.append(old)
             else:
                 known.append(replace(old, state="dropping", done=None))
         for pattern, index in left:
+            # A new identifier, never one that was used before: rows of a dropped definition are
+            # removed in steps, and must not be found by a later one.
             known.append(Definition(next_id, pattern, index))
             next_id += 1
         return Definitions(rules, next_id, tuple(known))
@@ -238,11 +242,16 @@ class Indexes:
         matching = self.definitions.matching(path)
         replaced = [one for one in matching if len(path) <= len(one.pattern)]
         inside = [one for one in matching if PRIORITY not in path and one not in replaced]
+        # Collected before the write, which removes these paths from the tree.
         parents = [(one, parent) for one in replaced for parent in self._parents(one.pattern, path)]
+        # The child's row before and after the write: what it is sorted by may be anywhere in the
+        # child.
         before = [self._place(one, path) for one in inside]
         write(path, value)
         for one, old in zip(inside, before, strict=True):
             self._move(old, self._place(one, path))
+        # The write replaced the parent or something above it: all its rows go, and the new
+        # children's come.
         for one, parent in parents:
             self._remove(index_rows.head(one.id, parent))
         if value is not None:
@@ -260,6 +269,7 @@ class Indexes:
 
     def _indexed(self, index: Index, path: Path, child: Stored) -> Stored:
         """Return the indexed value of a child; `child` is `MAP` when it is large."""
+        # A large child is not read: only the value that it is sorted by.
         if child is MAP:
             child = self._tree.peek((*path, *index.path))
             return _SOME_MAP if child is MAP else child
@@ -291,6 +301,7 @@ class Indexes:
                     index_rows.row(start, _small(one.index.value_of(child)), key)
                     for key, child in children_of(value)
                 )
+                # Sorted within a batch: neighbouring rows share pages.
                 while batch := sorted(islice(found, _BATCH_ROWS)):
                     cursor.putmulti(batch)
             return
@@ -321,6 +332,8 @@ class Indexes:
         """Yield children's keys in the order of `query`, starting near the start of its range."""
         start = index_rows.head(one.id, path)
         for group, together in groupby(self._walk(query, start), key=lambda row: row.group):
+            # Most rows. Rows of a group have equal bytes up to where text was cut: their order
+            # needs the values.
             if group is None:
                 yield from (row.key for row in together)
                 continue
@@ -353,6 +366,8 @@ class Indexes:
             for key, child in self._tree.walk(parent, start=after, shallow=True):
                 value = self._indexed(one.index, (*parent, key), child)
                 self._txn.put(*index_rows.row(start, value, key), db=self._db)
+                # The walk begins at the child that was done last; its row is written again, which
+                # changes nothing.
                 left -= key != after
                 if left <= 0:
                     return replace(one, done=(parent, key))
@@ -383,6 +398,8 @@ def select(query: Query, view: IndexedView, path: Path) -> dict[str, Stored] | N
     if view.ephemeral is not None:
         if view.ephemeral.covering(path) is not None:
             return None
+        # Children with ephemeral parts: the index has their durable values, so they are sorted in
+        # separately.
         touched = {place[len(path)] for place, _value in view.ephemeral.below(path)}
     children = _in_order(query, view.tree, path)
     if children is None:
@@ -417,6 +434,7 @@ def _window(query: Query, children: Iterable[tuple[str, Stored]]) -> dict[str, S
     edge = query.lower[0] if query.from_end else query.upper[0]
     for key, child in children:
         place = query.index.position(key, child)
+        # The children come in order: nothing after this one can match.
         if place < edge if query.from_end else place > edge:
             break
         if query.matches(place):

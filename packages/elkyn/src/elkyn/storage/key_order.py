@@ -31,6 +31,7 @@ def is_moved(key: str) -> bool:
 
 def needs_move(tree: Tree) -> bool:
     """Whether a store of format 2 contains a moved key; reads every row."""
+    # Most stores have no such key, and are then left alone: the mark rises with their next write.
     for row_key, data in tree.raw_rows(b""):
         if row_key != rows.ROOT_ROW and is_moved(_key_of(row_key, data)):
             return True

@@ -27,6 +27,7 @@ __all__ = ["DATABASES", "Entry", "LogRows", "pack_entry", "time_in", "unpack_ent
 
 DATABASES = ("oplog",)
 
+# MessagePack: a positive fixint is its own byte; 0xcc to 0xcf precede integers of 1 to 8 bytes.
 _SHORT_MAX = 0x80
 _INTEGER_BYTES = {0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
 
@@ -72,6 +73,7 @@ class LogRows:
 
     def append_raw(self, index: int, packed: bytes) -> int:
         """Append a packed row; returns its size in bytes."""
+        # `append` (MDB_APPEND): the index is the greatest, so LMDB need not search for its place.
         self._txn.put(index.to_bytes(8, "big"), packed, append=True, db=self._db)
         return len(packed)
 
@@ -117,6 +119,8 @@ class LogRows:
         with self._txn.cursor(db=self._db) as cursor:
             found = cursor.first()
             for _row in range(rows_max):
+                # The newest row is the store's position; without it the next write would begin at 1
+                # again.
                 if not found or int.from_bytes(cursor.key(), "big") == last:
                     return
                 packed = cursor.value()
@@ -147,6 +151,7 @@ def pack_entry(entry: Entry) -> bytes:
 
 def _packed_in_pieces(entry: Entry, base: str, places: list[tuple[str, Stored]]) -> Iterator[bytes]:
     """Yield the bytes of `pack_entry`, reusing the packed parts of large maps."""
+    # MessagePack headers: an array of 5 or 6, an array with a 32-bit length, and an array of 2.
     yield b"\x95" if entry.idempotency_key is None else b"\x96"
     yield from map(ormsgpack.packb, (entry.term, entry.time_ms, entry.kind, base))
     yield b"\xdd" + len(places).to_bytes(4, "big")
@@ -170,6 +175,7 @@ def unpack_entry(index: int, packed: bytes | memoryview) -> Entry:
 
 def time_in(packed: bytes) -> int:
     """Return the time of a row's write, without decoding its values."""
+    # After the header of the array, which is one byte (fixarray).
     _term, start = _integer(packed, 1)
     return _integer(packed, start)[0]
 

@@ -24,6 +24,8 @@ DATABASES = ("receipts",)
 SECONDS_MAX = 3600
 ROWS_MAX = 20_000
 BYTES_MAX = 32 * 1024 * 1024
+# More than the one receipt that a write adds, so a backlog shrinks; few enough for every write to
+# pay.
 _FORGET_ROWS = 8
 
 
@@ -67,6 +69,7 @@ class Receipts:
     def put(self, digest: bytes, receipt: Receipt) -> None:
         """Store a receipt, and delete a few that are too old or too many."""
         self._forget(receipt.time_ms)
+        # An expired receipt with the same key: its row of the order by age must go as well.
         self._remove(digest)
         places = [(format_path(path), stored) for path, stored in receipt.places]
         row = (*receipt[:3], format_path(receipt.base), places)
@@ -81,6 +84,7 @@ class Receipts:
     def _forget(self, now_ms: int) -> None:
         stat = self._txn.stat(self._db)
         pages = stat["leaf_pages"] + stat["branch_pages"] + stat["overflow_pages"]
+        # Two rows for each receipt.
         full = stat["entries"] >= 2 * ROWS_MAX or pages * stat["psize"] > BYTES_MAX
         gone: list[bytes] = []
         with self._txn.cursor(db=self._db) as cursor:

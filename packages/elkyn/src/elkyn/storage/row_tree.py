@@ -30,8 +30,12 @@ DATABASES = ("tree", "meta", "settings", *shapes.DATABASES, *indexes.DATABASES)
 SPLIT_BYTES = 1800
 """Rows up to this size fit LMDB's 4 KiB pages; larger values need overflow pages of their own."""
 
+# A third of `SPLIT_BYTES`, so that a map whose size changes around one of the limits is not
+# rewritten as a branch and as a row again and again.
 MERGE_BYTES = 600
+# `_is_small` looks at no more rows than this, so it costs the same for every branch.
 _MERGE_ROWS = 32
+# Rows per call of `putmulti`: bounds the list that is held for it.
 _BULK_ROWS = 1000
 
 _NEXT_NODE = b"next-node"
@@ -73,8 +77,11 @@ class Tree:
         self._rows = env.databases["tree"]
         self._meta = env.databases["meta"]
         self._rows_max = rows_max
+        # Rows that the current read has touched. `get` and `walk` begin at 0.
         self._budget = 0
         self._log: LogRows | None = None
+        # Valid for this transaction only: cleared when a branch is freed or moved, because its row
+        # key may then hold another row. Node numbers are never reused.
         self._branches: dict[bytes, bytes] = {}  # cache: node by row key, of the branches visited
         self._indexes: Indexes | bool | None = False  # not looked up yet
 
@@ -172,6 +179,8 @@ class Tree:
         """Yield rows in order from slightly before `start`; sorts long keys with a common prefix."""
         prefix = rows.long_prefix
         scanned = self._scan(node, start, reverse)
+        # Rows of long keys with a common prefix are ordered by a hash, so such a group is sorted
+        # here.
         for group, together in groupby(scanned, key=lambda item: prefix(item[0], len(node))):
             found: Iterator[tuple[str, rows.Row]] = (
                 (row.key or rows.key_of(row_key, len(node)), row) for row_key, row in together
@@ -256,6 +265,7 @@ class Tree:
             else:
                 value[key] = self._unpack(row)
             long = long or row.key is not None
+        # A branch that has no rows left reads as absent, as an empty map does everywhere.
         return (sorted_map(value) if long else value) or None
 
     def setting(self, name: str) -> bytes | None:
@@ -283,16 +293,22 @@ class Tree:
         old: Stored = None
         before = 0 if data is None else len(data)
         if data is not None and (node := rows.node_in(data)) is not None:
+            # The size of the old value, for the comparison at the end; a branch counts as
+            # `SPLIT_BYTES`.
             before = SPLIT_BYTES
             self._free(node)
         elif data is not None and passed < len(path):
             old = self._shapes.read(data, self._txn)
+        # The path ends inside a packed row: the row is unpacked, changed and written again. It has
+        # at most `SPLIT_BYTES`, so this costs the same in every tree.
         new = set_at(old, path[passed:], value) if passed < len(path) else value
         size = 0
         if new is not None:
             size = self._write(row_key, path[passed - 1] if passed else "", new)
         elif data is not None:
             self._txn.delete(row_key, db=self._rows)
+        # Only a row that halved, or a delete, can make the branches above small: other writes do
+        # not look.
         if 2 * size < before:
             self._shrink(path[:passed])
 
@@ -308,6 +324,7 @@ class Tree:
         """Return `value` as a packed row; None if it must be a branch."""
         if is_leaf(value):
             return rows.pack_value(key, rows.pack(value))
+        # Packing a large map only to find that it is too large would cost as much as writing it.
         if type(value) is LargeMap or not _may_fit(value):
             return None
         tag, packed = self._shapes.pack(value, self._txn, row_key)
@@ -377,6 +394,7 @@ class Tree:
 
     def _free(self, node: bytes) -> None:
         self._branches.clear()
+        # One cursor at a time: the nodes below are collected while their parents' rows are deleted.
         waiting = [node]
         while waiting:
             node = waiting.pop()
@@ -390,6 +408,7 @@ class Tree:
 
     def _shrink(self, path: Path) -> None:
         """Remove branches above `path` that are now empty, and pack those that have become small."""
+        # From the inside out: a branch that became a row may make the one above it small.
         for row_key, key, node in reversed(self._parents(path)):
             if not self._is_small(node):
                 return

@@ -21,6 +21,17 @@ and UTF-8, then the payload:
     0x04 flat: a folded map of scalars
     0x10 to 0x7f shaped: the values of a map of scalars of shape 0 to 111, an array without header
     + 0x80 when the true key follows the tag
+
+Some rows of a tree that is too large for one row, in the order of LMDB (hex, and text in quotes).
+The root is node 1, `users` node 2; `ann` was written before the shape of its map was known, `bob`
+after:
+
+    row key                      row value
+    00 × 9                       02 01 01                    the root: a branch, node 1
+    01 01  02 "users"            02 01 02                    a branch, node 2
+    01 01  02 "version"          01 03                       packed: 3
+    01 02  02 "ann"              01 81 a3 "age" 1e           packed: {"age": 30}
+    01 02  02 "bob"              10 1f                       shape 0: [31]
 """
 
 from __future__ import annotations
@@ -36,11 +47,14 @@ from elkyn.tree.values import Stored
 
 __all__ = ["ROOT_ROW", "SHORT_BYTES_MAX", "Row", "child_row", "pack_branch", "pack_value", "unpack"]
 
+# With the node (8 bytes at most) and the type byte a row key stays below LMDB's 511 bytes.
 SHORT_BYTES_MAX = 480
 _PREFIX_BYTES = 470
 PACKED, BRANCH, FOLDED, FLAT, SHAPED = 0x01, 0x02, 0x03, 0x04, 0x10
 LONG = 0x80
+# A character has at most 6 bytes in CESU-8: two surrogates of 3 bytes each.
 _SURELY_SHORT = SHORT_BYTES_MAX // 6  # characters
+# Made once: nearly every row value begins with one of them.
 _TAGS = tuple(bytes((tag,)) for tag in range(LONG))
 _COPIED_MAX = 4096  # up to this size a copy of a payload is cheaper than a view of it
 _INTEGER = struct.Struct(">BI")
@@ -85,6 +99,7 @@ def child_row(node: bytes, key: str) -> bytes:
 
 
 def _integer_bytes(key: str, number: int) -> bytes:
+    # The offset makes negative integers sort before positive ones.
     encoded = _INTEGER.pack(0x01, number + 2**31)
     if is_canonical(key):
         return encoded
@@ -114,6 +129,8 @@ def row_beyond(node: bytes, key: str | None) -> bytes:
     if key is None:
         return node + b"\xff"
     near, exact = _near(key)
+    # An exact key is followed by a zero, so that its own row is included; a prefix by more than the
+    # 16 bytes of a hash.
     return node + near + (b"\0" if exact else b"\xff" * 17)
 
 
@@ -145,6 +162,7 @@ def key_of(row_key: bytes, start: int) -> str:
 
 
 def _padded(number: int, padding: bytes) -> str:
+    # The third byte of the padding is the mark of "-0" and "-00".
     sign = "-" if number < 0 or len(padding) == 3 else ""
     digits = int.from_bytes(padding[:2], "big") - len(sign)
     return sign + str(abs(number)).zfill(digits)

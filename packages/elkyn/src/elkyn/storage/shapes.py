@@ -27,10 +27,12 @@ __all__ = ["DATABASES", "Shapes"]
 
 DATABASES = ("shapes",)
 
+# The whole table is kept in memory, and shapes are never removed. A full table only costs space.
 SHAPES_MAX = 4096
 _KEYS_MAX = 64
 _KEY_BYTES_MIN = 3  # minimum length of the key of a map with a single key
 _KEY_BYTES_MAX = 1024
+# One row that is written over and over (a counter, a list that grows) is no sign of a shape.
 _ROWS_BEFORE = 3  # rows that must have had a shape before it is interned
 _SEEN_MAX = 4096
 _TAGGED = 0x80 - SHAPED  # shapes with lower numbers have their own tags
@@ -46,8 +48,11 @@ class Shapes:
         self._env = env
         self._lock = threading.Lock()
         self._loaded = False
+        # Shapes by number. Append-only except for `forget`, so a reader's numbers stay valid.
         self._keys: list[Shape] = []
+        # The inverse of `_keys`; used by the writer only.
         self._numbers: dict[Shape, int] = {}
+        # Candidates: the last row that had the shape, and how many rows had it. Lost at a restart.
         self._seen: dict[Shape, tuple[bytes, int]] = {}
 
     @property
@@ -77,6 +82,7 @@ class Shapes:
 
     def forget(self, count: int) -> None:
         """Drop the shapes after the first `count`: the transaction that interned them failed."""
+        # No reader has met these numbers, because no row with them was committed.
         for shape in self._keys[count:]:
             del self._numbers[shape]
         del self._keys[count:]
@@ -97,6 +103,8 @@ class Shapes:
             return PACKED, ormsgpack.packb(value)
         values = list(value.values())
         if number < _TAGGED and len(values) < len(_HEADS):
+            # The header of an array of up to 15 values is one byte (MessagePack fixarray), which
+            # the shape implies.
             return SHAPED + number, ormsgpack.packb(values)[1:]
         return FLAT, ormsgpack.packb([number, *values])
 
@@ -123,10 +131,12 @@ class Shapes:
         if len(shape) == 1 and len(shape[0]) < _KEY_BYTES_MIN:
             return None
         where, count = self._seen.get(shape, (b"", 0))
+        # The same row again.
         if where == row_key:
             return None
         if count + 1 < _ROWS_BEFORE:
             if len(self._seen) >= _SEEN_MAX:
+                # Bounds the memory; a shape that matters is seen again soon.
                 self._seen.clear()
             self._seen[shape] = (row_key, count + 1)
             return None

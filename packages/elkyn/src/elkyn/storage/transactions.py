@@ -121,9 +121,13 @@ class WriteTransaction(ReadTransaction):
         self._position = position
         self._term = term
         self.logged_bytes = 0
+        # What the log entry of the current write will say. `log` empties it.
         self.placed: list[tuple[Path, Stored]] = []
         self._promoted: list[int] = []  # indexes in `placed` of promoted ephemeral values
+        # To put back if the durable commit fails after the commit of the ephemeral rows
+        # (`Disk._restore`).
         self.removed: list[tuple[Path, Stored]] = []
+        # True iff the ephemeral transaction has anything to commit.
         self.ephemeral_changed = False
         self._orphaned: dict[
             Path, Stored
@@ -185,6 +189,9 @@ class WriteTransaction(ReadTransaction):
             if cover is None:
                 self._remove(list(self.ephemeral.below(path)))
             else:
+                # An ephemeral value at or above the path covers what is written: it becomes durable
+                # as a whole, with the new value inside it. Merging only the new value into the
+                # ephemeral one was rejected: a crash could show half of a durable update.
                 self._remove([cover])
                 place, whole = cover
                 path, value = place, set_at(whole, path[len(place) :], value)
@@ -264,6 +271,8 @@ class WriteTransaction(ReadTransaction):
         if cover is None:
             for place, _value in list(self.ephemeral.below(path)):
                 self.ephemeral.remove(place)
+            # No ephemeral value is below a durable scalar: it is put at the scalar's path, with
+            # this value in it.
             depth = self.tree.scalar_above(path)
             if depth is None:
                 place = path
@@ -275,6 +284,7 @@ class WriteTransaction(ReadTransaction):
         else:
             place, whole = cover
             value = set_at(whole, path[len(place) :], value)
+        # Nothing durable is left to hide.
         if value is None and self.tree.get(place) is None:
             self.ephemeral.remove(place)
         else:

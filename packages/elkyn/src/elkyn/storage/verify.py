@@ -31,6 +31,8 @@ from sennit_core.errors import SennitError
 __all__ = ["problems", "problems_apart"]
 
 _PROBLEMS_MAX = 100
+# The path that is being read, in a file that both processes map: what was written there survives a
+# crash of the one that reads.
 _PLACE_BYTES = 4096
 _FOUND = 3
 _NO_LEAF = (dict, list, type(None))
@@ -81,10 +83,13 @@ class _Walk:
         self._db = env.databases["tree"]
         self._meta = env.databases["meta"]
         self._shapes = known
+        # Nodes that the walk has reached: one that is reached twice has two parents.
         self._nodes: set[bytes] = set()
         self._note = note
         self.at = "/"
+        # False once a page could not be read: rows that were not reached are no orphans then.
         self.whole = True
+        # Rows reached; equal to LMDB's count of entries iff there are no orphans.
         self._rows = 0
         # A store of an older format may have its old key order until it is opened for use.
         self._is_older = is_older(txn.get(KEY, db=self._meta))
@@ -216,10 +221,12 @@ def problems_apart(folder: FilePath, databases: tuple[str, ...]) -> list[str]:
     """
     with tempfile.NamedTemporaryFile() as place:
         place.truncate(_PLACE_BYTES)
+        # `-P`: no module of the current folder is imported.
         command = [sys.executable, "-P", "-m", __name__, str(folder), place.name, *databases]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         at = place.read().rstrip(b"\0").decode(errors="replace")
     found = done.stdout.splitlines()
+    # The process crashed while it read a damaged page.
     if done.returncode not in (0, _FOUND):
         found.append(_unreadable(at or "/", f"the process ended with {done.returncode}"))
     return found

@@ -38,6 +38,7 @@ __all__ = [
     "update_write",
 ]
 
+# Bounds how long the first write of a group waits for the others to be applied.
 _GROUP_MAX = 1000
 
 WriteCheck: TypeAlias = Callable[[ReadTransaction, list[tuple[Path, Stored]], int], None]
@@ -77,6 +78,7 @@ class Write:
 
     def apply(self, view: WriteTransaction, watchers: Watchers, now_ms: int) -> Deliveries:
         """Apply the write in a transaction; returns the events to deliver after the commit."""
+        # An entry of another log must follow the last one here: no gap, no repetition.
         if self.entry is not None and self.entry.position != view.position + 1:
             raise PositionGone(view.position, self.entry.position, self.entry.position)
         if self.check is not None:
@@ -85,16 +87,22 @@ class Write:
             (path, resolve(new.value, view.get, path, now_ms) if new.dynamic else new.value)
             for path, new in self.places
         ]
+        # After `resolve`: rules see server values as they will be stored, such as the time of the
+        # write.
         if self.authorize is not None:
             self.authorize(view, self.values, now_ms)
+        # Ephemeral values and receipts are made of dicts: a `LargeMap` becomes one.
         if self.ephemeral or view.ephemeral is not None or self.idempotency_key is not None:
             self.values = [(path, plain(value)) for path, value in self.values]
         watched = [path for path, _new in self.values if watchers.concerned(path)]
+        # Before the first `put`. Only places with listeners are read: most writes read nothing.
         old = {path: view.get(path) for path in watched}
         if watched:
             self.values = [(p, plain(new) if p in old else new) for p, new in self.values]
         for path, new in self.values:
             view.put(path, new, ephemeral=self.ephemeral)
+        # After all places: the entry holds what the write changed in the durable tree, also
+        # ephemeral values that became durable.
         self.position = self._log(view, now_ms)
         time_ms = now_ms if self.entry is None else self.entry.time_ms
         if self.idempotency_key is not None:
@@ -203,10 +211,16 @@ class Writer:
         self._disk = disk
         self._watchers = watchers
         self._clock = clock
+        # Writes that no group has yet. Appended without the lock, by any thread (a deque is
+        # thread-safe); only the holder of `_lock` pops.
         self._pending: deque[Write] = deque()
+        # The thread that runs `body` now; None at other times. `_lock` is not reentrant: a nested
+        # write would wait for itself, so it is refused.
         self._owner: int | None = None
+        # Set under `_lock`, so that no commit is under way when `close` returns.
         self._closed = False
         self.observers: tuple[Observer, ...] = ()
+        # Changed between commits only (`StoreAdmin.following`).
         self.following = False  # only entries of another store's log are written
         self._lock = threading.Lock()  # held during every commit and the delivery of its events
         self._applying = (
@@ -218,6 +232,7 @@ class Writer:
         self._refuse_nested()
         self._pending.append(write)
         with self._lock:
+            # Another thread may have committed it while this one waited for the lock.
             while not write.done:
                 self._commit(self._next_group())
         return write
@@ -227,6 +242,7 @@ class Writer:
         self._refuse_nested()
         self._pending.extend(writes)
         with self._lock:
+            # The queue is in order: when the last one is done, all are.
             while writes and not writes[-1].done:
                 self._commit(self._next_group())
 
@@ -237,6 +253,7 @@ class Writer:
 
         def body(view: WriteTransaction) -> Deliveries:
             self._refuse_follower()
+            # Replaced, as the body runs again when the map has to grow.
             made[:] = [make(view)]
             return made[0].apply(view, self._watchers, self._now_ms())
 
@@ -319,6 +336,7 @@ class Writer:
         """Dequeue the waiting writes up to the first one of the other kind (ephemeral or durable)."""
         group: list[Write] = []
         while self._pending and len(group) < _GROUP_MAX:
+            # A transaction is of one kind (`Disk.write`); the order of the queue is kept.
             if group and self._pending[0].ephemeral != group[0].ephemeral:
                 break
             group.append(self._pending.popleft())
@@ -331,11 +349,14 @@ class Writer:
             follows = self._follows
             with self._applying:
                 for write in group:
+                    # From an attempt before the map grew.
                     write.error = None
                     try:
                         if follows and write.entry is None:
                             self._refuse_follower()
                         deliveries += write.apply(view, self._watchers, now_ms)
+                    # This write only. An error of LMDB in `put` is not caught here: it aborts the
+                    # transaction, and every write of the group fails.
                     except SennitError as error:  # raised before the write changed anything
                         write.error = error
             return deliveries
@@ -345,12 +366,16 @@ class Writer:
         except BaseException as error:
             for write in group:
                 write.error = error
+            # KeyboardInterrupt and the like end the caller's thread; the other writes of the group
+            # still get an error.
             if not isinstance(error, Exception):
                 raise
         else:
             self._notify(group, deliveries)
         finally:
             for write in group:
+                # Last: a thread that waits for the lock looks at `done` and then at `error`,
+                # `values` and `position`.
                 write.done = True
 
     def _notify(self, group: list[Write], deliveries: Deliveries) -> None:
@@ -359,6 +384,7 @@ class Writer:
             paths = [path for write in group if write.error is None for path, _new in write.values]
             for observer in self.observers:
                 observer(self._disk.position, paths)
+        # Still under the lock, so that listeners get events in the order of commits.
         for listeners, event in deliveries:
             for listener in listeners:
                 listener.deliver(event)
