@@ -17,7 +17,11 @@ class Acks:
     """The followers of one store by their id; for one event loop."""
 
     def __init__(self) -> None:
+        # What each follower has on its disk, most recently heard of last; the oldest are forgotten
+        # first.
         self._positions: OrderedDict[str, int] = OrderedDict()
+        # (position, replicas, future) of each write that waits; its own `wait` removes a future
+        # that timed out.
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
 
     def note(self, node: str, position: int) -> None:

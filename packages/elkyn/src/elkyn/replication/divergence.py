@@ -59,6 +59,7 @@ class Divergence:
         with self._lock:
             before = self.known
             self.diverged, self.unsynced = diverged, unsynced
+            # Called outside of the lock: an observer may read `known`, or end its own observation.
             observers = list(self._observers.values()) if before is not self.known else []
         for observer in observers:
             observer()

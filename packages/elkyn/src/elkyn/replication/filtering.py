@@ -37,6 +37,7 @@ def cut_entry(entry: Entry, paths: Sequence[Path]) -> Entry:
     if places == entry.places:
         return entry
     if len(places) == 1:
+        # An entry that changes nothing here is kept without places, so that positions have no gaps.
         return entry._replace(kind="put", base=places[0][0], places=places)
     return entry._replace(kind="patch", base=ROOT, places=places)
 
@@ -46,8 +47,10 @@ def _cut(place: tuple[Path, Stored], paths: Sequence[Path]) -> list[tuple[Path, 
     depth = len(where)
     found: list[tuple[Path, Stored]] = []
     for path in paths:
+        # The write is inside the subtree: unchanged.
         if where[: len(path)] == path:
             return [place]
+        # The write is above the subtree: only the subtree's part of its value.
         if path[:depth] == where:
             found.append((path, get_at(value, path[depth:])))
     return found
@@ -59,4 +62,5 @@ def cut_row(position: int, row: bytes, paths: Sequence[Path]) -> bytes:
     cut = cut_entry(entry, paths)
     if cut is entry:
         return row
+    # No receipt: made of the cut places it would be another result than the write's.
     return pack_entry(cut._replace(idempotency_key=None))

@@ -1,4 +1,13 @@
-"""The follower side of the protocol, as a state machine without socket, clock or thread."""
+"""The follower side of the protocol, as a state machine without socket, clock or thread.
+
+At every moment the store is some past state of its leader, because entries are applied in
+transactions, in order, and a snapshot replaces the store by one rename. An acknowledgement is sent
+only after that is on the disk. A crash at any point therefore loses only what is sent again after
+the next hello:
+
+    frame -> append (tree, log and rules in one transaction, synced) -> ack
+    chunks -> file -> complete: size and SHA-256 -> fsync -> rename -> ack
+"""
 
 from __future__ import annotations
 
@@ -84,13 +93,19 @@ class Receiver:
     def __init__(self, log: FollowerLog) -> None:
         self._log = log
         self.leader_last = 0
+        # `replacing`: True from a welcome that announces a snapshot until it is installed.
         self.welcomed = self.replacing = False
+        # Of the leader; frames of another term are refused.
         self._terms = Terms()
+        # Whether the snapshot under way replaces writes that the leader never had: then the old
+        # file is kept.
         self._diverged = False
         # The leader's position at the welcome; None once the log has reached it. A later position
         # would never be reached under steady writes.
         self._first_target: int | None = None
+        # True between the first and the last frame of a snapshot.
         self._arriving = False
+        # Parts of rows that were split over frames; joined when `more` is False.
         self._parts: list[bytes] = []
         self._parts_bytes = 0
 
@@ -102,6 +117,8 @@ class Receiver:
             "node": log.node,
             "term": log.terms.term,
             "position": position,
+            # Leads after the position say nothing about these entries: a leader's lead begins where
+            # it was promoted.
             "leads": log.terms.until(position),
             "mark": None if log.fresh else log.mark(position),
             "fresh": log.fresh,
@@ -138,6 +155,8 @@ class Receiver:
         else:
             self._complete(*rest[2:])
         self._note_progress()
+        # Also for a part of a row or a snapshot: it makes room in the leader's window, at the old
+        # position.
         return encode("ack", rest[0], term, self._log.position)
 
     def _note_progress(self) -> None:
@@ -147,6 +166,7 @@ class Receiver:
             self._log.caught_up()
 
     def _refuse_stale(self, term: int) -> None:
+        # This store may have heard of a later term since the welcome (it was promoted, say).
         if term != self._terms.term or term < self._log.terms.term:
             raise NotLeader(self._log.terms.term)
 
@@ -162,7 +182,11 @@ class Receiver:
         self._terms = terms
         self._refuse_stale(terms.term)
         self.leader_last, self._diverged, self.replacing = last, diverged, replacing
+        # Before anything else is kept: a diverged store must not be read from here on, also after a
+        # crash.
         self._log.set_diverged(diverged=self._diverged)
+        # With a snapshot the terms are kept after its installation: they describe its history, not
+        # the old one.
         if not self.replacing:
             self._log.keep_terms(self._terms)
             self._first_target = last
@@ -179,6 +203,8 @@ class Receiver:
         packed = b"".join(self._parts)
         self._parts, self._parts_bytes = [], 0
         position = self._log.position
+        # After a reconnection the leader may repeat entries; the log already has those up to
+        # `position`.
         rows = [(at, row) for at, row in ormsgpack.unpackb(packed) if at > position]
         if rows:
             self._log.append(rows)
@@ -197,5 +223,6 @@ class Receiver:
             raise ProtocolError("a leader's snapshot", reason="a member is missing") from None
         self._log.install(size_bytes, sha256, aside=self._diverged)
         self._diverged = self.replacing = False
+        # Last: a crash before it leaves the new store with the terms that came inside the snapshot.
         self._log.keep_terms(replace(self._terms, fenced=0))
         self.leader_last = max(self.leader_last, said["position"])

@@ -24,6 +24,7 @@ from sennit_core.errors import Denied, SennitError, UsageError
 
 __all__ = ["FollowerSession", "serve_follower"]
 
+# A tenth of the silence after which a follower reconnects.
 _BEAT_SECONDS = 1.0  # without other frames
 _SILENCE_SECONDS = 60.0  # of a follower; then it is disconnected
 
@@ -49,12 +50,14 @@ async def _admitted(app: ServerState, request: Request, scope: Scope) -> LeaderS
     namespace = request.query.get("ns") or app.settings.default_namespace
     store = await app.on_thread(app.open_store, namespace)
     authorizer = credential.authorizer(store, namespace, "/.replica", write=True)
+    # The log holds everything, regardless of what the rules allow to read.
     if not authorizer.principal.admin:
         raise Denied(f"following {namespace}", "an admin's credential")
     paths = parse_paths(_paths(request.query.get("paths") or "[]"))
     loop, acks = asyncio.get_running_loop(), app.replication.acks_of(store)
 
     def acked(node: str, position: int) -> None:
+        # `Sender.receive` runs on a thread for the first message.
         loop.call_soon_threadsafe(acks.note, node, position)
 
     return LeaderStore(store, paths, acked)
@@ -85,6 +88,7 @@ class FollowerSession:
         self._sender = Sender(log)
         self._send = send
         self._sender_lock = asyncio.Lock()  # one thread at a time uses the sender
+        # Set by commits, by acknowledgements and by `close`: there may be something to send.
         self._woken = asyncio.Event()
         self._closed = asyncio.Event()
 
@@ -97,6 +101,7 @@ class FollowerSession:
         """Serve the follower until one side ends it."""
         loop = asyncio.get_running_loop()
 
+        # Runs on the committing thread.
         def committed(_position: int, _paths: object) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self._woken.set)
@@ -132,6 +137,8 @@ class FollowerSession:
             if frame is None:
                 raise ProtocolError("a follower's message", reason="the frame is text, not binary")
             async with self._sender_lock:
+                # The hello reads the log, and may write down a later term; acknowledgements touch
+                # memory only.
                 if self._sender.node is None:
                     answers = await asyncio.to_thread(self._sender.receive, frame)
                 else:
@@ -159,6 +166,7 @@ class FollowerSession:
 
     async def _next(self) -> bytes | None:
         async with self._sender_lock:
+            # Cheap, so that an idle follower costs no thread at each beat.
             if not self._sender.ready:
                 return None
             return await asyncio.to_thread(self._sender.next)
@@ -174,8 +182,11 @@ class FollowerSession:
             making = asyncio.ensure_future(asyncio.to_thread(make))
             try:
                 while not (await asyncio.wait([making], timeout=_BEAT_SECONDS))[0]:
+                    # Copying a large store may last longer than the follower's patience with
+                    # silence.
                     await self._beat()
             except BaseException:
+                # The thread cannot be cancelled: its file is deleted when it is done.
                 making.add_done_callback(_discard)
                 raise
             self._sender.offer(making.result())

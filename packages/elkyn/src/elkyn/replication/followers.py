@@ -18,6 +18,7 @@ from sennit_core.errors import Busy, Closed
 __all__ = ["Replication", "wait_for_position", "wait_until_readable"]
 
 _FOLLOWERS_MAX = 100
+# Each is a copy of a whole store's file on this server's disk.
 _SNAPSHOTS_MAX = 2  # made at the same time
 
 
@@ -40,6 +41,7 @@ class Replication:
         self._ack_seconds = ack_seconds
         self.acks: dict[ElkynStore, Acks] = {}
         self.snapshots = asyncio.Semaphore(_SNAPSHOTS_MAX)
+        # A session with the loop that serves it; `end_sessions` may be called on any thread.
         self._open: dict[Session, asyncio.AbstractEventLoop] = {}
         self._closed = False
 
@@ -77,6 +79,8 @@ class Replication:
     def end_sessions(self) -> None:
         """Disconnect every follower, so that it reconnects with a new handshake."""
         for acks in self.acks.values():
+            # The term changes or the server stops: positions are acknowledged anew after the next
+            # hello.
             acks.clear()
         for session, loop in list(self._open.items()):
             if not loop.is_closed():
@@ -101,6 +105,7 @@ async def wait_until_readable(store: ElkynStore) -> None:
     end = store.admin.divergence.observe(note)
     try:
         while store.admin.divergence.known:
+            # Cleared, then looked at once more: a change in between would otherwise be missed.
             changed.clear()
             if store.admin.divergence.known:
                 await changed.wait()

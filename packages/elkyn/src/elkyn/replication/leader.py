@@ -1,4 +1,18 @@
-"""The leader side of the protocol, as a state machine without socket, clock or thread."""
+"""The leader side of the protocol, as a state machine without socket, clock or thread.
+
+The states of a `Sender`:
+
+    hello ----> refuse                              (another version, or this store does not lead)
+      |
+      +-------> welcome, snapshot -> needs_snapshot -> offer -> chunk ... complete --+
+      +-------> welcome ----------------------------------------------> entries ... <+
+                                                                          |
+      the log was trimmed below `_sent` (PositionGone): needs_snapshot <--+
+      the store no longer leads in `_term`: refuse
+
+Memory per follower is bounded by `WINDOW` frames and one row that is being split, regardless of its
+lag: the log itself is the queue.
+"""
 
 from __future__ import annotations
 
@@ -98,12 +112,19 @@ class Sender:
         self.needs_snapshot = False
         self.ended: str | None = None
         self.position = 0
+        # The term at the welcome. Every frame carries it, and the connection ends when it is no
+        # longer current.
         self._term = 0
         self._sent = 0  # the last position read from the log
+        # The number of the last frame, and of the last one that was acknowledged: `_acked <=
+        # _number`, and at most `WINDOW` frames are between them.
         self._number = 0
         self._acked = 0
         self._good_from = 0  # acknowledgements of earlier frames refer to another history
+        # Not None while a snapshot is being sent; `close` deletes its file.
         self._snapshot: SnapshotFile | None = None
+        # Parts of rows that were read (`_sent`) and not sent yet, each with whether more parts
+        # follow.
         self._pieces: deque[tuple[bool, bytes]] = deque()
 
     @property
@@ -122,6 +143,7 @@ class Sender:
         if not self.following or self.needs_snapshot or self.in_flight >= WINDOW:
             return False
         waits = self._snapshot is not None or bool(self._pieces) or self._sent < self._log.last
+        # `next` must also be called to refuse a follower after a change of the term.
         return waits or not self._current()
 
     def receive(self, frame: bytes) -> list[bytes]:
@@ -146,19 +168,28 @@ class Sender:
             mark, fresh = asked["mark"], bool(asked["fresh"])
         except (KeyError, TypeError, ValueError):
             raise ProtocolError("a follower's hello", reason="a member is missing") from None
+        # The follower has followed a later leader, so this store was deposed. Written down first:
+        # the refusal below then holds after a restart too (compare Raft, section 5.1: a stale
+        # leader steps down).
         if term > self._log.terms.term:
             self._log.observe_term(term)
         if not self._log.leads:
             return self._refuse("not-leader", "this server is not the leader: follow the leader")
         terms = self._log.terms
+        # Equal leads do not exclude a difference: the leader may have been restored from a backup
+        # since. The last entry is compared as well (compare the consistency check of Raft's
+        # AppendEntries, section 5.3).
         same = self._same(position, mark)
         diverged = not (terms.includes(position, leads) and position <= self._log.last and same)
         self.node, self._term = node, terms.term
         self.position = self._sent = position
         self.needs_snapshot = fresh or diverged or not self._log.covers(position)
         if self.needs_snapshot:
+            # Until the snapshot is complete, acknowledgements name positions of the follower's old
+            # history.
             self.position, self._good_from = 0, sys.maxsize
         else:
+            # It is a prefix: what it has counts for waiting writes at once.
             self._log.acked(node, position)
         said = {
             "term": terms.term,
@@ -173,8 +204,10 @@ class Sender:
         if position == 0 or mark is None:
             return True
         known = self._log.mark(position)
+        # Trimmed here: only the leads can be compared.
         if known is None:
             return position <= self._log.last
+        # The digest is None where one side has no whole row: after a snapshot of subtrees.
         return bool(known[:2] == mark[:2] and (mark[2] is None or known[2] == mark[2]))
 
     def _refuse(self, reason: str, text: str) -> bytes:
@@ -189,6 +222,7 @@ class Sender:
         if not self._acked <= number <= self._number:
             raise ProtocolError("an acknowledgement", reason="there was no such frame or position")
         self._acked = number
+        # A frame before the end of the snapshot: it only makes room in the window.
         if number < self._good_from:
             return []
         if position > self._sent:
@@ -233,8 +267,11 @@ class Sender:
             "bytes": snapshot.size_bytes,
             "sha256": snapshot.sha256,
         }
+        # Entries continue after the snapshot's position.
         self._sent = snapshot.position
         self.close()
+        # From the next frame on, the one of `complete`: its acknowledgement says that the snapshot
+        # is installed.
         self._good_from = min(self._good_from, self._number + 1)
         return self._numbered("complete", said)
 
@@ -244,11 +281,15 @@ class Sender:
         try:
             rows = self._log.rows(self._sent, _ROWS_BYTES)
         except PositionGone:
+            # The follower was too slow for the log: it gets a snapshot instead of holding up the
+            # trimming.
             self.needs_snapshot = True
             return False
         if not rows:
             return False
         packed = ormsgpack.packb(rows)
+        # Position of what was read; `position`, the acknowledged one, follows when the follower has
+        # it on disk.
         self._sent = rows[-1][0]
         for at in range(0, len(packed), FRAME_BYTES):
             self._pieces.append((at + FRAME_BYTES < len(packed), packed[at : at + FRAME_BYTES]))

@@ -97,7 +97,10 @@ class LeaderClient:
         self._prefix = parts.path.rstrip("/")
         self._timeout_seconds = timeout_seconds
         self._what = what
+        # Connections without a request; the one that was used last is used next.
         self._idle: list[http.client.HTTPConnection] = []
+        # Connections with a request under way; `close` shuts their sockets down, which ends the
+        # waiting calls.
         self._busy: set[http.client.HTTPConnection] = set()
         self._closed = False
         self._lock = threading.Lock()
@@ -169,6 +172,8 @@ class LeaderClient:
         if connection is None:
             connection = self._connect(self._timeout_seconds)
         with self._lock:
+            # Looked at under the lock that `close` holds: a connection is either in `_busy` then,
+            # or closed here.
             if not self._closed:
                 self._busy.add(connection)
                 return connection, used
@@ -246,6 +251,8 @@ def error_of(answer: Answer, path: str) -> SennitError:
 
 def _is_over(connection: http.client.HTTPConnection) -> bool:
     """Whether the server has closed an idle connection, or has sent unrequested data on it."""
+    # Readable without a request: the server has closed it, or sent something that no request asked
+    # for.
     found = select.poll()
     found.register(connection.sock, select.POLLIN)
     return bool(found.poll(0))

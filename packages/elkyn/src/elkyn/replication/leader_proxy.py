@@ -44,7 +44,9 @@ __all__ = ["LeaderProxy", "decode_principal", "encode_principal"]
 _POLL_SECONDS = 1.0
 _ANSWER_SECONDS = 5.0  # timeout of requests for namespaces and accounts
 _ANNOUNCE_SECONDS = 2.0
+# The client of the standard library blocks a thread for each request.
 _THREADS = 32  # requests forwarded at the same time
+# One request and usually one commit at the leader for all of them.
 _GROUP_MAX = 500  # writes of one socket in one request to the leader
 _WRITES = ("PUT", "PATCH", "POST", "DELETE")
 _WRITTEN_PAGES = ("/.settings/rules.json", "/.settings/namespaces.json")
@@ -120,15 +122,22 @@ class LeaderProxy:
         self._own_credential = None if own_token is None else f"Bearer {own_token}".encode()
         self._state_file = state_file
         self._accounts = accounts
+        # Two clients: one adds this server's own credential, the other only passes on those of
+        # callers.
         self._client, self._forwarding = LeaderClient(url, token), LeaderClient(url, None)
         self._polling = LeaderClient(url, token, timeout_seconds=_ANSWER_SECONDS)
         self._threads = ThreadPoolExecutor(_THREADS, "elkyn-forward")
+        # One per followed namespace; changed under `_linking`, as `active` is.
         self._links: dict[str, Link] = {}
         self._linking = threading.Lock()
         self._closed = threading.Event()
         self._was_synced = False  # whether every namespace was readable once; see `unreadable`
+        # By socket; an entry goes with its socket.
         self._write_queues: WeakKeyDictionary[object, _WriteQueue] = WeakKeyDictionary()
+        # A promotion survives a restart with the same options: the server does not follow its old
+        # leader again.
         self.active = self._promoted_from() != url
+        # Before any request is served: from here on the stores accept only the leader's entries.
         for name in stores if self.active else ():
             start_following(stores[name])
         work = self._poll_namespaces if self.active else self._announce_promotion
@@ -173,6 +182,7 @@ class LeaderProxy:
 
     def _follow(self, name: str) -> None:
         with self._linking:
+            # `promote` may have come in between.
             if self.active and name not in self._links:
                 self._links[name] = Link(self._stores[name], self.url, self._token)
 
@@ -211,10 +221,12 @@ class LeaderProxy:
         }
         namespace = request.query.get("ns") or server.settings.default_namespace
         query = scope.get("query_string", b"").decode("latin-1")
+        # The leader's default namespace may be another one.
         if "ns" not in request.query:
             query = f"{query}&ns={namespace}" if query else f"ns={namespace}"
         target = f"{request.raw_path}?{query}"
         answer = await self._send(request.method, target, body, headers)
+        # A client reads its own writes at the server that it sent them to.
         await self.wait_for_position(server, namespace, answer.position)
         kept = tuple((name, value) for name, value in answer.headers.items() if name in _RETURNED)
         return Response(answer.status, answer.body, kept, answer.position)
@@ -280,6 +292,8 @@ class LeaderProxy:
         target = f"/.replica/write?ns={namespace}"
         loop = asyncio.get_running_loop()
         body = ormsgpack.packb(rows, option=ormsgpack.OPT_NON_STR_KEYS, default=list)
+        # `once`: a write is not sent again when a connection breaks without an answer, because an
+        # increment would then count twice.
         send = partial(self._client.send, "POST", target, body, once=True)
         answer = await loop.run_in_executor(self._threads, send)
         if answer.status != 200:
@@ -342,6 +356,8 @@ class LeaderProxy:
         """
         if not self.active:
             raise UsageError("this server is the leader already")
+        # The order: stop following, begin the new term, remember the promotion (synced), and only
+        # then accept writes.
         self._unfollow()
         terms = {}
         for name in self._stores:
@@ -379,6 +395,7 @@ class LeaderProxy:
             self.active = False
             links, self._links = self._links, {}
         for link in links.values():
+            # All at once, then wait for each.
             link.stop()
         for link in links.values():
             link.close()
@@ -413,7 +430,9 @@ class _WriteQueue:
         self._leader_proxy = leader_proxy
         self._server = server
         self._namespace = namespace
+        # Writes that are not sent yet. While a group is at the leader, the next ones collect here.
         self._waiting: list[tuple[list[Any], Write, asyncio.Future[None]]] = []
+        # Sends groups while there are any; one at a time, which keeps the socket's order.
         self._task: asyncio.Task[None] | None = None
 
     def add(self, step: Commit, write: Write, principal: Principal) -> asyncio.Future[None]:

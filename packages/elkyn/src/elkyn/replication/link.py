@@ -27,7 +27,9 @@ from sennit_core.logs import get_logger
 __all__ = ["Link", "ReplicaStatus", "announce_term", "read_token"]
 
 _OPEN_SECONDS = 5.0
+# The leader sends a heartbeat each second when it has nothing else to send.
 _SILENCE_SECONDS = 10.0
+# Doubled after each failure up to the maximum; the first pause after a working connection is short.
 _RETRY_SECONDS = 0.1
 _RETRY_SECONDS_MAX = 3.0
 
@@ -85,10 +87,13 @@ class Link:
         shown = json.dumps([format_path(path) for path in paths], separators=(",", ":"))
         self._address = replica_address(url, store.namespace) + f"&paths={quote(shown, safe='')}"
         self._stop = threading.Event()
+        # Notified after each commit and each change of readability; `wait_for` looks at both.
         self._moved = threading.Condition()
         self._socket: Any = None
         self._connected = False
         self._last_error: str | None = None
+        # Of the current or the last connection: the status goes on naming the leader's last known
+        # position.
         self._receiver: Receiver | None = None
         self._connect = load_connect()
         self._end = store.admin.observe(self._note)
@@ -147,6 +152,7 @@ class Link:
                 _log.log(level, "following %s: %s", self._address, self._last_error)
             if self._receiver is not None and self._receiver.welcomed:
                 delay = _RETRY_SECONDS
+            # At random, so that the followers of a leader that restarts do not all come at once.
             self._stop.wait(delay * random.uniform(0.5, 1.0))
             delay = min(2 * delay, _RETRY_SECONDS_MAX)
         self._log.close()
@@ -162,6 +168,8 @@ class Link:
             send_before_reading(opened, receiver.hello())
             while not self._stop.is_set():
                 replaced = receiver.replacing
+                # Blocks this thread while entries are applied; the acknowledgement is sent after
+                # they are durable.
                 answer = receiver.receive(opened.recv(timeout=_SILENCE_SECONDS))
                 self._connected = receiver.welcomed
                 if replaced and not receiver.replacing:
@@ -219,6 +227,7 @@ def connect(opener: Any, address: str, token: str | None) -> Any:
         max_size=MESSAGE_BYTES_MAX,
         open_timeout=_OPEN_SECONDS,
         close_timeout=1,
+        # The protocol's own heartbeats replace pings.
         ping_interval=None,
         proxy=None,
     )
@@ -247,6 +256,9 @@ def announce_term(url: str, token: str | None, store: ElkynStore) -> bool:
     If the server already knows a later term that was unknown here, `store` moves to a term after
     that one.
     """
+    # A hello from no node: its term is all that the other server needs to hear. A leader of an
+    # earlier term writes it down and refuses; one of a later term welcomes, and then this store
+    # must go above it.
     said = {"node": "", "term": store.admin.terms.term, "position": 0, "leads": (), "mark": None}
     try:
         with connect(load_connect(), replica_address(url, store.namespace), token) as opened:

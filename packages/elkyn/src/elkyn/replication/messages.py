@@ -36,7 +36,9 @@ VERSION = 2
 FRAME_BYTES = 256 * 1024
 """The maximum payload of a frame."""
 
+# More than a frame's payload with its envelope; checked before the message is parsed.
 MESSAGE_BYTES_MAX = 1024 * 1024
+# Eight frames of 256 KiB: a follower that does not acknowledge holds 2 MiB of the leader's memory.
 WINDOW = 8
 BATCH_BYTES_MAX = 256 * 1024 * 1024
 """The largest row that a follower accepts, split over frames."""

@@ -78,6 +78,7 @@ class ReplicaStore(ElkynStore):
             Denied: the leader's rules deny the write.
             ReplicaLag: the leader has committed the write, but it has not arrived here in time.
         """
+        # Only for its checks: a bad value is refused here, without asking the leader.
         put_write(parse_path(path), value)
         return self._write("PUT", path, value, token, ephemeral=ephemeral)
 
@@ -111,6 +112,7 @@ class ReplicaStore(ElkynStore):
             Conflict: the value changed each time before the new one could be written.
         """
         target = self._target(path)
+        # Optimistic: compare-and-set by ETag, as the leader runs no function of this process.
         for _try in range(_TRIES_MAX):
             read = self._send("GET", target, b"", token, {"X-Firebase-ETag": "true"})
             if read.status != 200:
@@ -153,6 +155,7 @@ class ReplicaStore(ElkynStore):
     def _done(self, answer: Answer, path: str) -> Any:
         if answer.status not in (200, 204):
             raise error_of(answer, path)
+        # Read your own writes: the position of the write came with the answer.
         if not self.replica.wait_for(answer.position, _HERE_SECONDS):
             raise ReplicaLag(
                 self.position, answer.position, hint="the leader has committed the write"

@@ -35,6 +35,7 @@ async def promote(call: SystemCall) -> Response:
     _post(call)
     await call.admin("/.replica/promote", write=True)
     terms = await call.app.on_thread(_promote, call.app)
+    # Followers of the old term reconnect, and their next hello is compared with the new history.
     call.app.replication.end_sessions()
     return Response(200, dump({"status": "ok", "terms": terms}), (_JSON,))
 
@@ -43,6 +44,8 @@ def _promote(app: ServerState) -> dict[str, int]:
     if app.leader_proxy is not None and app.leader_proxy.active:
         return app.leader_proxy.promote()
     stores = {name: app.open_store(name) for name in app.namespaces()}
+    # A server without `--follow` that has heard of a later leader: it may lead again after a
+    # promotion.
     fenced = {name: store for name, store in stores.items() if store.admin.terms.stale}
     if not fenced:
         raise UsageError("this server is the leader already")
@@ -69,6 +72,7 @@ async def status(call: SystemCall) -> Response:
 
 async def accounts(call: SystemCall) -> Response:
     """Answer the keys with which a follower checks ID tokens; 304 when it has them already."""
+    # For admins only: the answer names users and revoked tokens.
     await call.admin("/.replica/accounts", write=True)
     authenticator = getattr(call.app.auth_backend, "authenticator", None)
     if authenticator is None:
@@ -104,6 +108,8 @@ async def write(call: SystemCall) -> Response:
     """Commit the writes of a follower's sockets, each as the client that sent it to the follower."""
     _post(call)
     await call.admin("/.replica/write", write=True)
+    # Each is queued with the committer before it first waits, so the socket's order is kept, and
+    # all of them usually share a commit.
     writes = await asyncio.gather(*[_commit(call, row) for row in _rows(call.request.body)])
     found = [[made.position, _error_of(made)] for made in writes]
     return Response(200, ormsgpack.packb(found), (_PACKED,))
@@ -116,6 +122,8 @@ async def _commit(call: SystemCall, row: Any) -> Write:
         kind, path, data, expected_hash, sender = row
         keys = parse_path(format_path(tuple(path)))
         authorizer = store.admin.authorizer(
+            # The follower has authenticated the client; the rules of this server decide what it may
+            # write.
             ADMIN if sender is None else decode_principal(sender),
             open_without_rules=getattr(app.auth_backend, "open_without_rules", False),
         )

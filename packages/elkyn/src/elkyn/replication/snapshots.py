@@ -1,4 +1,9 @@
-"""Snapshots: a store file at one position, of the whole tree or of some subtrees."""
+"""Snapshots: a store file at one position, of the whole tree or of some subtrees.
+
+LMDB copies the file from one read transaction, so writes go on and no transaction stays open for as
+long as a slow follower needs. Walking the tree in one transaction while sending was rejected for
+that reason: it would hold back the growth of the memory map.
+"""
 
 from __future__ import annotations
 
@@ -60,6 +65,7 @@ def make_snapshot(store: ElkynStore, paths: Sequence[Path] = ()) -> Snapshot:
         store: the store to copy.
         paths: the subtrees to include; empty: the whole tree.
     """
+    # Next to the store; `Disk` deletes what a killed server left.
     near = None if store.path is None else store.path
     folder = FilePath(tempfile.mkdtemp(prefix="sending-", dir=near))
     try:
@@ -68,6 +74,7 @@ def make_snapshot(store: ElkynStore, paths: Sequence[Path] = ()) -> Snapshot:
         if not paths:
             return _as_snapshot(whole, folder)
         with (
+            # Temporary files: a crash deletes them anyway, so nothing is synced.
             ElkynStore(whole, durability="none") as source,
             ElkynStore(folder / "cut", durability="none") as target,
         ):
@@ -80,6 +87,7 @@ def make_snapshot(store: ElkynStore, paths: Sequence[Path] = ()) -> Snapshot:
 
 
 def _as_snapshot(made: FilePath, folder: FilePath) -> Snapshot:
+    # Opened to read its position; closed again, so that the file is complete.
     with ElkynStore(made) as store:
         position = store.position
     (made / _FILE).rename(folder / _FILE)
@@ -94,6 +102,8 @@ def _copy(source: ElkynStore, target: ElkynStore, paths: Sequence[Path]) -> None
             _copy_subtree(view, target, path)
         rules = view.tree.setting("rules")
     position = source.position
+    # The last entry's term and time, without its places: with them the follower's next hello can be
+    # compared with the leader's log.
     row = source.oplog.row(position)
 
     def end(written: WriteTransaction) -> None:
@@ -117,6 +127,7 @@ def _copy_subtree(view: ReadTransaction, target: ElkynStore, path: Path) -> None
     keys = None
     try:
         value = view.get(path)
+    # Too large to hold at once: its children one by one, each in a transaction of its own.
     except ReadLimit:
         keys = view.keys(path) or []
         value = None
@@ -125,6 +136,7 @@ def _copy_subtree(view: ReadTransaction, target: ElkynStore, path: Path) -> None
         return
     for key in keys:
         _copy_subtree(view, target, (*path, key))
+    # After the children: a map without children has no priority.
     priority = view.get((*path, PRIORITY))
     if priority is not None:
         path, value = (*path, PRIORITY), priority

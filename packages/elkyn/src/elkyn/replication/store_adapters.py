@@ -49,6 +49,7 @@ class LeaderStore:
     @property
     def terms(self) -> Terms:
         """The terms of the store, with at least one lead."""
+        # The first follower connects: from here on the history has a name.
         if not self.store.admin.terms.leads and not self.store.admin.following:
             self.store.admin.change_terms(lambda terms, _position: terms.named())
         return self.store.admin.terms
@@ -84,6 +85,7 @@ class LeaderStore:
 
     def acked(self, node: str, position: int) -> None:
         """Report a follower's acknowledged position."""
+        # A follower with a part of the tree does not make a write survive the loss of the leader.
         if not self.paths:
             self._acked(node, position)
 
@@ -95,6 +97,7 @@ def mark_of(store: ElkynStore, position: int) -> list[Any] | None:
         return None
     entry = unpack_entry(position, row)
     whole = entry.kind != "start"
+    # A `start` entry begins a log after a snapshot of subtrees: its row differs from the leader's.
     digest = hashlib.blake2b(row, digest_size=8).hexdigest() if whole else None
     return [entry.term, entry.time_ms, digest]
 
@@ -103,6 +106,8 @@ def start_following(store: ElkynStore) -> None:
     """Accept only a leader's entries from now on; a store that has led itself is not readable yet."""
     store.admin.following = True
     known = _read(store)
+    # Its own writes may be unknown to the leader, and only the welcome can say: not read until
+    # then.
     own = store.position > 0 and (not known or known.get("led", False))
     store.admin.divergence.note(own or store.admin.terms.stale)
     store.admin.divergence.note_unsynced(not known.get("synced", store.position > 0))
@@ -115,6 +120,7 @@ def start_leading(store: ElkynStore) -> None:
         _keep(store, {**known, "led": True, "synced": True})
     store.admin.divergence.note(False)
     store.admin.divergence.note_unsynced(False)
+    # Last: no write is accepted before the change is on the disk and reads are open.
     store.admin.following = False
 
 
@@ -139,6 +145,8 @@ def _keep(store: ElkynStore, known: dict[str, Any]) -> None:
         json.dump(known, stream)
         stream.flush()
         os.fsync(stream.fileno())
+    # Written, synced, renamed, and the folder synced: after a crash the file is the old or the new
+    # one.
     partial.rename(file)
     sync_folder(file.parent)
 
@@ -154,13 +162,16 @@ class FollowerStore:
     def __init__(self, store: ElkynStore, paths: Sequence[Path] = ()) -> None:
         self.store = store
         self._paths = paths
+        # The arriving snapshot's file, open from `begin_snapshot` to `install` or `close`.
         self._stream: BinaryIO | None = None
         self._folder: FilePath | None = None
         self._file = _file_of(store)
         known = _read(store)
+        # False for a store that was written to before it followed: its data may exist nowhere else.
         self._was_replica = bool(known)
         self.node: str = known.get("node") or secrets.token_hex(8)
         self._led = bool(known.get("led"))
+        # Other subtrees than before: the tree here is no state of what is to be followed now.
         self.fresh = store.position > 0 and known.get("paths", []) != self._shown_paths()
         start_following(store)
 
@@ -189,7 +200,10 @@ class FollowerStore:
 
     def set_diverged(self, *, diverged: bool) -> None:
         """Record whether the store has diverged, and so must be replaced before it is read."""
+        # The leader cannot know that this store has writes of its own from before it followed.
         diverged = diverged or (self.fresh and not self._was_replica)
+        # Written before the store is marked unreadable in memory: it stays unread after a crash,
+        # until a snapshot has replaced it.
         if diverged is not self._led:
             self._mark(led=diverged)
         self.store.admin.divergence.note(diverged)
@@ -207,6 +221,7 @@ class FollowerStore:
 
     def keep_terms(self, terms: Terms) -> None:
         """Store the terms that the leader sent."""
+        # The identity is kept once the leader has accepted this store's history.
         if not self.fresh and (self._file is None or not self._file.exists()):
             self._write()
         self.store.admin.change_terms(lambda _known, _position: replace(terms, fenced=0))
@@ -214,6 +229,8 @@ class FollowerStore:
     def append(self, rows: Sequence[tuple[int, bytes]]) -> None:
         """Apply entries; they are durable when this returns."""
         self.store.admin.replicate([unpack_entry(position, row) for position, row in rows])
+        # The acknowledgement that follows means "on the disk", also with a lower durability of this
+        # store.
         self.store.admin.sync_unless_durable()
 
     def begin_snapshot(self) -> None:
@@ -241,10 +258,13 @@ class FollowerStore:
         os.fsync(stream.fileno())
         stream.close()
         file = folder / "data.mdb"
+        # Checked before anything is replaced.
         if file.stat().st_size != size_bytes or digest_of(file) != sha256:
             raise Corrupt("a snapshot from the leader", expected=sha256[:16], found="other bytes")
         own = self.fresh and not self._was_replica  # data that no other store may have
         self.store.admin.install(folder, self._aside() if aside or own else None)
+        # The store is replaced first, then `replica.json` says so: a crash in between leaves a
+        # store that waits for the leader's next welcome.
         self.fresh, self._was_replica, self._led = False, True, False
         self.store.admin.divergence.note_unsynced(False)
         self._write()
