@@ -290,6 +290,8 @@ class Pages:
 
     def _forget(self, database: str, member: str, now: int) -> None:
         """Delete expired rows among a few after a random key: the cost does not grow with the rows."""
+        # Keys are digests, so a random start looks at a random sample: expired rows go without a
+        # walk over all.
         start = secrets.token_bytes(32)
         found = chain(self._rows.scan(database, after=start), self._rows.scan(database))
         for key, row in list(islice(found, _FORGET_ROWS)):

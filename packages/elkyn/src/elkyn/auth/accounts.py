@@ -91,6 +91,7 @@ class Accounts:
 
     def _admit(self, call: Call) -> None:
         """Count a new account against the limit of its client address."""
+        # A call without an address is not limited: the embedding program makes it.
         if call.client is None:
             return
         network = client_network(call.client)

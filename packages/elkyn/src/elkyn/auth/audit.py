@@ -33,8 +33,10 @@ class Audit:
         self._log = logging.getLogger(AUDIT_LOGGER)
         self._clock = clock
         self._lock = threading.Lock()
+        # When the current second of counting began; `_written` refusals were logged since.
         self._second = 0.0
         self._written = 0
+        # Refusals that were not logged since the last one that was.
         self._suppressed = 0
 
     def refused(

@@ -3,6 +3,18 @@
 A credential is a token of a trusted issuer, an admin key, the admin token, or (in emulator mode) the
 word `owner`. Verified tokens are cached for a few minutes. A revocation by this process applies
 at once, one by another process within a second.
+
+The path of a credential:
+
+    admin token, configured secret, `owner` -> admin
+    admin key of this server                -> its row in the account store
+    remembered token                        -> still valid? -> principal
+    token                                   -> Verifier -> revoked? -> remembered
+      its keys are not loaded               -> KeysMissing(JwksSource): fetch, try again
+      unknown, and this server follows      -> KeysMissing(_LeaderCheck): ask the leader, try again
+
+`_resolve` never waits: its caller decides where a `KeysMissing` is refreshed, on a thread of a pool
+(`authenticate_token`) or on its own (`authenticate_token_sync`).
 """
 
 from __future__ import annotations
@@ -44,13 +56,21 @@ __all__ = ["AuthSettings", "Authenticator", "seen_as"]
 T = TypeVar("T")
 
 _CACHED_MAX = 4096
+# A verified signature stays verified; this bounds how long a key that is no longer trusted counts.
 _CACHED_SECONDS = 300.0
+# How long the result is used without looking into the account store, while no revocation was
+# notified.
 _TRUSTED_SECONDS = 1.0
+# Bounds how often one credential is tried again after a fetch.
 _FETCHES_MAX = 3
+# Everything that may hash a password has threads of its own, so that hashing does not hold up the
+# rest.
 _HASH_WORKERS = 2
 _WAITING_MAX = 64
 _REQUESTS_MAX = 512
 _LEADER_CHECKS_MAX = 256
+# Faults of a token whose signature was verified here: its issuer is known, so the leader is not
+# asked.
 _VERIFIABLE = ("expired", "early", "revoked")
 
 
@@ -122,6 +142,8 @@ class Authenticator:
         own = _own_trust(settings, self.signing)
         secrets = self._secret_trusts()
         self._trusts = [own, *secrets, *issuers]
+        # Replaced as a whole when the leader's keys change (`follow`), so that readers need no
+        # lock.
         self._verifier = self._verifier_of([*self._trusts, *self.leader.trusts()])
         self._endpoints = Endpoints(
             self,
@@ -129,7 +151,9 @@ class Authenticator:
             tokens=self._verifier_of([own]),
             custom=self._verifier_of([*secrets, *signers]),
         )
+        # None on a server that follows no leader.
         self._leader_credentials: LeaderCredentialCache | None = None
+        # By SHA-256 of the token, the one used last at the end; guarded by `_cache_lock`.
         self._cache: OrderedDict[bytes, _CachedPrincipal] = OrderedDict()
         self._cache_lock = threading.Lock()
         self._hashing = BoundedPool("elkyn-password", _HASH_WORKERS, _WAITING_MAX)
@@ -323,11 +347,15 @@ class Authenticator:
         secrets = (self.settings.admin_token, self.settings.secret)
         found = self.settings.emulator and credential == "owner"
         for secret in secrets:
+            # No early return, and a comparison in constant time: the duration does not show which
+            # one was nearly right.
             found |= bool(secret) and hmac.compare_digest(given, str(secret).encode())
         return found
 
     def _of_token(self, text: str, client: str | None) -> Principal:
         digest = hashlib.sha256(text.encode(errors="surrogatepass")).digest()
+        # Read before the revocations are looked up: one that comes in between changes the counter,
+        # and the next request looks again.
         now, notified = self._clock.monotonic(), self.revocations.notified
         with self._cache_lock:
             known = self._cache.get(digest)
@@ -344,6 +372,7 @@ class Authenticator:
     def _verify(self, text: str, digest: bytes, client: str | None) -> Principal:
         leader = self._leader_credentials
         try:
+            # Not among the valid keys of this server: only a leader may know it.
             if is_admin_key(text):
                 raise BadToken(fault="malformed" if leader is not None else "revoked")
             return self._verifier.verify(text)
@@ -370,6 +399,7 @@ class Authenticator:
             return  # another thread has asked meanwhile
         principal = self._leader_credentials.authenticate(text, digest, client or "")
         if principal is not None:
+            # Without `checked_until`: the next `_of_token` looks at the revocations first.
             self._remember(digest, _CachedPrincipal(principal, now + _CACHED_SECONDS))
 
     def _check_revoked(self, principal: Principal) -> None:
@@ -397,6 +427,8 @@ class Authenticator:
 
     async def respond(self, request: AuthRequest) -> AuthResponse:
         """Handle a request to a path that `owns` accepts; 429 when too many requests wait."""
+        # Two bounded pools; past their queues requests are answered with 429 instead of waiting
+        # without end.
         lane = self._hashing if self._endpoints.is_costly(request.path) else self._handling
         try:
             return await lane.run(self.answer, request)

@@ -106,6 +106,8 @@ class Authorizer:
         self, view: ReadTransaction, places: list[tuple[Path, Stored]], now_ms: int
     ) -> None:
         rules = self.rules
+        # Inside the write's transaction, before anything was written: `newData` is the tree with
+        # these places laid over it.
         after = Overlay(view, places)
         if rules is None or not rules.may_write(view, after, places, self.principal, now_ms):
             paths = ", ".join(format_path(path) for path, _new in places[:3])

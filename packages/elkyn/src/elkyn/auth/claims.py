@@ -30,9 +30,12 @@ __all__ = [
 ]
 
 UID_MAX = 128
+# A uid is a key of the account store, which has at most 500 bytes (`KEY_BYTES_MAX`).
 _UID_BYTES_MAX = 480
 CLAIMS_BYTES_MAX = 8 * 1024
+# Tolerated difference between the clocks of issuer and server.
 SKEW_SECONDS = 60
+# Legacy tokens of Firebase without `exp` are valid for a day.
 _LEGACY_SECONDS = 24 * 3600
 
 _REGISTERED = frozenset(["iss", "sub", "aud", "exp", "nbf", "iat", "jti", "auth_time"])
@@ -98,6 +101,7 @@ def check_custom(claims: Mapping[str, Any]) -> None:
 def is_legacy(claims: Mapping[str, Any]) -> bool:
     """Whether these are the claims of a legacy token of Firebase."""
     version = claims.get("v")
+    # `False == 0` in Python: a boolean is no version.
     return version == 0 and not isinstance(version, bool) and isinstance(claims.get("d"), dict)
 
 
@@ -137,6 +141,7 @@ def _legacy_principal(claims: Mapping[str, Any]) -> Principal:
         custom=tuple(name for name in data if name not in _PROTOCOL),
         expires_ms=_milliseconds(_expiry(claims)),
     )
+    # Without a uid the token's data are `auth` as they are.
     return principal if uid is not None else replace(principal, override=data)
 
 

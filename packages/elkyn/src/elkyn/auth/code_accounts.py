@@ -82,6 +82,7 @@ class CodeAccounts:
         if password is None:
             code = self._codes.inspect(text)
         else:
+            # Before the code is redeemed: a password that is refused must not use it up.
             password_hash = self._users.hashed(password)
             code = self._codes.redeem(text, "PASSWORD_RESET")
             self._users.update(code.uid, email_verified=True, **password_hash)

@@ -143,6 +143,7 @@ class Codes:
             code = self._valid_code(pages, text)
             if code.purpose not in purposes:
                 raise AccountError("INVALID_OOB_CODE")
+            # In the transaction that found it valid: of two requests with one code, one succeeds.
             pages.put_code(text, None)
             return code
 

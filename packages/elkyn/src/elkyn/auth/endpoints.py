@@ -31,10 +31,13 @@ __all__ = ["BODY_BYTES_MAX", "AuthRequest", "AuthResponse", "Endpoints"]
 _TOOLKIT = "/identitytoolkit.googleapis.com"
 _SECURE_TOKEN = "/securetoken.googleapis.com"
 _JWKS = "/.well-known/jwks.json"
+# The paths of the SDKs' `connectAuthEmulator`: the host of the live service becomes the first
+# segment.
 _PREFIXES = ("/auth/", f"{_TOOLKIT}/", f"{_SECURE_TOKEN}/", "/emulator/v1/")
 _PROJECT = re.compile(r"/projects/[^/:]+(?=[/:])")
 _JSON = ("content-type", "application/json; charset=utf-8")
 _PRIVATE = ("cache-control", "no-store")
+# Methods that may hash a password: they run on threads of their own.
 _COSTLY = (
     *("accounts", "accounts:signUp", "accounts:signInWithPassword", "accounts:update"),
     *("accounts:resetPassword", "accounts:batchCreate"),
@@ -127,6 +130,8 @@ class Endpoints:
         return AuthResponse(429, response.body, (*response.headers, ("retry-after", "1")))
 
     def _answer(self, request: AuthRequest) -> AuthResponse:
+        # The SDKs for administrators name the project in the path; apps do not. So a path with a
+        # project is never answered by a route of users.
         path = _PROJECT.sub("", request.path, count=1)
         is_admins = path != request.path
         route = (request.method, path)
@@ -235,6 +240,8 @@ def _password_policy() -> dict[str, Any]:
 
 
 def _error(status: int, reason: str, text: str, path: str) -> AuthResponse:
+    # Elkyn's own endpoints; all others answer errors in the format of the Identity Toolkit, whose
+    # `message` begins with the code that SDKs look for.
     if path.startswith("/auth/"):
         return AuthResponse(status, _dump({"error": text, "code": reason}))
     message = text if text.startswith(reason) else f"{reason} : {text}"

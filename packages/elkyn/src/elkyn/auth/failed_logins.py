@@ -17,6 +17,7 @@ from sennit_core.clock import Clock
 __all__ = ["FailedLogins", "client_network"]
 
 _HALF_SECONDS = 60.0  # half-life of the counters of failures
+# A user who mistypes is slowed down after ten failures within about a minute; an attacker too.
 _PAIR_MAX = 10
 _CLIENT_MAX = 100
 _EMAIL_MAX = 100
@@ -35,6 +36,7 @@ class FailedLogins:
         self._by_pair = Throttle(_PAIR_MAX, _HALF_SECONDS, clock)
         self._by_client = Throttle(_CLIENT_MAX, _HALF_SECONDS, clock)
         self._by_email = Throttle(_EMAIL_MAX, _HALF_SECONDS, clock)
+        # Least recently used first; the oldest are forgotten, and then count as any other address.
         self._known: OrderedDict[str, None] = OrderedDict()  # pairs that have logged in
         self._lock = threading.Lock()
 

@@ -26,8 +26,11 @@ from sennit_core.logs import get_logger
 
 __all__ = ["Issuer", "JwksSource", "KeysMissing", "Source", "fetch_json"]
 
+# Bounds the fetches that tokens with made-up key ids can cause.
 RETRY_SECONDS = 30.0
+# An issuer that cannot be reached for a day does not lock its users out.
 USABLE_SECONDS = 24 * 3600.0
+# Bounds of the issuer's own `Cache-Control: max-age`.
 _FRESH_SECONDS = (60.0, 3600.0, 24 * 3600.0)  # minimum, default, maximum
 _TIMEOUT_SECONDS = 5.0
 _BODY_BYTES_MAX = 256 * 1024
@@ -125,9 +128,14 @@ class JwksSource:
         self._clock = clock
         self._keys: list[PublicKey] = []
         self._lock = threading.Lock()
+        # Held during a fetch, so that one thread fetches; `_lock` is never held while waiting for
+        # the network.
         self._refreshing = threading.Lock()
+        # Counts finished fetches: a thread that waited for `_refreshing` sees that another one has
+        # just fetched.
         self._generation = 0
         self._failures = 0
+        # In the past: nothing is fresh or usable yet, and the first `find` asks for a fetch.
         start = clock.monotonic() - 1
         self._fresh_until = self._usable_until = self._next_try = start
 
@@ -187,6 +195,7 @@ class JwksSource:
         with self._lock:
             self._failures += 1
             self._generation += 1
+            # Doubled after each failure, up to a minute.
             pause = min(2.0 ** min(self._failures, 6), 2 * RETRY_SECONDS)
             self._next_try = self._clock.monotonic() + pause
 
@@ -202,6 +211,7 @@ def fetch_json(url: str) -> tuple[Any, float | None]:
     ends = time.monotonic() + _TIMEOUT_SECONDS
     with _OPENER.open(request, timeout=_TIMEOUT_SECONDS) as response:
         body = b""
+        # `timeout` bounds each read only: a slow sender could hold the thread for ever.
         while part := response.read1(65536):
             body += part
             if len(body) > _BODY_BYTES_MAX:

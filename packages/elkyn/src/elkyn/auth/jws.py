@@ -34,10 +34,14 @@ __all__ = [
     "unsigned_token",
 ]
 
+# Bounds what an unauthenticated caller can make this process parse.
 TOKEN_BYTES_MAX = 16 * 1024
+# RFC 7518, section 3.3: at least 2048 bits for RS256. The maximum bounds the cost of a
+# verification.
 _RSA_BITS = 2048
 _RSA_BITS_MAX = 8192
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]*\Z")
+# Deeper claims have no use, and recursion over them (`_depth`, rules) is bounded by it.
 _DEPTH_MAX = 16
 
 
@@ -210,6 +214,8 @@ def parse_token(text: str) -> Token:
         raise BadToken
     header = _object(decode_base64url(parts[0]))
     claims = _object(decode_base64url(parts[1]))
+    # RFC 7515, section 4.1.11: a token with a `crit` that is not understood must be refused; no
+    # extension is understood here.
     if not isinstance(header.get("alg"), str) or "crit" in header:
         raise BadToken(fault="algorithm")
     signed = f"{parts[0]}.{parts[1]}".encode("ascii")
@@ -241,6 +247,8 @@ def decode_base64url(text: str) -> bytes:
     Raises:
         BadToken: the text is not canonical base64url.
     """
+    # Python's decoder ignores characters outside of the alphabet and bits beyond the last byte:
+    # with it, two texts would be the same token.
     if not _BASE64URL.match(text) or len(text) % 4 == 1:
         raise BadToken
     data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
@@ -256,6 +264,7 @@ def _encode_json(value: Mapping[str, Any]) -> str:
 
 def _object(data: bytes) -> dict[str, Any]:
     try:
+        # Of a repeated name parsers use the first or the last value (RFC 8259, section 4): refused.
         value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate

@@ -18,6 +18,7 @@ from sennit_core.errors import NotFound, UsageError
 __all__ = ["KEY_ROLES", "AdminKeys", "SigningKeys", "is_admin_key", "server_secret"]
 
 KEY_ROLES = ("admin", "reader", "writer", "worker")
+# Longer than the hour for which an ID token is valid, so that none becomes invalid by a rotation.
 _RETIRED_MS = 2 * 3600 * 1000
 _ADMIN_KEY = re.compile(r"elk_([a-z0-9]{12})_([A-Za-z0-9_-]{43})\Z")
 
@@ -34,7 +35,9 @@ class SigningKeys:
         self._account_store = account_store
         self._clock = clock
         self._lock = threading.Lock()
+        # All keys of the account store, retired ones too: they still verify. Guarded by `_lock`.
         self._loaded: dict[str, PrivateKey] = {}
+        # The newest key that is not retired; None until it is loaded.
         self._current: PrivateKey | None = None
 
     def current(self) -> PrivateKey:
@@ -78,6 +81,8 @@ class SigningKeys:
         row = {"der": key.to_der(), "created_ms": now_ms, "retired_ms": 0}
 
         def body(pages: Pages) -> None:
+            # In one transaction: at most one key is not retired, also when two processes rotate at
+            # once.
             for other, old in pages.signing_keys():
                 if not old["retired_ms"]:
                     pages.put_signing_key(other, {**old, "retired_ms": now_ms})
@@ -123,6 +128,8 @@ class AdminKeys:
             raise UsageError(f"unknown role of a key: {', '.join(unknown) or 'none'}", hint=hint)
         if not 0 < len(name) <= 100 or not name.isprintable():
             raise UsageError("the name of a key must have 1 to 100 printable characters")
+        # The id selects the row, so that one hash is compared and not all. The secret has 256
+        # random bits: unlike a password it needs no slow hash.
         key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
         now_ms = int(self._clock.now() * 1000)
         key = AdminKey(key_id, name, digest(secret), tuple(dict.fromkeys(roles)), now_ms)
@@ -144,6 +151,7 @@ class AdminKeys:
             key = pages.admin_key(match[1])
         if key is None or key.revoked_ms:
             return None
+        # In constant time, though both sides are hashes already.
         return key if hmac.compare_digest(key.secret_sha256, digest(match[2])) else None
 
     def list(self) -> list[AdminKey]:
@@ -187,4 +195,5 @@ def server_secret(account_store: AccountStore) -> bytes:
 
     with account_store.read() as pages:
         row = pages.meta("secret")
+    # `body` looks again inside the transaction: another process may have created it in between.
     return bytes(row["bytes"]) if row else account_store.write(body)

@@ -18,6 +18,8 @@ Ask = Callable[[str], Principal | None]
 """Returns the principal of a credential, None for an invalid one; blocks until the leader answers."""
 
 _REFUSED_MAX = 4096
+# A key that is created at the leader now is honoured here within this time, even if it was tried
+# before.
 _REFUSED_SECONDS = 10.0
 _TEXT_CHARS_MAX = 16 * 1024
 _HALF_SECONDS = 1.0  # half-life of the counters of refusals
@@ -39,7 +41,9 @@ class LeaderCredentialCache:
         self._ask = ask
         self._clock = clock
         self._lock = threading.Lock()
+        # Until when each credential, by its digest, is refused without asking.
         self._refused: OrderedDict[bytes, float] = OrderedDict()
+        # Questions under way: threads that have the same credential wait for one answer.
         self._asked: dict[bytes, Future[Principal | None]] = {}
         self._of_client = Throttle(_OF_CLIENT_MAX, _HALF_SECONDS, clock)
         self._of_all = Throttle(_OF_ALL_MAX, _HALF_SECONDS, clock)
@@ -61,6 +65,8 @@ class LeaderCredentialCache:
             answer = self._asked.get(digest)
             asking = answer is None
             if answer is None:
+                # Only a credential that must be asked about is refused here: the authenticator
+                # remembers those that the leader knows.
                 if self._of_client.refuses(client) or self._of_all.refuses(""):
                     raise Busy("too many failed logins; try again in a second")
                 answer = self._asked[digest] = Future()

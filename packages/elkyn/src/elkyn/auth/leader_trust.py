@@ -81,6 +81,8 @@ class LeaderTrust:
         self._keys: dict[str, PublicKey] = {}
         self._ended: set[str] = set()  # ids of the leader's revoked admin keys
         with account_store.read() as pages:
+            # The copy as it is in the account store; empty before the first one. Replaced, never
+            # changed.
             self._row = pages.meta(_ROW)
         self._load()
 
@@ -119,6 +121,8 @@ class LeaderTrust:
 
         def body(pages: Pages) -> None:
             for uid, seconds in state["cutoffs"].items():
+                # A cutoff never moves back: revocations at this server, from before it followed,
+                # remain.
                 if pages.cutoff(uid) < seconds:
                     pages.put_cutoff(uid, seconds)
             pages.add_revoked(state["revoked"], now)
@@ -126,10 +130,13 @@ class LeaderTrust:
             pages.put_meta(_ROW, row)
             pages.count_revocation()
 
+        # On the disk first: after a restart without the leader the same tokens are revoked.
         self._account_store.write(body)
         with self._lock:
             before = self._row.get("admin_secrets")
             if before and before != row["admin_secrets"]:
+                # The leader's unnamed credentials have changed: principals made of the old ones
+                # end.
                 self._ended.add(before)
             self._row = row
             self._load()
@@ -142,6 +149,7 @@ class LeaderTrust:
         """Trust the old leader's keys for two more hours only: this server leads now."""
         if not self._row or "ends" in self._row:
             return
+        # Users of the old leader keep their ID tokens until these expire by themselves.
         row = {**self._row, "ends": self._clock.now() + _AFTER_PROMOTION_SECONDS}
         self._account_store.write(lambda pages: pages.put_meta(_ROW, row))
         with self._lock:

@@ -17,6 +17,7 @@ T = TypeVar("T")
 
 PASSWORD_MIN = 6
 PASSWORD_MAX = 4096
+# OWASP's recommendation for argon2id: 19 MiB of memory, two iterations, one lane.
 _COST: dict[str, Any] = {"time_cost": 2, "memory_cost": 19456, "parallelism": 1}
 
 
@@ -29,6 +30,7 @@ class Passwords:
 
     def __init__(self) -> None:
         self._hasher: Any = None
+        # Verified where there is no hash; made with the same cost on first use.
         self._dummy_hash = ""
         self._lock = threading.Lock()
 
@@ -90,6 +92,7 @@ class BoundedPool:
         except BaseException:
             self._places.release()
             raise
+        # Not when the caller stops waiting: a cancelled request still occupies its thread.
         work.add_done_callback(lambda _work: self._places.release())
         return await asyncio.wrap_future(work)
 

@@ -65,7 +65,11 @@ class Revocations:
         self._clock = clock
         self._lock = threading.Lock()
         self._callbacks: dict[object, Callable[[Revoked], object]] = {}
+        # The counter in the account store when subscribers were last notified. Another process's
+        # revocation makes the two differ, and `poll` finds it with one read.
         self._seen = self._count()
+        # Counted up after the revocation is stored, so that a result that was looked up before it
+        # is not trusted.
         self.notified = 0
 
     def subscribe(self, callback: Callable[[Revoked], object]) -> Callable[[], None]:
@@ -99,6 +103,7 @@ class Revocations:
         elsewhere = principal.claims.get(LEADER_CLAIM)
         if elsewhere is not None and self.is_leader_key_revoked(str(elsewhere)):
             return _REVOKED
+        # An unnamed admin, or an unauthenticated caller: there is nothing that could be revoked.
         if principal.uid is None and key_id is None:
             return None
         with self._account_store.read() as pages:
@@ -148,6 +153,7 @@ class Revocations:
                 self.revoke_user(principal.uid)
             return
         now = int(self._clock.now())
+        # Kept a little longer than the token is valid, as clocks may differ.
         until = _EVER if principal.expires_ms is None else principal.expires_ms // 1000 + 120
         self._account_store.write(lambda pages: pages.revoke_token(token_id, until, now))
         self.notify(Revoked(token_id=token_id))

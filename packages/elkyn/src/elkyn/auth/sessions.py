@@ -19,6 +19,7 @@ from sennit_core.clock import Clock
 
 __all__ = ["Sessions", "SignedIn"]
 
+# 48 random bytes in base64url, as `open` makes them.
 _REFRESH_TOKEN = re.compile(r"[A-Za-z0-9_-]{64}\Z")
 
 
@@ -77,6 +78,8 @@ class Sessions:
         own = json.dumps(dict(claims or {}))
 
         def body(pages: Pages) -> Session:
+            # A user who signs in within the second of a revocation gets the next second: tokens up
+            # to the cutoff are revoked.
             signed_in = max(int(now), user.valid_since, pages.cutoff(user.uid))
             session = Session(user.uid, provider, signed_in, int(now * 1000), own)
             pages.put_session(text, session)
@@ -91,6 +94,8 @@ class Sessions:
         Raises:
             AccountError: the refresh token is revoked or unknown, or its user is disabled.
         """
+        # Never a token of this server. SDKs do not sign out on this code but try again, so it must
+        # not be the answer for a token that was revoked.
         if not _REFRESH_TOKEN.match(text):
             raise AccountError("INVALID_REFRESH_TOKEN")
         with self._account_store.read() as pages:
@@ -116,6 +121,7 @@ class Sessions:
         claims: dict[str, Any] = {
             **_own_claims(user, session),
             **_profile(user, session.provider),
+            # Issuer, audience and claims as Firebase documents them for its ID tokens.
             "iss": f"https://securetoken.google.com/{self._project}",
             "aud": self._project,
             "auth_time": session.auth_time,
@@ -123,6 +129,7 @@ class Sessions:
             "sub": user.uid,
             "iat": now,
             "exp": now + ID_TOKEN_SECONDS,
+            # With it a single token can be revoked (`Revocations.revoke_token`).
             "jti": secrets.token_urlsafe(9),
             "firebase": {"principals": principals, "sign_in_provider": session.provider},
         }

@@ -125,6 +125,7 @@ def _issuer(entry: Any, where: str) -> Issuer:
         issuer = Issuer(**members)
     except TypeError:
         raise UsageError(f"{where}: an issuer needs issuer, audience and jwks") from None
+    # Made once for its checks: a mistake is found when the file is read, not at the first token.
     issuer.trust()
     return issuer
 

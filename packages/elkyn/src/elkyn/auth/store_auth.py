@@ -34,9 +34,11 @@ class StoreAuth:
         self._disk = disk
         self._writer = writer
         self._clock = clock
+        # Orders changes of the rules, so that memory and store end with the same ones.
         self._changing = threading.Lock()
         self._lock = threading.Lock()  # the writer acquires it too: never write while holding it
         self._rules: RuleSet | None = None
+        # True iff `_rules` is what the store holds; `reload` resets it.
         self._loaded = False
         self._signer: TokenSigner | None = None
         self._verifier: Verifier | None = None
@@ -58,6 +60,8 @@ class StoreAuth:
         """Check, store and apply new rules; invalid ones leave the old rules in force."""
         rules = _parse(source)
         with self._changing:
+            # Stored first, under `_changing` alone: the writer needs `_lock` to evaluate rules in
+            # its transactions.
             self._writer.keep_setting(RULES, rules.source)
             with self._lock:
                 self._rules, self._loaded = rules, True

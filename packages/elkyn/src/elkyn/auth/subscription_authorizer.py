@@ -29,6 +29,7 @@ __all__ = ["ReadAuthorization", "SubscriptionAuthorizer"]
 _SKEW_SECONDS = (
     60.0  # clock skew that token verification tolerates: a token is valid this much longer
 )
+# A rule that reads `now` may change its answer without any write.
 _TIMED_SECONDS = 1.0  # how often feeds are checked whose rules use `now`
 _NEVER = float("inf")
 
@@ -85,8 +86,13 @@ class SubscriptionAuthorizer:
         self._clock = clock
         self._observe = observe
         self._changed = threading.Condition()
+        # All open feeds with their permissions; closed ones are dropped by `_wait`. Guarded by
+        # `_changed`.
         self._feeds: dict[Feed[Any], ReadAuthorization] = {}
+        # Feeds to check now. Filled by commits, rules and time; emptied by `_wait`.
         self._due: set[Feed[Any]] = set()
+        # None iff there are no feeds, decided under `_changed`: a new feed either finds the thread
+        # or starts it.
         self._thread: threading.Thread | None = None
 
     def authorize(
@@ -139,6 +145,8 @@ class SubscriptionAuthorizer:
     def _committed(self, _position: int, paths: list[Path]) -> None:
         with self._changed:
             for feed, permission in self._feeds.items():
+                # An observer, on the committing thread: it only notes what is due, and the rules
+                # run elsewhere.
                 if permission.read_set is not None and permission.read_set.touched_by(paths):
                     self._due.add(feed)
             if self._due:
@@ -187,6 +195,8 @@ class SubscriptionAuthorizer:
         except SennitError as error:
             feed.end(error)
         else:
+            # An expired token whose verification still tolerates it (clocks) is checked again
+            # later, not in a loop.
             permission.ends_at = max(permission.ends_at, self._clock.now() + _TIMED_SECONDS)
 
 

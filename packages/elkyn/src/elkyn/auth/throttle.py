@@ -53,5 +53,7 @@ class Throttle:
 
     def _count(self, name: str) -> float:
         count, at = self._counts.get(name, (0.0, 0.0))
+        # An exponential decay needs one number and one time for each name, and no timer. Capped, as
+        # 0.5 to a larger power makes no difference.
         age = max(0.0, self._clock.monotonic() - at) / self._window_seconds
         return float(count * 0.5 ** min(age, 60.0))

@@ -196,6 +196,9 @@ class Verifier:
     def _signed_by(self, token: Token) -> Trust:
         """Return the trusted signer whose key verifies the signature."""
         issuer = token.claims.get("iss")
+        # `iss` and `alg` only narrow down what the configuration trusts (RFC 8725, sections 3.1 and
+        # 3.8): a token cannot make a public RSA key be used as an HMAC secret, as each key has one
+        # algorithm.
         candidates = [trust for trust in self._trusts if trust.issuer in (None, issuer)]
         if not candidates:
             raise BadToken(fault="issuer")
@@ -217,6 +220,8 @@ def _principal(trust: Trust, claims: Mapping[str, Any]) -> Principal:
     principal = principal_of(claims, provider=trust.provider)
     roles = claims.get("roles")
     admin = trust.roles and isinstance(roles, dict) and roles.get("admin") is True
+    # Ids of two issuers never collide, and the roles of a token count only for issuers that may
+    # make admins.
     if not trust.uid_prefix and not admin:
         return principal
     return replace(principal, uid=f"{trust.uid_prefix}{principal.uid}", admin=admin)

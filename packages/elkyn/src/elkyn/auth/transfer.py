@@ -40,6 +40,8 @@ class Imported:
 class _MovedSession(Session):
     """A `Session` with the SHA-256 of its refresh token."""
 
+    # The refresh token itself is not stored, so clients keep theirs: the digest is all that is
+    # compared.
     digest: bytes
 
 
@@ -149,6 +151,7 @@ def _write(account_store: AccountStore, batch: list[tuple[str, Any]], done: Impo
 
 
 def _put_user(pages: Pages, user: User) -> str | None:
+    # Never overwritten: an import can be repeated, and the users of this server stay as they are.
     if pages.user(user.uid) is not None:
         return f"user {user.uid}: exists already"
     for kind, name in (("email", user.email), ("phone", user.phone)):

@@ -115,6 +115,9 @@ class Users:
             )
         user = self.named("email", email)
         known = None if user is None else user.password_hash
+        # As slow for an unknown email as for a wrong password, so that the duration does not show
+        # which emails have accounts. The password is cut one character past the maximum: longer
+        # ones cannot match.
         if not self._passwords.verify(known, password[: PASSWORD_MAX + 1]):
             self._failures.failed(name, client)
             if self.email_privacy:
@@ -122,6 +125,7 @@ class Users:
             raise AccountError("EMAIL_NOT_FOUND" if user is None else "INVALID_PASSWORD")
         assert user is not None
         self._failures.succeeded(name, client)
+        # Only after the password was verified: others do not learn that the account is disabled.
         if user.disabled:
             raise AccountError("USER_DISABLED")
         return self._signed_in(user, password)
@@ -178,6 +182,7 @@ class Users:
             elif ends:
                 revoke_in(pages, uid, now)
                 user = pages.user(uid) or user
+            # Enabling is no revocation, but followers hold a copy of who is disabled.
             elif user.disabled or before.disabled:
                 pages.count_revocation()  # followers are notified of both
             return user, ends or user.disabled or "valid_since" in checked
