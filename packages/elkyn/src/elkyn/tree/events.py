@@ -64,6 +64,7 @@ class Event:
         self.position = position
         self.time_ms = time_ms
         self.encoded: bytes | None = None
+        # Computed from `changes` on first use, where it was not passed.
         self._data = data
         self._changes = changes
         self._weight_bytes = 0
@@ -124,6 +125,8 @@ def replay(value: Stored, event: Event) -> Stored:
 def applied(value: Stored, changes: Sequence[tuple[Path, Stored]]) -> Stored:
     """Return `value` with several paths changed, none an ancestor of another; copies maps once."""
     left = list(changes)
+    # Few changes, or no map to share: one path after the other. Otherwise the changes are grouped
+    # by child, so that each map is copied once and not once for each change in it.
     while left and (len(left) < 3 or type(value) is not dict or VALUE in value):
         value = with_at(value, *left.pop())
     if not left:
@@ -170,6 +173,7 @@ class Watchers:
 
     def __init__(self) -> None:
         self._root = _Node()
+        # Held while events are computed; listeners are notified without it.
         self._lock = threading.Lock()
 
     def add(self, path: Path, listener: Listener) -> None:
@@ -178,6 +182,7 @@ class Watchers:
             node = self._root
             for key in path:
                 node = node.children.setdefault(key, _Node())
+            # A new tuple: the events of a commit refer to the listeners of that moment.
             node.listeners = (*node.listeners, listener)
 
     def remove(self, path: Path, listener: Listener) -> None:
@@ -201,6 +206,8 @@ class Watchers:
         with self._lock:
             node = self._root
             for key in path:
+                # Decides whether the writer reads the old value at all, so it must never miss a
+                # listener; a listener above, at or below the path counts.
                 if node.listeners:
                     return True
                 child = node.children.get(key)
@@ -234,6 +241,7 @@ class Watchers:
             position: the position of the write in the log.
             time_ms: the time of the write; 0 for a write that is not in the log.
         """
+        # A write of an equal value is no change: no listener hears of it.
         real = [change for change in changes if not same(change.old, change.new)]
         found: list[tuple[tuple[Listener, ...], Event]] = []
         with self._lock:
@@ -272,6 +280,8 @@ def _event_at(path: Path, base: Path, changes: list[Change], *, patch: bool) -> 
     depth = len(path)
     inside: list[tuple[Path, Stored]] = []
     for change in changes:
+        # The write replaced the watched path or an ancestor of it: the listener gets its whole new
+        # value.
         if path[: len(change.path)] == change.path:
             rest = path[len(change.path) :]
             old, new = get_at(change.old, rest), get_at(change.new, rest)

@@ -71,6 +71,7 @@ class LargeMap:
             run.packed.dynamic if type(run.packed) is LargeMap else type(run.packed) is dict
             for run in runs
         )
+        # Sort keys of the runs' last children, for `child`; made by its first call.
         self._lasts: list[tuple[int, int, str]] = []
         # Rules read one child after the other, so the last unpacked run most likely holds the next one.
         self._cached: dict[str, Any] = {}
@@ -149,6 +150,7 @@ class LargeMapBuilder:
     """Collects the children of a `LargeMap` in any order; the last child of a key wins."""
 
     def __init__(self) -> None:
+        # In the order in which they were added; sorted and free of duplicates iff `_in_order`.
         self.runs: deque[Run] = deque()
         self._in_order = True
 
@@ -164,6 +166,8 @@ class LargeMapBuilder:
         """
         if self.runs:
             last = order_key(self.runs[-1].last)
+            # A null removes what an earlier run may hold under its key: kept as None until the runs
+            # are sorted.
             gone = [key for key in absent if not self._in_order or order_key(key) <= last]
             if gone:
                 children = sorted_map({**children, **dict.fromkeys(gone)})
@@ -191,6 +195,9 @@ class LargeMapBuilder:
         """Sort by samples: each bucket between two samples has about the size of one run."""
         bounds = self._bounds()
         buckets: list[list[Run]] = [[] for _ in range(len(bounds) + 1)]
+        # A bucket sort: runs are unpacked in batches, so that never more than a batch and one
+        # bucket are dicts. Buckets keep the order of arrival, which decides between children of one
+        # key.
         while self.runs:
             parted: dict[int, dict[str, Any]] = {}
             for _ in range(min(_BATCH_RUNS, len(self.runs))):

@@ -84,9 +84,12 @@ class LiveQuery:
 
     def __init__(self, query: Query) -> None:
         self.query = query
+        # The window's children by key; `_places` and `_order` have exactly the same keys.
         self.children: dict[str, Stored] = {}
+        # The scalar at the path, where the query loads everything; None while the path is a map.
         self.leaf: Stored = None
         self._places: dict[str, Position] = {}
+        # (position, key), sorted: previous keys and the edge of a full window by bisection.
         self._order: list[tuple[Position, str]] = []
 
     @property
@@ -135,6 +138,8 @@ class LiveQuery:
             written.setdefault(path[0], []).append((path[1:], value))
         priority = written.pop(PRIORITY, None)
         leaf = self._leaf_after(priority, bool(written))
+        # Of the window before the event: a child beyond it was outside, and what else is outside is
+        # unknown.
         edge = self._edge()
         after: dict[str, tuple[Stored, Position | None]] = {}
         for key, changes in written.items():
@@ -170,8 +175,12 @@ class LiveQuery:
         child = applied(self.children.get(key), changes)
         place = None if child is None else index.position(key, child)
         inside = place is not None and self._inside(place, edge)
+        # A member's whole value is known, so its new position is too. If it leaves a full window,
+        # the child that follows is not known.
         if member:
             return (child, place) if inside else self._leaving(edge)
+        # The child outside is known if all of it was written, or if nothing but its key decides.
+        # Else the written parts alone may settle that it stays outside, and then nothing is read.
         known = not changes[0][0] or self.query.loads_all or index.kind == "key"
         if known or not (inside or self._may_enter(key, changes, edge)):
             return (child, place) if inside else (None, None)
@@ -203,6 +212,8 @@ class LiveQuery:
             beyond = self._order[0 if self.query.from_end else -1][1]
             self._touch(step, beyond)
             self._drop(beyond)
+        # Children that were written with their old value, or that entered and left within this
+        # event.
         for key in [k for k, old in step.before.items() if same(old.value, self.children.get(k))]:
             del step.before[key]
         return step
@@ -227,6 +238,8 @@ def _ranks_after(query: Query, changes: list[tuple[Path, Stored]]) -> Iterator[t
     for inner, value in changes:
         if path[: len(inner)] == inner:
             yield rank(get_at(value, path[len(inner) :]))
+        # Something below the value that decides was written: it is a map now, or nothing is left of
+        # it.
         elif path and inner[: len(path)] == path:
             yield (MAP, 0)
             yield rank(None)

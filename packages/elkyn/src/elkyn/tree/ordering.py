@@ -35,6 +35,7 @@ Position: TypeAlias = tuple[int, Any, NameOrder]
 MIN_NAME, MAX_NAME = "[MIN_NAME]", "[MAX_NAME]"
 """Names below and above all keys, as clients send them; no key can hold a bracket."""
 
+# Firebase's order of types: null, false, true, numbers, text, maps.
 ABSENT, BOOLEAN, NUMBER, TEXT, MAP = range(5)
 
 

@@ -33,6 +33,7 @@ __all__ = [
 
 Path: TypeAlias = tuple[str, ...]
 
+# Firebase's documented limits: keys of 768 bytes, 32 levels.
 KEY_BYTES_MAX = 768
 DEPTH_MAX = 32
 ROOT: Path = ()
@@ -40,6 +41,7 @@ PRIORITY = ".priority"
 
 _FORBIDDEN = re.compile(r"[.$#\[\]/\x00-\x1f\x7f]")
 _PLAIN = re.compile(r"[^.$#\[\]\x00-\x1f\x7f-\U0010ffff]*\Z")  # all its keys are valid
+# The SDKs' expression for integer keys: `^-?(0*)\d{1,10}$`.
 _INTEGER = re.compile(r"(-?)0*([0-9]{1,10})\Z")
 _ASTRAL = re.compile("[\U00010000-\U0010ffff]")
 _SMALL_DIGITS = 10  # numbers of fewer digits fit 32 bits

@@ -13,6 +13,8 @@ from sennit_core.clock import SYSTEM, Clock
 
 __all__ = ["PushIds"]
 
+# In the order of ASCII, so that ids sort as their numbers do (Firebase, "The 2^120 Ways to Ensure
+# Unique Identifiers", 2015).
 _ALPHABET = "-0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz"
 _RANDOM_BITS = 72
 

@@ -103,6 +103,7 @@ class Query:
                 continue
             if self.index.kind == "key":
                 if not isinstance(bound.value, str):
+                    # The texts of Firebase's SDKs.
                     raise UsageError("Provided key index type is invalid, must be string")
                 if bound.key is not None:
                     raise UsageError(
@@ -172,6 +173,8 @@ class Query:
         limit = query.get("l")
         if limit is not None and type(limit) is not int:
             _refuse("limit must be an integer")
+        # `vf` is `l` or `r`: from which end the limit counts. Without it the SDKs count from the
+        # start if the range has one, else from the end.
         from_end = query.get("vf", "l" if start is not None else "r") == "r"
         return cls(index, start, end, limit, limit is not None and from_end)
 
@@ -241,12 +244,14 @@ class Query:
         if self.limit is None:
             found = sorted(inside(), key=_place)
         elif self.from_end:
+            # A limited query holds `limit` children at a time, however many there are.
             found = heapq.nlargest(self.limit, inside(), key=_place)[::-1]
         else:
             found = heapq.nsmallest(self.limit, inside(), key=_place)
         return {key: child for _place, key, child in found}
 
 
+# Below and above the rank of every type.
 _LOWEST: Position = (-1, 0, (0, 0, ""))
 _HIGHEST: Position = (9, 0, (0, 0, ""))
 
@@ -384,5 +389,6 @@ def _end_of_range(
         return None
     value, key = bounds[exclusive]
     if key is None and index.kind != "key":
+        # Without a key, all children of that value are outside of the range.
         key = beyond
     return Bound(value, key, inclusive=False)

@@ -59,8 +59,10 @@ class Overlay:
     def __init__(self, reader: Reader, places: Iterable[tuple[Path, Stored]]) -> None:
         self._reader = reader
         self._places = tuple(places)
+        # Made by the first read of a write with many places.
         self._below: dict[Path, list[_Place]] | None = None
         self._lengths: list[int] = []
+        # What `peek` found for maps that lose children: rules ask the same path again and again.
         self._emptied: dict[Path, Stored] = {}
 
     def _near(self, path: Path) -> Sequence[_Place]:
@@ -70,6 +72,8 @@ class Overlay:
         if self._below is None:
             self._below = _by_prefix(self._places)
             self._lengths = sorted({len(place) for place, _new in self._places})
+        # At most one place is at or above the path, since no place is above another: the shortest
+        # prefix decides.
         for length in self._lengths:
             if length > len(path):
                 break
@@ -90,6 +94,7 @@ class Overlay:
             if place[:depth] == path:
                 below.append((place[depth:], new))
         value = self._reader.get(path)
+        # One change needs no copy of the whole value: `with_at` copies the maps on its path only.
         if len(below) <= 1:
             return with_at(value, *below[0]) if below else value
         return set_many(copied(value), below)
@@ -120,6 +125,7 @@ class Overlay:
             if path[: len(place)] == place:
                 return peek_of(get_at(new, path[len(place) :]))
             if place[:depth] == path and place[depth:] != (PRIORITY,):
+                # Something will be below the path, so it is a map; nothing has to be read.
                 if new is not None:
                     return MAP
                 deletes = True

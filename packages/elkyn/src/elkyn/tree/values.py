@@ -56,7 +56,9 @@ them, and `plain` converts them to dicts for all other code.
 """
 
 VALUE = ".value"
+# Firebase's documented limit.
 STRING_BYTES_MAX = 10 * 1024 * 1024
+# What MessagePack can hold as an integer; a larger one becomes a double, as in JavaScript.
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 _FIELDS_MAX = 32
 _key_problem = lru_cache(maxsize=8192)(key_problem)  # records repeat their keys
@@ -153,6 +155,7 @@ def _checked_text(text: str, path: Path) -> str:
 def _map_to_stored(
     value: Mapping[Any, Any], path: Path, found: list[Timestamp | Increment]
 ) -> Stored:
+    # The fast case: a record of scalars whose keys were checked and sorted before.
     record = _record_to_stored(value) if len(path) < DEPTH_MAX else None
     if record is not None:
         return record
@@ -174,6 +177,7 @@ def _map_to_stored(
             stored[str.__str__(key)] = inner
     if PRIORITY in value:
         priority = _priority(value[PRIORITY], path, found)
+        # A map without children does not exist, and so has no priority.
         if stored and priority is not None:
             stored[PRIORITY] = priority
     return sorted_map(stored) if stored else None
@@ -202,6 +206,7 @@ def _are_plain(values: Iterable[Any]) -> bool:
     for value in values:
         kind = type(value)
         if kind is str:
+            # Other text needs the check for lone surrogates, and its length in bytes.
             if len(value) > STRING_BYTES_MAX or not value.isascii():
                 return False
         elif kind is int:
@@ -270,10 +275,12 @@ def resolve(value: Stored, read: Callable[[Path], Stored], path: Path, now_ms: i
     if type(value) is Increment:
         current = leaf_of(read(path))
         if type(current) is int or type(current) is float:
+            # The sum may leave the range of integers, or be infinite.
             return _scalar_to_stored(current + value.by, path)
         return value.by
     if type(value) is dict:
         return {
+            # `.value` is the value at the path itself.
             key: resolve(child, read, path if key == VALUE else (*path, key), now_ms)
             for key, child in value.items()
         }
@@ -310,6 +317,8 @@ def present(value: Stored, export: bool = False) -> Any:
     else:
         shown = dict(value)
     last = next(reversed(shown))
+    # Keys are in order, integers first: if the last one is text, the map is no list. Decided
+    # without looking at the others.
     if last[0] > "9" or next(iter(shown))[0] == "-":
         return shown
     greatest = as_integer(last)
@@ -377,6 +386,7 @@ def set_many(value: Stored, places: Sequence[tuple[Path, Stored]]) -> Stored:
     """
     for keys, new in sorted(places, key=lambda place: place[1] is None):
         value = _set_at(value, keys, new, ordered=False)
+    # Each changed map once, after all places are set: sorting after each would be quadratic.
     for above in {keys[:depth] for keys, _new in places for depth in range(len(keys))}:
         children = get_at(value, above)
         if type(children) is dict and (ordered := sorted_map(children)) is not children:
@@ -397,6 +407,7 @@ def _set_at(value: Stored, keys: Path, new: Stored, *, ordered: bool) -> Stored:
         return None if not value or (len(value) == 1 and PRIORITY in value) else value
     known = key in value
     value[key] = child
+    # A known key keeps its place.
     return sorted_map(value) if ordered and not known else value
 
 
@@ -404,6 +415,8 @@ def _set_on_leaf(value: Stored, key: str, rest: Path, new: Stored) -> Stored:
     if key == PRIORITY:
         leaf = leaf_of(value)
         return leaf if leaf is None or new is None else {PRIORITY: new, VALUE: leaf}
+    # A scalar is replaced by a map, which keeps its priority; a deletion below a scalar changes
+    # nothing.
     child = set_at(None, rest, new)
     if child is None:
         return value

@@ -3,6 +3,15 @@
 The queue of a slow listener is bounded. When it exceeds the bound it is dropped, and the listener is
 resynchronised with a fresh state: by a new `put "/"` for plain events, and for a window's events by
 the difference between the state that the listener has seen and the fresh one.
+
+The two sides of a feed:
+
+    committing thread                  |  the one consumer
+    deliver -> _events (bounded)       |  _next_event -> authorize -> lens.apply -> _shown -> poll
+      over a bound: `_overflowed`      |  overflowed, or the lens needs more: resume -> resync
+
+A window is computed on the consumer's side, so that the one writer does not work for slow
+listeners.
 """
 
 from __future__ import annotations
@@ -90,12 +99,17 @@ class Feed(Generic[ResumePoint]):
         self._queue_events = queue_events
         self._queue_bytes = queue_bytes
         self._shown: deque[ResumePoint] = deque()  # the consumer's side: items of the last event
+        # Delivered and not translated yet. Guarded by `_changed`, with the fields up to `_why`.
         self._events: deque[Event] = deque()
         self._waiting_bytes = 0
+        # True from an overflow until `reset`: deliveries are ignored meanwhile, as the fresh state
+        # includes them.
         self._overflowed = False
         self._closed = False
+        # Raised by the next read of an ended feed, once; None for an ordinary end.
         self._why: BaseException | None = None
         self._changed = threading.Condition()
+        # Set while a task waits in `_wait_ready`.
         self._awaken: Callable[[], None] | None = None
 
     @property
@@ -115,6 +129,7 @@ class Feed(Generic[ResumePoint]):
                 return
             bytes_now = self._waiting_bytes + event.weight_bytes
             too_many = len(self._events) >= self._queue_events
+            # A single event of any size is accepted: it is the only way to hand it on.
             if too_many or (self._events and bytes_now > self._queue_bytes):
                 self._clear()
                 self._overflowed = True
@@ -137,6 +152,7 @@ class Feed(Generic[ResumePoint]):
         """Read the first state; called by the store."""
         first = self._source.restart(self)
         with self._changed:
+            # Events may have been delivered since the state was read; they follow it.
             if not self._overflowed:
                 self._events.appendleft(first)
                 self._waiting_bytes += first.weight_bytes
@@ -184,6 +200,8 @@ class Feed(Generic[ResumePoint]):
     def _look(self) -> bool:
         """Translate the next event; returns False when that needs a fresh state."""
         event = self._next_event()
+        # After the event was dequeued: a permission that a write has ended since is noticed before
+        # its effect or anything later is handed on.
         self._ask()
         shown = None if event is None else self._lens.apply(event)
         if shown is not None:
@@ -290,6 +308,8 @@ class Feed(Generic[ResumePoint]):
             if found is None:
                 with self._changed:
                     self._clear()
+                    # The rest of the queue is dropped: the fresh state that must be read now
+                    # includes it.
                     self._overflowed = True
                 break
             shown += found
