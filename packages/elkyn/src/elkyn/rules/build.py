@@ -47,6 +47,7 @@ class _Builder:
         self.problems: list[Problem] = []
 
     def refuse(self, offset: int, path: tuple[str, ...], text: str) -> None:
+        # Collected, not raised: a user sees every problem of the file at once.
         if len(self.problems) < PROBLEMS_MAX:
             shown = "/" + "/".join(path) if path else ""
             self.problems.append(Problem(*self.lines.place(offset), shown, text))
@@ -143,6 +144,7 @@ class _Builder:
     def rule(self, kind: str, text: Text, path: tuple[str, ...]) -> Rule | None:
         levels = {key: level for level, key in enumerate(path) if key.startswith("$")}
         variables = VARIABLES | dict.fromkeys(levels, Kind.STRING)
+        # A read writes nothing, so `newData` is not in scope.
         if kind == ".read":
             del variables["newData"]
         try:

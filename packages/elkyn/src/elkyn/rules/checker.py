@@ -66,6 +66,7 @@ class _Checker:
 
     def boolean(self, node: Node, what: str) -> None:
         kind = self.kind(node)
+        # No conversion to a boolean, unlike in JavaScript.
         if kind is not Kind.BOOLEAN:
             hint = "; compare it: … === true" if kind.open else ""
             raise ExpressionError(f"{what} a boolean, and this is {kind.value}{hint}", node.at)
@@ -190,6 +191,7 @@ class _Checker:
                 )
         if Kind.STRING in (left, right):
             return Kind.STRING
+        # Two values that only the running rule knows may be numbers or strings.
         return Kind.NUMBER if left is right is Kind.NUMBER else Kind.STORED
 
     def order(self, node: Binary, left: Kind, right: Kind) -> Kind:

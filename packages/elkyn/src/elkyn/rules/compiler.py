@@ -81,6 +81,8 @@ class Context:
         self.auth = auth
         self.now = now
         self.query = query
+        # The path that is evaluated; set by `RuleSet` before each rule. A rule at depth d sees its
+        # first d keys.
         self.path: Path = ()
 
 
@@ -115,6 +117,8 @@ class _Compiler:
         return lambda context: pattern
 
     def name(self, node: Name) -> Closure:
+        # A `$` variable is a key of the path at a depth that is known here: no table of variables
+        # at run time.
         if node.name in self.levels:
             level = self.levels[node.name]
             return lambda context: context.path[level]
@@ -171,6 +175,7 @@ class _Compiler:
         return self.has_children(owner, listed.items)
 
     def child(self, owner: Closure, relative: Node) -> Closure:
+        # Split once, here, and not at each evaluation.
         if isinstance(relative, Literal):
             steps = split_path(relative.value)
             if steps is None:
@@ -230,15 +235,18 @@ class _Compiler:
     def equality(self, node: Binary) -> Closure:
         left, right = self.compile(node.left), self.compile(node.right)
         if isinstance(node.right, Literal) and node.right.value in (None, True, False):
+            # `is` suffices for null and booleans; the most common comparisons.
             constant = node.right.value
             if constant is None or type(constant) is bool:
                 return lambda context: left(context) is constant
+        # A string never equals a value of another type, in Python as in JavaScript.
         if Kind.STRING in (node.left.kind, node.right.kind):
             return lambda context: left(context) == right(context)
         return lambda context: equal(left(context), right(context))
 
     def logical(self, node: Logical) -> Closure:
         closures = [self.compile(operand) for operand in node.operands]
+        # Python's own operators: the checker has made sure that both sides are booleans.
         if len(closures) == 2:
             first, second = closures
             if node.operator == "&&":
@@ -262,6 +270,7 @@ class _Compiler:
 def _after(owner: Closure, value: Any) -> Closure:
     """Return a closure with a constant value, which fails where its owner fails."""
 
+    # The owner is evaluated all the same: if it fails, so does the rule.
     def known(context: Context) -> Any:
         owner(context)
         return value

@@ -14,6 +14,7 @@ from elkyn.rules.problems import BadRules, Lines, Problem
 
 __all__ = ["Constant", "Elements", "Members", "Part", "Text", "as_json", "read_document"]
 
+# The text comes from a user: size and nesting are bounded before anything recurses over it.
 CHARACTERS_MAX = 1 << 20
 NESTING_MAX = 64
 
@@ -146,6 +147,7 @@ class _Reader:
             if self._peek() != '"':
                 raise _Broken("expected a key in double quotes", self.at)
             key = self._text()
+            # Of a repeated key only one rule could count: refused.
             if key.value in seen:
                 raise _Broken(f"duplicate key {key.value[:80]!r}", key.at)
             seen.add(key.value)

@@ -42,6 +42,7 @@ def named(value: Any) -> str:
 
 def equal(left: Any, right: Any) -> bool:
     """`===`: numbers compare by value; values of different types are never equal."""
+    # In Python True equals 1; in rules it does not.
     if type(left) is not type(right) and (type(left) is bool or type(right) is bool):
         return False
     return bool(left == right)
@@ -50,6 +51,8 @@ def equal(left: Any, right: Any) -> bool:
 def ordered(operator: str, left: Any, right: Any) -> bool:
     """`<`, `<=`, `>`, `>=` on two numbers or two strings."""
     if type(left) is str and type(right) is str:
+        # JavaScript compares UTF-16 units, Python code points. They differ only if both texts have
+        # characters outside of ASCII.
         if not (left.isascii() or right.isascii()):
             left, right = left.encode("utf-16-be"), right.encode("utf-16-be")
     elif not (_is_number(left) and _is_number(right)):
@@ -73,6 +76,7 @@ def arithmetic(operator: str, left: Any, right: Any) -> Any:
         return _bounded(left - right)
     if operator == "*":
         return _bounded(left * right)
+    # A division by zero is Infinity in JavaScript; here it is NaN, as the remainder is.
     if right == 0:
         return math.nan
     return left / right if operator == "/" else _remainder(left, right)
@@ -90,6 +94,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _bounded(number: Any) -> Any:
+    # Python's integers have no limit: beyond 64 bits a result is a double, as all numbers of
+    # JavaScript are.
     return number if -(2**64) <= number <= 2**64 else float(number)
 
 
@@ -120,6 +126,7 @@ def number_text(number: float) -> str:
         return "-Infinity" if number < 0 else "Infinity"
     if number == 0:
         return "0"
+    # The range in which JavaScript writes numbers without an exponent (ECMA-262, Number::toString).
     if 1e-6 <= abs(number) < 1e21:
         return f"{Decimal(repr(number)):f}".removesuffix(".0")
     digits, _, exponent = repr(number).partition("e")
@@ -153,6 +160,7 @@ def _matches(pattern: Any, text: str) -> bool:
 
 
 def _replace(text: str, old: str, new: str) -> str:
+    # Checked before the text is built: rules must not be able to use much memory.
     if len(text) + text.count(old) * (len(new) - len(old)) > STRING_BYTES_MAX:
         raise Failed("the result of replace() is too long")
     return text.replace(old, new)

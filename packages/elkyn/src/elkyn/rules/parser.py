@@ -25,6 +25,7 @@ from elkyn.rules.problems import ExpressionError
 __all__ = ["parse"]
 
 CHARACTERS_MAX = 1 << 16
+# Of brackets and conditionals, which recurse here; the height bounds later passes over the tree.
 NESTING_MAX = 40
 HEIGHT_MAX = 80
 
@@ -102,6 +103,8 @@ class _Parser:
         left = self._unary()
         while (precedence := _PRECEDENCE.get(self.token.kind, 0)) >= lowest:
             operator = self._advance().kind
+            # Precedence climbing: an operator of the same precedence ends the right side, so all
+            # are left-associative.
             right = self._operators(precedence + 1)
             left = _joined(_STRICT.get(operator, operator), left, right)
         return left
@@ -179,6 +182,7 @@ class _Parser:
 def _joined(operator: str, left: Node, right: Node) -> Node:
     if operator not in ("&&", "||"):
         return Binary(left.at, right.end, operator, left, right, depth=_above(left, right))
+    # Chains of one operator are one node: a long list of conditions stays flat.
     if isinstance(left, Logical) and left.operator == operator:
         left.operands.append(right)
         left.end, left.depth = right.end, max(left.depth, _above(right))

@@ -29,6 +29,7 @@ class ReadSet:
     def touched_by(self, written: Iterable[Path]) -> bool:
         """Whether a write of the paths `written` may change the decision."""
         return any(
+            # A write at, above or below a path that was read.
             path[: len(place)] == place or place[: len(path)] == path
             for place in written
             for path in self.paths

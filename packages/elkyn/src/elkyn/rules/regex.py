@@ -97,6 +97,8 @@ def translate(pattern: str, *, fold: bool = False) -> str:
 
 
 class _Reader:
+    # `weight` counts the atoms that RE2 will compile, repetitions multiplied: it bounds the size of
+    # the automaton before RE2 builds it.
     def __init__(self, pattern: str, fold: bool) -> None:
         self.pattern = pattern
         self.fold = fold
@@ -167,6 +169,8 @@ class _Reader:
         return self.character(mark)
 
     def character(self, character: str) -> str:
+        # Cases are written out, because RE2's own flag would also match letters of another
+        # alphabet.
         cases = _cases(character) if self.fold else {character}
         return f"[{''.join(map(_in_set, sorted(cases)))}]" if len(cases) > 1 else _in_set(character)
 

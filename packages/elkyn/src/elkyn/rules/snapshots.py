@@ -75,6 +75,7 @@ class Subtree:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Subtree):
             return False
+        # The same place of the same state: equal without being read.
         if self._reader is other._reader and self._path == other._path:
             return True
         return _alike(self._reader.get(self._path), other._reader.get(other._path))
@@ -117,6 +118,7 @@ def illegal_child(snapshot: Snapshot, keys: Path, illegal: int) -> Snapshot:
     """Return the snapshot at a path whose key at the index `illegal` is invalid."""
     reader, path = snapshot
     if not isinstance(reader, _Nothing):
+        # Remembers the tree, because `parent()` may lead back to a path that can exist.
         reader = _IllegalPath(reader, len(path) + illegal)
     return reader, path + keys
 

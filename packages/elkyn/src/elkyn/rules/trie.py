@@ -46,6 +46,8 @@ class Rule:
     def allows(self, context: Context) -> bool:
         """Evaluate the rule; a failed evaluation is False."""
         try:
+            # Only `true` allows: a rule is checked to be a boolean, and anything else would be a
+            # mistake here.
             return self.run(context) is True
         except Failed:
             return False
@@ -61,6 +63,7 @@ class RuleNode:
     index_on: tuple[str, ...] = ()
     children: dict[str, RuleNode] = field(default_factory=dict)
     wildcard: RuleNode | None = None
+    # Whether a node below has a `.validate`; without one, a write need not be walked.
     validates_below: bool = False
 
     def child(self, key: str) -> RuleNode | None:
