@@ -155,6 +155,7 @@ class StoreAdmin:
             wait: whether to wait for a commit under way; if not, raise `BlockingIOError`.
         """
         with ExitStack() as reading:
+            # The lock is held only while the snapshot begins; the read itself holds up no write.
             with self._writer.between_commits(wait=wait):
                 view = reading.enter_context(self.snapshot(rows_max))
                 mark()
@@ -203,6 +204,7 @@ class StoreAdmin:
         """
         writes = [entry_write(entry) for entry in entries]
         self._writer.apply(writes)
+        # The leader's rules came with the log.
         if any(entry.kind == "settings" for entry in entries):
             self._auth.reload()
         for write in writes:

@@ -78,6 +78,7 @@ class Stores:
         self._options = options
         self._archive = None if archive is None else FilePath(archive)
         self._archivers: list[Archiver] = []
+        # Stores by namespace, never closed before `close`. Guarded by `_lock`.
         self._open: dict[str, ElkynStore] = {}
         self._lock = threading.Lock()
         self._closed = False
@@ -154,6 +155,7 @@ class Stores:
             stores = list(self._open.values())
             self._open.clear()
         for archiver in self._archivers:
+            # Archives what is left, so it comes before the stores are closed.
             archiver.close()
         for store in stores:
             store.close()

@@ -198,6 +198,7 @@ class Table(Generic[R]):
             return self._tree.get(path)
 
     def _place(self, record_id: str) -> str:
+        # An id is one key: a slash would name a place inside another record.
         if not record_id or "/" in record_id:
             raise UsageError(f"{record_id[:80]!r} is not a valid id for {self.path}")
         return f"{self.path}/{record_id}"
@@ -225,6 +226,7 @@ class CheckedTable(Table[R]):
         place = self._place(record_id)
         if record is None:
             return Change(place[1:], None)
+        # The path is part of the checksum: a row that is found under another key is damaged.
         return Change(place[1:], record, {CHECKSUM: _checksum(place, record.to_json())})
 
     def put(self, record_id: str, record: R, *, ephemeral: bool = False) -> None:

@@ -16,6 +16,7 @@ from sennit_core.logs import get_logger
 
 __all__ = ["Archiver", "archive_log", "backup_folder", "restore"]
 
+# Of entries in one file of the archive, which is read whole.
 _FILE_BYTES = 8 * 1024 * 1024
 _GROUP = 500
 
@@ -36,6 +37,7 @@ def archive_log(store: ElkynStore, folder: str | PathLike[str], after: int | Non
     """
     archive = Archive(FilePath(folder))
     reached = archive.last or (after if after is not None else max(store.oplog.first - 1, 0))
+    # The archive itself says how far it reaches, so an interrupted run is simply continued.
     while reached < store.position:
         rows = store.oplog.rows(reached, _FILE_BYTES)
         archive.add(rows)
@@ -66,6 +68,7 @@ class Archiver:
         self.error: Exception | None = None
         self.position = Archive(self._folder).last
         self._stop = store.admin.observe(lambda _position, _paths: self._changed.set())
+        # The first round archives what was written while no archiver ran.
         self._changed.set()
         self._thread = threading.Thread(target=self._run, name="elkyn-archive", daemon=True)
         self._thread.start()
@@ -73,6 +76,7 @@ class Archiver:
     def _run(self) -> None:
         while not self._closing.is_set():
             self._changed.wait()
+            # Before the round: a write during it causes another one.
             self._changed.clear()
             self._archive()
             self._closing.wait(self._every_seconds)
@@ -161,4 +165,5 @@ def _repeat(
         if len(waiting) == _GROUP:
             store.admin.replicate(waiting)
             waiting = []
+    # As a follower applies them: an entry that does not follow the last one is refused.
     store.admin.replicate(waiting)

@@ -118,6 +118,8 @@ class ElkynStore:
             self._push_ids,
         )
         self._authorizer = SubscriptionAuthorizer(self._auth, self._disk, clock, self.admin.observe)
+        # Indexes and open subscriptions follow every change of the rules, also one that came from a
+        # leader.
         self._auth.listeners = (self._index_builder.notice, self._authorizer.rules_changed)
         self._subscriptions = Subscriptions(self._disk, self._writer, self._watchers)
         self._lock = threading.Lock()
@@ -226,6 +228,7 @@ class ElkynStore:
         authorizer = self._auth.authorizer_for_token(token)
 
         def make(view: ReadTransaction) -> Write:
+            # The function sees the value, so its caller must be allowed to read it.
             authorizer.check_read(view, keys)
             write = put_write(keys, function(present(view.get(keys))))
             write.authorize = authorizer.write_check()

@@ -43,6 +43,8 @@ class Subscriptions:
         self._disk = disk
         self._writer = writer
         self._watchers = watchers
+        # Open feeds, with the callback that calls a function for each of its events, if there is
+        # one.
         self._feeds: dict[Feed[Any], Callback | None] = {}
         self._queries: dict[Feed[Any], Query] = {}
         self._lock = threading.Lock()
@@ -104,11 +106,17 @@ class Subscriptions:
         with ExitStack() as reading:
             with self._writer.between_commits():
                 view = reading.enter_context(self._disk.snapshot())
+                # Between two commits: the snapshot, the emptied queue and the place among the
+                # listeners agree. Every event up to here is in the state, and every later one is
+                # delivered.
                 feed.reset()
+                # Removed first, since a restart finds it attached already.
                 self._watchers.remove(keys, feed)
                 self._watchers.add(keys, feed)
+            # Closed by another thread before it was added again: `release` could not remove it.
             if feed.closed:
                 self._watchers.remove(keys, feed)
+            # Outside of the lock, in the snapshot: writes go on while a large value is read.
             value = _read(view, keys, self._queries.get(feed))
             return Event("put", "/", position=view.position, changes=(((), value),))
 
