@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 __all__ = ["Catalog", "check_dataset_name"]
 
 _NAME_MAX = 128
+# Manifests are immutable objects, so a cached one is never outdated; `reload` only makes a scrub
+# read again.
 _MANIFESTS_KEPT = 64
 
 
@@ -51,6 +53,8 @@ class Catalog:
         self._rows = SystemTree(tree)
         self._objects = objects
         self._clock = clock
+        # Held by commits and removals, from the comparison of the head to the write, so that no two
+        # snapshots have the same parent by accident. Reads take it only for the references.
         self._lock = threading.RLock()
         self._index = CatalogIndex(tree, self._name_in_manifests)
         # A manifest is immutable and was checked when it was read, so it needs no invalidation;
@@ -317,12 +321,15 @@ class Catalog:
             assert shown is not None, "the catalog is locked"
             # Both are read before the rows are removed: they are computed from them.
             references = self._counted()
+            # Before the rows go: afterwards nothing says which objects the dataset used.
             needs = self._needs(dataset_id)
             self._rows.write(
                 self._rows.datasets.change(dataset_id, None),
                 self._rows.forget_snapshots(dataset_id),
                 *self._index.change_of_ids(dataset_id, added=False),
             )
+            # After the write. If it fails, the counts still hold the objects, and nothing is
+            # deleted.
             for snapshot, objects in needs.items():
                 references.remove((dataset_id, snapshot), objects or ())
             self._damage.pop(dataset_id, None)
@@ -342,6 +349,7 @@ class Catalog:
 
     def _counted(self) -> References:
         if self._references is None:
+            # Reads every manifest once; later commits and removals keep the counts.
             found = References()
             ids: Sequence[str] = ()
             with suppress(Corrupt):
@@ -394,6 +402,7 @@ class Catalog:
                 parents.add(manifest.snapshot.parent)
             except Corrupt as problem:
                 states[snapshot] = row.manifest, problem
+        # A snapshot that another one names as its parent, or that is the head, must have a row.
         for lost in parents - {None, *states}:
             assert lost is not None
             states[lost] = None, self._noted(dataset_id, _lost_snapshot(name, lost))
@@ -443,6 +452,8 @@ class Catalog:
         try:
             manifest = self._manifest(row.manifest)
             described = manifest.snapshot
+            # Intact bytes under the wrong row (a flipped bit in the row's object id) would be
+            # another dataset's data.
             if (described.dataset, described.id) == (dataset_id, snapshot):
                 return manifest
             problem = f"it describes snapshot {described.id} of dataset {described.dataset}"

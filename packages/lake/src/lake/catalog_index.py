@@ -171,12 +171,15 @@ class CatalogIndex:
         """Record which datasets a commit changed (called by the tree before the commit returns)."""
         with self._noting:
             for path in paths:
+                # The root of a table, or the tree itself, was replaced: any dataset may have
+                # changed.
                 if not path or (path[0] in _ROOTS and len(path) == 1):
                     self._all_changed = True
                 elif path[0] in _ROOTS:
                     self._changed.add(path[1])
 
     def _refresh(self) -> None:
+        # Emptied before reading: a commit during the reads below is noted for the next refresh.
         with self._noting:
             reload, self._all_changed = self._all_changed, False
             changed, self._changed = self._changed, set()
@@ -266,6 +269,7 @@ class CatalogIndex:
 
     def _keep(self, info: DatasetInfo) -> None:
         self._names[info.id] = info.name
+        # Names are unique unless rows are damaged; then the first one keeps the name.
         self._ids.setdefault(info.name.casefold(), info.id)
         self._infos[info.id] = info
         while len(self._infos) > _ROWS_MAX:

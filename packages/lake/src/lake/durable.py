@@ -2,6 +2,14 @@
 
 All data of the lake that must survive a crash is written through `open_new` or `write_whole`.
 A full disk raises `StorageFull`, and the unfinished file is removed.
+
+Why in this order: a file must not have its final name before its bytes are on the disk, or a crash
+would leave a name with missing bytes; and the rename itself is durable only after the folder was
+synced.
+
+    write .incoming -> fsync file -> rename -> fsync folder -> answer
+                    crash: removed at   crash: the old file, or the new one whole
+                    the next start
 """
 
 from __future__ import annotations
@@ -20,6 +28,7 @@ from sennit_core.errors import StorageFull
 from sennit_core.private_files import FILE_MODE, make_private_folder
 
 TEMP_SUFFIX = ".incoming"
+# `O_EXCL`: a temporary name is never shared, and an existing file or link is not followed.
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -63,9 +72,11 @@ class NewFile:
     def __init__(self, folder: Path) -> None:
         self.path = folder / f"{secrets.token_hex(12)}{TEMP_SUFFIX}"
         self.size = 0
+        # True once the file has its final name: leaving the context then removes nothing.
         self._committed = False
         with storage_errors(folder, 0):
             make_private_folder(folder)
+            # Unbuffered: callers write large pieces, and `size` is what the system has accepted.
             self._file = os.fdopen(os.open(self.path, _NEW, FILE_MODE), "wb", buffering=0)
 
     def write(self, data: bytes | bytearray | memoryview) -> None:
@@ -73,6 +84,7 @@ class NewFile:
         rest = memoryview(data).cast("B")
         with storage_errors(self.path, len(rest)):
             while rest:
+                # An unbuffered write may write a part only.
                 written = self._file.write(rest)
                 self.size += written
                 rest = rest[written:]
@@ -80,6 +92,7 @@ class NewFile:
     def commit(self, final: Path, *, mode: int = FILE_MODE) -> None:
         """Make the file durable and rename it to its final name, replacing any existing file."""
         with storage_errors(final, self.size):
+            # Before the sync, so that the file has its mode when it gets its name.
             os.fchmod(self._file.fileno(), mode)
             os.fsync(self._file.fileno())
             self._file.close()

@@ -3,6 +3,17 @@
 All steps before the commit are invisible and repeatable; the upload is kept until the dataset is
 committed. The snapshot has the upload's id, so that after a crash one lookup in the catalog shows
 whether the ingest was committed.
+
+What a crash leaves at each step, and who removes it:
+
+    executor writes staging/<upload>/*.parquet     staging is emptied at the next start
+    lease the shards' ids                          (in memory only)
+    adopt: chunk list, fsync, rename               unreferenced objects: the sweep at the start
+    write the manifest object                      the same
+    one write of the tree: dataset, snapshot, ids  the commit
+    delete the upload                              a repeated ingest finds the snapshot
+
+A repeated ingest starts over from the upload; shards with equal bytes are the same objects.
 """
 
 from __future__ import annotations
@@ -231,6 +242,7 @@ class Ingestor:
                 id=request.dataset, name=request.dataset_name, owner=request.owner, schema=schema
             )
             snapshot = SnapshotInfo(
+                # The upload's id, so that `Lake._committed` recognizes a commit after a crash.
                 id=request.snapshot,
                 parent=dataset.head,
                 dataset=dataset.id,

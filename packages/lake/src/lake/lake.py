@@ -112,8 +112,10 @@ class Lake:
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
             )  # fmt: skip
             self._verifier = Verifier()
+            # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
             self._upload_locks_lock = threading.Lock()
+            # Before any upload, ingest or query: the sweep relies on it (see `Retention.sweep`).
             self._recover()
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
@@ -157,6 +159,8 @@ class Lake:
             owner=owner,
         )
         with self._exclusive(upload_id, cancelled):
+            # Committed by an earlier call that was interrupted, or by the one that this one waited
+            # for.
             committed = self._committed(request)
             if committed is None:
                 self.parts.mark(upload_id, "ingesting")
@@ -168,6 +172,7 @@ class Lake:
                     self.parts.mark(upload_id, "failed")
                     raise
                 reached("ingest-committed")
+            # Only now: until the commit the upload is the only copy of the data.
             self.parts.abort(upload_id)
         return committed
 
@@ -390,6 +395,8 @@ class Lake:
     def _committed(self, request: IngestRequest) -> DatasetInfo | None:
         """Return the dataset if this upload has already been committed to it."""
         name = dataset_name(request.name, request.options)
+        # A created dataset has the id that the upload assigned; an appended one is found by its
+        # name.
         for key in (request.dataset, name):
             info = self.catalog.find_known(key)
             if info is not None and self.catalog.has_snapshot(info.id, request.snapshot):
@@ -400,6 +407,8 @@ class Lake:
         """Return the datasets that a statement may read, and a lease on their shards."""
         while True:
             tables, objects = self._tables(sql)
+            # A lease also protects objects that do not exist, so it may come first: what is still
+            # in the catalog after it cannot lose its objects any more.
             held = self.retention.acquire(objects)
             # A dataset deleted between its lookup and its lease may have lost its shards.
             if all(self.catalog.find_id(table["id"]) is not None for table in tables):

@@ -108,6 +108,8 @@ class ObjectStore:
             digest: The digest computed by its writer; None computes it here.
         """
         found = hash_file(path) if digest is None else digest
+        # Cheap, and catches a file that was cut off after its writer hashed it; readers verify the
+        # bytes.
         if path.stat().st_size != found.size:
             raise Corrupt(what=path.name, expected=f"{found.size} bytes", found=_size_text(path))
         self.keep_chunks(found)
@@ -141,6 +143,7 @@ class ObjectStore:
         end = digest.size if stop is None else min(stop, digest.size)
         size = digest.chunk_bytes
         with _reading(name), self.path(name).open("rb", buffering=0) as file:
+            # Whole chunks, since a hash covers one: a range costs at most a chunk more at each end.
             for index in range(start // size, -(-end // size)):
                 file.seek(index * size)
                 chunk = file.read(size)
@@ -221,6 +224,7 @@ def load_digest(path: Path) -> ObjectDigest:
         raise Corrupt(what, expected="a readable file", found=str(error.strerror)) from error
     except (ValueError, KeyError, TypeError, struct.error) as error:
         raise Corrupt(what, expected="JSON as it was written", found=str(error)) from error
+    # The list is checked against the object's id, so it needs no checksum of its own.
     if root != path.name:
         raise Corrupt(what, expected=path.name, found=root)
     return ObjectDigest(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PART_BYTES", "PartStore", "PartWriter"]
 
+# A part that was interrupted is sent again whole.
 PART_BYTES = 8 * MIB
 PART_BYTES_MAX = 256 * MIB
 PARTS_MAX = 100_000  # fewer than the six digits of a part's file name allow
@@ -293,6 +294,8 @@ class PartStore:
             upload = self.get(upload_id)
             if upload.state != "receiving":
                 raise Conflict(f"upload {upload_id} is {upload.state}; it accepts no more parts")
+            # The name is index and hash: whether the part is here, and which bytes it has, needs no
+            # other file.
             new.commit(self.folder(upload_id) / f"{index:06d}-{sha256}.part")
             self._done[upload_id] = self._done.get(upload_id, 0) + new.size
         self._mirror(upload)
@@ -316,6 +319,7 @@ class PartStore:
                 )
             paths = [self.folder(upload_id) / parts[index][1] for index in sorted(parts)]
             sizes = [path.stat().st_size for path in paths]
+            # Offsets of parts are computed from their indexes, so only the last one may be shorter.
             if any(size != upload.part_bytes for size in sizes[:-1]):
                 raise BadInput(
                     what=f"upload {upload_id}", reason="a part before the last is not full"
@@ -323,6 +327,8 @@ class PartStore:
             if upload.state == "receiving":
                 _check_whole(upload, paths)
                 upload = upload.with_state("sealed", size=sum(sizes))
+                # From here on no part is accepted, also after a restart: an ingest reads these
+                # files.
                 self._save(upload)
                 self._mirror(upload)
             return SealedUpload(upload=upload, paths=tuple(paths), size=sum(sizes))
@@ -402,6 +408,7 @@ class PartStore:
     def _mirror(self, upload: UploadInfo) -> None:
         if self._rows is not None:
             row = UploadRow(upload.name, upload.size, self._done.get(upload.id, 0), upload.state)
+            # Ephemeral: for display. It is written anew at each start.
             self._rows.put(upload.id, row, ephemeral=True)
 
     def _recover(self) -> None:
@@ -409,6 +416,7 @@ class PartStore:
             if is_id(folder.name) and not (folder / _META).exists():
                 shutil.rmtree(folder, ignore_errors=True)
         for upload_id in self._ids():
+            # Parts whose bytes were not complete when the process ended.
             for leftover in self.folder(upload_id).glob("*.incoming"):
                 leftover.unlink()
             names = [name for _, name in self._parts(upload_id).values()]

@@ -58,12 +58,18 @@ class QueryExecution:
         self._start = start
         self._complete = complete
         self._deadline_seconds = deadline_seconds
+        # None once the lease has ended, so that `close` may be called twice.
         self._release: Callable[[], None] | None = release
+        # True while EM-√ may still answer instead of DuckDB: until the first piece of the result
+        # was handed on. Half an answer of each engine would be none, since they order equal rows
+        # differently.
         self._may_change = engine == "auto"
         self._refusal: SennitError | None = None  # DuckDB's error, while EM-√ is tried
         self._engine = "emsqrt" if engine == "emsqrt" else "duckdb"
         self._lock = threading.Lock()
         self._cancelled = False
+        # `duckdb`, or `plan` and then `emsqrt`: the plan is made in one executor, and runs in
+        # another that loads neither DuckDB nor sqlglot, whose memory would count against the cap.
         self._step = "plan" if engine == "emsqrt" else "duckdb"
         self._execution = start(self._step, {})
 
@@ -176,6 +182,7 @@ class QueryExecution:
         execution = self._start(step, own)
         with self._lock:
             self._execution, self._step = execution, step
+            # A cancellation that came between the two steps counts for the new one.
             cancelled = self._cancelled
         if cancelled:
             execution.cancel()

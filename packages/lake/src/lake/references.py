@@ -22,6 +22,7 @@ class References:
     def __init__(self) -> None:
         # Ids as 32 bytes: a million objects need 130 MB of memory; as text they would need 300 MB.
         self._counts: Counter[bytes] = Counter()
+        # Snapshots whose manifest cannot be read. Nothing may be deleted while there is one.
         self._unknown: set[SnapshotKey] = set()
 
     def add(self, objects: Iterable[str]) -> None:

@@ -46,6 +46,7 @@ class Reserve:
             while wanted >= _LEAST_BYTES:
                 if self._allocate(wanted):
                     return wanted
+                # As much as fits: on a nearly full disk a smaller reserve is better than none.
                 wanted //= 2
             return 0
 
@@ -67,6 +68,7 @@ class Reserve:
         try:
             return action()
         except StorageFull:
+            # Another thread has released it, and the disk is full all the same.
             if not self.release():
                 raise
         try:
@@ -83,6 +85,7 @@ class Reserve:
                 return False
             raise
         try:
+            # Allocates the blocks; a file that is only extended would reserve nothing.
             os.posix_fallocate(descriptor, 0, size)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):

@@ -71,6 +71,9 @@ class Retention:
     def delete_dataset(self, dataset: str) -> DatasetInfo:
         """Remove a dataset from the catalog now, and its objects when they are no longer in use."""
         with self._lock:
+            # The rows go first, in one write. A crash after it leaves objects without a reference,
+            # which the sweep at the start deletes; in the other order it would leave a dataset
+            # without its data.
             info, used = self._catalog.remove(dataset)
             reached("delete-uncataloged")
             # The withheld ones too: the deleted dataset may have been the damaged one.
@@ -103,9 +106,12 @@ class Retention:
             return []
         gone = {name for name in candidates if not self._catalog.references(name)}
         leased = {name for name in gone if self._leases[name] > 0}
+        # What is referenced again by now (equal bytes were committed) is doomed no more.
         self._doomed = (self._doomed | leased) - (candidates - leased)
         unused = gone - leased
         self._withheld -= candidates
+        # One unreadable manifest may name any of them: deleting what the readable ones do not name
+        # would delete a dataset's shards because of one flipped byte.
         if not self._catalog.references_known:
             self._withheld |= unused
             return []

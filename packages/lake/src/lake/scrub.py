@@ -92,6 +92,7 @@ class Scrub:
         self._check = check
         self._findings: list[Finding] = []
         self._damaged: dict[str, Corrupt] = {}  # the first finding of each dataset, by id
+        # The result for each object that was read; snapshots share objects, and each is read once.
         self._seen: dict[str, Damage | None] = {}
         self._read_objects = 0
         self._bytes_done = 0
@@ -106,6 +107,7 @@ class Scrub:
             NotFound: There is no such dataset.
             Corrupt: The catalog cannot be read at all.
         """
+        # Cached rows and manifests may have been read before they were damaged.
         self._catalog.reload()
         if dataset is None and self._catalog.problem is not None:
             self._findings.append(Finding("", "", str(self._catalog.problem)))
@@ -118,6 +120,7 @@ class Scrub:
                 yield self._report(len(ids), total)
         for dataset_id in ids:
             self._catalog.note_dataset(dataset_id, self._damaged.get(dataset_id))
+        # Manifests that were unreadable may be read again, or their dataset was deleted.
         self._retention.retry_withheld()
         yield self._report(len(ids), total, done=True)
 
@@ -175,6 +178,7 @@ class Scrub:
         """Verify an object; return False if it was verified before."""
         fresh = item.object not in self._seen
         if fresh:
+            # A deletion during the read would look like damage.
             with self._retention.lease((item.object,)):
                 self._seen[item.object] = find_damage(
                     self._objects.place(item.object), self._check, from_disk=True

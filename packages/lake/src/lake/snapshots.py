@@ -68,6 +68,7 @@ def read_manifest(objects: ObjectStore, name: str) -> Manifest:
         Corrupt: It is missing, damaged, or not a manifest of this version.
     """
     try:
+        # `objects.read` verifies each chunk, so damaged bytes are not parsed.
         document = json.loads(b"".join(objects.read(name)))
         if document.get("v") != _VERSION:
             raise Corrupt(f"manifest {name}", expected=f"v {_VERSION}", found=str(document)[:40])

@@ -84,6 +84,7 @@ class Verifier:
         # Invariant: an entry means that all bytes of the file were verified while it had this
         # state.
         self._verified: dict[str, FileState] = {}
+        # Files that are being hashed; the event is set at the end, with any outcome.
         self._hashing: dict[str, threading.Event] = {}
 
     def check(self, shard: ShardFile, checkpoint: Checkpoint = lambda: None) -> None:
@@ -123,8 +124,11 @@ class Verifier:
             return False  # hashing will report the error
 
     def _hash(self, shard: ShardFile, checkpoint: Checkpoint) -> None:
+        # Until the bytes are verified anew, the old entry must not count for the changed file.
         self._verified.pop(shard.path, None)
         path = Path(shard.path)
+        # Before the first byte is read, and compared after the last one. ctime cannot be set by a
+        # program, so every write is seen.
         before = _try_state(path)
         damage = find_damage(path, checkpoint)
         if damage is not None:
@@ -136,6 +140,7 @@ class Verifier:
             with self._lock:
                 self._verified[shard.path] = before
                 while len(self._verified) > _FILES_MAX:
+                    # The oldest entry; its file is hashed once more on its next use.
                     del self._verified[next(iter(self._verified))]
 
 
@@ -158,6 +163,9 @@ def find_damage(
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             if from_disk:
+                # Else the bytes would come from the page cache, and damage on the disk would not be
+                # seen. O_DIRECT was rejected: it fails on some file systems and needs aligned
+                # buffers.
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
             return _damage_in(descriptor, digest, checkpoint)

@@ -63,6 +63,7 @@ class Shard:
     stats: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
+        # In the executor, on bytes that are still in the page cache; the node only moves the file.
         self.digest = hash_file(self.path)
         self.stats = column_stats(self.path)
 
@@ -105,6 +106,8 @@ class ShardWriter:
     ) -> None:
         """Append the batch, which was parsed from the source range [start, stop)."""
         if self._open is not None and not self._open.accepts(batch):
+            # Another schema: a column was widened. Shards before it are encoded again at the end
+            # (`lake.ingest.encode`).
             self.cut()
         if self._open is None:
             path = self._folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
@@ -142,6 +145,7 @@ class _OpenShard:
         self._stop = start
         self._line = line
         self._rows = 0
+        # Batches of the next row group; `_held_rows` and `_held_bytes` are their sums.
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._held_bytes = 0
@@ -171,6 +175,7 @@ class _OpenShard:
     def finish(self) -> Shard:
         self._flush()
         with storage_errors(self._path, 0):
+            # A shard without rows still is a Parquet file with a schema.
             self._writer_for(self._schema.empty_table()).close()
             self._file.close()
         return Shard(self._path, self._schema, self._rows, self._start, self._stop, self._line)

@@ -46,6 +46,8 @@ OPTIONS = (
     "dateOrder",
     "keepSource",
 )
+# Read and encoded at once: memory is a block with its copies and one row group, regardless of the
+# file's size.
 _BLOCK_BYTES = MIB
 _BLOCK_COPIES = (
     12  # copies of a block: the text, parsed strings, typed columns, and a widening's second parse
@@ -65,6 +67,7 @@ def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
         source |= {"compression": compression.name, "bytesUnpacked": _unpack(job, compression)}
     limits = Limits(**(request.get("limits") or _limits_for(job.size)))
     needed = _BLOCK_BYTES * _BLOCK_COPIES + 2 * limits.group_bytes
+    # Reserved before it is allocated; a cap that is too small is refused here with its size.
     with context.budget.acquire(needed, "ingest"):
         form = sniff_format(job.head, job.inner_name)
         shards, schema, report, found = _INGEST[form](job, limits)
