@@ -85,6 +85,7 @@ class JobService:
         self._job_store = JobStore(tree, self._folder, clock=clock)
         self._leases: dict[str, frozenset[str]] = {}  # objects that a job's shards need
         self._ingests: dict[str, tuple[str, str]] = {}  # upload id -> (job id, dataset id)
+        # Makes `submit_ingest` return one job for an upload, also to two callers at the same time.
         self._submitting = threading.Lock()
         self._closed = False
         # One thread more than workers, so that a merge need not wait for an attempt.
@@ -245,6 +246,9 @@ class JobService:
                 self._ingests[note["upload"]] = (job.id, note["dataset"])
         for job in unfinished:
             note = self._job_store.note(job.id)
+            # An ingest is repeatable, as its upload is kept until the commit. A plan's snapshots
+            # may have lost their objects, since leases are in memory: such a job fails and can be
+            # submitted again.
             if job.kind == "ingest" and note is not None:
                 self._resume_ingest(job, note)
             else:
@@ -298,6 +302,7 @@ class JobService:
     def _begin(self, job: JobInfo, work: JobWork, note: dict[str, Any]) -> None:
         if self._closed:
             raise Closed("the job service")
+        # Leased first, then checked: what exists after the lease stays until the job has ended.
         held = self._lake.retention.acquire(work.objects)
         try:
             self._check_still_there(work)
@@ -306,6 +311,7 @@ class JobService:
         except BaseException:
             self._lake.retention.release(held)
             raise
+        # Before the loop may end the job and release it.
         self._leases[job.id] = held
         self._job_store.begin_tasks(job.id, work.inputs)
         self._loop.begin(job.id, work)

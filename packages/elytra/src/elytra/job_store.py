@@ -28,6 +28,7 @@ from sennit_core.records import JobInfo, Progress, TaskInfo, is_terminal
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
+# Each publication is a transaction of the tree.
 PROGRESS_SECONDS_MIN = 0.1
 _NOTE = "work.json"
 _log = get_logger(__name__)
@@ -51,7 +52,10 @@ class JobStore:
         self._clock = clock
         self._remembered_max = remembered_max
         self._lock = threading.RLock()
+        # The records; the tree shows copies of them. A failed write to the tree costs the copy
+        # only.
         self._jobs: dict[str, JobInfo] = {}
+        # Tasks and progress of jobs that have not ended.
         self._tasks: dict[str, dict[str, TaskInfo]] = {}
         self._progress: dict[str, _JobProgress] = {}
 
@@ -61,6 +65,7 @@ class JobStore:
             for job_id, job in sorted(self._rows.all().items()):
                 plan = (self.note(job_id) or {}).get("plan")
                 self._jobs[job_id] = replace(job, plan=plan)
+            # A folder without a record: its job was never accepted, or was forgotten.
             for folder in self.folder.iterdir() if self.folder.exists() else ():
                 if folder.name not in self._jobs:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -83,6 +88,7 @@ class JobStore:
         """
         with self._lock:
             make_private_folder(self.folder / job.id)
+            # The submission before the record: a recorded job can always be restarted.
             write_whole(self.folder / job.id / _NOTE, canonical_json(note))
             self._jobs[job.id] = job
             self._rows.put(job.id, job)
@@ -120,6 +126,7 @@ class JobStore:
                     jobs[change.job] = self._change_job(change)
                 elif change.task in self._tasks.get(change.job, {}):
                     tasks.setdefault(change.job, {})[change.task] = self._change_task(change)
+            # One write for each job, so that its state and its tasks never disagree in the tree.
             for job_id in {**jobs, **tasks}:
                 self._show(job_id, job=jobs.get(job_id), tasks=tasks.get(job_id))
             for job_id in jobs:
@@ -138,6 +145,7 @@ class JobStore:
         with self._lock:
             for job_id, live in self._progress.items():
                 now = self._clock.monotonic()
+                # Written without a sync, and only when something changed.
                 if live.changed and now - live.shown_at >= PROGRESS_SECONDS_MIN:
                     live.changed, live.shown_at = False, now
                     self._show(job_id, progress=live.sum())
@@ -199,7 +207,9 @@ class _JobProgress:
     def __init__(self, input_bytes: dict[str, int | None]) -> None:
         self._input_bytes = input_bytes
         self._tasks: dict[str, Progress] = {}
+        # Tasks whose result counts; a later report of a stopped attempt does not change them.
         self._done: set[str] = set()
+        # Executions report from their own threads.
         self._lock = threading.Lock()
         self._peak_bytes = 0
         self.phase = ""

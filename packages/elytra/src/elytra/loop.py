@@ -118,6 +118,8 @@ class SchedulerLoop:
     def _carry_out(self, orders: Sequence[Instruction]) -> None:
         # Recorded before anything starts: after a crash there is no work without a record.
         changes = [order for order in orders if isinstance(order, JobChanged | TaskChanged)]
+        # Records before actions: a crash in between leaves a job that is recorded as running, which
+        # `recover` fails or resumes; the other order could leave work that no record mentions.
         self._job_store.record(changes)
         for order in orders:
             self._do(order)
@@ -132,6 +134,7 @@ class SchedulerLoop:
 
     @_do.register
     def _(self, order: JobChanged) -> None:
+        # Its end was recorded above, so nothing needs its work or its leases any more.
         if is_terminal("job", order.state):
             self._work.pop(order.job, None)
             self._on_end(order.job)

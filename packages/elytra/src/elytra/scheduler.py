@@ -64,12 +64,14 @@ class _Attempt:
 @dataclass(slots=True, eq=False)
 class _Task:
     key: str
+    # `holder` is not None iff the state is leased or running.
     state: TaskState = "pending"
     # Attempts made, including the current one; also the number in the next attempt's id, so an
     # id is never reused and a late message cannot be taken for the message of a newer attempt.
     attempts: int = 0
     # The only attempt whose result counts; None unless the task is leased or running.
     holder: _Attempt | None = None
+    # Workers to avoid as long as there is another one.
     failed_on: set[str] = field(default_factory=set)
     # Not None iff the task is done.
     partial: JsonObject | None = None
@@ -86,6 +88,7 @@ class _Job:
     tasks: dict[str, _Task] = field(default_factory=dict)
     # The tasks whose state is pending; a retried task is put in front.
     pending: deque[_Task] = field(default_factory=deque)
+    # Number of tasks in state done.
     done_count: int = 0
     # Merges started. Reports carry the number of their merge; those of earlier ones are ignored.
     merges: int = 0
@@ -117,6 +120,7 @@ class Scheduler:
         # Each job of `_jobs` is in `_queue` (queued), in `_running` (running) or in neither
         # (merging). The front of `_running` is the next job to be assigned a worker.
         self._queue: deque[_Job] = deque()
+        # Jobs in state running; the first one is served next.
         self._running: deque[_Job] = deque()
         # The instructions of the current event, in order; empty between two calls of `handle`.
         self._out: list[Instruction] = []
@@ -212,6 +216,7 @@ class Scheduler:
     # Decisions
 
     def _admit(self) -> None:
+        # Jobs in planning, running or merging.
         busy = len(self._jobs) - len(self._queue)
         while self._queue and busy < self._limits.running_jobs_max:
             busy += 1
@@ -228,6 +233,7 @@ class Scheduler:
 
     def _assign(self) -> None:
         """Assign tasks round-robin over the jobs until no free worker fits any of them."""
+        # Ends when every running job was asked in a row and had no task for a free worker.
         stuck_count = 0
         while stuck_count < len(self._running) and self._has_free_worker():
             job = self._running[0]
@@ -278,6 +284,7 @@ class Scheduler:
         self._release(attempt)
         task.holder = None
         task.failed_on.add(attempt.worker)
+        # It would only repeat: a column that does not exist, a cap that is too small.
         if not retryable:
             self._move_task(job, task, "failed")
             self._end_job(job, "failed", error=error)
@@ -302,6 +309,8 @@ class Scheduler:
 
     def _start_merge(self, job: _Job) -> None:
         job.merges += 1
+        # In the order of the tasks, which is that of the shards and not of their arrival: it
+        # decides the order of rows.
         partials = tuple(task.partial for task in job.tasks.values() if task.partial is not None)
         assert len(partials) == len(job.tasks)
         # A merge takes no worker's slot: the tasks of other jobs may occupy all of them for long.
@@ -332,6 +341,7 @@ class Scheduler:
         if job in self._running:
             self._running.remove(job)
         self._move_job(job, state, error, result)
+        # Last: from here on the job's events have no effect.
         del self._jobs[job.id]
 
     # State changes: each is checked against the shared transition tables (`sennit_core.states`)

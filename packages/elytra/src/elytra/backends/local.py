@@ -33,6 +33,7 @@ class _Run:
     def __init__(self) -> None:
         # Guards both fields: a stop must see the execution, or the execution must see the stop.
         self._lock = threading.Lock()
+        # The execution to cancel; None before the first and between two of them.
         self._execution: Execution | None = None
         # Never reset: a task of several executions stays stopped between them.
         self._stopped = False

@@ -53,6 +53,7 @@ async def receive(pieces: AsyncIterator[bytes], writer: BytesWriter) -> int:
             batch.append(piece)
             batch_bytes += len(piece)
             if batch_bytes >= BATCH_BYTES:
+                # One write at a time, in order; while it runs the next batch arrives.
                 if writing is not None:
                     await writing
                 writing = loop.run_in_executor(None, _write, writer, batch)
@@ -90,6 +91,7 @@ class WholeUpload:
         self._parts = parts
         self._upload = upload
         self._index = 0
+        # Bytes that the current part still lacks; 0 without one.
         self._room_bytes = 0
         self._part: PartWriter | None = None
         self._total_bytes = 0
