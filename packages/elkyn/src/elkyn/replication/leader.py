@@ -116,8 +116,8 @@ class Sender:
         # longer current.
         self._term = 0
         self._sent = 0  # the last position read from the log
-        # The number of the last frame, and of the last one that was acknowledged: `_acked <=
-        # _number`, and at most `WINDOW` frames are between them.
+        # The numbers of the last frame and of the last acknowledged one: `_acked` is at most
+        # `_number`, and at most `WINDOW` frames are between them.
         self._number = 0
         self._acked = 0
         self._good_from = 0  # acknowledgements of earlier frames refer to another history
