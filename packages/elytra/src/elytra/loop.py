@@ -118,8 +118,6 @@ class SchedulerLoop:
     def _carry_out(self, orders: Sequence[Instruction]) -> None:
         # Recorded before anything starts: after a crash there is no work without a record.
         changes = [order for order in orders if isinstance(order, JobChanged | TaskChanged)]
-        # Records before actions: a crash in between leaves a job that is recorded as running, which
-        # `recover` fails or resumes; the other order could leave work that no record mentions.
         self._job_store.record(changes)
         for order in orders:
             self._do(order)

@@ -64,7 +64,6 @@ class _Attempt:
 @dataclass(slots=True, eq=False)
 class _Task:
     key: str
-    # `holder` is not None iff the state is leased or running.
     state: TaskState = "pending"
     # Attempts made, including the current one; also the number in the next attempt's id, so an
     # id is never reused and a late message cannot be taken for the message of a newer attempt.
@@ -120,7 +119,6 @@ class Scheduler:
         # Each job of `_jobs` is in `_queue` (queued), in `_running` (running) or in neither
         # (merging). The front of `_running` is the next job to be assigned a worker.
         self._queue: deque[_Job] = deque()
-        # Jobs in state running; the first one is served next.
         self._running: deque[_Job] = deque()
         # The instructions of the current event, in order; empty between two calls of `handle`.
         self._out: list[Instruction] = []

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Catalog", "check_dataset_name"]
 
 _NAME_MAX = 128
-# Manifests are immutable objects, so a cached one is never outdated; `reload` only makes a scrub
-# read again.
 _MANIFESTS_KEPT = 64
 
 
@@ -321,7 +319,6 @@ class Catalog:
             assert shown is not None, "the catalog is locked"
             # Both are read before the rows are removed: they are computed from them.
             references = self._counted()
-            # Before the rows go: afterwards nothing says which objects the dataset used.
             needs = self._needs(dataset_id)
             self._rows.write(
                 self._rows.datasets.change(dataset_id, None),
