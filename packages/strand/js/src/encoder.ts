@@ -7,7 +7,7 @@ import { PayloadTooLargeError } from './errors.js'
 import type { StrandMap } from './header.js'
 import { NO_ROOM, type Producer } from './producer.js'
 import { factsOf, heapAlign, isHeap, type StrandField } from './schema.js'
-import { storeNumber } from './types.js'
+import { storeNumber, type TypeFacts } from './types.js'
 
 /** A record: values by field name, or all of them in field order; null or absent means no value. */
 export type StrandRecord = Readonly<Record<string, unknown>> | readonly unknown[]
@@ -15,8 +15,16 @@ export type StrandRecord = Readonly<Record<string, unknown>> | readonly unknown[
 const V5_PAYLOAD_MAX = 0xffff
 const SHORT_BYTES = 32
 
+/** A field and the facts of its type, in one object because looking them up costs time per value. */
+interface FieldFacts extends StrandField, TypeFacts {
+  readonly heap: boolean
+  /** Alignment of its payloads in the heap. */
+  readonly align: number
+}
+
 /** Encodes one record at a time: `prepare` it, then `write` it, again after waiting for room. */
 export class RecordEncoder {
+  private readonly fields: readonly FieldFacts[]
   private readonly positions: ReadonlyMap<string, number>
   private readonly handles: ReadonlyMap<string, number>
   private readonly handleCount: number
@@ -30,7 +38,12 @@ export class RecordEncoder {
     private readonly map: StrandMap,
     categories: readonly string[],
   ) {
-    const { names } = map.schema
+    const { names, fields } = map.schema
+    this.fields = fields.map((field) => {
+      const { tag, kind, items, least, most } = factsOf(field.type)
+      const align = heapAlign(field.type, map.version)
+      return { ...field, tag, kind, items, least, most, heap: isHeap(field.type), align }
+    })
     this.positions = new Map(names.map((name, at) => [name, at]))
     this.handleCount = categories.length
     this.handles = new Map(categories.map((text, at) => [text, at]))
@@ -40,7 +53,7 @@ export class RecordEncoder {
 
   /** Check a record; TypeError or RangeError names the field that its value does not fit. */
   prepare(record: StrandRecord): void {
-    const { fields } = this.map.schema
+    const { fields } = this
     this.used = 0
     this.spread(record)
     for (let at = 0; at < fields.length; at += 1) {
@@ -49,7 +62,7 @@ export class RecordEncoder {
       this.payloads[at] = null
       if (value === null) {
         if (!field.nullable) throw new TypeError(`field '${field.name}' cannot be null`)
-      } else if (isHeap(field.type)) {
+      } else if (field.heap) {
         this.payloads[at] = this.encodePayload(field, value)
       } else {
         this.values[at] = this.checkScalar(field, value)
@@ -97,8 +110,8 @@ export class RecordEncoder {
     }
   }
 
-  private checkScalar(field: StrandField, value: unknown): unknown {
-    switch (factsOf(field.type).kind) {
+  private checkScalar(field: FieldFacts, value: unknown): unknown {
+    switch (field.kind) {
       case 'handle':
         return this.handleOf(field.name, value)
       case 'boolean':
@@ -127,7 +140,7 @@ export class RecordEncoder {
     )
   }
 
-  private encodePayload(field: StrandField, value: unknown): Uint8Array {
+  private encodePayload(field: FieldFacts, value: unknown): Uint8Array {
     const payload = this.payloadOf(field, value)
     if (this.map.version === 5 && payload.length > V5_PAYLOAD_MAX)
       throw new PayloadTooLargeError(
@@ -138,9 +151,8 @@ export class RecordEncoder {
     return payload
   }
 
-  private payloadOf(field: StrandField, value: unknown): Uint8Array {
-    const { kind, items } = factsOf(field.type)
-    switch (kind) {
+  private payloadOf(field: FieldFacts, value: unknown): Uint8Array {
+    switch (field.kind) {
       case 'text':
         if (typeof value === 'string') return this.encodeText(value)
         break
@@ -155,9 +167,9 @@ export class RecordEncoder {
         if (ArrayBuffer.isView(value)) return bytesOf(value)
         break
       default:
-        if (value instanceof items) return bytesOf(value)
+        if (value instanceof field.items) return bytesOf(value)
         if (Array.isArray(value))
-          return bytesOf(items.from(value, (item) => checkNumber(field, item) as never))
+          return bytesOf(field.items.from(value, (item) => checkNumber(field, item) as never))
     }
     throw refusal(field, value)
   }
@@ -188,8 +200,8 @@ export class RecordEncoder {
   }
 
   private writeField(producer: Producer, slot: number, at: number): boolean {
-    const { layout, schema, version } = this.map
-    const { type } = schema.fields[at]!
+    const { layout, version } = this.map
+    const { type, align } = this.fields[at]!
     const { view, bytes } = producer
     const bit = layout.nullBits[at]!
     if (bit >= 0) bytes[slot + (bit >> 3)]! |= 1 << (bit & 7)
@@ -199,7 +211,7 @@ export class RecordEncoder {
       storeNumber(view, where, type, this.values[at])
       return true
     }
-    const offset = producer.claimHeap(payload.length, heapAlign(type, version))
+    const offset = producer.claimHeap(payload.length, align)
     if (offset === NO_ROOM) return false
     copyInto(bytes, producer.heapOffset(offset), payload)
     view.setUint32(where, offset % 2 ** 32, true)
@@ -223,8 +235,8 @@ function bytesOf(view: ArrayBufferView): Uint8Array {
 }
 
 /** A value of a number field, or an item of an array field, checked against its type. */
-function checkNumber(field: StrandField, value: unknown): number | bigint {
-  const { least, most } = factsOf(field.type)
+function checkNumber(field: FieldFacts, value: unknown): number | bigint {
+  const { least, most } = field
   if (least === undefined || most === undefined) {
     if (typeof value === 'number') return value
     throw refusal(field, value)
