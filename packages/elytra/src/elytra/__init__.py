@@ -1,8 +1,8 @@
 """elytra: fluent pipelines over a node, HTTP endpoints for uploads and jobs, and the job scheduler.
 
 Layering, client:  transport, sse <- uploads.sender, job_handle <- client <- pipeline <- remote
-          node:    messages <- scheduler, splitter (pure) <- work, job_store, backends <- loop
-                   <- job_service <- routes
+          node:    messages, backends <- scheduler, splitter (pure) <- work, job_store
+                   <- backends.local, loop <- job_service <- routes
 
 Names are loaded on first use; `import elytra` alone loads no heavy dependency.
 """
