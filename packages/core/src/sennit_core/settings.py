@@ -16,6 +16,10 @@ A program declares its settings as nested frozen dataclasses; this module fills 
 integer whose name ends in `_bytes` accepts sizes, a number whose name ends in `_seconds` accepts
 durations; a tuple accepts a list or comma-separated words. An unknown setting is an error and never
 ignored. Libraries accept plain arguments and do not use this module.
+
+This is not pydantic-settings because of its import: with it, the verbs of the command line, which
+need no pydantic otherwise, import in 0.82 s of CPU instead of 0.22 s (medians of 10); a node, which
+needs pydantic anyway, in 2.57 s instead of 2.52 s.
 """
 
 from __future__ import annotations
