@@ -1,8 +1,8 @@
 /**
  * Exports common to Node and browsers: `ElkynClient` talks to a server, a store is a local tree.
  *
- * Layering: `paths`, `values` < `overlay`, `tree`, `stream` < `queue`, `live`, `socket` < `client` <
- * `store` < `index` (Node), `browser`.
+ * Layering: `paths`, `values` < `overlay`, `tree`, `stream` < `queue`, `localView`, `socket` <
+ * `client` < `store` < `index` (Node), `browser`.
  */
 
 export { ElkynClient, type ClientOptions, type QueryOptions } from './client.ts'
@@ -14,9 +14,11 @@ export { serveStreams, sharedStreams } from './shared.ts'
 export { socketStreams } from './socket.ts'
 export { type Mode, type StoreOptions } from './store.ts'
 export {
+  type Connection,
   type OpenStream,
   openStream,
   type StreamEvent,
+  type StreamHandle,
   type StreamListener,
   type StreamRequest,
 } from './stream.ts'
