@@ -123,13 +123,13 @@ def script_store(row: FieldType) -> str:
 
 def script() -> str:
     """Return js/src/types.ts."""
-    rows = "\n".join(map(script_row, TYPES))
-    getters = "\n\n".join(map(script_getter, TYPES))
-    cases = "\n".join(
-        f"      case '{row.name}':\n        return this.{method_name(row)}(name)" for row in TYPES
-    )
-    stores = "\n".join(script_store(row) for row in TYPES if not row.heap)
+    return script_table() + script_getters() + script_stores()
+
+
+def script_table() -> str:
+    """Return the table, and what describes a row of it."""
     kinds = " | ".join(f"'{kind}'" for kind in dict.fromkeys(row.kind for row in TYPES))
+    rows = "\n".join(map(script_row, TYPES))
     return f"""\
 /**
  * The field types. Written by tools/strand_types.py from the table in src/strand/_types.h: change
@@ -162,6 +162,16 @@ export const FIELD_TYPES = {{
 /** The name of a field type. */
 export type FieldType = keyof typeof FIELD_TYPES
 
+"""
+
+
+def script_getters() -> str:
+    """Return the base class of the cursor, which has a getter for each type."""
+    getters = "\n\n".join(map(script_getter, TYPES))
+    cases = "\n".join(
+        f"      case '{row.name}':\n        return this.{method_name(row)}(name)" for row in TYPES
+    )
+    return f"""\
 /** A getter for each type; `RecordCursor` finds the field and decodes payloads. */
 export abstract class FieldGetters {{
   protected abstract readonly view: DataView
@@ -191,6 +201,13 @@ export abstract class FieldGetters {{
   }}
 }}
 
+"""
+
+
+def script_stores() -> str:
+    """Return the function that stores a value in a slot."""
+    stores = "\n".join(script_store(row) for row in TYPES if not row.heap)
+    return f"""\
 /** Store a checked value in a slot; heap types are stored as pointers, and not here. */
 export function storeNumber(view: DataView, at: number, type: FieldType, value: unknown): void {{
   switch (type) {{
