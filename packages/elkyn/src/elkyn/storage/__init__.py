@@ -2,6 +2,6 @@
 
 Layering: `environment` (LMDB) < `rows`, `index_rows`, `log_rows`, `receipts` (encodings) < `row_tree`,
 `ephemeral`, `indexes` < `transactions` < `disk` (a store's folder) < `writer` (group commit) <
-`index_builder`. Beside them: `oplog` reads the log, `backup` copies files, `verify` checks them,
-`account_rows` holds the rows of the account store, which no tree path can reach.
+`index_builder`. Apart from these, `oplog` reads the log, `backup` copies files, `verify` checks them,
+and `account_rows` holds the rows of the account store, which no tree path can reach.
 """
