@@ -31,7 +31,7 @@ class RuleSource(Protocol):
         ...
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Authorizer:
     """Authorizes the reads and writes of one principal in one store.
 
