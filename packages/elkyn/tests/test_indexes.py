@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
-from elkyn import ElkynStore, _failpoints
-from elkyn.storage import index_builder, index_rows
+from elkyn import ElkynStore, _failpoints, index_builder
+from elkyn.storage import index_rows
 from elkyn.storage.indexes import Indexes
 from elkyn.storage.row_tree import ReadLimit
 from elkyn.tree.ordering import Index, children_of
@@ -247,8 +247,7 @@ def test_a_step_that_fails_is_tried_again(
 
 CHILD = """
 import os, signal, sys
-from elkyn import ElkynStore, _failpoints
-from elkyn.storage import index_builder
+from elkyn import ElkynStore, _failpoints, index_builder
 
 folder, count = sys.argv[1], int(sys.argv[2])
 seen = 0

@@ -18,7 +18,7 @@ from elkyn.replication.leader import Sender
 from elkyn.replication.messages import VERSION, WINDOW, ProtocolError, decode, encode
 from elkyn.replication.snapshots import make_snapshot
 from elkyn.replication.store_adapters import FollowerStore, LeaderStore
-from elkyn.replication.terms import Terms
+from elkyn.storage.terms import Terms
 
 
 class Piece:

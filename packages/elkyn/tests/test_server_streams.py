@@ -15,10 +15,10 @@ from typing import Any
 import httpx
 import pytest
 
-from elkyn.replication.terms import Terms
 from elkyn.server.realtime.feed import Batch, Opening
 from elkyn.server.realtime.hub import Hub
 from elkyn.server.realtime.resume import ResumePoint, id_of, missed_events, parse_id, try_missed
+from elkyn.storage.terms import Terms
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.store import ElkynStore
 from elkyn.tree.events import Event

@@ -16,11 +16,11 @@ from pathlib import Path as FilePath
 from elkyn.auth.authorizer import Authorizer
 from elkyn.auth.principal import Principal
 from elkyn.auth.store_auth import StoreAuth
+from elkyn.index_builder import IndexBuilder
 from elkyn.replication.divergence import Divergence
-from elkyn.replication.terms import Terms
 from elkyn.storage.disk import Disk, Snapshot
-from elkyn.storage.index_builder import IndexBuilder
 from elkyn.storage.log_rows import Entry
+from elkyn.storage.terms import Terms
 from elkyn.storage.transactions import ReadTransaction, WriteTransaction
 from elkyn.storage.writer import Observer, Write, Writer, entry_write
 from elkyn.tree.events import Listener, Watchers

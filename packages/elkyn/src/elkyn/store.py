@@ -1,6 +1,6 @@
 """`ElkynStore`: a tree on disk or in memory, used in this process.
 
-Layering: `tree` < `storage` < `subscriptions`, `auth.access`, `auth.subscription_authorizer` < `store`.
+Layering: `tree` < `storage` < `auth.store_auth` < `index_builder`, `subscriptions`, `admin` < `store`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self, Unpack, get_args, overload
 from elkyn.admin import StoreAdmin
 from elkyn.auth.store_auth import StoreAuth
 from elkyn.auth.subscription_authorizer import SubscriptionAuthorizer
+from elkyn.index_builder import IndexBuilder
 from elkyn.options import Following, open_disk
-from elkyn.storage.index_builder import IndexBuilder
 from elkyn.storage.oplog import Oplog
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.storage.writer import Write, Writer, patch_write, put_write

@@ -31,7 +31,7 @@ class RuleSource(Protocol):
         ...
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Authorizer:
     """Authorizes the reads and writes of one principal in one store.
 
@@ -62,7 +62,7 @@ class Authorizer:
 
     def check_read(self, reader: Reader, path: Path, query: Query | None = None) -> None:
         """Raise `Denied` when the principal may not read `path`."""
-        if self.unrestricted:
+        if self.principal.admin or self.unrestricted:
             return
         rules, now_ms = self.rules, int(self.clock.now() * 1000)
         if rules is None or not rules.may_read(reader, path, self.principal, now_ms, query):

@@ -89,11 +89,11 @@ def _register_users(verbs: Subparsers) -> None:
 @contextmanager
 def _opened(options: argparse.Namespace) -> Iterator[Authenticator]:
     from elkyn.auth.authenticator import Authenticator, AuthSettings
-    from elkyn.server.serve import VAULT
+    from elkyn.server.serve import ACCOUNTS_FOLDER
 
     if not options.data.is_dir():
         raise NotFound("folder", str(options.data), hint="elkyn serve creates it")
-    with Authenticator(AuthSettings(), options.data / VAULT) as auth:
+    with Authenticator(AuthSettings(), options.data / ACCOUNTS_FOLDER) as auth:
         yield auth
 
 
@@ -211,15 +211,15 @@ def _lines_of(source: str) -> Iterator[Iterable[str]]:
     """Open the source of an import of accounts."""
     from elkyn.auth.account_store import AccountStore
     from elkyn.auth.transfer import export_accounts
-    from elkyn.server.serve import VAULT
+    from elkyn.server.serve import ACCOUNTS_FOLDER
 
     folder = FilePath(source)
     if source == "-":
         yield sys.stdin
     elif folder.is_dir():
-        if not (folder / VAULT).is_dir():
+        if not (folder / ACCOUNTS_FOLDER).is_dir():
             raise NotFound("accounts in the folder", source, hint="use the data folder of a server")
-        with AccountStore(folder / VAULT) as account_store:
+        with AccountStore(folder / ACCOUNTS_FOLDER) as account_store:
             yield export_accounts(account_store)
     else:
         try:

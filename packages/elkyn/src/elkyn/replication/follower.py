@@ -19,7 +19,7 @@ import ormsgpack
 
 from elkyn.errors import NotLeader
 from elkyn.replication.messages import BATCH_BYTES_MAX, VERSION, ProtocolError, decode, encode
-from elkyn.replication.terms import Terms, leads_of
+from elkyn.storage.terms import Terms, leads_of
 
 __all__ = ["FollowerLog", "Receiver"]
 

@@ -31,7 +31,7 @@ from elkyn.replication.messages import (
     decode,
     encode,
 )
-from elkyn.replication.terms import Terms, leads_of
+from elkyn.storage.terms import Terms, leads_of
 
 __all__ = ["LeaderLog", "Sender", "SnapshotFile"]
 

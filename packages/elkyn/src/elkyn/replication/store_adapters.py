@@ -15,10 +15,10 @@ from typing import Any, BinaryIO
 
 from elkyn.replication.filtering import cut_row
 from elkyn.replication.snapshots import digest_of
-from elkyn.replication.terms import Terms
 from elkyn.storage.durability import sync_folder
 from elkyn.storage.folder import memory_folder
 from elkyn.storage.log_rows import unpack_entry
+from elkyn.storage.terms import Terms
 from elkyn.store import ElkynStore
 from elkyn.tree.paths import Path, format_path
 from sennit_core.errors import Corrupt

@@ -13,8 +13,8 @@ A PUT on the fast path of `elkyn serve` passes these files, each once:
     responses            status, headers, JSON
     asgi                 the head as bytes
 
-Without the fast path `app` stands in its place, between uvicorn's ASGI cycle and `state`. Both use the
-same functions of `state`, `handle` and `committer`.
+Without the fast path `app` is called, between uvicorn's ASGI cycle and `state`. Both use the same
+functions of `state`, `handle` and `committer`.
 
 Layering: `request` < `handle` (pure: a request and a store in, a response out) < `committer` <
 `realtime` (streams, sockets) < `state` (what the parts share) < `admin`, `routes` < `app` (raw ASGI) <

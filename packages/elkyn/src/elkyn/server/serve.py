@@ -39,7 +39,7 @@ _log = get_logger(__name__)
 __all__ = ["DEFAULT_PORT", "Serving", "serve"]
 
 DEFAULT_PORT = 9000
-VAULT = ".secrets"
+ACCOUNTS_FOLDER = ".secrets"
 """Folder of password hashes and keys, next to the namespaces; no namespace can have its name."""
 
 PROMOTED = "promoted.json"
@@ -212,7 +212,7 @@ def _app(serving: Serving, token_file: FilePath | None, owned: ExitStack) -> Elk
     for namespace in serving.namespaces:
         stores[namespace]
     auth = _auth_settings(serving, token)
-    authenticator = owned.enter_context(Authenticator(auth, serving.data / VAULT))
+    authenticator = owned.enter_context(Authenticator(auth, serving.data / ACCOUNTS_FOLDER))
     if serving.emulator:
         origins = Origins(loopback_only=True, hosts=serving.allow_hosts)
     else:

@@ -31,7 +31,6 @@ from pathlib import Path as FilePath
 from typing import TypeVar
 
 from elkyn import _failpoints
-from elkyn.replication.terms import Terms
 from elkyn.storage import ephemeral, log_rows, receipts, row_tree
 from elkyn.storage.backup import copy_environment
 from elkyn.storage.durability import Durability, Marker, Syncer, sync_folder
@@ -43,6 +42,7 @@ from elkyn.storage.key_order import move_keys, needs_move, order_ephemeral_rows
 from elkyn.storage.log_rows import LogRows
 from elkyn.storage.row_tree import Tree
 from elkyn.storage.shapes import Shapes
+from elkyn.storage.terms import Terms
 from elkyn.storage.transactions import ReadTransaction, WriteTransaction
 from elkyn.storage.verify import problems, problems_apart
 from sennit_core.clock import SYSTEM, Clock

@@ -20,7 +20,7 @@ from elkyn.tree.paths import Path, format_path
 from elkyn.tree.values import get_at
 
 if TYPE_CHECKING:
-    from elkyn.replication.terms import Terms
+    from elkyn.storage.terms import Terms
     from elkyn.store import ElkynStore
 
 __all__ = [
