@@ -169,7 +169,7 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(2)
+@budget(5)
 def js(session: nox.Session) -> None:
     """Run the tests of the browser code."""
     here(session, sys.executable, "-m", "sennit.playground", "install")

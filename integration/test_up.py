@@ -67,7 +67,11 @@ def test_up_while_another_starts_says_so(tmp_path: Path) -> None:
             assert "starting or stopping" in refused.stderr
 
 
-@pytest.mark.parametrize("pid", [os.getpid(), 1, 2**31 - 1, -1, 0, 10**400])
+@pytest.mark.parametrize(
+    "pid",
+    [os.getpid(), 1, 2**31 - 1, -1, 0, 10**400],
+    ids=["of another program", "of init", "unused", "negative", "zero", "huge"],
+)
 def test_a_run_file_of_no_node_of_ours_is_replaced(tmp_path: Path, pid: int) -> None:
     document = {"pid": pid, "startTicks": 1, "url": "http://127.0.0.1:1", "version": "0"}
     (tmp_path / "run.json").write_text(json.dumps(document))

@@ -43,6 +43,7 @@ def test_a_guesser_does_not_lock_the_owner_out(auth: Authenticator) -> None:
         assert auth.users.sign_in(EMAIL, "secret1", "198.51.100.7").email == EMAIL
 
 
+@pytest.mark.nightly
 def test_a_guesser_with_many_addresses_is_stopped_and_the_owner_is_not(
     auth: Authenticator, clock: ManualClock
 ) -> None:

@@ -60,6 +60,7 @@ def test_every_curl_line_of_a_page_works(
         run_line(line, served, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_token_of_the_page_is_of_the_user_and_the_claims(
     start_server: Callable[..., Served], tmp_path: Path
 ) -> None:

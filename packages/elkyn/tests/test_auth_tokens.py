@@ -98,6 +98,7 @@ def test_no_text_is_a_token(text: str) -> None:
     refused(BY_SECRET, text)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     header=st.dictionaries(st.sampled_from(["alg", "kid", "crit", "jwk", "typ"]), st.text()),

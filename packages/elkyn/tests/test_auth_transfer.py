@@ -31,6 +31,7 @@ def sign_in(served: Any) -> int:
     return httpx.post(url, json=body, timeout=20).status_code
 
 
+@pytest.mark.slow
 def test_accounts_outlive_a_promotion_by_the_command_that_it_prints(
     start_server: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -95,6 +96,7 @@ USERS = st.builds(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(USERS, max_size=4, unique_by=(lambda user: user.uid, lambda user: user.email)))
 def test_users_arrive_as_they_were(users: list[User]) -> None:
     with AccountStore(None) as old, AccountStore(None) as new:

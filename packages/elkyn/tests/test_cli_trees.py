@@ -84,6 +84,7 @@ exit
     assert lines[-1] == "ann"
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_is_no_longer_asked(
     start_server: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -33,6 +33,7 @@ def server(emulator: Any) -> Any:
     return emulator
 
 
+@pytest.mark.slow
 def test_the_page_and_everything_it_names_come_without_a_credential(server: Any) -> None:
     page = httpx.get(f"{server.url}/index.html")
     names = re.findall(r'(?:src|href)="\./(\.dashboard/[^"]+)"', page.text)
@@ -88,6 +89,7 @@ def test_an_embedded_tree_sends_no_browser_to_a_dashboard() -> None:
         assert asyncio.run(_get(store, "/a", BROWSER)).json() == 1
 
 
+@pytest.mark.slow
 def test_the_sign_in_page_learns_how_to_sign_in(
     server: Any, start_server: Callable[..., Any]
 ) -> None:

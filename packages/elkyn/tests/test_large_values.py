@@ -63,6 +63,7 @@ def test_a_body_in_pieces_is_the_body_as_a_whole(value: Any, indent: Any, by_nam
     assert dump_large(split.value) == dump(present(plain(split.value)))
 
 
+@pytest.mark.slow
 @given(JSON, st.data())
 @settings(max_examples=200)
 def test_a_broken_body_is_refused_in_pieces_as_it_is_whole(value: Any, data: st.DataObject) -> None:
@@ -119,6 +120,7 @@ def test_a_large_write_leaves_the_tree_log_and_index_that_a_small_one_leaves(
         assert log[0] == log[1]
 
 
+@pytest.mark.slow
 @given(JSON)
 def test_a_log_row_in_pieces_reads_like_one_that_was_packed_whole(value: Any) -> None:
     large = prepare_large(json.dumps({"k": value, "l": "x" * 40}).encode(), (), NODES_MAX).value

@@ -115,6 +115,7 @@ def test_a_large_write_is_refused_at_its_first_frame(served: Served) -> None:
         assert wire.ask("g", p="/a", q={})["s"] == "unknown_namespace"
 
 
+@pytest.mark.slow
 def test_a_server_with_refused_connections_stops(start_server: Start) -> None:
     served = start_server()
     with served.wire(NAME) as wire:
@@ -144,6 +145,7 @@ def test_rest_says_how_a_namespace_is_created(served: Served) -> None:
     assert "this is not a valid namespace name: use up to 63 letters" in answer.json()["error"]
 
 
+@pytest.mark.slow
 def test_a_namespace_created_over_rest_lasts_and_is_listed(start_server: Start) -> None:
     served = start_server()
     answers = [served.client.post(PAGE, json={"name": NAME}) for _twice in range(2)]
@@ -234,6 +236,7 @@ def test_the_verb_asks_the_server_that_has_the_folder_or_the_url(
     assert main(["namespace", "add", "a.b", *url]) == 2
 
 
+@pytest.mark.slow
 def test_a_follower_has_its_leader_create_a_namespace(start_server: Start, tmp_path: Path) -> None:
     leader = start_server(data=tmp_path / "leader")
     token_file = tmp_path / "token"

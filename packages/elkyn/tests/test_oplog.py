@@ -116,6 +116,7 @@ def test_old_entries_go_by_age(tmp_path: Path) -> None:
         assert store.oplog.first == 2
 
 
+@pytest.mark.slow
 def test_a_snapshot_knows_its_position(store: ElkynStore) -> None:
     done = threading.Event()
     wrong: list[Any] = []

@@ -25,6 +25,7 @@ PLACES = st.dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(TREES, PLACES, st.lists(PATHS, min_size=1, max_size=4))
 def test_many_places_read_as_if_they_were_written(value: Any, new: Any, paths: Any) -> None:
     places = [

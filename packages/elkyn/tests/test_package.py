@@ -61,6 +61,7 @@ def imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
             yield from (name if name in known else node.module for name in names)
 
 
+@pytest.mark.slow
 def test_no_modules_import_each_other_in_a_ring() -> None:
     known = modules()
     graph = {name: set(imported(file, known)) - {name} for name, file in known.items()}

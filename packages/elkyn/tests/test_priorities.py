@@ -137,6 +137,7 @@ class Tree:
         return peek_of(self.get(path))
 
 
+@pytest.mark.slow
 @given(model.EXPORTS, PLACES, st.lists(st.sampled_from(["a", "b", "1", "c"]), max_size=3))
 def test_an_overlay_is_the_tree_after_the_write(value: Any, places: Any, keys: list[str]) -> None:
     before = prepare(value).value

@@ -279,6 +279,7 @@ def naive(children: dict[str, Any], order_by: str, window: dict[str, Any]) -> li
     return found[-last:] if last else found[: window.get("limit_to_first")]
 
 
+@pytest.mark.slow
 @settings(max_examples=400)
 @given(CHILDREN, st.sampled_from(["$value", "x"]), BOUNDS, LIMITS)
 def test_any_query_selects_what_a_naive_one_selects(

@@ -55,6 +55,7 @@ def follower_of(leader: Any, start_server: Start, tmp_path: Path) -> Any:
     )
 
 
+@pytest.mark.slow
 def test_whoever_signed_up_at_either_reads_and_writes_at_both(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     for at in pair:
@@ -70,6 +71,7 @@ def test_whoever_signed_up_at_either_reads_and_writes_at_both(pair: tuple[Any, A
             assert wire.ask("q", p=f"/users/{user['localId']}", h="")["s"] == "ok"
 
 
+@pytest.mark.slow
 def test_a_revocation_at_the_leader_ends_streams_at_the_follower(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     user = sign_up(leader, "a@example.org")
@@ -84,6 +86,7 @@ def test_a_revocation_at_the_leader_ends_streams_at_the_follower(pair: tuple[Any
     assert status(follower, user) == 401
 
 
+@pytest.mark.slow
 def test_a_disabled_user_is_shut_out_until_enabled(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     user = sign_up(leader, "a@example.org")
@@ -95,6 +98,7 @@ def test_a_disabled_user_is_shut_out_until_enabled(pair: tuple[Any, Any]) -> Non
         until(partial(lets_in, follower, user, wanted))
 
 
+@pytest.mark.nightly
 def test_tokens_are_judged_while_the_leader_is_away(
     pair: tuple[Any, Any], start_server: Start, tmp_path: Path
 ) -> None:
@@ -115,6 +119,7 @@ def test_tokens_are_judged_while_the_leader_is_away(
     assert "leader" in refused.text
 
 
+@pytest.mark.slow
 def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     made = leader.client.post("/auth/token", json={"uid": "ann"}).json()["token"]
@@ -135,6 +140,7 @@ def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any
     assert status(follower, {"localId": "bob", "idToken": other}) == 503
 
 
+@pytest.mark.slow
 def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     user = sign_up(leader, "a@example.org")

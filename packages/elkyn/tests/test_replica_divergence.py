@@ -145,6 +145,7 @@ def cluster(start_server: Start, line_to: Callable[[Served], Line], tmp_path: Pa
     return Cluster(start_server, line_to, tmp_path)
 
 
+@pytest.mark.nightly
 def test_an_old_leader_is_not_read_before_it_has_the_new_leaders_state(cluster: Cluster) -> None:
     cluster.old.stop()
     old = cluster.follow_new("old")  # the new leader cannot be reached yet
@@ -170,6 +171,7 @@ def test_an_old_leader_is_not_read_before_it_has_the_new_leaders_state(cluster: 
     assert old.client.get("/new.json").json() == 2
 
 
+@pytest.mark.nightly
 def test_a_follower_that_never_reached_its_leader_is_read_when_it_is_promoted(
     start_server: Start, line_to: Callable[[Served], Line], tmp_path: Path
 ) -> None:
@@ -198,6 +200,7 @@ def test_a_follower_that_never_reached_its_leader_is_read_when_it_is_promoted(
     assert replica.client.get("/readyz").status_code == 200
 
 
+@pytest.mark.nightly
 def test_streams_and_sockets_of_a_follower_that_turns_out_to_be_wrong(cluster: Cluster) -> None:
     cluster.behind.stop()
     behind = cluster.follow_new("behind")
@@ -232,6 +235,7 @@ def test_streams_and_sockets_of_a_follower_that_turns_out_to_be_wrong(cluster: C
     assert behind.client.get("/lost.json").json() is None
 
 
+@pytest.mark.nightly
 def test_a_stream_of_the_old_leader_does_not_go_on_in_another_history(cluster: Cluster) -> None:
     headers = {"Accept": "text/event-stream", **cluster.new.headers}
 

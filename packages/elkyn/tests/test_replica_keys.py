@@ -61,6 +61,7 @@ def pair(start_server: Start, tmp_path: Path) -> tuple[Served, Served]:
     return leader, follower
 
 
+@pytest.mark.nightly
 def test_a_key_of_the_leader_is_good_at_the_follower_until_it_is_revoked(
     pair: tuple[Served, Served],
 ) -> None:
@@ -98,6 +99,7 @@ def test_roles_of_a_key_and_the_leaders_own_token_count_at_the_follower(
     assert read(follower, f"elk_{'0' * 12}_{'a' * 43}").status_code == 401
 
 
+@pytest.mark.nightly
 def test_while_the_leader_is_away_a_key_is_known_or_may_come_again(
     pair: tuple[Served, Served],
 ) -> None:
@@ -110,6 +112,7 @@ def test_while_the_leader_is_away_a_key_is_known_or_may_come_again(
     assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
 
 
+@pytest.mark.nightly
 def test_credentials_of_nobody_do_not_all_reach_the_leader(pair: tuple[Served, Served]) -> None:
     leader, follower = pair
     with httpx.Client(base_url=follower.url, timeout=60) as client:

@@ -155,6 +155,7 @@ def test_an_embedded_replica_reads_here_and_writes_there(
             replica.set("/n", 1)
 
 
+@pytest.mark.slow
 def test_a_replica_of_some_paths_holds_those_alone(start_server: Start, tmp_path: Path) -> None:
     leader = start_server()
     client, token = leader.client, token_of(leader)
@@ -176,6 +177,7 @@ def test_a_replica_of_some_paths_holds_those_alone(start_server: Start, tmp_path
     assert not (tmp_path / "r" / "set-aside").exists()
 
 
+@pytest.mark.slow
 def test_a_follower_serves_reads_and_passes_writes_on(start_server: Start, follow: Any) -> None:
     leader = start_server()
     leader.rules("default", {"open": {".read": True, ".write": True}, "shut": {".read": False}})
@@ -211,6 +213,7 @@ def test_a_follower_serves_reads_and_passes_writes_on(start_server: Start, follo
     assert "the request needs" in late.json()["error"]
 
 
+@pytest.mark.slow
 def test_a_followers_sockets_write_through_the_leader(start_server: Start, follow: Any) -> None:
     leader = start_server()
     leader.rules("default", {"open": {".read": True, ".write": True}})
@@ -228,6 +231,7 @@ def test_a_followers_sockets_write_through_the_leader(start_server: Start, follo
     assert found["n19"] == 19
 
 
+@pytest.mark.slow
 def test_writes_wait_for_replicas_that_have_them(start_server: Start, follow: Any) -> None:
     leader = start_server("--ack", "replicas:1", "--ack-timeout", "3")
     follower = follow(leader, "follower")
@@ -251,6 +255,7 @@ def test_writes_wait_for_replicas_that_have_them(start_server: Start, follow: An
     part.close()
 
 
+@pytest.mark.nightly
 def test_a_follower_that_was_stopped_killed_wiped_or_cut_off_catches_up(
     start_server: Start, follow: Any
 ) -> None:
@@ -292,6 +297,7 @@ def test_a_follower_that_was_stopped_killed_wiped_or_cut_off_catches_up(
     proxy.close()
 
 
+@pytest.mark.slow
 def test_a_leader_that_is_stopped_answers_who_waits_for_replicas(start_server: Start) -> None:
     leader = start_server("--ack", "replicas:1", "--ack-timeout", "100")
     answers: list[httpx.Response] = []
@@ -311,6 +317,7 @@ def test_a_leader_that_is_stopped_answers_who_waits_for_replicas(start_server: S
     assert "Traceback" not in logged
 
 
+@pytest.mark.slow
 def test_a_follower_that_is_stopped_answers_who_waits_for_its_leader(
     start_server: Start, follow: Any
 ) -> None:
@@ -340,6 +347,7 @@ def elkyn(*words: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
+@pytest.mark.nightly
 def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
     start_server: Start, follow: Any, tmp_path: Path
 ) -> None:
@@ -383,6 +391,7 @@ def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
     proxy.close()
 
 
+@pytest.mark.slow
 def test_a_write_that_is_sent_again_to_a_promoted_follower_is_not_done_twice(
     start_server: Start, follow: Any
 ) -> None:
@@ -405,6 +414,7 @@ def test_a_write_that_is_sent_again_to_a_promoted_follower_is_not_done_twice(
     assert (other.status_code, "another body" in other.text) == (400, True)
 
 
+@pytest.mark.slow
 def test_a_follower_that_reads_nothing_takes_no_memory(start_server: Start) -> None:
     leader = start_server()
     url = leader.url.replace("http", "ws", 1) + "/.replica?ns=default"
@@ -451,6 +461,7 @@ def test_a_write_of_nobody_known_is_refused_alone(emulator: Any) -> None:
     assert emulator.client.get("/bad.json").json() is None
 
 
+@pytest.mark.slow
 def test_only_admins_follow(start_server: Start) -> None:
     leader = start_server()
     url = leader.url.replace("http", "ws", 1) + "/.replica"
@@ -485,6 +496,7 @@ def certificate(folder: Path) -> tuple[str, str]:
     return str(cert_file), str(key_file)
 
 
+@pytest.mark.nightly
 def test_a_leader_is_followed_over_tls_by_whom_its_certificate_convinces(
     start_server: Start, follow: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -506,6 +518,7 @@ def test_a_leader_is_followed_over_tls_by_whom_its_certificate_convinces(
     assert leader.client.get("/n.json").json() == 3
 
 
+@pytest.mark.nightly
 def test_a_follower_is_not_followed(start_server: Start, follow: Any) -> None:
     leader = start_server()
     leader.client.put("/n.json", json=1)

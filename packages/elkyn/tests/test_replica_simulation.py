@@ -270,6 +270,7 @@ class World:
         assert self.promised.keys() <= {entry[1] for entry in self.leader.entries}
 
 
+@pytest.mark.sample(40)
 @pytest.mark.parametrize("seed", range(60))
 def test_followers_hold_a_beginning_of_their_leaders_history(seed: int) -> None:
     world = World(seed)

@@ -61,6 +61,7 @@ def test_a_follower_that_never_reached_its_leader_is_not_ready_and_not_read(
         next(iter(tree.watch("/a")))
 
 
+@pytest.mark.nightly
 def test_a_follower_is_ready_once_it_has_the_leaders_state_and_after_a_restart_without_it(
     start_server: Start, follow: Any, tmp_path: Path
 ) -> None:
@@ -79,6 +80,7 @@ def test_a_follower_is_ready_once_it_has_the_leaders_state_and_after_a_restart_w
     assert served.client.get("/a.json").json() == 1
 
 
+@pytest.mark.slow
 def test_an_empty_leader_is_a_state_too(start_server: Start, follow: Any) -> None:
     leader = start_server()
     served = follow(leader.url, leader.token, "follower")

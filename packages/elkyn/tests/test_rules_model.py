@@ -212,6 +212,7 @@ def may_be_read(rule: Expression, tree: Any, key: str) -> bool | None:
     return rules.may_read(MemoryReader(tree), (key,), ANN, 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(booleans(new=False), ROOTS, KEYS)
 def test_an_expression_means_what_the_naive_evaluator_says(
@@ -308,6 +309,7 @@ def naive_may_write(node: Any, tree: Any, places: dict[tuple[str, ...], Any]) ->
     return True
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(NODES, ROOTS, WRITES)
 def test_a_write_is_judged_as_the_naive_evaluator_does(

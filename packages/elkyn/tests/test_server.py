@@ -212,6 +212,7 @@ def test_it_stops_at_once_with_open_streams_and_keeps_the_data(
         assert store.get("/a") == 1
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_read_cannot_hold_the_stop_up(tmp_path: Path) -> None:
     import socket
 
@@ -271,6 +272,7 @@ def test_it_takes_connections_when_it_says_so(tmp_path: Path) -> None:
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
 
 
+@pytest.mark.slow
 def test_a_slow_reader_does_not_grow_the_server(server: Running) -> None:
     def memory() -> int:
         status = Path(f"/proc/{server.process.pid}/status").read_text()
@@ -288,6 +290,7 @@ def test_a_slow_reader_does_not_grow_the_server(server: Running) -> None:
             last = next(slow)[1]["data"]
 
 
+@pytest.mark.slow
 def test_many_clients_write_at_once_and_nothing_is_lost(server: Running) -> None:
     def put(number: int) -> int:
         return server.client.put(f"/many/n{number}.json", json=number).status_code

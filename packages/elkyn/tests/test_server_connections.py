@@ -86,6 +86,7 @@ class Flood(asyncio.Transport):
         return taken
 
 
+@pytest.mark.slow
 def test_requests_that_come_faster_than_answers_go_wait_unread() -> None:
     async def answer(_scope: Any, _receive: Any, send: Any) -> None:
         await asyncio.sleep(0)

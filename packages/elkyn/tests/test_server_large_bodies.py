@@ -90,6 +90,7 @@ def test_rules_judge_large_bodies_as_small_ones(served: Served) -> None:
     assert served.client.get("/listed.json").json() == RECORDS
 
 
+@pytest.mark.slow
 def test_large_bodies_are_written_and_answered_as_small_ones(served: Served) -> None:
     value = {"list": [[number, None, {"x": "é"}] for number in range(9000)], "map": RECORDS}
     assert served.client.put("/a/b.json", json=value).json() == value
@@ -202,6 +203,7 @@ def over_connection_limit(served: Served) -> Any:
         return httpx.get(f"{served.url}/healthz").status_code
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("option", "value", "ask", "answer"),
     [
@@ -257,6 +259,7 @@ def test_every_bound_can_be_set_from_the_command_line(monkeypatch: pytest.Monkey
     assert list(asdict(started[0].limits).values()) == list(range(7, 7 + len(words)))
 
 
+@pytest.mark.nightly
 def test_a_follower_passes_large_messages_on(
     start_server: Callable[..., Any], tmp_path: Path
 ) -> None:

@@ -85,6 +85,7 @@ def test_over_the_rate_the_answer_is_429(start_server: Callable[..., Any]) -> No
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
 
 
+@pytest.mark.slow
 def test_a_user_over_the_rate_is_refused_or_waits_wherever_they_ask_from(
     start_server: Callable[..., Any],
 ) -> None:

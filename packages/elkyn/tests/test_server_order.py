@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
+import pytest
 from elkyn_server import Served
 
 from elkyn import ElkynStore
@@ -75,6 +76,7 @@ def histories(seen: list[dict[str, Any]]) -> dict[str, list[int]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_listener_sees_every_write_once_in_the_order_of_commits(emulator: Served) -> None:
     ready = threading.Barrier(6)
     whole = {key: list(range(WRITES)) for key in LAST}
@@ -144,6 +146,7 @@ def test_what_was_committed_together_leaves_in_one_send() -> None:
     assert [json.loads(line[6:])["data"] for line in data] == list(range(50))
 
 
+@pytest.mark.slow
 def test_a_listen_starts_with_the_writes_that_were_sent_before_it(
     start_server: Callable[..., Served],
 ) -> None:
@@ -158,6 +161,7 @@ def test_a_listen_starts_with_the_writes_that_were_sent_before_it(
         assert wire.taken() == [("d", {"p": f"n{number}", "d": number}) for number in range(200)]
 
 
+@pytest.mark.slow
 def test_a_write_for_the_disconnect_is_checked_after_the_writes_before_it(
     start_server: Callable[..., Served],
 ) -> None:

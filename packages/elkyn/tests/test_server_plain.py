@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import Mock
 
 import httpx
+import pytest
 import uvicorn
 from uvicorn.server import ServerState
 
@@ -55,6 +56,7 @@ def test_who_asks_for_a_continuation_gets_it_unless_all_has_come(emulator: Any) 
     assert exchange(emulator, head + b"1").startswith(b"HTTP/1.1 200")
 
 
+@pytest.mark.slow
 def test_a_read_that_goes_to_a_thread_is_counted_once(start_server: Any) -> None:
     served = start_server("--emulator", "--rate", "3")
     many = {f"k{number}": "x" * 2000 for number in range(200)}
@@ -170,6 +172,7 @@ def test_a_body_within_one_piece_has_its_bound_too() -> None:
             app.close()
 
 
+@pytest.mark.slow
 def test_what_the_rules_refuse_is_in_the_audit_log(start_server: Any) -> None:
     served = start_server("--log-level", "info")
     for method in ("GET", "PUT"):

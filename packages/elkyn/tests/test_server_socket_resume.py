@@ -50,6 +50,7 @@ def test_a_listen_goes_on_with_what_was_missed_alone(emulator: Any) -> None:
         assert wire.taken() == []
 
 
+@pytest.mark.slow
 def test_an_answer_to_a_ping_says_what_was_told_until_then(emulator: Any) -> None:
     put(emulator, "/quiet.json", 1)
     with emulator.wire("resume") as wire:
@@ -69,6 +70,7 @@ def test_an_answer_to_a_ping_says_what_was_told_until_then(emulator: Any) -> Non
             assert shown == values
 
 
+@pytest.mark.slow
 def test_what_another_store_had_at_that_position_is_not_gone_on_from(
     start_server: Callable[..., Served], tmp_path: Any
 ) -> None:

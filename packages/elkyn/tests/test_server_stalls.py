@@ -77,6 +77,8 @@ def listen(client: socket.socket) -> None:
     client.sendall(frame({"t": "d", "d": {"r": 2, "a": "q", "b": {"p": "/large", "h": ""}}}))
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["get", "stream", "socket"])
 def test_who_reads_nothing_is_let_go(served: Served, kind: str) -> None:
     with connected(served) as client:
@@ -97,6 +99,7 @@ def test_who_reads_nothing_is_let_go(served: Served, kind: str) -> None:
     assert "127.0.0.1" in lines[0]
 
 
+@pytest.mark.slow
 def test_who_reads_slowly_gets_everything(served: Served) -> None:
     with connected(served) as client:
         client.sendall(GET)
@@ -109,6 +112,7 @@ def test_who_reads_slowly_gets_everything(served: Served) -> None:
     assert metric(served, "elkyn_stalled_total") == 0
 
 
+@pytest.mark.slow
 def test_who_says_no_more_while_it_is_answered_gets_the_whole_answer(served: Served) -> None:
     with connected(served) as client:
         client.sendall(GET)
@@ -134,6 +138,7 @@ def test_the_kernel_lets_go_who_takes_nothing_of_what_it_holds() -> None:
     assert closed == [True]
 
 
+@pytest.mark.slow
 def test_a_silent_stream_that_is_read_stays(served: Served) -> None:
     with connected(served) as client:
         client.sendall(STREAM.replace(b"/large", b"/small"))

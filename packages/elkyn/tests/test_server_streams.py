@@ -61,6 +61,7 @@ def test_a_client_that_comes_back_gets_what_it_missed(emulator: Any) -> None:
         assert next(stream)[:2] == ("put", {"path": "/", "data": 4})
 
 
+@pytest.mark.slow
 def test_a_stream_does_not_go_on_in_a_store_that_was_restored(
     start_server: Any, tmp_path: Path
 ) -> None:
@@ -251,6 +252,7 @@ def test_new_rules_cancel_a_stream_at_once(emulator: Any) -> None:
     assert httpx.get(f"{emulator.url}{url}").status_code == 401
 
 
+@pytest.mark.slow
 def test_five_hundred_abandoned_streams_leave_nothing_behind(
     start_server: Callable[..., Any],
 ) -> None:

@@ -160,6 +160,7 @@ def test_writers_in_many_threads_lose_nothing(store: ElkynStore) -> None:
     assert store.get("/") == {"plain": 200, "counted": 200, "live": 200}
 
 
+@pytest.mark.slow
 def test_readers_never_see_half_of_an_update(store: ElkynStore) -> None:
     torn: list[Any] = []
     done = threading.Event()

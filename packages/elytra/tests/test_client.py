@@ -37,6 +37,7 @@ def test_the_tree_can_be_read_written_and_watched(node: Any) -> None:
     assert node.client.get("/a") is None
 
 
+@pytest.mark.slow
 def test_datasets_and_questions(node: Any, tmp_path: Path) -> None:
     csv = tmp_path / "cities.csv"
     csv.write_text("city,people\nOslo,700\nBonn,330\n")

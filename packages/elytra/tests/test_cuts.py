@@ -149,6 +149,8 @@ PIPELINES: dict[str, tuple[Callable[[Pipeline], Pipeline], str]] = {
 }
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIPELINES)
 @few
 @given(table=rows, places=cuts)
@@ -172,6 +174,8 @@ def open_oracle() -> Iterator[None]:
     ORACLE.clear()
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIPELINES)
 @few
 @given(table=rows, places=cuts)

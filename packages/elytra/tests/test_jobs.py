@@ -66,6 +66,7 @@ def eventually(look: Callable[[], Any], seconds: float = 20.0) -> Any:
     return seen
 
 
+@pytest.mark.slow
 def test_groups_over_shards_are_those_of_the_whole(flights: Pipeline, data: pa.Table) -> None:
     job = (
         flights.filter(col("distance") > 100)
@@ -371,6 +372,7 @@ def test_an_ingest_tells_how_far_it_is_while_it_runs(shared_node: Any, tmp_path:
     assert any(tells(file) for file in files if file.write_text(f"n,t\n{lines}"))
 
 
+@pytest.mark.slow
 def test_a_killed_executor_costs_one_attempt(shared_node: Any) -> None:
     job = slow(shared_node, "long").count().submit()
     eventually(lambda: shared_node.pool.stats().busy == 1)
@@ -396,6 +398,7 @@ def test_many_jobs_at_once_all_end(flights: Pipeline) -> None:
     assert values == [3 * ROWS] * 12
 
 
+@pytest.mark.slow
 def test_after_a_restart_ingests_go_on_and_pipelines_have_failed(
     open_node: Any, tmp_path: Path
 ) -> None:

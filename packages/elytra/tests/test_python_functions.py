@@ -274,6 +274,7 @@ conditions = st.recursive(
 )
 
 
+@pytest.mark.nightly
 @settings(max_examples=300, deadline=None)
 @given(text=numbers | texts | conditions)
 def test_random_functions_answer_what_python_answers_or_fail(text: str) -> None:

@@ -218,6 +218,7 @@ def test_engines_in_engines_and_in_tasks(tmp_path: Path, engine: Engine) -> None
     works(engine, tmp_path)
 
 
+@pytest.mark.nightly
 def test_rows_that_are_given_up_free_the_engine(
     source: Path, tmp_path: Path, engine: Engine
 ) -> None:
@@ -227,6 +228,7 @@ def test_rows_that_are_given_up_free_the_engine(
     works(engine, tmp_path)
 
 
+@pytest.mark.nightly
 def test_a_fork_of_a_process_with_an_engine_has_its_own(tmp_path: Path, engine: Engine) -> None:
     read = small(tmp_path)
     scan(read).sort("k").sink(tmp_path / "a.parquet").run(CAP, engine=engine)
@@ -251,6 +253,7 @@ def wide(folder: Path, columns: int = 3000, rows: int = 60) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_table_of_thousands_of_columns_is_sorted(tmp_path: Path) -> None:
     words = ("sort", wide(tmp_path), "out.csv", "--by", "k,c1:desc", "--mem-cap", "32MiB")
     ended = command(*words, "--spill-dir", "spill", folder=tmp_path)
@@ -262,6 +265,8 @@ def test_a_table_of_thousands_of_columns_is_sorted(tmp_path: Path) -> None:
     assert {len(row) for row in rows} == {3000}
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
 def test_hundreds_of_keys_and_aggregates_make_groups(tmp_path: Path, target: str) -> None:
     rows = scan(wide(tmp_path, 300, 60))

@@ -75,6 +75,8 @@ def source(tmp_path: Path) -> Path:
     return tmp_path / "in.csv"
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
 def test_a_first_line_tells_columns_up_to_a_part_of_the_cap(tmp_path: Path, target: str) -> None:
     path = tmp_path / "long.jsonl"
@@ -318,6 +320,8 @@ def test_an_arrow_file_with_a_name_that_is_no_text_is_refused(
     assert "a name in its schema is not UTF-8" in str(error)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("bit", [0, 7])
 def test_lengths_and_places_of_an_arrow_file_that_lie_are_survived(
     bit: int, engine: Engine, tmp_path: Path

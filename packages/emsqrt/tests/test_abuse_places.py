@@ -168,6 +168,7 @@ def test_settings_of_the_environment_are_checked(monkeypatch: pytest.MonkeyPatch
 SORT = ("sort", "in.csv", "-", "--by", "k", "--mem-cap", "32MiB", "--spill-dir", "spill", "--quiet")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("streams", "status", "said"),
     [
@@ -188,6 +189,7 @@ def test_streams_that_are_closed_or_full(small: Path, streams: str, status: int,
     assert left_behind(small.parent) == []
 
 
+@pytest.mark.slow
 def test_standard_input_by_its_other_names(small: Path) -> None:
     words = ("sort", "/dev/stdin", "/dev/stdout", "--by", "k", "--mem-cap", "48MiB", "--quiet")
     ended = command(*words, folder=small.parent, wrapped='cat in.csv | "$@"')

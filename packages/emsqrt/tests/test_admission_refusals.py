@@ -29,6 +29,8 @@ def unions(folder: Path) -> Pipeline:
     return rows.union(rows)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("kib", [64, 700, 2500, 3500, 4500])
 def test_a_cap_that_a_refusal_names_does(tmp_path: Path, tier: str, kib: int) -> None:
@@ -41,6 +43,7 @@ def test_a_cap_that_a_refusal_names_does(tmp_path: Path, tier: str, kib: int) ->
     assert target.exists()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("mib", [8, 11, 13, 15])
 def test_the_cap_that_a_process_names_does(tmp_path: Path, mib: int) -> None:
     pipeline = unions(tmp_path).sink(tmp_path / "out.csv")

@@ -173,6 +173,7 @@ def test_nobody_fills_what_is_still_read_of_a_row_that_took_all_of_the_memory() 
     assert len(out_buffer.room) == 4
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("fault", DISK_FAULTS)
 def test_a_disk_that_fails_behind_it(tmp_path: Path, fault: DiskFault) -> None:
     rows, quiet = made(60_000), FaultyDisk()
@@ -250,6 +251,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_writes_the_same_with_one_thread_and_with_two(table: Path, tmp_path: Path) -> None:
     reports = [run_sort(table, tmp_path / f"{threads}.csv", threads) for threads in (1, 2)]
     assert (tmp_path / "1.csv").read_bytes() == (tmp_path / "2.csv").read_bytes()

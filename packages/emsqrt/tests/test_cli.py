@@ -41,6 +41,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text"), [("in.tsv", "n\tt\n1\ta,b\n"), ("in.jsonl", '{"n":1,"t":"a,b"}\n')]
 )
@@ -91,6 +93,7 @@ def test_explain_prints_operators_columns_and_hash(
     assert "sum_amount: Float64" in out
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("change", "status", "words"),
     [
@@ -109,6 +112,7 @@ def test_what_makes_no_sense_is_said_with_its_status(
     assert words in done.stderr
 
 
+@pytest.mark.slow
 def test_a_cap_in_the_way_has_a_status_of_its_own(folder: Path) -> None:
     assert emsqrt("run", "plan.json", "--mem-cap", "8MiB").returncode == 3
 
@@ -132,6 +136,7 @@ def test_the_command_starts_without_loading_an_engine() -> None:
     assert "run a pipeline" in done.stdout
 
 
+@pytest.mark.nightly
 def test_doctor_names_caps_and_leaves_every_file_alone(folder: Path) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     done = emsqrt("doctor", "logs.csv")
@@ -205,6 +210,7 @@ def test_words_that_a_verb_does_not_know_are_told_with_its_usage(folder: Path) -
     assert "emsqrt agg: error: unrecognized arguments: --aggs sum(amount)" in done.stderr
 
 
+@pytest.mark.nightly
 def test_stats_of_many_rows_have_a_histogram_of_some(folder: Path) -> None:
     made = pa.table({"v": [row * 7919 % 20_011 for row in range(20_011)]})
     parquet.write_table(made, folder / "many.parquet", row_group_size=3000)
@@ -246,6 +252,7 @@ def test_variables_and_the_config_of_a_document_reach_the_run(folder: Path) -> N
     assert (manifest["capBytes"], manifest["seed"]) == (48 << 20, 7)
 
 
+@pytest.mark.slow
 def test_flags_win_over_the_environment_and_that_over_the_document(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -256,6 +263,7 @@ def test_flags_win_over_the_environment_and_that_over_the_document(
     assert json.loads(emsqrt(*words, "--mem-cap", "52MiB").stdout)["capBytes"] == 52 << 20
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -273,6 +281,7 @@ def test_what_cannot_start_says_why(folder: Path, words: list[str], status: int,
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.nightly
 def test_explain_under_a_cap_prints_the_schedule(folder: Path) -> None:
     (folder / "plan.yaml").write_text(DOCUMENT)
     words = ["explain", "plan.yaml", "--var", "name=out", "--mem-cap", "24MiB"]
@@ -282,6 +291,7 @@ def test_explain_under_a_cap_prints_the_schedule(folder: Path) -> None:
     assert told["planned"]
 
 
+@pytest.mark.nightly
 def test_doctor_names_caps_that_do(folder: Path) -> None:
     told = json.loads(emsqrt("doctor", "logs.csv", "--json").stdout)
     for verb, words in (
@@ -295,6 +305,7 @@ def test_doctor_names_caps_that_do(folder: Path) -> None:
         assert emsqrt(*words, "--mem-cap", str(cap_bytes - (3 << 20))).returncode == 3
 
 
+@pytest.mark.slow
 def test_stats_of_more_columns_than_an_aggregate_takes(folder: Path) -> None:
     names = [f"c{at}" for at in range(300)]
     lines = [",".join(names), ",".join(map(str, range(300))), ",".join(["7"] * 300)]

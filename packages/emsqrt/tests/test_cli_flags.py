@@ -59,6 +59,7 @@ def test_the_command_of_the_first_em_sqrt_runs_as_it_is(folder: Path) -> None:
     assert "of 64.0 MiB" in done.stdout
 
 
+@pytest.mark.slow
 def test_validate_and_explain_take_its_flags_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "-p", "flow.yaml"]) == 0
     assert main(["explain", "--pipeline", "flow.yaml", "--memory-cap", "536870912"]) == 0
@@ -107,6 +108,7 @@ def test_a_flag_of_another_engine_is_refused_with_ours(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_latin_1_is_sorted_and_grouped_when_it_is_named() -> None:
     assert emsqrt("agg", "latin.csv", "-", "--by", "city", "sum(n)", "--quiet").returncode == 5
     named = ("--encoding", "latin-1", "--quiet")
@@ -117,6 +119,7 @@ def test_latin_1_is_sorted_and_grouped_when_it_is_named() -> None:
     assert Path("out.csv").read_text() == "city,n\nAarhus,1\nZürich,2\nZürich,3\n"
 
 
+@pytest.mark.nightly
 def test_every_verb_over_files_takes_an_encoding() -> None:
     named = ("--encoding", "latin-1")
     done = emsqrt("join", "latin.csv", "latin.csv", "-", "--on", "city,n", *named, "--quiet")

@@ -31,6 +31,7 @@ def heeded() -> Iterator[None]:
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("module", "when"),
     [

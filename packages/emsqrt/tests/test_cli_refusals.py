@@ -49,6 +49,7 @@ def sort(source: Path, out: Path, cap: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.nightly
 def test_caps_around_what_planning_takes_are_refused_with_one_that_works(
     many: Path, tmp_path: Path
 ) -> None:

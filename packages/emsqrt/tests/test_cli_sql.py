@@ -31,12 +31,14 @@ def ask(*words: str, given: str | None = None) -> subprocess.CompletedProcess[st
     return subprocess.run([*COMMAND, *words], capture_output=True, text=True, input=given)
 
 
+@pytest.mark.nightly
 def test_rows_go_to_a_pipe_as_csv_and_nothing_else_is_said() -> None:
     done = ask(QUERY)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "city,n\nBrno,1\nLondon,2\n,1\n"
 
 
+@pytest.mark.nightly
 def test_rows_go_to_a_terminal_as_a_table() -> None:
     leader, follower = pty.openpty()
     with os.fdopen(leader, "rb") as screen:
@@ -60,6 +62,8 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["people.csv", "people.parquet"])
 def test_a_table_says_when_there_are_more_rows(source: str) -> None:
     done = ask(f"select age from '{source}'", "--format", "table", "--rows", "2")
@@ -69,6 +73,7 @@ def test_a_table_says_when_there_are_more_rows(source: str) -> None:
     assert "the first 2 rows; there are more" in done.stdout
 
 
+@pytest.mark.nightly
 def test_each_format_has_the_same_rows(folder: Path) -> None:
     wanted = [{"city": "Brno", "n": 1}, {"city": "London", "n": 2}, {"city": None, "n": 1}]
     assert json.loads(ask(QUERY, "--json").stdout) == wanted
@@ -81,10 +86,12 @@ def test_each_format_has_the_same_rows(folder: Path) -> None:
     assert json.loads((folder / "out.json").read_text()) == wanted
 
 
+@pytest.mark.nightly
 def test_an_array_of_no_rows_is_json() -> None:
     assert json.loads(ask("select age from 'people.csv' where age > 99", "--json").stdout) == []
 
 
+@pytest.mark.nightly
 def test_statements_come_from_files_and_standard_input_and_so_do_tables(folder: Path) -> None:
     (folder / "query.sql").write_text("select sum(age) as s from people")
     done = ask("-f", "query.sql", "--table", "people=people.csv")
@@ -94,6 +101,8 @@ def test_statements_come_from_files_and_standard_input_and_so_do_tables(folder: 
     assert rows.stdout == "n\n2\n", rows.stderr
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -118,6 +127,8 @@ def test_what_cannot_be_done_is_said_with_its_status(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["people.csv", "people.parquet"])
 def test_a_cap_that_is_too_small_is_refused_with_one_that_is_enough(source: str) -> None:
     query = f"select city, count(*) as n from '{source}' group by city"

@@ -48,6 +48,7 @@ def flights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.nightly
 def test_a_pipeline_does_what_sql_does(flights: Path, tmp_path: Path, engine: Engine) -> None:
     out = tmp_path / "out.parquet"
     manifest = (
@@ -86,6 +87,7 @@ def test_a_run_says_what_was_planned_and_what_was_measured(
     assert first.sinks[0].target == str(tmp_path / "out.csv")
 
 
+@pytest.mark.slow
 def test_the_same_plan_gives_the_same_bytes_under_any_cap(
     flights: Path, tmp_path: Path, engine: Engine
 ) -> None:
@@ -99,6 +101,8 @@ def test_the_same_plan_gives_the_same_bytes_under_any_cap(
     assert len(digests) == 1
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("cap_mib", [48, 64])
 @pytest.mark.parametrize("kind", ["csv", "parquet", "stream"])
 def test_memory_stays_under_the_cap_as_seen_from_outside(
@@ -120,6 +124,7 @@ def test_memory_stays_under_the_cap_as_seen_from_outside(
             assert poller.peak() <= cap_mib * MIB
 
 
+@pytest.mark.nightly
 def test_every_refused_cap_names_one_that_works(flights: Path, tmp_path: Path) -> None:
     source = tmp_path / "in.parquet"
     scan(flights).sink(source).run("128MiB")
@@ -136,6 +141,7 @@ def test_every_refused_cap_names_one_that_works(flights: Path, tmp_path: Path) -
     assert manifest.peak_bytes <= cap < 80 * MIB
 
 
+@pytest.mark.nightly
 def test_a_cap_below_the_floor_is_refused_at_once(flights: Path, tmp_path: Path) -> None:
     pipeline = scan(flights).sink(tmp_path / "out.parquet")
     with pytest.raises(CapTooSmall) as raised:
@@ -144,6 +150,7 @@ def test_a_cap_below_the_floor_is_refused_at_once(flights: Path, tmp_path: Path)
     pipeline.run(raised.value.needed_bytes)
 
 
+@pytest.mark.slow
 def test_more_groups_than_memory_go_to_disk_and_come_back(tmp_path: Path, engine: Engine) -> None:
     path = tmp_path / "keys.parquet"
     pq.write_table(pa.table({"k": list(range(2_000_000))}), path)
@@ -155,6 +162,7 @@ def test_more_groups_than_memory_go_to_disk_and_come_back(tmp_path: Path, engine
     assert rows == [{"n": 2_000_000, "total": 1_999_999_000_000}]
 
 
+@pytest.mark.slow
 def test_rows_can_be_collected_or_streamed(flights: Path, engine: Engine) -> None:
     pipeline = scan(flights).select("distance", far=col("distance") > lit(100)).limit(3, offset=99)
     table = pipeline.collect(engine=engine)
@@ -172,12 +180,14 @@ def test_a_limit_stops_reading(flights: Path, engine: Engine, tmp_path: Path) ->
     assert 0 < manifest.bytes_in < flights.stat().st_size / 3
 
 
+@pytest.mark.slow
 def test_an_unknown_column_suggests_the_nearest(flights: Path, engine: Engine) -> None:
     with pytest.raises(UnknownColumn) as raised:
         scan(flights).filter("distanse > 1").collect(engine=engine)
     assert raised.value.suggestion == "distance"
 
 
+@pytest.mark.slow
 def test_a_broken_value_is_named_by_line_and_nothing_is_written(
     tmp_path: Path, engine: Engine
 ) -> None:
@@ -214,6 +224,7 @@ def test_a_deadline_ends_a_run_and_nothing_is_written(tmp_path: Path, engine: En
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.nightly
 def test_engines_may_run_at_once(flights: Path, tmp_path: Path) -> None:
     config = EngineConfig(mem_cap_bytes=96 * MIB, max_parallel_tasks=2)
     done: list[int] = []
@@ -232,6 +243,7 @@ def test_engines_may_run_at_once(flights: Path, tmp_path: Path) -> None:
     assert done == [300_000, 300_000]
 
 
+@pytest.mark.slow
 def test_a_plan_without_a_sink_says_what_to_do(flights: Path, engine: Engine) -> None:
     with pytest.raises(UsageError, match="no sink") as raised:
         engine.run(scan(flights).plan)

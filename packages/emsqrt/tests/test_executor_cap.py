@@ -11,6 +11,8 @@ from sennit_core.errors import MemoryCapExceeded
 MIB = 1 << 20
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("cap_mib", [48, 96, 200])
 @pytest.mark.parametrize("kind", ["politely", "objects", "blocks", "at once", "numpy", "arrow"])
 def test_a_hog_is_stopped_cleanly_below_its_cap(
@@ -34,6 +36,7 @@ def test_a_hog_is_stopped_cleanly_below_its_cap(
         assert poller.peak() <= cap_mib * MIB
 
 
+@pytest.mark.slow
 def test_a_process_about_to_pass_its_cap_ends_itself_and_says_why(
     open_pool: Callable[..., ExecutorPool],
 ) -> None:

@@ -16,6 +16,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     st.lists(st.dictionaries(st.text(max_size=9), JSON, max_size=3), max_size=3), st.integers(1, 40)
 )

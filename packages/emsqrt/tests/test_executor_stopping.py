@@ -59,6 +59,7 @@ def test_a_process_that_is_still_loading_outlives_the_deadline_of_its_request(
         assert again.result()["pid"] == late.pid
 
 
+@pytest.mark.slow
 def test_cancelling_kills_an_entry_that_does_not_listen(pool: ExecutorPool) -> None:
     with pool.submit(STUBBORN, {}) as execution:
         next(execution.payloads())

@@ -85,6 +85,7 @@ def ask_duckdb(parts: list[str], rows: pa.RecordBatch) -> list[list[bool | None]
     return [list(column) for column in zip(*found, strict=True)]
 
 
+@pytest.mark.nightly
 @UNHURRIED
 @given(columns(), CONSTANTS, CONSTANTS)
 def test_comparisons_are_by_value(rows: pa.RecordBatch, one: Any, two: Any) -> None:
@@ -114,6 +115,8 @@ def test_comparisons_are_by_value(rows: pa.RecordBatch, one: Any, two: Any) -> N
     assert kept == [None if value == one else value for value in x]
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -152,6 +155,7 @@ def test_filters_of_plans_compare_by_value(
     assert [float(value) if value else None for value in found] == expected
 
 
+@pytest.mark.nightly
 def test_statements_compare_by_value(tmp_path: Path) -> None:
     values = [Decimal("-99.99"), Decimal("1.00"), Decimal("99.99")]
     pq.write_table(pa.table({"d": pa.array(values, pa.decimal128(4, 2))}), tmp_path / "in.parquet")

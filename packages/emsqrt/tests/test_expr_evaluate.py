@@ -43,6 +43,7 @@ KINDS = st.sampled_from("ifspdtm")
 UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.nightly
 @settings(UNHURRIED, max_examples=400)
 @given(tables(), KINDS.flatmap(expressions))
 def test_random_expressions_agree_with_duckdb(oracle: Any, columns: Columns, expr: Expr) -> None:

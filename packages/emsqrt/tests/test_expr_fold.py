@@ -72,6 +72,7 @@ def test_what_must_stay_stays(text: str) -> None:
 UNHURRIED = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.slow
 @UNHURRIED
 @given(tables(6), st.sampled_from("ifspdtm").flatmap(expressions))
 def test_a_folded_expression_has_the_same_type_and_values(

@@ -92,6 +92,7 @@ def compilable(draw: st.DrawFn, kind: str, depth: int = 3) -> Expr:
 UNHURRIED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
+@pytest.mark.nightly
 @UNHURRIED
 @given(tables(40), st.sampled_from("pppifm").flatmap(compilable), st.sampled_from([9000, 1 << 16]))
 def test_a_program_gives_what_the_evaluator_gives(

@@ -18,6 +18,7 @@ texts = st.one_of(
 sides = st.lists(texts, max_size=120)
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("how", KINDS)
 @settings(max_examples=40)
 @given(left=sides, right=sides, block_rows=st.integers(1, 50), out_bytes=st.integers(3000, 9000))
@@ -32,6 +33,7 @@ def test_rows_in_memory_join_as_nested_loops_do(
     assert answer.stats.spilled_bytes == 0
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize(
     ("left_rows", "right_rows", "hot_left", "hot_right"),
@@ -50,6 +52,7 @@ def test_result_and_order_are_the_same_at_every_memory_size(
     assert not answers[-1].partitioned
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("how", KINDS)
 def test_without_order_the_rows_are_the_same(how: HashJoinKind) -> None:
     left = numbered(spread(1, 5000, 3000, 0.001, 0.02), "l", 100)

@@ -83,6 +83,7 @@ def test_a_key_that_comes_again_after_nulls_has_all_its_matches(
     assert answer.rows == naive(how, left, right)
 
 
+@pytest.mark.nightly
 @settings(max_examples=30, deadline=None)  # it spills
 @given(
     how=st.sampled_from(KINDS),
@@ -137,6 +138,7 @@ def test_a_left_side_in_any_order_goes_to_the_ranges_of_a_sorted_right_one() -> 
     assert answer.stats.spilled_bytes < right_bytes + left_bytes + joined_bytes
 
 
+@pytest.mark.sample(7)
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize(

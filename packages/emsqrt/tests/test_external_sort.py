@@ -111,6 +111,7 @@ def test_tiny_memory_takes_several_passes(spill: SpillManager) -> None:
     sort.close()
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_any_rows_in_any_memory(spill: SpillManager, data: st.DataObject) -> None:

@@ -115,6 +115,8 @@ CASES = [
 ]
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tier", "fault"),
     [

@@ -46,6 +46,7 @@ def test_the_largest_batch_is_found_without_reading_it(
     assert batches[1].nbytes <= size <= 2 * batches[1].nbytes + 4096
 
 
+@pytest.mark.nightly
 def test_a_batch_beyond_the_cap_is_refused_by_name_before_it_is_read(tmp_path: Path) -> None:
     table = pa.table({"n": list(range(2_000_000))})
     with pa.ipc.new_file(tmp_path / "a.arrow", table.schema) as writer:

@@ -46,6 +46,7 @@ def test_text_that_is_not_utf8_is_refused_by_line_and_byte(latin: Path, tier: st
     assert 'encoding "latin-1"' in (error.hint or "")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("encoding", ["latin-1", "windows-1252", "ISO-8859-15"])
 def test_other_encodings_are_read_as_utf8(latin: Path, tier: str, encoding: str) -> None:
@@ -66,6 +67,7 @@ def test_the_encoding_of_a_file_that_is_utf8_can_be_named_in_the_text_tier(latin
     assert target.read_text("utf-8").splitlines()[1] == "José,München,1"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 def test_faults_in_other_encodings_have_line_and_byte_of_the_file(latin: Path, tier: str) -> None:
     latin.write_text(TEXT.replace("2\n", "two\n"), "latin-1")
@@ -84,11 +86,13 @@ def test_bytes_without_a_character_are_refused_by_byte(latin: Path) -> None:
     assert "0x81" in str(error)
 
 
+@pytest.mark.slow
 def test_records_that_are_not_utf8_are_left_out_where_that_is_asked_for(latin: Path) -> None:
     rows = scan(latin, bad_rows="reject").collect(mem_cap="64MiB")
     assert rows.column("name").to_pylist() == ["Ada"]
 
 
+@pytest.mark.slow
 def test_an_unknown_encoding_is_refused_with_those_that_are_read(latin: Path) -> None:
     with pytest.raises(Unsupported, match=r"utf-32 is not read, only in utf-8.*windows-1252"):
         scan(latin, encoding="utf-32").collect()

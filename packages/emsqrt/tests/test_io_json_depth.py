@@ -27,6 +27,7 @@ def depth_of(value: Any) -> int:
     return 0
 
 
+@pytest.mark.slow
 @given(st.lists(VALUES, min_size=1, max_size=4))
 def test_depth_is_that_of_the_deepest_record(records: list[Any]) -> None:
     text = "\n".join(map(json.dumps, records)).encode()

@@ -74,6 +74,7 @@ def of_arrow(text: str, kind: str, folder: Path) -> Any:
         return json_cells(batch["v"])[0].as_py()
 
 
+@pytest.mark.nightly
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=3000, deadline=None
 )

@@ -274,6 +274,7 @@ CONSTANTS = (
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200)
 @given(
     st.sampled_from(sorted(NUMBERS)).flatmap(

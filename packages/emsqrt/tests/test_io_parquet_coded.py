@@ -36,6 +36,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.nightly
 def test_a_small_cap_reads_them(source: Path, tmp_path: Path) -> None:
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
     target = tmp_path / "out.parquet"

@@ -54,6 +54,8 @@ def flips(path: Path, first: int, step: int, bits: int) -> tuple[int, list[Any]]
     return count, wrong
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("table", [PLAIN, NESTED], ids=["plain", "nested"])
 def test_flipped_bits_in_footers_are_told_or_do_no_harm(table: pa.Table, tmp_path: Path) -> None:
     first = write(tmp_path / "in.parquet", table)
@@ -62,6 +64,7 @@ def test_flipped_bits_in_footers_are_told_or_do_no_harm(table: pa.Table, tmp_pat
     assert wrong == []
 
 
+@pytest.mark.slow
 def test_flipped_bits_in_pages_are_told(tmp_path: Path) -> None:
     write(tmp_path / "in.parquet")
     count, wrong = flips(tmp_path / "in.parquet", 0, 61, 1)
@@ -78,6 +81,8 @@ def test_every_flipped_bit_is_told_or_does_no_harm(table: pa.Table, tmp_path: Pa
     assert wrong == []
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at", "bit", "reason"),
     [

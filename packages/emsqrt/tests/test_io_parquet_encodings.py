@@ -132,6 +132,7 @@ def test_nested_columns_keep_theirs() -> None:
     assert chosen == Encodings(dictionary=True, others={}, compression="zstd")
 
 
+@pytest.mark.nightly
 def test_places_in_a_dictionary_that_grows_are_as_wide_at_any_cap(tmp_path: Path) -> None:
     """Two texts in the first rows of a row group, a third one behind tens of thousands of them."""
     count = 60_000

@@ -105,6 +105,7 @@ def test_row_groups_are_cut_by_bytes_and_by_rows(tmp_path: Path) -> None:
     assert by_bytes.num_row_groups > 1
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(CUTS, st.integers(50, 5000), st.integers(9, 3000))
 def test_pieces_are_cut_by_content(cuts: list[int], bytes_max: int, rows_max: int) -> None:
@@ -316,6 +317,8 @@ def writer(path: Path | str, format: str, rows: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "arrow"])
 def test_standard_output_is_a_whole_stream(format: str) -> None:  # noqa: A002
     out, _ = writer("-", format, 30_000).communicate()
@@ -327,6 +330,8 @@ def test_standard_output_is_a_whole_stream(format: str) -> None:  # noqa: A002
         assert out.count(b"\n") == 30_000 + (format == "csv")
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("format", ["csv", "parquet"])
 def test_a_reader_that_goes_away_ends_the_run_quietly(format: str) -> None:  # noqa: A002
     with writer("-", format, 50_000_000) as process:

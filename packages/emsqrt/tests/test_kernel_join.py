@@ -210,6 +210,7 @@ def test_joined_rows_become_lines_or_sides() -> None:
     ]
 
 
+@pytest.mark.slow
 @given(blocks=st.lists(st.integers(1, 60), max_size=12), passes=st.integers(1, 3))
 def test_matched_bits_outlast_their_window(
     tmp_path_factory: pytest.TempPathFactory, blocks: list[int], passes: int

@@ -72,6 +72,7 @@ def plain_text(value: Any) -> Any:
     return value if value is None or isinstance(value, str) else json.dumps(value)
 
 
+@pytest.mark.nightly
 @given(OBJECTS, st.booleans(), st.sampled_from([None, 1, "\t"]))
 def test_members_are_found_whatever_is_around_them(
     document: dict[str, Any], ascii_only: bool, indent: Any

@@ -63,6 +63,7 @@ def test_no_key_is_the_start_of_another(given: Any) -> None:
     assert not any(a != b and a.startswith(b) for a in keys for b in keys)
 
 
+@pytest.mark.slow
 @given(batches(), st.booleans())
 def test_keys_give_their_values_back(given: Any, numbered: bool) -> None:
     kinds, rows, parts = given

@@ -69,6 +69,7 @@ def packed(draw: st.DrawFn) -> tuple[list[int], list[tuple[Any, ...]]]:
     return kinds, draw(st.lists(row, min_size=1, max_size=20))
 
 
+@pytest.mark.slow
 @given(packed(), st.integers(1, 20))
 def test_packed_columns_come_back(given: Any, rows_max: int) -> None:
     kinds, rows = given
@@ -123,6 +124,7 @@ def test_sorting_is_stable_by_the_bytes_of_keys(keys: list[bytes]) -> None:
     assert rows_in(drained(store)) == sorted(rows, key=lambda row: row[0])
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, 2**32),
     st.integers(400, 3000),

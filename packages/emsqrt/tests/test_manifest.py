@@ -39,6 +39,8 @@ def everything(rows: Pipeline, other: Pipeline) -> Pipeline:
     return joined.select("k", "v", "n", w="k + top").distinct().top_k(50_000, "w:desc", "v")
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_the_same_plan_gives_the_same_bytes(source: Path, tmp_path: Path, suffix: str) -> None:
     rows = scan(source if suffix == "csv" else source.with_suffix(".parquet"))
@@ -55,6 +57,8 @@ def test_the_same_plan_gives_the_same_bytes(source: Path, tmp_path: Path, suffix
     assert {manifest.tier for manifest in manifests} == {"text" if suffix == "csv" else "arrow"}
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 def test_blocks_say_what_was_planned_and_what_was_done(
     source: Path, tmp_path: Path, tier: str
@@ -103,6 +107,8 @@ def test_those_who_are_not_live_together_each_get_all(source: Path, tmp_path: Pa
     assert all(one + two <= working for one, two in itertools.pairwise(grants))
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 def test_the_reported_peak_is_what_is_seen_from_outside(
     source: Path, tmp_path: Path, tier: str

@@ -52,6 +52,7 @@ def held_and_needed(path: Path, budget_bytes: int) -> tuple[int, int]:
     return pool.max_memory(), rows.need_bytes
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("name", NASTY)
 def test_no_layout_takes_more_than_the_reader_says(name: str, tmp_path: Path) -> None:
     make, shape = NASTY[name]
@@ -67,6 +68,7 @@ def test_a_dictionary_does_not_gather_the_plain_texts_behind_it(tmp_path: Path) 
     assert held < 3 * MIB
 
 
+@pytest.mark.nightly
 def test_lists_of_values_of_a_bit_are_written_within_the_smallest_cap(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", lists(40_000), Shape(group_rows=20_000))
     assert trouble(path, "filter", tmp_path, (1.0,)) == []

@@ -92,6 +92,8 @@ def refusals(verbs: Iterable[Verb], way: str, rows: int, scratch: Path) -> list[
     return told
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["text", "jsonl"])
 @pytest.mark.parametrize("name", AGGREGATES)
 def test_one_refusal_names_what_the_states_of_aggregates_take(
@@ -101,6 +103,7 @@ def test_one_refusal_names_what_the_states_of_aggregates_take(
     assert len(told) <= 1, told
 
 
+@pytest.mark.nightly
 def test_a_group_of_many_texts_that_was_spilled_is_no_longer_than_its_texts_make_it(
     tmp_path: Path,
 ) -> None:
@@ -108,6 +111,8 @@ def test_a_group_of_many_texts_that_was_spilled_is_no_longer_than_its_texts_make
     assert len(told) == 1, told
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [0, 700])
 def test_one_refusal_names_what_a_plan_of_several_stages_takes(rows: int, tmp_path: Path) -> None:
     def whole(pipeline: Pipeline) -> Pipeline:
@@ -118,6 +123,7 @@ def test_one_refusal_names_what_a_plan_of_several_stages_takes(rows: int, tmp_pa
     assert len(told) == 1, told
 
 
+@pytest.mark.nightly
 def test_one_refusal_names_what_a_wide_window_takes(tmp_path: Path) -> None:
     def wide(pipeline: Pipeline) -> Pipeline:
         more = {f"x{n}": f"i8 + {n}" for n in range(300)}
@@ -127,6 +133,7 @@ def test_one_refusal_names_what_a_wide_window_takes(tmp_path: Path) -> None:
     assert len(told) == 1, told
 
 
+@pytest.mark.nightly
 def test_what_a_process_holds_more_is_named_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,6 +149,7 @@ def test_what_a_process_holds_more_is_named_too(
     assert named[1] - named[0] == 3 << 20
 
 
+@pytest.mark.nightly
 def test_a_cap_below_the_libraries_is_refused_for_the_whole_plan(tmp_path: Path) -> None:
     schema, table = random_table(COLUMNS, 3, 7, nul=False)
     write_table(table, schema, tmp_path / "l.jsonl")
@@ -194,6 +202,7 @@ def test_one_refusal_is_enough_for_any_two_operators(rows: int, way: str, tmp_pa
         assert len(told) <= 1, (one, two, told)
 
 
+@pytest.mark.slow
 def test_page_headers_are_read_once_for_all_caps_that_are_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

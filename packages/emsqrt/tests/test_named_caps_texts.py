@@ -63,6 +63,8 @@ def run_as_told(pipeline: Pipeline, refusals_max: int, scratch: Path) -> None:
     assert 0 < watcher.peak_bytes <= caps[-1]
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("verb", "size", "count", "encoding", "kind"),
     [
@@ -80,6 +82,8 @@ def test_the_cap_that_is_named_for_long_texts_is_enough(
     run_as_told(pipeline, REFUSALS_MAX[encoding], tmp_path)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["dictionary", "plain"])
 def test_the_cap_that_is_named_is_enough_for_folders_of_long_texts(
     encoding: str, tmp_path: Path
@@ -90,6 +94,8 @@ def test_the_cap_that_is_named_is_enough_for_folders_of_long_texts(
     assert parquet.read_table(tmp_path / "out").num_rows == 4
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["dictionary", "plain"])
 def test_what_a_long_text_takes_is_told_before_it_is_read(encoding: str, tmp_path: Path) -> None:
     source = write(tmp_path / "t.parquet", texts_of(4 * MIB, 1), encoding)

@@ -81,6 +81,7 @@ def sql_of(keys: list[str]) -> str:
     return f"SELECT {', '.join(outputs)} FROM t{group}"
 
 
+@pytest.mark.slow
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(tables(30), KEYS)
 def test_groups_agree_with_duckdb(
@@ -108,6 +109,7 @@ def _close(left: list[Any], right: list[Any], within: float) -> bool:
     return all(a is b or (a is not None and abs(a - float(b)) <= within) for a, b in pairs)
 
 
+@pytest.mark.nightly
 @settings(max_examples=30, suppress_health_check=list(HealthCheck))
 @given(tables(30), KEYS, st.integers(1, 9), st.randoms())
 def test_no_cut_order_or_merge_changes_a_bit(

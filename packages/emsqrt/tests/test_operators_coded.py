@@ -56,6 +56,7 @@ def sorted_file(source: Path, *steps: str, cap: str = "96MiB") -> bytes:
     return target.read_bytes()
 
 
+@pytest.mark.slow
 def test_texts_of_few_values_are_held_in_dictionaries(tmp_path: Path) -> None:
     source, target = tmp_path / "coded.parquet", str(tmp_path / "sorted.parquet")
     parquet.write_table(TABLES["few"], source, row_group_size=7_000)
@@ -63,6 +64,8 @@ def test_texts_of_few_values_are_held_in_dictionaries(tmp_path: Path) -> None:
     assert manifest.reserved_by_tag["dictionaries"] > 0
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TABLES)
 def test_the_file_is_that_of_plain_texts(name: str, tmp_path: Path) -> None:
     coded, plain = tmp_path / "coded.parquet", tmp_path / "plain.parquet"
@@ -74,6 +77,8 @@ def test_the_file_is_that_of_plain_texts(name: str, tmp_path: Path) -> None:
     assert found.schema.equals(TABLES[name].schema)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["few", "bits"])
 def test_caps_and_filters_change_no_byte(name: str, tmp_path: Path) -> None:
     source = tmp_path / "coded.parquet"
@@ -82,6 +87,7 @@ def test_caps_and_filters_change_no_byte(name: str, tmp_path: Path) -> None:
     assert sorted_file(source) == sorted_file(source, "number >= 0")
 
 
+@pytest.mark.nightly
 def test_other_sinks_and_operators_get_plain_texts(tmp_path: Path) -> None:
     source = tmp_path / "coded.parquet"
     parquet.write_table(TABLES["nulls"], source, row_group_size=7_000)
@@ -96,6 +102,7 @@ def test_other_sinks_and_operators_get_plain_texts(tmp_path: Path) -> None:
     assert '"bright":"RED"' in (tmp_path / "few.jsonl").read_text().splitlines()[0]
 
 
+@pytest.mark.slow
 def test_texts_of_csv_stay_plain(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text("number,colour\n2,red\n1,blue\n")
     target = tmp_path / "sorted.parquet"
@@ -103,6 +110,7 @@ def test_texts_of_csv_stay_plain(tmp_path: Path) -> None:
     assert parquet.read_table(target)["colour"].to_pylist() == ["blue", "red"]
 
 
+@pytest.mark.slow
 def test_files_of_several_dictionaries_share_one(tmp_path: Path) -> None:
     (tmp_path / "parts").mkdir()
     halves = [TABLES["few"].slice(0, ROWS // 2), TABLES["nulls"].slice(ROWS // 2)]
@@ -113,6 +121,7 @@ def test_files_of_several_dictionaries_share_one(tmp_path: Path) -> None:
     assert parquet.read_table(target).equals(pa.concat_tables(halves).sort_by("number"))
 
 
+@pytest.mark.slow
 def test_a_key_of_text_sorts_by_its_text(tmp_path: Path) -> None:
     source, target = tmp_path / "coded.parquet", tmp_path / "sorted.parquet"
     parquet.write_table(TABLES["few"], source, row_group_size=7_000)

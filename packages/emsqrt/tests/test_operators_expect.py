@@ -49,6 +49,7 @@ def test_many_rows_are_compared_in_little_memory() -> None:
         run_operator(Expect(SCAN, unique=("id",)), rows(table, 10_000), memory_bytes=4 << 20)
 
 
+@pytest.mark.slow
 def test_a_failed_expectation_writes_nothing(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_text("id\n1\n1\n")
@@ -58,6 +59,7 @@ def test_a_failed_expectation_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.slow
 @given(st.integers(1, 60), st.integers(0, 70), st.integers(0, 3))
 def test_a_sample_of_a_count_is_exact_in_order_and_the_same_for_any_cut(
     cut: int, count: int, seed: int

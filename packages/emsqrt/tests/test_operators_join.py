@@ -87,6 +87,7 @@ def test_a_cross_join_takes_every_pair() -> None:
     assert joined(left, right, [], "cross").to_pylist() == asked(left, right, "cross")
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("how", [kind for kind in KINDS if kind != "cross"])
 def test_the_answer_is_the_same_at_any_memory(how: JoinKind) -> None:
     left, right = table(20_000, "l", 3), table(30_000, "r", 4)

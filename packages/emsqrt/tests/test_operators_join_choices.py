@@ -106,6 +106,7 @@ def test_rows_whose_order_nobody_sees_are_the_same(how: JoinKind) -> None:
     assert len(ordered) > 100
 
 
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize("memory_bytes", [2 * MIB, 32 * MIB])
 def test_the_smaller_left_side_may_be_built(how: JoinKind, memory_bytes: int) -> None:
@@ -133,6 +134,7 @@ def test_sorted_sides_are_merged_in_little_memory(how: JoinKind) -> None:
     assert merged == joined(left, right, how, HASHED, 16 * MIB)[0]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", KINDS)
 def test_whole_plans_give_the_same_in_both_tiers(how: JoinKind, tmp_path: Path) -> None:
     tables = {"l.csv": large(4000, "t", "l", 7), "r.csv": large(5000, "u", "r", 11)}

@@ -90,6 +90,7 @@ def test_rows_of_some_mib_are_joined_by_their_texts(source: Path, tmp_path: Path
     assert [row["id"] for row in found] == list(IDS)
 
 
+@pytest.mark.nightly
 def test_the_cap_that_a_refused_join_names_is_enough(
     source: Path, other: Path, tmp_path: Path
 ) -> None:
@@ -100,6 +101,7 @@ def test_the_cap_that_a_refused_join_names_is_enough(
     assert len(joined(source, other, tmp_path / "out.parquet", mem_cap, on="id")) == len(IDS)
 
 
+@pytest.mark.nightly
 def test_the_cap_that_a_refusal_names_is_enough(source: Path, tmp_path: Path) -> None:
     with pytest.raises(CapTooSmall) as refusal:
         run(source, tmp_path / "out.parquet", "sort", 40 * MIB)
@@ -120,6 +122,8 @@ GROUPINGS: dict[str, tuple[Callable[[Any], Any], str]] = {
 }  # fmt: skip
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("grouping", "count"), [*((name, 12) for name in GROUPINGS), ("count by text", 70), ("max", 70)]
 )
@@ -139,6 +143,8 @@ def test_groups_of_long_texts_come_out(grouping: str, count: int, tmp_path: Path
     assert (manifest.spilled_bytes > 64 * MIB) == (count == 70)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_refusals_of_long_groups_lead_to_a_cap_that_works(grouping: str, tmp_path: Path) -> None:
     rows = pa.table({"k": [1, 2, 1], "t": ["x" * TEXT_BYTES, "y", "z" * TEXT_BYTES]})
@@ -166,6 +172,7 @@ def test_a_record_longer_than_the_plan_allows_is_bad_input(kind: str, tmp_path: 
         rows.sink(tmp_path / "out.parquet").run("256MiB", in_process=True)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_long_record_is_read_with_a_cap_that_refusals_name(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"in.{kind}"

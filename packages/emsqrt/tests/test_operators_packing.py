@@ -115,6 +115,8 @@ def test_a_scan_tells_what_its_statistics_tell(tmp_path: Path) -> None:
     assert set(scanned(tmp_path / "b.parquet").spans()) == {"n"}
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("untold", [False, True])
 def test_a_sort_of_files_gives_all_rows(tmp_path: Path, untold: bool) -> None:
     tables = [
@@ -128,6 +130,7 @@ def test_a_sort_of_files_gives_all_rows(tmp_path: Path, untold: bool) -> None:
     assert parquet.read_table(target).equals(wanted)
 
 
+@pytest.mark.slow
 def test_a_value_that_its_file_does_not_tell_of_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"k": [3, 1, 2], "n": [5, 7, 1 << 50]}), path)

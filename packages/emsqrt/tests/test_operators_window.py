@@ -235,6 +235,8 @@ def numbered(rows: int, **columns: Any) -> pa.Table:
     return pa.table({"id": pa.array(range(rows), pa.int64()), **columns})
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_bytes", [64 * MIB, 3 * MIB, LEAST])
 def test_a_partition_need_not_fit_the_memory(memory_bytes: int) -> None:
     rows = 300_000
@@ -394,6 +396,8 @@ def test_a_window_that_is_closed_early_gives_everything_back(
     assert 0 < found.num_rows < 50_000
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("default", ["0", "12345", "-1"])
 def test_what_shifts_off_a_decimal_may_be_any_number_that_it_holds(
     default: str, tmp_path: Path

@@ -19,6 +19,7 @@ from sennit_core.schema import Schema
 ROWS = scan("in.csv", schema=Schema.of(id="Int64", amount="Float64"))
 
 
+@pytest.mark.sample(5)
 @pytest.mark.parametrize(
     ("mistaken", "words"),
     [
@@ -52,6 +53,7 @@ def test_a_mistake_is_told_in_the_words_of_whoever_made_it(
         mistaken()
 
 
+@pytest.mark.slow
 def test_a_share_beyond_one_is_said_as_a_number(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("a\n1\n")
     with pytest.raises(SennitError, match=r"2\.0 is not between 0 and 1"):
@@ -64,6 +66,7 @@ def people(tmp_path: Path) -> Pipeline:
     return scan(tmp_path / "people.csv")
 
 
+@pytest.mark.nightly
 def test_words_of_other_dataframe_libraries_mean_the_same_here(people: Pipeline) -> None:
     twice = (col("age") * 2).alias("twice")
 
@@ -79,6 +82,7 @@ def test_words_of_other_dataframe_libraries_mean_the_same_here(people: Pipeline)
     assert grouped.collect().to_pydict() == {"c": ["Oslo", "Rome"], "total": [71, 25]}
 
 
+@pytest.mark.nightly
 def test_an_order_may_be_given_beside_the_keys_or_with_them(people: Pipeline) -> None:
     def names(rows: Pipeline) -> list[str]:
         return rows.collect()["name"].to_pylist()  # type: ignore[no-any-return]
@@ -110,6 +114,8 @@ def test_aggregates_may_be_named_in_their_text() -> None:
         ROWS.agg("amount as a")
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.tsv", "OUT.TSV", "out.tsv.gz"])
 def test_tabs_stand_between_the_fields_of_a_tsv(name: str, tmp_path: Path) -> None:
     rows = scan(_packed(tmp_path / f"in.{name}", "a\tb\n2\tx,y\n1\tz\n")).sort("a")
@@ -120,6 +126,7 @@ def test_tabs_stand_between_the_fields_of_a_tsv(name: str, tmp_path: Path) -> No
     assert text == b"a\tb\n1\tz\n2\tx,y\n"
 
 
+@pytest.mark.slow
 def test_a_delimiter_that_is_given_wins_over_the_name(tmp_path: Path) -> None:
     (tmp_path / "in.tsv").write_text("a;b\n1;2\n")
     rows = scan(tmp_path / "in.tsv", delimiter=";")
@@ -172,6 +179,7 @@ def test_a_header_of_one_name_asks_for_the_delimiter(tmp_path: Path) -> None:
     assert caught.value.hint == 'option badRows "reject" leaves such records out'
 
 
+@pytest.mark.slow
 def test_types_are_told_without_the_records_that_are_left_out(tmp_path: Path) -> None:
     ragged = 'a,b\n1,x\n2\n"3\n",y,z\n4,w\n5'
     rows = read(ragged, tmp_path, bad_rows="reject")
@@ -190,6 +198,7 @@ def test_an_option_of_another_type_is_refused_by_name(
         read("a\n1\n", tmp_path, **{option: value}).schema()
 
 
+@pytest.mark.slow
 def test_one_text_for_null_may_stand_alone(tmp_path: Path) -> None:
     rows = read("a\nNA\n5\n", tmp_path, null_values="NA")
     assert rows.collect()["a"].to_pylist() == [None, 5]

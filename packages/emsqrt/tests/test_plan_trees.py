@@ -117,6 +117,7 @@ TREES: list[Plan] = [
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("plan", TREES, ids=lambda plan: type(plan).__name__)
 def test_a_tree_reads_back_equal_with_the_same_text(plan: Plan, validator: Any) -> None:
     text = canonical_plan(plan)

@@ -198,6 +198,8 @@ def test_what_makes_no_sense_is_refused(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["sort", "join", "agg"])
 def test_real_engines_give_one_answer(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str

@@ -68,6 +68,8 @@ def pipeline(verb: Verb, kind: str, folder: Path, target: Path) -> Pipeline:
     return verb(t, u).sink(target / f"out.{kind}")
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "name"),
     [*(("csv", name) for name in VERBS), *(("parquet", name) for name in VERBS | ARROW)],

@@ -21,6 +21,8 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.csv", "out.parquet"])
 def test_a_manifest_is_enough_to_run_again(source: Path, tmp_path: Path, name: str) -> None:
     manifest = scan(source).sort("k").sink(tmp_path / name).run("64MiB")
@@ -33,6 +35,7 @@ def test_a_manifest_is_enough_to_run_again(source: Path, tmp_path: Path, name: s
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", name]
 
 
+@pytest.mark.slow
 def test_what_changed_is_named(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     manifest = scan(source).sort("k").sink(out).run("32MiB")
@@ -63,6 +66,7 @@ def test_a_manifest_that_was_tampered_with_is_refused(source: Path, tmp_path: Pa
         replay(Manifest.from_json({**document, "plan": {}}))
 
 
+@pytest.mark.slow
 def test_a_folder_of_partitions_is_compared_file_by_file(source: Path, tmp_path: Path) -> None:
     rows = scan(source).select("v", part="k % 3")
     sink = rows.sink(tmp_path / "parts", format="parquet", partition_by=["part"])

@@ -206,6 +206,7 @@ def test_another_plan_or_other_inputs_are_refused(source: Path, tmp_path: Path) 
         engine.run(pipeline.plan, resume="test")
 
 
+@pytest.mark.slow
 def test_a_name_costs_nothing_when_nobody_is_killed(source: Path, tmp_path: Path) -> None:
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
     plans = shapes(source, tmp_path / "out.csv")

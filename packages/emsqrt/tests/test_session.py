@@ -76,6 +76,7 @@ def test_grants_are_there_in_one_piece_whoever_held_the_memory_before(tmp_path: 
             assert held.size + three.size <= run.working_bytes
 
 
+@pytest.mark.nightly
 def test_a_plan_whose_middle_one_of_three_outlives_the_others_runs_where_it_is_told_to(
     tmp_path: Path,
 ) -> None:
@@ -189,6 +190,8 @@ def measure(_: object) -> tuple[int, int]:
     return 1, 10
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", ["scan", "sort", "join", "three"])
 def test_a_refused_budget_names_one_that_works(tmp_path: Path, shape: str) -> None:
     path = tmp_path / "in.csv"

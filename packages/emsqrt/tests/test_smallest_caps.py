@@ -80,6 +80,8 @@ def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
     assert manifest.rows_out > 0
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), FEW)
 def test_the_smallest_cap_of_explain_is_the_smallest_that_runs(
     name: str, kind: str, folder: Path, tmp_path: Path
@@ -96,6 +98,7 @@ def test_the_smallest_cap_of_every_operator_is_told_by_explain(
     judge(name, kind, folder, tmp_path)
 
 
+@pytest.mark.nightly
 def test_explain_schedules_with_what_was_measured(folder: Path, tmp_path: Path) -> None:
     rows = scan(folder / "a.parquet").sort("t").sink(tmp_path / "out.parquet")
     planned = rows.planned("64MiB").to_json()["te"]
@@ -103,6 +106,8 @@ def test_explain_schedules_with_what_was_measured(folder: Path, tmp_path: Path) 
     assert abs(planned["workingBytes"] - ran["workingBytes"]) < MIB
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 @pytest.mark.parametrize("name", ["filter", "sort"])
 def test_explain_schedules_under_every_cap_that_is_no_smaller(
@@ -133,6 +138,8 @@ def test_schedules_know_what_operators_cannot_do_without(folder: Path, tmp_path:
     assert schedule is None or schedule["operators"][0]["gatherBytes"] >= least
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_one_refusal_on_the_command_line_names_a_cap_that_does(
     kind: str, folder: Path, tmp_path: Path
@@ -145,6 +152,8 @@ def test_one_refusal_on_the_command_line_names_a_cap_that_does(
     assert emsqrt(*words, "--mem-cap", f"{int(named * MIB)}").returncode == 0
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
     kind: str, folder: Path, tmp_path: Path
@@ -164,6 +173,8 @@ def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
         assert emsqrt(*words, "--mem-cap", str(cap_bytes - SLACK_BYTES)).returncode == 3
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_caps_are_told_for_the_place_that_is_spilled_to(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,6 +206,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.nightly
 def test_the_names_of_many_files_are_counted_once(many: Path, tmp_path: Path) -> None:
     plan = scan(many / "*.csv").sort("k").sink(tmp_path / "out.csv").plan
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
@@ -206,6 +218,8 @@ def test_the_names_of_many_files_are_counted_once(many: Path, tmp_path: Path) ->
     assert watcher.peak_bytes <= cap_bytes
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "cap"), [("out.csv", "14MiB"), ("out.parquet", "40MiB"), ("out.parquet", "46MiB")]
 )
@@ -220,6 +234,7 @@ def test_a_refusal_of_many_files_tells_what_the_whole_plan_takes(
     assert engine.run(plan, mem_cap=refused.value.needed_bytes).rows_out == 2000
 
 
+@pytest.mark.nightly
 def test_the_command_line_has_room_for_the_names_of_many_files(many: Path, tmp_path: Path) -> None:
     plan = scan(many / "*.csv").sort("k").sink(tmp_path / "out.csv").plan
     program = try_compile(plan, Path())
@@ -227,6 +242,7 @@ def test_the_command_line_has_room_for_the_names_of_many_files(many: Path, tmp_p
     assert abs(told["capBytes"] - Engine().estimate(plan).cap_bytes) < MIB
 
 
+@pytest.mark.nightly
 def test_a_long_first_line_is_explained_where_it_may_be_run(tmp_path: Path) -> None:
     record = {"k": 1, "n": 2, "m": [3], "t": "long " * 300_000}  # lists are read with pyarrow
     (tmp_path / "in.jsonl").write_text(json.dumps(record) + "\n")
@@ -236,6 +252,7 @@ def test_a_long_first_line_is_explained_where_it_may_be_run(tmp_path: Path) -> N
         assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.nightly
 def test_the_arrow_tier_has_a_floor(folder: Path, tmp_path: Path) -> None:
     plan = scan(folder / "a.parquet").limit(1).sink(tmp_path / "out.jsonl").plan
     requirement = Engine().estimate(plan, mem_cap="64MiB")
@@ -243,6 +260,7 @@ def test_the_arrow_tier_has_a_floor(folder: Path, tmp_path: Path) -> None:
     assert Engine().run(plan, mem_cap=requirement.cap_bytes).rows_out == 1
 
 
+@pytest.mark.nightly
 def test_engines_of_one_pool_are_told_what_the_whole_plan_takes(tmp_path: Path) -> None:
     names = ["i8", "n", "u8", "t", "f"]
     schema, table = random_table(names, 30, 7, nul=False)
@@ -264,6 +282,7 @@ def test_engines_of_one_pool_are_told_what_the_whole_plan_takes(tmp_path: Path) 
     assert refused.value.needed_bytes == FLOOR_BYTES, "its share holds no process that could look"
 
 
+@pytest.mark.slow
 def test_a_deadline_counts_from_the_first_wait_for_a_pool(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

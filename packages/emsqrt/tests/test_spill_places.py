@@ -93,6 +93,7 @@ def test_what_another_run_still_writes_is_left_alone(tmp_path: Path) -> None:
     assert temporaries(tmp_path) == [other.name]
 
 
+@pytest.mark.slow
 def test_the_folder_of_a_killed_partitioned_run_is_removed(tmp_path: Path) -> None:
     target = tmp_path / "parts"
     abandoned, written = staged_name(target), staged_name(target)
@@ -132,6 +133,8 @@ def left(folder: Path) -> list[str]:
     return temporaries(folder) + spilled
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("extra", [[], ["--limit", "1400000"]])
 def test_sigterm_ends_a_verb_without_traces(source: Path, tmp_path: Path, extra: list[str]) -> None:
     words = ["sort", str(source), str(tmp_path / "out.csv"), "--by", "k", "--cap", "32MiB"]
@@ -146,6 +149,7 @@ def test_sigterm_ends_a_verb_without_traces(source: Path, tmp_path: Path, extra:
     assert left(tmp_path) == []
 
 
+@pytest.mark.nightly
 def test_sigterm_keeps_a_run_that_can_be_resumed(source: Path, tmp_path: Path) -> None:
     words = ["sort", str(source), str(tmp_path / "out.csv"), "--by", "k", "--cap", "20MiB"]
     words += ["--spill-dir", str(tmp_path / "spill"), "--quiet", "--resume", "night"]
@@ -163,6 +167,7 @@ def test_sigterm_keeps_a_run_that_can_be_resumed(source: Path, tmp_path: Path) -
     assert not journal.exists()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
 def test_the_child_of_a_program_that_ends_cleans_up(
     source: Path, tmp_path: Path, target: str

@@ -53,6 +53,7 @@ def test_forced_it_counts(source: Path, memory: Path, tmp_path: Path) -> None:
     assert not any(folder.iterdir() for folder in memory.iterdir() if folder.is_dir())
 
 
+@pytest.mark.slow
 def test_the_smallest_cap_has_room_for_it(source: Path, memory: Path, tmp_path: Path) -> None:
     few = tmp_path / "few.csv"
     few.write_text("".join(source.read_text().splitlines(keepends=True)[:100]))
@@ -74,6 +75,7 @@ def test_more_than_its_share_is_a_full_disk(source: Path, memory: Path, tmp_path
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.slow
 def test_the_command_line_forces_it_too(source: Path, memory: Path, tmp_path: Path) -> None:
     words = [sys.executable, "-m", "emsqrt.cli", "sort", str(source), "out.csv", "--by", "k"]
     words += ["--mem-cap", "32MiB", "--quiet", "--spill-dir", str(memory)]

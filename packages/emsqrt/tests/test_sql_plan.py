@@ -124,6 +124,7 @@ UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 SOME, OTHERS = st.lists(_ROW, min_size=3, max_size=9), st.lists(_OTHER, min_size=1, max_size=5)
 
 
+@pytest.mark.sample(25)
 @pytest.mark.parametrize("query", QUERIES)
 @settings(UNHURRIED, max_examples=2)
 @given(t=SOME, u=OTHERS)
@@ -258,6 +259,7 @@ def test_a_table_may_be_a_file_or_a_pipeline(tmp_path: Path) -> None:
     assert isinstance(piped, Pipeline)
 
 
+@pytest.mark.nightly
 def test_the_page_on_sql_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_markdown(Path(__file__).resolve().parents[3] / "docs" / "sql.md")

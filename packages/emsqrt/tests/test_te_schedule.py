@@ -67,6 +67,7 @@ def grown(pipelines: st.SearchStrategy[Pipeline]) -> st.SearchStrategy[Pipeline]
 PLANS = st.recursive(st.sampled_from([source(), source("b.csv")]), grown, max_leaves=6)
 
 
+@pytest.mark.slow
 @settings(max_examples=150)
 @given(
     PLANS,

@@ -187,6 +187,7 @@ def _shuffled(path: Path, rows: int) -> Path:
     return path
 
 
+@pytest.mark.nightly
 def test_three_engines_hold_no_more_than_their_pool(tmp_path: Path) -> None:
     source = _shuffled(tmp_path / "in.csv", 160_000)
     pool = BudgetPool("40MiB")
@@ -227,6 +228,8 @@ def _plan(folder: Path, kind: str) -> Plan:
     return scan(source.with_suffix(f".{kind}")).sort("k").sink(folder / f"out.{kind}").plan
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "leased_bytes"), [("csv", 12 * MIB), ("parquet", 40 * MIB)])
 def test_a_process_that_estimates_a_plan_holds_its_part_of_the_pool(
     kind: str, leased_bytes: int, tmp_path: Path
@@ -267,6 +270,7 @@ def test_a_process_that_estimates_a_plan_keeps_to_its_part(
         Engine(pool=pool, tenant="small").estimate(plan)
 
 
+@pytest.mark.nightly
 def test_a_cap_over_the_share_is_refused_with_what_the_plan_takes(tmp_path: Path) -> None:
     pool = BudgetPool("160MiB", {"tiny": "20MiB", "some": "42MiB"})
     text, typed = _plan(tmp_path, "csv"), _plan(tmp_path, "parquet")

@@ -92,6 +92,7 @@ def copies(folder: Path) -> dict[str, Pipeline]:
     }
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "name",
     ["csv", "csv twice", "jsonl", "jsonl twice", "renamed", "sorted", "renamed and twice"],

@@ -52,6 +52,8 @@ PIPELINES = {
 }
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PIPELINES)
 def test_both_tiers_give_the_same_rows(
     source: Path, tmp_path: Path, engine: Engine, name: str

@@ -109,6 +109,7 @@ def spell(value: object, delimiter: str, quoted: bool) -> str:
     return text
 
 
+@pytest.mark.slow
 @QUICK
 @given(
     records,
@@ -171,6 +172,8 @@ def test_compressed_files(tmp_path: Path) -> None:
     assert thin == arrow == b"a,b\n1,x\n2,y\n"
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("line", ["[1]", '{"i": "x"}', '{"i": 1', '{"i": 99999999999999999999}'])
 def test_a_line_that_is_no_row_is_refused_with_its_place(tmp_path: Path, line: str) -> None:
     source = tmp_path / "in.jsonl"

@@ -49,6 +49,8 @@ def run(pipeline: Pipeline, target: Path, cap: str) -> str:
 HOW: list[JoinKind] = ["inner", "left", "right", "full", "semi", "anti"]
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 def test_a_join_gives_what_sql_gives_at_any_cap(
     files: tuple[Path, Path], tmp_path: Path, how: JoinKind
@@ -73,6 +75,8 @@ def test_the_order_is_that_of_the_left_side(files: tuple[Path, Path], tmp_path: 
     assert places == sorted(places)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
 def test_a_small_left_side_is_built_and_its_order_kept(
     files: tuple[Path, Path], tmp_path: Path, how: JoinKind
@@ -109,6 +113,7 @@ def test_a_key_of_one_name_comes_once_and_a_clash_gets_a_suffix(
     assert first == ',0,"left, 0",,'
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["inner", "left", "right", "full"])
 def test_a_key_of_one_name_has_the_value_of_the_side_that_has_a_row(
     files: tuple[Path, Path], tmp_path: Path, how: JoinKind

@@ -38,6 +38,7 @@ ROWS = 80_000
 """More than fits the memory of the operators below."""
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "kind"), [*((name, "csv") for name in VERBS), ("sort", "jsonl")])
 def test_operators_are_loaded_before_memory_is_given_out(
     name: str, kind: str, tmp_path: Path

@@ -48,6 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("verb", "kind"),
     [*((verb, "csv") for verb in VERBS), *((verb, "jsonl") for verb in ("filter by text", "sort"))],

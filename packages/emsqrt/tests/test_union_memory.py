@@ -30,6 +30,7 @@ def two(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("names", PAIRS, ids="-".join)
 def test_both_branches_of_a_union_get_the_working_set(two: Path, names: tuple[str, str]) -> None:
     (first, rows), (second, more) = (BRANCHES[name] for name in names)
@@ -56,6 +57,7 @@ def test_a_union_of_sorts_is_sorted_again(two: Path) -> None:
     assert [line[-3] for line in target.read_text().splitlines()] == ["b", "b", "b", "a"]
 
 
+@pytest.mark.nightly
 def test_a_parquet_union_of_sorts_gets_the_working_set_twice(two: Path) -> None:
     source = two.with_name("two.parquet")
     pq.write_table(scan(two).collect(), source)

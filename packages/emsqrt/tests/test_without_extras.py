@@ -22,6 +22,7 @@ except Unsupported as error:
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "asked",
     [
@@ -37,6 +38,8 @@ def test_what_needs_the_arrow_extra_says_so(asked: str, tmp_path: Path) -> None:
     ask(asked, tmp_path, 2)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "asked",
     [

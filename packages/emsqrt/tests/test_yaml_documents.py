@@ -139,6 +139,7 @@ VERBS: list[tuple[str, Callable[[Pipeline], Pipeline]]] = [
 ]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(("step", "same"), VERBS, ids=[step.partition(":")[0] for step, _ in VERBS])
 def test_every_verb_is_the_pipelines(
     read: Read, step: str, same: Callable[[Pipeline], Pipeline]
@@ -159,6 +160,7 @@ def test_explode_makes_a_row_of_each_item(read: Read) -> None:
     assert read(text).plan == scan("a.parquet").explode("tags", "tag", outer=True).plan
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "step",
     [
@@ -329,6 +331,7 @@ def test_the_schema_that_ships_is_the_one_that_is_made() -> None:
     assert shipped == document_schema()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "steps",
     ["- fliter: n > 1", "- {op: sort, bi: n}", "- limit:", "- {op: limit}", "- join: {on: a}", "x"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pyarrow as pa
+import pytest
 
 from lake import Lake
 
@@ -19,6 +20,7 @@ TRY_CASTS = "SELECT " + ", ".join(
 )
 
 
+@pytest.mark.nightly
 def test_slots_under_null_hold_nothing_of_earlier_queries(lake: Lake) -> None:
     rows = 50_000
     marks = [MARK * 4 + str(number) for number in range(rows)]

@@ -33,6 +33,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder / "lake")
 
 
+@pytest.mark.slow
 def test_what_was_put_is_listed_and_described(data: str) -> None:
     assert re.search(r"^trips +2 ", lake("ls", "--data", data).stdout, re.MULTILINE)
     assert "km      Float64" in lake("ls", "trips", "--data", data).stdout
@@ -40,6 +41,8 @@ def test_what_was_put_is_listed_and_described(data: str) -> None:
     assert (listed["name"], listed["rows"]) == ("trips", 2)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "printed"),
     [
@@ -55,11 +58,13 @@ def test_a_query_is_answered_in_the_form_asked_for(
     assert done.stdout.replace("7.0", "7") == printed, done.stderr
 
 
+@pytest.mark.slow
 def test_a_query_may_come_from_standard_input_and_answer_in_json(data: str) -> None:
     done = lake("sql", "-", "--data", data, "--json", stdin="select list_value(km) from trips")
     assert json.loads(done.stdout)["rows"] == [[[12.5]], [[7]]]
 
 
+@pytest.mark.slow
 def test_a_table_on_screen_is_cut_and_says_so(data: str) -> None:
     done = lake("sql", "select unnest(range(2000)), 'a\nb'", "--data", data)
     assert done.stdout.count("\n") == 1001
@@ -67,6 +72,7 @@ def test_a_table_on_screen_is_cut_and_says_so(data: str) -> None:
     assert "--csv or --json prints all" in done.stderr
 
 
+@pytest.mark.slow
 def test_files_are_added_and_datasets_deleted(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text("n\n1\n")
@@ -79,6 +85,7 @@ def test_files_are_added_and_datasets_deleted(tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (1, 'lake: there is no dataset "both"\n')
 
 
+@pytest.mark.slow
 def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
     folder, file = str(tmp_path / "lake"), tmp_path / "trips.csv"
     file.write_text("city,km\nOslo,12.5\n")
@@ -99,6 +106,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
     assert finding["dataset"] == "trips"
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

@@ -125,6 +125,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_shard_that_is_not_what_was_written_is_corrupt(two: Lake, engine: str, kind: str) -> None:

@@ -65,6 +65,7 @@ def orders(rows: int) -> str:
     return "\n".join(lines) + "\n"
 
 
+@pytest.mark.slow
 def test_a_dataset_takes_no_more_than_the_file_that_duckdb_writes(
     encode: Encode, tmp_path: Path
 ) -> None:

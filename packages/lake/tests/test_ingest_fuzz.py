@@ -124,6 +124,7 @@ def test_many_damaged_files_leak_nothing(victim: Victim, tmp_path: Path, seed: i
     assert outcomes.total() == 500, dict(outcomes)
 
 
+@pytest.mark.slow
 def test_undamaged_samples_are_read(victim: Victim) -> None:
     """Else the damage would prove nothing."""
     rng = random.Random(0)

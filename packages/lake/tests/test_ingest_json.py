@@ -131,6 +131,7 @@ def test_what_is_always_null_or_empty_is_text(encode: Encode) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_field_of_several_types_is_text_as_written_and_reported(encode: Encode) -> None:
     lines = '{"v": 1.10}\n' * 100_000 + '{"v": "2.0-beta"}\n{"v": true}\n{"v": null}\n'
 
@@ -156,6 +157,7 @@ def test_strict_refuses_a_field_of_several_types_with_its_line(encode: Encode) -
     assert caught.value.line == 2
 
 
+@pytest.mark.slow
 def test_no_integer_is_rounded(encode: Encode) -> None:
     """A block of whole numbers, then one of fractions: as floats the first would change."""
     large = 2**53 + 1

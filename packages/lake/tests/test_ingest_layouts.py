@@ -271,6 +271,7 @@ def test_what_is_no_text_is_refused(encode: Encode, data: bytes) -> None:
         encode(data)
 
 
+@pytest.mark.nightly
 def test_more_columns_than_a_dataset_may_have_are_refused_by_number(encode: Encode) -> None:
     for data, name in (
         (",".join(f"c{n}" for n in range(100_000)) + "\n", "wide.csv"),

@@ -113,6 +113,7 @@ def test_times_that_python_cannot_hold_are_kept(encode: Encode) -> None:
     assert "max" not in stats["late"]
 
 
+@pytest.mark.nightly
 def test_rows_of_many_bytes_are_read_a_few_at_a_time(tmp_path: Path) -> None:
     rows = 16_000
     texts = pa.array((f"{number:05d}" * 2_400 for number in range(rows)), pa.string())

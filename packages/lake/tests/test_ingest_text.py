@@ -91,6 +91,7 @@ def test_header_and_delimiter_can_be_told(encode: Encode) -> None:
     assert done.table.to_pydict() == {"column_1": ["a", "c"], "column_2": ["b", "d"]}
 
 
+@pytest.mark.slow
 def test_quoted_newlines_and_delimiters_stay_inside_their_field(encode: Encode) -> None:
     record = '"line one\nline, two","he said ""no""\r\n"\n'
 
@@ -154,6 +155,7 @@ def test_a_quote_that_is_never_closed_is_told_where_it_opens(encode: Encode) -> 
     assert (caught.value.line, caught.value.byte_offset) == (3, 8)
 
 
+@pytest.mark.slow
 def test_an_endless_line_is_refused_with_its_offset(encode: Encode) -> None:
     with pytest.raises(BadInput, match="longer than") as caught:
         encode(b"a\n1\n" + b"x" * (65 * MIB))

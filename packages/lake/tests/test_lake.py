@@ -240,6 +240,7 @@ def test_a_query_goes_on_while_its_dataset_is_deleted(flights: Lake) -> None:
     assert list(flights.objects) == []
 
 
+@pytest.mark.slow
 def test_library_use_needs_a_folder_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,7 @@ def answer(sql: str, rows: pa.RecordBatch, folder: Path) -> list[list[Any]]:
     return [values.to_pylist() for values in table_of.columns]
 
 
+@pytest.mark.sample(25)
 @pytest.mark.parametrize("case", EXPRESSIONS)
 def test_an_expression_means_the_same_in_sql(case: dict[str, Any], tmp_path: Path) -> None:
     sql, rows = f"SELECT {case['sql']} FROM t", batch(case["columns"])

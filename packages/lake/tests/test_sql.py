@@ -135,6 +135,7 @@ def test_files_cannot_be_read(flights: Lake) -> None:
         flights.sql("SELECT * FROM read_text('/etc/passwd')")
 
 
+@pytest.mark.nightly
 def test_too_little_memory_is_told_and_the_executor_lives_on(flights: Lake) -> None:
     greedy = "SELECT list(i ORDER BY hash(i)) FROM range(200000000) t(i) GROUP BY i % 2"
 
@@ -175,6 +176,7 @@ def test_a_query_that_is_cancelled_before_it_begins_ends_too(flights: Lake) -> N
     assert execution.pid in flights.pool.stats().pids
 
 
+@pytest.mark.slow
 def test_a_result_becomes_what_one_works_with(flights: Lake) -> None:
     result = flights.sql("SELECT carrier, distance FROM flights ORDER BY distance")
 

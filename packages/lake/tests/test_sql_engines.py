@@ -120,6 +120,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         yield opened
 
 
+@pytest.mark.slow
 def test_auto_changes_to_emsqrt_when_duckdb_has_too_little(small: Lake) -> None:
     with pytest.raises(CapTooSmall):
         small.sql("SELECT sum(a) FROM numbers", engine="duckdb")
@@ -134,6 +135,7 @@ def test_auto_tells_both_refusals(small: Lake) -> None:
     assert "EM-√ was tried too" in str(caught.value.hint)
 
 
+@pytest.mark.slow
 def test_shards_are_given_back_after_a_change(small: Lake) -> None:
     with small.query("SELECT a FROM numbers") as answer:
         assert next(answer.batches()).num_rows

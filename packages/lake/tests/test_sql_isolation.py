@@ -265,6 +265,7 @@ def test_an_instance_ends_with_a_query_that_was_stopped(world: World) -> None:
     assert not is_kept(world, "FROM t", may_keep=False)
 
 
+@pytest.mark.slow
 def test_an_instance_ends_with_a_query_that_spilled(world: World) -> None:
     world.limits = replace(world.limits, temp_bytes=4 << 30)
     sorted_rows = "SELECT hash(i) FROM range(9000000) t(i) ORDER BY 1 LIMIT 8000000"
@@ -333,6 +334,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
             yield opened
 
 
+@pytest.mark.slow
 def test_hostile_queries_of_one_user_change_no_answer_of_the_next(node: Lake) -> None:
     for hostile, probe, _ in ATTACKS:
         with contextlib.suppress(SennitError):

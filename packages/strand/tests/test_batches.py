@@ -160,6 +160,7 @@ def stream_of(batch: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
+@pytest.mark.nightly
 @given(batches(), st.booleans())
 @settings(max_examples=300)
 def test_any_batch_travels_unchanged(batch: pa.RecordBatch, copy: bool) -> None:

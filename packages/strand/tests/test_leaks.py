@@ -106,6 +106,7 @@ def rss_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("kind", ["memfd", "named", "buffer", "attached", "typed", "failing"])
 def test_nothing_is_left_of_a_thousand_rings(kind: str) -> None:
     once = cycle_of(kind)

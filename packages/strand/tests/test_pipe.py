@@ -267,6 +267,7 @@ def test_parameters_that_make_no_ring_are_refused() -> None:
         strand.pipe(batches, 1, records=3)
 
 
+@pytest.mark.nightly
 def test_nothing_is_left_after_two_hundred_pipes() -> None:
     list(strand.pipe(texts, 2))
     gc.collect()  # what other tests left to the collector
@@ -283,6 +284,7 @@ def test_nothing_is_left_after_two_hundred_pipes() -> None:
     assert Path("/proc/self/maps").read_text().count("memfd:strand") <= mapped
 
 
+@pytest.mark.slow
 def test_a_program_may_end_with_a_pipe_half_read(tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     program = tmp_path / "program.py"

@@ -34,6 +34,8 @@ def explore(cast: Cast, order: Order = Order.PSO, rewrite: machine.Rewrite = kee
     return run(*cast.parties, mortal=cast.mortal, order=order, rewrite=rewrite)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", named(SCENARIOS))
 def test_nobody_waits_for_ever_and_every_record_is_read(scenario: Callable[[], Cast]) -> None:
     verdict = explore(scenario())
@@ -48,6 +50,7 @@ def test_nor_where_there_is_more_room(scenario: Callable[[], Cast]) -> None:
     assert verdict.problem is None, verdict
 
 
+@pytest.mark.sample(12)
 @pytest.mark.parametrize("flaw", [pytest.param(flaw, id=flaw.name) for flaw in FLAWS])
 def test_a_broken_protocol_is_found_out(flaw: Flaw, monkeypatch: pytest.MonkeyPatch) -> None:
     for module, name, broken in flaw.replaced:
