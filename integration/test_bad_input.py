@@ -63,6 +63,7 @@ def test_a_ragged_row_names_its_line_and_offset(node: RunningNode, tmp_path: Pat
     assert names(node) == []
 
 
+@pytest.mark.slow
 def test_duplicate_columns_are_made_unique_or_refused_when_strict(
     node: RunningNode, tmp_path: Path
 ) -> None:
@@ -72,6 +73,7 @@ def test_duplicate_columns_are_made_unique_or_refused_when_strict(
     refused(put(node, tmp_path, "a,a\n1,2\n", "strict.csv", "--strict"), "a", "duplicate")
 
 
+@pytest.mark.slow
 def test_the_wrong_delimiter_is_sniffed(node: RunningNode, tmp_path: Path) -> None:
     (dataset,) = json.loads(put(node, tmp_path, "a;b;c\n1;2,5;x\n3;4,5;y\n").stdout)
     assert [field["name"] for field in dataset["schema"]["fields"]] == ["a", "b", "c"]
@@ -79,6 +81,7 @@ def test_the_wrong_delimiter_is_sniffed(node: RunningNode, tmp_path: Path) -> No
         assert session.sql("select sum(b) from bad").rows[0][0] == pytest.approx(7.0)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "cp1252"])
 def test_encodings_are_found_out(node: RunningNode, tmp_path: Path, encoding: str) -> None:
     text = "name,n\nZoë,1\nJosé,2\n"
@@ -90,6 +93,7 @@ def test_encodings_are_found_out(node: RunningNode, tmp_path: Path, encoding: st
         assert session.sql("select name from bad order by n").rows == [("Zoë",), ("José",)]
 
 
+@pytest.mark.slow
 def test_a_late_surprise_widens_the_column_and_strict_fails(
     node: RunningNode, tmp_path: Path
 ) -> None:
@@ -102,6 +106,7 @@ def test_a_late_surprise_widens_the_column_and_strict_fails(
     assert error["details"]["line"] == 200_002
 
 
+@pytest.mark.slow
 def test_a_line_without_end_is_capped(node: RunningNode, tmp_path: Path) -> None:
     source = tmp_path / "endless.csv"
     with source.open("wb") as file:
@@ -113,6 +118,7 @@ def test_a_line_without_end_is_capped(node: RunningNode, tmp_path: Path) -> None
     assert names(node) == []
 
 
+@pytest.mark.slow
 def test_a_taken_name_is_refused_with_the_way_out(node: RunningNode, tmp_path: Path) -> None:
     assert put(node, tmp_path, "a\n1\n").returncode == 0
     refused(put(node, tmp_path, "a\n2\n"), "replace", status=5)
@@ -216,6 +222,7 @@ def test_an_unknown_column_in_sql_names_the_nearest(node: RunningNode, tmp_path:
     assert "distance" in answer.text
 
 
+@pytest.mark.slow
 def test_an_unknown_column_in_a_pipeline_names_the_nearest(
     node: RunningNode, tmp_path: Path
 ) -> None:
@@ -224,12 +231,14 @@ def test_an_unknown_column_in_a_pipeline_names_the_nearest(
     refused(done, "distence", "distance")
 
 
+@pytest.mark.slow
 def test_a_cap_that_cannot_work_is_refused(node: RunningNode, tmp_path: Path) -> None:
     put(node, tmp_path, "distance,carrier\n1,x\n")
     arguments = ("run", "bad", "--group-by", "carrier", "--agg", "n=count()", "--mem-cap", "1MiB")
     refused(platform(*arguments, "--json", data=node.data, check=False), "cap", status=6)
 
 
+@pytest.mark.slow
 def test_a_cancelled_job_says_so(node: RunningNode, tmp_path: Path) -> None:
     rows = "".join(f"{i},{i % 7}\n" for i in range(100_000))
     put(node, tmp_path, f"n,k\n{rows}")

@@ -85,6 +85,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.02)
 
 
+@pytest.mark.nightly
 def test_two_readers_with_long_queries_leave_room_for_a_third(own_node: RunningNode) -> None:
     node = own_node
     with ExitStack() as hogs:
@@ -98,6 +99,7 @@ def test_two_readers_with_long_queries_leave_room_for_a_third(own_node: RunningN
         assert stats(node)["busy"] + stats(node)["waiting"] == 6
 
 
+@pytest.mark.slow
 def test_queries_whose_clients_have_gone_leave_the_queue(own_node: RunningNode) -> None:
     node = own_node
     with ExitStack() as clients:
@@ -120,6 +122,7 @@ def test_ctrl_c_in_the_command_line_cancels_its_query(own_node: RunningNode) -> 
     wait_until(lambda: bool(stats(node)["busy"] == 0))
 
 
+@pytest.mark.nightly
 def test_a_query_has_as_long_as_the_setting_says(tmp_path: Path) -> None:
     with node_with(tmp_path, "[analytics]\nquery_seconds = 1.0\n") as node:
         late = ask(node, node.headers, LONG)
@@ -137,6 +140,7 @@ def test_a_query_has_as_long_as_the_setting_says(tmp_path: Path) -> None:
         assert ask(node, node.headers, "select 1").status_code == 200
 
 
+@pytest.mark.slow
 def test_a_client_that_reads_slowly_holds_its_executor_as_long_as_a_query_may_take(
     tmp_path: Path,
 ) -> None:
@@ -147,6 +151,7 @@ def test_a_client_that_reads_slowly_holds_its_executor_as_long_as_a_query_may_ta
             wait_until(lambda: stats(node)["busy"] == 0)
 
 
+@pytest.mark.slow
 def test_a_json_answer_has_as_many_rows_as_the_setting_says(tmp_path: Path) -> None:
     with node_with(tmp_path, "[analytics]\njson_rows_max = 3\n") as node:
         sql = "select * from range(10)"
@@ -157,6 +162,7 @@ def test_a_json_answer_has_as_many_rows_as_the_setting_says(tmp_path: Path) -> N
         assert len(as_csv.text.splitlines()) == 11
 
 
+@pytest.mark.nightly
 def test_a_user_with_a_full_queue_is_told_when_to_come_back(tmp_path: Path) -> None:
     with node_with(tmp_path, "[analytics]\nuser_queue_max = 2\nqueue_max = 3\n") as node:
         ann, ben = reader(node, "ann"), reader(node, "ben")
@@ -186,6 +192,8 @@ def small_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode
         yield node
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("accept", [ARROW, "application/json", "text/csv"])
 def test_wide_rows_arrive_whole(small_node: RunningNode, accept: str) -> None:
     answer = httpx.post(
@@ -228,6 +236,8 @@ def test_our_clients_say_why_an_answer_was_cut(node: RunningNode) -> None:
     assert "error: Could not convert string 'x'" in done.stderr
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("accept", [ARROW, "application/json", "text/csv"])
 def test_nobody_takes_a_cut_answer_for_a_whole_one(
     node: RunningNode, tmp_path: Path, accept: str

@@ -79,6 +79,8 @@ def test_a_file_of_nested_rows_is_answered_as_it_was(
             assert answer.to_pylist() == ROWS, engine
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "csv.zst", "txt"])
 def test_a_german_export_is_answered_as_duckdb_reads_it_when_told(
     node: RunningNode, tmp_path: Path, ending: str
@@ -104,6 +106,7 @@ def test_a_german_export_is_answered_as_duckdb_reads_it_when_told(
             assert [tuple(row.values()) for row in rows] == wanted, engine
 
 
+@pytest.mark.slow
 def test_put_says_how_the_file_was_read(node: RunningNode, tmp_path: Path) -> None:
     source = tmp_path / "trips.csv"
     rows = "".join(f"{n},Rome,{n}\n" for n in range(100_000))
@@ -124,6 +127,7 @@ def test_put_says_how_the_file_was_read(node: RunningNode, tmp_path: Path) -> No
     assert max(map(len, shown)) <= 80
 
 
+@pytest.mark.slow
 def test_the_report_is_the_same_wherever_it_is_asked_for(node: RunningNode, tmp_path: Path) -> None:
     source = tmp_path / "mixed.jsonl"
     source.write_text('{"v": 1.10}\n{"v": "x"}\n')
@@ -160,6 +164,7 @@ def folders(parent: Path) -> set[Path]:
     return {path for path in parent.iterdir() if path.is_dir()}
 
 
+@pytest.mark.slow
 def test_what_holds_no_table_is_refused_before_it_is_sent(
     node: RunningNode, tmp_path: Path
 ) -> None:

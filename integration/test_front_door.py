@@ -122,6 +122,7 @@ def test_too_little_disk_is_said_before_anything_is_made(checkout: Path, bare_pa
     assert not (checkout / ".venv").exists()
 
 
+@pytest.mark.nightly
 def test_no_network_is_said_plainly(checkout: Path, bare_path: Path) -> None:
     python_here(bare_path)
     fake(bare_path, "uv", 'echo "error: Failed to fetch: could not connect" >&2; exit 2')
@@ -174,6 +175,7 @@ def test_a_first_run_installs_and_a_second_only_runs(installing: Path, bare_path
     assert calls(installing) == []
 
 
+@pytest.mark.nightly
 def test_only_what_changed_is_redone(installing: Path, bare_path: Path) -> None:
     knock(installing, bare_path, "version")
     calls(installing)
@@ -192,6 +194,7 @@ def test_only_what_changed_is_redone(installing: Path, bare_path: Path) -> None:
     assert calls(installing) == ["workspace"]
 
 
+@pytest.mark.nightly
 def test_a_tree_that_was_moved_gets_a_new_environment(installing: Path, bare_path: Path) -> None:
     knock(installing, bare_path, "version")
     moved = installing.rename(installing.with_name("moved täst"))

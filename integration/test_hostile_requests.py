@@ -76,6 +76,7 @@ def test_a_stranger_is_told_plainly_what_is_missing(node: RunningNode) -> None:
     assert httpx.get(f"{node.url}/api/stats").json()["error"] == "not signed in: this needs a token"
 
 
+@pytest.mark.nightly
 def test_requests_that_wait_keep_no_other_from_its_answer(own_node: RunningNode) -> None:
     with ThreadPoolExecutor(60) as pool:
         answers = [pool.submit(ask_for_long, own_node) for _ in range(60)]

@@ -161,6 +161,7 @@ def test_what_emsqrt_does_not_cover_is_refused_and_auto_answers_it(loaded: senni
     assert loaded.sql(query).manifest["engine"] == "duckdb"
 
 
+@pytest.mark.nightly
 def test_auto_goes_on_with_emsqrt_when_duckdb_runs_out_of_memory(tmp_path: Path) -> None:
     rows = 1_500_000
     query = (

@@ -18,6 +18,7 @@ from sennit import run_file
 UP = ("up", "--api-only", "--memory", "1GiB", "--port", "0")
 
 
+@pytest.mark.slow
 def test_up_on_a_running_folder_names_the_node(node: RunningNode) -> None:
     before = (node.data / "logs" / "up.log").exists()
     for words in (("up",), UP, ("up", "--detach", "--port", "0"), ("up", "--nodes", "2")):
@@ -29,6 +30,7 @@ def test_up_on_a_running_folder_names_the_node(node: RunningNode) -> None:
     assert (node.data / "logs" / "up.log").exists() == before
 
 
+@pytest.mark.slow
 def test_detaching_twice_is_the_same_as_once(node: RunningNode) -> None:
     again = platform("up", "--detach", data=node.data)
     assert f"already up: {node.url}" in again.stdout
@@ -36,6 +38,7 @@ def test_detaching_twice_is_the_same_as_once(node: RunningNode) -> None:
     assert (shown["url"], shown["pid"]) == (node.url, node.process.pid)
 
 
+@pytest.mark.nightly
 def test_two_that_detach_at_once_have_one_node(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "sennit.cli", "up", "--detach", "--json"]
     started = [
@@ -58,6 +61,7 @@ def test_two_that_detach_at_once_have_one_node(tmp_path: Path) -> None:
         platform("down", data=tmp_path)
 
 
+@pytest.mark.slow
 def test_up_while_another_starts_says_so(tmp_path: Path) -> None:
     with (tmp_path / "node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -67,6 +71,7 @@ def test_up_while_another_starts_says_so(tmp_path: Path) -> None:
             assert "starting or stopping" in refused.stderr
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "pid",
     [os.getpid(), 1, 2**31 - 1, -1, 0, 10**400],
@@ -79,6 +84,7 @@ def test_a_run_file_of_no_node_of_ours_is_replaced(tmp_path: Path, pid: int) -> 
     assert "no node" in platform("down", data=tmp_path).stdout
 
 
+@pytest.mark.slow
 def test_a_node_starts_over_a_stale_run_file(tmp_path: Path) -> None:
     document = {"pid": os.getpid(), "startTicks": 1, "url": "http://127.0.0.1:1", "version": "0"}
     (tmp_path / "run.json").write_text(json.dumps(document))
@@ -89,6 +95,7 @@ def test_a_node_starts_over_a_stale_run_file(tmp_path: Path) -> None:
         platform("down", data=tmp_path)
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_named_with_and_without_detaching(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
@@ -98,6 +105,7 @@ def test_a_port_in_use_is_named_with_and_without_detaching(tmp_path: Path) -> No
             assert f"port {port} is in use" in refused.stderr
 
 
+@pytest.mark.slow
 def test_watching_what_is_not_there_is_an_error(node: RunningNode) -> None:
     job = "0" * 26
     for target in ("flights", "/no/such/path", job, "01ARZ3NDEKTSV4RRFFQ69G5FAV"):

@@ -57,6 +57,7 @@ def metrics(server: Served) -> str:
     return server.client.get("/metrics").text
 
 
+@pytest.mark.nightly
 def test_a_page_imports_the_package_by_its_name(pages: Pages, server: Served) -> None:
     page = pages.open()
     page.set_content(
@@ -107,6 +108,8 @@ def test_many_listeners_leave_room_for_requests(pages: Pages, server: Served) ->
     assert (connections(server, "ws"), connections(server, "sse")) == (1, 0)
 
 
+@pytest.mark.sample(1)
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["socket", "stream"])
 def test_a_listener_misses_nothing_and_hears_nothing_twice_over_a_restart(
     pages: Pages, server: Served, kind: str
@@ -124,6 +127,7 @@ def test_a_listener_misses_nothing_and_hears_nothing_twice_over_a_restart(
     assert values == sorted(set(values))
 
 
+@pytest.mark.nightly
 def test_two_thousand_writes_are_heard_in_order(pages: Pages, server: Served) -> None:
     page = pages.open()
     run(page, CONNECT + FOLLOW, access(server))
@@ -136,6 +140,7 @@ def test_two_thousand_writes_are_heard_in_order(pages: Pages, server: Served) ->
     assert values[-1] == 2000
 
 
+@pytest.mark.slow
 def test_a_value_never_goes_back_while_writes_are_answered(pages: Pages, server: Served) -> None:
     page = pages.open()
     seen = run(
@@ -155,6 +160,7 @@ def test_a_value_never_goes_back_while_writes_are_answered(pages: Pages, server:
     assert seen == [None, *range(1, 301)]
 
 
+@pytest.mark.slow
 def test_writes_made_offline_arrive_once(pages: Pages, server: Served) -> None:
     page = pages.open()
     run(page, CONNECT + FOLLOW, access(server))
@@ -181,6 +187,7 @@ def test_writes_made_offline_arrive_once(pages: Pages, server: Served) -> None:
     assert page.evaluate("localStorage.length") == 0
 
 
+@pytest.mark.slow
 def test_waiting_writes_outlive_their_page(pages: Pages, server: Served) -> None:
     page = pages.open()
     server.stop()
@@ -198,6 +205,7 @@ def test_waiting_writes_outlive_their_page(pages: Pages, server: Served) -> None
     assert server.client.get("/count.json").json() == 6
 
 
+@pytest.mark.slow
 def test_a_tab_sends_what_a_closed_tab_left(pages: Pages, server: Served) -> None:
     first, second = pages.open(), pages.open()
     run(second, CONNECT, access(server))
@@ -241,6 +249,7 @@ def listened(server: Served, tab: Page, path: str) -> bool:
     return events(server) - before > 1
 
 
+@pytest.mark.slow
 def test_a_late_tab_gets_the_value_and_a_restart_is_survived(pages: Pages, server: Served) -> None:
     first, second = pages.open(), pages.open()
     server.client.put("/a.json", json={"n": 1})

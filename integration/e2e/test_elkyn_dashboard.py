@@ -45,6 +45,7 @@ def entered(page: Page, tree: Served) -> Page:
     return page
 
 
+@pytest.mark.slow
 def test_a_wrong_token_does_not_get_in(page: Page) -> None:
     page.fill("#token", "wrong")
     page.click("#sign-in button")
@@ -313,6 +314,7 @@ def test_activity_counts_what_happens(entered: Page) -> None:
     expect(streams).to_have_text("1")
 
 
+@pytest.mark.slow
 def test_signing_out_forgets_the_token(entered: Page) -> None:
     entered.click("#leave")
     expect(entered.locator("#sign-in")).to_be_visible()
