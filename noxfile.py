@@ -125,7 +125,7 @@ def plain(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(10)
+@budget(20)
 def lint(session: nox.Session) -> None:
     """Run ruff, the C formatter if installed, eslint, prettier and tsc."""
     here(session, "ruff", "check", ".")
@@ -139,7 +139,7 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(10)
+@budget(20)
 def types(session: nox.Session) -> None:
     """Run mypy in strict mode over all packages, their tests and the tools."""
     here(session, "mypy", *SOURCES, "tools", "noxfile.py")
@@ -169,7 +169,7 @@ def tests(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(5)
+@budget(10)
 def js(session: nox.Session) -> None:
     """Run the tests of the browser code."""
     here(session, sys.executable, "-m", "sennit.playground", "install")

@@ -197,12 +197,12 @@ def test_another_plan_or_other_inputs_are_refused(source: Path, tmp_path: Path) 
     assert killed_run(pipeline, spill, tmp_path, "after journal", 1).returncode == -9
     engine = Engine(EngineConfig(spill_dir=spill))
     other = scan(copy).sort("g").sink(out)
-    with pytest.raises(UsageError, match="had another plan"):
+    with pytest.raises(UsageError, match="has another plan"):
         engine.run(other.plan, resume="test")
-    with pytest.raises(UsageError, match="had another seed"):
+    with pytest.raises(UsageError, match="has another seed"):
         Engine(EngineConfig(spill_dir=spill, seed=7)).run(pipeline.plan, resume="test")
     copy.write_bytes(copy.read_bytes().replace(b"7919", b"7918", 1))
-    with pytest.raises(UsageError, match="had other inputs"):
+    with pytest.raises(UsageError, match="has other inputs"):
         engine.run(pipeline.plan, resume="test")
 
 
