@@ -172,7 +172,7 @@ def stop(reached):
         os.kill(os.getpid(), signal.SIGKILL)
 
 _failpoints.hook = stop
-ElkynStore(sys.argv[1]).wait_for_indexes(60)
+ElkynStore(sys.argv[1]).admin.wait_for_indexes(60)
 """
 
 
