@@ -115,7 +115,9 @@ def plain(session: nox.Session) -> None:
         session.log(f"{', '.join(STATIC)} run at the same time; their output follows the tests'")
         try:
             build_playground(session)
-            run_tests(session, "-m", "not nightly", *TEST_FOLDERS, "integration")
+            # Apart: a browser's driver runs an event loop in the thread of the tests.
+            run_tests(session, "-m", "not nightly and not e2e", *TEST_FOLDERS, "integration")
+            run_tests(session, "-m", "e2e and not nightly", "integration/e2e")
         finally:
             status = checks.wait()
             log.seek(0)
@@ -316,4 +318,5 @@ def nightly(session: nox.Session) -> None:
     alone_sessions = [f"alone({name})" for name in PACKAGES]  # each is notified by its whole name
     for name in ("plain", "docs", *alone_sessions, "sanitize", "chaos", "release_check"):
         session.notify(name)
-    run_tests(session, "-m", "nightly", *TEST_FOLDERS, "integration")
+    run_tests(session, "-m", "nightly and not e2e", *TEST_FOLDERS, "integration")
+    run_tests(session, "-m", "nightly and e2e", "integration/e2e")
