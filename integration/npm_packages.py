@@ -20,6 +20,7 @@ const { webpack } = require(%s)()
 const [folder, entry] = process.argv.slice(2)
 webpack({
   mode: 'production', context: folder, entry, devtool: false, optimization: { minimize: false },
+  performance: false,  // its limits are for minimized code
   output: { path: folder + '/bundle', filename: 'main.js', publicPath: 'auto' },
 }, (error, stats) => {
   if (error || stats.hasErrors() || stats.hasWarnings()) {
