@@ -82,6 +82,9 @@ def encode(tmp_path_factory: pytest.TempPathFactory) -> Encode:
             path.write_bytes(raw[start : start + step])
             paths.append(str(path))
         context = Context("ingest", 1 << 30, NoPayloads(), lambda _: None, folder / "spill")
+        measure, held_before = context.measure, context.measure()
+        # What earlier tests left in this process is not the worker's.
+        context.measure = lambda: max(0, measure() - held_before)
         request = {
             "paths": paths,
             "name": name,
