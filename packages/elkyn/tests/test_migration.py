@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from elkyn import ElkynStore
 from elkyn.cli import main
 from elkyn.migration.keys import escape_key, unescape_key
-from elkyn.migration.redis import Redis
+from elkyn.migration.redis import connect
 from elkyn.tree.paths import key_problem
 
 
@@ -160,13 +160,13 @@ def _answers(port: int) -> bool:
 
 
 def test_keys_of_redis_become_paths_and_go_back(data: str, redis_url: str) -> None:
-    with Redis(redis_url) as redis:
-        redis.ask("SET", "users:ann:name", "Ann é")
-        redis.ask("HSET", "users:bob", "name", "Bob", "a.b", "1")
-        redis.ask("RPUSH", "list", "x", "y")
-        redis.ask("SADD", "set", "m/1", "m2")
-        redis.ask("ZADD", "scores", "1.5", "ann", "2", "bob")
-        redis.ask_all([("SET", f"many:{number}", "v") for number in range(3000)])
+    with connect(redis_url) as redis:
+        redis.set("users:ann:name", "Ann é")
+        redis.hset("users:bob", mapping={"name": "Bob", "a.b": "1"})
+        redis.rpush("list", "x", "y")
+        redis.sadd("set", "m/1", "m2")
+        redis.zadd("scores", {"ann": 1.5, "bob": 2})
+        redis.mset({f"many:{number}": "v" for number in range(3000)})
     assert main(["import", "--data", data, redis_url]) == 0
     found = tree(data)
     assert len(found.pop("many")) == 3000
@@ -178,18 +178,18 @@ def test_keys_of_redis_become_paths_and_go_back(data: str, redis_url: str) -> No
     }
     back = redis_url.removesuffix("3") + "4"
     assert main(["export", "--data", data, "--path", "/users", back]) == 0
-    with Redis(back) as redis:
-        assert redis.ask("GET", "bob:a.b") == b"1"
-        assert redis.ask("GET", "ann:name").decode() == "Ann é"
+    with connect(back) as redis:
+        assert redis.get("bob:a.b") == b"1"
+        assert redis.get("ann:name") == "Ann é".encode()
 
 
-def test_a_wrong_password_of_redis_is_told(
+def test_a_wrong_password_of_redis_is_reported(
     data: str, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["import", "--data", data, redis_url.replace("pass", "past", 1)]) == 2
     assert "Redis:" in capsys.readouterr().err
 
 
-def test_a_redis_that_is_not_there_is_told(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unreachable_redis_is_reported(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["import", "--data", data, "redis://127.0.0.1:1/0"]) == 1
     assert "cannot be reached" in capsys.readouterr().err

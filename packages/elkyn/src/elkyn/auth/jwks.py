@@ -2,6 +2,8 @@
 
 `find` never waits: it raises `KeysMissing` when the caller should `refresh`. An unknown key id causes
 at most one fetch in `RETRY_SECONDS`; the cached keys of an unreachable issuer are used for a day.
+`jwt.PyJWKClient` (2.15) fetches in the caller's thread, here the event loop's, reads a response of
+any size, and has no keys while an issuer cannot be reached and its cache (300 s) has expired.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from typing import Any, TextIO
 from elkyn.cli.command import Subparsers, add_command, read_json, write_json
 from elkyn.cli.target import Target, add_target, open_target
 from elkyn.migration.lines import read_lines, write_lines
-from elkyn.migration.redis import Redis, read_keys, write_keys
+from elkyn.migration.redis import connect, read_keys, write_keys
 from elkyn.migration.sqlite import read_tables, write_tables
 from sennit_core.errors import BadInput, NotFound, UsageError
 
@@ -43,7 +43,7 @@ def register(subparsers: Subparsers) -> None:
 def _format(name: str, asked: str | None) -> str:
     if asked is not None:
         return asked
-    if name.startswith("redis:"):
+    if name.startswith(("redis:", "rediss:")):
         return "redis"
     ending = FilePath(name).suffix.lower()
     endings = {".jsonl": "jsonl", ".ndjson": "jsonl", ".db": "sqlite", ".sqlite": "sqlite"}
@@ -73,7 +73,7 @@ def _places(kind: str, options: argparse.Namespace) -> Iterator[tuple[str | None
         for (table, key), value in read_tables(FilePath(options.source)):
             yield f"{table}/{key}", value
     else:
-        with Redis(options.source) as redis:
+        with connect(options.source) as redis:
             for path, value in read_keys(redis):
                 yield "/".join(path), value
 
@@ -118,7 +118,7 @@ def _export(options: argparse.Namespace) -> int:
         tables = ((name, _as_map(child)) for name, child in children)
         count = write_tables(FilePath(options.target), tables)
     else:
-        with Redis(options.target) as redis:
+        with connect(options.target) as redis:
             count = write_keys(redis, _leaves((), value))
     print(f"{count} exported", file=sys.stderr)
     return 0

@@ -1,112 +1,59 @@
-"""Redis: keys with `:` are paths; strings, hashes, lists, sets and sorted sets are values.
-
-Speaks RESP2 (redis.io, "Redis serialization protocol specification") over one socket.
-"""
+"""Redis: keys with `:` are paths; strings, hashes, lists, sets and sorted sets are values."""
 
 from __future__ import annotations
 
-import socket
-from collections.abc import Iterable, Iterator
-from typing import Any, Self
-from urllib.parse import SplitResult, unquote, urlsplit
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from elkyn.migration.keys import escape_key, unescape_key
-from sennit_core.errors import Unavailable, UsageError
+from sennit_core.errors import Unavailable, Unsupported, UsageError
+from sennit_core.extras import install_hint
 
-__all__ = ["Redis", "read_keys", "write_keys"]
+if TYPE_CHECKING:
+    from redis import Redis
 
+__all__ = ["connect", "read_keys", "write_keys"]
+
+_TIMEOUT_SECONDS = 30
 _SCAN_COUNT = 500
 _BATCH = 500
 
 
-class Redis:
-    """A connection to one database of a server.
+@contextmanager
+def connect(url: str) -> Iterator[Redis]:
+    """Connect to one database of a server, and close the connection at the end.
 
     Args:
-        url: `redis://[user:password@]host[:port][/number]`.
+        url: `redis://[user:password@]host[:port][/number]`, or `rediss://` for TLS.
 
     Raises:
         Unavailable: the server cannot be reached.
+        Unsupported: redis-py is not installed.
         UsageError: the server returns an error, or the URL is invalid.
     """
-
-    def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "redis" or not parts.hostname:
-            raise UsageError(
-                f"{url!r} is not the URL of a Redis server", hint="redis://127.0.0.1:6379/0"
-            )
-        try:
-            self._socket = socket.create_connection((parts.hostname, parts.port or 6379), 30)
-        except OSError as error:
-            place = f"{parts.hostname}:{parts.port or 6379}"
-            raise Unavailable(
-                f"Redis at {place}", message=f"Redis at {place} cannot be reached: {error}"
-            ) from None
-        self._stream = self._socket.makefile("rb")
-        try:
-            self._enter(parts)
-        except BaseException:
-            self.close()
-            raise
-
-    def _enter(self, parts: SplitResult) -> None:
-        if parts.password:
-            user = [unquote(parts.username)] if parts.username else []
-            self.ask("AUTH", *user, unquote(parts.password))
-        if parts.path.strip("/"):
-            self.ask("SELECT", parts.path.strip("/"))
-
-    def ask(self, *words: str | bytes) -> Any:
-        """Send one command and return its reply."""
-        return self.ask_all([words])[0]
-
-    def ask_all(self, commands: Iterable[tuple[str | bytes, ...]]) -> list[Any]:
-        """Send several commands at once and return their replies."""
-        sent = [_encode(words) for words in commands]
-        self._socket.sendall(b"".join(sent))
-        answers = [self._read() for _command in sent]
-        for answer in answers:
-            if isinstance(answer, UsageError):
-                raise answer
-        return answers
-
-    def _read(self) -> Any:
-        line = self._stream.readline()
-        if not line.endswith(b"\r\n"):
-            raise Unavailable("Redis", message="Redis closed the connection")
-        kind, rest = line[:1], line[1:-2]
-        if kind == b"+":
-            return rest
-        if kind == b"-":
-            return UsageError(f"Redis: {rest.decode(errors='replace')}")
-        if kind == b":":
-            return int(rest)
-        size = int(rest)
-        if size < 0:
-            return None
-        if kind == b"$":
-            return self._stream.read(size + 2)[:-2]
-        return [self._read() for _index in range(size)]
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._stream.close()
-        self._socket.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        self.close()
-
-
-def _encode(words: tuple[str | bytes, ...]) -> bytes:
-    parts = [b"*%d\r\n" % len(words)]
-    for word in words:
-        data = word if isinstance(word, bytes) else word.encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
-    return b"".join(parts)
+    try:
+        import redis
+    except ImportError:
+        raise Unsupported(
+            "Redis needs redis-py", hint=install_hint("sennit-elkyn", "redis")
+        ) from None
+    try:
+        client = redis.Redis.from_url(
+            url, socket_connect_timeout=_TIMEOUT_SECONDS, socket_timeout=_TIMEOUT_SECONDS
+        )
+    except ValueError as error:
+        raise UsageError(f"{url!r}: {error}", hint="redis://127.0.0.1:6379/0") from None
+    try:
+        with client:
+            yield client
+    except redis.AuthenticationError as error:  # a ConnectionError to redis-py
+        raise UsageError(f"Redis: {error}") from None
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise Unavailable("Redis", message=f"Redis cannot be reached: {error}") from None
+    except redis.RedisError as error:
+        raise UsageError(f"Redis: {error}") from None
 
 
 def read_keys(redis: Redis) -> Iterator[tuple[tuple[str, ...], Any]]:
@@ -115,69 +62,73 @@ def read_keys(redis: Redis) -> Iterator[tuple[tuple[str, ...], Any]]:
     Numbers in strings and hashes stay text, because Redis stores them as text; members of a set
     become keys with the value true, those of a sorted set keys with their score.
     """
-    cursor, seen = b"0", set[bytes]()
-    while True:
-        cursor, keys = redis.ask("SCAN", cursor, "COUNT", str(_SCAN_COUNT))
-        fresh = [key for key in keys if key not in seen]
-        seen.update(fresh)
-        kinds = redis.ask_all([("TYPE", key) for key in fresh])
-        known = [(key, kind) for key, kind in zip(fresh, kinds, strict=True) if kind in _READ]
-        values = redis.ask_all([_command(key, kind) for key, kind in known])
-        for (key, kind), value in zip(known, values, strict=True):
-            yield _path(key), _SHOWN[kind](value)
-        if cursor == b"0":
-            return
+    seen = set[bytes]()
+    # SCAN may return a key more than once.
+    keys = (key for key in redis.scan_iter(count=_SCAN_COUNT) if key not in seen)
+    for some in _batches(keys):
+        seen.update(some)
+        reads = redis.pipeline(transaction=False)
+        for key in some:
+            reads.type(key)
+        known = [
+            (key, _KINDS[kind])
+            for key, kind in zip(some, reads.execute(), strict=True)
+            if kind in _KINDS
+        ]
+        for key, kind in known:
+            kind.read(reads, key)
+        for (key, kind), value in zip(known, reads.execute(), strict=True):
+            yield _path(key), kind.convert(value)
 
 
-_READ: dict[bytes, tuple[str, tuple[str, ...]]] = {
-    b"string": ("GET", ()),
-    b"hash": ("HGETALL", ()),
-    b"list": ("LRANGE", ("0", "-1")),
-    b"set": ("SMEMBERS", ()),
-    b"zset": ("ZRANGE", ("0", "-1", "WITHSCORES")),
-}
+def write_keys(redis: Redis, leaves: Iterable[tuple[tuple[str, ...], Any]]) -> int:
+    """Write every leaf as a string under its path joined by `:`; return how many."""
+    count = 0
+    for some in _batches(leaves):
+        writes = redis.pipeline(transaction=False)
+        for path, value in some:
+            text = value if isinstance(value, str) else str(value).lower()
+            writes.set(":".join(map(unescape_key, path)), text)
+        count += len(writes.execute())
+    return count
 
 
-def _command(key: bytes, kind: bytes) -> tuple[str | bytes, ...]:
-    verb, rest = _READ[kind]
-    return (verb, key, *rest)
+def _batches(values: Iterable[Any]) -> Iterator[list[Any]]:
+    iterator = iter(values)
+    while some := list(islice(iterator, _BATCH)):
+        yield some
+
+
+class _Kind(NamedTuple):
+    """How the values of one Redis type are read and what they become."""
+
+    read: Callable[[Any, bytes], Any]
+    convert: Callable[[Any], Any]
 
 
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _pairs(data: list[bytes]) -> dict[str, str]:
-    return {escape_key(_text(data[at])): _text(data[at + 1]) for at in range(0, len(data), 2)}
-
-
-def _scores(data: list[bytes]) -> dict[str, float]:
-    return {key: float(score) for key, score in _pairs(data).items()}
-
-
-_SHOWN: dict[bytes, Any] = {
-    b"string": _text,
-    b"hash": _pairs,
-    b"list": lambda data: list(map(_text, data)),
-    b"set": lambda data: {escape_key(_text(member)): True for member in data},
-    b"zset": _scores,
+_KINDS = {
+    b"string": _Kind(lambda reads, key: reads.get(key), _text),
+    b"hash": _Kind(
+        lambda reads, key: reads.hgetall(key),
+        lambda fields: {escape_key(_text(name)): _text(fields[name]) for name in fields},
+    ),
+    b"list": _Kind(
+        lambda reads, key: reads.lrange(key, 0, -1), lambda values: list(map(_text, values))
+    ),
+    b"set": _Kind(
+        lambda reads, key: reads.smembers(key),
+        lambda members: {escape_key(_text(member)): True for member in members},
+    ),
+    b"zset": _Kind(
+        lambda reads, key: reads.zrange(key, 0, -1, withscores=True),
+        lambda members: {escape_key(_text(member)): score for member, score in members},
+    ),
 }
 
 
 def _path(key: bytes) -> tuple[str, ...]:
     return tuple(escape_key(part) for part in _text(key).split(":"))
-
-
-def write_keys(redis: Redis, leaves: Iterable[tuple[tuple[str, ...], Any]]) -> int:
-    """Write every leaf as a string under its path joined by `:`; returns how many."""
-    count = 0
-    batch: list[tuple[str | bytes, ...]] = []
-    for path, value in leaves:
-        text = value if isinstance(value, str) else str(value).lower()
-        batch.append(("SET", ":".join(map(unescape_key, path)), text))
-        count += 1
-        if len(batch) == _BATCH:
-            redis.ask_all(batch)
-            batch.clear()
-    redis.ask_all(batch)
-    return count
