@@ -21,9 +21,9 @@ from urllib.parse import urlsplit
 
 from sennit_core.errors import Denied, Unauthenticated, UsageError
 
-ROLES = ("reader", "writer", "admin", "worker")
+ROLES = ("reader", "writer", "admin")
+"""The roles that a token may have; each includes those before it."""
 _PORT_MAX = 65535
-_LADDER = ("reader", "writer", "admin")
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Rules, replication and the log of a tree are for admins, reading included.
 _TREE_ADMIN = ("/.settings", "/.replica")
@@ -37,10 +37,8 @@ class Principal:
     role: str
 
     def may(self, needed: str) -> bool:
-        """Whether this role includes `needed`; a worker's token is valid only for worker routes."""
-        if self.role == "worker" or needed == "worker":
-            return self.role in {needed, "admin"}
-        return _LADDER.index(self.role) >= _LADDER.index(needed)
+        """Whether this role includes `needed`."""
+        return ROLES.index(self.role) >= ROLES.index(needed)
 
 
 class Roles(Protocol):

@@ -28,16 +28,14 @@ class RouteRoles:
     """
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        # Most requests are for paths without parameters, which need no regular expression.
-        self._fixed: dict[str, dict[str, str]] = {}
-        self._patterns: dict[str, tuple[re.Pattern[str], dict[str, str]]] = {}
+        self._roles: dict[str, dict[str, str]] = {}  # by the path as declared, then by method
+        self._patterns: list[tuple[re.Pattern[str], dict[str, str]]] = []
         for route, roles in declared_roles(routes):
-            if "{" in route.path:
-                methods = self._patterns.setdefault(route.path, (route.path_regex, {}))[1]
-            else:
-                methods = self._fixed.setdefault(route.path, {})
-            methods |= roles
-        self._folders = frozenset(_folder(path) for path in (*self._fixed, *self._patterns))
+            if route.path not in self._roles:
+                self._roles[route.path] = {}
+                self._patterns.append((route.path_regex, self._roles[route.path]))
+            self._roles[route.path] |= roles
+        self._folders = frozenset(map(_folder, self._roles))
 
     def is_api(self, path: str) -> bool:
         """Whether `path` is in a top-level folder of the API's routes."""
@@ -55,11 +53,13 @@ class RouteRoles:
         return methods.get(method) or min(methods.values(), key=_ORDER.index)
 
     def _methods(self, path: str) -> Mapping[str, str] | None:
-        fixed = self._fixed.get(path)
+        # Most requests are for paths without parameters, which need no regular expression.
+        fixed = self._roles.get(path)
         if fixed is not None:
             return fixed
-        patterns = self._patterns.values()
-        return next((methods for regex, methods in patterns if regex.match(path)), None)
+        # The router's own expressions decide, for fixed paths too: their `$` also matches before a
+        # line end, so `/api/tokens\n` is answered by the route of `/api/tokens`.
+        return next((methods for regex, methods in self._patterns if regex.match(path)), None)
 
 
 def declared_roles(routes: Iterable[BaseRoute]) -> Iterator[tuple[APIRoute, dict[str, str]]]:
