@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 
 import pytest
@@ -11,6 +12,16 @@ settings.register_profile(
     "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.load_profile("untimed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """End developer mode for processes that tests start; this one stays in it.
+
+    Its allocators fill the memory that a process reserves, which tests of memory caps would count.
+    """
+    starts_workers = bool(config.getoption("numprocesses", None))
+    if not starts_workers:  # workers take the mode from the environment
+        os.environ.pop("PYTHONDEVMODE", None)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` selects

@@ -49,8 +49,8 @@ def platform(*arguments: str, data: Path, check: bool = True) -> subprocess.Comp
 
 
 def quiet_environment() -> dict[str, str]:
-    """The environment of a user: no developer mode, nothing that points at another node."""
-    dropped = ("PYTHONDEVMODE", "SENNIT_URL", "SENNIT_TOKEN", "SENNIT_DATA")
+    """The environment of a user: nothing that points at another node."""
+    dropped = ("SENNIT_URL", "SENNIT_TOKEN", "SENNIT_DATA")
     return {key: value for key, value in os.environ.items() if key not in dropped}
 
 

@@ -54,7 +54,8 @@ def wait_for_dataset(node: RunningNode, seconds: float = 60) -> Any:
     raise AssertionError("no dataset appeared")
 
 
-@pytest.mark.parametrize("delay", [0.0, 0.15, 0.4, 0.8, 1.5])
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("delay", [0.4, 0.0, 0.15, 0.8, 1.5])
 def test_a_node_killed_during_ingest_has_the_dataset_whole_afterwards(
     source: Path, tmp_path: Path, delay: float
 ) -> None:

@@ -65,6 +65,7 @@ def degraded(stopped: Path) -> Iterator[RunningNode]:
 DAMAGED = ("manifest", "row", "shard")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", DAMAGED)
 def test_every_way_to_read_a_damaged_dataset_is_corrupt(degraded: RunningNode, name: str) -> None:
     with degraded.session() as session:

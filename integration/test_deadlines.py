@@ -140,7 +140,7 @@ def test_a_query_has_as_long_as_the_setting_says(tmp_path: Path) -> None:
         assert ask(node, node.headers, "select 1").status_code == 200
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_client_that_reads_slowly_holds_its_executor_as_long_as_a_query_may_take(
     tmp_path: Path,
 ) -> None:
@@ -192,8 +192,7 @@ def small_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode
         yield node
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("accept", [ARROW, "application/json", "text/csv"])
 def test_wide_rows_arrive_whole(small_node: RunningNode, accept: str) -> None:
     answer = httpx.post(

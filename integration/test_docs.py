@@ -126,6 +126,7 @@ def test_the_readmes_commands_exist() -> None:
     assert os.access(ROOT / "platform", os.X_OK)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "benchmarks").glob("bench_*.py")), ids=lambda p: p.stem
 )

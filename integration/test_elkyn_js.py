@@ -66,7 +66,14 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_served(served: Served, control: str, names: list[str], *options: str) -> None:
+@pytest.fixture(scope="module")
+def compiled() -> Path:
+    """The folder of the package's compiled tests."""
+    subprocess.run([TSC, "-p", "tsconfig.test.json"], cwd=PACKAGE, check=True, timeout=100)
+    return COMPILED
+
+
+def run_served(served: Served, control: str, files: list[Path], *options: str) -> None:
     """Run tests in Node against a server that they may stop and start."""
     environment = {
         **os.environ,
@@ -74,11 +81,9 @@ def run_served(served: Served, control: str, names: list[str], *options: str) ->
         "ELKYN_TOKEN": served.token,
         "ELKYN_CONTROL": control,
     }
-    subprocess.run([TSC, "-p", "tsconfig.test.json"], cwd=PACKAGE, check=True, timeout=100)
-    files = [str(COMPILED / name) for name in names]
     always = ["--expose-gc", "--test-concurrency=1", "--test-timeout=60000"]
     run = subprocess.run(
-        ["node", *always, *options, "--test", *files],
+        ["node", *always, *options, "--test", *map(str, files)],
         env=environment,
         capture_output=True,
         text=True,
@@ -88,12 +93,14 @@ def run_served(served: Served, control: str, names: list[str], *options: str) ->
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
 
 
-def test_the_client_and_the_replica_work_against_a_server(served: Served, control: str) -> None:
-    run_served(served, control, ["client.test.js", "attack.test.js"])
+def test_the_client_and_the_replica_work_against_a_server(
+    served: Served, control: str, compiled: Path
+) -> None:
+    run_served(served, control, [compiled / "client.test.js", compiled / "attack.test.js"])
 
 
-def test_sockets_go_on_where_they_were_lost(served: Served, control: str) -> None:
-    run_served(served, control, ["socket.test.js"], "--experimental-websocket")
+def test_sockets_go_on_where_they_were_lost(served: Served, control: str, compiled: Path) -> None:
+    run_served(served, control, [compiled / "socket.test.js"], "--experimental-websocket")
 
 
 def test_what_browsers_load_needs_nothing_of_node_and_is_small(installed: Path) -> None:

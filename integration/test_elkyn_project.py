@@ -30,6 +30,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         yield started
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "database_url",
     [

@@ -206,6 +206,7 @@ def test_a_tree_that_was_moved_gets_a_new_environment(installing: Path, bare_pat
     assert calls(moved) == ["runtime.txt", "workspace"]
 
 
+@pytest.mark.nightly
 def test_it_is_found_through_a_link_from_anywhere(installing: Path, bare_path: Path) -> None:
     elsewhere = installing.with_name("elsewhere")
     elsewhere.mkdir()
@@ -215,6 +216,7 @@ def test_it_is_found_through_a_link_from_anywhere(installing: Path, bare_path: P
     assert (installing / ".venv").is_dir()
 
 
+@pytest.mark.nightly
 def test_two_first_runs_at_once_install_once(installing: Path, bare_path: Path) -> None:
     (installing / "slow").touch()
     both = [knocking(installing, bare_path, "version") for _ in range(2)]
@@ -224,6 +226,7 @@ def test_two_first_runs_at_once_install_once(installing: Path, bare_path: Path) 
     assert calls(installing) == ["runtime.txt", "workspace"]
 
 
+@pytest.mark.nightly
 def test_a_killed_first_run_is_made_good_by_the_next(installing: Path, bare_path: Path) -> None:
     (installing / "slow").touch()
     killed = knocking(installing, bare_path, "version")

@@ -48,6 +48,7 @@ def backend_call(folder: Path, call: str) -> str:
     return run(sys.executable, "-c", program, cwd=folder).splitlines()[-1]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("package", packages(), ids=lambda package: package.name)
 def test_prepared_metadata_names_siblings_by_folder_and_the_wheel_by_range(
     package: Package, tmp_path: Path
@@ -80,6 +81,7 @@ def test_an_unpacked_sdist_needs_no_tree(tmp_path: Path) -> None:
     assert "file:" not in (tmp_path / prepared / "METADATA").read_text()
 
 
+@pytest.mark.nightly
 def test_strand_alone_brings_its_sibling(tmp_path: Path) -> None:
     """What a stranger types, with pip as it comes with Python, into an empty environment."""
     run(sys.executable, "-m", "venv", str(tmp_path / "venv"))

@@ -31,6 +31,7 @@ def lint(tree: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("violation", VIOLATIONS)
 def test_a_planted_violation_is_caught(violation: str, tmp_path: Path) -> None:
     package, line, contract = VIOLATIONS[violation]

@@ -121,6 +121,7 @@ def served(tmp_path: Path) -> Served:
     return Served(tmp_path / "data")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_an_archive_holds_what_its_manifest_names_and_no_sources(
     name: str, archives: dict[str, Path]
@@ -143,6 +144,7 @@ def test_every_entry_of_a_package_can_be_imported(installed: Path, name: str) ->
     assert all(each in index or "export *" in index for each in exported)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "resolution",
     ["--module node16 --moduleResolution node16", "--module esnext --moduleResolution bundler"],

@@ -89,6 +89,7 @@ def test_the_admin_token_is_in_its_file_only(data: Path) -> None:
     assert not any(token in argument for command in arguments for argument in command)
 
 
+@pytest.mark.nightly
 def test_a_folder_that_others_could_read_is_mended_at_the_start(data: Path) -> None:
     platform("down", data=data)
     for path in [data, *files_below(data)]:

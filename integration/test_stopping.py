@@ -38,6 +38,7 @@ def segments() -> Any:
     }
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_node_with_open_streams(number: signal.Signals, tmp_path: Path) -> None:
     before = segments()
@@ -70,6 +71,7 @@ def test_down_stops_a_detached_node(tmp_path: Path) -> None:
     assert run_file.read(tmp_path) is None
 
 
+@pytest.mark.nightly
 def test_three_nodes_start_and_stop_together(tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -30,7 +30,7 @@ def test_up_on_a_running_folder_names_the_node(node: RunningNode) -> None:
     assert (node.data / "logs" / "up.log").exists() == before
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_detaching_twice_is_the_same_as_once(node: RunningNode) -> None:
     again = platform("up", "--detach", data=node.data)
     assert f"already up: {node.url}" in again.stdout
@@ -95,7 +95,7 @@ def test_a_node_starts_over_a_stale_run_file(tmp_path: Path) -> None:
         platform("down", data=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_port_in_use_is_named_with_and_without_detaching(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])

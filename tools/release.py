@@ -81,7 +81,7 @@ def requirements_of(wheel: Path) -> list[str]:
 
 def run(*command: str) -> None:
     """Run a command from the tree's root; stop with its output when it fails."""
-    environment = {**os.environ, "PYTHONDEVMODE": "0"}
+    environment = {**os.environ, "PYTHONDEVMODE": ""}
     done = subprocess.run(
         command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True
     )

@@ -54,7 +54,7 @@ class Watched:
 
 def platform(*arguments: str, data: Path, **settings: str) -> str:
     """Run the command line as a user would."""
-    dropped = ("PYTHONDEVMODE", "SENNIT_URL", "SENNIT_TOKEN", "SENNIT_DATA")
+    dropped = ("SENNIT_URL", "SENNIT_TOKEN", "SENNIT_DATA")
     environment = {k: v for k, v in os.environ.items() if k not in dropped} | settings
     done = subprocess.run(
         [sys.executable, "-m", "sennit.cli", *arguments, "--data", str(data), "--json"],

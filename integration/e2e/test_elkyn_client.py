@@ -90,6 +90,7 @@ def test_a_page_imports_the_package_by_its_name(pages: Pages, server: Served) ->
     assert read == [{"count": 1, "log": {read[1]: "hello"}, "users": ann}, read[1], ann]
 
 
+@pytest.mark.nightly
 def test_many_listeners_leave_room_for_requests(pages: Pages, server: Served) -> None:
     page = pages.open()
     heard = run(
@@ -108,8 +109,7 @@ def test_many_listeners_leave_room_for_requests(pages: Pages, server: Served) ->
     assert (connections(server, "ws"), connections(server, "sse")) == (1, 0)
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["socket", "stream"])
 def test_a_listener_misses_nothing_and_hears_nothing_twice_over_a_restart(
     pages: Pages, server: Served, kind: str
@@ -140,7 +140,7 @@ def test_two_thousand_writes_are_heard_in_order(pages: Pages, server: Served) ->
     assert values[-1] == 2000
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_value_never_goes_back_while_writes_are_answered(pages: Pages, server: Served) -> None:
     page = pages.open()
     seen = run(
@@ -187,7 +187,7 @@ def test_writes_made_offline_arrive_once(pages: Pages, server: Served) -> None:
     assert page.evaluate("localStorage.length") == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_waiting_writes_outlive_their_page(pages: Pages, server: Served) -> None:
     page = pages.open()
     server.stop()
@@ -205,7 +205,7 @@ def test_waiting_writes_outlive_their_page(pages: Pages, server: Served) -> None
     assert server.client.get("/count.json").json() == 6
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_tab_sends_what_a_closed_tab_left(pages: Pages, server: Served) -> None:
     first, second = pages.open(), pages.open()
     run(second, CONNECT, access(server))
@@ -264,6 +264,7 @@ def test_a_late_tab_gets_the_value_and_a_restart_is_survived(pages: Pages, serve
     assert connections(server, "ws") == 1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("script", ["delete window.SharedWorker", "window.broken = true"])
 def test_a_page_without_a_worker_has_its_own_connection(
     pages: Pages, server: Served, script: str
@@ -290,6 +291,7 @@ def test_a_page_without_a_worker_has_its_own_connection(
     assert connections(server, "ws") == 1
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["socket", "stream"])
 def test_listeners_go_on_with_a_fresh_token_and_end_without(
     pages: Pages, server: Served, kind: str

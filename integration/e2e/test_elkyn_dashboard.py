@@ -53,6 +53,7 @@ def test_a_wrong_token_does_not_get_in(page: Page) -> None:
     expect(page.locator("#data")).to_be_hidden()
 
 
+@pytest.mark.nightly
 def test_children_unfold_by_pages(entered: Page) -> None:
     entered.click("button[aria-label='unfold users']")
     rows = entered.locator("li[data-key=users] > ul > li[data-key]")
@@ -107,6 +108,7 @@ def test_text_that_is_no_json_is_explained_and_kept(entered: Page, tree: Served)
     assert tree.client.get("/title.json").json() == "no quotes!"
 
 
+@pytest.mark.nightly
 def test_a_cancelled_edit_takes_its_error_with_it(entered: Page) -> None:
     entered.click("li[data-key=title] .value")
     entered.fill("textarea", "{")
@@ -133,6 +135,7 @@ def test_a_delete_is_confirmed_below_the_row_that_was_clicked(entered: Page) -> 
     expect(entered.locator(".edit")).to_have_count(0)
 
 
+@pytest.mark.nightly
 def test_an_edit_and_unfolded_children_outlast_what_others_write(
     entered: Page, tree: Served
 ) -> None:
@@ -149,6 +152,7 @@ def test_an_edit_and_unfolded_children_outlast_what_others_write(
     expect(name.locator("textarea")).to_be_focused()
 
 
+@pytest.mark.nightly
 def test_counts_show_and_arrays_are_told_from_maps(entered: Page, tree: Served) -> None:
     tree.client.put("/list.json", json=["a", "b"])
     tree.client.put("/map.json", json={"a": "b"})
@@ -202,6 +206,7 @@ def test_a_search_finds_values_and_leads_to_them(entered: Page) -> None:
     expect(entered.locator("li[data-key=age] .value")).to_have_text("7")
 
 
+@pytest.mark.nightly
 def test_what_is_too_large_for_a_text_area_is_not_put_into_one(entered: Page, tree: Served) -> None:
     tree.client.put("/large.json", json={f"k{number}": "x" * 9000 for number in range(130)})
     entered.click("li[data-key=large] .key")
@@ -212,6 +217,7 @@ def test_what_is_too_large_for_a_text_area_is_not_put_into_one(entered: Page, tr
     expect(entered.locator("#message")).to_have_text("")
 
 
+@pytest.mark.nightly
 def test_a_failed_read_is_shown_until_it_works_again(entered: Page, tree: Served) -> None:
     entered.route("**/outline.json*", lambda route: route.abort())
     entered.click("li[data-key=users] .key")
@@ -242,6 +248,7 @@ def test_rules_are_tried_saved_and_refused_with_their_line(entered: Page, tree: 
     assert tree.client.get("/.settings/rules.json").text == RULES
 
 
+@pytest.mark.nightly
 def test_rules_are_checked_while_one_types(entered: Page) -> None:
     entered.click("#tab-rules")
     source = entered.locator("textarea.source")
@@ -253,6 +260,7 @@ def test_rules_are_checked_while_one_types(entered: Page) -> None:
     assert source.evaluate("(area) => area.selectionStart") == 24
 
 
+@pytest.mark.nightly
 def test_rules_are_formatted_and_the_way_back_is_undo(entered: Page) -> None:
     entered.click("#tab-rules")
     source = entered.locator("textarea.source")
@@ -268,6 +276,7 @@ def test_rules_are_formatted_and_the_way_back_is_undo(entered: Page) -> None:
     expect(source).to_have_value('{"rules":{')
 
 
+@pytest.mark.nightly
 def test_rules_that_are_not_saved_outlast_another_tab(entered: Page) -> None:
     entered.click("#tab-rules")
     source = entered.locator("textarea.source")
@@ -282,6 +291,7 @@ def test_rules_that_are_not_saved_outlast_another_tab(entered: Page) -> None:
     expect(source).not_to_have_value(re.compile("// mine$"))
 
 
+@pytest.mark.nightly
 def test_the_painted_rules_lie_below_what_is_typed(entered: Page) -> None:
     entered.click("#tab-rules")
     source = entered.locator("textarea.source")
@@ -298,6 +308,7 @@ def test_the_painted_rules_lie_below_what_is_typed(entered: Page) -> None:
     assert box.evaluate("(box) => box.scrollLeft > 100")
 
 
+@pytest.mark.nightly
 def test_activity_has_axes_and_spans(entered: Page) -> None:
     entered.click("#tab-activity")
     tile = entered.locator(".tile", has_text="Event streams")

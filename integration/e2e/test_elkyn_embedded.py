@@ -57,6 +57,7 @@ def test_what_was_kept_is_there_after_a_reload(pages: Pages) -> None:
     run(page, "await store.close()")
 
 
+@pytest.mark.nightly
 def test_two_tabs_share_a_store(pages: Pages) -> None:
     tabs = [pages.open(), pages.open()]
     begin = """
@@ -89,6 +90,7 @@ def test_two_tabs_share_a_store(pages: Pages) -> None:
     assert tree(tabs[1]) == before
 
 
+@pytest.mark.nightly
 def test_a_tab_that_goes_at_once_leaves_what_was_acknowledged(pages: Pages) -> None:
     page = pages.open()
     run(
@@ -113,6 +115,7 @@ def test_a_tab_that_goes_at_once_leaves_what_was_acknowledged(pages: Pages) -> N
     assert kept >= acknowledged > 50
 
 
+@pytest.mark.nightly
 def test_a_long_log_is_shortened_under_both_tabs(pages: Pages) -> None:
     first, second = pages.open(), pages.open()
     for tab in (first, second):

@@ -81,6 +81,7 @@ def page(chromium: Browser, bundled: Path, api_node: RunningNode) -> Iterator[Pa
         yield opened
 
 
+@pytest.mark.nightly
 def test_a_bundled_upload_reaches_a_node_through_the_packages_worker(
     page: Page, bundled: Path, api_node: RunningNode
 ) -> None:

@@ -135,6 +135,7 @@ def test_an_answer_that_was_cut_has_the_nodes_reason(
     watched.take("ERR_INCOMPLETE_CHUNKED_ENCODING")
 
 
+@pytest.mark.nightly
 def test_an_export_that_was_cut_has_the_nodes_reason(
     page: Page, site: Site, watched: Watched
 ) -> None:
@@ -163,6 +164,7 @@ def at_crowded(browser: Browser, crowded: Site) -> Iterator[Page]:
         yield page
 
 
+@pytest.mark.nightly
 def test_a_query_that_ran_out_of_time_says_so(at_crowded: Page, crowded: Site) -> None:
     def shorten(route: Route) -> None:
         asked: dict[str, object] = route.request.post_data_json or {}

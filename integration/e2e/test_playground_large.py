@@ -45,7 +45,7 @@ def row(page: Page, number: int, text: str) -> None:
     expect(found.first).to_contain_text(text)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_result_of_a_million_rows_can_be_scrolled_to_its_end(
     page: Page, site: Site, long_job: Job
 ) -> None:
@@ -117,7 +117,7 @@ def wide(site: Site, tmp_path_factory: pytest.TempPathFactory) -> str:
     return "many_columns"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_profile_of_a_wide_table_moves_and_can_be_cancelled_and_continued(
     page: Page, site: Site, wide: str
 ) -> None:
@@ -165,6 +165,7 @@ def test_only_some_columns_of_a_wide_table_are_listed_until_asked(
     expect(table.get_by_role("row")).to_have_count(2)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "path", ["/data", "/sql?q=select 1", "/jobs", "/data/index.html", "//sql/"]
 )

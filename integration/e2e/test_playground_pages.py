@@ -29,6 +29,7 @@ def settle(page: Page) -> None:
     expect(page.locator(".skeleton")).to_have_count(0)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_are_accessible_and_isolated(
@@ -41,6 +42,7 @@ def test_pages_are_accessible_and_isolated(
     assert violations(page) == []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_full_pages_are_accessible(page: Page, site: Site, loaded: str, theme: str) -> None:
     page.emulate_media(color_scheme="dark" if theme == "dark" else "light", reduced_motion="reduce")
@@ -145,6 +147,7 @@ def test_an_empty_node_shows_the_first_steps(browser: Browser, own_site: Site) -
         page.goto("about:blank")
 
 
+@pytest.mark.nightly
 def test_a_node_that_goes_away_is_told_and_found_again(
     browser: Browser, own_site: Site, watched: Watched
 ) -> None:

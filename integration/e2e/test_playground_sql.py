@@ -38,6 +38,7 @@ def test_only_the_statement_at_the_cursor_runs(sql: Page) -> None:
     expect(grid).not_to_contain_text("first")
 
 
+@pytest.mark.nightly
 def test_the_grid_reaches_its_last_row_with_few_nodes(sql: Page) -> None:
     grid = ask(sql, "select berth, port, tons from berths order by berth limit 9000")
     expect(grid).to_have_attribute("aria-rowcount", "9001")
@@ -47,6 +48,7 @@ def test_the_grid_reaches_its_last_row_with_few_nodes(sql: Page) -> None:
     assert grid.get_by_role("row").count() < 80
 
 
+@pytest.mark.nightly
 def test_cells_are_copied_as_a_table(sql: Page) -> None:
     sql.context.grant_permissions(["clipboard-read", "clipboard-write"])
     grid = ask(sql, "select berth, port from berths order by berth limit 3")
@@ -86,6 +88,7 @@ def test_names_complete_as_one_types(sql: Page) -> None:
     expect(sql.get_by_role("textbox", name="SQL")).to_contain_text("from berths")
 
 
+@pytest.mark.nightly
 def test_history_outlives_the_page(sql: Page) -> None:
     expect(ask(sql, "select 'kept' as word")).to_contain_text("kept")
     sql.reload()

@@ -76,6 +76,7 @@ def settle(page: Page) -> None:
     expect(page.locator(".skeleton")).to_have_count(0)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_no_page_is_wider_than_its_window(
@@ -92,6 +93,7 @@ def test_no_page_is_wider_than_its_window(
     assert too_wide == {}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_answers_errors_and_dialogs_fit_the_window(

@@ -92,6 +92,7 @@ def test_the_readmes_page_reads_what_a_python_server_streams(page: Page, address
     expect(page.locator("body")).to_have_text(str(sum(range(1000))))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("version", [5, 6])
 def test_page_and_workers_read_what_another_process_writes(page: Page, version: int) -> None:
     found = run(
@@ -123,6 +124,7 @@ def test_page_and_workers_read_what_another_process_writes(page: Page, version: 
     assert found == [RECORDS] * 3
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("version", [5, 6])
 def test_a_response_body_becomes_a_ring(page: Page, version: int) -> None:
     right = run(

@@ -127,6 +127,7 @@ def until_closed(client: socket.socket) -> bytes:
     return bytes(received)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("more", [b"", UPGRADE])
 def test_a_client_that_takes_nothing_is_let_go(port: int, more: bytes) -> None:
     with socket.socket() as client:

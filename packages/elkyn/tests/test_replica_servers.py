@@ -414,7 +414,7 @@ def test_a_write_that_is_sent_again_to_a_promoted_follower_is_not_done_twice(
     assert (other.status_code, "another body" in other.text) == (400, True)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_follower_that_reads_nothing_takes_no_memory(start_server: Start) -> None:
     leader = start_server()
     url = leader.url.replace("http", "ws", 1) + "/.replica?ns=default"

@@ -61,6 +61,7 @@ def ask(
     )
 
 
+@pytest.mark.sample(1)
 @pytest.mark.crash
 @pytest.mark.parametrize(
     ("method", "body"),

@@ -17,7 +17,6 @@ MIB = 1 << 20
 @pytest.fixture(autouse=True)
 def _entries_are_importable_in_executors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ENTRIES))
-    monkeypatch.delenv("PYTHONDEVMODE", raising=False)  # its allocators fill what they reserve
 
 
 @pytest.fixture

@@ -117,6 +117,7 @@ class Elsewhere:
         return self.error
 
 
+@pytest.mark.sample(1)
 @pytest.mark.crash
 @pytest.mark.parametrize("place", ["gather", "spill", "merge", "write"])
 def test_a_killed_executor_leaves_nothing_and_is_replaced(

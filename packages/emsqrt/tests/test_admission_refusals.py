@@ -29,8 +29,7 @@ def unions(folder: Path) -> Pipeline:
     return rows.union(rows)
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("kib", [64, 700, 2500, 3500, 4500])
 def test_a_cap_that_a_refusal_names_does(tmp_path: Path, tier: str, kib: int) -> None:

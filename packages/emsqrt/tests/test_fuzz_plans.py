@@ -160,12 +160,12 @@ def judge_many(draw: Callable[[random.Random], Case], numbers: range) -> None:
 
 @pytest.mark.timeout(600)
 def test_plans_answer_as_duckdb_does() -> None:
-    judge_many(cases, seeds(110))
+    judge_many(cases, seeds(40))
 
 
 @pytest.mark.timeout(600)
 def test_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None:
-    judge_many(heavy_cases, seeds(40))
+    judge_many(heavy_cases, seeds(12))
 
 
 @pytest.mark.nightly

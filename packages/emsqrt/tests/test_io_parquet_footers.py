@@ -49,6 +49,7 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.nightly
 def test_many_row_groups_are_refused_with_a_cap_that_is_enough(many: Path, tmp_path: Path) -> None:
     plan = scan(many).group_by("c0").agg(n="count(*)").sink(tmp_path / "out.csv")
     with pytest.raises(CapTooSmall) as refused:

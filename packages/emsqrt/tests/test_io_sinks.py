@@ -343,6 +343,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(format: str) -> None:  # n
         assert process.stderr.read().split() == [b"writing", b"reader-gone"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.crash
 @pytest.mark.parametrize("format", ["csv", "parquet", "arrow", "folder"])
 def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path: Path, format: str) -> None:  # noqa: A002

@@ -113,6 +113,7 @@ def swept(source: Path, moment: Moment) -> None:
     assert moment.left() == []
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("place", ["gather", "spill", "write"])
 def test_a_killed_process_leaves_no_half_output_and_its_spill_is_swept(
     source: Path, moment: Moment, place: str
@@ -163,6 +164,7 @@ with Engine(EngineConfig(spill_dir=Path(spill))) as engine:
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("place", ["spill", "write"])
 def test_a_killed_parent_takes_its_child_along(source: Path, moment: Moment, place: str) -> None:
     words = [sys.executable, "-c", PARENT, str(source), str(moment.out / "t.csv")]

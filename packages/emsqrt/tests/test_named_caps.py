@@ -111,8 +111,7 @@ def test_a_group_of_many_texts_that_was_spilled_is_no_longer_than_its_texts_make
     assert len(told) == 1, told
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("rows", [0, 700])
 def test_one_refusal_names_what_a_plan_of_several_stages_takes(rows: int, tmp_path: Path) -> None:
     def whole(pipeline: Pipeline) -> Pipeline:
@@ -202,7 +201,7 @@ def test_one_refusal_is_enough_for_any_two_operators(rows: int, way: str, tmp_pa
         assert len(told) <= 1, (one, two, told)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_page_headers_are_read_once_for_all_caps_that_are_tried(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

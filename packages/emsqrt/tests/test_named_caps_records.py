@@ -116,6 +116,7 @@ def test_text_is_named_some_times_its_longest_record(
     assert target.read_bytes() == found
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "kind"),
     [*ARROW_FEW, *(pytest.param(*run, marks=pytest.mark.nightly) for run in ARROW_MANY)],

@@ -126,6 +126,7 @@ def growing(folder: Path, kind: str) -> Path:
     return path
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("kind", "target", "verb"),
     [

@@ -42,8 +42,7 @@ def merged(
     return sides[0].join(sides[1], ["k", "t"], how), tables
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("how", HOWS)
 def test_a_merge_in_the_least_memory_answers_as_duckdb_does(

@@ -143,8 +143,7 @@ def test_groups_of_long_texts_come_out(grouping: str, count: int, tmp_path: Path
     assert (manifest.spilled_bytes > 64 * MIB) == (count == 70)
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("grouping", GROUPINGS)
 def test_refusals_of_long_groups_lead_to_a_cap_that_works(grouping: str, tmp_path: Path) -> None:
     rows = pa.table({"k": [1, 2, 1], "t": ["x" * TEXT_BYTES, "y", "z" * TEXT_BYTES]})

@@ -107,6 +107,7 @@ def given_rows(table: pa.Table) -> GivenRows:
     return GivenRows(Schema.from_arrow(table.schema), table.to_batches(max_chunksize=700))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(("rows", "memory_bytes"), [(500, 16 * MIB), (15_000, 3 * MIB)])
 def test_nested_columns_travel_through_a_sort(rows: int, memory_bytes: int) -> None:
     table = rows_of(7, rows)

@@ -161,7 +161,7 @@ def test_pieces_of_text_are_read_as_the_run_reads_them(tmp_path: Path) -> None:
     assert (list(piece["b"]), list(piece["f"])) == ([True, False], [1.5, None])
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_compressed_text_and_json_lines_are_looked_at_too(folder: Path) -> None:
     lines = b"".join(b'{"k": %d, "s": "x%d"}\n' % (at % 30, at) for at in range(50_000))
     (folder / "a.jsonl").write_bytes(lines)

@@ -126,6 +126,7 @@ CASES = [("text sort", *point) for point in POINTS] + [
 ]
 
 
+@pytest.mark.sample(4)
 @pytest.mark.crash
 @pytest.mark.parametrize(("shape", "point", "times"), CASES)
 def test_a_killed_run_is_gone_on_with(
@@ -150,6 +151,7 @@ def test_a_killed_run_is_gone_on_with(
         assert second["bytesIn"] < first["bytesIn"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.crash
 @pytest.mark.parametrize(
     "shape", ["text sort", "text aggregate", "text join", "arrow aggregate", "arrow window"]
@@ -173,6 +175,7 @@ def test_a_scan_begins_where_the_last_run_ended(source: Path, tmp_path: Path) ->
     assert 0 < json.loads(again.stdout)["rowsIn"] < 160_000
 
 
+@pytest.mark.sample(1)
 @pytest.mark.crash
 @pytest.mark.parametrize("cap", [TEXT_CAP - 3 * MIB, 64 * MIB])
 def test_what_was_left_is_gone_on_with_under_another_cap(

@@ -190,8 +190,7 @@ def measure(_: object) -> tuple[int, int]:
     return 1, 10
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("shape", ["scan", "sort", "join", "three"])
 def test_a_refused_budget_names_one_that_works(tmp_path: Path, shape: str) -> None:
     path = tmp_path / "in.csv"

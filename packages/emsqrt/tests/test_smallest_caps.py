@@ -152,8 +152,7 @@ def test_one_refusal_on_the_command_line_names_a_cap_that_does(
     assert emsqrt(*words, "--mem-cap", f"{int(named * MIB)}").returncode == 0
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
     kind: str, folder: Path, tmp_path: Path
@@ -173,8 +172,7 @@ def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
         assert emsqrt(*words, "--mem-cap", str(cap_bytes - SLACK_BYTES)).returncode == 3
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_caps_are_told_for_the_place_that_is_spilled_to(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -218,8 +216,7 @@ def test_the_names_of_many_files_are_counted_once(many: Path, tmp_path: Path) ->
     assert watcher.peak_bytes <= cap_bytes
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "cap"), [("out.csv", "14MiB"), ("out.parquet", "40MiB"), ("out.parquet", "46MiB")]
 )

@@ -102,11 +102,9 @@ def encode(tmp_path_factory: pytest.TempPathFactory) -> Encode:
 
 @pytest.fixture(scope="session")
 def pool(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ExecutorPool]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONDEVMODE", raising=False)  # its allocators fill what they reserve
-        spill = tmp_path_factory.mktemp("spill")
-        with ExecutorPool(2, memory_bytes=1 << 30, spill_dir=spill) as pool:
-            yield pool
+    spill = tmp_path_factory.mktemp("spill")
+    with ExecutorPool(2, memory_bytes=1 << 30, spill_dir=spill) as pool:
+        yield pool
 
 
 @pytest.fixture

@@ -205,6 +205,7 @@ ROWS: dict[str, Callable[[ElkynStore, str], object]] = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", ROWS)
 def test_a_damaged_row_costs_its_dataset_alone(two: Lake, kind: str) -> None:
     id_ = two.catalog.get("flights").id

@@ -86,11 +86,9 @@ def _bytes_of(shard: Path) -> bytes:
 
 @pytest.fixture(scope="module")
 def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("PYTHONDEVMODE", raising=False)
-        spill = tmp_path_factory.mktemp("spill")
-        with ExecutorPool(1, memory_bytes=1 << 30, spill_dir=spill) as pool:
-            yield Victim(pool, tmp_path_factory.mktemp("files"))
+    spill = tmp_path_factory.mktemp("spill")
+    with ExecutorPool(1, memory_bytes=1 << 30, spill_dir=spill) as pool:
+        yield Victim(pool, tmp_path_factory.mktemp("files"))
 
 
 def run(victim: Victim, seed: int, files: int, keep: Path) -> Counter[str]:

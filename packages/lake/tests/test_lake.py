@@ -241,10 +241,7 @@ def test_a_query_goes_on_while_its_dataset_is_deleted(flights: Lake) -> None:
 
 
 @pytest.mark.slow
-def test_library_use_needs_a_folder_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("PYTHONDEVMODE", raising=False)
+def test_library_use_needs_a_folder_and_nothing_else(tmp_path: Path) -> None:
     source = tmp_path / "trips.csv"
     source.write_text("a,b\n1,x\n")
     with Lake(tmp_path / "data") as lake:

@@ -321,17 +321,13 @@ def test_a_name_the_query_does_not_use_is_no_view(world: World, table: Table) ->
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
     folder = tmp_path_factory.mktemp("isolation")
     with (
-        pytest.MonkeyPatch.context() as patch,
         ElkynStore(mode="memory") as tree,
+        ExecutorPool(1, memory_bytes=512 << 20, spill_dir=folder / "spill") as pool,
+        Lake(folder / "data", tree=tree, pool=pool) as opened,
     ):
-        patch.delenv("PYTHONDEVMODE", raising=False)
-        with (
-            ExecutorPool(1, memory_bytes=512 << 20, spill_dir=folder / "spill") as pool,
-            Lake(folder / "data", tree=tree, pool=pool) as opened,
-        ):
-            opened.append("t", pa.table({"a": [1, 2]}))
-            opened.append("u", pa.table({"b": [3]}))
-            yield opened
+        opened.append("t", pa.table({"a": [1, 2]}))
+        opened.append("u", pa.table({"b": [3]}))
+        yield opened
 
 
 @pytest.mark.slow

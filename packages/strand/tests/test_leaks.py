@@ -106,7 +106,7 @@ def rss_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["memfd", "named", "buffer", "attached", "typed", "failing"])
 def test_nothing_is_left_of_a_thousand_rings(kind: str) -> None:
     once = cycle_of(kind)
@@ -119,6 +119,7 @@ def test_nothing_is_left_of_a_thousand_rings(kind: str) -> None:
     assert rss_bytes() - rss < RSS_GROWTH_MAX
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["typed", "failing"])
 def test_records_and_errors_leave_no_object_behind(kind: str) -> None:
     once = cycle_of(kind)
@@ -132,6 +133,7 @@ def test_records_and_errors_leave_no_object_behind(kind: str) -> None:
     assert sys.getallocatedblocks() - before < 100  # not one for every other ring
 
 
+@pytest.mark.nightly
 def test_a_view_that_is_kept_holds_its_mapping_alone() -> None:
     before = facts()
     kept = [cycle_of("memfd")() for _ in range(20)]

@@ -298,6 +298,7 @@ def test_a_program_may_end_with_a_pipe_half_read(tmp_path: Path) -> None:
     assert mark.read_text() == "finally"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("context", START_METHODS)
 def test_the_process_ends_when_its_parent_is_killed(context: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
