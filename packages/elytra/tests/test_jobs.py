@@ -15,12 +15,14 @@ import pyarrow as pa
 import pytest
 
 from elytra import Elytra, Pipeline, col, count
+from elytra.work import PlanWork
 from emsqrt.plan import Files, FileTarget, Scan, Sink, plan_to_json
 from sennit_core.errors import (
     Cancelled,
     Conflict,
     DeadlineExceeded,
     Denied,
+    InternalError,
     NotFound,
     SennitError,
     Unavailable,
@@ -382,6 +384,21 @@ def test_a_killed_executor_costs_one_attempt(shared_node: Any) -> None:
     assert job.result(60).value == 1_500_000
     task = shared_node.stores["sys"].get(f"/jobs/{job.id}/tasks/t000000")
     assert task["attempts"] >= 2
+
+
+@pytest.mark.parametrize("step", ["task", "merge", "result"])
+def test_a_job_that_cannot_go_on_fails_and_holds_nothing(
+    flights: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    def broken(*_arguments: Any) -> Any:
+        raise RuntimeError("no such step")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PlanWork, step, broken)
+        for _ in range(6):  # more than run at a time
+            with pytest.raises(InternalError, match="RuntimeError: no such step"):
+                flights.count().submit().result(20)
+    assert flights.count().collect().value == 3 * ROWS
 
 
 def test_many_jobs_at_once_all_end(flights: Pipeline) -> None:

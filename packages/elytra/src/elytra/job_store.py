@@ -52,8 +52,8 @@ class JobStore:
         self._clock = clock
         self._remembered_max = remembered_max
         self._lock = threading.RLock()
-        # The records; the tree shows copies of them. A failed write to the tree costs the copy
-        # only.
+        # The records; the tree shows copies of them. Once a job is added, a failed write to the
+        # tree costs the copy only.
         self._jobs: dict[str, JobInfo] = {}
         # Tasks and progress of jobs that have not ended.
         self._tasks: dict[str, dict[str, TaskInfo]] = {}
@@ -90,8 +90,8 @@ class JobStore:
             make_private_folder(self.folder / job.id)
             # The submission before the record: a recorded job can always be restarted.
             write_whole(self.folder / job.id / _NOTE, canonical_json(note))
+            self._rows.put(job.id, job)  # a job that cannot be recorded is not accepted
             self._jobs[job.id] = job
-            self._rows.put(job.id, job)
             self._forget_oldest()
 
     def get(self, job_id: str) -> JobInfo:

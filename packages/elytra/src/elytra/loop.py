@@ -40,6 +40,7 @@ from elytra.messages import (
 )
 from elytra.scheduler import Scheduler
 from elytra.work import IngestWork, PlanWork, drop_partial, merge_id
+from sennit_core.errors import InternalError, SennitError
 from sennit_core.logs import get_logger
 from sennit_core.records import is_terminal
 
@@ -100,7 +101,7 @@ class SchedulerLoop:
 
     def _run(self) -> None:
         while True:
-            orders: Sequence[Instruction] = ()
+            instructions: Sequence[Instruction] = ()
             event: Event | None = None
             try:
                 with contextlib.suppress(queue.Empty):
@@ -109,63 +110,79 @@ class SchedulerLoop:
                     event = self._events.get(timeout=timeout)
                     if event is None:
                         return
-                    orders = self._scheduler.handle(event)
-                self._carry_out(orders)
+                    instructions = self._scheduler.handle(event)
+                self._execute(instructions)
                 self._job_store.show_progress()
             except Exception:  # noqa: BLE001 - one bad event must not end every job
                 _log.exception("the job service failed to handle %r", event)
 
-    def _carry_out(self, orders: Sequence[Instruction]) -> None:
+    def _execute(self, instructions: Sequence[Instruction]) -> None:
         # Recorded before anything starts: after a crash there is no work without a record.
-        changes = [order for order in orders if isinstance(order, JobChanged | TaskChanged)]
+        changes = [each for each in instructions if isinstance(each, JobChanged | TaskChanged)]
         self._job_store.record(changes)
-        for order in orders:
-            self._do(order)
+        for instruction in instructions:
+            try:
+                self._do(instruction)
+            except Exception as problem:  # noqa: BLE001 - the others may be of other jobs
+                self._fail(instruction, problem)
+
+    def _fail(self, instruction: Instruction, problem: Exception) -> None:
+        """Report what could not be started as failed, or its job would never end."""
+        error = _unexpected(problem).to_json()
+        if isinstance(instruction, StartAttempt):
+            self.post(AttemptFailed(instruction.attempt, error, retryable=False))
+        elif isinstance(instruction, StartMerge):
+            self.post(MergeFailed(instruction.job, instruction.number, error, retryable=False))
 
     @singledispatchmethod
-    def _do(self, order: object) -> None:
-        raise TypeError(f"not an instruction: {order!r}")
+    def _do(self, instruction: object) -> None:
+        raise TypeError(f"not an instruction: {instruction!r}")
 
     @_do.register
-    def _(self, order: TaskChanged) -> None:
+    def _(self, instruction: TaskChanged) -> None:
         pass  # the store has recorded it
 
     @_do.register
-    def _(self, order: JobChanged) -> None:
-        # Its end was recorded above, so nothing needs its work or its leases any more.
-        if is_terminal("job", order.state):
-            self._work.pop(order.job, None)
-            self._on_end(order.job)
-        if order.state in {"failed", "cancelled"}:
+    def _(self, instruction: JobChanged) -> None:
+        # Its end was recorded above, so no result of it counts any more and its objects may go; an
+        # attempt that was stopped may fail because of that.
+        if is_terminal("job", instruction.state):
+            self._work.pop(instruction.job, None)
+            self._on_end(instruction.job)
+        if instruction.state in {"failed", "cancelled"}:
             for name in ("partials", "result"):
-                shutil.rmtree(self._folder / order.job / name, ignore_errors=True)
+                shutil.rmtree(self._folder / instruction.job / name, ignore_errors=True)
 
     @_do.register
-    def _(self, order: StartAttempt) -> None:
-        task = self._work[order.job].task(order.task, order.attempt)
-        self._backend.start(task, _AttemptReport(self.post, order.attempt))
+    def _(self, instruction: StartAttempt) -> None:
+        task = self._work[instruction.job].task(instruction.task, instruction.attempt)
+        self._backend.start(task, _AttemptReport(self.post, instruction.attempt))
 
     @_do.register
-    def _(self, order: StartMerge) -> None:
-        work = self._work[order.job]
+    def _(self, instruction: StartMerge) -> None:
+        work = self._work[instruction.job]
         assert isinstance(work, PlanWork), "an ingest has no merge"
-        task = work.merge(order.number, order.partials)
+        task = work.merge(instruction.number, instruction.partials)
         if task is None:
-            self.post(MergeFinished(order.job, order.number, work.result(order.partials, None)))
+            self.post(
+                MergeFinished(
+                    instruction.job, instruction.number, work.result(instruction.partials, None)
+                )
+            )
         else:
-            self._backend.start(task, _MergeReport(self.post, work, order))
+            self._backend.start(task, _MergeReport(self.post, work, instruction))
 
     @_do.register
-    def _(self, order: StopAttempt) -> None:
-        self._backend.stop(order.attempt)
+    def _(self, instruction: StopAttempt) -> None:
+        self._backend.stop(instruction.attempt)
 
     @_do.register
-    def _(self, order: StopMerge) -> None:
-        self._backend.stop(merge_id(order.job, order.number))
+    def _(self, instruction: StopMerge) -> None:
+        self._backend.stop(merge_id(instruction.job, instruction.number))
 
     @_do.register
-    def _(self, order: DropPartial) -> None:
-        drop_partial(self._folder / order.attempt.split("-")[0], order.partial)
+    def _(self, instruction: DropPartial) -> None:
+        drop_partial(self._folder / instruction.attempt.split("-")[0], instruction.partial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,15 +208,26 @@ class _MergeReport:
 
     post: Callable[[Event], None]
     work: PlanWork
-    order: StartMerge
+    instruction: StartMerge
 
     def started(self) -> None:
-        """No event: the job is merging from the moment that its last task is done."""
+        """No event: the job is merging as soon as its last task is done."""
 
     def finished(self, result: JsonObject) -> None:
         shutil.rmtree(self.work.folder / "partials", ignore_errors=True)
-        total = self.work.result(self.order.partials, result)
-        self.post(MergeFinished(self.order.job, self.order.number, total))
+        try:
+            total = self.work.result(self.instruction.partials, result)
+        except Exception as problem:  # noqa: BLE001 - the backend does not expect a report to fail
+            self.failed(_unexpected(problem).to_json(), retryable=False)
+        else:
+            self.post(MergeFinished(self.instruction.job, self.instruction.number, total))
 
     def failed(self, error: JsonObject, *, retryable: bool) -> None:
-        self.post(MergeFailed(self.order.job, self.order.number, error, retryable))
+        self.post(MergeFailed(self.instruction.job, self.instruction.number, error, retryable))
+
+
+def _unexpected(problem: Exception) -> SennitError:
+    if isinstance(problem, SennitError):
+        return problem
+    _log.error("a job failed unexpectedly", exc_info=problem)
+    return InternalError(f"a job failed unexpectedly: {type(problem).__name__}: {problem}")

@@ -65,7 +65,7 @@ class _Attempt:
 class _Task:
     key: str
     state: TaskState = "pending"
-    # Attempts made, including the current one; also the number in the next attempt's id, so an
+    # Attempts made, including the current one; also the number in the current attempt's id, so an
     # id is never reused and a late message cannot be taken for the message of a newer attempt.
     attempts: int = 0
     # The only attempt whose result counts; None unless the task is leased or running.
@@ -214,7 +214,7 @@ class Scheduler:
     # Decisions
 
     def _admit(self) -> None:
-        # Jobs in planning, running or merging.
+        # Jobs that are running or merging.
         busy = len(self._jobs) - len(self._queue)
         while self._queue and busy < self._limits.running_jobs_max:
             busy += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +50,7 @@ class Shard:
     file: ShardFile
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots: cached properties need a dictionary
 class PlanWork:
     """A pipeline over the shards of snapshots: one task per shard and a merge, or one task for all.
 
@@ -90,15 +91,20 @@ class PlanWork:
         """The objects that must not be deleted until the job has ended."""
         return tuple(shard.info.object for shard in self._all)
 
-    @property
+    @cached_property
     def task_keys(self) -> tuple[str, ...]:
         """Keys of the tasks: one per shard, in order, or the only one."""
         tasks = 1 if isinstance(self.cut, Whole) else len(self._all)
         return tuple(task_key(index) for index in range(tasks))
 
-    @property
+    @cached_property
     def _all(self) -> tuple[Shard, ...]:
         return tuple(shard for shards in self.shards.values() for shard in shards)
+
+    @cached_property
+    def _shard_of(self) -> dict[str, Shard]:
+        # Each attempt looks its shard up: a search would be quadratic in the shards of a job.
+        return dict(zip(self.task_keys, self._all, strict=True))
 
     def prepare(self) -> None:
         """Write an empty file for each input that has none: a dataset, or all partials.
@@ -126,7 +132,7 @@ class PlanWork:
         name = f"{key}-{attempt.rsplit('-', 1)[-1]}"
         if isinstance(self.cut, Whole):
             return self._to_rows(attempt, key, self.cut.over(self._files), name, self._all)
-        shard = self._all[self.task_keys.index(key)]
+        shard = self._shard_of[key]
         plan = self.cut.shard_plan(Files((shard.file.path,), "parquet"))
         if self.cut.merge_steps is None:
             return self._to_rows(attempt, key, plan, name, (shard,))

@@ -33,9 +33,9 @@ class _Run:
     def __init__(self) -> None:
         # Guards both fields: a stop must see the execution, or the execution must see the stop.
         self._lock = threading.Lock()
-        # The execution to cancel; None before the first and between two of them.
+        # The execution to cancel; None before it starts and after it ended.
         self._execution: Execution | None = None
-        # Never reset: a task of several executions stays stopped between them.
+        # Never reset: an execution that is attached later is cancelled at once.
         self._stopped = False
         self.ended = threading.Event()
 
@@ -131,7 +131,7 @@ class LocalBackend:
             with self._lock:
                 del self._runs[task.id]
             run.ended.set()
-        # Reported last: whoever receives the report may count on the task having ended here.
+        # Reported last: the receiver may rely on the task having ended here.
         if isinstance(outcome, SennitError):
             report.failed(outcome.to_json(), retryable=outcome.retryable)
         else:
