@@ -15,11 +15,14 @@ export function useStore<T>(store: Store<T>): T {
   return useSyncExternalStore(store.subscribe, store.get, store.get)
 }
 
+/** What an exported page was rendered with; React compares it with the value while it hydrates. */
+const AT_EXPORT = live.get('/')
+
 /** The live value at a path of the platform's tree. */
 export function useLive(path: string): LiveValue {
   const subscribe = useCallback((listener: () => void) => live.subscribe(path, listener), [path])
   const get = () => live.get(path)
-  return useSyncExternalStore(subscribe, get, get)
+  return useSyncExternalStore(subscribe, get, () => AT_EXPORT)
 }
 
 /** A request's answer: exactly one of loading, ready and failed. `ready` survives a later failure as `stale`. */

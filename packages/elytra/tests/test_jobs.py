@@ -428,11 +428,15 @@ def test_after_a_restart_ingests_go_on_and_pipelines_have_failed(
             ingest = node.client.upload(csv).job
             eventually(lambda: ingest.state == pipeline.state == "running")
             node.jobs.close()
+    partials = tmp_path / "node/jobs" / pipeline.id / "partials"
+    partials.mkdir(exist_ok=True)
+    (partials / "t000000-1.incoming").write_bytes(b"cut short by the end of the process")
 
     with open_node(tmp_path / "node") as node:
         assert node.client.job(ingest.id).wait(20).result["rows"] == 2
         with pytest.raises(Unavailable, match="restarted"):
             node.client.job(pipeline.id).wait(20)
+        assert not partials.exists()
         assert node.client.job_info(pipeline.id).plan == plan_to_json_of(node, pipeline.id)
         assert node.lake.catalog.get("late").rows == 2
 

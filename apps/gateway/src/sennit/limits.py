@@ -18,7 +18,7 @@ from sennit_core.errors import SennitError, TooLarge
 from sennit_core.units import KIB
 
 UNAUTHENTICATED_BYTES_MAX = 64 * KIB
-STREAMED_PATHS = ("/api/upload", "/tus/")  # also /api/upload-chunk and /api/uploads/…
+STREAMED_PATHS = ("/api/upload",)  # also /api/upload-chunk and /api/uploads/…
 CONNECTIONS = Limits(head_seconds=60.0)  # also between two pieces of a body: an upload may pause
 
 

@@ -34,7 +34,8 @@ MISSING = (
 # Inputs of the export; changes to other files need no new build.
 _SOURCES = (
     "apps/playground",
-    "packages/elkyn/js",
+    "packages/elkyn/js/package.json",
+    "packages/elkyn/js/src",
     "packages/elytra/js",
     "package.json",
     "package-lock.json",

@@ -7,11 +7,12 @@
 
 import { readFileSync, writeFileSync } from 'node:fs'
 import { basename, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { gzipSync } from 'node:zlib'
 
 import ts from 'typescript'
 
-const dist = join(import.meta.dirname, '../dist')
+const dist = fileURLToPath(new URL('../dist', import.meta.url))
 const order = []
 const owners = new Map()
 const exported = new Map()

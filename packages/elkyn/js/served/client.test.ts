@@ -9,7 +9,7 @@ import { test } from 'node:test'
 import { type ClientOptions, ElkynClient } from '../src/client.ts'
 import { BadValue, Closed, Refused } from '../src/errors.ts'
 import { ElkynStore } from '../src/index.ts'
-import type { QueueStorage } from '../src/keptWrites.ts'
+import type { QueueStorage } from '../src/storedWrites.ts'
 import type { Json } from '../src/values.ts'
 
 const url = required('ELKYN_URL')

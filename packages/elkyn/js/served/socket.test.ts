@@ -4,6 +4,8 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
 import { ElkynClient } from '../src/client.ts'
+import { LiveValues } from '../src/liveValues.ts'
+import { socketStreams } from '../src/socket.ts'
 import type { Json } from '../src/values.ts'
 
 const { ELKYN_URL: url = '', ELKYN_TOKEN: token = '', ELKYN_CONTROL: control = '' } = process.env
@@ -67,4 +69,15 @@ test('a socket that was lost receives the missed events, and nothing else', asyn
     other.close()
     globalThis.WebSocket = Plain
   }
+})
+
+test('a new path on an open socket is online', async () => {
+  const live = new LiveValues(url, { token, streams: socketStreams() })
+  const isOnline = (path: string) => live.get(path).connection.state === 'online'
+  const first = live.subscribe('/js/first', () => undefined)
+  await until(() => isOnline('/js/first'))
+  const second = live.subscribe('/js/second', () => undefined)
+  await until(() => isOnline('/js/second') && live.get('/js/second').isKnown)
+  first()
+  second()
 })

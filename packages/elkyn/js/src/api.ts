@@ -7,8 +7,8 @@
 
 export { ElkynClient, type ClientOptions, type QueryOptions } from './client.ts'
 export { BadValue, Closed, ElkynError, Offline, Refused } from './errors.ts'
-export { type TokenSource } from './follow.ts'
-export { type QueueStorage } from './keptWrites.ts'
+export { type TokenSource } from './authorizedStream.ts'
+export { type QueueStorage } from './storedWrites.ts'
 export { type Entry, type Log } from './log.ts'
 export { serveStreams, sharedStreams } from './shared.ts'
 export { socketStreams } from './socket.ts'

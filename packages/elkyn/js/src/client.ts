@@ -2,8 +2,8 @@
 
 import { placesOf } from './edits.ts'
 import { BadValue, Closed, Offline, type Refused } from './errors.ts'
-import { Following, type TokenSource, tokenOf } from './follow.ts'
-import type { QueueStorage } from './keptWrites.ts'
+import { AuthorizedStream, type TokenSource, tokenOf } from './authorizedStream.ts'
+import type { QueueStorage } from './storedWrites.ts'
 import { LocalView } from './localView.ts'
 import { formatPath, parsePath, type Path, refuseNested } from './paths.ts'
 import { PushIds } from './pushIds.ts'
@@ -56,7 +56,7 @@ const REQUEST_MS_MAX = 90_000
 interface Listened {
   live: LocalView
   users: number
-  following: Following
+  stream: AuthorizedStream
 }
 
 export class ElkynClient {
@@ -168,7 +168,7 @@ export class ElkynClient {
   /** The user has signed in or out: listeners continue with the current token. */
   async renewToken(): Promise<void> {
     this.queue.retry()
-    await Promise.all([...this.listened.values()].map(({ following }) => following.renew()))
+    await Promise.all([...this.listened.values()].map(({ stream }) => stream.renew()))
   }
 
   /** End streams; pending writes are rejected (and stay stored, if there is a storage). */
@@ -186,7 +186,7 @@ export class ElkynClient {
     const live = new LocalView(path)
     for (const write of this.queue.pending) live.add(write)
     const place = { base: this.base, path, namespace: this.options.namespace ?? null }
-    const following = new Following(
+    const stream = new AuthorizedStream(
       this.streams,
       this.options.token,
       () => ({ ...place, lastEventId: null }),
@@ -196,13 +196,13 @@ export class ElkynClient {
         refused: (error) => this.refused(name, entry, error),
       },
     )
-    const entry: Listened = { live, users: 0, following }
+    const entry: Listened = { live, users: 0, stream }
     this.listened.set(name, entry)
     return entry
   }
 
-  private forget(name: string, { live, following }: Listened): void {
-    following.close()
+  private forget(name: string, { live, stream }: Listened): void {
+    stream.close()
     live.close()
     if (this.listened.get(name)?.live === live) this.listened.delete(name)
   }

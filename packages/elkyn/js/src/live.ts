@@ -5,7 +5,7 @@
  */
 
 export { ElkynError, Offline, Refused } from './errors.ts'
-export { type TokenSource } from './follow.ts'
+export { type TokenSource } from './authorizedStream.ts'
 export { type LiveConnection, type LiveOptions, type LiveValue, LiveValues } from './liveValues.ts'
 export { multicast } from './multicast.ts'
 export { serveStreams, sharedStreams } from './shared.ts'

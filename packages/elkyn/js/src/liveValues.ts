@@ -2,7 +2,7 @@
 
 import { applyEvent } from './edits.ts'
 import type { Refused } from './errors.ts'
-import { Following, type TokenSource } from './follow.ts'
+import { AuthorizedStream, type TokenSource } from './authorizedStream.ts'
 import { formatPath, parsePath, type Path } from './paths.ts'
 import { type Connection, type OpenStream, openStream, serverBase } from './stream.ts'
 import { type Json, present, type Stored, type StoredMap } from './values.ts'
@@ -78,7 +78,7 @@ export class LiveValues {
 class LivePath {
   current = START
   private stored: Stored = null
-  private following: Following | null = null
+  private stream: AuthorizedStream | null = null
   private timer: ReturnType<typeof setTimeout> | undefined
   private readonly listeners = new Set<() => void>()
   /** Presented parts, so that an event costs as much as it changes. */
@@ -103,24 +103,24 @@ class LivePath {
 
   retry(): void {
     if (this.current.connection.state === 'refused' && this.isOpen) this.open()
-    else this.following?.retry()
+    else this.stream?.retry()
   }
 
   async renewToken(): Promise<void> {
-    if (this.following) await this.following.renew()
+    if (this.stream) await this.stream.renew()
     else this.retry()
   }
 
   /** Whether there is a stream, or a timer that opens one. */
   private get isOpen(): boolean {
-    return this.following !== null || this.timer !== undefined
+    return this.stream !== null || this.timer !== undefined
   }
 
   private open(): void {
     this.close()
     const { namespace = null, streams = openStream, token } = this.options
     const request = { base: serverBase(this.url), path: this.path, namespace, lastEventId: null }
-    this.following = new Following(streams, token, () => request, {
+    this.stream = new AuthorizedStream(streams, token, () => request, {
       event: (event) => {
         this.stored = applyEvent(this.stored, [], event)
         this.change({ value: present(this.stored, this.presented), isKnown: true })
@@ -131,7 +131,7 @@ class LivePath {
   }
 
   private refuse(error: Refused): void {
-    this.following = null
+    this.stream = null
     this.timer = setTimeout(() => this.open(), REFUSED_RETRY_MS)
     const retryAtMs = Date.now() + REFUSED_RETRY_MS
     this.change({ connection: { state: 'refused', error, retryAtMs } })
@@ -140,8 +140,8 @@ class LivePath {
   private close(): void {
     clearTimeout(this.timer)
     this.timer = undefined
-    this.following?.close()
-    this.following = null
+    this.stream?.close()
+    this.stream = null
   }
 
   private change(part: Partial<LiveValue>): void {

@@ -2,7 +2,7 @@
 
 import { Backoff } from './backoff.ts'
 import { Closed, Offline } from './errors.ts'
-import { KeptWrites, type QueueStorage } from './keptWrites.ts'
+import { StoredWrites, type QueueStorage } from './storedWrites.ts'
 import type { Path } from './paths.ts'
 import type { Json } from './values.ts'
 
@@ -27,7 +27,7 @@ export interface QueueListener {
 export type Send = (write: QueuedWrite, signal: AbortSignal) => Promise<number | null>
 
 /** Attempts of a write that fails with status 500; later writes wait behind it. */
-const FAULT_TRIES = 5
+const SERVER_ERROR_ATTEMPTS_MAX = 5
 
 interface Waiting {
   write: QueuedWrite
@@ -39,7 +39,7 @@ export class WriteQueue {
   /** Writes in the order of the calls; the first is being sent. It is removed after its response. */
   private readonly waiting: Waiting[] = []
   private readonly closed = new AbortController()
-  private readonly kept: KeptWrites | null
+  private readonly stored: StoredWrites | null
   private sending = false
   private readonly backoff = new Backoff(this.closed.signal)
 
@@ -52,7 +52,7 @@ export class WriteQueue {
     storage: QueueStorage | null,
     name: string,
   ) {
-    this.kept = storage && new KeptWrites(storage, name, (writes) => this.inherit(writes))
+    this.stored = storage && new StoredWrites(storage, name, (writes) => this.inherit(writes))
   }
 
   /** Writes without a response yet, oldest first. */
@@ -64,7 +64,7 @@ export class WriteQueue {
   add(write: QueuedWrite): Promise<void> {
     if (this.closed.signal.aborted) return Promise.reject(new Closed('the client'))
     return new Promise((resolve, reject) => {
-      this.kept?.add(write)
+      this.stored?.add(write)
       this.waiting.push({ write, resolve, reject })
       this.listener.added(write)
       void this.run()
@@ -80,7 +80,7 @@ export class WriteQueue {
   close(): void {
     if (this.closed.signal.aborted) return
     this.closed.abort()
-    this.kept?.close()
+    this.stored?.close()
     for (const { reject } of this.waiting.splice(0)) reject(new Closed('the client'))
   }
 
@@ -124,11 +124,11 @@ export class WriteQueue {
 
   private settle(answered: Waiting): void {
     if (this.waiting[0] === answered) this.waiting.shift()
-    this.kept?.remove(answered.write)
+    this.stored?.remove(answered.write)
   }
 
   /** A server error that persists belongs to the write, which must not block all later ones. */
   private isFinal(error: Offline): boolean {
-    return error.status === 500 && this.backoff.failures >= FAULT_TRIES
+    return error.status === 500 && this.backoff.failures >= SERVER_ERROR_ATTEMPTS_MAX
   }
 }

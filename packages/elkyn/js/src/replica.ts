@@ -2,7 +2,7 @@
 
 import { ElkynClient } from './client.ts'
 import { changesOf, eventChanges } from './edits.ts'
-import { Following } from './follow.ts'
+import { AuthorizedStream } from './authorizedStream.ts'
 import { type Held, hasLocks, holdLock } from './locks.ts'
 import type { Change, Overlay } from './overlay.ts'
 import { formatPath, isWithin, parsePath, type Path } from './paths.ts'
@@ -31,7 +31,7 @@ export class Replica {
   readonly client: ElkynClient
   private readonly paths: readonly Path[]
   private readonly pending: PendingWrites
-  private following: Following[] = []
+  private streams: AuthorizedStream[] = []
   private lock: Held | null = null
 
   constructor(
@@ -56,7 +56,7 @@ export class Replica {
   /** Start following after the positions `seen`; of several tabs with one store, one follows. */
   start(seen: () => Seen): void {
     const begin = () => {
-      this.following = this.paths.map((path) => this.follow(path, seen()))
+      this.streams = this.paths.map((path) => this.follow(path, seen()))
     }
     if (this.store.isShared && hasLocks()) this.lock = holdLock(this.lockName, begin)
     else begin()
@@ -74,7 +74,7 @@ export class Replica {
   }
 
   close(): void {
-    for (const following of this.following) following.close()
+    for (const stream of this.streams) stream.close()
     this.lock?.release()
     this.pending.close()
     this.client.close()
@@ -95,7 +95,7 @@ export class Replica {
     this.store.changed()
   }
 
-  private follow(path: Path, seen: Seen): Following {
+  private follow(path: Path, seen: Seen): AuthorizedStream {
     const { url = '', token, namespace, streams = openStream, onError } = this.options
     const name = formatPath(path)
     let last = seen[name] ?? null
@@ -113,11 +113,11 @@ export class Replica {
       last = event.id ?? last
       const position = event.id === null ? null : { [name]: event.id }
       this.store.event(eventChanges(path, event), position).catch((error: Error) => {
-        for (const following of this.following) following.close()
+        for (const stream of this.streams) stream.close()
         failed(error)
       })
     }
-    return new Following(streams, token, () => ({ ...place, lastEventId: last }), {
+    return new AuthorizedStream(streams, token, () => ({ ...place, lastEventId: last }), {
       event: receive,
       connection: () => undefined,
       refused: failed,

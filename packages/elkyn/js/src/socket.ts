@@ -33,7 +33,7 @@ export function socketStreams(): OpenStream {
 }
 
 /** A path with listeners. */
-interface Wanted {
+interface WatchedPath {
   path: Path
   listeners: Set<StreamListener>
   /** Whether the socket listens to it; else it listens to a path above it, or is not connected. */
@@ -47,9 +47,9 @@ interface Wanted {
 }
 
 class Hub {
-  private readonly wanted = new Map<string, Wanted>()
+  private readonly watched = new Map<string, WatchedPath>()
   private link: SocketLink
-  /** The values of all wanted paths that are known, in one tree; null elsewhere. */
+  /** The values of all watched paths that are known, in one tree; null elsewhere. */
   private state: Stored = null
   private connection: Connection = { state: 'connecting' }
   private readonly over = new AbortController()
@@ -64,12 +64,13 @@ class Hub {
 
   listen(path: Path, listener: StreamListener): StreamHandle {
     const name = formatPath(path)
-    const entry = this.wanted.get(name) ?? this.want(name, path)
+    const entry = this.watched.get(name) ?? this.watch(name, path)
     entry.listeners.add(listener)
-    if (entry.known) {
+    // A new path of an open socket hears of no change of the connection before the next one.
+    if (entry.known || this.isOnline) {
       queueMicrotask(() => {
         if (!entry.listeners.has(listener)) return
-        listener.event(wholeValue(getAt(this.state, path)))
+        if (entry.known) listener.event(wholeValue(getAt(this.state, path)))
         listener.connection(this.connection)
       })
     }
@@ -85,7 +86,7 @@ class Hub {
     return this.connection.state === 'online'
   }
 
-  private want(name: string, path: Path): Wanted {
+  private watch(name: string, path: Path): WatchedPath {
     const above = this.above(path)
     const entry = {
       path,
@@ -95,22 +96,22 @@ class Hub {
       known: !!above?.known,
       seen: null,
     }
-    this.wanted.set(name, entry)
+    this.watched.set(name, entry)
     this.arrange()
     return entry
   }
 
-  private above(path: Path): Wanted | undefined {
-    return [...this.wanted.values()].find(
+  private above(path: Path): WatchedPath | undefined {
+    return [...this.watched.values()].find(
       (other) => other.path.length < path.length && isWithin(path, other.path),
     )
   }
 
-  private forget(entry: Wanted): void {
+  private forget(entry: WatchedPath): void {
     const name = formatPath(entry.path)
-    if (this.wanted.get(name) !== entry) return
-    this.wanted.delete(name)
-    if (this.wanted.size === 0) {
+    if (this.watched.get(name) !== entry) return
+    this.watched.delete(name)
+    if (this.watched.size === 0) {
       this.over.abort()
       this.link.close()
       this.unused()
@@ -125,7 +126,7 @@ class Hub {
   /** Mark the values below `path` as unknown until the socket listens to them again. */
   private lose(path: Path): void {
     this.state = setAt(this.state, path, null)
-    for (const other of this.wanted.values()) {
+    for (const other of this.watched.values()) {
       if (isWithin(other.path, path)) Object.assign(other, { known: false, seen: null })
     }
   }
@@ -133,13 +134,13 @@ class Hub {
   /** Listen to the topmost paths, and to no others. */
   private arrange(): void {
     if (!this.isOnline) return
-    const entries = [...this.wanted.values()]
+    const entries = [...this.watched.values()]
     const covered = new Set(entries.filter(({ path }) => this.above(path)))
     for (const entry of entries) if (entry.asked && covered.has(entry)) this.unlisten(entry)
     for (const entry of entries) if (!entry.asked && !covered.has(entry)) this.ask(entry)
   }
 
-  private ask(entry: Wanted): void {
+  private ask(entry: WatchedPath): void {
     entry.asked = true
     entry.isDelivered = false
     const { link } = this
@@ -152,15 +153,15 @@ class Hub {
     })
   }
 
-  private unlisten(entry: Wanted): void {
+  private unlisten(entry: WatchedPath): void {
     entry.asked = false
     entry.seen = null
     this.link.send('n', { p: formatPath(entry.path) }, () => undefined)
   }
 
-  private refuse(entry: Wanted, error: Refused): void {
+  private refuse(entry: WatchedPath, error: Refused): void {
     const name = formatPath(entry.path)
-    if (this.wanted.get(name) !== entry || !entry.asked) return
+    if (this.watched.get(name) !== entry || !entry.asked) return
     entry.asked = false
     const listeners = [...entry.listeners]
     entry.listeners.clear()
@@ -172,13 +173,13 @@ class Hub {
     return new SocketLink(this.request, {
       opened: () => {
         this.backoff.reset()
-        for (const entry of this.wanted.values()) entry.asked = false
+        for (const entry of this.watched.values()) entry.asked = false
         this.enter({ state: 'online' })
         this.arrange()
       },
       pushed: (push) => this.receive(push),
       delivered: (until) => {
-        for (const entry of this.wanted.values())
+        for (const entry of this.watched.values())
           if (entry.isDelivered && entry.asked) entry.seen = until
       },
       ended: (refused) => this.ended(refused),
@@ -189,8 +190,8 @@ class Hub {
     if (refused) {
       this.connection = { state: 'connecting' }
       this.unused()
-      const entries = [...this.wanted.values()]
-      this.wanted.clear()
+      const entries = [...this.watched.values()]
+      this.watched.clear()
       for (const { listeners } of entries) {
         for (const listener of listeners) listener.refused(refused)
       }
@@ -205,18 +206,18 @@ class Hub {
 
   private enter(connection: Connection): void {
     this.connection = connection
-    for (const { listeners } of [...this.wanted.values()])
+    for (const { listeners } of [...this.watched.values()])
       for (const listener of [...listeners]) listener.connection(connection)
   }
 
   private receive({ action, path, data, id }: Push): void {
     const at = parsePath(path)
     if (action === 'c') {
-      const entry = this.wanted.get(formatPath(at))
+      const entry = this.watched.get(formatPath(at))
       if (entry) this.refuse(entry, revoked())
       return
     }
-    const entries = [...this.wanted.values()]
+    const entries = [...this.watched.values()]
     if (!entries.some((entry) => isWithin(at, entry.path))) return // an event of a path that is no longer watched
     const event: StreamEvent = { type: action === 'm' ? 'patch' : 'put', path: '/', data, id: null }
     this.state = applyEvent(this.state, at, event)
@@ -226,7 +227,7 @@ class Hub {
   }
 
   /** Deliver an event at `at` to the listeners of a path, relative to that path. */
-  private pass(entry: Wanted, at: Path, event: StreamEvent): void {
+  private pass(entry: WatchedPath, at: Path, event: StreamEvent): void {
     const delivered = isWithin(at, entry.path)
       ? { ...event, path: formatPath(at.slice(entry.path.length)) }
       : this.below(entry.path, at, event)

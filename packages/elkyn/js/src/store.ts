@@ -2,8 +2,8 @@
 
 import { placesOf } from './edits.ts'
 import { BadValue, Closed, ElkynError, Offline } from './errors.ts'
-import type { TokenSource } from './follow.ts'
-import type { QueueStorage } from './keptWrites.ts'
+import type { TokenSource } from './authorizedStream.ts'
+import type { QueueStorage } from './storedWrites.ts'
 import { type Entry, type Log, MemoryLog, type OpenLog } from './log.ts'
 import { type Change, type Edit, Overlay } from './overlay.ts'
 import { formatPath, parsePath, type Path, refuseNested } from './paths.ts'

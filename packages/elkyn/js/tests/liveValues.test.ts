@@ -110,7 +110,7 @@ test('a refused path is tried again: at once on retry, else after a while', asyn
   stop()
   mock.timers.tick(60_000)
   await settled()
-  assert.equal(fake.opened.length, 3, 'nobody is subscribed')
+  assert.equal(fake.opened.length, 3, 'there are no subscribers')
 })
 
 test('a new token opens the stream again', async () => {

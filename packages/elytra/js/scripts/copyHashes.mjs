@@ -10,7 +10,7 @@ import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 const SPECIFIER = '@noble/hashes/sha2.js'
-const dist = join(import.meta.dirname, '../dist')
+const dist = fileURLToPath(new URL('../dist', import.meta.url))
 const entry = fileURLToPath(import.meta.resolve(SPECIFIER))
 const copied = new Set()
 
@@ -18,7 +18,7 @@ function copy(name) {
   if (copied.has(name)) return
   copied.add(name)
   const code = readFileSync(join(dirname(entry), name), 'utf8')
-  for (const [, from] of code.matchAll(/^(?:import|export) .*from ["'](.*)["']/gm)) {
+  for (const [, from] of code.matchAll(/^(?:import|export)\b[^'"]*["'](.*)["']/gm)) {
     if (!from.startsWith('./')) throw new Error(`${name} imports ${from}, which is not copied`)
     copy(from.slice(2))
   }

@@ -93,12 +93,12 @@ export class WorkerPool {
   private start(): WorkerLike | null {
     if (this.busy.size + this.idle.length >= this.size) return null
     const worker = this.createWorker()
-    worker.onmessage = ({ data }) => this.hear(worker, data)
+    worker.onmessage = ({ data }) => this.receive(worker, data)
     worker.onerror = (event) => this.lose(worker, event.message)
     return worker
   }
 
-  private hear(worker: WorkerLike, message: FromWorker): void {
+  private receive(worker: WorkerLike, message: FromWorker): void {
     const ticket = this.busy.get(worker)
     // An aborted part may still report; its worker may have the next part by then.
     if (!ticket || ticket.message.ticket !== message.ticket) return

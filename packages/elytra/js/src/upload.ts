@@ -67,7 +67,7 @@ export class Upload {
   private readonly stored = new Set<number>()
   private storedBytes = 0
   /** Sent bytes of each part in transfer. */
-  private readonly underWay = new Map<number, number>()
+  private readonly inTransfer = new Map<number, number>()
   private resumed = false
   /** Requests in progress, and how many of them wait for their next attempt. */
   private calls = 0
@@ -133,7 +133,7 @@ export class Upload {
   }
 
   snapshot(): UploadSnapshot {
-    const sent = [...this.underWay.values()].reduce((sum, bytes) => sum + bytes, this.storedBytes)
+    const sent = [...this.inTransfer.values()].reduce((sum, bytes) => sum + bytes, this.storedBytes)
     const bytesDone = Math.min(sent, this.file.size)
     const sending = this.state === 'sending'
     return {
@@ -247,7 +247,7 @@ export class Upload {
           onSent: (bytes) => this.progress(part, bytes),
         })
       } finally {
-        this.underWay.delete(part.index)
+        this.inTransfer.delete(part.index)
       }
     }
     await this.persist(send, signal, 'sending')
@@ -299,7 +299,7 @@ export class Upload {
   }
 
   private progress(part: Part, bytes: number): void {
-    this.underWay.set(part.index, Math.min(bytes, partLength(part)))
+    this.inTransfer.set(part.index, Math.min(bytes, partLength(part)))
     this.changed(false)
   }
 

@@ -17,7 +17,14 @@ from elytra.job_store import JobStore
 from elytra.loop import JobWork, SchedulerLoop
 from elytra.messages import CancelRequested, JobChanged
 from elytra.splitter import datasets_of, rebase, split
-from elytra.work import PLAN_ENTRY, IngestWork, PlanWork, Shard, ingest_result
+from elytra.work import (
+    PLAN_ENTRY,
+    IngestWork,
+    PlanWork,
+    Shard,
+    ingest_result,
+    remove_outputs,
+)
 from emsqrt.plan import (
     DatasetRef,
     Files,
@@ -256,6 +263,7 @@ class JobService:
                     "the node (it restarted while the job ran)", hint="submit the job again"
                 )
                 self._job_store.record([JobChanged(job.id, "failed", error=error.to_json())])
+                remove_outputs(self._folder / job.id)
 
     def close(self) -> None:
         """Stop all work and wait for it; running jobs count as interrupted, not as cancelled."""

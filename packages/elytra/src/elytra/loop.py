@@ -39,7 +39,7 @@ from elytra.messages import (
     WorkerJoined,
 )
 from elytra.scheduler import Scheduler
-from elytra.work import IngestWork, PlanWork, drop_partial, merge_id
+from elytra.work import IngestWork, PlanWork, drop_partial, merge_id, remove_outputs
 from sennit_core.errors import InternalError, SennitError
 from sennit_core.logs import get_logger
 from sennit_core.records import is_terminal
@@ -150,8 +150,7 @@ class SchedulerLoop:
             self._work.pop(instruction.job, None)
             self._on_end(instruction.job)
         if instruction.state in {"failed", "cancelled"}:
-            for name in ("partials", "result"):
-                shutil.rmtree(self._folder / instruction.job / name, ignore_errors=True)
+            remove_outputs(self._folder / instruction.job)
 
     @_do.register
     def _(self, instruction: StartAttempt) -> None:

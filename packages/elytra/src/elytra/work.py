@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -270,6 +271,12 @@ def drop_partial(folder: Path, partial: JsonObject) -> None:
     if "file" in partial:
         for place in ("partials", "result"):
             (folder / place / str(partial["file"])).unlink(missing_ok=True)
+
+
+def remove_outputs(folder: Path) -> None:
+    """Delete all output files of a job that ended without a result."""
+    for place in ("partials", "result"):
+        shutil.rmtree(folder / place, ignore_errors=True)
 
 
 def _write_no_batches(path: Path, schema: Schema) -> None:

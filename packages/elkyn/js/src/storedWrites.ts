@@ -23,7 +23,7 @@ export interface QueueStorage {
 /** The time within which a new page acquires the lock of its slot. */
 const LOCK_MS = 300
 
-export class KeptWrites {
+export class StoredWrites {
   private readonly slot: string
   private readonly names = new Map<QueuedWrite, string>()
   private readonly watched = new Map<string, Held>()

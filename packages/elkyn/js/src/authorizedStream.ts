@@ -11,7 +11,7 @@ export async function tokenOf(source: TokenSource): Promise<string> {
   return (typeof source === 'function' ? await source() : source) ?? ''
 }
 
-export class Following {
+export class AuthorizedStream {
   /** Identifies the latest attempt; callbacks of earlier ones see it aborted and do nothing. */
   private current: AbortController | null = null
   private stream: StreamHandle | null = null
