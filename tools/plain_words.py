@@ -75,7 +75,7 @@ def files_of(area: str) -> Iterator[Path]:
 
 
 def split_names(text: str) -> str:
-    """Return a text with the words of its names apart: `lease_seconds`, `LeaseTable`."""
+    """Return a text with the words of its names apart: `query_seconds`, `QueryLimits`."""
     return _JOINED.sub(" ", text)
 
 

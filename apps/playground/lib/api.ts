@@ -219,12 +219,12 @@ async function whole<T>(response: Response, read: (response: Response) => Promis
     return await read(response)
   } catch (error) {
     if (isAbort(error)) throw error
-    throw await whyCut(response)
+    throw await whyAborted(response)
   }
 }
 
 /** The status of an aborted response was sent before the failure; its error is stored by id. */
-async function whyCut(response: Response): Promise<ApiError> {
+async function whyAborted(response: Response): Promise<ApiError> {
   const id = response.headers.get('Sennit-Result')
   if (id !== null) {
     try {

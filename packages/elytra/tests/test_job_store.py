@@ -72,7 +72,7 @@ def test_the_tree_shows_each_state_and_the_tasks(store: JobStore, tree: ElkynSto
     }
 
 
-def test_times_of_beginning_and_end_are_kept(store: JobStore, clock: ManualClock) -> None:
+def test_times_of_start_and_end_are_kept(store: JobStore, clock: ManualClock) -> None:
     run(store, "running")
     began = clock.now()
     clock.advance(5)

@@ -42,9 +42,9 @@ def test_a_flipped_bit_in_a_shard_fails_the_job(node: Any, kind: str) -> None:
     with pytest.raises(Corrupt) as caught:
         pipeline.distribute()
 
-    told = f'dataset "trips": chunk 0 of shard 1 (object {shard.name}) is damaged'
-    assert told in str(caught.value)
-    assert told in (node.client.datasets()[0].damaged or "")
+    expected = f'dataset "trips": chunk 0 of shard 1 (object {shard.name}) is damaged'
+    assert expected in str(caught.value)
+    assert expected in (node.client.datasets()[0].damaged or "")
 
 
 def test_a_client_verifies_a_dataset(node: Any) -> None:

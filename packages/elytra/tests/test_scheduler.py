@@ -29,30 +29,30 @@ T = TypeVar("T")
 ERROR = {"error": "boom", "code": "internal", "hint": None}
 
 
-def told(scheduler: Scheduler, *events: Event) -> list[Instruction]:
-    return [order for event in events for order in scheduler.handle(event)]
+def handle_all(scheduler: Scheduler, *events: Event) -> list[Instruction]:
+    return [instruction for event in events for instruction in scheduler.handle(event)]
 
 
-def of(orders: Iterable[Instruction], kind: type[T]) -> list[T]:
-    return [order for order in orders if isinstance(order, kind)]
+def of(instructions: Iterable[Instruction], kind: type[T]) -> list[T]:
+    return [instruction for instruction in instructions if isinstance(instruction, kind)]
 
 
 @pytest.fixture
 def scheduler() -> Scheduler:
     """One worker of one slot, and job j of two tasks: t0 is running on it."""
     scheduler = Scheduler(Limits(running_jobs_max=2, attempts_max=3))
-    told(scheduler, WorkerJoined("w1"), JobSubmitted("j", ("t0", "t1")))
+    handle_all(scheduler, WorkerJoined("w1"), JobSubmitted("j", ("t0", "t1")))
     return scheduler
 
 
 def test_a_job_runs_its_tasks_in_order_then_merges_them_in_shard_order(
     scheduler: Scheduler,
 ) -> None:
-    second = of(told(scheduler, AttemptFinished("j-t0-1", {"n": 0})), StartAttempt)
-    merge = of(told(scheduler, AttemptFinished("j-t1-1", {"n": 1})), StartMerge)
-    end = of(told(scheduler, MergeFinished("j", 1, {"rows": 7})), JobChanged)
+    second = of(handle_all(scheduler, AttemptFinished("j-t0-1", {"n": 0})), StartAttempt)
+    merge = of(handle_all(scheduler, AttemptFinished("j-t1-1", {"n": 1})), StartMerge)
+    end = of(handle_all(scheduler, MergeFinished("j", 1, {"rows": 7})), JobChanged)
 
-    assert [order.task for order in second] == ["t1"]
+    assert [instruction.task for instruction in second] == ["t1"]
     assert merge == [StartMerge("j", 1, ({"n": 0}, {"n": 1}))]
     assert end == [JobChanged("j", "done", result={"rows": 7})]
     assert scheduler.live_jobs == frozenset()
@@ -60,118 +60,130 @@ def test_a_job_runs_its_tasks_in_order_then_merges_them_in_shard_order(
 
 def test_partials_that_arrive_backwards_are_merged_forwards() -> None:
     scheduler = Scheduler()
-    told(scheduler, WorkerJoined("w", slots=2), JobSubmitted("j", ("t0", "t1")))
-    told(scheduler, AttemptFinished("j-t1-1", {"n": 1}))
+    handle_all(scheduler, WorkerJoined("w", slots=2), JobSubmitted("j", ("t0", "t1")))
+    handle_all(scheduler, AttemptFinished("j-t1-1", {"n": 1}))
 
-    merge = of(told(scheduler, AttemptFinished("j-t0-1", {"n": 0})), StartMerge)
+    merge = of(handle_all(scheduler, AttemptFinished("j-t0-1", {"n": 0})), StartMerge)
 
     assert merge[0].partials == ({"n": 0}, {"n": 1})
 
 
 def test_a_job_without_tasks_goes_straight_to_its_merge() -> None:
-    begun = told(Scheduler(), JobSubmitted("j", ()))
+    started = handle_all(Scheduler(), JobSubmitted("j", ()))
 
-    assert of(begun, StartMerge) == [StartMerge("j", 1, ())]
+    assert of(started, StartMerge) == [StartMerge("j", 1, ())]
 
 
 def test_a_job_without_a_merge_ends_with_its_only_task() -> None:
     scheduler = Scheduler()
-    begun = told(scheduler, WorkerJoined("w"), JobSubmitted("j", ("t0",), has_merge=False))
-    ended = told(scheduler, AttemptFinished("j-t0-1", {"dataset": "d"}))
+    started = handle_all(scheduler, WorkerJoined("w"), JobSubmitted("j", ("t0",), has_merge=False))
+    ended = handle_all(scheduler, AttemptFinished("j-t0-1", {"dataset": "d"}))
 
-    assert [order.state for order in of(begun, JobChanged)] == ["running"]
+    assert [instruction.state for instruction in of(started, JobChanged)] == ["running"]
     assert of(ended, StartMerge) == []
     assert of(ended, JobChanged) == [JobChanged("j", "done", result={"dataset": "d"})]
 
 
 def test_a_job_beyond_the_limit_waits_for_a_place() -> None:
     scheduler = Scheduler(Limits(running_jobs_max=1))
-    admitted = told(scheduler, JobSubmitted("a", ("t0",)), JobSubmitted("b", ("t0",)))
+    admitted = handle_all(scheduler, JobSubmitted("a", ("t0",)), JobSubmitted("b", ("t0",)))
 
-    next_admitted = told(scheduler, CancelRequested("a"))
+    next_admitted = handle_all(scheduler, CancelRequested("a"))
 
     assert of(admitted, JobChanged) == [JobChanged("a", "running")]
     assert of(next_admitted, JobChanged)[-1] == JobChanged("b", "running")
 
 
 def test_running_jobs_take_turns_on_a_worker(scheduler: Scheduler) -> None:
-    told(scheduler, JobSubmitted("k", ("t0", "t1")))
+    handle_all(scheduler, JobSubmitted("k", ("t0", "t1")))
 
-    order = [
+    instruction = [
         start.job
         for attempt in ("j-t0-1", "k-t0-1", "j-t1-1")
-        for start in of(told(scheduler, AttemptFinished(attempt, {})), StartAttempt)
+        for start in of(handle_all(scheduler, AttemptFinished(attempt, {})), StartAttempt)
     ]
 
-    assert order == ["k", "j", "k"]
+    assert instruction == ["k", "j", "k"]
 
 
 def test_a_retryable_failure_is_tried_on_another_worker(scheduler: Scheduler) -> None:
-    told(scheduler, WorkerJoined("w2", slots=2))
+    handle_all(scheduler, WorkerJoined("w2", slots=2))
 
-    retried = of(told(scheduler, AttemptFailed("j-t0-1", ERROR, retryable=True)), StartAttempt)
+    retried = of(
+        handle_all(scheduler, AttemptFailed("j-t0-1", ERROR, retryable=True)), StartAttempt
+    )
 
     assert StartAttempt("j-t0-2", "j", "t0", "w2") in retried
 
 
 def test_three_failures_poison_the_task_and_fail_the_job(scheduler: Scheduler) -> None:
-    orders = told(
+    instructions = handle_all(
         scheduler,
         *(AttemptFailed(f"j-t0-{number}", ERROR, retryable=True) for number in (1, 2, 3)),
     )
 
-    states = [order.state for order in of(orders, TaskChanged) if order.task == "t0"]
+    states = [
+        instruction.state
+        for instruction in of(instructions, TaskChanged)
+        if instruction.task == "t0"
+    ]
     assert states[-1] == "poisoned"
-    assert of(orders, JobChanged)[-1] == JobChanged("j", "failed", error=ERROR)
+    assert of(instructions, JobChanged)[-1] == JobChanged("j", "failed", error=ERROR)
 
 
 def test_a_failure_that_would_only_repeat_fails_the_job_at_once(scheduler: Scheduler) -> None:
-    orders = told(scheduler, AttemptFailed("j-t0-1", ERROR, retryable=False))
+    instructions = handle_all(scheduler, AttemptFailed("j-t0-1", ERROR, retryable=False))
 
-    assert of(orders, StartAttempt) == []
-    assert of(orders, JobChanged) == [JobChanged("j", "failed", error=ERROR)]
-    assert {o.task: o.state for o in of(orders, TaskChanged)} == {"t0": "failed", "t1": "cancelled"}
+    assert of(instructions, StartAttempt) == []
+    assert of(instructions, JobChanged) == [JobChanged("j", "failed", error=ERROR)]
+    assert {o.task: o.state for o in of(instructions, TaskChanged)} == {
+        "t0": "failed",
+        "t1": "cancelled",
+    }
 
 
 def test_the_same_result_twice_is_merged_once(scheduler: Scheduler) -> None:
-    told(scheduler, AttemptFinished("j-t0-1", {"n": 0}))
+    handle_all(scheduler, AttemptFinished("j-t0-1", {"n": 0}))
 
-    again = told(scheduler, AttemptFinished("j-t0-1", {"n": 0}))
+    again = handle_all(scheduler, AttemptFinished("j-t0-1", {"n": 0}))
 
     assert again == [DropPartial("j-t0-1", {"n": 0})]
 
 
 def test_cancel_stops_what_runs_and_forgets_the_job(scheduler: Scheduler) -> None:
-    orders = told(scheduler, CancelRequested("j"))
+    instructions = handle_all(scheduler, CancelRequested("j"))
 
-    assert of(orders, StopAttempt) == [StopAttempt("j-t0-1", "w1")]
-    assert of(orders, JobChanged) == [JobChanged("j", "cancelled")]
-    assert {order.state for order in of(orders, TaskChanged)} == {"cancelled"}
-    assert told(scheduler, CancelRequested("j")) == []
+    assert of(instructions, StopAttempt) == [StopAttempt("j-t0-1", "w1")]
+    assert of(instructions, JobChanged) == [JobChanged("j", "cancelled")]
+    assert {instruction.state for instruction in of(instructions, TaskChanged)} == {"cancelled"}
+    assert handle_all(scheduler, CancelRequested("j")) == []
 
 
 def test_cancel_of_a_queued_job_never_runs_it() -> None:
     scheduler = Scheduler(Limits(running_jobs_max=1))
-    told(scheduler, JobSubmitted("a", ()), JobSubmitted("b", ()), CancelRequested("b"))
+    handle_all(scheduler, JobSubmitted("a", ()), JobSubmitted("b", ()), CancelRequested("b"))
 
-    assert {order.job for order in of(told(scheduler, CancelRequested("a")), JobChanged)} == {"a"}
+    assert {
+        instruction.job
+        for instruction in of(handle_all(scheduler, CancelRequested("a")), JobChanged)
+    } == {"a"}
 
 
 def test_cancel_while_merging_stops_the_merge() -> None:
     scheduler = Scheduler()
-    told(scheduler, JobSubmitted("j", ()))
+    handle_all(scheduler, JobSubmitted("j", ()))
 
-    assert StopMerge("j", 1) in told(scheduler, CancelRequested("j"))
-    assert told(scheduler, MergeFinished("j", 1, {})) == []
+    assert StopMerge("j", 1) in handle_all(scheduler, CancelRequested("j"))
+    assert handle_all(scheduler, MergeFinished("j", 1, {})) == []
 
 
 def test_a_merge_is_tried_again_when_that_can_help() -> None:
     scheduler = Scheduler(Limits(attempts_max=2))
-    told(scheduler, JobSubmitted("j", ()))
+    handle_all(scheduler, JobSubmitted("j", ()))
 
-    again = told(scheduler, MergeFailed("j", 1, ERROR, retryable=True))
-    stale = told(scheduler, MergeFailed("j", 1, ERROR, retryable=True))
-    ended = told(scheduler, MergeFailed("j", 2, ERROR, retryable=True))
+    again = handle_all(scheduler, MergeFailed("j", 1, ERROR, retryable=True))
+    stale = handle_all(scheduler, MergeFailed("j", 1, ERROR, retryable=True))
+    ended = handle_all(scheduler, MergeFailed("j", 2, ERROR, retryable=True))
 
     assert again == [StartMerge("j", 2, ())]
     assert stale == []

@@ -48,12 +48,12 @@ class World:
         self.dice = random.Random(self.seed)
         self.scheduler = Scheduler(Limits(running_jobs_max=self.dice.randint(1, 3)))
 
-    def tell(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         if isinstance(event, AttemptFinished):
             self.delivered.append(event.attempt)
-        for order in self.scheduler.handle(event):
-            self.record(order)
-            self.react(order)
+        for instruction in self.scheduler.handle(event):
+            self.record(instruction)
+            self.react(instruction)
 
     def send(self, event: Event) -> None:
         copies = 1 if self.calm else self.dice.choice([1, 1, 1, 2])
@@ -61,14 +61,14 @@ class World:
             delay = self.dice.expovariate(2.0) if self.calm else self.dice.expovariate(0.2)
             self.on_the_way.append((self.now + delay, event))
 
-    def record(self, order: Instruction) -> None:
-        match order:
+    def record(self, instruction: Instruction) -> None:
+        match instruction:
             case JobChanged():
-                self.move("job", order.job, order.state)
+                self.move("job", instruction.job, instruction.state)
             case TaskChanged():
-                self.move("task", f"{order.job}/{order.task}", order.state)
+                self.move("task", f"{instruction.job}/{instruction.task}", instruction.state)
             case DropPartial():
-                self.dropped.append(order.attempt)
+                self.dropped.append(instruction.attempt)
             case _:
                 pass
 
@@ -77,19 +77,19 @@ class World:
         check_transition(kind, self.states.get((kind, name), first), state)
         self.states[kind, name] = state
 
-    def react(self, order: Instruction) -> None:
-        match order:
+    def react(self, instruction: Instruction) -> None:
+        match instruction:
             case StartAttempt():
-                self.attempt(order.attempt)
+                self.attempt(instruction.attempt)
             case StartMerge():
-                self.merged.setdefault(order.job, []).append(
-                    tuple(partial["attempt"] for partial in order.partials)
+                self.merged.setdefault(instruction.job, []).append(
+                    tuple(partial["attempt"] for partial in instruction.partials)
                 )
                 failed = self.dice.random() < 0.2
                 self.send(
-                    MergeFailed(order.job, order.number, ERROR, retryable=True)
+                    MergeFailed(instruction.job, instruction.number, ERROR, retryable=True)
                     if failed
-                    else MergeFinished(order.job, order.number, {})
+                    else MergeFinished(instruction.job, instruction.number, {})
                 )
             case _:
                 pass
@@ -108,11 +108,11 @@ class World:
             job = f"j{len(self.known_jobs())}"
             self.states["job", job] = "queued"
             self.tasks[job] = tuple(f"t{index:06d}" for index in range(self.dice.randint(0, 6)))
-            self.tell(JobSubmitted(job, self.tasks[job]))
+            self.handle(JobSubmitted(job, self.tasks[job]))
         elif dice < 0.2:
-            self.tell(WorkerJoined(name, self.dice.randint(1, 3)))
+            self.handle(WorkerJoined(name, self.dice.randint(1, 3)))
         elif dice < 0.24 and self.known_jobs():
-            self.tell(CancelRequested(self.dice.choice(self.known_jobs())))
+            self.handle(CancelRequested(self.dice.choice(self.known_jobs())))
 
     def known_jobs(self) -> list[str]:
         return [name for kind, name in self.states if kind == "job"]
@@ -124,13 +124,13 @@ class World:
         due = [message for message in self.on_the_way if message[0] <= self.now]
         self.on_the_way = [message for message in self.on_the_way if message[0] > self.now]
         for _, event in due:
-            self.tell(event)
+            self.handle(event)
 
     def run(self) -> None:
         for _ in range(120):
             self.step()
         self.calm = True
-        self.tell(WorkerJoined("steady", 2))
+        self.handle(WorkerJoined("steady", 2))
         for _ in range(5_000):
             if not self.scheduler.live_jobs:
                 break

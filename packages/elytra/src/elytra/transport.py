@@ -173,7 +173,7 @@ class Transport:
             _raise_for_error(response)
             yield response
         except httpx.TransportError as problem:
-            raise self._why_cut(response, problem) from problem
+            raise self._why_aborted(response, problem) from problem
         finally:
             response.close()
 
@@ -198,7 +198,7 @@ class Transport:
             self._clock.sleep(backoff_seconds * random.uniform(0.5, 1.0))
             backoff_seconds = min(2 * backoff_seconds, _BACKOFF_SECONDS_MAX)
 
-    def _why_cut(self, response: httpx.Response, problem: httpx.TransportError) -> SennitError:
+    def _why_aborted(self, response: httpx.Response, problem: httpx.TransportError) -> SennitError:
         """Ask the node why a response ended early."""
         response.close()
         result_id = response.headers.get(RESULT_HEADER)

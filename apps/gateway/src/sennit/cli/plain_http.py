@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from sennit_core.errors import RemoteError, SennitError, Unavailable, UsageError, error_from_json
 
-__all__ = ["Answer", "open_answer"]
+__all__ = ["Response", "open_response"]
 
 _SILENCE_SECONDS = 600.0
 _LOOPBACK = ("localhost", "127.", "::1")
@@ -23,7 +23,7 @@ _RESULT_HEADER = "Sennit-Result"
 _RETRYABLE = frozenset({429, 500, 502, 503, 504})
 
 
-class Answer(Protocol):
+class Response(Protocol):
     """An HTTP response whose body has not been read."""
 
     status: int
@@ -35,9 +35,9 @@ class Answer(Protocol):
 
 
 @contextmanager
-def open_answer(
+def open_response(
     url: str, token: str | None, path: str, document: object, *, accept: str
-) -> Iterator[Answer]:
+) -> Iterator[Response]:
     """Post a JSON document and yield the response, whose body is read inside the `with`.
 
     Args:
@@ -55,24 +55,24 @@ def open_answer(
     if token:
         headers["Authorization"] = f"Bearer {token}"
     url = url.rstrip("/")
-    answer: Answer | None = None
+    response: Response | None = None
     try:
-        with _opened("POST", url, path, headers, json.dumps(document).encode()) as answer:
-            if answer.status >= 400:
-                raise _error(answer, path)
-            yield answer
+        with _opened("POST", url, path, headers, json.dumps(document).encode()) as response:
+            if response.status >= 400:
+                raise _error(response, path)
+            yield response
     except BrokenPipeError:
         raise  # from writing our own output
     except (HTTPException, OSError) as problem:
         if isinstance(problem, SennitError):
             raise
-        raise _why_cut(answer, url, headers) or _unavailable(url, problem) from problem
+        raise _why_aborted(response, url, headers) or _unavailable(url, problem) from problem
 
 
 @contextmanager
 def _opened(
     method: str, url: str, path: str, headers: Mapping[str, str], body: bytes | None = None
-) -> Iterator[Answer]:
+) -> Iterator[Response]:
     try:
         address = urlsplit(url)
         host, port = address.hostname or "", address.port
@@ -89,30 +89,32 @@ def _opened(
     connection = kind(host, port, timeout=_SILENCE_SECONDS)
     try:
         connection.request(method, address.path + path, body, dict(headers))
-        with connection.getresponse() as answer:
-            yield answer
+        with connection.getresponse() as response:
+            yield response
     finally:
         connection.close()
 
 
 def _through_urllib(
     method: str, url: str, headers: Mapping[str, str], body: bytes | None
-) -> Iterator[Answer]:
+) -> Iterator[Response]:
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
     request = Request(url, body, dict(headers), method=method)
     try:
-        answer = urlopen(request, timeout=_SILENCE_SECONDS)
+        response = urlopen(request, timeout=_SILENCE_SECONDS)
     except HTTPError as error:
-        answer = error
-    with answer:
-        yield answer
+        response = error
+    with response:
+        yield response
 
 
-def _why_cut(answer: Answer | None, url: str, headers: Mapping[str, str]) -> SennitError | None:
+def _why_aborted(
+    response: Response | None, url: str, headers: Mapping[str, str]
+) -> SennitError | None:
     """Ask the node why a response ended early; None if the node has no record of it."""
-    result_id = None if answer is None else answer.headers.get(_RESULT_HEADER)
+    result_id = None if response is None else response.headers.get(_RESULT_HEADER)
     if result_id is None:
         return None
     try:
@@ -122,16 +124,16 @@ def _why_cut(answer: Answer | None, url: str, headers: Mapping[str, str]) -> Sen
         return None
 
 
-def _error(answer: Answer, path: str) -> SennitError:
-    text = answer.read().decode("utf-8", "replace")
+def _error(response: Response, path: str) -> SennitError:
+    text = response.read().decode("utf-8", "replace")
     try:
         document = json.loads(text)
     except ValueError:
         document = None
     if isinstance(document, dict) and "code" in document:
         return error_from_json(document)
-    sentence = f"POST {path} was answered with {answer.status}: {text[:200]}"
-    if answer.status in _RETRYABLE:
+    sentence = f"POST {path} was answered with {response.status}: {text[:200]}"
+    if response.status in _RETRYABLE:
         return Unavailable(f"the node ({sentence})")
     return RemoteError(sentence)
 

@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from sennit.cli.plain_http import open_answer
+from sennit.cli.plain_http import open_response
 from sennit.cli.rows import Rows, parse_rows, show
 from sennit.find import find_node
 from sennit_core.errors import UsageError
@@ -61,8 +61,8 @@ def run_query(query: Query) -> None:
 def _print_csv(query: Query, address: tuple[str, str | None]) -> None:
     document = {"sql": query.sql, "engine": query.engine}
     sys.stdout.flush()
-    with open_answer(*address, _PATH, document, accept="text/csv") as answer:
-        while piece := answer.read(_PIECE_BYTES):
+    with open_response(*address, _PATH, document, accept="text/csv") as response:
+        while piece := response.read(_PIECE_BYTES):
             sys.stdout.buffer.write(piece)
     sys.stdout.buffer.flush()
 
@@ -80,5 +80,5 @@ def _fetch(
 ) -> tuple[Rows, str | None]:
     """Return the rows, at most `max_rows` (None: all), and the name of the engine."""
     document = {"sql": query.sql, "engine": query.engine, "maxRows": max_rows or _ROWS_MAX}
-    with open_answer(*address, _PATH, document, accept="application/json") as answer:
-        return parse_rows(answer.read()), answer.headers.get("Sennit-Engine")
+    with open_response(*address, _PATH, document, accept="application/json") as response:
+        return parse_rows(response.read()), response.headers.get("Sennit-Engine")

@@ -1,4 +1,4 @@
-"""The bytes of an Arrow answer hold its values and nothing else of the executor's memory."""
+"""The bytes of an Arrow result hold its values and nothing else of the executor's memory."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRY_CASTS = "SELECT " + ", ".join(
 )
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_slots_under_null_hold_nothing_of_earlier_queries(lake: Lake) -> None:
     rows = 50_000
     marks = [MARK * 4 + str(number) for number in range(rows)]
@@ -32,5 +32,5 @@ def test_slots_under_null_hold_nothing_of_earlier_queries(lake: Lake) -> None:
         for query in OTHERS:
             lake.sql(query, engine="duckdb")
         with lake.query(f"{TRY_CASTS} FROM clean", engine="duckdb") as execution:
-            answer = b"".join(bytes(piece) for piece in execution.payloads())
-        assert answer.count(MARK[:4].encode()) == 0
+            result = b"".join(bytes(piece) for piece in execution.payloads())
+        assert result.count(MARK[:4].encode()) == 0
