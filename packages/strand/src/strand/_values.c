@@ -73,6 +73,10 @@ static int code_of(const strand_field *field) {
     return field_types[field->tag].formats[0];
 }
 
+#define POWER_OF_TWO(name, tag, kind, element, getter)                                             \
+    _Static_assert((sizeof(element) & (sizeof(element) - 1)) == 0, "locate() masks by its size");
+FIELD_TYPES(POWER_OF_TWO)
+
 /* Find the bytes of a payload; -1 and an error set when its pointer is invalid. */
 static int locate(consumer_object *self, const unsigned char *slot, uint32_t at, place *found) {
     const strand_field *field = &self->layout->fields[at];
@@ -91,8 +95,11 @@ static int locate(consumer_object *self, const unsigned char *slot, uint32_t at,
         memcpy(&bytes, pointer + sizeof start, sizeof bytes);
         found->bytes = bytes;
     }
+    /* A mask, because a division by a number that the compiler does not know costs more than the
+     * rest of this function. */
+    const uint64_t partial_item = found->bytes & (field_types[field->tag].item_bytes - 1u);
     if (strand_locate(&self->core.ring, start, found->bytes, &found->offset) == STRAND_OK &&
-        found->bytes % field_types[field->tag].item_bytes == 0)
+        partial_item == 0)
         return 0;
     PyObject *bytes = PyLong_FromUnsignedLongLong(found->bytes);
     if (bytes != NULL)
