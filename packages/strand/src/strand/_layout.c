@@ -24,12 +24,12 @@ static const unsigned V6_POINTER_BYTES = 16;  /* u64 offset, u32 length, u32 zer
 
 const field_type field_types[FIELD_TYPE_COUNT] = {FIELD_TYPES(FACTS_OF)};
 
-#define TEXTS_OF(name, tag, kind, element, getter) {#name, #kind, #getter},
+#define TEXTS_OF(name, tag, kind, element, getter) [tag] = {#name, #kind, #getter},
 
 PyObject *list_field_types(void) {
     static const struct {
         const char *name, *kind, *getter;
-    } texts[] = {FIELD_TYPES(TEXTS_OF)};
+    } texts[FIELD_TYPE_COUNT] = {FIELD_TYPES(TEXTS_OF)};
     PyObject *rows = PyTuple_New(FIELD_TYPE_COUNT);
     for (int tag = 0; rows != NULL && tag < FIELD_TYPE_COUNT; tag++) {
         PyObject *row = Py_BuildValue("siss#s", texts[tag].name, tag, texts[tag].kind,
