@@ -73,6 +73,14 @@ def test_a_table_says_when_there_are_more_rows(source: str) -> None:
     assert "the first 2 rows; there are more" in done.stdout
 
 
+@pytest.mark.slow
+def test_a_statement_in_a_file_is_answered_in_the_format_asked_for(folder: Path) -> None:
+    (folder / "query.sql").write_text("select city, age + 1 as next from people where age < 20")
+    done = ask("-f", "query.sql", "--table", "people=people.csv", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == [{"city": "Brno", "next": 20}, {"city": None, "next": 8}]
+
+
 @pytest.mark.nightly
 def test_each_format_has_the_same_rows(folder: Path) -> None:
     wanted = [{"city": "Brno", "n": 1}, {"city": "London", "n": 2}, {"city": None, "n": 1}]

@@ -85,10 +85,24 @@ def ask_duckdb(parts: list[str], rows: pa.RecordBatch) -> list[list[bool | None]
     return [list(column) for column in zip(*found, strict=True)]
 
 
+CASES = given(columns(), CONSTANTS, CONSTANTS)
+
+
+@pytest.mark.slow
+@settings(UNHURRIED, max_examples=10)
+@CASES
+def test_comparisons_are_by_value(rows: pa.RecordBatch, one: Any, two: Any) -> None:
+    compare(rows, one, two)
+
+
 @pytest.mark.nightly
 @UNHURRIED
-@given(columns(), CONSTANTS, CONSTANTS)
-def test_comparisons_are_by_value(rows: pa.RecordBatch, one: Any, two: Any) -> None:
+@CASES
+def test_many_comparisons_are_by_value(rows: pa.RecordBatch, one: Any, two: Any) -> None:
+    compare(rows, one, two)
+
+
+def compare(rows: pa.RecordBatch, one: Any, two: Any) -> None:
     x, y, i = (column.to_pylist() for column in rows.columns)
     cases: list[tuple[Expr, list[bool | None]]] = []
     for other, values in ((lit(one), [one] * 4), (col("y"), y), (col("i"), i)):

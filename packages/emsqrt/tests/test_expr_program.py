@@ -92,12 +92,29 @@ def compilable(draw: st.DrawFn, kind: str, depth: int = 3) -> Expr:
 UNHURRIED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 
 
-@pytest.mark.nightly
-@UNHURRIED
-@given(tables(40), st.sampled_from("pppifm").flatmap(compilable), st.sampled_from([9000, 1 << 16]))
+CASES = given(
+    tables(40), st.sampled_from("pppifm").flatmap(compilable), st.sampled_from([9000, 1 << 16])
+)
+
+
+@settings(UNHURRIED, max_examples=10)
+@CASES
 def test_a_program_gives_what_the_evaluator_gives(
     columns: dict[str, list[Any]], expr: Expr, memory_bytes: int
 ) -> None:
+    agree(columns, expr, memory_bytes)
+
+
+@pytest.mark.nightly
+@UNHURRIED
+@CASES
+def test_many_programs_give_what_the_evaluator_gives(
+    columns: dict[str, list[Any]], expr: Expr, memory_bytes: int
+) -> None:
+    agree(columns, expr, memory_bytes)
+
+
+def agree(columns: dict[str, list[Any]], expr: Expr, memory_bytes: int) -> None:
     arrays = [pa.array(columns[field.name], field.type.to_arrow()) for field in SCHEMA]
     batch = pa.RecordBatch.from_arrays(arrays, schema=SCHEMA.to_arrow()).slice(1)
     program = compile_program(expr, SCHEMA)

@@ -15,7 +15,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_the_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_markdown(PAGE)

@@ -210,6 +210,16 @@ def test_joined_rows_become_lines_or_sides() -> None:
     ]
 
 
+@pytest.mark.parametrize("start", range(8))
+def test_a_table_without_rows_is_indexed_in_any_memory(start: int) -> None:
+    """Memory that is unaligned and shorter than the alignment has no place for an index."""
+    table = JoinTable(memoryview(bytearray(16))[start : start + 3])
+    out = bytearray(100)
+    table.index()
+    _, size, rows, _ = table.probe(block([(b"key", b"row")]), 0, out, PAIRS | UNMATCHED)
+    assert (len(rows_of(out[:size])), rows) == (1, 1)
+
+
 @pytest.mark.slow
 @given(blocks=st.lists(st.integers(1, 60), max_size=12), passes=st.integers(1, 3))
 def test_matched_bits_outlast_their_window(

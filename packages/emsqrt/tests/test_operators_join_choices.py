@@ -150,12 +150,12 @@ def test_whole_plans_give_the_same_in_both_tiers(how: JoinKind, tmp_path: Path) 
     def judge(pipeline: Pipeline) -> None:
         plan = pipeline.plan
         expected = run_batches(plan, given, 16 * MIB, tmp_path).rows
-        thin = run_text_plan(plan, 8 * MIB, tmp_path, check(plan))
-        assert thin is not None
-        assert sorted(thin.rows, key=str) == sorted(expected, key=str)
+        text = run_text_plan(plan, 8 * MIB, tmp_path, check(plan))
+        assert text is not None
+        assert sorted(text.rows, key=str) == sorted(expected, key=str)
         if pipeline is unseen:
             return
-        assert thin.rows == expected
+        assert text.rows == expected
         assert run_files(plan, 32 * MIB, tmp_path, "parquet", check(plan)).rows == expected
         assert len(expected) > 20
 

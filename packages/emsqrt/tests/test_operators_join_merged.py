@@ -1,4 +1,4 @@
-"""Right and full joins of sorted sides are merged: what nothing matches comes last, from a tape."""
+"""Right and full joins of sorted sides are merged: unmatched right rows come last."""
 
 from __future__ import annotations
 

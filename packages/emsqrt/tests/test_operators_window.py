@@ -204,7 +204,7 @@ def check_against_duckdb(seed: int) -> None:
     cases = [draw.call(by_value=by_value) for _ in range(draw.one_of([1, 2, 5]))]
     functions = [(f"w{at}", case.call) for at, case in enumerate(cases)]
     found = windowed(table, functions, by=by, order=order, batch_rows=draw.one_of([1, 7, 500]))
-    for block_bytes in (1 << 18, 700):  # the tape is spilled all along when it has six small slots
+    for block_bytes in (1 << 18, 700):  # a buffer of six small slots spills all along
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(window, "BLOCK_BYTES_MAX", block_bytes)
             patch.setattr(window, "SLOTS_MAX", SLOTS_MIN)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from emsqrt import col, scan
+from emsqrt import Engine, col, scan
 from emsqrt.documents import read_document
 from emsqrt.pipeline import Pipeline
 from sennit_core.errors import BadInput, SennitError, UsageError
@@ -66,26 +66,39 @@ def people(tmp_path: Path) -> Pipeline:
     return scan(tmp_path / "people.csv")
 
 
-@pytest.mark.nightly
-def test_words_of_other_dataframe_libraries_mean_the_same_here(people: Pipeline) -> None:
+@pytest.fixture(scope="module")
+def engine() -> Iterator[Engine]:
+    """Keeps its process, so that a test of several plans starts one."""
+    with Engine() as opened:
+        yield opened
+
+
+@pytest.mark.slow
+def test_words_of_other_dataframe_libraries_mean_the_same_here(
+    people: Pipeline, engine: Engine
+) -> None:
+    def rows(pipeline: Pipeline) -> dict[str, list[Any]]:
+        return pipeline.collect(engine=engine).to_pydict()  # type: ignore[no-any-return]
+
     twice = (col("age") * 2).alias("twice")
-
-    assert people.count() == 3
-    assert people.unique("city").count() == 2
-    assert people.sort("age").head(2).collect()["name"].to_pylist() == ["Ben", "Ann"]
+    assert people.count(engine=engine) == 3
+    assert people.unique("city").count(engine=engine) == 2
+    assert rows(people.sort("age").head(2))["name"] == ["Ben", "Ann"]
     made = people.select("name", twice).sort(col("twice").desc())
-    assert made.collect().to_pydict() == {"name": ["Cid", "Ann", "Ben"], "twice": [82, 60, 50]}
+    assert rows(made) == {"name": ["Cid", "Ann", "Ben"], "twice": [82, 60, 50]}
     assert people.with_columns(twice, "age + 1 as next").schema().names[3:] == ("twice", "next")
-    assert list(people.to_pandas()["age"]) == [30, 25, 41]
-    assert people.group_by("city").count().collect()["count"].to_pylist() == [2, 1]
+    assert list(people.to_pandas(engine=engine)["age"]) == [30, 25, 41]
+    assert rows(people.group_by("city").count())["count"] == [2, 1]
     grouped = people.group_by(col("city").alias("c")).agg(col("age").sum().alias("total"))
-    assert grouped.collect().to_pydict() == {"c": ["Oslo", "Rome"], "total": [71, 25]}
+    assert rows(grouped) == {"c": ["Oslo", "Rome"], "total": [71, 25]}
 
 
-@pytest.mark.nightly
-def test_an_order_may_be_given_beside_the_keys_or_with_them(people: Pipeline) -> None:
+@pytest.mark.slow
+def test_an_order_may_be_given_beside_the_keys_or_with_them(
+    people: Pipeline, engine: Engine
+) -> None:
     def names(rows: Pipeline) -> list[str]:
-        return rows.collect()["name"].to_pylist()  # type: ignore[no-any-return]
+        return rows.collect(engine=engine)["name"].to_pylist()  # type: ignore[no-any-return]
 
     assert names(people.sort("age", descending=True)) == ["Cid", "Ann", "Ben"]
     assert names(people.sort("city", "age", descending=[False, True])) == ["Cid", "Ann", "Ben"]

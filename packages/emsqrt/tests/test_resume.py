@@ -22,6 +22,7 @@ from emsqrt.text_engine.compile import try_compile
 from emsqrt.text_engine.sink import CsvTextSink
 from emsqrt.text_engine.text import Block
 from sennit_core.errors import Conflict, UsageError
+from sennit_core.hashing import sha256_hex
 
 MIB = 1 << 20
 KILLED = Path(__file__).parent / "killed_run.py"
@@ -250,6 +251,21 @@ def test_the_last_rows_are_written_before_their_memory_is_released(
     run_text_locally(request, 1 << 30, tmp_path / "spill")
     rows = (tmp_path / "out.csv").read_text().splitlines()[1:]
     assert sorted(rows) == sorted(source.read_text().splitlines()[1:])
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
+    """Its journal and its rows have a format that this version does not read."""
+    facts = {"plan": "p", "inputs": [], "tier": "text", "seed": 0}
+    folder = tmp_path / "checkpoints" / "one"
+    folder.mkdir(parents=True)
+    journal = {"v": 3, "facts": {**facts, "tier": "thin"}, "nodes": {}}
+    body = json.dumps(journal).encode()
+    (folder / "journal").write_bytes(sha256_hex(body).encode() + b"\n" + body)
+    with pytest.raises(UsageError) as caught:
+        Checkpoint(tmp_path, "one", facts)
+    assert "the checkpoint of run one has the format 3" in str(caught.value)
+    assert caught.value.hint == f"run this under another name, or remove {folder}"
+    assert (folder / "journal").exists()
 
 
 def test_what_nobody_resumes_is_swept(tmp_path: Path) -> None:

@@ -167,6 +167,28 @@ def test_sigterm_keeps_a_run_that_can_be_resumed(source: Path, tmp_path: Path) -
     assert not journal.exists()
 
 
+@pytest.mark.slow
+def test_the_next_run_of_a_name_continues_after_sigterm(tmp_path: Path) -> None:
+    source = tmp_path / "in.csv"
+    lines = [f"{number:06},{'text of a row ' * 3}\n" for number in range(150_000)]
+    source.write_text("k,v\n" + "".join(reversed(lines)))
+    emsqrt = Path(sys.executable).with_name("emsqrt")
+    command: list[str | Path] = [emsqrt, "sort", source, "-", "--by", "k", "--cap", "16MiB"]
+    command += ["--spill-dir", tmp_path / "spill", "--resume", "night", "--quiet"]
+    journal = tmp_path / "spill" / "checkpoints" / "night" / "journal"
+    # Nobody reads the output yet, so the run cannot end before it is asked to.
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        while not journal.exists():
+            assert process.poll() is None, "it ended without a checkpoint"
+            time.sleep(0.002)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) != 0
+    assert journal.exists()
+    resumed = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+    assert resumed.stdout == ("k,v\n" + "".join(lines)).encode()
+    assert not journal.exists()
+
+
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
 def test_the_child_of_a_program_that_ends_cleans_up(

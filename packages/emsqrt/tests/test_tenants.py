@@ -270,25 +270,30 @@ def test_a_process_that_estimates_a_plan_keeps_to_its_part(
         Engine(pool=pool, tenant="small").estimate(plan)
 
 
-@pytest.mark.nightly
-def test_a_cap_over_the_share_is_refused_with_what_the_plan_takes(tmp_path: Path) -> None:
-    pool = BudgetPool("160MiB", {"tiny": "20MiB", "some": "42MiB"})
-    text, typed = _plan(tmp_path, "csv"), _plan(tmp_path, "parquet")
+def _refusal(pool: BudgetPool, tenant: str, plan: Plan, folder: Path) -> CapTooSmall:
+    engine = Engine(EngineConfig(spill_dir=folder / "spill"), pool=pool, tenant=tenant)
+    with pytest.raises(CapTooSmall) as refused:
+        engine.run(plan, mem_cap="64MiB")
+    return refused.value
 
-    def refusal(tenant: str, plan: Plan) -> CapTooSmall:
-        engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"), pool=pool, tenant=tenant)
-        with pytest.raises(CapTooSmall) as refused:
-            engine.run(plan, mem_cap="64MiB")
-        return refused.value
 
-    told = refusal("tiny", text)
+def test_a_cap_over_the_share_is_refused(tmp_path: Path) -> None:
+    pool = BudgetPool("160MiB", {"tiny": "20MiB"})
+    told = _refusal(pool, "tiny", _plan(tmp_path, "csv"), tmp_path)
     assert told.needed_bytes == 64 * MIB
     assert "ask for no more than 20.0 MiB" in str(told.hint)
     least = float(str(told.hint).split("needs ")[1].split(" MiB")[0])
     assert 8 < least < 16
 
-    assert refusal("tiny", typed).needed_bytes == 40 * MIB, "its share holds nobody who could look"
-    whole = refusal("some", typed)
+
+@pytest.mark.nightly
+def test_a_cap_over_the_share_is_refused_with_what_the_plan_takes(tmp_path: Path) -> None:
+    pool = BudgetPool("160MiB", {"tiny": "20MiB", "some": "42MiB"})
+    typed = _plan(tmp_path, "parquet")
+
+    none = _refusal(pool, "tiny", typed, tmp_path)
+    assert none.needed_bytes == 40 * MIB, "its share holds no process that could estimate"
+    whole = _refusal(pool, "some", typed, tmp_path)
     assert (whole.cap_bytes, whole.hint) == (42 * MIB, None)
     assert 42 * MIB < whole.needed_bytes < 64 * MIB
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"), pool=pool, tenant="acme")

@@ -59,9 +59,9 @@ def test_both_tiers_give_the_same_rows(
     source: Path, tmp_path: Path, engine: Engine, name: str
 ) -> None:
     pipeline: Pipeline = PIPELINES[name](scan(source))
-    thin = pipeline.sink(tmp_path / "text.csv").plan
-    assert try_compile(thin, Path()) is not None
-    manifest = engine.run(thin, mem_cap="32MiB")
+    text_plan = pipeline.sink(tmp_path / "text.csv").plan
+    assert try_compile(text_plan, Path()) is not None
+    manifest = engine.run(text_plan, mem_cap="32MiB")
     assert manifest.peak_bytes <= manifest.cap_bytes
     engine.run(pipeline.sink(tmp_path / "arrow.parquet").plan)
     expected = pyarrow.parquet.read_table(tmp_path / "arrow.parquet")

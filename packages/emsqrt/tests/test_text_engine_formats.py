@@ -96,8 +96,8 @@ def test_json_lines_come_and_go_as_in_the_arrow_tier(
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     for suffix in (".jsonl", ".csv", ".jsonl.gz"):
-        thin, arrow = run_both(scan(source).sort("i", "t"), tmp_path, suffix)
-        assert thin == arrow
+        text, arrow = run_both(scan(source).sort("i", "t"), tmp_path, suffix)
+        assert text == arrow
 
 
 def spell(value: object, delimiter: str, quoted: bool) -> str:
@@ -139,21 +139,21 @@ def test_csv_of_any_dialect_gives_what_the_arrow_tier_gives(
         "join": made.join(made.select("t", "i"), on=["t"], how="left"),
     }
     for plan in plans.values():
-        thin, arrow = run_both(plan, tmp_path, ".csv")
-        assert rows_of(thin) == rows_of(arrow)
-        thin, arrow = run_both(plan, tmp_path, ".jsonl")
-        assert thin == arrow
+        text, arrow = run_both(plan, tmp_path, ".csv")
+        assert rows_of(text) == rows_of(arrow)
+        text, arrow = run_both(plan, tmp_path, ".jsonl")
+        assert text == arrow
 
 
 def test_other_words_for_null(tmp_path: Path) -> None:
     source = tmp_path / "in.csv"
     source.write_text('a,b\n1,NA\nNA,x\n-,"NA"\n3,\n')
     read = scan(source, nullValues=["NA", "-"])
-    thin, arrow = run_both(read.sort("b"), tmp_path, ".jsonl")
-    assert thin == arrow
-    assert json.loads(thin.splitlines()[0]) == {"a": 3, "b": ""}
-    thin, arrow = run_both(read, tmp_path, ".csv")
-    assert thin == arrow == b'a,b\n1,\n,x\n,NA\n3,""\n'
+    text, arrow = run_both(read.sort("b"), tmp_path, ".jsonl")
+    assert text == arrow
+    assert json.loads(text.splitlines()[0]) == {"a": 3, "b": ""}
+    text, arrow = run_both(read, tmp_path, ".csv")
+    assert text == arrow == b'a,b\n1,\n,x\n,NA\n3,""\n'
 
 
 def test_options_have_the_names_of_plans_and_pythons() -> None:
@@ -168,8 +168,8 @@ def test_options_have_the_names_of_plans_and_pythons() -> None:
 def test_compressed_files(tmp_path: Path) -> None:
     source = tmp_path / "in.csv.gz"
     source.write_bytes(gzip.compress(b"a,b\n2,y\n1,x\n"))
-    thin, arrow = run_both(scan(source).sort("a"), tmp_path, ".csv.gz")
-    assert thin == arrow == b"a,b\n1,x\n2,y\n"
+    text, arrow = run_both(scan(source).sort("a"), tmp_path, ".csv.gz")
+    assert text == arrow == b"a,b\n1,x\n2,y\n"
 
 
 @pytest.mark.sample(1)
@@ -192,8 +192,8 @@ def test_lists_and_objects_are_for_the_arrow_tier(tmp_path: Path) -> None:
 def test_a_byte_order_mark_of_json_lines_is_no_part_of_the_first(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_bytes(b'\xef\xbb\xbf{"a":2,"b":"x"}\n{"a":1,"b":"y"}\n')
-    thin, arrow = run_both(scan(source).sort("a"), tmp_path, ".csv")
-    assert thin == arrow == b"a,b\n1,y\n2,x\n"
+    text, arrow = run_both(scan(source).sort("a"), tmp_path, ".csv")
+    assert text == arrow == b"a,b\n1,y\n2,x\n"
 
 
 def test_line_ends_are_alike_whatever_those_of_the_input_are(tmp_path: Path) -> None:
@@ -208,10 +208,10 @@ def test_line_ends_are_alike_whatever_those_of_the_input_are(tmp_path: Path) -> 
             scan(source).sort("a"),
             scan(source).limit(2),
         ):
-            thin, arrow = run_both(plan, tmp_path, ".csv")
-            assert thin.replace(b"y\r\nz", b"").count(b"\r") == 0
-            assert b"y\r\nz" in thin
-            assert rows_of(thin) == rows_of(arrow)
+            text, arrow = run_both(plan, tmp_path, ".csv")
+            assert text.replace(b"y\r\nz", b"").count(b"\r") == 0
+            assert b"y\r\nz" in text
+            assert rows_of(text) == rows_of(arrow)
 
 
 def test_a_limit_looks_at_the_records_that_it_passes_on(tmp_path: Path) -> None:

@@ -73,6 +73,34 @@ def test_a_pickled_schema_is_the_same_after_use(schema: strand.StrandSchema) -> 
     assert pickle.loads(pickle.dumps(schema)) == schema
 
 
+CANONICAL: dict[str, type[np.generic]] = {
+    "u8": np.uint8,
+    "u16": np.uint16,
+    "i32": np.int32,
+    "u32": np.uint32,
+    "i64": np.int64,
+    "f32": np.float32,
+    "f64": np.float64,
+    "bool8": np.bool_,
+    "utf8_ref": np.uint32,
+}
+
+
+@pytest.mark.parametrize("name", [facts.name for facts in FIELD_TYPES.values() if not facts.heap])
+def test_numbers_have_numpys_canonical_types(name: str) -> None:
+    """Code that compares `dtype.type` finds `int64`, not the `longlong` that equals it."""
+    canonical = CANONICAL[name]
+    dtype = strand.build_schema([("x", name)]).to_numpy()["x"]
+    assert dtype.type is canonical
+    assert isinstance(np.zeros(1, dtype)[0], canonical)
+    assert np.zeros(1, dtype).data.format == np.zeros(1, canonical).data.format
+
+
+def test_a_heap_pointers_numbers_have_numpys_canonical_types() -> None:
+    pointer = strand.build_schema([("x", "utf8")]).to_numpy()["x"]
+    assert (pointer["offset"].type, pointer["length"].type) == (np.uint64, np.uint32)
+
+
 def test_plain_dtypes_read_back() -> None:
     dtype = np.dtype([("i", "<i4"), ("u", "<u4"), ("l", "<i8"), ("f", "<f4"), ("d", "<f8")])
     schema = strand.StrandSchema.from_numpy(dtype)

@@ -29,7 +29,7 @@ KEPT_SECONDS = 24 * 3600
 """A checkpoint that is not resumed within this time is removed."""
 _NAME = re.compile("[a-z0-9_-]{1,63}")
 _JOURNAL, _LOCK = "journal", "lock"
-_VERSION = 3  # of the journal, and of the rows in the segments that it names
+_VERSION = 4  # of the journal, and of the rows in the segments that it names
 
 InputPosition = tuple[str, int, int]
 
@@ -72,7 +72,8 @@ class Checkpoint:
 
     Raises:
         Conflict: a run of that name is still active.
-        UsageError: the checkpoint belongs to another plan, other inputs or another seed.
+        UsageError: the checkpoint belongs to another plan, other inputs or another seed, or has
+            the format of another version.
     """
 
     def __init__(self, root: Path, name: str, facts: Mapping[str, Any]) -> None:
@@ -143,15 +144,19 @@ class Checkpoint:
         if not path.is_file():
             return {}
         document = self._parsed(path)
-        found = {"version": document.get("v"), **document.get("facts", {})}
-        facts = {"version": _VERSION, **self._facts}
-        other = [what for what in facts if found.get(what) != facts[what]]
+        hint = f"run this under another name, or remove {self.folder}"
+        # First: facts of another version may have other names, so comparing them says nothing.
+        if (version := document.get("v")) != _VERSION:
+            raise UsageError(
+                f"the checkpoint of run {self._name} has the format {version}, which another "
+                f"version of EM-√ wrote; this one continues from the format {_VERSION}",
+                hint=hint,
+            )
+        found = document["facts"]
+        other = [what for what in self._facts if found.get(what) != self._facts[what]]
         if not other:
             return dict(document["nodes"])
-        raise UsageError(
-            f"the checkpoint of run {self._name} has {_words(other)}",
-            hint=f"run this under another name, or remove {self.folder}",
-        )
+        raise UsageError(f"the checkpoint of run {self._name} has {_words(other)}", hint=hint)
 
     def _parsed(self, path: Path) -> dict[str, Any]:
         """Return the content of the journal.

@@ -1,11 +1,13 @@
 """Zero-copy typed-record ring in shared memory: the transport between processes of one machine.
 
 Layers, each importing only those before it: `_native` (the C core), `errors`, `closing`, `schema`,
-`layout`, `header`, `owners`, `segment`, `failures`, `rows`, `mapping`, `plain`, `cursor`, `stats`,
-`role`, `batches`, `sources`, `arrow`, `columns`, `reading`, `writer` and `view`, `ring`, `selection`,
-`fanin_view`, `fanin`, `pipes`, `inspection`, `cli`. `filters`, `aio` and `bridge` are not re-exported
-here: import them by name. `claim`, `columns`, `filters` and `reading` contain methods of `writer` and
-`view`, and refer to those classes only in annotations.
+`conversions`, `layout`, `header`, `owners`, `segment`, `failures`, `rows`, `mapping`, `plain`,
+`cursor`, `stats`, `role`, `watching`, `batches`, `sources`, `arrow`, `columns`, `filters`, `reading`,
+`claim`, `writer` and `view`, `ring`, `selection`, `fanin_joins`, `fanin_view`, `fanin`, `pipes`,
+`aio`, `bridge`, `inspection`, `follow`, `bench`, `cli`. `filters`, `aio` and `bridge` are not
+re-exported here: import them by name. `claim`, `columns`, `filters` and `reading` contain methods of
+`writer` and `view`, and refer to those classes only in annotations; `schema` imports `conversions`
+when a schema is converted.
 Importing this package imports no third-party package; the first batch imports Arrow and numpy.
 """
 

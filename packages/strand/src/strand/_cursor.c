@@ -214,7 +214,8 @@ static void cursor_dealloc(cursor_object *self) {
 
 #define GETTER_METHOD(name, tag, kind, element, getter)                                            \
     {"get_" #getter, (PyCFunction)cursor_get_##getter, METH_O,                                     \
-     "get_" #getter "($self, name, /)\n--\n\nReturn " ANSWER_##kind " of a `" #name               \
+     "get_" #getter "($self, name, /)\n--\n\nReturn " ANSWER_##kind                                \
+     " of a `" #name                                                                               \
      "` field, None when it is null.\n\nRaises:\n    UsageError: the field has another type; "     \
      "no record sought, or it was acknowledged since.\n    UnknownColumn: no field of that "       \
      "name."},
@@ -227,7 +228,9 @@ static PyMethodDef cursor_methods[] = {
      "get($self, name, /)\n--\n\nReturn a field of the record under the cursor, None when it is "
      "null.\n\nRaises:\n    UnknownColumn: no field of that name.\n    UsageError: no record "
      "sought, or it was acknowledged since."},
+    /* clang-format off */
     FIELD_TYPES(GETTER_METHOD)
+    /* clang-format on */
     {"to_tuple", (PyCFunction)cursor_to_tuple, METH_NOARGS,
      "to_tuple($self, /)\n--\n\nReturn what `get` returns for all fields, in order."},
     {"to_dict", (PyCFunction)cursor_to_dict, METH_NOARGS,

@@ -9,8 +9,8 @@ enum {
     HEAP_ALIGN_MAX = 4096,
 };
 
-static const unsigned V5_POINTER_BYTES = 6;   /* u32 offset, u16 length */
-static const unsigned V6_POINTER_BYTES = 16;  /* u64 offset, u32 length, u32 zero */
+static const unsigned V5_POINTER_BYTES = 6;  /* u32 offset, u16 length */
+static const unsigned V6_POINTER_BYTES = 16; /* u64 offset, u32 length, u32 zero */
 
 /* ---- field types ---------------------------------------------------------------------------- */
 
@@ -24,12 +24,12 @@ static const unsigned V6_POINTER_BYTES = 16;  /* u64 offset, u32 length, u32 zer
 
 const field_type field_types[FIELD_TYPE_COUNT] = {FIELD_TYPES(FACTS_OF)};
 
-#define TEXTS_OF(name, tag, kind, element, getter) {#name, #kind, #getter},
+#define TEXTS_OF(name, tag, kind, element, getter) [tag] = {#name, #kind, #getter},
 
 PyObject *list_field_types(void) {
     static const struct {
         const char *name, *kind, *getter;
-    } texts[] = {FIELD_TYPES(TEXTS_OF)};
+    } texts[FIELD_TYPE_COUNT] = {FIELD_TYPES(TEXTS_OF)};
     PyObject *rows = PyTuple_New(FIELD_TYPE_COUNT);
     for (int tag = 0; rows != NULL && tag < FIELD_TYPE_COUNT; tag++) {
         PyObject *row = Py_BuildValue("siss#s", texts[tag].name, tag, texts[tag].kind,
@@ -55,9 +55,9 @@ static unsigned width_of(unsigned tag, uint32_t version) {
 static bool fits(const layout_object *self, const strand_field *field) {
     const unsigned width = width_of(field->tag, self->version);
     return field->width == width && (uint64_t)field->offset + width <= self->stride &&
-           field->heap == is_heap(field->kind) &&
-           field->heap_align > 0 && (field->heap_align & (field->heap_align - 1)) == 0 &&
-           field->null_bit >= -1 && field->null_bit < (int32_t)self->stride * 8;
+           field->heap == is_heap(field->kind) && field->heap_align > 0 &&
+           (field->heap_align & (field->heap_align - 1)) == 0 && field->null_bit >= -1 &&
+           field->null_bit < (int32_t)self->stride * 8;
 }
 
 static int read_field(layout_object *self, PyObject *facts, uint32_t at) {

@@ -3,7 +3,7 @@
 
 #include "_native.h"
 
-/* Release the buffers, unless a call in progress uses their addresses: `done` releases them then. */
+/* Release the buffers, unless a call in progress uses their addresses: then `done` does. */
 static void release_mapping(producer_object *self) {
     if (self->busy == 0) {
         PyBuffer_Release(&self->view);

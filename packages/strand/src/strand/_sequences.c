@@ -152,9 +152,8 @@ PyObject *native_flatten(PyObject *Py_UNUSED(module), PyObject *args) {
     else if (to.bytes != NULL && resize(&to, (size_t)count * GUESSED_BYTES) == 0)
         offsets = PyByteArray_FromStringAndSize(NULL, (count + 1) * (Py_ssize_t)sizeof(int64_t));
     /* bytearrays are aligned by malloc, so int64_t may be written directly */
-    if (offsets != NULL &&
-        flatten(values, count, &mask, text != 0, &to,
-                (int64_t *)(void *)PyByteArray_AsString(offsets)) == 0)
+    if (offsets != NULL && flatten(values, count, &mask, text != 0, &to,
+                                   (int64_t *)(void *)PyByteArray_AsString(offsets)) == 0)
         answer = PyTuple_Pack(2, to.bytes, offsets);
     if (mask.obj != NULL)
         PyBuffer_Release(&mask);

@@ -6,7 +6,8 @@
  * a known kind is one row here, that command, and tests.
  *
  *     name     its name in a schema
- *     tag      its number on the wire; consecutive, because it indexes `field_types`
+ *     tag      its number on the wire, which never changes; the rows are in the order of the tags,
+ *              which count from 0 without a gap, because a tag indexes `field_types`
  *     kind     how a value is checked, stored and read: enum field_kind
  *     element  the C type of a number in the slot, or of the items of a payload
  *     getter   the cursor reads it by get_<getter>
@@ -69,6 +70,15 @@ typedef struct {
 #define ONE_FIELD_TYPE(name, tag, kind, element, getter) +1
 enum { FIELD_TYPE_COUNT = 0 FIELD_TYPES(ONE_FIELD_TYPE) };
 #undef ONE_FIELD_TYPE
+
+/* A row at another place than its tag says does not compile. */
+#define ROW_OF(name, tag, kind, element, getter) ROW_OF_##name,
+enum { FIELD_TYPES(ROW_OF) };
+#undef ROW_OF
+#define IN_TAG_ORDER(name, tag, kind, element, getter)                                             \
+    _Static_assert(ROW_OF_##name == (tag), "the rows are in the order of the tags");
+FIELD_TYPES(IN_TAG_ORDER)
+#undef IN_TAG_ORDER
 
 /* By tag; defined in _layout.c. */
 extern const field_type field_types[FIELD_TYPE_COUNT];

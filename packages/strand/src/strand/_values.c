@@ -24,8 +24,8 @@ static PyObject *resolve(consumer_object *self, uint32_t handle, uint32_t at) {
     return NULL;
 }
 
-/* Every integer element fits in an int64_t. PyLong_FromLong is the faster function, where a long has
- * as many bits. */
+/* Every integer element fits in an int64_t. PyLong_FromLong is the faster function, where a long
+ * has as many bits. */
 static PyObject *make_integer(int64_t value) {
     return sizeof(long) == sizeof value ? PyLong_FromLong((long)value) : PyLong_FromLongLong(value);
 }
@@ -39,8 +39,7 @@ static PyObject *make_integer(int64_t value) {
     }
 #define READ_INTEGER(tag, element) READ_AS(tag, element, make_integer(value))
 #define READ_FLOAT(tag, element) READ_AS(tag, element, PyFloat_FromDouble((double)value))
-#define READ_BOOLEAN(tag, element)                                                                 \
-    READ_AS(tag, element, Py_NewRef(value != 0 ? Py_True : Py_False))
+#define READ_BOOLEAN(tag, element) READ_AS(tag, element, Py_NewRef(value != 0 ? Py_True : Py_False))
 #define READ_HANDLE(tag, element) READ_AS(tag, element, resolve(self, value, at))
 #define READ_TEXT(tag, element) /* payloads are read by read_payload */
 #define READ_JSON(tag, element)
@@ -52,9 +51,7 @@ PyObject *read_scalar(consumer_object *self, const unsigned char *slot, uint32_t
     const strand_field *field = &self->layout->fields[at];
     const unsigned char *at_slot = slot + field->offset;
     STRAND_INVARIANT(!field->heap);
-    switch (field->tag) {
-        FIELD_TYPES(READ_FIELD)
-    }
+    switch (field->tag) { FIELD_TYPES(READ_FIELD) }
     Py_UNREACHABLE();
 }
 
@@ -72,6 +69,10 @@ typedef struct {
 static int code_of(const strand_field *field) {
     return field_types[field->tag].formats[0];
 }
+
+#define POWER_OF_TWO(name, tag, kind, element, getter)                                             \
+    _Static_assert((sizeof(element) & (sizeof(element) - 1)) == 0, "locate() masks by its size");
+FIELD_TYPES(POWER_OF_TWO)
 
 /* Find the bytes of a payload; -1 and an error set when its pointer is invalid. */
 static int locate(consumer_object *self, const unsigned char *slot, uint32_t at, place *found) {
@@ -91,8 +92,11 @@ static int locate(consumer_object *self, const unsigned char *slot, uint32_t at,
         memcpy(&bytes, pointer + sizeof start, sizeof bytes);
         found->bytes = bytes;
     }
+    /* A mask, because a division by a number that the compiler does not know costs more than the
+     * rest of this function. */
+    const uint64_t partial_item = found->bytes & (field_types[field->tag].item_bytes - 1u);
     if (strand_locate(&self->core.ring, start, found->bytes, &found->offset) == STRAND_OK &&
-        found->bytes % field_types[field->tag].item_bytes == 0)
+        partial_item == 0)
         return 0;
     PyObject *bytes = PyLong_FromUnsignedLongLong(found->bytes);
     if (bytes != NULL)

@@ -34,11 +34,24 @@ __all__ = [
 NULLS = "_nulls"
 """The null bitmap's name in the numpy dtype; bit i is 1 when nullable field i has a value."""
 
-NUMPY_CODES = {
-    name: "?" if facts.kind == "boolean" else f"<{facts.code}"
-    for name, facts in FIELD_TYPES.items()
-    if not facts.heap
-}
+
+def _numpy_code(facts: FieldType) -> str:
+    """Return a type's numpy code by kind and size, as `<i8`.
+
+    Not the `struct` code: `q` is C's long long, which numpy keeps apart from `int64` although both
+    are equal, where a long has 64 bits too.
+    """
+    if facts.kind == "boolean":
+        return "?"
+    if facts.limits is None:
+        return f"<f{facts.item_bytes}"
+    least, _ = facts.limits
+    return f"<{'i' if least < 0 else 'u'}{facts.item_bytes}"
+
+
+NUMPY_CODES = {name: _numpy_code(facts) for name, facts in FIELD_TYPES.items()}
+"""The numpy code of the number in the slot, or of an item of the payload."""
+
 _TYPE_KEY, _ORDER_KEY = b"strand.type", b"strand.order"
 
 # Types of the other systems for the kinds whose element does not say it.

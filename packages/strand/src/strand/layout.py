@@ -21,7 +21,9 @@ GENERATION_AT, STALLS_AT, STATUS_AT, JOIN_POSITION_AT = 3096, 3184, 3208, 3224
 CONSUMER_BYTES, CONSUMER_COUNT = 64, 8
 PRODUCER_BELL_AT, CONSUMER_BELL, BELL_BYTES = 3216, 32, 4
 REASON_AT, REASON_BYTES_MAX = 3776, 316  # to the end of the header
-VACANT = 0x7FFFFFFF  # a v5 consumer slot without a reader; no v5 ring has that many records
+# A v5 consumer slot without a reader. A v5 stream ends at this many records, so the only position
+# that looks vacant is its last one, after which there is nothing to read.
+VACANT = 0x7FFFFFFF
 CAPACITY_MAX = 1 << 31  # the highest power of two that the header's u32 holds
 
 STATE_VACANT, STATE_ATTACHED, STATE_LEFT = 0, 1, 2

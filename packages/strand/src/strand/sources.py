@@ -217,15 +217,16 @@ def _flatten(
         data, offsets = _native.flatten(items, skips, field.facts.kind == "text")
     except (TypeError, ValueError, AttributeError, BufferError) as error:
         raise mismatch(field, f"a sequence with invalid values: {error}") from error
-    counts = np.frombuffer(offsets, np.int64)
-    return data, counts // field.facts.item_bytes
+    ends = np.frombuffer(offsets, np.int64)
+    # Only arrays have items of several bytes; a division would copy the offsets of all others.
+    return data, ends if field.facts.item_bytes == 1 else ends // field.facts.item_bytes
 
 
 def _flatten_matrix(field: StrandField, values: Array) -> tuple[Any, Array]:
     """Use the rows of a matrix as arrays of equal length."""
     if field.facts.kind != "array" or values.ndim != 2:
         raise mismatch(field, f"{values.ndim} dimensions of {values.dtype}")
-    target = np.dtype(f"<{field.facts.code}")
+    target = np.dtype(NUMPY_CODES[field.type])
     if not can_cast(values.dtype, target):
         raise mismatch(field, values.dtype, f"cast it yourself: column.astype({target.str!r})")
     rows, items = values.shape
@@ -241,7 +242,7 @@ def _encode_items(field: StrandField, value: Any) -> bytes:
     items, absent = _split(field, value)
     if absent is not None:
         raise TypeError("an array contains a null")
-    return _to_array(field, items, np.dtype(f"<{field.facts.code}"), None).tobytes()
+    return _to_array(field, items, np.dtype(NUMPY_CODES[field.type]), None).tobytes()
 
 
 # Kinds that need an encoder; strings and bytes are passed to the C core unchanged.

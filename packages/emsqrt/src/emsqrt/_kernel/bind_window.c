@@ -229,12 +229,12 @@ static PyObject *minmax_new(PyTypeObject *type, PyObject *arguments, PyObject *n
     self->memory = memory;
     self->kind = (enum em_kind)kind;
     self->minmax = (em_frame_minmax){.greatest = greatest != 0,
-                                 .sliding = sliding != 0,
-                                 .text = text,
-                                 .queue = memory.buf,
-                                 .room = room,
-                                 .bytes = (uint8_t *)memory.buf + room * sizeof(em_candidate),
-                                 .bytes_room = text ? bytes - room * sizeof(em_candidate) : 0};
+                                     .sliding = sliding != 0,
+                                     .text = text,
+                                     .queue = memory.buf,
+                                     .room = room,
+                                     .bytes = (uint8_t *)memory.buf + room * sizeof(em_candidate),
+                                     .bytes_room = text ? bytes - room * sizeof(em_candidate) : 0};
     return (PyObject *)self;
 }
 

@@ -142,8 +142,8 @@ bool em_read_timestamp(const uint8_t *text, size_t size, int digits, bool zoned,
     }
     seconds += days * DAY_SECONDS - east;
     if (seconds < 0 && ticks > 0) {
-        /* Of the least nanoseconds of 64 bits, the whole second below has no place in 64 bits. Arrow
-         * refuses these, although it writes them. */
+        /* Of the least nanoseconds of 64 bits, the whole second below has no place in 64 bits.
+         * Arrow refuses these, although it writes them. */
         seconds += 1;
         ticks -= ticks_of_digits[digits];
     }

@@ -6,7 +6,7 @@
 
 enum {
     NO_SOURCE = UINT32_MAX,
-    AHEAD_BYTES = 512, /* how far behind a source's next row its rows are prefetched */
+    AHEAD_BYTES = 512, /* how far ahead of a source's next row memory is prefetched */
 };
 
 size_t em_merger_bytes(uint32_t sources) {

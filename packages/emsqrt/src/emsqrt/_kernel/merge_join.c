@@ -113,13 +113,13 @@ enum em_walk em_mark_matched(uint8_t *block, size_t size, size_t *at, const uint
             return EM_WALK_FULL;
         }
         const bool compares = *rest_at < rest_size;
-        const uint8_t *lone = compares ? em_row_at(rest, rest_size, *rest_at, false) : NULL;
-        if (compares && lone == NULL) {
+        const uint8_t *unmatched = compares ? em_row_at(rest, rest_size, *rest_at, false) : NULL;
+        if (compares && unmatched == NULL) {
             return EM_WALK_DAMAGED;
         }
         *at += em_row_bytes(row);
-        if (lone != NULL && em_compare_keys(lone, row) == 0) {
-            *rest_at += em_row_bytes(lone);
+        if (unmatched != NULL && em_compare_keys(unmatched, row) == 0) {
+            *rest_at += em_row_bytes(unmatched);
         } else {
             em_store32(row + 4, em_row_key_bytes(row) | EM_MATCHED);
         }

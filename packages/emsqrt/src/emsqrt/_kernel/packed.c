@@ -350,7 +350,7 @@ const uint8_t *em_packed_read_part(const em_part *part, const uint8_t *in, const
 }
 
 static void merge_sum(uint8_t *record, const em_part *part, size_t index, em_sum *sum,
-                       em_heap *heap) {
+                      em_heap *heap) {
     em_i128 value;
     if (em_sum_narrow(sum, &value)) {
         em_sum_put(record, part, index, value, heap);
@@ -371,7 +371,7 @@ static void merge_sum(uint8_t *record, const em_part *part, size_t index, em_sum
 }
 
 static bool merge_part(const em_part *part, uint8_t *record, size_t index, em_heap *heap,
-                        em_packed *packed) {
+                       em_packed *packed) {
     uint64_t count;
     switch (part->op) {
     case EM_COUNT_ROWS:
@@ -414,8 +414,7 @@ const uint8_t *em_merge_packed(const em_layout *layout, uint8_t *record, em_heap
     em_packed packed;
     for (uint32_t i = 0; i < layout->count && in != NULL; i++) {
         in = em_packed_read_part(&layout->parts[i], in, end, &packed);
-        if (in != NULL && packed.seen &&
-            !merge_part(&layout->parts[i], record, i, heap, &packed)) {
+        if (in != NULL && packed.seen && !merge_part(&layout->parts[i], record, i, heap, &packed)) {
             return NULL;
         }
     }

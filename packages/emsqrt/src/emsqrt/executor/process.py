@@ -200,11 +200,11 @@ class _Reporter:
 
     def __init__(self, context: Context, sender: PayloadSender) -> None:
         self._context = context
-        self._outlet = sender
+        self._sender = sender
         self._next = time.monotonic() + _NEWS_SECONDS
 
     def __call__(self, use: MemoryUse) -> None:
-        self._outlet.flush()
+        self._sender.flush()
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _NEWS_SECONDS

@@ -86,11 +86,11 @@ def choose_window(
     Returns:
         The window; (0, 0) when no two runs fit.
     """
-    # Prefix sums, so that the bytes of each window are one subtraction.
+    # Prefix sums make the bytes of each window one subtraction.
     size_before = list(accumulate(sizes, initial=0))
     need_before = list(accumulate(needs, initial=0))
-    # Prefix sums make each window O(1). If no window of `count` runs fits, a narrower one is tried:
-    # a merge that removes fewer runs is still progress.
+    # If no window of `count` runs fits, a narrower one is tried: a merge that removes fewer runs is
+    # still progress.
     for width in range(count, 1, -1):
         room = memory_bytes - merger_bytes(width)
         fitting = [

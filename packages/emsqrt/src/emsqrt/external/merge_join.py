@@ -88,7 +88,7 @@ class MergeJoin:
         self._right_ended = False
         self._pending: memoryview | None = None  # rest of a right block that did not fit the window
         # A key with more rows than the window has: they are in a segment, read for each left row.
-        self._long: tuple[bytes, Segment] | None = None  # rows of one key too many for the window
+        self._long: tuple[bytes, Segment] | None = None
         # The last keys seen, of the left and of the right side: a smaller one means unsorted input.
         self._left_key = self._right_key = b""
         self._gone_key = b""  # the last key whose rows were spilled and removed

@@ -58,15 +58,14 @@ class NestedLoop:
 
     def join(self, left: Segment, right: Segment, joined: JoinOutput) -> Iterator[bool]:
         """Join; yield False when `joined` is full, True at the end of a slice."""
-        # All left rows are read once for each slice of the right side, as many of its rows as fit.
-        # Which left rows have a match is known only after the last slice, so it is kept in bits.
+        # All left rows are read once for each slice of the right side, as many of its rows as fit:
+        # left bytes · ⌈right bytes / table⌉ in all. Which left rows have a match is known only after
+        # the last slice, so it is kept in bits.
         place: tuple[int, int] | None = (0, 0)
         table = JoinTable(self._room)
         try:
             with self._spill.open(right) as reader:
                 while place is not None:
-                    # The left side is read once per slice: left bytes · ⌈right bytes / table⌉ in
-                    # all.
                     table.clear()
                     place = self._fill(table, reader, place)
                     self.slices += 1

@@ -6,7 +6,8 @@ The first of these that applies to a partition (design/0037):
 2. The right side fits memory: hash join.
 3. The left side fits memory: hash join with the sides swapped, if the order can be restored or does
    not matter.
-4. It is smaller than what it was cut from: cut it again, by other bits of the hash.
+4. It was not cut yet, or its right side has at most 0.6 of the bytes of the one that it was cut
+   from and its level is below 8: cut it, by other bits of the hash.
 5. Semi and anti joins: a table of the right side's distinct keys, if that fits.
 6. Block nested loop.
 """
@@ -266,7 +267,8 @@ class PartitionedJoin:
             while (at := table.add_rows(rows, at, keys_only=True)) < len(rows):
                 before = table.rows_bytes
                 table.distinct()
-                if table.rows_bytes > before * 3 // 4:  # almost all keys differ
+                # Fewer than a quarter were duplicates: the rows to come would soon fill it again.
+                if table.rows_bytes > before * 3 // 4:
                     return None
         table.index()
         return table

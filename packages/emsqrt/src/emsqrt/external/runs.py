@@ -318,8 +318,6 @@ class _Merge:
         scratch = memory[split:] if scratch_bytes else None
         self._memory = memory[:split]
         needs = [run.need for run in runs]
-        # Memory that is left over is divided among the sources, which then read several blocks at a
-        # time.
         spare = (split - merge_bytes(needs)) // max(1, len(needs)) // _ALIGN * _ALIGN
         self._merger = Merger(self._memory, [need + spare for need in needs], positions)
         self._readers: list[SegmentReader] = []

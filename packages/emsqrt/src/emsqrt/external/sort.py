@@ -269,11 +269,9 @@ class ExternalSort:
         if store.rows == 0:
             return self._join(run_buffer)
         self._peak_bytes = max(self._peak_bytes, self._used_bytes())
-        # Keeping the first rows is worthwhile only if it frees half of the memory. Otherwise the
-        # sort would be repeated for ever fewer new rows, and a run is the better use of the time.
         if self._limit is not None and 2 * self._limit <= store.rows:
-            # Dropping rows is enough only if it frees half of the memory; otherwise the sort would
-            # soon be here again, so the rows that are left are spilled too.
+            # Dropping rows is enough only if it frees half of the memory. Otherwise the sort would be
+            # repeated for ever fewer new rows, so the rows that are left are spilled too.
             before = store.used_bytes
             store.sort()
             store.keep(self._limit, bounding=True)

@@ -125,14 +125,14 @@ class SortedBuild:
             memory: memory for a block of this side and one of `rest`.
         """
         buffer, others = memory[: self.block_bytes], memory[self.block_bytes :]
-        lone = _Rest(rest, self._spill, others)
+        unmatched = _Rest(rest, self._spill, others)
         try:
             for place, segment in enumerate(self.segments):
                 # Rewritten, not changed in place: a spilled block carries a checksum.
                 with self._spill.create(self._name) as writer:
                     ended = False
                     for rows, count in blocks_of(segment, self._spill, buffer):
-                        ended = ended or lone.mark(rows, last)
+                        ended = ended or unmatched.mark(rows, last)
                         writer.append(rows, count)
                     self.segments[place] = writer.finish()
                 self._spill.remove(segment)
@@ -140,7 +140,7 @@ class SortedBuild:
                 if ended:
                     break
         finally:
-            lone.close()
+            unmatched.close()
             if rest is not None:
                 self._spill.remove(rest)
 

@@ -308,10 +308,8 @@ class WindowBuffer:
             # used last.
             kept = {cursor.number for cursor in self._cursors if cursor.pinned}
             kept.add(next(reversed(self._held)))  # the most recently used
-            # Blocks that are spilled already cost nothing to give up, least recently used first.
+            # Least recently used first, and only blocks that are spilled already: no write is needed.
             for number in self._held:
-                # Least recently used first, and only blocks that are spilled already: no write is
-                # needed.
                 if number not in kept and number < self._written:
                     self._free.append(self._held.pop(number)[0])
                     break

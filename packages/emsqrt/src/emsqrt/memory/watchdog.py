@@ -22,10 +22,13 @@ _ONCE = Limits(0, 0, 0, 0, far_ms=0, near_ms=0, report_ms=0)
 """Limits that every measurement exceeds, so that `UsageReader.watch` measures once."""
 
 
-#     cap     ──────────────────────────────── never exceeded
-#     breach  ── 1 % below ─────────────────── end the process
-#     press   ── 3 % below ─────────────────── ask the run to stop
-#     near    ── a quarter below ───────────── measure every 2 ms instead of 10
+# From the top, with the distances of `below` and `lean`:
+#
+#                below              lean
+#     cap     ─────────────────────────────────────────── must not be exceeded
+#     breach  ── 1 %, ≥ 1 MiB ──── 1 %, ≥ 512 KiB ─────── end the process
+#     press   ── 3 %, ≥ 2 MiB ──── 2 %, ≥ 1 MiB ───────── ask the run to stop
+#     near    ── 25 % ──────────── 25 % ───────────────── measure every 2 ms instead of 10
 @dataclass(frozen=True, slots=True)
 class CapLevels:
     """The levels below a cap of `cap_bytes` at which the watchdog acts."""

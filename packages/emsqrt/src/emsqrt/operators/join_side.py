@@ -180,6 +180,6 @@ def _cast(name: str, kind: DataType, schema: Schema, *, strict: bool = True) -> 
 
 def _absent(kinds: Sequence[int]) -> bytes:
     """Return a packed row of nulls."""
-    # All validity bits set mean NULL in a packed row (pack.h); the values are zeros.
+    # In a packed row a set bit means NULL (pack.h), and a NULL's value is zeros.
     nulls = ((1 << len(kinds)) - 1).to_bytes((len(kinds) + 7) // 8, "little")
     return nulls + bytes(sum(_FIELD_BYTES[kind] for kind in kinds))

@@ -115,11 +115,11 @@ class WindowRows:
             prefetch_first(rest_of(self._input, self._run)) as batches,
             self._run.acquire_working_memory("window") as held,
         ):
-            tape_bytes, queue_bytes = self._shares(len(held.memory))
-            cut = tape_bytes + queue_bytes
+            buffer_bytes, queue_bytes = self._shares(len(held.memory))
+            cut = buffer_bytes + queue_bytes
             with (
-                held.memory[:tape_bytes] as tape_memory,
-                held.memory[tape_bytes:cut] as queues,
+                held.memory[:buffer_bytes] as buffer_memory,
+                held.memory[buffer_bytes:cut] as queues,
                 held.memory[cut:] as memory,
             ):
                 sorter = ExternalSort(
@@ -133,7 +133,7 @@ class WindowRows:
                 )
                 with self._run.working(sorter):
                     self._gather(sorter, batches)
-                    yield from self._windows(sorter, tape_memory, queues)
+                    yield from self._windows(sorter, buffer_memory, queues)
 
     def _shares(self, memory_bytes: int) -> tuple[int, int]:
         """Return how much memory is for the buffer, and for the candidates of min and max."""
@@ -373,18 +373,18 @@ def _slot_bytes(packed: int, columns: int) -> int:
     return -(-slot // _ALIGN) * _ALIGN
 
 
-def _measure(tape_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
+def _measure(buffer_bytes: int, row_bytes: int, columns: int) -> tuple[int, int]:
     """Return the size of a block of packed rows, and of a slot for them as columns."""
     # Solved for the packed size: packed + SLOTS_MIN * (packed * 5 / 4 + fixed part) = all of it.
     fixed = SLOTS_MIN * (columns * (_COLUMN_BYTES + 56) + 1024 + _ALIGN)
-    room = (tape_bytes - fixed) * 4 // (4 + 5 * SLOTS_MIN)
-    packed = max(min(BLOCK_BYTES_MAX, tape_bytes // _BLOCKS_SHARE, room), row_bytes, _PACKED_MIN)
+    room = (buffer_bytes - fixed) * 4 // (4 + 5 * SLOTS_MIN)
+    packed = max(min(BLOCK_BYTES_MAX, buffer_bytes // _BLOCKS_SHARE, room), row_bytes, _PACKED_MIN)
     slot = _slot_bytes(packed, columns)
     needed = packed + SLOTS_MIN * slot
-    if needed > tape_bytes:
+    if needed > buffer_bytes:
         because = f"{columns} columns, rows of {row_bytes} bytes"
         raise LongRow(
-            cap_bytes=tape_bytes * _BUFFER_SHARE,
+            cap_bytes=buffer_bytes * _BUFFER_SHARE,
             needed_bytes=needed
             * (_BUFFER_SHARE if needed <= _BUFFER_BYTES else _LARGE_BUFFER_SHARE),
             because=because,

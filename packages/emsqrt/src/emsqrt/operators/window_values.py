@@ -85,7 +85,7 @@ class PickedRows:
 
     def mark(self) -> Callable[[], None]:
         """Return a function that restores the current state."""
-        # Cursors may go back only to here: blocks after it are still held, as nothing was settled.
+        # Cursors may go back only to here: blocks after it are still held, as nothing was dropped.
         where = self._cursor.number, self._cursor.first, self._last, self._value
 
         def back() -> None:

@@ -151,7 +151,7 @@ def _join_blocks(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> Block
     #     partitions     both sides once per level; with order, also the joined rows
     none = Merge(0, 0, 0, 0, memory_bytes)
     if node.holding == "passes":
-        return Blocks(none, 1, 0, (), _tape_bytes(node, work, memory_bytes))
+        return Blocks(none, 1, 0, (), _unmatched_bytes(node, work, memory_bytes))
     build = _build_bytes(node, work)
     if isinstance(node.logical, Join) and node.logical.how == "cross":
         return Blocks(none, 1, 0, (), build * (build > memory_bytes))
@@ -170,15 +170,15 @@ def _join_blocks(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> Block
     return Blocks(merge, parts, cut, levels, spilled)
 
 
-def _tape_bytes(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> float:
+def _unmatched_bytes(node: PhysicalNode, work: NodeWork, memory_bytes: int) -> float:
     """Return the bytes of unmatched right rows, which come last, that a merge join spills."""
     if not isinstance(node.logical, Join) or node.logical.how not in ("right", "full"):
         return 0.0
     left, right = work.rows_in
     # If every left row is written at least once, what is written beyond them is at most this many
     # right rows without a match.
-    lone = min(right, max(0.0, work.rows_out - left))
-    size = lone * work.bytes_in[1] / max(1.0, right) * (1 + KEY_SHARE)
+    unmatched = min(right, max(0.0, work.rows_out - left))
+    size = unmatched * work.bytes_in[1] / max(1.0, right) * (1 + KEY_SHARE)
     return size * (size > memory_bytes / REST_SHARE)
 
 
