@@ -49,6 +49,7 @@ def test_an_empty_file_is_refused(node: RunningNode, tmp_path: Path) -> None:
     assert names(node) == []
 
 
+@pytest.mark.nightly
 def test_a_header_alone_is_a_dataset_without_rows(node: RunningNode, tmp_path: Path) -> None:
     (dataset,) = json.loads(put(node, tmp_path, "a,b\n").stdout)
     assert dataset["rows"] == 0
@@ -93,7 +94,7 @@ def test_encodings_are_found_out(node: RunningNode, tmp_path: Path, encoding: st
         assert session.sql("select name from bad order by n").rows == [("Zoë",), ("José",)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_late_surprise_widens_the_column_and_strict_fails(
     node: RunningNode, tmp_path: Path
 ) -> None:
@@ -118,7 +119,7 @@ def test_a_line_without_end_is_capped(node: RunningNode, tmp_path: Path) -> None
     assert names(node) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_taken_name_is_refused_with_the_way_out(node: RunningNode, tmp_path: Path) -> None:
     assert put(node, tmp_path, "a\n1\n").returncode == 0
     refused(put(node, tmp_path, "a\n2\n"), "replace", status=5)

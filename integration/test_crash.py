@@ -75,6 +75,7 @@ def test_a_node_killed_during_ingest_has_the_dataset_whole_afterwards(
             )
 
 
+@pytest.mark.nightly
 def test_an_upload_killed_half_way_is_resumed(source: Path, tmp_path: Path) -> None:
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         upload = upload_parts(node, source, count=3)
@@ -121,6 +122,7 @@ def test_an_executor_killed_in_mid_query_fails_that_query_alone(tmp_path: Path) 
             assert session.sql("select 1").rows == [(1,)]
 
 
+@pytest.mark.nightly
 def test_executors_die_with_their_node(tmp_path: Path) -> None:
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         with node.session() as session:

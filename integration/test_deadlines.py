@@ -151,7 +151,7 @@ def test_a_client_that_reads_slowly_holds_its_executor_as_long_as_a_query_may_ta
             wait_until(lambda: stats(node)["busy"] == 0)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_json_answer_has_as_many_rows_as_the_setting_says(tmp_path: Path) -> None:
     with node_with(tmp_path, "[analytics]\njson_rows_max = 3\n") as node:
         sql = "select * from range(10)"
@@ -212,6 +212,7 @@ def test_wide_rows_arrive_whole(small_node: RunningNode, accept: str) -> None:
         assert len(answer.json()["rows"]) == 20_000
 
 
+@pytest.mark.nightly
 def test_one_row_of_fifty_megabytes_is_answered_or_refused_by_name(
     small_node: RunningNode,
 ) -> None:

@@ -56,6 +56,7 @@ def test_a_front_page_runs_from_top_to_bottom(page: str, start: str, tmp_path: P
     assert {language for language, _ in blocks} == {"sh", "python"}
 
 
+@pytest.mark.nightly
 @pytest.mark.timeout(600)  # about fifteen processes
 def test_first_examples_of_pages_about_a_node_run(own_node: RunningNode, tmp_path: Path) -> None:
     """The packages' tests run the examples of the other pages."""

@@ -144,7 +144,7 @@ def test_every_entry_of_a_package_can_be_imported(installed: Path, name: str) ->
     assert all(each in index or "export *" in index for each in exported)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "resolution",
     ["--module node16 --moduleResolution node16", "--module esnext --moduleResolution bundler"],

@@ -70,6 +70,7 @@ def test_no_other_account_can_read_what_a_node_keeps(data: Path) -> None:
     assert kept >= {"elkyn", "lake", "logs", "run.json", "admin.token"}
 
 
+@pytest.mark.nightly
 def test_the_admin_token_is_in_its_file_only(data: Path) -> None:
     token = (data / "admin.token").read_text().strip()
     running = run_file.read(data)

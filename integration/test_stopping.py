@@ -89,6 +89,7 @@ def test_three_nodes_start_and_stop_together(tmp_path: Path) -> None:
     assert all(run_file.read(folder) is None for folder in folders)
 
 
+@pytest.mark.nightly
 def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
@@ -100,6 +101,7 @@ def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
     assert "--port" in done.stderr
 
 
+@pytest.mark.nightly
 def test_a_stale_run_file_does_not_keep_a_node_from_starting(tmp_path: Path) -> None:
     run_file.RunFile(os.getpid(), 1, "http://127.0.0.1:1", "0.0.0").write(tmp_path)
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:

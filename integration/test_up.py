@@ -61,7 +61,7 @@ def test_two_that_detach_at_once_have_one_node(tmp_path: Path) -> None:
         platform("down", data=tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_up_while_another_starts_says_so(tmp_path: Path) -> None:
     with (tmp_path / "node.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -105,7 +105,7 @@ def test_a_port_in_use_is_named_with_and_without_detaching(tmp_path: Path) -> No
             assert f"port {port} is in use" in refused.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_watching_what_is_not_there_is_an_error(node: RunningNode) -> None:
     job = "0" * 26
     for target in ("flights", "/no/such/path", job, "01ARZ3NDEKTSV4RRFFQ69G5FAV"):

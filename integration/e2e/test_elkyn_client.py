@@ -249,7 +249,7 @@ def listened(server: Served, tab: Page, path: str) -> bool:
     return events(server) - before > 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_late_tab_gets_the_value_and_a_restart_is_survived(pages: Pages, server: Served) -> None:
     first, second = pages.open(), pages.open()
     server.client.put("/a.json", json={"n": 1})

@@ -88,6 +88,7 @@ def ask(page: Page, site: Site, sql: str) -> None:
     page.keyboard.press("ControlOrMeta+Enter")
 
 
+@pytest.mark.nightly
 def test_a_table_is_shown_as_damaged_with_its_reason(
     at_damaged: Page, damaged: Site, watched: Watched
 ) -> None:
@@ -186,6 +187,7 @@ def wait_for_stats(site: Site, headers: dict[str, str], wanted: dict[str, int]) 
         assert time.monotonic() < end, f"not {wanted}: {found}"
 
 
+@pytest.mark.nightly
 def test_a_node_with_a_full_queue_says_so(at_crowded: Page, crowded: Site) -> None:
     body = json.dumps({"sql": LONG})
     headers = {"Authorization": f"Bearer {crowded.token}", "Content-Type": "application/json"}

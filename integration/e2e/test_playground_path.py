@@ -130,6 +130,7 @@ def test_a_file_that_cannot_be_read_says_why(page: Page, site: Site, tmp_path: P
     expect(page.get_by_role("row", name="ragged")).to_be_hidden()
 
 
+@pytest.mark.nightly
 def test_a_broken_upload_goes_on_after_a_reload(page: Page, site: Site, tmp_path: Path) -> None:
     file = tmp_path / "broken.csv"
     file.write_text("n\n" + "".join(f"{i:015}\n" for i in range(1_000_000)))
@@ -165,6 +166,7 @@ def ask_without_waiting(site: Site, sql: str) -> socket.socket:
     return client
 
 
+@pytest.mark.nightly
 def test_a_job_is_cancelled_from_its_page(
     page: Page, context: BrowserContext, site: Site, loaded: str
 ) -> None:

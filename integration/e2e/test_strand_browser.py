@@ -141,6 +141,7 @@ def test_a_response_body_becomes_a_ring(page: Page, version: int) -> None:
     assert right == RECORDS
 
 
+@pytest.mark.nightly
 def test_an_abort_on_the_page_stops_the_producer_on_the_server(page: Page) -> None:
     script = """
         const bridge = await bridgeFromWebSocket(`ws://${location.host}/socket?count=100000000`)

@@ -31,7 +31,7 @@ def sign_in(served: Any) -> int:
     return httpx.post(url, json=body, timeout=20).status_code
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_accounts_outlive_a_promotion_by_the_command_that_it_prints(
     start_server: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

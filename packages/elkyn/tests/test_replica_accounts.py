@@ -55,7 +55,7 @@ def follower_of(leader: Any, start_server: Start, tmp_path: Path) -> Any:
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_whoever_signed_up_at_either_reads_and_writes_at_both(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     for at in pair:
@@ -86,7 +86,7 @@ def test_a_revocation_at_the_leader_ends_streams_at_the_follower(pair: tuple[Any
     assert status(follower, user) == 401
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_disabled_user_is_shut_out_until_enabled(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     user = sign_up(leader, "a@example.org")
@@ -140,7 +140,7 @@ def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any
     assert status(follower, {"localId": "bob", "idToken": other}) == 503
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     user = sign_up(leader, "a@example.org")

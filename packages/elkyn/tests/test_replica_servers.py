@@ -297,7 +297,7 @@ def test_a_follower_that_was_stopped_killed_wiped_or_cut_off_catches_up(
     proxy.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_leader_that_is_stopped_answers_who_waits_for_replicas(start_server: Start) -> None:
     leader = start_server("--ack", "replicas:1", "--ack-timeout", "100")
     answers: list[httpx.Response] = []
@@ -548,6 +548,7 @@ time.sleep(60)
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.crash
 def test_a_replica_killed_again_and_again_holds_a_beginning(
     start_server: Start, tmp_path: Path

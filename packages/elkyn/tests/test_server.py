@@ -272,7 +272,7 @@ def test_it_takes_connections_when_it_says_so(tmp_path: Path) -> None:
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_slow_reader_does_not_grow_the_server(server: Running) -> None:
     def memory() -> int:
         status = Path(f"/proc/{server.process.pid}/status").read_text()

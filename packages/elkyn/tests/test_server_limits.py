@@ -134,6 +134,7 @@ def test_a_request_whose_head_does_not_come_is_turned_out(
         assert b"200 OK" in kept.recv(4096)
 
 
+@pytest.mark.nightly
 def test_a_body_that_comes_by_drops_is_turned_out_and_one_that_comes_is_not(
     start_server: Callable[..., Any],
 ) -> None:

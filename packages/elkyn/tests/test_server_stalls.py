@@ -138,7 +138,7 @@ def test_the_kernel_lets_go_who_takes_nothing_of_what_it_holds() -> None:
     assert closed == [True]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_silent_stream_that_is_read_stays(served: Served) -> None:
     with connected(served) as client:
         client.sendall(STREAM.replace(b"/large", b"/small"))

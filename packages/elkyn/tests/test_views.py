@@ -287,7 +287,7 @@ def test_every_listener_sees_the_order_of_commits_under_load(store: ElkynStore) 
     assert sorted(event.position for event in history) == [event.position for event in history]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_child_events_under_load_add_up_to_the_window(tmp_path: Path) -> None:
     query = Query.build("n", limit_to_last=4)
     with ElkynStore(tmp_path / "tree") as store:

@@ -401,6 +401,7 @@ def test_a_job_that_cannot_go_on_fails_and_holds_nothing(
     assert flights.count().collect().value == 3 * ROWS
 
 
+@pytest.mark.nightly
 def test_many_jobs_at_once_all_end(flights: Pipeline) -> None:
     values: list[int] = []
     threads = [

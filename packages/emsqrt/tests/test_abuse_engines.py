@@ -137,6 +137,7 @@ def test_a_killed_executor_leaves_nothing_and_is_replaced(
     works(engine, tmp_path)
 
 
+@pytest.mark.nightly
 @pytest.mark.crash
 def test_a_stopped_executor_does_not_outlive_the_deadline(
     source: Path, tmp_path: Path, engine: Engine
@@ -266,8 +267,7 @@ def test_a_table_of_thousands_of_columns_is_sorted(tmp_path: Path) -> None:
     assert {len(row) for row in rows} == {3000}
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
 def test_hundreds_of_keys_and_aggregates_make_groups(tmp_path: Path, target: str) -> None:
     rows = scan(wide(tmp_path, 300, 60))

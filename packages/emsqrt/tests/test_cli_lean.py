@@ -56,6 +56,7 @@ def test_a_sort_is_planned_and_done_within_14_mib(source: Path, tmp_path: Path) 
     assert json.loads(printed)["rowsOut"] == 160_000
 
 
+@pytest.mark.nightly
 def test_a_cap_that_planning_passes_is_refused_by_its_peak(source: Path, tmp_path: Path) -> None:
     status, peak, printed = sorted_under("10MiB", source, tmp_path / "out.csv")
     assert status == 3

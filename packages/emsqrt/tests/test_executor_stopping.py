@@ -137,6 +137,7 @@ input()
 """
 
 
+@pytest.mark.nightly
 @pytest.mark.crash
 def test_a_killed_parent_leaves_no_process_and_its_spill_is_swept(tmp_path: Path) -> None:
     script = tmp_path / "parent.py"

@@ -244,7 +244,7 @@ def test_groups_are_those_of_plain_python(
         ]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_little_memory_changes_no_byte(spill: SpillManager) -> None:
     draw = random.Random(7)
     rows = [

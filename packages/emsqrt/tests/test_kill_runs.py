@@ -180,6 +180,7 @@ def test_a_killed_parent_takes_its_child_along(source: Path, moment: Moment, pla
     swept(source, moment)
 
 
+@pytest.mark.nightly
 def test_a_stopped_child_does_not_outlive_the_deadline(source: Path, moment: Moment) -> None:
     before = set(children(os.getpid()))
 

@@ -39,8 +39,7 @@ def everything(rows: Pipeline, other: Pipeline) -> Pipeline:
     return joined.select("k", "v", "n", w="k + top").distinct().top_k(50_000, "w:desc", "v")
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_the_same_plan_gives_the_same_bytes(source: Path, tmp_path: Path, suffix: str) -> None:
     rows = scan(source if suffix == "csv" else source.with_suffix(".parquet"))

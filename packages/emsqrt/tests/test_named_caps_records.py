@@ -95,8 +95,7 @@ def cap_as_told(made: Pipeline, first: int, config: EngineConfig) -> int:
     return cap_bytes
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "kind"),
     [*((name, "csv") for name in VERBS), *((name, "jsonl") for name in ("scan", "sort", "join"))],

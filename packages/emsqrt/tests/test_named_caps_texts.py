@@ -82,8 +82,7 @@ def test_the_cap_that_is_named_for_long_texts_is_enough(
     run_as_told(pipeline, REFUSALS_MAX[encoding], tmp_path)
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("encoding", ["dictionary", "plain"])
 def test_the_cap_that_is_named_is_enough_for_folders_of_long_texts(
     encoding: str, tmp_path: Path

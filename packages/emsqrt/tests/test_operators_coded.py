@@ -77,8 +77,7 @@ def test_the_file_is_that_of_plain_texts(name: str, tmp_path: Path) -> None:
     assert found.schema.equals(TABLES[name].schema)
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["few", "bits"])
 def test_caps_and_filters_change_no_byte(name: str, tmp_path: Path) -> None:
     source = tmp_path / "coded.parquet"

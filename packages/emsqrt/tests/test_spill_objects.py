@@ -195,6 +195,7 @@ for number in range(1000):
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.crash
 def test_a_killed_runs_objects_are_swept_by_age(server: Server) -> None:
     arguments = [f"{name}={value}" for name, value in server.options.items()]
@@ -220,6 +221,7 @@ def test_the_bucket_is_named_in_errors(server: Server) -> None:
         assert BUCKET in spill.place
 
 
+@pytest.mark.nightly
 @pytest.mark.crash
 def test_a_store_that_dies_in_mid_write_ends_cleanly(tmp_path: Path) -> None:
     with fake_gcs(tmp_path) as server:

@@ -51,8 +51,7 @@ AGGS = {
 SQL = ", ".join(f"{call} as {name}" for name, call in AGGS.items())
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("keys", [["k"], ["s"], ["d", "s"], []])
 def test_groups_are_those_of_sql_at_any_cap(source: Path, tmp_path: Path, keys: list[str]) -> None:
     grouped = scan(source).group_by(*keys).agg(**AGGS)

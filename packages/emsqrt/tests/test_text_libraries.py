@@ -34,7 +34,7 @@ def sorted_lines(source: Path) -> list[str]:
     return [head, *sorted(lines, key=lambda line: int(line.split(",")[0]))]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("cap", ["20MiB", "512MiB"])
 def test_zstd_text_is_written_under_the_cap_or_under_the_one_that_is_named(
     source: Path, cap: str

@@ -106,7 +106,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
     assert finding["dataset"] == "trips"
 
 
-@pytest.mark.sample(3)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [

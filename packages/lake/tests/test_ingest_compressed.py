@@ -143,6 +143,7 @@ def test_an_encrypted_zip_is_refused_by_name(encode: Encode) -> None:
         encode(bytes(packed), "a.zip")
 
 
+@pytest.mark.nightly
 def test_an_xz_file_that_asks_for_gigabytes_is_refused(encode: Encode) -> None:
     greedy = lzma.LZMACompressor(filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 28}])
 

@@ -157,7 +157,7 @@ def test_strict_refuses_a_field_of_several_types_with_its_line(encode: Encode) -
     assert caught.value.line == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_no_integer_is_rounded(encode: Encode) -> None:
     """A block of whole numbers, then one of fractions: as floats the first would change."""
     large = 2**53 + 1

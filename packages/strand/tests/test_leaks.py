@@ -106,7 +106,7 @@ def rss_bytes() -> int:
     return pages * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["memfd", "named", "buffer", "attached", "typed", "failing"])
 def test_nothing_is_left_of_a_thousand_rings(kind: str) -> None:
     once = cycle_of(kind)
@@ -145,6 +145,7 @@ def test_a_view_that_is_kept_holds_its_mapping_alone() -> None:
     assert facts() == before
 
 
+@pytest.mark.nightly
 def test_a_ring_that_is_dropped_closes_itself() -> None:
     before = facts()
     for _ in range(20):
