@@ -28,6 +28,10 @@ ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
 PROJECT = "/identitytoolkit.googleapis.com/v1/projects/app/accounts"
 TOKEN = "/securetoken.googleapis.com/v1/token"
 ADMIN = {"authorization": "Bearer root-token"}
+# As Firebase documents it; a token with it names the service account in `sub`, the user in `uid`.
+CUSTOM_TOKEN_AUDIENCE = (
+    "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit"
+)
 
 
 KEY = PrivateKey.generate("shared")
@@ -116,7 +120,7 @@ def test_the_id_token_can_be_verified_with_the_published_keys(server: Server) ->
     key = next(jwt.PyJWK(entry).key for entry in jwks["keys"] if entry["kid"] == kid)
     claims = jwt.decode(text, key, ["RS256"], audience="app", options={"verify_exp": False})
     assert claims["iss"] == "https://securetoken.google.com/app"
-    assert claims["firebase"]["principals"] == {"email": ["a@b.c"]}
+    assert claims["firebase"]["identities"] == {"email": ["a@b.c"]}
     assert PublicKey.from_jwk(jwks["keys"][0]).kid == kid
 
 
@@ -343,6 +347,22 @@ def test_custom_tokens_of_strangers_are_refused(server: Server, emulator: Server
     for claims in ({"uid": 7}, {"uid": "u", "claims": {"sub": 1}}, {"uid": "u", "claims": 1}):
         text = unsigned_token(claims)
         assert emulator.error(path, {"token": text}).startswith("INVALID_CUSTOM_TOKEN : ")
+
+
+def test_a_service_accounts_custom_token_names_its_user_in_uid(server: Server) -> None:
+    path = f"{ACCOUNTS}:signInWithCustomToken"
+    now = int(server.clock.now())
+    claims = {
+        "aud": CUSTOM_TOKEN_AUDIENCE,
+        "iss": "signer@app.iam.gserviceaccount.com",
+        "sub": "signer@app.iam.gserviceaccount.com",
+        "iat": now,
+        "exp": now + 3600,
+    }
+    text = jwt.encode(claims, SECRET, "HS256")
+    assert server.error(path, {"token": text}).startswith("INVALID_CUSTOM_TOKEN : ")
+    signed = server.ok(path, {"token": jwt.encode({**claims, "uid": "ann"}, SECRET, "HS256")})
+    assert server.auth.authenticate_token_sync(signed["idToken"]).uid == "ann"
 
 
 def test_a_custom_token_cannot_make_an_administrator(server: Server) -> None:

@@ -27,7 +27,7 @@ __all__ = ["Accounts", "Call", "user_json"]
 _KIND = "identitytoolkit#"
 _HIDDEN_HASH = "UkVEQUNURUQ="
 _CUSTOM_AUDIENCE = (
-    "https://identitytoolkit.googleapis.com/google.principal.identitytoolkit.v1.IdentityToolkit"
+    "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit"
 )
 _INFO_FIELDS = {"displayName": "display_name", "photoUrl": "photo_url"}
 _DELETABLE = {"DISPLAY_NAME": "display_name", "PHOTO_URL": "photo_url", "EMAIL": "email"}

@@ -113,11 +113,11 @@ class Sessions:
 
     def _id_token(self, user: User, session: Session) -> str:
         now = int(self._clock.now())
-        principals: dict[str, list[str]] = {}
+        identities: dict[str, list[str]] = {}
         if user.email is not None:
-            principals["email"] = [user.email]
+            identities["email"] = [user.email]
         if user.phone is not None:
-            principals["phone"] = [user.phone]
+            identities["phone"] = [user.phone]
         claims: dict[str, Any] = {
             **_own_claims(user, session),
             **_profile(user, session.provider),
@@ -131,7 +131,7 @@ class Sessions:
             "exp": now + ID_TOKEN_SECONDS,
             # With it a single token can be revoked (`Revocations.revoke_token`).
             "jti": secrets.token_urlsafe(9),
-            "firebase": {"principals": principals, "sign_in_provider": session.provider},
+            "firebase": {"identities": identities, "sign_in_provider": session.provider},
         }
         return sign_token(claims, self._keys.current())
 
