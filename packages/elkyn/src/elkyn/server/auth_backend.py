@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
-from elkyn.auth.authorizer import UNRESTRICTED, Authorizer
-from elkyn.auth.principal import UNAUTHENTICATED, Principal
+from elkyn.auth.authorizer import Authorizer
+from elkyn.auth.principal import ADMIN, UNAUTHENTICATED, Principal
 from elkyn.server.asgi import client_of
 from elkyn.server.request import Request, Response
 from elkyn.store import ElkynStore
@@ -154,7 +154,8 @@ class _HookCredential:
 
     def authorizer(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Authorizer:
         principal = self.authorize(self.scope, namespace, path, write)
-        return UNRESTRICTED if principal is None else store.admin.authorizer(principal)
+        # Not `UNRESTRICTED`: the rules say which indexes an admin's queries need.
+        return store.admin.authorizer(ADMIN if principal is None else principal)
 
     async def sign_in(
         self, token: str, variable: Any, *, unauthenticated: bool
