@@ -153,9 +153,11 @@ def _apply(store: ElkynStore, writes: list[Write]) -> None:
     try:
         store.admin.apply(writes)
     except Exception as error:  # noqa: BLE001 - each request is answered with it
-        # The transaction failed as a whole (a full disk, say): no write of the group was made.
+        # The writer reports a failed transaction (a full disk, say) in each of its writes. What
+        # it raises itself concerns the writes that it has not attempted.
         for write in writes:
-            write.error = error
+            if not write.done:
+                write.error = error
 
 
 def _answer(group: list[_QueuedWrite]) -> None:

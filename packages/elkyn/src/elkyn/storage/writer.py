@@ -6,6 +6,7 @@ commits all queued writes in one transaction, so waiting writers share one sync 
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +39,7 @@ __all__ = [
     "update_write",
 ]
 
+_LOG = logging.getLogger("elkyn.storage")
 # Bounds how long the first write of a group waits for the others to be applied.
 _GROUP_MAX = 1000
 
@@ -325,9 +327,9 @@ class Writer:
         for path, listeners in self._watchers.all():
             event = Event("put", "/", position=position, changes=(((), read(path)),))
             for listener in listeners:
-                listener.deliver(event)
+                _call_guarded(listener.deliver, event)
         for observer in self.observers:
-            observer(position, [()])
+            _call_guarded(observer, position, [()])
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
@@ -383,11 +385,11 @@ class Writer:
         if self.observers:
             paths = [path for write in group if write.error is None for path, _new in write.values]
             for observer in self.observers:
-                observer(self._disk.position, paths)
+                _call_guarded(observer, self._disk.position, paths)
         # Still under the lock, so that listeners get events in the order of commits.
         for listeners, event in deliveries:
             for listener in listeners:
-                listener.deliver(event)
+                _call_guarded(listener.deliver, event)
 
     def _execute(
         self, body: Callable[[WriteTransaction], Deliveries], *, ephemeral: bool
@@ -399,3 +401,12 @@ class Writer:
             return self._disk.write(body, ephemeral=ephemeral)
         finally:
             self._owner = None
+
+
+def _call_guarded(callback: Callable[..., object], *arguments: object) -> None:
+    # The commit is durable by now. An error of one callback must not be reported as a failure of
+    # the writes, and must not keep the others from being called.
+    try:
+        callback(*arguments)
+    except Exception:  # noqa: BLE001 - any error of a callback
+        _LOG.exception("a callback failed after a commit")
