@@ -31,8 +31,9 @@ __all__ = [
     "encode",
 ]
 
-VERSION = 2
-"""Version 2: rows may name the receipt of their write."""
+VERSION = 3
+"""Version 2: rows may name the receipt of their write. Version 3: the account state, and the
+principal of a credential, name the leader's unnamed credentials `admin_secrets`."""
 FRAME_BYTES = 256 * 1024
 """The maximum payload of a frame."""
 
