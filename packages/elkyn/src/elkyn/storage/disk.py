@@ -323,7 +323,7 @@ class Disk:
                 below = Tree(self._durable, durable, self._shapes)
                 view = WriteTransaction(below, EphemeralOverlay(env, txn), self.position)
                 result = body(view)
-                self._commit_ephemeral_removals(env, txn)
+                self._commit_ephemeral(env, txn)
             except BaseException:
                 txn.abort()
                 raise
@@ -331,7 +331,7 @@ class Disk:
         self._version += 2
         return result
 
-    def _commit_ephemeral_removals(self, env: Environment, txn: Txn) -> None:
+    def _commit_ephemeral(self, env: Environment, txn: Txn) -> None:
         count = EphemeralOverlay(env, txn).count()
         with translated(env.folder):
             txn.commit()
@@ -405,7 +405,7 @@ class Disk:
             try:
                 # Ephemeral rows first. After a crash the other order could leave the new durable
                 # value with an old one over a part of it: half of an update would be visible.
-                self._commit_ephemeral_removals(env, ephemeral_txn)
+                self._commit_ephemeral(env, ephemeral_txn)
                 try:
                     _failpoints.reached("between-environments")
                     with translated(self.folder):
@@ -424,7 +424,7 @@ class Disk:
             laid = EphemeralOverlay(env, txn)
             for path, value in removed:
                 laid.put(path, value)
-            self._commit_ephemeral_removals(env, txn)
+            self._commit_ephemeral(env, txn)
         except Exception:  # noqa: BLE001 - the write's own error is the one to raise
             txn.abort()
             _log.exception("a durable write failed, and the ephemeral values it replaced are lost")
@@ -527,7 +527,7 @@ class Disk:
             laid = EphemeralOverlay(self._ephemeral, txn)
             for path, _value in laid.all():
                 laid.remove(path)
-            self._commit_ephemeral_removals(self._ephemeral, txn)
+            self._commit_ephemeral(self._ephemeral, txn)
         except BaseException:
             txn.abort()
             raise
