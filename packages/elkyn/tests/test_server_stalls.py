@@ -18,9 +18,9 @@ from elkyn_server import Served, until
 from elkyn import ElkynStore
 from elkyn.server.app import ElkynApp
 from elkyn.server.auth_backend import HookBackend
-from elkyn.server.http.slow_clients import SlowClientCloser, watch_listener
 from elkyn.server.limits import Limits
 from elkyn.server.settings import Settings
+from elkyn.server.slow_clients import SlowClientCloser, watch_listener
 
 LARGE = ["x" * 4_000_000] * 3  # more than the systems of both sides buffer
 HEAD = b"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n"

@@ -17,7 +17,7 @@ import pytest
 
 from elkyn.server.realtime.feed import Batch, Opening
 from elkyn.server.realtime.hub import Hub
-from elkyn.server.realtime.resume import ResumePoint, id_of, missed_events, parse_id, try_missed
+from elkyn.server.resume import ResumePoint, id_of, missed_events, parse_id, try_missed
 from elkyn.storage.terms import Terms
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.store import ElkynStore

@@ -33,7 +33,6 @@ from elkyn.server.asgi import (
 from elkyn.server.auth_backend import Authorize, Credential, HookBackend
 from elkyn.server.bodies.memory import INLINE_BYTES, read_body
 from elkyn.server.handle import answer_write, read, to_write
-from elkyn.server.http.send_buffer import LARGE_BYTES
 from elkyn.server.limits import BODY_BYTES_MAX, Limits
 from elkyn.server.realtime.connect import serve_socket
 from elkyn.server.realtime.feed import INLINE_ROWS
@@ -41,6 +40,7 @@ from elkyn.server.realtime.subscribe import open_stream
 from elkyn.server.request import Call, Request, Response, is_reserved
 from elkyn.server.responses import error_response
 from elkyn.server.routes import answer_system
+from elkyn.server.send_buffer import LARGE_BYTES
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
 from elkyn.server.state import ServerState
 from elkyn.storage.row_tree import ReadLimit

@@ -9,8 +9,8 @@ from http.client import responses
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
-from elkyn.server.http.send_buffer import LARGE_BYTES
 from elkyn.server.request import Request, Response, parse_query
+from elkyn.server.send_buffer import LARGE_BYTES
 
 __all__ = [
     "COUNTED",

@@ -18,12 +18,12 @@ from elkyn.replication.leader_proxy import LeaderProxy
 from elkyn.server.auth_backend import AuthBackend, Credential
 from elkyn.server.bodies.memory import BodyMemory
 from elkyn.server.committer import Committer
-from elkyn.server.http.send_buffer import SendBufferLimit
 from elkyn.server.limits import Rate
 from elkyn.server.metrics import Metrics
 from elkyn.server.realtime.clients import Clients
 from elkyn.server.realtime.session import Commit
 from elkyn.server.request import Call, Request, Response, parse_call
+from elkyn.server.send_buffer import SendBufferLimit
 from elkyn.server.settings import Settings
 from elkyn.storage.writer import Write
 from elkyn.store import ElkynStore

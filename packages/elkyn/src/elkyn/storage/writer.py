@@ -6,7 +6,6 @@ commits all queued writes in one transaction, so waiting writers share one sync 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +24,7 @@ from elkyn.tree.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
 from elkyn.tree.values import Prepared, Stored, ordered, plain, prepare, present, resolve
 from sennit_core.clock import Clock
 from sennit_core.errors import Closed, SennitError, UsageError
+from sennit_core.logs import get_logger
 
 __all__ = [
     "Observer",
@@ -39,7 +39,6 @@ __all__ = [
     "update_write",
 ]
 
-_LOG = logging.getLogger("elkyn.storage")
 # Bounds how long the first write of a group waits for the others to be applied.
 _GROUP_MAX = 1000
 
@@ -49,6 +48,8 @@ WriteCheck: TypeAlias = Callable[[ReadTransaction, list[tuple[Path, Stored]], in
 Observer: TypeAlias = Callable[[int, list[Path]], object]
 """`observer(position, paths)` runs after each commit, before its events are delivered, under the
 writer's lock."""
+
+_log = get_logger(__name__)
 
 Deliveries = list[tuple[tuple[Listener, ...], Event]]
 
@@ -409,4 +410,4 @@ def _call_guarded(callback: Callable[..., object], *arguments: object) -> None:
     try:
         callback(*arguments)
     except Exception:  # noqa: BLE001 - any error of a callback
-        _LOG.exception("a callback failed after a commit")
+        _log.exception("a callback failed after a commit")

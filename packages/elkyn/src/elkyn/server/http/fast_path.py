@@ -33,10 +33,10 @@ from elkyn.server.asgi import head_of
 from elkyn.server.bodies.memory import MemoryReservation, memory_of
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.http.request_cycle import RequestCycle
-from elkyn.server.http.send_buffer import LARGE_BYTES
 from elkyn.server.realtime.feed import INLINE_ROWS
 from elkyn.server.request import METHODS, Call, Request, Response
 from elkyn.server.responses import error_response
+from elkyn.server.send_buffer import LARGE_BYTES
 from elkyn.storage.row_tree import ReadLimit
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.storage.writer import Write

@@ -37,10 +37,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from elkyn.server.asgi import DIRECT_SEND
 from elkyn.server.http.request_cycle import RequestCycle, to_scope
 from elkyn.server.http.request_head import checked_headers
-from elkyn.server.http.slow_clients import SlowClientCloser
 from elkyn.server.http.timeouts import PendingRead, ReadTimeouts
 from elkyn.server.http.unchunked import UnchunkedCycle
 from elkyn.server.limits import Limits
+from elkyn.server.slow_clients import SlowClientCloser
 from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge, UsageError
 
 __all__ = ["HEAD_BYTES_MAX", "RequestHandler", "Show", "bounded_protocol", "show_error"]

@@ -19,8 +19,8 @@ from elkyn.server.limits import Limits
 from elkyn.server.realtime.feed import INLINE_ROWS, Opening
 from elkyn.server.realtime.large_messages import Announced
 from elkyn.server.realtime.messages import push_value
-from elkyn.server.realtime.resume import id_of, mark_of, parse_id, same_history, time_at, try_missed
 from elkyn.server.realtime.session import Attach, Commit, Fetch, Listen, OnDisconnect
+from elkyn.server.resume import id_of, mark_of, parse_id, same_history, time_at, try_missed
 from elkyn.storage.row_tree import ReadLimit
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.storage.writer import Write, patch_write, put_write

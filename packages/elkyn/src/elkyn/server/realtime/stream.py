@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 from elkyn.errors import Diverged, NotReadable
 from elkyn.server.asgi import DirectSend, send_body
 from elkyn.server.bodies.codec import dump
-from elkyn.server.http.send_buffer import ClientSendBuffer
 from elkyn.server.realtime.feed import Batch, Feed, Opener, Opening
+from elkyn.server.send_buffer import ClientSendBuffer
 from elkyn.tree.events import Event
 from sennit_core.errors import Busy, Closed, Denied
 

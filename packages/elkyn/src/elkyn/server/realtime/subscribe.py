@@ -15,9 +15,9 @@ from elkyn.server.auth_backend import Credential
 from elkyn.server.handle import check_index
 from elkyn.server.realtime.feed import INLINE_ROWS, Feed, Opening, QueryFeed
 from elkyn.server.realtime.hub import Follower
-from elkyn.server.realtime.resume import id_of, time_at, try_missed
 from elkyn.server.realtime.stream import Stream, encode_put
 from elkyn.server.request import Call
+from elkyn.server.resume import id_of, time_at, try_missed
 from elkyn.storage.row_tree import ReadLimit
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.tree.values import present
