@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -51,14 +54,55 @@ def modules() -> dict[str, Path]:
     return {name.removesuffix(".__init__"): file for name, file in names.items()}
 
 
-def imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
-    """Yield the modules that a file imports: also late, and for type checking only."""
-    for node in ast.walk(ast.parse(file.read_text())):
+def imported(file: Path, known: dict[str, Path], *, types: bool = True) -> Iterator[str]:
+    """Yield the modules that a file imports, also late; with `types` those for type checking too."""
+    module = ast.parse(file.read_text())
+    if not types:
+        module.body = [node for node in module.body if not for_type_checking(node)]
+    for node in ast.walk(module):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module in known:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name if name in known else node.module for name in names)
+
+
+def for_type_checking(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+def stated_layers(package: ModuleType) -> dict[str, int]:
+    """Return the names in the statement "Layering: `a` < `b`, `c` < …" with their ranks."""
+    text = " ".join((package.__doc__ or "").split())
+    layers = text.partition("Layering: ")[2].partition(". ")[0].split(" < ")
+    ranks: dict[str, int] = {}
+    for rank, layer in enumerate(layers):
+        ranks |= dict.fromkeys(re.findall(r"`([\w.]+)`", layer), rank)
+    return {f"{package.__name__}.{name}": rank for name, rank in ranks.items()}
+
+
+def rank_of(module: str, ranks: dict[str, int]) -> int | None:
+    while module:
+        if module in ranks:
+            return ranks[module]
+        module = module.rpartition(".")[0]
+    return None
+
+
+@pytest.mark.parametrize(("name", "least"), [("elkyn", 9), ("elkyn.server", 10)])
+def test_no_module_imports_a_layer_above_it(name: str, least: int) -> None:
+    known, ranks = modules(), stated_layers(importlib.import_module(name))
+    assert len(set(ranks.values())) >= least
+    assert ranks.keys() <= known.keys()
+    upward = []
+    for module, file in known.items():
+        own = rank_of(module, ranks)
+        for other in imported(file, known, types=False):
+            above = rank_of(other, ranks)
+            late = module == "elkyn.store" and other in SUBCLASS_OF_STORE
+            if own is not None and above is not None and above > own and not late:
+                upward.append(f"{module} imports {other}")
+    assert not upward
 
 
 @pytest.mark.slow
