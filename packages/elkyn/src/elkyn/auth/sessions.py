@@ -94,8 +94,8 @@ class Sessions:
         Raises:
             AccountError: the refresh token is revoked or unknown, or its user is disabled.
         """
-        # Never a token of this server. SDKs do not sign out on this code but try again, so it must
-        # not be the answer for a token that was revoked.
+        # Never a token of this server. SDKs keep the user signed in on this code, so it must not be
+        # the answer for a token that was revoked.
         if not _REFRESH_TOKEN.match(text):
             raise AccountError("INVALID_REFRESH_TOKEN")
         with self._account_store.read() as pages:

@@ -32,7 +32,7 @@ DIRECT_SEND = "elkyn.direct_send"
 """A scope extension: a `DirectSend`."""
 
 COUNTED = "elkyn.counted"
-"""A scope extension: set when limits have counted the request; holds the credential, if it is known."""
+"""A scope extension: set when limits have counted the request; holds its `ClientAuth`, if known."""
 
 
 class DirectSend(Protocol):

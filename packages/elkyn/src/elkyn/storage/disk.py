@@ -134,7 +134,8 @@ class Disk:
         self._retention = retention
         # Bytes of log entries since the log was last looked at.
         self._untrimmed_bytes = 0
-        # None until the first ephemeral write, or if the folder of an earlier one exists.
+        # None until the first ephemeral write; opened at once in memory, or if the folder of an
+        # earlier one exists.
         self._ephemeral: Environment | None = None
         make_private_folder(self.folder)
         # Before any file is looked at: another process may be writing them.

@@ -4,8 +4,8 @@ All requests received in one iteration of the event loop are answered together, 
 them was parsed: their reads share a read transaction, their writes usually share a commit. A request
 that needs more (an issuer's signing keys, a worker thread, an answer sent in parts) goes to the app.
 
-A task and the ASGI messages of each request cost a third of the CPU time of a PUT: 98 µs of the
-server through the app, 64 µs here. Admission, authentication, parsing, the write and its response
+Through the app, a task and the ASGI messages of each request cost a large part of the CPU time of a
+PUT. Admission, authentication, parsing, the write and its response
 are the same functions as in `app`; only the waiting differs.
 
 Why the order matters:
@@ -17,7 +17,7 @@ Why the order matters:
       writes: queued with the committer one after the other, so they usually share a commit
 
 Answering each request as soon as it is parsed was tried: it is faster for one connection and slower
-(51 against 44 µs a GET) when hundreds of connections have sent something at once, because parsing
+when hundreds of connections have sent something at once, because parsing
 all and then answering all keeps the processor's caches warm.
 """
 
@@ -147,18 +147,18 @@ class FastPath:
         client = request_cycle.connection.address
         app.admit(client)
         # Set as soon as the limits have counted the request, so that the app, if it has to answer
-        # after all, does not count it twice; the same holds for the caller below.
+        # after all, does not count it twice; the same holds for `client_auth` below.
         request_cycle.counted = True
         app.settings.origins.check(request.headers)
-        credential = app.auth_backend.authenticate_nowait(
+        client_auth = app.auth_backend.authenticate_nowait(
             request_cycle.headers, request.query, client
         )
         if app.user_rate.bounded:
-            app.count_user(credential)
-        request_cycle.credential = credential
+            app.count_user(client_auth)
+        request_cycle.client_auth = client_auth
         call, store = app.parse(request)
         try:
-            authorizer = credential.authorizer(store, call.namespace or "", call.path, call.writes)
+            authorizer = client_auth.authorizer(store, call.namespace or "", call.path, call.writes)
             if call.writes:
                 # Released by `_committed` after the commit, or here if the write was never queued.
                 held = app.body_memory.reserve(client)
@@ -172,7 +172,7 @@ class FastPath:
                 return None
             response = read(call, self._view(store), authorizer)
         except Denied:
-            app.record_refusal(credential, client, call)
+            app.record_refusal(client_auth, client, call)
             raise
         # The read is repeated by the app: rare, and a large answer must wait for the client.
         if len(response.body) > LARGE_BYTES:
@@ -215,9 +215,9 @@ class FastPath:
         except Exception as error:  # noqa: BLE001 - answered, and logged when unexpected
             if isinstance(error, Denied):
                 request_cycle = asked.request_cycle
-                assert request_cycle.credential is not None
+                assert request_cycle.client_auth is not None
                 self._app.record_refusal(
-                    request_cycle.credential, request_cycle.connection.address, call
+                    request_cycle.client_auth, request_cycle.connection.address, call
                 )
             response = error_response(error)
         self._finish(asked, response)

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from elkyn.server.auth_backend import AuthBackend, Credential
+from elkyn.server.auth_backend import AuthBackend, ClientAuth
 from elkyn.server.metrics import Metrics
 from elkyn.server.realtime.hub import Hub
 from elkyn.server.realtime.write_tracker import ReadSetIndex, WriteTracker
@@ -45,7 +45,7 @@ class Client(Protocol):
     """One stream or socket."""
 
     kind: str
-    credential: Credential
+    client_auth: ClientAuth
 
     @property
     def store(self) -> ElkynStore | None:
@@ -240,7 +240,7 @@ class Clients:
             self._auth_backend.poll()
             now, now_ms = loop.time(), int(time.time() * 1000)
             for client in list(self._open):
-                reason = client.credential.invalid_reason(now_ms)
+                reason = client.client_auth.invalid_reason(now_ms)
                 if reason is None:
                     client.tick(now)
                 else:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from elkyn.auth.authorizer import Authorizer
 from elkyn.errors import PreconditionFailed, TooManyNodes, UnknownNamespace
 from elkyn.server.asgi import client_of
-from elkyn.server.auth_backend import AuthBackend, Credential
+from elkyn.server.auth_backend import AuthBackend, ClientAuth
 from elkyn.server.bodies.large_bodies import RawJson, put_large, update_large
 from elkyn.server.hashes import hash_of
 from elkyn.server.limits import Limits
@@ -55,16 +55,16 @@ class SocketStore:
     scope: Mapping[str, Any]
     nodes_max: int = Limits().body_nodes
 
-    def authorizer(self, credential: Credential, path: Path, *, write: bool) -> Authorizer:
-        """Return what authorizes `credential` at `path`."""
-        return credential.authorizer(self.store, self.namespace, format_path(path), write)
+    def authorizer(self, client_auth: ClientAuth, path: Path, *, write: bool) -> Authorizer:
+        """Return what authorizes the client at `path`."""
+        return client_auth.authorizer(self.store, self.namespace, format_path(path), write)
 
-    def record_refusal(self, credential: Credential, step: Any) -> None:
+    def record_refusal(self, client_auth: ClientAuth, step: Any) -> None:
         """Record that a request was refused."""
         path = step.listen.path if hasattr(step, "listen") else getattr(step, "path", ())
         write = isinstance(step, Commit | OnDisconnect)
         self.auth_backend.record_refusal(
-            credential, client_of(self.scope), self.namespace, format_path(path), write=write
+            client_auth, client_of(self.scope), self.namespace, format_path(path), write=write
         )
 
     def to_write(self, step: Commit | OnDisconnect, authorizer: Authorizer) -> Write:
