@@ -251,12 +251,12 @@ def test_what_cannot_be_refreshed(server: Server, body: dict[str, Any], message:
 
 def test_a_new_password_ends_all_sessions_and_opens_one(server: Server) -> None:
     signed = server.sign_up()
-    told: list[Revoked] = []
-    server.auth.revocations.subscribe(told.append)
+    notified: list[Revoked] = []
+    server.auth.revocations.subscribe(notified.append)
     server.clock.advance(2)
     body = {"idToken": signed["idToken"], "password": "secret2"}
     answer = server.ok(f"{ACCOUNTS}:update", body)
-    assert told == [Revoked(uid=signed["localId"])]
+    assert notified == [Revoked(uid=signed["localId"])]
     assert server.refresh(signed["refreshToken"])[0] == 400
     assert server.error(f"{ACCOUNTS}:lookup", {"idToken": signed["idToken"]}) == "TOKEN_EXPIRED"
     assert server.refresh(answer["refreshToken"])[0] == 200
@@ -493,8 +493,8 @@ def test_a_token_for_a_user_is_signed_for_administrators(
 
 
 def test_administrators_revoke_users_tokens_and_keys(server: Server) -> None:
-    told: list[Revoked] = []
-    server.auth.revocations.subscribe(told.append)
+    notified: list[Revoked] = []
+    server.auth.revocations.subscribe(notified.append)
     first = server.admin("/auth/token", {"uid": "u"})["token"]
     second = server.admin("/auth/token", {"uid": "u"})["token"]
     server.admin("/auth/revoke", {"token": first})
@@ -512,7 +512,7 @@ def test_administrators_revoke_users_tokens_and_keys(server: Server) -> None:
     assert made["key"] not in json.dumps(listed)
     server.admin("/auth/keys/revoke", {"name": "ci"})
     assert server.ask("/auth/keys", method="GET", authorization=bearer)[0] == 401
-    assert told[-1] == Revoked(key_id=made["id"])
+    assert notified[-1] == Revoked(key_id=made["id"])
     assert server.ask("/auth/keys/revoke", {"name": "ci"}, **ADMIN)[0] == 404
     assert server.ask("/auth/revoke", {}, **ADMIN)[0] == 400
 

@@ -1,4 +1,4 @@
-"""Group commit: what each queued write is told of its commit."""
+"""Group commit: what each queued write reports of its commit."""
 
 from __future__ import annotations
 

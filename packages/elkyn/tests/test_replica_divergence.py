@@ -1,4 +1,4 @@
-"""Followers whose log has writes that the new leader never had: nobody is told those any more."""
+"""Followers whose log has writes that the new leader never had: no client is sent those any more."""
 
 from __future__ import annotations
 

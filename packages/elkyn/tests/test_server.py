@@ -22,7 +22,7 @@ from elkyn import ElkynStore
 
 
 class Running(Served):
-    """A served folder, whose events are told without ids."""
+    """A served folder, whose events are read without ids."""
 
     @contextmanager
     def events(self, path: str) -> Iterator[Iterator[tuple[str, Any]]]:

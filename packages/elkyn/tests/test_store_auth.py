@@ -134,14 +134,14 @@ def test_rules_are_kept_in_the_store_and_in_its_log(tmp_path: Path) -> None:
 
 def test_rules_follow_the_log_to_other_stores(store: ElkynStore) -> None:
     with ElkynStore(mode="memory") as follower:
-        told: list[int] = []
-        follower.admin.on_rules(lambda: told.append(1))
+        notified: list[int] = []
+        follower.admin.on_rules(lambda: notified.append(1))
         follower.admin.replicate(store.oplog.read(0))
         follower.enable_auth("another secret")
         assert follower.get("/users/ann/age", token=follower.create_token("ann")) == 31
         with pytest.raises(Denied):
             follower.get("/")
-        assert told == [1]
+        assert notified == [1]
 
 
 def test_without_rules_nothing_is_allowed_but_to_admins(tmp_path: Path) -> None:
@@ -208,12 +208,12 @@ def test_tokens_need_a_secret(tmp_path: Path) -> None:
 
 
 def test_whoever_asks_is_told_of_new_rules_and_then_no_more(store: ElkynStore) -> None:
-    told: list[int] = []
-    end = store.admin.on_rules(lambda: told.append(1))
+    notified: list[int] = []
+    end = store.admin.on_rules(lambda: notified.append(1))
     store.set_rules(RULES)
     end()
     store.set_rules(RULES)
-    assert told == [1]
+    assert notified == [1]
 
 
 CHANGES: dict[str, Callable[[ElkynStore], object]] = {

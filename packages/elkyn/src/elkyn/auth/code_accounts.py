@@ -129,11 +129,11 @@ class CodeAccounts:
             **opened.to_json(),
         }
 
-    def list_pending(self, _call: Call) -> dict[str, Any]:
+    def list_messages(self, _call: Call) -> dict[str, Any]:
         """List the latest codes of an emulator."""
         names = [
             {"requestType": m.purpose, "email": m.email, "oobCode": m.code, "oobLink": m.link}
-            for m in self._codes.list_pending()
+            for m in self._codes.list_messages()
         ]
         return {"oobCodes": names}
 

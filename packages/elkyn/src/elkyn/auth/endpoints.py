@@ -93,7 +93,7 @@ class Endpoints:
         self._admin = _admin_routes(admins, codes, acts)
         if services.policy.emulator:
             self._admin["DELETE", "/emulator/v1/accounts"] = admins.delete_all
-            self._admin["GET", "/emulator/v1/oobCodes"] = codes.list_pending
+            self._admin["GET", "/emulator/v1/oobCodes"] = codes.list_messages
             self._open["POST", "/auth/token"] = acts.token
 
     def owns(self, path: str) -> bool:

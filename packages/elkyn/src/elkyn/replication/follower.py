@@ -1,9 +1,9 @@
 """The follower side of the protocol, as a state machine without socket, clock or thread.
 
 Once welcomed and not diverged, the store is at each position some past state of its leader, because
-entries are applied in transactions, in order, and a snapshot replaces the store by one rename. An acknowledgement is sent
-only after that is on the disk. A crash at any point therefore loses only what is sent again after
-the next hello:
+entries are applied in transactions, in order, and a snapshot replaces the store by one rename. An
+acknowledgement is sent only after that is on the disk. A crash at any point therefore loses only what
+is sent again after the next hello:
 
     frame -> append (tree, log and rules in one transaction, synced) -> ack
     chunks -> file -> complete: size and SHA-256 -> fsync -> rename -> ack

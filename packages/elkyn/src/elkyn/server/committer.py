@@ -101,8 +101,8 @@ class Committer:
             for store, write, _done, _loop in group:
                 by_store.setdefault(store, []).append(write)
             started = time.perf_counter()
-            # Each store has a writer of its own, which makes one transaction of successive writes of one
-            # kind (durable or ephemeral).
+            # Each store has a writer of its own, which makes one transaction of successive writes
+            # of one kind (durable or ephemeral).
             for store, writes in by_store.items():
                 self._committing = store
                 _apply(store, writes)

@@ -105,18 +105,18 @@ class FastPath:
             return False
         if not self._is_eligible(request):
             return False
-        asked = _PendingRequest(
+        pending = _PendingRequest(
             request_cycle, request, AccessLog.begin(request), time.perf_counter()
         )
         try:
-            response = self._answer(asked)
+            response = self._answer(pending)
         except SennitError as error:
             response = error_response(error)
         # Nothing was queued or sent when `_answer` raises, so the request can be answered again.
         except Exception:  # noqa: BLE001 - the app answers it again, and logs the error
             return False
         if response is not None:
-            self._finish(asked, response)
+            self._finish(pending, response)
         return True
 
     def _is_eligible(self, request: Request) -> bool:
@@ -136,14 +136,14 @@ class FastPath:
             return False
         return not app.settings.ack or request.method in ("GET", "HEAD")
 
-    def _answer(self, asked: _PendingRequest) -> Response | None:
+    def _answer(self, pending: _PendingRequest) -> Response | None:
         """Return the answer; None when it is sent after a commit.
 
         Raises:
             BlockingIOError: authentication must wait.
             ReadLimit: the read needs a thread, or its answer is too large to send at once.
         """
-        app, request_cycle, request = self._app, asked.request_cycle, asked.request
+        app, request_cycle, request = self._app, pending.request_cycle, pending.request
         client = request_cycle.connection.address
         app.admit(client)
         # Set as soon as the limits have counted the request, so that the app, if it has to answer
@@ -165,7 +165,7 @@ class FastPath:
                 held.add(memory_of(request.body))
                 try:
                     write = to_write(call, request.body, store, authorizer)
-                    self._commit(asked, call, store, write, held)
+                    self._commit(pending, call, store, write, held)
                 except BaseException:
                     held.release()
                     raise
@@ -190,20 +190,20 @@ class FastPath:
 
     def _commit(
         self,
-        asked: _PendingRequest,
+        pending: _PendingRequest,
         call: Call,
         store: ElkynStore,
         write: Write,
         held: MemoryReservation,
     ) -> None:
         metrics = self._app.metrics
-        done = partial(self._committed, asked, call, write, held)
-        self._app.committer.queue(store, write, done, asked.request_cycle.connection.loop)
+        done = partial(self._committed, pending, call, write, held)
+        self._app.committer.queue(store, write, done, pending.request_cycle.connection.loop)
         metrics.writes += 1
         metrics.open["http"] += 1
 
     def _committed(
-        self, asked: _PendingRequest, call: Call, write: Write, held: MemoryReservation
+        self, pending: _PendingRequest, call: Call, write: Write, held: MemoryReservation
     ) -> None:
         # Called in the loop after the commit. The connection may be closed by now; `answer` checks
         # it.
@@ -214,19 +214,19 @@ class FastPath:
             response.position = write.position
         except Exception as error:  # noqa: BLE001 - answered, and logged when unexpected
             if isinstance(error, Denied):
-                request_cycle = asked.request_cycle
+                request_cycle = pending.request_cycle
                 assert request_cycle.client_auth is not None
                 self._app.record_refusal(
                     request_cycle.client_auth, request_cycle.connection.address, call
                 )
             response = error_response(error)
-        self._finish(asked, response)
+        self._finish(pending, response)
 
-    def _finish(self, asked: _PendingRequest, response: Response) -> None:
-        request_cycle, request = asked.request_cycle, asked.request
-        if asked.number is not None:
+    def _finish(self, pending: _PendingRequest, response: Response) -> None:
+        request_cycle, request = pending.request_cycle, pending.request
+        if pending.number is not None:
             address = request_cycle.connection.address
-            AccessLog.end(asked.number, request, address, response, asked.started)
+            AccessLog.end(pending.number, request, address, response, pending.started)
         self._app.count_answer(request, response)
         body = b"" if request.method == "HEAD" else response.body
         request_cycle.connection.answer(request_cycle, head_of(response), body)

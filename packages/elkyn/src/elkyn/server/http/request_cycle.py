@@ -106,7 +106,7 @@ class RequestCycle:
 
     @property
     def streaming(self) -> bool:
-        """Whether an answer of unknown length was begun and not ended: an event stream."""
+        """Whether an answer of unknown length was started but not ended: an event stream."""
         cycle = self.asgi_cycle
         if cycle is None or cycle.response_complete:
             return False

@@ -32,8 +32,8 @@ _HEADERS = [
 ]
 _CHUNKS = ("chunk", "unnamed chunk")
 # Firebase's REST streaming names keep-alive and cancel, each with the data shown here, and
-# auth_revoked, with the reason as its data (`Stream._end`). In unnamed messages a keep-alive is a comment line, which `onmessage` does not see (HTML
-# standard, 9.2.6).
+# auth_revoked, with the reason as its data (`Stream._end`). In unnamed messages a keep-alive is a
+# comment line, which `onmessage` does not see (HTML standard, 9.2.6).
 _KEEP_ALIVE = (b"event: keep-alive\ndata: null\n\n", b": keep-alive\n\n")
 _CANCEL = (b"event: cancel\ndata: null\n\n", b'data: {"type":"cancel","path":"/","data":null}\n\n')
 

@@ -129,7 +129,7 @@ class _ClientStream(ClientStream):
     def feed(self, app: ServerState) -> Feed:
         call = self._call
         if call.query is None:
-            return app.clients.hub.follow(self.store, call.keys, self.wake, patient=True)
+            return app.clients.hub.follow(self.store, call.keys, self.wake, batched=True)
         self.recheck()  # writes since the first check may have changed the permission
         return QueryFeed(self.store, call.path, call.query, self.wake)
 
