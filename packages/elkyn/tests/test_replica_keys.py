@@ -61,7 +61,7 @@ def pair(start_server: Start, tmp_path: Path) -> tuple[Served, Served]:
     return leader, follower
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_key_of_the_leader_is_good_at_the_follower_until_it_is_revoked(
     pair: tuple[Served, Served],
 ) -> None:

@@ -347,7 +347,7 @@ def elkyn(*words: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
     start_server: Start, follow: Any, tmp_path: Path
 ) -> None:
