@@ -8,83 +8,23 @@ import logging
 import threading
 from collections.abc import Iterator
 from typing import Any
-from urllib.parse import urlencode
 
 import jwt
 import pytest
+from toolkit_server import ACCOUNTS, ADMIN, PROJECT, TOKEN, Server, cheap_accounts
 
 from elkyn.auth import passwords
 from elkyn.auth.audit import AUDIT_LOGGER
-from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.endpoints import BODY_BYTES_MAX, AuthRequest
 from elkyn.auth.errors import BadToken
-from elkyn.auth.jws import PrivateKey, PublicKey, unsigned_token
+from elkyn.auth.jws import PublicKey, unsigned_token
 from elkyn.auth.revocations import Revoked
-from elkyn.auth.tokens import TokenSigner
-from sennit_core.testing import ManualClock
-
-SECRET = "a secret of at least thirty-two bytes"
-ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
-PROJECT = "/identitytoolkit.googleapis.com/v1/projects/app/accounts"
-TOKEN = "/securetoken.googleapis.com/v1/token"
-ADMIN = {"authorization": "Bearer root-token"}
-# As Firebase documents it; a token with it names the service account in `sub`, the user in `uid`.
-CUSTOM_TOKEN_AUDIENCE = (
-    "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit"
-)
-
-
-KEY = PrivateKey.generate("shared")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def cheap() -> Iterator[None]:
-    """Spare each server the making of a key of its own, and the cost of hashing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "_COST", {"time_cost": 1, "memory_cost": 64, "parallelism": 1})
-        patch.setattr(PrivateKey, "generate", lambda kid: PrivateKey(kid, KEY._private))
+    with cheap_accounts():
         yield
-
-
-class Server:
-    """A server without a network: what requests are answered."""
-
-    def __init__(self, **fields: Any) -> None:
-        self.clock = ManualClock()
-        fields = {"secret": SECRET, "admin_token": "root-token", "project": "app", **fields}
-        self.auth = Authenticator(AuthSettings(**fields), clock=self.clock)
-
-    def ask(
-        self, path: str, body: Any = None, *, method: str = "POST", **headers: str
-    ) -> tuple[int, dict[str, Any]]:
-        path, _mark, query = path.partition("?")
-        pairs = dict(part.split("=", 1) for part in query.split("&") if part)
-        data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body)
-        data = data.encode() if isinstance(data, str) else data
-        names = {name.replace("_", "-"): value for name, value in headers.items()}
-        response = self.auth.answer(AuthRequest(method, path, pairs, names, data, "10.0.0.1"))
-        return response.status, json.loads(response.body)
-
-    def ok(self, path: str, body: Any = None, **more: Any) -> dict[str, Any]:
-        status, answer = self.ask(path, body, **more)
-        assert status == 200, answer
-        return answer
-
-    def admin(self, path: str, body: Any = None, method: str = "POST") -> dict[str, Any]:
-        return self.ok(path, body, method=method, authorization="Bearer root-token")
-
-    def error(self, path: str, body: Any = None, **more: Any) -> str:
-        status, answer = self.ask(path, body, **more)
-        assert 400 <= status < 500, answer
-        assert answer["error"]["code"] == status
-        return str(answer["error"]["message"])
-
-    def sign_up(self, email: str = "a@b.c", password: str = "secret1") -> dict[str, Any]:
-        return self.ok(f"{ACCOUNTS}:signUp", {"email": email, "password": password})
-
-    def refresh(self, token: str) -> tuple[int, dict[str, Any]]:
-        form = urlencode({"grant_type": "refresh_token", "refresh_token": token}).encode()
-        return self.ask(TOKEN, form, content_type="application/x-www-form-urlencoded")
 
 
 @pytest.fixture
@@ -315,64 +255,6 @@ def test_an_old_sign_in_cannot_change_a_password() -> None:
         strict.ok(f"{ACCOUNTS}:update", {"idToken": signed["idToken"], "displayName": "x"})
 
 
-def test_a_custom_token_is_exchanged(server: Server) -> None:
-    path = f"{ACCOUNTS}:signInWithCustomToken"
-    text = TokenSigner(SECRET, server.clock).sign("u7", {"level": 3})
-    first = server.ok(path, {"token": text, "returnSecureToken": True})
-    assert first["isNewUser"] is True
-    assert server.ok(path, {"token": text})["isNewUser"] is False
-    principal = server.auth.authenticate_token_sync(first["idToken"])
-    assert (principal.uid, principal.provider, principal.custom) == ("u7", "custom", ("level",))
-    again = server.refresh(first["refreshToken"])[1]
-    assert server.auth.authenticate_token_sync(again["id_token"]).claims["level"] == 3
-
-
-def test_a_legacy_token_is_exchanged(server: Server) -> None:
-    claims = {"v": 0, "iat": int(server.clock.now()), "d": {"uid": "old", "level": 1}}
-    text = jwt.encode(claims, SECRET, "HS256")
-    answer = server.ok(f"{ACCOUNTS}:signInWithCustomToken", {"token": text})
-    assert server.auth.authenticate_token_sync(answer["idToken"]).uid == "old"
-
-
-def test_custom_tokens_of_strangers_are_refused(server: Server, emulator: Server) -> None:
-    path = f"{ACCOUNTS}:signInWithCustomToken"
-    stranger = TokenSigner("another secret", server.clock).sign("u")
-    assert server.error(path, {"token": stranger}).startswith("INVALID_CUSTOM_TOKEN : ")
-    unsigned = unsigned_token({"uid": "u"})
-    assert server.error(path, {"token": unsigned}).startswith("INVALID_CUSTOM_TOKEN : ")
-    assert server.error(path, {"token": '{"uid":"u"}'}).startswith("INVALID_CUSTOM_TOKEN : ")
-    assert server.error(path, {}) == "MISSING_CUSTOM_TOKEN"
-    emulator.ok(path, {"token": unsigned})
-    emulator.ok(path, {"token": '{"uid":"u"}'})
-    for claims in ({"uid": 7}, {"uid": "u", "claims": {"sub": 1}}, {"uid": "u", "claims": 1}):
-        text = unsigned_token(claims)
-        assert emulator.error(path, {"token": text}).startswith("INVALID_CUSTOM_TOKEN : ")
-
-
-def test_a_service_accounts_custom_token_names_its_user_in_uid(server: Server) -> None:
-    path = f"{ACCOUNTS}:signInWithCustomToken"
-    now = int(server.clock.now())
-    claims = {
-        "aud": CUSTOM_TOKEN_AUDIENCE,
-        "iss": "signer@app.iam.gserviceaccount.com",
-        "sub": "signer@app.iam.gserviceaccount.com",
-        "iat": now,
-        "exp": now + 3600,
-    }
-    text = jwt.encode(claims, SECRET, "HS256")
-    assert server.error(path, {"token": text}).startswith("INVALID_CUSTOM_TOKEN : ")
-    signed = server.ok(path, {"token": jwt.encode({**claims, "uid": "ann"}, SECRET, "HS256")})
-    assert server.auth.authenticate_token_sync(signed["idToken"]).uid == "ann"
-
-
-def test_a_custom_token_cannot_make_an_administrator(server: Server) -> None:
-    text = TokenSigner(SECRET, server.clock).sign("u", {"roles": {"admin": True}})
-    answer = server.ok(f"{ACCOUNTS}:signInWithCustomToken", {"token": text})
-    principal = server.auth.authenticate_token_sync(answer["idToken"])
-    assert not principal.admin
-    assert "roles" not in principal.claims
-
-
 def test_the_role_of_a_user_makes_an_administrator_until_it_is_taken(server: Server) -> None:
     signed = server.sign_up()
     uid = signed["localId"]
@@ -530,15 +412,6 @@ def test_tokens_of_the_second_of_a_revocation_are_revoked_and_later_ones_are_not
     again = server.ok(f"{ACCOUNTS}:signInWithPassword", password)["idToken"]
     for token in (again, server.admin("/auth/token", {"uid": uid})["token"]):
         assert server.auth.authenticate_token_sync(token).uid == uid
-
-
-def test_a_custom_token_that_was_revoked_is_not_exchanged(server: Server) -> None:
-    path = f"{ACCOUNTS}:signInWithCustomToken"
-    text = server.admin("/auth/token", {"uid": "u", "expiresSeconds": 10**6})["token"]
-    server.ok(path, {"token": text})
-    server.clock.advance(1)
-    server.admin("/auth/revoke", {"uid": "u"})
-    assert server.error(path, {"token": text}).startswith("INVALID_CUSTOM_TOKEN")
 
 
 def test_a_disabled_user_has_no_token_that_is_good(server: Server) -> None:
