@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elkyn_server import install_sdks, run_script, running_emulator
+from elkyn_sdks import install_sdks, run_script
+from elkyn_server import running_emulator
 
 from elkyn import ElkynStore
 from elkyn.server.hashes import hash_of

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from elkyn_server import Served, install_sdks, run_script, running, running_emulator
+from elkyn_sdks import install_sdks, run_script
+from elkyn_server import Served, running, running_emulator
 
 README = Path(__file__).parents[1] / "packages/elkyn/README.md"
 NAME = "my-app-default-rtdb"

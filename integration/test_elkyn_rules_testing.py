@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from elkyn_server import install_sdks, run_script, running_emulator
+from elkyn_sdks import install_sdks, run_script
+from elkyn_server import running_emulator
 
 
 def test_rules_are_tested_with_the_vendors_library(tmp_path: Path) -> None:

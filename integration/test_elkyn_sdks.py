@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elkyn_server import install_sdks, run_script, running_emulator
+from elkyn_sdks import install_sdks, run_script
+from elkyn_server import running_emulator
 
 SEEN = {
     "set": {"b": 1, "c": [1, 2, {"x": "é"}]},

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from elkyn_server import install_sdks, run_script, running_emulator
+from elkyn_sdks import install_sdks, run_script
+from elkyn_server import running_emulator
 
 from elkyn import ElkynStore, Query
 from elkyn.tree.live_query import EVENTS

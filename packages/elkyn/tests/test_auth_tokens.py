@@ -214,7 +214,7 @@ def test_custom_claims_stand_beside_the_uid() -> None:
 
 
 def test_an_id_token_of_firebase_shows_its_provider() -> None:
-    firebase = {"sign_in_provider": "password", "principals": {}}
+    firebase = {"sign_in_provider": "password", "identities": {}}
     text = sign_token(claims(firebase=firebase, user_id="u", email="a@b.c", level=3), RSA)
     principal = ISSUER.verify(text, NOW)
     assert principal.provider == "password"

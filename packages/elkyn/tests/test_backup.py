@@ -184,9 +184,9 @@ def test_entries_are_repeated_in_order_and_told_to_those_who_watch(tmp_path: Pat
             with pytest.raises(PositionGone):
                 follower.admin.replicate(entries[1:])
             follower.admin.replicate(entries)
-            told = [next(events), next(events), next(events)]
-        assert [(event.path, event.data) for event in told[1:]] == [("/", {"c": 2}), ("/c", 3)]
-        assert told[-1].position == 2
+            received = [next(events), next(events), next(events)]
+        assert [(event.path, event.data) for event in received[1:]] == [("/", {"c": 2}), ("/c", 3)]
+        assert received[-1].position == 2
         assert follower.get("/", export=True) == store.get("/", export=True)
         assert follower.oplog.read(0) == entries
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -51,14 +54,71 @@ def modules() -> dict[str, Path]:
     return {name.removesuffix(".__init__"): file for name, file in names.items()}
 
 
-def imported(file: Path, known: dict[str, Path]) -> Iterator[str]:
-    """Yield the modules that a file imports: also late, and for type checking only."""
-    for node in ast.walk(ast.parse(file.read_text())):
+@cache
+def import_statements(file: Path, *, types: bool) -> list[ast.Import | ast.ImportFrom]:
+    module = ast.parse(file.read_text())
+    if not types:
+        module.body = [node for node in module.body if not for_type_checking(node)]
+    return [node for node in ast.walk(module) if isinstance(node, ast.Import | ast.ImportFrom)]
+
+
+def imported(file: Path, known: dict[str, Path], *, types: bool = True) -> Iterator[str]:
+    """Yield the modules that a file imports, also late; with `types` those for type checking too."""
+    for node in import_statements(file, types=types):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)
         elif isinstance(node, ast.ImportFrom) and node.module in known:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name if name in known else node.module for name in names)
+
+
+def for_type_checking(node: ast.stmt) -> bool:
+    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+
+
+STATES_LAYERS = (
+    *("elkyn", "elkyn.auth", "elkyn.cli", "elkyn.replication", "elkyn.server"),
+    *("elkyn.server.bodies", "elkyn.server.realtime", "elkyn.storage", "elkyn.store", "elkyn.tree"),
+)
+
+
+def stated_layers(name: str) -> Iterator[dict[str, int]]:
+    """Yield the chains in "Layering: `a` < `b`, `c` < …; `d` < ….": modules with their ranks."""
+    module = importlib.import_module(name)
+    base = name if hasattr(module, "__path__") else name.rpartition(".")[0]
+    words = " ".join((module.__doc__ or "").split()).partition("Layering: ")[2]
+    for chain in re.sub(r" \([^)]*\)", "", words).partition(". ")[0].split("; "):
+        layers = [re.findall(r"`([\w.]+)`", layer) for layer in chain.split(" < ")]
+        if len(layers) > 1:
+            yield {f"{base}.{name}": rank for rank, names in enumerate(layers) for name in names}
+
+
+def rank_of(module: str, ranks: dict[str, int]) -> int:
+    while module and module not in ranks:
+        module = module.rpartition(".")[0]
+    return ranks.get(module, -1)
+
+
+@pytest.mark.parametrize("name", STATES_LAYERS)
+def test_no_module_imports_a_layer_above_it(name: str) -> None:
+    known = modules()
+    chains = list(stated_layers(name))
+    assert chains
+    for ranks in chains:
+        assert ranks.keys() <= known.keys()
+        for module, file in known.items():
+            own = rank_of(module, ranks)
+            if own < 0:
+                continue
+            others = set(imported(file, known, types=False))
+            if module == "elkyn.store":
+                others -= SUBCLASS_OF_STORE
+            assert {other for other in others if rank_of(other, ranks) > own} == set()
+
+
+def test_every_statement_of_layers_is_tested() -> None:
+    stated = {name for name, file in modules().items() if "\nLayering: " in file.read_text()}
+    assert stated == set(STATES_LAYERS)
 
 
 @pytest.mark.slow

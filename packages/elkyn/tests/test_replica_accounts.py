@@ -145,10 +145,10 @@ def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     user = sign_up(leader, "a@example.org")
     answer = leader.client.get("/.replica/accounts")
-    told = ormsgpack.unpackb(answer.content)
+    state = ormsgpack.unpackb(answer.content)
     public = {"kty", "n", "e", "alg", "use", "kid"}
-    assert all(set(key) <= public for key in told["keys"])
-    assert set(told) == {
+    assert all(set(key) <= public for key in state["keys"])
+    assert set(state) == {
         *("tag", "issuer", "project", "keys", "cutoffs", "revoked", "disabled"),
         *("revoked_keys", "admin_secrets"),
     }
@@ -158,7 +158,7 @@ def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
     assert b"argon2" not in secrets
     assert b"a@example.org" not in secrets
     assert httpx.get(f"{leader.url}/.replica/accounts").status_code == 401
-    assert leader.client.get(f"/.replica/accounts?tag={told['tag']}").status_code == 304
+    assert leader.client.get(f"/.replica/accounts?tag={state['tag']}").status_code == 304
     assert follower.client.get("/.replica/accounts").status_code == 409
 
 
@@ -185,9 +185,9 @@ def token(auth: Authenticator) -> str:
 
 
 def learn(follower: Authenticator, leader: Authenticator) -> None:
-    told = leader.state_for_followers(follower.leader.tag)
-    assert told is not None
-    follower.follow(told)
+    state = leader.state_for_followers(follower.leader.tag)
+    assert state is not None
+    follower.follow(state)
 
 
 def test_an_old_leaders_tokens_end_soon_after_a_promotion(
@@ -236,10 +236,10 @@ def test_a_key_that_the_leader_has_dropped_is_good_no_more(
 def test_nonsense_is_refused_and_changes_nothing(
     leader: Authenticator, follower: Authenticator, change: dict[str, Any]
 ) -> None:
-    told = leader.state_for_followers("")
-    assert told is not None
+    state = leader.state_for_followers("")
+    assert state is not None
     with pytest.raises(BadInput, match="leader"):
-        follower.follow(ormsgpack.packb(ormsgpack.unpackb(told) | change))
+        follower.follow(ormsgpack.packb(ormsgpack.unpackb(state) | change))
     with pytest.raises(BadInput):
         follower.follow(b"\xc1")
     assert follower.leader.tag == ""

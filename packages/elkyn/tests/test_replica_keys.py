@@ -61,7 +61,7 @@ def pair(start_server: Start, tmp_path: Path) -> tuple[Served, Served]:
     return leader, follower
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_key_of_the_leader_is_good_at_the_follower_until_it_is_revoked(
     pair: tuple[Served, Served],
 ) -> None:
@@ -156,9 +156,9 @@ def follower(clock: ManualClock, leader: Authenticator) -> Iterator[Authenticato
 
 
 def learn(follower: Authenticator, leader: Authenticator) -> None:
-    told = leader.state_for_followers(follower.leader.tag)
-    assert told is not None
-    follower.follow(told)
+    state = leader.state_for_followers(follower.leader.tag)
+    assert state is not None
+    follower.follow(state)
 
 
 def test_another_admin_token_of_the_leader_ends_the_one_before(
@@ -168,7 +168,7 @@ def test_another_admin_token_of_the_leader_ends_the_one_before(
     principal = follower.authenticate_token_sync("a" * 32)
     assert principal.admin
     object.__setattr__(leader.settings, "admin_token", "b" * 32)  # as a start with another file
-    assert follower.authenticate_token_sync("b" * 32).admin  # before it was told of it
+    assert follower.authenticate_token_sync("b" * 32).admin  # before it has heard of it
     learn(follower, leader)
     assert follower.authenticate_token_sync("b" * 32).admin
     assert follower.revocations.reason(principal) is not None

@@ -68,7 +68,7 @@ class Proxy:
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
-                while self.cut:  # neither delivered nor told: as a cable that was pulled
+                while self.cut:  # neither delivered nor reported: as a cable that was pulled
                     time.sleep(0.05)
                 target.sendall(data)
         for end in (source, target):
@@ -347,7 +347,7 @@ def elkyn(*words: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
 
 
-@pytest.mark.nightly
+@pytest.mark.slow
 def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
     start_server: Start, follow: Any, tmp_path: Path
 ) -> None:
@@ -364,7 +364,7 @@ def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
     assert len(follower.client.get("/kept.json").json()) == 10
     assert follower.client.put("/new.json", json=1).status_code == 200
     local = {"X-Elkyn-Ack": "local"}
-    assert leader.client.put("/lost.json", json=2, headers=local).status_code == 200  # not told yet
+    assert leader.client.put("/lost.json", json=2, headers=local).status_code == 200  # not sent yet
     proxy.cut = False
     follower.stop()  # it remembers that it leads, and goes on telling the old leader
     token = str(leader.data / "admin.token")

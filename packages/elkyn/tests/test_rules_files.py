@@ -89,8 +89,8 @@ def test_a_file_that_is_not_there_is_told_apart(tmp_path: Path) -> None:
         stream = io.StringIO()
         assert run_on(tmp_path / "none", stream) == 2
         assert "none: No such file" in stream.getvalue()
-    code, told = run(tmp_path, {"rules": "none.json", "cases": []})
-    assert (code, told) == (2, "/none.json: No such file or directory\n")
+    code, output = run(tmp_path, {"rules": "none.json", "cases": []})
+    assert (code, output) == (2, "/none.json: No such file or directory\n")
 
 
 def test_cases_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,9 +105,9 @@ def test_cases_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_failed_case_is_told_with_what_the_rules_saw(tmp_path: Path) -> None:
     case = {"name": "strangers read", "as": "bob", "read": "/ann", "expect": "allow"}
-    code, told = run(tmp_path, {"rules": RULES, "cases": [case]})
+    code, output = run(tmp_path, {"rules": RULES, "cases": [case]})
     assert code == 1
-    assert told.splitlines() == [
+    assert output.splitlines() == [
         "/cases.json:11: strangers read: FAILED: expected to be allowed",
         "  denied: no .read rule grants access to /ann",
         "  .read of /$uid at /ann (line 5): false",
@@ -145,7 +145,7 @@ def test_users_data_times_and_queries_reach_the_rules(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "told"),
+    ("document", "message"),
     [
         ("[", "1:2: the file ends too early"),
         ("[]", "1:1: a test file must be an object"),
@@ -190,11 +190,11 @@ def test_users_data_times_and_queries_reach_the_rules(tmp_path: Path) -> None:
     ],
 )
 def test_a_test_file_that_is_wrong_is_told_with_its_place(
-    tmp_path: Path, document: str, told: str
+    tmp_path: Path, document: str, message: str
 ) -> None:
     code, written = run(tmp_path, document)
     assert code == 1
-    assert written.startswith(f"/cases.json:{told}")
+    assert written.startswith(f"/cases.json:{message}")
 
 
 def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:

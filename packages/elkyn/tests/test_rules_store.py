@@ -109,9 +109,9 @@ def test_a_shell_is_told_which_rule_decides(
     assert capsys.readouterr().out == "denied: no .read rule grants access to /n\n"
     user = '{"uid": "ann", "level": 2}'
     assert main([*explain, "--as", user, "--write", '{".sv": {"increment": 1}}']) == 0
-    told = capsys.readouterr().out
-    assert told.startswith("allowed: .write of /n, line 1")
-    assert "newData.val() = 2\n    data.val() = 1\n    auth.level = 2" in told
+    output = capsys.readouterr().out
+    assert output.startswith("allowed: .write of /n, line 1")
+    assert "newData.val() = 2\n    data.val() = 1\n    auth.level = 2" in output
     assert main([*explain, "--as", "ann", "--write", "2"]) == 1
     assert main([*explain, "--as", "{}", "--write", "2"]) == 2
     assert main(["get", "--data", data, "/n"]) == 0

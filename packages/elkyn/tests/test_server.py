@@ -22,7 +22,7 @@ from elkyn import ElkynStore
 
 
 class Running(Served):
-    """A served folder, whose events are told without ids."""
+    """A served folder, whose events are read without ids."""
 
     @contextmanager
     def events(self, path: str) -> Iterator[Iterator[tuple[str, Any]]]:
@@ -129,6 +129,26 @@ def test_a_body_over_the_limit_is_refused(tmp_path: Path) -> None:
         return answer.status_code
 
     assert asyncio.run(ask()) == 413
+
+
+def test_a_hook_that_gives_full_access_still_needs_the_indexes_of_the_rules() -> None:
+    import asyncio
+
+    from elkyn.server.app import elkyn_app
+
+    async def ask(store: ElkynStore) -> httpx.Response:
+        app = elkyn_app({"default": store}, authorize=lambda *_: None)
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            answer = await client.get("/users.json", params={"orderBy": '"age"'})
+        app.close()
+        return answer
+
+    with ElkynStore(mode="memory") as store:
+        store.set_rules({"rules": {"users": {".indexOn": ["name"]}}})
+        answer = asyncio.run(ask(store))
+    assert answer.status_code == 400
+    assert answer.json()["error"].startswith("Index not defined")
 
 
 def test_a_client_that_goes_leaves_no_subscription_behind() -> None:

@@ -1,4 +1,4 @@
-"""Data takes a permission: no open stream or listen is told what was written since, or with it."""
+"""Data takes a permission: no open stream or listen is sent what was written since, or with it."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ def test_a_stream_is_cancelled_first(
         lines = stream.iter_lines()
         assert next(lines) == "event: put"
         lose()
-        told = "\n".join(lines)
-    assert "event: cancel" in told
-    assert "secret" not in told
+        text = "\n".join(lines)
+    assert "event: cancel" in text
+    assert "secret" not in text
 
 
 @pytest.mark.parametrize("query", [{}, {"q": {"i": "n", "l": 2, "vf": "r"}, "t": 1}])

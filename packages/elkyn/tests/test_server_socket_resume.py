@@ -1,4 +1,4 @@
-"""Listens that go on from the last event that their client was told."""
+"""Listens that resume after the last event that their client received."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from elkyn_server import Served, Wire
 
 
-def listen(wire: Wire, path: str, told: Any = None) -> Any:
-    """Listen with ids, from `told` on; returns what is said to come back with."""
+def listen(wire: Wire, path: str, resume: Any = None) -> Any:
+    """Listen with ids, from `resume` on; returns the point to resume from next time."""
     assert wire.ask("auth", cred="owner")["s"] == "ok"
-    answer = wire.ask("q", p=path, h="", **(told or {"i": "", "m": ""}))
+    answer = wire.ask("q", p=path, h="", **(resume or {"i": "", "m": ""}))
     assert answer["s"] == "ok"
     return answer["d"]
 
@@ -32,12 +32,12 @@ def put(served: Served, path: str, value: Any) -> None:
 def test_a_listen_goes_on_with_what_was_missed_alone(emulator: Any) -> None:
     put(emulator, "/a/b.json", {"n": 1, "large": "x" * 10_000})
     with emulator.wire("resume") as wire:
-        told = listen(wire, "/a")
+        resume = listen(wire, "/a")
         assert [body.get("i") for _action, body in wire.taken()] == [None]  # the whole value
         put(emulator, "/a/b/n.json", 2)
         _action, body = wire.read()["d"].values()
         assert (body["p"], body["d"]) == ("a/b/n", 2)
-        last = {**told, "i": body["i"]}
+        last = {**resume, "i": body["i"]}
     put(emulator, "/a/b/n.json", 3)
     put(emulator, "/other.json", 3)
     assert emulator.client.patch("/a.json?ns=resume", json={"b/n": 4, "c": 5}).status_code == 200
@@ -51,7 +51,7 @@ def test_a_listen_goes_on_with_what_was_missed_alone(emulator: Any) -> None:
 
 
 @pytest.mark.slow
-def test_an_answer_to_a_ping_says_what_was_told_until_then(emulator: Any) -> None:
+def test_an_answer_to_a_ping_says_the_point_to_resume_from(emulator: Any) -> None:
     put(emulator, "/quiet.json", 1)
     with emulator.wire("resume") as wire:
         assert wire.ask("auth", cred="owner")["s"] == "ok"
@@ -60,10 +60,10 @@ def test_an_answer_to_a_ping_says_what_was_told_until_then(emulator: Any) -> Non
         wire.taken()
         for number in range(1100):
             wire.ask("p", p="/noise", d=number)
-        told = pong(wire)
+        resume = pong(wire)
         assert wire.taken() == []
     put(emulator, "/quiet.json", 2)
-    for known, values in ((first, [("quiet", 2, None)]), (told, [("quiet", 2, "id")])):
+    for known, values in ((first, [("quiet", 2, None)]), (resume, [("quiet", 2, "id")])):
         with emulator.wire("resume") as wire:
             listen(wire, "/quiet", known)
             shown = [(b["p"], b["d"], b.get("i") and "id") for _action, b in wire.taken()]
@@ -79,13 +79,13 @@ def test_what_another_store_had_at_that_position_is_not_gone_on_from(
         served = start_server("--emulator", data=tmp_path / name)
         put(served, "/a.json", {"in": name})
         with served.wire("resume") as wire:
-            told = listen(wire, "/a", last)
+            resume = listen(wire, "/a", last)
             assert [body["d"] for _action, body in wire.taken()] == [{"in": name}]
-            last = last or told
+            last = last or resume
 
 
 @pytest.mark.parametrize(
-    "told",
+    "resume",
     [
         {"i": "7", "m": ""},
         {"i": "7.2", "m": "7:"},
@@ -94,8 +94,8 @@ def test_what_another_store_had_at_that_position_is_not_gone_on_from(
         {"i": "1", "m": "99999999999999999999:0"},
     ],
 )
-def test_what_no_server_has_said_gets_the_whole_value(emulator: Any, told: Any) -> None:
+def test_what_no_server_has_said_gets_the_whole_value(emulator: Any, resume: Any) -> None:
     put(emulator, "/a.json", 1)
     with emulator.wire("resume") as wire:
-        listen(wire, "/a", told)
+        listen(wire, "/a", resume)
         assert [body["d"] for _action, body in wire.taken()] == [1]

@@ -17,7 +17,7 @@ import pytest
 
 from elkyn.server.realtime.feed import Batch, Opening
 from elkyn.server.realtime.hub import Hub
-from elkyn.server.realtime.resume import ResumePoint, id_of, missed_events, parse_id, try_missed
+from elkyn.server.resume import ResumePoint, id_of, missed_events, parse_id, try_missed
 from elkyn.storage.terms import Terms
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.store import ElkynStore
@@ -79,11 +79,11 @@ def test_a_stream_does_not_go_on_in_a_store_that_was_restored(
     shutil.copytree(tmp_path / "store", tmp_path / "restored")
     served = start_server(data=tmp_path / "store")
     served.client.put("/a/n.json", json=2)
-    seen, told = first(served)
-    assert told == {"path": "/", "data": {"n": 2}}
+    seen, event = first(served)
+    assert event == {"path": "/", "data": {"n": 2}}
     served.client.put("/a/m.json", json=3)
     assert first(served, seen)[1] == {"path": "/m", "data": 3}
-    missed, _told = first(served, seen)
+    missed, _event = first(served, seen)
     served.client.put("/a/m.json", json=4)
     assert first(served, missed)[1] == {"path": "/m", "data": 4}
     served.stop()
@@ -138,14 +138,14 @@ def test_who_does_not_wait_is_told_of_a_commit_under_way() -> None:
         assert asyncio.run(begin(store)) == [1]
 
 
-class Told:
-    """A follower of `/a` and what it was handed."""
+class BatchRecorder:
+    """A follower of `/a` and the batches that it was handed."""
 
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
 
-    async def start(self, hub: Hub, store: ElkynStore, *, patient: bool) -> None:
-        self.follower = hub.follow(store, ("a",), lambda _feed: None, patient=patient)
+    async def start(self, hub: Hub, store: ElkynStore, *, batched: bool) -> None:
+        self.follower = hub.follow(store, ("a",), lambda _feed: None, batched=batched)
         await self.follower.start(lambda _view: Opening(()))
         self.follower.sink = self.take
 
@@ -154,7 +154,7 @@ class Told:
         return True
 
 
-def test_after_a_batch_for_very_many_events_gather_unless_somebody_is_impatient(
+def test_after_a_batch_for_very_many_events_gather_unless_one_follower_is_unbatched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     minutes = count(0.0, 60.0)  # as long as it takes to hand out a batch
@@ -162,23 +162,23 @@ def test_after_a_batch_for_very_many_events_gather_unless_somebody_is_impatient(
         "elkyn.server.realtime.hub.time", SimpleNamespace(monotonic=lambda: next(minutes))
     )
     monkeypatch.setattr("elkyn.server.realtime.hub._PAUSE_SECONDS_MAX", 60.0)
-    many, one = [Told() for _ in range(200)], Told()
+    many, one = [BatchRecorder() for _ in range(200)], BatchRecorder()
 
     async def run(store: ElkynStore) -> None:
         hub = Hub(asyncio.get_running_loop())
-        for told in many:
-            await told.start(hub, store, patient=True)
+        for recorder in many:
+            await recorder.start(hub, store, batched=True)
         for number in range(1, 5):
             store.set("/a", number)
             await asyncio.sleep(0.01)
-        assert [told.batches for told in many] == [[[1]]] * 200
-        await one.start(hub, store, patient=False)
+        assert [recorder.batches for recorder in many] == [[[1]]] * 200
+        await one.start(hub, store, batched=False)
         store.set("/a", 5)
         await asyncio.sleep(0.01)
 
     with ElkynStore(mode="memory") as store:
         asyncio.run(run(store))
-    assert [told.batches for told in many] == [[[1], [2, 3, 4, 5]]] * 200
+    assert [recorder.batches for recorder in many] == [[[1], [2, 3, 4, 5]]] * 200
     assert one.batches == []  # a part of a batch waits to be taken
     assert [event.data for batch in one.follower.dequeue() or () for event in batch.events] == [5]
 

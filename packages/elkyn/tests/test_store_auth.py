@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ import pytest
 from elkyn_server import until
 
 from elkyn import BadRules, ElkynStore
+from elkyn.auth.authorizer import Authorizer
 from elkyn.auth.principal import ADMIN, Principal
+from elkyn.storage.transactions import ReadTransaction
+from elkyn.storage.writer import Write, put_write
 from sennit_core.errors import Closed, Denied, Unauthenticated, UsageError
 from sennit_core.testing import ManualClock
 
@@ -130,14 +134,14 @@ def test_rules_are_kept_in_the_store_and_in_its_log(tmp_path: Path) -> None:
 
 def test_rules_follow_the_log_to_other_stores(store: ElkynStore) -> None:
     with ElkynStore(mode="memory") as follower:
-        told: list[int] = []
-        follower.admin.on_rules(lambda: told.append(1))
+        notified: list[int] = []
+        follower.admin.on_rules(lambda: notified.append(1))
         follower.admin.replicate(store.oplog.read(0))
         follower.enable_auth("another secret")
         assert follower.get("/users/ann/age", token=follower.create_token("ann")) == 31
         with pytest.raises(Denied):
             follower.get("/")
-        assert told == [1]
+        assert notified == [1]
 
 
 def test_without_rules_nothing_is_allowed_but_to_admins(tmp_path: Path) -> None:
@@ -149,18 +153,67 @@ def test_without_rules_nothing_is_allowed_but_to_admins(tmp_path: Path) -> None:
         assert store.admin.authorizer(Principal("ann")).write_check() is not None
 
 
+def write_as(store: ElkynStore, authorizer: Authorizer) -> Write:
+    """Return a write as a server queues it."""
+    write = put_write(("a",), 1)
+    write.authorize = authorizer.write_check()
+    return write
+
+
+def test_an_authorizer_without_rules_refuses_the_writes_of_a_user() -> None:
+    with ElkynStore(mode="memory") as store:
+        write = write_as(store, Authorizer(Principal("ann")))
+        store.admin.apply([write])
+    assert isinstance(write.error, Denied)
+
+
+def test_a_write_queued_before_the_first_rules_is_checked_by_them() -> None:
+    with ElkynStore(mode="memory") as store:
+        open_store = store.admin.authorizer(Principal("ann"), open_without_rules=True)
+        before, after = write_as(store, open_store), write_as(store, open_store)
+        store.admin.apply([before])
+        store.set_rules(RULES)
+        store.admin.apply([after])
+    assert before.error is None
+    assert isinstance(after.error, Denied)
+
+
+def test_rules_read_while_others_are_applied_are_not_kept(
+    store: ElkynStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ElkynStore(mode="memory") as follower:
+        follower._auth.listeners = ()  # the thread that builds indexes reads the rules as well
+        follower.admin.replicate(store.oplog.read(0))
+        newer = '{"rules": {".read": true}}'
+        position = store.position
+        store.set_rules(newer)
+        snapshot = follower._disk.snapshot
+
+        @contextmanager
+        def overtaken(rows_max: int | None = None) -> Iterator[ReadTransaction]:
+            monkeypatch.undo()
+            with snapshot(rows_max) as view:
+                # The leader's next rules arrive after this snapshot was taken.
+                follower.admin.replicate(store.oplog.read(position))
+                yield view
+
+        monkeypatch.setattr(follower._disk, "snapshot", overtaken)
+        assert follower._auth.rules is not None
+        assert follower._auth.rules.source == newer
+
+
 def test_tokens_need_a_secret(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store, pytest.raises(UsageError, match="secret"):
         store.create_token("ann")
 
 
 def test_whoever_asks_is_told_of_new_rules_and_then_no_more(store: ElkynStore) -> None:
-    told: list[int] = []
-    end = store.admin.on_rules(lambda: told.append(1))
+    notified: list[int] = []
+    end = store.admin.on_rules(lambda: notified.append(1))
     store.set_rules(RULES)
     end()
     store.set_rules(RULES)
-    assert told == [1]
+    assert notified == [1]
 
 
 CHANGES: dict[str, Callable[[ElkynStore], object]] = {

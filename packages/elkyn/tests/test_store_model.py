@@ -31,7 +31,7 @@ def refuse(_view: ReadTransaction, places: list[tuple[Keys, Stored]], _now_ms: i
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Random writes, reopened and killed now and then; watchers replay what they are told."""
+    """Random writes, reopened and killed now and then; watchers replay their events."""
 
     def __init__(self) -> None:
         super().__init__()

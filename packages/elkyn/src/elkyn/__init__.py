@@ -1,8 +1,11 @@
 """Elkyn: a realtime tree database, embedded or served over Firebase's REST protocol.
 
-Layering: `tree` (values, queries, events; no files) < `rules` < `storage` (LMDB) < `auth` < `store`
-(the embedded database) < `replication` < `server` (HTTP and WebSockets) < `cli`. `sennit_core` is the
-only other Sennit package that it imports; LMDB and MessagePack are imported with the first store.
+Layering: `tree` (values, queries, events; no files) < `auth.principal` < `rules` < `storage` (LMDB) <
+`auth` < `store`, `admin`, `replication.divergence` (the embedded database) < `replication` (logs and
+protocol) < `server`, `replication.follower_sessions`, `replication.leader_proxy`, `replication.routes`
+(HTTP and WebSockets, replication over them) < `cli`. One exception: `ElkynStore(mode="replica")`
+imports its subclass `replication.replica`. `sennit_core` is the only other Sennit package that it
+imports; LMDB and MessagePack are imported with the first store.
 """
 
 from typing import TYPE_CHECKING, Any

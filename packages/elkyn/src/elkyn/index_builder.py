@@ -32,7 +32,7 @@ _STEP_SECONDS = 0.02
 
 # Python's locks are not fair: without a pause this thread would get the writer's lock again at
 # once.
-_BREATH_SECONDS = 0.0005
+_YIELD_SECONDS = 0.0005
 _RETRY_SECONDS = 5.0
 
 _log = get_logger(__name__)
@@ -114,7 +114,7 @@ class IndexBuilder:
             min(2 * self._rows, _STEP_ROWS_MAX) if fast else max(self._rows // 2, _STEP_ROWS)
         )
         _failpoints.reached("indexed")
-        self._stop.wait(_BREATH_SECONDS)  # lets a waiting writer acquire the lock
+        self._stop.wait(_YIELD_SECONDS)  # lets a waiting writer acquire the lock
         return busy
 
     def _declare(self) -> None:

@@ -27,7 +27,7 @@ __all__ = ["Accounts", "Call", "user_json"]
 _KIND = "identitytoolkit#"
 _HIDDEN_HASH = "UkVEQUNURUQ="
 _CUSTOM_AUDIENCE = (
-    "https://identitytoolkit.googleapis.com/google.principal.identitytoolkit.v1.IdentityToolkit"
+    "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit"
 )
 _INFO_FIELDS = {"displayName": "display_name", "photoUrl": "photo_url"}
 _DELETABLE = {"DISPLAY_NAME": "display_name", "PHOTO_URL": "photo_url", "EMAIL": "email"}
@@ -47,18 +47,18 @@ class Accounts:
     """Sign-up, sign-in, and the operations of signed-in users; thread-safe.
 
     Args:
-        directory: the users.
+        services: the users.
         tokens: verifies ID tokens.
         custom: verifies custom tokens.
     """
 
-    def __init__(self, directory: AuthServices, tokens: Verifier, custom: Verifier) -> None:
-        self._users = directory.users
-        self._sessions = directory.sessions
-        self._revocations = directory.revocations
-        self._audit = directory.audit
-        self._policy = directory.policy
-        self._clock = directory.clock
+    def __init__(self, services: AuthServices, tokens: Verifier, custom: Verifier) -> None:
+        self._users = services.users
+        self._sessions = services.sessions
+        self._revocations = services.revocations
+        self._audit = services.audit
+        self._policy = services.policy
+        self._clock = services.clock
         self._tokens = tokens
         self._custom = custom
         self._sign_ups = Throttle(self._policy.sign_ups_max or sys.maxsize, 3600, self._clock)

@@ -21,10 +21,10 @@ _COOKIE_SECONDS = (300, 14 * 24 * 3600)
 class AdminAccounts:
     """User management for administrators; the audit log records every change. Thread-safe."""
 
-    def __init__(self, directory: AuthServices, accounts: Accounts) -> None:
-        self._users = directory.users
-        self._sessions = directory.sessions
-        self._audit = directory.audit
+    def __init__(self, services: AuthServices, accounts: Accounts) -> None:
+        self._users = services.users
+        self._sessions = services.sessions
+        self._audit = services.audit
         self._accounts = accounts
 
     def create(self, call: Call) -> dict[str, Any]:

@@ -83,7 +83,7 @@ class Audit:
         if suppressed:
             line["suppressed"] = suppressed
         if principal is not None:
-            line["who"] = _who(principal)
+            line["principal"] = _principal_text(principal)
         if client is not None:
             line["client"] = client
         self._log.log(level, "%s", json.dumps(line, ensure_ascii=True))
@@ -102,8 +102,8 @@ class Audit:
             return suppressed
 
 
-def _who(principal: Principal) -> str:
+def _principal_text(principal: Principal) -> str:
     if principal.admin:
         key = principal.claims.get(KEY_CLAIM)
         return f"admin key {key}" if key else f"admin {principal.uid or ''}".strip()
-    return "nobody" if principal.uid is None else f"user {principal.uid}"
+    return "unauthenticated" if principal.uid is None else f"user {principal.uid}"

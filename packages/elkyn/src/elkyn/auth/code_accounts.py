@@ -20,11 +20,11 @@ _KIND = "identitytoolkit#"
 class CodeAccounts:
     """Sends codes and redeems them; thread-safe."""
 
-    def __init__(self, directory: AuthServices, accounts: Accounts, codes: Codes) -> None:
-        self._users = directory.users
-        self._sessions = directory.sessions
-        self._audit = directory.audit
-        self._policy = directory.policy
+    def __init__(self, services: AuthServices, accounts: Accounts, codes: Codes) -> None:
+        self._users = services.users
+        self._sessions = services.sessions
+        self._audit = services.audit
+        self._policy = services.policy
         self._accounts = accounts
         self._codes = codes
 
@@ -129,11 +129,11 @@ class CodeAccounts:
             **opened.to_json(),
         }
 
-    def list_pending(self, _call: Call) -> dict[str, Any]:
+    def list_messages(self, _call: Call) -> dict[str, Any]:
         """List the latest codes of an emulator."""
         names = [
             {"requestType": m.purpose, "email": m.email, "oobCode": m.code, "oobLink": m.link}
-            for m in self._codes.list_pending()
+            for m in self._codes.list_messages()
         ]
         return {"oobCodes": names}
 

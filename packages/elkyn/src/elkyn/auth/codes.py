@@ -33,7 +33,7 @@ PURPOSES: dict[Purpose, tuple[str, int]] = {
 }
 """For each purpose the `mode` of its link, and how many seconds a code is valid."""
 
-_PENDING_MAX = 100
+_MESSAGES_MAX = 100
 _CODE_CHARACTERS_MAX = 200
 
 
@@ -76,7 +76,7 @@ class Codes:
         self._action_url = action_url
         self._deliver = deliver
         self._throttle = Throttle(10, 600, clock)
-        self._pending: deque[Message] | None = deque(maxlen=_PENDING_MAX) if keep else None
+        self._messages: deque[Message] | None = deque(maxlen=_MESSAGES_MAX) if keep else None
         self._lock = threading.Lock()
 
     def make(self, code: Code, query: dict[str, str] | None = None) -> Message:
@@ -103,7 +103,7 @@ class Codes:
         Raises:
             AccountError: too many requests recently, or the server cannot deliver messages.
         """
-        if self._deliver is None and self._pending is None:
+        if self._deliver is None and self._messages is None:
             raise AccountError("OPERATION_NOT_ALLOWED", "This server sends no messages.")
         if self._throttle.refuses(email):
             raise AccountError("RESET_PASSWORD_EXCEED_LIMIT", status=429)
@@ -115,13 +115,13 @@ class Codes:
         if self._deliver is not None:
             self._deliver(message)
         with self._lock:
-            if self._pending is not None:
-                self._pending.append(message)
+            if self._messages is not None:
+                self._messages.append(message)
 
-    def list_pending(self) -> list[Message]:
+    def list_messages(self) -> list[Message]:
         """Return the latest messages, the oldest first; only for emulators."""
         with self._lock:
-            return list(self._pending or ())
+            return list(self._messages or ())
 
     def inspect(self, text: str) -> Code:
         """Return the purpose of a code without redeeming it.

@@ -76,24 +76,24 @@ class Endpoints:
 
     Args:
         auth: identifies administrators.
-        directory: the users.
+        services: the users.
         tokens: verifies ID tokens.
         custom: verifies custom tokens.
     """
 
     def __init__(
-        self, auth: AuthServer, directory: AuthServices, tokens: Verifier, custom: Verifier
+        self, auth: AuthServer, services: AuthServices, tokens: Verifier, custom: Verifier
     ) -> None:
         self._auth = auth
-        accounts = Accounts(directory, tokens, custom)
-        admins = AdminAccounts(directory, accounts)
-        codes = CodeAccounts(directory, accounts, directory.codes)
-        acts = Administration(auth, directory.clock)
+        accounts = Accounts(services, tokens, custom)
+        admins = AdminAccounts(services, accounts)
+        codes = CodeAccounts(services, accounts, services.codes)
+        acts = Administration(auth, services.clock)
         self._open = _open_routes(accounts, codes, auth)
         self._admin = _admin_routes(admins, codes, acts)
-        if directory.policy.emulator:
+        if services.policy.emulator:
             self._admin["DELETE", "/emulator/v1/accounts"] = admins.delete_all
-            self._admin["GET", "/emulator/v1/oobCodes"] = codes.list_pending
+            self._admin["GET", "/emulator/v1/oobCodes"] = codes.list_messages
             self._open["POST", "/auth/token"] = acts.token
 
     def owns(self, path: str) -> bool:

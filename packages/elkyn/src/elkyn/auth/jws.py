@@ -268,7 +268,7 @@ def _encode_json(value: Mapping[str, Any]) -> str:
 
 def _object(data: bytes) -> dict[str, Any]:
     try:
-        # Of a repeated name parsers use the first or the last value (RFC 8259, section 4): refused.
+        # With a repeated name parsers behave differently (RFC 8259, section 4): refused.
         value = json.loads(data.decode(), object_pairs_hook=_unique, parse_constant=_refuse)
         if b"\\u" in data:
             json.dumps(value, ensure_ascii=False).encode()  # raises for a lone surrogate

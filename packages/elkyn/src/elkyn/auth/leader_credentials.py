@@ -18,7 +18,7 @@ Ask = Callable[[str], Principal | None]
 """Returns the principal of a credential, None for an invalid one; blocks until the leader answers."""
 
 _REFUSED_MAX = 4096
-# A key that is created at the leader now is honoured here within this time, even if it was tried
+# A key that is created at the leader now is accepted here within this time, even if it was tried
 # before.
 _REFUSED_SECONDS = 10.0
 _TEXT_CHARS_MAX = 16 * 1024

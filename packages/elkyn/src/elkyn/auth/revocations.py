@@ -95,13 +95,13 @@ class Revocations:
             principal: the principal of a token or key.
             now: Unix time in seconds.
         """
-        moment = self._clock.now() if now is None else now
+        now_seconds = self._clock.now() if now is None else now
         ends_ms = principal.expires_ms
-        if ends_ms is not None and moment * 1000 >= ends_ms + SKEW_SECONDS * 1000:
+        if ends_ms is not None and now_seconds * 1000 >= ends_ms + SKEW_SECONDS * 1000:
             return "credential is no longer valid"
         key_id = principal.claims.get(KEY_CLAIM)
-        elsewhere = principal.claims.get(LEADER_CLAIM)
-        if elsewhere is not None and self.is_leader_key_revoked(str(elsewhere)):
+        leader_key = principal.claims.get(LEADER_CLAIM)
+        if leader_key is not None and self.is_leader_key_revoked(str(leader_key)):
             return _REVOKED
         # An unnamed admin, or an unauthenticated caller: there is nothing that could be revoked.
         if principal.uid is None and key_id is None:

@@ -94,8 +94,8 @@ class Sessions:
         Raises:
             AccountError: the refresh token is revoked or unknown, or its user is disabled.
         """
-        # Never a token of this server. SDKs do not sign out on this code but try again, so it must
-        # not be the answer for a token that was revoked.
+        # Never a token of this server. SDKs keep the user signed in on this code, so it must not be
+        # the answer for a token that was revoked.
         if not _REFRESH_TOKEN.match(text):
             raise AccountError("INVALID_REFRESH_TOKEN")
         with self._account_store.read() as pages:
@@ -113,11 +113,11 @@ class Sessions:
 
     def _id_token(self, user: User, session: Session) -> str:
         now = int(self._clock.now())
-        principals: dict[str, list[str]] = {}
+        identities: dict[str, list[str]] = {}
         if user.email is not None:
-            principals["email"] = [user.email]
+            identities["email"] = [user.email]
         if user.phone is not None:
-            principals["phone"] = [user.phone]
+            identities["phone"] = [user.phone]
         claims: dict[str, Any] = {
             **_own_claims(user, session),
             **_profile(user, session.provider),
@@ -131,7 +131,7 @@ class Sessions:
             "exp": now + ID_TOKEN_SECONDS,
             # With it a single token can be revoked (`Revocations.revoke_token`).
             "jti": secrets.token_urlsafe(9),
-            "firebase": {"principals": principals, "sign_in_provider": session.provider},
+            "firebase": {"identities": identities, "sign_in_provider": session.provider},
         }
         return sign_token(claims, self._keys.current())
 

@@ -40,6 +40,9 @@ class StoreAuth:
         self._rules: RuleSet | None = None
         # True iff `_rules` is what the store holds; `reload` resets it.
         self._loaded = False
+        # Changes, under `_lock`, whenever the stored rules have: rules that were read from a
+        # snapshot are installed only if it is as it was before the snapshot.
+        self._version = 0
         self._signer: TokenSigner | None = None
         self._verifier: Verifier | None = None
         self.listeners: tuple[Callable[[], object], ...] = ()
@@ -47,11 +50,12 @@ class StoreAuth:
     @property
     def rules(self) -> RuleSet | None:
         """The compiled rules of the store; None when none were ever set."""
-        if not self._loaded:
+        while not self._loaded:
+            version = self._version
             with self._disk.snapshot() as view:
                 source = view.tree.setting(RULES)
             with self._lock:
-                if not self._loaded:
+                if self._version == version and not self._loaded:
                     self._rules = None if source is None else _parse(source.decode())
                     self._loaded = True
         return self._rules
@@ -65,6 +69,7 @@ class StoreAuth:
             self._writer.keep_setting(RULES, rules.source)
             with self._lock:
                 self._rules, self._loaded = rules, True
+                self._version += 1
         for listener in self.listeners:
             listener()
 
@@ -72,6 +77,7 @@ class StoreAuth:
         """Read the rules from the store again on their next use."""
         with self._lock:
             self._loaded = False
+            self._version += 1
         for listener in self.listeners:
             listener()
 

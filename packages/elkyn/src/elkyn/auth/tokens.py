@@ -220,8 +220,8 @@ def _principal(trust: Trust, claims: Mapping[str, Any]) -> Principal:
     principal = principal_of(claims, provider=trust.provider)
     roles = claims.get("roles")
     admin = trust.roles and isinstance(roles, dict) and roles.get("admin") is True
-    # Ids of two issuers never collide, and the roles of a token count only for issuers that may
-    # make admins.
+    # With prefixes, ids of two issuers never collide. The roles of a token count only for issuers
+    # that may make admins.
     if not trust.uid_prefix and not admin:
         return principal
     return replace(principal, uid=f"{trust.uid_prefix}{principal.uid}", admin=admin)

@@ -68,12 +68,12 @@ def _restore(options: argparse.Namespace) -> int:
 
 def _milliseconds(text: str) -> int:
     try:
-        moment = datetime.fromisoformat(text)
+        timestamp = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(f"{text!r} is not a time", hint="use 2026-01-31T12:00:00Z") from None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return int(moment.timestamp() * 1000)
+    if timestamp.tzinfo is None:
+        timestamp = timestamp.replace(tzinfo=UTC)
+    return int(timestamp.timestamp() * 1000)
 
 
 def _archive(options: argparse.Namespace) -> int:

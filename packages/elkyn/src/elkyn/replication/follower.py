@@ -1,9 +1,9 @@
 """The follower side of the protocol, as a state machine without socket, clock or thread.
 
-At every moment the store is some past state of its leader, because entries are applied in
-transactions, in order, and a snapshot replaces the store by one rename. An acknowledgement is sent
-only after that is on the disk. A crash at any point therefore loses only what is sent again after
-the next hello:
+Once welcomed and not diverged, the store is at each position some past state of its leader, because
+entries are applied in transactions, in order, and a snapshot replaces the store by one rename. An
+acknowledgement is sent only after that is on the disk. A crash at any point therefore loses only what
+is sent again after the next hello:
 
     frame -> append (tree, log and rules in one transaction, synced) -> ack
     chunks -> file -> complete: size and SHA-256 -> fsync -> rename -> ack
@@ -42,7 +42,7 @@ class FollowerLog(Protocol):
         ...
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return the principal of the entry at `position`; None when it was dropped."""
+        """Return what identifies the entry at `position`; None when it was dropped."""
         ...
 
     def set_diverged(self, *, diverged: bool) -> None:

@@ -46,10 +46,10 @@ async def serve_follower(
 
 
 async def _admitted(app: ServerState, request: Request, scope: Scope) -> LeaderStore:
-    credential = await app.auth_backend.authenticate(scope, request.query)
+    client_auth = await app.auth_backend.authenticate(scope, request.query)
     namespace = request.query.get("ns") or app.settings.default_namespace
     store = await app.on_thread(app.open_store, namespace)
-    authorizer = credential.authorizer(store, namespace, "/.replica", write=True)
+    authorizer = client_auth.authorizer(store, namespace, "/.replica", write=True)
     # The log holds everything, regardless of what the rules allow to read.
     if not authorizer.principal.admin:
         raise Denied(f"following {namespace}", "an admin's credential")

@@ -10,8 +10,8 @@ The states of a `Sender`:
       the log was trimmed below `_sent` (PositionGone): needs_snapshot <--+
       the store no longer leads in `_term`: refuse
 
-Memory per follower is bounded by `WINDOW` frames and one row that is being split, regardless of its
-lag: the log itself is the queue.
+Memory per follower is bounded by `WINDOW` frames in flight (2 MiB) and one read of the log that is
+being split, regardless of its lag: the log itself is the queue.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class LeaderLog(Protocol):
         ...
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return the principal of the entry at `position`; None when it was dropped."""
+        """Return what identifies the entry at `position`; None when it was dropped."""
         ...
 
     def covers(self, after: int) -> bool:

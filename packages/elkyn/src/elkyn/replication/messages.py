@@ -2,7 +2,7 @@
 
     follower   hello  version, {node, term, position, leads, mark, fresh}
                ack    number, term, position        the frame is processed, `position` is durable
-    leader     welcome version, {term, leads, last, diverged}
+    leader     welcome version, {term, leads, last, diverged, snapshot}
                refuse reason, text, term            then the connection ends
                entries number, term, more, bytes, last    [[position, row], …] once `more` is false
                chunk  number, term, bytes           part of a snapshot's file
@@ -31,14 +31,16 @@ __all__ = [
     "encode",
 ]
 
-VERSION = 2
-"""Version 2: rows may name the receipt of their write."""
+VERSION = 3
+"""Version 2: rows may name the receipt of their write. Version 3: the account state, and the
+principal of a credential, name the leader's unnamed credentials `admin_secrets`."""
 FRAME_BYTES = 256 * 1024
 """The maximum payload of a frame."""
 
 # More than a frame's payload with its envelope; checked before the message is parsed.
 MESSAGE_BYTES_MAX = 1024 * 1024
-# Eight frames of 256 KiB: a follower that does not acknowledge holds 2 MiB of the leader's memory.
+# Eight frames of 256 KiB: for a follower that does not acknowledge, the leader's memory holds 2 MiB
+# in flight, and one read of the log.
 WINDOW = 8
 BATCH_BYTES_MAX = 256 * 1024 * 1024
 """The largest row that a follower accepts, split over frames."""

@@ -91,10 +91,10 @@ async def identify(call: SystemCall) -> Response:
     headers = [(b"authorization", b"Bearer " + call.request.body)]
     auth_backend = call.app.auth_backend
     try:
-        credential = await auth_backend.authenticate({**call.scope, "headers": headers}, {})
+        client_auth = await auth_backend.authenticate({**call.scope, "headers": headers}, {})
     except BadToken:
         raise NotFound("credential", "that was sent") from None
-    principal = credential.principal
+    principal = client_auth.principal
     if principal is None or principal == UNAUTHENTICATED:
         raise NotFound("credential", "that was sent")
     fields = {**encode_principal(principal), "admin": principal.admin}

@@ -65,7 +65,7 @@ class LeaderStore:
         return self.store.position
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return the principal of the entry at `position`; None when it was dropped."""
+        """Return what identifies the entry at `position`; None when it was dropped."""
         return mark_of(self.store, position)
 
     def covers(self, after: int) -> bool:
@@ -152,7 +152,7 @@ def _keep(store: ElkynStore, known: dict[str, Any]) -> None:
 
 
 class FollowerStore:
-    """A store that applies a leader's entries. Its folder holds `replica.json` with its principal.
+    """A store that applies a leader's entries. Its folder holds `replica.json` with its node id.
 
     Args:
         store: the following store; nothing else may write to it from now on.
@@ -194,7 +194,7 @@ class FollowerStore:
         return self.store.position
 
     def mark(self, position: int) -> list[Any] | None:
-        """Return the principal of the entry at `position`; None when it was dropped."""
+        """Return what identifies the entry at `position`; None when it was dropped."""
         mark = mark_of(self.store, position)
         return mark if mark is None or not self._paths else [*mark[:2], None]
 

@@ -1,6 +1,6 @@
 """Security rules of a tree, in Firebase's rules language.
 
-Layering: `document`, `lexer`, `parser`, `regex` parse text; `checker` checks types; `compiler` makes
+Modules: `document`, `lexer`, `parser`, `regex` parse text; `checker` checks types; `compiler` makes
 closures over `snapshots` and `operators`; `build` arranges them in a `trie` by path; `ruleset`
 evaluates them, `trace` explains decisions, `files` serves the command line.
 """

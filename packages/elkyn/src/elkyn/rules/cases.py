@@ -52,7 +52,7 @@ class Case:
 
     name: str
     line: int
-    who: str
+    user: str
     principal: Principal
     action: str
     path: Path
@@ -201,12 +201,12 @@ class _CaseReader:
         action = actions[0]
         path = self.path(parts[action])
         now_ms = self.file.now(parts, self.now_ms)
-        who, principal = self.principal(parts.get("as"))
+        user, principal = self.principal(parts.get("as"))
         name = as_json(parts["name"]) if "name" in parts else ""
         return Case(
-            name=str(name or f"{who}: {action} {format_path(path)}"),
+            name=str(name or f"{user}: {action} {format_path(path)}"),
             line=self.file.lines.place(part.at)[0],
-            who=who,
+            user=user,
             principal=principal,
             action=action,
             path=path,
@@ -222,18 +222,18 @@ class _CaseReader:
 
     def principal(self, part: Part | None) -> tuple[str, Principal]:
         if part is None:
-            return "nobody", UNAUTHENTICATED
+            return "unauthenticated", UNAUTHENTICATED
         user = as_json(part)
-        who = user if isinstance(user, str) else json.dumps(user)
+        name = user if isinstance(user, str) else json.dumps(user)
         if isinstance(user, str):
             user = as_json(self.users[user]) if user in self.users else {"uid": user}
         if user is None:
-            return "nobody", UNAUTHENTICATED
+            return "unauthenticated", UNAUTHENTICATED
         if not isinstance(user, dict) or not isinstance(user.get("uid"), str):
             self.file.refuse(
                 part, 'a user must be null, a uid, or an object with a "uid" and claims'
             )
-        return who, principal_of(user)
+        return name, principal_of(user)
 
     def places(
         self, case: Part, action: str, path: Path, part: Part | None, now_ms: int

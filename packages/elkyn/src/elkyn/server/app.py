@@ -30,10 +30,9 @@ from elkyn.server.asgi import (
     send_response,
     to_request,
 )
-from elkyn.server.auth_backend import Authorize, Credential, HookBackend
+from elkyn.server.auth_backend import Authorize, ClientAuth, HookBackend
 from elkyn.server.bodies.memory import INLINE_BYTES, read_body
 from elkyn.server.handle import answer_write, read, to_write
-from elkyn.server.http.send_buffer import LARGE_BYTES
 from elkyn.server.limits import BODY_BYTES_MAX, Limits
 from elkyn.server.realtime.connect import serve_socket
 from elkyn.server.realtime.feed import INLINE_ROWS
@@ -41,6 +40,7 @@ from elkyn.server.realtime.subscribe import open_stream
 from elkyn.server.request import Call, Request, Response, is_reserved
 from elkyn.server.responses import error_response
 from elkyn.server.routes import answer_system
+from elkyn.server.send_buffer import LARGE_BYTES
 from elkyn.server.settings import KEEP_ALIVE_SECONDS, Settings
 from elkyn.server.state import ServerState
 from elkyn.storage.row_tree import ReadLimit
@@ -174,30 +174,30 @@ class ElkynApp(ServerState):
             owned = self.auth_backend.owns(request.raw_path)
             if owned or is_reserved(request.raw_path) or self._is_browsed(request):
                 return await self._answer_system(request, scope, (receive, send), owned=owned)
-        credential = known.get(COUNTED) or await self._credential(scope, request)
+        client_auth = known.get(COUNTED) or await self._credential(scope, request)
         call, store = self.parse(request)
         # A client reads its own writes at any server: the position of its write came with the
         # answer.
         if call.position_min is not None:
             await wait_for_position(store, call.position_min, self.settings.ack_seconds)
         try:
-            authorizer = credential.authorizer(store, call.namespace or "", call.path, call.writes)
+            authorizer = client_auth.authorizer(store, call.namespace or "", call.path, call.writes)
             if call.stream:
-                await self._stream(call, store, credential, scope, (receive, send))
+                await self._stream(call, store, client_auth, scope, (receive, send))
                 return None
             if call.writes:
                 return await self._write(call, store, authorizer, (scope, receive))
             self.metrics.reads += 1
             return await _read(call, store, authorizer)
         except Denied:
-            self.record_refusal(credential, client_of(scope), call)
+            self.record_refusal(client_auth, client_of(scope), call)
             raise
 
-    async def _credential(self, scope: Scope, request: Request) -> Credential:
-        credential = await self.auth_backend.authenticate(scope, request.query)
+    async def _credential(self, scope: Scope, request: Request) -> ClientAuth:
+        client_auth = await self.auth_backend.authenticate(scope, request.query)
         if self.user_rate.bounded:
-            self.count_user(credential)
-        return credential
+            self.count_user(client_auth)
+        return client_auth
 
     async def _forward(
         self, leader_proxy: LeaderProxy, request: Request, scope: Scope, receive: Receive
@@ -210,13 +210,13 @@ class ElkynApp(ServerState):
         self,
         call: Call,
         store: ElkynStore,
-        credential: Credential,
+        client_auth: ClientAuth,
         scope: Scope,
         channel: tuple[Receive, Send],
     ) -> None:
         self.metrics.open["http"] -= 1  # counted as a stream instead
         try:
-            await open_stream(self, call, store, credential, scope, channel)
+            await open_stream(self, call, store, client_auth, scope, channel)
         finally:
             self.metrics.open["http"] += 1
 
@@ -290,12 +290,12 @@ class ElkynApp(ServerState):
                 return
             if request.raw_path != "/.ws" or request.query.get("v", "5") != "5":
                 raise NotFound("socket", request.raw_path)
-            credential = await self.auth_backend.authenticate(scope, request.query, anonymous=True)
+            client_auth = await self.auth_backend.authenticate(scope, request.query, anonymous=True)
         except SennitError as error:
             await send({"type": "websocket.close", "code": 1008, "reason": str(error)[:100]})
             return
         await send({"type": "websocket.accept"})
-        await serve_socket(self, request, credential, scope, (receive, send))
+        await serve_socket(self, request, client_auth, scope, (receive, send))
 
 
 async def _check_could_write(call: Call, store: ElkynStore, authorizer: Authorizer) -> None:

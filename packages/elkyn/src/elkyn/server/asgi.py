@@ -9,8 +9,8 @@ from http.client import responses
 from typing import Any, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
-from elkyn.server.http.send_buffer import LARGE_BYTES
 from elkyn.server.request import Request, Response, parse_query
+from elkyn.server.send_buffer import LARGE_BYTES
 
 __all__ = [
     "COUNTED",
@@ -32,7 +32,7 @@ DIRECT_SEND = "elkyn.direct_send"
 """A scope extension: a `DirectSend`."""
 
 COUNTED = "elkyn.counted"
-"""A scope extension: set when limits have counted the request; holds the credential, if it is known."""
+"""A scope extension: set when limits have counted the request; holds its `ClientAuth`, if known."""
 
 
 class DirectSend(Protocol):

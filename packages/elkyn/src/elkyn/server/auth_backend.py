@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 from urllib.parse import unquote
 
-from elkyn.auth.authorizer import UNRESTRICTED, Authorizer
-from elkyn.auth.principal import UNAUTHENTICATED, Principal
+from elkyn.auth.authorizer import Authorizer
+from elkyn.auth.principal import ADMIN, UNAUTHENTICATED, Principal
 from elkyn.server.asgi import client_of
 from elkyn.server.request import Request, Response
 from elkyn.store import ElkynStore
@@ -16,7 +16,7 @@ from elkyn.store import ElkynStore
 if TYPE_CHECKING:
     from elkyn.auth.authenticator import Authenticator
 
-__all__ = ["AuthBackend", "AuthenticatorBackend", "Authorize", "Credential", "HookBackend"]
+__all__ = ["AuthBackend", "AuthenticatorBackend", "Authorize", "ClientAuth", "HookBackend"]
 
 Scope: TypeAlias = Mapping[str, Any]
 Headers: TypeAlias = Sequence[tuple[bytes, bytes]]
@@ -30,8 +30,8 @@ A returned `Principal` is checked against the rules of the namespace; None means
 _EXPIRED = "credential is no longer valid"
 
 
-class Credential(Protocol):
-    """A credential that a client has sent: with a request, or over an open stream or socket."""
+class ClientAuth(Protocol):
+    """An authenticated client of a request, stream or socket: who it is, and while it is valid."""
 
     @property
     def principal(self) -> Principal | None:
@@ -64,7 +64,7 @@ class Credential(Protocol):
 
 
 class AuthBackend(Protocol):
-    """Turns what a client sends into its `Credential`, and serves the endpoints that sign clients in."""
+    """Authenticates clients by the credentials they send, and serves the endpoints that sign them in."""
 
     async def respond(self, scope: Scope, request: Request) -> Response | None:
         """Answer a request to a sign-in endpoint; None for any other request."""
@@ -83,20 +83,20 @@ class AuthBackend(Protocol):
         ...
 
     def record_refusal(
-        self, credential: Credential, client: str, namespace: str, path: str, *, write: bool
+        self, client_auth: ClientAuth, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Record that the rules refused a request from the address `client`."""
         ...
 
     async def authenticate(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
-    ) -> Credential:
-        """Return the credential of a request; `anonymous` ignores what it has sent."""
+    ) -> ClientAuth:
+        """Authenticate the client of a request; `anonymous` ignores the credential that it has sent."""
         ...
 
     def authenticate_nowait(
         self, headers: Headers, query: Mapping[str, str], client: str
-    ) -> Credential:
+    ) -> ClientAuth:
         """Return what `authenticate` returns, without waiting and without an ASGI scope.
 
         Raises:
@@ -126,25 +126,25 @@ class HookBackend:
         """Do nothing: the hook is asked about each request."""
 
     def record_refusal(
-        self, credential: Credential, client: str, namespace: str, path: str, *, write: bool
+        self, client_auth: ClientAuth, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Do nothing: the embedder logs what its hook refuses."""
 
     async def authenticate(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
-    ) -> Credential:
-        """Return the credential of `scope`, which the hook checks for each path."""
-        return _HookCredential(self.authorize, scope)
+    ) -> ClientAuth:
+        """Return the client of `scope`, which the hook checks for each path."""
+        return _HookClientAuth(self.authorize, scope)
 
     def authenticate_nowait(
         self, headers: Headers, query: Mapping[str, str], client: str
-    ) -> Credential:
+    ) -> ClientAuth:
         """Raise `BlockingIOError`: the hook needs the ASGI scope."""
         raise BlockingIOError
 
 
 @dataclass(slots=True)
-class _HookCredential:
+class _HookClientAuth:
     authorize: Authorize
     scope: Scope
 
@@ -154,7 +154,8 @@ class _HookCredential:
 
     def authorizer(self, store: ElkynStore, namespace: str, path: str, write: bool) -> Authorizer:
         principal = self.authorize(self.scope, namespace, path, write)
-        return UNRESTRICTED if principal is None else store.admin.authorizer(principal)
+        # Not `UNRESTRICTED`: the rules say which indexes an admin's queries need.
+        return store.admin.authorizer(ADMIN if principal is None else principal)
 
     async def sign_in(
         self, token: str, variable: Any, *, unauthenticated: bool
@@ -211,33 +212,33 @@ class AuthenticatorBackend:
         self.authenticator.revocations.poll()
 
     def record_refusal(
-        self, credential: Credential, client: str, namespace: str, path: str, *, write: bool
+        self, client_auth: ClientAuth, client: str, namespace: str, path: str, *, write: bool
     ) -> None:
         """Write the refusal to the audit log."""
         self.authenticator.audit.refused(
-            credential.principal or UNAUTHENTICATED, namespace, path, write, client
+            client_auth.principal or UNAUTHENTICATED, namespace, path, write, client
         )
 
     async def authenticate(
         self, scope: Scope, query: Mapping[str, str], *, anonymous: bool = False
-    ) -> Credential:
-        """Return the credential of `scope`; raises `BadToken` for an invalid one."""
+    ) -> ClientAuth:
+        """Authenticate the client of `scope`; raises `BadToken` for an invalid credential."""
         principal = UNAUTHENTICATED
         client = client_of(scope)
         if not anonymous:
             principal = await self.authenticator.authenticate(scope["headers"], query, client)
-        return _TokenCredential(self, principal, client)
+        return _TokenClientAuth(self, principal, client)
 
     def authenticate_nowait(
         self, headers: Headers, query: Mapping[str, str], client: str
-    ) -> Credential:
-        """Return the credential unless signing keys must be fetched; raises as `authenticate`."""
+    ) -> ClientAuth:
+        """Authenticate a client unless signing keys must be fetched; raises as `authenticate`."""
         principal = self.authenticator.authenticate_nowait(headers, query, client)
-        return _TokenCredential(self, principal, client)
+        return _TokenClientAuth(self, principal, client)
 
 
 @dataclass(slots=True)
-class _TokenCredential:
+class _TokenClientAuth:
     backend: AuthenticatorBackend
     principal: Principal
     client: str

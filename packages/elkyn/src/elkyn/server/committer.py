@@ -25,8 +25,8 @@ from sennit_core.errors import Busy, Closed
 
 __all__ = ["Committer"]
 
-# A group is one LMDB transaction: its pages stay in memory until the commit, and its first write
-# waits for the last.
+# The writes of a group to one store are one LMDB transaction for each kind (durable or ephemeral):
+# its pages stay in memory until the commit, and its first write waits for the last.
 _GROUP_MAX = 1000  # writes in one commit
 _WAITING_MAX = 20_000  # queued writes; one more is refused
 _YIELD_SECONDS = 0.005  # the interpreter's switch interval: how long it lets a thread run at most
@@ -43,7 +43,7 @@ class Committer:
     """Commits writes on its own thread; writes queued during a commit share the next commit."""
 
     def __init__(self) -> None:
-        self._orders: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[_QueuedWrite | None] = queue.SimpleQueue()
         # Started by the first write: an app that is never written to has no thread.
         self._thread: threading.Thread | None = None
         # Orders `queue` and `close`: nothing may be queued after the None that ends the thread.
@@ -57,7 +57,7 @@ class Committer:
     @property
     def waiting(self) -> int:
         """Number of queued writes."""
-        return self._orders.qsize()
+        return self._queue.qsize()
 
     def commit(self, store: ElkynStore, write: Write) -> asyncio.Future[None]:
         """Queue `write`; the returned future is done when the write was committed or has failed."""
@@ -84,7 +84,7 @@ class Committer:
         Raises:
             Busy: too many writes are queued already.
         """
-        if self._orders.qsize() >= _WAITING_MAX:
+        if self._queue.qsize() >= _WAITING_MAX:
             raise Busy("too many writes are waiting; try again in a second")
         with self._lock:
             if self._closed:
@@ -92,7 +92,7 @@ class Committer:
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="elkyn-commit", daemon=True)
                 self._thread.start()
-            self._orders.put(_QueuedWrite(store, write, done, loop))
+            self._queue.put(_QueuedWrite(store, write, done, loop))
 
     def _run(self) -> None:
         while True:
@@ -101,7 +101,8 @@ class Committer:
             for store, write, _done, _loop in group:
                 by_store.setdefault(store, []).append(write)
             started = time.perf_counter()
-            # Each store has a writer of its own: the writes of one store are one transaction.
+            # Each store has a writer of its own, which makes one transaction of successive writes
+            # of one kind (durable or ephemeral).
             for store, writes in by_store.items():
                 self._committing = store
                 _apply(store, writes)
@@ -116,16 +117,16 @@ class Committer:
                 return
 
     def _next_group(self) -> tuple[list[_QueuedWrite], bool]:
-        """Wait for an order and dequeue all others; the flag is True when `close` was called."""
+        """Wait for a write and dequeue all others; the flag is True when `close` was called."""
         group: list[_QueuedWrite] = []
-        order = self._orders.get()
-        while order is not None:
-            group.append(order)
+        queued = self._queue.get()
+        while queued is not None:
+            group.append(queued)
             # `empty` may miss a write that is just being queued; it becomes the first of the next
             # group.
-            if len(group) >= _GROUP_MAX or self._orders.empty():
+            if len(group) >= _GROUP_MAX or self._queue.empty():
                 return group, False
-            order = self._orders.get()
+            queued = self._queue.get()
         return group, True
 
     def yield_to_writer(self) -> None:
@@ -144,7 +145,7 @@ class Committer:
             self._closed = True
             # Everything queued before it is committed: `_next_group` returns it together with the
             # end.
-            self._orders.put(None)
+            self._queue.put(None)
         if self._thread is not None:
             self._thread.join()
 
@@ -153,9 +154,11 @@ def _apply(store: ElkynStore, writes: list[Write]) -> None:
     try:
         store.admin.apply(writes)
     except Exception as error:  # noqa: BLE001 - each request is answered with it
-        # The transaction failed as a whole (a full disk, say): no write of the group was made.
+        # The writer reports a failed transaction (a full disk, say) in each of its writes. What
+        # it raises itself concerns the writes that it has not attempted.
         for write in writes:
-            write.error = error
+            if not write.done:
+                write.error = error
 
 
 def _answer(group: list[_QueuedWrite]) -> None:

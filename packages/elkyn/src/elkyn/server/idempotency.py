@@ -2,7 +2,8 @@
 
 The receipt of a write is stored in the write's own transaction, so that a crash leaves both or
 neither, and is replicated with the log, so that a promoted follower has it. A key is valid for one
-namespace, method, path and credential, for an hour; a store keeps the newest 20,000 receipts, in 32 MiB.
+namespace, method, path and principal (a user, with any of its tokens), for an hour; a store keeps the
+newest 20,000 receipts, in 32 MiB.
 """
 
 from __future__ import annotations
@@ -45,8 +46,8 @@ def keep_receipt(
         principal: the client.
         clock: the time for the expiry of keys.
     """
-    who = "admin" if principal.admin else f"uid {principal.uid}"
-    named = "\0".join((call.method, call.path, call.retry_key or "", who))
+    principal_key = "admin" if principal.admin else f"uid {principal.uid}"
+    named = "\0".join((call.method, call.path, call.retry_key or "", principal_key))
     digest = hashlib.sha256(named.encode(errors="surrogatepass")).digest()[:16]
     fingerprint = hashlib.sha256(body).digest()[:16]
     check = write.check

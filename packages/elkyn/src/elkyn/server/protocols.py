@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from elkyn.server.http.protocol import RequestHandler, Show, bounded_protocol, show_error
-from elkyn.server.http.slow_clients import SlowClientCloser, watch_listener
 from elkyn.server.limits import Limits
 from elkyn.server.realtime.websocket_protocol import websocket_protocol
+from elkyn.server.slow_clients import SlowClientCloser, watch_listener
 
 __all__ = ["bounded_protocols"]
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from elkyn.errors import BadPath
-from elkyn.server.realtime.resume import ResumePoint, parse_id
+from elkyn.server.resume import ResumePoint, parse_id
 from elkyn.tree.paths import Path, format_path, parse_path
 from elkyn.tree.query import Query
 from sennit_core.errors import NotFound, UsageError

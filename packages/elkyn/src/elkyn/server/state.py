@@ -15,15 +15,15 @@ from elkyn.errors import UnknownNamespace
 from elkyn.namespaces import StoreMap, Stores, create_hint
 from elkyn.replication.followers import Replication
 from elkyn.replication.leader_proxy import LeaderProxy
-from elkyn.server.auth_backend import AuthBackend, Credential
+from elkyn.server.auth_backend import AuthBackend, ClientAuth
 from elkyn.server.bodies.memory import BodyMemory
 from elkyn.server.committer import Committer
-from elkyn.server.http.send_buffer import SendBufferLimit
 from elkyn.server.limits import Rate
 from elkyn.server.metrics import Metrics
 from elkyn.server.realtime.clients import Clients
 from elkyn.server.realtime.session import Commit
 from elkyn.server.request import Call, Request, Response, parse_call
+from elkyn.server.send_buffer import SendBufferLimit
 from elkyn.server.settings import Settings
 from elkyn.storage.writer import Write
 from elkyn.store import ElkynStore
@@ -80,10 +80,10 @@ class ServerState:
         call.namespace = call.namespace or self.settings.default_namespace
         return call, self.open_store(call.namespace)
 
-    def record_refusal(self, credential: Credential, client: str, call: Call) -> None:
+    def record_refusal(self, client_auth: ClientAuth, client: str, call: Call) -> None:
         """Record that the rules refused a call."""
         self.auth_backend.record_refusal(
-            credential, client, call.namespace or "", call.path, write=call.writes
+            client_auth, client, call.namespace or "", call.path, write=call.writes
         )
 
     def count_answer(self, request: Request, response: Response) -> None:
@@ -106,10 +106,10 @@ class ServerState:
         if self.settings.limits.requests_per_second is not None:
             self._rate.consume(client, asyncio.get_running_loop().time())
 
-    def count_user(self, credential: Credential) -> None:
+    def count_user(self, client_auth: ClientAuth) -> None:
         """Count a request of a user; raises `Busy` when it exceeds the user's rate limit."""
-        if credential.principal is not None and credential.principal.uid:
-            self.user_rate.consume(credential.principal.uid, asyncio.get_running_loop().time())
+        if client_auth.principal is not None and client_auth.principal.uid:
+            self.user_rate.consume(client_auth.principal.uid, asyncio.get_running_loop().time())
 
     def open_store(self, name: str) -> ElkynStore:
         """Return the store of a namespace.

@@ -134,7 +134,8 @@ class Disk:
         self._retention = retention
         # Bytes of log entries since the log was last looked at.
         self._untrimmed_bytes = 0
-        # None until the first ephemeral write, or if the folder of an earlier one exists.
+        # None until the first ephemeral write; opened at once in memory, or if the folder of an
+        # earlier one exists.
         self._ephemeral: Environment | None = None
         make_private_folder(self.folder)
         # Before any file is looked at: another process may be writing them.
@@ -323,7 +324,7 @@ class Disk:
                 below = Tree(self._durable, durable, self._shapes)
                 view = WriteTransaction(below, EphemeralOverlay(env, txn), self.position)
                 result = body(view)
-                self._commit_ephemeral_removals(env, txn)
+                self._commit_ephemeral(env, txn)
             except BaseException:
                 txn.abort()
                 raise
@@ -331,7 +332,7 @@ class Disk:
         self._version += 2
         return result
 
-    def _commit_ephemeral_removals(self, env: Environment, txn: Txn) -> None:
+    def _commit_ephemeral(self, env: Environment, txn: Txn) -> None:
         count = EphemeralOverlay(env, txn).count()
         with translated(env.folder):
             txn.commit()
@@ -405,7 +406,7 @@ class Disk:
             try:
                 # Ephemeral rows first. After a crash the other order could leave the new durable
                 # value with an old one over a part of it: half of an update would be visible.
-                self._commit_ephemeral_removals(env, ephemeral_txn)
+                self._commit_ephemeral(env, ephemeral_txn)
                 try:
                     _failpoints.reached("between-environments")
                     with translated(self.folder):
@@ -424,7 +425,7 @@ class Disk:
             laid = EphemeralOverlay(env, txn)
             for path, value in removed:
                 laid.put(path, value)
-            self._commit_ephemeral_removals(env, txn)
+            self._commit_ephemeral(env, txn)
         except Exception:  # noqa: BLE001 - the write's own error is the one to raise
             txn.abort()
             _log.exception("a durable write failed, and the ephemeral values it replaced are lost")
@@ -527,7 +528,7 @@ class Disk:
             laid = EphemeralOverlay(self._ephemeral, txn)
             for path, _value in laid.all():
                 laid.remove(path)
-            self._commit_ephemeral_removals(self._ephemeral, txn)
+            self._commit_ephemeral(self._ephemeral, txn)
         except BaseException:
             txn.abort()
             raise

@@ -49,7 +49,7 @@ class Syncer:
         self._sync = sync
         self._interval_seconds = interval_seconds
         self._changed = threading.Condition()
-        # True iff there are commits that no begun sync includes.
+        # True iff there are commits that no started sync includes.
         self._dirty = False
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -59,7 +59,7 @@ class Syncer:
     def committed(self) -> None:
         """Schedule a sync: there is a new commit."""
         # Without the lock, as every commit passes here: `_run` sets `_dirty` to False before it
-        # syncs, so a sync that sees it True still includes this commit.
+        # syncs, so while this thread reads True, the sync that includes this commit has not begun.
         if self._dirty:
             return
         with self._changed:

@@ -1,9 +1,9 @@
 """The ephemeral overlay: one row per ephemeral value, in an environment without sync.
 
-An ephemeral value is the visible value at a path, regardless of the durable value there (None hides the durable
-value). No ephemeral value is below another. The row key is `/` and 15 bytes of SHA-256 for each key of the path,
-so that the rows below a path have its row key as prefix and 32 levels fit LMDB's 511 bytes; the row
-holds the path itself.
+An ephemeral value is the visible value at a path, regardless of the durable value there (None hides
+the durable value). No ephemeral value is below another. The row key is `/` and 15 bytes of SHA-256
+for each key of the path, so that the rows below a path have its row key as prefix and 32 levels fit
+LMDB's 511 bytes; the row holds the path itself.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from elkyn.tree.values import Stored
 
 __all__ = ["DATABASES", "EphemeralOverlay"]
 
-DATABASES = ("shadows",)
+_DATABASE = "shadows"  # the name in the files of older stores
+DATABASES = (_DATABASE,)
 
 
 @lru_cache(maxsize=4096)
@@ -40,7 +41,7 @@ class EphemeralOverlay:
 
     def __init__(self, env: Environment, txn: Txn) -> None:
         self._txn = txn
-        self._db = env.databases["shadows"]
+        self._db = env.databases[_DATABASE]
 
     def covering(self, path: Path) -> tuple[Path, Stored] | None:
         """Return the ephemeral value at `path` or above it."""

@@ -1,13 +1,13 @@
 """The log of durable writes: a row for each, written in the transaction of the write itself.
 
-    index (8 bytes, big-endian) -> MessagePack [term, time_ms, kind, base, [[path, stored], …], idempotency key]
+    index (8 bytes, big-endian) -> MessagePack [term, time_ms, kind, base, [[path, stored], …], key]
 
-Indexes are consecutive. Paths are text (`/a/b`), server values are resolved, and ephemeral values that a durable
-write promoted are included: applying the rows in order to the tree before the first row yields the tree
-after the last. `kind` is `put` or `patch`; `settings` for a change of the store's settings (base `/`,
-the name of the setting instead of a path); `start` for a log that begins at a position (no places).
-`term` is the leader's term. `idempotency_key` is present when the write had an idempotency key: a store that
-applies the row then also keeps its receipt.
+Indexes are consecutive. Paths are text (`/a/b`), server values are resolved, and ephemeral values
+that a durable write promoted are included: applying the rows in order to the tree before the first
+row yields the tree after the last. `kind` is `put` or `patch`; `settings` for a change of the store's
+settings (base `/`, the name of the setting instead of a path); `start` for a log that begins at a
+position (no places). `term` is the leader's term. `key` is the idempotency key of the write, if it
+had one: a store that applies the row then also keeps its receipt.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Entry(NamedTuple):
     """One durable write.
 
     `kind`, `base` and `places` describe the write, see the module docstring; `time_ms` is its time,
-    in milliseconds since 1970. `idempotency_key` identifies its receipt (`receipts.IdempotencyKey`), None without one.
+    in milliseconds since 1970. `idempotency_key` identifies its receipt (`receipts.IdempotencyKey`),
+    None without one.
     """
 
     position: int

@@ -1,17 +1,17 @@
 """Transactions: the durable tree with the ephemeral overlay on top, for reading and writing.
 
-The overlay consists of ephemeral values, each at a path. The visible value is the durable
-value with every ephemeral value set at its path. Both kinds of write change the visible value in the same
-way; they differ in what a crash can lose:
+The overlay consists of ephemeral values, each at a path. The visible value is the durable value with
+every ephemeral value set at its path. Both kinds of write change the visible value in the same way;
+they differ in what a crash can lose:
 
 - an ephemeral write changes only ephemeral values;
 - a durable write removes the ephemeral values at and below its path, and makes one above it durable
   ("promotes" it), so a write that touches both environments only ever removes ephemeral values.
 
-No ephemeral value is below a scalar of the durable tree: it is put at the scalar's path instead. A durable map
-with a priority is visible: an ephemeral delete of its last visible child hides the map, a durable one
-deletes it. When the last durable child is deleted but an ephemeral value keeps the map visible, that value is
-made durable, and the priority stays.
+No ephemeral value is below a scalar of the durable tree: it is put at the scalar's path instead. A
+durable map with a priority is visible: an ephemeral delete of its last visible child hides the map, a
+durable one deletes it. When the last durable child is deleted but an ephemeral value keeps the map
+visible, that value is made durable, and the priority stays.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from elkyn.tree.paths import DEPTH_MAX, PRIORITY, Path, format_path, parse_path
 from elkyn.tree.values import Prepared, Stored, ordered, plain, prepare, present, resolve
 from sennit_core.clock import Clock
 from sennit_core.errors import Closed, SennitError, UsageError
+from sennit_core.logs import get_logger
 
 __all__ = [
     "Observer",
@@ -47,6 +48,8 @@ WriteCheck: TypeAlias = Callable[[ReadTransaction, list[tuple[Path, Stored]], in
 Observer: TypeAlias = Callable[[int, list[Path]], object]
 """`observer(position, paths)` runs after each commit, before its events are delivered, under the
 writer's lock."""
+
+_log = get_logger(__name__)
 
 Deliveries = list[tuple[tuple[Listener, ...], Event]]
 
@@ -325,9 +328,9 @@ class Writer:
         for path, listeners in self._watchers.all():
             event = Event("put", "/", position=position, changes=(((), read(path)),))
             for listener in listeners:
-                listener.deliver(event)
+                _call_guarded(listener.deliver, event)
         for observer in self.observers:
-            observer(position, [()])
+            _call_guarded(observer, position, [()])
 
     def _now_ms(self) -> int:
         return int(self._clock.now() * 1000)
@@ -383,11 +386,11 @@ class Writer:
         if self.observers:
             paths = [path for write in group if write.error is None for path, _new in write.values]
             for observer in self.observers:
-                observer(self._disk.position, paths)
+                _call_guarded(observer, self._disk.position, paths)
         # Still under the lock, so that listeners get events in the order of commits.
         for listeners, event in deliveries:
             for listener in listeners:
-                listener.deliver(event)
+                _call_guarded(listener.deliver, event)
 
     def _execute(
         self, body: Callable[[WriteTransaction], Deliveries], *, ephemeral: bool
@@ -399,3 +402,12 @@ class Writer:
             return self._disk.write(body, ephemeral=ephemeral)
         finally:
             self._owner = None
+
+
+def _call_guarded(callback: Callable[..., object], *arguments: object) -> None:
+    # The commit is durable by now. An error of one callback must not be reported as a failure of
+    # the writes, and must not keep the others from being called.
+    try:
+        callback(*arguments)
+    except Exception:  # noqa: BLE001 - any error of a callback
+        _log.exception("a callback failed after a commit")

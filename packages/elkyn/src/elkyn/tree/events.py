@@ -182,7 +182,7 @@ class Watchers:
             node = self._root
             for key in path:
                 node = node.children.setdefault(key, _Node())
-            # A new tuple: the events of a commit refer to the listeners of that moment.
+            # A new tuple: the events of a commit refer to the listeners at the time of the commit.
             node.listeners = (*node.listeners, listener)
 
     def remove(self, path: Path, listener: Listener) -> None:

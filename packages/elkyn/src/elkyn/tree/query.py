@@ -103,7 +103,7 @@ class Query:
                 continue
             if self.index.kind == "key":
                 if not isinstance(bound.value, str):
-                    # The texts of Firebase's SDKs.
+                    # The text of Firebase's server.
                     raise UsageError("Provided key index type is invalid, must be string")
                 if bound.key is not None:
                     raise UsageError(

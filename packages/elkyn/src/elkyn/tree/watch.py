@@ -32,7 +32,7 @@ from sennit_core.logs import get_logger
 
 __all__ = ["Callback", "Feed", "Lens", "Source", "Subscription", "ViewSubscription"]
 
-ResumePoint = TypeVar("ResumePoint")
+Item = TypeVar("Item")
 
 QUEUE_EVENTS_MAX = 1024
 QUEUE_BYTES_MAX = 8 * 1024 * 1024
@@ -52,19 +52,19 @@ class Source(Protocol):
         ...
 
 
-class Lens(Protocol[ResumePoint]):
+class Lens(Protocol[Item]):
     """Translates the events of a path into the items that a feed yields."""
 
-    def apply(self, event: Event, /) -> list[ResumePoint] | None:
+    def apply(self, event: Event, /) -> list[Item] | None:
         """Return the items for `event`; None when only a fresh state can determine them."""
         ...
 
-    def resync(self, event: Event, /) -> list[ResumePoint]:
+    def resync(self, event: Event, /) -> list[Item]:
         """Return the items that lead to the fresh state that `event` puts."""
         ...
 
 
-class Feed(Generic[ResumePoint]):
+class Feed(Generic[Item]):
     """The changes of one path in commit order, without gap or duplicate; for one consumer.
 
     Iterate it, `async for` over it, or `poll` it; close it, or use it as a context manager.
@@ -86,7 +86,7 @@ class Feed(Generic[ResumePoint]):
         self,
         path: Path,
         source: Source,
-        lens: Lens[ResumePoint],
+        lens: Lens[Item],
         *,
         queue_events: int = QUEUE_EVENTS_MAX,
         queue_bytes: int = QUEUE_BYTES_MAX,
@@ -98,7 +98,7 @@ class Feed(Generic[ResumePoint]):
         self._lens = lens
         self._queue_events = queue_events
         self._queue_bytes = queue_bytes
-        self._shown: deque[ResumePoint] = deque()  # the consumer's side: items of the last event
+        self._shown: deque[Item] = deque()  # the consumer's side: items of the last event
         # Delivered and not translated yet. Guarded by `_changed`, with the fields up to `_why`.
         self._events: deque[Event] = deque()
         self._waiting_bytes = 0
@@ -144,7 +144,7 @@ class Feed(Generic[ResumePoint]):
             self._clear()
             self._overflowed = False
 
-    def resume(self) -> list[ResumePoint]:
+    def resume(self) -> list[Item]:
         """Read a fresh state and continue from it; returns the items that lead to it."""
         return self._lens.resync(self._source.restart(self))
 
@@ -217,7 +217,7 @@ class Feed(Generic[ResumePoint]):
             self.close()
             raise
 
-    def poll(self, timeout_seconds: float | None = 0.0) -> ResumePoint | None:
+    def poll(self, timeout_seconds: float | None = 0.0) -> Item | None:
         """Return the next event, None when none came within `timeout_seconds` (None: wait).
 
         Raises:
@@ -237,15 +237,15 @@ class Feed(Generic[ResumePoint]):
         with self._changed:
             return self._changed.wait_for(self._ready, timeout_seconds)
 
-    def _next_shown(self) -> ResumePoint:
+    def _next_shown(self) -> Item:
         if self._closed:
             raise self._ended()
         return self._shown.popleft()
 
-    def __iter__(self) -> Iterator[ResumePoint]:
+    def __iter__(self) -> Iterator[Item]:
         return self
 
-    def __next__(self) -> ResumePoint:
+    def __next__(self) -> Item:
         try:
             event = self.poll(None)
         except Closed:
@@ -253,10 +253,10 @@ class Feed(Generic[ResumePoint]):
         assert event is not None
         return event
 
-    def __aiter__(self) -> AsyncIterator[ResumePoint]:
+    def __aiter__(self) -> AsyncIterator[Item]:
         return self.aiter()
 
-    async def aiter(self) -> AsyncIterator[ResumePoint]:
+    async def aiter(self) -> AsyncIterator[Item]:
         """Iterate in the running event loop."""
         while True:
             try:
@@ -266,7 +266,7 @@ class Feed(Generic[ResumePoint]):
             assert event is not None
             yield event
 
-    async def next(self, timeout_seconds: float | None) -> ResumePoint | None:
+    async def next(self, timeout_seconds: float | None) -> Item | None:
         """Await the next event; otherwise like `poll`."""
         end = None if timeout_seconds is None else monotonic() + timeout_seconds
         while not self._shown:
@@ -296,7 +296,7 @@ class Feed(Generic[ResumePoint]):
             self._awaken = None
         return True
 
-    def drain(self) -> list[ResumePoint]:
+    def drain(self) -> list[Item]:
         """Return all ready items; if the feed is `overflowed` afterwards, `resume` continues it."""
         self._ask()
         shown, self._shown = list(self._shown), deque()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from elkyn.server.admin.system import SystemCall
 from elkyn.server.asgi import client_of
-from elkyn.server.auth_backend import Credential
+from elkyn.server.auth_backend import ClientAuth
 from elkyn.server.bodies.codec import dump
 from elkyn.server.realtime.feed import Batch, Feed, Opener, Opening
 from elkyn.server.realtime.subscribe import ClientStream, serve_stream
@@ -33,16 +33,16 @@ _EVERY_SECONDS = 0.1
 async def stream_changes(call: SystemCall) -> None:
     """Send an admin the paths that change, until one side ends the stream."""
     await call.admin("/.settings/changes", write=False)
-    credential = await call.app.auth_backend.authenticate(call.scope, call.request.query)
+    client_auth = await call.app.auth_backend.authenticate(call.scope, call.request.query)
     await serve_stream(
-        call.app, _ChangesStream(call, credential), call.channel[0], client_of(call.scope)
+        call.app, _ChangesStream(call, client_auth), call.channel[0], client_of(call.scope)
     )
 
 
 class _ChangesStream(ClientStream):
-    def __init__(self, call: SystemCall, credential: Credential) -> None:
+    def __init__(self, call: SystemCall, client_auth: ClientAuth) -> None:
         self.store = call.store()
-        self.credential = credential
+        self.client_auth = client_auth
         self._namespace = call.namespace
         seconds = call.app.settings.keep_alive_seconds
         super().__init__(
@@ -53,7 +53,7 @@ class _ChangesStream(ClientStream):
         return _ChangesFeed(self.store, self.wake)
 
     def check(self) -> None:
-        authorizer = self.credential.authorizer(
+        authorizer = self.client_auth.authorizer(
             self.store, self._namespace, "/.settings/changes", write=False
         )
         if not authorizer.principal.admin:

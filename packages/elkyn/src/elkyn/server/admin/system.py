@@ -51,11 +51,11 @@ class SystemCall:
             namespace: default: that of the request.
         """
         name = namespace or self.namespace
-        credential = await self.app.auth_backend.authenticate(self.scope, self.request.query)
-        authorizer = credential.authorizer(self.app.open_store(name), name, path, write)
+        client_auth = await self.app.auth_backend.authenticate(self.scope, self.request.query)
+        authorizer = client_auth.authorizer(self.app.open_store(name), name, path, write)
         if not authorizer.principal.admin:
             self.app.auth_backend.record_refusal(
-                credential, client_of(self.scope), name, path, write=write
+                client_auth, client_of(self.scope), name, path, write=write
             )
             raise Denied(f"using {path}", "an admin's credential")
         return authorizer

@@ -42,7 +42,7 @@ class BodyMemory:
         # others.
         self.bytes = 0
         self._bytes_max = bytes_max
-        self._of_client: dict[str, int] = {}  # a Counter is four times slower
+        self._of_client: dict[str, int] = {}  # a Counter is slower
 
     def reserve(self, client: str) -> MemoryReservation:
         """Return a counter for the memory of one request of the client at an address."""

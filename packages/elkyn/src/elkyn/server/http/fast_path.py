@@ -4,8 +4,8 @@ All requests received in one iteration of the event loop are answered together, 
 them was parsed: their reads share a read transaction, their writes usually share a commit. A request
 that needs more (an issuer's signing keys, a worker thread, an answer sent in parts) goes to the app.
 
-A task and the ASGI messages of each request cost a third of the CPU time of a PUT: 98 µs of the
-server through the app, 64 µs here. Admission, authentication, parsing, the write and its response
+Through the app, a task and the ASGI messages of each request cost a large part of the CPU time of a
+PUT. Admission, authentication, parsing, the write and its response
 are the same functions as in `app`; only the waiting differs.
 
 Why the order matters:
@@ -17,7 +17,7 @@ Why the order matters:
       writes: queued with the committer one after the other, so they usually share a commit
 
 Answering each request as soon as it is parsed was tried: it is faster for one connection and slower
-(51 against 44 µs a GET) when hundreds of connections have sent something at once, because parsing
+when hundreds of connections have sent something at once, because parsing
 all and then answering all keeps the processor's caches warm.
 """
 
@@ -33,10 +33,10 @@ from elkyn.server.asgi import head_of
 from elkyn.server.bodies.memory import MemoryReservation, memory_of
 from elkyn.server.handle import answer_write, read, to_write
 from elkyn.server.http.request_cycle import RequestCycle
-from elkyn.server.http.send_buffer import LARGE_BYTES
 from elkyn.server.realtime.feed import INLINE_ROWS
 from elkyn.server.request import METHODS, Call, Request, Response
 from elkyn.server.responses import error_response
+from elkyn.server.send_buffer import LARGE_BYTES
 from elkyn.storage.row_tree import ReadLimit
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.storage.writer import Write
@@ -105,18 +105,18 @@ class FastPath:
             return False
         if not self._is_eligible(request):
             return False
-        asked = _PendingRequest(
+        pending = _PendingRequest(
             request_cycle, request, AccessLog.begin(request), time.perf_counter()
         )
         try:
-            response = self._answer(asked)
+            response = self._answer(pending)
         except SennitError as error:
             response = error_response(error)
         # Nothing was queued or sent when `_answer` raises, so the request can be answered again.
         except Exception:  # noqa: BLE001 - the app answers it again, and logs the error
             return False
         if response is not None:
-            self._finish(asked, response)
+            self._finish(pending, response)
         return True
 
     def _is_eligible(self, request: Request) -> bool:
@@ -136,43 +136,43 @@ class FastPath:
             return False
         return not app.settings.ack or request.method in ("GET", "HEAD")
 
-    def _answer(self, asked: _PendingRequest) -> Response | None:
+    def _answer(self, pending: _PendingRequest) -> Response | None:
         """Return the answer; None when it is sent after a commit.
 
         Raises:
             BlockingIOError: authentication must wait.
             ReadLimit: the read needs a thread, or its answer is too large to send at once.
         """
-        app, request_cycle, request = self._app, asked.request_cycle, asked.request
+        app, request_cycle, request = self._app, pending.request_cycle, pending.request
         client = request_cycle.connection.address
         app.admit(client)
         # Set as soon as the limits have counted the request, so that the app, if it has to answer
-        # after all, does not count it twice; the same holds for the caller below.
+        # after all, does not count it twice; the same holds for `client_auth` below.
         request_cycle.counted = True
         app.settings.origins.check(request.headers)
-        credential = app.auth_backend.authenticate_nowait(
+        client_auth = app.auth_backend.authenticate_nowait(
             request_cycle.headers, request.query, client
         )
         if app.user_rate.bounded:
-            app.count_user(credential)
-        request_cycle.credential = credential
+            app.count_user(client_auth)
+        request_cycle.client_auth = client_auth
         call, store = app.parse(request)
         try:
-            authorizer = credential.authorizer(store, call.namespace or "", call.path, call.writes)
+            authorizer = client_auth.authorizer(store, call.namespace or "", call.path, call.writes)
             if call.writes:
                 # Released by `_committed` after the commit, or here if the write was never queued.
                 held = app.body_memory.reserve(client)
                 held.add(memory_of(request.body))
                 try:
                     write = to_write(call, request.body, store, authorizer)
-                    self._commit(asked, call, store, write, held)
+                    self._commit(pending, call, store, write, held)
                 except BaseException:
                     held.release()
                     raise
                 return None
             response = read(call, self._view(store), authorizer)
         except Denied:
-            app.record_refusal(credential, client, call)
+            app.record_refusal(client_auth, client, call)
             raise
         # The read is repeated by the app: rare, and a large answer must wait for the client.
         if len(response.body) > LARGE_BYTES:
@@ -190,20 +190,20 @@ class FastPath:
 
     def _commit(
         self,
-        asked: _PendingRequest,
+        pending: _PendingRequest,
         call: Call,
         store: ElkynStore,
         write: Write,
         held: MemoryReservation,
     ) -> None:
         metrics = self._app.metrics
-        done = partial(self._committed, asked, call, write, held)
-        self._app.committer.queue(store, write, done, asked.request_cycle.connection.loop)
+        done = partial(self._committed, pending, call, write, held)
+        self._app.committer.queue(store, write, done, pending.request_cycle.connection.loop)
         metrics.writes += 1
         metrics.open["http"] += 1
 
     def _committed(
-        self, asked: _PendingRequest, call: Call, write: Write, held: MemoryReservation
+        self, pending: _PendingRequest, call: Call, write: Write, held: MemoryReservation
     ) -> None:
         # Called in the loop after the commit. The connection may be closed by now; `answer` checks
         # it.
@@ -214,19 +214,19 @@ class FastPath:
             response.position = write.position
         except Exception as error:  # noqa: BLE001 - answered, and logged when unexpected
             if isinstance(error, Denied):
-                request_cycle = asked.request_cycle
-                assert request_cycle.credential is not None
+                request_cycle = pending.request_cycle
+                assert request_cycle.client_auth is not None
                 self._app.record_refusal(
-                    request_cycle.credential, request_cycle.connection.address, call
+                    request_cycle.client_auth, request_cycle.connection.address, call
                 )
             response = error_response(error)
-        self._finish(asked, response)
+        self._finish(pending, response)
 
-    def _finish(self, asked: _PendingRequest, response: Response) -> None:
-        request_cycle, request = asked.request_cycle, asked.request
-        if asked.number is not None:
+    def _finish(self, pending: _PendingRequest, response: Response) -> None:
+        request_cycle, request = pending.request_cycle, pending.request
+        if pending.number is not None:
             address = request_cycle.connection.address
-            AccessLog.end(asked.number, request, address, response, asked.started)
+            AccessLog.end(pending.number, request, address, response, pending.started)
         self._app.count_answer(request, response)
         body = b"" if request.method == "HEAD" else response.body
         request_cycle.connection.answer(request_cycle, head_of(response), body)

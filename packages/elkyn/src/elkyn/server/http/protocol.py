@@ -17,8 +17,8 @@ A request's path through this class:
     answer / on_response_complete: the next of `pending`, then the rest of `_unparsed`
 
 HTTP/1.1 answers pipelined requests in order (RFC 9112, section 9.3.2), so one request at a time is
-answered, and a connection holds at most one piece of requests that were parsed and not begun. All
-methods run in the event loop.
+answered, and a connection holds at most one piece of requests that were parsed but not started.
+All methods run in the event loop.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from elkyn.server.asgi import DIRECT_SEND
 from elkyn.server.http.request_cycle import RequestCycle, to_scope
 from elkyn.server.http.request_head import checked_headers
-from elkyn.server.http.slow_clients import SlowClientCloser
 from elkyn.server.http.timeouts import PendingRead, ReadTimeouts
 from elkyn.server.http.unchunked import UnchunkedCycle
 from elkyn.server.limits import Limits
+from elkyn.server.slow_clients import SlowClientCloser
 from sennit_core.errors import Busy, DeadlineExceeded, SennitError, TooLarge, UsageError
 
 __all__ = ["HEAD_BYTES_MAX", "RequestHandler", "Show", "bounded_protocol", "show_error"]
@@ -154,11 +154,10 @@ class _BoundedHttp(HttpToolsProtocol):
 
     def pending_read(self) -> PendingRead | None:
         """Return what the client is to send; None while this server does not read from it."""
-        # In these cases the server does not read, so that the client cannot be blamed for the
-        # silence.
+        # In these cases the server does not read, so that the client must not time out.
         if self._refused or self.pending or self.flow.read_paused:
             return None
-        # The client waits for an answer and owes nothing until it has come.
+        # The client waits for an answer; no input is expected until it has come.
         if self._expects_head and self._current is not None:
             return None
         if self._is_idle:

@@ -14,7 +14,7 @@ from elkyn.server.request import Request, parse_query
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-    from elkyn.server.auth_backend import Credential
+    from elkyn.server.auth_backend import ClientAuth
 
 __all__ = ["Connection", "RequestCycle", "to_scope"]
 
@@ -53,7 +53,7 @@ class RequestCycle:
         whole: whether the request was received completely.
         asgi_cycle: uvicorn's cycle, when the ASGI app answers; None otherwise.
         counted: whether the app's limits have counted the request already.
-        credential: the client's, when it is authenticated already.
+        client_auth: the client, when it is authenticated already.
 
     Raises:
         ValueError: the target has no path.
@@ -62,9 +62,9 @@ class RequestCycle:
     __slots__ = (
         "asgi_cycle",
         "body",
+        "client_auth",
         "connection",
         "counted",
-        "credential",
         "headers",
         "keep_alive",
         "method",
@@ -97,7 +97,7 @@ class RequestCycle:
         # path.
         self.asgi_cycle: RequestResponseCycle | None = None
         self.counted = False
-        self.credential: Credential | None = None
+        self.client_auth: ClientAuth | None = None
 
     @property
     def answering(self) -> bool:
@@ -106,7 +106,7 @@ class RequestCycle:
 
     @property
     def streaming(self) -> bool:
-        """Whether an answer of unknown length was begun and not ended: an event stream."""
+        """Whether an answer of unknown length was started but not ended: an event stream."""
         cycle = self.asgi_cycle
         if cycle is None or cycle.response_complete:
             return False
@@ -139,7 +139,7 @@ def to_scope(request_cycle: RequestCycle, shared: dict[str, Any]) -> dict[str, A
     """Return the ASGI scope of a request; `shared` holds the fields common to its connection."""
     # ASGI: `raw_path` is the path without the query, still percent-encoded.
     raw_path = request_cycle.path.encode("ascii")
-    extensions = {COUNTED: request_cycle.credential} if request_cycle.counted else {}
+    extensions = {COUNTED: request_cycle.client_auth} if request_cycle.counted else {}
     return {
         "type": "http",
         "http_version": request_cycle.version,

@@ -25,7 +25,7 @@ SINGLE_HEADERS = frozenset(
         b"x-http-method-override",
     }
 )
-"""Headers that decide principal, origin and meaning of a request: each may occur once."""
+"""Headers that say who the client is, its origin, and what a request means: each may occur once."""
 
 Headers = list[tuple[bytes, bytes]]
 

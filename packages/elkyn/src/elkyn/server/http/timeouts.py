@@ -64,16 +64,16 @@ class ReadTimeouts:
         before, self._seen = self._seen, weakref.WeakKeyDictionary()
         now = loop.time()
         for connection in list(connections):
-            awaited = connection.pending_read() if hasattr(connection, "pending_read") else None
-            if awaited is None:
+            pending = connection.pending_read() if hasattr(connection, "pending_read") else None
+            if pending is None:
                 continue
             # A connection seen for the first time gets its full time from now on.
-            seen, since = before.get(connection, (awaited, now))
-            if seen.request is not awaited.request or seen.progress is not awaited.progress:
+            seen, since = before.get(connection, (pending, now))
+            if seen.request is not pending.request or seen.progress is not pending.progress:
                 since = now
-            if now - since >= awaited.seconds:
+            if now - since >= pending.seconds:
                 connection.close_on_timeout()
             else:
-                self._seen[connection] = awaited, since
+                self._seen[connection] = pending, since
         if connections:
             self.start(loop, connections)

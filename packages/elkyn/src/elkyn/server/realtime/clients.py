@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from elkyn.server.auth_backend import AuthBackend, Credential
+from elkyn.server.auth_backend import AuthBackend, ClientAuth
 from elkyn.server.metrics import Metrics
 from elkyn.server.realtime.hub import Hub
 from elkyn.server.realtime.write_tracker import ReadSetIndex, WriteTracker
@@ -45,7 +45,7 @@ class Client(Protocol):
     """One stream or socket."""
 
     kind: str
-    credential: Credential
+    client_auth: ClientAuth
 
     @property
     def store(self) -> ElkynStore | None:
@@ -117,7 +117,7 @@ class Clients:
         # block runs.
         self._open: dict[Client, asyncio.Task[Any]] = {}
         # One entry per store, made with its first client and kept until `close`.
-        self._watched: dict[ElkynStore, _StoreObservers] = {}
+        self._observers: dict[ElkynStore, _StoreObservers] = {}
         self._hub: Hub | None = None
         # Runs while clients are open; `registered` starts it again.
         self._ticker: asyncio.Task[None] | None = None
@@ -158,7 +158,7 @@ class Clients:
             self._metrics.open[client.kind] -= 1
 
     def _watch_rules(self, store: ElkynStore | None) -> None:
-        if store is not None and store not in self._watched:
+        if store is not None and store not in self._observers:
             loop = asyncio.get_running_loop()
 
             def changed() -> None:
@@ -173,19 +173,19 @@ class Clients:
             end_rules = store.admin.on_rules(changed)
             end_divergence = store.admin.divergence.observe(diverged)
             writes = WriteTracker(store, partial(self._paths_written, store))
-            self._watched[store] = _StoreObservers(writes, end_rules, end_divergence)
+            self._observers[store] = _StoreObservers(writes, end_rules, end_divergence)
 
     def record_dependency(self, client: Client, read_set: ReadSet | None) -> None:
         """Record what a permission of `client` depends on."""
         store = client.store
-        watched = None if store is None else self._watched.get(store)
-        if store is None or watched is None or read_set is None or not read_set.paths:
+        observers = None if store is None else self._observers.get(store)
+        if store is None or observers is None or read_set is None or not read_set.paths:
             return
         # The limit is twice what was in use at the last renewal, so the cost of renewing is
         # amortized.
-        if len(watched.read_places) > watched.places_max:
-            watched.renew(self._read_sets(store))
-        watched.read_places.add(read_set)
+        if len(observers.read_places) > observers.places_max:
+            observers.renew(self._read_sets(store))
+        observers.read_places.add(read_set)
 
     def _read_sets(self, store: ElkynStore) -> Iterator[ReadSet]:
         for client in self._open:
@@ -198,8 +198,8 @@ class Clients:
         Call it between dequeuing events and sending them, so that no client is sent an event that a
         write before it forbids.
         """
-        for store, watched in self._watched.items():
-            written = watched.writes.take_written()
+        for store, observers in self._observers.items():
+            written = observers.writes.take_written()
             if written:
                 for client in self._depending_on(store, written):
                     client.hold_for_recheck()
@@ -209,10 +209,10 @@ class Clients:
             client.recheck()
 
     def _depending_on(self, store: ElkynStore, written: AbstractSet[Path]) -> list[Client]:
-        watched = self._watched.get(store)
+        observers = self._observers.get(store)
         # The index rules out nearly every write with a few look-ups; only then are clients looked
         # at.
-        written_places = watched.read_places.matching(written) if watched is not None else ()
+        written_places = observers.read_places.matching(written) if observers is not None else ()
         if not written_places:
             return []
         return [
@@ -240,7 +240,7 @@ class Clients:
             self._auth_backend.poll()
             now, now_ms = loop.time(), int(time.time() * 1000)
             for client in list(self._open):
-                reason = client.credential.invalid_reason(now_ms)
+                reason = client.client_auth.invalid_reason(now_ms)
                 if reason is None:
                     client.tick(now)
                 else:
@@ -250,9 +250,9 @@ class Clients:
         """End every client; safe on any thread; returns after their final writes, or a second."""
         self._closed = True
         # No more rechecks from here on; the writes for a disconnect below are still committed.
-        for watched in self._watched.values():
-            watched.close()
-        self._watched.clear()
+        for observers in self._observers.values():
+            observers.close()
+        self._observers.clear()
         loops = {task.get_loop() for task in list(self._open.values())}
         for loop in loops:
             if loop is _running_loop():

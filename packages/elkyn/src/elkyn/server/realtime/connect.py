@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from elkyn.server.asgi import Receive, Scope, Send, client_of
-from elkyn.server.auth_backend import Credential
+from elkyn.server.auth_backend import ClientAuth
 from elkyn.server.realtime.refused_socket import RefusedSocket
 from elkyn.server.realtime.socket import Socket
 from elkyn.server.realtime.socket_store import SocketStore
@@ -24,7 +24,7 @@ _TRY_AGAIN_LATER = 1013
 async def serve_socket(
     app: ServerState,
     request: Request,
-    credential: Credential,
+    client_auth: ClientAuth,
     scope: Scope,
     channel: tuple[Receive, Send],
 ) -> None:
@@ -55,12 +55,12 @@ async def serve_socket(
             await send({"type": "websocket.close", "code": _TRY_AGAIN_LATER})
             return
         client: RefusedSocket | Socket = RefusedSocket(
-            app, credential, reason, send, client_of(scope)
+            app, client_auth, reason, send, client_of(scope)
         )
     else:
         nodes_max = app.settings.limits.body_nodes
         data = SocketStore(store, namespace, app.auth_backend, scope, nodes_max=nodes_max)
-        client = Socket(app, data, credential, send)
+        client = Socket(app, data, client_auth, send)
     try:
         with app.clients.registered(client):
             await client.run(receive, host)

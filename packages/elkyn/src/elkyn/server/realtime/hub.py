@@ -6,8 +6,8 @@ followers of the node share, including the encoded bytes. A follower that is too
 queue and restarts from a fresh value.
 
 Delivering a batch to very many followers keeps the loop busy for a while. If all of them are
-patient, their channel pauses for the same time before the next batch: requests are served
-meanwhile, and the events of the pause are sent together.
+batched (`Hub.follow`), their channel pauses for the same time before the next batch: requests are
+served meanwhile, and the events of the pause are sent together.
 
 The path of an event:
 
@@ -47,8 +47,8 @@ BYTES_MAX = 8 * 1024 * 1024
 # Reached only when the loop itself is busy for long: it empties the channel in each iteration.
 _CHANNEL_EVENTS_MAX = 20_000  # waiting for the event loop, for all followers of a node
 _CHANNEL_BYTES_MAX = 64 * 1024 * 1024
-# An event for a thousand streams keeps the loop busy for about 10 ms.
-_PAUSE_FOLLOWERS_MIN = 100  # a batch for fewer followers costs a millisecond at most
+# An event for many streams keeps the loop busy.
+_PAUSE_FOLLOWERS_MIN = 100  # no pause for fewer: their batch is soon delivered
 # An event is delivered at most this much later than without a pause.
 _PAUSE_SECONDS_MAX = 0.02
 
@@ -82,7 +82,7 @@ class Hub:
         path: Path,
         wake: Callable[[Feed], None],
         *,
-        patient: bool = False,
+        batched: bool = False,
     ) -> Follower:
         """Return a follower of `path`; call its `start`, and `close` at the end.
 
@@ -90,13 +90,13 @@ class Hub:
             store: the store to follow.
             path: the node to follow.
             wake: see `Follower`.
-            patient: whether events may be delivered some milliseconds after the answer to their
+            batched: whether events may be delivered some milliseconds after the answer to their
                 write.
         """
         channel = self._channels.get((store, path))
         if channel is None:
             channel = self._channels[store, path] = Channel(self, store, path)
-        follower = Follower(channel, wake, patient=patient)
+        follower = Follower(channel, wake, batched=batched)
         channel.join(follower)
         return follower
 
@@ -138,7 +138,7 @@ class Channel:
         self._bytes_in = 0  # written by the committing thread only
         self._bytes_out = 0  # written by the event loop only
         self._overrun = False  # events were dropped: every follower must restart
-        self._impatient = 0  # count of followers that are not patient
+        self._unbatched = 0  # count of followers that are not batched
         # True from the end of a delivery to at least `_PAUSE_FOLLOWERS_MIN` followers until
         # `_end_pause`.
         self._pausing = False
@@ -146,7 +146,7 @@ class Channel:
     def join(self, follower: Follower) -> None:
         """Add a follower."""
         self.followers.add(follower)
-        self._impatient += not follower.patient
+        self._unbatched += not follower.batched
 
     def deliver(self, event: Event) -> None:
         """Queue an event; called on the committing thread."""
@@ -162,9 +162,9 @@ class Channel:
     def flush(self) -> None:
         """Deliver queued events to the followers, unless the channel pauses; runs in the loop."""
         self.dirty = False
-        # Events stay in `_waiting`, and `_end_pause` flushes them together. Sockets are impatient:
+        # Events stay in `_waiting`, and `_end_pause` flushes them together. Sockets are unbatched:
         # their clients count on the events of their own write before the answer to it.
-        if self._pausing and not self._impatient and not self._overrun:
+        if self._pausing and not self._unbatched and not self._overrun:
             return
         if self._overrun:
             self._drop_all()
@@ -186,7 +186,7 @@ class Channel:
         # opening is older than the batch may send it at once; any other order would let it overtake
         # queued events.
         for follower in tuple(self.followers):
-            if not (follower.level and first > follower.mark and follower.sink(batch)):
+            if not (follower.caught_up and first > follower.mark and follower.sink(batch)):
                 follower.receive(batch)
         if len(self.followers) >= _PAUSE_FOLLOWERS_MIN and not self._pausing:
             self._pausing = True
@@ -237,7 +237,7 @@ class Channel:
     def leave(self, follower: Follower) -> None:
         """Remove a follower, and the whole channel with its last follower."""
         self.followers.discard(follower)
-        self._impatient -= not follower.patient
+        self._unbatched -= not follower.batched
         if not self.followers:
             self.hub.forget(self)
             self.store.admin.detach(self.path, self)
@@ -249,11 +249,11 @@ class Follower(Feed):
     Args:
         channel: the channel of the node.
         wake: called in the loop with the follower when batches are queued.
-        patient: see `Hub.follow`.
+        batched: see `Hub.follow`.
 
     Attributes:
         sink: sends a batch at once and returns True, or returns False to have it queued.
-        level: whether the queue is empty, so that the next batch may go to `sink`.
+        caught_up: whether the queue is empty, so that the next batch may go to `sink`.
         mark: the number of the last event that the follower's opening included.
     """
 
@@ -265,20 +265,20 @@ class Follower(Feed):
         "_pending",
         "_starting",
         "_wake",
+        "batched",
+        "caught_up",
         "channel",
-        "level",
         "mark",
-        "patient",
         "sink",
     )
 
     def __init__(
-        self, channel: Channel, wake: Callable[[Feed], None], *, patient: bool = False
+        self, channel: Channel, wake: Callable[[Feed], None], *, batched: bool = False
     ) -> None:
         self.channel = channel
-        self.patient = patient
+        self.batched = batched
         self.sink: Callable[[Batch], bool] = _send_none
-        self.level = False
+        self.caught_up = False
         self.mark = 0
         self._wake = wake
         # Batches with numbers above `mark`, in order; their sum is bounded by `EVENTS_MAX` and
@@ -295,7 +295,7 @@ class Follower(Feed):
         newer = batch.since(self.mark)
         if newer is None or self._overflowed:
             return
-        self.level = False
+        self.caught_up = False
         self._events += len(batch.events)
         self._bytes += batch.weight_bytes
         # A single batch may exceed the bounds: it is shared by all followers and exists anyway.
@@ -311,7 +311,7 @@ class Follower(Feed):
         """Drop the queue: the client is too slow."""
         self._clear()
         self._overflowed = True
-        self.level = False
+        self.caught_up = False
         if not self._starting:
             self._wake(self)
 
@@ -327,10 +327,10 @@ class Follower(Feed):
             # `channel.begin` may run on a thread: batches delivered meanwhile are queued, and those
             # that the opening includes are skipped once its mark is known.
             self._starting = True
-            self.level = False
+            self.caught_up = False
             try:
                 # In the loop if no commit is under way and the read is short: a hop to a thread
-                # costs 60 to 110 µs.
+                # costs more than such a read.
                 opening, mark = self.channel.begin(opener, at_once=True)
             except (BlockingIOError, ReadLimit):
                 opening, mark = await asyncio.to_thread(self.channel.begin, opener)
@@ -340,7 +340,7 @@ class Follower(Feed):
                 continue
             self._starting = False
             self._skip(mark)
-            self.level = not self._pending
+            self.caught_up = not self._pending
             if self._pending:
                 self._wake(self)
             return opening
@@ -357,7 +357,7 @@ class Follower(Feed):
         batches = self._pending
         self._clear()
         # From here on the client has everything, and the next batch may bypass the queue.
-        self.level = not self._starting
+        self.caught_up = not self._starting
         return batches
 
     def close(self) -> None:

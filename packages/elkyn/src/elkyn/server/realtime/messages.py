@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from elkyn.server.realtime.feed import Batch
-from elkyn.server.realtime.resume import id_of
 from elkyn.server.realtime.session import Listen
 from elkyn.server.realtime.wire import frames_of, push
+from elkyn.server.resume import id_of
 from elkyn.storage.terms import Terms
 from elkyn.tree.events import Event
 from elkyn.tree.paths import parse_path

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from elkyn.server.asgi import Receive, Send
-from elkyn.server.auth_backend import Credential
+from elkyn.server.auth_backend import ClientAuth
 from elkyn.server.bodies.memory import LARGE_FACTOR
 from elkyn.server.realtime.large_messages import LARGE_CHARS, parse_large, try_announced
 from elkyn.server.realtime.socket_store import status_of
@@ -44,7 +44,7 @@ class RefusedSocket:
 
     Args:
         app: the server.
-        credential: the client's.
+        client_auth: the client.
         reason: returns why requests are refused; None once they would be served. Called for each
             request, so that a namespace that is created meanwhile can be used.
         send: ASGI's.
@@ -57,12 +57,12 @@ class RefusedSocket:
     def __init__(
         self,
         app: ServerState,
-        credential: Credential,
+        client_auth: ClientAuth,
         reason: Callable[[], Awaitable[SennitError | None]],
         send: Send,
         client: str,
     ) -> None:
-        self.credential = credential
+        self.client_auth = client_auth
         self._reason = reason
         self._send = send
         self._memory = app.body_memory.reserve(client)

@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable
 
-from elkyn.server.http.send_buffer import LARGE_BYTES, ClientSendBuffer
+from elkyn.server.send_buffer import LARGE_BYTES, ClientSendBuffer
 
 __all__ = ["SendQueue"]
 

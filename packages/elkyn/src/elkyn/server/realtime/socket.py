@@ -7,7 +7,7 @@ Order of one write by this client, with one of its own listens on the path:
 
     _do_commit -> committer -> commit -> Channel.deliver  (wake-up 1 of the loop: events)
                                       -> _resolve         (wake-up 2: the future is done)
-    loop: flush -> _wake -> _ready;  _committed -> _drain -> outbox: event, then answer
+    loop: flush -> _wake -> _ready;  _committed -> _drain -> send queue: event, then answer
 
 The loop runs wake-ups in the order in which they were queued, so the events of a commit are in
 `_ready` when `_committed` drains it. If one of the listens has lost its queue, or a permission is
@@ -30,7 +30,7 @@ from elkyn.auth.principal import Principal
 from elkyn.errors import NotReadable
 from elkyn.replication.followers import wait_until_readable
 from elkyn.server.asgi import Receive, Send, client_of
-from elkyn.server.auth_backend import Credential
+from elkyn.server.auth_backend import ClientAuth
 from elkyn.server.bodies.codec import load
 from elkyn.server.bodies.large_bodies import RawJson
 from elkyn.server.bodies.memory import LARGE_FACTOR
@@ -71,17 +71,18 @@ class Socket:
     Args:
         app: the server.
         data: the store, with the operations of sockets.
-        credential: the client's; unauthenticated until it signs in, or as the embedder's hook decides.
+        client_auth: the client's; unauthenticated until it signs in, or as the embedder's hook
+            decides.
         send: ASGI's.
     """
 
     kind = "ws"
 
     def __init__(
-        self, app: ServerState, data: SocketStore, credential: Credential, send: Send
+        self, app: ServerState, data: SocketStore, client_auth: ClientAuth, send: Send
     ) -> None:
         limits = app.settings.limits
-        self.credential = credential
+        self.client_auth = client_auth
         self.store = data.store
         self.namespace = data.namespace
         self.session = Session(
@@ -110,7 +111,7 @@ class Socket:
         # it is gone.
         self._received_at = asyncio.get_running_loop().time()
         self._finished = False
-        # None while the connection is open; `_send_out` closes with it once the outbox is empty.
+        # None while the connection is open; `_send_out` closes with it once the send queue is empty.
         self._close_code: int | None = None
         # Memory of the message that is being received or executed; one at a time, as a socket is
         # read only after its last request was handled.
@@ -137,7 +138,7 @@ class Socket:
 
     def revoke(self, reason: str) -> None:
         """Sign the client out, and report that its credential is no longer valid."""
-        self.credential.sign_out()
+        self.client_auth.sign_out()
         self._queue_message(push("ac", {"s": "expired_token", "d": reason}))
         self.recheck()
 
@@ -206,7 +207,7 @@ class Socket:
 
     async def _wait_for_rate(self) -> None:
         """Wait while the client exceeds its rate limit; the socket is not read meanwhile."""
-        principal = self.credential.principal
+        principal = self.client_auth.principal
         if principal is not None and principal.uid:
             now = asyncio.get_running_loop().time()
             await asyncio.sleep(self._app.user_rate.delay(principal.uid, now))
@@ -228,7 +229,7 @@ class Socket:
         else:
             status, text = "internal_error", "Internal server error."
         if isinstance(error, Denied):
-            self._data.record_refusal(self.credential, step)
+            self._data.record_refusal(self.client_auth, step)
         self._queue_message(reply(step.number, status, text))
 
     async def _send_out(self) -> None:
@@ -264,7 +265,7 @@ class Socket:
         self._woken.set()
 
     def _drain(self) -> None:
-        """Move queued events to the outbox, so that they are sent before the next message."""
+        """Move queued events to the send queue, so that they are sent before the next message."""
         # The end of the check (`_recheck_listens`) drains again.
         if self._pending_authorizations:
             return
@@ -293,7 +294,7 @@ class Socket:
                 self._send_queue.add(frames_of_batch(listen, batch, self.store.admin.terms))
 
     async def _resynchronise(self) -> None:
-        # One at a time, and only when the outbox is empty: a client that is slow gets fresh values
+        # One at a time, and only when the send queue is empty: a client that is slow gets fresh values
         # as fast as it reads them, and no faster.
         feed = next(iter(self._overflowed))
         listen = self._listens.get(feed)
@@ -378,8 +379,8 @@ class Socket:
 
     async def _do_attach(self, step: steps.Attach) -> None:
         await self._wait_until_readable()
-        # A listen sees the client's earlier writes. Without this wait 174 of 200 listens right
-        # after a put started with the state before it.
+        # A listen sees the client's earlier writes. Without this wait most listens right after a
+        # put started with the state before it.
         await self._wait_for_writes()
         listen = step.listen
         try:
@@ -425,7 +426,7 @@ class Socket:
         self._queue_message(reply(step.number, "ok"))
 
     async def _do_commit(self, step: steps.Commit) -> None:
-        authorizer = self._data.authorizer(self.credential, step.path, write=True)
+        authorizer = self._data.authorizer(self.client_auth, step.path, write=True)
         is_large = isinstance(step.data, RawJson)
         if is_large:
             await self._check_could_write(step, authorizer)
@@ -447,7 +448,7 @@ class Socket:
             await asyncio.wait(self._in_flight, return_when=asyncio.FIRST_COMPLETED)
 
     async def _do_announced(self, step: Announced) -> None:
-        authorizer = self._data.authorizer(self.credential, step.path, write=True)
+        authorizer = self._data.authorizer(self.client_auth, step.path, write=True)
         try:
             await self._check_could_write(step, authorizer)
         except Denied:
@@ -483,7 +484,7 @@ class Socket:
         await self._wait_until_readable()
         await self._wait_for_writes()
         self._app.metrics.reads += 1
-        authorizer = self._data.authorizer(self.credential, step.path, write=False)
+        authorizer = self._data.authorizer(self.client_auth, step.path, write=False)
         value = await self._data.fetch(authorizer, step)
         self._queue_message(*self._admitted([reply(step.number, "ok", value)]))
 
@@ -499,27 +500,27 @@ class Socket:
     async def _do_on_disconnect(self, step: steps.OnDisconnect) -> None:
         await self._wait_until_readable()
         await self._wait_for_writes()
-        authorizer = self._data.authorizer(self.credential, step.path, write=True)
+        authorizer = self._data.authorizer(self.client_auth, step.path, write=True)
         await asyncio.to_thread(self._data.check_on_disconnect, step, authorizer)
         self.session.keep_for_disconnect(step)
         self._queue_message(reply(step.number, "ok"))
 
     async def _do_sign_in(self, step: steps.SignIn) -> None:
-        principal = await self.credential.sign_in(
+        principal = await self.client_auth.sign_in(
             step.credential, step.variable, unauthenticated=step.unauthenticated
         )
         self._queue_message(reply(step.number, "ok", _shown(principal)))
         self.recheck()
 
     async def _do_sign_out(self, step: steps.SignOut) -> None:
-        self.credential.sign_out()
+        self.client_auth.sign_out()
         self._queue_message(reply(step.number, "ok"))
         self.recheck()
 
     # Rules and the end.
 
     def _authorizer(self, listen: Listen) -> Authorizer:
-        return self._data.authorizer(self.credential, listen.path, write=False)
+        return self._data.authorizer(self.client_auth, listen.path, write=False)
 
     def _record_dependency(self, listen: Listen, read_set: ReadSet | None) -> None:
         self._read_sets[listen] = read_set
@@ -560,7 +561,7 @@ class Socket:
             self._drop(listen)
         for path, data in self.session.pop_disconnect_writes():
             try:
-                authorizer = self._data.authorizer(self.credential, path, write=True)
+                authorizer = self._data.authorizer(self.client_auth, path, write=True)
                 step = steps.Commit(0, "put", path, data, None)
                 write = self._data.to_write(step, authorizer)
                 self._app.commit_step(self, step, write, authorizer.principal)

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 from elkyn.auth.authorizer import Authorizer
 from elkyn.errors import PreconditionFailed, TooManyNodes, UnknownNamespace
 from elkyn.server.asgi import client_of
-from elkyn.server.auth_backend import AuthBackend, Credential
+from elkyn.server.auth_backend import AuthBackend, ClientAuth
 from elkyn.server.bodies.large_bodies import RawJson, put_large, update_large
 from elkyn.server.hashes import hash_of
 from elkyn.server.limits import Limits
 from elkyn.server.realtime.feed import INLINE_ROWS, Opening
 from elkyn.server.realtime.large_messages import Announced
 from elkyn.server.realtime.messages import push_value
-from elkyn.server.realtime.resume import id_of, mark_of, parse_id, same_history, time_at, try_missed
 from elkyn.server.realtime.session import Attach, Commit, Fetch, Listen, OnDisconnect
+from elkyn.server.resume import id_of, mark_of, parse_id, same_history, time_at, try_missed
 from elkyn.storage.row_tree import ReadLimit
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.storage.writer import Write, patch_write, put_write
@@ -55,16 +55,16 @@ class SocketStore:
     scope: Mapping[str, Any]
     nodes_max: int = Limits().body_nodes
 
-    def authorizer(self, credential: Credential, path: Path, *, write: bool) -> Authorizer:
-        """Return what authorizes `credential` at `path`."""
-        return credential.authorizer(self.store, self.namespace, format_path(path), write)
+    def authorizer(self, client_auth: ClientAuth, path: Path, *, write: bool) -> Authorizer:
+        """Return what authorizes the client at `path`."""
+        return client_auth.authorizer(self.store, self.namespace, format_path(path), write)
 
-    def record_refusal(self, credential: Credential, step: Any) -> None:
+    def record_refusal(self, client_auth: ClientAuth, step: Any) -> None:
         """Record that a request was refused."""
         path = step.listen.path if hasattr(step, "listen") else getattr(step, "path", ())
         write = isinstance(step, Commit | OnDisconnect)
         self.auth_backend.record_refusal(
-            credential, client_of(self.scope), self.namespace, format_path(path), write=write
+            client_auth, client_of(self.scope), self.namespace, format_path(path), write=write
         )
 
     def to_write(self, step: Commit | OnDisconnect, authorizer: Authorizer) -> Write:

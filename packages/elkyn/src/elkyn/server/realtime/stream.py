@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 from elkyn.errors import Diverged, NotReadable
 from elkyn.server.asgi import DirectSend, send_body
 from elkyn.server.bodies.codec import dump
-from elkyn.server.http.send_buffer import ClientSendBuffer
 from elkyn.server.realtime.feed import Batch, Feed, Opener, Opening
+from elkyn.server.send_buffer import ClientSendBuffer
 from elkyn.tree.events import Event
 from sennit_core.errors import Busy, Closed, Denied
 
@@ -31,9 +31,9 @@ _HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 _CHUNKS = ("chunk", "unnamed chunk")
-# Firebase's REST streaming names keep-alive, cancel and auth_revoked, each with the data shown
-# here. In unnamed messages a keep-alive is a comment line, which `onmessage` does not see (HTML
-# standard, 9.2.6).
+# Firebase's REST streaming names keep-alive and cancel, each with the data shown here, and
+# auth_revoked, with the reason as its data (`Stream._end`). In unnamed messages a keep-alive is a
+# comment line, which `onmessage` does not see (HTML standard, 9.2.6).
 _KEEP_ALIVE = (b"event: keep-alive\ndata: null\n\n", b": keep-alive\n\n")
 _CANCEL = (b"event: cancel\ndata: null\n\n", b'data: {"type":"cancel","path":"/","data":null}\n\n')
 

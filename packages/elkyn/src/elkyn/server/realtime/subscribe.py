@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 from elkyn.auth.authorizer import UNRESTRICTED
 from elkyn.errors import NotReadable
 from elkyn.server.asgi import Receive, Scope, Send, client_of, direct_send_of
-from elkyn.server.auth_backend import Credential
+from elkyn.server.auth_backend import ClientAuth
 from elkyn.server.handle import check_index
 from elkyn.server.realtime.feed import INLINE_ROWS, Feed, Opening, QueryFeed
 from elkyn.server.realtime.hub import Follower
-from elkyn.server.realtime.resume import id_of, time_at, try_missed
 from elkyn.server.realtime.stream import Stream, encode_put
 from elkyn.server.request import Call
+from elkyn.server.resume import id_of, time_at, try_missed
 from elkyn.storage.row_tree import ReadLimit
 from elkyn.storage.transactions import ReadTransaction
 from elkyn.tree.values import present
@@ -34,7 +34,7 @@ async def open_stream(
     app: ServerState,
     call: Call,
     store: ElkynStore,
-    credential: Credential,
+    client_auth: ClientAuth,
     scope: Scope,
     channel: tuple[Receive, Send],
 ) -> None:
@@ -44,7 +44,7 @@ async def open_stream(
         Denied: the client may not read the path; nothing was sent.
     """
     receive, send = channel
-    stream = _ClientStream(app, call, store, credential, send)
+    stream = _ClientStream(app, call, store, client_auth, send)
     stream.direct = direct_send_of(scope)
     try:
         try:
@@ -90,7 +90,7 @@ class ClientStream(Stream):
 
     kind = "sse"
     store: ElkynStore
-    credential: Credential
+    client_auth: ClientAuth
     read_set: ReadSet | None = None
 
     def read_sets(self) -> Iterable[ReadSet]:
@@ -108,10 +108,10 @@ class ClientStream(Stream):
 
 class _ClientStream(ClientStream):
     def __init__(
-        self, app: ServerState, call: Call, store: ElkynStore, credential: Credential, send: Send
+        self, app: ServerState, call: Call, store: ElkynStore, client_auth: ClientAuth, send: Send
     ) -> None:
         self.store = store
-        self.credential = credential
+        self.client_auth = client_auth
         self._clients = app.clients
         self._call = call
         # The event that the client has seen last, for its first opening only.
@@ -129,13 +129,13 @@ class _ClientStream(ClientStream):
     def feed(self, app: ServerState) -> Feed:
         call = self._call
         if call.query is None:
-            return app.clients.hub.follow(self.store, call.keys, self.wake, patient=True)
+            return app.clients.hub.follow(self.store, call.keys, self.wake, batched=True)
         self.recheck()  # writes since the first check may have changed the permission
         return QueryFeed(self.store, call.path, call.query, self.wake)
 
     def check(self, rows_max: int | None = None) -> None:
         call = self._call
-        authorizer = self.credential.authorizer(
+        authorizer = self.client_auth.authorizer(
             self.store, call.namespace or "", call.path, write=False
         )
         self._authorizer = authorizer

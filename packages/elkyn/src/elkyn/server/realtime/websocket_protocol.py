@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from elkyn.server.http.slow_clients import SlowClientCloser
+from elkyn.server.slow_clients import SlowClientCloser
 
 __all__ = ["websocket_protocol"]
 

@@ -266,12 +266,12 @@ def test_revoking_a_user_reaches_subscribers_and_later_requests(clock: ManualClo
     with Authenticator(AuthSettings(secret=SECRET), clock=clock) as auth:
         text = TokenSigner(SECRET, clock).sign("u")
         principal = auth.authenticate_token_sync(text)
-        told: list[Revoked] = []
-        end = auth.revocations.subscribe(told.append)
+        notified: list[Revoked] = []
+        end = auth.revocations.subscribe(notified.append)
         auth.revocations.subscribe(lambda _revoked: 1 / 0)
         clock.advance(1)
         auth.revocations.revoke_user("u")
-        assert told == [Revoked(uid="u")]
+        assert notified == [Revoked(uid="u")]
         assert auth.revocations.reason(principal) == "credential was revoked"
         with pytest.raises(BadToken):
             auth.authenticate_token_sync(text)
@@ -279,7 +279,7 @@ def test_revoking_a_user_reaches_subscribers_and_later_requests(clock: ManualClo
         assert auth.authenticate_token_sync(TokenSigner(SECRET, clock).sign("u")).uid == "u"
         end()
         auth.revocations.revoke_user("u")
-        assert len(told) == 1
+        assert len(notified) == 1
 
 
 def test_one_token_can_be_revoked_alone(clock: ManualClock) -> None:
@@ -324,15 +324,15 @@ def test_another_process_can_revoke(tmp_path: Path, clock: ManualClock) -> None:
     with Authenticator(settings, tmp_path / "v", clock) as auth:
         text = TokenSigner(SECRET, clock).sign("u")
         auth.authenticate_token_sync(text)
-        told: list[Revoked] = []
-        auth.revocations.subscribe(told.append)
+        notified: list[Revoked] = []
+        auth.revocations.subscribe(notified.append)
         assert not auth.revocations.poll()
         subprocess.run([sys.executable, "-c", program, str(tmp_path / "v")], check=True)
         clock.advance(2)
         with pytest.raises(BadToken):
             auth.authenticate_token_sync(text)
         assert auth.revocations.poll()
-        assert told == [Revoked()]
+        assert notified == [Revoked()]
 
 
 def test_passwords_are_hashed_with_salt_and_compared() -> None:
@@ -406,9 +406,9 @@ def test_the_audit_log_names_who_and_what(caplog: pytest.LogCaptureFixture) -> N
     audit.refused(Principal(uid="u\n"), "default", "/a", True, "127.0.0.1")
     audit.acted(ADMIN, "delete user", "x" * 1000)
     first, second = (record.getMessage() for record in caplog.records)
-    assert '"who": "user u\\n"' in first
+    assert '"principal": "user u\\n"' in first
     assert '"action": "write"' in first
-    assert '"who": "admin"' in second
+    assert '"principal": "admin"' in second
     assert len(second) < 500
     with Authenticator(AuthSettings(secret=SECRET)) as auth, pytest.raises(BadToken):
         auth.authenticate_token_sync(TokenSigner("another").sign("u"))

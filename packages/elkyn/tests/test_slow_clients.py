@@ -18,9 +18,9 @@ from elkyn_server import Served, until
 from elkyn import ElkynStore
 from elkyn.server.app import ElkynApp
 from elkyn.server.auth_backend import HookBackend
-from elkyn.server.http.slow_clients import SlowClientCloser, watch_listener
 from elkyn.server.limits import Limits
 from elkyn.server.settings import Settings
+from elkyn.server.slow_clients import SlowClientCloser, watch_listener
 
 LARGE = ["x" * 4_000_000] * 3  # more than the systems of both sides buffer
 HEAD = b"HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n"
@@ -150,12 +150,12 @@ def test_a_silent_stream_that_is_read_stays(served: Served) -> None:
 
 
 class Reader:
-    """One GET of an app, whose client takes what it is sent when it is told to."""
+    """One GET of an app, whose client takes what it is sent once `taking` is set."""
 
     def __init__(self, app: ElkynApp, path: str, accept: str = "", client: str = "") -> None:
         self.taking = asyncio.Event()
         self.status = 0
-        self.told = asyncio.Event()
+        self.answered = asyncio.Event()
         self.taken = 0
         self.whole = asyncio.Event()
         scope = {"type": "http", "method": "GET", "path": path, "query_string": b""}
@@ -170,7 +170,7 @@ class Reader:
 
     async def _send(self, message: Any) -> None:
         self.status = message.get("status", self.status)
-        self.told.set()
+        self.answered.set()
         body = message.get("body", b"")
         assert len(body) <= 256 * 1024
         if body:
@@ -186,7 +186,7 @@ def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
         readers, statuses = [], []
         for client in ("a", "a", "a", "b", "b", "c"):
             readers.append(Reader(app, "/large.json", accept, client))
-            await asyncio.wait_for(readers[-1].told.wait(), 20)
+            await asyncio.wait_for(readers[-1].answered.wait(), 20)
             statuses.append(readers[-1].status)
             if statuses[-1] == 429:
                 readers[-1].taking.set()
@@ -195,7 +195,7 @@ def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
             reader.taking.set()
         await asyncio.wait_for(readers[0].whole.wait(), 20)
         again = Reader(app, "/large.json", accept, "a")
-        await asyncio.wait_for(again.told.wait(), 20)
+        await asyncio.wait_for(again.answered.wait(), 20)
         for reader in (*readers, again):
             reader.task.cancel()
         await asyncio.gather(*(r.task for r in (*readers, again)), return_exceptions=True)
@@ -215,7 +215,7 @@ def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
 @pytest.mark.parametrize("accept", ["", "text/event-stream"])
 def test_large_answers_that_wait_are_bounded_together(accept: str) -> None:
     async def until_told(reader: Reader) -> int:
-        await asyncio.wait_for(reader.told.wait(), 20)
+        await asyncio.wait_for(reader.answered.wait(), 20)
         return reader.status
 
     async def run(app: ElkynApp) -> None:

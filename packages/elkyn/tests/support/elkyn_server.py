@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -15,8 +14,6 @@ from typing import Any
 
 import httpx
 from websockets.sync.client import ClientConnection, connect
-
-JS = Path(__file__).with_name("js")
 
 
 class Wire:
@@ -194,23 +191,3 @@ def until(check: Callable[[], Any], seconds: float = 30.0) -> Any:
                 return found
         assert time.monotonic() < end, "it did not come to be"
         time.sleep(0.05)
-
-
-def install_sdks() -> None:
-    """Install the SDKs as their lock file says, when they are not there yet."""
-    needed = json.loads((JS / "package.json").read_text())["dependencies"]
-    if not all((JS / "node_modules" / name).is_dir() for name in needed):
-        subprocess.run(["npm", "ci", "--prefix", str(JS)], check=True, capture_output=True)
-
-
-def run_script(name: str, *arguments: str, **environment: str) -> Any:
-    """Run a script of `integration/js` and return the JSON that it prints last."""
-    done = subprocess.run(
-        ["node", str(JS / name), *arguments],
-        capture_output=True,
-        text=True,
-        timeout=90,
-        env={**os.environ, **environment},
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return json.loads(done.stdout.splitlines()[-1])

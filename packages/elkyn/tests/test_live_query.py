@@ -35,14 +35,14 @@ def drain(feed: Any) -> list[Any]:
     return events
 
 
-def told(feed: ViewSubscription) -> list[tuple[Any, ...]]:
+def events_of(feed: ViewSubscription) -> list[tuple[Any, ...]]:
     return [event[:4] for event in drain(feed)]
 
 
 def test_first_comes_what_is_there_in_order_and_then_the_value(store: ElkynStore) -> None:
     store.set("/p", {"b": 2, "a": 1, "10": 0})
     with store.watch("/p", events=EVENTS) as feed:
-        assert told(feed) == [
+        assert events_of(feed) == [
             ("child_added", "10", 0, None),
             ("child_added", "a", 1, "10"),
             ("child_added", "b", 2, "a"),
@@ -52,7 +52,7 @@ def test_first_comes_what_is_there_in_order_and_then_the_value(store: ElkynStore
 
 def test_nothing_is_a_value_too(store: ElkynStore) -> None:
     with store.watch("/p", events=EVENTS) as feed:
-        assert told(feed) == [("value", None, None, None)]
+        assert events_of(feed) == [("value", None, None, None)]
 
 
 def test_the_events_of_one_write_come_in_the_order_of_the_sdks(store: ElkynStore) -> None:
@@ -60,7 +60,7 @@ def test_the_events_of_one_write_come_in_the_order_of_the_sdks(store: ElkynStore
     with store.watch("/p", Query.build("n"), events=EVENTS) as feed:
         drain(feed)
         store.update("/p", {"b": None, "e": {"n": 2.5}, "a/n": 9, "c/x": True})
-        assert told(feed) == [
+        assert events_of(feed) == [
             ("child_removed", "b", {"n": 2}, None),
             ("child_added", "e", {"n": 2.5}, None),
             ("child_moved", "a", {"n": 9}, "d"),
@@ -80,7 +80,7 @@ def test_without_a_query_children_move_by_their_priority(store: ElkynStore) -> N
     with store.watch("/p", events=CHILD_EVENTS) as feed:
         drain(feed)
         store.set("/p/a", {".value": 1, ".priority": 5})
-        assert told(feed) == [("child_moved", "a", 1, "b"), ("child_changed", "a", 1, "b")]
+        assert events_of(feed) == [("child_moved", "a", 1, "b"), ("child_changed", "a", 1, "b")]
 
 
 def test_by_value_every_change_of_a_child_is_a_move(store: ElkynStore) -> None:
@@ -88,7 +88,7 @@ def test_by_value_every_change_of_a_child_is_a_move(store: ElkynStore) -> None:
     with store.watch("/p", Query.build("$value"), events=CHILD_EVENTS) as feed:
         drain(feed)
         store.set("/p/b/x", 2)
-        assert told(feed) == [
+        assert events_of(feed) == [
             ("child_moved", "b", {"x": 2}, "a"),
             ("child_changed", "b", {"x": 2}, "a"),
         ]
@@ -100,7 +100,7 @@ def test_a_scalar_in_place_of_the_children_removes_them(store: ElkynStore) -> No
         drain(feed)
         store.set("/p", 7)
         store.set("/p/b", 1)
-        assert told(feed) == [
+        assert events_of(feed) == [
             ("child_removed", "a", {"x": 1}, None),
             ("value", None, 7, None),
             ("child_added", "b", 1, None),
@@ -111,19 +111,19 @@ def test_a_scalar_in_place_of_the_children_removes_them(store: ElkynStore) -> No
 def test_a_full_window_lets_the_next_one_in_when_one_leaves(store: ElkynStore) -> None:
     store.set("/p", {key: {"n": number} for number, key in enumerate("abcdef")})
     with store.watch("/p", Query.build("n", limit_to_last=2), events=CHILD_EVENTS) as feed:
-        assert [event[1] for event in told(feed)] == ["e", "f"]
+        assert [event[1] for event in events_of(feed)] == ["e", "f"]
         store.delete("/p/f")
-        assert told(feed) == [
+        assert events_of(feed) == [
             ("child_removed", "f", {"n": 5}, None),
             ("child_added", "d", {"n": 3}, None),
         ]
         store.set("/p/b/n", 9)  # says nothing of the other parts of b
-        assert told(feed) == [
+        assert events_of(feed) == [
             ("child_removed", "d", {"n": 3}, None),
             ("child_added", "b", {"n": 9}, "e"),
         ]
         store.set("/p/a/n", 1)
-        assert told(feed) == []
+        assert events_of(feed) == []
 
 
 def test_a_child_outside_enters_when_what_held_it_out_is_deleted(store: ElkynStore) -> None:
@@ -131,12 +131,12 @@ def test_a_child_outside_enters_when_what_held_it_out_is_deleted(store: ElkynSto
     with store.watch("/p", Query.build("n", limit_to_first=1), events=CHILD_EVENTS) as feed:
         drain(feed)
         store.delete("/p/c/n/deep")
-        assert told(feed) == [
+        assert events_of(feed) == [
             ("child_removed", "a", {"n": 1}, None),
             ("child_added", "c", {"m": 2}, None),
         ]
         store.delete("/p/b/n")
-        assert told(feed) == [
+        assert events_of(feed) == [
             ("child_removed", "c", {"m": 2}, None),
             ("child_added", "b", {"m": 1}, None),
         ]
@@ -147,7 +147,10 @@ def test_a_scalar_outside_enters_when_it_becomes_a_map(store: ElkynStore) -> Non
     with store.watch("/p", Query.build("$value", limit_to_last=1), events=CHILD_EVENTS) as feed:
         drain(feed)
         store.set("/p/a/x", 1)
-        assert told(feed) == [("child_removed", "c", 3, None), ("child_added", "a", {"x": 1}, None)]
+        assert events_of(feed) == [
+            ("child_removed", "c", 3, None),
+            ("child_added", "a", {"x": 1}, None),
+        ]
 
 
 def test_a_new_child_pushes_the_last_one_out_without_a_read(
@@ -159,7 +162,7 @@ def test_a_new_child_pushes_the_last_one_out_without_a_read(
         drain(feed)
         monkeypatch.setattr(feed, "resume", None)
         store.set("/p/d", 0)
-        assert told(feed) == [("child_removed", "b", 2, None), ("child_added", "d", 0, None)]
+        assert events_of(feed) == [("child_removed", "b", 2, None), ("child_added", "d", 0, None)]
 
 
 def test_an_unknown_event_is_refused(store: ElkynStore) -> None:
@@ -240,7 +243,7 @@ def test_the_rules_are_asked_before_each_event(store: ElkynStore) -> None:
         store.watch("/p", events=EVENTS)
     seen: list[Any] = []
     feed = store.watch("/p", token=token)
-    called = store.on("/p", "child_added", lambda *told: seen.append(told), token=token)
+    called = store.on("/p", "child_added", lambda *event: seen.append(event), token=token)
     store.set("/p/a", 1, token=token)
     assert drain(feed) == [Event("put", "/", None), Event("put", "/a", 1)]
     store.set("/ok", False, token=token)
