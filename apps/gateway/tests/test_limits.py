@@ -127,6 +127,7 @@ def until_closed(client: socket.socket) -> bytes:
     return bytes(received)
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("more", [b"", UPGRADE])
 def test_a_client_that_takes_nothing_is_let_go(port: int, more: bytes) -> None:
@@ -139,6 +140,7 @@ def test_a_client_that_takes_nothing_is_let_go(port: int, more: bytes) -> None:
         assert len(until_closed(client)) < len(LARGE)
 
 
+@pytest.mark.slow
 def test_a_client_that_does_not_end_its_head_is_told_so(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(b"GET / HTTP/1.1\r\n")

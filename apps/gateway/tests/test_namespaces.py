@@ -24,6 +24,7 @@ def test_a_namespace_is_created_by_an_admin_and_used_by_roles(plain: OpenNode) -
         assert reader.put("/a.json?ns=app", json=2).status_code == 403
 
 
+@pytest.mark.slow
 def test_a_created_namespace_is_there_after_a_restart(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

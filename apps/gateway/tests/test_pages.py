@@ -81,6 +81,7 @@ def test_a_page_without_its_slash_is_redirected_to_it(pages: SecurityHeaders) ->
     assert ask(pages, "//sql", "")[1]["location"] == "/sql/"
 
 
+@pytest.mark.slow
 def test_hashed_files_are_cached_for_ever_and_pages_are_not(pages: SecurityHeaders) -> None:
     assert "immutable" in ask(pages, "/_next/static/a.js")[1]["cache-control"]
     assert ask(pages, "/")[1]["cache-control"] == "no-cache"

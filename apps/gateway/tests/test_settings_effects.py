@@ -40,6 +40,7 @@ def test_every_setting_has_an_effect_that_is_tested() -> None:
     assert set(EFFECTS) == known
 
 
+@pytest.mark.slow
 def test_what_a_setting_does(
     effect: Effect, opened: OpenNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def sources_are_kept_unless_an_upload_says_no(
     assert source_of(node, "dropped") is None
 
 
+@pytest.mark.slow
 def test_sources_are_not_kept_unless_an_upload_says_so(plain: OpenNode) -> None:
     plain.upload("gone.csv", b"a\n1\n")
     plain.upload("here.csv", b"a\n1\n", options='{"keepSource": true}')
@@ -242,6 +244,7 @@ def larger_bodies_are_refused(opened: OpenNodes, _folder: Path, _env: pytest.Mon
         assert {query.status_code, written.status_code} <= statuses
 
 
+@pytest.mark.slow
 def test_bodies_of_the_default_size_are_taken(plain: OpenNode) -> None:
     assert plain.client.put("/text.json", json="x" * 5_000_000).status_code == 200
 
@@ -311,6 +314,7 @@ def silent_streams_are_kept_alive(
         assert "event: keep-alive" in stream.iter_lines()
 
 
+@pytest.mark.slow
 def test_flags_environment_and_file_all_reach_a_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -78,6 +78,7 @@ def test_strings_escape_only_what_they_must() -> None:
     assert canonical_json(text).decode() == '"€$\\u000f\\nA\'B\\"\\\\/\x7f\u2028\\b\\t\\f\\r"'
 
 
+@pytest.mark.slow
 @given(VALUES)
 def test_text_means_the_same_and_stays(value: Any) -> None:
     text = canonical_json(value)

@@ -210,6 +210,7 @@ def test_defaults_make_the_first_record_short() -> None:
     assert replace(dataset, rows=3).to_json()["rows"] == 3
 
 
+@pytest.mark.slow
 @given(
     st.builds(
         JobInfo,

@@ -49,26 +49,31 @@ TYPES = st.recursive(
 SCHEMAS = st.builds(Schema, fields_of(TYPES))
 
 
+@pytest.mark.slow
 @given(TYPES)
 def test_type_text_reads_back(data_type: DataType) -> None:
     assert DataType.parse(str(data_type)) == data_type
 
 
+@pytest.mark.slow
 @given(SCHEMAS)
 def test_schema_json_reads_back(schema: Schema) -> None:
     assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 
 
+@pytest.mark.slow
 @given(SCHEMAS)
 def test_arrow_reads_back(schema: Schema) -> None:
     assert Schema.from_arrow(schema.to_arrow()) == schema
 
 
+@pytest.mark.slow
 @given(SCHEMAS, SCHEMAS)
 def test_fingerprints_are_equal_when_schemas_are(one: Schema, other: Schema) -> None:
     assert (one.fingerprint() == other.fingerprint()) == (one == other)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=20) | st.text('Listruc(),:" 012Int64', max_size=30))
 def test_any_text_is_a_type_or_a_usage_error(text: str) -> None:
     try:

@@ -102,6 +102,7 @@ def test_a_user_holds_a_bounded_number_of_sessions() -> None:
             assert pages.session("other") is not None
 
 
+@pytest.mark.slow
 def test_the_map_grows() -> None:
     def body(pages: Any) -> None:
         for number in range(200):

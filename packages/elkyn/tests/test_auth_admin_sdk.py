@@ -41,6 +41,7 @@ def sign_in(url: str, verb: str, **body: Any) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.slow
 def test_users_are_made_found_changed_and_deleted(app: firebase_admin.App) -> None:
     made = auth.create_user(
         uid="ann",

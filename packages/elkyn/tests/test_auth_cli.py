@@ -55,6 +55,7 @@ def test_a_token_is_signed_and_its_user_revoked(run: Run, data: Path) -> None:
     assert "not a claim" in run("token", "sign", "ann", "--claim", "level", code=2)
 
 
+@pytest.mark.slow
 def test_users_are_added_listed_changed_and_deleted(
     run: Run, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

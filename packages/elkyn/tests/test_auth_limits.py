@@ -59,6 +59,7 @@ def test_a_guesser_with_many_addresses_is_stopped_and_the_owner_is_not(
         assert auth.users.sign_in(EMAIL, "secret1", "203.0.113.9").email == EMAIL
 
 
+@pytest.mark.slow
 def test_the_addresses_of_one_ipv6_client_count_as_one(auth: Authenticator) -> None:
     with auth:
         for number in range(10):
@@ -73,6 +74,7 @@ def test_the_addresses_of_one_ipv6_client_count_as_one(auth: Authenticator) -> N
         assert codes == [200, 200, 200, 429, 429]
 
 
+@pytest.mark.slow
 @given(st.one_of(st.ip_addresses().map(str), st.text(max_size=20), st.none()))
 def test_every_address_counts_as_something(client: str | None) -> None:
     network = client_network(client)

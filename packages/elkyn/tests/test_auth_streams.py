@@ -59,6 +59,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Streams]:
     running.stop()
 
 
+@pytest.mark.slow
 def test_rules_decide_by_who_signed_in(server: Streams) -> None:
     uid, token = server.sign_up("rules@example.com")
     bearer = {"Authorization": f"Bearer {token}"}
@@ -83,6 +84,7 @@ def test_the_original_way_to_a_token_needs_an_administrator(server: Streams) -> 
     assert server.anybody.get("/users/somebody", headers=bearer).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_stream_ends_when_its_token_does(server: Streams) -> None:
     body = {"uid": "ann", "expiresSeconds": 2}
     token = server.client.post("/auth/token", json=body).json()["token"]
@@ -92,6 +94,7 @@ def test_a_stream_ends_when_its_token_does(server: Streams) -> None:
     assert found[-1][1] == "credential is no longer valid"
 
 
+@pytest.mark.slow
 def test_revoking_a_user_ends_open_streams(server: Streams) -> None:
     uid, token = server.sign_up("stream@example.com")
     other_uid, other = server.sign_up("other@example.com")
@@ -108,6 +111,7 @@ def test_revoking_a_user_ends_open_streams(server: Streams) -> None:
     assert server.anybody.get(f"/users/{uid}.json", params={"auth": token}).status_code == 401
 
 
+@pytest.mark.slow
 def test_another_process_revokes_while_the_server_runs(server: Streams) -> None:
     uid, token = server.sign_up("shell@example.com")
     with server.names(f"/users/{uid}.json", token) as events:

@@ -38,6 +38,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Any, capsys: pytest.CaptureFix
     return run
 
 
+@pytest.mark.slow
 def test_values_are_written_read_asked_for_and_removed(run: Run) -> None:
     run("set", "/users", '{"ann": {"age": 30}, "bob": {"age": 20}}')
     run("update", "/users", '{"ann/age": 31, "cid/age": 25}')
@@ -53,6 +54,7 @@ def test_values_are_written_read_asked_for_and_removed(run: Run) -> None:
     assert run("stats")
 
 
+@pytest.mark.slow
 def test_the_shell_walks_and_tells_mistakes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     script = """set users/ann {"name": "Ann Lee"}
 cd users
@@ -118,6 +120,7 @@ def test_a_tree_that_cannot_be_reached_is_told(
     assert complaint in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_wrong_token_is_told(start_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
     served = start_server()
     assert main(["get", "--url", served.url, "--token", "wrong", "/a"]) == 1

@@ -45,6 +45,7 @@ def test_a_tree_is_backed_up_and_restored_to_any_position(
     assert run("restore", tmp_path / "third", tmp_path / "copy", "--time", "soon") == 2
 
 
+@pytest.mark.slow
 def test_a_tree_that_another_process_has_open_is_backed_up(data: Path, tmp_path: Path) -> None:
     code = (
         "import sys; from elkyn import ElkynStore; store = ElkynStore(sys.argv[1])\n"
@@ -64,6 +65,7 @@ def test_a_tree_that_another_process_has_open_is_backed_up(data: Path, tmp_path:
         assert (copy.get("/n"), store.get("/n")) == ("open", "after")
 
 
+@pytest.mark.slow
 def test_a_tree_is_verified_and_compacted(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("verify", data) == 0
     assert run("compact", data) == 0

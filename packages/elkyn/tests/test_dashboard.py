@@ -180,6 +180,7 @@ def test_children_are_counted_and_arrays_told_from_maps(
     assert (page["count"], page["list"]) == (2, False)
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(

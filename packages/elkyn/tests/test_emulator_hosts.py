@@ -94,6 +94,7 @@ def test_a_client_at_a_refused_host_is_told_on_its_socket(emulator: Any) -> None
     assert emulator.client.get("/a.json?ns=hosts").json() is None
 
 
+@pytest.mark.slow
 def test_an_emulator_serves_the_hosts_it_is_given(start_server: Start) -> None:
     served = start_server("--emulator", "--allow-host", "phone.test", "--allow-host", "tree")
     assert ask(served, "phone.test:9000").status_code == 200
@@ -102,6 +103,7 @@ def test_an_emulator_serves_the_hosts_it_is_given(start_server: Start) -> None:
     assert ask(served, "other.test").status_code == 403
 
 
+@pytest.mark.slow
 def test_an_emulator_listens_where_others_can_reach_it_and_says_so(start_server: Start) -> None:
     served = start_server("--emulator", "--host", "0.0.0.0")
     assert (

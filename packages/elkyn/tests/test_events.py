@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,6 +14,7 @@ from elkyn.tree.paths import parse_path
 from elkyn.tree.values import copied, prepare, same, with_at
 
 
+@pytest.mark.slow
 @given(model.VALUES, st.dictionaries(model.PATHS, model.VALUES, max_size=8))
 def test_places_changed_together_are_as_one_after_the_other(
     value: Any, changes: dict[str, Any]

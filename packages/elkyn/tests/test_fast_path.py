@@ -40,6 +40,7 @@ def exchange(served: Any, *pieces: bytes) -> bytes:
         return b"".join(iter(lambda: client.recv(1 << 16), b""))
 
 
+@pytest.mark.slow
 def test_a_body_that_comes_in_parts_is_written_like_one_that_comes_at_once(emulator: Any) -> None:
     head = b"PUT /parts.json HTTP/1.1\r\n%bContent-Length: 6\r\n\r\n" % AUTH
     chunked = (

@@ -251,6 +251,7 @@ def test_of_two_equal_keys_the_last_counts(store: ElkynStore) -> None:
     assert ask(store, "PUT", "/a.json", b'{"b":1,"b":2}').body == b'{"b":2}'
 
 
+@pytest.mark.slow
 @given(
     method=st.sampled_from(["GET", "PUT", "PATCH", "POST", "DELETE", "HEAD", "X"]),
     path=st.text(max_size=30).map(lambda text: f"/{text}.json"),

@@ -43,6 +43,7 @@ KEYS = st.sampled_from(
 )
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(SCALARS, KEYS), max_size=8))
 def test_rows_sort_as_their_children_do(children: list[tuple[Any, str]]) -> None:
     index = Index("value")

@@ -57,11 +57,13 @@ def as_the_sdk(left: str, right: str) -> int:
     return a - b or len(left) - len(right) or (left < right) - (left > right)
 
 
+@pytest.mark.slow
 @given(st.lists(KEYS, unique=True, max_size=12))
 def test_keys_sort_as_the_sdk_sorts_them(keys: list[str]) -> None:
     assert sorted(keys, key=order_key) == sorted(keys, key=cmp_to_key(as_the_sdk))
 
 
+@pytest.mark.slow
 @given(st.lists(KEYS, unique=True, max_size=12))
 def test_rows_hold_keys_in_their_order(keys: list[str]) -> None:
     short = [key for key in sorted(keys, key=order_key) if not rows.is_long(key)]
@@ -78,6 +80,7 @@ def test_a_row_of_an_index_gives_its_key_back(key: str, value: Any) -> None:
     assert len(row_key) <= 511
 
 
+@pytest.mark.slow
 @settings(max_examples=40, deadline=None)
 @given(st.lists(KEYS, unique=True, min_size=1, max_size=25), KEYS, st.booleans())
 def test_windows_by_key_on_rows_of_their_own(keys: list[str], bound: str, last: bool) -> None:
@@ -149,6 +152,7 @@ def check_moved(store: ElkynStore) -> None:
     assert store.admin.verify() == []
 
 
+@pytest.mark.slow
 def test_a_store_of_format_2_is_rewritten_when_it_is_opened(second: Path) -> None:
     assert verify_folder(second) == []
     with ElkynStore(second) as store:

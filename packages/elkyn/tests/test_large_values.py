@@ -54,6 +54,7 @@ def outcome(parse: Any) -> Any:
         return "refused"
 
 
+@pytest.mark.slow
 @given(JSON, st.sampled_from([None, 1]), st.booleans())
 @example({"-3": False, "0": False}, None, False)
 def test_a_body_in_pieces_is_the_body_as_a_whole(value: Any, indent: Any, by_name: bool) -> None:
@@ -94,6 +95,7 @@ def test_server_values_in_a_large_body_wait_for_the_write() -> None:
         assert (store.get("/a/n"), type(store.get("/a/t"))) == (42, int)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from(["a", "b", "7", "07"]), JSON, min_size=1), st.booleans())
 @settings(max_examples=20, deadline=None)
 def test_a_large_write_leaves_the_tree_log_and_index_that_a_small_one_leaves(
@@ -149,6 +151,7 @@ def test_what_the_tree_cannot_hold_is_named(body: bytes, words: str) -> None:
         prepare_large(body, (), NODES_MAX)
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.sampled_from("pqh"), VALUES), VALUES, st.booleans())
 def test_the_data_of_a_large_message_are_found_wherever_they_are(
     beside: dict[str, Any], data: Any, first: bool

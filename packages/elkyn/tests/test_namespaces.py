@@ -60,6 +60,7 @@ def close_code(wire: Any) -> int | None:
     return code
 
 
+@pytest.mark.slow
 def test_every_request_for_a_missing_namespace_is_answered_with_the_reason(served: Served) -> None:
     with served.wire(NAME) as wire:
         assert wire.hello["t"] == "h"
@@ -91,6 +92,7 @@ def test_a_namespace_created_meanwhile_is_used_by_the_next_request(
         assert wire.ask("g", p="/a", q={}) == {"s": "ok", "d": None}
 
 
+@pytest.mark.slow
 def test_a_name_that_no_namespace_can_have_is_refused_by_an_emulator_too(emulator: Any) -> None:
     with emulator.wire("my.app") as wire:
         answer = wire.ask("g", p="/a", q={})
@@ -201,6 +203,7 @@ def test_the_namespace_of_the_request_itself_may_be_missing(served: Served, fres
     assert served.client.post(f"{PAGE}?ns={fresh}", json={"name": fresh}).status_code == 201
 
 
+@pytest.mark.slow
 def test_serve_creates_the_namespaces_it_is_given(start_server: Start) -> None:
     served = start_server("--namespace", NAME, "--namespace", "second")
     assert served.client.get(PAGE).json() == {"default": NAME, "namespaces": [NAME, "second"]}
@@ -251,6 +254,7 @@ def test_a_follower_has_its_leader_create_a_namespace(start_server: Start, tmp_p
     until(lambda: NAME in follower.client.get(PAGE).json()["namespaces"])
 
 
+@pytest.mark.slow
 def test_a_follower_that_does_not_know_yet_lets_clients_come_back(
     start_server: Start, tmp_path: Path
 ) -> None:

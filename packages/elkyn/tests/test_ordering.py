@@ -110,6 +110,7 @@ def compare_as_clients(left: Any, right: Any) -> int:
     return int(left > right) - int(left < right)
 
 
+@pytest.mark.slow
 @given(st.lists(model.VALUES, max_size=12))
 def test_any_values_sort_as_clients_sort_them(values: list[Any]) -> None:
     stored = [prepare(value).value for value in values]

@@ -190,6 +190,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(st.sampled_from(["sp", "sn", "sin", "ep", "en", "ein", "l", "vf", "i"]), JSON)
 )

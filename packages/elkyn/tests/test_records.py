@@ -159,6 +159,7 @@ KEY = Field("primary key", INT64)
 SMALL = st.integers(0, 2**40) | st.floats(0, 2**40)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=20), st.text(max_size=9), SMALL, st.lists(st.text(max_size=9), unique=True))
 def test_every_dataset_row_agrees_with_its_checksum(
     name: str, owner: str, created_at: float, columns: list[str]

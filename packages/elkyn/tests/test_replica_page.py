@@ -6,9 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sennit_core.testing import run_markdown
 
 
+@pytest.mark.slow
 def test_the_page_about_replicas_runs(start_server: Callable[..., Any]) -> None:
     leader = start_server()
     token = (leader.data / "admin.token").read_text().strip()

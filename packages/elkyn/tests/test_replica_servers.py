@@ -116,6 +116,7 @@ def token_of(served: Any) -> str:
     return str((served.data / "admin.token").read_text().strip())
 
 
+@pytest.mark.slow
 def test_an_embedded_replica_reads_here_and_writes_there(
     start_server: Start, tmp_path: Path
 ) -> None:

@@ -297,6 +297,7 @@ def _pump(leader: LeaderStore, follower: FollowerStore, frames: int) -> Receiver
     return receiver
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_stores_that_are_reopened_follow_through_trims_and_promotions(
     tmp_path: Path, seed: int

@@ -45,6 +45,7 @@ def refused(served: Served, path: str) -> bool:
     return answer.status_code == 503
 
 
+@pytest.mark.slow
 def test_a_follower_that_never_reached_its_leader_is_not_ready_and_not_read(
     follow: Any, nowhere: str
 ) -> None:
@@ -88,6 +89,7 @@ def test_an_empty_leader_is_a_state_too(start_server: Start, follow: Any) -> Non
     assert served.client.get("/.json").json() is None
 
 
+@pytest.mark.slow
 def test_a_listen_waits_for_the_first_state(follow: Any, nowhere: str) -> None:
     served = follow(nowhere, "token", "follower")
     with served.wire("default") as wire:
@@ -97,6 +99,7 @@ def test_a_listen_waits_for_the_first_state(follow: Any, nowhere: str) -> None:
             wire.socket.recv(timeout=0.5)
 
 
+@pytest.mark.slow
 def test_a_replica_store_raises_until_its_first_state(
     start_server: Start, nowhere: str, tmp_path: Path
 ) -> None:

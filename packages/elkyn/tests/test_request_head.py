@@ -43,6 +43,7 @@ def test_a_target_of_another_form_is_refused(target: bytes) -> None:
         checked_headers(target, "1.1", [HOST])
 
 
+@pytest.mark.slow
 @given(
     st.binary(max_size=40),
     st.lists(st.tuples(st.sampled_from([*SINGLE_HEADERS, b"accept"]), st.binary(max_size=9))),

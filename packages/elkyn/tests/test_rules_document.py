@@ -19,6 +19,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.slow
 @given(JSON, st.booleans())
 def test_json_reads_as_json(value: Any, ascii_only: bool) -> None:
     try:

@@ -338,6 +338,7 @@ WORDS = st.text(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.lists(WORDS | st.text(max_size=3), max_size=25).map(" ".join))
 @example("'" + "\\" * 99)
@@ -351,6 +352,7 @@ def test_any_text_is_a_rule_or_is_refused(text: str) -> None:
     rules.may_write(reader, reader, [(("a",), 1)], ANN, 0)
 
 
+@pytest.mark.slow
 @settings(max_examples=300)
 @given(st.text('{}[]",:.$/*\\ \n', max_size=40) | st.text(max_size=40) | st.binary(max_size=40))
 def test_any_file_is_rules_or_is_refused(source: str | bytes) -> None:
@@ -412,6 +414,7 @@ def steps_of(action: Callable[[], object]) -> int:
     return calls
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["true" + " && true" * 8_000, "false" + " || true" * 8_000, "!" * 70 + "true"]
 )

@@ -126,6 +126,7 @@ PATTERNS = st.tuples(
 ).map("".join)
 
 
+@pytest.mark.slow
 @given(PATTERNS, st.text("ab1.x", max_size=8))
 def test_the_dialect_agrees_with_another_engine(pattern: str, text: str) -> None:
     expected = re.search(pattern.replace("$", r"\Z"), text, re.ASCII) is not None

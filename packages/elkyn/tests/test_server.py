@@ -37,6 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     running.stop()
 
 
+@pytest.mark.slow
 def test_the_whole_round_over_http(server: Running) -> None:
     client = server.client
     assert client.put("/round.json", json={"a": [1, 2], "b": "é"}).json() == {
@@ -73,6 +74,7 @@ def test_a_namespace_that_does_not_exist_is_not_made(server: Running) -> None:
     assert (answer.status_code, (server.data / "other").exists()) == (404, False)
 
 
+@pytest.mark.slow
 def test_transactions_by_etag_lose_no_increment(server: Running) -> None:
     url = "/counter.json"
 
@@ -216,6 +218,7 @@ def test_a_reader_who_may_not_read_any_more_is_cancelled() -> None:
     assert asked[0] == "sys:/a:False"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
 def test_it_stops_at_once_with_open_streams_and_keeps_the_data(
     tmp_path: Path, stop: signal.Signals
@@ -248,6 +251,7 @@ def test_a_client_that_does_not_read_cannot_hold_the_stop_up(tmp_path: Path) -> 
         assert running.stop()[0] == 0
 
 
+@pytest.mark.slow
 def test_the_emulator_knows_owner_makes_namespaces_and_keeps_web_pages_out(tmp_path: Path) -> None:
     running = Running(tmp_path / "data", "--emulator")
     client = running.client
@@ -265,6 +269,7 @@ def test_the_emulator_knows_owner_makes_namespaces_and_keeps_web_pages_out(tmp_p
     running.stop()
 
 
+@pytest.mark.slow
 def test_a_port_in_use_is_named(server: Running, tmp_path: Path) -> None:
     port = server.url.rpartition(":")[2]
     command = [sys.executable, "-m", "elkyn.cli", "serve", "--data", str(tmp_path), "--port", port]
@@ -287,6 +292,7 @@ serve(Serving(Path(sys.argv[1]), port=0), ready)
 """
 
 
+@pytest.mark.slow
 def test_it_takes_connections_when_it_says_so(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ANSWERS_ALREADY, str(tmp_path / "data")]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0

@@ -73,6 +73,7 @@ def test_queries(root: Any) -> None:
     assert list(root.order_by_value().get()) == ["y", "x", "z"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_listener_gets_every_event_and_can_be_closed(root: Any) -> None:
     seen: list[Any] = []

@@ -11,6 +11,7 @@ from elkyn import ElkynStore
 from elkyn.cli import main
 
 
+@pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("durability", ["always", "interval", "none"])
 def test_every_write_of_a_server_comes_back_from_backup_and_archive(

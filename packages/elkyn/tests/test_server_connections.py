@@ -35,6 +35,7 @@ def open_streams(served: Served) -> int:
     return int(float(text.partition('elkyn_connections{kind="sse"} ')[2].split()[0]))
 
 
+@pytest.mark.slow
 def test_a_stream_ends_with_its_connection_though_another_request_waits(emulator: Any) -> None:
     before = open_streams(emulator)
     with connection(emulator) as client:
@@ -45,6 +46,7 @@ def test_a_stream_ends_with_its_connection_though_another_request_waits(emulator
     until(lambda: open_streams(emulator) == before, seconds=10)
 
 
+@pytest.mark.slow
 def test_requests_in_line_are_all_answered_in_order_to_who_sends_no_more(emulator: Any) -> None:
     sent = [
         b"PUT /line/%d.json %bContent-Length: %d\r\n\r\n%d" % (n, HEAD, len(str(n)), n)
@@ -126,6 +128,7 @@ def test_who_offers_another_protocol_with_a_body_is_answered(emulator: Any, offe
         assert emulator.client.get("/offer.json").json() == 42
 
 
+@pytest.mark.slow
 def test_a_stray_line_end_does_not_end_a_stream(start_server: Any) -> None:
     served = start_server("--emulator", "--head-timeout", "0.5")
     with connection(served) as client:
@@ -137,6 +140,7 @@ def test_a_stray_line_end_does_not_end_a_stream(start_server: Any) -> None:
         assert b'"data":1' in until(lambda: client.recv(4096).partition(b"event: put")[2])
 
 
+@pytest.mark.slow
 def test_a_stream_to_http_1_0_is_not_chunked_and_ends_with_its_connection(
     start_server: Any,
 ) -> None:

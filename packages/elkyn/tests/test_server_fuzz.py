@@ -6,6 +6,8 @@ import http.client
 import random
 from typing import Any
 
+import pytest
+
 SEGMENTS = [
     *["a", "b", "%2f", "%00", "%ff", "a.b", "$x", ".priority", ".watch", ".json", ".settings"],
     *["rules.json", "auth", "token", "metrics", "index.html", "", "..", "%2e%2e", "0", "-1"],
@@ -63,6 +65,7 @@ QUERIES: list[Any] = [
 ACTIONS = ["q", "n", "p", "m", "g", "o", "om", "oc", "auth", "gauth", "unauth", "s", "echo", "x"]
 
 
+@pytest.mark.slow
 def test_no_request_makes_the_server_fail(emulator: Any) -> None:
     pick = random.Random(5)
     connection = http.client.HTTPConnection(emulator.url.removeprefix("http://"), timeout=20)

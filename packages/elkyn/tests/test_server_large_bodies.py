@@ -203,6 +203,7 @@ def over_connection_limit(served: Served) -> Any:
         return httpx.get(f"{served.url}/healthz").status_code
 
 
+@pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("option", "value", "ask", "answer"),

@@ -107,6 +107,7 @@ def test_a_user_over_the_rate_is_refused_or_waits_wherever_they_ask_from(
         assert time.monotonic() - started > 1  # 12 at 4 a second, some of them at once
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET /n.json HTTP/1.1\r\nHost: a\r\nX-Slow: "])
 def test_a_request_whose_head_does_not_come_is_turned_out(
     start_server: Callable[..., Any], sent: bytes
@@ -211,6 +212,7 @@ def test_rules_are_for_admins_and_bad_ones_change_nothing(emulator: Any) -> None
     assert emulator.client.delete(url).status_code == 405
 
 
+@pytest.mark.slow
 def test_a_slow_read_ends_at_its_timeout() -> None:
     value = {f"k{number}": {"x": "y" * 50} for number in range(30_000)}
 
@@ -269,6 +271,7 @@ def test_what_would_be_a_mistake_is_refused(
     assert not (tmp_path / "d").exists()
 
 
+@pytest.mark.slow
 def test_requests_are_logged_as_json_with_their_ids(start_server: Callable[..., Any]) -> None:
     served = start_server("--emulator", "--log-level", "info")
     answer = served.client.get("/a.json?auth=secret", headers={"X-Request-Id": "abc-1"})

@@ -101,6 +101,7 @@ ACTIONS = st.sampled_from([*"qnpmgs", "o", "om", "oc", "auth", "gauth", "unauth"
 BODIES = st.dictionaries(st.sampled_from([*"pdqth", "cred", "authvar"]), JSON)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(
     st.lists(

@@ -29,6 +29,7 @@ def put(served: Served, path: str, value: Any) -> None:
     assert served.client.put(f"{path}?ns=resume", json=value).status_code == 200
 
 
+@pytest.mark.slow
 def test_a_listen_goes_on_with_what_was_missed_alone(emulator: Any) -> None:
     put(emulator, "/a/b.json", {"n": 1, "large": "x" * 10_000})
     with emulator.wire("resume") as wire:

@@ -17,6 +17,7 @@ from elkyn.server.auth_backend import HookBackend
 from elkyn.server.settings import Settings
 
 
+@pytest.mark.slow
 def test_a_connection_begins_with_hello(emulator: Any) -> None:
     with emulator.wire("hello") as wire:
         hello = wire.hello
@@ -139,6 +140,7 @@ def test_what_is_left_for_a_disconnect_is_written_once(emulator: Any) -> None:
     assert emulator.client.get("/.json?ns=gone").json() == {"left": 1, "me": "gone"}
 
 
+@pytest.mark.slow
 def test_a_server_that_stops_writes_what_was_left_too(start_server: Callable[..., Any]) -> None:
     served = start_server("--emulator")
     with served.wire("default") as wire:

@@ -24,6 +24,7 @@ from elkyn.store import ElkynStore
 from elkyn.tree.events import Event
 
 
+@pytest.mark.slow
 def test_every_event_has_the_position_of_its_commit(emulator: Any) -> None:
     put = emulator.client.put
     put("/a.json?ns=ids", json=1)
@@ -104,6 +105,7 @@ def test_nobody_goes_on_from_an_event_that_is_in_no_log() -> None:
             assert try_missed(store, ("a",), ResumePoint(1, 1, time_ms), 1) is None
 
 
+@pytest.mark.slow
 def test_a_start_that_takes_long_is_no_other(emulator: Any) -> None:
     client, large = emulator.client, {f"k{number:03}": "x" * 900 for number in range(200)}
     client.put("/a.json?ns=long", json=large)
@@ -214,6 +216,7 @@ def test_missed_events_add_up_to_the_value(tmp_path: Any) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_watch_path_streams_messages_for_browsers(emulator: Any) -> None:
     emulator.client.put("/a/b?ns=watch", json=1)
     with emulator.client.stream("GET", "/a/.watch?ns=watch") as response:

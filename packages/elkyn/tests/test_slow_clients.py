@@ -121,6 +121,7 @@ def test_who_says_no_more_while_it_is_answered_gets_the_whole_answer(served: Ser
         assert count + rest_of(client) > 12_000_000
 
 
+@pytest.mark.slow
 def test_the_kernel_lets_go_who_takes_nothing_of_what_it_holds() -> None:
     closed = []
     with socket.socket() as listener:

@@ -273,6 +273,7 @@ def test_what_waits_is_not_shown_to_whom_it_is_forbidden(room: ElkynStore) -> No
             feed.poll(20)
 
 
+@pytest.mark.slow
 def test_a_silent_feed_ends_with_its_token(room: ElkynStore) -> None:
     token = room.create_token("ann", expires_seconds=-58)  # a minute is granted for clocks
     with room.watch("/room", token=token) as feed:

@@ -89,6 +89,7 @@ def test_a_write_that_fails_leaves_the_version(first: Path) -> None:
     assert mark(first) == b"elkyn 1"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("version", "says"),
     [(CURRENT + 1, "a newer version"), (OLDEST - 1, "an older version")],
@@ -114,6 +115,7 @@ def test_a_store_of_a_version_that_is_not_read_is_left_as_it_is(
         assert again.get("/a/b") == 1
 
 
+@pytest.mark.slow
 def test_a_server_says_what_to_do_with_such_a_store(store: Path) -> None:
     mark(store, b"elkyn 99")
     done = elkyn(

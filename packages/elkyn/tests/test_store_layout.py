@@ -157,6 +157,7 @@ def test_no_node_is_the_beginning_of_another_one(left: int, right: int) -> None:
     assert row_format.node_bytes(one + b"\x02key") == len(one)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(st.dictionaries(model.KEYS, model.EXPORTS, min_size=1, max_size=6))
 def test_what_is_folded_unfolds(value: dict[str, Any]) -> None:

@@ -84,6 +84,7 @@ def test_integer_keys_come_first_by_number_then_text() -> None:
     assert list(sorted_map(dict.fromkeys(keys, 1))) == ordered == sorted(keys, key=order_key)
 
 
+@pytest.mark.slow
 @given(model.VALUES)
 def test_what_is_shown_goes_in_again_unchanged(value: Any) -> None:
     stored = prepare(value).value

@@ -77,6 +77,7 @@ def test_events_carry_resolved_server_values(store: ElkynStore) -> None:
         assert drain(events)[1:] == [put("/n", 3)]
 
 
+@pytest.mark.slow
 def test_a_slow_listener_is_resynchronised_and_memory_stays_bounded(store: ElkynStore) -> None:
     with store.watch("/", queue_events=10) as slow:
         for number in range(1000):

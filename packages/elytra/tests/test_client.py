@@ -60,6 +60,7 @@ def test_datasets_and_questions(node: Any, tmp_path: Path) -> None:
         client.dataset("cities")
 
 
+@pytest.mark.slow
 def test_an_upload_survives_a_restart_of_the_node(open_node: Any, tmp_path: Path) -> None:
     csv = tmp_path / "numbers.csv"
     csv.write_text("n\n" + "".join(f"{n}\n" for n in range(200_000)))

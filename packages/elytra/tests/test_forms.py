@@ -46,6 +46,7 @@ def cut(body: bytes, places: list[int]) -> list[bytes]:
     return [body[a:b] for a, b in pairwise(edges)]
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=200), st.lists(st.integers(0, 1000), max_size=20))
 def test_any_cut_of_the_body_gives_the_same_form(data: bytes, places: list[int]) -> None:
     if b"\r\n--X" in b"\r\n" + data:

@@ -104,6 +104,7 @@ def test_rows_keep_the_order_of_the_dataset(flights: Pipeline) -> None:
     assert len(result["files"]) == 3
 
 
+@pytest.mark.slow
 def test_single_values(flights: Pipeline) -> None:
     assert flights.count().collect().value == 3 * ROWS
     assert flights.reduce(max, column="id").collect().value == 3 * ROWS - 1
@@ -118,6 +119,7 @@ def test_an_empty_answer_has_its_columns(flights: Pipeline) -> None:
     assert flights.filter("id < 0").select("id").to_arrow().schema.names == ["id"]
 
 
+@pytest.mark.slow
 def test_answers_in_other_shapes(flights: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
     few = flights.filter("id < 2").select("id", "carrier")
     few.show()
@@ -328,6 +330,7 @@ def slow(node: Any, name: str) -> Pipeline:
     )
 
 
+@pytest.mark.slow
 def test_cancel_kills_a_running_execution(shared_node: Any) -> None:
     job = slow(shared_node, "long").submit()
     eventually(lambda: shared_node.pool.stats().busy == 1)
@@ -339,6 +342,7 @@ def test_cancel_kills_a_running_execution(shared_node: Any) -> None:
     eventually(lambda: not list((shared_node.folder / "jobs" / job.id).glob("*/*")))
 
 
+@pytest.mark.slow
 def test_a_cancelled_ingest_leaves_no_dataset_and_can_be_completed_again(
     shared_node: Any, tmp_path: Path
 ) -> None:
@@ -363,6 +367,7 @@ def test_a_cancelled_ingest_leaves_no_dataset_and_can_be_completed_again(
     assert shared_node.lake.catalog.get("wide").rows == 600_000
 
 
+@pytest.mark.slow
 def test_an_ingest_tells_how_far_it_is_while_it_runs(shared_node: Any, tmp_path: Path) -> None:
     def tells(csv: Path) -> bool:
         *phases, _ = [info.progress for info in shared_node.client.upload(csv).job.watch()]

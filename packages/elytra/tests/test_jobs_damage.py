@@ -47,6 +47,7 @@ def test_a_flipped_bit_in_a_shard_fails_the_job(node: Any, kind: str) -> None:
     assert expected in (node.client.datasets()[0].damaged or "")
 
 
+@pytest.mark.slow
 def test_a_client_verifies_a_dataset(node: Any) -> None:
     node.lake.append("trips", pa.table({"city": ["Oslo", "Rome"], "km": [12, 7]}))
     seen: list[tuple[int, int]] = []

@@ -50,6 +50,7 @@ def oracle(data: dict[str, pa.Table], query: str) -> list[tuple[Any, ...]]:
         return rows
 
 
+@pytest.mark.slow
 def test_a_sort_is_one_task(trips: Pipeline, data: dict[str, pa.Table]) -> None:
     job = trips.filter("km > 200").sort("km:desc", "id").select("id", "km").submit()
     query = "select id, km from trips where km > 200 order by km desc, id"
@@ -59,6 +60,7 @@ def test_a_sort_is_one_task(trips: Pipeline, data: dict[str, pa.Table]) -> None:
     assert info.result["rowsRead"] == 3 * ROWS
 
 
+@pytest.mark.slow
 def test_top_rows_and_different_rows_are_cut(trips: Pipeline, data: dict[str, pa.Table]) -> None:
     top = trips.top_k(5, "km:desc", "id", offset=2).select("id").collect()
     assert top.rows == oracle(data, "select id from trips order by km desc, id limit 5 offset 2")

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 import elytra
 
 
@@ -25,6 +27,7 @@ def test_importing_it_loads_nothing_heavy() -> None:
     assert said.stdout == "set()\n"
 
 
+@pytest.mark.slow
 def test_the_client_needs_no_arrow_until_there_is_an_answer() -> None:
     code = "import sys; from elytra import Elytra, col; print({'pyarrow', 'fastapi', 'lake'} & set(sys.modules))"
 

@@ -64,6 +64,7 @@ MAPS: list[Callable[[Any], Any]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fn", MAPS, ids=range(len(MAPS)))
 def test_a_map_answers_what_python_maps(trips: Pipeline, fn: Callable[[Any], Any]) -> None:
     assert answered(trips.map(fn)) == [fn(row) for row in python_rows()]
@@ -74,6 +75,7 @@ def test_a_filter_after_a_map_works_on_the_value(trips: Pipeline) -> None:
     assert answered(ours) == [r.km * 5 - 1 for r in python_rows() if r.km * 5 > 4000]
 
 
+@pytest.mark.slow
 def test_a_filter_keeps_the_rows_that_python_keeps(trips: Pipeline) -> None:
     conditions: list[Callable[[Any], Any]] = [
         lambda r: r.delay != 3,
@@ -134,6 +136,7 @@ def test_a_division_by_zero_fails_the_job(trips: Pipeline) -> None:
         trips.map(lambda r: 1 / r.fare).collect()
 
 
+@pytest.mark.slow
 def test_answers_are_written_to_files(trips: Pipeline, tmp_path: Path) -> None:
     some = trips.filter("km > 1000").select("id", "carrier", "fare")
     expected = [r for r in python_rows() if r.km > 1000]

@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import httpx
+import pytest
 from httpx_sse import ServerSentEvent
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +58,7 @@ trees = st.recursive(
 paths = st.lists(st.sampled_from("abc"), max_size=3)
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(paths, trees), min_size=1, max_size=6))
 def test_a_value_that_was_seen_never_changes_afterwards(changes: Any) -> None:
     events = [event("put", "/" + "/".join(path), value) for path, value in changes]

@@ -45,6 +45,7 @@ def put(http: httpx.Client, upload: Any, index: int, data: bytes, **headers: str
     return http.put(path, content=data, headers={"X-Sha256": sha(data), **headers})
 
 
+@pytest.mark.slow
 def test_a_file_becomes_a_dataset(node: Any, csv: Path) -> None:
     seen: list[tuple[int, int]] = []
     uploaded = node.client.upload(
@@ -68,6 +69,7 @@ def test_a_file_becomes_a_dataset(node: Any, csv: Path) -> None:
     assert node.lake.parts.list() == []
 
 
+@pytest.mark.slow
 def test_parts_may_come_in_any_order_and_again(node: Any, http: httpx.Client) -> None:
     upload = start(http, partBytes=10_000)
     for index in (2, 0, 1, 0):
@@ -110,6 +112,7 @@ def test_other_bytes_for_a_part_that_is_there_conflict(http: httpx.Client) -> No
     assert put(http, upload, 0, CSV[::-1]).status_code == 409
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("data", [CSV[:-1], CSV + b"x"], ids=["short", "long"])
 def test_a_part_of_the_wrong_length_is_refused(http: httpx.Client, data: bytes) -> None:
     upload = start(http)
@@ -142,6 +145,7 @@ def test_a_form_whose_file_comes_first_says_what_to_do(http: httpx.Client) -> No
     assert "first" in answer.json()["hint"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["raw", "form", "chunked"])
 def test_one_request_is_enough(node: Any, http: httpx.Client, how: str) -> None:
     path = "/api/upload?name=small.csv"
@@ -157,6 +161,7 @@ def test_one_request_is_enough(node: Any, http: httpx.Client, how: str) -> None:
     assert node.lake.catalog.get("small").id == answer.json()["datasetId"]
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_is_refused_before_any_byte(node: Any, csv: Path) -> None:
     node.client.upload(csv).job.wait(30)
 
@@ -164,6 +169,7 @@ def test_a_name_that_is_taken_is_refused_before_any_byte(node: Any, csv: Path) -
         node.client.upload(csv)
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_read_fails_its_job_with_the_reason(
     node: Any, tmp_path: Path
 ) -> None:
@@ -226,6 +232,7 @@ class Cable:
         return self._put(path, *args, **options)
 
 
+@pytest.mark.slow
 def test_a_broken_off_upload_goes_on_where_it_stopped(
     node: Any, csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -291,6 +298,7 @@ def test_a_changed_file_is_another_upload(node: Any, csv: Path, http: httpx.Clie
     assert one["uploadId"] != other["uploadId"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "about"),
     [

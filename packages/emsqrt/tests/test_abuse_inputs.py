@@ -298,6 +298,7 @@ DAMAGE = given(
 QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 
 
+@pytest.mark.slow
 @DAMAGE
 @settings(max_examples=20, suppress_health_check=QUIET)
 def test_damaged_files_are_survived(

@@ -168,6 +168,7 @@ def test_settings_of_the_environment_are_checked(monkeypatch: pytest.MonkeyPatch
 SORT = ("sort", "in.csv", "-", "--by", "k", "--mem-cap", "32MiB", "--spill-dir", "spill", "--quiet")
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("streams", "status", "said"),

@@ -42,6 +42,7 @@ def test_a_cap_that_a_refusal_names_does(tmp_path: Path, tier: str, kib: int) ->
     assert target.exists()
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("mib", [8, 11, 13, 15])
 def test_the_cap_that_a_process_names_does(tmp_path: Path, mib: int) -> None:

@@ -124,6 +124,7 @@ def sorted_by(
     return bytes(found), runs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_bytes", [2 * MIB, 3 * MIB])
 def test_halves_sort_as_the_whole_does(
     worker: BackgroundWorker, tmp_path: Path, memory_bytes: int
@@ -173,6 +174,7 @@ def test_nobody_fills_what_is_still_read_of_a_row_that_took_all_of_the_memory() 
     assert len(out_buffer.room) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("fault", DISK_FAULTS)
 def test_a_disk_that_fails_behind_it(tmp_path: Path, fault: DiskFault) -> None:

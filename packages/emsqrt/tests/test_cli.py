@@ -69,6 +69,7 @@ def emsqrt(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_run_writes_the_output_and_prints_what_it_did(folder: Path) -> None:
     done = emsqrt("run", "plan.json", "--mem-cap", "64MiB", "--spill-dir", "spill")
     assert (done.returncode, done.stderr) == (0, "")
@@ -77,6 +78,7 @@ def test_run_writes_the_output_and_prints_what_it_did(folder: Path) -> None:
     assert "of 64.0 MiB" in done.stdout
 
 
+@pytest.mark.slow
 def test_run_prints_the_manifest_as_json(folder: Path) -> None:
     (folder / "plan.json").write_text(json.dumps(plan_to_json(plan_from_steps(STEPS))))
     manifest = json.loads(emsqrt("run", "plan.json", "--json").stdout)
@@ -93,6 +95,7 @@ def test_explain_prints_operators_columns_and_hash(
     assert "sum_amount: Float64" in out
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("change", "status", "words"),
@@ -125,6 +128,7 @@ def test_steps_that_are_no_plan_are_refused(steps: list[Any]) -> None:
         plan_from_steps(steps)
 
 
+@pytest.mark.slow
 def test_the_command_starts_without_loading_an_engine() -> None:
     code = (
         "import sys\nfrom emsqrt.cli import main\n"
@@ -163,6 +167,7 @@ def test_a_context_removes_only_the_folder_that_it_made(tmp_path: Path) -> None:
     assert (tmp_path / "precious").read_text() == "kept"
 
 
+@pytest.mark.slow
 def test_stats_say_what_columns_hold(folder: Path) -> None:
     done = emsqrt("stats", "logs.csv", "--json")
     found = json.loads(done.stdout)
@@ -182,6 +187,7 @@ def test_stats_say_what_columns_hold(folder: Path) -> None:
     assert amount["histogram"] == ["20", "1500", "2000.5"]
 
 
+@pytest.mark.slow
 def test_stats_of_values_with_line_ends_stay_a_table(folder: Path) -> None:
     (folder / "notes.csv").write_text('note\n"one\ntwo"\n"\tthree"\n')
     lines = emsqrt("stats", "notes.csv").stdout.splitlines()
@@ -195,6 +201,7 @@ def test_the_version_is_told() -> None:
     assert (done.returncode, done.stdout) == (0, f"emsqrt {version('sennit-emsqrt')}\n")
 
 
+@pytest.mark.slow
 def test_no_more_values_are_told_than_there_are_rows(folder: Path) -> None:
     (folder / "all.csv").write_text("n,m\n" + "".join(f"{n},\n" for n in range(3000)))
     for column, most in zip(
@@ -242,6 +249,7 @@ steps:
 """
 
 
+@pytest.mark.slow
 def test_variables_and_the_config_of_a_document_reach_the_run(folder: Path) -> None:
     (folder / "plan.yaml").write_text(DOCUMENT)
     words = ["--var", "name=large", "--var", "least=1800", "--manifest", "manifest.json"]

@@ -49,6 +49,7 @@ def sorted_under(cap: str, source: Path, out: Path) -> tuple[int, int, str]:
     return process.returncode, peak, (out_text + errors).decode()
 
 
+@pytest.mark.slow
 def test_a_sort_is_planned_and_done_within_14_mib(source: Path, tmp_path: Path) -> None:
     status, peak, printed = sorted_under("14MiB", source, tmp_path / "out.csv")
     assert status == 0, printed

@@ -70,6 +70,7 @@ def test_a_process_that_looks_ends_itself_at_its_cap() -> None:
     assert done.returncode == EXIT_CAP
 
 
+@pytest.mark.slow
 def test_a_cap_that_cannot_be_looked_for_is_told_so(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

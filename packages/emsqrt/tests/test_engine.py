@@ -73,6 +73,7 @@ def test_a_pipeline_does_what_sql_does(flights: Path, tmp_path: Path, engine: En
     assert manifest.bytes_out == out.stat().st_size
 
 
+@pytest.mark.slow
 def test_a_run_says_what_was_planned_and_what_was_measured(
     flights: Path, tmp_path: Path, engine: Engine
 ) -> None:

@@ -248,6 +248,7 @@ def test_batches_of_any_size_arrive_whole(pool: ExecutorPool) -> None:
     assert len(batches[-1]["s"][0].as_py()) == 5 * MIB
 
 
+@pytest.mark.slow
 def test_a_batch_is_there_before_the_next_is_made(pool: ExecutorPool, tmp_path: Path) -> None:
     go = tmp_path / "go"
     go.touch()

@@ -71,6 +71,7 @@ def test_long_requests_of_two_users_leave_room_for_a_third_and_lose_nothing(worl
     world.await_starts(3)
 
 
+@pytest.mark.slow
 def test_one_that_does_not_listen_is_killed_and_run_again(world: World) -> None:
     with world.until("ann") as first, world.until("ben", deaf=True) as second:
         world.await_starts(2)

@@ -89,6 +89,7 @@ def test_cancelling_what_has_ended_does_nothing(pool: ExecutorPool) -> None:
         assert [bytes(payload) for payload in execution.payloads()] == [b"x"]
 
 
+@pytest.mark.slow
 def test_leaving_an_execution_cancels_it(pool: ExecutorPool) -> None:
     with pool.submit(STUBBORN, {}) as execution:
         next(execution.payloads())
@@ -96,6 +97,7 @@ def test_leaving_an_execution_cancels_it(pool: ExecutorPool) -> None:
     assert pool.stats().busy == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("entry", ["wait", "ignore_everything"])
 def test_a_deadline_stops_an_entry_whether_it_listens_or_not(
     pool: ExecutorPool, entry: str

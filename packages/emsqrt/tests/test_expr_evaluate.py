@@ -82,6 +82,7 @@ def agree(oracle: Any, columns: Columns, expr: Expr) -> None:
 ANGLES = ("exp", "ln", "log10", "log2", "sin", "cos", "tan", "asin", "acos", "atan")
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(-1e6, 1e6) | st.floats(-1.5, 1.5), min_size=1), st.sampled_from(ANGLES))
 def test_functions_of_floats_agree_with_duckdb_but_for_the_last_bits(
     oracle: Any, values: list[float], fn: str
@@ -99,6 +100,7 @@ def _attempt(run: Any, error: type[Exception]) -> Any:
         return None
 
 
+@pytest.mark.slow
 @settings(UNHURRIED, max_examples=100)
 @given(tables(), KINDS.flatmap(expressions), st.integers(0, 12))
 def test_where_a_batch_is_cut_does_not_matter(columns: Columns, expr: Expr, cut: int) -> None:
@@ -247,6 +249,7 @@ def test_an_error_shows_a_moment_that_python_does_not_know(text: str) -> None:
         evaluate(parse_expr(text), pa.record_batch({"x": moments}))
 
 
+@pytest.mark.slow
 @given(st.lists(st.floats(width=64), min_size=1), st.sampled_from(["Int8", "Int64", "UInt64"]))
 def test_a_float_becomes_an_integer_only_when_it_is_one(values: list[float], kind: str) -> None:
     found = evaluate(col("x").try_cast(kind), rows(x=pa.array(values, pa.float64()))).to_pylist()

@@ -229,6 +229,7 @@ def bits(column: Sequence[Any]) -> list[Any]:
 # Tests -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @settings(max_examples=40, suppress_health_check=list(HealthCheck))
 @given(rows_of, st.lists(st.sampled_from(SCHEMA.names), unique=True, max_size=2), st.integers(1, 9))
 def test_groups_are_those_of_plain_python(

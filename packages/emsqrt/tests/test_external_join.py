@@ -18,6 +18,7 @@ texts = st.one_of(
 sides = st.lists(texts, max_size=120)
 
 
+@pytest.mark.slow
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("how", KINDS)
 @settings(max_examples=40)
@@ -52,6 +53,7 @@ def test_result_and_order_are_the_same_at_every_memory_size(
     assert not answers[-1].partitioned
 
 
+@pytest.mark.slow
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("how", KINDS)
 def test_without_order_the_rows_are_the_same(how: HashJoinKind) -> None:
@@ -64,6 +66,7 @@ def test_without_order_the_rows_are_the_same(how: HashJoinKind) -> None:
     assert answer.partitioned or how in ("semi", "anti")
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)  # it spills
 @given(
     how=st.sampled_from(KINDS),
@@ -101,6 +104,7 @@ def test_spilled_joins_are_right(
         assert sorted(answer.rows, key=repr) == sorted(wanted, key=repr)
 
 
+@pytest.mark.slow
 def test_a_hot_key_is_joined_slice_by_slice() -> None:
     left = numbered([key(7)] * 120 + [key(n) for n in range(2000)], "l", 900)
     right = numbered([key(7)] * 250 + [key(n) for n in range(2000)], "r", 900)
@@ -112,6 +116,7 @@ def test_a_hot_key_is_joined_slice_by_slice() -> None:
     assert answer.stats.slices > answer.stats.nested_loops
 
 
+@pytest.mark.slow
 def test_a_partition_too_large_for_memory_is_split_again() -> None:
     left = numbered((key(n) for n in reversed(range(9000))), "l", 900)
     right = numbered((key(n) for n in reversed(range(9000))), "r", 900)

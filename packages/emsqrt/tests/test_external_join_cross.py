@@ -35,6 +35,7 @@ def pairs(left: int, right: int, width: int) -> list[Joined]:
     return [(row, other) for _, row in numbered([b""] * left, "l") for other in others]
 
 
+@pytest.mark.slow
 @given(left=st.integers(0, 30), right=st.integers(0, 30))
 def test_every_left_row_meets_every_right_row(left: int, right: int) -> None:
     assert cross(left, right, 20) == (pairs(left, right, 20), 0)

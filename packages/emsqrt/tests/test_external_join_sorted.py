@@ -34,6 +34,7 @@ keys = st.lists(
 ).map(sorted)
 
 
+@pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("how", KINDS)
 @settings(max_examples=60)

@@ -82,6 +82,7 @@ def test_the_vectors_are_those_of_the_reference() -> None:
     assert runpy.run_path(str(TESTS / "float_vectors.py"))["text"]() == SPEC.read_text("utf-8")
 
 
+@pytest.mark.slow
 @given(st.lists(any_float, max_size=30), st.randoms(), st.integers(1, 5))
 def test_no_order_cut_or_tree_changes_a_bit(
     values: list[float], draw: random.Random, cuts: int
@@ -95,6 +96,7 @@ def test_no_order_cut_or_tree_changes_a_bit(
     assert parts[0].to_bytes() == expected
 
 
+@pytest.mark.slow
 @given(st.lists(any_float, max_size=40), st.integers(0, 40))
 def test_c_gives_the_bits_of_plain_python(values: list[float], cut: int) -> None:
     whole, plain = in_c(values), FloatSum.of(values)
@@ -103,6 +105,7 @@ def test_c_gives_the_bits_of_plain_python(values: list[float], cut: int) -> None
     assert float_sum_merge(in_c(values[:cut]) + in_c(values[cut:])) == whole
 
 
+@pytest.mark.slow
 @given(st.lists(any_float, max_size=20))
 def test_c_squares_and_varies_as_plain_python_does(values: list[float]) -> None:
     total, squares = FloatSum.of(values), FloatSum.of_squares(values)
@@ -112,6 +115,7 @@ def test_c_squares_and_varies_as_plain_python_does(values: list[float]) -> None:
     assert same(found, variance(len(values), total, squares))
 
 
+@pytest.mark.slow
 @given(st.lists(finite, min_size=1, max_size=40))
 def test_the_error_stays_within_the_bound(values: list[float]) -> None:
     found = FloatSum.of(values)

@@ -158,11 +158,13 @@ def judge_many(draw: Callable[[random.Random], Case], numbers: range) -> None:
             raise AssertionError(f"FUZZ_SEED={seed}\n{case!r}\n{error}") from error
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_plans_answer_as_duckdb_does() -> None:
     judge_many(cases, seeds(40))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None:
     judge_many(heavy_cases, seeds(12))
@@ -180,6 +182,7 @@ def test_many_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None
     judge_many(lambda dice: heavy_cases(dice, (*HEAVY_ROWS, 20_000)), seeds(1000, drawn=True))
 
 
+@pytest.mark.slow
 def test_documents_say_the_same_plans() -> None:
     for seed in range(40):
         plan = cases(random.Random(seed), (0,)).pipeline.plan

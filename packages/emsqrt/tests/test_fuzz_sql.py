@@ -67,6 +67,7 @@ def agree(seed: int, judge: Any) -> None:
     assert repr(found) == repr(wanted), f"FUZZ_SEED={seed}\n{text}"
 
 
+@pytest.mark.slow
 def test_random_queries_answer_as_duckdb_does(judge: Any) -> None:
     for seed in seeds(60):
         agree(seed, judge)

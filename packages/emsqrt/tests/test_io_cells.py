@@ -20,11 +20,13 @@ def json_of(values: list[Any], kind: pa.DataType) -> list[Any]:
     return [None if text is None else json.loads(text) for text in texts]
 
 
+@pytest.mark.slow
 @given(st.lists(st.none() | st.text(max_size=20), max_size=20))
 def test_any_string_survives_json(values: list[str | None]) -> None:
     assert json_of(values, pa.string()) == values
 
 
+@pytest.mark.slow
 @given(st.lists(st.none() | st.floats(), max_size=20))
 def test_any_float_survives_json_or_is_named(values: list[float | None]) -> None:
     for value, read in zip(values, json_of(values, pa.float64()), strict=True):
@@ -94,6 +96,7 @@ def test_slices_of_a_column_are_read_from_where_they_start() -> None:
     assert json_cells(column.slice(4)).to_pylist() == ['"e"']
 
 
+@pytest.mark.slow
 @given(st.lists(st.none() | st.integers(-(2**31), 2**31 - 1)))
 def test_dates_of_any_year_are_told(days: list[int | None]) -> None:
     texts = text_cells(pa.array(days, pa.int32()).cast(pa.date32())).to_pylist()

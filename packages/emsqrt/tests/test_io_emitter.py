@@ -16,6 +16,7 @@ HALF = PIECE_BYTES // 2
 SIZES = st.sampled_from([0, 1, 100, HALF - 1, HALF, HALF + 1, PIECE_BYTES, PIECE_BYTES + 1])
 
 
+@pytest.mark.slow
 @given(st.lists(SIZES, max_size=12))
 def test_pieces_are_the_bytes_put_in_order_and_never_tiny_ones_in_a_row(sizes: list[int]) -> None:
     emitted: list[bytes] = []
@@ -53,6 +54,7 @@ def test_batches_small_and_large_make_one_stream(rows: int) -> None:
     assert read(batch, small, batch, small) == [batch, small, batch, small]
 
 
+@pytest.mark.slow
 def test_a_batch_over_four_mebibytes_is_sliced() -> None:
     batch = pa.record_batch({"n": range(1_400_000)})
     found = read(batch)

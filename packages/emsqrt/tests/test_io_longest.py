@@ -41,6 +41,7 @@ def of_records(data: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
 fields = st.text(alphabet='ab",\n\r', max_size=40)
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(fields, min_size=1, max_size=3), max_size=12))
 def test_the_longest_record_is_found_in_pieces(rows: list[list[str]]) -> None:
     out = io.StringIO()

@@ -76,6 +76,7 @@ def test_many_small_pages_and_dictionaries_are_told_apart(tmp_path: Path) -> Non
     assert all(1000 < chunk.dictionary_bytes < 2000 for chunk in chunks)
 
 
+@pytest.mark.slow
 @given(st.binary(min_size=1, max_size=40), st.integers(0, 3000))
 def test_damaged_page_headers_are_refused_or_measured(
     tmp_path_factory: pytest.TempPathFactory, damage: bytes, at: int
@@ -309,6 +310,7 @@ def test_nothing_that_matches_is_ever_left_out(
     assert kept(read(source, schema, predicate=predicate)) == kept(rows)
 
 
+@pytest.mark.slow
 def test_a_row_group_that_does_not_fit_is_read_in_passes(one_page: Path, tmp_path: Path) -> None:
     source = Files((str(one_page),), "parquet")
     schema = infer_schema(source)

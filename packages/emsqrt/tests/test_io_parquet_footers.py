@@ -83,6 +83,7 @@ def test_every_cap_for_many_row_groups_works_or_names_one_that_does(
     assert needed < 128 * MIB
 
 
+@pytest.mark.slow
 def test_a_footer_in_pieces_is_the_whole_footer(many: Path) -> None:
     footer, whole = read_footer(open_source(many)), pq.read_metadata(many)
     assert len(footer.pieces) > 10
@@ -111,6 +112,7 @@ def test_a_footer_that_is_changed_after_it_was_checked_is_refused(
         footer.metadata(last)
 
 
+@pytest.mark.slow
 def test_memory_that_is_refused_is_not_called_a_damaged_file(tmp_path: Path) -> None:
     path = tmp_path / "large_page.parquet"
     texts = [f"{number:064}" for number in range(300_000)]

@@ -27,6 +27,7 @@ def rows(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline="")))
 
 
+@pytest.mark.slow
 @given(CELLS, st.sampled_from(["\n", "\r\n", "\r"]), st.booleans(), st.integers(1, 60))
 def test_cutting_written_csv_changes_no_record(
     cells: list[list[str]], line_end: str, quote_all: bool, block_bytes: int

@@ -58,6 +58,7 @@ def encoded(data: bytes, codec: str, cuts: list[int] | None = None) -> bytes:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("portion", [1, 7, 1000, 1 << 20])
 def test_gzip_of_several_members_is_one_stream(portion: int) -> None:
@@ -91,6 +92,7 @@ def test_rubbish_after_gzip_is_refused() -> None:
         decoded(gzip.compress(TEXT) + b"rubbish")
 
 
+@pytest.mark.slow
 @settings(max_examples=20)
 @given(st.lists(st.integers(0, len(TEXT)), max_size=5), st.sampled_from(["gzip", "zstd"]))
 def test_compressed_bytes_depend_on_content_alone(cuts: list[int], codec: str) -> None:

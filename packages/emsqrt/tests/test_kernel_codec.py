@@ -84,6 +84,7 @@ def test_lz4_fits_exactly_or_says_so(data: bytes) -> None:
     assert lz4_compress(data, bytearray(len(block) - 1)) == 0
 
 
+@pytest.mark.slow
 @given(repetitive(), st.data())
 def test_damaged_lz4_is_refused_or_stays_in_its_room(data: bytes, draw: st.DataObject) -> None:
     block = bytearray(compressed(data))

@@ -25,6 +25,7 @@ RECORDS = st.lists(
 ).map("".join)
 
 
+@pytest.mark.slow
 @given(RECORDS, st.integers(1, 3), st.integers(600, 4000))
 @example('"a""b"c"d",x\n' * 3, 2, 600)
 @example("a\r\r\nb\n\rc", 1, 600)

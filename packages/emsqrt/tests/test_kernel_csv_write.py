@@ -28,6 +28,7 @@ def arrow_writes(batch: pa.RecordBatch) -> bytes:
     return out.getvalue().partition(b"\n")[2]
 
 
+@pytest.mark.slow
 @settings(max_examples=80)
 @given(batches(), st.integers(0, 3))
 def test_columns_are_written_byte_for_byte_as_the_arrow_tier_writes_them(
@@ -163,6 +164,7 @@ def test_another_delimiter_is_quoted_instead_of_the_comma() -> None:
     assert bytes(out[:size]) == b'"x;y";x,y\n'
 
 
+@pytest.mark.slow
 @given(TEXT, TEXT)
 def test_what_is_rewritten_is_what_the_formatter_would_write(first: str, second: str) -> None:
     batch = pa.record_batch({"a": [first], "b": [second]})

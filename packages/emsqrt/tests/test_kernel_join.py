@@ -41,6 +41,7 @@ def rows_of(packed: bytes | bytearray | memoryview) -> list[tuple[bytes, bytes]]
     return rows
 
 
+@pytest.mark.slow
 @given(found=keys, fan_out=st.integers(1, 9), level=st.integers(0, 3), number=st.integers(-1, 70))
 def test_partitions_keep_their_rows_and_their_order(
     found: list[bytes], fan_out: int, level: int, number: int

@@ -46,6 +46,7 @@ def positions(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     return [(*row, position) for position, row in enumerate(rows)]
 
 
+@pytest.mark.slow
 @given(batches())
 def test_keys_compare_as_their_values(given: Any) -> None:
     kinds, rows, parts = given
@@ -55,6 +56,7 @@ def test_keys_compare_as_their_values(given: Any) -> None:
     assert by_key == [row[-1] for row in ordered(positions(rows), parts)]
 
 
+@pytest.mark.slow
 @given(batches())
 def test_no_key_is_the_start_of_another(given: Any) -> None:
     kinds, rows, parts = given

@@ -70,6 +70,7 @@ def test_every_double_comes_back(number: float) -> None:
     assert value(repr(number), "Float64") == repr(number)
 
 
+@pytest.mark.slow
 @given(st.from_regex(r"-?[0-9]{0,40}\.?[0-9]{0,40}([eE][+-]?[0-9]{1,3})?", fullmatch=True))
 @example("1" * 900 + "e-880")
 @example("9007199254740992." + "0" * 900 + "1")

@@ -79,6 +79,7 @@ def test_rows_come_back_as_they_were(rows: int, null_every: int) -> None:
     assert round_trip(batch, 1 << 20).equals(pa.Table.from_batches([batch]))
 
 
+@pytest.mark.slow
 @given(
     rows=st.integers(1, 700),
     null_every=st.integers(0, 5),

@@ -240,6 +240,7 @@ def merged(
             assert rows > 0
 
 
+@pytest.mark.slow
 @given(st.lists(st.lists(KEYS, max_size=12), max_size=9), st.integers(1, 5), st.booleans())
 def test_merging_is_stable_by_source(keys: list[list[bytes]], cut: int, known: bool) -> None:
     store = RowStore(memory(1 << 17))

@@ -19,6 +19,7 @@ def packed(numbers: list[int]) -> bytes:
     return np.array(numbers, np.int32).tobytes()
 
 
+@pytest.mark.slow
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=9), st.data())
 def test_texts_are_spread_as_arrow_decodes_them(texts: list[str], data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, len(texts) - 1), max_size=40))
@@ -64,6 +65,7 @@ def test_the_longest_text_of_a_page_is_found(texts: list[bytes]) -> None:
         longest_text(page + b"mor", -1)
 
 
+@pytest.mark.slow
 @given(INTS, INTS, st.binary(max_size=60), st.integers(0, 60), st.integers(0, 20))
 def test_odd_places_and_ends_touch_nothing_else(
     places: list[int], known: list[int], texts: bytes, size: int, count: int

@@ -95,6 +95,7 @@ def test_blocks_say_what_was_planned_and_what_was_done(
     assert Manifest.from_json(manifest.to_json()) == manifest
 
 
+@pytest.mark.slow
 def test_those_who_are_not_live_together_each_get_all(source: Path, tmp_path: Path) -> None:
     """Of three sorts on top of each other only two are live at any time."""
     rows = scan(source).sort("k").top_k(100_000, "v").sort("g").sink(tmp_path / "out.csv")
@@ -130,6 +131,7 @@ def test_the_reported_peak_is_what_is_seen_from_outside(
     assert abs(told - seen) <= max(2 * MIB, seen // 20)
 
 
+@pytest.mark.slow
 def test_what_holds_the_cap_is_said(source: Path, tmp_path: Path) -> None:
     pipeline = scan(source).sort("k").sink(tmp_path / "out.csv")
     assert pipeline.run("24MiB").held_by == "process"

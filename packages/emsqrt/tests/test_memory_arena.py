@@ -17,6 +17,7 @@ PAGE = 4096
 PAGES = 64
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(1, PAGES), st.integers(0, 9)), min_size=1, max_size=40))
 def test_all_that_is_free_can_be_had_in_one_slice(steps: list[tuple[int, int]]) -> None:
     with MemoryBudget(PAGES * PAGE) as budget, Arena(PAGES * PAGE, budget) as arena:

@@ -74,6 +74,7 @@ def test_lists_of_values_of_a_bit_are_written_within_the_smallest_cap(tmp_path: 
     assert trouble(path, "filter", tmp_path, (1.0,)) == []
 
 
+@pytest.mark.slow
 def test_batches_of_single_rows_wait_for_a_piece_in_little_memory() -> None:
     rows = 4000
     batch = pa.record_batch({f"c{at}": [at] for at in range(16)} | {"t": ["text"]})

@@ -50,6 +50,7 @@ def watchdog() -> Iterator[Watchdog]:
         yield thread
 
 
+@pytest.mark.slow
 def test_pressure_is_told_once_and_then_a_breach_follows(watchdog: Watchdog) -> None:
     pressed: list[MemoryUse] = []
     breached = threading.Event()

@@ -125,6 +125,7 @@ def growing(folder: Path, kind: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("kind", "target", "verb"),

@@ -142,6 +142,7 @@ def test_a_discrete_quantile_is_one_of_the_values(oracle: Any, fraction: float) 
     assert [column.to_pylist() for column in found.columns] == [list(each) for each in theirs]
 
 
+@pytest.mark.slow
 def test_groups_that_outgrow_the_memory_are_spilled_and_merged() -> None:
     schema = Schema.of(k="Int64", x="Float64")
     numbers = [(number * 7919) % 100_000 for number in range(200_000)]
@@ -249,6 +250,7 @@ def test_decimals_of_any_length_add_up() -> None:
 EDGES = st.sampled_from([2**63 - 1, -(2**63), 2**62, -(2**62), 1, -1, 0])
 
 
+@pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 2), EDGES), min_size=1, max_size=40), st.integers(1, 40))
 def test_sums_that_leave_64_bits_on_the_way_come_back(
     rows: list[tuple[int, int]], batch_rows: int

@@ -49,6 +49,7 @@ def columns(draw: st.DrawFn) -> tuple[DataType, list[int | None], tuple[int, int
     return DataType.parse(name), numbers * times, (least, most)
 
 
+@pytest.mark.slow
 @given(columns(), st.integers(0, 9))
 def test_numbers_come_back_as_they_were(
     column: tuple[DataType, list[int | None], tuple[int, int]], skip: int

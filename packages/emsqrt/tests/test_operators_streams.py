@@ -46,6 +46,7 @@ def test_union_by_name_fills_in_null() -> None:
     ]
 
 
+@pytest.mark.slow
 @given(st.integers(1, 50), st.integers(0, 9), st.sampled_from([0.0, 0.1, 0.5, 0.99, 1.0]))
 def test_a_sample_depends_on_place_and_seed_alone(cut: int, seed: int, fraction: float) -> None:
     table = pa.table({"n": list(range(200))})

@@ -218,6 +218,7 @@ def check_against_duckdb(seed: int) -> None:
             assert same(value, wanted), (case, row, wanted)
 
 
+@pytest.mark.slow
 @settings(max_examples=12)
 @given(st.integers(0, 2**32))
 def test_duckdb_says_the_same(seed: int) -> None:
@@ -278,6 +279,7 @@ def test_a_partition_need_not_fit_the_memory(memory_bytes: int) -> None:
     assert found["least"].unique().to_pylist() == ["text 99999"]
 
 
+@pytest.mark.slow
 def test_equals_in_the_order_need_not_fit_the_memory() -> None:
     table = numbered(
         100_003,
@@ -305,6 +307,7 @@ def test_equals_in_the_order_need_not_fit_the_memory() -> None:
     assert runs("near") == [(1, 1), (100_001, 100_001), (1, 1)]
 
 
+@pytest.mark.slow
 def test_a_long_text_that_stands_for_many_rows_makes_no_long_batch() -> None:
     long = ["x" * 20_000, *["y"] * 5000]
     table = numbered(5001, s=pa.array(long))

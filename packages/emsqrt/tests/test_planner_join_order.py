@@ -256,6 +256,7 @@ def _judge(count: int, seed: int) -> int:
     return changed
 
 
+@pytest.mark.slow
 def test_another_order_changes_no_row_of_random_joins() -> None:
     assert _judge(24, 11) > 4
 

@@ -129,6 +129,7 @@ def judge(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> None:
     assert rows_of(optimised, tables) == expected, explain(optimised)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(PLANS, ROWS, NUMBER_ROWS, ROWS, FLOAT_ROWS)
 def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> None:

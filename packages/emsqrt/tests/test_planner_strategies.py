@@ -76,6 +76,7 @@ def judge(side: Pipeline, joins: list[Change], end: Change, left: Rows, right: R
 PLAN = (SIDES, st.lists(JOINS, min_size=1, max_size=3), ENDS, ROWS, ROWS)
 
 
+@pytest.mark.slow
 @settings(max_examples=40)
 @given(*PLAN)
 def test_strategies_change_no_row(

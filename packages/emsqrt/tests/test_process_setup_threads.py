@@ -20,6 +20,7 @@ assert len(os.listdir("/proc/self/task")) == before
 """
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "reading",

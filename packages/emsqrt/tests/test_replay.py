@@ -76,6 +76,7 @@ def test_a_folder_of_partitions_is_compared_file_by_file(source: Path, tmp_path:
     assert len(done.outputs) == 3
 
 
+@pytest.mark.slow
 def test_the_verb_has_a_status_of_its_own(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -232,6 +232,7 @@ def test_a_run_that_goes_on_is_not_joined(tmp_path: Path) -> None:
         Checkpoint(tmp_path, "../one", facts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [False, True])
 def test_the_last_rows_are_written_before_their_memory_is_released(
     resume: bool, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

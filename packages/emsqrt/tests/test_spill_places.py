@@ -69,6 +69,7 @@ def temporaries(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.name.endswith(".tmp")]
 
 
+@pytest.mark.slow
 def test_the_next_run_removes_what_killed_ones_left_of_its_output(tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
     for _ in range(3):

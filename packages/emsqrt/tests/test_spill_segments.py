@@ -254,6 +254,7 @@ def test_what_tenants_store_is_counted_over_all_runs(disk: Path) -> None:
     assert stored_bytes(root) == {}
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=60)
 def test_any_damage_is_found(disk: Path, data: st.DataObject) -> None:

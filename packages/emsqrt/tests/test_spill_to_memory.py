@@ -41,6 +41,7 @@ def test_it_is_refused_and_named(source: Path, memory: Path, tmp_path: Path) -> 
     assert not (tmp_path / "out.csv").exists()
 
 
+@pytest.mark.slow
 def test_forced_it_counts(source: Path, memory: Path, tmp_path: Path) -> None:
     plan = scan(source).sort("k").sink(tmp_path / "out.csv")
     manifest = plan.run(
@@ -68,6 +69,7 @@ def test_the_smallest_cap_has_room_for_it(source: Path, memory: Path, tmp_path: 
     assert rows.run(refused.value.needed_bytes, engine=engine).rows_out == 99
 
 
+@pytest.mark.slow
 def test_more_than_its_share_is_a_full_disk(source: Path, memory: Path, tmp_path: Path) -> None:
     engine = Engine(EngineConfig(spill_dir=memory, spill_to_memory=True))
     with pytest.raises(SpillFull):

@@ -121,6 +121,7 @@ def test_the_table_has_every_function() -> None:
     assert set(OPERANDS) == set(FUNCTIONS)
 
 
+@pytest.mark.slow
 def test_every_function_answers_in_sql_as_an_expression_does(tmp_path: Path) -> None:
     found = spellings()
     names = [f"c{at}" for at in range(len(found))]

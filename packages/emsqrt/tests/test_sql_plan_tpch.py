@@ -81,6 +81,7 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[
         yield connection, tables
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", QUERIES)
 def test_an_answer_is_duckdbs(name: str, judge: tuple[Any, dict[str, Pipeline]]) -> None:
     connection, tables = judge

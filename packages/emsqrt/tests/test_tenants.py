@@ -258,6 +258,7 @@ def test_a_process_that_estimates_a_plan_holds_its_part_of_the_pool(
     assert {name: each.used_bytes for name, each in pool.stats().items()} == {"acme": 0, "other": 0}
 
 
+@pytest.mark.slow
 def test_a_process_that_estimates_a_plan_keeps_to_its_part(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_a_text_is_a_moment_only_where_a_calendar_has_it(text: str, kind: str) -
     assert str(infer_lines(line, "a file").field("at").type) == kind
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(
     st.integers(0, 9999), st.integers(0, 13), st.integers(0, 32), st.integers(0, 25), st.booleans()

@@ -89,6 +89,7 @@ def write_jsonl(path: Path, rows: list[tuple[object, ...]]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @QUICK
 @given(records)
 def test_json_lines_come_and_go_as_in_the_arrow_tier(
@@ -214,6 +215,7 @@ def test_line_ends_are_alike_whatever_those_of_the_input_are(tmp_path: Path) -> 
             assert rows_of(text) == rows_of(arrow)
 
 
+@pytest.mark.slow
 def test_a_limit_looks_at_the_records_that_it_passes_on(tmp_path: Path) -> None:
     source, schema = (
         tmp_path / "in.csv",

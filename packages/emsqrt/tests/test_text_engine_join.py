@@ -67,6 +67,7 @@ def test_a_join_gives_what_sql_gives_at_any_cap(
         assert oracle.execute(found).fetchall() == expected
 
 
+@pytest.mark.slow
 def test_the_order_is_that_of_the_left_side(files: tuple[Path, Path], tmp_path: Path) -> None:
     left, right = files
     joined = scan(left).join(scan(right), on=[("id", "k")])
@@ -113,6 +114,7 @@ def test_a_key_of_one_name_comes_once_and_a_clash_gets_a_suffix(
     assert first == ',0,"left, 0",,'
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["inner", "left", "right", "full"])
 def test_a_key_of_one_name_has_the_value_of_the_side_that_has_a_row(

@@ -48,6 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("verb", "kind"),
@@ -67,6 +68,7 @@ def test_long_records_pass(
     assert sorted(judge.execute(f"from {read}", [str(target)]).fetchall()) == sorted(wanted)
 
 
+@pytest.mark.slow
 def test_a_record_too_long_for_the_cap_is_refused_until_one_works(
     files: Path, tmp_path: Path, engine: Engine
 ) -> None:

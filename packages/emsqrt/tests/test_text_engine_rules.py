@@ -86,6 +86,7 @@ def test_rules_reach_text_programs(tables: dict[str, Pipeline]) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_plan_that_is_explained_is_the_one_that_runs(tables: dict[str, Pipeline]) -> None:
     rows = plans(**tables)["joins in any order"].sink("out.csv")
     program: Any = try_compile(rows.plan, Path())

@@ -84,6 +84,7 @@ def test_the_bytes_are_the_same_at_any_cap_and_equal_records_keep_their_order(
         assert sorted_text(source, "k", cap=cap) == expected
 
 
+@pytest.mark.slow
 def test_the_first_rows_alone_can_be_had(many: tuple[Path, list[tuple[int, str]]]) -> None:
     source, rows = many
     best = sorted(rows, key=lambda row: -row[0])[:7]
@@ -174,6 +175,7 @@ def test_the_command_sorts_from_pipe_to_pipe(tmp_path: Path) -> None:
     assert done.stdout == b"n,s\n1,a\n2,b\n"
 
 
+@pytest.mark.slow
 def test_an_engine_runs_thin_plans_beside_others(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", "k\n2\n1\n")
     with Engine(EngineConfig(mem_cap_bytes=32 << 20, spill_dir=tmp_path / "spill")) as engine:

@@ -50,6 +50,7 @@ def test_zstd_text_is_written_under_the_cap_or_under_the_one_that_is_named(
     assert pa.input_stream(target).read().decode().splitlines() == sorted_lines(source)
 
 
+@pytest.mark.slow
 def test_the_command_line_writes_zstd_json_lines(source: Path) -> None:
     target = source.with_name("out.jsonl.zst")
     words = ["sort", str(source), str(target), "--by", "n", "--cap", "64MiB", "--quiet"]
@@ -57,6 +58,7 @@ def test_the_command_line_writes_zstd_json_lines(source: Path) -> None:
     assert pa.input_stream(target).read().count(b"\n") == 1300
 
 
+@pytest.mark.slow
 def test_text_spills_with_zstd(source: Path) -> None:
     target = source.with_name("out.csv")
     source.write_text(source.read_text() + "1,x\n" * 2_000_000)

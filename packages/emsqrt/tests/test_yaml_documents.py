@@ -139,6 +139,7 @@ VERBS: list[tuple[str, Callable[[Pipeline], Pipeline]]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(("step", "same"), VERBS, ids=[step.partition(":")[0] for step, _ in VERBS])
 def test_every_verb_is_the_pipelines(
@@ -160,6 +161,7 @@ def test_explode_makes_a_row_of_each_item(read: Read) -> None:
     assert read(text).plan == scan("a.parquet").explode("tags", "tag", outer=True).plan
 
 
+@pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "step",
@@ -325,12 +327,14 @@ def test_no_document_can_explode(read: Read) -> None:
         read("#" * (2 << 20))
 
 
+@pytest.mark.slow
 def test_the_schema_that_ships_is_the_one_that_is_made() -> None:
     shipped = json.loads(files("emsqrt.documents").joinpath("schema.json").read_text("utf-8"))
     jsonschema.Draft202012Validator.check_schema(shipped)
     assert shipped == document_schema()
 
 
+@pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "steps",

@@ -77,6 +77,7 @@ def reads_of(lake: Lake, tree: CountingStore) -> dict[str, list[str]]:
     return told
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [40, pytest.param(3000, marks=pytest.mark.nightly)])
 def test_requests_read_as_much_with_many_datasets_as_with_one(
     tmp_path: Path, pool: ExecutorPool, tree: CountingStore, count: int
@@ -139,6 +140,7 @@ JUNK = st.lists(
 ).map(" ".join)
 
 
+@pytest.mark.slow
 @given(NAMES, JUNK, JUNK)
 def test_a_quoted_name_is_found_wherever_it_stands(name: str, before: str, after: str) -> None:
     for quoted in ('"' + name.replace('"', '""') + '"', "'" + name.replace("'", "''") + "'"):

@@ -106,6 +106,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
     assert finding["dataset"] == "trips"
 
 
+@pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
@@ -135,6 +136,7 @@ def test_a_folder_that_is_open_elsewhere_is_refused(tmp_path: Path) -> None:
     assert "is open in" in done.stderr
 
 
+@pytest.mark.slow
 def test_every_verb_is_documented() -> None:
     page = DOCS.read_text(encoding="utf-8")
     verbs = re.search(r"\{?positional arguments:\n(.*?)\n\n", lake("--help").stdout, re.DOTALL)

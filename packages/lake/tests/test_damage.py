@@ -59,6 +59,7 @@ def assert_others_work(lake: Lake) -> None:
     assert lake.sql("SELECT sum(km) FROM trips").value == 19
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_flipped_bit_in_a_shard_ends_the_query_by_name(two: Lake, engine: str) -> None:
     assert two.sql(QUERY, engine=engine).rows == ANSWER
@@ -205,6 +206,7 @@ ROWS: dict[str, Callable[[ElkynStore, str], object]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", ROWS)
 def test_a_damaged_row_costs_its_dataset_alone(two: Lake, kind: str) -> None:
@@ -419,10 +421,12 @@ def check_flips(lake: Lake, path: Path, flips: int, seed: int) -> int:
     return found
 
 
+@pytest.mark.slow
 def test_any_flip_in_a_shard_is_found(two: Lake) -> None:
     assert check_flips(two, shard_of(two), 3, seed=1) == 3
 
 
+@pytest.mark.slow
 def test_any_flip_in_a_manifest_is_found(two: Lake) -> None:
     assert check_flips(two, manifest_of(two), 3, seed=2) == 3
 
@@ -472,6 +476,7 @@ def _around(data: bytes, word: bytes) -> Iterator[int]:
         at = data.find(word, at + 1)
 
 
+@pytest.mark.slow
 def test_no_flip_in_the_catalog_changes_an_answer(stored: Path, pool: ExecutorPool) -> None:
     catalog_flips(stored, pool, 4, seed=4)
 

@@ -106,6 +106,7 @@ def test_a_damaged_file_is_refused(encode: Encode, name: str, damage: str) -> No
         encode(packed, "a.csv.packed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PACKERS)
 def test_a_bomb_is_stopped_at_the_limit(
     encode: Encode, name: str, monkeypatch: pytest.MonkeyPatch
@@ -151,6 +152,7 @@ def test_an_xz_file_that_asks_for_gigabytes_is_refused(encode: Encode) -> None:
         encode(greedy.compress(CSV) + greedy.flush(), "a.csv.xz")
 
 
+@pytest.mark.slow
 def test_the_largest_upload_is_also_the_largest_unpacked(
     tmp_path: Path, pool: ExecutorPool
 ) -> None:
@@ -162,6 +164,7 @@ def test_the_largest_upload_is_also_the_largest_unpacked(
         put(small, "a.csv.gz", gzip.compress(b"a\n" + b"1\n" * 10_000))
 
 
+@pytest.mark.slow
 def test_a_dataset_is_named_after_the_file_inside(lake: Lake) -> None:
     put(lake, "Trips.csv.gz", gzip.compress(CSV))
 

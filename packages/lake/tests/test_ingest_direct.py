@@ -68,6 +68,7 @@ def test_every_odd_value_is_read_alike_or_left(kind: str, quote: bool) -> None:
     assert not all(taken)
 
 
+@pytest.mark.slow
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=150)

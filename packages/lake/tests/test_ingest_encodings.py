@@ -83,6 +83,7 @@ def test_a_dataset_takes_no_more_than_the_file_that_duckdb_writes(
     assert stored <= 1.03 * target.stat().st_size
 
 
+@pytest.mark.slow
 @settings(max_examples=30, deadline=None)
 @given(data=st.data())
 def test_values_and_statistics_do_not_depend_on_the_encodings(

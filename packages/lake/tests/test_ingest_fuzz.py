@@ -107,6 +107,7 @@ def run(victim: Victim, seed: int, files: int, keep: Path) -> Counter[str]:
     return victim.outcomes
 
 
+@pytest.mark.slow
 def test_damaged_files_are_refused_or_read_but_leak_nothing(victim: Victim, tmp_path: Path) -> None:
     outcomes = run(victim, seed=1, files=100, keep=tmp_path)
 

@@ -233,6 +233,7 @@ def test_records_that_do_not_fit_are_refused_with_their_line(
     assert caught.value.line == line
 
 
+@pytest.mark.slow
 def test_a_table_below_a_title_is_located_in_the_file(encode: Encode) -> None:
     title = "Report\n\n"
     good = title + "id,name,n\n" + "1,x,2\n" * 300_000

@@ -30,6 +30,7 @@ def written(rows: list[list[str]], quoting: int) -> str:
     return out.getvalue()
 
 
+@pytest.mark.slow
 @relaxed
 @given(
     rows=st.lists(st.lists(cells, min_size=3, max_size=3), min_size=1, max_size=12),
@@ -58,6 +59,7 @@ def test_blocks_hold_the_records_that_csv_sees(
         assert block.line == 1 + raw[: block.start].count(b"\n")
 
 
+@pytest.mark.slow
 @relaxed
 @given(
     rows=st.lists(

@@ -112,6 +112,7 @@ def test_an_incomplete_upload_is_not_ingested(lake: Lake) -> None:
         lake.ingest(upload.id)
 
 
+@pytest.mark.slow
 def test_an_ingest_can_be_cancelled_and_done_again(lake: Lake) -> None:
     upload = upload_file(lake, "a.csv", "a\n" + "1\n" * 2_000_000)
 
@@ -137,6 +138,7 @@ def test_who_cancels_once_the_file_was_read_finds_no_dataset(
     assert lake.ingest(upload.id).rows == 1
 
 
+@pytest.mark.slow
 def test_an_ingest_that_ends_between_two_looks_is_done(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -116,6 +116,7 @@ def test_files_left_by_a_crash_are_swept_at_the_start(store: ObjectStore) -> Non
     assert list((again.root / "incoming").iterdir()) == []
 
 
+@pytest.mark.slow
 @given(st.binary(max_size=64), st.integers(0, 70), st.integers(0, 70))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_range_reads_as_the_slice_of_the_bytes(

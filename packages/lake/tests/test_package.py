@@ -20,12 +20,14 @@ def modules_loaded_by(statement: str) -> set[str]:
     return set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
 
 
+@pytest.mark.slow
 def test_the_import_and_the_lake_itself_load_no_engine() -> None:
     loaded = modules_loaded_by("import lake; lake.Lake; lake.PartStore; import lake.routes")
 
     assert not loaded & {"pyarrow", "duckdb", "numpy", "pandas", "ray", "sqlglot"}
 
 
+@pytest.mark.slow
 def test_ingest_loads_no_duckdb() -> None:
     loaded = modules_loaded_by("import lake.ingest.worker")
 

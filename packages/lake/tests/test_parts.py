@@ -272,6 +272,7 @@ def test_admission_is_asked_before_anything_is_written(tmp_path: Path) -> None:
     assert list(store.root.iterdir()) == []
 
 
+@pytest.mark.slow
 @example(data=b"PK\x05\x06", part_bytes=4, order=random.Random(0))
 @given(data=st.binary(min_size=1, max_size=200), part_bytes=st.integers(1, 64), order=st.randoms())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)

@@ -25,6 +25,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     libc.umount2(os.fsencode(tmp_path), 2)
 
 
+@pytest.mark.slow
 def test_the_reserve_lets_a_dataset_go_on_a_full_disk(small_disk: Path) -> None:
     with Lake(small_disk / "node") as lake:
         lake.append("one", pa.table({"a": list(range(1000))}))

@@ -154,6 +154,7 @@ def test_a_deadline_ends_a_query(flights: Lake) -> None:
         execution.result()
 
 
+@pytest.mark.slow
 def test_a_cancelled_query_ends_and_its_executor_goes_on(flights: Lake) -> None:
     flights.sql("SELECT 1")  # a process that is still being started would be killed
     with flights.query("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:

@@ -45,6 +45,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         yield opened
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("query", QUERIES)
 def test_both_engines_give_equal_answers(lake: Lake, query: str) -> None:
     one, two = lake.sql(query, engine="duckdb"), lake.sql(query, engine="emsqrt")
@@ -129,6 +130,7 @@ def test_auto_changes_to_emsqrt_when_duckdb_has_too_little(small: Lake) -> None:
     assert answer.manifest["engine"] == "emsqrt"
 
 
+@pytest.mark.slow
 def test_auto_tells_both_refusals(small: Lake) -> None:
     with pytest.raises(CapTooSmall) as caught:
         small.sql("SELECT a, (SELECT 1) FROM numbers")

@@ -282,6 +282,7 @@ TEMPLATES = [
 ]
 
 
+@pytest.mark.slow
 @given(st.sampled_from(TEMPLATES), st.integers(0, 10**12), st.integers(0, 10**12))
 @example("SELECT * FROM t1 -- 1", 1, 22)
 @example("FROM t SELECT 1, E'\\' 1', \"1\"", 3, 40)

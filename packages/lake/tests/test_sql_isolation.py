@@ -144,6 +144,7 @@ def test_what_would_reach_the_whole_instance_is_refused(statement: str) -> None:
         check_statement(statement, frozenset(("t",)))
 
 
+@pytest.mark.slow
 def test_no_function_without_arguments_shows_an_earlier_query(instance: Instance) -> None:
     for hostile, _, _ in ATTACKS:
         attack(instance, hostile)
@@ -350,6 +351,7 @@ def test_a_query_sees_the_newest_snapshot(node: Lake) -> None:
     assert node.sql("SELECT sum(b) FROM u").value == 7
 
 
+@pytest.mark.slow
 def test_a_cancelled_query_leaves_the_next_one_alone(node: Lake) -> None:
     for _ in range(3):
         with (

@@ -113,6 +113,7 @@ def test_a_thread_that_is_cancelled_leaves_the_file_to_the_next(store: ObjectSto
     verifier.check(shard)
 
 
+@pytest.mark.slow
 @given(st.data())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_changed_byte_is_found_and_its_chunk_named(tmp_path: Path, data: st.DataObject) -> None:

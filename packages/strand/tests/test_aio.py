@@ -307,6 +307,7 @@ def test_a_cancelled_wait_leaves_nothing(rows_ring: strand.Ring) -> None:
     assert len(threads) <= 1
 
 
+@pytest.mark.slow
 def test_a_view_that_was_awaited_is_not_kept(rows_ring: strand.Ring) -> None:
     async def main() -> weakref.ref[Any]:
         with rows_ring.consumer() as view:
@@ -492,6 +493,7 @@ def test_a_ring_that_was_awaited_is_unmapped_when_it_is_closed() -> None:
         gc.collect()  # at last when the watching thread goes back to sleep
 
 
+@pytest.mark.slow
 def test_nothing_is_opened_that_stays_open(rows_ring: strand.Ring) -> None:
     async def main() -> None:
         view = rows_ring.consumer()

@@ -247,6 +247,7 @@ def test_dictionaries_are_found_however_deep(kind: pa.DataType, found: bool) -> 
     assert has_dictionaries(pa.schema([("c", kind)])) is found
 
 
+@pytest.mark.slow
 @given(st.data(), st.booleans())
 @settings(max_examples=200)
 def test_payloads_that_are_no_batches_are_corrupt(data: st.DataObject, dictionary: bool) -> None:
@@ -312,6 +313,7 @@ def damaged_payloads(ring: strand.Ring, dice: random.Random) -> None:
         memory[at : at + size] = dice.choice([dice.randbytes(size), b"\xff" * size, bytes(size)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("copy", [True, False])
 def test_damaged_batches_are_read_or_refused_and_never_crash(copy: bool) -> None:
     dice = random.Random(17)

@@ -184,6 +184,7 @@ def stream(may_end: Event) -> Iterator[str]:
         child.join()
 
 
+@pytest.mark.slow
 def test_follow_prints_a_line_each_interval_until_the_end_of_the_stream(
     stream: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +196,7 @@ def test_follow_prints_a_line_each_interval_until_the_end_of_the_stream(
     assert lines[-1].split()[1] == "eos"
 
 
+@pytest.mark.slow
 def test_follow_prints_json_for_programs(stream: str, capsys: pytest.CaptureFixture[str]) -> None:
     main(["inspect", stream, "--follow", "--every", "50ms", "--json"])
     samples = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -228,6 +230,7 @@ def _run_in_terminal(arguments: list[str], size: tuple[int, int], may_end: Event
     return written.decode()
 
 
+@pytest.mark.slow
 def test_follow_draws_in_place_on_a_terminal(stream: str, may_end: Event) -> None:
     command = ["inspect", stream, "--follow", "--every", "100ms"]
     written = _run_in_terminal(command, (40, 70), may_end)
@@ -241,12 +244,14 @@ def test_follow_draws_in_place_on_a_terminal(stream: str, may_end: Event) -> Non
     assert written.rstrip().endswith("\x1b[?25h")  # the cursor is back
 
 
+@pytest.mark.slow
 def test_follow_fits_a_terminal_of_few_lines(stream: str, may_end: Event) -> None:
     command = ["inspect", stream, "--follow", "--every", "100ms"]
     written = _run_in_terminal(command, (8, 40), may_end)
     assert {int(lines) for lines in re.findall(r"\x1b\[(\d+)F", written)} == {7}
 
 
+@pytest.mark.slow
 def test_bench_prints_every_kind_of_work(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

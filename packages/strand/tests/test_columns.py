@@ -110,6 +110,7 @@ def arrow_batch(schema: strand.StrandSchema, rows: list[tuple[Any, ...]]) -> pa.
     return pa.RecordBatch.from_arrays(arrays, list(schema.names))
 
 
+@pytest.mark.slow
 @given(tables(), st.sampled_from([5, 6]), st.integers(0, 15), st.booleans())
 @settings(deadline=None)  # a ring for each example
 def test_whatever_columns_go_in_come_out(
@@ -142,6 +143,7 @@ def soil(writer: strand.StrandWriter, view: strand.StrandView) -> int:
     return 16
 
 
+@pytest.mark.slow
 @given(tables(), st.sampled_from([5, 6]))
 def test_rows_and_columns_fill_the_same_slots(
     table: tuple[strand.StrandSchema, list[tuple[Any, ...]]], version: Any

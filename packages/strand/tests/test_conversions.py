@@ -61,11 +61,13 @@ def test_dtypes_have_the_offsets_of_the_layout(schema: strand.StrandSchema, vers
     assert dtype.itemsize == layout.stride
 
 
+@pytest.mark.slow
 @given(schemas)
 def test_arrow_schemas_read_back(schema: strand.StrandSchema) -> None:
     assert strand.StrandSchema.from_arrow(schema.to_arrow()) == schema
 
 
+@pytest.mark.slow
 @given(schemas)
 def test_a_pickled_schema_is_the_same_after_use(schema: strand.StrandSchema) -> None:
     schema.to_numpy()

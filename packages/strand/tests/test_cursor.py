@@ -277,6 +277,7 @@ def test_a_cursor_wants_a_view() -> None:
         strand.RecordCursor(object())  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_seeking_and_reading_keep_no_memory() -> None:
     schema = strand.build_schema([("id", "u32"), ("label", "utf8")])
     with (

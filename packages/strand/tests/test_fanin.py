@@ -391,6 +391,7 @@ def test_a_single_ring_is_no_fan_in() -> None:
         strand.attach_fan_in(ring.fileno())
 
 
+@pytest.mark.slow
 def test_nothing_is_left_after_many_fan_ins() -> None:
     def use() -> None:
         with strand.fan_in(4, strand.BLOCKS, records=4, heap=4096) as fan, fan.consumer() as view:

@@ -137,6 +137,7 @@ def attack(seed: int) -> None:
                 other.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(start, start + 150) for start in range(0, 600, 150)])
 def test_whatever_stands_in_shared_memory_is_survived(seeds: range) -> None:
     for seed in seeds:
@@ -179,6 +180,7 @@ def use(memory: bytearray) -> None:
                 act()
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("version", [5, 6])
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])

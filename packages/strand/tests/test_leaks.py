@@ -119,6 +119,7 @@ def test_nothing_is_left_of_a_thousand_rings(kind: str) -> None:
     assert rss_bytes() - rss < RSS_GROWTH_MAX
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["typed", "failing"])
 def test_records_and_errors_leave_no_object_behind(kind: str) -> None:

@@ -142,6 +142,7 @@ def test_zero_copy_batches_look_into_the_ring_and_are_given_back_when_dropped(pa
     assert second.column("n").to_pylist() == [4, 5, 6]
 
 
+@pytest.mark.slow
 def test_holding_every_zero_copy_batch_is_an_error_and_not_a_deadlock(spawn: Any) -> None:
     with strand.open_ring(strand.BLOCKS, 4, 4096) as ring, ring.consumer() as view:
         spawn("produce-arrow", ring, 50)

@@ -89,6 +89,7 @@ def be_killed(count: int) -> Iterator[bytes]:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_arrow_batches_arrive(context: str) -> None:
     with strand.pipe(batches, 5, context=context) as pipe:
@@ -102,6 +103,7 @@ def test_tables_arrive_as_their_batches() -> None:
     assert pa.Table.from_batches(received) == pa.concat_tables(tables(2)).combine_chunks()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_payloads_arrive_as_bytes_of_their_own(context: str) -> None:
     pipe = strand.pipe(texts, 300, ending=b"!", records=4, heap=4096, context=context)
@@ -109,6 +111,7 @@ def test_payloads_arrive_as_bytes_of_their_own(context: str) -> None:
     assert pipe.closed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_rows_of_a_schema_arrive_as_tuples(context: str) -> None:
     received = list(strand.pipe(rows, 400, schema=ROWS, records=16, heap=1024, context=context))
@@ -144,6 +147,7 @@ def test_any_iterable_will_do() -> None:
     assert list(strand.pipe(list, [b"a", b"b"])) == [b"a", b"b"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_an_error_arrives_with_its_type_message_and_traceback(context: str) -> None:
     pipe = strand.pipe(fail, ValueError, "no such trip", context=context)
@@ -196,6 +200,7 @@ def give(items: Any) -> Any:
     return items
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_leaving_early_closes_the_generator_and_waits(context: str, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
@@ -227,6 +232,7 @@ def test_a_generator_that_does_not_come_back_is_terminated(
     assert mark.read_text() == "finally"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_a_killed_process_is_told_of_after_what_it_yielded(context: str) -> None:
     received: list[bytes] = []
@@ -254,6 +260,7 @@ class _Unpicklable:
         return sys.exit, (1,)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_sent_fails_here_and_leaves_nothing() -> None:
     gc.collect()  # what other tests left to the collector
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
@@ -298,6 +305,7 @@ def test_a_program_may_end_with_a_pipe_half_read(tmp_path: Path) -> None:
     assert mark.read_text() == "finally"
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("context", START_METHODS)
 def test_the_process_ends_when_its_parent_is_killed(context: str, tmp_path: Path) -> None:

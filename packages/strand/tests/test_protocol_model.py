@@ -80,6 +80,7 @@ def test_a_broken_protocol_is_found_out(flaw: Flaw, monkeypatch: pytest.MonkeyPa
     assert flaw.problem in (verdict.problem or "nothing"), verdict
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "flaw", [pytest.param(flaw, id=flaw.name) for flaw in FLAWS if flaw.order is Order.PSO]
 )
@@ -88,6 +89,7 @@ def test_x86_forgives_a_missing_release(flaw: Flaw) -> None:
     assert explore(flaw.cast(), Order.TSO, flaw.rewrite).problem is None
 
 
+@pytest.mark.slow
 def test_a_joiner_may_show_its_state_before_its_position(monkeypatch: pytest.MonkeyPatch) -> None:
     """What matters is that both are visible before it looks at the join position."""
 

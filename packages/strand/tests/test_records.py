@@ -417,6 +417,7 @@ class Pumped(strand.StrandWriter):
         self.view.acknowledge_read(stop)
 
 
+@pytest.mark.slow
 @given(st.data(), schemas, st.sampled_from([5, 6]), st.integers(0, 3), st.integers(7, 10))
 def test_whatever_is_written_is_read(
     data: st.DataObject, types: Any, version: Any, records: int, heap: int

@@ -57,6 +57,7 @@ def test_fnv1a_vectors(data: bytes, value: Any) -> None:
     assert fnv1a(data) == value
 
 
+@pytest.mark.slow
 @given(schemas, st.sampled_from([5, 6]))
 def test_the_wire_schema_reads_back(schema: strand.StrandSchema, version: Any) -> None:
     layout = schema.layout(version)
@@ -66,6 +67,7 @@ def test_the_wire_schema_reads_back(schema: strand.StrandSchema, version: Any) -
     assert schema_from_facts(list(schema.names), facts) == schema
 
 
+@pytest.mark.slow
 @given(schemas, st.sampled_from([5, 6]))
 def test_fields_are_aligned_and_do_not_overlap(schema: strand.StrandSchema, version: Any) -> None:
     layout = schema.layout(version)

@@ -119,6 +119,7 @@ def test_no_wake_up_is_lost_when_naps_never_end(
     assert run_all(rings) == [500, 500, 500]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refusal", [errno.ENOSYS, errno.EPERM])
 def test_the_same_without_futex_waitv(rings: list[strand.Ring], refusal: int) -> None:
     """As on an older kernel (ENOSYS), or in a container that filters it (EPERM)."""

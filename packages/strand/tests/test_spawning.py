@@ -76,6 +76,7 @@ def test_a_named_ring_goes_to_a_child_and_stays_its_makers(start: Any) -> None:
         strand.attach_ring(name="test-spawning").close()
 
 
+@pytest.mark.slow
 def test_a_fan_in_goes_to_its_producers(start: Any) -> None:
     with strand.fan_in(3, ROWS, records=16, heap=1024) as fan:
         for who in range(3):
