@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from emsqrt.executor import Context, Execution, ExecutorPool
+    from emsqrt.executor import EntryContext, Execution, ExecutorPool
 
 MIB = 1 << 20
 SIZES = (100, 1_000, 8_000, 64_000)
@@ -56,7 +56,7 @@ def make_batch(rows: int) -> pa.RecordBatch:
 # ---- in the executor ----------------------------------------------------------------------------
 
 
-def produce(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def produce(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Entry point: send one batch `count` times by the way asked for; answers the CPU seconds."""
     batch = make_batch(request["rows"])
     began = time.process_time()
@@ -64,7 +64,7 @@ def produce(request: dict[str, Any], context: Context) -> dict[str, Any]:
     return {"cpu": time.process_time() - began}
 
 
-def _send_stream(batch: pa.RecordBatch, count: int, context: Context, _address: str) -> None:
+def _send_stream(batch: pa.RecordBatch, count: int, context: EntryContext, _address: str) -> None:
     from emsqrt.io.formats import open_format
 
     with open_format("arrow", batch.schema, context.emit) as writer:
@@ -73,12 +73,12 @@ def _send_stream(batch: pa.RecordBatch, count: int, context: Context, _address: 
             writer.write(batch)
 
 
-def _send_arrow(batch: pa.RecordBatch, count: int, context: Context, _address: str) -> None:
+def _send_arrow(batch: pa.RecordBatch, count: int, context: EntryContext, _address: str) -> None:
     for _ in range(count):
         context.emit_arrow(batch)
 
 
-def _send_socket(batch: pa.RecordBatch, count: int, context: Context, address: str) -> None:
+def _send_socket(batch: pa.RecordBatch, count: int, context: EntryContext, address: str) -> None:
     import pyarrow as pa
 
     with socket.socket(socket.AF_UNIX) as sock:
@@ -89,7 +89,7 @@ def _send_socket(batch: pa.RecordBatch, count: int, context: Context, address: s
                 stream.write_batch(batch)
 
 
-def _send_pipe(batch: pa.RecordBatch, count: int, context: Context, address: str) -> None:
+def _send_pipe(batch: pa.RecordBatch, count: int, context: EntryContext, address: str) -> None:
     with Client(address, "AF_UNIX") as connection:
         connection.send_bytes(batch.schema.serialize())
         for _ in range(count):
@@ -97,7 +97,7 @@ def _send_pipe(batch: pa.RecordBatch, count: int, context: Context, address: str
             connection.send_bytes(batch.serialize())
 
 
-_SENDERS: dict[str, Callable[[pa.RecordBatch, int, Context, str], None]] = {
+_SENDERS: dict[str, Callable[[pa.RecordBatch, int, EntryContext, str], None]] = {
     "stream": _send_stream,
     "arrow": _send_arrow,
     "socket": _send_socket,

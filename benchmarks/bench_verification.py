@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Context
+    from emsqrt.executor import EntryContext
     from lake import Lake
 
 MIB = 1 << 20
@@ -30,7 +30,7 @@ _GROUPS = 50
 _CHECKS = 1000
 
 
-def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def run_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Executor entry: the worker's query, with or without verification; adds its CPU seconds."""
     from lake.sql import duckdb_worker
 
@@ -41,7 +41,7 @@ def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
     return answer | {"cpu": time.process_time() - began}
 
 
-def verify_once(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def verify_once(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Executor entry: hash the shards as a first query does; CPU and wall seconds."""
     from lake.verification import ShardFile, Verifier
 

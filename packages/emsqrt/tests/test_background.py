@@ -20,7 +20,7 @@ from emsqrt._kernel import KeySpec, unpack_rows
 from emsqrt._kernel.testing import I64, TEXT, columns, read_back
 from emsqrt.background import BackgroundWorker
 from emsqrt.config import EngineConfig
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.external import ExternalSort
 from emsqrt.external.output_buffer import OutputBuffer
 from emsqrt.memory import MemoryBudget
@@ -230,7 +230,7 @@ def test_cancelling_ends_both_threads(worker: BackgroundWorker, tmp_path: Path) 
 
 def run_sort(source: Path, target: Path, threads: int) -> dict[str, object]:
     plan = scan(source).sort("k", "t").sink(target).plan
-    context = Context(
+    context = EntryContext(
         "the test",
         24 * MIB,
         Nobody(),

@@ -13,7 +13,7 @@ import pytest
 from pyarrow import parquet
 
 from emsqrt.cli import main
-from emsqrt.executor import Context
+from emsqrt.executor import EntryContext
 from emsqrt.pipeline import scan
 from emsqrt.plan import plan_to_json
 from emsqrt.steps import plan_from_steps
@@ -160,7 +160,7 @@ class Writer:
 def test_a_context_removes_only_the_folder_that_it_made(tmp_path: Path) -> None:
     (tmp_path / "precious").write_text("kept")
     for folder in (tmp_path, tmp_path / "made"):
-        context = Context("a test", 64 << 20, Writer(), lambda _: None, folder)
+        context = EntryContext("a test", 64 << 20, Writer(), lambda _: None, folder)
         assert context.spill_dir.is_dir()
         context.close()
     assert not (tmp_path / "made").exists()

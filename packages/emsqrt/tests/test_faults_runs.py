@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from fuzz_runs import Nobody, smallest
 
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.memory import MemoryBudget
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import plan_to_json
@@ -66,7 +66,9 @@ def carry_out(
         patch.setattr("emsqrt.spill.placement.LocalStore", lambda root: LocalStore(root, disk=disk))
         patch.setattr("os.fsync", lambda _: None)
         budget = MemoryBudget(memory_bytes)
-        context = Context("the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget)
+        context = EntryContext(
+            "the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget
+        )
         stack.enter_context(closing(context))
         if tier == "arrow":
             run_plan(plan_to_json(plan), context, target.parent)

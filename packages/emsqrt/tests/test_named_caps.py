@@ -12,7 +12,7 @@ from fuzz_data import random_table
 from fuzz_runs import Ran, run_files, run_text_plan, write_table
 
 from emsqrt import Engine, EngineConfig
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.executor.entry import FLOOR_BYTES
 from emsqrt.io import parquet_groups
 from emsqrt.io.parquet_pages import walk_chunks
@@ -141,7 +141,7 @@ def test_what_a_process_holds_more_is_named_too(
     plan = scan(tmp_path / "l.jsonl", schema=schema).sort("t").plan
     named = []
     for grown_bytes in (0, 3 << 20):
-        monkeypatch.setattr(Context, "grown_bytes", lambda _, grown=grown_bytes: grown)
+        monkeypatch.setattr(EntryContext, "grown_bytes", lambda _, grown=grown_bytes: grown)
         with pytest.raises(CapTooSmall) as refused:
             run_files(plan, 1 << 20, tmp_path, "jsonl", schema)
         named.append(refused.value.needed_bytes)

@@ -13,7 +13,7 @@ from typing_extensions import Buffer
 
 from emsqrt import scan
 from emsqrt.execution_context import ExecutionContext
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.memory import MemoryBudget
 from emsqrt.memory.grant_plan import HOLDER_BYTES_MIN, GrantPlan
 from emsqrt.metering import Meter, prefetch_first
@@ -32,9 +32,11 @@ class _Nobody:
         """Drop it."""
 
 
-def context_of(size: int, folder: Path) -> Context:
+def context_of(size: int, folder: Path) -> EntryContext:
     budget = MemoryBudget(size)
-    return Context("the test", size, _Nobody(), lambda _: None, folder / "spill", budget=budget)
+    return EntryContext(
+        "the test", size, _Nobody(), lambda _: None, folder / "spill", budget=budget
+    )
 
 
 def opened(run: ExecutionContext, sharing: GrantPlan, *nodes: int) -> list[ExecutionContext]:

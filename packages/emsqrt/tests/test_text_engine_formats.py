@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from emsqrt import Pipeline, col, scan
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.local_runner import _Standard
 from emsqrt.memory import MemoryBudget
 from emsqrt.plan import plan_to_json
@@ -33,7 +33,7 @@ def run_both(pipeline: Pipeline, folder: Path, suffix: str) -> tuple[bytes, byte
         plan = pipeline.sink(target).plan
         with ExitStack() as stack:
             budget = stack.enter_context(MemoryBudget(CAP_BYTES))
-            context = Context(
+            context = EntryContext(
                 "a test", CAP_BYTES, _Standard(), lambda _: None, folder / "spill", None, budget
             )
             stack.enter_context(closing(context))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from elkyn import ElkynStore
-from emsqrt.executor import Context, ExecutorPool
+from emsqrt.executor import EntryContext, ExecutorPool
 from lake import Lake
 from lake.ingest import worker
 from lake.uploads import UploadInfo
@@ -81,7 +81,7 @@ def encode(tmp_path_factory: pytest.TempPathFactory) -> Encode:
             path = folder / f"{start:09d}.part"
             path.write_bytes(raw[start : start + step])
             paths.append(str(path))
-        context = Context("ingest", 1 << 30, NoPayloads(), lambda _: None, folder / "spill")
+        context = EntryContext("ingest", 1 << 30, NoPayloads(), lambda _: None, folder / "spill")
         measure, held_before = context.measure, context.measure()
         # What earlier tests left in this process is not the worker's.
         context.measure = lambda: max(0, measure() - held_before)

@@ -6,10 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from emsqrt.executor import Context
+from emsqrt.executor import EntryContext
 
 
-def hold(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def hold(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     while not Path(request["until"]).exists():
         context.check()
         time.sleep(0.01)

@@ -25,7 +25,7 @@ from sennit_core.units import format_bytes
 
 if TYPE_CHECKING:
     from emsqrt.checkpoint import Checkpoint, JournalPage
-    from emsqrt.executor.context import Context
+    from emsqrt.executor.context import EntryContext
     from emsqrt.long_row import MemoryKind, RowNeed
     from emsqrt.shortfall import Shortfall
     from emsqrt.spill import SpillManager
@@ -119,7 +119,7 @@ class ExecutionContext:
 
     def __init__(
         self,
-        context: Context,
+        context: EntryContext,
         folder: Path = Path(),
         seed: int = 0,
         output_bytes: int = OUTPUT_BYTES,
@@ -224,7 +224,7 @@ class ExecutionContext:
         return 0 if spill is None else spill.stats.written_bytes
 
     def check(self) -> None:
-        """Raise if the run was cancelled, as `Context.check`; call it often."""
+        """Raise if the run was cancelled, as `EntryContext.check`; call it often."""
         self.context.check()
         if time.monotonic() - self._shared.reported_at > PROGRESS_SECONDS:
             self.report_progress("merge" if self._shared.phase == "read" else self._shared.phase)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.manifest import Manifest
 from emsqrt.memory import MemoryBudget
@@ -43,7 +43,7 @@ def run_here(
     from emsqrt.session import run_plan
 
     with closing(SpillArea(spill_dir or default_spill_dir())) as area:
-        context = Context(
+        context = EntryContext(
             "the plan",
             cap_bytes,
             _Discard(),

@@ -18,7 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.memory import CapLevels, MemoryUse, Reactions, Watchdog
 from emsqrt.process_setup import block_pandas, load_arrow, require_arrow
@@ -51,7 +51,7 @@ class Listeners:
 
     on_fields: Callable[[dict[str, Any]], None] = lambda _: None
     on_breach: Callable[[SennitError], None] = lambda _: None
-    on_context: Callable[[Context], None] = lambda _: None
+    on_context: Callable[[EntryContext], None] = lambda _: None
 
 
 QUIET = Listeners()
@@ -189,7 +189,7 @@ def load_arrow_tier(cap_bytes: int) -> None:
 @contextmanager
 def _capped_here(
     cap_bytes: int, spill_dir: Path | None, listeners: Listeners, *, lean: bool = False
-) -> Iterator[Context]:
+) -> Iterator[EntryContext]:
     with (
         closing(_spill_area(spill_dir or default_spill_dir())) as area,
         capped("the plan", cap_bytes, area.attempt_dir("local"), listeners, lean=lean) as context,
@@ -213,11 +213,11 @@ def trial(
     spill_dir: Path | None = None,
     *,
     lean: bool = False,
-) -> Iterator[Context]:
+) -> Iterator[EntryContext]:
     """Return a context for admission alone: no watchdog, no files."""
     unused = (spill_dir or default_spill_dir()) / f"trial-{os.getpid()}"
     slack = _lean_slack if lean else None
-    context = Context("the plan", cap_bytes, _Standard(), lambda _: None, unused, slack=slack)
+    context = EntryContext("the plan", cap_bytes, _Standard(), lambda _: None, unused, slack=slack)
     context.owns_process = not lean
     context.spilling = spilling
     with closing(context):
@@ -248,7 +248,7 @@ def capped(
     listeners: Listeners = QUIET,
     *,
     lean: bool = False,
-) -> Iterator[Context]:
+) -> Iterator[EntryContext]:
     """Enforce a cap on this process inside a `with`.
 
     Args:
@@ -268,7 +268,9 @@ def capped(
         listeners.on_breach(exceeded(what, cap_bytes, use))
         os._exit(EXIT_CAP)
 
-    context = Context(what, cap_bytes, _Standard(), listeners.on_fields, spill_dir, slack=slack)
+    context = EntryContext(
+        what, cap_bytes, _Standard(), listeners.on_fields, spill_dir, slack=slack
+    )
     context.owns_process = not lean
     assert context.budget, "a cap that the process itself exceeds was refused above"
     listeners.on_context(context)
@@ -316,7 +318,7 @@ class _Standard:
 class _Reporter:
     """Report memory use ten times a second."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: EntryContext) -> None:
         self._context = context
         self._next = 0.0
 

@@ -14,7 +14,7 @@ from emsqrt.admission import admit, estimate, with_names_reserved
 from emsqrt.bounds import with_measured
 from emsqrt.checkpoint import open_checkpoint
 from emsqrt.execution_context import ExecutionContext
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
 from emsqrt.fingerprints import InputFingerprints, remembered_bytes
 from emsqrt.io.formats import FormatWriter
@@ -67,7 +67,7 @@ _GAPS_SHARE = 3
 
 def run_plan(
     document: Mapping[str, Any],
-    context: Context,
+    context: EntryContext,
     folder: Path,
     seed: int = 0,
     resume: Sequence[str] | None = None,
@@ -100,7 +100,7 @@ def run_plan(
 def _attempt(  # noqa: PLR0913 - a run and its world
     submitted: Plan,
     prepared: Prepared,
-    context: Context,
+    context: EntryContext,
     folder: Path,
     seed: int,
     resume: Sequence[str] | None,
@@ -175,7 +175,7 @@ def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prep
 
 
 def estimate_plan(
-    plan: Plan, context: Context, folder: Path, cap_bytes: int, *, find_longest: bool = False
+    plan: Plan, context: EntryContext, folder: Path, cap_bytes: int, *, find_longest: bool = False
 ) -> MemoryRequirement:
     """Return a plan's memory requirement and shares under a cap; read only headers and footers.
 

@@ -89,13 +89,13 @@ def run_operator(
         spill_dir: where it may spill; a temporary folder when None.
     """
     from emsqrt.execution_context import ExecutionContext
-    from emsqrt.executor.context import Context
+    from emsqrt.executor.context import EntryContext
     from emsqrt.memory import MemoryBudget
     from emsqrt.operators import make_operator
 
     with tempfile.TemporaryDirectory() as scratch, MemoryBudget(memory_bytes) as budget:
         folder = spill_dir or Path(scratch) / "spill"
-        context = Context(
+        context = EntryContext(
             "the test", memory_bytes, _Discard(), lambda _: None, folder, None, budget
         )
         with closing(context), ExecutionContext(context, Path(scratch)) as run:

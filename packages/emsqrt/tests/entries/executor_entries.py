@@ -10,19 +10,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-from emsqrt.executor import Context
+from emsqrt.executor import EntryContext
 from sennit_core.errors import TooLarge, UnknownColumn
 
 MIB = 1 << 20
 
 
-def echo(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def echo(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     for text in request.get("emit", []):
         context.emit(text.encode())
     return {**request, "pid": os.getpid()}
 
 
-def describe(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def describe(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     del request
     sys.stdout.write("this goes nowhere near the caller's output\n")
     try:
@@ -40,7 +40,7 @@ def describe(request: dict[str, Any], context: Context) -> dict[str, Any]:
     }
 
 
-def fail(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def fail(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     context.emit(b"before it failed")
     if request["how"] == "sennit":
         raise UnknownColumn(name="carier", known=("carrier", "distance"))
@@ -53,7 +53,7 @@ def fail(request: dict[str, Any], context: Context) -> dict[str, Any]:
     raise RuntimeError("something broke")
 
 
-def flood(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def flood(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     block = bytes(request["blockBytes"])
     for done in range(request["blocks"]):
         context.emit(block)
@@ -61,7 +61,7 @@ def flood(request: dict[str, Any], context: Context) -> dict[str, Any]:
     return {}
 
 
-def arrow(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def arrow(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     import pyarrow as pa
 
     for start in range(0, request["rows"], 1000):
@@ -71,7 +71,7 @@ def arrow(request: dict[str, Any], context: Context) -> dict[str, Any]:
     return {}
 
 
-def arrow_one_by_one(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def arrow_one_by_one(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Emit the next batch when the file that the reader writes to grows; a dictionary that changes."""
     import pyarrow as pa
 
@@ -85,14 +85,14 @@ def arrow_one_by_one(request: dict[str, Any], context: Context) -> dict[str, Any
     return {}
 
 
-def wait(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def wait(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     context.emit(b"started")
     while True:
         context.check()
         time.sleep(0.005)
 
 
-def until(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def until(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Note the start in the file `log`, and go on when the file `go` is there."""
     with Path(request["log"]).open("a") as log:
         log.write("started\n")
@@ -105,13 +105,13 @@ def until(request: dict[str, Any], context: Context) -> dict[str, Any]:
     return {}
 
 
-def ignore_everything(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def ignore_everything(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     context.emit(b"started")
     while True:
         sum(range(1000))
 
 
-def block_until_interrupted(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def block_until_interrupted(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     interrupted = threading.Event()
     context.on_cancel(interrupted.set)
     context.emit(b"started")
@@ -119,7 +119,7 @@ def block_until_interrupted(request: dict[str, Any], context: Context) -> dict[s
     raise OSError("the library was interrupted")
 
 
-def spill(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def spill(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     (context.spill_dir / "run").write_bytes(b"x" * 1000)
     context.emit(str(context.spill_dir).encode())
     if request.get("wait"):
@@ -127,6 +127,6 @@ def spill(request: dict[str, Any], context: Context) -> dict[str, Any]:
     return {}
 
 
-def overdraw(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def overdraw(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     with context.budget.acquire(context.budget.cap_bytes + 1, "hash table"):
         return {}

@@ -8,17 +8,17 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emsqrt.executor import Context
+from emsqrt.executor import EntryContext
 
 MIB = 1 << 20
 
 
-def hog(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def hog(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     context.emit(b"started")
     return _HOGS[request["kind"]](context)
 
 
-def _hog_politely(context: Context) -> dict[str, Any]:
+def _hog_politely(context: EntryContext) -> dict[str, Any]:
     kept: list[Any] = []
     while True:
         kept.append(b"x" * MIB)
@@ -26,33 +26,33 @@ def _hog_politely(context: Context) -> dict[str, Any]:
         time.sleep(0.001)
 
 
-def _hog_objects(context: Context) -> dict[str, Any]:
+def _hog_objects(context: EntryContext) -> dict[str, Any]:
     kept: list[Any] = []
     while True:
         kept.append([len(kept)])
 
 
-def _hog_blocks(context: Context) -> dict[str, Any]:
+def _hog_blocks(context: EntryContext) -> dict[str, Any]:
     kept: list[Any] = []
     while True:
         kept.append(b"x" * MIB)
 
 
-def _hog_at_once(context: Context) -> dict[str, Any]:
+def _hog_at_once(context: EntryContext) -> dict[str, Any]:
     return {"bytes": len(b"x" * (1 << 30))}
 
 
-def _hog_numpy(context: Context) -> dict[str, Any]:
+def _hog_numpy(context: EntryContext) -> dict[str, Any]:
     return {"bytes": int(np.ones(1 << 27).nbytes)}
 
 
-def _hog_arrow(context: Context) -> dict[str, Any]:
+def _hog_arrow(context: EntryContext) -> dict[str, Any]:
     array = pa.array(range(1000))
     while True:
         array = pa.concat_arrays([array, array])
 
 
-def _hog_what_it_reserved(context: Context) -> dict[str, Any]:
+def _hog_what_it_reserved(context: EntryContext) -> dict[str, Any]:
     """Reserve in steps that each fit, touch nothing, then touch everything."""
     reserved = []
     for _ in range(3):

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from emsqrt.executor import Context
+from emsqrt.executor import EntryContext
 
 _BARRIER = Path(os.environ["EXECUTOR_TEST_BARRIER"])
 
@@ -15,6 +15,6 @@ while _BARRIER.exists():
     time.sleep(0.01)
 
 
-def answer(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def answer(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     del request, context
     return {"pid": os.getpid()}

@@ -13,7 +13,7 @@ from typing import Any
 
 from fuzz_runs import Nobody
 
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.memory import MemoryBudget
 from emsqrt.pipeline import Pipeline
 from emsqrt.plan import plan_to_json
@@ -53,7 +53,9 @@ def carry_out(
     """
     plan = pipeline.sink(target).plan
     spill, budget = target.parent / "spill", MemoryBudget(memory_bytes)
-    with closing(Context("the test", memory_bytes, Nobody(), on_news, spill, None, budget)) as here:
+    with closing(
+        EntryContext("the test", memory_bytes, Nobody(), on_news, spill, None, budget)
+    ) as here:
         if tier == "arrow":
             run_plan(plan_to_json(plan), here, target.parent)
         else:

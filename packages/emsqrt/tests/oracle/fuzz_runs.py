@@ -24,7 +24,7 @@ from fuzz_oracle import rows_of
 
 from emsqrt.choices import JoinChoice
 from emsqrt.execution_context import ExecutionContext
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.expr.sql import sql_name, sql_type
 from emsqrt.memory import MemoryBudget
 from emsqrt.operators import Operator, make_operator
@@ -57,7 +57,9 @@ def a_run(memory_bytes: int, scratch: Path) -> Iterator[ExecutionContext]:
     """Give a run of the arrow tier over so much memory; nothing of it may be held at the end."""
     with MemoryBudget(memory_bytes) as budget:
         spill = scratch / "spill"
-        context = Context("the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget)
+        context = EntryContext(
+            "the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget
+        )
         with closing(context), ExecutionContext(context, scratch) as run:
             yield run
 
@@ -124,7 +126,9 @@ def run_files(plan: Plan, memory_bytes: int, scratch: Path, kind: str, schema: S
     with ExitStack() as stack:
         budget = stack.enter_context(MemoryBudget(memory_bytes))
         spill = scratch / "spill"
-        context = Context("the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget)
+        context = EntryContext(
+            "the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget
+        )
         stack.enter_context(closing(context))
         manifest = run_plan(document, context, scratch)
     return Ran(read_rows(target, kind, schema), manifest.spilled_bytes)
@@ -141,7 +145,9 @@ def run_text_plan(
     with ExitStack() as stack:
         budget = stack.enter_context(MemoryBudget(memory_bytes))
         spill = scratch / "spill"
-        context = Context("the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget)
+        context = EntryContext(
+            "the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget
+        )
         stack.enter_context(closing(context))
         report = run_text(program, context)
     return Ran(read_rows(target, kind, schema), report.get("spilledBytes", 0))

@@ -13,12 +13,12 @@ from emsqrt.executor.entry import FLOOR_BYTES, prepare
 from lake.verification import ShardFile, verify_shards
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Context
+    from emsqrt.executor import EntryContext
 
 __all__ = ["FLOOR_BYTES", "prepare", "run"]
 
 
-def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Verify the shards, then run the plan."""
     verify_shards(map(ShardFile.from_json, request["shards"]), context)
     return entry.run(request, context)

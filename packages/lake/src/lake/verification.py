@@ -24,7 +24,7 @@ from sennit_core.errors import Corrupt
 from sennit_core.hashing import ObjectDigest
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Context
+    from emsqrt.executor import EntryContext
 
 __all__ = ["Damage", "ShardFile", "Verifier", "find_damage", "verify_shards"]
 
@@ -179,7 +179,7 @@ def find_damage(
         return Damage("the file", "a readable file", str(error.strerror))
 
 
-def verify_shards(shards: Iterable[ShardFile], context: Context) -> None:
+def verify_shards(shards: Iterable[ShardFile], context: EntryContext) -> None:
     """Verify the shards that an executor is about to read; call it before opening them.
 
     Raises:

@@ -9,14 +9,14 @@ Each public name is loaded on first use, because an executor process imports thi
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emsqrt.executor.context import Context
+    from emsqrt.executor.context import EntryContext
     from emsqrt.executor.execution import Execution
     from emsqrt.executor.pool import ExecutorPool, PoolStats
 
-__all__ = ["Context", "Execution", "ExecutorPool", "PoolStats"]
+__all__ = ["EntryContext", "Execution", "ExecutorPool", "PoolStats"]
 
 _HOMES = {
-    "Context": "emsqrt.executor.context",
+    "EntryContext": "emsqrt.executor.context",
     "Execution": "emsqrt.executor.execution",
     "ExecutorPool": "emsqrt.executor.pool",
     "PoolStats": "emsqrt.executor.pool",

@@ -48,7 +48,7 @@ class PayloadWriter(Protocol):
         """Publish one payload; wait until there is room."""
 
 
-class Context:
+class EntryContext:
     """The context of one running entry point.
 
     Args:
@@ -171,9 +171,9 @@ class Context:
         """Return how much the process has grown since the last `look`."""
         return 0 if self._held_bytes is None else max(0, self.measure() - self._held_bytes)
 
-    def trial(self, budget: MemoryBudget) -> Context:
+    def trial(self, budget: MemoryBudget) -> EntryContext:
         """Return a context with another budget, to try whether a plan would be admitted."""
-        context = Context(
+        context = EntryContext(
             self.what,
             self.cap_bytes,
             self._writer,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.process_setup import load_arrow
 
 FLOOR_BYTES = 40 << 20
@@ -25,7 +25,7 @@ def prepare() -> None:
     import emsqrt.session  # noqa: F401 - loaded now, used later
 
 
-def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Run the request's plan and return its manifest."""
     from emsqrt.session import run_plan
 

@@ -24,7 +24,7 @@ _RING_RECORDS = 256
 
 
 class PayloadSender:
-    """Sends one run's payloads; a `PayloadWriter` of `Context`.
+    """Sends one run's payloads; a `PayloadWriter` of `EntryContext`.
 
     Frames and the ring keep the order: everything inline is sent before the frame that carries the
         ring. One thread writes; `flush` may be called from another.

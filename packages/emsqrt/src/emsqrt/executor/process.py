@@ -22,7 +22,7 @@ from types import ModuleType
 from typing import Any
 
 from emsqrt._kernel import release_freed
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.executor.control import Control, Task
 from emsqrt.executor.frames import VERSION, Frame, encode_frame
 from emsqrt.executor.payload_sender import PayloadSender
@@ -53,7 +53,7 @@ _prepared: set[str] = set()
 _last_used: list[ModuleType | None] = [None]
 """The module of the last entry; only this module may keep something between runs."""
 
-Entry = Callable[[dict[str, Any], Context], dict[str, Any]]
+Entry = Callable[[dict[str, Any], EntryContext], dict[str, Any]]
 
 
 class Server:
@@ -64,7 +64,7 @@ class Server:
         self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._watchdog = Watchdog()
         self._lock = threading.Lock()
-        self._running: tuple[str, Context] | None = None
+        self._running: tuple[str, EntryContext] | None = None
         self._early_cancel: Frame | None = None
         self._is_deserted = False
         self._is_resumable = False
@@ -133,7 +133,7 @@ class Server:
         entry = load_entry(task.entry, task.name, task.cap_bytes)
         if is_first:  # imports cannot be interrupted, so the pool allows more time before it
             self._control.send(encode_frame("loaded", attempt=task.attempt))
-        context = Context(
+        context = EntryContext(
             task.name,
             task.cap_bytes,
             sender,
@@ -167,7 +167,7 @@ class Server:
                 if self._is_deserted:
                     os._exit(0)
 
-    def _begin(self, attempt: str, context: Context) -> None:
+    def _begin(self, attempt: str, context: EntryContext) -> None:
         with self._lock:
             self._running = (attempt, context)
             early = self._early_cancel
@@ -198,7 +198,7 @@ class Server:
 class _Reporter:
     """Reports memory use four times a second, and flushes pending output."""
 
-    def __init__(self, context: Context, sender: PayloadSender) -> None:
+    def __init__(self, context: EntryContext, sender: PayloadSender) -> None:
         self._context = context
         self._sender = sender
         self._next = time.monotonic() + _NEWS_SECONDS
@@ -246,7 +246,9 @@ def _nothing() -> None:
     """The `release` of a module that has none."""
 
 
-def _call(entry: Entry, request: dict[str, Any], context: Context, watch: Watch) -> dict[str, Any]:
+def _call(
+    entry: Entry, request: dict[str, Any], context: EntryContext, watch: Watch
+) -> dict[str, Any]:
     try:
         return entry(request, context)
     except BaseException as error:
@@ -256,7 +258,7 @@ def _call(entry: Entry, request: dict[str, Any], context: Context, watch: Watch)
         raise
 
 
-def _stop(context: Context, frame: Frame) -> None:
+def _stop(context: EntryContext, frame: Frame) -> None:
     if frame["reason"] == "deadline":
         context.stop(DeadlineExceeded(context.what, context.deadline_seconds))
     else:

@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.local_runner import Listeners, estimate_text_locally, run_text_locally
 from emsqrt.termination import end_after_cleanup, exit_on_sigterm, interrupt_on_sigint
 from sennit_core.errors import Cancelled, InternalError, SennitError
@@ -67,7 +67,7 @@ def main(answers: int) -> int:
 
 
 def _run(request: Mapping[str, Any], send: Callable[..., None]) -> dict[str, Any]:
-    def start(context: Context) -> None:
+    def start(context: EntryContext) -> None:
         context.deadline_seconds = request.get("deadlineSeconds")
         is_resumable = request["program"].get("resume") is not None
         threading.Thread(target=_obey, args=(context, is_resumable), daemon=True).start()
@@ -94,7 +94,7 @@ def _run(request: Mapping[str, Any], send: Callable[..., None]) -> dict[str, Any
     )
 
 
-def _obey(context: Context, is_resumable: bool) -> None:
+def _obey(context: EntryContext, is_resumable: bool) -> None:
     for line in iter(sys.stdin.buffer.readline, b""):
         if line.strip() == b"cancel":
             context.stop(Cancelled(context.what))

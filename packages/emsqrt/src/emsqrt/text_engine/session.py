@@ -13,7 +13,7 @@ from emsqrt.bounds import with_measured
 from emsqrt.checkpoint import open_checkpoint
 from emsqrt.choices import JoinChoice
 from emsqrt.execution_context import ExecutionContext
-from emsqrt.executor.context import Context
+from emsqrt.executor.context import EntryContext
 from emsqrt.fingerprints import InputFingerprints, remembered_bytes
 from emsqrt.io.locations import expand_locations, parse_location
 from emsqrt.memory import MemoryBudget
@@ -26,7 +26,7 @@ from emsqrt.text_engine.text import TextRows
 from sennit_core.errors import CapTooSmall
 
 
-def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
+def run_text(program: Mapping[str, Any], context: EntryContext) -> dict[str, Any]:
     """Open a program, admit it, run it, and return its manifest.
 
     Args:
@@ -42,7 +42,7 @@ def run_text(program: Mapping[str, Any], context: Context) -> dict[str, Any]:
 
 
 def _attempt(
-    program: Mapping[str, Any], context: Context, look: LookAhead, met: RowTooLong | None
+    program: Mapping[str, Any], context: EntryContext, look: LookAhead, met: RowTooLong | None
 ) -> dict[str, Any]:
     with ExitStack() as stack:
         try:
@@ -81,7 +81,7 @@ def _inputs(program: Mapping[str, Any], budget: MemoryBudget) -> InputFingerprin
 
 
 def estimate_text(
-    program: Mapping[str, Any], context: Context, *, find_longest: bool = False
+    program: Mapping[str, Any], context: EntryContext, *, find_longest: bool = False
 ) -> dict[str, Any]:
     """Return a program's memory requirement and its shares under the context's cap, as JSON.
 

@@ -33,7 +33,7 @@ from sennit_core.schema import Schema
 from sennit_core.units import MIB
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Context
+    from emsqrt.executor import EntryContext
 
 __all__ = ["OPTIONS", "run"]
 
@@ -56,7 +56,7 @@ _SHARD_SOURCE_MIN = 4 * MIB
 _SHARDS_AIM = 8
 
 
-def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Ingest one upload; the module's docstring describes request and response."""
     options = check_options(request.get("options") or {})
     job = Job(request, options, context)
@@ -129,7 +129,9 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
 class Job:
     """An ingest request, with the first bytes of the file."""
 
-    def __init__(self, request: dict[str, Any], options: dict[str, Any], context: Context) -> None:
+    def __init__(
+        self, request: dict[str, Any], options: dict[str, Any], context: EntryContext
+    ) -> None:
         self.paths = [Path(path) for path in request["paths"]]
         self.name: str = request["name"]
         self.inner_name = unpacked_name(self.name)

@@ -30,7 +30,7 @@ from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Context
+    from emsqrt.executor import EntryContext
 
 __all__ = ["release", "run"]
 
@@ -46,7 +46,7 @@ _KEPT_GROWTH = 32
 _instances = InstanceCache(_KEPT_INSTANCES)
 
 
-def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Check the statement, connect to a locked instance, stream the result."""
     tables = [Table.from_json(table) for table in request["tables"]]
     sql = request["sql"]
@@ -87,7 +87,7 @@ def _connect(
     used: list[Table],
     statement: Statement,
     limits: SqlLimits,
-    context: Context,
+    context: EntryContext,
 ) -> AbstractContextManager[duckdb.DuckDBPyConnection]:
     names = tuple(statement.tables)
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
@@ -105,7 +105,7 @@ def _connect(
 
 @contextlib.contextmanager
 def _interrupted_on_cancel(
-    connection: duckdb.DuckDBPyConnection, context: Context
+    connection: duckdb.DuckDBPyConnection, context: EntryContext
 ) -> Iterator[None]:
     """Interrupt the connection repeatedly when the run should stop, until it has stopped.
 
@@ -131,7 +131,7 @@ def _interrupted_on_cancel(
 def _stream(
     connection: duckdb.DuckDBPyConnection,
     request: dict[str, Any],
-    context: Context,
+    context: EntryContext,
     labels: dict[str, str],
 ) -> dict[str, Any]:
     relation = _bind(connection, request["sql"], _params(request))
@@ -204,7 +204,7 @@ def _params(request: dict[str, Any]) -> list[Any] | dict[str, Any] | None:
     raise SqlError("params is a list for ? and $1, or an object for $name")
 
 
-def _limits(request: dict[str, Any], context: Context) -> SqlLimits:
+def _limits(request: dict[str, Any], context: EntryContext) -> SqlLimits:
     free = context.budget.free_bytes - _OVERSHOOT_BYTES
     if free < _LEAST_BYTES:
         missing = _LEAST_BYTES - free

@@ -21,12 +21,12 @@ from emsqrt.session import admit_prepared, prepare
 from lake.verification import ShardFile, verify_shards
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Context
+    from emsqrt.executor import EntryContext
 
 __all__ = ["run_query"]
 
 
-def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def run_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Run the plan and stream its rows.
 
     Raises:
@@ -68,7 +68,7 @@ def run_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
     }
 
 
-def _with_files(node: Plan, context: Context) -> Plan:
+def _with_files(node: Plan, context: EntryContext) -> Plan:
     """Replace datasets without shards with a file without rows."""
     if not isinstance(node, Scan) or not isinstance(node.source, Files) or node.source.paths:
         return node

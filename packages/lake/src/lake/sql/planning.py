@@ -12,12 +12,12 @@ from lake.sql.tables import Table, used_tables
 from sennit_core.errors import InternalError, Unsupported
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Context
+    from emsqrt.executor import EntryContext
 
 __all__ = ["plan_query"]
 
 
-def plan_query(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Convert a statement to a plan.
 
     Returns:

@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emsqrt.executor import Context
+    from emsqrt.executor import EntryContext
 
 __all__ = ["prepare", "release", "run"]
 
@@ -30,7 +30,7 @@ def release() -> None:
         loaded.release()
 
 
-def run(request: dict[str, Any], context: Context) -> dict[str, Any]:
+def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Run one step."""
     engine = request.get("engine", "duckdb")
     if engine != "duckdb":
