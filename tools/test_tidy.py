@@ -124,6 +124,19 @@ def test_the_private_dialect_does_not_grow(area: str) -> None:
     assert found > ceiling - max(ceiling // 10, 20) or ceiling <= plain_words.GOAL, "lower it"
 
 
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("from hypothesis import assume, given\ngave = 1", ["give"]),
+        ("from hypothesis import (\n    given,\n)", []),
+        ("@given(values())\ndef test_told(given: int) -> None:", ["tell", "give"]),
+        ("table.take(rows)\ndef take(self) -> None:", ["take"]),
+    ],
+)
+def test_names_of_libraries_are_no_dialect(text: str, words: list[str]) -> None:
+    assert list(plain_words.groups_in(text)) == words
+
+
 def test_arrow_from_outside_is_read_in_one_place() -> None:
     """Arrow's IPC readers trust offsets and lengths; `open_arrow` and `validate_batch` do not."""
     readers = {
