@@ -16,7 +16,7 @@ from elytra.splitter import Split, split
 from emsqrt.expr import col, count
 from emsqrt.plan import Files, Plan, chain, check
 from emsqrt.plan.check import output_schema
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.records import DatasetInfo
 from sennit_core.schema import DataType, Field, Schema
 
@@ -63,7 +63,7 @@ def run(plan: Plan, batches: Iterable[pa.RecordBatch]) -> pa.Table:
     names = list(schema.names)
     stream = [batch.select(names) for batch in batches]
     for step in steps:
-        stream = run_operator(step, GivenRows(schema, stream), memory_bytes=16 << 20)
+        stream = run_operator(step, InputRows(schema, stream), memory_bytes=16 << 20)
         schema = output_schema(step, schema)
     return pa.Table.from_batches(stream, schema.to_arrow())
 
@@ -179,7 +179,7 @@ def open_oracle() -> Iterator[None]:
 @pytest.mark.parametrize("name", PIPELINES)
 @few
 @given(table=rows, places=cuts)
-def test_duckdb_gives_the_same_answer(name: str, table: Rows, places: list[int]) -> None:
+def test_duckdb_returns_the_same_answer(name: str, table: Rows, places: list[int]) -> None:
     grow, sql = PIPELINES[name]
     ours = distributed(grow(Pipeline.over(Schemas(), "t")), table, places)
 

@@ -21,7 +21,7 @@ def _entries_are_importable_in_executors(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def open_pool(tmp_path: Path) -> Iterator[Callable[..., ExecutorPool]]:
-    """Opens pools that take the entries of `executor_entries`, and closes them."""
+    """Open pools that run the entries of `executor_entries`, and close them."""
     pools: list[ExecutorPool] = []
 
     def opened(size: int = 1, memory_bytes: int = 256 * MIB, **options: Any) -> ExecutorPool:
@@ -41,7 +41,7 @@ def pool(open_pool: Callable[..., ExecutorPool]) -> ExecutorPool:
 
 
 class Oracle:
-    """DuckDB, which judges what SQL means; no test holds an object of it past the session."""
+    """DuckDB as the reference for SQL semantics; no test holds an object of it past the session."""
 
     def __init__(self) -> None:
         self._connection: Any = duckdb.connect(config={"threads": 1})
@@ -60,6 +60,6 @@ class Oracle:
 
 @pytest.fixture(scope="session")
 def oracle() -> Iterator[Oracle]:
-    judge = Oracle()
-    yield judge
-    judge.close()
+    connection = Oracle()
+    yield connection
+    connection.close()

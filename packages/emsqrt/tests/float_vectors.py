@@ -30,7 +30,7 @@ def named_values() -> dict[str, list[float]]:
         "one tenth ten times": [0.1] * 10,
         "cancels to what binary64 loses": [1e16, 1.0, -1e16],
         "cancels to nothing": [1e300, -1e300],
-        "small beside large is kept": [2.0**60, 2.0**-20, -(2.0**60)],
+        "a small value survives next to large ones": [2.0**60, 2.0**-20, -(2.0**60)],
         "below the third bin is dropped": [2.0**200, 1.0, -(2.0**200)],
         "tie rounds to even": [2.0**53, 1.0],
         "above a tie rounds up": [2.0**53, 1.0, 2.0**-30],

@@ -221,7 +221,7 @@ def test_engines_in_engines_and_in_tasks(tmp_path: Path, engine: Engine) -> None
 
 
 @pytest.mark.nightly
-def test_rows_that_are_given_up_free_the_engine(
+def test_rows_that_are_abandoned_free_the_engine(
     source: Path, tmp_path: Path, engine: Engine
 ) -> None:
     rows = engine.batches(scan(source).sort("v").plan)
@@ -311,7 +311,7 @@ def test_thousands_of_columns_are_refused_or_carried(
 
 
 def run_where_it_may(pipeline: Pipeline, cap_bytes: int, engine: Engine) -> None:
-    """Run under the cap that a refusal names; only the rows tell how wide they are as batches."""
+    """Run under the cap that a refusal names; only the rows show how wide they are as batches."""
     for _ in range(4):
         try:
             pipeline.run(cap_bytes, engine=engine)
@@ -326,24 +326,24 @@ def wide_plans(
     rows: Pipeline, few: Pipeline
 ) -> dict[str, tuple[Pipeline, list[str], list[tuple[Any, ...]]]]:
     """Plans over a wide table and a small one; columns of their answers, and what these hold."""
-    given = [(n * 7919 % 10, n) for n in range(60)]
-    ordered = sorted(given)
+    pairs = [(n * 7919 % 10, n) for n in range(60)]
+    ordered = sorted(pairs)
     places = [
         (k, n, [other for other in ordered if other[0] == k].index((k, n))) for k, n in ordered
     ]
-    ends = {k: [n + 2998 for key, n in given if key == k] for k in range(10)}
+    ends = {k: [n + 2998 for key, n in pairs if key == k] for k in range(10)}
     texts = {1: "a", 2: "b"}
     return {
         "sort": (
             rows.sort("k", "c7:desc"),
             ["k", "c1"],
-            sorted(given, key=lambda row: (row[0], -row[1])),
+            sorted(pairs, key=lambda row: (row[0], -row[1])),
         ),
         "distinct": (rows.distinct("k"), ["k", "c2999"], [(k, min(ends[k])) for k in range(10)]),
         "join": (
             rows.join(few, "k"),
             ["k", "c1", "v"],
-            [(k, n, texts[k]) for k, n in given if k in texts],
+            [(k, n, texts[k]) for k, n in pairs if k in texts],
         ),
         "window": (
             rows.window("k", "c1", n="row_number()"),

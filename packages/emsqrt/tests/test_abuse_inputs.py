@@ -78,7 +78,7 @@ def source(tmp_path: Path) -> Path:
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
-def test_a_first_line_tells_columns_up_to_a_part_of_the_cap(tmp_path: Path, target: str) -> None:
+def test_a_first_line_defines_columns_up_to_a_share_of_the_cap(tmp_path: Path, target: str) -> None:
     path = tmp_path / "long.jsonl"
     path.write_bytes(b'{"k":1,"t":"' + b"x" * (3 << 20) + b'"}\n{"k":2,"t":"y"}\n')
     rows = scan(path).select("k").sink(tmp_path / target)
@@ -160,10 +160,10 @@ def test_what_is_no_arrow_is_refused(tmp_path: Path, data: bytes) -> None:
         scan(source).sort("k").sink(tmp_path / "out.csv").run(in_process=True)
 
 
-def test_what_is_no_file_is_told_from_one(tmp_path: Path) -> None:
+def test_paths_that_are_not_files_are_detected(tmp_path: Path) -> None:
     folder, pipe, loop = tmp_path / "d.csv", tmp_path / "p.csv", tmp_path / "l.csv"
     folder.mkdir()
-    os.mkfifo(pipe)  # nobody writes: opening it would wait for ever
+    os.mkfifo(pipe)  # without a writer: opening it would wait for ever
     loop.symlink_to(loop)
     with socket.socket(socket.AF_UNIX) as listener:
         place = os.open(tmp_path, os.O_PATH)
@@ -210,7 +210,7 @@ def test_a_file_that_is_touched_while_it_is_read_ends_the_run(
 
 
 @pytest.mark.parametrize("way", ["itself", "a link", "a hard link", "a glob"])
-def test_an_output_may_take_the_place_of_its_input(source: Path, way: str) -> None:
+def test_an_output_may_replace_its_input(source: Path, way: str) -> None:
     source.write_text("k,v\n2,b\n1,a\n")
     target = source if way in ("itself", "a glob") else source.with_name("other.csv")
     if way == "a link":
@@ -262,7 +262,7 @@ def arrow(path: Path) -> None:
         writer.write_table(ORDERS, max_chunksize=100)
 
 
-def judge_damage(engine: Engine, folder: Path, kind: str, at: float, bit: int | None) -> None:
+def check_damage(engine: Engine, folder: Path, kind: str, at: float, bit: int | None) -> None:
     """Flip a bit of a file, or cut it, and sort it: an answer or a clean error."""
     path, target = folder / f"in.{kind}", folder / "out.csv"
     (parquet if kind == "parquet" else arrow)(path)
@@ -304,7 +304,7 @@ QUIET = [HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 def test_damaged_files_are_survived(
     engine: Engine, tmp_path: Path, kind: str, at: float, bit: int | None
 ) -> None:
-    judge_damage(engine, tmp_path, kind, at, bit)
+    check_damage(engine, tmp_path, kind, at, bit)
 
 
 @pytest.mark.parametrize("name", [b"id", b"name", b"price"])
@@ -324,13 +324,13 @@ def test_an_arrow_file_with_a_name_that_is_no_text_is_refused(
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("bit", [0, 7])
-def test_lengths_and_places_of_an_arrow_file_that_lie_are_survived(
+def test_wrong_lengths_and_offsets_of_an_arrow_file_are_survived(
     bit: int, engine: Engine, tmp_path: Path
 ) -> None:
     arrow(tmp_path / "in.arrow")
     size = (tmp_path / "in.arrow").stat().st_size
     for place in range(7, size, 24):  # the last byte of a number of 64 bits
-        judge_damage(engine, tmp_path, "arrow", place / (size - 1), bit)
+        check_damage(engine, tmp_path, "arrow", place / (size - 1), bit)
 
 
 @pytest.mark.nightly
@@ -340,4 +340,4 @@ def test_lengths_and_places_of_an_arrow_file_that_lie_are_survived(
 def test_many_damaged_files_are_survived(
     engine: Engine, tmp_path: Path, kind: str, at: float, bit: int | None
 ) -> None:
-    judge_damage(engine, tmp_path, kind, at, bit)
+    check_damage(engine, tmp_path, kind, at, bit)

@@ -200,7 +200,7 @@ def test_standard_input_by_its_other_names(small: Path) -> None:
     assert "standard input: it is closed" in ended.said
 
 
-def test_a_removed_working_folder_is_told(small: Path) -> None:
+def test_a_removed_working_folder_is_reported(small: Path) -> None:
     inner = small.parent / "inner"
     inner.mkdir()
     words = ("sort", small, small.with_name("o.csv"), "--by", "k", "--mem-cap", "32MiB")
@@ -228,7 +228,7 @@ LIMITS = {
 @pytest.mark.nightly
 @pytest.mark.parametrize("target", ["out.csv", "out.parquet"])
 @pytest.mark.parametrize("name", LIMITS)
-def test_limits_of_the_process_are_told(
+def test_limits_of_the_process_are_reported(
     large: Path, tmp_path: Path, name: str, target: str
 ) -> None:
     kind, limit, statuses = LIMITS[name]
@@ -312,7 +312,7 @@ def test_a_full_disk_ends_a_run_and_room_on_it_the_next(
         assert left_behind(tmp_path) == left_behind(disk) == []
 
 
-def test_memory_that_the_system_refuses_is_told(small: Path) -> None:
+def test_memory_that_the_system_refuses_is_reported(small: Path) -> None:
     script = (
         "import resource\n"
         "from emsqrt.memory import Arena, MemoryBudget\n"

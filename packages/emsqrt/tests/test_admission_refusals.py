@@ -55,7 +55,7 @@ def test_the_cap_that_a_process_names_does(tmp_path: Path, mib: int) -> None:
 
 
 def wants(least: int, names: int) -> tuple[list[int], object]:
-    """A trial that refuses less than `least`, and names `names` more than it was given."""
+    """A trial that refuses less than `least`, and names `names` more than it had."""
     tried: list[int] = []
 
     def trial(cap_bytes: int) -> CapTooSmall | None:
@@ -81,7 +81,7 @@ def test_a_smallest_cap_is_found_in_few_tries(least: int, names: int) -> None:
 
 
 def caps_tried(plan: Plan, rows: pa.Table, folder: Path) -> list[int]:
-    """What a plan is given until it is not refused: a MiB, then what each refusal names."""
+    """The caps of a plan until it is not refused: a MiB, then what each refusal names."""
     tried = [1 << 20]
     for _ in range(12):
         try:

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 import pytest
-from fuzz_runs import Nobody
+from fuzz_runs import NullStream
 
 from emsqrt import background
 from emsqrt._kernel import KeySpec, unpack_rows
@@ -67,7 +67,7 @@ def test_an_error_arrives_as_it_was_and_once(worker: BackgroundWorker) -> None:
 
     done: list[int] = []
     worker.run(fail)
-    worker.wait_idle()  # for whoever gives up: it says nothing
+    worker.wait_idle()  # used after a failure, so it raises nothing
     with pytest.raises(StorageFull) as caught:
         worker.run(lambda: done.append(1))
     assert caught.value is error
@@ -163,7 +163,7 @@ def test_a_row_longer_than_a_half_gathers_in_the_whole(
     assert found == sorted(rows, key=lambda row: row[0] or 0)
 
 
-def test_nobody_fills_what_is_still_read_of_a_row_that_took_all_of_the_memory() -> None:
+def test_a_buffer_that_is_still_read_is_not_filled_when_a_row_used_all_memory() -> None:
     waited: list[int] = []
     out_buffer = OutputBuffer(memoryview(bytearray(8)), lambda: waited.append(len(out_buffer.room)))
     out_buffer.advance()
@@ -181,7 +181,7 @@ def test_a_disk_that_fails_behind_it(tmp_path: Path, fault: DiskFault) -> None:
     rows, quiet = made(60_000), FaultyDisk()
     expected: bytes = b""
     at_once = count(1, 7)
-    told = 0
+    failures = 0
     for at in [0, *(next(at_once) for _ in range(12))]:
         disk = quiet if at == 0 else FaultyDisk(at, fault)
         worker = BackgroundWorker(2)
@@ -199,14 +199,14 @@ def test_a_disk_that_fails_behind_it(tmp_path: Path, fault: DiskFault) -> None:
                 finally:
                     sort.close()
         except SpillError:
-            told += 1
+            failures += 1
         else:
             expected = expected or bytes(found)
             assert found == expected
         worker.close()
         assert [path for path in tmp_path.rglob("*") if path.name != ".sweep"] == []
     assert names() == []
-    assert bool(told) == (fault not in ("short", "flipped")) or fault == "flipped"
+    assert bool(failures) == (fault not in ("short", "flipped")) or fault == "flipped"
 
 
 def test_cancelling_ends_both_threads(worker: BackgroundWorker, tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ def run_sort(source: Path, target: Path, threads: int) -> dict[str, object]:
     context = EntryContext(
         "the test",
         24 * MIB,
-        Nobody(),
+        NullStream(),
         lambda _: None,
         target.parent / "spill",
         budget=MemoryBudget(24 * MIB),
@@ -287,7 +287,7 @@ def test_a_full_disk_behind_the_merge_leaves_no_output(
 
 
 class InterruptAt:
-    """Raises KeyboardInterrupt before the n-th step that this thread takes in background.py."""
+    """Raises KeyboardInterrupt before the n-th line that this thread runs in background.py."""
 
     def __init__(self, step: int) -> None:
         self._left = step
@@ -305,7 +305,7 @@ class InterruptAt:
         return self
 
 
-def test_an_interrupt_between_any_two_steps_leaves_nobody_waiting() -> None:
+def test_an_interrupt_between_any_two_steps_leaves_no_thread_waiting() -> None:
     for step in count(1):
         worker, interrupt = BackgroundWorker(2), InterruptAt(step)
         done: list[int] = []

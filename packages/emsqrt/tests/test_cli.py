@@ -196,13 +196,13 @@ def test_stats_of_values_with_line_ends_stay_a_table(folder: Path) -> None:
     assert r"one\ntwo" in lines[2]
 
 
-def test_the_version_is_told() -> None:
+def test_the_version_is_printed() -> None:
     done = emsqrt("--version")
     assert (done.returncode, done.stdout) == (0, f"emsqrt {version('sennit-emsqrt')}\n")
 
 
 @pytest.mark.slow
-def test_no_more_values_are_told_than_there_are_rows(folder: Path) -> None:
+def test_no_more_values_are_printed_than_there_are_rows(folder: Path) -> None:
     (folder / "all.csv").write_text("n,m\n" + "".join(f"{n},\n" for n in range(3000)))
     for column, most in zip(
         json.loads(emsqrt("stats", "all.csv", "--json").stdout)["columns"], (3000, 0), strict=True
@@ -210,7 +210,7 @@ def test_no_more_values_are_told_than_there_are_rows(folder: Path) -> None:
         assert 0.95 * most <= column["different"] <= most
 
 
-def test_words_that_a_verb_does_not_know_are_told_with_its_usage(folder: Path) -> None:
+def test_unknown_arguments_are_reported_with_the_usage(folder: Path) -> None:
     done = emsqrt("agg", "logs.csv", "out.csv", "count(*)", "--aggs", "sum(amount)")
     assert done.returncode == 2
     assert "usage: emsqrt agg" in done.stderr
@@ -294,27 +294,27 @@ def test_explain_under_a_cap_prints_the_schedule(folder: Path) -> None:
     (folder / "plan.yaml").write_text(DOCUMENT)
     words = ["explain", "plan.yaml", "--var", "name=out", "--mem-cap", "24MiB"]
     assert "C_min" in emsqrt(*words).stdout
-    told = json.loads(emsqrt(*words, "--json").stdout)
-    assert told["planHash"]
-    assert told["planned"]
+    printed = json.loads(emsqrt(*words, "--json").stdout)
+    assert printed["planHash"]
+    assert printed["planned"]
 
 
 @pytest.mark.nightly
 def test_doctor_names_caps_that_do(folder: Path) -> None:
-    told = json.loads(emsqrt("doctor", "logs.csv", "--json").stdout)
+    printed = json.loads(emsqrt("doctor", "logs.csv", "--json").stdout)
     for verb, words in (
         ("sort", ["sort", "logs.csv", "out.csv", "--by", "uid"]),
         ("agg", ["agg", "logs.csv", "out.csv", "--by", "uid", "n=count(*)"]),
         ("join", ["join", "logs.csv", "logs.csv", "out.csv", "--on", "uid"]),
     ):
-        cap_bytes = told["verbs"][verb]["capBytes"]
+        cap_bytes = printed["verbs"][verb]["capBytes"]
         assert cap_bytes < 24 << 20
         assert emsqrt(*words, "--mem-cap", str(cap_bytes)).returncode == 0
         assert emsqrt(*words, "--mem-cap", str(cap_bytes - (3 << 20))).returncode == 3
 
 
 @pytest.mark.slow
-def test_stats_of_more_columns_than_an_aggregate_takes(folder: Path) -> None:
+def test_stats_of_more_columns_than_an_aggregate_accepts(folder: Path) -> None:
     names = [f"c{at}" for at in range(300)]
     lines = [",".join(names), ",".join(map(str, range(300))), ",".join(["7"] * 300)]
     (folder / "wide.csv").write_text("\n".join(lines) + "\n")

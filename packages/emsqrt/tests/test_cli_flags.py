@@ -60,7 +60,7 @@ def test_the_command_of_the_first_em_sqrt_runs_as_it_is(folder: Path) -> None:
 
 
 @pytest.mark.slow
-def test_validate_and_explain_take_its_flags_too(capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_and_explain_accept_its_flags_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["validate", "-p", "flow.yaml"]) == 0
     assert main(["explain", "--pipeline", "flow.yaml", "--memory-cap", "536870912"]) == 0
     assert "filter age > 25" in capsys.readouterr().out
@@ -120,7 +120,7 @@ def test_latin_1_is_sorted_and_grouped_when_it_is_named() -> None:
 
 
 @pytest.mark.nightly
-def test_every_verb_over_files_takes_an_encoding() -> None:
+def test_every_verb_over_files_accepts_an_encoding() -> None:
     named = ("--encoding", "latin-1")
     done = emsqrt("join", "latin.csv", "latin.csv", "-", "--on", "city,n", *named, "--quiet")
     assert done.stdout == "city,n\nZürich,2\nAarhus,1\nZürich,3\n", done.stderr

@@ -1,4 +1,4 @@
-"""The command line under caps that leave it little more than the lean process takes."""
+"""The command line under caps little above the memory of the lean process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from emsqrt.memory.usage import UsageReader
 
 MIB = 1 << 20
 COMPILED = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-"""Modules are compiled once, as where a package is installed; compiling takes memory as well."""
+"""Modules are compiled once, as where a package is installed; compiling uses memory as well."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -61,6 +61,6 @@ def test_a_sort_is_planned_and_done_within_14_mib(source: Path, tmp_path: Path) 
 def test_a_cap_that_planning_passes_is_refused_by_its_peak(source: Path, tmp_path: Path) -> None:
     status, peak, printed = sorted_under("10MiB", source, tmp_path / "out.csv")
     assert status == 3
-    told = float(printed.split("at least ")[1].split(" MiB")[0])
-    assert peak <= (told + 0.1) * MIB
-    assert sorted_under(f"{told + 0.1:.1f}MiB", source, tmp_path / "out.csv")[0] == 0
+    named_mib = float(printed.split("at least ")[1].split(" MiB")[0])
+    assert peak <= (named_mib + 0.1) * MIB
+    assert sorted_under(f"{named_mib + 0.1:.1f}MiB", source, tmp_path / "out.csv")[0] == 0

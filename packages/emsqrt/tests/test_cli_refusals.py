@@ -1,4 +1,4 @@
-"""What a refusal of the command line takes itself, and that no cap ends a run without a word."""
+"""The memory that a refusal of the command line uses, and that each cap ends with a message."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ with ending_at(24 << 20):
 
 @pytest.fixture(scope="module")
 def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file of 16,000 column chunks, which take 3 MiB to look at."""
+    """A file of 16,000 column chunks, which need 3 MiB to read."""
     path = tmp_path_factory.mktemp("many") / "many.parquet"
     table = pa.table({f"c{at}": pa.array(range(GROUPS)) for at in range(COLUMNS)})
     parquet.write_table(table, path, row_group_size=1)
@@ -50,7 +50,7 @@ def sort(source: Path, out: Path, cap: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.nightly
-def test_caps_around_what_planning_takes_are_refused_with_one_that_works(
+def test_caps_around_the_memory_of_planning_are_refused_with_one_that_works(
     many: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out.csv"
@@ -71,7 +71,7 @@ def test_a_process_that_looks_ends_itself_at_its_cap() -> None:
 
 
 @pytest.mark.slow
-def test_a_cap_that_cannot_be_looked_for_is_told_so(
+def test_a_cap_that_cannot_be_estimated_is_reported(
     many: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "waitpid", lambda pid, _: (pid, EXIT_CAP << 8))
@@ -94,7 +94,7 @@ def test_a_run_that_ends_itself_at_its_cap_says_so_first(
     assert "the plan" in capsys.readouterr().err
 
 
-def test_a_cap_is_raised_for_whoever_looks_and_never_lowered() -> None:
+def test_a_cap_is_raised_for_planning_and_never_lowered() -> None:
     reactions = Reactions(lambda _: None, lambda _: None)
     with Watchdog() as watchdog:
         watch = watchdog.watch(CapLevels.below(1 << 40), reactions, limit_allocations=False)

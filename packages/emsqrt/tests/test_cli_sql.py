@@ -27,8 +27,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def ask(*words: str, given: str | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, input=given)
+def ask(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*COMMAND, *words], capture_output=True, text=True, input=stdin)
 
 
 @pytest.mark.nightly
@@ -104,8 +104,8 @@ def test_statements_come_from_files_and_standard_input_and_so_do_tables(folder: 
     (folder / "query.sql").write_text("select sum(age) as s from people")
     done = ask("-f", "query.sql", "--table", "people=people.csv")
     assert done.stdout == "s\n103\n", done.stderr
-    assert ask("-", given="select 6 * 7 as n").stdout == "n\n42\n"
-    rows = ask("select count(*) as n from '/dev/stdin'", given="a\n1\n2\n")
+    assert ask("-", stdin="select 6 * 7 as n").stdout == "n\n42\n"
+    rows = ask("select count(*) as n from '/dev/stdin'", stdin="a\n1\n2\n")
     assert rows.stdout == "n\n2\n", rows.stderr
 
 

@@ -1,4 +1,4 @@
-"""Tables on a terminal: read from CSV, as wide as the terminal, whatever the cells hold."""
+"""Tables on a terminal: read from CSV, as wide as the terminal, with any cells."""
 
 from __future__ import annotations
 

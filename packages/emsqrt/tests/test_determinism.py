@@ -112,7 +112,7 @@ def test_bytes_do_not_depend_on_the_cap_or_threads(data: Path, tmp_path: Path) -
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", NAMES)
-def test_every_operator_gives_the_same_bytes(data: Path, tmp_path: Path, name: str) -> None:
+def test_every_operator_writes_the_same_bytes(data: Path, tmp_path: Path, name: str) -> None:
     caps = ["8MiB", "72MiB", "384MiB"]
     sources = [data / "large.parquet", data / "rows.csv"]
     for kind in FORMATS:

@@ -89,7 +89,7 @@ def test_a_run_says_what_was_planned_and_what_was_measured(
 
 
 @pytest.mark.slow
-def test_the_same_plan_gives_the_same_bytes_under_any_cap(
+def test_the_same_plan_writes_the_same_bytes_under_any_cap(
     flights: Path, tmp_path: Path, engine: Engine
 ) -> None:
     digests = set()
@@ -207,7 +207,7 @@ def test_a_broken_value_is_named_by_line_and_nothing_is_written(
     assert sorted(file.name for file in tmp_path.iterdir()) == ["in.csv", "spill"]
 
 
-def test_a_run_in_this_process_gives_the_same_rows(flights: Path, tmp_path: Path) -> None:
+def test_a_run_in_this_process_returns_the_same_rows(flights: Path, tmp_path: Path) -> None:
     pipeline = scan(flights).group_by("carrier").agg(n=count(), d="sum(delay)")
     here = pipeline.sink(tmp_path / "here.csv").run("64MiB", in_process=True)
     pipeline.sink(tmp_path / "child.csv").run("64MiB")
@@ -216,11 +216,11 @@ def test_a_run_in_this_process_gives_the_same_rows(flights: Path, tmp_path: Path
 
 
 def test_progress_reaches_the_end(flights: Path, tmp_path: Path, engine: Engine) -> None:
-    told: list[Progress] = []
+    steps: list[Progress] = []
     plan = scan(flights).sink(tmp_path / "out.csv").plan
-    engine.run(plan, on_progress=told.append)
-    assert told[-1].bytes_total == flights.stat().st_size
-    assert [step.bytes_done for step in told] == sorted(step.bytes_done for step in told)
+    engine.run(plan, on_progress=steps.append)
+    assert steps[-1].bytes_total == flights.stat().st_size
+    assert [step.bytes_done for step in steps] == sorted(step.bytes_done for step in steps)
 
 
 def test_a_deadline_ends_a_run_and_nothing_is_written(tmp_path: Path, engine: Engine) -> None:

@@ -115,7 +115,7 @@ def test_a_process_that_is_killed_costs_its_run_alone(pool: ExecutorPool) -> Non
     assert pid_of(pool) != dead
 
 
-def test_a_process_that_dies_before_its_first_payload_hangs_nobody(pool: ExecutorPool) -> None:
+def test_no_caller_hangs_when_a_process_dies_before_its_first_payload(pool: ExecutorPool) -> None:
     with pool.submit("executor_entries:fail", {"how": "exit"}) as execution:
         with pytest.raises(WorkerLost, match="status 3"):
             list(execution.payloads())
@@ -159,10 +159,10 @@ def test_a_full_queue_refuses(open_pool: Callable[..., ExecutorPool]) -> None:
 def test_a_deadline_counts_the_time_of_waiting(pool: ExecutorPool) -> None:
     with (
         pool.submit(WAIT, {}),
-        pool.submit(ECHO, {}, deadline_seconds=0.05) as late,
+        pool.submit(ECHO, {}, deadline_seconds=0.05) as expired,
         pytest.raises(DeadlineExceeded, match="waiting for an executor"),
     ):
-        late.result()
+        expired.result()
     assert pid_of(pool)
 
 
@@ -206,13 +206,13 @@ def test_a_pool_needs_an_executor() -> None:
         ExecutorPool(0, memory_bytes=1)
 
 
-def test_progress_is_told_while_it_runs(pool: ExecutorPool) -> None:
-    told: list[Progress] = []
+def test_progress_is_reported_while_it_runs(pool: ExecutorPool) -> None:
+    reports: list[Progress] = []
     request = {"blocks": 3, "blockBytes": 10}
-    with pool.submit("executor_entries:flood", request, on_progress=told.append) as execution:
+    with pool.submit("executor_entries:flood", request, on_progress=reports.append) as execution:
         execution.result()
-        assert execution.progress == told[-1]
-    assert (told[0].done, told[0].phase) == (1, "flood")
+        assert execution.progress == reports[-1]
+    assert (reports[0].done, reports[0].phase) == (1, "flood")
 
 
 def test_a_progress_callback_that_fails_costs_nothing_but_a_log_line(

@@ -81,7 +81,7 @@ def test_one_that_does_not_listen_is_killed_and_run_again(world: World) -> None:
         assert (text_of(first), text_of(second)) == ("one,two", "one,two")
 
 
-def test_a_second_request_runs_and_ends_while_nobody_else_asks(world: World) -> None:
+def test_a_second_request_runs_and_ends_without_other_requests(world: World) -> None:
     with world.until("ann") as first, world.until("ann2") as second:
         world.await_starts(2)
         world.go("ann2")
@@ -97,7 +97,7 @@ def test_output_is_handed_on_at_once_when_a_long_place_is_free(world: World) -> 
         assert bytes(next(payloads)) == b"two"
 
 
-def test_cancelling_a_request_that_waits_takes_it_out_of_the_queue(world: World) -> None:
+def test_cancelling_a_waiting_request_removes_it_from_the_queue(world: World) -> None:
     with world.until("ann"), ExitStack() as rest:
         job = world.pool.submit(ECHO, {}, user="ben")  # may not be restarted: it waits
         rest.enter_context(job)

@@ -21,7 +21,7 @@ def started(orders: list[Order]) -> list[Ticket]:
 
 
 class Histories(RuleBasedStateMachine):
-    """Whatever happens in whatever order; the owner of the processes obeys each order at once."""
+    """Any events in any order; the owner of the processes obeys each instruction at once."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Histories(RuleBasedStateMachine):
             assert overdue == 0 or stopping >= waiting
 
     @invariant()
-    def no_long_place_is_empty_while_somebody_could_use_it(self) -> None:
+    def no_long_slot_is_free_while_a_request_could_use_it(self) -> None:
         if len(self.those(State.LONG)) < self.size - self.reserved:
             assert not self.those(State.WAITING, State.WAITING_FOR_LONG, State.SHORT, State.OVERDUE)
 
@@ -108,7 +108,7 @@ TestHistories.settings = settings(max_examples=60, stateful_step_count=30, deadl
 
 
 @given(st.lists(st.sampled_from("abc"), min_size=1, max_size=40), st.booleans())
-def test_users_take_turns_and_each_users_requests_come_in_order(
+def test_users_alternate_and_each_users_requests_run_in_order(
     users: list[str], reserves: bool
 ) -> None:
     scheduler = Scheduler(2, reserved=int(reserves), waiting_max=100)
@@ -138,7 +138,7 @@ def test_two_long_requests_leave_room_for_a_third_user() -> None:
     assert scheduler.arrive(first) == [(Action.START, first)]
     assert scheduler.arrive(second) == [(Action.START, second)]
     assert (first.state, second.state) == (State.LONG, State.SHORT)
-    assert scheduler.outlive(second) == []  # nobody waits, so it goes on
+    assert scheduler.outlive(second) == []  # no request waits, so it continues
     assert scheduler.arrive(third) == [(Action.RESTART, second)]
     assert scheduler.finish(second, again=True) == [(Action.START, third)]
     assert scheduler.finish(third) == []
@@ -154,7 +154,7 @@ def test_a_short_request_becomes_long_where_it_is_when_there_is_room() -> None:
     assert scheduler.finish(first) == [(Action.RELEASE, second)]
 
 
-def test_what_may_not_be_restarted_never_takes_a_reserved_executor() -> None:
+def test_a_request_that_must_not_restart_never_gets_a_reserved_executor() -> None:
     scheduler = Scheduler(2, reserved=1)
     first, second = Ticket(restartable=False), Ticket(restartable=False)
     assert started(scheduler.arrive(first)) == [first]

@@ -50,13 +50,13 @@ def test_a_process_that_is_still_loading_outlives_the_deadline_of_its_request(
     barrier.touch()
     monkeypatch.setenv("EXECUTOR_TEST_BARRIER", str(barrier))
     monkeypatch.setattr("emsqrt.executor.pool.GRACE_SECONDS", 0.05)
-    with pool.submit("executor_loading:answer", {}, deadline_seconds=0.1) as late:
-        assert not late.wait(0.5)  # ten times as long as a process that has loaded would get
+    with pool.submit("executor_loading:answer", {}, deadline_seconds=0.1) as expired:
+        assert not expired.wait(0.5)  # ten times as long as a process that has loaded would get
         barrier.unlink()
         with pytest.raises(DeadlineExceeded):
-            late.result(timeout=20)
+            expired.result(timeout=20)
     with pool.submit("executor_loading:answer", {}) as again:
-        assert again.result()["pid"] == late.pid
+        assert again.result()["pid"] == expired.pid
 
 
 @pytest.mark.slow

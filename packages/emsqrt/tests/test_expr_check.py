@@ -1,4 +1,4 @@
-"""Types are told before anything runs, and refusals name column and types."""
+"""Types are checked before anything runs, and refusals name column and types."""
 
 import pytest
 

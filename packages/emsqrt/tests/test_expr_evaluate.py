@@ -61,7 +61,7 @@ def test_many_random_expressions_agree_with_duckdb(
 
 
 def agree(oracle: Any, columns: Columns, expr: Expr) -> None:
-    """Fail unless DuckDB gives the values of `expr` that we do, or refuses them as we do."""
+    """Fail unless DuckDB returns the same values of `expr` or refuses them too."""
     rows = table_of(columns)
     try:
         sql = to_sql(expr, SCHEMA)
@@ -140,7 +140,7 @@ def test_nested_cases_work_out_only_the_rows_that_reach_them() -> None:
     assert evaluate(expr, batch).to_pylist() == [-1, 20, 7, -1]
 
 
-def test_a_branch_that_no_row_takes_is_not_worked_out() -> None:
+def test_a_branch_that_no_row_selects_is_not_evaluated() -> None:
     fails = when(col("a") > 100).then(lit("x").cast("Int64"))
     expr = fails.when(col("a") > 1).then(7).otherwise(col("a"))
     assert evaluate(expr, rows(a=[1, 2, None])).to_pylist() == [1, 7, None]
@@ -198,15 +198,15 @@ def test_text_casts_read_the_same_fast_and_slow() -> None:
 
 
 @pytest.mark.parametrize("kind", ["Date", "Timestamp(us)", "Timestamp(us,UTC)"])
-def test_a_text_of_the_year_0_is_the_same_day_whatever_stands_beside_it(kind: str) -> None:
+def test_a_text_of_the_year_0_is_the_same_day_in_any_column(kind: str) -> None:
     texts = ["0000-01-01", "0000-02-29", "0000-12-31"]
     cast = col("s").try_cast(kind)
 
     alone = evaluate(cast, pa.record_batch({"s": texts}))
-    beside = evaluate(cast, pa.record_batch({"s": [*texts, "0000-02-30"]}))
+    together = evaluate(cast, pa.record_batch({"s": [*texts, "0000-02-30"]}))
 
-    assert beside[:3].equals(alone)
-    assert not beside[3].is_valid
+    assert together[:3].equals(alone)
+    assert not together[3].is_valid
     ticks = alone.cast(pa.int32() if kind == "Date" else pa.int64()).to_pylist()
     assert [tick // (1 if kind == "Date" else 86_400_000_000) for tick in ticks] == [
         *(-719_528, -719_469, -719_163),

@@ -58,7 +58,7 @@ def test_constants_are_worked_out(text: str, folded: str) -> None:
         "cast('x' as Int64) > a",
         "a > 1 and false",  # the comparison may convert, and fail
         "a + 9223372036854775807 > 0 and false",
-        "coalesce(j, 1 + 1)",  # 2 would take the type of j, the sum does not
+        "coalesce(j, 1 + 1)",  # 2 would get the type of j, the sum does not
         "case when p then j else 1 + 1 end",
         "date_add('year', 9999999, Date '2013-01-01')",
         "1 // 0 + a",  # NULL, and its type

@@ -1,4 +1,4 @@
-"""Programs for the kernel give what the Arrow evaluator gives, or are not made."""
+"""Programs for the kernel return what the Arrow evaluator returns, or are not made."""
 
 import re
 from decimal import Decimal
@@ -99,7 +99,7 @@ CASES = given(
 
 @settings(UNHURRIED, max_examples=10)
 @CASES
-def test_a_program_gives_what_the_evaluator_gives(
+def test_a_program_returns_the_values_of_the_evaluator(
     columns: dict[str, list[Any]], expr: Expr, memory_bytes: int
 ) -> None:
     agree(columns, expr, memory_bytes)
@@ -108,7 +108,7 @@ def test_a_program_gives_what_the_evaluator_gives(
 @pytest.mark.nightly
 @UNHURRIED
 @CASES
-def test_many_programs_give_what_the_evaluator_gives(
+def test_many_programs_return_the_values_of_the_evaluator(
     columns: dict[str, list[Any]], expr: Expr, memory_bytes: int
 ) -> None:
     agree(columns, expr, memory_bytes)
@@ -190,11 +190,11 @@ def test_these_are_not(text: str) -> None:
 )
 def test_rows_that_are_not_looked_at_do_not_fail(text: str, expected: list[Any]) -> None:
     schema = Schema.of(p="Bool", i="Int64", j="Int64")
-    given = {"p": [False, True, None], "i": [2**63 - 1, 7, None], "j": [5, None, None]}
+    columns = {"p": [False, True, None], "i": [2**63 - 1, 7, None], "j": [5, None, None]}
     expr = parse_expr(text)
     assert compile_program(expr, schema) is None
     assert compile_program(expr, schema, eager=True) is not None
-    assert Computed(expr, schema)(pa.RecordBatch.from_pydict(given)).to_pylist() == expected
+    assert Computed(expr, schema)(pa.RecordBatch.from_pydict(columns)).to_pylist() == expected
 
 
 def test_equal_expressions_are_computed_once() -> None:
@@ -244,10 +244,10 @@ def test_an_overflow_shows_expression_and_values() -> None:
 def test_many_rows_compare_as_single_ones(op: str, kind: str) -> None:
     """More than are compared in one go, and no multiple of it; NULL in either, both or none."""
     schema = Schema.of(a=kind, b=kind)
-    given = [(one, two) for one in VALUES[kind] for two in VALUES[kind]] * 30
+    pairs = [(one, two) for one in VALUES[kind] for two in VALUES[kind]] * 30
     arrow = schema.to_arrow()
     batch = pa.RecordBatch.from_arrays(
-        [pa.array(side, arrow.types[at]) for at, side in enumerate(zip(*given, strict=True))],
+        [pa.array(side, arrow.types[at]) for at, side in enumerate(zip(*pairs, strict=True))],
         schema=arrow,
     )
     expr = call("or", call(op, col("a"), col("b")), call("is_null", col("a")))

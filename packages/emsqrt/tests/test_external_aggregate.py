@@ -149,7 +149,7 @@ def _arrow_type(kind: int) -> Any:
 
 
 def plain(value: Any) -> Any:
-    """Return what tells values apart and orders them: NaN above all, one zero."""
+    """Return the key that compares values: NaN above all, one zero."""
     if isinstance(value, float):
         return (1, 0.0) if math.isnan(value) else (0, value + 0.0)
     return value.encode() if isinstance(value, str) else value

@@ -144,7 +144,7 @@ def test_a_left_side_in_any_order_goes_to_the_ranges_of_a_sorted_right_one() -> 
 @pytest.mark.parametrize(
     ("left_rows", "right_rows", "hot"), [(300, 6000, 0.0), (3000, 9000, 0.01), (30, 2000, 0.7)]
 )
-def test_a_left_side_that_is_built_gives_the_same_rows(
+def test_a_left_side_that_is_built_returns_the_same_rows(
     how: HashJoinKind, ordered: bool, left_rows: int, right_rows: int, hot: float
 ) -> None:
     left = numbered(spread(1, left_rows, 3000, hot, 0.02), "l", 100)
@@ -175,7 +175,7 @@ def test_a_small_left_side_leaves_the_right_one_where_it_is() -> None:
     assert run("inner", left, right[::-1], 256 * KIB).stats.spilled_bytes > 1_000_000
 
 
-def test_what_a_built_left_side_gives_is_sorted_in_runs() -> None:
+def test_the_output_of_a_built_left_side_is_sorted_in_runs() -> None:
     left = numbered((key(n % 30) for n in range(60)), "l", 100)
     right = numbered((key(n % 40) for n in range(2000)), "r", 100)
 

@@ -101,7 +101,7 @@ def test_spilled_rows_leave_in_order_after_one_pass(spill: SpillManager) -> None
     assert spill.stats.live_bytes < live
 
 
-def test_tiny_memory_takes_several_passes(spill: SpillManager) -> None:
+def test_tiny_memory_needs_several_passes(spill: SpillManager) -> None:
     rows = made(30_000, 500)
     sort = new_sort(spill, 32 * KIB)
     add(sort, rows)
@@ -218,7 +218,7 @@ def test_a_limit_that_fits_never_spills(spill: SpillManager) -> None:
 
 
 @pytest.mark.parametrize("order", ["random", "falling"])
-def test_a_limit_takes_little_of_a_large_memory(spill: SpillManager, order: str) -> None:
+def test_a_limit_uses_little_of_a_large_memory(spill: SpillManager, order: str) -> None:
     rows = made(50_000, 10**9)
     if order == "falling":  # each row belongs to the first ones when it comes
         rows = [(-number, str(number)) for number in range(50_000)]
@@ -259,7 +259,7 @@ def test_fewer_runs_wait_where_memory_is_small(spill: SpillManager) -> None:
     ]
 
 
-def test_compressed_runs_are_read_in_the_memory_given(tmp_path: Path) -> None:
+def test_compressed_runs_are_read_within_the_granted_memory(tmp_path: Path) -> None:
     rows = made(8000, 50, lambda n: f"{n % 10}" * 60)
     with SpillManager(tmp_path, codec="lz4") as spill:
         sort = new_sort(spill, 64 * KIB)
@@ -285,7 +285,7 @@ def test_a_check_that_raises_ends_the_work(spill: SpillManager) -> None:
         sort.finish()
 
 
-def test_numbered_keys_tell_rows_apart(spill: SpillManager) -> None:
+def test_numbered_keys_distinguish_rows(spill: SpillManager) -> None:
     rows = made(3000, 2)
     sort = new_sort(spill, 64 * KIB, numbered=True)
     add(sort, rows, 70)
@@ -304,7 +304,7 @@ def test_blocks_left_early_close_their_files(spill: SpillManager) -> None:
     sort.close()
 
 
-def test_the_memory_can_be_given_back(spill: SpillManager) -> None:
+def test_the_memory_can_be_released(spill: SpillManager) -> None:
     memory = memoryview(bytearray(64 * KIB))
     sort = ExternalSort(memory, spill, BY_KEY, (0, 1))
     add(sort, made(5000, 9))

@@ -7,7 +7,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
-from fuzz_runs import Nobody, smallest
+from fuzz_runs import NullStream, smallest
 
 from emsqrt.executor.context import EntryContext
 from emsqrt.memory import MemoryBudget
@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class QuickDisk(FaultyDisk):
-    """A disk that fails as it is told, and otherwise waits for nothing."""
+    """A disk that fails at the chosen call, and otherwise waits for nothing."""
 
     def flush(self, file: int, start: int, size: int, *, wait: bool) -> None:
         """Fail, or do nothing."""
@@ -67,7 +67,7 @@ def carry_out(
         patch.setattr("os.fsync", lambda _: None)
         budget = MemoryBudget(memory_bytes)
         context = EntryContext(
-            "the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget
+            "the test", memory_bytes, NullStream(), lambda _: None, spill, None, budget
         )
         stack.enter_context(closing(context))
         if tier == "arrow":
@@ -87,26 +87,28 @@ def places(names: list[str], spread: int) -> list[int]:
     return sorted(chosen)
 
 
-def judge(pipeline: Pipeline, tier: str, fault: DiskFault, tmp_path: Path, spread: int) -> None:
-    """Fail calls in turn, and look at what is left of each run."""
+def check_faults(
+    pipeline: Pipeline, tier: str, fault: DiskFault, tmp_path: Path, spread: int
+) -> None:
+    """Fail calls one after the other, and check what is left of each run."""
     out, spill = tmp_path / "out", tmp_path / "spill"
     out.mkdir()
     quiet, target = QuickDisk(), out / "t.csv"
     expected, size = smallest(lambda size: carry_out(pipeline, tier, target, spill, quiet, size))
     assert quiet.names.count("write") > 2, "the run spills"
-    told: list[str] = []
+    errors: list[str] = []
     for at in places(quiet.names, spread):
         target.unlink(missing_ok=True)
         disk = QuickDisk(at, fault)
         try:
             assert carry_out(pipeline, tier, target, spill, disk, size) == expected
         except SpillError as error:
-            told.append(str(error))
+            errors.append(str(error))
             target.touch(exist_ok=False)  # nothing was there
         assert list(out.iterdir()) == [target], disk.names[at - 1]
         assert [path for path in spill.rglob("*") if path.name != ".sweep"] == []
-    assert bool(told) == (fault != "short")
-    assert all(str(spill) in text for text in told)
+    assert bool(errors) == (fault != "short")
+    assert all(str(spill) in text for text in errors)
 
 
 CASES = [
@@ -132,7 +134,7 @@ CASES = [
 def test_a_run_on_a_disk_that_fails(
     name: str, tier: str, fault: DiskFault, data: Path, tmp_path: Path
 ) -> None:
-    judge(plans(data)[name], tier, fault, tmp_path, 3)
+    check_faults(plans(data)[name], tier, fault, tmp_path, 3)
 
 
 @pytest.mark.nightly
@@ -142,4 +144,4 @@ def test_a_run_on_a_disk_that_fails(
 def test_a_run_on_a_disk_that_fails_anywhere(
     name: str, tier: str, fault: DiskFault, data: Path, tmp_path: Path
 ) -> None:
-    judge(plans(data)[name], tier, fault, tmp_path, 40)
+    check_faults(plans(data)[name], tier, fault, tmp_path, 40)

@@ -98,7 +98,7 @@ def test_no_order_cut_or_tree_changes_a_bit(
 
 @pytest.mark.slow
 @given(st.lists(any_float, max_size=40), st.integers(0, 40))
-def test_c_gives_the_bits_of_plain_python(values: list[float], cut: int) -> None:
+def test_c_returns_the_bits_of_plain_python(values: list[float], cut: int) -> None:
     whole, plain = in_c(values), FloatSum.of(values)
     assert whole == plain.to_bytes()
     assert same(float_sum_value(whole), plain.value())

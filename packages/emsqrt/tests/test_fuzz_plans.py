@@ -65,7 +65,7 @@ def nothing_to_collect() -> Iterator[None]:
         gc.unfreeze()
 
 
-def judge(case: Case) -> str:
+def run_case(case: Case) -> str:
     """Ask DuckDB and the engine, and compare; return what became of the case."""
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
@@ -134,8 +134,8 @@ def smaller(case: Case) -> Iterator[Case]:
 def fails(case: Case) -> Exception | None:
     """Return what a case ends in, None when it is as it should be."""
     try:
-        judge(case)
-    except Exception as error:  # noqa: BLE001 - whatever it is, the case is made smaller with it
+        run_case(case)
+    except Exception as error:  # noqa: BLE001 - any error, the case is reduced with it
         return error
     return None
 
@@ -149,7 +149,7 @@ def reduced(case: Case, error: Exception) -> tuple[Case, Exception]:
     return case, error
 
 
-def judge_many(draw: Callable[[random.Random], Case], numbers: range) -> None:
+def run_cases(draw: Callable[[random.Random], Case], numbers: range) -> None:
     for seed in numbers:
         case = draw(random.Random(seed))
         error = fails(case)
@@ -161,25 +161,25 @@ def judge_many(draw: Callable[[random.Random], Case], numbers: range) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_plans_answer_as_duckdb_does() -> None:
-    judge_many(cases, seeds(40))
+    run_cases(cases, seeds(40))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None:
-    judge_many(heavy_cases, seeds(12))
+    run_cases(heavy_cases, seeds(12))
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(7200)
 def test_many_plans_answer_as_duckdb_does() -> None:
-    judge_many(lambda dice: cases(dice, (*ROWS, 30_000)), seeds(2000, drawn=True))
+    run_cases(lambda dice: cases(dice, (*ROWS, 30_000)), seeds(2000, drawn=True))
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(7200)
 def test_many_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None:
-    judge_many(lambda dice: heavy_cases(dice, (*HEAVY_ROWS, 20_000)), seeds(1000, drawn=True))
+    run_cases(lambda dice: heavy_cases(dice, (*HEAVY_ROWS, 20_000)), seeds(1000, drawn=True))
 
 
 @pytest.mark.slow

@@ -39,7 +39,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Any]:
+def reference() -> Iterator[Any]:
     with duckdb.connect(config={"threads": 1}) as connection:
         yield connection
 
@@ -49,18 +49,18 @@ def table(schema: Schema, rows: int, dice: random.Random) -> pa.Table:
     return pa.table(columns, schema=schema.to_arrow())
 
 
-def agree(seed: int, judge: Any) -> None:
+def agree(seed: int, reference: Any) -> None:
     """Fail unless the plan of a query has the rows that DuckDB answers."""
     dice = random.Random(seed)
     is_ordered = dice.random() < 0.5
     text = ordered_query(dice) if is_ordered else query(dice)
     tables = {"t": table(T, dice.randint(0, 9), dice), "u": table(U, dice.randint(0, 5), dice)}
     for name, each in tables.items():
-        judge.register(name, each)
-    wanted = list(plain(judge.execute(text).fetchall()))
-    given = {f"{name}.csv": each for name, each in tables.items()}
+        reference.register(name, each)
+    wanted = list(plain(reference.execute(text).fetchall()))
+    inputs = {f"{name}.csv": each for name, each in tables.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        ran = run_batches(sql(text, TABLES).plan, given, 32 << 20, Path(scratch))
+        ran = run_batches(sql(text, TABLES).plan, inputs, 32 << 20, Path(scratch))
     found = list(plain(ran.rows))
     if not is_ordered:
         found, wanted = (sorted(rows, key=repr) for rows in (found, wanted))
@@ -68,13 +68,13 @@ def agree(seed: int, judge: Any) -> None:
 
 
 @pytest.mark.slow
-def test_random_queries_answer_as_duckdb_does(judge: Any) -> None:
+def test_random_queries_answer_as_duckdb_does(reference: Any) -> None:
     for seed in seeds(60):
-        agree(seed, judge)
+        agree(seed, reference)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)
-def test_many_random_queries_answer_as_duckdb_does(judge: Any) -> None:
+def test_many_random_queries_answer_as_duckdb_does(reference: Any) -> None:
     for seed in seeds(3000, drawn=True):
-        agree(seed, judge)
+        agree(seed, reference)

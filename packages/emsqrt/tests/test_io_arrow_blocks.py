@@ -1,4 +1,4 @@
-"""What an Arrow file's batches take is known before they are read."""
+"""The memory of an Arrow file's batches is known before they are read."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_batch_beyond_the_cap_is_refused_by_name_before_it_is_read(tmp_path: P
 
 @settings(max_examples=100)
 @given(st.integers(0, 400), st.integers(0, 255))
-def test_damage_is_told_or_does_no_harm(at: int, value: int) -> None:
+def test_damage_is_reported_or_harmless(at: int, value: int) -> None:
     buffer = io.BytesIO()
     table = pa.table({"n": [1, 2, 3]})
     with pa.ipc.new_file(buffer, table.schema) as writer:

@@ -98,7 +98,7 @@ def test_slices_of_a_column_are_read_from_where_they_start() -> None:
 
 @pytest.mark.slow
 @given(st.lists(st.none() | st.integers(-(2**31), 2**31 - 1)))
-def test_dates_of_any_year_are_told(days: list[int | None]) -> None:
+def test_dates_of_any_year_are_formatted(days: list[int | None]) -> None:
     texts = text_cells(pa.array(days, pa.int32()).cast(pa.date32())).to_pylist()
     for day, text in zip(days, texts, strict=True):
         assert (text is None) == (day is None)
@@ -107,20 +107,20 @@ def test_dates_of_any_year_are_told(days: list[int | None]) -> None:
 
 
 @pytest.mark.parametrize(("unit", "steps"), [("s", 1), ("ms", 10**3), ("us", 10**6)])
-def test_instants_of_any_year_are_told(unit: str, steps: int) -> None:
+def test_instants_of_any_year_are_formatted(unit: str, steps: int) -> None:
     day = days_of("42054-01-08")
     ticks = [day * 86_400 * steps, (day * 86_400 - 1) * steps, -day * 86_400 * steps, 0, None]
     column = pa.array(ticks, pa.int64()).cast(pa.timestamp(unit, "UTC"))
-    told = [
+    texts = [
         text and text.replace(".000000", "").replace(".000", "")
         for text in text_cells(column).to_pylist()
     ]
-    assert told[:2] == ["42054-01-08 00:00:00Z", "42054-01-07 23:59:59Z"]
-    assert told[3:] == ["1970-01-01 00:00:00Z", None]
-    assert days_of(str(told[2]).split(" ", 1)[0]) == -day
+    assert texts[:2] == ["42054-01-08 00:00:00Z", "42054-01-07 23:59:59Z"]
+    assert texts[3:] == ["1970-01-01 00:00:00Z", None]
+    assert days_of(str(texts[2]).split(" ", 1)[0]) == -day
 
 
-def test_the_first_instant_of_all_is_told() -> None:
+def test_the_first_instant_of_all_is_formatted() -> None:
     column = pa.array([-(2**63)], pa.int64()).cast(pa.timestamp("us"))
     assert text_cells(column).to_pylist() == ["-290308-12-21 19:59:05.224192"]
 

@@ -64,7 +64,7 @@ def test_a_first_field_without_a_header_may_be_long(mark: str, tier: str, tmp_pa
     assert long in (tmp_path / "out.csv").read_text()
 
 
-def test_many_small_blocks_give_every_row(tmp_path: Path) -> None:
+def test_many_small_blocks_yield_every_row(tmp_path: Path) -> None:
     path = put(tmp_path, "n,text\r\n" + "".join(f'{n},"line\r\n{n}"\r\n' for n in range(500)))
     rows = read(path, Schema.of(n="Int64", text="Utf8"), block_bytes=50)
     assert rows == [{"n": n, "text": f"line\r\n{n}"} for n in range(500)]
@@ -255,7 +255,7 @@ def test_a_reject_file_does_not_appear_when_the_run_fails(tmp_path: Path) -> Non
     assert not reject.exists()
 
 
-def test_what_stands_before_the_rows_is_passed_over(tmp_path: Path) -> None:
+def test_lines_before_the_header_are_skipped(tmp_path: Path) -> None:
     text = "report of today\n# made by hand\nunits,none\n# more\na,b\n1,2\n"
     path = put(tmp_path, b"\xef\xbb\xbf" + text.encode())
     rows, _, _ = scanned(path, Schema.of(a="Int64", b="Int64"), skipRows=1, comment="#", header=2)

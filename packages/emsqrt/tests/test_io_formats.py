@@ -84,7 +84,7 @@ def test_a_limit_cuts_rows_and_says_whether_there_were_more(max_rows: int, trunc
     assert (len(document["rows"]), document["truncated"]) == (min(max_rows, 6), truncated)
 
 
-def test_more_rows_after_the_limit_are_told_by_a_later_batch() -> None:
+def test_more_rows_after_the_limit_are_detected_by_a_later_batch() -> None:
     document = json.loads(written("json", FLIGHTS, FLIGHTS, max_rows=6))
     assert (len(document["rows"]), document["truncated"]) == (6, True)
 

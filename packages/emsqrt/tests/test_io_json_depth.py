@@ -1,4 +1,4 @@
-"""Nesting is found without parsing, whatever the strings hold."""
+"""Nesting is found without parsing, with any strings."""
 
 from __future__ import annotations
 

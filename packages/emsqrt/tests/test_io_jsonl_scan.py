@@ -45,7 +45,7 @@ SPELLED = (
 )
 NUMBERS = st.text("0123456789.eE+-_ ", min_size=1, max_size=8).map(json.dumps)
 VALUES = st.tuples(st.sampled_from(KINDS), st.sampled_from(SPELLED) | NUMBERS).filter(
-    # Of decimals with zeros to spare the kernel takes fewer: those that Arrow's CSV reader takes.
+    # Of decimals with spare zeros the kernel accepts fewer: those that Arrow's CSV reader accepts.
     lambda value: not value[0].startswith("Decimal") or value[1] in SPELLED
 )
 
@@ -116,9 +116,9 @@ def test_a_value_is_read_the_same_in_both_tiers(tmp_path: Path, value: tuple[str
         ("List(Date)", '["2013-01-31", null]', ["2013-01-31", None]),
     ],
 )
-@pytest.mark.parametrize("beside", ["", SLOWLY])
-def test_what_lies_within_is_read_as_outside(
-    tmp_path: Path, kind: str, text: str, wanted: Any, beside: str
+@pytest.mark.parametrize("next_line", ["", SLOWLY])
+def test_nested_values_are_read_like_top_level_ones(
+    tmp_path: Path, kind: str, text: str, wanted: Any, next_line: str
 ) -> None:
-    found = of_arrow(f'{{"v": {text}}}\n{beside}', kind, tmp_path)
+    found = of_arrow(f'{{"v": {text}}}\n{next_line}', kind, tmp_path)
     assert (found if found is REFUSED else json.loads(found)) == wanted

@@ -63,7 +63,7 @@ def test_a_quote_that_is_never_closed_makes_one_record_of_the_rest(
 
 def test_no_more_is_read_than_may_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(longest, "_LOOKED_BYTES", 64 * KIB)
-    path = tmp_path / "late.jsonl"
+    path = tmp_path / "long_row_last.jsonl"
     lines = ['{"t": "short"}'] * 9000 + [json.dumps({"t": "x" * 20 * KIB})]
     path.write_text("\n".join(lines))
     assert longest_row("jsonl", {}, expand_locations([str(path)], None), MIB) is None
@@ -176,7 +176,7 @@ def test_files_without_rows_have_no_longest_row(tmp_path: Path) -> None:
         assert found_in(tmp_path / "t", kind) == 0
 
 
-def test_damaged_pages_are_left_to_whoever_reads_them(tmp_path: Path) -> None:
+def test_damaged_pages_are_left_to_the_reader(tmp_path: Path) -> None:
     path = tmp_path / "t.parquet"
     parquet.write_table(pa.table({"t": ["x" * 20 * KIB]}), path, use_dictionary=False)
     whole = path.read_bytes()

@@ -100,7 +100,7 @@ def test_a_failed_sink_leaves_no_object(bucket: str) -> None:
 
 def test_a_store_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "unused")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-word")
     monkeypatch.setattr("emsqrt.io.objects._RETRY_MS", 100)
     open_bucket.cache_clear()
@@ -110,7 +110,7 @@ def test_a_store_that_is_not_there_is_unavailable(monkeypatch: pytest.MonkeyPatc
     open_bucket.cache_clear()
 
 
-def test_gzip_in_a_store_is_told_by_its_first_bytes(bucket: str) -> None:
+def test_gzip_in_a_store_is_detected_by_its_first_bytes(bucket: str) -> None:
     write(f"{bucket}/zip/plain.csv", "csv", TABLE.slice(0, 5))
     write(f"{bucket}/zip/packed.csv.gz", "csv", TABLE.slice(0, 5))
     found = read(f"{bucket}/zip/packed.csv.gz", f"{bucket}/zip/plain.csv", format="csv")

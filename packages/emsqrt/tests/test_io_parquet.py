@@ -66,7 +66,7 @@ def test_pages_are_measured_from_their_headers(one_page: Path) -> None:
     )
 
 
-def test_many_small_pages_and_dictionaries_are_told_apart(tmp_path: Path) -> None:
+def test_many_small_pages_and_dictionaries_are_distinguished(tmp_path: Path) -> None:
     path = tmp_path / "small.parquet"
     coded = pa.table({"c": [f"value {n % 100}" for n in range(100_000)]})
     pq.write_table(coded, path, data_page_size=8192, row_group_size=50_000)
@@ -251,7 +251,7 @@ def test_row_groups_that_cannot_match_are_left_out(tmp_path: Path) -> None:
         ("Float64", 2.0**53, "x = 9007199254740993"),
     ],
 )
-def test_a_float_beside_an_exact_number_is_compared_with_bounds_as_with_values(
+def test_a_float_and_an_exact_number_compare_alike_with_bounds_and_values(
     tmp_path: Path, kind: str, value: object, text: str
 ) -> None:
     path, schema = tmp_path / "f.parquet", Schema.of(x=kind)
@@ -343,7 +343,7 @@ def test_damage_in_a_row_group_is_bad_input(tmp_path: Path) -> None:
         read(source, Schema.of(n="Int64", s="Utf8"))
 
 
-def test_an_encrypted_footer_is_told(tmp_path: Path) -> None:
+def test_an_encrypted_footer_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "f.parquet"
     path.write_bytes(b"PARE" + bytes(100) + b"PARE")
     with pytest.raises(BadInput, match="encrypted"):

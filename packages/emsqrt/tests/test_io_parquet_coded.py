@@ -92,7 +92,7 @@ def test_a_file_that_is_rewritten_while_it_is_read_is_refused(tmp_path: Path) ->
         list(parts.batches(guard))
 
 
-def test_small_dictionaries_give_the_texts_that_they_stand_for(tmp_path: Path) -> None:
+def test_small_dictionaries_decode_to_their_texts(tmp_path: Path) -> None:
     """Of one byte, of some, of many, of none; NULLs in a row group, and another dictionary in each."""
     count = 50_000
     flags = ["A", "N", "R"]

@@ -57,7 +57,7 @@ def flips(path: Path, first: int, step: int, bits: int) -> tuple[int, list[Any]]
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("table", [PLAIN, NESTED], ids=["plain", "nested"])
-def test_flipped_bits_in_footers_are_told_or_do_no_harm(table: pa.Table, tmp_path: Path) -> None:
+def test_flipped_bits_in_footers_are_reported_or_harmless(table: pa.Table, tmp_path: Path) -> None:
     first = write(tmp_path / "in.parquet", table)
     count, wrong = flips(tmp_path / "in.parquet", first, 7, 1)
     assert count > 100
@@ -65,7 +65,7 @@ def test_flipped_bits_in_footers_are_told_or_do_no_harm(table: pa.Table, tmp_pat
 
 
 @pytest.mark.slow
-def test_flipped_bits_in_pages_are_told(tmp_path: Path) -> None:
+def test_flipped_bits_in_pages_are_reported(tmp_path: Path) -> None:
     write(tmp_path / "in.parquet")
     count, wrong = flips(tmp_path / "in.parquet", 0, 61, 1)
     assert count > 50
@@ -75,7 +75,7 @@ def test_flipped_bits_in_pages_are_told(tmp_path: Path) -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(5400)
 @pytest.mark.parametrize("table", [PLAIN, NESTED], ids=["plain", "nested"])
-def test_every_flipped_bit_is_told_or_does_no_harm(table: pa.Table, tmp_path: Path) -> None:
+def test_every_flipped_bit_is_reported_or_harmless(table: pa.Table, tmp_path: Path) -> None:
     write(tmp_path / "in.parquet", table)
     _, wrong = flips(tmp_path / "in.parquet", 0, 1, 8)
     assert wrong == []
@@ -91,7 +91,7 @@ def test_every_flipped_bit_is_told_or_does_no_harm(table: pa.Table, tmp_path: Pa
         (870, 6, "levels are counted"),
     ],
 )
-def test_what_ends_the_process_in_arrow_is_told(
+def test_a_file_that_crashes_arrow_is_reported(
     at: int, bit: int, reason: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "in.parquet"
@@ -114,7 +114,7 @@ def test_what_ends_the_process_in_arrow_is_told(
         (lambda data: data[:-8] + b"\0\0\0\0PAR1", "cannot be parsed"),
     ],
 )
-def test_what_is_no_footer_is_told(cut: Any, reason: str, tmp_path: Path) -> None:
+def test_a_broken_footer_is_reported(cut: Any, reason: str, tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     write(path)
     path.write_bytes(cut(path.read_bytes()))
@@ -122,7 +122,7 @@ def test_what_is_no_footer_is_told(cut: Any, reason: str, tmp_path: Path) -> Non
         read_footer(open_source(path))
 
 
-def test_values_that_a_page_has_too_many_are_told(tmp_path: Path) -> None:
+def test_excess_values_of_a_page_are_reported(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     write(path)
     data = path.read_bytes()
@@ -133,7 +133,7 @@ def test_values_that_a_page_has_too_many_are_told(tmp_path: Path) -> None:
         scan(path).sink(tmp_path / "out.csv").run("64MiB", in_process=True)
 
 
-def test_a_value_that_is_cut_off_in_statistics_is_told(tmp_path: Path) -> None:
+def test_a_truncated_value_in_statistics_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     first = write(path, pa.table({"id": pa.array(range(1000, 1300))}))
     data = path.read_bytes()
@@ -149,7 +149,7 @@ def reading(data: bytes) -> Callable[[int, int], bytes]:
     return lambda at, size: data[at : at + size]
 
 
-def test_a_damaged_dictionary_head_gives_numbers_or_nothing(tmp_path: Path) -> None:
+def test_a_damaged_dictionary_head_yields_numbers_or_nothing(tmp_path: Path) -> None:
     path = tmp_path / "in.parquet"
     write(path)
     data = path.read_bytes()

@@ -1,4 +1,4 @@
-"""How columns are encoded: by what they hold, whatever their type."""
+"""How columns are encoded: by their values, not by their type."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def table(**columns: Any) -> Any:
 
 
 def shuffled(most: int) -> list[int]:
-    """Return numbers that tell nothing of the next one."""
+    """Return numbers that do not predict the next one."""
     found: list[int] = np.random.default_rng(most).integers(0, most, ROWS).tolist()
     return found
 
@@ -81,7 +81,7 @@ def test_a_dictionary_that_would_outgrow_its_page_is_not_begun() -> None:
     assert choose_encodings(table(c=repeated), 1 << 20, "zstd").dictionary == ["c"]
 
 
-def test_a_dictionary_that_grows_behind_the_first_rows_is_told_by_how_it_grew() -> None:
+def test_a_dictionary_that_grows_after_the_first_rows_is_detected_by_its_growth() -> None:
     """Each value comes four times, and never again; a sample holds a quarter of them."""
     rows = 4 * ROWS
     made = table(c=[f"value {row // 4:08}" for row in range(rows)])
@@ -114,7 +114,7 @@ def written_by_sink(rows: Any, path: Path, **options: Any) -> None:
         pa.array([1], pa.uint8()),
     ],
 )
-def test_every_type_is_judged_and_read_back(values: Any, tmp_path: Path) -> None:
+def test_every_type_gets_an_encoding_and_round_trips(values: Any, tmp_path: Path) -> None:
     made = table(c=values)
     schema = Schema.from_arrow(made.schema)
     made = made.cast(schema.to_arrow())

@@ -83,7 +83,7 @@ CUTS = st.lists(st.integers(0, ROWS), max_size=12)
 @settings(max_examples=8)
 @given(CUTS, st.sampled_from([5 * MIB, 64 * MIB]))
 @pytest.mark.parametrize("format", ["parquet", "arrow"])
-def test_the_same_rows_give_the_same_bytes_in_any_batches_at_any_cap(
+def test_the_same_rows_are_the_same_bytes_in_any_batches_at_any_cap(
     tmp_path_factory: pytest.TempPathFactory,
     format: str,  # noqa: A002
     cuts: list[int],
@@ -123,7 +123,7 @@ def test_pieces_are_cut_by_content(cuts: list[int], bytes_max: int, rows_max: in
     assert sum(size for _, size in found) == row_ends(cut(table, [])[0])[-1]
 
 
-def test_what_lies_under_a_null_counts_nothing() -> None:
+def test_values_under_a_null_are_ignored() -> None:
     text = pa.StringArray.from_buffers(
         2, pa.py_buffer(b"\0\0\0\0\5\0\0\0\7\0\0\0"), pa.py_buffer(b"abcdefg"), pa.py_buffer(b"\2")
     )

@@ -23,7 +23,7 @@ TEXT = b"".join(b"%d,row %d\n" % (n, n * n) for n in range(30_000))
 
 
 class Raw:
-    """Gives bytes in portions, as a socket would."""
+    """Returns bytes in portions, as a socket would."""
 
     def __init__(self, data: bytes, portion: int = 1000) -> None:
         self._file, self._portion = io.BytesIO(data), portion
@@ -107,7 +107,7 @@ def test_the_tools_read_what_was_written() -> None:
         assert back.stdout == TEXT
 
 
-def test_a_zstd_window_is_told_by_the_frame() -> None:
+def test_a_zstd_window_is_read_from_the_frame() -> None:
     small, large = zstd(TEXT), zstd(TEXT, "--long=27", "--no-content-size")
     assert decoder_bytes("zstd", small[:32]) < 4 << 20
     assert decoder_bytes("zstd", large[:32]) >= 1 << 20
@@ -139,9 +139,7 @@ def pipe() -> Iterator[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd])
-def test_standard_input_gives_out_again_what_was_peeked_at(
-    pipe: tuple[int, int], compress: object
-) -> None:
+def test_standard_input_returns_peeked_bytes_again(pipe: tuple[int, int], compress: object) -> None:
     data = compress(TEXT[:30_000])  # type: ignore[operator]
     os.write(pipe[1], data)
     os.close(pipe[1])

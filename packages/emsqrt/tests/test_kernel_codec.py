@@ -1,4 +1,4 @@
-"""XXH3 and LZ4 of the kernel, judged by the reference hash and by Arrow's codec."""
+"""XXH3 and LZ4 of the kernel, compared with the reference hash and with Arrow's codec."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_random_bytes_are_no_head(head: bytes, segment: int) -> None:
 
 
 @given(U64, U64)
-def test_another_segments_head_is_a_stranger(segment: int, other: int) -> None:
+def test_the_head_of_another_segment_is_refused(segment: int, other: int) -> None:
     if segment != other:
         with pytest.raises(ValueError, match="the head is damaged"):
             read_block_head(head_of(b"abc", segment, RAW, 3), other)
@@ -98,7 +98,7 @@ def test_any_flipped_bit_of_a_block_is_seen(raw: bytes, draw: st.DataObject) -> 
         open_block(head, 1, bytes(stored), bytearray(len(raw)))
 
 
-def test_a_raw_block_is_checked_in_place_and_no_other_overlap_is_taken() -> None:
+def test_a_raw_block_is_checked_in_place_and_no_other_overlap_is_accepted() -> None:
     memory = memoryview(bytearray(b"abcdefgh"))
     head = head_of(b"abcd", 1, RAW, 4)
     assert open_block(head, 1, memory[:4], memory[:4]) == 4

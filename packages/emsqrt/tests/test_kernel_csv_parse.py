@@ -175,7 +175,7 @@ def test_what_does_not_fit_becomes_null_but_surplus_fields_are_a_fault() -> None
         parse(BROKEN, ["Int64", "Utf8"], on_error="null")
 
 
-def test_fields_are_not_counted_when_nobody_asks() -> None:
+def test_fields_are_not_counted_unless_requested() -> None:
     found = parse(b"1\n2,x,y\n", ["Int64"], field_count=2, check_fields=False)
     assert found[0].to_pylist() == [1, 2]
     with pytest.raises(RecordFault, match="ragged"):

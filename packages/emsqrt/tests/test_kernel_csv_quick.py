@@ -54,7 +54,7 @@ def test_a_quote_may_look_like_a_part_of_a_number(quote: str) -> None:
     assert found[0].to_pylist()[:2] == [17, 2]
 
 
-def test_batches_end_where_the_memory_does_whatever_the_numbers() -> None:
+def test_batches_end_where_the_memory_does_for_any_numbers() -> None:
     rows = [f"{n},{n / 4},x{n}\n" if n % 7 else f" {n}, {n / 4},\n" for n in range(900)]
     found = parse("".join(rows).encode(), ["Int64", "Float64", "Utf8"], room=700)
     assert found[0].to_pylist() == list(range(900))

@@ -49,7 +49,7 @@ def test_record_after_record_is_found_where_the_exact_scanner_finds_it(
 @pytest.mark.parametrize(
     "arguments", [(b"ab", 3, 44, 34), (b"ab", -1, 44, 34), (b"ab", 2, 200, 34), (b"ab", 2, 44, 999)]
 )
-def test_what_lies_outside_the_buffer_is_refused(arguments: tuple[bytes, int, int, int]) -> None:
+def test_offsets_outside_the_buffer_are_refused(arguments: tuple[bytes, int, int, int]) -> None:
     with pytest.raises(ValueError, match=r"bytes|ASCII"):
         csv_last_record_end(*arguments)
 

@@ -129,7 +129,7 @@ def rewritten(data: bytes, count: int, fields: list[int] | None, **dialect: Any)
     )
 
 
-def test_records_are_written_as_they_stand() -> None:
+def test_records_are_written_unchanged() -> None:
     assert rewritten(b'1,"a"\r\n\n2,"x\ny"', 2, None) == b'1,"a"\n2,"x\ny"\n'
 
 

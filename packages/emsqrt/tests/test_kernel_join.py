@@ -46,12 +46,12 @@ def rows_of(packed: bytes | bytearray | memoryview) -> list[tuple[bytes, bytes]]
 def test_partitions_keep_their_rows_and_their_order(
     found: list[bytes], fan_out: int, level: int, number: int
 ) -> None:
-    given_rows = numbered(found, "x")
+    batch_rows = numbered(found, "x")
     memory = memoryview(bytearray(60 * (fan_out + 1)))  # two or three rows each
     partitioner = Partitioner(memory, fan_out, level)
     parts: list[list[tuple[bytes, bytes]]] = [[] for _ in range(fan_out + 1)]
 
-    packed, at, sequence = block(given_rows), 0, number
+    packed, at, sequence = block(batch_rows), 0, number
     while at < len(packed):
         at, full, sequence = partitioner.add_rows(packed, at, sequence)
         if full >= 0:
@@ -64,7 +64,7 @@ def test_partitions_keep_their_rows_and_their_order(
     def as_stored(index: int, payload: bytes) -> bytes:
         return payload if number < 0 else (number + index).to_bytes(8, "big") + payload
 
-    wanted = [(one, as_stored(at, payload)) for at, (one, payload) in enumerate(given_rows)]
+    wanted = [(one, as_stored(at, payload)) for at, (one, payload) in enumerate(batch_rows)]
     assert parts[-1] == [row for row in wanted if not row[0]]
     assert sorted(row for part in parts for row in part) == sorted(wanted)
     homes = [{one for one, _ in part} for part in parts]
@@ -123,7 +123,7 @@ def test_distinct_keeps_the_first_row_of_each_key(found: list[bytes]) -> None:
     assert table.rows == len(wanted)
 
 
-def test_a_table_takes_what_fits_and_says_where_it_stopped() -> None:
+def test_a_table_inserts_what_fits_and_returns_where_it_stopped() -> None:
     packed = block(numbered((key(n) for n in range(100)), "x", 20))
     table = JoinTable(bytearray(1000))
 
@@ -137,7 +137,7 @@ def test_a_table_takes_what_fits_and_says_where_it_stopped() -> None:
 
 @given(data=st.binary(max_size=80), at=st.integers(0, 80), flags=st.integers(0, 255))
 def test_no_bytes_lead_the_kernel_astray(data: bytes, at: int, flags: int) -> None:
-    """Whatever a block holds: rows come out, or ValueError; nothing beyond it is touched."""
+    """Any block: rows are returned, or ValueError; nothing beyond it is touched."""
     rows, out = block(numbered([key(1), b""], "x", 9)), bytearray(200)
 
     def attempt(call: Callable[..., object], *arguments: object) -> None:
@@ -230,7 +230,7 @@ def test_matched_bits_outlast_their_window(
     with SpillManager(spill_dir, codec="none") as spill:
         bits = MatchedBits(memoryview(bytearray(10)), spill, "bits")
         wanted: set[int] = set()
-        for turn in range(passes + 1):
+        for round_ in range(passes + 1):
             bits.begin()
             seen, number = set(), 0
             for rows in blocks:
@@ -238,11 +238,11 @@ def test_matched_bits_outlast_their_window(
                 for at in range(first, first + rows):
                     if window[at // 8] >> at % 8 & 1:
                         seen.add(number)
-                    if (number + turn) % 7 == 0 and turn < passes:
+                    if (number + round_) % 7 == 0 and round_ < passes:
                         window[at // 8] |= 1 << at % 8
                     number += 1
             bits.end()
             assert seen == wanted
-            wanted |= {n for n in range(number) if (n + turn) % 7 == 0}
+            wanted |= {n for n in range(number) if (n + round_) % 7 == 0}
         bits.close()
         assert spill.stats.live_bytes == 0

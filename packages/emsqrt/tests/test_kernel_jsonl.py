@@ -74,7 +74,7 @@ def plain_text(value: Any) -> Any:
 
 @pytest.mark.nightly
 @given(OBJECTS, st.booleans(), st.sampled_from([None, 1, "\t"]))
-def test_members_are_found_whatever_is_around_them(
+def test_members_are_found_in_any_surroundings(
     document: dict[str, Any], ascii_only: bool, indent: Any
 ) -> None:
     text = json.dumps(document, ensure_ascii=ascii_only, indent=indent).replace("\n", "\r")
@@ -147,7 +147,7 @@ def test_any_bytes_in_a_string_are_text_or_a_fault(octets: bytes) -> None:
         ("null", None),
     ],
 )
-def test_text_is_decoded_and_what_is_no_string_stands_as_its_json(text: str, expected: Any) -> None:
+def test_text_is_decoded_and_other_values_keep_their_json(text: str, expected: Any) -> None:
     assert value(text, "Utf8") == expected
 
 

@@ -1,4 +1,4 @@
-"""Keys compare by their bytes as their values should, and give their values back."""
+"""Keys compare by their bytes as their values should, and decode to their values."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ def positions(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 @pytest.mark.slow
 @given(batches())
-def test_keys_compare_as_their_values(given: Any) -> None:
-    kinds, rows, parts = given
+def test_keys_compare_as_their_values(table: Any) -> None:
+    kinds, rows, parts = table
     spec, batch = KeySpec(parts), batch_of(kinds, rows)
     keys = [spec.encode(batch, row) for row in range(len(rows))]
     by_key = sorted(range(len(rows)), key=keys.__getitem__)
@@ -58,8 +58,8 @@ def test_keys_compare_as_their_values(given: Any) -> None:
 
 @pytest.mark.slow
 @given(batches())
-def test_no_key_is_the_start_of_another(given: Any) -> None:
-    kinds, rows, parts = given
+def test_no_key_is_the_start_of_another(table: Any) -> None:
+    kinds, rows, parts = table
     spec, batch = KeySpec(parts), batch_of(kinds, rows)
     keys = {spec.encode(batch, row) for row in range(len(rows))}
     assert not any(a != b and a.startswith(b) for a in keys for b in keys)
@@ -67,8 +67,8 @@ def test_no_key_is_the_start_of_another(given: Any) -> None:
 
 @pytest.mark.slow
 @given(batches(), st.booleans())
-def test_keys_give_their_values_back(given: Any, numbered: bool) -> None:
-    kinds, rows, parts = given
+def test_keys_decode_to_their_values(table: Any, numbered: bool) -> None:
+    kinds, rows, parts = table
     spec = KeySpec(parts)
     store = RowStore(memoryview(bytearray(1 << 16)))
     sequence = 7 if numbered else None

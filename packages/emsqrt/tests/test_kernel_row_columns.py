@@ -61,12 +61,12 @@ def round_trip(batch: Any, memory_bytes: int) -> Any:
     out = memoryview(bytearray(memory_bytes))
     found, start = [], 0
     while start < batch.num_rows:
-        taken = store.add(columns, spec, payload, start)
-        assert taken > 0, "memory holds some rows"
-        start += taken
+        added = store.add(columns, spec, payload, start)
+        assert added > 0, "memory holds some rows"
+        start += added
         store.sort()
         size, rows = store.drain(out, 0, store.rows)
-        assert rows == taken
+        assert rows == added
         found.append(unpack_batch(out[:size], rows, SCHEMA, SCHEMA.to_arrow()))
         store.reset()
     return pa.Table.from_batches(found, SCHEMA.to_arrow()).combine_chunks()

@@ -1,4 +1,4 @@
-"""Rows are packed, sorted, handed out, merged and read back; all in memory that is given."""
+"""Rows are packed, sorted, emitted, merged and read back, all in the caller's memory."""
 
 from __future__ import annotations
 
@@ -71,8 +71,8 @@ def packed(draw: st.DrawFn) -> tuple[list[int], list[tuple[Any, ...]]]:
 
 @pytest.mark.slow
 @given(packed(), st.integers(1, 20))
-def test_packed_columns_come_back(given: Any, rows_max: int) -> None:
-    kinds, rows = given
+def test_packed_columns_come_back(table: Any, rows_max: int) -> None:
+    kinds, rows = table
     batch = columns(*((kind, [row[i] for row in rows]) for i, kind in enumerate(kinds)))
     store = RowStore(memory(1 << 16))
     assert store.add(batch, KeySpec([]), tuple(range(len(kinds)))) == len(rows)
@@ -97,14 +97,14 @@ def test_any_payload_unpacks_or_is_refused(payload: bytes, kinds: list[int]) -> 
 
 
 @given(st.binary(max_size=64))
-def test_any_block_is_taken_or_refused(block: bytes) -> None:
+def test_any_block_is_accepted_or_refused(block: bytes) -> None:
     store = RowStore(memory(1 << 12))
     try:
-        taken = store.add_rows(block)
+        added = store.add_rows(block)
     except ValueError:
         return
     store.sort()
-    assert taken == len(block)
+    assert added == len(block)
     assert sorted(rows_in(block), key=lambda row: row[0]) == rows_in(drained(store))
 
 
@@ -148,17 +148,17 @@ def test_large_ties_are_sorted_by_what_follows(
     assert rows_in(drained(store)) == sorted(rows, key=lambda row: row[0])
 
 
-def test_a_full_store_takes_what_fits_and_says_how_much() -> None:
+def test_a_full_store_adds_what_fits_and_returns_how_much() -> None:
     store = RowStore(memory(1000))
     batch = columns((I64, list(range(100))))
-    taken = store.add(batch, ASCENDING, None)
-    assert taken == store.rows == (1000 - 16) // (8 + 9 + 32)
-    assert store.add(batch, ASCENDING, None, taken) == 0
+    added = store.add(batch, ASCENDING, None)
+    assert added == store.rows == (1000 - 16) // (8 + 9 + 32)
+    assert store.add(batch, ASCENDING, None, added) == 0
     store.reset()
-    assert store.add(batch, ASCENDING, None, taken) == taken
+    assert store.add(batch, ASCENDING, None, added) == added
 
 
-def test_a_row_that_never_fits_is_not_taken() -> None:
+def test_a_row_that_never_fits_is_not_added() -> None:
     batch = columns((TEXT, ["x" * 1000]))
     store = RowStore(memory(1000))
     assert store.add(batch, ASCENDING, (0,)) == 0
@@ -173,7 +173,7 @@ def test_numbers_at_the_end_of_keys_count_on() -> None:
     assert ends == [(258).to_bytes(8, "big"), (259).to_bytes(8, "big")]
 
 
-def test_a_store_refuses_calls_out_of_turn() -> None:
+def test_a_store_refuses_calls_out_of_order() -> None:
     store, batch = RowStore(memory(1000)), columns((U8, [1]))
     with pytest.raises(RuntimeError, match="sort the store first"):
         store.drain(memory(9), 0, 0)

@@ -1,4 +1,4 @@
-"""A dictionary's texts put where its places are, whatever the places and the bytes say."""
+"""A dictionary's texts are copied to its indices, for any indices and bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernel objects that two threads use at one time raise, or take turns; they never crash."""
+"""Kernel objects that two threads use at one time raise, or serialize; they never crash."""
 
 from __future__ import annotations
 
@@ -168,11 +168,11 @@ def test_codecs_work_side_by_side(bytes_each: int) -> None:
     raw = (b"spilled rows " * bytes_each)[:bytes_each]
     expected = xxh3_64(raw)
 
-    def turn() -> None:
+    def round_trip() -> None:
         stored, back = bytearray(2 * bytes_each), bytearray(bytes_each)
         size = lz4_compress(raw, stored)
         assert lz4_decompress(memoryview(stored)[:size], back) == bytes_each
         assert xxh3_64(back) == expected
 
-    failed = hammer(turn, turn)
+    failed = hammer(round_trip, round_trip)
     assert not failed

@@ -31,7 +31,7 @@ DONE, HIGH, LOW, FULL = range(4)
 
 
 def chunks(values: Sequence[Any], of: DataType, rows: int) -> Callable[[int], tuple[Columns, int]]:
-    """Return what gives the chunk of some rows that holds a row, and its first row."""
+    """Return a function from a row to the chunk that holds it and the chunk's first row."""
     whole = pa.array(values, of.to_arrow())
 
     def chunk(row: int) -> tuple[Columns, int]:
@@ -58,17 +58,17 @@ def summed(
     chunk = chunks(values, of, rows)
     out, bits = bytearray(8 * len(low)), bytearray(len(low) // 8 + 1)
     row, why, ahead, behind = 0, DONE, (None, 0), (None, 0)
-    given_chunks: dict[str, tuple[Columns | None, int]] = {"high": ahead, "low": behind}
+    side_chunks: dict[str, tuple[Columns | None, int]] = {"high": ahead, "low": behind}
     while True:
-        row, why = total.run(low, high, row, *given_chunks["high"], *given_chunks["low"], out, bits)
+        row, why = total.run(low, high, row, *side_chunks["high"], *side_chunks["low"], out, bits)
         if why == DONE:
             break
         assert why in (HIGH, LOW)
         side = "high" if why == HIGH else "low"
-        given_chunks[side] = chunk(total.high if why == HIGH else total.low)
+        side_chunks[side] = chunk(total.high if why == HIGH else total.low)
     found: list[Any] = list(array("d" if of == FLOAT64 and op == SUM else "q", bytes(out)))
-    given_bits = [op == COUNT or bits[at >> 3] >> (at & 7) & 1 for at in range(len(low))]
-    return [value if given else None for value, given in zip(found, given_bits, strict=True)]
+    validity = [op == COUNT or bits[at >> 3] >> (at & 7) & 1 for at in range(len(low))]
+    return [value if is_valid else None for value, is_valid in zip(found, validity, strict=True)]
 
 
 floats = st.one_of(
@@ -87,8 +87,8 @@ def test_a_framed_float_sum_is_that_of_its_rows_alone(data: st.DataObject) -> No
     found = summed(SUM, FLOAT64, values, low, high, data.draw(st.integers(1, 9)))
 
     for at, (start, stop) in enumerate(zip(low, high, strict=True)):
-        given = [value for value in values[start:stop] if value is not None]
-        assert repr(found[at]) == repr(FloatSum.of(given).value() if given else None)
+        in_frame = [value for value in values[start:stop] if value is not None]
+        assert repr(found[at]) == repr(FloatSum.of(in_frame).value() if in_frame else None)
 
 
 @settings(max_examples=30)
@@ -103,9 +103,9 @@ def test_framed_integers_are_added_and_counted_exactly(data: st.DataObject) -> N
     counts = summed(COUNT, INT64, values, low, high, rows)
 
     for at, (start, stop) in enumerate(zip(low, high, strict=True)):
-        given = [value for value in values[start:stop] if value is not None]
-        assert counts[at] == len(given)
-        assert sums[at] == (sum(given) if given else None)
+        in_frame = [value for value in values[start:stop] if value is not None]
+        assert counts[at] == len(in_frame)
+        assert sums[at] == (sum(in_frame) if in_frame else None)
 
 
 @settings(max_examples=40)
@@ -122,8 +122,8 @@ def test_the_best_row_of_a_frame_is_the_first_of_the_best(data: st.DataObject) -
     greatest, rows = data.draw(st.booleans()), data.draw(st.integers(1, 9))
     best = FrameMinMax(memoryview(bytearray(2048)), KINDS[of.name], greatest, True)
     chunk, out = chunks(values, of, rows), array("q", bytes(8 * len(low)))
-    row, why, given_chunk = 0, HIGH, (None, 0)
-    ahead: tuple[Columns | None, int] = given_chunk
+    row, why, no_chunk = 0, HIGH, (None, 0)
+    ahead: tuple[Columns | None, int] = no_chunk
     while why != DONE:
         row, why = best.run(low, high, row, *ahead, out)
         assert why in (DONE, HIGH)
@@ -218,7 +218,7 @@ def test_changes_of_rows_are_changes_of_their_keys(rows: list[tuple[str | None, 
 
 @settings(max_examples=50)
 @given(st.binary(max_size=60), st.binary(max_size=20), st.integers(0, 3))
-def test_damaged_rows_are_told(block: bytes, previous: bytes, rows: int) -> None:
+def test_damaged_rows_are_reported(block: bytes, previous: bytes, rows: int) -> None:
     with suppress(ValueError):
         row_changes(block, 0, bytes([KINDS["Utf8"]]), previous, bytearray(rows))
     with pytest.raises(ValueError, match="whole rows"):

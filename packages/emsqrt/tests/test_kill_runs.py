@@ -1,4 +1,4 @@
-"""Whole runs that are killed, stopped or left alone: nothing half written, nobody left behind."""
+"""Whole runs that are killed, stopped or not: nothing half written, no process left."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process runs; one that nobody has waited for does not."""
+    """Whether a process runs; a zombie does not."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except FileNotFoundError:
@@ -41,7 +41,7 @@ def is_alive(pid: int) -> bool:
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
-    """Look again and again until it is so."""
+    """Poll a condition until it is true."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not come to that"
@@ -49,7 +49,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
 
 
 class Moment:
-    """Tells when a run is at a place: by what lies in its spill and beside its target."""
+    """Detects the phase of a run: by the files in its spill folder and next to its target."""
 
     def __init__(self, folder: Path) -> None:
         self.spill = folder / "spill"
@@ -69,7 +69,7 @@ class Moment:
         return [path for path in self.spill.rglob("*-*") if path.is_file()]
 
     def left(self) -> list[str]:
-        """What lies in the spill folder besides the lock for sweeping."""
+        """The files in the spill folder besides the lock for sweeping."""
         return sorted(path.name for path in self.spill.rglob("*") if path.name != ".sweep")
 
 
@@ -130,7 +130,7 @@ def test_a_killed_process_leaves_no_half_output_and_its_spill_is_swept(
 
 
 @pytest.mark.parametrize("place", ["spill", "write"])
-def test_a_killed_child_is_told_and_leaves_nothing(
+def test_a_killed_child_is_reported_and_leaves_nothing(
     source: Path, moment: Moment, place: str
 ) -> None:
     before = set(children(os.getpid()))
@@ -166,7 +166,7 @@ with Engine(EngineConfig(spill_dir=Path(spill))) as engine:
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("place", ["spill", "write"])
-def test_a_killed_parent_takes_its_child_along(source: Path, moment: Moment, place: str) -> None:
+def test_a_killed_parent_ends_its_child(source: Path, moment: Moment, place: str) -> None:
     words = [sys.executable, "-c", PARENT, str(source), str(moment.out / "t.csv")]
     parent = subprocess.Popen([*words, str(moment.spill)])
     wait_for(lambda: reached(moment, place) or parent.poll() is not None)

@@ -41,7 +41,7 @@ def everything(rows: Pipeline, other: Pipeline) -> Pipeline:
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
-def test_the_same_plan_gives_the_same_bytes(source: Path, tmp_path: Path, suffix: str) -> None:
+def test_the_same_plan_writes_the_same_bytes(source: Path, tmp_path: Path, suffix: str) -> None:
     rows = scan(source if suffix == "csv" else source.with_suffix(".parquet"))
     digests, manifests = set(), []
     for cap, tasks in (("24MiB", 1), ("40MiB", 4), ("200MiB", 2)):
@@ -88,9 +88,9 @@ def test_blocks_say_what_was_planned_and_what_was_done(
     for bound in measured["bounds"]:
         assert max(bound["peakBytes"], bound["mergeBytes"]) <= bound["grantedBytes"]
     assert manifest.te["peakBytes"] <= manifest.te["workingBytes"]
-    (given,) = {info.path: info for info in manifest.inputs}.values()
-    assert given.bytes == Path(given.path).stat().st_size
-    assert given.fingerprint
+    (info,) = {each.path: each for each in manifest.inputs}.values()
+    assert info.bytes == Path(info.path).stat().st_size
+    assert info.fingerprint
     assert plan_hash(plan_from_json(manifest.plan)) == manifest.plan_hash
     assert Manifest.from_json(manifest.to_json()) == manifest
 
@@ -126,9 +126,9 @@ def test_the_reported_peak_is_what_is_seen_from_outside(
         process.communicate(b"\n")
         assert process.returncode == 0
         seen = poller.peak()
-    told = json.loads(out.read_text())["peakBytes"]
+    recorded = json.loads(out.read_text())["peakBytes"]
     assert seen <= cap * MIB
-    assert abs(told - seen) <= max(2 * MIB, seen // 20)
+    assert abs(recorded - seen) <= max(2 * MIB, seen // 20)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""The arena of a run: slices of a fixed size in all, which operators take and give back."""
+"""The arena of a run: slices of a fixed total size, which operators allocate and release."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ def test_the_middle_one_of_three_does_not_split_what_the_others_leave() -> None:
             assert rest.size == PAGES * PAGE - third
 
 
-def test_slices_hold_what_was_written_until_they_are_given_back() -> None:
+def test_slices_hold_what_was_written_until_released() -> None:
     with MemoryBudget(PAGES * PAGE) as budget, Arena(PAGES * PAGE, budget) as arena:
         held: deque[tuple[Slice, int]] = deque()
         for number in range(200):
-            with ExitStack() as given_back:
+            with ExitStack() as released:
                 if len(held) == 3:
                     slice_, wrote = held.popleft()
                     assert set(slice_.memory) == {wrote}
-                    given_back.enter_context(slice_)
-            taken = arena.allocate((number % 7 + 1) * PAGE, "some")
-            assert set(taken.memory) == {0}
-            taken.memory[:] = bytes([number % 255 + 1]) * taken.size
-            held.append((taken, number % 255 + 1))
+                    released.enter_context(slice_)
+            allocated = arena.allocate((number % 7 + 1) * PAGE, "some")
+            assert set(allocated.memory) == {0}
+            allocated.memory[:] = bytes([number % 255 + 1]) * allocated.size
+            held.append((allocated, number % 255 + 1))
         for slice_, wrote in held:
             assert set(slice_.memory) == {wrote}
             slice_.release()

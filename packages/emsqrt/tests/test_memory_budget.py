@@ -8,7 +8,7 @@ from emsqrt.memory import MemoryBudget
 from sennit_core.errors import MemoryCapExceeded
 
 
-def test_a_request_that_does_not_fit_is_refused_and_takes_nothing() -> None:
+def test_a_request_that_does_not_fit_is_refused_and_reserves_nothing() -> None:
     budget = MemoryBudget(100)
     with budget.acquire(60, "rows"):
         assert budget.try_acquire(41, "more") is None

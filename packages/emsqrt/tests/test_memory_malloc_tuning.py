@@ -21,10 +21,10 @@ def faults_of_batches():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
 keep_freed(256 << 10, 256 << 10)
-given_back = faults_of_batches()
+untuned = faults_of_batches()
 kept = keep_freed_blocks(MemoryBudget(48 << 20))
 faults_of_batches()
-print(kept in (0, KEPT_BYTES), kept == 0 or 10 * faults_of_batches() < given_back)
+print(kept in (0, KEPT_BYTES), kept == 0 or 10 * faults_of_batches() < untuned)
 """
 
 

@@ -1,4 +1,4 @@
-"""What a reader of Parquet says that it needs is what it takes, however the file is laid out."""
+"""The memory estimate of a Parquet reader holds for any layout of the file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def held_and_needed(path: Path, budget_bytes: int) -> tuple[int, int]:
 
 @pytest.mark.sample(6)
 @pytest.mark.parametrize("name", NASTY)
-def test_no_layout_takes_more_than_the_reader_says(name: str, tmp_path: Path) -> None:
+def test_no_layout_needs_more_than_the_reader_estimates(name: str, tmp_path: Path) -> None:
     make, shape = NASTY[name]
     path = write(tmp_path / "t.parquet", make(shape.rows // SMALL), shape)
     held, needed = held_and_needed(path, 24 * MIB)
@@ -91,7 +91,7 @@ def test_batches_of_single_rows_wait_for_a_piece_in_little_memory() -> None:
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("verb", ["sort", "agg", "filter", "join"])
 @pytest.mark.parametrize("name", NASTY)
-def test_no_layout_takes_a_run_over_its_cap(name: str, verb: str, tmp_path: Path) -> None:
+def test_no_layout_pushes_a_run_over_its_cap(name: str, verb: str, tmp_path: Path) -> None:
     make, shape = NASTY[name]
     path = write(tmp_path / "t.parquet", make(shape.rows), shape)
     assert trouble(path, verb, tmp_path) == []
@@ -100,7 +100,7 @@ def test_no_layout_takes_a_run_over_its_cap(name: str, verb: str, tmp_path: Path
 @pytest.mark.nightly
 @pytest.mark.timeout(1200)
 @pytest.mark.parametrize("number", range(SHAPES))
-def test_no_shape_takes_a_run_over_its_cap(number: int, tmp_path: Path) -> None:
+def test_no_shape_pushes_a_run_over_its_cap(number: int, tmp_path: Path) -> None:
     ((texts, shape),) = itertools.islice(every_shape(), number, number + 1)
     path = write(tmp_path / "t.parquet", ordinary(shape.rows, texts), shape)
     for budget_mib in (48, 64):

@@ -51,7 +51,7 @@ def watchdog() -> Iterator[Watchdog]:
 
 
 @pytest.mark.slow
-def test_pressure_is_told_once_and_then_a_breach_follows(watchdog: Watchdog) -> None:
+def test_pressure_is_reported_once_and_then_a_breach_follows(watchdog: Watchdog) -> None:
     pressed: list[MemoryUse] = []
     breached = threading.Event()
     levels = CapLevels(cap_bytes=1 << 40, press_bytes=0, breach_bytes=1 << 40)
@@ -80,7 +80,7 @@ def test_the_peak_is_what_was_seen_at_most(watchdog: Watchdog) -> None:
     assert watch.peak() > watchdog.reader.read().charged_bytes + 32 * MIB
 
 
-def test_the_peak_holds_what_the_thread_saw_and_did_not_tell(watchdog: Watchdog) -> None:
+def test_the_peak_includes_what_the_thread_saw_but_did_not_report(watchdog: Watchdog) -> None:
     with watchdog.watch(
         CapLevels.below(1 << 40), Reactions(never, never), limit_allocations=False
     ) as watch:

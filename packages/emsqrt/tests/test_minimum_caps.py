@@ -48,7 +48,7 @@ def least(pipeline: Pipeline, engine: Engine) -> tuple[Manifest, int, int]:
     raise AssertionError(f"refused again and again, last with {cap_bytes} bytes")
 
 
-def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
+def check_caps(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
     """Run at the smallest cap and with plenty, and compare."""
     verbs = TEXT_TIER if kind == "csv" else ARROW
     a, b = (scan(folder / f"{side}.{kind}") for side in "ab")
@@ -71,7 +71,7 @@ def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
 def test_an_operator_runs_at_its_smallest_cap(
     name: str, kind: str, few: Path, tmp_path: Path
 ) -> None:
-    judge(name, kind, few, tmp_path)
+    check_caps(name, kind, few, tmp_path)
 
 
 @pytest.mark.nightly
@@ -80,4 +80,4 @@ def test_an_operator_runs_at_its_smallest_cap(
 def test_every_operator_runs_at_its_smallest_cap(
     name: str, kind: str, many: Path, tmp_path: Path
 ) -> None:
-    judge(name, kind, many, tmp_path)
+    check_caps(name, kind, many, tmp_path)

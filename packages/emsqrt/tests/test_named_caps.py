@@ -1,4 +1,4 @@
-"""The memory that a refusal names is enough for the whole plan: nobody is refused stage by stage."""
+"""The memory that a refusal names is enough for the whole plan: not one refusal a stage."""
 
 from __future__ import annotations
 
@@ -73,63 +73,65 @@ def refusals(verbs: Iterable[Verb], way: str, rows: int, scratch: Path) -> list[
     pipeline = scan(path, schema=schema)
     for verb in verbs:
         pipeline = verb(pipeline)
-    plan, given = pipeline.plan, check(pipeline.plan)
+    plan, checked = pipeline.plan, check(pipeline.plan)
 
     def run(memory_bytes: int) -> Ran | None:
         if way == "text":
-            return run_text_plan(plan, memory_bytes, scratch, given)
-        return run_files(plan, memory_bytes, scratch, way, given)
+            return run_text_plan(plan, memory_bytes, scratch, checked)
+        return run_files(plan, memory_bytes, scratch, way, checked)
 
-    memory_bytes, told = 1, list[str]()
-    while len(told) < 5:
+    memory_bytes, refused = 1, list[str]()
+    while len(refused) < 5:
         try:
             run(memory_bytes)
         except CapTooSmall as error:
             memory_bytes = error.needed_bytes
-            told.append(f"{error.because}: {memory_bytes} bytes")
+            refused.append(f"{error.because}: {memory_bytes} bytes")
         else:
             break
-    return told
+    return refused
 
 
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["text", "jsonl"])
 @pytest.mark.parametrize("name", AGGREGATES)
-def test_one_refusal_names_what_the_states_of_aggregates_take(
+def test_one_refusal_names_the_memory_of_aggregate_states(
     name: str, way: str, tmp_path: Path
 ) -> None:
-    told = refusals([AGGREGATES[name]], way, 40, tmp_path)
-    assert len(told) <= 1, told
+    refused = refusals([AGGREGATES[name]], way, 40, tmp_path)
+    assert len(refused) <= 1, refused
 
 
 @pytest.mark.nightly
 def test_a_group_of_many_texts_that_was_spilled_is_no_longer_than_its_texts_make_it(
     tmp_path: Path,
 ) -> None:
-    told = refusals([OTHERS["sort"], AGGREGATES["many states"]], "csv", 40, tmp_path)
-    assert len(told) == 1, told
+    refused = refusals([OTHERS["sort"], AGGREGATES["many states"]], "csv", 40, tmp_path)
+    assert len(refused) == 1, refused
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("rows", [0, 700])
-def test_one_refusal_names_what_a_plan_of_several_stages_takes(rows: int, tmp_path: Path) -> None:
+def test_one_refusal_names_the_memory_of_a_plan_of_several_stages(
+    rows: int, tmp_path: Path
+) -> None:
     def whole(pipeline: Pipeline) -> Pipeline:
         kept = AGGREGATES["every aggregate"](pipeline.filter("i8 is not null"))
         return kept.distinct("i8").filter("i8 > 0").window((), "i8", r="rank()")
 
-    told = refusals([whole], "jsonl", rows, tmp_path)
-    assert len(told) == 1, told
+    refused = refusals([whole], "jsonl", rows, tmp_path)
+    assert len(refused) == 1, refused
 
 
 @pytest.mark.nightly
-def test_one_refusal_names_what_a_wide_window_takes(tmp_path: Path) -> None:
+def test_one_refusal_names_the_memory_of_a_wide_window(tmp_path: Path) -> None:
     def wide(pipeline: Pipeline) -> Pipeline:
         more = {f"x{n}": f"i8 + {n}" for n in range(300)}
         return pipeline.select("i8", "n", **more).window("i8", "n", r="row_number()", m="max(x3)")
 
-    told = refusals([wide], "jsonl", 40, tmp_path)
-    assert len(told) == 1, told
+    refused = refusals([wide], "jsonl", 40, tmp_path)
+    assert len(refused) == 1, refused
 
 
 @pytest.mark.nightly
@@ -166,7 +168,7 @@ def test_a_cap_below_the_libraries_is_refused_for_the_whole_plan(tmp_path: Path)
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("cap_mib", [64, 100])
 @pytest.mark.parametrize("verb", ["sort", "distinct", "window"])
-def test_a_kept_process_takes_thousands_of_columns_when_asked_again(
+def test_a_reused_process_accepts_thousands_of_columns_on_the_next_request(
     verb: str, cap_mib: int, tmp_path: Path
 ) -> None:
     path, names = tmp_path / "wide.csv", ["k", *(f"c{n}" for n in range(1, 3000))]
@@ -197,8 +199,8 @@ def test_one_refusal_is_enough_for_any_two_operators(rows: int, way: str, tmp_pa
             continue
         scratch = tmp_path / str(number)
         scratch.mkdir()
-        told = refusals([first, second], way, rows, scratch)
-        assert len(told) <= 1, (one, two, told)
+        refused = refusals([first, second], way, rows, scratch)
+        assert len(refused) <= 1, (one, two, refused)
 
 
 @pytest.mark.nightly

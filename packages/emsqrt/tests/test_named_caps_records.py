@@ -81,7 +81,7 @@ def pipeline(verb: Verb, kind: str, folder: Path, target: Path) -> Pipeline:
     return verb(a, b).sink(target)
 
 
-def cap_as_told(made: Pipeline, first: int, config: EngineConfig) -> int:
+def named_cap(made: Pipeline, first: int, config: EngineConfig) -> int:
     """Return the cap that the one refusal names; a run under it is kept to it."""
     cap_bytes = first
     with Engine(config) as engine:
@@ -107,8 +107,8 @@ def test_text_is_named_some_times_its_longest_record(
     target = tmp_path / f"out.{kind}"
     made = pipeline(verb, kind, folder, target)
     config = EngineConfig(spill_dir=tmp_path / "spill")
-    named = cap_as_told(made, TEXT_FIRST, config)
-    more = 6 if kind == "jsonl" else 0  # lines are taken apart in rooms of their own, at both ends
+    named = named_cap(made, TEXT_FIRST, config)
+    more = 6 if kind == "jsonl" else 0  # lines are parsed in buffers of their own, at both ends
     assert named < TEXT_FLOOR + (times + more) * LONG_BYTES
     found = target.read_bytes()
     Engine(config).run(made.plan, mem_cap=512 * MIB)
@@ -127,8 +127,8 @@ def test_parquet_is_named_some_times_its_longest_record(
     target = tmp_path / "out.parquet"
     made = pipeline(verb, kind, folder, target)
     config = EngineConfig(spill_dir=tmp_path / "spill")
-    named = cap_as_told(made, ARROW_FIRST, config)
-    more = 6 if kind == "jsonl" else 0  # a line lies in memory three times more than a CSV record
+    named = named_cap(made, ARROW_FIRST, config)
+    more = 6 if kind == "jsonl" else 0  # a line needs three more copies in memory than a CSV record
     assert named < ARROW_FLOOR + (times + more) * LONG_BYTES
     found = target.read_bytes()
     Engine(config).run(made.plan, mem_cap=512 * MIB)

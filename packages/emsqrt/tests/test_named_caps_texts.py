@@ -24,7 +24,7 @@ VERBS: dict[str, Callable[[Pipeline], Pipeline]] = {
 }
 ENCODINGS = {"plain": "PLAIN", "lengths": "DELTA_LENGTH_BYTE_ARRAY", "prefixes": "DELTA_BYTE_ARRAY"}
 REFUSALS_MAX = {"plain": 1, "dictionary": 1, "lengths": 3, "prefixes": 3}
-"""Lengths that are packed are not looked at: told before reading, by the longest row, at the end."""
+"""Packed lengths are not read: named before reading, by the longest row, at the end."""
 OTHER_KINDS = (("scan", "csv"), ("sort", "jsonl"), ("group", "arrow"))
 
 
@@ -46,7 +46,7 @@ def write(path: Path, texts: list[str], encoding: str, codec: str = "snappy") ->
     return path
 
 
-def run_as_told(pipeline: Pipeline, refusals_max: int, scratch: Path) -> None:
+def run_with_named_caps(pipeline: Pipeline, refusals_max: int, scratch: Path) -> None:
     """Run with the caps that refusals name, and see that the last is kept."""
     config = EngineConfig(spill_dir=scratch / "spill")
     caps = [36 * MIB]
@@ -79,7 +79,7 @@ def test_the_cap_that_is_named_for_long_texts_is_enough(
 ) -> None:
     source = write(tmp_path / "t.parquet", texts_of(size, count), encoding)
     pipeline = VERBS[verb](scan(source)).sink(tmp_path / f"out.{kind}")
-    run_as_told(pipeline, REFUSALS_MAX[encoding], tmp_path)
+    run_with_named_caps(pipeline, REFUSALS_MAX[encoding], tmp_path)
 
 
 @pytest.mark.nightly
@@ -89,14 +89,16 @@ def test_the_cap_that_is_named_is_enough_for_folders_of_long_texts(
 ) -> None:
     source = write(tmp_path / "t.parquet", texts_of(6 * MIB, 2), encoding)
     rows = scan(source).with_column("part", "k % 2")
-    run_as_told(rows.sink(tmp_path / "out", "parquet", partition_by=["part"]), 1, tmp_path)
+    run_with_named_caps(rows.sink(tmp_path / "out", "parquet", partition_by=["part"]), 1, tmp_path)
     assert parquet.read_table(tmp_path / "out").num_rows == 4
 
 
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["dictionary", "plain"])
-def test_what_a_long_text_takes_is_told_before_it_is_read(encoding: str, tmp_path: Path) -> None:
+def test_the_memory_of_a_long_text_is_estimated_before_it_is_read(
+    encoding: str, tmp_path: Path
+) -> None:
     source = write(tmp_path / "t.parquet", texts_of(4 * MIB, 1), encoding)
     plan = scan(source).sink(tmp_path / "out.parquet").plan
     with Engine(EngineConfig(spill_dir=tmp_path / "spill")) as engine:
@@ -147,10 +149,10 @@ def test_one_refusal_is_enough_for_rows_that_become_longer_and_longer(
     kind: str, target: str, verb: str, tmp_path: Path
 ) -> None:
     rows = VERBS[verb](scan(growing(tmp_path, kind)))
-    run_as_told(rows.sink(tmp_path / f"out.{target}"), 1, tmp_path)
+    run_with_named_caps(rows.sink(tmp_path / f"out.{target}"), 1, tmp_path)
 
 
-def test_statistics_are_left_out_where_nobody_would_write_them(tmp_path: Path) -> None:
+def test_statistics_are_left_out_where_no_writer_would_write_them(tmp_path: Path) -> None:
     path = write(tmp_path / "t.parquet", [*texts_of(KIB, 9), *texts_of(MIB, 1)], "plain")
     scan(path).sink(tmp_path / "out.parquet").run(256 * MIB, in_process=True)
     found = parquet.read_metadata(tmp_path / "out.parquet").row_group(0)
@@ -173,4 +175,4 @@ def test_the_cap_that_is_named_is_enough_for_any_texts(
         source = write(tmp_path / "t.parquet", texts_of(size, count), encoding, codec)
         for verb, kind in [*((verb, "parquet") for verb in VERBS), *OTHER_KINDS]:
             pipeline = VERBS[verb](scan(source)).sink(tmp_path / f"out.{kind}")
-            run_as_told(pipeline, REFUSALS_MAX[encoding], tmp_path)
+            run_with_named_caps(pipeline, REFUSALS_MAX[encoding], tmp_path)

@@ -1,4 +1,4 @@
-"""What lies in memory under NULL never reaches a stream."""
+"""Memory under NULL never reaches a stream."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from emsqrt.expr.vectors import same_values
 from emsqrt.plan import Aggregate, DatasetRef, Scan, check
 from emsqrt.plan.check import output_schema
 from emsqrt.plan.nodes import Phase
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.schema import Schema
 
 SCAN = Scan(DatasetRef("t"), SCHEMA)
@@ -50,7 +50,7 @@ def node_of(keys: list[str], phase: Phase = "full") -> Aggregate:
 
 
 def run(node: Aggregate, schema: Schema, batches: list[Any], cap: int = 1 << 30) -> pa.Table:
-    out = run_operator(node, GivenRows(schema, batches), memory_bytes=cap)
+    out = run_operator(node, InputRows(schema, batches), memory_bytes=cap)
     return pa.Table.from_batches(out, output_schema(node, schema).to_arrow())
 
 
@@ -156,7 +156,7 @@ def test_groups_that_outgrow_the_memory_are_spilled_and_merged() -> None:
     assert serialized(found[0]) == serialized(found[1]) == serialized(found[2])
 
 
-def test_few_groups_fit_a_small_budget_whatever_the_rows() -> None:
+def test_few_groups_fit_a_small_budget_for_any_rows() -> None:
     schema = Schema.of(k="Utf8", x="Float64")
     batch = pa.RecordBatch.from_pydict({"k": ["a", "b"] * 50_000, "x": [0.1] * 100_000})
     node = Aggregate(Scan(DatasetRef("t"), schema), (("k", col("k")),), (("s", col("x").sum()),))
@@ -239,9 +239,9 @@ def test_decimals_of_any_length_add_up() -> None:
     values = [Decimal(10**n * sign) for n in range(38) for sign in (1, 3, -1)] + [None]
     arrays = [pa.array([n % 3 for n in range(len(values))]), pa.array(values, pa.decimal128(38, 0))]
     batch = pa.RecordBatch.from_arrays(arrays, schema=schema.to_arrow())
-    given = Scan(DatasetRef("t"), schema)
+    source = Scan(DatasetRef("t"), schema)
     for keys in ((), (("g", col("g")),)):
-        sums = run(Aggregate(given, keys, (("m", col("m").sum()),)), schema, [batch]).to_pydict()
+        sums = run(Aggregate(source, keys, (("m", col("m").sum()),)), schema, [batch]).to_pydict()
         total = sum(value for value in values if value is not None)
         assert sum(sums["m"]) == total
         assert len(sums["m"]) == (3 if keys else 1)

@@ -10,7 +10,7 @@ from emsqrt import scan
 from emsqrt.external.layout import lay_out
 from emsqrt.plan import DatasetRef, Scan
 from emsqrt.plan.nodes import Distinct
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.errors import Unsupported
 from sennit_core.schema import DataType, Schema
 
@@ -20,12 +20,12 @@ ROWS = pa.table({"k": [2, None, 2, 1, None], "t": [None, "x", "y", "z", "x"]})
 
 
 def run(node: Distinct, rows: pa.Table, memory_bytes: int = 4 << 20) -> pa.Table:
-    given = GivenRows(SCHEMA, rows.to_batches(max_chunksize=1000))
-    found = run_operator(node, given, memory_bytes=memory_bytes)
+    inputs = InputRows(SCHEMA, rows.to_batches(max_chunksize=1000))
+    found = run_operator(node, inputs, memory_bytes=memory_bytes)
     return pa.Table.from_batches(found, SCHEMA.to_arrow())
 
 
-def test_all_columns_tell_rows_apart() -> None:
+def test_all_columns_distinguish_rows() -> None:
     found = run(Distinct(SCAN, None), ROWS)
     assert found.to_pydict() == {"k": [1, 2, 2, None], "t": ["z", "y", None, "x"]}
 
@@ -48,7 +48,7 @@ def test_any_number_of_rows(tmp_path: Path, memory_bytes: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [None, ("c0",), tuple(f"c{at}" for at in range(280))])
 @pytest.mark.parametrize("suffix", ["csv", "arrow"])
-def test_wide_rows_are_told_apart(
+def test_wide_rows_are_distinguished(
     columns: tuple[str, ...] | None, suffix: str, tmp_path: Path
 ) -> None:
     wide = pa.table({f"c{at}": [5, 3, 5, 3, 3] for at in range(299)} | {"n": [9, 8, 9, 7, 6]})

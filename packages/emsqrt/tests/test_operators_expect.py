@@ -11,7 +11,7 @@ from emsqrt import scan
 from emsqrt.errors import ExpectationFailed
 from emsqrt.plan import DatasetRef, Scan
 from emsqrt.plan.nodes import Custom, Expect, Sample
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.errors import NotFound
 from sennit_core.schema import Schema
 
@@ -19,8 +19,8 @@ SCAN = Scan(DatasetRef("t"))
 TABLE = pa.table({"id": [1, 2, 3, 2], "s": ["a", "b", None, "b"]})
 
 
-def rows(table: pa.Table, cut: int = 2) -> GivenRows:
-    return GivenRows(Schema.from_arrow(table.schema), table.to_batches(max_chunksize=cut))
+def rows(table: pa.Table, cut: int = 2) -> InputRows:
+    return InputRows(Schema.from_arrow(table.schema), table.to_batches(max_chunksize=cut))
 
 
 @pytest.mark.parametrize(
@@ -74,6 +74,6 @@ def test_a_sample_of_a_count_is_exact_in_order_and_the_same_for_any_cut(
     assert len(numbers[0]) == min(count, 60)
 
 
-def test_an_operator_that_nobody_brought_is_named() -> None:
+def test_an_unregistered_operator_is_named() -> None:
     with pytest.raises(NotFound, match="reverse"):
         run_operator(Custom((SCAN,), "reverse"), rows(TABLE))

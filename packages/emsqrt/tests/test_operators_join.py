@@ -11,7 +11,7 @@ import pytest
 
 from emsqrt.operators import Operator, registry
 from emsqrt.plan import DatasetRef, Join, JoinKind, Scan
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.errors import Unsupported
 from sennit_core.schema import Schema
 
@@ -29,7 +29,7 @@ def joined(
     batch_rows: int = 1000,
 ) -> pa.Table:
     inputs = [
-        GivenRows(Schema.from_arrow(side.schema), side.to_batches(max_chunksize=batch_rows))
+        InputRows(Schema.from_arrow(side.schema), side.to_batches(max_chunksize=batch_rows))
         for side in (left, right)
     ]
     node = Join(HERE, HERE, tuple(on), how)
@@ -81,7 +81,7 @@ def test_duckdb_joins_alike(how: JoinKind) -> None:
     assert found.to_pylist() == asked(left, right, how)
 
 
-def test_a_cross_join_takes_every_pair() -> None:
+def test_a_cross_join_returns_every_pair() -> None:
     left, right = table(70, "l", 1).select(["l"]), table(60, "r", 2)
 
     assert joined(left, right, [], "cross").to_pylist() == asked(left, right, "cross")
@@ -176,7 +176,7 @@ class OneBatch:
 
 
 @pytest.mark.parametrize("memory_bytes", [4 * MIB, 64 * MIB])
-def test_a_join_that_is_closed_early_gives_everything_back(
+def test_a_join_that_is_closed_early_releases_all_memory(
     memory_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = registry._MAKERS[Join]

@@ -1,4 +1,4 @@
-"""A join gives the same rows however it is carried out: merged, hashed, in order or not."""
+"""A join returns the same rows by any strategy: merged, hashed, in order or not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from emsqrt.operators import make_operator
 from emsqrt.pipeline import Pipeline, scan
 from emsqrt.plan import DatasetRef, Join, JoinKind, Scan
 from emsqrt.plan.check import check
-from emsqrt.testing import GivenRows
+from emsqrt.testing import InputRows
 from sennit_core.schema import Schema
 
 MIB = 1 << 20
@@ -33,7 +33,7 @@ def joined(
 ) -> tuple[list[dict[str, Any]], int]:
     """The rows, and how many bytes were spilled for them."""
     inputs = [
-        GivenRows(Schema.from_arrow(side.schema), side.to_batches(max_chunksize=700))
+        InputRows(Schema.from_arrow(side.schema), side.to_batches(max_chunksize=700))
         for side in (left, right)
     ]
     with TemporaryDirectory() as folder, a_run(memory_bytes, Path(folder)) as run:
@@ -93,7 +93,7 @@ def large(rows: int, text: str, number: str, seed: int) -> pa.Table:
 
 
 @pytest.mark.parametrize("how", KINDS)
-def test_rows_whose_order_nobody_sees_are_the_same(how: JoinKind) -> None:
+def test_rows_whose_order_is_not_observable_are_the_same(how: JoinKind) -> None:
     left, right = large(6_000, "t", "l", 7), large(12_000, "u", "r", 11)
 
     in_any_order, less = joined(
@@ -136,20 +136,20 @@ def test_sorted_sides_are_merged_in_little_memory(how: JoinKind) -> None:
 
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("how", KINDS)
-def test_whole_plans_give_the_same_in_both_tiers(how: JoinKind, tmp_path: Path) -> None:
+def test_whole_plans_return_the_same_in_both_tiers(how: JoinKind, tmp_path: Path) -> None:
     tables = {"l.csv": large(4000, "t", "l", 7), "r.csv": large(5000, "u", "r", 11)}
     sides = []
     for name, table in tables.items():
         schema = Schema.from_arrow(table.schema)
         write_table(table, schema, tmp_path / name)
         sides.append(scan(str(tmp_path / name), schema=schema))
-    given = {str(tmp_path / name): table for name, table in tables.items()}
+    inputs = {str(tmp_path / name): table for name, table in tables.items()}
     merged = sides[0].sort("t", "k").join(sides[1].sort("u", "k"), {"k": "k", "t": "u"}, how)
     unseen = sides[0].join(sides[1], {"k": "k", "t": "u"}, how).group_by("t").agg(n="count(*)")
 
-    def judge(pipeline: Pipeline) -> None:
+    def compare(pipeline: Pipeline) -> None:
         plan = pipeline.plan
-        expected = run_batches(plan, given, 16 * MIB, tmp_path).rows
+        expected = run_batches(plan, inputs, 16 * MIB, tmp_path).rows
         text = run_text_plan(plan, 8 * MIB, tmp_path, check(plan))
         assert text is not None
         assert sorted(text.rows, key=str) == sorted(expected, key=str)
@@ -159,5 +159,5 @@ def test_whole_plans_give_the_same_in_both_tiers(how: JoinKind, tmp_path: Path) 
         assert run_files(plan, 32 * MIB, tmp_path, "parquet", check(plan)).rows == expected
         assert len(expected) > 20
 
-    judge(merged)
-    judge(unseen)
+    compare(merged)
+    compare(unseen)

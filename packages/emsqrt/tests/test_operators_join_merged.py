@@ -59,8 +59,8 @@ def test_a_merge_in_the_least_memory_answers_as_duckdb_does(
 
     ran, _ = smallest(run)
 
-    with Oracle(tables) as judge:
-        wanted = judge.rows(plan)
+    with Oracle(tables) as oracle:
+        wanted = oracle.rows(plan)
     assert ran is not None
     assert ran.spilled_bytes > 0
     assert differ(ran.rows, wanted, schema) is None
@@ -76,12 +76,12 @@ def test_explain_shows_the_merge_and_what_it_spills(
 ) -> None:
     pipeline, _ = merged(how, "csv", tmp_path)
 
-    told = explain_plan(pipeline.plan, 64 << 20, tier=tier)
+    explained = explain_plan(pipeline.plan, 64 << 20, tier=tier)
 
-    assert "[merge, both sides sorted by k, t]" in str(told)
-    (join,) = (node for node in told.program.plan.nodes if node.operator == "join")
+    assert "[merge, both sides sorted by k, t]" in str(explained)
+    (join,) = (node for node in explained.program.plan.nodes if node.operator == "join")
     few, plenty = (
-        plan_blocks(join, told.work.nodes[join.id], Grants(size, size)).spill_bytes
+        plan_blocks(join, explained.work.nodes[join.id], Grants(size, size)).spill_bytes
         for size in (1 << 19, 64 << 20)
     )
     assert 100_000 < few < 500_000, "some 7,000 rows of the right side match nothing"

@@ -136,9 +136,9 @@ def test_groups_of_long_texts_come_out(grouping: str, count: int, tmp_path: Path
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
     manifest = made.run(512 * MIB, engine=engine, in_process=True)
     found = parquet.read_table(tmp_path / "out.parquet").to_pydict()
-    judge = duckdb.connect()
-    judge.execute("create table r as from read_parquet(?)", [str(tmp_path / "r.parquet")])
-    wanted = judge.execute(f"select {query}").fetchall()
+    reference = duckdb.connect()
+    reference.execute("create table r as from read_parquet(?)", [str(tmp_path / "r.parquet")])
+    wanted = reference.execute(f"select {query}").fetchall()
     assert sorted(zip(*found.values(), strict=True)) == sorted(wanted)
     assert (manifest.spilled_bytes > 64 * MIB) == (count == 70)
 

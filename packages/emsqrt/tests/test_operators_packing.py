@@ -70,7 +70,7 @@ def test_numbers_come_back_as_they_were(
     assert found.equals(array)
 
 
-def test_a_type_takes_no_more_than_it_did() -> None:
+def test_a_type_needs_no_more_than_before() -> None:
     assert packed_kind(DataType("Int8"), (-128, 127)) == 1
     assert packed_kind(DataType("Int64"), (-(2**63), 2**63 - 1)) == 4
     assert packed_kind(DataType("Int64"), (2**62, 2**62 + 255)) == Narrow(4, 1, 2**62)
@@ -81,7 +81,7 @@ def test_a_type_takes_no_more_than_it_did() -> None:
 
 
 def write(path: Path, first: int, **options: Any) -> Any:
-    """Write rows of numbers above `first`, in row groups that lie apart."""
+    """Write rows of numbers above `first`, in row groups with gaps between them."""
     numbers = [first + 37 * row % 1000 + (row // 300) * 5000 for row in range(ROWS)]
     table = pa.table(
         {
@@ -103,7 +103,7 @@ def scanned(path: Path) -> ParquetScan:
     return ParquetScan(path, infer_parquet_schema(path), MemoryBudget(64 * MIB))
 
 
-def test_a_scan_tells_what_its_statistics_tell(tmp_path: Path) -> None:
+def test_a_scan_reports_its_statistics(tmp_path: Path) -> None:
     table = write(tmp_path / "a.parquet", 100)
     spans = scanned(tmp_path / "a.parquet").spans()
     numbers = [n for n in table["n"].to_pylist() if n is not None]
@@ -118,11 +118,11 @@ def test_a_scan_tells_what_its_statistics_tell(tmp_path: Path) -> None:
 
 @pytest.mark.sample(1)
 @pytest.mark.slow
-@pytest.mark.parametrize("untold", [False, True])
-def test_a_sort_of_files_gives_all_rows(tmp_path: Path, untold: bool) -> None:
+@pytest.mark.parametrize("without_statistics", [False, True])
+def test_a_sort_of_files_returns_all_rows(tmp_path: Path, without_statistics: bool) -> None:
     tables = [
         write(tmp_path / "a.parquet", -50),
-        write(tmp_path / "b.parquet", 1 << 40, write_statistics=not untold),
+        write(tmp_path / "b.parquet", 1 << 40, write_statistics=not without_statistics),
     ]
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
     target = tmp_path / "out" / "o.parquet"
@@ -132,13 +132,13 @@ def test_a_sort_of_files_gives_all_rows(tmp_path: Path, untold: bool) -> None:
 
 
 @pytest.mark.slow
-def test_a_value_that_its_file_does_not_tell_of_is_refused(tmp_path: Path) -> None:
+def test_a_value_outside_the_statistics_of_its_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     parquet.write_table(pa.table({"k": [3, 1, 2], "n": [5, 7, 1 << 50]}), path)
     data = path.read_bytes()
     start = len(data) - 8 - int.from_bytes(data[-8:-4], "little")
-    told, less = ((1 << number).to_bytes(8, "little") for number in (50, 5))
-    assert data[start:].count(told) == 2
-    path.write_bytes(data[:start] + data[start:].replace(told, less))
+    largest, less = ((1 << number).to_bytes(8, "little") for number in (50, 5))
+    assert data[start:].count(largest) == 2
+    path.write_bytes(data[:start] + data[start:].replace(largest, less))
     with pytest.raises(BadInput, match="is outside the range in the file's statistics"):
         scan(path).sort("k").sink(tmp_path / "o.parquet").run(64 * MIB)

@@ -10,7 +10,7 @@ from emsqrt.expr import col, count, lit
 from emsqrt.operators.computed import STACK_BYTES
 from emsqrt.plan import DatasetRef, Filter, Limit, Plan, Project, Rename, Scan, WithColumn
 from emsqrt.plan.check import output_schema
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.errors import CapTooSmall, UsageError
 from sennit_core.schema import Schema
 
@@ -27,7 +27,7 @@ def batches(*sizes: int) -> Iterable[Any]:
 
 
 def run(node: Plan, *sizes: int) -> dict[str, list[Any]]:
-    out = run_operator(node, GivenRows(SCHEMA, batches(*sizes)), memory_bytes=STACK_BYTES)
+    out = run_operator(node, InputRows(SCHEMA, batches(*sizes)), memory_bytes=STACK_BYTES)
     return dict(pa.Table.from_batches(out, output_schema(node, SCHEMA).to_arrow()).to_pydict())
 
 
@@ -39,7 +39,7 @@ def test_filter_keeps_rows_whose_predicate_is_true() -> None:
 
 
 def test_what_expressions_work_in_is_reserved() -> None:
-    rows = GivenRows(SCHEMA, batches(2))
+    rows = InputRows(SCHEMA, batches(2))
     for node in (Filter(SCAN, col("a") > 1), Project(SCAN, (("b", col("a") + 1),))):
         with pytest.raises(CapTooSmall, match="evaluating expressions") as refused:
             run_operator(node, rows, memory_bytes=STACK_BYTES - 1)
@@ -48,7 +48,7 @@ def test_what_expressions_work_in_is_reserved() -> None:
 
 
 def test_filter_passes_no_empty_batch_on() -> None:
-    rows = GivenRows(SCHEMA, batches(3))
+    rows = InputRows(SCHEMA, batches(3))
     assert run_operator(Filter(SCAN, col("a") > 100), rows) == []
 
 
@@ -81,7 +81,7 @@ def test_limit_skips_and_passes_rows_across_batches(node: Limit, expected: list[
 
 
 def test_limit_pulls_no_more_once_it_has_its_rows() -> None:
-    rows = GivenRows(SCHEMA, batches(2, 2, 2))
+    rows = InputRows(SCHEMA, batches(2, 2, 2))
     run_operator(Limit(SCAN, 3), rows)
     assert rows.pulled == 2
 
@@ -93,4 +93,4 @@ def test_a_scan_is_no_operator_over_rows() -> None:
 
 def test_unused_count_is_typed_when_built() -> None:
     with pytest.raises(UsageError, match="aggregate"):
-        run_operator(Filter(SCAN, count() > 1), GivenRows(SCHEMA, []))
+        run_operator(Filter(SCAN, count() > 1), InputRows(SCHEMA, []))

@@ -11,7 +11,7 @@ import pytest
 from emsqrt.expr import SortKey, col
 from emsqrt.plan import DatasetRef, Scan
 from emsqrt.plan.nodes import Sort
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.errors import BadInput
 from sennit_core.schema import Schema
 
@@ -54,14 +54,14 @@ def make(null_every: int) -> Any:
 
 def sorted_rows(batch: Any, keys: tuple[SortKey, ...]) -> list[dict[str, Any]]:
     node = Sort(Scan(DatasetRef("t"), SCHEMA), keys)
-    batches = run_operator(node, GivenRows(SCHEMA, [batch]), memory_bytes=4 << 20)
+    batches = run_operator(node, InputRows(SCHEMA, [batch]), memory_bytes=4 << 20)
     return list(pa.Table.from_batches(batches, SCHEMA.to_arrow()).to_pylist())
 
 
 @pytest.mark.parametrize("name", SCHEMA.names)
 @pytest.mark.parametrize("null_every", [0, 3])
 @pytest.mark.parametrize("descending", [False, True])
-def test_every_column_comes_back_whatever_is_ordered_by(
+def test_every_column_round_trips_under_any_order_by(
     name: str, null_every: int, descending: bool
 ) -> None:
     batch = make(null_every)
@@ -93,7 +93,7 @@ def test_rows_that_are_all_key_come_back(rows: int) -> None:
     batch = make(3).select(list(schema.names)).slice(0, rows)
     keys = (SortKey(col("tiny")), SortKey(col("id"), descending=True))
     node = Sort(Scan(DatasetRef("t"), schema), keys)
-    (found,) = run_operator(node, GivenRows(schema, [batch]), memory_bytes=4 << 20)
+    (found,) = run_operator(node, InputRows(schema, [batch]), memory_bytes=4 << 20)
 
     def order(row: dict[str, Any]) -> tuple[bool, int, int]:
         return row["tiny"] is None, row["tiny"] or 0, -row["id"]

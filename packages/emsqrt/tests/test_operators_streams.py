@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from emsqrt.plan import DatasetRef, Plan, Scan
 from emsqrt.plan.check import node_schema
 from emsqrt.plan.nodes import Explode, Sample, Union
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.schema import Schema
 
 SCAN = Scan(DatasetRef("t"))
 
 
-def rows_of(*tables: pa.Table, cut: int = 2) -> list[GivenRows]:
+def rows_of(*tables: pa.Table, cut: int = 2) -> list[InputRows]:
     return [
-        GivenRows(Schema.from_arrow(table.schema), table.to_batches(max_chunksize=cut))
+        InputRows(Schema.from_arrow(table.schema), table.to_batches(max_chunksize=cut))
         for table in tables
     ]
 
@@ -26,7 +26,7 @@ def rows_of(*tables: pa.Table, cut: int = 2) -> list[GivenRows]:
 def run(node: Plan, *tables: pa.Table, cut: int = 2) -> pa.Table:
     inputs = rows_of(*tables, cut=cut)
     out = run_operator(node, *inputs)
-    schema = node_schema(node, tuple(given.schema for given in inputs))
+    schema = node_schema(node, tuple(each.schema for each in inputs))
     return pa.Table.from_batches(out, schema.to_arrow())
 
 
@@ -69,7 +69,7 @@ LISTS: list[Any] = [[1, 2], [], None, [None, 3]]
 
 
 @pytest.mark.parametrize("cut", [1, 2, 4])
-def test_explode_gives_a_row_for_each_item(cut: int) -> None:
+def test_explode_returns_a_row_for_each_item(cut: int) -> None:
     table = pa.table({"k": ["a", "b", "c", "d"], "v": pa.array(LISTS, pa.list_(pa.int64()))})
     found = run(Explode(SCAN, "v", position="at"), table, cut=cut)
     assert found.to_pydict() == {

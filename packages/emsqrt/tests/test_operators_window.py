@@ -24,7 +24,7 @@ from emsqrt.operators import Operator, registry, window
 from emsqrt.pipeline import scan
 from emsqrt.plan import DatasetRef, Frame, Scan, SortKey, Window, WindowCall, check
 from emsqrt.plan.window import WINDOW_FUNCTIONS, FrameUnit
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.errors import CapTooSmall
 from sennit_core.schema import Schema
 
@@ -54,7 +54,7 @@ def windowed(
     memory_bytes: int = 16 * MIB,
     batch_rows: int = 1000,
 ) -> pa.Table:
-    rows = GivenRows(Schema.from_arrow(table.schema), table.to_batches(max_chunksize=batch_rows))
+    rows = InputRows(Schema.from_arrow(table.schema), table.to_batches(max_chunksize=batch_rows))
     node = Window(HERE, tuple(map(Column, by)), tuple(order), tuple(functions))
     batches = run_operator(node, rows, memory_bytes=memory_bytes)
     return pa.Table.from_batches(batches, make_schema(node, table))
@@ -308,10 +308,10 @@ def test_equals_in_the_order_need_not_fit_the_memory() -> None:
 
 
 @pytest.mark.slow
-def test_a_long_text_that_stands_for_many_rows_makes_no_long_batch() -> None:
+def test_a_long_text_of_many_rows_makes_no_long_batch() -> None:
     long = ["x" * 20_000, *["y"] * 5000]
     table = numbered(5001, s=pa.array(long))
-    rows = GivenRows(Schema.from_arrow(table.schema), table.to_batches())
+    rows = InputRows(Schema.from_arrow(table.schema), table.to_batches())
     call = WindowCall("first_value", Column("s"), (), Frame("rows", None, 0))
     node = Window(HERE, (), (SortKey(Column("id")),), (("first", call),))
 
@@ -380,11 +380,11 @@ class OneBatch:
 
 
 @pytest.mark.parametrize("memory_bytes", [LEAST, 64 * MIB])
-def test_a_window_that_is_closed_early_gives_everything_back(
+def test_a_window_that_is_closed_early_releases_all_memory(
     memory_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make = registry._MAKERS[Window]
-    early = {**registry._MAKERS, Window: lambda *given: OneBatch(make(*given))}
+    early = {**registry._MAKERS, Window: lambda *args: OneBatch(make(*args))}
     monkeypatch.setattr(registry, "_MAKERS", early)
     table = numbered(50_000, s=pa.array([str(at) for at in range(50_000)]))
     far = Frame("rows", -9000, 9000)

@@ -1,4 +1,4 @@
-"""What the fluent way to a plan takes, and what it says of mistakes."""
+"""What the fluent builder of plans accepts, and how it reports mistakes."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ ROWS = scan("in.csv", schema=Schema.of(id="Int64", amount="Float64"))
         (lambda: ROWS.join(ROWS.sink("a.csv"), "id").sink("b.csv").run(), "a join cannot read"),
     ],
 )
-def test_a_mistake_is_told_in_the_words_of_whoever_made_it(
+def test_a_mistake_is_reported_in_the_terms_of_the_caller(
     mistaken: Callable[[], Any], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -94,9 +94,7 @@ def test_words_of_other_dataframe_libraries_mean_the_same_here(
 
 
 @pytest.mark.slow
-def test_an_order_may_be_given_beside_the_keys_or_with_them(
-    people: Pipeline, engine: Engine
-) -> None:
+def test_an_order_may_be_an_argument_or_part_of_the_keys(people: Pipeline, engine: Engine) -> None:
     def names(rows: Pipeline) -> list[str]:
         return rows.collect(engine=engine)["name"].to_pylist()  # type: ignore[no-any-return]
 
@@ -130,7 +128,7 @@ def test_aggregates_may_be_named_in_their_text() -> None:
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.tsv", "OUT.TSV", "out.tsv.gz"])
-def test_tabs_stand_between_the_fields_of_a_tsv(name: str, tmp_path: Path) -> None:
+def test_tabs_separate_the_fields_of_a_tsv(name: str, tmp_path: Path) -> None:
     rows = scan(_packed(tmp_path / f"in.{name}", "a\tb\n2\tx,y\n1\tz\n")).sort("a")
     target = tmp_path / name
     rows.sink(target).run()
@@ -140,7 +138,7 @@ def test_tabs_stand_between_the_fields_of_a_tsv(name: str, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_delimiter_that_is_given_wins_over_the_name(tmp_path: Path) -> None:
+def test_an_explicit_delimiter_wins_over_the_file_name(tmp_path: Path) -> None:
     (tmp_path / "in.tsv").write_text("a;b\n1;2\n")
     rows = scan(tmp_path / "in.tsv", delimiter=";")
     rows.sink(tmp_path / "out.tsv", delimiter="|").run()
@@ -193,7 +191,7 @@ def test_a_header_of_one_name_asks_for_the_delimiter(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_types_are_told_without_the_records_that_are_left_out(tmp_path: Path) -> None:
+def test_types_are_inferred_without_the_skipped_records(tmp_path: Path) -> None:
     ragged = 'a,b\n1,x\n2\n"3\n",y,z\n4,w\n5'
     rows = read(ragged, tmp_path, bad_rows="reject")
     assert rows.schema() == Schema.of(a="Int64", b="Utf8")
@@ -212,6 +210,6 @@ def test_an_option_of_another_type_is_refused_by_name(
 
 
 @pytest.mark.slow
-def test_one_text_for_null_may_stand_alone(tmp_path: Path) -> None:
+def test_one_text_for_null_needs_no_list(tmp_path: Path) -> None:
     rows = read("a\nNA\n5\n", tmp_path, null_values="NA")
     assert rows.collect()["a"].to_pylist() == [None, 5]

@@ -1,4 +1,4 @@
-"""Plans are typed whole before they run, and tell their output's columns."""
+"""Plans are typed whole before they run, and have known output columns."""
 
 import pytest
 
@@ -36,7 +36,7 @@ def names(plan: Plan) -> dict[str, str]:
     return {field.name: str(field.type) for field in check(plan)}
 
 
-def test_each_operator_tells_its_columns() -> None:
+def test_each_operator_reports_its_columns() -> None:
     assert names(Scan(Files(("a",), "csv"), SCHEMA, ("delay", "carrier"))) == {
         "delay": "Float64",
         "carrier": "Utf8",
@@ -55,7 +55,7 @@ def test_each_operator_tells_its_columns() -> None:
     assert check(Sink(Limit(Filter(SCAN, col("delay") > 1), 1), FileTarget("o", "csv"))) == SCHEMA
 
 
-def test_aggregates_tell_results_and_states() -> None:
+def test_aggregates_derive_results_and_states() -> None:
     node = Aggregate(
         SCAN,
         BY_CARRIER,

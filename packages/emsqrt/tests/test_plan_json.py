@@ -89,7 +89,7 @@ def test_the_text_of_a_plan_never_changes() -> None:
     )
 
 
-def test_defaults_may_be_given_and_are_left_out_of_the_text() -> None:
+def test_explicit_defaults_are_left_out_of_the_text() -> None:
     spoken = {
         "v": 1,
         "op": "limit",

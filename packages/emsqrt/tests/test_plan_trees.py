@@ -62,7 +62,7 @@ def names(pipeline: Pipeline) -> str:
         (B.expect(unique="a", rows=">0").sample(0.5), "a Int64, b Utf8, d Float64"),
     ],
 )
-def test_each_operator_tells_its_columns(pipeline: Pipeline, columns: str) -> None:
+def test_each_operator_reports_its_columns(pipeline: Pipeline, columns: str) -> None:
     assert names(pipeline) == columns
 
 
@@ -136,8 +136,8 @@ def validator() -> Any:
     import jsonschema
 
     schema = json.loads(files("emsqrt.plan").joinpath("schema.json").read_text("utf-8"))
-    judge = jsonschema.Draft202012Validator(schema)
-    return lambda text: judge.validate(json.loads(text))
+    checker = jsonschema.Draft202012Validator(schema)
+    return lambda text: checker.validate(json.loads(text))
 
 
 def test_the_text_of_a_tree_never_changes() -> None:

@@ -1,4 +1,4 @@
-"""Joins in another order: the same rows, for less work, and only where nobody sees their order."""
+"""Joins in another order: the same rows, for less work, only where order is not observable."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_an_order_that_is_seen_or_matters_stays(pipeline: Pipeline) -> None:
         WRITTEN.filter("part > person").agg(n="count(*)"),
     ],
 )
-def test_an_order_that_nobody_sees_is_chosen(pipeline: Pipeline) -> None:
+def test_an_order_that_is_not_observable_is_chosen(pipeline: Pipeline) -> None:
     made = order_joins(pipeline.plan, HERE, HINTS)
     assert made is not pipeline.plan
     assert check(made) == check(pipeline.plan)
@@ -235,7 +235,7 @@ def _join_sql(node: Join, left: Plan, right: Plan, names: tuple[str, ...]) -> st
     )
 
 
-def _judge(count: int, seed: int) -> int:
+def _compare(count: int, seed: int) -> int:
     changed = 0
     with duckdb.connect(config={"threads": 1}) as connection:
         for plan, tables, hints in _worlds(count, seed):
@@ -258,9 +258,9 @@ def _judge(count: int, seed: int) -> int:
 
 @pytest.mark.slow
 def test_another_order_changes_no_row_of_random_joins() -> None:
-    assert _judge(24, 11) > 4
+    assert _compare(24, 11) > 4
 
 
 @pytest.mark.nightly
 def test_another_order_changes_no_row_of_many_random_joins() -> None:
-    assert _judge(400, 12) > 80
+    assert _compare(400, 12) > 80

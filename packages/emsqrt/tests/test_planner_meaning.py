@@ -1,4 +1,4 @@
-"""An optimised plan gives the rows of the plan as it was written, in the same order."""
+"""An optimised plan returns the rows of the plan as it was written, in the same order."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ TOGETHER: st.SearchStrategy[Change] = st.builds(
 PLANS = st.builds(apply, SOURCES, st.lists(st.one_of(ALONE, TOGETHER), min_size=2, max_size=5))
 
 
-def judge(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> None:
+def check_meaning(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> None:
     tables = {"a.csv": a, "b.parquet": b, "c.csv": c, "d.csv": d}
     try:
         expected = rows_of(pipeline.plan, tables)
@@ -133,7 +133,7 @@ def judge(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> None:
 @settings(max_examples=60)
 @given(PLANS, ROWS, NUMBER_ROWS, ROWS, FLOAT_ROWS)
 def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> None:
-    judge(pipeline, a, b, c, d)
+    check_meaning(pipeline, a, b, c, d)
 
 
 ZEROS: list[Row] = [(0.0, 1.0, 1), (-0.0, 2.0, 2), (1.0, -0.0, 3)]
@@ -151,8 +151,8 @@ ZEROS: list[Row] = [(0.0, 1.0, 1), (-0.0, 2.0, 2), (1.0, -0.0, 3)]
     ],
 )
 def test_zeros_of_either_sign_stay_one_key_below_a_filter(pipeline: Pipeline) -> None:
-    judge(pipeline, [], [], [], ZEROS)
-    judge(pipeline, [], [], [], ZEROS[::-1])
+    check_meaning(pipeline, [], [], [], ZEROS)
+    check_meaning(pipeline, [], [], [], ZEROS[::-1])
 
 
 @pytest.mark.nightly
@@ -162,4 +162,4 @@ def test_zeros_of_either_sign_stay_one_key_below_a_filter(pipeline: Pipeline) ->
 def test_rules_change_no_row_of_many_plans(
     pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows
 ) -> None:
-    judge(pipeline, a, b, c, d)
+    check_meaning(pipeline, a, b, c, d)

@@ -1,4 +1,4 @@
-"""Who can tell the order of rows, by what rows are sorted, and which sorts are for nothing."""
+"""Which operators depend on row order, by what rows are sorted, and which sorts are redundant."""
 
 from __future__ import annotations
 
@@ -108,6 +108,6 @@ DROPPED: list[tuple[Pipeline, list[str]]] = [
 
 
 @pytest.mark.parametrize(("pipeline", "expected"), DROPPED)
-def test_a_sort_that_nobody_sees_goes(pipeline: Pipeline, expected: list[str]) -> None:
+def test_a_sort_that_is_not_observable_is_removed(pipeline: Pipeline, expected: list[str]) -> None:
     plan = drop_sorts(pipeline.plan, Path())
     assert [line.strip() for line in explain(plan).splitlines()] == expected

@@ -45,5 +45,5 @@ def test_a_missing_schema_is_found_where_the_folder_says(tmp_path: Path) -> None
     (tmp_path / "in.csv").write_text("a,b\n1,x\n")
     found = find_schema(scan("in.csv").limit(1).plan, tmp_path)
     assert scan_of(found).schema == Schema.of(a="Int64", b="Utf8")
-    given = ROWS.limit(1).plan
-    assert find_schema(given, tmp_path) is given
+    plan = ROWS.limit(1).plan
+    assert find_schema(plan, tmp_path) is plan

@@ -51,7 +51,7 @@ def measured(folder: Path, name: str) -> SourceStats:
     return measure_source(scan_of(find_schema(scan(name).plan, folder)), folder)
 
 
-def test_a_column_of_nulls_whose_footer_tells_nothing_has_no_values(tmp_path: Path) -> None:
+def test_a_column_of_nulls_without_statistics_has_no_values(tmp_path: Path) -> None:
     table = pa.table({"t": pa.array([None] * 500, pa.string()), "n": range(500)})
     parquet.write_table(table, tmp_path / "a.parquet", write_statistics=False)
 
@@ -61,7 +61,7 @@ def test_a_column_of_nulls_whose_footer_tells_nothing_has_no_values(tmp_path: Pa
     assert not stats.columns["t"].distinct
 
 
-def test_a_few_pieces_of_text_tell_rows_and_spread(folder: Path) -> None:
+def test_a_few_pieces_of_text_estimate_rows_and_spread(folder: Path) -> None:
     stats = measured(folder, "a.csv")
     assert stats.rows == pytest.approx(ROWS, rel=0.1)
     assert stats.bytes == (folder / "a.csv").stat().st_size
@@ -73,7 +73,7 @@ def test_a_few_pieces_of_text_tell_rows_and_spread(folder: Path) -> None:
     assert below == pytest.approx(0.25, abs=0.1)
 
 
-def test_a_parquet_footer_tells_exactly(folder: Path) -> None:
+def test_a_parquet_footer_is_exact(folder: Path) -> None:
     stats = measured(folder, "a.parquet")
     assert (stats.rows, stats.exact) == (ROWS, True)
     assert (stats.columns["id"].minimum, stats.columns["id"].maximum) == (0, ROWS - 1)
@@ -100,7 +100,7 @@ def _even(values: int) -> list[int]:
     return [dice.randrange(values) for _ in range(MANY)]
 
 
-# Made when a test needs them: together they take two seconds of each process that collects tests.
+# Drawn when a test needs them: together they cost two seconds in each process that collects tests.
 DISTRIBUTIONS: dict[str, tuple[Callable[[], list[int]], float]] = {
     "even, 20": (lambda: _even(20), 1.01),
     "even, 1k": (lambda: _even(1000), 1.1),
@@ -117,7 +117,7 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[], list[int]], float]] = {
 
 
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
-def test_pieces_tell_how_many_values_are_different(name: str) -> None:
+def test_pieces_estimate_the_number_of_distinct_values(name: str) -> None:
     draw, error_most = DISTRIBUTIONS[name]
     values = draw()
     pieces = [values[(MANY - 160) * at // 31 :][:160] for at in range(32)]
@@ -125,12 +125,12 @@ def test_pieces_tell_how_many_values_are_different(name: str) -> None:
     assert true / error_most <= guess <= true * error_most
 
 
-def test_all_rows_tell_exactly() -> None:
+def test_all_rows_are_exact() -> None:
     assert guess_distinct([[1, 2], [2, 3]], 4) == 3
     assert guess_distinct([], 4) == 0
 
 
-def test_groups_with_exact_numbers_tell_how_many_there_are_in_all() -> None:
+def test_row_groups_with_exact_counts_estimate_the_total() -> None:
     values, rows = _even(20_000), 10_000
     groups = [(rows, len(set(values[at : at + rows]))) for at in range(0, MANY, rows)]
     assert guess_from_groups([(float(n), float(d)) for n, d in groups], MANY) == pytest.approx(
@@ -179,7 +179,7 @@ def test_compressed_text_and_json_lines_are_looked_at_too(folder: Path) -> None:
     assert measured(folder, "b.csv.gz").columns["g"].distinct == 20
 
 
-def test_columns_of_one_source_tell_their_groups_together(folder: Path) -> None:
+def test_columns_of_one_source_estimate_their_groups_together(folder: Path) -> None:
     rows = scan("a.csv").with_column("h", "g").group_by("g", "h").agg(n="count(*)")
     (folder / "c.csv").write_text("a,b\n" + "".join(f"{v},{v * 7}\n" for v in range(200)) * 300)
     both = scan("c.csv").group_by("a", "b").agg(n="count(*)")
@@ -188,7 +188,7 @@ def test_columns_of_one_source_tell_their_groups_together(folder: Path) -> None:
         assert work.rows_out == pytest.approx(groups, rel=0.1)
 
 
-def test_dictionaries_of_parquet_tell_different_values(folder: Path) -> None:
+def test_dictionaries_of_parquet_count_distinct_values(folder: Path) -> None:
     wide = pa.table(
         {"s": [f"text {SPREAD.randrange(3000)}" for _ in range(ROWS)], "id": range(ROWS)}
     )
@@ -251,7 +251,7 @@ PARTS = {
         ("t < 3", 1 / 3),
     ],
 )
-def test_a_histogram_tells_the_share_of_a_range(text: str, share: float) -> None:
+def test_a_histogram_estimates_the_share_of_a_range(text: str, share: float) -> None:
     assert selectivity(parse_expr(text), PARTS) == pytest.approx(share, abs=1e-9)
 
 
@@ -338,7 +338,7 @@ def test_values_are_looked_at_where_an_estimate_depends_on_them(
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
-def test_columns_that_nobody_looks_at_are_only_measured(kind: str, tmp_path: Path) -> None:
+def test_unused_columns_are_only_measured(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"some.{kind}"
     rows = [(at % 7, None if at % 3 else 1.5, "x" * (at % 5)) for at in range(900)]
     if kind == "csv":

@@ -1,4 +1,4 @@
-"""Plans full of sorted joins, carried out by the strategies chosen, give a row interpreter's rows."""
+"""Plans full of sorted joins, run by the chosen strategies, return a row interpreter's rows."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ENDS: st.SearchStrategy[Change] = st.sampled_from(
 )
 
 
-def judge(side: Pipeline, joins: list[Change], end: Change, left: Rows, right: Rows) -> None:
+def check_rows(side: Pipeline, joins: list[Change], end: Change, left: Rows, right: Rows) -> None:
     try:
         for join in joins:
             side = join(side)
@@ -82,7 +82,7 @@ PLAN = (SIDES, st.lists(JOINS, min_size=1, max_size=3), ENDS, ROWS, ROWS)
 def test_strategies_change_no_row(
     side: Pipeline, joins: list[Change], end: Change, left: Rows, right: Rows
 ) -> None:
-    judge(side, joins, end, left, right)
+    check_rows(side, joins, end, left, right)
 
 
 @pytest.mark.nightly
@@ -92,4 +92,4 @@ def test_strategies_change_no_row(
 def test_strategies_change_no_row_of_many_plans(
     side: Pipeline, joins: list[Change], end: Change, left: Rows, right: Rows
 ) -> None:
-    judge(side, joins, end, left, right)
+    check_rows(side, joins, end, left, right)

@@ -1,4 +1,4 @@
-"""pyarrow's threads are there before a fence stands: the stack of a new one would not get past it."""
+"""pyarrow's threads start before the memory limit: the stack of a new one would exceed it."""
 
 import subprocess
 import sys

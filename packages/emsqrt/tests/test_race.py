@@ -75,39 +75,39 @@ def raced(source: Path, *contenders: Made) -> tuple[list[Result], str]:
     return results, out.getvalue()
 
 
-def test_whoever_passes_the_cap_is_killed_and_the_next_setting_is_tried(source: Path) -> None:
-    results, told = raced(source, Made("Greedy", GREEDY, FAILS, RIGHT, FAILS))
+def test_an_engine_over_the_cap_is_killed_and_the_next_setting_is_tried(source: Path) -> None:
+    results, printed = raced(source, Made("Greedy", GREEDY, FAILS, RIGHT, FAILS))
     assert [each.well for each in results] == [False, False, True]
     assert results[0].how_it_ended().startswith("killed over the cap at ")
     assert results[1].how_it_ended() == "status 1: MemoryException: no block of 8 KiB / try more"
     assert results[2].how_it_ended().startswith("3 rows, checksum ")
     assert finals(results) == [results[2]]
-    assert "(setting 3 of 4)" in told
+    assert "(setting 3 of 4)" in printed
     assert not list((source.parent / "scratch").iterdir())
 
 
-def test_a_wrong_answer_is_told(source: Path) -> None:
-    results, told = raced(source, Made("Right", RIGHT), Made("Wrong", WRONG))
+def test_a_wrong_answer_is_reported(source: Path) -> None:
+    results, printed = raced(source, Made("Right", RIGHT), Made("Wrong", WRONG))
     assert disagreeing(results) == [("Wrong", "Right")]
-    assert "Wrong returned another answer than Right" in told
+    assert "Wrong returned another answer than Right" in printed
 
 
 def test_a_wrong_answer_is_compared_with_the_first_one_however_quick_it_was(source: Path) -> None:
     slow = "sum(range(3_000_000)); " + RIGHT
-    _, told = raced(source, Made("Right", slow), Made("Wrong", WRONG))
-    assert "Wrong returned another answer than Right" in told
+    _, printed = raced(source, Made("Right", slow), Made("Wrong", WRONG))
+    assert "Wrong returned another answer than Right" in printed
 
 
-def test_whoever_cannot_take_part_says_why(source: Path) -> None:
-    results, told = raced(source, Made("Shy", reason="it only joins"))
+def test_an_engine_that_cannot_run_reports_why(source: Path) -> None:
+    results, printed = raced(source, Made("Shy", reason="it only joins"))
     assert results == []
-    assert "does not take part: it only joins" in told
+    assert "does not take part: it only joins" in printed
 
 
-def test_a_peer_that_wins_stands_first(source: Path) -> None:
+def test_a_peer_that_wins_is_listed_first(source: Path) -> None:
     slow = "sum(range(3_000_000)); " + RIGHT
-    _, told = raced(source, Made("Slow", slow), Made("Failed", FAILS), Made("Quick", RIGHT))
-    table = told[told.index("wall s") :].splitlines()[1:4]
+    _, printed = raced(source, Made("Slow", slow), Made("Failed", FAILS), Made("Quick", RIGHT))
+    table = printed[printed.index("wall s") :].splitlines()[1:4]
     assert [line.split()[:2] for line in table] == [["✓", "Quick"], ["✓", "Slow"], ["✗", "Failed"]]
 
 
@@ -171,7 +171,7 @@ def test_all_are_asked_the_same(source: Path, verb: str, by: list[str], sql: str
     assert work_for(verb, source, by).sql == sql
 
 
-def test_gnu_sort_is_told_types_and_directions(source: Path) -> None:
+def test_gnu_sort_gets_types_and_directions(source: Path) -> None:
     work = work_for("sort", source, ["city:desc", "id"])
     (attempt,) = GnuSort().attempts(work, 64 * MIB, AttemptFiles(Path("out.csv"), Path("spill")))
     assert "-k2,2r -k1,1n" in attempt.settings
@@ -201,9 +201,7 @@ def test_what_makes_no_sense_is_refused(
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("verb", ["sort", "join", "agg"])
-def test_real_engines_give_one_answer(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str
-) -> None:
+def test_real_engines_agree(tmp_path: Path, capsys: pytest.CaptureFixture[str], verb: str) -> None:
     rows = (f"{i * 37 % 501},city {i % 9},{i}.5" for i in range(3000))
     source = tmp_path / "rows.csv"
     source.write_text("\n".join(["id,city,amount", *rows, ""]))
@@ -211,8 +209,8 @@ def test_real_engines_give_one_answer(
     words = ["race", str(source), verb, "--by", "id", "--cap", "2GiB", "--json"]
     words += ["--engines", "em,duckdb,gnusort", "--svg", str(drawn), "--scratch", str(tmp_path)]
     assert main(words) == 0
-    told = json.loads(capsys.readouterr().out)
-    through = {each["engine"]: each for each in told["attempts"] if each["succeeded"]}
+    report = json.loads(capsys.readouterr().out)
+    through = {each["engine"]: each for each in report["attempts"] if each["succeeded"]}
     assert {"EM-√", "DuckDB"} <= through.keys()
     assert len({each["checksum"] for each in through.values()}) == 1
     assert through["EM-√"]["peakBytes"] <= through["EM-√"]["reportedPeakBytes"] * 1.05 + 2 * MIB

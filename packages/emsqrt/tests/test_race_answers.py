@@ -138,7 +138,9 @@ def test_a_moment_is_the_same_however_it_is_spelled(
         ("2024-13-31", "2024-13-31 00:00:00"),
     ],
 )
-def test_another_moment_and_other_text_are_told_apart(tmp_path: Path, one: str, other: str) -> None:
+def test_other_instants_and_other_texts_are_distinguished(
+    tmp_path: Path, one: str, other: str
+) -> None:
     assert moments(tmp_path / "a.csv", one) != moments(tmp_path / "a.csv", other)
 
 

@@ -18,7 +18,7 @@ def holding(mebibytes: int, seconds: float) -> list[str]:
     return [sys.executable, "-S", "-c", _HOLD.format(mebibytes, seconds)]
 
 
-def test_what_a_command_held_and_took_is_seen_from_outside() -> None:
+def test_memory_and_time_of_a_command_are_measured_from_outside() -> None:
     ended = watch(holding(40, 0.2))
     assert ended.well
     assert 40 * MIB < ended.peak_bytes < 60 * MIB
@@ -36,25 +36,25 @@ def test_a_command_that_passes_its_cap_is_killed() -> None:
 
 
 def test_children_count_and_are_killed_with_their_parent(tmp_path: Path) -> None:
-    told = tmp_path / "pid"
+    pid_file = tmp_path / "pid"
     code = (
         "import pathlib, subprocess, sys\n"
         f"child = subprocess.Popen({holding(200, 60)!r})\n"
-        f"pathlib.Path({str(told)!r}).write_text(str(child.pid))\n"
+        f"pathlib.Path({str(pid_file)!r}).write_text(str(child.pid))\n"
         "child.wait()\n"
     )
     ended = watch([sys.executable, "-S", "-c", code], cap_bytes=64 * MIB)
     assert ended.killed_at_bytes is not None
-    with TreeReader(int(told.read_text())) as tree:
+    with TreeReader(int(pid_file.read_text())) as tree:
         assert tree.charged_bytes() == 0
 
 
-def test_a_command_that_takes_too_long_is_stopped() -> None:
+def test_a_command_over_its_time_limit_is_stopped() -> None:
     ended = watch(holding(1, 60), timeout_seconds=0.3)
     assert (ended.timed_out, ended.killed_at_bytes, ended.well) == (True, None, False)
 
 
-def test_spill_is_measured_while_it_lies_there(tmp_path: Path) -> None:
+def test_spill_is_measured_while_it_exists(tmp_path: Path) -> None:
     code = (
         "import pathlib, sys, time\nfile = pathlib.Path(sys.argv[1], 'run')\n"
         "file.write_bytes(b'x' * 1_000_000)\ntime.sleep(0.5)\nfile.unlink()\n"
@@ -76,7 +76,7 @@ def test_last_words_and_environment_come_through() -> None:
     assert (ended.status, ended.words) == (1, "hello\nno more\n")
 
 
-def test_a_watcher_that_is_interrupted_leaves_nobody_behind() -> None:
+def test_an_interrupted_watcher_leaves_no_process() -> None:
     pids: set[int] = set()
     with TreeReader(os.getpid()) as tree:
         before = set(tree.pids())  # helpers of the tests that ran before, and this process

@@ -1,4 +1,4 @@
-"""The cap that a refusal names: enough for the run, and not much more than that takes."""
+"""The cap that a refusal names: enough for the run, and not much more than it needs."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_the_cap_that_is_named_is_enough_and_no_more_than_half_too_much(
 
 
 class Trickle:
-    """A stream that gives a few bytes at a time."""
+    """A stream that returns a few bytes at a time."""
 
     def __init__(self, data: bytes, step: int) -> None:
         self._data, self._step = data, step

@@ -157,9 +157,7 @@ def test_a_killed_run_is_gone_on_with(
 @pytest.mark.parametrize(
     "shape", ["text sort", "text aggregate", "text join", "arrow aggregate", "arrow window"]
 )
-def test_what_was_taken_in_whole_is_not_read_again(
-    source: Path, tmp_path: Path, shape: str
-) -> None:
+def test_a_fully_read_input_is_not_read_again(source: Path, tmp_path: Path, shape: str) -> None:
     out, spill = tmp_path / "out.csv", tmp_path / "spill"
     pipeline = shapes(source, out)[shape]
     assert killed_run(pipeline, spill, tmp_path, "after open", 1).returncode == -9
@@ -211,7 +209,7 @@ def test_another_plan_or_other_inputs_are_refused(source: Path, tmp_path: Path) 
 
 
 @pytest.mark.slow
-def test_a_name_costs_nothing_when_nobody_is_killed(source: Path, tmp_path: Path) -> None:
+def test_a_run_name_costs_nothing_without_a_kill(source: Path, tmp_path: Path) -> None:
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
     plans = shapes(source, tmp_path / "out.csv")
     engine.run(plans["text sort"].plan, mem_cap="18MiB", resume="nightly")
@@ -269,7 +267,7 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path: Path) -> None:
     assert (folder / "journal").exists()
 
 
-def test_what_nobody_resumes_is_swept(tmp_path: Path) -> None:
+def test_an_abandoned_run_is_swept(tmp_path: Path) -> None:
     old = tmp_path / "checkpoints" / "old"
     old.mkdir(parents=True)
     (old / "sort-000001").write_bytes(b"rows")

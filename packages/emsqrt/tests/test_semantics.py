@@ -17,7 +17,7 @@ from emsqrt.memory import MemoryBudget
 from emsqrt.operators.computed import Computed
 from emsqrt.plan import Aggregate, DatasetRef, Files, Scan
 from emsqrt.plan.check import output_schema
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.errors import SennitError, Unsupported
 from sennit_core.schema import DataType, Schema
 
@@ -106,7 +106,7 @@ def run_aggregate(case: Case, rows: pa.RecordBatch) -> pa.Table:
     aggs = [(agg["name"], expr_from_json(agg["agg"])) for agg in case["aggs"]]
     named = tuple((name, agg) for name, agg in aggs if isinstance(agg, Agg))
     node = Aggregate(Scan(DatasetRef("t"), schema), keys, named)
-    out = run_operator(node, GivenRows(schema, [rows]))
+    out = run_operator(node, InputRows(schema, [rows]))
     return pa.Table.from_batches(out, output_schema(node, schema).to_arrow())
 
 

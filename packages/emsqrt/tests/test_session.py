@@ -25,7 +25,7 @@ from sennit_core.schema import Schema
 MIB = 1 << 20
 
 
-class _Nobody:
+class _NullStream:
     payload_bytes_max = 1 << 16
 
     def write_bytes(self, payload: Buffer) -> None:
@@ -35,7 +35,7 @@ class _Nobody:
 def context_of(size: int, folder: Path) -> EntryContext:
     budget = MemoryBudget(size)
     return EntryContext(
-        "the test", size, _Nobody(), lambda _: None, folder / "spill", budget=budget
+        "the test", size, _NullStream(), lambda _: None, folder / "spill", budget=budget
     )
 
 
@@ -64,7 +64,7 @@ def test_those_who_are_not_live_together_use_the_same_memory(tmp_path: Path) -> 
         third.release()
 
 
-def test_grants_are_there_in_one_piece_whoever_held_the_memory_before(tmp_path: Path) -> None:
+def test_grants_are_contiguous_after_any_earlier_use(tmp_path: Path) -> None:
     everything = float("inf")
     live_sets = frozenset({1, 2, 3}), frozenset({3, 4})
     sharing = GrantPlan(live_sets, dict.fromkeys((1, 2, 3, 4), everything))
@@ -79,7 +79,7 @@ def test_grants_are_there_in_one_piece_whoever_held_the_memory_before(tmp_path: 
 
 
 @pytest.mark.nightly
-def test_a_plan_whose_middle_one_of_three_outlives_the_others_runs_where_it_is_told_to(
+def test_a_plan_whose_middle_of_three_stages_outlives_the_others_runs_in_the_named_cap(
     tmp_path: Path,
 ) -> None:
     for name, column, rows in (("a", "n", 400), ("b", "m", 300)):
@@ -157,21 +157,21 @@ def test_operators_that_no_schedule_knows_are_live_all_the_time() -> None:
     assert max(grants[1], grants[2]) + grants[9] <= 10 * MIB
 
 
-def test_a_stream_is_begun_before_memory_is_taken_and_ended_with_it() -> None:
-    told: list[str] = []
+def test_a_stream_is_begun_before_memory_is_reserved_and_ended_with_it() -> None:
+    events: list[str] = []
 
     def stream() -> Generator[int]:
-        told.append("begun")
+        events.append("begun")
         try:
             yield 1
             yield 2
         finally:
-            told.append("ended")
+            events.append("ended")
 
     with prefetch_first(stream()) as items:
-        assert told == ["begun"]
+        assert events == ["begun"]
         assert list(items) == [1, 2]
-        assert told == ["begun", "ended"]
+        assert events == ["begun", "ended"]
 
 
 def test_a_meter_counts_from_the_first_row_in_to_the_last_out() -> None:

@@ -1,4 +1,4 @@
-"""Smallest caps are told by whoever is asked: explain, doctor, a refusal; and they are the same."""
+"""Explain, doctor and refusals report the same smallest caps."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def emsqrt(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def told_cap(*words: str) -> int:
+def printed_cap(*words: str) -> int:
     """The smallest cap that `explain` or `doctor` prints for a sort."""
     done = emsqrt(*words, "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    report = json.loads(done.stdout)
     cap_bytes: int = (
-        told["planned"]["te"]["cMinBytes"]
+        report["planned"]["te"]["cMinBytes"]
         if words[0] == "explain"
-        else told["verbs"]["sort"]["capBytes"]
+        else report["verbs"]["sort"]["capBytes"]
     )
     return cap_bytes
 
@@ -61,7 +61,7 @@ def smallest(pipeline: Pipeline) -> int:
     return cap_bytes
 
 
-def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
+def check_smallest_cap(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
     """Run at what explain calls the smallest cap, and be refused below it."""
     verbs = TEXT_TIER if kind == "csv" else ARROW
     a, b = (scan(folder / f"{side}.{kind}") for side in "ab")
@@ -86,16 +86,16 @@ def judge(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
 def test_the_smallest_cap_of_explain_is_the_smallest_that_runs(
     name: str, kind: str, folder: Path, tmp_path: Path
 ) -> None:
-    judge(name, kind, folder, tmp_path)
+    check_smallest_cap(name, kind, folder, tmp_path)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("name", "kind"), ALL)
-def test_the_smallest_cap_of_every_operator_is_told_by_explain(
+def test_explain_reports_the_smallest_cap_of_every_operator(
     name: str, kind: str, folder: Path, tmp_path: Path
 ) -> None:
-    judge(name, kind, folder, tmp_path)
+    check_smallest_cap(name, kind, folder, tmp_path)
 
 
 @pytest.mark.nightly
@@ -160,8 +160,8 @@ def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
     source, target = folder / f"a.{kind}", tmp_path / f"out.{kind}"
     (tmp_path / "plan.yaml").write_text(DOCUMENT % (source, target))
     caps = [
-        told_cap("explain", str(tmp_path / "plan.yaml"), "--mem-cap", "128MiB"),
-        told_cap("doctor", str(source)),
+        printed_cap("explain", str(tmp_path / "plan.yaml"), "--mem-cap", "128MiB"),
+        printed_cap("doctor", str(source)),
     ]
     ways = [
         ["run", str(tmp_path / "plan.yaml")],
@@ -174,22 +174,24 @@ def test_explain_and_doctor_of_the_command_line_name_caps_for_it(
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_caps_are_told_for_the_place_that_is_spilled_to(
+def test_caps_are_reported_for_the_spill_location(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, target = make(tmp_path, 30) / f"a.{kind}", tmp_path / f"out.{kind}"
-    elsewhere = "config: {mem_cap: 256MiB, spill_uri: 's3://nobody/there', spill_retry_max_ms: 1}"
-    (tmp_path / "plan.yaml").write_text(elsewhere + DOCUMENT % (source, target))
+    in_a_store = (
+        "config: {mem_cap: 256MiB, spill_uri: 's3://missing/prefix', spill_retry_max_ms: 1}"
+    )
+    (tmp_path / "plan.yaml").write_text(in_a_store + DOCUMENT % (source, target))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")  # nothing is there, or spilled
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "nobody")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "unused")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-    place = ["--spill-dir", "s3://nobody/there"]
+    place = ["--spill-dir", "s3://missing/prefix"]
     caps = [
-        told_cap("explain", str(tmp_path / "plan.yaml")),
-        told_cap("doctor", str(source), *place),
+        printed_cap("explain", str(tmp_path / "plan.yaml")),
+        printed_cap("doctor", str(source), *place),
     ]
     assert abs(caps[1] - caps[0]) < 2 * MIB, "one reads a document"
-    assert caps[0] > told_cap("doctor", str(source)) + 12 * MIB
+    assert caps[0] > printed_cap("doctor", str(source)) + 12 * MIB
     words = ["run", str(tmp_path / "plan.yaml"), "--mem-cap"]
     assert emsqrt(*words, str(caps[0])).returncode == 0
     refused = emsqrt(*words, str(caps[0] - SLACK_BYTES))
@@ -220,7 +222,7 @@ def test_the_names_of_many_files_are_counted_once(many: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("name", "cap"), [("out.csv", "14MiB"), ("out.parquet", "40MiB"), ("out.parquet", "46MiB")]
 )
-def test_a_refusal_of_many_files_tells_what_the_whole_plan_takes(
+def test_a_refusal_of_many_files_names_the_memory_of_the_whole_plan(
     name: str, cap: str, many: Path, tmp_path: Path
 ) -> None:
     plan = scan(many / "*.csv").sort("k").sink(tmp_path / name).plan
@@ -235,8 +237,8 @@ def test_a_refusal_of_many_files_tells_what_the_whole_plan_takes(
 def test_the_command_line_has_room_for_the_names_of_many_files(many: Path, tmp_path: Path) -> None:
     plan = scan(many / "*.csv").sort("k").sink(tmp_path / "out.csv").plan
     program = try_compile(plan, Path())
-    told = _try({"program": program, "spilling": {}, "spillDir": None})
-    assert abs(told["capBytes"] - Engine().estimate(plan).cap_bytes) < MIB
+    report = _try({"program": program, "spilling": {}, "spillDir": None})
+    assert abs(report["capBytes"] - Engine().estimate(plan).cap_bytes) < MIB
 
 
 @pytest.mark.nightly
@@ -258,7 +260,7 @@ def test_the_arrow_tier_has_a_floor(folder: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_engines_of_one_pool_are_told_what_the_whole_plan_takes(tmp_path: Path) -> None:
+def test_engines_of_one_pool_get_the_memory_of_the_whole_plan(tmp_path: Path) -> None:
     names = ["i8", "n", "u8", "t", "f"]
     schema, table = random_table(names, 30, 7, nul=False)
     write_table(table, schema, tmp_path / "l.jsonl")
@@ -283,11 +285,11 @@ def test_engines_of_one_pool_are_told_what_the_whole_plan_takes(tmp_path: Path) 
 def test_a_deadline_counts_from_the_first_wait_for_a_pool(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pool, given = BudgetPool("96MiB"), []
+    pool, leased = BudgetPool("96MiB"), []
     lease = pool.lease
 
     def noting(tenant: str, size_bytes: int, **rest: Any) -> Any:
-        given.append((size_bytes, rest["deadline_seconds"]))
+        leased.append((size_bytes, rest["deadline_seconds"]))
         return lease(tenant, size_bytes, **rest)
 
     monkeypatch.setattr(pool, "lease", noting)
@@ -295,6 +297,6 @@ def test_a_deadline_counts_from_the_first_wait_for_a_pool(
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"), pool=pool, tenant="acme")
     with pytest.raises(CapTooSmall):
         engine.run(plan, mem_cap="16MiB", deadline_seconds=600)
-    (first_bytes, first_seconds), (second_bytes, second_seconds) = given
+    (first_bytes, first_seconds), (second_bytes, second_seconds) = leased
     assert (first_bytes, second_bytes) == (16 * MIB, FLOOR_BYTES)
     assert second_seconds < first_seconds == 600

@@ -1,4 +1,4 @@
-"""On cores that others use, `auto` does not take the disk for slow."""
+"""On cores that others use, `auto` does not mistake the disk for slow."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from emsqrt.spill.core_wait import CoreWait
 from emsqrt.spill.local import Disk, LocalStore
 
 BLOCK = b"the quick brown fox jumps over the lazy dog\n" * (1 << 15)
-SLOW_BLOCKS = 50  # beyond the 64 MiB that are written before the disk is judged
+SLOW_BLOCKS = 50  # beyond the 64 MiB that are written before the disk is measured
 
 
 class SlowDisk(Disk):
-    """Takes 100 MB/s in pretence: time is told by a test's clock."""
+    """Simulates 100 MB/s by a test's clock."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -69,7 +69,7 @@ def test_a_core_that_is_waited_for_makes_no_disk_slow(
 def shared_core() -> Iterator[None]:
     """Run this thread on one core that another process keeps busy."""
     if not hasattr(os, "sched_setaffinity") or not Path("/proc/self/schedstat").exists():
-        pytest.skip("the kernel neither pins threads nor tells what they wait for")
+        pytest.skip("the kernel neither pins threads nor reports what they wait for")
     cores = os.sched_getaffinity(0)
     core = random.choice(sorted(cores))
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
@@ -83,7 +83,7 @@ def shared_core() -> Iterator[None]:
         busy.wait()
 
 
-def test_waiting_for_a_core_is_told_from_sleeping(shared_core: None) -> None:
+def test_waiting_for_a_core_is_distinguished_from_sleeping(shared_core: None) -> None:
     wait = CoreWait()
     before, waited = time.perf_counter(), wait.seconds()
     while time.perf_counter() < before + 0.3:

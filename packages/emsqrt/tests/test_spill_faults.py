@@ -80,8 +80,8 @@ def test_a_disk_that_fails_anywhere(
         assert not store.folder.exists()
     refused = [error for error in errors if error is not None]
     assert all(store.place in str(error) for error in refused)
-    told = quiet.calls - 2  # of two readers being closed nobody hears
-    expected = {"full": told, "broken": told, "short": 0}
+    reported = quiet.calls - 2  # errors of closing two readers are not reported
+    expected = {"full": reported, "broken": reported, "short": 0}
     assert len(refused) == expected.get(fault, quiet.names.count("read"))
 
 
@@ -117,7 +117,7 @@ def test_an_object_store_that_fails_anywhere(fault: ClientFault) -> None:
     assert bool(refused) == (fault not in ("lost once", "short"))
 
 
-def test_a_store_that_stays_away_is_given_up_in_time() -> None:
+def test_an_unreachable_store_is_abandoned_in_time() -> None:
     client = FaultyClient(MemoryClient(), 1, "lost")
     with SpillManager("", store=objects(client)) as spill, spill.create("a") as writer:
         writer.append(b"x", 1)
@@ -126,7 +126,7 @@ def test_a_store_that_stays_away_is_given_up_in_time() -> None:
     assert 3 <= client.requests < 30
 
 
-def test_remains_of_dead_runs_are_asked_for_no_longer_than_told(
+def test_remains_of_dead_runs_are_listed_within_the_timeout(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     client = FaultyClient(MemoryClient(), 1, "lost")
@@ -161,17 +161,17 @@ def test_full_memory_makes_parts_smaller() -> None:
     with SpillManager("", store=store, codec="none") as spill:
         writers = [spill.create(f"w{number}") for number in range(20)]
         most = 0
-        for turn in range(10):
+        for number in range(10):
             for writer in writers:
-                writer.append(bytes([turn]) * 4000, 1)
+                writer.append(bytes([number]) * 4000, 1)
                 most = max(most, spill.buffer_bytes)
         segments = [writer.finish() for writer in writers]
         assert most <= 50_000
         buffer = bytearray(4000)
         for segment in segments:
             with spill.open(segment) as reader:
-                for turn in range(10):
+                for number in range(10):
                     assert reader.read_into(buffer) == (4000, 1)
-                    assert buffer == bytes([turn]) * 4000
+                    assert buffer == bytes([number]) * 4000
         assert len(memory.objects) > 20
     assert memory.objects == {}

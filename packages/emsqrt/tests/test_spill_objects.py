@@ -122,7 +122,7 @@ def test_a_removed_object_is_damage_and_not_an_answer(server: Server) -> None:
 
 
 def test_wrong_credentials_end_it_without_being_shown(s3: Server) -> None:
-    secret = "a-wrong-secret-that-nobody-may-see"
+    secret = "a-wrong-secret-that-must-not-be-shown"
     options = {**s3.options, "secret_access_key": secret}
     with SpillManager(s3.uri, options=options) as spill, spill.create("a") as writer:
         writer.append(b"abc", 1)
@@ -152,7 +152,7 @@ def test_credentials_come_from_the_environment(s3: Server, monkeypatch: pytest.M
             assert reader.read_into(bytearray(3)) == (3, 1)
 
 
-def test_a_server_that_is_gone_is_given_up_in_time() -> None:
+def test_a_server_that_is_gone_is_abandoned_in_time() -> None:
     options = {"endpoint": "http://127.0.0.1:9", "access_key_id": "a", "secret_access_key": "b"}
     spill = SpillManager("s3://bucket", options=options, retry_max_ms=300)
     with spill, spill.create("a") as writer:

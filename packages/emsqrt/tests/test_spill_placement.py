@@ -1,4 +1,4 @@
-"""Where spill goes, what is refused, and what is left when somebody dies or the disk is full."""
+"""Where spill goes, what is refused, and what is left when a process dies or the disk is full."""
 
 from __future__ import annotations
 

@@ -177,7 +177,7 @@ def test_the_next_run_of_a_name_continues_after_sigterm(tmp_path: Path) -> None:
     command: list[str | Path] = [emsqrt, "sort", source, "-", "--by", "k", "--cap", "16MiB"]
     command += ["--spill-dir", tmp_path / "spill", "--resume", "night", "--quiet"]
     journal = tmp_path / "spill" / "checkpoints" / "night" / "journal"
-    # Nobody reads the output yet, so the run cannot end before it is asked to.
+    # Nothing reads the output yet, so the run cannot end before it is cancelled.
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         while not journal.exists():
             assert process.poll() is None, "it ended without a checkpoint"

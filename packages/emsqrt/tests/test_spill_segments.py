@@ -52,9 +52,9 @@ def read(spill: SpillManager, segment: Segment, start: int = 0) -> list[bytes]:
     buffer = bytearray(segment.block_raw_max)
     with spill.open(segment) as reader:
         reader.seek(start)
-        while (took := reader.read_into(buffer)) != (0, 0):
-            assert took[1] == start + len(found) + 1
-            found.append(bytes(buffer[: took[0]]))
+        while (result := reader.read_into(buffer)) != (0, 0):
+            assert result[1] == start + len(found) + 1
+            found.append(bytes(buffer[: result[0]]))
     return found
 
 

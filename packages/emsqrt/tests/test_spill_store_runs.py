@@ -146,7 +146,7 @@ def test_what_a_killed_run_left_is_swept(s3: Server, source: Path, tmp_path: Pat
     assert left(s3) == []
 
 
-def test_a_store_that_dies_is_told(source: Path, tmp_path: Path) -> None:
+def test_a_store_that_dies_is_reported(source: Path, tmp_path: Path) -> None:
     pytest.importorskip("obstore")
     out = tmp_path / "out.csv"
     folder = tmp_path / "weed"

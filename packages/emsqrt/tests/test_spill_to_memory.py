@@ -1,4 +1,4 @@
-"""Spill that lies in memory: refused, or forced and then a part of the cap."""
+"""Spill to a file system in memory: refused, or forced and then a part of the cap."""
 
 import subprocess
 import sys

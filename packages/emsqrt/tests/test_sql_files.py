@@ -64,7 +64,7 @@ def test_options_of_a_reader_are_those_of_a_scan() -> None:
     assert dict(source.options) == {**dict(files_of(wanted)[0].options), "skipRows": 0}
 
 
-def test_a_given_table_comes_before_a_file_of_its_name() -> None:
+def test_a_registered_table_wins_over_a_file_of_its_name() -> None:
     (source,) = files_of(sql("select * from 'orders.csv'", {"orders.csv": "more.csv"}, files=True))
     assert source.paths == ("more.csv",)
 

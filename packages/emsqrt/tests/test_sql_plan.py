@@ -115,7 +115,7 @@ def table(rows: Rows, schema: Schema) -> pa.Table:
 
 
 @pytest.fixture(scope="module")
-def judge() -> Iterator[Any]:
+def reference() -> Iterator[Any]:
     with duckdb.connect(config={"threads": 1}) as connection:
         yield connection
 
@@ -128,27 +128,27 @@ SOME, OTHERS = st.lists(_ROW, min_size=3, max_size=9), st.lists(_OTHER, min_size
 @pytest.mark.parametrize("query", QUERIES)
 @settings(UNHURRIED, max_examples=2)
 @given(t=SOME, u=OTHERS)
-def test_a_query_answers_as_duckdb_does(query: str, t: Rows, u: Rows, judge: Any) -> None:
-    agree(query, {"t": table(t, T), "u": table(u, U)}, judge)
+def test_a_query_answers_as_duckdb_does(query: str, t: Rows, u: Rows, reference: Any) -> None:
+    agree(query, {"t": table(t, T), "u": table(u, U)}, reference)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("query", QUERIES)
 @settings(UNHURRIED, max_examples=40)
 @given(t=SOME, u=OTHERS)
-def test_many_queries_answer_as_duckdb_does(query: str, t: Rows, u: Rows, judge: Any) -> None:
-    agree(query, {"t": table(t, T), "u": table(u, U)}, judge)
+def test_many_queries_answer_as_duckdb_does(query: str, t: Rows, u: Rows, reference: Any) -> None:
+    agree(query, {"t": table(t, T), "u": table(u, U)}, reference)
 
 
-def agree(query: str, tables: dict[str, pa.Table], judge: Any) -> None:
+def agree(query: str, tables: dict[str, pa.Table], reference: Any) -> None:
     """Fail unless the plan of a query has the rows that DuckDB answers."""
     plan = sql(query, TABLES).plan
-    given = {f"{name}.csv": each for name, each in tables.items()}
+    inputs = {f"{name}.csv": each for name, each in tables.items()}
     with tempfile.TemporaryDirectory() as scratch:
-        ours = run_batches(plan, given, MEMORY_BYTES, Path(scratch)).rows
+        ours = run_batches(plan, inputs, MEMORY_BYTES, Path(scratch)).rows
     for name, each in tables.items():
-        judge.register(name, each)
-    found, wanted = list(plain(ours)), list(plain(judge.execute(query).fetchall()))
+        reference.register(name, each)
+    found, wanted = list(plain(ours)), list(plain(reference.execute(query).fetchall()))
     if "order by" in query.replace("within group (order by", "") and "over" not in query:
         assert found == wanted
     assert sorted(map(repr, found)) == sorted(map(repr, wanted))
@@ -185,7 +185,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize("word", ["like", "ilike"])
-def test_what_is_not_like_a_pattern_is_told_from_what_is(word: str) -> None:
+def test_not_like_is_the_complement_of_like(word: str) -> None:
     plain, negated = (
         sql(f"select s from t where s {each} 'a%'", TABLES) for each in (word, f"not {word}")
     )

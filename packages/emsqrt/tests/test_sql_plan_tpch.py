@@ -71,7 +71,9 @@ QUERIES = {
 
 
 @pytest.fixture(scope="module")
-def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[str, Pipeline]]]:
+def reference(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[Any, dict[str, Pipeline]]]:
     folder: Path = tmp_path_factory.mktemp("tpch")
     with duckdb.connect(config={"threads": 1}) as connection:
         for name, query in MADE.items():
@@ -83,8 +85,8 @@ def judge(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, dict[
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUERIES)
-def test_an_answer_is_duckdbs(name: str, judge: tuple[Any, dict[str, Pipeline]]) -> None:
-    connection, tables = judge
+def test_an_answer_is_duckdbs(name: str, reference: tuple[Any, dict[str, Pipeline]]) -> None:
+    connection, tables = reference
     table = sql(QUERIES[name], tables).collect("96MiB")
     ours = list(zip(*(column.to_pylist() for column in table.columns), strict=True))
     theirs = connection.execute(QUERIES[name]).fetchall()

@@ -1,4 +1,4 @@
-"""Explaining a plan: what will be done, and beside it what was done."""
+"""Explaining a plan: what will be done, next to what was done."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pipeline(tmp_path: Path) -> Pipeline:
 MANIFEST = Manifest("h", 9, 99, 9, 99, (), 64 << 20, 50 << 20, 40 << 20, 60 << 20, 1.0, 3.5)
 
 
-def test_a_plan_tells_its_estimates_and_its_schedule(pipeline: Pipeline) -> None:
+def test_a_plan_reports_its_estimates_and_its_schedule(pipeline: Pipeline) -> None:
     text = pipeline.explain("18MiB")
     for words in (
         "external merge sort",
@@ -42,7 +42,7 @@ def test_a_plan_tells_its_estimates_and_its_schedule(pipeline: Pipeline) -> None
     assert [each["operator"] for each in document["operators"]] == ["scan", "sort", "sink"]
 
 
-def test_what_was_measured_stands_beside_what_was_planned(pipeline: Pipeline) -> None:
+def test_measurements_are_shown_next_to_the_plan(pipeline: Pipeline) -> None:
     planned = pipeline.planned("64MiB")
     block = BlockInfo(1, "sort", 9, 9, runs=4, fan_in=4, passes=1, planned={"runs": 3, "fanIn": 3})
     text = str(replace(planned, manifest=replace(MANIFEST, blocks=(block,))))
@@ -51,7 +51,7 @@ def test_what_was_measured_stands_beside_what_was_planned(pipeline: Pipeline) ->
     assert "9 rows in, 9 out (~59,999 estimated)" in text
 
 
-def test_estimated_rows_stand_beside_those_of_a_run(tmp_path: Path) -> None:
+def test_estimated_rows_are_shown_next_to_actual_rows(tmp_path: Path) -> None:
     (tmp_path / "b.csv").write_text("a,b\n" + "".join(f"{at % 50},{at}\n" for at in range(9000)))
     rows = scan(tmp_path / "b.csv").filter("b < 3000").group_by("a").agg(n="count(*)")
     made = rows.sink(tmp_path / "o.csv")

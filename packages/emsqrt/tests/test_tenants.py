@@ -27,7 +27,7 @@ from sennit_core.errors import (
 MIB = 1 << 20
 
 
-def test_tenants_take_turns_and_within_one_the_first_comes_first() -> None:
+def test_tenants_alternate_and_each_tenant_is_first_in_first_out() -> None:
     queue = FairQueue(10)
     busy = queue.request("a", 10)
     assert queue.serve() == [busy]
@@ -55,7 +55,7 @@ def test_a_large_request_is_not_overtaken_for_ever() -> None:
     assert queue.serve() == [later]
 
 
-def test_who_waits_for_its_own_share_holds_up_nobody() -> None:
+def test_a_tenant_that_waits_for_its_own_share_blocks_no_other() -> None:
     queue = FairQueue(10, {"a": 4})
     first, second = queue.request("a", 4), queue.request("a", 4)
     other = queue.request("b", 6)
@@ -68,7 +68,7 @@ def test_who_waits_for_its_own_share_holds_up_nobody() -> None:
     st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 20), st.integers(0, 5)), max_size=60),
     st.dictionaries(st.sampled_from("abc"), st.integers(20, 40)),
 )
-def test_the_sum_keeps_to_the_total_and_everybody_is_served(
+def test_the_sum_stays_within_the_total_and_every_tenant_is_served(
     events: list[tuple[str, int, int]], shares: dict[str, int]
 ) -> None:
     queue = FairQueue(40, shares)
@@ -119,17 +119,17 @@ def test_waiting_ends_with_a_deadline_or_when_it_is_cancelled() -> None:
 
 
 def test_more_is_leased_after_a_breach_until_a_share_is_used_up() -> None:
-    pool, given = BudgetPool("100MiB", {"a": "30MiB"}), []
+    pool, leased = BudgetPool("100MiB", {"a": "30MiB"}), []
 
     def work(size_bytes: int, seconds: float | None) -> int:
-        given.append(size_bytes // MIB)
+        leased.append(size_bytes // MIB)
         assert pool.stats()["a"].used_bytes == size_bytes
         if size_bytes < 25 * MIB:
             raise MemoryCapExceeded(cap_bytes=size_bytes)
         return size_bytes
 
     assert pool.lease_enough("a", 8 * MIB, work) == 30 * MIB
-    assert given == [8, 16, 30]
+    assert leased == [8, 16, 30]
     with pytest.raises(MemoryCapExceeded, match=r"estimating the plan of b, over .* 20\.0 MiB"):
         BudgetPool("20MiB").lease_enough("b", 8 * MIB, refuse)
 
@@ -280,15 +280,15 @@ def _refusal(pool: BudgetPool, tenant: str, plan: Plan, folder: Path) -> CapTooS
 
 def test_a_cap_over_the_share_is_refused(tmp_path: Path) -> None:
     pool = BudgetPool("160MiB", {"tiny": "20MiB"})
-    told = _refusal(pool, "tiny", _plan(tmp_path, "csv"), tmp_path)
-    assert told.needed_bytes == 64 * MIB
-    assert "ask for no more than 20.0 MiB" in str(told.hint)
-    least = float(str(told.hint).split("needs ")[1].split(" MiB")[0])
+    refused = _refusal(pool, "tiny", _plan(tmp_path, "csv"), tmp_path)
+    assert refused.needed_bytes == 64 * MIB
+    assert "ask for no more than 20.0 MiB" in str(refused.hint)
+    least = float(str(refused.hint).split("needs ")[1].split(" MiB")[0])
     assert 8 < least < 16
 
 
 @pytest.mark.nightly
-def test_a_cap_over_the_share_is_refused_with_what_the_plan_takes(tmp_path: Path) -> None:
+def test_a_cap_over_the_share_is_refused_with_the_memory_of_the_plan(tmp_path: Path) -> None:
     pool = BudgetPool("160MiB", {"tiny": "20MiB", "some": "42MiB"})
     typed = _plan(tmp_path, "parquet")
 

@@ -63,7 +63,7 @@ def test_a_text_is_a_moment_only_where_a_calendar_has_it(text: str, kind: str) -
 @given(
     st.integers(0, 9999), st.integers(0, 13), st.integers(0, 32), st.integers(0, 25), st.booleans()
 )
-def test_whatever_is_inferred_can_be_read(
+def test_every_inferred_type_can_be_read(
     tmp_path_factory: pytest.TempPathFactory,
     year: int,
     month: int,
@@ -126,7 +126,7 @@ KEY = (SortKey(Column("k")),)
 
 
 @pytest.mark.parametrize(
-    ("kind", "given", "said"),
+    ("kind", "args", "message"),
     [
         (Filter, (BASE, "k > 25"), "Filter.predicate is an expression, not 'k > 25'"),
         (Filter, ("in.csv", Column("k")), "Filter.input is a plan, not 'in.csv'"),
@@ -141,11 +141,11 @@ KEY = (SortKey(Column("k")),)
     ],
 )
 def test_a_node_made_of_the_wrong_things_is_refused(
-    kind: Any, given: tuple[Any, ...], said: str
+    kind: Any, args: tuple[Any, ...], message: str
 ) -> None:
     with pytest.raises(UsageError) as refused:
-        kind(*given)
-    assert said in str(refused.value)
+        kind(*args)
+    assert message in str(refused.value)
     assert refused.value.hint
 
 

@@ -1,4 +1,4 @@
-"""Groups of text: what SQL gives, the same bytes at any cap, and clear errors."""
+"""Groups of text: the results of SQL, the same bytes at any cap, and clear errors."""
 
 import random
 from pathlib import Path

@@ -55,7 +55,7 @@ PIPELINES = {
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PIPELINES)
-def test_both_tiers_give_the_same_rows(
+def test_both_tiers_return_the_same_rows(
     source: Path, tmp_path: Path, engine: Engine, name: str
 ) -> None:
     pipeline: Pipeline = PIPELINES[name](scan(source))

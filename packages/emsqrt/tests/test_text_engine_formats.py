@@ -39,7 +39,7 @@ def run_both(pipeline: Pipeline, folder: Path, suffix: str) -> tuple[bytes, byte
             stack.enter_context(closing(context))
             if tier == "text":
                 program = try_compile(plan, folder)
-                assert program is not None, "the text tier takes it"
+                assert program is not None, "the text tier accepts it"
                 report = run_text(program, context)
             else:
                 run_plan(plan_to_json(plan), context, folder)
@@ -119,7 +119,7 @@ def spell(value: object, delimiter: str, quoted: bool) -> str:
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
 )
-def test_csv_of_any_dialect_gives_what_the_arrow_tier_gives(
+def test_csv_of_any_dialect_returns_the_rows_of_the_arrow_tier(
     tmp_path: Path,
     rows: list[tuple[object, ...]],
     delimiter: str,
@@ -197,7 +197,7 @@ def test_a_byte_order_mark_of_json_lines_is_no_part_of_the_first(tmp_path: Path)
     assert text == arrow == b"a,b\n1,y\n2,x\n"
 
 
-def test_line_ends_are_alike_whatever_those_of_the_input_are(tmp_path: Path) -> None:
+def test_line_ends_are_the_same_for_any_line_ends_of_the_input(tmp_path: Path) -> None:
     source, other = tmp_path / "in.csv", tmp_path / "other.csv"
     other.write_bytes(b"a,b\n4,w\n")
 

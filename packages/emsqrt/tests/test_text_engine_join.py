@@ -1,4 +1,4 @@
-"""Joins, selections, unions and limits over text: what SQL gives, in the order of the left side."""
+"""Joins, selections, unions and limits over text: SQL's results, in the order of the left side."""
 
 import csv
 import random
@@ -52,7 +52,7 @@ HOW: list[JoinKind] = ["inner", "left", "right", "full", "semi", "anti"]
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", HOW)
-def test_a_join_gives_what_sql_gives_at_any_cap(
+def test_a_join_returns_the_rows_of_sql_at_any_cap(
     files: tuple[Path, Path], tmp_path: Path, how: JoinKind
 ) -> None:
     left, right = files
@@ -100,8 +100,8 @@ def test_a_small_left_side_is_built_and_its_order_kept(
     query = f"select {columns} from '{few}' l {how} join '{right}' r on l.id = r.k"
     with duckdb.connect(config={"threads": 1}) as oracle:
         expected = oracle.execute(query).fetchall()
-    told = [["" if value is None else str(value) for value in row] for row in expected]
-    assert sorted(rows) == sorted(told)
+    wanted = [["" if value is None else str(value) for value in row] for row in expected]
+    assert sorted(rows) == sorted(wanted)
 
 
 def test_a_key_of_one_name_comes_once_and_a_clash_gets_a_suffix(
@@ -133,7 +133,7 @@ def test_a_key_of_one_name_has_the_value_of_the_side_that_has_a_row(
         assert oracle.execute(found).fetchall() == expected
 
 
-def test_each_row_beside_all_others(files: tuple[Path, Path], tmp_path: Path) -> None:
+def test_each_row_is_paired_with_all_others(files: tuple[Path, Path], tmp_path: Path) -> None:
     left, right = files
     few = scan(left).limit(3).join(scan(right).limit(2), on=[], how="cross")
     text = run(few, tmp_path / "out.csv", "24MiB")

@@ -1,4 +1,4 @@
-"""A lean process loads what a program needs before it gives memory out."""
+"""A lean process loads what a program needs before it grants memory."""
 
 import json
 import os
@@ -40,7 +40,7 @@ ROWS = 80_000
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(("name", "kind"), [*((name, "csv") for name in VERBS), ("sort", "jsonl")])
-def test_operators_are_loaded_before_memory_is_given_out(
+def test_operators_are_loaded_before_memory_is_granted(
     name: str, kind: str, tmp_path: Path
 ) -> None:
     rows = [(number, f"text {number * 7919 % ROWS}") for number in range(ROWS)]

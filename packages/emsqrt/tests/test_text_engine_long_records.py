@@ -61,11 +61,11 @@ def test_long_records_pass(
     target = tmp_path / f"out.{kind}"
     manifest = build(scan(files / f"in.{kind}", schema=SCHEMA)).sink(target).run(engine=engine)
     read = {"csv": "read_csv(?, max_line_size=8388608)", "jsonl": "read_json(?)"}[kind]
-    judge = duckdb.connect()
-    judge.execute(f"create table t as from {read}", [str(files / f"in.{kind}")])
-    wanted = judge.execute(query).fetchall()
+    reference = duckdb.connect()
+    reference.execute(f"create table t as from {read}", [str(files / f"in.{kind}")])
+    wanted = reference.execute(query).fetchall()
     assert manifest.rows_out == len(wanted)
-    assert sorted(judge.execute(f"from {read}", [str(target)]).fetchall()) == sorted(wanted)
+    assert sorted(reference.execute(f"from {read}", [str(target)]).fetchall()) == sorted(wanted)
 
 
 @pytest.mark.slow
@@ -86,7 +86,9 @@ def test_a_record_too_long_for_the_cap_is_refused_until_one_works(
 
 
 @pytest.mark.parametrize("codec", ["", ".gz"])
-def test_columns_are_told_by_a_long_first_line(codec: str, tmp_path: Path, engine: Engine) -> None:
+def test_columns_are_read_from_a_long_first_line(
+    codec: str, tmp_path: Path, engine: Engine
+) -> None:
     line = json.dumps({"n": 1, "s": "x" * LONG}) + "\n" + json.dumps({"n": 2, "s": None})
     source, target = tmp_path / f"in.jsonl{codec}", tmp_path / "out.jsonl"
     source.write_bytes(gzip.compress(line.encode()) if codec else line.encode())

@@ -176,7 +176,7 @@ def test_the_command_sorts_from_pipe_to_pipe(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_an_engine_runs_thin_plans_beside_others(tmp_path: Path) -> None:
+def test_an_engine_runs_thin_plans_alongside_others(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", "k\n2\n1\n")
     with Engine(EngineConfig(mem_cap_bytes=32 << 20, spill_dir=tmp_path / "spill")) as engine:
         for _ in range(2):

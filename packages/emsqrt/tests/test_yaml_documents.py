@@ -61,7 +61,7 @@ steps:
       destination: "results/summary.csv"
       format: "csv"
 """
-BESIDE = """
+SAME_PLAN = """
 steps:
 - op: scan
   source: data/logs.csv
@@ -79,7 +79,7 @@ steps:
 
 
 def test_both_styles_of_a_step_mean_the_same(read: Read) -> None:
-    assert read(ORIGINAL).plan == read(BESIDE).plan
+    assert read(ORIGINAL).plan == read(SAME_PLAN).plan
     assert read(ORIGINAL).plan.__class__.__name__ == "Sink"
 
 
@@ -207,8 +207,8 @@ steps:
 - filter: n > ${least} and s != '$${x}'
 - limit: ${count:-7}
 """
-    given = read(text, variables={"least": "20"}).plan
-    assert given == scan("data/2013-01-01.csv").filter("n > 20 and s != '${x}'").limit(7).plan
+    plan = read(text, variables={"least": "20"}).plan
+    assert plan == scan("data/2013-01-01.csv").filter("n > 20 and s != '${x}'").limit(7).plan
 
 
 def test_the_environment_is_read_only_when_allowed(read: Read) -> None:

@@ -57,7 +57,7 @@ class PeakPoller:
         self._process.communicate()
 
 
-class GivenRows:
+class InputRows:
     """An operator that yields the batches it was created with, and counts the batches pulled.
 
     Args:
@@ -84,7 +84,7 @@ def run_operator(
 
     Args:
         node: its own inputs are ignored.
-        inputs: its inputs, such as `GivenRows`.
+        inputs: its inputs, such as `InputRows`.
         memory_bytes: its budget; everything must be released at the end.
         spill_dir: where it may spill; a temporary folder when None.
     """

@@ -1,4 +1,4 @@
-"""Entry points that take more memory than they are given, each in its own way."""
+"""Entry points that exceed their memory limit, each in its own way."""
 
 from __future__ import annotations
 

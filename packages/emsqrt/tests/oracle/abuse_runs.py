@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fuzz_runs import Nobody
+from fuzz_runs import NullStream
 
 from emsqrt.executor.context import EntryContext
 from emsqrt.memory import MemoryBudget
@@ -47,14 +47,14 @@ def carry_out(
     Args:
         pipeline: without its sink.
         tier: "text" or "arrow".
-        target: the output; what is spilled lies in `spill` beside it.
+        target: the output; spill files are in `spill` next to it.
         memory_bytes: what operators may reserve.
-        on_news: told progress, on the thread that works.
+        on_news: called with the progress, on the worker thread.
     """
     plan = pipeline.sink(target).plan
     spill, budget = target.parent / "spill", MemoryBudget(memory_bytes)
     with closing(
-        EntryContext("the test", memory_bytes, Nobody(), on_news, spill, None, budget)
+        EntryContext("the test", memory_bytes, NullStream(), on_news, spill, None, budget)
     ) as here:
         if tier == "arrow":
             run_plan(plan_to_json(plan), here, target.parent)

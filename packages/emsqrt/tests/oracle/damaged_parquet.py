@@ -39,7 +39,7 @@ BUDGET_BYTES = 64 << 20
 def read(path: Path) -> list[dict[str, Any]]:
     """Read a file as an engine does: its schema, its statistics, some row groups, all of them."""
     schema = infer_parquet_schema(path)
-    with suppress(OSError, ValueError, OverflowError, SennitError):  # as whoever plans by it
+    with suppress(OSError, ValueError, OverflowError, SennitError):  # as the planner does
         measure_parquet([path], path.stat().st_size, schema)
     conditions = conditions_of(col("id") > 250) if "id" in schema.names else ()
     list(batches(ParquetScan(path, schema, MemoryBudget(BUDGET_BYTES), conditions=conditions)))
@@ -65,7 +65,7 @@ def flip(data: bytes, at: int, bit: int, path: Path, wanted: list[dict[str, Any]
     except OF_THE_FILE as error:
         named = path.name in str(error)  # a cap that is too small names the file by its name
         return None if named else f"names no file: {error}"
-    except Exception as error:  # noqa: BLE001 - whatever else it is, it is told
+    except Exception as error:  # noqa: BLE001 - any other error is a finding
         return f"{type(error).__name__}: {error}"
     return None if as_bytes(found) == as_bytes(wanted) else "other rows"
 
@@ -94,16 +94,16 @@ def main(source: str, first: str, step: str, bits: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         for at in range(int(first), len(data), int(step)):
             for bit in range(at % 8, at % 8 + int(bits)):
-                tell("at", at, bit % 8)
+                report("at", at, bit % 8)
                 wrong = flip(data, at, bit % 8, Path(folder) / "damaged.parquet", wanted)
                 flips += 1
                 if wrong is not None:
-                    tell(json.dumps([at, bit % 8, wrong]))
-    tell(json.dumps(["done", flips]))
+                    report(json.dumps([at, bit % 8, wrong]))
+    report(json.dumps(["done", flips]))
 
 
-def tell(*words: object) -> None:
-    print(*words, flush=True)  # noqa: T201 - this is how it answers
+def report(*words: object) -> None:
+    print(*words, flush=True)  # noqa: T201 - the test reads these lines
 
 
 if __name__ == "__main__":

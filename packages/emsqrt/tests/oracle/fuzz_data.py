@@ -66,7 +66,7 @@ Those with a `k` are keys: whole numbers from 0 in many types, so that rows of t
 KEYS = tuple(name for name in MENU if name.startswith("k"))
 SUMMABLE = ("i8", "i16", "i32", "n", "i64", "u8", "u16", "u32", "g", "d", "k", "k8", "ku", "kd")
 ORDERS = ("drawn", "drawn", "sorted", "sorted", "reversed", "nearly", "clustered", "broken")
-"""How the rows of a table lie, by some of its columns."""
+"""How the rows of a table are ordered, by some of its columns."""
 
 _EXACT = Context(prec=60)
 _TEXTS = (
@@ -93,8 +93,8 @@ def random_table(
         seed: any number.
         nul: whether text may hold NUL characters and bytes may be anything.
         keys: how many different keys there may be.
-        order: how the rows lie: one of `ORDERS`.
-        by: the columns that they lie by.
+        order: the order of the rows: one of `ORDERS`.
+        by: the columns that they are ordered by.
     """
     dice = random.Random(seed)
     schema = Schema(tuple(Field(name, DataType.parse(MENU[name])) for name in names))
@@ -123,7 +123,7 @@ def _column(field: Field, rows: int, dice: random.Random, *, nul: bool, keys: in
 
 
 def _arranged(table: pa.Table, order: str, by: Sequence[str], dice: random.Random) -> pa.Table:
-    """Lay the rows of a table by some columns, NULL last, as one of `ORDERS` says."""
+    """Order the rows of a table by some columns, NULL last, as one of `ORDERS` says."""
     if order == "drawn":
         return table
     directions = [(name, "ascending") for name in by]

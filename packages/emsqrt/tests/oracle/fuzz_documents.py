@@ -86,8 +86,8 @@ def _sample(node: Sample) -> dict[str, Any]:
 
 def _explode(node: Explode) -> dict[str, Any]:
     names = {"column": node.column, "as": node.as_name, "position": node.position}
-    given = {key: name for key, name in names.items() if name is not None}
-    return {"explode": {**given, "outer": node.outer}}
+    names_of = {key: name for key, name in names.items() if name is not None}
+    return {"explode": {**names_of, "outer": node.outer}}
 
 
 def _expect(node: Expect) -> dict[str, Any]:

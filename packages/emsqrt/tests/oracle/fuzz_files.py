@@ -23,7 +23,7 @@ TEXT = ("csv", "jsonl")
 
 @dataclass(frozen=True, slots=True)
 class Files:
-    """How one table lies in files, all of it drawn by a seed.
+    """How one table is stored in files, all of it drawn by a seed.
 
     Args:
         kind: parquet, arrow, csv or jsonl.
@@ -48,7 +48,7 @@ class Files:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What a scan has to be told."""
+        """The arguments that a scan needs."""
         if self.plain or self.kind != "csv":
             return {}
         dialects: tuple[dict[str, Any], ...] = (
@@ -147,7 +147,7 @@ def _records(
 
 
 def _bare(text: str, delimiter: str, options: Mapping[str, Any], kind: DataType) -> str:
-    """Take quotes off a field that means the same without them."""
+    """Remove quotes from a field that means the same without them."""
     if kind.name != "Utf8" or not text.startswith('"'):
         return text
     inner = text[1:-1]

@@ -1,4 +1,4 @@
-"""Plans worked out by DuckDB, a node at a time with the rows numbered: the judge of the fuzz tests.
+"""Plans run by DuckDB, a node at a time with numbered rows: the oracle of the fuzz tests.
 
 What SQL does not promise (the order of rows) is spelled out by numbers; what it does not know
 (samples) is worked out by the engine itself in plenty of memory.
@@ -37,7 +37,7 @@ from emsqrt.plan.nodes import (
 from emsqrt.plan.tree import fold
 from emsqrt.plan.window import FRAMED, Window
 from emsqrt.planner.schemas import schemas_of
-from emsqrt.testing import GivenRows, run_operator
+from emsqrt.testing import InputRows, run_operator
 from sennit_core.schema import DataType, Schema
 
 _N = '"#"'
@@ -56,15 +56,15 @@ _FUNCTIONS = {
 }
 
 ROWS_MAX = 100_000
-"""Joins of joins with few keys have any number of rows; such plans are given up."""
+"""Joins of joins with few keys have any number of rows; such plans are skipped."""
 
 
 class TooManyRows(Exception):
-    """A node of the plan has more rows than anybody wants to compare."""
+    """A node of the plan has too many rows to compare."""
 
 
 class Oracle:
-    """A DuckDB that answers plans over given tables. A context manager.
+    """A DuckDB that runs plans over some tables. A context manager.
 
     Args:
         tables: by the first path of the scans that read them.
@@ -130,11 +130,11 @@ class Oracle:
     def load(self, table: pa.Table) -> str:
         """Make a table of Arrow's and number its rows."""
         numbers = pa.array(range(table.num_rows), pa.int64())
-        self._connection.register("given", table.append_column("#", numbers))
+        self._connection.register("input_rows", table.append_column("#", numbers))
         try:
-            return self.make("SELECT * FROM given")
+            return self.make("SELECT * FROM input_rows")
         finally:
-            self._connection.unregister("given")
+            self._connection.unregister("input_rows")
 
     def scan(self, node: Scan) -> str:
         """Load the columns that a scan asks for."""
@@ -142,13 +142,13 @@ class Oracle:
         return self.load(self._tables[node.source.paths[0]].select(self.schema(node).names))
 
     def sample(self, node: Sample, below: str) -> str:
-        """Let the engine sample; it is judged by doing the same in any memory."""
+        """Let the engine sample; the test is that it does the same in any memory."""
         schema = self.schema(node)
         names = ", ".join(map(sql_name, schema.names))
         found = self._connection.sql(f"SELECT {names} FROM {below} ORDER BY {_N}")
         table = found.to_arrow_table().cast(schema.to_arrow())
-        given = GivenRows(schema, table.to_batches(max_chunksize=777))
-        batches = run_operator(node, given, memory_bytes=256 << 20)
+        rows = InputRows(schema, table.to_batches(max_chunksize=777))
+        batches = run_operator(node, rows, memory_bytes=256 << 20)
         return self.load(pa.Table.from_batches(batches, schema.to_arrow()))
 
 
@@ -214,8 +214,8 @@ def _filter(oracle: Oracle, node: Filter, below: str) -> str:
     )
 
 
-def _select(oracle: Oracle, node: Plan, below: str, made: Mapping[str, Expr], given: Plan) -> str:
-    inside, schema = oracle.schema(given), oracle.schema(node)
+def _select(oracle: Oracle, node: Plan, below: str, made: Mapping[str, Expr], source: Plan) -> str:
+    inside, schema = oracle.schema(source), oracle.schema(node)
     exprs = [
         f"{_as(to_sql(made.get(field.name, Column(field.name)), inside), field.type)} AS "
         f"{sql_name(field.name)}"
@@ -364,10 +364,10 @@ def _window(oracle: Oracle, node: Window, below: str) -> str:
 
 def _explode(oracle: Oracle, node: Explode, below: str) -> str:
     inside = oracle.schema(node.input)
-    taken, items = sql_name(node.column), sql_name(node.as_name or node.column)
-    empty = f"{node.outer} AND ({taken} IS NULL OR len({taken}) = 0)"
-    item = f"unnest(CASE WHEN {empty} THEN [NULL] ELSE {taken} END) AS item"
-    place = f"unnest(CASE WHEN {empty} THEN [NULL] ELSE range(1, len({taken}) + 1) END) AS place"
+    column, items = sql_name(node.column), sql_name(node.as_name or node.column)
+    empty = f"{node.outer} AND ({column} IS NULL OR len({column}) = 0)"
+    item = f"unnest(CASE WHEN {empty} THEN [NULL] ELSE {column} END) AS item"
+    place = f"unnest(CASE WHEN {empty} THEN [NULL] ELSE range(1, len({column}) + 1) END) AS place"
     columns = [
         f"item AS {items}" if name == node.column else sql_name(name) for name in inside.names
     ]

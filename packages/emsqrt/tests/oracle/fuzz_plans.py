@@ -36,15 +36,15 @@ class Case:
     Args:
         pipeline: the plan.
         tables: by the first path of the scans that read them.
-        files: how these lie in files.
+        files: how these are stored in files.
         way: over batches in memory, from files to a file, or likewise in the text tier.
         formats: that its files may have.
         target: the format of the file that is written.
         memory: MiB to begin with; 0 is the least that is admitted.
         batch_rows: rows in a batch, of those in memory.
-        build: what a join's builder is told of the sides: (build left, bytes).
+        build: arguments for a join's builder: (build left, bytes).
         packs: whether spilled blocks are compressed.
-        made: how many names were given.
+        made: how many names were used.
     """
 
     pipeline: Pipeline
@@ -136,7 +136,7 @@ def _source(
     keys: int,
     more: Sequence[str] = (),
 ) -> Pipeline:
-    """Draw a table and how it lies in files; return the scan of it."""
+    """Draw a table and its files; return the scan of it."""
     is_text = any(kind in TEXT for kind in case.formats)
     columns = [each for each in MENU if not is_text or each not in NO_TEXT_FORM]
     names = dice.sample(columns, dice.randint(1, 5))
@@ -387,7 +387,7 @@ RANGES = (
 
 
 def exploded(dice: random.Random, case: Case, rows: Pipeline) -> Pipeline:
-    """Take the lists apart, which no other operator looks at."""
+    """Unnest the lists, which no other operator reads."""
     position = dice.choice((None, fresh(case)))
     outer, name = dice.random() < 0.5, dice.choice((None, fresh(case)))
     return rows.explode("xs", name, outer=outer, position=position)

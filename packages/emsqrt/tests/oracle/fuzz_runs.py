@@ -1,4 +1,4 @@
-"""Whole plans run inside a test's own process, in as little memory as they are given.
+"""Whole plans run inside the test's own process, in a fixed amount of memory.
 
 Three ways that must agree: operators over batches in memory, the arrow tier from files to a file,
 and the text tier from CSV to CSV.
@@ -33,7 +33,7 @@ from emsqrt.plan.check import scan_schema
 from emsqrt.plan.tree import fold
 from emsqrt.planner import lower_to_physical
 from emsqrt.session import run_plan
-from emsqrt.testing import GivenRows
+from emsqrt.testing import InputRows
 from emsqrt.text_engine.compile import try_compile
 from emsqrt.text_engine.session import run_text
 from sennit_core.errors import CapTooSmall
@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Ran:
-    """What a run gave: its rows, and how many bytes it spilled."""
+    """The result of a run: its rows, and how many bytes it spilled."""
 
     rows: Rows
     spilled_bytes: int
@@ -54,11 +54,11 @@ class Ran:
 
 @contextmanager
 def a_run(memory_bytes: int, scratch: Path) -> Iterator[ExecutionContext]:
-    """Give a run of the arrow tier over so much memory; nothing of it may be held at the end."""
+    """Yield a session of the arrow tier with so much memory; all of it must be free at the end."""
     with MemoryBudget(memory_bytes) as budget:
         spill = scratch / "spill"
         context = EntryContext(
-            "the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget
+            "the test", memory_bytes, NullStream(), lambda _: None, spill, None, budget
         )
         with closing(context), ExecutionContext(context, scratch) as run:
             yield run
@@ -87,7 +87,7 @@ def run_batches(
         assert isinstance(node.source, Files)
         schema = scan_schema(node)
         table = tables[node.source.paths[0]].select(list(schema.names))
-        return GivenRows(schema, table.to_batches(max_chunksize=batch_rows))
+        return InputRows(schema, table.to_batches(max_chunksize=batch_rows))
 
     with a_run(memory_bytes, scratch) as run:
         run.choose(_choices(plan, *build))
@@ -127,7 +127,7 @@ def run_files(plan: Plan, memory_bytes: int, scratch: Path, kind: str, schema: S
         budget = stack.enter_context(MemoryBudget(memory_bytes))
         spill = scratch / "spill"
         context = EntryContext(
-            "the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget
+            "the test", memory_bytes, NullStream(), lambda _: None, spill, None, budget
         )
         stack.enter_context(closing(context))
         manifest = run_plan(document, context, scratch)
@@ -146,7 +146,7 @@ def run_text_plan(
         budget = stack.enter_context(MemoryBudget(memory_bytes))
         spill = scratch / "spill"
         context = EntryContext(
-            "the test", memory_bytes, Nobody(), lambda _: None, spill, None, budget
+            "the test", memory_bytes, NullStream(), lambda _: None, spill, None, budget
         )
         stack.enter_context(closing(context))
         report = run_text(program, context)
@@ -258,8 +258,8 @@ def _spelled(value: Any) -> str | None:
     return None if value is None else value if isinstance(value, str) else _plain_text(value)
 
 
-class Nobody:
-    """A stream that nobody reads."""
+class NullStream:
+    """A stream that drops its output."""
 
     payload_bytes_max = 1 << 20
 

@@ -1,4 +1,4 @@
-"""Which cases a fuzz judges."""
+"""Which cases a fuzz test runs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def seeds(count: int, *, drawn: bool = False) -> range:
         drawn: whether they begin anywhere; else at 1, so that what a plain run says is about the
             code alone.
     """
-    given = os.environ.get("FUZZ_SEED")
+    configured = os.environ.get("FUZZ_SEED")
     drawn_first = random.SystemRandom().randrange(1 << 32) if drawn else 1
-    first = int(given) if given else drawn_first
+    first = int(configured) if configured else drawn_first
     return range(first, first + count)

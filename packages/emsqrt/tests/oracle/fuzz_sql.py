@@ -16,14 +16,14 @@ U = (("a", "n"), ("name", "s"), ("n", "n"))
 
 @dataclass(frozen=True, slots=True)
 class Select:
-    """A query and the columns it gives."""
+    """A query and its output columns."""
 
     text: str
     columns: tuple[Column, ...]
 
 
 class Queries:
-    """Draws queries; all names that it gives are different."""
+    """Draws queries; all column names are different."""
 
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
@@ -39,7 +39,7 @@ class Queries:
         return self._select(source, columns)
 
     def ordered(self) -> str:
-        """Draw a query whose order is told by all of its columns."""
+        """Draw a query that orders by all of its columns."""
         inner = self.query()
         names = [name for name, _ in inner.columns]
         keys = [

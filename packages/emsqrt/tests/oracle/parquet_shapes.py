@@ -110,7 +110,7 @@ def unequal(rows: int) -> Any:
 
 
 def lists(rows: int) -> Any:
-    """Lists whose values take a bit or two each in the file."""
+    """Lists whose values need a bit or two each in the file."""
     ends = np.arange(rows + 1, dtype=np.int32) * 100
     values = pa.array(np.arange(rows * 100) % 3)
     return pa.table(
@@ -224,7 +224,7 @@ VERBS: dict[str, Callable[[Pipeline], Pipeline]] = {
 def trouble(path: Path, verb: str, scratch: Path, steps: tuple[float, ...] = STEPS) -> list[str]:
     """Run a verb at the smallest cap and larger ones; return what went wrong.
 
-    A row that is too long is told when it is met, and nothing else.
+    A row that is too long is reported when it is read, and nothing else.
     """
     pipeline = VERBS[verb](scan(path)).sink(scratch / "out.parquet")
     config = EngineConfig(spill_dir=scratch / "spill")
