@@ -207,14 +207,14 @@ def test_admin_keys_are_named_have_roles_and_end() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "roles"), [("", ["admin"]), ("x", []), ("x", ["owner"]), ("taken", ["admin"])]
+    ("name", "roles"), [("", ["admin"]), ("x", []), ("x", ["owner"]), ("existing", ["admin"])]
 )
 def test_keys_that_make_no_sense_are_refused(
     name: str, roles: list[str], clock: ManualClock
 ) -> None:
     with AccountStore(None) as account_store:
         keys = AdminKeys(account_store, clock)
-        keys.create("taken")
+        keys.create("existing")
         with pytest.raises(UsageError):
             keys.create(name, roles)
 
@@ -255,12 +255,12 @@ def test_acting_as_another_ends_with_the_key_that_allowed_it() -> None:
         _key, text = auth.admin_keys.create("ci")
         auth.revocations.revoke_user("u")
         seen = auth.authenticate_sync(bearer(text), {"auth_variable_override": '{"uid":"u"}'})
-        nobody = auth.authenticate_sync(bearer(text), {"auth_variable_override": "null"})
-        assert nobody.as_auth() is None
+        principal = auth.authenticate_sync(bearer(text), {"auth_variable_override": "null"})
+        assert principal.as_auth() is None
         assert auth.revocations.reason(seen) is None
         auth.admin_keys.revoke("ci")
         assert auth.revocations.reason(seen) == "credential was revoked"
-        assert auth.revocations.reason(nobody) == "credential was revoked"
+        assert auth.revocations.reason(principal) == "credential was revoked"
 
 
 def test_revoking_a_user_reaches_subscribers_and_later_requests(clock: ManualClock) -> None:
@@ -348,7 +348,7 @@ def test_passwords_are_hashed_with_salt_and_compared() -> None:
     assert not passwords.is_outdated(first)
 
 
-def test_a_password_of_nobody_costs_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_password_check_of_an_unknown_user_costs_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[bool] = []
     verify = Passwords.verify
 
@@ -360,7 +360,7 @@ def test_a_password_of_nobody_costs_as_much(monkeypatch: pytest.MonkeyPatch) -> 
     with Authenticator(AuthSettings()) as auth:
         auth.users.create(email="a@b.c", password="secret1")
         auth.users.create(email="none@b.c")
-        for email in ("a@b.c", "none@b.c", "nobody@b.c"):
+        for email in ("a@b.c", "none@b.c", "unknown@b.c"):
             with pytest.raises(AccountError, match="INVALID_LOGIN_CREDENTIALS"):
                 auth.users.sign_in(email, "wrong")
     assert asked == [False, True, True]

@@ -78,20 +78,20 @@ def test_users_are_made_found_changed_and_deleted(app: firebase_admin.App) -> No
         auth.delete_user("ann", app)
 
 
-def test_what_is_taken_or_cannot_be_is_told_by_class(app: firebase_admin.App) -> None:
-    auth.create_user(uid="taken", email="taken@example.com", phone_number="+491", app=app)
+def test_conflicts_and_bad_arguments_raise_their_own_class(app: firebase_admin.App) -> None:
+    auth.create_user(uid="existing", email="existing@example.com", phone_number="+491", app=app)
     with pytest.raises(auth.UidAlreadyExistsError):
-        auth.create_user(uid="taken", app=app)
+        auth.create_user(uid="existing", app=app)
     with pytest.raises(auth.EmailAlreadyExistsError):
-        auth.create_user(email="taken@example.com", app=app)
+        auth.create_user(email="existing@example.com", app=app)
     with pytest.raises(auth.PhoneNumberAlreadyExistsError):
         auth.create_user(phone_number="+491", app=app)
     with pytest.raises(auth.UserNotFoundError):
-        auth.update_user("nobody", display_name="x", app=app)
+        auth.update_user("unknown", display_name="x", app=app)
     with pytest.raises(auth.UserNotFoundError):
-        auth.get_user_by_email("nobody@example.com", app)
+        auth.get_user_by_email("unknown@example.com", app)
     with pytest.raises(exceptions.InvalidArgumentError):
-        auth.update_user("taken", email="x @y", app=app)
+        auth.update_user("existing", email="x @y", app=app)
 
 
 def test_users_are_listed_and_deleted_together(app: firebase_admin.App) -> None:
@@ -102,10 +102,10 @@ def test_users_are_listed_and_deleted_together(app: firebase_admin.App) -> None:
     assert len(page.users) == 3
     assert page.has_next_page
     assert set(uids) <= {user.uid for user in page.iterate_all()}
-    identifiers = [auth.UidIdentifier("many0"), auth.UidIdentifier("nobody")]
+    identifiers = [auth.UidIdentifier("many0"), auth.UidIdentifier("unknown")]
     found = auth.get_users(identifiers, app)
     assert [user.uid for user in found.users] == ["many0"]
-    assert [one.uid for one in found.not_found] == ["nobody"]
+    assert [one.uid for one in found.not_found] == ["unknown"]
     auth.update_user("many0", disabled=True, app=app)
     result = auth.delete_users(uids, app)
     assert result.success_count + result.failure_count == 7

@@ -77,7 +77,7 @@ def test_users_are_added_listed_changed_and_deleted(
     assert 'there is no user "bob"' in run("user", "delete", "bob", code=1)
 
 
-def test_what_cannot_be_is_told(run: Run, tmp_path: Path) -> None:
+def test_impossible_requests_are_reported(run: Run, tmp_path: Path) -> None:
     run("user", "add", "--uid", "ann")
     assert "DUPLICATE_LOCAL_ID" in run("user", "add", "--uid", "ann", code=2)
     assert "INVALID_ROLE" in run("user", "change", "ann", "--role", "king", code=2)

@@ -1,4 +1,4 @@
-"""Whatever is sent to sign-in endpoints, the answer is a bad request at worst."""
+"""Any request to a sign-in endpoint gets an answer, at worst a bad request."""
 
 from __future__ import annotations
 

@@ -153,14 +153,14 @@ def test_an_outage_is_bridged_for_a_day(server: IssuerServer, clock: ManualClock
 @pytest.mark.parametrize(
     "mode", ["500", "302", "404", "huge", "nested", "not json", "{}", '{"keys": [{"kty": "oct"}]}']
 )
-def test_bad_answers_give_no_keys(server: IssuerServer, clock: ManualClock, mode: str) -> None:
+def test_bad_answers_return_no_keys(server: IssuerServer, clock: ManualClock, mode: str) -> None:
     server.mode = mode
     with authenticator(server, clock) as auth, pytest.raises(Unavailable):
         auth.authenticate_token_sync(token("k1"))
     assert server.asked == 1
 
 
-def test_a_slow_issuer_is_given_up(
+def test_a_slow_issuer_is_abandoned(
     server: IssuerServer, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(jwks, "_TIMEOUT_SECONDS", 0.1)
@@ -185,13 +185,13 @@ def test_the_event_loop_goes_on_while_keys_are_fetched(
     server.pause = 0.3
 
     async def work() -> int:
-        turns = 0
+        refreshes = 0
         asked = asyncio.create_task(auth.authenticate_token(token("k1")))
         while not asked.done():
-            turns += 1
+            refreshes += 1
             await asyncio.sleep(0.01)
         assert asked.result().uid == "u"
-        return turns
+        return refreshes
 
     with authenticator(server, clock) as auth:
         assert asyncio.run(work()) > 5

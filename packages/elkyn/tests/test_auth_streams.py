@@ -33,20 +33,20 @@ class Streams(Served):
         settings = data.with_suffix(".toml")
         settings.write_text('anonymous = false\nproject = "streams"\n')
         super().__init__(data, "--auth", str(settings), "--keep-alive", "1")
-        self.anybody = httpx.Client(base_url=self.url, timeout=20)
+        self.anonymous = httpx.Client(base_url=self.url, timeout=20)
 
     def stop(self) -> tuple[int, str]:
-        self.anybody.close()
+        self.anonymous.close()
         return super().stop()
 
     def sign_up(self, email: str) -> tuple[str, str]:
         body = {"email": email, "password": "secret1"}
-        answer = self.anybody.post(f"{ACCOUNTS}:signUp", json=body).json()
+        answer = self.anonymous.post(f"{ACCOUNTS}:signUp", json=body).json()
         return answer["localId"], answer["idToken"]
 
     @contextmanager
     def names(self, path: str, token: str) -> Iterator[Iterator[str]]:
-        """Open an event stream of somebody; yields the names of events."""
+        """Open an event stream of a user; yields the names of events."""
         with self.stream(path, Authorization=f"Bearer {token}") as events:
             yield (name for name, _data, _id in events)
 
@@ -64,24 +64,24 @@ def test_rules_decide_by_who_signed_in(server: Streams) -> None:
     uid, token = server.sign_up("rules@example.com")
     bearer = {"Authorization": f"Bearer {token}"}
     own = f"/users/{uid}/profile.json"
-    assert server.anybody.put(own, json={"a": 1}, headers=bearer).status_code == 200
-    assert server.anybody.get(own, params={"auth": token}).json() == {"a": 1}
-    refused = server.anybody.put("/users/other.json", json=1, headers=bearer)
+    assert server.anonymous.put(own, json={"a": 1}, headers=bearer).status_code == 200
+    assert server.anonymous.get(own, params={"auth": token}).json() == {"a": 1}
+    refused = server.anonymous.put("/users/other.json", json=1, headers=bearer)
     assert (refused.status_code, refused.json()) == (401, {"error": "Permission denied"})
-    assert server.anybody.get(own).status_code == 401
-    broken = server.anybody.get(own, params={"auth": "x.y.z"})
+    assert server.anonymous.get(own).status_code == 401
+    broken = server.anonymous.get(own, params={"auth": "x.y.z"})
     assert (broken.status_code, broken.json()) == (401, {"error": "Could not parse auth token."})
-    assert server.anybody.get(own, headers={"Authorization": "Bearer owner"}).status_code == 401
+    assert server.anonymous.get(own, headers={"Authorization": "Bearer owner"}).status_code == 401
 
 
 def test_the_original_way_to_a_token_needs_an_administrator(server: Streams) -> None:
     body = {"uid": "user123", "email": "user@example.com", "admin": True}
-    assert server.anybody.post("/auth/token", json=body).status_code == 401
+    assert server.anonymous.post("/auth/token", json=body).status_code == 401
     token = server.client.post("/auth/token", json=body).json()["token"]
     bearer = {"Authorization": f"Bearer {token}"}
-    put = server.anybody.put("/users/user123", json={"name": "Alice"}, headers=bearer)
+    put = server.anonymous.put("/users/user123", json={"name": "Alice"}, headers=bearer)
     assert put.status_code == 200
-    assert server.anybody.get("/users/somebody", headers=bearer).status_code == 200
+    assert server.anonymous.get("/users/other", headers=bearer).status_code == 200
 
 
 @pytest.mark.slow
@@ -108,7 +108,7 @@ def test_revoking_a_user_ends_open_streams(server: Streams) -> None:
         assert server.client.post(f"{project}:update", json=user).status_code == 200
         assert [event for event in events if event != "keep-alive"] == ["auth_revoked"]
         assert next(others) == "keep-alive"
-    assert server.anybody.get(f"/users/{uid}.json", params={"auth": token}).status_code == 401
+    assert server.anonymous.get(f"/users/{uid}.json", params={"auth": token}).status_code == 401
 
 
 @pytest.mark.slow
@@ -122,9 +122,9 @@ def test_another_process_revokes_while_the_server_runs(server: Streams) -> None:
 
 
 def test_the_file_of_settings_counts(server: Streams) -> None:
-    answer = server.anybody.post(f"{ACCOUNTS}:signUp", json={})
+    answer = server.anonymous.post(f"{ACCOUNTS}:signUp", json={})
     assert answer.json()["error"]["message"] == "ADMIN_ONLY_OPERATION"
-    config = server.anybody.get("/identitytoolkit.googleapis.com/v1/projects").json()
+    config = server.anonymous.get("/identitytoolkit.googleapis.com/v1/projects").json()
     assert config["projectId"] == "streams"
 
 

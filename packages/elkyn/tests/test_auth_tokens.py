@@ -107,7 +107,7 @@ def test_no_text_is_a_token(text: str) -> None:
         lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     ),
 )
-def test_well_formed_tokens_that_nobody_signed_are_refused(
+def test_well_formed_tokens_without_a_valid_signature_are_refused(
     header: dict[str, Any], body: Any
 ) -> None:
     parts = (encode_base64url(json.dumps(part).encode()) for part in (header, body))
@@ -146,8 +146,8 @@ def test_algorithm_none_is_for_emulators_alone() -> None:
     emulator = Verifier([Trust.of_secret(SECRET)], unsigned=True)
     assert emulator.verify(text, NOW).uid == "u"
     assert refused(emulator, text + "AAAA").fault == "algorithm"
-    late = emulator.verify(text, NOW + 3600)  # emulators read no times of unsigned tokens
-    assert (late.expires_ms, late.claims["exp"]) == (None, NOW + 1)
+    verified = emulator.verify(text, NOW + 3600)  # emulators read no times of unsigned tokens
+    assert (verified.expires_ms, verified.claims["exp"]) == (None, NOW + 1)
     assert emulator.verify(unsigned_token({"sub": "u", "iat": NOW + 3600}), NOW).uid == "u"
     for spelling in ("None", "NONE", "nOnE", ""):
         parts = (
@@ -197,14 +197,14 @@ def test_sizes_and_depth_are_bounded() -> None:
         parse_token(encode_base64url(b"[" * 9000) + ".e30.")
 
 
-def test_names_given_twice_and_half_surrogates_are_refused() -> None:
+def test_duplicate_names_and_half_surrogates_are_refused() -> None:
     header = encode_base64url(b'{"alg":"HS256"}')
     for body in (b'{"sub":"a","sub":"b"}', b'{"sub":"\\ud800"}', b'{"exp":NaN,"sub":"a"}', b"\xff"):
         with pytest.raises(BadToken):
             parse_token(f"{header}.{encode_base64url(body)}.AAAA")
 
 
-def test_custom_claims_stand_beside_the_uid() -> None:
+def test_custom_claims_are_merged_with_the_uid() -> None:
     verifier, text = EXAMPLES["HS256"]
     auth = verifier.verify(text, NOW).as_auth()
     assert auth is not None

@@ -41,7 +41,7 @@ def emulator() -> Iterator[Server]:
         yield made
 
 
-def test_signing_up_gives_tokens_that_the_tree_takes(server: Server) -> None:
+def test_signing_up_returns_tokens_that_the_tree_accepts(server: Server) -> None:
     answer = server.sign_up("Ann@B.c")
     assert answer["email"] == "ann@b.c"
     assert answer["expiresIn"] == "3600"
@@ -73,7 +73,7 @@ def test_the_id_token_can_be_verified_with_the_published_keys(server: Server) ->
         ({"email": "x@b.c", "password": "x" * 4097}, "PASSWORD_DOES_NOT_MEET_REQUIREMENTS"),
         ({"email": "x@b.c"}, "MISSING_PASSWORD"),
         ({"password": "secret1"}, "MISSING_EMAIL"),
-        ({"email": "nobody", "password": "secret1"}, "INVALID_EMAIL"),
+        ({"email": "unknown", "password": "secret1"}, "INVALID_EMAIL"),
         ({"email": "a@b\n.c", "password": "secret1"}, "INVALID_EMAIL"),
         ({"email": "x" * 400 + "@b.c", "password": "secret1"}, "INVALID_EMAIL"),
         ({"email": 7, "password": "secret1"}, "INVALID_ARGUMENT"),
@@ -97,12 +97,12 @@ def test_signing_in_with_a_password(server: Server) -> None:
     assert server.error(path, {"email": "a@b.c", "password": "secret1"}) == "USER_DISABLED"
 
 
-def test_an_emulator_tells_emails_and_passwords_apart(emulator: Server) -> None:
-    emulator.sign_up("tell@b.c")
+def test_an_emulator_distinguishes_emails_and_passwords(emulator: Server) -> None:
+    emulator.sign_up("known@b.c")
     path = f"{ACCOUNTS}:signInWithPassword"
-    assert emulator.error(path, {"email": "tell@b.c", "password": "no"}) == "INVALID_PASSWORD"
+    assert emulator.error(path, {"email": "known@b.c", "password": "no"}) == "INVALID_PASSWORD"
     assert emulator.error(path, {"email": "no@b.c", "password": "no"}) == "EMAIL_NOT_FOUND"
-    methods = emulator.ok(f"{ACCOUNTS}:createAuthUri", {"identifier": "tell@b.c"})
+    methods = emulator.ok(f"{ACCOUNTS}:createAuthUri", {"identifier": "known@b.c"})
     assert methods["signinMethods"] == ["password"]
 
 
@@ -125,7 +125,7 @@ def test_guessing_is_slowed_down_and_the_right_password_waits_too(server: Server
     server.ok(path, right)
 
 
-def test_anonymous_users_can_be_given_a_password(server: Server) -> None:
+def test_anonymous_users_can_set_a_password(server: Server) -> None:
     anonymous = server.ok(f"{ACCOUNTS}:signUp", {"returnSecureToken": True})
     assert server.auth.authenticate_token_sync(anonymous["idToken"]).provider == "anonymous"
     body = {"idToken": anonymous["idToken"], "email": "a@b.c", "password": "secret1"}
@@ -214,7 +214,7 @@ def test_users_change_their_own_profile_and_nothing_more(server: Server) -> None
         "customAttributes": '{"admin":true}',
         "roles": ["admin"],
         "emailVerified": True,
-        "localId": "somebody-else",
+        "localId": "another-user",
     }
     answer = server.ok(f"{ACCOUNTS}:update", body)
     assert (answer["displayName"], answer["localId"]) == ("Ann", signed["localId"])
@@ -255,7 +255,7 @@ def test_an_old_sign_in_cannot_change_a_password() -> None:
         strict.ok(f"{ACCOUNTS}:update", {"idToken": signed["idToken"], "displayName": "x"})
 
 
-def test_the_role_of_a_user_makes_an_administrator_until_it_is_taken(server: Server) -> None:
+def test_the_role_of_a_user_makes_an_administrator_until_it_is_removed(server: Server) -> None:
     signed = server.sign_up()
     uid = signed["localId"]
     server.admin(f"{PROJECT}:update", {"localId": uid, "roles": ["admin", "reader"]})
@@ -295,7 +295,7 @@ def test_administration_needs_an_administrator(
 def test_administrators_of_users(server: Server) -> None:
     body = {"localId": "u1", "email": "x@y.z", "password": "secret1", "phoneNumber": "+4930123"}
     assert server.admin(PROJECT, body)["localId"] == "u1"
-    for taken, message in (
+    for body, message in (
         ({"localId": "u1"}, "DUPLICATE_LOCAL_ID"),
         ({"email": "X@y.z"}, "EMAIL_EXISTS"),
         ({"phoneNumber": "+4930123"}, "PHONE_NUMBER_EXISTS"),
@@ -305,7 +305,7 @@ def test_administrators_of_users(server: Server) -> None:
         ({"customAttributes": "[1]"}, "INVALID_CLAIMS"),
         ({"customAttributes": json.dumps({"a": "x" * 1000})}, "CLAIMS_TOO_LARGE"),
     ):
-        assert server.error(PROJECT, taken, **ADMIN).split(" : ")[0] == message
+        assert server.error(PROJECT, body, **ADMIN).split(" : ")[0] == message
     for asked in ({"localId": ["u1"]}, {"email": ["x@y.z"]}, {"phoneNumber": ["+4930123"]}):
         assert server.admin(f"{PROJECT}:lookup", asked)["users"][0]["localId"] == "u1"
     assert "users" not in server.admin(f"{PROJECT}:lookup", {"localId": ["u2"]})
@@ -369,7 +369,7 @@ def test_a_token_for_a_user_is_signed_for_administrators(
     assert '"action": "sign token", "target": "user123"' in caplog.text
     with pytest.raises(BadToken):
         emulator.auth.authenticate_token_sync(text)
-    assert "token" in emulator.ok("/auth/token", {"uid": "anybody"})
+    assert "token" in emulator.ok("/auth/token", {"uid": "any"})
     for wrong in ({}, {"uid": ""}, {"uid": "u", "sub": "v"}, {"uid": "u", "expiresSeconds": -1}):
         assert server.ask("/auth/token", wrong, **ADMIN)[0] == 400
 
@@ -461,7 +461,7 @@ def test_mock_tokens_of_an_emulator_need_no_account(emulator: Server) -> None:
     assert emulator.auth.authenticate_token_sync(text).uid == "mock"
 
 
-def test_too_many_at_once_are_told_to_wait_and_others_are_not(
+def test_too_many_requests_of_one_client_are_throttled_and_others_are_not(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = threading.Event()

@@ -85,7 +85,7 @@ def history(tmp_path: Path) -> list[Any]:
     return trees
 
 
-def test_a_backup_and_the_archive_give_any_position(tmp_path: Path) -> None:
+def test_a_backup_and_the_archive_restore_any_position(tmp_path: Path) -> None:
     trees = history(tmp_path)
     started_ms = int(ManualClock().now() * 1000)
     cases: list[tuple[dict[str, int], int]] = [
@@ -175,7 +175,7 @@ def test_a_store_in_memory_compacts_while_it_is_read() -> None:
         assert (wrong, store.position) == ([], 11)
 
 
-def test_entries_are_repeated_in_order_and_told_to_those_who_watch(tmp_path: Path) -> None:
+def test_entries_are_repeated_in_order_and_sent_to_those_who_watch(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store, ElkynStore(mode="memory") as follower:
         store.update("/", {"a": 1, "b": {"c": 2}})
         store.set("/b/c", {".value": 3, ".priority": 1})

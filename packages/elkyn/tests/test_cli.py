@@ -59,7 +59,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(data: str) -> None:
     assert process.returncode == 128 + signal.SIGPIPE
 
 
-def test_mistakes_are_told_with_a_hint_and_exit_code_2(
+def test_mistakes_are_reported_with_a_hint_and_exit_code_2(
     data: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["set", "--data", data, "/a", "text"]) == 2

@@ -55,7 +55,7 @@ def test_values_are_written_read_asked_for_and_removed(run: Run) -> None:
 
 
 @pytest.mark.slow
-def test_the_shell_walks_and_tells_mistakes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_shell_walks_and_reports_mistakes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     script = """set users/ann {"name": "Ann Lee"}
 cd users
 ls
@@ -113,7 +113,7 @@ def test_a_server_that_is_gone_is_no_longer_asked(
         (["--url", "http://127.0.0.1:1"], 1, "the server at http://127.0.0.1:1"),
     ],
 )
-def test_a_tree_that_cannot_be_reached_is_told(
+def test_a_tree_that_cannot_be_reached_is_reported(
     capsys: pytest.CaptureFixture[str], options: list[str], code: int, complaint: str
 ) -> None:
     assert main(["get", *options, "/a"]) == code
@@ -121,7 +121,7 @@ def test_a_tree_that_cannot_be_reached_is_told(
 
 
 @pytest.mark.slow
-def test_a_wrong_token_is_told(start_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_wrong_token_is_reported(start_server: Any, capsys: pytest.CaptureFixture[str]) -> None:
     served = start_server()
     assert main(["get", "--url", served.url, "--token", "wrong", "/a"]) == 1
     assert "refuses" in capsys.readouterr().err

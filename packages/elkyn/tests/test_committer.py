@@ -63,9 +63,9 @@ def test_a_writer_that_fails_leaves_the_writes_that_were_committed(
     admin = store.admin
     commit_all = admin.apply
 
-    def fails_late(writes: list[Write]) -> None:
+    def fails_after_commit(writes: list[Write]) -> None:
         commit_all(writes)
         raise RuntimeError("after the commit")
 
-    monkeypatch.setattr(type(admin), "apply", lambda _self, writes: fails_late(writes))
+    monkeypatch.setattr(type(admin), "apply", lambda _self, writes: fails_after_commit(writes))
     assert commit(store).error is None

@@ -56,10 +56,10 @@ def test_a_legacy_token_is_exchanged(server: Server) -> None:
     assert server.auth.authenticate_token_sync(answer["idToken"]).uid == "old"
 
 
-def test_custom_tokens_of_strangers_are_refused(server: Server, emulator: Server) -> None:
+def test_custom_tokens_of_other_signers_are_refused(server: Server, emulator: Server) -> None:
     path = f"{ACCOUNTS}:signInWithCustomToken"
-    stranger = TokenSigner("another secret", server.clock).sign("u")
-    assert server.error(path, {"token": stranger}).startswith("INVALID_CUSTOM_TOKEN : ")
+    foreign = TokenSigner("another secret", server.clock).sign("u")
+    assert server.error(path, {"token": foreign}).startswith("INVALID_CUSTOM_TOKEN : ")
     unsigned = unsigned_token({"uid": "u"})
     assert server.error(path, {"token": unsigned}).startswith("INVALID_CUSTOM_TOKEN : ")
     assert server.error(path, {"token": '{"uid":"u"}'}).startswith("INVALID_CUSTOM_TOKEN : ")

@@ -171,7 +171,7 @@ COUNTED: list[tuple[Any, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("value", "counted"), COUNTED)
-def test_children_are_counted_and_arrays_told_from_maps(
+def test_children_are_counted_and_arrays_distinguished_from_maps(
     server: Any, value: Any, counted: dict[str, Any]
 ) -> None:
     server.client.put("/counted.json", json={"node": value, "z": 1})
@@ -239,7 +239,7 @@ def test_a_query_says_what_it_orders_by_and_whether_clients_may_send_it(server: 
     ]
 
 
-def test_search_finds_keys_and_values_whatever_their_case(server: Any) -> None:
+def test_search_of_keys_and_values_ignores_case(server: Any) -> None:
     tree = {"Bob": {"age": 5}, "c": {"name": "Kabob Hut", "tags": [True, 25]}, "d": {"n": "x"}}
     server.client.put("/searched.json", json=tree)
     found = {
@@ -325,7 +325,7 @@ def test_changed_paths_are_streamed_without_values(server: Any) -> None:
             seen |= set(json.loads(next(lines).removeprefix("data:")))
 
 
-def test_a_flood_of_changes_is_told_as_one(server: Any) -> None:
+def test_a_flood_of_changes_is_shown_as_one(server: Any) -> None:
     with server.client.stream("GET", "/.settings/changes") as stream:
         lines = (line for line in stream.iter_lines() if line.startswith("data:"))
         server.client.patch("/flood.json", json={f"k{number}": 1 for number in range(500)})

@@ -66,7 +66,7 @@ def test_other_hosts_and_pages_are_refused(headers: dict[str, str]) -> None:
         Origins(loopback_only=True, hosts=["elkyn"]).check(headers)
 
 
-def test_a_refused_host_is_told_which_option_allows_it(emulator: Any) -> None:
+def test_a_refusal_of_a_host_names_the_option_that_allows_it(emulator: Any) -> None:
     answer = ask(emulator, "phone.test:9000")
     assert answer.status_code == 403
     assert answer.json() == {
@@ -79,7 +79,7 @@ def test_a_refused_host_is_told_which_option_allows_it(emulator: Any) -> None:
     assert "--allow-host app.test" in page.json()["error"]
 
 
-def test_a_client_at_a_refused_host_is_told_on_its_socket(emulator: Any) -> None:
+def test_a_client_at_a_refused_host_gets_the_error_on_its_socket(emulator: Any) -> None:
     port = int(emulator.port)
     for host, origin in (("phone.test", None), ("localhost", Origin("https://phone.test"))):
         url = f"ws://{host}:{port}/.ws?v=5&ns=hosts"
@@ -95,7 +95,7 @@ def test_a_client_at_a_refused_host_is_told_on_its_socket(emulator: Any) -> None
 
 
 @pytest.mark.slow
-def test_an_emulator_serves_the_hosts_it_is_given(start_server: Start) -> None:
+def test_an_emulator_serves_the_configured_hosts(start_server: Start) -> None:
     served = start_server("--emulator", "--allow-host", "phone.test", "--allow-host", "tree")
     assert ask(served, "phone.test:9000").status_code == 200
     page = ask(served, "tree", origin="http://phone.test")
@@ -117,7 +117,7 @@ def test_an_emulator_listens_where_others_can_reach_it_and_says_so(start_server:
         assert answer.status_code == 200, host
 
 
-def test_other_servers_take_no_allowed_hosts(
+def test_other_servers_reject_allowed_hosts(
     tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["serve", "--data", str(tmp_path), "--allow-host", "phone.test"]) == 2

@@ -53,7 +53,7 @@ def test_a_torn_ephemeral_file_of_another_boot_is_never_read(tmp_path: Path) -> 
         assert store.get("/") == {"a": 1, "b": 3}
 
 
-def test_a_durable_write_above_takes_its_place(store: ElkynStore) -> None:
+def test_a_durable_write_above_replaces_it(store: ElkynStore) -> None:
     store.set("/job/progress/done", 5, ephemeral=True)
     store.set("/job", {"state": "done"})
     assert store.get("/") == durable(store) == {"job": {"state": "done"}}
@@ -99,13 +99,13 @@ def test_a_read_that_a_commit_falls_into_starts_again(
     env = store._disk._durable
     enter = env.enter
 
-    def enter_late() -> Any:
+    def enter_after_write() -> Any:
         monkeypatch.setattr(env, "enter", enter)
         txn = enter()
         store.set("/pair", {"a": "new", "b": "new"})
         return txn
 
-    monkeypatch.setattr(env, "enter", enter_late)
+    monkeypatch.setattr(env, "enter", enter_after_write)
     assert store.get("/pair") == {"a": "new", "b": "new"}
 
 
@@ -160,7 +160,7 @@ def test_a_map_keeps_its_priority_when_only_ephemeral_children_are_left(store: E
     assert [path for path, _value in entry.places] == [("m", "a"), ("m", "b"), ("m", ".priority")]
 
 
-def test_a_map_of_ephemeral_children_takes_a_durable_priority(store: ElkynStore) -> None:
+def test_a_map_of_ephemeral_children_accepts_a_durable_priority(store: ElkynStore) -> None:
     store.set("/m/b", 2, ephemeral=True)
     store.set("/m/.priority", "p")
     assert exported(store) == {"m": {"b": 2, ".priority": "p"}}

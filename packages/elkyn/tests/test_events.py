@@ -1,4 +1,4 @@
-"""Many places changed at once give what one after the other gives."""
+"""A change of many paths sends the events of the single changes in order."""
 
 from __future__ import annotations
 

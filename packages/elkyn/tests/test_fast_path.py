@@ -1,4 +1,4 @@
-"""Requests that the server answers without a task, and those that turn out to take more."""
+"""Requests that the server answers without a task, and those that need one."""
 
 from __future__ import annotations
 
@@ -112,17 +112,17 @@ class Waiting:
         self.out = True
 
 
-def test_who_sends_nothing_more_is_turned_out_in_time() -> None:
+def test_a_client_that_stops_sending_is_closed_in_time() -> None:
     time, idle, slow, still = Time(), Waiting(75), Waiting(9), Waiting(9)
     ReadTimeouts(10).start(time, [idle, slow, still])  # type: ignore[arg-type]
-    turned: list[tuple[bool, bool, bool]] = []
+    closed: list[tuple[bool, bool, bool]] = []
     for _sweep in range(9):
         time.go_on()
-        turned.append((idle.out, slow.out, still.out))
+        closed.append((idle.out, slow.out, still.out))
         slow.what = slow.what._replace(progress=object())
-    assert turned[0] == (False, False, False)
-    assert turned[1:8] == [(False, False, True)] * 7
-    assert turned[8] == (True, False, True)
+    assert closed[0] == (False, False, False)
+    assert closed[1:8] == [(False, False, True)] * 7
+    assert closed[8] == (True, False, True)
 
 
 def test_a_connection_between_requests_may_wait_longer_than_one_in_a_head() -> None:

@@ -46,7 +46,7 @@ def test_put_replaces_and_echoes_what_was_stored(store: ElkynStore) -> None:
     assert store.get("/") == {"a": {"b": {"n": 2}}}
 
 
-def test_get_gives_the_value_or_null_and_never_404(store: ElkynStore) -> None:
+def test_get_returns_the_value_or_null_and_never_404(store: ElkynStore) -> None:
     store.set("/a", ["x", {"é": 1.5}])
     assert ask(store, "GET", "/a.json").body == '["x",{"é":1.5}]'.encode()
     assert ask(store, "GET", "/a/1/.json").body == '{"é":1.5}'.encode()
@@ -72,7 +72,7 @@ def test_post_pushes_and_delete_answers_null(store: ElkynStore) -> None:
 
 
 @pytest.mark.parametrize("where", ["headers", "query"])
-def test_a_post_can_stand_for_another_method(store: ElkynStore, where: str) -> None:
+def test_a_post_can_override_the_method(store: ElkynStore, where: str) -> None:
     override = {"x-http-method-override": "PUT"}
     assert ask(store, "POST", "/a.json", 5, **{where: override}).body == b"5"
     assert store.get("/") == {"a": 5}
@@ -85,7 +85,7 @@ def test_print_is_pretty_or_silent(store: ElkynStore) -> None:
     assert (silent.status, silent.body) == (204, b"")
 
 
-def test_shallow_gives_true_for_children_and_values_for_leaves(store: ElkynStore) -> None:
+def test_shallow_returns_true_for_children_and_values_for_leaves(store: ElkynStore) -> None:
     store.set("/a", {"b": {"c": 1}, "d": 2})
     shallow = {"shallow": "true"}
     assert ask(store, "GET", "/a.json", query=shallow).body == b'{"b":true,"d":true}'
@@ -263,7 +263,7 @@ def test_of_two_equal_keys_the_last_counts(store: ElkynStore) -> None:
         st.text(max_size=5),
     ),
 )
-def test_whatever_is_asked_the_answer_is_no_server_error(
+def test_no_request_causes_a_server_error(
     shared: ElkynStore, method: str, path: str, body: bytes, query: dict[str, str]
 ) -> None:
     answer = handle(Request(method, path, query, {}, body), shared)

@@ -1,4 +1,4 @@
-"""Writes sent again under their Idempotency-Key: done once, whatever becomes of the server."""
+"""Writes sent again under their Idempotency-Key: applied once, through restarts and failovers."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def ask(
         ("DELETE", None),
     ],
 )
-def test_a_write_whose_answer_a_kill_took_is_not_done_twice(
+def test_a_write_whose_response_was_lost_to_a_kill_is_not_applied_twice(
     tmp_path: Path, method: str, body: Any
 ) -> None:
     data = tmp_path / "data"
@@ -158,19 +158,19 @@ def test_old_receipts_go_and_so_do_the_oldest_of_many(
 ) -> None:
     for number in range(10):
         keep(store, number, 1000)
-    late = 1000 + receipts.SECONDS_MAX * 1000 + 1
-    keep(store, 10, late)
-    keep(store, 11, late)
+    expired = 1000 + receipts.SECONDS_MAX * 1000 + 1
+    keep(store, 10, expired)
+    keep(store, 11, expired)
     assert count(store) == 2
     monkeypatch.setattr(receipts, "ROWS_MAX", 5)
     for number in range(12, 40):
-        keep(store, number, late + number)
+        keep(store, number, expired + number)
     assert count(store) <= 6
     with store.admin.snapshot() as view:
         known = view.tree.receipts
-        assert known.get((39).to_bytes(16, "big"), late) is not None
-        assert known.get((10).to_bytes(16, "big"), late) is None
-        assert known.get((39).to_bytes(16, "big"), late * 3) is None
+        assert known.get((39).to_bytes(16, "big"), expired) is not None
+        assert known.get((10).to_bytes(16, "big"), expired) is None
+        assert known.get((39).to_bytes(16, "big"), expired * 3) is None
     assert store.admin.verify() == []
 
 

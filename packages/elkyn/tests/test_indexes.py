@@ -200,7 +200,7 @@ def test_ephemeral_children_are_part_of_the_answer(store: ElkynStore) -> None:
     store.set("/p/c", None, ephemeral=True)
     assert answer(store, Query.build("n", limit_to_last=2)) == ["b", "a"]
     assert answer(store, Query.build("n", limit_to_first=1)) == ["d"]
-    store.set("/p/e", {"n": 5})  # a durable write beside them
+    store.set("/p/e", {"n": 5})  # a durable sibling
     store.set("/p/a/m", 1)
     assert answer(store, Query.build("n")) == ["d", "b", "e", "a"]
     store.set("/", {"p": {"z": 1}}, ephemeral=True)

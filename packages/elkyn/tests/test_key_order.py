@@ -41,7 +41,7 @@ NODE = rows.node_of(7)
 
 
 def as_the_sdk(left: str, right: str) -> int:
-    """Compare as `nameCompare` of the SDKs does, with a rule for names that it takes for one."""
+    """Compare as `nameCompare` of the SDKs does, with a rule for names that it treats as equal."""
 
     def integer(name: str) -> int | None:
         digits = name.removeprefix("-").lstrip("0")
@@ -74,7 +74,7 @@ def test_rows_hold_keys_in_their_order(keys: list[str]) -> None:
 
 
 @given(KEYS, st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=5))
-def test_a_row_of_an_index_gives_its_key_back(key: str, value: Any) -> None:
+def test_the_key_is_recovered_from_an_index_row(key: str, value: Any) -> None:
     row_key, data = index_rows.row(index_rows.head(1, ("a",)), value, key)
     assert index_rows.parse(row_key, data).key == key
     assert len(row_key) <= 511

@@ -47,7 +47,7 @@ def ordered(value: Any) -> Any:
 
 
 def outcome(parse: Any) -> Any:
-    """Return what parsing gives, or that it is refused."""
+    """Return the parsed value, or that it is refused."""
     try:
         return ordered(plain(parse().value))
     except (ValueError, SennitError):
@@ -154,17 +154,17 @@ def test_what_the_tree_cannot_hold_is_named(body: bytes, words: str) -> None:
 @pytest.mark.slow
 @given(st.dictionaries(st.sampled_from("pqh"), VALUES), VALUES, st.booleans())
 def test_the_data_of_a_large_message_are_found_wherever_they_are(
-    beside: dict[str, Any], data: Any, first: bool
+    others: dict[str, Any], data: Any, first: bool
 ) -> None:
-    inner = {"d": data, **beside} if first else {**beside, "d": data}
+    inner = {"d": data, **others} if first else {**others, "d": data}
     text = json.dumps({"d": {"b": inner, "a": "p", "r": 7}, "t": "d"})
     message = parse_large(text)
     assert (message.number, message.action) == (7, "p")
     assert load(message.body["d"].text) == load(json.dumps(data).encode())
-    assert {name: message.body[name] for name in beside} == json.loads(json.dumps(beside))
+    assert {name: message.body[name] for name in others} == json.loads(json.dumps(others))
 
 
-def test_the_first_frame_of_a_message_tells_what_it_writes() -> None:
+def test_the_first_frame_of_a_message_names_the_paths_it_writes() -> None:
     frame = '{"t":"d","d":{"r":3,"a":"m","b":{"p":"/a/\\u00e9","d":{"x":'
     assert try_announced(frame) == Announced(3, "patch", ("a", "é"))
     assert try_announced('{"t":"d","d":{"r":3,"a":"q","b":{"p":"/a"') is None

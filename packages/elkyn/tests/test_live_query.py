@@ -1,4 +1,4 @@
-"""Windows that stay up to date: child events as the client SDKs give them, and exact streams."""
+"""Windows that stay up to date: child events as in the client SDKs, and exact streams."""
 
 from __future__ import annotations
 
@@ -215,7 +215,7 @@ def test_events_of_a_window_can_be_awaited(store: ElkynStore) -> None:
     assert asyncio.run(listen()) == ["a", "b"]
 
 
-def test_a_server_can_take_what_waits_and_go_on_after_a_loss(store: ElkynStore) -> None:
+def test_a_server_can_drain_the_queue_and_continue_after_a_loss(store: ElkynStore) -> None:
     store.set("/p", {"a": 1, "b": 2, "c": 3})
     woken: list[None] = []
     with store.watch("/p", Query.build("$value", limit_to_first=2), queue_events=3) as feed:

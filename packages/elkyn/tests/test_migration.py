@@ -132,7 +132,7 @@ def test_a_file_that_is_no_database_is_named(
     data: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "text.db"
-    file.write_text("not a database at all, whatever its name says" * 50)
+    file.write_text("not a database at all, despite its name" * 50)
     assert main(["import", "--data", data, str(file)]) != 0
     assert str(file) in capsys.readouterr().err
 

@@ -66,7 +66,7 @@ def test_every_request_for_a_missing_namespace_is_answered_with_the_reason(serve
         assert wire.hello["t"] == "h"
         for action, body in REQUESTS:
             assert wire.ask(action, **body) == {"s": "unknown_namespace", "d": MISSING}, action
-        assert wire.taken() == [("sd", {"msg": MISSING})]
+        assert wire.drain() == [("sd", {"msg": MISSING})]
 
 
 def test_a_client_of_a_missing_namespace_is_not_driven_to_connect_again(served: Served) -> None:
@@ -204,7 +204,7 @@ def test_the_namespace_of_the_request_itself_may_be_missing(served: Served, fres
 
 
 @pytest.mark.slow
-def test_serve_creates_the_namespaces_it_is_given(start_server: Start) -> None:
+def test_serve_creates_the_configured_namespaces(start_server: Start) -> None:
     served = start_server("--namespace", NAME, "--namespace", "second")
     assert served.client.get(PAGE).json() == {"default": NAME, "namespaces": [NAME, "second"]}
     served.client.put("/a.json", json=1)

@@ -82,7 +82,7 @@ def whole_tree(store: ElkynStore) -> Any:
         return view.tree.get(())
 
 
-def test_the_log_alone_gives_the_tree(store: ElkynStore) -> None:
+def test_the_log_alone_rebuilds_the_tree(store: ElkynStore) -> None:
     for number in range(300):
         store.set(f"/a/{number % 7}/n{number}", {"x": number, ".priority": number})
         store.update("/", {f"a/{number % 5}/n{number - 5}": None, f"b/{number % 50}": "y" * 100})

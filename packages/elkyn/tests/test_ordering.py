@@ -45,7 +45,7 @@ def test_types_come_in_firebases_order() -> None:
 
 
 @pytest.mark.parametrize("pair", [(0, -0.0), (2**53, 2**53 + 1), ({"a": 1}, {"b": 2}), (1, 1.0)])
-def test_what_clients_cannot_tell_apart_is_equal(pair: tuple[Any, Any]) -> None:
+def test_values_that_clients_cannot_distinguish_are_equal(pair: tuple[Any, Any]) -> None:
     assert rank(pair[0]) == rank(pair[1])
 
 

@@ -54,7 +54,7 @@ def test_many_places_read_as_if_they_were_written(value: Any, new: Any, paths: A
         "newData.parent().parent().hasChildren()",
     ],
 )
-def test_judging_many_places_takes_steps_by_their_number(value: Any, rule: str) -> None:
+def test_checking_many_paths_needs_steps_in_proportion(value: Any, rule: str) -> None:
     count = 2000
     before = MemoryReader({"l": {f"k{index}": 0 for index in range(count + 1)}})
     places = [(("l", f"k{index}"), value) for index in range(count)]

@@ -1,4 +1,4 @@
-"""Priorities: stored beside values, hidden unless asked for, gone with what they belong to."""
+"""Priorities: stored with values, hidden unless requested, deleted with their value."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_what_is_absent_has_no_priority(store: ElkynStore) -> None:
     assert store.get("/", export=True) is None
 
 
-def test_an_increment_finds_the_number_beside_a_priority(store: ElkynStore) -> None:
+def test_an_increment_finds_the_number_of_a_value_with_a_priority(store: ElkynStore) -> None:
     store.set("/n", {".value": 5, ".priority": 1})
     store.set("/n", {".value": {".sv": {"increment": 2}}, ".priority": 3})
     assert store.get("/n", export=True) == {".value": 7, ".priority": 3}
@@ -106,7 +106,7 @@ def test_a_priority_is_a_number_or_a_text(store: ElkynStore, priority: Any) -> N
         store.set("/a/.priority", priority)
 
 
-def test_a_value_beside_children_and_a_path_below_a_priority_are_refused() -> None:
+def test_a_value_with_children_and_a_path_below_a_priority_are_refused() -> None:
     with pytest.raises(BadValue, match="also 'x'"):
         prepare({".value": 1, "x": 2})
     with pytest.raises(BadPath):

@@ -255,7 +255,7 @@ def naive_rank(value: Any) -> tuple[Any, ...]:
 
 
 def naive(children: dict[str, Any], order_by: str, window: dict[str, Any]) -> list[str]:
-    """Select as the documentation says it: sort, cut both ends, take the first or last."""
+    """Select as documented: sort, cut both ends, limit to the first or last."""
 
     def place(key: str) -> tuple[Any, ...]:
         child = children[key]

@@ -19,7 +19,7 @@ ANN = Principal("ann")
 ROOM = "root.child('members').child($room).child(auth.uid).val() === true"
 
 
-def judge(rule: str, data: Any, path: Path = ("rooms", "r")) -> tuple[bool, set[Path], bool]:
+def authorize(rule: str, data: Any, path: Path = ("rooms", "r")) -> tuple[bool, set[Path], bool]:
     rules = parse_rules({"rules": {"rooms": {"$room": {".read": rule}}}})
     allowed, read_set = rules.authorize_stream(MemoryReader(data), path, ANN, 0)
     return allowed, set(read_set.paths), read_set.timed
@@ -40,7 +40,7 @@ def judge(rule: str, data: Any, path: Path = ("rooms", "r")) -> tuple[bool, set[
 )
 def test_it_is_what_the_rules_looked_at(rule: str, paths: set[Path], timed: bool) -> None:
     data = {"members": {"r": {"ann": True}}, "rooms": {"r": {"open": 1}}}
-    assert judge(rule, data) == (True, paths, timed)
+    assert authorize(rule, data) == (True, paths, timed)
 
 
 def test_only_writes_that_meet_it_touch_it() -> None:

@@ -52,7 +52,7 @@ def test_what_was_put_is_read_back_as_the_same_record(system: SystemTree) -> Non
     assert "u1" in system.uploads
 
 
-def test_a_record_removed_is_gone_with_what_lies_below_it(system: SystemTree) -> None:
+def test_a_removed_record_is_gone_with_its_children(system: SystemTree) -> None:
     system.jobs.put("j1", job())
     system.jobs.show("j1", tasks={"t0": TaskInfo("t0", "j1", "o", "pending")}, ephemeral=True)
     system.jobs.remove("j1")
@@ -61,7 +61,7 @@ def test_a_record_removed_is_gone_with_what_lies_below_it(system: SystemTree) ->
     assert system.jobs.tasks("j1").all() == {}
 
 
-def test_a_job_is_read_beside_its_tasks_and_keeps_its_plan(system: SystemTree) -> None:
+def test_a_job_is_read_with_its_tasks_and_keeps_its_plan(system: SystemTree) -> None:
     system.jobs.put("j1", job())
     task, progress = TaskInfo("t0", "j1", "o", "done", 1, "f"), Progress(done=1, total=2)
     system.jobs.show("j1", job=job("running"), tasks={"t0": task}, progress=progress)

@@ -56,7 +56,7 @@ def follower_of(leader: Any, start_server: Start, tmp_path: Path) -> Any:
 
 
 @pytest.mark.nightly
-def test_whoever_signed_up_at_either_reads_and_writes_at_both(pair: tuple[Any, Any]) -> None:
+def test_users_who_signed_up_at_either_read_and_write_at_both(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     for at in pair:
         user = sign_up(at, f"a{at.process.pid}@example.org")
@@ -64,7 +64,7 @@ def test_whoever_signed_up_at_either_reads_and_writes_at_both(pair: tuple[Any, A
         assert lets_in(leader, user)
         shown = {"auth": user["idToken"]}
         own = httpx.put(f"{follower.url}/users/{user['localId']}.json", params=shown, json=1)
-        other = httpx.get(f"{follower.url}/users/somebody.json", params=shown)
+        other = httpx.get(f"{follower.url}/users/other.json", params=shown)
         assert (own.status_code, other.status_code) == (200, 401)
         with follower.wire("default") as wire:
             assert wire.ask("auth", cred=user["idToken"])["s"] == "ok"
@@ -99,7 +99,7 @@ def test_a_disabled_user_is_shut_out_until_enabled(pair: tuple[Any, Any]) -> Non
 
 
 @pytest.mark.nightly
-def test_tokens_are_judged_while_the_leader_is_away(
+def test_tokens_are_checked_while_the_leader_is_away(
     pair: tuple[Any, Any], start_server: Start, tmp_path: Path
 ) -> None:
     leader, follower = pair
@@ -132,7 +132,7 @@ def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any
         assert wire.ask("auth", cred=made)["s"] == "ok"
         assert wire.ask("p", p="/users/ann/n", d=1)["s"] == "ok"
     assert httpx.post(f"{leader.url}/.replica/identify", content=made).status_code == 401
-    assert leader.client.post("/.replica/identify", content="nobody's").status_code == 404
+    assert leader.client.post("/.replica/identify", content="unknown").status_code == 404
     leader.client.post("/auth/revoke", json={"uid": "ann"})
     until(partial(lets_in, follower, user, 401))
     other = leader.client.post("/auth/token", json={"uid": "bob"}).json()["token"]
@@ -141,7 +141,7 @@ def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any
 
 
 @pytest.mark.nightly
-def test_what_a_follower_is_told_has_no_secrets(pair: tuple[Any, Any]) -> None:
+def test_messages_to_a_follower_have_no_secrets(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     user = sign_up(leader, "a@example.org")
     answer = leader.client.get("/.replica/accounts")

@@ -31,13 +31,13 @@ class Leader:
         with suppress(OSError):
             while True:
                 with self._listener.accept()[0] as connection:
-                    self._take(connection)
+                    self._receive(connection)
                     connection.sendall(ANSWER)
                     if not self.at_once:
-                        self._take(connection)
+                        self._receive(connection)
                 self.closed += 1
 
-    def _take(self, connection: socket.socket) -> None:
+    def _receive(self, connection: socket.socket) -> None:
         if head := connection.recv(4096):
             self.requests.append(head.decode().split()[1])
 

@@ -201,7 +201,7 @@ def test_a_follower_that_never_reached_its_leader_is_read_when_it_is_promoted(
 
 
 @pytest.mark.nightly
-def test_streams_and_sockets_of_a_follower_that_turns_out_to_be_wrong(cluster: Cluster) -> None:
+def test_streams_and_sockets_of_a_diverged_follower(cluster: Cluster) -> None:
     cluster.behind.stop()
     behind = cluster.follow_new("behind")
     with (
@@ -229,7 +229,7 @@ def test_streams_and_sockets_of_a_follower_that_turns_out_to_be_wrong(cluster: C
             wire.socket.recv(timeout=1)
         cluster.line.slow = False
         assert wire.answer(listening)["s"] == "ok"
-        assert wire.taken() == [("d", {"p": "lost", "d": None})]
+        assert wire.drain() == [("d", {"p": "lost", "d": None})]
         assert wire.answer(reading) == {"s": "ok", "d": 2}
     until(lambda: connected(behind))
     assert behind.client.get("/lost.json").json() is None

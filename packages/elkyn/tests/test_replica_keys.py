@@ -114,10 +114,10 @@ def test_while_the_leader_is_away_a_key_is_known_or_may_come_again(
 
 
 @pytest.mark.nightly
-def test_credentials_of_nobody_do_not_all_reach_the_leader(pair: tuple[Served, Served]) -> None:
+def test_unknown_credentials_do_not_all_reach_the_leader(pair: tuple[Served, Served]) -> None:
     leader, follower = pair
     with httpx.Client(base_url=follower.url, timeout=60) as client:
-        same = [client.get("/secret.json?auth=nobody").status_code for _ in range(50)]
+        same = [client.get("/secret.json?auth=unknown").status_code for _ in range(50)]
         assert set(same) == {401}
         assert questions(leader) == 1
         for method in ("GET", "PUT"):
@@ -187,7 +187,7 @@ def test_a_promoted_follower_believes_no_keys_of_the_leader_before(
     assert follower.revocations.reason(principal) is not None
 
 
-def test_who_shows_what_nobody_knows_is_not_asked_about_for_a_while(clock: ManualClock) -> None:
+def test_an_unknown_credential_is_not_checked_again_for_a_while(clock: ManualClock) -> None:
     asked: list[str] = []
 
     def ask(text: str) -> Principal | None:

@@ -195,10 +195,10 @@ def test_a_follower_serves_reads_and_passes_writes_on(start_server: Start, follo
     assert client.patch("/open.json", json={"b": 1}).json() == {"b": 1}
     name = client.post("/open/log.json", json="x").json()["name"]
     assert client.delete("/open/b.json").status_code == 200
-    nobody = httpx.put(f"{follower.url}/shut.json", json=1)
-    assert (nobody.status_code, nobody.json()) == (401, {"error": "Permission denied"})
-    assert httpx.put(f"{follower.url}/open/by.json", json="nobody").status_code == 200
-    shown = {"a": 2, "by": "nobody", "log": {name: "x"}}
+    anonymous = httpx.put(f"{follower.url}/shut.json", json=1)
+    assert (anonymous.status_code, anonymous.json()) == (401, {"error": "Permission denied"})
+    assert httpx.put(f"{follower.url}/open/by.json", json="anyone").status_code == 200
+    shown = {"a": 2, "by": "anyone", "log": {name: "x"}}
     assert leader.client.get("/open.json").json() == client.get("/open.json").json() == shown
     follower.rules("default", {"open": {".read": True}})
     assert httpx.put(f"{follower.url}/open/by.json", json=1).status_code == 401
@@ -209,9 +209,9 @@ def test_a_follower_serves_reads_and_passes_writes_on(start_server: Start, follo
         assert next(events)[1] == {"path": "/", "data": 1}
     fresh = {"X-Elkyn-Min-Position": at}
     assert client.get("/open/seen.json", headers=fresh).json() == 1
-    late = client.get("/open.json", headers={"X-Elkyn-Min-Position": str(int(at) + 9)})
-    assert late.status_code == 504
-    assert "the request needs" in late.json()["error"]
+    timed_out = client.get("/open.json", headers={"X-Elkyn-Min-Position": str(int(at) + 9)})
+    assert timed_out.status_code == 504
+    assert "the request needs" in timed_out.json()["error"]
 
 
 @pytest.mark.slow
@@ -367,7 +367,7 @@ def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
     local = {"X-Elkyn-Ack": "local"}
     assert leader.client.put("/lost.json", json=2, headers=local).status_code == 200  # not sent yet
     proxy.cut = False
-    follower.stop()  # it remembers that it leads, and goes on telling the old leader
+    follower.stop()  # it remembers that it leads, and continues to notify the old leader
     token = str(leader.data / "admin.token")
     again = ["--follow", proxy.url, "--follow-token-file", token]
     follower = start_server(*again, data=tmp_path / "b")
@@ -416,7 +416,7 @@ def test_a_write_that_is_sent_again_to_a_promoted_follower_is_not_done_twice(
 
 
 @pytest.mark.nightly
-def test_a_follower_that_reads_nothing_takes_no_memory(start_server: Start) -> None:
+def test_a_follower_that_reads_nothing_uses_no_memory(start_server: Start) -> None:
     leader = start_server()
     url = leader.url.replace("http", "ws", 1) + "/.replica?ns=default"
     with connect(url, additional_headers=leader.headers, max_queue=1) as stuck:
@@ -454,7 +454,7 @@ def test_rows_that_are_no_writes_of_a_follower_are_refused(emulator: Any, row: l
     assert answer.status_code == 400
 
 
-def test_a_write_of_nobody_known_is_refused_alone(emulator: Any) -> None:
+def test_only_the_write_of_an_unknown_user_is_refused(emulator: Any) -> None:
     rows = [["put", ["good"], 1, None, None], ["put", ["bad"], 1, None, {"uid": 7}]]
     answer = emulator.client.post("/.replica/write", content=ormsgpack.packb(rows))
     good, bad = ormsgpack.unpackb(answer.content)
@@ -467,8 +467,8 @@ def test_only_admins_follow(start_server: Start) -> None:
     leader = start_server()
     url = leader.url.replace("http", "ws", 1) + "/.replica"
     for query in ("", "?ns=default", "?ns=none", "?paths=1", "?paths=%5B%22/a%22,%22/a/b%22%5D"):
-        with connect(url + query) as stranger:
-            assert decode(bytes_of(stranger.recv()))[0] == "refuse"
+        with connect(url + query) as unknown:
+            assert decode(bytes_of(unknown.recv()))[0] == "refuse"
     assert httpx.post(f"{leader.url}/.replica/promote").status_code == 401
     assert httpx.post(f"{leader.url}/.replica/write").status_code == 401
     assert leader.client.post("/.replica/write", content=b"\xff").status_code == 400
@@ -505,7 +505,7 @@ def test_a_leader_is_followed_over_tls_by_whom_its_certificate_convinces(
     leader = start_server("--tls-cert", cert, "--tls-key", key)
     assert leader.url.startswith("https://")
     leader.client.put("/n.json", json=1)
-    stranger = follow(leader, "stranger")
+    unsynced_node = follow(leader, "unsynced")
     monkeypatch.setenv("SSL_CERT_FILE", cert)
     follower = follow(leader, "follower")
     until(lambda: connected(follower))
@@ -514,8 +514,8 @@ def test_a_leader_is_followed_over_tls_by_whom_its_certificate_convinces(
     with ElkynStore(mode="replica", cluster_url=leader.url, token=token_of(leader)) as replica:
         replica.set("/n", 3)
         assert replica.get("/n") == 3
-    assert unsynced(stranger.client.get("/n.json"))
-    assert stranger.client.put("/n.json", json=4).status_code == 503
+    assert unsynced(unsynced_node.client.get("/n.json"))
+    assert unsynced_node.client.put("/n.json", json=4).status_code == 503
     assert leader.client.get("/n.json").json() == 3
 
 

@@ -238,7 +238,7 @@ class World:
                 node.follows = best
                 self._break_all(node)
         if old.follows is None:
-            self.wires.append(Wire(old, best))  # the new leader tells the old one
+            self.wires.append(Wire(old, best))  # the new leader notifies the old one
 
     def _break_all(self, node: Node) -> None:
         for wire in self.wires:
@@ -347,7 +347,7 @@ def test_a_diverged_store_is_set_aside_once_and_whole(tmp_path: Path) -> None:
     assert next(seen).data == "other"
     log = FollowerStore(other)
     with pytest.raises(NotLeader):
-        other.set("/from", "nobody")
+        other.set("/from", "rejected")
     _pump(LeaderStore(leader), log, 0)  # cut off before the snapshot
     _pump(LeaderStore(leader), log, 1)  # and in the midst of it
     for read in (other.get, other.keys, other.query, other.watch):

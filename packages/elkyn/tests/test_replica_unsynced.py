@@ -20,10 +20,10 @@ Start = Callable[..., Served]
 
 @pytest.fixture
 def nowhere() -> Iterator[str]:
-    """The URL of a port that is taken, at which nobody answers."""
-    with closing(socket.socket()) as taken:
-        taken.bind(("127.0.0.1", 0))
-        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+    """The URL of a port in use, at which no server answers."""
+    with closing(socket.socket()) as listener:
+        listener.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @pytest.fixture

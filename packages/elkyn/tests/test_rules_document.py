@@ -75,7 +75,9 @@ def test_every_character_of_a_text_knows_its_place() -> None:
         ("NaN", (1, 1), "unexpected 'N'"),
     ],
 )
-def test_a_break_is_told_with_its_place(source: str, place: tuple[int, int], text: str) -> None:
+def test_a_syntax_error_is_reported_with_its_position(
+    source: str, place: tuple[int, int], text: str
+) -> None:
     with pytest.raises(BadRules) as refused:
         parse_rules(source)
     (problem,) = refused.value.problems
@@ -124,7 +126,7 @@ def test_a_rules_file_is_an_object_with_rules(source: str) -> None:
         parse_rules(source)
 
 
-def test_nothing_stands_beside_the_rules() -> None:
+def test_no_other_key_is_allowed_next_to_the_rules() -> None:
     with pytest.raises(BadRules, match="unexpected 'data'"):
         parse_rules('{"rules": {}, "data": {}}')
 

@@ -44,7 +44,7 @@ def test_good_rules_are_good(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out == f"{file}: good\n"
 
 
-def test_every_problem_is_told_with_its_place(tmp_path: Path) -> None:
+def test_every_problem_is_reported_with_its_position(tmp_path: Path) -> None:
     file = tmp_path / "rules.json"
     file.write_text('{"rules": {".read": "a",\n ".writ": true}}', encoding="utf-8")
     stream = io.StringIO()
@@ -56,7 +56,7 @@ def test_every_problem_is_told_with_its_place(tmp_path: Path) -> None:
     ]
 
 
-def test_what_is_dubious_is_told_and_passes(tmp_path: Path) -> None:
+def test_dubious_rules_are_reported_and_pass(tmp_path: Path) -> None:
     file = tmp_path / "rules.json"
     file.write_text(
         """{"rules": {
@@ -84,7 +84,7 @@ def test_rules_that_are_asked_are_not_dubious() -> None:
     assert parse_rules({"rules": rules}).advice() == []
 
 
-def test_a_file_that_is_not_there_is_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_has_an_error_of_its_own(tmp_path: Path) -> None:
     for run_on in (check_file, run_test_file):
         stream = io.StringIO()
         assert run_on(tmp_path / "none", stream) == 2
@@ -103,12 +103,12 @@ def test_cases_pass(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "ann: read /ann: ok\n  allowed: .read of /$uid, line 1" in capsys.readouterr().out
 
 
-def test_a_failed_case_is_told_with_what_the_rules_saw(tmp_path: Path) -> None:
-    case = {"name": "strangers read", "as": "bob", "read": "/ann", "expect": "allow"}
+def test_a_failed_case_is_reported_with_the_inputs_of_the_rules(tmp_path: Path) -> None:
+    case = {"name": "other users read", "as": "bob", "read": "/ann", "expect": "allow"}
     code, output = run(tmp_path, {"rules": RULES, "cases": [case]})
     assert code == 1
     assert output.splitlines() == [
-        "/cases.json:11: strangers read: FAILED: expected to be allowed",
+        "/cases.json:11: other users read: FAILED: expected to be allowed",
         "  denied: no .read rule grants access to /ann",
         "  .read of /$uid at /ann (line 5): false",
         "      auth.uid === $uid",
@@ -118,7 +118,7 @@ def test_a_failed_case_is_told_with_what_the_rules_saw(tmp_path: Path) -> None:
     ]
 
 
-def test_rules_may_stand_in_the_file_with_or_without_their_wrapping(tmp_path: Path) -> None:
+def test_rules_files_are_read_with_or_without_the_outer_rules_key(tmp_path: Path) -> None:
     assert run(tmp_path, {"rules": RULES["rules"], "cases": CASES})[0] == 0
     assert run(tmp_path, {"rules": RULES, "cases": CASES})[0] == 0
 
@@ -189,7 +189,7 @@ def test_users_data_times_and_queries_reach_the_rules(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_a_test_file_that_is_wrong_is_told_with_its_place(
+def test_a_wrong_test_file_is_reported_with_its_position(
     tmp_path: Path, document: str, message: str
 ) -> None:
     code, written = run(tmp_path, document)
@@ -197,7 +197,7 @@ def test_a_test_file_that_is_wrong_is_told_with_its_place(
     assert written.startswith(f"/cases.json:{message}")
 
 
-def test_bytes_that_are_no_text_are_told(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_reported(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"\xff")
     stream = io.StringIO()
     assert (check_file(tmp_path / "x", stream), run_test_file(tmp_path / "x", stream)) == (1, 1)

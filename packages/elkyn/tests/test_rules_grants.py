@@ -86,7 +86,7 @@ class TestTheWalk:
         assert may_read(rules, "/list/1", data)
         assert not may_read(rules, "/list", data)
 
-    def test_a_named_key_hides_the_variable_beside_it(self) -> None:
+    def test_a_named_key_hides_the_variable_next_to_it(self) -> None:
         rules = {"$any": {".read": True, "$more": {".read": True}}, "closed": {"x": {}}}
         assert may_read(rules, "/open")
         assert not may_read(rules, "/closed")
@@ -163,18 +163,18 @@ class TestValidation:
         assert may_write(rules, {"/a": "ab"})
         assert not may_write(rules, {"/a": 1})
 
-    def test_an_object_is_valid_where_a_scalar_rule_stands_below(self) -> None:
+    def test_an_object_is_valid_above_a_scalar_rule(self) -> None:
         rules = {".write": True, "a": {"b": {"c": {".validate": False}}}}
         assert may_write(rules, {"/a": {"b": 1}})
         assert not may_write(rules, {"/a": {"b": {"c": 1}}})
 
 
 class TestUpdates:
-    def test_every_place_is_judged_on_its_own(self) -> None:
+    def test_every_place_is_checked_on_its_own(self) -> None:
         assert may_write(EQUALS, {"/a": 1, "/b": 1})
         assert not may_write(EQUALS, {"/b": 1, "/c": 1})
 
-    def test_all_are_judged_against_one_final_tree(self) -> None:
+    def test_all_are_checked_against_one_final_tree(self) -> None:
         assert not may_write(EQUALS, {"/a": 1}, {"b": 2})
         assert may_write(EQUALS, {"/a": 1, "/b": 1}, {"b": 2})
 
@@ -182,7 +182,7 @@ class TestUpdates:
         rules = {"$k": {".write": "!root.hasChild('a') && !data.parent().hasChild('b')"}}
         assert may_write(rules, {"/a": 1, "/b": 1})
 
-    def test_a_delete_beside_a_write_is_seen_by_validation(self) -> None:
+    def test_a_delete_in_the_same_update_is_seen_by_validation(self) -> None:
         rules = {".write": True, ".validate": "newData.hasChildren(['a', 'b'])"}
         data = {"a": 1, "b": 1}
         assert may_write(rules, {"/a": 2}, data)
@@ -208,7 +208,7 @@ class TestPriorities:
         assert not may_write(rules, {"/x/.priority": 5}, {"x": "other"})
         assert may_read({"x": {".read": "data.getPriority() == null"}}, "/x/.priority", {"x": 1})
 
-    def test_no_variable_stands_for_one(self) -> None:
+    def test_reserved_names_are_no_variables(self) -> None:
         rules = {"x": {"$any": {".write": True, ".read": True}}}
         assert not may_write(rules, {"/x/.priority": 5}, {"x": {"a": 1}})
         assert not may_read(rules, "/x/.priority", {"x": {"a": 1}})

@@ -312,7 +312,7 @@ def naive_may_write(node: Any, tree: Any, places: dict[tuple[str, ...], Any]) ->
 @pytest.mark.slow
 @settings(max_examples=200)
 @given(NODES, ROOTS, WRITES)
-def test_a_write_is_judged_as_the_naive_evaluator_does(
+def test_a_write_is_checked_as_the_naive_evaluator_does(
     node: Any, tree: Any, places: dict[tuple[str, ...], Any]
 ) -> None:
     try:

@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> Iterator[ElkynStore]:
         yield store
 
 
-def test_a_write_is_judged_on_its_resolved_values_in_its_transaction(store: ElkynStore) -> None:
+def test_a_write_is_checked_on_its_resolved_values_in_its_transaction(store: ElkynStore) -> None:
     store.set_rules({"rules": {"n": {".write": "newData.val() === data.val() + 1"}}})
     ann = store.create_token("ann")
     with pytest.raises(Denied):
@@ -40,7 +40,7 @@ def test_now_is_the_timestamp_of_the_same_write(store: ElkynStore) -> None:
     store.set("/at", {".sv": "timestamp"}, token=store.create_token("ann"))
 
 
-def test_an_update_of_many_paths_is_judged_whole(store: ElkynStore) -> None:
+def test_an_update_of_many_paths_is_checked_whole(store: ElkynStore) -> None:
     store.set_rules(
         {"rules": {"$k": {".write": "newData.parent().hasChildren(['a', 'b'])", ".read": True}}}
     )
@@ -95,7 +95,7 @@ def test_rules_are_kept_with_the_tree(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "// kept" in capsys.readouterr().out
 
 
-def test_a_shell_is_told_which_rule_decides(
+def test_a_shell_shows_which_rule_decides(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     data, file = str(tmp_path / "data"), tmp_path / "rules.json"

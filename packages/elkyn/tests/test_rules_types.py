@@ -204,7 +204,7 @@ def test_a_problem_in_a_regular_expression_points_into_it() -> None:
     assert refused.value.problems[0].column == source.index("$)") + 1
 
 
-def test_all_problems_are_told_at_once_in_order() -> None:
+def test_all_problems_are_reported_at_once_in_order() -> None:
     with pytest.raises(BadRules) as refused:
         parse_rules('{"rules": {".read": "a",\n ".write": "b", ".validate": 1,\n "x": 2}}')
     assert [problem.line for problem in refused.value.problems] == [1, 2, 2, 3]

@@ -1,4 +1,4 @@
-"""What expressions give when a rule runs: values, nulls, and failures that make a rule false."""
+"""Results of expressions when a rule runs: values, nulls, and failures that make a rule false."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_failure_makes_the_whole_rule_false(expression: str, reason: str, arou
     assert decision.failure == reason
 
 
-def test_nobody_is_null() -> None:
+def test_auth_of_an_anonymous_user_is_null() -> None:
     assert decide(
         "auth == null && auth.uid == null && auth.token.email == null", UNAUTHENTICATED
     ).allowed

@@ -133,7 +133,7 @@ def test_a_body_over_the_limit_is_refused(tmp_path: Path) -> None:
     assert asyncio.run(ask()) == 413
 
 
-def test_a_hook_that_gives_full_access_still_needs_the_indexes_of_the_rules() -> None:
+def test_a_hook_that_grants_full_access_still_needs_the_indexes_of_the_rules() -> None:
     import asyncio
 
     from elkyn.server.app import elkyn_app
@@ -256,11 +256,11 @@ def test_the_emulator_knows_owner_makes_namespaces_and_keeps_web_pages_out(tmp_p
     running = Running(tmp_path / "data", "--emulator")
     client = running.client
     assert client.put("/a.json?ns=demo-app", json=1).status_code == 200
-    nobody = {"Authorization": ""}
-    assert client.get("/a.json?ns=demo-app", headers=nobody).json() == 1
+    anonymous = {"Authorization": ""}
+    assert client.get("/a.json?ns=demo-app", headers=anonymous).json() == 1
     rules = {"rules": {".read": "auth != null"}}
     assert client.put("/.settings/rules.json?ns=demo-app", json=rules).json() == {"status": "ok"}
-    assert client.get("/a.json?ns=demo-app", headers=nobody).status_code == 401
+    assert client.get("/a.json?ns=demo-app", headers=anonymous).status_code == 401
     assert client.get("/a.json?ns=demo-app").json() == 1
     evil = {"Origin": "https://evil.example"}
     assert client.get("/a.json", headers=evil).status_code == 403
@@ -293,7 +293,7 @@ serve(Serving(Path(sys.argv[1]), port=0), ready)
 
 
 @pytest.mark.slow
-def test_it_takes_connections_when_it_says_so(tmp_path: Path) -> None:
+def test_it_accepts_connections_once_it_reports_ready(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ANSWERS_ALREADY, str(tmp_path / "data")]
     assert subprocess.run(command, timeout=60, check=False).returncode == 0
 

@@ -69,7 +69,7 @@ def test_five_thousand_that_do_not_read_hold_no_events(served: Served) -> None:
         assert served.client.get("/live.json").json().startswith("00599")
 
 
-def test_what_five_thousand_had_is_given_back_when_they_are_gone(served: Served) -> None:
+def test_memory_of_five_thousand_clients_is_released_when_they_are_gone(served: Served) -> None:
     with streams(served, 500):
         until(lambda: open_streams(served) == 500)
     until(lambda: open_streams(served) == 0)

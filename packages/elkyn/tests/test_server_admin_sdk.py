@@ -99,7 +99,7 @@ def test_a_listener_gets_every_event_and_can_be_closed(root: Any) -> None:
     registration.close()  # returns with the next keep-alive
 
 
-def test_an_override_is_judged_by_rules(emulator: Any) -> None:
+def test_an_override_is_checked_by_rules(emulator: Any) -> None:
     emulator.rules("override", {"$uid": {".read": "auth.uid === $uid", ".write": "auth != null"}})
     options = {
         "databaseURL": f"{emulator.url}/?ns=override",
@@ -115,7 +115,7 @@ def test_an_override_is_judged_by_rules(emulator: Any) -> None:
         firebase_admin.delete_app(app)
 
 
-def test_mistakes_are_told_in_its_own_errors(root: Any, emulator: Any) -> None:
+def test_mistakes_are_raised_as_its_own_errors(root: Any, emulator: Any) -> None:
     emulator.rules("index", {".read": True})
     with pytest.raises(exceptions.InvalidArgumentError):
         root.child("a").set({"b.c": 1})

@@ -82,10 +82,10 @@ class Flood(asyncio.Transport):
     def write(self, data: Any) -> None:
         self.written += data
 
-    def take(self) -> bytes:
-        """Return what one read takes."""
-        taken, self.left = self.left[: 256 * 1024], self.left[256 * 1024 :]
-        return taken
+    def receive(self) -> bytes:
+        """Return the bytes of one read."""
+        received, self.left = self.left[: 256 * 1024], self.left[256 * 1024 :]
+        return received
 
 
 @pytest.mark.slow
@@ -105,7 +105,7 @@ def test_requests_that_come_faster_than_answers_go_wait_unread() -> None:
         longest = 0
         while transport.left or transport.written.count(b"200 OK") < 2_000:
             if transport.read:
-                protocol.data_received(transport.take())
+                protocol.data_received(transport.receive())
             longest = max(longest, len(protocol.pending))
             await asyncio.sleep(0)
         assert transport.written.count(b"200 OK") == 2_000

@@ -79,7 +79,7 @@ def test_a_body_that_a_rule_has_to_see_is_read(served: Served, line: str) -> Non
             connection.recv(12)
 
 
-def test_rules_judge_large_bodies_as_small_ones(served: Served) -> None:
+def test_rules_check_large_bodies_as_small_ones(served: Served) -> None:
     def status(method: str, path: str, value: Any) -> int:
         return httpx.request(method, f"{served.url}{path}", json=value, timeout=60).status_code
 
@@ -282,7 +282,7 @@ def test_a_follower_passes_large_messages_on(
 
 @pytest.mark.nightly
 @pytest.mark.timeout(600)
-def test_a_large_body_takes_no_more_than_six_times_its_size(served: Served) -> None:
+def test_a_large_body_needs_no_more_than_six_times_its_size(served: Served) -> None:
     body = json.dumps({f"-N{n:08}": {"name": f"user {n}", "age": n % 90} for n in range(500_000)})
     before, peak, done = anonymous_bytes(served), 0, threading.Event()
 

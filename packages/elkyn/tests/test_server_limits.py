@@ -1,4 +1,4 @@
-"""What a server keeps out, bounds, retries and tells about itself."""
+"""What a server rejects, limits, retries and reports about itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_a_page_of_an_allowed_origin_may_read_answers() -> None:
     assert Origins().headers(page) == ()
 
 
-def test_a_preflight_tells_methods_and_headers() -> None:
+def test_a_preflight_lists_methods_and_headers() -> None:
     asked = {
         "origin": "https://app.example",
         "access-control-request-method": "PUT",
@@ -109,7 +109,7 @@ def test_a_user_over_the_rate_is_refused_or_waits_wherever_they_ask_from(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET /n.json HTTP/1.1\r\nHost: a\r\nX-Slow: "])
-def test_a_request_whose_head_does_not_come_is_turned_out(
+def test_a_request_whose_head_does_not_arrive_is_closed(
     start_server: Callable[..., Any], sent: bytes
 ) -> None:
     served = start_server("--head-timeout", "1")
@@ -136,7 +136,7 @@ def test_a_request_whose_head_does_not_come_is_turned_out(
 
 
 @pytest.mark.nightly
-def test_a_body_that_comes_by_drops_is_turned_out_and_one_that_comes_is_not(
+def test_a_body_that_trickles_is_closed_and_a_steady_one_is_not(
     start_server: Callable[..., Any],
 ) -> None:
     served = start_server("--emulator", "--head-timeout", "1")
@@ -185,10 +185,10 @@ def test_a_refused_write_leaves_its_key_free(emulator: Any) -> None:
 
 
 def test_health_and_metrics(emulator: Any) -> None:
-    nobody = {"Authorization": ""}
+    anonymous = {"Authorization": ""}
     for path in ("/healthz", "/readyz"):
-        assert emulator.client.get(path, headers=nobody).status_code == 200
-    assert emulator.client.get("/metrics", headers=nobody).status_code == 401
+        assert emulator.client.get(path, headers=anonymous).status_code == 200
+    assert emulator.client.get("/metrics", headers=anonymous).status_code == 401
     emulator.client.put("/a.json?ns=metrics", json=1)
     page = emulator.client.get("/metrics")
     assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -226,12 +226,12 @@ def test_a_slow_read_ends_at_its_timeout() -> None:
 
     with ElkynStore(mode="memory") as store:
         store.set("/a", value)
-        late, whole = asyncio.run(ask(store))
-    assert (late.status_code, whole.status_code) == (400, 200)
-    assert late.json() == {"error": "the read did not finish within 0.001 s"}
+        timed_out, whole = asyncio.run(ask(store))
+    assert (timed_out.status_code, whole.status_code) == (400, 200)
+    assert timed_out.json() == {"error": "the read did not finish within 0.001 s"}
 
 
-def test_an_identity_from_the_hook_is_judged_by_rules() -> None:
+def test_an_identity_from_the_hook_is_checked_by_rules() -> None:
     from elkyn.auth.principal import Principal
 
     def authorize(scope: Any, namespace: str, path: str, write: bool) -> Principal:

@@ -58,7 +58,7 @@ def listen_by_socket(served: Served, ready: threading.Barrier) -> list[dict[str,
     state: dict[str, Any] = {}
     with served.wire("order") as wire:
         assert wire.ask("q", p="/load", h="")["s"] == "ok"
-        wire.taken()
+        wire.drain()
         ready.wait(20)
         while state != LAST:
             push = wire.read()["d"]
@@ -158,7 +158,7 @@ def test_a_listen_starts_with_the_writes_that_were_sent_before_it(
             wire.send("p", p=f"/n{number}", d=number)
             asked.append(wire.send("q", p=f"/n{number}", h=""))
         assert {wire.answer(listen)["s"] for listen in asked} == {"ok"}
-        assert wire.taken() == [("d", {"p": f"n{number}", "d": number}) for number in range(200)]
+        assert wire.drain() == [("d", {"p": f"n{number}", "d": number}) for number in range(200)]
 
 
 @pytest.mark.slow

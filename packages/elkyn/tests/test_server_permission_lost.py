@@ -1,4 +1,4 @@
-"""Data takes a permission: no open stream or listen is sent what was written since, or with it."""
+"""A write revokes a permission: no open stream or listen gets that write or a later one."""
 
 from __future__ import annotations
 
@@ -65,4 +65,4 @@ def pushed(wire: Wire, last: str) -> list[Any]:
     while last not in [action for action, _body in wire.pushes]:
         message = wire.read()["d"]
         wire.pushes.append((message["a"], message["b"]))
-    return wire.taken()
+    return wire.drain()

@@ -113,7 +113,7 @@ BODIES = st.dictionaries(st.sampled_from([*"pdqth", "cred", "authvar"]), JSON)
         max_size=8,
     )
 )
-def test_whatever_comes_in_a_step_or_nothing_comes_out(frames: list[str]) -> None:
+def test_any_input_causes_a_step_or_no_output(frames: list[str]) -> None:
     machine = session()
     for frame in frames:
         step = machine.receive(frame)

@@ -34,7 +34,7 @@ def test_a_listen_goes_on_with_what_was_missed_alone(emulator: Any) -> None:
     put(emulator, "/a/b.json", {"n": 1, "large": "x" * 10_000})
     with emulator.wire("resume") as wire:
         resume = listen(wire, "/a")
-        assert [body.get("i") for _action, body in wire.taken()] == [None]  # the whole value
+        assert [body.get("i") for _action, body in wire.drain()] == [None]  # the whole value
         put(emulator, "/a/b/n.json", 2)
         _action, body = wire.read()["d"].values()
         assert (body["p"], body["d"]) == ("a/b/n", 2)
@@ -44,11 +44,11 @@ def test_a_listen_goes_on_with_what_was_missed_alone(emulator: Any) -> None:
     assert emulator.client.patch("/a.json?ns=resume", json={"b/n": 4, "c": 5}).status_code == 200
     with emulator.wire("resume") as wire:
         at = listen(wire, "/a", last)
-        bodies = [(action, body["p"], body["d"]) for action, body in wire.taken()]
+        bodies = [(action, body["p"], body["d"]) for action, body in wire.drain()]
         assert bodies == [("d", "a/b/n", 3), ("m", "a", {"b/n": 4, "c": 5})]
     with emulator.wire("resume") as wire:
         assert listen(wire, "/a", at) == at
-        assert wire.taken() == []
+        assert wire.drain() == []
 
 
 @pytest.mark.slow
@@ -58,16 +58,16 @@ def test_an_answer_to_a_ping_says_the_point_to_resume_from(emulator: Any) -> Non
         assert wire.ask("auth", cred="owner")["s"] == "ok"
         assert pong(wire) is None
         first = listen(wire, "/quiet")
-        wire.taken()
+        wire.drain()
         for number in range(1100):
             wire.ask("p", p="/noise", d=number)
         resume = pong(wire)
-        assert wire.taken() == []
+        assert wire.drain() == []
     put(emulator, "/quiet.json", 2)
     for known, values in ((first, [("quiet", 2, None)]), (resume, [("quiet", 2, "id")])):
         with emulator.wire("resume") as wire:
             listen(wire, "/quiet", known)
-            shown = [(b["p"], b["d"], b.get("i") and "id") for _action, b in wire.taken()]
+            shown = [(b["p"], b["d"], b.get("i") and "id") for _action, b in wire.drain()]
             assert shown == values
 
 
@@ -81,7 +81,7 @@ def test_what_another_store_had_at_that_position_is_not_gone_on_from(
         put(served, "/a.json", {"in": name})
         with served.wire("resume") as wire:
             resume = listen(wire, "/a", last)
-            assert [body["d"] for _action, body in wire.taken()] == [{"in": name}]
+            assert [body["d"] for _action, body in wire.drain()] == [{"in": name}]
             last = last or resume
 
 
@@ -99,4 +99,4 @@ def test_what_no_server_has_said_gets_the_whole_value(emulator: Any, resume: Any
     put(emulator, "/a.json", 1)
     with emulator.wire("resume") as wire:
         listen(wire, "/a", resume)
-        assert [body["d"] for _action, body in wire.taken()] == [1]
+        assert [body["d"] for _action, body in wire.drain()] == [1]

@@ -34,21 +34,21 @@ def test_the_value_comes_before_the_answer_to_a_listen(emulator: Any) -> None:
     emulator.client.put("/a.json?ns=listen", json={"b": [1, 2]})
     with emulator.wire("listen") as wire:
         assert wire.ask("q", p="/a", h="") == {"s": "ok", "d": {}}
-        assert wire.taken() == [("d", {"p": "a", "d": {"b": [1, 2]}})]
+        assert wire.drain() == [("d", {"p": "a", "d": {"b": [1, 2]}})]
         assert wire.ask("n", p="/a")["s"] == "ok"
         assert wire.ask("p", p="/a/b", d=None)["s"] == "ok"
-        assert wire.taken() == []
+        assert wire.drain() == []
 
 
 def test_what_a_write_changes_comes_before_its_answer(emulator: Any) -> None:
     with emulator.wire("order") as wire:
         wire.ask("q", p="/", h="")
-        wire.taken()
+        wire.drain()
         for number in range(20):
             assert wire.ask("p", p="/a/n", d=number)["s"] == "ok"
-            assert wire.taken() == [("d", {"p": "a/n", "d": number})]
+            assert wire.drain() == [("d", {"p": "a/n", "d": number})]
         assert wire.ask("m", p="/a", d={"n": None, "x/y": 1})["s"] == "ok"
-        assert wire.taken() == [("m", {"p": "a", "d": {"n": None, "x/y": 1}})]
+        assert wire.drain() == [("m", {"p": "a", "d": {"n": None, "x/y": 1}})]
 
 
 def test_writes_sent_together_are_answered_in_order(emulator: Any) -> None:
@@ -62,7 +62,7 @@ def test_a_client_that_has_the_value_is_not_sent_it(emulator: Any) -> None:
     emulator.client.put("/a.json?ns=known", json={"a": 1, "b": "x", "c": {"d": True}})
     with emulator.wire("known") as wire:
         assert wire.ask("q", p="/a", h="hqzLU5l3sFRUPgv4HTKxJBdqAsE=")["s"] == "ok"
-        assert wire.taken() == []
+        assert wire.drain() == []
 
 
 def test_a_query_listens_to_its_window(emulator: Any) -> None:
@@ -70,13 +70,13 @@ def test_a_query_listens_to_its_window(emulator: Any) -> None:
     query = {"l": 2, "vf": "l", "i": "n"}
     with emulator.wire("query") as wire:
         assert wire.ask("q", p="/q", q=query, t=7, h="")["s"] == "ok"
-        assert wire.taken() == [("d", {"p": "q", "d": {"y": {"n": 1}, "z": {"n": 2}}, "t": 7})]
+        assert wire.drain() == [("d", {"p": "q", "d": {"y": {"n": 1}, "z": {"n": 2}}, "t": 7})]
         value: Any = {"y": {"n": 1}, "z": {"n": 2}}
         wire.ask("p", p="/q/w", d={"n": 0})
-        value = _replayed(value, wire.taken())
+        value = _replayed(value, wire.drain())
         assert value == {"w": {"n": 0}, "y": {"n": 1}}
         wire.ask("p", p="/q/w", d=None)
-        assert _replayed(value, wire.taken()) == {"y": {"n": 1}, "z": {"n": 2}}
+        assert _replayed(value, wire.drain()) == {"y": {"n": 1}, "z": {"n": 2}}
         assert wire.ask("g", p="/q", q=query) == {
             "s": "ok",
             "d": {"y": {"n": 1}, "z": {"n": 2}},
@@ -150,7 +150,7 @@ def test_a_server_that_stops_writes_what_was_left_too(start_server: Callable[...
         assert store.get("/") == {"me": "gone"}
 
 
-def test_rules_judge_every_request_and_their_change_revokes_listens(emulator: Any) -> None:
+def test_rules_check_every_request_and_their_change_revokes_listens(emulator: Any) -> None:
     emulator.rules("rules", {"open": {".read": True, ".write": "newData.isNumber()"}})
     with emulator.wire("rules") as wire:
         assert wire.ask("p", p="/open", d=1)["s"] == "ok"
@@ -159,7 +159,7 @@ def test_rules_judge_every_request_and_their_change_revokes_listens(emulator: An
         for action in ("q", "g", "o"):
             assert wire.ask(action, p="/other", d=1, h="")["s"] == "permission_denied"
         assert wire.ask("q", p="/open", h="")["s"] == "ok"
-        wire.taken()
+        wire.drain()
         emulator.rules("rules", {".read": False})
         assert wire.read()["d"] == {"a": "c", "b": {"p": "open"}}
         assert wire.ask("p", p="/open", d=2)["s"] == "permission_denied"
@@ -175,7 +175,7 @@ def test_credentials_come_and_go_on_an_open_connection(emulator: Any) -> None:
         assert acting["d"]["auth"] == {"uid": "bob"}
         assert wire.ask("p", p="/", d=2)["s"] == "permission_denied"
         assert wire.ask("q", p="/", h="")["s"] == "ok"
-        wire.taken()
+        wire.drain()
         assert wire.ask("unauth")["s"] == "ok"
         assert wire.read()["d"] == {"a": "c", "b": {"p": ""}}
         assert wire.ask("auth", cred="wrong")["s"] == "invalid_token"

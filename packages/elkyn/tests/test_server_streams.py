@@ -94,7 +94,7 @@ def test_a_stream_does_not_go_on_in_a_store_that_was_restored(
     assert first(served, seen)[1] == {"path": "/", "data": {"m": 6, "n": 1}}
 
 
-def test_nobody_goes_on_from_an_event_that_is_in_no_log() -> None:
+def test_no_stream_resumes_from_an_event_that_is_in_no_log() -> None:
     terms = Terms()
     assert parse_id(id_of(terms, 7, 0)) == ResumePoint(7, 1, 0)
     with ElkynStore(mode="memory") as store:
@@ -106,7 +106,7 @@ def test_nobody_goes_on_from_an_event_that_is_in_no_log() -> None:
 
 
 @pytest.mark.slow
-def test_a_start_that_takes_long_is_no_other(emulator: Any) -> None:
+def test_a_slow_start_serves_the_same_events(emulator: Any) -> None:
     client, large = emulator.client, {f"k{number:03}": "x" * 900 for number in range(200)}
     client.put("/a.json?ns=long", json=large)
     with emulator.stream("/a.json?ns=long") as stream:
@@ -121,7 +121,7 @@ def test_a_start_that_takes_long_is_no_other(emulator: Any) -> None:
     ]
 
 
-def test_who_does_not_wait_is_told_of_a_commit_under_way() -> None:
+def test_a_client_that_does_not_wait_learns_of_a_pending_commit() -> None:
     def opener(view: ReadTransaction) -> Opening:
         return Opening((view.get(("a",)),))
 
@@ -149,9 +149,9 @@ class BatchRecorder:
     async def start(self, hub: Hub, store: ElkynStore, *, batched: bool) -> None:
         self.follower = hub.follow(store, ("a",), lambda _feed: None, batched=batched)
         await self.follower.start(lambda _view: Opening(()))
-        self.follower.sink = self.take
+        self.follower.sink = self.record
 
-    def take(self, batch: Batch) -> bool:
+    def record(self, batch: Batch) -> bool:
         self.batches.append([event.data for event in batch.events])
         return True
 
@@ -159,7 +159,7 @@ class BatchRecorder:
 def test_after_a_batch_for_very_many_events_gather_unless_one_follower_is_unbatched(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    minutes = count(0.0, 60.0)  # as long as it takes to hand out a batch
+    minutes = count(0.0, 60.0)  # the duration of sending a batch
     monkeypatch.setattr(
         "elkyn.server.realtime.hub.time", SimpleNamespace(monotonic=lambda: next(minutes))
     )
@@ -181,7 +181,7 @@ def test_after_a_batch_for_very_many_events_gather_unless_one_follower_is_unbatc
     with ElkynStore(mode="memory") as store:
         asyncio.run(run(store))
     assert [recorder.batches for recorder in many] == [[[1], [2, 3, 4, 5]]] * 200
-    assert one.batches == []  # a part of a batch waits to be taken
+    assert one.batches == []  # a part of a batch is still queued
     assert [event.data for batch in one.follower.dequeue() or () for event in batch.events] == [5]
 
 

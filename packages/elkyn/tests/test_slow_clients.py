@@ -1,4 +1,4 @@
-"""Clients that ask and do not read: they are let go, and what waits for them is bounded."""
+"""Clients that send requests and do not read: they are disconnected, and their buffers are limited."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def listen(client: socket.socket) -> None:
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["get", "stream", "socket"])
-def test_who_reads_nothing_is_let_go(served: Served, kind: str) -> None:
+def test_a_client_that_reads_nothing_is_disconnected(served: Served, kind: str) -> None:
     with connected(served) as client:
         if kind == "socket":
             listen(client)
@@ -122,7 +122,7 @@ def test_who_says_no_more_while_it_is_answered_gets_the_whole_answer(served: Ser
 
 
 @pytest.mark.slow
-def test_the_kernel_lets_go_who_takes_nothing_of_what_it_holds() -> None:
+def test_the_kernel_drops_a_client_that_acknowledges_no_data() -> None:
     closed = []
     with socket.socket() as listener:
         watch_listener(listener, 0.4)
@@ -151,13 +151,13 @@ def test_a_silent_stream_that_is_read_stays(served: Served) -> None:
 
 
 class Reader:
-    """One GET of an app, whose client takes what it is sent once `taking` is set."""
+    """One GET of an app, whose client reads the response once `reading` is set."""
 
     def __init__(self, app: ElkynApp, path: str, accept: str = "", client: str = "") -> None:
-        self.taking = asyncio.Event()
+        self.reading = asyncio.Event()
         self.status = 0
         self.answered = asyncio.Event()
-        self.taken = 0
+        self.read_bytes = 0
         self.whole = asyncio.Event()
         scope = {"type": "http", "method": "GET", "path": path, "query_string": b""}
         scope["client"] = (client, 1)
@@ -175,14 +175,14 @@ class Reader:
         body = message.get("body", b"")
         assert len(body) <= 256 * 1024
         if body:
-            await self.taking.wait()
-        self.taken += len(body)
-        if self.taken >= 1_000_000:
+            await self.reading.wait()
+        self.read_bytes += len(body)
+        if self.read_bytes >= 1_000_000:
             self.whole.set()
 
 
 @pytest.mark.parametrize("accept", ["", "text/event-stream"])
-def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
+def test_a_client_that_reads_little_leaves_room_for_others(accept: str) -> None:
     async def run(app: ElkynApp) -> list[int]:
         readers, statuses = [], []
         for client in ("a", "a", "a", "b", "b", "c"):
@@ -190,10 +190,10 @@ def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
             await asyncio.wait_for(readers[-1].answered.wait(), 20)
             statuses.append(readers[-1].status)
             if statuses[-1] == 429:
-                readers[-1].taking.set()
+                readers[-1].reading.set()
         assert app.send_buffer.of_client.keys() == {"a", "b"}
         for reader in readers:
-            reader.taking.set()
+            reader.reading.set()
         await asyncio.wait_for(readers[0].whole.wait(), 20)
         again = Reader(app, "/large.json", accept, "a")
         await asyncio.wait_for(again.answered.wait(), 20)
@@ -215,26 +215,26 @@ def test_a_client_that_takes_little_leaves_room_for_others(accept: str) -> None:
 
 @pytest.mark.parametrize("accept", ["", "text/event-stream"])
 def test_large_answers_that_wait_are_bounded_together(accept: str) -> None:
-    async def until_told(reader: Reader) -> int:
+    async def until_answered(reader: Reader) -> int:
         await asyncio.wait_for(reader.answered.wait(), 20)
         return reader.status
 
     async def run(app: ElkynApp) -> None:
         first = Reader(app, "/large.json", accept)
-        assert await until_told(first) == 200
+        assert await until_answered(first) == 200
         assert app.send_buffer.bytes >= 1_000_000
         second = Reader(app, "/large.json", accept)
-        second.taking.set()
-        assert await until_told(second) == 429
+        second.reading.set()
+        assert await until_answered(second) == 429
         small = Reader(app, "/small.json")
-        assert await until_told(small) == 200
-        first.taking.set()
-        for _turn in range(100):
+        assert await until_answered(small) == 200
+        first.reading.set()
+        for _step in range(100):
             await asyncio.sleep(0)
         assert app.send_buffer.bytes == 0
-        assert first.taken >= 1_000_000
+        assert first.read_bytes >= 1_000_000
         third = Reader(app, "/large.json", accept)
-        assert await until_told(third) == 200
+        assert await until_answered(third) == 200
         for reader in (first, second, small, third):
             reader.task.cancel()
         await asyncio.gather(

@@ -184,7 +184,7 @@ def test_readers_never_see_half_of_an_update(store: ElkynStore) -> None:
     assert torn == []
 
 
-def test_a_second_store_on_the_folder_is_told_who_has_it(tmp_path: Path) -> None:
+def test_a_second_store_on_the_folder_names_the_owner(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store:
         with pytest.raises(StoreInUse, match="process") as refused:
             ElkynStore(tmp_path / "t")

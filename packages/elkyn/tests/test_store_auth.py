@@ -92,7 +92,7 @@ def test_claims_are_seen_by_the_rules(store: ElkynStore) -> None:
 
 
 def test_rules_see_the_tree_as_it_will_be(store: ElkynStore) -> None:
-    store.set("/open", 1, token=store.create_token("nobody in particular"))
+    store.set("/open", 1, token=store.create_token("any user"))
     assert store.get("/open") == 1
     with pytest.raises(Denied):
         store.get("/secret")
@@ -112,7 +112,7 @@ def test_a_token_that_is_forged_or_too_old_is_not_believed(
 
 def test_bad_rules_are_refused_and_the_old_ones_stay(store: ElkynStore) -> None:
     with pytest.raises(BadRules):
-        store.set_rules('{"rules": {".read": "nobody()"}}')
+        store.set_rules('{"rules": {".read": "undefined()"}}')
     assert store.get("/users/ann/age", token=store.create_token("ann")) == 31
 
 
@@ -125,7 +125,7 @@ def test_rules_are_kept_in_the_store_and_in_its_log(tmp_path: Path) -> None:
         store.admin.backup(tmp_path / "copy")
     for folder in ("t", "copy"):
         with ElkynStore(tmp_path / folder) as store:
-            assert store.get("/a") == 1  # nobody asks for rules until auth is enabled
+            assert store.get("/a") == 1  # rules are not applied until auth is enabled
             store.enable_auth("s")
             assert store.get("/a") == 1
             with pytest.raises(Denied):
@@ -193,7 +193,7 @@ def test_rules_read_while_others_are_applied_are_not_kept(
         def overtaken(rows_max: int | None = None) -> Iterator[ReadTransaction]:
             monkeypatch.undo()
             with snapshot(rows_max) as view:
-                # The leader's next rules arrive after this snapshot was taken.
+                # The leader's next rules arrive after this snapshot.
                 follower.admin.replicate(store.oplog.read(position))
                 yield view
 
@@ -207,7 +207,7 @@ def test_tokens_need_a_secret(tmp_path: Path) -> None:
         store.create_token("ann")
 
 
-def test_whoever_asks_is_told_of_new_rules_and_then_no_more(store: ElkynStore) -> None:
+def test_a_subscriber_is_notified_of_new_rules_until_it_unsubscribes(store: ElkynStore) -> None:
     notified: list[int] = []
     end = store.admin.on_rules(lambda: notified.append(1))
     store.set_rules(RULES)
@@ -282,7 +282,7 @@ def test_a_silent_feed_ends_with_its_token(room: ElkynStore) -> None:
             feed.poll(20)
 
 
-def test_a_feed_awaited_is_told_too(room: ElkynStore) -> None:
+def test_an_awaited_feed_is_notified_too(room: ElkynStore) -> None:
     async def follow() -> None:
         feed = room.watch("/room", token=room.create_token("ann"))
         assert await feed.next(20) is not None
@@ -293,7 +293,7 @@ def test_a_feed_awaited_is_told_too(room: ElkynStore) -> None:
     asyncio.run(follow())
 
 
-def test_the_thread_that_judges_ends_with_the_last_feed(room: ElkynStore) -> None:
+def test_the_authorizing_thread_ends_with_the_last_feed(room: ElkynStore) -> None:
     feed = room.watch("/room", token=room.create_token("ann"))
     thread = room._authorizer._thread
     assert thread is not None

@@ -1,4 +1,4 @@
-"""How a tree lies in rows: keys interned, small branches merged, rows of older stores still read."""
+"""The row layout of a tree: interned keys, merged small branches, rows of older stores."""
 
 from __future__ import annotations
 

@@ -84,8 +84,8 @@ class StoreMachine(RuleBasedStateMachine):
         expected = current + by if number and abs(current) < 2**53 else by
         if number and abs(current) >= 2**53:
             return
-        given = {"n": {".sv": {"increment": by}}, "at": NOW}
-        assert self.store.update(path, given) == {"n": expected, "at": now}
+        update = {"n": {".sv": {"increment": by}}, "at": NOW}
+        assert self.store.update(path, update) == {"n": expected, "at": now}
         self.durable_writes += 1
         for key, value in (("n", expected), ("at", now)):
             self.tree = model.put(self.tree, f"{path}/{key}", value)

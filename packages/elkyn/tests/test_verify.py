@@ -77,7 +77,7 @@ def test_a_child_without_its_row_is_named(store: ElkynStore) -> None:
 
 def test_a_row_without_its_child_is_named(store: ElkynStore) -> None:
     with raw(store) as (txn, databases):
-        txn.put(row_of(("users", "nobody"), 1), b"", db=databases["index"])
+        txn.put(row_of(("users", "unknown"), 1), b"", db=databases["index"])
         txn.put(row_of(("users", "u8"), 2), b"", db=databases["index"])
         txn.put(row_of(("elsewhere", "x"), 2), b"", db=databases["index"])
         txn.put(row_of(("users", "u8"), 2, 99), b"", db=databases["index"])
@@ -91,7 +91,7 @@ def test_a_row_without_its_child_is_named(store: ElkynStore) -> None:
 
 
 def put_value(store: ElkynStore, path: str, value: Any, replacement: Any) -> None:
-    """Change the row that holds `value` at `path` without telling index or log."""
+    """Change the row that holds `value` at `path` without changing index or log."""
     with raw(store) as (txn, databases), txn.cursor(db=databases["tree"]) as cursor:
         for key, data in cursor:
             if ormsgpack.packb(value) in bytes(data):

@@ -1,4 +1,4 @@
-"""Watching: every change once, in order, to whoever listens, however slowly."""
+"""Watching: every change once, in order, to each subscriber, at any speed."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ class Wire:
         """Send a request and return its answer."""
         return self.answer(self.send(action, **body))
 
-    def taken(self) -> list[Any]:
+    def drain(self) -> list[Any]:
         """Return the pushes so far, and forget them."""
         pushes, self.pushes = self.pushes, []
         return pushes
