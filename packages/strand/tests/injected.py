@@ -23,7 +23,7 @@ from strand import _native, layout
 from strand.role import Role
 
 NEVER = 1 << 40
-HANG_SECONDS = 20  # a guard: what the test shows takes milliseconds
+HANG_SECONDS = 20  # a guard: the tested behaviour needs milliseconds
 RECORDS, HEAP = 4, 1024
 
 TYPED = strand.build_schema(
@@ -129,7 +129,7 @@ class Reader:
         self.at = self.view.acknowledged_count
         self.streams: list[list[Any]] = [[]]
 
-    def take(self) -> None:
+    def read_available(self) -> None:
         """Read what is there, without waiting."""
         try:
             count = self.view.wait_for_commit(self.at, 0)
@@ -151,9 +151,9 @@ class Reader:
                 except strand.ProducerDied:
                     return "died"
                 if over:
-                    assert self.world.ring.status == "eos", "nobody ended the wait"
+                    assert self.world.ring.status == "eos", "the wait did not end"
                     return "eos"
-                self.take()
+                self.read_available()
                 continue
             self.at = 0
             self.streams.append([])
@@ -203,10 +203,10 @@ class Producing(Scenario):
         waits_for = struct.unpack_from("<Q", self.ring.memory, layout.SLEEP_AT)[0]
         with suppress(strand.ProducerDied):
             if waits_for:
-                self.reader.take()
+                self.reader.read_available()
 
     def stopped(self) -> None:
-        self.reader.take()
+        self.reader.read_available()
         self.reader.view.wait_for_commit(self.reader.at, 0.005)
 
     def finish(self, survived: bool) -> None:
@@ -219,7 +219,7 @@ class Producing(Scenario):
                 assert writer.committed_count == self.world.first + len(received)
                 for index in range(len(received), self.count):
                     self.world.write(writer, index)
-                    self.reader.take()
+                    self.reader.read_available()
             assert self.reader.drain() == "eos"
         assert received == expected
         memory = self.ring.memory
@@ -245,13 +245,13 @@ class Consuming(Scenario):
             first = reader.at - self.world.first
             while len(reader.streams[0]) < 2:
                 reader.view.wait_for_commit(reader.at)
-                reader.take()
+                reader.read_available()
             for at, record in enumerate(reader.streams[0]):
                 assert record == self.world.record(first + at), "another record's bytes"
             reader.view.close()
 
     def step(self) -> None:
-        self.other.take()
+        self.other.read_available()
         if self.world.try_write(self.writer, self.written):
             self.written += 1
 
@@ -267,7 +267,7 @@ class Consuming(Scenario):
 
     def finish(self, survived: bool) -> None:
         for index in range(self.written, self.written + 2 * RECORDS):
-            self.other.take()
+            self.other.read_available()
             self.world.write(self.writer, index)  # a dead consumer is passed over within a nap
         self.writer.finalize()
         assert self.other.drain() == "eos"
@@ -276,7 +276,7 @@ class Consuming(Scenario):
 
 
 class LastConsumer(Scenario):
-    """The only consumer dies; what it had not given back is there for the next."""
+    """The only consumer dies; the next one reads the records it had not released."""
 
     def __init__(self, version: int) -> None:
         super().__init__(version)
@@ -300,7 +300,7 @@ class LastConsumer(Scenario):
                 written += 1
         reader = Reader(self.world)
         while written < 3 * RECORDS:
-            reader.take()
+            reader.read_available()
             self.world.write(self.writer, written)
             written += 1
         self.writer.finalize()
@@ -341,11 +341,11 @@ class Resetting(Scenario):
 
     def step(self) -> None:
         with suppress(strand.ProducerDied):
-            self.reader.take()
+            self.reader.read_available()
 
     def stopped(self) -> None:
         for _ in range(3):
-            self.reader.take()
+            self.reader.read_available()
 
     def finish(self, survived: bool) -> None:
         how = self.reader.drain()
@@ -353,7 +353,7 @@ class Resetting(Scenario):
         old = [self.world.record(index) for index in range(self.old)]
         new = [self.world.record(10 + index) for index in range(self.new)]
         assert streams[0] == old
-        if how == "eos" and len(streams) == 1:  # it died before the old one was given up
+        if how == "eos" and len(streams) == 1:  # it died before the old stream was released
             with pytest.raises(Closed):
                 self.ring.producer(resume=True)
             assert not survived
@@ -389,7 +389,7 @@ class Aborting(Scenario):
             except strand.StrandAbortError:
                 aborted = True
                 break
-            self.reader.take()
+            self.reader.read_available()
         assert aborted or not survived
         assert len(self.reader.streams[0]) in (0, 2 * RECORDS)
 

@@ -149,7 +149,7 @@ def test_one_loop_reads_many_producers(start: Any, monkeypatch: pytest.MonkeyPat
         assert [index for index, by in rows if by == f"by {who}"] == list(range(1000))
 
 
-def test_a_failed_producer_is_told_of_at_the_end_of_a_fan_in() -> None:
+def test_a_failed_producer_is_reported_at_the_end_of_a_fan_in() -> None:
     async def main(fan: strand.FanIn) -> None:
         async with AsyncFanInView(fan.consumer()) as view:
             with pytest.raises(DeadlineExceeded):
@@ -267,13 +267,13 @@ def test_several_tasks_wait_for_different_counts_of_one_view(
     async def main() -> None:
         view, writer = rows_ring.consumer(), rows_ring.producer()
         early = asyncio.create_task(aio.wait_for_commit(view, 0))
-        late = asyncio.create_task(aio.wait_for_commit(view, 0, min_records=3))
+        pending = asyncio.create_task(aio.wait_for_commit(view, 0, min_records=3))
         await settle()
         writer.write((1, ""))
         assert await early == 1
-        assert not late.done()
+        assert not pending.done()
         writer.write_record_batch([(2, ""), (3, "")])
-        assert await late == 3
+        assert await pending == 3
 
     asyncio.run(main())
 
@@ -338,7 +338,7 @@ def test_a_loop_may_be_closed_under_a_wait(rows_ring: strand.Ring) -> None:
     waiting = loop.create_task(aio.wait_for_commit(view, 0))
     loop.run_until_complete(settle())
     loop.close()
-    rows_ring.producer().write((1, ""))  # rings a bell that nobody of that loop can hear
+    rows_ring.producer().write((1, ""))  # rings a bell that no task of that loop waits for
     assert asyncio.run(aio.wait_for_commit(view, 0)) == 1
     waiting.get_coro().close()
     waiting._log_destroy_pending = False  # type: ignore[attr-defined]
@@ -394,7 +394,7 @@ def test_everything_larger_than_the_ring_is_written_in_parts(
 
 
 def test_arrow_batches_go_through_a_block_ring(start: Any) -> None:
-    pa.record_batch({"here": [0]})  # loads what pyarrow loads late before the process forks
+    pa.record_batch({"here": [0]})  # loads pyarrow's lazy modules before the process forks
     with strand.open_ring(strand.BLOCKS, records=4, heap=4096) as ring:
         start(consume_batches, ring, 1000)
 
@@ -440,7 +440,7 @@ def test_a_cancelled_write_has_written_nothing(rows_ring: strand.Ring) -> None:
     asyncio.run(main())
 
 
-def test_a_writer_learns_that_nobody_reads_any_more(rows_ring: strand.Ring) -> None:
+def test_a_writer_is_notified_when_the_last_reader_leaves(rows_ring: strand.Ring) -> None:
     async def main() -> None:
         view = rows_ring.consumer()
         writer = AsyncWriter(rows_ring.producer())

@@ -64,7 +64,7 @@ class Mirror:
             self.memory[start + (at + index) % size] = byte
 
     def rows(self, first: int) -> list[tuple[Any, ...]]:
-        """Read by giving the memory the counters that a receiver would."""
+        """Read by setting the counters in memory as a receiver would."""
         struct.pack_into("<I", self.memory, 3072, 0x53454E36)
         struct.pack_into("<2Q", self.memory, 3136, self.records, self.records)
         struct.pack_into("<2Q", self.memory, 3152, self.heap, self.heap)
@@ -129,7 +129,7 @@ def test_frames_are_no_longer_than_was_asked() -> None:
     assert mirror.memory[at : at + size] == payloads[5]
 
 
-def test_without_credit_records_are_given_back_when_the_next_frame_is_asked_for(
+def test_without_credit_records_are_released_when_the_next_frame_is_requested(
     ring: strand.Ring,
 ) -> None:
     with ring.consumer() as view, ring.producer() as writer:
@@ -158,7 +158,7 @@ def test_with_credit_no_more_is_sent_than_the_receiver_has_room_for(ring: strand
     assert mirror.end == (2, 100, "")
 
 
-def test_a_transfer_that_begins_late_leaves_out_what_nobody_needs(ring: strand.Ring) -> None:
+def test_a_transfer_that_starts_later_leaves_out_unneeded_records(ring: strand.Ring) -> None:
     with ring.consumer() as view, ring.producer() as writer:
         for start in range(0, 40, 4):
             writer.write_record_batch([record(n) for n in range(start, start + 4)])

@@ -47,7 +47,7 @@ def talk(ring: strand.Ring, other: strand.Ring) -> None:
     ],
     ids=["bytearray", "mmap", "array", "numpy", "slice"],
 )
-def test_a_ring_lies_in_any_writable_buffer(make: Any) -> None:
+def test_a_ring_works_in_any_writable_buffer(make: Any) -> None:
     buffer = make(SIZE)
     with open_in(buffer) as ring, strand.attach_ring(buffer=buffer) as other:
         talk(ring, other)
@@ -56,14 +56,14 @@ def test_a_ring_lies_in_any_writable_buffer(make: Any) -> None:
         assert view.nbytes >= SIZE
 
 
-def test_a_closed_ring_lets_go_of_its_buffer() -> None:
+def test_a_closed_ring_releases_its_buffer() -> None:
     buffer = bytearray(SIZE)
     with open_in(buffer) as ring, ring.producer() as writer, ring.consumer() as view:
         writer.write_bytes(b"kept")
         kept = memoryview(view._read_block(0))
         with pytest.raises(BufferError):
             buffer.clear()
-    with pytest.raises(BufferError):  # somebody still looks at a payload
+    with pytest.raises(BufferError):  # a view of a payload is still alive
         buffer.clear()
     assert bytes(kept) == b"kept"
     kept.release()
@@ -108,9 +108,9 @@ def test_roles_in_a_buffer_exclude_each_other() -> None:
     with open_in(bytearray(SIZE)) as ring:
         views = [ring.consumer() for _ in range(8)]
         with ring.producer() as writer:
-            with pytest.raises(strand.RoleTaken) as taken:
+            with pytest.raises(strand.RoleTaken) as raised:
                 ring.producer()
-            assert taken.value.pid == os.getpid()
+            assert raised.value.pid == os.getpid()
             with pytest.raises(strand.RoleTaken):
                 ring.consumer()
             views[3].close()
@@ -149,7 +149,7 @@ def test_the_roles_of_a_dead_process_are_free_again() -> None:
             assert bytes(view._read_block(1)) == b"next"
 
 
-def test_a_pid_that_was_given_away_again_holds_nothing() -> None:
+def test_a_reused_pid_holds_nothing() -> None:
     with open_in(bytearray(SIZE)) as ring:
         at = layout.PRODUCER_AT
         struct.pack_into("<I", ring.memory, at + 36, os.getpid())

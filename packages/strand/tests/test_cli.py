@@ -59,7 +59,7 @@ def test_inspect_reads_a_descriptor_of_a_process(
     assert [reader["state"] for reader in facts["consumers"]] == ["vacant"] * 8
 
 
-def test_inspect_tells_every_consumer_apart(
+def test_inspect_distinguishes_every_consumer(
     named: strand.Ring, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with named.consumer() as first, named.consumer() as second:
@@ -95,7 +95,7 @@ def test_a_block_ring_shows_how_much_of_its_heap_is_unread(
         view.acknowledge_read(1)
         main(["inspect", "test-blocks", "--json"])
     facts = json.loads(capsys.readouterr().out)
-    assert facts["heap_unread_bytes"] == 256 + 200  # payloads lie 64-byte aligned
+    assert facts["heap_unread_bytes"] == 256 + 200  # payloads are 64-byte aligned
 
 
 def test_ls_lists_rings_and_names_broken_ones(
@@ -171,7 +171,7 @@ def may_end() -> Event:
 
 @pytest.fixture
 def stream(may_end: Event) -> Iterator[str]:
-    """A named block ring that another process writes for half a second, and nobody reads."""
+    """A named block ring that another process writes for half a second, without consumers."""
     with strand.open_ring(strand.BLOCKS, 128, "16KiB", name="test-follow") as ring:
         child = multiprocessing.get_context("fork").Process(
             target=_write_slowly, args=("test-follow", 50, may_end)

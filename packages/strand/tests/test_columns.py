@@ -113,7 +113,7 @@ def arrow_batch(schema: strand.StrandSchema, rows: list[tuple[Any, ...]]) -> pa.
 @pytest.mark.slow
 @given(tables(), st.sampled_from([5, 6]), st.integers(0, 15), st.booleans())
 @settings(deadline=None)  # a ring for each example
-def test_whatever_columns_go_in_come_out(
+def test_any_columns_round_trip(
     table: tuple[strand.StrandSchema, list[tuple[Any, ...]]], version: Any, skip: int, arrow: bool
 ) -> None:
     schema, rows = table
@@ -182,20 +182,20 @@ def make_points(count: int) -> np.ndarray[Any, Any]:
 def test_every_way_to_hand_numbers_over_is_the_same(points: Pair, form: str) -> None:
     writer, view = points
     made = make_points(12)
-    given: Any = made
+    columns: Any = made
     if form == "strided":
-        given = np.repeat(made, 2)[::2]
+        columns = np.repeat(made, 2)[::2]
     elif form == "reversed":
-        given = made[::-1].copy()[::-1]
+        columns = made[::-1].copy()[::-1]
     elif form == "fields":
-        given = {name: made[name] for name in POINTS.names}
+        columns = {name: made[name] for name in POINTS.names}
     elif form == "columns":
-        given = {name: made[name].copy() for name in POINTS.names}
+        columns = {name: made[name].copy() for name in POINTS.names}
     elif form == "packed":
-        given = np.zeros(12, [(name, made.dtype[name]) for name in reversed(POINTS.names)])
+        columns = np.zeros(12, [(name, made.dtype[name]) for name in reversed(POINTS.names)])
         for name in POINTS.names:
-            given[name] = made[name]
-    assert writer.write_columns(given) == 12
+            columns[name] = made[name]
+    assert writer.write_columns(columns) == 12
     [read] = view.records(0, 12)
     assert (read == made).all()
 
@@ -244,7 +244,7 @@ def test_a_batch_larger_than_ring_and_heap_is_split(version: Any) -> None:
 
         def consume(view: strand.StrandView) -> None:
             for row in view:
-                rows.append(tuple(map(plain, row)))  # noqa: PERF401 - `row` is given back
+                rows.append(tuple(map(plain, row)))  # noqa: PERF401 - `row` is reused
 
         with ring.consumer() as view, ring.producer() as writer:
             reader = threading.Thread(target=consume, args=[view])
@@ -290,7 +290,7 @@ def test_nulls_come_as_masks_masked_arrays_or_none(loose: Pair) -> None:
     assert view.records(2, 4)[0]["maybe"].tolist() == [0.5, 0]  # not what the mask hid
 
 
-def test_a_mask_counts_after_an_array_that_was_copied_as_it_lies() -> None:
+def test_a_mask_counts_after_an_array_that_was_copied_verbatim() -> None:
     dtype = np.dtype([("id", "<i8"), ("x", "<f8")])  # equal to the ring's, and not the same object
     table = np.array([(1, 0.5), (2, 1.5)], dtype)
     schema = strand.build_schema([("id", "i64"), ("x", "f64")])
@@ -422,7 +422,7 @@ def test_a_column_that_does_not_fit_is_refused_and_nothing_written(
 
 
 @pytest.mark.parametrize("version", [5, 6])
-def test_strings_and_bytes_in_sequences_are_taken_as_they_are(version: Any) -> None:
+def test_strings_and_bytes_in_sequences_are_stored_unchanged(version: Any) -> None:
     schema = strand.build_schema(
         [
             {"name": "text", "type": "utf8", "nullable": True},

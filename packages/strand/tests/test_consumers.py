@@ -1,4 +1,4 @@
-"""Several consumers of one ring, what a producer does when nobody reads, and the debug mode."""
+"""Several consumers of one ring, a producer without consumers, and the debug mode."""
 
 import re
 import struct
@@ -26,7 +26,7 @@ def write(writer: Any, first: int, count: int) -> None:
 
 
 def received(view: Any, stop: int) -> list[bytes]:
-    """Read and give back what there is before record `stop`."""
+    """Read and release the records before record `stop`."""
     found = []
     for seq in range(view.acknowledged_count, stop):
         found.append(bytes(view._read_block(seq)))
@@ -71,16 +71,16 @@ def test_a_token_counts_like_a_consumer_of_its_own(small: strand.Ring) -> None:
     view = small.consumer()
     with small.producer() as writer:
         write(writer, 0, 2)
-        late = view.register_consumer("next")
+        joined = view.register_consumer("next")
         write(writer, 2, 2)
         view.acknowledge_read(4)
         assert view.window_start == 2
         with pytest.raises(UsageError):
-            view.acknowledge_read(1, late)
-        view.release_consumer(late)
+            view.acknowledge_read(1, joined)
+        view.release_consumer(joined)
         assert view.window_start == 4
         with pytest.raises(UsageError, match="token"):
-            view.release_consumer(late)
+            view.release_consumer(joined)
 
 
 def test_a_view_that_is_read_by_its_tokens_alone_holds_nothing_back(small: strand.Ring) -> None:
@@ -159,14 +159,14 @@ def test_a_wait_that_cannot_end_names_the_consumer_that_must_move(
         writer.abort()
 
 
-# ---- nobody reads ----------------------------------------------------------------------------------
+# ---- no consumers ----------------------------------------------------------------------------------
 
 
 def test_a_ring_is_kept_for_its_first_consumer(small: strand.Ring) -> None:
     with small.producer() as writer:
         write(writer, 0, RECORDS)
         assert not writer._wait(1, 0, 0)
-        writer._wait_for_room(1)  # no error: somebody may still come
+        writer._wait_for_room(1)  # no error: a consumer may still join
         assert received(small.consumer(), RECORDS) == [b"0", b"1", b"2", b"3"]
 
 
@@ -181,7 +181,7 @@ def test_a_producer_that_waits_goes_on_with_the_next_consumer(small: strand.Ring
         assert received(view, RECORDS + 1) == [b"1", b"2", b"3", b"4"]
 
 
-def test_a_producer_that_discards_overwrites_what_nobody_reads(small: strand.Ring) -> None:
+def test_a_producer_that_discards_overwrites_unread_records(small: strand.Ring) -> None:
     with small.producer(when_unread="discard") as writer:
         write(writer, 0, 3 * RECORDS + 1)
         with small.consumer() as view:
@@ -189,7 +189,7 @@ def test_a_producer_that_discards_overwrites_what_nobody_reads(small: strand.Rin
             assert seen == [b"%d" % index for index in range(13 - len(seen), 13)]
             assert seen
             write(writer, 13, RECORDS)
-            assert not writer._wait(14, 0, 0)  # somebody reads: nothing is thrown away
+            assert not writer._wait(14, 0, 0)  # a consumer reads: nothing is discarded
         write(writer, 17, 100)
 
 
@@ -203,7 +203,7 @@ def test_how_to_go_on_unread_is_one_of_three(small: strand.Ring) -> None:
 # ---- beginning anew --------------------------------------------------------------------------------
 
 
-def test_a_reset_waits_for_nobody_and_loses_nothing(small: strand.Ring) -> None:
+def test_a_reset_does_not_wait_and_loses_nothing(small: strand.Ring) -> None:
     view, other = small.consumer(), small.consumer()
     writer = small.producer()
     write(writer, 0, 2)
@@ -235,7 +235,7 @@ def debug(monkeypatch: pytest.MonkeyPatch) -> None:
 POISON = b"\xdd"
 
 
-def test_debug_mode_overwrites_what_is_given_back(small: strand.Ring, debug: None) -> None:
+def test_debug_mode_overwrites_released_records(small: strand.Ring, debug: None) -> None:
     with small.producer() as writer, small.consumer() as view:
         write(writer, 10, 2)
         kept = memoryview(view._read_block(0))
@@ -290,7 +290,7 @@ def test_a_plain_v5_reader_counts_and_is_asked_before_a_reset() -> None:
     schema = strand.build_schema([("n", "u8")])
     with strand.open_ring(schema, RECORDS, 128, version=5) as ring:
         writer = ring.producer(when_unread="wait")
-        struct.pack_into("<I", ring.memory, 60, 0)  # it takes the second consumer slot
+        struct.pack_into("<I", ring.memory, 60, 0)  # it claims the second consumer slot
         writer.write_record_batch([(n,) for n in range(RECORDS)])
         assert not writer._wait(1, 0, 0)
         struct.pack_into("<I", ring.memory, 60, 2)

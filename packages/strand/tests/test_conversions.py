@@ -200,6 +200,6 @@ def test_the_fingerprint_is_the_layouts() -> None:
     assert schema_fingerprint(CHECK) == CHECK.fingerprint(6)
 
 
-def test_an_order_nobody_knows_is_refused() -> None:
+def test_an_unknown_order_is_refused() -> None:
     with pytest.raises(UsageError, match="upwards"):
         strand.StrandField("t", "i64", order="upwards")  # type: ignore[arg-type]

@@ -49,7 +49,7 @@ def test_iterating_goes_on_behind_a_record_that_cannot_be_decoded(view: strand.S
     assert rows == [row for at, row in enumerate(ROWS) if at != BAD]
 
 
-def test_batches_give_what_is_before_and_behind_it(view: strand.StrandView) -> None:
+def test_batches_return_the_records_before_and_after_it(view: strand.StrandView) -> None:
     batches: list[Any] = []
     with pytest.raises(strand.CorruptRecord) as failure:
         collect(view.batches(), batches)
@@ -69,7 +69,7 @@ def test_a_cursor_and_tuples_name_it_too(view: strand.StrandView) -> None:
         assert failure.value.record == BAD
 
 
-def test_groups_of_a_fan_in_give_what_is_before_and_behind_it() -> None:
+def test_groups_of_a_fan_in_return_the_records_before_and_after_it() -> None:
     with strand.fan_in(1, SCHEMA, 8, 1024, metadata={"intern": ["a", "b"]}) as fan:
         with fan.producer() as writer:
             writer.write_record_batch(ROWS)

@@ -1,4 +1,4 @@
-"""Processes killed at named points: nothing half-written is seen, nobody waits for ever."""
+"""Processes killed at named points: no half-written record is seen, no process waits for ever."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.crash
 
 
 @pytest.mark.parametrize("point", ["claimed", "filled", "published"])
-def test_what_a_killed_producer_published_is_delivered_then_its_death_is_told(
+def test_records_of_a_killed_producer_are_delivered_then_its_death_is_reported(
     ring: strand.Ring, spawn: Any, peer: Any, point: str
 ) -> None:
     producer = spawn("produce", ring, 6, point)
@@ -87,7 +87,7 @@ def test_a_stopped_consumer_is_not_a_dead_one(ring: strand.Ring, spawn: Any, pee
     assert consumer.wait(30) == 0
 
 
-def test_a_stream_is_not_taken_over_from_a_dead_producer(ring: strand.Ring, spawn: Any) -> None:
+def test_a_stream_is_not_resumed_from_a_dead_producer(ring: strand.Ring, spawn: Any) -> None:
     producer = spawn("produce", ring, 2, "published")
     producer.wait()
     with pytest.raises(strand.ProducerDied):
@@ -107,7 +107,7 @@ def test_cleanup_removes_the_rings_of_killed_processes_alone() -> None:
         assert strand.cleanup("test-orphan") == []
 
 
-def test_cleanup_keeps_a_ring_whose_maker_is_gone_while_somebody_reads_it() -> None:
+def test_cleanup_keeps_a_ring_whose_creator_is_gone_while_it_has_a_reader() -> None:
     program = (
         "import os, signal, sys, strand\n"
         "ring = strand.open_ring(strand.BLOCKS, 8, 4096, name='test-inherited')\n"

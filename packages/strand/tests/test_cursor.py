@@ -171,7 +171,7 @@ def test_a_seek_wants_an_integer(cursor: strand.RecordCursor) -> None:
             cursor.seek(wrong)  # type: ignore[arg-type]
 
 
-def test_a_record_that_was_given_back_is_not_read(pair: Pair, cursor: strand.RecordCursor) -> None:
+def test_a_released_record_is_not_read(pair: Pair, cursor: strand.RecordCursor) -> None:
     assert cursor.get_string("utf8") == "grün"
     pair[1].acknowledge_read(1)
     assert not cursor.seek(0)

@@ -73,7 +73,7 @@ def produce_batches(fan: strand.FanIn, who: int, count: int) -> None:
 
 
 def end_at_once(_fan: strand.FanIn) -> None:
-    """Come to nothing before taking a member."""
+    """Fail before claiming a member."""
 
 
 def test_a_producer_that_died_before_it_joined_is_noticed(fan: strand.FanIn, start: Any) -> None:
@@ -90,7 +90,7 @@ def test_a_producer_that_died_before_it_joined_is_noticed(fan: strand.FanIn, sta
         fan.producer()
 
 
-def test_members_that_nobody_takes_are_given_up_after_a_time(fan: strand.FanIn) -> None:
+def test_members_that_no_consumer_claims_are_abandoned_after_a_time(fan: strand.FanIn) -> None:
     with fan.producer() as writer:
         writer.write((1, 2, "three"))
     rows: list[Any] = []
@@ -141,7 +141,7 @@ def test_payloads_of_many_producers_arrive(start: Any) -> None:
 
 @pytest.mark.parametrize("copy", [True, False])
 def test_arrow_batches_of_different_schemas_arrive(start: Any, copy: bool) -> None:
-    pa.record_batch({"here": [0]})  # loads what pyarrow loads late before the processes fork
+    pa.record_batch({"here": [0]})  # loads pyarrow's lazy modules before the processes fork
     with strand.fan_in(2, strand.BLOCKS, records=8, heap="64KiB") as fan:
         for who in range(2):
             start(produce_batches, fan, who, 50)
@@ -164,7 +164,7 @@ def test_numpy_views_and_gathered_batches_of_many_producers(fan: strand.FanIn, s
     assert sorted(ids) == sorted(3 * list(range(100)))
 
 
-def test_nobody_starves_while_one_producer_writes_without_end() -> None:
+def test_no_producer_starves_while_another_writes_without_end() -> None:
     with strand.fan_in(2, ROWS, records=16, heap=1024) as fan, fan.consumer() as view:
         busy, quiet = fan.producer(), fan.producer()
         busy.write_record_batch([(index, 0, "") for index in range(16)])
@@ -184,7 +184,7 @@ def test_one_producer_more_than_members_is_refused(fan: strand.FanIn) -> None:
     assert refused.value.pid == os.getpid()
 
 
-def test_a_member_whose_producer_has_ended_is_not_given_again(fan: strand.FanIn) -> None:
+def test_a_member_whose_producer_has_ended_is_not_returned_again(fan: strand.FanIn) -> None:
     for who in range(3):
         produce(fan, who, 1)
     with pytest.raises(strand.RoleTaken):
@@ -194,7 +194,7 @@ def test_a_member_whose_producer_has_ended_is_not_given_again(fan: strand.FanIn)
         assert view.ended
 
 
-def test_a_killed_producer_loses_nothing_and_stops_nobody(fan: strand.FanIn, start: Any) -> None:
+def test_a_killed_producer_loses_nothing_and_stops_no_other(fan: strand.FanIn, start: Any) -> None:
     dead = start(produce_and_die, fan, 7, 5)
     start(produce, fan, 1, 1000)
     start(produce, fan, 2, 1000)
@@ -220,7 +220,7 @@ def test_producers_learn_that_the_consumer_was_killed(fan: strand.FanIn, start: 
     assert died.value.pid == consumer.pid
 
 
-def test_a_stopped_producer_is_not_taken_for_dead(fan: strand.FanIn, start: Any) -> None:
+def test_a_stopped_producer_is_not_mistaken_for_dead(fan: strand.FanIn, start: Any) -> None:
     for _ in range(2):
         fan.producer().finalize()
     rows: list[Any] = []
@@ -242,20 +242,20 @@ def test_a_stopped_producer_is_not_taken_for_dead(fan: strand.FanIn, start: Any)
     assert [row[0] for row in rows] == list(range(20))
 
 
-def test_an_aborted_producer_is_told_of_after_the_others_records(fan: strand.FanIn) -> None:
+def test_an_aborted_producer_is_reported_after_the_records_of_others(fan: strand.FanIn) -> None:
     writer = fan.producer()
     writer.write((1, 0, ""))
     writer.abort("no more")
     produce(fan, 1, 3)
     fan.producer().abort("me too")
     rows: list[Any] = []
-    with fan.consumer() as view, pytest.raises(strand.StrandAbortError, match="no more") as told:
+    with fan.consumer() as view, pytest.raises(strand.StrandAbortError, match="no more") as raised:
         collect(view, rows)
     assert len(rows) == 4
-    assert "member 2 too: the stream was aborted: me too" in told.value.__notes__
+    assert "member 2 too: the stream was aborted: me too" in raised.value.__notes__
 
 
-def test_members_that_nobody_takes_may_be_ended(fan: strand.FanIn) -> None:
+def test_members_that_no_consumer_claims_may_be_ended(fan: strand.FanIn) -> None:
     produce(fan, 0, 2)
     assert fan.finalize_vacant() == 2
     assert fan.finalize_vacant() == 0
@@ -313,7 +313,7 @@ def test_an_abort_reaches_every_producer(fan: strand.FanIn) -> None:
             list(view)
 
 
-def test_leaving_a_loop_early_gives_the_rest_of_the_group_again(fan: strand.FanIn) -> None:
+def test_leaving_a_loop_early_redelivers_the_rest_of_the_group(fan: strand.FanIn) -> None:
     with fan.consumer() as view:
         produce(fan, 0, 3)
         rows = iter(view)

@@ -154,7 +154,7 @@ def test_ranges_need_numbers(pair: Pair) -> None:
         view.get_filter_bitset("att", eq(1))
 
 
-def test_records_that_were_given_back_are_not_filtered(pair: Pair) -> None:
+def test_released_records_are_not_filtered(pair: Pair) -> None:
     _, view = pair
     bitset = view.get_filter_bitset("at", eq(10))
     view.acknowledge_read(8)

@@ -14,7 +14,7 @@ from sennit_core.errors import UsageError
 
 @contextmanager
 def sorted_ring(kind: str, values: list[Any], order: Any = "ascending") -> Iterator[Any]:
-    """A view of these values behind four that were given back."""
+    """A view of these values after four that were released."""
     schema = strand.build_schema([strand.StrandField("key", kind, nullable=True, order=order)])
     metadata = {"intern": ["a", "b", "c"]}
     with (

@@ -52,7 +52,7 @@ def test_an_inherited_view_refuses(ring: strand.Ring) -> None:
         assert run_in_child(child) == 0
 
 
-def test_a_child_that_closes_an_inherited_ring_takes_nothing_away() -> None:
+def test_a_child_that_closes_an_inherited_ring_removes_nothing() -> None:
     with strand.open_ring(strand.BLOCKS, 8, 4096, name="test-fork") as ring, ring.producer():
         assert run_in_child(ring.close) == 0
         assert is_held(ring.fileno(), PRODUCER_AT)
@@ -103,7 +103,7 @@ print(*map(bytes, view.payloads()), ring.status, os.path.exists(ring.name))
 """
 
 
-def test_a_child_that_ends_takes_nothing_from_its_parent() -> None:
+def test_a_child_that_ends_removes_nothing_of_its_parent() -> None:
     done = subprocess.run(
         [sys.executable, "-X", "dev", "-c", EXITS], capture_output=True, text=True, check=False
     )
@@ -111,7 +111,7 @@ def test_a_child_that_ends_takes_nothing_from_its_parent() -> None:
     assert done.stdout == "b'before' b'after' eos True\n"
 
 
-def test_a_child_takes_a_role_that_its_parent_gave_up(ring: strand.Ring) -> None:
+def test_a_child_claims_a_role_that_its_parent_released(ring: strand.Ring) -> None:
     ring.consumer().close()
 
     def child() -> None:

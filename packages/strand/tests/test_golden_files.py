@@ -29,7 +29,7 @@ OF_THE_RUN = (
 
 
 def values(row: list[Any]) -> list[Any]:
-    """Turn a row of the recipe into Python's values."""
+    """Convert a row of the recipe to Python's values."""
     return [value_of(value) for value in row]
 
 
@@ -85,7 +85,7 @@ def listed(value: Any) -> Any:
 
 
 @BY_NAME
-def test_writing_gives_the_golden_bytes(recipe: dict[str, Any]) -> None:
+def test_writing_produces_the_golden_bytes(recipe: dict[str, Any]) -> None:
     written = write_ring(recipe)
     golden = (FOLDER / f"{recipe['name']}.bin").read_bytes()
     different = [

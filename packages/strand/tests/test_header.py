@@ -205,7 +205,7 @@ def test_a_truncated_segment_is_not_attached_to(tmp_path: Path) -> None:
         strand.attach_ring(opened.fileno())
 
 
-def test_a_v6_ring_without_its_counters_gives_no_roles(tmp_path: Path) -> None:
+def test_a_v6_ring_without_its_counters_grants_no_roles(tmp_path: Path) -> None:
     memory = header_bytes(version=6)
     struct.pack_into("<I", memory, 3072, 0)
     file = tmp_path / "plain"

@@ -1,4 +1,4 @@
-"""Memory that somebody scribbled over: clean errors, no crash, no endless loop, whatever it says."""
+"""Corrupted shared memory: clean errors, no crash, no endless loop, for any bytes."""
 
 import random
 import signal
@@ -16,7 +16,7 @@ from strand.filters import between
 from strand.header import read_header
 from strand.schema import fnv1a
 
-BUSY_SECONDS = 10  # a guard against endless loops; an example takes milliseconds
+BUSY_SECONDS = 10  # a guard against endless loops; an example needs milliseconds
 RECORDS, HEAP = 4, 512
 
 TYPED = strand.build_schema(
@@ -46,7 +46,7 @@ def stall(_threshold: int) -> None:
 
 @contextmanager
 def only_clean_errors() -> Iterator[None]:
-    """Let errors of ours pass, and nothing else; nor may it take long."""
+    """Allow errors of ours, and nothing else, within a time limit."""
 
     def interrupt(_number: int, _frame: object) -> None:
         raise AssertionError("an endless loop")
@@ -139,14 +139,14 @@ def attack(seed: int) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(start, start + 150) for start in range(0, 600, 150)])
-def test_whatever_stands_in_shared_memory_is_survived(seeds: range) -> None:
+def test_any_bytes_in_shared_memory_are_survived(seeds: range) -> None:
     for seed in seeds:
         attack(seed)
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
-def test_whatever_stands_in_shared_memory_is_survived_for_long() -> None:
+def test_any_bytes_in_shared_memory_are_survived_for_long() -> None:
     for seed in range(1000, 20_000):
         attack(seed)
 
@@ -212,7 +212,7 @@ def test_a_header_cut_short_is_no_ring() -> None:
 
 
 @pytest.mark.parametrize("text", [b"[" * 2500, b'{"columns":' * 200, b"\xff\xfe", b'"' + b"9" * 99])
-def test_metadata_of_any_shape_is_told_apart(text: bytes) -> None:
+def test_metadata_of_any_shape_is_distinguished(text: bytes) -> None:
     memory = header_bytes(6)
     at = 92 + struct.unpack_from("<I", memory, 88)[0]
     struct.pack_into("<I", memory, at, len(text))

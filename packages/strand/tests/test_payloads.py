@@ -59,7 +59,7 @@ def test_a_payload_is_read_only_and_ends_with_the_next(pair: Pair) -> None:
 
 
 @pytest.mark.parametrize("hold", [lambda p: p[1:2], lambda p: np.frombuffer(p, "u1"), memoryview])
-def test_bytes_that_are_still_looked_at_are_not_given_back(
+def test_bytes_with_a_live_view_are_not_released(
     pair: Pair, hold: Callable[[memoryview], Any]
 ) -> None:
     writer, view = pair
@@ -84,7 +84,7 @@ def test_a_loop_that_was_left_starts_again_with_the_payload_it_left(pair: Pair) 
     assert [bytes(data) for data in view.payloads()] == [b"two", b"three"]
 
 
-def test_a_payload_outlives_its_ring_when_somebody_still_looks_at_it() -> None:
+def test_a_payload_with_a_live_view_outlives_its_ring() -> None:
     with strand.open_ring(strand.BLOCKS, 8, 4096) as ring, ring.producer() as writer:
         writer.write_bytes(b"still here")
         kept = next(ring.consumer().payloads())[:]
@@ -115,7 +115,7 @@ def test_batches_keep_every_type_and_value(pair: Pair, copy: bool) -> None:
     assert received == [BATCH, BATCH.slice(1, 1), BATCH.slice(0, 0)]
 
 
-def test_a_large_batch_is_sliced_by_rows_to_what_the_heap_takes() -> None:
+def test_a_large_batch_is_sliced_by_rows_to_what_the_heap_can_hold() -> None:
     batch = pa.record_batch({"n": range(20_000), "s": [f"row {i}" for i in range(20_000)]})
     with strand.open_ring(strand.BLOCKS, 256, "1MiB") as ring, ring.producer() as writer:
         writer.write_arrow(batch)
@@ -125,7 +125,7 @@ def test_a_large_batch_is_sliced_by_rows_to_what_the_heap_takes() -> None:
     assert pa.Table.from_batches(received).combine_chunks().to_batches() == [batch]
 
 
-def test_zero_copy_batches_look_into_the_ring_and_are_given_back_when_dropped(pair: Pair) -> None:
+def test_zero_copy_batches_view_the_ring_and_are_released_when_dropped(pair: Pair) -> None:
     writer, view = pair
     writer.write_arrow(pa.record_batch({"n": [1, 2, 3]}))
     writer.write_arrow(pa.record_batch({"n": [4, 5, 6]}))

@@ -193,10 +193,10 @@ def test_a_function_that_fails_at_once_says_why() -> None:
 )
 def test_what_cannot_be_carried_is_refused_there(items: Any, schema: Any, message: str) -> None:
     with pytest.raises(strand.RemoteFailure, match=message):
-        list(strand.pipe(give, items, schema=schema))
+        list(strand.pipe(identity, items, schema=schema))
 
 
-def give(items: Any) -> Any:
+def identity(items: Any) -> Any:
     return items
 
 
@@ -234,7 +234,7 @@ def test_a_generator_that_does_not_come_back_is_terminated(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
-def test_a_killed_process_is_told_of_after_what_it_yielded(context: str) -> None:
+def test_a_killed_process_is_reported_after_its_items(context: str) -> None:
     received: list[bytes] = []
     pipe = strand.pipe(be_killed, 3, context=context)
     pid = pipe.pid
@@ -244,7 +244,7 @@ def test_a_killed_process_is_told_of_after_what_it_yielded(context: str) -> None
     assert received == [b"0", b"1", b"2"]
 
 
-def test_a_process_that_dies_before_it_begins_is_told_of() -> None:
+def test_a_process_that_dies_before_it_begins_is_reported() -> None:
     with pytest.raises(strand.ProducerDied) as died:
         list(strand.pipe(_Unpicklable(), context="spawn"))
     assert "exit code is 1" in died.value.__notes__[0]
@@ -280,10 +280,10 @@ def test_nothing_is_left_after_two_hundred_pipes() -> None:
     gc.collect()  # what other tests left to the collector
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     mapped = Path("/proc/self/maps").read_text().count("memfd:strand")
-    for turn in range(200):
+    for number in range(200):
         pipe = strand.pipe(texts, 20, records=4, heap=4096)
         for _ in pipe:
-            if turn % 2:
+            if number % 2:
                 break
         del pipe
     assert len(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208

@@ -76,9 +76,9 @@ def test_a_header_with_metadata_where_our_counters_would_be_is_read_and_has_no_r
     memory = plain_header(3500)
     assert strand.read_header(memory).metadata["columns"] == ["id", "name"]
     with strand.attach_ring(buffer=memory) as ring:
-        for take_role in (ring.consumer, ring.producer, ring.signal_abort):
+        for claim_role in (ring.consumer, ring.producer, ring.signal_abort):
             with pytest.raises(errors.NoExtension, match=r"end by byte 3072, found an end at byte"):
-                take_role()
+                claim_role()
 
 
 def test_a_v5_ring_with_something_else_behind_its_header_is_refused() -> None:

@@ -2,7 +2,7 @@
 
 `model` holds the programs, function by function as in the C files, and the explorer: stores wait in
 each process's buffer and drain as x86 (TSO) or a weaker machine (PSO) may drain them, and one
-process may die between any two steps. Nobody may wait for ever, and every consumer reads exactly
+process may die between any two steps. No process may wait for ever, and every consumer reads exactly
 the records from its start on.
 """
 
@@ -34,14 +34,14 @@ def explore(cast: Cast, order: Order = Order.PSO, rewrite: machine.Rewrite = kee
     return run(*cast.parties, mortal=cast.mortal, order=order, rewrite=rewrite)
 
 
-# One of each kind of event, the fastest of its kind; the explorer takes up to a minute for others.
+# One of each kind of event, the fastest of its kind; the explorer needs up to a minute for others.
 SOME = (
     scenarios.one_consumer,
     scenarios.payloads,
     scenarios.two_consumers,
     scenarios.joining_in_the_entry_of_a_dead_one,
     scenarios.producer_dies,
-    scenarios.taking_a_stream_over,
+    scenarios.resuming_a_stream,
     scenarios.beginning_anew_while_one_joins,
 )
 
@@ -58,7 +58,7 @@ SOME = (
         for scenario in SCENARIOS
     ],
 )
-def test_nobody_waits_for_ever_and_every_record_is_read(scenario: Callable[[], Cast]) -> None:
+def test_no_process_waits_for_ever_and_every_record_is_read(scenario: Callable[[], Cast]) -> None:
     verdict = explore(scenario())
     assert verdict.problem is None, verdict
 
@@ -102,7 +102,7 @@ def test_a_joiner_may_show_its_state_before_its_position(monkeypatch: pytest.Mon
     assert explore(scenarios.joining_in_the_entry_of_a_dead_one()).problem is None
 
 
-def test_a_verdict_tells_how_it_came_to_it() -> None:
+def test_a_verdict_has_the_steps_that_led_to_it() -> None:
     flaw = next(flaw for flaw in FLAWS if "rings no bell" in flaw.name)
     verdict = explore(flaw.cast(), flaw.order, flaw.rewrite)
     assert "deadlock" in str(verdict)

@@ -179,7 +179,7 @@ def test_a_batch_comes_from_any_iterable(pair: Pair) -> None:
     assert notes(view) == ["tuple", "tuple", "set"]
 
 
-def test_what_an_iterable_gave_before_it_failed_is_written(pair: Pair) -> None:
+def test_items_of_an_iterable_before_its_failure_are_written(pair: Pair) -> None:
     def records() -> Iterator[tuple[Any, ...]]:
         yield 1, "one", []
         yield 2, "two", []
@@ -209,7 +209,7 @@ def test_a_batch_larger_than_the_ring_goes_through_in_pieces(pair: Pair) -> None
 # ---- limits ---------------------------------------------------------------------------------------
 
 
-def test_a_record_may_take_half_of_the_heap_wherever_it_lands(pair: Pair) -> None:
+def test_a_record_may_use_half_of_the_heap_at_any_offset(pair: Pair) -> None:
     writer, view = pair
     for at in range(50):
         text = "x" * (128 - at % 3)
@@ -218,7 +218,7 @@ def test_a_record_may_take_half_of_the_heap_wherever_it_lands(pair: Pair) -> Non
         view.acknowledge_read(at + 1)
 
 
-def test_payloads_that_need_more_are_refused_by_their_sum_and_the_way_they_lie(pair: Pair) -> None:
+def test_oversized_payloads_are_refused_by_their_sum_and_alignment(pair: Pair) -> None:
     writer, view = pair
     writer.write((1, "x" * 61, [0.0]))  # 61 + 4 and at most 63 before it
     for note, xs, needed in (("x" * 129, [], 129), ("x" * 62, [0.0], 129), ("y" * 100, [0], 167)):
@@ -303,7 +303,7 @@ class Number:
         return 7
 
 
-def test_an_error_of_a_values_own_is_not_taken_for_a_misfit(pair: Pair) -> None:
+def test_an_error_raised_by_a_value_is_not_mistaken_for_a_misfit(pair: Pair) -> None:
     class OwnError(Exception):
         pass
 
@@ -419,7 +419,7 @@ class Pumped(strand.StrandWriter):
 
 @pytest.mark.slow
 @given(st.data(), schemas, st.sampled_from([5, 6]), st.integers(0, 3), st.integers(7, 10))
-def test_whatever_is_written_is_read(
+def test_any_record_round_trips(
     data: st.DataObject, types: Any, version: Any, records: int, heap: int
 ) -> None:
     fields = [strand.StrandField(f"f{at}", *facts) for at, facts in enumerate(types)]

@@ -61,7 +61,7 @@ class RingMachine(RuleBasedStateMachine):
         self.pending: list[tuple[int, int]] = []
         self.ended = False
         self.streams = 0
-        self.take_writer()
+        self.open_writer()
         self.view = self.ring.consumer()
         self.reads = {cast("int", self.view._index): self.base}
         self.reads_for_itself = False
@@ -71,7 +71,7 @@ class RingMachine(RuleBasedStateMachine):
             struct.pack_into("<3i", self.ring.memory, 28, self.base, self.base, self.base)
             struct.pack_into("<2I", self.ring.memory, 44, heap & 0xFFFFFFFF, heap & 0xFFFFFFFF)
 
-    def take_writer(self, *, resume: bool = False) -> None:
+    def open_writer(self, *, resume: bool = False) -> None:
         self.writer: Any = self.ring.producer(resume=resume)
         vars(self.writer)["_wait_for_room"] = stall
 
@@ -128,10 +128,10 @@ class RingMachine(RuleBasedStateMachine):
         self.records.append(record)
 
     def unblock(self, record: Any, threshold: int) -> None:
-        """Giving back up to a threshold makes room, first for the slot and then for payloads."""
+        """Releasing up to a threshold makes room, first for the slot and then for payloads."""
         while threshold:
             for token in [token for token, read in self.reads.items() if read < threshold]:
-                self.give_back(threshold, token)
+                self.acknowledge_up_to(threshold, token)
             before, threshold = threshold, 0
             try:
                 self.write_one(record)
@@ -259,13 +259,13 @@ class RingMachine(RuleBasedStateMachine):
     def acknowledge(self, data: st.DataObject) -> None:
         token = data.draw(st.sampled_from(sorted(self.reads)))
         upto = data.draw(st.integers(self.reads[token], self.commit))
-        self.give_back(upto, token)
+        self.acknowledge_up_to(upto, token)
         for wrong in (self.commit + 1, upto - 1):
             if wrong >= 0:
                 with pytest.raises(UsageError):
                     self.view.acknowledge_read(wrong, token)
 
-    def give_back(self, upto: int, token: int) -> None:
+    def acknowledge_up_to(self, upto: int, token: int) -> None:
         self.view.acknowledge_read(upto, token)
         self.reads[token] = upto
         if token == self.view._index:
@@ -315,7 +315,7 @@ class RingMachine(RuleBasedStateMachine):
             with pytest.raises(Conflict):
                 self.writer.reset()
         for token in behind:
-            self.give_back(self.commit, token)
+            self.acknowledge_up_to(self.commit, token)
         self.writer.reset()
         self.ended = False
         self.streams += 1
@@ -331,14 +331,14 @@ class RingMachine(RuleBasedStateMachine):
     @precondition(lambda self: not self.ended)
     @rule()
     def die_and_be_succeeded(self) -> None:
-        """What is left when a producer is killed: its lock is free, its claims are nobody's."""
+        """What is left when a producer is killed: its lock is free, its claims have no owner."""
         self.writer._release()
         for lock in self.writer._locks.values():
             lock.release()
         self.writer.closed = True
         with pytest.raises(strand.ProducerDied):
             self.ring.producer()
-        self.take_writer(resume=True)
+        self.open_writer(resume=True)
         self.pending.clear()
         self.view.wait_for_commit(0, 0)  # a stream that had not begun begins once more
 

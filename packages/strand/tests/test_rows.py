@@ -23,7 +23,7 @@ SOURCES = Path(strand.__file__).parent
 
 
 def round_trip(type_name: str, value: Any, version: Any = 6, **options: Any) -> Any:
-    """Write one value as a field of `type_name` and return what `tuples` gives back."""
+    """Write one value as a field of `type_name` and return what `tuples` returns."""
     schema = strand.build_schema([("x", type_name)])
     with (
         strand.open_ring(schema, 2, "256KiB", version=version, **options) as ring,
@@ -73,13 +73,13 @@ class Half:
 
 @pytest.mark.parametrize("name", BOUNDS)
 @pytest.mark.parametrize("value", [True, np.uint8(7), np.int64(7), Seven()])
-def test_an_integer_field_takes_what_has_an_index(name: str, value: Any) -> None:
+def test_an_integer_field_accepts_objects_with_an_index(name: str, value: Any) -> None:
     assert round_trip(name, value) == (1 if value is True else 7)
 
 
 @pytest.mark.parametrize("name", sorted(set(BOUNDS) - {"utf8_ref"}))
 @pytest.mark.parametrize("value", ["1", 1.0, b"1", [1], np.float64(1)])
-def test_an_integer_field_takes_no_other_numbers_and_no_text(name: str, value: Any) -> None:
+def test_an_integer_field_accepts_no_other_numbers_and_no_text(name: str, value: Any) -> None:
     assert refusal(name, value).startswith(f"field 'x' is {name}, and ")
 
 
@@ -87,12 +87,12 @@ def test_an_integer_field_takes_no_other_numbers_and_no_text(name: str, value: A
 @pytest.mark.parametrize(
     "value", [0, -3, True, 0.25, -math.inf, np.float32(0.25), np.int8(-3), Half(), Seven()]
 )
-def test_a_float_field_takes_whatever_is_a_number(name: str, value: Any) -> None:
+def test_a_float_field_accepts_any_number(name: str, value: Any) -> None:
     assert round_trip(name, value) == float(value)
 
 
 @pytest.mark.parametrize("name", ["f32", "f64"])
-def test_a_float_field_keeps_nan_and_takes_no_text(name: str) -> None:
+def test_a_float_field_keeps_nan_and_accepts_no_text(name: str) -> None:
     assert math.isnan(round_trip(name, math.nan))
     for wrong in ("1.5", b"1", [1.0], 1j, 10**400):
         assert refusal(name, wrong).startswith(f"field 'x' is {name}, and ")
@@ -107,7 +107,7 @@ def test_a_number_too_large_for_f32_is_refused_and_not_made_infinite() -> None:
 
 
 @pytest.mark.parametrize(("value", "truth"), [(True, True), (0, False), ("no", True), ([], False)])
-def test_a_bool_field_takes_the_truth_of_anything(value: Any, truth: bool) -> None:
+def test_a_bool_field_accepts_the_truth_of_anything(value: Any, truth: bool) -> None:
     assert round_trip("bool8", value) is truth
 
 
@@ -140,7 +140,7 @@ def test_json_is_written_without_spaces_and_escapes() -> None:
         assert bytes(writer.memory[start : start + 12]) == '{"ü":[1,2]}'.encode()
 
 
-def test_json_takes_nan_as_python_does_and_refuses_what_python_refuses() -> None:
+def test_json_accepts_nan_as_python_does_and_refuses_what_python_refuses() -> None:
     assert math.isnan(round_trip("json", [math.nan])[0])
     circular: list[Any] = []
     circular.append(circular)
@@ -148,7 +148,7 @@ def test_json_takes_nan_as_python_does_and_refuses_what_python_refuses() -> None
     assert "Circular reference" in refusal("json", circular)
 
 
-def test_bytes_take_any_buffer_in_c_order() -> None:
+def test_bytes_accept_any_buffer_in_c_order() -> None:
     grid = np.arange(6, dtype="u1").reshape(2, 3)
     buffers = [b"abc", bytearray(b"abc"), memoryview(b"aXbXc")[::2], array("B", b"abc")]
     assert [round_trip("bytes", buffer) for buffer in buffers] == [b"abc"] * 4
@@ -159,7 +159,7 @@ def test_bytes_take_any_buffer_in_c_order() -> None:
 
 
 @pytest.mark.parametrize(("name", "code"), [("i32_array", "i"), ("f32_array", "f")])
-def test_arrays_take_buffers_of_their_type_and_any_numbers(name: str, code: str) -> None:
+def test_arrays_accept_buffers_of_their_type_and_any_numbers(name: str, code: str) -> None:
     numpy = np.arange(5, dtype=code)
     values: list[Any] = [numpy[1::2], array(code, [1, 3]), memoryview(array(code, [1, 3]))]
     values += [[1, 3], (1, 3), range(1, 4, 2), iter([1, 3]), [True, np.int64(3)], {1: 0, 3: 0}]
@@ -298,7 +298,7 @@ def test_bytes_that_do_not_decode_are_corrupt(raw: Pair, field: str, data: bytes
 # ---- agreement between the languages --------------------------------------------------------------
 
 
-def test_every_failure_has_the_number_that_c_gives_it() -> None:
+def test_every_failure_has_its_error_code_in_c() -> None:
     text = "".join((SOURCES / name).read_text() for name in ("_native.h", "_ring.h"))
     results = dict(re.findall(r"\bSTRAND_(\w+) = (\d+),", text))
     numbers = {

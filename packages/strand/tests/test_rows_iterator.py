@@ -1,4 +1,4 @@
-"""Rows one at a time: tuples that are used again, and never while somebody holds them."""
+"""Rows one at a time: tuples that are reused, and never while a reference to them exists."""
 
 import gc
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ def test_a_row_that_is_kept_stays_what_it_is(view: strand.StrandView) -> None:
     kept = []
     for row in view.rows(0, 1000):
         if row[0] % 7 == 0:
-            kept.append(row)  # noqa: PERF401 - the loop lets go of the others
+            kept.append(row)  # noqa: PERF401 - the loop drops the others
     assert kept == ROWS[::7]
     assert len({id(row) for row in kept}) == len(kept)
 
@@ -50,7 +50,7 @@ def test_rows_that_may_refer_back_are_seen_by_the_garbage_collector() -> None:
         assert gc.is_tracked(first)
 
 
-def test_rows_that_were_given_back_meanwhile_are_refused(view: strand.StrandView) -> None:
+def test_rows_that_were_released_meanwhile_are_refused(view: strand.StrandView) -> None:
     rows = view.rows(0, 1000)
     assert list(islice(rows, 10)) == ROWS[:10]
     view.acknowledge_read(20)
@@ -70,6 +70,6 @@ def test_rows_end_with_their_view(view: strand.StrandView) -> None:
         next(rows)
 
 
-def test_iterating_a_view_gives_back_in_groups(view: strand.StrandView) -> None:
+def test_iterating_a_view_releases_in_groups(view: strand.StrandView) -> None:
     assert list(view) == ROWS
     assert view.acknowledged_count == 1000

@@ -37,7 +37,7 @@ def test_a_named_ring_is_private_and_goes_with_its_maker() -> None:
     assert not PATH.exists()
 
 
-def test_a_name_is_taken_once() -> None:
+def test_a_name_is_used_once() -> None:
     with (
         strand.open_ring(strand.BLOCKS, 8, 4096, name="test-segment"),
         pytest.raises(Conflict, match="test-segment"),
@@ -86,7 +86,7 @@ def test_a_closed_ring_leaves_no_descriptor() -> None:
     assert descriptors() == before
 
 
-def test_another_platform_is_told_so_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unsupported_platform_is_reported_at_the_call(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(Unsupported, match="Linux"):
         strand.open_ring(strand.BLOCKS)

@@ -98,7 +98,7 @@ def test_a_fan_in_goes_to_its_consumer(start: Any) -> None:
             writer.finalize()
 
 
-def test_roles_stay_where_they_were_taken(start: Any) -> None:
+def test_roles_stay_with_the_process_that_claimed_them(start: Any) -> None:
     with strand.open_ring(ROWS, 16, 1024) as ring, ring.producer() as writer:
         start(inherit, ring, None).join()
         writer.write((1, 1))

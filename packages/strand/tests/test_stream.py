@@ -66,7 +66,7 @@ def test_an_abort_by_the_consumer_reaches_the_next_write(ring: strand.Ring) -> N
             view.wait_for_commit(1)
 
 
-def test_nobody_waits_longer_than_asked(ring: strand.Ring) -> None:
+def test_no_wait_exceeds_its_timeout(ring: strand.Ring) -> None:
     with ring.producer(), ring.consumer() as view:
         assert view.wait_for_commit(0, timeout_seconds=0) == 0
         assert view.wait_for_commit(0, timeout_seconds=0.02) == 0
@@ -92,13 +92,13 @@ def test_a_producer_does_not_wait_for_a_consumer_that_closed_its_view(ring: stra
     with ring.producer() as writer:
         ring.consumer().close()
         for _ in range(8):
-            writer.write_bytes(b"kept for whoever comes next")
+            writer.write_bytes(b"stored for a next consumer.")
         with pytest.raises(strand.ConsumerDied) as gone:
             writer.write_bytes(b"one too many")
     assert gone.value.reason == "closed its view"
 
 
-def test_a_late_consumer_starts_where_it_says(ring: strand.Ring) -> None:
+def test_a_consumer_that_joins_later_starts_at_its_position(ring: strand.Ring) -> None:
     with ring.producer() as writer:
         for text in (b"1", b"2", b"3"):
             writer.write_bytes(text)
@@ -144,7 +144,7 @@ def test_a_ring_of_blocks_and_one_of_rows_are_not_mixed_up(ring: strand.Ring) ->
 
 
 def preset(ring: strand.Ring, records: int, heap: int = 0) -> None:
-    """Have a fresh ring stand as if `records` had gone through it."""
+    """Set the counters of a fresh ring as if `records` had gone through it."""
     struct.pack_into("<4Q", ring.memory, PRODUCER_AT, records, records, heap, heap)
     struct.pack_into("<Q", ring.memory, JOIN_POSITION_AT, records)
 
@@ -215,7 +215,7 @@ def test_an_abort_ends_a_wait_for_heap_room(ring: strand.Ring) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 6, 9, 2**64 - 3])
-def test_slots_that_nobody_could_give_back_are_refused(ring: strand.Ring, count: int) -> None:
+def test_slots_that_could_never_be_released_are_refused(ring: strand.Ring, count: int) -> None:
     with ring.consumer(), ring.producer() as writer:
         writer.claim_slots(3)
         with pytest.raises(UsageError, match="1 to 8 slots"):
@@ -256,7 +256,7 @@ def test_heap_bytes_that_were_shown_and_abandoned_come_back(
         assert bytes(view._read_block(0)) == b"x" * 2048
 
 
-# ---- closing and beginning anew while somebody waits ---------------------------------------------
+# ---- closing and resetting while a process waits -------------------------------------------------
 
 
 def call_in_thread(call: Callable[[], object]) -> tuple[threading.Thread, list[Exception]]:

@@ -55,7 +55,7 @@ def test_arrow_batches_arrive(spawn: Any, copy: bool) -> None:
     assert rows == expected
 
 
-def test_a_full_ring_stops_the_producer_until_a_record_is_given_back(
+def test_a_full_ring_stops_the_producer_until_a_record_is_released(
     ring: strand.Ring, spawn: Any
 ) -> None:
     spawn("produce", ring, 9)

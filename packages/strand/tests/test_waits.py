@@ -43,7 +43,9 @@ def test_who_wants_many_records_gets_those_that_fit_the_heap(ring: strand.Ring) 
     assert (read, steps[0]) == (4, 2)
 
 
-def test_who_holds_on_to_what_the_producer_needs_is_told_at_once(ring: strand.Ring) -> None:
+def test_a_consumer_that_holds_records_the_producer_needs_is_reported_at_once(
+    ring: strand.Ring,
+) -> None:
     with ring.consumer() as reader:
         thread = threading.Thread(target=write_four, args=(ring,))
         thread.start()
@@ -56,7 +58,7 @@ def test_who_holds_on_to_what_the_producer_needs_is_told_at_once(ring: strand.Ri
         thread.join()
 
 
-def test_a_wait_that_was_given_up_does_not_count_as_one(
+def test_an_abandoned_wait_is_not_counted(
     ring: strand.Ring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     writer, view = ring.producer(), ring.consumer()

@@ -1,4 +1,4 @@
-"""Writes that give up when consumers give nothing back."""
+"""Writes that time out when consumers release nothing."""
 
 import asyncio
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from sennit_core.errors import DeadlineExceeded
 
 
 @pytest.mark.parametrize("kind", ["record", "batch", "columns", "payload", "claim"])
-def test_a_write_gives_up_after_its_timeout_and_can_be_repeated(kind: str) -> None:
+def test_a_write_fails_after_its_timeout_and_can_be_repeated(kind: str) -> None:
     schema = strand.BLOCKS if kind == "payload" else strand.build_schema([("n", "u32")])
     writes: dict[str, Callable[[Any], object]] = {
         "record": lambda writer: writer.write((4,)),
@@ -34,7 +34,7 @@ def test_a_write_gives_up_after_its_timeout_and_can_be_repeated(kind: str) -> No
         writer.finalize()
 
 
-def test_an_async_write_gives_up_after_its_timeout() -> None:
+def test_an_async_write_fails_after_its_timeout() -> None:
     async def fill(writer: strand.aio.AsyncWriter) -> None:
         with pytest.raises(DeadlineExceeded, match="room in the ring"):
             await writer.write_record_batch([(n,) for n in range(5)])

@@ -29,7 +29,7 @@ def publish_and_clear(core: Producer) -> Program[None]:
         yield ring_bell(ring.consumer_bell(0))
 
 
-def give_back_and_clear(core: Consumer, upto: int) -> Program[None]:
+def release_and_clear(core: Consumer, upto: int) -> Program[None]:
     ring, old = core.ring, core.read
     core.read = upto
     yield store(ring.entry(core.index, "read"), upto, RELEASE)
@@ -54,7 +54,7 @@ def join_without_a_second_look(core: Consumer, start: int) -> Program[None]:
     yield from join_without_following(core, start)
 
 
-def join_and_show_late(core: Consumer, start: int) -> Program[None]:
+def join_before_the_fence(core: Consumer, start: int) -> Program[None]:
     assert start == consumer.OLDEST
     first = yield from strand_low_water(core.ring)
     join_position = yield load(core.ring.at("join_position"))
@@ -93,7 +93,7 @@ def reset_generation_first(core: Producer) -> Program[None]:
     yield from producer.strand_producer_init(core)
 
 
-def reset_whoever_joins(core: Producer) -> Program[bool]:
+def reset_without_locking_joiners(core: Producer) -> Program[bool]:
     for index in range(core.ring.consumers):
         state = yield load(core.ring.entry(index, "state"))
         if state == ATTACHED:
@@ -124,15 +124,15 @@ def look_before_the_lock(core: Consumer, _min_records: int = 1) -> Program[int]:
 
 
 def resume_silently(core: Producer) -> Program[bool]:
-    ring, taken = core.ring, 0
-    while not taken:
-        taken = yield try_lock(ring.at("producer.lock"))
+    ring, locked = core.ring, 0
+    while not locked:
+        locked = yield try_lock(ring.at("producer.lock"))
     status = yield load(ring.at("status"))
     yield from producer.strand_producer_init(core)
     return status == STREAMING
 
 
-def nobody_to_wake(_core: Producer) -> Program[None]:
+def wake_no_consumer(_core: Producer) -> Program[None]:
     yield from ()
 
 

@@ -1,4 +1,4 @@
-"""`_ring_consumer.c`: joining, waiting, reading, giving back. A view here holds one entry."""
+"""`_ring_consumer.c`: joining, waiting, reading, releasing. A view here holds one entry."""
 
 from .ring import (
     EOS,
@@ -8,7 +8,7 @@ from .ring import (
     strand_low_water,
     strand_mark_left,
 )
-from .steps import RELEASE, SOMEBODY_DIED, Program, check, fence, load, look, nap, ring_bell, store
+from .steps import PROCESS_DIED, RELEASE, Program, check, fence, load, look, nap, ring_bell, store
 
 __all__ = [
     "NEXT",
@@ -151,7 +151,7 @@ def strand_consumer_wait(consumer: Consumer, threshold: int) -> Program[bool]:
     waits = yield from producer_waits(consumer)
     if waits:
         return False
-    died = ((SOMEBODY_DIED, 1), (ring.at("producer.lock"), 0))
+    died = ((PROCESS_DIED, 1), (ring.at("producer.lock"), 0))
     yield nap(ring.consumer_bell(consumer.index), unless=(died,))
     committed = yield from has_committed(consumer, threshold)
     return committed

@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from .machine import Node, Order, Process, Violation
-from .steps import RELEASE, SOMEBODY_DIED, Condition, Step
+from .steps import PROCESS_DIED, RELEASE, Condition, Step
 
 __all__ = ["Verdict", "World", "explore"]
 
@@ -143,8 +143,8 @@ class World:
         if what in ("sleep", "wake"):
             return self._apply_nap(move, memory)
         if what == "lock":
-            taken = memory if found else with_value(memory, index, value)
-            return taken, self.processes[who].step_on(node, int(not found))
+            changed = memory if found else with_value(memory, index, value)
+            return changed, self.processes[who].step_on(node, int(not found))
         return self._apply_rarely(who, move, memory)
 
     def _apply_rarely(self, who: int, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
@@ -172,7 +172,7 @@ class World:
         for word, index in self._words.items():
             if word.endswith(".lock") and memory[index] == who + 1:
                 memory = with_value(memory, index, 0)
-        return with_value(memory, self._at(SOMEBODY_DIED), 1)
+        return with_value(memory, self._at(PROCESS_DIED), 1)
 
     def _holds_any(self, memory: bytes, conditions: tuple[Condition, ...]) -> bool:
         return any(
@@ -186,7 +186,7 @@ class World:
 
 def explore(world: World) -> Verdict:
     """Search for a violation, for a state that nothing leads out of, and for one that nothing leads
-    out of to the end: somebody would wait, or try again, for ever."""
+    out of to the end: a process would wait, or try again, for ever."""
     numbers = {world.start: 0}
     states = [world.start]
     came_from = [0]

@@ -49,7 +49,7 @@ def without(function: str, kind: str, word: str = "") -> Rewrite:
 
 
 def relaxed(function: str, kind: str, word: str) -> Rewrite:
-    """Take the release from a step of a function."""
+    """Drop the release order from a step of a function."""
 
     def rewrite(where: str, step: Step) -> Step | None:
         found = where == function and step.kind == kind and step.word.endswith(word)
@@ -67,14 +67,14 @@ SLEEP_AND_WAKE = (
         order=Order.PSO,
     ),
     Flaw(
-        "records are given back without release",
+        "records are released without release order",
         scenarios.payloads,
         TORN,
         relaxed("advance_read", "store", ".read"),
         order=Order.PSO,
     ),
     Flaw(
-        "a bell is rung before what it tells of is visible",
+        "a bell is rung before its cause is visible",
         scenarios.one_consumer,
         DEADLOCK,
         relaxed("strand_ring_every_bell", "ring", ".bell"),
@@ -99,7 +99,7 @@ SLEEP_AND_WAKE = (
         "the consumer clears the threshold it wakes",
         scenarios.one_consumer,
         DEADLOCK,
-        replaced=((consumer, "advance_read", broken.give_back_and_clear),),
+        replaced=((consumer, "advance_read", broken.release_and_clear),),
     ),
     Flaw(
         "the end of the stream rings no bell",
@@ -111,7 +111,7 @@ SLEEP_AND_WAKE = (
         "a producer short of heap lets patient consumers sleep",
         scenarios.payloads_fill_the_heap_first,
         DEADLOCK,
-        replaced=((producer, "wake_waiting_consumers", broken.nobody_to_wake),),
+        replaced=((producer, "wake_waiting_consumers", broken.wake_no_consumer),),
     ),
     Flaw(
         "a patient consumer does not see that the producer waits",
@@ -141,7 +141,7 @@ JOINING_AND_LEAVING = (
         "a joiner looks at the join position before it shows itself",
         scenarios.joining_at_the_oldest,
         TORN,
-        replaced=((roles, "strand_join", broken.join_and_show_late),),
+        replaced=((roles, "strand_join", broken.join_before_the_fence),),
     ),
     Flaw(
         "no fence before a joiner looks at the join position",
@@ -174,7 +174,7 @@ JOINING_AND_LEAVING = (
         without("strand_mark_left", "ring"),
     ),
     Flaw(
-        "nobody looks whether all have left before the nap",
+        "no check that all consumers have left before the nap",
         scenarios.the_only_consumer_leaves,
         DEADLOCK,
         replaced=((producer, "strand_is_abandoned", broken.never),),
@@ -183,26 +183,26 @@ JOINING_AND_LEAVING = (
 
 DYING_AND_BEGINNING_ANEW = (
     Flaw(
-        "who finds the producer dead does not look for its last records",
+        "a consumer that finds the producer dead does not read its last records",
         scenarios.producer_dies,
         "records were read",
         replaced=((parties, "look_for_more", broken.look_before_the_lock),),
     ),
     Flaw(
-        "who takes a stream over rings no bell",
-        scenarios.taking_a_stream_over,
+        "a resuming producer rings no bell",
+        scenarios.resuming_a_stream,
         DEADLOCK,
         replaced=((parties, "resume", broken.resume_silently),),
     ),
     Flaw(
-        "who takes a stream over forgets whose the heap is",
-        scenarios.taking_a_stream_over,
+        "a resuming producer forgets the owner of the heap",
+        scenarios.resuming_a_stream,
         TORN,
         replaced=((roles, "strand_producer_init", broken.init_with_a_free_heap),),
     ),
     Flaw(
-        "who takes a stream over overwrites up to the join position",
-        scenarios.taking_over_below_the_join_position,
+        "a resuming producer overwrites up to the join position",
+        scenarios.resuming_below_the_join_position,
         TORN,
         replaced=((roles, "strand_producer_init", broken.init_at_the_join_position),),
     ),
@@ -213,14 +213,14 @@ DYING_AND_BEGINNING_ANEW = (
         replaced=((roles, "strand_reset", broken.reset_generation_first),),
     ),
     Flaw(
-        "a reset shows positions of the new stream beside the count of the old",
+        "a reset shows positions of the new stream with the count of the old",
         scenarios.beginning_anew_while_one_leaves_and_one_joins,
         TORN,
         relaxed("strand_reset", "store", ".read"),
         order=Order.PSO,
     ),
     Flaw(
-        "a reset forgets who joined meanwhile",
+        "a reset misses a consumer that joined meanwhile",
         scenarios.beginning_anew_while_one_leaves_and_one_joins,
         TORN,
         without("strand_reset", "fence"),
@@ -235,7 +235,7 @@ DYING_AND_BEGINNING_ANEW = (
         "a reset does not keep joiners out",
         scenarios.beginning_anew_while_one_joins,
         TORN,
-        replaced=((parties, "try_reset", broken.reset_whoever_joins),),
+        replaced=((parties, "try_reset", broken.reset_without_locking_joiners),),
     ),
     Flaw(
         "a joiner does not look whether the stream is another now",

@@ -1,7 +1,7 @@
 """A process: a program, compiled step by step into a table, and the stores it has not drained.
 
-Two moments of a program with equal positions and equal locals are the same point, whatever happened
-before. Each is found once, by running the generator anew through one history that leads there; from
+Two states of a program with equal positions and equal locals are the same point, by any history.
+Each is found once, by running the generator anew through one history that leads there; from
 then on the explorer only follows the table.
 """
 
@@ -23,14 +23,14 @@ class Violation(Exception):
 
 
 class Order(Enum):
-    """A memory model: which stores others may see late, and in what order."""
+    """A memory model: which stores others may see with a delay, and in what order."""
 
     TSO = "x86: stores drain in program order"
-    PSO = "only a release waits for what precedes it, and plain reads may be over late, too"
+    PSO = "only a release waits for what precedes it, and plain reads may be delayed, too"
 
 
 class Pending(NamedTuple):
-    """A store that nobody else has seen yet or, under PSO, a plain read that is not over yet."""
+    """A store not yet visible to others or, under PSO, a plain read that is not over yet."""
 
     kind: str
     word: str
@@ -42,7 +42,7 @@ class Pending(NamedTuple):
 
 
 class Point:
-    """Where a program stands between two steps, and one history of results that leads there."""
+    """The position of a program between two steps, and one history of results that leads there."""
 
     __slots__ = ("following", "history", "step")
 
@@ -96,23 +96,23 @@ class Process:
         return node.after[result]
 
     def drain(self, node: Node, at: int) -> Node:
-        """Take one entry out of the buffer."""
+        """Remove one entry from the buffer."""
         if at not in node.drained:
             left = node.buffer[:at] + node.buffer[at + 1 :]
             node.drained[at] = self._settle(node.point, left)
         return node.drained[at]
 
     def kill(self, node: Node) -> Node:
-        """Stop it where it is: its stores are on their way, then the kernel takes its locks."""
+        """Stop it where it is: its stores still drain, then the kernel drops its locks."""
         return self._settle(
             self._dying, tuple(left for left in node.buffer if left.kind == "store")
         )
 
     def _settle(self, point: Point, buffer: tuple[Pending, ...]) -> Node:
-        """Run the steps that nobody else can notice, up to the next one that matters."""
+        """Run the steps that other processes cannot observe, up to the next one that they can."""
         while (step := point.step) is not None:
-            late = self.order is Order.PSO and step.kind == "check"
-            if step.kind == "store" or late:
+            delayed = self.order is Order.PSO and step.kind == "check"
+            if step.kind == "store" or delayed:
                 buffer = (*buffer, Pending(step.kind, step.word, step.value, step.order))
             elif step.kind != "fence" or buffer:
                 break
@@ -141,15 +141,15 @@ class Process:
         return point.following[result]
 
     def _replay(self, history: tuple[int, ...]) -> Point:
-        """Run the program through `history`, and on to the next step it may take."""
+        """Run the program through `history`, and on to its next step."""
         running = self._program()
-        taken = list(history)
+        results = list(history)
         try:
             step = next(running)
-            for result in taken:
+            for result in history:
                 step = running.send(result)
             while (kept := self._rewrite(innermost(running), step)) is None:
-                taken.append(0)
+                results.append(0)
                 step = running.send(0)
         except StopIteration:
             key, kept = None, None
@@ -158,7 +158,7 @@ class Process:
         else:
             key = freeze(running)
         if key not in self._points:
-            self._points[key] = Point(tuple(taken), kept)
+            self._points[key] = Point(tuple(results), kept)
         running.close()
         return self._points[key]
 
@@ -171,7 +171,7 @@ def innermost(running: Any) -> str:
 
 
 def freeze(running: Any) -> tuple[Any, ...]:
-    """Return all that tells one moment of a suspended program from another."""
+    """Return the key of the state of a suspended program."""
     frames = []
     while isinstance(running, GeneratorType):
         frame: Any = running.gi_frame

@@ -21,12 +21,12 @@ from .roles import (
     FAILED,
     MORE,
     RESET,
+    claim_entry,
     end_stream,
-    give_up_entry,
     lives,
     look_for_more,
+    release_entry,
     resume,
-    take_entry,
     try_reset,
     write,
 )
@@ -71,12 +71,12 @@ def producer(ring: Ring, records: int, when_unread: str = "raise") -> Party:
 def successor(
     ring: Ring, *streams: int, when_unread: str = "raise", words: dict[str, int] | None = None
 ) -> Party:
-    """Take the stream over when its producer has died, and write the rest of it."""
+    """Resume the stream when its producer has died, and write the rest of it."""
 
     def program() -> Program[None]:
         core = Producer(ring)
-        taken_over = yield from resume(core)
-        if taken_over:
+        resumed = yield from resume(core)
+        if resumed:
             complete = yield from write(core, streams[core.generation], when_unread)
             yield from end_stream(core, complete)
         yield unlock(ring.at("producer.lock"))
@@ -119,11 +119,11 @@ def consumer(
         ring: what to read.
         index: the consumer entry.
         streams: how many records each stream has.
-        from_record: where it stands in the beginning.
+        from_record: its first position.
         min_records: how many more it waits for at once.
         leaves_after: how many records to read at most.
         aborts: it asks the producer to stop before it leaves.
-        patient: it does not give up when the producer is dead.
+        patient: it continues to wait when the producer is dead.
     """
 
     def program() -> Program[None]:
@@ -132,7 +132,7 @@ def consumer(
         yield from read_on(core, streams, min_records, leaves_after, patient)
         if aborts:
             yield from strand_signal_abort(ring)
-        yield from give_up_entry(core)
+        yield from release_entry(core)
 
     words = {ring.entry(index, "state"): ATTACHED, ring.entry(index, "read"): from_record}
     return Party(f"consumer {index}", program, (ring.entry(index, "lock"),), words)
@@ -148,12 +148,12 @@ def joiner(
 
     def program() -> Program[None]:
         core = Consumer(ring, index)
-        yield from take_entry(core, start)
+        yield from claim_entry(core, start)
         if after is not None:
             read = yield load(ring.entry(after, "read"))
             assert core.read <= read, f"it starts at {core.read}, consumer {after} read {read}"
-        yield from read_on(core, streams, late=True)
-        yield from give_up_entry(core)
+        yield from read_on(core, streams, joins_later=True)
+        yield from release_entry(core)
 
     return Party(f"joiner {index}", program)
 
@@ -176,7 +176,7 @@ def fan_in(rings: tuple[Ring, ...], records: tuple[int, ...]) -> Party:
                 yield nap(rings[0].doorbell)
         for at in range(len(rings)):
             assert cores[at].read == records[at], f"{cores[at].read} records of member {at}"
-            yield from give_up_entry(cores[at])
+            yield from release_entry(cores[at])
 
     words = {ring.entry(0, "state"): ATTACHED for ring in rings}
     return Party("fan-in", program, tuple(ring.entry(0, "lock") for ring in rings), words)
@@ -208,9 +208,9 @@ def read_on(
     min_records: int = 1,
     leaves_after: int = 255,
     patient: bool = False,
-    late: bool = False,
+    joins_later: bool = False,
 ) -> Program[None]:
-    """Read and give back one record after the other, to the end of the last of `streams`."""
+    """Read and release one record after the other, to the end of the last of `streams`."""
     while core.read < leaves_after:
         read, records = core.read, streams[core.generation]
         came = yield from look_for_more(core, min_records)
@@ -221,7 +221,7 @@ def read_on(
             if came == ENDED:
                 over = yield from is_last(core, streams)
             unbegun = core.ring.deaths and came == RESET and read == 0
-            if over or not (late or unbegun):  # who joins during a reset may see any end
+            if over or not (joins_later or unbegun):  # who joins during a reset may see any end
                 assert read == records, f"the stream ended after {read} of {records} records"
             if over:
                 return

@@ -18,8 +18,8 @@ from .ring import (
     strand_ring_every_bell,
 )
 from .steps import (
+    PROCESS_DIED,
     RELEASE,
-    SOMEBODY_DIED,
     Condition,
     Program,
     exchange,
@@ -64,7 +64,7 @@ class Producer:
 
 
 def strand_producer_init(producer: Producer) -> Program[None]:
-    """Start where the header's counters stand."""
+    """Start at the counters of the header."""
     ring = producer.ring
     commit = yield load(ring.at("producer.commit"))
     heap = yield load(ring.at("producer.heap_commit"))
@@ -245,14 +245,14 @@ def strand_producer_wait(producer: Producer, threshold: int) -> Program[bool]:
         abandoned = yield from strand_is_abandoned(ring)
         if abandoned:
             return False
-    yield nap(ring.at("producer.bell"), unless=somebody_died(ring))
+    yield nap(ring.at("producer.bell"), unless=process_died(ring))
     room = yield from has_room(producer, threshold)
     return room
 
 
-def somebody_died(ring: Ring) -> tuple[Condition, ...]:
+def process_died(ring: Ring) -> tuple[Condition, ...]:
     """Attached, and its lock free: what the look after each nap would find."""
     return tuple(
-        ((SOMEBODY_DIED, 1), (ring.entry(index, "state"), ATTACHED), (ring.entry(index, "lock"), 0))
+        ((PROCESS_DIED, 1), (ring.entry(index, "state"), ATTACHED), (ring.entry(index, "lock"), 0))
         for index in range(ring.consumers)
     )

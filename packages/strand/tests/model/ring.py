@@ -35,13 +35,13 @@ class Ring:
     Attributes:
         capacity: slots.
         consumers: consumer entries in use; the real ring has eight.
-        payloads: heap cells of each record, in turn; 0 is a record without a payload.
+        payloads: heap cells of each record, in order; 0 is a record without a payload.
         heap_capacity: heap cells.
         name: a prefix of its words, where there are several rings.
         doorbell: the bell that every consumer of a fan-in sleeps on; empty: its entry's own.
         patience: consumers may wait for more than one record at once.
-        deaths: somebody may die. When nobody does, nobody asks: every answer would be the same.
-        aborts: likewise, somebody may ask the producer to stop.
+        deaths: processes may die. Without deaths no process checks: each check would be the same.
+        aborts: likewise, a consumer may ask the producer to stop.
         resets: likewise, the producer may begin another stream.
     """
 

@@ -40,11 +40,11 @@ __all__ = [
     "FAILED",
     "MORE",
     "RESET",
+    "claim_entry",
     "end_stream",
-    "give_up_entry",
     "look_for_more",
+    "release_entry",
     "resume",
-    "take_entry",
     "try_reset",
     "write",
 ]
@@ -59,8 +59,8 @@ def bury_the_dead(ring: Ring) -> Program[None]:
     for index in range(ring.consumers):
         state = yield load(ring.entry(index, "state"))
         if state == ATTACHED:
-            taken = yield try_lock(ring.entry(index, "lock"))
-            if taken:
+            locked = yield try_lock(ring.entry(index, "lock"))
+            if locked:
                 yield from bury_if_attached(ring, index)
                 yield unlock(ring.entry(index, "lock"))
 
@@ -72,7 +72,7 @@ def bury_if_attached(ring: Ring, index: int) -> Program[None]:
 
 
 def wait_for_room(producer: Producer, threshold: int) -> Program[bool]:
-    """Sleep for room; False when nobody is left who could make some."""
+    """Sleep for room; False when no consumer is left that could make some."""
     room = yield from strand_producer_wait(producer, threshold)
     if room:
         return True
@@ -86,7 +86,7 @@ def wait_for_room(producer: Producer, threshold: int) -> Program[bool]:
 
 
 def write(producer: Producer, count: int, when_unread: str = "raise") -> Program[bool]:
-    """Write up to `count` records in all; False when nobody wants them any more."""
+    """Write up to `count` records in all; False when no consumer is left."""
     producer.discards, producer.raises = when_unread == "discard", when_unread == "raise"
     while producer.commit < count:
         result, threshold = yield from strand_write_block(producer)
@@ -104,35 +104,35 @@ def end_stream(producer: Producer, complete: bool) -> Program[None]:
 
 
 def resume(producer: Producer) -> Program[bool]:
-    """Take a dead producer's stream over; False when it had ended."""
+    """Resume a dead producer's stream; False when it had ended."""
     ring = producer.ring
-    taken = 0
-    while not taken:
-        taken = yield try_lock(ring.at("producer.lock"))
+    locked = 0
+    while not locked:
+        locked = yield try_lock(ring.at("producer.lock"))
     status = yield load(ring.at("status"))
     if status in (EOS, ERROR):
         return False
     producer.generation = yield from strand_generation_of(ring)
     yield from strand_producer_init(producer)
-    rewound = status != INITIALIZING  # not begun: what stands there may be half of a reset
+    rewound = status != INITIALIZING  # not begun: the header may be half of a reset
     while not rewound:
         rewound = yield from try_reset(producer)
     yield from strand_set_status(ring, STREAMING)
     return True
 
 
-def take_entry(consumer: Consumer, start: int) -> Program[None]:
-    """Take an entry's lock as soon as it is free, bury who died in it, and join."""
+def claim_entry(consumer: Consumer, start: int) -> Program[None]:
+    """Lock an entry as soon as it is free, mark a dead holder as left, and join."""
     ring, index = consumer.ring, consumer.index
-    taken = 0
-    while not taken:
-        taken = yield try_lock(ring.entry(index, "lock"))
+    locked = 0
+    while not locked:
+        locked = yield try_lock(ring.entry(index, "lock"))
     if ring.deaths:
         yield from bury_if_attached(ring, index)
     yield from strand_join(consumer, start)
 
 
-def give_up_entry(consumer: Consumer) -> Program[None]:
+def release_entry(consumer: Consumer) -> Program[None]:
     yield from strand_leave(consumer)
     yield unlock(consumer.ring.entry(consumer.index, "lock"))
 
@@ -148,7 +148,7 @@ def look_for_more(consumer: Consumer, min_records: int = 1) -> Program[int]:
     aborted = yield from strand_aborted(ring)
     committed = yield load(ring.at("producer.commit"))
     waits = yield from producer_waits(consumer)
-    rewound = yield from strand_follow_reset(consumer)  # last: it judges the count, too
+    rewound = yield from strand_follow_reset(consumer)  # last: it validates the count, too
     if rewound:
         return RESET
     ended = status in (EOS, ERROR) or aborted or not held
@@ -169,11 +169,11 @@ def lives(ring: Ring, lock: str) -> Program[int]:
 
 
 def try_reset(producer: Producer) -> Program[bool]:
-    """Rewind an ended ring; False when somebody still has records, joins or leaves."""
+    """Rewind an ended ring; False when a consumer still has records, joins or leaves."""
     ring, kept_out, conflict = producer.ring, 0, False
     for index in range(ring.consumers):
-        taken = yield try_lock(ring.entry(index, "lock"))
-        if taken:
+        locked = yield try_lock(ring.entry(index, "lock"))
+        if locked:
             kept_out |= 1 << index
         else:
             conflict = yield from has_unread(producer, index)

@@ -72,11 +72,11 @@ def joining_at_the_oldest() -> Cast:
 
 def joining_at_the_next() -> Cast:
     ring = Ring(capacity=1, consumers=2)
-    late = joiner(ring, 1, 2, start=NEXT)
-    return Cast((producer(ring, 2, "wait"), consumer(ring, 0, 2), late))
+    later = joiner(ring, 1, 2, start=NEXT)
+    return Cast((producer(ring, 2, "wait"), consumer(ring, 0, 2), later))
 
 
-def first_consumer_comes_late() -> Cast:
+def first_consumer_joins_later() -> Cast:
     ring = Ring(capacity=1)
     return Cast((producer(ring, 3, "wait"), joiner(ring, 0, 3, start=OLDEST)))
 
@@ -130,14 +130,14 @@ def joining_in_the_entry_of_a_dead_one() -> Cast:
 
 def joining_at_the_next_in_the_entry_of_a_dead_one() -> Cast:
     ring = Ring(capacity=1, deaths=True)
-    late = joiner(ring, 0, 3, start=NEXT)
-    return Cast((producer(ring, 3, "wait"), consumer(ring, 0, 3), late), mortal=1)
+    later = joiner(ring, 0, 3, start=NEXT)
+    return Cast((producer(ring, 3, "wait"), consumer(ring, 0, 3), later), mortal=1)
 
 
 def reading_on_where_a_dead_one_stopped() -> Cast:
     ring = Ring(capacity=1, consumers=2, deaths=True)
-    late = joiner(ring, 1, 2, after=0)
-    return Cast((producer(ring, 2, "wait"), consumer(ring, 0, 2), late), mortal=1)
+    later = joiner(ring, 1, 2, after=0)
+    return Cast((producer(ring, 2, "wait"), consumer(ring, 0, 2), later), mortal=1)
 
 
 def caller_of_an_abort_dies() -> Cast:
@@ -146,13 +146,13 @@ def caller_of_an_abort_dies() -> Cast:
     return Cast((producer(ring, 2), consumer(ring, 0, 2), caller), mortal=2)
 
 
-def taking_a_stream_over() -> Cast:
+def resuming_a_stream() -> Cast:
     ring = Ring(capacity=4, payloads=(2,), deaths=True)
     reader = consumer(ring, 0, 3, patient=True)
     return Cast((producer(ring, 3), reader, successor(ring, 3)), mortal=0)
 
 
-def taking_over_below_the_join_position() -> Cast:
+def resuming_below_the_join_position() -> Cast:
     """The dead producer had published join position 2, then found that consumer 1 had joined at 1,
     unseen by consumer 0, which has left. Consumer 1 missed the join position, and its record must
     be kept."""
@@ -236,7 +236,7 @@ SCENARIOS: tuple[Callable[[], Cast], ...] = (
     abort,
     joining_at_the_oldest,
     joining_at_the_next,
-    first_consumer_comes_late,
+    first_consumer_joins_later,
     first_consumer_wants_the_next,
     next_one_after_a_leaver,
     discarding_while_one_joins,
@@ -249,8 +249,8 @@ SCENARIOS: tuple[Callable[[], Cast], ...] = (
     joining_at_the_next_in_the_entry_of_a_dead_one,
     reading_on_where_a_dead_one_stopped,
     caller_of_an_abort_dies,
-    taking_a_stream_over,
-    taking_over_below_the_join_position,
+    resuming_a_stream,
+    resuming_below_the_join_position,
     beginning_anew,
     beginning_anew_while_one_joins,
     beginning_anew_while_one_leaves_and_one_joins,

@@ -1,7 +1,7 @@
 """What a program can do to shared memory, one indivisible step each.
 
 A program is a generator that yields steps and is sent their results. Everything it knows between
-two of them must be in named locals (`machine` compares those), so a `yield` stands alone, after an
+two of them must be in named locals (`machine` compares those), so a `yield` is a statement, follows an
 assignment or after `return`, and a loop around one runs over a `range`.
 """
 
@@ -9,9 +9,9 @@ from collections.abc import Generator
 from typing import NamedTuple, TypeVar
 
 __all__ = [
+    "PROCESS_DIED",
     "RELAXED",
     "RELEASE",
-    "SOMEBODY_DIED",
     "Condition",
     "Program",
     "Step",
@@ -30,8 +30,8 @@ __all__ = [
 
 RELAXED, RELEASE = "relaxed", "release"
 
-SOMEBODY_DIED = "somebody died"
-"""A word that the explorer sets with a death: a lock that was merely given back wakes nobody."""
+PROCESS_DIED = "process died"
+"""A word that the explorer sets with a death: a lock that was merely released wakes no process."""
 
 Condition = tuple[tuple[str, int], ...]
 """Words and the values they must all have."""
@@ -102,15 +102,15 @@ def exchange(word: str, value: int, instead: int) -> Step:
 
 
 def try_lock(word: str) -> Step:
-    """Take a kernel lock; 1 when it was free. It falls free when its holder dies."""
+    """Acquire a kernel lock; 1 when it was free. It is released when its holder dies."""
     return Step("lock", word)
 
 
 def unlock(word: str) -> Step:
-    """Give a kernel lock back."""
+    """Release a kernel lock."""
     return Step("unlock", word)
 
 
 def is_held(word: str) -> Step:
-    """Ask whether anybody holds a kernel lock."""
+    """Check whether a process holds a kernel lock."""
     return Step("load", word)

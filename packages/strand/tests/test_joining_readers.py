@@ -33,9 +33,9 @@ def ring() -> Any:
 def test_one_who_joins_at_the_next_batch_decodes_it(ring: strand.Ring, copy: bool) -> None:
     with ring.consumer() as early, ring.producer() as writer:
         writer.write_arrow(batch(0))
-        with ring.consumer("next") as late:
+        with ring.consumer("next") as joined:
             writer.write_arrow(batch(1))
-            assert next(late.batches(copy=copy)).to_pydict() == batch(1).to_pydict()
+            assert next(joined.batches(copy=copy)).to_pydict() == batch(1).to_pydict()
         assert next(early.batches()).to_pydict() == batch(0).to_pydict()
 
 
@@ -45,9 +45,9 @@ def test_one_who_joins_at_the_oldest_mid_stream_decodes_it(ring: strand.Ring) ->
             writer.write_arrow(batch(number))
             early.acknowledge_read(writer.committed_count)
         writer.write_arrow(batch(20))
-        with ring.consumer("oldest") as late:
-            assert late.window_start == 21
-            assert next(late.batches()).to_pydict() == batch(20).to_pydict()
+        with ring.consumer("oldest") as joined:
+            assert joined.window_start == 21
+            assert next(joined.batches()).to_pydict() == batch(20).to_pydict()
 
 
 def test_a_view_that_stops_iterating_goes_on_later(ring: strand.Ring) -> None:
@@ -60,12 +60,12 @@ def test_a_view_that_stops_iterating_goes_on_later(ring: strand.Ring) -> None:
 def test_a_schema_too_large_for_the_header_is_asked_for(ring: strand.Ring) -> None:
     with ring.consumer() as early, ring.producer() as writer:
         writer.write_arrow(wide_batch(300))
-        with ring.consumer("next") as late:
+        with ring.consumer("next") as joined:
             writer.write_arrow(wide_batch(300))
             with pytest.raises(UsageError, match="joined after") as refused:
-                next(late.batches())
+                next(joined.batches())
             assert "batches(schema=" in (refused.value.hint or "")
-            again = next(late.batches(schema=wide_schema(300)))
+            again = next(joined.batches(schema=wide_schema(300)))
         assert again == next(early.batches())
 
 
@@ -84,13 +84,13 @@ def test_a_new_stream_leaves_a_new_schema(ring: strand.Ring) -> None:
             writer.reset()
             other = pa.record_batch({"x": [1.5]})
             writer.write_arrow(other)
-            with ring.consumer("next") as late:
+            with ring.consumer("next") as joined:
                 writer.write_arrow(other)
-                assert next(late.batches()) == other
+                assert next(joined.batches()) == other
             assert next(view.batches()) == other
 
 
-def test_a_producer_that_takes_over_goes_on_with_the_schema(ring: strand.Ring) -> None:
+def test_a_producer_that_resumes_a_stream_continues_with_the_schema(ring: strand.Ring) -> None:
     with ring.consumer() as view:
         first = ring.producer()
         first.write_arrow(batch(0))
@@ -127,7 +127,7 @@ def test_damaged_free_bytes_are_refused(ring: strand.Ring, damage: bytes) -> Non
         find_schema(ring.memory)
 
 
-def test_metadata_that_leaves_no_room_costs_late_readers_the_schema() -> None:
+def test_without_room_for_metadata_later_readers_get_no_schema() -> None:
     metadata = {"x": "y" * 2920}
     with (
         strand.open_ring(strand.BLOCKS, 8, 4096, metadata=metadata) as ring,
