@@ -77,7 +77,7 @@ def test_an_unknown_name_gets_the_nearest(catalog: Catalog) -> None:
     assert caught.value.suggestion == "flights"
 
 
-def test_removing_tells_the_objects_that_were_used(catalog: Catalog) -> None:
+def test_removing_returns_the_objects_that_were_used(catalog: Catalog) -> None:
     one, two = dataset("one"), dataset("two")
     catalog.commit(one, manifest(one, "a" * 64, "b" * 64), expected_head=None)
     catalog.commit(two, manifest(two, "b" * 64), expected_head=None)
@@ -90,6 +90,6 @@ def test_removing_tells_the_objects_that_were_used(catalog: Catalog) -> None:
 
 
 @pytest.mark.parametrize("name", ["", " a", "a\n", "x" * 129, "\x00"])
-def test_names_that_nobody_could_use_are_refused(catalog: Catalog, name: str) -> None:
+def test_unusable_names_are_refused(catalog: Catalog, name: str) -> None:
     with pytest.raises(UsageError):
         catalog.check_free(name)

@@ -52,11 +52,11 @@ def add_datasets(lake: Lake, count: int) -> None:
 
 def reads_of(lake: Lake, tree: CountingStore) -> dict[str, list[str]]:
     """The paths of the catalog that each kind of request reads."""
-    told = {}
+    reads = {}
 
     def note(name: str) -> None:
         ours = ("/datasets", "/snapshots")
-        told[name] = [path.split("/")[1] for path in tree.read if path.startswith(ours)]
+        reads[name] = [path.split("/")[1] for path in tree.read if path.startswith(ours)]
         tree.read.clear()
 
     note("before")
@@ -73,8 +73,8 @@ def reads_of(lake: Lake, tree: CountingStore) -> dict[str, list[str]]:
     note("an append")
     lake.delete("more")
     note("a deletion")
-    del told["before"]
-    return told
+    del reads["before"]
+    return reads
 
 
 @pytest.mark.slow
@@ -142,14 +142,14 @@ JUNK = st.lists(
 
 @pytest.mark.slow
 @given(NAMES, JUNK, JUNK)
-def test_a_quoted_name_is_found_wherever_it_stands(name: str, before: str, after: str) -> None:
+def test_a_quoted_name_is_found_anywhere(name: str, before: str, after: str) -> None:
     for quoted in ('"' + name.replace('"', '""') + '"', "'" + name.replace("'", "''") + "'"):
         words = words_of(f"{before} FROM {quoted} {after}")
         assert words is None or name.casefold() in words
 
 
 @given(st.from_regex(r"[A-Za-z_é][A-Za-z0-9_é]*", fullmatch=True), JUNK, JUNK)
-def test_a_bare_name_is_found_wherever_it_stands(name: str, before: str, after: str) -> None:
+def test_a_bare_name_is_found_anywhere(name: str, before: str, after: str) -> None:
     for written in (f"({name})", f"main.{name}", f" {name.upper()}\n", f",{name};"):
         words = words_of(f"{before} FROM{written} {after}")
         assert words is None or name.casefold() in words

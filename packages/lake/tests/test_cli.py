@@ -149,7 +149,7 @@ def test_every_verb_is_documented() -> None:
         assert flags <= set(re.findall(r"--[a-z-]+", page)), name
 
 
-def test_the_version_is_told_without_loading_an_engine() -> None:
+def test_the_version_is_reported_without_loading_an_engine() -> None:
     assert re.fullmatch(r"lake \d+\.\d+\.\d+\n", lake("--version").stdout)
     code = "import sys; import lake.cli; print({'pyarrow', 'duckdb', 'numpy'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -38,7 +38,7 @@ def shard_of(lake: Lake, dataset: str = "flights") -> Path:
 
 
 def manifest_of(lake: Lake, dataset: str = "flights") -> Path:
-    """The object that describes the newest snapshot, as whoever knows the layout finds it."""
+    """The object that describes the newest snapshot, found by its content."""
     head = lake.catalog.get(dataset).head
     (found,) = (
         path
@@ -370,7 +370,7 @@ def test_what_a_scrub_has_found_no_query_reads(flights: Lake, engine: str) -> No
     shard = shard_of(flights)
     flip(shard, 40)
     flights.verify()
-    flip(shard, 40)  # the bytes are right again, and only the scrub's finding stands against them
+    flip(shard, 40)  # the bytes are right again, but the scrub's finding is still recorded
 
     with pytest.raises(Corrupt, match="chunk 0 of shard 0"):
         flights.sql(QUERY, engine=engine)
@@ -396,14 +396,14 @@ def test_a_scrub_reads_one_dataset_when_one_is_named(two: Lake) -> None:
 
 def answers(lake: Lake) -> list[str]:
     """What every way of reading says of each dataset: its rows, or that it is corrupt."""
-    told = []
+    results = []
     for query in (QUERY, "SELECT city, km FROM trips ORDER BY city"):
         for engine in ENGINES:
             try:
-                told.append(str(lake.sql(query, engine=engine).rows))
+                results.append(str(lake.sql(query, engine=engine).rows))
             except Corrupt:
-                told.append("corrupt")
-    return told
+                results.append("corrupt")
+    return results
 
 
 def check_flips(lake: Lake, path: Path, flips: int, seed: int) -> int:
@@ -413,10 +413,10 @@ def check_flips(lake: Lake, path: Path, flips: int, seed: int) -> int:
         at, bit = chance.randrange(path.stat().st_size), chance.randrange(8)
         flip(path, at, bit)
         with Lake(lake.folder, tree=lake.tree, pool=lake.pool) as again:
-            told = answers(again)
-        assert all(now in (before, "corrupt") for now, before in zip(told, right, strict=True))
-        assert told[2:] == right[2:], "the other dataset"
-        found += told != right
+            results = answers(again)
+        assert all(now in (before, "corrupt") for now, before in zip(results, right, strict=True))
+        assert results[2:] == right[2:], "the other dataset"
+        found += results != right
         flip(path, at, bit)
     return found
 
@@ -460,11 +460,11 @@ def catalog_flips(folder: Path, pool: ExecutorPool, flips: int, seed: int) -> in
         flip(copy / "elkyn" / "sys" / "data.mdb", chance.choice(near), chance.randrange(8))
         try:
             with Lake(copy, pool=pool) as lake:
-                told = answers(lake)
+                results = answers(lake)
         except Corrupt:
-            told = ["corrupt"] * len(right)
-        assert all(now in (before, "corrupt") for now, before in zip(told, right, strict=True))
-        found += told != right
+            results = ["corrupt"] * len(right)
+        assert all(now in (before, "corrupt") for now, before in zip(results, right, strict=True))
+        found += results != right
         shutil.rmtree(copy)
     return found
 

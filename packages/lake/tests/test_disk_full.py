@@ -1,4 +1,4 @@
-"""A full disk, as the kernel tells it: a clear error, and what was stored before is intact."""
+"""A full disk, as the kernel reports it: a clear error, and stored data stays intact."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_object_that_does_not_fit_leaves_the_store_as_it_was(tmp_path: Path) 
     assert list((tmp_path / "incoming").iterdir()) == []
 
 
-def test_a_shard_that_does_not_fit_is_told_as_such(tmp_path: Path) -> None:
+def test_a_shard_that_does_not_fit_is_reported(tmp_path: Path) -> None:
     (tmp_path / "x-00000.parquet").symlink_to(DEV_FULL)
     writer = ShardWriter(tmp_path, Limits(), "x")
     writer.write(pa.record_batch({"a": pa.array(range(1000))}), start=0, stop=1)

@@ -1,4 +1,4 @@
-"""The quick way into typed columns: what it reads is what reading the text gives, to the bit."""
+"""The quick path into typed columns reads the same values as the text path, to the bit."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def written(cells: list[tuple[str, bool]]) -> bytes:
 
 
 def check(kind: str, column: list[tuple[str, bool]]) -> bool:
-    """Compare both ways; True when the quick one was taken to the end."""
+    """Compare both paths; True when the quick one read the whole column."""
     data, names = written(column), ["c", "x"]
     reader = DirectReader(names, ",")
     found = reader.read(data, [kind, "text"])
@@ -50,7 +50,7 @@ def check(kind: str, column: list[tuple[str, bool]]) -> bool:
         assert found.column(0).equals(text)
         return False
     expected = read_column(kind, text)
-    assert expected is not None, "it reads what nobody may"
+    assert expected is not None, "it reads what the text path refuses"
     assert bits(found.column(0)) == bits(expected)
     return True
 
@@ -63,9 +63,9 @@ def bits(column: pa.Array) -> list[object]:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("quote", [False, True])
 def test_every_odd_value_is_read_alike_or_left(kind: str, quote: bool) -> None:
-    taken = [check(kind, [(cell, quote)]) for cell in ODD]
-    assert any(taken)
-    assert not all(taken)
+    quick = [check(kind, [(cell, quote)]) for cell in ODD]
+    assert any(quick)
+    assert not all(quick)
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""How shards are encoded: small beside DuckDB's own files, and the same values whatever is chosen."""
+"""How shards are encoded: not larger than DuckDB's files, and the same values in any encoding."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def orders(rows: int) -> str:
 
 
 @pytest.mark.slow
-def test_a_dataset_takes_no_more_than_the_file_that_duckdb_writes(
+def test_a_dataset_is_no_larger_than_the_file_that_duckdb_writes(
     encode: Encode, tmp_path: Path
 ) -> None:
     text = orders(60_000)

@@ -1,6 +1,6 @@
 """Damaged files through the real ingest in a real executor: refused or read, never a leak or crash.
 
-The executor's memory is filled with a marker that stands for other users' data. No dataset and no
+The executor's memory is filled with a marker in place of other users' data. No dataset and no
 error message may hold a part of it, and no file may end the process.
 """
 
@@ -26,7 +26,7 @@ FILES_BETWEEN_QUERIES = 100
 
 
 class Victim:
-    """One executor, whose memory holds the marker, and what became of the files it was given."""
+    """One executor, whose memory holds the marker, and the outcomes of its files."""
 
     def __init__(self, pool: ExecutorPool, folder: Path) -> None:
         self.pool = pool
@@ -41,7 +41,7 @@ class Victim:
             assert sum(len(bytes(payload)) for payload in execution.payloads())
         self._ingest("marker.csv", f"a,b\n{MARKER},{MARKER * 400}\n".encode() * 200)
 
-    def take(self, name: str, data: bytes) -> str:
+    def ingest(self, name: str, data: bytes) -> str:
         """Ingest one file; return what became of it."""
         if self._files % FILES_BETWEEN_QUERIES == 0 or not self.pool.stats().pids:
             self.fill()
@@ -92,7 +92,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
 
 
 def run(victim: Victim, seed: int, files: int, keep: Path) -> Counter[str]:
-    """Give the victim `files` damaged files; a failure leaves the file in `keep`."""
+    """Ingest `files` damaged files; a failure leaves the file in `keep`."""
     rng = random.Random(seed)
     names = list(SAMPLES)
     for number in range(files):
@@ -100,7 +100,7 @@ def run(victim: Victim, seed: int, files: int, keep: Path) -> Counter[str]:
         data = damage(rng, SAMPLES[name](rng))
         (keep / name).write_bytes(data)
         try:
-            victim.take(name, data)
+            victim.ingest(name, data)
         except (AssertionError, SennitError) as error:
             place = f"seed {seed}, file {number}: {keep / name}"
             raise AssertionError(f"{place}: {type(error).__name__}: {error}") from error
@@ -129,4 +129,4 @@ def test_undamaged_samples_are_read(victim: Victim) -> None:
     rng = random.Random(0)
     for _ in range(4):
         for name, build in SAMPLES.items():
-            assert victim.take(name, build(rng)) == "read", name
+            assert victim.ingest(name, build(rng)) == "read", name

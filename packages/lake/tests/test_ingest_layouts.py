@@ -1,4 +1,4 @@
-"""CSV as people send it: what is found of each file, beside what DuckDB's sniffer finds."""
+"""CSV as people send it: the layout found in each file, next to that of DuckDB's sniffer."""
 
 from __future__ import annotations
 
@@ -165,9 +165,9 @@ SENT = {
 DUCKDB_DIFFERS = {
     "german, every field a decimal": "it divides at the decimal commas",
     "german without header": "it divides at the decimal commas",
-    "UTF-16": "it reads UTF-8 unless told",
-    "latin-1": "it reads UTF-8 unless told",
-    "Excel's sep= line": "it takes the line for the header",
+    "UTF-16": "it reads UTF-8 by default",
+    "latin-1": "it reads UTF-8 by default",
+    "Excel's sep= line": "it reads the line as the header",
 }
 
 

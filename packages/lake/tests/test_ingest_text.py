@@ -42,7 +42,7 @@ def test_the_encoding_is_found_and_shown(encode: Encode, codec: str, found: str)
     assert done.table.to_pydict() == {"name": ["José – €5", "Zoë"], "n": [1, 2]}
 
 
-def test_a_late_byte_that_is_no_utf8_is_mended_and_told(encode: Encode) -> None:
+def test_a_later_byte_that_is_not_utf8_is_replaced_and_reported(encode: Encode) -> None:
     raw = "näme\n".encode() + b"abc\n" * 400_000 + b"caf\xe9\n"
 
     done = encode(raw)
@@ -51,7 +51,7 @@ def test_a_late_byte_that_is_no_utf8_is_mended_and_told(encode: Encode) -> None:
     assert "cp1252" in done.report["notes"][0]["note"]
 
 
-def test_offsets_are_those_of_the_file_whatever_its_encoding(encode: Encode) -> None:
+def test_offsets_are_those_of_the_file_in_any_encoding(encode: Encode) -> None:
     good = "näme,n\n" + "é,1\n" * 200_000
     raw = (good + "é,1,2\n").encode("utf-16-le")
 
@@ -81,11 +81,11 @@ def test_a_first_record_of_values_is_no_header(encode: Encode) -> None:
         (",n\nx,1\n", ["column_1", "n"]),
     ],
 )
-def test_a_header_is_told_from_values(encode: Encode, text: str, names: list[str]) -> None:
+def test_a_header_is_distinguished_from_values(encode: Encode, text: str, names: list[str]) -> None:
     assert encode(text).table.column_names == names
 
 
-def test_header_and_delimiter_can_be_told(encode: Encode) -> None:
+def test_header_and_delimiter_can_be_set(encode: Encode) -> None:
     done = encode("a;b\nc;d\n", header=False, delimiter=";")
 
     assert done.table.to_pydict() == {"column_1": ["a", "c"], "column_2": ["b", "d"]}
@@ -148,7 +148,7 @@ def test_a_ragged_record_is_refused_with_its_line_and_offset(encode: Encode, rec
     assert f"{record.count(',') + 1} fields" in str(caught.value)
 
 
-def test_a_quote_that_is_never_closed_is_told_where_it_opens(encode: Encode) -> None:
+def test_an_unclosed_quote_is_reported_where_it_opens(encode: Encode) -> None:
     with pytest.raises(BadInput, match="never closed") as caught:
         encode('a,b\n1,2\n3,"open\n5,6\n')
 
@@ -163,7 +163,7 @@ def test_an_endless_line_is_refused_with_its_offset(encode: Encode) -> None:
     assert (caught.value.line, caught.value.byte_offset) == (3, 4)
 
 
-def test_columns_of_one_name_in_any_case_are_told_apart(encode: Encode) -> None:
+def test_columns_of_one_name_in_any_case_are_distinguished(encode: Encode) -> None:
     done = encode("a,A,,a_2\n1,2,3,4\n")
 
     assert done.table.column_names == ["a", "A_3", "column_3", "a_2"]

@@ -10,7 +10,7 @@ from sennit_core.errors import BadInput, UsageError
 
 from .conftest import Encode
 
-LONG = 300_000  # rows enough that the last one lies blocks after the sample
+LONG = 300_000  # rows enough that the last one is blocks after the sample
 
 
 def column(*values: str) -> str:
@@ -58,7 +58,7 @@ def test_days_first_and_months_first_are_read_as_they_were_meant(encode: Encode)
     assert rows[1] == {"d": datetime.date(2013, 2, 1), "m": datetime.date(2013, 2, 1)}
 
 
-def test_dates_that_could_be_either_way_stay_text_and_are_told(encode: Encode) -> None:
+def test_dates_that_could_be_either_way_stay_text_and_are_reported(encode: Encode) -> None:
     done = encode(column("01/02/2013", "03/04/2013"))
 
     assert done.report["notes"][0]["column"] == "c"
@@ -73,7 +73,7 @@ def test_a_decimal_comma_is_read_where_it_can_be_nothing_else(encode: Encode) ->
     assert done.table.to_pydict() == {"a": [1.5, -2.75], "b": [1234.25, 3.5]}
 
 
-def test_a_comma_that_could_divide_thousands_stays_text_and_is_told(encode: Encode) -> None:
+def test_a_comma_that_could_divide_thousands_stays_text_and_is_reported(encode: Encode) -> None:
     done = encode("a;b\n1,234;x\n2,500;y\n")
 
     assert done.types["a"] == "Utf8"
@@ -104,7 +104,7 @@ def test_words_for_null_are_null_in_numbers_and_text_in_text(encode: Encode) -> 
         ("true", "maybe", "Utf8", ("Bool", "Utf8")),
     ],
 )
-def test_a_late_value_widens_its_column_and_is_reported(
+def test_a_later_value_widens_its_column_and_is_reported(
     encode: Encode, usual: str, breaking: str, wide: str, shown: tuple[str, str]
 ) -> None:
     text = "a,c\n" + f"1,{usual}\n" * LONG + f"2,{breaking}\n" + f"3,{usual}\n"
@@ -148,7 +148,7 @@ def test_shards_of_a_widened_file_are_in_order_and_cover_the_source(encode: Enco
     assert [s["firstRow"] for s in shards] == sums
 
 
-def test_a_column_that_begins_late_gets_its_type_then(encode: Encode) -> None:
+def test_a_column_that_begins_later_gets_its_type_then(encode: Encode) -> None:
     text = "a,c\n" + "1,\n" * LONG + "2,7\n"
 
     done = encode(text)
@@ -158,7 +158,7 @@ def test_a_column_that_begins_late_gets_its_type_then(encode: Encode) -> None:
     assert done.report["widened"] == []
 
 
-def test_strict_refuses_a_late_value_with_its_line_and_offset(encode: Encode) -> None:
+def test_strict_refuses_a_later_value_with_its_line_and_offset(encode: Encode) -> None:
     text = "a,c\n" + "1,5\n" * LONG + "2,oops\n"
 
     with pytest.raises(BadInput) as caught:
@@ -169,7 +169,7 @@ def test_strict_refuses_a_late_value_with_its_line_and_offset(encode: Encode) ->
     assert "'oops'" in str(caught.value)
 
 
-def test_statistics_tell_nulls_minimum_and_maximum(encode: Encode) -> None:
+def test_statistics_report_nulls_minimum_and_maximum(encode: Encode) -> None:
     done = encode("n,t,d\n5,b,2013-01-02\n,a,2013-01-01\n7,,\n")
 
     assert done.answer["shards"][0]["stats"] == {

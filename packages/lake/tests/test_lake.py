@@ -32,7 +32,7 @@ def test_an_upload_becomes_a_dataset_and_goes(lake: Lake) -> None:
         lake.parts.get(upload.id)
 
 
-def test_the_snapshot_tells_shards_and_how_the_file_was_read(flights: Lake) -> None:
+def test_the_snapshot_reports_shards_and_how_the_file_was_read(flights: Lake) -> None:
     snapshot, paths = flights.resolve("flights")
     manifest = flights.catalog.manifest("flights")
 
@@ -59,7 +59,7 @@ def test_the_live_tree_shows_an_upload_until_it_is_a_dataset(lake: Lake) -> None
     assert lake.tree.get(f"/datasets/{upload.dataset}")["name"] == "a"
 
 
-def test_a_taken_name_is_refused_before_a_byte_is_sent(flights: Lake) -> None:
+def test_a_name_in_use_is_refused_before_a_byte_is_sent(flights: Lake) -> None:
     with pytest.raises(Conflict, match="exists"):
         flights.parts.start("FLIGHTS.csv", 10)
     flights.parts.start("flights.csv", 10, options={"name": "flights2"})
@@ -86,7 +86,7 @@ def test_append_of_other_values_or_columns_changes_nothing(flights: Lake) -> Non
     assert flights.catalog.get("flights").rows == 4
 
 
-def test_replace_gives_the_dataset_other_columns(flights: Lake) -> None:
+def test_replace_changes_the_columns_of_the_dataset(flights: Lake) -> None:
     put(flights, "new.csv", "x\n1\n", mode="replace", options={"name": "flights"})
 
     assert flights.sql("FROM flights").rows == [(1,)]
@@ -197,7 +197,7 @@ def test_ingesting_what_was_committed_changes_nothing(lake: Lake, tmp_path: Path
     assert not folder.exists()
 
 
-def test_deleting_frees_objects_that_nobody_else_needs(flights: Lake) -> None:
+def test_deleting_frees_objects_without_other_references(flights: Lake) -> None:
     put(flights, "copy.csv", FLIGHTS)
     shared = flights.catalog.snapshots("flights")[0].shards[0].object
 
@@ -253,7 +253,7 @@ def test_library_use_needs_a_folder_and_nothing_else(tmp_path: Path) -> None:
         assert lake.sql("FROM trips").rows == [(1, "x"), (2, "y")]
 
 
-def test_append_names_what_it_cannot_take(lake: Lake) -> None:
+def test_append_names_what_it_cannot_store(lake: Lake) -> None:
     with pytest.raises(NotFound):
         lake.append("t", "/no/such/file.csv")
     with pytest.raises(UsageError, match="dict"):

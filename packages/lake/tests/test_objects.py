@@ -82,15 +82,15 @@ def test_a_range_outside_the_damage_can_still_be_read(store: ObjectStore) -> Non
 
 def test_forged_chunk_hashes_are_found(store: ObjectStore) -> None:
     digest = store.put_bytes(b"bytes")
-    beside = store.path(digest.object).with_name(digest.object + ".chunks")
-    beside.chmod(0o644)
-    beside.write_text(beside.read_text().replace(digest.chunks[0], "0" * 64))
+    sidecar = store.path(digest.object).with_name(digest.object + ".chunks")
+    sidecar.chmod(0o644)
+    sidecar.write_text(sidecar.read_text().replace(digest.chunks[0], "0" * 64))
 
     with pytest.raises(Corrupt, match="chunk hashes"):
         store.digest(digest.object)
 
 
-def test_deleting_is_told_and_an_open_reader_keeps_its_bytes(store: ObjectStore) -> None:
+def test_a_deletion_is_reported_and_an_open_reader_keeps_its_bytes(store: ObjectStore) -> None:
     name = store.put_bytes(b"bytes").object
 
     with store.path(name).open("rb") as reader:

@@ -56,7 +56,7 @@ def test_parts_in_any_order_make_the_file(store: PartStore, upload: UploadInfo) 
     assert store.get(upload.id).state == "sealed"
 
 
-def test_a_part_tells_its_hash_and_is_listed(store: PartStore, upload: UploadInfo) -> None:
+def test_a_part_returns_its_hash_and_is_listed(store: PartStore, upload: UploadInfo) -> None:
     assert send(store, upload, 1, DATA[400:800]) == sha(DATA[400:800])
     assert store.get(upload.id).have == (1,)
 
@@ -147,7 +147,7 @@ def test_the_whole_file_is_checked_against_its_declared_hash(store: PartStore) -
         store.seal(bad.id)
 
 
-def test_a_sealed_upload_takes_no_more_parts(store: PartStore) -> None:
+def test_a_sealed_upload_accepts_no_more_parts(store: PartStore) -> None:
     upload = store.start("a.csv", None, part_bytes=4)
     send(store, upload, 0, b"abcd")
     store.seal(upload.id)
@@ -255,7 +255,7 @@ def test_an_upload_that_cannot_fit_the_disk_is_refused_at_the_start(store: PartS
         store.start("huge.csv", 1 << 44, part_bytes=256 << 20)
 
 
-def test_a_limit_on_size_is_told(tmp_path: Path) -> None:
+def test_a_limit_on_size_is_reported(tmp_path: Path) -> None:
     store = PartStore(tmp_path, size_max=100)
 
     with pytest.raises(TooLarge, match="upload"):

@@ -1,4 +1,4 @@
-"""A lake used as a library keeps its data to its account, whatever the program's umask."""
+"""A lake used as a library keeps its data private to its account, under any umask."""
 
 from __future__ import annotations
 

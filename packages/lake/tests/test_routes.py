@@ -46,12 +46,12 @@ def client(flights: Lake) -> Client:
     app = FastAPI()
     app.include_router(router(flights))
 
-    def told(request: Request, error: Exception) -> JSONResponse:
+    def to_response(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, SennitError)
         status = {NotFound: 404, Denied: 403}.get(type(error), 400)
         return JSONResponse(error.to_json(), status_code=status)
 
-    app.add_exception_handler(SennitError, told)
+    app.add_exception_handler(SennitError, to_response)
     return Client(app)
 
 
@@ -70,7 +70,7 @@ def test_datasets_are_listed_shown_and_deleted(client: Client) -> None:
     assert client.get("/api/datasets/flights").status_code == 404
 
 
-def test_snapshots_tell_their_shards(client: Client) -> None:
+def test_snapshots_list_their_shards(client: Client) -> None:
     (snapshot,) = client.get("/api/datasets/flights/snapshots").json()
 
     assert snapshot["rows"] == 4
@@ -78,7 +78,7 @@ def test_snapshots_tell_their_shards(client: Client) -> None:
     assert snapshot["createdAt"] > 0
 
 
-def test_a_shard_is_a_parquet_file_anybody_can_read(client: Client) -> None:
+def test_a_shard_is_a_plain_parquet_file(client: Client) -> None:
     whole = client.get("/files/flights/head/0.parquet")
 
     assert pq.read_table(io.BytesIO(whole.content)).num_rows == 4
@@ -163,7 +163,7 @@ def test_arrow_answers_are_streams_of_the_whole(client: Client) -> None:
         assert reader.read_all().num_rows == 300_000
 
 
-def test_parameters_and_limits_are_taken(client: Client) -> None:
+def test_parameters_and_limits_are_accepted(client: Client) -> None:
     body = {"sql": "SELECT ? AS x FROM range(9)", "params": [7], "maxRows": 2}
 
     assert client.post("/api/query", json=body).json() == {
@@ -173,7 +173,7 @@ def test_parameters_and_limits_are_taken(client: Client) -> None:
     }
 
 
-def test_what_is_wrong_with_a_query_is_told_before_the_answer_begins(client: Client) -> None:
+def test_errors_of_a_query_are_reported_before_the_response_begins(client: Client) -> None:
     unknown = client.post("/api/query", json={"sql": "FROM fligts"})
     reading = client.post("/api/query", json={"sql": "FROM '/etc/passwd'"})
     syntax = client.post("/api/query", json={"sql": "SELCT 1"})

@@ -67,7 +67,7 @@ def test_answers_come_as_json_and_csv(flights: Lake) -> None:
     assert text.splitlines() == ["carrier,distance,dep_delay", "UA,200,", "AA,1089,-1"]
 
 
-def test_rows_beyond_the_limit_are_cut_and_told(flights: Lake) -> None:
+def test_rows_beyond_the_limit_are_cut_and_reported(flights: Lake) -> None:
     answer = document(flights, "SELECT * FROM range(1000000)", max_rows=3)
 
     assert answer["rows"] == [[0], [1], [2]]
@@ -120,7 +120,7 @@ def test_an_unknown_column_gets_the_nearest_name(flights: Lake) -> None:
     assert "line 1, column 8" in str(caught.value)
 
 
-def test_an_error_deep_in_a_long_text_tells_its_place(flights: Lake) -> None:
+def test_an_error_deep_in_a_long_text_has_its_position(flights: Lake) -> None:
     sql = "SELECT " + "1, " * 200 + "\n  nofunction(distance) FROM flights"
 
     with pytest.raises(SqlError) as caught:
@@ -136,7 +136,7 @@ def test_files_cannot_be_read(flights: Lake) -> None:
 
 
 @pytest.mark.nightly
-def test_too_little_memory_is_told_and_the_executor_lives_on(flights: Lake) -> None:
+def test_too_little_memory_is_reported_and_the_executor_survives(flights: Lake) -> None:
     greedy = "SELECT list(i ORDER BY hash(i)) FROM range(200000000) t(i) GROUP BY i % 2"
 
     with pytest.raises((MemoryCapExceeded, StorageFull)):

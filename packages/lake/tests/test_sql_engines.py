@@ -22,7 +22,7 @@ QUERIES = [
     "WITH big AS (SELECT * FROM trips WHERE km > 900) SELECT count(*), min(id) FROM big",
     "SELECT id FROM trips WHERE id < 3 UNION ALL SELECT -1 FROM trips WHERE id = 0 ORDER BY 1",
 ]
-"""Whatever covers both engines."""
+"""Settings that cover both engines."""
 
 
 def _close(value: Any) -> Any:
@@ -47,16 +47,16 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("query", QUERIES)
-def test_both_engines_give_equal_answers(lake: Lake, query: str) -> None:
+def test_both_engines_return_equal_results(lake: Lake, query: str) -> None:
     one, two = lake.sql(query, engine="duckdb"), lake.sql(query, engine="emsqrt")
     assert (one.manifest["engine"], two.manifest["engine"]) == ("duckdb", "emsqrt")
     assert one.manifest["inputs"] == two.manifest["inputs"]
     assert [tuple(map(_close, row)) for row in one.rows] == two.rows
 
 
-def test_the_cap_and_the_peak_are_told(lake: Lake) -> None:
-    told = lake.sql("SELECT count(DISTINCT km) FROM trips", engine="emsqrt").manifest
-    assert 0 < told["peakBytes"] <= told["capBytes"] == 256 << 20
+def test_the_cap_and_the_peak_are_reported(lake: Lake) -> None:
+    manifest = lake.sql("SELECT count(DISTINCT km) FROM trips", engine="emsqrt").manifest
+    assert 0 < manifest["peakBytes"] <= manifest["capBytes"] == 256 << 20
 
 
 def test_a_dataset_without_rows_is_one(lake: Lake) -> None:
@@ -131,14 +131,14 @@ def test_auto_changes_to_emsqrt_when_duckdb_has_too_little(small: Lake) -> None:
 
 
 @pytest.mark.slow
-def test_auto_tells_both_refusals(small: Lake) -> None:
+def test_auto_reports_both_refusals(small: Lake) -> None:
     with pytest.raises(CapTooSmall) as caught:
         small.sql("SELECT a, (SELECT 1) FROM numbers")
     assert "EM-√ was tried too" in str(caught.value.hint)
 
 
 @pytest.mark.slow
-def test_shards_are_given_back_after_a_change(small: Lake) -> None:
+def test_shards_are_released_after_a_change(small: Lake) -> None:
     with small.query("SELECT a FROM numbers") as answer:
         assert next(answer.batches()).num_rows
     assert small.delete("numbers").name == "numbers"

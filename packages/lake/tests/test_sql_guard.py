@@ -244,7 +244,7 @@ def test_names_of_ctes_are_no_datasets() -> None:
         ("SELECT 'ünï', 日本 FROM FROM t", 1, 23, 22),
     ],
 )
-def test_a_syntax_error_tells_its_place(sql: str, line: int, column: int, offset: int) -> None:
+def test_a_syntax_error_has_its_position(sql: str, line: int, column: int, offset: int) -> None:
     with pytest.raises(SqlError) as caught:
         check_statement(sql)
 
@@ -252,7 +252,7 @@ def test_a_syntax_error_tells_its_place(sql: str, line: int, column: int, offset
     assert sql[offset:].startswith(("SELCT", "FROM"))
 
 
-def test_no_statement_is_told_as_such() -> None:
+def test_an_empty_statement_is_reported() -> None:
     for sql in ("", "  ", "-- nothing", ";"):
         with pytest.raises(SqlError, match="no statement"):
             check_statement(sql)

@@ -90,7 +90,7 @@ REFUSED_BEFORE = [
     "FROM duckdb_memory()",
     "CALL register_external_resource('x')",
 ]
-"""What only the guard keeps from the instance, or tells of it."""
+"""Statements that only the guard keeps from the instance, or that reveal it."""
 
 
 @pytest.fixture
@@ -187,7 +187,7 @@ def test_objects_of_python_end_with_their_connection(instance: Instance) -> None
         ask(instance, "FROM leak")
 
 
-def test_an_answer_that_nobody_read_to_its_end_holds_nothing_up(instance: Instance) -> None:
+def test_an_unfinished_response_blocks_no_other_query(instance: Instance) -> None:
     with instance.connect() as connection:
         reader = connection.sql("FROM range(100000000)").to_arrow_reader(1000)
         assert reader.read_next_batch().num_rows == 1000
@@ -195,7 +195,7 @@ def test_an_answer_that_nobody_read_to_its_end_holds_nothing_up(instance: Instan
     assert ask(instance, "FROM t") == [(1,), (2,)]
 
 
-def test_a_late_interrupt_does_not_reach_the_next_query(instance: Instance) -> None:
+def test_a_delayed_interrupt_does_not_reach_the_next_query(instance: Instance) -> None:
     with instance.connect() as first:
         first.execute("FROM t").fetchall()
     with instance.connect() as second:
@@ -369,7 +369,7 @@ def test_an_engine_that_needs_the_cap_gets_the_memory_of_instances(node: Lake) -
         assert node.sql("SELECT sum(a) FROM t", engine="emsqrt").value == 3
 
 
-def test_names_of_datasets_are_listed_whatever_ran_before(node: Lake) -> None:
+def test_names_of_datasets_are_listed_after_any_query(node: Lake) -> None:
     node.sql("FROM t")
 
     assert node.sql("SHOW TABLES").rows == [("t",), ("u",)]

@@ -59,7 +59,7 @@ def test_values_that_are_not_utf8_are_refused(encode: Encode) -> None:
         encode(stream(pa.table({"t": text})), "f.arrow")
 
 
-def test_rows_that_take_no_bytes_are_not_believed(encode: Encode) -> None:
+def test_rows_without_bytes_are_refused(encode: Encode) -> None:
     """A null column of 2^40 rows is 300 bytes long; as text it would be terabytes."""
     data = bytearray(stream(pa.table({"n": pa.nulls(77_777)})))
     for at in range(len(data) - 8):
