@@ -114,7 +114,7 @@ STATUSES = {
 
 
 def make_app(jobs: JobService, lake: Lake, stores: Stores) -> Any:
-    """Put the routes and the tree behind one door, as the gateway does."""
+    """Serve the routes and the tree from one application, as the gateway does."""
     api = FastAPI()
 
     @api.exception_handler(SennitError)
@@ -126,8 +126,8 @@ def make_app(jobs: JobService, lake: Lake, stores: Stores) -> Any:
     tree = elkyn_app(stores, authorize=lambda *_: None)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        door = api if scope.get("path", "/api").startswith("/api") else tree
-        await door(scope, receive, send)
+        target = api if scope.get("path", "/api").startswith("/api") else tree
+        await target(scope, receive, send)
 
     return app, tree
 

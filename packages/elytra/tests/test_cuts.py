@@ -1,4 +1,4 @@
-"""Any cut of the rows into shards gives the same answer, to the bit; DuckDB agrees with it."""
+"""Any cut of the rows into shards has the same result, to the bit; DuckDB agrees with it."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator

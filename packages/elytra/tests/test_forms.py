@@ -1,4 +1,4 @@
-"""Forms are read as streams: every cut of the body gives the same fields and the same file."""
+"""Forms are read as streams: every cut of the body has the same fields and the same file."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -48,7 +48,7 @@ def cut(body: bytes, places: list[int]) -> list[bytes]:
 
 @pytest.mark.slow
 @given(st.binary(max_size=200), st.lists(st.integers(0, 1000), max_size=20))
-def test_any_cut_of_the_body_gives_the_same_form(data: bytes, places: list[int]) -> None:
+def test_any_cut_of_the_body_returns_the_same_form(data: bytes, places: list[int]) -> None:
     if b"\r\n--X" in b"\r\n" + data:
         return
     body = form((b'name="index"', b"7"), (b'name="file"; filename="a.csv"', data))

@@ -318,7 +318,7 @@ def test_a_timeout_cancels_the_job(shared_node: Any, flights: Pipeline) -> None:
 
 
 def slow(node: Any, name: str) -> Pipeline:
-    """A pipeline that takes an executor some seconds for one shard."""
+    """A pipeline that needs some seconds of an executor for one shard."""
     if node.lake.catalog.find(name) is None:
         node.lake.append(name, pa.table({"n": pa.array(range(1_500_000), pa.int64())}))
     return (
@@ -368,15 +368,15 @@ def test_a_cancelled_ingest_leaves_no_dataset_and_can_be_completed_again(
 
 
 @pytest.mark.slow
-def test_an_ingest_tells_how_far_it_is_while_it_runs(shared_node: Any, tmp_path: Path) -> None:
-    def tells(csv: Path) -> bool:
+def test_an_ingest_reports_how_far_it_is_while_it_runs(shared_node: Any, tmp_path: Path) -> None:
+    def reports_progress(csv: Path) -> bool:
         *phases, _ = [info.progress for info in shared_node.client.upload(csv).job.watch()]
         return any(phase is not None and phase.bytes_done > 0 for phase in phases)
 
     lines = "".join(f"{n},some text {n}\n" for n in range(600_000))
-    files = [tmp_path / f"told{number}.csv" for number in range(8)]
-    # Whoever watches may come late to one of them, but not to all.
-    assert any(tells(file) for file in files if file.write_text(f"n,t\n{lines}"))
+    files = [tmp_path / f"progress{number}.csv" for number in range(8)]
+    # A watcher may miss the progress of one of them, but not of all.
+    assert any(reports_progress(file) for file in files if file.write_text(f"n,t\n{lines}"))
 
 
 @pytest.mark.slow
@@ -425,7 +425,7 @@ def test_many_jobs_at_once_all_end(flights: Pipeline) -> None:
 def test_after_a_restart_ingests_go_on_and_pipelines_have_failed(
     open_node: Any, tmp_path: Path
 ) -> None:
-    csv = tmp_path / "late.csv"
+    csv = tmp_path / "restarted.csv"
     csv.write_text("a\n1\n2\n")
     with open_node(tmp_path / "node") as node:
         node.lake.append("flights", piece(0))
@@ -444,7 +444,7 @@ def test_after_a_restart_ingests_go_on_and_pipelines_have_failed(
             node.client.job(pipeline.id).wait(20)
         assert not partials.exists()
         assert node.client.job_info(pipeline.id).plan == plan_to_json_of(node, pipeline.id)
-        assert node.lake.catalog.get("late").rows == 2
+        assert node.lake.catalog.get("restarted").rows == 2
 
 
 def plan_to_json_of(node: Any, job_id: str) -> Any:

@@ -25,7 +25,7 @@ def data(shared_node: Any) -> dict[str, pa.Table]:
             "km": pa.array([n * 37 % 1009 * 0.25 for n in numbers], pa.float64()),
         }
     )
-    names = pa.table({"code": ["UA", "AA", "ZZ"], "title": ["United", "American", "Nobody"]})
+    names = pa.table({"code": ["UA", "AA", "ZZ"], "title": ["United", "American", "Unused"]})
     for shard in range(3):
         shared_node.lake.append("trips", trips.slice(shard * ROWS, ROWS))
     shared_node.lake.append("names", names)

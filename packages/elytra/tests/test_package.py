@@ -1,4 +1,4 @@
-"""What `import elytra` gives, and what it costs."""
+"""What `import elytra` exports, and what it costs."""
 
 import subprocess
 import sys

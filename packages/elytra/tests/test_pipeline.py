@@ -68,7 +68,7 @@ def test_python_decisions_inside_a_lambda_are_refused_with_a_hint(flights: Pipel
     assert "&" in (caught.value.hint or "")
 
 
-def test_a_column_without_a_name_must_be_given_one(flights: Pipeline) -> None:
+def test_a_column_without_a_name_must_be_named(flights: Pipeline) -> None:
     with pytest.raises(UsageError, match="cannot name"):
         flights.select(col("distance") * 2)
 

@@ -237,7 +237,7 @@ def test_a_condition_must_be_a_truth_value() -> None:
     assert str(trace_condition(lambda r: r.i > 3, SCHEMA, "row")) == "i > 3"
 
 
-def test_functions_may_take_tuples_values_and_expressions_apart() -> None:
+def test_functions_may_unpack_tuples_values_and_expressions() -> None:
     names = SimpleNamespace(bonus=3)
     pair = trace_map(
         lambda t: (t[1], t[0] + names.bonus), Schema.of(_0="Int64", _1="Utf8"), "tuple"

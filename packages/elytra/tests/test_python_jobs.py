@@ -88,7 +88,7 @@ def test_a_filter_keeps_the_rows_that_python_keeps(trips: Pipeline) -> None:
         assert answered(ours) == [r.id for r in python_rows() if fn(r)]
 
 
-def test_a_tuple_is_taken_apart_by_the_next_function(trips: Pipeline) -> None:
+def test_a_tuple_is_unpacked_by_the_next_function(trips: Pipeline) -> None:
     ours = (
         trips.map(lambda r: (r.id, r.km)).filter(lambda t: t[1] > 1000).map(lambda t: t[0] + t[1])
     )
@@ -163,7 +163,7 @@ def test_a_file_that_cannot_hold_the_answer_is_not_left_behind(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_take_and_cast(trips: Pipeline) -> None:
+def test_limit_and_cast(trips: Pipeline) -> None:
     assert answered(trips.take(2).cast({"id": "Utf8"}).select("id")) == ["0", "1"]
 
 

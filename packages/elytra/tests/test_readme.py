@@ -1,4 +1,4 @@
-"""The README's example runs as it stands."""
+"""The README's example runs unchanged."""
 
 from pathlib import Path
 from typing import Any

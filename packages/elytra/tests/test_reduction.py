@@ -128,7 +128,7 @@ def test_an_initial_value_of_another_type_is_refused(flights: Pipeline, initial:
         flights.map(lambda r: r.air_time).reduce(max, initial)
 
 
-def test_a_column_in_the_place_of_the_initial_value_is_told_apart(flights: Pipeline) -> None:
+def test_a_column_in_the_place_of_the_initial_value_is_distinguished(flights: Pipeline) -> None:
     with pytest.raises(UsageError) as caught:
         flights.reduce(lambda a, b: a + b, "distance")
     assert "column='distance'" in (caught.value.hint or "")

@@ -94,7 +94,7 @@ def test_a_job_beyond_the_limit_waits_for_a_place() -> None:
     assert of(next_admitted, JobChanged)[-1] == JobChanged("b", "running")
 
 
-def test_running_jobs_take_turns_on_a_worker(scheduler: Scheduler) -> None:
+def test_running_jobs_alternate_on_a_worker(scheduler: Scheduler) -> None:
     handle_all(scheduler, JobSubmitted("k", ("t0", "t1")))
 
     instruction = [

@@ -1,4 +1,4 @@
-"""Hundreds of random histories with repeated and late messages; every job must end."""
+"""Hundreds of random histories with repeated and delayed messages; every job must end."""
 
 import random
 from dataclasses import dataclass, field

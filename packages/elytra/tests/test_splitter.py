@@ -61,7 +61,7 @@ def test_a_hand_made_phase_is_refused(drawer: Any) -> None:
         split(plan, schema)
 
 
-def test_both_halves_read_the_files_they_are_given(drawer: Any) -> None:
+def test_both_halves_read_the_files_of_their_tasks(drawer: Any) -> None:
     schema = drawer.dataset("d").schema
     halves = split(Filter(scan(schema), col("distance") > 1), schema)
 

@@ -46,7 +46,7 @@ def test_changes_are_applied_where_they_happened() -> None:
     ]
 
 
-def test_deleting_the_root_gives_nothing() -> None:
+def test_deleting_the_root_leaves_nothing() -> None:
     assert list(fold([event("put", "/", {"a": 1}), event("put", "/", None)]))[-1] is None
 
 

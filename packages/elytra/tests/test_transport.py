@@ -127,7 +127,7 @@ def test_an_error_in_a_stream_is_raised_before_the_first_byte(
         pass
 
 
-def test_nobody_there_is_said_with_the_address() -> None:
+def test_an_unreachable_address_is_reported() -> None:
     transport = Transport("http://127.0.0.1:9", clock=ManualClock())
 
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1:9") as caught:

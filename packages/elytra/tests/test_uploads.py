@@ -162,7 +162,7 @@ def test_one_request_is_enough(node: Any, http: httpx.Client, how: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_name_that_is_taken_is_refused_before_any_byte(node: Any, csv: Path) -> None:
+def test_a_name_in_use_is_refused_before_any_byte(node: Any, csv: Path) -> None:
     node.client.upload(csv).job.wait(30)
 
     with pytest.raises(Conflict, match="flights"):
@@ -217,7 +217,7 @@ def test_an_image_sent_by_other_clients_is_refused_at_its_first_part(
 
 
 class Cable:
-    """Stands between a client and its node, counts the parts, and can be pulled."""
+    """A proxy between a client and its node that counts the parts and can be cut."""
 
     def __init__(self, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         self.parts: list[int] = []
