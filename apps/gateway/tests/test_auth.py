@@ -1,4 +1,4 @@
-"""The doors in front of every request, without a network."""
+"""The middleware in front of every request, without a network."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def test_another_nodes_cookie_is_not_ours(access: AccessControl) -> None:
 def test_roles_reach_what_they_should(
     access: AccessControl, tokens: Tokens, role: str, method: str, path: str, may: bool
 ) -> None:
-    token = tokens.issue("somebody", role)
+    token = tokens.issue("ann", role)
     if may:
         principal = access.admit(method, path, bearer(token))
         assert principal is not None
@@ -143,7 +143,7 @@ def test_roles_reach_what_they_should(
 
 
 def test_a_revoked_token_is_unknown(access: AccessControl, tokens: Tokens) -> None:
-    token = tokens.issue("somebody", "reader")
+    token = tokens.issue("ann", "reader")
     (row,) = tokens.list()
     assert tokens.revoke(row["id"])
     with pytest.raises(Unauthenticated):
@@ -152,13 +152,13 @@ def test_a_revoked_token_is_unknown(access: AccessControl, tokens: Tokens) -> No
 
 
 def test_tokens_are_kept_as_hashes(tokens: Tokens) -> None:
-    token = tokens.issue("somebody", "reader")
+    token = tokens.issue("ann", "reader")
     assert token not in str(tokens._tree.get("/"))
 
 
 def test_an_unknown_role_is_refused(tokens: Tokens) -> None:
     with pytest.raises(UsageError, match="king"):
-        tokens.issue("somebody", "king")
+        tokens.issue("ann", "king")
 
 
 def test_the_admin_token_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:

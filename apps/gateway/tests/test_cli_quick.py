@@ -40,7 +40,7 @@ def test_the_defaults_are_those_of_the_verb() -> None:
         (["select 1", "--url=http://a=b"], {"url": "http://a=b"}),
     ],
 )
-def test_a_plain_command_line_is_taken(words: list[str], members: dict[str, Any]) -> None:
+def test_a_plain_command_line_is_accepted(words: list[str], members: dict[str, Any]) -> None:
     assert parse_sql(["sql", *words]) == {"sql": "select 1", **members}
 
 

@@ -43,7 +43,7 @@ def test_a_report_says_what_was_found_and_changed() -> None:
     ]
 
 
-def test_a_wide_or_much_changed_dataset_is_told_shortly() -> None:
+def test_a_wide_or_much_changed_dataset_is_summarized() -> None:
     notes = [{"column": None, "line": None, "note": f"{'long ' * 30}{n}"} for n in range(40)]
 
     shown = list(report_lines(dataset({"notes": notes}, columns=5_000)))

@@ -33,7 +33,7 @@ async def count(scope: Scope, receive: Receive, send: Send) -> None:
 def ask(
     pieces: list[bytes], *, path: str = "/api/query", known: bool = True, announced: int = 0
 ) -> tuple[int, bytes, int]:
-    """The status and the body of the answer, and how many pieces were taken for it."""
+    """The status and the body of the answer, and how many chunks of the request were read."""
     left, sent = list(pieces), []
 
     async def receive() -> Message:
@@ -44,7 +44,7 @@ def ask(
         sent.append(message)
 
     headers = [(b"content-length", str(announced).encode())] if announced else []
-    state = {"principal": "somebody" if known else None}
+    state = {"principal": "ann" if known else None}
     scope: Scope = {"type": "http", "path": path, "headers": headers, "state": state}
     asyncio.run(BodyLimit(count, BODY_BYTES_MAX)(scope, receive, send))
     return sent[0]["status"], sent[1]["body"], len(pieces) - len(left)
@@ -58,10 +58,10 @@ def test_a_body_within_the_limit_arrives_whole() -> None:
     ("known", "limit"), [(True, BODY_BYTES_MAX), (False, UNAUTHENTICATED_BYTES_MAX)]
 )
 def test_a_body_beyond_the_limit_is_not_read_to_its_end(known: bool, limit: int) -> None:
-    status, body, taken = ask([b"x" * 10_000] * 1000, known=known)
+    status, body, read = ask([b"x" * 10_000] * 1000, known=known)
     assert status == 413
     assert json.loads(body)["details"]["limitBytes"] == limit
-    assert taken == limit // 10_000 + 1
+    assert read == limit // 10_000 + 1
 
 
 def test_a_body_that_announces_too_much_is_not_read_at_all() -> None:
@@ -84,7 +84,7 @@ gone = threading.Event()
 
 
 async def endless(scope: Scope, receive: Receive, send: Send) -> None:
-    """Sends more than a client takes that does not read."""
+    """Sends more than the buffers of a client that does not read."""
     if scope["type"] == "websocket":
         await receive()
         await send({"type": "websocket.accept"})
@@ -130,7 +130,7 @@ def until_closed(client: socket.socket) -> bytes:
 @pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("more", [b"", UPGRADE])
-def test_a_client_that_takes_nothing_is_let_go(port: int, more: bytes) -> None:
+def test_a_client_that_reads_nothing_is_disconnected(port: int, more: bytes) -> None:
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.settimeout(20)
@@ -141,7 +141,7 @@ def test_a_client_that_takes_nothing_is_let_go(port: int, more: bytes) -> None:
 
 
 @pytest.mark.slow
-def test_a_client_that_does_not_end_its_head_is_told_so(port: int) -> None:
+def test_a_client_that_does_not_end_its_head_gets_an_error(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(b"GET / HTTP/1.1\r\n")
         answer = until_closed(client)

@@ -48,7 +48,7 @@ def test_the_platforms_own_folders_are_no_namespaces(plain: OpenNode) -> None:
 
 
 @pytest.mark.parametrize("path", ["/a.json", "/api/stats"])
-def test_a_refused_host_is_told_what_allows_it(plain: OpenNode, path: str) -> None:
+def test_a_refusal_of_a_host_names_the_setting_that_allows_it(plain: OpenNode, path: str) -> None:
     answer = plain.client.get(path, headers={"host": "phone.test"})
     assert answer.status_code == 403
     assert "answering for host 'phone.test'" in answer.json()["error"]

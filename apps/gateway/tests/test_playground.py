@@ -60,8 +60,8 @@ with playground._build_lock():
 
 def test_an_installer_whose_starter_was_killed_is_not_joined_by_another(tmp_path: Path) -> None:
     starter = subprocess.Popen([sys.executable, "-c", INSTALLING, str(tmp_path)])
-    told = tmp_path / "installer"
-    while not (told.is_file() and told.read_text().strip()):
+    pid_file = tmp_path / "installer"
+    while not (pid_file.is_file() and pid_file.read_text().strip()):
         assert starter.poll() is None
         time.sleep(0.01)
     starter.kill()
@@ -69,5 +69,5 @@ def test_an_installer_whose_starter_was_killed_is_not_joined_by_another(tmp_path
     with (tmp_path / ".platform" / "playground.lock").open("w") as lock:
         with pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        os.kill(int(told.read_text()), signal.SIGKILL)
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
         fcntl.flock(lock, fcntl.LOCK_EX)  # is free now

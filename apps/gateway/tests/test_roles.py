@@ -90,7 +90,7 @@ def test_a_line_end_after_a_path_lowers_no_role(route: tuple[str, str], role: st
 def clients(plain: OpenNode) -> Iterator[dict[str, httpx.Client]]:
     roles = ("reader", "writer", "admin")
     with ExitStack() as owned:
-        made = {"open": plain.stranger()} | {role: plain.client_of(role) for role in roles}
+        made = {"open": plain.anonymous_client()} | {role: plain.client_of(role) for role in roles}
         for client in made.values():
             owned.enter_context(client)
         yield made
@@ -125,7 +125,9 @@ def test_a_route_answers_its_role_and_those_above(
         assert (status not in (401, 403)) if may else (status == refused), (role, status)
 
 
-def test_tokens_are_for_admins_whatever_follows_the_path(clients: dict[str, httpx.Client]) -> None:
+def test_token_routes_are_for_admins_with_any_suffix_of_the_path(
+    clients: dict[str, httpx.Client],
+) -> None:
     assert clients["reader"].get("/api/tokens%0A").status_code == 403
 
 

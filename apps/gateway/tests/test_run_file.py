@@ -34,7 +34,7 @@ def test_a_file_of_a_dead_process_counts_as_none(tmp_path: Path) -> None:
     assert run_file.read(tmp_path) is None
 
 
-def test_a_reused_pid_is_not_taken_for_the_node(tmp_path: Path) -> None:
+def test_a_reused_pid_is_not_mistaken_for_the_node(tmp_path: Path) -> None:
     run_file.RunFile(os.getpid(), 1, "http://127.0.0.1:8600", "0.1.0").write(tmp_path)
     assert run_file.read(tmp_path) is None
 
@@ -51,7 +51,7 @@ def test_remove_leaves_another_nodes_file(tmp_path: Path) -> None:
     assert (tmp_path / "run.json").exists()
 
 
-def test_a_second_node_on_the_same_folder_is_told_of_the_first(tmp_path: Path) -> None:
+def test_a_second_node_on_the_same_folder_names_the_first(tmp_path: Path) -> None:
     with run_file.sole_owner(tmp_path):
         written_by(os.getpid(), tmp_path)
         with pytest.raises(Conflict, match="already serves"), run_file.sole_owner(tmp_path):

@@ -1,4 +1,4 @@
-"""The policy that browsers are given."""
+"""The policy that browsers receive."""
 
 from __future__ import annotations
 

@@ -83,11 +83,11 @@ def test_a_value_that_no_node_can_run_with_is_refused(
     tmp_path: Path, name: str, value: object
 ) -> None:
     with pytest.raises(UsageError, match=name.rpartition(".")[2].replace("key", "certificate")):
-        load(tmp_path, {name: value})  # type: ignore[dict-item]  # dotted names are taken too
+        load(tmp_path, {name: value})  # type: ignore[dict-item]  # dotted names are accepted too
 
 
 def test_origins_are_kept_as_browsers_write_them(tmp_path: Path) -> None:
-    given = ["HTTPS://App.Example/", "http://localhost:3000", "https://a.example:443"]
-    loaded = load(tmp_path, {"network": {"allowed_origins": given}})
+    origins = ["HTTPS://App.Example/", "http://localhost:3000", "https://a.example:443"]
+    loaded = load(tmp_path, {"network": {"allowed_origins": origins}})
     expected = ("https://app.example", "http://localhost:3000", "https://a.example")
     assert loaded.network.allowed_origins == expected

@@ -154,8 +154,8 @@ def larger_uploads_are_refused(opened: OpenNodes, _folder: Path, _env: pytest.Mo
         assert refused.json()["details"]["limitBytes"] == 1000
         assert "upload_bytes_max" in refused.json()["hint"]
     assert node.client.get("/api/datasets").json() == []
-    for taken in every_upload(node, b"a\n" + b"1\n" * 499):
-        assert taken.status_code == 200, taken.text
+    for accepted in every_upload(node, b"a\n" + b"1\n" * 499):
+        assert accepted.status_code == 200, accepted.text
 
 
 def every_upload(node: OpenNode, body: bytes) -> list[httpx.Response]:
@@ -245,7 +245,7 @@ def larger_bodies_are_refused(opened: OpenNodes, _folder: Path, _env: pytest.Mon
 
 
 @pytest.mark.slow
-def test_bodies_of_the_default_size_are_taken(plain: OpenNode) -> None:
+def test_bodies_of_the_default_size_are_accepted(plain: OpenNode) -> None:
     assert plain.client.put("/text.json", json="x" * 5_000_000).status_code == 200
 
 

@@ -113,7 +113,7 @@ def test_travels_as_json(error: SennitError) -> None:
     )
 )
 @example([1 << 64, -(1 << 63) - 1, float("nan"), "\ud800", Path("\udcff"), {"\udcff": 1}])
-def test_whatever_an_error_holds_can_be_sent(value: Any) -> None:
+def test_fields_of_any_type_can_be_sent(value: Any) -> None:
     error = NotFound("file", "\ud800", suggestion=value, hint="\udfff")
     sent = json.dumps(error.to_json(), allow_nan=False, ensure_ascii=False).encode()
 
@@ -145,7 +145,7 @@ def test_every_code_is_documented_where_docs_points() -> None:
         assert ("| yes |" in row) == cls.retryable
 
 
-def test_given_message_wins_over_the_described_one() -> None:
+def test_explicit_message_wins_over_the_described_one() -> None:
     assert str(NotFound("job", "j1", message="that job is gone")) == "that job is gone"
 
 

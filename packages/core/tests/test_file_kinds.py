@@ -109,7 +109,7 @@ def test_what_may_be_read_is_not_named(head: bytes) -> None:
 
 @pytest.mark.slow
 @given(st.text(st.characters(blacklist_categories=("Cc", "Cs")), min_size=1))
-def test_no_text_is_taken_for_a_binary_file(text: str) -> None:
+def test_no_text_is_mistaken_for_a_binary_file(text: str) -> None:
     known = text.startswith(("%PDF-", "{\\rtf"))
 
     assert known or find_unreadable(text.encode()) is None

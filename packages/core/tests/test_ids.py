@@ -25,15 +25,15 @@ def test_ids_grow_while_the_clock_is_set_back() -> None:
 
 
 @given(st.integers(0, 2**47))
-def test_id_tells_its_millisecond(milliseconds: int) -> None:
+def test_id_encodes_its_millisecond(milliseconds: int) -> None:
     made = new_id(ManualClock(milliseconds / 1000))
     assert id_time(made) == pytest.approx(milliseconds / 1000, abs=0.0011)
 
 
 @given(st.lists(st.integers(0, 2**47), min_size=2, max_size=2, unique=True))
 def test_text_order_is_time_order(times: list[int]) -> None:
-    early, late = (new_id(ManualClock(t)) for t in (min(times) / 1000, max(times) / 1000))
-    assert early[:10] <= late[:10]
+    first, second = (new_id(ManualClock(t)) for t in (min(times) / 1000, max(times) / 1000))
+    assert first[:10] <= second[:10]
 
 
 def test_threads_never_make_the_same_id() -> None:

@@ -32,7 +32,7 @@ def test_package_alone_in_its_folder_is_fine(site: Path) -> None:
     check_distribution(str(site / "lake/__init__.py"), "sennit-lake")
 
 
-def test_stranger_in_the_folder_is_refused_with_the_fix(site: Path) -> None:
+def test_unrelated_distribution_in_the_folder_is_refused_with_the_fix(site: Path) -> None:
     install(site, "Lake-2.3.1", "lake-2.3.1.dist-info/METADATA,,", "lake/water.py,,")
     with pytest.raises(ImportError, match="'Lake'") as raised:
         check_distribution(str(site / "lake/__init__.py"), "sennit-lake")

@@ -93,7 +93,7 @@ def test_dotted_arguments_name_a_setting() -> None:
     )
 
 
-def test_optional_values_can_be_taken_back() -> None:
+def test_optional_values_can_be_unset() -> None:
     env = {"SENNIT_STORAGE__LIMIT_BYTES": "none"}
     assert load_settings(Settings, env=env).storage.limit_bytes is None
 

@@ -9,7 +9,7 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.testing import ManualClock, run_markdown
 
 
-def test_system_clock_tells_time_and_waits() -> None:
+def test_system_clock_returns_time_and_waits() -> None:
     before, started = SYSTEM.now(), SYSTEM.monotonic()
     SYSTEM.sleep(0.001)
     assert SYSTEM.now() >= before > 1.7e9
@@ -47,11 +47,11 @@ def test_blocks_share_a_namespace_and_an_empty_folder(markdown: Callable[[str], 
     page = markdown(
         "# Page\n```python\nfrom pathlib import Path\nempty = not list(Path().iterdir())\n"
         "Path('f').write_text('x')\n```\ntext\n```sh\nexit 1\n```\n"
-        "```python\nkept = Path('f').read_text() + given\n```\n"
+        "```python\ntext = Path('f').read_text() + suffix\n```\n"
     )
     before = Path.cwd()
-    names = run_markdown(page, given="y")
-    assert (names["empty"], names["kept"]) == (True, "xy")
+    names = run_markdown(page, suffix="y")
+    assert (names["empty"], names["text"]) == (True, "xy")
     assert Path.cwd() == before
     assert "_markdown_example" not in sys.modules
 
