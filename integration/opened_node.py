@@ -30,13 +30,13 @@ class OpenNode:
     app: Application
     client: httpx.Client
 
-    def stranger(self) -> httpx.Client:
+    def anonymous_client(self) -> httpx.Client:
         """A client without a credential."""
         return httpx.Client(base_url=self.url, timeout=60)
 
     def client_of(self, role: str) -> httpx.Client:
         """A client with a token of this role."""
-        client = self.stranger()
+        client = self.anonymous_client()
         client.headers["authorization"] = f"Bearer {self.node.tokens.issue(role, role)}"
         return client
 

@@ -95,7 +95,7 @@ def test_encodings_are_found_out(node: RunningNode, tmp_path: Path, encoding: st
 
 
 @pytest.mark.nightly
-def test_a_late_surprise_widens_the_column_and_strict_fails(
+def test_an_unexpected_later_value_widens_the_column_and_strict_fails(
     node: RunningNode, tmp_path: Path
 ) -> None:
     rows = "".join(f"{i},{i}\n" for i in range(200_000))
@@ -120,7 +120,7 @@ def test_a_line_without_end_is_capped(node: RunningNode, tmp_path: Path) -> None
 
 
 @pytest.mark.nightly
-def test_a_taken_name_is_refused_with_the_way_out(node: RunningNode, tmp_path: Path) -> None:
+def test_a_name_in_use_is_refused_with_a_hint(node: RunningNode, tmp_path: Path) -> None:
     assert put(node, tmp_path, "a\n1\n").returncode == 0
     refused(put(node, tmp_path, "a\n2\n"), "replace", status=5)
     assert put(node, tmp_path, "a\n2\n3\n", "bad.csv", "--mode", "replace").returncode == 0

@@ -1,4 +1,4 @@
-"""Every option that takes a word, of every verb, with absurd words: an error, never a traceback."""
+"""Every option with a value, of every verb, with absurd values: an error, never a traceback."""
 
 from __future__ import annotations
 

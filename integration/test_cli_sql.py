@@ -97,7 +97,7 @@ def test_an_empty_answer_has_its_columns(node: RunningNode, form: list[str]) -> 
 
 
 @pytest.mark.parametrize("form", [[], ["--csv"], ["--json"]])
-def test_a_mistake_in_a_query_is_told_by_status_2(node: RunningNode, form: list[str]) -> None:
+def test_a_mistake_in_a_query_exits_with_status_2(node: RunningNode, form: list[str]) -> None:
     done = platform("sql", "select nocolumn", *form, data=node.data, check=False)
     assert done.returncode == 2
     assert "nocolumn" in done.stderr

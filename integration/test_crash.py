@@ -1,4 +1,4 @@
-"""Processes killed outright: whatever was acknowledged is there, and nothing is half visible."""
+"""Processes killed outright: acknowledged data is there, and nothing is half visible."""
 
 from __future__ import annotations
 

@@ -112,10 +112,10 @@ def test_a_damaged_dataset_is_deleted_and_its_name_is_free(
 ) -> None:
     again = tmp_path / "row.csv"
     again.write_text("city,km\nOslo,5\n")
-    taken = platform("put", str(again), data=degraded.data, check=False)
+    refused = platform("put", str(again), data=degraded.data, check=False)
     platform("datasets", "row", "--delete", data=degraded.data)
     platform("put", str(again), data=degraded.data)
 
-    assert "exists" in taken.stderr
+    assert "exists" in refused.stderr
     with degraded.session() as session:
         assert session.sql("SELECT sum(km) FROM row").value == 5

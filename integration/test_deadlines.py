@@ -25,7 +25,7 @@ from sennit_core.errors import DeadlineExceeded, MemoryCapExceeded, SqlError
 ARROW = "application/vnd.apache.arrow.stream"
 LONG = "select sum(a.range * b.range) from range(100000000) a, range(100000) b"
 # What comes before the error is far more than a result ring holds, so some of it has left by then.
-FAILS_LATE = (
+FAILS_AFTER_BATCHES = (
     "select cast(case when i = 900000 then 'x' else '1' end as int) n, repeat('y', 20) "
     "from range(1000000) t(i)"
 )
@@ -125,10 +125,10 @@ def test_ctrl_c_in_the_command_line_cancels_its_query(own_node: RunningNode) -> 
 @pytest.mark.nightly
 def test_a_query_has_as_long_as_the_setting_says(tmp_path: Path) -> None:
     with node_with(tmp_path, "[analytics]\nquery_seconds = 1.0\n") as node:
-        late = ask(node, node.headers, LONG)
-        assert (late.status_code, late.json()["code"]) == (504, "deadline-exceeded")
-        assert late.json()["error"] == "the query did not finish within 1 s"
-        assert "analytics.query_seconds" in late.json()["hint"]
+        expired = ask(node, node.headers, LONG)
+        assert (expired.status_code, expired.json()["code"]) == (504, "deadline-exceeded")
+        assert expired.json()["error"] == "the query did not finish within 1 s"
+        assert "analytics.query_seconds" in expired.json()["hint"]
         by_reader = ask(node, reader(node, "ann"), LONG, deadlineSeconds=3600)
         assert by_reader.json()["error"] == "the query did not finish within 1 s"
         shorter = ask(node, node.headers, LONG, deadlineSeconds=0.2)
@@ -141,7 +141,7 @@ def test_a_query_has_as_long_as_the_setting_says(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_a_client_that_reads_slowly_holds_its_executor_as_long_as_a_query_may_take(
+def test_a_client_that_reads_slowly_holds_its_executor_until_the_query_deadline(
     tmp_path: Path,
 ) -> None:
     with node_with(tmp_path, "[analytics]\nquery_seconds = 1.5\n") as node:
@@ -163,7 +163,7 @@ def test_a_json_answer_has_as_many_rows_as_the_setting_says(tmp_path: Path) -> N
 
 
 @pytest.mark.nightly
-def test_a_user_with_a_full_queue_is_told_when_to_come_back(tmp_path: Path) -> None:
+def test_a_user_with_a_full_queue_gets_retry_after(tmp_path: Path) -> None:
     with node_with(tmp_path, "[analytics]\nuser_queue_max = 2\nqueue_max = 3\n") as node:
         ann, ben = reader(node, "ann"), reader(node, "ben")
         with ExitStack() as clients:
@@ -224,14 +224,14 @@ def test_one_row_of_fifty_megabytes_is_answered_or_refused_by_name(
 
 def test_our_clients_say_why_an_answer_was_cut(node: RunningNode) -> None:
     with node.session() as session, pytest.raises(SqlError, match="Could not convert string 'x'"):
-        session.sql(FAILS_LATE)
+        session.sql(FAILS_AFTER_BATCHES)
     with (
         node.session() as session,
         pytest.raises(SqlError, match="Could not convert string 'x'"),
-        session.iter_sql(FAILS_LATE) as batches,
+        session.iter_sql(FAILS_AFTER_BATCHES) as batches,
     ):
         assert sum(batch.num_rows for batch in batches) < 0
-    done = platform("sql", FAILS_LATE, "--csv", data=node.data, check=False)
+    done = platform("sql", FAILS_AFTER_BATCHES, "--csv", data=node.data, check=False)
     assert done.returncode == 2
     assert "error: Could not convert string 'x'" in done.stderr
 
@@ -239,11 +239,11 @@ def test_our_clients_say_why_an_answer_was_cut(node: RunningNode) -> None:
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("accept", [ARROW, "application/json", "text/csv"])
-def test_nobody_takes_a_cut_answer_for_a_whole_one(
+def test_a_truncated_response_is_not_mistaken_for_a_whole_one(
     node: RunningNode, tmp_path: Path, accept: str
 ) -> None:
     body, head = tmp_path / "body", tmp_path / "head"
-    document = {"sql": FAILS_LATE, "maxRows": 10_000_000}
+    document = {"sql": FAILS_AFTER_BATCHES, "maxRows": 10_000_000}
     done = subprocess.run(
         [
             "curl", "-s", f"{node.url}/api/query", "-o", body, "-D", head,
@@ -266,6 +266,6 @@ def test_nobody_takes_a_cut_answer_for_a_whole_one(
     (line,) = [line for line in head.read_text().splitlines() if "sennit-result" in line.lower()]
     why = httpx.get(f"{node.url}/api/results/{line.split()[1]}", headers=node.headers).json()
     assert why["code"] == "sql"
-    stranger = reader(node, "somebody-else")
-    hidden = httpx.get(f"{node.url}/api/results/{line.split()[1]}", headers=stranger)
+    other_user = reader(node, "other-user")
+    hidden = httpx.get(f"{node.url}/api/results/{line.split()[1]}", headers=other_user)
     assert hidden.status_code == 404

@@ -1,4 +1,4 @@
-"""The tree behind the node's doors: REST and the realtime protocol at the root."""
+"""The tree served by a node: REST and the realtime protocol at the root."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def test_the_javascript_sdk_signs_people_in(sdk_folder: Path, url: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_an_app_needs_two_lines_to_be_told_of_this_server(sdk_folder: Path, served: Served) -> None:
+def test_an_app_needs_two_lines_to_use_this_server(sdk_folder: Path, served: Served) -> None:
     served.rules("default", RULES["rules"])
     host, port = served.url.removeprefix("http://").split(":")
     done = subprocess.run(

@@ -79,17 +79,19 @@ def cases(seed: int) -> list[dict[str, Any]]:
         order = choice.choice(ORDERS)
         keys = choice.sample(KEYS, choice.randint(1, 20))
         value = {key: child(choice) for key in keys}
-        given = window(choice, order)
+        asked_window = window(choice, order)
         if order == "$priority" and not has_priorities(value):
             # Where no child has a priority the SDK looks such a bound up by its key alone, and skips
             # children whose (absent) priority is lower: a shortcut that its own comparison refutes.
-            given = {name: v[0] if isinstance(v, list) else v for name, v in given.items()}
-        found.append({"value": value, "order": order, "window": given})
+            asked_window = {
+                name: v[0] if isinstance(v, list) else v for name, v in asked_window.items()
+            }
+        found.append({"value": value, "order": order, "window": asked_window})
     return found
 
 
-def asked(given: dict[str, Any]) -> dict[str, Any]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in given.items()}
+def to_query(window: dict[str, Any]) -> dict[str, Any]:
+    return {name: tuple(v) if isinstance(v, list) else v for name, v in window.items()}
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -109,7 +111,7 @@ def test_windows_and_hashes_are_those_of_the_sdk(tmp_path: Path, seed: int) -> N
             path = f"/c{number}"
             store.set(path, case["value"])
             assert hash_of(prepare(case["value"]).value) == sdk["hash"], case
-            found = store.query(path, order_by=case["order"], **asked(case["window"]))
+            found = store.query(path, order_by=case["order"], **to_query(case["window"]))
             assert list(found) == sdk["keys"], case
             assert store.get(path) == sdk["val"], case
         assert store.admin.verify() == []

@@ -81,7 +81,7 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
 
 def test_an_app_with_accounts_and_rules(url: str) -> None:
     assert run_script("accounts.mjs", url, "accounts") == {
-        "nobody": "PERMISSION_DENIED",
+        "unauthenticated": "PERMISSION_DENIED",
         "open": "done",
         "indexed": {"b": {"n": 1}},
         "unindexed": 'Index not defined, add ".indexOn": "m", for path "/open", to the rules',

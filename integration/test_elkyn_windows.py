@@ -25,8 +25,8 @@ QUERIES = {
 }
 
 
-def told(feed: Any) -> list[list[Any]]:
-    """Return what a feed tells, without priorities, as JSON has it."""
+def events_of(feed: Any) -> list[list[Any]]:
+    """Return the events of a feed as JSON, without priorities."""
     found = []
     while (event := feed.poll()) is not None:
         found.append([*event[:2], plain(event.value), event.previous_key])
@@ -55,12 +55,12 @@ def test_child_events_are_those_of_the_sdk(tmp_path: Path, seed: int) -> None:
         store.set("/p", {"a": {"n": 1}, "b": {"n": 2}, "c": {"n": 3}})
         feeds = {name: store.watch("/p", query, events=EVENTS) for name, query in QUERIES.items()}
         for feed in feeds.values():
-            told(feed)
+            events_of(feed)
         expected: dict[str, list[Any]] = {name: [] for name in QUERIES}
         for change in seen["writes"]:
             store.update("/p", change)
             for name, feed in feeds.items():
-                expected[name] += told(feed)
+                expected[name] += events_of(feed)
     for name, events in seen["events"].items():
         by_sdk = [[kind, key, plain(value), previous] for kind, key, value, previous in events]
         assert by_sdk == json.loads(json.dumps(expected[name])), name

@@ -82,7 +82,7 @@ def test_a_file_of_nested_rows_is_answered_as_it_was(
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ["csv", "csv.gz", "csv.zst", "txt"])
-def test_a_german_export_is_answered_as_duckdb_reads_it_when_told(
+def test_a_german_export_reads_as_in_duckdb_with_its_options(
     node: RunningNode, tmp_path: Path, ending: str
 ) -> None:
     plain, sent = tmp_path / "plain.csv", tmp_path / f"t.{ending}"

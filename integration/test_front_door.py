@@ -30,7 +30,7 @@ def bare_path(tmp_path: Path) -> Any:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Any:
-    """As much of a checkout as the front door looks at, without an environment."""
+    """The files of a checkout that `platform` reads, without an environment."""
     root = tmp_path / "checkout"
     root.mkdir()
     shutil.copy(ROOT / "platform", root)
@@ -68,7 +68,7 @@ def fake(folder: Path, name: str, text: str) -> None:
 
 
 def python_here(folder: Path, prelude: str = "") -> None:
-    """A `python3` that is this interpreter, after running some Python that takes something away."""
+    """A `python3` that is this interpreter, after running some Python that removes a feature."""
     if not prelude:
         fake(folder, "python3", f'exec {Path(sys.executable).resolve()} "$@"')
         return

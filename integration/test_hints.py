@@ -1,4 +1,4 @@
-"""A command that an error, a help text, a page or the documentation names can be run as it stands."""
+"""A command in an error, a help text, a page or the documentation runs unchanged."""
 
 from __future__ import annotations
 

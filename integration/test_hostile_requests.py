@@ -49,7 +49,7 @@ def test_half_a_surrogate_pair_can_be_quoted_in_an_error(node: RunningNode) -> N
     assert refused.status_code == 400
 
 
-def test_a_stranger_cannot_fill_the_gateways_memory(node: RunningNode) -> None:
+def test_an_unauthenticated_client_cannot_fill_the_gateways_memory(node: RunningNode) -> None:
     refused = httpx.post(f"{node.url}/api/session", content=b"x" * (8 << 20))
     assert refused.status_code == 413
     assert refused.json()["code"] == "too-large"
@@ -72,7 +72,7 @@ def test_a_route_that_is_not_there_is_named(node: RunningNode) -> None:
     assert "GET /api/nothing" in answer.json()["error"]
 
 
-def test_a_stranger_is_told_plainly_what_is_missing(node: RunningNode) -> None:
+def test_an_unauthenticated_client_gets_an_error_that_names_the_fix(node: RunningNode) -> None:
     assert httpx.get(f"{node.url}/api/stats").json()["error"] == "not signed in: this needs a token"
 
 

@@ -83,7 +83,7 @@ def test_an_unpacked_sdist_needs_no_tree(tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 def test_strand_alone_brings_its_sibling(tmp_path: Path) -> None:
-    """What a stranger types, with pip as it comes with Python, into an empty environment."""
+    """The commands of a new user, with Python's own pip, in an empty environment."""
     run(sys.executable, "-m", "venv", str(tmp_path / "venv"))
     python = str(tmp_path / "venv" / "bin" / "python")
     run(
@@ -110,7 +110,7 @@ def test_strand_alone_brings_its_sibling(tmp_path: Path) -> None:
 
 @pytest.fixture
 def checkout(tmp_path: Path) -> Path:
-    """The gateway's folder, beside a playground that was exported."""
+    """The gateway's folder, next to an exported playground."""
     gateway, app = tmp_path / "apps/gateway", tmp_path / "apps/playground"
     unbuilt = shutil.ignore_patterns("_playground", "__pycache__", "tests")
     shutil.copytree(ROOT / "apps/gateway", gateway, ignore=unbuilt)

@@ -1,4 +1,4 @@
-"""The main job through every public door: command line, façade, HTTP."""
+"""The main job through every public interface: command line, façade, HTTP."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_jobs_progress_is_live_in_the_tree(loaded: RunningNode) -> None:
         assert job.info.state == "done"
 
 
-def test_nobody_writes_the_platforms_own_state(loaded: RunningNode) -> None:
+def test_no_user_writes_the_platforms_own_state(loaded: RunningNode) -> None:
     refused = httpx.put(
         f"{loaded.url}/jobs/x.json?ns=sys", json={"state": "done"}, headers=loaded.headers
     )
@@ -139,7 +139,7 @@ def test_the_users_tree_is_theirs(loaded: RunningNode) -> None:
         assert session.tree.get("/notes/a/text") == "hello"
 
 
-def test_status_shows_shares_beside_use(loaded: RunningNode) -> None:
+def test_status_shows_limits_next_to_usage(loaded: RunningNode) -> None:
     stats = json.loads(platform("status", "--json", data=loaded.data).stdout)
     assert stats["memory"]["capBytes"] == 1 << 30
     assert 0 < stats["memory"]["usedBytes"] < stats["memory"]["capBytes"]

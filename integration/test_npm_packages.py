@@ -75,8 +75,8 @@ const rows = Array.from({ length: 20_000 }, (_, at) => `${at},port ${at % 7}\\n`
 const file = new File(['berth,port\\n', ...rows], `${name}.csv`)
 const upload = new Upload(file, { pool, api, name, partBytes: 65_536 })
 const { jobId } = await upload.finished
-const stranger = new UploadApi(url, { Authorization: 'Bearer snt_wrong' })
-const again = await new Upload(file, { pool, api: stranger }).finished.catch((error) => error)
+const denied = new UploadApi(url, { Authorization: 'Bearer snt_wrong' })
+const again = await new Upload(file, { pool, api: denied }).finished.catch((error) => error)
 pool.close()
 console.log(JSON.stringify([
   jobId, upload.snapshot().parts, again instanceof UploadError, again.code,

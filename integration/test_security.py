@@ -1,4 +1,4 @@
-"""What strangers, other sites and log readers get: nothing."""
+"""Unauthenticated clients, other sites and log readers get nothing."""
 
 from __future__ import annotations
 

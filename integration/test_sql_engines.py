@@ -1,4 +1,4 @@
-"""Both engines behind every door of a node: equal answers, and who gave them."""
+"""Both engines behind every interface of a node: equal answers, and the engine's name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A node stops within seconds whoever listens, and leaves nothing behind."""
+"""A node stops within seconds with any clients, and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -91,10 +91,10 @@ def test_three_nodes_start_and_stop_together(tmp_path: Path) -> None:
 
 @pytest.mark.nightly
 def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
         done = platform("up", "--port", str(port), "--api-only", data=tmp_path, check=False)
     assert done.returncode == 5
     assert f"port {port} is in use" in done.stderr

@@ -120,7 +120,7 @@ class Writer:
 
 
 class Watcher:
-    """Follows a path of one server by an event stream that it resumes, and keeps what it was told."""
+    """Follows a path of one server by an event stream that it resumes, and keeps the events."""
 
     def __init__(self, served: Served, path: str) -> None:
         self.value: dict[str, Any] = {}
@@ -150,18 +150,18 @@ class Watcher:
             self.resumed += self._at is not None
             for name, data, number in events(answer.iter_lines()):
                 if name in ("put", "patch"):
-                    self._take(name, data["path"], data["data"])
+                    self._apply(name, data["path"], data["data"])
                     self._at = number
                 if self._ending:
                     return
 
-    def _take(self, name: str, path: str, data: Any) -> None:
+    def _apply(self, name: str, path: str, data: Any) -> None:
         if path == "/":
-            told = data or {}
-            gone = {} if name == "patch" else self.value.keys() - told.keys()
+            changed = data or {}
+            gone = {} if name == "patch" else self.value.keys() - changed.keys()
             if gone:
                 self.wrong.append(f"{len(gone)} entries went: {sorted(gone)[:3]}")
-            self.value = {**self.value, **told} if name == "patch" else told
+            self.value = {**self.value, **changed} if name == "patch" else changed
         elif path[1:] in self.value:
             self.wrong.append(f"{path} came twice")
         else:
@@ -220,15 +220,15 @@ def test_writes_and_streams_of_a_pair_that_is_disturbed(tmp_path: Path) -> None:
             pair.disturb(dice)
         for writer in writers:
             writer.end()
-        told = {
+        expected = {
             name: dict(writer.acknowledged) for name, writer in zip(names, writers, strict=True)
         }
-        assert all(len(numbers) > ROUNDS for numbers in told.values())
-        assert pair.leader.client.get("/log.json").json() == told
+        assert all(len(numbers) > ROUNDS for numbers in expected.values())
+        assert pair.leader.client.get("/log.json").json() == expected
         for name in names:  # the order of push ids is that of the acknowledgements
-            assert list(told[name]) == sorted(told[name])
-        until(lambda: pair.follower.client.get("/log.json").json() == told)
-        until(lambda: [watcher.value for watcher in watchers] == 2 * list(told.values()))
+            assert list(expected[name]) == sorted(expected[name])
+        until(lambda: pair.follower.client.get("/log.json").json() == expected)
+        until(lambda: [watcher.value for watcher in watchers] == 2 * list(expected.values()))
         for watcher in watchers:
             watcher.end()
         assert [watcher.wrong for watcher in watchers] == [[]] * len(watchers)

@@ -37,12 +37,12 @@ class Site:
 
 @dataclass
 class Watched:
-    """What a page complained about; a test that expects a complaint takes it out."""
+    """Complaints of a page; a test removes those that it expects."""
 
     complaints: list[str] = field(default_factory=list)
 
-    def take(self, pattern: str) -> None:
-        """Forget complaints that match, of which there must be one."""
+    def expect(self, pattern: str) -> None:
+        """Remove complaints that match, of which there must be one."""
         kept = [text for text in self.complaints if not re.search(pattern, text)]
         assert len(kept) < len(self.complaints), f"nothing matches {pattern}: {self.complaints}"
         self.complaints[:] = kept

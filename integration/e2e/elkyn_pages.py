@@ -38,11 +38,11 @@ def run(page: Page, body: str, argument: Any = None) -> Any:
         f"""async (argument) => {{
           const work = async () => {{ {_PROLOGUE} {body} }}
           let timer
-          const late = new Promise((_done, fail) => {{
-            timer = setTimeout(() => fail(new Error('it takes too long')), {_SECONDS_MAX * 1000})
+          const timeout = new Promise((_done, fail) => {{
+            timer = setTimeout(() => fail(new Error('it did not finish in time')), {_SECONDS_MAX * 1000})
           }})
           try {{
-            return await Promise.race([work(), late])
+            return await Promise.race([work(), timeout])
           }} finally {{
             clearTimeout(timer)
           }}

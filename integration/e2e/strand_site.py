@@ -56,7 +56,7 @@ def record(n: int) -> tuple[Any, ...]:
 
 
 def produce(ring: strand.Ring, count: int, outcome: Any) -> None:
-    """Write `count` records in another process, and tell how it went."""
+    """Write `count` records in another process, and return its outcome."""
     try:
         with ring.producer() as writer:
             for start in range(0, count, 500):

@@ -241,7 +241,7 @@ def test_tabs_with_a_shared_worker_hold_one_connection(pages: Pages, server: Ser
 
 
 def listened(server: Served, tab: Page, path: str) -> bool:
-    """Whether a write at `path` is told to somebody, as one at /b/c is told to `tab`."""
+    """Whether a write at `path` is sent to a listener, as one at /b/c is sent to `tab`."""
     before = events(server)
     server.client.put(f"{path}.json", json=before)
     server.client.put("/b/c.json", json=before)
@@ -250,7 +250,7 @@ def listened(server: Served, tab: Page, path: str) -> bool:
 
 
 @pytest.mark.nightly
-def test_a_late_tab_gets_the_value_and_a_restart_is_survived(pages: Pages, server: Served) -> None:
+def test_a_later_tab_gets_the_value_and_a_restart_is_survived(pages: Pages, server: Served) -> None:
     first, second = pages.open(), pages.open()
     server.client.put("/a.json", json={"n": 1})
     run(first, SHARE, access(server, paths=["/a"]))
@@ -315,11 +315,11 @@ def test_listeners_go_on_with_a_fresh_token_and_end_without(
         """,
         {"url": server.url, "token": signed(server, "ann"), "kind": kind},
     )
-    page.evaluate("token = new Promise((done) => { window.give = done }); null")
+    page.evaluate("token = new Promise((done) => { window.setToken = done }); null")
     page.wait_for_timeout(1100)  # tokens of the very second of a revocation stay good
     server.client.post("/auth/revoke", json={"uid": "ann"})
     page.wait_for_timeout(1100)
-    page.evaluate("token => give(token)", signed(server, "ann"))
+    page.evaluate("token => setToken(token)", signed(server, "ann"))
     until(lambda: connections(server, "ws") + connections(server, "sse") == 1)
     server.client.put("/a.json", json=1)
     run(page, "await until(() => heard.at(-1) === 1)")

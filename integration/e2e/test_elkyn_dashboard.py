@@ -109,7 +109,7 @@ def test_text_that_is_no_json_is_explained_and_kept(entered: Page, tree: Served)
 
 
 @pytest.mark.nightly
-def test_a_cancelled_edit_takes_its_error_with_it(entered: Page) -> None:
+def test_a_cancelled_edit_clears_its_error(entered: Page) -> None:
     entered.click("li[data-key=title] .value")
     entered.fill("textarea", "{")
     entered.keyboard.press("Enter")
@@ -153,7 +153,7 @@ def test_an_edit_and_unfolded_children_outlast_what_others_write(
 
 
 @pytest.mark.nightly
-def test_counts_show_and_arrays_are_told_from_maps(entered: Page, tree: Served) -> None:
+def test_counts_show_and_arrays_are_distinguished_from_maps(entered: Page, tree: Served) -> None:
     tree.client.put("/list.json", json=["a", "b"])
     tree.client.put("/map.json", json={"a": "b"})
     for key, count in (
@@ -292,7 +292,7 @@ def test_rules_that_are_not_saved_outlast_another_tab(entered: Page) -> None:
 
 
 @pytest.mark.nightly
-def test_the_painted_rules_lie_below_what_is_typed(entered: Page) -> None:
+def test_highlighted_rules_align_with_the_typed_text(entered: Page) -> None:
     entered.click("#tab-rules")
     source = entered.locator("textarea.source")
     source.fill("\n".join(f'// line {number} "text"' + " wide" * 60 for number in range(200)))

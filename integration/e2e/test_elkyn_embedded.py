@@ -152,7 +152,7 @@ def rows(page: Page) -> int:
     return int(run(page, count))
 
 
-def test_a_write_that_the_browser_does_not_keep_is_taken_back(pages: Pages) -> None:
+def test_a_write_that_the_browser_does_not_store_is_rolled_back(pages: Pages) -> None:
     page = pages.open()
     run(page, OPEN + "await store.set('/small', 1)")
     failed = run(

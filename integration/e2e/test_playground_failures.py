@@ -21,7 +21,7 @@ from elkyn import ElkynStore
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 # More than a result ring holds comes before the row that fails, so some of it has left by then.
-FAILS_LATE = (
+FAILS_AFTER_BATCHES = (
     "select cast(case when i = {at} then 'x' else '1' end as int) n, repeat('y', {width}) "
     "from range(1000000) t(i)"
 )
@@ -97,7 +97,7 @@ def test_a_table_is_shown_as_damaged_with_its_reason(
     trouble = page.get_by_role("alert").filter(has_text="Stored data is damaged")
     expect(trouble).to_contain_text("chunk 0 of shard 0")
     expect(trouble).to_contain_text("platform verify")
-    watched.take("status of 500")
+    watched.expect("status of 500")
 
     page.goto(f"{damaged.url}/data/")
     shard = page.get_by_role("row", name=re.compile("^shard"))
@@ -130,22 +130,22 @@ def test_a_damaged_table_can_be_deleted(at_damaged: Page, damaged: Site) -> None
 def test_an_answer_that_was_cut_has_the_nodes_reason(
     page: Page, site: Site, watched: Watched
 ) -> None:
-    ask(page, site, FAILS_LATE.format(at=9_000, width=2000))
+    ask(page, site, FAILS_AFTER_BATCHES.format(at=9_000, width=2000))
     trouble = page.get_by_role("alert").filter(has_text="Could not convert string 'x' to INT32")
     expect(trouble).to_contain_text("This is not valid SQL")
-    watched.take("ERR_INCOMPLETE_CHUNKED_ENCODING")
+    watched.expect("ERR_INCOMPLETE_CHUNKED_ENCODING")
 
 
 @pytest.mark.nightly
 def test_an_export_that_was_cut_has_the_nodes_reason(
     page: Page, site: Site, watched: Watched
 ) -> None:
-    ask(page, site, FAILS_LATE.format(at=900_000, width=20))
+    ask(page, site, FAILS_AFTER_BATCHES.format(at=900_000, width=20))
     expect(page.get_by_text("Only the first 10,000 rows are shown")).to_be_visible()
     page.get_by_role("button", name="CSV").click()
     trouble = page.get_by_role("alert").filter(has_text="The export failed")
     expect(trouble).to_contain_text("Could not convert string 'x' to INT32")
-    watched.take("ERR_INCOMPLETE_CHUNKED_ENCODING")
+    watched.expect("ERR_INCOMPLETE_CHUNKED_ENCODING")
 
 
 @pytest.fixture(scope="module")
@@ -173,8 +173,8 @@ def test_a_query_that_ran_out_of_time_says_so(at_crowded: Page, crowded: Site) -
 
     at_crowded.route("**/api/query", shorten)
     ask(at_crowded, crowded, LONG)
-    late = at_crowded.get_by_role("alert").filter(has_text="It took too long")
-    expect(late).to_contain_text("The query did not finish within 1 s")
+    timed_out = at_crowded.get_by_role("alert").filter(has_text="It took too long")
+    expect(timed_out).to_contain_text("The query did not finish within 1 s")
 
 
 def wait_for_stats(site: Site, headers: dict[str, str], wanted: dict[str, int]) -> None:

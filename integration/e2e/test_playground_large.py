@@ -145,8 +145,8 @@ def test_a_profile_says_what_it_found_and_how_it_failed(
     expect(page.get_by_text("Profile of 5 of 5 columns")).to_be_visible(timeout=60_000)
     expect(page.get_by_role("row", name=re.compile("^port"))).to_contain_text("4")
     expect(page.get_by_role("row", name=re.compile("^tons"))).to_contain_text("503.783")
-    late = {"error": "too late", "code": "deadline-exceeded", "hint": None}
-    page.route("**/api/query", lambda route: route.fulfill(status=504, json=late))
+    timed_out = {"error": "too late", "code": "deadline-exceeded", "hint": None}
+    page.route("**/api/query", lambda route: route.fulfill(status=504, json=timed_out))
     page.goto(f"{site.url}/data/?id={loaded}")
     page.get_by_role("button", name="Profile").click()
     expect(page.get_by_text("Out of time after 0 of 5 columns")).to_be_visible()
@@ -185,5 +185,5 @@ def test_a_failed_upload_has_the_name_of_its_file(page: Page, site: Site, tmp_pa
     uploads = page.get_by_role("region", name="Uploads")
     expect(uploads).to_contain_text("torn.csv")
     expect(uploads.get_by_role("alert")).to_be_visible()
-    page.goto(f"{site.url}/jobs/")  # this page knows nothing of the upload but what the node tells
+    page.goto(f"{site.url}/jobs/")  # this page knows of the upload only from the node
     expect(page.get_by_role("heading", name=re.compile("Read in torn.csv"))).to_be_visible()

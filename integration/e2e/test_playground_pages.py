@@ -57,7 +57,7 @@ def test_full_pages_are_accessible(page: Page, site: Site, loaded: str, theme: s
     assert violations(page) == []
 
 
-def test_a_theme_is_kept_and_stands_before_the_first_paint(page: Page, site: Site) -> None:
+def test_a_theme_is_stored_and_applied_before_the_first_paint(page: Page, site: Site) -> None:
     page.get_by_role("radio", name="Dark").click()
     dark = page.evaluate("() => getComputedStyle(document.documentElement).backgroundColor")
     page.get_by_role("radio", name="Light").click()
@@ -148,7 +148,7 @@ def test_an_empty_node_shows_the_first_steps(browser: Browser, own_site: Site) -
 
 
 @pytest.mark.nightly
-def test_a_node_that_goes_away_is_told_and_found_again(
+def test_a_node_that_goes_away_is_reported_and_found_again(
     browser: Browser, own_site: Site, watched: Watched
 ) -> None:
     with browser.new_context() as context:
@@ -168,4 +168,4 @@ def test_a_node_that_goes_away_is_told_and_found_again(
 def test_a_page_that_does_not_exist_says_so(page: Page, site: Site, watched: Watched) -> None:
     page.goto(f"{site.url}/nowhere/")
     expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()
-    watched.take("status of 404")
+    watched.expect("status of 404")

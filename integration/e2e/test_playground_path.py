@@ -85,14 +85,14 @@ def test_upload_then_sql_then_job(page: Page, site: Site, harbours: Path) -> Non
     assert max(percentages(page), default=0) <= 100
 
 
-def test_a_taken_name_is_offered_to_be_replaced(
+def test_replacing_is_offered_for_a_name_in_use(
     page: Page, site: Site, watched: Watched, tmp_path: Path
 ) -> None:
     page.goto(f"{site.url}/data/")
-    file = tmp_path / "taken.csv"
+    file = tmp_path / "existing.csv"
     file.write_text("a\n1\n")
     page.set_input_files("input[type=file]", file)
-    row = page.get_by_role("row", name="taken")
+    row = page.get_by_role("row", name="existing")
     expect(row).to_be_visible()
     file.write_text("a\n1\n2\n")
     page.set_input_files("input[type=file]", file)
@@ -101,7 +101,7 @@ def test_a_taken_name_is_offered_to_be_replaced(
     page.get_by_role("button", name="Replace it").click()
     expect(conflict).to_be_hidden()
     expect(row.get_by_role("cell").nth(1)).to_have_text("2")
-    watched.take("status of 409")
+    watched.expect("status of 409")
 
 
 def test_a_table_is_deleted_only_after_asking(page: Page, site: Site, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_an_error_is_marked_at_its_place(sql: Page, watched: Watched) -> None:
     ask(sql, "select port,\n  avg(tonnes)\nfrom berths group by port")
     expect(sql.locator(".cm-lintRange-error")).to_have_text("tonnes")
     expect(sql.get_by_role("alert").filter(has_text="tonnes")).to_contain_text("tons")
-    watched.take("status of 400")
+    watched.expect("status of 400")
 
 
 def test_only_the_statement_at_the_cursor_runs(sql: Page) -> None:
@@ -98,7 +98,7 @@ def test_history_outlives_the_page(sql: Page) -> None:
     expect(sql.get_by_role("textbox", name="SQL")).to_contain_text("select 'kept'")
 
 
-def test_the_engine_can_be_chosen_and_is_told(sql: Page, watched: Watched) -> None:
+def test_the_engine_can_be_chosen_and_is_shown(sql: Page, watched: Watched) -> None:
     grid = ask(sql, "select port, count(*) as n from berths group by port order by port")
     expect(grid).to_contain_text("Bergen")
     expect(sql.get_by_role("status").filter(has_text="DuckDB")).to_be_visible()
@@ -108,4 +108,4 @@ def test_the_engine_can_be_chosen_and_is_told(sql: Page, watched: Watched) -> No
     ask(sql, "explain select port from berths")
     refused = sql.get_by_role("alert").filter(has_text="EM-√ answers SELECT statements")
     expect(refused).to_be_visible()
-    watched.take("status of")
+    watched.expect("status of")

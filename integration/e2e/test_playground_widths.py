@@ -89,7 +89,7 @@ def test_no_page_is_wider_than_its_window(
         settle(page)
         if found := overflow(page):
             too_wide[name] = found
-    watched.take("status of 404")  # the page that does not exist
+    watched.expect("status of 404")  # the page that does not exist
     assert too_wide == {}
 
 
@@ -108,7 +108,7 @@ def test_answers_errors_and_dialogs_fit_the_window(
         page.get_by_role("button", name="Run").click()
         expect(page.locator("main")).to_contain_text(shown)
         assert overflow(page) == []
-    watched.take("status of 400")
+    watched.expect("status of 400")
     page.get_by_role("button", name="Keyboard shortcuts").click()
     expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
     assert overflow(page) == []
@@ -125,12 +125,12 @@ def test_the_sign_in_page_fits_a_phone(browser: Browser, site: Site) -> None:
 def test_uploads_fit_a_phone(page: Page, site: Site, watched: Watched, tmp_path: Path) -> None:
     resize(page, "phone", "light")
     page.goto(f"{site.url}/data/")
-    for name in ("first", "first"):  # the second is refused: the name is taken
+    for name in ("first", "first"):  # the second is refused: the name is in use
         file = tmp_path / f"{LONG}_{name}.csv"
         file.write_text("a\n1\n")
         page.set_input_files("input[type=file]", file)
         expect(page.get_by_text(file.name).first).to_be_visible()
         expect(page.get_by_role("link", name="Open").first).to_be_visible()
     expect(page.get_by_text("There is a table of this name already")).to_be_visible()
-    watched.take("status of 409")
+    watched.expect("status of 409")
     assert overflow(page) == []

@@ -36,7 +36,7 @@ await upload({
   open: { '.read': true, '.write': true, '.indexOn': 'n' },
 })
 const seen = {}
-seen.nobody = await outcome(db.set(at('users/x'), 1))
+seen.unauthenticated = await outcome(db.set(at('users/x'), 1))
 seen.open = await outcome(db.set(at('open'), { a: { n: 2 }, b: { n: 1 } }))
 const ordered = (child) => db.query(at('open'), db.orderByChild(child), db.limitToFirst(1))
 seen.indexed = await outcome(db.get(ordered('n')))

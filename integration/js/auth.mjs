@@ -59,7 +59,7 @@ async function usersSignInAndOut(uid) {
   assert.equal(auth.currentUser, null)
   const signIn = (email, password) => () => sdk.signInWithEmailAndPassword(auth, email, password)
   await refused('auth/wrong-password', signIn('ann@example.com', 'secret1'))
-  await refused('auth/user-not-found', signIn('nobody@example.com', 'secret1'))
+  await refused('auth/user-not-found', signIn('unknown@example.com', 'secret1'))
   const { user } = await signIn('ann@example.com', 'secret2')()
   assert.equal(user.uid, uid)
   assert.deepEqual(await sdk.fetchSignInMethodsForEmail(auth, 'ann@example.com'), ['password'])

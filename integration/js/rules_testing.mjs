@@ -22,7 +22,7 @@ const environment = await initializeTestEnvironment({
 })
 const ann = environment.authenticatedContext('ann').database()
 const staff = environment.authenticatedContext('eve', { role: 'staff' }).database()
-const nobody = environment.unauthenticatedContext().database()
+const anonymous = environment.unauthenticatedContext().database()
 const found = {}
 const check = async (name, work) => {
   found[name] = await work().then(
@@ -37,10 +37,10 @@ await check('a user writes what is theirs', () =>
 await check('a user reads what is theirs', () => assertSucceeds(get(ref(ann, 'users/ann'))))
 await check('a user writes nothing of others', () => assertFails(set(ref(ann, 'users/bob'), 1)))
 await check('without a user nothing is written', () =>
-  assertFails(update(ref(nobody, 'users/ann'), { n: 2 })),
+  assertFails(update(ref(anonymous, 'users/ann'), { n: 2 })),
 )
 await check('without a user what is public is read', () =>
-  assertSucceeds(get(ref(nobody, 'public'))),
+  assertSucceeds(get(ref(anonymous, 'public'))),
 )
 await check('claims of a token count', async () => {
   await assertSucceeds(get(ref(staff, 'staff')))

@@ -68,7 +68,9 @@ def test_a_store_of_the_first_version_is_read_and_becomes_one_of_today_when_writ
         assert len(store.get("/users")) == 40
         assert store.get(f"/{'k' * 700}") == {"b": True, "deep": 1.5}
         assert store.admin.verify() == []
-    assert mark(first) == b"elkyn 1"  # reading does not raise the format: older versions still open it
+    assert (
+        mark(first) == b"elkyn 1"
+    )  # reading does not raise the format: older versions still open it
     with ElkynStore(first) as store:
         store.set("/users/u2/n", 5)
         for number in range(5):

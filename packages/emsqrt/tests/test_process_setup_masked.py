@@ -23,5 +23,5 @@ assert isinstance(masked, np.ma.MaskedArray) and isinstance(masked, sys.modules[
 @pytest.mark.parametrize(
     "made", ["np.ma.MaskedArray([1, 2], mask=[0, 1])", "np.ma.masked_equal([1, 2], 2)"]
 )
-def test_arrays_are_taken_without_importing_numpy_ma(made: str) -> None:
+def test_arrays_are_accepted_without_importing_numpy_ma(made: str) -> None:
     subprocess.run([sys.executable, "-c", PROBE.format(made=made)], check=True)
