@@ -34,11 +34,11 @@ class LiveLine:
         self._running: dict[str, None] = {}  # in the order in which they began
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        """Take the number of tests of a run without workers."""
+        """Store the number of tests of a run without workers."""
         self._total = max(self._total, len(session.items))
 
     def pytest_xdist_node_collection_finished(self, node: Any, ids: list[str]) -> None:
-        """Take the number of tests, which is the same in every worker."""
+        """Store the number of tests, which is the same in every worker."""
         self._total = max(self._total, len(ids))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:

@@ -49,7 +49,7 @@ AREAS = {
 }
 """Folders and files of each area, and which files of the folders count."""
 GOAL = 60
-CEILINGS = dict.fromkeys(AREAS, GOAL) | {"tests": 520}
+CEILINGS = dict.fromkeys(AREAS, GOAL)
 LEFT_OUT = {"node_modules", ".next", "out", "dist", "__pycache__", ".venv"}
 _JOINED = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 _WORD = re.compile("[A-Za-z]+")

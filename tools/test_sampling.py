@@ -1,4 +1,4 @@
-"""Which cases of a test a plain run takes, and what a long run shows meanwhile."""
+"""Which cases of a test a plain run selects, and the progress that a long run shows."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
     return pytester
 
 
-def test_a_plain_run_takes_cases_spread_over_all(project: pytest.Pytester) -> None:
+def test_a_plain_run_selects_cases_spread_over_all(project: pytest.Pytester) -> None:
     found = project.runpytest_inprocess("--collect-only", "-q", "-m", "not nightly")
     cases = [line.partition("::")[2] for line in found.outlines if "::" in line]
     assert cases == [

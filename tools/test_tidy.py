@@ -172,7 +172,7 @@ def test_no_npm_lock_says_where_a_package_was_downloaded() -> None:
     assert resolved == []
 
 
-def test_installers_are_told_no_address() -> None:
+def test_installers_get_no_index_address() -> None:
     """The user's configuration of pip, uv and npm chooses the index."""
     texts = {shown(path): path.read_text(encoding="utf-8") for path in _text_files()}
     chosen = [name for name, text in texts.items() if INDEX_OPTION.search(text)]
