@@ -91,7 +91,7 @@ def test_a_first_line_defines_columns_up_to_a_share_of_the_cap(tmp_path: Path, t
 
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("name", BAD_CSV)
-def test_what_is_no_csv_is_refused(source: Path, name: str, tier: str) -> None:
+def test_an_invalid_csv_is_refused(source: Path, name: str, tier: str) -> None:
     data, reason = BAD_CSV[name]
     source.write_bytes(data)
     target = source.with_name("out.csv")
@@ -120,7 +120,7 @@ def test_two_columns_of_one_name_are_refused(source: Path, name: str) -> None:
 
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("name", BAD_JSONL)
-def test_what_is_no_json_lines_is_refused(tmp_path: Path, name: str, tier: str) -> None:
+def test_an_invalid_json_lines_file_is_refused(tmp_path: Path, name: str, tier: str) -> None:
     data, reason = BAD_JSONL[name]
     source = tmp_path / "in.jsonl"
     source.write_bytes(data)
@@ -135,7 +135,7 @@ def test_numbers_of_thousands_of_digits_are_floats(tmp_path: Path) -> None:
     assert str(scan(source).schema()) == "k: Float64"
 
 
-def test_what_is_nested_deeply_is_text(tmp_path: Path) -> None:
+def test_deeply_nested_values_are_text(tmp_path: Path) -> None:
     source = tmp_path / "in.jsonl"
     source.write_bytes(b'{"k":' + b"[" * 400 + b"]" * 400 + b"}\n")
     kind = str(scan(source).schema().fields[0].type)
@@ -143,7 +143,7 @@ def test_what_is_nested_deeply_is_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"PAR1", b"PAR1PAR1", b"PAR1" + bytes(100) + b"PAR1"])
-def test_what_is_no_parquet_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_an_invalid_parquet_file_is_refused(tmp_path: Path, data: bytes) -> None:
     source = tmp_path / "in.parquet"
     source.write_bytes(data)
     with pytest.raises(BadInput, match=r"not a Parquet file|footer is damaged"):
@@ -153,7 +153,7 @@ def test_what_is_no_parquet_is_refused(tmp_path: Path, data: bytes) -> None:
 @pytest.mark.parametrize(
     "data", [b"", b"ARROW1", b"\xff" * 7 + b"\x7f" + bytes(100), b"\xff\xff\xff\x7f" + bytes(100)]
 )
-def test_what_is_no_arrow_is_refused(tmp_path: Path, data: bytes) -> None:
+def test_an_invalid_arrow_file_is_refused(tmp_path: Path, data: bytes) -> None:
     source = tmp_path / "in.arrow"
     source.write_bytes(data)
     with pytest.raises(BadInput):

@@ -95,7 +95,7 @@ def test_missing_folders_of_a_target_are_made(small: Path) -> None:
 
 
 @pytest.mark.parametrize("place", ["a file", "below a file", "/proc", "a dangling link"])
-def test_what_is_no_folder_is_no_place_to_spill(small: Path, place: str) -> None:
+def test_a_file_is_refused_as_the_spill_folder(small: Path, place: str) -> None:
     link = small.with_name("link")
     link.symlink_to("nowhere")
     where = {"a file": small, "below a file": small / "x", "a dangling link": link}
@@ -128,7 +128,7 @@ def test_links_in_a_spill_folder_are_not_followed(tmp_path: Path) -> None:
     assert not victim.exists()
 
 
-def test_what_cannot_be_swept_is_left_alone(tmp_path: Path) -> None:
+def test_files_that_cannot_be_swept_are_left(tmp_path: Path) -> None:
     foreign = tmp_path / new_id()
     (foreign / "lock").mkdir(parents=True)
     RunFolder(tmp_path).close()

@@ -70,7 +70,7 @@ def emsqrt(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
-def test_run_writes_the_output_and_prints_what_it_did(folder: Path) -> None:
+def test_run_writes_the_output_and_prints_a_summary(folder: Path) -> None:
     done = emsqrt("run", "plan.json", "--mem-cap", "64MiB", "--spill-dir", "spill")
     assert (done.returncode, done.stderr) == (0, "")
     assert (folder / "summary.csv").read_text() == "uid,count,sum_amount\na,2,3500.5\n"
@@ -106,7 +106,7 @@ def test_explain_prints_operators_columns_and_hash(
         ({"fliter": {"expr": "true"}}, 2, 'did you mean "filter"'),
     ],
 )
-def test_what_makes_no_sense_is_said_with_its_status(
+def test_invalid_steps_are_reported_with_their_status(
     folder: Path, change: dict[str, Any], status: int, words: str
 ) -> None:
     (folder / "plan.json").write_text(json.dumps({"steps": [STEPS[0], change, STEPS[3]]}))
@@ -168,7 +168,7 @@ def test_a_context_removes_only_the_folder_that_it_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stats_say_what_columns_hold(folder: Path) -> None:
+def test_stats_describe_columns(folder: Path) -> None:
     done = emsqrt("stats", "logs.csv", "--json")
     found = json.loads(done.stdout)
     assert (found["rows"], found["histogramRows"]) == (3, 3)
@@ -281,7 +281,9 @@ def test_flags_win_over_the_environment_and_that_over_the_document(
         (["sort", "logs.csv", "out.csv", "--by", "uid", "--spill-dir", "/proc/no"], 7, "/proc/no"),
     ],
 )
-def test_what_cannot_start_says_why(folder: Path, words: list[str], status: int, said: str) -> None:
+def test_a_run_that_cannot_start_reports_why(
+    folder: Path, words: list[str], status: int, said: str
+) -> None:
     (folder / "plan.yaml").write_text(DOCUMENT)
     done = emsqrt(*words)
     assert done.returncode == status

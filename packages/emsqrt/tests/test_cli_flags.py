@@ -80,7 +80,7 @@ def test_a_store_to_spill_to_has_a_flag_of_its_own(capsys: pytest.CaptureFixture
         (["run", "flow.yaml", "--max-parallel", "0"], "--max-parallel 0"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_arguments_are_refused(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2

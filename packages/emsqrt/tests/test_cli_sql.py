@@ -32,7 +32,7 @@ def ask(*words: str, stdin: str | None = None) -> subprocess.CompletedProcess[st
 
 
 @pytest.mark.nightly
-def test_rows_go_to_a_pipe_as_csv_and_nothing_else_is_said() -> None:
+def test_rows_go_to_a_pipe_as_csv_and_nothing_else_is_printed() -> None:
     done = ask(QUERY)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "city,n\nBrno,1\nLondon,2\n,1\n"
@@ -74,7 +74,7 @@ def test_a_table_says_when_there_are_more_rows(source: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_statement_in_a_file_is_answered_in_the_format_asked_for(folder: Path) -> None:
+def test_a_statement_in_a_file_is_answered_in_the_requested_format(folder: Path) -> None:
     (folder / "query.sql").write_text("select city, age + 1 as next from people where age < 20")
     done = ask("-f", "query.sql", "--table", "people=people.csv", "--json")
     assert (done.returncode, done.stderr) == (0, "")
@@ -126,7 +126,7 @@ def test_statements_come_from_files_and_standard_input_and_so_do_tables(folder: 
         (("select 1", "--rows", "-1", "--format", "table"), 2, "not a number of rows"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_its_status(
+def test_impossible_requests_are_reported_with_their_status(
     words: tuple[str, ...], status: int, said: str
 ) -> None:
     done = ask(*words)

@@ -52,7 +52,7 @@ def test_a_table_has_names_types_and_aligned_cells() -> None:
     )
 
 
-def test_more_rows_than_are_shown_are_said_to_be_there() -> None:
+def test_a_note_says_that_there_are_more_rows_than_shown() -> None:
     text = table_text(headings("a"), [["1"], ["2"], ["3"]], 2, 0)
     assert "the first 2 rows; there are more" in text
     assert "3" not in text.splitlines()[6]

@@ -74,9 +74,7 @@ def test_a_pipeline_does_what_sql_does(flights: Path, tmp_path: Path, engine: En
 
 
 @pytest.mark.slow
-def test_a_run_says_what_was_planned_and_what_was_measured(
-    flights: Path, tmp_path: Path, engine: Engine
-) -> None:
+def test_a_run_reports_plan_and_measurements(flights: Path, tmp_path: Path, engine: Engine) -> None:
     pipeline = scan(flights).limit(10).sink(tmp_path / "out.csv")
     first, second = (pipeline.run("64MiB", engine=engine) for _ in range(2))
     assert first.plan_hash == second.plan_hash == plan_hash(pipeline.plan)
@@ -159,7 +157,7 @@ def test_a_cap_below_the_libraries_is_refused_at_once(small: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_more_groups_than_memory_go_to_disk_and_come_back(tmp_path: Path, engine: Engine) -> None:
+def test_more_groups_than_memory_spill_and_are_read_back(tmp_path: Path, engine: Engine) -> None:
     path = tmp_path / "keys.parquet"
     pq.write_table(pa.table({"k": list(range(2_000_000))}), path)
     grouped = scan(path).group_by("k").agg(n=count())
@@ -254,7 +252,7 @@ def test_an_engine_has_runs_at_once(small: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_plan_without_a_sink_says_what_to_do(flights: Path, engine: Engine) -> None:
+def test_a_plan_without_a_sink_is_refused_with_a_hint(flights: Path, engine: Engine) -> None:
     with pytest.raises(UsageError, match="no sink") as raised:
         engine.run(scan(flights).plan)
     assert raised.value.hint == "end it with a sink"

@@ -281,7 +281,7 @@ def test_a_cap_over_the_share_is_the_share(pool: ExecutorPool) -> None:
         assert execution.result()["capBytes"] == 256 * MIB
 
 
-def test_what_an_entry_prints_is_not_the_callers_output(
+def test_prints_of_an_entry_point_are_not_the_callers_output(
     pool: ExecutorPool, capfd: pytest.CaptureFixture[str]
 ) -> None:
     with pool.submit("executor_entries:describe", {}) as execution:
@@ -300,7 +300,7 @@ def test_a_budget_refusal_arrives_with_its_tag(pool: ExecutorPool) -> None:
         execution.result()
 
 
-def test_a_cap_below_what_a_process_needs_is_refused(pool: ExecutorPool) -> None:
+def test_a_cap_below_the_memory_of_a_process_is_refused(pool: ExecutorPool) -> None:
     with (
         pool.submit("executor_entries:describe", {}, mem_cap_bytes=10 * MIB) as execution,
         pytest.raises(CapTooSmall),

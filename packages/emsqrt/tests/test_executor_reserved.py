@@ -139,7 +139,7 @@ def test_a_users_requests_wait_up_to_a_bound(world: World) -> None:
         assert world.ask("cid") == "cid"
 
 
-def test_closing_the_pool_ends_what_waits(world: World) -> None:
+def test_closing_the_pool_ends_waiting_requests(world: World) -> None:
     with world.until("ann") as first:
         waiting = world.pool.submit(ECHO, {}, user="ben")
         world.pool.close()

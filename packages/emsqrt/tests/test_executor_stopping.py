@@ -82,7 +82,7 @@ def test_cancelling_wakes_an_entry_that_waits_for_room_in_the_ring(pool: Executo
         assert again.result()["pid"] == execution.pid
 
 
-def test_cancelling_what_has_ended_does_nothing(pool: ExecutorPool) -> None:
+def test_cancelling_an_ended_request_does_nothing(pool: ExecutorPool) -> None:
     with pool.submit("executor_entries:echo", {"emit": ["x"]}) as execution:
         execution.result()
         execution.cancel()

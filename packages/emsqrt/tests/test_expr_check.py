@@ -88,7 +88,7 @@ def test_operands_that_do_not_go_together_are_named(text: str, words: list[str])
         ("round(a, -1)", "-1 digits"),
     ],
 )
-def test_what_no_engine_does_is_refused_by_name(text: str, words: str) -> None:
+def test_expressions_that_no_engine_supports_are_refused_by_name(text: str, words: str) -> None:
     with pytest.raises(Unsupported, match=words):
         infer(parse_expr(text), SCHEMA)
 

@@ -243,7 +243,7 @@ def test_parts_of_days_beyond_arrows_calendar_are_those_of_duckdb(
 
 
 @pytest.mark.parametrize("text", ["cast(x as Timestamp(ns))", "date_add('year', 1, x)"])
-def test_an_error_shows_a_moment_that_python_does_not_know(text: str) -> None:
+def test_an_error_shows_a_timestamp_that_python_cannot_represent(text: str) -> None:
     moments = pa.array([2**63 - 1], pa.int64()).cast(pa.timestamp("us"))
     with pytest.raises(ValueOutOfRange, match="9223372036854"):
         evaluate(parse_expr(text), pa.record_batch({"x": moments}))

@@ -71,7 +71,7 @@ BUILT: list[tuple[Expr, str]] = [
 
 
 @pytest.mark.parametrize(("expr", "text"), BUILT, ids=[text for _, text in BUILT])
-def test_operators_build_what_their_text_says(expr: Expr, text: str) -> None:
+def test_operators_build_the_expression_of_their_text(expr: Expr, text: str) -> None:
     assert str(expr) == text
     assert parse_expr(text).equals(expr)
     assert expr_from_json(json.dumps(expr_to_json(expr))).equals(expr)
@@ -103,7 +103,9 @@ DECIDED: list[Callable[[Any], object]] = [
 
 
 @pytest.mark.parametrize("fn", DECIDED, ids=range(len(DECIDED)))
-def test_what_python_would_decide_is_refused_with_a_hint(fn: Callable[[Any], object]) -> None:
+def test_conditions_that_python_would_evaluate_are_refused_with_a_hint(
+    fn: Callable[[Any], object],
+) -> None:
     with pytest.raises(UsageError) as caught:
         fn(SimpleNamespace(a=a, b=b, s=s))
     assert caught.value.hint

@@ -49,7 +49,7 @@ def test_a_key_with_more_rows_than_memory_is_merged(how: HashJoinKind) -> None:
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("how", ["right", "full"])
 @pytest.mark.parametrize("tail", [0, 40, 3000])
-def test_what_matched_before_the_left_side_lost_its_order_is_remembered(
+def test_matches_before_the_left_side_lost_its_order_are_remembered(
     how: HashJoinKind, tail: int, ordered: bool
 ) -> None:
     nulls = [b""] * 30

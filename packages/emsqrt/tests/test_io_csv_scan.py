@@ -219,7 +219,7 @@ def scanned(
 BROKEN = 'a,b\n1,x\nno,y\n3\n4,"z\nz"\n5,u,v\n6,\xff\n7,w\n'.encode("latin-1")
 
 
-def test_bad_values_become_null_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_bad_values_become_null_on_request(tmp_path: Path) -> None:
     path = put(tmp_path, BROKEN.replace(b"5,u,v\n", b""))
     rows, nulled, rejected = scanned(path, Schema.of(a="Int64", b="Utf8"), badRows="null")
     assert [row["a"] for row in rows] == [1, None, 3, 4, 6, 7]

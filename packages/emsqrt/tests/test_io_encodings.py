@@ -87,7 +87,7 @@ def test_bytes_without_a_character_are_refused_by_byte(latin: Path) -> None:
 
 
 @pytest.mark.slow
-def test_records_that_are_not_utf8_are_left_out_where_that_is_asked_for(latin: Path) -> None:
+def test_records_that_are_not_utf8_are_skipped_on_request(latin: Path) -> None:
     rows = scan(latin, bad_rows="reject").collect(mem_cap="64MiB")
     assert rows.column("name").to_pylist() == ["Ada"]
 
@@ -99,7 +99,7 @@ def test_an_unknown_encoding_is_refused_with_those_that_are_read(latin: Path) ->
 
 
 @given(st.binary(max_size=200_000).map(bytearray), st.integers(1, 70_000))
-def test_transcoding_in_pieces_is_what_decoding_at_once_is(data: bytearray, piece: int) -> None:
+def test_transcoding_in_pieces_equals_decoding_at_once(data: bytearray, piece: int) -> None:
     class Held(LocalSource):
         def __init__(self) -> None:
             super().__init__(Path(__file__))

@@ -168,7 +168,7 @@ def test_a_file_of_another_format_is_bad_input(tmp_path: Path, format: str) -> N
         infer_schema(Files((str(path),), format))
 
 
-def test_what_is_not_there_is_named(tmp_path: Path) -> None:
+def test_missing_sources_are_named(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"missing\.csv"):
         infer_schema(Files((str(tmp_path / "missing.csv"),), "csv"))
     with pytest.raises(Unsupported, match="'flights' is not resolved"):
@@ -196,7 +196,7 @@ def test_a_sink_shows_its_file_only_when_it_is_whole(tmp_path: Path, format: str
 
 
 @pytest.mark.parametrize("format", ["parquet", "csv"])
-def test_a_sink_that_fails_leaves_what_was_there(tmp_path: Path, format: str) -> None:  # noqa: A002
+def test_a_sink_that_fails_leaves_the_old_file(tmp_path: Path, format: str) -> None:  # noqa: A002
     path = tmp_path / f"out.{format}"
     path.write_text("before")
     with MemoryBudget(32 * MIB) as budget:

@@ -62,7 +62,7 @@ def test_rows_are_cut_by_what_they_become() -> None:
     assert list(decoded(batch.slice(0, 0), 6)) == []
 
 
-def test_a_dictionary_of_more_texts_than_its_page_was_said_to_hold_is_refused() -> None:
+def test_a_dictionary_of_more_texts_than_its_page_header_claims_is_refused() -> None:
     batch = pa.record_batch({"t": pa.array([f"text {at}" for at in range(9)]).dictionary_encode()})
     refuse_grown(batch, {"t": 9}, "t.parquet", 0)
     with pytest.raises(BadInput, match=r"t\.parquet.*row group 0, column t: .* 9 values.* says 5"):

@@ -57,7 +57,7 @@ def test_values_that_repeat_get_a_dictionary_and_near_or_narrow_ones_differences
     }
 
 
-def test_what_compression_makes_no_smaller_is_not_compressed(tmp_path: Path) -> None:
+def test_data_that_compression_does_not_shrink_is_not_compressed(tmp_path: Path) -> None:
     numbers = shuffled(1 << 30)
     made = table(
         noise=pa.array(numbers, pa.int64()),

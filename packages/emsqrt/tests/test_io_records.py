@@ -80,7 +80,7 @@ def test_the_exact_scanner_ends_where_the_reader_ends(text: str) -> None:
     assert all(len(rows(part)) == 1 for part in parts[:-1])
 
 
-def test_blocks_are_no_larger_than_asked_when_records_are_small() -> None:
+def test_blocks_are_no_larger_than_requested_when_records_are_small() -> None:
     parts = blocks("a,b\n" * 1000, 64)
     assert {len(part) for part in parts[:-1]} == {64}
 

@@ -101,7 +101,7 @@ def test_compressed_bytes_depend_on_content_alone(cuts: list[int], codec: str) -
     assert decoded(found, codec, 1 << 16) == TEXT
 
 
-def test_the_tools_read_what_was_written() -> None:
+def test_the_tools_read_the_written_files() -> None:
     for codec, tool in (("gzip", ["gzip", "-dc"]), ("zstd", ["zstd", "-dqc"])):
         back = subprocess.run(tool, input=encoded(TEXT, codec), capture_output=True, check=True)
         assert back.stdout == TEXT
@@ -115,7 +115,7 @@ def test_a_zstd_window_is_read_from_the_frame() -> None:
     assert codec_of(b"a,b\n") is None
 
 
-def test_content_and_not_the_name_says_what_is_compressed(tmp_path: Path) -> None:
+def test_compression_is_detected_by_content_not_by_name(tmp_path: Path) -> None:
     plain, packed = tmp_path / "plain.csv.gz", tmp_path / "packed.csv"
     plain.write_bytes(TEXT)
     packed.write_bytes(gzip.compress(TEXT))
@@ -202,7 +202,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(files: Path) -> None:
     assert [Path(p.path).name for p in expand_locations(["odd[1].csv"], files)] == ["odd[1].csv"]
 
 
-def test_what_is_not_there_is_named(files: Path) -> None:
+def test_missing_sources_are_named(files: Path) -> None:
     with pytest.raises(NotFound, match=r"nothing-\*\.csv"):
         expand_locations(["nothing-*.csv"], files)
     with pytest.raises(NotFound, match=r"missing\.csv"):

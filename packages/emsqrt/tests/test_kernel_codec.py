@@ -62,7 +62,7 @@ def test_hash_refuses_a_seed_of_more_than_64_bits(seed: int) -> None:
 
 
 @given(st.one_of(st.binary(max_size=2000), repetitive()))
-def test_lz4_comes_back_here_and_in_arrow(data: bytes) -> None:
+def test_lz4_round_trips_here_and_in_arrow(data: bytes) -> None:
     block = compressed(data)
     assert decompressed(block, len(data)) == data
     if data:

@@ -36,7 +36,7 @@ def lz4(raw: bytes) -> bytes:
 
 
 @given(st.binary(max_size=300), U64, U64, U32, U64)
-def test_a_head_comes_back(
+def test_a_head_round_trips(
     stored: bytes, schema: int, segment: int, number: int, rows: int
 ) -> None:
     head = bytearray(64)

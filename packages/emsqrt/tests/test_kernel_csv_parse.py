@@ -56,7 +56,7 @@ def test_text_is_utf8_just_when_python_says_so(octets: bytes) -> None:
         assert to_list(columns_or_fault(data, ["Utf8"])[0]) == [text]
 
 
-def test_null_empty_and_quoted_are_what_they_are_in_arrow() -> None:
+def test_null_empty_and_quoted_are_the_same_as_in_arrow() -> None:
     data = b'NA,NA,1\n"NA",1,2\n,2,3\n"",3,4\nx,NA,NA\n'
     kinds = ["Utf8", "Int64", "Float64"]
     wanted = arrow_reads(data, kinds, ("NA", ""))
@@ -69,7 +69,7 @@ def test_a_quoted_empty_number_is_null() -> None:
     assert value('""', "Int64") == value('""', "Date") == value("", "Bool") == "None"
 
 
-def test_wanted_fields_come_in_the_order_asked_for_with_their_records() -> None:
+def test_wanted_fields_come_in_the_requested_order_with_their_records() -> None:
     data = b'1,a,"x\ny"\r\n2,b,"z"\n\n3,c,'
     parser = CsvParser(bytearray(ROOM), field_count=3, columns=[(2, "Utf8"), (0, "Int64")])
     columns, after = parser.parse(data)
@@ -167,7 +167,7 @@ def test_many_broken_records_are_listed_call_by_call() -> None:
     assert (listed, parser.skipped, rows) == (350, 350, 100)
 
 
-def test_what_does_not_fit_becomes_null_but_surplus_fields_are_a_fault() -> None:
+def test_values_that_do_not_fit_become_null_but_surplus_fields_are_an_error() -> None:
     data = BROKEN.replace(b"3,c,d\n", b"")
     found = parse(data, ["Int64", "Utf8"], on_error="null")
     assert [c.to_pylist() for c in found] == [[1, 2, None, 4, 5], ["a", None, "b", None, "e"]]

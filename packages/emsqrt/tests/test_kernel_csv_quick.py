@@ -29,7 +29,7 @@ OTHERS = st.text(alphabet="019.-+ e/:", max_size=12)
 @example("1.234567:")
 @example("--5")
 @example("-")
-def test_what_a_number_is_does_not_depend_on_what_follows(text: str) -> None:
+def test_a_number_does_not_depend_on_the_bytes_after_it(text: str) -> None:
     for kind in KINDS:
         alone = columns_or_fault(text.encode() + b"\n", [kind])
         followed = columns_or_fault(text.encode() + b"\n" + BEHIND, [kind])

@@ -140,7 +140,7 @@ def test_fields_are_written_in_another_order_and_dialect() -> None:
 
 @given(st.lists(st.tuples(TEXT, TEXT, st.booleans()), min_size=1, max_size=8))
 @example([("", "", True)])
-def test_rewritten_fields_mean_what_they_meant(rows: list[tuple[str, str, bool]]) -> None:
+def test_rewritten_fields_keep_their_meaning(rows: list[tuple[str, str, bool]]) -> None:
     def field(text: str, quote: bool) -> str:
         needed = quote or any(mark in text for mark in ';"\r\n') or not text
         return '"' + text.replace('"', '""') + '"' if needed else text
@@ -166,7 +166,7 @@ def test_another_delimiter_is_quoted_instead_of_the_comma() -> None:
 
 @pytest.mark.slow
 @given(TEXT, TEXT)
-def test_what_is_rewritten_is_what_the_formatter_would_write(first: str, second: str) -> None:
+def test_rewritten_fields_equal_the_formatters_output(first: str, second: str) -> None:
     batch = pa.record_batch({"a": [first], "b": [second]})
     assert rewritten(arrow_writes(batch), 2, [0, 1]) == arrow_writes(batch)
 

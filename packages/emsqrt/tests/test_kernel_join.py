@@ -89,7 +89,7 @@ def test_levels_use_independent_bits() -> None:
 
 
 @given(left=keys, right=keys, out_bytes=st.integers(60, 200))
-def test_a_table_goes_on_where_its_output_was_full(
+def test_a_table_continues_where_its_output_was_full(
     left: list[bytes], right: list[bytes], out_bytes: int
 ) -> None:
     one, other = numbered(left, "l"), numbered(right, "r")

@@ -66,7 +66,7 @@ def test_floats_are_read_as_arrow_reads_them(kind: str) -> None:
 
 
 @given(st.floats(allow_nan=False) | st.floats(allow_nan=False, width=32))
-def test_every_double_comes_back(number: float) -> None:
+def test_every_double_round_trips(number: float) -> None:
     assert value(repr(number), "Float64") == repr(number)
 
 

@@ -74,7 +74,7 @@ def round_trip(batch: Any, memory_bytes: int) -> Any:
 
 @pytest.mark.parametrize("rows", [1, 7, 8, 255, 256, 257, 600])
 @pytest.mark.parametrize("null_every", [0, 1, 3])
-def test_rows_come_back_as_they_were(rows: int, null_every: int) -> None:
+def test_rows_round_trip(rows: int, null_every: int) -> None:
     batch = make(rows, null_every, 40, skip=3)
     assert round_trip(batch, 1 << 20).equals(pa.Table.from_batches([batch]))
 
@@ -87,7 +87,7 @@ def test_rows_come_back_as_they_were(rows: int, null_every: int) -> None:
     skip=st.integers(0, 9),
     memory_bytes=st.integers(2_000, 100_000),
 )
-def test_rows_come_back_however_little_memory_holds(
+def test_rows_round_trip_in_any_memory(
     rows: int, null_every: int, text_bytes: int, skip: int, memory_bytes: int
 ) -> None:
     batch = make(rows, null_every, text_bytes, skip)

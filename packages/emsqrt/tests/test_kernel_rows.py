@@ -71,7 +71,7 @@ def packed(draw: st.DrawFn) -> tuple[list[int], list[tuple[Any, ...]]]:
 
 @pytest.mark.slow
 @given(packed(), st.integers(1, 20))
-def test_packed_columns_come_back(table: Any, rows_max: int) -> None:
+def test_packed_columns_round_trip(table: Any, rows_max: int) -> None:
     kinds, rows = table
     batch = columns(*((kind, [row[i] for row in rows]) for i, kind in enumerate(kinds)))
     store = RowStore(memory(1 << 16))
@@ -131,7 +131,7 @@ def test_sorting_is_stable_by_the_bytes_of_keys(keys: list[bytes]) -> None:
     st.integers(1, 3),
     st.sampled_from([0, 5, 60, 100]),
 )
-def test_large_ties_are_sorted_by_what_follows(
+def test_long_common_prefixes_are_sorted_by_the_following_bytes(
     seed: int, count: int, letters: int, common: int
 ) -> None:
     import random
@@ -188,7 +188,7 @@ def test_a_store_refuses_calls_out_of_order() -> None:
 
 
 @given(st.lists(st.integers(0, 9), max_size=50), st.integers(0, 60), st.data())
-def test_the_first_rows_are_kept_and_bound_what_comes(
+def test_the_first_rows_are_kept_and_bound_later_ones(
     keys: list[int], count: int, data: st.DataObject
 ) -> None:
     store = RowStore(memory(1 << 14))
@@ -254,7 +254,7 @@ def test_merging_is_stable_by_source(keys: list[list[bytes]], cut: int, known: b
     assert found == sorted(flat, key=lambda row: row[0])
 
 
-def test_a_merger_refuses_what_is_no_row() -> None:
+def test_a_merger_refuses_malformed_rows() -> None:
     room = memory(merger_bytes(1) + 64)
     merger = Merger(room, [64])
     start, stop = merger.span(0)

@@ -225,7 +225,7 @@ def test_damaged_rows_are_reported(block: bytes, previous: bytes, rows: int) -> 
         row_changes(block, len(block) + 1, b"", previous, bytearray(rows))
 
 
-def test_what_does_not_fit_is_refused() -> None:
+def test_values_that_do_not_fit_are_refused() -> None:
     two = array("q", [0, 0])
     chunk, first = chunks([1, 2], INT64, 2)(0)
     total = FrameSum(SUM, KINDS["Int64"], 0)

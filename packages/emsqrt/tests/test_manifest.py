@@ -59,9 +59,7 @@ def test_the_same_plan_writes_the_same_bytes(source: Path, tmp_path: Path, suffi
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("tier", ["text", "arrow"])
-def test_blocks_say_what_was_planned_and_what_was_done(
-    source: Path, tmp_path: Path, tier: str
-) -> None:
+def test_blocks_report_plan_and_measurements(source: Path, tmp_path: Path, tier: str) -> None:
     rows = scan(source if tier == "text" else source.with_suffix(".parquet"))
     grouped = rows.group_by("k", "g", "v").agg(n=count())
     manifest = (
@@ -96,7 +94,7 @@ def test_blocks_say_what_was_planned_and_what_was_done(
 
 
 @pytest.mark.slow
-def test_those_who_are_not_live_together_each_get_all(source: Path, tmp_path: Path) -> None:
+def test_operators_that_are_not_live_together_each_get_all(source: Path, tmp_path: Path) -> None:
     """Of three sorts on top of each other only two are live at any time."""
     rows = scan(source).sort("k").top_k(100_000, "v").sort("g").sink(tmp_path / "out.csv")
     manifest = rows.run("24MiB")
@@ -110,7 +108,7 @@ def test_those_who_are_not_live_together_each_get_all(source: Path, tmp_path: Pa
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("tier", ["text", "arrow"])
-def test_the_reported_peak_is_what_is_seen_from_outside(
+def test_the_reported_peak_equals_the_one_measured_from_outside(
     source: Path, tmp_path: Path, tier: str
 ) -> None:
     suffix = "csv" if tier == "text" else "parquet"
@@ -132,7 +130,7 @@ def test_the_reported_peak_is_what_is_seen_from_outside(
 
 
 @pytest.mark.slow
-def test_what_holds_the_cap_is_said(source: Path, tmp_path: Path) -> None:
+def test_the_holder_of_the_cap_is_reported(source: Path, tmp_path: Path) -> None:
     pipeline = scan(source).sort("k").sink(tmp_path / "out.csv")
     assert pipeline.run("24MiB").held_by == "process"
     assert pipeline.run("64MiB", in_process=True).held_by == "arena"

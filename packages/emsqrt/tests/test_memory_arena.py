@@ -37,7 +37,7 @@ def test_all_that_is_free_can_be_had_in_one_slice(steps: list[tuple[int, int]]) 
         assert arena.free_bytes == PAGES * PAGE
 
 
-def test_the_middle_one_of_three_does_not_split_what_the_others_leave() -> None:
+def test_the_middle_one_of_three_does_not_split_the_memory_of_the_others() -> None:
     with MemoryBudget(PAGES * PAGE) as budget, Arena(PAGES * PAGE, budget) as arena:
         third = PAGES // 3 * PAGE
         join, sort, window = (arena.allocate(third, tag) for tag in ("join", "sort", "window"))
@@ -65,7 +65,7 @@ def test_slices_hold_what_was_written_until_released() -> None:
             slice_.release()
 
 
-def test_what_is_not_there_is_refused_with_who_holds_it() -> None:
+def test_a_request_over_the_free_memory_names_the_holders() -> None:
     with MemoryBudget(PAGES * PAGE) as budget, Arena(PAGES * PAGE, budget) as arena:
         with arena.allocate(PAGE, "sort"), pytest.raises(MemoryCapExceeded, match="sort 4096"):
             arena.allocate(PAGES * PAGE, "join")

@@ -16,7 +16,7 @@ def test_a_request_that_does_not_fit_is_refused_and_reserves_nothing() -> None:
     assert budget.used_bytes == 0
 
 
-def test_a_refusal_names_the_tag_the_cap_and_who_holds_the_rest() -> None:
+def test_a_refusal_names_the_tag_the_cap_and_the_holders_of_the_rest() -> None:
     budget = MemoryBudget(100)
     with budget.acquire(60, "rows"), pytest.raises(MemoryCapExceeded, match=r"sort .*rows 60") as e:
         budget.acquire(41, "sort")

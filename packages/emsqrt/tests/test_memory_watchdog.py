@@ -70,7 +70,7 @@ def test_a_use_over_the_breach_level_ends_at_once(watchdog: Watchdog) -> None:
         assert breached.wait(20)
 
 
-def test_the_peak_is_what_was_seen_at_most(watchdog: Watchdog) -> None:
+def test_the_peak_is_the_largest_sample(watchdog: Watchdog) -> None:
     with watchdog.watch(
         CapLevels.below(1 << 40), Reactions(never, never), limit_allocations=False
     ) as watch:
@@ -121,7 +121,7 @@ reader.close()
 """
 
 
-def test_one_allocation_larger_than_what_is_left_fails_cleanly() -> None:
+def test_one_allocation_larger_than_the_free_memory_fails_cleanly() -> None:
     done = subprocess.run(
         [sys.executable, "-c", FENCED], capture_output=True, text=True, check=True
     )
@@ -153,7 +153,7 @@ def wake() -> Iterator[int]:
     os.close(descriptor)
 
 
-def test_a_watch_goes_on_until_it_is_woken(wake: int) -> None:
+def test_a_watch_continues_until_it_is_woken(wake: int) -> None:
     threading.Timer(0.05, os.eventfd_write, (wake, 1)).start()
     with UsageReader() as reader:
         use = reader.watch(UNBOUND, wake, most := array("Q", [0, 0, 0]))
@@ -196,7 +196,7 @@ def test_a_height_between_two_looks_is_part_of_the_peak(wake: int) -> None:
     assert before + 60 * MIB < peak[0] < before + 160 * MIB
 
 
-def test_what_a_mapped_file_had_in_memory_is_no_part_of_it(wake: int, tmp_path: Path) -> None:
+def test_pages_of_a_mapped_file_do_not_count(wake: int, tmp_path: Path) -> None:
     (tmp_path / "mapped").write_bytes(bytes(64 * MIB))
     with UsageReader() as reader, (tmp_path / "mapped").open("rb") as file:
         reader.forget_most()

@@ -135,7 +135,7 @@ def test_one_refusal_names_the_memory_of_a_wide_window(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_what_a_process_holds_more_is_named_too(
+def test_memory_that_a_process_grew_by_is_named_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     schema, table = random_table(COLUMNS, 3, 7, nul=False)

@@ -252,7 +252,7 @@ EDGES = st.sampled_from([2**63 - 1, -(2**63), 2**62, -(2**62), 1, -1, 0])
 
 @pytest.mark.slow
 @given(st.lists(st.tuples(st.integers(0, 2), EDGES), min_size=1, max_size=40), st.integers(1, 40))
-def test_sums_that_leave_64_bits_on_the_way_come_back(
+def test_intermediate_sums_beyond_64_bits_are_exact(
     rows: list[tuple[int, int]], batch_rows: int
 ) -> None:
     schema = Schema.of(k="Int64", v="Int64")

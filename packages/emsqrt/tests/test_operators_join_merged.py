@@ -71,7 +71,7 @@ def test_a_merge_in_the_least_memory_answers_as_duckdb_does(
 
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("how", HOWS)
-def test_explain_shows_the_merge_and_what_it_spills(
+def test_explain_shows_the_merge_and_its_spill(
     how: Literal["right", "full"], tier: Literal["text", "arrow"], tmp_path: Path
 ) -> None:
     pipeline, _ = merged(how, "csv", tmp_path)

@@ -76,7 +76,7 @@ class Draw:
 
 @settings(max_examples=80)
 @given(st.integers(0, 2**32))
-def test_what_is_packed_comes_back(seed: int) -> None:
+def test_packed_values_round_trip(seed: int) -> None:
     draw = Draw(seed)
     of = DataType.parse(draw.type())
     rows = draw.random.choice([0, 1, 3, 40])

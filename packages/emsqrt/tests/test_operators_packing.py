@@ -51,7 +51,7 @@ def columns(draw: st.DrawFn) -> tuple[DataType, list[int | None], tuple[int, int
 
 @pytest.mark.slow
 @given(columns(), st.integers(0, 9))
-def test_numbers_come_back_as_they_were(
+def test_numbers_round_trip(
     column: tuple[DataType, list[int | None], tuple[int, int]], skip: int
 ) -> None:
     of, numbers, span = column

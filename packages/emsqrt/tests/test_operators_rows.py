@@ -38,7 +38,7 @@ def test_filter_keeps_rows_whose_predicate_is_true() -> None:
     }
 
 
-def test_what_expressions_work_in_is_reserved() -> None:
+def test_the_memory_of_expressions_is_reserved() -> None:
     rows = InputRows(SCHEMA, batches(2))
     for node in (Filter(SCAN, col("a") > 1), Project(SCAN, (("b", col("a") + 1),))):
         with pytest.raises(CapTooSmall, match="evaluating expressions") as refused:

@@ -80,7 +80,7 @@ def test_every_column_round_trips_under_any_order_by(
     assert list(map(repr, found)) == list(map(repr, expected))
 
 
-def test_a_column_may_be_ordered_by_twice_and_by_what_is_made_of_it() -> None:
+def test_a_column_may_be_ordered_by_twice_and_by_expressions_of_it() -> None:
     batch = make(0)
     keys = (SortKey(col("tiny") * -1), SortKey(col("tiny")), SortKey(col("id"), descending=True))
     found = sorted_rows(batch, keys)
@@ -88,7 +88,7 @@ def test_a_column_may_be_ordered_by_twice_and_by_what_is_made_of_it() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 3, ROWS])
-def test_rows_that_are_all_key_come_back(rows: int) -> None:
+def test_rows_that_are_all_key_round_trip(rows: int) -> None:
     schema = Schema.of(tiny="Int8", id="Int64")
     batch = make(3).select(list(schema.names)).slice(0, rows)
     keys = (SortKey(col("tiny")), SortKey(col("id"), descending=True))

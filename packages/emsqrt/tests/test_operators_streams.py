@@ -55,7 +55,7 @@ def test_a_sample_depends_on_place_and_seed_alone(cut: int, seed: int, fraction:
 
 
 @pytest.mark.slow
-def test_samples_are_about_as_large_as_asked_and_differ_by_seed() -> None:
+def test_samples_are_about_as_large_as_requested_and_differ_by_seed() -> None:
     table = pa.table({"n": list(range(100_000))})
     first = run(Sample(SCAN, fraction=0.1, seed=1), table, cut=9999)
     second = run(Sample(SCAN, fraction=0.1, seed=2), table, cut=9999)

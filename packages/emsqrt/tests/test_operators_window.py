@@ -402,9 +402,7 @@ def test_a_window_that_is_closed_early_releases_all_memory(
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("default", ["0", "12345", "-1"])
-def test_what_shifts_off_a_decimal_may_be_any_number_that_it_holds(
-    default: str, tmp_path: Path
-) -> None:
+def test_offsets_of_a_decimal_may_be_any_number_that_it_holds(default: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("k,d\n1,2.50\n2,3.75\n")
     rows = scan(tmp_path / "a.csv", schema=Schema.of(k="Int64", d="Decimal(9,2)"))
     for fn, wanted in (("lag", [default, "2.50"]), ("lead", ["3.75", default])):

@@ -54,7 +54,7 @@ def test_a_mistake_is_reported_in_the_terms_of_the_caller(
 
 
 @pytest.mark.slow
-def test_a_share_beyond_one_is_said_as_a_number(tmp_path: Path) -> None:
+def test_a_share_beyond_one_is_shown_as_a_number(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("a\n1\n")
     with pytest.raises(SennitError, match=r"2\.0 is not between 0 and 1"):
         scan(tmp_path / "in.csv").sample(2.0).collect()
@@ -181,7 +181,7 @@ def test_a_file_that_is_not_as_it_should_be_is_named_by_line(
         rows.sort("a").sink(tmp_path / "out.csv").run(in_process=tier == "arrow")
 
 
-def test_a_header_of_one_name_asks_for_the_delimiter(tmp_path: Path) -> None:
+def test_a_header_of_one_name_needs_the_delimiter(tmp_path: Path) -> None:
     with pytest.raises(BadInput) as caught:
         read("a;b\n1,5;2\n", tmp_path).schema()
     assert caught.value.hint == "the header is one name, 'a;b': is ';' the delimiter?"

@@ -121,7 +121,7 @@ def test_a_final_phase_is_typed_from_the_states_alone() -> None:
         (Scan(Files(("a",), "csv"), SCHEMA, ("nope",)), UnknownColumn, "nope"),
     ],
 )
-def test_what_makes_no_sense_is_refused(plan: Plan, error: type[Exception], words: str) -> None:
+def test_invalid_plans_are_refused(plan: Plan, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         check(plan)
 

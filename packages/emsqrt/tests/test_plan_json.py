@@ -142,7 +142,7 @@ def filtered(predicate: object) -> Json:
         (filtered({"col": "a\ud800"}), "/predicate/col", "surrogate"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_place(document: Any, pointer: str, reason: str) -> None:
+def test_errors_are_reported_with_their_position(document: Any, pointer: str, reason: str) -> None:
     with pytest.raises(BadPlan) as caught:
         plan_from_json(document)
     assert caught.value.pointer == pointer

@@ -96,9 +96,7 @@ def test_each_operator_reports_its_columns(pipeline: Pipeline, columns: str) -> 
         (A.window("a"), UsageError, "adds no column"),
     ],
 )  # fmt: skip
-def test_what_makes_no_sense_is_refused(
-    pipeline: Pipeline, error: type[Exception], words: str
-) -> None:
+def test_invalid_plans_are_refused(pipeline: Pipeline, error: type[Exception], words: str) -> None:
     with pytest.raises(error, match=words):
         check(pipeline.plan)
 

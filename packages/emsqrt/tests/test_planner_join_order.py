@@ -61,7 +61,7 @@ def joins_of(plan: Plan) -> list[str]:
     return ["+".join(path) for path in paths]
 
 
-def test_what_leaves_few_rows_is_joined_first() -> None:
+def test_selective_joins_come_first() -> None:
     plan = WRITTEN.group_by("city").agg(n="count(*)").plan
     made = order_joins(plan, HERE, HINTS)
     assert joins_of(plan) == ["facts", "orders", "facts+orders", "people"]

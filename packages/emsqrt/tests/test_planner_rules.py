@@ -221,7 +221,7 @@ PRUNED: list[tuple[Pipeline, list[str]]] = [
 
 
 @pytest.mark.parametrize(("pipeline", "expected"), PRUNED)
-def test_scans_read_what_the_tree_looks_at(pipeline: Pipeline, expected: list[str]) -> None:
+def test_scans_read_the_columns_of_the_tree(pipeline: Pipeline, expected: list[str]) -> None:
     assert text(prune_columns, pipeline) == expected
 
 

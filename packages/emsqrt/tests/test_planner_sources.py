@@ -29,7 +29,7 @@ ROWS = scan("in.csv", schema=SCHEMA)
         (ROWS.agg("count(*)"), ("a",)),
     ],
 )
-def test_a_scan_reads_what_is_looked_at(
+def test_a_scan_reads_only_used_columns(
     pipeline: Pipeline, columns: tuple[str, ...] | None
 ) -> None:
     assert scan_of(prune_columns(pipeline.plan, Path())).columns == columns

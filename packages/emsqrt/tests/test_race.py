@@ -136,7 +136,7 @@ def test_every_shape_of_the_picture_has_colours_that_every_viewer_knows(source: 
     assert kinds >= {str(each.get("class")) for each in shapes}
 
 
-def test_bars_show_what_is_under_the_cap_and_what_is_over() -> None:
+def test_bars_show_usage_under_and_over_the_cap() -> None:
     assert bars([-1, 0, 1, 8, 32, 33], 32) == [
         "▁▁▁▁▁█",
         "    ██",
@@ -167,7 +167,7 @@ def test_only_a_terminal_is_drawn_on(source: Path, live: bool) -> None:
         ),
     ],
 )
-def test_all_are_asked_the_same(source: Path, verb: str, by: list[str], sql: str) -> None:
+def test_all_engines_run_the_same_sql(source: Path, verb: str, by: list[str], sql: str) -> None:
     assert work_for(verb, source, by).sql == sql
 
 
@@ -186,7 +186,7 @@ def test_gnu_sort_gets_types_and_directions(source: Path) -> None:
         (["places.csv", "sort", "--engines", "dukdb"], "did you mean duckdb?"),
     ],
 )
-def test_what_makes_no_sense_is_refused(
+def test_invalid_arguments_are_refused(
     source: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

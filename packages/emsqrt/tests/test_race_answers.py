@@ -117,7 +117,7 @@ def moments(path: Path, *spelled: str) -> str:
         ("2024-01-01T01:30:00-0130", "2024-01-01 03:00:00Z"),
     ],
 )
-def test_a_moment_is_the_same_however_it_is_spelled(
+def test_an_instant_is_equal_in_any_notation(
     tmp_path: Path, one: str, other: str, exact: bool
 ) -> None:
     rows = (f"id,at\n1,{one}\n2,some text\n3,\n", f"id,at\n1,{other}\n2,some text\n3,\n")

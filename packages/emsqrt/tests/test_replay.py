@@ -36,7 +36,7 @@ def test_a_manifest_is_enough_to_run_again(source: Path, tmp_path: Path, name: s
 
 
 @pytest.mark.slow
-def test_what_changed_is_named(source: Path, tmp_path: Path) -> None:
+def test_a_changed_output_is_named_with_its_offset(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     manifest = scan(source).sort("k").sink(out).run("32MiB")
     whole = out.read_bytes()

@@ -177,9 +177,7 @@ def test_a_scan_begins_where_the_last_run_ended(source: Path, tmp_path: Path) ->
 @pytest.mark.sample(1)
 @pytest.mark.crash
 @pytest.mark.parametrize("cap", [TEXT_CAP - 3 * MIB, 64 * MIB])
-def test_what_was_left_is_gone_on_with_under_another_cap(
-    source: Path, tmp_path: Path, cap: int
-) -> None:
+def test_a_run_resumes_under_another_cap(source: Path, tmp_path: Path, cap: int) -> None:
     out, spill = tmp_path / "out.csv", tmp_path / "spill"
     pipeline = shapes(source, out)["text joined groups"]
     engine = Engine(EngineConfig(spill_dir=spill))
@@ -219,7 +217,7 @@ def test_a_run_name_costs_nothing_without_a_kill(source: Path, tmp_path: Path) -
     assert not list((tmp_path / "spill" / "checkpoints").iterdir())
 
 
-def test_a_run_that_goes_on_is_not_joined(tmp_path: Path) -> None:
+def test_a_running_run_is_not_resumed(tmp_path: Path) -> None:
     facts = {"plan": "p", "inputs": []}
     kept = Checkpoint(tmp_path, "one", facts)
     with pytest.raises(Conflict):

@@ -47,7 +47,7 @@ def opened(run: ExecutionContext, sharing: GrantPlan, *nodes: int) -> list[Execu
     return views
 
 
-def test_those_who_are_not_live_together_use_the_same_memory(tmp_path: Path) -> None:
+def test_operators_that_are_not_live_together_share_memory(tmp_path: Path) -> None:
     everything = float("inf")
     sharing = GrantPlan(
         (frozenset({1, 2}), frozenset({2, 3})), {1: everything, 2: everything, 3: everything}
@@ -113,7 +113,7 @@ def test_a_grant_is_smaller_when_memory_is_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("room", [0, HOLDER_BYTES_MIN + 200])
-def test_a_grant_is_never_smaller_than_what_its_operator_needs(room: int, tmp_path: Path) -> None:
+def test_a_grant_is_never_smaller_than_the_need_of_its_operator(room: int, tmp_path: Path) -> None:
     least = HOLDER_BYTES_MIN + 100
     with closing(context_of(64 * MIB, tmp_path)) as context, ExecutionContext(context) as run:
         view = run.at(1, "aggregate")
@@ -124,7 +124,7 @@ def test_a_grant_is_never_smaller_than_what_its_operator_needs(room: int, tmp_pa
             assert held.size >= least
 
 
-def test_who_holds_twice_has_its_grant_in_two_parts(tmp_path: Path) -> None:
+def test_an_operator_that_holds_twice_has_its_grant_in_two_parts(tmp_path: Path) -> None:
     sharing = GrantPlan((frozenset({1}),), {1: float("inf")})
     with closing(context_of(64 * MIB, tmp_path)) as context, ExecutionContext(context) as run:
         view = run.at(1, "sample")

@@ -99,7 +99,7 @@ def test_explain_reports_the_smallest_cap_of_every_operator(
 
 
 @pytest.mark.nightly
-def test_explain_schedules_with_what_was_measured(folder: Path, tmp_path: Path) -> None:
+def test_explain_schedules_with_measurements(folder: Path, tmp_path: Path) -> None:
     rows = scan(folder / "a.parquet").sort("t").sink(tmp_path / "out.parquet")
     planned = rows.planned("64MiB").to_json()["te"]
     ran = rows.run("64MiB").te
@@ -126,7 +126,7 @@ def quantiles(count: int) -> dict[str, str]:
     return {f"q{at}": f"quantile(n, 0.{at})" for at in range(1, count + 1)}
 
 
-def test_schedules_know_what_operators_cannot_do_without(folder: Path, tmp_path: Path) -> None:
+def test_schedules_know_the_minimum_of_operators(folder: Path, tmp_path: Path) -> None:
     rows = scan(folder / "a.csv").group_by("k").agg(**quantiles(9)).sink(tmp_path / "out.csv")
     program = try_compile(rows.plan, Path())
     assert program is not None

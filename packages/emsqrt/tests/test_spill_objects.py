@@ -73,7 +73,7 @@ def blocks_of(seed: int) -> list[bytes]:
 
 
 @pytest.mark.slow
-def test_segments_come_back_from_a_real_store(server: Server) -> None:
+def test_segments_round_trip_through_a_real_store(server: Server) -> None:
     with opened(server) as spill:
         wanted = {seed: blocks_of(seed) for seed in (1, 2)}
         with spill.create("a") as first, spill.create("b") as second:
@@ -169,7 +169,7 @@ def test_a_server_that_is_gone_is_abandoned_in_time() -> None:
         ("s3://bucket/x", {"endpiont": "x"}, "unknown spill option endpiont"),
     ],
 )
-def test_what_makes_no_sense_is_refused(uri: str, options: dict[str, str], message: str) -> None:
+def test_invalid_arguments_are_refused(uri: str, options: dict[str, str], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SpillManager(uri, options=options)
 

@@ -209,7 +209,7 @@ def test_a_limit_on_file_sizes_is_a_full_disk(disk: Path) -> None:
     assert done.stdout == "spill-full\n"
 
 
-def test_what_was_spilled_does_not_stay_in_the_page_cache(disk: Path) -> None:
+def test_spilled_bytes_do_not_stay_in_the_page_cache(disk: Path) -> None:
     size = 3 * STEP_BYTES
     with SpillManager(disk, codec="none") as spill:
         with spill.create("a") as writer:

@@ -70,7 +70,7 @@ def temporaries(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_next_run_removes_what_killed_ones_left_of_its_output(tmp_path: Path) -> None:
+def test_the_next_run_removes_partial_outputs_of_killed_ones(tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
     for _ in range(3):
         subprocess.run([sys.executable, "-c", WRITE, str(target)], check=False)
@@ -81,7 +81,7 @@ def test_the_next_run_removes_what_killed_ones_left_of_its_output(tmp_path: Path
     assert target.read_text() == "k\n1\n2\n"
 
 
-def test_what_another_run_still_writes_is_left_alone(tmp_path: Path) -> None:
+def test_files_that_another_run_still_writes_are_left(tmp_path: Path) -> None:
     target = tmp_path / "out.csv"
     other = tmp_path / ".out.csv.backup.tmp"
     other.touch()

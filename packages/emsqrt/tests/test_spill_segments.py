@@ -71,7 +71,7 @@ def noise(size: int) -> bytes:
     st.sampled_from(["auto", "lz4", "zstd", "none"]),
 )
 @settings(max_examples=40)
-def test_blocks_come_back(disk: Path, blocks: list[bytes], codec: str) -> None:
+def test_blocks_round_trip(disk: Path, blocks: list[bytes], codec: str) -> None:
     with SpillManager(disk, codec=codec) as spill:  # type: ignore[arg-type]
         segment = write(spill, blocks)
         assert read(spill, segment) == blocks
@@ -79,7 +79,7 @@ def test_blocks_come_back(disk: Path, blocks: list[bytes], codec: str) -> None:
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
-def test_only_what_gains_is_compressed(disk: Path, codec: str) -> None:
+def test_only_compressible_blocks_are_compressed(disk: Path, codec: str) -> None:
     blocks = [text(200_000), noise(200_000), text(90_000), noise(1000)]
     with SpillManager(disk, codec=codec) as spill:  # type: ignore[arg-type]
         segment = write(spill, blocks)
@@ -154,7 +154,7 @@ def test_an_unfinished_segment_leaves_nothing(spill: SpillManager) -> None:
         writer.append(b"abc", 1)
 
 
-def test_stats_count_what_was_stored_and_read(disk: Path) -> None:
+def test_stats_count_stored_and_read_bytes(disk: Path) -> None:
     with SpillManager(disk, codec="none") as spill:
         first = write(spill, [bytes(1000)] * 3)
         second = write(spill, [bytes(500)])
@@ -209,7 +209,7 @@ def test_a_reader_that_has_too_little_room_says_so(spill: SpillManager) -> None:
             reader.read_into(bytearray(5))
 
 
-def test_check_is_asked_before_each_block(disk: Path) -> None:
+def test_the_cancel_check_runs_before_each_block(disk: Path) -> None:
     asked: list[int] = []
     with SpillManager(disk, check=lambda: asked.append(1)) as spill:
         read(spill, write(spill, [b"a", b"b"]))
@@ -225,7 +225,7 @@ def test_scratch_that_was_handed_in_is_all_that_is_used(disk: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a/b", ".hidden", "x" * 81])
-def test_names_that_lead_elsewhere_are_refused(spill: SpillManager, name: str) -> None:
+def test_names_that_leave_the_folder_are_refused(spill: SpillManager, name: str) -> None:
     with pytest.raises(UsageError, match="invalid segment name"):
         spill.create(name)
 
@@ -242,7 +242,7 @@ def test_tenants_have_folders_of_their_own(disk: Path) -> None:
         assert _file(spill, segment).is_relative_to(disk / "alice")
 
 
-def test_what_tenants_store_is_counted_over_all_runs(disk: Path) -> None:
+def test_the_spill_of_tenants_is_counted_over_all_runs(disk: Path) -> None:
     root = disk / "shared"
     with (
         SpillManager(root, tenant="alice") as first,

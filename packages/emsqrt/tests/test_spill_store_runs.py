@@ -130,7 +130,7 @@ def test_a_document_names_the_store(s3: Server, source: Path, tmp_path: Path) ->
     assert left(s3) == []
 
 
-def test_what_a_killed_run_left_is_swept(s3: Server, source: Path, tmp_path: Path) -> None:
+def test_files_of_a_killed_run_are_swept(s3: Server, source: Path, tmp_path: Path) -> None:
     process = sort_elsewhere(source, tmp_path / "out.csv", s3.uri)
     end = time.monotonic() + 60
     while not left(s3):

@@ -194,7 +194,7 @@ def test_not_like_is_the_complement_of_like(word: str) -> None:
 
 
 @pytest.mark.parametrize(("query", "words", "place"), REFUSED, ids=[q for q, _, _ in REFUSED])
-def test_what_is_not_covered_is_refused_by_name(
+def test_sql_that_is_not_covered_is_refused_by_name(
     query: str, words: str, place: tuple[int, int] | None
 ) -> None:
     with pytest.raises(Unsupported) as caught:
@@ -230,7 +230,7 @@ def test_what_is_not_covered_is_refused_by_name(
         ),
     ],
 )
-def test_a_mistake_is_said_with_its_place(query: str, words: str, hint: str | None) -> None:
+def test_a_mistake_is_reported_with_its_position(query: str, words: str, hint: str | None) -> None:
     with pytest.raises(SqlError) as caught:
         sql(query, TABLES)
     assert words in str(caught.value)
@@ -265,6 +265,6 @@ def test_the_page_on_sql_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run_markdown(Path(__file__).resolve().parents[3] / "docs" / "sql.md")
 
 
-def test_sqlglot_is_loaded_only_when_asked_for() -> None:
+def test_sqlglot_is_loaded_only_when_needed() -> None:
     code = "import sys, emsqrt.sql_plan; assert 'sqlglot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -42,6 +42,6 @@ def test_values_and_parameters_go_together(params: Any, said: str) -> None:
 
 
 @pytest.mark.parametrize("value", [[1], {"a": 1}, b"x", float("nan"), float("inf")])
-def test_what_is_no_constant_is_refused(value: Any) -> None:
+def test_a_non_constant_is_refused(value: Any) -> None:
     with pytest.raises(Unsupported, match="parameter"):
         planned("SELECT a FROM t WHERE a = ?", [value])

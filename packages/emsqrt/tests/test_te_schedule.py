@@ -119,7 +119,7 @@ def test_a_merge_join_reads_both_sides_at_once() -> None:
     ]
 
 
-def test_the_frontier_of_a_join_is_its_table_and_what_feeds_it() -> None:
+def test_the_frontier_of_a_join_is_its_table_and_its_inputs() -> None:
     assert steps_of(JOINED) == [
         ("gather", "distinct", "distinct gather"),
         ("gather", "join", "distinct drain", "join gather"),
@@ -173,7 +173,7 @@ def test_a_broken_schedule_is_caught() -> None:
         assert verify(each), each.steps
 
 
-def test_a_refusal_names_the_need_and_those_who_have_it() -> None:
+def test_a_refusal_names_the_need_and_the_holders() -> None:
     with pytest.raises(CapTooSmall, match="sort by a") as refused:
         schedule_of(source().sort("a").sink("o.csv").plan, 12 * MIB)
     need = refused.value.needed_bytes
@@ -186,7 +186,7 @@ def test_more_rows_never_cause_a_refusal() -> None:
         assert verify(schedule_of(plan, 20 * MIB, rows)) == ()
 
 
-def test_grants_are_asked_by_plan_node_and_fill_the_working_set() -> None:
+def test_grants_are_keyed_by_plan_node_and_fill_the_working_set() -> None:
     plan = source().sort("a").sink("o.csv").plan
     schedule = schedule_of(plan, 64 * MIB)
     assert schedule.grant(plan.input).gather_bytes == schedule.working_bytes  # type: ignore[attr-defined]
@@ -194,7 +194,7 @@ def test_grants_are_asked_by_plan_node_and_fill_the_working_set() -> None:
         schedule.grant(plan)
 
 
-def test_what_is_known_to_be_small_gets_little_when_others_want_more() -> None:
+def test_an_operator_known_to_be_small_gets_little_when_others_want_more() -> None:
     plan = source().sort("a").top_k(10, "b").sink("o.csv").plan
     schedule = schedule_of(plan, 64 * MIB)
     sort, top = (node.id for node in schedule.plan.nodes if node.holds)

@@ -53,7 +53,7 @@ EMSQRT = Path(sys.executable).with_name("emsqrt")
         ("2024-04-30 23:59:59.5", "Timestamp(us)"),
     ],
 )
-def test_a_text_is_a_moment_only_where_a_calendar_has_it(text: str, kind: str) -> None:
+def test_a_text_is_a_timestamp_only_for_calendar_dates(text: str, kind: str) -> None:
     line = json.dumps({"at": text}).encode() + b"\n"
     assert str(infer_lines(line, "a file").field("at").type) == kind
 
@@ -149,7 +149,7 @@ def test_a_node_made_of_the_wrong_things_is_refused(
     assert refused.value.hint
 
 
-def test_what_a_node_is_made_of_may_be_any_sequence() -> None:
+def test_arguments_of_a_node_may_be_any_sequence() -> None:
     node: Plan = Sort(BASE, list(KEY))  # type: ignore[arg-type]
     assert node == Sort(BASE, KEY)
 
@@ -175,7 +175,7 @@ def test_a_damaged_journal_is_refused(
         Checkpoint(root, "one", {"plan": "p", "inputs": []})
 
 
-def test_a_run_with_a_damaged_journal_says_what_to_remove(tmp_path: Path) -> None:
+def test_a_run_with_a_damaged_journal_names_the_file_to_remove(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("k\n2\n1\n")
     left = tmp_path / "spill" / "checkpoints" / "nightly"
     left.mkdir(parents=True)

@@ -73,7 +73,7 @@ def test_both_tiers_return_the_same_rows(
     assert found.equals(expected)
 
 
-def test_what_the_kernel_has_no_program_for_goes_to_the_other_tier(source: Path) -> None:
+def test_expressions_without_a_kernel_program_use_the_other_tier(source: Path) -> None:
     pipeline = scan(source).filter("upper(name) = 'X'").sink("out.csv")
     assert try_compile(pipeline.plan, Path()) is None
 

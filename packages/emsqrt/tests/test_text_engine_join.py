@@ -150,7 +150,7 @@ fields = st.text(st.sampled_from('ab ,;"'), max_size=5)
     st.lists(st.lists(fields, min_size=4, max_size=4), min_size=1, max_size=6),
     st.sets(st.integers(0, 3)),
 )
-def test_what_is_cut_off_lines_leaves_the_others_as_they_were(
+def test_truncated_lines_leave_the_others_unchanged(
     records: list[list[str]], dropped: set[int]
 ) -> None:
     spelled = [

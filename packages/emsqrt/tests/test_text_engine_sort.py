@@ -151,7 +151,7 @@ def test_a_record_that_cannot_fit_is_refused_with_its_size(tmp_path: Path) -> No
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_missing_files_and_columns_are_reported(tmp_path: Path) -> None:
     with pytest.raises(NotFound):
         scan(tmp_path / "no.csv").sort("k").sink(tmp_path / "out.csv").run(mem_cap="24MiB")
     source = write(tmp_path / "in.csv", "name,n\na,1\n")

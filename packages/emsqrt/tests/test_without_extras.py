@@ -34,7 +34,7 @@ except Unsupported as error:
         "sys.exit(main(['doctor', 'in.parquet']))",
     ],
 )
-def test_what_needs_the_arrow_extra_says_so(asked: str, tmp_path: Path) -> None:
+def test_features_of_the_arrow_extra_name_it(asked: str, tmp_path: Path) -> None:
     ask(asked, tmp_path, 2)
 
 

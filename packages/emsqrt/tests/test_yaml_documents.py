@@ -283,7 +283,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("step", "place", "words", "hint"), WRONG, ids=[w[0] for w in WRONG])
-def test_what_is_wrong_is_named_with_its_place(
+def test_errors_are_reported_with_their_position(
     read: Read, step: str, place: str, words: str, hint: str | None
 ) -> None:
     with pytest.raises(BadDocument) as caught:
