@@ -47,7 +47,7 @@ def test_only_the_owner_can_read_the_files(tmp_path: Path) -> None:
         assert {stat.S_IMODE(file.stat().st_mode) for file in folder.iterdir()} == {0o600}
 
 
-def test_what_was_written_is_there_after_opening_again(tmp_path: Path) -> None:
+def test_writes_are_there_after_reopening(tmp_path: Path) -> None:
     user = User("u", email="A@b.c", roles=("reader",), phone="+123", claims='{"a":1}')
     with AccountStore(tmp_path / "v") as account_store:
         account_store.write(lambda pages: pages.put_user(user))
@@ -382,7 +382,7 @@ def test_a_full_lane_refuses_work_at_once() -> None:
     asyncio.run(work())
 
 
-def test_a_throttled_name_is_let_in_again_by_and_by(clock: ManualClock) -> None:
+def test_a_throttled_name_is_admitted_again_over_time(clock: ManualClock) -> None:
     throttle = Throttle(4, 60, clock, names_max=2)
     for _ in range(4):
         assert not throttle.refuses("a")
@@ -401,7 +401,7 @@ def test_a_throttled_name_is_let_in_again_by_and_by(clock: ManualClock) -> None:
     assert len(throttle._counts) == 2
 
 
-def test_the_audit_log_names_who_and_what(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_audit_log_names_the_user_and_the_action(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, AUDIT_LOGGER)
     audit = Audit()
     audit.refused(Principal(uid="u\n"), "default", "/a", True, "127.0.0.1")

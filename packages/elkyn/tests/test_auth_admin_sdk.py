@@ -159,7 +159,7 @@ def test_revoking_refresh_tokens_ends_a_session(app: firebase_admin.App, url: st
     assert refused.status_code == 401
 
 
-def test_the_database_sees_who_acts(app: firebase_admin.App, url: str) -> None:
+def test_the_database_sees_the_user(app: firebase_admin.App, url: str) -> None:
     rules = {"rules": {"own": {"$uid": {".write": "auth.uid === $uid", ".read": True}}}}
     owner = {"Authorization": "Bearer owner"}
     httpx.put(f"{url}/.settings/rules.json?ns=default", json=rules, headers=owner)

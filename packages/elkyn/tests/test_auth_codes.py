@@ -68,7 +68,7 @@ def server() -> Iterator[Server]:
         yield made
 
 
-def test_a_forgotten_password_is_set_anew(server: Server) -> None:
+def test_a_forgotten_password_is_reset(server: Server) -> None:
     signed = server.sign_up()
     code = server.send("PASSWORD_RESET", email="A@b.c", continueUrl="https://app.test/?a=1")
     assert server.sent[0].link.startswith(
@@ -175,7 +175,7 @@ def test_codes_to_one_address_are_rate_limited(server: Server, email: str, messa
         ({"requestType": "VERIFY_EMAIL", "idToken": "x.y.z"}, "INVALID_ID_TOKEN"),
     ],
 )
-def test_what_cannot_be_sent(server: Server, body: dict[str, Any], message: str) -> None:
+def test_values_that_cannot_be_sent(server: Server, body: dict[str, Any], message: str) -> None:
     assert server.error(f"{ACCOUNTS}:sendOobCode", **body) == message
 
 

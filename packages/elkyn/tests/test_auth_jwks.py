@@ -179,7 +179,7 @@ def test_many_at_once_fetch_once(server: IssuerServer, clock: ManualClock) -> No
     assert server.asked == 1
 
 
-def test_the_event_loop_goes_on_while_keys_are_fetched(
+def test_the_event_loop_runs_while_keys_are_fetched(
     server: IssuerServer, clock: ManualClock
 ) -> None:
     server.pause = 0.3

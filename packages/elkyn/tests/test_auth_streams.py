@@ -60,7 +60,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Streams]:
 
 
 @pytest.mark.slow
-def test_rules_decide_by_who_signed_in(server: Streams) -> None:
+def test_rules_decide_by_the_signed_in_user(server: Streams) -> None:
     uid, token = server.sign_up("rules@example.com")
     bearer = {"Authorization": f"Bearer {token}"}
     own = f"/users/{uid}/profile.json"

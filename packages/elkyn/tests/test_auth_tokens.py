@@ -236,7 +236,7 @@ def test_a_legacy_token_carries_auth_in_d() -> None:
     assert BY_SECRET.verify(admin, NOW).as_auth() == {"a": 1}
 
 
-def test_an_issuer_of_elsewhere_cannot_make_admins_or_collide() -> None:
+def test_an_external_issuer_cannot_make_admins_or_collide() -> None:
     text = sign_token(claims(roles={"admin": True}), RSA)
     assert not ISSUER.verify(text, NOW).admin
     prefixed = Verifier([trust(RSA, uid_prefix="corp:", provider="https://id.test")])
@@ -281,7 +281,7 @@ def test_weak_and_foreign_keys_are_refused(jwk: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("uid", "own"), [("", {}), ("x" * 129, {}), ("u", {"sub": "v"}), ("u", {"x": object()})]
 )
-def test_what_cannot_be_signed_is_refused(uid: str, own: dict[str, Any]) -> None:
+def test_claims_that_cannot_be_signed_are_refused(uid: str, own: dict[str, Any]) -> None:
     with pytest.raises(UsageError):
         TokenSigner(SECRET).sign(uid, own)
 

@@ -81,7 +81,7 @@ def test_the_id_token_can_be_verified_with_the_published_keys(server: Server) ->
         ({"idToken": "x.y.z", "email": "a@b.c", "password": "secret1"}, "INVALID_ID_TOKEN"),
     ],
 )
-def test_what_cannot_sign_up(server: Server, body: dict[str, Any], message: str) -> None:
+def test_refused_sign_ups(server: Server, body: dict[str, Any], message: str) -> None:
     server.sign_up()
     assert server.error(f"{ACCOUNTS}:signUp", body).startswith(message)
 
@@ -106,7 +106,7 @@ def test_an_emulator_distinguishes_emails_and_passwords(emulator: Server) -> Non
     assert methods["signinMethods"] == ["password"]
 
 
-def test_email_privacy_hides_who_is_registered(server: Server) -> None:
+def test_email_privacy_hides_registered_users(server: Server) -> None:
     server.sign_up()
     for email in ("a@b.c", "no@b.c"):
         answer = server.ok(f"{ACCOUNTS}:createAuthUri", {"identifier": email})
@@ -185,7 +185,7 @@ def test_a_refresh_token_gets_new_id_tokens_until_it_ends(server: Server) -> Non
         ({"grant_type": "refresh_token", "refresh_token": "x" * 64}, "TOKEN_EXPIRED"),
     ],
 )
-def test_what_cannot_be_refreshed(server: Server, body: dict[str, Any], message: str) -> None:
+def test_refused_refresh_tokens(server: Server, body: dict[str, Any], message: str) -> None:
     assert server.error(TOKEN, body) == message
 
 
@@ -432,7 +432,7 @@ def test_rotating_the_signing_key_keeps_tokens_good(server: Server) -> None:
     assert len(server.ok("/.well-known/jwks.json", method="GET")["keys"]) == 2
 
 
-def test_what_sdks_ask_before_they_sign_in(server: Server) -> None:
+def test_requests_of_sdks_before_they_sign_in(server: Server) -> None:
     base = "/identitytoolkit.googleapis.com"
     assert server.ok(f"{base}/v1/projects?key=x", method="GET")["projectId"] == "app"
     policy = server.ok(f"{base}/v2/passwordPolicy", method="GET")

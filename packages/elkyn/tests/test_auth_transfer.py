@@ -58,7 +58,7 @@ def test_accounts_outlive_a_promotion_by_the_command_that_it_prints(
     assert httpx.get(f"{follower.url}/metrics", headers=admin).status_code == 200
 
 
-def test_an_export_is_imported_once_and_what_is_there_stays(
+def test_an_export_is_imported_once_and_existing_data_stays(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("old", "new"):

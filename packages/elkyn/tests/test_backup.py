@@ -15,7 +15,7 @@ from sennit_core.errors import Corrupt, NotFound, UsageError
 from sennit_core.testing import ManualClock, run_markdown
 
 
-def test_a_backup_is_a_store_of_one_moment(tmp_path: Path) -> None:
+def test_a_backup_is_a_consistent_snapshot(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store:
         pad = {f"k{number}": "x" * 500 for number in range(500)}
         store.set("/", {"a": 0, "b": 0, "pad": {**pad, "k7": 0}})
@@ -175,7 +175,7 @@ def test_a_store_in_memory_compacts_while_it_is_read() -> None:
         assert (wrong, store.position) == ([], 11)
 
 
-def test_entries_are_repeated_in_order_and_sent_to_those_who_watch(tmp_path: Path) -> None:
+def test_entries_are_replayed_in_order_and_sent_to_watchers(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store, ElkynStore(mode="memory") as follower:
         store.update("/", {"a": 1, "b": {"c": 2}})
         store.set("/b/c", {".value": 3, ".priority": 1})

@@ -20,7 +20,7 @@ def data(tmp_path: Path) -> str:
     return str(tmp_path / "data")
 
 
-def test_what_is_set_can_be_got(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_written_values_can_be_read(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["set", "--data", data, "/a", '{"b": [1, "é"]}']) == 0
     assert main(["get", "--data", data, "/a/b"]) == 0
     assert capsys.readouterr().out == '[\n  1,\n  "é"\n]\n'

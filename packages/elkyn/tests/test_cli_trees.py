@@ -39,7 +39,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Any, capsys: pytest.CaptureFix
 
 
 @pytest.mark.slow
-def test_values_are_written_read_asked_for_and_removed(run: Run) -> None:
+def test_values_are_written_read_queried_and_removed(run: Run) -> None:
     run("set", "/users", '{"ann": {"age": 30}, "bob": {"age": 20}}')
     run("update", "/users", '{"ann/age": 31, "cid/age": 25}')
     key = run("push", "/log", '"é"').strip()
@@ -87,7 +87,7 @@ exit
 
 
 @pytest.mark.slow
-def test_a_server_that_is_gone_is_no_longer_asked(
+def test_a_server_that_is_gone_gets_no_more_requests(
     start_server: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     served = start_server()

@@ -137,7 +137,7 @@ def test_the_disk_is_synced_before_a_write_is_acknowledged_unless_ephemeral(
     assert ("sync(" in between) is not ephemeral
 
 
-def test_killed_again_and_again_the_store_goes_on(tmp_path: Path) -> None:
+def test_the_store_survives_repeated_kills(tmp_path: Path) -> None:
     for count in (3, 4, 6):
         folder = tmp_path / "t"
         acknowledged = run_until_killed(folder, "committed", count * 3)

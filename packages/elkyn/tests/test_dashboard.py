@@ -112,7 +112,7 @@ def test_no_other_file_is_reached(server: Any, name: str) -> None:
 
 
 @pytest.mark.parametrize("path", ADMIN_PATHS)
-def test_what_the_dashboard_reads_is_for_admins(server: Any, path: str) -> None:
+def test_the_data_of_the_dashboard_is_for_admins(server: Any, path: str) -> None:
     assert httpx.get(server.url + path).status_code == 401
 
 
@@ -261,7 +261,7 @@ def test_search_of_keys_and_values_ignores_case(server: Any) -> None:
     }
 
 
-def test_a_search_goes_on_where_it_has_stopped(server: Any) -> None:
+def test_a_search_resumes_where_it_stopped(server: Any) -> None:
     deep = {"large": {f"k{n}": {"v": "yes " * 9} for n in range(120)}, "small": {"v": "yes"}}
     server.client.put("/resumed.json", json={**deep, "yes": {"yes": {"no": 1}}})
     everything = _search(server, path="/resumed", text="yes", limit=1000)
@@ -347,7 +347,7 @@ def test_rules_are_tried_without_being_in_force(
     assert server.client.get("/users/ann.json").json() is None
 
 
-def test_bad_rules_come_back_with_their_places(server: Any) -> None:
+def test_bad_rules_are_reported_with_their_positions(server: Any) -> None:
     source = '{"rules": {\n  ".read": "auth.uid ==="\n}}'
     tried = {"rules": source, "method": "read", "path": "/"}
     for answer in (

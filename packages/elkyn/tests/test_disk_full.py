@@ -41,7 +41,7 @@ def fill(store: ElkynStore, *, ephemeral: bool) -> tuple[StorageFull, int]:
 
 
 @pytest.mark.parametrize("ephemeral", [False, True])
-def test_a_full_disk_keeps_what_was_stored(small_disk: Path, ephemeral: bool) -> None:
+def test_a_full_disk_keeps_stored_data(small_disk: Path, ephemeral: bool) -> None:
     with ElkynStore(small_disk / "t") as store:
         full, stored = fill(store, ephemeral=ephemeral)
         assert str(full.path).startswith(str(small_disk))
@@ -54,7 +54,7 @@ def test_a_full_disk_keeps_what_was_stored(small_disk: Path, ephemeral: bool) ->
         assert store.get("/") == {"n0": "x" * 50_000}
 
 
-def test_reads_go_on_and_writes_come_back_by_themselves(small_disk: Path) -> None:
+def test_reads_continue_and_writes_recover_by_themselves(small_disk: Path) -> None:
     with ElkynStore(small_disk / "t") as store:
         ballast = small_disk / "ballast"
         store.set("/a", {"b": 1})

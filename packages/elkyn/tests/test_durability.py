@@ -103,7 +103,7 @@ def damage(store: ElkynStore) -> None:
     txn.commit()
 
 
-def test_verify_finds_what_does_not_fit_together(tmp_path: Path) -> None:
+def test_verify_finds_inconsistencies(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store:
         store.set("/a", {f"k{number}": {"x": number, "pad": "y" * 60} for number in range(100)})
         store.set("/b", {".value": "z" * 5000, ".priority": 1})

@@ -167,7 +167,7 @@ def test_a_map_of_ephemeral_children_accepts_a_durable_priority(store: ElkynStor
 
 
 @pytest.mark.parametrize("ephemeral", [True, False])
-def test_a_priority_does_not_come_back_with_a_map_that_was_emptied(
+def test_a_priority_does_not_reappear_with_a_map_that_was_emptied(
     store: ElkynStore, ephemeral: bool
 ) -> None:
     store.set("/m", {"a": 1, "b": 2, ".priority": 3})

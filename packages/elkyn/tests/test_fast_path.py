@@ -51,7 +51,9 @@ def test_a_body_that_comes_in_parts_is_written_like_one_that_comes_at_once(emula
     assert exchange(emulator, chunked, b"2\r\n3]\r\n0\r\n\r\n").endswith(b"[1,3]")
 
 
-def test_who_asks_for_a_continuation_gets_it_unless_all_has_come(emulator: Any) -> None:
+def test_a_client_that_expects_100_continue_gets_it_unless_the_body_has_arrived(
+    emulator: Any,
+) -> None:
     head = b"PUT /on.json HTTP/1.1\r\n%bExpect: 100-continue\r\nContent-Length: 1\r\n\r\n" % AUTH
     assert exchange(emulator, head, b"1").startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200")
     assert exchange(emulator, head + b"1").startswith(b"HTTP/1.1 200")
@@ -174,7 +176,7 @@ def test_a_body_within_one_piece_has_its_bound_too() -> None:
 
 
 @pytest.mark.slow
-def test_what_the_rules_refuse_is_in_the_audit_log(start_server: Any) -> None:
+def test_writes_refused_by_rules_are_in_the_audit_log(start_server: Any) -> None:
     served = start_server("--log-level", "info")
     for method in ("GET", "PUT"):
         answer = httpx.request(method, f"{served.url}/secret.json", content=b"1")

@@ -40,7 +40,7 @@ def headers(response: Response) -> dict[str, str]:
     return dict(response.headers)
 
 
-def test_put_replaces_and_echoes_what_was_stored(store: ElkynStore) -> None:
+def test_put_replaces_and_echoes_the_stored_value(store: ElkynStore) -> None:
     answer = ask(store, "PUT", "/a/b.json", {"n": {".sv": {"increment": 2}}, "gone": None})
     assert (answer.status, answer.body) == (200, b'{"n":2}')
     assert store.get("/") == {"a": {"b": {"n": 2}}}
@@ -95,7 +95,7 @@ def test_shallow_returns_true_for_children_and_values_for_leaves(store: ElkynSto
     assert (both.status, b"shallow" in both.body) == (400, True)
 
 
-def test_an_etag_is_sent_when_asked_and_follows_the_value_alone(store: ElkynStore) -> None:
+def test_an_etag_is_sent_on_request_and_depends_on_the_value_alone(store: ElkynStore) -> None:
     store.set("/a", {"b": 1})
     first = headers(ask(store, "GET", "/a.json", headers=ETAG))["etag"]
     store.set("/other", 2)
@@ -242,7 +242,7 @@ def test_a_write_over_its_size_limit_is_refused(store: ElkynStore) -> None:
     "body",
     [b"12345678901234567890", b"0.1", b"1e300", b"-9007199254740993", b"1.7976931348623157e308"],
 )
-def test_numbers_come_back_as_they_were_sent(store: ElkynStore, body: bytes) -> None:
+def test_numbers_round_trip(store: ElkynStore, body: bytes) -> None:
     ask(store, "PUT", "/a.json", body)
     assert json.loads(ask(store, "GET", "/a.json").body) == json.loads(body)
 

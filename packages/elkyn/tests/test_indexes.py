@@ -95,7 +95,7 @@ def answer(store: ElkynStore, query: Query, path: tuple[str, ...] = ("p",)) -> l
     return list(found)
 
 
-def test_an_index_is_built_from_what_is_there_and_kept_after(store: ElkynStore) -> None:
+def test_an_index_is_built_from_existing_data_and_maintained_after(store: ElkynStore) -> None:
     store.set("/p", {f"k{number}": {"n": number % 7} for number in range(2000)})
     declare(store, {"p": {".indexOn": ["n"]}})
     assert row_count(store) == 2000
@@ -271,7 +271,7 @@ for number in range(10_000):
 
 
 @pytest.mark.crash
-def test_a_build_that_is_killed_goes_on_and_is_complete(tmp_path: Path) -> None:
+def test_a_build_that_is_killed_resumes_and_is_complete(tmp_path: Path) -> None:
     folder = tmp_path / "t"
     for count in (2, 3, 4):  # at most 600, 1,400 and 3,000 of 6,000 rows, as steps may double
         command = [sys.executable, "-c", CHILD, str(folder), str(count)]

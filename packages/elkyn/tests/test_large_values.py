@@ -146,7 +146,7 @@ def test_a_body_of_too_many_values_is_refused_before_most_of_it_is_parsed() -> N
         (b'{"a":' * 40 + b'"' + b"x" * 60 + b'"' + b"}" * 40, "32 levels"),
     ],
 )
-def test_what_the_tree_cannot_hold_is_named(body: bytes, words: str) -> None:
+def test_values_the_tree_cannot_hold_are_named(body: bytes, words: str) -> None:
     with pytest.raises(BadValue, match=words):
         prepare_large(body, (), NODES_MAX)
 

@@ -39,7 +39,7 @@ def events_of(feed: ViewSubscription) -> list[tuple[Any, ...]]:
     return [event[:4] for event in drain(feed)]
 
 
-def test_first_comes_what_is_there_in_order_and_then_the_value(store: ElkynStore) -> None:
+def test_existing_children_come_first_in_order_and_then_the_value(store: ElkynStore) -> None:
     store.set("/p", {"b": 2, "a": 1, "10": 0})
     with store.watch("/p", events=EVENTS) as feed:
         assert events_of(feed) == [
@@ -108,7 +108,7 @@ def test_a_scalar_in_place_of_the_children_removes_them(store: ElkynStore) -> No
         ]
 
 
-def test_a_full_window_lets_the_next_one_in_when_one_leaves(store: ElkynStore) -> None:
+def test_a_full_window_admits_the_next_child_when_one_leaves(store: ElkynStore) -> None:
     store.set("/p", {key: {"n": number} for number, key in enumerate("abcdef")})
     with store.watch("/p", Query.build("n", limit_to_last=2), events=CHILD_EVENTS) as feed:
         assert [event[1] for event in events_of(feed)] == ["e", "f"]
@@ -126,7 +126,9 @@ def test_a_full_window_lets_the_next_one_in_when_one_leaves(store: ElkynStore) -
         assert events_of(feed) == []
 
 
-def test_a_child_outside_enters_when_what_held_it_out_is_deleted(store: ElkynStore) -> None:
+def test_a_child_outside_enters_when_the_value_that_excluded_it_is_deleted(
+    store: ElkynStore,
+) -> None:
     store.set("/p", {"a": {"n": 1}, "b": {"n": 2, "m": 1}, "c": {"n": {"deep": 1}, "m": 2}})
     with store.watch("/p", Query.build("n", limit_to_first=1), events=CHILD_EVENTS) as feed:
         drain(feed)
@@ -233,7 +235,7 @@ def test_a_server_can_drain_the_queue_and_continue_after_a_loss(store: ElkynStor
         assert (feed.resume(), feed.overflowed) == ([Event("put", "/a", -8)], False)
 
 
-def test_the_rules_are_asked_before_each_event(store: ElkynStore) -> None:
+def test_the_rules_are_checked_before_each_event(store: ElkynStore) -> None:
     mine = {".read": "auth != null && root.child('ok').val() === true", ".write": True}
     store.set_rules({"rules": {"p": mine, "ok": {".write": True}}})
     store.set("/ok", True)

@@ -35,7 +35,7 @@ def tree(data: str) -> Any:
 
 
 @given(st.text(max_size=40))
-def test_any_key_has_its_place_and_comes_back(key: str) -> None:
+def test_any_key_escapes_to_a_valid_key_and_round_trips(key: str) -> None:
     escaped = escape_key(key)
     assert key_problem(escaped) is None
     assert unescape_key(escaped) == key
@@ -69,7 +69,7 @@ def test_lines_are_keyed_by_a_member_or_pushed(data: str, tmp_path: Path) -> Non
     assert [row["n"] for row in found["log"].values()] == [1, 2]
 
 
-def test_lines_come_back_as_they_went_out(data: str, tmp_path: Path) -> None:
+def test_lines_round_trip(data: str, tmp_path: Path) -> None:
     file = str(tmp_path / "out.ndjson")
     main(["set", "--data", data, "/", '{"a": {"x": [1, null, 3]}, "b": "é", "10": true}'])
     assert main(["export", "--data", data, file]) == 0

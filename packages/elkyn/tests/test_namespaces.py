@@ -100,7 +100,7 @@ def test_a_name_that_no_namespace_can_have_is_refused_by_an_emulator_too(emulato
     assert answer["d"].startswith("'my.app' is not a valid namespace name: use up to 63 letters")
 
 
-def test_what_is_no_message_ends_a_refused_connection(served: Served) -> None:
+def test_a_malformed_message_ends_a_refused_connection(served: Served) -> None:
     with served.wire(NAME) as wire:
         wire.socket.send("{")
         assert close_code(wire) == 1007
@@ -226,7 +226,7 @@ def test_the_verb_creates_and_lists_in_a_folder(
     assert "use up to 63 letters" in capsys.readouterr().err
 
 
-def test_the_verb_asks_the_server_that_has_the_folder_or_the_url(
+def test_the_verb_contacts_the_server_of_the_folder_or_the_url(
     served: Served, fresh: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["namespace", "add", fresh, "--data", str(served.data)]) == 0
@@ -255,7 +255,7 @@ def test_a_follower_has_its_leader_create_a_namespace(start_server: Start, tmp_p
 
 
 @pytest.mark.slow
-def test_a_follower_that_does_not_know_yet_lets_clients_come_back(
+def test_a_follower_that_does_not_know_yet_makes_clients_retry(
     start_server: Start, tmp_path: Path
 ) -> None:
     token_file = tmp_path / "token"
@@ -270,7 +270,7 @@ def test_a_follower_that_does_not_know_yet_lets_clients_come_back(
     assert closed.value.rcvd.code == 1013
 
 
-def test_a_server_without_a_namespace_need_not_hear_of_its_promotion(
+def test_a_server_without_a_namespace_is_not_notified_of_its_promotion(
     served: Served, fresh: str
 ) -> None:
     with ElkynStore(mode="memory", namespace=fresh) as store:

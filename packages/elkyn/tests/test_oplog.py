@@ -37,7 +37,7 @@ def test_each_durable_write_is_one_entry_with_resolved_values(store: ElkynStore)
     assert (store.oplog.first, store.oplog.last, store.position) == (1, 2, 2)
 
 
-def test_positions_go_on_after_reopening(tmp_path: Path) -> None:
+def test_positions_continue_after_reopening(tmp_path: Path) -> None:
     for expected in (1, 2, 3):
         with ElkynStore(tmp_path / "t") as store:
             store.set("/n", expected)
@@ -45,7 +45,7 @@ def test_positions_go_on_after_reopening(tmp_path: Path) -> None:
             assert [entry.position for entry in store.oplog.read(expected - 1)] == [expected]
 
 
-def test_what_failed_or_was_refused_is_not_in_it(store: ElkynStore) -> None:
+def test_failed_and_refused_writes_are_not_in_it(store: ElkynStore) -> None:
     def refuse(_view: ReadTransaction, places: list[tuple[Keys, Stored]], _now_ms: int) -> None:
         raise Denied(f"writing {places}")
 
@@ -146,7 +146,7 @@ def test_events_carry_the_position_of_their_commit(store: ElkynStore) -> None:
         assert next(events).position == 2
 
 
-def test_observers_hear_of_each_commit_and_then_no_more(store: ElkynStore) -> None:
+def test_observers_are_notified_of_each_commit_until_removed(store: ElkynStore) -> None:
     observe_term: list[tuple[int, list[Keys]]] = []
     end = store.admin.observe(lambda position, paths: observe_term.append((position, paths)))
     store.update("/a", {"b": 1, "c": 2})

@@ -24,7 +24,7 @@ def store(tmp_path: Path) -> Iterator[ElkynStore]:
         yield store
 
 
-def test_a_priority_is_shown_only_when_asked_for(store: ElkynStore) -> None:
+def test_a_priority_is_shown_only_on_request(store: ElkynStore) -> None:
     store.set("/a", {"leaf": {".value": 5, ".priority": 2}, "map": {"x": 1, ".priority": "p"}})
     assert store.get("/a") == {"leaf": 5, "map": {"x": 1}}
     assert store.get("/a", export=True) == {
@@ -59,7 +59,7 @@ def test_a_child_below_a_leaf_keeps_the_priority_of_the_place(store: ElkynStore)
     assert store.get("/a", export=True) == {"b": 6, ".priority": 1}
 
 
-def test_what_is_absent_has_no_priority(store: ElkynStore) -> None:
+def test_an_absent_value_has_no_priority(store: ElkynStore) -> None:
     store.set("/a/.priority", 1)
     store.set("/b", {".priority": 1})
     store.set("/c", {"x": 1, ".priority": 1})
@@ -163,7 +163,7 @@ def test_an_overlay_is_the_tree_after_the_write(value: Any, places: Any, keys: l
 
 
 @given(model.EXPORTS)
-def test_what_is_exported_goes_in_again_unchanged(value: Any) -> None:
+def test_an_export_imports_unchanged(value: Any) -> None:
     stored = prepare(value).value
     assert same(stored, prepare(present(stored, export=True)).value)
     assert model.typed(present(stored)) == model.typed(model.shown(model.plain(value)))

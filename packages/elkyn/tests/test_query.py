@@ -283,7 +283,7 @@ def naive(children: dict[str, Any], order_by: str, window: dict[str, Any]) -> li
 @pytest.mark.slow
 @settings(max_examples=400)
 @given(CHILDREN, st.sampled_from(["$value", "x"]), BOUNDS, LIMITS)
-def test_any_query_selects_what_a_naive_one_selects(
+def test_any_query_selects_the_same_as_a_naive_one(
     children: dict[str, Any], order_by: str, bounds: Any, limits: Any
 ) -> None:
     try:

@@ -38,7 +38,9 @@ def authorize(rule: str, data: Any, path: Path = ("rooms", "r")) -> tuple[bool, 
         ("'now' == 'now' && auth.now == null", set(), False),
     ],
 )
-def test_it_is_what_the_rules_looked_at(rule: str, paths: set[Path], timed: bool) -> None:
+def test_the_read_set_has_the_paths_the_rules_read(
+    rule: str, paths: set[Path], timed: bool
+) -> None:
     data = {"members": {"r": {"ann": True}}, "rooms": {"r": {"open": 1}}}
     assert authorize(rule, data) == (True, paths, timed)
 
@@ -72,7 +74,7 @@ TREES = st.recursive(
 
 
 @given(RULES, TREES, st.lists(KEYS, max_size=2).map(tuple), st.none() | TREES)
-def test_what_does_not_touch_it_does_not_change_the_answer(
+def test_writes_outside_the_read_set_do_not_change_the_decision(
     rule: str, data: Any, place: Path, value: Any
 ) -> None:
     rules = parse_rules({"rules": {"a": {".read": rule}}})

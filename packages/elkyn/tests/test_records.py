@@ -38,7 +38,7 @@ def job(state: str = "queued") -> JobInfo:
     return JobInfo("j1", "plan", {"op": "scan"}, "h", "local", state, None, "me", 1.0)  # type: ignore[arg-type]
 
 
-def test_what_was_put_is_read_back_as_the_same_record(system: SystemTree) -> None:
+def test_a_record_round_trips(system: SystemTree) -> None:
     worker = WorkerInfo("w1", "local", "n1", 1, "1.0", "up")
     upload = UploadRow("a.csv", None, 7, "receiving")
     system.nodes.put("n1", NODE)

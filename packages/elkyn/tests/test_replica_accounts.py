@@ -56,7 +56,7 @@ def follower_of(leader: Any, start_server: Start, tmp_path: Path) -> Any:
 
 
 @pytest.mark.nightly
-def test_users_who_signed_up_at_either_read_and_write_at_both(pair: tuple[Any, Any]) -> None:
+def test_users_signed_up_at_either_read_and_write_at_both(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     for at in pair:
         user = sign_up(at, f"a{at.process.pid}@example.org")

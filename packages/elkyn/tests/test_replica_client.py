@@ -52,7 +52,7 @@ def leader() -> Iterator[Leader]:
     leader.close()
 
 
-def test_what_may_be_done_only_once_is_not_sent_again(leader: Leader) -> None:
+def test_a_request_that_must_run_once_is_not_sent_again(leader: Leader) -> None:
     client = LeaderClient(leader.url, None)
     client.send("POST", "/first")
     with pytest.raises(Unavailable, match="may have been applied"):

@@ -236,7 +236,7 @@ def test_streams_and_sockets_of_a_diverged_follower(cluster: Cluster) -> None:
 
 
 @pytest.mark.nightly
-def test_a_stream_of_the_old_leader_does_not_go_on_in_another_history(cluster: Cluster) -> None:
+def test_a_stream_of_the_old_leader_does_not_resume_in_another_history(cluster: Cluster) -> None:
     headers = {"Accept": "text/event-stream", **cluster.new.headers}
 
     def first(last_seen: str) -> tuple[str, Any]:

@@ -299,7 +299,9 @@ def test_a_follower_that_was_stopped_killed_wiped_or_cut_off_catches_up(
 
 
 @pytest.mark.nightly
-def test_a_leader_that_is_stopped_answers_who_waits_for_replicas(start_server: Start) -> None:
+def test_a_leader_that_is_stopped_answers_requests_that_wait_for_replicas(
+    start_server: Start,
+) -> None:
     leader = start_server("--ack", "replicas:1", "--ack-timeout", "100")
     answers: list[httpx.Response] = []
 
@@ -319,7 +321,7 @@ def test_a_leader_that_is_stopped_answers_who_waits_for_replicas(start_server: S
 
 
 @pytest.mark.slow
-def test_a_follower_that_is_stopped_answers_who_waits_for_its_leader(
+def test_a_follower_that_is_stopped_answers_requests_that_wait_for_its_leader(
     start_server: Start, follow: Any
 ) -> None:
     leader = start_server()

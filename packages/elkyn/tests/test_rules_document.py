@@ -145,7 +145,7 @@ def test_booleans_are_rules_too() -> None:
 
 
 @pytest.mark.parametrize("source", [b"\xff", {"rules": {".read": float("nan")}}, {"rules": {1, 2}}])
-def test_what_is_no_text_is_refused(source: Any) -> None:
+def test_bytes_that_are_not_text_are_refused(source: Any) -> None:
     with pytest.raises(BadRules, match=r"UTF-8|JSON"):
         parse_rules(source)
 
@@ -162,7 +162,7 @@ def test_rules_are_plain_json_on_request() -> None:
     assert rules.to_json() == {"rules": {".read": "true\n|| false", ".indexOn": ["a"]}}
 
 
-def test_bad_rules_are_named_for_what_they_are() -> None:
+def test_bad_rules_have_specific_errors() -> None:
     with pytest.raises(BadRules) as refused:
         parse_rules({"rules": {f"k{index}": {".read": "x"} for index in range(200)}})
     document = refused.value.to_json()

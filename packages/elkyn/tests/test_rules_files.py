@@ -76,7 +76,7 @@ def test_dubious_rules_are_reported_and_pass(tmp_path: Path) -> None:
     ]
 
 
-def test_rules_that_are_asked_are_not_dubious() -> None:
+def test_rules_that_are_evaluated_are_not_dubious() -> None:
     rules = {
         "a": {".read": True, ".write": "auth != null", "b": {".write": True}},
         "$k": {".read": True},

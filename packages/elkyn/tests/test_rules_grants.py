@@ -113,7 +113,7 @@ class TestTheWalk:
     def test_now_is_the_time_of_the_write(self) -> None:
         assert may_write({".write": "newData.child('at').val() == now"}, {"/at": 1000})
 
-    def test_an_admin_is_not_asked(self) -> None:
+    def test_an_admin_bypasses_the_rules(self) -> None:
         rules = {".read": False, ".write": False, ".validate": False}
         assert may_read(rules, "/", principal=ADMIN)
         assert may_write(rules, {"/": 1}, principal=ADMIN)
@@ -133,7 +133,9 @@ class TestValidation:
             (None, True),
         ],
     )
-    def test_every_rule_at_and_below_the_target_is_asked(self, user: Any, allowed: bool) -> None:
+    def test_every_rule_at_and_below_the_target_is_evaluated(
+        self, user: Any, allowed: bool
+    ) -> None:
         assert may_write(USERS, {"/users/u": user}) is allowed
 
     def test_it_grants_nothing(self) -> None:
@@ -145,10 +147,10 @@ class TestValidation:
         assert not may_write(USERS, {"/users/u/age": 4}, {"users": {"u": {"x": 1}}})
         assert not may_write(USERS, {"/users/u/tags/a/deep": 1}, whole)
 
-    def test_it_is_asked_above_the_grant_too(self) -> None:
+    def test_it_is_evaluated_above_the_grant_too(self) -> None:
         assert not may_write({".validate": False, "a": {".write": True}}, {"/a": 1})
 
-    def test_it_is_not_asked_of_siblings_that_stay(self) -> None:
+    def test_it_is_not_evaluated_for_unchanged_siblings(self) -> None:
         rules = {".write": True, "old": {".validate": False}, "new": {".validate": True}}
         assert may_write(rules, {"/new": 1}, {"old": 1})
 
@@ -260,7 +262,7 @@ class TestExplanations:
         }}}"""
     )
 
-    def test_a_grant_names_its_rule_and_what_it_saw(self) -> None:
+    def test_a_grant_names_its_rule_and_its_inputs(self) -> None:
         explanation = explain(self.RULES, {"/a/b": "x"})
         assert explanation.decisive is not None
         assert explanation.decisive[:6] == (".write", "/a/b", "/a/b", "auth != null", 3, 27)
@@ -330,13 +332,13 @@ class TestCost:
             ("auth != null || root.exists()", 0),
         ],
     )
-    def test_a_rule_reads_only_what_it_asks_for(self, expression: str, peeks: int) -> None:
+    def test_a_rule_reads_only_the_paths_it_names(self, expression: str, peeks: int) -> None:
         reader = CountingReader({"a": {"n": 1}, "b": 2})
         rules = parse_rules({"rules": {".read": expression}})
         assert rules.may_read(reader, ("a", "n"), ANN, 1000)
         assert reader.peeks == peeks
 
-    def test_a_write_asks_nothing_that_no_rule_asks(self) -> None:
+    def test_a_write_reads_nothing_that_no_rule_reads(self) -> None:
         reader = CountingReader({"a": {"n": 1}})
         rules = parse_rules(
             {"rules": {"a": {".write": "auth != null"}, "b": {".validate": "false"}}}

@@ -59,7 +59,7 @@ def decide(expression: str, principal: Principal = BOB) -> Decision:
 
 
 @pytest.mark.parametrize("expression", RECORDED)
-def test_what_the_live_service_answered(expression: str) -> None:
+def test_answers_of_the_live_service(expression: str) -> None:
     assert decide(expression).allowed
     assert not decide(f"!({expression})").allowed  # no failure: that would be false both times
 

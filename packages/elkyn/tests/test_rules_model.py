@@ -215,9 +215,7 @@ def may_be_read(rule: Expression, tree: Any, key: str) -> bool | None:
 @pytest.mark.slow
 @settings(max_examples=200)
 @given(booleans(new=False), ROOTS, KEYS)
-def test_an_expression_means_what_the_naive_evaluator_says(
-    rule: Expression, tree: Any, key: str
-) -> None:
+def test_an_expression_equals_the_naive_evaluator(rule: Expression, tree: Any, key: str) -> None:
     said = may_be_read(rule, tree, key)
     world = {"root": tree, "data": tree, "keys": [key], "$k": key}
     assert said is None or said is holds(rule, world)

@@ -85,7 +85,7 @@ MATCHING = [
 
 
 @pytest.mark.parametrize(("pattern", "at", "text"), REFUSED)
-def test_what_is_outside_the_dialect_is_refused(pattern: str, at: int, text: str) -> None:
+def test_expressions_outside_the_dialect_are_refused(pattern: str, at: int, text: str) -> None:
     with pytest.raises(ExpressionError) as refused:
         compile_regex(pattern, "")
     assert text in refused.value.text
@@ -148,7 +148,7 @@ def test_no_text_makes_it_slow() -> None:
     assert not compile_regex(r"^(a*)*(a|aa)+(a+b?)*c$", "").search("a" * 500_000)
 
 
-def test_without_the_engine_the_upload_says_what_to_install(
+def test_without_the_engine_the_upload_names_the_package_to_install(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "re2", None)

@@ -156,7 +156,7 @@ def read_rule(expression: str) -> None:
 
 
 @pytest.mark.parametrize(("expression", "text"), REFUSED)
-def test_what_can_never_work_is_refused(expression: str, text: str) -> None:
+def test_rules_that_can_never_work_are_refused(expression: str, text: str) -> None:
     with pytest.raises(BadRules) as refused:
         read_rule(expression)
     (problem,) = refused.value.problems
@@ -165,14 +165,14 @@ def test_what_can_never_work_is_refused(expression: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(("expression", "text"), UNREADABLE)
-def test_what_is_no_expression_is_refused(expression: str, text: str) -> None:
+def test_an_invalid_expression_is_refused(expression: str, text: str) -> None:
     with pytest.raises(BadRules) as refused:
         read_rule(expression)
     assert text in refused.value.problems[0].text
 
 
 @pytest.mark.parametrize("expression", ACCEPTED)
-def test_what_may_work_is_accepted(expression: str) -> None:
+def test_rules_that_may_work_are_accepted(expression: str) -> None:
     read_rule(expression)
 
 

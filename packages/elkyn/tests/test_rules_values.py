@@ -154,7 +154,7 @@ def test_auth_of_an_anonymous_user_is_null() -> None:
     assert not decide("auth.uid === $x", UNAUTHENTICATED).allowed
 
 
-def test_an_override_is_what_auth_is() -> None:
+def test_an_override_replaces_auth() -> None:
     principal = Principal(override={"uid": "x", "anything": [1]})
     assert decide(
         "auth.uid == 'x' && auth.anything[0] == 1 && auth.token == null", principal

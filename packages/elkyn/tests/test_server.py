@@ -191,7 +191,7 @@ def test_a_client_that_goes_leaves_no_subscription_behind() -> None:
     assert b"event: keep-alive\ndata: null\n\n" in sent
 
 
-def test_a_reader_who_may_not_read_any_more_is_cancelled() -> None:
+def test_a_reader_that_loses_its_permission_is_cancelled() -> None:
     import asyncio
 
     from elkyn.server.app import elkyn_app

@@ -47,7 +47,9 @@ def test_a_stream_ends_with_its_connection_though_another_request_waits(emulator
 
 
 @pytest.mark.slow
-def test_requests_in_line_are_all_answered_in_order_to_who_sends_no_more(emulator: Any) -> None:
+def test_pipelined_requests_are_answered_in_order_to_a_client_that_sends_no_more(
+    emulator: Any,
+) -> None:
     sent = [
         b"PUT /line/%d.json %bContent-Length: %d\r\n\r\n%d" % (n, HEAD, len(str(n)), n)
         for n in range(1000, 2000)
@@ -116,7 +118,7 @@ def test_requests_that_come_faster_than_answers_go_wait_unread() -> None:
 
 
 @pytest.mark.parametrize("offer", [b"h2c", b"websocket"])
-def test_who_offers_another_protocol_with_a_body_is_answered(emulator: Any, offer: bytes) -> None:
+def test_a_request_to_upgrade_with_a_body_is_answered(emulator: Any, offer: bytes) -> None:
     upgrade = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: %b\r\n" % offer
     with connection(emulator) as client:
         client.sendall(b"PUT /offer.json %b%bContent-Length: 2\r\n\r\n" % (HEAD, upgrade))

@@ -64,7 +64,7 @@ def half_sent(served: Served, line: str, *, chunked: bool = False) -> Iterator[s
         "PUT /shut/.priority.json",
     ],
 )
-def test_a_body_that_no_rule_lets_in_is_refused_before_it_comes(
+def test_a_body_that_no_rule_allows_is_refused_before_it_arrives(
     served: Served, line: str, chunked: bool
 ) -> None:
     with half_sent(served, line, chunked=chunked) as connection:
@@ -120,7 +120,7 @@ def test_events_transactions_and_retries_see_large_writes(served: Served) -> Non
     assert answers[0].headers["etag"] == again
 
 
-def test_a_message_that_no_rule_lets_in_is_refused_after_its_first_frame(served: Served) -> None:
+def test_a_message_that_no_rule_allows_is_refused_after_its_first_frame(served: Served) -> None:
     with served.wire("default") as wire:
         put = '{"t":"d","d":{"r":7,"a":"p","b":{"p":"/shut/x","d":"'
         wire.socket.send("3")

@@ -263,7 +263,7 @@ def test_an_identity_from_the_hook_is_checked_by_rules() -> None:
         (["--keep-alive", "0"], "more than 0"),
     ],
 )
-def test_what_would_be_a_mistake_is_refused(
+def test_settings_that_are_mistakes_are_refused(
     tmp_path: Any, capsys: pytest.CaptureFixture[str], options: list[str], words: str
 ) -> None:
     assert main(["serve", "--data", str(tmp_path / "d"), "--port", "0", *options]) == 2

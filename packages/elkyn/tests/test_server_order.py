@@ -99,7 +99,7 @@ def test_every_listener_sees_every_write_once_in_the_order_of_commits(emulator: 
     assert all(changes == order for changes in by_socket)
 
 
-def test_what_was_committed_together_leaves_in_one_send() -> None:
+def test_changes_committed_together_are_sent_together() -> None:
     sent: list[bytes] = []
     bodies: asyncio.Queue[bytes] = asyncio.Queue()
 

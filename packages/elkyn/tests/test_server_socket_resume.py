@@ -30,7 +30,7 @@ def put(served: Served, path: str, value: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_listen_goes_on_with_what_was_missed_alone(emulator: Any) -> None:
+def test_a_listen_resumes_with_the_missed_events_alone(emulator: Any) -> None:
     put(emulator, "/a/b.json", {"n": 1, "large": "x" * 10_000})
     with emulator.wire("resume") as wire:
         resume = listen(wire, "/a")
@@ -72,7 +72,7 @@ def test_an_answer_to_a_ping_says_the_point_to_resume_from(emulator: Any) -> Non
 
 
 @pytest.mark.slow
-def test_what_another_store_had_at_that_position_is_not_gone_on_from(
+def test_a_position_of_another_store_is_not_resumed(
     start_server: Callable[..., Served], tmp_path: Any
 ) -> None:
     last: Any = None
@@ -95,7 +95,7 @@ def test_what_another_store_had_at_that_position_is_not_gone_on_from(
         {"i": "1", "m": "99999999999999999999:0"},
     ],
 )
-def test_what_no_server_has_said_gets_the_whole_value(emulator: Any, resume: Any) -> None:
+def test_a_resume_from_an_unknown_position_gets_the_whole_value(emulator: Any, resume: Any) -> None:
     put(emulator, "/a.json", 1)
     with emulator.wire("resume") as wire:
         listen(wire, "/a", resume)

@@ -40,7 +40,7 @@ def test_the_value_comes_before_the_answer_to_a_listen(emulator: Any) -> None:
         assert wire.drain() == []
 
 
-def test_what_a_write_changes_comes_before_its_answer(emulator: Any) -> None:
+def test_events_of_a_write_come_before_its_response(emulator: Any) -> None:
     with emulator.wire("order") as wire:
         wire.ask("q", p="/", h="")
         wire.drain()
@@ -124,7 +124,7 @@ def test_long_messages_go_in_frames_both_ways(emulator: Any) -> None:
         assert wire.ask("g", p="/long", q={})["d"] == text
 
 
-def test_what_is_left_for_a_disconnect_is_written_once(emulator: Any) -> None:
+def test_on_disconnect_writes_are_applied_once(emulator: Any) -> None:
     with emulator.wire("gone") as watcher:
         watcher.ask("q", p="/", h="")
         with emulator.wire("gone") as leaver:
@@ -141,7 +141,9 @@ def test_what_is_left_for_a_disconnect_is_written_once(emulator: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_that_stops_writes_what_was_left_too(start_server: Callable[..., Any]) -> None:
+def test_a_server_that_stops_applies_on_disconnect_writes_too(
+    start_server: Callable[..., Any],
+) -> None:
     served = start_server("--emulator")
     with served.wire("default") as wire:
         assert wire.ask("o", p="/me", d="gone")["s"] == "ok"
@@ -165,7 +167,7 @@ def test_rules_check_every_request_and_their_change_revokes_listens(emulator: An
         assert wire.ask("p", p="/open", d=2)["s"] == "permission_denied"
 
 
-def test_credentials_come_and_go_on_an_open_connection(emulator: Any) -> None:
+def test_credentials_change_on_an_open_connection(emulator: Any) -> None:
     emulator.rules("auth", {".read": "auth != null", ".write": "auth.uid === 'ann'"})
     with emulator.wire("auth") as wire:
         assert wire.ask("g", p="/", q={})["s"] == "permission_denied"

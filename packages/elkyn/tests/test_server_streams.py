@@ -39,7 +39,7 @@ def test_every_event_has_the_position_of_its_commit(emulator: Any) -> None:
     assert [event[2] - first[2] for event in events] == [1, 3]
 
 
-def test_a_client_that_comes_back_gets_what_it_missed(emulator: Any) -> None:
+def test_a_client_that_reconnects_gets_what_it_missed(emulator: Any) -> None:
     client = emulator.client
     client.put("/a.json?ns=back", json={"n": 0})
     with emulator.stream("/a.json?ns=back") as stream:
@@ -63,7 +63,7 @@ def test_a_client_that_comes_back_gets_what_it_missed(emulator: Any) -> None:
 
 
 @pytest.mark.slow
-def test_a_stream_does_not_go_on_in_a_store_that_was_restored(
+def test_a_stream_does_not_resume_in_a_store_that_was_restored(
     start_server: Any, tmp_path: Path
 ) -> None:
     def first(served: Any, last_seen: str = "") -> tuple[str, Any]:
@@ -281,7 +281,7 @@ def test_five_hundred_abandoned_streams_leave_nothing_behind(
         time.sleep(0.05)
 
 
-def test_who_leaves_a_group_is_cancelled_by_the_data(emulator: Any) -> None:
+def test_a_user_removed_from_a_group_by_a_write_is_cancelled(emulator: Any) -> None:
     member = "root.child('members').child(auth.uid).val() === true"
     emulator.rules("group", {"room": {".read": member}})
     emulator.client.put("/members/ann.json?ns=group", json=True)

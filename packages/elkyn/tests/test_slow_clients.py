@@ -100,7 +100,7 @@ def test_a_client_that_reads_nothing_is_disconnected(served: Served, kind: str) 
 
 
 @pytest.mark.slow
-def test_who_reads_slowly_gets_everything(served: Served) -> None:
+def test_a_client_that_reads_slowly_gets_everything(served: Served) -> None:
     with connected(served) as client:
         client.sendall(GET)
         begun, count = time.monotonic(), 0
@@ -113,7 +113,7 @@ def test_who_reads_slowly_gets_everything(served: Served) -> None:
 
 
 @pytest.mark.slow
-def test_who_says_no_more_while_it_is_answered_gets_the_whole_answer(served: Served) -> None:
+def test_a_client_that_half_closes_gets_the_whole_response(served: Served) -> None:
     with connected(served) as client:
         client.sendall(GET)
         count = len(client.recv(1000))

@@ -49,7 +49,7 @@ def test_an_update_of_a_path_and_one_below_it_changes_nothing(
     assert store.get("/") is None
 
 
-def test_pushed_children_come_back_in_order(store: ElkynStore) -> None:
+def test_pushed_children_are_returned_in_order(store: ElkynStore) -> None:
     keys = [store.push("/log", number) for number in range(50)]
     assert list(store.get("/log").values()) == list(range(50))
     assert store.keys("/log") == keys

@@ -118,7 +118,7 @@ def test_a_store_of_a_version_that_is_not_read_is_left_as_it_is(
 
 
 @pytest.mark.slow
-def test_a_server_says_what_to_do_with_such_a_store(store: Path) -> None:
+def test_a_server_reports_the_format_of_such_a_store(store: Path) -> None:
     mark(store, b"elkyn 99")
     done = elkyn(
         *("serve", "--data", str(store.parent), "--namespace", "store", "--port", "0"),
@@ -127,7 +127,7 @@ def test_a_server_says_what_to_do_with_such_a_store(store: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_what_says_no_version_is_damaged(store: Path) -> None:
+def test_a_store_without_a_version_is_damaged(store: Path) -> None:
     mark(store, b"elkyn one")
     with pytest.raises(Corrupt, match="elkyn one"):
         ElkynStore(store)

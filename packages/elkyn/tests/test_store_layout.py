@@ -160,7 +160,7 @@ def test_no_node_is_the_beginning_of_another_one(left: int, right: int) -> None:
 @pytest.mark.slow
 @settings(max_examples=40)
 @given(st.dictionaries(model.KEYS, model.EXPORTS, min_size=1, max_size=6))
-def test_what_is_folded_unfolds(value: dict[str, Any]) -> None:
+def test_folded_branches_unfold(value: dict[str, Any]) -> None:
     with ElkynStore(mode="memory") as store:
         for number in range(4):
             store.set(f"/{number}", {"x": value, "pad": "p" * 700})

@@ -69,7 +69,7 @@ def test_absent_things_vanish() -> None:
     assert prepare({"a": None, "b": {}, "c": [], "d": {"e": [None, {}]}}).value is None
 
 
-def test_dense_integer_keys_come_back_as_a_list() -> None:
+def test_dense_integer_keys_are_returned_as_a_list() -> None:
     assert present(prepare(["a", None, "c"]).value) == ["a", None, "c"]
     assert present(prepare({"1": "b"}).value) == [None, "b"]
     assert present(prepare({"2": "c"}).value) == {"2": "c"}
@@ -86,7 +86,7 @@ def test_integer_keys_come_first_by_number_then_text() -> None:
 
 @pytest.mark.slow
 @given(model.VALUES)
-def test_what_is_shown_goes_in_again_unchanged(value: Any) -> None:
+def test_a_shown_value_imports_unchanged(value: Any) -> None:
     stored = prepare(value).value
     again = prepare(present(stored)).value
     assert same(stored, again)
