@@ -165,7 +165,7 @@ def test_a_failed_producer_is_reported_at_the_end_of_a_fan_in() -> None:
         asyncio.run(main(fan))
 
 
-def test_other_tasks_go_on_while_one_waits(rows_ring: strand.Ring) -> None:
+def test_other_tasks_run_while_one_waits(rows_ring: strand.Ring) -> None:
     async def main() -> int:
         view = rows_ring.consumer()
         waiting = asyncio.create_task(aio.wait_for_commit(view, 0))
@@ -247,7 +247,7 @@ def test_a_dead_producer_is_noticed(rows_ring: strand.Ring) -> None:
     asyncio.run(main())
 
 
-def test_a_wait_with_a_timeout_returns_what_there_is(rows_ring: strand.Ring) -> None:
+def test_a_wait_with_a_timeout_returns_the_available_records(rows_ring: strand.Ring) -> None:
     async def main() -> None:
         view = rows_ring.consumer()
         rows_ring.producer().write((1, ""))
@@ -357,9 +357,7 @@ def test_a_child_process_waits_with_a_thread_of_its_own(rows_ring: strand.Ring, 
         other.producer().write((1, ""))
 
 
-def test_a_writer_waits_for_room_while_other_tasks_go_on(
-    rows_ring: strand.Ring, start: Any
-) -> None:
+def test_a_writer_waits_for_room_while_other_tasks_run(rows_ring: strand.Ring, start: Any) -> None:
     async def main() -> None:
         async with AsyncWriter(rows_ring.producer()) as writer:
             await writer.write_record_batch([(index, f"row {index}") for index in range(16)])

@@ -342,7 +342,7 @@ def test_damaged_batches_are_read_or_refused_and_never_crash(copy: bool) -> None
     assert refused > 100
 
 
-def test_a_schema_message_that_asks_for_more_memory_than_there_is_is_refused() -> None:
+def test_a_schema_message_that_needs_more_memory_than_available_is_refused() -> None:
     with strand.open_ring(strand.BLOCKS, 8, "64KiB") as ring, ring.consumer() as view:
         with ring.producer() as writer:
             writer.write_arrow(pa.record_batch({"w": pa.array(["a"]).dictionary_encode()}))

@@ -113,7 +113,7 @@ def test_frames_carry_every_record_and_the_end(ring: strand.Ring) -> None:
     assert mirror.end == (2, 500, "")
 
 
-def test_frames_are_no_longer_than_was_asked() -> None:
+def test_frames_are_no_longer_than_requested() -> None:
     with strand.open_ring(strand.BLOCKS, 64, "512KiB") as ring, ring.consumer() as view:
         payloads = [bytes([n]) * 20_000 * n for n in range(8)]
         with ring.producer() as writer:

@@ -112,13 +112,13 @@ def test_ls_lists_rings_and_names_broken_ones(
     assert "damaged" in lines[1]
 
 
-def test_cleanup_keeps_what_is_held(named: strand.Ring, capsys: pytest.CaptureFixture[str]) -> None:
+def test_cleanup_keeps_held_rings(named: strand.Ring, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cleanup", "--prefix", "test-cli"]) == 0
     assert capsys.readouterr().out == ""
     assert main(["inspect", "test-cli"]) == 0
 
 
-def test_cleanup_removes_what_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_cleanup_removes_unheld_rings(capsys: pytest.CaptureFixture[str]) -> None:
     orphan = strand.segment.FOLDER / "strand-test-cli-orphan"
     orphan.write_bytes(bytes(5000))
     assert main(["cleanup", "--prefix", "test-cli-orphan"]) == 0

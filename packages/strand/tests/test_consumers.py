@@ -45,7 +45,7 @@ def test_every_consumer_reads_every_record(small: strand.Ring) -> None:
         small.consumer()
 
 
-def test_the_slowest_consumer_keeps_what_the_producer_needs(small: strand.Ring) -> None:
+def test_the_slowest_consumer_limits_the_producer(small: strand.Ring) -> None:
     fast, slow = small.consumer(), small.consumer()
     with small.producer() as writer:
         write(writer, 0, RECORDS)
@@ -56,7 +56,7 @@ def test_the_slowest_consumer_keeps_what_the_producer_needs(small: strand.Ring) 
         assert received(fast, 2 * RECORDS) == [b"4", b"5", b"6", b"7"]
 
 
-def test_a_successor_goes_on_where_the_furthest_reader_stopped(small: strand.Ring) -> None:
+def test_a_successor_continues_where_the_furthest_reader_stopped(small: strand.Ring) -> None:
     with small.producer() as writer:
         first, second = small.consumer(), small.consumer()
         write(writer, 0, RECORDS)
@@ -170,7 +170,7 @@ def test_a_ring_is_kept_for_its_first_consumer(small: strand.Ring) -> None:
         assert received(small.consumer(), RECORDS) == [b"0", b"1", b"2", b"3"]
 
 
-def test_a_producer_that_waits_goes_on_with_the_next_consumer(small: strand.Ring) -> None:
+def test_a_producer_that_waits_continues_with_the_next_consumer(small: strand.Ring) -> None:
     with small.producer(when_unread="wait") as writer:
         small.consumer().close()
         write(writer, 0, RECORDS)
@@ -193,7 +193,7 @@ def test_a_producer_that_discards_overwrites_unread_records(small: strand.Ring) 
         write(writer, 17, 100)
 
 
-def test_how_to_go_on_unread_is_one_of_three(small: strand.Ring) -> None:
+def test_when_unread_is_one_of_three_policies(small: strand.Ring) -> None:
     word: Any = "ignore"
     with pytest.raises(UsageError, match="ignore"):
         small.producer(when_unread=word)
@@ -261,7 +261,7 @@ def test_debug_mode_overwrites_strings_and_arrays_too(debug: None) -> None:
         heap.release()
 
 
-def test_debug_mode_leaves_alone_what_another_consumer_reads(
+def test_debug_mode_keeps_records_that_another_consumer_reads(
     small: strand.Ring, debug: None
 ) -> None:
     with small.producer() as writer, small.consumer() as view, small.consumer() as other:
@@ -286,7 +286,7 @@ def test_debug_mode_overwrites_nothing_of_a_new_stream(small: strand.Ring, debug
 # ---- readers that know v5 alone --------------------------------------------------------------------
 
 
-def test_a_plain_v5_reader_counts_and_is_asked_before_a_reset() -> None:
+def test_a_plain_v5_reader_counts_and_is_checked_before_a_reset() -> None:
     schema = strand.build_schema([("n", "u8")])
     with strand.open_ring(schema, RECORDS, 128, version=5) as ring:
         writer = ring.producer(when_unread="wait")

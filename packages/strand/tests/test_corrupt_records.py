@@ -38,7 +38,7 @@ def collect(items: Iterable[Any], into: list[Any]) -> None:
         into.append(item)  # noqa: PERF402 - keeps what came before an error
 
 
-def test_iterating_goes_on_behind_a_record_that_cannot_be_decoded(view: strand.StrandView) -> None:
+def test_iterating_continues_after_a_record_that_cannot_be_decoded(view: strand.StrandView) -> None:
     rows: list[Any] = []
     with pytest.raises(strand.CorruptRecord, match="record 2: field") as failure:
         collect(view, rows)

@@ -114,7 +114,7 @@ def test_strings_and_json_are_decoded_once_for_each_record(
     assert (cursor.get_string("utf8"), cursor.get_json("json")) == (text, value)
 
 
-def test_a_slot_that_carries_a_later_record_is_decoded_anew() -> None:
+def test_a_slot_with_a_later_record_is_decoded_again() -> None:
     with (
         strand.open_ring(strand.build_schema([("s", "utf8")]), 1, 128) as ring,
         ring.producer() as writer,

@@ -322,7 +322,7 @@ def test_leaving_a_loop_early_redelivers_the_rest_of_the_group(fan: strand.FanIn
         assert next(iter(view)) == first
 
 
-def test_a_members_stream_cannot_begin_anew(fan: strand.FanIn) -> None:
+def test_a_members_stream_cannot_be_reset(fan: strand.FanIn) -> None:
     with fan.producer() as writer:
         writer.finalize()
         with pytest.raises(UsageError, match="one stream"):

@@ -13,7 +13,7 @@ WRITER = Path(__file__).parents[3] / "tools" / "strand_types.py"
 
 
 @pytest.mark.skipif(not WRITER.is_file(), reason="the tools are not here")
-def test_what_is_written_from_the_table_is_up_to_date() -> None:
+def test_generated_files_are_up_to_date() -> None:
     done = subprocess.run([sys.executable, WRITER, "--check"], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -42,6 +42,6 @@ def test_tags_are_those_of_the_wire() -> None:
 
 
 @pytest.mark.parametrize("name", FIELD_TYPES)
-def test_each_type_has_a_getter_that_says_what_it_returns(name: str) -> None:
+def test_each_type_has_a_getter_with_its_return_type(name: str) -> None:
     getter = getattr(strand.RecordCursor, FIELD_TYPES[name].getter)
     assert f"of a `{name}` field" in getter.__doc__

@@ -141,7 +141,7 @@ def test_ranges_are_those_of_the_records_that_are_set(pair: Pair) -> None:
         ("at", 10),
     ],
 )
-def test_what_cannot_be_compared_is_refused(pair: Pair, field: str, predicate: Any) -> None:
+def test_values_that_cannot_be_compared_are_refused(pair: Pair, field: str, predicate: Any) -> None:
     with pytest.raises(UsageError):
         pair[1].get_filter_bitset(field, predicate)
 

@@ -24,7 +24,7 @@ def run_in_child(check: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def test_an_inherited_writer_refuses_and_the_parents_goes_on(ring: strand.Ring) -> None:
+def test_an_inherited_writer_refuses_and_the_parents_continues(ring: strand.Ring) -> None:
     with ring.producer() as writer:
         writer.write_bytes(b"before")
 
@@ -79,7 +79,7 @@ def test_a_forked_child_does_not_keep_its_parents_role_alive(ring: strand.Ring) 
         os.waitpid(pid, 0)
 
 
-def test_a_child_may_attach_anew(ring: strand.Ring) -> None:
+def test_a_child_may_attach_again(ring: strand.Ring) -> None:
     def child() -> None:
         with strand.attach_ring(ring.fileno()) as own, own.producer() as writer:
             writer.write_bytes(b"hello")

@@ -97,6 +97,6 @@ writer.write_bytes(b"x")
 """
 
 
-def test_truncating_a_named_rings_file_kills_who_uses_it() -> None:
+def test_truncating_a_named_rings_file_kills_its_users() -> None:
     done = subprocess.run([sys.executable, "-c", TRUNCATED], stdout=subprocess.PIPE, check=False)
     assert (done.returncode, done.stdout) == (-7, b"cut\n")  # SIGBUS

@@ -95,7 +95,7 @@ def test_writing_produces_the_golden_bytes(recipe: dict[str, Any]) -> None:
 
 
 @BY_NAME
-def test_the_golden_bytes_read_as_what_was_written(recipe: dict[str, Any]) -> None:
+def test_the_golden_bytes_read_as_the_written_values(recipe: dict[str, Any]) -> None:
     memory = bytearray((FOLDER / f"{recipe['name']}.bin").read_bytes())
     with strand.attach_ring(buffer=memory) as ring, ring.consumer() as view:
         assert ring.map.metadata.get("source") == recipe.get("metadata", {}).get("source")

@@ -236,7 +236,7 @@ def test_an_unknown_status_ends_a_stream(ring: strand.Ring, status: int) -> None
 
 
 @pytest.mark.parametrize("count", [10, 2**32, 2**64 - 1])
-def test_more_records_than_slots_are_not_believed(ring: strand.Ring, count: int) -> None:
+def test_a_count_of_more_records_than_slots_is_refused(ring: strand.Ring, count: int) -> None:
     with ring.consumer() as view, ring.producer() as writer:
         writer.write_bytes(b"one")
         struct.pack_into("<Q", ring.memory, layout.PRODUCER_AT + 8, count)

@@ -30,7 +30,7 @@ def ring() -> Any:
 
 
 @pytest.mark.parametrize("copy", [True, False])
-def test_one_who_joins_at_the_next_batch_decodes_it(ring: strand.Ring, copy: bool) -> None:
+def test_a_consumer_that_joins_at_the_next_batch_decodes_it(ring: strand.Ring, copy: bool) -> None:
     with ring.consumer() as early, ring.producer() as writer:
         writer.write_arrow(batch(0))
         with ring.consumer("next") as joined:
@@ -39,7 +39,7 @@ def test_one_who_joins_at_the_next_batch_decodes_it(ring: strand.Ring, copy: boo
         assert next(early.batches()).to_pydict() == batch(0).to_pydict()
 
 
-def test_one_who_joins_at_the_oldest_mid_stream_decodes_it(ring: strand.Ring) -> None:
+def test_a_consumer_that_joins_at_the_oldest_mid_stream_decodes_it(ring: strand.Ring) -> None:
     with ring.consumer() as early, ring.producer() as writer:
         for number in range(20):
             writer.write_arrow(batch(number))
@@ -50,14 +50,14 @@ def test_one_who_joins_at_the_oldest_mid_stream_decodes_it(ring: strand.Ring) ->
             assert next(joined.batches()).to_pydict() == batch(20).to_pydict()
 
 
-def test_a_view_that_stops_iterating_goes_on_later(ring: strand.Ring) -> None:
+def test_a_view_that_stops_iterating_continues_later(ring: strand.Ring) -> None:
     with ring.consumer() as view, ring.producer() as writer:
         for number in range(3):
             writer.write_arrow(batch(number))
             assert next(view.batches()).to_pydict() == batch(number).to_pydict()
 
 
-def test_a_schema_too_large_for_the_header_is_asked_for(ring: strand.Ring) -> None:
+def test_a_schema_too_large_for_the_header_must_be_passed(ring: strand.Ring) -> None:
     with ring.consumer() as early, ring.producer() as writer:
         writer.write_arrow(wide_batch(300))
         with ring.consumer("next") as joined:

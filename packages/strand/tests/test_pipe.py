@@ -191,7 +191,9 @@ def test_a_function_that_fails_at_once_says_why() -> None:
         (7, None, "'int' object is not iterable"),
     ],
 )
-def test_what_cannot_be_carried_is_refused_there(items: Any, schema: Any, message: str) -> None:
+def test_items_that_cannot_be_sent_fail_in_the_process(
+    items: Any, schema: Any, message: str
+) -> None:
     with pytest.raises(strand.RemoteFailure, match=message):
         list(strand.pipe(identity, items, schema=schema))
 
@@ -222,7 +224,7 @@ def test_dropping_a_pipe_ends_it_too(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
-def test_a_generator_that_does_not_come_back_is_terminated(
+def test_a_generator_that_does_not_return_is_terminated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(strand.Pipe, "patience_seconds", 0.2)
@@ -261,7 +263,7 @@ class _Unpicklable:
 
 
 @pytest.mark.slow
-def test_what_cannot_be_sent_fails_here_and_leaves_nothing() -> None:
+def test_arguments_that_cannot_be_sent_fail_in_the_caller_and_leave_nothing() -> None:
     gc.collect()  # what other tests left to the collector
     before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
     with pytest.raises(Exception, match="pickle"):

@@ -110,7 +110,7 @@ def test_a_verdict_has_the_steps_that_led_to_it() -> None:
 
 
 @pytest.mark.parametrize("name", ["ring", "producer", "consumer"])
-def test_programs_are_named_as_what_they_model(name: str) -> None:
+def test_programs_are_named_after_the_functions_they_model(name: str) -> None:
     sources = sorted(Path(strand.__file__).parent.glob("_ring*.c"))
     if not sources:
         pytest.skip("needs the package's sources")

@@ -83,7 +83,7 @@ def test_a_row_of_a_structured_array_is_a_record() -> None:
 @pytest.mark.parametrize(
     "record", ["abc", b"abc", bytearray(b"abc"), {1, 2, 3}, 5, None, iter("abc")]
 )
-def test_what_is_no_record_is_refused(pair: Pair, record: Any) -> None:
+def test_an_invalid_record_is_refused(pair: Pair, record: Any) -> None:
     writer, view = pair
     with pytest.raises(UsageError) as refused:
         writer.write(record)
@@ -101,7 +101,7 @@ def test_a_record_of_another_length_is_refused(pair: Pair, record: Any) -> None:
     assert str(refused.value) == f"a record has 3 fields (id, note, xs), not {len(record)}"
 
 
-def test_a_mapping_may_leave_out_what_may_be_null_and_nothing_else(pair: Pair) -> None:
+def test_a_mapping_may_omit_nullable_fields_only(pair: Pair) -> None:
     writer, view = pair
     writer.write({"xs": [], "id": 7})
     assert notes(view) == [None]

@@ -113,7 +113,7 @@ def test_a_bool_field_accepts_the_truth_of_anything(value: Any, truth: bool) -> 
 
 @pytest.mark.parametrize("version", [5, 6])
 @pytest.mark.parametrize("text", ["", "ascii", "grün", "\0", "😀" * 100, "x" * 65535])
-def test_text_comes_back(text: str, version: Any) -> None:
+def test_text_round_trips(text: str, version: Any) -> None:
     assert round_trip("utf8", text, version) == text
 
 
@@ -126,7 +126,7 @@ def test_text_that_is_no_text_is_refused() -> None:
 @pytest.mark.parametrize(
     "value", [0, "", [], {"a": [1.5, None, "ß"]}, "\u2028", 2**100, {"1": {"2": {"3": []}}}]
 )
-def test_json_comes_back(value: Any) -> None:
+def test_json_round_trips(value: Any) -> None:
     assert round_trip("json", value) == value
 
 

@@ -21,13 +21,13 @@ def view() -> Iterator[strand.StrandView]:
         yield ring.consumer()
 
 
-def test_rows_are_what_was_written(view: strand.StrandView) -> None:
+def test_rows_equal_the_written_records(view: strand.StrandView) -> None:
     assert list(view.rows(0, 1000)) == ROWS
     assert list(view.rows(500, 503)) == ROWS[500:503]
     assert list(view.rows(7, 7)) == []
 
 
-def test_a_row_that_is_kept_stays_what_it_is(view: strand.StrandView) -> None:
+def test_a_row_with_a_reference_does_not_change(view: strand.StrandView) -> None:
     kept = []
     for row in view.rows(0, 1000):
         if row[0] % 7 == 0:

@@ -91,7 +91,7 @@ def test_descending_order_is_version_6_only() -> None:
     "fields",
     [[], [("a", "u8"), ("a", "u8")], [("a", "u64")], [("", "u8")]],
 )
-def test_what_is_no_schema_is_refused(fields: Any) -> None:
+def test_an_invalid_schema_is_refused(fields: Any) -> None:
     with pytest.raises(UsageError):
         strand.build_schema(fields)
 

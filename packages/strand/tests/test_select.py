@@ -59,7 +59,7 @@ def test_a_failed_stream_is_ready(rings: list[strand.Ring], views: list[strand.S
     assert views[2] in strand.select(views)
 
 
-def test_a_stream_that_began_anew_is_ready(
+def test_a_stream_that_was_reset_is_ready(
     rings: list[strand.Ring], views: list[strand.StrandView]
 ) -> None:
     writer = rings[0].producer()

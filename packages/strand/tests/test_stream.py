@@ -30,7 +30,7 @@ def fail_after_one(writer: Any) -> None:
     raise ZeroDivisionError("bad luck")
 
 
-def test_an_exception_aborts_the_stream_after_what_was_written(
+def test_an_exception_aborts_the_stream_after_the_written_records(
     ring: strand.Ring, peer: Any
 ) -> None:
     with pytest.raises(ZeroDivisionError), ring.producer() as writer:
@@ -48,7 +48,7 @@ def test_a_long_abort_message_is_cut_at_a_character(ring: strand.Ring) -> None:
     assert aborted.value.reason == "é" * 158
 
 
-def test_closing_a_ring_aborts_what_was_not_finalized(ring: strand.Ring) -> None:
+def test_closing_a_ring_aborts_unfinalized_streams(ring: strand.Ring) -> None:
     with strand.attach_ring(ring.fileno()) as other:
         other.producer()
     with ring.consumer() as view, pytest.raises(strand.StrandAbortError, match="before the end"):
@@ -121,7 +121,7 @@ def test_a_stream_has_one_producer_in_its_life(ring: strand.Ring) -> None:
         ring.producer()
 
 
-def test_what_is_closed_says_so(ring: strand.Ring) -> None:
+def test_use_after_close_raises_closed(ring: strand.Ring) -> None:
     writer, view = ring.producer(), ring.consumer()
     writer.finalize()
     view.close()
@@ -164,7 +164,7 @@ def test_a_v5_ring_stops_before_its_counters_overflow() -> None:
 
 
 @pytest.mark.parametrize("start", [2**31 - 2, 2**32 - 2, 2**63])
-def test_a_v6_ring_goes_on_where_32_bits_end(ring: strand.Ring, peer: Any, start: int) -> None:
+def test_a_v6_ring_continues_beyond_32_bits(ring: strand.Ring, peer: Any, start: int) -> None:
     preset(ring, start, heap=2**32 - 4096)
     received: list[bytes] = []
     with ring.consumer() as view:
@@ -242,7 +242,7 @@ def test_a_payload_claimed_before_its_slot_overwrites_nothing(
         assert bytes(view._read_block(2)) == b"2" * 1500
 
 
-def test_heap_bytes_that_were_shown_and_abandoned_come_back(
+def test_heap_bytes_that_were_published_and_abandoned_are_reclaimed(
     ring: strand.Ring, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ring.consumer() as view, ring.producer() as writer:

@@ -18,7 +18,7 @@ def test_payloads_arrive_whole_and_in_order_while_the_ring_wraps(
     assert received == [peer.payload(index) for index in range(5000)]
 
 
-def test_a_consumer_process_reads_what_this_process_writes(
+def test_a_consumer_process_reads_records_of_this_process(
     ring: strand.Ring, spawn: Any, peer: Any
 ) -> None:
     consumer = spawn("consume", ring)

@@ -30,7 +30,7 @@ def write_four(ring: strand.Ring) -> None:
             out.write_bytes(bytes(HEAP // 2))
 
 
-def test_who_wants_many_records_gets_those_that_fit_the_heap(ring: strand.Ring) -> None:
+def test_a_wait_for_many_records_returns_those_that_fit_the_heap(ring: strand.Ring) -> None:
     with ring.consumer() as reader:
         thread = threading.Thread(target=write_four, args=(ring,))
         thread.start()
