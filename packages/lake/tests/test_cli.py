@@ -34,7 +34,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.slow
-def test_what_was_put_is_listed_and_described(data: str) -> None:
+def test_stored_datasets_are_listed_and_described(data: str) -> None:
     assert re.search(r"^trips +2 ", lake("ls", "--data", data).stdout, re.MULTILINE)
     assert "km      Float64" in lake("ls", "trips", "--data", data).stdout
     (listed,) = json.loads(lake("ls", "--data", data, "--json").stdout)
@@ -51,7 +51,7 @@ def test_what_was_put_is_listed_and_described(data: str) -> None:
         (("--csv", "--engine", "emsqrt"), "city,km\nOslo,12.5\nRome,7\n"),
     ],
 )
-def test_a_query_is_answered_in_the_form_asked_for(
+def test_a_query_is_answered_in_the_requested_format(
     data: str, flags: tuple[str, ...], printed: str
 ) -> None:
     done = lake("sql", "select * from trips order by city", "--data", data, *flags)
@@ -120,7 +120,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
         (("sql", "select 1", "--memory", "much", "--data", "DATA"), 2, "much"),
     ],
 )
-def test_what_cannot_be_done_is_refused_with_what_to_do(
+def test_impossible_requests_are_refused_with_a_hint(
     data: str, arguments: tuple[str, ...], code: int, said: str
 ) -> None:
     done = lake(*(data if each == "DATA" else each for each in arguments))
@@ -129,7 +129,7 @@ def test_what_cannot_be_done_is_refused_with_what_to_do(
     assert "Traceback" not in done.stderr
 
 
-def test_a_folder_that_is_open_elsewhere_is_refused(tmp_path: Path) -> None:
+def test_a_folder_that_is_open_in_another_process_is_refused(tmp_path: Path) -> None:
     with Lake(tmp_path):
         done = lake("ls", "--data", str(tmp_path))
     assert done.returncode == 1

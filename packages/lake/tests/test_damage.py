@@ -129,7 +129,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 @pytest.mark.sample(10)
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_shard_that_is_not_what_was_written_is_corrupt(two: Lake, engine: str, kind: str) -> None:
+def test_a_changed_shard_is_corrupt(two: Lake, engine: str, kind: str) -> None:
     shard = shard_of(two)
     shard.chmod(0o644)
     shard.with_name(f"{shard.name}.chunks").chmod(0o644)
@@ -326,7 +326,7 @@ def _csv(lake: Lake, text: str) -> Path:
 # ---- a scrub ------------------------------------------------------------------------------------
 
 
-def test_a_scrub_of_what_is_whole_reads_everything(two: Lake) -> None:
+def test_a_scrub_of_intact_data_reads_everything(two: Lake) -> None:
     seen: list[int] = []
 
     report = two.verify(on_progress=lambda report: seen.append(report.bytes_done))
@@ -364,7 +364,7 @@ def _is_parquet(lake: Lake, name: str) -> bool:
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_what_a_scrub_has_found_no_query_reads(flights: Lake, engine: str) -> None:
+def test_no_query_reads_data_that_a_scrub_found_corrupt(flights: Lake, engine: str) -> None:
     """As when a disk decays: the file's times stay, so an executor that knows it does not look."""
     assert flights.sql(QUERY, engine=engine).rows == ANSWER
     shard = shard_of(flights)

@@ -66,7 +66,7 @@ def test_a_compressed_csv_is_read(encode: Encode, name: str) -> None:
     assert {shard["byteStart"] for shard in done.answer["shards"]} == {None}
 
 
-def test_what_is_inside_may_be_of_any_format(encode: Encode) -> None:
+def test_a_compressed_file_may_have_any_format(encode: Encode) -> None:
     sink = io.BytesIO()
     pq.write_table(pa.table({"n": [1, 2]}), sink)
     lines = b'{"n": 1}\n{"n": 2}\n'
@@ -120,7 +120,7 @@ def test_a_bomb_is_stopped_at_the_limit(
     assert caught.value.limit_bytes >= 1 << 20
 
 
-def test_what_a_compressed_file_must_not_hold_is_named(encode: Encode) -> None:
+def test_forbidden_content_of_a_compressed_file_is_named(encode: Encode) -> None:
     tar = io.BytesIO()
     with tarfile.open(fileobj=tar, mode="w") as archive:
         archive.addfile(tarfile.TarInfo("a.csv"), io.BytesIO())
@@ -145,7 +145,7 @@ def test_an_encrypted_zip_is_refused_by_name(encode: Encode) -> None:
 
 
 @pytest.mark.nightly
-def test_an_xz_file_that_asks_for_gigabytes_is_refused(encode: Encode) -> None:
+def test_an_xz_file_that_needs_gigabytes_is_refused(encode: Encode) -> None:
     greedy = lzma.LZMACompressor(filters=[{"id": lzma.FILTER_LZMA2, "dict_size": 1 << 28}])
 
     with pytest.raises(BadInput, match="Memory usage limit"):

@@ -118,7 +118,7 @@ def test_a_csv_header_in_brackets_is_no_json(encode: Encode) -> None:
     assert encode("[id],[name]\n1,x\n").table.column_names == ["[id]", "[name]"]
 
 
-def test_what_is_always_null_or_empty_is_text(encode: Encode) -> None:
+def test_a_column_of_nulls_or_empty_values_is_text(encode: Encode) -> None:
     lines = '{"a": null, "b": {"c": null}, "d": [null], "e": {}, "f": []}\n'
 
     done = encode(lines * 2, "f.jsonl")

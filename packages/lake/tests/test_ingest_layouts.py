@@ -172,7 +172,7 @@ DUCKDB_DIFFERS = {
 
 
 @pytest.mark.parametrize("name", SENT)
-def test_what_people_send_is_read(encode: Encode, name: str) -> None:
+def test_common_csv_layouts_are_read(encode: Encode, name: str) -> None:
     sent = SENT[name]
 
     done = encode(sent.text)
@@ -267,7 +267,7 @@ def test_the_engine_infers_the_type_that_the_lake_infers(
 
 
 @pytest.mark.parametrize("data", [bytes(range(256)) * 20, b"\x00\x01\x02abc" * 200])
-def test_what_is_no_text_is_refused(encode: Encode, data: bytes) -> None:
+def test_bytes_that_are_not_text_are_refused(encode: Encode, data: bytes) -> None:
     with pytest.raises(BadInput, match="not text"):
         encode(data)
 

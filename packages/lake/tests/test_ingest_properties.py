@@ -106,7 +106,7 @@ def test_integers_become_numbers_only_when_no_digit_is_lost(values: list[int]) -
 
 @relaxed
 @given(values=st.lists(st.floats(allow_nan=False), min_size=1, max_size=20))
-def test_floats_come_back_bit_for_bit(values: list[float]) -> None:
+def test_floats_round_trip_bit_for_bit(values: list[float]) -> None:
     text = pa.array([repr(value) for value in values])
 
     read = read_column("float", text)
@@ -136,7 +136,9 @@ words = st.sampled_from(
 
 @relaxed
 @given(first=st.lists(words, min_size=1, max_size=6), then=st.lists(words, min_size=1, max_size=6))
-def test_a_wider_kind_reads_what_broke_the_narrower(first: list[str], then: list[str]) -> None:
+def test_a_wider_type_reads_values_that_broke_the_narrower(
+    first: list[str], then: list[str]
+) -> None:
     sample = pa.array([word or None for word in first], pa.string())
     later = pa.array([word or None for word in then], pa.string())
     kind = infer_kind(sample).kind

@@ -123,7 +123,7 @@ def test_an_ingest_can_be_cancelled_and_done_again(lake: Lake) -> None:
     assert lake.ingest(upload.id).rows == 2_000_000
 
 
-def test_who_cancels_once_the_file_was_read_finds_no_dataset(
+def test_a_cancel_after_the_file_was_read_leaves_no_dataset(
     lake: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     upload = upload_file(lake, "a.csv", "a\n1\n")
@@ -183,7 +183,7 @@ def test_an_ingest_that_waits_for_another_can_be_cancelled(lake: Lake) -> None:
         assert earlier.result(60).rows == 2_000_000
 
 
-def test_ingesting_what_was_committed_changes_nothing(lake: Lake, tmp_path: Path) -> None:
+def test_ingesting_again_after_the_commit_changes_nothing(lake: Lake, tmp_path: Path) -> None:
     upload = upload_file(lake, "a.csv", "a\n1\n")
     folder = lake.parts.folder(upload.id)
     kept = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -229,7 +229,7 @@ def test_a_deleted_dataset_is_gone_at_once(flights: Lake) -> None:
         flights.delete("flights")
 
 
-def test_a_query_goes_on_while_its_dataset_is_deleted(flights: Lake) -> None:
+def test_a_query_continues_while_its_dataset_is_deleted(flights: Lake) -> None:
     with flights.query("SELECT * FROM flights, range(200000)") as execution:
         rows = 0
         for batch in execution.batches():

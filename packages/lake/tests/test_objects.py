@@ -102,7 +102,7 @@ def test_a_deletion_is_reported_and_an_open_reader_keeps_its_bytes(store: Object
         store.path(name)
 
 
-def test_what_is_no_object_id_never_becomes_a_path(store: ObjectStore) -> None:
+def test_an_invalid_object_id_never_becomes_a_path(store: ObjectStore) -> None:
     for name in ("../../etc/passwd", "", "A" * 64, "0" * 63, "0" * 64 + "/x"):
         with pytest.raises(UsageError):
             store.path(name)

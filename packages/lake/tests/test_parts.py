@@ -113,7 +113,7 @@ def test_completing_with_parts_missing_lists_them(store: PartStore, upload: Uplo
     assert store.get(upload.id).state == "receiving"
 
 
-def test_an_upload_goes_on_after_a_restart(
+def test_an_upload_resumes_after_a_restart(
     store: PartStore, upload: UploadInfo, tmp_path: Path
 ) -> None:
     send(store, upload, 0, DATA[:400])
@@ -262,7 +262,7 @@ def test_a_limit_on_size_is_reported(tmp_path: Path) -> None:
         store.start("a.csv", 101)
 
 
-def test_admission_is_asked_before_anything_is_written(tmp_path: Path) -> None:
+def test_admission_is_checked_before_anything_is_written(tmp_path: Path) -> None:
     def refuse(name: str, mode: str, options: dict[str, Any]) -> None:
         raise Conflict(f"{name} {mode} {options}")
 
@@ -276,7 +276,7 @@ def test_admission_is_asked_before_anything_is_written(tmp_path: Path) -> None:
 @example(data=b"PK\x05\x06", part_bytes=4, order=random.Random(0))
 @given(data=st.binary(min_size=1, max_size=200), part_bytes=st.integers(1, 64), order=st.randoms())
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40)
-def test_any_file_in_any_parts_comes_back(
+def test_any_file_in_any_parts_round_trips(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, part_bytes: int, order: random.Random
 ) -> None:
     # A file whose first bytes are those of an image or an archive is refused, and the generator

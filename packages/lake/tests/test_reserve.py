@@ -26,7 +26,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-def test_the_reserve_lets_a_dataset_go_on_a_full_disk(small_disk: Path) -> None:
+def test_the_reserve_allows_deleting_a_dataset_on_a_full_disk(small_disk: Path) -> None:
     with Lake(small_disk / "node") as lake:
         lake.append("one", pa.table({"a": list(range(1000))}))
         with (small_disk / "filler").open("ab", buffering=0) as file, suppress(OSError):

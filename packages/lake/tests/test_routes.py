@@ -136,9 +136,7 @@ def test_the_etag_is_the_object_and_saves_the_transfer(client: Client, flights: 
         ("text/html, */*;q=0.5", "application/json"),
     ],
 )
-def test_the_answer_is_of_the_kind_that_was_asked_for(
-    client: Client, accept: str, media: str
-) -> None:
+def test_the_response_has_the_requested_type(client: Client, accept: str, media: str) -> None:
     answer = client.post("/api/query", json={"sql": "SELECT 1 AS one"}, headers={"Accept": accept})
 
     assert answer.headers["content-type"] == media
@@ -271,7 +269,7 @@ def test_verify_reports_damage_line_by_line(client: Client, flights: Lake) -> No
     assert name in last
 
 
-def test_verify_refuses_what_it_cannot_do(client: Client) -> None:
+def test_verify_refuses_unknown_datasets_and_repairs(client: Client) -> None:
     assert client.post("/api/verify", json={"dataset": "nosuch"}).json()["code"] == "not-found"
     refused = client.post("/api/verify", json={"dataset": "flights", "repair": True}).json()
     assert (refused["code"], "flights" in refused["error"]) == ("unsupported", True)

@@ -155,7 +155,7 @@ def test_a_deadline_ends_a_query(flights: Lake) -> None:
 
 
 @pytest.mark.slow
-def test_a_cancelled_query_ends_and_its_executor_goes_on(flights: Lake) -> None:
+def test_a_cancelled_query_ends_and_its_executor_survives(flights: Lake) -> None:
     flights.sql("SELECT 1")  # a process that is still being started would be killed
     with flights.query("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:
         with pytest.raises(DeadlineExceeded):
@@ -178,7 +178,7 @@ def test_a_query_that_is_cancelled_before_it_begins_ends_too(flights: Lake) -> N
 
 
 @pytest.mark.slow
-def test_a_result_becomes_what_one_works_with(flights: Lake) -> None:
+def test_a_result_converts_to_common_types(flights: Lake) -> None:
     result = flights.sql("SELECT carrier, distance FROM flights ORDER BY distance")
 
     assert result.df()["distance"].tolist() == [200, 1089, 1400, 1576]

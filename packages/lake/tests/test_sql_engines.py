@@ -93,9 +93,7 @@ def test_parameters_are_constants(lake: Lake, query: str, params: Any) -> None:
         ("EXPLAIN SELECT id FROM trips", Unsupported),
     ],
 )
-def test_what_is_refused_is_refused_before_it_runs(
-    lake: Lake, query: str, error: type[Exception]
-) -> None:
+def test_refused_statements_do_not_run(lake: Lake, query: str, error: type[Exception]) -> None:
     with pytest.raises(error):
         lake.sql(query, engine="emsqrt")
 

@@ -287,7 +287,7 @@ TEMPLATES = [
 @example("SELECT * FROM t1 -- 1", 1, 22)
 @example("FROM t SELECT 1, E'\\' 1', \"1\"", 3, 40)
 @example("SELECT 1 /* ' */ FROM t1, 'x1' /* ' */", 3, 40)
-def test_what_a_statement_reads_is_found_anew_unless_only_numbers_changed(
+def test_a_statement_is_checked_again_unless_only_numbers_changed(
     template: str, first: int, second: int
 ) -> None:
     def outcome(sql: str) -> object:

@@ -139,7 +139,7 @@ def test_the_next_query_sees_nothing_of_it(
 
 
 @pytest.mark.parametrize("statement", REFUSED_BEFORE)
-def test_what_would_reach_the_whole_instance_is_refused(statement: str) -> None:
+def test_statements_that_affect_the_whole_instance_are_refused(statement: str) -> None:
     with pytest.raises((Denied, SqlError, Unsupported)):
         check_statement(statement, frozenset(("t",)))
 
@@ -276,7 +276,7 @@ def test_an_instance_ends_with_a_query_that_spilled(world: World) -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 2.0])
-def test_the_memory_limit_follows_what_is_free(world: World, factor: float) -> None:
+def test_the_memory_limit_follows_free_memory(world: World, factor: float) -> None:
     world.ask("FROM t")
     world.limits = replace(world.limits, memory_bytes=int(world.limits.memory_bytes * factor))
 

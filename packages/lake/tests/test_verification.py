@@ -140,7 +140,7 @@ def test_any_changed_byte_is_found_and_its_chunk_named(tmp_path: Path, data: st.
     path.unlink()
 
 
-def test_what_is_whole_has_no_damage_read_from_the_disk(store: ObjectStore) -> None:
+def test_intact_data_reads_without_damage_from_the_disk(store: ObjectStore) -> None:
     for size in (0, 1, CHUNK_BYTES, CHUNK_BYTES + 1):
         digest = store.put_bytes(bytes(size))
         assert find_damage(store.path(digest.object), from_disk=True) is None
