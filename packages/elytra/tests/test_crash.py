@@ -36,7 +36,7 @@ def node_process(folder: Path, crash_at: str = "") -> Iterator[str]:
 @pytest.mark.sample(1)
 @pytest.mark.crash
 @pytest.mark.parametrize("point", ["ingest-sealed", "ingest-encoded", "ingest-committed"])
-def test_an_ingest_that_was_killed_goes_on(tmp_path: Path, point: str) -> None:
+def test_an_ingest_that_was_killed_resumes(tmp_path: Path, point: str) -> None:
     csv = tmp_path / "numbers.csv"
     csv.write_text("n\n" + "".join(f"{n}\n" for n in range(10_000)))
 

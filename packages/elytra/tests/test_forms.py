@@ -85,7 +85,7 @@ def test_a_form_that_breaks_off_is_an_error() -> None:
         (form(*[(b'name="a"', b"1")] * 40), TYPE, "more than 32"),
     ],
 )
-def test_what_is_no_proper_form_is_refused(body: bytes, content_type: str, about: str) -> None:
+def test_a_malformed_form_is_refused(body: bytes, content_type: str, about: str) -> None:
     with pytest.raises(UsageError, match=about):
         read([body], content_type)
 

@@ -137,7 +137,7 @@ def test_answers_in_other_shapes(flights: Pipeline, capsys: pytest.CaptureFixtur
         ("*/*", "application/json", None),
     ],
 )
-def test_the_answer_comes_as_accept_asks(
+def test_the_response_has_the_format_of_the_accept_header(
     shared_node: Any, flights: Pipeline, accept: str, kind: str, body: bytes | None
 ) -> None:
     job = flights.filter("id = 1").select("id", "carrier").submit()
@@ -226,7 +226,7 @@ def refused(node: Any, document: Any) -> SennitError:
     return caught.value
 
 
-def test_what_cannot_work_is_refused_at_once(shared_node: Any, flights: Pipeline) -> None:
+def test_invalid_plans_are_refused_at_once(shared_node: Any, flights: Pipeline) -> None:
     with pytest.raises(UnknownColumn) as unknown:
         flights.filter(col("distnce") > 1).submit()
     assert unknown.value.suggestion == "distance"
@@ -294,7 +294,7 @@ def test_an_answer_is_there_only_when_the_job_is_done(shared_node: Any, flights:
         shared_node.client.job_info("nothing")
 
 
-def test_a_cancelled_job_ends_at_once_and_frees_what_it_held(
+def test_a_cancelled_job_ends_at_once_and_frees_its_resources(
     shared_node: Any, flights: Pipeline
 ) -> None:
     with shared_node.all_busy():
@@ -392,7 +392,7 @@ def test_a_killed_executor_costs_one_attempt(shared_node: Any) -> None:
 
 
 @pytest.mark.parametrize("step", ["task", "merge", "result"])
-def test_a_job_that_cannot_go_on_fails_and_holds_nothing(
+def test_a_job_that_cannot_continue_fails_and_holds_nothing(
     flights: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     def broken(*_arguments: Any) -> Any:
@@ -422,7 +422,7 @@ def test_many_jobs_at_once_all_end(flights: Pipeline) -> None:
 
 
 @pytest.mark.slow
-def test_after_a_restart_ingests_go_on_and_pipelines_have_failed(
+def test_after_a_restart_ingests_resume_and_pipelines_have_failed(
     open_node: Any, tmp_path: Path
 ) -> None:
     csv = tmp_path / "restarted.csv"

@@ -81,7 +81,9 @@ def test_a_join_reads_both_datasets(
     assert ours == oracle(data, query)
 
 
-def test_a_join_with_what_was_made_of_itself(trips: Pipeline, data: dict[str, pa.Table]) -> None:
+def test_a_join_with_a_result_of_the_same_dataset(
+    trips: Pipeline, data: dict[str, pa.Table]
+) -> None:
     means = trips.group_by("carrier").agg(mean=col("km").mean())
     ours = trips.join(means, "carrier").filter("km > mean").count().collect().value
     query = (
@@ -91,7 +93,7 @@ def test_a_join_with_what_was_made_of_itself(trips: Pipeline, data: dict[str, pa
     assert [(ours,)] == oracle(data, query)
 
 
-def test_a_union_goes_on_with_the_others(trips: Pipeline, names: Pipeline) -> None:
+def test_a_union_continues_with_the_others(trips: Pipeline, names: Pipeline) -> None:
     both = trips.limit(2).select("carrier").union(names.select("code")).collect()
     assert both.rows == [("UA",), (None,), ("UA",), ("AA",), ("ZZ",)]
 
@@ -150,7 +152,7 @@ def test_partials_of_more_groups_than_the_cap_holds_are_merged(
     assert info.result["spilledBytes"] > 0
 
 
-def test_what_cannot_be_distributed_is_refused_by_name(
+def test_operators_that_cannot_be_distributed_are_refused_by_name(
     shared_node: Any, trips: Pipeline, names: Pipeline
 ) -> None:
     ref = Scan(DatasetRef("trips"))

@@ -115,12 +115,12 @@ def test_reduce_of_a_column_is_an_aggregate(flights: Pipeline) -> None:
     assert flights.map(lambda r: r.air_time).reduce(max, 0).schema.names == ("max",)
 
 
-def test_reduce_refuses_what_it_cannot_recognise(flights: Pipeline) -> None:
+def test_reduce_refuses_unknown_functions(flights: Pipeline) -> None:
     with pytest.raises(Unsupported, match=r"a \* distance"):
         flights.reduce(lambda a, b: a * b, column="distance")
 
 
-def test_functions_get_what_the_map_before_them_returned(flights: Pipeline) -> None:
+def test_functions_get_the_result_of_the_map_before_them(flights: Pipeline) -> None:
     value = flights.map(lambda r: r.air_time).filter(lambda v: v > 60).sort("air_time")
     pair = flights.map(lambda r: (r.carrier, r.air_time)).map(lambda t: {"minutes": t[1] % 60})
 
@@ -146,7 +146,7 @@ def test_limit_refuses_negative_numbers(flights: Pipeline) -> None:
         flights.limit(-1)
 
 
-def test_what_runs_hands_the_plan_over(flights: Pipeline, drawer: Any) -> None:
+def test_submit_passes_the_plan_on(flights: Pipeline, drawer: Any) -> None:
     grown = flights.count()
     grown.submit(engine="local", mem_cap="64MiB")
 

@@ -84,7 +84,7 @@ TRACED = [
 
 
 @pytest.mark.parametrize("text", TRACED)
-def test_what_is_traced_is_what_python_answers(text: str) -> None:
+def test_traced_functions_return_what_python_returns(text: str) -> None:
     fn = eval(f"lambda r: {text.replace('~', 'not ')}", {"math": math})
     traced = eval(f"lambda r: {text}", {"math": math})
 
@@ -218,7 +218,7 @@ REFUSED: list[tuple[Callable[[Any], Any], str]] = [
 
 
 @pytest.mark.parametrize(("fn", "seen"), REFUSED, ids=range(len(REFUSED)))
-def test_what_cannot_be_traced_is_refused_by_name(fn: Any, seen: str) -> None:
+def test_functions_that_cannot_be_traced_are_refused_by_name(fn: Any, seen: str) -> None:
     with pytest.raises(Unsupported, match=seen) as error:
         trace_map(fn, SCHEMA, "row")
     assert error.value.hint
@@ -277,7 +277,7 @@ conditions = st.recursive(
 @pytest.mark.nightly
 @settings(max_examples=300, deadline=None)
 @given(text=numbers | texts | conditions)
-def test_random_functions_answer_what_python_answers_or_fail(text: str) -> None:
+def test_random_functions_return_what_python_returns_or_fail(text: str) -> None:
     fn = eval(f"lambda r: {text}")
     try:
         ours = in_engine(fn)

@@ -66,7 +66,7 @@ MAPS: list[Callable[[Any], Any]] = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fn", MAPS, ids=range(len(MAPS)))
-def test_a_map_answers_what_python_maps(trips: Pipeline, fn: Callable[[Any], Any]) -> None:
+def test_a_map_returns_what_python_returns(trips: Pipeline, fn: Callable[[Any], Any]) -> None:
     assert answered(trips.map(fn)) == [fn(row) for row in python_rows()]
 
 

@@ -150,7 +150,7 @@ def test_the_same_result_twice_is_merged_once(scheduler: Scheduler) -> None:
     assert again == [DropPartial("j-t0-1", {"n": 0})]
 
 
-def test_cancel_stops_what_runs_and_forgets_the_job(scheduler: Scheduler) -> None:
+def test_cancel_stops_running_tasks_and_forgets_the_job(scheduler: Scheduler) -> None:
     instructions = handle_all(scheduler, CancelRequested("j"))
 
     assert of(instructions, StopAttempt) == [StopAttempt("j-t0-1", "w1")]

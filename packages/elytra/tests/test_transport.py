@@ -77,7 +77,7 @@ def test_a_passing_trouble_is_waited_out(
     assert len(script.asked) == 3
 
 
-def test_a_body_is_made_anew_for_each_try(transport: Transport, script: Script) -> None:
+def test_a_body_is_rebuilt_for_each_attempt(transport: Transport, script: Script) -> None:
     script.answers = [(503, b""), (200, b"")]
 
     transport.put(
@@ -137,7 +137,7 @@ def test_an_unreachable_address_is_reported() -> None:
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8600", "ftp://x", "http://"])
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_address_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="address"):
         Transport(url)
 

@@ -138,7 +138,7 @@ def test_a_form_may_bring_a_part(http: httpx.Client) -> None:
     assert answer.json() == {"index": 0, "bytes": len(CSV)}
 
 
-def test_a_form_whose_file_comes_first_says_what_to_do(http: httpx.Client) -> None:
+def test_a_form_whose_file_comes_first_is_refused_with_a_hint(http: httpx.Client) -> None:
     answer = http.post("/api/upload-chunk", files={"file": ("blob", CSV)})
 
     assert answer.status_code == 400
@@ -184,7 +184,7 @@ def test_a_file_that_cannot_be_read_fails_its_job_with_the_reason(
     assert uploaded.job.state == "failed"
 
 
-def test_what_holds_no_table_is_refused_before_it_is_sent(node: Any, tmp_path: Path) -> None:
+def test_a_file_without_a_table_is_refused_before_it_is_sent(node: Any, tmp_path: Path) -> None:
     photo, empty, folder, pipe = (tmp_path / name for name in ("p.csv", "e.csv", "d.csv", "f.csv"))
     photo.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
     empty.touch()
@@ -233,7 +233,7 @@ class Cable:
 
 
 @pytest.mark.slow
-def test_a_broken_off_upload_goes_on_where_it_stopped(
+def test_an_interrupted_upload_resumes_where_it_stopped(
     node: Any, csv: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cable = Cable(node.client, monkeypatch)
