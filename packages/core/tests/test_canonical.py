@@ -114,7 +114,7 @@ def test_whole_doubles_and_integers_are_one(number: int) -> None:
         1j,
     ],
 )
-def test_what_json_cannot_hold_is_refused(value: Any) -> None:
+def test_values_that_json_cannot_hold_are_refused(value: Any) -> None:
     with pytest.raises(UsageError):
         canonical_json([value])
 

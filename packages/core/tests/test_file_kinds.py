@@ -103,7 +103,7 @@ def test_a_real_sqlite_database_is_named(tmp_path: Path) -> None:
     ],
     ids=lambda _: "head",
 )
-def test_what_may_be_read_is_not_named(head: bytes) -> None:
+def test_readable_files_are_not_refused(head: bytes) -> None:
     assert find_unreadable(head) is None
 
 

@@ -44,7 +44,7 @@ def test_chunk_size_is_part_of_the_id() -> None:
     assert one.object != other.object
 
 
-def test_hasher_goes_on_after_finish() -> None:
+def test_hasher_continues_after_finish() -> None:
     hasher = ObjectHasher(4).update(b"abc")
     hasher.finish()
     assert hasher.update(b"def").finish() == ObjectHasher(4).update(b"abcdef").finish()

@@ -69,7 +69,7 @@ def test_forked_child_does_not_count_on_from_its_parent() -> None:
 @pytest.mark.parametrize(
     "text", ["", "0" * 25, "0" * 27, "z" * 26, "0" * 25 + "u", "0" * 25 + "A", 3]
 )
-def test_what_is_no_id(text: Any) -> None:
+def test_malformed_ids(text: Any) -> None:
     assert not is_id(text)
     with pytest.raises(UsageError):
         id_time(text)

@@ -76,7 +76,7 @@ def test_ordinary_lines_stay(line: str) -> None:
     assert redact(line) == line
 
 
-def test_what_surrounds_a_secret_stays() -> None:
+def test_text_around_a_secret_stays() -> None:
     assert redact(f"GET /?token={SECRET}&x=1 200") == "GET /?token=***&x=1 200"
 
 

@@ -52,7 +52,7 @@ def test_open_files_are_mended_and_named(folder: Path) -> None:
     assert claim_folder(folder).mended == 0
 
 
-def test_what_a_link_points_to_is_left_alone(folder: Path, tmp_path: Path) -> None:
+def test_the_target_of_a_link_is_not_changed(folder: Path, tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     outside.write_text("")
     outside.chmod(0o644)

@@ -188,7 +188,7 @@ def test_unknown_state_is_refused() -> None:
 
 
 @pytest.mark.parametrize("document", [None, [], "x", 3])
-def test_what_is_no_object_is_refused(document: Any) -> None:
+def test_a_non_object_is_refused(document: Any) -> None:
     with pytest.raises(UsageError, match="Progress: expected an object"):
         Progress.from_json(document)
 

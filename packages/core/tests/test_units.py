@@ -37,7 +37,7 @@ def test_sizes(text: Any, count: int) -> None:
 @pytest.mark.parametrize(
     "text", ["", "MiB", "-1", "1e3", "1 MiBs", "١", "1,5MB", "9" * 5000, -1, 1.5, True, None]
 )
-def test_what_is_no_size_is_refused(text: Any) -> None:
+def test_an_invalid_size_is_refused(text: Any) -> None:
     with pytest.raises(UsageError):
         parse_bytes(text)
 
@@ -90,7 +90,7 @@ def test_durations(text: Any, seconds: float) -> None:
 @pytest.mark.parametrize(
     "text", ["", "s", "-1s", "1 week", "1M", float("nan"), float("inf"), -1, None]
 )
-def test_what_is_no_duration_is_refused(text: Any) -> None:
+def test_an_invalid_duration_is_refused(text: Any) -> None:
     with pytest.raises(UsageError):
         parse_duration(text)
 
