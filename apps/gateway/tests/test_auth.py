@@ -186,7 +186,7 @@ def test_tree_paths_end_in_json_outside_the_api() -> None:
         ("PUT", "/notes.json", "writer"),
     ],
 )
-def test_what_no_route_declares_has_a_role_too(
+def test_undeclared_routes_have_a_role_too(
     access: AccessControl, method: str, path: str, role: str
 ) -> None:
     assert access.role_needed(method, path) == role

@@ -51,7 +51,7 @@ def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> N
         (["up", "--host", "0.0.0.0"], 2, "TLS"),
     ],
 )
-def test_wrong_use_says_what_and_what_next(
+def test_wrong_use_names_the_mistake_and_the_fix(
     arguments: list[str],
     status: int,
     words: str,
@@ -65,7 +65,7 @@ def test_wrong_use_says_what_and_what_next(
     assert words in capsys.readouterr().err
 
 
-def test_errors_are_json_when_json_is_asked_for(
+def test_errors_are_json_when_json_is_requested(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SENNIT_URL", raising=False)
@@ -132,7 +132,7 @@ def test_a_pipe_gets_every_column(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize(("flag", "words"), [([], "info    a: hello"), (["--json"], '"a"')])
-def test_logs_are_readable_and_json_when_asked_for(
+def test_logs_are_readable_and_json_on_request(
     flag: list[str], words: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     (tmp_path / "logs").mkdir()
@@ -145,21 +145,21 @@ def test_logs_are_readable_and_json_when_asked_for(
     assert "not json" in printed
 
 
-def test_an_empty_log_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_an_empty_log_is_reported(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "logs").mkdir()
     assert run(["logs", "--data", str(tmp_path)]) == 0
     assert "is empty" in capsys.readouterr().err
     assert run(["logs", "--which", "nope", "--data", str(tmp_path)]) == 2
 
 
-def test_a_missing_file_is_said_before_a_node_is_asked(
+def test_a_missing_file_is_reported_before_a_request_is_sent(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     assert run(["put", str(tmp_path / "no.csv"), "--data", str(tmp_path)]) == 2
     assert "no such file" in capsys.readouterr().err
 
 
-def test_an_absent_node_is_said_in_a_sentence(
+def test_an_absent_node_is_reported_in_one_sentence(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("SENNIT_URL", raising=False)

@@ -120,6 +120,6 @@ def test_a_socket_opens_for_an_allowed_page_alone(node: OpenNode, origin: str, o
 
 
 @pytest.mark.parametrize("text", ["*", "", "null", "app.example", "https://", "https://a b"])
-def test_what_is_no_origin_is_refused(text: str) -> None:
+def test_an_invalid_origin_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="allowed_origins"):
         checked_origin(text)

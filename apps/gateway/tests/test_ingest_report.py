@@ -54,7 +54,7 @@ def test_a_wide_or_much_changed_dataset_is_summarized() -> None:
     assert "… 40; --json has all" in shown[-1]
 
 
-def test_what_a_file_holds_does_not_steer_the_terminal() -> None:
+def test_control_characters_of_a_file_do_not_reach_the_terminal() -> None:
     report = {
         "widened": [{"column": "a", "value": "\x1b[2J", "from": "Int64", "to": "Utf8"}],
         "notes": [{"note": "above the table, not read: \x1b]0;title\x07"}],
@@ -69,7 +69,7 @@ def test_a_dataset_without_a_report_has_its_columns() -> None:
     assert list(report_lines(computed)) == ["f: 0 rows, 1 column", "  columns  a Int64"]
 
 
-def test_what_the_tree_leaves_out_is_empty() -> None:
+def test_missing_tree_values_are_empty() -> None:
     """A tree keeps no empty lists, and a newer node may say more."""
     report = IngestReport.from_json({"name": "f", "source": {"format": "csv", "new": 1}})
 

@@ -149,7 +149,7 @@ def test_a_client_that_does_not_end_its_head_gets_an_error(port: int) -> None:
     assert json.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "deadline-exceeded"
 
 
-def test_who_waits_for_an_answer_and_goes_is_noticed(port: int) -> None:
+def test_a_client_that_disconnects_before_its_response_is_detected(port: int) -> None:
     with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
         client.sendall(b"GET /wait HTTP/1.1\r\nHost: x\r\n\r\n")
         assert not gone.wait(0.2)
