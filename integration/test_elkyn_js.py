@@ -99,11 +99,11 @@ def test_the_client_and_the_replica_work_against_a_server(
     run_served(served, control, [compiled / "client.test.js", compiled / "attack.test.js"])
 
 
-def test_sockets_go_on_where_they_were_lost(served: Served, control: str, compiled: Path) -> None:
+def test_sockets_resume_where_they_were_lost(served: Served, control: str, compiled: Path) -> None:
     run_served(served, control, [compiled / "socket.test.js"], "--experimental-websocket")
 
 
-def test_what_browsers_load_needs_nothing_of_node_and_is_small(installed: Path) -> None:
+def test_browser_bundles_need_nothing_of_node_and_are_small(installed: Path) -> None:
     package = installed / "node_modules/@sennit/elkyn"
     exports = json.loads((package / "package.json").read_text())["exports"]["."]
     for target in (*exports["browser"].values(), exports["types"], exports["default"]):

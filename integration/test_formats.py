@@ -128,7 +128,7 @@ def test_put_says_how_the_file_was_read(node: RunningNode, tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_the_report_is_the_same_wherever_it_is_asked_for(node: RunningNode, tmp_path: Path) -> None:
+def test_the_report_is_the_same_in_every_interface(node: RunningNode, tmp_path: Path) -> None:
     source = tmp_path / "mixed.jsonl"
     source.write_text('{"v": 1.10}\n{"v": "x"}\n')
 
@@ -165,7 +165,7 @@ def folders(parent: Path) -> set[Path]:
 
 
 @pytest.mark.slow
-def test_what_holds_no_table_is_refused_before_it_is_sent(
+def test_a_file_without_a_table_is_refused_before_it_is_sent(
     node: RunningNode, tmp_path: Path
 ) -> None:
     uploads = node.data / "uploads"

@@ -76,7 +76,7 @@ def python_here(folder: Path, prelude: str = "") -> None:
     fake(folder, "python3", f'PYTHONPATH={folder} exec {Path(sys.executable).resolve()} "$@"')
 
 
-def test_no_python_is_said_with_the_remedy(checkout: Path, bare_path: Path) -> None:
+def test_a_missing_python_is_reported_with_the_fix(checkout: Path, bare_path: Path) -> None:
     done = knock(checkout, bare_path, "up")
     assert done.returncode == 1
     assert "no Python 3.11" in done.stderr
@@ -110,7 +110,9 @@ def test_windows_is_sent_to_wsl(checkout: Path, bare_path: Path) -> None:
     assert "WSL2" in done.stderr
 
 
-def test_too_little_disk_is_said_before_anything_is_made(checkout: Path, bare_path: Path) -> None:
+def test_too_little_disk_is_reported_before_anything_is_created(
+    checkout: Path, bare_path: Path
+) -> None:
     python_here(
         bare_path,
         "import shutil, collections; U = collections.namedtuple('U', 'total used free')\n"
@@ -123,7 +125,7 @@ def test_too_little_disk_is_said_before_anything_is_made(checkout: Path, bare_pa
 
 
 @pytest.mark.nightly
-def test_no_network_is_said_plainly(checkout: Path, bare_path: Path) -> None:
+def test_a_missing_network_is_reported(checkout: Path, bare_path: Path) -> None:
     python_here(bare_path)
     fake(bare_path, "uv", 'echo "error: Failed to fetch: could not connect" >&2; exit 2')
     environment = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
@@ -176,7 +178,7 @@ def test_a_first_run_installs_and_a_second_only_runs(installing: Path, bare_path
 
 
 @pytest.mark.nightly
-def test_only_what_changed_is_redone(installing: Path, bare_path: Path) -> None:
+def test_only_changed_steps_run_again(installing: Path, bare_path: Path) -> None:
     knock(installing, bare_path, "version")
     calls(installing)
 

@@ -92,7 +92,7 @@ def test_the_facade_converts(loaded: RunningNode) -> None:
         ("text/csv", "text/csv"),
     ],
 )
-def test_answers_come_in_the_form_that_was_asked_for(
+def test_responses_have_the_requested_format(
     loaded: RunningNode, accept: str, content_type: str
 ) -> None:
     answer = httpx.post(

@@ -338,7 +338,7 @@ def is_planned(text: str, name: str) -> bool:
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != NOT_YET])
-def test_what_a_page_names_exists_or_is_planned(page: str) -> None:
+def test_names_on_a_page_exist_or_are_planned(page: str) -> None:
     wrong = [
         f"{page}:{number}: no {kind} {name}"
         for number, text, (kind, name) in missing_of(page)

@@ -59,7 +59,7 @@ def test_another_site_cannot_use_the_visitors_cookie(
     assert allowed.status_code == 200
 
 
-def test_no_answer_lets_another_site_read_it(node: RunningNode) -> None:
+def test_no_response_can_be_read_by_another_site(node: RunningNode) -> None:
     headers = {**node.headers, "origin": "https://evil.example"}
     assert (
         "access-control-allow-origin"
@@ -73,7 +73,7 @@ def test_a_wrong_token_opens_no_session(node: RunningNode) -> None:
     assert "set-cookie" not in refused.headers
 
 
-def test_a_reader_reads_and_asks_but_changes_nothing(node: RunningNode) -> None:
+def test_a_reader_reads_and_queries_but_changes_nothing(node: RunningNode) -> None:
     made = httpx.post(
         f"{node.url}/api/tokens", json={"name": "r", "role": "reader"}, headers=node.headers
     )

@@ -155,7 +155,9 @@ def test_every_form_of_an_answer_names_its_engine(
     assert bodies[0] == bodies[1]
 
 
-def test_what_emsqrt_does_not_cover_is_refused_and_auto_answers_it(loaded: sennit.Session) -> None:
+def test_sql_that_emsqrt_does_not_cover_is_refused_and_auto_answers_it(
+    loaded: sennit.Session,
+) -> None:
     query = "select count(*) from flights where carrier in (select 'UA')"
     with pytest.raises(Unsupported, match="not covered"):
         loaded.sql(query, engine="emsqrt")
@@ -163,7 +165,7 @@ def test_what_emsqrt_does_not_cover_is_refused_and_auto_answers_it(loaded: senni
 
 
 @pytest.mark.nightly
-def test_auto_goes_on_with_emsqrt_when_duckdb_runs_out_of_memory(tmp_path: Path) -> None:
+def test_auto_continues_with_emsqrt_when_duckdb_runs_out_of_memory(tmp_path: Path) -> None:
     rows = 1_500_000
     query = (
         "select count(*), sum(n), max(v) from (select k, count(*) as n, median(v) as v from wide "

@@ -90,7 +90,7 @@ def test_three_nodes_start_and_stop_together(tmp_path: Path) -> None:
 
 
 @pytest.mark.nightly
-def test_a_port_in_use_is_said_plainly(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported(tmp_path: Path) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()

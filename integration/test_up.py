@@ -106,7 +106,7 @@ def test_a_port_in_use_is_named_with_and_without_detaching(tmp_path: Path) -> No
 
 
 @pytest.mark.nightly
-def test_watching_what_is_not_there_is_an_error(node: RunningNode) -> None:
+def test_watching_a_missing_node_is_an_error(node: RunningNode) -> None:
     job = "0" * 26
     for target in ("flights", "/no/such/path", job, "01ARZ3NDEKTSV4RRFFQ69G5FAV"):
         done = platform("watch", target, data=node.data, check=False)

@@ -235,7 +235,7 @@ def test_writes_and_streams_of_a_pair_that_is_disturbed(tmp_path: Path) -> None:
         assert all(watcher.resumed for watcher in watchers)
 
 
-def test_what_a_replica_has_acknowledged_outlives_its_leaders(tmp_path: Path) -> None:
+def test_writes_acknowledged_by_a_replica_outlive_its_leaders(tmp_path: Path) -> None:
     dice = random.Random(SEED)
     with pair_at(tmp_path, "--ack", "replicas:1", "--ack-timeout", "2") as pair:
         until(lambda: connected(pair.follower))

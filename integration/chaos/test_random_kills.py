@@ -70,9 +70,7 @@ def test_killed_executors_never_make_a_wrong_answer(source: Path, tmp_path: Path
             assert sum(row[1] for row in rows) == SUM
 
 
-def test_nodes_killed_again_and_again_keep_what_they_acknowledged(
-    source: Path, tmp_path: Path
-) -> None:
+def test_nodes_killed_repeatedly_keep_acknowledged_writes(source: Path, tmp_path: Path) -> None:
     dice = random.Random(SEED)
     data = tmp_path / "node"
     acknowledged: set[str] = set()

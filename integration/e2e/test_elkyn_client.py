@@ -111,7 +111,7 @@ def test_many_listeners_leave_room_for_requests(pages: Pages, server: Served) ->
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["socket", "stream"])
-def test_a_listener_misses_nothing_and_hears_nothing_twice_over_a_restart(
+def test_a_listener_gets_each_event_once_over_a_restart(
     pages: Pages, server: Served, kind: str
 ) -> None:
     page = pages.open()
@@ -128,7 +128,7 @@ def test_a_listener_misses_nothing_and_hears_nothing_twice_over_a_restart(
 
 
 @pytest.mark.nightly
-def test_two_thousand_writes_are_heard_in_order(pages: Pages, server: Served) -> None:
+def test_two_thousand_writes_arrive_in_order(pages: Pages, server: Served) -> None:
     page = pages.open()
     run(page, CONNECT + FOLLOW, access(server))
     for number in range(2000):
@@ -206,7 +206,7 @@ def test_waiting_writes_outlive_their_page(pages: Pages, server: Served) -> None
 
 
 @pytest.mark.nightly
-def test_a_tab_sends_what_a_closed_tab_left(pages: Pages, server: Served) -> None:
+def test_a_tab_sends_the_writes_of_a_closed_tab(pages: Pages, server: Served) -> None:
     first, second = pages.open(), pages.open()
     run(second, CONNECT, access(server))
     server.stop()
@@ -293,7 +293,7 @@ def test_a_page_without_a_worker_has_its_own_connection(
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["socket", "stream"])
-def test_listeners_go_on_with_a_fresh_token_and_end_without(
+def test_listeners_continue_with_a_fresh_token_and_end_without(
     pages: Pages, server: Served, kind: str
 ) -> None:
     server.rules("default", {"a": {".read": "auth.uid === 'ann'"}, "b": {".read": "true"}})

@@ -62,7 +62,7 @@ def test_children_unfold_by_pages(entered: Page) -> None:
     expect(rows).to_have_count(130)
 
 
-def test_what_others_write_shows_while_a_value_is_edited(entered: Page, tree: Served) -> None:
+def test_writes_of_others_show_while_a_value_is_edited(entered: Page, tree: Served) -> None:
     entered.click("button[aria-label='unfold users']")
     entered.click("button[aria-label='unfold user001']")
     entered.click("li[data-key=user001] li[data-key=name] .value")
@@ -136,7 +136,7 @@ def test_a_delete_is_confirmed_below_the_row_that_was_clicked(entered: Page) -> 
 
 
 @pytest.mark.nightly
-def test_an_edit_and_unfolded_children_outlast_what_others_write(
+def test_an_edit_and_unfolded_children_survive_writes_of_others(
     entered: Page, tree: Served
 ) -> None:
     entered.click("button[aria-label='unfold users']")
@@ -207,7 +207,7 @@ def test_a_search_finds_values_and_leads_to_them(entered: Page) -> None:
 
 
 @pytest.mark.nightly
-def test_what_is_too_large_for_a_text_area_is_not_put_into_one(entered: Page, tree: Served) -> None:
+def test_a_value_too_large_for_a_text_area_is_not_put_into_one(entered: Page, tree: Served) -> None:
     tree.client.put("/large.json", json={f"k{number}": "x" * 9000 for number in range(130)})
     entered.click("li[data-key=large] .key")
     entered.click("text=Edit as JSON")
@@ -319,7 +319,7 @@ def test_activity_has_axes_and_spans(entered: Page) -> None:
     expect(tile.get_by_role("img")).to_have_attribute("aria-label", re.compile("now 1, at most 1"))
 
 
-def test_activity_counts_what_happens(entered: Page) -> None:
+def test_activity_shows_counts(entered: Page) -> None:
     entered.click("#tab-activity")
     streams = entered.locator(".tile", has_text="Event streams").locator("b")
     expect(streams).to_have_text("1")

@@ -28,7 +28,7 @@ def tree(page: Page) -> object:
     return page.evaluate("store.get('/')")
 
 
-def test_what_was_kept_is_there_after_a_reload(pages: Pages) -> None:
+def test_stored_writes_are_there_after_a_reload(pages: Pages) -> None:
     page = pages.open()
     heard = run(
         page,
@@ -91,7 +91,7 @@ def test_two_tabs_share_a_store(pages: Pages) -> None:
 
 
 @pytest.mark.nightly
-def test_a_tab_that_goes_at_once_leaves_what_was_acknowledged(pages: Pages) -> None:
+def test_a_tab_closed_at_once_leaves_acknowledged_writes(pages: Pages) -> None:
     page = pages.open()
     run(
         page,

@@ -153,7 +153,7 @@ def test_a_profile_says_what_it_found_and_how_it_failed(
     watched.complaints.clear()
 
 
-def test_only_some_columns_of_a_wide_table_are_listed_until_asked(
+def test_only_some_columns_of_a_wide_table_are_listed_until_requested(
     page: Page, site: Site, wide: str
 ) -> None:
     page.goto(f"{site.url}/data/?id={wide}")

@@ -111,7 +111,7 @@ def test_without_a_token_the_page_asks_for_it(context: BrowserContext, site: Sit
     expect(page.get_by_text("Live", exact=True)).to_be_visible()
 
 
-def test_plain_http_from_elsewhere_works_with_a_banner(
+def test_plain_http_from_another_host_works_with_a_banner(
     context: BrowserContext, site: Site, tmp_path: Path
 ) -> None:
     page = context.new_page()

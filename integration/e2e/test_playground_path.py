@@ -131,7 +131,7 @@ def test_a_file_that_cannot_be_read_says_why(page: Page, site: Site, tmp_path: P
 
 
 @pytest.mark.nightly
-def test_a_broken_upload_goes_on_after_a_reload(page: Page, site: Site, tmp_path: Path) -> None:
+def test_a_broken_upload_resumes_after_a_reload(page: Page, site: Site, tmp_path: Path) -> None:
     file = tmp_path / "broken.csv"
     file.write_text("n\n" + "".join(f"{i:015}\n" for i in range(1_000_000)))
     parts = -(-file.stat().st_size // (256 * 1024))
