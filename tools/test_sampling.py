@@ -46,7 +46,7 @@ def test_a_plain_run_selects_cases_spread_over_all(project: pytest.Pytester) -> 
     assert sum("::" in line for line in rest.outlines) == 7
 
 
-def test_a_long_run_names_what_runs_and_what_failed(
+def test_a_long_run_names_running_and_failed_tests(
     project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(ROOT / "tools"))
