@@ -91,7 +91,7 @@ def begun(folder: Path, place: str) -> bool:
         return False
 
 
-class Elsewhere:
+class InThread:
     """A run on a thread, and how it ended."""
 
     def __init__(self, run: Callable[[], object]) -> None:
@@ -124,7 +124,7 @@ def test_a_killed_executor_leaves_nothing_and_is_replaced(
     source: Path, tmp_path: Path, engine: Engine, place: str
 ) -> None:
     target = tmp_path / "out.parquet"
-    run = Elsewhere(lambda: sorting(source, target).run(engine=engine))
+    run = InThread(lambda: sorting(source, target).run(engine=engine))
     wait_for(lambda: begun(tmp_path, place) or run.is_over)
     for pid in engine.pids:
         os.kill(pid, signal.SIGKILL)
@@ -144,7 +144,7 @@ def test_a_stopped_executor_does_not_outlive_the_deadline(
 ) -> None:
     target = tmp_path / "out.parquet"
     plan = sorting(source, target).plan
-    run = Elsewhere(lambda: engine.run(plan, deadline_seconds=4))
+    run = InThread(lambda: engine.run(plan, deadline_seconds=4))
     wait_for(lambda: begun(tmp_path, "spill") or run.is_over)
     for pid in engine.pids:
         os.kill(pid, signal.SIGSTOP)
@@ -170,8 +170,8 @@ def test_an_interrupt_ends_a_run_of_the_library(source: Path, tmp_path: Path) ->
     process = subprocess.Popen(words, stderr=subprocess.PIPE)
     wait_for(lambda: begun(tmp_path, "spill") or process.poll() is not None)
     process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=30)
-    assert said.rstrip().endswith(b"KeyboardInterrupt")
+    _, errors = process.communicate(timeout=30)
+    assert errors.rstrip().endswith(b"KeyboardInterrupt")
     assert not (tmp_path / "out.parquet").exists()
     assert left_behind(tmp_path) == []
 
@@ -180,7 +180,7 @@ def test_an_interrupt_ends_a_run_of_the_library(source: Path, tmp_path: Path) ->
 def test_an_engine_that_is_closed_ends_its_runs(source: Path, tmp_path: Path) -> None:
     engine = Engine(EngineConfig(spill_dir=tmp_path / "spill"))
     with engine:
-        run = Elsewhere(lambda: sorting(source, tmp_path / "out.parquet").run(CAP, engine=engine))
+        run = InThread(lambda: sorting(source, tmp_path / "out.parquet").run(CAP, engine=engine))
         wait_for(lambda: begun(tmp_path, "spill") or run.is_over)
         engine.close()
         assert isinstance(run.ended(), Cancelled | Closed | WorkerLost)
@@ -194,7 +194,7 @@ def test_many_runs_of_one_engine_at_once(tmp_path: Path, engine: Engine, suffix:
     read = small(tmp_path)
     targets = [tmp_path / f"out{n}.{suffix}" for n in range(64)]
     runs = [
-        Elsewhere(lambda target=target: scan(read).sort("k").sink(target).run(CAP, engine=engine))  # type: ignore[misc]
+        InThread(lambda target=target: scan(read).sort("k").sink(target).run(CAP, engine=engine))  # type: ignore[misc]
         for target in targets
     ]
     assert [run.ended() for run in runs] == [None] * 64
@@ -259,7 +259,7 @@ def wide(folder: Path, columns: int = 3000, rows: int = 60) -> Path:
 def test_a_table_of_thousands_of_columns_is_sorted(tmp_path: Path) -> None:
     words = ("sort", wide(tmp_path), "out.csv", "--by", "k,c1:desc", "--mem-cap", "32MiB")
     ended = command(*words, "--spill-dir", "spill", folder=tmp_path)
-    assert ended.status == 0, ended.said
+    assert ended.status == 0, ended.err
     rows = [line.split(",") for line in (tmp_path / "out.csv").read_text().splitlines()[1:]]
     assert [(int(row[0]), -int(row[1])) for row in rows] == sorted(
         (n * 7919 % 10, -n) for n in range(60)
@@ -369,7 +369,7 @@ def test_ten_thousand_files_are_read_or_refused(tmp_path: Path, target: str) -> 
     ended = command(*words, "--mem-cap", "24MiB", folder=tmp_path)
     assert ended.status == 3
     ended = command(*words, "--mem-cap", "96MiB", folder=tmp_path)
-    assert ended.status == 0, ended.said
+    assert ended.status == 0, ended.err
     rows = scan(tmp_path / target).collect()
     assert rows["k"].to_pylist() == list(range(9_999, -1, -1))
     assert left_behind(tmp_path) == []

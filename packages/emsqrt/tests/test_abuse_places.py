@@ -171,7 +171,7 @@ SORT = ("sort", "in.csv", "-", "--by", "k", "--mem-cap", "32MiB", "--spill-dir",
 @pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
-    ("streams", "status", "said"),
+    ("streams", "status", "message"),
     [
         (">/dev/full", 7, "no space left at standard output"),
         (">&-", 2, "standard output: it is closed"),
@@ -180,11 +180,13 @@ SORT = ("sort", "in.csv", "-", "--by", "k", "--mem-cap", "32MiB", "--spill-dir",
         ("<&- >out.csv", 0, ""),
     ],
 )
-def test_streams_that_are_closed_or_full(small: Path, streams: str, status: int, said: str) -> None:
+def test_streams_that_are_closed_or_full(
+    small: Path, streams: str, status: int, message: str
+) -> None:
     ended = command(*SORT, folder=small.parent, wrapped=f'"$@" {streams}')
-    assert ended.status == status, ended.said
-    assert said in ended.said
-    assert "Traceback" not in ended.said
+    assert ended.status == status, ended.err
+    assert message in ended.err
+    assert "Traceback" not in ended.err
     if status == 0:
         assert small.with_name("out.csv").read_bytes() == b"k,v\n1,a\n2,b\n"
     assert left_behind(small.parent) == []
@@ -194,10 +196,10 @@ def test_streams_that_are_closed_or_full(small: Path, streams: str, status: int,
 def test_standard_input_by_its_other_names(small: Path) -> None:
     words = ("sort", "/dev/stdin", "/dev/stdout", "--by", "k", "--mem-cap", "48MiB", "--quiet")
     ended = command(*words, folder=small.parent, wrapped='cat in.csv | "$@"')
-    assert (ended.status, ended.out) == (0, b"k,v\n1,a\n2,b\n"), ended.said
+    assert (ended.status, ended.out) == (0, b"k,v\n1,a\n2,b\n"), ended.err
     ended = command(*words, folder=small.parent, wrapped='"$@" <&-')
     assert ended.status == 2
-    assert "standard input: it is closed" in ended.said
+    assert "standard input: it is closed" in ended.err
 
 
 def test_a_removed_working_folder_is_reported(small: Path) -> None:
@@ -206,7 +208,7 @@ def test_a_removed_working_folder_is_reported(small: Path) -> None:
     words = ("sort", small, small.with_name("o.csv"), "--by", "k", "--mem-cap", "32MiB")
     ended = command(*words, folder=inner, before=inner.rmdir)
     assert ended.status == 5
-    assert "working directory of this process" in ended.said
+    assert "working directory of this process" in ended.err
 
 
 def limited(kind: int, limit: int) -> Callable[[], None]:
@@ -235,8 +237,8 @@ def test_limits_of_the_process_are_reported(
     cap = "24MiB" if target == "out.csv" else "64MiB"
     words = ("sort", large, target, "--by", "k", "--mem-cap", cap, "--spill-dir", "spill")
     ended = command(*words, folder=tmp_path, before=limited(kind, limit))
-    assert ended.status in statuses, ended.said
-    assert "Traceback" not in ended.said
+    assert ended.status in statuses, ended.err
+    assert "Traceback" not in ended.err
     assert (tmp_path / target).exists() == (ended.status == 0)
     if ended.status == 0:
         assert scan(tmp_path / target).collect()["k"].to_pylist() == list(range(150_000))
@@ -263,7 +265,7 @@ def test_odd_environments_change_nothing(
     cap = "24MiB" if target == "out.csv" else "64MiB"
     words = ("sort", large, target, "--by", "k", "--mem-cap", cap, "--spill-dir", "spill")
     ended = command(*words, folder=tmp_path, environment=ODD[name])
-    assert (ended.status, "Traceback" in ended.said) == (0, False), ended.said
+    assert (ended.status, "Traceback" in ended.err) == (0, False), ended.err
     assert scan(tmp_path / target).collect()["k"].to_pylist() == list(range(150_000))
     assert left_behind(tmp_path) == []
 

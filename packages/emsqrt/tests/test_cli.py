@@ -273,7 +273,7 @@ def test_flags_win_over_the_environment_and_that_over_the_document(
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         (["run", "plan.yaml"], 2, "name"),
         (["run", "plan.yaml", "--var", "name"], 2, "--var NAME=VALUE"),
@@ -282,12 +282,12 @@ def test_flags_win_over_the_environment_and_that_over_the_document(
     ],
 )
 def test_a_run_that_cannot_start_reports_why(
-    folder: Path, words: list[str], status: int, said: str
+    folder: Path, words: list[str], status: int, message: str
 ) -> None:
     (folder / "plan.yaml").write_text(DOCUMENT)
     done = emsqrt(*words)
     assert done.returncode == status
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

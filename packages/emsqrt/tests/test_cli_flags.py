@@ -73,7 +73,7 @@ def test_a_store_to_spill_to_has_a_flag_of_its_own(capsys: pytest.CaptureFixture
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["run"], "no document is named"),
         (["run", "flow.yaml", "-p", "flow.yaml"], "two documents"),
@@ -81,14 +81,14 @@ def test_a_store_to_spill_to_has_a_flag_of_its_own(capsys: pytest.CaptureFixture
     ],
 )
 def test_invalid_arguments_are_refused(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(words) == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (["run", "flow.yaml", "--spill-aws-secret-access-key", "x"], "AWS_SECRET_ACCESS_KEY"),
         (["run", "flow.yaml", "--spill-gcs-service-account=key.json"], "GOOGLE_APPLICATION_CRED"),
@@ -100,12 +100,12 @@ def test_invalid_arguments_are_refused(
     ],
 )
 def test_a_flag_of_another_engine_is_refused_with_ours(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -130,10 +130,10 @@ def test_every_verb_over_files_accepts_an_encoding() -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "name", "said"),
+    ("source", "name", "message"),
     [("n.parquet", "latin-1", "is for CSV"), ("latin.csv", "ebcdic", "is not read")],
 )
-def test_an_encoding_that_does_not_fit_is_refused(source: str, name: str, said: str) -> None:
+def test_an_encoding_that_does_not_fit_is_refused(source: str, name: str, message: str) -> None:
     done = emsqrt("sort", source, "-", "--by", "n", "--encoding", name)
     assert done.returncode != 0
-    assert said in done.stderr
+    assert message in done.stderr

@@ -48,8 +48,8 @@ def test_rows_go_to_a_terminal_as_a_table() -> None:
         shown = b""
         while piece := _read(screen.fileno()):
             shown += piece
-        _, said = process.communicate()
-    assert (process.returncode, said) == (0, b"")
+        _, errors = process.communicate()
+    assert (process.returncode, errors) == (0, b"")
     text = shown.decode().replace("\r\n", "\n")
     assert "│ London  │      2 │\n│ NULL    │      1 │\n" in text
     assert text.endswith("(3 rows)\n")
@@ -112,7 +112,7 @@ def test_statements_come_from_files_and_standard_input_and_so_do_tables(folder: 
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("words", "status", "said"),
+    ("words", "status", "message"),
     [
         (("selec 1",), 2, "line 1"),
         (("select nope from 'people.csv'",), 2, "no column nope"),
@@ -127,11 +127,11 @@ def test_statements_come_from_files_and_standard_input_and_so_do_tables(folder: 
     ],
 )
 def test_impossible_requests_are_reported_with_their_status(
-    words: tuple[str, ...], status: int, said: str
+    words: tuple[str, ...], status: int, message: str
 ) -> None:
     done = ask(*words)
     assert (done.returncode, done.stdout) == (status, "")
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

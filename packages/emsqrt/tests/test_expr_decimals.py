@@ -71,7 +71,7 @@ def both(test: Test, one: Any, other: Any) -> bool | None:
     return None if one is None or other is None else test(one, other)
 
 
-def said(expr: Expr, schema: Schema) -> str | None:
+def duckdb_text(expr: Expr, schema: Schema) -> str | None:
     """The same as SQL for DuckDB; None where no type of DuckDB holds both sides."""
     with suppress(Unsupported):
         return to_sql(expr, schema)
@@ -122,7 +122,7 @@ def compare(rows: pa.RecordBatch, one: Any, two: Any) -> None:
     for expr, expected in cases:
         assert evaluate(expr, rows).to_pylist() == expected, str(expr)
         assert Computed(expr, schema)(rows).to_pylist() == expected, str(expr)
-    sayable = [(text, expected) for expr, expected in cases if (text := said(expr, schema))]
+    sayable = [(text, expected) for expr, expected in cases if (text := duckdb_text(expr, schema))]
     answers = ask_duckdb([text for text, _ in sayable], rows) if sayable else []
     assert answers == [expected for _, expected in sayable], sayable
     kept = evaluate(call("nullif", col("x"), lit(one)), rows).to_pylist()

@@ -46,7 +46,7 @@ def outcome(case: Case, memory_bytes: int, scratch: Path) -> Ran | None:
     return run_files(plan, memory_bytes, scratch, case.target, schema)
 
 
-def asked(case: Case) -> Rows | None:
+def duckdb_rows(case: Case) -> Rows | None:
     """Return DuckDB's rows; None where its SQL has no words of the same meaning."""
     with Oracle({name: table for name, (_, table) in case.tables.items()}) as oracle:
         try:
@@ -75,7 +75,7 @@ def run_case(case: Case) -> str:
         refused: duckdb.Error | None = None
         wanted: Rows | None = None
         try:
-            wanted = asked(case)
+            wanted = duckdb_rows(case)
         except TooManyRows:
             return "too many rows"
         except duckdb.Error as error:
@@ -85,7 +85,7 @@ def run_case(case: Case) -> str:
 
 
 def compare(case: Case, wanted: Rows | None, refused: duckdb.Error | None, scratch: Path) -> str:
-    """Run a case in little memory and in plenty, and hold it against what DuckDB said."""
+    """Run a case in little memory and in plenty, and compare it with the rows of DuckDB."""
     schema = check(case.pipeline.plan)
     try:
         first = case.memory * MIB or 1 << 16

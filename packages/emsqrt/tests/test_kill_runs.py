@@ -86,7 +86,7 @@ def reached(moment: Moment, name: str) -> bool:
         return False
 
 
-def sort_elsewhere(source: Path, moment: Moment, *more: str) -> subprocess.Popen[bytes]:
+def start_sort(source: Path, moment: Moment, *more: str) -> subprocess.Popen[bytes]:
     """Sort by the command line in a process group of its own."""
     command = [sys.executable, "-m", "emsqrt.cli", "sort", str(source), str(moment.out / "t.csv")]
     options = ["--by", "k", "--mem-cap", "22MiB", "--spill-dir", str(moment.spill), "--quiet"]
@@ -118,7 +118,7 @@ def swept(source: Path, moment: Moment) -> None:
 def test_a_killed_process_leaves_no_half_output_and_its_spill_is_swept(
     source: Path, moment: Moment, place: str
 ) -> None:
-    process = sort_elsewhere(source, moment)
+    process = start_sort(source, moment)
     wait_for(lambda: reached(moment, place) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     offspring = children(process.pid)
@@ -216,12 +216,12 @@ def heeding_ctrl_c() -> Iterator[None]:
 def test_ctrl_c_ends_the_command_with_130_and_leaves_nothing(
     source: Path, moment: Moment, place: str
 ) -> None:
-    process = sort_elsewhere(source, moment)
+    process = start_sort(source, moment)
     wait_for(lambda: reached(moment, place) or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
-    _, said = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert b"Traceback" not in said
+    assert b"Traceback" not in errors
     assert list(moment.out.iterdir()) == []
     assert moment.left() == []
 

@@ -34,7 +34,7 @@ def held_now() -> int:
 
 
 def held_and_needed(path: Path, budget_bytes: int) -> tuple[int, int]:
-    """Read a file; return the most that Arrow held, and what the reader had said."""
+    """Read a file; return Arrow's peak memory, and the reader's estimate."""
     before = pa.default_memory_pool()
     pool = pa.proxy_memory_pool(pa.system_memory_pool())
     with MemoryBudget(budget_bytes) as budget:

@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 
 def never(use: MemoryUse) -> None:
-    pytest.fail(f"nothing asked for this: {use}")
+    pytest.fail(f"this must not be called: {use}")
 
 
 def test_touched_memory_is_charged_and_untouched_is_not() -> None:

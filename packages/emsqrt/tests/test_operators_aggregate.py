@@ -137,8 +137,8 @@ def test_a_discrete_quantile_is_one_of_the_values(oracle: Any, fraction: float) 
     named = [("n", quantile_disc(col("n"), fraction)), ("t", quantile_disc(col("t"), fraction))]
     node = Aggregate(SCAN, (("k", col("k")),), tuple(named))
     found = run(node, schema, cut(rows, 11))
-    asked = f"quantile_disc(n, {fraction}), quantile_disc(t, {fraction})"
-    theirs = oracle.ask(f"SELECT k, {asked} FROM t GROUP BY k ORDER BY k", rows)
+    quantiles = f"quantile_disc(n, {fraction}), quantile_disc(t, {fraction})"
+    theirs = oracle.ask(f"SELECT k, {quantiles} FROM t GROUP BY k ORDER BY k", rows)
     assert [column.to_pylist() for column in found.columns] == [list(each) for each in theirs]
 
 

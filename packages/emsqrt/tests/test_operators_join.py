@@ -60,7 +60,7 @@ def table(rows: int, side: str, seed: int) -> pa.Table:
     )
 
 
-def asked(left: pa.Table, right: pa.Table, how: JoinKind) -> list[dict[str, Any]]:
+def duckdb_rows(left: pa.Table, right: pa.Table, how: JoinKind) -> list[dict[str, Any]]:
     """What DuckDB makes of it, in the order that is promised."""
     with duckdb.connect() as connection:
         connection.register("l", left)
@@ -78,13 +78,13 @@ def test_duckdb_joins_alike(how: JoinKind) -> None:
 
     found = joined(left, right, [("k", "k"), ("day", "day")], how)
 
-    assert found.to_pylist() == asked(left, right, how)
+    assert found.to_pylist() == duckdb_rows(left, right, how)
 
 
 def test_a_cross_join_returns_every_pair() -> None:
     left, right = table(70, "l", 1).select(["l"]), table(60, "r", 2)
 
-    assert joined(left, right, [], "cross").to_pylist() == asked(left, right, "cross")
+    assert joined(left, right, [], "cross").to_pylist() == duckdb_rows(left, right, "cross")
 
 
 @pytest.mark.sample(4)

@@ -97,7 +97,7 @@ def sql_frame(frame: Frame | None) -> str:
     return f" {frame.unit} between {low} and {high}"
 
 
-def asked(
+def duckdb_rows(
     table: pa.Table, cases: Sequence[Case], by: Sequence[str], order: Sequence[SortKey]
 ) -> dict[int, list[Any]]:
     """What DuckDB says of each row, by its id."""
@@ -210,7 +210,7 @@ def check_against_duckdb(seed: int) -> None:
             patch.setattr(window, "SLOTS_MAX", SLOTS_MIN)
             again = windowed(table, functions, by=by, order=order, memory_bytes=LEAST)
         assert repr(found.to_pylist()) == repr(again.to_pylist())
-    expected = asked(table, cases, by, order)
+    expected = duckdb_rows(table, cases, by, order)
     assert found.num_rows == table.num_rows
     for row in found.to_pylist():
         for at, case in enumerate(cases):

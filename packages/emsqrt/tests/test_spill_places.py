@@ -1,4 +1,4 @@
-"""Where a run spills, and what is left of runs that were killed or asked to end."""
+"""Where a run spills, and what is left of runs that were killed or terminated."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def ask_to_end(process: subprocess.Popen[bytes], folder: Path) -> int:
     """Send SIGTERM once the run has begun its output; return its status."""
     while not temporaries(folder):
-        assert process.poll() is None, "it ended before it could be asked to"
+        assert process.poll() is None, "it ended before it was terminated"
         time.sleep(0.002)
     process.send_signal(signal.SIGTERM)
     return process.wait(60)
@@ -158,7 +158,7 @@ def test_sigterm_keeps_a_run_that_can_be_resumed(source: Path, tmp_path: Path) -
     journal = tmp_path / "spill" / "checkpoints" / "night" / "journal"
     process = subprocess.Popen([emsqrt, *words])
     while not journal.exists():
-        assert process.poll() is None, "it ended before it could be asked to"
+        assert process.poll() is None, "it ended before it was terminated"
         time.sleep(0.002)
     assert ask_to_end(process, tmp_path) == -signal.SIGTERM
     assert journal.exists()

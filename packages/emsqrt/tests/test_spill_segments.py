@@ -210,10 +210,10 @@ def test_a_reader_that_has_too_little_room_says_so(spill: SpillManager) -> None:
 
 
 def test_the_cancel_check_runs_before_each_block(disk: Path) -> None:
-    asked: list[int] = []
-    with SpillManager(disk, check=lambda: asked.append(1)) as spill:
+    checks: list[int] = []
+    with SpillManager(disk, check=lambda: checks.append(1)) as spill:
         read(spill, write(spill, [b"a", b"b"]))
-    assert len(asked) == 2 + 3
+    assert len(checks) == 2 + 3
 
 
 def test_scratch_that_was_handed_in_is_all_that_is_used(disk: Path) -> None:

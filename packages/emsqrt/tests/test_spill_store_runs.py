@@ -93,7 +93,7 @@ def test_a_run_spills_to_a_store_and_leaves_nothing(
     assert left(s3) == []
 
 
-def sort_elsewhere(source: Path, out: Path, uri: str) -> subprocess.Popen[bytes]:
+def start_sort(source: Path, out: Path, uri: str) -> subprocess.Popen[bytes]:
     words = [sys.executable, "-m", "emsqrt.cli", "sort", str(source), str(out), "--by", "g,k"]
     options = ["--cap", "80MiB", "--spill-dir", uri, "--json"]
     return subprocess.Popen([*words, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
@@ -102,7 +102,7 @@ def sort_elsewhere(source: Path, out: Path, uri: str) -> subprocess.Popen[bytes]
 def test_the_command_line_spills_to_a_store_within_its_cap(
     s3: Server, source: Path, tmp_path: Path
 ) -> None:
-    process = sort_elsewhere(source, tmp_path / "out.csv", s3.uri)
+    process = start_sort(source, tmp_path / "out.csv", s3.uri)
     peak = 0
     with UsageReader(process.pid) as reader:
         while process.poll() is None:
@@ -131,7 +131,7 @@ def test_a_document_names_the_store(s3: Server, source: Path, tmp_path: Path) ->
 
 
 def test_files_of_a_killed_run_are_swept(s3: Server, source: Path, tmp_path: Path) -> None:
-    process = sort_elsewhere(source, tmp_path / "out.csv", s3.uri)
+    process = start_sort(source, tmp_path / "out.csv", s3.uri)
     end = time.monotonic() + 60
     while not left(s3):
         assert process.poll() is None, process.communicate()
@@ -153,7 +153,7 @@ def test_a_store_that_dies_is_reported(source: Path, tmp_path: Path) -> None:
     folder.mkdir()
     with seaweedfs(folder) as server, pytest.MonkeyPatch.context() as patch:
         reach(server, patch)
-        process = sort_elsewhere(source, out, server.uri)
+        process = start_sort(source, out, server.uri)
         while not left(server):
             assert process.poll() is None, process.communicate()
             time.sleep(0.02)

@@ -126,9 +126,9 @@ def test_every_function_answers_in_sql_as_an_expression_does(tmp_path: Path) -> 
     found = spellings()
     names = [f"c{at}" for at in range(len(found))]
     listed = ", ".join(f"{text} as {name}" for name, text in zip(names, found, strict=True))
-    asked = rows_of(sql(f"select {listed} from t", {"t": T}).plan, tmp_path)
+    by_sql = rows_of(sql(f"select {listed} from t", {"t": T}).plan, tmp_path)
     wanted = rows_of(T.select(**dict(zip(names, found.values(), strict=True))).plan, tmp_path)
-    assert asked == wanted
+    assert by_sql == wanted
     assert len(wanted) == len(ROWS)
 
 

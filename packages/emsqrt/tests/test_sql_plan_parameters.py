@@ -34,10 +34,10 @@ def test_a_parameter_is_the_constant(text: str, params: Any, meant: str) -> None
 
 
 @pytest.mark.parametrize(
-    ("params", "said"), [([], "no value"), (None, "no value"), ([1, 2], r"\$2")]
+    ("params", "message"), [([], "no value"), (None, "no value"), ([1, 2], r"\$2")]
 )
-def test_values_and_parameters_go_together(params: Any, said: str) -> None:
-    with pytest.raises(SqlError, match=said):
+def test_values_and_parameters_go_together(params: Any, message: str) -> None:
+    with pytest.raises(SqlError, match=message):
         planned("SELECT a FROM t WHERE a = ?", params)
 
 

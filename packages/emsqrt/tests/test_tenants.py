@@ -73,10 +73,10 @@ def test_the_sum_stays_within_the_total_and_every_tenant_is_served(
 ) -> None:
     queue = FairQueue(40, shares)
     held: list[int] = []
-    asked: dict[int, str] = {}
+    tickets: dict[int, str] = {}
     served: list[int] = []
     for tenant, size, releases in events:
-        asked[queue.request(tenant, size)] = tenant
+        tickets[queue.request(tenant, size)] = tenant
         granted = queue.serve()
         held += granted
         served += granted
@@ -94,9 +94,9 @@ def test_the_sum_stays_within_the_total_and_every_tenant_is_served(
         for ticket in held:
             queue.release(ticket)
         held = []
-    assert sorted(served) == sorted(asked)
+    assert sorted(served) == sorted(tickets)
     for tenant in "abc":
-        mine = [ticket for ticket in served if asked[ticket] == tenant]
+        mine = [ticket for ticket in served if tickets[ticket] == tenant]
         assert mine == sorted(mine)
     assert queue.used_bytes == 0
 

@@ -51,10 +51,10 @@ def test_operators_are_loaded_before_memory_is_granted(
         source.write_text("".join(json.dumps({"n": n, "t": t}) + "\n" for n, t in rows))
     pipeline = VERBS[name](scan(source)).sink(tmp_path / f"out.{kind}")
     program = try_compile(pipeline.plan, tmp_path)
-    asked = json.dumps([program, 15 * MIB, str(tmp_path / "spill")])
+    request = json.dumps([program, 15 * MIB, str(tmp_path / "spill")])
     done = subprocess.run(
         [sys.executable, "-P", "-c", PROBE],
-        input=asked,
+        input=request,
         capture_output=True,
         text=True,
         check=True,

@@ -15,7 +15,7 @@ from emsqrt.planner import estimate_work, optimize
 from sennit_core.errors import Unsupported
 rows = scan("in.csv")
 try:
-    {asked}
+    {snippet}
 except Unsupported as error:
     assert "pip install 'pyarrow" in error.hint
     sys.exit(2)
@@ -24,7 +24,7 @@ except Unsupported as error:
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize(
-    "asked",
+    "snippet",
     [
         "rows.collect()",
         "list(rows.batches())",
@@ -34,14 +34,14 @@ except Unsupported as error:
         "sys.exit(main(['doctor', 'in.parquet']))",
     ],
 )
-def test_features_of_the_arrow_extra_name_it(asked: str, tmp_path: Path) -> None:
-    ask(asked, tmp_path, 2)
+def test_features_of_the_arrow_extra_name_it(snippet: str, tmp_path: Path) -> None:
+    ask(snippet, tmp_path, 2)
 
 
 @pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "asked",
+    "snippet",
     [
         "assert str(rows.schema()) == 'a: Int64'",
         "assert str(scan('in.jsonl').schema()) == 'a: Int64'",
@@ -52,16 +52,16 @@ def test_features_of_the_arrow_extra_name_it(asked: str, tmp_path: Path) -> None
         "assert main(['doctor', 'in.jsonl']) == 0",
     ],
 )
-def test_texts_are_looked_at_without_it(asked: str, tmp_path: Path) -> None:
-    ask(asked, tmp_path, 0)
+def test_texts_are_looked_at_without_it(snippet: str, tmp_path: Path) -> None:
+    ask(snippet, tmp_path, 0)
 
 
-def ask(asked: str, folder: Path, code: int) -> None:
+def ask(snippet: str, folder: Path, code: int) -> None:
     (folder / "in.csv").write_text("a\n1\n2\n")
     (folder / "in.jsonl").write_text('{"a": 1}\n')
     (folder / "in.parquet").write_bytes(b"PAR1")
     run = subprocess.run(
-        [sys.executable, "-c", PROBE.format(asked=asked)],
+        [sys.executable, "-c", PROBE.format(snippet=snippet)],
         cwd=folder,
         capture_output=True,
         text=True,

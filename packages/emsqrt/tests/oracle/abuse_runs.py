@@ -27,11 +27,11 @@ COMMAND_SECONDS = 120
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """How a command ended: its status, what it wrote, what it said."""
+    """The result of a command: its status, stdout and stderr."""
 
     status: int
     out: bytes
-    said: str
+    err: str
 
 
 def carry_out(

@@ -1,4 +1,4 @@
-"""Plans said in other words: as the steps of a document, and as JSON."""
+"""Plans in other notations: as the steps of a document, and as JSON."""
 
 from __future__ import annotations
 

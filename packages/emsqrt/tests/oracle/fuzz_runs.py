@@ -110,7 +110,7 @@ def run_batches(
 
 
 def _choices(plan: Plan, build_left: bool, build_bytes: int | None) -> dict[int, JoinChoice]:
-    """Return how each join is carried out: merged where it may be, else as is said."""
+    """Return the strategy of each join: merged where possible, else as passed."""
     choices = {}
     for node in lower_to_physical(plan).plan.nodes:
         if node.choice is not None:
