@@ -349,11 +349,11 @@ def test_passwords_are_hashed_with_salt_and_compared() -> None:
 
 
 def test_a_password_check_of_an_unknown_user_costs_as_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[bool] = []
+    lookups: list[bool] = []
     verify = Passwords.verify
 
     def counted(self: Passwords, stored: str | None, password: str) -> bool:
-        asked.append(stored is None)
+        lookups.append(stored is None)
         return verify(self, stored, password)
 
     monkeypatch.setattr(Passwords, "verify", counted)
@@ -363,7 +363,7 @@ def test_a_password_check_of_an_unknown_user_costs_as_much(monkeypatch: pytest.M
         for email in ("a@b.c", "none@b.c", "unknown@b.c"):
             with pytest.raises(AccountError, match="INVALID_LOGIN_CREDENTIALS"):
                 auth.users.sign_in(email, "wrong")
-    assert asked == [False, True, True]
+    assert lookups == [False, True, True]
 
 
 def test_a_full_lane_refuses_work_at_once() -> None:

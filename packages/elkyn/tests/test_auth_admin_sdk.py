@@ -128,9 +128,9 @@ def test_claims_reach_the_token_and_the_rules(app: firebase_admin.App, url: str)
     owner = {"Authorization": "Bearer owner"}
     ruled = f"{url}/.settings/rules.json?ns=claims"
     assert httpx.put(ruled, json=rules, headers=owner).status_code == 200
-    asked = f"{url}/secret.json?ns=claims&auth="
-    assert httpx.get(asked + signed["idToken"]).status_code == 200
-    assert httpx.get(asked).status_code == 401
+    address = f"{url}/secret.json?ns=claims&auth="
+    assert httpx.get(address + signed["idToken"]).status_code == 200
+    assert httpx.get(address).status_code == 401
 
 
 def test_a_custom_token_signs_in(app: firebase_admin.App, url: str) -> None:

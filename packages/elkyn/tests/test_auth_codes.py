@@ -149,8 +149,8 @@ def test_emails_without_an_account_are_answered_alike(server: Server) -> None:
 
 def test_administrators_get_the_link_and_send_it_themselves(server: Server) -> None:
     server.sign_up()
-    asked = {"requestType": "PASSWORD_RESET", "email": "a@b.c", "returnOobLink": True}
-    made = server.ask(f"{PROJECT}:sendOobCode", **asked)
+    request = {"requestType": "PASSWORD_RESET", "email": "a@b.c", "returnOobLink": True}
+    made = server.ask(f"{PROJECT}:sendOobCode", **request)
     assert made["oobCode"] in made["oobLink"]
     assert server.sent == []
 
@@ -158,10 +158,10 @@ def test_administrators_get_the_link_and_send_it_themselves(server: Server) -> N
 @pytest.mark.parametrize(("email", "messages"), [("a@b.c", 10), ("unknown@b.c", 0)])
 def test_codes_to_one_address_are_rate_limited(server: Server, email: str, messages: int) -> None:
     server.sign_up()
-    asked = {"requestType": "PASSWORD_RESET", "email": email}
+    request = {"requestType": "PASSWORD_RESET", "email": email}
     for _ in range(10):
-        server.ask(f"{ACCOUNTS}:sendOobCode", **asked)
-    assert server.error(f"{ACCOUNTS}:sendOobCode", **asked) == "RESET_PASSWORD_EXCEED_LIMIT"
+        server.ask(f"{ACCOUNTS}:sendOobCode", **request)
+    assert server.error(f"{ACCOUNTS}:sendOobCode", **request) == "RESET_PASSWORD_EXCEED_LIMIT"
     assert len(server.sent) == messages
 
 
@@ -184,8 +184,8 @@ def test_without_delivery_nothing_is_promised() -> None:
     with silent.auth:
         silent.sign_up()
         for email in ("a@b.c", "unknown@b.c"):
-            asked = {"requestType": "PASSWORD_RESET", "email": email}
-            answer = silent.error(f"{ACCOUNTS}:sendOobCode", **asked)
+            request = {"requestType": "PASSWORD_RESET", "email": email}
+            answer = silent.error(f"{ACCOUNTS}:sendOobCode", **request)
             assert answer.startswith("OPERATION_NOT_ALLOWED")
 
 

@@ -33,7 +33,7 @@ class IssuerServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.kids = ["k1"]
         self.mode = "ok"
-        self.asked = 0
+        self.request_count = 0
         self.pause = 0.0
 
     @property
@@ -45,7 +45,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: IssuerServer
 
     def do_GET(self) -> None:
-        self.server.asked += 1
+        self.server.request_count += 1
         time.sleep(self.server.pause)
         keys = [KEYS[kid].to_jwk() for kid in self.server.kids]
         body = json.dumps({"keys": [{"kty": "oct"}, 7, *keys]}).encode()
@@ -57,7 +57,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif mode != "ok" and not mode.isdecimal():
             body = mode.encode()
         self.send_response(int(mode) if mode.isdecimal() else 200)
-        self.send_header("Location", "/elsewhere")
+        self.send_header("Location", "/moved")
         self.send_header("Cache-Control", "public, max-age=600")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -102,11 +102,11 @@ def test_keys_are_fetched_when_the_first_token_comes(
     server: IssuerServer, clock: ManualClock
 ) -> None:
     with authenticator(server, clock, uid_prefix="x:") as auth:
-        assert server.asked == 0
+        assert server.request_count == 0
         principal = auth.authenticate_token_sync(token("k1"))
         assert (principal.uid, principal.provider) == ("x:u", "https://id.test")
         auth.authenticate_token_sync(token("k1", n=2))
-        assert server.asked == 1
+        assert server.request_count == 1
 
 
 def test_a_rotated_key_is_found(server: IssuerServer, clock: ManualClock) -> None:
@@ -127,11 +127,11 @@ def test_unknown_keys_cannot_make_it_fetch_all_the_time(
         auth.authenticate_token_sync(token("k1"))
         for number in range(20):
             assert fault(auth, token("k2", n=number)) == "signature"
-        assert server.asked == 1
+        assert server.request_count == 1
         clock.advance(31)
         for number in range(20):
             fault(auth, token("k2", n=number))
-        assert server.asked == 2
+        assert server.request_count == 2
 
 
 def test_an_outage_is_bridged_for_a_day(server: IssuerServer, clock: ManualClock) -> None:
@@ -141,7 +141,7 @@ def test_an_outage_is_bridged_for_a_day(server: IssuerServer, clock: ManualClock
         clock.advance(3600)
         for number in range(5):
             assert auth.authenticate_token_sync(token("k1", n=number)).uid == "u"
-        assert server.asked == 2
+        assert server.request_count == 2
         clock.advance(24 * 3600)
         with pytest.raises(Unavailable):
             auth.authenticate_token_sync(token("k1", n=9))
@@ -157,7 +157,7 @@ def test_bad_answers_return_no_keys(server: IssuerServer, clock: ManualClock, mo
     server.mode = mode
     with authenticator(server, clock) as auth, pytest.raises(Unavailable):
         auth.authenticate_token_sync(token("k1"))
-    assert server.asked == 1
+    assert server.request_count == 1
 
 
 def test_a_slow_issuer_is_abandoned(
@@ -176,7 +176,7 @@ def test_many_at_once_fetch_once(server: IssuerServer, clock: ManualClock) -> No
         assert {principal.uid for principal in pool.map(auth.authenticate_token_sync, texts)} == {
             "u"
         }
-    assert server.asked == 1
+    assert server.request_count == 1
 
 
 def test_the_event_loop_runs_while_keys_are_fetched(
@@ -186,11 +186,11 @@ def test_the_event_loop_runs_while_keys_are_fetched(
 
     async def work() -> int:
         refreshes = 0
-        asked = asyncio.create_task(auth.authenticate_token(token("k1")))
-        while not asked.done():
+        pending = asyncio.create_task(auth.authenticate_token(token("k1")))
+        while not pending.done():
             refreshes += 1
             await asyncio.sleep(0.01)
-        assert asked.result().uid == "u"
+        assert pending.result().uid == "u"
         return refreshes
 
     with authenticator(server, clock) as auth:

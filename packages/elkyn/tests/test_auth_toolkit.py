@@ -1,4 +1,4 @@
-"""The Identity Toolkit, the Secure Token service and `/auth/…`, asked without a network."""
+"""The Identity Toolkit, the Secure Token service and `/auth/…`, without a network."""
 
 from __future__ import annotations
 
@@ -306,8 +306,8 @@ def test_administrators_of_users(server: Server) -> None:
         ({"customAttributes": json.dumps({"a": "x" * 1000})}, "CLAIMS_TOO_LARGE"),
     ):
         assert server.error(PROJECT, body, **ADMIN).split(" : ")[0] == message
-    for asked in ({"localId": ["u1"]}, {"email": ["x@y.z"]}, {"phoneNumber": ["+4930123"]}):
-        assert server.admin(f"{PROJECT}:lookup", asked)["users"][0]["localId"] == "u1"
+    for identifier in ({"localId": ["u1"]}, {"email": ["x@y.z"]}, {"phoneNumber": ["+4930123"]}):
+        assert server.admin(f"{PROJECT}:lookup", identifier)["users"][0]["localId"] == "u1"
     assert "users" not in server.admin(f"{PROJECT}:lookup", {"localId": ["u2"]})
     server.admin(f"{PROJECT}:update", {"localId": "u1", "customAttributes": '{"level":3}'})
     body = {"email": "x@y.z", "password": "secret1"}
@@ -470,11 +470,11 @@ def test_too_many_requests_of_one_client_are_throttled_and_others_are_not(
     request = AuthRequest("POST", f"{ACCOUNTS}:signInWithPassword", {}, {}, body)
 
     async def storm() -> list[int]:
-        asked = [asyncio.create_task(server.auth.respond(request)) for _ in range(100)]
+        pending = [asyncio.create_task(server.auth.respond(request)) for _ in range(100)]
         keys = await server.auth.respond(AuthRequest("GET", "/.well-known/jwks.json"))
         assert keys.status == 200
         gate.set()
-        return [response.status for response in await asyncio.gather(*asked)]
+        return [response.status for response in await asyncio.gather(*pending)]
 
     statuses = asyncio.run(storm())
     assert statuses.count(429) >= 36

@@ -146,7 +146,7 @@ def test_the_admins_token_can_be_an_argument(tmp_path: Path) -> None:
 def test_a_token_does_not_follow_a_redirect(capsys: pytest.CaptureFixture[str]) -> None:
     seen: list[str] = []
 
-    class Elsewhere(BaseHTTPRequestHandler):
+    class Redirecting(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             seen.append(self.path)
             self.send_response(302)
@@ -157,7 +157,7 @@ def test_a_token_does_not_follow_a_redirect(capsys: pytest.CaptureFixture[str]) 
         def log_message(self, *_args: object) -> None:
             pass
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirecting) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         url = f"http://127.0.0.1:{server.server_port}"

@@ -70,14 +70,14 @@ def test_a_path_opened_in_a_browser_is_shown_by_the_dashboard(
 
 def test_programs_get_the_value_where_browsers_get_the_dashboard(server: Any) -> None:
     server.client.put("/opened.json", json=1)
-    asked: list[tuple[str, dict[str, str]]] = [
+    requests: list[tuple[str, dict[str, str]]] = [
         ("/opened", {}),
         ("/opened", {"accept": "*/*"}),
         ("/opened", {"accept": "application/json, text/plain, */*"}),
         ("/opened.json", BROWSER),
         ("/opened?print=pretty", BROWSER),
     ]
-    for path, headers in asked:
+    for path, headers in requests:
         answer = server.client.get(path, headers=headers)
         assert (answer.status_code, answer.json()) == (200, 1)
     assert server.client.put("/opened", json=2, headers=BROWSER).json() == 2
@@ -148,7 +148,7 @@ def test_children_that_are_ephemeral_have_their_place_in_the_pages() -> None:
 async def _get(
     store: ElkynStore, path: str, headers: dict[str, str], query: dict[str, str] | None = None
 ) -> Any:
-    app = elkyn_app({"default": store}, authorize=lambda *_asked: None)
+    app = elkyn_app({"default": store}, authorize=lambda *_args: None)
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         answer = await client.get(path, params=query, headers=headers)
@@ -340,8 +340,8 @@ def test_rules_are_tried_without_being_in_force(
     server: Any, uid: str | None, method: str, allowed: bool
 ) -> None:
     auth = None if uid is None else {"uid": uid}
-    asked = {"rules": json.dumps(RULES), "method": method, "path": "/users/ann", "auth": auth}
-    answer = server.client.post("/.settings/simulate.json", json=asked | {"value": {"a": 1}}).json()
+    body = {"rules": json.dumps(RULES), "method": method, "path": "/users/ann", "auth": auth}
+    answer = server.client.post("/.settings/simulate.json", json=body | {"value": {"a": 1}}).json()
     assert answer["allowed"] is allowed
     assert any("$uid" in line for line in answer["trace"])
     assert server.client.get("/users/ann.json").json() is None

@@ -1,4 +1,4 @@
-"""Data that comes into a tree from elsewhere, and goes out again."""
+"""Import of other databases into a tree, and export."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ def test_a_program_that_serves_its_own_stores_creates_them_itself() -> None:
             return await client.post(PAGE, json={"name": NAME})
 
     with ElkynStore(mode="memory") as store:
-        app = elkyn_app({"default": store}, authorize=lambda *_asked: None)
+        app = elkyn_app({"default": store}, authorize=lambda *_args: None)
         answer = asyncio.run(ask(app))
         app.close()
     assert answer.status_code == 400

@@ -63,7 +63,7 @@ def import_statements(file: Path, *, types: bool) -> list[ast.Import | ast.Impor
 
 
 def imported(file: Path, known: dict[str, Path], *, types: bool = True) -> Iterator[str]:
-    """Yield the modules that a file imports, also in functions; with `types` also for type checking."""
+    """Yield the modules that a file imports, lazily too; with `types` also for type checking."""
     for node in import_statements(file, types=types):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names if alias.name in known)

@@ -36,7 +36,7 @@ def status(served: Any, user: dict[str, Any]) -> int:
     return httpx.get(served.url + path, params={"auth": user["idToken"]}, timeout=20).status_code
 
 
-def lets_in(served: Any, user: dict[str, Any], wanted: int = 200) -> bool:
+def signs_in(served: Any, user: dict[str, Any], wanted: int = 200) -> bool:
     return status(served, user) == wanted
 
 
@@ -60,8 +60,8 @@ def test_users_signed_up_at_either_read_and_write_at_both(pair: tuple[Any, Any])
     leader, follower = pair
     for at in pair:
         user = sign_up(at, f"a{at.process.pid}@example.org")
-        until(partial(lets_in, follower, user))
-        assert lets_in(leader, user)
+        until(partial(signs_in, follower, user))
+        assert signs_in(leader, user)
         shown = {"auth": user["idToken"]}
         own = httpx.put(f"{follower.url}/users/{user['localId']}.json", params=shown, json=1)
         other = httpx.get(f"{follower.url}/users/other.json", params=shown)
@@ -95,7 +95,7 @@ def test_a_disabled_user_is_shut_out_until_enabled(pair: tuple[Any, Any]) -> Non
     for disabled, wanted in ((True, 401), (False, 200)):
         change = {"localId": user["localId"], "disableUser": disabled}
         assert leader.client.post(target, json=change).status_code == 200
-        until(partial(lets_in, follower, user, wanted))
+        until(partial(signs_in, follower, user, wanted))
 
 
 @pytest.mark.nightly
@@ -125,7 +125,7 @@ def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any
     made = leader.client.post("/auth/token", json={"uid": "ann"}).json()["token"]
     admins = leader.client.post("/auth/token", json={"uid": "boss"}).json()["token"]
     user = {"localId": "ann", "idToken": made}
-    until(partial(lets_in, follower, user))
+    until(partial(signs_in, follower, user))
     assert status(follower, {**user, "idToken": made[:-3] + "abc"}) == 401
     assert status(follower, {**user, "idToken": admins}) == 401  # good, but not ann's
     with follower.wire("default") as wire:
@@ -134,7 +134,7 @@ def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any
     assert httpx.post(f"{leader.url}/.replica/identify", content=made).status_code == 401
     assert leader.client.post("/.replica/identify", content="unknown").status_code == 404
     leader.client.post("/auth/revoke", json={"uid": "ann"})
-    until(partial(lets_in, follower, user, 401))
+    until(partial(signs_in, follower, user, 401))
     other = leader.client.post("/auth/token", json={"uid": "bob"}).json()["token"]
     leader.stop()
     assert status(follower, {"localId": "bob", "idToken": other}) == 503

@@ -17,7 +17,7 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
 class Leader:
-    """Answers the first request of each connection, and then closes it: at once, or when asked."""
+    """Answers the first request of a connection, and closes it: at once, or on the second one."""
 
     def __init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))

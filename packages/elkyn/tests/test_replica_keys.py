@@ -41,10 +41,10 @@ def read(served: Served, token: str, path: str = "/secret") -> httpx.Response:
 
 
 def questions(leader: Served) -> int:
-    """Return how many credentials the leader was asked about."""
+    """Return how many credentials the leader has checked."""
     lines = leader.client.get("/metrics").text.splitlines()
-    asked = [line for line in lines if 'method="POST",status="404"' in line]
-    return sum(int(float(line.split()[-1])) for line in asked)
+    refused = [line for line in lines if 'method="POST",status="404"' in line]
+    return sum(int(float(line.split()[-1])) for line in refused)
 
 
 @pytest.fixture
@@ -169,7 +169,7 @@ def test_another_admin_token_of_the_leader_ends_the_one_before(
     principal = follower.authenticate_token_sync("a" * 32)
     assert principal.admin
     object.__setattr__(leader.settings, "admin_token", "b" * 32)  # as a start with another file
-    assert follower.authenticate_token_sync("b" * 32).admin  # before it has heard of it
+    assert follower.authenticate_token_sync("b" * 32).admin  # before the follower received it
     learn(follower, leader)
     assert follower.authenticate_token_sync("b" * 32).admin
     assert follower.revocations.reason(principal) is not None
@@ -188,21 +188,21 @@ def test_a_promoted_follower_believes_no_keys_of_the_leader_before(
 
 
 def test_an_unknown_credential_is_not_checked_again_for_a_while(clock: ManualClock) -> None:
-    asked: list[str] = []
+    checked: list[str] = []
 
     def ask(text: str) -> Principal | None:
-        asked.append(text)
+        checked.append(text)
         return Principal(uid="ann") if text == "good" else None
 
     def shown_until_busy(*clients: str) -> int:
-        begun = len(asked)
+        begun = len(checked)
         for number in range(1000):
             try:
                 client = clients[number % len(clients)]
                 credentials.authenticate("bad", f"{clients[0]} {number}".encode(), client)
             except Busy:
                 break
-        return len(asked) - begun
+        return len(checked) - begun
 
     credentials = LeaderCredentialCache(ask, clock)
     assert shown_until_busy("here") == 50

@@ -422,8 +422,8 @@ def test_a_follower_that_reads_nothing_uses_no_memory(start_server: Start) -> No
     leader = start_server()
     url = leader.url.replace("http", "ws", 1) + "/.replica?ns=default"
     with connect(url, additional_headers=leader.headers, max_queue=1) as stuck:
-        said = {"node": "x", "term": 1, "position": 0, "leads": (), "mark": None, "fresh": False}
-        stuck.send(encode("hello", VERSION, said))
+        hello = {"node": "x", "term": 1, "position": 0, "leads": (), "mark": None, "fresh": False}
+        stuck.send(encode("hello", VERSION, hello))
         assert decode(bytes_of(stuck.recv()))[0] == "welcome"
         leader.client.put("/n.json", json=0)
 
@@ -529,10 +529,10 @@ def test_a_follower_is_not_followed(start_server: Start, follow: Any) -> None:
     until(lambda: connected(follower))
     chained = follow(follower, "chained")
 
-    def said() -> Any:
+    def last_error() -> Any:
         return chained.client.get("/.replica/status").json()["namespaces"]["default"]["lastError"]
 
-    assert "is not the leader: follow the leader" in until(said)
+    assert "is not the leader: follow the leader" in until(last_error)
     assert unsynced(chained.client.get("/n.json"))
     options: Any = {"cluster_url": follower.url, "token": token_of(follower)}
     with ElkynStore(mode="replica", **options) as replica:

@@ -50,7 +50,7 @@ class Node:
         self.world = world
         self.entries: list[list[Any]] = []
         self.first = 1
-        self.terms_kept = Terms()
+        self.stored_terms = Terms()
         self.follows: Node | None = None
         self.set_aside: list[list[Any]] = []
         self.synced = False
@@ -59,12 +59,12 @@ class Node:
     @property
     def terms(self) -> Terms:
         if self.follows is None:
-            self.terms_kept = self.terms_kept.named()
-        return self.terms_kept
+            self.stored_terms = self.stored_terms.named()
+        return self.stored_terms
 
     @property
     def leads(self) -> bool:
-        return self.follows is None and not self.terms_kept.stale
+        return self.follows is None and not self.stored_terms.stale
 
     @property
     def last(self) -> int:
@@ -86,7 +86,7 @@ class Node:
         return [(after + 1 + i, ormsgpack.packb(entry)) for i, entry in enumerate(some)]
 
     def observe_term(self, term: int) -> None:
-        self.terms_kept = self.terms_kept.observe_term(term)
+        self.stored_terms = self.stored_terms.observe_term(term)
 
     def acked(self, node: str, position: int) -> None:
         self.world.acked(self, node, position)
@@ -98,7 +98,7 @@ class Node:
         self.synced = True
 
     def keep_terms(self, terms: Terms) -> None:
-        self.terms_kept = terms
+        self.stored_terms = terms
 
     def append(self, rows: Sequence[tuple[int, bytes]]) -> None:
         for position, row in rows:
@@ -119,7 +119,11 @@ class Node:
             self.set_aside += self.entries
         else:
             assert entries[: len(self.entries)] == self.entries
-        self.entries, self.terms_kept, self.first = entries, Terms.unpack(terms), len(entries) or 1
+        self.entries, self.stored_terms, self.first = (
+            entries,
+            Terms.unpack(terms),
+            len(entries) or 1,
+        )
         self._arrived = None
 
     def write(self) -> None:
@@ -174,7 +178,7 @@ class World:
             node.follows = self.leader
 
     def acked(self, leader: Node, node: str, position: int) -> None:
-        assert not leader.terms_kept.stale
+        assert not leader.stored_terms.stale
         if leader is not self.leader:  # it does not know yet: what it promises now can be lost
             return
         for entry in leader.entries[:position]:
@@ -217,7 +221,7 @@ class World:
         self.wires = [w for w in self.wires if node not in (w.leader, w.follower)]
 
     def _promote(self) -> None:
-        followers = [n for n in self.nodes if n.follows is self.leader and n.terms_kept.leads]
+        followers = [n for n in self.nodes if n.follows is self.leader and n.stored_terms.leads]
         if not followers:
             return
         best = max(followers, key=lambda node: node.position)
@@ -226,10 +230,10 @@ class World:
         for wire in self.wires:
             if wire.follower is best:
                 wire.receiver = None
-        observe_term = best.terms_kept.observe_term(
-            old.terms_kept.term
+        observe_term = best.stored_terms.observe_term(
+            old.stored_terms.term
         )  # it may have been away since
-        best.terms_kept = observe_term.promoted(best.position)
+        best.stored_terms = observe_term.promoted(best.position)
         best.follows = None
         assert kept <= {entry[1] for entry in best.entries}
         self.promised = {number: {best.node} for number in kept}
@@ -252,7 +256,7 @@ class World:
             if node.follows is None:
                 self.histories[node.terms.leads[-1].id] = list(node.entries)
         for node in self.nodes:
-            leads = node.terms_kept.until(node.position)
+            leads = node.stored_terms.until(node.position)
             if node.follows is None or not leads or leads[-1].id not in self.histories:
                 continue
             history = self.histories[leads[-1].id]

@@ -298,7 +298,7 @@ class TestExplanations:
 
 
 class CountingReader(MemoryReader):
-    """Counts what is asked of the tree."""
+    """Counts the reads of the tree."""
 
     def __init__(self, value: Any) -> None:
         super().__init__(value)

@@ -216,9 +216,9 @@ def may_be_read(rule: Expression, tree: Any, key: str) -> bool | None:
 @settings(max_examples=200)
 @given(booleans(new=False), ROOTS, KEYS)
 def test_an_expression_equals_the_naive_evaluator(rule: Expression, tree: Any, key: str) -> None:
-    said = may_be_read(rule, tree, key)
+    decision = may_be_read(rule, tree, key)
     world = {"root": tree, "data": tree, "keys": [key], "$k": key}
-    assert said is None or said is holds(rule, world)
+    assert decision is None or decision is holds(rule, world)
 
 
 RULE = st.sampled_from([("lit", True), ("lit", True), ("lit", False)]) | booleans(new=True)
@@ -319,8 +319,8 @@ def test_a_write_is_checked_as_the_naive_evaluator_does(
         return
     before = MemoryReader(tree)
     stored = [(keys, prepare(value).value) for keys, value in places.items()]
-    said = rules.may_write(before, Overlay(before, stored), stored, ANN, 0)
-    assert said is naive_may_write(node, tree, places)
+    decision = rules.may_write(before, Overlay(before, stored), stored, ANN, 0)
+    assert decision is naive_may_write(node, tree, places)
 
 
 WORDS = st.text(

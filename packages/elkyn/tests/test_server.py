@@ -1,4 +1,4 @@
-"""A real server on loopback: `elkyn serve` as users start it, asked with httpx."""
+"""A real server on loopback: `elkyn serve` as users start it, called with httpx."""
 
 from __future__ import annotations
 
@@ -197,11 +197,11 @@ def test_a_reader_that_loses_its_permission_is_cancelled() -> None:
     from elkyn.server.app import elkyn_app
     from sennit_core.errors import Denied
 
-    asked: list[str] = []
+    checks: list[str] = []
 
     def authorize(_scope: Any, namespace: str, path: str, write: bool) -> None:
-        asked.append(f"{namespace}:{path}:{write}")
-        if len(asked) > 2:
+        checks.append(f"{namespace}:{path}:{write}")
+        if len(checks) > 2:
             raise Denied("reading", "reader")
 
     async def listen(store: ElkynStore) -> str:
@@ -215,7 +215,7 @@ def test_a_reader_that_loses_its_permission_is_cancelled() -> None:
 
     with ElkynStore(mode="memory") as store:
         assert asyncio.run(listen(store)).endswith("event: cancel\ndata: null\n\n")
-    assert asked[0] == "sys:/a:False"
+    assert checks[0] == "sys:/a:False"
 
 
 @pytest.mark.slow

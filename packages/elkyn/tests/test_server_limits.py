@@ -35,17 +35,17 @@ def test_a_page_of_an_allowed_origin_may_read_answers() -> None:
 
 
 def test_a_preflight_lists_methods_and_headers() -> None:
-    asked = {
+    preflight = {
         "origin": "https://app.example",
         "access-control-request-method": "PUT",
         "access-control-request-headers": "x-firebase-etag,if-match",
     }
-    answer = Origins(["*"]).preflight(asked)
+    answer = Origins(["*"]).preflight(preflight)
     headers = dict(answer.headers)
     assert (answer.status, headers["access-control-allow-origin"]) == (204, "*")
     assert "PATCH" in headers["access-control-allow-methods"]
     assert headers["access-control-allow-headers"] == "x-firebase-etag,if-match"
-    assert "access-control-allow-methods" not in dict(Origins().preflight(asked).headers)
+    assert "access-control-allow-methods" not in dict(Origins().preflight(preflight).headers)
 
 
 def test_a_browser_can_preflight_a_served_tree(emulator: Any) -> None:
@@ -335,10 +335,14 @@ def test_pipelined_requests_are_answered_byte_for_byte_in_order(emulator: Any) -
     host, port = emulator.url.removeprefix("http://").split(":")
     lines = b" HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer owner\r\n"
     put = b"PUT /b.json?ns=pipe" + lines + b"Content-Length: 1\r\n\r\n7"
-    asked = [b"GET /a.json?ns=pipe", b"HEAD /a.json?ns=pipe", b"GET /b.json?ns=pipe&print=silent"]
+    requests = [
+        b"GET /a.json?ns=pipe",
+        b"HEAD /a.json?ns=pipe",
+        b"GET /b.json?ns=pipe&print=silent",
+    ]
     last = b"GET /b.json?ns=pipe" + lines + b"Connection: close\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.sendall(put + b"".join(one + lines + b"\r\n" for one in asked) + last)
+        connection.sendall(put + b"".join(one + lines + b"\r\n" for one in requests) + last)
         answer = b"".join(iter(lambda: connection.recv(4096), b""))
     head = b"content-type: application/json; charset=utf-8\r\ncache-control: no-cache\r\n"
     assert answer == (

@@ -105,11 +105,11 @@ def test_changes_committed_together_are_sent_together() -> None:
 
     async def follow(store: ElkynStore) -> None:
         app = elkyn_app({"default": store}, authorize=lambda *_question: None)
-        asked, gone = asyncio.Event(), asyncio.Event()
+        requested, gone = asyncio.Event(), asyncio.Event()
 
         async def receive() -> dict[str, Any]:
-            if not asked.is_set():
-                asked.set()
+            if not requested.is_set():
+                requested.set()
                 return {"type": "http.request", "body": b"", "more_body": False}
             await gone.wait()
             return {"type": "http.disconnect"}
@@ -153,11 +153,11 @@ def test_a_listen_starts_with_the_writes_that_were_sent_before_it(
     served = start_server()
     with served.wire("default") as wire:
         assert wire.ask("auth", cred=served.token)["s"] == "ok"
-        asked = []
+        listens = []
         for number in range(200):
             wire.send("p", p=f"/n{number}", d=number)
-            asked.append(wire.send("q", p=f"/n{number}", h=""))
-        assert {wire.answer(listen)["s"] for listen in asked} == {"ok"}
+            listens.append(wire.send("q", p=f"/n{number}", h=""))
+        assert {wire.answer(listen)["s"] for listen in listens} == {"ok"}
         assert wire.drain() == [("d", {"p": f"n{number}", "d": number}) for number in range(200)]
 
 

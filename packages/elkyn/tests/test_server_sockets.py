@@ -238,7 +238,7 @@ def test_a_listen_that_waits_for_a_leader_does_not_wait_forever(
     monkeypatch.setattr("elkyn.server.realtime.socket._READABLE_SECONDS", 0.05)
     with ElkynStore(mode="memory") as store:
         store.admin.divergence.note(True)
-        app = ElkynApp({"default": store}, HookBackend(lambda *_asked: None), Settings())
+        app = ElkynApp({"default": store}, HookBackend(lambda *_args: None), Settings())
         assert asyncio.run(run(app)) == 1013
         assert app.metrics.open["ws"] == 0
         app.close()

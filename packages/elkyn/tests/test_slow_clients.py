@@ -1,4 +1,4 @@
-"""Clients that send requests and do not read: they are disconnected, and their buffers are limited."""
+"""Clients that send requests and do not read: they are disconnected, their buffers are limited."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def test_a_client_that_reads_little_leaves_room_for_others(accept: str) -> None:
         store.set("/", {"large": "x" * 1_000_000})
         limits = Limits(unsent_bytes=3_500_000, client_unsent_bytes=2_500_000)
         app = ElkynApp(
-            {"default": store}, HookBackend(lambda *_asked: None), Settings(limits=limits)
+            {"default": store}, HookBackend(lambda *_args: None), Settings(limits=limits)
         )
         assert asyncio.run(run(app)) == [200, 200, 429, 200, 429, 429, 200]
         app.close()
@@ -246,7 +246,7 @@ def test_large_answers_that_wait_are_bounded_together(accept: str) -> None:
         store.set("/", {"large": "x" * 1_000_000, "small": 1})
         limits = Limits(unsent_bytes=1_500_000)
         app = ElkynApp(
-            {"default": store}, HookBackend(lambda *_asked: None), Settings(limits=limits)
+            {"default": store}, HookBackend(lambda *_args: None), Settings(limits=limits)
         )
         asyncio.run(run(app))
         app.close()

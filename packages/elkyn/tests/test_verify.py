@@ -79,7 +79,7 @@ def test_a_row_without_its_child_is_named(store: ElkynStore) -> None:
     with raw(store) as (txn, databases):
         txn.put(row_of(("users", "unknown"), 1), b"", db=databases["index"])
         txn.put(row_of(("users", "u8"), 2), b"", db=databases["index"])
-        txn.put(row_of(("elsewhere", "x"), 2), b"", db=databases["index"])
+        txn.put(row_of(("other", "x"), 2), b"", db=databases["index"])
         txn.put(row_of(("users", "u8"), 2, 99), b"", db=databases["index"])
     text = found(store)
     assert (
@@ -138,7 +138,7 @@ def change_entry(store: ElkynStore, position: int, change: Callable[[list[Any]],
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda entry: b"\xc1", "the log's entry 3 cannot be read"),
         (lambda entry: [9, *entry[1:]], "the log's entry 4 has term 1, after one of term 9"),
@@ -146,10 +146,10 @@ def change_entry(store: ElkynStore, position: int, change: Callable[[list[Any]],
     ],
 )
 def test_a_damaged_entry_of_the_log_is_named(
-    store: ElkynStore, change: Callable[[list[Any]], Any], said: str
+    store: ElkynStore, change: Callable[[list[Any]], Any], message: str
 ) -> None:
     change_entry(store, 3, change)
-    assert said in found(store).splitlines()
+    assert message in found(store).splitlines()
 
 
 def test_a_log_with_a_hole_is_named(store: ElkynStore) -> None:
@@ -176,15 +176,15 @@ def test_the_verb_says_where_a_file_is_damaged(
     file = data / "default" / "data.mdb"
     good = file.read_bytes()
     pages = {match.start() // 4096 * 4096 for match in re.finditer(b"room 17 3room 17 3", good)}
-    said = ""
+    output = ""
     for page in pages:  # of the tree and of the log
         for damage in (bytes(4096), b"\xff" * 4096, good[page : page + 16] + b"\xc1" * 4080):
             file.write_bytes(good[:page] + damage + good[page + 4096 :])
             code, text = verify(data, capsys)
             assert (code, "is undamaged" in text) == (1, False), text
-            said += text
-    assert "/rooms/r17" in said
-    assert "the log" in said
+            output += text
+    assert "/rooms/r17" in output
+    assert "the log" in output
     file.write_bytes(good)
     assert verify(data, capsys)[0] == 0
 

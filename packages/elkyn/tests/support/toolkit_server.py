@@ -1,4 +1,4 @@
-"""A server of accounts that is asked without a network."""
+"""A server of accounts that is called without a network."""
 
 from __future__ import annotations
 
