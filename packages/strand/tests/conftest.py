@@ -16,7 +16,7 @@ Spawn = Callable[..., "subprocess.Popen[str]"]
 
 @pytest.fixture
 def spawn() -> Iterator[Spawn]:
-    """Start `peer.py` with the ring's descriptor; processes that still run at the end are killed."""
+    """Start `peer.py` with the ring's descriptor; those that still run at the end are killed."""
     started: list[subprocess.Popen[str]] = []
 
     def start(role: str, ring: strand.Ring, *arguments: object) -> "subprocess.Popen[str]":

@@ -179,11 +179,11 @@ class Scenario:
         """Look at a stopped child's ring: it must not count as dead."""
 
     def finish(self, survived: bool) -> None:
-        """Look at what is left, and go on with it."""
+        """Check what is left, and continue with it."""
 
 
 class Producing(Scenario):
-    """A producer dies; its successor goes on, and no published record is lost or doubled."""
+    """A producer dies; its successor continues, and no published record is lost or doubled."""
 
     count = 7
 
@@ -370,7 +370,7 @@ class Resetting(Scenario):
 
 
 class Aborting(Scenario):
-    """A consumer dies while it asks for an abort: the producer stops, or goes on."""
+    """A consumer dies while it requests an abort: the producer stops, or continues."""
 
     def __init__(self, version: int) -> None:
         super().__init__(version)
@@ -420,7 +420,7 @@ def run_child(scenario: Scenario, arm: Callable[[], None], points: Points, repor
         points.disarm()
         os.write(report, "\n".join(points.names()).encode())
         code = 0
-    except BaseException:  # noqa: BLE001 - a child must not come back
+    except BaseException:  # noqa: BLE001 - a child must not return
         sys.excepthook(*sys.exc_info())
         sys.stderr.flush()
     os._exit(code)

@@ -218,12 +218,12 @@ def test_a_connection_carries_frames_down_and_acknowledgements_up(ring: strand.R
         mirror.apply(frame)
         await messages.put(None if mirror.end else struct.pack("<B7xQ", 16, mirror.records))
 
-    async def heard() -> AsyncIterator[bytes]:
+    async def credit_frames() -> AsyncIterator[bytes]:
         while (message := await messages.get()) is not None:
             yield message
 
     with ring.consumer() as view, producing(ring, 300):
-        asyncio.run(Bridge(view, credit=True).serve(send, heard()))
+        asyncio.run(Bridge(view, credit=True).serve(send, credit_frames()))
         assert view.acknowledged_count == 300
     assert mirror.end == (2, 300, "")
 

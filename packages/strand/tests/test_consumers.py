@@ -159,7 +159,7 @@ def test_a_wait_that_cannot_end_names_the_consumer_that_must_move(
         writer.abort()
 
 
-# ---- no consumers ----------------------------------------------------------------------------------
+# ---- no consumers --------------------------------------------------------------------------------
 
 
 def test_a_ring_is_kept_for_its_first_consumer(small: strand.Ring) -> None:
@@ -200,7 +200,7 @@ def test_when_unread_is_one_of_three_policies(small: strand.Ring) -> None:
     small.producer().finalize()
 
 
-# ---- beginning anew --------------------------------------------------------------------------------
+# ---- resets --------------------------------------------------------------------------------------
 
 
 def test_a_reset_does_not_wait_and_loses_nothing(small: strand.Ring) -> None:
@@ -278,7 +278,7 @@ def test_debug_mode_overwrites_nothing_of_a_new_stream(small: strand.Ring, debug
     writer.reset()
     write(writer, 10, 3)
     with pytest.raises(UsageError):
-        view.acknowledge_read(3)  # of a stream it has not heard of
+        view.acknowledge_read(3)  # of a stream that it does not follow yet
     assert view.wait_for_commit(0) == 3
     assert received(view, 3) == [b"10", b"11", b"12"]
 

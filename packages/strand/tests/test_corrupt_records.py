@@ -1,4 +1,4 @@
-"""Records that cannot be decoded: they are named, and reading goes on behind them."""
+"""Records that cannot be decoded: they are named, and reading continues after them."""
 
 import struct
 from collections.abc import Callable, Iterable, Iterator

@@ -1,7 +1,7 @@
 """Byte files that Python and TypeScript both write and both read (packages/strand/js/tests/golden.test.ts).
 
 `golden/rings.json` says what was written into each ring; `golden/<name>.bin` is the ring. After a
-change that must change the bytes, `python packages/strand/tests/test_golden_files.py` writes them anew.
+change that must change the bytes, `python packages/strand/tests/test_golden_files.py` writes them.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ def header_bytes(version: int = 5, records: int = 4, heap: int = 256) -> bytearr
 
 
 def seal(memory: bytearray) -> None:
-    """Make checksum and fingerprint right again after a change elsewhere."""
+    """Recompute checksum and fingerprint after a change."""
     size = struct.unpack_from("<I", memory, 88)[0]
     struct.pack_into("<I", memory, 8, fnv1a(bytes(memory[92 : 92 + size])))
     struct.pack_into("<I", memory, 24, fnv1a(bytes(memory[:24])))

@@ -2,7 +2,7 @@
 
 `model` holds the programs, function by function as in the C files, and the explorer: stores wait in
 each process's buffer and drain as x86 (TSO) or a weaker machine (PSO) may drain them, and one
-process may die between any two steps. No process may wait for ever, and every consumer reads exactly
+process may die between any two steps. No process waits for ever, and every consumer reads exactly
 the records from its start on.
 """
 
@@ -42,7 +42,7 @@ SOME = (
     scenarios.joining_in_the_entry_of_a_dead_one,
     scenarios.producer_dies,
     scenarios.resuming_a_stream,
-    scenarios.beginning_anew_while_one_joins,
+    scenarios.resetting_while_one_joins,
 )
 
 

@@ -210,7 +210,7 @@ def explore(world: World) -> Verdict:
         leads_to.append(reached)
     stuck = find_endless(leads_to, [world.finished(state) for state in states])
     if stuck is not None:
-        return Verdict("goes on for ever", len(states), trace(world, states, came_from, stuck))
+        return Verdict("runs for ever", len(states), trace(world, states, came_from, stuck))
     return Verdict(None, len(states), [])
 
 

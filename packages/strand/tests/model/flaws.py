@@ -1,7 +1,7 @@
 """Known-bad variants of the protocol: each breaks one step of it, and must be found.
 
-Most of them passed ordinary tests once, here or elsewhere: a nap that ends after 150 ms hides what
-they do, and x86 hides some of the rest.
+Most of them passed ordinary tests once, here or in other projects: a nap that ends after 150 ms
+hides what they do, and x86 hides some of the rest.
 """
 
 from collections.abc import Callable
@@ -181,7 +181,7 @@ JOINING_AND_LEAVING = (
     ),
 )
 
-DYING_AND_BEGINNING_ANEW = (
+DEATHS_AND_RESETS = (
     Flaw(
         "a consumer that finds the producer dead does not read its last records",
         scenarios.producer_dies,
@@ -208,38 +208,38 @@ DYING_AND_BEGINNING_ANEW = (
     ),
     Flaw(
         "the generation changes before the counters",
-        scenarios.beginning_anew,
+        scenarios.resetting,
         TORN,
         replaced=((roles, "strand_reset", broken.reset_generation_first),),
     ),
     Flaw(
         "a reset shows positions of the new stream with the count of the old",
-        scenarios.beginning_anew_while_one_leaves_and_one_joins,
+        scenarios.resetting_while_one_leaves_and_one_joins,
         TORN,
         relaxed("strand_reset", "store", ".read"),
         order=Order.PSO,
     ),
     Flaw(
         "a reset misses a consumer that joined meanwhile",
-        scenarios.beginning_anew_while_one_leaves_and_one_joins,
+        scenarios.resetting_while_one_leaves_and_one_joins,
         TORN,
         without("strand_reset", "fence"),
     ),
     Flaw(
         "a wait does not look at the generation",
-        scenarios.beginning_anew,
+        scenarios.resetting,
         TORN,
         replaced=((consumer, "has_committed", broken.committed_whenever),),
     ),
     Flaw(
         "a reset does not keep joiners out",
-        scenarios.beginning_anew_while_one_joins,
+        scenarios.resetting_while_one_joins,
         TORN,
         replaced=((parties, "try_reset", broken.reset_without_locking_joiners),),
     ),
     Flaw(
         "a joiner does not look whether the stream is another now",
-        scenarios.beginning_anew_while_one_joins,
+        scenarios.resetting_while_one_joins,
         TORN,
         replaced=((roles, "strand_join", broken.join_without_a_second_look),),
     ),
@@ -251,4 +251,4 @@ DYING_AND_BEGINNING_ANEW = (
     ),
 )
 
-FLAWS = SLEEP_AND_WAKE + JOINING_AND_LEAVING + DYING_AND_BEGINNING_ANEW
+FLAWS = SLEEP_AND_WAKE + JOINING_AND_LEAVING + DEATHS_AND_RESETS

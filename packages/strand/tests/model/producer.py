@@ -92,7 +92,7 @@ def refresh_read(producer: Producer) -> Program[None]:
             low_water = producer.commit
     if low_water > producer.commit:
         assert ring.resets, f"low-water mark {low_water} is above commit {producer.commit}"
-        return  # of the old stream: who joined while we began anew is on his way, or dead
+        return  # of the old stream: a consumer that joined during the reset follows it, or is dead
     if low_water > producer.join_position:
         producer.join_position = low_water
         yield store(ring.at("join_position"), low_water, RELEASE)

@@ -1,4 +1,4 @@
-"""What the Python classes add to the core: locks, whom to bury, when a stream is over."""
+"""What the Python classes add to the core: locks, dead consumers, the end of a stream."""
 
 from .consumer import (
     Consumer,

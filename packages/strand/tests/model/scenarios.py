@@ -1,4 +1,4 @@
-"""Who meets whom on which ring. Small: two of everything show what hundreds would.
+"""Which processes share which ring. Small: two of everything show what hundreds would.
 
 Every behaviour under TSO is one under PSO as well, so that PSO alone says that a scenario is right.
 """
@@ -172,24 +172,24 @@ def resuming_below_the_join_position() -> Cast:
     return Cast((successor(ring, 4, words=words), reader))
 
 
-def beginning_anew() -> Cast:
+def resetting() -> Cast:
     ring = Ring(capacity=2, resets=True)
     return Cast((resetter(ring, 1, 3), consumer(ring, 0, 1, 3)))
 
 
-def beginning_anew_while_one_joins() -> Cast:
+def resetting_while_one_joins() -> Cast:
     ring = Ring(capacity=1, resets=True)
     return Cast((resetter(ring, 1, 2), joiner(ring, 0, 1, 2, start=NEXT)))
 
 
-def beginning_anew_while_one_leaves_and_one_joins() -> Cast:
+def resetting_while_one_leaves_and_one_joins() -> Cast:
     """In the entry of the one who leaves: the reset does not hold its lock."""
     ring = Ring(capacity=1, resets=True)
     leaver = consumer(ring, 0, 1, leaves_after=1)
     return Cast((resetter(ring, 1, 2, "wait"), leaver, joiner(ring, 0, 1, 2, start=OLDEST)))
 
 
-def beginning_anew_while_one_dies_joining() -> Cast:
+def resetting_while_one_dies_joining() -> Cast:
     """Its entry may then say that it has read more than the new stream has; another one comes."""
     ring = Ring(capacity=1, resets=True, deaths=True)
     leaver = consumer(ring, 0, 2, leaves_after=2)
@@ -197,7 +197,7 @@ def beginning_anew_while_one_dies_joining() -> Cast:
     return Cast((resetter(ring, 2, 2, "wait"), leaver, dying, joiner(ring, 0, 2, 2)), mortal=2)
 
 
-def dying_while_beginning_anew() -> Cast:
+def dying_during_a_reset() -> Cast:
     """A successor finishes the reset; the stream may then be the second or the third."""
     ring = Ring(capacity=1, resets=True, deaths=True)
     reader = consumer(ring, 0, 1, 2, 2, patient=True)
@@ -251,11 +251,11 @@ SCENARIOS: tuple[Callable[[], Cast], ...] = (
     caller_of_an_abort_dies,
     resuming_a_stream,
     resuming_below_the_join_position,
-    beginning_anew,
-    beginning_anew_while_one_joins,
-    beginning_anew_while_one_leaves_and_one_joins,
-    beginning_anew_while_one_dies_joining,
-    dying_while_beginning_anew,
+    resetting,
+    resetting_while_one_joins,
+    resetting_while_one_leaves_and_one_joins,
+    resetting_while_one_dies_joining,
+    dying_during_a_reset,
     joining_with_an_old_view,
     fanning_in,
 )

@@ -1,8 +1,8 @@
 """What a program can do to shared memory, one indivisible step each.
 
 A program is a generator that yields steps and is sent their results. Everything it knows between
-two of them must be in named locals (`machine` compares those), so a `yield` is a statement, follows an
-assignment or after `return`, and a loop around one runs over a `range`.
+two of them must be in named locals (`machine` compares those), so a `yield` is a whole statement, or
+follows `=` or `return`, and a loop around one runs over a `range`.
 """
 
 from collections.abc import Generator
