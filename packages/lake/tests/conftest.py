@@ -63,7 +63,7 @@ Encode = Callable[..., Encoded]
 
 @pytest.fixture
 def encode(tmp_path_factory: pytest.TempPathFactory) -> Encode:
-    """Runs the ingest worker in this process over text or bytes, cut into parts when asked."""
+    """Runs the ingest worker in this process over text or bytes, optionally cut into parts."""
 
     def run(
         data: str | bytes,

@@ -109,7 +109,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("ls", "--data", "/nowhere/at/all"), 1, "`lake put FILE --data DIR` creates one"),
         (("put", "/nowhere.csv", "--data", "/nowhere"), 1, "there is no file"),
@@ -121,11 +121,11 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
     ],
 )
 def test_impossible_requests_are_refused_with_a_hint(
-    data: str, arguments: tuple[str, ...], code: int, said: str
+    data: str, arguments: tuple[str, ...], code: int, message: str
 ) -> None:
     done = lake(*(data if each == "DATA" else each for each in arguments))
     assert done.returncode == code, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 

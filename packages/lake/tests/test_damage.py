@@ -190,7 +190,7 @@ def rename_in_row(tree: ElkynStore, id_: str) -> None:
     tree.set(f"/datasets/{id_}/name", "flighty")
 
 
-def point_elsewhere(tree: ElkynStore, id_: str) -> None:
+def point_to_another_manifest(tree: ElkynStore, id_: str) -> None:
     (snapshot,) = tree.keys(f"/snapshots/{id_}")
     tree.set(f"/snapshots/{id_}/{snapshot}/manifest", "0" * 64)
 
@@ -202,7 +202,7 @@ ROWS: dict[str, Callable[[ElkynStore, str], object]] = {
     "a scalar": lambda tree, id_: tree.set(f"/datasets/{id_}", 3),
     "no row": lambda tree, id_: tree.delete(f"/datasets/{id_}"),
     "no snapshots": lambda tree, id_: tree.delete(f"/snapshots/{id_}"),
-    "another manifest": point_elsewhere,
+    "another manifest": point_to_another_manifest,
 }
 
 

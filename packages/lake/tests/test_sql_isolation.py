@@ -156,16 +156,16 @@ def test_no_function_without_arguments_shows_an_earlier_query(instance: Instance
         AND function_name ~ '^[a-z_0-9]+$'""",
     )
 
-    asked = 0
+    queries = 0
     for name, kind in found:
         sql = f"SELECT * FROM {name}()" if kind == "table" else f"SELECT {name}()"
         try:
             rows = ask(instance, sql)
         except duckdb.Error:
             continue
-        asked += 1
+        queries += 1
         assert CANARY not in repr(rows), name
-    assert asked > 40
+    assert queries > 40
 
 
 def test_a_seed_stays_with_the_query_that_set_it(instance: Instance) -> None:
@@ -232,7 +232,7 @@ def world(table: Table, limits: SqlLimits) -> Iterator[World]:
     made.cache.clear()
 
 
-def is_kept(world: World, sql: str, **options: Any) -> bool:
+def is_cached(world: World, sql: str, **options: Any) -> bool:
     """Whether the instance that answers `sql` serves the next query too.
 
     It is marked with a database, which the guard keeps users from attaching.
@@ -250,7 +250,7 @@ def is_kept(world: World, sql: str, **options: Any) -> bool:
     "sql", ["FROM t", "SELECT nope FROM t", "SELECT FROM FROM", "SELECT 'x'::INT"]
 )
 def test_an_instance_is_kept_after_ordinary_queries_and_mistakes(world: World, sql: str) -> None:
-    assert is_kept(world, sql)
+    assert is_cached(world, sql)
 
 
 @pytest.mark.parametrize(
@@ -259,11 +259,11 @@ def test_an_instance_is_kept_after_ordinary_queries_and_mistakes(world: World, s
     ids=["out of memory", "permission"],
 )
 def test_an_instance_ends_with_a_query_that_ended_badly(world: World, sql: str) -> None:
-    assert not is_kept(world, sql)
+    assert not is_cached(world, sql)
 
 
 def test_an_instance_ends_with_a_query_that_was_stopped(world: World) -> None:
-    assert not is_kept(world, "FROM t", may_keep=False)
+    assert not is_cached(world, "FROM t", may_keep=False)
 
 
 @pytest.mark.slow
@@ -271,7 +271,7 @@ def test_an_instance_ends_with_a_query_that_spilled(world: World) -> None:
     world.limits = replace(world.limits, temp_bytes=4 << 30)
     sorted_rows = "SELECT hash(i) FROM range(9000000) t(i) ORDER BY 1 LIMIT 8000000"
 
-    assert not is_kept(world, f"SELECT count(*) FROM ({sorted_rows})")
+    assert not is_cached(world, f"SELECT count(*) FROM ({sorted_rows})")
     assert not world.limits.temp_folder.exists()
 
 
