@@ -155,7 +155,7 @@ def running_node(folder: Path, port: int = 0) -> Iterator[Node]:
     with ExitStack() as owned:
         stores = open_namespaces(folder / "elkyn")
         owned.callback(stores.close)
-        stores["default"].get("/")  # a namespace is made when it is first asked for
+        stores["default"].get("/")  # a namespace is created on first use
         pool = owned.enter_context(
             ExecutorPool(
                 2, memory_bytes=1 << 30, spill_dir=folder / "spill", allow_module_entries=True

@@ -22,15 +22,15 @@ def test_importing_it_loads_nothing_heavy() -> None:
     heavy = "{'pyarrow', 'duckdb', 'fastapi', 'httpx', 'ray', 'lake', 'elkyn', 'numpy'}"
     code = f"import sys, elytra; print({heavy} & set(sys.modules))"
 
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert said.stdout == "set()\n"
+    assert done.stdout == "set()\n"
 
 
 @pytest.mark.slow
 def test_the_client_needs_no_arrow_until_there_is_an_answer() -> None:
     code = "import sys; from elytra import Elytra, col; print({'pyarrow', 'fastapi', 'lake'} & set(sys.modules))"
 
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
-    assert said.stdout == "set()\n"
+    assert done.stdout == "set()\n"

@@ -20,17 +20,17 @@ from sennit_core.testing import ManualClock
 
 
 class Script:
-    """A server that answers from a list, and remembers what it was asked."""
+    """A server that answers from a list, and records its requests."""
 
     def __init__(self) -> None:
         self.answers: list[tuple[int, bytes]] = []
-        self.asked: list[tuple[str, bytes]] = []
+        self.requests: list[tuple[str, bytes]] = []
 
     def handler(script: "Script") -> type[BaseHTTPRequestHandler]:  # noqa: N805
         class Handler(BaseHTTPRequestHandler):
             def answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                script.asked.append((self.command, body))
+                script.requests.append((self.command, body))
                 status, content = script.answers.pop(0)
                 if status == 0:
                     self.close_connection = True  # hang up without a word
@@ -74,7 +74,7 @@ def test_a_passing_trouble_is_waited_out(
     script.answers = [trouble, trouble, (200, b"{}")]
 
     assert transport.json("GET", "/x") == {}
-    assert len(script.asked) == 3
+    assert len(script.requests) == 3
 
 
 def test_a_body_is_rebuilt_for_each_attempt(transport: Transport, script: Script) -> None:
@@ -84,7 +84,7 @@ def test_a_body_is_rebuilt_for_each_attempt(transport: Transport, script: Script
         "/x", lambda: iter([b"ab", b"c"]), headers={"Content-Length": "3"}, retry_seconds=10
     )
 
-    assert script.asked == [("PUT", b"abc")] * 2
+    assert script.requests == [("PUT", b"abc")] * 2
 
 
 def test_a_post_whose_fate_is_unknown_is_not_sent_twice(
@@ -94,7 +94,7 @@ def test_a_post_whose_fate_is_unknown_is_not_sent_twice(
 
     with pytest.raises(Unavailable):
         transport.json("POST", "/x", {})
-    assert len(script.asked) == 1
+    assert len(script.requests) == 1
 
 
 def test_patience_ends(transport: Transport, script: Script) -> None:
@@ -102,7 +102,7 @@ def test_patience_ends(transport: Transport, script: Script) -> None:
 
     with pytest.raises(Busy, match="full"):
         transport.json("GET", "/x")
-    assert 5 < len(script.asked) < 20
+    assert 5 < len(script.requests) < 20
 
 
 def test_errors_become_exceptions_again(transport: Transport, script: Script) -> None:
