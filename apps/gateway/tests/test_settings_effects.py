@@ -197,8 +197,8 @@ def a_json_answer_ends_at_so_many_rows(
     opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
 ) -> None:
     node = opened({"analytics.json_rows_max": 3})
-    for asked, rows, truncated in ((3, 3, False), (4, 3, True)):
-        query = {"sql": f"select * from range({asked})"}
+    for count, rows, truncated in ((3, 3, False), (4, 3, True)):
+        query = {"sql": f"select * from range({count})"}
         answer = node.client.post("/api/query", json=query).json()
         assert (len(answer["rows"]), answer["truncated"]) == (rows, truncated)
 
