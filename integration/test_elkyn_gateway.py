@@ -40,12 +40,12 @@ def test_the_socket_is_at_the_root_behind_a_token(node: RunningNode) -> None:
 
 def test_a_stream_to_http_1_0_comes_without_chunks(node: RunningNode) -> None:
     address = urlsplit(node.url)
-    asked = (
+    request = (
         f"GET /old.json?ns=default HTTP/1.0\r\nHost: {address.netloc}\r\n"
         f"Authorization: Bearer {node.token}\r\nAccept: text/event-stream\r\n\r\n"
     )
     with socket.create_connection((address.hostname, address.port), timeout=20) as client:
-        client.sendall(asked.encode())
+        client.sendall(request.encode())
         received = b""
         while not received.endswith(b"\n\n"):
             received += client.recv(4096)

@@ -47,14 +47,14 @@ def checkout(tmp_path: Path) -> Any:
     return root
 
 
-def knock(root: Path, path: Path, *arguments: str, **environment: Any) -> Any:
+def run_platform(root: Path, path: Path, *arguments: str, **environment: Any) -> Any:
     return subprocess.run(
         [str(root / "platform"), *arguments], capture_output=True, text=True, check=False, timeout=60,
         env={"PATH": str(path), "HOME": str(root), **environment},
     )  # fmt: skip
 
 
-def knocking(root: Path, path: Path, *arguments: str) -> Any:
+def start_platform(root: Path, path: Path, *arguments: str) -> Any:
     return subprocess.Popen(
         [str(root / "platform"), *arguments], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={"PATH": str(path), "HOME": str(root)},
@@ -77,7 +77,7 @@ def python_here(folder: Path, prelude: str = "") -> None:
 
 
 def test_a_missing_python_is_reported_with_the_fix(checkout: Path, bare_path: Path) -> None:
-    done = knock(checkout, bare_path, "up")
+    done = run_platform(checkout, bare_path, "up")
     assert done.returncode == 1
     assert "no Python 3.11" in done.stderr
     assert "apt-get install python3" in done.stderr
@@ -85,19 +85,19 @@ def test_a_missing_python_is_reported_with_the_fix(checkout: Path, bare_path: Pa
 
 def test_an_old_python_does_not_count(checkout: Path, bare_path: Path) -> None:
     fake(bare_path, "python3", "exit 1")
-    assert "no Python 3.11" in knock(checkout, bare_path, "up").stderr
+    assert "no Python 3.11" in run_platform(checkout, bare_path, "up").stderr
 
 
 def test_a_python_without_venv_names_the_package(checkout: Path, bare_path: Path) -> None:
     python_here(bare_path, "import sys; sys.modules['ensurepip'] = None")
-    done = knock(checkout, bare_path, "up")
+    done = run_platform(checkout, bare_path, "up")
     assert done.returncode == 1
     assert "-venv" in done.stderr
 
 
 def test_missing_headers_name_the_package(checkout: Path, bare_path: Path) -> None:
     python_here(bare_path, "import sysconfig; sysconfig.get_path = lambda name: '/nowhere'")
-    done = knock(checkout, bare_path, "up")
+    done = run_platform(checkout, bare_path, "up")
     assert done.returncode == 1
     assert "-dev" in done.stderr
     assert not (checkout / ".venv").exists()
@@ -105,7 +105,7 @@ def test_missing_headers_name_the_package(checkout: Path, bare_path: Path) -> No
 
 def test_windows_is_sent_to_wsl(checkout: Path, bare_path: Path) -> None:
     python_here(bare_path, "import platform; platform.system = lambda: 'Windows'")
-    done = knock(checkout, bare_path, "up")
+    done = run_platform(checkout, bare_path, "up")
     assert done.returncode == 1
     assert "WSL2" in done.stderr
 
@@ -118,7 +118,7 @@ def test_too_little_disk_is_reported_before_anything_is_created(
         "import shutil, collections; U = collections.namedtuple('U', 'total used free')\n"
         "shutil.disk_usage = lambda p: U(1, 1, 10**6)",
     )
-    done = knock(checkout, bare_path, "up")
+    done = run_platform(checkout, bare_path, "up")
     assert done.returncode == 1
     assert "GB free" in done.stderr
     assert not (checkout / ".venv").exists()
@@ -129,7 +129,7 @@ def test_a_missing_network_is_reported(checkout: Path, bare_path: Path) -> None:
     python_here(bare_path)
     fake(bare_path, "uv", 'echo "error: Failed to fetch: could not connect" >&2; exit 2')
     environment = {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "0"}
-    done = knock(checkout, bare_path, "up", **environment)
+    done = run_platform(checkout, bare_path, "up", **environment)
     assert done.returncode == 1
     assert "network" in done.stderr
     assert not (checkout / ".venv" / ".sennit-runtime-lock").exists()
@@ -168,41 +168,41 @@ def calls(root: Path) -> list[str]:
 
 
 def test_a_first_run_installs_and_a_second_only_runs(installing: Path, bare_path: Path) -> None:
-    first = knock(installing, bare_path, "version")
+    first = run_platform(installing, bare_path, "version")
     assert first.stdout == "sennit 0 version\n", first.stderr
     assert calls(installing) == ["runtime.txt", "workspace"]
 
-    second = knock(installing, bare_path, "version")
+    second = run_platform(installing, bare_path, "version")
     assert (second.stdout, second.stderr) == ("sennit 0 version\n", "")
     assert calls(installing) == []
 
 
 @pytest.mark.nightly
 def test_only_changed_steps_run_again(installing: Path, bare_path: Path) -> None:
-    knock(installing, bare_path, "version")
+    run_platform(installing, bare_path, "version")
     calls(installing)
 
     (installing / EXTENSION).with_name("_ring.c").write_text("int changed;")
-    knock(installing, bare_path, "version")
+    run_platform(installing, bare_path, "version")
     assert calls(installing) == ["workspace"]
 
     with (installing / "lock/runtime.txt").open("a") as lock:
         lock.write("# changed\n")
-    knock(installing, bare_path, "version")
+    run_platform(installing, bare_path, "version")
     assert calls(installing) == ["runtime.txt"]
 
     (installing / EXTENSION).unlink()
-    knock(installing, bare_path, "version")
+    run_platform(installing, bare_path, "version")
     assert calls(installing) == ["workspace"]
 
 
 @pytest.mark.nightly
 def test_a_tree_that_was_moved_gets_a_new_environment(installing: Path, bare_path: Path) -> None:
-    knock(installing, bare_path, "version")
+    run_platform(installing, bare_path, "version")
     moved = installing.rename(installing.with_name("moved täst"))
     calls(moved)
 
-    done = knock(moved, bare_path, "version")
+    done = run_platform(moved, bare_path, "version")
 
     assert done.stdout == "sennit 0 version\n", done.stderr
     assert calls(moved) == ["runtime.txt", "workspace"]
@@ -210,18 +210,18 @@ def test_a_tree_that_was_moved_gets_a_new_environment(installing: Path, bare_pat
 
 @pytest.mark.nightly
 def test_it_is_found_through_a_link_from_anywhere(installing: Path, bare_path: Path) -> None:
-    elsewhere = installing.with_name("elsewhere")
-    elsewhere.mkdir()
-    (elsewhere / "platform").symlink_to(installing / "platform")
+    linked = installing.with_name("linked")
+    linked.mkdir()
+    (linked / "platform").symlink_to(installing / "platform")
     for _ in range(2):
-        assert knock(elsewhere, bare_path, "version").stdout == "sennit 0 version\n"
+        assert run_platform(linked, bare_path, "version").stdout == "sennit 0 version\n"
     assert (installing / ".venv").is_dir()
 
 
 @pytest.mark.nightly
 def test_two_first_runs_at_once_install_once(installing: Path, bare_path: Path) -> None:
     (installing / "slow").touch()
-    both = [knocking(installing, bare_path, "version") for _ in range(2)]
+    both = [start_platform(installing, bare_path, "version") for _ in range(2)]
     answers = [one.communicate(timeout=60) for one in both]
     assert [out for out, _ in answers] == ["sennit 0 version\n"] * 2
     assert "waiting for it" in "".join(err for _, err in answers)
@@ -231,14 +231,14 @@ def test_two_first_runs_at_once_install_once(installing: Path, bare_path: Path) 
 @pytest.mark.nightly
 def test_a_killed_first_run_is_made_good_by_the_next(installing: Path, bare_path: Path) -> None:
     (installing / "slow").touch()
-    killed = knocking(installing, bare_path, "version")
+    killed = start_platform(installing, bare_path, "version")
     deadline = time.monotonic() + 90
     while not (installing / "calls").exists() and time.monotonic() < deadline:
         time.sleep(0.01)
     killed.kill()
     killed.communicate()
 
-    done = knock(installing, bare_path, "version")
+    done = run_platform(installing, bare_path, "version")
 
     assert "waiting for it" in done.stderr  # for the installer that outlived its parent
     assert "making .venv" in done.stderr
@@ -253,7 +253,7 @@ def test_a_folder_that_cannot_be_written_is_named(checkout: Path, bare_path: Pat
         "def refuse(self, *a, **k): raise PermissionError(errno.EACCES, 'Permission denied', str(self))\n"
         "pathlib.Path.mkdir = refuse",
     )
-    done = knock(checkout, bare_path, "up")
+    done = run_platform(checkout, bare_path, "up")
     assert done.returncode == 1
     assert str(checkout) in done.stderr
     assert "writable" in done.stderr

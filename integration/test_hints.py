@@ -197,12 +197,12 @@ def problem_of_nox(rest: str) -> str | None:
             re.MULTILINE | re.DOTALL,
         )
     )
-    asked = [
+    named = [
         word
         for word in re.sub(r"\(.*?\)", "", rest).partition(" -- ")[0].split()
         if not word.startswith("-")
     ]
-    return next((f"no session {name}" for name in asked if name not in sessions), None)
+    return next((f"no session {name}" for name in named if name not in sessions), None)
 
 
 def problem_of_module(rest: str) -> str | None:

@@ -161,9 +161,9 @@ def test_an_install_without_the_playground_names_the_command_that_adds_it(tmp_pa
         process.terminate()
         process.wait()
         errors.seek(0)
-        said = errors.read()
+        output = errors.read()
     remedy = "npm ci && npm run build && pip install --force-reinstall --no-deps ./apps/gateway"
     assert page.status_code == 503
     assert remedy in html.unescape(page.text)
-    assert f"note: {playground.MISSING}" in said
+    assert f"note: {playground.MISSING}" in output
     assert remedy in playground.MISSING

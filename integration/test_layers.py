@@ -16,8 +16,8 @@ PACKAGES = {package.module: package.folder for package in packages()}
 VIOLATIONS = {
     "upward": ("strand", "import elytra", "Packages import only downwards"),
     "elkyn leaves core": ("elkyn", "import strand", "Elkyn imports core alone"),
-    "duckdb elsewhere": ("elytra", "import duckdb", "DuckDB only in lake.sql"),
-    "lmdb elsewhere": ("lake", "import lmdb", "LMDB only in elkyn"),
+    "duckdb in another package": ("elytra", "import duckdb", "DuckDB only in lake.sql"),
+    "lmdb in another package": ("lake", "import lmdb", "LMDB only in elkyn"),
     "fastapi in a library": ("emsqrt", "import fastapi", "FastAPI only in routes and the gateway"),
 }
 

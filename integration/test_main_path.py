@@ -58,8 +58,8 @@ def test_sql_agrees_with_duckdb_on_the_file(loaded: RunningNode, flights_csv: Pa
 
 def test_a_pipeline_agrees_with_sql(loaded: RunningNode, flights_csv: Path) -> None:
     with loaded.session() as session:
-        asked = session.pipeline("flights").filter(col("distance") > 1000).group_by("origin")
-        result = asked.agg(n=count(), miles=col("distance").sum()).distribute(mem_cap="128MiB")
+        grouped = session.pipeline("flights").filter(col("distance") > 1000).group_by("origin")
+        result = grouped.agg(n=count(), miles=col("distance").sum()).distribute(mem_cap="128MiB")
         rows = sorted(tuple(row.values()) for row in result.to_arrow().to_pylist())
     query = "select origin, count(*), sum(distance) from flights where distance > 1000 group by 1 order by 1"
     assert rows == oracle(flights_csv, query)

@@ -79,8 +79,8 @@ def test_a_reader_reads_and_queries_but_changes_nothing(node: RunningNode) -> No
     )
     headers = {"authorization": f"Bearer {made.json()['token']}"}
     assert httpx.get(f"{node.url}/api/datasets", headers=headers).status_code == 200
-    asked = httpx.post(f"{node.url}/api/query", json={"sql": "select 1"}, headers=headers)
-    assert asked.status_code == 200
+    answer = httpx.post(f"{node.url}/api/query", json={"sql": "select 1"}, headers=headers)
+    assert answer.status_code == 200
     refused = httpx.post(
         f"{node.url}/api/start-upload", json={"name": "x", "size": 1}, headers=headers
     )

@@ -47,7 +47,7 @@ class Watched:
         assert len(kept) < len(self.complaints), f"nothing matches {pattern}: {self.complaints}"
         self.complaints[:] = kept
 
-    def hear(self, message: ConsoleMessage) -> None:
+    def record(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
             self.complaints.append(f"{message.type}: {message.text} ({message.location['url']})")
 

@@ -83,7 +83,7 @@ def watched() -> Watched:
 def page(context: BrowserContext, site: Site, watched: Watched) -> Iterator[Page]:
     """A page that is signed in; the test fails when it wrote errors to its console."""
     opened = context.new_page()
-    opened.on("console", watched.hear)
+    opened.on("console", watched.record)
     opened.on("pageerror", lambda error: watched.complaints.append(f"uncaught: {error}"))
     opened.goto(f"{site.url}/?token={site.token}")
     yield opened

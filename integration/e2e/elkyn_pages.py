@@ -39,7 +39,7 @@ def run(page: Page, body: str, argument: Any = None) -> Any:
           const work = async () => {{ {_PROLOGUE} {body} }}
           let timer
           const timeout = new Promise((_done, fail) => {{
-            timer = setTimeout(() => fail(new Error('it did not finish in time')), {_SECONDS_MAX * 1000})
+            timer = setTimeout(() => fail(new Error('it timed out')), {_SECONDS_MAX * 1000})
           }})
           try {{
             return await Promise.race([work(), timeout])

@@ -22,11 +22,11 @@ SHARE = """
   const worker = new SharedWorker('/dist/worker.js', { type: 'module' })
   const { url, token } = argument
   window.client = new ElkynClient(url, { token, streams: sharedStreams(worker, socketStreams()) })
-  window.heard = {}
+  window.received = {}
   for (const path of argument.paths) {
-    client.on(path, 'value', (value) => (heard[path] = value))
+    client.on(path, 'value', (value) => (received[path] = value))
   }
-  await until(() => Object.keys(heard).length === argument.paths.length)
+  await until(() => Object.keys(received).length === argument.paths.length)
 """
 FOLLOW = """
   window.values = []
@@ -72,15 +72,15 @@ def test_a_page_imports_the_package_by_its_name(pages: Pages, server: Served) ->
         page,
         """
         const client = new Client(argument.url, { token: argument.token })
-        const heard = []
-        client.on('/users', 'value', (users) => heard.push(users))
+        const received = []
+        client.on('/users', 'value', (users) => received.push(users))
         await client.set('/users/ann', { name: 'Ann' })
         await client.update('/users', { 'ann/age': 31, 'bob/name': 'Bob' })
         const { key, done } = client.push('/log', 'hello')
         await done
         await client.transaction('/count', (count) => Number(count ?? 0) + 1)
         await client.delete('/users/bob')
-        await until(() => JSON.stringify(heard.at(-1)) === '{"ann":{"age":31,"name":"Ann"}}')
+        await until(() => JSON.stringify(received.at(-1)) === '{"ann":{"age":31,"name":"Ann"}}')
         const oldest = await client.query('/users', { orderBy: 'age', limitToLast: 1 })
         return [await client.get('/'), key, oldest]
         """,
@@ -93,19 +93,19 @@ def test_a_page_imports_the_package_by_its_name(pages: Pages, server: Served) ->
 @pytest.mark.nightly
 def test_many_listeners_leave_room_for_requests(pages: Pages, server: Served) -> None:
     page = pages.open()
-    heard = run(
+    received = run(
         page,
         CONNECT
         + """
-        const heard = []
-        for (let n = 0; n < 20; n += 1) client.on(`/at/${n}`, 'value', (v) => (heard[n] = v))
+        const received = []
+        for (let n = 0; n < 20; n += 1) client.on(`/at/${n}`, 'value', (v) => (received[n] = v))
         for (let n = 0; n < 20; n += 1) await client.set(`/at/${n}`, n)
-        await until(() => heard.filter((value) => value !== null).length === 20)
-        return heard
+        await until(() => received.filter((value) => value !== null).length === 20)
+        return received
         """,
         access(server),
     )
-    assert heard == list(range(20))
+    assert received == list(range(20))
     assert (connections(server, "ws"), connections(server, "sse")) == (1, 0)
 
 
@@ -229,7 +229,7 @@ def test_tabs_with_a_shared_worker_hold_one_connection(pages: Pages, server: Ser
     assert (connections(server, "ws"), connections(server, "sse")) == (1, 0)
     server.client.put("/b/c.json", json=7)
     for tab in tabs:
-        run(tab, "await until(() => heard['/b/c'] === 7 && heard['/b']?.c === 7)")
+        run(tab, "await until(() => received['/b/c'] === 7 && received['/b']?.c === 7)")
     tabs[1].evaluate("MessagePort.prototype.postMessage = () => undefined; null")  # no goodbye
     tabs[0].close()
     tabs[1].close()
@@ -245,7 +245,7 @@ def listened(server: Served, tab: Page, path: str) -> bool:
     before = events(server)
     server.client.put(f"{path}.json", json=before)
     server.client.put("/b/c.json", json=before)
-    run(tab, "await until(() => heard['/b/c'] === argument)", before)
+    run(tab, "await until(() => received['/b/c'] === argument)", before)
     return events(server) - before > 1
 
 
@@ -255,12 +255,12 @@ def test_a_later_tab_gets_the_value_and_a_restart_is_survived(pages: Pages, serv
     server.client.put("/a.json", json={"n": 1})
     run(first, SHARE, access(server, paths=["/a"]))
     run(second, SHARE, access(server, paths=["/a", "/a/n"]))
-    assert second.evaluate("heard") == {"/a": {"n": 1}, "/a/n": 1}
+    assert second.evaluate("received") == {"/a": {"n": 1}, "/a/n": 1}
     server.stop()
     server.start()
     server.client.put("/a/n.json", json=2)
     for tab in (first, second):
-        run(tab, "await until(() => heard['/a'].n === 2)")
+        run(tab, "await until(() => received['/a'].n === 2)")
     assert connections(server, "ws") == 1
 
 
@@ -271,7 +271,7 @@ def test_a_page_without_a_worker_has_its_own_connection(
 ) -> None:
     pages.context.add_init_script(script)
     page = pages.open()
-    heard = run(
+    received = run(
         page,
         """
         const name = window.broken ? '/dist/missing.js' : '/dist/worker.js'
@@ -279,15 +279,15 @@ def test_a_page_without_a_worker_has_its_own_connection(
         const client = new ElkynClient(argument.url, {
           token: argument.token, streams: sharedStreams(worker, socketStreams()),
         })
-        const heard = []
-        client.on('/a', 'value', (value) => heard.push(value))
-        await until(() => heard.length === 1)
+        const received = []
+        client.on('/a', 'value', (value) => received.push(value))
+        await until(() => received.length === 1)
         await client.set('/a', 1)
-        return heard
+        return received
         """,
         access(server),
     )
-    assert heard == [None, 1]
+    assert received == [None, 1]
     assert connections(server, "ws") == 1
 
 
@@ -302,7 +302,7 @@ def test_listeners_continue_with_a_fresh_token_and_end_without(
         page,
         """
         window.token = Promise.resolve(argument.token)
-        window.heard = []
+        window.received = []
         window.refused = []
         const streams = argument.kind === 'socket' ? socketStreams() : openStream
         window.client = new ElkynClient(argument.url, {
@@ -310,8 +310,8 @@ def test_listeners_continue_with_a_fresh_token_and_end_without(
           token: () => token,
           onRefused: (path, error) => refused.push([path, error.status]),
         })
-        client.on('/a', 'value', (value) => heard.push(value))
-        await until(() => heard.length === 1)
+        client.on('/a', 'value', (value) => received.push(value))
+        await until(() => received.length === 1)
         """,
         {"url": server.url, "token": signed(server, "ann"), "kind": kind},
     )
@@ -322,19 +322,22 @@ def test_listeners_continue_with_a_fresh_token_and_end_without(
     page.evaluate("token => setToken(token)", signed(server, "ann"))
     until(lambda: connections(server, "ws") + connections(server, "sse") == 1)
     server.client.put("/a.json", json=1)
-    run(page, "await until(() => heard.at(-1) === 1)")
+    run(page, "await until(() => received.at(-1) === 1)")
     assert page.evaluate("refused") == []
     page.evaluate("token => { window.token = token }", signed(server, "bob"))
     run(page, "await client.renewToken(); await until(() => refused.length === 1)")
     server.client.put("/a.json", json=2)
     page.evaluate("token => { window.token = token }", signed(server, "ann"))
-    run(page, "client.on('/a', 'value', (v) => heard.push(v)); await until(() => heard.length > 2)")
+    run(
+        page,
+        "client.on('/a', 'value', (v) => received.push(v)); await until(() => received.length > 2)",
+    )
     server.client.post("/auth/revoke", json={"uid": "ann"})
     page.wait_for_timeout(1100)
     server.client.post("/auth/revoke", json={"uid": "ann"})
     run(page, "await until(() => refused.length === 2)")
     assert page.evaluate("refused") == [["/a", 401], ["/a", 401]]
-    assert page.evaluate("heard") == [None, 1, 2]
+    assert page.evaluate("received") == [None, 1, 2]
 
 
 def signed(server: Served, uid: str) -> str:

@@ -18,9 +18,9 @@ OPEN = """
 FOLLOW = """
   const { url, token } = argument
   window.store = new ElkynStore({ mode: 'replica', url, token, path: 'copy', paths: ['/a'] })
-  window.heard = []
+  window.received = []
   await store.ready
-  store.on('/a', 'value', (value) => heard.push(value))
+  store.on('/a', 'value', (value) => received.push(value))
 """
 
 
@@ -30,12 +30,12 @@ def tree(page: Page) -> object:
 
 def test_stored_writes_are_there_after_a_reload(pages: Pages) -> None:
     page = pages.open()
-    heard = run(
+    received = run(
         page,
         OPEN
         + """
-        const heard = []
-        const stop = store.on('/users', 'child_added', (user, id) => heard.push([id, user]))
+        const received = []
+        const stop = store.on('/users', 'child_added', (user, id) => received.push([id, user]))
         await store.set('/users/ann', { name: 'Ann', tags: ['a', 'b'] })
         await store.update('/users', { 'ann/age': 31, bob: { name: 'Bob' } })
         const { done } = store.push('/log', 'hello')
@@ -45,10 +45,10 @@ def test_stored_writes_are_there_after_a_reload(pages: Pages) -> None:
         await store.set('/users/eve', null)
         await store.set('/at', { '.sv': 'timestamp' })
         await store.set('/n', { '.sv': { increment: 2 } })
-        return heard
+        return received
         """,
     )
-    assert heard == [["ann", {"name": "Ann", "tags": ["a", "b"]}], ["bob", {"name": "Bob"}]]
+    assert received == [["ann", {"name": "Ann", "tags": ["a", "b"]}], ["bob", {"name": "Bob"}]]
     before = tree(page)
     page.reload()
     run(page, OPEN)
@@ -158,8 +158,8 @@ def test_a_write_that_the_browser_does_not_store_is_rolled_back(pages: Pages) ->
     failed = run(
         page,
         """
-        const heard = []
-        store.on('/large', 'value', (value) => heard.push(value))
+        const received = []
+        store.on('/large', 'value', (value) => received.push(value))
         const { add } = IDBObjectStore.prototype
         IDBObjectStore.prototype.add = function (...entry) {
           const request = add.apply(this, entry)
@@ -168,7 +168,7 @@ def test_a_write_that_the_browser_does_not_store_is_rolled_back(pages: Pages) ->
         }
         const error = await store.set('/large', 'x').catch((error) => error)
         IDBObjectStore.prototype.add = add
-        return [error.name, heard, store.get('/large')]
+        return [error.name, received, store.get('/large')]
         """,
     )
     assert failed == ["ElkynError", [None, "x", None], None]
@@ -208,7 +208,7 @@ def test_a_replica_follows_writes_and_starts_without_the_server(
     server.start()
     server.client.put("/a/n.json", json=2)
     run(page, "await until(() => store.get('/a/n') === 2)")
-    assert page.evaluate("heard") == [{"m": 5, "n": 1}, {"m": 5, "n": 2}]
+    assert page.evaluate("received") == [{"m": 5, "n": 1}, {"m": 5, "n": 2}]
 
 
 def test_of_two_tabs_with_one_replica_one_follows(pages: Pages, server: Served) -> None:
@@ -226,7 +226,7 @@ def test_of_two_tabs_with_one_replica_one_follows(pages: Pages, server: Served) 
     server.client.put("/a.json", json=3)
     run(second, "await until(() => store.get('/a') === 3)")
     until(lambda: streams(server) == 1)
-    assert second.evaluate("heard") == [None, 1, 2, 3]
+    assert second.evaluate("received") == [None, 1, 2, 3]
 
 
 def streams(server: Served) -> int:

@@ -34,10 +34,10 @@ async base => {
   const plain = await fetch(`${base}/users/123`, {
     method: 'PUT', headers: json, body: JSON.stringify({ name: 'Alice', email: 'a@example.com' }),
   })
-  const asked = await fetch(`${base}/auth/token`, {
+  const response = await fetch(`${base}/auth/token`, {
     method: 'POST', headers: json, body: JSON.stringify({ uid: 'user123', email: 'u@example.com' }),
   })
-  const { token } = await asked.json()
+  const { token } = await response.json()
   const signed = await fetch(`${base}/users/123`, {
     method: 'PUT',
     headers: { ...json, Authorization: `Bearer ${token}` },
@@ -61,7 +61,7 @@ class _Quiet(SimpleHTTPRequestHandler):
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path) -> Iterator[str]:
+def other_site(tmp_path: Path) -> Iterator[str]:
     """A web page of another origin on this machine."""
     (tmp_path / "page").mkdir()
     (tmp_path / "page" / "index.html").write_text("<title>An app</title>")
@@ -79,9 +79,9 @@ def emulator(tmp_path: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def page(chromium: Browser, elsewhere: str) -> Iterator[Page]:
+def page(chromium: Browser, other_site: str) -> Iterator[Page]:
     opened = chromium.new_page()
-    opened.goto(elsewhere)
+    opened.goto(other_site)
     yield opened
     opened.close()
 

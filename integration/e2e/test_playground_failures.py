@@ -71,7 +71,7 @@ def damaged(exported: None, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def at_damaged(browser: Browser, damaged: Site, watched: Watched) -> Iterator[Page]:
     with browser.new_context(viewport={"width": 1280, "height": 800}) as context:
         page = context.new_page()
-        page.on("console", watched.hear)
+        page.on("console", watched.record)
         page.on("pageerror", lambda error: watched.complaints.append(f"uncaught: {error}"))
         page.goto(f"{damaged.url}/?token={damaged.token}")
         yield page
@@ -168,8 +168,8 @@ def at_crowded(browser: Browser, crowded: Site) -> Iterator[Page]:
 @pytest.mark.nightly
 def test_a_query_that_ran_out_of_time_says_so(at_crowded: Page, crowded: Site) -> None:
     def shorten(route: Route) -> None:
-        asked: dict[str, object] = route.request.post_data_json or {}
-        route.continue_(post_data=json.dumps(asked | {"deadlineSeconds": 1}))
+        body: dict[str, object] = route.request.post_data_json or {}
+        route.continue_(post_data=json.dumps(body | {"deadlineSeconds": 1}))
 
     at_crowded.route("**/api/query", shorten)
     ask(at_crowded, crowded, LONG)
