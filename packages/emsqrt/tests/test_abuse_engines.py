@@ -19,7 +19,7 @@ import pyarrow.csv
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from abuse_runs import command, left_behind
+from abuse_runs import command, remaining_files
 
 from emsqrt import Engine, EngineConfig, scan
 from emsqrt.pipeline import Pipeline
@@ -68,7 +68,7 @@ def works(engine: Engine, folder: Path) -> None:
     scan(small(folder)).sort("k").sink(target).run(CAP, engine=engine)
     assert pq.read_table(target)["k"].to_pylist() == [1, 2]
     engine.close()
-    assert left_behind(folder) == []
+    assert remaining_files(folder) == []
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 60) -> None:
@@ -173,7 +173,7 @@ def test_an_interrupt_ends_a_run_of_the_library(source: Path, tmp_path: Path) ->
     _, errors = process.communicate(timeout=30)
     assert errors.rstrip().endswith(b"KeyboardInterrupt")
     assert not (tmp_path / "out.parquet").exists()
-    assert left_behind(tmp_path) == []
+    assert remaining_files(tmp_path) == []
 
 
 @pytest.mark.nightly
@@ -184,7 +184,7 @@ def test_an_engine_that_is_closed_ends_its_runs(source: Path, tmp_path: Path) ->
         wait_for(lambda: begun(tmp_path, "spill") or run.is_over)
         engine.close()
         assert isinstance(run.ended(), Cancelled | Closed | WorkerLost)
-    assert left_behind(tmp_path) == []
+    assert remaining_files(tmp_path) == []
     works(engine, tmp_path)
 
 
@@ -372,4 +372,4 @@ def test_ten_thousand_files_are_read_or_refused(tmp_path: Path, target: str) -> 
     assert ended.status == 0, ended.err
     rows = scan(tmp_path / target).collect()
     assert rows["k"].to_pylist() == list(range(9_999, -1, -1))
-    assert left_behind(tmp_path) == []
+    assert remaining_files(tmp_path) == []

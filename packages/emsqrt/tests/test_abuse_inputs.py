@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.ipc
 import pyarrow.parquet as pq
 import pytest
-from abuse_runs import carry_out, left_behind
+from abuse_runs import carry_out, remaining_files
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -99,7 +99,7 @@ def test_an_invalid_csv_is_refused(source: Path, name: str, tier: str) -> None:
         carry_out(scan(source).sort("k"), tier, target)
     assert caught.value.byte_offset is not None
     assert not target.exists()
-    assert left_behind(source.parent) == []
+    assert remaining_files(source.parent) == []
 
 
 @pytest.mark.parametrize("tier", ["text", "arrow"])
@@ -126,7 +126,7 @@ def test_an_invalid_json_lines_file_is_refused(tmp_path: Path, name: str, tier: 
     source.write_bytes(data)
     with pytest.raises(BadInput, match=reason):
         carry_out(scan(source).sort("k"), tier, tmp_path / "out.jsonl")
-    assert left_behind(tmp_path) == []
+    assert remaining_files(tmp_path) == []
 
 
 def test_numbers_of_thousands_of_digits_are_floats(tmp_path: Path) -> None:
@@ -206,7 +206,7 @@ def test_a_file_that_is_touched_while_it_is_read_ends_the_run(
     with pytest.raises(BadInput, match="while it was read"):
         carry_out(scan(source).sort("k"), tier, target, on_news=touch)
     assert not target.exists()
-    assert left_behind(source.parent) == []
+    assert remaining_files(source.parent) == []
 
 
 @pytest.mark.parametrize("way", ["itself", "a link", "a hard link", "a glob"])

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from abuse_runs import carry_out, command, left_behind
+from abuse_runs import carry_out, command, remaining_files
 
 from emsqrt import Engine, EngineConfig, scan
 from emsqrt.memory.auto import machine_bytes, parse_cap
@@ -52,7 +52,7 @@ def refuse(small: Path, target: Path, kind: type[SennitError], reason: str) -> N
     for tier in ("text", "arrow"):
         with pytest.raises(kind, match=reason):
             carry_out(scan(small).sort("k"), tier, target)
-    assert left_behind(small.parent) == []
+    assert remaining_files(small.parent) == []
 
 
 def test_a_folder_is_no_target(small: Path) -> None:
@@ -189,7 +189,7 @@ def test_streams_that_are_closed_or_full(
     assert "Traceback" not in ended.err
     if status == 0:
         assert small.with_name("out.csv").read_bytes() == b"k,v\n1,a\n2,b\n"
-    assert left_behind(small.parent) == []
+    assert remaining_files(small.parent) == []
 
 
 @pytest.mark.slow
@@ -243,7 +243,7 @@ def test_limits_of_the_process_are_reported(
     if ended.status == 0:
         assert scan(tmp_path / target).collect()["k"].to_pylist() == list(range(150_000))
     if name != "nofile 8":  # with so few not even a folder can be looked into; the next run does
-        assert left_behind(tmp_path) == []
+        assert remaining_files(tmp_path) == []
 
 
 ODD = {
@@ -267,7 +267,7 @@ def test_odd_environments_change_nothing(
     ended = command(*words, folder=tmp_path, environment=ODD[name])
     assert (ended.status, "Traceback" in ended.err) == (0, False), ended.err
     assert scan(tmp_path / target).collect()["k"].to_pylist() == list(range(150_000))
-    assert left_behind(tmp_path) == []
+    assert remaining_files(tmp_path) == []
 
 
 @contextmanager
@@ -308,10 +308,10 @@ def test_a_full_disk_ends_a_run_and_room_on_it_the_next(
                 engine.run(plan, mem_cap=cap)
             assert str(spill if full == "spill" else target) in str(caught.value)
             assert not target.exists()
-            assert not [name for name in left_behind(tmp_path) if not name.endswith("lock")]
+            assert not [name for name in remaining_files(tmp_path) if not name.endswith("lock")]
             filler.truncate(0)
             assert engine.run(plan, mem_cap=cap).rows_out == 150_000
-        assert left_behind(tmp_path) == left_behind(disk) == []
+        assert remaining_files(tmp_path) == remaining_files(disk) == []
 
 
 def test_memory_that_the_system_refuses_is_reported(small: Path) -> None:

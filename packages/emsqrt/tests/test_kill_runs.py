@@ -48,7 +48,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 30) -> None:
         time.sleep(0.005)
 
 
-class Moment:
+class RunWatch:
     """Detects the phase of a run: by the files in its spill folder and next to its target."""
 
     def __init__(self, folder: Path) -> None:
@@ -74,22 +74,22 @@ class Moment:
 
 
 @pytest.fixture
-def moment(tmp_path: Path) -> Moment:
-    return Moment(tmp_path)
+def watch(tmp_path: Path) -> RunWatch:
+    return RunWatch(tmp_path)
 
 
-def reached(moment: Moment, name: str) -> bool:
-    """As `Moment.reached`; a file that vanished was not it."""
+def reached(watch: RunWatch, name: str) -> bool:
+    """As `RunWatch.reached`; a file that vanished was not it."""
     try:
-        return moment.reached(name)
+        return watch.reached(name)
     except FileNotFoundError:
         return False
 
 
-def start_sort(source: Path, moment: Moment, *more: str) -> subprocess.Popen[bytes]:
+def start_sort(source: Path, watch: RunWatch, *more: str) -> subprocess.Popen[bytes]:
     """Sort by the command line in a process group of its own."""
-    command = [sys.executable, "-m", "emsqrt.cli", "sort", str(source), str(moment.out / "t.csv")]
-    options = ["--by", "k", "--mem-cap", "22MiB", "--spill-dir", str(moment.spill), "--quiet"]
+    command = [sys.executable, "-m", "emsqrt.cli", "sort", str(source), str(watch.out / "t.csv")]
+    options = ["--by", "k", "--mem-cap", "22MiB", "--spill-dir", str(watch.spill), "--quiet"]
     return subprocess.Popen(
         [*command, *options, *more],
         stdout=subprocess.PIPE,
@@ -98,60 +98,60 @@ def start_sort(source: Path, moment: Moment, *more: str) -> subprocess.Popen[byt
     )
 
 
-def sort_here(source: Path, moment: Moment) -> None:
+def sort_here(source: Path, watch: RunWatch) -> None:
     """Sort by the library, whose child then is a child of this process."""
-    with Engine(EngineConfig(spill_dir=moment.spill)) as engine:
-        scan(source).sort("k").sink(moment.out / "t.csv").run("22MiB", engine=engine)
+    with Engine(EngineConfig(spill_dir=watch.spill)) as engine:
+        scan(source).sort("k").sink(watch.out / "t.csv").run("22MiB", engine=engine)
 
 
-def swept(source: Path, moment: Moment) -> None:
+def swept(source: Path, watch: RunWatch) -> None:
     """Run something else with the same spill folder; look that nothing of before is left."""
-    small = moment.out / "small.csv"
+    small = watch.out / "small.csv"
     small.write_text("k,v\n2,b\n1,a\n")
-    sort_here(small, moment)
-    assert (moment.out / "t.csv").read_text() == "k,v\n1,a\n2,b\n"
-    assert moment.left() == []
+    sort_here(small, watch)
+    assert (watch.out / "t.csv").read_text() == "k,v\n1,a\n2,b\n"
+    assert watch.left() == []
 
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("place", ["gather", "spill", "write"])
 def test_a_killed_process_leaves_no_half_output_and_its_spill_is_swept(
-    source: Path, moment: Moment, place: str
+    source: Path, watch: RunWatch, place: str
 ) -> None:
-    process = start_sort(source, moment)
-    wait_for(lambda: reached(moment, place) or process.poll() is not None)
+    process = start_sort(source, watch)
+    wait_for(lambda: reached(watch, place) or process.poll() is not None)
     assert process.poll() is None, process.communicate()
     offspring = children(process.pid)
     process.kill()
     process.communicate()
-    assert not (moment.out / "t.csv").exists()
+    assert not (watch.out / "t.csv").exists()
     wait_for(lambda: not any(map(is_alive, offspring)))
-    swept(source, moment)
+    swept(source, watch)
 
 
 @pytest.mark.parametrize("place", ["spill", "write"])
 def test_a_killed_child_is_reported_and_leaves_nothing(
-    source: Path, moment: Moment, place: str
+    source: Path, watch: RunWatch, place: str
 ) -> None:
     before = set(children(os.getpid()))
     errors: list[SennitError] = []
 
     def run() -> None:
         try:
-            sort_here(source, moment)
+            sort_here(source, watch)
         except SennitError as error:
             errors.append(error)
 
     thread = threading.Thread(target=run)
     thread.start()
-    wait_for(lambda: reached(moment, place))
+    wait_for(lambda: reached(watch, place))
     for child in set(children(os.getpid())) - before:
         if b"emsqrt" in Path(f"/proc/{child}/cmdline").read_bytes():
             os.kill(child, signal.SIGKILL)
     thread.join(60)
     assert [type(error) for error in errors] == [WorkerLost]
-    assert not (moment.out / "t.csv").exists()
-    swept(source, moment)
+    assert not (watch.out / "t.csv").exists()
+    swept(source, watch)
 
 
 PARENT = """
@@ -166,41 +166,41 @@ with Engine(EngineConfig(spill_dir=Path(spill))) as engine:
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("place", ["spill", "write"])
-def test_a_killed_parent_ends_its_child(source: Path, moment: Moment, place: str) -> None:
-    words = [sys.executable, "-c", PARENT, str(source), str(moment.out / "t.csv")]
-    parent = subprocess.Popen([*words, str(moment.spill)])
-    wait_for(lambda: reached(moment, place) or parent.poll() is not None)
+def test_a_killed_parent_ends_its_child(source: Path, watch: RunWatch, place: str) -> None:
+    words = [sys.executable, "-c", PARENT, str(source), str(watch.out / "t.csv")]
+    parent = subprocess.Popen([*words, str(watch.spill)])
+    wait_for(lambda: reached(watch, place) or parent.poll() is not None)
     assert parent.poll() is None
     offspring = children(parent.pid)
     assert offspring
     parent.kill()
     parent.wait()
     wait_for(lambda: not any(map(is_alive, offspring)))
-    assert not (moment.out / "t.csv").exists()
-    swept(source, moment)
+    assert not (watch.out / "t.csv").exists()
+    swept(source, watch)
 
 
 @pytest.mark.nightly
-def test_a_stopped_child_does_not_outlive_the_deadline(source: Path, moment: Moment) -> None:
+def test_a_stopped_child_does_not_outlive_the_deadline(source: Path, watch: RunWatch) -> None:
     before = set(children(os.getpid()))
 
     def stop() -> None:
-        wait_for(lambda: reached(moment, "spill"))
+        wait_for(lambda: reached(watch, "spill"))
         for child in set(children(os.getpid())) - before:
             if b"emsqrt" in Path(f"/proc/{child}/cmdline").read_bytes():
                 os.kill(child, signal.SIGSTOP)
 
     thread = threading.Thread(target=stop)
     thread.start()
-    plan = scan(source).sort("k").sink(moment.out / "t.csv").plan
+    plan = scan(source).sort("k").sink(watch.out / "t.csv").plan
     with (
-        Engine(EngineConfig(spill_dir=moment.spill)) as engine,
+        Engine(EngineConfig(spill_dir=watch.spill)) as engine,
         pytest.raises((DeadlineExceeded, WorkerLost)),
     ):
         engine.run(plan, mem_cap="22MiB", deadline_seconds=3)
     thread.join()
-    assert not (moment.out / "t.csv").exists()
-    swept(source, moment)
+    assert not (watch.out / "t.csv").exists()
+    swept(source, watch)
 
 
 @pytest.fixture
@@ -214,26 +214,26 @@ def heeding_ctrl_c() -> Iterator[None]:
 @pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.parametrize("place", ["spill", "write"])
 def test_ctrl_c_ends_the_command_with_130_and_leaves_nothing(
-    source: Path, moment: Moment, place: str
+    source: Path, watch: RunWatch, place: str
 ) -> None:
-    process = start_sort(source, moment)
-    wait_for(lambda: reached(moment, place) or process.poll() is not None)
+    process = start_sort(source, watch)
+    wait_for(lambda: reached(watch, place) or process.poll() is not None)
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 130
     assert b"Traceback" not in errors
-    assert list(moment.out.iterdir()) == []
-    assert moment.left() == []
+    assert list(watch.out.iterdir()) == []
+    assert watch.left() == []
 
 
-def test_a_reader_that_goes_away_is_no_trouble(source: Path, moment: Moment) -> None:
+def test_a_reader_that_goes_away_is_no_trouble(source: Path, watch: RunWatch) -> None:
     command = f"{sys.executable} -m emsqrt.cli sort {source} - --by k --mem-cap 22MiB --quiet"
-    script = f"set -o pipefail; {command} --spill-dir {moment.spill} | head -1"
+    script = f"set -o pipefail; {command} --spill-dir {watch.spill} | head -1"
     done = subprocess.run(["bash", "-c", script], capture_output=True, check=False, timeout=60)
     assert done.stdout == b"k,v\n"
     assert done.stderr == b""
     assert done.returncode in (0, 141)
-    assert moment.left() == []
+    assert watch.left() == []
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Engines that share a host's memory: who is served when, and that their sum keeps to the pool."""
+"""Engines that share a host's memory: the order of grants, and the limit on their sum."""
 
 from __future__ import annotations
 

@@ -92,7 +92,7 @@ def command(
     return Ended(done.returncode, done.stdout, done.stderr.decode(errors="replace"))
 
 
-def left_behind(folder: Path) -> list[str]:
+def remaining_files(folder: Path) -> list[str]:
     """Return temporary outputs and spilled files at or below a folder."""
     outputs = [path.name for path in folder.rglob(".*.tmp")]
     spilled = [

@@ -180,7 +180,7 @@ def _text(dice: random.Random) -> str:
     return "".join(dice.choices(letters, k=dice.choice((1, 3, 9, 40))))
 
 
-def _moment(dice: random.Random) -> datetime:
+def _draw_datetime(dice: random.Random) -> datetime:
     if dice.random() < 0.3:
         return datetime.fromisoformat(dice.choice(("1970-01-01", "0001-01-01", "9999-12-31")))
     return datetime.fromisoformat("2000-01-01") + timedelta(
@@ -206,14 +206,14 @@ _MAKERS: dict[str, Callable[[random.Random], Any]] = {
     "d38": _decimals(38, 38),
     "d0": _decimals(38, 0),
     "tenth": lambda dice: Decimal(dice.randint(-9, 9)) / 10,
-    "time": lambda dice: dice.choice((time.min, time.max, _moment(dice).time())),
+    "time": lambda dice: dice.choice((time.min, time.max, _draw_datetime(dice).time())),
     "s": _text,
     "t": lambda dice: f"{dice.choice('abc')}{dice.randint(0, 9999):04}" * dice.choice((1, 1, 30)),
     "flag": lambda dice: dice.random() < 0.5,
-    "day": lambda dice: dice.choice((date(1970, 1, 1), date(1, 1, 1), _moment(dice).date())),
-    "at": lambda dice: _moment(dice) + timedelta(microseconds=dice.randint(0, 999)),
-    "ms": _moment,
-    "zone": lambda dice: _moment(dice).replace(tzinfo=UTC),
+    "day": lambda dice: dice.choice((date(1970, 1, 1), date(1, 1, 1), _draw_datetime(dice).date())),
+    "at": lambda dice: _draw_datetime(dice) + timedelta(microseconds=dice.randint(0, 999)),
+    "ms": _draw_datetime,
+    "zone": lambda dice: _draw_datetime(dice).replace(tzinfo=UTC),
     "xs": lambda dice: dice.choices((None, 1, 2, 1 << 62), k=dice.choice((0, 0, 1, 2, 5, 40))),
     "pad": lambda dice: f"{dice.randint(0, 1 << 40):x} " * dice.choice((1, 20, 40, 80)),
     "b": lambda dice: _text(dice).encode("utf-8") + bytes(dice.choice(((), (0,), (255, 0, 1)))),

@@ -46,7 +46,7 @@ class Exprs:
         if self._texts:
             makers += [self.text, self.text]
         if self._moments:
-            makers.append(self.moment)
+            makers.append(self.date_or_time)
         if self._all:
             makers.append(self.choice)
         return str(self._one(makers)(depth))
@@ -101,8 +101,8 @@ class Exprs:
         )
         return str(self._one(forms).format(one, two))
 
-    def moment(self, depth: int = 1) -> str:
-        """Draw something of a date or moment."""
+    def date_or_time(self, depth: int = 1) -> str:
+        """Draw an expression of a date or timestamp."""
         one, two = self._one(self._moments), self._one(self._moments)
         forms = [
             *(
