@@ -1,4 +1,4 @@
-"""What the dashboard asks of its server, and who gets it."""
+"""The requests of the dashboard, and which users may send them."""
 
 from __future__ import annotations
 

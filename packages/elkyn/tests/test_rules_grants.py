@@ -1,4 +1,4 @@
-"""Who may read and write: the walk from the root, validation, updates of many places, deletes."""
+"""Permission to read and write: the walk from the root, validation, multi-path updates, deletes."""
 
 from __future__ import annotations
 

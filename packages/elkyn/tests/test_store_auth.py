@@ -1,4 +1,4 @@
-"""Rules and tokens of the embedded store: who may do what, and what stays of them."""
+"""Rules and tokens of the embedded store: permissions, and how rules persist."""
 
 from __future__ import annotations
 
