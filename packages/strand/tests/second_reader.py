@@ -26,7 +26,7 @@ class Field:
 
 
 class RingBytes:
-    """The bytes of a ring at one moment."""
+    """A snapshot of the bytes of a ring."""
 
     def __init__(self, memory: Any) -> None:
         """Copy them, and read the static header."""

@@ -127,26 +127,26 @@ def test_one_loop_reads_many_rings_at_once(start: Any) -> None:
         ring.close()
 
 
-def produce_in(fan: strand.FanIn, who: int, count: int) -> None:
+def produce_in(fan: strand.FanIn, member: int, count: int) -> None:
     with fan.producer() as writer:
         for index in range(count):
-            writer.write((index, f"by {who}"))
+            writer.write((index, f"by {member}"))
 
 
 @pytest.mark.timeout(60)
 def test_one_loop_reads_many_producers(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(watching, "_NAP_SECONDS", 1e6)
     with strand.fan_in(3, ROWS, records=16, heap=1024) as fan:
-        for who in range(3):
-            start(produce_in, fan, who, 1000)
+        for member in range(3):
+            start(produce_in, fan, member, 1000)
 
         async def main() -> list[Any]:
             async with AsyncFanInView(fan.consumer()) as view:
                 return [row async for row in view]
 
         rows = asyncio.run(main())
-    for who in range(3):
-        assert [index for index, by in rows if by == f"by {who}"] == list(range(1000))
+    for member in range(3):
+        assert [index for index, by in rows if by == f"by {member}"] == list(range(1000))
 
 
 def test_a_failed_producer_is_reported_at_the_end_of_a_fan_in() -> None:
@@ -409,7 +409,8 @@ def test_tasks_that_write_do_not_mix_their_batches(rows_ring: strand.Ring) -> No
         view = AsyncView(rows_ring.consumer())
         async with AsyncWriter(rows_ring.producer()) as writer:
             tasks = [
-                asyncio.create_task(writer.write_record_batch([(who, "")] * 40)) for who in range(3)
+                asyncio.create_task(writer.write_record_batch([(member, "")] * 40))
+                for member in range(3)
             ]
             reading = asyncio.create_task(collect(view.row_groups()))
             await asyncio.gather(*tasks)

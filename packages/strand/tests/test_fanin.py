@@ -21,7 +21,7 @@ from strand.layout import read_consumer
 from strand.schema import fnv1a
 
 FORK = multiprocessing.get_context("fork")
-ROWS = strand.build_schema([("id", "u32"), ("who", "u16"), ("name", "utf8")])
+ROWS = strand.build_schema([("id", "u32"), ("member", "u16"), ("name", "utf8")])
 
 
 @pytest.fixture
@@ -47,29 +47,29 @@ def start() -> Iterator[Any]:
         assert process.exitcode is not None
 
 
-def produce(fan: strand.FanIn, who: int, count: int) -> None:
+def produce(fan: strand.FanIn, member: int, count: int) -> None:
     with fan.producer() as writer:
         for index in range(count):
-            writer.write((index, who, f"row {index}"))
+            writer.write((index, member, f"row {index}"))
 
 
-def produce_and_die(fan: strand.FanIn, who: int, count: int) -> None:
+def produce_and_die(fan: strand.FanIn, member: int, count: int) -> None:
     writer = fan.producer()
     for index in range(count):
-        writer.write((index, who, ""))
+        writer.write((index, member, ""))
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def produce_payloads(fan: strand.FanIn, who: int, count: int) -> None:
+def produce_payloads(fan: strand.FanIn, member: int, count: int) -> None:
     with fan.producer() as writer:
         for index in range(count):
-            writer.write_bytes(bytes([who]) * (index % 100))
+            writer.write_bytes(bytes([member]) * (index % 100))
 
 
-def produce_batches(fan: strand.FanIn, who: int, count: int) -> None:
+def produce_batches(fan: strand.FanIn, member: int, count: int) -> None:
     with fan.producer() as writer:
         for index in range(count):
-            writer.write_arrow(pa.record_batch({"who": [who], f"n{who}": [index]}))
+            writer.write_arrow(pa.record_batch({"member": [member], f"n{member}": [index]}))
 
 
 def end_at_once(_fan: strand.FanIn) -> None:
@@ -77,7 +77,7 @@ def end_at_once(_fan: strand.FanIn) -> None:
 
 
 def test_a_producer_that_died_before_it_joined_is_noticed(fan: strand.FanIn, start: Any) -> None:
-    processes = [start(produce, fan, who, 100) for who in range(2)]
+    processes = [start(produce, fan, member, 100) for member in range(2)]
     processes.append(start(end_at_once, fan))
     rows: list[Any] = []
     with fan.consumer(processes=processes) as view:
@@ -107,13 +107,13 @@ def collect(view: strand.FanInView, into: list[Any]) -> None:
 
 
 def test_every_producers_records_arrive_in_its_order(fan: strand.FanIn, start: Any) -> None:
-    for who in range(3):
-        start(produce, fan, who, 2000)
+    for member in range(3):
+        start(produce, fan, member, 2000)
     with fan.consumer() as view:
         rows = list(view)
     assert len(rows) == 6000
-    for who in range(3):
-        mine = [(index, name) for index, by, name in rows if by == who]
+    for member in range(3):
+        mine = [(index, name) for index, by, name in rows if by == member]
         assert mine == [(index, f"row {index}") for index in range(2000)]
 
 
@@ -124,16 +124,16 @@ def test_no_wake_up_is_lost_when_naps_never_end(
     for module in (strand.fanin_view, strand.writer):  # forked processes inherit it
         monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**15)
         monkeypatch.setattr(module, "SPIN_NANOSECONDS", 0, raising=False)
-    for who in range(3):
-        start(produce, fan, who, 5000)
+    for member in range(3):
+        start(produce, fan, member, 5000)
     with fan.consumer() as view:
         assert sum(1 for _ in view) == 15000
 
 
 def test_payloads_of_many_producers_arrive(start: Any) -> None:
     with strand.fan_in(3, strand.BLOCKS, records=8, heap=4096) as fan:
-        for who in range(3):
-            start(produce_payloads, fan, who, 500)
+        for member in range(3):
+            start(produce_payloads, fan, member, 500)
         with fan.consumer() as view:
             sizes = [len(payload) for payload in view.payloads()]
     assert sorted(sizes) == sorted(3 * [index % 100 for index in range(500)])
@@ -143,20 +143,20 @@ def test_payloads_of_many_producers_arrive(start: Any) -> None:
 def test_arrow_batches_of_different_schemas_arrive(start: Any, copy: bool) -> None:
     pa.record_batch({"here": [0]})  # loads pyarrow's lazy modules before the processes fork
     with strand.fan_in(2, strand.BLOCKS, records=8, heap="64KiB") as fan:
-        for who in range(2):
-            start(produce_batches, fan, who, 50)
+        for member in range(2):
+            start(produce_batches, fan, member, 50)
         seen: dict[int, list[int]] = {0: [], 1: []}
         with fan.consumer() as view:
             for batch in view.batches(copy=copy):
-                who = batch["who"][0].as_py()
-                seen[who].append(batch[f"n{who}"][0].as_py())
+                member = batch["member"][0].as_py()
+                seen[member].append(batch[f"n{member}"][0].as_py())
                 del batch
     assert seen == {0: list(range(50)), 1: list(range(50))}
 
 
 def test_numpy_views_and_gathered_batches_of_many_producers(fan: strand.FanIn, start: Any) -> None:
-    for who in range(3):
-        start(produce, fan, who, 100)
+    for member in range(3):
+        start(produce, fan, member, 100)
     ids: list[int] = []
     with fan.consumer() as view:
         for batch in view.batches():
@@ -185,8 +185,8 @@ def test_one_producer_more_than_members_is_refused(fan: strand.FanIn) -> None:
 
 
 def test_a_member_whose_producer_has_ended_is_not_returned_again(fan: strand.FanIn) -> None:
-    for who in range(3):
-        produce(fan, who, 1)
+    for member in range(3):
+        produce(fan, member, 1)
     with pytest.raises(strand.RoleTaken):
         fan.producer()
     with fan.consumer() as view:
@@ -279,21 +279,21 @@ def test_wait_returns_the_members_with_records(fan: strand.FanIn) -> None:
 
 
 @pytest.mark.timeout(60)
-@pytest.mark.parametrize("who", range(3))
+@pytest.mark.parametrize("member", range(3))
 def test_a_sleeping_consumer_is_woken_by_whichever_producer(
-    fan: strand.FanIn, start: Any, monkeypatch: pytest.MonkeyPatch, who: int
+    fan: strand.FanIn, start: Any, monkeypatch: pytest.MonkeyPatch, member: int
 ) -> None:
     monkeypatch.setattr(strand.fanin_view, "NAP_NANOSECONDS", 10**15)
 
     def write_when_it_sleeps() -> None:
-        while not read_consumer(fan.rings[who].memory, 0).threshold:
+        while not read_consumer(fan.rings[member].memory, 0).threshold:
             pass  # until it has stated what is worth waking for
-        produce(fan, who, 1)
+        produce(fan, member, 1)
 
-    idle = [ring.producer() for ring in fan.rings if ring is not fan.rings[who]]
+    idle = [ring.producer() for ring in fan.rings if ring is not fan.rings[member]]
     with fan.consumer() as view:
         start(write_when_it_sleeps)
-        assert next(view.row_groups()) == [(0, who, "row 0")]
+        assert next(view.row_groups()) == [(0, member, "row 0")]
     assert len(idle) == 2
 
 
@@ -331,8 +331,8 @@ def test_a_members_stream_cannot_be_reset(fan: strand.FanIn) -> None:
 
 def test_two_consumers_read_everything_each(fan: strand.FanIn) -> None:
     with fan.consumer() as one, fan.consumer() as other:
-        for who in range(3):
-            produce(fan, who, 2)
+        for member in range(3):
+            produce(fan, member, 2)
         assert sorted(one) == sorted(other)
 
 

@@ -19,7 +19,7 @@ FOLDER = Path(__file__).with_name("golden")
 RINGS: list[dict[str, Any]] = json.loads((FOLDER / "rings.json").read_text(encoding="utf-8"))
 BY_NAME = pytest.mark.parametrize("recipe", RINGS, ids=lambda recipe: recipe["name"])
 
-# Who holds a role, bells and counts of sleeps differ from run to run: (offset, bytes).
+# Holders of roles, bells and counts of sleeps differ from run to run: (offset, bytes).
 OF_THE_RUN = (
     (3076, 20),
     (3168, 32),

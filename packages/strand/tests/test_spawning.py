@@ -9,7 +9,7 @@ import pytest
 
 import strand
 
-ROWS = strand.build_schema([("id", "u32"), ("who", "u16")])
+ROWS = strand.build_schema([("id", "u32"), ("member", "u16")])
 
 
 @pytest.fixture(params=["fork", "spawn", "forkserver"])
@@ -40,10 +40,10 @@ def consume(ring: strand.Ring, count: int) -> None:
         assert [row[0] for row in view] == list(range(count))
 
 
-def produce_in(fan: strand.FanIn, who: int, count: int) -> None:
+def produce_in(fan: strand.FanIn, member: int, count: int) -> None:
     with fan, fan.producer() as writer:
         for index in range(count):
-            writer.write((index, who))
+            writer.write((index, member))
 
 
 def consume_from(fan: strand.FanIn, count: int) -> None:
@@ -79,12 +79,12 @@ def test_a_named_ring_goes_to_a_child_and_stays_its_makers(start: Any) -> None:
 @pytest.mark.slow
 def test_a_fan_in_goes_to_its_producers(start: Any) -> None:
     with strand.fan_in(3, ROWS, records=16, heap=1024) as fan:
-        for who in range(3):
-            start(produce_in, fan, who, 300)
+        for member in range(3):
+            start(produce_in, fan, member, 300)
         with fan.consumer() as view:
             rows = list(view)
-    for who in range(3):
-        assert [index for index, by in rows if by == who] == list(range(300))
+    for member in range(3):
+        assert [index for index, by in rows if by == member] == list(range(300))
 
 
 def test_a_fan_in_goes_to_its_consumer(start: Any) -> None:
@@ -92,8 +92,8 @@ def test_a_fan_in_goes_to_its_consumer(start: Any) -> None:
         start(consume_from, fan, 600)
         writers = [fan.producer(), fan.producer()]
         for index in range(300):
-            for who, writer in enumerate(writers):
-                writer.write((index, who))
+            for member, writer in enumerate(writers):
+                writer.write((index, member))
         for writer in writers:
             writer.finalize()
 

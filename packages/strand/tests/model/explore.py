@@ -14,7 +14,7 @@ MEMORY_BYTES = 48
 BYTES = [bytes((value,)) for value in range(256)]
 LOOKED, RUNG, ASLEEP, RUNG_IN_VAIN = range(4)
 """What a bell says: nothing since its owner looked; rung; its owner sleeps; its owner sleeps and
-who rang died between the increment and the wake."""
+the ringing process died between the increment and the wake."""
 
 State = tuple[Any, ...]  # the memory, then one Node for each process
 
@@ -59,84 +59,84 @@ class World:
     def following(self, state: State) -> Iterator[tuple[int, Move, State]]:
         """Yield every state one drain, one step or one death away, and what leads there."""
         memory: bytes = state[0]
-        for who, known in enumerate(self._moves):
-            node: Node = state[who + 1]
+        for pid, known in enumerate(self._moves):
+            node: Node = state[pid + 1]
             moves = known.get(node)
             if moves is None:
-                moves = known[node] = list(self._find_moves(who, node))
+                moves = known[node] = list(self._find_moves(pid, node))
             for move in moves:
-                reached = self._apply(who, node, move, memory)
+                reached = self._apply(pid, node, move, memory)
                 if reached is not None:
                     yield (
-                        who,
+                        pid,
                         move,
-                        (reached[0], *state[1 : who + 1], reached[1], *state[who + 2 :]),
+                        (reached[0], *state[1 : pid + 1], reached[1], *state[pid + 2 :]),
                     )
 
     def finished(self, state: State) -> bool:
         """Whether every process has ended, or died."""
         return all(node.step is None and not node.buffer for node in state[1:])
 
-    def _find_moves(self, who: int, node: Node) -> Iterator[Move]:
+    def _find_moves(self, pid: int, node: Node) -> Iterator[Move]:
         for at in node.drains:
             pending = node.buffer[at]
             what = "set" if pending.kind == "store" else "check"
-            then = self.processes[who].drain(node, at)
+            then = self.processes[pid].drain(node, at)
             yield Move(what, self._at(pending.word), pending.value, then, pending)
         if node.step is not None:
-            yield from self._find_step(who, node, node.step)
-        if who == self._mortal and node.step is not None and node.step.kind != "exit":
-            yield Move("go", 0, 0, self.processes[who].kill(node), "dies")
+            yield from self._find_step(pid, node, node.step)
+        if pid == self._mortal and node.step is not None and node.step.kind != "exit":
+            yield Move("go", 0, 0, self.processes[pid].kill(node), "dies")
 
-    def _find_step(self, who: int, node: Node, step: Step) -> Iterator[Move]:
+    def _find_step(self, pid: int, node: Node, step: Step) -> Iterator[Move]:
         word = self._at(step.word)
-        go_on = self.processes[who].step_on
+        go_on = self.processes[pid].step_on
         if step.kind == "load" and (own := node.forwarded(step.word)) is not None:
             yield Move("go", word, 0, go_on(node, own), step)
         elif step.kind in ("load", "lock"):
-            yield Move(step.kind, word, who + 1, None, step)
+            yield Move(step.kind, word, pid + 1, None, step)
         elif step.kind == "check":
             yield Move("check", word, step.value, go_on(node, 0), step)
         elif step.kind == "look":
             yield Move("set", word, LOOKED, go_on(node, 0), step)
-        elif step.kind == "ring" and not (node.buffer and self._drains_first(who, step)):
+        elif step.kind == "ring" and not (node.buffer and self._drains_first(pid, step)):
             yield Move("set", word, RUNG, go_on(node, 0), step)
-            if who == self._mortal:
-                yield Move("half ring", word, 0, self.processes[who].kill(node), "dies ringing")
+            if pid == self._mortal:
+                yield Move("half ring", word, 0, self.processes[pid].kill(node), "dies ringing")
         elif step.kind == "exchange":
             what = "differs" if node.buffer else "exchange"
             yield Move(what, word, step.value, go_on(node, 0), step)
         elif not node.buffer:
-            yield from self._find_call(who, node, step)
+            yield from self._find_call(pid, node, step)
 
-    def _find_call(self, who: int, node: Node, step: Step) -> Iterator[Move]:
+    def _find_call(self, pid: int, node: Node, step: Step) -> Iterator[Move]:
         """Find what a system call can do: before it, everything has drained."""
         word = self._at(step.word)
         if step.kind == "exit":
-            yield Move("exit", word, 0, self.processes[who].dead, step)
+            yield Move("exit", word, 0, self.processes[pid].dead, step)
             return
-        after = self.processes[who].step_on(node, 0)
+        after = self.processes[pid].step_on(node, 0)
         if step.kind == "unlock":
             yield Move("set", word, 0, after, step)
         elif step.kind == "nap":
             yield Move("sleep", word, 0, node, step)
             yield Move("wake", word, 0, after, step)
 
-    def _drains_first(self, who: int, step: Step) -> bool:
+    def _drains_first(self, pid: int, step: Step) -> bool:
         """Whether an atomic increment waits for the stores before it; on x86 each of them does."""
-        return step.order == RELEASE or self.processes[who].order is Order.TSO
+        return step.order == RELEASE or self.processes[pid].order is Order.TSO
 
-    def _apply(self, who: int, node: Node, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
+    def _apply(self, pid: int, node: Node, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
         """Return the memory after a move and the process's state, or None: it cannot move."""
         what, index, value, then, step = move
         found = memory[index]
         if what == "load":
-            return memory, node.after.get(found) or self.processes[who].step_on(node, found)
+            return memory, node.after.get(found) or self.processes[pid].step_on(node, found)
         if what == "set":
             return memory[:index] + BYTES[value] + memory[index + 1 :], then
         if what == "check":
             if found != value:
-                raise Violation(f"{self.processes[who].name} found {found}: {step}")
+                raise Violation(f"{self.processes[pid].name} found {found}: {step}")
             return memory, then
         if what == "go":
             return memory, then
@@ -144,10 +144,10 @@ class World:
             return self._apply_nap(move, memory)
         if what == "lock":
             changed = memory if found else with_value(memory, index, value)
-            return changed, self.processes[who].step_on(node, int(not found))
-        return self._apply_rarely(who, move, memory)
+            return changed, self.processes[pid].step_on(node, int(not found))
+        return self._apply_rarely(pid, move, memory)
 
-    def _apply_rarely(self, who: int, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
+    def _apply_rarely(self, pid: int, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
         what, index, value, then, step = move
         found = memory[index]
         if what == "exchange":
@@ -157,7 +157,7 @@ class World:
         if what == "half ring":
             return with_value(memory, index, RUNG_IN_VAIN if found >= ASLEEP else RUNG), then
         assert what == "exit", what
-        return self._without_locks(who, memory), then
+        return self._without_locks(pid, memory), then
 
     def _apply_nap(self, move: Move, memory: bytes) -> tuple[bytes, Node] | None:
         """Fall asleep on a bell that was not rung since the look; wake when it was, or at a death."""
@@ -167,10 +167,10 @@ class World:
         wakes = found == RUNG or (found != LOOKED and self._holds_any(memory, move.step.unless))
         return (memory, move.then) if wakes else None
 
-    def _without_locks(self, who: int, memory: bytes) -> bytes:
-        """Let the kernel drop the locks of who died."""
+    def _without_locks(self, pid: int, memory: bytes) -> bytes:
+        """Let the kernel drop the locks of the dead process."""
         for word, index in self._words.items():
-            if word.endswith(".lock") and memory[index] == who + 1:
+            if word.endswith(".lock") and memory[index] == pid + 1:
                 memory = with_value(memory, index, 0)
         return with_value(memory, self._at(PROCESS_DIED), 1)
 
@@ -238,9 +238,9 @@ def trace(world: World, states: list[State], came_from: list[int], last: int) ->
     path.reverse()
     lines = []
     for before, after in pairwise(path):
-        for who, move, reached in world.following(states[before]):
+        for pid, move, reached in world.following(states[before]):
             if reached == states[after]:
-                lines.append(f"{world.processes[who].name}: {move.step}".rstrip())
+                lines.append(f"{world.processes[pid].name}: {move.step}".rstrip())
                 break
     return lines
 

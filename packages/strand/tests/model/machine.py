@@ -1,7 +1,7 @@
 """A process: a program, compiled step by step into a table, and the stores it has not drained.
 
 Two states of a program with equal positions and equal locals are the same point, by any history.
-Each is found once, by running the generator anew through one history that leads there; from
+Each is found once, by running the generator through one history that leads there; from
 then on the explorer only follows the table.
 """
 

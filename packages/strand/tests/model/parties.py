@@ -221,7 +221,9 @@ def read_on(
             if came == ENDED:
                 over = yield from is_last(core, streams)
             unbegun = core.ring.deaths and came == RESET and read == 0
-            if over or not (joins_later or unbegun):  # who joins during a reset may see any end
+            if over or not (
+                joins_later or unbegun
+            ):  # a consumer that joins during a reset may see any end
                 assert read == records, f"the stream ended after {read} of {records} records"
             if over:
                 return
@@ -256,7 +258,7 @@ def run(
     """Explore every interleaving of some parties, one of which may die at any step."""
     processes = [Process(party.name, party.program, order, rewrite) for party in parties]
     words: dict[str, int] = {}
-    for who, party in enumerate(parties):
+    for pid, party in enumerate(parties):
         words |= party.words
-        words |= dict.fromkeys(party.locks, who + 1)
+        words |= dict.fromkeys(party.locks, pid + 1)
     return explore(World(processes, words, mortal))

@@ -183,7 +183,7 @@ def resetting_while_one_joins() -> Cast:
 
 
 def resetting_while_one_leaves_and_one_joins() -> Cast:
-    """In the entry of the one who leaves: the reset does not hold its lock."""
+    """In the entry of the consumer that leaves: the reset does not hold its lock."""
     ring = Ring(capacity=1, resets=True)
     leaver = consumer(ring, 0, 1, leaves_after=1)
     return Cast((resetter(ring, 1, 2, "wait"), leaver, joiner(ring, 0, 1, 2, start=OLDEST)))
