@@ -1,4 +1,4 @@
-"""What someone gets who installs the npm packages: modules Node imports, types, real calls."""
+"""The npm packages as installed: modules that Node imports, types, real calls."""
 
 from __future__ import annotations
 
