@@ -1,4 +1,4 @@
-"""Requests that no client of ours would send; the node answers each, and stays well."""
+"""Requests that no client of ours would send; the node answers each, and keeps working."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ CORES = {
         ("test_*.py",),
         (
             "test_race.py",  # uses its own sanitizer
-            "test_injected.py",  # uses its own build
+            "test_fault_injection.py",  # uses its own build
             "test_protocol_model.py",  # a model: no C
             "test_cli.py",  # depends on timing
             "test_leaks.py",  # measures memory, which sanitizers use too

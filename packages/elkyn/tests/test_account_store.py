@@ -1,4 +1,4 @@
-"""The account store, and the keys, revocations and passwords that rest on it."""
+"""The account store, and the keys, revocations and passwords in it."""
 
 from __future__ import annotations
 

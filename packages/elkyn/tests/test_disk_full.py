@@ -1,4 +1,4 @@
-"""A disk without room: a clear error, earlier data intact, and work goes on when there is room."""
+"""A disk without room: a clear error, earlier data intact, and writes work again when there is room."""
 
 from __future__ import annotations
 

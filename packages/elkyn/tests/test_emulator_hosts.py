@@ -1,4 +1,4 @@
-"""Under which host names an emulator answers, and what it says to the others."""
+"""Under which host names an emulator answers, and its errors for the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Queries: what they are written as, and what they select from any tree."""
+"""Queries: their syntax, and their results over any tree."""
 
 from __future__ import annotations
 

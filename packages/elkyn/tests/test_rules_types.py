@@ -1,4 +1,4 @@
-"""What a rules file is refused for before it guards anything, and what it is not."""
+"""Type errors for which a rules file is refused, and expressions that are accepted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Thousands of clients that stop reading, or go without a word: the server stays as it was."""
+"""Thousands of clients that stop reading, or vanish: the server releases their memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that archives its log as it grows, and what comes back of it."""
+"""A server that archives its log as it grows, and a restore from the archive."""
 
 from __future__ import annotations
 

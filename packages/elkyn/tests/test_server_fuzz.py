@@ -1,4 +1,4 @@
-"""Requests and messages that make no sense, at a real server: nothing but refusals comes back."""
+"""Malformed requests and messages at a real server: all are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes into the tree and how it comes out."""
+"""Values that the tree accepts, and how it returns them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `verify` says of stores that were damaged: where, and what does not agree."""
+"""Reports of `verify` about damaged stores: the position, and the disagreement."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The worlds that tests share."""
+"""Fixtures that tests share."""
 
 import socket
 import threading

@@ -1,4 +1,4 @@
-"""What is remembered of jobs, and what the tree shows of it."""
+"""Stored fields of jobs, and those that the tree shows."""
 
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A pipeline grows a plan, lazily, and says what is wrong with it."""
+"""A pipeline builds a plan lazily, and reports errors in it."""
 
 from typing import Any
 

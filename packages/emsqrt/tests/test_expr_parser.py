@@ -1,4 +1,4 @@
-"""Expression text: two spellings, and errors that show the place."""
+"""Expression text: two notations, and errors with a position."""
 
 from contextlib import suppress
 

@@ -1,4 +1,4 @@
-"""Groups in any memory: right by plain Python, the same bytes however little there is."""
+"""Groups in any memory: the results of plain Python, the same bytes in any memory."""
 
 from __future__ import annotations
 

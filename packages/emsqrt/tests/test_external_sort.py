@@ -1,4 +1,4 @@
-"""Any number of rows leaves in order, from memory of any size that holds three of them."""
+"""Any number of rows is sorted in any memory that holds three of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON Lines to Arrow: a block is read the same whichever of the two ways it goes."""
+"""JSON Lines to Arrow: both read paths return the same rows of a block."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Heads of spilled blocks: what was written is read, and nothing else is."""
+"""Heads of spilled blocks: written ones are read, all others are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Exact numbers: only a text that is nothing but the number is one."""
+"""Exact numbers: only a text that is the number alone is one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run writes down: blocks, bounds, inputs, the plan; and that its peak is the kernel's."""
+"""The manifest of a run: blocks, bounds, inputs, the plan; its peak is that of the kernel."""
 
 from __future__ import annotations
 

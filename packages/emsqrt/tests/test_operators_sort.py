@@ -1,4 +1,4 @@
-"""Sorting batches: what is left out of packed rows comes back from their keys."""
+"""Sorting batches: columns left out of packed rows are restored from their keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is known of sources before they are read, and what follows for the rows above."""
+"""Statistics of sources before they are read, and estimates derived from them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs that are killed and gone on with: the same bytes, and no input read twice."""
+"""Runs that are killed and resumed: the same bytes, and no input read twice."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Segments on a local disk: what goes in comes out, and nothing else ever does."""
+"""Segments on a local disk: written blocks round trip, damaged ones are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Schedules of random plans keep their word, and a schedule that does not is caught."""
+"""Schedules of random plans hold their limits, and a schedule that does not is caught."""
 
 from __future__ import annotations
 

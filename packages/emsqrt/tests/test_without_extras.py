@@ -1,4 +1,4 @@
-"""The base install looks at texts; what it cannot do says which packages that needs."""
+"""The base install reads texts; other features name the packages that they need."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The worlds that the tests live in: an executor pool for all of them, a lake for each."""
+"""Fixtures: an executor pool for all tests, a lake for each."""
 
 from __future__ import annotations
 

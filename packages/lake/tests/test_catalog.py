@@ -1,4 +1,4 @@
-"""Commits are checked against the head that the caller has seen; names are found as people say them."""
+"""Commits are checked against the head that the caller read; unknown names suggest the nearest."""
 
 from __future__ import annotations
 

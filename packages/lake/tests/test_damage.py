@@ -1,4 +1,4 @@
-"""Damaged bytes: found before any of them is in an answer, and one dataset's trouble alone."""
+"""Damaged bytes: found before a response has any of them, and limited to one dataset."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Questions and their answers, through a real executor."""
+"""Queries and their results, through a real executor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SQL answered by EM-√: the same answers, the same walls, and when the engine changes."""
+"""SQL answered by EM-√: the same results, the same restrictions, and when the engine changes."""
 
 from __future__ import annotations
 

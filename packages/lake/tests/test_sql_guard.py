@@ -1,4 +1,4 @@
-"""SQL that reaches for anything but datasets is refused: by the guard, and again behind it."""
+"""SQL that reads anything but datasets is refused: by the guard, and by DuckDB's settings."""
 
 from __future__ import annotations
 

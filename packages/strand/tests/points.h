@@ -1,4 +1,4 @@
-/* Forced into a copy of the sources (`-include`) by test_injected.py: whatever changes memory that
+/* Forced into a copy of the sources (`-include`) by test_fault_injection.py: every change of memory that
  * another process sees, wakes it or sleeps passes strand_point() first. After `strand_points_left`
  * of them the process sends itself `strand_point_signal`. */
 #ifndef STRAND_POINTS_H

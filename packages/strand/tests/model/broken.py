@@ -1,4 +1,4 @@
-"""Functions of the protocol gone wrong, for `flaws` to put in place of the right ones."""
+"""Broken functions of the protocol, which `flaws` puts in place of the right ones."""
 
 from . import consumer, parties, producer, roles
 from .consumer import Consumer, strand_arm, strand_follow_reset

@@ -1,4 +1,4 @@
-"""Visit every state that some processes over one memory can reach, and say what is wrong with it."""
+"""Visit every state that some processes over one memory can reach, and report violations."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`./platform` on machines that lack something: it says what, and the command that mends it."""
+"""`./platform` on machines that lack something: it names it, and the command that installs it."""
 
 from __future__ import annotations
 

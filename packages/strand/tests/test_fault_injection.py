@@ -1,4 +1,4 @@
-"""SIGKILL and SIGSTOP before every step that one side shows the other (see injected.py)."""
+"""SIGKILL and SIGSTOP before every step that one side shows the other (see fault_injection.py)."""
 
 import os
 import shutil
@@ -56,7 +56,7 @@ def test_every_step_may_be_the_last_or_the_slowest(
     instrumented: Path, scenario: str, version: str, how: str
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-X", "dev", str(HERE / "injected.py"), scenario, version, how],
+        [sys.executable, "-X", "dev", str(HERE / "fault_injection.py"), scenario, version, how],
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(instrumented), *sys.path])},
         capture_output=True,
         text=True,

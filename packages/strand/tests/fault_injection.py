@@ -1,4 +1,4 @@
-"""A process dies or stops before each step that others can see: `injected.py SCENARIO v5|v6 kill|stop`.
+"""Kill or stop a process before each visible step: `fault_injection.py SCENARIO v5|v6 kill|stop`.
 
 Runs with an extension that was built with points.h. A scenario is run again and again, each time
 with a forked child that sends itself the signal one step later, until a child comes to its end. What

@@ -2,7 +2,7 @@
 
 Names are looked for in code spans, tables and code blocks: modules, files, routes, options,
 settings, ports, environment variables, and other names of code. Commands are the subject of
-`test_hints.py`. Everything is compared with the sources as they are, so that a rename makes the
+`test_hinted_commands.py`. Everything is compared with the sources as they are, so that a rename makes the
 pages fail that still have the old name.
 """
 
@@ -26,7 +26,7 @@ import elytra.routes
 import lake.routes
 from sennit.routes import node as node_routes
 from sennit.settings import Settings
-from test_hints import verbs_of
+from test_hinted_commands import verbs_of
 from workspace import packages
 
 ROOT = Path(__file__).resolve().parents[1]
