@@ -47,13 +47,13 @@ seen.ownWrite = await outcome(db.set(at(`users/${user.uid}`), 7))
 seen.ownRead = await outcome(db.get(at(`users/${user.uid}`)))
 seen.others = await outcome(db.get(at('users/other')))
 
-const told = []
-const note = (snapshot) => told.push(snapshot.val())
-db.onValue(at(`users/${user.uid}`), note, (error) => told.push(error.code))
-await until(() => told.length === 1)
+const received = []
+const note = (snapshot) => received.push(snapshot.val())
+db.onValue(at(`users/${user.uid}`), note, (error) => received.push(error.code))
+await until(() => received.length === 1)
 await auth.signOut(users)
-await until(() => told.length === 2)
-seen.signedOut = told
+await until(() => received.length === 2)
+seen.signedOut = received
 
 await auth.signInAnonymously(users)
 seen.anonymous = await outcome(db.set(at(`users/${users.currentUser.uid}`), 5))

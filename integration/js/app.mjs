@@ -31,18 +31,18 @@ async function asks(path, body) {
 }
 
 // Nobody may read; a user may read and write their own.
-await refused(() => tree.get(at('users/somebody')))
+await refused(() => tree.get(at('users/other')))
 const { user } = await accounts.createUserWithEmailAndPassword(auth, 'ann@app.test', 'secret1')
 await tree.set(at(`users/${user.uid}/name`), 'Ann')
 assert.equal((await tree.get(at(`users/${user.uid}/name`))).val(), 'Ann')
-await refused(() => tree.set(at('users/somebody/name'), 'x'))
+await refused(() => tree.set(at('users/other/name'), 'x'))
 
-// Claims that an administrator gives count from the next token on.
+// Claims that an administrator sets count from the next token on.
 const project = '/identitytoolkit.googleapis.com/v1/projects/elkyn/accounts:update'
 await asks(project, { localId: user.uid, customAttributes: '{"admin": true}' })
 await user.getIdToken(true)
 await new Promise((resolve) => setTimeout(resolve, 200)) // the SDK sends the new token by itself
-assert.equal((await tree.get(at('users/somebody'))).val(), null)
+assert.equal((await tree.get(at('users/other'))).val(), null)
 
 // A listener is cancelled, with an error, when its user is disabled.
 const cancelled = new Promise((resolve) => {

@@ -37,8 +37,8 @@ const results = JSON.parse(readFileSync(process.argv[2], 'utf8')).map(
     const node = sdk.nodeFromJSON(value)
     const index = indexes[order]
     let params = sdk.queryParamsOrderBy(new sdk.QueryParams(), index)
-    for (const [name, given] of Object.entries(window)) {
-      params = bounds[name](params, ...(Array.isArray(given) ? given : [given]))
+    for (const [name, bound] of Object.entries(window)) {
+      params = bounds[name](params, ...(Array.isArray(bound) ? bound : [bound]))
     }
     const filter = sdk.queryParamsGetNodeFilter(params)
     const shown = filter.updateFullNode(sdk.ChildrenNode.EMPTY_NODE, node.withIndex(index), null)

@@ -72,7 +72,7 @@ test('a running job says its phase', () => {
   assert.equal(phaseOf({ state: 'queued', progress: null }), 'Waiting for a place')
 })
 
-test('errors are told in words, with what to do', () => {
+test('errors are shown in words, with a fix', () => {
   const trouble = troubleOf({
     error: '64 MiB were not enough',
     code: 'memory-cap-exceeded',
@@ -103,7 +103,7 @@ test('a job is called after what it works on', () => {
   assert.equal(titleOf(failed, names, files), 'Read in ships.csv')
 })
 
-test('tasks that are done count before the progress has heard of them', () => {
+test('finished tasks count before the progress includes them', () => {
   const task = { id: 't000000', job: 'j', attempts: 1 }
   const tasks = [
     { ...task, state: 'done' as const },

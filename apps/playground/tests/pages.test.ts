@@ -8,22 +8,22 @@ import { selectionText } from '../lib/sql/selection'
 
 const COLUMNS = [{ name: 'n', type: 'Int64' }]
 
-/** Rows of a node that answers at once; `asked` remembers each page. */
+/** Rows of a node that answers at once; `requested` records each page. */
 function paged(total: number, value: (row: number) => unknown = (row) => row) {
-  const asked: [number, number][] = []
+  const requested: [number, number][] = []
   const rows = new PagedRows(total, (offset, limit) => {
-    asked.push([offset, limit])
+    requested.push([offset, limit])
     const count = Math.max(0, Math.min(limit, total - offset))
     const page = Array.from({ length: count }, (_, at) => [value(offset + at)])
     return Promise.resolve({ columns: COLUMNS, rows: page, truncated: false })
   })
-  return { rows, asked }
+  return { rows, requested }
 }
 
 const settled = () => new Promise((resolve) => setImmediate(resolve))
 
 test('rows are fetched where they are wanted, and few are held', async () => {
-  const { rows, asked } = paged(2_000_000)
+  const { rows, requested } = paged(2_000_000)
   rows.start()
   await settled()
   for (let row = 0; row < 2_000_000; row += 40_000) {
@@ -33,19 +33,19 @@ test('rows are fetched where they are wanted, and few are held', async () => {
   }
   assert.equal(rows.at(0)?.[0], 0) // the first rows stay, for the widths of columns
   assert.equal(rows.at(40_000), undefined)
-  assert.ok(asked.every(([, limit]) => limit <= 500))
+  assert.ok(requested.every(([, limit]) => limit <= 500))
   rows.want(1_999_990, 2_000_010)
   await settled()
   assert.deepEqual(rows.at(1_999_999), [1_999_999])
 })
 
 test('long rows come in small pages', async () => {
-  const { rows, asked } = paged(1000, () => 'x'.repeat(100_000))
+  const { rows, requested } = paged(1000, () => 'x'.repeat(100_000))
   rows.start()
   await settled()
   rows.want(500, 505)
   await settled()
-  assert.ok(asked.slice(1).every(([, limit]) => limit <= 10))
+  assert.ok(requested.slice(1).every(([, limit]) => limit <= 10))
 })
 
 test('an error stops the fetching until it is tried again', async () => {
@@ -87,7 +87,7 @@ const TABLE = {
   columns: Array.from({ length: 20 }, (_, n) => ({ name: `c${n}`, type: 'Int64' })),
 }
 
-/** Profile the table; `answer` is asked for each batch. */
+/** Profile the table; `answer` is called for each batch. */
 async function profiled(answer: () => Promise<SqlAnswer>, nowMs = () => 0) {
   const states: ProfileState[] = []
   await profileColumns(TABLE, new Map(), answer, (state) => states.push(state), nowMs)
@@ -96,7 +96,7 @@ async function profiled(answer: () => Promise<SqlAnswer>, nowMs = () => 0) {
 
 const batch: SqlAnswer = { columns: [], rows: [Array(24).fill(1)], truncated: false }
 
-test('a profile tells of every batch and ends', async () => {
+test('a profile reports every batch and ends', async () => {
   assert.deepEqual(await profiled(() => Promise.resolve(batch)), [
     ['running', 0, false],
     ['running', 8, false],
@@ -105,12 +105,12 @@ test('a profile tells of every batch and ends', async () => {
   ])
 })
 
-test('a profile ends when its time is over, whoever counts it', async () => {
+test('a profile ends at its deadline, on either side', async () => {
   let now = 0
   const slow = () => ((now += 40_000), Promise.resolve(batch))
   assert.deepEqual((await profiled(slow, () => now)).at(-1), ['stopped', 16, true])
-  const late = () => Promise.reject(new ApiError('late', 504, 'deadline-exceeded'))
-  assert.deepEqual((await profiled(late)).at(-1), ['stopped', 0, true])
+  const expired = () => Promise.reject(new ApiError('late', 504, 'deadline-exceeded'))
+  assert.deepEqual((await profiled(expired)).at(-1), ['stopped', 0, true])
 })
 
 test('a cancelled profile keeps what it has, and a refusal is a failure', async () => {

@@ -27,12 +27,12 @@ test('an unfinished quote reaches to the end instead of hanging', () => {
   assert.deepEqual(texts("select 'open; select 2"), ["select 'open; select 2"])
 })
 
-test('statements know where they stand', () => {
+test('statements know their position', () => {
   const sql = '  select 1 ;\n\nselect 22  '
   for (const { text, from, to } of splitStatements(sql)) assert.equal(sql.slice(from, to), text)
 })
 
-test('the statement at the cursor is the one it stands in or behind', () => {
+test('the statement at the cursor is the one around or before it', () => {
   const sql = 'select 1;\nselect 2;\n'
   assert.equal(statementAt(sql, 3)?.text, 'select 1')
   assert.equal(statementAt(sql, 12)?.text, 'select 2')

@@ -3,7 +3,7 @@ import { test } from 'node:test'
 
 import { parametersOf, type QueryFields, scalarOf } from '../../src/elkyn/dashboard/query.js'
 
-const fields = (given: Partial<QueryFields>): QueryFields => ({
+const fields = (changes: Partial<QueryFields>): QueryFields => ({
   order: 'child',
   child: 'age',
   range: 'any',
@@ -11,7 +11,7 @@ const fields = (given: Partial<QueryFields>): QueryFields => ({
   high: '',
   end: 'first',
   limit: '',
-  ...given,
+  ...changes,
 })
 
 const CASES: [string, Partial<QueryFields>, Record<string, string>][] = [
@@ -25,8 +25,8 @@ const CASES: [string, Partial<QueryFields>, Record<string, string>][] = [
   ['a path', { child: ' a/b ', limit: '7' }, { orderBy: '"a/b"', limitToFirst: '7' }],
 ]
 
-for (const [what, given, expected] of CASES)
-  test(`parameters of REST: ${what}`, () => assert.deepEqual(parametersOf(fields(given)), expected))
+for (const [what, input, expected] of CASES)
+  test(`parameters of REST: ${what}`, () => assert.deepEqual(parametersOf(fields(input)), expected))
 
 test('an order by a child needs the child', () => {
   assert.throws(() => parametersOf(fields({ child: ' ' })), /Name the child/)

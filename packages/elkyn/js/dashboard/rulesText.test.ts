@@ -72,7 +72,7 @@ test('a regular expression and a division are distinguished', () => {
   assert.deepEqual(kinds(source, 'operator'), ['&&', '/', '/', '=='])
 })
 
-test('tokens together are their source, whatever it holds', () => {
+test('tokens together are their source, for any source', () => {
   for (const source of nearlyRules(2000))
     assert.equal(tokens(source).map(({ text }) => text).join(''), source) // prettier-ignore
 })

@@ -78,12 +78,12 @@ test('null deletes, as undefined and what is empty do', async () => {
 
 test('arrays come back as arrays to reads and to listeners alike', async () => {
   const at = place()
-  const heard: Json[] = []
-  const stop = client.on(at, 'value', (value) => heard.push(value))
-  await until(() => heard.length === 1)
+  const received: Json[] = []
+  const stop = client.on(at, 'value', (value) => received.push(value))
+  await until(() => received.length === 1)
   for (const value of [['a', 'b'], ['a', null, 'c'], { 0: 'a', 9: 'b' }] as Json[]) {
     await client.set(at, value)
-    assert.deepEqual(heard.at(-1), value)
+    assert.deepEqual(received.at(-1), value)
     assert.deepEqual(await client.get(at), value)
   }
   stop()
@@ -93,9 +93,9 @@ test('priorities reach the server, and listeners see plain values', async () => 
   for (const streams of [undefined, openStream]) {
     const own = new ElkynClient(url, { token, streams })
     const at = place()
-    const heard: Json[] = []
-    own.on(at, 'value', (value) => heard.push(value))
-    await until(() => heard.length === 1)
+    const received: Json[] = []
+    own.on(at, 'value', (value) => received.push(value))
+    await until(() => received.length === 1)
     await own.set(at, {
       a: { '.value': 1, '.priority': 2 },
       b: { '.priority': 'x', c: 3 },
@@ -103,9 +103,9 @@ test('priorities reach the server, and listeners see plain values', async () => 
     })
     const plain = { a: 1, b: { c: 3 }, d: 4 }
     const other = new ElkynClient(url, { token, streams })
-    other.on(at, 'value', (value) => heard.push(value))
-    await until(() => heard.length === 3)
-    assert.deepEqual(heard.slice(1), [plain, plain])
+    other.on(at, 'value', (value) => received.push(value))
+    await until(() => received.length === 3)
+    assert.deepEqual(received.slice(1), [plain, plain])
     const first = { orderBy: '$priority', limitToFirst: 1 } as const
     assert.deepEqual(await own.query(at, first), { d: 4 })
     own.close()
@@ -115,12 +115,12 @@ test('priorities reach the server, and listeners see plain values', async () => 
 
 test('server values show at once, and the value of the server comes without a detour', async () => {
   const at = place()
-  const heard: number[] = []
-  const stop = client.on(at, 'value', (value) => heard.push(Number(value)))
-  await until(() => heard.length === 1)
+  const received: number[] = []
+  const stop = client.on(at, 'value', (value) => received.push(Number(value)))
+  await until(() => received.length === 1)
   const add = { '.sv': { increment: 5 } }
   await Promise.all([client.set(at, add), client.set(at, add), client.set(at, add)])
-  assert.deepEqual(heard, [0, 5, 10, 15])
+  assert.deepEqual(received, [0, 5, 10, 15])
   stop()
 })
 
@@ -142,30 +142,30 @@ test('queries of every kind', async () => {
 test('a value of megabytes arrives whole, at listeners too', async () => {
   const at = place()
   const text = 'é\u{1F600}x'.repeat(700_000)
-  const heard: Json[] = []
-  const stop = client.on(at, 'value', (value) => heard.push(value))
-  await until(() => heard.length === 1)
+  const received: Json[] = []
+  const stop = client.on(at, 'value', (value) => received.push(value))
+  await until(() => received.length === 1)
   const other = new ElkynClient(url, { token })
   await other.set(`${at}/text`, text)
-  await until(() => heard.length === 2)
-  assert.equal((heard[1] as { text: string }).text, text)
+  await until(() => received.length === 2)
+  assert.equal((received[1] as { text: string }).text, text)
   other.close()
   stop()
 })
 
 test('a stopped listener hears nothing more, and stopping twice does no harm', async () => {
   const at = place()
-  const heard: Json[] = []
+  const received: Json[] = []
   const [stop, stopOther] = [
-    client.on(at, 'value', (value) => heard.push(value)),
+    client.on(at, 'value', (value) => received.push(value)),
     client.on(at, 'value', () => undefined),
   ]
-  await until(() => heard.length === 1)
+  await until(() => received.length === 1)
   stop()
   stop()
   await client.set(at, 1)
   stopOther()
-  assert.deepEqual(heard, [null])
+  assert.deepEqual(received, [null])
   const again: Json[] = []
   client.on(at, 'value', (value) => again.push(value))()
   client.on(at, 'value', (value) => again.push(value))
@@ -176,10 +176,10 @@ test('a stopped listener hears nothing more, and stopping twice does no harm', a
 test('a path and paths below and above it can be listened to, in any order of coming', async () => {
   const at = place()
   const own = new ElkynClient(url, { token })
-  const heard: Record<string, Json[]> = { top: [], mid: [], low: [] }
+  const received: Record<string, Json[]> = { top: [], mid: [], low: [] }
   const listen = (name: string, path: string) =>
-    own.on(path, 'value', (value) => heard[name]?.push(value))
-  const last = (name: string) => JSON.stringify(heard[name]?.at(-1))
+    own.on(path, 'value', (value) => received[name]?.push(value))
+  const last = (name: string) => JSON.stringify(received[name]?.at(-1))
   listen('mid', `${at}/m`)
   await client.set(`${at}/m/l`, 1)
   await until(() => last('mid') === '{"l":1}')
@@ -191,7 +191,7 @@ test('a path and paths below and above it can be listened to, in any order of co
   stopTop()
   await client.set(`${at}/m/l`, 4)
   await until(() => last('mid') === '{"l":4}' && last('low') === '4')
-  assert.deepEqual(heard['low'], [1, 2, 4])
+  assert.deepEqual(received['low'], [1, 2, 4])
   own.close()
 })
 
@@ -204,16 +204,16 @@ test('a path that may not be read leaves those below it that may', async () => {
   const signed = (await (await send('/auth/token', 'POST', { uid: 'ann' })).json()) as Signed
   const refused: string[] = []
   const ann = new ElkynClient(url, { token: signed.token, onRefused: (path) => refused.push(path) })
-  const heard: Json[] = []
-  ann.on('/nest/low', 'value', (value) => heard.push(value))
-  await until(() => heard.length === 1)
-  ann.on('/nest', 'value', () => assert.fail('it was not to be heard'))
+  const received: Json[] = []
+  ann.on('/nest/low', 'value', (value) => received.push(value))
+  await until(() => received.length === 1)
+  ann.on('/nest', 'value', () => assert.fail('it must not get a value'))
   await until(() => refused.length === 1)
   await ann.set('/nest/low', 1)
   await client.set('/nest/low', 2)
-  await until(() => heard.at(-1) === 2)
+  await until(() => received.at(-1) === 2)
   await assert.rejects(ann.set('/nest/other', 1), Refused)
-  assert.deepEqual([refused, heard], [['/nest'], [null, 1, 2]])
+  assert.deepEqual([refused, received], [['/nest'], [null, 1, 2]])
   ann.close()
 })
 
@@ -224,9 +224,9 @@ interface Signed {
 test('what many listeners of one client hear comes over one connection', async () => {
   const own = new ElkynClient(url, { token })
   const at = place()
-  let heard = 0
-  for (let n = 0; n < 500; n += 1) own.on(`${at}/${n}`, 'value', () => (heard += 1))
-  await until(() => heard === 500)
+  let received = 0
+  for (let n = 0; n < 500; n += 1) own.on(`${at}/${n}`, 'value', () => (received += 1))
+  await until(() => received === 500)
   const metrics = await fetch(`${url}/metrics`, { headers: { authorization: `Bearer ${token}` } })
   const text = await metrics.text()
   assert.ok(Number(/kind="ws"} (\d+)/.exec(text)?.[1] ?? 0) <= 2)
@@ -237,19 +237,19 @@ test('a slow listener keeps neither events nor values', { skip: !globalThis.gc }
   const own = new ElkynClient(url, { token })
   const at = place()
   const text = 'x'.repeat(50_000)
-  let heard = 0
+  let received = 0
   own.on(at, 'value', () => {
-    heard += 1
+    received += 1
     for (const end = Date.now() + 4; Date.now() < end;);
   })
-  await until(() => heard === 1)
+  await until(() => received === 1)
   const used = () => {
     globalThis.gc?.()
     return process.memoryUsage().heapUsed
   }
   const before = used()
   for (let n = 0; n < 300; n += 1) await client.set(at, text + n)
-  await until(() => heard > 10)
+  await until(() => received > 10)
   await own.set(at, 'end')
   assert.ok(used() - before < 5_000_000, `${used() - before} bytes more`)
   own.close()

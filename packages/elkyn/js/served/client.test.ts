@@ -104,17 +104,17 @@ test(
     const at = place()
     const other = new ElkynClient(url, { token })
     await other.set(at, { a: 1 })
-    const heard: Json[] = []
+    const received: Json[] = []
     const added: (string | null)[] = []
-    client.on(at, 'value', (value) => heard.push(value))
+    client.on(at, 'value', (value) => received.push(value))
     client.on(at, 'child_added', (_value, key) => added.push(key))
-    await until(() => heard.length === 1)
+    await until(() => received.length === 1)
     const written = client.set(`${at}/b`, 2)
-    assert.deepEqual(heard.at(-1), { a: 1, b: 2 })
+    assert.deepEqual(received.at(-1), { a: 1, b: 2 })
     await written
     await other.set(`${at}/c`, 3)
     await until(() => added.length === 3)
-    assert.deepEqual(heard, [{ a: 1 }, { a: 1, b: 2 }, { a: 1, b: 2, c: 3 }])
+    assert.deepEqual(received, [{ a: 1 }, { a: 1, b: 2 }, { a: 1, b: 2, c: 3 }])
     other.close()
   }),
 )
@@ -137,7 +137,7 @@ test('a refused listener is notified', async () => {
   let notify: (path: string) => void = () => undefined
   const refused = new Promise<string>((resolve) => (notify = resolve))
   const client = new ElkynClient(url, { token: 'wrong', onRefused: (path) => notify(path) })
-  client.on('/js/secret', 'value', () => assert.fail('it was not to be heard'))
+  client.on('/js/secret', 'value', () => assert.fail('it must not get a value'))
   assert.equal(await refused, '/js/secret')
   client.close()
 })
@@ -168,13 +168,13 @@ test(
   using(async (client) => {
     const at = place()
     await client.set(at, { n: 0 })
-    const heard: Json[] = []
-    client.on(`${at}/n`, 'value', (value) => heard.push(value))
-    await until(() => heard.length === 1)
+    const received: Json[] = []
+    client.on(`${at}/n`, 'value', (value) => received.push(value))
+    await until(() => received.length === 1)
     await server('stop')
     const writes = [1, 2, 3].map((n) => client.set(`${at}/n`, n))
     const { done } = client.push(`${at}/log`, 'one')
-    assert.deepEqual(heard, [0, 1, 2, 3])
+    assert.deepEqual(received, [0, 1, 2, 3])
     assert.equal(client.pendingWrites, 4)
     await server('start')
     await Promise.all([...writes, done])
@@ -183,7 +183,7 @@ test(
     assert.equal(Object.keys(value.log).length, 1)
     const other = new ElkynClient(url, { token })
     await other.set(`${at}/n`, 4)
-    await until(() => heard.at(-1) === 4)
+    await until(() => received.at(-1) === 4)
     other.close()
   }),
 )

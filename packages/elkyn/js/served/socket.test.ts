@@ -37,11 +37,11 @@ test('a socket that was lost receives the missed events, and nothing else', asyn
     await other.set(at, Object.fromEntries(rows) as Json & object)
     await other.set(`${at}-quiet`, 'y'.repeat(50_000))
     type Row = { n?: number }
-    let heard: { [key: string]: Row } = {}
+    let received: { [key: string]: Row } = {}
     let quiet = 0
-    client.on(at, 'value', (value) => (heard = value as typeof heard))
+    client.on(at, 'value', (value) => (received = value as typeof received))
     client.on(`${at}-quiet`, 'value', () => (quiet += 1))
-    await until(() => Object.keys(heard).length === 300 && quiet === 1)
+    await until(() => Object.keys(received).length === 300 && quiet === 1)
     assert.ok(chars > 350_000)
 
     const lose = [
@@ -56,11 +56,11 @@ test('a socket that was lost receives the missed events, and nothing else', asyn
       const before = sockets.length
       await losing()
       await other.update(at, { 'k1/n': -1 - round, [`new${round}`]: { n: round } })
-      await until(() => sockets.length > before && heard[`new${round}`]?.n === round)
-      assert.equal(heard.k1?.n, -1 - round)
+      await until(() => sockets.length > before && received[`new${round}`]?.n === round)
+      assert.equal(received.k1?.n, -1 - round)
       await other.set(`${at}/k2/n`, -1 - round)
-      await until(() => heard.k2?.n === -1 - round)
-      assert.equal(Object.keys(heard).length, 301 + round)
+      await until(() => received.k2?.n === -1 - round)
+      assert.equal(Object.keys(received).length, 301 + round)
       assert.ok(chars < 3000, `${chars} characters came again`)
     }
     assert.equal(quiet, 1)

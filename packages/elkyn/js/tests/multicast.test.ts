@@ -28,11 +28,11 @@ test('an event between the call and the first event is part of the current value
   const open = multicast(fake.open)
   open(REQUEST, recorder([]))
   fake.opened[0]?.event(put('/', { x: 1 }))
-  const heard: StreamEvent[] = []
-  open(REQUEST, recorder(heard))
+  const received: StreamEvent[] = []
+  open(REQUEST, recorder(received))
   fake.opened[0]?.event({ type: 'patch', path: '/', data: { y: 2 }, id: null })
   await settled()
-  assert.deepEqual(heard, [put('/', { x: 1, y: 2 })])
+  assert.deepEqual(received, [put('/', { x: 1, y: 2 })])
 })
 
 test('other requests have streams of their own', () => {
@@ -63,11 +63,11 @@ test('the stream closes with its last listener, and a new listener opens another
 test('all listeners learn of the connection and of a refusal, and may retry', async () => {
   const fake = new FakeStreams()
   const open = multicast(fake.open)
-  const heard: unknown[] = []
+  const received: unknown[] = []
   const listener = (name: string) => ({
     event: () => undefined,
-    connection: ({ state }: { state: string }) => heard.push([name, state]),
-    refused: ({ status }: Refused) => heard.push([name, status]),
+    connection: ({ state }: { state: string }) => received.push([name, state]),
+    refused: ({ status }: Refused) => received.push([name, status]),
   })
   open(REQUEST, listener('a'))
   await settled()
@@ -77,7 +77,7 @@ test('all listeners learn of the connection and of a refusal, and may retry', as
   open(REQUEST, listener('c'))
   fake.opened[0]?.refused(new Refused(401, 'no'))
   assert.equal(fake.opened[0]?.retries, 1)
-  assert.deepEqual(heard, [
+  assert.deepEqual(received, [
     ['a', 'offline'],
     ['b', 'offline'],
     ['a', 401],

@@ -8,7 +8,10 @@ import { type Connection, openStream, type StreamEvent } from '../src/stream.ts'
 type Answer = (request: IncomingMessage, response: ServerResponse) => void
 
 /** Serve `answers`, one each request, the last one again; returns the events and states of a stream. */
-async function stream(answers: Answer[], check: (heard: Heard) => Promise<void>): Promise<void> {
+async function stream(
+  answers: Answer[],
+  check: (received: Received) => Promise<void>,
+): Promise<void> {
   const requests: IncomingMessage[] = []
   const server = createServer((request, response) => {
     const answer = answers[Math.min(requests.length, answers.length - 1)]
@@ -16,19 +19,25 @@ async function stream(answers: Answer[], check: (heard: Heard) => Promise<void>)
     answer?.(request, response)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
-  const heard: Heard = { events: [], states: [], refused: [], requests, retry: () => undefined }
+  const received: Received = {
+    events: [],
+    states: [],
+    refused: [],
+    requests,
+    retry: () => undefined,
+  }
   const base = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
   const opened = openStream(
     { base, path: ['jobs'], namespace: 'sys', token: 'secret', lastEventId: null },
     {
-      event: (event) => heard.events.push(event),
-      connection: (connection) => heard.states.push(connection),
-      refused: ({ status, message }) => heard.refused.push([status, message]),
+      event: (event) => received.events.push(event),
+      connection: (connection) => received.states.push(connection),
+      refused: ({ status, message }) => received.refused.push([status, message]),
     },
   )
-  heard.retry = opened.retry
+  received.retry = opened.retry
   try {
-    await check(heard)
+    await check(received)
   } finally {
     opened.close()
     server.closeAllConnections()
@@ -36,7 +45,7 @@ async function stream(answers: Answer[], check: (heard: Heard) => Promise<void>)
   }
 }
 
-interface Heard {
+interface Received {
   events: StreamEvent[]
   states: Connection[]
   refused: [number, string][]

@@ -5,7 +5,7 @@ import { type Change, type Edit, Overlay } from '../src/overlay.ts'
 import { fromJson, present, setAt, type Stored } from '../src/values.ts'
 import { mulberry } from './random.ts'
 
-test('an overlay shows what making all edits on the known value gives, on random steps', () => {
+test('an overlay equals the known value with all edits applied, on random steps', () => {
   for (let seed = 1; seed <= 60; seed += 1) {
     const random = mulberry(seed)
     const overlay = new Overlay()

@@ -34,7 +34,7 @@ test('a store in memory sets, gets, updates, pushes and deletes', async () => {
   assert.equal(store.get('/users'), null)
 })
 
-test('a write is visible and kept when set returns, without waiting for its promise', () => {
+test('a write is visible and stored when set returns, without waiting for its promise', () => {
   const path = fresh()
   const store = new ElkynStore({ mode: 'standalone', path })
   void store.set('/a', 1)
@@ -43,7 +43,7 @@ test('a write is visible and kept when set returns, without waiting for its prom
   return store.close()
 })
 
-test('what was kept is there when the store is opened again', async () => {
+test('stored values are there when the store is opened again', async () => {
   const path = fresh()
   const first = new ElkynStore({ mode: 'standalone', path })
   await first.set('/list', ['x', { y: 1 }])
@@ -114,7 +114,7 @@ test('one store at a time has a folder, and a dead owner does not keep it', asyn
   assert.throws(() => new ElkynStore({ mode: 'standalone', path }), /remove its file/)
 })
 
-test('a write that does not fit on the disk is refused, and those after it are kept', async () => {
+test('a write that does not fit on the disk is refused, and those after it are stored', async () => {
   const path = fresh()
   const store = new ElkynStore({ mode: 'standalone', path })
   await store.set('/a', 1)
@@ -123,10 +123,10 @@ test('a write that does not fit on the disk is refused, and those after it are k
     fs.writeSync(handle, bytes, 0, 9)
     throw new Error('ENOSPC: no space left on device')
   })
-  const heard: Json[] = []
-  store.on('/b', 'value', (value) => heard.push(value))
+  const received: Json[] = []
+  store.on('/b', 'value', (value) => received.push(value))
   await assert.rejects(store.set('/b', 2), /no space left/)
-  assert.deepEqual([store.get('/b'), heard], [null, [null]])
+  assert.deepEqual([store.get('/b'), received], [null, [null]])
   await store.set('/c', 3)
   await store.close()
   const again = new ElkynStore({ mode: 'standalone', path })
@@ -145,7 +145,7 @@ test('a log of large values is shortened before it has many entries', async () =
   await again.close()
 })
 
-test('a listener that writes makes nobody hear anything twice or in a wrong order', async () => {
+test('a listener that writes causes no duplicate or misordered events', async () => {
   const store = new ElkynStore({ mode: 'memory' })
   const [added, counts]: [(string | null)[], Json[]] = [[], []]
   store.on('/r/a', 'value', (value) => value === 1 && void store.set('/r/b', 2))
@@ -156,19 +156,21 @@ test('a listener that writes makes nobody hear anything twice or in a wrong orde
   assert.deepEqual(counts, [null, { a: 1, b: 2 }])
 })
 
-test('a listener that throws is told of by the platform, and others hear', async () => {
+test('the error of a listener is reported by the platform, and others still get events', async () => {
   const store = new ElkynStore({ mode: 'memory' })
-  const heard: Json[] = []
-  const told: (() => void)[] = []
-  const platform = mock.method(globalThis, 'queueMicrotask', (tell: () => void) => told.push(tell))
+  const received: Json[] = []
+  const reports: (() => void)[] = []
+  const platform = mock.method(globalThis, 'queueMicrotask', (task: () => void) =>
+    reports.push(task),
+  )
   store.on('/a', 'value', (value) => {
     if (value === 1) throw new Error('mine')
   })
-  store.on('/a', 'value', (value) => heard.push(value))
+  store.on('/a', 'value', (value) => received.push(value))
   await store.set('/a', 1)
-  assert.deepEqual(heard, [null, 1])
+  assert.deepEqual(received, [null, 1])
   platform.mock.restore()
-  assert.throws(() => told[0]?.(), /value listener of \/a failed/)
+  assert.throws(() => reports[0]?.(), /value listener of \/a failed/)
 })
 
 test('five thousand children are added in any order of keys', async () => {
@@ -191,17 +193,17 @@ test('a long log is shortened and says the same', async () => {
   await opened.close()
 })
 
-test('listeners hear the value now, then every change, and child events in order', async () => {
+test('listeners get the current value, then every change, and child events in order', async () => {
   const store = new ElkynStore({ mode: 'memory' })
   await store.set('/r', { a: 1, b: 2 })
-  const heard: [string, Json, string | null, string | null][] = []
+  const received: [string, Json, string | null, string | null][] = []
   for (const type of ['value', 'child_added', 'child_changed', 'child_removed'] as const) {
-    store.on('/r', type, (value, key, previous) => heard.push([type, value, key, previous]))
+    store.on('/r', type, (value, key, previous) => received.push([type, value, key, previous]))
   }
   await store.update('/r', { a: null, b: 3, c: 4 })
   await store.set('/other', 1)
   await store.set('/r/b', 3)
-  assert.deepEqual(heard, [
+  assert.deepEqual(received, [
     ['value', { a: 1, b: 2 }, 'r', null],
     ['child_added', 1, 'a', null],
     ['child_added', 2, 'b', 'a'],
@@ -212,15 +214,15 @@ test('listeners hear the value now, then every change, and child events in order
   ])
 })
 
-test('a listener that stopped hears no more, also when another stops it', async () => {
+test('a stopped listener gets no more events, also when another stops it', async () => {
   const store = new ElkynStore({ mode: 'memory' })
-  const heard: Json[] = []
+  const received: Json[] = []
   const stops: (() => void)[] = []
   store.on('/a', 'value', (value) => value === 1 && stops[0]?.())
-  stops.push(store.on('/a', 'value', (value) => heard.push(value)))
+  stops.push(store.on('/a', 'value', (value) => received.push(value)))
   await store.set('/a', 1)
   await store.set('/a', 2)
-  assert.deepEqual(heard, [null])
+  assert.deepEqual(received, [null])
 })
 
 test('bad values and modes are refused and change nothing', async () => {
@@ -263,18 +265,18 @@ test('a replica without its first state refuses to be read', async () => {
     streams,
   } as const
   const first = new ElkynStore(options)
-  const told: Json[] = []
-  first.on('/a', 'value', (value) => told.push(value))
+  const values: Json[] = []
+  first.on('/a', 'value', (value) => values.push(value))
   assert.throws(() => first.get('/a'), Offline)
   await new Promise((resolve) => setImmediate(resolve))
   opened[0]?.event(put('/', null, '3'))
   assert.throws(() => first.get('/a'), /await store.ready/)
-  assert.deepEqual(told, [])
+  assert.deepEqual(values, [])
   opened[1]?.event(put('/', 7, '3'))
   await first.ready
   assert.equal(first.get('/b'), 7)
   assert.equal(first.get('/a'), null)
-  assert.deepEqual(told, [null])
+  assert.deepEqual(values, [null])
   await first.close()
   const second = new ElkynStore(options) // it has been followed before: read without the server
   assert.equal(second.get('/b'), 7)

@@ -19,12 +19,12 @@ import {
 const resolver = { now: 7, current: () => 41 }
 const shown = (value: Value): Json => present(prepare(value, [], resolver))
 
-test('nothing is kept of null, empty objects and empty arrays', () => {
+test('null, empty objects and empty arrays are not stored', () => {
   assert.equal(shown({ a: null, b: {}, c: [], d: { e: undefined } }), null)
   assert.deepEqual(shown({ a: 0, b: '', c: false, d: null }), { a: 0, b: '', c: false })
 })
 
-test('arrays come back while their keys are dense', () => {
+test('arrays round trip while their keys are dense', () => {
   assert.deepEqual(shown(['x', null, 'z']), ['x', null, 'z'])
   assert.deepEqual(shown({ 0: 'x', 5: 'y' }), { 0: 'x', 5: 'y' })
   assert.deepEqual(shown({ 1: 'x' }), [null, 'x'])
@@ -49,7 +49,7 @@ test('children are in the order of their keys: integers, then text by its units'
     }
 })
 
-test('server values are resolved where they stand', () => {
+test('server values are resolved in place', () => {
   assert.deepEqual(shown({ at: { '.sv': 'timestamp' }, n: { '.sv': { increment: 1 } } }), {
     at: 7,
     n: 42,
@@ -67,7 +67,7 @@ for (const [what, value] of [
   test(`${what} is refused`, () => assert.throws(() => shown(value), BadValue))
 }
 
-test('nothing lies deeper than 32 levels', () => {
+test('values deeper than 32 levels are refused', () => {
   const nest = (levels: number): Value => (levels === 0 ? 1 : { a: nest(levels - 1) })
   assert.doesNotThrow(() => shown(nest(32)))
   assert.throws(() => shown(nest(33)), BadValue)

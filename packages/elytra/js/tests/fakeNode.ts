@@ -7,7 +7,7 @@ import type { WorkerLike } from '../src/pool.ts'
 import { UploadApi } from '../src/session.ts'
 import type { UploadClock } from '../src/upload.ts'
 
-/** Statuses to answer with before telling the truth; 0 stands for a broken connection. */
+/** Statuses to answer with before the real answer; 0 is a broken connection. */
 export type Faults = number[]
 
 export class FakeNode {
@@ -125,10 +125,10 @@ export function fakeWorker(node: FakeNode): WorkerLike {
     onmessage: null,
     onerror: null,
     terminate: () => undefined,
-    postMessage: (message) => void hear(message),
+    postMessage: (message) => void onMessage(message),
   }
   const reply = (data: FromWorker) => worker.onmessage?.({ data } as MessageEvent<FromWorker>)
-  async function hear(message: ToWorker): Promise<void> {
+  async function onMessage(message: ToWorker): Promise<void> {
     if (message.kind === 'abort') return void aborted.add(message.ticket)
     await deliver(message)
   }

@@ -29,7 +29,7 @@ test('a stall shows once the window has passed', () => {
   assert.equal(meter.secondsLeft(10), null)
 })
 
-test('nothing left takes no time', () => {
+test('an empty rest needs no time', () => {
   assert.equal(new RateMeter().secondsLeft(0), 0)
 })
 

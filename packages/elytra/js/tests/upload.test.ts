@@ -59,7 +59,7 @@ test('every byte arrives, and the result names dataset and job', async () => {
   assert.equal(upload.snapshot().fraction, 1)
 })
 
-test('progress never passes what is stored and under way, whatever a browser reports', async () => {
+test('progress never passes the stored and sent bytes, for any report of a browser', async () => {
   const { node, seen, upload } = world()
   await upload.finished
   assert.ok(seen.some((snapshot) => snapshot.bytesDone > 0))
@@ -89,7 +89,7 @@ test('what cannot get better fails at once with the words of the node', async ()
   assert.deepEqual(clock.slept, [])
 })
 
-test('after a failure it goes on where it stopped', async () => {
+test('after a failure it resumes where it stopped', async () => {
   const { node, upload, until } = world((node) => (node.putFaults = [413]), { parallel: 1 })
   await until('failed')
   upload.resume()
@@ -97,7 +97,7 @@ test('after a failure it goes on where it stopped', async () => {
   assert.equal(node.bytes().toString(), CONTENT)
 })
 
-test('a name that is taken is a conflict that the page can offer to replace', async () => {
+test('a name in use is a conflict that the page can offer to replace', async () => {
   const { upload, until } = world((node) => (node.startFaults = [409]))
   await until('failed')
   const { error } = upload.snapshot()
@@ -115,7 +115,7 @@ test('a pause stops sending, and resuming sends only what is missing', async () 
   assert.equal(node.bytes().toString(), CONTENT)
 })
 
-test('cancelling tells the node and rejects', async () => {
+test('cancelling notifies the node and rejects', async () => {
   const { node, upload, until } = world((node) => (node.hold = true))
   await until('sending')
   await upload.cancel()
@@ -205,7 +205,7 @@ test('two uploads share the workers of a pool', async () => {
   assert.equal(started, 2)
 })
 
-test('a failed upload rejects, and goes on under a new promise', async () => {
+test('a failed upload rejects, and resumes with a new promise', async () => {
   const { node, upload } = world((node) => (node.startFaults = [403]))
   const first = upload.finished
   await assert.rejects(first, { status: 403 })

@@ -29,7 +29,7 @@ function opened(version: 5 | 6) {
   return openRing(FIELDS, { version, indexCapacity: 8, heapCapacity: 1024 })
 }
 
-/** Read whatever is there, and give it back. */
+/** Read all available records, and release them. */
 function drain(view: StrandView): unknown[][] {
   const found = readAll(view)
   view.acknowledgeRead(view.committedCount)
@@ -74,7 +74,7 @@ for (const version of VERSIONS) {
     )
   })
 
-  test(`v${version}: what its readers have not given back is not overwritten`, async () => {
+  test(`v${version}: records that its readers have not released are not overwritten`, async () => {
     const { buffer, writer, view } = opened(version)
     const bridge = new StrandBridge(encodeHello(buffer))
     const reader = new StrandView(bridge.buffer)
@@ -110,7 +110,7 @@ for (const version of VERSIONS) {
   })
 }
 
-test('a transfer that begins late sends nothing of before', () => {
+test('a transfer that starts later sends nothing of before', () => {
   const { buffer, writer, view } = opened(6)
   writer.writeRecordBatch([1, 2, 3].map(row))
   view.acknowledgeRead(2)
@@ -122,12 +122,12 @@ test('a transfer that begins late sends nothing of before', () => {
   bridge.close()
 })
 
-test('readers that give back and abort are heard upstream', async () => {
+test('releases and aborts of readers are sent upstream', async () => {
   const { buffer, writer, view } = opened(6)
-  const told: unknown[] = []
+  const signals: unknown[] = []
   const bridge = new StrandBridge(encodeHello(buffer), {
-    onAcknowledge: (upTo) => told.push(upTo),
-    onAbort: () => told.push('abort'),
+    onAcknowledge: (upTo) => signals.push(upTo),
+    onAbort: () => signals.push('abort'),
   })
   const reader = new StrandView(bridge.buffer)
   writer.writeRecordBatch([1, 2, 3].map(row))
@@ -136,11 +136,11 @@ test('readers that give back and abort are heard upstream', async () => {
   await new Promise((done) => setTimeout(done, 10))
   reader.signalAbort()
   await assert.rejects(bridge.finished, StrandAbortError)
-  assert.deepEqual(told, [2, 'abort'])
+  assert.deepEqual(signals, [2, 'abort'])
   assert.throws(() => bridge.apply(encodeEnd(3)), /ended/)
 })
 
-/** What a hostile sender might send after a hello, given a frame that would have been right. */
+/** Frames of a hostile sender after a hello, made from a correct frame. */
 const HOSTILE: [string, (frame: Uint8Array, words: DataView) => Uint8Array][] = [
   ['nothing', () => new Uint8Array(0)],
   ['too much', () => new Uint8Array(2 ** 20 + 1)],

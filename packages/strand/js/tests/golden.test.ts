@@ -82,7 +82,7 @@ function writeRing(recipe: Recipe): Uint8Array {
 for (const recipe of RINGS) {
   const golden = readFileSync(resolve(FOLDER, `${recipe.name}.bin`))
 
-  test(`${recipe.name}: writing gives the bytes that Python writes`, () => {
+  test(`${recipe.name}: writing produces the bytes that Python writes`, () => {
     const written = writeRing(recipe)
     assert.equal(written.length, golden.length)
     const different = [...written.keys()].filter((at) => written[at] !== golden[at])

@@ -23,7 +23,7 @@ function header(): { buffer: SharedArrayBuffer; words: DataView } {
   return { buffer, words: new DataView(buffer) }
 }
 
-/** Make checksum and fingerprint right again after a change elsewhere. */
+/** Recompute checksum and fingerprint after a change. */
 function seal(words: DataView): void {
   const bytes = new Uint8Array(words.buffer)
   words.setUint32(8, fnv1a(bytes.subarray(92, 92 + words.getUint32(88, true))), true)
@@ -95,14 +95,14 @@ test('fewer bytes than a header are refused first', () => {
   assert.throws(() => readStrandHeader(new SharedArrayBuffer(4095)), { check: 'size' })
 })
 
-test('a v6 ring without its counters gives no roles', () => {
+test('a v6 ring without its counters grants no roles', () => {
   const buffer = freshRing([{ name: 'n', type: 'u32' }], { version: 6 })
   new DataView(buffer).setUint32(3072, 0, true)
   assert.equal(readStrandHeader(buffer).version, 6)
   assert.throws(() => new StrandView(buffer), { check: 'extension' })
 })
 
-test('noise is refused as a header, whatever it is', () => {
+test('any noise is refused as a header', () => {
   let state = 7
   for (let round = 0; round < 500; round += 1) {
     const { buffer, words } = header()

@@ -38,7 +38,7 @@ class Model {
     return [this.written, text, samples, blob]
   }
 
-  /** Write without anybody to wait for: what does not fit fails, and leaves everything as it was. */
+  /** Write without waiting: a record that does not fit fails, and changes nothing. */
   write(): void {
     const row = this.record()
     const record = row.with(3, row[3] === null ? null : Uint8Array.from(row[3] as number[]))

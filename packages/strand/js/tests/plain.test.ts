@@ -45,7 +45,7 @@ function publish(words: Int32Array, from: number, count: number): number {
   return Atomics.notify(words, COMMIT)
 }
 
-/** Let other events run until `woken` answers that it woke somebody. */
+/** Let other events run until `woken` reports that it woke a waiter. */
 async function untilWoken(woken: () => number): Promise<void> {
   while (woken() === 0) await new Promise((done) => setImmediate(done))
 }
@@ -106,8 +106,8 @@ test('a vacant plain consumer slot does not hold our writer', async () => {
 test('metadata where our counters would be is read, and leaves no room for roles', () => {
   const buffer = plainRing({ note: 'x'.repeat(3500) })
   assert.deepEqual(readStrandHeader(buffer).schema.names, ['n'])
-  for (const take of [() => new StrandView(buffer), () => new StrandWriter(buffer)])
-    assert.throws(take, (error: StrandHeaderError) => {
+  for (const open of [() => new StrandView(buffer), () => new StrandWriter(buffer)])
+    assert.throws(open, (error: StrandHeaderError) => {
       assert.equal(error.check, 'extension')
       return /end by byte 3072, found an end at byte \d+/.test(error.message)
     })

@@ -40,7 +40,7 @@ const FULL = {
 for (const version of VERSIONS) {
   const options = { version, heapCapacity: 2048, metadata: { intern: ['a', 'b'] } }
 
-  test(`v${version}: all fourteen types come back through their getters`, () => {
+  test(`v${version}: all fourteen types round trip through their getters`, () => {
     const { writer, view } = openRing(ALL, options)
     writer.writeRecordBatch([FULL, {}])
     const cursor = view.allocateCursor()
@@ -161,7 +161,7 @@ test('payloads have limits: half of the heap, and 65535 bytes in v5', () => {
   assert.equal(cursor.getBytes('b')!.length, 300_000)
 })
 
-test('getters name the field and the type they were asked for', () => {
+test('getters name the requested field and type', () => {
   const { writer, view } = openRing([{ name: 'n', type: 'u8' }])
   writer.write([1])
   const cursor = view.allocateCursor()

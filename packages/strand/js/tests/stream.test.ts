@@ -33,7 +33,7 @@ test('a stream goes from initializing to its end', async () => {
   assert.throws(() => writer.write([1]), StrandClosedError)
 })
 
-test('an aborted stream gives what was written, then its reason', async () => {
+test('an aborted stream returns the written records, then its reason', async () => {
   const { writer, view } = openRing(NUMBER)
   writer.writeRecordBatch(rows(2))
   writer.abort('the source is gone: ' + 'é'.repeat(400))
@@ -53,7 +53,7 @@ test('a writer learns of an abort at its next claim, with room or without', () =
   assert.throws(() => writer.claimSlot(), StrandAbortError)
 })
 
-test('a write gives up after its timeout and can be repeated', async () => {
+test('a write fails after its timeout and can be repeated', async () => {
   const { buffer, view } = openRing(NUMBER, { indexCapacity: 4 })
   const writer = new StrandWriter(buffer, { timeoutMs: 5 })
   writer.writeRecordBatch(rows(4))
@@ -67,7 +67,7 @@ test('a write gives up after its timeout and can be repeated', async () => {
 })
 
 for (const version of VERSIONS) {
-  test(`v${version}: slots that are not given back are not overwritten`, async () => {
+  test(`v${version}: unreleased slots are not overwritten`, async () => {
     const { writer, view } = openRing(NUMBER, { version, indexCapacity: 4 })
     const writing = writer.writeRecordBatchAsync(rows(10))
     const seen: unknown[] = []
@@ -157,7 +157,7 @@ test('heap bytes claimed ahead of their slot wait for a slot', async () => {
   assert.deepEqual(readAll(view)[0], ['a'.repeat(60)])
 })
 
-test('heap bytes shown ahead of a record that never comes are given back with the one before', () => {
+test('heap bytes published ahead of a missing record are released with the one before', () => {
   const { buffer, writer, view } = openRing([{ name: 't', type: 'utf8' }], { heapCapacity: 128 })
   writer.write(['x'.repeat(40)])
   writer.claimHeapBytes(40)
@@ -214,7 +214,7 @@ test('every consumer reads every record, and the slowest holds the producer', as
   assert.throws(() => view.acknowledgeRead(3, 6), /no token/)
 })
 
-test('a late consumer starts where it says, and never at what is gone', () => {
+test('a consumer that joins later starts at its position, never at a released record', () => {
   const { buffer, writer, view } = openRing(NUMBER, { indexCapacity: 4 })
   writer.writeRecordBatch(rows(3))
   view.acknowledgeRead(1)
@@ -222,7 +222,7 @@ test('a late consumer starts where it says, and never at what is gone', () => {
   assert.equal(new StrandView(buffer, null, { start: 'next' }).windowStart, 3)
 })
 
-test('a successor goes on where the furthest reader stopped', () => {
+test('a successor continues where the furthest reader stopped', () => {
   const { buffer, writer, view } = openRing(NUMBER, { indexCapacity: 4 })
   writer.writeRecordBatch(rows(4))
   view.acknowledgeRead(3)
@@ -310,12 +310,12 @@ test('an option that does not exist is an error, and never a default', () => {
   const schema = buildSchema(NUMBER)
   assert.throws(() => computeStrandMap({ schema, ...wrong }), /no option index_cap/)
   const { buffer, view } = openRing(NUMBER)
-  for (const take of [
+  for (const open of [
     () => new StrandView(buffer, null, wrong),
     () => new StrandWriter(buffer, wrong),
     () => view.registerConsumer(wrong),
   ])
-    assert.throws(take, /no option index_cap/)
+    assert.throws(open, /no option index_cap/)
 })
 
 test("a ring's sizes have the original's names as well", () => {
@@ -329,7 +329,7 @@ test("a ring's sizes have the original's names as well", () => {
   assert.throws(() => computeStrandMap(twice), /indexCapacity was passed twice/)
 })
 
-test('when every consumer left, the producer does what it was told to', async () => {
+test('when every consumer left, the producer follows its whenUnread option', async () => {
   const made = (whenUnread: 'raise' | 'wait' | 'discard') => {
     const buffer = freshRing(NUMBER, { indexCapacity: 4 })
     new StrandView(buffer).close()
@@ -357,7 +357,7 @@ test('a v5 ring stops before its counters overflow, and says what to do', () => 
   assert.deepEqual(readAll(view), [[0], [1]])
 })
 
-test('v6 counters go on beyond 32 bits', () => {
+test('v6 counters continue beyond 32 bits', () => {
   const buffer = freshRing(NUMBER)
   const start = 2 ** 40 + 5
   const counters = new BigUint64Array(buffer, 0, 512)
@@ -370,7 +370,7 @@ test('v6 counters go on beyond 32 bits', () => {
   assert.deepEqual(readAll(view), [[0], [1], [2], [3], [4], [5]])
 })
 
-test('a cursor does not read what is not committed or was given back', () => {
+test('a cursor does not read uncommitted or released records', () => {
   const { writer, view } = openRing(NUMBER)
   writer.writeRecordBatch(rows(2))
   const cursor = view.allocateCursor()
@@ -384,7 +384,7 @@ test('a cursor does not read what is not committed or was given back', () => {
   assert.equal(cursor.seq, 0)
 })
 
-test('progress is the share of the estimate that was given back', () => {
+test('progress is the released share of the estimate', () => {
   const { writer, view } = openRing(NUMBER, { estimatedRecords: 4 })
   assert.equal(view.progress, 0)
   writer.writeRecordBatch(rows(6))

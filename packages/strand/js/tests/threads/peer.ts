@@ -44,7 +44,7 @@ function consume({ buffer }: PeerTask): number {
   }
 }
 
-/** Write until somebody signals abort; the reason of the error. */
+/** Write until a consumer signals abort; the reason of the error. */
 function produceForever({ buffer }: PeerTask): string {
   const writer = new StrandWriter(buffer)
   try {
