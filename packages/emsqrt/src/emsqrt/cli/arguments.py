@@ -256,7 +256,7 @@ def _add_cap(verb: argparse.ArgumentParser) -> None:
 
 def _add_output_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest to FILE")
-    verb.add_argument("--quiet", action="store_true", help="show no progress")
+    verb.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def _add_spilling(verb: argparse.ArgumentParser) -> None:

@@ -94,7 +94,7 @@ def say_error(error: SennitError) -> None:
 
 
 def say_done(manifest: Manifest, out: TextIO) -> None:
-    """Print a run's outputs, its time and its memory."""
+    """Print a run's outputs, its time, its memory and what it spilled."""
     for sink in manifest.sinks:
         print(f"{sink.target}: {sink.rows} rows, {format_bytes(sink.bytes)}", file=out)
     print(
@@ -103,6 +103,13 @@ def say_done(manifest: Manifest, out: TextIO) -> None:
         f"plan {manifest.plan_hash[:12]}",
         file=out,
     )
+    if manifest.spilled_bytes:
+        operators = [
+            f"{block.operator} ({block.runs} runs)"
+            for block in manifest.blocks
+            if block.spilled_bytes
+        ]
+        print(f"spilled {format_bytes(manifest.spilled_bytes)}: {', '.join(operators)}", file=out)
 
 
 class ProgressLine:
