@@ -27,7 +27,6 @@ _HINT = (
 )
 # What a fold computes that keeps the accumulator where `accumulator symbol term` is true.
 _COMPARISONS: dict[str, FoldName] = {"<": "min", "<=": "min", ">": "max", ">=": "max"}
-_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 @dataclass(frozen=True)

@@ -146,7 +146,7 @@ class Users:
         return self.note_sign_in(user.uid, **fresh)
 
     def note_sign_in(self, uid: str, **values: Any) -> User:
-        """Record a sign-in of a user; creates the user when `values` contain `new`.
+        """Record a sign-in of a user; creates the user of a custom token.
 
         Raises:
             AccountError: the user does not exist, or is disabled.
