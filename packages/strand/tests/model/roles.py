@@ -52,7 +52,7 @@ __all__ = [
 MORE, AGAIN, ENDED, FAILED, DIED, RESET = range(6)
 
 
-def bury_the_dead(ring: Ring) -> Program[None]:
+def mark_dead_consumers_left(ring: Ring) -> Program[None]:
     """Mark attached consumers whose lock is free as left."""
     if not ring.deaths:
         return
@@ -61,11 +61,11 @@ def bury_the_dead(ring: Ring) -> Program[None]:
         if state == ATTACHED:
             locked = yield try_lock(ring.entry(index, "lock"))
             if locked:
-                yield from bury_if_attached(ring, index)
+                yield from mark_left_if_attached(ring, index)
                 yield unlock(ring.entry(index, "lock"))
 
 
-def bury_if_attached(ring: Ring, index: int) -> Program[None]:
+def mark_left_if_attached(ring: Ring, index: int) -> Program[None]:
     state = yield load(ring.entry(index, "state"))
     if state == ATTACHED:
         yield from strand_mark_left(ring, index)
@@ -76,7 +76,7 @@ def wait_for_room(producer: Producer, threshold: int) -> Program[bool]:
     room = yield from strand_producer_wait(producer, threshold)
     if room:
         return True
-    yield from bury_the_dead(producer.ring)
+    yield from mark_dead_consumers_left(producer.ring)
     if producer.raises:
         abandoned = yield from strand_is_abandoned(producer.ring)
         if abandoned:
@@ -128,7 +128,7 @@ def claim_entry(consumer: Consumer, start: int) -> Program[None]:
     while not locked:
         locked = yield try_lock(ring.entry(index, "lock"))
     if ring.deaths:
-        yield from bury_if_attached(ring, index)
+        yield from mark_left_if_attached(ring, index)
     yield from strand_join(consumer, start)
 
 
