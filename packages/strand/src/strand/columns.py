@@ -19,8 +19,9 @@ from strand.sources import FIXED, Source, describe
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from strand.fields import StrandField
     from strand.header import StrandMap
-    from strand.schema import StrandField, StrandSchema
+    from strand.schema import StrandSchema
     from strand.view import StrandView
     from strand.writer import StrandWriter
 

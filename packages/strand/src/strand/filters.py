@@ -19,7 +19,7 @@ from strand.conversions import NULLS
 from strand.sources import OFFSETS32
 
 if TYPE_CHECKING:
-    from strand.schema import StrandField
+    from strand.fields import StrandField
     from strand.view import StrandView
 
 __all__ = [
