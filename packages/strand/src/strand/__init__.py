@@ -1,12 +1,12 @@
 """Zero-copy typed-record ring in shared memory: the transport between processes of one machine.
 
-Layers, each importing only those before it: `_native` (the C core), `errors`, `closing`, `fields`,
-`conversions`, `schema`, `layout`, `header`, `owners`, `segment`, `failures`, `rows`, `mapping`, `plain`,
-`cursor`, `stats`, `role`, `watching`, `batches`, `sources`, `arrow`, `columns`, `filters`, `reading`,
-`claim`, `writer` and `view`, `ring`, `selection`, `fanin_joins`, `fanin_view`, `fanin`, `pipes`,
-`aio`, `bridge`, `inspection`, `follow`, `bench`, `cli`. `filters`, `aio` and `bridge` are not
-re-exported here: import them by name. `claim`, `columns`, `filters` and `reading` contain methods of
-`writer` and `view`, and refer to those classes only in annotations.
+Layers, each importing only those before it: `_native` (the C core), `errors`, `fields`, `conversions`,
+`schema`, `layout`, `header`, `owners`, `segment`, `closing`, `failures`, `rows`, `mapping`, `plain`,
+`cursor`, `stats`, `role`, `watching`, `batches`, `producer`, `consumer`, `sources`, `arrow`, `columns`,
+`filters`, `reading`, `claim`, `writer`, `view`, `ring`, `selection`, `fanin_joins`, `fanin_view`,
+`fanin`, `pipes`, `aio`, `bridge`, `inspection`, `follow`, `bench`, `cli`. `filters`, `aio` and `bridge`
+are not re-exported here: import them by name. `claim`, `columns`, `filters` and `reading` contain
+methods of `writer` and `view`, and know those by their bases in `producer` and `consumer`.
 Importing this package imports no third-party package; the first batch imports Arrow and numpy.
 """
 
