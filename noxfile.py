@@ -116,7 +116,7 @@ def pytest_here(session: nox.Session, *arguments: str, extra: Sequence[str] | No
 
 
 @nox.session(venv_backend="none")
-@budget(60)
+@budget(25)
 def plain(session: nox.Session) -> None:
     """Run what a commit must pass: all tests that are not nightly, and the static checks."""
     here(session, "ruff", "check", ".")
@@ -140,7 +140,7 @@ def plain(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(20)
+@budget(10)
 def lint(session: nox.Session) -> None:
     """Run ruff, the C formatter if installed, eslint, prettier and tsc."""
     here(session, "ruff", "check", ".")
@@ -154,7 +154,7 @@ def lint(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(20)
+@budget(15)
 def types(session: nox.Session) -> None:
     """Run mypy in strict mode over all packages, their tests and the tools."""
     here(session, "mypy", *SOURCES, "tools", "noxfile.py")
@@ -176,7 +176,7 @@ def tidy(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(40)
+@budget(20)
 def tests(session: nox.Session) -> None:
     """Run the tests of every package, or of the folders and files named."""
     named = any(
@@ -196,7 +196,7 @@ def js(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
-@budget(15)
+@budget(6)
 def quick(session: nox.Session) -> None:
     """Run ruff, the tidiness checks and the short tests of all packages, or of those named."""
     unknown = [name for name in session.posargs if name not in PACKAGES]
@@ -230,7 +230,7 @@ def pins(name: str) -> str:
 
 
 @nox.session(venv_backend="none")
-@budget(15)
+@budget(10)
 def integration(session: nox.Session) -> None:
     """Run integration tests across packages, with real processes."""
     here(session, sys.executable, "-m", "sennit.playground", "install")

@@ -79,6 +79,17 @@ def test_run_writes_the_output_and_prints_what_it_did(folder: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_summary_names_the_operators_that_spilled(folder: Path) -> None:
+    lines = (f"{n * 7919 % 100_003},{n}{'x' * 40}\n" for n in range(100_000))
+    (folder / "big.csv").write_text("k,v\n" + "".join(lines))
+    sort = ("sort", "big.csv", "sorted.csv", "--by", "k", "--spill-dir", "spill")
+    assert re.search(
+        r"\nspilled [0-9.]+ MiB: sort \([0-9]+ runs\)\n$", emsqrt(*sort, "--cap", "16MiB").stdout
+    )
+    assert "spilled" not in emsqrt(*sort, "--cap", "256MiB").stdout
+
+
+@pytest.mark.slow
 def test_run_prints_the_manifest_as_json(folder: Path) -> None:
     (folder / "plan.json").write_text(json.dumps(plan_to_json(plan_from_steps(STEPS))))
     manifest = json.loads(emsqrt("run", "plan.json", "--json").stdout)

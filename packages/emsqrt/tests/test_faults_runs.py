@@ -142,4 +142,4 @@ def test_a_run_on_a_disk_that_fails(
 def test_a_run_on_a_disk_that_fails_anywhere(
     name: str, tier: str, fault: DiskFault, data: Path, tmp_path: Path
 ) -> None:
-    judge(plans(data)[name], tier, fault, tmp_path, 40)
+    judge(plans(data)[name], tier, fault, tmp_path, 12)

@@ -173,13 +173,13 @@ def test_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None:
 @pytest.mark.nightly
 @pytest.mark.timeout(7200)
 def test_many_plans_answer_as_duckdb_does() -> None:
-    judge_many(lambda dice: cases(dice, (*ROWS, 30_000)), seeds(2000, drawn=True))
+    judge_many(lambda dice: cases(dice, (*ROWS, 30_000)), seeds(600, drawn=True))
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(7200)
 def test_many_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None:
-    judge_many(lambda dice: heavy_cases(dice, (*HEAVY_ROWS, 20_000)), seeds(1000, drawn=True))
+    judge_many(lambda dice: heavy_cases(dice, (*HEAVY_ROWS, 20_000)), seeds(250, drawn=True))
 
 
 @pytest.mark.slow

@@ -39,6 +39,8 @@ from sennit_core.roles import needs
 _log = logging.getLogger("sennit.gateway")
 _audit = logging.getLogger("sennit.audit")
 
+# Looked up along the class hierarchy (`status_of`), so a subclass needs an entry only if its status
+# differs from its parent's.
 STATUS_OF_CLASS: dict[type[SennitError], int] = {
     errors.UsageError: 400,
     errors.Unauthenticated: 401,
@@ -75,9 +77,13 @@ class Application:
             body_bytes_max=node.settings.security.body_bytes_max,
         )
         self.pages = Pages(self.access)
+        # Around the API alone: the tree enforces this limit itself.
         limited = BodyLimit(_Queries(self.api, node.lake), node.settings.security.body_bytes_max)
         dispatcher = Dispatcher(limited, self.tree, self.pages, self.access)
         authenticated = AuthMiddleware(dispatcher, self.access)
+        # From the outside: headers on every response, refusals included; then CORS, because a
+        # preflight has no credentials and must be answered before authentication; then
+        # authentication; and the body only after it, as its limit depends on the principal.
         self._app = SecurityHeaders(
             Cors(
                 authenticated,
@@ -114,6 +120,7 @@ class AuthMiddleware:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
+        # Header bytes may be any; Latin-1 decodes all of them.
         headers = {k.decode("latin-1"): v.decode("latin-1") for k, v in scope["headers"]}
         method = scope.get("method", "GET")
         try:
@@ -124,6 +131,7 @@ class AuthMiddleware:
             return
         if principal is not None and method not in {"GET", "HEAD"}:
             _audit.info("%s %s by %s", method, scope["path"], principal.name)
+        # Also None, for public paths: `BodyLimit` and the tree read it from here.
         scope.setdefault("state", {})["principal"] = principal
         await self._app(scope, receive, send)
 
@@ -143,6 +151,7 @@ class Dispatcher:
         if scope["type"] == "lifespan":
             target = self._api
         elif path.startswith("/db/"):
+            # A copy: the middleware around this one still sees the path as it was sent.
             scope = {**scope, "path": path.removeprefix("/db")}
             target = self._tree
         elif is_tree_path(path):
@@ -169,6 +178,7 @@ class _Queries:
         message = await receive()  # the whole body: `BodyLimit` has read it
         content_type = dict(scope["headers"]).get(b"content-type", b"").decode("latin-1")
         query = parse_query_request(content_type, message.get("body", b""))
+        # The API has better errors for a malformed request than this short way.
         if query is None:
             await self._api(scope, _replayed(message, receive), send)
             return
@@ -198,6 +208,8 @@ def create_api(node: Node, cookie: str) -> FastAPI:
         node: The node.
         cookie: Name of the session cookie.
     """
+    # FastAPI's own documentation pages load scripts from other hosts; the routes below replace
+    # them.
     api = FastAPI(
         title="Sennit", version=node.version, docs_url=None, redoc_url=None, openapi_url=None
     )
@@ -238,6 +250,7 @@ def status_of(error: SennitError) -> int:
 def _authorize_tree(scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
     """Check the role of a request for a tree; only the platform writes `sys`."""
     principal: Principal | None = scope.get("state", {}).get("principal")
+    # For an admin too: jobs and datasets are rows there, whose files would no longer match.
     if write and namespace == SYSTEM_NAMESPACE:
         raise Denied(
             action=f"writing {namespace}:{path}",
@@ -251,6 +264,8 @@ def _authorize_tree(scope: Mapping[str, Any], namespace: str, path: str, write: 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitError) -> None:
     if scope["type"] == "websocket":
+        # ASGI: the connect event comes first; a close before an accept refuses the handshake with
+        # 403.
         await receive()
         await send({"type": "websocket.close", "code": 1008, "reason": refusal.code})
         return
@@ -263,6 +278,7 @@ async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitErr
 async def _on_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, SennitError)
     status = status_of(error)
+    # Not the client's mistakes: any client could fill the log with them.
     if status >= 500:
         _log.error("%s: %s", error.code, error)
     headers = {"retry-after": "1"} if isinstance(error, errors.Busy) else None

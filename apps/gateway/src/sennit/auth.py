@@ -38,6 +38,7 @@ class Principal:
 
     def may(self, needed: str) -> bool:
         """Whether this role includes `needed`."""
+        # `ROLES` is ordered. An unknown role raises ValueError: it is never treated as sufficient.
         return ROLES.index(self.role) >= ROLES.index(needed)
 
 
@@ -73,6 +74,8 @@ class Tokens:
 
     def principal(self, token: str) -> Principal | None:
         """Return the principal of `token`, or None if the token is unknown."""
+        # In constant time. The lookup below needs no such comparison: it is by hash, so its
+        # duration shows nothing that helps to find a token.
         if hmac.compare_digest(token.encode(), self._admin.encode()):
             return Principal("admin", "admin")
         row = self._tree.get(f"/tokens/{_digest(token)}")
@@ -83,6 +86,8 @@ class Tokens:
         if role not in ROLES:
             raise UsageError(f"unknown role {role!r}", hint=f"one of: {', '.join(ROLES)}")
         token = f"snt_{secrets.token_urlsafe(32)}"
+        # 32 random bytes cannot be guessed from their hash, so neither a salt nor a slow hash is
+        # necessary.
         self._tree.set(f"/tokens/{_digest(token)}", {"name": name, "role": role})
         return token
 
@@ -97,6 +102,7 @@ class Tokens:
     def revoke(self, token_id: str) -> bool:
         """Delete the token with this id; return False if there is none."""
         rows = self._tree.get("/tokens") or {}
+        # At least the 12 digits that `list` shows: a shorter text, or none, would revoke many.
         found = [digest for digest in rows if len(token_id) >= 12 and digest.startswith(token_id)]
         for digest in found:
             self._tree.delete(f"/tokens/{digest}")
@@ -110,6 +116,8 @@ def admin_token(data: Path) -> str:
         return path.read_text(encoding="ascii").strip()
     token = f"snt_{secrets.token_urlsafe(32)}"
     data.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Written under another name and renamed, so that no crash leaves an empty token. The mode is
+    # set when the file is created, so it is never readable to others.
     staged = data / f".admin.token.{os.getpid()}"
     descriptor = os.open(staged, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
     with os.fdopen(descriptor, "w", encoding="ascii") as file:
@@ -142,6 +150,7 @@ class AccessControl:
         origins: Iterable[str],
     ) -> AccessControl:
         """Create the checks: loopback names and the bound host are always accepted, `hosts` too."""
+        # Exact names: a suffix match would accept evil-localhost for localhost.
         known = frozenset({"127.0.0.1", "localhost", "[::1]", host, *hosts})
         return cls(tokens, roles, known, frozenset(origins), cookie_name(port))
 
@@ -150,10 +159,12 @@ class AccessControl:
         self.check_host(headers)
         self.check_origin(method, headers)
         needed = self.role_needed(method, path)
+        # Public routes work with any credentials, also outdated ones.
         if needed == "open":
             return None
         principal = self.identify(headers)
         if principal is None:
+            # The pages themselves: they explain how to get a token.
             if not self.is_guarded(path):
                 return None
             raise Unauthenticated(
@@ -192,6 +203,8 @@ class AccessControl:
 
     def check_origin(self, method: str, headers: Mapping[str, str]) -> None:
         """Refuse an unsafe request or a WebSocket from a page of another origin (CSRF)."""
+        # A WebSocket begins with a GET, but is not subject to CORS: a page of any origin may open
+        # one, and the browser sends the cookie.
         is_socket = headers.get("upgrade", "").lower() == "websocket"
         if method in SAFE_METHODS and not is_socket:
             return
@@ -201,8 +214,11 @@ class AccessControl:
             # the browser send the cookie.
             if "authorization" in headers or self.cookie not in _cookies(headers):
                 return
+            # Set by the browser; scripts cannot set headers that begin with `Sec-`.
             if headers.get("sec-fetch-site") == "same-origin":
                 return
+        # The node's own pages, whichever of its names they were loaded under: the name was checked
+        # before.
         elif origin in self.origins or urlsplit(origin).netloc == headers.get("host"):
             return
         raise Denied(
@@ -219,6 +235,8 @@ class AccessControl:
         if not token:
             return None
         principal = self.tokens.principal(token)
+        # Only a token that was sent on purpose is an error. A cookie that is no longer valid is the
+        # same as none.
         if principal is None and scheme:
             raise Unauthenticated(
                 "this node does not know the token", hint="see <data>/admin.token"
@@ -238,6 +256,7 @@ def is_tree_path(path: str) -> bool:
     """Whether Elkyn serves `path`: its socket, and `/a/b.json` outside the API and the files."""
     if path == "/.ws":
         return True
+    # Elkyn's clients address a tree at the root of the host, as they do with Firebase's service.
     return path.endswith(".json") and not path.startswith(("/api/", "/_next/", "/files/"))
 
 

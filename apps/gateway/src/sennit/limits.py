@@ -17,6 +17,7 @@ from sennit._asgi import App, Message, Receive, Scope, Send
 from sennit_core.errors import SennitError, TooLarge
 from sennit_core.units import KIB
 
+# Opening a session needs only a token, so this is generous.
 UNAUTHENTICATED_BYTES_MAX = 64 * KIB
 STREAMED_PATHS = ("/api/upload",)  # also /api/upload-chunk and /api/uploads/…
 CONNECTIONS = Limits(head_seconds=60.0)  # also between two pieces of a body: an upload may pause
@@ -65,8 +66,11 @@ class BodyLimit:
 async def _read(scope: Scope, receive: Receive, limit_bytes: int) -> Receive:
     """Read the body; return a `receive` that yields it as one message, then later messages."""
     announced = dict(scope["headers"]).get(b"content-length", b"0")
+    # Refused before a byte of the body is read. Cut to 20 digits, which are enough for 64 bits:
+    # parsing a longer text would only cost time.
     if announced.isdigit() and int(announced[:20]) > limit_bytes:
         raise _too_large(limit_bytes)
+    # The header may be missing (chunked bodies) or wrong, so the bytes are counted as well.
     body = bytearray()
     message: Message = {"more_body": True}
     while message.get("more_body", False):
@@ -76,6 +80,7 @@ async def _read(scope: Scope, receive: Receive, limit_bytes: int) -> Receive:
         body += message.get("body", b"")
         if len(body) > limit_bytes:
             raise _too_large(limit_bytes)
+    # Consumed once; later calls wait for the disconnect, as the application expects.
     waiting: list[Message] = [{"type": "http.request", "body": bytes(body), "more_body": False}]
 
     async def hand_on() -> Message:

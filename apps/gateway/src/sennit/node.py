@@ -62,6 +62,7 @@ class Node:
         """
         shares = MemoryShares.of(settings.emsqrt)
         with ExitStack() as owned:
+            # First, before anything is read or written: two nodes would corrupt each other's files.
             owned.enter_context(sole_owner(data))
             # Opening stores and publishing the address write to disk, which may be full: the
             # reserve is released for that, and allocated again when the node is up.
@@ -70,6 +71,8 @@ class Node:
             for message in claim_folder(data).messages:
                 _log.warning("%s", message)
             token = admin_token(data)
+            # What is opened later uses what was opened before, and `owned` closes in reverse:
+            #     lock <- stores <- secrets <- pool <- lake <- jobs
             stores = owned.enter_context(open_namespaces(data / "elkyn"))
             for namespace in settings.elkyn.namespaces:
                 stores[namespace].get("/")  # created now, so that the tree's access check finds it
@@ -111,6 +114,7 @@ class Node:
             node.announce("up")
             jobs.recover()
             yield node
+            # Only after a regular end: after a crash the rows say "up" until the next start.
             node.announce("down")
 
     def announce(self, state: str) -> None:
@@ -126,6 +130,7 @@ class Node:
             last_seen=SYSTEM.now(),
         )
         known, workers = self.system.workers, {w.id: w for w in self._workers(state)}
+        # Workers of an earlier run with more executors: a change to None removes their rows.
         earlier = [w.id for w in known.all().values() if w.node == self.node_id]
         self.system.write(
             self.system.nodes.change(self.node_id, row),
@@ -168,9 +173,11 @@ def charged_bytes(pid: int | str = "self") -> int:
     try:
         with Path(f"/proc/{pid}/status").open(encoding="ascii", errors="replace") as status:
             for line in status:
+                # Not RssFile: the kernel can drop pages of files when memory is short.
                 if line.startswith(("RssAnon:", "RssShmem:")):
                     total += int(line.split()[1]) << 10
     except OSError:
+        # An executor may end at any time between the list of processes and this look.
         return 0
     return total
 

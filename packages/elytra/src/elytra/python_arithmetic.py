@@ -35,6 +35,8 @@ def arithmetic(operator: str, left: Term, right: Term) -> Term:
         return left.trace.term(call("concat", left.expr, right.expr))
     if all(family in _NUMBERS for family in families):
         return _numbers(operator, left, right)
+    # Python rounds decimal results to 28 digits and the engine does not, so no result may be
+    # longer.
     if "decimal" in families and set(families) <= {"decimal", "int"} and operator in _CALLS:
         answer = left.trace.term(call(_CALLS[operator], left.expr, right.expr))
         if fits_decimal(answer.kind):
@@ -47,6 +49,7 @@ def arithmetic(operator: str, left: Term, right: Term) -> Term:
 def _numbers(operator: str, left: Term, right: Term) -> Term:
     if operator in _CALLS:
         return left.trace.term(call(_CALLS[operator], left.expr, right.expr))
+    # Refused while the function is traced, rather than for the first row.
     if right.is_constant:
         assert isinstance(right.expr, Literal)
         if right.expr.value == 0:
@@ -56,9 +59,14 @@ def _numbers(operator: str, left: Term, right: Term) -> Term:
     are_ints = left.family == right.family == "int"
     if operator == "/":
         return _quotient(left, right, are_ints=are_ints)
+    # The engine truncates towards zero, Python rounds down; the remainder differs accordingly:
+    #                  engine          Python
+    #      -7, 2     -3, rest -1     -4, rest 1
+    #       7, -2    -3, rest 1      -4, rest -1
     if operator == "%" and not are_ints:
         remainder = _floored_remainder(call("mod", left.expr, right.expr), right)
         return left.trace.term(_unless_zero(right, remainder, _FLOAT))
+    # A quotient of UInt64 may be beyond Int64, which the result has.
     if not are_ints or "UInt64" in (left.kind.name, right.kind.name):
         raise left.trace.refuse(
             f"{left.text} {operator} {right.text} is traced for signed integers only",
@@ -90,6 +98,7 @@ def _nan_parts_of_quotient(left: Term, right: Term) -> tuple[Expr, ...] | None:
     0 / 0 fails and integers are finite: only a NaN operand or two infinities make a quotient NaN.
     """
     parts: list[Expr] = []
+    # Number of operands that could be infinite.
     infinite = 0
     for side in (left, right):
         if side.family != "float":
@@ -109,6 +118,7 @@ def _signs_differ(remainder: Expr, right: Term) -> Expr:
     if right.is_constant:
         assert isinstance(right.expr, Literal)
         return remainder < 0 if float(right.expr.value) > 0 else remainder > 0  # type: ignore[arg-type]
+    # A remainder of 0 has no sign, and nothing is to be corrected then.
     return ((remainder < 0) & (right.expr > 0)) | ((remainder > 0) & (right.expr < 0))
 
 
@@ -134,6 +144,7 @@ def comparison(operator: str, left: Term, right: Term) -> Term:
     if operator == "==":
         if one_constant:  # a condition that is NULL counts as false, as in Python
             return left.trace.term(plain, coalesce(plain, False))
+        # NULL where either side is NULL: None == None is True in Python, and None == x False.
         return left.trace.term(coalesce(plain, _both_null(left, right)))
     if operator == "!=":
         return left.trace.term(coalesce(plain, one_constant or ~_both_null(left, right)))
@@ -148,6 +159,7 @@ def _check_comparable(operator: str, left: Term, right: Term) -> None:
         return
     if families == {"int", "decimal"}:
         return
+    # A column of floats is checked row by row (`_exact_with_floats`); a constant once, here.
     if families == {"int", "float"}:
         number = left if left.family == "float" else right
         if not number.is_constant or not is_large_or_nan(number):
@@ -164,6 +176,8 @@ def _both_null(left: Term, right: Term) -> Expr:
 
 def _with_python_nan(operator: str, plain: Expr, left: Term, right: Term) -> Expr:
     """Apply Python's NaN rules: the engine orders NaN above all values and equal to itself."""
+    # With NaN above all values, `x < NaN` is true in the engine, and so is `NaN > x`. Only the
+    # operand on the larger side can make a comparison true that must be false.
     left_nan, right_nan = left.is_nan(), right.is_nan()
     if operator in ("<", "<=") and right_nan is not None:
         return plain & ~right_nan

@@ -25,10 +25,13 @@ from sennit_core.schema import Schema
 Shape: TypeAlias = Literal["row", "value", "tuple"]
 """The form in which a function receives a row: a dict of its columns, one value, or a tuple."""
 
+# They look at an object's type or identity, or at names, without using an operator that a
+# placeholder could record.
 _BLIND_BUILTINS = (
     *("isinstance", "issubclass", "type", "id", "callable", "hasattr", "vars", "dir"),
     *("globals", "locals", "eval", "exec"),
 )
+# The instructions that look a name up in the module; LOAD_NAME is that of class bodies.
 _LOADS_GLOBAL = ("LOAD_GLOBAL", "LOAD_NAME")
 _IDENTITY_HINT = "write v == None for v is None, and v != None for v is not None"
 
@@ -48,6 +51,8 @@ class PlaceholderRow(dict[str, Value]):
         raise self._trace.fail(UnknownColumn(name, known=self._trace.schema.names))
 
     def __getattr__(self, name: str) -> Value:
+        # Python and its libraries look for optional special methods, which must be absent; raising
+        # UnknownColumn for them would record a refusal.
         if name.startswith("__"):
             raise AttributeError(name)
         return self[name]
@@ -104,11 +109,14 @@ def trace_condition(fn: Callable[[Any], object], schema: Schema, shape: Shape) -
                     f"a condition is {term.text}, which is {term.kind} and not Bool",
                     "write the comparison explicitly, such as v != 0",
                 )
+            # `expr`, not `definite`: in a filter NULL counts as false, and statistics can prune by
+            # the short form.
             return Traced("value", (("condition", term.expr),))
         if isinstance(returned, Expr):
             return Traced("value", (("condition", returned),))
         if returned is not None and not isinstance(returned, (*CONSTANTS, dict, tuple, list)):
             raise trace.refuse(f"a condition returned {type(returned).__name__}")
+        # A constant counts by its truth, as in Python's `filter`.
         return Traced("value", (("condition", lit(bool(returned))),))
 
     return _stable(fn, condition).columns[0][1]
@@ -140,6 +148,7 @@ def call_traced(trace: Trace, fn: Callable[..., object], *arguments: Any) -> obj
             f"this function cannot be traced: {type(problem).__name__}: {problem}",
             hint=EXPRESSION_HINT,
         ) from problem
+    # Also when the function returned: it may have caught the refusal.
     if trace.refusal is not None:
         raise trace.refusal
     return returned
@@ -150,12 +159,18 @@ def check_traceable(fn: Callable[..., object]) -> None:
     for code in _codes(fn, set()):
         for instruction in dis.get_instructions(code):
             name = instruction.opname
+            # `x is None` is compiled to IS_OP, or with a branch to one jump such as
+            # POP_JUMP_IF_NONE.
             if name == "IS_OP" or name.endswith(("_NONE", "_NOT_NONE")):
                 raise Unsupported("`is` in a function cannot be traced", hint=_IDENTITY_HINT)
+            # Every exception handler begins with it. Whether it runs depends on a row's values, of
+            # which a placeholder has none.
             if name == "PUSH_EXC_INFO":
                 raise Unsupported(
                     "try and with in a function cannot be traced", hint=EXPRESSION_HINT
                 )
+            # These test the class or the shape of a placeholder. Patterns of constants compare with
+            # ==, which can be traced.
             if name.startswith("MATCH_"):
                 raise Unsupported("match in a function cannot be traced", hint=EXPRESSION_HINT)
             is_builtin = name in _LOADS_GLOBAL and instruction.argval in _BLIND_BUILTINS
@@ -178,6 +193,7 @@ def _codes(fn: Any, seen: set[CodeType]) -> Iterator[CodeType]:
             fn = vars(type(fn))["__call__"]
         else:
             return  # built in: it can only use the placeholders' operators
+    # Recursion ends here. Our own functions are written to work with placeholders.
     if fn.__code__ in seen or (fn.__module__ or "").split(".")[0] in ("elytra", "emsqrt"):
         return
     pending = [fn.__code__]
@@ -185,6 +201,7 @@ def _codes(fn: Any, seen: set[CodeType]) -> Iterator[CodeType]:
         code = pending.pop()
         seen.add(code)
         yield code
+        # Lambdas, comprehensions and functions inside of this one are constants of its code.
         pending += [const for const in code.co_consts if isinstance(const, CodeType)]
         for named in _named(fn, code):
             yield from _codes(named, seen)
@@ -200,6 +217,8 @@ def _named(fn: FunctionType, code: CodeType) -> Iterator[Any]:
     candidates = [*cells, *(fn.__globals__.get(name) for name in loaded)]
     for found in candidates:
         if isinstance(found, ModuleType) and found is not builtins:
+            # Functions called as `module.name`: any name of the code that the module has, which may
+            # be too many but misses none.
             members = (getattr(found, name, None) for name in code.co_names)
             yield from (member for member in members if isinstance(member, FunctionType))
         elif isinstance(found, FunctionType | MethodType):
@@ -233,6 +252,7 @@ def _returned(trace: Trace, returned: object) -> Traced:
             values = enumerate(returned)
             return Traced("tuple", tuple((f"_{at}", _single(trace, each)) for at, each in values))
     else:
+        # A column that is passed through keeps its name.
         expr = _single(trace, returned)
         return Traced("value", ((expr.name if isinstance(expr, Column) else "value", expr),))
     raise trace.refuse("a function returned an empty row")
@@ -240,6 +260,7 @@ def _returned(trace: Trace, returned: object) -> Traced:
 
 def _single(trace: Trace, returned: object) -> Expr:
     if isinstance(returned, Value):
+        # As a value, a comparison must be True or False in each row as in Python, never NULL.
         return returned.sennit_term.definite
     if isinstance(returned, Expr | Agg):
         return returned

@@ -114,6 +114,7 @@ class Term:
 
 def _family(kind: DataType) -> str:
     name = kind.name
+    # Also UInt8 to UInt64: Python has one type for all.
     if "Int" in name:
         return "int"
     if name == "Timestamp":

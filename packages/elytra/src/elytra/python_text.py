@@ -40,6 +40,7 @@ def _affix(fn: str, name: str) -> Method:
 
 def _replace(text: Term) -> Callable[..., Term]:
     def replace(old: str, new: str, /) -> Term:
+        # Python inserts `new` around every character.
         if old == "":
             raise text.trace.refuse('.replace("", ...) is not traced')
         return text.trace.term(
@@ -53,6 +54,8 @@ def _find(text: Term) -> Callable[..., Term]:
     def find(part: str, /) -> Term:
         if part == "":
             raise text.trace.refuse('.find("") is not traced')
+        # `strpos` counts from 1 and returns 0 for "not found"; `str.find` counts from 0 and returns
+        # -1.
         return text.trace.term(call("strpos", text.expr, _constant(text, part)) - 1)
 
     return find
@@ -65,6 +68,8 @@ def _constant(text: Term, argument: object, name: str = "this method") -> str:
 
 
 METHODS: dict[str, Method] = {
+    # Only methods with the same result for every text. `upper` and `lower` are not among them: they
+    # differ for characters such as ß.
     "strip": _strip("trim"),
     "lstrip": _strip("ltrim"),
     "rstrip": _strip("rtrim"),
@@ -83,9 +88,11 @@ def piece(text: Term, key: object) -> Term:
             "s[1:2] in place of s[1], which is an error in Python where s is shorter",
         )
     start, stop = key.start, key.stop
+    # `type`, because True would be accepted as 1.
     if not all(bound is None or type(bound) is int for bound in (start, stop)):
         raise text.trace.refuse(f"{text.text}[...] is traced for constant bounds only")
     first = start or 0
+    # `substr` counts from 1. Bounds beyond the text are no error in either language.
     if stop is None:
         if first < 0:
             return text.trace.term(call("right", text.expr, -first))

@@ -145,6 +145,7 @@ class Value:
     def __xor__(self, other: object) -> Any:
         return self._logic("ne", "^", other)
 
+    # All three are symmetric, also for NULL.
     __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
 
     def __invert__(self) -> Value:
@@ -166,6 +167,8 @@ class Value:
             "for an f-string concat(...), for round() col(...).round() outside a lambda",
         )
 
+    # Each is listed, because Python looks special methods up on the class: `__getattr__` never sees
+    # them.
     __int__ = __float__ = __complex__ = __index__ = __len__ = __iter__ = _no_python_value
     __contains__ = __str__ = __repr__ = __format__ = __hash__ = __round__ = _no_python_value
     __reversed__ = __bytes__ = __reduce_ex__ = _no_python_value
@@ -195,6 +198,8 @@ class Value:
             and self.sennit_term.kind.zone is None
         ):
             return value_of(self.sennit_term.trace, call(name, self.sennit_term.expr))
+        # What is left are methods of expressions. Those whose name a Python value has too are
+        # refused, as the function's author means Python's.
         method = getattr(self.sennit_term.definite, name, None)
         if method is None:
             raise self.sennit_term.trace.refuse(
@@ -225,6 +230,7 @@ class Value:
 
     def _binary(self, operator: str, other: object, *, swap: bool = False) -> Any:
         term, operand = self.sennit_term, lift(self.sennit_term.trace, other)
+        # Python then tries the reflected operator of the other operand.
         if operand is None:
             return NotImplemented
         left, right = (operand, term) if swap else (term, operand)
@@ -237,6 +243,8 @@ class Value:
         term.need(operator, "bool")
         operand.need(operator, "bool")
         definite = call(fn, term.definite, operand.definite)
+        # Where NULL counts as false, the short forms will do for `and` and `or`. NULL ^ true would
+        # be NULL as well, but must be true.
         expr = definite if fn == "ne" else call(fn, term.expr, operand.expr)
         return Value(term.trace.term(expr, definite))
 

@@ -26,8 +26,8 @@ _HINT = (
     "reduce supports sums (total + r.price * r.qty), counts (n + 1), min and max; "
     "use agg(...) for other aggregates: arbitrary functions are not supported yet"
 )
+# What a fold computes that keeps the accumulator where `accumulator symbol term` is true.
 _COMPARISONS: dict[str, FoldName] = {"<": "min", "<=": "min", ">": "max", ">=": "max"}
-_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,11 @@ class _Accumulator:
     __radd__ = __add__
 
     def __sub__(self, other: object) -> _Accumulator:
+        # Recorded as the addition of the negative: a sum may run in any order.
         return self._added("-", other, -other if isinstance(other, Value | int | float) else None)
 
+    # Also reached by `term < accumulator`, as `accumulator > term`: a Value does not know the
+    # accumulator, so Python calls the reflected method.
     def __lt__(self, other: object) -> _Comparison:
         return self._compared("<", other)
 
@@ -85,6 +88,7 @@ class _Accumulator:
 
     def _compared(self, symbol: str, other: object) -> _Comparison:
         term = lift(self.script.trace, other)
+        # A comparison after an addition, or with a constant, depends on the order of the rows.
         if term is None or self.terms or term.is_constant:
             raise self.script.refuse(f"{self.text} {symbol} {_text(other)}")
         return _Comparison(symbol, term, self.script)
@@ -98,6 +102,7 @@ def _refusing(symbol: str) -> Any:
     return operator
 
 
+# Set on the class, because Python looks special methods up there and not on the object.
 for _name, _symbol in (
     *(("mul", "*"), ("rmul", "*"), ("truediv", "/"), ("rtruediv", "/"), ("floordiv", "//")),
     *(("mod", "%"), ("pow", "**"), ("rsub", "-"), ("and", "&"), ("or", "|"), ("xor", "^")),
@@ -129,6 +134,7 @@ class _Script:
     asked: _Comparison | None = None
 
     def decide(self, comparison: _Comparison) -> bool:
+        # Two comparisons have four outcomes, and no aggregate computes such a fold.
         if self.asked is not None:
             raise self.refuse("more than one comparison")
         self.asked = comparison
@@ -149,6 +155,10 @@ def recognise(fold: Callable[[Any, Any], Any], schema: Schema, shape: Shape) -> 
     Raises:
         Unsupported: The function is not such a fold; the message names what was found.
     """
+    # A sum asks nothing, so one call is enough. A minimum or maximum is called once for each
+    # outcome of its comparison, and must return the accumulator in one and the term in the other:
+    #      lambda a, b: a if a < b else b      a < b: a     else: b      min
+    #      lambda a, b: b if a < b else a      a < b: b     else: a      max
     script, if_true, element = _call(fold, schema, shape, answer=True)
     if isinstance(if_true, _Accumulator) and script.asked is None and if_true.terms:
         return _sum(if_true, element)
@@ -174,8 +184,10 @@ def check_initial(fold: Fold, initial: object) -> None:
         allowed = type(initial) in (int, float)
     else:
         family = fold.term.family
+        # Exact types: in Python, a bool is an int and a datetime a date.
         allowed = type(initial) in _INITIALS.get(family, ())
         if fold.name != "sum" and type(initial) is int and family == "float":
+            # It becomes a float to be compared, which must not round it.
             allowed = abs(initial) <= 1 << 53
         if fold.name == "sum" and family == "int":
             allowed = type(initial) in (int, float)
@@ -210,6 +222,7 @@ def _call(
 
 
 def _sum(added: _Accumulator, element: object) -> Fold:
+    # A constant counts once a row, so the aggregate multiplies it by the number of rows.
     constants = [term for term in added.terms if not columns_of(term.expr)]
     rows = [term for term in added.terms if columns_of(term.expr)]
     constant = sum(_number(term) for term in constants)

@@ -48,6 +48,7 @@ from sennit_core.schema import Schema
 SchemaOf: TypeAlias = Callable[[DatasetRef], Schema]
 """Returns the schema of a dataset's shards."""
 
+# Their result for a row does not depend on other rows, so it is the same at any shard.
 _EACH_ROW = (Filter, Project, Rename, WithColumn, Explode)
 """Operators that process one row at a time."""
 _WIDE_TYPES = ("Utf8", "Binary", "List", "Struct", "Decimal")
@@ -127,9 +128,12 @@ def split(plan: Plan, schema: Schema | SchemaOf) -> Cut:
         UsageError: The plan has a Sink, or sets an aggregate's phase.
         Unsupported: An operator of the plan cannot be distributed.
     """
+    # First, so that a plan that cannot run is refused with that reason, not with a missing column.
     for node in walk(plan):
         _refuse_foreign(node)
     schema_of: SchemaOf = schema if callable(schema) else lambda _: schema
+    # Typed as a whole before it is split: errors name the plan that the user wrote, and the
+    # result's schema does not depend on the split.
     whole = rewrite(plan, lambda node: _with_schema(node, schema_of))
     answer = check(whole)
     if not _is_chain(whole):
@@ -142,6 +146,7 @@ def split(plan: Plan, schema: Schema | SchemaOf) -> Cut:
         return Whole(whole, answer)
     shard_steps, merge_steps = cut
     shard_scan = Scan(scan.source, scan.schema, scan.columns)
+    # Only the steps at the shard count: all columns of a partial are read by the merge.
     columns = _prune(shard_steps, scan.columns or tuple(scan.schema.names), scan.schema)
     partial = check(_stack(replace(shard_scan, columns=columns), shard_steps))
     return Split(scan.schema, columns, shard_steps, merge_steps, partial, answer)
@@ -182,23 +187,32 @@ def _cut(
         before, after = tuple(steps[:index]), tuple(steps[index + 1 :])
         match step:
             case Aggregate():
+                # Such as a median: its state is one cell of a partial, with all values of a group.
                 if _keeps_values(step, check(_stack(scan, before))):
                     return None
                 partial, final = replace(step, phase="partial"), replace(step, phase="final")
                 return (*before, partial), (final, *after)
             case Limit(count=count, offset=offset) | TopK(count=count, offset=offset):
+                # The rows that the offset skips may all be in one shard, or in none, so each keeps
+                # that many more. The merge then applies the step as it was written:
+                #     result ⊆ first (offset + count) of all rows ⊆ ∪ first (offset + count) of a shard
                 at_shard = replace(step, count=count + offset, offset=0)
                 return (*before, at_shard), (step, *after)
+            # Again in the merge, where duplicates of different shards meet.
             case Distinct():
                 return (*before, step), (step, *after)
+            # Sorting at the shards would write every row once more, to be merged by a single
+            # executor (`design/0061`).
             case _ if not isinstance(step, _EACH_ROW):
                 return None
+    # Row operators alone: the partials, in shard order, are the rows.
     return tuple(steps), None
 
 
 def _keeps_values(step: Aggregate, schema: Schema) -> bool:
     """Whether a state is a list of values: one cell of a partial, of unbounded size."""
     states = partial_schema(step, schema)
+    # Only the states, which follow the keys: a key may well be a list.
     return any(field.type.name == "List" for field in states.fields[len(step.keys) :])
 
 
@@ -223,15 +237,20 @@ def _needed_below(step: Plan, needed: set[str] | None) -> set[str] | None:
         return None
     match step:
         case WithColumn(columns=columns):
+            # Inputs of unused columns as well, because their expressions are still evaluated.
             made = {name for name, _ in columns}
             return (needed - made) | _columns(expr for _, expr in columns)
         case Filter(predicate=predicate):
             return needed | _columns([predicate])
         case Explode(column=column, as_name=as_name, position=position):
+            # The list itself always: its length decides how many rows there are.
             return (needed - {as_name, position}) | {column}
         case Rename(names=names):
+            # Looked up all at once, so names may be swapped.
             old_name = {new: old for old, new in names}
             return {old_name.get(name, name) for name in needed}
+        # A Limit, TopK or Distinct can only be the last step at a shard, where `needed` is still
+        # None: so the keys of a TopK cannot be missing.
         case _:
             return needed
 
@@ -242,6 +261,7 @@ def _columns(exprs: Iterable[Expr]) -> set[str]:
 
 def _narrowest(names: tuple[str, ...], schema: Schema) -> str:
     """Return the narrowest column, to be read when only rows are counted."""
+    # A scan without any column would have no rows to count.
     narrow = [n for n in names if not str(schema.field(n).type).startswith(_WIDE_TYPES)]
     return (narrow or list(names))[0]
 

@@ -75,6 +75,8 @@ class PlanWork:
     mem_cap_bytes: int | None
     user: str = ""
 
+    # Also where nothing is executed: the scheduler's state "merging" then only assembles the
+    # result.
     has_merge = True
 
     @property
@@ -90,11 +92,13 @@ class PlanWork:
     @property
     def objects(self) -> tuple[str, ...]:
         """The objects that must not be deleted until the job has ended."""
+        # Leased, because another user may delete or replace the dataset while the job runs.
         return tuple(shard.info.object for shard in self._all)
 
     @cached_property
     def task_keys(self) -> tuple[str, ...]:
         """Keys of the tasks: one per shard, in order, or the only one."""
+        # By position, not by object: equal shards of two datasets are one object, but two inputs.
         tasks = 1 if isinstance(self.cut, Whole) else len(self._all)
         return tuple(task_key(index) for index in range(tasks))
 
@@ -112,6 +116,8 @@ class PlanWork:
 
         A dataset without shards still has a result, whose schema comes from such a file.
         """
+        # Three cases, by what would read the missing input: the task of a whole plan, nothing (the
+        # file is the result), or the merge.
         with storage_errors(self.folder, 0):
             if isinstance(self.cut, Whole):
                 for ref in (ref for ref, shards in self.shards.items() if not shards):
@@ -137,6 +143,8 @@ class PlanWork:
         plan = self.cut.shard_plan(Files((shard.file.path,), "parquet"))
         if self.cut.merge_steps is None:
             return self._to_rows(attempt, key, plan, name, (shard,))
+        # Partials are streamed to the node, which writes the file; rows are written by the executor
+        # itself.
         sink = Sink(plan, StreamTarget("arrow"))
         return self._spec(attempt, key, sink, self._partials / f"{name}.arrow", (shard,))
 
@@ -149,6 +157,7 @@ class PlanWork:
         """
         if isinstance(self.cut, Whole) or self.cut.merge_steps is None:
             return None
+        # Shard order, not the order of arrival: it decides the order of rows.
         files = [str(self._partials / partial["file"]) for partial in partials]
         none = [] if files else [str(self._no_rows(self.cut.partial_schema))]
         plan = self.cut.merge_plan(Files(tuple(files or none), "arrow"))
@@ -166,6 +175,7 @@ class PlanWork:
         parts = list(partials)
         if not parts:
             path = self._rows("none")
+            # The file that `prepare` wrote; its shape is that of a partial.
             none = {"file": path.name, "bytes": path.stat().st_size, "manifest": {"rowsOut": 0}}
             parts = [none]
         return _result(parts, parts, parts)
@@ -178,6 +188,7 @@ class PlanWork:
         return self.folder / "result" / f"{name}.parquet"
 
     def _no_rows(self, schema: Schema) -> Path:
+        # By the columns alone: empty inputs with the same columns share one file.
         return self._partials / f"none-{schema.fingerprint()}.arrow"
 
     def _files(self, snapshot: DatasetRef) -> Files:
@@ -306,6 +317,8 @@ def _result(
         "rows": sum(int(part["manifest"].get("rowsOut") or 0) for part in parts),
         "bytes": sum(int(part["bytes"]) for part in parts),
         "rowsRead": sum(int(part["manifest"].get("rowsIn") or 0) for part in readers),
+        # Each execution is under the cap on its own, so the largest peak is the one to compare with
+        # it.
         "peakBytes": max((int(m.get("peakBytes") or 0) for m in manifests), default=0),
         "capBytes": max((int(m.get("capBytes") or 0) for m in manifests), default=0),
         "spilledBytes": sum(int(m.get("spilledBytes") or 0) for m in manifests),

@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from emsqrt.planner import PhysicalProgram
     from emsqrt.te import TeSchedule
 
+# For `_after_fork`. Weak, so that an engine that is no longer used can be collected.
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+# A tenant's name is also the name of a folder: no dots and no slashes.
 _TENANT = re.compile("[a-z0-9_-]{1,63}")
 _TEXT_ESTIMATE_BYTES = 12 << 20
 """Leased from a shared pool to estimate a text program; a program of few files uses 9 MiB."""
@@ -63,6 +65,8 @@ class Engine:
         self._tenant = tenant or "default"
         if tenant is not None:
             self.config = replace(self.config, spill_dir=_tenant_folder(self.config, tenant))
+        # `_lock` guards `_pool`. `_keeps` is True inside `with`, unless memory is leased from a
+        # shared pool; `_pool` is None until the first plan inside `with` needs an executor.
         self._lock = threading.Lock()
         self._keeps = False
         self._pool: ExecutorPool | None = None
@@ -111,9 +115,12 @@ class Engine:
             raise UsageError(f"a deadline is a number of seconds from now, not {deadline_seconds}")
         started = time.monotonic()
         with (
+            # Outside the lease: when the run was refused, it estimates the plan under a lease of
+            # its own, which could wait forever for the memory of this one.
             self._requiring_whole_plan(plan, cap_bytes, deadline_seconds, cancel),
             self._leasing(cap_bytes, deadline_seconds, cancel),
         ):
+            # Waiting for the lease counts towards the deadline.
             left_seconds = left_of(deadline_seconds, started)
             manifest = self._run(
                 plan, cap_bytes, left_seconds, on_progress, in_process=in_process, resume=resume
@@ -137,6 +144,7 @@ class Engine:
             from emsqrt.in_process import run_here
 
             return run_here(plan, cap_bytes, self.config.spill_dir, self.config.seed, checkpoint)
+        # A plan over text runs without pyarrow, in a process with a much smaller floor.
         program = try_compile(plan, folder_of_work(), cap_bytes, self.config.spilling)
         if program is not None:
             report = run_in_child(
@@ -213,6 +221,8 @@ class Engine:
         """Estimate a plan's memory; `find_longest` also searches the input for its longest row."""
         program = try_compile(plan, folder_of_work(), cap_bytes, self.config.spilling)
         if program is None:
+            # The cap in question may be too small even to open the plan, so the process that looks
+            # gets at least this much.
             room_bytes = max(cap_bytes, ESTIMATE_PROCESS_BYTES)
             return self._estimate_with_arrow(
                 plan, cap_bytes, room_bytes, deadline_seconds, cancel, find_longest=find_longest
@@ -245,7 +255,10 @@ class Engine:
     def close(self) -> None:
         """Close the executor, if one is kept warm."""
         with self._lock:
+            # `_keeps` is reset as well, so that no later plan opens another pool that is never
+            # closed.
             pool, self._pool, self._keeps = self._pool, None, False
+        # Outside the lock: closing waits for processes to end.
         if pool is not None:
             pool.close()
 
@@ -288,6 +301,8 @@ class Engine:
         on_progress: OnProgress | None = None,
         resume: tuple[str, str] | None = None,
     ) -> Iterator[Execution]:
+        # A warm executor has the cap that it was opened with; a plan with a larger cap runs in a
+        # process of its own, which ends with the run.
         kept = self._warm_pool()
         fits = kept is not None and cap_bytes <= kept.executor_bytes
         pool = kept if kept is not None and fits else self._open_pool(cap_bytes)
@@ -327,6 +342,8 @@ class Engine:
         refused with the plan's requirement.
         """
         started = time.monotonic()
+        # Such a cap would never be leased, so the request would not be queued but refused; find out
+        # what the plan itself needs.
         if cap_bytes > self._limit_bytes:
             raise self._over_share(plan, cap_bytes, deadline_seconds, cancel)
         try:
@@ -335,9 +352,12 @@ class Engine:
             from emsqrt.executor.entry import FLOOR_BYTES
 
             room_bytes = min(ESTIMATE_PROCESS_BYTES, auto_cap().cap_bytes)
+            # Only the refusal for pyarrow's own memory comes before the plan is opened; any other
+            # names what the whole plan needs.
             if error.needed_bytes != FLOOR_BYTES or room_bytes < FLOOR_BYTES:
                 raise
             whole, left_seconds = None, left_of(deadline_seconds, started)
+            # A failed estimate must not replace the refusal.
             with suppress(SennitError):
                 whole = self._estimate_with_arrow(
                     plan, FLOOR_BYTES, room_bytes, left_seconds, cancel, find_longest=True
@@ -352,6 +372,8 @@ class Engine:
             with suppress(SennitError):
                 left_seconds = left_of(deadline_seconds, started)
                 needed = self._estimate(plan, cap_bytes, left_seconds, cancel, find_longest=True)
+            # The plan would be admitted under this cap: then the run itself exceeded it, and no cap
+            # is known that would be enough.
             if needed is None or needed.cap_bytes <= cap_bytes:
                 raise
             raise CapTooSmall(
@@ -431,6 +453,7 @@ class Engine:
         require_arrow("this plan")
         from emsqrt.executor.pool import ExecutorPool
 
+        # One lease covers one process.
         size = self.config.max_parallel_tasks if self._shared is None else 1
         return ExecutorPool(size, memory_bytes=cap_bytes * size, spill_dir=self.config.spill_dir)
 

@@ -75,30 +75,30 @@ class ProgressSource(Protocol):
 class _SharedState:
     """State that all views of a run share."""
 
-    sources: list[ProgressSource] = field(default_factory=list)
-    holders: Counter[int] = field(default_factory=Counter)
-    least_parts: dict[int, int] = field(default_factory=dict)
-    row_needs: list[RowNeed] = field(default_factory=list)
-    rows_in: dict[int, int] = field(default_factory=dict)
-    rows_out: dict[int, int] = field(default_factory=dict)
-    rows_packed: dict[int, int] = field(default_factory=dict)
-    may_restart: Callable[[], bool] = lambda: False
-    grant_plan: GrantPlan = ALL_LIVE
+    sources: list[ProgressSource] = field(default_factory=list)  # opened inputs
+    holders: Counter[int] = field(default_factory=Counter)  # node -> parts of its grant
+    least_parts: dict[int, int] = field(default_factory=dict)  # node -> bytes
+    row_needs: list[RowNeed] = field(default_factory=list)  # for rows of any length
+    rows_in: dict[int, int] = field(default_factory=dict)  # node -> source rows in an input row
+    rows_out: dict[int, int] = field(default_factory=dict)  # node -> source rows in an output row
+    rows_packed: dict[int, int] = field(default_factory=dict)  # node -> input rows in a packed row
+    may_restart: Callable[[], bool] = lambda: False  # True while no output is visible
+    grant_plan: GrantPlan = ALL_LIVE  # replaced by `map_working_set`
     meters: dict[int, Meter] = field(default_factory=dict)
-    grants: dict[int, int] = field(default_factory=dict)
-    guards: list[BudgetGuard] = field(default_factory=list)
+    grants: dict[int, int] = field(default_factory=dict)  # node -> bytes; set by `map_working_set`
+    guards: list[BudgetGuard] = field(default_factory=list)  # released at the run's end
     choices: Mapping[int, JoinChoice] = field(default_factory=dict)
-    arena: Arena | None = None
-    store: BudgetGuard | None = None
+    arena: Arena | None = None  # W; None before `map_working_set` and if no operator holds rows
+    store: BudgetGuard | None = None  # memory that spilling itself needs, outside the arena
     background: BackgroundWorker = field(default_factory=BackgroundWorker)
-    spill: SpillManager | None = None
-    spill_is_charged: bool = False
-    spilling: Mapping[str, Any] = field(default_factory=dict)
-    reader_bytes: int = 0
-    written_bytes: int = 0
-    more_bytes: int = 0
-    started_at: float = field(default_factory=time.time)
-    reported_at: float = field(default_factory=time.monotonic)
+    spill: SpillManager | None = None  # None until it is first used
+    spill_is_charged: bool = False  # spill is in memory, so it is part of the run's peak
+    spilling: Mapping[str, Any] = field(default_factory=dict)  # overrides the context's options
+    reader_bytes: int = 0  # 0 before `map_working_set`
+    written_bytes: int = 0  # for one row, once the readers have released their memory
+    more_bytes: int = 0  # added to the cap that a refusal names
+    started_at: float = field(default_factory=time.time)  # wall clock, for the manifest
+    reported_at: float = field(default_factory=time.monotonic)  # monotonic
     phase: str = "read"
 
 
@@ -133,7 +133,7 @@ class ExecutionContext:
         self.seed = seed
         self.node = _NO_NODE
         self._output_bytes = output_bytes
-        self._shared = _SharedState()
+        self._shared = _SharedState()  # the same object in all views: `view` copies shallowly
 
     def at(self, node: int, operator: str = "", inputs: Sequence[int] = ()) -> ExecutionContext:
         """Register an operator and return its view of this run.
@@ -328,7 +328,7 @@ class ExecutionContext:
             self._open_store()
         elif shared.holders and "force_shared_memory" in self.context.spilling:
             self._set_spill_aside()
-        self._open_background()
+        self._open_background()  # before the division below: its stack is part of the budget
         free_bytes = self.budget.free_bytes
         shared.reader_bytes = free_bytes // (READERS_SHARE if shared.holders else 2)
         if self.met is not None:
@@ -345,6 +345,7 @@ class ExecutionContext:
         if size < needed:
             all_bytes = format_bytes(needed + live * self._output_bytes)
             because = f"{live} operators of the plan hold rows at one time, and need {all_bytes}"
+            # Readers get 1/16 of what a larger cap adds; only the rest reaches the working set.
             raise self.too_small((needed - size) * READERS_SHARE // (READERS_SHARE - 1), because)
         shared.arena = Arena(size, self.budget)
         shared.grant_plan, shared.grants = grant_plan, grant_plan.grants(size)
@@ -379,7 +380,7 @@ class ExecutionContext:
             "an object store's client and its buffers need this much",
         )
         options = settings.get("options", {})
-        if not self.context.is_trial:
+        if not self.context.is_trial:  # a trial must not delete objects
             self._sweep_store(settings["uri"], settings["retry_max_ms"], options)
         sizes = {"part_bytes": part_bytes, "buffer_bytes": buffer_bytes}
         self._shared.spilling = {"options": {**sizes, **options}}
@@ -407,6 +408,8 @@ class ExecutionContext:
     def too_small(self, missing_bytes: int, because: str) -> CapTooSmall:
         """Return the error that names a sufficient cap."""
         whole_bytes = self.budget.whole_bytes
+        # 1/15: the slack grows by 6 % of what is added to a cap (`EntryContext`), the budget by
+        # less.
         return CapTooSmall(
             cap_bytes=whole_bytes,
             needed_bytes=whole_bytes + missing_bytes + missing_bytes // 15 + 4096,
@@ -447,7 +450,7 @@ class ExecutionContext:
         try:
             yield
         except CapTooSmall as error:
-            if error.cap_bytes == whole_bytes:
+            if error.cap_bytes == whole_bytes:  # it names a whole cap already
                 raise
             self._raise_longer(error, error.because)
             missing = self._shortfall.missing(error, self.node)
@@ -572,7 +575,7 @@ class ExecutionContext:
         trace: TracebackType | None,
     ) -> None:
         """Release memory and spill."""
-        self._shared.background.close()
+        self._shared.background.close()  # first: its work may use spill and arena
         for guard in self._shared.guards:
             guard.release()
         if self._shared.spill is not None:

@@ -13,11 +13,11 @@ from sennit_core.errors import BadInput, Unsupported
 
 PIECES = 16
 PIECE_BYTES = 64 << 10
+"""A file of up to 1 MiB is hashed whole; of a longer one 16 pieces, its start and end among
+them."""
 _FEW = 64
 _FILE_BYTES = 3 << 10
 """Memory held for each further input file: its location, its source, its line in the manifest."""
-"""A file of up to 1 MiB is hashed whole; of a longer one 16 pieces, its start and end among
-them."""
 
 
 def fingerprint(source: ByteSource) -> str:

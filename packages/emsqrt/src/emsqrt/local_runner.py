@@ -84,6 +84,7 @@ def run_text_locally(
     from emsqrt.text_engine.build import load_operators
     from emsqrt.text_engine.session import run_text
 
+    # Before the context measures the process: what the imports hold is then known, not growth.
     load_operators(program["steps"])
     with ExitStack() as stack:
         try:
@@ -91,6 +92,7 @@ def run_text_locally(
         except CapTooSmall as error:
             raise _with_plan(error, program, spilling or {}, spill_dir) from error
         context.spilling = spilling or {}
+        # The last report may be held back, as reports are sent at most ten times a second.
         report = run_text(program, context)
         context.flush_progress()
         return report
@@ -118,6 +120,7 @@ def estimate_text_locally(
     from emsqrt.text_engine.build import load_operators
     from emsqrt.text_engine.session import estimate_text
 
+    # As in a run, so that the trial starts from the same memory.
     load_operators(program["steps"])
     with trial(cap_bytes, spilling, spill_dir, lean=True) as context, ExitStack() as stack:
         if room_bytes is not None:
@@ -136,6 +139,8 @@ def _with_plan(
     requirement = estimate_text_locally(
         program, error.cap_bytes, spilling, spill_dir, find_longest=True
     )
+    # The trial runs in this process, whose memory may have shrunk since the refusal; the cap that
+    # was refused is never named as sufficient.
     needed_bytes = max(requirement["cap_bytes"], error.cap_bytes + 1)
     return CapTooSmall(cap_bytes=error.cap_bytes, needed_bytes=needed_bytes, because=error.because)
 
@@ -179,8 +184,10 @@ def load_arrow_tier(cap_bytes: int) -> None:
     require_arrow("this plan")
     from emsqrt.executor.entry import FLOOR_BECAUSE, FLOOR_BYTES
 
+    # Refused before the import: afterwards the process would already exceed the cap.
     if cap_bytes < FLOOR_BYTES:
         raise CapTooSmall(cap_bytes=cap_bytes, needed_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
+    # Before pyarrow is loaded, so that every thread that Python starts from here on has this stack.
     threading.stack_size(_STACK_BYTES)
     block_pandas()
     load_arrow()
@@ -215,6 +222,8 @@ def trial(
     lean: bool = False,
 ) -> Iterator[EntryContext]:
     """Return a context for admission alone: no watchdog, no files."""
+    # Never created: `EntryContext.spill_dir` makes the folder on first use, and a trial spills
+    # nothing.
     unused = (spill_dir or default_spill_dir()) / f"trial-{os.getpid()}"
     slack = _lean_slack if lean else None
     context = EntryContext("the plan", cap_bytes, _Standard(), lambda _: None, unused, slack=slack)
@@ -226,6 +235,8 @@ def trial(
 
 def _lean_slack(cap_bytes: int) -> int:
     levels = CapLevels.lean(cap_bytes)
+    # The budget ends where the watchdog would stop the run, less the growth of the interpreter:
+    #     0 ────── held ── budget ─────────── LEAN_SLACK ── press ── cap
     return levels.cap_bytes - levels.press_bytes + LEAN_SLACK_BYTES
 
 
@@ -258,12 +269,16 @@ def capped(
         listeners: callbacks for progress, memory use and errors.
         lean: whether all growing memory is in an arena, so that little slack is enough.
     """
+    # The watchdog's levels. A lean process allocates almost nothing outside its arena, so it may
+    # come closer to the cap.
     levels = CapLevels.lean(cap_bytes) if lean else CapLevels.below(cap_bytes)
     slack = _lean_slack if lean else None
 
     def stop(use: MemoryUse) -> None:
         context.stop(exceeded(what, cap_bytes, use))
 
+    # Called on the watchdog's thread, where an exception would end only that thread. `_exit` runs
+    # no `finally`, which could need more memory.
     def stop_at_cap(use: MemoryUse) -> None:
         listeners.on_breach(exceeded(what, cap_bytes, use))
         os._exit(EXIT_CAP)
@@ -272,6 +287,7 @@ def capped(
         what, cap_bytes, _Standard(), listeners.on_fields, spill_dir, slack=slack
     )
     context.owns_process = not lean
+    # The first access measures the process, and raises `CapTooSmall` before a thread is started.
     assert context.budget, "a cap that the process itself exceeds was refused above"
     listeners.on_context(context)
     reporter = _Reporter(context)
@@ -288,9 +304,13 @@ def capped(
             try:
                 yield context
             except BaseException as error:
+                # Reporting an error may import modules and format a traceback.
                 watch.lift_allocation_limit()
+                # Stopping interrupts calls that block, and these raise errors of their own. The
+                # reason for the stop is the error to report.
                 if context.stopped is not None and error is not context.stopped:
                     raise context.stopped from error
+                # `malloc` failed at the allocation limit, before the watchdog saw the growth.
                 if isinstance(error, MemoryError) and not isinstance(error, SennitError):
                     raise exceeded(what, cap_bytes, watch.look()) from error
                 raise
@@ -308,6 +328,7 @@ def exceeded(what: str, cap_bytes: int, use: MemoryUse) -> MemoryCapExceeded:
 class _Standard:
     """A payload sink that writes to standard output."""
 
+    # Twice this is kept out of the budget (`EntryContext`), so it is small.
     payload_bytes_max = 1 << 16
 
     def write_bytes(self, payload: Buffer) -> None:
@@ -320,6 +341,8 @@ class _Reporter:
 
     def __init__(self, context: EntryContext) -> None:
         self._context = context
+        # Monotonic time of the next report. Only the watchdog's thread uses it, so it needs no
+        # lock.
         self._next = 0.0
 
     def __call__(self, use: MemoryUse) -> None:

@@ -84,11 +84,13 @@ def run_plan(
     submitted = plan_from_json(document)
     prepared = prepare(submitted, folder, context.cap_bytes)
     options = [getattr(scan.source, "options", {}) for scan in scans_of(prepared.plan)]
+    # A resumed run skips input that an earlier run read; bad records in it would be missing.
     if resume is not None and any("rejectFile" in each for each in options):
         raise UsageError(
             "a run that writes bad records to a reject file cannot be resumed: it may miss some"
         )
 
+    # Attempts and refusals ask for the same search, which reads much of the input.
     look = cache(partial(_longest_row, prepared.plan, folder))
 
     def attempt(met: RowTooLong | None) -> Manifest:
@@ -110,17 +112,23 @@ def _attempt(  # noqa: PLR0913 - a run and its world
     with ExitStack() as stack:
         try:
             inputs = stack.enter_context(_inputs(prepared.plan, folder, context.budget))
+        # Even the names of the inputs do not fit; admission finds the cap for the whole plan.
         except CapTooSmall:
             run = ExecutionContext(context, folder)
             admit(_opening(prepared, folder), run, stack, look)  # raises the final refusal
             raise
+        # The fingerprints come first: a checkpoint is only valid for the same inputs.
         checkpoint = open_checkpoint(resume, plan_hash(submitted), inputs.infos, "arrow", seed)
         run = ExecutionContext(context, folder, seed, checkpoint=checkpoint, met=met)
         rows, output = admit(partial(_open, prepared), run, stack, look)
+        # A restart must be able to read every input again, and must have shown nothing; an emitted
+        # stream is visible from its first byte.
         if inputs.can_be_read_again and _is_whole(prepared.plan):
             run.allow_restart(lambda: not context.has_emitted)
+        # After admission, because it reports the shares of the W that was mapped.
         schedule = _schedule(prepared, run)
         _execute(rows, output, run, inputs)
+    # Operators that a resumed run skipped have not released what they reserved.
     if checkpoint is not None and checkpoint.is_resumed:
         context.budget.release_all()
     context.budget.close()
@@ -168,6 +176,8 @@ def prepare(submitted: Plan, folder: Path, cap_bytes: int | None = None) -> Prep
     if not isinstance(plan, Sink):
         raise UsageError("the plan has no sink", hint="end it with a sink")
     program = lower_to_physical(plan)
+    # The estimate samples the input, so only a plan that needs shares is estimated. Its physical
+    # operators are then chosen again, now that the amounts of rows are known.
     if not any(node.holds for node in program.plan.nodes):
         return Prepared(plan, program, Work(()))  # no blocking operators, so no shares
     work = estimate_work(plan, None, folder, sample_bytes=SMALL_SAMPLE_BYTES)
@@ -193,6 +203,7 @@ def estimate_plan(
     requirement = estimate(
         _opening(prepared, folder), ExecutionContext(context, folder), cap_bytes, names_bytes, look
     )
+    # A smaller cap would be refused before the plan is opened (`load_arrow_tier`).
     if requirement.cap_bytes < FLOOR_BYTES:
         return requirement._replace(cap_bytes=FLOOR_BYTES, because=FLOOR_BECAUSE)
     return requirement
@@ -233,15 +244,19 @@ def admit_prepared(
 def _open(
     prepared: Prepared, run: ExecutionContext, stack: ExitStack
 ) -> tuple[Operator, RowSink | FormatWriter]:
+    # Entered first, so closed last: operators may still use its memory while they close.
     stack.enter_context(run)
     plan = prepared.plan
     assert isinstance(plan, Sink), "it was prepared"
     nodes = prepared.program.plan.nodes
+    # Before the operators are made: they read their choice when they open.
     run.choose({node.id: node.choice for node in nodes if node.choice is not None})
     readers = _readers_budget(plan, run.budget)
     if isinstance(readers, MaxOfBudget):
         stack.callback(readers.release)
     made: list[tuple[int, Operator]] = []
+    # `walk` yields inputs before their reader, so `made` is a stack: the inputs of a node are its
+    # topmost entries, as in a calculator with postfix notation.
     for place, node in enumerate(walk(plan.input)):
         first = len(made) - len(inputs_of(node))
         inputs, made[first:] = made[first:], []
@@ -257,6 +272,7 @@ def _open(
     run.expect_more(getattr(output, "more_bytes", 0))
     if not isinstance(output, FormatWriter):
         output.row_room.spare_bytes = run.context.room_bytes
+        # Nothing between scan and sink shortens a row, so the sink will meet one of this length.
         if isinstance(plan.input, Scan):
             output.row_room.expect(_sure_row_bytes(rows))
         if run.met is not None:
@@ -264,9 +280,11 @@ def _open(
     if isinstance(output, ParquetSink):
         output.take_as_stored(rows)
     if run.context.owns_process:
+        # Optional, so it is decided after everything that the plan cannot do without.
         kept_bytes = keep_freed_blocks(run.budget)
         run.admit(kept_bytes, KEPT_TAG, "it is free")
         run.expect_more(KEPT_BYTES - kept_bytes)
+    # Last: the working set is what all other reservations leave of the budget.
     run.map_working_set(grant_plan_of(prepared.program.plan, prepared.work))
     return rows, output
 
@@ -279,6 +297,8 @@ def _make_room_for_row(
     *nodes, _ = program.plan.nodes
     row_bytes = run.view(nodes[-1].id).row_bytes_out if varies(schema) else 0
     last = nodes[-1]
+    # The last operator that holds rows decides whether readers are still active while rows are
+    # written: one that gathers has read all of its input before its first output.
     while len(last.inputs) == 1 and not last.holds:
         last = nodes[last.inputs[0]]
     if last.holding == "gathers":  # readers have released their memory by then
@@ -332,8 +352,11 @@ def _execute(
     with run.translate_memory_errors(), output, closing(rows.batches()) as batches:
         for batch in batches:
             output.write(batch)
+            # Otherwise this batch stays in memory while the next one is produced.
             del batch
             run.report_progress("write")
+        # Inside `with output`: an error here makes the sink discard its file instead of renaming
+        # it.
         inputs.check()
         run.report_progress("finish")
 
@@ -446,6 +469,7 @@ class ScanRows:
                 self._run.check()
                 self.rows += batch.num_rows
                 yield batch
+                # As in `_execute`.
                 del batch
                 self._run.report_progress("read")
 

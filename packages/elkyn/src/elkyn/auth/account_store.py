@@ -36,7 +36,10 @@ _DATABASES = (
     *("users", "names", "sessions", "of-user", "signing", "admins"),
     *("codes", "cutoffs", "revoked", "disabled", "meta"),
 )
+# Of one user. A client that signs in again and again without signing out would otherwise fill the
+# store.
 SESSIONS_MAX = 200
+# Rows that each write looks at to delete expired ones: bounds the cost of a write.
 _FORGET_ROWS = 64
 
 
@@ -54,8 +57,10 @@ class User:
     password_ms: int = 0
     custom_auth: bool = False
     roles: tuple[str, ...] = ()
+    # JSON text rather than a mapping, so that the record is immutable.
     claims: str = "{}"
     disabled: bool = False
+    # Tokens with an earlier `auth_time` are revoked. Seconds, as in the tokens.
     valid_since: int = 0
     created_ms: int = 0
     login_ms: int = 0
@@ -133,16 +138,21 @@ class Pages:
     def put_user(self, user: User) -> None:
         """Write a user, and the rows of the user's names."""
         before = self.user(user.uid)
+        # Both in one transaction: a name always leads to exactly one user, and a user's old names
+        # are free for others at once.
         for name in (before.names() if before else set()) - user.names():
             self._rows.delete("names", name)
         for name in user.names():
             self._rows.put("names", name, {"uid": user.uid})
+        # Only on a change: a follower keeps users that its leader disabled in the same database
+        # (`put_disabled`).
         if before is None or user.disabled != before.disabled:
             self._put_disabled(user.uid, is_disabled=user.disabled)
         self._rows.put("users", user.uid.encode(), _to_row(user))
 
     def delete_user(self, user: User) -> None:
         """Remove a user, their names and sessions."""
+        # Without this, a refresh token would lead to a user that does not exist.
         self.end_sessions(user.uid)
         self._put_disabled(user.uid, is_disabled=False)
         for name in user.names():
@@ -169,6 +179,8 @@ class Pages:
 
     def put_session_of(self, key: bytes, session: Session) -> None:
         """Write a session by the SHA-256 of its refresh token; see `put_session`."""
+        # A digest has a fixed length, so that a prefix of the index belongs to one user only,
+        # however long uids are.
         owner = digest(session.uid)
         others = [bytes(row["session"]) for _key, row in self._rows.scan("of-user", prefix=owner)]
         if len(others) >= SESSIONS_MAX:
@@ -180,12 +192,14 @@ class Pages:
         def age(key: bytes) -> int:
             return int((self._rows.get("sessions", key) or {}).get("created_ms", 0))
 
+        # One more than are too many, as another one is about to be written.
         for key in sorted(keys, key=age)[: len(keys) - SESSIONS_MAX + 1]:
             self._end_session(owner, key)
 
     def end_sessions(self, uid: str) -> None:
         """Revoke all refresh tokens of a user."""
         owner = digest(uid)
+        # A list first: rows are deleted while it is walked.
         for _key, row in list(self._rows.scan("of-user", prefix=owner)):
             self._end_session(owner, bytes(row["session"]))
 
@@ -196,6 +210,7 @@ class Pages:
     def signing_keys(self) -> list[tuple[str, dict[str, Any]]]:
         """Return id and row (`der`, `created_ms`, `retired_ms`) of each key, oldest first."""
         found = [(key.decode(), row) for key, row in self._rows.scan("signing")]
+        # Rows are stored in the order of the keys' ids, which says nothing about age.
         return sorted(found, key=lambda item: int(item[1]["created_ms"]))
 
     def put_signing_key(self, kid: str, row: dict[str, Any] | None) -> None:
@@ -249,6 +264,7 @@ class Pages:
     def add_revoked(self, tokens: Iterable[tuple[bytes, int]], now: int) -> None:
         """Revoke tokens by their SHA-256 and expiry, except expired ones."""
         for key, until in tokens:
+            # Not counted as revocations: the caller copies those of another store.
             if until > now and self._rows.get("revoked", key) is None:
                 self._rows.put("revoked", key, {"until": until})
 
@@ -263,6 +279,7 @@ class Pages:
     def put_disabled(self, uids: Iterable[str]) -> None:
         """Replace the set of disabled users."""
         wanted = set(uids)
+        # Only the differences are written.
         for uid in set(self.disabled_users()) ^ wanted:
             self._put_disabled(uid, is_disabled=uid in wanted)
 
@@ -293,6 +310,7 @@ class Pages:
         # Keys are digests, so a random start looks at a random sample: expired rows go without a
         # walk over all.
         start = secrets.token_bytes(32)
+        # The second scan continues at the first key, as few keys may follow a random start.
         found = chain(self._rows.scan(database, after=start), self._rows.scan(database))
         for key, row in list(islice(found, _FORGET_ROWS)):
             if int(row[member]) < now:
@@ -357,10 +375,13 @@ class AccountStore:
 
 def digest(text: str) -> bytes:
     """Return SHA-256 of a text."""
+    # Any text of a request must have a digest, including one with a lone surrogate, which UTF-8
+    # refuses.
     return hashlib.sha256(text.encode(errors="surrogatepass")).digest()
 
 
 def _name(kind: str, name: str) -> bytes:
+    # The kind is part of the key: an email and a phone number never meet.
     return f"{kind}:{name.lower()}".encode(errors="surrogatepass")
 
 
@@ -369,9 +390,12 @@ def _to_row(record: Any) -> dict[str, Any]:
 
 
 def _from_row(kind: type[T], row: dict[str, Any]) -> T:
+    # A row of another version may lack fields, which get their defaults, or have further ones,
+    # which are ignored.
     names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     return kind(
         **{
+            # Rows have no tuples, and records no lists, so that they stay immutable.
             name: tuple(value) if isinstance(value, list) else value
             for name, value in row.items()
             if name in names

@@ -25,7 +25,9 @@ from sennit_core.errors import UsageError
 __all__ = ["Accounts", "Call", "user_json"]
 
 _KIND = "identitytoolkit#"
+# "REDACTED" in base64: clients see that there is a password, never its hash.
 _HIDDEN_HASH = "UkVEQUNURUQ="
+# The audience of custom tokens that Firebase's server SDKs sign.
 _CUSTOM_AUDIENCE = (
     "https://identitytoolkit.googleapis.com/google.identity.identitytoolkit.v1.IdentityToolkit"
 )
@@ -61,11 +63,13 @@ class Accounts:
         self._clock = services.clock
         self._tokens = tokens
         self._custom = custom
+        # Each new account counts as a "failure" of its address; the count halves every hour.
         self._sign_ups = Throttle(self._policy.sign_ups_max or sys.maxsize, 3600, self._clock)
 
     def sign_up(self, call: Call) -> dict[str, Any]:
         """Create an account, anonymous or with a password, or add a password to the signed-in one."""
         email, password = call.body.text("email"), call.body.text("password")
+        # Before all policies: the account exists already.
         if "idToken" in call.body:
             return self._link(call, email, password)
         if "localId" in call.body:
@@ -75,6 +79,7 @@ class Accounts:
         if not self._policy.sign_up:
             raise AccountError("OPERATION_NOT_ALLOWED")
         self._admit(call)
+        # After the limit was checked, because this hashes a password.
         user = self._users.create(
             email=email if email is not None else _missing("MISSING_EMAIL"),
             password=password if password is not None else _missing("MISSING_PASSWORD"),
@@ -124,6 +129,8 @@ class Accounts:
         try:
             user = self._users.sign_in(email, password, call.client)
         except AccountError as error:
+            # The email is in the log only; the answer does not show whether it has an account, if
+            # emails are private.
             self._audit.refused_credential(error.reason, call.client, email)
             raise
         opened = self._sessions.open(user, "password")
@@ -133,6 +140,8 @@ class Accounts:
     def sign_in_with_custom_token(self, call: Call) -> dict[str, Any]:
         """Exchange a custom token, signed by a trusted signer, for an ID token."""
         uid, claims = self._custom_claims(call.body.needed("token", "MISSING_CUSTOM_TOKEN"))
+        # Only for the answer: if another request creates the user in between, both report a new
+        # user.
         is_new = self._users.get(uid) is None
         user = self._users.note_sign_in(uid, custom_auth=True)
         opened = self._sessions.open(user, "custom", claims)
@@ -141,11 +150,13 @@ class Accounts:
 
     def _custom_claims(self, text: str) -> tuple[str, dict[str, Any]]:
         """Return the uid and the claims of a custom token."""
+        # For tests: the emulator accepts the claims of a custom token as plain JSON.
         if self._policy.emulator and text.startswith("{"):
             text = unsigned_token(Body.parse(text.encode()).rest())
         try:
             claims, trust = self._custom.verify_claims(text)
         except BadToken as error:
+            # A token for another project has a code of its own, which names the likely mistake.
             wrong_place = error.fault in ("issuer", "audience")
             reason = "CREDENTIAL_MISMATCH" if wrong_place else "INVALID_CUSTOM_TOKEN"
             raise AccountError(reason, "" if wrong_place else str(error)) from None
@@ -155,6 +166,7 @@ class Accounts:
             raise AccountError("INVALID_CUSTOM_TOKEN", str(error)) from None
         if trust is not None:  # an unsigned token has no reliable time of issue
             revoked = self._revocations.reason(Principal(uid=uid, claims=claims))
+            # A disabled user has an error of its own, from `note_sign_in`.
             if revoked not in (None, DISABLED):
                 raise AccountError("INVALID_CUSTOM_TOKEN", "It was revoked.")
         return uid, own
@@ -171,12 +183,16 @@ class Accounts:
         for name in ("email", "password"):
             if name in call.body:
                 values[name] = call.body.text(name)
+        # What could lock the owner out of the account needs a recent sign-in, not only a token.
         if {"email", "password", "password_hash", "phone"} & values.keys():
             self._need_recent(claims)
+        # Only the previous address was verified.
         if "email" in values and values["email"] != user.email:
             values["email_verified"] = False
         user = self._users.update(user.uid, **values)
         answer = update_json(user)
+        # A new password ends all sessions (`Users.update`), including that of this request: without
+        # new tokens, the user who changed it would be signed out.
         if "password" in values or "email" in values or call.body.flag("returnSecureToken"):
             answer.update(self._reopened(user, claims).to_json())
         return answer
@@ -199,6 +215,7 @@ class Accounts:
         """Return the sign-in methods of an email, unless emails are private."""
         email = call.body.needed("identifier", "MISSING_IDENTIFIER")
         answer: dict[str, Any] = {"kind": f"{_KIND}CreateAuthUriResponse", "sessionId": "none"}
+        # The same answer for every email, so that accounts cannot be enumerated.
         if self._users.email_privacy:
             return answer
         user = self._users.named("email", email)
@@ -293,10 +310,12 @@ def profile_changes(body: Body) -> dict[str, Any]:
         field: body.text(name) for name, field in _INFO_FIELDS.items() if name in body
     }
     for name in body.texts("deleteAttribute"):
+        # Attributes that this server does not have are ignored.
         if name in _DELETABLE:
             values[_DELETABLE[name]] = None
     deleted = body.texts("deleteProvider")
     if "password" in deleted:
+        # The email belongs to this provider: without the password there is no sign-in with it.
         values |= {"email": None, "email_verified": False, "password_hash": None, "password_ms": 0}
     if "phone" in deleted:
         values["phone"] = None
@@ -308,6 +327,7 @@ def _custom_parts(claims: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     if is_legacy(claims):
         data = claims["d"]
         return check_uid(data.get("uid")), {k: v for k, v in data.items() if k not in RESERVED}
+    # In a service account's token `sub` is the signer, so the user is in `uid`.
     if claims.get("aud") == _CUSTOM_AUDIENCE or "uid" in claims:
         own = claims.get("claims") or {}
         if not isinstance(own, dict):

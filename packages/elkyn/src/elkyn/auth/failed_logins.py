@@ -19,6 +19,7 @@ __all__ = ["FailedLogins", "client_network"]
 _HALF_SECONDS = 60.0  # half-life of the counters of failures
 # A user who mistypes is slowed down after ten failures within about a minute; an attacker too.
 _PAIR_MAX = 10
+# Higher than `_PAIR_MAX`: many users may share one address, as behind a proxy.
 _CLIENT_MAX = 100
 _EMAIL_MAX = 100
 _KNOWN_MAX = 50_000

@@ -24,6 +24,7 @@ LEADER_CLAIM = "elkyn_leader_key"
 DISABLED = "user was disabled"
 """The reason of refusal for a user whose account is disabled."""
 
+# Later than any time, and still exact where numbers are doubles.
 _EVER = 2**53
 _REVOKED = "credential was revoked"
 
@@ -61,9 +62,11 @@ class Revocations:
         self._issuer = issuer
         self._members_only = members_only
         self.users_at_leader = False
+        # Fails closed: until it is replaced, no credential of a leader is valid.
         self.is_leader_key_revoked: Callable[[str], bool] = lambda _key: True
         self._clock = clock
         self._lock = threading.Lock()
+        # `_lock` guards changes of `_callbacks`, `_seen` and `notified`.
         self._callbacks: dict[object, Callable[[Revoked], object]] = {}
         # The counter in the account store when subscribers were last notified. Another process's
         # revocation makes the two differ, and `poll` finds it with one read.
@@ -78,6 +81,7 @@ class Revocations:
         Returns:
             The function that ends the subscription.
         """
+        # Not the callback itself, which may be subscribed twice.
         handle = object()
         with self._lock:
             self._callbacks[handle] = callback
@@ -122,6 +126,7 @@ class Revocations:
             return _REVOKED
         if pages.is_disabled(uid):
             return DISABLED
+        # Tokens of other issuers may be for users that this store does not have.
         user, own = pages.user(uid), claims.get("iss") == self._issuer
         if user is None:
             needed = own and self._members_only and not self.users_at_leader
@@ -164,6 +169,7 @@ class Revocations:
             self._seen = self._count()
             self.notified += 1
             callbacks = list(self._callbacks.values())
+        # Outside the lock: a callback may subscribe or end a subscription.
         for one in revoked:
             for callback in callbacks:
                 try:
@@ -190,6 +196,7 @@ def revoke_in(pages: Pages, uid: str, now: int) -> None:
     the next second as `auth_time`.
     """
     pages.end_sessions(uid)
+    # Also without a user in this store, because tokens of other issuers have a uid as well.
     pages.put_cutoff(uid, now + 1)
     user = pages.user(uid)
     if user is not None:

@@ -74,6 +74,7 @@ class Sessions:
             claims: the claims of the custom token.
         """
         now = self._clock.now()
+        # Before `body`, which may run twice and must then write the same session.
         text = secrets.token_urlsafe(48)
         own = json.dumps(dict(claims or {}))
 

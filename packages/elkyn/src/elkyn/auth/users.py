@@ -23,8 +23,11 @@ from sennit_core.errors import UsageError
 __all__ = ["Users", "checked_email"]
 
 CLAIMS_CHARACTERS_MAX = 1000
+# Deliberately permissive: only a message that arrives proves an address.
 _EMAIL = re.compile(r"[^@\s]+@[^@\s]+\Z")
+# ITU-T E.164: at most 15 digits after the plus sign.
 _PHONE = re.compile(r"\+[1-9][0-9]{1,14}\Z")
+# 64 before the @, and 255 after it (RFC 5321, section 4.5.3.1).
 _EMAIL_BYTES_MAX = 320
 _TEXT_MAX = 2048
 _UID_CHARACTERS = string.ascii_letters + string.digits
@@ -56,6 +59,7 @@ class Users:
         self._revocations = revocations
         self._clock = clock
         self.email_privacy = email_privacy
+        # In memory only: after a restart, counting begins anew.
         self._failures = FailedLogins(clock)
 
     def get(self, uid: str) -> User | None:
@@ -71,6 +75,7 @@ class Users:
     def list(self, after: str = "", limit: int = 1000) -> list[User]:
         """Return up to `limit` users sorted by uid, starting after `after`."""
         with self._account_store.read() as pages:
+            # A list, as the rows cannot be read after the transaction has ended.
             return [user for user, _count in zip(pages.users(after), range(limit), strict=False)]
 
     def create(self, uid: str | None = None, **values: Any) -> User:
@@ -85,7 +90,9 @@ class Users:
         """
         if uid is not None and not _is_uid(uid):
             raise AccountError("INVALID_LOCAL_ID")
+        # Outside the transaction: hashing a password would block every other writer.
         checked = self._checked(values)
+        # Chosen before `body`, which may run twice and must then write the same user.
         new_uid = uid or "".join(secrets.choice(_UID_CHARACTERS) for _ in range(28))
         now = self._clock.now()
 
@@ -108,7 +115,9 @@ class Users:
             AccountError: email or password are wrong, the user is disabled, or there were too many
                 failed logins recently.
         """
+        # The form in which emails are stored, so that failures of all spellings count together.
         name = email.lower()
+        # Before the password is verified: a refused attempt costs no hash.
         if self._failures.refuses(name, client):
             raise AccountError(
                 "TOO_MANY_ATTEMPTS_TRY_LATER", "Too many failures. Try again later.", status=429
@@ -131,12 +140,13 @@ class Users:
         return self._signed_in(user, password)
 
     def _signed_in(self, user: User, password: str) -> User:
+        # A hash can only be renewed while the password is known, which is now.
         outdated = user.password_hash is None or self._passwords.is_outdated(user.password_hash)
         fresh = {"password_hash": self._passwords.hash(password)} if outdated else {}
         return self.note_sign_in(user.uid, **fresh)
 
     def note_sign_in(self, uid: str, **values: Any) -> User:
-        """Record a sign-in of a user; creates the user when `values` contain `new`.
+        """Record a sign-in of a user; creates the user of a custom token.
 
         Raises:
             AccountError: the user does not exist, or is disabled.
@@ -146,6 +156,7 @@ class Users:
 
         def body(pages: Pages) -> User:
             user = pages.user(uid)
+            # The signers of custom tokens decide which users exist.
             if user is None and values.get("custom_auth"):
                 user = User(uid=uid, created_ms=now_ms, valid_since=int(now))
             if user is None:
@@ -187,6 +198,8 @@ class Users:
                 pages.count_revocation()  # followers are notified of both
             return user, ends or user.disabled or "valid_since" in checked
 
+        # Subscribers are notified after the commit: one that looks the user up must find the
+        # change.
         user, revoked = self._account_store.write(body)
         if revoked:
             self._revocations.notify(Revoked(uid=uid))
@@ -194,6 +207,7 @@ class Users:
 
     def delete(self, uids: Sequence[str]) -> int:
         """Delete users and revoke their tokens. Returns the number of deleted users."""
+        # As in `revoke_in`: tokens of the current second are revoked too.
         cutoff = int(self._clock.now()) + 1
 
         def body(pages: Pages) -> list[str]:
@@ -202,6 +216,8 @@ class Users:
                 user = pages.user(uid)
                 if user is not None:
                     pages.delete_user(user)
+                    # Outlives the user, so that old tokens are no credentials of a later user with
+                    # this uid.
                     pages.put_cutoff(uid, cutoff)
                     gone.append(uid)
             return gone
@@ -225,6 +241,7 @@ class Users:
         for name in ("display_name", "photo_url"):
             if len(checked.get(name) or "") > _TEXT_MAX:
                 raise AccountError(f"INVALID_{name.upper()}", "The text is too long.")
+        # A mistake of the calling code: fields from requests are filtered before.
         unknown = checked.keys() - _CHANGEABLE
         if unknown:
             raise UsageError(f"a user has no field {min(unknown)!r}")
@@ -243,6 +260,7 @@ class Users:
 
 def _ends_sessions(before: User, after: User) -> bool:
     lost = set(before.roles) - set(after.roles)
+    # A new role may wait for the next ID token; a removed one must not stay in the current ones.
     return before.password_hash != after.password_hash or bool(lost)
 
 
@@ -250,6 +268,7 @@ def _refuse_duplicates(pages: Pages, user: User) -> None:
     names = (("email", user.email, "EMAIL_EXISTS"), ("phone", user.phone, "PHONE_NUMBER_EXISTS"))
     for kind, name, reason in names:
         owner = None if name is None else pages.user_named(kind, name)
+        # In the transaction of the write, so two requests cannot both find the name free.
         if owner is not None and owner.uid != user.uid:
             raise AccountError(reason)
 
@@ -285,6 +304,7 @@ def _checked_password(password: str) -> str:
 
 def _checked_claims(claims: Mapping[str, Any]) -> str:
     try:
+        # Only the names are checked here; the length limit below is for the values.
         check_custom(dict.fromkeys(claims))
     except UsageError as error:
         raise AccountError("FORBIDDEN_CLAIM", str(error)) from None

@@ -27,6 +27,8 @@ def entry() -> None:
     from emsqrt.termination import exit_on_early_sigint, exit_on_sigterm, hold_sigint
 
     exit_on_early_sigint()
+    # malloc reads its settings when a process starts, so the command executes itself once more with
+    # them. Nothing large is imported before that.
     lean = all(os.environ.get(name) == value for name, value in LEAN_ENVIRONMENT.items())
     if _open_standard_streams() or not lean:
         os.environ.update(LEAN_ENVIRONMENT)
@@ -35,6 +37,7 @@ def entry() -> None:
         os.execv(sys.executable, program)
     from emsqrt.lazy_import import import_lazily, load_untranslated
 
+    # Handlers do not survive `execv`, so they are installed by the program that remains.
     exit_on_sigterm()
     import_lazily()
     load_untranslated("argparse")
@@ -79,8 +82,12 @@ def main(arguments: Sequence[str] | None = None, *, may_become: bool = False) ->
         status = exit_status(error)
         if status:
             say_error(error)
+    # No message: who pressed Ctrl-C knows why the command ended.
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    # The reader of standard output is gone. Python flushes it once more at exit, which would fail
+    # and print a traceback, so the descriptor now refers to /dev/null. The status is that of a
+    # process which SIGPIPE ended, as shells report it.
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE

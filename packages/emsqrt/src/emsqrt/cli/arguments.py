@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     _Verbs: TypeAlias = "argparse._SubParsersAction[_Verb]"  # noqa: SLF001
 
 
+# Synonyms; the first one names the parsed argument.
 CAP_FLAGS = ("--mem-cap", "--cap", "--memory-cap")
 
 
@@ -35,6 +36,7 @@ class _Verb(_Parser):
     """A command's parser, which shows that command's usage when an argument is unknown."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        # Here rather than in the main parser, which would print the usage of all commands.
         parsed, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(f"unrecognized arguments: {' '.join(unknown)}{self._hint(unknown)}")
@@ -64,6 +66,7 @@ class _Version(argparse.Action):
 
 def _terminal_columns() -> int:
     try:
+        # The same order as `shutil.get_terminal_size`: the variable, the terminal, 80.
         return int(os.environ.get("COLUMNS", "")) or 80
     except ValueError:
         pass
@@ -148,6 +151,7 @@ def _add_sql(made: _Verbs) -> None:
     _add_cap(sql)
     _add_spilling(sql)
     _add_output_options(sql)
+    # Internal: a descriptor with the plan, from the process that parsed the statement (`querying`).
     sql.add_argument("--planned", type=int, help=argparse.SUPPRESS)
     sql.set_defaults(command=verbs.sql)
 
@@ -206,6 +210,7 @@ def _add_reports(made: _Verbs) -> None:
     _add_encoding(doctor)
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
     _add_spilling(doctor)
+    # It has no cap flag, but the settings are read by a function that looks for one.
     doctor.set_defaults(command=verbs.doctor, mem_cap=None)
     add_race(made.add_parser("race", help="race EM-√ and its peers under one cap, live"))
 
@@ -256,7 +261,7 @@ def _add_cap(verb: argparse.ArgumentParser) -> None:
 
 def _add_output_options(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--manifest", type=Path, metavar="FILE", help="write the manifest to FILE")
-    verb.add_argument("--quiet", action="store_true", help="show no progress")
+    verb.add_argument("--quiet", action="store_true", help="print nothing")
 
 
 def _add_spilling(verb: argparse.ArgumentParser) -> None:

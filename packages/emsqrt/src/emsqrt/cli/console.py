@@ -70,6 +70,7 @@ def report(manifest: Manifest, options: RunOptions) -> None:
     if options.manifest is not None:
         Path(options.manifest).write_text(f"{document}\n")
     if options.answer is not None:
+        # The rows were the output: they follow on the screen, or were written already.
         if options.answer:
             from emsqrt.cli.querying import print_answer
 
@@ -94,7 +95,7 @@ def say_error(error: SennitError) -> None:
 
 
 def say_done(manifest: Manifest, out: TextIO) -> None:
-    """Print a run's outputs, its time and its memory."""
+    """Print a run's outputs, its time, its memory and what it spilled."""
     for sink in manifest.sinks:
         print(f"{sink.target}: {sink.rows} rows, {format_bytes(sink.bytes)}", file=out)
     print(
@@ -103,6 +104,13 @@ def say_done(manifest: Manifest, out: TextIO) -> None:
         f"plan {manifest.plan_hash[:12]}",
         file=out,
     )
+    if manifest.spilled_bytes:
+        operators = [
+            f"{block.operator} ({block.runs} runs)"
+            for block in manifest.blocks
+            if block.spilled_bytes
+        ]
+        print(f"spilled {format_bytes(manifest.spilled_bytes)}: {', '.join(operators)}", file=out)
 
 
 class ProgressLine:
@@ -116,6 +124,7 @@ class ProgressLine:
     def __init__(self, cap_bytes: int, *, shown: bool = True) -> None:
         self._cap_bytes = cap_bytes
         self._shown = shown and sys.stderr.isatty()
+        # The latest value of each field; a report contains only those that changed.
         self._fields: dict[str, Any] = {}
         self._started = time.monotonic()
 
@@ -124,8 +133,11 @@ class ProgressLine:
         self._fields.update(fields)
         if self._shown:
             seconds = time.monotonic() - self._started
+            # Each time, as the window may be resized; 0 is what some pseudo-terminals report.
             columns = os.get_terminal_size(sys.stderr.fileno()).columns or 80
             text = progress_text(self._fields, self._cap_bytes, seconds, columns)
+            # Back to the first column and erase the line (ECMA-48: EL 2), as the new text may be
+            # shorter.
             sys.stderr.write(f"\r\x1b[2K{text}")
             sys.stderr.flush()
 
@@ -146,9 +158,11 @@ def progress_text(
     share = min(done / total, 1.0) if total else 0.0
     filled = round(share * _BAR_CELLS)
     memory = f"{fields.get('memoryBytes', 0) / MIB:.1f} of {format_bytes(cap_bytes)}"
+    # A cap of whole MiB below a GiB is shown in MiB, and needs its unit only once.
     if cap_bytes % MIB or cap_bytes >= 1024 * MIB:
         memory = f"{format_bytes(fields.get('memoryBytes', 0))} of {format_bytes(cap_bytes)}"
     spilled = fields.get("spilledBytes", 0)
+    # Assumes that the rest passes at the mean speed so far; in the first second that is noise.
     left = seconds * (1 - share) / share if 0 < share < 1 and seconds > 1 else 0
     parts = {
         "phase": f"{fields.get('phase', 'start'):<6}",
@@ -160,6 +174,7 @@ def progress_text(
         "spill": f"spill {format_bytes(spilled)}" if spilled else "",
         "left": f"{format_duration(left)} left" if left else "",
     }
+    # "" omits nothing, for the first try.
     for name in ("", *_LESS_NEEDED):
         parts.pop(name, None)
         line = "  ".join(part for part in parts.values() if part)
@@ -167,4 +182,5 @@ def progress_text(
             line = line.replace("  ", " ")
         if len(line) < columns:
             break
+    # One column stays free: a character in the last one makes some terminals wrap.
     return line[: max(columns - 1, 0)]

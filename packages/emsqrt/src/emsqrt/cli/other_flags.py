@@ -35,6 +35,7 @@ def hint_for(flag: str, known: Iterable[str]) -> str | None:
         flag: as it was typed, perhaps with `=value`.
         known: the flags that the verb has.
     """
+    # Without the value, which would only make the guess worse.
     name = flag.partition("=")[0]
     for start, hint in _INSTEAD.items():
         if name.startswith(start):

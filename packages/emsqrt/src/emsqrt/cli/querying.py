@@ -53,6 +53,7 @@ def answer(arguments: argparse.Namespace, config: RunOptions) -> int:
     if _reads_standard_input(plan):  # only this process holds the bytes read ahead
         _run(plan, options, may_become=False)
         return 0
+    # This process, with the SQL parser, is under the cap as well.
     needed = planning_bytes()
     if options.cap_bytes < needed:
         raise _refusal(plan, options, needed + _READING_BYTES)
@@ -127,6 +128,7 @@ def _shown(rows: Pipeline, rows_max: int) -> tuple[Plan, dict[str, Any]]:
     if rows_max < 0:
         raise UsageError(f"--rows {rows_max} is not a number of rows")
     headings = [(f.name, sql_type_name(f.type), f.type.is_numeric) for f in rows.schema()]
+    # Now: in `print_answer`, standard output is the file of rows.
     columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     shown = {"headings": headings, "rows": rows_max, "columns": columns}
     return rows.limit(rows_max + 1).sink("-", "csv").plan, shown
@@ -150,6 +152,7 @@ def _refusal(plan: Plan, options: RunOptions, reading_bytes: int) -> CapTooSmall
 def _hand_over(plan: Plan, options: RunOptions, arguments: argparse.Namespace) -> int:
     """Become the process that runs the plan, or start it as a child if this one must continue."""
     request = {"plan": plan_to_json(plan), "options": asdict(options)}
+    # As in `running._become`: any length, and not visible in `ps`.
     handed = os.memfd_create("emsqrt-statement", 0)  # inherited
     os.write(handed, json.dumps(request).encode())
     os.lseek(handed, 0, os.SEEK_SET)
@@ -169,7 +172,12 @@ def _run(plan: Plan, options: RunOptions, *, may_become: bool) -> None:
     if not options.answer:
         carry_out(plan, options, may_become=may_become)
         return
+    # Column widths are known only after the last row, and rows of any length must not be held in
+    # memory. In the spill folder, because /tmp may be memory.
+    #     descriptor 1 ──▶ unnamed file ──print_answer──▶ screen (the former descriptor 1)
     with tempfile.TemporaryFile(dir=_folder(options)) as rows:
+        # Descriptors, not `sys.stdout`: they survive `execv` if they are inheritable, and the
+        # process that follows prints the table.
         screen = os.dup(1)
         os.set_inheritable(screen, True)
         try:
@@ -177,6 +185,7 @@ def _run(plan: Plan, options: RunOptions, *, may_become: bool) -> None:
             shown = {**options.answer, "descriptor": screen}
             carry_out(plan, replace(options, answer=shown), may_become=may_become)
         finally:
+            # Also after an error, whose message must not go into the file.
             os.dup2(screen, 1)
             os.close(screen)
 

@@ -23,6 +23,7 @@ def print_replay(path: Path, mem_cap: str | None, *, as_json: bool) -> int:
     """
     try:
         manifest = Manifest.from_json(json.loads(path.read_text()))
+    # A file of any content may be named: each of these is what reading it as a manifest can raise.
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise BadInput(str(path), reason=f"this is not a manifest: {error}") from error
     done = replay(manifest, mem_cap=mem_cap)

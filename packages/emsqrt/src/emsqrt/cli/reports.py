@@ -35,9 +35,11 @@ def print_stats(rows: Pipeline, cap_bytes: int, *, as_json: bool) -> None:
 
     columns = rows.schema()
     found: dict[str, str] = {}
+    # A file without columns is read once as well, to count its rows.
     for start in range(0, max(len(columns), 1), COLUMNS_AT_ONCE):
         named: dict[str, Agg] = {"rows": count()}
         for at, field in enumerate(columns.fields[start : start + COLUMNS_AT_ONCE], start):
+            # Results are named by position, because the name of a column may contain anything.
             column = col(field.name)
             named |= {
                 f"values{at}": column.count(),
@@ -52,6 +54,7 @@ def print_stats(rows: Pipeline, cap_bytes: int, *, as_json: bool) -> None:
             "column": field.name,
             "type": str(field.type),
             "nulls": int(found["rows"]) - int(found[f"values{at}"]),
+            # The sketch's estimate may exceed the number of values.
             "different": min(int(found[f"different{at}"]), int(found[f"values{at}"])),
             "min": found[f"least{at}"],
             "max": found[f"most{at}"],
@@ -82,6 +85,7 @@ def _sampled(rows: Pipeline, cap_bytes: int) -> SampledRows:
         return sample_text([source], files.format, files.options, schema)
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "rows.csv"
+        # A text file can be sampled at offsets; other formats, and other encodings, by a run.
         run_here(rows.sample(count=SAMPLE_ROWS).sink(target).plan, cap_bytes)
         return sample_text([target], "csv", {}, schema, target.stat().st_size)
 
@@ -90,6 +94,7 @@ def _histogram(sample: SampledRows, field: Field) -> list[str]:
     """Return bounds that divide the sampled values into equal shares, as text."""
     from emsqrt.planner.statistics import equal_parts
 
+    # Without NaN, which is not equal to itself and has no place in an order.
     values = [value for value in sample.values(field.name) if value == value]
     return [_spelled(value) for value in equal_parts(sorted(values), HISTOGRAM_BOUNDS)]
 
@@ -169,6 +174,7 @@ def smallest_caps(rows: Pipeline, options: RunOptions) -> dict[str, dict[str, An
         "join": rows.join(rows, on=[(key, key)]),
     }
     with tempfile.TemporaryDirectory() as folder:
+        # Never written, but the sink's format decides how much memory it reserves.
         target = str(Path(folder) / f"out{Path(files.paths[0]).suffix}")
         plans = {verb: made.sink(target).plan for verb, made in verbs.items()}
         return {verb: smallest_cap_of(plan, options) for verb, plan in plans.items()}

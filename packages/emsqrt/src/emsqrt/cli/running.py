@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from emsqrt.local_runner import Listeners
     from emsqrt.manifest import Manifest
 
+# For what the process still allocates between this measurement and its replacement.
 _PLANNING_SLACK_BYTES = 768 << 10
 
 
@@ -46,15 +47,21 @@ def carry_out(
         may_become: whether this process may be replaced; then this does not return.
         document: `path` and `values` of the document that the plan was read from, if any.
     """
+    # Cleaning up would remove the sorted runs that the next run resumes from.
     if options.resume is not None and may_become:
         end_on_sigterm()
     program = try_compile(plan, Path(), options.cap_bytes, options.spilling)
+    # Bytes that were read ahead from standard input exist only in this process; a run that needs
+    # them stays here.
     if program is not None and may_become and not _reads_standard_input(program):
         planned = _scheduled(program, options)
+        # `options.planning_bytes` is what an earlier process of this command used, such as the SQL
+        # parser's: the cap covers each of them.
         planning = max(planning_bytes(), options.planning_bytes)
         if options.cap_bytes < planning:
             raise _refusal(plan, program, options, document)
         _become(planned, plan_hash(plan), replace(options, planning_bytes=planning))
+    # Before pyarrow is imported, which alone might exceed the cap.
     if program is None:
         _refuse_below_libraries(plan, options, document)
     from emsqrt.local_runner import Listeners
@@ -67,6 +74,7 @@ def carry_out(
         if refusal.needed_bytes <= options.cap_bytes + 1:
             raise
         raise refusal from error
+    # The processes of a command follow each other, so its peak is the largest, not the sum.
     peak_bytes = max(manifest.peak_bytes, options.planning_bytes)
     report(replace(manifest, peak_bytes=peak_bytes), options)
 
@@ -105,6 +113,7 @@ def planning_bytes() -> int:
     """Return the smallest cap under which the command line itself gets to this point."""
     with UsageReader() as reader:
         now = reader.read()
+        # The kernel's peak may be too low by this much (`emsqrt.memory.usage`).
         most = now.charged_most_bytes + PEAK_UNSURE_BYTES
         return max(now.charged_bytes + _PLANNING_SLACK_BYTES, most)
 
@@ -115,6 +124,7 @@ def _refuse_below_libraries(
     """Refuse a cap too small for pyarrow, before importing it."""
     from emsqrt.executor.entry import FLOOR_BYTES
 
+    # A missing pyarrow is reported first: no cap would help against that.
     if options.cap_bytes < FLOOR_BYTES:
         require_arrow("this plan")
         raise _refusal(plan, None, options, document)
@@ -130,6 +140,7 @@ def _refusal(
     least = _smallest_cap(plan, program, options, document, find_longest=True)
     return CapTooSmall(
         cap_bytes=options.cap_bytes,
+        # Two processes never hold exactly the same; a cap that was refused is not named again.
         needed_bytes=max(least["capBytes"], options.cap_bytes + 1),
         because=least["because"],
     )
@@ -152,12 +163,16 @@ def _reads_standard_input(program: dict[str, Any]) -> bool:
 def _become(program: dict[str, Any], hash_of_plan: str, options: RunOptions) -> None:
     """Replace this process by the small one; the request is passed in an unnamed file."""
     request = {"program": program, "planHash": hash_of_plan, "options": asdict(options)}
+    # A program may be longer than an argument of `execve` may be, and arguments are visible in
+    # `ps`. A pipe would block once it is full, as its reader is this same process.
     handed = os.memfd_create("emsqrt-request", 0)  # inherited
     os.write(handed, json.dumps(request).encode())
     os.lseek(handed, 0, os.SEEK_SET)
+    # `execv` drops what Python still buffers.
     sys.stdout.flush()
     sys.stderr.flush()
     words = [sys.executable, "-P", "-m", "emsqrt.text_engine.process", "--standalone", str(handed)]
+    # Until the next program has its handler, a SIGINT would print Python's traceback.
     hold_sigint()
     os.execv(sys.executable, words)
 
@@ -195,6 +210,7 @@ def _smallest_cap(
     if program is None:
         return _try({"plan": plan_to_json(plan), "document": document, **settings})
     found = _try({"program": program, **settings})
+    # The command needs both, one after the other: first a process that plans, then the small one.
     planning = _try({"planning": plan_to_json(plan), "document": document})["capBytes"]
     if found["capBytes"] >= planning:
         return found
@@ -212,11 +228,13 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
         SennitError: it would not be admitted under any cap.
         MemoryCapExceeded: the search needs more than `ESTIMATE_PROCESS_BYTES`.
     """
+    # Files in memory instead of pipes: neither process has to wait for the other to read.
     asked, reply = (os.memfd_create(f"emsqrt-{name}") for name in ("trial", "answer"))
     with os.fdopen(asked, "wb") as request_file, os.fdopen(reply, "rb") as answer_file:
         request_file.write(json.dumps(request).encode())
         request_file.flush()
         os.lseek(asked, 0, os.SEEK_SET)
+        # `subprocess` and what it imports would count towards this process's cap.
         pid = os.posix_spawn(
             sys.executable,
             [sys.executable, "-P", "-m", "emsqrt.cli.trial"],
@@ -224,10 +242,12 @@ def _try(request: Mapping[str, Any]) -> dict[str, Any]:
             file_actions=[(os.POSIX_SPAWN_DUP2, asked, 0), (os.POSIX_SPAWN_DUP2, reply, 1)],
         )
         _, status = os.waitpid(pid, 0)
+        # Both processes share one file offset, which is now behind the answer.
         answer_file.seek(0)
         answer: dict[str, Any] = json.loads(answer_file.read() or b"{}")
     if "error" in answer:
         raise error_from_json(answer["error"])
+    # The watchdog of the trial ended it (`ending_at`), without an answer.
     if os.waitstatus_to_exitcode(status) == EXIT_CAP:
         raise MemoryCapExceeded(cap_bytes=ESTIMATE_PROCESS_BYTES, what="looking for a cap")
     if status:

@@ -17,6 +17,7 @@ from sennit_core.errors import (
 __all__ = ["EXIT_FAILED", "EXIT_INTERRUPTED", "EXIT_STATUS", "exit_status"]
 
 EXIT_FAILED = 1
+# The first match counts, so a special case precedes its parent: `BadInput` is a `UsageError`.
 EXIT_STATUS: tuple[tuple[type[SennitError] | str, int], ...] = (
     ("reader-gone", 0),
     ("expectation-failed", 6),

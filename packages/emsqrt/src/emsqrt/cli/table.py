@@ -22,6 +22,7 @@ _COLUMN_WIDTH_MIN = 8
 """Columns are narrowed down to this width; after that, middle columns are omitted."""
 _READ_CHARS = 1 << 16
 _NULL, _MORE = "NULL", "…"
+# Runs of other characters are one token, so the loop below has few steps for long cells.
 _TOKENS = re.compile('[^",\n]+|[",\n]')
 _ENDS = ",\n"
 
@@ -42,6 +43,9 @@ def read_rows(file: TextIO, cell_chars_max: int = CELL_CHARS_MAX) -> Iterator[Ro
         file: opened with `newline=""`.
         cell_chars_max: characters that are kept of a cell, plus one where it is longer.
     """
+    # State between two pieces of the file, which may be cut anywhere: `inside`: within quotes.
+    # `quoted`: the cell had quotes, so it is text even if it is empty. `closed`: the token before
+    # was a closing quote; a quote now makes it a doubled one.
     row: Row = []
     cell, inside, quoted, closed = "", False, False, False
     for piece in iter(lambda: file.read(_READ_CHARS), ""):
@@ -125,6 +129,7 @@ def _drawn(
 def _narrowed(widths: Sequence[int], columns: int) -> list[int]:
     """Narrow the widest columns until the table fits, as far as that is possible."""
     narrowed = list(widths)
+    # One cell at a time from the widest column, so that columns end up equally wide.
     over = _table_width(narrowed) - columns
     while over > 0:
         widest = max(narrowed, default=0)
@@ -141,6 +146,7 @@ def _fitting(widths: Sequence[int], columns: int) -> list[int]:
     if _table_width(widths) <= columns:
         return places
     left, right = places[: len(places) // 2], places[len(places) // 2 :]
+    # Columns are dropped around the middle, so that the first and the last ones stay visible.
     while len(left) + len(right) > 1:
         longer = left if len(left) >= len(right) else right
         longer.pop(-1 if longer is left else 0)
@@ -150,6 +156,7 @@ def _fitting(widths: Sequence[int], columns: int) -> list[int]:
 
 
 def _table_width(widths: Sequence[int]) -> int:
+    # "│ " before each column, " " after it, and a last "│".
     return sum(widths) + 3 * len(widths) + 1
 
 
@@ -171,6 +178,7 @@ def _width(text: str) -> int:
 
 def _padded(text: str, width: int, align: str) -> str:
     if _width(text) > width:
+        # One cell is left for the mark.
         while text and _width(text) >= width:
             text = text[:-1]
         text += _MORE

@@ -27,6 +27,7 @@ from sennit_core.errors import SennitError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# Any cap: it affects the shares that are reported, not the smallest cap that is searched for.
 _SOME_CAP_BYTES = 64 << 20
 _LARGE_CAP_BYTES = 2 << 30
 """Budget for reading the first lines of JSON, which may be long."""
@@ -44,6 +45,7 @@ def _begin_verb(document: Mapping[str, Any] | None) -> None:
     from sennit_core.units import format_bytes, parse_bytes
 
     parser()
+    # Called for what they allocate, not for their results.
     parse_bytes(format_bytes(_SOME_CAP_BYTES))
     if document is not None:
         from emsqrt.documents import read_document
@@ -63,6 +65,7 @@ def _estimate_planning(request: Mapping[str, Any]) -> dict[str, Any]:
     program = try_compile(plan, Path())
     assert program is not None, "the caller compiled it"
     program.scheduled(_SOME_CAP_BYTES)
+    # Measured, not searched for: planning has no smaller variant for a smaller cap.
     return {"capBytes": planning_bytes() + _COMPILING_BYTES, "because": "planning needs this much"}
 
 
@@ -104,6 +107,7 @@ def _estimate_plan(request: Mapping[str, Any]) -> dict[str, Any]:
         requirement = estimate_plan(
             plan, context, Path(), _LARGE_CAP_BYTES, find_longest=find_longest
         )
+    # Reading the document above has already loaded what planning would.
     return _as_json(requirement, 0 if request["document"] else _PLANNING_BYTES)
 
 

@@ -38,6 +38,7 @@ def explain(arguments: argparse.Namespace) -> int:
 
     document = _read(arguments)
     pipeline = Pipeline(document.plan)
+    # Without a named cap there is nothing to schedule for, and the plan alone is shown.
     named = arguments.mem_cap is not None or "mem_cap_bytes" in document.config
     planned = _planned_here(pipeline, arguments, document.config) if named else None
     if arguments.json:
@@ -60,6 +61,7 @@ def _planned_here(
     planned = pipeline.planned(config.mem_cap_bytes, engine=Engine(config))
     assert planned.schedule is not None, "a cap was named"
     origin = {"path": str(arguments.file), "values": _values(arguments)}
+    # The engine's estimate is for a call from Python; a command also plans under the cap.
     least_bytes = smallest_cap_of(pipeline.plan, _run_options(config), origin)["capBytes"]
     return replace(planned, schedule=replace(planned.schedule, c_min_bytes=least_bytes))
 
@@ -83,12 +85,14 @@ def sort(arguments: argparse.Namespace) -> int:
     """Sort a file."""
     rows = _scan(arguments.source, arguments.encoding)
     keys = [key.strip() for key in arguments.by.split(",")]
+    # A top-k holds N rows, where a sort followed by a limit would hold or spill all of them.
     rows = rows.sort(*keys) if arguments.limit is None else rows.top_k(arguments.limit, *keys)
     return _run_capped(_sink(rows, arguments.target, arguments.source), arguments)
 
 
 def join(arguments: argparse.Namespace) -> int:
     """Join two files."""
+    # "a=b" joins a of the left file with b of the right one; "id" alone joins columns of one name.
     pairs = [key.partition("=")[::2] for key in arguments.on.split(",")]
     on = [(left.strip(), right.strip() or left.strip()) for left, right in pairs]
     left, right = (_scan(each, arguments.encoding) for each in (arguments.left, arguments.right))
@@ -102,6 +106,7 @@ def agg(arguments: argparse.Namespace) -> int:
     named, plain = {}, []
     for text in arguments.aggs:
         name, equals, call = text.partition("=")
+        # `=` may also be part of an aggregate's argument; what precedes it is then no identifier.
         if equals and name.strip().isidentifier():
             named[name.strip()] = call
         else:
@@ -142,6 +147,7 @@ def _read(arguments: argparse.Namespace) -> Document:
     from emsqrt.documents import read_document
 
     values = _values(arguments)
+    # Stored, because the path is needed again where a trial reads the document a second time.
     arguments.file = _one_file(arguments)
     if not arguments.file.exists():
         raise NotFound(kind="file", name=str(arguments.file))
@@ -177,6 +183,7 @@ def _scan(source: str, encoding: str | None = None) -> Pipeline:
     """
     from emsqrt.pipeline import scan
 
+    # Standard input has no suffix that would name its format.
     rows = scan(source, format="csv" if source in STANDARD_NAMES else None)
     if encoding is None:
         return rows
@@ -196,6 +203,8 @@ def _sink(rows: Pipeline, target: str, source: str) -> Plan:
     """End a pipeline in a file; standard output has the format of the source."""
     if target not in STANDARD_NAMES:
         return rows.sink(target).plan
+    # The source's options as well, such as its delimiter: what goes through a pipe keeps its
+    # dialect.
     files = _files(_scan(source))
     return rows.sink("-", format=files.format, **files.options).plan
 
@@ -213,6 +222,7 @@ def _run_capped(
 
 
 def _options_of(arguments: argparse.Namespace, config: EngineConfig) -> RunOptions:
+    # Before the run: the manifest is written at its end, so a long run would end in an error.
     if arguments.manifest is not None and arguments.manifest.is_dir():
         raise UsageError(f"{arguments.manifest} is a folder; name a file for the manifest")
     manifest = None if arguments.manifest is None else str(arguments.manifest)
@@ -238,6 +248,7 @@ def _configured(
     if arguments.spill_to_memory:
         config = replace(config, spill_to_memory=True)
     if arguments.spill_dir is not None:
+        # The flag wins over a URI of the environment or the document, not only over its folder.
         config = replace(config, spill_dir=arguments.spill_dir, spill_uri=None)
     for flag in ("max_parallel", "spill_retry_max_ms"):
         value = getattr(arguments, flag)

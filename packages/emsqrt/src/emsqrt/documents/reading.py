@@ -54,7 +54,11 @@ def read_document(
     with file.open("rb") as opened:
         data = opened.read(TEXT_BYTES_MAX + 1)  # a device may have no end
     if len(data) > TEXT_BYTES_MAX:
-        raise TooLarge(what=str(file), limit_bytes=TEXT_BYTES_MAX)
+        raise TooLarge(
+            what=str(file),
+            limit_bytes=TEXT_BYTES_MAX,
+            hint="a document of steps or a plan is expected here, not data",
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:

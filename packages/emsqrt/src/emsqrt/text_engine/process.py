@@ -68,8 +68,12 @@ def main(answers: int) -> int:
 
 def _run(request: Mapping[str, Any], send: Callable[..., None]) -> dict[str, Any]:
     def start(context: EntryContext) -> None:
+        # Called before the run starts, so that a command that arrives at once finds a context to
+        # stop.
         context.deadline_seconds = request.get("deadlineSeconds")
         is_resumable = request["program"].get("resume") is not None
+        # Daemon: it blocks in `readline` until the parent closes the pipe, and must not delay the
+        # end.
         threading.Thread(target=_obey, args=(context, is_resumable), daemon=True).start()
 
     spill_dir = None if request["spillDir"] is None else Path(request["spillDir"])
@@ -130,6 +134,7 @@ def run_standalone(handed: int) -> int:
             done = run_text_locally(
                 request["program"], options.cap_bytes, spill_dir, listeners, options.spilling
             )
+        # The cap covers planning as well, which the process did before it was replaced by this one.
         peak = max(done["peakBytes"], options.planning_bytes)
         done |= {"peakBytes": peak, "planHash": request["planHash"]}
         report(Manifest.from_json(done), options)

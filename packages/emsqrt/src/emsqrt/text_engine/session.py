@@ -54,6 +54,7 @@ def _attempt(
             )  # raises the final refusal
             raise
         seed = program.get("seed", 0)
+        # The fingerprints come first: a checkpoint is only valid for the same inputs.
         checkpoint = open_checkpoint(
             program.get("resume"), program.get("planHash", ""), inputs.infos, "text", seed
         )
@@ -64,6 +65,7 @@ def _attempt(
         if inputs.can_be_read_again and not sink.place.is_standard:
             run.allow_restart(lambda: True)
         _execute(rows, sink, run, inputs)
+    # Operators that a resumed run skipped have not released what they reserved.
     if checkpoint is not None and checkpoint.is_resumed:
         context.budget.release_all()
     context.budget.close()
@@ -121,6 +123,7 @@ def _opening(program: Mapping[str, Any]) -> Callable[[ExecutionContext, ExitStac
 def _open(
     program: Mapping[str, Any], run: ExecutionContext, stack: ExitStack
 ) -> tuple[TextRows, CsvTextSink]:
+    # Entered first, so closed last: operators may still use its memory while they close.
     stack.enter_context(run)
     for node, (operator, inputs) in enumerate(program.get("operators", ())[:-1]):
         run.at(node, operator, inputs)
@@ -129,6 +132,7 @@ def _open(
     rows = build(program["steps"], run)
     is_csv = program["format"] == "csv"
     sink = CsvTextSink(parse_location(program["target"]), rows.schema, header=is_csv)
+    # Last: the working set is what all other reservations leave of the budget.
     grant_plan = program.get("grantPlan")
     run.map_working_set(ALL_LIVE if grant_plan is None else GrantPlan.from_json(grant_plan))
     return rows, sink
@@ -151,6 +155,7 @@ def _execute(
             else:
                 sink.write(block)
             run.report_progress("write")
+        # The last block may still be on its way to the file, or have failed to be written.
         run.background.wait()
         inputs.check()
         run.report_progress("finish")

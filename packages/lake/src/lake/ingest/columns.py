@@ -21,6 +21,7 @@ NULL_WORDS = ("", "NA", "N/A", "n/a", "NULL", "null", "#N/A", "\\N")
 _INFINITIES = ("inf", "infinity", "+inf", "+infinity", "-inf", "-infinity")
 _DAY = r"(\d{1,2})"
 _TIME = r"([ T]\d{2}:\d{2}(?::\d{2}(?:\.\d{1,6})?)?)"
+# Most kinds fail within the first values, so these are tried before a whole column is parsed.
 _PROBE_ROWS = 64
 
 Read = Callable[[pa.StringArray], pa.Array]
@@ -72,12 +73,14 @@ def _read_nothing_yet(text: pa.StringArray) -> pa.Array | None:
 
 
 def _read_bool(text: pa.StringArray) -> pa.Array:
+    # Not Arrow's cast, which also reads 0 and 1 as bools.
     lower = pc.utf8_lower(text)
     _require(pc.is_in(lower, value_set=pa.array(["true", "false", None])))
     return pc.equal(lower, "true")
 
 
 def _read_int(text: pa.StringArray) -> pa.Array:
+    # Arrow also reads leading zeros and hexadecimal digits, which an integer would lose.
     values = text.cast(pa.int64())
     if not values.cast(pa.string()).equals(text):
         raise Misfit
@@ -88,6 +91,7 @@ def _read_float(text: pa.StringArray) -> pa.Array:
     # Leading zeros and hex are codes, and a double cannot hold 17 or more digits.
     _require(pc.invert(pc.match_substring_regex(text, r"^[+-]?(0[0-9xX]|[0-9]{17,}$)")))
     values = text.cast(pa.float64())
+    # A number out of range, such as 1e999, is parsed as infinity; such a value stays text.
     infinite = pc.is_inf(values)
     if pc.any(infinite).as_py():
         words = pc.utf8_lower(text.filter(infinite))
@@ -107,6 +111,7 @@ def _read_grouped(text: pa.StringArray) -> pa.Array:
 
 def _read_comma(text: pa.StringArray) -> pa.Array:
     _require(pc.match_substring_regex(text, r"^[+-]?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?$"))
+    # 1.234,56 becomes 1234.56.
     points = pc.replace_substring(pc.replace_substring(text, ".", ""), ",", ".")
     return _read_float(points)
 
@@ -119,6 +124,7 @@ def _reordered(pattern: str, order: str, target: pa.DataType) -> Read:
     def read(text: pa.StringArray) -> pa.Array:
         _require(pc.match_substring_regex(text, whole))
         iso = pc.replace_substring_regex(text, whole, order + tail)
+        # Arrow's parser requires two digits: first the month, then the day.
         padded = pc.replace_substring_regex(iso, r"-(\d)-", r"-0\1-")
         padded = pc.replace_substring_regex(padded, r"^(\d{4}-\d{2})-(\d)($|[ T])", r"\1-0\2\3")
         return padded.cast(target)
@@ -145,6 +151,11 @@ _ISO = re.compile(r"\d{4}-")
 _DAY_FIRST = re.compile(r"\d{1,2}[/.\-]")
 _YEAR_FIRST = re.compile(r"\d{4}[/.]")
 
+# Which kinds are wider, before text, which every kind may become:
+#
+#     null ─▶ any    int ─▶ float, comma, grouped*    date* ─▶ timestamp*    grouped-int ─▶ grouped
+#
+# A date never becomes one of another order or notation: the values that were inferred decided it.
 KINDS: dict[str, Kind] = {
     "null": Kind(pa.string(), lambda text: text),
     "bool": Kind(pa.bool_(), _read_bool, re.compile("true|false", re.IGNORECASE)),
@@ -164,6 +175,8 @@ KINDS: dict[str, Kind] = {
     "grouped": Kind(pa.float64(), _read_grouped, _NUMBER),
     "text": Kind(pa.string(), lambda text: text),
 }
+# In the order of trial, narrower kinds first. Day-first, month-first and comma numbers are not in
+# here: one value may fit several of them, so they are inferred together.
 _SIMPLE = ("bool", "int", "float", "date", "timestamp", "timestamp-utc", "date-ymd")
 _SIMPLE_LAST = ("timestamp-ymd",)
 
@@ -184,6 +197,7 @@ def read_column(kind: str, text: pa.StringArray) -> pa.Array | None:
         return KINDS[kind].read(values)
     except (Misfit, pa.ArrowInvalid):
         pass
+    # Trimmed only after the plain form failed, because few files pad their values.
     try:
         return KINDS[kind].read(_replace_null_words(pc.utf8_trim_whitespace(text)))
     except (Misfit, pa.ArrowInvalid):
@@ -192,6 +206,8 @@ def read_column(kind: str, text: pa.StringArray) -> pa.Array | None:
 
 def first_misfit(kind: str, text: pa.StringArray) -> int:
     """Return the index of the first text that does not fit the kind; there must be one."""
+    # Bisection: the first half of the remaining range either contains a misfit or is skipped. The
+    # kind reads a whole slice at the cost of a few calls, and this runs once for each widening.
     start, length = 0, len(text)
     while length > 1:
         half = length // 2
@@ -241,6 +257,7 @@ def _first_value(text: pa.StringArray) -> str | None:
             stripped: str = value.strip()
             if stripped not in NULL_WORDS:
                 return stripped
+            # A word for NULL with white space around it: the sample only if no other value follows.
             blank = stripped
     return blank
 
@@ -280,6 +297,7 @@ def _infer_commas(text: pa.StringArray) -> Guess | None:
 
 def _replace_null_words(text: pa.StringArray) -> pa.StringArray:
     words = pc.is_in(text, value_set=pa.array(NULL_WORDS))
+    # Most columns have none: this avoids copying them.
     if not pc.any(words).as_py():
         return text
     return pc.if_else(words, pa.scalar(None, pa.string()), text)

@@ -31,6 +31,7 @@ __all__ = ["Compression", "find_compression", "unpack"]
 
 RATIO_MAX = 250
 """Tables compress by 3 to 30 times, logs of one repeated line by 100; gzip can reach 1,000."""
+# This much does no harm at any ratio: the ratio is for files that would fill the disk.
 _ALWAYS_ALLOWED_BYTES = 256 * MIB
 _RESERVE_BYTES = 64 * MIB  # must stay free, as for uploads, so that deleting works
 _XZ_MEMORY_BYTES = 128 * MIB  # a file may ask for up to 4 GiB; `xz -9` needs 65 MiB
@@ -96,6 +97,8 @@ def unpack(
         with storage_errors(target, 0), target.open("xb") as sink:
             for piece in _pieces(file, compression, what):
                 written += len(piece)
+                # Before the piece is written: a bomb is noticed at the limit, not after it filled
+                # the disk.
                 if written > limit:
                     raise _too_large(what, compression, file.size, limit)
                 _check_space(target, written, len(piece))
@@ -151,6 +154,8 @@ def _bzip2(packed: Packed, what: str) -> AbstractContextManager[_Readable]:
     return bz2.BZ2File(packed)
 
 
+# Only where the standard library has no reader: Arrow's gzip reader is much slower than Python's
+# (`design/0065`).
 def _by_arrow(codec: str) -> Callable[[Packed, str], AbstractContextManager[_Readable]]:
     @contextmanager
     def opened(packed: Packed, what: str) -> Iterator[_Readable]:
@@ -174,6 +179,8 @@ class _XzReader:
 
     def read(self, size: int, /) -> bytes:
         while True:
+            # An xz file may consist of several streams, with zero bytes between them as padding
+            # (.xz file format, section 2.2). Each stream needs a decompressor of its own.
             if self._stream.eof:
                 self._rest = (self._stream.unused_data + self._packed.read(size)).lstrip(b"\0")
                 if not self._rest:
@@ -214,6 +221,7 @@ def _zip(packed: Packed, what: str) -> Iterator[_Readable]:
             reason = f"this ZIP archive holds {len(found)} files ({names}{more})"
             hint = "unpack it and upload its files one by one"
             raise BadInput(what=what, reason=reason if found else "this ZIP is empty", hint=hint)
+        # Bit 0 of the general purpose flags: encrypted (APPNOTE.TXT, section 4.4.4).
         if found[0].flag_bits & 1:
             reason = "this ZIP archive is encrypted"
             raise BadInput(what=what, reason=reason, hint="unpack it and upload the file in it")

@@ -73,6 +73,7 @@ def find_layout(text: str, delimiter: str | None, *, tabs: bool, whole: bool) ->
     found = [each for each in candidates if each is not None]
     if not found:
         return Layout("," if not tabs else "\t", _records(text, ",", whole=whole))
+    # `max` returns the first of equal scores, so the order of the candidates decides between them.
     return max(found, key=_score)
 
 
@@ -89,6 +90,7 @@ def has_header(records: list[list[str]]) -> bool:
     typed_below = [index for index, column in enumerate(below[: len(first)]) if _typed(column)]
     if not below:
         return not any(_typed([field]) for field in first)
+    # An empty first field proves nothing: a header may lack a name, and a record a value.
     if any(first[index] and not _typed([first[index]]) for index in typed_below):
         return True
     return not any(first[index] for index in typed_below)
@@ -98,7 +100,10 @@ def _layout(text: str, delimiter: str, *, whole: bool) -> Layout | None:
     """Return the layout with this delimiter; None if no record contains it."""
     records = _records(text, delimiter, whole=whole)
     widths = Counter(map(len, records))
+    # The most frequent width; of equally frequent ones the larger, as lines above a table are
+    # narrow.
     width = max(widths, key=lambda each: (widths[each], each), default=0)
+    # Any text has one field under a delimiter that it does not contain: no evidence for it.
     if width < 2:
         return None
     top = next(index for index, record in enumerate(records) if len(record) == width)
@@ -144,6 +149,7 @@ def _score(layout: Layout) -> tuple[bool, float, float, int]:
     rows = [record for record in layout.records[1:] if len(record) == width]
     columns = list(zip(*(row[:_TYPED_COLUMNS] for row in rows), strict=True))
     typed = sum(map(_typed, columns)) / len(columns) if columns else 0.0
+    # Rounded, so that a very small difference does not outweigh the columns' types.
     return fits, round(agreeing, 2), typed, width
 
 

@@ -24,6 +24,7 @@ _TYPES = {
     "timestamp-utc": "Timestamp(us,UTC)",
 }
 _TEXT = "Utf8"
+# A block that needs more than this is parsed in several pieces (`read`).
 _MEMORY_PER_BYTE = 3
 _MEMORY_BYTES_MIN = 1 << 16
 
@@ -64,6 +65,7 @@ class DirectReader:
             except RecordFault as fault:
                 if fault.reason != "value":
                     return None
+                # From the block's beginning, as all of its pieces must have the same types.
                 self._texts.add((fault.field, kinds[fault.field]))
                 pieces, start = [], 0
                 continue
@@ -81,6 +83,7 @@ class DirectReader:
             columns=list(enumerate(types)),
             delimiter=self._delimiter,
             null_values=NULL_WORDS,
+            # Refuse text that a value could not be printed back to, as the kinds do.
             exact=True,
         )
 

@@ -88,6 +88,8 @@ class CsvEncoder:
         tick: Callable[[int, int], None] = lambda _bytes, _rows: None,
     ) -> None:
         self.report = report or Report()
+        # None until the first block is inferred; then one kind a column, which only ever becomes
+        # wider (unless `_fixed`, when none may change).
         self.kinds: list[str] | None = None
         self._source = source
         self._names = names
@@ -96,6 +98,7 @@ class CsvEncoder:
         self._date_order = date_order
         self._tick = tick
         self._fixed = False
+        # Whether the note about bytes that are not UTF-8 was added; once is enough.
         self._mended = False
         self._direct = DirectReader(names, source.dialect.delimiter)
 
@@ -120,6 +123,9 @@ class CsvEncoder:
                 column's type.
         """
         shards = self._one_pass(start, stop, line, new_writer())
+        # Again if the repeated reading widened a column further: a wider kind may refuse an old
+        # value, as a float cannot hold an integer of 17 digits. A column can only be widened a few
+        # times, so this ends.
         while stale := self._stale(shards):
             first, last = shards[0], shards[stale - 1]
             for shard in shards[:stale]:
@@ -143,6 +149,8 @@ class CsvEncoder:
 
     def _stale(self, shards: list[Shard]) -> int:
         """Return the number of shards up to and including the last one with narrower types."""
+        # Up to the last narrow shard, even if one before it is not: a pass reads one contiguous
+        # range.
         narrow = [i for i, shard in enumerate(shards) if not shard.schema.equals(self.schema)]
         return narrow[-1] + 1 if narrow else 0
 
@@ -171,6 +179,8 @@ class CsvEncoder:
         if block.mended and not self._mended:
             self._mended = True
             self.report.note(MENDED, line=block.line)
+        # The fast parser first. It answers None for malformed records, for which Arrow's parser has
+        # the better error, and text for a column with forms that it does not know.
         known = None if self.kinds is None else self._direct.read(block.data, self.kinds)
         read = self._texts(block) if known is None else known
         if self.kinds is None:
@@ -196,6 +206,7 @@ class CsvEncoder:
         assert self.kinds is not None
         kind = self.kinds[index]
         values = read_column(kind, text)
+        # Each step is to a wider kind, and text reads everything, so this ends.
         while values is None:
             wider = wider_kind(kind, text, date_order=self._date_order)
             self._widened(index, kind, wider, text, block)
@@ -234,6 +245,8 @@ class CsvEncoder:
     def _texts(self, block: TextBlock) -> pa.RecordBatch:
         ragged: list[Any] = []
 
+        # The handler receives the row's number and its field count, which the error has only as
+        # text.
         def meet(row: Any) -> str:
             ragged.append(row)
             return "error"
@@ -281,20 +294,26 @@ def _read_texts(
     with pa.BufferReader(data) as source:
         return csv.read_csv(
             source,
+            # One thread: the rows that `meet` receives have no numbers if blocks are parsed in
+            # parallel.
             read_options=csv.ReadOptions(
                 use_threads=False, block_size=len(data) + 1, column_names=names
             ),
             parse_options=csv.ParseOptions(
                 delimiter=dialect.delimiter,
                 newlines_in_values=True,
+                # In a table of one column, an empty line is a record: its value is NULL.
                 ignore_empty_lines=len(names) > 1,
                 invalid_row_handler=meet,
             ),
             convert_options=csv.ConvertOptions(
                 column_types=pa.schema([pa.field(name, pa.string()) for name in names]),
+                # Only an empty field is NULL here; the words for NULL are left to the columns'
+                # kinds, because in a text column they may be values. "" in quotes is empty text.
                 null_values=[""],
                 strings_can_be_null=True,
                 quoted_strings_can_be_null=False,
+                # The block was checked, and mended where necessary, when it was read.
                 check_utf8=False,
             ),
         )

@@ -33,6 +33,8 @@ class EncodingChooser:
     """Chooses the encodings of the shards of one writer."""
 
     def __init__(self) -> None:
+        # Chosen for `_schema`; both are None until the first shard. A widened column has another
+        # schema, and needs another choice.
         self._chosen: Encodings | None = None
         self._schema: pa.Schema | None = None
         self._bytes_since = 0  # Arrow bytes of the shards begun since the last choice

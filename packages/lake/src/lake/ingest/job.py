@@ -40,6 +40,8 @@ class Job:
         self.context = context
         self._bytes_done = 0
         self._rows = 0
+        # 1 during the first reading; more while the beginning is encoded again after a widening.
+        # Rows count only in the first, and the bytes of later ones are limited to the file's size.
         self._passes = 0
         self.read_from(self.paths)
 

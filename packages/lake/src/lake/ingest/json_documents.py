@@ -32,6 +32,7 @@ _BEGIN = re.compile(rb'\s*(\[\s*([\[{\]]|"|-?\d|true|false|null)|\{\s*("(?:[^"\\
 _ARRAY_OF_NAMES = re.compile(rb"\s*\[[^\[\]{}\"]*\]\s*[,;\t|]")
 _LIST_FIELD = re.compile(rb'"((?:[^"\\]|\\.)*)"\s*:\s*\[\s*\{')
 
+# Indexed by byte value, so that one array operation classifies a whole block.
 _STEP = np.zeros(256, np.int8)
 _STEP[list(_OPEN)] = 1
 _STEP[list(_CLOSE)] = -1
@@ -179,6 +180,8 @@ class _Cutter:
         if ended is not None:
             at_top &= marks < ended
         events, closes = marks[at_top], steps[at_top] < 0
+        # Events at the top level alternate between the end of an object and a comma. Which one
+        # comes first depends on where the last block ended.
         expected = np.arange(len(events)) % 2 == (0 if self._wants_value else 1)
         wrong = np.flatnonzero(closes != expected)
         if len(wrong):
@@ -192,6 +195,7 @@ class _Cutter:
                 raise self._fault(text, used, _reason(text[used:ended]))
             used, self._ended = ended, True
         plain = np.frombuffer(text[:used], np.uint8).copy()
+        # A sequence of objects of the same length, so that positions in it are those of the file.
         plain[events[~closes]] = _SPACE
         return used + self._ended, plain.tobytes()
 

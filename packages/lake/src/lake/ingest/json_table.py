@@ -34,12 +34,14 @@ from sennit_core.units import MIB
 
 __all__ = ["ingest_json", "ingest_json_lines"]
 
+# Lines alone end a record: JSON escapes line ends within strings. The delimiter is not used.
 _LINES = CsvDialect(delimiter=",", quote=None)
 _SHOWN_VALUE = 80
 # An integer that a float may not hold exactly; a whole value, not a part of a longer number.
 _LONG_INTEGER = re.compile(rb"[:,\[\s]-?\d{16,}\s*[,\]}]")
 _IN_ROW = re.compile(r" in row (\d+)")
 _BLANK = re.compile(r"\s*")
+# Keeps the text of numbers such as 1.10, which a field of mixed types must show unchanged.
 _DECODER = json.JSONDecoder(parse_float=Written)
 
 
@@ -64,6 +66,7 @@ class _Reader:
 
     def ingest(self, limits: Limits) -> Ingested:
         """Infer the types, then write the rows."""
+        # Types first, values second: a field may appear, or change its type, in the last row.
         found = pa.schema([])
         for block in self._blocks():
             found = self._widen(found, block)
@@ -100,6 +103,8 @@ class _Reader:
 
     def _infer(self, block: TextBlock) -> Sequence[pa.Field]:
         try:
+            # Arrow infers quickly, but fails on a field of mixed types, and reads integers next to
+            # fractions as doubles, which may round them; then the rows are examined one by one.
             table = _parse(block.data, None)
         except (pa.ArrowInvalid, UnicodeDecodeError):
             pass
@@ -114,6 +119,7 @@ class _Reader:
         text = block.data.decode("utf-8", "surrogateescape")
         at, line = 0, block.line
         while True:
+            # `raw_decode` does not skip white space before a value.
             blank = _BLANK.match(text, at)
             begin = blank.end() if blank else at
             line += text.count("\n", at, begin)
@@ -176,6 +182,7 @@ class _Reader:
     def _place(self, block: TextBlock, message: str) -> BadInput:
         """Convert an error message of Arrow's parser, with the line of the row that it names."""
         line = block.line
+        # Arrow counts the rows of a block; the file has lines.
         if match := _IN_ROW.search(message):
             wanted = int(match[1])
             for index, (_, each) in enumerate(self._rows(block)):
@@ -188,6 +195,7 @@ class _Reader:
 
 
 def _parse(data: bytes, schema: pa.Schema | None) -> pa.Table:
+    # Arrow's parser is recursive, so deep nesting could overflow the stack of the process.
     refuse_deep_json(data, "JSON")
     options = arrow_json.ParseOptions(explicit_schema=schema, newlines_in_values=True)
     blocks = arrow_json.ReadOptions(use_threads=False, block_size=len(data) + 1)

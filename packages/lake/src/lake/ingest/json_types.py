@@ -20,9 +20,12 @@ import pyarrow as pa
 
 __all__ = ["ANY", "LARGE", "MIXED", "Written", "infer", "is_mixed", "merge", "rewrite", "settle"]
 
+# Arrow's JSON reader infers none of these three types, so they cannot be confused with a type that
+# it found.
 MIXED = pa.large_string()
 ANY = pa.large_binary()
 LARGE = pa.uint64()
+# Beyond it, a double (IEEE 754 binary64) does not hold every integer.
 EXACT_MAX = 2**53
 _INT64 = range(-(2**63), 2**63)
 _NULL = type(None)
@@ -48,6 +51,7 @@ def infer(values: Sequence[Any], infer_text: Callable[[Sequence[str]], pa.DataTy
         values: Values of one field; None where it is null or absent.
         infer_text: Returns the type of strings: text or timestamp.
     """
+    # Exact types, not `isinstance`: in Python, a bool is an int.
     kinds = set(map(type, values)) - {_NULL}
     if not kinds:
         return pa.null()
@@ -72,6 +76,7 @@ def _infer_number(values: Sequence[Any], kinds: set[type]) -> pa.DataType:
         return MIXED
     integers = [value for value in values if type(value) is int]
     low, high = min(integers, default=0), max(integers, default=0)
+    # No type of the engines holds it, so it is kept as written.
     if low not in _INT64 or high not in _INT64:
         return MIXED
     found = LARGE if max(-low, high) > EXACT_MAX else pa.int64()
@@ -90,8 +95,10 @@ def merge(one: pa.DataType, other: pa.DataType) -> pa.DataType:
     if types.is_list(one) and types.is_list(other):
         return pa.list_(merge(one.value_type, other.value_type))
     pair = {one, other}
+    # One is nested and the other is not, or they are a list and an object.
     if ANY in pair or any(types.is_nested(each) for each in pair):
         return ANY
+    # They differ in unit or zone.
     if all(types.is_timestamp(each) for each in pair):
         return pa.timestamp("us")
     if all(types.is_string(each) or types.is_timestamp(each) for each in pair):
@@ -114,6 +121,7 @@ def is_mixed(found: pa.DataType) -> bool:
     if found in (MIXED, ANY):
         return True
     if pa.types.is_struct(found):
+        # Parquet has no struct without fields, so such objects are stored as the text {}.
         return found.num_fields == 0 or any(is_mixed(field.type) for field in found)
     return pa.types.is_list(found) and is_mixed(found.value_type)
 

@@ -38,6 +38,8 @@ def settle_names(
     check_width(len(found), what)
     used: set[str] = set()
     cleaned = ["".join(c for c in raw if c.isprintable()).strip() for raw in found]
+    # A number is only added where the result is no other column's own name: a, a, a_2 becomes a,
+    # a_3, a_2.
     kept = {name.casefold() for name in cleaned}
     names: list[str] = []
     changes: list[dict[str, Any]] = []

@@ -43,6 +43,7 @@ def plain_type(arrow_type: pa.DataType) -> pa.DataType:
         return pa.list_(plain_type(arrow_type.value_type))
     if types.is_struct(arrow_type):
         return pa.struct([field.with_type(plain_type(field.type)) for field in arrow_type])
+    # Parquet has no negative scale: decimal(3, -2), such as 12300, needs five digits and scale 0.
     if types.is_decimal(arrow_type) and arrow_type.scale < 0:
         digits = arrow_type.precision - arrow_type.scale
         return pa.decimal128(digits, 0) if digits <= _DECIMAL_DIGITS_MAX else arrow_type
@@ -64,6 +65,7 @@ def check_fields(name: str, arrow_type: pa.DataType) -> None:
         names = [field.name.casefold() for field in arrow_type]
         if "" in names:
             raise BadInput(what=f"column {name!r}", reason="a field of its struct has no name")
+        # SQL names are case-insensitive, so one of the two fields could not be selected.
         twice = next((each for each in names if names.count(each) > 1), None)
         if twice is not None:
             reason = f"two fields of its struct are called {twice!r}, in one case or another"
@@ -79,6 +81,7 @@ def plain_array(array: pa.Array, target: pa.DataType) -> pa.Array:
         ArrowInvalid: A value would change.
         ArrowNotImplementedError: There is no conversion between the types.
     """
+    # `cast` is safe by default: it raises instead of rounding.
     return (_unwrapped(array) if _is_wrapped(array.type) else array).cast(target)
 
 
@@ -146,6 +149,7 @@ def _unwrapped(array: pa.Array) -> pa.Array:
         array = array.cast(pa.list_(pa.struct([found.key_field, found.item_field])))
     elif not _is_list(found):
         return array
+    # Offsets are computed anew: those of a list view may be in any order, and overlap.
     lengths = pc.fill_null(pc.list_value_length(array), 0).to_numpy(zero_copy_only=False)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     values = _unwrapped(pc.list_flatten(array))
@@ -160,6 +164,7 @@ def _uuid_text(storage: pa.FixedSizeBinaryArray) -> pa.StringArray:
     start = storage.offset * _UUID_BYTES
     data = np.frombuffer(storage.buffers()[1] or b"", np.uint8)
     data = data[start : start + count * _UUID_BYTES].reshape(count, _UUID_BYTES)
+    # (count, 16) bytes become (count, 32) hexadecimal digits, the high half of each byte first.
     digits = np.stack([_HEX[data >> 4], _HEX[data & 15]], axis=2).reshape(count, 2 * _UUID_BYTES)
     text = np.full((count, 36), ord("-"), np.uint8)
     text[:, [at for at in range(36) if at not in _UUID_DASHES]] = digits

@@ -157,6 +157,7 @@ class _OpenShard:
     def accepts(self, batch: pa.RecordBatch) -> bool:
         if not batch.schema.equals(self._schema):
             return False
+        # An upper bound, as what is held will be encoded and compressed.
         coming = self._file.tell() + self._held_bytes + batch.nbytes
         source = (self._stop or 0) - (self._start or 0)
         return coming <= self._limits.shard_bytes and source < self._limits.source_bytes
@@ -193,6 +194,7 @@ class _OpenShard:
         if self._held:
             table = pa.Table.from_batches(self._held, self._schema)
             with storage_errors(self._path, self._held_bytes):
+                # One row group, which the writer would otherwise divide by its own default.
                 self._writer_for(table).write_table(table, row_group_size=max(1, len(table)))
             self._encodings.add(self._held_bytes)
             self._held, self._held_rows, self._held_bytes = [], 0, 0

@@ -30,9 +30,13 @@ _ENCODINGS = {
     "utf-16-be": "utf-16-be",
     "cp1252": "cp1252",
     "windows-1252": "cp1252",
+    # As in web browsers (WHATWG Encoding Standard): text that is called Latin-1 may contain the
+    # additional printable characters of windows-1252.
     "latin-1": "cp1252",
     "iso-8859-1": "cp1252",
 }
+# An Arrow IPC stream has no magic number; each of its messages begins with the continuation marker
+# 0xFFFFFFFF.
 _MAGIC = ((b"PAR1", "parquet"), (b"ARROW1", "arrow"), (b"\xff\xff\xff\xff", "arrow-stream"))
 _CONTROL_MAX = (
     0.1  # maximum fraction of control characters at the start of a text; a few are accepted
@@ -78,6 +82,7 @@ def sniff_format(head: bytes, name: str) -> str:
         if head.startswith(magic):
             return found
     encoding, start = sniff_encoding(head, {})
+    # The patterns for JSON are for UTF-8, and the file may be UTF-16.
     text = _decode(head[start:], encoding, whole=False).encode(errors="replace")
     is_lines = name.lower().endswith((".jsonl", ".ndjson"))
     if is_lines and not text.lstrip().startswith(b"["):
@@ -111,10 +116,12 @@ def sniff(head: bytes, name: str, options: dict[str, Any], *, whole: bool) -> Sn
     chosen = options.get("delimiter")
     if chosen is not None and (len(chosen) != 1 or not chosen.isascii() or chosen in '"\r\n'):
         raise UsageError(f"delimiter {chosen!r} is not one ASCII character")
+    # None means detect; False is an answer.
     header = options.get("header")
     layout = find_layout(text, chosen, tabs=name.lower().endswith(".tsv"), whole=whole)
     if header is None:
         header = has_header(layout.records)
+    # CR alone was the line end of classic Mac OS, and some exports still use it.
     newline = "\r" if "\r" in text and "\n" not in text else "\n"
     return Sniffed(
         encoding,
@@ -149,6 +156,8 @@ def sniff_encoding(head: bytes, options: dict[str, Any]) -> tuple[str, int]:
         return known, marked[1] if marked and marked[0] == known else 0
     if marked:
         return marked
+    # ASCII characters in UTF-16 have a zero byte: the second one in little-endian order, the first
+    # one in big-endian order.
     even, odd = head[0:4096:2].count(0), head[1:4096:2].count(0)
     if max(even, odd) > len(head[:4096]) // 5:
         return ("utf-16-le", 0) if odd > even else ("utf-16-be", 0)
@@ -159,6 +168,9 @@ def _mostly_utf8(head: bytes) -> bool:
     if head.isascii():
         return True
     text = head.decode("utf-8", "replace")
+    # The sample may end within a character, so replacements at its end do not count. A UTF-8 file
+    # may have a few damaged bytes; in cp1252 text nearly every character above ASCII is invalid
+    # UTF-8.
     broken = text.rstrip("\ufffd").count("\ufffd")
     return broken * 2 < sum(not character.isascii() for character in text)
 

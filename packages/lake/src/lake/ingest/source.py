@@ -20,6 +20,7 @@ __all__ = ["PartsFile", "TextBlock", "TextSource", "mend"]
 
 RECORD_BYTES_MAX = 64 * MIB
 _READ_BYTES = MIB
+# The name of a codec error handler, registered at the end of this module.
 _FALLBACK = "sennit-cp1252"
 
 
@@ -30,9 +31,12 @@ class PartsFile(io.RawIOBase):
         super().__init__()
         self._paths = [Path(path) for path in paths]
         sizes = [path.stat().st_size for path in self._paths]
+        # Offset of each part in the joined bytes, then the end of the last one.
         self._starts = [0, *accumulate(sizes)]
         self.size = self._starts[-1]
         self._position = 0
+        # (index, file) of the part that was read last; an upload may have more parts than a process
+        # may have open files.
         self._open: tuple[int, BinaryIO] | None = None
 
     def readable(self) -> bool:
@@ -57,6 +61,7 @@ class PartsFile(io.RawIOBase):
         """Read from the part at the position; returns fewer bytes at the end of a part."""
         if self._position >= self.size:
             return 0
+        # The last part that starts at or before the position, so empty parts are skipped.
         index = bisect_right(self._starts, self._position) - 1
         file = self._part(index)
         file.seek(self._position - self._starts[index])
@@ -135,6 +140,8 @@ class TextSource:
         """
         with PartsFile(self._paths) as file:
             stream = _Utf8Stream(file, self.encoding, start, stop)
+            # Advanced only by blocks that were yielded; for an error it is the start of the bad
+            # record's block.
             place = _Place(start, line, self)
             records = split_records(
                 stream,
@@ -157,6 +164,7 @@ class TextSource:
                     ) from None
                 if block is None:
                     return
+                # Copied: the splitter reuses its buffer for the next block.
                 yield self._finish(bytes(block.data), place, final=stream.ended)
 
     @contextmanager
@@ -170,6 +178,7 @@ class TextSource:
         if self.encoding == "utf-8":
             return len(data)
         text = data.decode()
+        # One byte a character.
         if self.encoding == "cp1252":
             return len(text)
         return len(text.encode(self.encoding, "surrogatepass"))
@@ -177,12 +186,16 @@ class TextSource:
     def _finish(self, data: bytes, place: _Place, *, final: bool) -> TextBlock:
         if final:
             self._refuse_open_quote(data, place)
+        # `place` advances by the original bytes, not the mended ones: offsets are those of the
+        # source.
         clean, mended = (data, False) if self.encoding != "utf-8" else mend(data)
         start, line = place.offset, place.line
         place.pass_by(data)
         return TextBlock(clean, start, place.offset, line, mended)
 
     def _refuse_open_quote(self, data: bytes, place: _Place) -> None:
+        # With line ends after it, the last record ends within the text, unless a quote is still
+        # open.
         whole = data + b"\n\n"
         end = last_record_end(whole, len(whole), self.dialect)
         if end >= len(data):
@@ -216,7 +229,9 @@ class _Utf8Stream(io.RawIOBase):
         super().__init__()
         self._file = file
         self._stop = min(stop, file.size)
+        # None reads UTF-8 without a copy; `mend` checks it later, block by block.
         self._decoder = None if encoding == "utf-8" else _decoder(encoding)
+        # Decoded text that did not fit in the caller's buffer.
         self._pending = b""
         self.ended = False
         file.seek(start)
@@ -236,6 +251,7 @@ class _Utf8Stream(io.RawIOBase):
 
     def _fill(self, buffer: memoryview) -> int:
         assert self._decoder is not None
+        # A loop, as a piece may decode to nothing, such as half of a UTF-16 character.
         while not self._pending:
             raw = bytearray(_READ_BYTES)
             count = self._raw(memoryview(raw))
@@ -268,6 +284,8 @@ def _as_cp1252(error: UnicodeError) -> tuple[str, int]:
     if not isinstance(error, UnicodeDecodeError):
         raise error
     wrong = error.object[error.start : error.end]
+    # Five bytes are undefined in cp1252; they become the control character of the same number, so
+    # that no byte is lost.
     text = "".join(bytes([b]).decode("cp1252", "ignore") or chr(b) for b in wrong)
     return text, error.end
 

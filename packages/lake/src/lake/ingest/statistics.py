@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 __all__ = ["column_stats"]
 
 _TEXT_MAX = 128
+# JSON readers in JavaScript parse numbers as doubles, which are exact up to here.
 _EXACT_INTEGER = 2**53
 
 
@@ -41,9 +42,11 @@ def column_stats(path: Path) -> dict[str, Any]:
 
 
 def _merged(columns: list[Any]) -> dict[str, Any]:
+    # A bound over some of the row groups would be wrong for the whole, so all or nothing.
     if not columns or any(column is None or not column.has_null_count for column in columns):
         return {}
     merged: dict[str, Any] = {"nulls": sum(column.null_count for column in columns)}
+    # Row groups with NULLs alone have no bounds, and do not need any.
     valued = [column for column in columns if column.num_values]
     if valued and all(column.has_min_max for column in valued):
         low, high = _bounds(valued)

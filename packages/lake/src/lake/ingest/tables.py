@@ -37,6 +37,7 @@ def ingest_parquet(job: Job, limits: Limits) -> Ingested:
         pq.ParquetFile(source, buffer_size=_PAGE_BUFFER_BYTES) as parquet,
     ):
         schema = check_schema(parquet.schema_arrow, job.name)
+        # A number of rows must be chosen before any is read; wide rows need fewer.
         rows = _rows_at_once(parquet.metadata)
         batches = (validate_batch(batch, job.name) for batch in parquet.iter_batches(rows))
         return write_batches(job, limits, schema, batches)
@@ -51,6 +52,7 @@ def _rows_at_once(metadata: pq.FileMetaData) -> int:
 
 def ingest_arrow(job: Job, limits: Limits) -> Ingested:
     """Read an Arrow IPC stream or file (Feather v2) and write it as shards."""
+    # Arrow IPC has no smaller unit than a batch, so a larger one is refused before it is allocated.
     most = job.context.left_bytes_under(job.context.cap_bytes) // _ARROW_COPIES
     with (
         _open(job, "Arrow") as source,
@@ -69,6 +71,7 @@ def _open(job: Job, form: str) -> Iterator[pa.NativeFile]:
     ):
         try:
             yield source
+        # Some are also OSErrors or ValueErrors, and must not match the next clause.
         except SennitError:
             raise
         except DAMAGE as error:

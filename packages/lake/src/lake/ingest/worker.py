@@ -51,6 +51,7 @@ _BLOCK_COPIES = (
     12  # copies of a block: the text, parsed strings, typed columns, and a widening's second parse
 )
 _SHARD_SOURCE_MIN = 4 * MIB
+# A file of moderate size is split for parallel work; below 4 MiB, more shards would only add files.
 _SHARDS_AIM = 8
 
 
@@ -59,6 +60,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     options = check_options(request.get("options") or {})
     job = Job(request, options, context)
     source: dict[str, Any] = {"bytes": job.size}
+    # By its first bytes, so that an image, for example, is refused before anything is reserved.
     check_readable(job.head, job.name)
     compression = find_compression(job.head)
     if compression is not None:
@@ -100,6 +102,8 @@ def _unpack(job: Job, compression: Compression) -> int:
         bytes_max=job.bytes_max,
         tick=tick,
     )
+    # From here on the unpacked file is the upload: its size and its head replace those of the
+    # parts.
     job.read_from([target])
     check_readable(job.head, f"{job.inner_name} in {job.name}")
     again = find_compression(job.head)
@@ -141,6 +145,8 @@ def _ingest_csv(job: Job, limits: Limits) -> Ingested:
     )
     strict = bool(job.options.get("strict"))
     report = Report()
+    # The header is read with Python's parser, because the columns' names are needed to configure
+    # Arrow's.
     fields, start, line = _first_record(source, sniffed, job, report)
     if sniffed.trailing:
         fields.append("")
@@ -173,6 +179,7 @@ def _first_record(
         for begin, end in _records_in(block.data, source):
             record = block.data[begin:end]
             line = block.line + block.data[:begin].count(source.line_end)
+            # Reported, so that a title line is not lost silently.
             if above:
                 above -= 1
                 report.note(f"above the table, not read: {record.decode().strip()[:80]}", line=line)
@@ -213,6 +220,8 @@ def _kinds_of(schema: Schema, names: list[str], what: str) -> list[str]:
             line=1,
             reason=f"its columns are {', '.join(names)}; the dataset has {', '.join(schema.names)}",
         )
+    # One kind for each type, in the notation that the other kinds are converted to. Appended values
+    # must have it, as there is no sample of the dataset's own text.
     plain = ("bool", "int", "float", "date", "timestamp", "timestamp-utc", "text")
     by_type = {KINDS[kind].type: kind for kind in plain}
     types = schema.to_arrow().types

@@ -38,6 +38,7 @@ _MIB = 1 << 20
 _OVERSHOOT_BYTES = 48 * _MIB  # memory that DuckDB 2.0 uses beyond its memory_limit, measured
 _LEAST_BYTES = 24 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
+# How often a running query is interrupted until it ends; see `_interrupted_on_cancel`.
 _INTERRUPT_SECONDS = 0.05
 _KEPT_INSTANCES = 8
 _KEPT_GROWTH = 32
@@ -54,6 +55,8 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     try:
         statement = check_statement(sql, frozenset(table.name for table in tables))
         used = used_tables(tables, statement.tables)
+        # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
+        # query.
         verify_shards((shard for table in used for shard in table.shards), context)
         limits = _limits(request, context)
         with (
@@ -66,6 +69,8 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             inputs = [table.snapshot for table in used]
             return answer | {"inputs": inputs, "engine": "duckdb"}
     except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
+        # An interrupted query raises an error of DuckDB; the reason for the interrupt is reported
+        # instead.
         context.check()
         found = as_duckdb_error(error)
         if found is None:
@@ -120,8 +125,11 @@ def _interrupted_on_cancel(
                 connection.interrupt()
             is_over.wait(_INTERRUPT_SECONDS)
 
+    # A thread of its own: `on_cancel` callbacks must return. Daemon, so that it cannot keep the
+    # process alive.
     context.on_cancel(lambda: threading.Thread(target=interrupt, daemon=True).start())
     try:
+        # Stopped already: nothing is running yet that an interrupt could end.
         context.check()
         yield
     finally:
@@ -215,6 +223,7 @@ def _limits(request: dict[str, Any], context: EntryContext) -> SqlLimits:
         )
     # A folder of the process, not of the run: the instance may serve later queries.
     spill = context.process_folder
+    # Some of the disk stays free for uploads and other writers.
     disk = max(0, shutil.disk_usage(spill.parent).free - _TEMP_RESERVE_BYTES)
     return SqlLimits(
         memory_bytes=free,

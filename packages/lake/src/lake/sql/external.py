@@ -34,6 +34,7 @@ def run_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         Corrupt: A shard is damaged; nothing was sent.
     """
     verify_shards(map(ShardFile.from_json, request["shards"]), context)
+    # Before `prepare`, which reads the schema of every file.
     submitted = rewrite(plan_from_json(request["plan"]), lambda node: _with_files(node, context))
     assert isinstance(submitted, Sink)
     with ExitStack() as stack:
@@ -50,10 +51,12 @@ def run_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         with run.translate_memory_errors(), writer:
             for batch in batches:
                 writer.write(batch)
+                # Otherwise this batch stays in memory while the next one is produced.
                 del batch
                 run.report_progress("write")
                 if writer.done:
                     break
+        # Read before the stack closes the spill.
         spilled_bytes = run.spilled_bytes
     return {
         "rows": writer.rows,
@@ -73,6 +76,7 @@ def _with_files(node: Plan, context: EntryContext) -> Plan:
     if not isinstance(node, Scan) or not isinstance(node.source, Files) or node.source.paths:
         return node
     assert node.schema is not None, "the catalog knows every dataset's columns"
+    # By its columns: several empty datasets may be in one statement.
     path = context.spill_dir / "no-rows.arrow"
     path = path.with_stem(f"no-rows-{node.schema.fingerprint()}")
     with (

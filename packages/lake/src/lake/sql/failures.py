@@ -26,6 +26,8 @@ from sennit_core.errors import (
 
 __all__ = ["as_duckdb_error", "query_error", "syntax_error"]
 
+# DuckDB reports position, names and suggestions only within the message. A pattern that no longer
+# matches after an upgrade costs the detail, never the error itself.
 _LINE = re.compile(r"\n+LINE (\d+): (.*)\n( *)\^", re.DOTALL)
 _COLUMN = re.compile(
     r'Referenced column "(.*?)" not found|column named "?(.*?)"? (?:was )?not found'
@@ -93,6 +95,7 @@ def query_error(
     """
     text = str(error)
     if isinstance(error, _OF_FILES):
+        # Compared with known paths rather than parsed, as paths may contain anything.
         for shard in shards:
             if shard.path in text:
                 return _unreadable_shard(shard, text)
@@ -128,6 +131,7 @@ def _placed(text: str, sql: str) -> SqlError:
     if place is None:
         return SqlError(message, hint=hint)
     line, column = int(place[1]), _column(place)
+    # Only LF: DuckDB counts lines so, and `splitlines` would also split at other characters.
     lines = sql.split("\n")
     shown = place[2]
     if shown.startswith(_ELLIPSIS) or shown.endswith(_ELLIPSIS):
@@ -142,6 +146,7 @@ def _placed(text: str, sql: str) -> SqlError:
 
 def _column(place: re.Match[str]) -> int:
     """Return the column of the caret under the line, in characters from 1."""
+    # The caret is below the shown line, which begins after "LINE n: ".
     cells = len(place[3]) - len(f"LINE {place[1]}: ")
     column = 0
     for column, character in enumerate(place[2]):  # noqa: B007 - the last one counts
@@ -159,6 +164,7 @@ def _cells(character: str) -> int:
 
 
 def _out_of_memory(text: str, cap_bytes: int) -> SennitError:
+    # DuckDB reports a full disk while it spills as a lack of memory.
     if "max_temp_directory_size" in text or "No space left" in text:
         return StorageFull(path="the query's temporary files")
     return MemoryCapExceeded(

@@ -30,7 +30,10 @@ _REMEMBERED_TEXT_MAX = 8 << 10
 """Number of cached check results, and longest cached text: at most 2 MiB of text."""
 _NUMBER = re.compile(rb"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 _READING = "one SELECT, WITH, FROM, VALUES, SHOW TABLES, DESCRIBE, EXPLAIN or SUMMARIZE"
+# Parsing needs no threads, and the stacks of idle ones would count towards the process's cap.
 _PARSER = {"threads": "1", "async_threads": "1", "memory_limit": "256MB"}
+# Allow-lists: a node kind or a table function that a later version of DuckDB adds is refused until
+# someone has checked it and adds it here.
 _NODES = frozenset(
     ("SELECT_NODE", "SET_OPERATION_NODE", "CTE_NODE", "RECURSIVE_CTE_NODE", "STATEMENT_NODE")
 )
@@ -50,18 +53,22 @@ _TABLE_FUNCTIONS = frozenset(
         "icu_calendar_names",
     )
 )
+# A deny-list, because DuckDB has some 900 scalar functions that only compute (`design/0050`).
 _SCALAR_FUNCTIONS = frozenset(
     (
+        # Read the process's environment, settings, or state that an earlier query could have left.
         "getenv",
         "current_setting",
         "getvariable",
         "nextval",
         "currval",
         "setval",
+        # Occupy an executor, or write to its log.
         "sleep_ms",
         "pg_sleep",
         "write_log",
         "parse_duckdb_log_message",
+        # Show definitions: that of a view contains the paths of shards.
         "pg_get_viewdef",
         "pg_get_expr",
         "pg_get_constraintdef",
@@ -72,6 +79,7 @@ _SCALAR_FUNCTIONS = frozenset(
         "add_parquet_key",
         "invoke",
         "which_secret",
+        # Read what a string names. The tree shows only the string, so this walk could not check it.
         "query",
         "query_table",
         "glob",
@@ -79,11 +87,14 @@ _SCALAR_FUNCTIONS = frozenset(
 )
 _REFUSED_PREFIXES = ("__internal", "read_", "parquet_", "pragma_", "sniff_", "copy_", "pg_read")
 _CATALOG_TABLES = frozenset(("tables", "columns", "schemata"))
+# What DuckDB's parser makes of SHOW TABLES and its variants, as the name of a table.
 _SHOWN = frozenset(("tables", "databases", "schemas", "alltables", "__show_tables_expanded"))
 _EXPLAIN = re.compile(
     r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*explain\b\s*(?:analyze\b|\([^)]*\))?",
     re.IGNORECASE | re.DOTALL,
 )
+# DuckDB opens a table name that it does not know as a file if the name looks like one. External
+# access is off as well, but here the error can name the solution.
 _LIKE_A_FILE = re.compile(
     r"[/\\*?]|://|\.(csv|tsv|parquet|json|ndjson|txt|db|duckdb|gz|arrow)$", re.IGNORECASE
 )
@@ -116,6 +127,7 @@ def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
         Denied: It would write, configure, or read something other than datasets.
         Unsupported: DuckDB cannot serialize the tree of this statement.
     """
+    # The cache's memory is bounded only if each text is.
     if len(sql) > _REMEMBERED_TEXT_MAX:
         return _check(sql, known)
     return _remembered(_Text(_without_numbers(sql), sql), known)
@@ -126,6 +138,7 @@ class _Text:
     """A statement's text as a cache key; texts that differ only in numbers are equal."""
 
     pieces: tuple[bytes, ...]
+    # Not part of the key: any text with the same pieces has the same result.
     sql: str = field(compare=False)
 
 
@@ -145,6 +158,7 @@ def _without_numbers(sql: str) -> tuple[bytes, ...]:
     try:
         tokens = duckdb.tokenize(sql)
     except (duckdb.Error, UnicodeError):
+        # A text that the tokenizer refuses is its own key; parsing it reports the error.
         return (text,)
     pieces = []
     start = 0
@@ -161,14 +175,17 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
         statements = _parser().extract_statements(sql)
     except duckdb.Error as error:
         raise syntax_error(error, sql) from None
+    # Of several statements, the first could end the read-only transaction in which the next runs.
     if len(statements) != 1:
         found = f"{len(statements)} statements" if statements else "no statement"
         raise SqlError(f"{found}; send {_READING}", line=1, column=1, offset=0)
     kind = _kind(statements[0])
     text = sql
+    # `json_serialize_sql` has no tree for EXPLAIN; what it explains is checked instead.
     if kind == "EXPLAIN":
         text = sql[_explained(sql) :]
         kind = _kind_of(text)
+    # DuckDB expands such a PIVOT to several statements, of which there is no single tree.
     if kind == "MULTI":
         raise Unsupported(
             "PIVOT whose columns come from the data is not supported",
@@ -190,6 +207,7 @@ def _parser() -> duckdb.DuckDBPyConnection:
     parser = duckdb.connect(":memory:", config=_PARSER)
     parser.execute("SET python_enable_replacements = false")
     parser.execute("SET enable_external_access = false")
+    # Last, as it prevents the statements above.
     parser.execute("SET lock_configuration = true")
     return parser
 
@@ -198,6 +216,7 @@ def _tree_of(text: str) -> Any:
     """Return the statement's syntax tree; Python's recursion limit must not be below DuckDB's."""
     tree = _parser().execute("SELECT json_serialize_sql(?)", [text]).fetchall()[0][0]
     usual = sys.getrecursionlimit()
+    # The limit applies to the whole interpreter, so it is restored.
     sys.setrecursionlimit(max(usual, _TREE_DEPTH_MAX))
     try:
         return json.loads(tree)
@@ -238,6 +257,9 @@ class _Walk:
         self._known = frozenset(name.casefold() for name in known)
 
     def visit(self, tree: Any) -> None:
+        # CTE names are collected from the whole tree first, without their scopes. A dataset with
+        # the name of a CTE in another part of the statement then gets no view, so it is not found.
+        # A file with such a name cannot be opened either: external access is off.
         nodes = list(_nodes(tree))
         ctes = {
             entry["key"].casefold()
@@ -250,6 +272,7 @@ class _Walk:
 
     def _check_node(self, node: dict[str, Any], ctes: set[str]) -> None:
         kind = node.get("type")
+        # This finds a CTE that modifies data: its statement's kind is SELECT.
         if isinstance(kind, str) and kind.endswith("_NODE") and kind not in _NODES:
             word = kind.removesuffix("_NODE").removesuffix("_QUERY")
             raise Denied(f"{word} inside a query", needed=_READING)
@@ -270,6 +293,7 @@ class _Walk:
                 raise Denied(f"reading information_schema.{path[-1]}", needed="tables or columns")
             self.catalog = True
             return
+        # A qualified name never refers to a CTE.
         if name.casefold() not in ctes or len(path) > 1:
             self._check_name(name)
 
@@ -294,6 +318,8 @@ class _Walk:
     def _check_show(self, node: dict[str, Any]) -> None:
         if node.get("query") is None:
             shown = node.get("table_name", "")
+            # SHOW TABLES arrives here as the name "tables" with its quotes, SHOW ALL TABLES as
+            # __show_tables_expanded without any.
             if shown.startswith('"') and shown.endswith('"'):
                 shown = shown[1:-1].replace('""', '"')
             if shown.casefold() in _SHOWN:

@@ -39,6 +39,8 @@ class InstanceCache:
 
     def __init__(self, size: int) -> None:
         self._size = size
+        # Idle instances, the least recently used first. An instance in use is not in here, so it
+        # can be neither evicted nor used by two queries.
         self._kept: OrderedDict[InstanceKey, Instance] = OrderedDict()
 
     @contextmanager
@@ -65,6 +67,8 @@ class InstanceCache:
             instance = None
         if instance is None:
             instance = Instance(tables, names, _rounded(limits))
+        # Set only where the query ended in a known way: any other exception, such as the reason for
+        # a stop, closes the instance.
         keep = False
         try:
             with instance.connect() as connection:
@@ -74,6 +78,7 @@ class InstanceCache:
             keep = may_keep()
             raise
         finally:
+            # Spill files remain until the instance is closed.
             if keep and not instance.has_spilled:
                 self._put(key, instance)
             else:
@@ -106,6 +111,8 @@ def instance_key(
             all rows. Readers with different rights never share an instance.
     """
     wanted = {name.casefold() for name in names}
+    # Sorted, so that the order in which a query names its datasets does not matter. The schema is
+    # part of the key because a dataset without shards has nothing else to distinguish it.
     views = sorted(
         (
             table.name,
@@ -143,4 +150,6 @@ def _fits(opened: SqlLimits, wanted: SqlLimits) -> bool:
 
 
 def _is_near(opened_bytes: int, wanted_bytes: int) -> bool:
+    # A new instance has 1/16 less than was free (`_rounded`), so it still fits after small changes.
+    # One with more than a quarter less is replaced.
     return wanted_bytes - wanted_bytes // 4 <= opened_bytes <= wanted_bytes

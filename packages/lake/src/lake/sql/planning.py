@@ -31,6 +31,8 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
     del context
     tables = [Table.from_json(table) for table in request["tables"]]
     text = request["sql"]
+    # The same check as for DuckDB, before EM-√'s own parser (sqlglot) sees the text: a statement
+    # that is refused by one engine must not be answered by the other.
     statement = check_statement(text, frozenset(table.name for table in tables))
     if statement.explains or statement.catalog:
         raise Unsupported(
@@ -38,18 +40,24 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
             hint="use engine=auto for EXPLAIN, SHOW and DESCRIBE",
         )
     used = used_tables(tables, statement.tables)
+    # Names resolve to exactly these sources; `sql` is not called with `files=True`, so no name can
+    # be read as a path.
     sources = {key: _source(table) for table in used for key in (table.name, table.id)}
     plan = sql(text, sources, request.get("params")).plan
+    # Such a plan reads an empty placeholder file, which `_check_sources` would report as an
+    # internal error.
     _refuse_no_from(plan)
     _check_sources(plan, used)
     return {
         "plan": plan_to_json(Sink(plan, StreamTarget(request.get("format") or "arrow"))),
         "inputs": [table.snapshot for table in used],
+        # Verified by the process that runs the plan, just before it opens them.
         "shards": [shard.to_json() for table in used for shard in table.shards],
     }
 
 
 def _source(table: Table) -> Plan:
+    # A dataset without shards keeps an empty list of files here; `lake.sql.external` replaces it.
     return Scan(Files(table.paths or (), "parquet"), table.schema)
 
 

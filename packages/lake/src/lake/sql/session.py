@@ -59,11 +59,13 @@ class Instance:
         self.limits = limits
         self._database = _connect(limits)
         try:
+            # A view by id only where a query uses it, so that listings show each dataset once.
             wanted = {name.casefold() for name in names}
             for table in tables:
                 _create_view(self._database, table.name, table)
                 if table.id in wanted:
                     _create_view(self._database, table.id, table)
+            # After the views: creating them opens shards to read their schemas.
             _lock(self._database, [path for table in tables for path in table.paths or ()])
         except BaseException:
             self._database.close()
@@ -72,10 +74,12 @@ class Instance:
     @contextmanager
     def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open a connection for one query; its temporary state ends with it."""
+        # In DuckDB's Python module, a cursor is a connection of its own to the same database.
         connection = self._database.cursor()
         try:
             if self.limits.memory_bytes < _STREAM_MEMORY_MIN:
                 connection.execute("SET streaming_buffer_size = '2MiB'")
+            # Never committed: closing the connection rolls it back.
             connection.execute("BEGIN TRANSACTION READ ONLY")
             yield connection
         finally:
@@ -115,10 +119,13 @@ def _connect(limits: SqlLimits) -> duckdb.DuckDBPyConnection:
             "memory_limit": f"{limits.memory_bytes // _MIB}MiB",
             "temp_directory": str(limits.temp_folder),
             "max_temp_directory_size": f"{limits.temp_bytes // _MIB}MiB",
+            # Extensions are native libraries, possibly downloaded; secrets are files of the user.
             "autoinstall_known_extensions": "false",
             "autoload_known_extensions": "false",
             "allow_community_extensions": "false",
             "allow_persistent_secrets": "false",
+            # Without ORDER BY, rows are in the order of the shards, which is that of the uploaded
+            # file.
             "preserve_insertion_order": "true",
         },
     )
@@ -133,6 +140,8 @@ def _lock(database: duckdb.DuckDBPyConnection, shards: Sequence[str]) -> None:
     database.execute("SET GLOBAL TimeZone = 'UTC'")
     # The only setting without a global form that a later connection may need to change.
     database.execute("SET GLOBAL allowed_configs = ['streaming_buffer_size']")
+    # The order is fixed: `allowed_paths` cannot change once access is off, and nothing can change
+    # once the configuration is locked.
     database.execute(f"SET GLOBAL allowed_paths = [{', '.join(map(_text, shards))}]")
     database.execute("SET GLOBAL enable_external_access = false")
     database.execute("SET GLOBAL lock_configuration = true")
@@ -149,6 +158,8 @@ def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table)
 
 def _nothing(connection: duckdb.DuckDBPyConnection, schema: Schema) -> str:
     """Return a query without rows that has the dataset's columns, for SHOW and DESCRIBE."""
+    # Registered only to ask DuckDB for its names of the Arrow types; the view itself must not
+    # depend on a Python object.
     stub = f"columns of {len(schema.fields)}: {schema.fingerprint()}"
     connection.register(stub, schema.to_arrow().empty_table())
     described = connection.execute(f"DESCRIBE {_name(stub)}").fetchall()

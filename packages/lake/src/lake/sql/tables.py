@@ -65,11 +65,13 @@ def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:
     """
     found: dict[str, Table] = {}
     by_name = {key: t for t in tables for key in (t.name.casefold(), t.id)}
+    # Sorted, so that the same statement always reports the same name first.
     for name in sorted(wanted):
         table = by_name.get(name.casefold())
         if table is None:
             raise NotFound(kind="dataset", name=name, suggestion=None)
         if table.damage is not None:
             raise error_from_json(table.damage)
+        # By id, as a statement may use both the name and the id of one dataset.
         found[table.id] = table
     return list(found.values())

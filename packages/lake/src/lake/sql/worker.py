@@ -25,6 +25,7 @@ def prepare() -> None:
 
 def release() -> None:
     """Close cached DuckDB instances, because the next task needs their memory."""
+    # Not imported for this: a process that has run no DuckDB query should not load DuckDB.
     loaded = sys.modules.get("lake.sql.duckdb_worker")
     if loaded is not None:
         loaded.release()
@@ -33,6 +34,7 @@ def release() -> None:
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Run one step."""
     engine = request.get("engine", "duckdb")
+    # Idle instances are memory under the same cap, which the plan can use instead.
     if engine != "duckdb":
         release()
     if engine == "emsqrt":
