@@ -17,7 +17,8 @@ from elytra.transport import wait_for
 from sennit.app import Application, create_app
 from sennit.limits import protocols_for
 from sennit.node import Node
-from sennit.settings import load, with_port
+from sennit.settings import with_port
+from sennit.settings_loading import load
 from sennit_core.records import JobInfo
 
 

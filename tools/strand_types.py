@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from strand.schema import ELEMENTS, FIELD_TYPES, FieldType
+from strand.fields import ELEMENTS, FIELD_TYPES, FieldType
 
 ROOT = Path(__file__).resolve().parents[1]
 TYPES = tuple(FIELD_TYPES.values())

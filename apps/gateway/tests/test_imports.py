@@ -1,11 +1,15 @@
-"""What importing the façade and the command costs, by what it loads."""
+"""What importing the façade and the command costs, by what it loads; and that no imports form a ring."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import pytest
+
+import sennit
+from sennit_core.testing import import_graph
 
 HEAVY = {"duckdb", "pyarrow", "ray", "numpy", "fastapi", "pydantic", "httpx", "pandas", "polars"}
 
@@ -30,3 +34,8 @@ def test_the_command_line_loads_nothing_heavy_before_a_verb_runs() -> None:
 def test_help_of_a_verb_loads_nothing_heavy(verb: str) -> None:
     program = f"import sennit.cli; assert sennit.cli.run(['{verb}', '--help']) == 0"
     assert not loaded_by(program) & (HEAVY | {"rich"})
+
+
+@pytest.mark.slow
+def test_no_modules_import_each_other_in_a_ring() -> None:
+    TopologicalSorter(import_graph(sennit)).prepare()  # raises CycleError, which names the ring

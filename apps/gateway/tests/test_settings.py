@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from sennit.settings import EmsqrtSettings, MemoryShares, is_loopback, load
+from sennit.settings import EmsqrtSettings, MemoryShares, is_loopback
+from sennit.settings_loading import load
 from sennit_core.errors import UsageError
 from sennit_core.units import GIB, MIB
 

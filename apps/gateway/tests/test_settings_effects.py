@@ -17,7 +17,8 @@ import pytest
 from opened_node import OpenNode, OpenNodes
 
 from nodes import platform, running_node
-from sennit.settings import Settings, load
+from sennit.settings import Settings
+from sennit.settings_loading import load
 from sennit_core.errors import UsageError
 
 Effect = Callable[[OpenNodes, Path, pytest.MonkeyPatch], None]

@@ -2,11 +2,18 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from sennit_core.clock import SYSTEM, Clock
-from sennit_core.testing import ManualClock, run_markdown
+from sennit_core.testing import (
+    ManualClock,
+    import_graph,
+    imported_modules,
+    module_files,
+    run_markdown,
+)
 
 
 def test_system_clock_returns_time_and_waits() -> None:
@@ -74,3 +81,36 @@ def test_failure_shows_the_line_of_the_page(markdown: Callable[[str], Path]) -> 
 def test_page_without_examples_is_refused(markdown: Callable[[str], Path]) -> None:
     with pytest.raises(ValueError, match="no ```python block"):
         run_markdown(markdown("nothing\n```sh\nls\n```\n"))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> ModuleType:
+    files = {
+        "__init__": "from braid.top import top\n",
+        "top": "import braid.parts.low\n\ndef top():\n    from braid import middle\n",
+        "middle": "if TYPE_CHECKING:\n    from braid.parts import low\n",
+        "parts/__init__": "import sys\n",
+        "parts/low": "from braid.parts import other_name\n",
+    }
+    for name, text in files.items():
+        file = tmp_path / "braid" / f"{name}.py"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    made = ModuleType("braid")
+    made.__path__ = [str(tmp_path / "braid")]
+    return made
+
+
+def test_the_import_graph_has_lazy_imports_and_those_for_types(package: ModuleType) -> None:
+    assert import_graph(package) == {
+        "braid.middle": {"braid.parts.low"},
+        "braid.parts": set(),
+        "braid.parts.low": {"braid.parts"},
+        "braid.top": {"braid.middle", "braid.parts.low"},
+    }
+
+
+def test_imports_for_types_can_be_left_out(package: ModuleType) -> None:
+    known = module_files(package)
+    assert sorted(known) == ["braid", *import_graph(package)]
+    assert list(imported_modules(known["braid.middle"], known, types=False)) == []

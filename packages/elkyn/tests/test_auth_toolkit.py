@@ -295,7 +295,7 @@ def test_administration_needs_an_administrator(
 def test_administrators_of_users(server: Server) -> None:
     body = {"localId": "u1", "email": "x@y.z", "password": "secret1", "phoneNumber": "+4930123"}
     assert server.admin(PROJECT, body)["localId"] == "u1"
-    for body, message in (
+    for invalid, message in (
         ({"localId": "u1"}, "DUPLICATE_LOCAL_ID"),
         ({"email": "X@y.z"}, "EMAIL_EXISTS"),
         ({"phoneNumber": "+4930123"}, "PHONE_NUMBER_EXISTS"),
@@ -305,7 +305,7 @@ def test_administrators_of_users(server: Server) -> None:
         ({"customAttributes": "[1]"}, "INVALID_CLAIMS"),
         ({"customAttributes": json.dumps({"a": "x" * 1000})}, "CLAIMS_TOO_LARGE"),
     ):
-        assert server.error(PROJECT, body, **ADMIN).split(" : ")[0] == message
+        assert server.error(PROJECT, invalid, **ADMIN).split(" : ")[0] == message
     for identifier in ({"localId": ["u1"]}, {"email": ["x@y.z"]}, {"phoneNumber": ["+4930123"]}):
         assert server.admin(f"{PROJECT}:lookup", identifier)["users"][0]["localId"] == "u1"
     assert "users" not in server.admin(f"{PROJECT}:lookup", {"localId": ["u2"]})

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import ast
 import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from functools import cache
 from graphlib import TopologicalSorter
-from pathlib import Path
 
 import pytest
 
 import elkyn
+from sennit_core.testing import import_graph, imported_modules, module_files
 
 
 def loaded_by(statement: str) -> set[str]:
@@ -43,39 +41,6 @@ def test_a_store_has_few_verbs_and_leaves_the_rest_to_its_admin() -> None:
     assert len(verbs) <= 15, sorted(verbs)
 
 
-# `ElkynStore(mode="replica")` returns a subclass, whose module imports the store: the one ring.
-SUBCLASS_OF_STORE = {"elkyn.replication.replica", "elkyn.replication.link"}
-
-
-def modules() -> dict[str, Path]:
-    source = Path(elkyn.__file__).parents[1]
-    files = source.glob("elkyn/**/*.py")
-    names = {".".join(file.relative_to(source).with_suffix("").parts): file for file in files}
-    return {name.removesuffix(".__init__"): file for name, file in names.items()}
-
-
-@cache
-def import_statements(file: Path, *, types: bool) -> list[ast.Import | ast.ImportFrom]:
-    module = ast.parse(file.read_text())
-    if not types:
-        module.body = [node for node in module.body if not for_type_checking(node)]
-    return [node for node in ast.walk(module) if isinstance(node, ast.Import | ast.ImportFrom)]
-
-
-def imported(file: Path, known: dict[str, Path], *, types: bool = True) -> Iterator[str]:
-    """Yield the modules that a file imports, lazily too; with `types` also for type checking."""
-    for node in import_statements(file, types=types):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names if alias.name in known)
-        elif isinstance(node, ast.ImportFrom) and node.module in known:
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            yield from (name if name in known else node.module for name in names)
-
-
-def for_type_checking(node: ast.stmt) -> bool:
-    return isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-
-
 STATES_LAYERS = (
     *("elkyn", "elkyn.auth", "elkyn.cli", "elkyn.replication", "elkyn.server"),
     *("elkyn.server.bodies", "elkyn.server.realtime", "elkyn.storage", "elkyn.store", "elkyn.tree"),
@@ -101,7 +66,7 @@ def rank_of(module: str, ranks: dict[str, int]) -> int:
 
 @pytest.mark.parametrize("name", STATES_LAYERS)
 def test_no_module_imports_a_layer_above_it(name: str) -> None:
-    known = modules()
+    known = module_files(elkyn)
     chains = list(stated_layers(name))
     assert chains
     for ranks in chains:
@@ -110,24 +75,20 @@ def test_no_module_imports_a_layer_above_it(name: str) -> None:
             own = rank_of(module, ranks)
             if own < 0:
                 continue
-            others = set(imported(file, known, types=False))
-            if module == "elkyn.store":
-                others -= SUBCLASS_OF_STORE
+            others = set(imported_modules(file, known, types=False))
             assert {other for other in others if rank_of(other, ranks) > own} == set()
 
 
 def test_every_statement_of_layers_is_tested() -> None:
-    stated = {name for name, file in modules().items() if "\nLayering: " in file.read_text()}
+    stated = {
+        name for name, file in module_files(elkyn).items() if "\nLayering: " in file.read_text()
+    }
     assert stated == set(STATES_LAYERS)
 
 
 @pytest.mark.slow
 def test_no_modules_import_each_other_in_a_ring() -> None:
-    known = modules()
-    graph = {name: set(imported(file, known)) - {name} for name, file in known.items()}
-    graph["elkyn.store"] -= SUBCLASS_OF_STORE
-    del graph["elkyn"]  # the façade, which imports on first access
-    TopologicalSorter(graph).prepare()  # raises CycleError, which names the ring
+    TopologicalSorter(import_graph(elkyn)).prepare()  # raises CycleError, which names the ring
 
 
 def test_an_unknown_attribute_is_an_attribute_error() -> None:

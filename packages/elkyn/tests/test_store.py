@@ -225,6 +225,13 @@ def test_a_mode_and_a_folder_that_do_not_fit_are_refused(tmp_path: Path) -> None
         ElkynStore(tmp_path, mode="replica")
 
 
+def test_a_replica_that_cannot_begin_to_follow_closes_its_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="is not the URL of a server"):
+        ElkynStore(tmp_path, mode="replica", cluster_url="nowhere")
+    with ElkynStore(tmp_path) as store:
+        assert store.replica is None
+
+
 def test_namespaces_are_apart_and_found_again(tmp_path: Path) -> None:
     with open_namespaces(tmp_path) as stores:
         stores["sys"].set("/a", 1)

@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import pytest
 
 import elytra
+from sennit_core.testing import import_graph
 
 
 def test_every_public_name_is_there_and_sorted() -> None:
@@ -34,3 +36,8 @@ def test_the_client_needs_no_arrow_until_there_is_an_answer() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.slow
+def test_no_modules_import_each_other_in_a_ring() -> None:
+    TopologicalSorter(import_graph(elytra)).prepare()  # raises CycleError, which names the ring

@@ -6,10 +6,12 @@ import importlib
 import pkgutil
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 
 import pytest
 
 import lake
+from sennit_core.testing import import_graph
 
 MODULES = sorted(module.name for module in pkgutil.walk_packages(lake.__path__, "lake."))
 
@@ -48,3 +50,8 @@ def test_exports_exist(name: str) -> None:
 
     assert all(hasattr(module, each) for each in exported)
     assert len(exported) == len(set(exported))
+
+
+@pytest.mark.slow
+def test_no_modules_import_each_other_in_a_ring() -> None:
+    TopologicalSorter(import_graph(lake)).prepare()  # raises CycleError, which names the ring

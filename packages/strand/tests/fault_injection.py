@@ -467,7 +467,7 @@ def run_once(make: type[Scenario], version: int, number: int, after: int) -> str
 def main() -> None:
     name, version, how = sys.argv[1:]
     number = signal.SIGKILL if how == "kill" else signal.SIGSTOP
-    for module in (strand.view, strand.writer):
+    for module in (strand.consumer, strand.producer):
         vars(module)["NAP_NANOSECONDS"] = 2_000_000
     Role.spin_nanoseconds = 0
     only = os.environ.get("AFTER")

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import strand
 from sennit_core.errors import Corrupt, UnknownColumn, UsageError
-from strand.schema import FIELD_TYPES
+from strand.fields import FIELD_TYPES
 
 INTERN = ["red", "green", "blue"]
 f32 = st.floats(width=32, allow_nan=False)

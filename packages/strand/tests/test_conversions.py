@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 import strand
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
-from strand.schema import FIELD_TYPES, schema_fingerprint
+from strand.fields import FIELD_TYPES
+from strand.schema import schema_fingerprint
 
 TYPES_PAGE = Path(__file__).parents[3] / "docs" / "types.md"
 CHECK = strand.build_schema(

@@ -9,7 +9,7 @@ import pytest
 
 import strand
 from sennit_core.errors import Closed, UnknownColumn, UsageError
-from strand.schema import FIELD_TYPES
+from strand.fields import FIELD_TYPES
 
 Pair = tuple[strand.StrandWriter, strand.StrandView]
 

@@ -15,7 +15,7 @@ import pytest
 
 import strand
 import strand.fanin_view
-import strand.writer
+import strand.producer
 from sennit_core.errors import DeadlineExceeded, UsageError
 from strand.layout import read_consumer
 from strand.schema import fnv1a
@@ -121,7 +121,7 @@ def test_every_producers_records_arrive_in_its_order(fan: strand.FanIn, start: A
 def test_no_wake_up_is_lost_when_naps_never_end(
     fan: strand.FanIn, start: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (strand.fanin_view, strand.writer):  # forked processes inherit it
+    for module in (strand.fanin_view, strand.producer):  # forked processes inherit it
         monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**15)
         monkeypatch.setattr(module, "SPIN_NANOSECONDS", 0, raising=False)
     for member in range(3):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import strand
-from strand.schema import FIELD_TYPES
+from strand.fields import FIELD_TYPES
 
 WRITER = Path(__file__).parents[3] / "tools" / "strand_types.py"
 

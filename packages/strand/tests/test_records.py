@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 import strand
 from sennit_core.errors import Closed, UnknownColumn, UsageError
-from strand.schema import FIELD_TYPES
+from strand.fields import FIELD_TYPES
 
 Pair = tuple[strand.StrandWriter, strand.StrandView]
 

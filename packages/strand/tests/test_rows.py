@@ -15,7 +15,7 @@ import strand
 from sennit_core.errors import Corrupt, UsageError
 from strand import _native
 from strand.failures import Failure
-from strand.schema import FIELD_TYPES
+from strand.fields import FIELD_TYPES
 
 Pair = tuple[strand.StrandWriter, strand.StrandView]
 

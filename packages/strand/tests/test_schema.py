@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 import strand
 from sennit_core.errors import UnknownColumn, UsageError
 from strand.errors import UnknownField
-from strand.schema import FIELD_TYPES, check_stride, decode_schema, fnv1a, schema_from_facts
+from strand.fields import FIELD_TYPES
+from strand.schema import check_stride, decode_schema, fnv1a, schema_from_facts
 
 CHECK = strand.build_schema(
     [

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import strand
+import strand.producer
 import strand.selection
-import strand.writer
 from sennit_core.errors import UsageError
 
 FORK = multiprocessing.get_context("fork")
@@ -114,7 +114,7 @@ def test_many_rings_are_read_by_one_process(rings: list[strand.Ring]) -> None:
 def test_no_wake_up_is_lost_when_naps_never_end(
     rings: list[strand.Ring], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (strand.selection, strand.writer):  # forked processes inherit it
+    for module in (strand.selection, strand.producer):  # forked processes inherit it
         monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**15)
     assert run_all(rings) == [500, 500, 500]
 

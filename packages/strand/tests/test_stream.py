@@ -180,7 +180,7 @@ def test_a_v6_ring_continues_beyond_32_bits(ring: strand.Ring, peer: Any, start:
 def test_records_flow_with_naps_that_never_end(
     ring: strand.Ring, peer: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (strand.view, strand.writer):
+    for module in (strand.consumer, strand.producer):
         monkeypatch.setattr(module, "NAP_NANOSECONDS", 10**12)
     monkeypatch.setattr(Role, "spin_nanoseconds", 0)
     received: list[bytes] = []

@@ -1,16 +1,13 @@
-"""Settings of a node: arguments > `SENNIT_<SECTION>__<KEY>` > config.toml > defaults."""
+"""The sections of a node's settings, and what follows from them; `settings_loading` loads them."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Literal
 
 from sennit.data_folder import default_data
-from sennit.settings_check import checked_settings
 from sennit_core.errors import UsageError
-from sennit_core.settings import load_settings
 from sennit_core.units import GIB, MIB
 
 __all__ = [
@@ -21,7 +18,6 @@ __all__ = [
     "Settings",
     "default_data",
     "is_loopback",
-    "load",
     "with_port",
 ]
 
@@ -160,15 +156,6 @@ class MemoryShares:
         }
 
 
-def load(data: Path, arguments: dict[str, dict[str, object]]) -> Settings:
-    """Load a node's settings; raise UsageError for an unknown key, naming the nearest known one."""
-    settings = load_settings(
-        Settings, arguments=arguments, env=os.environ, file=data / "config.toml"
-    )
-    _check_bind(settings.network)
-    return checked_settings(settings)
-
-
 def with_port(settings: Settings, port: int) -> Settings:
     """Return the settings with another port."""
     return replace(settings, network=replace(settings.network, port=port))
@@ -177,17 +164,6 @@ def with_port(settings: Settings, port: int) -> Settings:
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach a server bound to `host`."""
     return host in {"localhost", "::1"} or host.startswith("127.")
-
-
-def _check_bind(network: NetworkSettings) -> None:
-    has_tls = network.tls_certificate is not None and network.tls_key is not None
-    if is_loopback(network.host) or has_tls or network.insecure:
-        return
-    raise UsageError(
-        f"refusing to bind {network.host} without TLS: tokens would be sent unencrypted",
-        hint="set network.tls_certificate and network.tls_key, or use --insecure on a trusted "
-        "network",
-    )
 
 
 def _sensible_memory() -> int:

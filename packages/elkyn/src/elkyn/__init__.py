@@ -1,11 +1,11 @@
 """Elkyn: a realtime tree database, embedded or served over Firebase's REST protocol.
 
 Layering: `tree` (values, queries, events; no files) < `auth.principal` < `rules` < `storage` (LMDB) <
-`auth` < `store`, `admin`, `replication.divergence` (the embedded database) < `replication` (logs and
-protocol) < `server`, `replication.follower_sessions`, `replication.leader_proxy`, `replication.routes`
-(HTTP and WebSockets, replication over them) < `cli`. One exception: `ElkynStore(mode="replica")`
-imports its subclass `replication.replica`. `sennit_core` is the only other Sennit package that it
-imports; LMDB and MessagePack are imported with the first store.
+`auth` < `admin`, `replication.divergence` < `replication` (logs and protocol, a replica's writes) <
+`store` (the embedded database) < `replication.snapshots`, `replication.followers` < `server`,
+`replication.follower_sessions`, `replication.leader_proxy`, `replication.routes` (HTTP and WebSockets,
+replication over them) < `cli`. `sennit_core` is the only other Sennit package that it imports; LMDB
+and MessagePack are imported with the first store.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,6 +1,7 @@
 """`ElkynStore`: a tree on disk or in memory, used in this process.
 
-Layering: `tree` < `storage` < `auth.store_auth` < `index_builder`, `subscriptions`, `admin` < `store`.
+Layering: `tree` < `storage` < `auth.store_auth` < `index_builder`, `subscriptions`, `admin`,
+`local_writes` < `replication.leader_writes` < `store`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ from elkyn.admin import StoreAdmin
 from elkyn.auth.store_auth import StoreAuth
 from elkyn.auth.subscription_authorizer import SubscriptionAuthorizer
 from elkyn.index_builder import IndexBuilder
+from elkyn.local_writes import LocalWrites
 from elkyn.options import Following, open_disk
 from elkyn.storage.oplog import Oplog
 from elkyn.storage.transactions import ReadTransaction
-from elkyn.storage.writer import Write, Writer, patch_write, put_write
+from elkyn.storage.writer import Writer
 from elkyn.subscriptions import Bounds, Subscriptions
 from elkyn.tree.events import Watchers
 from elkyn.tree.paths import Path, parse_path
@@ -31,6 +33,7 @@ from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Unsupported, UsageError
 
 if TYPE_CHECKING:
+    from elkyn.replication.leader_writes import LeaderWrites
     from elkyn.replication.link import Link
     from elkyn.rules import RuleSet
 
@@ -55,7 +58,8 @@ class ElkynStore:
     Args:
         path: the store's folder, created when missing; None in mode `memory`.
         mode: `standalone`; `memory` for a store that ends with the process; `replica` (or
-            `embedded`, the same) for a store that follows a server, see `ReplicaStore`.
+            `embedded`, the same) for a store that follows a server: reads are local, writes go to
+            the server and are here when they return, see `LeaderWrites`.
         namespace: the store's name, for servers and messages.
         clock: the time source of server values and push ids.
         options: see `Options`, and `Following` for a replica.
@@ -70,15 +74,7 @@ class ElkynStore:
     """
 
     replica: Link | None = None
-
-    def __new__(cls, *args: Any, **options: Any) -> Self:
-        """Make a `ReplicaStore` for mode `replica`."""
-        mode = options.get("mode", args[1] if len(args) > 1 else None)
-        if cls is ElkynStore and mode in _REPLICA_MODES:
-            from elkyn.replication.replica import ReplicaStore
-
-            return super().__new__(ReplicaStore)  # type: ignore[return-value]
-        return super().__new__(cls)
+    _leader: LeaderWrites | None = None
 
     def __init__(
         self,
@@ -125,6 +121,21 @@ class ElkynStore:
         self._lock = threading.Lock()
         self._closed = False
         self.oplog = Oplog(self._disk)
+        # Every write goes through it: to the writer here, or to the leader of a replica.
+        self._writes: LocalWrites | LeaderWrites = LocalWrites(self._writer, self._auth)
+        if mode in _REPLICA_MODES:
+            self._follow(options)
+
+    def _follow(self, options: Following) -> None:
+        # Imported by replicas alone: most stores need neither sockets nor an HTTP client.
+        from elkyn.replication.leader_writes import LeaderWrites
+
+        try:
+            self._leader = self._writes = LeaderWrites(self, self._auth, options)
+        except BaseException:
+            self.close()
+            raise
+        self.replica = self._leader.link
 
     def __repr__(self) -> str:
         return f"<ElkynStore {self.namespace} at {self.path or 'memory'}>"
@@ -168,9 +179,10 @@ class ElkynStore:
             BadValue: the value holds something that a tree cannot store; the error names the path.
             Denied: the rules deny the write; nothing has changed.
             StorageFull: the disk is full; nothing has changed.
+            Unavailable: a replica cannot reach its leader.
+            ReplicaLag: the leader has committed the write, but it has not arrived in time.
         """
-        write = put_write(parse_path(path), value, ephemeral=ephemeral)
-        return self._submit(write, token).result()
+        return self._writes.put(path, value, token, ephemeral=ephemeral)
 
     def update(
         self,
@@ -192,17 +204,14 @@ class ElkynStore:
             BadPath: one of the paths is an ancestor of another, or breaks a limit.
             Denied: the rules deny the write of one of the paths; nothing has changed.
         """
-        write = patch_write(parse_path(path), values, ephemeral=ephemeral)
-        shown: dict[str, Any] = self._submit(write, token).result()
-        return shown
+        return self._writes.patch(path, values, token, ephemeral=ephemeral)
 
     def push(
         self, path: str, value: Any, *, token: str | None = None, ephemeral: bool = False
     ) -> str:
         """Add `value` under a new key that sorts after all earlier ones; returns the key."""
         key = self._push_ids.new()
-        base = parse_path(f"{path}/{key}")
-        self._submit(put_write(base, value, ephemeral=ephemeral), token).result()
+        self._writes.put(f"{path}/{key}", value, token, ephemeral=ephemeral)
         return key
 
     def delete(self, path: str, *, token: str | None = None, ephemeral: bool = False) -> None:
@@ -217,28 +226,18 @@ class ElkynStore:
         Args:
             path: the path to read and write.
             function: gets the current value and returns the new one (None deletes). It must not
-                write to the store, and may be called again when the database file has to grow. An
-                exception from it aborts the write.
+                write to the store, and may be called again: when the database file has to grow, or
+                on a replica when the leader's value has changed. An exception from it aborts the
+                write.
             token: the caller's ID token.
 
         Returns:
             The new value.
+
+        Raises:
+            Conflict: on a replica, the leader's value changed each time before it could be replaced.
         """
-        keys = parse_path(path)
-        authorizer = self._auth.authorizer_for_token(token)
-
-        def make(view: ReadTransaction) -> Write:
-            # The function sees the value, so its caller must be allowed to read it.
-            authorizer.check_read(view, keys)
-            write = put_write(keys, function(present(view.get(keys))))
-            write.authorize = authorizer.write_check()
-            return write
-
-        return self._writer.run(make).result()
-
-    def _submit(self, write: Write, token: str | None) -> Write:
-        write.authorize = self._auth.authorizer_for_token(token).write_check()
-        return self._writer.submit(write)
+        return self._writes.transaction(path, function, token)
 
     def enable_auth(self, secret: str | bytes) -> None:
         """Authorize calls by the rules from now on, and accept tokens signed with `secret` (HS256).
@@ -269,7 +268,7 @@ class ElkynStore:
         Raises:
             BadRules: the new rules are malformed or fail type checking; the old ones stay in force.
         """
-        self._auth.set_rules(source)
+        self._writes.set_rules(source)
 
     def setup_default_rules(self) -> None:
         """Set rules that let each user read and write `/users/<their uid>`, and nothing else."""
@@ -395,6 +394,8 @@ class ElkynStore:
             if self._closed:
                 return
             self._closed = True
+        if self._leader is not None:
+            self._leader.close()
         self._subscriptions.close()
         self._index_builder.close()
         self._writer.close()

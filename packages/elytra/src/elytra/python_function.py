@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any, Literal, TypeAlias
 
-from elytra.python_values import CONSTANTS, EXPRESSION_HINT, Trace, Value
+from elytra.python_terms import EXPRESSION_HINT, Trace
+from elytra.python_values import CONSTANTS, Value, value_of
 from emsqrt.expr import Agg, Column, Expr, lit
 from emsqrt.expr.walk import same
 from sennit_core.errors import SennitError, UnknownColumn, Unsupported
@@ -39,7 +40,7 @@ class PlaceholderRow(dict[str, Value]):
     """A row as a dict; columns are also attributes, as in `r.price`."""
 
     def __init__(self, trace: Trace) -> None:
-        super().__init__((name, trace.value(Column(name))) for name in trace.schema.names)
+        super().__init__((name, value_of(trace, Column(name))) for name in trace.schema.names)
         self._trace = trace
 
     def __missing__(self, name: object) -> Value:
@@ -125,7 +126,7 @@ def placeholder_row(trace: Trace, shape: Shape) -> Any:
     """Return the placeholder that a function receives instead of a row."""
     if shape == "row":
         return PlaceholderRow(trace)
-    values = tuple(trace.value(Column(name)) for name in trace.schema.names)
+    values = tuple(value_of(trace, Column(name)) for name in trace.schema.names)
     return values if shape == "tuple" else values[0]
 
 

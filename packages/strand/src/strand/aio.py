@@ -25,6 +25,7 @@ from sennit_core.errors import DeadlineExceeded
 from strand import _native, layout
 from strand.closing import AsyncClosing
 from strand.errors import LeaseHeld
+from strand.producer import NoRoom
 from strand.reading import (
     ArrayReader,
     GroupReader,
@@ -34,7 +35,6 @@ from strand.reading import (
 )
 from strand.role import NAP_NANOSECONDS
 from strand.watching import nap
-from strand.writer import NoRoom
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+    from strand.consumer import RingConsumer
     from strand.fanin_view import FanInView
     from strand.view import StrandView
     from strand.writer import StrandWriter
@@ -51,11 +52,11 @@ __all__ = ["AsyncFanInView", "AsyncView", "AsyncWriter", "wait_for_commit"]
 T = TypeVar("T")
 
 # The counts that tasks wait for, by view: a view has one threshold, which is the lowest of them.
-_wanted: WeakKeyDictionary[StrandView, list[int]] = WeakKeyDictionary()
+_wanted: WeakKeyDictionary[RingConsumer, list[int]] = WeakKeyDictionary()
 
 
 async def wait_for_commit(
-    view: StrandView,
+    view: RingConsumer,
     after: int,
     timeout_seconds: float | None = None,
     min_records: int = 1,
@@ -92,7 +93,7 @@ async def wait_for_commit(
 
 
 @contextmanager
-def _wanting(view: StrandView, wanted: int) -> Iterator[int]:
+def _wanting(view: RingConsumer, wanted: int) -> Iterator[int]:
     """Register the lowest count that any task waits for; yield the bell's value before the check."""
     counts = _wanted.setdefault(view, [])
     counts.append(wanted)
@@ -109,7 +110,7 @@ def _wanting(view: StrandView, wanted: int) -> Iterator[int]:
                 _native.ring_bell(view._bell)  # noqa: SLF001
 
 
-def _look(view: StrandView, after: int, wanted: int, *, napped: bool) -> int | None:
+def _look(view: RingConsumer, after: int, wanted: int, *, napped: bool) -> int | None:
     """Return the count when it is high enough or no more will come for now; None to sleep."""
     committed = view.committed_count
     if view._check_stream(after):  # noqa: SLF001

@@ -27,8 +27,9 @@ from strand.sources import (
 
 if TYPE_CHECKING:
     from strand import _native
+    from strand.fields import StrandField
     from strand.header import StrandMap
-    from strand.schema import StrandField, StrandSchema
+    from strand.schema import StrandSchema
 
 __all__ = ["describe_array", "gather", "pieces"]
 

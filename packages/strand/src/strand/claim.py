@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING
 
 from sennit_core.errors import UsageError
 from strand import layout
 from strand.failures import Failure
-
-if TYPE_CHECKING:
-    from strand.writer import StrandWriter
+from strand.producer import RingProducer
 
 __all__ = ["PayloadClaim"]
 
@@ -23,7 +20,7 @@ class PayloadClaim:
     An exception inside the `with` drops them; the writer can continue.
     """
 
-    def __init__(self, writer: StrandWriter, size: int) -> None:
+    def __init__(self, writer: RingProducer, size: int) -> None:
         """Use `StrandWriter.claim_payload()`."""
         self._writer = writer
         self._claimed = size

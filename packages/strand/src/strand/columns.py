@@ -12,17 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sennit_core.errors import UnknownColumn, UsageError
+from sennit_core.errors import Corrupt, UnknownColumn, UsageError
 from strand.conversions import NULLS, NUMPY_CODES
 from strand.sources import FIXED, Source, describe
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from strand.consumer import RingConsumer
+    from strand.fields import StrandField
     from strand.header import StrandMap
-    from strand.schema import StrandField, StrandSchema
-    from strand.view import StrandView
-    from strand.writer import StrandWriter
+    from strand.producer import RingProducer
+    from strand.schema import StrandSchema
 
 __all__ = ["claim_records", "columns", "to_arrow", "write_batch", "write_columns"]
 
@@ -33,7 +34,7 @@ _ONLY_ARRAYS = {np.ndarray}
 
 
 def write_columns(
-    writer: StrandWriter,
+    writer: RingProducer,
     columns: Mapping[str, Any] | np.ndarray[Any, Any],
     nulls: Mapping[str, Any] | None = None,
 ) -> int:
@@ -66,7 +67,7 @@ def write_columns(
     return _write(writer, values, nulls)
 
 
-def write_batch(writer: StrandWriter, batch: pa.RecordBatch | pa.Table) -> int:
+def write_batch(writer: RingProducer, batch: pa.RecordBatch | pa.Table) -> int:
     """Publish the rows of an Arrow batch or table as typed records; return how many.
 
     Raises:
@@ -77,7 +78,7 @@ def write_batch(writer: StrandWriter, batch: pa.RecordBatch | pa.Table) -> int:
     return sum(write_columns(writer, piece) for piece in pieces(batch, writer.map.schema))
 
 
-def claim_records(writer: StrandWriter, count: int) -> list[np.ndarray[Any, Any]]:
+def claim_records(writer: RingProducer, count: int) -> list[np.ndarray[Any, Any]]:
     """Claim slots to fill in place: one structured array, or two where the ring wraps.
 
     Values are zero, and nullable fields are present; clear their bits in `_nulls` to make them null.
@@ -97,7 +98,7 @@ def claim_records(writer: StrandWriter, count: int) -> list[np.ndarray[Any, Any]
 
 
 def _write_array(
-    writer: StrandWriter, array: np.ndarray[Any, Any], nulls: Mapping[str, Any] | None
+    writer: RingProducer, array: np.ndarray[Any, Any], nulls: Mapping[str, Any] | None
 ) -> int:
     """Write a structured array: with one copy if its dtype is the slot's, else field by field."""
     schema = writer.map.schema
@@ -129,7 +130,7 @@ def _write_array(
     )
 
 
-def _write(writer: StrandWriter, values: tuple[Any, ...], nulls: Mapping[str, Any] | None) -> int:
+def _write(writer: RingProducer, values: tuple[Any, ...], nulls: Mapping[str, Any] | None) -> int:
     """Write one column for each field: directly if all are exact arrays, else by descriptions."""
     if nulls is None and set(map(type, values)) == _ONLY_ARRAYS and values[0].ndim == 1:
         written = writer._scatter(len(values[0]), values)  # noqa: SLF001 - of one package
@@ -210,7 +211,7 @@ def _nulls_of(schema: StrandSchema, array: np.ndarray[Any, Any]) -> dict[str, An
 
 
 def columns(
-    view: StrandView, start: int, stop: int, names: Sequence[str] | None = None
+    view: RingConsumer, start: int, stop: int, names: Sequence[str] | None = None
 ) -> dict[str, np.ndarray[Any, Any]]:
     """Copy fixed-width fields of records into numpy arrays; nullable ones are masked.
 
@@ -250,9 +251,14 @@ def columns(
     return found
 
 
-def to_arrow(view: StrandView, start: int, stop: int) -> pa.RecordBatch:
+def to_arrow(view: RingConsumer, start: int, stop: int) -> pa.RecordBatch:
     """Copy records into an Arrow batch: see `strand.arrow.gather`."""
     from strand.arrow import gather
 
     view.check_range(start, stop)
-    return gather(view, view.map.schema, view._compiled.intern, start, stop)  # noqa: SLF001 - likewise
+    try:
+        return gather(view, view.map.schema, view._compiled.intern, start, stop)  # noqa: SLF001
+    except Corrupt:
+        for seq in range(start, stop):
+            view.tuples(seq, seq + 1)  # raises CorruptRecord, which names the record
+        raise

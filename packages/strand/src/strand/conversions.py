@@ -1,23 +1,22 @@
-"""Convert record schemas from and to numpy dtypes, Arrow schemas and `sennit_core` schemas.
+"""Convert the fields of records from and to numpy dtypes, Arrow schemas and `sennit_core` schemas.
 
 A type that a slot cannot store exactly is refused by name; a block ring carries every Arrow type.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 from sennit_core.errors import Unsupported, UsageError
-from strand.schema import ELEMENTS, FIELD_TYPES, FieldType, StrandField, StrandSchema
+from strand.fields import ELEMENTS, FIELD_TYPES, FieldType, Order, SlotLayout, StrandField
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
     from sennit_core.schema import Schema
-    from strand.schema import Order, Version
 
 __all__ = [
     "NULLS",
@@ -66,21 +65,20 @@ _CORE_TYPES = {
 _SECOND_KINDS = ("handle", "json")  # other systems' types become a type of another kind
 
 
-def to_numpy(schema: StrandSchema, version: Version = 6) -> np.dtype[Any]:
+def to_numpy(fields: Sequence[StrandField], layout: SlotLayout) -> np.dtype[Any]:
     """Return the structured dtype of one slot: see `StrandSchema.to_numpy`."""
     import numpy as np
 
-    layout = schema.layout(version)
-    if NULLS in schema.index:
+    names = [field.name for field in fields]
+    if NULLS in names:
         raise UsageError(
             f"a field named {NULLS!r} hides the null bitmap", hint="give the field another name"
         )
     pointer = {"names": ["offset", "length"], "formats": ["<u8", "<u4"], "itemsize": 16}
-    if version == 5:
+    if layout.version == 5:
         pointer = {"names": ["offset", "length"], "formats": ["<u4", "<u2"], "itemsize": 6}
-    names = list(schema.names)
     formats: list[Any] = [
-        pointer if field.facts.heap else NUMPY_CODES[field.type] for field in schema.fields
+        pointer if field.facts.heap else NUMPY_CODES[field.type] for field in fields
     ]
     offsets = list(layout.offsets)
     if layout.bitmap_bytes:
@@ -92,8 +90,8 @@ def to_numpy(schema: StrandSchema, version: Version = 6) -> np.dtype[Any]:
     return dtype
 
 
-def from_numpy(dtype: Any) -> StrandSchema:
-    """Return the schema of a structured dtype: see `StrandSchema.from_numpy`."""
+def from_numpy(dtype: Any) -> tuple[StrandField, ...]:
+    """Return the fields of a structured dtype: see `StrandSchema.from_numpy`."""
     import numpy as np
 
     known = {
@@ -112,7 +110,7 @@ def from_numpy(dtype: Any) -> StrandSchema:
                 hint="build the schema by hand: strings, bytes and arrays are heap fields",
             )
         fields.append(StrandField(name, found))
-    return StrandSchema(tuple(fields))
+    return tuple(fields)
 
 
 @cache
@@ -127,38 +125,38 @@ def arrow_type(name: str, *, interned: bool = True) -> pa.DataType:
     return pa.list_(made) if facts.kind == "array" else made
 
 
-def to_arrow(schema: StrandSchema, *, interned: bool = True) -> pa.Schema:
+def to_arrow(fields: Sequence[StrandField], *, interned: bool = True) -> pa.Schema:
     """Return the Arrow schema: see `StrandSchema.to_arrow`."""
     import pyarrow as pa
 
-    fields = []
-    for field in schema.fields:
+    columns = []
+    for field in fields:
         metadata = {}
         if field.type == "json" or (field.type == "utf8_ref" and not interned):
             metadata[_TYPE_KEY] = field.type.encode()
         if field.order:
             metadata[_ORDER_KEY] = field.order.encode()
         kind = arrow_type(field.type, interned=interned)
-        fields.append(pa.field(field.name, kind, field.nullable, metadata or None))
-    return pa.schema(fields)
+        columns.append(pa.field(field.name, kind, field.nullable, metadata or None))
+    return pa.schema(columns)
 
 
-def from_arrow(schema: pa.Schema) -> StrandSchema:
-    """Return the record schema of an Arrow schema: see `StrandSchema.from_arrow`."""
-    return StrandSchema(tuple(_field_from_arrow(field) for field in schema))
+def from_arrow(schema: pa.Schema) -> tuple[StrandField, ...]:
+    """Return the fields for the columns of an Arrow schema: see `StrandSchema.from_arrow`."""
+    return tuple(_field_from_arrow(field) for field in schema)
 
 
-def to_core(schema: StrandSchema) -> Schema:
+def to_core(fields: Sequence[StrandField]) -> Schema:
     """Return the `sennit_core` schema: see `StrandSchema.to_core`."""
     from sennit_core.schema import DataType, Field, Schema
 
     return Schema(
-        tuple(Field(f.name, DataType.parse(_core_type(f.facts)), f.nullable) for f in schema.fields)
+        tuple(Field(f.name, DataType.parse(_core_type(f.facts)), f.nullable) for f in fields)
     )
 
 
-def from_core(schema: Schema) -> StrandSchema:
-    """Return the record schema of a `sennit_core` schema: see `StrandSchema.from_core`."""
+def from_core(schema: Schema) -> tuple[StrandField, ...]:
+    """Return the fields for the columns of a `sennit_core` schema: see `StrandSchema.from_core`."""
     known = {_core_type(facts): facts.name for facts in _first_types()}
     fields = []
     for column in schema.fields:
@@ -169,7 +167,7 @@ def from_core(schema: Schema) -> StrandSchema:
                 hint="send it through a block ring, which carries Arrow batches",
             )
         fields.append(StrandField(column.name, found, column.nullable))
-    return StrandSchema(tuple(fields))
+    return tuple(fields)
 
 
 def _first_types() -> list[FieldType]:

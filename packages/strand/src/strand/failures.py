@@ -14,7 +14,7 @@ from strand.errors import (
     RoleInherited,
     StrandAbortError,
 )
-from strand.schema import FIELD_TYPES, StrandField
+from strand.fields import FIELD_TYPES, StrandField
 
 if TYPE_CHECKING:
     from strand.header import StrandMap

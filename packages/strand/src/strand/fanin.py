@@ -17,6 +17,7 @@ from typing import Any
 from sennit_core.errors import Closed, UsageError
 from strand import _native, layout
 from strand.closing import Mapped
+from strand.consumer import Start
 from strand.errors import (
     BadChecksum,
     BadGeometry,
@@ -30,12 +31,12 @@ from strand.fanin_joins import JoinWatch
 from strand.fanin_view import FanInView
 from strand.header import StrandMap, compute_map, init_header, read_header
 from strand.owners import Lock, RoleLock, forget_in_child, identify, is_held, require_platform
+from strand.producer import WhenUnread
 from strand.ring import Ring
 from strand.schema import StrandSchema, fnv1a
 from strand.segment import Segment, allocate_segment, open_segment
 from strand.stats import RingStats
-from strand.view import Start
-from strand.writer import StrandWriter, WhenUnread
+from strand.writer import StrandWriter
 
 __all__ = ["MEMBERS_MAX", "FanIn", "attach_fan_in", "fan_in"]
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from sennit_core.errors import Corrupt, DeadlineExceeded
 from strand import _native, layout
 from strand.closing import Closing
+from strand.consumer import Start
 from strand.errors import ProducerDied, StrandAbortError
 from strand.reading import (
     GROUP_RECORDS_MAX,
@@ -21,7 +22,7 @@ from strand.reading import (
     batch_reader,
 )
 from strand.role import NAP_NANOSECONDS, SPIN_NANOSECONDS
-from strand.view import Start, StrandView
+from strand.view import StrandView
 
 if TYPE_CHECKING:
     import numpy as np

@@ -16,11 +16,12 @@ import numpy as np
 
 from sennit_core.errors import Corrupt, UsageError
 from strand.conversions import NULLS
+from strand.cursor import RecordCursor
 from strand.sources import OFFSETS32
 
 if TYPE_CHECKING:
-    from strand.schema import StrandField
-    from strand.view import StrandView
+    from strand.consumer import RingConsumer
+    from strand.fields import StrandField
 
 __all__ = [
     "Between",
@@ -177,7 +178,7 @@ def for_each_set(bitset: Bitset, function: Callable[[int], object]) -> None:
 
 
 def get_filter_bitset(
-    view: StrandView,
+    view: RingConsumer,
     field: str,
     predicate: Predicate,
     start: int | None = None,
@@ -219,7 +220,7 @@ def get_filter_bitset(
 
 
 def constrained_ranges(
-    view: StrandView, bitset: Bitset, fields: Sequence[str] | None = None
+    view: RingConsumer, bitset: Bitset, fields: Sequence[str] | None = None
 ) -> dict[str, tuple[Any, Any]]:
     """Return the least and greatest value of numeric fields among the records of a bitset.
 
@@ -252,7 +253,7 @@ def constrained_ranges(
     return ranges
 
 
-def find_first(view: StrandView, field: str, value: Any) -> int:
+def find_first(view: RingConsumer, field: str, value: Any) -> int:
     """Return the first record whose sorted field is not before `value`, by bisection.
 
     That is the first with `field >= value`, or `field <= value` where the order is descending.
@@ -270,7 +271,7 @@ def find_first(view: StrandView, field: str, value: Any) -> int:
             f"field {field!r} ({found.type}) is not sorted",
             hint='declare it with order="ascending" or "descending", or use get_filter_bitset',
         )
-    cursor = view.allocate_cursor()
+    cursor = RecordCursor(view)
     low, committed = view.window_start, view.committed_count
     high = committed
     while low < high:
@@ -294,7 +295,7 @@ def find_first(view: StrandView, field: str, value: Any) -> int:
 
 
 def _column(
-    view: StrandView, field: StrandField, start: int, stop: int
+    view: RingConsumer, field: StrandField, start: int, stop: int
 ) -> tuple[Array, np.ndarray[Any, np.dtype[np.bool_]]]:
     """Return a field's values, and where they are present."""
     pieces = view.records(start, stop)
@@ -309,7 +310,7 @@ def _column(
 
 
 def _match_fixed(
-    view: StrandView, field: StrandField, predicate: Predicate, start: int, stop: int
+    view: RingConsumer, field: StrandField, predicate: Predicate, start: int, stop: int
 ) -> Array:
     values, present = _column(view, field, start, stop)
     table = view._compiled.intern  # noqa: SLF001 - of one package
@@ -360,7 +361,7 @@ def _compare(values: Array, predicate: Predicate) -> Array:
 
 
 def _match_text(
-    view: StrandView, position: int, predicate: Predicate, start: int, stop: int
+    view: RingConsumer, position: int, predicate: Predicate, start: int, stop: int
 ) -> Array:
     """Compare payloads as bytes: UTF-8 sorts in the order of code points."""
     rows = stop - start

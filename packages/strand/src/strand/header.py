@@ -26,6 +26,7 @@ from strand.errors import (
     FingerprintMismatch,
     SegmentTooSmall,
 )
+from strand.fields import SlotLayout, Version
 from strand.layout import (
     CAPACITY_MAX,
     CONSUMER_COUNT,
@@ -38,15 +39,7 @@ from strand.layout import (
     SCHEMA_LENGTH_AT,
     VACANT,
 )
-from strand.schema import (
-    SlotLayout,
-    StrandSchema,
-    Version,
-    check_stride,
-    decode_schema,
-    fnv1a,
-    schema_from_facts,
-)
+from strand.schema import StrandSchema, check_stride, decode_schema, fnv1a, schema_from_facts
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

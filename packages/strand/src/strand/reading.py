@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from strand import _native
-    from strand.view import StrandView
+    from strand.consumer import RingConsumer
 
 __all__ = [
     "ArrayReader",
@@ -50,7 +50,7 @@ T = TypeVar("T")
 class Reader(ABC, Generic[T]):
     """Converts published records of one view to the items of an iteration."""
 
-    def __init__(self, view: StrandView) -> None:
+    def __init__(self, view: RingConsumer) -> None:
         """Read with `view`."""
         self.view = view
         view._hold_own_position()  # noqa: SLF001 - of one package
@@ -109,11 +109,13 @@ class GatheringReader(Reader["pa.RecordBatch"]):
 
     def read_range(self, seq: int, stop: int) -> Iterator[pa.RecordBatch]:
         """Yield one batch."""
+        from strand.columns import to_arrow
+
         try:
-            batch, error = self.view.to_arrow(seq, stop), None
+            batch, error = to_arrow(self.view, seq, stop), None
         except CorruptRecord as damage:
             stop, error = damage.record, damage
-            batch = self.view.to_arrow(seq, stop)
+            batch = to_arrow(self.view, seq, stop)
         self.view.acknowledge_read(stop)  # before the yield: the batch is a copy
         if batch.num_rows or error is None:
             yield batch
@@ -124,7 +126,7 @@ class GatheringReader(Reader["pa.RecordBatch"]):
 class PayloadReader(Reader[memoryview]):
     """The payloads of a block ring, not copied."""
 
-    def __init__(self, view: StrandView) -> None:
+    def __init__(self, view: RingConsumer) -> None:
         """Read with `view`.
 
         Raises:
@@ -147,7 +149,7 @@ class PayloadReader(Reader[memoryview]):
 class BatchReader(Reader["pa.RecordBatch"]):
     """The Arrow batches of a block ring, over the ring itself or copied."""
 
-    def __init__(self, view: StrandView, *, copy: bool, schema: pa.Schema | None = None) -> None:
+    def __init__(self, view: RingConsumer, *, copy: bool, schema: pa.Schema | None = None) -> None:
         """Read with `view`; `schema` replaces one that was missed and is not in the header.
 
         Raises:
@@ -209,7 +211,7 @@ class BatchReader(Reader["pa.RecordBatch"]):
 
 
 def batch_reader(
-    view: StrandView, *, copy: bool = True, schema: pa.Schema | None = None
+    view: RingConsumer, *, copy: bool = True, schema: pa.Schema | None = None
 ) -> Reader[pa.RecordBatch]:
     """Return the reader of Arrow batches that suits the ring."""
     if view.map.is_blocks:
@@ -220,23 +222,25 @@ def batch_reader(
 # ---- loops --------------------------------------------------------------------------------------
 
 
-def rows(view: StrandView) -> Iterator[tuple[Any, ...]]:
+def rows(view: RingConsumer) -> Iterator[tuple[Any, ...]]:
     """Iterate over tuples without a Python frame for each; see `StrandView.__iter__`."""
     return chain.from_iterable(read(RowReader(view)))
 
 
-def record_views(view: StrandView, timeout_seconds: float | None) -> Iterator[np.ndarray[Any, Any]]:
+def record_views(
+    view: RingConsumer, timeout_seconds: float | None
+) -> Iterator[np.ndarray[Any, Any]]:
     """Yield numpy structured arrays; see `StrandView.record_views`."""
     return read(ArrayReader(view), timeout_seconds)
 
 
-def payloads(view: StrandView, timeout_seconds: float | None) -> Iterator[memoryview]:
+def payloads(view: RingConsumer, timeout_seconds: float | None) -> Iterator[memoryview]:
     """Yield the payloads of a block ring; see `StrandView.payloads`."""
     return read(PayloadReader(view), timeout_seconds)
 
 
 def batches(
-    view: StrandView,
+    view: RingConsumer,
     *,
     copy: bool,
     timeout_seconds: float | None,
@@ -281,7 +285,7 @@ def has_record(reader: Reader[Any], seq: int, timeout_seconds: float | None) -> 
 
 
 def _whole_tuples(
-    view: StrandView, start: int, stop: int
+    view: RingConsumer, start: int, stop: int
 ) -> tuple[list[tuple[Any, ...]], CorruptRecord | None]:
     """Return the records before the first that cannot be decoded, and the error of that one."""
     try:

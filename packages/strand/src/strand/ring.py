@@ -6,15 +6,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from sennit_core.errors import UsageError
+from strand.consumer import Start
 from strand.header import StrandMap, compute_map, init_header, read_header
 from strand.mapping import RingMapping
 from strand.owners import forget_in_child, identify, require_platform
 from strand.plain import require_extension
+from strand.producer import WhenUnread
 from strand.schema import StrandSchema
 from strand.segment import BufferSegment, Segment, create_segment, open_segment
 from strand.stats import RingStats
-from strand.view import Start, StrandView
-from strand.writer import StrandWriter, WhenUnread
+from strand.view import StrandView
+from strand.writer import StrandWriter
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -1,4 +1,4 @@
-"""Field types, record schemas and the layout of a record in its slot.
+"""Record schemas, and the layout of a record in its slot.
 
 The layouts are those of spec/strand-wire.md: version 5, the public format, aligns to at most 4 bytes;
 version 6 aligns naturally and has wide heap pointers.
@@ -11,11 +11,22 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from sennit_core.errors import UnknownColumn, UsageError
-from strand import _native
+from strand import conversions
 from strand.errors import BadSchemaLength, BadStride, UnknownField
+from strand.fields import (
+    FIELD_TYPES,
+    NULLABLE,
+    SORTED_ASCENDING,
+    SORTED_DESCENDING,
+    FieldType,
+    Order,
+    SlotLayout,
+    StrandField,
+    Version,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,102 +36,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLOCKS",
-    "ELEMENTS",
-    "FIELD_TYPES",
-    "FieldType",
-    "SlotLayout",
-    "StrandField",
     "StrandSchema",
     "build_schema",
     "fnv1a",
     "schema_fingerprint",
 ]
 
-Version = Literal[5, 6]
-Order = Literal["ascending", "descending"]
-
-NULLABLE, SORTED_ASCENDING, SORTED_DESCENDING = 1, 2, 4
 FIELDS_MAX = 500  # 2 + 4 bytes each must leave room for the metadata below byte 3072
 
+FieldFacts = tuple[FieldType, int]
+"""A field of a wire schema: its type and its flags."""
 
-@dataclass(frozen=True)
-class FieldType:
-    """A row of the table of types (`_types.h`).
-
-    Args:
-        name: its name in a schema.
-        tag: its number on the wire.
-        kind: "integer", "float", "boolean", "handle", "text", "json", "bytes" or "array".
-        code: the `struct` code of the number in the slot, or of an item of the payload.
-        getter: the name of the cursor's method that reads it.
-    """
-
-    name: str
-    tag: int
-    kind: str
-    code: str
-    getter: str
-
-    @cached_property
-    def heap(self) -> bool:
-        """Whether the slot holds a pointer to a payload in the heap."""
-        return self.kind in ("text", "json", "bytes", "array")
-
-    @cached_property
-    def item_bytes(self) -> int:
-        """Bytes of the number in the slot, or of an item of the payload."""
-        return struct.calcsize("<" + self.code)
-
-    @cached_property
-    def limits(self) -> tuple[int, int] | None:
-        """The least and greatest integer that `code` stores; None for floats."""
-        if self.code in "fd":
-            return None
-        bits = 8 * self.item_bytes
-        if self.code.islower():  # signed
-            return -(1 << bits - 1), (1 << bits - 1) - 1
-        return 0, (1 << bits) - 1
-
-    @property
-    def is_number(self) -> bool:
-        """Whether the value is one number, whose size is an order."""
-        return self.kind in ("integer", "float")
-
-    def width_in(self, version: int) -> int:
-        """Bytes in the slot; of a pointer: u32 offset and u16 length in v5, see the spec for v6."""
-        if self.heap:
-            return 16 if version >= 6 else 6
-        return self.item_bytes
-
-    def align_in(self, version: int) -> int:
-        """Alignment in the slot: `min(width, 4)` in v5, natural in v6."""
-        return min(self.width_in(version), 8 if version >= 6 else 4)
-
-    def heap_align_in(self, version: int) -> int:
-        """Alignment of the payload in the heap: items in v5, cache lines in v6, none for text."""
-        if self.kind not in ("bytes", "array"):
-            return 1
-        return 64 if version >= 6 else self.item_bytes
-
-
-FIELD_TYPES: dict[str, FieldType] = {
-    name: FieldType(name, tag, kind.lower(), code, f"get_{getter}")
-    for name, tag, kind, code, getter in _native.FIELD_TYPES
-}
 _BY_TAG = {kind.tag: kind for kind in FIELD_TYPES.values()}
-
-ELEMENTS = {
-    "b": "int8",
-    "B": "uint8",
-    "h": "int16",
-    "H": "uint16",
-    "i": "int32",
-    "I": "uint32",
-    "q": "int64",
-    "f": "float32",
-    "d": "float64",
-}
-"""The name that numpy, Arrow and (capitalized) JavaScript have for the number of a struct code."""
 
 
 def fnv1a(data: bytes) -> int:
@@ -129,49 +56,6 @@ def fnv1a(data: bytes) -> int:
     for byte in data:
         value = ((value ^ byte) * 0x01000193) & 0xFFFFFFFF
     return value
-
-
-@dataclass(frozen=True)
-class StrandField:
-    """A named, typed field; `order` declares that its values are sorted."""
-
-    name: str
-    type: str
-    nullable: bool = False
-    order: Order | None = None
-
-    def __post_init__(self) -> None:
-        if self.type not in FIELD_TYPES:
-            known = ", ".join(FIELD_TYPES)
-            raise UsageError(f"field {self.name!r} has unknown type {self.type!r}; known: {known}")
-        if not self.name:
-            raise UsageError("a field needs a name")
-        if self.order not in (None, "ascending", "descending"):
-            raise UsageError(
-                f'field {self.name!r} is sorted "ascending", "descending" or not at all (None), '
-                f"not {self.order!r}"
-            )
-
-    @property
-    def facts(self) -> FieldType:
-        """The row of the table of types for the field's type."""
-        return FIELD_TYPES[self.type]
-
-    @property
-    def flags(self) -> int:
-        """The flag byte of the wire schema."""
-        order = {None: 0, "ascending": SORTED_ASCENDING, "descending": SORTED_DESCENDING}
-        return NULLABLE * self.nullable | order[self.order]
-
-
-@dataclass(frozen=True)
-class SlotLayout:
-    """The layout of a slot: byte offsets of the fields, size of the null bitmap, stride."""
-
-    version: int
-    offsets: tuple[int, ...]
-    bitmap_bytes: int
-    stride: int
 
 
 @dataclass(frozen=True)
@@ -261,9 +145,8 @@ class StrandSchema:
         """
         cached = self._dtypes.get(version)
         if cached is None:
-            from strand.conversions import to_numpy
-
-            cached = self._dtypes[version] = to_numpy(self, version)
+            layout = self.layout(version)
+            cached = self._dtypes[version] = conversions.to_numpy(self.fields, layout)
         return cached
 
     @classmethod
@@ -274,9 +157,7 @@ class StrandSchema:
             Unsupported: a field is a string, a subarray, a struct or of another unsupported type.
             UsageError: the dtype has no named fields.
         """
-        from strand.conversions import from_numpy
-
-        return from_numpy(dtype)
+        return cls(conversions.from_numpy(dtype))
 
     def to_arrow(self) -> pa.Schema:
         """Return the Arrow schema that `from_arrow` reads back.
@@ -290,9 +171,8 @@ class StrandSchema:
         """Return the Arrow schema with `utf8_ref` as a dictionary, or as plain handles (uint32)."""
         cached = self._arrow_schemas.get(interned)
         if cached is None:
-            from strand.conversions import to_arrow
-
-            cached = self._arrow_schemas[interned] = to_arrow(self, interned=interned)
+            cached = conversions.to_arrow(self.fields, interned=interned)
+            self._arrow_schemas[interned] = cached
         return cached
 
     @classmethod
@@ -305,15 +185,11 @@ class StrandSchema:
         Raises:
             Unsupported: a type without an exact field type; the message names the column.
         """
-        from strand.conversions import from_arrow
-
-        return from_arrow(schema)
+        return cls(conversions.from_arrow(schema))
 
     def to_core(self) -> Schema:
         """Return the schema as a `sennit_core` schema, where `utf8_ref` and `json` are Utf8."""
-        from strand.conversions import to_core
-
-        return to_core(self)
+        return conversions.to_core(self.fields)
 
     @classmethod
     def from_core(cls, schema: Schema) -> StrandSchema:
@@ -322,9 +198,7 @@ class StrandSchema:
         Raises:
             Unsupported: a type without a field type.
         """
-        from strand.conversions import from_core
-
-        return from_core(schema)
+        return cls(conversions.from_core(schema))
 
     @cached_property
     def _dtypes(self) -> dict[int, np.dtype[Any]]:
@@ -405,9 +279,6 @@ def schema_from_facts(names: list[str], facts: list[FieldFacts]) -> StrandSchema
             order = "descending"
         fields.append(StrandField(name, kind.name, bool(flags & NULLABLE), order))
     return StrandSchema(tuple(fields))
-
-
-FieldFacts = tuple[FieldType, int]
 
 
 def _pick_one(name: str, values: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -17,8 +17,8 @@ from strand import _native
 from strand.conversions import NUMPY_CODES
 
 if TYPE_CHECKING:
+    from strand.fields import StrandField
     from strand.header import StrandMap
-    from strand.schema import StrandField
 
 __all__ = ["BITS", "FIXED", "OFFSETS32", "OFFSETS64", "Source", "can_cast", "describe"]
 

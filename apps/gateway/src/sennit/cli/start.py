@@ -112,7 +112,7 @@ def _show_running(wanted: Start, running: run_file.RunFile, *, word: str = "up")
 
 def _serve_here(wanted: Start) -> None:
     from sennit.serve import Address, serve
-    from sennit.settings import load
+    from sennit.settings_loading import load
 
     run_file.check_free(wanted.folder)  # otherwise the error would be that the port is in use
     helpers: list[subprocess.Popen[bytes]] = []

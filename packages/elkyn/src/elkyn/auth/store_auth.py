@@ -81,6 +81,11 @@ class StoreAuth:
         for listener in self.listeners:
             listener()
 
+    @property
+    def enabled(self) -> bool:
+        """Whether `enable` was called."""
+        return self._verifier is not None
+
     def enable(self, secret: str | bytes) -> None:
         """Enforce the rules from now on, and accept tokens signed with `secret`."""
         from elkyn.auth.tokens import TokenSigner, Verifier

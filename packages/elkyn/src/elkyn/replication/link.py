@@ -17,8 +17,8 @@ from urllib.parse import quote
 from elkyn.errors import NotLeader, UnknownNamespace
 from elkyn.replication.follower import Receiver
 from elkyn.replication.messages import MESSAGE_BYTES_MAX, VERSION, decode, encode
+from elkyn.replication.replicated_store import ReplicatedStore
 from elkyn.replication.store_adapters import FollowerStore
-from elkyn.store import ElkynStore
 from elkyn.tree.paths import Path, format_path
 from sennit_core.errors import NotFound, Unavailable, Unsupported
 from sennit_core.extras import install_hint
@@ -79,7 +79,7 @@ class Link:
     """
 
     def __init__(
-        self, store: ElkynStore, url: str, token: str | None, paths: Sequence[Path] = ()
+        self, store: ReplicatedStore, url: str, token: str | None, paths: Sequence[Path] = ()
     ) -> None:
         self._store = store
         self._token = token
@@ -250,7 +250,7 @@ _NOTICE_NOT_NEEDED = (NotLeader.code, UnknownNamespace.code, NotFound.code)
 of older servers for a missing namespace."""
 
 
-def announce_term(url: str, token: str | None, store: ElkynStore) -> bool:
+def announce_term(url: str, token: str | None, store: ReplicatedStore) -> bool:
     """Notify a server that `store` was promoted; returns whether it knows now.
 
     If the server already knows a later term that was unknown here, `store` moves to a term after

@@ -7,12 +7,13 @@ that reason: it would hold back the growth of the memory map.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path as FilePath
 
+from elkyn.replication.replicated_store import ReplicatedStore
+from elkyn.replication.store_adapters import digest_of
 from elkyn.storage.log_rows import unpack_entry
 from elkyn.storage.row_tree import ReadLimit
 from elkyn.storage.transactions import ReadTransaction, WriteTransaction
@@ -52,13 +53,7 @@ class Snapshot:
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def digest_of(file: FilePath) -> str:
-    """Return the SHA-256 of a file as hex."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def make_snapshot(store: ElkynStore, paths: Sequence[Path] = ()) -> Snapshot:
+def make_snapshot(store: ReplicatedStore, paths: Sequence[Path] = ()) -> Snapshot:
     """Write a snapshot of `store` next to it; blocks, while writes and reads continue.
 
     Args:

@@ -14,17 +14,16 @@ from pathlib import Path as FilePath
 from typing import Any, BinaryIO
 
 from elkyn.replication.filtering import cut_row
-from elkyn.replication.snapshots import digest_of
+from elkyn.replication.replicated_store import ReplicatedStore
 from elkyn.storage.durability import sync_folder
 from elkyn.storage.folder import memory_folder
 from elkyn.storage.log_rows import unpack_entry
 from elkyn.storage.terms import Terms
-from elkyn.store import ElkynStore
 from elkyn.tree.paths import Path, format_path
 from sennit_core.errors import Corrupt
 from sennit_core.private_files import FOLDER_MODE
 
-__all__ = ["FollowerStore", "LeaderStore", "start_following", "start_leading"]
+__all__ = ["FollowerStore", "LeaderStore", "digest_of", "start_following", "start_leading"]
 
 
 class LeaderStore:
@@ -38,7 +37,7 @@ class LeaderStore:
 
     def __init__(
         self,
-        store: ElkynStore,
+        store: ReplicatedStore,
         paths: Sequence[Path] = (),
         acked: Callable[[str, int], object] = lambda _node, _position: None,
     ) -> None:
@@ -90,7 +89,7 @@ class LeaderStore:
             self._acked(node, position)
 
 
-def mark_of(store: ElkynStore, position: int) -> list[Any] | None:
+def mark_of(store: ReplicatedStore, position: int) -> list[Any] | None:
     """Return term, time and digest of a log entry; None when it was dropped."""
     row = store.oplog.row(position)
     if row is None:
@@ -102,7 +101,13 @@ def mark_of(store: ElkynStore, position: int) -> list[Any] | None:
     return [entry.term, entry.time_ms, digest]
 
 
-def start_following(store: ElkynStore) -> None:
+def digest_of(file: FilePath) -> str:
+    """Return the SHA-256 of a snapshot's file as hex."""
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def start_following(store: ReplicatedStore) -> None:
     """Accept only a leader's entries from now on; a store that has led itself is not readable yet."""
     store.admin.following = True
     known = _read(store)
@@ -113,7 +118,7 @@ def start_following(store: ElkynStore) -> None:
     store.admin.divergence.note_unsynced(not known.get("synced", store.position > 0))
 
 
-def start_leading(store: ElkynStore) -> None:
+def start_leading(store: ReplicatedStore) -> None:
     """Accept writes from now on; no link may still follow a leader for this store."""
     known = _read(store)
     if known:
@@ -124,11 +129,11 @@ def start_leading(store: ElkynStore) -> None:
     store.admin.following = False
 
 
-def _file_of(store: ElkynStore) -> FilePath | None:
+def _file_of(store: ReplicatedStore) -> FilePath | None:
     return None if store.path is None else store.path / "replica.json"
 
 
-def _read(store: ElkynStore) -> dict[str, Any]:
+def _read(store: ReplicatedStore) -> dict[str, Any]:
     file = _file_of(store)
     if file is None or not file.exists():
         return {}
@@ -136,7 +141,7 @@ def _read(store: ElkynStore) -> dict[str, Any]:
     return found
 
 
-def _keep(store: ElkynStore, known: dict[str, Any]) -> None:
+def _keep(store: ReplicatedStore, known: dict[str, Any]) -> None:
     file = _file_of(store)
     if file is None:
         return
@@ -159,7 +164,7 @@ class FollowerStore:
         paths: the subtrees to hold; empty: the whole tree.
     """
 
-    def __init__(self, store: ElkynStore, paths: Sequence[Path] = ()) -> None:
+    def __init__(self, store: ReplicatedStore, paths: Sequence[Path] = ()) -> None:
         self.store = store
         self._paths = paths
         # The arriving snapshot's file, open from `begin_snapshot` to `install` or `close`.

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -20,6 +20,7 @@ from emsqrt.io.json_depth import refuse_deep_json
 from emsqrt.io.records import CsvDialect
 from lake.ingest import json_types
 from lake.ingest.encode import MENDED, Report
+from lake.ingest.job import Ingested, Job
 from lake.ingest.json_documents import JsonDocument
 from lake.ingest.json_types import LARGE, Written, infer, is_mixed, merge_fields, settle
 from lake.ingest.names import check_width
@@ -30,9 +31,6 @@ from lake.ingest.tables import write_batches
 from sennit_core.errors import BadInput
 from sennit_core.schema import DataType
 from sennit_core.units import MIB
-
-if TYPE_CHECKING:
-    from lake.ingest.worker import Ingested, Job
 
 __all__ = ["ingest_json", "ingest_json_lines"]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from lake.ingest.encode import Report
+from lake.ingest.job import Ingested, Job
 from lake.ingest.names import settle_names
 from lake.ingest.plain import check_fields, is_changed, plain_array, plain_schema
 from lake.ingest.shards import Limits, Shard
@@ -18,9 +19,6 @@ from lake.ingest.source import PartsFile
 from sennit_core.arrow_ipc import DAMAGE, check_schema, open_arrow, validate_batch
 from sennit_core.errors import BadInput, SennitError
 from sennit_core.schema import DataType, Schema
-
-if TYPE_CHECKING:
-    from lake.ingest.worker import Ingested, Job
 
 __all__ = ["ingest_arrow", "ingest_parquet", "write_batches"]
 

@@ -13,22 +13,20 @@ import csv
 import io
 from collections.abc import Callable, Iterator
 from itertools import chain
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import pyarrow as pa
 
 from emsqrt.io.records import CsvDialect, record_ends
 from lake.ingest import json_table, tables
 from lake.ingest.columns import KINDS
 from lake.ingest.compressed import Compression, find_compression, unpack
 from lake.ingest.encode import CsvEncoder, Report
+from lake.ingest.job import Ingested, Job
 from lake.ingest.names import check_width, settle_names
-from lake.ingest.shards import Limits, Shard, ShardWriter
-from lake.ingest.sniff import SAMPLE_BYTES, Sniffed, sniff, sniff_format
-from lake.ingest.source import PartsFile, TextSource
+from lake.ingest.shards import Limits
+from lake.ingest.sniff import Sniffed, sniff, sniff_format
+from lake.ingest.source import TextSource
 from sennit_core.errors import BadInput, UsageError, nearest
-from sennit_core.file_kinds import check_readable, unpacked_name
+from sennit_core.file_kinds import check_readable
 from sennit_core.schema import Schema
 from sennit_core.units import MIB
 
@@ -130,71 +128,9 @@ def check_options(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-class Job:
-    """An ingest request, with the first bytes of the file."""
-
-    def __init__(
-        self, request: dict[str, Any], options: dict[str, Any], context: EntryContext
-    ) -> None:
-        self.paths = [Path(path) for path in request["paths"]]
-        self.name: str = request["name"]
-        self.inner_name = unpacked_name(self.name)
-        self.bytes_max: int | None = request.get("bytesMax")
-        self.folder = Path(request["folder"])
-        self.options = options
-        self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
-        self.context = context
-        self._bytes_done = 0
-        self._rows = 0
-        # 1 during the first reading; more while the beginning is encoded again after a widening.
-        # Rows count only in the first, and the bytes of later ones are limited to the file's size.
-        self._passes = 0
-        self.read_from(self.paths)
-
-    def read_from(self, paths: list[Path]) -> None:
-        """Set the files to read, as one joined file."""
-        self.paths = paths
-        with PartsFile(paths) as file:
-            self.size = file.size
-            self.head = read_head(file, SAMPLE_BYTES)
-        if not self.size:
-            raise BadInput(what=self.name, byte_offset=0, reason="the file is empty")
-
-    def new_writer(self, limits: Limits) -> ShardWriter:
-        self._passes += 1
-        return ShardWriter(self.folder, limits, f"pass{self._passes}")
-
-    def tick(self, bytes_read: int, rows: int) -> None:
-        self._bytes_done += bytes_read
-        if self._passes == 1:
-            self._rows += rows
-        self.context.check()
-        self.context.progress(
-            bytes_done=min(self._bytes_done, self.size),
-            bytes_total=self.size,
-            rows=self._rows,
-            phase="reading" if self._passes == 1 else "widening",
-        )
-
-
-def read_head(file: PartsFile, count: int) -> bytes:
-    """Read up to `count` bytes from the file's start, across parts."""
-    pieces = []
-    while count > 0 and (piece := file.read(count)):
-        pieces.append(piece)
-        count -= len(piece)
-    return b"".join(pieces)
-
-
 def _limits_for(size: int) -> dict[str, int]:
     """Return limits that split a file of moderate size into about eight shards."""
     return {"source_bytes": max(_SHARD_SOURCE_MIN, size // _SHARDS_AIM)}
-
-
-Ingested = tuple[list[Shard], pa.Schema, Report, dict[str, Any]]
-
-
-Ingest = Callable[["Job", Limits], Ingested]
 
 
 def _ingest_csv(job: Job, limits: Limits) -> Ingested:

@@ -1,20 +1,23 @@
-"""Validate a node's settings before it starts."""
+"""Load a node's settings: arguments > `SENNIT_<SECTION>__<KEY>` > config.toml > defaults.
+
+They are validated here, before the node starts.
+"""
 
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sennit.cors import checked_origin
+from sennit.settings import NetworkSettings, Settings, is_loopback
 from sennit_core.errors import UsageError
+from sennit_core.settings import load_settings
 from sennit_core.units import GIB, KIB, MIB, TIB
 
-if TYPE_CHECKING:
-    from sennit.settings import NetworkSettings, Settings
-
-__all__ = ["checked_settings"]
+__all__ = ["load"]
 
 _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("network", "port"): (0, 65_535),
@@ -32,12 +35,22 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
 }
 
 
-def checked_settings(settings: Settings) -> Settings:
-    """Validate the settings; return them with origins as browsers send them.
+def load(data: Path, arguments: dict[str, dict[str, object]]) -> Settings:
+    """Load a node's settings, with origins as browsers send them.
 
     Raises:
-        UsageError: a value is out of range, an origin is invalid, or a TLS file is unreadable.
+        UsageError: a key is unknown (the error names the nearest known one), a value is out of
+            range, an origin is invalid, a TLS file is unreadable, or the address needs TLS.
     """
+    settings = load_settings(
+        Settings, arguments=arguments, env=os.environ, file=data / "config.toml"
+    )
+    _check_bind(settings.network)
+    return _checked(settings)
+
+
+def _checked(settings: Settings) -> Settings:
+    """Validate the values; return them with origins as browsers send them."""
     for (section, name), (least, most) in _BOUNDS.items():
         value = getattr(getattr(settings, section), name)
         if not least <= value <= most or math.isnan(value):
@@ -47,6 +60,17 @@ def checked_settings(settings: Settings) -> Settings:
     _check_tls(settings.network)
     origins = tuple(map(checked_origin, settings.network.allowed_origins))
     return replace(settings, network=replace(settings.network, allowed_origins=origins))
+
+
+def _check_bind(network: NetworkSettings) -> None:
+    has_tls = network.tls_certificate is not None and network.tls_key is not None
+    if is_loopback(network.host) or has_tls or network.insecure:
+        return
+    raise UsageError(
+        f"refusing to bind {network.host} without TLS: tokens would be sent unencrypted",
+        hint="set network.tls_certificate and network.tls_key, or use --insecure on a trusted "
+        "network",
+    )
 
 
 def _check_tls(network: NetworkSettings) -> None:

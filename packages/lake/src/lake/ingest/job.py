@@ -1,0 +1,82 @@
+"""What every format's ingest gets and returns: the job, and its shards with what was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from lake.ingest.encode import Report
+from lake.ingest.shards import Limits, Shard, ShardWriter
+from lake.ingest.sniff import SAMPLE_BYTES
+from lake.ingest.source import PartsFile
+from sennit_core.errors import BadInput
+from sennit_core.file_kinds import unpacked_name
+from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    from emsqrt.executor import EntryContext
+
+__all__ = ["Ingested", "Job"]
+
+Ingested = tuple[list[Shard], pa.Schema, Report, dict[str, Any]]
+"""The shards, their schema, the findings, and the detected properties of the file."""
+
+
+class Job:
+    """An ingest request, with the first bytes of the file."""
+
+    def __init__(
+        self, request: dict[str, Any], options: dict[str, Any], context: EntryContext
+    ) -> None:
+        self.paths = [Path(path) for path in request["paths"]]
+        self.name: str = request["name"]
+        self.inner_name = unpacked_name(self.name)
+        self.bytes_max: int | None = request.get("bytesMax")
+        self.folder = Path(request["folder"])
+        self.options = options
+        self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
+        self.context = context
+        self._bytes_done = 0
+        self._rows = 0
+        # 1 during the first reading; more while the beginning is encoded again after a widening.
+        # Rows count only in the first, and the bytes of later ones are limited to the file's size.
+        self._passes = 0
+        self.read_from(self.paths)
+
+    def read_from(self, paths: list[Path]) -> None:
+        """Set the files to read, as one joined file."""
+        self.paths = paths
+        with PartsFile(paths) as file:
+            self.size = file.size
+            self.head = _read_head(file, SAMPLE_BYTES)
+        if not self.size:
+            raise BadInput(what=self.name, byte_offset=0, reason="the file is empty")
+
+    def new_writer(self, limits: Limits) -> ShardWriter:
+        """Return the writer of another pass over the file, into the request's folder."""
+        self._passes += 1
+        return ShardWriter(self.folder, limits, f"pass{self._passes}")
+
+    def tick(self, bytes_read: int, rows: int) -> None:
+        """Report progress; raise if the job was cancelled."""
+        self._bytes_done += bytes_read
+        if self._passes == 1:
+            self._rows += rows
+        self.context.check()
+        self.context.progress(
+            bytes_done=min(self._bytes_done, self.size),
+            bytes_total=self.size,
+            rows=self._rows,
+            phase="reading" if self._passes == 1 else "widening",
+        )
+
+
+def _read_head(file: PartsFile, count: int) -> bytes:
+    """Read up to `count` bytes from the file's start, across parts."""
+    pieces = []
+    while count > 0 and (piece := file.read(count)):
+        pieces.append(piece)
+        count -= len(piece)
+    return b"".join(pieces)
