@@ -7,28 +7,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from toolkit_server import ACCOUNTS, PROJECT, cheap_accounts
 
-from elkyn.auth import passwords
 from elkyn.auth.account_store import AccountStore
 from elkyn.auth.authenticator import Authenticator, AuthSettings
 from elkyn.auth.codes import Message
 from elkyn.auth.endpoints import AuthRequest
-from elkyn.auth.jws import PrivateKey
 from sennit_core.testing import ManualClock
-
-ACCOUNTS = "/identitytoolkit.googleapis.com/v1/accounts"
-PROJECT = "/identitytoolkit.googleapis.com/v1/projects/app/accounts"
-
-
-KEY = PrivateKey.generate("shared")
 
 
 @pytest.fixture(autouse=True, scope="module")
 def cheap() -> Iterator[None]:
-    """Spare each server the making of a key of its own, and the cost of hashing."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(passwords, "_COST", {"time_cost": 1, "memory_cost": 64, "parallelism": 1})
-        patch.setattr(PrivateKey, "generate", lambda kid: PrivateKey(kid, KEY._private))
+    with cheap_accounts():
         yield
 
 
