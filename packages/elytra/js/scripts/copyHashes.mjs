@@ -18,7 +18,9 @@ function copy(name) {
   if (copied.has(name)) return
   copied.add(name)
   const code = readFileSync(join(dirname(entry), name), 'utf8')
-  for (const [, from] of code.matchAll(/^(?:import|export)\b[^'"]*["'](.*)["']/gm)) {
+  for (const [, from] of code.matchAll(
+    /^(?:import|export)\s(?:[\w\s{},*]*\sfrom\s*)?["'](.+)["']/gm,
+  )) {
     if (!from.startsWith('./')) throw new Error(`${name} imports ${from}, which is not copied`)
     copy(from.slice(2))
   }
