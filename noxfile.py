@@ -116,7 +116,7 @@ def pytest_here(session: nox.Session, *arguments: str, extra: Sequence[str] | No
 
 
 @nox.session(venv_backend="none")
-@budget(25)
+@budget(30)
 def plain(session: nox.Session) -> None:
     """Run what a commit must pass: all tests that are not nightly, and the static checks."""
     here(session, "ruff", "check", ".")
