@@ -55,12 +55,17 @@ def instrumented(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_step_may_be_the_last_or_the_slowest(
     instrumented: Path, scenario: str, version: str, how: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-X", "dev", str(HERE / "fault_injection.py"), scenario, version, how],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(instrumented), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert set(done.stdout.split()) >= PASSED[scenario]
+    reached: set[str] = set()
+    for _ in range(3):  # on a busy machine a process may never find a ring full, and so never sleep
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", str(HERE / "fault_injection.py"), scenario, version, how],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join([str(instrumented), *sys.path])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        reached |= set(done.stdout.split())
+        if reached >= PASSED[scenario]:
+            return
+    assert reached >= PASSED[scenario]
