@@ -119,6 +119,16 @@ def test_nothing_is_left_of_a_thousand_rings(kind: str) -> None:
     assert rss_bytes() - rss < RSS_GROWTH_MAX
 
 
+def blocks_of_rounds(once: Callable[[], object]) -> int:
+    """Return by how many memory blocks the process grew while it did this 200 times."""
+    gc.collect()
+    before = sys.getallocatedblocks()
+    for _ in range(200):
+        once()
+    gc.collect()
+    return sys.getallocatedblocks() - before
+
+
 @pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("kind", ["typed", "failing"])
@@ -126,12 +136,9 @@ def test_records_and_errors_leave_no_object_behind(kind: str) -> None:
     once = cycle_of(kind)
     for _ in range(600):  # caches fill, the last of them by chance
         once()
-    gc.collect()
-    before = sys.getallocatedblocks()
-    for _ in range(200):
-        once()
-    gc.collect()
-    assert sys.getallocatedblocks() - before < 100  # not one for every other ring
+    # The count is the whole process's: a thread or a cache of another test can add to one round,
+    # a leak adds to each of them.
+    assert min(blocks_of_rounds(once) for _ in range(3)) < 100  # not one for every other ring
 
 
 @pytest.mark.nightly
