@@ -79,8 +79,10 @@ def here(session: nox.Session, *command: str, **environment: str) -> None:
     binaries = Path(sys.executable).parent
     path = f"{binaries}{os.pathsep}{os.environ.get('PATH', '')}"
     program = shutil.which(command[0], path=path) or command[0]
-    # An empty value ends the mode that a caller may have set; any other, "0" too, sets it.
-    environment = {"PATH": path, "PYTHONDEVMODE": "", **environment}
+    # An empty value ends what a caller may have set; any other, "0" too, sets it. Without saved
+    # byte code, each process that a test starts would compile all that it imports.
+    unset = {"PYTHONDEVMODE": "", "PYTHONDONTWRITEBYTECODE": ""}
+    environment = {"PATH": path, **unset, **environment}
     session.run(program, *command[1:], external=True, env=environment)
 
 
@@ -157,9 +159,7 @@ def lint(session: nox.Session) -> None:
 @budget(15)
 def types(session: nox.Session) -> None:
     """Run mypy in strict mode over all packages, their tests and the tools."""
-    here(session, "mypy", *SOURCES, "tools", "noxfile.py")
-    for folder in (*TEST_FOLDERS, "integration"):
-        here(session, "mypy", folder)
+    here(session, "mypy", *SOURCES, *TEST_FOLDERS, "integration", "tools", "noxfile.py")
 
 
 @nox.session(venv_backend="none")

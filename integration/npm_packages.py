@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import os
+import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +40,53 @@ def folder_of(name: str) -> Path:
 
 
 def pack(name: str, folder: Path) -> Path:
+    """Copy the archive of the sources as they are to `folder`; only the first caller builds it."""
+    with _build_lock(name) as state:
+        kept = state / f"{name}-js-{_digest(name)}.tgz"
+        if not kept.exists():
+            for outdated in state.glob(f"{name}-js-*.tgz"):
+                outdated.unlink()
+            shutil.move(_build(name, folder), kept)
+        return Path(shutil.copy(kept, folder / f"sennit-{name}.tgz"))
+
+
+def build_archive(name: str, folder: Path) -> Path:
     """Run `npm pack` in the package's folder, which builds it; returns the archive in `folder`."""
+    with _build_lock(name):
+        return _build(name, folder)
+
+
+@contextmanager
+def _build_lock(name: str) -> Iterator[Path]:
+    """Keep others from building the package; yields the folder of built archives."""
     state = ROOT / ".platform"
     state.mkdir(exist_ok=True)
     with (state / f"{name}-js.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        run("npm", "pack", "--silent", "--pack-destination", str(folder), cwd=folder_of(name))
+        yield state
+
+
+def _build(name: str, folder: Path) -> Path:
+    run("npm", "pack", "--silent", "--pack-destination", str(folder), cwd=folder_of(name))
     (archive,) = folder.glob(f"sennit-{name}-*.tgz")
     return archive
+
+
+def _digest(name: str) -> str:
+    """Return the SHA-256 over names and contents of what a build reads."""
+    root = folder_of(name)
+    built = {root / "dist", root / "tests", root / "node_modules"}
+    sources = [
+        path for path in root.rglob("*") if path.is_file() and built.isdisjoint(path.parents)
+    ]
+    digest = hashlib.sha256()
+    for path in (
+        *sorted(sources),
+        ROOT / "package-lock.json",
+        *sorted(ROOT.glob("tsconfig*.json")),
+    ):
+        digest.update(str(path.relative_to(ROOT)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
 
 
 def install(archives: Iterable[Path], folder: Path) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from elkyn_server import Served
-from npm_packages import NAMES, TSC, folder_of, install, pack, run, run_module
+from npm_packages import NAMES, TSC, build_archive, folder_of, install, pack, run, run_module
 
 from nodes import RunningNode
 
@@ -101,12 +101,8 @@ console.log(JSON.stringify(copied))
 
 @pytest.fixture(scope="module")
 def archives(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The packages, packed over what an older build has left in `dist`."""
+    """The packages, packed."""
     folder = tmp_path_factory.mktemp("archives")
-    for name in NAMES:
-        stale = folder_of(name) / "dist" / "removed.js"
-        stale.parent.mkdir(exist_ok=True)
-        stale.write_text("of a module that was deleted since the last build")
     return {name: pack(name, folder) for name in NAMES}
 
 
@@ -123,10 +119,11 @@ def served(tmp_path: Path) -> Served:
 
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("name", NAMES)
-def test_an_archive_holds_what_its_manifest_names_and_no_sources(
-    name: str, archives: dict[str, Path]
-) -> None:
-    with tarfile.open(archives[name]) as archive:
+def test_an_archive_holds_what_its_manifest_names_and_no_sources(name: str, tmp_path: Path) -> None:
+    stale = folder_of(name) / "dist" / "removed.js"
+    stale.parent.mkdir(exist_ok=True)
+    stale.write_text("of a module that was deleted since the last build")
+    with tarfile.open(build_archive(name, tmp_path)) as archive:
         files = {member.removeprefix("package/") for member in archive.getnames()}
         manifest = json.loads(archive.extractfile("package/package.json").read())  # type: ignore[union-attr]
     named = set(re.findall(r': "\./([^"]+)"', json.dumps(manifest["exports"])))
