@@ -13,6 +13,7 @@ import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import plain_words
 import pytest
@@ -58,6 +59,15 @@ ARROW_READERS_ALLOWED = {
 }
 
 
+class Definition(NamedTuple):
+    """A function or class of a source; not its tree, which takes the memory of many."""
+
+    place: str
+    name: str
+    lines: int
+    is_class: bool
+
+
 @cache
 def tracked() -> tuple[Path, ...]:
     """Every file of the tree that git knows or would know."""
@@ -77,6 +87,22 @@ def shown(path: Path) -> str:
     return str(path.relative_to(ROOT))
 
 
+@cache
+def definitions() -> tuple[Definition, ...]:
+    """Every function and class of the Python sources; parsing them takes seconds."""
+    return tuple(
+        Definition(
+            place=f"{shown(path)}:{node.lineno}",
+            name=node.name,
+            lines=(node.end_lineno or node.lineno) - node.lineno + 1,
+            is_class=isinstance(node, ast.ClassDef),
+        )
+        for path in sources(".py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+    )
+
+
 def test_no_file_outgrows_its_subject() -> None:
     long = {
         shown(path): lines
@@ -88,11 +114,9 @@ def test_no_file_outgrows_its_subject() -> None:
 
 def test_no_function_outgrows_a_screen() -> None:
     long = [
-        f"{shown(path)}:{node.lineno} {node.name}"
-        for path in sources(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
-        and (node.end_lineno or node.lineno) - node.lineno >= FUNCTION_LINES_MAX
+        f"{found.place} {found.name}"
+        for found in definitions()
+        if not found.is_class and found.lines > FUNCTION_LINES_MAX
     ]
     assert long == [], "these functions do more than one thing"
 
@@ -108,11 +132,10 @@ def test_no_module_is_named_for_nothing() -> None:
 
 def test_no_class_is_named_for_nothing() -> None:
     named = [
-        f"{shown(path)}:{node.lineno} {node.name}"
-        for path in sources(".py")
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.ClassDef) and re.search(r"(Manager|Helper|Utils?|Impl)$", node.name)
-        if node.name not in DESIGNED_NAMES
+        f"{found.place} {found.name}"
+        for found in definitions()
+        if found.is_class and re.search(r"(Manager|Helper|Utils?|Impl)$", found.name)
+        if found.name not in DESIGNED_NAMES
     ]
     assert named == [], "name these for what they are"
 
