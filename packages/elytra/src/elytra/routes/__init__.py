@@ -1,6 +1,6 @@
 """elytra.routes: the HTTP endpoints for uploads and jobs.
 
-Layering: documents (request bodies, bounded and strict) <- uploads, jobs <- router. Errors are
+Layering: uploads, jobs <- router; request bodies are read by `lake.routes.documents`. Errors are
 raised as `SennitError`; the gateway maps them to HTTP statuses.
 """
 

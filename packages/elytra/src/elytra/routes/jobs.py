@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from elytra.routes.documents import SubmitJob, read_document
-from elytra.routes.principal import principal_of
+from lake.routes.documents import Bytes, Document, read_document
+from lake.routes.requester import requester_of
 from lake.routes.results import negotiate, stream_result
 from sennit_core.roles import needs
 
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
     from elytra.job_service import JobService
 
 _ROWS_MAX = (1 << 53) - 1  # the largest integer that JavaScript represents exactly
+
+
+class SubmitJob(Document):
+    """The body of `POST /api/jobs`."""
+
+    plan: dict[str, Any]
+    engine: str = "auto"
+    mem_cap: Bytes | None = None
 
 
 def jobs_router(jobs: JobService) -> APIRouter:
@@ -48,7 +56,7 @@ class JobHandlers:
             document.plan,
             engine=document.engine,
             mem_cap_bytes=document.mem_cap,
-            submitted_by=principal_of(request),
+            submitted_by=requester_of(request).name,
         )
         return {"jobId": job.id}
 
@@ -75,7 +83,7 @@ class JobHandlers:
         format_name = negotiate(request.headers.get("Accept", ""))
         return await stream_result(
             lambda: self._jobs.open_result(
-                job_id, format_name, principal_of(request), offset=offset, limit=limit
+                job_id, format_name, requester_of(request).name, offset=offset, limit=limit
             ),
             request,
             format_name,

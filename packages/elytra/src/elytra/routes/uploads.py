@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
-from elytra.routes.documents import StartUpload, check_document, parse_json, read_document
-from elytra.routes.principal import principal_of
 from elytra.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
 from elytra.uploads.receiver import WholeUpload, receive
+from lake.routes.documents import Bytes, Document, check_document, parse_json, read_document
+from lake.routes.requester import requester_of
 from sennit_core.errors import SennitError, UsageError
 from sennit_core.roles import needs
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
     from elytra.job_service import JobService
     from lake.parts import PartStore
     from lake.uploads import UploadInfo
+
+
+class StartUpload(Document):
+    """The body of `POST /api/start-upload`."""
+
+    name: str
+    size: int | None = Field(default=None, ge=0)
+    sha256: str | None = None
+    part_bytes: Bytes | None = None
+    mode: Literal["create", "append", "replace"] = "create"
+    options: dict[str, Any] = Field(default_factory=dict)
+    resume_key: str | None = Field(default=None, max_length=256)
 
 
 def uploads_router(jobs: JobService, parts: PartStore) -> APIRouter:
@@ -120,7 +133,7 @@ class UploadHandlers:
 
     async def complete(self, request: Request, upload_id: str) -> dict[str, Any]:
         """Seal an upload and start its ingest; completing it twice returns the same job."""
-        return await asyncio.to_thread(self._complete, upload_id, principal_of(request))
+        return await asyncio.to_thread(self._complete, upload_id, requester_of(request).name)
 
     def _complete(self, upload_id: str, principal: str) -> dict[str, Any]:
         dataset_id, job = self._jobs.submit_ingest(upload_id, submitted_by=principal)

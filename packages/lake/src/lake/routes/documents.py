@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from fastapi import Request
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic.alias_generators import to_camel
 
 from sennit_core.errors import TooLarge, UsageError
 from sennit_core.units import MIB, parse_bytes
+
+__all__ = ["Bytes", "Document", "check_document", "parse_json", "read_document"]
 
 DOCUMENT_BYTES_MAX = MIB
 
@@ -22,26 +24,6 @@ class Document(BaseModel):
     """Base class of request bodies: camelCase names, unknown members refused."""
 
     model_config = ConfigDict(extra="forbid", alias_generator=to_camel, strict=True)
-
-
-class StartUpload(Document):
-    """The body of `POST /api/start-upload`."""
-
-    name: str
-    size: int | None = Field(default=None, ge=0)
-    sha256: str | None = None
-    part_bytes: Bytes | None = None
-    mode: Literal["create", "append", "replace"] = "create"
-    options: dict[str, Any] = {}
-    resume_key: str | None = Field(default=None, max_length=256)
-
-
-class SubmitJob(Document):
-    """The body of `POST /api/jobs`."""
-
-    plan: dict[str, Any]
-    engine: str = "auto"
-    mem_cap: Bytes | None = None
 
 
 D = TypeVar("D", bound=Document)
