@@ -16,7 +16,7 @@ from elkyn import ElkynStore
 from emsqrt.executor import EntryContext, ExecutorPool
 from lake import Lake
 from lake.ingest import worker
-from lake.uploads import UploadInfo
+from lake.uploads.upload import UploadInfo
 
 MIB = 1 << 20
 FLIGHTS = """carrier,distance,dep_delay,day

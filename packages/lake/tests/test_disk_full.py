@@ -11,7 +11,7 @@ from lake import Lake
 from lake.durable import NewFile
 from lake.ingest.shards import Limits, ShardWriter
 from lake.objects import ObjectStore
-from lake.parts import PartStore
+from lake.uploads.parts import PartStore
 from sennit_core.errors import StorageFull
 
 from .conftest import put

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
 from lake.errors import UploadIncomplete
-from lake.parts import PartStore
-from lake.uploads import SealedUpload, UploadInfo
+from lake.uploads.parts import PartStore
+from lake.uploads.upload import SealedUpload, UploadInfo
 from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLarge, UsageError
 from sennit_core.file_kinds import find_unreadable
 from sennit_core.testing import ManualClock

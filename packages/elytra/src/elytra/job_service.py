@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
     from emsqrt.executor import Execution, ExecutorPool
     from lake import Lake
-    from lake.uploads import UploadInfo
+    from lake.uploads.upload import UploadInfo
 
 _ROWS_MAX = (1 << 53) - 1  # the largest integer in the JSON of a plan
 

@@ -1,7 +1,7 @@
 """Lake: verified, content-addressed Parquet shards, their catalog, and SQL over them.
 
 Layering: `durable` and `objects` below `verification` and `snapshots` below `catalog` (with
-`catalog_index` and `references`) below `retention` below `scrub`; `parts` receives uploads;
+`catalog_index` and `references`) below `retention` below `scrub`; `uploads` receives files;
 `ingest` and `sql` run in executors and do not import the rest; `ingestor` creates datasets; `lake`
 is the node's lake; `routes` serves it over HTTP. pyarrow and duckdb are imported on first use, not
 with the package.
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from lake.lake import Lake
     from lake.limits import QueryLimits
     from lake.objects import ObjectStore
-    from lake.parts import PartStore
     from lake.queries import QueryExecution, Result
-    from lake.uploads import SealedUpload, UploadInfo
+    from lake.uploads.parts import PartStore
+    from lake.uploads.upload import SealedUpload, UploadInfo
 
 # Repeats the imports above, which only type checkers see. lazy_loader would derive it from a stub
 # file, but its import adds 2 ms to the 50 ms of `import elytra`.
@@ -30,12 +30,12 @@ _HOMES = {
     "Lake": "lake",
     "QueryLimits": "limits",
     "ObjectStore": "objects",
-    "PartStore": "parts",
+    "PartStore": "uploads.parts",
     "QueryExecution": "queries",
     "Result": "queries",
-    "SealedUpload": "uploads",
+    "SealedUpload": "uploads.upload",
     "UploadIncomplete": "errors",
-    "UploadInfo": "uploads",
+    "UploadInfo": "uploads.upload",
 }
 
 __all__ = [

@@ -19,11 +19,11 @@ from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits
 from lake.mentions import words_of
 from lake.objects import ObjectStore
-from lake.parts import PART_BYTES, PartStore
 from lake.queries import QueryExecution, Result, check_parameters
 from lake.reserve import Reserve
 from lake.retention import Retention
 from lake.scrub import Scrub, ScrubReport
+from lake.uploads.parts import PART_BYTES, PartStore
 from lake.verification import ShardFile, Verifier
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (

@@ -15,7 +15,7 @@ from elytra.routes.uploads import uploads_router
 
 if TYPE_CHECKING:
     from elytra.job_service import JobService
-    from lake.parts import PartStore
+    from lake.uploads.parts import PartStore
 
 __all__ = ["router"]
 

@@ -18,8 +18,8 @@ from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from elytra.job_service import JobService
-    from lake.parts import PartStore
-    from lake.uploads import UploadInfo
+    from lake.uploads.parts import PartStore
+    from lake.uploads.upload import UploadInfo
 
 
 class StartUpload(Document):

@@ -11,8 +11,8 @@ from sennit_core.errors import BadInput
 from sennit_core.units import MIB
 
 if TYPE_CHECKING:
-    from lake.parts import PartStore, PartWriter
-    from lake.uploads import UploadInfo
+    from lake.uploads.parts import PartStore, PartWriter
+    from lake.uploads.upload import UploadInfo
 
 BATCH_BYTES = MIB
 """Bytes passed to a thread at once. One batch is written while the next arrives, so a request holds

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Self
 from elkyn.records import SystemTree, UploadRow
 from lake.durable import NewFile, free_bytes, fsync_folder, storage_errors, write_whole
 from lake.errors import UploadIncomplete
-from lake.uploads import SealedUpload, UploadInfo, check_name, check_sha256
+from lake.uploads.upload import SealedUpload, UploadInfo, check_name, check_sha256
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLarge, UsageError
 from sennit_core.file_kinds import HEAD_BYTES, check_readable
