@@ -52,8 +52,8 @@ def served() -> frozenset[str]:
     """The gateway's routes, such as `GET /api/jobs/{}`."""
     routers = (
         node_routes.router(Mock(version="0"), Mock()),
-        lake.routes.router(Mock()),
-        elytra.routes.router(Mock(), Mock()),
+        lake.routes.router(Mock(), Mock()),
+        elytra.routes.router(Mock()),
     )
     api = FastAPI()
     for router in routers:

@@ -121,8 +121,8 @@ def make_app(jobs: JobService, lake: Lake, stores: Stores) -> Any:
     async def answer(_: Any, error: SennitError) -> JSONResponse:
         return JSONResponse(error.to_json(), STATUSES.get(error.code, 400))
 
-    api.include_router(router(jobs, lake.parts))
-    api.include_router(lake_router(lake))
+    api.include_router(router(jobs))
+    api.include_router(lake_router(lake, jobs.submit_ingest))
     tree = elkyn_app(stores, authorize=lambda *_: None)
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

@@ -6,53 +6,21 @@ import asyncio
 import io
 from typing import Any
 
-import httpx
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fastapi import FastAPI, Request
-from fastapi.responses import JSONResponse
 
 from lake import Lake
-from lake.routes import router
-from sennit_core.errors import Cancelled, Denied, NotFound, SennitError
+from sennit_core.errors import Cancelled
+
+from .served_lake import Client, make_app, make_bare_app
 
 ARROW = "application/vnd.apache.arrow.stream"
 
 
-class Client:
-    """Sends requests to an application in this process, one at a time."""
-
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
-
-    def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        async def send() -> httpx.Response:
-            transport = httpx.ASGITransport(self._app)
-            async with httpx.AsyncClient(transport=transport, base_url="http://node") as client:
-                return await client.request(method, path, **options)
-
-        return asyncio.run(send())
-
-    def get(self, path: str, **options: Any) -> httpx.Response:
-        return self.request("GET", path, **options)
-
-    def post(self, path: str, **options: Any) -> httpx.Response:
-        return self.request("POST", path, **options)
-
-
 @pytest.fixture
 def client(flights: Lake) -> Client:
-    app = FastAPI()
-    app.include_router(router(flights))
-
-    def to_response(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, SennitError)
-        status = {NotFound: 404, Denied: 403}.get(type(error), 400)
-        return JSONResponse(error.to_json(), status_code=status)
-
-    app.add_exception_handler(SennitError, to_response)
-    return Client(app)
+    return Client(make_app(flights))
 
 
 def test_datasets_are_listed_shown_and_deleted(client: Client) -> None:
@@ -183,8 +151,7 @@ def test_errors_of_a_query_are_reported_before_the_response_begins(client: Clien
 
 
 def test_a_client_that_goes_away_ends_its_query(flights: Lake) -> None:
-    app = FastAPI()
-    app.include_router(router(flights))
+    app = make_bare_app(flights)
     body = b'{"sql": "SELECT count(*) FROM range(10000000000) a, range(1000) b"}'
     sent: list[Any] = []
     messages: list[dict[str, Any]] = [

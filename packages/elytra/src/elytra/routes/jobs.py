@@ -26,8 +26,12 @@ class SubmitJob(Document):
     mem_cap: Bytes | None = None
 
 
-def jobs_router(jobs: JobService) -> APIRouter:
-    """Return the routes under `/api/jobs`; arguments as in `elytra.routes.router`."""
+def router(jobs: JobService) -> APIRouter:
+    """Return the routes under `/api/jobs`.
+
+    Args:
+        jobs: Runs the jobs.
+    """
     routes = APIRouter(tags=["jobs"])
     handlers = JobHandlers(jobs)
     routes.post("/api/jobs", openapi_extra=needs("writer"))(handlers.submit)

@@ -1,5 +1,4 @@
-"""elytra.uploads: the transfer of files to a node.
+"""elytra.uploads: the client's side of an upload: a file as parallel parts over HTTP.
 
-Layering: progress <- sender (the client's side: parallel parts over HTTP); receiver (the node's
-side: request bodies into the part store of `lake`). Neither imports the other.
+Layering: progress <- sender. The node's side is `lake.uploads`.
 """

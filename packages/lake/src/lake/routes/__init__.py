@@ -1,6 +1,7 @@
-"""The lake's HTTP API: datasets, their files, and SQL.
+"""The lake's HTTP API: datasets, their files, SQL, and uploads.
 
-Errors are raised unchanged; the gateway maps each class to an HTTP status.
+Layering: documents (request bodies, bounded and strict), requester, results <- the modules of routes <-
+router. Errors are raised unchanged; the gateway maps each class to an HTTP status.
 """
 
 from __future__ import annotations
@@ -9,20 +10,22 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from lake.routes import aborted_results, datasets, files, query, verify
+from lake.routes import aborted_results, datasets, files, query, uploads, verify
 from lake.routes.query import parse_query_request, respond
+from lake.routes.uploads import SubmitIngest
 
 if TYPE_CHECKING:
     from lake.lake import Lake
 
-__all__ = ["parse_query_request", "respond", "router"]
+__all__ = ["SubmitIngest", "parse_query_request", "respond", "router"]
 
 
-def router(lake: Lake) -> APIRouter:
+def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     """Return all routes of the lake.
 
     Args:
         lake: The lake to serve; must outlive the application.
+        submit_ingest: Starts the ingest of a complete upload as a job.
     """
     routes = APIRouter()
     routes.include_router(datasets.router(lake))
@@ -30,4 +33,5 @@ def router(lake: Lake) -> APIRouter:
     routes.include_router(query.router(lake))
     routes.include_router(verify.router(lake))
     routes.include_router(aborted_results.router())
+    routes.include_router(uploads.router(lake.parts, submit_ingest))
     return routes

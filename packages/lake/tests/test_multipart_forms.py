@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from elytra.uploads.forms import FormReader
+from lake.uploads.forms import FormReader
 from sennit_core.errors import TooLarge, UsageError
 
 TYPE = "multipart/form-data; boundary=X"

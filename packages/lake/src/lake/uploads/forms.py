@@ -15,6 +15,8 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from sennit_core.errors import TooLarge, UsageError
 from sennit_core.units import KIB
 
+__all__ = ["FORM_FIELDS_BYTES_MAX", "FormPart", "FormReader"]
+
 _FIELD_BYTES_MAX = 64 * KIB
 _PARTS_MAX = 32
 FORM_FIELDS_BYTES_MAX = 2 * _PARTS_MAX * _FIELD_BYTES_MAX

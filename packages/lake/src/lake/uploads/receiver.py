@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from lake.uploads.parts import PartStore, PartWriter
     from lake.uploads.upload import UploadInfo
 
+__all__ = ["BytesWriter", "WholeUpload", "receive"]
+
 BATCH_BYTES = MIB
 """Bytes passed to a thread at once. One batch is written while the next arrives, so a request holds
 at most two batches, regardless of the size of its body."""

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
-from elytra.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
-from elytra.uploads.receiver import WholeUpload, receive
 from lake.routes.documents import Bytes, Document, check_document, parse_json, read_document
 from lake.routes.requester import requester_of
+from lake.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
+from lake.uploads.receiver import WholeUpload, receive
 from sennit_core.errors import SennitError, UsageError
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
-    from elytra.job_service import JobService
     from lake.uploads.parts import PartStore
     from lake.uploads.upload import UploadInfo
+    from sennit_core.records import JobInfo
+
+__all__ = ["StartUpload", "SubmitIngest", "router"]
 
 
 class StartUpload(Document):
@@ -34,10 +36,35 @@ class StartUpload(Document):
     resume_key: str | None = Field(default=None, max_length=256)
 
 
-def uploads_router(jobs: JobService, parts: PartStore) -> APIRouter:
-    """Return the routes under `/api/upload…`; arguments as in `elytra.routes.router`."""
+class SubmitIngest(Protocol):
+    """Starts the ingest of a complete upload as a job."""
+
+    def __call__(self, upload_id: str, *, submitted_by: str) -> tuple[str, JobInfo]:
+        """Seal an upload and start its ingest; a repeated call returns the same job.
+
+        Args:
+            upload_id: The upload.
+            submitted_by: Name of the user.
+
+        Returns:
+            The id of the dataset, and the job.
+
+        Raises:
+            UploadIncomplete: Parts are missing.
+            NotFound: There is no such upload.
+        """
+        ...
+
+
+def router(parts: PartStore, submit_ingest: SubmitIngest) -> APIRouter:
+    """Return the routes under `/api/upload…`.
+
+    Args:
+        parts: Stores the parts of uploads until they are ingested.
+        submit_ingest: Starts the ingest of a complete upload.
+    """
     routes = APIRouter(tags=["uploads"])
-    handlers = UploadHandlers(jobs, parts)
+    handlers = UploadHandlers(parts, submit_ingest)
     routes.post("/api/upload", openapi_extra=needs("writer"))(handlers.upload)
     routes.post("/api/start-upload", openapi_extra=needs("writer"))(handlers.start)
     routes.post("/api/upload-chunk", openapi_extra=needs("writer"))(handlers.put_form_part)
@@ -56,13 +83,13 @@ class UploadHandlers:
     """The request handlers of `/api/upload…`.
 
     Args:
-        jobs: Starts the ingest of a completed upload.
         parts: The part store.
+        submit_ingest: Starts the ingest of a complete upload.
     """
 
-    def __init__(self, jobs: JobService, parts: PartStore) -> None:
-        self._jobs = jobs
+    def __init__(self, parts: PartStore, submit_ingest: SubmitIngest) -> None:
         self._parts = parts
+        self._submit_ingest = submit_ingest
 
     async def start(self, request: Request) -> dict[str, Any]:
         """Start an upload, or return the unfinished upload with the same resumeKey."""
@@ -133,10 +160,9 @@ class UploadHandlers:
 
     async def complete(self, request: Request, upload_id: str) -> dict[str, Any]:
         """Seal an upload and start its ingest; completing it twice returns the same job."""
-        return await asyncio.to_thread(self._complete, upload_id, requester_of(request).name)
-
-    def _complete(self, upload_id: str, principal: str) -> dict[str, Any]:
-        dataset_id, job = self._jobs.submit_ingest(upload_id, submitted_by=principal)
+        dataset_id, job = await asyncio.to_thread(
+            self._submit_ingest, upload_id, submitted_by=requester_of(request).name
+        )
         return {"datasetId": dataset_id, "jobId": job.id}
 
     def _start(self, document: StartUpload) -> UploadInfo:
