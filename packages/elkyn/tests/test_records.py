@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from elkyn import ElkynStore
 from elkyn.records import SnapshotRow, SystemTree, UploadRow
 from sennit_core.errors import Corrupt, UsageError
-from sennit_core.records import DatasetInfo, JobInfo, NodeInfo, Progress, TaskInfo, WorkerInfo
+from sennit_core.records import DatasetInfo, NodeInfo, WorkerInfo
 from sennit_core.schema import DataType, Field, Schema
 
 NODE = NodeInfo("n1", ("a:1", "b:2"), "local", 10, 0, "up", 1.5)
@@ -34,10 +34,6 @@ def system(tree: ElkynStore) -> SystemTree:
     return SystemTree(tree)
 
 
-def job(state: str = "queued") -> JobInfo:
-    return JobInfo("j1", "plan", {"op": "scan"}, "h", "local", state, None, "me", 1.0)  # type: ignore[arg-type]
-
-
 def test_a_record_round_trips(system: SystemTree) -> None:
     worker = WorkerInfo("w1", "local", "n1", 1, "1.0", "up")
     upload = UploadRow("a.csv", None, 7, "receiving")
@@ -50,26 +46,6 @@ def test_a_record_round_trips(system: SystemTree) -> None:
     assert system.uploads.get("u1") == upload
     assert system.uploads.get("u2") is None
     assert "u1" in system.uploads
-
-
-def test_a_removed_record_is_gone_with_its_children(system: SystemTree) -> None:
-    system.jobs.put("j1", job())
-    system.jobs.show("j1", tasks={"t0": TaskInfo("t0", "j1", "o", "pending")}, ephemeral=True)
-    system.jobs.remove("j1")
-
-    assert system.jobs.all() == {}
-    assert system.jobs.tasks("j1").all() == {}
-
-
-def test_a_job_is_read_with_its_tasks_and_keeps_its_plan(system: SystemTree) -> None:
-    system.jobs.put("j1", job())
-    task, progress = TaskInfo("t0", "j1", "o", "done", 1, "f"), Progress(done=1, total=2)
-    system.jobs.show("j1", job=job("running"), tasks={"t0": task}, progress=progress)
-
-    shown = system.jobs.get("j1")
-    assert shown is not None
-    assert (shown.state, shown.plan, shown.progress) == ("running", {"op": "scan"}, progress)
-    assert system.jobs.tasks("j1").get("t0") == task
 
 
 def test_changes_are_one_write(system: SystemTree, tree: ElkynStore) -> None:

@@ -1,8 +1,8 @@
 """The platform's records in the namespace `sys`, typed for writing and reading.
 
-Only this module knows the paths of `sys`: `/datasets/{id}`, `/snapshots/{dataset}/{id}`,
-`/catalog/datasets`, `/jobs/{id}` with `/jobs/{id}/tasks/{key}`, `/nodes/{id}`, `/workers/{id}`,
-`/uploads/{id}`.
+This module knows the paths of `sys`: `/datasets/{id}`, `/snapshots/{dataset}/{id}`,
+`/catalog/datasets`, `/nodes/{id}`, `/workers/{id}`, `/uploads/{id}`; those of jobs are in
+`elytra.job_table`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,8 @@ from sennit_core.errors import Corrupt, SennitError, UsageError
 from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.records import (
     DatasetInfo,
-    JobInfo,
     NodeInfo,
-    Progress,
     Record,
-    TaskInfo,
     WorkerInfo,
 )
 
@@ -34,7 +31,6 @@ __all__ = [
     "Change",
     "CheckedTable",
     "IdSet",
-    "Jobs",
     "SnapshotRow",
     "SystemTree",
     "Table",
@@ -251,44 +247,6 @@ class CheckedTable(Table[R]):
         return super()._read(record_id, row)
 
 
-class Jobs(Table[JobInfo]):
-    """The jobs, with their tasks below them."""
-
-    def __init__(self, tree: ElkynStore) -> None:
-        super().__init__(tree, "/jobs", JobInfo)
-
-    def tasks(self, job_id: str) -> Table[TaskInfo]:
-        """Return the tasks of a job."""
-        return Table(self._tree, f"{self._place(job_id)}/tasks", TaskInfo)
-
-    def show(
-        self,
-        job_id: str,
-        *,
-        job: JobInfo | None = None,
-        tasks: Mapping[str, TaskInfo] | None = None,
-        progress: Progress | None = None,
-        ephemeral: bool = False,
-    ) -> None:
-        """Write the changed members of a job, in one write.
-
-        Args:
-            job_id: the id of the job.
-            job: the job's members except the plan, which never changes.
-            tasks: changed tasks by key.
-            progress: replaces the progress in `job`.
-            ephemeral: as in `ElkynStore.set`.
-        """
-        members: dict[str, Any] = {} if job is None else job.to_json()
-        members.pop("plan", None)
-        if progress is not None:
-            members["progress"] = progress.to_json()
-        for key, task in (tasks or {}).items():
-            members[f"tasks/{key}"] = task.to_json()
-        if members:
-            self._tree.update(self._place(job_id), members, ephemeral=ephemeral)
-
-
 class SystemTree:
     """The platform's state.
 
@@ -300,7 +258,6 @@ class SystemTree:
         self._tree = tree
         self.datasets = CheckedTable(tree, "/datasets", DatasetInfo)
         self.catalog = CheckedTable(tree, "/catalog", IdSet)
-        self.jobs = Jobs(tree)
         self.nodes = Table(tree, "/nodes", NodeInfo)
         self.workers = Table(tree, "/workers", WorkerInfo)
         self.uploads = Table(tree, "/uploads", UploadRow)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from elkyn.records import SystemTree
+from elytra.job_table import JobTable
 from elytra.messages import JobChanged, TaskChanged
 from lake.durable import write_whole
 from sennit_core.clock import Clock
@@ -48,7 +48,7 @@ class JobStore:
         self, tree: ElkynStore, folder: Path, *, clock: Clock, remembered_max: int = 200
     ) -> None:
         self.folder = folder
-        self._rows = SystemTree(tree).jobs
+        self._rows = JobTable(tree)
         self._clock = clock
         self._remembered_max = remembered_max
         self._lock = threading.RLock()
