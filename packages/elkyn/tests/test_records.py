@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
-from elkyn.records import SnapshotRow, SystemTree, UploadRow
+from elkyn.records import SnapshotRow, SystemTree, Table
 from sennit_core.errors import Corrupt, UsageError
-from sennit_core.records import DatasetInfo, NodeInfo, WorkerInfo
+from sennit_core.records import DatasetInfo, NodeInfo
 from sennit_core.schema import DataType, Field, Schema
 
 NODE = NodeInfo("n1", ("a:1", "b:2"), "local", 10, 0, "up", 1.5)
@@ -30,22 +30,34 @@ def tree() -> Iterator[ElkynStore]:
 
 
 @pytest.fixture
+def nodes(tree: ElkynStore) -> Table[NodeInfo]:
+    return Table(tree, "/nodes", NodeInfo)
+
+
+@pytest.fixture
 def system(tree: ElkynStore) -> SystemTree:
     return SystemTree(tree)
 
 
-def test_a_record_round_trips(system: SystemTree) -> None:
-    worker = WorkerInfo("w1", "local", "n1", 1, "1.0", "up")
-    upload = UploadRow("a.csv", None, 7, "receiving")
-    system.nodes.put("n1", NODE)
-    system.workers.put("w1", worker, ephemeral=True)
-    system.uploads.put("u1", upload, ephemeral=True)
+@pytest.mark.parametrize("ephemeral", [False, True])
+def test_a_record_round_trips(nodes: Table[NodeInfo], ephemeral: bool) -> None:
+    nodes.put("n1", NODE, ephemeral=ephemeral)
 
-    assert system.nodes.all() == {"n1": NODE}
-    assert system.workers.get("w1") == worker
-    assert system.uploads.get("u1") == upload
-    assert system.uploads.get("u2") is None
-    assert "u1" in system.uploads
+    assert nodes.all() == {"n1": NODE}
+    assert nodes.get("n1") == NODE
+    assert nodes.get("n2") is None
+    assert "n1" in nodes
+
+
+def test_a_removed_record_is_gone_with_its_children(
+    nodes: Table[NodeInfo], tree: ElkynStore
+) -> None:
+    nodes.put("n1", NODE)
+    tree.set("/nodes/n1/disks/d1", {"bytes": 5})
+    nodes.remove("n1")
+
+    assert nodes.all() == {}
+    assert tree.get("/nodes/n1/disks") is None
 
 
 def test_changes_are_one_write(system: SystemTree, tree: ElkynStore) -> None:
@@ -67,24 +79,24 @@ def test_changes_are_one_write(system: SystemTree, tree: ElkynStore) -> None:
     assert tree.get("/") is None
 
 
-def test_a_row_that_is_no_record_is_named(system: SystemTree, tree: ElkynStore) -> None:
+def test_a_row_that_is_no_record_is_named(nodes: Table[NodeInfo], tree: ElkynStore) -> None:
     tree.set("/nodes/n1", {"id": "n1"})
     with pytest.raises(Corrupt, match=r"/nodes/n1 of the platform's tree.*missing"):
-        system.nodes.get("n1")
+        nodes.get("n1")
     tree.set("/nodes", 3)
     with pytest.raises(Corrupt, match="/nodes"):
-        system.nodes.all()
+        nodes.all()
 
 
-def test_a_row_of_a_newer_node_is_read(system: SystemTree, tree: ElkynStore) -> None:
+def test_a_row_of_a_newer_version_is_read(nodes: Table[NodeInfo], tree: ElkynStore) -> None:
     tree.set("/nodes/n1", NODE.to_json() | {"moon": "full"})
-    assert system.nodes.get("n1") == NODE
+    assert nodes.get("n1") == NODE
 
 
 @pytest.mark.parametrize("record_id", ["", "a/b", "../x"])
-def test_an_id_is_one_key(system: SystemTree, record_id: str) -> None:
+def test_an_id_is_one_key(nodes: Table[NodeInfo], record_id: str) -> None:
     with pytest.raises(UsageError, match="not a valid id"):
-        system.nodes.put(record_id, NODE)
+        nodes.put(record_id, NODE)
 
 
 def test_a_dataset_row_with_another_value_is_found(system: SystemTree, tree: ElkynStore) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from elkyn import ElkynStore, Stores, open_namespaces
-from elkyn.records import SYSTEM_NAMESPACE, SystemTree
+from elkyn.records import SYSTEM_NAMESPACE, Table, write_changes
 from elytra.job_service import JobService
 from emsqrt.executor import ExecutorPool
 from lake import Lake, QueryLimits
@@ -44,7 +44,8 @@ class Node:
     node_id: str
     version: str
     stores: Stores
-    system: SystemTree
+    nodes: Table[NodeInfo]
+    workers: Table[WorkerInfo]
     pool: ExecutorPool
     lake: Lake
     jobs: JobService
@@ -109,7 +110,8 @@ class Node:
             tokens = Tokens(token, secrets)
             node = cls(
                 data, settings, shares, _node_id(secrets), version("sennit"),
-                stores, SystemTree(tree), pool, lake, jobs, tokens,
+                stores, Table(tree, "/nodes", NodeInfo), Table(tree, "/workers", WorkerInfo),
+                pool, lake, jobs, tokens,
             )  # fmt: skip
             node.announce("up")
             jobs.recover()
@@ -129,12 +131,13 @@ class Node:
             state=state,
             last_seen=SYSTEM.now(),
         )
-        known, workers = self.system.workers, {w.id: w for w in self._workers(state)}
+        workers = {w.id: w for w in self._workers(state)}
         # Workers of an earlier run with more executors: a change to None removes their rows.
-        earlier = [w.id for w in known.all().values() if w.node == self.node_id]
-        self.system.write(
-            self.system.nodes.change(self.node_id, row),
-            *[known.change(worker, workers.get(worker)) for worker in {*earlier, *workers}],
+        earlier = [w.id for w in self.workers.all().values() if w.node == self.node_id]
+        write_changes(
+            self.stores[SYSTEM_NAMESPACE],
+            self.nodes.change(self.node_id, row),
+            *[self.workers.change(worker, workers.get(worker)) for worker in {*earlier, *workers}],
             ephemeral=True,
         )
 

@@ -1,8 +1,8 @@
 """The platform's records in the namespace `sys`, typed for writing and reading.
 
 This module knows the paths of `sys`: `/datasets/{id}`, `/snapshots/{dataset}/{id}`,
-`/catalog/datasets`, `/nodes/{id}`, `/workers/{id}`, `/uploads/{id}`; those of jobs are in
-`elytra.job_table`.
+`/catalog/datasets`, `/uploads/{id}`; those of jobs are in `elytra.job_table`, of nodes and workers in
+`sennit.node`.
 """
 
 from __future__ import annotations
@@ -18,9 +18,7 @@ from sennit_core.errors import Corrupt, SennitError, UsageError
 from sennit_core.hashing import canonical_json, sha256_hex
 from sennit_core.records import (
     DatasetInfo,
-    NodeInfo,
     Record,
-    WorkerInfo,
 )
 
 if TYPE_CHECKING:
@@ -35,6 +33,7 @@ __all__ = [
     "SystemTree",
     "Table",
     "UploadRow",
+    "write_changes",
 ]
 
 SYSTEM_NAMESPACE = "sys"
@@ -186,7 +185,7 @@ class Table(Generic[R]):
         self._tree.delete(self._place(record_id))
 
     def change(self, record_id: str, record: R | None) -> Change:
-        """Return a change for `SystemTree.write`; None removes the record with all paths below it."""
+        """Return a change for `write_changes`; None removes the record with all paths below it."""
         return Change(self._place(record_id)[1:], record)
 
     def _value(self, path: str) -> Any:
@@ -218,7 +217,7 @@ class CheckedTable(Table[R]):
     """
 
     def change(self, record_id: str, record: R | None) -> Change:
-        """Return a change for `SystemTree.write`; None removes the record with all paths below it."""
+        """Return a change for `write_changes`; None removes the record with all paths below it."""
         place = self._place(record_id)
         if record is None:
             return Change(place[1:], None)
@@ -258,8 +257,6 @@ class SystemTree:
         self._tree = tree
         self.datasets = CheckedTable(tree, "/datasets", DatasetInfo)
         self.catalog = CheckedTable(tree, "/catalog", IdSet)
-        self.nodes = Table(tree, "/nodes", NodeInfo)
-        self.workers = Table(tree, "/workers", WorkerInfo)
         self.uploads = Table(tree, "/uploads", UploadRow)
 
     def snapshots(self, dataset_id: str) -> Table[SnapshotRow]:
@@ -278,10 +275,21 @@ class SystemTree:
         """Return the removal of all snapshots of a dataset, for `write`."""
         return Change(f"snapshots/{dataset_id}", None)
 
-    def write(self, *changes: Change, ephemeral: bool = False) -> None:
+    def write(self, *changes: Change) -> None:
         """Apply several changes in one write: a reader sees all of them or none."""
-        documents = {change.path: change.to_json() for change in changes}
-        self._tree.update("/", documents, ephemeral=ephemeral)
+        write_changes(self._tree, *changes)
+
+
+def write_changes(tree: ElkynStore, *changes: Change, ephemeral: bool = False) -> None:
+    """Apply several changes in one write: a reader sees all of them or none.
+
+    Args:
+        tree: The store of the records.
+        changes: The changes, from `Table.change`.
+        ephemeral: As in `ElkynStore.set`.
+    """
+    documents = {change.path: change.to_json() for change in changes}
+    tree.update("/", documents, ephemeral=ephemeral)
 
 
 def _id_digest(record_id: str) -> int:

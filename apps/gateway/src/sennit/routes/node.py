@@ -47,7 +47,7 @@ def _add_health(routes: APIRouter, node: Node) -> None:
     @routes.get("/readyz", openapi_extra=needs("open"))
     def readyz() -> PlainTextResponse:
         """Readiness: the node's tree responds."""
-        node.system.nodes.get(node.node_id)
+        node.nodes.get(node.node_id)
         return PlainTextResponse("ready\n")
 
 
@@ -60,7 +60,7 @@ def _add_statistics(routes: APIRouter, node: Node) -> None:
     @routes.get("/api/nodes", openapi_extra=needs("reader"))
     def nodes() -> list[Any]:
         """All nodes known to this node."""
-        return [row.to_json() for row in node.system.nodes.all().values()]
+        return [row.to_json() for row in node.nodes.all().values()]
 
     @routes.get("/metrics", openapi_extra=needs("reader"))
     def metrics() -> PlainTextResponse:
