@@ -1,9 +1,10 @@
-"""The platform's own state in a tree, by records."""
+"""Tables of records in a tree."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,15 +13,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
-from elkyn.records import SnapshotRow, SystemTree, Table
+from elkyn.records import CheckedTable, Table, write_changes
 from sennit_core.errors import Corrupt, UsageError
-from sennit_core.records import DatasetInfo, NodeInfo
-from sennit_core.schema import DataType, Field, Schema
+from sennit_core.records import NodeInfo, Record
 
 NODE = NodeInfo("n1", ("a:1", "b:2"), "local", 10, 0, "up", 1.5)
-SCHEMA = Schema.from_json({"fields": [{"name": "delay", "type": "Int64", "nullable": True}]})
-INT64 = DataType.parse("Int64")
-DATASET = DatasetInfo("d1", "flights", "me", SCHEMA, head="s1")
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Record):
+    """A record with members of every kind that the tree stores in another form."""
+
+    id: str
+    title: str
+    labels: tuple[str, ...] = ()
+    weight: float = 0.0
+    more: Mapping[str, Any] = field(default_factory=dict)
+    parent: str | None = None
+
+
+NOTE = Note("a", "flights", ("x", "y"), 2.0, {"list": [1, None, []], "map": {"deep": {}}})
 
 
 @pytest.fixture
@@ -35,8 +47,8 @@ def nodes(tree: ElkynStore) -> Table[NodeInfo]:
 
 
 @pytest.fixture
-def system(tree: ElkynStore) -> SystemTree:
-    return SystemTree(tree)
+def notes(tree: ElkynStore) -> CheckedTable[Note]:
+    return CheckedTable(tree, "/notes", Note)
 
 
 @pytest.mark.parametrize("ephemeral", [False, True])
@@ -60,25 +72,6 @@ def test_a_removed_record_is_gone_with_its_children(
     assert tree.get("/nodes/n1/disks") is None
 
 
-def test_changes_are_one_write(system: SystemTree, tree: ElkynStore) -> None:
-    with tree.watch("/") as events:
-        seen = iter(events)
-        next(seen)
-        system.write(
-            system.datasets.change("d1", DATASET),
-            system.snapshots("d1").change("s1", SnapshotRow("ab", 2.0)),
-        )
-        event = next(seen)
-
-    assert set(event.data) == {"datasets/d1", "snapshots/d1/s1"}
-    assert system.datasets.get("d1") == DATASET
-    assert system.datasets_with_snapshots() == ["d1"]
-    assert system.snapshots("d1").all() == {"s1": SnapshotRow("ab", 2.0)}
-
-    system.write(system.datasets.change("d1", None), system.forget_snapshots("d1"))
-    assert tree.get("/") is None
-
-
 def test_a_row_that_is_no_record_is_named(nodes: Table[NodeInfo], tree: ElkynStore) -> None:
     tree.set("/nodes/n1", {"id": "n1"})
     with pytest.raises(Corrupt, match=r"/nodes/n1 of the platform's tree.*missing"):
@@ -99,26 +92,49 @@ def test_an_id_is_one_key(nodes: Table[NodeInfo], record_id: str) -> None:
         nodes.put(record_id, NODE)
 
 
-def test_a_dataset_row_with_another_value_is_found(system: SystemTree, tree: ElkynStore) -> None:
-    system.datasets.put("d1", DATASET)
-    tree.set("/datasets/d1/name", "flighty")
+def test_changes_are_one_write(
+    nodes: Table[NodeInfo], notes: CheckedTable[Note], tree: ElkynStore
+) -> None:
+    note = replace(NOTE, more={})
+    with tree.watch("/") as events:
+        seen = iter(events)
+        next(seen)
+        write_changes(tree, nodes.change("n1", NODE), notes.change("a", note))
+        event = next(seen)
 
-    with pytest.raises(Corrupt, match=r"/datasets/d1 .*checksum"):
-        system.datasets.get("d1")
+    assert set(event.data) == {"nodes/n1", "notes/a"}
+    assert nodes.get("n1") == NODE
+    assert notes.get("a") == note
+
+    write_changes(tree, nodes.change("n1", None), notes.change("a", None))
+    assert tree.get("/") is None
 
 
-def test_a_dataset_row_under_another_id_is_found(system: SystemTree, tree: ElkynStore) -> None:
-    system.datasets.put("d1", DATASET)
-    tree.set("/datasets/d2", tree.get("/datasets/d1"))
+def test_a_checked_row_with_another_value_is_found(
+    notes: CheckedTable[Note], tree: ElkynStore
+) -> None:
+    notes.put("a", NOTE)
+    tree.set("/notes/a/title", "flighty")
 
-    with pytest.raises(Corrupt, match="/datasets/d2"):
-        system.datasets.get("d2")
+    with pytest.raises(Corrupt, match=r"/notes/a .*checksum"):
+        notes.get("a")
 
 
-def test_no_flipped_bit_in_a_dataset_row_is_worse_than_corrupt(tmp_path: Path) -> None:
+def test_a_checked_row_under_another_id_is_found(
+    notes: CheckedTable[Note], tree: ElkynStore
+) -> None:
+    notes.put("a", NOTE)
+    tree.set("/notes/b", tree.get("/notes/a"))
+
+    with pytest.raises(Corrupt, match="/notes/b"):
+        notes.get("b")
+
+
+def test_no_flipped_bit_in_a_checked_row_is_worse_than_corrupt(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "sys", namespace="sys") as tree:
-        system = SystemTree(tree)
-        system.datasets.put("d1", DATASET)
+        notes = CheckedTable(tree, "/notes", Note)
+        notes.put("a", NOTE)
+        stored = notes.get("a")
         env: Any = tree._disk._durable
         with env.read() as txn, txn.cursor(db=env.databases["tree"]) as cursor:
             ((key, data),) = ((bytes(k), bytes(d)) for k, d in cursor if b"flights" in bytes(d))
@@ -130,33 +146,39 @@ def test_no_flipped_bit_in_a_dataset_row_is_worse_than_corrupt(tmp_path: Path) -
             txn.put(key, bytes(damaged), db=env.databases["tree"])
             txn.commit()
             with suppress(Corrupt):
-                system.datasets.ids()
+                notes.ids()
             with suppress(Corrupt):
-                assert system.datasets.get("d1") in (DATASET, None), at
+                assert notes.get("a") in (stored, None), at
 
 
-def test_a_dataset_row_of_a_version_without_checksums_is_read(
-    system: SystemTree, tree: ElkynStore
+def test_a_row_of_a_version_without_checksums_is_read(
+    notes: CheckedTable[Note], tree: ElkynStore
 ) -> None:
-    tree.set("/datasets/d1", DATASET.to_json())
+    note = replace(NOTE, more={})
+    tree.set("/notes/a", note.to_json())
 
-    assert system.datasets.get("d1") == DATASET
+    assert notes.get("a") == note
 
 
-KEY = Field("primary key", INT64)
-SMALL = st.integers(0, 2**40) | st.floats(0, 2**40)
+TEXT = st.text(max_size=9)
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.floats(-1e12, 1e12) | TEXT,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from("abc"), inner),
+    max_leaves=8,
+)
 
 
 @pytest.mark.slow
-@given(st.text(max_size=20), st.text(max_size=9), SMALL, st.lists(st.text(max_size=9), unique=True))
-def test_every_dataset_row_agrees_with_its_checksum(
-    name: str, owner: str, created_at: float, columns: list[str]
+@given(TEXT, st.lists(TEXT), st.floats(0, 2**40), st.dictionaries(st.sampled_from("abc"), VALUES))
+def test_every_checked_row_agrees_with_its_checksum(
+    title: str, labels: list[str], weight: float, more: dict[str, Any]
 ) -> None:
-    fields = tuple(Field(column, INT64) for column in columns if column)
-    info = DatasetInfo("d1", name, owner, Schema((KEY, *fields)), created_at=float(created_at))
     with ElkynStore(mode="memory", namespace="sys") as tree:
-        system = SystemTree(tree)
-        system.datasets.put("d1", info)
+        notes = CheckedTable(tree, "/notes", Note)
+        notes.put("a", Note("a", title, tuple(labels), weight, more))
 
-        assert system.datasets.get("d1") == info
-        assert tree.get("/datasets/d1/checksum")
+        found = notes.get("a")
+
+        assert found is not None
+        assert (found.title, found.labels, found.weight) == (title, tuple(labels), weight)
+        assert tree.get("/notes/a/checksum")

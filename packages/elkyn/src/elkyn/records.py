@@ -1,40 +1,23 @@
-"""The platform's records in the namespace `sys`, typed for writing and reading.
+"""Tables of typed records in a tree, and the atomic write of several changes to them.
 
-This module knows the paths of `sys`: `/datasets/{id}`, `/snapshots/{dataset}/{id}`,
-`/catalog/datasets`, `/uploads/{id}`; those of jobs are in `elytra.job_table`, of nodes and workers in
-`sennit.node`.
+A package defines the tables of its own records; each record is one row `/{table}/{id}`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import reduce
-from operator import xor
-from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from sennit_core.errors import Corrupt, SennitError, UsageError
 from sennit_core.hashing import canonical_json, sha256_hex
-from sennit_core.records import (
-    DatasetInfo,
-    Record,
-)
+from sennit_core.records import Record
 
 if TYPE_CHECKING:
     from elkyn.store import ElkynStore
 
-__all__ = [
-    "SYSTEM_NAMESPACE",
-    "Change",
-    "CheckedTable",
-    "IdSet",
-    "SnapshotRow",
-    "SystemTree",
-    "Table",
-    "UploadRow",
-    "write_changes",
-]
+__all__ = ["SYSTEM_NAMESPACE", "Change", "CheckedTable", "Table", "write_changes"]
 
 SYSTEM_NAMESPACE = "sys"
 """The namespace that only the platform writes."""
@@ -43,63 +26,6 @@ CHECKSUM = "checksum"
 """Member of a row that holds the checksum of its other members; see `CheckedTable`."""
 
 R = TypeVar("R", bound=Record)
-
-
-@dataclass(frozen=True, slots=True)
-class SnapshotRow(Record):
-    """The object id of a snapshot's manifest."""
-
-    manifest: str
-    created_at: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class UploadRow(Record):
-    """The progress of an upload.
-
-    Args:
-        name: the file's name.
-        size: the file's size in bytes; None while it is unknown.
-        bytes_done: the bytes received so far.
-        state: `receiving`, `sealed`, `ingesting` or `failed`.
-    """
-
-    name: str
-    size: int | None
-    bytes_done: int
-    state: str
-
-
-@dataclass(frozen=True, slots=True)
-class IdSet(Record):
-    """A digest of the ids that a table should have, to detect lost rows.
-
-    Args:
-        count: the number of ids.
-        digest: XOR of the first 16 bytes of every id's SHA-256, in hex: adding and removing an id are
-            the same operation, and order does not matter.
-    """
-
-    count: int
-    digest: str
-
-    @classmethod
-    def of(cls, ids: Iterable[str]) -> Self:
-        """Return the set of `ids`, which must be distinct."""
-        ids = tuple(ids)
-        return cls(len(ids), f"{reduce(xor, map(_id_digest, ids), 0):032x}")
-
-    def adding(self, record_id: str) -> Self:
-        """Return the set with an id that it does not contain."""
-        return self._changed(record_id, 1)
-
-    def removing(self, record_id: str) -> Self:
-        """Return the set without an id that it contains."""
-        return self._changed(record_id, -1)
-
-    def _changed(self, record_id: str, step: int) -> Self:
-        digest = int(self.digest, 16) ^ _id_digest(record_id)
-        return type(self)(self.count + step, f"{digest:032x}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,40 +172,6 @@ class CheckedTable(Table[R]):
         return super()._read(record_id, row)
 
 
-class SystemTree:
-    """The platform's state.
-
-    Args:
-        tree: the namespace `sys`.
-    """
-
-    def __init__(self, tree: ElkynStore) -> None:
-        self._tree = tree
-        self.datasets = CheckedTable(tree, "/datasets", DatasetInfo)
-        self.catalog = CheckedTable(tree, "/catalog", IdSet)
-        self.uploads = Table(tree, "/uploads", UploadRow)
-
-    def snapshots(self, dataset_id: str) -> Table[SnapshotRow]:
-        """Return the snapshots of a dataset."""
-        return Table(self._tree, f"/snapshots/{dataset_id}", SnapshotRow)
-
-    def datasets_with_snapshots(self) -> list[str]:
-        """Return the ids of the datasets that have snapshots.
-
-        Raises:
-            Corrupt: the keys cannot be read.
-        """
-        return Table(self._tree, "/snapshots", SnapshotRow).ids()
-
-    def forget_snapshots(self, dataset_id: str) -> Change:
-        """Return the removal of all snapshots of a dataset, for `write`."""
-        return Change(f"snapshots/{dataset_id}", None)
-
-    def write(self, *changes: Change) -> None:
-        """Apply several changes in one write: a reader sees all of them or none."""
-        write_changes(self._tree, *changes)
-
-
 def write_changes(tree: ElkynStore, *changes: Change, ephemeral: bool = False) -> None:
     """Apply several changes in one write: a reader sees all of them or none.
 
@@ -290,10 +182,6 @@ def write_changes(tree: ElkynStore, *changes: Change, ephemeral: bool = False) -
     """
     documents = {change.path: change.to_json() for change in changes}
     tree.update("/", documents, ephemeral=ephemeral)
-
-
-def _id_digest(record_id: str) -> int:
-    return int(sha256_hex(record_id.encode())[:32], 16)
 
 
 def _checksum(place: str, row: Mapping[str, Any]) -> str:

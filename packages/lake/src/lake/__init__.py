@@ -1,10 +1,10 @@
 """Lake: verified, content-addressed Parquet shards, their catalog, and SQL over them.
 
 Layering: `durable` and `objects` below `verification` and `snapshots` below `catalog` (with
-`catalog_index` and `references`) below `retention` below `scrub`; `uploads` receives files;
-`ingest` and `sql` run in executors and do not import the rest; `ingestor` creates datasets; `lake`
-is the node's lake; `routes` serves it over HTTP. pyarrow and duckdb are imported on first use, not
-with the package.
+`catalog_tables`, `catalog_index` and `references`) below `retention` below `scrub`; `uploads`
+receives files; `ingest` and `sql` run in executors and do not import the rest; `ingestor` creates
+datasets; `lake` is the node's lake; `routes` serves it over HTTP. pyarrow and duckdb are imported
+on first use, not with the package.
 """
 
 from typing import TYPE_CHECKING, Any

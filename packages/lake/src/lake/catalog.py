@@ -18,8 +18,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from elkyn.records import SnapshotRow, SystemTree
 from lake.catalog_index import CatalogIndex
+from lake.catalog_tables import CatalogTables, SnapshotRow
 from lake.errors import damaged_dataset
 from lake.objects import ObjectStore
 from lake.references import References
@@ -48,7 +48,7 @@ class Catalog:
     """
 
     def __init__(self, tree: ElkynStore, objects: ObjectStore, *, clock: Clock = SYSTEM) -> None:
-        self._rows = SystemTree(tree)
+        self._rows = CatalogTables(tree)
         self._objects = objects
         self._clock = clock
         # Held by commits and removals, from the comparison of the head to the write, so that no two

@@ -12,7 +12,8 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from elkyn.records import Change, IdSet, SystemTree
+from elkyn.records import Change
+from lake.catalog_tables import CatalogTables, IdSet
 from lake.errors import damaged_dataset
 from sennit_core.errors import Corrupt, UsageError
 from sennit_core.records import DatasetInfo
@@ -39,7 +40,7 @@ class CatalogIndex:
 
     def __init__(self, tree: ElkynStore, recover_name: Callable[[str], str | None]) -> None:
         self._tree = tree
-        self._rows = SystemTree(tree)
+        self._rows = CatalogTables(tree)
         self._recover_name = recover_name
         self._lock = threading.RLock()
         # State as of the last `_refresh`. `_names` has every dataset; `_ids` maps folded names to

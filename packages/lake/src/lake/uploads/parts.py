@@ -19,9 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from elkyn.records import SystemTree, UploadRow
 from lake.durable import NewFile, free_bytes, fsync_folder, storage_errors, write_whole
 from lake.errors import UploadIncomplete
+from lake.uploads.table import UploadRow, UploadTable
 from lake.uploads.upload import SealedUpload, UploadInfo, check_name, check_sha256
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import BadInput, Conflict, NotFound, StorageFull, TooLarge, UsageError
@@ -147,7 +147,7 @@ class PartStore:
         clock: Clock = SYSTEM,
     ) -> None:
         self.root = Path(root)
-        self._rows = None if tree is None else SystemTree(tree).uploads
+        self._rows = None if tree is None else UploadTable(tree)
         self._admit = admit
         self._part_bytes = part_bytes
         self._size_max = size_max
