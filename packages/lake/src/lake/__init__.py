@@ -2,8 +2,8 @@
 
 Layering: `durable` and `objects` below `verification` and `snapshots` below `catalog` (with
 `catalog_index` and `references`) below `retention` below `scrub`; `parts` receives uploads;
-`ingest` and `sql` run in executors and do not import the rest; `ingestor` creates datasets; `lake`
-is the node's lake; `routes` serves it over HTTP. pyarrow and duckdb are imported on first use, not
+`ingest` and `sql` run in executors and do not import the rest; `ingestor` creates datasets from files,
+`writes` commits statements that change them; `lake` is the node's lake; `routes` serves it over HTTP. pyarrow and duckdb are imported on first use, not
 with the package.
 """
 

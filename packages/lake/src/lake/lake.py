@@ -320,6 +320,19 @@ class Lake:
             start, self._writer, sql, user, lambda error: self._complete(error, names)
         )
 
+    def run(
+        self,
+        sql: str,
+        *,
+        max_rows: int | None = None,
+        engine: str = "auto",
+        **options: Any,
+    ) -> QueryExecution | WriteExecution:
+        """Start a statement of either kind, by its verb: as `execute`, or else as `query`."""
+        if changes_data(sql):
+            return self.execute(sql, **options)
+        return self.query(sql, max_rows=max_rows, engine=engine, **options)
+
     def sql(
         self, query: str, params: list[Any] | dict[str, Any] | None = None, engine: str = "auto"
     ) -> Result:
@@ -335,12 +348,7 @@ class Lake:
 
         from sennit_core.arrow_ipc import open_arrow
 
-        execution: QueryExecution | WriteExecution
-        if changes_data(query):
-            execution = self.execute(query, params=params)
-        else:
-            execution = self.query(query, params=params, engine=engine)
-        with execution:
+        with self.run(query, params=params, engine=engine) as execution:
             stream = b"".join(bytes(payload) for payload in execution.payloads())
             manifest = execution.result()
         with pa.BufferReader(stream) as source, open_arrow(source, "the result") as reader:

@@ -60,20 +60,11 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
     """Run one SQL statement and respond in the format that the request accepts."""
     format_name = negotiate(request.headers.get("Accept", ""))
     requester, limits = requester_of(request), lake.query_limits
-    is_write = changes_data(query.sql)
-    if is_write and not requester.may_write:
+    if changes_data(query.sql) and not requester.may_write:
         raise Denied("changing a dataset", needed="writer")
 
     def start() -> QueryExecution | WriteExecution:
-        if is_write:
-            return lake.execute(
-                query.sql,
-                params=query.params,
-                format=format_name,
-                deadline_seconds=limits.deadline_seconds(query.deadline_seconds, requester),
-                user=requester.name,
-            )
-        return lake.query(
+        return lake.run(
             query.sql,
             params=query.params,
             format=format_name,
