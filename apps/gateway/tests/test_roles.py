@@ -27,6 +27,7 @@ API: dict[tuple[str, str], str] = {
     for method in methods
 }
 # All other routes that are not GET or HEAD need at least a writer.
+# A query needs a reader; a statement that changes a dataset needs a writer, which its text decides.
 WITHOUT_EFFECT = {("POST", "/api/session"): "open", ("POST", "/api/query"): "reader"}
 
 TREE: dict[tuple[str, str], str] = {
@@ -123,6 +124,35 @@ def test_a_route_answers_its_role_and_those_above(
         may = LADDER.index(role) >= LADDER.index(least)
         refused = 401 if role == "open" else 403
         assert (status not in (401, 403)) if may else (status == refused), (role, status)
+
+
+def test_a_statement_that_changes_a_dataset_needs_a_writer(
+    clients: dict[str, httpx.Client],
+) -> None:
+    def run(role: str, sql: str) -> httpx.Response:
+        return clients[role].post("/api/query", json={"sql": sql})
+
+    assert run("writer", "CREATE TABLE kept AS SELECT 1 AS a").json()["rows"] == [[1]]
+    for sql in (
+        "DELETE FROM kept",
+        " -- a comment\n/* SELECT */ dElEtE FROM kept",
+        "WITH w AS (SELECT 1) DELETE FROM kept",
+        "INSERT INTO kept VALUES (2)",
+        "UPDATE kept SET a = 2",
+        "CREATE TABLE new AS SELECT 1",
+        "CREATE OR REPLACE TABLE kept AS SELECT 2 AS a",
+        "TRUNCATE kept",
+        "DROP TABLE kept",
+        "EXPLAIN ANALYZE DELETE FROM kept",
+        "SELECT 1; DELETE FROM kept",
+        "WITH w AS (DELETE FROM kept) SELECT 1",
+        "FROM (DELETE FROM kept)",
+    ):
+        assert run("open", sql).status_code == 401
+        assert run("reader", sql).status_code in (400, 403), sql
+    assert run("reader", "FROM kept").json()["rows"] == [[1]]
+    assert run("writer", "DROP TABLE kept").status_code == 200
+    assert run("reader", "FROM kept").status_code == 404
 
 
 def test_token_routes_are_for_admins_with_any_suffix_of_the_path(

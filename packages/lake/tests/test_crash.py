@@ -26,7 +26,7 @@ from lake import Lake
 if __name__ == "__main__":
     folder, verb, what = sys.argv[1:]
     with Lake(folder, memory_bytes="512MiB") as lake:
-        lake.ingest(what) if verb == "ingest" else lake.delete(what)
+        {"ingest": lake.ingest, "delete": lake.delete, "sql": lake.sql}[verb](what)
 """
 
 
@@ -93,3 +93,32 @@ def test_every_point_is_tried() -> None:
     tried = [point for point in POINTS if point.startswith(("ingest", "delete"))]
 
     assert tried == list(POINTS)
+
+
+@pytest.mark.sample(2)
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("write")])
+@pytest.mark.parametrize(
+    ("statement", "sum_before", "sum_after"),
+    [
+        ("UPDATE t SET a = a + 1 WHERE a % 2 = 0", 190, 200),
+        ("INSERT INTO t VALUES (1000, 'x')", 190, 1190),
+        ("DELETE FROM t WHERE a < 10", 190, 145),
+        ("CREATE OR REPLACE TABLE t AS SELECT sum(a) + 1 AS a FROM t", 190, 191),
+    ],
+)
+def test_a_statement_killed_anywhere_is_done_or_not(
+    point: str, statement: str, sum_before: int, sum_after: int, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder = tmp_path / "data"
+    with opened(folder, pool) as lake, lake.tree:
+        for start in (0, 10):
+            lake.sql("CREATE TABLE IF NOT EXISTS t (a BIGINT, b VARCHAR)")
+            lake.sql(f"INSERT INTO t SELECT i, 'x' FROM range({start}, {start + 10}) r(i)")
+
+    die(folder, point, "sql", statement)
+
+    with opened(folder, pool) as lake, lake.tree:
+        done = point == "write-committed"
+        assert lake.sql("SELECT sum(a) FROM t").value == (sum_after if done else sum_before)
+        check_nothing_is_left_over(lake)
+        lake.sql("INSERT INTO t (a) VALUES (0)")

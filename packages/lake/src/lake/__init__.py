@@ -3,8 +3,8 @@
 Layering: `durable` and `objects` below `verification` and `snapshots` below `catalog` (with
 `catalog_tables`, `catalog_index` and `references`) below `retention` below `scrub`; `uploads`
 receives files; `ingest` and `sql` run in executors and do not import the rest; `ingestor` creates
-datasets; `lake` is the node's lake; `routes` serves it over HTTP. pyarrow and duckdb are imported
-on first use, not with the package.
+datasets from files, `writes` commits statements that change them; `lake` is the node's lake;
+`routes` serves it over HTTP. pyarrow and duckdb are imported on first use, not with the package.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lake.queries import QueryExecution, Result
     from lake.uploads.parts import PartStore
     from lake.uploads.upload import SealedUpload, UploadInfo
+    from lake.writes import WriteExecution
 
 # Repeats the imports above, which only type checkers see. lazy_loader would derive it from a stub
 # file, but its import adds 2 ms to the 50 ms of `import elytra`.
@@ -36,6 +37,7 @@ _HOMES = {
     "SealedUpload": "uploads.upload",
     "UploadIncomplete": "errors",
     "UploadInfo": "uploads.upload",
+    "WriteExecution": "writes",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "SealedUpload",
     "UploadIncomplete",
     "UploadInfo",
+    "WriteExecution",
 ]
 
 

@@ -14,6 +14,10 @@ POINTS = (
     "ingest-adopted",
     "ingest-manifest",
     "ingest-committed",
+    "write-encoded",
+    "write-adopted",
+    "write-manifest",
+    "write-committed",
     "delete-uncataloged",
 )
 _VARIABLE = "SENNIT_LAKE_CRASH_AT"

@@ -78,8 +78,8 @@ def _parser() -> argparse.ArgumentParser:
     put.add_argument("--date-order", choices=("dmy", "mdy"), help="order in dates such as 1/2/2026")
     put.set_defaults(run=_put)
 
-    sql = verbs.add_parser("sql", parents=[common], help="run a SQL query")
-    sql.add_argument("query", help="one read-only statement; - reads it from standard input")
+    sql = verbs.add_parser("sql", parents=[common], help="run a SQL statement")
+    sql.add_argument("query", help="one statement; - reads it from standard input")
     sql.add_argument("--csv", action="store_true", help="print every row as CSV")
     sql.add_argument("--engine", choices=("auto", "duckdb", "emsqrt"), default="auto")
     sql.add_argument(
@@ -150,7 +150,7 @@ def _sql(options: argparse.Namespace) -> None:
     whole = options.csv or options.json
     with (
         _open(options) as lake,
-        lake.query(
+        lake.run(
             query,
             format="csv" if options.csv else "json",
             max_rows=None if whole else _SHOWN_ROWS,

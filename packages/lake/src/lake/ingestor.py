@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Any
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.durable import storage_errors
+from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.retention import Retention
-from lake.snapshots import Manifest, renumbered
+from lake.snapshots import Manifest, overall_stats, renumbered
 from sennit_core.clock import Clock
 from sennit_core.errors import BadInput, Cancelled, Conflict
 from sennit_core.file_kinds import unpacked_name
-from sennit_core.hashing import ObjectDigest
 from sennit_core.private_files import make_private_folder
 from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
@@ -174,7 +174,12 @@ class Ingestor:
                 if request.options.get("keepSource", self._keep_source_default):
                     source = self._keep_source(request)
                     leases.enter_context(self._retention.lease((source,)))
-                shards = self._adopt(answer, source)
+                shards = adopt_shards(
+                    self._objects,
+                    answer["shards"],
+                    source,
+                    after_first=lambda: reached("ingest-half-adopted"),
+                )
                 reached("ingest-adopted")
                 _check(cancelled)  # the last time: a committed dataset is not taken back
                 return self._commit(request, answer, shards)
@@ -197,34 +202,6 @@ class Ingestor:
                     while piece := part.read(MIB):
                         writer.write(piece)
             return writer.commit().object
-
-    def _adopt(self, answer: dict[str, Any], source: str | None) -> tuple[ShardInfo, ...]:
-        shards = []
-        for index, shard in enumerate(answer["shards"]):
-            digest = ObjectDigest(
-                object=shard["object"],
-                size=shard["bytes"],
-                sha256=shard["sha256"],
-                chunk_bytes=shard["chunkBytes"],
-                chunks=tuple(shard["chunks"]),
-            )
-            self._objects.adopt(Path(shard["file"]), digest)
-            if index == 0:
-                reached("ingest-half-adopted")
-            shards.append(
-                ShardInfo(
-                    object=shard["object"],
-                    rows=shard["rows"],
-                    bytes=shard["bytes"],
-                    partition={},
-                    stats=shard["stats"],
-                    source_object=source,
-                    byte_start=shard["byteStart"],
-                    byte_end=shard["byteEnd"],
-                    first_row=shard["firstRow"],
-                )
-            )
-        return tuple(shards)
 
     def _commit(
         self, request: IngestRequest, answer: dict[str, Any], shards: tuple[ShardInfo, ...]
@@ -254,7 +231,7 @@ class Ingestor:
                 inputs=(),
             )
             manifest = Manifest(
-                replace(snapshot, stats=_overall(snapshot)),
+                replace(snapshot, stats=overall_stats(snapshot.shards)),
                 self._clock.now(),
                 {"name": request.name, "source": answer["source"], "report": answer["report"]},
             )
@@ -275,15 +252,6 @@ def _check(cancelled: Callable[[], bool] | None) -> None:
     """Raise Cancelled if cancellation was requested; called only before the commit."""
     if cancelled is not None and cancelled():
         raise Cancelled("the ingest")
-
-
-def _overall(snapshot: SnapshotInfo) -> dict[str, Any]:
-    """Return each column's null count over all shards; minima and maxima stay per shard."""
-    nulls: dict[str, int] = {}
-    for shard in snapshot.shards:
-        for name, stats in shard.stats.items():
-            nulls[name] = nulls.get(name, 0) + int(stats.get("nulls", 0))
-    return {name: {"nulls": count} for name, count in nulls.items()}
 
 
 def check_upload(catalog: Catalog, name: str, mode: str, options: dict[str, Any]) -> None:

@@ -17,7 +17,7 @@ from lake.durable import NewFile, storage_errors
 from lake.errors import is_damage_of
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits
-from lake.mentions import words_of
+from lake.mentions import changes_data, words_of
 from lake.objects import ObjectStore
 from lake.queries import QueryExecution, Result, check_parameters
 from lake.reserve import Reserve
@@ -25,6 +25,7 @@ from lake.retention import Retention
 from lake.scrub import Scrub, ScrubReport
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.verification import ShardFile, Verifier
+from lake.writes import WriteExecution, Writer
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 __all__ = ["Lake"]
 
 _SQL_ENTRY = "lake.sql"
+_WRITE_ENTRY = "lake.write"
 _CATALOG_WORDS = ("show", "information_schema", "describe")
 _ABANDONED_SECONDS = 7 * 24 * 3600.0  # after this time an incomplete upload is deleted
 _FORMATS = ("arrow", "json", "csv")
@@ -111,6 +113,9 @@ class Lake:
                 self.objects, self.catalog, self.retention, self.pool, self._staging,
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
             )  # fmt: skip
+            self._writer = Writer(
+                self.objects, self.catalog, self.retention, self._staging, clock=clock
+            )
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -256,20 +261,86 @@ class Lake:
                 start,
                 engine,
                 lambda: self.retention.release(held),
-                complete=lambda error: self._complete(error, tables),
+                complete=lambda error: self._complete(
+                    error, {table["name"]: table["id"] for table in tables}
+                ),
                 deadline_seconds=deadline_seconds,
             )
         except BaseException:
             self.retention.release(held)
             raise
 
+    def execute(
+        self,
+        sql: str,
+        *,
+        params: list[Any] | dict[str, Any] | None = None,
+        format: str = "arrow",  # noqa: A002 - the contract's word
+        deadline_seconds: float | None = None,
+        user: str = "",
+    ) -> WriteExecution:
+        """Start a statement that changes a dataset in an executor, or queue it for one.
+
+        The change is committed, as a new snapshot, before the first byte of the result can be read.
+
+        Args:
+            sql: One INSERT, UPDATE, DELETE, TRUNCATE, CREATE TABLE or DROP TABLE.
+            params: As for `query`.
+            format: Of the result, which is the number of rows: `arrow`, `json` or `csv`.
+            deadline_seconds: Time limit of the executor, after which nothing has changed.
+            user: The user, who is the author of the snapshot.
+
+        Raises:
+            UsageError: A parameter has no SQL value.
+            Unsupported: There is no such format.
+            Busy: The queue is full. All other errors are raised by the execution.
+        """
+        check_parameters(params)
+        if format not in _FORMATS:
+            raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
+
+        def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
+            tables, held = self._hold_tables(sql, with_rows=True)
+            names.update({table["name"]: table["id"] for table in tables})
+            request = {"sql": sql, "params": params, "format": format, "tables": tables}
+            try:
+                execution = self.pool.submit(
+                    _WRITE_ENTRY,
+                    {**request, "folder": str(folder)},
+                    deadline_seconds=deadline_seconds,
+                    user=user,
+                )
+            except BaseException:
+                self.retention.release(held)
+                raise
+            return execution, lambda: self.retention.release(held)
+
+        names: dict[str, str] = {}
+        return WriteExecution(
+            start, self._writer, sql, user, lambda error: self._complete(error, names)
+        )
+
+    def run(
+        self,
+        sql: str,
+        *,
+        max_rows: int | None = None,
+        engine: str = "auto",
+        **options: Any,
+    ) -> QueryExecution | WriteExecution:
+        """Start a statement of either kind, by its verb: as `execute`, or else as `query`."""
+        if changes_data(sql):
+            return self.execute(sql, **options)
+        return self.query(sql, max_rows=max_rows, engine=engine, **options)
+
     def sql(
         self, query: str, params: list[Any] | dict[str, Any] | None = None, engine: str = "auto"
     ) -> Result:
-        """Run a query and return its whole result in memory.
+        """Run a statement and return its whole result in memory.
 
         Args:
-            query: One read-only statement.
+            query: One query, or one statement that changes a dataset (see `execute`); the result of
+                the latter is the number of rows.
             params: As for `query`.
             engine: `auto`, `duckdb` or `emsqrt`; `manifest["engine"]` is the engine that ran it.
         """
@@ -277,7 +348,7 @@ class Lake:
 
         from sennit_core.arrow_ipc import open_arrow
 
-        with self.query(query, params=params, engine=engine) as execution:
+        with self.run(query, params=params, engine=engine) as execution:
             stream = b"".join(bytes(payload) for payload in execution.payloads())
             manifest = execution.result()
         with pa.BufferReader(stream) as source, open_arrow(source, "the result") as reader:
@@ -403,10 +474,12 @@ class Lake:
                 return info
         return None
 
-    def _hold_tables(self, sql: str) -> tuple[list[dict[str, Any]], frozenset[str]]:
+    def _hold_tables(
+        self, sql: str, *, with_rows: bool = False
+    ) -> tuple[list[dict[str, Any]], frozenset[str]]:
         """Return the datasets that a statement may read, and a lease on their shards."""
         while True:
-            tables, objects = self._tables(sql)
+            tables, objects = self._tables(sql, with_rows)
             # A lease also protects objects that do not exist, so it may come first: what is still
             # in the catalog after it cannot lose its objects any more.
             held = self.retention.acquire(objects)
@@ -415,7 +488,7 @@ class Lake:
                 return tables, held
             self.retention.release(held)
 
-    def _tables(self, sql: str) -> tuple[list[dict[str, Any]], list[str]]:
+    def _tables(self, sql: str, with_rows: bool) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the datasets that the text may name, with shard paths, and the shards' ids.
 
         A statement can only read a dataset whose name is in its text, so scanning the words is
@@ -430,7 +503,7 @@ class Lake:
         tables: list[dict[str, Any]] = []
         objects: list[str] = []
         for dataset_id in named:
-            table, needed = self._table(dataset_id)
+            table, needed = self._table(dataset_id, with_rows)
             tables.append(table)
             objects.extend(needed)
         if any(word in folded for word in _CATALOG_WORDS):
@@ -445,7 +518,7 @@ class Lake:
         name = self.catalog.name(dataset_id).casefold()
         return any(each in folded for each in (name, name.replace('"', '""'), dataset_id))
 
-    def _table(self, dataset_id: str) -> tuple[dict[str, Any], list[str]]:
+    def _table(self, dataset_id: str, with_rows: bool) -> tuple[dict[str, Any], list[str]]:
         """Return a dataset in the form of executor requests; reading a damaged one raises."""
         name = self.catalog.name(dataset_id)
         try:
@@ -463,14 +536,15 @@ class Lake:
             "schema": info.schema.to_json(),
             "paths": [str(self.objects.place(name)) for name in objects],
             "snapshot": snapshot.id,
+            **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
-    def _complete(self, error: SennitError, tables: list[dict[str, Any]]) -> SennitError:
+    def _complete(self, error: SennitError, tables: Mapping[str, str]) -> SennitError:
         """Add the nearest name, which the executor does not know; record damage that it found."""
         if isinstance(error, NotFound) and error.kind == "dataset" and error.suggestion is None:
             return self.catalog.not_found(error.name)
         if isinstance(error, Corrupt):
-            self.note_damage({table["name"]: table["id"] for table in tables}, error)
+            self.note_damage(tables, error)
         return error
 
     def _recover(self) -> None:

@@ -14,10 +14,12 @@ class Requester:
     Args:
         name: the user name, by which executors are shared fairly.
         is_admin: whether a deadline may exceed the limit.
+        may_write: whether a statement may change datasets.
     """
 
     name: str = ""
     is_admin: bool = False
+    may_write: bool = False
 
 
 @dataclass(frozen=True, slots=True)

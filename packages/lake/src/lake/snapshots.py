@@ -7,7 +7,7 @@ The object is canonical JSON: `{"v": 1, "snapshot": SnapshotInfo, "ingest": …,
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,7 +16,7 @@ from sennit_core.errors import Corrupt, NotFound
 from sennit_core.hashing import canonical_json
 from sennit_core.records import ShardInfo, SnapshotInfo
 
-__all__ = ["Manifest", "read_manifest", "renumbered", "write_manifest"]
+__all__ = ["Manifest", "overall_stats", "read_manifest", "renumbered", "write_manifest"]
 
 _VERSION = 1
 
@@ -94,3 +94,12 @@ def renumbered(shards: tuple[ShardInfo, ...]) -> tuple[ShardInfo, ...]:
         numbered.append(replace(shard, first_row=rows))
         rows += shard.rows
     return tuple(numbered)
+
+
+def overall_stats(shards: Iterable[ShardInfo]) -> dict[str, Any]:
+    """Return each column's null count over all shards; minima and maxima stay per shard."""
+    nulls: dict[str, int] = {}
+    for shard in shards:
+        for name, stats in shard.stats.items():
+            nulls[name] = nulls.get(name, 0) + int(stats.get("nulls", 0))
+    return {name: {"nulls": count} for name, count in nulls.items()}

@@ -10,9 +10,9 @@ __all__ = ["requester_of"]
 
 
 def requester_of(request: Request) -> Requester:
-    """Return the user of a request; its name is empty without authentication."""
+    """Return the user of a request; without authentication it has no name, and may write."""
     principal = getattr(request.state, "principal", None)
     if principal is None:
-        return Requester()
+        return Requester(may_write=True)
     name, role = getattr(principal, "name", principal), getattr(principal, "role", "")
-    return Requester(str(name), is_admin=role == "admin")
+    return Requester(str(name), is_admin=role == "admin", may_write=role in ("writer", "admin"))

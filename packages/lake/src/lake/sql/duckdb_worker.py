@@ -32,13 +32,21 @@ from sennit_core.errors import CapTooSmall, SqlError
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
-__all__ = ["release", "run"]
+__all__ = [
+    "bind",
+    "interrupted_on_cancel",
+    "limits_of",
+    "params_of",
+    "release",
+    "run",
+    "translated_errors",
+]
 
 _MIB = 1 << 20
 _OVERSHOOT_BYTES = 48 * _MIB  # memory that DuckDB 2.0 uses beyond its memory_limit, measured
 _LEAST_BYTES = 24 * _MIB
 _TEMP_RESERVE_BYTES = 256 * _MIB
-# How often a running query is interrupted until it ends; see `_interrupted_on_cancel`.
+# How often a running query is interrupted until it ends; see `interrupted_on_cancel`.
 _INTERRUPT_SECONDS = 0.05
 _KEPT_INSTANCES = 8
 _KEPT_GROWTH = 32
@@ -52,22 +60,35 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     tables = [Table.from_json(table) for table in request["tables"]]
     sql = request["sql"]
     used: list[Table] = []
-    try:
+    with translated_errors(sql, used, context):
         statement = check_statement(sql, frozenset(table.name for table in tables))
-        used = used_tables(tables, statement.tables)
+        used += used_tables(tables, statement.tables)
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
         # query.
         verify_shards((shard for table in used for shard in table.shards), context)
-        limits = _limits(request, context)
+        limits = limits_of(request, context)
         with (
             _connect(tables, used, statement, limits, context) as connection,
-            _interrupted_on_cancel(connection, context),
+            interrupted_on_cancel(connection, context),
         ):
             context.forgive_reserved()
             labels = _labels(used) if statement.explains else {}
             answer = _stream(connection, request, context, labels)
             inputs = [table.snapshot for table in used]
             return answer | {"inputs": inputs, "engine": "duckdb"}
+
+
+@contextlib.contextmanager
+def translated_errors(sql: str, used: list[Table], context: EntryContext) -> Iterator[None]:
+    """Convert errors of DuckDB, Arrow and memory; report the reason of a stop instead.
+
+    Args:
+        sql: The text that DuckDB runs.
+        used: The datasets that it reads, as far as they are known.
+        context: The process.
+    """
+    try:
+        yield
     except (duckdb.Error, pa.ArrowException, OSError, MemoryError) as error:
         # An interrupted query raises an error of DuckDB; the reason for the interrupt is reported
         # instead.
@@ -109,7 +130,7 @@ def _connect(
 
 
 @contextlib.contextmanager
-def _interrupted_on_cancel(
+def interrupted_on_cancel(
     connection: duckdb.DuckDBPyConnection, context: EntryContext
 ) -> Iterator[None]:
     """Interrupt the connection repeatedly when the run should stop, until it has stopped.
@@ -142,7 +163,7 @@ def _stream(
     context: EntryContext,
     labels: dict[str, str],
 ) -> dict[str, Any]:
-    relation = _bind(connection, request["sql"], _params(request))
+    relation = bind(connection, request["sql"], params_of(request))
     if relation is None:
         raise SqlError("the statement returns no result")
     with read_batches(relation) as (schema, batches):
@@ -189,9 +210,10 @@ def _relabelled(batch: pa.RecordBatch, labels: dict[str, str]) -> pa.RecordBatch
     return pa.RecordBatch.from_arrays(columns, schema=batch.schema)
 
 
-def _bind(
+def bind(
     connection: duckdb.DuckDBPyConnection, sql: str, params: list[Any] | dict[str, Any] | None
 ) -> duckdb.DuckDBPyRelation | None:
+    """Bind a statement; its errors have their position. None if it has no result."""
     try:
         return connection.sql(sql, params=params)
     except (duckdb.BinderException, duckdb.CatalogException) as error:
@@ -205,14 +227,16 @@ def _column(field: pa.Field) -> dict[str, str]:
     return {"name": field.name, "type": type_name(field)}
 
 
-def _params(request: dict[str, Any]) -> list[Any] | dict[str, Any] | None:
+def params_of(request: dict[str, Any]) -> list[Any] | dict[str, Any] | None:
+    """Return the values of a statement's placeholders."""
     params = request.get("params")
     if params is None or isinstance(params, list | dict):
         return params or None
     raise SqlError("params is a list for ? and $1, or an object for $name")
 
 
-def _limits(request: dict[str, Any], context: EntryContext) -> SqlLimits:
+def limits_of(request: dict[str, Any], context: EntryContext) -> SqlLimits:
+    """Return what a query may use of the process's memory and disk."""
     free = context.budget.free_bytes - _OVERSHOOT_BYTES
     if free < _LEAST_BYTES:
         missing = _LEAST_BYTES - free

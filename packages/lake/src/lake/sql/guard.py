@@ -22,7 +22,7 @@ import duckdb
 from lake.sql.failures import syntax_error
 from sennit_core.errors import Denied, SqlError, Unsupported
 
-__all__ = ["Statement", "check_statement"]
+__all__ = ["Statement", "check_statement", "statement_kinds"]
 
 _TREE_DEPTH_MAX = 8000
 _REMEMBERED = 256
@@ -199,6 +199,15 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
     walk = _Walk(known)
     walk.visit(tree["statements"])
     return Statement(frozenset(walk.tables), walk.catalog, text is not sql)
+
+
+def statement_kinds(sql: str) -> list[str]:
+    """Parse a text and return the kind of each of its statements, such as `SELECT` or `INSERT`.
+
+    Raises:
+        duckdb.Error: It does not parse.
+    """
+    return [_kind(statement) for statement in _parser().extract_statements(sql)]
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,24 @@ import duckdb
 from lake.sql.tables import Table
 from sennit_core.schema import Schema
 
-__all__ = ["Instance", "SqlLimits", "Table", "open_session"]
+__all__ = [
+    "NUMBERED",
+    "ROW",
+    "SHARD",
+    "Instance",
+    "SqlLimits",
+    "Table",
+    "column_types",
+    "literal",
+    "open_session",
+    "open_write_session",
+    "quoted",
+]
+
+NUMBERED = "__lake_rows"
+"""The view of a dataset's rows with the columns `SHARD` and `ROW`, in a session that writes."""
+SHARD = "__lake_shard"
+ROW = "__lake_row"
 
 _MIB = 1 << 20
 _STREAM_MEMORY_MIN = 256 * _MIB
@@ -53,9 +70,17 @@ class Instance:
         tables: Datasets that its queries read or list.
         names: Their names as written in the queries; ids among them become views too.
         limits: Memory, temporary space and threads.
+        numbered: A table whose rows are numbered in another view, `NUMBERED`.
     """
 
-    def __init__(self, tables: Sequence[Table], names: Sequence[str], limits: SqlLimits) -> None:
+    def __init__(
+        self,
+        tables: Sequence[Table],
+        names: Sequence[str],
+        limits: SqlLimits,
+        *,
+        numbered: Table | None = None,
+    ) -> None:
         self.limits = limits
         self._database = _connect(limits)
         try:
@@ -65,6 +90,8 @@ class Instance:
                 _create_view(self._database, table.name, table)
                 if table.id in wanted:
                     _create_view(self._database, table.id, table)
+            if numbered is not None:
+                _create_view(self._database, NUMBERED, numbered, numbered=True)
             # After the views: creating them opens shards to read their schemas.
             _lock(self._database, [path for table in tables for path in table.paths or ()])
         except BaseException:
@@ -72,15 +99,16 @@ class Instance:
             raise
 
     @contextmanager
-    def connect(self) -> Iterator[duckdb.DuckDBPyConnection]:
+    def connect(self, *, read_only: bool = True) -> Iterator[duckdb.DuckDBPyConnection]:
         """Open a connection for one query; its temporary state ends with it."""
         # In DuckDB's Python module, a cursor is a connection of its own to the same database.
         connection = self._database.cursor()
         try:
             if self.limits.memory_bytes < _STREAM_MEMORY_MIN:
                 connection.execute("SET streaming_buffer_size = '2MiB'")
-            # Never committed: closing the connection rolls it back.
-            connection.execute("BEGIN TRANSACTION READ ONLY")
+            if read_only:
+                # Never committed: closing the connection rolls it back.
+                connection.execute("BEGIN TRANSACTION READ ONLY")
             yield connection
         finally:
             connection.close()
@@ -105,6 +133,28 @@ def open_session(
     instance = Instance(tables, names, limits)
     try:
         with instance.connect() as connection:
+            yield connection
+    finally:
+        instance.close()
+
+
+@contextmanager
+def open_write_session(
+    tables: Sequence[Table], names: Sequence[str], limits: SqlLimits, target: Table | None
+) -> Iterator[duckdb.DuckDBPyConnection]:
+    """Open an instance for a statement that changes a dataset, and a connection to it.
+
+    The connection may create temporary tables; the instance has no others, and ends with it.
+
+    Args:
+        tables: Datasets that the statement reads, and the target.
+        names: Their names as written.
+        limits: Resource limits.
+        target: The dataset whose numbered rows are the view `NUMBERED`; None for no such view.
+    """
+    instance = Instance(tables, names, limits, numbered=target)
+    try:
+        with instance.connect(read_only=False) as connection:
             yield connection
     finally:
         instance.close()
@@ -142,35 +192,45 @@ def _lock(database: duckdb.DuckDBPyConnection, shards: Sequence[str]) -> None:
     database.execute("SET GLOBAL allowed_configs = ['streaming_buffer_size']")
     # The order is fixed: `allowed_paths` cannot change once access is off, and nothing can change
     # once the configuration is locked.
-    database.execute(f"SET GLOBAL allowed_paths = [{', '.join(map(_text, shards))}]")
+    database.execute(f"SET GLOBAL allowed_paths = [{', '.join(map(literal, shards))}]")
     database.execute("SET GLOBAL enable_external_access = false")
     database.execute("SET GLOBAL lock_configuration = true")
 
 
-def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
-    if table.paths:
-        shards = ", ".join(map(_text, table.paths))
-        body = f"SELECT * FROM read_parquet([{shards}])"
-    else:
-        body = _nothing(connection, table.schema)
-    connection.execute(f"CREATE VIEW {_name(name)} AS {body}")
-
-
-def _nothing(connection: duckdb.DuckDBPyConnection, schema: Schema) -> str:
-    """Return a query without rows that has the dataset's columns, for SHOW and DESCRIBE."""
-    # Registered only to ask DuckDB for its names of the Arrow types; the view itself must not
-    # depend on a Python object.
+def column_types(connection: duckdb.DuckDBPyConnection, schema: Schema) -> dict[str, str]:
+    """Return DuckDB's name of each column's type."""
+    # Registered only to ask DuckDB for its names of the Arrow types.
     stub = f"columns of {len(schema.fields)}: {schema.fingerprint()}"
     connection.register(stub, schema.to_arrow().empty_table())
-    described = connection.execute(f"DESCRIBE {_name(stub)}").fetchall()
+    described = connection.execute(f"DESCRIBE {quoted(stub)}").fetchall()
     connection.unregister(stub)
-    columns = ", ".join(f"NULL::{kind} AS {_name(column)}" for column, kind, *_ in described)
-    return f"SELECT {columns} WHERE false"
+    return {str(column): str(kind) for column, kind, *_ in described}
 
 
-def _name(text: str) -> str:
-    return '"' + text.replace('"', '""') + '"'
+def quoted(name: str) -> str:
+    """Return a name as an identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
 
 
-def _text(text: str) -> str:
+def literal(text: str) -> str:
+    """Return a text as a literal in SQL."""
     return "'" + text.replace("'", "''") + "'"
+
+
+def _create_view(
+    connection: duckdb.DuckDBPyConnection, name: str, table: Table, *, numbered: bool = False
+) -> None:
+    if table.paths:
+        shards = ", ".join(map(literal, table.paths))
+        numbers = f", file_index AS {SHARD}, file_row_number AS {ROW}" if numbered else ""
+        body = f"SELECT *{numbers} FROM read_parquet([{shards}])"
+    else:
+        body = _nothing(connection, table.schema, f", 0 AS {SHARD}, 0 AS {ROW}" if numbered else "")
+    connection.execute(f"CREATE VIEW {quoted(name)} AS {body}")
+
+
+def _nothing(connection: duckdb.DuckDBPyConnection, schema: Schema, more: str) -> str:
+    """Return a query without rows that has the dataset's columns, for SHOW and DESCRIBE."""
+    types = column_types(connection, schema)
+    columns = ", ".join(f"NULL::{kind} AS {quoted(column)}" for column, kind in types.items())
+    return f"SELECT {columns}{more} WHERE false"

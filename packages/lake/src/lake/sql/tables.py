@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lake.verification import ShardFile
@@ -23,6 +24,7 @@ class Table:
         paths: Its shards in order; None makes a view without rows, for its columns.
         snapshot: Id of the shards' snapshot.
         damage: The error, in wire form, to raise when a statement reads it; None if intact.
+        shard_rows: The number of rows of each shard, for a statement that changes datasets.
     """
 
     name: str
@@ -31,6 +33,7 @@ class Table:
     paths: tuple[str, ...] | None
     snapshot: str | None = None
     damage: dict[str, Any] | None = None
+    shard_rows: tuple[int, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -43,7 +46,18 @@ class Table:
             paths=None if paths is None else tuple(paths),
             snapshot=data.get("snapshot"),
             damage=data.get("damage"),
+            shard_rows=tuple(data.get("shardRows") or ()),
         )
+
+    @property
+    def objects(self) -> list[str]:
+        """The object ids of its shards."""
+        return [Path(path).name for path in self.paths or ()]
+
+    @property
+    def rows(self) -> int:
+        """Its number of rows."""
+        return sum(self.shard_rows)
 
     @property
     def shards(self) -> list[ShardFile]:

@@ -1,0 +1,429 @@
+"""Take a statement that changes a dataset apart: its verb, its dataset, and its clauses as written.
+
+DuckDB's parser decides whether the statement is valid SQL. Its tree is available for queries only,
+so the clauses are found among the tokens of DuckDB's tokenizer, outside of brackets, where keywords
+cannot be part of an expression (`IS DISTINCT FROM` is the one exception). The clauses become parts
+of queries (`lake.sql.write_worker`), which `lake.sql.guard` checks like any other query. They keep
+their text, so that DuckDB alone decides what an expression means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import duckdb
+
+from lake.sql.failures import syntax_error
+from lake.sql.guard import statement_kinds
+from sennit_core.errors import SqlError, Unsupported
+
+__all__ = [
+    "Clause",
+    "CreateTable",
+    "Delete",
+    "DropTable",
+    "Insert",
+    "Update",
+    "Write",
+    "parse_write",
+]
+
+_SUPPORTED = "INSERT, UPDATE, DELETE, TRUNCATE, CREATE TABLE and DROP TABLE"
+_VERBS = frozenset(("insert", "update", "delete", "truncate", "merge", "create", "drop", "alter"))
+_QUERIES = frozenset(("select", "values", "from", "with", "table", "pivot", "unpivot", "describe"))
+_OPENING, _CLOSING = "([{", ")]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Clause:
+    """A part of the statement's text.
+
+    Args:
+        text: As written.
+        offset: Its first character's index in the statement.
+    """
+
+    text: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """INSERT INTO.
+
+    Args:
+        table: The dataset.
+        prelude: The WITH clause before the verb, "" if there is none.
+        query: The rows; None for DEFAULT VALUES.
+        columns: The columns that are listed; None for all.
+        by_name: Whether the query's columns are assigned by name.
+    """
+
+    table: str
+    prelude: Clause
+    query: Clause | None
+    columns: tuple[str, ...] | None
+    by_name: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CreateTable:
+    """CREATE TABLE with columns, or AS a query.
+
+    Args:
+        table: The new dataset.
+        query: The rows; None if there are columns.
+        columns: The definitions in parentheses; None if there is a query.
+        replaces: OR REPLACE.
+        if_missing: IF NOT EXISTS.
+    """
+
+    table: str
+    query: Clause | None
+    columns: Clause | None
+    replaces: bool
+    if_missing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """DELETE FROM, or TRUNCATE; `sources` are the tables of USING, "" for none."""
+
+    table: str
+    alias: str
+    prelude: Clause
+    sources: Clause
+    condition: Clause
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """UPDATE; `sources` are the tables of FROM, "" for none."""
+
+    table: str
+    alias: str
+    prelude: Clause
+    assignments: tuple[tuple[str, Clause], ...]
+    sources: Clause
+    condition: Clause
+
+
+@dataclass(frozen=True, slots=True)
+class DropTable:
+    """DROP TABLE."""
+
+    table: str
+    if_exists: bool
+
+
+Write: TypeAlias = Insert | CreateTable | Delete | Update | DropTable
+
+
+@dataclass(frozen=True, slots=True)
+class _Token:
+    word: str  # its text, in lower case unless it is quoted
+    start: int  # index of its first character
+    stop: int
+    depth: int  # of brackets around it
+
+
+def parse_write(sql: str) -> Write | None:
+    """Return the statement's parts; None if it is a query, or no such statement at all.
+
+    Raises:
+        SqlError: It does not parse, or is several statements.
+        Unsupported: A clause or a kind of statement that changes data is not supported.
+    """
+    reader = _Reader(sql)
+    verb = reader.find_verb()
+    if verb is None:
+        return None
+    try:
+        count = len(statement_kinds(sql))
+    except duckdb.Error as error:
+        raise syntax_error(error, sql) from None
+    if count != 1:
+        raise SqlError(f"{count} statements; send one", line=1, column=1, offset=0)
+    prelude = reader.cut(0, verb)
+    reader.position = verb
+    match reader.take():
+        case "insert":
+            return _insert(reader, prelude)
+        case "update":
+            return _update(reader, prelude)
+        case "delete":
+            return _delete(reader, prelude)
+        case "truncate":
+            reader.accept("table")
+            table = reader.name()
+            return Delete(table, table, prelude, reader.nothing(), reader.nothing())
+        case "create":
+            return _create(reader)
+        case "drop":
+            return _drop(reader)
+        case word:
+            raise Unsupported(f"{word.upper()} is not supported", hint=f"use {_SUPPORTED}")
+
+
+def _insert(reader: _Reader, prelude: Clause) -> Insert:
+    reader.refuse("or", "INSERT OR", "there are no keys, so rows cannot conflict")
+    reader.expect("into")
+    table = reader.name()
+    if reader.accept("as"):
+        reader.name()
+    columns = None
+    if reader.word == "(" and reader.next_word not in (*_QUERIES, "("):
+        columns = reader.names_in_brackets()
+    by_name = False
+    if reader.accept("by"):
+        by_name = reader.take() == "name"
+    stop = reader.find(("returning",))
+    conflict = reader.find_pair("on", "conflict")
+    if stop < len(reader.tokens) or conflict < len(reader.tokens):
+        raise Unsupported("INSERT with ON CONFLICT or RETURNING is not supported")
+    if reader.word == "default":
+        return Insert(table, prelude, None, columns, by_name)
+    return Insert(table, prelude, reader.cut(reader.position, stop), columns, by_name)
+
+
+def _update(reader: _Reader, prelude: Clause) -> Update:
+    table = reader.name()
+    alias = reader.alias(before=("set",)) or table
+    reader.expect("set")
+    end = reader.find(("returning",))
+    _refuse_returning(reader, end)
+    condition = reader.find(("where",))
+    sources = reader.find_from(condition)
+    assignments = tuple(
+        _assignment(reader, start, stop) for start, stop in reader.divide(reader.position, sources)
+    )
+    return Update(
+        table,
+        alias,
+        prelude,
+        assignments,
+        reader.cut(sources + 1, condition),
+        reader.cut(condition + 1, end),
+    )
+
+
+def _assignment(reader: _Reader, start: int, stop: int) -> tuple[str, Clause]:
+    if reader.tokens[start].word == "(":
+        raise Unsupported("SET (a, b) = … is not supported", hint="assign one column at a time")
+    if reader.tokens[start + 1].word != "=":
+        raise Unsupported("SET assigns whole columns", hint="write SET column = expression")
+    return reader.unquoted(start), reader.cut(start + 2, stop)
+
+
+def _delete(reader: _Reader, prelude: Clause) -> Delete:
+    reader.expect("from")
+    table = reader.name()
+    alias = reader.alias(before=("using", "where", "returning")) or table
+    end = reader.find(("returning",))
+    _refuse_returning(reader, end)
+    condition = reader.find(("where",))
+    # Before the condition: a join in the list of tables may have a USING of its own.
+    sources = reader.find(("using",), condition)
+    return Delete(
+        table, alias, prelude, reader.cut(sources + 1, condition), reader.cut(condition + 1, end)
+    )
+
+
+def _create(reader: _Reader) -> CreateTable:
+    replaces = reader.accept("or")
+    if replaces:
+        reader.expect("replace")
+    if reader.word != "table":
+        kind = reader.word.upper()
+        raise Unsupported(f"CREATE {kind} is not supported", hint=f"use {_SUPPORTED}")
+    reader.take()
+    if_missing = reader.accept("if")
+    if if_missing:
+        reader.expect("not")
+        reader.expect("exists")
+    table = reader.name()
+    if reader.accept("as"):
+        query = reader.cut(reader.position, len(reader.tokens))
+        return CreateTable(table, query, None, replaces, if_missing)
+    stop = reader.find((")",))
+    if reader.word != "(" or stop + 1 < len(reader.tokens):
+        raise Unsupported(
+            "this form of CREATE TABLE is not supported",
+            hint="write CREATE TABLE name AS query, or CREATE TABLE name (column type, …)",
+        )
+    return CreateTable(table, None, reader.cut(reader.position, stop + 1), replaces, if_missing)
+
+
+def _drop(reader: _Reader) -> DropTable:
+    if reader.word != "table":
+        raise Unsupported(f"DROP {reader.word.upper()} is not supported", hint="use DROP TABLE")
+    reader.take()
+    if_exists = reader.accept("if")
+    if if_exists:
+        reader.expect("exists")
+    table = reader.name()
+    if reader.position < len(reader.tokens):
+        raise Unsupported("DROP TABLE takes one name", hint="CASCADE and RESTRICT have no use here")
+    return DropTable(table, if_exists)
+
+
+def _refuse_returning(reader: _Reader, end: int) -> None:
+    if end < len(reader.tokens):
+        raise Unsupported("RETURNING is not supported", hint="query the rows in a second statement")
+
+
+class _Reader:
+    """The statement's tokens, without comments and the semicolons at its end."""
+
+    def __init__(self, sql: str) -> None:
+        self.sql = sql
+        self.tokens = _tokens(sql)
+        self.position = 0
+
+    @property
+    def word(self) -> str:
+        """The token at the position; "" at the end."""
+        return self._word(self.position)
+
+    @property
+    def next_word(self) -> str:
+        """The token after the position."""
+        return self._word(self.position + 1)
+
+    def take(self) -> str:
+        """Return the token at the position, and go on."""
+        word = self.word
+        self.position += 1
+        return word
+
+    def accept(self, word: str) -> bool:
+        """Skip the token if it is this word."""
+        found = self.word == word
+        self.position += found
+        return found
+
+    def expect(self, word: str) -> None:
+        """Skip the token, which is this word."""
+        if not self.accept(word):
+            shown = self.word or "the end"
+            raise Unsupported(f"{word.upper()} is expected where {shown!r} is")
+
+    def refuse(self, word: str, what: str, reason: str) -> None:
+        if self.word == word:
+            raise Unsupported(f"{what} is not supported", hint=reason)
+
+    def find_verb(self) -> int | None:
+        """Return the index of the verb if it changes data, None for any other statement."""
+        start = 0
+        if self.word == "with":
+            start = self.find((*_VERBS, *(_QUERIES - {"with"})))
+        return start if self._word(start) in _VERBS else None
+
+    def find(self, words: Collection[str], stop: int | None = None) -> int:
+        """Return the index of the first of the words outside of brackets; `stop` if none is there."""
+        stop = len(self.tokens) if stop is None else stop
+        for index in range(self.position, stop):
+            if not self.tokens[index].depth and self.tokens[index].word in words:
+                return index
+        return stop
+
+    def find_pair(self, first: str, second: str) -> int:
+        """As `find`, for two words in sequence."""
+        for index in range(self.position, len(self.tokens) - 1):
+            words = self.tokens[index].word, self.tokens[index + 1].word
+            if not self.tokens[index].depth and words == (first, second):
+                return index
+        return len(self.tokens)
+
+    def find_from(self, stop: int) -> int:
+        """As `find` for FROM, but not that of IS [NOT] DISTINCT FROM."""
+        for index in range(self.position, stop):
+            token = self.tokens[index]
+            if not token.depth and token.word == "from" and self._word(index - 1) != "distinct":
+                return index
+        return stop
+
+    def divide(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """Return the ranges between commas outside of brackets."""
+        commas = [
+            index
+            for index in range(start, stop)
+            if not self.tokens[index].depth and self.tokens[index].word == ","
+        ]
+        return list(zip([start, *(comma + 1 for comma in commas)], [*commas, stop], strict=True))
+
+    def name(self) -> str:
+        """Read the name of a dataset."""
+        name = self.unquoted(self.position)
+        self.position += 1
+        if self.word.startswith("."):
+            raise Unsupported(
+                "a name with a schema or catalog", hint="use the dataset's name alone"
+            )
+        return name
+
+    def alias(self, before: Collection[str]) -> str:
+        """Read an alias, with or without AS; "" if there is none before one of these words."""
+        if self.accept("as"):
+            return self.name()
+        return "" if not self.word or self.word in before else self.name()
+
+    def names_in_brackets(self) -> tuple[str, ...]:
+        """Read `(a, b, …)`."""
+        self.expect("(")
+        names = [self.name()]
+        while self.accept(","):
+            names.append(self.name())
+        self.expect(")")
+        return tuple(names)
+
+    def unquoted(self, index: int) -> str:
+        """Return the name that a token is, without quotes; DuckDB allows single ones too."""
+        if index >= len(self.tokens):
+            raise Unsupported("the statement names no dataset")
+        token = self.tokens[index]
+        text = self.sql[token.start : token.stop]
+        quote = text[:1] if text[:1] in ("'", '"') else ""
+        return text[1:-1].replace(quote * 2, quote) if quote else text
+
+    def cut(self, start: int, stop: int) -> Clause:
+        """Return the text from one token up to another; "" if the range is empty."""
+        if start >= stop:
+            return self.nothing()
+        begin, end = self.tokens[start].start, self.tokens[stop - 1].stop
+        return Clause(self.sql[begin:end], begin)
+
+    def nothing(self) -> Clause:
+        """Return a clause that is not there."""
+        return Clause("", 0)
+
+    def _word(self, index: int) -> str:
+        return self.tokens[index].word if 0 <= index < len(self.tokens) else ""
+
+
+def _tokens(sql: str) -> list[_Token]:
+    try:
+        found = duckdb.tokenize(sql)
+    except duckdb.Error as error:
+        raise syntax_error(error, sql) from None
+    # DuckDB counts bytes of UTF-8.
+    data = sql.encode("utf-8", "surrogatepass")
+    ends = [*(offset for offset, _ in found[1:]), len(data)][: len(found)]
+    tokens: list[_Token] = []
+    depth = index = previous = 0
+    for (offset, kind), end in zip(found, ends, strict=True):
+        index += len(data[previous:offset].decode("utf-8", "surrogatepass"))
+        previous = offset
+        if kind == duckdb.token_type.comment:
+            continue
+        text = data[offset:end].decode("utf-8", "surrogatepass").rstrip()
+        closes = text[:1] in _CLOSING and kind == duckdb.token_type.operator
+        depth -= bool(text) and closes
+        word = text if text[:1] in "\"'" else text.lower()
+        tokens.append(_Token(word, index, index + len(text), depth))
+        depth += bool(text) and text[:1] in _OPENING and kind == duckdb.token_type.operator
+    while tokens and tokens[-1].word == ";":
+        tokens.pop()
+    return tokens

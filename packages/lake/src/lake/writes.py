@@ -1,0 +1,335 @@
+"""A statement that changes a dataset: run in an executor, and committed here as a snapshot.
+
+The executor reads one state of its datasets and writes new shards into the staging folder. The
+commit is optimistic: it applies the change to the dataset's head of that moment, if that is possible,
+and otherwise the statement runs again.
+
+    change            fails if, since the statement read the dataset,
+    INSERT            its columns have changed
+    UPDATE, DELETE    its columns, or a shard with a changed row, have been replaced or deleted
+    CREATE TABLE      the name has been given to another dataset
+    DROP TABLE        never
+
+So an append conflicts with nothing, and rows that are appended while an UPDATE or DELETE runs are
+not seen by it (snapshot isolation, as in Iceberg). The order of files, leases, manifest and row is
+that of an ingest (`lake.ingestor`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from lake._failpoints import reached
+from lake.catalog import Catalog, check_dataset_name
+from lake.durable import storage_errors
+from lake.new_shards import adopt_shards
+from lake.objects import ObjectStore
+from lake.retention import Retention
+from lake.snapshots import Manifest, overall_stats, renumbered
+from sennit_core.clock import Clock
+from sennit_core.errors import Cancelled, Conflict, NotFound, SennitError
+from sennit_core.ids import new_id
+from sennit_core.private_files import make_private_folder
+from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
+from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    from emsqrt.executor import Execution
+
+__all__ = ["StartWrite", "WriteExecution", "Writer"]
+
+_ATTEMPTS = 4
+_QUERY_MAX = 4096
+"""Longest text of a statement in a snapshot's record."""
+
+StartWrite = Callable[[Path], "tuple[Execution, Callable[[], object]]"]
+"""Starts a statement that writes into the folder; returns it, and what ends its lease."""
+
+
+class Writer:
+    """Commits what statements have written.
+
+    Args:
+        objects: Stores the shards.
+        catalog: Commits the datasets.
+        retention: Leases the shards until they are committed, and deletes datasets.
+        staging: Folder for files that are not objects yet; its owner empties it at startup.
+        clock: Source of commit times.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        catalog: Catalog,
+        retention: Retention,
+        staging: Path,
+        *,
+        clock: Clock,
+    ) -> None:
+        self._objects = objects
+        self._catalog = catalog
+        self._retention = retention
+        self._staging = staging
+        self._clock = clock
+
+    def open_folder(self) -> Path:
+        """Create a folder for the files of one statement."""
+        folder = self._staging / new_id(self._clock)
+        with storage_errors(folder, 0):
+            make_private_folder(folder)
+        return folder
+
+    def commit(self, answer: dict[str, Any], sql: str, author: str) -> DatasetInfo | None:
+        """Make the change visible; return the dataset, None if it is gone or there is no change.
+
+        Args:
+            answer: The executor's response (`lake.sql.write_worker`).
+            sql: The statement, for the snapshot's record.
+            author: The user.
+
+        Raises:
+            Conflict: Another change came first; the statement must run again.
+        """
+        if answer["action"] == "none":
+            return None
+        if answer["action"] == "drop":
+            self._retention.delete_dataset(answer["dataset"])
+            return None
+        reports = [*answer["shards"]]
+        for change in answer["rewritten"]:
+            reports += change["shards"]
+        with self._retention.lease([report["object"] for report in reports]):
+            shards = iter(adopt_shards(self._objects, reports))
+            added = [next(shards) for _ in answer["shards"]]
+            replaced = [
+                (change["index"], change["object"], [next(shards) for _ in change["shards"]])
+                for change in answer["rewritten"]
+            ]
+            reached("write-adopted")
+            # The new shards follow from the head, so no other commit may come in between.
+            with self._catalog.writing():
+                dataset = self._dataset(answer, author)
+                if answer["action"] == "create":
+                    result = tuple(added)
+                else:
+                    result = (*self._applied(answer, dataset, replaced), *added)
+                return self._commit(answer, dataset, result, sql, author)
+
+    def _dataset(self, answer: dict[str, Any], author: str) -> DatasetInfo:
+        """Return the dataset to change, or the one to create."""
+        schema = Schema.from_json(answer["schema"])
+        if answer["action"] == "create":
+            name = check_dataset_name(answer["table"])
+            existing = self._catalog.find(name)
+            if existing is None:
+                self._catalog.check_free(name)
+                return DatasetInfo(id=new_id(self._clock), name=name, owner=author, schema=schema)
+            if not answer["replaces"]:
+                raise Conflict(f"a dataset named {existing.name!r} exists")
+            return existing
+        found = self._catalog.find(answer["dataset"])
+        if found is None:
+            raise NotFound(kind="dataset", name=answer["table"], suggestion=None)
+        if found.schema.fingerprint() != schema.fingerprint():
+            raise _moved_on(found)
+        return found
+
+    def _applied(
+        self,
+        answer: dict[str, Any],
+        dataset: DatasetInfo,
+        replaced: list[tuple[int, str, list[ShardInfo]]],
+    ) -> list[ShardInfo]:
+        """Return the head's shards with the changed ones replaced."""
+        head = self._catalog.manifest(dataset.id).snapshot.shards
+        if not replaced:
+            return list(head)
+        # Where each object of the head is: an object may be in a dataset several times, of which
+        # the statement counted the first as the first.
+        places = defaultdict(list)
+        for place, shard in enumerate(head):
+            places[shard.object].append(place)
+        base = self._catalog.manifest(dataset.id, answer["base"]).snapshot.shards
+        ordinals: dict[int, int] = {}
+        seen: dict[str, int] = defaultdict(int)
+        for index, shard in enumerate(base):
+            ordinals[index] = seen[shard.object]
+            seen[shard.object] += 1
+        result: list[list[ShardInfo]] = [[shard] for shard in head]
+        for index, name, shards in replaced:
+            if ordinals[index] >= len(places[name]):
+                raise _moved_on(dataset)
+            result[places[name][ordinals[index]]] = shards
+        return [shard for shards in result for shard in shards]
+
+    def _commit(
+        self,
+        answer: dict[str, Any],
+        dataset: DatasetInfo,
+        shards: tuple[ShardInfo, ...],
+        sql: str,
+        author: str,
+    ) -> DatasetInfo:
+        snapshot = SnapshotInfo(
+            id=new_id(self._clock),
+            parent=dataset.head,
+            dataset=dataset.id,
+            schema=Schema.from_json(answer["schema"]),
+            shards=renumbered(shards),
+            stats=overall_stats(shards),
+            author=author,
+            query=sql[:_QUERY_MAX],
+            inputs=tuple(answer["inputs"]),
+        )
+        manifest = Manifest(snapshot, self._clock.now())
+        reached("write-manifest")
+        return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
+
+
+class WriteExecution:
+    """A running statement that changes a dataset; a context manager.
+
+    Its result, the number of rows, is available when the change is committed.
+
+    Args:
+        start: Starts it, with the current state of its datasets.
+        writer: Commits it.
+        sql: The statement.
+        author: The user.
+        complete: Called with an error before it is raised; returns the error to raise.
+    """
+
+    engine = "duckdb"
+
+    def __init__(
+        self,
+        start: StartWrite,
+        writer: Writer,
+        sql: str,
+        author: str,
+        complete: Callable[[SennitError], SennitError],
+    ) -> None:
+        self._start = start
+        self._writer = writer
+        self._sql = sql
+        self._author = author
+        self._complete = complete
+        self._lock = threading.Lock()
+        self._cancelled = False
+        self._answer: dict[str, Any] | None = None
+        self._result = b""
+        # None once the lease has ended, so that `close` may be called twice.
+        self._release: Callable[[], object] | None = None
+        self._begin()
+
+    @property
+    def pid(self) -> int:
+        """The process id of the executor."""
+        return self._execution.pid
+
+    @property
+    def progress(self) -> Progress:
+        """The current progress."""
+        return self._execution.progress
+
+    @property
+    def done(self) -> bool:
+        """Whether the change is committed."""
+        return self._answer is not None
+
+    def payloads(self) -> Iterator[memoryview]:
+        """Commit the change, then yield the result's bytes."""
+        self.result()
+        yield memoryview(self._result)
+
+    def result(self) -> dict[str, Any]:
+        """Commit the change; return `count`, `columns`, `engine` and `inputs`; blocks.
+
+        Raises:
+            Conflict: Others changed the same rows again and again.
+        """
+        for attempt in range(1, _ATTEMPTS + 1):
+            if self._answer is not None:
+                break
+            answer = self._run()
+            try:
+                if self._cancelled:
+                    raise Cancelled("the statement")
+                self._writer.commit(answer, self._sql, self._author)
+                reached("write-committed")
+                self._answer = answer
+            except Conflict:
+                if attempt == _ATTEMPTS:
+                    raise
+                self._end()
+                self._begin()
+        assert self._answer is not None, "committed, or raised"
+        return {
+            "rows": 1,
+            "count": self._answer["count"],
+            "columns": [{"name": "Count", "type": "Int64"}],
+            "truncated": False,
+            "engine": self.engine,
+            "inputs": self._answer["inputs"],
+        }
+
+    def cancel(self) -> None:
+        """Request cancellation; a change that is committed stays."""
+        with self._lock:
+            self._cancelled = True
+            self._execution.cancel()
+
+    def close(self) -> None:
+        """Cancel the statement if it is running; may be called twice."""
+        self.cancel()
+        self._end()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _begin(self) -> None:
+        folder = self._writer.open_folder()
+        try:
+            execution, release = self._start(folder)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        with self._lock:
+            self._folder, self._execution, self._release = folder, execution, release
+            cancelled = self._cancelled
+        if cancelled:
+            execution.cancel()
+
+    def _run(self) -> dict[str, Any]:
+        """Wait for the executor's response, and keep its result."""
+        try:
+            self._result = b"".join(bytes(piece) for piece in self._execution.payloads())
+            answer = self._execution.result()
+        except SennitError as error:
+            raise self._complete(error) from error
+        reached("write-encoded")
+        return answer
+
+    def _end(self) -> None:
+        release, self._release = self._release, None
+        if release is not None:
+            try:
+                self._execution.close()
+            finally:
+                release()
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _moved_on(dataset: DatasetInfo) -> Conflict:
+    return Conflict(
+        f"dataset {dataset.name!r} was changed in the meantime",
+        hint="run the statement again",
+    )
