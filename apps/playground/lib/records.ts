@@ -63,6 +63,7 @@ export interface SnapshotInfo {
   query?: string | null
   inputs?: string[]
   signature?: string | null
+  version: number
 }
 
 export interface ShardInfo {

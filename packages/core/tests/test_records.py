@@ -22,7 +22,7 @@ FIELDS = {
     "DatasetInfo": (
         "id name owner schema head rows bytes shards createdAt visibility replication damaged"
     ),
-    "SnapshotInfo": "id parent dataset schema shards stats author query inputs signature",
+    "SnapshotInfo": ("id parent dataset schema shards stats author query inputs signature version"),
     "ShardInfo": "object rows bytes partition stats sourceObject byteStart byteEnd firstRow",
     "JobInfo": (
         "id kind plan planHash engine state progress submittedBy createdAt startedAt finishedAt "
@@ -70,6 +70,7 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "query": "select 1",
         "inputs": ["01a"],
         "signature": "00ff",
+        "version": 4,
     },
     "ShardInfo": SHARD,
     "JobInfo": {

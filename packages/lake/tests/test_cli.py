@@ -111,7 +111,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (("ls", "--data", "/nowhere/at/all"), 1, "`lake put FILE --data DIR` creates one"),
+        (("ls", "--data", "/nowhere/at/all"), 1, "`lake init --data DIR` creates one"),
         (("put", "/nowhere.csv", "--data", "/nowhere"), 1, "there is no file"),
         (("ls",), 2, "--data"),
         (("verify", "trip", "--data", "DATA"), 1, 'did you mean "trips"'),
@@ -141,8 +141,10 @@ def test_every_verb_is_documented() -> None:
     page = DOCS.read_text(encoding="utf-8")
     verbs = re.search(r"\{?positional arguments:\n(.*?)\n\n", lake("--help").stdout, re.DOTALL)
     assert verbs is not None
-    names = re.findall(r"^    (\w+) ", verbs[1], re.MULTILINE)
-    assert sorted(names) == ["ls", "put", "rm", "sql", "verify"]
+    names = re.findall(r"^    (\w+)\b", verbs[1], re.MULTILINE)
+    assert sorted(names) == [
+        *("init", "ls", "put", "rm", "rollback", "snapshots", "sql", "verify"),
+    ]
     assert re.findall(r"^\| `lake (\w+)", page, re.MULTILINE) == names
     for name in names:
         flags = set(re.findall(r"--[a-z-]+", lake(name, "--help").stdout)) - {"--help"}
@@ -154,3 +156,26 @@ def test_the_version_is_reported_without_loading_an_engine() -> None:
     code = "import sys; import lake.cli; print({'pyarrow', 'duckdb', 'numpy'} & set(sys.modules))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout == "set()\n"
+
+
+@pytest.mark.slow
+def test_a_dataset_is_changed_and_rolled_back(tmp_path: Path) -> None:
+    folder = ("--data", str(tmp_path / "lake"))
+    assert "is a lake" in lake("init", *folder).stdout
+    assert lake("sql", "CREATE TABLE t AS FROM range(5) r(a)", *folder).stdout.split() == [
+        "Count",
+        "5",
+    ]
+    assert lake("sql", "DELETE FROM t WHERE a > 1", *folder).returncode == 0
+
+    listed = lake("snapshots", "t", *folder).stdout.splitlines()
+    back = lake("rollback", "t", "1", *folder)
+
+    assert [line.split()[0] for line in listed] == ["version", "2", "1"]
+    assert "DELETE FROM t" in listed[1]
+    assert back.stdout == "t: version 3 has the 5 rows of 1\n"
+    counted = lake("sql", "SELECT count(*) AS n FROM t AT (VERSION => 3)", "--csv", *folder)
+    assert counted.stdout.split() == ["n", "5"]
+    missing = lake("rollback", "t", "9", *folder)
+    assert missing.returncode == 1
+    assert "there are versions 1 to 3" in missing.stderr

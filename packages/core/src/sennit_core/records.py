@@ -137,6 +137,7 @@ class SnapshotInfo(Record):
         query: what computed it, when it was computed.
         inputs: ids of the snapshots it was computed from.
         signature: the author's node's signature over all else.
+        version: its number in the dataset, from 1; later snapshots have greater ones.
     """
 
     id: str
@@ -149,6 +150,7 @@ class SnapshotInfo(Record):
     query: str | None
     inputs: tuple[str, ...]
     signature: str | None = None
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
@@ -177,6 +178,7 @@ class Catalog:
             # The manifest is durable before the row that names it: a crash in between leaves an
             # object that the next start sweeps, not a dataset that cannot be read. It repeats the
             # dataset's name, which is then known even if the row is damaged.
+            manifest = self._numbered(manifest, known)
             name = write_manifest(self._objects, replace(manifest, name=dataset.name))
             committed = DatasetInfo(
                 id=dataset.id,
@@ -198,12 +200,70 @@ class Catalog:
             self._rows.write(
                 self._rows.datasets.change(dataset.id, committed),
                 self._rows.snapshots(dataset.id).change(
-                    snapshot.id, SnapshotRow(name, manifest.created_at)
+                    snapshot.id,
+                    SnapshotRow(name, manifest.created_at, manifest.snapshot.version),
                 ),
                 *(() if known else self._index.change_of_ids(dataset.id, added=True)),
             )
             self._damage.pop(dataset.id, None)  # the row has just been written whole
             return committed
+
+    def _numbered(self, manifest: Manifest, dataset: DatasetInfo | None) -> Manifest:
+        """Return the manifest with its version, and a time that is not before its parent's.
+
+        The clock may have been set back; times that only grow are in the order of the versions.
+        """
+        parent = None
+        if dataset is not None and dataset.head is not None:
+            parent = self._snapshot_row(dataset.id, dataset.name, dataset.head)
+        version, created_at = 1, manifest.created_at
+        if dataset is not None and parent is not None:
+            # Earlier versions of Sennit did not number snapshots.
+            number = parent.version or len(self._snapshot_rows(dataset.id, dataset.name))
+            version, created_at = number + 1, max(created_at, parent.created_at)
+        snapshot = replace(manifest.snapshot, version=version)
+        return replace(manifest, snapshot=snapshot, created_at=created_at)
+
+    def manifest_at(
+        self, dataset: str, *, version: int | None = None, time: float | None = None
+    ) -> Manifest:
+        """Return the manifest of the snapshot with a version, or of the newest at a time.
+
+        Args:
+            dataset: Id or name.
+            version: Number of the snapshot.
+            time: Unix seconds.
+
+        Raises:
+            NotFound: There is no such dataset or snapshot.
+            Corrupt: The dataset's row, the snapshot's row or the manifest is damaged.
+        """
+        info = self.get(dataset)
+        rows = self._snapshot_rows(info.id, info.name)
+        if version is not None:
+            what = f"version {version}"
+            found = [(0.0, name) for name, row in rows.items() if row.version == version]
+        else:
+            assert time is not None, "a version or a time"
+            moment = datetime.fromtimestamp(time, UTC).isoformat(sep=" ", timespec="seconds")
+            what = f"state at {moment}"
+            found = [(row.version, name) for name, row in rows.items() if row.created_at <= time]
+        if not found:
+            raise NotFound(
+                kind=f"{what} of dataset",
+                name=info.name,
+                suggestion=None,
+                hint=_kept_versions(rows.values()),
+            )
+        snapshot = max(found)[1]
+        manifest = self._checked(info, snapshot, rows[snapshot])
+        # Rows of snapshots have no checksum.
+        kept = (manifest.snapshot.version, manifest.created_at)
+        if kept != (rows[snapshot].version, rows[snapshot].created_at):
+            problem = "its version or time is not that of its manifest"
+            what = f"the catalog row of snapshot {snapshot}"
+            raise self._noted(info.id, damaged_dataset(info.name, what, problem))
+        return manifest
 
     def manifest(self, dataset: str, snapshot: str | None = None) -> Manifest:
         """Return the manifest of a snapshot, by default of the head.
@@ -466,6 +526,14 @@ class Catalog:
 
 def _lost_snapshot(dataset: str, snapshot: str) -> Corrupt:
     return damaged_dataset(dataset, f"the catalog row of snapshot {snapshot}", "none")
+
+
+def _kept_versions(rows: Iterable[SnapshotRow]) -> str:
+    """Return a hint that names the versions there are."""
+    kept = sorted((row.version, row.created_at) for row in rows)
+    first, last = kept[0], kept[-1]
+    since = datetime.fromtimestamp(first[1], UTC).isoformat(sep=" ", timespec="seconds")
+    return f"there are versions {first[0]} to {last[0]}, the first of {since}"
 
 
 def objects_of(snapshot: SnapshotInfo) -> set[str]:

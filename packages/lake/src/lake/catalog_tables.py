@@ -24,10 +24,17 @@ __all__ = ["CatalogTables", "IdSet", "SnapshotRow"]
 
 @dataclass(frozen=True, slots=True)
 class SnapshotRow(Record):
-    """The object id of a snapshot's manifest."""
+    """Where a snapshot's manifest is, and what it is found by.
+
+    Args:
+        manifest: Object id of the manifest.
+        created_at: Unix seconds, as in the manifest.
+        version: Its number in the dataset, as in the manifest.
+    """
 
     manifest: str
     created_at: float = 0.0
+    version: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--data", required=True, type=Path, metavar="DIR", help="the lake's folder")
     common.add_argument("--json", action="store_true", help="print JSON")
 
+    init = verbs.add_parser("init", parents=[common], help="create an empty lake")
+    init.set_defaults(run=_init)
+
     listing = verbs.add_parser("ls", parents=[common], help="list the datasets, or describe one")
     listing.add_argument("name", nargs="?", help="a dataset: list its columns")
     listing.set_defaults(run=_ls)
@@ -87,6 +91,17 @@ def _parser() -> argparse.ArgumentParser:
     )
     sql.set_defaults(run=_sql)
 
+    history = verbs.add_parser("snapshots", parents=[common], help="list a dataset's snapshots")
+    history.add_argument("name", help="a dataset")
+    history.set_defaults(run=_snapshots)
+
+    back = verbs.add_parser(
+        "rollback", parents=[common], help="give a dataset the rows of an earlier version"
+    )
+    back.add_argument("name", help="a dataset")
+    back.add_argument("version", type=int, help="its number, from `lake snapshots`")
+    back.set_defaults(run=_rollback)
+
     check = verbs.add_parser("verify", parents=[common], help="compare stored bytes with hashes")
     check.add_argument("name", nargs="?", help="a dataset; all of them by default")
     check.set_defaults(run=_verify)
@@ -101,8 +116,19 @@ def _open(options: argparse.Namespace, *, create: bool = False) -> Lake:
     from lake.lake import Lake
 
     if not create and not (options.data / "lake").is_dir():
-        raise NotFound("lake in", str(options.data), hint="`lake put FILE --data DIR` creates one")
+        raise NotFound(
+            "lake in",
+            str(options.data),
+            hint="`lake put FILE --data DIR` or `lake init --data DIR` creates one",
+        )
     return Lake(options.data, memory_bytes=parse_bytes(getattr(options, "memory", "1GiB")))
+
+
+def _init(options: argparse.Namespace) -> None:
+    with _open(options, create=True) as lake:
+        print(
+            json.dumps({"data": str(lake.folder)}) if options.json else f"{lake.folder} is a lake"
+        )
 
 
 def _ls(options: argparse.Namespace) -> None:
@@ -168,6 +194,34 @@ def _sql(options: argparse.Namespace) -> None:
     _print_table(columns, [[_cell(value) for value in row] for row in document["rows"]])
     if document["truncated"]:
         print(f"The first {_SHOWN_ROWS:,} rows; --csv or --json prints all.", file=sys.stderr)
+
+
+def _snapshots(options: argparse.Namespace) -> None:
+    with _open(options) as lake:
+        found = lake.catalog.manifests(options.name)
+    head = ("version", "time", "rows", "bytes", "author", "statement")
+    rows = [
+        (
+            str(each.snapshot.version),
+            datetime.fromtimestamp(each.created_at, UTC).isoformat(sep=" ", timespec="seconds"),
+            f"{each.rows:,}",
+            format_bytes(each.bytes),
+            each.snapshot.author,
+            _cell(each.snapshot.query or ""),
+        )
+        for each in found
+    ]
+    _print(options, [each.snapshot.to_json() for each in found], head, rows)
+
+
+def _rollback(options: argparse.Namespace) -> None:
+    with _open(options) as lake:
+        info = lake.rollback(options.name, options.version)
+        head = lake.catalog.manifest(info.id).snapshot.version
+    if options.json:
+        print(json.dumps(info.to_json()))
+    else:
+        print(f"{info.name}: version {head} has the {info.rows:,} rows of {options.version}")
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -15,14 +15,17 @@ from lake._failpoints import reached
 from lake.catalog import Catalog
 from lake.durable import NewFile, storage_errors
 from lake.errors import is_damage_of
+from lake.history import may_read_history, resolve_history, without_place
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits
-from lake.mentions import changes_data, words_of
+from lake.mentions import changes_data
 from lake.objects import ObjectStore
 from lake.queries import QueryExecution, Result, check_parameters
 from lake.reserve import Reserve
 from lake.retention import Retention
 from lake.scrub import Scrub, ScrubReport
+from lake.snapshots import Manifest
+from lake.statement_tables import StatementTables, dataset_of
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.verification import ShardFile, Verifier
 from lake.writes import WriteExecution, Writer
@@ -51,7 +54,6 @@ __all__ = ["Lake"]
 
 _SQL_ENTRY = "lake.sql"
 _WRITE_ENTRY = "lake.write"
-_CATALOG_WORDS = ("show", "information_schema", "describe")
 _ABANDONED_SECONDS = 7 * 24 * 3600.0  # after this time an incomplete upload is deleted
 _FORMATS = ("arrow", "json", "csv")
 _ENGINES = ("auto", "duckdb", "emsqrt")
@@ -116,6 +118,7 @@ class Lake:
             self._writer = Writer(
                 self.objects, self.catalog, self.retention, self._staging, clock=clock
             )
+            self._tables = StatementTables(self.catalog, self.objects, self.retention)
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -234,7 +237,8 @@ class Lake:
             raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
         if engine not in _ENGINES:
             raise Unsupported(f"engine {engine!r} is none of {', '.join(_ENGINES)}")
-        tables, held = self._hold_tables(sql)
+        sql, history = self._resolve_history(sql, user, deadline_seconds)
+        tables, held = self._tables.hold(sql, history)
         whole = {
             "sql": sql,
             "params": params,
@@ -246,11 +250,10 @@ class Lake:
 
         def start(step: str, own: dict[str, Any]) -> Execution:
             request = {"format": format, "maxRows": max_rows, **own} if own else whole
-            left = None if until is None else max(until - time.monotonic(), _LEAST_SECONDS)
             return self.pool.submit(
                 _SQL_ENTRY,
                 {**request, "engine": step},
-                deadline_seconds=left,
+                deadline_seconds=_left(until),
                 user=user,
                 restartable=True,
                 bounded=not own,  # the later steps of an admitted query are not refused
@@ -262,7 +265,8 @@ class Lake:
                 engine,
                 lambda: self.retention.release(held),
                 complete=lambda error: self._complete(
-                    error, {table["name"]: table["id"] for table in tables}
+                    without_place(error) if history else error,
+                    {table["name"]: dataset_of(table) for table in tables},
                 ),
                 deadline_seconds=deadline_seconds,
             )
@@ -287,7 +291,7 @@ class Lake:
             sql: One INSERT, UPDATE, DELETE, TRUNCATE, CREATE TABLE or DROP TABLE.
             params: As for `query`.
             format: Of the result, which is the number of rows: `arrow`, `json` or `csv`.
-            deadline_seconds: Time limit of the executor, after which nothing has changed.
+            deadline_seconds: Time limit of the executors, after which nothing has changed.
             user: The user, who is the author of the snapshot.
 
         Raises:
@@ -299,15 +303,21 @@ class Lake:
         if format not in _FORMATS:
             raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
 
+        until = None if deadline_seconds is None else time.monotonic() + deadline_seconds
+        history: dict[str, Manifest] = {}
+        names: dict[str, str] = {}
+
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
-            tables, held = self._hold_tables(sql, with_rows=True)
-            names.update({table["name"]: table["id"] for table in tables})
-            request = {"sql": sql, "params": params, "format": format, "tables": tables}
+            text, found = self._resolve_history(sql, user, _left(until))
+            history.update(found)
+            tables, held = self._tables.hold(text, found, with_rows=True)
+            names.update({table["name"]: dataset_of(table) for table in tables})
+            request = {"sql": text, "params": params, "format": format, "tables": tables}
             try:
                 execution = self.pool.submit(
                     _WRITE_ENTRY,
                     {**request, "folder": str(folder)},
-                    deadline_seconds=deadline_seconds,
+                    deadline_seconds=_left(until),
                     user=user,
                 )
             except BaseException:
@@ -315,9 +325,12 @@ class Lake:
                 raise
             return execution, lambda: self.retention.release(held)
 
-        names: dict[str, str] = {}
         return WriteExecution(
-            start, self._writer, sql, user, lambda error: self._complete(error, names)
+            start,
+            self._writer,
+            sql,
+            user,
+            lambda error: self._complete(without_place(error) if history else error, names),
         )
 
     def run(
@@ -353,6 +366,19 @@ class Lake:
             manifest = execution.result()
         with pa.BufferReader(stream) as source, open_arrow(source, "the result") as reader:
             return Result(reader.read_all(), manifest)
+
+    def rollback(self, dataset: str, version: int, *, user: str = "") -> DatasetInfo:
+        """Give a dataset the columns and rows of an earlier version, as a new snapshot.
+
+        Args:
+            dataset: Id or name.
+            version: Number of the snapshot.
+            user: The author of the new snapshot.
+
+        Raises:
+            NotFound: There is no such dataset or version.
+        """
+        return self._writer.rollback(dataset, version, user)
 
     def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
         """Return a snapshot and its shards' files; lease `snapshot.shards` while reading them.
@@ -474,70 +500,21 @@ class Lake:
                 return info
         return None
 
-    def _hold_tables(
-        self, sql: str, *, with_rows: bool = False
-    ) -> tuple[list[dict[str, Any]], frozenset[str]]:
-        """Return the datasets that a statement may read, and a lease on their shards."""
-        while True:
-            tables, objects = self._tables(sql, with_rows)
-            # A lease also protects objects that do not exist, so it may come first: what is still
-            # in the catalog after it cannot lose its objects any more.
-            held = self.retention.acquire(objects)
-            # A dataset deleted between its lookup and its lease may have lost its shards.
-            if all(self.catalog.find_id(table["id"]) is not None for table in tables):
-                return tables, held
-            self.retention.release(held)
-
-    def _tables(self, sql: str, with_rows: bool) -> tuple[list[dict[str, Any]], list[str]]:
-        """Return the datasets that the text may name, with shard paths, and the shards' ids.
-
-        A statement can only read a dataset whose name is in its text, so scanning the words is
-        enough to exclude the rest of a large catalog; the executor parses the statement.
-        """
-        folded = sql.casefold()
-        words = words_of(sql)
-        if words is None:
-            named = [id_ for id_ in self.catalog.ids() if self._is_in(folded, id_)]
-        else:
-            named = list(self.catalog.find_all(words))
-        tables: list[dict[str, Any]] = []
-        objects: list[str] = []
-        for dataset_id in named:
-            table, needed = self._table(dataset_id, with_rows)
-            tables.append(table)
-            objects.extend(needed)
-        if any(word in folded for word in _CATALOG_WORDS):
-            tables += [
-                {"name": info.name, "id": info.id, "schema": info.schema.to_json(), "paths": None}
-                for info in self.catalog.list()
-                if info.id not in named and len(info.schema)
-            ]
-        return tables, objects
-
-    def _is_in(self, folded: str, dataset_id: str) -> bool:
-        name = self.catalog.name(dataset_id).casefold()
-        return any(each in folded for each in (name, name.replace('"', '""'), dataset_id))
-
-    def _table(self, dataset_id: str, with_rows: bool) -> tuple[dict[str, Any], list[str]]:
-        """Return a dataset in the form of executor requests; reading a damaged one raises."""
-        name = self.catalog.name(dataset_id)
-        try:
-            info = self.catalog.get(dataset_id)
-            snapshot = self.catalog.manifest(dataset_id).snapshot
-            self.catalog.check_shards(snapshot)
-        except Corrupt as damage:
-            schema: dict[str, Any] = {"fields": []}
-            row = {"name": name, "id": dataset_id, "schema": schema, "damage": damage.to_json()}
-            return row, []
-        objects = [shard.object for shard in snapshot.shards]
-        return {
-            "name": info.name,
-            "id": info.id,
-            "schema": info.schema.to_json(),
-            "paths": [str(self.objects.place(name)) for name in objects],
-            "snapshot": snapshot.id,
-            **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
-        }, objects
+    def _resolve_history(
+        self, sql: str, user: str, deadline_seconds: float | None
+    ) -> tuple[str, Mapping[str, Manifest]]:
+        """Replace tables with an AT clause by views; return the snapshots of these views."""
+        if not may_read_history(sql):
+            return sql, {}
+        with self.pool.submit(
+            _SQL_ENTRY,
+            {"engine": "history", "sql": sql},
+            deadline_seconds=deadline_seconds,
+            user=user,
+            restartable=True,
+        ) as execution:
+            found = execution.result()["history"]
+        return resolve_history(sql, found, self.catalog)
 
     def _complete(self, error: SennitError, tables: Mapping[str, str]) -> SennitError:
         """Add the nearest name, which the executor does not know; record damage that it found."""
@@ -554,6 +531,11 @@ class Lake:
             make_private_folder(self._staging)
         self.retention.sweep()
         self.parts.sweep(_ABANDONED_SECONDS)
+
+
+def _left(until: float | None) -> float | None:
+    """Return the seconds until a deadline; None if there is none."""
+    return None if until is None else max(until - time.monotonic(), _LEAST_SECONDS)
 
 
 def _open_tree(folder: Path) -> ElkynStore:

@@ -21,6 +21,7 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -119,6 +120,34 @@ class Writer:
                 else:
                     result = (*self._applied(answer, dataset, replaced), *added)
                 return self._commit(answer, dataset, result, sql, author)
+
+    def rollback(self, dataset: str, version: int, author: str) -> DatasetInfo:
+        """Commit a snapshot with the columns and rows of an earlier one, which later ones stay after.
+
+        Args:
+            dataset: Id or name.
+            version: The earlier snapshot.
+            author: The user.
+
+        Raises:
+            NotFound: There is no such dataset or version.
+        """
+        with self._catalog.writing():
+            info = self._catalog.get(dataset)
+            earlier = self._catalog.manifest_at(info.id, version=version).snapshot
+            self._catalog.check_shards(earlier)
+            if earlier.id == info.head:
+                return info
+            snapshot = replace(
+                earlier,
+                id=new_id(self._clock),
+                parent=info.head,
+                author=author,
+                query=f"rollback to version {version}",
+                inputs=(earlier.id,),
+            )
+            manifest = Manifest(snapshot, self._clock.now())
+            return self._catalog.commit(info, manifest, expected_head=info.head)
 
     def _dataset(self, answer: dict[str, Any], author: str) -> DatasetInfo:
         """Return the dataset to change, or the one to create."""

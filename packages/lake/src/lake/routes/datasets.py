@@ -1,11 +1,13 @@
-"""GET and DELETE /api/datasets, and the snapshots of each."""
+"""GET and DELETE /api/datasets, the snapshots of each, and the way back to an earlier one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Body, Request
+from pydantic import BaseModel, ConfigDict, Field
 
+from lake.routes.requester import requester_of
 from lake.snapshots import Manifest
 from sennit_core.roles import needs
 
@@ -13,6 +15,14 @@ if TYPE_CHECKING:
     from lake.lake import Lake
 
 __all__ = ["router"]
+
+
+class RollbackRequest(BaseModel):
+    """Body of POST /api/datasets/{dataset}/rollback."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: Annotated[int, Field(ge=1, le=(1 << 53))]
 
 
 def router(lake: Lake) -> APIRouter:
@@ -43,6 +53,13 @@ def router(lake: Lake) -> APIRouter:
     def list_snapshots(dataset: str) -> list[dict[str, Any]]:
         """The snapshots of a dataset, newest first, with their shards."""
         return [_shown(manifest) for manifest in lake.catalog.manifests(dataset)]
+
+    @routes.post("/{dataset}/rollback", openapi_extra=needs("writer"))
+    def roll_back(
+        dataset: str, target: Annotated[RollbackRequest, Body()], request: Request
+    ) -> dict[str, Any]:
+        """Commit a snapshot with the columns and rows of an earlier version."""
+        return lake.rollback(dataset, target.version, user=requester_of(request).name).to_json()
 
     return routes
 

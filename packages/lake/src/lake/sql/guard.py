@@ -22,7 +22,14 @@ import duckdb
 from lake.sql.failures import syntax_error
 from sennit_core.errors import Denied, SqlError, Unsupported
 
-__all__ = ["Statement", "check_statement", "statement_kinds"]
+__all__ = [
+    "Statement",
+    "check_statement",
+    "compute",
+    "explained_query",
+    "statement_kinds",
+    "table_nodes",
+]
 
 _TREE_DEPTH_MAX = 8000
 _REMEMBERED = 256
@@ -210,12 +217,40 @@ def statement_kinds(sql: str) -> list[str]:
     return [_kind(statement) for statement in _parser().extract_statements(sql)]
 
 
+def table_nodes(sql: str) -> list[dict[str, Any]]:
+    """Return the nodes of a query's tree that name a table, in no order.
+
+    Raises:
+        SqlError: It does not parse.
+        Unsupported: It is no query.
+    """
+    try:
+        tree = _tree_of(sql)
+    except duckdb.Error as error:
+        raise syntax_error(error, sql) from None
+    if tree["error"]:
+        return []  # `check_statement` says why
+    return [node for node in _nodes(tree) if node.get("type") == "BASE_TABLE"]
+
+
+def explained_query(sql: str) -> str:
+    """Return the query that EXPLAIN explains, any other statement as it is."""
+    match = _EXPLAIN.match(sql)
+    return sql if match is None else sql[match.end() :]
+
+
+def compute(expression: str) -> Any:
+    """Return the value of an expression that `check_statement` allows and that reads no table."""
+    return _parser().execute(f"SELECT {expression}").fetchall()[0][0]
+
+
 @lru_cache(maxsize=1)
 def _parser() -> duckdb.DuckDBPyConnection:
-    """Return a database that is used only for parsing: it has no tables and runs no user SQL."""
+    """Return a database for parsing, and for expressions; it has no tables."""
     parser = duckdb.connect(":memory:", config=_PARSER)
     parser.execute("SET python_enable_replacements = false")
     parser.execute("SET enable_external_access = false")
+    parser.execute("SET TimeZone = 'UTC'")
     # Last, as it prevents the statements above.
     parser.execute("SET lock_configuration = true")
     return parser
@@ -302,6 +337,9 @@ class _Walk:
                 raise Denied(f"reading information_schema.{path[-1]}", needed="tables or columns")
             self.catalog = True
             return
+        # `lake.sql.history` replaces the clause before a statement runs.
+        if node.get("at_clause"):
+            raise Unsupported(f"AT is not supported for {name!r}", hint="use it with a dataset")
         # A qualified name never refers to a CTE.
         if name.casefold() not in ctes or len(path) > 1:
             self._check_name(name)

@@ -1,7 +1,7 @@
 """Executor entry `lake.sql`: run one step of a query with the engine that the request names.
 
-`engine` is `duckdb` (the default), `plan` (convert the statement to an EM-√ plan, read no data) or
-`emsqrt` (run such a plan). Each imports only what it needs: planning runs in a separate process, so
+`engine` is `duckdb` (the default), `plan` (convert the statement to an EM-√ plan, read no data),
+`emsqrt` (run such a plan) or `history` (find the earlier snapshots that the statement reads). Each imports only what it needs: planning runs in a separate process, so
 that the memory of DuckDB and its parser does not count against the cap of the plan's run.
 """
 
@@ -34,6 +34,10 @@ def release() -> None:
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Run one step."""
     engine = request.get("engine", "duckdb")
+    if engine == "history":
+        from lake.sql.history import find_history
+
+        return {"history": find_history(request["sql"])}
     # Idle instances are memory under the same cap, which the plan can use instead.
     if engine != "duckdb":
         release()

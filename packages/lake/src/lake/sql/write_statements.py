@@ -25,9 +25,11 @@ __all__ = [
     "Delete",
     "DropTable",
     "Insert",
+    "Token",
     "Update",
     "Write",
     "parse_write",
+    "tokens_of",
 ]
 
 _SUPPORTED = "INSERT, UPDATE, DELETE, TRUNCATE, CREATE TABLE and DROP TABLE"
@@ -122,7 +124,9 @@ Write: TypeAlias = Insert | CreateTable | Delete | Update | DropTable
 
 
 @dataclass(frozen=True, slots=True)
-class _Token:
+class Token:
+    """A token of a statement."""
+
     word: str  # its text, in lower case unless it is quoted
     start: int  # index of its first character
     stop: int
@@ -279,7 +283,7 @@ class _Reader:
 
     def __init__(self, sql: str) -> None:
         self.sql = sql
-        self.tokens = _tokens(sql)
+        self.tokens = tokens_of(sql)
         self.position = 0
 
     @property
@@ -403,7 +407,8 @@ class _Reader:
         return self.tokens[index].word if 0 <= index < len(self.tokens) else ""
 
 
-def _tokens(sql: str) -> list[_Token]:
+def tokens_of(sql: str) -> list[Token]:
+    """Return the tokens of a statement, without comments and the semicolons at its end."""
     try:
         found = duckdb.tokenize(sql)
     except duckdb.Error as error:
@@ -411,7 +416,7 @@ def _tokens(sql: str) -> list[_Token]:
     # DuckDB counts bytes of UTF-8.
     data = sql.encode("utf-8", "surrogatepass")
     ends = [*(offset for offset, _ in found[1:]), len(data)][: len(found)]
-    tokens: list[_Token] = []
+    tokens: list[Token] = []
     depth = index = previous = 0
     for (offset, kind), end in zip(found, ends, strict=True):
         index += len(data[previous:offset].decode("utf-8", "surrogatepass"))
@@ -422,7 +427,7 @@ def _tokens(sql: str) -> list[_Token]:
         closes = text[:1] in _CLOSING and kind == duckdb.token_type.operator
         depth -= bool(text) and closes
         word = text if text[:1] in "\"'" else text.lower()
-        tokens.append(_Token(word, index, index + len(text), depth))
+        tokens.append(Token(word, index, index + len(text), depth))
         depth += bool(text) and text[:1] in _OPENING and kind == duckdb.token_type.operator
     while tokens and tokens[-1].word == ";":
         tokens.pop()

@@ -1,0 +1,125 @@
+"""The datasets that a statement may read, in the form of executor requests, with their shards leased."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lake.catalog import Catalog
+from lake.mentions import words_of
+from lake.objects import ObjectStore
+from lake.retention import Retention
+from lake.snapshots import Manifest
+from sennit_core.errors import Corrupt
+from sennit_core.records import SnapshotInfo
+
+__all__ = ["StatementTables", "dataset_of"]
+
+_CATALOG_WORDS = ("show", "information_schema", "describe")
+
+
+class StatementTables:
+    """Finds the datasets of statements.
+
+    Args:
+        catalog: Knows the datasets.
+        objects: Stores their shards.
+        retention: Leases the shards.
+    """
+
+    def __init__(self, catalog: Catalog, objects: ObjectStore, retention: Retention) -> None:
+        self._catalog = catalog
+        self._objects = objects
+        self._retention = retention
+
+    def hold(
+        self, sql: str, history: Mapping[str, Manifest], *, with_rows: bool = False
+    ) -> tuple[list[dict[str, Any]], frozenset[str]]:
+        """Return the datasets that a statement may read, and a lease on their shards.
+
+        Args:
+            sql: The statement.
+            history: Earlier snapshots by the name of their view.
+            with_rows: Whether to name the number of rows of each shard.
+        """
+        while True:
+            tables, objects = self._find(sql, with_rows)
+            for name, manifest in history.items():
+                self._catalog.check_shards(manifest.snapshot)
+                tables.append(self._snapshot_table(name, manifest.snapshot))
+                objects += [shard.object for shard in manifest.snapshot.shards]
+            # A lease also protects objects that do not exist, so it may come first: what is still
+            # in the catalog after it cannot lose its objects any more.
+            held = self._retention.acquire(objects)
+            # A dataset deleted between its lookup and its lease may have lost its shards.
+            if all(self._catalog.find_id(dataset_of(table)) is not None for table in tables):
+                return tables, held
+            self._retention.release(held)
+
+    def _find(self, sql: str, with_rows: bool) -> tuple[list[dict[str, Any]], list[str]]:
+        """Return the datasets that the text may name, with shard paths, and the shards' ids.
+
+        A statement can only read a dataset whose name is in its text, so scanning the words is
+        enough to exclude the rest of a large catalog; the executor parses the statement.
+        """
+        folded = sql.casefold()
+        words = words_of(sql)
+        if words is None:
+            named = [id_ for id_ in self._catalog.ids() if self._is_in(folded, id_)]
+        else:
+            named = list(self._catalog.find_all(words))
+        tables: list[dict[str, Any]] = []
+        objects: list[str] = []
+        for dataset_id in named:
+            table, needed = self._table(dataset_id, with_rows)
+            tables.append(table)
+            objects.extend(needed)
+        if any(word in folded for word in _CATALOG_WORDS):
+            tables += [
+                {"name": info.name, "id": info.id, "schema": info.schema.to_json(), "paths": None}
+                for info in self._catalog.list()
+                if info.id not in named and len(info.schema)
+            ]
+        return tables, objects
+
+    def _is_in(self, folded: str, dataset_id: str) -> bool:
+        name = self._catalog.name(dataset_id).casefold()
+        return any(each in folded for each in (name, name.replace('"', '""'), dataset_id))
+
+    def _table(self, dataset_id: str, with_rows: bool) -> tuple[dict[str, Any], list[str]]:
+        """Return a dataset in the form of executor requests; reading a damaged one raises."""
+        name = self._catalog.name(dataset_id)
+        try:
+            info = self._catalog.get(dataset_id)
+            snapshot = self._catalog.manifest(dataset_id).snapshot
+            self._catalog.check_shards(snapshot)
+        except Corrupt as damage:
+            schema: dict[str, Any] = {"fields": []}
+            row = {"name": name, "id": dataset_id, "schema": schema, "damage": damage.to_json()}
+            return row, []
+        objects = [shard.object for shard in snapshot.shards]
+        return {
+            "name": info.name,
+            "id": info.id,
+            "schema": info.schema.to_json(),
+            "paths": [str(self._objects.place(name)) for name in objects],
+            "snapshot": snapshot.id,
+            **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
+        }, objects
+
+    def _snapshot_table(self, name: str, snapshot: SnapshotInfo) -> dict[str, Any]:
+        """Return an earlier snapshot in the form of executor requests."""
+        return {
+            "name": name,
+            # Two snapshots of one dataset are different tables.
+            "id": snapshot.id,
+            "dataset": snapshot.dataset,
+            "schema": snapshot.schema.to_json(),
+            "paths": [str(self._objects.place(shard.object)) for shard in snapshot.shards],
+            "snapshot": snapshot.id,
+        }
+
+
+def dataset_of(table: dict[str, Any]) -> str:
+    """Return the id of the dataset that a table of a request is, or is a snapshot of."""
+    return str(table.get("dataset", table["id"]))
