@@ -457,7 +457,6 @@ def follow(keys: list[str], values: dict[str, Any], events: list[ViewEvent]) -> 
 
 
 ViewMachine.TestCase.settings = settings(
-    max_examples=100,
     stateful_step_count=12,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],

@@ -89,7 +89,7 @@ def compilable(draw: st.DrawFn, kind: str, depth: int = 3) -> Expr:
     return draw(below)
 
 
-UNHURRIED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 CASES = given(

@@ -106,7 +106,7 @@ def test_row_groups_are_cut_by_bytes_and_by_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 4)
 @given(CUTS, st.integers(50, 5000), st.integers(9, 3000))
 def test_pieces_are_cut_by_content(cuts: list[int], bytes_max: int, rows_max: int) -> None:
     table = TABLE.slice(0, 3000)

@@ -93,7 +93,7 @@ def test_rubbish_after_gzip_is_refused() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 4)
 @given(st.lists(st.integers(0, len(TEXT)), max_size=5), st.sampled_from(["gzip", "zstd"]))
 def test_compressed_bytes_depend_on_content_alone(cuts: list[int], codec: str) -> None:
     found = encoded(TEXT, codec, cuts)

@@ -394,5 +394,8 @@ for machine in (RingMachine, TypedMachine, V5Machine, V5WrapMachine, V6WrapMachi
     name = machine.__name__.removesuffix("Machine")
     globals()[f"Test{name}"] = machine.TestCase
     machine.TestCase.settings = settings(
-        max_examples=30, stateful_step_count=40, deadline=None, derandomize=True
+        max_examples=settings().max_examples // 3,
+        stateful_step_count=40,
+        deadline=None,
+        derandomize=True,
     )
