@@ -77,6 +77,8 @@ def test_each_path_has_one_route() -> None:
         assert [other for other, regex in paths.items() if regex.match(example)] == [path]
 
 
+@pytest.mark.slow
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("route", "role"), API.items())
 def test_a_line_end_after_a_path_lowers_no_role(route: tuple[str, str], role: str) -> None:
     """The router's expressions match before it as well, so such a request is answered."""

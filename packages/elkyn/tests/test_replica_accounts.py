@@ -119,7 +119,7 @@ def test_tokens_are_checked_while_the_leader_is_away(
     assert "leader" in refused.text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     made = leader.client.post("/auth/token", json={"uid": "ann"}).json()["token"]

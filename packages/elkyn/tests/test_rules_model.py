@@ -358,6 +358,8 @@ def test_any_file_is_rules_or_is_refused(source: str | bytes) -> None:
     assert all(problem.line >= 1 and problem.column >= 1 for problem in problems)
 
 
+@pytest.mark.slow
+@pytest.mark.sample(6)
 @pytest.mark.parametrize(
     "text",
     [
@@ -408,6 +410,7 @@ def steps_of(action: Callable[[], object]) -> int:
     return calls
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "text", ["true" + " && true" * 8_000, "false" + " || true" * 8_000, "!" * 70 + "true"]

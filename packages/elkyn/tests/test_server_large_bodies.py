@@ -232,6 +232,7 @@ def test_each_bound_has_an_option(
         served.stop()
 
 
+@pytest.mark.nightly
 def test_every_bound_can_be_set_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     monkeypatch.setattr("elkyn.server.serve.serve", lambda serving, _ready: started.append(serving))

@@ -85,7 +85,7 @@ def test_over_the_rate_the_answer_is_429(start_server: Callable[..., Any]) -> No
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_user_over_the_rate_is_refused_or_waits_wherever_they_ask_from(
     start_server: Callable[..., Any],
 ) -> None:
@@ -107,6 +107,7 @@ def test_a_user_over_the_rate_is_refused_or_waits_wherever_they_ask_from(
         assert time.monotonic() - started > 1  # 12 at 4 a second, some of them at once
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET /n.json HTTP/1.1\r\nHost: a\r\nX-Slow: "])
 def test_a_request_whose_head_does_not_arrive_is_closed(

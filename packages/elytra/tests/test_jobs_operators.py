@@ -131,7 +131,7 @@ def test_expectations_fail_the_job_by_name(trips: Pipeline) -> None:
     assert caught.value.code == "expectation-failed"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_partials_of_more_groups_than_the_cap_holds_are_merged(
     shared_node: Any,
 ) -> None:

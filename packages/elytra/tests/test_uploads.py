@@ -145,6 +145,7 @@ def test_a_form_whose_file_comes_first_is_refused_with_a_hint(http: httpx.Client
     assert "first" in answer.json()["hint"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["raw", "form", "chunked"])
 def test_one_request_is_enough(node: Any, http: httpx.Client, how: str) -> None:
@@ -298,6 +299,7 @@ def test_a_changed_file_is_another_upload(node: Any, csv: Path, http: httpx.Clie
     assert one["uploadId"] != other["uploadId"]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "about"),

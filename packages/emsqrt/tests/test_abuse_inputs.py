@@ -321,8 +321,7 @@ def test_an_arrow_file_with_a_name_that_is_no_text_is_refused(
     assert "a name in its schema is not UTF-8" in str(error)
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("bit", [0, 7])
 def test_wrong_lengths_and_offsets_of_an_arrow_file_are_survived(
     bit: int, engine: Engine, tmp_path: Path

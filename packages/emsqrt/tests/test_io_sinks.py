@@ -330,8 +330,7 @@ def test_standard_output_is_a_whole_stream(format: str) -> None:  # noqa: A002
         assert out.count(b"\n") == 30_000 + (format == "csv")
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("format", ["csv", "parquet"])
 def test_a_reader_that_goes_away_ends_the_run_quietly(format: str) -> None:  # noqa: A002
     with writer("-", format, 50_000_000) as process:
@@ -343,7 +342,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(format: str) -> None:  # n
         assert process.stderr.read().split() == [b"writing", b"reader-gone"]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.crash
 @pytest.mark.parametrize("format", ["csv", "parquet", "arrow", "folder"])
 def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path: Path, format: str) -> None:  # noqa: A002

@@ -59,7 +59,7 @@ def encoded(data: bytes, codec: str, cuts: list[int] | None = None) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("portion", [1, 7, 1000, 1 << 20])
 def test_gzip_of_several_members_is_one_stream(portion: int) -> None:
     data = gzip.compress(TEXT[:70_000]) + gzip.compress(b"") + gzip.compress(TEXT[70_000:])

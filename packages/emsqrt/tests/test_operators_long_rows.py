@@ -171,8 +171,7 @@ def test_a_record_longer_than_the_plan_allows_is_bad_input(kind: str, tmp_path: 
         rows.sink(tmp_path / "out.parquet").run("256MiB", in_process=True)
 
 
-@pytest.mark.slow
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_long_record_is_read_with_a_cap_that_refusals_name(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"in.{kind}"

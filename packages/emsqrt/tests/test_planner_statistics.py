@@ -116,6 +116,8 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[], list[int]], float]] = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_pieces_estimate_the_number_of_distinct_values(name: str) -> None:
     draw, error_most = DISTRIBUTIONS[name]

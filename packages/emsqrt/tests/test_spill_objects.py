@@ -72,6 +72,7 @@ def blocks_of(seed: int) -> list[bytes]:
     return [b"the same line again and again\n" * 30_000, *noise]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 def test_segments_round_trip_through_a_real_store(server: Server) -> None:
     with opened(server) as spill:
