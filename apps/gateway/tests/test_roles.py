@@ -110,6 +110,7 @@ def cases() -> list[tuple[str, str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "least"), cases())
 def test_a_route_answers_its_role_and_those_above(
     clients: dict[str, httpx.Client], method: str, path: str, least: str

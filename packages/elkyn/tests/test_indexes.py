@@ -424,4 +424,4 @@ IndexMachine.TestCase.settings = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
-TestIndexes = IndexMachine.TestCase
+TestIndexes = pytest.mark.slow(IndexMachine.TestCase)

@@ -462,4 +462,4 @@ ViewMachine.TestCase.settings = settings(
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
-TestWindows = ViewMachine.TestCase
+TestWindows = pytest.mark.slow(ViewMachine.TestCase)

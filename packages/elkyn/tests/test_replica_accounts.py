@@ -222,6 +222,7 @@ def test_a_key_that_the_leader_has_dropped_is_good_no_more(
         follower.authenticate_token_sync(shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -219,4 +219,4 @@ StoreMachine.TestCase.settings = settings(
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
-TestStoreAgainstModel = StoreMachine.TestCase
+TestStoreAgainstModel = pytest.mark.slow(StoreMachine.TestCase)

@@ -70,6 +70,7 @@ def test_top_rows_and_different_rows_are_cut(trips: Pipeline, data: dict[str, pa
     assert different.rows == oracle(data, query)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["inner", "left", "full", "semi", "anti"])
 def test_a_join_reads_both_datasets(
     trips: Pipeline, names: Pipeline, data: dict[str, pa.Table], how: Any

@@ -121,6 +121,7 @@ def test_a_fold_with_an_initial_value_is_pythons(trips: Pipeline, at: int, above
     assert ours.collect().value == functools.reduce(fold, values, initial)
 
 
+@pytest.mark.slow
 def test_a_fold_of_rows_begins_with_its_initial_value(trips: Pipeline) -> None:
     def fold(total: Any, r: Any) -> Any:
         return total + r.km * r.id

@@ -254,6 +254,7 @@ def test_an_interrupted_upload_resumes_where_it_stopped(
     assert uploaded.job.wait(30).result["rows"] == 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["part", "whole"])
 def test_a_client_that_goes_away_leaves_nothing(node: Any, http: httpx.Client, route: str) -> None:
     path = "/api/upload?name=gone.csv"
@@ -322,6 +323,7 @@ def test_a_bad_start_is_refused_with_the_member_that_is_wrong(
     assert about in answer.json()["error"]
 
 
+@pytest.mark.slow
 def test_a_document_is_bounded(http: httpx.Client) -> None:
     answer = http.post("/api/start-upload", content=b" " * (1 << 20) + b"{}")
 

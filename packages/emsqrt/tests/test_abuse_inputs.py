@@ -179,6 +179,7 @@ def test_paths_that_are_not_files_are_detected(tmp_path: Path) -> None:
         scan(f"{'x' * 300}.csv").schema()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("what", ["grown", "cut", "changed", "removed", "replaced"])
 def test_a_file_that_is_touched_while_it_is_read_ends_the_run(

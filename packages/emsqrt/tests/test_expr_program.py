@@ -97,6 +97,7 @@ CASES = given(
 )
 
 
+@pytest.mark.slow
 @settings(UNHURRIED, max_examples=10)
 @CASES
 def test_a_program_returns_the_values_of_the_evaluator(

@@ -190,6 +190,7 @@ def test_the_output_of_a_built_left_side_is_sorted_in_runs() -> None:
     assert answer.stats.spilled_bytes > 256 * KIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "build_left"),
     [("inner", False), ("right", False), ("semi", False), ("inner", True), ("left", True)],

@@ -49,6 +49,7 @@ def test_sorted_inputs_join_as_nested_loops_do(
     assert join.stats.spilled_bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", KINDS)
 @settings(max_examples=15)
 @given(

@@ -80,6 +80,7 @@ def cut(table: pa.Table, cuts: Sequence[int]) -> list[pa.RecordBatch]:
 CUTS = st.lists(st.integers(0, ROWS), max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(CUTS, st.sampled_from([5 * MIB, 64 * MIB]))
 @pytest.mark.parametrize("format", ["parquet", "arrow"])
@@ -130,6 +131,7 @@ def test_values_under_a_null_are_ignored() -> None:
     assert row_ends(pa.record_batch({"t": text})).tolist() == [4, 10]
 
 
+@pytest.mark.slow
 def test_a_row_group_larger_than_the_budget_waits_on_disk(tmp_path: Path) -> None:
     big = pa.table({"s": ["x" * 1000 + str(n) for n in range(30_000)]})
     with pytest.raises(CapTooSmall, match="row groups of 8"):
@@ -142,6 +144,7 @@ def test_a_row_group_larger_than_the_budget_waits_on_disk(tmp_path: Path) -> Non
 FLAT = TABLE.drop_columns(["l"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "format", "tool"),
     [

@@ -176,6 +176,7 @@ class OneBatch:
             yield next(batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_bytes", [4 * MIB, 64 * MIB])
 def test_a_join_that_is_closed_early_releases_all_memory(
     memory_bytes: int, monkeypatch: pytest.MonkeyPatch

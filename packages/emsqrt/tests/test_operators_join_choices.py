@@ -71,6 +71,7 @@ def as_table(rows: list[tuple[float | None, str | None]], text: str, number: str
     return pa.table(columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", KINDS)
 @settings(max_examples=8)
 @given(ROWS.map(in_order), ROWS.map(in_order))
@@ -122,6 +123,7 @@ def test_the_smaller_left_side_may_be_built(how: JoinKind, memory_bytes: int) ->
     assert len(built) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", KINDS)
 def test_sorted_sides_are_merged_in_little_memory(how: JoinKind) -> None:
     order = [("k", "ascending")]

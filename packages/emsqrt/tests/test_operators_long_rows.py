@@ -68,6 +68,7 @@ def joined(source: Path, other: Path, target: Path, mem_cap: int, **how: Any) ->
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["inner", "full", "semi", "cross"])
 def test_rows_of_some_mib_are_joined(
     how: JoinKind, source: Path, other: Path, tmp_path: Path

@@ -159,6 +159,7 @@ def test_missing_files_and_columns_are_reported(tmp_path: Path) -> None:
         sorted_text(source, "nmae")
 
 
+@pytest.mark.slow
 def test_a_cap_that_cannot_work_is_refused_before_reading(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", "k\n1\n")
     with pytest.raises(CapTooSmall) as caught:

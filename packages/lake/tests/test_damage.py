@@ -247,6 +247,7 @@ def test_a_catalog_whose_snapshots_cannot_be_walked_still_lists_its_datasets(two
         assert set(again.objects) == objects
 
 
+@pytest.mark.slow
 def test_a_dataset_whose_rows_are_lost_is_missed(two: Lake) -> None:
     id_ = two.catalog.get("flights").id
     objects = set(two.objects)

@@ -60,6 +60,7 @@ def bits(column: pa.Array) -> list[object]:
     return [v.hex() if isinstance(v, float) else str(v) for v in values]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("quote", [False, True])
 def test_every_odd_value_is_read_alike_or_left(kind: str, quote: bool) -> None:

@@ -260,6 +260,7 @@ def test_an_empty_statement_is_reported() -> None:
             check_statement(sql)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sql",
     [

@@ -100,6 +100,7 @@ def test_a_joiner_may_show_its_state_before_its_position(monkeypatch: pytest.Mon
     assert explore(scenarios.joining_in_the_entry_of_a_dead_one()).problem is None
 
 
+@pytest.mark.slow
 def test_a_verdict_has_the_steps_that_led_to_it() -> None:
     flaw = next(flaw for flaw in FLAWS if "rings no bell" in flaw.name)
     verdict = explore(flaw.cast(), flaw.order, flaw.rewrite)

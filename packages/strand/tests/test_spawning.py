@@ -57,6 +57,7 @@ def inherit(ring: strand.Ring, writer: Any) -> None:
         ring.producer()
 
 
+@pytest.mark.slow
 def test_a_ring_goes_to_a_producer(start: Any) -> None:
     with strand.open_ring(ROWS, records=16, heap=1024) as ring:
         start(produce, ring, 1000)
