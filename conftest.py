@@ -1,4 +1,4 @@
-"""Settings of all tests: which cases a plain run takes, and hypothesis without time limits."""
+"""Settings of all tests: which cases a plain run takes, and how many examples of a property."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from collections import defaultdict
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile(
-    "untimed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-settings.load_profile("untimed")
+for profile, examples in {"plain": 40, "nightly": 150}.items():  # a test's own number wins
+    settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+settings.load_profile("plain")  # `--hypothesis-profile` loads another one afterwards
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """End developer mode for processes that tests start; this one stays in it.
+    """End developer mode, which the nightly runs in, for processes that tests start.
 
-    Its allocators fill the memory that a process reserves, which tests of memory caps would count.
+    This process stays in it. The mode's allocators fill the memory that a process reserves, which
+    tests of memory caps would count.
     """
     starts_workers = bool(config.getoption("numprocesses", None))
     if not starts_workers:  # workers take the mode from the environment

@@ -86,6 +86,9 @@ def here(session: nox.Session, *command: str, **environment: str) -> None:
     session.run(program, *command[1:], external=True, env=environment)
 
 
+NIGHTLY = "--hypothesis-profile=nightly"
+"""What the nightly gives to pytest: more examples of each property, and developer mode."""
+
 WORKERS = str(min(os.cpu_count() or 2, 8) + 1)
 """Processes that run tests: one more than cores, because a test often waits for a process it started."""
 
@@ -102,10 +105,12 @@ def npm(session: nox.Session, script: str) -> None:
 
 
 def pytest_here(session: nox.Session, *arguments: str, extra: Sequence[str] | None = None) -> None:
-    """Run pytest in developer mode, so that a leaked file or socket is an error.
+    """Run pytest, for the nightly in Python's developer mode.
 
-    The mode is set by the environment because workers take only that from their parent; the
-    `conftest.py` of the repository ends it for the processes that tests start.
+    The mode checks memory that C code uses and how coroutines are used, for a tenth of the CPU
+    time. Other runs do without: a leaked file or socket is an error of `filterwarnings` there too.
+    The environment sets it because workers take only that from their parent; the `conftest.py` of
+    the repository ends it for the processes that tests start.
 
     Args:
         session: the session.
@@ -114,7 +119,7 @@ def pytest_here(session: nox.Session, *arguments: str, extra: Sequence[str] | No
     """
     given = session.posargs if extra is None else extra
     command = (sys.executable, "-m", "pytest", *arguments, *given)
-    here(session, *command, PYTHONDEVMODE="1")
+    here(session, *command, PYTHONDEVMODE="1" if NIGHTLY in command else "")
 
 
 @nox.session(venv_backend="none")
@@ -255,7 +260,7 @@ def crash(session: nox.Session) -> None:
 @nox.session(venv_backend="none")
 def chaos(session: nox.Session) -> None:
     """Run long tests with random kills and slow peers."""
-    pytest_here(session, "-q", "integration/chaos", "-m", "nightly or not nightly")
+    pytest_here(session, "-q", "integration/chaos", "-m", "nightly or not nightly", NIGHTLY)
 
 
 @nox.session(venv_backend="none")
@@ -332,9 +337,10 @@ def build_playground(session: nox.Session) -> None:
 def nightly(session: nox.Session) -> None:
     """Run all sessions of a plain run, then the long ones."""
     alone_sessions = [f"alone({name})" for name in PACKAGES]  # each is notified by its whole name
-    for name in ("plain", "docs", *alone_sessions, "sanitize", "chaos", "release_check"):
+    session.notify("plain", (NIGHTLY, *session.posargs))
+    for name in ("docs", *alone_sessions, "sanitize", "chaos", "release_check"):
         session.notify(name)
     # `integration/chaos` has a session of its own, with nothing next to it.
     folders = (*TEST_FOLDERS, "integration", "--ignore", "integration/chaos")
-    run_tests(session, "-m", "nightly and not e2e", *folders)
-    run_tests(session, "-m", "nightly and e2e", "integration/e2e")
+    run_tests(session, "-m", "nightly and not e2e", NIGHTLY, *folders)
+    run_tests(session, "-m", "nightly and e2e", NIGHTLY, "integration/e2e")

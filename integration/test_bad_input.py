@@ -64,7 +64,7 @@ def test_a_ragged_row_names_its_line_and_offset(node: RunningNode, tmp_path: Pat
     assert names(node) == []
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_duplicate_columns_are_made_unique_or_refused_when_strict(
     node: RunningNode, tmp_path: Path
 ) -> None:
@@ -107,7 +107,7 @@ def test_an_unexpected_later_value_widens_the_column_and_strict_fails(
     assert error["details"]["line"] == 200_002
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_line_without_end_is_capped(node: RunningNode, tmp_path: Path) -> None:
     source = tmp_path / "endless.csv"
     with source.open("wb") as file:
@@ -193,6 +193,7 @@ def test_a_syntax_error_names_its_place(node: RunningNode) -> None:
     assert answer.json()["details"]["line"] == 2
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize(
     "sql",
     [
@@ -223,7 +224,7 @@ def test_an_unknown_column_in_sql_names_the_nearest(node: RunningNode, tmp_path:
     assert "distance" in answer.text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_unknown_column_in_a_pipeline_names_the_nearest(
     node: RunningNode, tmp_path: Path
 ) -> None:
@@ -232,7 +233,7 @@ def test_an_unknown_column_in_a_pipeline_names_the_nearest(
     refused(done, "distence", "distance")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_cap_that_cannot_work_is_refused(node: RunningNode, tmp_path: Path) -> None:
     put(node, tmp_path, "distance,carrier\n1,x\n")
     arguments = ("run", "bad", "--group-by", "carrier", "--agg", "n=count()", "--mem-cap", "1MiB")

@@ -93,6 +93,7 @@ def executors(node: RunningNode) -> Any:
     return [p for p in children if any("emsqrt.executor" in part for part in p.cmdline())]
 
 
+@pytest.mark.nightly
 def test_an_executor_killed_in_mid_query_fails_that_query_alone(tmp_path: Path) -> None:
     slow = "select sum(a.range * b.range) from range(100000) a, range(1000000) b"
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:

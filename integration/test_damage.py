@@ -85,6 +85,7 @@ def test_the_others_work(degraded: RunningNode) -> None:
         assert session.sql("SELECT 1").value == 1
 
 
+@pytest.mark.nightly
 def test_verify_names_the_damage_and_fails(degraded: RunningNode) -> None:
     done = platform("verify", "--json", data=degraded.data, check=False)
     whole = platform("verify", "whole", data=degraded.data)
@@ -107,6 +108,7 @@ def test_repair_is_refused_by_name(degraded: RunningNode) -> None:
     assert 'cannot repair dataset "shard"' in done.stderr
 
 
+@pytest.mark.nightly
 def test_a_damaged_dataset_is_deleted_and_its_name_is_free(
     degraded: RunningNode, tmp_path: Path
 ) -> None:

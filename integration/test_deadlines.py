@@ -109,6 +109,7 @@ def test_queries_whose_clients_have_gone_leave_the_queue(own_node: RunningNode) 
     wait_until(lambda: stats(node)["busy"] + stats(node)["waiting"] == 0)
 
 
+@pytest.mark.nightly
 def test_ctrl_c_in_the_command_line_cancels_its_query(own_node: RunningNode) -> None:
     node = own_node
     command = [sys.executable, "-m", "sennit.cli", "sql", LONG, "--data", str(node.data)]

@@ -20,6 +20,7 @@ PAGES = sorted(page for pattern in GLOBS for page in ROOT.glob(pattern))
 TRIPS = "city,miles\n" + "".join(f"{'Oslo' if i % 3 else 'Rome'},{i}\n" for i in range(30))
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     ("page", "start"),
     [("README.md", "## On your own file"), ("apps/gateway/README.md", "# sennit")],

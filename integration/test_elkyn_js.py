@@ -99,6 +99,7 @@ def test_the_client_and_the_replica_work_against_a_server(
     run_served(served, control, [compiled / "client.test.js", compiled / "attack.test.js"])
 
 
+@pytest.mark.nightly
 def test_sockets_resume_where_they_were_lost(served: Served, control: str, compiled: Path) -> None:
     run_served(served, control, [compiled / "socket.test.js"], "--experimental-websocket")
 
@@ -117,6 +118,7 @@ def test_browser_bundles_need_nothing_of_node_and_are_small(installed: Path) -> 
     assert f"{round(size / 1000)} kB as gzip" in (package / "README.md").read_text()
 
 
+@pytest.mark.nightly
 def test_the_readmes_programs_do_what_it_says(installed: Path, served: Served) -> None:
     readme = (PACKAGE / "README.md").read_text(encoding="utf-8")
     for name, code in re.findall(r"```ts\n// (\w+)\.ts\n(.*?)```", readme, re.DOTALL):

@@ -94,6 +94,7 @@ def to_query(window: dict[str, Any]) -> dict[str, Any]:
     return {name: tuple(v) if isinstance(v, list) else v for name, v in window.items()}
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("seed", [1])
 def test_windows_and_hashes_are_those_of_the_sdk(tmp_path: Path, seed: int) -> None:
     if shutil.which("node") is None:

@@ -70,6 +70,7 @@ def test_a_namespace_is_created_by_the_url_of_the_readme(served: Served) -> None
     assert (seen["committed"], seen["after"]["07"]) == (True, 107)
 
 
+@pytest.mark.nightly
 def test_an_emulator_names_the_option_that_allows_a_refused_host(tmp_path: Path) -> None:
     with running_emulator(tmp_path / "refusing") as url:
         seen = run_script("refused.mjs", url.replace("127.0.0.1", "phone.test"), "any")

@@ -44,6 +44,7 @@ def plain(value: Any) -> Any:
     return {key: plain(child) for key, child in value.items() if key != ".priority"}
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("seed", [1, 2])
 def test_child_events_are_those_of_the_sdk(tmp_path: Path, seed: int) -> None:
     if shutil.which("node") is None:

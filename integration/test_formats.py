@@ -66,6 +66,7 @@ NESTED: dict[str, Callable[[Path], object]] = {
 }
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("name", NESTED)
 def test_a_file_of_nested_rows_is_answered_as_it_was(
     node: RunningNode, tmp_path: Path, name: str

@@ -142,6 +142,7 @@ def test_a_gateway_installed_by_its_path_brings_the_exported_playground(checkout
     assert site not in without
 
 
+@pytest.mark.nightly
 def test_an_install_without_the_playground_names_the_command_that_adds_it(tmp_path: Path) -> None:
     """Run the package from a folder that is in no checkout, as an installed one is."""
     unbuilt = shutil.ignore_patterns("_playground", "__pycache__")

@@ -167,6 +167,7 @@ def calls(root: Path) -> list[str]:
     return ["workspace" if " -e " in call else Path(call.split()[-1]).name for call in found]
 
 
+@pytest.mark.nightly
 def test_a_first_run_installs_and_a_second_only_runs(installing: Path, bare_path: Path) -> None:
     first = run_platform(installing, bare_path, "version")
     assert first.stdout == "sennit 0 version\n", first.stderr

@@ -107,7 +107,7 @@ def close(value: Any) -> Any:
     return pytest.approx(value, rel=1e-12) if isinstance(value, float) else value
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("query", [*TPCH.values(), *FLIGHTS.values()], ids=[*TPCH, *FLIGHTS])
 def test_both_engines_answer_alike(loaded: sennit.Session, query: str) -> None:
     one = loaded.sql(query, engine="duckdb")

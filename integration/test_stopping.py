@@ -38,7 +38,7 @@ def segments() -> Any:
     }
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_a_node_with_open_streams(number: signal.Signals, tmp_path: Path) -> None:
     before = segments()
@@ -111,6 +111,7 @@ def test_a_stale_run_file_does_not_keep_a_node_from_starting(tmp_path: Path) -> 
         assert found.url == node.url
 
 
+@pytest.mark.nightly
 def test_an_idle_node_is_small(tmp_path: Path) -> None:
     with running_node(tmp_path, "--api-only", "--memory", "1GiB") as node:
         httpx.get(f"{node.url}/api/stats", headers=node.headers)

@@ -18,7 +18,7 @@ from sennit import run_file
 UP = ("up", "--api-only", "--memory", "1GiB", "--port", "0")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_up_on_a_running_folder_names_the_node(node: RunningNode) -> None:
     before = (node.data / "logs" / "up.log").exists()
     for words in (("up",), UP, ("up", "--detach", "--port", "0"), ("up", "--nodes", "2")):
@@ -71,7 +71,7 @@ def test_up_while_another_starts_says_so(tmp_path: Path) -> None:
             assert "starting or stopping" in refused.stderr
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "pid",
     [os.getpid(), 1, 2**31 - 1, -1, 0, 10**400],
@@ -84,7 +84,7 @@ def test_a_run_file_of_no_node_of_ours_is_replaced(tmp_path: Path, pid: int) -> 
     assert "no node" in platform("down", data=tmp_path).stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_node_starts_over_a_stale_run_file(tmp_path: Path) -> None:
     document = {"pid": os.getpid(), "startTicks": 1, "url": "http://127.0.0.1:1", "version": "0"}
     (tmp_path / "run.json").write_text(json.dumps(document))

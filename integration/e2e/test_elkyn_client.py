@@ -264,7 +264,7 @@ def test_a_later_tab_gets_the_value_and_a_restart_is_survived(pages: Pages, serv
     assert connections(server, "ws") == 1
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("script", ["delete window.SharedWorker", "window.broken = true"])
 def test_a_page_without_a_worker_has_its_own_connection(
     pages: Pages, server: Served, script: str
@@ -291,7 +291,7 @@ def test_a_page_without_a_worker_has_its_own_connection(
     assert connections(server, "ws") == 1
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["socket", "stream"])
 def test_listeners_continue_with_a_fresh_token_and_end_without(
     pages: Pages, server: Served, kind: str

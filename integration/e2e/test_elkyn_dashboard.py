@@ -93,6 +93,7 @@ def test_children_are_added_and_deleted(entered: Page, tree: Served) -> None:
     assert tree.client.get("/fresh.json").json() is None
 
 
+@pytest.mark.nightly
 def test_text_that_is_no_json_is_explained_and_kept(entered: Page, tree: Served) -> None:
     entered.click("li[data-key=title] .value")
     entered.fill("textarea", "no quotes")
@@ -119,6 +120,7 @@ def test_a_cancelled_edit_clears_its_error(entered: Page) -> None:
     expect(entered.locator("li[data-key=title] .value")).to_be_focused()
 
 
+@pytest.mark.nightly
 def test_a_delete_is_confirmed_below_the_row_that_was_clicked(entered: Page) -> None:
     entered.click("button[aria-label='unfold users']")
     expect(entered.locator("li[data-key=users] > ul > li[data-key]")).to_have_count(100)
@@ -189,6 +191,7 @@ def test_a_query_shows_its_children_in_order_and_warns_of_a_missing_index(entere
     expect(entered.locator(".hint")).to_be_hidden()
 
 
+@pytest.mark.nightly
 def test_a_search_finds_values_and_leads_to_them(entered: Page) -> None:
     search = entered.get_by_role("searchbox")
     search.fill("name 12")
@@ -325,7 +328,7 @@ def test_activity_shows_counts(entered: Page) -> None:
     expect(streams).to_have_text("1")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_signing_out_forgets_the_token(entered: Page) -> None:
     entered.click("#leave")
     expect(entered.locator("#sign-in")).to_be_visible()

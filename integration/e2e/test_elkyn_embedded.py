@@ -152,6 +152,7 @@ def rows(page: Page) -> int:
     return int(run(page, count))
 
 
+@pytest.mark.nightly
 def test_a_write_that_the_browser_does_not_store_is_rolled_back(pages: Pages) -> None:
     page = pages.open()
     run(page, OPEN + "await store.set('/small', 1)")
@@ -178,6 +179,7 @@ def test_a_write_that_the_browser_does_not_store_is_rolled_back(pages: Pages) ->
     assert tree(page) == {"small": 2}
 
 
+@pytest.mark.nightly
 def test_a_store_in_memory_ends_with_its_page(pages: Pages) -> None:
     page = pages.open()
     open_memory = "window.store = new ElkynStore({ mode: 'memory' }); "
@@ -211,6 +213,7 @@ def test_a_replica_follows_writes_and_starts_without_the_server(
     assert page.evaluate("received") == [{"m": 5, "n": 1}, {"m": 5, "n": 2}]
 
 
+@pytest.mark.nightly
 def test_of_two_tabs_with_one_replica_one_follows(pages: Pages, server: Served) -> None:
     access = {"url": server.url, "token": server.token}
     first, second = pages.open(), pages.open()

@@ -98,6 +98,7 @@ def test_an_app_writes_signs_in_and_listens(page: Page, emulator: Served) -> Non
     assert second == {"type": "put", "path": "/124", "data": {"name": "Bob"}}
 
 
+@pytest.mark.nightly
 def test_the_dashboard_is_at_index_html(page: Page, emulator: Served) -> None:
     page.goto(f"{emulator.url}/index.html")
     assert "Elkyn" in page.title()
@@ -107,6 +108,7 @@ def test_the_port_of_the_description_is_the_usual_one() -> None:
     assert _parser().parse_args(["serve", "--data", "x"]).port == 9000
 
 
+@pytest.mark.nightly
 def test_the_rules_of_the_description_hold(tmp_path: Path) -> None:
     with running(tmp_path / "data") as served:
         served.rules("default", RULES)

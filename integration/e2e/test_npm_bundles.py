@@ -96,6 +96,7 @@ def test_a_bundled_upload_reaches_a_node_through_the_packages_worker(
         assert session.dataset(dataset).name == "ships"
 
 
+@pytest.mark.nightly
 def test_a_bundled_page_reads_a_ring_and_has_the_clients_of_the_tree(page: Page) -> None:
     assert page.evaluate("() => ring()") == [4, 5]
     assert page.evaluate("() => elkyn") == ["function", "function"]

@@ -118,6 +118,7 @@ def test_a_table_is_shown_as_damaged_with_its_reason(
     expect(page.get_by_role("grid")).to_contain_text("Rome")
 
 
+@pytest.mark.nightly
 def test_a_damaged_table_can_be_deleted(at_damaged: Page, damaged: Site) -> None:
     page = at_damaged
     page.goto(f"{damaged.url}/data/?id=row")

@@ -64,6 +64,7 @@ def test_a_result_of_a_million_rows_can_be_scrolled_to_its_end(
     assert page.get_by_role("row").count() < 60
 
 
+@pytest.mark.nightly
 def test_a_page_holds_few_rows_of_a_long_result(page: Page, site: Site, long_job: Job) -> None:
     sizes: list[int] = []
 
@@ -153,6 +154,7 @@ def test_a_profile_says_what_it_found_and_how_it_failed(
     watched.complaints.clear()
 
 
+@pytest.mark.nightly
 def test_only_some_columns_of_a_wide_table_are_listed_until_requested(
     page: Page, site: Site, wide: str
 ) -> None:
@@ -165,7 +167,7 @@ def test_only_some_columns_of_a_wide_table_are_listed_until_requested(
     expect(table.get_by_role("row")).to_have_count(2)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize(
     "path", ["/data", "/sql?q=select 1", "/jobs", "/data/index.html", "//sql/"]
 )

@@ -29,7 +29,7 @@ def settle(page: Page) -> None:
     expect(page.locator(".skeleton")).to_have_count(0)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("path", PAGES)
 def test_pages_are_accessible_and_isolated(
@@ -42,7 +42,7 @@ def test_pages_are_accessible_and_isolated(
     assert violations(page) == []
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_full_pages_are_accessible(page: Page, site: Site, loaded: str, theme: str) -> None:
     page.emulate_media(color_scheme="dark" if theme == "dark" else "light", reduced_motion="reduce")
@@ -165,6 +165,7 @@ def test_a_node_that_goes_away_is_reported_and_found_again(
             page.goto("about:blank")
 
 
+@pytest.mark.nightly
 def test_a_page_that_does_not_exist_says_so(page: Page, site: Site, watched: Watched) -> None:
     page.goto(f"{site.url}/nowhere/")
     expect(page.get_by_role("heading", name="There is no such page")).to_be_visible()

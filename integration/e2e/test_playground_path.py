@@ -85,6 +85,7 @@ def test_upload_then_sql_then_job(page: Page, site: Site, harbours: Path) -> Non
     assert max(percentages(page), default=0) <= 100
 
 
+@pytest.mark.nightly
 def test_replacing_is_offered_for_a_name_in_use(
     page: Page, site: Site, watched: Watched, tmp_path: Path
 ) -> None:
@@ -118,6 +119,7 @@ def test_a_table_is_deleted_only_after_asking(page: Page, site: Site, tmp_path: 
     expect(page.get_by_role("row", name="doomed")).to_be_hidden()
 
 
+@pytest.mark.nightly
 def test_a_file_that_cannot_be_read_says_why(page: Page, site: Site, tmp_path: Path) -> None:
     file = tmp_path / "ragged.csv"
     file.write_text("a,b\n1,2\n3\n4,5,6\n")

@@ -32,6 +32,7 @@ def test_an_error_is_marked_at_its_place(sql: Page, watched: Watched) -> None:
     watched.expect("status of 400")
 
 
+@pytest.mark.nightly
 def test_only_the_statement_at_the_cursor_runs(sql: Page) -> None:
     grid = ask(sql, "select 'first' as a;\nselect 'second' as b;")
     expect(grid).to_contain_text("second")
@@ -78,6 +79,7 @@ def test_a_cut_answer_says_so_and_its_export_is_whole(sql: Page) -> None:
     assert len(lines) == ROWS + 1
 
 
+@pytest.mark.nightly
 def test_names_complete_as_one_types(sql: Page) -> None:
     sql.get_by_role("textbox", name="SQL").click()
     sql.keyboard.press("ControlOrMeta+a")

@@ -93,7 +93,7 @@ def test_no_page_is_wider_than_its_window(
     assert too_wide == {}
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("theme", ["light", "dark"])
 @pytest.mark.parametrize("size", SIZES)
 def test_answers_errors_and_dialogs_fit_the_window(
@@ -114,6 +114,7 @@ def test_answers_errors_and_dialogs_fit_the_window(
     assert overflow(page) == []
 
 
+@pytest.mark.nightly
 def test_the_sign_in_page_fits_a_phone(browser: Browser, site: Site) -> None:
     with browser.new_context(viewport={"width": 390, "height": 844}) as context:
         page = context.new_page()
@@ -122,6 +123,7 @@ def test_the_sign_in_page_fits_a_phone(browser: Browser, site: Site) -> None:
         assert overflow(page) == []
 
 
+@pytest.mark.nightly
 def test_uploads_fit_a_phone(page: Page, site: Site, watched: Watched, tmp_path: Path) -> None:
     resize(page, "phone", "light")
     page.goto(f"{site.url}/data/")

@@ -124,7 +124,7 @@ def test_page_and_workers_read_what_another_process_writes(page: Page, version: 
     assert found == [RECORDS] * 3
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("version", [5, 6])
 def test_a_response_body_becomes_a_ring(page: Page, version: int) -> None:
     right = run(
@@ -157,6 +157,7 @@ def test_an_abort_on_the_page_stops_the_producer_on_the_server(page: Page) -> No
     assert run(page, script) == ["StrandAbortError", "aborted"]
 
 
+@pytest.mark.nightly
 def test_a_page_that_must_not_block_writes_by_promise(page: Page) -> None:
     script = """
         const schema = buildSchema([{ name: 'n', type: 'u32' }])
@@ -180,6 +181,7 @@ def test_a_page_that_must_not_block_writes_by_promise(page: Page) -> None:
     assert run(page, script) == [True, list(range(100))]
 
 
+@pytest.mark.nightly
 def test_a_browser_without_wait_async_polls(page: Page) -> None:
     script = """
         Atomics.waitAsync = undefined

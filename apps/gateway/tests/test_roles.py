@@ -78,6 +78,8 @@ def test_each_path_has_one_route() -> None:
         assert [other for other, regex in paths.items() if regex.match(example)] == [path]
 
 
+@pytest.mark.slow
+@pytest.mark.sample(8)
 @pytest.mark.parametrize(("route", "role"), API.items())
 def test_a_line_end_after_a_path_lowers_no_role(route: tuple[str, str], role: str) -> None:
     """The router's expressions match before it as well, so such a request is answered."""
@@ -109,6 +111,7 @@ def cases() -> list[tuple[str, str, str]]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "path", "least"), cases())
 def test_a_route_answers_its_role_and_those_above(
     clients: dict[str, httpx.Client], method: str, path: str, least: str

@@ -41,6 +41,7 @@ def test_every_setting_has_an_effect_that_is_tested() -> None:
     assert set(EFFECTS) == known
 
 
+@pytest.mark.sample(10)
 @pytest.mark.slow
 def test_what_a_setting_does(
     effect: Effect, opened: OpenNodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -315,7 +316,7 @@ def silent_streams_are_kept_alive(
         assert "event: keep-alive" in stream.iter_lines()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_flags_environment_and_file_all_reach_a_node(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

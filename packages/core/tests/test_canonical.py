@@ -86,6 +86,7 @@ def test_text_means_the_same_and_stays(value: Any) -> None:
     assert canonical_json(json.loads(text, parse_int=float)) == text
 
 
+@pytest.mark.slow
 @given(st.dictionaries(st.text(max_size=3), SCALARS, min_size=2), st.randoms())
 def test_order_of_insertion_does_not_matter(value: Any, shuffler: random.Random) -> None:
     items = list(value.items())

@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn.auth import passwords
@@ -75,7 +75,6 @@ PATHS = st.sampled_from(
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
 @given(
     path=PATHS,
     method=st.sampled_from(["POST", "POST", "POST", "GET", "DELETE"]),

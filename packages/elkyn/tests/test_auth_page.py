@@ -46,6 +46,7 @@ def test_the_page_about_auth_runs() -> None:
     assert names["ann"].email == "ann@example.com"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_curl_line_of_a_page_works(

@@ -11,7 +11,7 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn.auth.errors import BadToken
@@ -99,7 +99,6 @@ def test_no_text_is_a_token(text: str) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
 @given(
     header=st.dictionaries(st.sampled_from(["alg", "kid", "crit", "jwk", "typ"]), st.text()),
     body=st.recursive(

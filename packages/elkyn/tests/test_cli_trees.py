@@ -54,6 +54,7 @@ def test_values_are_written_read_queried_and_removed(run: Run) -> None:
     assert run("stats")
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 def test_the_shell_walks_and_reports_mistakes(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     script = """set users/ann {"name": "Ann Lee"}

@@ -84,7 +84,7 @@ def check(folder: Path, acknowledged: dict[str, int]) -> dict[str, Any]:
     return tree
 
 
-@pytest.mark.sample(7)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("later", [False, True])
 def test_a_process_killed_at_a_named_point_loses_nothing_acknowledged(

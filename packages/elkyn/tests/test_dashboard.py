@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
@@ -181,7 +181,6 @@ def test_children_are_counted_and_arrays_distinguished_from_maps(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
 @given(
     st.dictionaries(
         st.integers(-3, 12).map(str) | st.sampled_from(["00", "07", "a", "-0"]),

@@ -65,6 +65,7 @@ def test_when_a_sync_fails_writes_are_refused_until_one_succeeds(
         assert store.get("/a") == 3
 
 
+@pytest.mark.slow
 def test_a_store_that_the_machine_left_unsynced_is_verified(tmp_path: Path) -> None:
     with ElkynStore(tmp_path / "t") as store:
         store.set("/a", {f"k{number}": "x" * 100 for number in range(100)})

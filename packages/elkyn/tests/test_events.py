@@ -33,6 +33,7 @@ def test_places_changed_together_are_as_one_after_the_other(
     assert same(before, untouched)
 
 
+@pytest.mark.nightly
 def test_a_patch_of_many_places_is_replayed_in_one_pass() -> None:
     changes = tuple((("a", f"k{number}"), number) for number in range(50_000))
     event = Event("patch", "/a", changes=changes)

@@ -137,7 +137,7 @@ def test_a_body_that_is_not_json_is_refused_in_firebases_words(
     )
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_large_body_that_is_too_deep_is_refused_before_its_end(store: ElkynStore) -> None:
     answer = ask(store, "PUT", "/a.json", b"[" * 100_000)
     assert answer.status == 400

@@ -418,10 +418,10 @@ class IndexMachine(RuleBasedStateMachine):
 
 
 IndexMachine.TestCase.settings = settings(
-    max_examples=50,
+    max_examples=settings().max_examples // 3,
     stateful_step_count=15,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
-TestIndexes = IndexMachine.TestCase
+TestIndexes = pytest.mark.slow(IndexMachine.TestCase)

@@ -180,6 +180,7 @@ ElkynStore(sys.argv[1]).admin.wait_for_indexes(60)
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.crash
 @pytest.mark.parametrize("point", ["applied", "committed", "indexed"])
 def test_a_process_killed_while_it_rewrites_a_store_loses_nothing(second: Path, point: str) -> None:

@@ -64,7 +64,7 @@ def test_a_body_in_pieces_is_the_body_as_a_whole(value: Any, indent: Any, by_nam
     assert dump_large(split.value) == dump(present(plain(split.value)))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @given(JSON, st.data())
 @settings(max_examples=200)
 def test_a_broken_body_is_refused_in_pieces_as_it_is_whole(value: Any, data: st.DataObject) -> None:

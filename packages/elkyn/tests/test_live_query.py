@@ -457,10 +457,9 @@ def follow(keys: list[str], values: dict[str, Any], events: list[ViewEvent]) -> 
 
 
 ViewMachine.TestCase.settings = settings(
-    max_examples=100,
     stateful_step_count=12,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
 )
-TestWindows = ViewMachine.TestCase
+TestWindows = pytest.mark.slow(ViewMachine.TestCase)

@@ -239,7 +239,7 @@ def test_the_verb_contacts_the_server_of_the_folder_or_the_url(
     assert main(["namespace", "add", "a.b", *url]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_follower_has_its_leader_create_a_namespace(start_server: Start, tmp_path: Path) -> None:
     leader = start_server(data=tmp_path / "leader")
     token_file = tmp_path / "token"

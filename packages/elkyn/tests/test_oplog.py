@@ -82,6 +82,7 @@ def whole_tree(store: ElkynStore) -> Any:
         return view.tree.get(())
 
 
+@pytest.mark.slow
 def test_the_log_alone_rebuilds_the_tree(store: ElkynStore) -> None:
     for number in range(300):
         store.set(f"/a/{number % 7}/n{number}", {"x": number, ".priority": number})

@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn import ElkynStore
@@ -281,7 +281,6 @@ def naive(children: dict[str, Any], order_by: str, window: dict[str, Any]) -> li
 
 
 @pytest.mark.slow
-@settings(max_examples=400)
 @given(CHILDREN, st.sampled_from(["$value", "x"]), BOUNDS, LIMITS)
 def test_any_query_selects_the_same_as_a_naive_one(
     children: dict[str, Any], order_by: str, bounds: Any, limits: Any

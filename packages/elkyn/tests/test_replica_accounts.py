@@ -119,7 +119,7 @@ def test_tokens_are_checked_while_the_leader_is_away(
     assert "leader" in refused.text
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_tokens_that_the_leader_alone_can_verify_are_shown_to_it(pair: tuple[Any, Any]) -> None:
     leader, follower = pair
     made = leader.client.post("/auth/token", json={"uid": "ann"}).json()["token"]
@@ -222,6 +222,7 @@ def test_a_key_that_the_leader_has_dropped_is_good_no_more(
         follower.authenticate_token_sync(shown)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

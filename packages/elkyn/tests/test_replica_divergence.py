@@ -145,7 +145,7 @@ def cluster(start_server: Start, line_to: Callable[[Served], Line], tmp_path: Pa
     return Cluster(start_server, line_to, tmp_path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_old_leader_is_not_read_before_it_has_the_new_leaders_state(cluster: Cluster) -> None:
     cluster.old.stop()
     old = cluster.follow_new("old")  # the new leader cannot be reached yet

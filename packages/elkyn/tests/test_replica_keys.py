@@ -61,7 +61,7 @@ def pair(start_server: Start, tmp_path: Path) -> tuple[Served, Served]:
     return leader, follower
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_key_of_the_leader_is_good_at_the_follower_until_it_is_revoked(
     pair: tuple[Served, Served],
 ) -> None:
@@ -88,7 +88,7 @@ def test_a_key_of_the_leader_is_good_at_the_follower_until_it_is_revoked(
     assert read(follower, other).status_code == 200
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_roles_of_a_key_and_the_leaders_own_token_count_at_the_follower(
     pair: tuple[Served, Served],
 ) -> None:

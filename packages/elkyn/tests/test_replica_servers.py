@@ -214,7 +214,7 @@ def test_a_follower_serves_reads_and_passes_writes_on(start_server: Start, follo
     assert "the request needs" in timed_out.json()["error"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_followers_sockets_write_through_the_leader(start_server: Start, follow: Any) -> None:
     leader = start_server()
     leader.rules("default", {"open": {".read": True, ".write": True}})
@@ -232,7 +232,7 @@ def test_a_followers_sockets_write_through_the_leader(start_server: Start, follo
     assert found["n19"] == 19
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_writes_wait_for_replicas_that_have_them(start_server: Start, follow: Any) -> None:
     leader = start_server("--ack", "replicas:1", "--ack-timeout", "3")
     follower = follow(leader, "follower")
@@ -320,7 +320,7 @@ def test_a_leader_that_is_stopped_answers_requests_that_wait_for_replicas(
     assert "Traceback" not in logged
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_follower_that_is_stopped_answers_requests_that_wait_for_its_leader(
     start_server: Start, follow: Any
 ) -> None:
@@ -394,7 +394,7 @@ def test_a_promoted_follower_leads_and_the_old_leader_is_fenced(
     proxy.close()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_write_that_is_sent_again_to_a_promoted_follower_is_not_done_twice(
     start_server: Start, follow: Any
 ) -> None:

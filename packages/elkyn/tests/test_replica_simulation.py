@@ -274,7 +274,7 @@ class World:
         assert self.promised.keys() <= {entry[1] for entry in self.leader.entries}
 
 
-@pytest.mark.sample(40)
+@pytest.mark.sample(15)
 @pytest.mark.parametrize("seed", range(60))
 def test_followers_hold_a_beginning_of_their_leaders_history(seed: int) -> None:
     world = World(seed)
@@ -301,6 +301,7 @@ def _pump(leader: LeaderStore, follower: FollowerStore, frames: int) -> Receiver
     return receiver
 
 
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 def test_stores_that_are_reopened_follow_through_trims_and_promotions(

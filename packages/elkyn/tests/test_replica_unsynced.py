@@ -81,7 +81,7 @@ def test_a_follower_is_ready_once_it_has_the_leaders_state_and_after_a_restart_w
     assert served.client.get("/a.json").json() == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_empty_leader_is_a_state_too(start_server: Start, follow: Any) -> None:
     leader = start_server()
     served = follow(leader.url, leader.token, "follower")

@@ -235,7 +235,7 @@ def test_it_stops_at_once_with_open_streams_and_keeps_the_data(
         assert store.get("/a") == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_client_that_does_not_read_cannot_hold_the_stop_up(tmp_path: Path) -> None:
     import socket
 

@@ -12,7 +12,7 @@ from elkyn.cli import main
 
 
 @pytest.mark.slow
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("durability", ["always", "interval", "none"])
 def test_every_write_of_a_server_is_restored_from_backup_and_archive(
     start_server: Any, tmp_path: Path, durability: str

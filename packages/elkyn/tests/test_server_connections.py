@@ -90,7 +90,7 @@ class Flood(asyncio.Transport):
         return received
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_requests_that_come_faster_than_answers_go_wait_unread() -> None:
     async def answer(_scope: Any, _receive: Any, send: Any) -> None:
         await asyncio.sleep(0)

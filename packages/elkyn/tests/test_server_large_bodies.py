@@ -79,6 +79,7 @@ def test_a_body_that_a_rule_has_to_see_is_read(served: Served, line: str) -> Non
             connection.recv(12)
 
 
+@pytest.mark.slow
 def test_rules_check_large_bodies_as_small_ones(served: Served) -> None:
     def status(method: str, path: str, value: Any) -> int:
         return httpx.request(method, f"{served.url}{path}", json=value, timeout=60).status_code
@@ -232,6 +233,7 @@ def test_each_bound_has_an_option(
         served.stop()
 
 
+@pytest.mark.nightly
 def test_every_bound_can_be_set_from_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[Any] = []
     monkeypatch.setattr("elkyn.server.serve.serve", lambda serving, _ready: started.append(serving))

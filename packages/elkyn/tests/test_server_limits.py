@@ -48,6 +48,7 @@ def test_a_preflight_lists_methods_and_headers() -> None:
     assert "access-control-allow-methods" not in dict(Origins().preflight(preflight).headers)
 
 
+@pytest.mark.slow
 def test_a_browser_can_preflight_a_served_tree(emulator: Any) -> None:
     headers = {"Origin": "http://localhost:3000", "StoreAuth-Control-Request-Method": "PATCH"}
     answer = httpx.options(f"{emulator.url}/a.json", headers=headers)
@@ -77,6 +78,7 @@ def test_a_client_may_ask_so_often_and_no_more() -> None:
     Rate(None).consume("a", 0.0)
 
 
+@pytest.mark.slow
 def test_over_the_rate_the_answer_is_429(start_server: Callable[..., Any]) -> None:
     served = start_server("--emulator", "--rate", "5")
     codes = [served.client.get("/a.json").status_code for _ in range(12)]
@@ -85,7 +87,7 @@ def test_over_the_rate_the_answer_is_429(start_server: Callable[..., Any]) -> No
     assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_user_over_the_rate_is_refused_or_waits_wherever_they_ask_from(
     start_server: Callable[..., Any],
 ) -> None:
@@ -107,6 +109,7 @@ def test_a_user_over_the_rate_is_refused_or_waits_wherever_they_ask_from(
         assert time.monotonic() - started > 1  # 12 at 4 a second, some of them at once
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("sent", [b"", b"GET /n.json HTTP/1.1\r\nHost: a\r\nX-Slow: "])
 def test_a_request_whose_head_does_not_arrive_is_closed(

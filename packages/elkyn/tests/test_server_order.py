@@ -161,7 +161,7 @@ def test_a_listen_starts_with_the_writes_that_were_sent_before_it(
         assert wire.drain() == [("d", {"p": f"n{number}", "d": number}) for number in range(200)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_write_for_the_disconnect_is_checked_after_the_writes_before_it(
     start_server: Callable[..., Served],
 ) -> None:

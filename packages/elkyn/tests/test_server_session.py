@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from elkyn.server.realtime import session as steps
@@ -102,7 +102,6 @@ BODIES = st.dictionaries(st.sampled_from([*"pdqth", "cred", "authvar"]), JSON)
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
 @given(
     st.lists(
         st.one_of(

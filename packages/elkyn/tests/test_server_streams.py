@@ -62,7 +62,7 @@ def test_a_client_that_reconnects_gets_what_it_missed(emulator: Any) -> None:
         assert next(stream)[:2] == ("put", {"path": "/", "data": 4})
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_stream_does_not_resume_in_a_store_that_was_restored(
     start_server: Any, tmp_path: Path
 ) -> None:
@@ -255,7 +255,7 @@ def test_new_rules_cancel_a_stream_at_once(emulator: Any) -> None:
     assert httpx.get(f"{emulator.url}{url}").status_code == 401
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_five_hundred_abandoned_streams_leave_nothing_behind(
     start_server: Callable[..., Any],
 ) -> None:

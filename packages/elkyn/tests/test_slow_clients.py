@@ -99,7 +99,7 @@ def test_a_client_that_reads_nothing_is_disconnected(served: Served, kind: str) 
     assert "127.0.0.1" in lines[0]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_client_that_reads_slowly_gets_everything(served: Served) -> None:
     with connected(served) as client:
         client.sendall(GET)

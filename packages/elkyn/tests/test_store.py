@@ -119,7 +119,7 @@ def test_replacing_a_branch_frees_the_rows_below_it(store: ElkynStore) -> None:
     assert rows(store) == 1  # what is left fits one row
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_small_map_grows_while_threads_read(tmp_path: Path) -> None:
     done = threading.Event()
     failures: list[BaseException] = []

@@ -54,6 +54,7 @@ def found(store: ElkynStore) -> str:
     return "\n".join(problems)
 
 
+@pytest.mark.slow
 def test_a_store_after_many_changes_is_as_it_should_be(store: ElkynStore) -> None:
     for number in range(60):
         store.set(f"/users/u{number * 3}/age", number)
@@ -101,6 +102,7 @@ def put_value(store: ElkynStore, path: str, value: Any, replacement: Any) -> Non
         raise AssertionError(f"{path} was not found")
 
 
+@pytest.mark.slow
 def test_a_value_that_its_write_did_not_make_is_named(store: ElkynStore) -> None:
     store.set("/marked", "a text to be found")
     put_value(store, "/marked", "a text to be found", "a text to be faked")

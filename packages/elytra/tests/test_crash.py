@@ -33,7 +33,7 @@ def node_process(folder: Path, crash_at: str = "") -> Iterator[str]:
         assert (process.wait(30) == 0) == (not crash_at)
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.crash
 @pytest.mark.parametrize("point", ["ingest-sealed", "ingest-encoded", "ingest-committed"])
 def test_an_ingest_that_was_killed_resumes(tmp_path: Path, point: str) -> None:

@@ -391,6 +391,8 @@ def test_a_killed_executor_costs_one_attempt(shared_node: Any) -> None:
     assert task["attempts"] >= 2
 
 
+@pytest.mark.slow
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("step", ["task", "merge", "result"])
 def test_a_job_that_cannot_continue_fails_and_holds_nothing(
     flights: Pipeline, monkeypatch: pytest.MonkeyPatch, step: str

@@ -28,8 +28,7 @@ def flip(path: Path) -> None:
         file.write(bytes((byte ^ 1,)))
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", PIPELINES)
 def test_a_flipped_bit_in_a_shard_fails_the_job(node: Any, kind: str) -> None:
     node.lake.append("trips", pa.table({"city": ["Oslo", "Rome"], "km": [12, 7]}))

@@ -70,6 +70,7 @@ def test_top_rows_and_different_rows_are_cut(trips: Pipeline, data: dict[str, pa
     assert different.rows == oracle(data, query)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["inner", "left", "full", "semi", "anti"])
 def test_a_join_reads_both_datasets(
     trips: Pipeline, names: Pipeline, data: dict[str, pa.Table], how: Any
@@ -131,7 +132,7 @@ def test_expectations_fail_the_job_by_name(trips: Pipeline) -> None:
     assert caught.value.code == "expectation-failed"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_partials_of_more_groups_than_the_cap_holds_are_merged(
     shared_node: Any,
 ) -> None:

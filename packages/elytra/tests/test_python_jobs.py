@@ -64,6 +64,7 @@ MAPS: list[Callable[[Any], Any]] = [
 ]
 
 
+@pytest.mark.sample(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("fn", MAPS, ids=range(len(MAPS)))
 def test_a_map_returns_what_python_returns(trips: Pipeline, fn: Callable[[Any], Any]) -> None:
@@ -109,6 +110,8 @@ FOLDS: list[tuple[Callable[[Any, Any], Any], Any]] = [
 ]
 
 
+@pytest.mark.slow
+@pytest.mark.sample(6)
 @pytest.mark.parametrize("at", range(len(FOLDS)))
 @pytest.mark.parametrize("above", [0, 5000], ids=["rows", "no rows"])
 def test_a_fold_with_an_initial_value_is_pythons(trips: Pipeline, at: int, above: int) -> None:
@@ -118,6 +121,7 @@ def test_a_fold_with_an_initial_value_is_pythons(trips: Pipeline, at: int, above
     assert ours.collect().value == functools.reduce(fold, values, initial)
 
 
+@pytest.mark.slow
 def test_a_fold_of_rows_begins_with_its_initial_value(trips: Pipeline) -> None:
     def fold(total: Any, r: Any) -> Any:
         return total + r.km * r.id
@@ -167,6 +171,7 @@ def test_limit_and_cast(trips: Pipeline) -> None:
     assert answered(trips.take(2).cast({"id": "Utf8"}).select("id")) == ["0", "1"]
 
 
+@pytest.mark.nightly
 def test_a_missing_package_is_named_before_the_job_runs(
     trips: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -137,6 +137,7 @@ class World:
             self.step()
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("block", range(10))
 def test_every_job_ends_and_merges_each_task_once(block: int) -> None:
     outcomes: list[str] = []

@@ -162,6 +162,7 @@ def test_an_interrupted_upload_resumes_where_it_stopped(
     assert uploaded.job.wait(30).result["rows"] == 3000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("route", ["part", "whole"])
 def test_a_client_that_goes_away_leaves_nothing(node: Any, http: httpx.Client, route: str) -> None:
     path = "/api/upload?name=gone.csv"

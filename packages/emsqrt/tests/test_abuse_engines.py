@@ -117,7 +117,7 @@ class InThread:
         return self.error
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.crash
 @pytest.mark.parametrize("place", ["gather", "spill", "merge", "write"])
 def test_a_killed_executor_leaves_nothing_and_is_replaced(
@@ -255,7 +255,7 @@ def wide(folder: Path, columns: int = 3000, rows: int = 60) -> Path:
     return path
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_table_of_thousands_of_columns_is_sorted(tmp_path: Path) -> None:
     words = ("sort", wide(tmp_path), "out.csv", "--by", "k,c1:desc", "--mem-cap", "32MiB")
     ended = command(*words, "--spill-dir", "spill", folder=tmp_path)

@@ -179,6 +179,7 @@ def test_paths_that_are_not_files_are_detected(tmp_path: Path) -> None:
         scan(f"{'x' * 300}.csv").schema()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("what", ["grown", "cut", "changed", "removed", "replaced"])
 def test_a_file_that_is_touched_while_it_is_read_ends_the_run(
@@ -321,8 +322,7 @@ def test_an_arrow_file_with_a_name_that_is_no_text_is_refused(
     assert "a name in its schema is not UTF-8" in str(error)
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("bit", [0, 7])
 def test_wrong_lengths_and_offsets_of_an_arrow_file_are_survived(
     bit: int, engine: Engine, tmp_path: Path

@@ -94,6 +94,7 @@ def test_missing_folders_of_a_target_are_made(small: Path) -> None:
     assert carry_out(scan(small).sort("k"), "arrow", target) == b"k,v\n1,a\n2,b\n"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["a file", "below a file", "/proc", "a dangling link"])
 def test_a_file_is_refused_as_the_spill_folder(small: Path, place: str) -> None:
     link = small.with_name("link")

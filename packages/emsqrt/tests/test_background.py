@@ -305,6 +305,7 @@ class InterruptAt:
         return self
 
 
+@pytest.mark.slow
 def test_an_interrupt_between_any_two_steps_leaves_no_thread_waiting() -> None:
     for step in count(1):
         worker, interrupt = BackgroundWorker(2), InterruptAt(step)

@@ -326,7 +326,7 @@ def test_doctor_names_caps_that_do(folder: Path) -> None:
         assert emsqrt(*words, "--mem-cap", str(cap_bytes - (3 << 20))).returncode == 3
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_stats_of_more_columns_than_an_aggregate_accepts(folder: Path) -> None:
     names = [f"c{at}" for at in range(300)]
     lines = [",".join(names), ",".join(map(str, range(300))), ",".join(["7"] * 300)]

@@ -44,6 +44,7 @@ def emsqrt(*words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_the_command_of_the_first_em_sqrt_runs_as_it_is(folder: Path) -> None:
     words = [
         "--memory-cap",
@@ -129,6 +130,7 @@ def test_every_verb_over_files_accepts_an_encoding() -> None:
     assert emsqrt("doctor", "latin.csv", *named).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "name", "message"),
     [("n.parquet", "latin-1", "is for CSV"), ("latin.csv", "ebcdic", "is not read")],

@@ -62,8 +62,7 @@ def _read(descriptor: int) -> bytes:
         return b""
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("source", ["people.csv", "people.parquet"])
 def test_a_table_says_when_there_are_more_rows(source: str) -> None:
     done = ask(f"select age from '{source}'", "--format", "table", "--rows", "2")
@@ -135,8 +134,7 @@ def test_impossible_requests_are_reported_with_their_status(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("source", ["people.csv", "people.parquet"])
 def test_a_cap_that_is_too_small_is_refused_with_one_that_is_enough(source: str) -> None:
     query = f"select city, count(*) as n from '{source}' group by city"

@@ -104,7 +104,7 @@ def check(name: str, sources: list[Path], kind: str, folder: Path, caps: list[st
         assert runs[0][1] or name in FIT, (name, source.name, kind)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_bytes_do_not_depend_on_the_cap_or_threads(data: Path, tmp_path: Path) -> None:
     check("window", [data / "large.parquet"], "csv", tmp_path, ["56MiB", "256MiB"])
     check("sort", [data / "rows.csv"], "csv", tmp_path, ["14MiB", "24MiB", "96MiB"])

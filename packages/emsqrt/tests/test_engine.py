@@ -156,7 +156,7 @@ def test_a_cap_below_the_libraries_is_refused_at_once(small: Path, tmp_path: Pat
     assert pipeline.run(raised.value.needed_bytes).rows_out == 1000
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_more_groups_than_memory_spill_and_are_read_back(tmp_path: Path, engine: Engine) -> None:
     path = tmp_path / "keys.parquet"
     pq.write_table(pa.table({"k": list(range(2_000_000))}), path)

@@ -36,7 +36,7 @@ def test_a_hog_is_stopped_cleanly_below_its_cap(
         assert poller.peak() <= cap_mib * MIB
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_process_about_to_pass_its_cap_ends_itself_and_says_why(
     open_pool: Callable[..., ExecutorPool],
 ) -> None:

@@ -44,6 +44,7 @@ def test_payloads_come_in_order_and_then_the_result(pool: ExecutorPool) -> None:
         assert execution.done
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize(
     "sizes", [[65_536], [65_537], [1, 65_535, 1], [9, 200_000, 5], [40_000] * 9]
 )

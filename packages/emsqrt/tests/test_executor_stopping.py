@@ -162,6 +162,7 @@ def test_a_killed_parent_leaves_no_process_and_its_spill_is_swept(tmp_path: Path
     assert not left[0].exists()
 
 
+@pytest.mark.slow
 def test_a_living_pools_spill_is_not_swept(pool: ExecutorPool, tmp_path: Path) -> None:
     with pool.submit("executor_entries:spill", {"wait": True}) as execution:
         folder = Path(bytes(next(execution.payloads())).decode())

@@ -109,6 +109,7 @@ def test_a_lone_null_needs_a_type() -> None:
         infer(lit(None), SCHEMA)
 
 
+@pytest.mark.slow
 def test_depth_is_bounded() -> None:
     deep = col("a")
     for _ in range(5000):

@@ -101,7 +101,7 @@ def _attempt(run: Any, error: type[Exception]) -> Any:
 
 
 @pytest.mark.slow
-@settings(UNHURRIED, max_examples=100)
+@UNHURRIED
 @given(tables(), KINDS.flatmap(expressions), st.integers(0, 12))
 def test_where_a_batch_is_cut_does_not_matter(columns: Columns, expr: Expr, cut: int) -> None:
     batch = table_of(columns).to_batches()[0]

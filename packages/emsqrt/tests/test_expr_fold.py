@@ -69,7 +69,7 @@ def test_expressions_that_must_not_fold_are_unchanged(text: str) -> None:
     assert str(folded) in (text, text.replace("1 // 0", "Int64 null"))
 
 
-UNHURRIED = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @pytest.mark.slow

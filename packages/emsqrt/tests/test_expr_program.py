@@ -89,7 +89,7 @@ def compilable(draw: st.DrawFn, kind: str, depth: int = 3) -> Expr:
     return draw(below)
 
 
-UNHURRIED = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+UNHURRIED = settings(deadline=None, suppress_health_check=list(HealthCheck))
 
 
 CASES = given(
@@ -97,6 +97,7 @@ CASES = given(
 )
 
 
+@pytest.mark.slow
 @settings(UNHURRIED, max_examples=10)
 @CASES
 def test_a_program_returns_the_values_of_the_evaluator(

@@ -375,6 +375,7 @@ def test_too_little_memory_is_refused_before_it_starts(spill: SpillManager) -> N
         ExternalAggregate(memory, spill, [KeyColumn(0, I64)], SUM, SUM_OUTPUTS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_bytes", [1 << 20, 2 << 20, 64 << 20])
 def test_long_keys_and_texts_among_short_ones(spill: SpillManager, memory_bytes: int) -> None:
     dice = random.Random(7)

@@ -34,7 +34,7 @@ def test_rows_in_memory_join_as_nested_loops_do(
     assert answer.stats.spilled_bytes == 0
 
 
-@pytest.mark.sample(5)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize(
     ("left_rows", "right_rows", "hot_left", "hot_right"),
@@ -54,7 +54,7 @@ def test_result_and_order_are_the_same_at_every_memory_size(
 
 
 @pytest.mark.slow
-@pytest.mark.sample(3)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", KINDS)
 def test_without_order_the_rows_are_the_same(how: HashJoinKind) -> None:
     left = numbered(spread(1, 5000, 3000, 0.001, 0.02), "l", 100)

@@ -21,6 +21,7 @@ def longer(rows: list[Row]) -> list[Row]:
     return [(row_key and row_key.ljust(100, b"."), payload) for row_key, payload in rows]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", KINDS)
 def test_sorted_sides_are_merged_and_only_the_right_one_spilled(how: HashJoinKind) -> None:
     left = longer(ascending(numbered(spread(1, 4000, 3000, 0.001, 0.02), "l", 100)))
@@ -35,6 +36,7 @@ def test_sorted_sides_are_merged_and_only_the_right_one_spilled(how: HashJoinKin
     assert answer.stats.partitions == 0
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", KINDS)
 def test_a_key_with_more_rows_than_memory_is_merged(how: HashJoinKind) -> None:
     left = longer(ascending(numbered([key(n) for n in range(0, 300, 2)] + [key(7)] * 12, "l")))
@@ -46,6 +48,7 @@ def test_a_key_with_more_rows_than_memory_is_merged(how: HashJoinKind) -> None:
     assert answer.stats.merged_bytes > 0
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("how", ["right", "full"])
 @pytest.mark.parametrize("tail", [0, 40, 3000])
@@ -70,6 +73,7 @@ def test_matches_before_the_left_side_lost_its_order_are_remembered(
     assert (answer.stats.partitions > 0) == bool(tail)
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("block_rows", [1, 3, 100])
 @pytest.mark.parametrize("how", KINDS)
 def test_a_key_that_comes_again_after_nulls_has_all_its_matches(
@@ -138,7 +142,7 @@ def test_a_left_side_in_any_order_goes_to_the_ranges_of_a_sorted_right_one() -> 
     assert answer.stats.spilled_bytes < right_bytes + left_bytes + joined_bytes
 
 
-@pytest.mark.sample(7)
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("ordered", [True, False])
 @pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize(
@@ -186,6 +190,7 @@ def test_the_output_of_a_built_left_side_is_sorted_in_runs() -> None:
     assert answer.stats.spilled_bytes > 256 * KIB
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "build_left"),
     [("inner", False), ("right", False), ("semi", False), ("inner", True), ("left", True)],
@@ -208,6 +213,7 @@ def test_rows_whose_key_the_built_side_lacks_are_not_spilled(
     assert rows_spilled < 4000 * 1.3 * 2 + len(answer.rows) * 2
 
 
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("build_left", [False, True])
 @pytest.mark.parametrize("how", KINDS)
 def test_keys_of_an_eighth_of_memory_pass(how: HashJoinKind, build_left: bool) -> None:

@@ -37,7 +37,6 @@ keys = st.lists(
 @pytest.mark.slow
 @pytest.mark.sample(2)
 @pytest.mark.parametrize("how", KINDS)
-@settings(max_examples=60)
 @given(left=keys, right=keys, block_rows=st.integers(1, 9))
 def test_sorted_inputs_join_as_nested_loops_do(
     how: HashJoinKind, left: list[bytes], right: list[bytes], block_rows: int
@@ -50,6 +49,7 @@ def test_sorted_inputs_join_as_nested_loops_do(
     assert join.stats.spilled_bytes == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", KINDS)
 @settings(max_examples=15)
 @given(

@@ -217,6 +217,7 @@ def test_a_limit_that_fits_never_spills(spill: SpillManager) -> None:
     sort.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("order", ["random", "falling"])
 def test_a_limit_uses_little_of_a_large_memory(spill: SpillManager, order: str) -> None:
     rows = made(50_000, 10**9)
@@ -230,6 +231,7 @@ def test_a_limit_uses_little_of_a_large_memory(spill: SpillManager, order: str) 
     sort.close()
 
 
+@pytest.mark.slow
 def test_crowded_runs_are_merged_early(
     spill: SpillManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

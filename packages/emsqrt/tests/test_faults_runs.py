@@ -119,8 +119,7 @@ CASES = [
 ]
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "tier", "fault"),
     [

@@ -161,13 +161,13 @@ def run_cases(draw: Callable[[random.Random], Case], numbers: range) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_plans_answer_as_duckdb_does() -> None:
-    run_cases(cases, seeds(20))
+    run_cases(cases, seeds(10))
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_operators_of_more_rows_than_memory_answer_as_duckdb_does() -> None:
-    run_cases(heavy_cases, seeds(5))
+    run_cases(heavy_cases, seeds(2))
 
 
 @pytest.mark.nightly

@@ -52,6 +52,7 @@ def test_only_the_wanted_columns_are_read_in_the_wanted_order(tmp_path: Path) ->
     assert read(path, Schema.of(c="Int64", a="Int64")) == [{"c": 2, "a": 1}, {"c": 4, "a": 3}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tier", ["text", "arrow"])
 @pytest.mark.parametrize("mark", ["", '"'])
 def test_a_first_field_without_a_header_may_be_long(mark: str, tier: str, tmp_path: Path) -> None:

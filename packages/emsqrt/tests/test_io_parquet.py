@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emsqrt.expr import parse_expr
@@ -276,7 +276,6 @@ CONSTANTS = (
 
 
 @pytest.mark.slow
-@settings(max_examples=200)
 @given(
     st.sampled_from(sorted(NUMBERS)).flatmap(
         lambda kind: st.tuples(

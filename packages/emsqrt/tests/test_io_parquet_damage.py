@@ -54,8 +54,7 @@ def flips(path: Path, first: int, step: int, bits: int) -> tuple[int, list[Any]]
     return count, wrong
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("table", [PLAIN, NESTED], ids=["plain", "nested"])
 def test_flipped_bits_in_footers_are_reported_or_harmless(table: pa.Table, tmp_path: Path) -> None:
     first = write(tmp_path / "in.parquet", table)

@@ -83,7 +83,7 @@ def test_every_cap_for_many_row_groups_works_or_names_one_that_does(
     assert needed < 128 * MIB
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_footer_in_pieces_is_the_whole_footer(many: Path) -> None:
     footer, whole = read_footer(open_source(many)), pq.read_metadata(many)
     assert len(footer.pieces) > 10

@@ -80,6 +80,7 @@ def cut(table: pa.Table, cuts: Sequence[int]) -> list[pa.RecordBatch]:
 CUTS = st.lists(st.integers(0, ROWS), max_size=12)
 
 
+@pytest.mark.slow
 @settings(max_examples=8)
 @given(CUTS, st.sampled_from([5 * MIB, 64 * MIB]))
 @pytest.mark.parametrize("format", ["parquet", "arrow"])
@@ -106,7 +107,7 @@ def test_row_groups_are_cut_by_bytes_and_by_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 4)
 @given(CUTS, st.integers(50, 5000), st.integers(9, 3000))
 def test_pieces_are_cut_by_content(cuts: list[int], bytes_max: int, rows_max: int) -> None:
     table = TABLE.slice(0, 3000)
@@ -130,6 +131,7 @@ def test_values_under_a_null_are_ignored() -> None:
     assert row_ends(pa.record_batch({"t": text})).tolist() == [4, 10]
 
 
+@pytest.mark.slow
 def test_a_row_group_larger_than_the_budget_waits_on_disk(tmp_path: Path) -> None:
     big = pa.table({"s": ["x" * 1000 + str(n) for n in range(30_000)]})
     with pytest.raises(CapTooSmall, match="row groups of 8"):
@@ -142,6 +144,7 @@ def test_a_row_group_larger_than_the_budget_waits_on_disk(tmp_path: Path) -> Non
 FLAT = TABLE.drop_columns(["l"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "format", "tool"),
     [
@@ -330,8 +333,7 @@ def test_standard_output_is_a_whole_stream(format: str) -> None:  # noqa: A002
         assert out.count(b"\n") == 30_000 + (format == "csv")
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("format", ["csv", "parquet"])
 def test_a_reader_that_goes_away_ends_the_run_quietly(format: str) -> None:  # noqa: A002
     with writer("-", format, 50_000_000) as process:
@@ -343,7 +345,7 @@ def test_a_reader_that_goes_away_ends_the_run_quietly(format: str) -> None:  # n
         assert process.stderr.read().split() == [b"writing", b"reader-gone"]
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.crash
 @pytest.mark.parametrize("format", ["csv", "parquet", "arrow", "folder"])
 def test_a_killed_writer_leaves_nothing_under_the_name(tmp_path: Path, format: str) -> None:  # noqa: A002

@@ -59,7 +59,7 @@ def encoded(data: bytes, codec: str, cuts: list[int] | None = None) -> bytes:
 
 
 @pytest.mark.slow
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("portion", [1, 7, 1000, 1 << 20])
 def test_gzip_of_several_members_is_one_stream(portion: int) -> None:
     data = gzip.compress(TEXT[:70_000]) + gzip.compress(b"") + gzip.compress(TEXT[70_000:])
@@ -93,7 +93,7 @@ def test_rubbish_after_gzip_is_refused() -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=20)
+@settings(max_examples=settings().max_examples // 4)
 @given(st.lists(st.integers(0, len(TEXT)), max_size=5), st.sampled_from(["gzip", "zstd"]))
 def test_compressed_bytes_depend_on_content_alone(cuts: list[int], codec: str) -> None:
     found = encoded(TEXT, codec, cuts)

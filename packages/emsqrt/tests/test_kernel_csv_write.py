@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emsqrt._kernel import CsvFormatter, CsvParser, LineWriter
@@ -29,7 +29,6 @@ def arrow_writes(batch: pa.RecordBatch) -> bytes:
 
 
 @pytest.mark.slow
-@settings(max_examples=80)
 @given(batches(), st.integers(0, 3))
 def test_columns_are_written_byte_for_byte_as_the_arrow_tier_writes_them(
     drawn: tuple[list[str], pa.RecordBatch], start: int

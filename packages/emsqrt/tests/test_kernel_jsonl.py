@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from emsqrt._kernel import JsonlFormatter, JsonlParser, RecordFault, copy_lines
@@ -257,7 +257,7 @@ def json_lines(batch: pa.RecordBatch) -> bytes:
     return out.getvalue()
 
 
-@settings(max_examples=60)
+@pytest.mark.slow
 @given(batches(), st.text(max_size=5))
 def test_columns_are_written_as_the_arrow_tier_writes_them_and_read_back(
     drawn: tuple[list[str], pa.RecordBatch], name: str

@@ -144,6 +144,7 @@ def test_days_and_times_are_read_as_arrow_reads_them() -> None:
         assert value(text, "Time") == expected(text, "Time"), text
 
 
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", [*STAMPS, "Timestamp(ms,+05:00)"])
 def test_instants_are_read_as_arrow_reads_them(kind: str) -> None:
     texts = [*DAYS, *(f"2013-01-05{mark}{clock}" for mark in " Tt" for clock in CLOCKS)]

@@ -195,6 +195,7 @@ def packed(rows: Sequence[tuple[str | None, int]]) -> tuple[bytes, int]:
     return bytes(out[:filled]), count
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(
     st.lists(

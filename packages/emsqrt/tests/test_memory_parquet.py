@@ -52,6 +52,7 @@ def held_and_needed(path: Path, budget_bytes: int) -> tuple[int, int]:
     return pool.max_memory(), rows.need_bytes
 
 
+@pytest.mark.slow
 @pytest.mark.sample(6)
 @pytest.mark.parametrize("name", NASTY)
 def test_no_layout_needs_more_than_the_reader_estimates(name: str, tmp_path: Path) -> None:

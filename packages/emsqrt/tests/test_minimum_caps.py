@@ -65,8 +65,7 @@ def check_caps(name: str, kind: str, folder: Path, tmp_path: Path) -> None:
     assert written[0] == written[1]
 
 
-@pytest.mark.slow
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize(("name", "kind"), FEW)
 def test_an_operator_runs_at_its_smallest_cap(
     name: str, kind: str, few: Path, tmp_path: Path

@@ -92,8 +92,7 @@ def refusals(verbs: Iterable[Verb], way: str, rows: int, scratch: Path) -> list[
     return refused
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("way", ["text", "jsonl"])
 @pytest.mark.parametrize("name", AGGREGATES)
 def test_one_refusal_names_the_memory_of_aggregate_states(

@@ -63,8 +63,7 @@ def run_with_named_caps(pipeline: Pipeline, refusals_max: int, scratch: Path) ->
     assert 0 < watcher.peak_bytes <= caps[-1]
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("verb", "size", "count", "encoding", "kind"),
     [
@@ -127,8 +126,7 @@ def growing(folder: Path, kind: str) -> Path:
     return path
 
 
-@pytest.mark.slow
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("kind", "target", "verb"),
     [

@@ -82,7 +82,7 @@ def sql_of(keys: list[str]) -> str:
 
 
 @pytest.mark.slow
-@settings(max_examples=30, suppress_health_check=list(HealthCheck))
+@settings(max_examples=settings().max_examples // 4, suppress_health_check=list(HealthCheck))
 @given(tables(30), KEYS)
 def test_groups_agree_with_duckdb(
     oracle: Any, columns: dict[str, list[Any]], keys: list[str]

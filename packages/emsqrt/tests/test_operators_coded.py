@@ -64,8 +64,7 @@ def test_texts_of_few_values_are_held_in_dictionaries(tmp_path: Path) -> None:
     assert manifest.reserved_by_tag["dictionaries"] > 0
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", TABLES)
 def test_the_file_is_that_of_plain_texts(name: str, tmp_path: Path) -> None:
     coded, plain = tmp_path / "coded.parquet", tmp_path / "plain.parquet"

@@ -44,8 +44,7 @@ def test_any_number_of_rows(tmp_path: Path, memory_bytes: int) -> None:
     assert found.to_pydict() == {"k": sorted(firsts), "t": [firsts[k] for k in sorted(firsts)]}
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("columns", [None, ("c0",), tuple(f"c{at}" for at in range(280))])
 @pytest.mark.parametrize("suffix", ["csv", "arrow"])
 def test_wide_rows_are_distinguished(

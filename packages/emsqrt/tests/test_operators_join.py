@@ -87,7 +87,8 @@ def test_a_cross_join_returns_every_pair() -> None:
     assert joined(left, right, [], "cross").to_pylist() == duckdb_rows(left, right, "cross")
 
 
-@pytest.mark.sample(4)
+@pytest.mark.slow
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", [kind for kind in KINDS if kind != "cross"])
 def test_the_answer_is_the_same_at_any_memory(how: JoinKind) -> None:
     left, right = table(20_000, "l", 3), table(30_000, "r", 4)
@@ -175,6 +176,7 @@ class OneBatch:
             yield next(batches)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory_bytes", [4 * MIB, 64 * MIB])
 def test_a_join_that_is_closed_early_releases_all_memory(
     memory_bytes: int, monkeypatch: pytest.MonkeyPatch

@@ -71,6 +71,7 @@ def as_table(rows: list[tuple[float | None, str | None]], text: str, number: str
     return pa.table(columns)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", KINDS)
 @settings(max_examples=8)
 @given(ROWS.map(in_order), ROWS.map(in_order))
@@ -92,6 +93,7 @@ def large(rows: int, text: str, number: str, seed: int) -> pa.Table:
     return pa.table({"k": keys, text: texts, number: range(rows), f"f{number}": filler})
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("how", KINDS)
 def test_rows_whose_order_is_not_observable_are_the_same(how: JoinKind) -> None:
     left, right = large(6_000, "t", "l", 7), large(12_000, "u", "r", 11)
@@ -106,7 +108,7 @@ def test_rows_whose_order_is_not_observable_are_the_same(how: JoinKind) -> None:
     assert len(ordered) > 100
 
 
-@pytest.mark.sample(6)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("how", KINDS)
 @pytest.mark.parametrize("memory_bytes", [2 * MIB, 32 * MIB])
 def test_the_smaller_left_side_may_be_built(how: JoinKind, memory_bytes: int) -> None:
@@ -121,6 +123,7 @@ def test_the_smaller_left_side_may_be_built(how: JoinKind, memory_bytes: int) ->
     assert len(built) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", KINDS)
 def test_sorted_sides_are_merged_in_little_memory(how: JoinKind) -> None:
     order = [("k", "ascending")]
@@ -134,7 +137,7 @@ def test_sorted_sides_are_merged_in_little_memory(how: JoinKind) -> None:
     assert merged == joined(left, right, how, HASHED, 16 * MIB)[0]
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", KINDS)
 def test_whole_plans_return_the_same_in_both_tiers(how: JoinKind, tmp_path: Path) -> None:
     tables = {"l.csv": large(4000, "t", "l", 7), "r.csv": large(5000, "u", "r", 11)}

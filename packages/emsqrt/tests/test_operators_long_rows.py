@@ -68,6 +68,7 @@ def joined(source: Path, other: Path, target: Path, mem_cap: int, **how: Any) ->
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["inner", "full", "semi", "cross"])
 def test_rows_of_some_mib_are_joined(
     how: JoinKind, source: Path, other: Path, tmp_path: Path
@@ -171,8 +172,7 @@ def test_a_record_longer_than_the_plan_allows_is_bad_input(kind: str, tmp_path: 
         rows.sink(tmp_path / "out.parquet").run("256MiB", in_process=True)
 
 
-@pytest.mark.slow
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
 def test_a_long_record_is_read_with_a_cap_that_refusals_name(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"in.{kind}"

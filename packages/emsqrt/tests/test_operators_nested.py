@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emsqrt.expr import Column
@@ -74,7 +74,6 @@ class Draw:
         return pa.array(values, of.to_arrow())
 
 
-@settings(max_examples=80)
 @given(st.integers(0, 2**32))
 def test_packed_values_round_trip(seed: int) -> None:
     draw = Draw(seed)

@@ -58,6 +58,7 @@ def sorted_rows(batch: Any, keys: tuple[SortKey, ...]) -> list[dict[str, Any]]:
     return list(pa.Table.from_batches(batches, SCHEMA.to_arrow()).to_pylist())
 
 
+@pytest.mark.sample(9)
 @pytest.mark.parametrize("name", SCHEMA.names)
 @pytest.mark.parametrize("null_every", [0, 3])
 @pytest.mark.parametrize("descending", [False, True])

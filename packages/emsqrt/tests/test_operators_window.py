@@ -236,8 +236,7 @@ def numbered(rows: int, **columns: Any) -> pa.Table:
     return pa.table({"id": pa.array(range(rows), pa.int64()), **columns})
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("memory_bytes", [64 * MIB, 3 * MIB, LEAST])
 def test_a_partition_need_not_fit_the_memory(memory_bytes: int) -> None:
     rows = 300_000
@@ -307,7 +306,7 @@ def test_equals_in_the_order_need_not_fit_the_memory() -> None:
     assert runs("near") == [(1, 1), (100_001, 100_001), (1, 1)]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_long_text_of_many_rows_makes_no_long_batch() -> None:
     long = ["x" * 20_000, *["y"] * 5000]
     table = numbered(5001, s=pa.array(long))
@@ -399,8 +398,7 @@ def test_a_window_that_is_closed_early_releases_all_memory(
     assert 0 < found.num_rows < 50_000
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("default", ["0", "12345", "-1"])
 def test_offsets_of_a_decimal_may_be_any_number_that_it_holds(default: str, tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("k,d\n1,2.50\n2,3.75\n")

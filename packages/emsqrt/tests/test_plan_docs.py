@@ -21,7 +21,7 @@ def test_the_example_runs(page: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     run_markdown(page)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_stages_of_planning_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_markdown(PLANNING)

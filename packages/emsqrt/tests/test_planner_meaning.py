@@ -130,7 +130,7 @@ def check_meaning(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> Non
 
 
 @pytest.mark.slow
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(PLANS, ROWS, NUMBER_ROWS, ROWS, FLOAT_ROWS)
 def test_rules_change_no_row(pipeline: Pipeline, a: Rows, b: Rows, c: Rows, d: Rows) -> None:
     check_meaning(pipeline, a, b, c, d)

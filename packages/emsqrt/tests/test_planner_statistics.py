@@ -61,6 +61,7 @@ def test_a_column_of_nulls_without_statistics_has_no_values(tmp_path: Path) -> N
     assert not stats.columns["t"].distinct
 
 
+@pytest.mark.slow
 def test_a_few_pieces_of_text_estimate_rows_and_spread(folder: Path) -> None:
     stats = measured(folder, "a.csv")
     assert stats.rows == pytest.approx(ROWS, rel=0.1)
@@ -116,6 +117,8 @@ DISTRIBUTIONS: dict[str, tuple[Callable[[], list[int]], float]] = {
 }
 
 
+@pytest.mark.slow
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", DISTRIBUTIONS)
 def test_pieces_estimate_the_number_of_distinct_values(name: str) -> None:
     draw, error_most = DISTRIBUTIONS[name]
@@ -130,6 +133,7 @@ def test_all_rows_are_exact() -> None:
     assert guess_distinct([], 4) == 0
 
 
+@pytest.mark.slow
 def test_row_groups_with_exact_counts_estimate_the_total() -> None:
     values, rows = _even(20_000), 10_000
     groups = [(rows, len(set(values[at : at + rows]))) for at in range(0, MANY, rows)]

@@ -77,7 +77,7 @@ PLAN = (SIDES, st.lists(JOINS, min_size=1, max_size=3), ENDS, ROWS, ROWS)
 
 
 @pytest.mark.slow
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(*PLAN)
 def test_strategies_change_no_row(
     side: Pipeline, joins: list[Change], end: Change, left: Rows, right: Rows

@@ -19,6 +19,7 @@ assert isinstance(masked, np.ma.MaskedArray) and isinstance(masked, sys.modules[
 """
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "made", ["np.ma.MaskedArray([1, 2], mask=[0, 1])", "np.ma.masked_equal([1, 2], 2)"]

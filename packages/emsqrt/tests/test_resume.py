@@ -127,7 +127,7 @@ CASES = [("text sort", *point) for point in POINTS] + [
 ]
 
 
-@pytest.mark.sample(4)
+@pytest.mark.sample(1)
 @pytest.mark.crash
 @pytest.mark.parametrize(("shape", "point", "times"), CASES)
 def test_a_killed_run_is_gone_on_with(
@@ -174,7 +174,7 @@ def test_a_scan_begins_where_the_last_run_ended(source: Path, tmp_path: Path) ->
     assert 0 < json.loads(again.stdout)["rowsIn"] < 160_000
 
 
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.crash
 @pytest.mark.parametrize("cap", [TEXT_CAP - 3 * MIB, 64 * MIB])
 def test_a_run_resumes_under_another_cap(source: Path, tmp_path: Path, cap: int) -> None:
@@ -228,6 +228,7 @@ def test_a_running_run_is_not_resumed(tmp_path: Path) -> None:
         Checkpoint(tmp_path, "../one", facts)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("resume", [False, True])
 def test_the_last_rows_are_written_before_their_memory_is_released(

@@ -69,6 +69,7 @@ def test_the_text_of_a_case_means_its_expression(case: Case) -> None:
     assert parse_expr(case["text"]).equals(expr_from_json(case["expr"]))
 
 
+@pytest.mark.slow
 @each(with_sql(EXPRESSIONS))
 def test_the_sql_of_a_case_means_the_same_in_duckdb(case: Case, oracle: Any) -> None:
     query, rows = f"SELECT {case['sql']} FROM t", table_of(case["columns"])
@@ -81,6 +82,7 @@ def test_the_sql_of_a_case_means_the_same_in_duckdb(case: Case, oracle: Any) -> 
     assert same_values(expected, values)
 
 
+@pytest.mark.slow
 @each({name: case for name, case in EXPRESSIONS.items() if "expected" in case})
 def test_the_sql_that_is_written_means_the_same_or_is_refused(case: Case, oracle: Any) -> None:
     rows, expr = table_of(case["columns"]), expr_from_json(case["expr"])

@@ -138,8 +138,7 @@ def test_schedules_know_the_minimum_of_operators(folder: Path, tmp_path: Path) -
     assert schedule is None or schedule["operators"][0]["gatherBytes"] >= least
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_one_refusal_on_the_command_line_names_a_cap_that_does(
     kind: str, folder: Path, tmp_path: Path
@@ -281,7 +280,7 @@ def test_engines_of_one_pool_get_the_memory_of_the_whole_plan(tmp_path: Path) ->
     assert refused.value.needed_bytes == FLOOR_BYTES, "its share holds no process that could look"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_deadline_counts_from_the_first_wait_for_a_pool(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

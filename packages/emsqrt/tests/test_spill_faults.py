@@ -66,6 +66,7 @@ def local() -> Callable[[FaultyDisk], LocalStore]:
     return lambda disk: LocalStore(root, disk=disk)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", DISK_FAULTS)
 def test_a_disk_that_fails_anywhere(
     local: Callable[[FaultyDisk], LocalStore], fault: DiskFault
@@ -101,6 +102,7 @@ def objects(client: FaultyClient) -> ObjectStore:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", CLIENT_FAULTS)
 def test_an_object_store_that_fails_anywhere(fault: ClientFault) -> None:
     quiet = FaultyClient(MemoryClient())

@@ -134,8 +134,7 @@ def left(folder: Path) -> list[str]:
     return temporaries(folder) + spilled
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("extra", [[], ["--limit", "1400000"]])
 def test_sigterm_ends_a_verb_without_traces(source: Path, tmp_path: Path, extra: list[str]) -> None:
     words = ["sort", str(source), str(tmp_path / "out.csv"), "--by", "k", "--cap", "32MiB"]

@@ -72,6 +72,7 @@ def blocks_of(seed: int) -> list[bytes]:
     return [b"the same line again and again\n" * 30_000, *noise]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 def test_segments_round_trip_through_a_real_store(server: Server) -> None:
     with opened(server) as spill:
@@ -152,6 +153,7 @@ def test_credentials_come_from_the_environment(s3: Server, monkeypatch: pytest.M
             assert reader.read_into(bytearray(3)) == (3, 1)
 
 
+@pytest.mark.slow
 def test_a_server_that_is_gone_is_abandoned_in_time() -> None:
     options = {"endpoint": "http://127.0.0.1:9", "access_key_id": "a", "secret_access_key": "b"}
     spill = SpillManager("s3://bucket", options=options, retry_max_ms=300)

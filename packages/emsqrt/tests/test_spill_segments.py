@@ -113,6 +113,7 @@ def test_auto_compresses_for_networks_and_slow_disks_only() -> None:
     assert local.compresses
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("block", [0, 1, 4095, 4096, 9_999, 12_000])
 def test_a_reader_seeks_by_an_index_of_bounded_size(spill: SpillManager, block: int) -> None:
     with spill.create("many") as writer:

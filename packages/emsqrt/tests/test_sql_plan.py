@@ -259,7 +259,7 @@ def test_a_table_may_be_a_file_or_a_pipeline(tmp_path: Path) -> None:
     assert isinstance(piped, Pipeline)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_page_on_sql_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_markdown(Path(__file__).resolve().parents[3] / "docs" / "sql.md")

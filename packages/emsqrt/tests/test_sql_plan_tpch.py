@@ -83,6 +83,7 @@ def reference(
         yield connection, tables
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", QUERIES)
 def test_an_answer_is_duckdbs(name: str, reference: tuple[Any, dict[str, Pipeline]]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emsqrt.pipeline import Pipeline, scan
@@ -68,7 +68,6 @@ PLANS = st.recursive(st.sampled_from([source(), source("b.csv")]), grown, max_le
 
 
 @pytest.mark.slow
-@settings(max_examples=150)
 @given(
     PLANS,
     st.integers(18, 400),

@@ -105,6 +105,7 @@ def test_rows_that_are_copied_are_counted(name: str, suffix: str, tmp_path: Path
     assert (manifest.rows_in, manifest.rows_out) == (rows, rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", [["sort", "--by", "k"], ["agg", "--by", "k", "count(*)"]])
 def test_a_refused_run_prints_no_header(verb: list[str], tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("k,v\n1,2\n3\n")
@@ -114,6 +115,7 @@ def test_a_refused_run_prints_no_header(verb: list[str], tmp_path: Path) -> None
     assert b"line 3" in done.stderr
 
 
+@pytest.mark.slow
 def test_an_empty_answer_has_its_header(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("k,v\n")
     words = ["sort", str(tmp_path / "in.csv"), "-", "--by", "k", "--quiet"]

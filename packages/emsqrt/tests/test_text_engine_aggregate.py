@@ -75,7 +75,7 @@ def test_different_records_are_sorted_and_come_once(tmp_path: Path) -> None:
     assert run(scan(source).distinct(), tmp_path / "out.csv", "24MiB") == b"a,b\n1,\n2,x\n,y\n"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_groups_may_be_sorted_and_cut_again(source: Path, tmp_path: Path) -> None:
     top = scan(source).group_by("k").agg(n="count(*)").top_k(3, "n:desc", "k")
     header, *rows = run(top, tmp_path / "out.csv", "26MiB").decode().splitlines()

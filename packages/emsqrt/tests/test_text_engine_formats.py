@@ -78,7 +78,9 @@ records = st.lists(
 )
 NAMES = ("i", "f", "t", "d", "b")
 QUICK = settings(
-    max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=settings().max_examples // 10,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 
 
@@ -173,8 +175,7 @@ def test_compressed_files(tmp_path: Path) -> None:
     assert text == arrow == b"a,b\n1,x\n2,y\n"
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("line", ["[1]", '{"i": "x"}', '{"i": 1', '{"i": 99999999999999999999}'])
 def test_a_line_that_is_no_row_is_refused_with_its_place(tmp_path: Path, line: str) -> None:
     source = tmp_path / "in.jsonl"

@@ -55,6 +55,7 @@ def plans(facts: Pipeline, orders: Pipeline, people: Pipeline) -> dict[str, Pipe
 NAMES = list(plans(*[scan("x.csv")] * 3))
 
 
+@pytest.mark.slow
 @pytest.mark.sample(1)
 @pytest.mark.parametrize("name", NAMES)
 def test_rules_change_no_byte(

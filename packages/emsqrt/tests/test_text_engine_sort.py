@@ -139,7 +139,7 @@ def test_a_record_that_is_wrong_is_named_and_nothing_is_written(
     assert not (tmp_path / "out.csv").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_record_that_cannot_fit_is_refused_with_its_size(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", "k,v\n1,a\n2," + "y" * 8_000_000 + "\n")
     with pytest.raises(CapTooSmall, match="the record at byte 8 of"):
@@ -159,6 +159,7 @@ def test_missing_files_and_columns_are_reported(tmp_path: Path) -> None:
         sorted_text(source, "nmae")
 
 
+@pytest.mark.slow
 def test_a_cap_that_cannot_work_is_refused_before_reading(tmp_path: Path) -> None:
     source = write(tmp_path / "in.csv", "k\n1\n")
     with pytest.raises(CapTooSmall) as caught:

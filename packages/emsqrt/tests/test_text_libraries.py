@@ -58,7 +58,7 @@ def test_the_command_line_writes_zstd_json_lines(source: Path) -> None:
     assert pa.input_stream(target).read().count(b"\n") == 1300
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_text_spills_with_zstd(source: Path) -> None:
     target = source.with_name("out.csv")
     source.write_text(source.read_text() + "1,x\n" * 2_000_000)

@@ -64,7 +64,7 @@ def test_a_query_may_come_from_standard_input_and_answer_in_json(data: str) -> N
     assert json.loads(done.stdout)["rows"] == [[[12.5]], [[7]]]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_table_on_screen_is_cut_and_says_so(data: str) -> None:
     done = lake("sql", "select unnest(range(2000)), 'a\nb'", "--data", data)
     assert done.stdout.count("\n") == 1001
@@ -85,7 +85,7 @@ def test_files_are_added_and_datasets_deleted(tmp_path: Path) -> None:
     assert (again.returncode, again.stderr) == (1, 'lake: there is no dataset "both"\n')
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
     folder, file = str(tmp_path / "lake"), tmp_path / "trips.csv"
     file.write_text("city,km\nOslo,12.5\n")

@@ -51,7 +51,7 @@ def check_nothing_is_left_over(lake: Lake) -> None:
         lake.objects.verify(name)
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("ingest")])
 def test_an_ingest_killed_anywhere_can_be_finished(
     point: str, tmp_path: Path, pool: ExecutorPool

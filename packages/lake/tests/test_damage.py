@@ -59,6 +59,7 @@ def assert_others_work(lake: Lake) -> None:
     assert lake.sql("SELECT sum(km) FROM trips").value == 19
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_flipped_bit_in_a_shard_ends_the_query_by_name(two: Lake, engine: str) -> None:
@@ -126,7 +127,7 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.sample(10)
+@pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", DAMAGE)
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_changed_shard_is_corrupt(two: Lake, engine: str, kind: str) -> None:
@@ -246,6 +247,7 @@ def test_a_catalog_whose_snapshots_cannot_be_walked_still_lists_its_datasets(two
         assert set(again.objects) == objects
 
 
+@pytest.mark.slow
 def test_a_dataset_whose_rows_are_lost_is_missed(two: Lake) -> None:
     id_ = two.catalog.get("flights").id
     objects = set(two.objects)
@@ -279,6 +281,7 @@ def test_a_dataset_whose_name_is_lost_may_be_any_that_is_not_known(two: Lake) ->
             again.sql(QUERY)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("row", [None, "no row", {"count": 7, "digest": "", "checksum": ""}])
 def test_damage_of_the_list_of_datasets_alone_costs_nothing(two: Lake, row: object) -> None:
     two.tree.set("/catalog/datasets", row)

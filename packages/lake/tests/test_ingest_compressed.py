@@ -80,6 +80,7 @@ def test_a_compressed_file_may_have_any_format(encode: Encode) -> None:
         assert encode(data, name).table["n"].to_pylist() == [1, 2]
 
 
+@pytest.mark.sample(2)
 @pytest.mark.parametrize("name", SEVERAL)
 def test_every_member_is_read(encode: Encode, name: str) -> None:
     pack = SEVERAL[name]
@@ -89,6 +90,8 @@ def test_every_member_is_read(encode: Encode, name: str) -> None:
     assert done.table["a"].to_pylist() == [1, 2, 3]
 
 
+@pytest.mark.slow
+@pytest.mark.sample(4)
 @pytest.mark.parametrize("name", PACKERS)
 @pytest.mark.parametrize("damage", ["cut", "junk"])
 def test_a_damaged_file_is_refused(encode: Encode, name: str, damage: str) -> None:
@@ -106,6 +109,7 @@ def test_a_damaged_file_is_refused(encode: Encode, name: str, damage: str) -> No
         encode(packed, "a.csv.packed")
 
 
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PACKERS)
 def test_a_bomb_is_stopped_at_the_limit(

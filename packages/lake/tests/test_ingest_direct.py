@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from emsqrt.io.records import CsvDialect
@@ -60,6 +60,7 @@ def bits(column: pa.Array) -> list[object]:
     return [v.hex() if isinstance(v, float) else str(v) for v in values]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("quote", [False, True])
 def test_every_odd_value_is_read_alike_or_left(kind: str, quote: bool) -> None:
@@ -71,7 +72,6 @@ def test_every_odd_value_is_read_alike_or_left(kind: str, quote: bool) -> None:
 @pytest.mark.slow
 @pytest.mark.sample(3)
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=150)
 @given(column=st.lists(st.tuples(cells, st.booleans()), min_size=1, max_size=5))
 def test_any_column_is_read_alike_or_left(kind: str, column: list[tuple[str, bool]]) -> None:
     check(kind, column)

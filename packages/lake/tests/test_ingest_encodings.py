@@ -65,7 +65,7 @@ def orders(rows: int) -> str:
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_dataset_is_no_larger_than_the_file_that_duckdb_writes(
     encode: Encode, tmp_path: Path
 ) -> None:

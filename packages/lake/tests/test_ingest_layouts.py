@@ -189,6 +189,7 @@ def test_common_csv_layouts_are_read(encode: Encode, name: str) -> None:
     assert len(notes) == sent.skipped
 
 
+@pytest.mark.sample(10)
 @pytest.mark.parametrize("name", SENT)
 def test_duckdb_finds_the_same_layout_where_it_is_right(name: str, tmp_path: Path) -> None:
     sent = SENT[name]

@@ -162,7 +162,8 @@ def check(lake: Lake, path: Path, stored: str, values: list[Any]) -> None:
         assert answered == values, engine
 
 
-@pytest.mark.sample(13)
+@pytest.mark.slow
+@pytest.mark.sample(5)
 @pytest.mark.parametrize("ending", [".parquet", ".arrow"])
 @pytest.mark.parametrize("name", READ)
 def test_a_type_is_answered_by_both_engines(

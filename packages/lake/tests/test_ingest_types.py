@@ -92,6 +92,7 @@ def test_words_for_null_are_null_in_numbers_and_text_in_text(encode: Encode) -> 
     assert done.table.to_pydict() == {"n": [None, 5], "t": ["NA", "Namibia"]}
 
 
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("usual", "breaking", "wide", "shown"),
@@ -132,7 +133,7 @@ def test_widening_twice_ends_with_text_that_lost_nothing(encode: Encode) -> None
     assert (values[0], values[1], values[LONG + 1]) == ("12345678901234567", "1", "2.5")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_shards_of_a_widened_file_are_in_order_and_cover_the_source(encode: Encode) -> None:
     rows = [*map(str, range(LONG)), "x", *map(str, range(LONG))]
 

@@ -222,6 +222,7 @@ def test_a_damaged_manifest_is_an_error_of_its_routes_alone(client: Client, flig
     assert ["manifest" in each.get("damaged", "") for each in listed] == [True, False]
 
 
+@pytest.mark.slow
 def test_verify_reports_damage_line_by_line(client: Client, flights: Lake) -> None:
     whole = client.post("/api/verify", json={})
     name = damage_shard(flights)

@@ -45,6 +45,7 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
         yield opened
 
 
+@pytest.mark.sample(3)
 @pytest.mark.slow
 @pytest.mark.parametrize("query", QUERIES)
 def test_both_engines_return_equal_results(lake: Lake, query: str) -> None:

@@ -185,6 +185,8 @@ def test_reading_is_allowed_and_answered(
     assert session.sql(statement) is not None
 
 
+@pytest.mark.slow
+@pytest.mark.sample(20)
 @pytest.mark.parametrize("statement", REFUSED)
 def test_behind_the_guard_the_session_reaches_nothing_either(
     statement: str, session: duckdb.DuckDBPyConnection, tmp_path: Path
@@ -258,6 +260,7 @@ def test_an_empty_statement_is_reported() -> None:
             check_statement(sql)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sql",
     [

@@ -125,6 +125,8 @@ def attack(instance: Instance, sql: str) -> None:
         return
 
 
+@pytest.mark.slow
+@pytest.mark.sample(10)
 @pytest.mark.parametrize(("hostile", "probe", "expected"), ATTACKS)
 def test_the_next_query_sees_nothing_of_it(
     instance: Instance, hostile: str, probe: str, expected: object
@@ -266,7 +268,7 @@ def test_an_instance_ends_with_a_query_that_was_stopped(world: World) -> None:
     assert not is_cached(world, "FROM t", may_keep=False)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_instance_ends_with_a_query_that_spilled(world: World) -> None:
     world.limits = replace(world.limits, temp_bytes=4 << 30)
     sorted_rows = "SELECT hash(i) FROM range(9000000) t(i) ORDER BY 1 LIMIT 8000000"

@@ -32,7 +32,7 @@ def test_nesting_that_parquet_cannot_hold_is_refused(encode: Encode) -> None:
         encode('{"a":' + "[" * 50 + "1" + "]" * 50 + "}\n", "f.jsonl")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_millions_of_columns_are_refused_before_they_are_made(encode: Encode) -> None:
     with pytest.raises(BadInput, match="columns"):
         encode("," * 2_000_000 + "\n1,2\n", "f.csv")

@@ -249,7 +249,6 @@ def test_dictionaries_are_found_however_deep(kind: pa.DataType, found: bool) -> 
 
 @pytest.mark.slow
 @given(st.data(), st.booleans())
-@settings(max_examples=200)
 def test_payloads_that_are_no_batches_are_corrupt(data: st.DataObject, dictionary: bool) -> None:
     """Any bytes of an encoding's first part are changed or cut off: an error or a batch."""
     batch = shared_dictionary(2000).slice(0, 3) if dictionary else pa.record_batch({"d": [1, 2]})

@@ -35,6 +35,7 @@ def talk(ring: strand.Ring, other: strand.Ring) -> None:
             view.acknowledge_read(index + 1)
 
 
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "make",

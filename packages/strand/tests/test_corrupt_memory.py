@@ -137,6 +137,7 @@ def attack(seed: int) -> None:
                 other.close()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("seeds", [range(start, start + 150) for start in range(0, 600, 150)])
 def test_any_bytes_in_shared_memory_are_survived(seeds: range) -> None:

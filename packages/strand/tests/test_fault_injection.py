@@ -48,7 +48,7 @@ def instrumented(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.sample(2)
+@pytest.mark.sample(1)
 @pytest.mark.parametrize("how", ["kill", "stop"])
 @pytest.mark.parametrize("version", ["v5", "v6"])
 @pytest.mark.parametrize("scenario", list(PASSED))

@@ -129,8 +129,7 @@ def blocks_of_rounds(once: Callable[[], object]) -> int:
     return sys.getallocatedblocks() - before
 
 
-@pytest.mark.slow
-@pytest.mark.sample(1)
+@pytest.mark.nightly
 @pytest.mark.parametrize("kind", ["typed", "failing"])
 def test_records_and_errors_leave_no_object_behind(kind: str) -> None:
     once = cycle_of(kind)

@@ -89,6 +89,7 @@ def be_killed(count: int) -> Iterator[bytes]:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_arrow_batches_arrive(context: str) -> None:
@@ -103,6 +104,7 @@ def test_tables_arrive_as_their_batches() -> None:
     assert pa.Table.from_batches(received) == pa.concat_tables(tables(2)).combine_chunks()
 
 
+@pytest.mark.sample(2)
 @pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_payloads_arrive_as_bytes_of_their_own(context: str) -> None:
@@ -111,6 +113,7 @@ def test_payloads_arrive_as_bytes_of_their_own(context: str) -> None:
     assert pipe.closed
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_rows_of_a_schema_arrive_as_tuples(context: str) -> None:
@@ -147,6 +150,7 @@ def test_any_iterable_will_do() -> None:
     assert list(strand.pipe(list, [b"a", b"b"])) == [b"a", b"b"]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_an_error_arrives_with_its_type_message_and_traceback(context: str) -> None:
@@ -202,6 +206,7 @@ def identity(items: Any) -> Any:
     return items
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_leaving_early_closes_the_generator_and_waits(context: str, tmp_path: Path) -> None:
@@ -234,6 +239,7 @@ def test_a_generator_that_does_not_return_is_terminated(
     assert mark.read_text() == "finally"
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("context", START_METHODS)
 def test_a_killed_process_is_reported_after_its_items(context: str) -> None:

@@ -53,8 +53,7 @@ def run_watched(folder: Path, mode: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.sample(1)
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("mode", ["several", "abort", "doorbell"])
 def test_threads_on_one_ring_do_not_race(core: Core, tmp_path: Path, mode: str) -> None:
     done = run_watched(tmp_path, mode)
@@ -117,7 +116,7 @@ def fails_within(runs: int, folder: Path) -> bool:
     return any(run_watched(folder, "several").returncode != 0 for _ in range(runs))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_join_position_without_a_second_look_loses_records(core: Core, tmp_path: Path) -> None:
     widen(core)
     core(

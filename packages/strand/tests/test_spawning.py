@@ -57,6 +57,7 @@ def inherit(ring: strand.Ring, writer: Any) -> None:
         ring.producer()
 
 
+@pytest.mark.slow
 def test_a_ring_goes_to_a_producer(start: Any) -> None:
     with strand.open_ring(ROWS, records=16, heap=1024) as ring:
         start(produce, ring, 1000)
@@ -64,18 +65,21 @@ def test_a_ring_goes_to_a_producer(start: Any) -> None:
             assert [row[0] for row in view] == list(range(1000))
 
 
+@pytest.mark.sample(1)
 def test_a_ring_goes_to_a_consumer(start: Any) -> None:
     with strand.open_ring(ROWS, records=16, heap=1024) as ring:
         start(consume, ring, 1000)
         produce(ring, 1000)
 
 
+@pytest.mark.sample(1)
 def test_a_named_ring_goes_to_a_child_and_stays_its_makers(start: Any) -> None:
     with strand.open_ring(ROWS, 16, 1024, name="test-spawning") as ring:
         start(produce, ring, 10).join()
         strand.attach_ring(name="test-spawning").close()
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 def test_a_fan_in_goes_to_its_producers(start: Any) -> None:
     with strand.fan_in(3, ROWS, records=16, heap=1024) as fan:
@@ -87,6 +91,7 @@ def test_a_fan_in_goes_to_its_producers(start: Any) -> None:
         assert [index for index, by in rows if by == member] == list(range(300))
 
 
+@pytest.mark.sample(1)
 def test_a_fan_in_goes_to_its_consumer(start: Any) -> None:
     with strand.fan_in(2, ROWS, records=16, heap=1024) as fan:
         start(consume_from, fan, 600)
@@ -98,6 +103,7 @@ def test_a_fan_in_goes_to_its_consumer(start: Any) -> None:
             writer.finalize()
 
 
+@pytest.mark.sample(1)
 def test_roles_stay_with_the_process_that_claimed_them(start: Any) -> None:
     with strand.open_ring(ROWS, 16, 1024) as ring, ring.producer() as writer:
         start(inherit, ring, None).join()

@@ -44,6 +44,7 @@ def test_typed_rows_arrive(spawn: Any, peer: Any, version: Any) -> None:
     assert rows == [(index, f"row {index}") for index in range(500)]
 
 
+@pytest.mark.sample(1)
 @pytest.mark.slow
 @pytest.mark.parametrize("copy", [True, False])
 def test_arrow_batches_arrive(spawn: Any, copy: bool) -> None:
