@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -288,3 +290,12 @@ def test_a_missing_shard_is_an_error_and_never_fewer_rows(flights: Lake) -> None
     for engine in ("duckdb", "emsqrt"):
         with pytest.raises(Corrupt, match=r'"flights": .*shard 0 .*No such file'):
             flights.sql("FROM flights", engine=engine)
+
+
+def test_two_lines_are_enough(tmp_path: Path) -> None:
+    code = (
+        "import lake\n"
+        f"print(lake.open({str(tmp_path / 'new')!r}).sql('SELECT 6 * 7 AS answer').rows)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("[(42,)]\n", "")

@@ -16,7 +16,7 @@ check_distribution(__file__, "sennit-lake")
 if TYPE_CHECKING:
     from lake.catalog import Catalog
     from lake.errors import UploadIncomplete
-    from lake.lake import Lake
+    from lake.lake import Lake, open  # noqa: A004 - it reads as `lake.open`
     from lake.limits import QueryLimits
     from lake.objects import ObjectStore
     from lake.queries import QueryExecution, Result
@@ -38,6 +38,7 @@ _HOMES = {
     "UploadIncomplete": "errors",
     "UploadInfo": "uploads.upload",
     "WriteExecution": "writes",
+    "open": "lake",
 }
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "UploadIncomplete",
     "UploadInfo",
     "WriteExecution",
+    "open",
 ]
 
 

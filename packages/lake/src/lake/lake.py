@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from elkyn import ElkynStore
     from emsqrt.executor import Execution, ExecutorPool
 
-__all__ = ["Lake"]
+__all__ = ["Lake", "open"]
 
 _SQL_ENTRY = "lake.sql"
 _WRITE_ENTRY = "lake.write"
@@ -531,6 +531,11 @@ class Lake:
             make_private_folder(self._staging)
         self.retention.sweep()
         self.parts.sweep(_ABANDONED_SECONDS)
+
+
+def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`
+    """Open the lake in a folder, which is created if it is missing; settings as of `Lake`."""
+    return Lake(folder, **settings)
 
 
 def _left(until: float | None) -> float | None:
