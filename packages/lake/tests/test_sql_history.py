@@ -114,6 +114,11 @@ def test_statements_that_change_data_read_history(log: Lake) -> None:
     assert log.sql("SELECT a FROM t").rows == [(1,), (2,), (3,), (2,)]
     log.sql("WITH w AS (FROM t AT (VERSION => 2)) DELETE FROM t USING w WHERE t.a = w.a")
     assert log.sql("SELECT a FROM t").rows == [(2,), (3,), (2,)]
+    log.sql(
+        "MERGE INTO t USING t AS old AT (VERSION => 2) USING (a) WHEN NOT MATCHED THEN INSERT "
+        "VALUES (old.a, (SELECT count(*)::VARCHAR FROM t AT (VERSION => 5)))"
+    )
+    assert log.sql("FROM t WHERE a = 1").rows == [(1, "4")]
 
 
 def test_a_version_keeps_its_columns(log: Lake) -> None:

@@ -202,7 +202,38 @@ def test_a_snapshot_records_its_statement_author_and_inputs(numbers: Lake) -> No
         ("DELETE FROM t WHERE a = 1 RETURNING a", Unsupported, "RETURNING"),
         ("DELETE FROM t; DELETE FROM t", SqlError, "2 statements"),
         ("DELETE FROM main.t", Unsupported, "dataset's name alone"),
-        ("MERGE INTO t USING t AS s ON t.a = s.a WHEN MATCHED THEN DELETE", Unsupported, "MERGE"),
+        (
+            "MERGE INTO t USING t AS s ON t.a = s.a WHEN MATCHED THEN DELETE RETURNING a",
+            Unsupported,
+            "RETURNING",
+        ),
+        (
+            "MERGE INTO t USING (FROM t UNION ALL FROM t) s USING (a) WHEN MATCHED THEN DELETE",
+            SqlError,
+            "more than once",
+        ),
+        ("MERGE INTO t USING t s USING (a) WHEN MATCHED THEN UPDATE SET c = 1", SennitError, "c"),
+        ("MERGE INTO t USING t s USING (a) WHEN MATCHED THEN ERROR", SennitError, "error"),
+        (
+            "MERGE INTO t USING t s USING (a) WHEN MATCHED THEN ERROR getenv('HOME')",
+            Unsupported,
+            "getenv",
+        ),
+        (
+            "MERGE INTO t USING t s USING (a) WHEN MATCHED AND getenv('HOME') = '' THEN DELETE",
+            Denied,
+            "getenv",
+        ),
+        (
+            "MERGE INTO t USING t s USING (a) WHEN MATCHED THEN UPDATE SET b = getenv('HOME')",
+            Denied,
+            "getenv",
+        ),
+        (
+            "MERGE INTO t USING t s USING (a) WHEN NOT MATCHED THEN INSERT VALUES (1, getenv('A'))",
+            Denied,
+            "getenv",
+        ),
         ("ALTER TABLE t ADD COLUMN c INT", Unsupported, "ALTER"),
         ("CREATE VIEW v AS SELECT 1", Unsupported, "CREATE VIEW"),
         ("CREATE TEMP TABLE v AS SELECT 1", Unsupported, "CREATE TEMP"),
@@ -250,6 +281,8 @@ def test_what_a_query_may_not_read_no_statement_reads(numbers: Lake, query: str)
         f"CREATE TABLE stolen AS {query}",
         f"UPDATE t SET b = ({query})",
         f"DELETE FROM t WHERE EXISTS ({query})",
+        f"MERGE INTO t USING ({query}) s ON true WHEN NOT MATCHED THEN INSERT (b) VALUES ('x')",
+        f"MERGE INTO t USING t s USING (a) WHEN MATCHED THEN UPDATE SET b = ({query})",
         f"WITH w AS ({query}) DELETE FROM t USING w",
     ):
         with pytest.raises((Denied, UsageError, NotFound)):
@@ -451,6 +484,15 @@ class AgainstDuckDB(RuleBasedStateMachine):
         "WITH w AS (SELECT max(k) AS m FROM s) UPDATE t SET a = m FROM w WHERE a > 40",
         "DELETE FROM t USING s WHERE s.k = t.a AND s.v = 'v3'",
         "INSERT INTO t (b) SELECT v FROM s WHERE k > 2", "INSERT INTO t FROM t WHERE a = 5",
+        ("MERGE INTO t USING (SELECT DISTINCT * FROM s) s ON t.a = s.k "
+        "WHEN MATCHED AND t.b = s.v THEN DELETE WHEN MATCHED THEN UPDATE SET b = s.v "
+        "WHEN NOT MATCHED THEN INSERT VALUES (s.k, s.v)"),
+        ("MERGE INTO t AS x USING (SELECT 7 AS a, 'seven' AS b) USING (a) "
+        "WHEN MATCHED THEN UPDATE WHEN NOT MATCHED THEN INSERT BY NAME"),
+        ("WITH w AS (SELECT k FROM s GROUP BY k) MERGE INTO t USING w ON t.a = w.k "
+        "WHEN NOT MATCHED BY SOURCE AND a > 25 THEN DELETE "
+        "WHEN MATCHED AND CASE WHEN t.a > 2 THEN true ELSE false END THEN DO NOTHING "
+        "WHEN MATCHED THEN UPDATE SET b = (SELECT max(b) FROM t)"),
     )))  # fmt: skip
     def change(self, statement: str) -> None:
         self.both(statement)
@@ -491,3 +533,24 @@ def test_random_statements_leave_the_rows_that_duckdb_has(machine: type[AgainstD
 @pytest.mark.timeout(1800)
 def test_long_histories_leave_the_rows_that_duckdb_has(machine: type[AgainstDuckDB]) -> None:
     run_state_machine_as_test(machine, settings=settings(max_examples=60, stateful_step_count=25))
+
+
+def test_a_merge_rewrites_the_shards_that_it_matches(numbers: Lake) -> None:
+    first, second, third = objects(numbers, "t")
+    numbers.sql("CREATE TABLE news AS FROM (VALUES (15, 'changed'), (100, 'new')) v(a, b)")
+
+    merge = (
+        "MERGE INTO t USING news AS s ON t.a = s.a AND t.a < ? WHEN MATCHED THEN UPDATE "
+        "SET b = s.b || ? WHEN NOT MATCHED THEN INSERT (a, b) VALUES (s.a, s.b || ?)"
+    )
+    assert numbers.sql(merge, [50, "!", "?"]).value == 2
+
+    assert objects(numbers, "t")[::2] == [first, third]
+    assert second not in objects(numbers, "t")
+    rows = numbers.sql("SELECT a, b FROM t WHERE length(b) > 2 ORDER BY a").rows
+    assert rows == [(15, "changed!"), (100, "new?")]
+    inserting = "MERGE INTO t USING (SELECT 500 AS a) s USING (a) WHEN NOT MATCHED THEN INSERT (a) VALUES (s.a)"
+    assert numbers.sql(inserting).value == 1
+    assert len(objects(numbers, "t")) == 4
+    assert numbers.sql(inserting).value == 0
+    assert len(objects(numbers, "t")) == 4

@@ -288,7 +288,7 @@ class Lake:
         The change is committed, as a new snapshot, before the first byte of the result can be read.
 
         Args:
-            sql: One INSERT, UPDATE, DELETE, TRUNCATE, CREATE TABLE or DROP TABLE.
+            sql: One INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE TABLE or DROP TABLE.
             params: As for `query`.
             format: Of the result, which is the number of rows: `arrow`, `json` or `csv`.
             deadline_seconds: Time limit of the executors, after which nothing has changed.

@@ -7,7 +7,7 @@ expression without tables, which DuckDB computes before the statement runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import duckdb
@@ -19,8 +19,11 @@ from lake.sql.write_statements import (
     Clause,
     CreateTable,
     Delete,
+    DropTable,
     Insert,
+    Merge,
     Update,
+    Write,
     parse_write,
     tokens_of,
 )
@@ -65,21 +68,28 @@ def _queries(sql: str) -> Iterator[tuple[str, Clause, str]]:
         text = explained_query(sql)
         yield "", Clause(text, len(sql) - len(text)), ""
         return
+    for before, clause, after in _parts(write):
+        if clause is not None and clause.text:
+            yield before, clause, after
+
+
+def _parts(write: Write) -> Iterator[tuple[str, Clause | None, str]]:
     match write:
-        case Insert(query=query) if query is not None:
-            yield "", query, ""
-        case CreateTable(query=query) if query is not None:
-            yield "", query, ""
+        case Insert() | CreateTable():
+            yield "", write.query, ""
         case Delete() | Update():
-            for before, clause in (
-                ("SELECT 1 FROM ", write.sources),
-                ("SELECT 1 WHERE ", write.condition),
-            ):
-                if clause.text:
-                    yield before, clause, ""
-    for _, expression in write.assignments if isinstance(write, Update) else ():
+            yield "SELECT 1 FROM ", write.sources, ""
+            yield "SELECT 1 WHERE ", write.condition, ""
+        case Merge():
+            yield "SELECT 1 FROM ", write.source, ""
+    expressions: Iterable[Clause] = ()
+    if isinstance(write, Merge):
+        expressions = write.expressions
+    elif isinstance(write, Update):
+        expressions = (expression for _, expression in write.assignments)
+    for expression in expressions:
         yield "SELECT ", expression, ""
-    if isinstance(write, Insert | Delete | Update) and write.prelude.text:
+    if not isinstance(write, CreateTable | DropTable):
         yield "", write.prelude, " SELECT 1"
 
 

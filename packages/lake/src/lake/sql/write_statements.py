@@ -9,7 +9,7 @@ their text, so that DuckDB alone decides what an expression means.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,6 +25,7 @@ __all__ = [
     "Delete",
     "DropTable",
     "Insert",
+    "Merge",
     "Token",
     "Update",
     "Write",
@@ -32,10 +33,16 @@ __all__ = [
     "tokens_of",
 ]
 
-_SUPPORTED = "INSERT, UPDATE, DELETE, TRUNCATE, CREATE TABLE and DROP TABLE"
+_SUPPORTED = "INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE TABLE and DROP TABLE"
+# The words of MERGE outside of its expressions, besides names of columns.
+_MERGE_WORDS = frozenset(
+    ("when", "not", "matched", "by", "source", "target", "and", "then", "update", "set", "delete",
+     "insert", "values", "default", "do", "nothing", "error", "name", "position", "*", ",", "=")
+)  # fmt: skip
 _VERBS = frozenset(("insert", "update", "delete", "truncate", "merge", "create", "drop", "alter"))
 _QUERIES = frozenset(("select", "values", "from", "with", "table", "pivot", "unpivot", "describe"))
-_OPENING, _CLOSING = "([{", ")]}"
+# CASE … END are brackets too: WHEN and THEN inside are not those of MERGE.
+_OPENING, _CLOSING = frozenset(("(", "[", "{", "case")), frozenset((")", "]", "}", "end"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +120,29 @@ class Update:
 
 
 @dataclass(frozen=True, slots=True)
+class Merge:
+    """MERGE INTO.
+
+    Args:
+        table: The dataset.
+        alias: Its name in the clauses.
+        prelude: The WITH clause before the verb, "" if there is none.
+        source: What is merged into it.
+        join: ON or USING, and the condition.
+        expressions: Those of the WHEN clauses.
+        of_unmatched: Whether a clause is for rows of the dataset that nothing matches.
+    """
+
+    table: str
+    alias: str
+    prelude: Clause
+    source: Clause
+    join: Clause
+    expressions: tuple[Clause, ...]
+    of_unmatched: bool
+
+
+@dataclass(frozen=True, slots=True)
 class DropTable:
     """DROP TABLE."""
 
@@ -120,7 +150,7 @@ class DropTable:
     if_exists: bool
 
 
-Write: TypeAlias = Insert | CreateTable | Delete | Update | DropTable
+Write: TypeAlias = Insert | CreateTable | Delete | Update | Merge | DropTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,23 +182,11 @@ def parse_write(sql: str) -> Write | None:
         raise SqlError(f"{count} statements; send one", line=1, column=1, offset=0)
     prelude = reader.cut(0, verb)
     reader.position = verb
-    match reader.take():
-        case "insert":
-            return _insert(reader, prelude)
-        case "update":
-            return _update(reader, prelude)
-        case "delete":
-            return _delete(reader, prelude)
-        case "truncate":
-            reader.accept("table")
-            table = reader.name()
-            return Delete(table, table, prelude, reader.nothing(), reader.nothing())
-        case "create":
-            return _create(reader)
-        case "drop":
-            return _drop(reader)
-        case word:
-            raise Unsupported(f"{word.upper()} is not supported", hint=f"use {_SUPPORTED}")
+    word = reader.take()
+    parse = _PARSERS.get(word)
+    if parse is None:
+        raise Unsupported(f"{word.upper()} is not supported", hint=f"use {_SUPPORTED}")
+    return parse(reader, prelude)
 
 
 def _insert(reader: _Reader, prelude: Clause) -> Insert:
@@ -235,7 +253,77 @@ def _delete(reader: _Reader, prelude: Clause) -> Delete:
     )
 
 
-def _create(reader: _Reader) -> CreateTable:
+def _merge(reader: _Reader, prelude: Clause) -> Merge:
+    reader.expect("into")
+    table = reader.name()
+    alias = reader.alias(before=("using",)) or table
+    reader.expect("using")
+    end = reader.find(("returning",))
+    _refuse_returning(reader, end)
+    when = reader.find(("when",), end)
+    # The last one: the source may be a join with a condition of its own.
+    join = max(reader.find_all(("on", "using"), when), default=when)
+    source = reader.cut(reader.position, join)
+    actions = reader.find_all(("when",), end)
+    expressions: list[Clause] = []
+    of_unmatched = False
+    for start, stop in zip(actions, [*actions[1:], end], strict=True):
+        words = [token.word for token in reader.tokens[start : start + 5]]
+        of_unmatched |= words == ["when", "not", "matched", "by", "source"]
+        expressions += _expressions_of_action(reader, start, stop)
+    return Merge(
+        table,
+        alias,
+        prelude,
+        source,
+        reader.cut(join, when),
+        tuple(expressions),
+        of_unmatched,
+    )
+
+
+def _expressions_of_action(reader: _Reader, start: int, stop: int) -> list[Clause]:
+    """Return the expressions of `WHEN … [AND condition] THEN action`; refuse what else may be there.
+
+    The statement runs as it is written, so nothing in it may stay unchecked.
+    """
+    reader.position = start
+    then = reader.find(("then",), stop)
+    condition = reader.find(("and",), then)
+    ranges = [(condition + 1, then)] if condition < then else []
+    names: set[int] = set()  # the tokens of columns that are assigned
+    reader.position = then
+    assigned = reader.find(("set",), stop)
+    values = reader.find(("values",), stop)
+    listed = reader.find(("(",), values)
+    if assigned < stop:
+        for first, last in reader.divide(assigned + 1, stop):
+            if last - first > 1:  # not SET *
+                _assignment(reader, first, last)
+                names.add(first)
+                ranges.append((first + 2, last))
+    else:
+        if listed < values:
+            reader.position = listed
+            reader.names_in_brackets()
+            names.update(range(listed, reader.position))
+        if values < stop:
+            ranges.append((values + 1, stop))
+    known = names | {index for first, last in ranges for index in range(first, last)}
+    for index in range(start, stop):
+        word = reader.tokens[index].word
+        if index not in known and word not in _MERGE_WORDS:
+            raise Unsupported(f"MERGE with {word!r} in a WHEN clause is not supported")
+    return [reader.cut(first, last) for first, last in ranges]
+
+
+def _truncate(reader: _Reader, prelude: Clause) -> Delete:
+    reader.accept("table")
+    table = reader.name()
+    return Delete(table, table, prelude, reader.nothing(), reader.nothing())
+
+
+def _create(reader: _Reader, _prelude: Clause) -> CreateTable:
     replaces = reader.accept("or")
     if replaces:
         reader.expect("replace")
@@ -260,7 +348,7 @@ def _create(reader: _Reader) -> CreateTable:
     return CreateTable(table, None, reader.cut(reader.position, stop + 1), replaces, if_missing)
 
 
-def _drop(reader: _Reader) -> DropTable:
+def _drop(reader: _Reader, _prelude: Clause) -> DropTable:
     if reader.word != "table":
         raise Unsupported(f"DROP {reader.word.upper()} is not supported", hint="use DROP TABLE")
     reader.take()
@@ -271,6 +359,17 @@ def _drop(reader: _Reader) -> DropTable:
     if reader.position < len(reader.tokens):
         raise Unsupported("DROP TABLE takes one name", hint="CASCADE and RESTRICT have no use here")
     return DropTable(table, if_exists)
+
+
+_PARSERS: dict[str, Callable[[_Reader, Clause], Write]] = {
+    "insert": _insert,
+    "update": _update,
+    "delete": _delete,
+    "truncate": _truncate,
+    "merge": _merge,
+    "create": _create,
+    "drop": _drop,
+}
 
 
 def _refuse_returning(reader: _Reader, end: int) -> None:
@@ -332,6 +431,14 @@ class _Reader:
             if not self.tokens[index].depth and self.tokens[index].word in words:
                 return index
         return stop
+
+    def find_all(self, words: Collection[str], stop: int) -> list[int]:
+        """Return the indexes of the words outside of brackets."""
+        return [
+            index
+            for index in range(self.position, stop)
+            if not self.tokens[index].depth and self.tokens[index].word in words
+        ]
 
     def find_pair(self, first: str, second: str) -> int:
         """As `find`, for two words in sequence."""
@@ -424,11 +531,11 @@ def tokens_of(sql: str) -> list[Token]:
         if kind == duckdb.token_type.comment:
             continue
         text = data[offset:end].decode("utf-8", "surrogatepass").rstrip()
-        closes = text[:1] in _CLOSING and kind == duckdb.token_type.operator
-        depth -= bool(text) and closes
         word = text if text[:1] in "\"'" else text.lower()
+        is_word = kind in (duckdb.token_type.operator, duckdb.token_type.keyword)
+        depth -= is_word and word in _CLOSING
         tokens.append(Token(word, index, index + len(text), depth))
-        depth += bool(text) and text[:1] in _OPENING and kind == duckdb.token_type.operator
+        depth += is_word and word in _OPENING
     while tokens and tokens[-1].word == ";":
         tokens.pop()
     return tokens

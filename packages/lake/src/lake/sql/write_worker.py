@@ -5,8 +5,9 @@ rows are written as shards into the request's folder. Nothing is committed here:
 (`lake.writes`), so a crash leaves no visible state.
 
 UPDATE and DELETE first find the rows that they change, by number of shard and row, then write those
-shards anew that have any (copy on write), with their rows in the same order. So each snapshot
-consists of plain Parquet files without deletion markers, which any reader understands.
+shards anew that have any (copy on write), with their rows in the same order. MERGE runs on a
+temporary table of these shards. So each snapshot consists of plain Parquet files without deletion
+markers, which any reader understands.
 
 Request: `sql` `params` `format` `folder` `tables` (see `Table.from_json`) `threads`.
 Response: `action` (`append`, `create`, `rewrite`, `drop` or `none`) `table` `dataset` `base` `schema`
@@ -54,6 +55,7 @@ from lake.sql.write_statements import (
     Delete,
     DropTable,
     Insert,
+    Merge,
     Update,
     parse_write,
 )
@@ -170,6 +172,16 @@ class _Statement:
         self.bind(connection, query.text)  # for the position of an error in it
         text = outer.replace("{}", query.text)
         connection.execute(f"CREATE TEMP TABLE {_HITS} AS {text}", self._params)
+
+    def execute(self, connection: duckdb.DuckDBPyConnection) -> int:
+        """Run the statement as it is written; return the number of rows that it changed."""
+        ((count,),) = connection.execute(self._request["sql"], self._params).fetchall()
+        return int(count)
+
+    def reads(self, query: _Text, target: Table) -> bool:
+        """Return whether a query names the target itself, not only its numbered rows."""
+        names = check_statement(query.text).tables
+        return any(self.find(name) is target for name in names)
 
     def write(self, relation: duckdb.DuckDBPyRelation, schema: pa.Schema | None) -> list[Shard]:
         """Write a result as shards with this schema; None takes the result's columns."""
@@ -361,6 +373,48 @@ def _update(write: Update, statement: _Statement) -> dict[str, Any]:
         return _rewritten(target, changed, sum(count for _, count in found), read)
 
 
+def _merge(write: Merge, statement: _Statement) -> dict[str, Any]:
+    """Run MERGE as it is written, on a temporary table of the shards with rows that it matches.
+
+    A row of the source that matches any row of the dataset matches one in these shards, so the rest
+    of the dataset changes nothing; except if the statement reads it in a subquery, or has a clause
+    for rows that nothing matches.
+    """
+    target = statement.target(write.table)
+    alias = quoted(write.alias)
+    parts: list[str | Clause] = [write.prelude, " "] if write.prelude.text else []
+    parts += [f"SELECT DISTINCT {alias}.{SHARD} FROM {NUMBERED} AS {alias} JOIN ", write.source]
+    parts += [" ", write.join, " WHERE true"]
+    # Checked and bound with the rest, in the order of their parameters, and never computed.
+    for expression in write.expressions:
+        parts += [" OR (", expression, ") IS NULL"]
+    query = _Text(*parts)
+    with statement.session(query, target) as (connection, read):
+        statement.create_hits(connection, query)
+        if write.of_unmatched or statement.reads(query, target):
+            touched = list(range(len(target.objects)))
+        else:
+            found = f"SELECT {SHARD} FROM {_HITS} ORDER BY ALL"
+            touched = [int(index) for (index,) in connection.execute(found).fetchall()]
+        # In the place of the view of this name. NULL: nothing is in an empty list.
+        numbers = ", ".join(map(str, touched)) or "NULL"
+        connection.execute(
+            f"CREATE TEMP TABLE {quoted(write.table)} AS "
+            f"SELECT * EXCLUDE ({SHARD}, {ROW}) FROM {NUMBERED} "
+            f"WHERE {SHARD} IN ({numbers}) ORDER BY {SHARD}, {ROW}"
+        )
+        count = statement.execute(connection)
+        if not count:
+            return {**_of(target), "count": 0}
+        rows = connection.sql(f"FROM {quoted(write.table)}")
+        shards = statement.write(rows, target.schema.to_arrow())
+    if not touched:
+        return {**_of(target), "action": "append", "shards": _reports(shards), "count": count,
+                "inputs": _inputs(read)}  # fmt: skip
+    changed = [(touched[0], shards), *((index, []) for index in touched[1:])]
+    return _rewritten(target, changed, count, read)
+
+
 def _drop(write: DropTable, statement: _Statement) -> dict[str, Any]:
     found = statement.find(write.table)
     if found is None:
@@ -375,6 +429,7 @@ _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
     CreateTable: _create,
     Delete: _delete,
     Update: _update,
+    Merge: _merge,
     DropTable: _drop,
 }
 
