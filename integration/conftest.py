@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from elkyn_sdks import JS, install_sdks
 
 from nodes import RunningNode, running_node
 
@@ -28,9 +28,5 @@ def own_node(tmp_path: Path) -> Iterator[RunningNode]:
 @pytest.fixture(scope="session")
 def sdk_folder() -> Path:
     """The folder of Node scripts, with the client SDKs that they use installed."""
-    folder = Path(__file__).parent / "js"
-    if not (folder / "node_modules" / "firebase").is_dir():
-        subprocess.run(
-            ["npm", "ci", "--prefix", str(folder)], check=True, stdout=subprocess.DEVNULL
-        )
-    return folder
+    install_sdks()
+    return JS

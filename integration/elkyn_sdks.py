@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
 import os
 import subprocess
@@ -13,9 +15,16 @@ JS = Path(__file__).with_name("js")
 
 def install_sdks() -> None:
     """Install the SDKs as their lock file says, when they are not there yet."""
-    needed = json.loads((JS / "package.json").read_text())["dependencies"]
-    if not all((JS / "node_modules" / name).is_dir() for name in needed):
-        subprocess.run(["npm", "ci", "--prefix", str(JS)], check=True, capture_output=True)
+    wanted = hashlib.sha256((JS / "package-lock.json").read_bytes()).hexdigest()
+    installed = JS / "node_modules" / ".sennit-lock"
+    state = JS.parents[1] / ".platform"
+    state.mkdir(exist_ok=True)
+    # Several processes run tests, and each would remove what another is installing.
+    with (state / "integration-js.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not installed.is_file() or installed.read_text() != wanted:
+            subprocess.run(["npm", "ci", "--prefix", str(JS)], check=True, capture_output=True)
+            installed.write_text(wanted)
 
 
 def run_script(name: str, *arguments: str, **environment: str) -> Any:

@@ -90,7 +90,7 @@ def test_a_delete_killed_anywhere_is_finished_at_the_next_start(
 
 
 def test_every_point_is_tried() -> None:
-    tried = [point for point in POINTS if point.startswith(("ingest", "delete"))]
+    tried = [point for point in POINTS if point.startswith(("ingest", "write", "delete"))]
 
     assert tried == list(POINTS)
 
