@@ -165,14 +165,26 @@ class Ingestor:
                 answer = _wait(execution, cancelled)
             _check(cancelled)
             reached("ingest-encoded")
+            return self._adopt_and_commit(request, answer, cancelled)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _adopt_and_commit(
+        self,
+        request: IngestRequest,
+        answer: dict[str, Any],
+        cancelled: Callable[[], bool] | None,
+    ) -> DatasetInfo:
+        objects = [shard["object"] for shard in answer["shards"]]
+        try:
             with ExitStack() as leases:
-                objects = [shard["object"] for shard in answer["shards"]]
                 # No snapshot references the shards yet, and another dataset may have shards of the
                 # same content: without the lease, deleting that dataset would delete these.
                 leases.enter_context(self._retention.lease(objects))
                 source = None
                 if request.options.get("keepSource", self._keep_source_default):
                     source = self._keep_source(request)
+                    objects.append(source)
                     leases.enter_context(self._retention.lease((source,)))
                 shards = adopt_shards(
                     self._objects,
@@ -183,8 +195,9 @@ class Ingestor:
                 reached("ingest-adopted")
                 _check(cancelled)  # the last time: a committed dataset is not taken back
                 return self._commit(request, answer, shards)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:
+            self._retention.discard(objects)
+            raise
 
     def _target(self, request: IngestRequest) -> DatasetInfo | None:
         """Return the dataset to append to or replace; refuse an existing name before encoding."""

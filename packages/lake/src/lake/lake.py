@@ -116,7 +116,12 @@ class Lake:
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
             )  # fmt: skip
             self._writer = Writer(
-                self.objects, self.catalog, self.retention, self._staging, clock=clock
+                self.objects,
+                self.catalog,
+                self.retention,
+                self._staging,
+                delete=self.delete,
+                clock=clock,
             )
             self._tables = StatementTables(self.catalog, self.objects, self.retention)
             self._verifier = Verifier()
@@ -235,8 +240,7 @@ class Lake:
         check_parameters(params)
         if format not in _FORMATS:
             raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
-        if engine not in _ENGINES:
-            raise Unsupported(f"engine {engine!r} is none of {', '.join(_ENGINES)}")
+        _check_engine(engine)
         sql, history = self._resolve_history(sql, user, deadline_seconds)
         tables, held = self._tables.hold(sql, history)
         whole = {
@@ -343,6 +347,7 @@ class Lake:
     ) -> QueryExecution | WriteExecution:
         """Start a statement of either kind, by its verb: as `execute`, or else as `query`."""
         if changes_data(sql):
+            _check_engine(engine)
             return self.execute(sql, **options)
         return self.query(sql, max_rows=max_rows, engine=engine, **options)
 
@@ -536,6 +541,11 @@ class Lake:
 def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`
     """Open the lake in a folder, which is created if it is missing; settings as of `Lake`."""
     return Lake(folder, **settings)
+
+
+def _check_engine(engine: str) -> None:
+    if engine not in _ENGINES:
+        raise Unsupported(f"engine {engine!r} is none of {', '.join(_ENGINES)}")
 
 
 def _left(until: float | None) -> float | None:

@@ -10,7 +10,14 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["changes_data", "words_of"]
+__all__ = ["UNUSUAL_SPACES", "changes_data", "words_of"]
+
+UNUSUAL_SPACES = "".join(
+    letter
+    for letter in map(chr, range(0x80, 0x10000))
+    if letter.isspace() or letter in "\u200b\ufeff"
+)
+"""Spaces to DuckDB's parser, but letters to its tokenizer."""
 
 _WORD = re.compile(
     r"""
@@ -45,40 +52,83 @@ _CHANGING = frozenset(
     ("insert", "update", "delete", "truncate", "merge", "create", "drop", "alter")
 )
 _READING = frozenset(("select", "values", "from", "table", "pivot", "unpivot", "describe"))
+_SPACES = dict.fromkeys(map(ord, UNUSUAL_SPACES), " ")
 _PIECE = re.compile(
     r"""
-      --[^\n]*
-    | /\*.*?\*/
-    | "(?:[^"]|"")*"
-    | \b[eE]'(?:[^'\\]|\\.|'')*'
-    | '(?:[^']|'')*'
-    | \$(?P<tag>[A-Za-z_0-9]*)\$.*?\$(?P=tag)\$
-    | (?P<bare>(?:[A-Za-z0-9_]|[^\x00-\x7f\s])+)
-    | (?P<open>[(\[{])
+      (?P<bare>(?:[A-Za-z0-9_]|[^\x00-\x7f\s])+)
+    | (?P<open>--|/\*|"|'|\$[A-Za-z_0-9]*\$|[(\[{])
     | (?P<close>[)\]}])
+    | (?P<comma>,)
     """,
-    re.VERBOSE | re.DOTALL,
+    re.VERBOSE,
 )
+
+
+_COMMENT = re.compile(r"/\*|\*/")
 
 
 def changes_data(sql: str) -> bool:
     """Return whether a statement's verb is one that changes datasets, such as INSERT.
 
     This only chooses who runs the statement. Both check it with DuckDB's parser, so a wrong choice
-    is refused, and never a change by somebody who may only read.
+    is refused, and never a change by somebody who may only read. It takes time in proportion to the
+    text, as it runs before anything else has looked at it.
     """
-    depth, after_with = 0, False
-    for found in _PIECE.finditer(sql):
-        if found["open"] is not None:
-            depth += 1
-        elif found["close"] is not None:
-            depth -= 1
-        elif found["bare"] is not None and depth == 0:
-            word = found["bare"].casefold()
-            if word in _CHANGING or word in _READING:
-                return word in _CHANGING
-            # After WITH come names and queries in brackets, then the verb.
-            if not after_with and word != "with":
+    sql = sql.translate(_SPACES)
+    depth = position = 0
+    # After WITH [RECURSIVE], and after each comma outside of brackets, comes a name.
+    after_with = is_name = False
+    while (found := _PIECE.search(sql, position)) is not None:
+        position = found.end()
+        if found["open"] is not None and found["open"] not in "([{":
+            position = _end_of(sql, found["open"], position)
+            if position < 0:  # never closed: no statement
                 return False
-            after_with = True
+            is_name = is_name and found["open"] != '"'
+        elif found["bare"] is None:
+            depth += (found["open"] is not None) - (found["close"] is not None)
+            is_name = is_name or (found["comma"] is not None and depth == 0)
+        elif depth == 0:
+            word = found["bare"].casefold()
+            if is_name and word != "recursive":
+                is_name = False
+            elif word in _CHANGING or word in _READING:
+                return word in _CHANGING
+            elif word == "with" and not after_with:
+                after_with = is_name = True
+            elif not after_with:
+                return False
     return False
+
+
+def _end_of(sql: str, opening: str, start: int) -> int:
+    """Return where a comment or quoted text ends that was opened before `start`; -1 if nowhere."""
+    if opening == "--":
+        end = sql.find("\n", start)
+        return len(sql) if end < 0 else end
+    if opening == "/*":
+        return _end_of_comment(sql, start)
+    # Two quotes are one in the text: the second opens a text that is joined to the first. In E'…' a
+    # backslash hides a quote.
+    escapes = opening == "'" and sql[start - 2 : start - 1] in ("e", "E")
+    end = sql.find(opening, start)
+    while escapes and end > 0 and _is_escaped(sql, start, end):
+        end = sql.find(opening, end + 1)
+    return -1 if end < 0 else end + len(opening)
+
+
+def _end_of_comment(sql: str, start: int) -> int:
+    """Return the end of a comment, which may hold others."""
+    depth = 1
+    for found in _COMMENT.finditer(sql, start):
+        depth += 1 if found[0] == "/*" else -1
+        if depth == 0:
+            return found.end()
+    return -1
+
+
+def _is_escaped(sql: str, start: int, quote: int) -> bool:
+    backslashes = 0
+    while quote - backslashes > start and sql[quote - backslashes - 1] == "\\":
+        backslashes += 1
+    return backslashes % 2 == 1

@@ -68,6 +68,11 @@ class Retention:
                 del self._leases[name]
             self._forget(free & self._doomed)
 
+    def discard(self, objects: Iterable[str]) -> None:
+        """Delete new objects that were not committed, if no snapshot or reader uses them."""
+        with self._lock:
+            self._forget({name for name in objects if name in self._objects})
+
     def delete_dataset(self, dataset: str) -> DatasetInfo:
         """Remove a dataset from the catalog now, and its objects when they are no longer in use."""
         with self._lock:

@@ -7,7 +7,7 @@ and otherwise the statement runs again.
     change            fails if, since the statement read the dataset,
     INSERT            its columns have changed
     UPDATE, DELETE    its columns, or a shard with a changed row, have been replaced or deleted
-    CREATE TABLE      the name has been given to another dataset
+    CREATE TABLE      the name has been given to another dataset, or the one to replace has changed
     DROP TABLE        never
 
 So an append conflicts with nothing, and rows that are appended while an UPDATE or DELETE runs are
@@ -58,8 +58,9 @@ class Writer:
     Args:
         objects: Stores the shards.
         catalog: Commits the datasets.
-        retention: Leases the shards until they are committed, and deletes datasets.
+        retention: Leases the shards until they are committed.
         staging: Folder for files that are not objects yet; its owner empties it at startup.
+        delete: Deletes a dataset.
         clock: Source of commit times.
     """
 
@@ -70,8 +71,10 @@ class Writer:
         retention: Retention,
         staging: Path,
         *,
+        delete: Callable[[str], object],
         clock: Clock,
     ) -> None:
+        self._delete = delete
         self._objects = objects
         self._catalog = catalog
         self._retention = retention
@@ -99,27 +102,45 @@ class Writer:
         if answer["action"] == "none":
             return None
         if answer["action"] == "drop":
-            self._retention.delete_dataset(answer["dataset"])
+            self._drop(answer)
             return None
+        self._check_base(answer)
         reports = [*answer["shards"]]
         for change in answer["rewritten"]:
             reports += change["shards"]
-        with self._retention.lease([report["object"] for report in reports]):
-            shards = iter(adopt_shards(self._objects, reports))
-            added = [next(shards) for _ in answer["shards"]]
-            replaced = [
-                (change["index"], change["object"], [next(shards) for _ in change["shards"]])
-                for change in answer["rewritten"]
-            ]
-            reached("write-adopted")
-            # The new shards follow from the head, so no other commit may come in between.
-            with self._catalog.writing():
-                dataset = self._dataset(answer, author)
-                if answer["action"] == "create":
-                    result = tuple(added)
-                else:
-                    result = (*self._applied(answer, dataset, replaced), *added)
-                return self._commit(answer, dataset, result, sql, author)
+        names = [report["object"] for report in reports]
+        try:
+            with self._retention.lease(names):
+                return self._adopt_and_commit(answer, reports, sql, author)
+        except BaseException:
+            self._retention.discard(names)
+            raise
+
+    def _adopt_and_commit(
+        self, answer: dict[str, Any], reports: list[dict[str, Any]], sql: str, author: str
+    ) -> DatasetInfo:
+        shards = iter(adopt_shards(self._objects, reports))
+        added = [next(shards) for _ in answer["shards"]]
+        replaced = [
+            (change["index"], change["object"], [next(shards) for _ in change["shards"]])
+            for change in answer["rewritten"]
+        ]
+        reached("write-adopted")
+        # The new shards follow from the head, so no other commit may come in between.
+        with self._catalog.writing():
+            dataset = self._check_base(answer, author)
+            if answer["action"] == "create":
+                result = tuple(added)
+            else:
+                result = (*self._applied(answer, dataset, replaced), *added)
+            return self._commit(answer, dataset, result, sql, author)
+
+    def _drop(self, answer: dict[str, Any]) -> None:
+        try:
+            self._delete(answer["dataset"])
+        except NotFound:
+            if not answer["ifExists"]:
+                raise NotFound(kind="dataset", name=answer["table"], suggestion=None) from None
 
     def rollback(self, dataset: str, version: int, author: str) -> DatasetInfo:
         """Commit a snapshot with the columns and rows of an earlier one, which later ones stay after.
@@ -149,18 +170,24 @@ class Writer:
             manifest = Manifest(snapshot, self._clock.now())
             return self._catalog.commit(info, manifest, expected_head=info.head)
 
-    def _dataset(self, answer: dict[str, Any], author: str) -> DatasetInfo:
-        """Return the dataset to change, or the one to create."""
+    def _check_base(self, answer: dict[str, Any], author: str = "") -> DatasetInfo:
+        """Return the dataset to change, or the one to create.
+
+        Raises:
+            Conflict: It is not the one that the statement read.
+        """
         schema = Schema.from_json(answer["schema"])
         if answer["action"] == "create":
             name = check_dataset_name(answer["table"])
             existing = self._catalog.find(name)
-            if existing is None:
-                self._catalog.check_free(name)
-                return DatasetInfo(id=new_id(self._clock), name=name, owner=author, schema=schema)
-            if not answer["replaces"]:
-                raise Conflict(f"a dataset named {existing.name!r} exists")
-            return existing
+            if existing is not None:
+                if (existing.id, existing.head) != (answer["dataset"], answer["base"]):
+                    raise _moved_on(existing)
+                return existing
+            if answer["dataset"] is not None:
+                raise Conflict(f"dataset {name!r} was deleted in the meantime")
+            self._catalog.check_free(name)
+            return DatasetInfo(id=new_id(self._clock), name=name, owner=author, schema=schema)
         found = self._catalog.find(answer["dataset"])
         if found is None:
             raise NotFound(kind="dataset", name=answer["table"], suggestion=None)

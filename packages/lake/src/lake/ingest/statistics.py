@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 __all__ = ["column_stats"]
 
 _TEXT_MAX = 128
-# JSON readers in JavaScript parse numbers as doubles, which are exact up to here.
+# JSON readers in JavaScript parse numbers as doubles, which are exact below this.
 _EXACT_INTEGER = 2**53
 
 
@@ -68,7 +68,7 @@ def _plain(value: Any) -> Any:
         case bool():
             return value
         case int():
-            return value if abs(value) <= _EXACT_INTEGER else str(value)
+            return value if abs(value) < _EXACT_INTEGER else str(value)
         case float():
             return value if math.isfinite(value) else None
         case str():

@@ -23,23 +23,16 @@ from lake.sql.tables import Table
 from sennit_core.schema import Schema
 
 __all__ = [
-    "NUMBERED",
-    "ROW",
-    "SHARD",
     "Instance",
     "SqlLimits",
     "Table",
     "column_types",
-    "literal",
     "open_session",
     "open_write_session",
     "quoted",
+    "shards_of",
 ]
 
-NUMBERED = "__lake_rows"
-"""The view of a dataset's rows with the columns `SHARD` and `ROW`, in a session that writes."""
-SHARD = "__lake_shard"
-ROW = "__lake_row"
 
 _MIB = 1 << 20
 _STREAM_MEMORY_MIN = 256 * _MIB
@@ -70,17 +63,9 @@ class Instance:
         tables: Datasets that its queries read or list.
         names: Their names as written in the queries; ids among them become views too.
         limits: Memory, temporary space and threads.
-        numbered: A table whose rows are numbered in another view, `NUMBERED`.
     """
 
-    def __init__(
-        self,
-        tables: Sequence[Table],
-        names: Sequence[str],
-        limits: SqlLimits,
-        *,
-        numbered: Table | None = None,
-    ) -> None:
+    def __init__(self, tables: Sequence[Table], names: Sequence[str], limits: SqlLimits) -> None:
         self.limits = limits
         self._database = _connect(limits)
         try:
@@ -90,8 +75,6 @@ class Instance:
                 _create_view(self._database, table.name, table)
                 if table.id in wanted:
                     _create_view(self._database, table.id, table)
-            if numbered is not None:
-                _create_view(self._database, NUMBERED, numbered, numbered=True)
             # After the views: creating them opens shards to read their schemas.
             _lock(self._database, [path for table in tables for path in table.paths or ()])
         except BaseException:
@@ -140,19 +123,13 @@ def open_session(
 
 @contextmanager
 def open_write_session(
-    tables: Sequence[Table], names: Sequence[str], limits: SqlLimits, target: Table | None
+    tables: Sequence[Table], names: Sequence[str], limits: SqlLimits
 ) -> Iterator[duckdb.DuckDBPyConnection]:
     """Open an instance for a statement that changes a dataset, and a connection to it.
 
-    The connection may create temporary tables; the instance has no others, and ends with it.
-
-    Args:
-        tables: Datasets that the statement reads, and the target.
-        names: Their names as written.
-        limits: Resource limits.
-        target: The dataset whose numbered rows are the view `NUMBERED`; None for no such view.
+    As `open_session`, but the connection may create temporary tables, which end with it.
     """
-    instance = Instance(tables, names, limits, numbered=target)
+    instance = Instance(tables, names, limits)
     try:
         with instance.connect(read_only=False) as connection:
             yield connection
@@ -192,7 +169,7 @@ def _lock(database: duckdb.DuckDBPyConnection, shards: Sequence[str]) -> None:
     database.execute("SET GLOBAL allowed_configs = ['streaming_buffer_size']")
     # The order is fixed: `allowed_paths` cannot change once access is off, and nothing can change
     # once the configuration is locked.
-    database.execute(f"SET GLOBAL allowed_paths = [{', '.join(map(literal, shards))}]")
+    database.execute(f"SET GLOBAL allowed_paths = [{', '.join(map(_literal, shards))}]")
     database.execute("SET GLOBAL enable_external_access = false")
     database.execute("SET GLOBAL lock_configuration = true")
 
@@ -212,25 +189,26 @@ def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def literal(text: str) -> str:
-    """Return a text as a literal in SQL."""
+def shards_of(paths: Sequence[str]) -> str:
+    """Return the rows of these files, as an item of FROM."""
+    # Names of folders, such as `year=2024`, are no columns.
+    return f"read_parquet([{', '.join(map(_literal, paths))}], hive_partitioning = false)"
+
+
+def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _create_view(
-    connection: duckdb.DuckDBPyConnection, name: str, table: Table, *, numbered: bool = False
-) -> None:
+def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
     if table.paths:
-        shards = ", ".join(map(literal, table.paths))
-        numbers = f", file_index AS {SHARD}, file_row_number AS {ROW}" if numbered else ""
-        body = f"SELECT *{numbers} FROM read_parquet([{shards}])"
+        body = f"SELECT * FROM {shards_of(table.paths)}"
     else:
-        body = _nothing(connection, table.schema, f", 0 AS {SHARD}, 0 AS {ROW}" if numbered else "")
+        body = _nothing(connection, table.schema)
     connection.execute(f"CREATE VIEW {quoted(name)} AS {body}")
 
 
-def _nothing(connection: duckdb.DuckDBPyConnection, schema: Schema, more: str) -> str:
+def _nothing(connection: duckdb.DuckDBPyConnection, schema: Schema) -> str:
     """Return a query without rows that has the dataset's columns, for SHOW and DESCRIBE."""
     types = column_types(connection, schema)
     columns = ", ".join(f"NULL::{kind} AS {quoted(column)}" for column, kind in types.items())
-    return f"SELECT {columns}{more} WHERE false"
+    return f"SELECT {columns} WHERE false"

@@ -15,6 +15,7 @@ from typing import TypeAlias
 
 import duckdb
 
+from lake.mentions import UNUSUAL_SPACES
 from lake.sql.failures import syntax_error
 from lake.sql.guard import statement_kinds
 from sennit_core.errors import SqlError, Unsupported
@@ -42,6 +43,7 @@ _MERGE_WORDS = frozenset(
 _VERBS = frozenset(("insert", "update", "delete", "truncate", "merge", "create", "drop", "alter"))
 _QUERIES = frozenset(("select", "values", "from", "with", "table", "pivot", "unpivot", "describe"))
 # CASE … END are brackets too: WHEN and THEN inside are not those of MERGE.
+_QUOTED = (duckdb.token_type.string_const, duckdb.token_type.comment)
 _OPENING, _CLOSING = frozenset(("(", "[", "{", "case")), frozenset((")", "]", "}", "end"))
 
 
@@ -68,9 +70,11 @@ class Insert:
         query: The rows; None for DEFAULT VALUES.
         columns: The columns that are listed; None for all.
         by_name: Whether the query's columns are assigned by name.
+        place: The name as written.
     """
 
     table: str
+    place: Clause
     prelude: Clause
     query: Clause | None
     columns: tuple[str, ...] | None
@@ -84,14 +88,14 @@ class CreateTable:
     Args:
         table: The new dataset.
         query: The rows; None if there are columns.
-        columns: The definitions in parentheses; None if there is a query.
+        columns: Names and types; None if there is a query.
         replaces: OR REPLACE.
         if_missing: IF NOT EXISTS.
     """
 
     table: str
     query: Clause | None
-    columns: Clause | None
+    columns: tuple[tuple[str, Clause], ...] | None
     replaces: bool
     if_missing: bool
 
@@ -176,7 +180,7 @@ def parse_write(sql: str) -> Write | None:
         return None
     try:
         count = len(statement_kinds(sql))
-    except duckdb.Error as error:
+    except duckdb.ParserException as error:
         raise syntax_error(error, sql) from None
     if count != 1:
         raise SqlError(f"{count} statements; send one", line=1, column=1, offset=0)
@@ -192,6 +196,7 @@ def parse_write(sql: str) -> Write | None:
 def _insert(reader: _Reader, prelude: Clause) -> Insert:
     reader.refuse("or", "INSERT OR", "there are no keys, so rows cannot conflict")
     reader.expect("into")
+    place = reader.cut(reader.position, reader.position + 1)
     table = reader.name()
     if reader.accept("as"):
         reader.name()
@@ -202,12 +207,12 @@ def _insert(reader: _Reader, prelude: Clause) -> Insert:
     if reader.accept("by"):
         by_name = reader.take() == "name"
     stop = reader.find(("returning",))
-    conflict = reader.find_pair("on", "conflict")
+    conflict = reader.find_pair("on", "conflict", ("do", "(", "on"))
     if stop < len(reader.tokens) or conflict < len(reader.tokens):
         raise Unsupported("INSERT with ON CONFLICT or RETURNING is not supported")
     if reader.word == "default":
-        return Insert(table, prelude, None, columns, by_name)
-    return Insert(table, prelude, reader.cut(reader.position, stop), columns, by_name)
+        return Insert(table, place, prelude, None, columns, by_name)
+    return Insert(table, place, prelude, reader.cut(reader.position, stop), columns, by_name)
 
 
 def _update(reader: _Reader, prelude: Clause) -> Update:
@@ -243,6 +248,8 @@ def _delete(reader: _Reader, prelude: Clause) -> Delete:
     reader.expect("from")
     table = reader.name()
     alias = reader.alias(before=("using", "where", "returning")) or table
+    if reader.word not in ("using", "where", "returning", ""):
+        raise Unsupported(f"DELETE FROM {table} … {reader.word}", hint="use USING and WHERE")
     end = reader.find(("returning",))
     _refuse_returning(reader, end)
     condition = reader.find(("where",))
@@ -345,7 +352,11 @@ def _create(reader: _Reader, _prelude: Clause) -> CreateTable:
             "this form of CREATE TABLE is not supported",
             hint="write CREATE TABLE name AS query, or CREATE TABLE name (column type, …)",
         )
-    return CreateTable(table, None, reader.cut(reader.position, stop + 1), replaces, if_missing)
+    columns = tuple(
+        (reader.unquoted(start), reader.cut(start + 1, end))
+        for start, end in reader.divide_brackets(reader.position)
+    )
+    return CreateTable(table, None, columns, replaces, if_missing)
 
 
 def _drop(reader: _Reader, _prelude: Clause) -> DropTable:
@@ -419,16 +430,30 @@ class _Reader:
 
     def find_verb(self) -> int | None:
         """Return the index of the verb if it changes data, None for any other statement."""
-        start = 0
-        if self.word == "with":
-            start = self.find((*_VERBS, *(_QUERIES - {"with"})))
+        start = self._end_of_with() if self.word == "with" else 0
         return start if self._word(start) in _VERBS else None
+
+    def _end_of_with(self) -> int:
+        """Return the index of the verb after a WITH clause."""
+        outer = [i for i, token in enumerate(self.tokens) if not token.depth]
+        place = 2 if self._word(1) == "recursive" else 1
+        while True:
+            # A name, perhaps with columns, AS, and a query in brackets.
+            opened = [i for i in outer if i > place and self._word(i) == "("]
+            queries = [i for i in opened if self._word(i - 1) in ("as", "materialized")]
+            if not queries:
+                return len(self.tokens)
+            after = next(i for i in outer if i > queries[0] and self._word(i) == ")") + 1
+            if self._word(after) != ",":
+                return after
+            place = after + 1
 
     def find(self, words: Collection[str], stop: int | None = None) -> int:
         """Return the index of the first of the words outside of brackets; `stop` if none is there."""
         stop = len(self.tokens) if stop is None else stop
         for index in range(self.position, stop):
-            if not self.tokens[index].depth and self.tokens[index].word in words:
+            token = self.tokens[index]
+            if not token.depth and token.word in words and self._word(index - 1) != "as":
                 return index
         return stop
 
@@ -440,11 +465,12 @@ class _Reader:
             if not self.tokens[index].depth and self.tokens[index].word in words
         ]
 
-    def find_pair(self, first: str, second: str) -> int:
-        """As `find`, for two words in sequence."""
+    def find_pair(self, first: str, second: str, follow: Collection[str]) -> int:
+        """As `find`, for two words in sequence before one of others."""
         for index in range(self.position, len(self.tokens) - 1):
             words = self.tokens[index].word, self.tokens[index + 1].word
-            if not self.tokens[index].depth and words == (first, second):
+            follows = self._word(index + 2) in follow
+            if not self.tokens[index].depth and words == (first, second) and follows:
                 return index
         return len(self.tokens)
 
@@ -463,7 +489,18 @@ class _Reader:
             for index in range(start, stop)
             if not self.tokens[index].depth and self.tokens[index].word == ","
         ]
-        return list(zip([start, *(comma + 1 for comma in commas)], [*commas, stop], strict=True))
+        pairs = zip([start, *(comma + 1 for comma in commas)], [*commas, stop], strict=True)
+        return [(first, last) for first, last in pairs if first < last]  # a comma may be the last
+
+    def divide_brackets(self, index: int) -> list[tuple[int, int]]:
+        """Return the ranges between commas in the brackets that open at an index."""
+        depth = self.tokens[index].depth + 1
+        after = range(index + 1, len(self.tokens))
+        stop = next(place for place in after if self.tokens[place].depth < depth)
+        inside = [i for i in range(index + 1, stop) if self.tokens[i].depth == depth]
+        commas = [i for i in inside if self.tokens[i].word == ","]
+        pairs = zip([index + 1, *(comma + 1 for comma in commas)], [*commas, stop], strict=True)
+        return [(first, last) for first, last in pairs if first < last]
 
     def name(self) -> str:
         """Read the name of a dataset."""
@@ -514,6 +551,17 @@ class _Reader:
         return self.tokens[index].word if 0 <= index < len(self.tokens) else ""
 
 
+def _refuse_unusual_spaces(text: str, start: int) -> None:
+    """DuckDB's tokenizer takes these spaces for letters, so WHERE after one would be overlooked."""
+    for index, letter in enumerate(text, start):
+        if letter in UNUSUAL_SPACES:
+            raise SqlError(
+                f"the space U+{ord(letter):04X} is not supported outside of quotes",
+                offset=index,
+                hint="write an ordinary space",
+            )
+
+
 def tokens_of(sql: str) -> list[Token]:
     """Return the tokens of a statement, without comments and the semicolons at its end."""
     try:
@@ -532,10 +580,16 @@ def tokens_of(sql: str) -> list[Token]:
             continue
         text = data[offset:end].decode("utf-8", "surrogatepass").rstrip()
         word = text if text[:1] in "\"'" else text.lower()
+        if kind not in _QUOTED and not text.startswith('"'):
+            _refuse_unusual_spaces(text, index)
+        if tokens and tokens[-1].word.endswith("."):
+            word = f'"{word}"'  # after a dot every word is a name
         is_word = kind in (duckdb.token_type.operator, duckdb.token_type.keyword)
         depth -= is_word and word in _CLOSING
         tokens.append(Token(word, index, index + len(text), depth))
         depth += is_word and word in _OPENING
     while tokens and tokens[-1].word == ";":
         tokens.pop()
+    while tokens and tokens[0].word == ";":
+        tokens.pop(0)
     return tokens

@@ -18,10 +18,12 @@ Response: `action` (`append`, `create`, `rewrite`, `drop` or `none`) `table` `da
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import duckdb
 import pyarrow as pa
@@ -40,13 +42,10 @@ from lake.sql.duckdb_worker import (
 )
 from lake.sql.guard import check_statement
 from lake.sql.session import (
-    NUMBERED,
-    ROW,
-    SHARD,
     column_types,
-    literal,
     open_write_session,
     quoted,
+    shards_of,
 )
 from lake.sql.tables import Table, used_tables
 from lake.sql.write_statements import (
@@ -62,7 +61,6 @@ from lake.sql.write_statements import (
 from lake.verification import verify_shards
 from sennit_core.errors import (
     Conflict,
-    Denied,
     NotFound,
     SqlError,
     UnknownColumn,
@@ -76,22 +74,20 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_RESERVED = "__lake_"
 _HITS = "__lake_hits"
+SHARD, ROW = "__lake_shard", "__lake_row"
 _NEW = "__lake_new"
-# Words of column definitions that ask for more than a name and a type.
-_CONSTRAINTS = frozenset(
-    ("default", "check", "primary", "unique", "references", "foreign", "constraint", "generated",
-     "collate", "not", "using", "compression", "like")
-)  # fmt: skip
+# Columns that `read_parquet` adds to those of the files, unless a file has them itself.
+_NUMBERS = ("file_index", "file_row_number")
+# Types whose values Arrow, and so a shard, does not hold as they are.
+_NOT_STORED = re.compile(r"\b(BIT|BIGNUM|VARINT|VARIANT|TIME_NS|TIMETZ|TIME WITH TIME ZONE)\b")
 
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     """Run one statement up to its shards; the module's docstring describes request and response."""
     sql = request["sql"]
-    if _RESERVED in sql.casefold():
-        raise Denied(f"names with {_RESERVED}", needed="other names")
-    write = parse_write(sql)
+    with translated_errors(sql, [], context):
+        write = parse_write(sql)
     if write is None:
         raise Unsupported("the statement is a query", hint="begin it with SELECT, WITH or FROM")
     answer = _ACTIONS[type(write)](write, _Statement(request, context))
@@ -106,6 +102,7 @@ class _Statement:
 
     def __init__(self, request: dict[str, Any], context: EntryContext) -> None:
         self.context = context
+        self.sql: str = request["sql"]
         self._request = request
         self._params = params_of(request)
         self._tables = [Table.from_json(table) for table in request["tables"]]
@@ -123,31 +120,31 @@ class _Statement:
 
     @contextmanager
     def session(
-        self, query: _Text, target: Table | None
+        self, query: _Text, target: Table | None = None
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Table]]]:
         """Check a query, then open a connection on which it can run.
 
         Args:
-            query: Reads datasets, and the view `NUMBERED` if there is a target.
-            target: The dataset whose rows are numbered in that view.
+            query: Reads datasets.
+            target: Another dataset to read.
         """
         read: list[Table] = []
         with (
-            query.placed_errors(self._request["sql"]),
+            query.placed_errors(self.sql),
             translated_errors(query.text, read, self.context),
         ):
             statement = check_statement(query.text, frozenset(t.name for t in self._tables))
             if statement.catalog:
                 raise Unsupported("a statement that changes data cannot read the catalog")
-            names = tuple(name for name in statement.tables if name != NUMBERED)
-            read += used_tables(self._tables, frozenset(names))
+            names = tuple(statement.tables)
+            read += used_tables(self._tables, statement.tables)
             if target is not None and target not in read:
                 read.append(target)
             # Before DuckDB opens a shard: a damaged one is reported as such.
             verify_shards((shard for table in read for shard in table.shards), self.context)
             limits = limits_of(self._request, self.context)
             with (
-                open_write_session(read, names, limits, target) as connection,
+                open_write_session(read, names, limits) as connection,
                 interrupted_on_cancel(connection, self.context),
             ):
                 self.context.forgive_reserved()
@@ -159,9 +156,7 @@ class _Statement:
         assert relation is not None, "a query has a result"
         return relation
 
-    def create_hits(
-        self, connection: duckdb.DuckDBPyConnection, query: _Text, outer: str = "{}"
-    ) -> None:
+    def create_hits(self, connection: duckdb.DuckDBPyConnection, query: _Text, outer: str) -> None:
         """Keep the query's result in the temporary table `_HITS`, which spills to disk.
 
         Args:
@@ -169,18 +164,20 @@ class _Statement:
             query: The query.
             outer: A query of which it is a part, at `{}`.
         """
-        self.bind(connection, query.text)  # for the position of an error in it
-        text = outer.replace("{}", query.text)
+        # The checked form has the columns that users know, and the places of errors.
+        self.bind(connection, query.text)
+        query.is_bound = True
+        text = outer.replace("{}", query.numbered)
         connection.execute(f"CREATE TEMP TABLE {_HITS} AS {text}", self._params)
 
-    def execute(self, connection: duckdb.DuckDBPyConnection) -> int:
-        """Run the statement as it is written; return the number of rows that it changed."""
-        ((count,),) = connection.execute(self._request["sql"], self._params).fetchall()
+    def execute(self, connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+        """Run a statement with the request's parameters; return the number of changed rows."""
+        ((count,),) = connection.execute(sql, self._params).fetchall()
         return int(count)
 
     def reads(self, query: _Text, target: Table) -> bool:
-        """Return whether a query names the target itself, not only its numbered rows."""
-        names = check_statement(query.text).tables
+        """Return whether a query names the dataset."""
+        names = check_statement(query.text, frozenset(t.name for t in self._tables)).tables
         return any(self.find(name) is target for name in names)
 
     def write(self, relation: duckdb.DuckDBPyRelation, schema: pa.Schema | None) -> list[Shard]:
@@ -209,27 +206,36 @@ class _Statement:
 
 def _insert(write: Insert, statement: _Statement) -> dict[str, Any]:
     target = statement.target(write.table)
-    if write.query is None:
-        query = _Text("SELECT 1")
-    else:
-        query = _Text("SELECT * FROM (", write.prelude, " ", write.query, ")")
-    with statement.session(query, None) as (connection, read):
-        types = column_types(connection, target.schema)
-        if write.query is None:
-            sources: dict[str, str] = {}
-            text = query.text
+    schema = target.schema.to_arrow()
+    _check_names(write.columns or (), target.schema)
+    is_list = write.query is None or write.query.text[:6].casefold() == "values"
+    query = _Text(*_before(write.prelude), "SELECT * FROM (", write.query or "SELECT 1", ")")
+    with statement.session(query, target) as (connection, read):
+        if is_list:
+            # Each value is cast to its column's type by itself; as rows of a query they would first
+            # be cast to the types that they have in common.
+            connection.execute(
+                f"CREATE TEMP TABLE {_NEW} AS SELECT * FROM {quoted(target.name)} WHERE false"
+            )
+            query.is_bound = True
+            stop = write.place.offset + len(write.place.text)
+            sql = f"{statement.sql[: write.place.offset]}{_NEW}{statement.sql[stop:]}"
+            statement.execute(connection, sql)
+            relation = connection.sql(f"FROM {_NEW}")
         else:
+            types = column_types(connection, target.schema)
             found = statement.bind(connection, query.text).columns
             places = _places(write, found, target.schema)
-            sources = {column: quoted(column) for column in places}
             columns = sorted(places, key=places.__getitem__)
-            text = f"SELECT * FROM ({query.text}) AS q({', '.join(map(quoted, columns))})"
-        values = ", ".join(
-            f"CAST({sources.get(name, 'NULL')} AS {kind}) AS {quoted(name)}"
-            for name, kind in types.items()
-        )
-        relation = statement.bind(connection, f"SELECT {values} FROM ({text})")
-        shards = statement.write(relation, target.schema.to_arrow())
+            values = ", ".join(
+                f"CAST({quoted(name) if name in places else 'NULL'} AS {kind}) AS {quoted(name)}"
+                for name, kind in types.items()
+            )
+            names = ", ".join(map(quoted, columns))
+            query.is_bound = True
+            text = f"SELECT {values} FROM ({query.text}) AS q({names})"
+            relation = statement.bind(connection, text)
+        shards = statement.write(relation, schema)
     return {
         "action": "append" if shards else "none",
         **_of(target),
@@ -243,21 +249,28 @@ def _places(write: Insert, found: Sequence[str], schema: Schema) -> dict[str, in
     """Return for each column that gets values the index of the query's column."""
     known = {name.casefold(): name for name in schema.names}
     wanted = found if write.by_name else write.columns or schema.names
-    for name in wanted:
-        if name.casefold() not in known:
-            raise UnknownColumn(
-                name=name, known=schema.names, suggestion=nearest(name, schema.names)
-            )
-    folded = [name.casefold() for name in wanted]
-    if len(set(folded)) < len(folded):
-        twice = next(name for name in folded if folded.count(name) > 1)
-        raise SqlError(f"column {known[twice]!r} is assigned twice")
+    _check_names(wanted, schema)
     if len(found) != len(wanted):
         raise SqlError(
             f"the rows have {len(found)} values for {len(wanted)} columns",
             hint=f"the columns are {', '.join(wanted)}",
         )
-    return {known[name]: index for index, name in enumerate(folded)}
+    return {known[name.casefold()]: index for index, name in enumerate(wanted)}
+
+
+def _check_names(names: Sequence[str], schema: Schema) -> None:
+    """Refuse names of columns that the dataset does not have, or that are there twice."""
+    known = {name.casefold(): name for name in schema.names}
+    seen = set()
+    for name in names:
+        folded = name.casefold()
+        if folded not in known:
+            raise UnknownColumn(
+                name=name, known=schema.names, suggestion=nearest(name, schema.names)
+            )
+        if folded in seen:
+            raise SqlError(f"column {known[folded]!r} is assigned twice")
+        seen.add(folded)
 
 
 def _create(write: CreateTable, statement: _Statement) -> dict[str, Any]:
@@ -269,20 +282,26 @@ def _create(write: CreateTable, statement: _Statement) -> dict[str, Any]:
             f"a dataset named {existing.name!r} exists",
             hint="use CREATE OR REPLACE TABLE, or CREATE TABLE IF NOT EXISTS",
         )
-    query = _Text("SELECT * FROM (", write.query or Clause("SELECT 1", 0), ")")
-    with statement.session(query, None) as (connection, read):
-        text = query.text
-        if write.columns is not None:
-            _check_definitions(write.columns.text)
-            connection.execute(f"CREATE TEMP TABLE {_NEW} {write.columns.text}")
-            text = f"SELECT * FROM {_NEW}"
-        shards = statement.write(statement.bind(connection, text), None)
+    if write.columns is not None:
+        query = _columns(write.columns)
+    else:
+        query = _Text("SELECT * FROM (", write.query or "", ")")
+    with statement.session(query) as (connection, read):
+        relation = statement.bind(connection, query.text)
+        query.is_bound = True
+        for name, kind in zip(relation.columns, relation.types, strict=True):
+            if found := _NOT_STORED.search(str(kind)):
+                raise Unsupported(
+                    f"column {name!r} has the type {found[0]}", hint="CAST it to another type"
+                )
+        shards = statement.write(relation, None)
     schema = Schema.from_arrow(shards[0].schema)
     name = write.table if existing is None else existing.name
     return {
         "action": "create",
         "table": name,
-        "replaces": write.replaces,
+        "dataset": None if existing is None else existing.id,
+        "base": None if existing is None else existing.snapshot,
         "schema": schema.to_json(),
         "shards": _reports(shards),
         "count": _rows(shards),
@@ -290,34 +309,46 @@ def _create(write: CreateTable, statement: _Statement) -> dict[str, Any]:
     }
 
 
-def _check_definitions(text: str) -> None:
-    for offset, kind in duckdb.tokenize(text):
-        if kind == duckdb.token_type.keyword:
-            word = text.encode()[offset:].split(None, 1)[0].decode().strip("(),").lower()
-            if word in _CONSTRAINTS:
-                raise Unsupported(
-                    f"{word.upper()} in a column definition is not supported",
-                    hint="a column has a name and a type, and may be NULL",
-                )
+def _columns(columns: Sequence[tuple[str, Clause]]) -> _Text:
+    """Return a query without rows that has these columns.
+
+    A definition is a name and a type: what else it may have, such as DEFAULT, is no type and so a
+    syntax error.
+    """
+    parts: list[str | Clause] = []
+    for name, kind in columns:
+        try:
+            check_statement(f"SELECT CAST(NULL AS {kind.text})")
+        except SqlError as error:
+            raise Unsupported(
+                f"the definition of column {name!r}: {kind.text}",
+                hint="a column has a name and a type; it has no constraints, and may be NULL",
+            ) from error
+        parts += [", " if parts else "SELECT ", "CAST(NULL AS ", kind, f") AS {quoted(name)}"]
+    return _Text(*parts, " WHERE false")
 
 
 def _delete(write: Delete, statement: _Statement) -> dict[str, Any]:
     target = statement.target(write.table)
     if not write.condition.text and not write.sources.text:
-        return _rewritten(target, [(index, []) for index in range(len(target.objects))],
-                          target.rows, [])  # fmt: skip
-    query = _hits(write, "", target)
-    with statement.session(query, target) as (connection, read):
-        statement.create_hits(connection, query)
+        every: list[tuple[int, list[Shard]]] = (
+            [(index, []) for index in range(len(target.objects))] if target.rows else []
+        )
+        return _rewritten(target, every, target.rows, [])
+    _check_columns(target)
+    query = _hits(write, (), target)
+    with statement.session(query) as (connection, read):
+        distinct = f"SELECT DISTINCT * FROM ({{}}) AS h({SHARD}, {ROW})"
+        statement.create_hits(connection, query, distinct)
         found = _hit_counts(connection)
         changed = []
         for index, count in found:
             shards: list[Shard] = []
             if count < target.shard_rows[index]:
                 text = (
-                    f"SELECT * EXCLUDE ({ROW}) FROM {_shard(target, index)} AS s ANTI JOIN "
-                    f"(SELECT {ROW} FROM {_HITS} WHERE {SHARD} = {index}) AS h USING ({ROW}) "
-                    f"ORDER BY s.{ROW}"
+                    f"SELECT s.* FROM {_shard(target, index)} AS s ANTI JOIN "
+                    f"(SELECT {ROW} FROM {_HITS} WHERE {SHARD} = {index}) AS h "
+                    f"ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number"
                 )
                 shards = statement.write(connection.sql(text), target.schema.to_arrow())
             changed.append((index, shards))
@@ -326,6 +357,7 @@ def _delete(write: Delete, statement: _Statement) -> dict[str, Any]:
 
 def _update(write: Update, statement: _Statement) -> dict[str, Any]:
     target = statement.target(write.table)
+    _check_columns(target)
     known = {name.casefold(): name for name in target.schema.names}
     assigned: dict[str, Clause] = {}
     for column, expression in write.assignments:
@@ -337,26 +369,26 @@ def _update(write: Update, statement: _Statement) -> dict[str, Any]:
             raise SqlError(f"column {name!r} is assigned twice")
         assigned[name] = expression
     values: list[str | Clause] = []
-    for index, expression in enumerate(assigned.values()):
-        values += [", (", expression, f") AS __lake_value{index}"]
+    for expression in assigned.values():
+        values += [", (", expression, ")"]
     query = _hits(write, values, target)
-    with statement.session(query, target) as (connection, read):
+    with statement.session(query) as (connection, read):
         types = column_types(connection, target.schema)
         # Of several matches for a row, as UPDATE … FROM may have, any one counts.
         casts = ", ".join(
-            f"CAST(__lake_value{index} AS {types[name]}) AS __lake_value{index}"
+            f"CAST(value{index} AS {types[name]}) AS value{index}"
             for index, name in enumerate(assigned)
         )
+        distinct = f"DISTINCT ON ({SHARD}, {ROW}) {SHARD}, {ROW}"
+        listed = ", ".join([SHARD, ROW, *(f"value{index}" for index in range(len(assigned)))])
         statement.create_hits(
-            connection,
-            query,
-            f"SELECT DISTINCT ON ({SHARD}, {ROW}) {SHARD}, {ROW}, {casts} FROM ({{}})",
+            connection, query, f"SELECT {distinct}, {casts} FROM ({{}}) AS h({listed})"
         )
         found = _hit_counts(connection)
         places = {name: index for index, name in enumerate(assigned)}
         columns = ", ".join(
             f"CASE WHEN h.{ROW} IS NULL THEN s.{quoted(name)} "
-            f"ELSE h.__lake_value{places[name]} END AS {quoted(name)}"
+            f"ELSE h.value{places[name]} END AS {quoted(name)}"
             if name in places
             else f"s.{quoted(name)}"
             for name in target.schema.names
@@ -365,8 +397,8 @@ def _update(write: Update, statement: _Statement) -> dict[str, Any]:
         for index, _ in found:
             text = (
                 f"SELECT {columns} FROM {_shard(target, index)} AS s LEFT JOIN "
-                f"(SELECT * FROM {_HITS} WHERE {SHARD} = {index}) AS h USING ({ROW}) "
-                f"ORDER BY s.{ROW}"
+                f"(SELECT * FROM {_HITS} WHERE {SHARD} = {index}) AS h "
+                f"ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number"
             )
             shards = statement.write(connection.sql(text), target.schema.to_arrow())
             changed.append((index, shards))
@@ -381,38 +413,41 @@ def _merge(write: Merge, statement: _Statement) -> dict[str, Any]:
     for rows that nothing matches.
     """
     target = statement.target(write.table)
-    alias = quoted(write.alias)
-    parts: list[str | Clause] = [write.prelude, " "] if write.prelude.text else []
-    parts += [f"SELECT DISTINCT {alias}.{SHARD} FROM {NUMBERED} AS {alias} JOIN ", write.source]
-    parts += [" ", write.join, " WHERE true"]
-    # Checked and bound with the rest, in the order of their parameters, and never computed.
-    for expression in write.expressions:
-        parts += [" OR (", expression, ") IS NULL"]
-    query = _Text(*parts)
-    with statement.session(query, target) as (connection, read):
-        statement.create_hits(connection, query)
-        if write.of_unmatched or statement.reads(query, target):
+    _check_columns(target)
+    query = _matches(write, _rows_of(target))
+    with statement.session(query) as (connection, read):
+        distinct = f"SELECT DISTINCT {SHARD} FROM ({{}}) AS h({SHARD}, {ROW})"
+        statement.create_hits(connection, query, distinct)
+        if write.of_unmatched or statement.reads(_matches(write, "(SELECT 1)"), target):
             touched = list(range(len(target.objects)))
         else:
             found = f"SELECT {SHARD} FROM {_HITS} ORDER BY ALL"
             touched = [int(index) for (index,) in connection.execute(found).fetchall()]
-        # In the place of the view of this name. NULL: nothing is in an empty list.
-        numbers = ", ".join(map(str, touched)) or "NULL"
-        connection.execute(
-            f"CREATE TEMP TABLE {quoted(write.table)} AS "
-            f"SELECT * EXCLUDE ({SHARD}, {ROW}) FROM {NUMBERED} "
-            f"WHERE {SHARD} IN ({numbers}) ORDER BY {SHARD}, {ROW}"
-        )
-        count = statement.execute(connection)
+        rows = f"{quoted(target.name)} WHERE false"
+        if touched:
+            paths = [(target.paths or ())[index] for index in touched]
+            rows = f"{shards_of(paths)} AS s ORDER BY s.file_index, s.file_row_number"
+        # In the place of the view of this name.
+        connection.execute(f"CREATE TEMP TABLE {quoted(write.table)} AS SELECT * FROM {rows}")
+        count = statement.execute(connection, statement.sql)
         if not count:
             return {**_of(target), "count": 0}
-        rows = connection.sql(f"FROM {quoted(write.table)}")
-        shards = statement.write(rows, target.schema.to_arrow())
-    if not touched:
-        return {**_of(target), "action": "append", "shards": _reports(shards), "count": count,
-                "inputs": _inputs(read)}  # fmt: skip
-    changed = [(touched[0], shards), *((index, []) for index in touched[1:])]
-    return _rewritten(target, changed, count, read)
+        merged = connection.sql(f"FROM {quoted(write.table)}")
+        shards = statement.write(merged, target.schema.to_arrow())
+    changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
+    answer = _rewritten(target, changed, count, read)
+    return answer if changed else {**answer, "action": "append", "shards": _reports(shards)}
+
+
+def _matches(write: Merge, target: str | _Numbered) -> _Text:
+    """Return the query for the rows of a dataset that MERGE matches."""
+    alias = quoted(write.alias)
+    parts: list[_Part] = [*_before(write.prelude), "SELECT ", _numbers(alias), " FROM "]
+    parts += [target, f" AS {alias} JOIN ", write.source, " ", write.join, " WHERE true"]
+    # Checked and bound with the rest, in the order of their parameters, and never computed.
+    for expression in write.expressions:
+        parts += [" OR (", expression, ") IS NULL"]
+    return _Text(*parts)
 
 
 def _drop(write: DropTable, statement: _Statement) -> dict[str, Any]:
@@ -421,7 +456,7 @@ def _drop(write: DropTable, statement: _Statement) -> dict[str, Any]:
         if write.if_exists:
             return {"table": write.table, "count": 0}
         raise NotFound(kind="dataset", name=write.table, suggestion=None)
-    return {"action": "drop", **_of(found), "count": 0}
+    return {"action": "drop", **_of(found), "ifExists": write.if_exists, "count": 0}
 
 
 _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
@@ -437,15 +472,44 @@ _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
 def _hits(write: Delete | Update, values: Iterable[str | Clause], target: Table) -> _Text:
     """Return the query for the numbers of the rows to change, and their new values."""
     alias = quoted(write.alias)
-    # Without a space before it: DuckDB removes that, and counts the places of errors from there.
-    parts: list[str | Clause] = [write.prelude, " "] if write.prelude.text else []
-    parts.append(f"SELECT {alias}.{SHARD}, {alias}.{ROW}")
-    parts += [*values, f" FROM {NUMBERED} AS {alias}"]
+    parts: list[_Part] = [*_before(write.prelude), "SELECT ", _numbers(alias), *values]
+    parts += [" FROM ", _rows_of(target), f" AS {alias}"]
     if write.sources.text:
         parts += [", ", write.sources]
     if write.condition.text:
         parts += [" WHERE ", write.condition]
     return _Text(*parts)
+
+
+def _before(prelude: Clause) -> tuple[str | Clause, ...]:
+    # Without a space at the start: DuckDB removes it, and counts the places of errors from there.
+    return (prelude, " ") if prelude.text else ()
+
+
+def _check_columns(target: Table) -> None:
+    for name in target.schema.names:
+        if name.casefold() in _NUMBERS:
+            raise Unsupported(
+                f"changing rows of a dataset with a column {name!r}",
+                hint="CREATE OR REPLACE TABLE … AS SELECT … can change it as well",
+            )
+
+
+def _numbers(alias: str) -> _Numbered:
+    """Return the numbers of a row's shard and of the row in it, as columns.
+
+    Without aliases, which other expressions of the same SELECT could use.
+    """
+    index, row = _NUMBERS
+    return _Numbered("0, 0", f"{alias}.{index}, {alias}.{row}")
+
+
+def _rows_of(target: Table) -> _Numbered:
+    """Return the rows of a dataset, as an item of FROM."""
+    if not target.paths:
+        empty = f"(SELECT *, 0 AS {_NUMBERS[0]}, 0 AS {_NUMBERS[1]} FROM {quoted(target.name)})"
+        return _Numbered(quoted(target.name), empty)
+    return _Numbered(quoted(target.name), shards_of(target.paths))
 
 
 def _hit_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
@@ -455,9 +519,9 @@ def _hit_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
 
 
 def _shard(target: Table, index: int) -> str:
-    """Return one shard with its rows numbered, as an item of FROM."""
+    """Return the rows of one shard, as an item of FROM."""
     assert target.paths is not None, "a shard was hit"
-    return f"(SELECT *, file_row_number AS {ROW} FROM read_parquet({literal(target.paths[index])}))"
+    return shards_of([target.paths[index]])
 
 
 def _rewritten(
@@ -510,10 +574,34 @@ def _storable(found: pa.Schema) -> pa.Schema:
 
 
 def _stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    columns = [
-        plain_array(column, field.type) for column, field in zip(batch.columns, schema, strict=True)
-    ]
+    columns = []
+    for column, field in zip(batch.columns, schema, strict=True):
+        try:
+            if pa.types.is_decimal(column.type) or pa.types.is_time(column.type):
+                # DuckDB's range is larger: 39 digits, and the time 24:00.
+                column.validate(full=True)
+            columns.append(plain_array(column, field.type))
+        except pa.ArrowException as error:
+            raise SqlError(f"column {field.name!r} cannot hold a value: {error}") from error
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+@dataclass(frozen=True, slots=True)
+class _Numbered:
+    """A part of a query that has two forms.
+
+    Args:
+        checked: The form that the guard checks and DuckDB binds, for errors. It has no other names
+            than the user's.
+        run: The form that runs, with the numbers of rows. The names that this adds are those of
+            `read_parquet`, which `*` and a row as a whole do not include.
+    """
+
+    checked: str
+    run: str
+
+
+_Part: TypeAlias = "str | Clause | _Numbered"
 
 
 class _Text:
@@ -521,17 +609,24 @@ class _Text:
 
     Args:
         parts: Text, and clauses of the statement.
+
+    Attributes:
+        text: The query as it is checked.
+        numbered: The query as it runs.
+        is_bound: Whether its names are resolved; errors after that have no place in the statement.
     """
 
-    def __init__(self, *parts: str | Clause) -> None:
-        self.text = ""
+    def __init__(self, *parts: _Part) -> None:
+        self.is_bound = False
+        self.text = self.numbered = ""
         self._clauses: list[tuple[int, Clause]] = []
         for part in parts:
             if isinstance(part, Clause):
                 self._clauses.append((len(self.text), part))
-                self.text += part.text
-            else:
-                self.text += part
+                part = part.text
+            checked, run = (part.checked, part.run) if isinstance(part, _Numbered) else (part, part)
+            self.text += checked
+            self.numbered += run
 
     @contextmanager
     def placed_errors(self, sql: str) -> Iterator[None]:
@@ -543,14 +638,15 @@ class _Text:
                 name=error.name, known=error.known, suggestion=error.suggestion
             ) from error
         except SqlError as error:
-            if error.offset is None:
-                raise
+            message = error.message.replace(f'"{_NEW}"', "the dataset")
+            # Later errors are of another form of the query.
+            found = -1 if self.is_bound or error.offset is None else error.offset
             for start, clause in self._clauses:
-                if start <= error.offset <= start + len(clause.text):
-                    offset = clause.offset + error.offset - start
+                if start <= found <= start + len(clause.text):
+                    offset = clause.offset + found - start
                     line = sql.count("\n", 0, offset) + 1
                     column = offset - (sql.rfind("\n", 0, offset) + 1) + 1
                     raise SqlError(
-                        error.message, line=line, column=column, offset=offset, hint=error.hint
+                        message, line=line, column=column, offset=offset, hint=error.hint
                     ) from error
-            raise SqlError(error.message, hint=error.hint) from error
+            raise SqlError(message, hint=error.hint) from error
