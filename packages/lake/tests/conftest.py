@@ -120,6 +120,15 @@ def flights(lake: Lake) -> Lake:
     return lake
 
 
+@pytest.fixture
+def numbers(lake: Lake) -> Lake:
+    """A dataset `t` of three shards, with the numbers 0 to 29."""
+    for start in (0, 10, 20):
+        rows = {"a": list(range(start, start + 10)), "b": [f"x{i}" for i in range(10)]}
+        lake.append("t", pa.table(rows))
+    return lake
+
+
 def put(lake: Lake, name: str, data: str | bytes, **start: Any) -> UploadInfo:
     """Upload and ingest; returns the upload, which is gone by then."""
     upload = upload_file(lake, name, data, **start)

@@ -21,9 +21,8 @@ import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
@@ -41,6 +40,7 @@ from lake.sql.duckdb_worker import (
     translated_errors,
 )
 from lake.sql.guard import check_statement
+from lake.sql.query_text import NEW_TABLE, Numbered, Part, QueryText
 from lake.sql.session import (
     column_types,
     open_write_session,
@@ -76,7 +76,6 @@ __all__ = ["run"]
 
 _HITS = "__lake_hits"
 SHARD, ROW = "__lake_shard", "__lake_row"
-_NEW = "__lake_new"
 # Columns that `read_parquet` adds to those of the files, unless a file has them itself.
 _NUMBERS = ("file_index", "file_row_number")
 # Types whose values Arrow, and so a shard, does not hold as they are.
@@ -120,7 +119,7 @@ class _Statement:
 
     @contextmanager
     def session(
-        self, query: _Text, target: Table | None = None
+        self, query: QueryText, target: Table | None = None
     ) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Table]]]:
         """Check a query, then open a connection on which it can run.
 
@@ -156,7 +155,9 @@ class _Statement:
         assert relation is not None, "a query has a result"
         return relation
 
-    def create_hits(self, connection: duckdb.DuckDBPyConnection, query: _Text, outer: str) -> None:
+    def create_hits(
+        self, connection: duckdb.DuckDBPyConnection, query: QueryText, outer: str
+    ) -> None:
         """Keep the query's result in the temporary table `_HITS`, which spills to disk.
 
         Args:
@@ -175,7 +176,7 @@ class _Statement:
         ((count,),) = connection.execute(sql, self._params).fetchall()
         return int(count)
 
-    def reads(self, query: _Text, target: Table) -> bool:
+    def reads(self, query: QueryText, target: Table) -> bool:
         """Return whether a query names the dataset."""
         names = check_statement(query.text, frozenset(t.name for t in self._tables)).tables
         return any(self.find(name) is target for name in names)
@@ -209,19 +210,19 @@ def _insert(write: Insert, statement: _Statement) -> dict[str, Any]:
     schema = target.schema.to_arrow()
     _check_names(write.columns or (), target.schema)
     is_list = write.query is None or write.query.text[:6].casefold() == "values"
-    query = _Text(*_before(write.prelude), "SELECT * FROM (", write.query or "SELECT 1", ")")
+    query = QueryText(*_before(write.prelude), "SELECT * FROM (", write.query or "SELECT 1", ")")
     with statement.session(query, target) as (connection, read):
         if is_list:
             # Each value is cast to its column's type by itself; as rows of a query they would first
             # be cast to the types that they have in common.
             connection.execute(
-                f"CREATE TEMP TABLE {_NEW} AS SELECT * FROM {quoted(target.name)} WHERE false"
+                f"CREATE TEMP TABLE {NEW_TABLE} AS SELECT * FROM {quoted(target.name)} WHERE false"
             )
             query.is_bound = True
             stop = write.place.offset + len(write.place.text)
-            sql = f"{statement.sql[: write.place.offset]}{_NEW}{statement.sql[stop:]}"
+            sql = f"{statement.sql[: write.place.offset]}{NEW_TABLE}{statement.sql[stop:]}"
             statement.execute(connection, sql)
-            relation = connection.sql(f"FROM {_NEW}")
+            relation = connection.sql(f"FROM {NEW_TABLE}")
         else:
             types = column_types(connection, target.schema)
             found = statement.bind(connection, query.text).columns
@@ -285,7 +286,7 @@ def _create(write: CreateTable, statement: _Statement) -> dict[str, Any]:
     if write.columns is not None:
         query = _columns(write.columns)
     else:
-        query = _Text("SELECT * FROM (", write.query or "", ")")
+        query = QueryText("SELECT * FROM (", write.query or "", ")")
     with statement.session(query) as (connection, read):
         relation = statement.bind(connection, query.text)
         query.is_bound = True
@@ -309,7 +310,7 @@ def _create(write: CreateTable, statement: _Statement) -> dict[str, Any]:
     }
 
 
-def _columns(columns: Sequence[tuple[str, Clause]]) -> _Text:
+def _columns(columns: Sequence[tuple[str, Clause]]) -> QueryText:
     """Return a query without rows that has these columns.
 
     A definition is a name and a type: what else it may have, such as DEFAULT, is no type and so a
@@ -325,7 +326,7 @@ def _columns(columns: Sequence[tuple[str, Clause]]) -> _Text:
                 hint="a column has a name and a type; it has no constraints, and may be NULL",
             ) from error
         parts += [", " if parts else "SELECT ", "CAST(NULL AS ", kind, f") AS {quoted(name)}"]
-    return _Text(*parts, " WHERE false")
+    return QueryText(*parts, " WHERE false")
 
 
 def _delete(write: Delete, statement: _Statement) -> dict[str, Any]:
@@ -439,15 +440,15 @@ def _merge(write: Merge, statement: _Statement) -> dict[str, Any]:
     return answer if changed else {**answer, "action": "append", "shards": _reports(shards)}
 
 
-def _matches(write: Merge, target: str | _Numbered) -> _Text:
+def _matches(write: Merge, target: str | Numbered) -> QueryText:
     """Return the query for the rows of a dataset that MERGE matches."""
     alias = quoted(write.alias)
-    parts: list[_Part] = [*_before(write.prelude), "SELECT ", _numbers(alias), " FROM "]
+    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias), " FROM "]
     parts += [target, f" AS {alias} JOIN ", write.source, " ", write.join, " WHERE true"]
     # Checked and bound with the rest, in the order of their parameters, and never computed.
     for expression in write.expressions:
         parts += [" OR (", expression, ") IS NULL"]
-    return _Text(*parts)
+    return QueryText(*parts)
 
 
 def _drop(write: DropTable, statement: _Statement) -> dict[str, Any]:
@@ -469,16 +470,16 @@ _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
 }
 
 
-def _hits(write: Delete | Update, values: Iterable[str | Clause], target: Table) -> _Text:
+def _hits(write: Delete | Update, values: Iterable[str | Clause], target: Table) -> QueryText:
     """Return the query for the numbers of the rows to change, and their new values."""
     alias = quoted(write.alias)
-    parts: list[_Part] = [*_before(write.prelude), "SELECT ", _numbers(alias), *values]
+    parts: list[Part] = [*_before(write.prelude), "SELECT ", _numbers(alias), *values]
     parts += [" FROM ", _rows_of(target), f" AS {alias}"]
     if write.sources.text:
         parts += [", ", write.sources]
     if write.condition.text:
         parts += [" WHERE ", write.condition]
-    return _Text(*parts)
+    return QueryText(*parts)
 
 
 def _before(prelude: Clause) -> tuple[str | Clause, ...]:
@@ -495,21 +496,21 @@ def _check_columns(target: Table) -> None:
             )
 
 
-def _numbers(alias: str) -> _Numbered:
+def _numbers(alias: str) -> Numbered:
     """Return the numbers of a row's shard and of the row in it, as columns.
 
     Without aliases, which other expressions of the same SELECT could use.
     """
     index, row = _NUMBERS
-    return _Numbered("0, 0", f"{alias}.{index}, {alias}.{row}")
+    return Numbered("0, 0", f"{alias}.{index}, {alias}.{row}")
 
 
-def _rows_of(target: Table) -> _Numbered:
+def _rows_of(target: Table) -> Numbered:
     """Return the rows of a dataset, as an item of FROM."""
     if not target.paths:
         empty = f"(SELECT *, 0 AS {_NUMBERS[0]}, 0 AS {_NUMBERS[1]} FROM {quoted(target.name)})"
-        return _Numbered(quoted(target.name), empty)
-    return _Numbered(quoted(target.name), shards_of(target.paths))
+        return Numbered(quoted(target.name), empty)
+    return Numbered(quoted(target.name), shards_of(target.paths))
 
 
 def _hit_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
@@ -584,69 +585,3 @@ def _stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
         except pa.ArrowException as error:
             raise SqlError(f"column {field.name!r} cannot hold a value: {error}") from error
     return pa.RecordBatch.from_arrays(columns, schema=schema)
-
-
-@dataclass(frozen=True, slots=True)
-class _Numbered:
-    """A part of a query that has two forms.
-
-    Args:
-        checked: The form that the guard checks and DuckDB binds, for errors. It has no other names
-            than the user's.
-        run: The form that runs, with the numbers of rows. The names that this adds are those of
-            `read_parquet`, which `*` and a row as a whole do not include.
-    """
-
-    checked: str
-    run: str
-
-
-_Part: TypeAlias = "str | Clause | _Numbered"
-
-
-class _Text:
-    """The text of a query that is put together from clauses of the statement.
-
-    Args:
-        parts: Text, and clauses of the statement.
-
-    Attributes:
-        text: The query as it is checked.
-        numbered: The query as it runs.
-        is_bound: Whether its names are resolved; errors after that have no place in the statement.
-    """
-
-    def __init__(self, *parts: _Part) -> None:
-        self.is_bound = False
-        self.text = self.numbered = ""
-        self._clauses: list[tuple[int, Clause]] = []
-        for part in parts:
-            if isinstance(part, Clause):
-                self._clauses.append((len(self.text), part))
-                part = part.text
-            checked, run = (part.checked, part.run) if isinstance(part, _Numbered) else (part, part)
-            self.text += checked
-            self.numbered += run
-
-    @contextmanager
-    def placed_errors(self, sql: str) -> Iterator[None]:
-        """Give errors in the query their position in the statement, if it is in one of its clauses."""
-        try:
-            yield
-        except UnknownColumn as error:  # its message has the position in the query
-            raise UnknownColumn(
-                name=error.name, known=error.known, suggestion=error.suggestion
-            ) from error
-        except SqlError as error:
-            message = error.message.replace(f'"{_NEW}"', "the dataset")
-            # Later errors are of another form of the query.
-            found = -1 if self.is_bound or error.offset is None else error.offset
-            for start, clause in self._clauses:
-                if start <= found <= start + len(clause.text):
-                    offset = clause.offset + found - start
-                    line = sql.count("\n", 0, offset) + 1
-                    column = offset - (sql.rfind("\n", 0, offset) + 1) + 1
-                    raise SqlError(
-                        message, line=line, column=column, offset=offset, hint=error.hint
-                    ) from error
-            raise SqlError(message, hint=error.hint) from error

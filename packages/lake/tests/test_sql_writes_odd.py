@@ -1,0 +1,157 @@
+"""Statements and data that are made to confuse: spaces, names, types, texts, and races."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from elkyn import ElkynStore
+from emsqrt.executor import ExecutorPool
+from lake import Lake
+from lake.mentions import changes_data
+from sennit_core.errors import Conflict, SqlError, Unsupported, UsageError
+
+
+@pytest.mark.parametrize("space", ["\u00a0", "\u2003", "\u3000", "\u200b", "\ufeff"])
+def test_a_space_that_the_tokenizer_takes_for_a_letter_is_refused(
+    numbers: Lake, space: str
+) -> None:
+    for sql in (f"DELETE FROM t AS x{space}WHERE a = 1", f"UPDATE t SET a = 1{space}WHERE a = 2"):
+        with pytest.raises(SqlError, match="outside of quotes"):
+            numbers.sql(sql)
+    assert numbers.sql("SELECT count(*) FROM t").value == 30
+    assert numbers.sql(f"UPDATE t SET b = '{space}' WHERE b = 'x1'").value == 3
+
+
+@pytest.mark.parametrize(
+    ("columns", "statement", "rows"),
+    [
+        ({"__lake_row": [1, 1, 0], "v": ["a", "b", "c"]}, "UPDATE k SET v = 'd' WHERE v = 'a'",
+         [(0, "c"), (1, "b"), (1, "d")]),
+        ({"v": ["a", "b"], "__lake_shard": [0, 0]}, "DELETE FROM k WHERE v = 'a'", [("b", 0)]),
+        ({"value0": [1, 2], "s": [3, 4], "h": [5, 6]}, "UPDATE k SET h = value0 + s WHERE s = 3",
+         [(1, 3, 4), (2, 4, 6)]),
+        ({"filename": ["a", "b"]}, "UPDATE k SET filename = 'c' WHERE filename = 'a'",
+         [("b",), ("c",)]),
+    ],
+)  # fmt: skip
+def test_columns_may_have_names_that_are_used_inside(
+    lake: Lake, columns: dict[str, list[object]], statement: str, rows: list[object]
+) -> None:
+    lake.append("k", pa.table(columns))
+    lake.sql(statement)
+    assert lake.sql("FROM k ORDER BY ALL").rows == rows
+
+
+@pytest.mark.parametrize("name", ["file_row_number", "FILE_INDEX"])
+def test_a_column_that_hides_the_numbers_of_rows_is_refused(lake: Lake, name: str) -> None:
+    lake.append("k", pa.table({name: [0, 0, 1], "v": ["a", "b", "c"]}))
+    for statement in (
+        "DELETE FROM k WHERE v = 'b'",
+        "UPDATE k SET v = 'd' WHERE v = 'b'",
+        "MERGE INTO k USING (SELECT 'b' AS v) USING (v) WHEN MATCHED THEN DELETE",
+    ):
+        with pytest.raises(Unsupported, match=name):
+            lake.sql(statement)
+    assert lake.sql("INSERT INTO k VALUES (7, 'e')").value == 1
+    assert lake.sql("SELECT v FROM k").rows == [("a",), ("b",), ("c",), ("e",)]
+
+
+def test_values_are_cast_one_by_one(lake: Lake) -> None:
+    lake.sql("CREATE TABLE k (t VARCHAR, n BIGINT)")
+    lake.sql("INSERT INTO k VALUES (1, 1), (2.50, 9007199254740993), ('x', ?)", [1.5])
+    lake.sql("WITH w AS (SELECT 'w' AS v) INSERT INTO k (n, t) VALUES (9007199254740992, 'y')")
+    assert lake.sql("FROM k").rows == [
+        ("1", 1), ("2.50", 9007199254740993), ("x", 2), ("y", 9007199254740992),
+    ]  # fmt: skip
+
+
+def test_a_table_that_has_changed_is_not_replaced_unseen(numbers: Lake) -> None:
+    with numbers.execute("CREATE OR REPLACE TABLE t AS SELECT max(a) AS a FROM t") as replacing:
+        replacing._execution.wait()
+        numbers.sql("INSERT INTO t VALUES (100, 'later')")
+        replacing.result()
+    assert numbers.sql("FROM t").rows == [(100,)]
+
+    with numbers.execute("CREATE OR REPLACE TABLE new AS SELECT 1 AS a") as creating:
+        creating._execution.wait()
+        numbers.sql("CREATE TABLE new AS SELECT 'other' AS b")
+        creating.result()
+    assert len(numbers.catalog.snapshots("new")) == 2  # the other one is a version
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["'1010'::BIT", "'12:00:00+05'::TIMETZ", "TIME_NS '12:00:00.1'", "['101'::BIT]",
+     "170141183460469231731687303715884105727::HUGEINT", "TIME '24:00:00'"],
+)  # fmt: skip
+def test_a_value_that_a_shard_does_not_hold_is_refused(lake: Lake, value: str) -> None:
+    with pytest.raises((Unsupported, SqlError)):
+        lake.sql(f"CREATE TABLE k AS SELECT {value} AS a")
+    assert lake.catalog.list() == []
+
+
+@pytest.mark.parametrize(
+    "definition",
+    ["a INT CHECK(a > 0)", "a INT DEFAULT(7)", "a INT PRIMARY/**/KEY", "a INT NOT/**/NULL",
+     "a INT, UNIQUE(a)", "a VARCHAR COLLATE/**/NOCASE", "a INT, b INT AS (a + 1)",
+     "a INT, b AS (from_json('{}', current_setting('temp_directory')))"],
+)  # fmt: skip
+def test_a_column_is_a_name_and_a_type(lake: Lake, definition: str) -> None:
+    with pytest.raises((Unsupported, SqlError)):
+        lake.sql(f"CREATE TABLE k ({definition})")
+    lake.sql('CREATE TABLE k (key INT, compression INT, generated INT, "check" DECIMAL(9, 2)[])')
+    assert lake.sql("FROM k").columns == ["key", "compression", "generated", "check"]
+
+
+def test_what_was_not_committed_leaves_no_object(
+    numbers: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = set(numbers.objects)
+    with pytest.raises(UsageError):
+        numbers.sql('CREATE TABLE " bad" AS SELECT 1 AS a')
+
+    def fail(*_args: object, **_kinds: object) -> None:
+        raise Conflict("always")
+
+    monkeypatch.setattr(numbers.catalog, "commit", fail)
+    with pytest.raises(Conflict):
+        numbers.sql("UPDATE t SET b = 'never' WHERE a = 1")
+    with pytest.raises(Conflict):
+        numbers.append("t", pa.table({"a": [77], "b": ["never"]}))
+    # Only manifests, which the next start sweeps, may be left.
+    assert {name for name in numbers.objects if name not in before} == set()
+
+
+@pytest.mark.parametrize(
+    "sql",
+    ["UPDATE t SET b = 'about __lake_rows', WHERE a = 1", "; DELETE FROM t WHERE a = 1",
+     "WITH delete AS (SELECT 1 AS k) DELETE FROM t USING delete WHERE a = k",
+     "UPDATE t SET b = s.\"from\".\"where\" FROM (SELECT {'where': 'x'} AS \"from\") s WHERE a = 1",
+     "WITH w AS (SELECT 1 AS a) INSERT INTO t (a) WITH x AS (FROM w) SELECT a FROM x",
+     "INSERT INTO t SELECT 1 AS returning, 'x'", "DROP TABLE IF EXISTS nothing"],
+)  # fmt: skip
+def test_odd_statements_that_duckdb_runs(numbers: Lake, sql: str) -> None:
+    numbers.sql(sql)
+    assert changes_data(sql)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/* " * 100_000, "(" + "$0$ $1$ $2$ " * 30_000, "/*" * 300_000 + "*/" * 300_000, "'" * 400_001,
+     "/* " * 200_000 + "*/", "e'" + "\\'" * 300_000, "with " + "a," * 200_000],
+)  # fmt: skip
+@pytest.mark.timeout(20)
+def test_the_verb_of_a_hostile_text_is_found_in_one_pass(text: str) -> None:
+    assert not changes_data(text)
+
+
+def test_a_folder_with_the_name_of_a_partition_adds_no_column(
+    tmp_path: Path, pool: ExecutorPool
+) -> None:
+    with ElkynStore(mode="memory") as tree, Lake(tmp_path / "k=7", tree=tree, pool=pool) as lake:
+        lake.sql("CREATE TABLE t AS SELECT 1 AS a")
+        lake.sql("UPDATE t SET a = 2")
+        assert (lake.sql("FROM t").columns, lake.sql("FROM t").rows) == (["a"], [(2,)])
