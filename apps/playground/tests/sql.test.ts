@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 
+import { mayChangeData } from '../lib/sql/changes'
 import { addEntry, parseHistory, type HistoryEntry } from '../lib/sql/history'
 import { quoteName } from '../lib/sql/names'
 import { errorRange, nameRange } from '../lib/sql/position'
@@ -120,4 +121,18 @@ test('columns of the tables a statement names are in scope, and of no others', (
   assert.deepEqual(names('select 1; select * from airports'), ['faa'])
   assert.deepEqual(names('select * from "odd one"'), ['x'])
   assert.deepEqual(names('select '), [])
+})
+
+test('a statement that may change data is known by its verb', () => {
+  for (const sql of [
+    'INSERT INTO t VALUES (1)',
+    ' -- select\n/* from */; delete from t',
+    'WITH w AS (SELECT 1) UPDATE t SET a = 1',
+    'create table t as select 1',
+  ]) {
+    assert.equal(mayChangeData(sql), true, sql)
+  }
+  for (const sql of ['SELECT 1', "FROM t WHERE a = 'insert'", 'WITH w AS (SELECT 1) FROM w', '']) {
+    assert.equal(mayChangeData(sql), false, sql)
+  }
 })

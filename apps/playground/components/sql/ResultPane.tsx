@@ -9,6 +9,7 @@ import { api, ENGINES, type ApiError, type Engine } from '@/lib/api'
 import { formatElapsed, plural } from '@/lib/format'
 import { useNow } from '@/lib/hooks'
 import { titleOfCode } from '@/lib/jobs'
+import { mayChangeData } from '@/lib/sql/changes'
 
 import { ExportButtons } from './ExportButtons'
 import { ResultGrid } from './ResultGrid'
@@ -135,11 +136,13 @@ function Summary({ last: { sql, engine, answer, elapsedMs } }: { last: Answered 
             Only the first {plural(answer.rows.length, 'row')} are shown; an export holds them all
           </p>
         )}
-        <ExportButtons
-          name="result"
-          ask={(format) => api.exportQuery(sql, engine, format)}
-          onFailed={setError}
-        />
+        {!mayChangeData(sql) && (
+          <ExportButtons
+            name="result"
+            ask={(format) => api.exportQuery(sql, engine, format)}
+            onFailed={setError}
+          />
+        )}
       </div>
       {error && (
         <div className="p-3">
