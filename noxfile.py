@@ -123,7 +123,7 @@ def pytest_here(session: nox.Session, *arguments: str, extra: Sequence[str] | No
 
 
 @nox.session(venv_backend="none")
-@budget(20)
+@budget(25)
 def plain(session: nox.Session) -> None:
     """Run what a commit must pass: all tests that are not nightly, and the static checks."""
     here(session, "ruff", "check", ".")
