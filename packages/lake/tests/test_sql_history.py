@@ -69,6 +69,7 @@ def test_a_version_has_its_rows_for_both_engines(log: Lake, engine: str) -> None
         ("TIMESTAMP => TIMESTAMPTZ '2023-11-15 02:30:00+02'", 2),
         ("TIMESTAMP => DATE '2023-11-15' + INTERVAL 10 MINUTE", 1),
         ("TIMESTAMP => now()", 4),
+        ("TIMESTAMP => TIMESTAMP '290000-01-01'", 4),
     ],
 )
 def test_a_point_in_the_history_is_any_constant(log: Lake, clause: str, rows: int) -> None:
@@ -139,7 +140,9 @@ def test_a_version_keeps_its_columns(log: Lake) -> None:
         ("FROM t AT (VERSION => 'abc')", SqlError, "Could not convert"),
         ("FROM t AT (VERSION => NULL)", SqlError, "needs a whole number"),
         ("FROM t AT (VERSION => ?)", SqlError, "parameters"),
-        ("FROM t AT (VERSION => (SELECT max(a) FROM t))", SqlError, "without tables"),
+        ("FROM t AT (VERSION => (SELECT max(a) FROM t))", SqlError, "subquery"),
+        ("FROM t AT (VERSION => (SELECT count(*) FROM range(100000000000)))", SqlError, "subquery"),
+        ("FROM t AT (TIMESTAMP => TIMESTAMP '290000-01-01 (BC) 00:00:00')", NotFound, "versions 1"),
         ("FROM t AT (VERSION => a)", SennitError, "a"),
         ("FROM t AT (VERSION => getenv('HOME'))", Denied, "getenv"),
         ("FROM t AT (VERSION => (SELECT 1 FROM read_text('/etc/passwd')))", Denied, "read_text"),

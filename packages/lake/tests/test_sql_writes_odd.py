@@ -155,3 +155,8 @@ def test_a_folder_with_the_name_of_a_partition_adds_no_column(
         lake.sql("CREATE TABLE t AS SELECT 1 AS a")
         lake.sql("UPDATE t SET a = 2")
         assert (lake.sql("FROM t").columns, lake.sql("FROM t").rows) == (["a"], [(2,)])
+
+
+def test_an_engine_that_only_reads_is_refused(numbers: Lake) -> None:
+    with pytest.raises(Unsupported, match="queries only"):
+        numbers.sql("DELETE FROM t", engine="emsqrt")

@@ -245,8 +245,7 @@ class Catalog:
             found = [(0.0, name) for name, row in rows.items() if row.version == version]
         else:
             assert time is not None, "a version or a time"
-            moment = datetime.fromtimestamp(time, UTC).isoformat(sep=" ", timespec="seconds")
-            what = f"state at {moment}"
+            what = f"state at {_moment(time)}"
             found = [(row.version, name) for name, row in rows.items() if row.created_at <= time]
         if not found:
             raise NotFound(
@@ -532,8 +531,14 @@ def _kept_versions(rows: Iterable[SnapshotRow]) -> str:
     """Return a hint that names the versions there are."""
     kept = sorted((row.version, row.created_at) for row in rows)
     first, last = kept[0], kept[-1]
-    since = datetime.fromtimestamp(first[1], UTC).isoformat(sep=" ", timespec="seconds")
-    return f"there are versions {first[0]} to {last[0]}, the first of {since}"
+    return f"there are versions {first[0]} to {last[0]}, the first of {_moment(first[1])}"
+
+
+def _moment(seconds: float) -> str:
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # beyond the years 1 to 9999
+        return f"{seconds:.0f} s after 1970"
 
 
 def objects_of(snapshot: SnapshotInfo) -> set[str]:

@@ -241,6 +241,7 @@ class Lake:
         if format not in _FORMATS:
             raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
         _check_engine(engine)
+        until = None if deadline_seconds is None else time.monotonic() + deadline_seconds
         sql, history = self._resolve_history(sql, user, deadline_seconds)
         tables, held = self._tables.hold(sql, history)
         whole = {
@@ -250,7 +251,6 @@ class Lake:
             "maxRows": max_rows,
             "tables": tables,
         }
-        until = None if deadline_seconds is None else time.monotonic() + deadline_seconds
 
         def start(step: str, own: dict[str, Any]) -> Execution:
             request = {"format": format, "maxRows": max_rows, **own} if own else whole
@@ -347,6 +347,8 @@ class Lake:
     ) -> QueryExecution | WriteExecution:
         """Start a statement of either kind, by its verb: as `execute`, or else as `query`."""
         if changes_data(sql):
+            if engine == "emsqrt":
+                raise Unsupported("EM-√ runs queries only", hint="use engine auto or duckdb")
             _check_engine(engine)
             return self.execute(sql, **options)
         return self.query(sql, max_rows=max_rows, engine=engine, **options)

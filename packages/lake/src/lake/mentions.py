@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["UNUSUAL_SPACES", "changes_data", "words_of"]
+__all__ = ["CHANGING_VERBS", "READING_VERBS", "UNUSUAL_SPACES", "changes_data", "words_of"]
 
 UNUSUAL_SPACES = "".join(
     letter
@@ -48,10 +48,10 @@ def words_of(sql: str) -> frozenset[str] | None:
     return frozenset(words)
 
 
-_CHANGING = frozenset(
+CHANGING_VERBS = frozenset(
     ("insert", "update", "delete", "truncate", "merge", "create", "drop", "alter")
 )
-_READING = frozenset(("select", "values", "from", "table", "pivot", "unpivot", "describe"))
+READING_VERBS = frozenset(("select", "values", "from", "table", "pivot", "unpivot", "describe"))
 _SPACES = dict.fromkeys(map(ord, UNUSUAL_SPACES), " ")
 _PIECE = re.compile(
     r"""
@@ -62,8 +62,6 @@ _PIECE = re.compile(
     """,
     re.VERBOSE,
 )
-
-
 _COMMENT = re.compile(r"/\*|\*/")
 
 
@@ -74,7 +72,7 @@ def changes_data(sql: str) -> bool:
     is refused, and never a change by somebody who may only read. It takes time in proportion to the
     text, as it runs before anything else has looked at it.
     """
-    sql = sql.translate(_SPACES)
+    sql = _with_usual_spaces(sql)
     depth = position = 0
     # After WITH [RECURSIVE], and after each comma outside of brackets, comes a name.
     after_with = is_name = False
@@ -92,13 +90,17 @@ def changes_data(sql: str) -> bool:
             word = found["bare"].casefold()
             if is_name and word != "recursive":
                 is_name = False
-            elif word in _CHANGING or word in _READING:
-                return word in _CHANGING
+            elif word in CHANGING_VERBS or word in READING_VERBS:
+                return word in CHANGING_VERBS
             elif word == "with" and not after_with:
                 after_with = is_name = True
             elif not after_with:
                 return False
     return False
+
+
+def _with_usual_spaces(sql: str) -> str:
+    return sql if sql.isascii() else sql.translate(_SPACES)
 
 
 def _end_of(sql: str, opening: str, start: int) -> int:

@@ -104,6 +104,7 @@ class Writer:
         if answer["action"] == "drop":
             self._drop(answer)
             return None
+        # Before files are moved; again when nobody else can commit.
         self._check_base(answer)
         reports = [*answer["shards"]]
         for change in answer["rewritten"]:

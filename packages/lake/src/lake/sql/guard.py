@@ -240,8 +240,19 @@ def explained_query(sql: str) -> str:
 
 
 def compute(expression: str) -> Any:
-    """Return the value of an expression that `check_statement` allows and that reads no table."""
-    return _parser().execute(f"SELECT {expression}").fetchall()[0][0]
+    """Return the value of an expression without tables, subqueries, columns and parameters.
+
+    Raises:
+        SqlError: It does not parse, or is no such expression.
+        Denied: It uses a function that does not only compute.
+        duckdb.Error: It has no value.
+    """
+    query = f"SELECT {expression}"
+    check_statement(query)
+    # A subquery may read a table function, and count for as long as it likes.
+    if any(node.get("class") == "SUBQUERY" for node in _nodes(_tree_of(query))):
+        raise SqlError(f"{expression} has a subquery", hint="write a constant")
+    return _parser().execute(query).fetchall()[0][0]
 
 
 @lru_cache(maxsize=1)

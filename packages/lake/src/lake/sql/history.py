@@ -13,7 +13,7 @@ from typing import Any
 import duckdb
 
 from lake.sql.failures import query_error
-from lake.sql.guard import check_statement, compute, explained_query, table_nodes
+from lake.sql.guard import compute, explained_query, table_nodes
 from lake.sql.session import quoted
 from lake.sql.write_statements import (
     Clause,
@@ -114,9 +114,8 @@ def _table(node: dict[str, Any], text: str) -> dict[str, Any]:
 def _point(unit: str, value: str) -> dict[str, int | float]:
     """Return the version or time of a clause."""
     name, query, needed = _KINDS[unit.upper()]
-    statement = check_statement(f"SELECT ({value})")
     try:
-        found = None if statement.tables else compute(query.format(value))
+        found = compute(query.format(value))
     except duckdb.Error as error:
         raise query_error(error, value, shards=(), columns=(), cap_bytes=0) from None
     if found is None:

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 import duckdb
 
-from lake.mentions import UNUSUAL_SPACES
+from lake.mentions import CHANGING_VERBS, READING_VERBS, UNUSUAL_SPACES
 from lake.sql.failures import syntax_error
 from lake.sql.guard import statement_kinds
 from sennit_core.errors import SqlError, Unsupported
@@ -40,10 +40,8 @@ _MERGE_WORDS = frozenset(
     ("when", "not", "matched", "by", "source", "target", "and", "then", "update", "set", "delete",
      "insert", "values", "default", "do", "nothing", "error", "name", "position", "*", ",", "=")
 )  # fmt: skip
-_VERBS = frozenset(("insert", "update", "delete", "truncate", "merge", "create", "drop", "alter"))
-_QUERIES = frozenset(("select", "values", "from", "with", "table", "pivot", "unpivot", "describe"))
-# CASE … END are brackets too: WHEN and THEN inside are not those of MERGE.
 _QUOTED = (duckdb.token_type.string_const, duckdb.token_type.comment)
+# CASE … END are brackets too: WHEN and THEN inside are not those of MERGE.
 _OPENING, _CLOSING = frozenset(("(", "[", "{", "case")), frozenset((")", "]", "}", "end"))
 
 
@@ -201,7 +199,7 @@ def _insert(reader: _Reader, prelude: Clause) -> Insert:
     if reader.accept("as"):
         reader.name()
     columns = None
-    if reader.word == "(" and reader.next_word not in (*_QUERIES, "("):
+    if reader.word == "(" and reader.next_word not in (*READING_VERBS, "with", "("):
         columns = reader.names_in_brackets()
     by_name = False
     if reader.accept("by"):
@@ -431,7 +429,7 @@ class _Reader:
     def find_verb(self) -> int | None:
         """Return the index of the verb if it changes data, None for any other statement."""
         start = self._end_of_with() if self.word == "with" else 0
-        return start if self._word(start) in _VERBS else None
+        return start if self._word(start) in CHANGING_VERBS else None
 
     def _end_of_with(self) -> int:
         """Return the index of the verb after a WITH clause."""

@@ -169,7 +169,8 @@ class _Statement:
         self.bind(connection, query.text)
         query.is_bound = True
         text = outer.replace("{}", query.numbered)
-        connection.execute(f"CREATE TEMP TABLE {_HITS} AS {text}", self._params)
+        # In order, so that the rows of one shard are found without looking at all.
+        connection.execute(f"CREATE TEMP TABLE {_HITS} AS {text} ORDER BY {SHARD}", self._params)
 
     def execute(self, connection: duckdb.DuckDBPyConnection, sql: str) -> int:
         """Run a statement with the request's parameters; return the number of changed rows."""
@@ -359,16 +360,9 @@ def _delete(write: Delete, statement: _Statement) -> dict[str, Any]:
 def _update(write: Update, statement: _Statement) -> dict[str, Any]:
     target = statement.target(write.table)
     _check_columns(target)
+    _check_names([column for column, _ in write.assignments], target.schema)
     known = {name.casefold(): name for name in target.schema.names}
-    assigned: dict[str, Clause] = {}
-    for column, expression in write.assignments:
-        name = known.get(column.casefold())
-        if name is None:
-            names = target.schema.names
-            raise UnknownColumn(name=column, known=names, suggestion=nearest(column, names))
-        if name in assigned:
-            raise SqlError(f"column {name!r} is assigned twice")
-        assigned[name] = expression
+    assigned = {known[column.casefold()]: value for column, value in write.assignments}
     values: list[str | Clause] = []
     for expression in assigned.values():
         values += [", (", expression, ")"]
@@ -528,8 +522,9 @@ def _shard(target: Table, index: int) -> str:
 def _rewritten(
     target: Table, changed: Iterable[tuple[int, list[Shard]]], count: int, read: list[Table]
 ) -> dict[str, Any]:
+    objects = target.objects
     rewritten = [
-        {"index": index, "object": target.objects[index], "shards": _reports(shards)}
+        {"index": index, "object": objects[index], "shards": _reports(shards)}
         for index, shards in changed
     ]
     action = "rewrite" if rewritten else "none"
