@@ -93,7 +93,7 @@ def test_nothing_of_a_damaged_answer_is_emitted(flights: Lake) -> None:
     flip(shard_of(flights), 40)
     pieces: list[bytes] = []
 
-    with pytest.raises(Corrupt), flights.query(QUERY) as execution:
+    with pytest.raises(Corrupt), flights.run(QUERY) as execution:
         pieces.extend(bytes(piece) for piece in execution.payloads())
 
     assert pieces == []

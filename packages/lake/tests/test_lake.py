@@ -232,7 +232,7 @@ def test_a_deleted_dataset_is_gone_at_once(flights: Lake) -> None:
 
 
 def test_a_query_continues_while_its_dataset_is_deleted(flights: Lake) -> None:
-    with flights.query("SELECT * FROM flights, range(200000)") as execution:
+    with flights.run("SELECT * FROM flights, range(200000)") as execution:
         rows = 0
         for batch in execution.batches():
             if not rows:

@@ -31,6 +31,6 @@ def test_slots_under_null_hold_nothing_of_earlier_queries(lake: Lake) -> None:
     for _ in range(2):  # one for each executor
         for query in OTHERS:
             lake.sql(query, engine="duckdb")
-        with lake.query(f"{TRY_CASTS} FROM clean", engine="duckdb") as execution:
+        with lake.run(f"{TRY_CASTS} FROM clean", engine="duckdb") as execution:
             result = b"".join(bytes(piece) for piece in execution.payloads())
         assert result.count(MARK[:4].encode()) == 0

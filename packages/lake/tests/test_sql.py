@@ -7,6 +7,7 @@ import json
 import pytest
 
 from lake import Lake
+from lake.queries import QueryExecution
 from sennit_core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -22,7 +23,7 @@ from .conftest import put
 
 
 def document(lake: Lake, sql: str, **options: object) -> dict[str, object]:
-    with lake.query(sql, format="json", **options) as execution:  # type: ignore[arg-type]
+    with lake.run(sql, format="json", **options) as execution:
         text = b"".join(bytes(payload) for payload in execution.payloads())
     answer: dict[str, object] = json.loads(text)
     return answer
@@ -62,7 +63,7 @@ def test_answers_come_as_json_and_csv(flights: Lake) -> None:
         "rows": [["UA", 200, None], ["AA", 1089, -1.0]],
         "truncated": False,
     }
-    with flights.query(sql, format="csv") as execution:
+    with flights.run(sql, format="csv") as execution:
         text = b"".join(bytes(payload) for payload in execution.payloads()).decode()
     assert text.splitlines() == ["carrier,distance,dep_delay", "UA,200,", "AA,1089,-1"]
 
@@ -149,7 +150,7 @@ def test_a_deadline_ends_a_query(flights: Lake) -> None:
 
     with (
         pytest.raises(DeadlineExceeded),
-        flights.query(endless, deadline_seconds=0.3) as execution,
+        flights.run(endless, deadline_seconds=0.3) as execution,
     ):
         execution.result()
 
@@ -157,7 +158,8 @@ def test_a_deadline_ends_a_query(flights: Lake) -> None:
 @pytest.mark.slow
 def test_a_cancelled_query_ends_and_its_executor_survives(flights: Lake) -> None:
     flights.sql("SELECT 1")  # a process that is still being started would be killed
-    with flights.query("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:
+    with flights.run("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:
+        assert isinstance(execution, QueryExecution)
         with pytest.raises(DeadlineExceeded):
             execution.result(0.5)
         execution.cancel()
@@ -169,7 +171,7 @@ def test_a_cancelled_query_ends_and_its_executor_survives(flights: Lake) -> None
 
 def test_a_query_that_is_cancelled_before_it_begins_ends_too(flights: Lake) -> None:
     flights.sql("SELECT 1")  # a process that is still being started would be killed
-    with flights.query("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:
+    with flights.run("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:
         execution.cancel()
         with pytest.raises(Cancelled):
             execution.result()

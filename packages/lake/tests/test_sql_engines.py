@@ -105,7 +105,7 @@ def test_an_unknown_engine_is_refused(lake: Lake) -> None:
 
 
 def test_rows_are_cut_at_the_maximum(lake: Lake) -> None:
-    with lake.query("SELECT id FROM trips ORDER BY id", engine="emsqrt", max_rows=5) as answer:
+    with lake.run("SELECT id FROM trips ORDER BY id", engine="emsqrt", max_rows=5) as answer:
         assert sum(batch.num_rows for batch in answer.batches()) == 5
         assert answer.result()["truncated"] is True
         assert answer.engine == "emsqrt"
@@ -138,7 +138,7 @@ def test_auto_reports_both_refusals(small: Lake) -> None:
 
 @pytest.mark.slow
 def test_shards_are_released_after_a_change(small: Lake) -> None:
-    with small.query("SELECT a FROM numbers") as answer:
+    with small.run("SELECT a FROM numbers") as answer:
         assert next(answer.batches()).num_rows
     assert small.delete("numbers").name == "numbers"
     assert list(small.objects) == []

@@ -337,7 +337,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 def test_hostile_queries_of_one_user_change_no_answer_of_the_next(node: Lake) -> None:
     for hostile, probe, _ in ATTACKS:
         # As a query: some attacks are statements that a writer may run.
-        with contextlib.suppress(SennitError), node.query(hostile) as query:
+        with contextlib.suppress(SennitError), node.run(hostile, read_only=True) as query:
             query.result()
         try:
             shown = repr(node.sql(probe).rows)
@@ -359,7 +359,7 @@ def test_a_cancelled_query_leaves_the_next_one_alone(node: Lake) -> None:
     for _ in range(3):
         with (
             pytest.raises(DeadlineExceeded),
-            node.query("SELECT count(*) FROM t, range(100000000000)", deadline_seconds=0.2) as slow,
+            node.run("SELECT count(*) FROM t, range(100000000000)", deadline_seconds=0.2) as slow,
         ):
             slow.result()
 

@@ -25,6 +25,7 @@ from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.mentions import changes_data
 from lake.sql.write_statements import CreateTable, Delete, DropTable, Insert, Update, parse_write
+from lake.writes import WriteExecution
 from sennit_core.errors import (
     Cancelled,
     Conflict,
@@ -161,7 +162,7 @@ def test_a_snapshot_records_its_statement_author_and_inputs(numbers: Lake) -> No
     inputs = {numbers.catalog.get(name).head for name in ("t", "gone")}
     parent = numbers.catalog.get("t").head
 
-    with numbers.execute(statement, user="ada") as execution:
+    with numbers.run(statement, user="ada") as execution:
         execution.result()
 
     snapshot = numbers.catalog.manifest("t").snapshot
@@ -308,7 +309,7 @@ def test_a_damaged_dataset_is_not_rewritten(numbers: Lake) -> None:
 
 
 def test_an_append_conflicts_with_nothing(numbers: Lake) -> None:
-    with numbers.execute("DELETE FROM t WHERE a < 5") as deleting:
+    with numbers.run("DELETE FROM t WHERE a < 5") as deleting:
         deleting._execution.wait()  # its shards are written; now others come first
         numbers.sql("INSERT INTO t VALUES (3, 'later')")
         numbers.append("t", NUMBERS)
@@ -319,7 +320,7 @@ def test_an_append_conflicts_with_nothing(numbers: Lake) -> None:
 
 
 def test_a_statement_whose_rows_were_changed_runs_again(numbers: Lake) -> None:
-    with numbers.execute("UPDATE t SET a = a + 100 WHERE a IN (5, 15)") as updating:
+    with numbers.run("UPDATE t SET a = a + 100 WHERE a IN (5, 15)") as updating:
         updating._execution.wait()
         numbers.sql("UPDATE t SET a = a + 1000 WHERE a = 5")
         assert updating.result()["count"] == 1
@@ -330,7 +331,8 @@ def test_a_statement_whose_rows_were_changed_runs_again(numbers: Lake) -> None:
 def test_a_statement_that_loses_every_race_is_a_conflict(
     numbers: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    updating = numbers.execute("UPDATE t SET b = 'mine' WHERE a = 5")
+    updating = numbers.run("UPDATE t SET b = 'mine' WHERE a = 5")
+    assert isinstance(updating, WriteExecution)
     run = updating._run
 
     def overtaken() -> dict[str, object]:
@@ -347,7 +349,7 @@ def test_a_statement_that_loses_every_race_is_a_conflict(
 
 def test_a_cancelled_statement_changes_nothing(numbers: Lake) -> None:
     head = numbers.catalog.get("t").head
-    with numbers.execute("INSERT INTO t SELECT i, 'x' FROM range(100_000_000) r(i)") as inserting:
+    with numbers.run("INSERT INTO t SELECT i, 'x' FROM range(100_000_000) r(i)") as inserting:
         threading.Timer(0.3, inserting.cancel).start()
         with pytest.raises(Cancelled):
             inserting.result()
@@ -383,7 +385,7 @@ def test_concurrent_statements_lose_nothing(numbers: Lake) -> None:
 
 def test_the_formats_of_a_result(numbers: Lake) -> None:
     def answer(format_name: str) -> bytes:
-        with numbers.execute("DELETE FROM t WHERE a = 1", format=format_name) as execution:
+        with numbers.run("DELETE FROM t WHERE a = 1", format=format_name) as execution:
             return b"".join(bytes(piece) for piece in execution.payloads())
 
     assert json.loads(answer("json"))["rows"] == [[1]]

@@ -12,7 +12,7 @@ and both against each other. Damage to one dataset is an error of that dataset o
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from lake.catalog_index import CatalogIndex
 from lake.catalog_tables import CatalogTables, SnapshotRow
-from lake.errors import damaged_dataset
+from lake.errors import damaged_dataset, is_damage_of
 from lake.objects import ObjectStore
 from lake.references import References
 from lake.snapshots import Manifest, read_manifest, write_manifest
@@ -319,6 +319,17 @@ class Catalog:
             self._damaged_objects.pop(name, None)
         else:
             self._damaged_objects[name] = damage
+
+    def note_damage(self, datasets: Mapping[str, str], damage: Corrupt) -> None:
+        """Record the damage that an executor reported for a dataset.
+
+        Args:
+            datasets: The datasets that the executor read: ids by names.
+            damage: The executor's error; ignored if it is not about one of the datasets.
+        """
+        for name, dataset_id in datasets.items():
+            if is_damage_of(damage, name):
+                self.note_dataset(dataset_id, damage)
 
     def note_dataset(self, dataset_id: str, damage: Corrupt | None) -> None:
         """Mark a dataset as damaged, or as intact again."""

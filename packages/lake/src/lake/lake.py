@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -14,28 +13,23 @@ from weakref import WeakValueDictionary
 from lake._failpoints import reached
 from lake.catalog import Catalog
 from lake.durable import NewFile, storage_errors
-from lake.errors import is_damage_of
-from lake.history import may_read_history, resolve_history, without_place
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits
-from lake.mentions import changes_data
 from lake.objects import ObjectStore
-from lake.queries import QueryExecution, Result, check_parameters
+from lake.queries import QueryExecution, Result
 from lake.reserve import Reserve
 from lake.retention import Retention
 from lake.scrub import Scrub, ScrubReport
-from lake.snapshots import Manifest
-from lake.statement_tables import StatementTables, dataset_of
+from lake.statement_tables import StatementTables
+from lake.statements import StatementRequest, Statements
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.verification import ShardFile, Verifier
 from lake.writes import WriteExecution, Writer
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
-    Corrupt,
     NotFound,
     SennitError,
-    Unsupported,
     UsageError,
 )
 from sennit_core.ids import new_id
@@ -48,16 +42,11 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from elkyn import ElkynStore
-    from emsqrt.executor import Execution, ExecutorPool
+    from emsqrt.executor import ExecutorPool
 
 __all__ = ["Lake", "open"]
 
-_SQL_ENTRY = "lake.sql"
-_WRITE_ENTRY = "lake.write"
 _ABANDONED_SECONDS = 7 * 24 * 3600.0  # after this time an incomplete upload is deleted
-_FORMATS = ("arrow", "json", "csv")
-_ENGINES = ("auto", "duckdb", "emsqrt")
-_LEAST_SECONDS = 0.001
 _CANCEL_POLL_SECONDS = 0.2  # how often an ingest that waits for another checks for cancellation
 
 
@@ -123,7 +112,13 @@ class Lake:
                 delete=self.delete,
                 clock=clock,
             )
-            self._tables = StatementTables(self.catalog, self.objects, self.retention)
+            self._statements = Statements(
+                self.pool,
+                self.catalog,
+                StatementTables(self.catalog, self.objects, self.retention),
+                self.retention,
+                self._writer,
+            )
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -208,150 +203,22 @@ class Lake:
             _write_arrow(data, file)
             return self._append(file.path, f"{table}.arrow", mode, wire)
 
-    def query(  # noqa: PLR0913 - the members of a request, all by keyword
-        self,
-        sql: str,
-        *,
-        params: list[Any] | dict[str, Any] | None = None,
-        format: str = "arrow",  # noqa: A002 - the contract's word
-        max_rows: int | None = None,
-        deadline_seconds: float | None = None,
-        engine: str = "auto",
-        user: str = "",
-    ) -> QueryExecution:
-        """Start a query in an executor, or queue it for one.
+    def run(self, sql: str, **options: Any) -> QueryExecution | WriteExecution:
+        """Start a statement in an executor, or queue it for one.
+
+        A change is committed, as a new snapshot, before the first byte of its result can be read.
 
         Args:
-            sql: One read-only statement over datasets, by name or id.
-            params: A list for `?` and `$1`, a dict for `$name`.
-            format: `arrow` (IPC stream), `json` or `csv`.
-            max_rows: Row limit; a longer result is cut and marked `truncated`.
-            deadline_seconds: Time limit, after which the query is stopped.
-            engine: `duckdb`; `emsqrt`, which stays within the executor's memory cap for any query;
-                or `auto`, which retries with EM-√ if DuckDB runs out of memory before the first
-                byte of its result was sent.
-            user: The user of the query; executors are shared fairly between users.
+            sql: One read-only statement over datasets, by name or id; or one INSERT, UPDATE, DELETE,
+                MERGE, TRUNCATE, CREATE TABLE or DROP TABLE.
+            options: The other members of `StatementRequest`.
 
         Raises:
             UsageError: A parameter has no SQL value.
             Unsupported: There is no such engine or format.
             Busy: The queue is full. All other errors are raised by the execution.
         """
-        check_parameters(params)
-        if format not in _FORMATS:
-            raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
-        _check_engine(engine)
-        until = None if deadline_seconds is None else time.monotonic() + deadline_seconds
-        sql, history = self._resolve_history(sql, user, deadline_seconds)
-        tables, held = self._tables.hold(sql, history)
-        whole = {
-            "sql": sql,
-            "params": params,
-            "format": format,
-            "maxRows": max_rows,
-            "tables": tables,
-        }
-
-        def start(step: str, own: dict[str, Any]) -> Execution:
-            request = {"format": format, "maxRows": max_rows, **own} if own else whole
-            return self.pool.submit(
-                _SQL_ENTRY,
-                {**request, "engine": step},
-                deadline_seconds=_left(until),
-                user=user,
-                restartable=True,
-                bounded=not own,  # the later steps of an admitted query are not refused
-            )
-
-        try:
-            return QueryExecution(
-                start,
-                engine,
-                lambda: self.retention.release(held),
-                complete=lambda error: self._complete(
-                    without_place(error) if history else error,
-                    {table["name"]: dataset_of(table) for table in tables},
-                ),
-                deadline_seconds=deadline_seconds,
-            )
-        except BaseException:
-            self.retention.release(held)
-            raise
-
-    def execute(
-        self,
-        sql: str,
-        *,
-        params: list[Any] | dict[str, Any] | None = None,
-        format: str = "arrow",  # noqa: A002 - the contract's word
-        deadline_seconds: float | None = None,
-        user: str = "",
-    ) -> WriteExecution:
-        """Start a statement that changes a dataset in an executor, or queue it for one.
-
-        The change is committed, as a new snapshot, before the first byte of the result can be read.
-
-        Args:
-            sql: One INSERT, UPDATE, DELETE, MERGE, TRUNCATE, CREATE TABLE or DROP TABLE.
-            params: As for `query`.
-            format: Of the result, which is the number of rows: `arrow`, `json` or `csv`.
-            deadline_seconds: Time limit of the executors, after which nothing has changed.
-            user: The user, who is the author of the snapshot.
-
-        Raises:
-            UsageError: A parameter has no SQL value.
-            Unsupported: There is no such format.
-            Busy: The queue is full. All other errors are raised by the execution.
-        """
-        check_parameters(params)
-        if format not in _FORMATS:
-            raise Unsupported(f"format {format!r} is none of {', '.join(_FORMATS)}")
-
-        until = None if deadline_seconds is None else time.monotonic() + deadline_seconds
-        history: dict[str, Manifest] = {}
-        names: dict[str, str] = {}
-
-        def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
-            text, found = self._resolve_history(sql, user, _left(until))
-            history.update(found)
-            tables, held = self._tables.hold(text, found, with_rows=True)
-            names.update({table["name"]: dataset_of(table) for table in tables})
-            request = {"sql": text, "params": params, "format": format, "tables": tables}
-            try:
-                execution = self.pool.submit(
-                    _WRITE_ENTRY,
-                    {**request, "folder": str(folder)},
-                    deadline_seconds=_left(until),
-                    user=user,
-                )
-            except BaseException:
-                self.retention.release(held)
-                raise
-            return execution, lambda: self.retention.release(held)
-
-        return WriteExecution(
-            start,
-            self._writer,
-            sql,
-            user,
-            lambda error: self._complete(without_place(error) if history else error, names),
-        )
-
-    def run(
-        self,
-        sql: str,
-        *,
-        max_rows: int | None = None,
-        engine: str = "auto",
-        **options: Any,
-    ) -> QueryExecution | WriteExecution:
-        """Start a statement of either kind, by its verb: as `execute`, or else as `query`."""
-        if changes_data(sql):
-            if engine == "emsqrt":
-                raise Unsupported("EM-√ runs queries only", hint="use engine auto or duckdb")
-            _check_engine(engine)
-            return self.execute(sql, **options)
-        return self.query(sql, max_rows=max_rows, engine=engine, **options)
+        return self._statements.start(StatementRequest(sql, **options))
 
     def sql(
         self, query: str, params: list[Any] | dict[str, Any] | None = None, engine: str = "auto"
@@ -403,17 +270,6 @@ class Lake:
         found = self.catalog.manifest(dataset, snapshot).snapshot
         self.catalog.check_shards(found)
         return found, [self.objects.place(shard.object) for shard in found.shards]
-
-    def note_damage(self, datasets: Mapping[str, str], damage: Corrupt) -> None:
-        """Record the damage that an executor reported for a dataset, as `verify` does.
-
-        Args:
-            datasets: The datasets that the executor read: ids by names.
-            damage: The executor's error; ignored if it is not about one of the datasets.
-        """
-        for name, dataset_id in datasets.items():
-            if is_damage_of(damage, name):
-                self.catalog.note_dataset(dataset_id, damage)
 
     def verify(
         self,
@@ -507,30 +363,6 @@ class Lake:
                 return info
         return None
 
-    def _resolve_history(
-        self, sql: str, user: str, deadline_seconds: float | None
-    ) -> tuple[str, Mapping[str, Manifest]]:
-        """Replace tables with an AT clause by views; return the snapshots of these views."""
-        if not may_read_history(sql):
-            return sql, {}
-        with self.pool.submit(
-            _SQL_ENTRY,
-            {"engine": "history", "sql": sql},
-            deadline_seconds=deadline_seconds,
-            user=user,
-            restartable=True,
-        ) as execution:
-            found = execution.result()["history"]
-        return resolve_history(sql, found, self.catalog)
-
-    def _complete(self, error: SennitError, tables: Mapping[str, str]) -> SennitError:
-        """Add the nearest name, which the executor does not know; record damage that it found."""
-        if isinstance(error, NotFound) and error.kind == "dataset" and error.suggestion is None:
-            return self.catalog.not_found(error.name)
-        if isinstance(error, Corrupt):
-            self.note_damage(tables, error)
-        return error
-
     def _recover(self) -> None:
         """Delete the remains of a crash: staging files, unreferenced objects, abandoned uploads."""
         with storage_errors(self._staging, 0):
@@ -543,16 +375,6 @@ class Lake:
 def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`
     """Open the lake in a folder, which is created if it is missing; settings as of `Lake`."""
     return Lake(folder, **settings)
-
-
-def _check_engine(engine: str) -> None:
-    if engine not in _ENGINES:
-        raise Unsupported(f"engine {engine!r} is none of {', '.join(_ENGINES)}")
-
-
-def _left(until: float | None) -> float | None:
-    """Return the seconds until a deadline; None if there is none."""
-    return None if until is None else max(until - time.monotonic(), _LEAST_SECONDS)
 
 
 def _open_tree(folder: Path) -> ElkynStore:

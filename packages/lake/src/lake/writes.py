@@ -40,6 +40,8 @@ from sennit_core.records import DatasetInfo, Progress, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from emsqrt.executor import Execution
 
 __all__ = ["StartWrite", "WriteExecution", "Writer"]
@@ -303,6 +305,13 @@ class WriteExecution:
         """Commit the change, then yield the result's bytes."""
         self.result()
         yield memoryview(self._result)
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """Commit the change, then yield the result (format `arrow` only)."""
+        import pyarrow as pa
+
+        self.result()
+        yield from pa.ipc.open_stream(self._result)
 
     def result(self) -> dict[str, Any]:
         """Commit the change; return `count`, `columns`, `engine` and `inputs`; blocks.

@@ -184,7 +184,7 @@ class LocalBackend:
                         file.write(payload)
                 return execution.result()
             except Corrupt as damage:
-                self._lake.note_damage(task.datasets, damage)
+                self._lake.catalog.note_damage(task.datasets, damage)
                 raise
             finally:
                 run.detach()

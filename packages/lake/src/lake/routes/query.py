@@ -72,6 +72,7 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             deadline_seconds=limits.deadline_seconds(query.deadline_seconds, requester),
             engine=query.engine,
             user=requester.name,
+            read_only=not requester.may_write,
         )
 
     return await stream_result(start, request, format_name)
