@@ -46,6 +46,7 @@ export interface SqlAnswer {
 
 /** A snapshot with how its file was read, newest first in lists. */
 export interface ListedSnapshot extends SnapshotInfo {
+  shardCount: number
   ingest?: unknown
   createdAt?: number
 }
@@ -97,10 +98,11 @@ export const api = {
   dataset: (id: string, signal?: AbortSignal) =>
     json<DatasetInfo>('GET', `/api/datasets/${encodeURIComponent(id)}`, undefined, signal),
   damaged: () => json<DatasetInfo[]>('GET', '/api/datasets?damaged=true'),
-  snapshots: (id: string, signal?: AbortSignal) =>
-    json<ListedSnapshot[]>(
+  /** A snapshot, by id or as `head`, with its first thousand shards. */
+  snapshot: (id: string, snapshot: string, signal?: AbortSignal) =>
+    json<ListedSnapshot>(
       'GET',
-      `/api/datasets/${encodeURIComponent(id)}/snapshots`,
+      `/api/datasets/${encodeURIComponent(id)}/snapshots/${snapshot}`,
       undefined,
       signal,
     ),

@@ -64,6 +64,14 @@ export interface SnapshotInfo {
   inputs?: string[]
   signature?: string | null
   version: number
+  columns?: number[]
+  lastColumn: number
+  fileSchemas?: FileSchema[]
+}
+
+export interface FileSchema {
+  schema: Schema
+  columns?: number[]
 }
 
 export interface ShardInfo {
@@ -75,7 +83,7 @@ export interface ShardInfo {
   sourceObject?: string | null
   byteStart?: number | null
   byteEnd?: number | null
-  firstRow?: number | null
+  fileSchema: number
 }
 
 export interface JobInfo {

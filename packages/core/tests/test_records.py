@@ -22,8 +22,12 @@ FIELDS = {
     "DatasetInfo": (
         "id name owner schema head rows bytes shards createdAt visibility replication damaged"
     ),
-    "SnapshotInfo": ("id parent dataset schema shards stats author query inputs signature version"),
-    "ShardInfo": "object rows bytes partition stats sourceObject byteStart byteEnd firstRow",
+    "SnapshotInfo": (
+        "id parent dataset schema shards stats author query inputs signature version columns "
+        "lastColumn fileSchemas"
+    ),
+    "FileSchema": "schema columns",
+    "ShardInfo": "object rows bytes partition stats sourceObject byteStart byteEnd fileSchema",
     "JobInfo": (
         "id kind plan planHash engine state progress submittedBy createdAt startedAt finishedAt "
         "error result"
@@ -42,7 +46,11 @@ SHARD: dict[str, Any] = {
     "sourceObject": "cd" * 32,
     "byteStart": 0,
     "byteEnd": 4096,
-    "firstRow": 0,
+    "fileSchema": 1,
+}
+FILE_SCHEMA: dict[str, Any] = {
+    "schema": {"fields": [{"name": "late", "type": "Int32", "nullable": True}]},
+    "columns": [1],
 }
 GOLDEN: dict[str, dict[str, Any]] = {
     "DatasetInfo": {
@@ -71,7 +79,11 @@ GOLDEN: dict[str, dict[str, Any]] = {
         "inputs": ["01a"],
         "signature": "00ff",
         "version": 4,
+        "columns": [1],
+        "lastColumn": 3,
+        "fileSchemas": [FILE_SCHEMA],
     },
+    "FileSchema": FILE_SCHEMA,
     "ShardInfo": SHARD,
     "JobInfo": {
         "id": "01k",

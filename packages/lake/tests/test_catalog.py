@@ -55,7 +55,7 @@ def test_a_commit_on_a_head_that_has_moved_is_refused(catalog: Catalog) -> None:
         catalog.commit(second, manifest(second, at=3.0), expected_head=second.head)
 
     assert catalog.get("flights") == third
-    assert [m.snapshot.id for m in catalog.manifests("flights")] == [third.head, second.head]
+    assert [m.snapshot.id for m in catalog.snapshots("flights")] == [third.head, second.head]
 
 
 def test_two_datasets_never_share_a_name(catalog: Catalog) -> None:

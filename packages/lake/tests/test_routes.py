@@ -38,12 +38,18 @@ def test_datasets_are_listed_shown_and_deleted(client: Client) -> None:
     assert client.get("/api/datasets/flights").status_code == 404
 
 
-def test_snapshots_list_their_shards(client: Client) -> None:
-    (snapshot,) = client.get("/api/datasets/flights/snapshots").json()
+def test_a_snapshot_lists_its_shards(client: Client) -> None:
+    (listed,) = client.get("/api/datasets/flights/snapshots").json()
+    head = client.get("/api/datasets/flights/snapshots/head").json()
+    by_id = client.get(f"/api/datasets/flights/snapshots/{listed['id']}?offset=1").json()
 
-    assert snapshot["rows"] == 4
-    assert snapshot["shards"][0]["firstRow"] == 0
-    assert snapshot["createdAt"] > 0
+    assert (listed["rows"], listed["shardCount"], listed["shards"]) == (4, 1, [])
+    assert listed["createdAt"] > 0
+    assert [shard["rows"] for shard in head["shards"]] == [4]
+    assert by_id == head | {"shards": []}
+    assert client.get("/api/datasets/flights/snapshots/nosuch").status_code == 404
+    assert client.get("/api/datasets/flights/snapshots?before=1").json() == []
+    assert client.get("/api/datasets/flights/snapshots?limit=0").status_code == 422
 
 
 def test_a_shard_is_a_plain_parquet_file(client: Client) -> None:

@@ -173,7 +173,7 @@ def test_versions_grow_though_the_clock_is_set_back(log: Lake, clock: HourClock)
     clock.seconds = START - 1000
     log.sql("INSERT INTO t VALUES (5, 'x')")
 
-    newest, before = log.catalog.manifests("t")[:2]
+    newest, before = log.catalog.snapshots("t", limit=2)
     assert (newest.snapshot.version, before.snapshot.version) == (6, 5)
     assert newest.created_at == before.created_at
     clause = "TIMESTAMP => '2100-01-01'"

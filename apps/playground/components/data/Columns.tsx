@@ -23,14 +23,18 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
   const [filter, setFilter] = useState('')
   const [listed, setListed] = useState(LISTED)
   const key = `${dataset.id} ${dataset.head}`
-  const snapshots = useResource(key, (signal) => api.snapshots(dataset.id, signal))
+  const head = useResource(key, (signal) => api.snapshot(dataset.id, 'head', signal))
   const fields = useMemo(() => fieldsOf(dataset), [dataset])
   const profile = useProfile(dataset, fields)
   const stats = useMemo(() => {
     const types = new Map(fields.map(({ name, type }) => [name, type]))
-    return snapshots.state === 'ready' ? mergeStats(snapshots.data[0]?.shards ?? [], types) : null
-  }, [snapshots, fields])
-  const loading = snapshots.state === 'loading'
+    if (head.state !== 'ready') return null
+    // What is true of the first shards of a larger dataset need not be true of the others.
+    return head.data.shards.length === head.data.shardCount
+      ? mergeStats(head.data.shards, types)
+      : null
+  }, [head, fields])
+  const loading = head.state === 'loading'
   const profiled = profile.state === 'idle' ? null : profile.columns
   const matching = useMemo(() => {
     const wanted = filter.trim().toLowerCase()
@@ -58,13 +62,13 @@ export function Columns({ dataset }: { dataset: DatasetInfo }) {
         </div>
       </div>
       <ProfileProgress profile={profile} total={fields.length} rows={dataset.rows} />
-      {snapshots.state === 'failed' && (
+      {head.state === 'failed' && (
         <div className="px-4 pb-4">
           <Failed
             title="The statistics cannot be shown"
-            message={snapshots.error.message}
-            hint={snapshots.error.hint}
-            onRetry={snapshots.reload}
+            message={head.error.message}
+            hint={head.error.hint}
+            onRetry={head.reload}
           />
         </div>
       )}

@@ -7,8 +7,8 @@ import { summarise } from '@/lib/ingest'
 
 /** How the file of a dataset was read: what was detected, and what had to be changed. */
 export function IngestReport({ dataset }: { dataset: string }) {
-  const snapshots = useResource(dataset, (signal) => api.snapshots(dataset, signal))
-  const report = snapshots.state === 'ready' ? summarise(snapshots.data[0]?.ingest) : null
+  const head = useResource(dataset, (signal) => api.snapshot(dataset, 'head', signal))
+  const report = head.state === 'ready' ? summarise(head.data.ingest) : null
   if (!report) return null
   const wider = report.widened.length + report.widenedMore
   return (

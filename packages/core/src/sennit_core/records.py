@@ -30,6 +30,7 @@ __all__ = [
     "TERMINAL",
     "TRANSITIONS",
     "DatasetInfo",
+    "FileSchema",
     "JobInfo",
     "JobState",
     "NodeInfo",
@@ -112,7 +113,7 @@ class ShardInfo(Record):
         source_object: object id, or name, of the source it was cut from.
         byte_start: where its rows begin in the source.
         byte_end: where they end.
-        first_row: index of its first row in the snapshot.
+        file_schema: index of its columns in the snapshot's `file_schemas`.
     """
 
     object: str
@@ -123,7 +124,20 @@ class ShardInfo(Record):
     source_object: str | None = None
     byte_start: int | None = None
     byte_end: int | None = None
-    first_row: int | None = None
+    file_schema: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class FileSchema(Record):
+    """The columns of shards that were written before the dataset's columns changed.
+
+    Args:
+        schema: their names and types in the files.
+        columns: the id of each.
+    """
+
+    schema: Schema
+    columns: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +152,10 @@ class SnapshotInfo(Record):
         inputs: ids of the snapshots it was computed from.
         signature: the author's node's signature over all else.
         version: its number in the dataset, from 1; later snapshots have greater ones.
+        columns: the id of each column of `schema`, which stays when the column gets another name,
+            type or place; empty if they are 1, 2, 3 and so on.
+        last_column: the greatest id that a column of the dataset has had; 0 if `columns` is empty.
+        file_schemas: the columns of the shards' files; empty if all have those of `schema`.
     """
 
     id: str
@@ -151,6 +169,9 @@ class SnapshotInfo(Record):
     inputs: tuple[str, ...]
     signature: str | None = None
     version: int = 0
+    columns: tuple[int, ...] = ()
+    last_column: int = 0
+    file_schemas: tuple[FileSchema, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,6 +251,7 @@ class NodeInfo(Record):
 RECORDS: tuple[type[Record], ...] = (
     DatasetInfo,
     SnapshotInfo,
+    FileSchema,
     ShardInfo,
     JobInfo,
     TaskInfo,

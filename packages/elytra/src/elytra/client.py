@@ -160,7 +160,7 @@ class Client:
         return dict(answer.get("ingest") or {})
 
     def snapshots(self, id_or_name: str) -> list[SnapshotInfo]:
-        """Return the snapshots of a dataset."""
+        """Return the snapshots of a dataset, newest first, without their shards."""
         path = f"/api/datasets/{quote(id_or_name, safe='')}/snapshots"
         return [SnapshotInfo.from_known(item) for item in self._transport.json("GET", path)]
 

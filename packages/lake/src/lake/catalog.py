@@ -16,15 +16,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from lake.catalog_index import CatalogIndex
+from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
 from lake.catalog_tables import CatalogTables, SnapshotRow
 from lake.errors import damaged_dataset, is_damage_of
+from lake.manifests import Manifests
 from lake.objects import ObjectStore
-from lake.references import References
-from lake.snapshots import Manifest, read_manifest, write_manifest
+from lake.references import Needs, References
+from lake.snapshots import Manifest, StoredManifest
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Conflict, Corrupt, NotFound, UsageError, nearest
 from sennit_core.records import DatasetInfo, SnapshotInfo
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 __all__ = ["Catalog", "check_dataset_name"]
 
 _NAME_MAX = 128
-_MANIFESTS_KEPT = 64
 
 
 class Catalog:
@@ -50,19 +50,16 @@ class Catalog:
 
     def __init__(self, tree: ElkynStore, objects: ObjectStore, *, clock: Clock = SYSTEM) -> None:
         self._rows = CatalogTables(tree)
-        self._objects = objects
         self._clock = clock
         # Held by commits and removals, from the comparison of the head to the write, so that no two
         # snapshots have the same parent by accident. Reads take it only for the references.
         self._lock = threading.RLock()
-        self._index = CatalogIndex(tree, self._name_in_manifests)
-        # A manifest is immutable and was checked when it was read, so it needs no invalidation;
-        # `reload` empties the cache to find damage that came later.
-        self._manifest = lru_cache(_MANIFESTS_KEPT)(lambda name: read_manifest(objects, name))
+        # `reload` empties its cache, to find damage that came later.
+        self._manifests = Manifests(objects)
+        self._snapshots = CheckedSnapshots(self._rows, self._manifests)
+        self._index = CatalogIndex(tree, self._snapshots.name_in_manifests)
         self._references: References | None = None  # computed on first use
-        # Damage below the catalog row, by dataset: of manifests, found when they are read, and of
-        # shards, found by a scrub. An entry is removed when the same object is read and valid.
-        self._damage: dict[str, Corrupt] = {}
+        # Shards that a scrub found to be damaged.
         self._damaged_objects: dict[str, Corrupt] = {}
 
     def list(self) -> Sequence[DatasetInfo]:
@@ -178,8 +175,8 @@ class Catalog:
             # The manifest is durable before the row that names it: a crash in between leaves an
             # object that the next start sweeps, not a dataset that cannot be read. It repeats the
             # dataset's name, which is then known even if the row is damaged.
-            manifest = self._numbered(manifest, known)
-            name = write_manifest(self._objects, replace(manifest, name=dataset.name))
+            manifest = replace(self._numbered(manifest, known), name=dataset.name)
+            name = self._manifests.write(manifest, self._parent(manifest, known))
             committed = DatasetInfo(
                 id=dataset.id,
                 name=dataset.name,
@@ -195,7 +192,8 @@ class Catalog:
             )
             # Before the write, which may reach the disk and still fail: counting an object too much
             # only keeps it, while a missing count would delete it.
-            self._counted().add({name, *objects_of(snapshot)})
+            if self._references is not None:
+                self._references.add(self._manifests.needs(name))
             # One atomic write: the head and its manifest's row appear together or not at all.
             self._rows.write(
                 self._rows.datasets.change(dataset.id, committed),
@@ -205,7 +203,7 @@ class Catalog:
                 ),
                 *(() if known else self._index.change_of_ids(dataset.id, added=True)),
             )
-            self._damage.pop(dataset.id, None)  # the row has just been written whole
+            self._snapshots.damage.pop(dataset.id, None)  # the row has just been written whole
             return committed
 
     def _numbered(self, manifest: Manifest, dataset: DatasetInfo | None) -> Manifest:
@@ -215,14 +213,21 @@ class Catalog:
         """
         parent = None
         if dataset is not None and dataset.head is not None:
-            parent = self._snapshot_row(dataset.id, dataset.name, dataset.head)
+            parent = self._snapshots.row(dataset.id, dataset.name, dataset.head)
         version, created_at = 1, manifest.created_at
         if dataset is not None and parent is not None:
             # Earlier versions of Sennit did not number snapshots.
-            number = parent.version or len(self._snapshot_rows(dataset.id, dataset.name))
+            number = parent.version or len(self._snapshots.rows(dataset.id, dataset.name))
             version, created_at = number + 1, max(created_at, parent.created_at)
         snapshot = replace(manifest.snapshot, version=version)
         return replace(manifest, snapshot=snapshot, created_at=created_at)
+
+    def _parent(self, manifest: Manifest, dataset: DatasetInfo | None) -> Manifest | None:
+        """Return the head, whose lists of shards a new snapshot may share."""
+        if dataset is None or dataset.head is None or not manifest.snapshot.shards:
+            return None
+        row = self._snapshots.row(dataset.id, dataset.name, dataset.head)
+        return None if row is None else self._snapshots.whole(dataset, dataset.head, row)
 
     def manifest_at(
         self, dataset: str, *, version: int | None = None, time: float | None = None
@@ -239,7 +244,7 @@ class Catalog:
             Corrupt: The dataset's row, the snapshot's row or the manifest is damaged.
         """
         info = self.get(dataset)
-        rows = self._snapshot_rows(info.id, info.name)
+        rows = self._snapshots.rows(info.id, info.name)
         if version is not None:
             what = f"version {version}"
             found = [(0.0, name) for name, row in rows.items() if row.version == version]
@@ -255,13 +260,13 @@ class Catalog:
                 hint=_kept_versions(rows.values()),
             )
         snapshot = max(found)[1]
-        manifest = self._checked(info, snapshot, rows[snapshot])
+        manifest = self._snapshots.whole(info, snapshot, rows[snapshot])
         # Rows of snapshots have no checksum.
         kept = (manifest.snapshot.version, manifest.created_at)
         if kept != (rows[snapshot].version, rows[snapshot].created_at):
             problem = "its version or time is not that of its manifest"
             what = f"the catalog row of snapshot {snapshot}"
-            raise self._noted(info.id, damaged_dataset(info.name, what, problem))
+            raise self._snapshots.noted(info.id, damaged_dataset(info.name, what, problem))
         return manifest
 
     def manifest(self, dataset: str, snapshot: str | None = None) -> Manifest:
@@ -273,34 +278,40 @@ class Catalog:
         """
         info = self.get(dataset)
         wanted = info.head if snapshot is None else snapshot
-        row = self._snapshot_row(info.id, info.name, wanted) if wanted else None
+        row = self._snapshots.row(info.id, info.name, wanted) if wanted else None
         if row is None:
             if wanted == info.head and wanted is not None:
-                raise self._noted(info.id, _lost_snapshot(info.name, wanted))
+                raise self._snapshots.noted(info.id, lost_snapshot(info.name, wanted))
             raise NotFound(kind=f"snapshot of {info.name!r}", name=wanted or "", suggestion=None)
         assert wanted is not None
-        return self._checked(info, wanted, row)
+        return self._snapshots.whole(info, wanted, row)
 
     def has_snapshot(self, dataset_id: str, snapshot: str) -> bool:
         """Return whether this snapshot was committed."""
         return snapshot in self._rows.snapshots(dataset_id)
 
-    def snapshots(self, dataset: str) -> Sequence[SnapshotInfo]:
-        """Return the dataset's snapshots, newest first."""
-        return [manifest.snapshot for manifest in self.manifests(dataset)]
+    def snapshots(
+        self, dataset: str, *, before: int | None = None, limit: int | None = None
+    ) -> Sequence[StoredManifest]:
+        """Return the dataset's snapshots, newest first, without the shards of their lists.
 
-    def manifests(self, dataset: str) -> Sequence[Manifest]:
-        """Return the dataset's manifests, newest first.
+        Args:
+            dataset: Id or name.
+            before: Only versions below this one.
+            limit: Their number at most.
 
         Raises:
             Corrupt: A manifest or the dataset's row is damaged.
         """
         info = self.get(dataset)
-        found = [
-            self._checked(info, snapshot, row)
-            for snapshot, row in self._snapshot_rows(info.id, info.name).items()
-        ]
-        return sorted(found, key=lambda m: (m.created_at, m.snapshot.id), reverse=True)
+        rows = self._snapshots.rows(info.id, info.name)
+        found = sorted(
+            (row.version, row.created_at, snapshot)
+            for snapshot, row in rows.items()
+            if before is None or row.version < before
+        )
+        newest = found[::-1][:limit]
+        return [self._snapshots.stored(info, snapshot, rows[snapshot]) for *_, snapshot in newest]
 
     def check_shards(self, snapshot: SnapshotInfo) -> None:
         """Refuse a snapshot with a shard that a scrub found to be damaged.
@@ -311,7 +322,9 @@ class Catalog:
         if self._damaged_objects:
             for shard in snapshot.shards:
                 if shard.object in self._damaged_objects:
-                    raise self._noted(snapshot.dataset, self._damaged_objects[shard.object])
+                    raise self._snapshots.noted(
+                        snapshot.dataset, self._damaged_objects[shard.object]
+                    )
 
     def note_object(self, name: str, damage: Corrupt | None) -> None:
         """Record a scrub's finding for an object, so that damaged objects are not read."""
@@ -334,15 +347,15 @@ class Catalog:
     def note_dataset(self, dataset_id: str, damage: Corrupt | None) -> None:
         """Mark a dataset as damaged, or as intact again."""
         if damage is None:
-            self._damage.pop(dataset_id, None)
+            self._snapshots.damage.pop(dataset_id, None)
         else:
-            self._damage[dataset_id] = damage
+            self._snapshots.damage[dataset_id] = damage
 
     def reload(self) -> None:
         """Clear the caches: rows and manifests are read again on next use."""
         with self._lock:
             self._index.reload()
-            self._manifest.cache_clear()
+            self._manifests.clear()
             if self._references is not None and not self._references.complete:
                 self._references = None
 
@@ -351,19 +364,28 @@ class Catalog:
 
         The manifests are keyed by their object ids, newest first.
         """
+        name, info = self._index.name(dataset_id), None
         damage = []
         try:
-            self._index.get(dataset_id)
+            info = self._index.get(dataset_id)
         except Corrupt as problem:
             damage.append(problem)
         found: dict[str, Manifest] = {}
-        for manifest_id, state in self._states(dataset_id).values():
-            if isinstance(state, Corrupt):
-                damage.append(state)
-            elif manifest_id is not None:
-                found[manifest_id] = state
+        for manifest_id, state in self._snapshots.states(dataset_id, name, info).values():
+            try:
+                if isinstance(state, Corrupt):
+                    raise state
+                if manifest_id is not None:
+                    found[manifest_id] = self._snapshots.with_shards(name, state)
+            except Corrupt as problem:
+                damage.append(problem)
         newest = sorted(found.items(), key=lambda item: item[1].created_at, reverse=True)
         return damage, dict(newest)
+
+    def count_references(self) -> None:
+        """Read every manifest, once; otherwise the first question about references does it."""
+        with self._lock:
+            self._counted()
 
     def references(self, name: str) -> bool:
         """Return whether any snapshot references the object, as shard, source or manifest."""
@@ -397,10 +419,18 @@ class Catalog:
             )
             # After the write. If it fails, the counts still hold the objects, and nothing is
             # deleted.
-            for snapshot, objects in needs.items():
-                references.remove((dataset_id, snapshot), objects or ())
-            self._damage.pop(dataset_id, None)
-            return shown, {name for objects in needs.values() for name in objects or ()}
+            for snapshot, each in needs.items():
+                references.remove((dataset_id, snapshot), each)
+            self._snapshots.damage.pop(dataset_id, None)
+            used = [each.all for each in needs.values() if each is not None]
+            return shown, set().union(*used)
+
+    def _needs(self, dataset_id: str) -> dict[str, Needs | None]:
+        """Return what each snapshot of a dataset needs; None where it is unknown."""
+        info = None
+        with suppress(Corrupt):
+            info = self._index.get(dataset_id)
+        return self._snapshots.needs(dataset_id, self._index.name(dataset_id), info)
 
     def _shown(self, dataset_id: str) -> DatasetInfo | None:
         """Return the dataset as shown in lists: known fields, and the reason if it is damaged."""
@@ -410,9 +440,9 @@ class Catalog:
             return DatasetInfo(
                 dataset_id, self._index.name(dataset_id), "", Schema(()), damaged=str(damage)
             )
-        if info is None or dataset_id not in self._damage:
+        if info is None or dataset_id not in self._snapshots.damage:
             return info
-        return replace(info, damaged=str(self._damage[dataset_id]))
+        return replace(info, damaged=str(self._snapshots.damage[dataset_id]))
 
     def _counted(self) -> References:
         if self._references is None:
@@ -425,117 +455,13 @@ class Catalog:
                 # There may be unknown datasets, whose objects must not be deleted.
                 found.add_unknown(("", ""))
             for dataset_id in ids:
-                for snapshot, objects in self._needs(dataset_id).items():
-                    if objects is None:
+                for snapshot, needs in self._needs(dataset_id).items():
+                    if needs is None:
                         found.add_unknown((dataset_id, snapshot))
                     else:
-                        found.add(objects)
+                        found.add(needs)
             self._references = found
         return self._references
-
-    def _needs(self, dataset_id: str) -> dict[str, set[str] | None]:
-        """Return the objects that each snapshot references; None where they are unknown."""
-        needs: dict[str, set[str] | None] = {}
-        for snapshot, (manifest_id, state) in self._states(dataset_id).items():
-            needs[snapshot] = None
-            if manifest_id is not None and isinstance(state, Manifest):
-                needs[snapshot] = {manifest_id, *objects_of(state.snapshot)}
-        return needs
-
-    def _states(self, dataset_id: str) -> dict[str, tuple[str | None, Manifest | Corrupt]]:
-        """Return each snapshot's manifest id and its manifest, or the damage.
-
-        This includes snapshots without a row that are named as a parent or as the head; the key ""
-        represents all snapshots of a dataset whose rows cannot be listed.
-        """
-        name, head = self._index.name(dataset_id), None
-        info = None
-        with suppress(Corrupt):
-            info = self._index.get(dataset_id)
-            head = None if info is None else info.head
-        try:
-            rows = self._snapshot_rows(dataset_id, name)
-        except Corrupt as problem:
-            return {"": (None, problem)}
-        states: dict[str, tuple[str | None, Manifest | Corrupt]] = {}
-        parents = {head}
-        for snapshot, row in rows.items():
-            try:
-                if info is None:
-                    manifest = self._read(dataset_id, name, snapshot, row)
-                else:
-                    manifest = self._checked(info, snapshot, row)
-                states[snapshot] = row.manifest, manifest
-                parents.add(manifest.snapshot.parent)
-            except Corrupt as problem:
-                states[snapshot] = row.manifest, problem
-        # A snapshot that another one names as its parent, or that is the head, must have a row.
-        for lost in parents - {None, *states}:
-            assert lost is not None
-            states[lost] = None, self._noted(dataset_id, _lost_snapshot(name, lost))
-        return states
-
-    def _name_in_manifests(self, dataset_id: str) -> str | None:
-        """Return the dataset's name in the newest readable manifest."""
-        try:
-            rows = self._rows.snapshots(dataset_id).all()
-        except (Corrupt, UsageError):
-            return None
-        for row in sorted(rows.values(), key=lambda row: row.created_at, reverse=True):
-            try:
-                name = read_manifest(self._objects, row.manifest).name
-            except (Corrupt, UsageError):
-                continue
-            if name is not None:
-                return name
-        return None
-
-    def _snapshot_row(self, dataset_id: str, name: str, snapshot: str) -> SnapshotRow | None:
-        try:
-            return self._rows.snapshots(dataset_id).get(snapshot)
-        except Corrupt as error:
-            what = f"the catalog row of snapshot {snapshot}"
-            raise self._noted(dataset_id, damaged_dataset(name, what, str(error))) from error
-
-    def _snapshot_rows(self, dataset_id: str, name: str) -> dict[str, SnapshotRow]:
-        try:
-            return self._rows.snapshots(dataset_id).all()
-        except (Corrupt, UsageError) as error:
-            what = "the catalog rows of its snapshots"
-            raise self._noted(dataset_id, damaged_dataset(name, what, str(error))) from error
-
-    def _checked(self, info: DatasetInfo, snapshot: str, row: SnapshotRow) -> Manifest:
-        """Return a snapshot's manifest; the head's must agree with the dataset's row."""
-        manifest = self._read(info.id, info.name, snapshot, row)
-        if snapshot == info.head:
-            kept = (info.schema, info.rows, info.bytes, info.shards)
-            shards = manifest.snapshot.shards
-            if kept != (manifest.snapshot.schema, manifest.rows, manifest.bytes, len(shards)):
-                problem = "its columns, rows, bytes or shards are not those of its newest snapshot"
-                raise self._noted(info.id, damaged_dataset(info.name, "its catalog row", problem))
-        return manifest
-
-    def _read(self, dataset_id: str, name: str, snapshot: str, row: SnapshotRow) -> Manifest:
-        try:
-            manifest = self._manifest(row.manifest)
-            described = manifest.snapshot
-            # Intact bytes under the wrong row (a flipped bit in the row's object id) would be
-            # another dataset's data.
-            if (described.dataset, described.id) == (dataset_id, snapshot):
-                return manifest
-            problem = f"it describes snapshot {described.id} of dataset {described.dataset}"
-        except (Corrupt, UsageError) as error:  # UsageError: a row with an invalid object id
-            problem = str(error)
-        what = f"the manifest of snapshot {snapshot}"
-        raise self._noted(dataset_id, damaged_dataset(name, what, problem))
-
-    def _noted(self, dataset_id: str, damage: Corrupt) -> Corrupt:
-        self._damage[dataset_id] = damage
-        return damage
-
-
-def _lost_snapshot(dataset: str, snapshot: str) -> Corrupt:
-    return damaged_dataset(dataset, f"the catalog row of snapshot {snapshot}", "none")
 
 
 def _kept_versions(rows: Iterable[SnapshotRow]) -> str:
@@ -550,12 +476,6 @@ def _moment(seconds: float) -> str:
         return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
     except (ValueError, OverflowError, OSError):  # beyond the years 1 to 9999
         return f"{seconds:.0f} s after 1970"
-
-
-def objects_of(snapshot: SnapshotInfo) -> set[str]:
-    """Return the ids of the shards and of the kept source files."""
-    shards = {shard.object for shard in snapshot.shards}
-    return shards | {s.source_object for s in snapshot.shards if s.source_object is not None}
 
 
 def check_dataset_name(name: str) -> str:

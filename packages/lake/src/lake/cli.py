@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -198,7 +199,7 @@ def _sql(options: argparse.Namespace) -> None:
 
 def _snapshots(options: argparse.Namespace) -> None:
     with _open(options) as lake:
-        found = lake.catalog.manifests(options.name)
+        found = lake.catalog.snapshots(options.name)
     head = ("version", "time", "rows", "bytes", "author", "statement")
     rows = [
         (
@@ -211,7 +212,7 @@ def _snapshots(options: argparse.Namespace) -> None:
         )
         for each in found
     ]
-    _print(options, [each.snapshot.to_json() for each in found], head, rows)
+    _print(options, [replace(each.snapshot, shards=()).to_json() for each in found], head, rows)
 
 
 def _rollback(options: argparse.Namespace) -> None:

@@ -31,7 +31,7 @@ from lake.durable import storage_errors
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.retention import Retention
-from lake.snapshots import Manifest, overall_stats, renumbered
+from lake.snapshots import Manifest, overall_stats
 from sennit_core.clock import Clock
 from sennit_core.errors import BadInput, Cancelled, Conflict
 from sennit_core.file_kinds import unpacked_name
@@ -237,7 +237,7 @@ class Ingestor:
                 parent=dataset.head,
                 dataset=dataset.id,
                 schema=schema,
-                shards=renumbered(shards),
+                shards=shards,
                 stats={},
                 author=request.owner,
                 query=None,

@@ -5,14 +5,14 @@ from __future__ import annotations
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.catalog import Catalog
-from lake.durable import NewFile, storage_errors
+from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits
 from lake.objects import ObjectStore
@@ -30,6 +30,7 @@ from sennit_core.errors import (
     Cancelled,
     NotFound,
     SennitError,
+    StorageFull,
     UsageError,
 )
 from sennit_core.ids import new_id
@@ -86,6 +87,7 @@ class Lake:
         self.query_limits = query_limits or QueryLimits()
         self._clock = clock
         self._staging = self.folder / "lake" / "staging"
+        self._ended_cleanly = self.folder / "lake" / "ended-cleanly"
         with ExitStack() as owned:
             self.tree = tree or owned.enter_context(_open_tree(self.folder))
             self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
@@ -128,6 +130,8 @@ class Lake:
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
                 self.reserve.fill()
+            # Called first of all, while the catalog can still be read.
+            owned.callback(self._end)
             self._owned = owned.pop_all()
 
     def ingest(
@@ -319,7 +323,7 @@ class Lake:
         return self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
 
     def close(self) -> None:
-        """Close the tree and the pool if the lake opened them."""
+        """Close the tree and the pool if the lake opened them; may be called twice."""
         self._owned.close()
 
     def __enter__(self) -> Self:
@@ -368,8 +372,20 @@ class Lake:
         with storage_errors(self._staging, 0):
             shutil.rmtree(self._staging, ignore_errors=True)
             make_private_folder(self._staging)
-        self.retention.sweep()
+        # Knowing the references takes a read of every manifest, which a clean end makes needless.
+        if not self._ended_cleanly.exists():
+            self.retention.sweep()
+        with storage_errors(self._ended_cleanly, 0):
+            self._ended_cleanly.unlink(missing_ok=True)
+            fsync_folder(self._ended_cleanly.parent)
         self.parts.sweep(_ABANDONED_SECONDS)
+
+    def _end(self) -> None:
+        """Record that no object is without a reference, if that is so."""
+        if self.retention.is_settled:
+            # Without it, for example on a full disk, the next start has more to do.
+            with suppress(StorageFull, OSError):
+                write_whole(self._ended_cleanly, b"")
 
 
 def open(folder: Path | str, **settings: Any) -> Lake:  # noqa: A001 - it reads as `lake.open`

@@ -49,7 +49,6 @@ def adopt_shards(
                 source_object=source,
                 byte_start=report["byteStart"],
                 byte_end=report["byteEnd"],
-                first_row=report["firstRow"],
             )
         )
     return tuple(shards)

@@ -1,5 +1,8 @@
 """Reference counts of the snapshots' objects: computed once, then updated by commits.
 
+Snapshots share lists of shards (`lake.manifests`), so a list is counted like an object of a snapshot,
+and its shards once for all the snapshots that have it.
+
 The objects of a snapshot with an unreadable manifest are unknown. While there is such a snapshot,
 an object without a count may still be referenced.
 """
@@ -7,17 +10,40 @@ an object without a count may still be referenced.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["References", "SnapshotKey"]
+__all__ = ["Needs", "References", "SnapshotKey"]
 
 SnapshotKey: TypeAlias = tuple[str, str]
 """(dataset id, snapshot id)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a snapshot needs.
+
+    Args:
+        objects: Its manifest, and the shards and sources that are in no list.
+        lists: By the id of each list, the shards and sources in it.
+    """
+
+    objects: frozenset[str]
+    lists: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def all(self) -> set[str]:
+        """Every object id."""
+        return {
+            *self.objects,
+            *self.lists,
+            *(name for each in self.lists.values() for name in each),
+        }
+
+
 class References:
-    """Counts the snapshots that reference each object. Not thread-safe: its owner locks."""
+    """Counts the snapshots and lists that reference each object. Not thread-safe: its owner locks."""
 
     def __init__(self) -> None:
         # Ids as 32 bytes: a million objects need 130 MB of memory; as text they would need 300 MB.
@@ -25,19 +51,28 @@ class References:
         # Snapshots whose manifest cannot be read. Nothing may be deleted while there is one.
         self._unknown: set[SnapshotKey] = set()
 
-    def add(self, objects: Iterable[str]) -> None:
+    def add(self, needs: Needs) -> None:
         """Count the objects of one snapshot."""
-        self._counts.update(map(bytes.fromhex, objects))
+        for name, listed in needs.lists.items():
+            if name not in self:
+                self._counts.update(map(bytes.fromhex, listed))
+        self._counts.update(map(bytes.fromhex, (*needs.objects, *needs.lists)))
 
     def add_unknown(self, snapshot: SnapshotKey) -> None:
         """Record a snapshot whose objects are unknown."""
         self._unknown.add(snapshot)
 
-    def remove(self, snapshot: SnapshotKey, objects: Iterable[str]) -> None:
-        """Remove a snapshot; `objects` must be the same as when it was added."""
-        if snapshot in self._unknown:
+    def remove(self, snapshot: SnapshotKey, needs: Needs | None) -> None:
+        """Remove a snapshot; `needs` must be the same as when it was added, None if unknown."""
+        if snapshot in self._unknown or needs is None:
             self._unknown.discard(snapshot)
             return
+        self._subtract((*needs.objects, *needs.lists))
+        for name, listed in needs.lists.items():
+            if name not in self:
+                self._subtract(listed)
+
+    def _subtract(self, objects: Iterable[str]) -> None:
         for name in map(bytes.fromhex, objects):
             self._counts[name] -= 1
             if self._counts[name] <= 0:

@@ -92,6 +92,7 @@ class Retention:
         but not its manifest.
         """
         with self._lock:
+            self._catalog.count_references()
             return self._forget(set(self._objects))
 
     def retry_withheld(self) -> list[str]:
@@ -104,6 +105,12 @@ class Retention:
         """The number of objects kept because a damaged manifest may reference them."""
         with self._lock:
             return len(self._withheld)
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether nobody leases an object, so that no commit, deletion or reader is under way."""
+        with self._lock:
+            return not self._leases and not self._withheld
 
     def _forget(self, candidates: set[str]) -> list[str]:
         """Delete the candidates that nothing uses; examine each anew, whatever it was before."""

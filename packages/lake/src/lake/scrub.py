@@ -140,7 +140,8 @@ class Scrub:
         for problem in damage:
             self._found(dataset_id, name, problem)
         for manifest_id, manifest in manifests.items():
-            yield self._manifest_item(manifest_id, manifest, name)
+            for part in (manifest_id, *(each.object for each in manifest.lists)):
+                yield self._manifest_item(part, manifest, name)
         for manifest in manifests.values():
             yield from self._shard_items(manifest, name)
 

@@ -1,7 +1,9 @@
-"""Snapshot manifests: the state of a dataset as one immutable object.
+"""Snapshot manifests: the state of a dataset as immutable objects.
 
-The object is canonical JSON: `{"v": 1, "snapshot": SnapshotInfo, "ingest": …, "createdAt": …,
-"name": …}`.
+A manifest is canonical JSON: `{"v": 2, "snapshot": SnapshotInfo, "lists": [ShardList], "createdAt": …,
+"ingest": …, "name": …}`. The first shards of a snapshot are in its lists, which are objects of their
+own, `{"v": 1, "shards": [ShardInfo]}`; the rest are in the manifest itself. So a commit to a large
+dataset writes what it changes, and most snapshots share most of their lists (`lake.manifests`).
 """
 
 from __future__ import annotations
@@ -9,34 +11,70 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Any
 
 from lake.objects import ObjectStore
 from sennit_core.errors import Corrupt, NotFound
 from sennit_core.hashing import canonical_json
-from sennit_core.records import ShardInfo, SnapshotInfo
+from sennit_core.records import Record, ShardInfo, SnapshotInfo
 
-__all__ = ["Manifest", "overall_stats", "read_manifest", "renumbered", "write_manifest"]
+__all__ = [
+    "Manifest",
+    "ShardList",
+    "StoredManifest",
+    "overall_stats",
+    "read_list",
+    "read_stored",
+    "write_list",
+    "write_stored",
+]
 
-_VERSION = 1
+_VERSION = 2
+_LIST_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class ShardList(Record):
+    """Consecutive shards of a snapshot, stored as an object that later snapshots share.
+
+    Args:
+        object: Its object id.
+        shards: Their number.
+        rows: Rows of all.
+        bytes: Stored bytes of all.
+    """
+
+    object: str
+    shards: int
+    rows: int
+    bytes: int
+
+    @classmethod
+    def of(cls, name: str, shards: Iterable[ShardInfo]) -> ShardList:
+        """Return the list with an object id and these shards."""
+        shards = tuple(shards)
+        rows, stored = sum(s.rows for s in shards), sum(s.bytes for s in shards)
+        return cls(name, len(shards), rows, stored)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """The manifest of a snapshot.
+    """A snapshot with all its shards.
 
     Args:
         snapshot: The snapshot.
         created_at: Unix seconds.
         ingest: How its newest data was read (`source`, `report`); None for computed data.
-        name: The dataset's name at the commit, to identify it if its catalog row is damaged; None
-            in manifests of versions that did not store it.
+        name: The dataset's name at the commit, to identify it if its catalog row is damaged.
+        lists: Those that the first of its shards are in; empty before it is stored.
     """
 
     snapshot: SnapshotInfo
     created_at: float
     ingest: Mapping[str, Any] | None = None
     name: str | None = None
+    lists: tuple[ShardList, ...] = ()
 
     @property
     def rows(self) -> int:
@@ -48,12 +86,68 @@ class Manifest:
         """Stored bytes of all shards."""
         return sum(shard.bytes for shard in self.snapshot.shards)
 
+    @property
+    def shards(self) -> int:
+        """The number of shards."""
+        return len(self.snapshot.shards)
 
-def write_manifest(objects: ObjectStore, manifest: Manifest) -> str:
-    """Store the manifest; return its object id."""
+    def listed(self) -> list[tuple[ShardList, tuple[ShardInfo, ...]]]:
+        """Return each list with its shards."""
+        shards = iter(self.snapshot.shards)
+        return [(each, tuple(islice(shards, each.shards))) for each in self.lists]
+
+
+@dataclass(frozen=True)
+class StoredManifest:
+    """A manifest as it is stored, without the shards of its lists.
+
+    Args:
+        snapshot: The snapshot with the shards that are in no list.
+        lists: The lists, whose shards come first.
+        created_at: As in `Manifest`.
+        ingest: As in `Manifest`.
+        name: As in `Manifest`.
+    """
+
+    snapshot: SnapshotInfo
+    lists: tuple[ShardList, ...]
+    created_at: float
+    ingest: Mapping[str, Any] | None
+    name: str | None
+
+    @property
+    def rows(self) -> int:
+        """Rows of all shards."""
+        return sum(each.rows for each in self.lists) + sum(s.rows for s in self.snapshot.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Stored bytes of all shards."""
+        return sum(each.bytes for each in self.lists) + sum(s.bytes for s in self.snapshot.shards)
+
+    @property
+    def shards(self) -> int:
+        """The number of shards."""
+        return sum(each.shards for each in self.lists) + len(self.snapshot.shards)
+
+    def with_shards(self, listed: Iterable[ShardInfo]) -> Manifest:
+        """Return the whole manifest.
+
+        Args:
+            listed: The shards of its lists.
+        """
+        snapshot = self.snapshot
+        if self.lists:
+            snapshot = replace(snapshot, shards=(*listed, *snapshot.shards))
+        return Manifest(snapshot, self.created_at, self.ingest, self.name, self.lists)
+
+
+def write_stored(objects: ObjectStore, manifest: StoredManifest) -> str:
+    """Store a manifest; return its object id."""
     document = {
         "v": _VERSION,
         "snapshot": manifest.snapshot.to_json(),
+        "lists": [each.to_json() for each in manifest.lists],
         "createdAt": manifest.created_at,
         "ingest": manifest.ingest,
         "name": manifest.name,
@@ -61,39 +155,59 @@ def write_manifest(objects: ObjectStore, manifest: Manifest) -> str:
     return objects.put_bytes(canonical_json(document)).object
 
 
-def read_manifest(objects: ObjectStore, name: str) -> Manifest:
+def write_list(objects: ObjectStore, shards: Iterable[ShardInfo]) -> ShardList:
+    """Store shards as a list."""
+    shards = tuple(shards)
+    document = {"v": _LIST_VERSION, "shards": [shard.to_json() for shard in shards]}
+    return ShardList.of(objects.put_bytes(canonical_json(document)).object, shards)
+
+
+def read_stored(objects: ObjectStore, name: str) -> StoredManifest:
     """Read a manifest and verify its bytes.
 
     Raises:
         Corrupt: It is missing, damaged, or not a manifest of this version.
     """
+    document = _document(objects, name, "manifest", _VERSION)
     try:
-        # `objects.read` verifies each chunk, so damaged bytes are not parsed.
-        document = json.loads(b"".join(objects.read(name)))
-        if document.get("v") != _VERSION:
-            raise Corrupt(f"manifest {name}", expected=f"v {_VERSION}", found=str(document)[:40])
-        return Manifest(
+        return StoredManifest(
             snapshot=SnapshotInfo.from_json(document["snapshot"]),
+            lists=tuple(map(ShardList.from_json, document["lists"])),
             created_at=document["createdAt"],
             ingest=document["ingest"],
-            name=document.get("name"),
+            name=document["name"],
         )
-    except NotFound as error:
-        raise Corrupt(f"manifest {name}", expected="an object", found="none") from error
-    except Corrupt:
-        raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         # The bytes are intact, but they are not a manifest.
         raise Corrupt(f"manifest {name}", expected="a manifest", found=str(error)) from error
 
 
-def renumbered(shards: tuple[ShardInfo, ...]) -> tuple[ShardInfo, ...]:
-    """Return the shards with `first_row` set from their order."""
-    numbered, rows = [], 0
-    for shard in shards:
-        numbered.append(replace(shard, first_row=rows))
-        rows += shard.rows
-    return tuple(numbered)
+def read_list(objects: ObjectStore, name: str) -> tuple[ShardInfo, ...]:
+    """Read a list and verify its bytes.
+
+    Raises:
+        Corrupt: It is missing, damaged, or not a list of this version.
+    """
+    document = _document(objects, name, "list of shards", _LIST_VERSION)
+    try:
+        return tuple(map(ShardInfo.from_json, document["shards"]))
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        what = f"list of shards {name}"
+        raise Corrupt(what, expected="a list of shards", found=str(error)) from error
+
+
+def _document(objects: ObjectStore, name: str, kind: str, version: int) -> dict[str, Any]:
+    what = f"{kind} {name}"
+    try:
+        # `objects.read` verifies each chunk, so damaged bytes are not parsed.
+        document = json.loads(b"".join(objects.read(name)))
+    except NotFound as error:
+        raise Corrupt(what, expected="an object", found="none") from error
+    except ValueError as error:
+        raise Corrupt(what, expected="JSON", found=str(error)) from error
+    if not isinstance(document, dict) or document.get("v") != version:
+        raise Corrupt(what, expected=f"v {version}", found=str(document)[:40])
+    return document
 
 
 def overall_stats(shards: Iterable[ShardInfo]) -> dict[str, Any]:

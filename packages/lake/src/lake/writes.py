@@ -31,7 +31,7 @@ from lake.durable import storage_errors
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.retention import Retention
-from lake.snapshots import Manifest, overall_stats, renumbered
+from lake.snapshots import Manifest, overall_stats
 from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, Conflict, NotFound, SennitError
 from sennit_core.ids import new_id
@@ -239,7 +239,7 @@ class Writer:
             parent=dataset.head,
             dataset=dataset.id,
             schema=Schema.from_json(answer["schema"]),
-            shards=renumbered(shards),
+            shards=shards,
             stats=overall_stats(shards),
             author=author,
             query=sql[:_QUERY_MAX],
@@ -310,8 +310,11 @@ class WriteExecution:
         """Commit the change, then yield the result (format `arrow` only)."""
         import pyarrow as pa
 
+        from sennit_core.arrow_ipc import open_arrow
+
         self.result()
-        yield from pa.ipc.open_stream(self._result)
+        with pa.BufferReader(self._result) as source, open_arrow(source, "the result") as reader:
+            yield from reader
 
     def result(self) -> dict[str, Any]:
         """Commit the change; return `count`, `columns`, `engine` and `inputs`; blocks.

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Body, Request
+from fastapi import APIRouter, Body, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from lake.routes.requester import requester_of
-from lake.snapshots import Manifest
+from lake.snapshots import Manifest, StoredManifest
+from sennit_core.records import SnapshotInfo
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
 
 __all__ = ["router"]
+
+_SNAPSHOTS_MAX = 1000
+_SHARDS_MAX = 1000
 
 
 class RollbackRequest(BaseModel):
@@ -50,9 +55,29 @@ def router(lake: Lake) -> APIRouter:
         return {"deleted": lake.delete(dataset).to_json()}
 
     @routes.get("/{dataset}/snapshots", openapi_extra=needs("reader"))
-    def list_snapshots(dataset: str) -> list[dict[str, Any]]:
-        """The snapshots of a dataset, newest first, with their shards."""
-        return [_shown(manifest) for manifest in lake.catalog.manifests(dataset)]
+    def list_snapshots(
+        dataset: str,
+        before: Annotated[int | None, Query(ge=1, le=(1 << 53))] = None,
+        limit: Annotated[int, Query(ge=1, le=_SNAPSHOTS_MAX)] = _SNAPSHOTS_MAX,
+    ) -> list[dict[str, Any]]:
+        """The snapshots of a dataset, newest first, without their shards.
+
+        Those of a long history come in pages: `before` is the last `version` of the page before.
+        """
+        found = lake.catalog.snapshots(dataset, before=before, limit=limit)
+        return [_shown(each.snapshot, each) for each in found]
+
+    @routes.get("/{dataset}/snapshots/{snapshot}", openapi_extra=needs("reader"))
+    def get_snapshot(
+        dataset: str,
+        snapshot: str,
+        offset: Annotated[int, Query(ge=0, le=(1 << 53))] = 0,
+        limit: Annotated[int, Query(ge=0, le=_SHARDS_MAX)] = _SHARDS_MAX,
+    ) -> dict[str, Any]:
+        """One snapshot, by id or as `head`, with its shards from number `offset` on."""
+        found = lake.catalog.manifest(dataset, None if snapshot == "head" else snapshot)
+        shards = found.snapshot.shards[offset : offset + limit]
+        return _shown(found.snapshot, found) | {"shards": [shard.to_json() for shard in shards]}
 
     @routes.post("/{dataset}/rollback", openapi_extra=needs("writer"))
     def roll_back(
@@ -64,10 +89,11 @@ def router(lake: Lake) -> APIRouter:
     return routes
 
 
-def _shown(manifest: Manifest) -> dict[str, Any]:
-    return manifest.snapshot.to_json() | {
+def _shown(snapshot: SnapshotInfo, manifest: Manifest | StoredManifest) -> dict[str, Any]:
+    return replace(snapshot, shards=()).to_json() | {
         "createdAt": manifest.created_at,
         "rows": manifest.rows,
         "bytes": manifest.bytes,
+        "shardCount": manifest.shards,
         "ingest": manifest.ingest,
     }
