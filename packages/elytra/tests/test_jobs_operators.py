@@ -177,3 +177,21 @@ def test_plans_over_a_deleted_dataset_are_refused(shared_node: Any, trips: Pipel
     shared_node.lake.delete("gone")
     with pytest.raises(NotFound):
         joined.submit()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [False, True])
+def test_shards_with_earlier_columns_are_read_as_the_dataset(shared_node: Any, whole: bool) -> None:
+    lake = shared_node.lake
+    lake.sql("CREATE OR REPLACE TABLE evolved AS SELECT i AS a, 'x' || i AS b FROM range(3) r(i)")
+    lake.sql("ALTER TABLE evolved RENAME b TO name")
+    lake.sql("ALTER TABLE evolved ADD c DOUBLE")
+    lake.sql("INSERT INTO evolved VALUES (7, 'new', 0.5)")
+    rows = Pipeline.over(shared_node.client, "evolved")
+
+    if whole:
+        found = rows.sort("a:desc").select("name", "c").collect().rows
+        assert found == [("new", 0.5), ("x2", None), ("x1", None), ("x0", None)]
+    else:
+        found = rows.filter("a <> 1").agg(n="count(*)", m="max(name)", s="sum(c)")
+        assert found.collect().rows == [(3, "x2", 0.5)]

@@ -247,3 +247,16 @@ def test_verify_refuses_unknown_datasets_and_repairs(client: Client) -> None:
     assert client.post("/api/verify", json={"dataset": "nosuch"}).json()["code"] == "not-found"
     refused = client.post("/api/verify", json={"dataset": "flights", "repair": True}).json()
     assert (refused["code"], "flights" in refused["error"]) == ("unsupported", True)
+
+
+def test_columns_get_another_order(client: Client) -> None:
+    names = [
+        field["name"] for field in client.get("/api/datasets/flights").json()["schema"]["fields"]
+    ]
+    route = "/api/datasets/flights/reorder-columns"
+    answer = client.post(route, json={"columns": names[::-1]})
+    refused = client.post(route, json={"columns": names[:1]})
+
+    assert [field["name"] for field in answer.json()["schema"]["fields"]] == names[::-1]
+    assert refused.status_code == 400
+    client.post(route, json={"columns": names})

@@ -38,6 +38,7 @@ from emsqrt.plan import (
     plan_to_json,
     scans_of,
 )
+from lake.file_schemas import columns_of_files
 from lake.ingestor import dataset_name
 from lake.verification import ShardFile
 from sennit_core.clock import SYSTEM, Clock
@@ -292,8 +293,14 @@ class JobService:
             name = self._lake.catalog.name(snapshot.dataset)
             names[name] = snapshot.dataset
             pairs = enumerate(zip(snapshot.shards, paths, strict=True))
+            files = columns_of_files(snapshot)
             shards[ref] = tuple(
-                Shard(info, ShardFile(name, index, str(path))) for index, (info, path) in pairs
+                Shard(
+                    info,
+                    ShardFile(name, index, str(path)),
+                    files[info.file_schema] if files else None,
+                )
+                for index, (info, path) in pairs
             )
         bound = rebase(plan, pinned.__getitem__)
         job_id = new_id(self._clock)

@@ -379,7 +379,11 @@ class Pipeline(Planned):
         """Return the plan as text: the steps at each shard and the steps of the merge."""
         cut = split(self.plan, self._origin.schema)
         if isinstance(cut, Whole):
-            whole = cut.over(lambda ref: Files((f"<shards of {ref.dataset}>",), "parquet"))
+            whole = cut.over(
+                lambda scan, ref: replace(
+                    scan, source=Files((f"<shards of {ref.dataset}>",), "parquet")
+                )
+            )
             return f"in one task:\n{_indented(explain(whole))}"
         (ref,) = datasets_of(self.plan)
         shard = cut.shard_plan(Files((f"<shard of {ref.dataset}>",), "parquet"))

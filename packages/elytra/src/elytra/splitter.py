@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from emsqrt.expr import Expr, columns_of
 from emsqrt.plan import (
@@ -44,6 +44,9 @@ from emsqrt.plan import (
 )
 from sennit_core.errors import Unsupported, UsageError
 from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    from lake.file_schemas import FileColumns
 
 SchemaOf: TypeAlias = Callable[[DatasetRef], Schema]
 """Returns the schema of a dataset's shards."""
@@ -75,9 +78,20 @@ class Split:
     partial_schema: Schema
     schema: Schema
 
-    def shard_plan(self, shard: Files) -> Plan:
-        """Return the plan of one task."""
-        return _stack(Scan(shard, self.shard_schema, self.columns), self.shard_steps)
+    def shard_plan(self, shard: Files, columns: FileColumns | None = None) -> Plan:
+        """Return the plan of one task.
+
+        Args:
+            shard: Its file.
+            columns: Those of the file; None if they are the dataset's.
+        """
+        if columns is None:
+            return _stack(Scan(shard, self.shard_schema, self.columns), self.shard_steps)
+        # Only a node comes here: its client, which explains plans, needs no lake.
+        from lake.file_schemas import rows_of_files
+
+        rows = rows_of_files(shard, self.shard_schema, columns, self.columns)
+        return _stack(rows, self.shard_steps)
 
     def merge_plan(self, partials: Files) -> Plan:
         """Return the plan that computes the result from all partials, which are in shard order."""
@@ -101,12 +115,12 @@ class Whole:
         """The datasets that it reads, without duplicates."""
         return datasets_of(self.plan)
 
-    def over(self, files: Callable[[DatasetRef], Files]) -> Plan:
-        """Return the plan of the task, over the files of each dataset."""
+    def over(self, rows: Callable[[Scan, DatasetRef], Plan]) -> Plan:
+        """Return the plan of the task, with the rows of each dataset in place of its scan."""
 
         def bound(node: Plan) -> Plan:
             if isinstance(node, Scan) and isinstance(node.source, DatasetRef):
-                return replace(node, source=files(node.source))
+                return rows(node, node.source)
             return node
 
         return rewrite(self.plan, bound)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,12 +18,15 @@ from emsqrt.plan import (
     Files,
     FileTarget,
     Plan,
+    Scan,
     Sink,
     StreamTarget,
+    Union,
     plan_to_json,
     scans_of,
 )
 from lake.durable import storage_errors
+from lake.file_schemas import FileColumns, rows_of_files
 from lake.verification import ShardFile
 from sennit_core.ids import task_key
 from sennit_core.private_files import make_private_folder
@@ -45,10 +49,12 @@ class Shard:
     Args:
         info: The shard's record.
         file: Its file, with the names for errors.
+        columns: Those of the file; None if they are the dataset's.
     """
 
     info: ShardInfo
     file: ShardFile
+    columns: FileColumns | None = None
 
 
 @dataclass(frozen=True)  # without slots: cached properties need a dictionary
@@ -138,9 +144,9 @@ class PlanWork:
         # Each attempt has a file of its own: an attempt that was given up may still be writing.
         name = f"{key}-{attempt.rsplit('-', 1)[-1]}"
         if isinstance(self.cut, Whole):
-            return self._to_rows(attempt, key, self.cut.over(self._files), name, self._all)
+            return self._to_rows(attempt, key, self.cut.over(self._over), name, self._all)
         shard = self._shard_of[key]
-        plan = self.cut.shard_plan(Files((shard.file.path,), "parquet"))
+        plan = self.cut.shard_plan(Files((shard.file.path,), "parquet"), shard.columns)
         if self.cut.merge_steps is None:
             return self._to_rows(attempt, key, plan, name, (shard,))
         # Partials are streamed to the node, which writes the file; rows are written by the executor
@@ -191,11 +197,16 @@ class PlanWork:
         # By the columns alone: empty inputs with the same columns share one file.
         return self._partials / f"none-{schema.fingerprint()}.arrow"
 
-    def _files(self, snapshot: DatasetRef) -> Files:
-        paths = tuple(shard.file.path for shard in self.shards[snapshot])
-        if paths:
-            return Files(paths, "parquet")
-        return Files((str(self._no_rows(self._schema(snapshot))),), "arrow")
+    def _over(self, scan: Scan, snapshot: DatasetRef) -> Plan:
+        """Return the rows of a snapshot, in place of its scan."""
+        schema = self._schema(snapshot)
+        parts = []
+        for columns, shards in groupby(self.shards[snapshot], lambda shard: shard.columns):
+            files = Files(tuple(shard.file.path for shard in shards), "parquet")
+            parts.append(rows_of_files(files, schema, columns, scan.columns))
+        if not parts:
+            return replace(scan, source=Files((str(self._no_rows(schema)),), "arrow"))
+        return parts[0] if len(parts) == 1 else Union(tuple(parts))
 
     def _schema(self, snapshot: DatasetRef) -> Schema:
         assert isinstance(self.cut, Whole)

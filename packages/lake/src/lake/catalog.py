@@ -206,6 +206,20 @@ class Catalog:
             self._snapshots.damage.pop(dataset.id, None)  # the row has just been written whole
             return committed
 
+    def rename(self, dataset_id: str, name: str) -> DatasetInfo:
+        """Give a dataset another name.
+
+        Raises:
+            Conflict: Another dataset has the name.
+        """
+        with self._lock:
+            info = self.get(dataset_id)
+            if self._index.find_known(check_dataset_name(name)) != dataset_id:
+                self.check_free(name)
+            renamed = replace(info, name=name)
+            self._rows.write(self._rows.datasets.change(dataset_id, renamed))
+            return renamed
+
     def _numbered(self, manifest: Manifest, dataset: DatasetInfo | None) -> Manifest:
         """Return the manifest with its version, and a time that is not before its parent's.
 

@@ -28,10 +28,11 @@ from typing import TYPE_CHECKING, Any
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.durable import storage_errors
+from lake.file_schemas import column_ids, overall_stats, with_new_shards
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.retention import Retention
-from lake.snapshots import Manifest, overall_stats
+from lake.snapshots import Manifest
 from sennit_core.clock import Clock
 from sennit_core.errors import BadInput, Cancelled, Conflict
 from sennit_core.file_kinds import unpacked_name
@@ -155,7 +156,7 @@ class Ingestor:
                 "name": request.name,
                 "folder": str(folder),
                 "options": request.options,
-                "schema": target.schema.to_json() if target and request.mode == "append" else None,
+                **self._columns_of(target if request.mode == "append" else None),
                 "bytesMax": self._upload_bytes_max,
             }
             # Not restartable: an attempt may run for minutes and writes files from the start.
@@ -168,6 +169,13 @@ class Ingestor:
             return self._adopt_and_commit(request, answer, cancelled)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
+
+    def _columns_of(self, target: DatasetInfo | None) -> dict[str, Any]:
+        """Return the columns of the dataset to append to, for the executor."""
+        if target is None:
+            return {}
+        head = self._catalog.manifest(target.id).snapshot
+        return {"schema": target.schema.to_json(), "columns": column_ids(head)}
 
     def _adopt_and_commit(
         self,
@@ -223,28 +231,30 @@ class Ingestor:
         # An append derives its shards from the head, so no other commit may come in between.
         with self._catalog.writing():
             target = self._target(request)  # the name may have been used since the first check
-            if target is not None and request.mode == "append":
-                # The executor encoded to the columns that the dataset had at the first check.
-                if schema.fingerprint() != target.schema.fingerprint():
-                    raise BadInput(what=request.name, reason="the dataset's columns have changed")
-                shards = (*self._catalog.manifest(target.id).snapshot.shards, *shards)
             dataset = target or DatasetInfo(
                 id=request.dataset, name=request.dataset_name, owner=request.owner, schema=schema
             )
+            # The upload's id, so that `Lake._committed` recognizes a commit after a crash.
             snapshot = SnapshotInfo(
-                # The upload's id, so that `Lake._committed` recognizes a commit after a crash.
-                id=request.snapshot,
-                parent=dataset.head,
-                dataset=dataset.id,
-                schema=schema,
-                shards=shards,
-                stats={},
-                author=request.owner,
-                query=None,
-                inputs=(),
+                request.snapshot, dataset.head, dataset.id, schema, (), {}, request.owner, None, ()
             )
+            if target is not None and request.mode == "append":
+                head = self._catalog.manifest(target.id).snapshot
+                # The executor encoded to the columns that the dataset had at the first check.
+                if (schema, tuple(answer["columns"])) != (head.schema, column_ids(head)):
+                    raise BadInput(what=request.name, reason="the dataset's columns have changed")
+                base, shards = with_new_shards(head, shards)
+                snapshot = replace(
+                    snapshot,
+                    shards=(*base.shards, *shards),
+                    columns=base.columns,
+                    last_column=base.last_column,
+                    file_schemas=base.file_schemas,
+                )
+            else:
+                snapshot = replace(snapshot, shards=shards)
             manifest = Manifest(
-                replace(snapshot, stats=overall_stats(snapshot.shards)),
+                replace(snapshot, stats=overall_stats(snapshot)),
                 self._clock.now(),
                 {"name": request.name, "source": answer["source"], "report": answer["report"]},
             )

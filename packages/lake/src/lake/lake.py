@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -257,6 +257,23 @@ class Lake:
             NotFound: There is no such dataset or version.
         """
         return self._writer.rollback(dataset, version, user)
+
+    def reorder_columns(
+        self, dataset: str, columns: Sequence[str], *, user: str = ""
+    ) -> DatasetInfo:
+        """Put the columns of a dataset in another order, as a new snapshot.
+
+        Args:
+            dataset: Id or name.
+            columns: The name of every column.
+            user: The author of the new snapshot.
+
+        Raises:
+            NotFound: There is no such dataset.
+            UnknownColumn: There is no such column.
+            SqlError: A column is missing, or there twice.
+        """
+        return self._writer.reorder_columns(dataset, columns, user)
 
     def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
         """Return a snapshot and its shards' files; lease `snapshot.shards` while reading them.

@@ -23,7 +23,6 @@ __all__ = [
     "Manifest",
     "ShardList",
     "StoredManifest",
-    "overall_stats",
     "read_list",
     "read_stored",
     "write_list",
@@ -208,12 +207,3 @@ def _document(objects: ObjectStore, name: str, kind: str, version: int) -> dict[
     if not isinstance(document, dict) or document.get("v") != version:
         raise Corrupt(what, expected=f"v {version}", found=str(document)[:40])
     return document
-
-
-def overall_stats(shards: Iterable[ShardInfo]) -> dict[str, Any]:
-    """Return each column's null count over all shards; minima and maxima stay per shard."""
-    nulls: dict[str, int] = {}
-    for shard in shards:
-        for name, stats in shard.stats.items():
-            nulls[name] = nulls.get(name, 0) + int(stats.get("nulls", 0))
-    return {name: {"nulls": count} for name, count in nulls.items()}

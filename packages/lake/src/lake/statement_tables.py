@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lake.catalog import Catalog
+from lake.file_schemas import column_ids, columns_of_files
 from lake.mentions import words_of
 from lake.objects import ObjectStore
 from lake.retention import Retention
@@ -102,8 +103,7 @@ class StatementTables:
             "name": info.name,
             "id": info.id,
             "schema": info.schema.to_json(),
-            "paths": [str(self._objects.place(name)) for name in objects],
-            "snapshot": snapshot.id,
+            **self._shards(snapshot),
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
@@ -115,8 +115,18 @@ class StatementTables:
             "id": snapshot.id,
             "dataset": snapshot.dataset,
             "schema": snapshot.schema.to_json(),
+            **self._shards(snapshot),
+        }
+
+    def _shards(self, snapshot: SnapshotInfo) -> dict[str, Any]:
+        """Return the files of a snapshot, and what columns they have."""
+        files = [each.to_json() for each in columns_of_files(snapshot)]
+        return {
             "paths": [str(self._objects.place(shard.object)) for shard in snapshot.shards],
             "snapshot": snapshot.id,
+            "columns": column_ids(snapshot),
+            "fileColumns": files,
+            "shardFiles": [shard.file_schema for shard in snapshot.shards] if files else [],
         }
 
 

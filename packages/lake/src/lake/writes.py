@@ -8,6 +8,7 @@ and otherwise the statement runs again.
     INSERT            its columns have changed
     UPDATE, DELETE    its columns, or a shard with a changed row, have been replaced or deleted
     CREATE TABLE      the name has been given to another dataset, or the one to replace has changed
+    ALTER TABLE       the column has changed; SET NOT NULL if anything has
     DROP TABLE        never
 
 So an append conflicts with nothing, and rows that are appended while an UPDATE or DELETE runs are
@@ -20,18 +21,21 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
 from lake.durable import storage_errors
+from lake.file_schemas import column_ids, overall_stats, with_new_shards
 from lake.new_shards import adopt_shards
 from lake.objects import ObjectStore
 from lake.retention import Retention
-from lake.snapshots import Manifest, overall_stats
+from lake.schema_changes import alter
+from lake.snapshots import Manifest
 from sennit_core.clock import Clock
 from sennit_core.errors import Cancelled, Conflict, NotFound, SennitError
 from sennit_core.ids import new_id
@@ -106,6 +110,8 @@ class Writer:
         if answer["action"] == "drop":
             self._drop(answer)
             return None
+        if answer["action"] == "alter":
+            return self._alter(answer, sql, author)
         # Before files are moved; again when nobody else can commit.
         self._check_base(answer)
         reports = [*answer["shards"]]
@@ -122,21 +128,36 @@ class Writer:
     def _adopt_and_commit(
         self, answer: dict[str, Any], reports: list[dict[str, Any]], sql: str, author: str
     ) -> DatasetInfo:
-        shards = iter(adopt_shards(self._objects, reports))
-        added = [next(shards) for _ in answer["shards"]]
-        replaced = [
-            (change["index"], change["object"], [next(shards) for _ in change["shards"]])
-            for change in answer["rewritten"]
-        ]
+        adopted = adopt_shards(self._objects, reports)
         reached("write-adopted")
         # The new shards follow from the head, so no other commit may come in between.
         with self._catalog.writing():
             dataset = self._check_base(answer, author)
             if answer["action"] == "create":
-                result = tuple(added)
+                state = _first(dataset, Schema.from_json(answer["schema"]))
+                state = replace(state, shards=adopted)
             else:
-                result = (*self._applied(answer, dataset, replaced), *added)
-            return self._commit(answer, dataset, result, sql, author)
+                head = self._catalog.manifest(dataset.id).snapshot
+                state, new = with_new_shards(head, adopted)
+                state = replace(state, shards=self._applied(answer, dataset, state, iter(new)))
+            return self._commit(dataset, state, answer["inputs"], sql, author)
+
+    def _alter(self, answer: dict[str, Any], sql: str, author: str) -> DatasetInfo | None:
+        """Commit a change of columns or of the name."""
+        change = answer["change"]
+        with self._catalog.writing():
+            dataset = self._catalog.find(answer["dataset"])
+            if dataset is None:
+                raise NotFound(kind="dataset", name=answer["table"], suggestion=None)
+            if change["do"] == "rename table":
+                return self._catalog.rename(dataset.id, change["to"])
+            if change.get("nullable") is False and dataset.head != answer["base"]:
+                raise _moved_on(dataset)  # with rows that nobody has checked
+            head = self._catalog.manifest(dataset.id).snapshot
+            changed = alter(head, change)
+            if changed.schema == head.schema:
+                return None
+            return self._commit(dataset, changed, (head.id,), sql, author)
 
     def _drop(self, answer: dict[str, Any]) -> None:
         try:
@@ -162,16 +183,31 @@ class Writer:
             self._catalog.check_shards(earlier)
             if earlier.id == info.head:
                 return info
-            snapshot = replace(
-                earlier,
-                id=new_id(self._clock),
-                parent=info.head,
-                author=author,
-                query=f"rollback to version {version}",
-                inputs=(earlier.id,),
+            head = self._catalog.manifest(info.id).snapshot
+            # The ids of columns that came later are not given to others.
+            state = replace(earlier, last_column=max(earlier.last_column, head.last_column))
+            return self._commit(
+                info, state, (earlier.id,), f"rollback to version {version}", author
             )
-            manifest = Manifest(snapshot, self._clock.now())
-            return self._catalog.commit(info, manifest, expected_head=info.head)
+
+    def reorder_columns(self, dataset: str, columns: Sequence[str], author: str) -> DatasetInfo:
+        """Commit a snapshot with the columns in another order.
+
+        Args:
+            dataset: Id or name.
+            columns: The name of every column.
+            author: The user.
+
+        Raises:
+            NotFound: There is no such dataset.
+            UnknownColumn: There is no such column.
+            SqlError: A column is missing, or there twice.
+        """
+        with self._catalog.writing():
+            info = self._catalog.get(dataset)
+            head = self._catalog.manifest(info.id).snapshot
+            state = alter(head, {"do": "reorder", "columns": columns})
+            return self._commit(info, state, (head.id,), "reorder columns", author)
 
     def _check_base(self, answer: dict[str, Any], author: str = "") -> DatasetInfo:
         """Return the dataset to change, or the one to create.
@@ -194,7 +230,9 @@ class Writer:
         found = self._catalog.find(answer["dataset"])
         if found is None:
             raise NotFound(kind="dataset", name=answer["table"], suggestion=None)
-        if found.schema.fingerprint() != schema.fingerprint():
+        # By id as well: another column may have got the name of an earlier one.
+        columns = column_ids(self._catalog.manifest(found.id).snapshot)
+        if (found.schema, columns) != (schema, tuple(answer["columns"])):
             raise _moved_on(found)
         return found
 
@@ -202,16 +240,24 @@ class Writer:
         self,
         answer: dict[str, Any],
         dataset: DatasetInfo,
-        replaced: list[tuple[int, str, list[ShardInfo]]],
-    ) -> list[ShardInfo]:
-        """Return the head's shards with the changed ones replaced."""
-        head = self._catalog.manifest(dataset.id).snapshot.shards
-        if not replaced:
-            return list(head)
+        head: SnapshotInfo,
+        new: Iterator[ShardInfo],
+    ) -> tuple[ShardInfo, ...]:
+        """Return the head's shards with the changed ones replaced, and the added ones.
+
+        Args:
+            answer: The executor's response.
+            dataset: The dataset.
+            head: Its state.
+            new: The shards of the response: those added, then those of each changed shard.
+        """
+        added = [next(new) for _ in answer["shards"]]
+        if not answer["rewritten"]:
+            return (*head.shards, *added)
         # Where each object of the head is: an object may be in a dataset several times, of which
         # the statement counted the first as the first.
         places = defaultdict(list)
-        for place, shard in enumerate(head):
+        for place, shard in enumerate(head.shards):
             places[shard.object].append(place)
         base = self._catalog.manifest(dataset.id, answer["base"]).snapshot.shards
         ordinals: dict[int, int] = {}
@@ -219,35 +265,40 @@ class Writer:
         for index, shard in enumerate(base):
             ordinals[index] = seen[shard.object]
             seen[shard.object] += 1
-        result: list[list[ShardInfo]] = [[shard] for shard in head]
-        for index, name, shards in replaced:
-            if ordinals[index] >= len(places[name]):
+        result: list[list[ShardInfo]] = [[shard] for shard in head.shards]
+        for change in answer["rewritten"]:
+            found, ordinal = places[change["object"]], ordinals[change["index"]]
+            if ordinal >= len(found):
                 raise _moved_on(dataset)
-            result[places[name][ordinals[index]]] = shards
-        return [shard for shards in result for shard in shards]
+            result[found[ordinal]] = [next(new) for _ in change["shards"]]
+        return (*chain.from_iterable(result), *added)
 
     def _commit(
         self,
-        answer: dict[str, Any],
         dataset: DatasetInfo,
-        shards: tuple[ShardInfo, ...],
+        state: SnapshotInfo,
+        inputs: Iterable[str],
         sql: str,
         author: str,
     ) -> DatasetInfo:
-        snapshot = SnapshotInfo(
+        """Commit a state of the dataset as a new snapshot."""
+        snapshot = replace(
+            state,
             id=new_id(self._clock),
             parent=dataset.head,
-            dataset=dataset.id,
-            schema=Schema.from_json(answer["schema"]),
-            shards=shards,
-            stats=overall_stats(shards),
+            stats=overall_stats(state),
             author=author,
             query=sql[:_QUERY_MAX],
-            inputs=tuple(answer["inputs"]),
+            inputs=tuple(inputs),
         )
         manifest = Manifest(snapshot, self._clock.now())
         reached("write-manifest")
         return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
+
+
+def _first(dataset: DatasetInfo, schema: Schema) -> SnapshotInfo:
+    """Return a state of a dataset that has nothing in common with earlier ones."""
+    return SnapshotInfo("", None, dataset.id, schema, (), {}, "", None, ())
 
 
 class WriteExecution:

@@ -37,6 +37,7 @@ class Job:
         self.folder = Path(request["folder"])
         self.options = options
         self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
+        self.columns: list[int] | None = request.get("columns")
         self.context = context
         self._bytes_done = 0
         self._rows = 0
@@ -57,7 +58,7 @@ class Job:
     def new_writer(self, limits: Limits) -> ShardWriter:
         """Return the writer of another pass over the file, into the request's folder."""
         self._passes += 1
-        return ShardWriter(self.folder, limits, f"pass{self._passes}")
+        return ShardWriter(self.folder, limits, f"pass{self._passes}", self.columns)
 
     def tick(self, bytes_read: int, rows: int) -> None:
         """Report progress; raise if the job was cancelled."""

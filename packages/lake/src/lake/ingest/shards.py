@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,13 +91,17 @@ class ShardWriter:
         folder: Folder of the files.
         limits: Size limits.
         prefix: Prefix of the files' names.
+        columns: The id of each column; None numbers them from 1.
     """
 
-    def __init__(self, folder: Path, limits: Limits, prefix: str) -> None:
+    def __init__(
+        self, folder: Path, limits: Limits, prefix: str, columns: Sequence[int] | None = None
+    ) -> None:
         self.shards: list[Shard] = []
         self._folder = folder
         self._limits = limits
         self._prefix = prefix
+        self._columns = columns
         self._encodings = EncodingChooser()
         self._open: _OpenShard | None = None
 
@@ -111,7 +115,8 @@ class ShardWriter:
             self.cut()
         if self._open is None:
             path = self._folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
-            self._open = _OpenShard(path, batch.schema, self._limits, start, line, self._encodings)
+            schema = _with_ids(batch.schema, self._columns)
+            self._open = _OpenShard(path, schema, self._limits, start, line, self._encodings)
         self._open.append(batch, stop)
 
     def cut(self) -> None:
@@ -207,6 +212,15 @@ class _OpenShard:
                 self._file, self._schema, write_page_index=True, **options
             )
         return self._writer
+
+
+def _with_ids(schema: pa.Schema, columns: Sequence[int] | None) -> pa.Schema:
+    """Return the schema with the ids of columns as Parquet's field ids."""
+    ids = columns or range(1, len(schema) + 1)
+    return pa.schema(
+        field.with_metadata({"PARQUET:field_id": str(column)})
+        for field, column in zip(schema, ids, strict=True)
+    )
 
 
 def _pieces(batch: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:

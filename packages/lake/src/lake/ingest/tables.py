@@ -20,7 +20,7 @@ from sennit_core.arrow_ipc import DAMAGE, check_schema, open_arrow, validate_bat
 from sennit_core.errors import BadInput, SennitError
 from sennit_core.schema import DataType, Schema
 
-__all__ = ["ingest_arrow", "ingest_parquet", "write_batches"]
+__all__ = ["check_not_null", "ingest_arrow", "ingest_parquet", "write_batches"]
 
 _BATCH_ROWS_MIN, _BATCH_ROWS_MAX = 64, 16_384
 _BATCH_BYTES = 8 << 20
@@ -153,7 +153,19 @@ def _plain_batches(
                 columns.append(plain_array(column, field.type))
             except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
                 raise BadInput(what=f"column {field.name!r}", reason=str(error)) from error
+            if not field.nullable:
+                check_not_null(field.name, columns[-1].null_count)
         yield pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def check_not_null(column: str, nulls: int) -> None:
+    """Refuse NULLs in a column that may have none."""
+    if nulls:
+        raise BadInput(
+            what=f"column {column!r}",
+            reason=f"it is NOT NULL, and {nulls} rows have no value in it",
+            hint=f"ALTER TABLE … ALTER COLUMN {column} DROP NOT NULL allows them",
+        )
 
 
 def _number(shards: list[Shard]) -> None:

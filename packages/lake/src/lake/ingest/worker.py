@@ -3,8 +3,8 @@
 The worker only reads the parts and writes files; the lake adopts them after the worker has
 finished, so a crash here leaves no visible state.
 
-Request: `paths` `name` `folder` `options` `schema` (append: the dataset's) `limits` `bytesMax`.
-Response: `schema` `rows` `shards` `source` `report`.
+Request: `paths` `name` `folder` `options` `schema` and `columns` (append: the dataset's) `limits` `bytesMax`.
+Response: `schema` `columns` `rows` `shards` `source` `report`.
 """
 
 from __future__ import annotations
@@ -74,8 +74,14 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     if compression is not None:
         for shard in shards:  # an offset in the unpacked text is not an offset in the uploaded file
             shard.start = shard.stop = None
+    if job.schema is not None:
+        for field in job.schema:
+            if not field.nullable:
+                nulls = sum(shard.stats[field.name]["nulls"] for shard in shards)
+                tables.check_not_null(field.name, nulls)
     return {
-        "schema": Schema.from_arrow(schema).to_json(),
+        "schema": (job.schema or Schema.from_arrow(schema)).to_json(),
+        "columns": job.columns,
         "rows": sum(shard.rows for shard in shards),
         "shards": [shard.to_json() for shard in shards],
         "source": {"format": form, **source, **found},

@@ -30,6 +30,14 @@ class RollbackRequest(BaseModel):
     version: Annotated[int, Field(ge=1, le=(1 << 53))]
 
 
+class ColumnOrder(BaseModel):
+    """Body of POST /api/datasets/{dataset}/reorder-columns."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    columns: Annotated[list[str], Field(max_length=100_000)]
+
+
 def router(lake: Lake) -> APIRouter:
     """Return the routes of the catalog; an `{id}` may also be a name."""
     routes = APIRouter(prefix="/api/datasets", tags=["datasets"])
@@ -85,6 +93,14 @@ def router(lake: Lake) -> APIRouter:
     ) -> dict[str, Any]:
         """Commit a snapshot with the columns and rows of an earlier version."""
         return lake.rollback(dataset, target.version, user=requester_of(request).name).to_json()
+
+    @routes.post("/{dataset}/reorder-columns", openapi_extra=needs("writer"))
+    def reorder_columns(
+        dataset: str, order: Annotated[ColumnOrder, Body()], request: Request
+    ) -> dict[str, Any]:
+        """Put the columns in another order, as a new snapshot."""
+        user = requester_of(request).name
+        return lake.reorder_columns(dataset, order.columns, user=user).to_json()
 
     return routes
 

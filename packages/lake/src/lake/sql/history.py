@@ -14,9 +14,10 @@ import duckdb
 
 from lake.sql.failures import query_error
 from lake.sql.guard import compute, explained_query, table_nodes
-from lake.sql.session import quoted
+from lake.sql.statement_reader import Clause, tokens_of
+from lake.sql.types import quoted
 from lake.sql.write_statements import (
-    Clause,
+    Alter,
     CreateTable,
     Delete,
     DropTable,
@@ -25,7 +26,6 @@ from lake.sql.write_statements import (
     Update,
     Write,
     parse_write,
-    tokens_of,
 )
 from sennit_core.errors import SqlError
 
@@ -89,7 +89,7 @@ def _parts(write: Write) -> Iterator[tuple[str, Clause | None, str]]:
         expressions = (expression for _, expression in write.assignments)
     for expression in expressions:
         yield "SELECT ", expression, ""
-    if not isinstance(write, CreateTable | DropTable):
+    if not isinstance(write, Alter | CreateTable | DropTable):
         yield "", write.prelude, " SELECT 1"
 
 

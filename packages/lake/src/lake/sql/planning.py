@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from emsqrt.plan import Files, Plan, Scan, Sink, StreamTarget, plan_to_json
+from emsqrt.plan import Files, Plan, Scan, Sink, StreamTarget, Union, plan_to_json
 from emsqrt.plan.tree import scans_of
 from emsqrt.sql_plan import sql
+from lake.file_schemas import rows_of_files
 from lake.sql.guard import check_statement
 from lake.sql.tables import Table, used_tables
 from sennit_core.errors import InternalError, Unsupported
@@ -57,8 +58,14 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
 
 
 def _source(table: Table) -> Plan:
+    parts = [
+        rows_of_files(Files(paths, "parquet"), table.schema, columns)
+        for columns, paths in table.files()
+    ]
     # A dataset without shards keeps an empty list of files here; `lake.sql.external` replaces it.
-    return Scan(Files(table.paths or (), "parquet"), table.schema)
+    if not parts:
+        return Scan(Files((), "parquet"), table.schema)
+    return parts[0] if len(parts) == 1 else Union(tuple(parts))
 
 
 def _refuse_no_from(plan: Plan) -> None:
@@ -72,7 +79,7 @@ def _refuse_no_from(plan: Plan) -> None:
 
 def _check_sources(plan: Plan, used: list[Table]) -> None:
     """Check, as a second line of defense, that the plan reads only these shards."""
-    shards = {table.paths or () for table in used}
+    shards = {paths for table in used for _, paths in table.files()} | {()}
     for scan in scans_of(plan):
         if not isinstance(scan.source, Files) or scan.source.paths not in shards:
             raise InternalError("a plan made from SQL reads something other than datasets")

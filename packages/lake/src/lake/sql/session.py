@@ -20,16 +20,15 @@ from pathlib import Path
 import duckdb
 
 from lake.sql.tables import Table
+from lake.sql.types import quoted, shard_types
 from sennit_core.schema import Schema
 
 __all__ = [
     "Instance",
     "SqlLimits",
     "Table",
-    "column_types",
     "open_session",
     "open_write_session",
-    "quoted",
     "shards_of",
 ]
 
@@ -174,25 +173,27 @@ def _lock(database: duckdb.DuckDBPyConnection, shards: Sequence[str]) -> None:
     database.execute("SET GLOBAL lock_configuration = true")
 
 
-def column_types(connection: duckdb.DuckDBPyConnection, schema: Schema) -> dict[str, str]:
-    """Return DuckDB's name of each column's type."""
-    # Registered only to ask DuckDB for its names of the Arrow types.
-    stub = f"columns of {len(schema.fields)}: {schema.fingerprint()}"
-    connection.register(stub, schema.to_arrow().empty_table())
-    described = connection.execute(f"DESCRIBE {quoted(stub)}").fetchall()
-    connection.unregister(stub)
-    return {str(column): str(kind) for column, kind, *_ in described}
+def shards_of(table: Table, indexes: Sequence[int] | None = None) -> str:
+    """Return the rows of a dataset's shards, as an item of FROM.
 
-
-def quoted(name: str) -> str:
-    """Return a name as an identifier in SQL."""
-    return '"' + name.replace('"', '""') + '"'
-
-
-def shards_of(paths: Sequence[str]) -> str:
-    """Return the rows of these files, as an item of FROM."""
+    Args:
+        table: The dataset.
+        indexes: The shards; None for all.
+    """
+    paths = table.paths or ()
+    chosen = paths if indexes is None else [paths[index] for index in indexes]
     # Names of folders, such as `year=2024`, are no columns.
-    return f"read_parquet([{', '.join(map(_literal, paths))}], hive_partitioning = false)"
+    options = ["hive_partitioning = false"]
+    if table.file_columns:
+        # The files have other columns than the dataset, which are found by their ids.
+        types = shard_types(table.schema)
+        columns = ", ".join(
+            f"{column}: {{name: {_literal(name)}, type: {_literal(types[name])}, "
+            "default_value: NULL}"
+            for column, name in zip(table.columns, table.schema.names, strict=True)
+        )
+        options.append(f"schema = MAP {{{columns}}}")
+    return f"read_parquet([{', '.join(map(_literal, chosen))}], {', '.join(options)})"
 
 
 def _literal(text: str) -> str:
@@ -200,15 +201,13 @@ def _literal(text: str) -> str:
 
 
 def _create_view(connection: duckdb.DuckDBPyConnection, name: str, table: Table) -> None:
-    if table.paths:
-        body = f"SELECT * FROM {shards_of(table.paths)}"
-    else:
-        body = _nothing(connection, table.schema)
+    body = f"SELECT * FROM {shards_of(table)}" if table.paths else _nothing(table.schema)
     connection.execute(f"CREATE VIEW {quoted(name)} AS {body}")
 
 
-def _nothing(connection: duckdb.DuckDBPyConnection, schema: Schema) -> str:
+def _nothing(schema: Schema) -> str:
     """Return a query without rows that has the dataset's columns, for SHOW and DESCRIBE."""
-    types = column_types(connection, schema)
-    columns = ", ".join(f"NULL::{kind} AS {quoted(column)}" for column, kind in types.items())
+    columns = ", ".join(
+        f"NULL::{kind} AS {quoted(column)}" for column, kind in shard_types(schema).items()
+    )
     return f"SELECT {columns} WHERE false"

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from lake.file_schemas import FileColumns
 from lake.verification import ShardFile
 from sennit_core.errors import NotFound, error_from_json
 from sennit_core.schema import Schema
@@ -25,6 +28,9 @@ class Table:
         snapshot: Id of the shards' snapshot.
         damage: The error, in wire form, to raise when a statement reads it; None if intact.
         shard_rows: The number of rows of each shard, for a statement that changes datasets.
+        columns: The id of each column.
+        file_columns: Those of the shards' files; empty if all have the dataset's.
+        shard_files: For each shard the index in `file_columns`; empty if that is.
     """
 
     name: str
@@ -34,6 +40,9 @@ class Table:
     snapshot: str | None = None
     damage: dict[str, Any] | None = None
     shard_rows: tuple[int, ...] = ()
+    columns: tuple[int, ...] = ()
+    file_columns: tuple[FileColumns, ...] = ()
+    shard_files: tuple[int, ...] = ()
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -47,6 +56,9 @@ class Table:
             snapshot=data.get("snapshot"),
             damage=data.get("damage"),
             shard_rows=tuple(data.get("shardRows") or ()),
+            columns=tuple(data.get("columns") or ()),
+            file_columns=tuple(map(FileColumns.from_json, data.get("fileColumns") or ())),
+            shard_files=tuple(data.get("shardFiles") or ()),
         )
 
     @property
@@ -58,6 +70,14 @@ class Table:
     def rows(self) -> int:
         """Its number of rows."""
         return sum(self.shard_rows)
+
+    def files(self) -> Iterator[tuple[FileColumns | None, tuple[str, ...]]]:
+        """Yield consecutive shards that have the same columns, with these."""
+        paths = self.paths or ()
+        for index, found in groupby(self.shard_files or (-1,) * len(paths)):
+            count = len(list(found))
+            yield (None if index < 0 else self.file_columns[index]), paths[:count]
+            paths = paths[count:]
 
     @property
     def shards(self) -> list[ShardFile]:

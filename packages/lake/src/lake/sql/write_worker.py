@@ -10,46 +10,40 @@ temporary table of these shards. So each snapshot consists of plain Parquet file
 markers, which any reader understands.
 
 Request: `sql` `params` `format` `folder` `tables` (see `Table.from_json`) `threads`.
-Response: `action` (`append`, `create`, `rewrite`, `drop` or `none`) `table` `dataset` `base` `schema`
+Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop` or `none`) `table` `dataset` `base` `schema` `columns`
 `shards` `rewritten` (for each changed shard, its object id and the shards that replace it) `count`
 `inputs`; the result is the count, as one row.
 """
 
 from __future__ import annotations
 
-import itertools
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
 
 from emsqrt.io.formats import open_format
-from lake.ingest.names import settle_names
-from lake.ingest.plain import check_fields, plain_array, plain_schema
-from lake.ingest.shards import Limits, Shard, ShardWriter
-from lake.sql.batches import read_batches
+from lake.ingest.shards import Shard
+from lake.sql.alter_worker import change_of
+from lake.sql.changing_statement import (
+    HITS,
+    ROW,
+    SHARD,
+    ChangingStatement,
+    check_storable,
+    query_for_columns,
+)
 from lake.sql.duckdb_worker import (
-    bind,
-    interrupted_on_cancel,
-    limits_of,
-    params_of,
     translated_errors,
 )
-from lake.sql.guard import check_statement
 from lake.sql.query_text import NEW_TABLE, Numbered, Part, QueryText
-from lake.sql.session import (
-    column_types,
-    open_write_session,
-    quoted,
-    shards_of,
-)
-from lake.sql.tables import Table, used_tables
+from lake.sql.session import shards_of
+from lake.sql.statement_reader import Clause
+from lake.sql.tables import Table
+from lake.sql.types import column_types, quoted
 from lake.sql.write_statements import (
-    Clause,
+    Alter,
     CreateTable,
     Delete,
     DropTable,
@@ -58,7 +52,6 @@ from lake.sql.write_statements import (
     Update,
     parse_write,
 )
-from lake.verification import verify_shards
 from sennit_core.errors import (
     Conflict,
     NotFound,
@@ -74,12 +67,8 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
-_HITS = "__lake_hits"
-SHARD, ROW = "__lake_shard", "__lake_row"
 # Columns that `read_parquet` adds to those of the files, unless a file has them itself.
 _NUMBERS = ("file_index", "file_row_number")
-# Types whose values Arrow, and so a shard, does not hold as they are.
-_NOT_STORED = re.compile(r"\b(BIT|BIGNUM|VARINT|VARIANT|TIME_NS|TIMETZ|TIME WITH TIME ZONE)\b")
 
 
 def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
@@ -89,126 +78,15 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         write = parse_write(sql)
     if write is None:
         raise Unsupported("the statement is a query", hint="begin it with SELECT, WITH or FROM")
-    answer = _ACTIONS[type(write)](write, _Statement(request, context))
+    answer = _ACTIONS[type(write)](write, ChangingStatement(request, context))
     schema = pa.schema([("Count", pa.int64())])
     with open_format(request.get("format") or "arrow", schema, context.emit) as writer:
         writer.write(pa.record_batch([pa.array([answer["count"]], pa.int64())], schema))
     return {"action": "none", "shards": [], "rewritten": [], "inputs": [], **answer}
 
 
-class _Statement:
-    """A request: its datasets, and the queries that it consists of."""
-
-    def __init__(self, request: dict[str, Any], context: EntryContext) -> None:
-        self.context = context
-        self.sql: str = request["sql"]
-        self._request = request
-        self._params = params_of(request)
-        self._tables = [Table.from_json(table) for table in request["tables"]]
-        self._writers = itertools.count()
-
-    def find(self, name: str) -> Table | None:
-        """Return the dataset with this name or id."""
-        folded = name.casefold()
-        return next((t for t in self._tables if folded in (t.name.casefold(), t.id)), None)
-
-    def target(self, name: str) -> Table:
-        """Return the dataset to change."""
-        (table,) = used_tables(self._tables, frozenset((name,)))
-        return table
-
-    @contextmanager
-    def session(
-        self, query: QueryText, target: Table | None = None
-    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Table]]]:
-        """Check a query, then open a connection on which it can run.
-
-        Args:
-            query: Reads datasets.
-            target: Another dataset to read.
-        """
-        read: list[Table] = []
-        with (
-            query.placed_errors(self.sql),
-            translated_errors(query.text, read, self.context),
-        ):
-            statement = check_statement(query.text, frozenset(t.name for t in self._tables))
-            if statement.catalog:
-                raise Unsupported("a statement that changes data cannot read the catalog")
-            names = tuple(statement.tables)
-            read += used_tables(self._tables, statement.tables)
-            if target is not None and target not in read:
-                read.append(target)
-            # Before DuckDB opens a shard: a damaged one is reported as such.
-            verify_shards((shard for table in read for shard in table.shards), self.context)
-            limits = limits_of(self._request, self.context)
-            with (
-                open_write_session(read, names, limits) as connection,
-                interrupted_on_cancel(connection, self.context),
-            ):
-                self.context.forgive_reserved()
-                yield connection, read
-
-    def bind(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.DuckDBPyRelation:
-        """Bind a query with the request's parameters."""
-        relation = bind(connection, text, self._params)
-        assert relation is not None, "a query has a result"
-        return relation
-
-    def create_hits(
-        self, connection: duckdb.DuckDBPyConnection, query: QueryText, outer: str
-    ) -> None:
-        """Keep the query's result in the temporary table `_HITS`, which spills to disk.
-
-        Args:
-            connection: A connection of `session`.
-            query: The query.
-            outer: A query of which it is a part, at `{}`.
-        """
-        # The checked form has the columns that users know, and the places of errors.
-        self.bind(connection, query.text)
-        query.is_bound = True
-        text = outer.replace("{}", query.numbered)
-        # In order, so that the rows of one shard are found without looking at all.
-        connection.execute(f"CREATE TEMP TABLE {_HITS} AS {text} ORDER BY {SHARD}", self._params)
-
-    def execute(self, connection: duckdb.DuckDBPyConnection, sql: str) -> int:
-        """Run a statement with the request's parameters; return the number of changed rows."""
-        ((count,),) = connection.execute(sql, self._params).fetchall()
-        return int(count)
-
-    def reads(self, query: QueryText, target: Table) -> bool:
-        """Return whether a query names the dataset."""
-        names = check_statement(query.text, frozenset(t.name for t in self._tables)).tables
-        return any(self.find(name) is target for name in names)
-
-    def write(self, relation: duckdb.DuckDBPyRelation, schema: pa.Schema | None) -> list[Shard]:
-        """Write a result as shards with this schema; None takes the result's columns."""
-        writer = ShardWriter(Path(self._request["folder"]), Limits(), f"rows{next(self._writers)}")
-        rows = 0
-        try:
-            with read_batches(relation) as (found, batches):
-                target = schema or _storable(found)
-                for batch in batches:
-                    self.context.forgive_reserved()
-                    self.context.check()
-                    writer.write(_stored(batch, target), start=None, stop=None)
-                    rows += batch.num_rows
-                    self.context.progress(rows=rows)
-                if not rows and schema is None:
-                    # An empty dataset has its columns in a shard without rows.
-                    writer.write(_stored(pa.RecordBatch.from_pylist([], found), target),
-                                 start=None, stop=None)  # fmt: skip
-            writer.cut()
-        except BaseException:
-            writer.discard()
-            raise
-        return writer.shards
-
-
-def _insert(write: Insert, statement: _Statement) -> dict[str, Any]:
+def _insert(write: Insert, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
-    schema = target.schema.to_arrow()
     _check_names(write.columns or (), target.schema)
     is_list = write.query is None or write.query.text[:6].casefold() == "values"
     query = QueryText(*_before(write.prelude), "SELECT * FROM (", write.query or "SELECT 1", ")")
@@ -225,7 +103,7 @@ def _insert(write: Insert, statement: _Statement) -> dict[str, Any]:
             statement.execute(connection, sql)
             relation = connection.sql(f"FROM {NEW_TABLE}")
         else:
-            types = column_types(connection, target.schema)
+            types = column_types(target.schema)
             found = statement.bind(connection, query.text).columns
             places = _places(write, found, target.schema)
             columns = sorted(places, key=places.__getitem__)
@@ -237,7 +115,7 @@ def _insert(write: Insert, statement: _Statement) -> dict[str, Any]:
             query.is_bound = True
             text = f"SELECT {values} FROM ({query.text}) AS q({names})"
             relation = statement.bind(connection, text)
-        shards = statement.write(relation, schema)
+        shards = statement.write(relation, target)
     return {
         "action": "append" if shards else "none",
         **_of(target),
@@ -275,7 +153,7 @@ def _check_names(names: Sequence[str], schema: Schema) -> None:
         seen.add(folded)
 
 
-def _create(write: CreateTable, statement: _Statement) -> dict[str, Any]:
+def _create(write: CreateTable, statement: ChangingStatement) -> dict[str, Any]:
     existing = statement.find(write.table)
     if existing is not None and not write.replaces:
         if write.if_missing:
@@ -285,18 +163,14 @@ def _create(write: CreateTable, statement: _Statement) -> dict[str, Any]:
             hint="use CREATE OR REPLACE TABLE, or CREATE TABLE IF NOT EXISTS",
         )
     if write.columns is not None:
-        query = _columns(write.columns)
+        query = query_for_columns(write.columns)
     else:
         query = QueryText("SELECT * FROM (", write.query or "", ")")
     with statement.session(query) as (connection, read):
         relation = statement.bind(connection, query.text)
         query.is_bound = True
-        for name, kind in zip(relation.columns, relation.types, strict=True):
-            if found := _NOT_STORED.search(str(kind)):
-                raise Unsupported(
-                    f"column {name!r} has the type {found[0]}", hint="CAST it to another type"
-                )
-        shards = statement.write(relation, None)
+        check_storable(relation)
+        shards = statement.write(relation)
     schema = Schema.from_arrow(shards[0].schema)
     name = write.table if existing is None else existing.name
     return {
@@ -311,26 +185,7 @@ def _create(write: CreateTable, statement: _Statement) -> dict[str, Any]:
     }
 
 
-def _columns(columns: Sequence[tuple[str, Clause]]) -> QueryText:
-    """Return a query without rows that has these columns.
-
-    A definition is a name and a type: what else it may have, such as DEFAULT, is no type and so a
-    syntax error.
-    """
-    parts: list[str | Clause] = []
-    for name, kind in columns:
-        try:
-            check_statement(f"SELECT CAST(NULL AS {kind.text})")
-        except SqlError as error:
-            raise Unsupported(
-                f"the definition of column {name!r}: {kind.text}",
-                hint="a column has a name and a type; it has no constraints, and may be NULL",
-            ) from error
-        parts += [", " if parts else "SELECT ", "CAST(NULL AS ", kind, f") AS {quoted(name)}"]
-    return QueryText(*parts, " WHERE false")
-
-
-def _delete(write: Delete, statement: _Statement) -> dict[str, Any]:
+def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
     if not write.condition.text and not write.sources.text:
         every: list[tuple[int, list[Shard]]] = (
@@ -349,15 +204,15 @@ def _delete(write: Delete, statement: _Statement) -> dict[str, Any]:
             if count < target.shard_rows[index]:
                 text = (
                     f"SELECT s.* FROM {_shard(target, index)} AS s ANTI JOIN "
-                    f"(SELECT {ROW} FROM {_HITS} WHERE {SHARD} = {index}) AS h "
+                    f"(SELECT {ROW} FROM {HITS} WHERE {SHARD} = {index}) AS h "
                     f"ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number"
                 )
-                shards = statement.write(connection.sql(text), target.schema.to_arrow())
+                shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
         return _rewritten(target, changed, sum(count for _, count in found), read)
 
 
-def _update(write: Update, statement: _Statement) -> dict[str, Any]:
+def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
     target = statement.target(write.table)
     _check_columns(target)
     _check_names([column for column, _ in write.assignments], target.schema)
@@ -368,7 +223,7 @@ def _update(write: Update, statement: _Statement) -> dict[str, Any]:
         values += [", (", expression, ")"]
     query = _hits(write, values, target)
     with statement.session(query) as (connection, read):
-        types = column_types(connection, target.schema)
+        types = column_types(target.schema)
         # Of several matches for a row, as UPDATE … FROM may have, any one counts.
         casts = ", ".join(
             f"CAST(value{index} AS {types[name]}) AS value{index}"
@@ -392,15 +247,15 @@ def _update(write: Update, statement: _Statement) -> dict[str, Any]:
         for index, _ in found:
             text = (
                 f"SELECT {columns} FROM {_shard(target, index)} AS s LEFT JOIN "
-                f"(SELECT * FROM {_HITS} WHERE {SHARD} = {index}) AS h "
+                f"(SELECT * FROM {HITS} WHERE {SHARD} = {index}) AS h "
                 f"ON h.{ROW} = s.file_row_number ORDER BY s.file_row_number"
             )
-            shards = statement.write(connection.sql(text), target.schema.to_arrow())
+            shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
         return _rewritten(target, changed, sum(count for _, count in found), read)
 
 
-def _merge(write: Merge, statement: _Statement) -> dict[str, Any]:
+def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
     """Run MERGE as it is written, on a temporary table of the shards with rows that it matches.
 
     A row of the source that matches any row of the dataset matches one in these shards, so the rest
@@ -416,19 +271,18 @@ def _merge(write: Merge, statement: _Statement) -> dict[str, Any]:
         if write.of_unmatched or statement.reads(_matches(write, "(SELECT 1)"), target):
             touched = list(range(len(target.objects)))
         else:
-            found = f"SELECT {SHARD} FROM {_HITS} ORDER BY ALL"
+            found = f"SELECT {SHARD} FROM {HITS} ORDER BY ALL"
             touched = [int(index) for (index,) in connection.execute(found).fetchall()]
         rows = f"{quoted(target.name)} WHERE false"
         if touched:
-            paths = [(target.paths or ())[index] for index in touched]
-            rows = f"{shards_of(paths)} AS s ORDER BY s.file_index, s.file_row_number"
+            rows = f"{shards_of(target, touched)} AS s ORDER BY s.file_index, s.file_row_number"
         # In the place of the view of this name.
         connection.execute(f"CREATE TEMP TABLE {quoted(write.table)} AS SELECT * FROM {rows}")
         count = statement.execute(connection, statement.sql)
         if not count:
             return {**_of(target), "count": 0}
         merged = connection.sql(f"FROM {quoted(write.table)}")
-        shards = statement.write(merged, target.schema.to_arrow())
+        shards = statement.write(merged, target)
     changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
     answer = _rewritten(target, changed, count, read)
     return answer if changed else {**answer, "action": "append", "shards": _reports(shards)}
@@ -445,7 +299,16 @@ def _matches(write: Merge, target: str | Numbered) -> QueryText:
     return QueryText(*parts)
 
 
-def _drop(write: DropTable, statement: _Statement) -> dict[str, Any]:
+def _alter(write: Alter, statement: ChangingStatement) -> dict[str, Any]:
+    target = statement.find(write.table)
+    if target is None and write.if_exists:
+        return {"table": write.table, "count": 0}
+    target = statement.target(write.table)
+    change = change_of(write.alteration, target, statement)
+    return {"action": "alter", **_of(target), "change": change, "count": 0}
+
+
+def _drop(write: DropTable, statement: ChangingStatement) -> dict[str, Any]:
     found = statement.find(write.table)
     if found is None:
         if write.if_exists:
@@ -461,6 +324,7 @@ _ACTIONS: dict[type, Callable[..., dict[str, Any]]] = {
     Update: _update,
     Merge: _merge,
     DropTable: _drop,
+    Alter: _alter,
 }
 
 
@@ -504,19 +368,18 @@ def _rows_of(target: Table) -> Numbered:
     if not target.paths:
         empty = f"(SELECT *, 0 AS {_NUMBERS[0]}, 0 AS {_NUMBERS[1]} FROM {quoted(target.name)})"
         return Numbered(quoted(target.name), empty)
-    return Numbered(quoted(target.name), shards_of(target.paths))
+    return Numbered(quoted(target.name), shards_of(target))
 
 
 def _hit_counts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
     """Return the numbers of the shards to change, with how many of their rows."""
-    query = f"SELECT {SHARD}, count(DISTINCT {ROW}) FROM {_HITS} GROUP BY ALL ORDER BY ALL"
+    query = f"SELECT {SHARD}, count(DISTINCT {ROW}) FROM {HITS} GROUP BY ALL ORDER BY ALL"
     return [(int(index), int(count)) for index, count in connection.execute(query).fetchall()]
 
 
 def _shard(target: Table, index: int) -> str:
     """Return the rows of one shard, as an item of FROM."""
-    assert target.paths is not None, "a shard was hit"
-    return shards_of([target.paths[index]])
+    return shards_of(target, [index])
 
 
 def _rewritten(
@@ -544,6 +407,7 @@ def _of(target: Table) -> dict[str, Any]:
         "dataset": target.id,
         "base": target.snapshot,
         "schema": target.schema.to_json(),
+        "columns": target.columns,
     }
 
 
@@ -557,26 +421,3 @@ def _reports(shards: Iterable[Shard]) -> list[dict[str, Any]]:
 
 def _rows(shards: Iterable[Shard]) -> int:
     return sum(shard.rows for shard in shards)
-
-
-def _storable(found: pa.Schema) -> pa.Schema:
-    """Return the columns of a query's result as a dataset has them."""
-    names, _ = settle_names(list(found.names), strict=False, what="the query's result")
-    schema = plain_schema(found, names)
-    for field in schema:
-        check_fields(field.name, field.type)
-    Schema.from_arrow(schema)  # refuses types that no dataset has
-    return schema
-
-
-def _stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
-    columns = []
-    for column, field in zip(batch.columns, schema, strict=True):
-        try:
-            if pa.types.is_decimal(column.type) or pa.types.is_time(column.type):
-                # DuckDB's range is larger: 39 digits, and the time 24:00.
-                column.validate(full=True)
-            columns.append(plain_array(column, field.type))
-        except pa.ArrowException as error:
-            raise SqlError(f"column {field.name!r} cannot hold a value: {error}") from error
-    return pa.RecordBatch.from_arrays(columns, schema=schema)

@@ -1,0 +1,77 @@
+"""ALTER TABLE: check a change of columns, which the node then makes (`lake.schema_changes`)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lake.schema_changes import find_column
+from lake.sql.alter_statements import (
+    AddColumn,
+    Alteration,
+    ChangeType,
+    DropColumn,
+    RenameColumn,
+    RenameTable,
+    SetNullable,
+)
+from lake.sql.changing_statement import (
+    ChangingStatement,
+    check_storable,
+    query_for_columns,
+    storable,
+)
+from lake.sql.query_text import QueryText
+from lake.sql.statement_reader import Clause
+from lake.sql.tables import Table
+from lake.sql.types import quoted
+from sennit_core.errors import SqlError, Unsupported
+from sennit_core.schema import DataType
+
+__all__ = ["change_of"]
+
+
+def change_of(
+    alteration: Alteration, target: Table, statement: ChangingStatement
+) -> dict[str, Any]:
+    """Return the change as `lake.schema_changes` has it."""
+    match alteration:
+        case AddColumn(column, kind, if_missing):
+            kind_name = _type_of(kind, column, statement)
+            return {"do": "add", "column": column, "type": kind_name, "if_missing": if_missing}
+        case DropColumn(column, if_exists):
+            return {"do": "drop", "column": column, "if_exists": if_exists}
+        case RenameColumn(column, to):
+            return {"do": "rename", "column": column, "to": to}
+        case RenameTable(to):
+            return {"do": "rename table", "to": to}
+        case ChangeType(column, kind):
+            return {"do": "type", "column": column, "type": _type_of(kind, column, statement)}
+        case SetNullable(column, nullable):
+            if not nullable:
+                _check_no_null(column, target, statement)
+            return {"do": "nullable", "column": column, "nullable": nullable}
+
+
+def _type_of(kind: Clause, column: str, statement: ChangingStatement) -> str:
+    query = query_for_columns([(column, kind)])
+    with statement.session(query) as (connection, _):
+        relation = statement.bind(connection, query.text)
+        query.is_bound = True
+        check_storable(relation)
+        ((field),) = storable(relation.to_arrow_table().schema)
+    return str(DataType.from_arrow(field.type))
+
+
+def _check_no_null(column: str, target: Table, statement: ChangingStatement) -> None:
+    field = target.schema.fields[find_column(target.schema, column)]
+    if field.type.name in ("List", "Struct"):
+        raise Unsupported(f"NOT NULL for a column of the type {field.type}")
+    name = quoted(field.name)
+    query = QueryText(f"SELECT count(*) FROM {quoted(target.name)} WHERE {name} IS NULL")
+    with statement.session(query) as (connection, _):
+        ((nulls,),) = connection.execute(query.text).fetchall()
+    if nulls:
+        raise SqlError(
+            f"column {field.name!r} has no value in {nulls} rows",
+            hint=f"UPDATE … SET {field.name} = … WHERE {field.name} IS NULL gives them one",
+        )

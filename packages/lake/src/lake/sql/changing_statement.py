@@ -1,0 +1,222 @@
+"""A statement that changes a dataset, in the executor that runs it: its queries, and their rows as shards."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import pyarrow as pa
+
+from lake.ingest.names import settle_names
+from lake.ingest.plain import check_fields, plain_array, plain_schema
+from lake.ingest.shards import Limits, Shard, ShardWriter
+from lake.sql.batches import read_batches
+from lake.sql.duckdb_worker import (
+    bind,
+    interrupted_on_cancel,
+    limits_of,
+    params_of,
+    translated_errors,
+)
+from lake.sql.guard import check_statement
+from lake.sql.query_text import QueryText
+from lake.sql.session import open_write_session
+from lake.sql.statement_reader import Clause
+from lake.sql.tables import Table, used_tables
+from lake.sql.types import quoted
+from lake.verification import verify_shards
+from sennit_core.errors import SqlError, Unsupported
+from sennit_core.schema import Schema
+
+if TYPE_CHECKING:
+    from emsqrt.executor import EntryContext
+
+__all__ = [
+    "HITS",
+    "ROW",
+    "SHARD",
+    "ChangingStatement",
+    "check_storable",
+    "query_for_columns",
+    "storable",
+]
+
+HITS = "__lake_hits"
+SHARD = "__lake_shard"
+ROW = "__lake_row"
+# Types whose values Arrow, and so a shard, does not hold as they are.
+_NOT_STORED = re.compile(r"\b(BIT|BIGNUM|VARINT|VARIANT|TIME_NS|TIMETZ|TIME WITH TIME ZONE)\b")
+
+
+class ChangingStatement:
+    """A request: its datasets, and the queries that it consists of."""
+
+    def __init__(self, request: dict[str, Any], context: EntryContext) -> None:
+        self.context = context
+        self.sql: str = request["sql"]
+        self._request = request
+        self._params = params_of(request)
+        self._tables = [Table.from_json(table) for table in request["tables"]]
+        self._writers = itertools.count()
+
+    def find(self, name: str) -> Table | None:
+        """Return the dataset with this name or id."""
+        folded = name.casefold()
+        return next((t for t in self._tables if folded in (t.name.casefold(), t.id)), None)
+
+    def target(self, name: str) -> Table:
+        """Return the dataset to change."""
+        (table,) = used_tables(self._tables, frozenset((name,)))
+        return table
+
+    @contextmanager
+    def session(
+        self, query: QueryText, target: Table | None = None
+    ) -> Iterator[tuple[duckdb.DuckDBPyConnection, list[Table]]]:
+        """Check a query, then open a connection on which it can run.
+
+        Args:
+            query: Reads datasets.
+            target: Another dataset to read.
+        """
+        read: list[Table] = []
+        with (
+            query.placed_errors(self.sql),
+            translated_errors(query.text, read, self.context),
+        ):
+            statement = check_statement(query.text, frozenset(t.name for t in self._tables))
+            if statement.catalog:
+                raise Unsupported("a statement that changes data cannot read the catalog")
+            names = tuple(statement.tables)
+            read += used_tables(self._tables, statement.tables)
+            if target is not None and target not in read:
+                read.append(target)
+            # Before DuckDB opens a shard: a damaged one is reported as such.
+            verify_shards((shard for table in read for shard in table.shards), self.context)
+            limits = limits_of(self._request, self.context)
+            with (
+                open_write_session(read, names, limits) as connection,
+                interrupted_on_cancel(connection, self.context),
+            ):
+                self.context.forgive_reserved()
+                yield connection, read
+
+    def bind(self, connection: duckdb.DuckDBPyConnection, text: str) -> duckdb.DuckDBPyRelation:
+        """Bind a query with the request's parameters."""
+        relation = bind(connection, text, self._params)
+        assert relation is not None, "a query has a result"
+        return relation
+
+    def create_hits(
+        self, connection: duckdb.DuckDBPyConnection, query: QueryText, outer: str
+    ) -> None:
+        """Keep the query's result in the temporary table `HITS`, which spills to disk.
+
+        Args:
+            connection: A connection of `session`.
+            query: The query.
+            outer: A query of which it is a part, at `{}`.
+        """
+        # The checked form has the columns that users know, and the places of errors.
+        self.bind(connection, query.text)
+        query.is_bound = True
+        text = outer.replace("{}", query.numbered)
+        # In order, so that the rows of one shard are found without looking at all.
+        connection.execute(f"CREATE TEMP TABLE {HITS} AS {text} ORDER BY {SHARD}", self._params)
+
+    def execute(self, connection: duckdb.DuckDBPyConnection, sql: str) -> int:
+        """Run a statement with the request's parameters; return the number of changed rows."""
+        ((count,),) = connection.execute(sql, self._params).fetchall()
+        return int(count)
+
+    def reads(self, query: QueryText, target: Table) -> bool:
+        """Return whether a query names the dataset."""
+        names = check_statement(query.text, frozenset(t.name for t in self._tables)).tables
+        return any(self.find(name) is target for name in names)
+
+    def write(self, relation: duckdb.DuckDBPyRelation, table: Table | None = None) -> list[Shard]:
+        """Write a result as shards with the columns of a dataset; None takes the result's."""
+        schema = None if table is None else table.schema.to_arrow()
+        columns = None if table is None else table.columns
+        folder, prefix = Path(self._request["folder"]), f"rows{next(self._writers)}"
+        writer = ShardWriter(folder, Limits(), prefix, columns)
+        rows = 0
+        try:
+            with read_batches(relation) as (found, batches):
+                target = schema or storable(found)
+                for batch in batches:
+                    self.context.forgive_reserved()
+                    self.context.check()
+                    writer.write(_stored(batch, target), start=None, stop=None)
+                    rows += batch.num_rows
+                    self.context.progress(rows=rows)
+                if not rows and schema is None:
+                    # An empty dataset has its columns in a shard without rows.
+                    writer.write(_stored(pa.RecordBatch.from_pylist([], found), target),
+                                 start=None, stop=None)  # fmt: skip
+            writer.cut()
+        except BaseException:
+            writer.discard()
+            raise
+        return writer.shards
+
+
+def check_storable(relation: duckdb.DuckDBPyRelation) -> None:
+    """Refuse a column whose values a shard cannot hold as they are."""
+    for name, kind in zip(relation.columns, relation.types, strict=True):
+        if found := _NOT_STORED.search(str(kind)):
+            raise Unsupported(
+                f"column {name!r} has the type {found[0]}", hint="CAST it to another type"
+            )
+
+
+def query_for_columns(columns: Sequence[tuple[str, Clause]]) -> QueryText:
+    """Return a query without rows that has these columns.
+
+    A definition is a name and a type: what else it may have, such as DEFAULT, is no type and so a
+    syntax error.
+    """
+    parts: list[str | Clause] = []
+    for name, kind in columns:
+        try:
+            check_statement(f"SELECT CAST(NULL AS {kind.text})")
+        except SqlError as error:
+            raise Unsupported(
+                f"the definition of column {name!r}: {kind.text}",
+                hint="a column has a name and a type; it has no constraints, and may be NULL",
+            ) from error
+        parts += [", " if parts else "SELECT ", "CAST(NULL AS ", kind, f") AS {quoted(name)}"]
+    return QueryText(*parts, " WHERE false")
+
+
+def storable(found: pa.Schema) -> pa.Schema:
+    """Return the columns of a query's result as a dataset has them."""
+    names, _ = settle_names(list(found.names), strict=False, what="the query's result")
+    schema = plain_schema(found, names)
+    for field in schema:
+        check_fields(field.name, field.type)
+    Schema.from_arrow(schema)  # refuses types that no dataset has
+    return schema
+
+
+def _stored(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
+    columns = []
+    for column, field in zip(batch.columns, schema, strict=True):
+        try:
+            if not field.nullable and column.null_count:
+                raise SqlError(
+                    f"column {field.name!r} is NOT NULL, and a row has no value in it",
+                    hint=f"ALTER TABLE … ALTER COLUMN {field.name} DROP NOT NULL allows it",
+                )
+            if pa.types.is_decimal(column.type) or pa.types.is_time(column.type):
+                # DuckDB's range is larger: 39 digits, and the time 24:00.
+                column.validate(full=True)
+            columns.append(plain_array(column, field.type))
+        except pa.ArrowException as error:
+            raise SqlError(f"column {field.name!r} cannot hold a value: {error}") from error
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
