@@ -275,6 +275,84 @@ class Lake:
         """
         return self._writer.reorder_columns(dataset, columns, user)
 
+    def compact(self, dataset: str, *, user: str = "") -> DatasetInfo:
+        """Write small shards of a dataset anew as larger ones, with the same rows in the same order.
+
+        It conflicts with no append, and makes no snapshot if there is nothing to do.
+
+        Args:
+            dataset: Id or name.
+            user: The author of the new snapshot.
+
+        Raises:
+            NotFound: There is no such dataset.
+            Conflict: Others changed the same shards again and again.
+        """
+        execution = self._statements.compact(dataset, user)
+        if execution is not None:
+            with execution:
+                execution.result()
+        return self.catalog.get(dataset)
+
+    def expire(
+        self, dataset: str, *, keep: int = 1, older_than_seconds: float = 0.0
+    ) -> Sequence[int]:
+        """Remove old snapshots of a dataset, and the objects that only they used.
+
+        The newest snapshot and those with a tag stay.
+
+        Args:
+            dataset: Id or name.
+            keep: How many of the newest stay.
+            older_than_seconds: Only snapshots that something newer replaced so long ago.
+
+        Returns:
+            Their versions.
+
+        Raises:
+            NotFound: There is no such dataset.
+            UsageError: A number is out of range.
+        """
+        if keep < 1 or not older_than_seconds >= 0:
+            raise UsageError("expire keeps at least one snapshot, and needs a time of 0 or more")
+        before = self._clock.now() - older_than_seconds
+        return self.reserve.spend(lambda: self.retention.expire(dataset, keep=keep, before=before))
+
+    def changes(
+        self, dataset: str, since: int | str, until: int | str | None = None, **options: Any
+    ) -> QueryExecution:
+        """Start a query for the rows that were added and removed between two versions.
+
+        The result has the column `change`, `insert` or `delete`, and the columns of the later
+        version. A row that was updated is a `delete` and an `insert`.
+
+        Args:
+            dataset: Id or name.
+            since: The earlier version, or its tag.
+            until: The later one; None for the newest.
+            options: Members of `StatementRequest`.
+
+        Raises:
+            NotFound: There is no such dataset or version.
+        """
+        return self._statements.changes(dataset, since, until, StatementRequest("", **options))
+
+    def tag(self, dataset: str, name: str, version: int) -> None:
+        """Give a version of a dataset a tag, which keeps it from being expired.
+
+        Args:
+            dataset: Id or name.
+            name: The tag; it moves if another version has it.
+            version: Number of the snapshot.
+
+        Raises:
+            NotFound: There is no such dataset or version.
+            UsageError: The name is not one.
+        """
+        with self.catalog.writing():
+            snapshot = self.catalog.manifest_at(dataset, version=version).snapshot
+            self.catalog.set_tag(dataset, name, snapshot.id)
+
     def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
         """Return a snapshot and its shards' files; lease `snapshot.shards` while reading them.
 

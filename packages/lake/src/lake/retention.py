@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 from lake._failpoints import reached
@@ -84,6 +84,20 @@ class Retention:
             # The withheld ones too: the deleted dataset may have been the damaged one.
             self._forget(used | self._withheld)
             return info
+
+    def expire(self, dataset: str, *, keep: int, before: float) -> Sequence[int]:
+        """Remove old snapshots, and the objects that only they used; return their versions.
+
+        Args:
+            dataset: Id or name.
+            keep: How many of the newest stay.
+            before: Unix seconds; snapshots that were the head then or later stay.
+        """
+        with self._lock:
+            versions, used = self._catalog.expire(dataset, keep=keep, before=before)
+            reached("expire-uncataloged")
+            self._forget(used)
+            return versions
 
     def sweep(self) -> list[str]:
         """Delete all objects without reference or lease; return their ids.

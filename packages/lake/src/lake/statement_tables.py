@@ -107,6 +107,22 @@ class StatementTables:
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
+    def hold_snapshot(self, snapshot: SnapshotInfo) -> tuple[dict[str, Any], frozenset[str]]:
+        """Return a dataset as it is in a snapshot, perhaps with some of its shards, and a lease.
+
+        Raises:
+            NotFound: It was deleted.
+            Corrupt: A shard is known to be damaged.
+        """
+        held = self._retention.acquire(shard.object for shard in snapshot.shards)
+        try:
+            self._catalog.check_shards(snapshot)
+            table = {**self._snapshot_table("", snapshot), "id": snapshot.dataset}
+            return {**table, "name": self._catalog.get(snapshot.dataset).name}, held
+        except BaseException:
+            self._retention.release(held)
+            raise
+
     def _snapshot_table(self, name: str, snapshot: SnapshotInfo) -> dict[str, Any]:
         """Return an earlier snapshot in the form of executor requests."""
         return {

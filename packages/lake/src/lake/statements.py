@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
+from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
+from lake.compaction import small_runs
 from lake.history import may_read_history, resolve_history, without_place
 from lake.mentions import changes_data
 from lake.queries import QueryExecution, check_parameters
@@ -30,6 +32,7 @@ __all__ = ["StatementRequest", "Statements"]
 
 _SQL_ENTRY = "lake.sql"
 _WRITE_ENTRY = "lake.write"
+_COMPACT_ENTRY = "lake.compact"
 _FORMATS = ("arrow", "json", "csv")
 _ENGINES = ("auto", "duckdb", "emsqrt")
 _LEAST_SECONDS = 0.001
@@ -109,8 +112,45 @@ class Statements:
             raise Unsupported("EM-√ runs queries only", hint="use engine auto or duckdb")
         return self._change(request, deadline)
 
+    def changes(
+        self, dataset: str, since: int | str, until: int | str | None, request: StatementRequest
+    ) -> QueryExecution:
+        """Start the query for what changed between two versions of a dataset.
+
+        Args:
+            dataset: Id or name.
+            since: The earlier version, or its tag.
+            until: The later one; None for the newest.
+            request: How it is to be run; its statement is ignored.
+
+        Raises:
+            NotFound: There is no such dataset or version.
+        """
+        before = self._catalog.manifest_at(dataset, version=since)
+        if until is None:
+            after = self._catalog.manifest(dataset)
+        else:
+            after = self._catalog.manifest_at(dataset, version=until)
+        names = [f"{each.snapshot.dataset}@{each.snapshot.version}" for each in (before, after)]
+        parts = dict(zip(names, changed_parts(before, after), strict=True))
+        sql = CHANGES_SQL if len(parts) == 2 else NO_CHANGES_SQL
+        sql = sql.format(before=names[0], after=names[1])
+        return self._start(
+            replace(request, sql=sql), sql, parts, _Deadline(request.deadline_seconds)
+        )
+
     def _query(self, request: StatementRequest, deadline: _Deadline) -> QueryExecution:
         sql, history = self._resolve_history(request, deadline)
+        return self._start(request, sql, history, deadline)
+
+    def _start(
+        self,
+        request: StatementRequest,
+        sql: str,
+        history: Mapping[str, Manifest],
+        deadline: _Deadline,
+    ) -> QueryExecution:
+        """Start a query in which names of views stand for earlier snapshots."""
         tables, held = self._tables.hold(sql, history)
         names = {table["name"]: dataset_of(table) for table in tables}
         whole = {
@@ -164,14 +204,7 @@ class Statements:
                 "tables": tables,
                 "folder": str(folder),
             }
-            try:
-                execution = self._pool.submit(
-                    _WRITE_ENTRY, members, deadline_seconds=deadline.left, user=request.user
-                )
-            except BaseException:
-                self._retention.release(held)
-                raise
-            return execution, lambda: self._retention.release(held)
+            return self._submit(_WRITE_ENTRY, members, held, request.user, deadline.left)
 
         return WriteExecution(
             start,
@@ -180,6 +213,44 @@ class Statements:
             request.user,
             lambda error: self._complete(without_place(error) if history else error, names),
         )
+
+    def compact(self, dataset: str, user: str) -> WriteExecution | None:
+        """Start to write small shards of a dataset anew as larger ones; None if there are none.
+
+        Args:
+            dataset: Id or name.
+            user: The author of the snapshot.
+        """
+        if not small_runs(self._catalog.manifest(dataset).snapshot.shards):
+            return None
+
+        def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
+            head = self._catalog.manifest(dataset).snapshot
+            runs = small_runs(head.shards)
+            chosen = tuple(head.shards[number] for run in runs for number in run)
+            table, held = self._tables.hold_snapshot(replace(head, shards=chosen))
+            members = {"tables": [table], "groups": runs, "folder": str(folder)}
+            return self._submit(_COMPACT_ENTRY, members, held, user, None)
+
+        return WriteExecution(start, self._writer, "compact", user, lambda error: error)
+
+    def _submit(
+        self,
+        entry: str,
+        members: dict[str, Any],
+        held: frozenset[str],
+        user: str,
+        deadline_seconds: float | None,
+    ) -> tuple[Execution, Callable[[], object]]:
+        """Start a change; return it, and what ends its lease."""
+        try:
+            execution = self._pool.submit(
+                entry, members, deadline_seconds=deadline_seconds, user=user
+            )
+        except BaseException:
+            self._retention.release(held)
+            raise
+        return execution, lambda: self._retention.release(held)
 
     def _resolve_history(
         self, request: StatementRequest, deadline: _Deadline

@@ -65,7 +65,7 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
-__all__ = ["run"]
+__all__ = ["rewritten", "run"]
 
 # Columns that `read_parquet` adds to those of the files, unless a file has them itself.
 _NUMBERS = ("file_index", "file_row_number")
@@ -191,7 +191,7 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
         every: list[tuple[int, list[Shard]]] = (
             [(index, []) for index in range(len(target.objects))] if target.rows else []
         )
-        return _rewritten(target, every, target.rows, [])
+        return rewritten(target, every, target.rows, [])
     _check_columns(target)
     query = _hits(write, (), target)
     with statement.session(query) as (connection, read):
@@ -209,7 +209,7 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
                 )
                 shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
-        return _rewritten(target, changed, sum(count for _, count in found), read)
+        return rewritten(target, changed, sum(count for _, count in found), read)
 
 
 def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
@@ -252,7 +252,7 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
             )
             shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
-        return _rewritten(target, changed, sum(count for _, count in found), read)
+        return rewritten(target, changed, sum(count for _, count in found), read)
 
 
 def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
         merged = connection.sql(f"FROM {quoted(write.table)}")
         shards = statement.write(merged, target)
     changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
-    answer = _rewritten(target, changed, count, read)
+    answer = rewritten(target, changed, count, read)
     return answer if changed else {**answer, "action": "append", "shards": _reports(shards)}
 
 
@@ -382,22 +382,28 @@ def _shard(target: Table, index: int) -> str:
     return shards_of(target, [index])
 
 
-def _rewritten(
+def rewritten(
     target: Table, changed: Iterable[tuple[int, list[Shard]]], count: int, read: list[Table]
 ) -> dict[str, Any]:
+    """Return the response for shards that were changed.
+
+    Args:
+        target: The dataset.
+        changed: The number of each changed shard, and the shards that replace it.
+        count: How many rows were changed.
+        read: The datasets that were read.
+    """
     objects = target.objects
-    rewritten = [
+    changes = [
         {"index": index, "object": objects[index], "shards": _reports(shards)}
         for index, shards in changed
     ]
-    action = "rewrite" if rewritten else "none"
-    inputs = _inputs(read)
     return {
-        "action": action,
+        "action": "rewrite" if changes else "none",
         **_of(target),
-        "rewritten": rewritten,
+        "rewritten": changes,
         "count": count,
-        "inputs": inputs,
+        "inputs": _inputs(read),
     }
 
 
