@@ -17,7 +17,9 @@ from lake.catalog import Catalog
 from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
 from lake.compaction import small_runs
 from lake.history import may_read_history, resolve_history, without_place
+from lake.limits import Requester
 from lake.mentions import changes_data
+from lake.policies import Policies
 from lake.queries import QueryExecution, check_parameters
 from lake.retention import Retention
 from lake.snapshots import Manifest
@@ -53,6 +55,7 @@ class StatementRequest:
             `auto`, which retries with EM-√ if DuckDB runs out of memory before the first byte of
             its result was sent.
         user: The user, who is the author of a change; executors are shared fairly between users.
+        role: The user's role, for access policies; they apply unless user and role are "".
         read_only: Whether to refuse a statement that is no query, with `Denied`.
     """
 
@@ -63,7 +66,13 @@ class StatementRequest:
     deadline_seconds: float | None = None
     engine: str = "auto"
     user: str = ""
+    role: str = ""
     read_only: bool = False
+
+    @property
+    def requester(self) -> Requester:
+        """The user, as policies know them."""
+        return Requester(self.user, is_admin=self.role == "admin", role=self.role)
 
 
 class Statements:
@@ -75,6 +84,7 @@ class Statements:
         tables: Finds the datasets of a statement, and leases their shards.
         retention: Ends the leases.
         writer: Commits changes.
+        policies: Say what a user may read.
     """
 
     def __init__(
@@ -84,12 +94,14 @@ class Statements:
         tables: StatementTables,
         retention: Retention,
         writer: Writer,
+        policies: Policies,
     ) -> None:
         self._pool = pool
         self._catalog = catalog
         self._tables = tables
         self._retention = retention
         self._writer = writer
+        self._policies = policies
 
     def start(self, request: StatementRequest) -> QueryExecution | WriteExecution:
         """Start a statement, or queue it for an executor.
@@ -126,6 +138,7 @@ class Statements:
         Raises:
             NotFound: There is no such dataset or version.
         """
+        self._policies.check_whole(dataset, request.requester, "reading the changes of")
         before = self._catalog.manifest_at(dataset, version=since)
         if until is None:
             after = self._catalog.manifest(dataset)
@@ -151,7 +164,7 @@ class Statements:
         deadline: _Deadline,
     ) -> QueryExecution:
         """Start a query in which names of views stand for earlier snapshots."""
-        tables, held = self._tables.hold(sql, history)
+        tables, held = self._tables.hold(sql, history, request.requester)
         names = {table["name"]: dataset_of(table) for table in tables}
         whole = {
             "sql": sql,
@@ -180,7 +193,7 @@ class Statements:
                 request.engine,
                 lambda: self._retention.release(held),
                 complete=lambda error: self._complete(
-                    without_place(error) if history else error, names
+                    without_place(error) if history else error, names, request.requester
                 ),
                 deadline_seconds=request.deadline_seconds,
             )
@@ -195,7 +208,7 @@ class Statements:
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
             sql, found = self._resolve_history(request, deadline)
             history.update(found)
-            tables, held = self._tables.hold(sql, found, with_rows=True)
+            tables, held = self._tables.hold(sql, found, request.requester, with_rows=True)
             names.update({table["name"]: dataset_of(table) for table in tables})
             members = {
                 "sql": sql,
@@ -211,7 +224,9 @@ class Statements:
             self._writer,
             request.sql,
             request.user,
-            lambda error: self._complete(without_place(error) if history else error, names),
+            lambda error: self._complete(
+                without_place(error) if history else error, names, request.requester
+            ),
         )
 
     def compact(self, dataset: str, user: str) -> WriteExecution | None:
@@ -266,12 +281,19 @@ class Statements:
             restartable=True,
         ) as execution:
             found = execution.result()["history"]
-        return resolve_history(request.sql, found, self._catalog)
+        for clause in found:
+            self._policies.visible(clause["table"], request.requester)
+        sql, views = resolve_history(request.sql, found, self._catalog)
+        for manifest in views.values():
+            self._policies.check_history(manifest.snapshot, request.requester)
+        return sql, views
 
-    def _complete(self, error: SennitError, names: Mapping[str, str]) -> SennitError:
+    def _complete(
+        self, error: SennitError, names: Mapping[str, str], requester: Requester
+    ) -> SennitError:
         """Add the nearest name, which the executor does not know; record damage that it found."""
         if isinstance(error, NotFound) and error.kind == "dataset" and error.suggestion is None:
-            return self._catalog.not_found(error.name)
+            return self._policies.not_found(error.name, requester)
         if isinstance(error, Corrupt):
             self._catalog.note_damage(names, error)
         return error

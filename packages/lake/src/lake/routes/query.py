@@ -72,6 +72,7 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             deadline_seconds=limits.deadline_seconds(query.deadline_seconds, requester),
             engine=query.engine,
             user=requester.name,
+            role=requester.role,
             read_only=not requester.may_write,
         )
 
