@@ -133,7 +133,9 @@ class AuthMiddleware:
             _audit.warning("refused %s %s: %s", method, scope["path"], refusal)
             await _refuse(scope, receive, send, refusal)
             return
-        if principal is not None and method not in {"GET", "HEAD"}:
+        # A query is logged when it ends, with its outcome (`lake.running`).
+        is_query = scope["path"] == "/api/query"
+        if principal is not None and method not in {"GET", "HEAD"} and not is_query:
             _audit.info("%s %s by %s", method, scope["path"], principal.name)
         # Also None, for public paths: `BodyLimit` and the tree read it from here.
         scope.setdefault("state", {})["principal"] = principal

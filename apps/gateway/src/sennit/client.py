@@ -144,6 +144,14 @@ class Session:
         """
         return self._client.verify(dataset, repair=repair, on_progress=on_progress)
 
+    def queries(self) -> list[dict[str, Any]]:
+        """Return the queries that run or are queued: your own; everybody's for an admin."""
+        return self._client.queries()
+
+    def stop_query(self, query_id: str) -> None:
+        """Stop a running query, whose client gets an error."""
+        self._client.stop_query(query_id)
+
     def policy(self, dataset: str) -> dict[str, Any]:
         """Return the access policy of a dataset; its `rules` are None if every reader may read it."""
         return self._client.policy(dataset)

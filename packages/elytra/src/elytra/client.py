@@ -141,6 +141,16 @@ class Client:
         )
         return Uploaded(answer["datasetId"], self.job(answer["jobId"]))
 
+    # Running queries
+
+    def queries(self) -> list[dict[str, Any]]:
+        """Return the queries that run or are queued: the token's own; all for an admin."""
+        return list(self._transport.json("GET", "/api/queries"))
+
+    def stop_query(self, query_id: str) -> None:
+        """Stop a running query; NotFound when it has ended."""
+        self._transport.request("DELETE", f"/api/queries/{quote(query_id, safe='')}")
+
     # Access policies
 
     def policy(self, dataset: str) -> dict[str, Any]:

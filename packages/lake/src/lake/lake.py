@@ -18,15 +18,16 @@ from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits, Requester
 from lake.objects import ObjectStore
 from lake.policies import Policies
-from lake.queries import QueryExecution, Result
+from lake.queries import Result
 from lake.reserve import Reserve
 from lake.retention import Retention
+from lake.running import RunningStatement, RunningStatements
 from lake.scrub import Scrub, ScrubReport
 from lake.statement_tables import StatementTables
 from lake.statements import StatementRequest, Statements
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.verification import ShardFile, Verifier
-from lake.writes import WriteExecution, Writer
+from lake.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
@@ -96,6 +97,8 @@ class Lake:
             self.objects = ObjectStore(self.folder / "lake" / "objects")
             self.catalog = Catalog(self.tree, self.objects, clock=clock)
             self.retention = Retention(self.objects, self.catalog)
+            self.running = RunningStatements(self.tree, clock=clock)
+            owned.callback(self.running.close)
             self.policies = Policies(self.tree, self.catalog, clock=clock)
             self.parts = PartStore(
                 self.folder / "uploads",
@@ -123,7 +126,7 @@ class Lake:
                 StatementTables(self.catalog, self.objects, self.retention, self.policies),
                 self.retention,
                 self._writer,
-                self.policies,
+                self.running,
             )
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
@@ -227,7 +230,7 @@ class Lake:
             _write_arrow(data, file)
             return self._append(file.path, f"{table}.arrow", mode, wire)
 
-    def run(self, sql: str, **options: Any) -> QueryExecution | WriteExecution:
+    def run(self, sql: str, **options: Any) -> RunningStatement:
         """Start a statement in an executor, or queue it for one.
 
         A change is committed, as a new snapshot, before the first byte of its result can be read.
@@ -340,7 +343,7 @@ class Lake:
 
     def changes(
         self, dataset: str, since: int | str, until: int | str | None = None, **options: Any
-    ) -> QueryExecution:
+    ) -> RunningStatement:
         """Start a query for the rows that were added and removed between two versions.
 
         The result has the column `change`, `insert` or `delete`, and the columns of the later

@@ -17,7 +17,7 @@ from lake.snapshots import Manifest
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo, SnapshotInfo
 
-__all__ = ["StatementTables", "dataset_of"]
+__all__ = ["StatementTables", "dataset_of", "snapshots_of"]
 
 _CATALOG_WORDS = ("show", "information_schema", "describe")
 
@@ -40,7 +40,7 @@ class StatementTables:
         policies: Policies,
     ) -> None:
         self._catalog = catalog
-        self._policies = policies
+        self.policies = policies
         self._objects = objects
         self._retention = retention
 
@@ -64,7 +64,7 @@ class StatementTables:
             tables, objects = self._find(sql, requester, with_rows)
             for name, manifest in history.items():
                 self._catalog.check_shards(manifest.snapshot)
-                access = self._policies.access(manifest.snapshot.dataset, requester)
+                access = self.policies.access(manifest.snapshot.dataset, requester)
                 tables.append(self._snapshot_table(name, manifest.snapshot) | _rights(access))
                 objects += [shard.object for shard in manifest.snapshot.shards]
             # A lease also protects objects that do not exist, so it may come first: what is still
@@ -92,7 +92,7 @@ class StatementTables:
         tables: list[dict[str, Any]] = []
         objects: list[str] = []
         for dataset_id in named:
-            access = self._policies.access(dataset_id, requester)
+            access = self.policies.access(dataset_id, requester)
             if access.read:
                 table, needed = self._table(dataset_id, with_rows)
                 tables.append(table | _rights(access))
@@ -100,7 +100,7 @@ class StatementTables:
         if any(word in folded for word in _CATALOG_WORDS):
             tables += [
                 _columns_of(info, access)
-                for info, access in self._policies.readable(requester)
+                for info, access in self.policies.readable(requester)
                 if info.id not in named and len(info.schema)
             ]
         return tables, objects
@@ -180,6 +180,11 @@ def _rights(access: Access) -> dict[str, Any]:
         return {}
     policy = access.to_json() if access.is_restricted else None
     return {"policy": policy, "writable": access.write}
+
+
+def snapshots_of(tables: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the names of the tables of a request that are read, by the ids of their snapshots."""
+    return {table["snapshot"]: table["name"] for table in tables if table.get("snapshot")}
 
 
 def dataset_of(table: dict[str, Any]) -> str:

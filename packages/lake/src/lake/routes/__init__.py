@@ -15,6 +15,7 @@ from lake.routes import (
     datasets,
     files,
     policies,
+    queries,
     query,
     uploads,
     verify,
@@ -42,6 +43,7 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     routes.include_router(policies.router(lake))
     routes.include_router(files.router(lake))
     routes.include_router(query.router(lake))
+    routes.include_router(queries.router(lake))
     routes.include_router(verify.router(lake))
     routes.include_router(aborted_results.router())
     routes.include_router(uploads.router(lake, submit_ingest))

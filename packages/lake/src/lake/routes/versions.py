@@ -14,7 +14,7 @@ from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.queries import QueryExecution
+    from lake.running import RunningStatement
 
 __all__ = ["router"]
 
@@ -75,7 +75,7 @@ def router(lake: Lake) -> APIRouter:
         format_name = negotiate(request.headers.get("Accept", ""))
         requester, limits = requester_of(request), lake.query_limits
 
-        def start() -> QueryExecution:
+        def start() -> RunningStatement:
             return lake.changes(
                 dataset,
                 _version(since),
