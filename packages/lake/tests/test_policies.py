@@ -484,6 +484,24 @@ def test_a_policy_that_no_longer_fits_shows_nothing(lake: Lake) -> None:
         ask(lake, "FROM t")
 
 
+def test_a_name_that_means_another_column_shows_nothing(lake: Lake) -> None:
+    lake.append("t", pa.table({"a": ["SECRET"], "b": ["x"]}))
+    lake.set_policy("t", [PolicyRule("alice", columns=(ColumnRule("a"),))])
+    lake.sql("ALTER TABLE t ADD COLUMN c INT")
+    assert ask(lake, "FROM t") == [("x", None)]
+
+    lake.sql("ALTER TABLE t RENAME COLUMN a TO d")
+    with pytest.raises(Denied, match="it has no column 'a'"):
+        ask(lake, "FROM t")
+    lake.sql("ALTER TABLE t RENAME COLUMN b TO a")
+    with pytest.raises(Denied, match="'a' is another column now"):
+        ask(lake, "FROM t")
+    lake.set_policy("t", [PolicyRule("alice", columns=(ColumnRule("d"),))])
+    assert ask(lake, "FROM t") == [("x", None)]
+    with pytest.raises(Denied, match="which had other columns"):
+        ask(lake, "FROM t AT (VERSION => 1)")
+
+
 def test_earlier_versions_are_under_the_policy_too(lake: Lake) -> None:
     lake.append("t", pa.table({"a": [1, 2]}))
     lake.append("t", pa.table({"a": [3, 4]}))
@@ -504,6 +522,7 @@ CHANGES = [
     "DELETE FROM people",
     "DELETE FROM people WHERE error(code)",
     "TRUNCATE people",
+    "ALTER TABLE people DROP COLUMN ssn",
     "DROP TABLE people",
     "CREATE OR REPLACE TABLE people AS SELECT 1 AS a",
     "MERGE INTO people USING people AS s ON people.id = s.id WHEN MATCHED THEN DELETE",

@@ -19,10 +19,12 @@ __all__ = [
     "NO_ACCESS",
     "Access",
     "ColumnRule",
+    "KnownColumn",
     "Policy",
     "PolicyRule",
     "check_rules",
     "not_writable",
+    "outdated",
     "policy_key",
 ]
 
@@ -70,16 +72,26 @@ class PolicyRule(Record):
 
 
 @dataclass(frozen=True, slots=True)
+class KnownColumn(Record):
+    """A column as a policy's author knew it: its name may be given to another column later."""
+
+    name: str
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
 class Policy(Record):
     """The rules of a dataset.
 
     Args:
         rules: At most one for each principal.
+        columns: The dataset's columns when it was set.
         author: Who set it.
         set_at: Unix seconds.
     """
 
     rules: tuple[PolicyRule, ...] = ()
+    columns: tuple[KnownColumn, ...] = ()
     author: str = ""
     set_at: float = 0.0
 
@@ -95,6 +107,7 @@ class Access:
         columns: Columns that the user does not see as they are.
         user: The user's name, for `current_user`.
         role: The user's role, for `current_role`.
+        known: The columns that the policy was written for.
     """
 
     read: bool = True
@@ -103,6 +116,21 @@ class Access:
     columns: tuple[ColumnRule, ...] = ()
     user: str = ""
     role: str = ""
+    known: tuple[KnownColumn, ...] = ()
+
+    def check_columns(self, dataset: str, columns: Mapping[str, int]) -> None:
+        """Refuse to show a part of a dataset in which a name means another column than before.
+
+        Args:
+            dataset: Its name.
+            columns: The ids of its columns by their names.
+
+        Raises:
+            Denied: A column was renamed, and its name given to another one.
+        """
+        for column in self.known if self.is_restricted else ():
+            if columns.get(column.name, column.id) != column.id:
+                raise outdated(dataset, f"{column.name!r} is another column now")
 
     @property
     def is_restricted(self) -> bool:
@@ -170,6 +198,14 @@ def policy_key(policies: Mapping[str, Mapping[str, Any] | None]) -> str:
     """
     restricted = {key: policy for key, policy in policies.items() if policy is not None}
     return sha256_hex(canonical_json(restricted)) if restricted else ""
+
+
+def outdated(table: str, problem: str) -> Denied:
+    """Return the error for a policy that no longer fits its dataset."""
+    return Denied(
+        f"reading dataset {table!r}, whose policy does not fit it: {problem}",
+        needed="its owner or an admin to set the policy again",
+    )
 
 
 def not_writable(name: str) -> Denied:

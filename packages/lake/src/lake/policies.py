@@ -17,8 +17,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from elkyn.records import CheckedTable, write_changes
-from lake.access import FULL_ACCESS, NO_ACCESS, Access, Policy, PolicyRule, not_writable
+from lake.access import (
+    FULL_ACCESS,
+    NO_ACCESS,
+    Access,
+    KnownColumn,
+    Policy,
+    PolicyRule,
+    not_writable,
+)
 from lake.catalog import Catalog
+from lake.file_schemas import column_ids
 from lake.limits import Requester
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import Corrupt, Denied, NotFound, nearest
@@ -94,7 +103,10 @@ class Policies:
         """
         with self._lock:
             info = self._catalog.get(dataset)
-            policy = Policy(tuple(rules), author, self._clock.now())
+            head = self._catalog.manifest(info.id).snapshot
+            ids = zip(head.schema.names, column_ids(head), strict=True)
+            columns = tuple(KnownColumn(name, number) for name, number in ids)
+            policy = Policy(tuple(rules), columns, author, self._clock.now())
             self._write(info.id, policy)
             return policy
 
@@ -124,7 +136,15 @@ class Policies:
         rule = next((rules[key] for key in keys if key in rules), None)
         if rule is None or not rule.read:
             return NO_ACCESS
-        return Access(True, rule.write, rule.rows, rule.columns, requester.name, requester.role)
+        return Access(
+            True,
+            rule.write,
+            rule.rows,
+            rule.columns,
+            requester.name,
+            requester.role,
+            found.columns,
+        )
 
     def visible(self, dataset: str, requester: Requester) -> DatasetInfo:
         """Return a dataset that the user may read, by id or name, without hidden columns.
@@ -194,7 +214,11 @@ class Policies:
         if not self.access(snapshot.dataset, requester).is_restricted:
             return
         info = self._catalog.get(snapshot.dataset)
-        if snapshot.schema.fingerprint() != info.schema.fingerprint():
+        head = self._catalog.manifest(info.id).snapshot
+        if (snapshot.schema.fingerprint(), column_ids(snapshot)) != (
+            head.schema.fingerprint(),
+            column_ids(head),
+        ):
             raise Denied(
                 f"reading version {snapshot.version} of {info.name!r}, which had other columns",
                 needed="a policy without rows and columns",

@@ -16,6 +16,7 @@ from lake.retention import Retention
 from lake.snapshots import Manifest
 from sennit_core.errors import Corrupt
 from sennit_core.records import DatasetInfo, SnapshotInfo
+from sennit_core.schema import Schema
 
 __all__ = ["StatementTables", "dataset_of", "snapshots_of"]
 
@@ -95,6 +96,7 @@ class StatementTables:
             access = self.policies.access(dataset_id, requester)
             if access.read:
                 table, needed = self._table(dataset_id, with_rows)
+                _check_columns(access, table)
                 tables.append(table | _rights(access))
                 objects.extend(needed)
         if any(word in folded for word in _CATALOG_WORDS):
@@ -172,6 +174,11 @@ def _columns_of(info: DatasetInfo, access: Access) -> dict[str, Any]:
     """Return a dataset that is listed, not read."""
     row = {"name": info.name, "id": info.id, "schema": info.schema.to_json(), "paths": None}
     return row | _rights(access)
+
+
+def _check_columns(access: Access, table: dict[str, Any]) -> None:
+    names = Schema.from_json(table["schema"]).names if access.is_restricted else ()
+    access.check_columns(table["name"], dict(zip(names, table.get("columns", ()), strict=False)))
 
 
 def _rights(access: Access) -> dict[str, Any]:

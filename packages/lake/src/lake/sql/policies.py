@@ -22,13 +22,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from lake.access import outdated
 from lake.sql.guard import expression_nodes
 from lake.sql.statement_reader import tokens_of
 from lake.sql.types import literal, quoted
-from sennit_core.errors import Denied
 from sennit_core.schema import Schema
 
-__all__ = ["TablePolicy", "bound_expression", "outdated", "restricted_rows"]
+__all__ = ["TablePolicy", "bound_expression", "restricted_rows"]
 
 _BARRIER = f"LIMIT {(1 << 63) - 1}"
 
@@ -91,14 +91,6 @@ def restricted_rows(source: str, table: str, schema: Schema, policy: TablePolicy
     if policy.rows is not None:
         rows += f" WHERE TRY((\n{bound_expression(policy.rows, policy)}\n)) {_BARRIER}"
     return f"SELECT {', '.join(columns)} FROM ({rows})"
-
-
-def outdated(table: str, problem: str) -> Denied:
-    """Return the error for a policy that no longer fits its dataset."""
-    return Denied(
-        f"reading dataset {table!r}, whose policy does not fit it: {problem}",
-        needed="its owner or an admin to set the policy again",
-    )
 
 
 def _mask(text: str, column: str, policy: TablePolicy) -> str:

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import duckdb
 
-from lake.sql.policies import outdated, restricted_rows
+from lake.access import outdated
+from lake.sql.policies import restricted_rows
 from lake.sql.tables import Table
 from lake.sql.types import literal, quoted, shard_types
 from sennit_core.schema import Schema
