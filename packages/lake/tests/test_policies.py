@@ -377,7 +377,24 @@ def test_policies_survive_a_restart_and_end_with_the_dataset(
 ROWS_OF_ONE = PolicyRule("alice", rows="a = 1")
 
 
-@pytest.mark.parametrize("damage", ["lost", "changed", "list"])
+def test_without_the_list_of_policies_only_intact_ones_open_a_dataset(
+    tmp_path: Path, pool: ExecutorPool
+) -> None:
+    with ElkynStore(mode="memory") as tree:
+        with Lake(tmp_path, pool=pool, tree=tree) as lake:
+            lake.append("t", pa.table({"a": [1, 2, 3]}))
+            lake.append("u", pa.table({"a": [1]}))
+            lake.set_policy("t", [ROWS_OF_ONE])
+        tree.delete("/catalog/policies")
+        with Lake(tmp_path, pool=pool, tree=tree) as lake:
+            assert ask(lake, "FROM t") == [(1,)]
+            with pytest.raises(Corrupt):
+                ask(lake, "FROM u")
+            lake.set_policy("t", [ROWS_OF_ONE])
+            assert ask(lake, "FROM u") == [(1,)]
+
+
+@pytest.mark.parametrize("damage", ["lost", "changed"])
 def test_a_damaged_policy_opens_nothing(tmp_path: Path, pool: ExecutorPool, damage: str) -> None:
     with ElkynStore(mode="memory") as tree:
         with Lake(tmp_path, pool=pool, tree=tree) as lake:
@@ -386,8 +403,6 @@ def test_a_damaged_policy_opens_nothing(tmp_path: Path, pool: ExecutorPool, dama
             place = f"/policies/{lake.catalog.get('t').id}"
         if damage == "lost":
             tree.delete(place)
-        elif damage == "list":
-            tree.delete("/catalog/policies")
         else:
             tree.set(f"{place}/rules/0/rows", "a > 0")
         with Lake(tmp_path, pool=pool, tree=tree) as lake:
@@ -395,6 +410,10 @@ def test_a_damaged_policy_opens_nothing(tmp_path: Path, pool: ExecutorPool, dama
                 ask(lake, "FROM t")
             assert ask(lake, "SHOW TABLES") == []
             assert lake.sql("SELECT count(*) FROM t").value == 3
+            lake.set_policy("t", [ROWS_OF_ONE])
+            assert ask(lake, "FROM t") == [(1,)]
+        with Lake(tmp_path, pool=pool, tree=tree) as lake:
+            assert ask(lake, "FROM t") == [(1,)]
 
 
 @pytest.mark.parametrize(

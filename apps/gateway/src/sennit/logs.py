@@ -53,12 +53,14 @@ class _FileHandler(logging.handlers.RotatingFileHandler):
     """
 
     def _open(self) -> TextIOWrapper:
-        return open(
+        file = open(  # noqa: SIM115 - the handler closes it
             self.baseFilename,
             self.mode,
             encoding=self.encoding,
             opener=lambda path, flags: os.open(path, flags, 0o600),
         )
+        assert isinstance(file, TextIOWrapper), "opened as text"
+        return file
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging named it
         error = sys.exc_info()[1]

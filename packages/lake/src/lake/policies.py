@@ -68,7 +68,8 @@ class Policies:
         # What the tree holds; a damaged row is its error. Replaced as a whole by each change, so
         # that readers need no lock.
         self._policies: Mapping[str, Policy | Corrupt] = {}
-        # Why policies may be missing: then every dataset may be one that had one.
+        # Why policies may be missing: then every dataset without one may have had one. The next
+        # change, which writes the list anew, ends it.
         self._problem: Corrupt | None = None
         self._observers: list[Callable[[], object]] = []
         self._load()
@@ -254,9 +255,11 @@ class Policies:
             dataset: Id or name; None for all.
             requester: The user.
         """
+        if not self or requester.is_trusted:
+            return  # also of a dataset whose row is damaged, which has no access rights to look up
         if dataset is not None:
             self.check_whole(dataset, requester, "verifying")
-        elif self and not requester.is_trusted:
+        else:
             raise Denied(
                 "verifying all datasets, some of which have policies",
                 needed="admin",
@@ -306,16 +309,15 @@ class Policies:
 
     def _load(self) -> None:
         found: dict[str, Policy | Corrupt] = {}
+        ids = self._table.ids()
         try:
             named = self._ids.get(_IDS)
-            ids = self._table.ids()
             if named is None and ids:
                 raise _lost("the list of access policies")
         except Corrupt as damage:
-            self._problem = damage
-        else:
-            for dataset_id in {*ids, *(named.ids if named is not None else ())}:
-                found[dataset_id] = self._read(dataset_id)
+            self._problem, named = damage, None
+        for dataset_id in {*ids, *(named.ids if named is not None else ())}:
+            found[dataset_id] = self._read(dataset_id)
         self._policies = found
 
     def _read(self, dataset_id: str) -> Policy | Corrupt:
@@ -325,8 +327,6 @@ class Policies:
             return damage
 
     def _write(self, dataset_id: str, policy: Policy | None) -> None:
-        if self._problem is not None:
-            raise self._problem
         changed = {key: value for key, value in self._policies.items() if key != dataset_id}
         if policy is not None:
             changed[dataset_id] = policy
@@ -335,7 +335,7 @@ class Policies:
             self._table.change(dataset_id, policy),
             self._ids.change(_IDS, _PolicyIds(tuple(sorted(changed)))),
         )
-        self._policies = changed
+        self._policies, self._problem = changed, None
         for observer in self._observers:
             observer()
 
