@@ -79,6 +79,13 @@ def test_listings_show_what_the_policy_shows(node: OpenNode, client: Clients) ->
     ("method", "path", "body"),
     [
         ("GET", "/api/datasets/people/snapshots", None),
+        ("GET", "/api/datasets/people/snapshots/head", None),
+        ("GET", "/api/datasets/people/changes?since=1", None),
+        ("PUT", "/api/datasets/people/tags/x", {"version": 1}),
+        ("DELETE", "/api/datasets/people/tags/x", None),
+        ("POST", "/api/datasets/people/expire", {}),
+        ("POST", "/api/datasets/people/compact", None),
+        ("POST", "/api/datasets/people/reorder-columns", {"columns": ["id"]}),
         ("GET", "/files/people/head/0.parquet", None),
         ("HEAD", "/files/people/head/0.parquet", None),
         ("GET", "/api/datasets/people/policies", None),

@@ -70,6 +70,11 @@ def router(lake: Lake) -> APIRouter:
         lake.policies.check_change(dataset, requester_of(request))
         return {"deleted": lake.delete(dataset).to_json()}
 
+    _add_snapshots(routes, lake)
+    return routes
+
+
+def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
     @routes.get("/{dataset}/snapshots", openapi_extra=needs("reader"))
     def list_snapshots(
         dataset: str,
@@ -117,8 +122,6 @@ def router(lake: Lake) -> APIRouter:
         requester = requester_of(request)
         lake.policies.check_change(dataset, requester)
         return lake.reorder_columns(dataset, order.columns, user=requester.name).to_json()
-
-    return routes
 
 
 def _shown(snapshot: SnapshotInfo, manifest: Manifest | StoredManifest) -> dict[str, Any]:
