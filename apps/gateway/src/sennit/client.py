@@ -144,6 +144,31 @@ class Session:
         """
         return self._client.verify(dataset, repair=repair, on_progress=on_progress)
 
+    def queries(self) -> list[dict[str, Any]]:
+        """Return the queries that run or are queued: your own; everybody's for an admin."""
+        return self._client.queries()
+
+    def stop_query(self, query_id: str) -> None:
+        """Stop a running query, whose client gets an error."""
+        self._client.stop_query(query_id)
+
+    def policy(self, dataset: str) -> dict[str, Any]:
+        """Return the access policy of a dataset; its `rules` are None if every reader may read it."""
+        return self._client.policy(dataset)
+
+    def set_policy(self, dataset: str, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Replace the access policy of a dataset; needs its owner or an admin.
+
+        Args:
+            dataset: an id or name.
+            rules: `{principal, read, write, rows, columns}` each; see docs/access.md.
+        """
+        return self._client.set_policy(dataset, rules)
+
+    def clear_policy(self, dataset: str) -> bool:
+        """Remove the access policy of a dataset; return whether it had one."""
+        return self._client.clear_policy(dataset)
+
     def jobs(self) -> list[JobInfo]:
         """Return the jobs that the node has on record, newest first."""
         return self._client.jobs()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -140,6 +140,31 @@ class Client:
             "POST", f"/api/uploads/{quote(upload_id)}/complete", repeatable=True
         )
         return Uploaded(answer["datasetId"], self.job(answer["jobId"]))
+
+    # Running queries
+
+    def queries(self) -> list[dict[str, Any]]:
+        """Return the queries that run or are queued: the token's own; all for an admin."""
+        return list(self._transport.json("GET", "/api/queries"))
+
+    def stop_query(self, query_id: str) -> None:
+        """Stop a running query; NotFound when it has ended."""
+        self._transport.request("DELETE", f"/api/queries/{quote(query_id, safe='')}")
+
+    # Access policies
+
+    def policy(self, dataset: str) -> dict[str, Any]:
+        """Return the access policy of a dataset, by id or name; `rules` is None if it has none."""
+        return dict(self._transport.json("GET", _policies(dataset)))
+
+    def set_policy(self, dataset: str, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Replace the access policy of a dataset; each rule as in `docs/access.md`."""
+        body = {"rules": [dict(rule) for rule in rules]}
+        return dict(self._transport.json("PUT", _policies(dataset), document=body))
+
+    def clear_policy(self, dataset: str) -> bool:
+        """Remove the access policy of a dataset; return whether it had one."""
+        return bool(self._transport.json("DELETE", _policies(dataset))["deleted"])
 
     # Datasets and queries
 
@@ -341,3 +366,7 @@ class Client:
 
 def _tree(path: str, namespace: str) -> str:
     return f"/{quote(path.strip('/'))}.json?{urlencode({'ns': namespace})}"
+
+
+def _policies(dataset: str) -> str:
+    return f"/api/datasets/{quote(dataset, safe='')}/policies"

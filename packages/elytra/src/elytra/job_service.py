@@ -40,11 +40,13 @@ from emsqrt.plan import (
 )
 from lake.file_schemas import columns_of_files
 from lake.ingestor import dataset_name
+from lake.limits import Requester
 from lake.verification import ShardFile
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Closed,
     Conflict,
+    Corrupt,
     Denied,
     NotFound,
     Unavailable,
@@ -117,6 +119,7 @@ class JobService:
         engine: str = "auto",
         mem_cap_bytes: int | None = None,
         submitted_by: str = "",
+        role: str = "",
     ) -> JobInfo:
         """Start a pipeline.
 
@@ -125,14 +128,17 @@ class JobService:
             engine: The backend; "auto" lets the node choose.
             mem_cap_bytes: Memory cap of each execution; None uses the pool's cap.
             submitted_by: The principal.
+            role: The principal's role, for access policies.
 
         Raises:
             SennitError: The plan is not valid, names something unknown, or requests an engine that
                 the node does not have.
+            Denied: A policy shows the principal a part of a dataset only: tasks read whole shards.
         """
         self._check_engine(engine)
         parsed = plan if isinstance(plan, Plan) else plan_from_json(plan)
-        bound, work = self._bind(parsed, mem_cap_bytes, submitted_by)
+        requester = Requester(submitted_by, is_admin=role == "admin", role=role)
+        bound, work = self._bind(parsed, mem_cap_bytes, requester)
         job = JobInfo(
             id=work.folder.name,
             kind="plan",
@@ -188,6 +194,25 @@ class JobService:
     def list(self) -> Sequence[JobInfo]:
         """Return all jobs on record, newest first."""
         return self._job_store.all()
+
+    def may_read(self, job: JobInfo, requester: Requester) -> bool:
+        """Return whether a user may see a job's plan, errors and result.
+
+        Its submitter and admins always; others while they may read its datasets whole, since its
+        rows come from these.
+        """
+        if not self._lake.policies or requester.is_trusted or job.submitted_by == requester.name:
+            return True
+        note = self._job_store.note(job.id) or {}
+        datasets = [note["dataset"]] if "dataset" in note else []
+        if job.plan is not None:
+            datasets = [ref.dataset for ref in datasets_of(plan_from_json(job.plan))]
+        try:
+            for dataset in datasets:
+                self._lake.policies.check_whole(dataset, requester, "reading a job over")
+        except (Denied, NotFound, Corrupt):
+            return False
+        return bool(datasets)
 
     def cancel(self, job_id: str) -> JobInfo:
         """Cancel a job; no effect if it has already ended."""
@@ -275,7 +300,9 @@ class JobService:
 
     # Starting jobs
 
-    def _bind(self, plan: Plan, mem_cap_bytes: int | None, user: str) -> tuple[Plan, PlanWork]:
+    def _bind(
+        self, plan: Plan, mem_cap_bytes: int | None, requester: Requester
+    ) -> tuple[Plan, PlanWork]:
         """Pin the snapshots that the plan reads, and validate the plan against their schemas."""
         if any(not isinstance(scan.source, DatasetRef) for scan in scans_of(plan)):
             raise Denied(
@@ -287,6 +314,7 @@ class JobService:
         shards: dict[DatasetRef, tuple[Shard, ...]] = {}
         names: dict[str, str] = {}
         for asked in datasets_of(plan):
+            self._lake.policies.check_whole(asked.dataset, requester, "running a pipeline over")
             snapshot, paths = self._lake.resolve(asked.dataset, asked.snapshot)
             ref = pinned[asked] = DatasetRef(snapshot.dataset, snapshot.id)
             schemas[ref] = snapshot.schema
@@ -311,7 +339,7 @@ class JobService:
             names,
             self._folder / job_id,
             mem_cap_bytes,
-            user,
+            requester.name,
         )
 
     def _begin(self, job: JobInfo, work: JobWork, note: dict[str, Any]) -> None:

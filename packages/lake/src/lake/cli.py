@@ -19,8 +19,7 @@ from sennit_core.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.queries import QueryExecution
-    from lake.writes import WriteExecution
+    from lake.running import RunningStatement
 
 __all__ = ["main"]
 
@@ -231,7 +230,7 @@ def _sql(options: argparse.Namespace) -> None:
         _print_result(options, execution)
 
 
-def _print_result(options: argparse.Namespace, execution: QueryExecution | WriteExecution) -> None:
+def _print_result(options: argparse.Namespace, execution: RunningStatement) -> None:
     if options.csv or options.json:
         for piece in execution.payloads():
             sys.stdout.buffer.write(piece)

@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
+from lake.access import Access, Policy, PolicyRule, check_rules
 from lake.catalog import Catalog
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
-from lake.limits import QueryLimits
+from lake.limits import QueryLimits, Requester
 from lake.objects import ObjectStore
-from lake.queries import QueryExecution, Result
+from lake.policies import Policies
+from lake.queries import Result
 from lake.reserve import Reserve
 from lake.retention import Retention
+from lake.running import RunningStatement, RunningStatements
 from lake.scrub import Scrub, ScrubReport
 from lake.statement_tables import StatementTables
 from lake.statements import StatementRequest, Statements
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.verification import ShardFile, Verifier
-from lake.writes import WriteExecution, Writer
+from lake.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
@@ -94,6 +97,9 @@ class Lake:
             self.objects = ObjectStore(self.folder / "lake" / "objects")
             self.catalog = Catalog(self.tree, self.objects, clock=clock)
             self.retention = Retention(self.objects, self.catalog)
+            self.running = RunningStatements(self.tree, clock=clock)
+            owned.callback(self.running.close)
+            self.policies = Policies(self.tree, self.catalog, clock=clock)
             self.parts = PartStore(
                 self.folder / "uploads",
                 self.tree,
@@ -117,9 +123,10 @@ class Lake:
             self._statements = Statements(
                 self.pool,
                 self.catalog,
-                StatementTables(self.catalog, self.objects, self.retention),
+                StatementTables(self.catalog, self.objects, self.retention, self.policies),
                 self.retention,
                 self._writer,
+                self.running,
             )
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
@@ -188,6 +195,22 @@ class Lake:
             self.parts.abort(upload_id)
         return committed
 
+    def check_upload_target(self, upload_id: str, requester: Requester) -> None:
+        """Refuse to ingest an upload into a dataset that the user may not change.
+
+        Raises:
+            NotFound: There is no such dataset, as far as the user can know.
+            Denied: The user may not change the dataset.
+        """
+        if not self.policies:
+            return
+        try:
+            upload = self.parts.get(upload_id)
+        except NotFound:  # it is gone once it is ingested, and completing it again is allowed
+            return
+        name = dataset_name(upload.name, upload.options)
+        self.policies.check_upload(name, upload.mode, requester)
+
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
 
@@ -207,7 +230,7 @@ class Lake:
             _write_arrow(data, file)
             return self._append(file.path, f"{table}.arrow", mode, wire)
 
-    def run(self, sql: str, **options: Any) -> QueryExecution | WriteExecution:
+    def run(self, sql: str, **options: Any) -> RunningStatement:
         """Start a statement in an executor, or queue it for one.
 
         A change is committed, as a new snapshot, before the first byte of its result can be read.
@@ -320,7 +343,7 @@ class Lake:
 
     def changes(
         self, dataset: str, since: int | str, until: int | str | None = None, **options: Any
-    ) -> QueryExecution:
+    ) -> RunningStatement:
         """Start a query for the rows that were added and removed between two versions.
 
         The result has the column `change`, `insert` or `delete`, and the columns of the later
@@ -415,7 +438,36 @@ class Lake:
 
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset with all its snapshots; running queries on it still finish."""
-        return self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
+        info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
+        # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
+        self.policies.remove(info.id)
+        return info
+
+    def set_policy(self, dataset: str, rules: Iterable[PolicyRule], *, author: str = "") -> Policy:
+        """Give a dataset an access policy; it applies to statements that start from now on.
+
+        Args:
+            dataset: Id or name.
+            rules: The rules; all others than the owner and admins lose access that none gives.
+            author: The user who sets it.
+
+        Raises:
+            NotFound: There is no such dataset.
+            UsageError: A rule contradicts itself, or its SQL does not fit the dataset.
+            Denied: The SQL does more than compute.
+        """
+        rules = check_rules(rules)
+        info = self.catalog.get(dataset)
+        policies = [
+            Access(rows=rule.rows, columns=rule.columns, user="a user", role="reader").to_json()
+            for rule in rules
+            if rule.expressions or rule.columns
+        ]
+        if policies:
+            request = {"engine": "policy", "schema": info.schema.to_json(), "rules": policies}
+            with self.pool.submit("lake.sql", request, user=author, restartable=True) as execution:
+                execution.result()
+        return self.policies.set(info.id, rules, author)
 
     def close(self) -> None:
         """Close the tree and the pool if the lake opened them; may be called twice."""

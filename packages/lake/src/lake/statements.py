@@ -17,13 +17,15 @@ from lake.catalog import Catalog
 from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
 from lake.compaction import small_runs
 from lake.history import may_read_history, resolve_history, without_place
+from lake.limits import Requester
 from lake.mentions import changes_data
 from lake.queries import QueryExecution, check_parameters
 from lake.retention import Retention
+from lake.running import RunningStatement, RunningStatements
 from lake.snapshots import Manifest
-from lake.statement_tables import StatementTables, dataset_of
+from lake.statement_tables import StatementTables, dataset_of, snapshots_of
 from lake.writes import WriteExecution, Writer
-from sennit_core.errors import Corrupt, NotFound, SennitError, Unsupported
+from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, Unsupported
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
@@ -53,6 +55,7 @@ class StatementRequest:
             `auto`, which retries with EM-√ if DuckDB runs out of memory before the first byte of
             its result was sent.
         user: The user, who is the author of a change; executors are shared fairly between users.
+        role: The user's role, for access policies; they apply unless user and role are "".
         read_only: Whether to refuse a statement that is no query, with `Denied`.
     """
 
@@ -63,7 +66,13 @@ class StatementRequest:
     deadline_seconds: float | None = None
     engine: str = "auto"
     user: str = ""
+    role: str = ""
     read_only: bool = False
+
+    @property
+    def requester(self) -> Requester:
+        """The user, as policies know them."""
+        return Requester(self.user, is_admin=self.role == "admin", role=self.role)
 
 
 class Statements:
@@ -75,6 +84,7 @@ class Statements:
         tables: Finds the datasets of a statement, and leases their shards.
         retention: Ends the leases.
         writer: Commits changes.
+        running: Lists the statements.
     """
 
     def __init__(
@@ -84,21 +94,35 @@ class Statements:
         tables: StatementTables,
         retention: Retention,
         writer: Writer,
+        running: RunningStatements,
     ) -> None:
         self._pool = pool
         self._catalog = catalog
         self._tables = tables
         self._retention = retention
         self._writer = writer
+        self._policies = tables.policies
+        self._running = running
 
-    def start(self, request: StatementRequest) -> QueryExecution | WriteExecution:
+    def start(self, request: StatementRequest) -> RunningStatement:
         """Start a statement, or queue it for an executor.
 
         Raises:
+            Denied: It changes data, and the request is read-only.
             UsageError: A parameter has no SQL value.
             Unsupported: There is no such engine or format.
             Busy: The queue is full. All other errors are raised by the execution.
         """
+        return self._running.start(
+            request.sql,
+            request.requester,
+            request.engine,
+            lambda statement: self._begin(request, statement),
+        )
+
+    def _begin(
+        self, request: StatementRequest, statement: RunningStatement
+    ) -> QueryExecution | WriteExecution:
         check_parameters(request.params)
         if request.format not in _FORMATS:
             raise Unsupported(f"format {request.format!r} is none of {', '.join(_FORMATS)}")
@@ -106,15 +130,17 @@ class Statements:
             raise Unsupported(f"engine {request.engine!r} is none of {', '.join(_ENGINES)}")
         deadline = _Deadline(request.deadline_seconds)
         # A query's executor checks again that it is one.
-        if request.read_only or not changes_data(request.sql):
-            return self._query(request, deadline)
+        if not changes_data(request.sql):
+            return self._query(request, deadline, statement)
+        if request.read_only:
+            raise Denied("changing a dataset", needed="writer")
         if request.engine == "emsqrt":
             raise Unsupported("EM-√ runs queries only", hint="use engine auto or duckdb")
-        return self._change(request, deadline)
+        return self._change(request, deadline, statement)
 
     def changes(
         self, dataset: str, since: int | str, until: int | str | None, request: StatementRequest
-    ) -> QueryExecution:
+    ) -> RunningStatement:
         """Start the query for what changed between two versions of a dataset.
 
         Args:
@@ -126,6 +152,22 @@ class Statements:
         Raises:
             NotFound: There is no such dataset or version.
         """
+        return self._running.start(
+            f"changes of {dataset} since {since} until {until or 'now'}",
+            request.requester,
+            request.engine,
+            lambda statement: self._changes(dataset, since, until, request, statement),
+        )
+
+    def _changes(
+        self,
+        dataset: str,
+        since: int | str,
+        until: int | str | None,
+        request: StatementRequest,
+        statement: RunningStatement,
+    ) -> QueryExecution:
+        self._policies.check_whole(dataset, request.requester, "reading the changes of")
         before = self._catalog.manifest_at(dataset, version=since)
         if until is None:
             after = self._catalog.manifest(dataset)
@@ -134,25 +176,27 @@ class Statements:
         names = [f"{each.snapshot.dataset}@{each.snapshot.version}" for each in (before, after)]
         parts = dict(zip(names, changed_parts(before, after), strict=True))
         sql = CHANGES_SQL if len(parts) == 2 else NO_CHANGES_SQL
-        sql = sql.format(before=names[0], after=names[1])
-        return self._start(
-            replace(request, sql=sql), sql, parts, _Deadline(request.deadline_seconds)
-        )
+        request = replace(request, sql=sql.format(before=names[0], after=names[1]))
+        return self._start(request, parts, _Deadline(request.deadline_seconds), statement)
 
-    def _query(self, request: StatementRequest, deadline: _Deadline) -> QueryExecution:
+    def _query(
+        self, request: StatementRequest, deadline: _Deadline, statement: RunningStatement
+    ) -> QueryExecution:
         sql, history = self._resolve_history(request, deadline)
-        return self._start(request, sql, history, deadline)
+        return self._start(replace(request, sql=sql), history, deadline, statement)
 
     def _start(
         self,
         request: StatementRequest,
-        sql: str,
         history: Mapping[str, Manifest],
         deadline: _Deadline,
+        statement: RunningStatement,
     ) -> QueryExecution:
         """Start a query in which names of views stand for earlier snapshots."""
-        tables, held = self._tables.hold(sql, history)
+        sql = request.sql
+        tables, held = self._tables.hold(sql, history, request.requester)
         names = {table["name"]: dataset_of(table) for table in tables}
+        statement.datasets = snapshots_of(tables)
         whole = {
             "sql": sql,
             "params": request.params,
@@ -180,7 +224,7 @@ class Statements:
                 request.engine,
                 lambda: self._retention.release(held),
                 complete=lambda error: self._complete(
-                    without_place(error) if history else error, names
+                    without_place(error) if history else error, names, request.requester
                 ),
                 deadline_seconds=request.deadline_seconds,
             )
@@ -188,15 +232,18 @@ class Statements:
             self._retention.release(held)
             raise
 
-    def _change(self, request: StatementRequest, deadline: _Deadline) -> WriteExecution:
+    def _change(
+        self, request: StatementRequest, deadline: _Deadline, statement: RunningStatement
+    ) -> WriteExecution:
         history: dict[str, Manifest] = {}
         names: dict[str, str] = {}
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
             sql, found = self._resolve_history(request, deadline)
             history.update(found)
-            tables, held = self._tables.hold(sql, found, with_rows=True)
+            tables, held = self._tables.hold(sql, found, request.requester, with_rows=True)
             names.update({table["name"]: dataset_of(table) for table in tables})
+            statement.datasets |= snapshots_of(tables)
             members = {
                 "sql": sql,
                 "params": request.params,
@@ -211,7 +258,9 @@ class Statements:
             self._writer,
             request.sql,
             request.user,
-            lambda error: self._complete(without_place(error) if history else error, names),
+            lambda error: self._complete(
+                without_place(error) if history else error, names, request.requester
+            ),
         )
 
     def compact(self, dataset: str, user: str) -> WriteExecution | None:
@@ -266,12 +315,19 @@ class Statements:
             restartable=True,
         ) as execution:
             found = execution.result()["history"]
-        return resolve_history(request.sql, found, self._catalog)
+        for clause in found:
+            self._policies.visible(clause["table"], request.requester)
+        sql, views = resolve_history(request.sql, found, self._catalog)
+        for manifest in views.values():
+            self._policies.check_history(manifest.snapshot, request.requester)
+        return sql, views
 
-    def _complete(self, error: SennitError, names: Mapping[str, str]) -> SennitError:
+    def _complete(
+        self, error: SennitError, names: Mapping[str, str], requester: Requester
+    ) -> SennitError:
         """Add the nearest name, which the executor does not know; record damage that it found."""
         if isinstance(error, NotFound) and error.kind == "dataset" and error.suggestion is None:
-            return self._catalog.not_found(error.name)
+            return self._policies.not_found(error.name, requester)
         if isinstance(error, Corrupt):
             self._catalog.note_damage(names, error)
         return error

@@ -14,7 +14,7 @@ from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.queries import QueryExecution
+    from lake.running import RunningStatement
 
 __all__ = ["router"]
 
@@ -43,19 +43,24 @@ def router(lake: Lake) -> APIRouter:
     routes = APIRouter(prefix="/api/datasets/{dataset}", tags=["datasets"])
 
     @routes.get("/tags", openapi_extra=needs("reader"))
-    def list_tags(dataset: str) -> dict[str, str]:
+    def list_tags(dataset: str, request: Request) -> dict[str, str]:
         """The ids of the snapshots that have a tag, by tag."""
+        lake.policies.visible(dataset, requester_of(request))
         return lake.catalog.tags(dataset)
 
     @routes.put("/tags/{tag}", openapi_extra=needs("writer"))
-    def put_tag(dataset: str, tag: str, target: Annotated[TagRequest, Body()]) -> dict[str, str]:
+    def put_tag(
+        dataset: str, tag: str, target: Annotated[TagRequest, Body()], request: Request
+    ) -> dict[str, str]:
         """Give a version a tag, which keeps it from being expired; return all tags."""
+        lake.policies.check_change(dataset, requester_of(request))
         lake.tag(dataset, tag, target.version)
         return lake.catalog.tags(dataset)
 
     @routes.delete("/tags/{tag}", openapi_extra=needs("writer"))
-    def delete_tag(dataset: str, tag: str) -> dict[str, str]:
+    def delete_tag(dataset: str, tag: str, request: Request) -> dict[str, str]:
         """Remove a tag; return the others."""
+        lake.policies.check_change(dataset, requester_of(request))
         lake.catalog.set_tag(dataset, tag, None)
         return lake.catalog.tags(dataset)
 
@@ -70,7 +75,7 @@ def router(lake: Lake) -> APIRouter:
         format_name = negotiate(request.headers.get("Accept", ""))
         requester, limits = requester_of(request), lake.query_limits
 
-        def start() -> QueryExecution:
+        def start() -> RunningStatement:
             return lake.changes(
                 dataset,
                 _version(since),
@@ -79,20 +84,26 @@ def router(lake: Lake) -> APIRouter:
                 max_rows=limits.rows(None, format_name),
                 deadline_seconds=limits.deadline_seconds(None, requester),
                 user=requester.name,
+                role=requester.role,
             )
 
         return await stream_result(start, request, format_name)
 
     @routes.post("/expire", openapi_extra=needs("writer"))
-    def expire(dataset: str, limits: Annotated[ExpireRequest, Body()]) -> dict[str, Any]:
+    def expire(
+        dataset: str, limits: Annotated[ExpireRequest, Body()], request: Request
+    ) -> dict[str, Any]:
         """Remove old snapshots without a tag, and the objects that only they used."""
+        lake.policies.check_change(dataset, requester_of(request))
         gone = lake.expire(dataset, keep=limits.keep, older_than_seconds=limits.older_than_seconds)
         return {"versions": list(gone)}
 
     @routes.post("/compact", openapi_extra=needs("writer"))
     def compact(dataset: str, request: Request) -> dict[str, Any]:
         """Write small shards anew as larger ones."""
-        return lake.compact(dataset, user=requester_of(request).name).to_json()
+        requester = requester_of(request)
+        lake.policies.check_change(dataset, requester)
+        return lake.compact(dataset, user=requester.name).to_json()
 
     return routes
 

@@ -25,7 +25,7 @@ from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.session import SqlLimits, open_session
-from lake.sql.tables import Table, used_tables
+from lake.sql.tables import Table, check_explained, rights_key, used_tables
 from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
@@ -63,6 +63,8 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     with translated_errors(sql, used, context):
         statement = check_statement(sql, frozenset(table.name for table in tables))
         used += used_tables(tables, statement.tables)
+        if statement.explains:
+            check_explained(used)
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
         # query.
         verify_shards((shard for table in used for shard in table.shards), context)
@@ -96,7 +98,7 @@ def translated_errors(sql: str, used: list[Table], context: EntryContext) -> Ite
         found = as_duckdb_error(error)
         if found is None:
             raise
-        columns = tuple(itertools.chain.from_iterable(table.schema.names for table in used))
+        columns = tuple(itertools.chain.from_iterable(table.names for table in used))
         shards = [shard for table in used for shard in table.shards]
         raise query_error(
             found, sql, shards=shards, columns=columns, cap_bytes=context.cap_bytes
@@ -124,9 +126,8 @@ def _connect(
         grown_bytes_max = context.cap_bytes // _KEPT_GROWTH
         return context.stopped is None and context.grown_bytes() <= grown_bytes_max
 
-    return _instances.connect(
-        instance_key(used, names, limits.threads), used, names, limits, may_keep
-    )
+    key = instance_key(used, names, limits.threads, rights_key(used))
+    return _instances.connect(key, used, names, limits, may_keep)
 
 
 @contextlib.contextmanager

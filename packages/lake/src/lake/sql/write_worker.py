@@ -40,7 +40,7 @@ from lake.sql.duckdb_worker import (
 from lake.sql.query_text import NEW_TABLE, Numbered, Part, QueryText
 from lake.sql.session import shards_of
 from lake.sql.statement_reader import Clause
-from lake.sql.tables import Table
+from lake.sql.tables import Table, check_target
 from lake.sql.types import column_types, quoted
 from lake.sql.write_statements import (
     Alter,
@@ -78,7 +78,9 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         write = parse_write(sql)
     if write is None:
         raise Unsupported("the statement is a query", hint="begin it with SELECT, WITH or FROM")
-    answer = _ACTIONS[type(write)](write, ChangingStatement(request, context))
+    statement = ChangingStatement(request, context)
+    check_target(statement.tables, write.table)
+    answer = _ACTIONS[type(write)](write, statement)
     schema = pa.schema([("Count", pa.int64())])
     with open_format(request.get("format") or "arrow", schema, context.emit) as writer:
         writer.write(pa.record_batch([pa.array([answer["count"]], pa.int64())], schema))
