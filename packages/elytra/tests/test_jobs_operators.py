@@ -193,5 +193,5 @@ def test_shards_with_earlier_columns_are_read_as_the_dataset(shared_node: Any, w
         found = rows.sort("a:desc").select("name", "c").collect().rows
         assert found == [("new", 0.5), ("x2", None), ("x1", None), ("x0", None)]
     else:
-        found = rows.filter("a <> 1").agg(n="count(*)", m="max(name)", s="sum(c)")
-        assert found.collect().rows == [(3, "x2", 0.5)]
+        totals = rows.filter("a <> 1").agg(n="count(*)", m="max(name)", s="sum(c)")
+        assert totals.collect().rows == [(3, "x2", 0.5)]
