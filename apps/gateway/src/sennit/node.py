@@ -119,6 +119,10 @@ class Node:
             # Only after a regular end: after a crash the rows say "up" until the next start.
             node.announce("down")
 
+    def prepare_executors(self) -> None:
+        """Start executors for queries, and for ingests and pipelines, before the first of them."""
+        self.pool.prepare(("lake.sql",), ("lake.ingest", "lake.plan"))
+
     def announce(self, state: str) -> None:
         """Publish the rows of this node and its workers in the `sys` tree."""
         network = self.settings.network

@@ -197,6 +197,7 @@ class Statements:
         tables, held = self._tables.hold(sql, history, request.requester)
         names = {table["name"]: dataset_of(table) for table in tables}
         statement.datasets = snapshots_of(tables)
+        data = ",".join(sorted(table.get("snapshot") or table["id"] for table in tables))
         whole = {
             "sql": sql,
             "params": request.params,
@@ -216,6 +217,7 @@ class Statements:
                 user=request.user,
                 restartable=True,
                 bounded=not own,  # the later steps of an admitted query are not refused
+                data=data,
             )
 
         try:

@@ -40,6 +40,7 @@ __all__ = [
     "release",
     "run",
     "translated_errors",
+    "warm",
 ]
 
 _MIB = 1 << 20
@@ -103,6 +104,16 @@ def translated_errors(sql: str, used: list[Table], context: EntryContext) -> Ite
         raise query_error(
             found, sql, shards=shards, columns=columns, cap_bytes=context.cap_bytes
         ) from None
+
+
+def warm() -> None:
+    """Run a statement as queries do, so that the code which they need is loaded."""
+    check_statement("SELECT 1", frozenset())
+    with duckdb.connect(config={"threads": "1", "async_threads": "1"}) as connection:
+        relation = bind(connection, "SELECT 1", None)
+        assert relation is not None
+        with read_batches(relation) as (_, batches):
+            list(batches)
 
 
 def release() -> None:
