@@ -103,6 +103,7 @@ class Node:
                         seconds=settings.analytics.query_seconds,
                         json_rows=settings.analytics.json_rows_max,
                     ),
+                    cache_bytes=settings.analytics.cache_bytes,
                 )
             )
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)

@@ -83,7 +83,7 @@ class JobService:
         clock: Source of time; tests inject one.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, all by keyword
         self,
         tree: ElkynStore,
         lake: Lake,

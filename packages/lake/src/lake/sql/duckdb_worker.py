@@ -1,7 +1,8 @@
 """Run a query over datasets with DuckDB and stream its result.
 
 Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `threads`.
-Response: `rows` `bytes` `truncated` `columns` `inputs` (ids of the snapshots read) `engine`.
+Response: `rows` `bytes` `truncated` `columns` `inputs` (ids of the snapshots read) `engine`
+`repeatable` (whether the result may be kept for a repetition of the request).
 """
 
 from __future__ import annotations
@@ -78,7 +79,11 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             labels = _labels(used) if statement.explains else {}
             answer = _stream(connection, request, context, labels)
             inputs = [table.snapshot for table in used]
-            return answer | {"inputs": inputs, "engine": "duckdb"}
+            return answer | {
+                "inputs": inputs,
+                "engine": "duckdb",
+                "repeatable": statement.repeatable,
+            }
 
 
 @contextlib.contextmanager
