@@ -196,8 +196,11 @@ def _stream(
                 # memory, and DuckDB's own limit bounds its requests.
                 context.forgive_reserved()
                 context.check()
+                # After the first batch: most results have no second one, and a frame costs each
+                # process 0.1 ms.
+                if writer.rows:
+                    context.progress(rows=writer.rows)
                 writer.write(_relabelled(batch, labels) if labels else batch)
-                context.progress(rows=writer.rows)
                 if writer.done:
                     break
         return {
