@@ -72,7 +72,9 @@ class Node:
 def queries() -> dict[str, str]:
     text = Path(__file__).with_name("tpch_queries.sql").read_text()
     parts = re.split(r"^-- (Q\d+)\n", text, flags=re.MULTILINE)[1:]
-    return {name: sql.strip().rstrip(";") for name, sql in zip(parts[::2], parts[1::2], strict=True)}
+    return {
+        name: sql.strip().rstrip(";") for name, sql in zip(parts[::2], parts[1::2], strict=True)
+    }
 
 
 def make_tables(folder: Path, scale: float) -> dict[str, Path]:
@@ -196,8 +198,10 @@ def run_pipeline(node: Node, session: Any, data: Path, jobs: int) -> None:
         theirs = median([timed(lambda: plain.execute(DEMO).fetchall())[0] for _ in range(jobs)])
     warm = median([timed(run)[0] for _ in range(jobs)])
     assert ours == theirs_rows, "the answers differ"
-    print(f"\nthe demo's pipeline as a job: first {1e3 * cold:.0f} ms (target 300), warm "
-          f"{1e3 * warm:.0f} ms, DuckDB warm {1e3 * theirs:.0f} ms: {warm / theirs:.1f} × (target 3)")
+    print(
+        f"\nthe demo's pipeline as a job: first {1e3 * cold:.0f} ms (target 300), warm "
+        f"{1e3 * warm:.0f} ms, DuckDB warm {1e3 * theirs:.0f} ms: {warm / theirs:.1f} × (target 3)"
+    )
     print(f"first query after an ingest: {1e3 * first:.0f} ms")  # fmt: skip
 
 

@@ -240,6 +240,14 @@ def test_large_and_failed_and_foreign_results_are_not_kept(lake: Lake) -> None:
     assert len(lake.result_cache) == 0
 
 
+def test_many_columns_count_towards_the_memory(lake: Lake) -> None:
+    columns = ", ".join(f"{number} as c{number}" for number in range(12000))
+
+    use(lake, f"select {columns} limit 0", format="csv")
+
+    assert len(lake.result_cache) == 0
+
+
 def test_half_a_result_is_not_kept(lake: Lake) -> None:
     with lake.run("select id from trips") as execution:
         next(execution.payloads())
@@ -247,7 +255,7 @@ def test_half_a_result_is_not_kept(lake: Lake) -> None:
 
 
 def result(size: int, *datasets: str) -> CachedResult:
-    return CachedResult(b"x" * size, {}, frozenset(datasets))
+    return CachedResult.of(b"x" * size, {}, frozenset(datasets))
 
 
 @given(st.lists(st.tuples(st.integers(0, 40), st.integers(0, 20_000), st.booleans()), max_size=80))
@@ -267,7 +275,8 @@ def test_the_cache_stays_within_its_memory(steps: list[tuple[int, int, bool]]) -
         model = {k: s for k, s in model.items() if k in kept}
 
         assert len(cache) == len(kept)
-        assert cache.bytes == sum(size + 2048 for size in model.values()) <= 64 << 10
+        assert cache.bytes == sum(result(size, "x").memory_bytes for size in model.values())
+        assert cache.bytes <= 64 << 10
         assert drops or key in kept
 
 

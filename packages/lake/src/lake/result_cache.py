@@ -29,9 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["CachedQuery", "CachedResult", "ResultCache", "result_key"]
 
-ENTRY_BYTES_MAX = 256 << 10
+_ENTRY_BYTES_MAX = 256 << 10
 _ENTRIES_MAX = 10_000
-_OVERHEAD_BYTES = 2 << 10  # of an entry, apart from its bytes: the answer, the key, the containers
+_OVERHEAD_BYTES = 1 << 10  # of an entry, apart from its bytes: the key and the containers
+_DATASET_BYTES = 128  # an id, and its place in a set
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +41,25 @@ class CachedResult:
 
     Args:
         payload: Its bytes, in the format that was requested.
-        answer: What the execution reported: rows, columns, snapshots read, engine.
+        packed: What the execution reported (rows, columns, snapshots read, engine), in MessagePack:
+            as objects, many columns would take several times the memory that is counted.
         datasets: Ids of the datasets that it may have read.
     """
 
     payload: bytes
-    answer: dict[str, Any]
+    packed: bytes
     datasets: frozenset[str]
+
+    @classmethod
+    def of(cls, payload: bytes, answer: dict[str, Any], datasets: frozenset[str]) -> CachedResult:
+        """Return the result of an execution."""
+        return cls(payload, ormsgpack.packb(answer), datasets)
+
+    @property
+    def memory_bytes(self) -> int:
+        """The memory that it takes in the cache."""
+        ids = _DATASET_BYTES * len(self.datasets)
+        return len(self.payload) + len(self.packed) + ids + _OVERHEAD_BYTES
 
 
 class ResultCache:
@@ -65,8 +78,8 @@ class ResultCache:
 
     @property
     def entry_bytes_max(self) -> int:
-        """The longest result that is kept."""
-        return min(ENTRY_BYTES_MAX, self.bytes_max - _OVERHEAD_BYTES)
+        """The most memory that one result may take."""
+        return min(_ENTRY_BYTES_MAX, self.bytes_max)
 
     def find(self, key: bytes) -> CachedResult | None:
         """Return a result, which then counts as used; None if there is none."""
@@ -81,13 +94,15 @@ class ResultCache:
 
         Args:
             key: The key of its query.
-            result: The result; at most `entry_bytes_max` long.
+            result: The result; not kept if it takes more than `entry_bytes_max`.
             exists: Whether a dataset still exists.
         """
+        if result.memory_bytes > self.entry_bytes_max:
+            return
         with self._lock:
             self._remove(key)
             self._entries[key] = result
-            self._bytes += _size(result)
+            self._bytes += result.memory_bytes
             while self._bytes > self.bytes_max or len(self._entries) > _ENTRIES_MAX:
                 self._remove(next(iter(self._entries)))
         # After it was added: a dataset that is deleted from now on drops it. One that was deleted
@@ -113,7 +128,7 @@ class ResultCache:
     def _remove(self, key: bytes) -> None:
         removed = self._entries.pop(key, None)
         if removed is not None:
-            self._bytes -= _size(removed)
+            self._bytes -= removed.memory_bytes
 
 
 def result_key(members: dict[str, Any], engine: str) -> bytes | None:
@@ -136,10 +151,6 @@ def _versions() -> tuple[str, ...]:
     return version("duckdb"), version("sennit-emsqrt"), version("sennit-lake")
 
 
-def _size(result: CachedResult) -> int:
-    return len(result.payload) + _OVERHEAD_BYTES
-
-
 class CachedQuery:
     """A query that was answered from the cache, with the methods of `QueryExecution`."""
 
@@ -148,21 +159,22 @@ class CachedQuery:
     pid = 0  # no process runs it
 
     def __init__(self, found: CachedResult) -> None:
-        self._found = found
+        self._payload = found.payload
+        self._answer: dict[str, Any] = ormsgpack.unpackb(found.packed)
 
     @property
     def engine(self) -> str:
         """The engine that computed the result."""
-        return str(self._found.answer["engine"])
+        return str(self._answer["engine"])
 
     @property
     def progress(self) -> Progress:
         """The rows of the result."""
-        return Progress(rows=self._found.answer["rows"])
+        return Progress(rows=self._answer["rows"])
 
     def payloads(self) -> Iterator[memoryview]:
         """Yield the result's bytes."""
-        yield memoryview(self._found.payload)
+        yield memoryview(self._payload)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the result as Arrow batches (format `arrow` only)."""
@@ -170,13 +182,13 @@ class CachedQuery:
 
         from sennit_core.arrow_ipc import open_arrow
 
-        with pa.BufferReader(self._found.payload) as file, open_arrow(file, "the result") as stream:
+        with pa.BufferReader(self._payload) as file, open_arrow(file, "the result") as stream:
             yield from stream
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
         """Return what `QueryExecution.result` returned for the query."""
         del timeout  # it is there
-        return self._found.answer | {"cache": self.cache}
+        return self._answer | {"cache": self.cache}
 
     def cancel(self) -> None:
         """Do nothing: it has ended."""

@@ -254,7 +254,7 @@ class Statements:
 
     def _keeper(self, key: bytes, datasets: frozenset[str]) -> ResultKeeper:
         def keep(payload: bytes, answer: dict[str, Any]) -> None:
-            result = CachedResult(payload, answer, datasets)
+            result = CachedResult.of(payload, answer, datasets)
             self._cache.put(key, result, lambda dataset: self._catalog.find_id(dataset) is not None)
 
         return ResultKeeper(self._cache.entry_bytes_max, keep)

@@ -274,6 +274,7 @@ class ExecutorPool:
                 return
             self._closed = True
             runs, workers = tuple(self._runs.values()), tuple(self._workers)
+            idle = set(self._idle)
             for run in runs:
                 if self._scheduler.leave(run.ticket):
                     del self._runs[run.ticket]
@@ -283,7 +284,10 @@ class ExecutorPool:
             else:
                 run.execution.cancel()
         for worker in workers:
-            worker.send("drain")
+            if worker in idle:  # it has nothing to clean up, and may be loading libraries
+                worker.kill()
+            else:
+                worker.send("drain")
         with self._lock:
             if not self._lock.wait_for(lambda: not self._workers, timeout=GRACE_SECONDS):
                 for worker in self._workers:

@@ -69,7 +69,7 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             user=requester.name,
             role=requester.role,
             read_only=not requester.may_write,
-            use_cache=may_use_cache(request.headers.get("Cache-Control", "")),
+            use_cache=may_use_cache(",".join(request.headers.getlist("Cache-Control"))),
         )
 
     return await stream_result(start, request, format_name)
