@@ -275,8 +275,8 @@ def test_the_cache_stays_within_its_memory(steps: list[tuple[int, int, bool]]) -
         model = {k: s for k, s in model.items() if k in kept}
 
         assert len(cache) == len(kept)
-        assert cache.bytes == sum(result(size, "x").memory_bytes for size in model.values())
-        assert cache.bytes <= 64 << 10
+        assert cache.memory_bytes == sum(result(size, "x").memory_bytes for size in model.values())
+        assert cache.memory_bytes <= 64 << 10
         assert drops or key in kept
 
 
@@ -297,7 +297,7 @@ def test_threads_share_the_cache() -> None:
         thread.join()
     for dataset in range(7):
         cache.drop_dataset(str(dataset))
-    assert (len(cache), cache.bytes) == (0, 0)
+    assert (len(cache), cache.memory_bytes) == (0, 0)
 
 
 def test_http_says_where_the_result_came_from(lake: Lake) -> None:

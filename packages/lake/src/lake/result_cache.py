@@ -121,7 +121,7 @@ class ResultCache:
         return len(self._entries)
 
     @property
-    def bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """The memory in use."""
         return self._bytes
 

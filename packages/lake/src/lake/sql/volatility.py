@@ -66,5 +66,5 @@ def _is_volatile(node: dict[str, Any], names: frozenset[str]) -> bool:
             return True
     if "function_name" in node:
         return str(node["function_name"]).casefold() in names
-    columns = node.get("column_names")
-    return bool(columns) and str(columns[-1]).casefold() in names
+    columns = node.get("column_names") or [""]
+    return str(columns[-1]).casefold() in names
