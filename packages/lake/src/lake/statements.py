@@ -203,7 +203,8 @@ class Statements:
         tables, held = self._tables.hold(sql, history, request.requester)
         names = {table["name"]: dataset_of(table) for table in tables}
         statement.datasets = snapshots_of(tables)
-        data = ",".join(sorted(table.get("snapshot") or table["id"] for table in tables))
+        # Only compared, within this process; a list of tables may name thousands of datasets.
+        data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
         whole = {
             "sql": sql,
             "params": request.params,

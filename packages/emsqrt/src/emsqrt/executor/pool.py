@@ -514,10 +514,11 @@ class ExecutorPool:
         if run.fit.lean or worker.warm.idle_bytes <= lean.idle_bytes_max:
             return False
         with self._lock:
-            run.restarting = run.stop_reason is None and run.execution.try_again()
-        if run.restarting:
+            again = run.stop_reason is None and run.execution.try_again()
+            run.restarting |= again
+        if again:
             run.lean, run.frame = True, None
-        return run.restarting
+        return again
 
     def _begin_short_time(self, run: _Request) -> None:
         """Start the time limit of a short run at its first progress: imports do not count."""
