@@ -139,6 +139,17 @@ def test_a_deleted_dataset_leaves_no_rows_in_the_cache(lake: Lake) -> None:
     lake.delete("secret")
 
 
+def test_expired_snapshots_leave_no_rows_in_the_cache(lake: Lake) -> None:
+    lake.append("ages", pa.table({"word": ["canary4711"]}))
+    use(lake, "select * from ages")
+    lake.sql("delete from ages")
+
+    lake.expire("ages", keep=1, older_than_seconds=0)
+
+    assert len(lake.result_cache) == 0
+    lake.delete("ages")
+
+
 def test_a_dataset_that_is_deleted_while_it_is_read_is_not_kept(lake: Lake) -> None:
     lake.append("secret", pa.table({"word": ["canary4711"]}))
 

@@ -344,7 +344,14 @@ class Lake:
         if keep < 1 or not older_than_seconds >= 0:
             raise UsageError("expire keeps at least one snapshot, and needs a time of 0 or more")
         before = self._clock.now() - older_than_seconds
-        return self.reserve.spend(lambda: self.retention.expire(dataset, keep=keep, before=before))
+        info = self.catalog.get(dataset)
+        # Rows that only expired snapshots have are to be gone from memory too.
+        try:
+            return self.reserve.spend(
+                lambda: self.retention.expire(dataset, keep=keep, before=before)
+            )
+        finally:
+            self.result_cache.drop_dataset(info.id)
 
     def changes(
         self, dataset: str, since: int | str, until: int | str | None = None, **options: Any
