@@ -310,6 +310,7 @@ def test_a_damaged_dataset_is_not_rewritten(numbers: Lake) -> None:
 
 def test_an_append_conflicts_with_nothing(numbers: Lake) -> None:
     with numbers.run("DELETE FROM t WHERE a < 5") as deleting:
+        assert isinstance(deleting.execution, WriteExecution)
         deleting.execution._execution.wait()  # its shards are written; now others come first
         numbers.sql("INSERT INTO t VALUES (3, 'later')")
         numbers.append("t", NUMBERS)
@@ -321,6 +322,7 @@ def test_an_append_conflicts_with_nothing(numbers: Lake) -> None:
 
 def test_a_statement_whose_rows_were_changed_runs_again(numbers: Lake) -> None:
     with numbers.run("UPDATE t SET a = a + 100 WHERE a IN (5, 15)") as updating:
+        assert isinstance(updating.execution, WriteExecution)
         updating.execution._execution.wait()
         numbers.sql("UPDATE t SET a = a + 1000 WHERE a = 5")
         assert updating.result()["count"] == 1

@@ -89,6 +89,7 @@ class Session:
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
         engine: str = "auto",
+        use_cache: bool = True,
     ) -> Result:
         """Run a SQL query; the result has `.to_arrow() .df() .pl() .rows`.
 
@@ -97,9 +98,11 @@ class Session:
             params: values for `?` and `$1` in order, or for `$name` by name.
             engine: `duckdb`, `emsqrt`, or `auto`: DuckDB, and EM-√ where that runs out of memory.
                 `.manifest["engine"]` is the engine that ran the query.
+            use_cache: whether the node may answer from its result cache; `.manifest["cache"]` is
+                `hit` if it did.
         """
         values = list(params) if params is not None and not isinstance(params, Mapping) else params
-        return self._client.sql(query, values, engine=engine)
+        return self._client.sql(query, values, engine=engine, use_cache=use_cache)
 
     def iter_sql(
         self, query: str, *, engine: str = "auto"

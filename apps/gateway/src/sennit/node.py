@@ -103,6 +103,7 @@ class Node:
                         seconds=settings.analytics.query_seconds,
                         json_rows=settings.analytics.json_rows_max,
                     ),
+                    cache_bytes=settings.analytics.cache_bytes,
                 )
             )
             jobs = JobService(tree, lake, pool, folder=data / "jobs", workers=shares.executors)
@@ -118,6 +119,10 @@ class Node:
             yield node
             # Only after a regular end: after a crash the rows say "up" until the next start.
             node.announce("down")
+
+    def prepare_executors(self) -> None:
+        """Start executors for queries, and for ingests and pipelines, before the first of them."""
+        self.pool.prepare(("lake.sql",), ("lake.ingest", "lake.plan"))
 
     def announce(self, state: str) -> None:
         """Publish the rows of this node and its workers in the `sys` tree."""

@@ -24,6 +24,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "part_bytes"): (1, 256 * MIB),
     ("storage", "upload_bytes_max"): (1, 1024 * TIB),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
+    ("analytics", "cache_bytes"): (0, 128 * MIB),  # of the gateway's fixed share, 192 MiB
     ("analytics", "json_rows_max"): (1, 2**53),
     # The gateway holds a whole body in memory while it is parsed.
     ("security", "body_bytes_max"): (KIB, GIB),

@@ -20,6 +20,7 @@ from lake.objects import ObjectStore
 from lake.policies import Policies
 from lake.queries import Result
 from lake.reserve import Reserve
+from lake.result_cache import ResultCache
 from lake.retention import Retention
 from lake.running import RunningStatement, RunningStatements
 from lake.scrub import Scrub, ScrubReport
@@ -69,6 +70,7 @@ class Lake:
             option `keepSource`.
         reserve: Disk space reserved for deletions, filled by its owner; None creates and fills one.
         query_limits: Limits of queries that arrive over HTTP.
+        cache_bytes: Memory for results of repeated queries; 0 keeps none.
         clock: Source of time.
     """
 
@@ -84,6 +86,7 @@ class Lake:
         keep_source: bool = False,
         reserve: Reserve | None = None,
         query_limits: QueryLimits | None = None,
+        cache_bytes: int = 0,
         clock: Clock = SYSTEM,
     ) -> None:
         self.folder = Path(folder)
@@ -120,6 +123,7 @@ class Lake:
                 delete=self.delete,
                 clock=clock,
             )
+            self.result_cache = ResultCache(cache_bytes)
             self._statements = Statements(
                 self.pool,
                 self.catalog,
@@ -127,6 +131,7 @@ class Lake:
                 self.retention,
                 self._writer,
                 self.running,
+                self.result_cache,
             )
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
@@ -339,7 +344,14 @@ class Lake:
         if keep < 1 or not older_than_seconds >= 0:
             raise UsageError("expire keeps at least one snapshot, and needs a time of 0 or more")
         before = self._clock.now() - older_than_seconds
-        return self.reserve.spend(lambda: self.retention.expire(dataset, keep=keep, before=before))
+        info = self.catalog.get(dataset)
+        # Rows that only expired snapshots have are to be gone from memory too.
+        try:
+            return self.reserve.spend(
+                lambda: self.retention.expire(dataset, keep=keep, before=before)
+            )
+        finally:
+            self.result_cache.drop_dataset(info.id)
 
     def changes(
         self, dataset: str, since: int | str, until: int | str | None = None, **options: Any
@@ -441,6 +453,7 @@ class Lake:
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
         # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
         self.policies.remove(info.id)
+        self.result_cache.drop_dataset(info.id)
         return info
 
     def set_policy(self, dataset: str, rules: Iterable[PolicyRule], *, author: str = "") -> Policy:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from elkyn import ElkynStore
     from lake.queries import QueryExecution
+    from lake.result_cache import CachedQuery
     from lake.writes import WriteExecution
 
 __all__ = ["AUDIT_LOGGER", "QueryInfo", "RunningStatement", "RunningStatements"]
@@ -87,14 +88,14 @@ class RunningStatement:
         self._started = time.monotonic()
         # Guards the two below: a stop that comes before the execution counts for it.
         self._lock = threading.Lock()
-        self._execution: QueryExecution | WriteExecution | None = None
+        self._execution: QueryExecution | CachedQuery | WriteExecution | None = None
         self._stopped_by: str | None = None
         self._bytes = 0
         # "cancelled" until it is known to have ended in another way.
         self._outcome = "cancelled"
         self._closed = False
 
-    def attach(self, execution: QueryExecution | WriteExecution) -> None:
+    def attach(self, execution: QueryExecution | CachedQuery | WriteExecution) -> None:
         """Set the execution, which is cancelled if the statement was stopped meanwhile."""
         with self._lock:
             self._execution = execution
@@ -103,7 +104,7 @@ class RunningStatement:
             execution.cancel()
 
     @property
-    def execution(self) -> QueryExecution | WriteExecution:
+    def execution(self) -> QueryExecution | CachedQuery | WriteExecution:
         """What runs it."""
         assert self._execution is not None, "it is handed out when it has started"
         return self._execution
@@ -112,6 +113,11 @@ class RunningStatement:
     def engine(self) -> str:
         """The engine in use; final once the first piece of the result is available."""
         return self.execution.engine
+
+    @property
+    def cache(self) -> str | None:
+        """How the result cache was used: `hit`, `miss` or `bypass`; None for a change."""
+        return getattr(self.execution, "cache", None)
 
     @property
     def pid(self) -> int:
@@ -273,7 +279,7 @@ class RunningStatements:
         sql: str,
         requester: Requester,
         engine: str,
-        begin: Callable[[RunningStatement], QueryExecution | WriteExecution],
+        begin: Callable[[RunningStatement], QueryExecution | CachedQuery | WriteExecution],
     ) -> RunningStatement:
         """Start a statement, and list it until it is closed.
 

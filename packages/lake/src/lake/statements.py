@@ -19,7 +19,8 @@ from lake.compaction import small_runs
 from lake.history import may_read_history, resolve_history, without_place
 from lake.limits import Requester
 from lake.mentions import changes_data
-from lake.queries import QueryExecution, check_parameters
+from lake.queries import QueryExecution, ResultKeeper, check_parameters
+from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
 from lake.retention import Retention
 from lake.running import RunningStatement, RunningStatements
 from lake.snapshots import Manifest
@@ -57,6 +58,7 @@ class StatementRequest:
         user: The user, who is the author of a change; executors are shared fairly between users.
         role: The user's role, for access policies; they apply unless user and role are "".
         read_only: Whether to refuse a statement that is no query, with `Denied`.
+        use_cache: Whether the result of a query may come from the cache, and be kept there.
     """
 
     sql: str
@@ -68,6 +70,7 @@ class StatementRequest:
     user: str = ""
     role: str = ""
     read_only: bool = False
+    use_cache: bool = True
 
     @property
     def requester(self) -> Requester:
@@ -85,6 +88,7 @@ class Statements:
         retention: Ends the leases.
         writer: Commits changes.
         running: Lists the statements.
+        cache: Keeps results of queries.
     """
 
     def __init__(
@@ -95,7 +99,9 @@ class Statements:
         retention: Retention,
         writer: Writer,
         running: RunningStatements,
+        cache: ResultCache,
     ) -> None:
+        self._cache = cache
         self._pool = pool
         self._catalog = catalog
         self._tables = tables
@@ -122,7 +128,7 @@ class Statements:
 
     def _begin(
         self, request: StatementRequest, statement: RunningStatement
-    ) -> QueryExecution | WriteExecution:
+    ) -> QueryExecution | CachedQuery | WriteExecution:
         check_parameters(request.params)
         if request.format not in _FORMATS:
             raise Unsupported(f"format {request.format!r} is none of {', '.join(_FORMATS)}")
@@ -166,7 +172,7 @@ class Statements:
         until: int | str | None,
         request: StatementRequest,
         statement: RunningStatement,
-    ) -> QueryExecution:
+    ) -> QueryExecution | CachedQuery:
         self._policies.check_whole(dataset, request.requester, "reading the changes of")
         before = self._catalog.manifest_at(dataset, version=since)
         if until is None:
@@ -181,7 +187,7 @@ class Statements:
 
     def _query(
         self, request: StatementRequest, deadline: _Deadline, statement: RunningStatement
-    ) -> QueryExecution:
+    ) -> QueryExecution | CachedQuery:
         sql, history = self._resolve_history(request, deadline)
         return self._start(replace(request, sql=sql), history, deadline, statement)
 
@@ -191,12 +197,14 @@ class Statements:
         history: Mapping[str, Manifest],
         deadline: _Deadline,
         statement: RunningStatement,
-    ) -> QueryExecution:
+    ) -> QueryExecution | CachedQuery:
         """Start a query in which names of views stand for earlier snapshots."""
         sql = request.sql
         tables, held = self._tables.hold(sql, history, request.requester)
         names = {table["name"]: dataset_of(table) for table in tables}
         statement.datasets = snapshots_of(tables)
+        # Only compared, within this process; a list of tables may name thousands of datasets.
+        data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
         whole = {
             "sql": sql,
             "params": request.params,
@@ -204,6 +212,11 @@ class Statements:
             "maxRows": request.max_rows,
             "tables": tables,
         }
+        key = self._key(request, whole)
+        found = None if key is None else self._cache.find(key)
+        if found is not None:
+            self._retention.release(held)
+            return CachedQuery(found)
 
         def start(step: str, own: dict[str, Any]) -> Execution:
             members = whole
@@ -216,6 +229,7 @@ class Statements:
                 user=request.user,
                 restartable=True,
                 bounded=not own,  # the later steps of an admitted query are not refused
+                data=data,
             )
 
         try:
@@ -227,10 +241,24 @@ class Statements:
                     without_place(error) if history else error, names, request.requester
                 ),
                 deadline_seconds=request.deadline_seconds,
+                keeper=None if key is None else self._keeper(key, frozenset(names.values())),
             )
         except BaseException:
             self._retention.release(held)
             raise
+
+    def _key(self, request: StatementRequest, whole: dict[str, Any]) -> bytes | None:
+        """Return the key of the result in the cache; None if the cache is not to be used."""
+        if not request.use_cache or not self._cache.bytes_max:
+            return None
+        return result_key(whole, request.engine)
+
+    def _keeper(self, key: bytes, datasets: frozenset[str]) -> ResultKeeper:
+        def keep(payload: bytes, answer: dict[str, Any]) -> None:
+            result = CachedResult.of(payload, answer, datasets)
+            self._cache.put(key, result, lambda dataset: self._catalog.find_id(dataset) is not None)
+
+        return ResultKeeper(self._cache.entry_bytes_max, keep)
 
     def _change(
         self, request: StatementRequest, deadline: _Deadline, statement: RunningStatement

@@ -69,9 +69,16 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             user=requester.name,
             role=requester.role,
             read_only=not requester.may_write,
+            use_cache=may_use_cache(",".join(request.headers.getlist("Cache-Control"))),
         )
 
     return await stream_result(start, request, format_name)
+
+
+def may_use_cache(cache_control: str) -> bool:
+    """Return whether a request's Cache-Control header allows a cached result (RFC 9111, 5.2.1)."""
+    directives = {each.partition("=")[0].strip().lower() for each in cache_control.split(",")}
+    return not directives & {"no-cache", "no-store"}
 
 
 def parse_query_request(content_type: str, body: bytes) -> QueryRequest | None:

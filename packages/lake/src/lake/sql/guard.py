@@ -20,6 +20,7 @@ from typing import Any
 import duckdb
 
 from lake.sql.failures import syntax_error
+from lake.sql.volatility import is_volatile
 from sennit_core.errors import Denied, SqlError, Unsupported
 
 __all__ = [
@@ -125,11 +126,18 @@ class Statement:
         tables: Names of the tables it reads, without CTEs, as written, without catalog and schema.
         catalog: Whether it queries the catalog of tables and columns.
         explains: Whether its result is a query plan or profile.
+        volatile: Whether it may have another result when it runs again over the same data.
     """
 
     tables: frozenset[str]
     catalog: bool
     explains: bool
+    volatile: bool
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether its result depends only on the text, the parameters and the tables' snapshots."""
+        return not (self.catalog or self.explains or self.volatile)
 
 
 def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
@@ -215,7 +223,8 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
         raise Unsupported(f"this form of statement is not supported ({tree['error_message']})")
     walk = _Walk(known)
     walk.visit(tree["statements"])
-    return Statement(frozenset(walk.tables), walk.catalog, text is not sql)
+    volatile = is_volatile(_nodes(tree))
+    return Statement(frozenset(walk.tables), walk.catalog, text is not sql, volatile)
 
 
 def statement_kinds(sql: str) -> list[str]:
