@@ -23,6 +23,7 @@ from sennit_core.errors import Denied, Unauthenticated, UsageError
 
 ROLES = ("reader", "writer", "admin")
 """The roles that a token may have; each includes those before it."""
+_ADMIN = "admin"
 _PORT_MAX = 65535
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Rules, replication and the log of a tree are for admins, reading included.
