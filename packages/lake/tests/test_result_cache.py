@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +15,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lake import Lake
+from lake.access import PolicyRule
 from lake.result_cache import CachedResult, ResultCache, result_key
 from lake.routes.query import may_use_cache
 from lake.sql.guard import check_statement
 from lake.sql.volatility import volatile_names
-from lake.statements import StatementRequest
+from lake.writes import WriteExecution
 from sennit_core.errors import NotFound, SennitError
 
 from .served_lake import Client, make_app
@@ -342,4 +343,29 @@ def test_the_header_that_bypasses_the_cache(header: str, may: bool) -> None:
 def test_a_lake_without_a_cache_bypasses_it(tmp_path: Path) -> None:
     with Lake(tmp_path) as plain:
         assert [use(plain, "select 1")[0] for _ in range(2)] == ["bypass"] * 2
-        assert replace(StatementRequest("select 1"), policy_key="x").use_cache
+
+
+def test_users_with_different_rights_share_no_result(lake: Lake) -> None:
+    lake.sql(
+        "CREATE OR REPLACE TABLE secret AS SELECT 'ada' AS who, 1 AS a UNION ALL SELECT 'bob', 2"
+    )
+    lake.set_policy("secret", [PolicyRule("*", rows="who = current_user")])
+
+    def ask(user: str) -> tuple[str, list[Any]]:
+        with lake.run("SELECT a FROM secret", format="json", user=user, role="reader") as running:
+            text = b"".join(map(bytes, running.payloads()))
+            assert not isinstance(running.execution, WriteExecution)
+            return running.execution.cache, json.loads(text)["rows"]
+
+    assert [ask("ada"), ask("bob"), ask("ada"), ask("bob"), ask("eve")] == [
+        ("miss", [[1]]),
+        ("miss", [[2]]),
+        ("hit", [[1]]),
+        ("hit", [[2]]),
+        ("miss", []),
+    ]
+    lake.set_policy("secret", [PolicyRule("ada")])
+    assert ask("ada") == ("miss", [[1], [2]])
+    with pytest.raises(SennitError, match="secret"):
+        ask("bob")
+    lake.delete("secret")

@@ -128,7 +128,6 @@ class Lake:
                 self.pool,
                 self.catalog,
                 StatementTables(self.catalog, self.objects, self.retention, self.policies),
-                self.retention,
                 self._writer,
                 self.running,
                 self.result_cache,

@@ -131,6 +131,10 @@ class StatementTables:
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
+    def release(self, held: frozenset[str]) -> None:
+        """End a lease."""
+        self._retention.release(held)
+
     def hold_snapshot(self, snapshot: SnapshotInfo) -> tuple[dict[str, Any], frozenset[str]]:
         """Return a dataset as it is in a snapshot, perhaps with some of its shards, and a lease.
 

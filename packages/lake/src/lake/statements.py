@@ -21,7 +21,6 @@ from lake.limits import Requester
 from lake.mentions import changes_data
 from lake.queries import QueryExecution, ResultKeeper, check_parameters
 from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
-from lake.retention import Retention
 from lake.running import RunningStatement, RunningStatements
 from lake.snapshots import Manifest
 from lake.statement_tables import StatementTables, dataset_of, snapshots_of
@@ -85,7 +84,6 @@ class Statements:
         pool: The executors.
         catalog: Knows the datasets.
         tables: Finds the datasets of a statement, and leases their shards.
-        retention: Ends the leases.
         writer: Commits changes.
         running: Lists the statements.
         cache: Keeps results of queries.
@@ -96,7 +94,6 @@ class Statements:
         pool: ExecutorPool,
         catalog: Catalog,
         tables: StatementTables,
-        retention: Retention,
         writer: Writer,
         running: RunningStatements,
         cache: ResultCache,
@@ -105,7 +102,6 @@ class Statements:
         self._pool = pool
         self._catalog = catalog
         self._tables = tables
-        self._retention = retention
         self._writer = writer
         self._policies = tables.policies
         self._running = running
@@ -215,7 +211,7 @@ class Statements:
         key = self._key(request, whole)
         found = None if key is None else self._cache.find(key)
         if found is not None:
-            self._retention.release(held)
+            self._tables.release(held)
             return CachedQuery(found)
 
         def start(step: str, own: dict[str, Any]) -> Execution:
@@ -236,7 +232,7 @@ class Statements:
             return QueryExecution(
                 start,
                 request.engine,
-                lambda: self._retention.release(held),
+                lambda: self._tables.release(held),
                 complete=lambda error: self._complete(
                     without_place(error) if history else error, names, request.requester
                 ),
@@ -244,7 +240,7 @@ class Statements:
                 keeper=None if key is None else self._keeper(key, frozenset(names.values())),
             )
         except BaseException:
-            self._retention.release(held)
+            self._tables.release(held)
             raise
 
     def _key(self, request: StatementRequest, whole: dict[str, Any]) -> bytes | None:
@@ -325,9 +321,9 @@ class Statements:
                 entry, members, deadline_seconds=deadline_seconds, user=user
             )
         except BaseException:
-            self._retention.release(held)
+            self._tables.release(held)
             raise
-        return execution, lambda: self._retention.release(held)
+        return execution, lambda: self._tables.release(held)
 
     def _resolve_history(
         self, request: StatementRequest, deadline: _Deadline
