@@ -89,7 +89,7 @@ class Statements:
         cache: Keeps results of queries.
     """
 
-    def __init__(  # noqa: PLR0913 - the components of a lake
+    def __init__(
         self,
         pool: ExecutorPool,
         catalog: Catalog,
