@@ -57,6 +57,15 @@ def test_a_query_returns_what_sql_returns(flights: Lake, connect: Connect) -> No
         assert cursor.fetch_arrow_table().equals(flights.sql(query).to_arrow())
 
 
+def test_a_result_larger_than_the_ring(lake: Lake, connect: Connect) -> None:
+    query = "select range as id, 'text ' || range as s, [range] as l from range(200000)"
+    with connect("rtoken").cursor() as cursor:
+        cursor.execute(query)
+        assert cursor.fetch_arrow_table().equals(lake.sql(query).to_arrow())
+        cursor.execute("select repeat('x', 12000000) as wide")  # one message over many payloads
+        assert len(cursor.fetchone()[0]) == 12_000_000
+
+
 def test_parameters_keep_their_types(numbers: Lake, connect: Connect) -> None:
     values = [datetime.date(2020, 2, 29), decimal.Decimal("1.50"), b"\x00\xff", None, "ä", 7, True]
     with connect("rtoken").cursor() as cursor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from lake.flight.messages import FlightData
 from lake.flight.protobuf import varint
@@ -117,29 +117,35 @@ def _prefixed(head: MessageHead) -> bytes:
 
 
 class _Pieces:
-    """Reads a stream that arrives in pieces."""
+    """Reads a stream that arrives in pieces; keeps no reference to a piece that is used up."""
 
     def __init__(self, payloads: Iterable[memoryview]) -> None:
         self._rest = iter(payloads)
         self._piece = memoryview(b"")
+        self._at = 0
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, fewer at the end."""
-        whole, self._piece = self._piece[:size], self._piece[size:]
-        if len(whole) == size:
-            return bytes(whole)
-        parts = [bytes(whole)]
-        self.copy(size - len(parts[0]), lambda part: parts.append(bytes(part)))
+        end = self._at + size
+        if end <= len(self._piece):
+            whole = bytes(self._piece[self._at : end])
+            self._at = end
+            return whole
+        parts: list[bytes] = []
+        self.copy(size, lambda part: parts.append(bytes(part)))
         return b"".join(parts)
 
-    def copy(self, size: int, write: Callable[[Any], object]) -> None:
+    def copy(self, size: int, write: Callable[[memoryview], object]) -> None:
         """Write the next `size` bytes, fewer at the end."""
         while size:
-            if not len(self._piece):
+            if self._at == len(self._piece):
+                self._piece, self._at = memoryview(b""), 0  # its owner may reuse the memory
                 following = next(self._rest, None)
                 if following is None:
                     return
                 self._piece = following
-            part, self._piece = self._piece[:size], self._piece[size:]
-            write(part)
-            size -= len(part)
+                del following
+            end = min(self._at + size, len(self._piece))
+            write(self._piece[self._at : end])
+            size -= end - self._at
+            self._at = end

@@ -79,7 +79,7 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         ):
             context.forgive_reserved()
             labels = _labels(used) if statement.explains else {}
-            answer = _stream(connection, request, context, labels)
+            answer = _stream(connection, request, context, labels, limits)
             inputs = [table.snapshot for table in used]
             return answer | {
                 "inputs": inputs,
@@ -181,6 +181,7 @@ def _stream(
     request: dict[str, Any],
     context: EntryContext,
     labels: dict[str, str],
+    limits: SqlLimits,
 ) -> dict[str, Any]:
     sql, describes = request["sql"], request.get("describe", False)
     relation = bind(connection, sql, unknown_params(sql) if describes else params_of(request))
@@ -188,7 +189,7 @@ def _stream(
         raise SqlError("the statement returns no result")
     if describes:
         relation = relation.limit(0)  # planned, and not run
-    with read_batches(relation) as (schema, batches):
+    with read_batches(relation, limits.memory_bytes) as (schema, batches):
         writer = open_format(
             request.get("format") or "arrow",
             schema,
