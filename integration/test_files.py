@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import adbc_driver_flightsql.dbapi as adbc
@@ -16,9 +18,10 @@ import pyarrow.dataset
 import pyarrow.parquet as pq
 import pytest
 
-from nodes import RunningNode, running_node
+from nodes import RunningNode, platform, running_node
 from sennit import run_file
 
+ROOT = Path(__file__).resolve().parents[1]
 ROWS = pa.table({"id": list(range(3000)), "name": [f"trip {i}" for i in range(3000)]})
 
 
@@ -26,7 +29,8 @@ ROWS = pa.table({"id": list(range(3000)), "name": [f"trip {i}" for i in range(30
 def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     with running_node(tmp_path_factory.mktemp("node"), "--api-only") as node:
         running = run_file.read(node.data)
-        assert running is not None and running.flight is not None
+        assert running is not None
+        assert running.flight is not None
         options = {"adbc.flight.sql.authorization_header": f"Bearer {node.token}"}
         with (
             adbc.connect(running.flight, options, autocommit=True) as client,
@@ -55,7 +59,7 @@ def test_polars_reads_a_dataset(node: RunningNode, http: httpx.Client) -> None:
     files = fsspec.filesystem("http", headers=node.headers)
     paths = [node.url + file["path"] for file in listing(http)["files"]]
     frame = pl.scan_pyarrow_dataset(pyarrow.dataset.dataset(paths, filesystem=files))
-    assert frame.collect().equals(pl.from_arrow(ROWS))
+    assert frame.collect().to_arrow().to_pylist() == ROWS.to_pylist()
     assert frame.filter(pl.col("id") < 10).select("name").collect().height == 10
     with files.open(paths[0]) as file:
         assert pl.read_parquet(file).height == 1000
@@ -85,6 +89,10 @@ def test_lists_name_stable_addresses(http: httpx.Client) -> None:
     assert [row["version"] for row in snapshots] == [3, 2, 1]
     assert [row["rows"] for row in snapshots] == [3000, 2000, 1000]
     first = http.get(snapshots[-1]["path"]).json()
+    last = http.get("/files/my trips/head?offset=2").json()
+    assert [file["path"] for file in last["files"]] == [f"{last['path']}/2.parquet"]
+    assert last["shards"] == 3
+    assert [row["version"] for row in http.get("/files/my trips?before=3&limit=1").json()] == [2]
     assert first == listing(http, "1") == listing(http, first["snapshot"])
     (file,) = first["files"]
     whole = http.get(file["path"])
@@ -143,3 +151,22 @@ def test_what_does_not_exist_is_not_found(http: httpx.Client, path: str) -> None
 def test_files_need_a_token(node: RunningNode) -> None:
     for path in ("/files/my trips", "/files/my trips/head", "/files/my trips/head/0.parquet"):
         assert httpx.get(node.url + path).status_code == 401
+
+
+def test_the_pages_run(node: RunningNode, http: httpx.Client) -> None:
+    running = run_file.read(node.data)
+    assert running is not None
+    assert running.flight is not None
+    trips = "city,miles\n" + "".join(f"{'Oslo' if i % 3 else 'Rome'},{i}\n" for i in range(30))
+    (node.data / "trips.csv").write_text(trips)
+    platform("put", str(node.data / "trips.csv"), data=node.data)
+    metadata = http.post("/api/datasets/trips/iceberg", json={}).json()["metadata"]
+    for page in ("flight-sql.md", "reading-files.md"):
+        text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+        text = text.replace("http://127.0.0.1:8600", node.url)
+        text = text.replace("grpc://127.0.0.1:8602", running.flight)
+        blocks = re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+        assert blocks
+        names = {"token": node.token, "metadata": metadata}
+        for block in blocks:
+            exec(compile(block, page, "exec"), names)

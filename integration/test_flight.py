@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import adbc_driver_flightsql.dbapi as adbc
@@ -24,7 +23,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
 
 def connect(node: RunningNode, token: str) -> Any:
     running = run_file.read(node.data)
-    assert running is not None and running.flight is not None
+    assert running is not None
+    assert running.flight is not None
     options = {"adbc.flight.sql.authorization_header": f"Bearer {token}"}
     return adbc.connect(running.flight, options, autocommit=True)
 

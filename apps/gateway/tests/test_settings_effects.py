@@ -101,7 +101,8 @@ def the_node_speaks_tls(_opened: OpenNodes, folder: Path, monkeypatch: pytest.Mo
         assert node.url.startswith("https://")
         assert httpx.get(f"{node.url}/healthz", verify=trusted).status_code == 200
         running = run_file.read(folder / "node")
-        assert running is not None and running.flight is not None
+        assert running is not None
+        assert running.flight is not None
         flight = running.flight
         assert flight.startswith("grpc+tls://")
         options = {
@@ -121,7 +122,8 @@ def flight_sql_is_served_on_a_port(
         port = taken.getsockname()[1]
         monkeypatch.setenv("SENNIT_NETWORK__FLIGHT_PORT", str(port))
         refused = platform("up", "--port", "0", "--api-only", data=folder, check=False)
-        assert refused.returncode and "--no-flight" in refused.stderr
+        assert refused.returncode
+        assert "--no-flight" in refused.stderr
         monkeypatch.setenv("SENNIT_NETWORK__FLIGHT", "false")
         with running_node(folder, "--api-only") as node:
             assert httpx.get(f"{node.url}/api/stats", headers=node.headers).json()["flight"] is None

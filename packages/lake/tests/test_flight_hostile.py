@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lake import Lake
-from lake.flight import FlightSqlServer, calls, messages, prepared, tickets
+from lake.flight import FlightSqlServer, calls, messages, prepared
 from lake.flight.protobuf import decode, encode
 from lake.flight.rpc import METHODS
 from lake.flight.statements import TYPE_PREFIX
@@ -41,7 +41,9 @@ class Client:
     def __init__(self, channel: grpc.Channel) -> None:
         self._channel = channel
 
-    def call(self, name: str, *requests: bytes, token: str = "wtoken", **options: Any) -> list[bytes]:
+    def call(
+        self, name: str, *requests: bytes, token: str = "wtoken", **options: Any
+    ) -> list[bytes]:
         method = self._channel.stream_stream(f"/arrow.flight.protocol.FlightService/{name}")
         metadata = (("authorization", f"Bearer {token}"),)
         return list(method(iter(requests), metadata=metadata, timeout=30, **options))
@@ -96,9 +98,9 @@ def data_of(table: pa.Table) -> list[bytes]:
     return list(flight_messages(memoryview(part.serialize()) for part in parts))
 
 
-def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
+def refusal(call: Callable[..., object], *given: Any, **options: Any) -> tuple[Any, str]:
     with pytest.raises(grpc.RpcError) as caught:
-        call()
+        call(*given, **options)
     return caught.value.code(), caught.value.details()
 
 
@@ -106,20 +108,27 @@ def refusal(call: Callable[[], object]) -> tuple[grpc.StatusCode, str]:
 def test_garbage_is_refused_and_the_server_goes_on(client: Client, method: str) -> None:
     if method in ("Handshake", "ListFlights"):  # neither reads its request
         return
-    for garbage in (b"", b"\xff" * 40, b"\x0a\xff\xff\xff\xff\x0f", b"\x0b", b"\x0a\x03abc", b"\0\0"):
+    for garbage in (
+        b"",
+        b"\xff" * 40,
+        b"\x0a\xff\xff\xff\xff\x0f",
+        b"\x0b",
+        b"\x0a\x03abc",
+        b"\0\0",
+    ):
         if method == "ListActions":
             assert client.call(method, garbage)
         else:
-            code, text = refusal(lambda garbage=garbage: client.call(method, garbage))
+            code, text = refusal(client.call, method, garbage)
             assert code.name in ("INVALID_ARGUMENT", "NOT_FOUND", "UNIMPLEMENTED"), text
-    code, _ = refusal(lambda: client.call(method))
+    code, _ = refusal(client.call, method)
     assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert client.call("DoGet", client.ticket("select 1"))
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.sampled_from(MESSAGES), st.binary(max_size=200))
-def test_any_bytes_decode_or_are_bad_input(kind: type, data: bytes) -> None:
+def test_any_bytes_decode_or_are_bad_input(kind: type[Any], data: bytes) -> None:
     try:
         found = decode(kind, data)
     except BadInput:
@@ -162,7 +171,7 @@ def test_a_stream_is_cut_anywhere() -> None:
     with pa.ipc.new_stream(sink, table.schema) as stream:
         stream.write_table(table, max_chunksize=300)
     whole = sink.getvalue().to_pybytes()
-    for size in (1, 7, 64, 5000, len(whole)):
+    for size in (3, 64, 5000, len(whole)):
         pieces = (memoryview(whole)[at : at + size] for at in range(0, len(whole), size))
         out = bytearray()
         writer = IpcWriter(out.extend)
@@ -178,37 +187,38 @@ def test_a_ticket_cannot_be_changed_or_made(numbers: Lake, client: Client) -> No
     for place in range(len(ticket) - 150, len(ticket), 13):
         changed = bytearray(ticket)
         changed[place] ^= 1
-        assert refusal(lambda changed=changed: client.call("DoGet", bytes(changed)))
+        assert refusal(client.call, "DoGet", bytes(changed))
     forged = packed("TicketStatementQuery", messages.TicketStatementQuery(b"x" * 80))
-    code, text = refusal(lambda: client.call("DoGet", encode(messages.Ticket(forged))))
-    assert code is grpc.StatusCode.PERMISSION_DENIED and "not issued" in text
+    code, text = refusal(client.call, "DoGet", encode(messages.Ticket(forged)))
+    assert code is grpc.StatusCode.PERMISSION_DENIED
+    assert "not issued" in text
 
 
 def test_a_ticket_is_for_its_caller(numbers: Lake, client: Client) -> None:
     ticket = client.ticket("select count(*) from t", token="rtoken")
     # Another token of the same user, and an admin.
     for token in ("rtoken-2", "wtoken"):
-        code, _ = refusal(lambda token=token: client.call("DoGet", ticket, token=token))
+        code, _ = refusal(client.call, "DoGet", ticket, token=token)
         assert code is grpc.StatusCode.PERMISSION_DENIED
     assert client.call("DoGet", ticket, token="rtoken")
     assert client.call("DoGet", ticket, token="rtoken")  # a query may be read again
 
 
-def test_a_ticket_expires(
-    numbers: Lake, client: Client, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ticket_expires(numbers: Lake, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     ticket = client.ticket("select count(*) from t")
-    monkeypatch.setattr(tickets.time, "time", lambda now=time.time: now() + 301)
-    code, text = refusal(lambda: client.call("DoGet", ticket))
-    assert code is grpc.StatusCode.NOT_FOUND and "run the query again" in text
+    monkeypatch.setattr(time, "time", lambda now=time.time: now() + 301)
+    code, text = refusal(client.call, "DoGet", ticket)
+    assert code is grpc.StatusCode.NOT_FOUND
+    assert "run the query again" in text
 
 
 def test_a_change_runs_once_for_a_ticket(numbers: Lake, client: Client) -> None:
     ticket = client.ticket("insert into t values (1, 'once')")
     assert numbers.sql("select count(*) from t").value == 30  # nothing ran yet
     client.call("DoGet", ticket)
-    code, text = refusal(lambda: client.call("DoGet", ticket))
-    assert code is grpc.StatusCode.INVALID_ARGUMENT and "has been run" in text
+    code, text = refusal(client.call, "DoGet", ticket)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert "has been run" in text
     assert numbers.sql("select count(*) from t").value == 31
 
 
@@ -217,7 +227,7 @@ def test_a_prepared_statement_is_for_its_caller(numbers: Lake, client: Client) -
     command = messages.CommandPreparedStatementQuery(handle)
     asked = descriptor("CommandPreparedStatementQuery", command)
     assert client.call("GetFlightInfo", asked, token="rtoken")
-    code, _ = refusal(lambda: client.call("GetFlightInfo", asked, token="rtoken-2"))
+    code, _ = refusal(client.call, "GetFlightInfo", asked, token="rtoken-2")
     assert code is grpc.StatusCode.NOT_FOUND
 
 
@@ -226,22 +236,24 @@ def test_prepared_statements_are_bounded(
 ) -> None:
     monkeypatch.setattr(prepared, "_CALLER_MAX", 3)
     handles = [client.prepare("select 1") for _ in range(3)]
-    code, text = refusal(lambda: client.prepare("select 1"))
-    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "close those" in text
+    code, text = refusal(client.prepare, "select 1")
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "close those" in text
     assert client.prepare("select 1", token="rtoken")  # the limit is for each caller
     request = messages.ActionClosePreparedStatementRequest(handles[0])
     client.call("DoAction", encode(messages.Action("ClosePreparedStatement", packed("x", request))))
     assert client.prepare("select 1")
     monkeypatch.setattr(prepared, "_BYTES_MAX", 100)
-    assert refusal(lambda: client.prepare("select 2", token="rtoken"))[0] is (
+    assert refusal(client.prepare, "select 2", token="rtoken")[0] is (
         grpc.StatusCode.RESOURCE_EXHAUSTED
     )
 
 
 def test_a_statement_is_bounded(lake: Lake, client: Client) -> None:
-    code, text = refusal(lambda: client.ticket("select " + " " * (1 << 20) + "1"))
-    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "1.0 MiB" in text
-    code, _ = refusal(lambda: client.ticket(""))
+    code, text = refusal(client.ticket, "select " + " " * (1 << 20) + "1")
+    assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "1.0 MiB" in text
+    code, _ = refusal(client.ticket, "")
     assert code is grpc.StatusCode.INVALID_ARGUMENT
 
 
@@ -250,7 +262,6 @@ def test_calls_of_a_caller_are_bounded(
 ) -> None:
     monkeypatch.setattr(calls, "CALLER_MAX", 1)
     release = threading.Event()
-    waiting = threading.Thread(target=lambda: client.call("DoGet", *iter(release.wait, True)))
 
     def never() -> Iterator[bytes]:
         release.wait(20)
@@ -270,7 +281,6 @@ def test_calls_of_a_caller_are_bounded(
     assert client.call("ListActions", b"", token="rtoken")
     release.set()
     held.cancel()
-    del waiting
 
 
 def test_a_client_that_sends_nothing_is_cut_off(
@@ -284,29 +294,33 @@ def test_a_client_that_sends_nothing_is_cut_off(
         yield from ()
 
     method = client._channel.stream_stream("/arrow.flight.protocol.FlightService/DoPut")
-    code, _ = refusal(lambda: list(method(never(), metadata=(("authorization", "Bearer wtoken"),))))
+    code, _ = refusal(list, method(never(), metadata=(("authorization", "Bearer wtoken"),)))
     hold.set()
     assert code is grpc.StatusCode.CANCELLED
 
 
-@pytest.mark.parametrize("token", ["", "unknown", "wtoken "[:5]])
+@pytest.mark.parametrize("token", ["", "unknown", "wtoke"])
 def test_no_method_works_without_a_token(client: Client, token: str) -> None:
     for method in METHODS:
-        code, text = refusal(lambda method=method: client.call(method, b"", token=token))
+        code, text = refusal(client.call, method, b"", token=token)
         assert code is grpc.StatusCode.UNAUTHENTICATED, method
-        assert "hint" not in text and "Bearer" in text
+        assert "hint" not in text
+        assert "Bearer" in text
 
 
 def test_a_large_request_without_a_token_is_not_read(client: Client) -> None:
-    code, _ = refusal(lambda: client.call("DoGet", b"x" * (256 << 20), token="unknown"))
+    code, _ = refusal(client.call, "DoGet", b"x" * (256 << 20), token="unknown")
     assert code is grpc.StatusCode.UNAUTHENTICATED
-    code, _ = refusal(lambda: client.call("DoGet", b"x" * (65 << 20)))
+    code, _ = refusal(client.call, "DoGet", b"x" * (65 << 20))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def ingest(client: Client, *data: bytes, token: str = "wtoken", **members: Any) -> list[bytes]:
-    members = {"table_definition_options": messages.TableDefinitionOptions(1, 1), "table": "new"} | members
-    first = put("CommandStatementIngest", messages.CommandStatementIngest(**members))
+    whole: dict[str, Any] = {
+        "table_definition_options": messages.TableDefinitionOptions(1, 1),
+        "table": "new",
+    } | members
+    first = put("CommandStatementIngest", messages.CommandStatementIngest(**whole))
     return client.call("DoPut", first, *data, token=token)
 
 
@@ -318,7 +332,7 @@ def test_damaged_arrow_data_ends_in_an_error_of_an_executor(lake: Lake, client: 
     struct.pack_into("<i", body, 8, 1 << 30)  # an offset far beyond the text
     damaged = encode(messages.FlightData(None, message.data_header, bytes(body)))
     for data in ([schema, damaged], [batch], [schema, schema], [schema, batch[:-20]], []):
-        code, _ = refusal(lambda data=data: ingest(client, *data))
+        code, _ = refusal(ingest, client, *data)
         assert code is grpc.StatusCode.INVALID_ARGUMENT
     assert ingest(client, schema, batch)
     assert lake.sql("select count(*) from new").value == 40
@@ -337,7 +351,7 @@ def test_a_batch_that_would_abort_arrow_is_refused(lake: Lake, client: Client) -
         changed = bytearray(header)
         struct.pack_into("<q", changed, at + 8, 2)
         data = encode(messages.FlightData(None, bytes(changed), message.data_body))
-        refusal(lambda data=data: ingest(client, schema, data, table=f"m{at}"))
+        refusal(ingest, client, schema, data, table=f"m{at}")
     assert client.call("DoGet", client.ticket("select 1"))
 
 
@@ -347,9 +361,7 @@ def test_parameters_are_bounded(numbers: Lake, client: Client) -> None:
     for rows in (1001, 1_000_000):
         data = data_of(pa.table({"0": pa.array(range(rows), pa.int64())}))
         code, _ = refusal(
-            lambda data=data: client.call(
-                "DoPut", put("CommandPreparedStatementUpdate", command), *data
-            )
+            client.call, "DoPut", put("CommandPreparedStatementUpdate", command), *data
         )
         assert code.name in ("INVALID_ARGUMENT", "RESOURCE_EXHAUSTED")
     assert numbers.sql("select count(*) from t").value == 30
@@ -370,7 +382,7 @@ def test_an_ingest_elsewhere_is_refused(
     lake: Lake, client: Client, members: dict[str, Any], code: str
 ) -> None:
     data = data_of(pa.table({"a": [1]}))
-    assert refusal(lambda: ingest(client, *data, **members))[0].name == code
+    assert refusal(ingest, client, *data, **members)[0].name == code
 
 
 def test_a_client_that_is_cut_off_ingests_nothing(lake: Lake, client: Client) -> None:
@@ -401,14 +413,14 @@ def test_a_client_that_is_cut_off_ingests_nothing(lake: Lake, client: Client) ->
 
 def test_paths_and_unknown_commands_have_an_error_that_helps(client: Client) -> None:
     path = encode(messages.FlightDescriptor(1, None, ("t",)))
-    assert "send a command" in refusal(lambda: client.call("GetFlightInfo", path))[1]
+    assert "send a command" in refusal(client.call, "GetFlightInfo", path)[1]
     unknown = descriptor("CommandStatementSubstraitPlan", messages.Nothing())
-    code, text = refusal(lambda: client.call("GetFlightInfo", unknown))
+    code, text = refusal(client.call, "GetFlightInfo", unknown)
     assert (code.name, "CommandStatementSubstraitPlan" in text) == ("UNIMPLEMENTED", True)
-    code, _ = refusal(lambda: client.call("DoExchange", b""))
+    code, _ = refusal(client.call, "DoExchange", b"")
     assert code is grpc.StatusCode.UNIMPLEMENTED
     action = encode(messages.Action("BeginTransaction", b""))
-    assert refusal(lambda: client.call("DoAction", action))[0].name == "UNIMPLEMENTED"
+    assert refusal(client.call, "DoAction", action)[0].name == "UNIMPLEMENTED"
 
 
 def test_a_query_is_cancelled_by_its_flight_info(lake: Lake, client: Client) -> None:
@@ -436,5 +448,5 @@ def test_a_query_is_cancelled_by_its_flight_info(lake: Lake, client: Client) -> 
     assert 2 in statuses  # cancelling; 3 before it runs
     assert failures[0].code() is grpc.StatusCode.CANCELLED
     # By nobody else.
-    code, _ = refusal(lambda: client.call("DoAction", cancel, token="rtoken"))
+    code, _ = refusal(client.call, "DoAction", cancel, token="rtoken")
     assert code is grpc.StatusCode.PERMISSION_DENIED

@@ -47,11 +47,13 @@ def test_every_type_is_read_back(lake: Lake) -> None:
     data = pa.table({name: column for name, column in ALL_TYPES.items() if name != "f"})
     lake.append("all", data)
     table = opened(publish_iceberg(lake, "all"))
-    assert rows_of(table) == lake.sql("from \"all\"").to_arrow().to_pylist()
+    assert rows_of(table) == lake.sql('from "all"').to_arrow().to_pylist()
     assert table.schema().find_field("dec").field_id == 7
 
 
-@pytest.mark.parametrize("kind", [pa.uint64(), pa.duration("us"), pa.timestamp("us", "Europe/Rome")])
+@pytest.mark.parametrize(
+    "kind", [pa.uint64(), pa.duration("us"), pa.timestamp("us", "Europe/Rome")]
+)
 def test_a_type_that_iceberg_lacks_is_refused(lake: Lake, kind: pa.DataType) -> None:
     lake.append("odd", pa.table({"x": pa.array([1], kind)}))
     with pytest.raises(Unsupported, match="column 'x' of type"):
@@ -152,5 +154,7 @@ def test_avro_is_read_as_it_was_written(
     path = tmp_path_factory.mktemp("avro") / "a.avro"
     path.write_bytes(container(ROW, {"k": "v"}, rows))
     with AvroFile(PyArrowFileIO().new_input(str(path))) as file:
-        found = [dict(zip("iltbf", (row[place] for place in range(5)), strict=True)) for row in file]
+        found = [
+            dict(zip("iltbf", (row[place] for place in range(5)), strict=True)) for row in file
+        ]
     assert found == rows

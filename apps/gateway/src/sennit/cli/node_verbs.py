@@ -46,7 +46,9 @@ def up(
     insecure: Annotated[
         bool, typer.Option("--insecure", help="Allow a non-loopback address without TLS.")
     ] = False,
-    no_flight: Annotated[bool, typer.Option("--no-flight", help="Do not serve Flight SQL.")] = False,
+    no_flight: Annotated[
+        bool, typer.Option("--no-flight", help="Do not serve Flight SQL.")
+    ] = False,
     allow_host: Annotated[
         list[str] | None,
         typer.Option(

@@ -18,7 +18,7 @@ __all__ = ["Call", "Caller", "Calls"]
 CALLER_MAX = 16
 """Calls of one credential at once: a quarter of all threads, so that four may be stuck."""
 _MESSAGE_SECONDS = 60.0
-"""Time for a client to send the next message; a call that waits occupies a thread."""
+"""Time for a client to go on; a call that waits occupies a thread."""
 _WATCH_SECONDS = 1.0
 
 
@@ -69,7 +69,7 @@ class Call:
         return None if left is None else max(left, 0.001)
 
     def expect_message(self) -> None:
-        """Give the client a minute for its next message."""
+        """Give the client a minute: for its next message, or to receive a short answer."""
         self.allow(_MESSAGE_SECONDS)
 
     def allow(self, seconds: float | None) -> None:

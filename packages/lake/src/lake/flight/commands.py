@@ -1,9 +1,9 @@
 """The commands and actions of Flight SQL. One more is one more entry in a table here.
 
-    GetFlightInfo, GetSchema     Command.info     the columns of a result, and a ticket
-    DoGet                        Command.read     the result
-    DoPut                        Command.write    takes a stream of Arrow data
-    DoAction                     ACTIONS
+GetFlightInfo, GetSchema     Command.info     the columns of a result, and a ticket
+DoGet                        Command.read     the result
+DoPut                        Command.write    takes a stream of Arrow data
+DoAction                     ACTIONS
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ def _cancel_query(s: Service, call: Call, request: m.ActionCancelQueryRequest) -
 def _cancel(s: Service, call: Call, info: m.FlightInfo) -> int:
     """Cancel the results of all endpoints; return the status: 2 cancelling, 3 not cancellable."""
     tickets = [each.ticket.ticket or b"" for each in info.endpoint if each.ticket is not None]
-    return 2 if any([s.statements.cancel(call, ticket) for ticket in tickets]) else 3
+    return 2 if any(s.statements.cancel(call, ticket) for ticket in tickets) else 3
 
 
 ACTIONS: Mapping[str, Action] = {

@@ -124,18 +124,16 @@ def table_types(_lake: Lake, _command: object) -> pa.Table:
 
 def tables(lake: Lake, command: CommandGetTables) -> pa.Table:
     """The datasets whose names match."""
-    schema = _fields(
-        catalog_name_=_TEXT, db_schema_name_=_TEXT, table_name=_TEXT, table_type=_TEXT
-    )
+    schema = _fields(catalog_name_=_TEXT, db_schema_name_=_TEXT, table_name=_TEXT, table_type=_TEXT)
     if command.include_schema:
         schema = schema.append(pa.field("table_schema", pa.binary(), nullable=False))
     rows: list[Sequence[object]] = []
     if _is_asked(command):
         for info in lake.catalog.list():
             if _like(command.table_name_filter_pattern, info.name):
-                row = (CATALOG, SCHEMA, info.name, _TABLE)
+                row: list[object] = [CATALOG, SCHEMA, info.name, _TABLE]
                 if command.include_schema:
-                    row += (info.schema.to_arrow().serialize().to_pybytes(),)
+                    row.append(info.schema.to_arrow().serialize().to_pybytes())
                 rows.append(row)
     columns = [pa.array([row[i] for row in rows], field.type) for i, field in enumerate(schema)]
     return pa.table(columns, schema=schema)

@@ -67,7 +67,7 @@ class FlightSqlServer:
         Conflict: The address cannot be bound.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - settings, all by keyword
         self,
         lake: Lake,
         authenticate: Authenticate,
@@ -160,7 +160,7 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
             yield from _abort(context, error)
         except grpc.RpcError:  # the client is gone
             return
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - logged and answered
             if not context.is_active():  # what ends a call may surface anywhere
                 return
             _log.exception("unexpected error in flight %s", name, exc_info=error)
@@ -188,9 +188,9 @@ class _Handler(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc has no typ
 
 
 def _read(call: Call, requests: Iterator[bytes]) -> Iterator[bytes]:
-    """Yield the client's messages; time spent on them does not count as waiting for them."""
+    """Yield the client's messages; after each there is time to answer, or to set another limit."""
     for request in requests:
-        call.allow(None)
+        call.expect_message()
         yield request
 
 

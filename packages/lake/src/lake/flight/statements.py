@@ -101,9 +101,7 @@ class Statements:
         schema = b"" if changes_data(text) else self._describe(call, text)
         handle = self._prepared.add(call.caller.key, text, schema)
         result = ActionCreatePreparedStatementResult(handle, schema, b"")
-        yield encode(
-            Any_(TYPE_PREFIX + "ActionCreatePreparedStatementResult", encode(result))
-        )
+        yield encode(Any_(TYPE_PREFIX + "ActionCreatePreparedStatementResult", encode(result)))
 
     def close(self, call: Call, request: ActionClosePreparedStatementRequest) -> Iterator[bytes]:
         """Forget a prepared statement."""
@@ -146,9 +144,7 @@ class Statements:
             for _ in payloads:  # an error may follow the end of the stream
                 pass
 
-    def update(
-        self, call: Call, command: CommandStatementQuery, stream: Stream
-    ) -> Iterator[bytes]:
+    def update(self, call: Call, command: CommandStatementQuery, stream: Stream) -> Iterator[bytes]:
         """Run a statement for its effect."""
         text = self._checked(call, command.query, command.transaction_id)
         yield encode(DoPutUpdateResult(self._change(call, text, None)))

@@ -61,7 +61,9 @@ class Tickets:
             raise Denied("using this ticket", hint="it was issued to another token")
         assert found.expires is not None
         if not expired and found.expires < time.time():
-            raise NotFound("ticket", hint=f"a ticket is valid for {_SECONDS} s; run the query again")
+            raise NotFound(
+                "ticket", hint=f"a ticket is valid for {_SECONDS} s; run the query again"
+            )
         return found
 
     def spend(self, ticket: StatementTicket) -> None:
@@ -70,7 +72,8 @@ class Tickets:
         Raises:
             UsageError: It has been used before.
         """
-        assert ticket.nonce is not None and ticket.expires is not None
+        assert ticket.nonce is not None
+        assert ticket.expires is not None
         now = time.time()
         with self._lock:
             if ticket.nonce in self._spent:

@@ -24,7 +24,7 @@ def container(schema: Mapping[str, Any], metadata: Mapping[str, str], rows: Iter
         metadata: Written into the header.
         rows: A dict for each record, with all its fields; None for an optional value that is absent.
     """
-    header = {"avro.schema": json.dumps(schema), "avro.codec": "null"} | metadata
+    header = {"avro.schema": json.dumps(schema), "avro.codec": "null", **metadata}
     encoded = [_encode(schema, row) for row in rows]
     block = b"".join(encoded)
     # Any 16 bytes that do not occur by chance; by content, so that equal rows give equal files.

@@ -5,7 +5,7 @@
     <folder>/metadata/v<version>-<snapshot>.metadata.json      the table
     <folder>/metadata/version-hint.text                        the newest metadata
 
-The table is a derived view of one snapshot, written anew for each (design 0102). It names the shards
+The table is a derived view of one snapshot, written anew for each (design 0101). It names the shards
 where they are; deleting the dataset deletes them. Field ids are those of the columns, which the
 shards have too (`lake.file_schemas`); readers find columns in nested data and in files of earlier
 versions by a name mapping.
@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any
 from lake.durable import storage_errors, write_whole
 from lake.file_schemas import column_ids, file_schemas_of, with_own_names
 from lake.interop.avro import container
-from lake.snapshots import Manifest
 from lake.objects import ObjectStore
+from lake.snapshots import Manifest
 from sennit_core.errors import Unsupported
 from sennit_core.hashing import canonical_json
 from sennit_core.private_files import make_private_folder
@@ -262,7 +262,7 @@ def _listed(path: Path, size: int, manifest: Manifest, number: int) -> dict[str,
     }
 
 
-def _table(  # noqa: PLR0913 - parts of one document
+def _table(
     manifest: Manifest,
     schema: Mapping[str, Any],
     columns: _Columns,

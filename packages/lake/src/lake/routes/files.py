@@ -17,13 +17,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
-from lake.snapshots import Manifest
+from lake.snapshots import Manifest, StoredManifest
 from sennit_core.errors import NotFound
 from sennit_core.roles import needs
 
@@ -35,6 +35,8 @@ __all__ = ["router"]
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 _MEDIA_TYPE = "application/vnd.apache.parquet"
 _DIGITS_MAX = 9
+_SNAPSHOTS_MAX = 1000
+_FILES_MAX = 10_000
 
 
 def router(lake: Lake) -> APIRouter:
@@ -42,14 +44,31 @@ def router(lake: Lake) -> APIRouter:
     routes = APIRouter(tags=["files"])
 
     @routes.get("/files/{dataset}", openapi_extra=needs("reader"))
-    def list_snapshots(dataset: str) -> list[dict[str, Any]]:
-        """The snapshots of a dataset, newest first, each with the address of its files."""
-        return [_summary(manifest) for manifest in lake.catalog.manifests(dataset)]
+    def list_snapshots(
+        dataset: str,
+        before: Annotated[int | None, Query(ge=1, le=(1 << 53))] = None,
+        limit: Annotated[int, Query(ge=1, le=_SNAPSHOTS_MAX)] = _SNAPSHOTS_MAX,
+    ) -> list[dict[str, Any]]:
+        """The snapshots of a dataset, newest first, each with the address of its files.
+
+        Those of a long history come in pages: `before` is the last `version` of the page before.
+        """
+        found = lake.catalog.snapshots(dataset, before=before, limit=limit)
+        return [_summary(manifest) for manifest in found]
 
     @routes.get("/files/{dataset}/{snapshot}", openapi_extra=needs("reader"))
-    def list_files(dataset: str, snapshot: str) -> dict[str, Any]:
-        """The files of a snapshot in the order of its rows, each with its stable address."""
+    def list_files(
+        dataset: str,
+        snapshot: str,
+        offset: Annotated[int, Query(ge=0, le=(1 << 53))] = 0,
+        limit: Annotated[int, Query(ge=0, le=_FILES_MAX)] = _FILES_MAX,
+    ) -> dict[str, Any]:
+        """The files of a snapshot from number `offset` on, in the order of its rows.
+
+        Each has its stable address; `shards` is the number of all.
+        """
         manifest = _manifest(lake, dataset, snapshot)
+        shards = manifest.snapshot.shards[offset : offset + limit]
         files = [
             {
                 "path": f"{_folder(manifest)}/{index}.parquet",
@@ -57,7 +76,7 @@ def router(lake: Lake) -> APIRouter:
                 "rows": shard.rows,
                 "bytes": shard.bytes,
             }
-            for index, shard in enumerate(manifest.snapshot.shards)
+            for index, shard in enumerate(shards, offset)
         ]
         schema = manifest.snapshot.schema.to_json()
         return _summary(manifest) | {"schema": schema, "files": files}
@@ -114,18 +133,19 @@ def _manifest(lake: Lake, dataset: str, snapshot: str) -> Manifest:
     return lake.catalog.manifest(dataset, None if snapshot in ("head", "latest") else snapshot)
 
 
-def _summary(manifest: Manifest) -> dict[str, Any]:
+def _summary(manifest: Manifest | StoredManifest) -> dict[str, Any]:
     return {
         "snapshot": manifest.snapshot.id,
         "version": manifest.snapshot.version,
         "createdAt": manifest.created_at,
         "rows": manifest.rows,
         "bytes": manifest.bytes,
+        "shards": manifest.shards,
         "path": _folder(manifest),
     }
 
 
-def _folder(manifest: Manifest) -> str:
+def _folder(manifest: Manifest | StoredManifest) -> str:
     return f"/files/{quote(manifest.snapshot.dataset)}/{quote(manifest.snapshot.id)}"
 
 

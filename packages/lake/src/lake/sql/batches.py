@@ -21,8 +21,9 @@ _ROWS_OF_UNKNOWN_WIDTH = 256
 """DuckDB itself holds 2,048 rows at once, so an eighth of that adds little memory. Fewer rows cost
 more CPU: 0.04 µs per row at 256 rows per batch, 0.14 µs at 64."""
 _ROOM_BYTES = 768 << 20
-_ROWS_WITH_ROOM = 1024
-"""With more memory than `_ROOM_BYTES`: a scan of six columns takes half the CPU of 256 rows."""
+_ROWS_WITH_ROOM = 2048
+"""With more memory than `_ROOM_BYTES`: as many as DuckDB holds itself. Reading four million rows of six
+columns takes 0.28 s of CPU, at 256 rows 0.98 s."""
 
 
 @contextmanager

@@ -243,7 +243,9 @@ def placeholders(sql: str) -> frozenset[str]:
         duckdb.Error: It does not parse.
     """
     return frozenset(
-        name for statement in _parser().extract_statements(sql) for name in statement.named_parameters
+        name
+        for statement in _parser().extract_statements(sql)
+        for name in statement.named_parameters
     )
 
 
