@@ -15,6 +15,7 @@ import pyarrow.flight
 import pytest
 
 from lake import Lake
+from lake.access import ColumnRule, PolicyRule
 from lake.flight import FlightSqlServer
 from lake.flight.messages import Any_, CommandStatementQuery
 from lake.flight.protobuf import encode
@@ -22,10 +23,10 @@ from lake.flight.statements import TYPE_PREFIX
 from lake.limits import QueryLimits, Requester
 
 USERS = {
-    "wtoken": Requester("ann", may_write=True),
-    "rtoken": Requester("bob"),
-    "rtoken-2": Requester("bob"),
-    "atoken": Requester("admin", is_admin=True, may_write=True),
+    "wtoken": Requester("ann", may_write=True, role="writer"),
+    "rtoken": Requester("bob", role="reader"),
+    "rtoken-2": Requester("bob", role="reader"),
+    "atoken": Requester("admin", is_admin=True, may_write=True, role="admin"),
 }
 Connect = Callable[..., Any]
 
@@ -224,3 +225,30 @@ def _wait_until_idle(lake: Lake) -> None:
             return
         done.wait(0.05)
     raise AssertionError("an executor still runs a query that nobody waits for")
+
+
+def test_a_policy_applies_to_every_way_in(flights: Lake, connect: Connect) -> None:
+    flights.append("secret", pa.table({"a": [1]}))
+    flights.set_policy("secret", [PolicyRule("role:writer", read=True, write=True)])
+    hidden = (ColumnRule("dep_delay"), ColumnRule("day"))
+    rule = PolicyRule("bob", rows="carrier = 'UA'", columns=hidden)
+    flights.set_policy("flights", [rule])
+    connection = connect("rtoken")
+    with connection.cursor() as cursor:
+        cursor.execute("select * from flights order by distance")
+        assert cursor.fetchall() == [("UA", 200), ("UA", 1400)]
+        with pytest.raises(adbc_driver_manager.Error, match="dep_delay"):
+            cursor.execute("select dep_delay from flights")
+        for text in ("select * from secret", "insert into secret values (1)"):
+            with pytest.raises(adbc_driver_manager.Error):
+                cursor.execute(text)
+    (schema,) = connection.adbc_get_objects().read_all().to_pylist()[0]["catalog_db_schemas"]
+    (table,) = schema["db_schema_tables"]
+    assert [column["column_name"] for column in table["table_columns"]] == ["carrier", "distance"]
+    with connect("wtoken").cursor() as cursor:
+        cursor.execute("select count(*) from secret")
+        assert cursor.fetchone() == (1,)
+        for mode in ("append", "replace"):
+            with pytest.raises(adbc_driver_manager.Error):
+                cursor.adbc_ingest("flights", pa.table({"carrier": ["XX"]}), mode=mode)
+    assert flights.sql("select count(*) from flights").value == 4

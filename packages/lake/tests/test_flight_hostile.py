@@ -24,9 +24,9 @@ from lake.limits import Requester
 from sennit_core.errors import BadInput, SennitError
 
 USERS = {
-    "wtoken": Requester("ann", may_write=True),
-    "rtoken": Requester("bob"),
-    "rtoken-2": Requester("bob"),
+    "wtoken": Requester("ann", may_write=True, role="writer"),
+    "rtoken": Requester("bob", role="reader"),
+    "rtoken-2": Requester("bob", role="reader"),
 }
 MESSAGES = [
     each

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lake.limits import Requester
+from lake.routes.requester import as_requester
 from sennit.node import Node
 from sennit.settings import NetworkSettings
 from sennit_core.errors import Conflict
@@ -32,11 +33,7 @@ def serve_flight(node: Node, port: int) -> Iterator[str | None]:
 
     def authenticate(token: str) -> Requester | None:
         principal = node.tokens.principal(token)
-        if principal is None:
-            return None
-        return Requester(
-            principal.name, is_admin=principal.may("admin"), may_write=principal.may("writer")
-        )
+        return None if principal is None else as_requester(principal)
 
     try:
         server = FlightSqlServer(

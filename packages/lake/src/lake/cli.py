@@ -167,16 +167,6 @@ def _add_iceberg(verbs: _Verbs, common: argparse.ArgumentParser) -> None:
     iceberg.set_defaults(run=_iceberg)
 
 
-def _add_iceberg(verbs: Any, common: argparse.ArgumentParser) -> None:
-    iceberg = verbs.add_parser(
-        "iceberg", parents=[common], help="write Iceberg metadata of a dataset; print its path"
-    )
-    iceberg.add_argument("name", help="a dataset")
-    iceberg.add_argument("--version", type=int, help="a snapshot's number; the newest by default")
-    iceberg.add_argument("--out", type=Path, metavar="DIR", help="the Iceberg table's folder")
-    iceberg.set_defaults(run=_iceberg)
-
-
 def _open(options: argparse.Namespace, *, create: bool = False) -> Lake:
     from lake.lake import Lake
 

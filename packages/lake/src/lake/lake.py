@@ -92,8 +92,7 @@ class Lake:
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
         self._clock = clock
-        self.staging = self.folder / "lake" / "staging"
-        """Folder of temporary files, emptied when the lake is opened."""
+        self.staging = self.folder / "lake" / "staging"  # emptied when the lake is opened
         self._ended_cleanly = self.folder / "lake" / "ended-cleanly"
         with ExitStack() as owned:
             self.tree = tree or owned.enter_context(_open_tree(self.folder))
@@ -259,15 +258,8 @@ class Lake:
             BadInput: The file cannot be read.
             Conflict: The mode is `create` and the dataset exists.
         """
-        request = IngestRequest(
-            snapshot=new_id(self._clock),
-            dataset=new_id(self._clock),
-            name=name,
-            paths=(file,),
-            mode=mode,
-            options=options,
-            owner=owner,
-        )
+        new, dataset = new_id(self._clock), new_id(self._clock)
+        request = IngestRequest(new, dataset, name, (file,), mode, options, owner)
         return self._ingestor.ingest(request, cancelled=cancelled)
 
     def run(self, sql: str, **options: Any) -> RunningStatement:

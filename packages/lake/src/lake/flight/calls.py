@@ -48,7 +48,7 @@ class Call:
     def __init__(self, caller: Caller, context: Any) -> None:
         self.caller = caller
         self.context = context
-        # None while the call may take any time, because something else limits it.
+        # None while the call has no time limit of its own, because something else limits it.
         self._until: float | None = None
         self.expect_message()
 
@@ -69,14 +69,14 @@ class Call:
         return None if left is None else max(left, 0.001)
 
     def expect_message(self) -> None:
-        """Give the client a minute: for its next message, or to receive a short answer."""
+        """Set a limit of a minute: for the next message, or to receive a short answer."""
         self.allow(_MESSAGE_SECONDS)
 
     def allow(self, seconds: float | None) -> None:
         """End the call after this time; None for no limit."""
         self._until = None if seconds is None else time.monotonic() + seconds
 
-    def end_if_late(self, now: float) -> None:
+    def end_if_overdue(self, now: float) -> None:
         """End the call if its time is over."""
         if self._until is not None and now > self._until:
             self.context.cancel()
@@ -129,4 +129,4 @@ class Calls:
             with self._changed:
                 calls = tuple(self._open)
             for call in calls:
-                call.end_if_late(now)
+                call.end_if_overdue(now)

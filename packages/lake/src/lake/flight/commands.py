@@ -2,7 +2,7 @@
 
 GetFlightInfo, GetSchema     Command.info     the columns of a result, and a ticket
 DoGet                        Command.read     the result
-DoPut                        Command.write    takes a stream of Arrow data
+DoPut                        Command.write    reads a stream of Arrow data
 DoAction                     ACTIONS
 """
 
@@ -22,6 +22,7 @@ from sennit_core.errors import BadInput, Unsupported
 
 if TYPE_CHECKING:
     from lake.lake import Lake
+    from lake.limits import Requester
 
 __all__ = ["ACTIONS", "COMMANDS", "Action", "Command", "Service", "command_of"]
 
@@ -42,7 +43,7 @@ class Command:
         message: The class of its message.
         info: Returns how to get its result.
         read: Yields its result as encoded FlightData.
-        write: Takes Arrow data; yields the results, which go into messages PutResult.
+        write: Reads Arrow data; yields the results, which go into messages PutResult.
     """
 
     message: type
@@ -68,14 +69,14 @@ class Action:
     is_any: bool = True
 
 
-def _table(message: type, rows: Callable[[Lake, Any], Any]) -> Command:
+def _table(message: type, rows: Callable[[Lake, Requester, Any], Any]) -> Command:
     """Return a command whose result is a small table."""
 
-    def info(service: Service, _call: Call, command: Any) -> Info:
-        return Info(rows(service.lake, command).schema.serialize().to_pybytes())
+    def info(service: Service, call: Call, command: Any) -> Info:
+        return Info(rows(service.lake, call.requester, command).schema.serialize().to_pybytes())
 
-    def read(service: Service, _call: Call, command: Any) -> Iterator[bytes]:
-        return messages_of_table(rows(service.lake, command))
+    def read(service: Service, call: Call, command: Any) -> Iterator[bytes]:
+        return messages_of_table(rows(service.lake, call.requester, command))
 
     return Command(message, info, read)
 

@@ -17,6 +17,7 @@ from lake.flight.messages import CommandGetDbSchemas, CommandGetSqlInfo, Command
 
 if TYPE_CHECKING:
     from lake.lake import Lake
+    from lake.limits import Requester
 
 __all__ = ["CATALOG", "SCHEMA", "catalogs", "empty", "schemas", "sql_info", "table_types", "tables"]
 
@@ -74,7 +75,7 @@ _SQL_INFO: dict[int, str | bool | int] = {
     8: 0,  # no transactions
     9: True,  # cancellation
     10: True,  # bulk ingestion
-    11: False,  # which takes part in no transaction
+    11: False,  # not in transactions
     500: False,  # no statements that create catalogs
     501: False,  # or schemas
     502: True,  # but tables
@@ -85,7 +86,7 @@ _SQL_INFO: dict[int, str | bool | int] = {
 _BITMASKS = frozenset((8, 503))
 
 
-def sql_info(_lake: Lake, command: CommandGetSqlInfo) -> pa.Table:
+def sql_info(_lake: Lake, _requester: Requester, command: CommandGetSqlInfo) -> pa.Table:
     """The properties that are asked for, or all."""
     wanted = {k: v for k, v in _SQL_INFO.items() if not command.info or k in command.info}
     children: list[list[Any]] = [[] for _ in range(_VALUE.num_fields)]
@@ -105,31 +106,31 @@ def sql_info(_lake: Lake, command: CommandGetSqlInfo) -> pa.Table:
     return pa.table([pa.array(list(wanted), pa.uint32()), union.cast(_VALUE)], schema=_INFO)
 
 
-def catalogs(_lake: Lake, _command: object) -> pa.Table:
+def catalogs(_lake: Lake, _requester: Requester, _command: object) -> pa.Table:
     """The one catalog."""
     return pa.table([[CATALOG]], schema=_fields(catalog_name=_TEXT))
 
 
-def schemas(_lake: Lake, command: CommandGetDbSchemas) -> pa.Table:
+def schemas(_lake: Lake, _requester: Requester, command: CommandGetDbSchemas) -> pa.Table:
     """The one schema."""
     shown = command.catalog in (None, CATALOG) and _like(command.db_schema_filter_pattern, SCHEMA)
     columns = [[CATALOG], [SCHEMA]] if shown else [[], []]
     return pa.table(columns, schema=_fields(catalog_name_=_TEXT, db_schema_name=_TEXT))
 
 
-def table_types(_lake: Lake, _command: object) -> pa.Table:
+def table_types(_lake: Lake, _requester: Requester, _command: object) -> pa.Table:
     """The one type."""
     return pa.table([[_TABLE]], schema=_fields(table_type=_TEXT))
 
 
-def tables(lake: Lake, command: CommandGetTables) -> pa.Table:
-    """The datasets whose names match."""
+def tables(lake: Lake, requester: Requester, command: CommandGetTables) -> pa.Table:
+    """The datasets that the user may read and whose names match."""
     schema = _fields(catalog_name_=_TEXT, db_schema_name_=_TEXT, table_name=_TEXT, table_type=_TEXT)
     if command.include_schema:
         schema = schema.append(pa.field("table_schema", pa.binary(), nullable=False))
     rows: list[Sequence[object]] = []
     if _is_asked(command):
-        for info in lake.catalog.list():
+        for info in lake.policies.list(requester):
             if _like(command.table_name_filter_pattern, info.name):
                 row: list[object] = [CATALOG, SCHEMA, info.name, _TABLE]
                 if command.include_schema:
@@ -141,7 +142,7 @@ def tables(lake: Lake, command: CommandGetTables) -> pa.Table:
 
 def empty(name: str) -> Any:
     """Return a function for what a lake does not have: keys, and the types of XDBC."""
-    return lambda _lake, _command: _EMPTY[name].empty_table()
+    return lambda _lake, _requester, _command: _EMPTY[name].empty_table()
 
 
 def _is_asked(command: CommandGetTables) -> bool:
@@ -156,7 +157,7 @@ def _like(pattern: str | None, text: str) -> bool:
     """Whether a text matches a pattern of LIKE; without one it does."""
     if pattern is None:
         return True
-    # Several % in a row would make the search take exponential time.
+    # Several % in a row would make the search exponential.
     parts = re.sub("%+", "%", pattern).split("%")
     return _matches([re.escape(p).replace("_", ".") for p in parts], text)
 

@@ -18,7 +18,7 @@ _IDLE_SECONDS = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Parameters:
-    """Rows of parameters, as an Arrow IPC stream that nobody has read yet."""
+    """Rows of parameters, as an Arrow IPC stream that has not been decoded."""
 
     stream: bytes
     rows: int

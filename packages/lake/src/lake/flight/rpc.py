@@ -1,6 +1,6 @@
 """The methods of the gRPC service `arrow.flight.protocol.FlightService`.
 
-Each takes the messages of a client, as bytes, and yields those of the server. All are declared to
+Each reads the messages of a client, as bytes, and yields those of the server. All are declared to
 gRPC as streams in both directions, which on the wire is the same as one message in either: so a
 request is read only after its caller was admitted.
 """
@@ -56,7 +56,7 @@ def do_get(service: Service, call: Call, requests: Requests) -> Iterator[bytes]:
 
 
 def do_put(service: Service, call: Call, requests: Requests) -> Iterator[bytes]:
-    """Take a stream of Arrow data."""
+    """Read a stream of Arrow data."""
     first = decode(m.FlightData, _one(requests))
     command, message, name = command_of(_command(first.flight_descriptor))
     if command.write is None:

@@ -1,7 +1,7 @@
 """The Flight SQL server: a gRPC server of its own port, over a lake.
 
 It is made of `grpc` and not of `pyarrow.flight`, because that accepts requests of any length, from
-anybody, before a handler sees them, and decodes Arrow data before this package can check it (design
+any client, before a handler sees them, and decodes Arrow data before this package can check it (design
 0100).
 """
 

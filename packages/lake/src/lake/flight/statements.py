@@ -40,8 +40,7 @@ from sennit_core.units import MIB
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.queries import QueryExecution
-    from lake.writes import WriteExecution
+    from lake.running import RunningStatement
 
 __all__ = ["Info", "Statements"]
 
@@ -63,7 +62,7 @@ class Info(NamedTuple):
 
     Args:
         schema: Its columns as an IPC message; empty if they are not known before it runs.
-        ticket: What DoGet takes; None for the command itself.
+        ticket: The argument of DoGet; None for the command itself.
         expires: When the ticket expires, in Unix seconds.
     """
 
@@ -87,7 +86,7 @@ class Statements:
         self._prepared = PreparedStatements()
         self._lock = threading.Lock()
         # Results being read, by the nonce of their ticket.
-        self._running: dict[bytes, QueryExecution | WriteExecution] = {}
+        self._running: dict[bytes, RunningStatement] = {}
 
     def query(self, call: Call, command: CommandStatementQuery) -> Info:
         """Return the columns of a query, which runs when its ticket is used."""
@@ -97,7 +96,7 @@ class Statements:
     def prepare(self, call: Call, request: ActionCreatePreparedStatementRequest) -> Iterator[bytes]:
         """Check a statement and keep it."""
         text = self._checked(call, request.query, request.transaction_id)
-        # Clients take a statement without columns for a change.
+        # Clients treat a statement without columns as a change.
         schema = b"" if changes_data(text) else self._describe(call, text)
         handle = self._prepared.add(call.caller.key, text, schema)
         result = ActionCreatePreparedStatementResult(handle, schema, b"")
@@ -169,7 +168,8 @@ class Statements:
         """Create, replace or append to a dataset from the stream's rows."""
         if not call.requester.may_write:
             raise Denied("ingesting a dataset", needed="writer")
-        name, mode = self._ingest_target(command)
+        name, mode = self._ingest_target(call, command)
+        self._lake.policies.check_upload(name, mode, call.requester)
         with NewFile(self._lake.staging) as file:
             writer = IpcWriter(file.write)
             for data in stream:
@@ -241,7 +241,7 @@ class Statements:
         nonce: bytes | None,
         *,
         describe: bool = False,
-    ) -> Iterator[QueryExecution | WriteExecution]:
+    ) -> Iterator[RunningStatement]:
         """Start a statement, which ends with the call, or when its limit of time is over."""
         requester, limits = call.requester, self._lake.query_limits
         seconds = limits.deadline_seconds(call.seconds, requester)
@@ -252,6 +252,7 @@ class Statements:
             max_rows=limits.rows(None, "arrow"),
             deadline_seconds=seconds,
             user=requester.name,
+            role=requester.role,
             read_only=not requester.may_write,
             describe=describe,
         ) as execution:
@@ -262,10 +263,8 @@ class Statements:
                 yield execution
 
     @contextmanager
-    def _registered(
-        self, nonce: bytes | None, execution: QueryExecution | WriteExecution
-    ) -> Iterator[None]:
-        if nonce is None:  # nobody can name it
+    def _registered(self, nonce: bytes | None, execution: RunningStatement) -> Iterator[None]:
+        if nonce is None:  # no client can name it
             yield
             return
         with self._lock:
@@ -277,7 +276,7 @@ class Statements:
                 if self._running.get(nonce) is execution:
                     del self._running[nonce]
 
-    def _ingest_target(self, command: CommandStatementIngest) -> tuple[str, str]:
+    def _ingest_target(self, call: Call, command: CommandStatementIngest) -> tuple[str, str]:
         """Return the dataset's name, and the mode of the ingest."""
         if command.temporary:
             raise Unsupported("temporary tables", hint="ingest into a dataset, and delete it later")
@@ -291,7 +290,7 @@ class Statements:
         if_missing = options.if_not_exist if options else None
         if_exists = options.if_exists if options else None
         if if_missing == _FAIL_IF_MISSING:
-            self._lake.catalog.get(command.table)  # raises NotFound
+            self._lake.policies.visible(command.table, call.requester)  # raises NotFound
         mode = {_APPEND: "append", _REPLACE: "replace"}.get(if_exists or 0, "create")
         return command.table, mode
 

@@ -27,7 +27,7 @@ def container(schema: Mapping[str, Any], metadata: Mapping[str, str], rows: Iter
     header = {"avro.schema": json.dumps(schema), "avro.codec": "null", **metadata}
     encoded = [_encode(schema, row) for row in rows]
     block = b"".join(encoded)
-    # Any 16 bytes that do not occur by chance; by content, so that equal rows give equal files.
+    # Any 16 bytes that do not occur by chance; a hash, so that equal rows are equal files.
     sync = sha256(block).digest()[:16]
     pieces = [_MAGIC, _map(header), sync]
     if encoded:

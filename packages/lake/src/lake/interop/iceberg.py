@@ -68,7 +68,7 @@ def publish_iceberg(
     Raises:
         NotFound: There is no such dataset or version.
         Corrupt: The snapshot is damaged.
-        Unsupported: Iceberg has no such type, or could not tell two columns of older files apart.
+        Unsupported: Iceberg has no such type, or could not distinguish two columns of older files.
     """
     if version is None:
         manifest = lake.catalog.manifest(dataset)
@@ -117,8 +117,8 @@ class _Columns:
         ]
         names = self._names()
         has_nested = any(isinstance(each["type"], dict) for each in self.fields)
-        taken = [name for each in names.values() for name in each]
-        is_ambiguous = len(taken) != len(set(taken))
+        used = [name for each in names.values() for name in each]
+        is_ambiguous = len(used) != len(set(used))
         if is_ambiguous and has_nested:
             raise Unsupported(
                 "Iceberg metadata of nested columns, where a name has been that of two columns",

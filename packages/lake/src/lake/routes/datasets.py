@@ -133,8 +133,11 @@ def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
         return lake.reorder_columns(dataset, order.columns, user=requester.name).to_json()
 
     @routes.post("/{dataset}/iceberg", openapi_extra=needs("writer"))
-    def publish(dataset: str, wanted: Annotated[IcebergRequest, Body()]) -> dict[str, str]:
+    def publish(
+        dataset: str, wanted: Annotated[IcebergRequest, Body()], request: Request
+    ) -> dict[str, str]:
         """Write Iceberg metadata of a snapshot; return its path on the node's machine."""
+        lake.policies.check_whole(dataset, requester_of(request), "publishing")
         return {"metadata": str(publish_iceberg(lake, dataset, version=wanted.version))}
 
 

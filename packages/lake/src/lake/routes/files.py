@@ -23,6 +23,7 @@ from urllib.parse import quote
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from lake.routes.requester import requester_of
 from lake.snapshots import Manifest, StoredManifest
 from sennit_core.errors import NotFound
 from sennit_core.roles import needs
@@ -42,44 +43,7 @@ _FILES_MAX = 10_000
 def router(lake: Lake) -> APIRouter:
     """Return the file routes."""
     routes = APIRouter(tags=["files"])
-
-    @routes.get("/files/{dataset}", openapi_extra=needs("reader"))
-    def list_snapshots(
-        dataset: str,
-        before: Annotated[int | None, Query(ge=1, le=(1 << 53))] = None,
-        limit: Annotated[int, Query(ge=1, le=_SNAPSHOTS_MAX)] = _SNAPSHOTS_MAX,
-    ) -> list[dict[str, Any]]:
-        """The snapshots of a dataset, newest first, each with the address of its files.
-
-        Those of a long history come in pages: `before` is the last `version` of the page before.
-        """
-        found = lake.catalog.snapshots(dataset, before=before, limit=limit)
-        return [_summary(manifest) for manifest in found]
-
-    @routes.get("/files/{dataset}/{snapshot}", openapi_extra=needs("reader"))
-    def list_files(
-        dataset: str,
-        snapshot: str,
-        offset: Annotated[int, Query(ge=0, le=(1 << 53))] = 0,
-        limit: Annotated[int, Query(ge=0, le=_FILES_MAX)] = _FILES_MAX,
-    ) -> dict[str, Any]:
-        """The files of a snapshot from number `offset` on, in the order of its rows.
-
-        Each has its stable address; `shards` is the number of all.
-        """
-        manifest = _manifest(lake, dataset, snapshot)
-        shards = manifest.snapshot.shards[offset : offset + limit]
-        files = [
-            {
-                "path": f"{_folder(manifest)}/{index}.parquet",
-                "object": shard.object,
-                "rows": shard.rows,
-                "bytes": shard.bytes,
-            }
-            for index, shard in enumerate(shards, offset)
-        ]
-        schema = manifest.snapshot.schema.to_json()
-        return _summary(manifest) | {"schema": schema, "files": files}
+    _add_lists(routes, lake)
 
     @routes.head(
         "/files/{dataset}/{snapshot}/{shard}",
@@ -89,6 +53,7 @@ def router(lake: Lake) -> APIRouter:
     @routes.get("/files/{dataset}/{snapshot}/{shard}", openapi_extra=needs("reader"))
     def get_shard(dataset: str, snapshot: str, shard: str, request: Request) -> Response:
         """One shard, or the requested range of it."""
+        lake.policies.check_whole(dataset, requester_of(request), "downloading the shards of")
         manifest = _manifest(lake, dataset, snapshot)
         name, index = _object_of(lake, manifest, shard)
         lake.verify_shard(lake.catalog.get(manifest.snapshot.dataset).name, index, name)
@@ -97,7 +62,7 @@ def router(lake: Lake) -> APIRouter:
             "ETag": f'"{name}"',
             "Accept-Ranges": "bytes",
             "Cache-Control": "private",
-            # What `head` and names stand for in this response.
+            # The meaning of `head`, and of names, in this response.
             "Content-Location": f"{_folder(manifest)}/{index}.parquet",
         }
         if _has_tag(request.headers.get("If-None-Match", ""), name):
@@ -119,6 +84,50 @@ def router(lake: Lake) -> APIRouter:
         )
 
     return routes
+
+
+def _add_lists(routes: APIRouter, lake: Lake) -> None:
+    @routes.get("/files/{dataset}", openapi_extra=needs("reader"))
+    def list_snapshots(
+        dataset: str,
+        request: Request,
+        before: Annotated[int | None, Query(ge=1, le=(1 << 53))] = None,
+        limit: Annotated[int, Query(ge=1, le=_SNAPSHOTS_MAX)] = _SNAPSHOTS_MAX,
+    ) -> list[dict[str, Any]]:
+        """The snapshots of a dataset, newest first, each with the address of its files.
+
+        Those of a long history come in pages: `before` is the last `version` of the page before.
+        """
+        lake.policies.check_whole(dataset, requester_of(request), "listing the files of")
+        found = lake.catalog.snapshots(dataset, before=before, limit=limit)
+        return [_summary(manifest) for manifest in found]
+
+    @routes.get("/files/{dataset}/{snapshot}", openapi_extra=needs("reader"))
+    def list_files(
+        dataset: str,
+        snapshot: str,
+        request: Request,
+        offset: Annotated[int, Query(ge=0, le=(1 << 53))] = 0,
+        limit: Annotated[int, Query(ge=0, le=_FILES_MAX)] = _FILES_MAX,
+    ) -> dict[str, Any]:
+        """The files of a snapshot from number `offset` on, in the order of its rows.
+
+        Each has its stable address; `shards` is the number of all.
+        """
+        lake.policies.check_whole(dataset, requester_of(request), "listing the files of")
+        manifest = _manifest(lake, dataset, snapshot)
+        shards = manifest.snapshot.shards[offset : offset + limit]
+        files = [
+            {
+                "path": f"{_folder(manifest)}/{index}.parquet",
+                "object": shard.object,
+                "rows": shard.rows,
+                "bytes": shard.bytes,
+            }
+            for index, shard in enumerate(shards, offset)
+        ]
+        schema = manifest.snapshot.schema.to_json()
+        return _summary(manifest) | {"schema": schema, "files": files}
 
 
 def _leased(lake: Lake, name: str, start: int, stop: int) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""The values of a statement's placeholders, as DuckDB takes them.
+"""The values of a statement's placeholders, as parameters of DuckDB.
 
 A request has them as `params` (a list for `?` and `$1`, an object for `$name`), or as
 `arrowParams`: an Arrow IPC stream of a client, and the number of its row that holds them. The stream
