@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
+from fastapi import Request
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyiceberg.avro.file import AvroFile
@@ -15,6 +19,7 @@ from pyiceberg.table import StaticTable
 
 import lake as lakes
 from lake import Lake
+from lake.access import PolicyRule
 from lake.cli import main
 from lake.interop.avro import container
 from lake.interop.iceberg import publish_iceberg
@@ -158,3 +163,23 @@ def test_avro_is_read_as_it_was_written(
             dict(zip("iltbf", (row[place] for place in range(5)), strict=True)) for row in file
         ]
     assert found == rows
+
+
+@pytest.mark.parametrize(("name", "status"), [("bob", 403), ("eve", 404), ("admin", 200)])
+def test_a_policy_keeps_files_from_users_who_see_a_part(
+    numbers: Lake, name: str, status: int
+) -> None:
+    rules = [PolicyRule("bob", rows="a < 5"), PolicyRule("*", read=False)]
+    numbers.set_policy("t", rules)
+    app = make_app(numbers)
+    role = "admin" if name == "admin" else "writer"
+
+    @app.middleware("http")
+    async def sign_in(request: Request, follow: Callable[[Request], Awaitable[Any]]) -> Any:
+        request.state.principal = SimpleNamespace(name=name, role=role)
+        return await follow(request)
+
+    client = Client(app)
+    for path in ("/files/t", "/files/t/head", "/files/t/1", "/files/t/head/0.parquet"):
+        assert client.get(path).status_code == status, path
+    assert client.post("/api/datasets/t/iceberg", json={}).status_code == status
