@@ -21,6 +21,7 @@ __all__ = ["load"]
 
 _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("network", "port"): (0, 65_535),
+    ("network", "flight_port"): (0, 65_535),
     ("storage", "part_bytes"): (1, 256 * MIB),
     ("storage", "upload_bytes_max"): (1, 1024 * TIB),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
@@ -54,6 +55,8 @@ def _checked(settings: Settings) -> Settings:
     """Validate the values; return them with origins as browsers send them."""
     for (section, name), (least, most) in _BOUNDS.items():
         value = getattr(getattr(settings, section), name)
+        if value is None:
+            continue
         if not least <= value <= most or math.isnan(value):
             raise UsageError(
                 f"{section}.{name} is {value}", hint=f"set it to a value from {least} to {most}"

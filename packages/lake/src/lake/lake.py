@@ -92,7 +92,7 @@ class Lake:
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
         self._clock = clock
-        self._staging = self.folder / "lake" / "staging"
+        self.staging = self.folder / "lake" / "staging"  # emptied when the lake is opened
         self._ended_cleanly = self.folder / "lake" / "ended-cleanly"
         with ExitStack() as owned:
             self.tree = tree or owned.enter_context(_open_tree(self.folder))
@@ -112,14 +112,14 @@ class Lake:
                 clock=clock,
             )
             self._ingestor = Ingestor(
-                self.objects, self.catalog, self.retention, self.pool, self._staging,
+                self.objects, self.catalog, self.retention, self.pool, self.staging,
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
             )  # fmt: skip
             self._writer = Writer(
                 self.objects,
                 self.catalog,
                 self.retention,
-                self._staging,
+                self.staging,
                 delete=self.delete,
                 clock=clock,
             )
@@ -229,10 +229,38 @@ class Lake:
             path = Path(data)
             if not path.is_file():
                 raise NotFound(kind="file", name=str(data), suggestion=None)
-            return self._append(path, path.name, mode, wire)
-        with NewFile(self._staging) as file:
+            return self.ingest_file(path, path.name, mode, wire)
+        with NewFile(self.staging) as file:
             _write_arrow(data, file)
-            return self._append(file.path, f"{table}.arrow", mode, wire)
+            return self.ingest_file(file.path, f"{table}.arrow", mode, wire)
+
+    def ingest_file(
+        self,
+        file: Path,
+        name: str,
+        mode: str,
+        options: dict[str, Any],
+        *,
+        owner: str = "",
+        cancelled: Callable[[], bool] | None = None,
+    ) -> DatasetInfo:
+        """Ingest a file of this machine into a dataset; blocks until it is committed.
+
+        Args:
+            file: The file, which stays.
+            name: Its name, whose ending may tell the format.
+            mode: `create`, `append` or `replace`.
+            options: Ingest options as in the HTTP API; `name` is the dataset's.
+            owner: Owner of a new dataset.
+            cancelled: Called several times per second; True stops the work.
+
+        Raises:
+            BadInput: The file cannot be read.
+            Conflict: The mode is `create` and the dataset exists.
+        """
+        new, dataset = new_id(self._clock), new_id(self._clock)
+        request = IngestRequest(new, dataset, name, (file,), mode, options, owner)
+        return self._ingestor.ingest(request, cancelled=cancelled)
 
     def run(self, sql: str, **options: Any) -> RunningStatement:
         """Start a statement in an executor, or queue it for one.
@@ -491,17 +519,6 @@ class Lake:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _append(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
-        request = IngestRequest(
-            snapshot=new_id(self._clock),
-            dataset=new_id(self._clock),
-            name=name,
-            paths=(path,),
-            mode=mode,
-            options=options,
-        )
-        return self._ingestor.ingest(request)
-
     @contextmanager
     def _exclusive(self, upload_id: str, cancelled: Callable[[], bool] | None) -> Iterator[None]:
         """Wait until no other ingest of the upload runs: they would share a staging folder."""
@@ -528,9 +545,9 @@ class Lake:
 
     def _recover(self) -> None:
         """Delete the remains of a crash: staging files, unreferenced objects, abandoned uploads."""
-        with storage_errors(self._staging, 0):
-            shutil.rmtree(self._staging, ignore_errors=True)
-            make_private_folder(self._staging)
+        with storage_errors(self.staging, 0):
+            shutil.rmtree(self.staging, ignore_errors=True)
+            make_private_folder(self.staging)
         # Knowing the references takes a read of every manifest, which a clean end makes needless.
         if not self._ended_cleanly.exists():
             self.retention.sweep()
