@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import ssl
 import subprocess
 import sys
@@ -146,6 +147,25 @@ def test_sources_are_not_kept_unless_an_upload_says_so(plain: OpenNode) -> None:
 def source_of(node: OpenNode, dataset: str) -> Any:
     (snapshot,) = node.client.get(f"/api/datasets/{dataset}/snapshots").json()
     return snapshot["shards"][0].get("sourceObject")
+
+
+@effect_of("storage.verify")
+def every_statement_reads_its_shards_whole(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    rows = "".join(f"{os.urandom(16).hex()}\n" for _ in range(100_000))
+    for mode, is_whole in (("always", True), ("open", False)):
+        node = opened({"storage.verify": mode, "emsqrt.executors": 1})
+        node.upload("t.csv", f"a\n{rows}".encode())
+        stored_bytes = node.client.get("/api/datasets/t").json()["bytes"]
+        read_bytes = []
+        for _ in range(3):
+            answered = node.client.post("/api/query", json={"sql": "SELECT count(*) FROM t"})
+            assert answered.status_code == 200, answered.text
+            (executor,) = node.client.get("/api/stats").json()["executors"]
+            counters = Path(f"/proc/{executor['pid']}/io").read_text()
+            read_bytes.append(int(counters.split()[1]))
+        assert (read_bytes[2] - read_bytes[1] >= stored_bytes) is is_whole
 
 
 @effect_of("storage.upload_bytes_max")

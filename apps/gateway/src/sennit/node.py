@@ -98,6 +98,7 @@ class Node:
                     part_bytes=settings.storage.part_bytes,
                     upload_bytes_max=settings.storage.upload_bytes_max,
                     keep_source=settings.storage.keep_source,
+                    verify=settings.storage.verify,
                     reserve=reserve,
                     query_limits=QueryLimits(
                         seconds=settings.analytics.query_seconds,

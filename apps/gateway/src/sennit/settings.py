@@ -50,11 +50,14 @@ class StorageSettings:
     """How uploads are received and stored. Sizes in bytes.
 
     `keep_source` keeps a copy of each uploaded file; an upload's option `keepSource` overrides it.
+    `verify` says when stored bytes are compared with their hashes: at the first read in each process
+    and when a file has changed, or always, at every read (docs/damage.md).
     """
 
     part_bytes: int = 16 * MIB
     keep_source: bool = False
     upload_bytes_max: int = 1024 * GIB
+    verify: Literal["open", "always"] = "open"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from lake.scrub import Scrub, ScrubReport
 from lake.statement_tables import StatementTables
 from lake.statements import StatementRequest, Statements
 from lake.uploads.parts import PART_BYTES, PartStore
-from lake.verification import ShardFile, Verifier
+from lake.verification import ShardFile, Verifier, check_mode
 from lake.writes import WriteExecution, Writer
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
@@ -66,6 +66,8 @@ class Lake:
             option `keepSource`.
         reserve: Disk space reserved for deletions, filled by its owner; None creates and fills one.
         query_limits: Limits of queries that arrive over HTTP.
+        verify: `open` verifies a shard at its first read in each process, and when its file has
+            changed; `always` verifies it at every read.
         clock: Source of time.
     """
 
@@ -81,10 +83,12 @@ class Lake:
         keep_source: bool = False,
         reserve: Reserve | None = None,
         query_limits: QueryLimits | None = None,
+        verify: str = "open",
         clock: Clock = SYSTEM,
     ) -> None:
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
+        self.verify_always = check_mode(verify)
         self._clock = clock
         self._staging = self.folder / "lake" / "staging"
         self._ended_cleanly = self.folder / "lake" / "ended-cleanly"
@@ -117,7 +121,9 @@ class Lake:
             self._statements = Statements(
                 self.pool,
                 self.catalog,
-                StatementTables(self.catalog, self.objects, self.retention),
+                StatementTables(
+                    self.catalog, self.objects, self.retention, verify_always=self.verify_always
+                ),
                 self.retention,
                 self._writer,
             )
@@ -328,12 +334,13 @@ class Lake:
         return Scrub(self.catalog, self.objects, self.retention, check).run(dataset)
 
     def verify_shard(self, dataset: str, index: int, object_id: str) -> None:
-        """Verify one shard before this process reads it; later calls cost one `stat`.
+        """Verify one shard before this process reads it; with `verify="open"` once for a file.
 
         Raises:
             Corrupt: The shard is damaged.
         """
-        self._verifier.check(ShardFile(dataset, index, str(self.objects.place(object_id))))
+        path = str(self.objects.place(object_id))
+        self._verifier.check(ShardFile(dataset, index, path, self.verify_always))
 
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset with all its snapshots; running queries on it still finish."""

@@ -26,9 +26,18 @@ class StatementTables:
         catalog: Knows the datasets.
         objects: Stores their shards.
         retention: Leases the shards.
+        verify_always: Whether executors verify the shards at every read.
     """
 
-    def __init__(self, catalog: Catalog, objects: ObjectStore, retention: Retention) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        objects: ObjectStore,
+        retention: Retention,
+        *,
+        verify_always: bool = False,
+    ) -> None:
+        self._verify_always = verify_always
         self._catalog = catalog
         self._objects = objects
         self._retention = retention
@@ -127,6 +136,7 @@ class StatementTables:
             "columns": column_ids(snapshot),
             "fileColumns": files,
             "shardFiles": [shard.file_schema for shard in snapshot.shards] if files else [],
+            "verifyAlways": self._verify_always,
         }
 
 

@@ -119,6 +119,9 @@ def _connect(
     if statement.catalog:  # it lists all datasets; such an instance is not worth caching
         whole = [table for table in tables if table.damage is None]
         return open_session(whole, names, limits)
+    if any(table.verify_always for table in used):
+        # A kept instance would answer from blocks that it read before this verification.
+        return open_session(used, names, limits)
 
     def may_keep() -> bool:
         grown_bytes_max = context.cap_bytes // _KEPT_GROWTH

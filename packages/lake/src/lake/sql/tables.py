@@ -31,6 +31,7 @@ class Table:
         columns: The id of each column.
         file_columns: Those of the shards' files; empty if all have the dataset's.
         shard_files: For each shard the index in `file_columns`; empty if that is.
+        verify_always: Whether to verify its shards at every read.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Table:
     columns: tuple[int, ...] = ()
     file_columns: tuple[FileColumns, ...] = ()
     shard_files: tuple[int, ...] = ()
+    verify_always: bool = False
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -59,6 +61,7 @@ class Table:
             columns=tuple(data.get("columns") or ()),
             file_columns=tuple(map(FileColumns.from_json, data.get("fileColumns") or ())),
             shard_files=tuple(data.get("shardFiles") or ()),
+            verify_always=bool(data.get("verifyAlways")),
         )
 
     @property
@@ -82,7 +85,10 @@ class Table:
     @property
     def shards(self) -> list[ShardFile]:
         """Return its files, to be verified before they are opened."""
-        return [ShardFile(self.name, i, path) for i, path in enumerate(self.paths or ())]
+        return [
+            ShardFile(self.name, index, path, self.verify_always)
+            for index, path in enumerate(self.paths or ())
+        ]
 
 
 def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:
