@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import ssl
 import subprocess
 import sys
@@ -166,6 +167,31 @@ def every_statement_reads_its_shards_whole(
             counters = Path(f"/proc/{executor['pid']}/io").read_text()
             read_bytes.append(int(counters.split()[1]))
         assert (read_bytes[2] - read_bytes[1] >= stored_bytes) is is_whole
+
+
+@effect_of("storage.quota_bytes", "storage.quota_objects", "storage.reserve_bytes")
+def writes_that_leave_too_little_room_are_refused(
+    opened: OpenNodes, folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    disk_bytes = shutil.disk_usage(folder).total
+    refusals = {
+        "storage.quota_bytes": (100, "of its quota of 100 B"),
+        "storage.quota_objects": (2, "of its quota of 2"),
+        "storage.reserve_bytes": (disk_bytes, "are reserved"),
+    }
+    for name, (value, reason) in refusals.items():
+        node = opened({name: value})
+        for _ in range(3):
+            sql = {"sql": "CREATE OR REPLACE TABLE t AS SELECT 1 AS a"}
+            answer = node.client.post("/api/query", json=sql)
+        if name == "storage.reserve_bytes":
+            # At most a sixteenth of the disk is reserved, of which this machine may have more.
+            storage = node.client.get("/api/stats").json()["storage"]
+            assert storage["reservedBytes"] == pytest.approx(disk_bytes / 16, rel=0.1)
+            continue
+        assert answer.status_code == 507, answer.text
+        assert reason in answer.text
+        assert node.client.delete("/api/datasets/t").status_code == 200
 
 
 @effect_of("storage.upload_bytes_max")

@@ -99,6 +99,9 @@ class Node:
                     upload_bytes_max=settings.storage.upload_bytes_max,
                     keep_source=settings.storage.keep_source,
                     verify=settings.storage.verify,
+                    quota_bytes=settings.storage.quota_bytes or None,
+                    quota_objects=settings.storage.quota_objects or None,
+                    reserve_bytes=settings.storage.reserve_bytes,
                     reserve=reserve,
                     query_limits=QueryLimits(
                         seconds=settings.analytics.query_seconds,
@@ -168,6 +171,7 @@ class Node:
             "busy": pool.busy,
             "waiting": pool.waiting,
             "datasets": self.lake.catalog.count(),
+            "storage": self.lake.space.to_json(),
         }
 
 

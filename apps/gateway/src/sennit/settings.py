@@ -51,13 +51,18 @@ class StorageSettings:
 
     `keep_source` keeps a copy of each uploaded file; an upload's option `keepSource` overrides it.
     `verify` says when stored bytes are compared with their hashes: at the first read in each process
-    and when a file has changed, or always, at every read (docs/damage.md).
+    and when a file has changed, or always, at every read (docs/damage.md). `quota_bytes` and
+    `quota_objects` limit all stored objects together (0: no limit); `reserve_bytes` of the disk stay
+    free for metadata and deletions (docs/limits.md).
     """
 
     part_bytes: int = 16 * MIB
     keep_source: bool = False
     upload_bytes_max: int = 1024 * GIB
     verify: Literal["open", "always"] = "open"
+    quota_bytes: int = 0
+    quota_objects: int = 0
+    reserve_bytes: int = 64 * MIB
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,9 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("network", "port"): (0, 65_535),
     ("storage", "part_bytes"): (1, 256 * MIB),
     ("storage", "upload_bytes_max"): (1, 1024 * TIB),
+    ("storage", "quota_bytes"): (0, 1024 * TIB),
+    ("storage", "quota_objects"): (0, 2**40),
+    ("storage", "reserve_bytes"): (0, 1024 * TIB),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "json_rows_max"): (1, 2**53),
     # The gateway holds a whole body in memory while it is parsed.

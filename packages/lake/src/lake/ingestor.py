@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 
 from lake._failpoints import reached
 from lake.catalog import Catalog, check_dataset_name
+from lake.disk_space import DiskSpace
 from lake.durable import storage_errors
 from lake.file_schemas import column_ids, overall_stats, with_new_shards
 from lake.new_shards import adopt_shards
@@ -106,6 +107,7 @@ class Ingestor:
         clock: Source of commit times.
         keep_source: Default of the option `keepSource`: whether to keep the original file.
         upload_bytes_max: Largest unpacked size of a compressed file; None for no limit.
+        space: Limits what an ingest may write.
     """
 
     def __init__(  # noqa: PLR0913 - the components of a lake
@@ -119,7 +121,9 @@ class Ingestor:
         clock: Clock,
         keep_source: bool = False,
         upload_bytes_max: int | None = None,
+        space: DiskSpace,
     ) -> None:
+        self._space = space
         self._objects = objects
         self._catalog = catalog
         self._retention = retention
@@ -145,6 +149,7 @@ class Ingestor:
         """
         # Checked here only to refuse early; `_commit` decides, after minutes of encoding.
         target = self._target(request)
+        self._space.check(f"the ingest of {request.name!r}")
         # Named by the upload, so that a repetition removes what a killed attempt has left.
         folder = self._staging / request.snapshot
         with storage_errors(folder, 0):
@@ -158,6 +163,7 @@ class Ingestor:
                 "options": request.options,
                 **self._columns_of(target if request.mode == "append" else None),
                 "bytesMax": self._upload_bytes_max,
+                "space": self._space.limit().to_json(),
             }
             # Not restartable: an attempt may run for minutes and writes files from the start.
             with self._pool.submit(
@@ -217,7 +223,7 @@ class Ingestor:
 
     def _keep_source(self, request: IngestRequest) -> str:
         """Store the original file as one object; return its id."""
-        with self._objects.open_writer() as writer:
+        with self._objects.open_writer(bounded=True) as writer:
             for path in request.paths:
                 with path.open("rb", buffering=0) as part:
                     while piece := part.read(MIB):

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.catalog import Catalog
+from lake.disk_space import RESERVE_BYTES, DiskSpace
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.limits import QueryLimits
@@ -64,6 +65,9 @@ class Lake:
         upload_bytes_max: Largest accepted upload; None for no limit except the disk.
         keep_source: Whether to keep a copy of each uploaded file; the default of the upload's
             option `keepSource`.
+        quota_bytes: Most bytes of all objects together; None for no limit.
+        quota_objects: Largest number of objects; None for no limit.
+        reserve_bytes: Bytes of the disk that uploads, ingests and statements leave free.
         reserve: Disk space reserved for deletions, filled by its owner; None creates and fills one.
         query_limits: Limits of queries that arrive over HTTP.
         verify: `open` verifies a shard at its first read in each process, and when its file has
@@ -81,6 +85,9 @@ class Lake:
         part_bytes: int = PART_BYTES,
         upload_bytes_max: int | None = None,
         keep_source: bool = False,
+        quota_bytes: int | None = None,
+        quota_objects: int | None = None,
+        reserve_bytes: int = RESERVE_BYTES,
         reserve: Reserve | None = None,
         query_limits: QueryLimits | None = None,
         verify: str = "open",
@@ -95,7 +102,14 @@ class Lake:
         with ExitStack() as owned:
             self.tree = tree or owned.enter_context(_open_tree(self.folder))
             self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
-            self.objects = ObjectStore(self.folder / "lake" / "objects")
+            self.space = DiskSpace(
+                self.folder,
+                lambda: self.objects.usage(),
+                quota_bytes=quota_bytes,
+                quota_objects=quota_objects,
+                reserve_bytes=reserve_bytes,
+            )
+            self.objects = ObjectStore(self.folder / "lake" / "objects", space=self.space)
             self.catalog = Catalog(self.tree, self.objects, clock=clock)
             self.retention = Retention(self.objects, self.catalog)
             self.parts = PartStore(
@@ -103,12 +117,14 @@ class Lake:
                 self.tree,
                 part_bytes=part_bytes,
                 size_max=upload_bytes_max,
+                space=self.space,
                 admit=lambda name, mode, options: check_upload(self.catalog, name, mode, options),
                 clock=clock,
             )
             self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self._staging,
-                keep_source=keep_source, upload_bytes_max=upload_bytes_max, clock=clock,
+                keep_source=keep_source, upload_bytes_max=upload_bytes_max, space=self.space,
+                clock=clock,
             )  # fmt: skip
             self._writer = Writer(
                 self.objects,
@@ -126,6 +142,7 @@ class Lake:
                 ),
                 self.retention,
                 self._writer,
+                self.space,
             )
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.

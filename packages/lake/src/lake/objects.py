@@ -14,12 +14,14 @@ import json
 import os
 import re
 import struct
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from lake.disk_space import DiskSpace, Usage, WriteLimit
 from lake.durable import NewFile, fsync_folder, storage_errors, sweep_incoming, write_whole
 from sennit_core.errors import Corrupt, NotFound, SennitError, UsageError
 from sennit_core.hashing import (
@@ -46,13 +48,17 @@ Other errors, such as EMFILE, are not about the file.
 class ObjectWriter:
     """Writes one object, which does not exist before `commit`."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, limit: WriteLimit | None) -> None:
         self._store = store
+        self._limit = limit
         self._new = NewFile(store.root / "incoming")
         self._hasher = ObjectHasher(CHUNK_BYTES)
 
     def write(self, data: bytes | memoryview) -> None:
         """Append bytes; a full disk raises `StorageFull` and leaves other objects intact."""
+        if self._limit is not None:
+            size = memoryview(data).nbytes
+            self._limit.check(self._store.root, self._new.size, size, "a new object")
         self._hasher.update(data)
         self._new.write(data)
 
@@ -61,7 +67,10 @@ class ObjectWriter:
         digest = self._hasher.finish()
         # The rename is the commit: whatever has an object's name can be verified.
         self._store.keep_chunks(digest)
-        self._new.commit(self._store.place(digest.object), mode=READ_ONLY_MODE)
+        final = self._store.place(digest.object)
+        is_new = not final.exists()
+        self._new.commit(final, mode=READ_ONLY_MODE)
+        self._store.count(digest.size, 1 if is_new else 0)
         return digest
 
     def __enter__(self) -> Self:
@@ -82,17 +91,26 @@ class ObjectStore:
     Args:
         root: Folder of the objects; created if missing. Unfinished files that a crash left in it
             are removed.
+        space: Knows the quota; None for no limit but the disk.
     """
 
-    def __init__(self, root: Path | str) -> None:
+    def __init__(self, root: Path | str, *, space: DiskSpace | None = None) -> None:
         self.root = Path(root)
+        self._space = space
+        self._usage_lock = threading.Lock()
+        self._usage: Usage | None = None  # counted at its first use, then kept up to date
         with storage_errors(self.root, 0):
             make_private_folder(self.root / "incoming")
         sweep_incoming(self.root / "incoming")
 
-    def open_writer(self) -> ObjectWriter:
-        """Return a context manager that writes one object."""
-        return ObjectWriter(self)
+    def open_writer(self, *, bounded: bool = False) -> ObjectWriter:
+        """Return a context manager that writes one object.
+
+        Args:
+            bounded: Whether the quota and the disk's reserve apply; not to metadata.
+        """
+        limit = self._space.limit() if bounded and self._space is not None else None
+        return ObjectWriter(self, limit)
 
     def put_bytes(self, data: bytes) -> ObjectDigest:
         """Store a small object in one call."""
@@ -106,15 +124,18 @@ class ObjectStore:
         Args:
             path: The file; it is moved.
             digest: The digest computed by its writer; None computes it here.
+
+        Raises:
+            StorageFull: The disk is full, or the object exceeds the quota.
         """
         found = hash_file(path) if digest is None else digest
         # Cheap, and catches a file that was cut off after its writer hashed it; readers verify the
         # bytes.
         if path.stat().st_size != found.size:
             raise Corrupt(what=path.name, expected=f"{found.size} bytes", found=_size_text(path))
-        self.keep_chunks(found)
         final = self.place(found.object)
-        with storage_errors(final, found.size):
+        with self._admitted(found, final), storage_errors(final, found.size):
+            self.keep_chunks(found)
             path.chmod(READ_ONLY_MODE)
             # Its writer need not have synced it, and the rename must not be durable before the data.
             descriptor = os.open(path, os.O_RDONLY)
@@ -122,8 +143,10 @@ class ObjectStore:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            is_new = not final.exists()
             path.replace(final)
             fsync_folder(final.parent)
+            self.count(found.size, 1 if is_new else 0)
         return found
 
     def path(self, name: str) -> Path:
@@ -166,11 +189,13 @@ class ObjectStore:
         """Delete the object; return False if there is none. Open readers can continue to read."""
         path = self.place(name)
         existed = path.exists()
+        size = path.stat().st_size if existed else 0
         # The object first: a crash in between leaves an unused list, not an unverifiable object.
         path.unlink(missing_ok=True)
         _chunks_path(path).unlink(missing_ok=True)
         if existed:
             fsync_folder(path.parent)
+            self.count(-size, -1)
         return existed
 
     def __contains__(self, name: str) -> bool:
@@ -183,7 +208,30 @@ class ObjectStore:
 
     def stored_bytes(self) -> int:
         """Return the total bytes of all objects."""
-        return sum(self.place(name).stat().st_size for name in self)
+        return self.usage().bytes
+
+    def usage(self) -> Usage:
+        """Return the bytes and the number of all objects; reads the folder at the first call."""
+        with self._usage_lock:
+            if self._usage is None:
+                size = count = 0
+                for name in self:
+                    with suppress(FileNotFoundError):
+                        size += self.place(name).stat().st_size
+                        count += 1
+                self._usage = Usage(size, count)
+            return self._usage
+
+    def count(self, size: int, objects: int) -> None:
+        """Note objects that were stored or, with negative numbers, deleted."""
+        with self._usage_lock:
+            if self._usage is not None and objects:
+                self._usage = Usage(self._usage.bytes + size, self._usage.objects + objects)
+
+    def _admitted(self, digest: ObjectDigest, final: Path) -> AbstractContextManager[None]:
+        if self._space is None or final.exists():
+            return nullcontext()
+        return self._space.admit("the new shard", digest.size, 1)
 
     def place(self, name: str) -> Path:
         """Return the path of an object, which need not exist; refuse an invalid object id."""

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
+from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
 from lake.mentions import changes_data
 from lake.queries import QueryExecution, check_parameters
@@ -72,6 +73,7 @@ class Statements:
         tables: Finds the datasets of a statement, and leases their shards.
         retention: Ends the leases.
         writer: Commits changes.
+        space: Limits what a change may write.
     """
 
     def __init__(
@@ -81,7 +83,9 @@ class Statements:
         tables: StatementTables,
         retention: Retention,
         writer: Writer,
+        space: DiskSpace,
     ) -> None:
+        self._space = space
         self._pool = pool
         self._catalog = catalog
         self._tables = tables
@@ -163,6 +167,7 @@ class Statements:
                 "format": request.format,
                 "tables": tables,
                 "folder": str(folder),
+                "space": self._space.limit().to_json(),
             }
             try:
                 execution = self._pool.submit(

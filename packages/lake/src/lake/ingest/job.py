@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from lake.disk_space import WriteBudget, WriteLimit
 from lake.ingest.encode import Report
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES
@@ -34,6 +35,7 @@ class Job:
         self.name: str = request["name"]
         self.inner_name = unpacked_name(self.name)
         self.bytes_max: int | None = request.get("bytesMax")
+        self.space = WriteLimit.from_json(request.get("space"))
         self.folder = Path(request["folder"])
         self.options = options
         self.schema = Schema.from_json(request["schema"]) if request.get("schema") else None
@@ -58,7 +60,11 @@ class Job:
     def new_writer(self, limits: Limits) -> ShardWriter:
         """Return the writer of another pass over the file, into the request's folder."""
         self._passes += 1
-        return ShardWriter(self.folder, limits, f"pass{self._passes}", self.columns)
+        # Each pass anew: a later one replaces the shards of an earlier one.
+        budget = WriteBudget(self.space, self.folder, f"the ingest of {self.name!r}")
+        return ShardWriter(
+            self.folder, limits, f"pass{self._passes}", self.columns, budget=budget
+        )
 
     def tick(self, bytes_read: int, rows: int) -> None:
         """Report progress; raise if the job was cancelled."""

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from lake.disk_space import WriteBudget, WriteLimit
 from lake.durable import storage_errors
 from lake.ingest.encodings import EncodingChooser
 from lake.ingest.statistics import column_stats
@@ -92,11 +93,19 @@ class ShardWriter:
         limits: Size limits.
         prefix: Prefix of the files' names.
         columns: The id of each column; None numbers them from 1.
+        budget: The room for all files of the ingest or statement; None for no limit but the disk.
     """
 
     def __init__(
-        self, folder: Path, limits: Limits, prefix: str, columns: Sequence[int] | None = None
+        self,
+        folder: Path,
+        limits: Limits,
+        prefix: str,
+        columns: Sequence[int] | None = None,
+        *,
+        budget: WriteBudget | None = None,
     ) -> None:
+        self._budget = budget or WriteBudget(WriteLimit(0, 0), folder, "the shard")
         self.shards: list[Shard] = []
         self._folder = folder
         self._limits = limits
@@ -116,7 +125,9 @@ class ShardWriter:
         if self._open is None:
             path = self._folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
             schema = _with_ids(batch.schema, self._columns)
-            self._open = _OpenShard(path, schema, self._limits, start, line, self._encodings)
+            self._open = _OpenShard(
+                path, schema, self._limits, start, line, self._encodings, self._budget
+            )
         self._open.append(batch, stop)
 
     def cut(self) -> None:
@@ -133,7 +144,7 @@ class ShardWriter:
 
 
 class _OpenShard:
-    def __init__(
+    def __init__(  # noqa: PLR0913 - of one caller
         self,
         path: Path,
         schema: pa.Schema,
@@ -141,8 +152,11 @@ class _OpenShard:
         start: int | None,
         line: int,
         encodings: EncodingChooser,
+        budget: WriteBudget,
     ) -> None:
         self._path = path
+        self._budget = budget
+        self._counted = 0  # bytes of the file that the budget has counted
         self._encodings = encodings
         self._schema = schema
         self._limits = limits
@@ -154,6 +168,7 @@ class _OpenShard:
         self._held: list[pa.RecordBatch] = []
         self._held_rows = 0
         self._held_bytes = 0
+        budget.check(0)  # a file costs an inode too
         with storage_errors(path, 0):
             self._file = path.open("wb")
         # Opened with the first row group, whose values determine the columns' encodings.
@@ -197,10 +212,15 @@ class _OpenShard:
 
     def _flush(self) -> None:
         if self._held:
+            self._budget.check(self._held_bytes)
             table = pa.Table.from_batches(self._held, self._schema)
             with storage_errors(self._path, self._held_bytes):
                 # One row group, which the writer would otherwise divide by its own default.
                 self._writer_for(table).write_table(table, row_group_size=max(1, len(table)))
+                self._file.flush()
+            written = self._file.tell()
+            self._budget.add(written - self._counted)
+            self._counted = written
             self._encodings.add(self._held_bytes)
             self._held, self._held_rows, self._held_bytes = [], 0, 0
 

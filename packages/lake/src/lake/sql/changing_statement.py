@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 import pyarrow as pa
 
+from lake.disk_space import WriteBudget, WriteLimit
 from lake.ingest.names import settle_names
 from lake.ingest.plain import check_fields, plain_array, plain_schema
 from lake.ingest.shards import Limits, Shard, ShardWriter
@@ -63,6 +64,8 @@ class ChangingStatement:
         self._params = params_of(request)
         self._tables = [Table.from_json(table) for table in request["tables"]]
         self._writers = itertools.count()
+        limit = WriteLimit.from_json(request.get("space"))
+        self._budget = WriteBudget(limit, Path(request["folder"]), "the statement")
 
     def find(self, name: str) -> Table | None:
         """Return the dataset with this name or id."""
@@ -144,7 +147,7 @@ class ChangingStatement:
         schema = None if table is None else table.schema.to_arrow()
         columns = None if table is None else table.columns
         folder, prefix = Path(self._request["folder"]), f"rows{next(self._writers)}"
-        writer = ShardWriter(folder, Limits(), prefix, columns)
+        writer = ShardWriter(folder, Limits(), prefix, columns, budget=self._budget)
         rows = 0
         try:
             with read_batches(relation) as (found, batches):

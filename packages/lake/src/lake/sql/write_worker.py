@@ -9,7 +9,8 @@ shards anew that have any (copy on write), with their rows in the same order. ME
 temporary table of these shards. So each snapshot consists of plain Parquet files without deletion
 markers, which any reader understands.
 
-Request: `sql` `params` `format` `folder` `tables` (see `Table.from_json`) `threads`.
+Request: `sql` `params` `format` `folder` `tables` (see `Table.from_json`) `threads` `space` (see
+`lake.disk_space.WriteLimit`).
 Response: `action` (`append`, `create`, `rewrite`, `alter`, `drop` or `none`) `table` `dataset` `base` `schema` `columns`
 `shards` `rewritten` (for each changed shard, its object id and the shards that replace it) `count`
 `inputs`; the result is the count, as one row.
