@@ -182,7 +182,7 @@ def writes_that_leave_too_little_room_are_refused(
     for name, (value, reason) in refusals.items():
         node = opened({name: value})
         for _ in range(3):
-            sql = {"sql": "CREATE OR REPLACE TABLE t AS SELECT 1 AS a"}
+            sql = {"sql": "CREATE OR REPLACE TABLE t AS SELECT random() AS a"}
             answer = node.client.post("/api/query", json=sql)
         if name == "storage.reserve_bytes":
             # At most a sixteenth of the disk is reserved, of which this machine may have more.
@@ -191,7 +191,20 @@ def writes_that_leave_too_little_room_are_refused(
             continue
         assert answer.status_code == 507, answer.text
         assert reason in answer.text
-        assert node.client.delete("/api/datasets/t").status_code == 200
+
+
+@effect_of("storage.retention_grace_seconds")
+def retired_objects_wait(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
+    for seconds, left in ((0.0, 0), (1000.0, 2)):
+        node = opened({"storage.retention_grace_seconds": seconds})
+        node.upload("t.csv", b"a\n1\n")
+        lake = node.node.lake
+        info = lake.catalog.get("t")
+        assert info.head is not None
+        lake.retention.retire(lake.catalog.objects_of(info.id, info.head))
+        node.client.delete("/api/datasets/t")
+        lake.retention.sweep_retired()
+        assert node.client.get("/api/stats").json()["storage"]["objects"] == left
 
 
 @effect_of("storage.upload_bytes_max")

@@ -101,6 +101,7 @@ class Node:
                     verify=settings.storage.verify,
                     quota_bytes=settings.storage.quota_bytes or None,
                     quota_objects=settings.storage.quota_objects or None,
+                    grace_seconds=settings.storage.retention_grace_seconds,
                     reserve_bytes=settings.storage.reserve_bytes,
                     reserve=reserve,
                     query_limits=QueryLimits(

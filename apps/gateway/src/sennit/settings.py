@@ -53,7 +53,8 @@ class StorageSettings:
     `verify` says when stored bytes are compared with their hashes: at the first read in each process
     and when a file has changed, or always, at every read (docs/damage.md). `quota_bytes` and
     `quota_objects` limit all stored objects together (0: no limit); `reserve_bytes` of the disk stay
-    free for metadata and deletions (docs/limits.md).
+    free for metadata and deletions (docs/limits.md). `retention_grace_seconds` is how long objects
+    stay that maintenance has taken out of use; DROP and deletions do not wait.
     """
 
     part_bytes: int = 16 * MIB
@@ -63,6 +64,7 @@ class StorageSettings:
     quota_bytes: int = 0
     quota_objects: int = 0
     reserve_bytes: int = 64 * MIB
+    retention_grace_seconds: float = 24 * 3600.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ POINTS = (
     "write-manifest",
     "write-committed",
     "delete-uncataloged",
+    "retired-deleted",
 )
 _VARIABLE = "SENNIT_LAKE_CRASH_AT"
 

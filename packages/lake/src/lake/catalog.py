@@ -406,6 +406,12 @@ class Catalog:
         with self._lock:
             return name in self._counted()
 
+    def objects_of(self, dataset: str, snapshot: str) -> set[str]:
+        """Return the ids of all objects of a snapshot whose manifest can be read."""
+        with self._lock:
+            needs = self._needs(self.get(dataset).id).get(snapshot)
+            return set() if needs is None else needs.all
+
     @property
     def references_known(self) -> bool:
         """Whether `references` knows every snapshot; false while a manifest cannot be read."""

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Lake", "open"]
 
 _ABANDONED_SECONDS = 7 * 24 * 3600.0  # after this time an incomplete upload is deleted
+GRACE_SECONDS = 24 * 3600.0
 _CANCEL_POLL_SECONDS = 0.2  # how often an ingest that waits for another checks for cancellation
 
 
@@ -68,6 +69,7 @@ class Lake:
         quota_bytes: Most bytes of all objects together; None for no limit.
         quota_objects: Largest number of objects; None for no limit.
         reserve_bytes: Bytes of the disk that uploads, ingests and statements leave free.
+        grace_seconds: How long objects stay that maintenance has retired (`Retention.retire`).
         reserve: Disk space reserved for deletions, filled by its owner; None creates and fills one.
         query_limits: Limits of queries that arrive over HTTP.
         verify: `open` verifies a shard at its first read in each process, and when its file has
@@ -88,6 +90,7 @@ class Lake:
         quota_bytes: int | None = None,
         quota_objects: int | None = None,
         reserve_bytes: int = RESERVE_BYTES,
+        grace_seconds: float = GRACE_SECONDS,
         reserve: Reserve | None = None,
         query_limits: QueryLimits | None = None,
         verify: str = "open",
@@ -111,7 +114,9 @@ class Lake:
             )
             self.objects = ObjectStore(self.folder / "lake" / "objects", space=self.space)
             self.catalog = Catalog(self.tree, self.objects, clock=clock)
-            self.retention = Retention(self.objects, self.catalog)
+            self.retention = Retention(
+                self.objects, self.catalog, self.tree, grace_seconds=grace_seconds, clock=clock
+            )
             self.parts = PartStore(
                 self.folder / "uploads",
                 self.tree,
@@ -419,6 +424,7 @@ class Lake:
         with storage_errors(self._ended_cleanly, 0):
             self._ended_cleanly.unlink(missing_ok=True)
             fsync_folder(self._ended_cleanly.parent)
+        self.retention.sweep_retired()
         self.parts.sweep(_ABANDONED_SECONDS)
 
     def _end(self) -> None:
