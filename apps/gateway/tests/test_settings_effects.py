@@ -207,6 +207,20 @@ def retired_objects_wait(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPa
         assert node.client.get("/api/stats").json()["storage"]["objects"] == left
 
 
+@effect_of("storage.scrub_days", "storage.scrub_rate_bytes")
+def a_scrub_is_planned_and_runs_at_its_rate(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    node = opened({"storage.scrub_days": 1e-9, "storage.scrub_rate_bytes": 64 << 10})
+    scrub = node.client.get("/api/stats").json()["storage"]["scrub"]
+    assert scrub["nextAt"] > 0
+    assert node.node.lake.scrubber.rate_bytes == 64 << 10
+    assert (
+        opened({"storage.scrub_days": 0}).client.get("/api/stats").json()["storage"]["scrub"]
+        is None
+    )
+
+
 @effect_of("storage.upload_bytes_max")
 def larger_uploads_are_refused(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
     node = opened({"storage.upload_bytes_max": 1000, "storage.part_bytes": 600})

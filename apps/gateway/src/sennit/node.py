@@ -101,6 +101,8 @@ class Node:
                     verify=settings.storage.verify,
                     quota_bytes=settings.storage.quota_bytes or None,
                     quota_objects=settings.storage.quota_objects or None,
+                    scrub_days=settings.storage.scrub_days,
+                    scrub_rate_bytes=settings.storage.scrub_rate_bytes,
                     grace_seconds=settings.storage.retention_grace_seconds,
                     reserve_bytes=settings.storage.reserve_bytes,
                     reserve=reserve,
@@ -172,7 +174,7 @@ class Node:
             "busy": pool.busy,
             "waiting": pool.waiting,
             "datasets": self.lake.catalog.count(),
-            "storage": self.lake.space.to_json(),
+            "storage": self.lake.storage(),
         }
 
 

@@ -54,7 +54,8 @@ class StorageSettings:
     and when a file has changed, or always, at every read (docs/damage.md). `quota_bytes` and
     `quota_objects` limit all stored objects together (0: no limit); `reserve_bytes` of the disk stay
     free for metadata and deletions (docs/limits.md). `retention_grace_seconds` is how long objects
-    stay that maintenance has taken out of use; DROP and deletions do not wait.
+    stay that maintenance has taken out of use; DROP and deletions do not wait. All stored bytes are
+    verified about every `scrub_days` (0: never), at most `scrub_rate_bytes` in a second.
     """
 
     part_bytes: int = 16 * MIB
@@ -65,6 +66,8 @@ class StorageSettings:
     quota_objects: int = 0
     reserve_bytes: int = 64 * MIB
     retention_grace_seconds: float = 24 * 3600.0
+    scrub_days: float = 30.0
+    scrub_rate_bytes: int = 32 * MIB
 
 
 @dataclass(frozen=True, slots=True)

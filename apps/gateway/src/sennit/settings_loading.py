@@ -26,6 +26,8 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "quota_bytes"): (0, 1024 * TIB),
     ("storage", "quota_objects"): (0, 2**40),
     ("storage", "reserve_bytes"): (0, 1024 * TIB),
+    ("storage", "scrub_days"): (0, 3650),
+    ("storage", "scrub_rate_bytes"): (64 * KIB, TIB),
     ("storage", "retention_grace_seconds"): (0, 10 * 365 * 24 * 3600),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
     ("analytics", "json_rows_max"): (1, 2**53),

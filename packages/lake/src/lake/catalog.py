@@ -343,7 +343,11 @@ class Catalog:
     def note_object(self, name: str, damage: Corrupt | None) -> None:
         """Record a scrub's finding for an object, so that damaged objects are not read."""
         if damage is None:
-            self._damaged_objects.pop(name, None)
+            if self._damaged_objects.pop(name, None) is not None:
+                # What was noted because of this object; other damage is noted again when it is met.
+                for key, each in list(self._snapshots.damage.items()):
+                    if name in str(each):
+                        self._snapshots.damage.pop(key, None)
         else:
             self._damaged_objects[name] = damage
 

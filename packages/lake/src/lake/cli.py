@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from sennit_core.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from lake.lake import Lake
+    from lake.scrub import ScrubReport
 
 __all__ = ["main"]
 
@@ -56,7 +58,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - one statement for each option
     parser = argparse.ArgumentParser(
         prog="lake",
         description="Work on the lake in a folder. While a node has the folder open, use `platform`.",
@@ -106,6 +108,12 @@ def _parser() -> argparse.ArgumentParser:
     check = verbs.add_parser("verify", parents=[common], help="compare stored bytes with hashes")
     check.add_argument("name", nargs="?", help="a dataset; all of them by default")
     check.set_defaults(run=_verify)
+
+    scrub = verbs.add_parser(
+        "scrub", parents=[common], help="verify everything, or the rest of an interrupted scrub"
+    )
+    scrub.add_argument("--rate", metavar="SIZE", help="bytes per second at most, such as 32MiB")
+    scrub.set_defaults(run=_scrub)
 
     remove = verbs.add_parser("rm", parents=[common], help="delete datasets with all snapshots")
     remove.add_argument("names", nargs="+", metavar="NAME")
@@ -227,7 +235,19 @@ def _rollback(options: argparse.Namespace) -> None:
 
 def _verify(options: argparse.Namespace) -> int:
     with _open(options) as lake:
-        report = lake.verify(options.name)
+        return _print_report(options, lake.verify(options.name))
+
+
+def _scrub(options: argparse.Namespace) -> int:
+    rate = None if options.rate is None else parse_bytes(options.rate)
+    if rate is not None and rate < 1:
+        raise UsageError("--rate is 0 bytes per second", hint="leave it out for no limit")
+    with _open(options) as lake:
+        (report,) = deque(lake.scrubber.run_pass(rate_bytes=rate), maxlen=1)
+        return _print_report(options, report)
+
+
+def _print_report(options: argparse.Namespace, report: ScrubReport) -> int:
     if options.json:
         print(json.dumps(report.to_json()))
         return 1 if report.findings else 0
@@ -236,7 +256,8 @@ def _verify(options: argparse.Namespace) -> int:
     damaged = len({finding.dataset_id for finding in report.findings})
     counts = f"{report.datasets:,} datasets, {report.objects:,} objects"
     result = f"{damaged:,} datasets damaged" if damaged else "no damage"
-    print(f"{counts}, {format_bytes(report.bytes_done)} read: {result}")
+    aside = f", {report.quarantined:,} objects in quarantine" if report.quarantined else ""
+    print(f"{counts}, {format_bytes(report.bytes_done)} read: {result}{aside}")
     return 1 if report.findings else 0
 
 

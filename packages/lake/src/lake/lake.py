@@ -21,6 +21,7 @@ from lake.queries import QueryExecution, Result
 from lake.reserve import Reserve
 from lake.retention import Retention
 from lake.scrub import Scrub, ScrubReport
+from lake.scrubber import RATE_BYTES, Scrubber
 from lake.statement_tables import StatementTables
 from lake.statements import StatementRequest, Statements
 from lake.uploads.parts import PART_BYTES, PartStore
@@ -69,6 +70,8 @@ class Lake:
         quota_bytes: Most bytes of all objects together; None for no limit.
         quota_objects: Largest number of objects; None for no limit.
         reserve_bytes: Bytes of the disk that uploads, ingests and statements leave free.
+        scrub_days: About how many days apart a thread reads and verifies everything; 0 for never.
+        scrub_rate_bytes: Bytes per second that it reads at most.
         grace_seconds: How long objects stay that maintenance has retired (`Retention.retire`).
         reserve: Disk space reserved for deletions, filled by its owner; None creates and fills one.
         query_limits: Limits of queries that arrive over HTTP.
@@ -90,6 +93,8 @@ class Lake:
         quota_bytes: int | None = None,
         quota_objects: int | None = None,
         reserve_bytes: int = RESERVE_BYTES,
+        scrub_days: float = 0.0,
+        scrub_rate_bytes: int = RATE_BYTES,
         grace_seconds: float = GRACE_SECONDS,
         reserve: Reserve | None = None,
         query_limits: QueryLimits | None = None,
@@ -112,7 +117,11 @@ class Lake:
                 quota_objects=quota_objects,
                 reserve_bytes=reserve_bytes,
             )
-            self.objects = ObjectStore(self.folder / "lake" / "objects", space=self.space)
+            self.objects = ObjectStore(
+                self.folder / "lake" / "objects",
+                space=self.space,
+                on_restored=lambda name: self.catalog.note_object(name, None),
+            )
             self.catalog = Catalog(self.tree, self.objects, clock=clock)
             self.retention = Retention(
                 self.objects, self.catalog, self.tree, grace_seconds=grace_seconds, clock=clock
@@ -149,6 +158,13 @@ class Lake:
                 self._writer,
                 self.space,
             )
+            self.scrubber = Scrubber(
+                self.tree,
+                self._new_scrub,
+                self.retention,
+                clock=clock,
+                rate_bytes=scrub_rate_bytes,
+            )
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -158,8 +174,11 @@ class Lake:
             self.reserve = reserve or Reserve(self.folder)
             if reserve is None:
                 self.reserve.fill()
-            # Called first of all, while the catalog can still be read.
+            # Called before the others, while the catalog can still be read.
             owned.callback(self._end)
+            owned.callback(self.scrubber.close)
+            if scrub_days:
+                self.scrubber.start(scrub_days)
             self._owned = owned.pop_all()
 
     def ingest(
@@ -353,7 +372,17 @@ class Lake:
             if cancelled is not None and cancelled():
                 raise Cancelled("verifying")
 
-        return Scrub(self.catalog, self.objects, self.retention, check).run(dataset)
+        return self._new_scrub(check).run(dataset)
+
+    def storage(self) -> dict[str, Any]:
+        """Return the use of the disk and the quota, and the state of the scrub, for /api/stats."""
+        state = self.scrubber.state
+        return {
+            **self.space.to_json(),
+            "quarantined": len(self.objects.quarantined()),
+            "retired": self.retention.retired,
+            "scrub": None if state is None else state.to_json(),
+        }
 
     def verify_shard(self, dataset: str, index: int, object_id: str) -> None:
         """Verify one shard before this process reads it; with `verify="open"` once for a file.
@@ -369,7 +398,7 @@ class Lake:
         return self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
 
     def close(self) -> None:
-        """Close the tree and the pool if the lake opened them; may be called twice."""
+        """Stop the scrubber, close the tree and the pool if the lake opened them; may be repeated."""
         self._owned.close()
 
     def __enter__(self) -> Self:
@@ -377,6 +406,9 @@ class Lake:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _new_scrub(self, check: Callable[[], object]) -> Scrub:
+        return Scrub(self.catalog, self.objects, self.retention, check)
 
     def _append(self, path: Path, name: str, mode: str, options: dict[str, Any]) -> DatasetInfo:
         request = IngestRequest(

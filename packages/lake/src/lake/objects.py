@@ -4,6 +4,9 @@ An object's id is the root hash over the SHA-256 of its chunks (1 MiB each), so 
 be verified without reading the rest: the chunk hashes are stored next to the object as
 `<id>.chunks`. The list of chunks is durable before the object gets its name, so every visible
 object is complete and verifiable. Objects are read-only files; only `lake.retention` deletes them.
+
+An object that is found to be damaged is moved to `quarantine/`, where nothing reads it. Storing the
+same object again puts an intact file in its place: what is stored already is never trusted.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import os
 import re
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -36,6 +39,7 @@ from sennit_core.private_files import READ_ONLY_MODE, make_private_folder
 
 _ID = re.compile(r"[0-9a-f]{64}")
 _CHUNKS_SUFFIX = ".chunks"
+_QUARANTINE = "quarantine"
 LOST = frozenset(
     (errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EIO, errno.ELOOP)
 )
@@ -70,7 +74,7 @@ class ObjectWriter:
         final = self._store.place(digest.object)
         is_new = not final.exists()
         self._new.commit(final, mode=READ_ONLY_MODE)
-        self._store.count(digest.size, 1 if is_new else 0)
+        self._store.stored(digest, is_new=is_new)
         return digest
 
     def __enter__(self) -> Self:
@@ -92,10 +96,18 @@ class ObjectStore:
         root: Folder of the objects; created if missing. Unfinished files that a crash left in it
             are removed.
         space: Knows the quota; None for no limit but the disk.
+        on_restored: Called with the id of an object in quarantine that was stored again.
     """
 
-    def __init__(self, root: Path | str, *, space: DiskSpace | None = None) -> None:
+    def __init__(
+        self,
+        root: Path | str,
+        *,
+        space: DiskSpace | None = None,
+        on_restored: Callable[[str], object] = lambda name: None,
+    ) -> None:
         self.root = Path(root)
+        self._on_restored = on_restored
         self._space = space
         self._usage_lock = threading.Lock()
         self._usage: Usage | None = None  # counted at its first use, then kept up to date
@@ -146,7 +158,7 @@ class ObjectStore:
             is_new = not final.exists()
             path.replace(final)
             fsync_folder(final.parent)
-            self.count(found.size, 1 if is_new else 0)
+            self.stored(found, is_new=is_new)
         return found
 
     def path(self, name: str) -> Path:
@@ -193,10 +205,43 @@ class ObjectStore:
         # The object first: a crash in between leaves an unused list, not an unverifiable object.
         path.unlink(missing_ok=True)
         _chunks_path(path).unlink(missing_ok=True)
+        self.drop_quarantined(name)
         if existed:
             fsync_folder(path.parent)
-            self.count(-size, -1)
+            self._count(-size, -1)
         return existed
+
+    def quarantine(self, name: str) -> bool:
+        """Move a damaged object aside, so that nothing reads it; return whether it was there."""
+        path, aside = self.place(name), quarantined_path(self.place(name))
+        try:
+            size = path.stat().st_size
+            make_private_folder(aside.parent)
+            path.replace(aside)
+        except FileNotFoundError:
+            return False
+        self._count(-size, -1)
+        with suppress(FileNotFoundError):
+            _chunks_path(path).replace(_chunks_path(aside))
+        fsync_folder(path.parent)
+        fsync_folder(aside.parent)
+        return True
+
+    def quarantined(self) -> list[str]:
+        """Return the ids of the objects in quarantine."""
+        folder = self.root / _QUARANTINE
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(name for name in names if _ID.fullmatch(name))
+
+    def mend_chunks(self, name: str) -> bool:
+        """Write a damaged list of chunk hashes anew if the object itself is intact."""
+        try:
+            found = hash_file(self.place(name))
+        except OSError:
+            return False
+        if found.object == name:
+            self.keep_chunks(found)
+        return found.object == name
 
     def __contains__(self, name: str) -> bool:
         return self.place(name).exists()
@@ -222,10 +267,25 @@ class ObjectStore:
                 self._usage = Usage(size, count)
             return self._usage
 
-    def count(self, size: int, objects: int) -> None:
-        """Note objects that were stored or, with negative numbers, deleted."""
+    def stored(self, digest: ObjectDigest, *, is_new: bool) -> None:
+        """Note that an object has its name now; for its writers."""
+        if is_new:
+            self._count(digest.size, 1)
+        if self.drop_quarantined(digest.object):
+            self._on_restored(digest.object)
+
+    def drop_quarantined(self, name: str) -> bool:
+        """Delete an object's damaged copy; return whether there was one."""
+        aside = quarantined_path(self.place(name))
+        existed = aside.exists()
+        if existed:
+            aside.unlink(missing_ok=True)
+            _chunks_path(aside).unlink(missing_ok=True)
+        return existed
+
+    def _count(self, size: int, objects: int) -> None:
         with self._usage_lock:
-            if self._usage is not None and objects:
+            if self._usage is not None:
                 self._usage = Usage(self._usage.bytes + size, self._usage.objects + objects)
 
     def _admitted(self, digest: ObjectDigest, final: Path) -> AbstractContextManager[None]:
@@ -251,6 +311,11 @@ class ObjectStore:
         with storage_errors(path, 0):
             make_private_folder(path.parent)
         write_whole(path, canonical_json(kept), mode=READ_ONLY_MODE)
+
+
+def quarantined_path(path: Path) -> Path:
+    """Return where an object's file is while it is in quarantine."""
+    return path.parent.parent / _QUARANTINE / path.name
 
 
 def load_digest(path: Path) -> ObjectDigest:

@@ -189,7 +189,7 @@ class Retention:
         """
         with self._lock:
             self._catalog.count_references()
-            return self._forget(set(self._objects))
+            return self._forget({*self._objects, *self._objects.quarantined()})
 
     def retry_withheld(self) -> list[str]:
         """Delete withheld objects if all manifests can be read now; return the ids."""

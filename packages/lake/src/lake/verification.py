@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.errors import damaged_shard
-from lake.objects import LOST, load_digest
+from lake.objects import LOST, load_digest, quarantined_path
 from sennit_core.errors import Corrupt, UsageError
 from sennit_core.hashing import ObjectDigest
 
@@ -84,11 +84,13 @@ class Damage:
         part: `chunk N`, `the file`, or `the list of chunk hashes`.
         expected: The expected value.
         found: The value found.
+        is_content: Whether the file's bytes are wrong, and not only unreadable at the moment.
     """
 
     part: str
     expected: str
     found: str
+    is_content: bool = False
 
 
 class Verifier:
@@ -178,6 +180,8 @@ def find_damage(
     try:
         digest = load_digest(path)
     except Corrupt as problem:
+        if quarantined_path(path).exists():
+            return Damage("the file", "intact bytes", "damaged ones, which were moved aside")
         return Damage("the list of chunk hashes", problem.expected or "", problem.found or "")
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -225,7 +229,7 @@ _EXECUTOR = Verifier()
 def _damage_in(descriptor: int, digest: ObjectDigest, checkpoint: Checkpoint) -> Damage | None:
     size = os.fstat(descriptor).st_size
     if size != digest.size:
-        return Damage("the file", f"{digest.size} bytes", f"{size} bytes")
+        return Damage("the file", f"{digest.size} bytes", f"{size} bytes", is_content=True)
     buffer = bytearray(min(_PIECE_BYTES, max(size, 1)))
     with memoryview(buffer) as view:
         for index, expected in enumerate(digest.chunks):
@@ -239,7 +243,9 @@ def _damage_in(descriptor: int, digest: ObjectDigest, checkpoint: Checkpoint) ->
                 left -= count
                 checkpoint()
             if hasher.hexdigest() != expected:
-                return Damage(f"chunk {index}", f"SHA-256 {expected}", hasher.hexdigest())
+                return Damage(
+                    f"chunk {index}", f"SHA-256 {expected}", hasher.hexdigest(), is_content=True
+                )
     return None
 
 
