@@ -116,7 +116,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
         (("ls",), 2, "--data"),
         (("verify", "trip", "--data", "DATA"), 1, 'did you mean "trips"'),
         (("sql", "select", "--data", "DATA"), 2, "selection list"),
-        (("sql", "drop table trips", "--data", "DATA"), 1, "lake:"),
+        (("sql", "copy trips to '/tmp/x'", "--data", "DATA"), 1, "lake:"),
         (("sql", "select 1", "--memory", "much", "--data", "DATA"), 2, "much"),
     ],
 )
