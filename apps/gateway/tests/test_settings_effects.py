@@ -221,6 +221,28 @@ def a_scrub_is_planned_and_runs_at_its_rate(
     )
 
 
+@effect_of("security.key_file", "security.passphrase_file", "security.plain_bytes")
+def a_key_unlocks_encrypted_datasets(
+    opened: OpenNodes, folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    secret = folder / "secret"
+    secret.write_text("a passphrase of many words, or a key")
+    secret.chmod(0o600)
+    rows = "a\n" + "".join(f"{os.urandom(300).hex()}\n" for _ in range(5000))
+    for name in ("security.key_file", "security.passphrase_file"):
+        node = opened({name: str(secret), "security.plain_bytes": 1 << 20})
+        assert node.client.get("/api/stats").json()["storage"]["encryption"] == "unlocked"
+        node.upload("small.csv", b"a\n1\n", options='{"encrypt": true}')
+        answer = node.client.post("/api/query", json={"sql": "SELECT a FROM small"})
+        assert answer.json()["rows"] == [[1]]
+        node.upload("large.csv", rows.encode(), options='{"encrypt": true}')
+        refused = node.client.post("/api/query", json={"sql": "SELECT count(*) FROM large"})
+        assert refused.status_code == 507, refused.text
+        assert node.client.get("/files/small/head/0.parquet").status_code == 403
+    node = opened({})
+    assert node.client.get("/api/stats").json()["storage"]["encryption"] == "locked"
+
+
 @effect_of("storage.upload_bytes_max")
 def larger_uploads_are_refused(opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch) -> None:
     node = opened({"storage.upload_bytes_max": 1000, "storage.part_bytes": 600})

@@ -143,7 +143,7 @@ def test_every_verb_is_documented() -> None:
     assert verbs is not None
     names = re.findall(r"^    (\w+)\b", verbs[1], re.MULTILINE)
     assert sorted(names) == [
-        *("init", "ls", "put", "rm", "rollback", "snapshots", "sql", "verify"),
+        *("init", "ls", "put", "rekey", "rm", "rollback", "scrub", "snapshots", "sql", "verify"),
     ]
     assert re.findall(r"^\| `lake (\w+)", page, re.MULTILINE) == names
     for name in names:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 from sennit.data_folder import default_data
@@ -89,9 +90,16 @@ class AnalyticsSettings:
 
 @dataclass(frozen=True, slots=True)
 class SecuritySettings:
-    """Size limits of request bodies and of socket messages; uploads have their own limit."""
+    """Size limits of request bodies and of socket messages, and the key of encrypted datasets.
+
+    `key_file` or `passphrase_file` unlocks encrypted datasets; `plain_bytes` of memory hold what is
+    decrypted of them (docs/encryption.md).
+    """
 
     body_bytes_max: int = 16 * MIB
+    key_file: Path | None = None
+    passphrase_file: Path | None = None
+    plain_bytes: int = 512 * MIB
 
 
 @dataclass(frozen=True, slots=True)

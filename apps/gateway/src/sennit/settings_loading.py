@@ -33,6 +33,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("analytics", "json_rows_max"): (1, 2**53),
     # The gateway holds a whole body in memory while it is parsed.
     ("security", "body_bytes_max"): (KIB, GIB),
+    ("security", "plain_bytes"): (MIB, TIB),
     ("logging", "rotate_bytes"): (KIB, TIB),
     ("logging", "rotate_count"): (1, 1000),
     ("emsqrt", "memory_bytes"): (0, 1024 * TIB),

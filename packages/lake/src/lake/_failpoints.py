@@ -20,6 +20,8 @@ POINTS = (
     "write-committed",
     "delete-uncataloged",
     "retired-deleted",
+    "rotate-wrapped",
+    "rotate-written",
 )
 _VARIABLE = "SENNIT_LAKE_CRASH_AT"
 

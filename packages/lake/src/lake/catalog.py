@@ -189,6 +189,7 @@ class Catalog:
                 created_at=dataset.created_at if known is not None else self._clock.now(),
                 visibility=dataset.visibility,
                 replication=dataset.replication,
+                encrypted=dataset.encrypted,
             )
             # Before the write, which may reach the disk and still fail: counting an object too much
             # only keeps it, while a missing count would delete it.

@@ -69,6 +69,12 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - one statement for e
     common.add_argument("--data", required=True, type=Path, metavar="DIR", help="the lake's folder")
     common.add_argument("--json", action="store_true", help="print JSON")
 
+    keys = common.add_mutually_exclusive_group()
+    keys.add_argument("--key-file", type=Path, metavar="FILE", help="unlocks encrypted datasets")
+    keys.add_argument(
+        "--passphrase-file", type=Path, metavar="FILE", help="the same, by its first line"
+    )
+
     init = verbs.add_parser("init", parents=[common], help="create an empty lake")
     init.set_defaults(run=_init)
 
@@ -83,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - one statement for e
     put.add_argument("--delimiter", help="the delimiter of a CSV file; detected by default")
     put.add_argument("--encoding", help="the encoding of a text file; detected by default")
     put.add_argument("--date-order", choices=("dmy", "mdy"), help="order in dates such as 1/2/2026")
+    put.add_argument("--encrypt", action="store_true", help="encrypt the datasets that it creates")
     put.set_defaults(run=_put)
 
     sql = verbs.add_parser("sql", parents=[common], help="run a SQL statement")
@@ -115,6 +122,14 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - one statement for e
     scrub.add_argument("--rate", metavar="SIZE", help="bytes per second at most, such as 32MiB")
     scrub.set_defaults(run=_scrub)
 
+    rekey = verbs.add_parser(
+        "rekey", parents=[common], help="change the key or passphrase of encrypted datasets"
+    )
+    new = rekey.add_mutually_exclusive_group(required=True)
+    new.add_argument("--new-key-file", type=Path, metavar="FILE")
+    new.add_argument("--new-passphrase-file", type=Path, metavar="FILE")
+    rekey.set_defaults(run=_rekey)
+
     remove = verbs.add_parser("rm", parents=[common], help="delete datasets with all snapshots")
     remove.add_argument("names", nargs="+", metavar="NAME")
     remove.set_defaults(run=_rm)
@@ -130,7 +145,12 @@ def _open(options: argparse.Namespace, *, create: bool = False) -> Lake:
             str(options.data),
             hint="`lake put FILE --data DIR` or `lake init --data DIR` creates one",
         )
-    return Lake(options.data, memory_bytes=parse_bytes(getattr(options, "memory", "1GiB")))
+    return Lake(
+        options.data,
+        memory_bytes=parse_bytes(getattr(options, "memory", "1GiB")),
+        key_file=options.key_file,
+        passphrase_file=options.passphrase_file,
+    )
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -148,6 +168,7 @@ def _ls(options: argparse.Namespace) -> None:
             _print(options, info.to_json(), ("column", "type"), rows)
             return
         found = lake.catalog.list()
+        locked = "locked" if lake.vault.keys.is_locked else "encrypted"
     head = ("name", "rows", "stored", "id", "")
     rows = [
         (
@@ -155,7 +176,7 @@ def _ls(options: argparse.Namespace) -> None:
             f"{each.rows:,}",
             format_bytes(each.bytes),
             each.id,
-            "damaged" if each.damaged else "",
+            "damaged" if each.damaged else locked if each.encrypted else "",
         )
         for each in found
     ]
@@ -165,6 +186,7 @@ def _ls(options: argparse.Namespace) -> None:
 def _put(options: argparse.Namespace) -> None:
     wanted = {"strict": options.strict or None, "delimiter": options.delimiter}
     wanted |= {"encoding": options.encoding, "date_order": options.date_order}
+    wanted |= {"encrypt": options.encrypt or None}
     chosen = {name: value for name, value in wanted.items() if value is not None}
     missing = next((file for file in options.files if not file.is_file()), None)
     if missing is not None:
@@ -245,6 +267,19 @@ def _scrub(options: argparse.Namespace) -> int:
     with _open(options) as lake:
         (report,) = deque(lake.scrubber.run_pass(rate_bytes=rate), maxlen=1)
         return _print_report(options, report)
+
+
+def _rekey(options: argparse.Namespace) -> None:
+    from lake.keys import read_secret
+
+    secret = read_secret(key_file=options.new_key_file, passphrase_file=options.new_passphrase_file)
+    assert secret is not None, "one of the options is required"
+    with _open(options) as lake:
+        count = lake.vault.keys.rotate(secret)
+    if options.json:
+        print(json.dumps({"keys": count}))
+    else:
+        print(f"{count:,} data keys are wrapped by the new key; the old one opens nothing any more")
 
 
 def _print_report(options: argparse.Namespace, report: ScrubReport) -> int:

@@ -15,8 +15,10 @@ from lake.catalog import Catalog
 from lake.disk_space import RESERVE_BYTES, DiskSpace
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
+from lake.keys import KeyRing, read_secret
 from lake.limits import QueryLimits
 from lake.objects import ObjectStore
+from lake.plain_cache import PLAIN_BYTES, PlainCache
 from lake.queries import QueryExecution, Result
 from lake.reserve import Reserve
 from lake.retention import Retention
@@ -25,6 +27,7 @@ from lake.scrubber import RATE_BYTES, Scrubber
 from lake.statement_tables import StatementTables
 from lake.statements import StatementRequest, Statements
 from lake.uploads.parts import PART_BYTES, PartStore
+from lake.vault import Vault
 from lake.verification import ShardFile, Verifier, check_mode
 from lake.writes import WriteExecution, Writer
 from sennit_core.clock import SYSTEM, Clock
@@ -33,6 +36,7 @@ from sennit_core.errors import (
     NotFound,
     SennitError,
     StorageFull,
+    Unsupported,
     UsageError,
 )
 from sennit_core.ids import new_id
@@ -72,6 +76,10 @@ class Lake:
         reserve_bytes: Bytes of the disk that uploads, ingests and statements leave free.
         scrub_days: About how many days apart a thread reads and verifies everything; 0 for never.
         scrub_rate_bytes: Bytes per second that it reads at most.
+        passphrase: Unlocks encrypted datasets; or one of the next two, None leaves them locked.
+        passphrase_file: A private file whose first line is the passphrase.
+        key_file: A private file of 32 or more random bytes, instead of a passphrase.
+        plain_bytes: Most memory (tmpfs) for decrypted shards and statements that read them.
         grace_seconds: How long objects stay that maintenance has retired (`Retention.retire`).
         reserve: Disk space reserved for deletions, filled by its owner; None creates and fills one.
         query_limits: Limits of queries that arrive over HTTP.
@@ -95,6 +103,10 @@ class Lake:
         reserve_bytes: int = RESERVE_BYTES,
         scrub_days: float = 0.0,
         scrub_rate_bytes: int = RATE_BYTES,
+        passphrase: str | None = None,
+        passphrase_file: Path | None = None,
+        key_file: Path | None = None,
+        plain_bytes: int = PLAIN_BYTES,
         grace_seconds: float = GRACE_SECONDS,
         reserve: Reserve | None = None,
         query_limits: QueryLimits | None = None,
@@ -126,19 +138,34 @@ class Lake:
             self.retention = Retention(
                 self.objects, self.catalog, self.tree, grace_seconds=grace_seconds, clock=clock
             )
+            secret = read_secret(
+                passphrase=passphrase, key_file=key_file, passphrase_file=passphrase_file
+            )
+            self.vault = Vault(
+                KeyRing(self.folder / "lake" / "keys.json", secret),
+                PlainCache(
+                    self.folder,
+                    self.objects,
+                    budget_bytes=plain_bytes,
+                    keep=not self.verify_always,
+                ),
+            )
+            owned.callback(self.vault.cache.close)
             self.parts = PartStore(
                 self.folder / "uploads",
                 self.tree,
                 part_bytes=part_bytes,
                 size_max=upload_bytes_max,
                 space=self.space,
-                admit=lambda name, mode, options: check_upload(self.catalog, name, mode, options),
+                admit=lambda name, mode, options: check_upload(
+                    self.catalog, self.vault.keys, name, mode, options
+                ),
                 clock=clock,
             )
             self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self._staging,
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, space=self.space,
-                clock=clock,
+                vault=self.vault, clock=clock,
             )  # fmt: skip
             self._writer = Writer(
                 self.objects,
@@ -152,9 +179,12 @@ class Lake:
                 self.pool,
                 self.catalog,
                 StatementTables(
-                    self.catalog, self.objects, self.retention, verify_always=self.verify_always
+                    self.catalog,
+                    self.objects,
+                    self.retention,
+                    self.vault,
+                    verify_always=self.verify_always,
                 ),
-                self.retention,
                 self._writer,
                 self.space,
             )
@@ -241,7 +271,8 @@ class Lake:
         Args:
             table: The dataset's name.
             data: Path of a CSV, Parquet, Arrow or JSON lines file, or a `pyarrow.Table`.
-            options: Ingest options in snake_case (`strict=True`, `date_order="dmy"`).
+            options: Ingest options in snake_case (`strict=True`, `date_order="dmy"`);
+                `encrypt=True` encrypts a new dataset.
         """
         wire = {camel_case(key): value for key, value in options.items()} | {"name": table}
         mode = "append" if self.catalog.find(table) is not None else "create"
@@ -250,7 +281,11 @@ class Lake:
             if not path.is_file():
                 raise NotFound(kind="file", name=str(data), suggestion=None)
             return self._append(path, path.name, mode, wire)
-        with NewFile(self._staging) as file:
+        found = self.catalog.find(table)
+        sealed = bool(wire.get("encrypt")) if found is None else found.encrypted
+        with ExitStack() as stack:
+            folder = stack.enter_context(self.vault.folder()) if sealed else self._staging
+            file = stack.enter_context(NewFile(folder))
             _write_arrow(data, file)
             return self._append(file.path, f"{table}.arrow", mode, wire)
 
@@ -336,6 +371,11 @@ class Lake:
             Corrupt: Its manifest is damaged, or one of its shards is known to be damaged.
         """
         found = self.catalog.manifest(dataset, snapshot).snapshot
+        if self.catalog.get(found.dataset).encrypted:
+            raise Unsupported(
+                f"reading the files of {self.catalog.name(found.dataset)!r}, which is encrypted",
+                hint="query it by SQL: only statements read encrypted datasets",
+            )
         self.catalog.check_shards(found)
         return found, [self.objects.place(shard.object) for shard in found.shards]
 
@@ -381,6 +421,7 @@ class Lake:
             **self.space.to_json(),
             "quarantined": len(self.objects.quarantined()),
             "retired": self.retention.retired,
+            "encryption": "locked" if self.vault.keys.is_locked else "unlocked",
             "scrub": None if state is None else state.to_json(),
         }
 
@@ -395,7 +436,11 @@ class Lake:
 
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset with all its snapshots; running queries on it still finish."""
-        return self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
+        info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
+        if all(pin.dataset != info.id for pin in self.retention.pins()):
+            # Without its key, copies of its objects elsewhere are unreadable too.
+            self.reserve.spend(lambda: self.vault.keys.forget((info.id,)))
+        return info
 
     def close(self) -> None:
         """Stop the scrubber, close the tree and the pool if the lake opened them; may be repeated."""

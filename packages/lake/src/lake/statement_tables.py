@@ -1,4 +1,8 @@
-"""The datasets that a statement may read, in the form of executor requests, with their shards leased."""
+"""The datasets that a statement may read, in the form of executor requests, with their shards leased.
+
+Shards of encrypted datasets are decrypted here, into `lake.plain_cache`; executors get the keys of the
+datasets that a statement may change, and no others.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from lake.mentions import words_of
 from lake.objects import ObjectStore
 from lake.retention import Retention
 from lake.snapshots import Manifest
+from lake.vault import Hold, Vault
 from sennit_core.errors import Corrupt
 from sennit_core.records import SnapshotInfo
 
@@ -26,6 +31,7 @@ class StatementTables:
         catalog: Knows the datasets.
         objects: Stores their shards.
         retention: Leases the shards.
+        vault: Decrypts the shards of encrypted datasets.
         verify_always: Whether executors verify the shards at every read.
     """
 
@@ -34,9 +40,11 @@ class StatementTables:
         catalog: Catalog,
         objects: ObjectStore,
         retention: Retention,
+        vault: Vault,
         *,
         verify_always: bool = False,
     ) -> None:
+        self._vault = vault
         self._verify_always = verify_always
         self._catalog = catalog
         self._objects = objects
@@ -44,8 +52,10 @@ class StatementTables:
 
     def hold(
         self, sql: str, history: Mapping[str, Manifest], *, with_rows: bool = False
-    ) -> tuple[list[dict[str, Any]], frozenset[str]]:
+    ) -> tuple[list[dict[str, Any]], Hold]:
         """Return the datasets that a statement may read, and a lease on their shards.
+
+        A dataset that cannot be read, because it is damaged or locked, has the error as `damage`.
 
         Args:
             sql: The statement.
@@ -63,8 +73,30 @@ class StatementTables:
             held = self._retention.acquire(objects)
             # A dataset deleted between its lookup and its lease may have lost its shards.
             if all(self._catalog.find_id(dataset_of(table)) is not None for table in tables):
-                return tables, held
+                try:
+                    return tables, self._vault.unseal(tables, held)
+                except BaseException:
+                    self._retention.release(held)
+                    raise
             self._retention.release(held)
+
+    def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
+        """Return what encrypts new shards of the encrypted datasets, by their ids."""
+        return {
+            table["id"]: self._vault.seal(table["id"], table["name"], hold.folder).to_json()
+            for table in tables
+            if hold.folder is not None
+            and table.get("encrypted")
+            and "damage" not in table
+            and "dataset" not in table  # an earlier snapshot is not changed
+        }
+
+    def release(self, hold: Hold) -> None:
+        """End the lease, and the use of decrypted copies."""
+        try:
+            self._vault.release(hold)
+        finally:
+            self._retention.release(hold.objects)
 
     def _find(self, sql: str, with_rows: bool) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the datasets that the text may name, with shard paths, and the shards' ids.
@@ -113,6 +145,7 @@ class StatementTables:
             "id": info.id,
             "schema": info.schema.to_json(),
             **self._shards(snapshot),
+            "encrypted": info.encrypted,
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
@@ -120,6 +153,7 @@ class StatementTables:
         """Return an earlier snapshot in the form of executor requests."""
         return {
             "name": name,
+            "encrypted": self._catalog.get(snapshot.dataset).encrypted,
             # Two snapshots of one dataset are different tables.
             "id": snapshot.id,
             "dataset": snapshot.dataset,

@@ -18,7 +18,6 @@ from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
 from lake.mentions import changes_data
 from lake.queries import QueryExecution, check_parameters
-from lake.retention import Retention
 from lake.snapshots import Manifest
 from lake.statement_tables import StatementTables, dataset_of
 from lake.writes import WriteExecution, Writer
@@ -71,7 +70,6 @@ class Statements:
         pool: The executors.
         catalog: Knows the datasets.
         tables: Finds the datasets of a statement, and leases their shards.
-        retention: Ends the leases.
         writer: Commits changes.
         space: Limits what a change may write.
     """
@@ -81,7 +79,6 @@ class Statements:
         pool: ExecutorPool,
         catalog: Catalog,
         tables: StatementTables,
-        retention: Retention,
         writer: Writer,
         space: DiskSpace,
     ) -> None:
@@ -89,7 +86,6 @@ class Statements:
         self._pool = pool
         self._catalog = catalog
         self._tables = tables
-        self._retention = retention
         self._writer = writer
 
     def start(self, request: StatementRequest) -> QueryExecution | WriteExecution:
@@ -117,12 +113,22 @@ class Statements:
         sql, history = self._resolve_history(request, deadline)
         tables, held = self._tables.hold(sql, history)
         names = {table["name"]: dataset_of(table) for table in tables}
+        engine = request.engine
+        if held.members:
+            # EM-√ would spill to the disk, in the clear.
+            if engine == "emsqrt":
+                self._tables.release(held)
+                raise Unsupported(
+                    "EM-√ cannot read encrypted datasets", hint="use engine auto or duckdb"
+                )
+            engine = "duckdb"
         whole = {
             "sql": sql,
             "params": request.params,
             "format": request.format,
             "maxRows": request.max_rows,
             "tables": tables,
+            **held.members,
         }
 
         def start(step: str, own: dict[str, Any]) -> Execution:
@@ -141,15 +147,15 @@ class Statements:
         try:
             return QueryExecution(
                 start,
-                request.engine,
-                lambda: self._retention.release(held),
+                engine,
+                lambda: self._tables.release(held),
                 complete=lambda error: self._complete(
                     without_place(error) if history else error, names
                 ),
                 deadline_seconds=request.deadline_seconds,
             )
         except BaseException:
-            self._retention.release(held)
+            self._tables.release(held)
             raise
 
     def _change(self, request: StatementRequest, deadline: _Deadline) -> WriteExecution:
@@ -168,15 +174,17 @@ class Statements:
                 "tables": tables,
                 "folder": str(folder),
                 "space": self._space.limit().to_json(),
+                **held.members,
+                "seals": self._tables.seals(tables, held),
             }
             try:
                 execution = self._pool.submit(
                     _WRITE_ENTRY, members, deadline_seconds=deadline.left, user=request.user
                 )
             except BaseException:
-                self._retention.release(held)
+                self._tables.release(held)
                 raise
-            return execution, lambda: self._retention.release(held)
+            return execution, lambda: self._tables.release(held)
 
         return WriteExecution(
             start,

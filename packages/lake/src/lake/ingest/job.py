@@ -12,6 +12,7 @@ from lake.ingest.encode import Report
 from lake.ingest.shards import Limits, Shard, ShardWriter
 from lake.ingest.sniff import SAMPLE_BYTES
 from lake.ingest.source import PartsFile
+from lake.sealed import Seal
 from sennit_core.errors import BadInput
 from sennit_core.file_kinds import unpacked_name
 from sennit_core.schema import Schema
@@ -35,6 +36,8 @@ class Job:
         self.name: str = request["name"]
         self.inner_name = unpacked_name(self.name)
         self.bytes_max: int | None = request.get("bytesMax")
+        seal = request.get("seal")
+        self.seal = None if seal is None else Seal.from_json(seal)
         self.space = WriteLimit.from_json(request.get("space"))
         self.folder = Path(request["folder"])
         self.options = options
@@ -63,7 +66,7 @@ class Job:
         # Each pass anew: a later one replaces the shards of an earlier one.
         budget = WriteBudget(self.space, self.folder, f"the ingest of {self.name!r}")
         return ShardWriter(
-            self.folder, limits, f"pass{self._passes}", self.columns, budget=budget
+            self.folder, limits, f"pass{self._passes}", self.columns, budget=budget, seal=self.seal
         )
 
     def tick(self, bytes_read: int, rows: int) -> None:

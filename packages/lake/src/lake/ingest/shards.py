@@ -15,6 +15,7 @@ from lake.disk_space import WriteBudget, WriteLimit
 from lake.durable import storage_errors
 from lake.ingest.encodings import EncodingChooser
 from lake.ingest.statistics import column_stats
+from lake.sealed import Seal, seal_file
 from sennit_core.hashing import ObjectDigest, hash_file
 from sennit_core.units import MIB
 
@@ -51,6 +52,7 @@ class Shard:
         stop: Source offset after its last record.
         line: Line of its first record.
         first_row: Number of rows in earlier shards; set when all shards are known.
+        plain: The file in memory that `path` is the encryption of; None if it is not encrypted.
     """
 
     path: Path
@@ -60,13 +62,20 @@ class Shard:
     stop: int | None
     line: int
     first_row: int = 0
+    plain: Path | None = None
     digest: ObjectDigest = field(init=False)
     stats: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
         # In the executor, on bytes that are still in the page cache; the node only moves the file.
         self.digest = hash_file(self.path)
-        self.stats = column_stats(self.path)
+        self.stats = column_stats(self.plain or self.path)
+        if self.plain is not None:
+            # A manifest is not encrypted: it must not have values.
+            self.stats = {
+                name: {"nulls": each["nulls"]} for name, each in self.stats.items() if each
+            }
+            self.plain.unlink()
 
     def to_json(self) -> dict[str, Any]:
         """Return the worker's report: the file, its digest, and the fields of `ShardInfo`."""
@@ -94,6 +103,7 @@ class ShardWriter:
         prefix: Prefix of the files' names.
         columns: The id of each column; None numbers them from 1.
         budget: The room for all files of the ingest or statement; None for no limit but the disk.
+        seal: Encrypts the shards; they are on the disk only when they are encrypted.
     """
 
     def __init__(
@@ -104,7 +114,9 @@ class ShardWriter:
         columns: Sequence[int] | None = None,
         *,
         budget: WriteBudget | None = None,
+        seal: Seal | None = None,
     ) -> None:
+        self._seal = seal
         self._budget = budget or WriteBudget(WriteLimit(0, 0), folder, "the shard")
         self.shards: list[Shard] = []
         self._folder = folder
@@ -123,7 +135,8 @@ class ShardWriter:
             # (`lake.ingest.encode`).
             self.cut()
         if self._open is None:
-            path = self._folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
+            folder = self._folder if self._seal is None else self._seal.folder
+            path = folder / f"{self._prefix}-{len(self.shards):05d}.parquet"
             schema = _with_ids(batch.schema, self._columns)
             self._open = _OpenShard(
                 path, schema, self._limits, start, line, self._encodings, self._budget
@@ -133,7 +146,8 @@ class ShardWriter:
     def cut(self) -> None:
         """Finish the current shard, if any."""
         if self._open is not None:
-            self.shards.append(self._open.finish())
+            shard = self._open.finish
+            self.shards.append(shard() if self._seal is None else shard(self._seal, self._folder))
             self._open = None
 
     def discard(self) -> None:
@@ -193,13 +207,20 @@ class _OpenShard:
             if full or self._held_bytes >= self._limits.group_bytes:
                 self._flush()
 
-    def finish(self) -> Shard:
+    def finish(self, seal: Seal | None = None, folder: Path | None = None) -> Shard:
         self._flush()
         with storage_errors(self._path, 0):
             # A shard without rows still is a Parquet file with a schema.
             self._writer_for(self._schema.empty_table()).close()
             self._file.close()
-        return Shard(self._path, self._schema, self._rows, self._start, self._stop, self._line)
+        path, plain = self._path, None
+        if seal is not None and folder is not None:
+            path, plain = folder / f"{self._path.name}.sealed", self._path
+            with storage_errors(path, 0):
+                seal_file(plain, path, seal.key, seal.dataset)
+        return Shard(
+            path, self._schema, self._rows, self._start, self._stop, self._line, plain=plain
+        )
 
     def close(self) -> None:
         """Close the file after a failure; ignore further errors, as the first one is raised."""

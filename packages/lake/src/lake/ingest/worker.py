@@ -4,7 +4,7 @@ The worker only reads the parts and writes files; the lake adopts them after the
 finished, so a crash here leaves no visible state.
 
 Request: `paths` `name` `folder` `options` `schema` and `columns` (append: the dataset's) `limits` `bytesMax`
-`space` (see `lake.disk_space.WriteLimit`).
+`space` (see `lake.disk_space.WriteLimit`) `seal` (see `lake.sealed.Seal`).
 Response: `schema` `columns` `rows` `shards` `source` `report`.
 """
 
@@ -44,6 +44,7 @@ OPTIONS = (
     "strict",
     "dateOrder",
     "keepSource",
+    "encrypt",
 )
 # Read and encoded at once: memory is a block with its copies and one row group, regardless of the
 # file's size.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
-from sennit_core.errors import NotFound
+from sennit_core.errors import Denied, NotFound
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
@@ -70,6 +70,11 @@ def _leased(lake: Lake, name: str, start: int, stop: int) -> Iterator[bytes]:
 
 def _object_of(lake: Lake, dataset: str, snapshot: str, shard: str) -> tuple[str, int]:
     """Return the id of the requested object, and the shard's index in the snapshot."""
+    if lake.catalog.get(dataset).encrypted:
+        raise Denied(
+            f"publish the files of {dataset[:80]!r}, which is encrypted",
+            hint="query it: POST /api/query returns Arrow, JSON or CSV",
+        )
     wanted = None if snapshot in ("head", "latest") else snapshot
     found = lake.catalog.manifest(dataset, wanted).snapshot
     lake.catalog.check_shards(found)

@@ -32,6 +32,7 @@ class Table:
         file_columns: Those of the shards' files; empty if all have the dataset's.
         shard_files: For each shard the index in `file_columns`; empty if that is.
         verify_always: Whether to verify its shards at every read.
+        encrypted: Whether its paths are of decrypted copies in memory, which were authenticated.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Table:
     file_columns: tuple[FileColumns, ...] = ()
     shard_files: tuple[int, ...] = ()
     verify_always: bool = False
+    encrypted: bool = False
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
@@ -62,6 +64,7 @@ class Table:
             file_columns=tuple(map(FileColumns.from_json, data.get("fileColumns") or ())),
             shard_files=tuple(data.get("shardFiles") or ()),
             verify_always=bool(data.get("verifyAlways")),
+            encrypted=bool(data.get("encrypted")),
         )
 
     @property
@@ -85,6 +88,8 @@ class Table:
     @property
     def shards(self) -> list[ShardFile]:
         """Return its files, to be verified before they are opened."""
+        if self.encrypted:
+            return []
         return [
             ShardFile(self.name, index, path, self.verify_always)
             for index, path in enumerate(self.paths or ())
