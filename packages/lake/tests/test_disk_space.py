@@ -145,7 +145,8 @@ def test_a_quota_of_objects_counts_manifests_and_is_checked_before_a_change(
 
 def test_concurrent_writers_do_not_use_the_same_room(tmp_path: Path) -> None:
     space = DiskSpace(tmp_path, lambda: Usage(50, 1), quota_bytes=100)
-    admitted, refused = [], []
+    admitted: list[int] = []
+    refused: list[int] = []
     barrier = threading.Barrier(8)
 
     def write() -> None:

@@ -26,6 +26,7 @@ from lake.keys import KeyRing, Secret, read_secret
 from lake.sealed import Seal, seal_file, unseal_file
 from lake.snapshots import Manifest
 from sennit_core.errors import (
+    BadInput,
     Conflict,
     Corrupt,
     Denied,
@@ -235,6 +236,32 @@ def test_encrypted_files_are_never_published(secret: Lake) -> None:
         secret.resolve("t")
     with pytest.raises(Unsupported, match="EM-√ cannot read encrypted"):
         secret.sql("SELECT * FROM t", engine="emsqrt")
+
+
+def test_keys_of_datasets_that_are_gone_are_removed_at_the_start(
+    tmp_path: Path, pool: ExecutorPool
+) -> None:
+    data = tmp_path / "data"
+    with opened(data, pool) as lake:
+        for name in ("gone", "pinned", "kept"):
+            lake.append(name, pa.table({"a": [name]}), encrypt=True)
+        lake.retention.pin_snapshot("pinned", None, "a report")
+        with pytest.raises(BadInput):
+            put(lake, "bad.json", "{", options={"encrypt": True})
+        pinned, kept = (lake.catalog.get(name).id for name in ("pinned", "kept"))
+        assert len(lake.vault.keys.datasets()) == 4
+        lake.delete("pinned")
+        lake.delete("gone")
+        assert len(lake.vault.keys.datasets()) == 3
+    with opened(data, pool) as lake:
+        assert set(lake.vault.keys.datasets()) == {pinned, kept}
+        assert lake.sql("SELECT a FROM kept").value == "kept"
+
+
+def test_the_error_of_an_ingest_quotes_no_value(secret: Lake) -> None:
+    with pytest.raises(BadInput, match="line 2") as caught:
+        put(secret, "t.csv", f"id,secret\n{CANARY},x\n", mode="append")
+    assert CANARY not in json.dumps(caught.value.to_json())
 
 
 def test_what_cannot_be_encrypted_is_refused(secret: Lake) -> None:

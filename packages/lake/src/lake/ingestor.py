@@ -196,10 +196,10 @@ class Ingestor:
             _check(cancelled)
             reached("ingest-encoded")
             return self._adopt_and_commit(request, answer, seal, cancelled)
-        except BaseException:
-            if seal is not None and target is None:
-                self._vault.keys.forget((seal.dataset,))
-            raise
+        except BadInput as error:
+            if seal is None:
+                raise
+            raise _without_values(error) from None
 
     def _seal(
         self, request: IngestRequest, target: DatasetInfo | None, stack: ExitStack
@@ -216,6 +216,8 @@ class Ingestor:
         if request.options.get("keepSource"):
             raise UsageError("the source of an encrypted dataset cannot be kept")
         if target is None:
+            # Durable before the dataset. If the ingest fails, the next start removes it: only then
+            # it is certain that the commit did not reach the disk.
             key, dataset = self._vault.keys.create(request.dataset), request.dataset
         else:
             key, dataset = self._vault.keys.key(target.id, target.name), target.id
@@ -323,6 +325,12 @@ class Ingestor:
             )
             reached("ingest-manifest")
             return self._catalog.commit(dataset, manifest, expected_head=dataset.head)
+
+
+def _without_values(error: BadInput) -> BadInput:
+    """Return the error without its reason, which may quote the file: a job's row has its error."""
+    reason = "it does not fit; no value is shown, because the dataset is encrypted"
+    return BadInput(error.what, error.line, error.byte_offset, reason)
 
 
 def _described(

@@ -437,9 +437,11 @@ class Lake:
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset with all its snapshots; running queries on it still finish."""
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
-        if all(pin.dataset != info.id for pin in self.retention.pins()):
-            # Without its key, copies of its objects elsewhere are unreadable too.
-            self.reserve.spend(lambda: self.vault.keys.forget((info.id,)))
+        # Without its key, copies of its objects elsewhere are unreadable too. If there is no room
+        # to write that, the next start does it.
+        if not self._is_pinned(info.id):
+            with suppress(StorageFull):
+                self.reserve.spend(lambda: self.vault.keys.forget((info.id,)))
         return info
 
     def close(self) -> None:
@@ -503,6 +505,18 @@ class Lake:
             fsync_folder(self._ended_cleanly.parent)
         self.retention.sweep_retired()
         self.parts.sweep(_ABANDONED_SECONDS)
+        self._forget_unused_keys()
+
+    def _forget_unused_keys(self) -> None:
+        """Remove the data keys of datasets that are gone, or whose first ingest failed."""
+        keys = self.vault.keys.datasets()
+        if keys and self.catalog.problem is None:
+            gone = [each for each in keys if self.catalog.find_id(each) is None]
+            with suppress(StorageFull):
+                self.vault.keys.forget(each for each in gone if not self._is_pinned(each))
+
+    def _is_pinned(self, dataset: str) -> bool:
+        return any(pin.dataset == dataset for pin in self.retention.pins())
 
     def _end(self) -> None:
         """Record that no object is without a reference, if that is so."""
