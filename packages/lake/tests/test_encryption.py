@@ -187,6 +187,19 @@ def test_a_locked_lake_lists_encrypted_datasets_and_refuses_to_read_them(
         lake.delete("t")
 
 
+def test_a_locked_dataset_without_rows_is_refused_too(tmp_path: Path, pool: ExecutorPool) -> None:
+    data = tmp_path / "data"
+    with opened(data, pool) as lake:
+        lake.append("t", pa.table({"a": ["x"]}), encrypt=True)
+        lake.sql("TRUNCATE t")
+    with opened(data, pool, passphrase=None) as lake:
+        for sql in ("INSERT INTO t VALUES ('y')", "SELECT * FROM t"):
+            with pytest.raises(Denied, match="which is encrypted"):
+                lake.sql(sql)
+        lake.sql("CREATE TABLE other AS SELECT 1 AS t")
+        lake.sql("DROP TABLE t")
+
+
 def test_a_wrong_passphrase_is_refused_at_the_start(tmp_path: Path, pool: ExecutorPool) -> None:
     data = tmp_path / "data"
     with opened(data, pool) as lake:

@@ -55,6 +55,17 @@ def test_a_damaged_object_is_moved_aside_and_a_put_of_the_same_repairs_it(flight
     assert flights.verify().findings == ()
 
 
+def test_an_object_that_was_stored_again_meanwhile_is_not_moved_aside(flights: Lake) -> None:
+    """Damage was found, then a put replaced the file, and only then it is to be moved."""
+    shard = shard_of(flights)
+
+    assert not flights.objects.quarantine(shard.name)
+
+    assert flights.objects.quarantined() == []
+    assert flights.sql("SELECT count(*) FROM flights").value == 4
+    assert flights.objects.usage().objects == 2
+
+
 def test_dedup_repairs_a_damaged_file_that_no_scrub_has_found(flights: Lake) -> None:
     flip(shard_of(flights), 40)
 

@@ -212,13 +212,20 @@ class ObjectStore:
         return existed
 
     def quarantine(self, name: str) -> bool:
-        """Move a damaged object aside, so that nothing reads it; return whether it was there."""
+        """Move a damaged object aside, so that nothing reads it; return whether that was done.
+
+        It is hashed once more in its new place, and moved back if it is intact: it may have been
+        stored again since the damage was found.
+        """
         path, aside = self.place(name), quarantined_path(self.place(name))
         try:
             size = path.stat().st_size
             make_private_folder(aside.parent)
             path.replace(aside)
         except FileNotFoundError:
+            return False
+        if hash_file(aside).object == name:
+            aside.replace(path)
             return False
         self._count(-size, -1)
         with suppress(FileNotFoundError):

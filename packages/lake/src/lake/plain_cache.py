@@ -8,6 +8,7 @@ a crash. A tmpfs may be swapped out: encrypt the machine's swap, or have none.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -179,6 +180,14 @@ class PlainCache:
                 partial.unlink(missing_ok=True)
         except (Corrupt, FileNotFoundError) as error:
             raise self._damage(shard, path, error) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC or isinstance(error, StorageFull):
+                raise
+            raise StorageFull(
+                "the memory for decrypted data",
+                message=f"{self._root} is full, although security.plain_bytes is not used up",
+                hint="mount a larger tmpfs there, or lower security.plain_bytes",
+            ) from None
         self._sizes[shard.object] = size
 
     def _make_room(self, coming: int, name: str) -> None:

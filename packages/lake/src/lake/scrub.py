@@ -216,10 +216,10 @@ class Scrub:
         if not damage.is_content and path.exists() and self._objects.mend_chunks(name):
             # The list was damaged and not the object; it proves itself by the id.
             damage = find_damage(path, self._check, from_disk=True)
+        if damage is not None and damage.is_content and not self._objects.quarantine(name):
+            damage = find_damage(path, self._check, from_disk=True)
         if damage is not None:
             self.damaged_objects += 1
-            if damage.is_content:
-                self._objects.quarantine(name)
         return damage
 
     def _found(self, dataset_id: str, name: str, problem: Corrupt) -> None:

@@ -13,6 +13,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -165,7 +166,8 @@ class Scrubber:
             self._put(state)
 
     def _run(self, days: float) -> None:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE_MAX)
+        with suppress(OSError):  # only Linux knows threads here
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE_MAX)
         while not self._stop.is_set():
             try:
                 self._retention.sweep_retired()
@@ -176,7 +178,7 @@ class Scrubber:
                             _log.error("the scrub found damage: `platform verify` lists it")
             except Cancelled:
                 return
-            except SennitError as error:
+            except (SennitError, OSError) as error:
                 # Such as a full disk: the state could not be written. The next round tries again.
                 _log.warning("the scrub was interrupted: %s", error)
             self._stop.wait(_WAKE_SECONDS)

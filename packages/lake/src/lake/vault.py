@@ -61,7 +61,9 @@ class Vault:
                 `damage`, since a statement may only mention a word that is its name.
             objects: The lease on the shards.
         """
-        sealed = [table for table in tables if table.get("encrypted") and table.get("paths")]
+        sealed = [
+            table for table in tables if table.get("encrypted") and table.get("paths") is not None
+        ]
         if not any(table.get("encrypted") for table in tables):
             return Hold(objects)
         plain: list[str] = []
