@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from lake.objects import ObjectStore
 from lake.retention import Retention
 from lake.snapshots import Manifest
 from sennit_core.errors import NotFound, UsageError
-from sennit_core.ids import new_id
 from sennit_core.records import DatasetInfo, ShardInfo, SnapshotInfo
 from sennit_core.schema import Schema
 from sennit_core.testing import ManualClock
@@ -40,6 +40,8 @@ class Objects(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.tree = ElkynStore(mode="memory")
         self.clock = ManualClock()
+        # Ids that are the same in each run, so that objects are, which are drawn by their order.
+        self.ids = (f"id{number:024d}" for number in count())
         # What must stay, kept by hand.
         self.heads: dict[str, DatasetInfo] = {}
         self.references: dict[str, set[str]] = {}
@@ -76,9 +78,11 @@ class Objects(RuleBasedStateMachine):
     def commit(self, name: str, contents: set[int]) -> None:
         """Equal contents are equal objects, so datasets share them."""
         objects = {f"{n}".encode(): self.store.put_bytes(f"{n}".encode()).object for n in contents}
-        info = self.heads.get(name) or DatasetInfo(new_id(), name, "", SCHEMA)
+        info = self.heads.get(name) or DatasetInfo(next(self.ids), name, "", SCHEMA)
         shards = tuple(ShardInfo(each, 1, 1, {}, {}) for each in sorted(objects.values()))
-        snapshot = SnapshotInfo(new_id(), info.head, info.id, SCHEMA, shards, {}, "", None, ())
+        snapshot = SnapshotInfo(
+            next(self.ids), info.head, info.id, SCHEMA, shards, {}, "", None, ()
+        )
         self.clock.sleep(1.0)
         head = self.catalog.commit(
             info, Manifest(snapshot, self.clock.now()), expected_head=info.head

@@ -58,7 +58,7 @@ class _Version(argparse.Action):
         parser.exit()
 
 
-def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - one statement for each option
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="lake",
         description="Work on the lake in a folder. While a node has the folder open, use `platform`.",
@@ -112,6 +112,11 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - one statement for e
     back.add_argument("version", type=int, help="its number, from `lake snapshots`")
     back.set_defaults(run=_rollback)
 
+    _add_maintenance(verbs, common)
+    return parser
+
+
+def _add_maintenance(verbs: Any, common: argparse.ArgumentParser) -> None:
     check = verbs.add_parser("verify", parents=[common], help="compare stored bytes with hashes")
     check.add_argument("name", nargs="?", help="a dataset; all of them by default")
     check.set_defaults(run=_verify)
@@ -133,7 +138,6 @@ def _parser() -> argparse.ArgumentParser:  # noqa: PLR0915 - one statement for e
     remove = verbs.add_parser("rm", parents=[common], help="delete datasets with all snapshots")
     remove.add_argument("names", nargs="+", metavar="NAME")
     remove.set_defaults(run=_rm)
-    return parser
 
 
 def _open(options: argparse.Namespace, *, create: bool = False) -> Lake:

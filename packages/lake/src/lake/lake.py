@@ -12,20 +12,21 @@ from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
 from lake.catalog import Catalog
-from lake.disk_space import RESERVE_BYTES, DiskSpace
+from lake.disk_space import DiskSpace
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.keys import KeyRing, read_secret
 from lake.limits import QueryLimits
 from lake.objects import ObjectStore
-from lake.plain_cache import PLAIN_BYTES, PlainCache
+from lake.plain_cache import PlainCache
 from lake.queries import QueryExecution, Result
 from lake.reserve import Reserve
 from lake.retention import Retention
 from lake.scrub import Scrub, ScrubReport
-from lake.scrubber import RATE_BYTES, Scrubber
+from lake.scrubber import Scrubber
 from lake.statement_tables import StatementTables
 from lake.statements import StatementRequest, Statements
+from lake.storage_options import StorageOptions
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.vault import Vault
 from lake.verification import ShardFile, Verifier, check_mode
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 __all__ = ["Lake", "open"]
 
 _ABANDONED_SECONDS = 7 * 24 * 3600.0  # after this time an incomplete upload is deleted
-GRACE_SECONDS = 24 * 3600.0
 _CANCEL_POLL_SECONDS = 0.2  # how often an ingest that waits for another checks for cancellation
 
 
@@ -71,21 +71,10 @@ class Lake:
         upload_bytes_max: Largest accepted upload; None for no limit except the disk.
         keep_source: Whether to keep a copy of each uploaded file; the default of the upload's
             option `keepSource`.
-        quota_bytes: Most bytes of all objects together; None for no limit.
-        quota_objects: Largest number of objects; None for no limit.
-        reserve_bytes: Bytes of the disk that uploads, ingests and statements leave free.
-        scrub_days: About how many days apart a thread reads and verifies everything; 0 for never.
-        scrub_rate_bytes: Bytes per second that it reads at most.
-        passphrase: Unlocks encrypted datasets; or one of the next two, None leaves them locked.
-        passphrase_file: A private file whose first line is the passphrase.
-        key_file: A private file of 32 or more random bytes, instead of a passphrase.
-        plain_bytes: Most memory (tmpfs) for decrypted shards and statements that read them.
-        grace_seconds: How long objects stay that maintenance has retired (`Retention.retire`).
         reserve: Disk space reserved for deletions, filled by its owner; None creates and fills one.
         query_limits: Limits of queries that arrive over HTTP.
-        verify: `open` verifies a shard at its first read in each process, and when its file has
-            changed; `always` verifies it at every read.
         clock: Source of time.
+        storage: The members of `StorageOptions`.
     """
 
     def __init__(  # noqa: PLR0913 - independent settings, all by keyword
@@ -98,70 +87,24 @@ class Lake:
         part_bytes: int = PART_BYTES,
         upload_bytes_max: int | None = None,
         keep_source: bool = False,
-        quota_bytes: int | None = None,
-        quota_objects: int | None = None,
-        reserve_bytes: int = RESERVE_BYTES,
-        scrub_days: float = 0.0,
-        scrub_rate_bytes: int = RATE_BYTES,
-        passphrase: str | None = None,
-        passphrase_file: Path | None = None,
-        key_file: Path | None = None,
-        plain_bytes: int = PLAIN_BYTES,
-        grace_seconds: float = GRACE_SECONDS,
         reserve: Reserve | None = None,
         query_limits: QueryLimits | None = None,
-        verify: str = "open",
         clock: Clock = SYSTEM,
+        **storage: Any,
     ) -> None:
+        options = StorageOptions(**storage)
         self.folder = Path(folder)
         self.query_limits = query_limits or QueryLimits()
-        self.verify_always = check_mode(verify)
+        self.verify_always = check_mode(options.verify)
         self._clock = clock
         self._staging = self.folder / "lake" / "staging"
         self._ended_cleanly = self.folder / "lake" / "ended-cleanly"
         with ExitStack() as owned:
             self.tree = tree or owned.enter_context(_open_tree(self.folder))
             self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
-            self.space = DiskSpace(
-                self.folder,
-                lambda: self.objects.usage(),
-                quota_bytes=quota_bytes,
-                quota_objects=quota_objects,
-                reserve_bytes=reserve_bytes,
-            )
-            self.objects = ObjectStore(
-                self.folder / "lake" / "objects",
-                space=self.space,
-                on_restored=lambda name: self.catalog.note_object(name, None),
-            )
-            self.catalog = Catalog(self.tree, self.objects, clock=clock)
-            self.retention = Retention(
-                self.objects, self.catalog, self.tree, grace_seconds=grace_seconds, clock=clock
-            )
-            secret = read_secret(
-                passphrase=passphrase, key_file=key_file, passphrase_file=passphrase_file
-            )
-            self.vault = Vault(
-                KeyRing(self.folder / "lake" / "keys.json", secret),
-                PlainCache(
-                    self.folder,
-                    self.objects,
-                    budget_bytes=plain_bytes,
-                    keep=not self.verify_always,
-                ),
-            )
+            self._open_storage(options)
             owned.callback(self.vault.cache.close)
-            self.parts = PartStore(
-                self.folder / "uploads",
-                self.tree,
-                part_bytes=part_bytes,
-                size_max=upload_bytes_max,
-                space=self.space,
-                admit=lambda name, mode, options: check_upload(
-                    self.catalog, self.vault.keys, name, mode, options
-                ),
-                clock=clock,
-            )
+            self.parts = self._open_parts(part_bytes, upload_bytes_max)
             self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self._staging,
                 keep_source=keep_source, upload_bytes_max=upload_bytes_max, space=self.space,
@@ -175,26 +118,11 @@ class Lake:
                 delete=self.delete,
                 clock=clock,
             )
-            self._statements = Statements(
-                self.pool,
-                self.catalog,
-                StatementTables(
-                    self.catalog,
-                    self.objects,
-                    self.retention,
-                    self.vault,
-                    verify_always=self.verify_always,
-                ),
-                self._writer,
-                self.space,
-            )
-            self.scrubber = Scrubber(
-                self.tree,
-                self._new_scrub,
-                self.retention,
-                clock=clock,
-                rate_bytes=scrub_rate_bytes,
-            )
+            tables = StatementTables(
+                self.catalog, self.objects, self.retention, self.vault,
+                verify_always=self.verify_always,
+            )  # fmt: skip
+            self._statements = Statements(self.pool, self.catalog, tables, self._writer, self.space)
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -207,8 +135,8 @@ class Lake:
             # Called before the others, while the catalog can still be read.
             owned.callback(self._end)
             owned.callback(self.scrubber.close)
-            if scrub_days:
-                self.scrubber.start(scrub_days)
+            if options.scrub_days:
+                self.scrubber.start(options.scrub_days)
             self._owned = owned.pop_all()
 
     def ingest(
@@ -453,6 +381,60 @@ class Lake:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _open_storage(self, options: StorageOptions) -> None:
+        """Open what stores: objects, catalog, retention, keys, and the scrub of them."""
+        # First, as a wrong passphrase must change nothing.
+        secret = read_secret(
+            passphrase=options.passphrase,
+            key_file=options.key_file,
+            passphrase_file=options.passphrase_file,
+        )
+        keys = KeyRing(self.folder / "lake" / "keys.json", secret)
+        self.space = DiskSpace(
+            self.folder,
+            lambda: self.objects.usage(),
+            quota_bytes=options.quota_bytes,
+            quota_objects=options.quota_objects,
+            reserve_bytes=options.reserve_bytes,
+        )
+        self.objects = ObjectStore(
+            self.folder / "lake" / "objects",
+            space=self.space,
+            on_restored=lambda name: self.catalog.note_object(name, None),
+        )
+        self.catalog = Catalog(self.tree, self.objects, clock=self._clock)
+        self.retention = Retention(
+            self.objects, self.catalog, self.tree,
+            grace_seconds=options.grace_seconds, clock=self._clock,
+        )  # fmt: skip
+        cache = PlainCache(
+            self.folder,
+            self.objects,
+            budget_bytes=options.plain_bytes,
+            keep=not self.verify_always,
+        )
+        self.vault = Vault(keys, cache)
+        self.scrubber = Scrubber(
+            self.tree,
+            self._new_scrub,
+            self.retention,
+            clock=self._clock,
+            rate_bytes=options.scrub_rate_bytes,
+        )
+
+    def _open_parts(self, part_bytes: int, upload_bytes_max: int | None) -> PartStore:
+        return PartStore(
+            self.folder / "uploads",
+            self.tree,
+            part_bytes=part_bytes,
+            size_max=upload_bytes_max,
+            space=self.space,
+            admit=lambda name, mode, options: check_upload(
+                self.catalog, self.vault.keys, name, mode, options
+            ),
+            clock=self._clock,
+        )
 
     def _new_scrub(self, check: Callable[[], object]) -> Scrub:
         return Scrub(self.catalog, self.objects, self.retention, check)
