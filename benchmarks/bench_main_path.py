@@ -148,8 +148,8 @@ def sennit_run(source: Path, data: Path) -> tuple[dict[str, tuple[float, float]]
             )
             print(f"upload alone: {sent_after[0]:.2f} s, {size / sent_after[0] / 1e6:.0f} MB/s")
             text = QUERY.format(table="flights")
-            timed("query, first", lambda: session.sql(text).rows)
-            rows = timed("query, warm", lambda: session.sql(text).rows)
+            timed("query, first", lambda: session.sql(text, use_cache=False).rows)
+            rows = timed("query, warm", lambda: session.sql(text, use_cache=False).rows)
             pipeline = session.pipeline("flights").filter(col("distance") > 500).group_by("carrier")
             asked = pipeline.agg(
                 flights=count(), delay=col("dep_delay").mean(), miles=col("distance").sum()

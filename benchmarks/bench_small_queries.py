@@ -212,7 +212,7 @@ def open_node(data: Path) -> Iterator[Target]:
         try:
             up = json.loads(node.stdout.readline())
             token = (data / "admin.token").read_text().strip()
-            headers = {"Authorization": f"Bearer {token}"}
+            headers = {"Authorization": f"Bearer {token}", "Cache-Control": "no-cache"}
             yield Target("node", node.pid, int(up["url"].rpartition(":")[2]), headers)
         finally:
             node.terminate()

@@ -56,6 +56,31 @@ def test_sql_agrees_with_duckdb_on_the_file(loaded: RunningNode, flights_csv: Pa
         assert [tuple(row) for row in session.sql(query).rows] == oracle(flights_csv, query)
 
 
+def test_a_repeated_query_is_answered_from_memory(loaded: RunningNode) -> None:
+    query = "select origin, sum(distance) from flights group by 1 order by 1"
+    with loaded.session() as session:
+        results = [session.sql(query, use_cache=use) for use in (False, True, True, False)]
+
+    seen = [result.manifest["cache"] for result in results]
+    assert seen == ["bypass", "miss", "hit", "bypass"]
+    assert all(result.rows == results[0].rows for result in results)
+
+
+def test_executors_are_kept_while_queries_and_pipelines_alternate(loaded: RunningNode) -> None:
+    query = "select count(*) from flights where distance > 1000"
+    with loaded.session() as session:
+        pipeline = session.pipeline("flights").filter(col("distance") > 1000).count()
+        for cap in ("128MiB", "200MiB", "128MiB"):
+            counted = session.sql(query, use_cache=False).value
+            assert pipeline.distribute(mem_cap=cap).value == counted
+        pids = {row["pid"] for row in session.stats()["executors"]}
+        session.sql(query, use_cache=False)
+        pipeline.distribute(mem_cap="128MiB")
+
+        assert {row["pid"] for row in session.stats()["executors"]} == pids
+        assert len(pids) == 2  # both were started with the node
+
+
 def test_a_pipeline_agrees_with_sql(loaded: RunningNode, flights_csv: Path) -> None:
     with loaded.session() as session:
         grouped = session.pipeline("flights").filter(col("distance") > 1000).group_by("origin")

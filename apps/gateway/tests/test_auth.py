@@ -160,6 +160,8 @@ def test_tokens_are_kept_as_hashes(tokens: Tokens) -> None:
 def test_an_unknown_role_is_refused(tokens: Tokens) -> None:
     with pytest.raises(UsageError, match="king"):
         tokens.issue("ann", "king")
+    with pytest.raises(UsageError, match="for admins"):
+        tokens.issue("Admin", "reader")
 
 
 def test_the_admin_token_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:

@@ -28,7 +28,12 @@ API: dict[tuple[str, str], str] = {
 }
 # All other routes that are not GET or HEAD need at least a writer.
 # A query needs a reader; a statement that changes a dataset needs a writer, which its text decides.
-WITHOUT_EFFECT = {("POST", "/api/session"): "open", ("POST", "/api/query"): "reader"}
+# Everybody may stop the queries that they have started.
+WITHOUT_EFFECT = {
+    ("POST", "/api/session"): "open",
+    ("POST", "/api/query"): "reader",
+    ("DELETE", "/api/queries/{query_id}"): "reader",
+}
 
 TREE: dict[tuple[str, str], str] = {
     ("GET", "/a.json"): "reader",
@@ -118,7 +123,7 @@ def test_a_route_answers_its_role_and_those_above(
 ) -> None:
     filled = path.format(
         dataset="none", snapshot="none", shard="none", token_id="none", upload_id="none",
-        job_id="none", result_id="none", index=0,
+        job_id="none", result_id="none", query_id="none", index=0,
     )  # fmt: skip
     for role, client in clients.items():
         if (path, role) == ("/db/.settings/changes", "admin"):

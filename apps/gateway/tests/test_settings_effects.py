@@ -300,6 +300,16 @@ def a_json_answer_ends_at_so_many_rows(
         assert (len(answer["rows"]), answer["truncated"]) == (rows, truncated)
 
 
+@effect_of("analytics.cache_bytes")
+def a_repeated_query_is_answered_from_memory(
+    opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch
+) -> None:
+    for cache_bytes, seen in ((1 << 20, ["miss", "hit"]), (0, ["bypass", "bypass"])):
+        node = opened({"analytics.cache_bytes": cache_bytes})
+        answers = [node.client.post("/api/query", json={"sql": "select 1"}) for _ in seen]
+        assert [answer.headers["Sennit-Cache"] for answer in answers] == seen
+
+
 @effect_of("analytics.queue_max")
 def one_query_more_than_the_queue_holds_is_refused(
     opened: OpenNodes, _folder: Path, _env: pytest.MonkeyPatch

@@ -162,7 +162,8 @@ def running_node(folder: Path, port: int = 0) -> Iterator[Node]:
             )
         )
         lake = owned.enter_context(Lake(folder, tree=stores["sys"], pool=pool))
-        jobs = JobService(stores["sys"], lake, pool)
+        # Every job is split, although the tests' datasets are small.
+        jobs = JobService(stores["sys"], lake, pool, whole_bytes=0)
         owned.callback(jobs.close)
         jobs.recover()
         app, tree = make_app(jobs, lake, stores)

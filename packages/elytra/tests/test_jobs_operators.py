@@ -70,6 +70,25 @@ def test_top_rows_and_different_rows_are_cut(trips: Pipeline, data: dict[str, pa
     assert different.rows == oracle(data, query)
 
 
+@pytest.mark.slow  # two jobs of each shape
+def test_a_small_input_is_one_task_with_the_same_result(
+    trips: Pipeline, shared_node: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes = [
+        trips.group_by("carrier").agg(n=count(), km=col("km").sum(), mean=col("km").mean()),
+        trips.filter("km > 200").select("id", "km"),
+        trips.limit(2500, offset=1900).select("id"),
+        trips.select("carrier").distinct(),
+    ]
+    split = [shape.collect() for shape in shapes]
+    monkeypatch.setattr(shared_node.jobs, "_whole_bytes", 1 << 30)
+    whole = [shape.collect() for shape in shapes]
+
+    assert [each.rows for each in whole] == [each.rows for each in split]
+    assert [each.manifest["executions"] for each in whole] == [1] * 4
+    assert min(each.manifest["executions"] for each in split) == 3
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", ["inner", "left", "full", "semi", "anti"])
 def test_a_join_reads_both_datasets(
@@ -193,5 +212,5 @@ def test_shards_with_earlier_columns_are_read_as_the_dataset(shared_node: Any, w
         found = rows.sort("a:desc").select("name", "c").collect().rows
         assert found == [("new", 0.5), ("x2", None), ("x1", None), ("x0", None)]
     else:
-        found = rows.filter("a <> 1").agg(n="count(*)", m="max(name)", s="sum(c)")
-        assert found.collect().rows == [(3, "x2", 0.5)]
+        totals = rows.filter("a <> 1").agg(n="count(*)", m="max(name)", s="sum(c)")
+        assert totals.collect().rows == [(3, "x2", 0.5)]

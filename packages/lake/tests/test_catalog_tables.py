@@ -117,7 +117,9 @@ ROWS = {
             "visibility": "private",
         }
     },
-    "snapshots": {"d1": {"s1": {"createdAt": 2.0, "manifest": "ab", "version": 0}}},
+    "snapshots": {
+        "d1": {"s1": {"createdAt": 2.0, "manifest": "ab", "orphaned": False, "version": 0}}
+    },
 }
 
 

@@ -116,7 +116,7 @@ def test_verify_finds_a_flipped_bit(tmp_path: Path) -> None:
         (("ls",), 2, "--data"),
         (("verify", "trip", "--data", "DATA"), 1, 'did you mean "trips"'),
         (("sql", "select", "--data", "DATA"), 2, "selection list"),
-        (("sql", "copy trips to '/tmp/x'", "--data", "DATA"), 1, "lake:"),
+        (("sql", "copy trips to 'x.csv'", "--data", "DATA"), 1, "lake:"),
         (("sql", "select 1", "--memory", "much", "--data", "DATA"), 2, "much"),
     ],
 )
@@ -143,7 +143,8 @@ def test_every_verb_is_documented() -> None:
     assert verbs is not None
     names = re.findall(r"^    (\w+)\b", verbs[1], re.MULTILINE)
     assert sorted(names) == [
-        *("init", "ls", "put", "rekey", "rm", "rollback", "scrub", "snapshots", "sql", "verify"),
+        *("compact", "diff", "expire", "init", "ls", "put", "rekey", "rename", "rm", "rollback"),
+        *("scrub", "snapshots", "sql", "tag", "verify"),
     ]
     assert re.findall(r"^\| `lake (\w+)", page, re.MULTILINE) == names
     for name in names:
@@ -179,3 +180,27 @@ def test_a_dataset_is_changed_and_rolled_back(tmp_path: Path) -> None:
     missing = lake("rollback", "t", "9", *folder)
     assert missing.returncode == 1
     assert "there are versions 1 to 3" in missing.stderr
+
+
+@pytest.mark.slow
+def test_versions_are_compared_tagged_and_expired(tmp_path: Path) -> None:
+    folder = ("--data", str(tmp_path / "lake"))
+    lake("init", *folder)
+    for statement in ("CREATE TABLE t AS SELECT 1 AS a", "INSERT INTO t VALUES (2)"):
+        assert lake("sql", statement, *folder).returncode == 0
+
+    assert lake("diff", "t", "1", "--csv", *folder).stdout.split() == ["change,a", "insert,2"]
+    assert lake("tag", "t", "first", "1", *folder).stdout.split() == [
+        "tag",
+        "version",
+        "first",
+        "1",
+    ]
+    assert lake("diff", "t", "first", *folder).stdout.split() == ["change", "a", "insert", "2"]
+    assert lake("expire", "t", *folder).stdout == "0 snapshots of t expired\n"
+    assert lake("tag", "t", "first", "--delete", *folder).stdout.split() == ["tag", "version"]
+    assert lake("expire", "t", "--days", "0", *folder).stdout == "1 snapshots of t expired\n"
+    assert lake("compact", *folder).stdout == "t: 2 shards became 1\n"
+    assert lake("rename", "t", "u", *folder).stdout == "t is u now\n"
+    assert "needs a version" in lake("tag", "u", "x", *folder).stderr
+    assert lake("diff", "u", "nosuch", *folder).returncode == 1

@@ -33,8 +33,8 @@ def retire(lake, dataset):
 if __name__ == "__main__":
     folder, verb, what = sys.argv[1:]
     with Lake(folder, memory_bytes="512MiB") as lake:
-        {"ingest": lake.ingest, "delete": lake.delete, "sql": lake.sql,
-         "retire": lambda what: retire(lake, what)}[verb](what)
+        verbs = {"retire": lambda what: retire(lake, what)}
+        (verbs.get(verb) or getattr(lake, verb))(what)
 """
 
 
@@ -113,7 +113,7 @@ def test_a_sweep_of_retired_objects_killed_before_its_rows_are_removed_is_repeat
 
 def test_every_point_is_tried() -> None:
     # Those of a rotation of keys are in test_encryption.
-    kinds = ("ingest", "write", "delete", "retired", "rotate")
+    kinds = ("ingest", "write", "delete", "expire", "retired", "rotate")
     tried = [point for point in POINTS if point.startswith(kinds)]
 
     assert tried == list(POINTS)
@@ -146,3 +146,41 @@ def test_a_statement_killed_anywhere_is_done_or_not(
         assert lake.sql("SELECT sum(a) FROM t").value == (sum_after if done else sum_before)
         check_nothing_is_left_over(lake)
         lake.sql("INSERT INTO t (a) VALUES (0)")
+
+
+@pytest.mark.sample(1)
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("write")])
+def test_a_compaction_killed_anywhere_is_done_or_not(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder = tmp_path / "data"
+    with opened(folder, pool) as lake, lake.tree:
+        lake.sql("CREATE TABLE t (a BIGINT)")
+        for number in range(3):
+            lake.sql(f"INSERT INTO t VALUES ({number})")
+
+    die(folder, point, "compact", "t")
+
+    with opened(folder, pool) as lake, lake.tree:
+        assert lake.catalog.get("t").shards == (1 if point == "write-committed" else 4)
+        assert lake.sql("FROM t").rows == [(0,), (1,), (2,)]
+        check_nothing_is_left_over(lake)
+
+
+@pytest.mark.parametrize("point", [p for p in POINTS if p.startswith("expire")])
+def test_an_expiry_killed_anywhere_is_finished_at_the_next_start(
+    point: str, tmp_path: Path, pool: ExecutorPool
+) -> None:
+    folder = tmp_path / "data"
+    with opened(folder, pool) as lake, lake.tree:
+        for number in range(3):
+            lake.sql(f"CREATE OR REPLACE TABLE t AS SELECT {number} AS a")
+        before = len(list(lake.objects))
+
+    die(folder, point, "expire", "t")
+
+    with opened(folder, pool) as lake, lake.tree:
+        assert len(list(lake.objects)) == before - 4
+        assert [each.snapshot.version for each in lake.catalog.snapshots("t")] == [3]
+        assert lake.sql("FROM t").rows == [(2,)]
+        check_nothing_is_left_over(lake)

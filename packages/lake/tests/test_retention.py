@@ -218,6 +218,22 @@ def test_nothing_is_deleted_while_a_row_of_pins_is_damaged(flights: Lake) -> Non
     assert reopened.retention.withheld == 2
 
 
+def test_objects_of_expired_snapshots_wait_for_the_grace_time(lake: Lake) -> None:
+    clock = ManualClock()
+    lake = Lake(lake.folder, tree=lake.tree, pool=lake.pool, grace_seconds=60, clock=clock)
+    lake.sql("CREATE TABLE t AS SELECT 1 AS a")
+    lake.sql("CREATE OR REPLACE TABLE t AS SELECT 2 AS a")
+    before = set(lake.objects)
+
+    lake.retention.expire("t", keep=1, before=clock.now() + 1)
+
+    assert set(lake.objects) == before
+    lake = Lake(lake.folder, tree=lake.tree, pool=lake.pool, grace_seconds=60, clock=clock)
+    clock.sleep(61)
+    assert len(lake.retention.sweep_retired()) == 2
+    assert lake.sql("SELECT a FROM t").value == 2
+
+
 def test_retired_objects_of_a_dataset_wait_for_their_time(lake: Lake) -> None:
     clock = ManualClock()
     lake = Lake(lake.folder, tree=lake.tree, pool=lake.pool, grace_seconds=60, clock=clock)

@@ -260,3 +260,24 @@ def test_columns_get_another_order(client: Client) -> None:
     assert [field["name"] for field in answer.json()["schema"]["fields"]] == names[::-1]
     assert refused.status_code == 400
     client.post(route, json={"columns": names})
+
+
+def test_versions_over_http(client: Client) -> None:
+    route = "/api/datasets/flights"
+    assert client.request("PUT", f"{route}/tags/first", json={"version": 1}).json().keys() == {
+        "first"
+    }
+    assert client.get(f"{route}/tags").json().keys() == {"first"}
+    head = client.get(f"{route}/snapshots/head").json()["version"]
+    changes = client.get(f"{route}/changes?since={head}&until=first")
+    assert changes.json()["rows"] == []
+    assert changes.json()["columns"][0]["name"] == "change"
+    assert client.get(f"{route}/changes?since=nosuch").status_code == 404
+    assert client.get(f"{route}/changes").status_code == 422
+    assert client.post(f"{route}/expire", json={"keep": 1}).json()["versions"] == list(
+        range(2, head)
+    )
+    assert client.post(f"{route}/expire", json={"keep": 0}).status_code == 422
+    assert client.request("DELETE", f"{route}/tags/first").json() == {}
+    assert client.request("DELETE", f"{route}/tags/first").status_code == 404
+    assert client.post(f"{route}/compact").json()["shards"] == 1

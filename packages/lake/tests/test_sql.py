@@ -7,7 +7,6 @@ import json
 import pytest
 
 from lake import Lake
-from lake.queries import QueryExecution
 from sennit_core.errors import (
     Cancelled,
     DeadlineExceeded,
@@ -159,7 +158,6 @@ def test_a_deadline_ends_a_query(flights: Lake) -> None:
 def test_a_cancelled_query_ends_and_its_executor_survives(flights: Lake) -> None:
     flights.sql("SELECT 1")  # a process that is still being started would be killed
     with flights.run("SELECT count(*) FROM range(10000000000) a, range(1000) b") as execution:
-        assert isinstance(execution, QueryExecution)
         with pytest.raises(DeadlineExceeded):
             execution.result(0.5)
         execution.cancel()

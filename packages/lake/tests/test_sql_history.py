@@ -137,7 +137,7 @@ def test_a_version_keeps_its_columns(log: Lake) -> None:
         ("FROM t AT (VERSION => -1)", NotFound, "no version -1"),
         ("FROM t AT (TIMESTAMP => '2020-01-01')", NotFound, "no state at 2020-01-01"),
         ("FROM nothing AT (VERSION => 1)", NotFound, "no dataset"),
-        ("FROM t AT (VERSION => 'abc')", SqlError, "Could not convert"),
+        ("FROM t AT (VERSION => 'abc')", NotFound, "tag of 't'"),
         ("FROM t AT (VERSION => NULL)", SqlError, "needs a whole number"),
         ("FROM t AT (VERSION => ?)", SqlError, "parameters"),
         ("FROM t AT (VERSION => (SELECT max(a) FROM t))", SqlError, "subquery"),

@@ -310,7 +310,8 @@ def test_a_damaged_dataset_is_not_rewritten(numbers: Lake) -> None:
 
 def test_an_append_conflicts_with_nothing(numbers: Lake) -> None:
     with numbers.run("DELETE FROM t WHERE a < 5") as deleting:
-        deleting._execution.wait()  # its shards are written; now others come first
+        assert isinstance(deleting.execution, WriteExecution)
+        deleting.execution._execution.wait()  # its shards are written; now others come first
         numbers.sql("INSERT INTO t VALUES (3, 'later')")
         numbers.append("t", NUMBERS)
         deleting.result()
@@ -321,7 +322,8 @@ def test_an_append_conflicts_with_nothing(numbers: Lake) -> None:
 
 def test_a_statement_whose_rows_were_changed_runs_again(numbers: Lake) -> None:
     with numbers.run("UPDATE t SET a = a + 100 WHERE a IN (5, 15)") as updating:
-        updating._execution.wait()
+        assert isinstance(updating.execution, WriteExecution)
+        updating.execution._execution.wait()
         numbers.sql("UPDATE t SET a = a + 1000 WHERE a = 5")
         assert updating.result()["count"] == 1
 
@@ -331,7 +333,8 @@ def test_a_statement_whose_rows_were_changed_runs_again(numbers: Lake) -> None:
 def test_a_statement_that_loses_every_race_is_a_conflict(
     numbers: Lake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    updating = numbers.run("UPDATE t SET b = 'mine' WHERE a = 5")
+    statement = numbers.run("UPDATE t SET b = 'mine' WHERE a = 5")
+    updating = statement.execution
     assert isinstance(updating, WriteExecution)
     run = updating._run
 
@@ -341,7 +344,7 @@ def test_a_statement_that_loses_every_race_is_a_conflict(
         return answer
 
     monkeypatch.setattr(updating, "_run", overtaken)
-    with updating, pytest.raises(Conflict, match="was changed in the meantime"):
+    with statement, pytest.raises(Conflict, match="was changed in the meantime"):
         updating.result()
 
     assert numbers.sql("SELECT b FROM t WHERE a = 5").value == "x5!!!!"

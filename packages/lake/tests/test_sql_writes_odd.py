@@ -11,6 +11,7 @@ from elkyn import ElkynStore
 from emsqrt.executor import ExecutorPool
 from lake import Lake
 from lake.mentions import changes_data
+from lake.writes import WriteExecution
 from sennit_core.errors import Conflict, SqlError, Unsupported, UsageError
 
 
@@ -70,13 +71,15 @@ def test_values_are_cast_one_by_one(lake: Lake) -> None:
 
 def test_a_table_that_has_changed_is_not_replaced_unseen(numbers: Lake) -> None:
     with numbers.run("CREATE OR REPLACE TABLE t AS SELECT max(a) AS a FROM t") as replacing:
-        replacing._execution.wait()
+        assert isinstance(replacing.execution, WriteExecution)
+        replacing.execution._execution.wait()
         numbers.sql("INSERT INTO t VALUES (100, 'later')")
         replacing.result()
     assert numbers.sql("FROM t").rows == [(100,)]
 
     with numbers.run("CREATE OR REPLACE TABLE new AS SELECT 1 AS a") as creating:
-        creating._execution.wait()
+        assert isinstance(creating.execution, WriteExecution)
+        creating.execution._execution.wait()
         numbers.sql("CREATE TABLE new AS SELECT 'other' AS b")
         creating.result()
     assert len(numbers.catalog.snapshots("new")) == 2  # the other one is a version

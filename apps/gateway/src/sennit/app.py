@@ -21,7 +21,9 @@ import lake.routes
 from elkyn.records import SYSTEM_NAMESPACE
 from elkyn.server.app import elkyn_app
 from lake import Lake
+from lake.limits import Requester
 from lake.routes import parse_query_request, respond
+from lake.routes.requester import as_requester
 from sennit._asgi import App, Message, Receive, Scope, Send
 from sennit.auth import AccessControl, Principal, cookie_name, is_tree_path
 from sennit.cors import Cors
@@ -72,10 +74,12 @@ class Application:
         )  # fmt: skip
         self.tree = elkyn_app(
             node.stores,
-            authorize=_authorize_tree,
+            authorize=TreeAccess(node),
             keep_alive_seconds=node.settings.elkyn.keep_alive_seconds,
             body_bytes_max=node.settings.security.body_bytes_max,
         )
+        # Open streams show lists of datasets, which a new policy may hide.
+        node.lake.policies.observe(self.tree.disconnect)
         self.pages = Pages(self.access)
         # Around the API alone: the tree enforces this limit itself.
         limited = BodyLimit(_Queries(self.api, node.lake), node.settings.security.body_bytes_max)
@@ -129,7 +133,9 @@ class AuthMiddleware:
             _audit.warning("refused %s %s: %s", method, scope["path"], refusal)
             await _refuse(scope, receive, send, refusal)
             return
-        if principal is not None and method not in {"GET", "HEAD"}:
+        # A query is logged when it ends, with its outcome (`lake.running`).
+        is_query = scope["path"] == "/api/query"
+        if principal is not None and method not in {"GET", "HEAD"} and not is_query:
             _audit.info("%s %s by %s", method, scope["path"], principal.name)
         # Also None, for public paths: `BodyLimit` and the tree read it from here.
         scope.setdefault("state", {})["principal"] = principal
@@ -247,7 +253,38 @@ def status_of(error: SennitError) -> int:
     return next((STATUS_OF_CLASS[c] for c in type(error).__mro__ if c in STATUS_OF_CLASS), 500)
 
 
-def _authorize_tree(scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
+class TreeAccess:
+    """Checks the role of a request for a tree, and access policies for the platform's own.
+
+    Args:
+        node: Has the policies.
+    """
+
+    def __init__(self, node: Node) -> None:
+        self._lake = node.lake
+        self._jobs = node.jobs
+
+    def __call__(self, scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> None:
+        """Refuse a request by raising `Denied`."""
+        principal = _check_tree_role(scope, namespace, path, write)
+        if namespace == SYSTEM_NAMESPACE and not self._may_watch(path, as_requester(principal)):
+            raise Denied(
+                action=f"reading {namespace}:{path} while datasets have access policies",
+                needed="admin",
+                hint="read one record by its id, or use the routes below /api",
+            )
+
+    def _may_watch(self, path: str, requester: Requester) -> bool:
+        keys = [key for key in path.split("/") if key]
+        if not self._lake.policies or requester.is_trusted or keys[:1] != ["jobs"]:
+            return self._lake.policies.may_watch(path, requester)
+        try:
+            return bool(keys[1:]) and self._jobs.may_read(self._jobs.get(keys[1]), requester)
+        except errors.NotFound:
+            return True
+
+
+def _check_tree_role(scope: Mapping[str, Any], namespace: str, path: str, write: bool) -> Principal:
     """Check the role of a request for a tree; only the platform writes `sys`."""
     principal: Principal | None = scope.get("state", {}).get("principal")
     # For an admin too: jobs and datasets are rows there, whose files would no longer match.
@@ -260,6 +297,7 @@ def _authorize_tree(scope: Mapping[str, Any], namespace: str, path: str, write: 
     needed = "writer" if write else "reader"
     if principal is None or not principal.may(needed):
         raise Denied(action=f"using {namespace}:{path}", needed=needed)
+    return principal
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, refusal: SennitError) -> None:

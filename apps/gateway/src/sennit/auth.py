@@ -23,6 +23,7 @@ from sennit_core.errors import Denied, Unauthenticated, UsageError
 
 ROLES = ("reader", "writer", "admin")
 """The roles that a token may have; each includes those before it."""
+_ADMIN = "admin"
 _PORT_MAX = 65535
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 # Rules, replication and the log of a tree are for admins, reading included.
@@ -77,7 +78,7 @@ class Tokens:
         # In constant time. The lookup below needs no such comparison: it is by hash, so its
         # duration shows nothing that helps to find a token.
         if hmac.compare_digest(token.encode(), self._admin.encode()):
-            return Principal("admin", "admin")
+            return Principal(_ADMIN, _ADMIN)
         row = self._tree.get(f"/tokens/{_digest(token)}")
         return Principal(str(row["name"]), str(row["role"])) if row else None
 
@@ -85,6 +86,9 @@ class Tokens:
         """Create a token for `name`; only its hash is stored, so it is shown once."""
         if role not in ROLES:
             raise UsageError(f"unknown role {role!r}", hint=f"one of: {', '.join(ROLES)}")
+        # Datasets that the admin token created are owned by this name.
+        if name.strip().casefold() == _ADMIN and role != _ADMIN:
+            raise UsageError(f"the name {name!r} is for admins", hint="use another name")
         token = f"snt_{secrets.token_urlsafe(32)}"
         # 32 random bytes cannot be guessed from their hash, so neither a salt nor a slow hash is
         # necessary.

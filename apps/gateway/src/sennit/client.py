@@ -89,6 +89,7 @@ class Session:
         params: Sequence[Any] | Mapping[str, Any] | None = None,
         *,
         engine: str = "auto",
+        use_cache: bool = True,
     ) -> Result:
         """Run a SQL query; the result has `.to_arrow() .df() .pl() .rows`.
 
@@ -97,9 +98,11 @@ class Session:
             params: values for `?` and `$1` in order, or for `$name` by name.
             engine: `duckdb`, `emsqrt`, or `auto`: DuckDB, and EM-√ where that runs out of memory.
                 `.manifest["engine"]` is the engine that ran the query.
+            use_cache: whether the node may answer from its result cache; `.manifest["cache"]` is
+                `hit` if it did.
         """
         values = list(params) if params is not None and not isinstance(params, Mapping) else params
-        return self._client.sql(query, values, engine=engine)
+        return self._client.sql(query, values, engine=engine, use_cache=use_cache)
 
     def iter_sql(
         self, query: str, *, engine: str = "auto"
@@ -143,6 +146,31 @@ class Session:
             What was read; `.findings` lists the damage.
         """
         return self._client.verify(dataset, repair=repair, on_progress=on_progress)
+
+    def queries(self) -> list[dict[str, Any]]:
+        """Return the queries that run or are queued: your own; everybody's for an admin."""
+        return self._client.queries()
+
+    def stop_query(self, query_id: str) -> None:
+        """Stop a running query, whose client gets an error."""
+        self._client.stop_query(query_id)
+
+    def policy(self, dataset: str) -> dict[str, Any]:
+        """Return the access policy of a dataset; its `rules` are None if every reader may read it."""
+        return self._client.policy(dataset)
+
+    def set_policy(self, dataset: str, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Replace the access policy of a dataset; needs its owner or an admin.
+
+        Args:
+            dataset: an id or name.
+            rules: `{principal, read, write, rows, columns}` each; see docs/access.md.
+        """
+        return self._client.set_policy(dataset, rules)
+
+    def clear_policy(self, dataset: str) -> bool:
+        """Remove the access policy of a dataset; return whether it had one."""
+        return self._client.clear_policy(dataset)
 
     def jobs(self) -> list[JobInfo]:
         """Return the jobs that the node has on record, newest first."""

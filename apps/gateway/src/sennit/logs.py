@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import logging
 import logging.handlers
+import os
 import sys
+from io import TextIOWrapper
 from pathlib import Path
 
 from sennit.settings import LoggingSettings
@@ -38,12 +40,27 @@ def configure(settings: LoggingSettings, folder: Path) -> None:
         logger = logging.getLogger(name)
         logger.addHandler(handler)
         logger.propagate = not name
+    # Whatever the level of the other logs: an audit log with gaps is none.
+    logging.getLogger("sennit.audit").setLevel(logging.INFO)
     for chatty in _CHATTY:
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 class _FileHandler(logging.handlers.RotatingFileHandler):
-    """A rotated file; on a full disk a line is dropped without a traceback."""
+    """A rotated file of its owner; on a full disk a line is dropped without a traceback.
+
+    Each line is written to the file at once, so a process that is killed loses none.
+    """
+
+    def _open(self) -> TextIOWrapper:
+        file = open(  # noqa: SIM115 - the handler closes it
+            self.baseFilename,
+            self.mode,
+            encoding=self.encoding,
+            opener=lambda path, flags: os.open(path, flags, 0o600),
+        )
+        assert isinstance(file, TextIOWrapper), "opened as text"
+        return file
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging named it
         error = sys.exc_info()[1]

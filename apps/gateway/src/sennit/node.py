@@ -105,6 +105,10 @@ class Node:
             # Only after a regular end: after a crash the rows say "up" until the next start.
             node.announce("down")
 
+    def prepare_executors(self) -> None:
+        """Start executors for queries, and for ingests and pipelines, before the first of them."""
+        self.pool.prepare(("lake.sql",), ("lake.ingest", "lake.plan"))
+
     def announce(self, state: str) -> None:
         """Publish the rows of this node and its workers in the `sys` tree."""
         network = self.settings.network
@@ -173,6 +177,7 @@ def _open_lake(
             seconds=settings.analytics.query_seconds,
             json_rows=settings.analytics.json_rows_max,
         ),
+        cache_bytes=settings.analytics.cache_bytes,
         verify=storage.verify,
         quota_bytes=storage.quota_bytes or None,
         quota_objects=storage.quota_objects or None,

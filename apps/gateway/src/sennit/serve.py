@@ -70,6 +70,7 @@ def serve(
                 up.write(data)
                 node.lake.reserve.fill()
                 on_up(address)
+                node.prepare_executors()
 
             server = _Server(application, settings.network, protocols, publish)
             builder = _PlaygroundBuilder(application, data) if with_playground else None

@@ -73,19 +73,21 @@ class StorageSettings:
 
 @dataclass(frozen=True, slots=True)
 class AnalyticsSettings:
-    """Limits of queries.
+    """Limits of queries, and the memory for their results.
 
     Attributes:
         query_seconds: time limit of a query, including waiting and sending.
         json_rows_max: row limit of a JSON result whose request does not set `maxRows`.
         queue_max: maximum requests of all users in the queue for an executor.
         user_queue_max: maximum queued requests of one user.
+        cache_bytes: memory of the gateway for results of repeated queries; 0 keeps none.
     """
 
     query_seconds: float = 300.0
     json_rows_max: int = 10_000
     queue_max: int = 256
     user_queue_max: int = 64
+    cache_bytes: int = 32 * MIB
 
 
 @dataclass(frozen=True, slots=True)

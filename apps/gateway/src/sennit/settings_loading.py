@@ -30,6 +30,7 @@ _BOUNDS: dict[tuple[str, str], tuple[float, float]] = {
     ("storage", "scrub_rate_bytes"): (64 * KIB, TIB),
     ("storage", "retention_grace_seconds"): (0, 10 * 365 * 24 * 3600),
     ("analytics", "query_seconds"): (0.001, 7 * 24 * 3600),
+    ("analytics", "cache_bytes"): (0, 128 * MIB),  # of the gateway's fixed share, 192 MiB
     ("analytics", "json_rows_max"): (1, 2**53),
     # The gateway holds a whole body in memory while it is parsed.
     ("security", "body_bytes_max"): (KIB, GIB),

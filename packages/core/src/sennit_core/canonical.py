@@ -7,7 +7,7 @@ space.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from json.encoder import encode_basestring
 from math import isfinite
 from typing import Any
@@ -27,42 +27,37 @@ def canonical_json(value: Any) -> bytes:
             surrogate, a name that is not a string, or a type that JSON does not have.
     """
     try:
-        return "".join(_pieces(value)).encode()
+        return _text(value).encode()
     except UnicodeEncodeError as error:
         raise UsageError("canonical JSON cannot hold half of a surrogate pair") from error
 
 
-def _pieces(value: Any) -> Iterator[str]:
-    if value is None or value is True or value is False:
-        yield {None: "null", True: "true", False: "false"}[value]
-    elif isinstance(value, str):
-        yield encode_basestring(value)
-    elif isinstance(value, int):
-        yield _integer(value)
-    elif isinstance(value, float):
-        yield _number(value)
-    elif isinstance(value, Mapping):
-        yield from _object(value)
-    elif isinstance(value, (list, tuple)):
-        yield "["
-        for index, item in enumerate(value):
-            if index:
-                yield ","
-            yield from _pieces(item)
-        yield "]"
-    else:
-        raise UsageError(f"JSON has no {type(value).__name__}")
+def _text(value: Any) -> str:
+    # By exact type first: manifests are thousands of small values.
+    write = _WRITERS.get(type(value))
+    if write is not None:
+        return write(value)
+    for kind, write in _WRITERS.items():
+        if isinstance(value, kind):
+            return write(value)
+    if isinstance(value, Mapping):
+        return _object(value)
+    raise UsageError(f"JSON has no {type(value).__name__}")
 
 
-def _object(value: Mapping[Any, Any]) -> Iterator[str]:
+def _object(value: Mapping[Any, Any]) -> str:
     for name in value:
         if not isinstance(name, str):
             raise UsageError(f"a JSON member's name must be a string, not {name!r}")
-    yield "{"
-    for index, name in enumerate(sorted(value, key=lambda name: name.encode("utf-16-be"))):
-        yield f"{',' if index else ''}{encode_basestring(name)}:"
-        yield from _pieces(value[name])
-    yield "}"
+    if "".join(value).isascii():
+        names = sorted(value)
+    else:
+        names = sorted(value, key=lambda name: name.encode("utf-16-be"))
+    return f"{{{','.join([f'{encode_basestring(name)}:{_text(value[name])}' for name in names])}}}"
+
+
+def _array(value: Sequence[Any]) -> str:
+    return f"[{','.join([_text(item) for item in value])}]"
 
 
 def _integer(value: int) -> str:
@@ -104,3 +99,16 @@ def _place_point(digits: str, point: int) -> str:
         return f"0.{'0' * -point}{digits}"
     fraction = f".{digits[1:]}" if count > 1 else ""
     return f"{digits[0]}{fraction}e{point - 1:+d}"
+
+
+_WRITERS: dict[type, Callable[[Any], str]] = {
+    str: encode_basestring,
+    # Before int, of which it is a subclass.
+    bool: lambda value: "true" if value else "false",
+    int: _integer,
+    float: _number,
+    dict: _object,
+    list: _array,
+    tuple: _array,
+    type(None): lambda _: "null",
+}

@@ -54,6 +54,12 @@ class RedactingFilter(logging.Filter):
         """Rewrite the record in place; it is never dropped."""
         record.msg = redact(_message_of(record))
         record.args = None
+        fields = getattr(record, "fields", None)
+        if fields:
+            record.fields = {
+                name: redact(value) if isinstance(value, str) else value
+                for name, value in fields.items()
+            }
         if record.exc_info and record.exc_text is None:
             record.exc_text = logging.Formatter().formatException(record.exc_info)
         if record.exc_text:
@@ -64,7 +70,10 @@ class RedactingFilter(logging.Filter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time (ISO 8601, UTC), level, logger, message, and the traceback."""
+    """One JSON object a line: time (ISO 8601, UTC), level, logger, message, and the traceback.
+
+    Members of the attribute `fields` of a record, a dict, are members of the object too.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the record's line."""
@@ -73,6 +82,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **getattr(record, "fields", {}),
         }
         if record.exc_info and record.exc_text is None:
             record.exc_text = self.formatException(record.exc_info)

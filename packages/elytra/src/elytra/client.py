@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -141,6 +141,31 @@ class Client:
         )
         return Uploaded(answer["datasetId"], self.job(answer["jobId"]))
 
+    # Running queries
+
+    def queries(self) -> list[dict[str, Any]]:
+        """Return the queries that run or are queued: the token's own; all for an admin."""
+        return list(self._transport.json("GET", "/api/queries"))
+
+    def stop_query(self, query_id: str) -> None:
+        """Stop a running query; NotFound when it has ended."""
+        self._transport.request("DELETE", f"/api/queries/{quote(query_id, safe='')}")
+
+    # Access policies
+
+    def policy(self, dataset: str) -> dict[str, Any]:
+        """Return the access policy of a dataset, by id or name; `rules` is None if it has none."""
+        return dict(self._transport.json("GET", _policies(dataset)))
+
+    def set_policy(self, dataset: str, rules: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Replace the access policy of a dataset; each rule as in `docs/access.md`."""
+        body = {"rules": [dict(rule) for rule in rules]}
+        return dict(self._transport.json("PUT", _policies(dataset), document=body))
+
+    def clear_policy(self, dataset: str) -> bool:
+        """Remove the access policy of a dataset; return whether it had one."""
+        return bool(self._transport.json("DELETE", _policies(dataset))["deleted"])
+
     # Datasets and queries
 
     def datasets(self) -> list[DatasetInfo]:
@@ -206,13 +231,20 @@ class Client:
         return report
 
     def sql(
-        self, query: str, params: list[Any] | Mapping[str, Any] | None = None, **options: Any
+        self,
+        query: str,
+        params: list[Any] | Mapping[str, Any] | None = None,
+        *,
+        use_cache: bool = True,
+        **options: Any,
     ) -> Result:
         """Run a SQL query and read the whole result.
 
         Args:
             query: One SELECT (or WITH, SHOW TABLES, DESCRIBE, EXPLAIN, SUMMARIZE).
             params: Values of its placeholders.
+            use_cache: Whether the node may answer from its result cache; `manifest["cache"]` is
+                "hit" if it did.
             options: More members of the request, such as `engine`: "auto", "duckdb", "emsqrt".
                 The result's `manifest["engine"]` is the engine that ran the query.
 
@@ -220,25 +252,31 @@ class Client:
             SqlError: The query does not parse; the error holds the position.
             Unsupported: The requested engine does not support the query.
         """
-        with self._query(query, params, options) as response:
+        with self._query(query, params, options, use_cache=use_cache) as response:
             table = read_table(response.iter_bytes())
-            engine = response.headers.get("Sennit-Engine")
-            return Result(table, None if engine is None else {"engine": engine})
+            found = {name: response.headers.get(f"Sennit-{name}") for name in ("Engine", "Cache")}
+            return Result(table, {key.lower(): value for key, value in found.items() if value})
 
     @contextmanager
     def iter_sql(
-        self, query: str, params: list[Any] | Mapping[str, Any] | None = None, **options: Any
+        self,
+        query: str,
+        params: list[Any] | Mapping[str, Any] | None = None,
+        *,
+        use_cache: bool = True,
+        **options: Any,
     ) -> Iterator[Iterator[pa.RecordBatch]]:
         """Open a query's result as a stream of batches; arguments as in `sql`."""
-        with self._query(query, params, options) as response:
+        with self._query(query, params, options, use_cache=use_cache) as response:
             yield open_batches(response.iter_bytes())
 
-    def _query(self, query: str, params: Any, options: dict[str, Any]) -> Any:
+    def _query(self, query: str, params: Any, options: dict[str, Any], *, use_cache: bool) -> Any:
+        control = {} if use_cache else {"Cache-Control": "no-cache"}
         document = {"sql": query, **({} if params is None else {"params": params}), **options}
         return self._transport.stream(
             "POST",
             "/api/query",
-            headers={"Accept": ARROW},
+            headers={"Accept": ARROW, **control},
             document=document,
             timeout_seconds=_QUERY_SECONDS,
         )
@@ -341,3 +379,7 @@ class Client:
 
 def _tree(path: str, namespace: str) -> str:
     return f"/{quote(path.strip('/'))}.json?{urlencode({'ns': namespace})}"
+
+
+def _policies(dataset: str) -> str:
+    return f"/api/datasets/{quote(dataset, safe='')}/policies"

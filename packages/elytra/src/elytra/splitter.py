@@ -129,13 +129,14 @@ class Whole:
 Cut: TypeAlias = Split | Whole
 
 
-def split(plan: Plan, schema: Schema | SchemaOf) -> Cut:
+def split(plan: Plan, schema: Schema | SchemaOf, *, whole: bool = False) -> Cut:
     """Split a plan, or decide that one task must run it.
 
     Args:
         plan: A plan without a Sink.
         schema: Schema of the dataset that it reads, or a function that returns each dataset's
             schema.
+        whole: Whether one task should run it.
 
     Raises:
         UnknownColumn: The plan names a column that does not exist.
@@ -148,16 +149,16 @@ def split(plan: Plan, schema: Schema | SchemaOf) -> Cut:
     schema_of: SchemaOf = schema if callable(schema) else lambda _: schema
     # Typed as a whole before it is split: errors name the plan that the user wrote, and the
     # result's schema does not depend on the split.
-    whole = rewrite(plan, lambda node: _with_schema(node, schema_of))
-    answer = check(whole)
-    if not _is_chain(whole):
-        return Whole(whole, answer)
-    scan, *steps = chain(whole)
+    typed = rewrite(plan, lambda node: _with_schema(node, schema_of))
+    answer = check(typed)
+    if whole or not _is_chain(typed):
+        return Whole(typed, answer)
+    scan, *steps = chain(typed)
     assert isinstance(scan, Scan)
     assert scan.schema is not None, "it was put there"
     cut = _cut(steps, scan)
     if cut is None:
-        return Whole(whole, answer)
+        return Whole(typed, answer)
     shard_steps, merge_steps = cut
     shard_scan = Scan(scan.source, scan.schema, scan.columns)
     # Only the steps at the shard count: all columns of a partial are read by the merge.

@@ -29,6 +29,7 @@ RESULT_HEADER = "Sennit-Result"
 _CONNECT_SECONDS = 10.0
 _RETRY_STATUSES = frozenset({429, 500, 502, 503, 504})
 _BACKOFF_SECONDS_FIRST, _BACKOFF_SECONDS_MAX = 0.1, 5.0
+_POLL_SECONDS_MIN = 0.005  # a small job takes 50 ms, and a poll 2 ms of the node
 _POLL_SECONDS_MAX = 0.25
 
 T = TypeVar("T")
@@ -260,7 +261,7 @@ def wait_for(
         DeadlineExceeded: `ready` returned no value within `seconds`.
     """
     deadline = None if seconds is None else clock.monotonic() + seconds
-    pause_seconds = 0.02
+    pause_seconds = _POLL_SECONDS_MIN
     while (answer := ready()) is None:
         if deadline is not None and clock.monotonic() >= deadline:
             raise DeadlineExceeded(what, seconds)

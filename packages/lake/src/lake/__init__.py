@@ -3,7 +3,7 @@
 Layering: `durable` and `objects` below `verification` and `snapshots` below `catalog` (with
 `catalog_tables`, `catalog_index` and `references`) below `retention` below `scrub`; `uploads`
 receives files; `ingest` and `sql` run in executors and do not import the rest; `ingestor` creates
-datasets from files, `writes` commits statements that change them; `lake` is the node's lake;
+datasets from files; `access` and `policies` decide what a user sees; `writes` commits statements that change them; `lake` is the node's lake;
 `routes` serves it over HTTP. pyarrow and duckdb are imported on first use, not with the package.
 """
 

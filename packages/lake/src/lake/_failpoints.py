@@ -19,6 +19,7 @@ POINTS = (
     "write-manifest",
     "write-committed",
     "delete-uncataloged",
+    "expire-uncataloged",
     "retired-deleted",
     "rotate-wrapped",
     "rotate-written",

@@ -15,12 +15,12 @@ import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from lake.catalog_history import check_tag, expired, kept_versions, moment
 from lake.catalog_index import CatalogIndex
 from lake.catalog_snapshots import CheckedSnapshots, lost_snapshot
-from lake.catalog_tables import CatalogTables, SnapshotRow
+from lake.catalog_tables import CatalogTables, SnapshotRow, Tag, Tags
 from lake.errors import damaged_dataset, is_damage_of
 from lake.manifests import Manifests
 from lake.objects import ObjectStore
@@ -245,13 +245,17 @@ class Catalog:
         return None if row is None else self._snapshots.whole(dataset, dataset.head, row)
 
     def manifest_at(
-        self, dataset: str, *, version: int | None = None, time: float | None = None
+        self,
+        dataset: str,
+        *,
+        version: int | str | None = None,
+        time: float | None = None,
     ) -> Manifest:
         """Return the manifest of the snapshot with a version, or of the newest at a time.
 
         Args:
             dataset: Id or name.
-            version: Number of the snapshot.
+            version: Number of the snapshot, or its tag.
             time: Unix seconds.
 
         Raises:
@@ -260,19 +264,24 @@ class Catalog:
         """
         info = self.get(dataset)
         rows = self._snapshots.rows(info.id, info.name)
+        if isinstance(version, str):
+            tags = self.tags(info.id)
+            if version not in tags:
+                raise NotFound(f"tag of {info.name!r}", version, suggestion=nearest(version, tags))
+            return self.manifest(info.id, tags[version])
         if version is not None:
             what = f"version {version}"
             found = [(0.0, name) for name, row in rows.items() if row.version == version]
         else:
             assert time is not None, "a version or a time"
-            what = f"state at {_moment(time)}"
+            what = f"state at {moment(time)}"
             found = [(row.version, name) for name, row in rows.items() if row.created_at <= time]
         if not found:
             raise NotFound(
                 kind=f"{what} of dataset",
                 name=info.name,
                 suggestion=None,
-                hint=_kept_versions(rows.values()),
+                hint=kept_versions(rows.values()),
             )
         snapshot = max(found)[1]
         manifest = self._snapshots.whole(info, snapshot, rows[snapshot])
@@ -327,6 +336,78 @@ class Catalog:
         )
         newest = found[::-1][:limit]
         return [self._snapshots.stored(info, snapshot, rows[snapshot]) for *_, snapshot in newest]
+
+    def tags(self, dataset: str) -> dict[str, str]:
+        """Return the ids of the snapshots of a dataset that have a tag, by tag."""
+        info = self.get(dataset)
+        try:
+            row = self._rows.tags.get(info.id)
+        except Corrupt as error:
+            damage = damaged_dataset(info.name, "the row of its tags", str(error))
+            raise self._snapshots.noted(info.id, damage) from error
+        return {} if row is None else {tag.name: tag.snapshot for tag in row.tags}
+
+    def set_tag(self, dataset: str, name: str, snapshot: str | None) -> None:
+        """Give a snapshot a tag, which another one of the dataset may have had.
+
+        Args:
+            dataset: Id or name.
+            name: The tag.
+            snapshot: Id of a snapshot; None removes the tag.
+
+        Raises:
+            NotFound: There is no such dataset, snapshot or tag.
+            UsageError: The name is not one, or there are too many tags.
+        """
+        with self._lock:
+            info = self.get(dataset)
+            tags = self.tags(info.id)
+            if snapshot is None:
+                if tags.pop(name, None) is None:
+                    raise NotFound(f"tag of {info.name!r}", name, suggestion=nearest(name, tags))
+            else:
+                check_tag(name, tags)
+                if not self.has_snapshot(info.id, snapshot):
+                    raise NotFound(f"snapshot of {info.name!r}", snapshot, suggestion=None)
+                tags[name] = snapshot
+            row = Tags(tuple(Tag(*each) for each in sorted(tags.items())))
+            self._rows.write(self._rows.tags.change(info.id, row if tags else None))
+
+    def expire(self, dataset: str, *, keep: int, before: float) -> tuple[Sequence[int], set[str]]:
+        """Remove old snapshots of a dataset; return their versions, and the objects that they used.
+
+        Only `lake.retention` may call this, because it deletes the objects.
+
+        Args:
+            dataset: Id or name.
+            keep: How many of the newest stay; at least 1.
+            before: Unix seconds; snapshots that were the head then or later stay.
+        """
+        with self._lock:
+            info = self.get(dataset)
+            rows = self._snapshots.rows(info.id, info.name)
+            needs = self._needs(info.id)
+            gone = expired(rows, keep, before) - {info.head, *self.tags(info.id).values()}
+            # What is damaged stays until somebody has looked at it.
+            gone = {snapshot for snapshot in gone if needs.get(snapshot) is not None}
+            if not gone:
+                return [], set()
+            references, table = self._counted(), self._rows.snapshots(info.id)
+            orphans = {
+                snapshot: row
+                for snapshot, row in rows.items()
+                if snapshot not in gone
+                and self._snapshots.stored(info, snapshot, row).snapshot.parent in gone
+            }
+            self._rows.write(
+                *(table.change(snapshot, None) for snapshot in gone),
+                *(table.change(key, replace(row, orphaned=True)) for key, row in orphans.items()),
+            )
+            # After the write. If it fails, the counts still hold the objects.
+            for snapshot in gone:
+                references.remove((info.id, snapshot), needs[snapshot])
+            used = [each.all for snapshot in gone if (each := needs[snapshot]) is not None]
+            return sorted(rows[snapshot].version for snapshot in gone), set().union(*used)
 
     def check_shards(self, snapshot: SnapshotInfo) -> None:
         """Refuse a snapshot with a shard that a scrub found to be damaged.
@@ -440,6 +521,7 @@ class Catalog:
             self._rows.write(
                 self._rows.datasets.change(dataset_id, None),
                 self._rows.forget_snapshots(dataset_id),
+                self._rows.tags.change(dataset_id, None),
                 *self._index.change_of_ids(dataset_id, added=False),
             )
             # After the write. If it fails, the counts still hold the objects, and nothing is
@@ -487,20 +569,6 @@ class Catalog:
                         found.add(needs)
             self._references = found
         return self._references
-
-
-def _kept_versions(rows: Iterable[SnapshotRow]) -> str:
-    """Return a hint that names the versions there are."""
-    kept = sorted((row.version, row.created_at) for row in rows)
-    first, last = kept[0], kept[-1]
-    return f"there are versions {first[0]} to {last[0]}, the first of {_moment(first[1])}"
-
-
-def _moment(seconds: float) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
-    except (ValueError, OverflowError, OSError):  # beyond the years 1 to 9999
-        return f"{seconds:.0f} s after 1970"
 
 
 def check_dataset_name(name: str) -> str:

@@ -74,7 +74,8 @@ class CheckedSnapshots:
                 else:
                     manifest = self.stored(info, snapshot, row)
                 states[snapshot] = row.manifest, manifest
-                parents.add(manifest.snapshot.parent)
+                if not row.orphaned:
+                    parents.add(manifest.snapshot.parent)
             except Corrupt as problem:
                 states[snapshot] = row.manifest, problem
         # A snapshot that another one names as its parent, or that is the head, must have a row.

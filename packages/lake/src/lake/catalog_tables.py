@@ -19,7 +19,7 @@ from sennit_core.records import DatasetInfo, Record
 if TYPE_CHECKING:
     from elkyn import ElkynStore
 
-__all__ = ["CatalogTables", "IdSet", "SnapshotRow"]
+__all__ = ["CatalogTables", "IdSet", "SnapshotRow", "Tag", "Tags"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,28 @@ class SnapshotRow(Record):
         manifest: Object id of the manifest.
         created_at: Unix seconds, as in the manifest.
         version: Its number in the dataset, as in the manifest.
+        orphaned: Whether its parent was expired, so that it is not missed.
     """
 
     manifest: str
     created_at: float = 0.0
     version: int = 0
+    orphaned: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Tag(Record):
+    """A name for a snapshot."""
+
+    name: str
+    snapshot: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tags(Record):
+    """The tags of a dataset, in the order of their names."""
+
+    tags: tuple[Tag, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +97,7 @@ class CatalogTables:
         self._tree = tree
         self.datasets = CheckedTable(tree, "/datasets", DatasetInfo)
         self.catalog = CheckedTable(tree, "/catalog", IdSet)
+        self.tags = CheckedTable(tree, "/tags", Tags)
 
     def snapshots(self, dataset_id: str) -> Table[SnapshotRow]:
         """Return the snapshots of a dataset."""

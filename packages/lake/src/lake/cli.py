@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from sennit_core.errors import NotFound, SennitError, UsageError
 from sennit_core.text import escape_controls
@@ -20,6 +20,7 @@ from sennit_core.units import format_bytes, parse_bytes
 
 if TYPE_CHECKING:
     from lake.lake import Lake
+    from lake.running import RunningStatement
     from lake.scrub import ScrubReport
 
 __all__ = ["main"]
@@ -56,6 +57,9 @@ class _Version(argparse.Action):
 
         print(f"lake {version('sennit-lake')}")
         parser.exit()
+
+
+_Verbs: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -101,26 +105,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     sql.set_defaults(run=_sql)
 
-    history = verbs.add_parser("snapshots", parents=[common], help="list a dataset's snapshots")
-    history.add_argument("name", help="a dataset")
-    history.set_defaults(run=_snapshots)
+    _add_version_verbs(verbs, common)
 
-    back = verbs.add_parser(
-        "rollback", parents=[common], help="give a dataset the rows of an earlier version"
-    )
-    back.add_argument("name", help="a dataset")
-    back.add_argument("version", type=int, help="its number, from `lake snapshots`")
-    back.set_defaults(run=_rollback)
-
-    _add_maintenance(verbs, common)
-    return parser
-
-
-def _add_maintenance(verbs: Any, common: argparse.ArgumentParser) -> None:
     check = verbs.add_parser("verify", parents=[common], help="compare stored bytes with hashes")
     check.add_argument("name", nargs="?", help="a dataset; all of them by default")
     check.set_defaults(run=_verify)
 
+    _add_storage_verbs(verbs, common)
+
+    remove = verbs.add_parser("rm", parents=[common], help="delete datasets with all snapshots")
+    remove.add_argument("names", nargs="+", metavar="NAME")
+    remove.set_defaults(run=_rm)
+    return parser
+
+
+def _add_storage_verbs(verbs: _Verbs, common: argparse.ArgumentParser) -> None:
     scrub = verbs.add_parser(
         "scrub", parents=[common], help="verify everything, or the rest of an interrupted scrub"
     )
@@ -135,9 +134,53 @@ def _add_maintenance(verbs: Any, common: argparse.ArgumentParser) -> None:
     new.add_argument("--new-passphrase-file", type=Path, metavar="FILE")
     rekey.set_defaults(run=_rekey)
 
-    remove = verbs.add_parser("rm", parents=[common], help="delete datasets with all snapshots")
-    remove.add_argument("names", nargs="+", metavar="NAME")
-    remove.set_defaults(run=_rm)
+
+def _add_version_verbs(verbs: _Verbs, common: argparse.ArgumentParser) -> None:
+    history = verbs.add_parser("snapshots", parents=[common], help="list a dataset's snapshots")
+    history.add_argument("name", help="a dataset")
+    history.set_defaults(run=_snapshots)
+
+    back = verbs.add_parser(
+        "rollback", parents=[common], help="give a dataset the rows of an earlier version"
+    )
+    back.add_argument("name", help="a dataset")
+    back.add_argument("version", type=int, help="its number, from `lake snapshots`")
+    back.set_defaults(run=_rollback)
+
+    rename = verbs.add_parser("rename", parents=[common], help="give a dataset another name")
+    rename.add_argument("name", help="a dataset")
+    rename.add_argument("to", metavar="NEW", help="its new name")
+    rename.set_defaults(run=_rename)
+
+    diff = verbs.add_parser(
+        "diff", parents=[common], help="print what changed between two versions"
+    )
+    diff.add_argument("name", help="a dataset")
+    diff.add_argument("since", help="the earlier version, or its tag")
+    diff.add_argument("until", nargs="?", help="the later one; the newest by default")
+    diff.add_argument("--csv", action="store_true", help="print every row as CSV")
+    diff.set_defaults(run=_diff)
+
+    tag = verbs.add_parser("tag", parents=[common], help="list, give or remove tags of versions")
+    tag.add_argument("name", help="a dataset")
+    tag.add_argument("tag", nargs="?", help="list the tags without it")
+    tag.add_argument("version", nargs="?", type=int, help="its number, from `lake snapshots`")
+    tag.add_argument("--delete", action="store_true", help="remove the tag")
+    tag.set_defaults(run=_tag)
+
+    expire = verbs.add_parser(
+        "expire", parents=[common], help="remove old snapshots, and the objects that only they used"
+    )
+    expire.add_argument("name", help="a dataset")
+    expire.add_argument("--keep", type=int, default=1, metavar="N", help="the newest that stay")
+    expire.add_argument(
+        "--days", type=float, default=0.0, help="only those that were replaced so long ago"
+    )
+    expire.set_defaults(run=_expire)
+
+    compact = verbs.add_parser("compact", parents=[common], help="make small shards larger ones")
+    compact.add_argument("names", nargs="*", metavar="NAME", help="datasets; all by default")
+    compact.set_defaults(run=_compact)
 
 
 def _open(options: argparse.Namespace, *, create: bool = False) -> Lake:
@@ -218,13 +261,17 @@ def _sql(options: argparse.Namespace) -> None:
             engine=options.engine,
         ) as execution,
     ):
-        if whole:
-            for piece in execution.payloads():
-                sys.stdout.buffer.write(piece)
-            if options.json:
-                sys.stdout.buffer.write(b"\n")
-            return
-        document = json.loads(b"".join(bytes(piece) for piece in execution.payloads()))
+        _print_result(options, execution)
+
+
+def _print_result(options: argparse.Namespace, execution: RunningStatement) -> None:
+    if options.csv or options.json:
+        for piece in execution.payloads():
+            sys.stdout.buffer.write(piece)
+        if options.json:
+            sys.stdout.buffer.write(b"\n")
+        return
+    document = json.loads(b"".join(bytes(piece) for piece in execution.payloads()))
     columns = [column["name"] for column in document["columns"]]
     _print_table(columns, [[_cell(value) for value in row] for row in document["rows"]])
     if document["truncated"]:
@@ -257,6 +304,64 @@ def _rollback(options: argparse.Namespace) -> None:
         print(json.dumps(info.to_json()))
     else:
         print(f"{info.name}: version {head} has the {info.rows:,} rows of {options.version}")
+
+
+def _rename(options: argparse.Namespace) -> None:
+    with _open(options) as lake:
+        info = lake.catalog.rename(lake.catalog.get(options.name).id, options.to)
+    print(json.dumps(info.to_json()) if options.json else f"{options.name} is {info.name} now")
+
+
+def _diff(options: argparse.Namespace) -> None:
+    since, until = map(_version, (options.since, options.until))
+    assert since is not None, "argparse requires it"
+    with _open(options) as lake:
+        limit = None if options.csv or options.json else _SHOWN_ROWS
+        form = "csv" if options.csv else "json"
+        with lake.changes(options.name, since, until, format=form, max_rows=limit) as execution:
+            _print_result(options, execution)
+
+
+def _version(text: str | None) -> int | str | None:
+    return int(text) if text is not None and text.isdecimal() else text
+
+
+def _tag(options: argparse.Namespace) -> None:
+    with _open(options) as lake:
+        if options.tag is not None and options.delete:
+            lake.catalog.set_tag(options.name, options.tag, None)
+        elif options.tag is not None:
+            if options.version is None:
+                raise UsageError("a tag needs a version", hint="`lake snapshots NAME` lists them")
+            lake.tag(options.name, options.tag, options.version)
+        tags = lake.catalog.tags(options.name)
+        versions = {
+            tag: lake.catalog.manifest(options.name, snapshot).snapshot.version
+            for tag, snapshot in tags.items()
+        }
+    _print(options, versions, ("tag", "version"), [(t, str(v)) for t, v in versions.items()])
+
+
+def _expire(options: argparse.Namespace) -> None:
+    with _open(options) as lake:
+        gone = lake.expire(
+            options.name, keep=options.keep, older_than_seconds=options.days * 86_400
+        )
+    if options.json:
+        print(json.dumps({"versions": list(gone)}))
+    else:
+        print(f"{len(gone)} snapshots of {options.name} expired")
+
+
+def _compact(options: argparse.Namespace) -> None:
+    with _open(options) as lake:
+        names = options.names or [info.name for info in lake.catalog.list()]
+        for name in names:
+            before, info = lake.catalog.get(name).shards, lake.compact(name)
+            if options.json:
+                print(json.dumps(info.to_json()))
+            else:
+                print(f"{info.name}: {before} shards became {info.shards}")
 
 
 def _verify(options: argparse.Namespace) -> int:

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakValueDictionary
 
 from lake._failpoints import reached
+from lake.access import Access, Policy, PolicyRule, check_rules
 from lake.catalog import Catalog
 from lake.disk_space import DiskSpace
 from lake.durable import NewFile, fsync_folder, storage_errors, write_whole
 from lake.ingestor import Ingestor, IngestRequest, check_upload, dataset_name
 from lake.keys import KeyRing, read_secret
-from lake.limits import QueryLimits
+from lake.limits import QueryLimits, Requester
 from lake.objects import ObjectStore
 from lake.plain_cache import PlainCache
-from lake.queries import QueryExecution, Result
+from lake.policies import Policies
+from lake.queries import Result
 from lake.reserve import Reserve
+from lake.result_cache import ResultCache
 from lake.retention import Retention
+from lake.running import RunningStatement, RunningStatements
 from lake.scrub import Scrub, ScrubReport
 from lake.scrubber import Scrubber
 from lake.statement_tables import StatementTables
@@ -30,7 +34,7 @@ from lake.storage_options import StorageOptions
 from lake.uploads.parts import PART_BYTES, PartStore
 from lake.vault import Vault
 from lake.verification import ShardFile, Verifier, check_mode
-from lake.writes import WriteExecution, Writer
+from lake.writes import Writer
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
@@ -73,6 +77,7 @@ class Lake:
             option `keepSource`.
         reserve: Disk space reserved for deletions, filled by its owner; None creates and fills one.
         query_limits: Limits of queries that arrive over HTTP.
+        cache_bytes: Memory for results of repeated queries; 0 keeps none.
         clock: Source of time.
         storage: The members of `StorageOptions`.
     """
@@ -89,6 +94,7 @@ class Lake:
         keep_source: bool = False,
         reserve: Reserve | None = None,
         query_limits: QueryLimits | None = None,
+        cache_bytes: int = 0,
         clock: Clock = SYSTEM,
         **storage: Any,
     ) -> None:
@@ -104,6 +110,9 @@ class Lake:
             self.pool = pool or owned.enter_context(_open_pool(self.folder, memory_bytes))
             self._open_storage(options)
             owned.callback(self.vault.cache.close)
+            self.running = RunningStatements(self.tree, clock=clock)
+            owned.callback(self.running.close)
+            self.policies = Policies(self.tree, self.catalog, clock=clock)
             self.parts = self._open_parts(part_bytes, upload_bytes_max)
             self._ingestor = Ingestor(
                 self.objects, self.catalog, self.retention, self.pool, self._staging,
@@ -118,11 +127,15 @@ class Lake:
                 delete=self.delete,
                 clock=clock,
             )
+            self.result_cache = ResultCache(cache_bytes)
             tables = StatementTables(
-                self.catalog, self.objects, self.retention, self.vault,
+                self.catalog, self.objects, self.retention, self.policies, self.vault,
                 verify_always=self.verify_always,
             )  # fmt: skip
-            self._statements = Statements(self.pool, self.catalog, tables, self._writer, self.space)
+            self._statements = Statements(
+                self.pool, self.catalog, tables, self._writer, self.running, self.result_cache,
+                self.space,
+            )  # fmt: skip
             self._verifier = Verifier()
             # One lock per upload that is being ingested; weak, so an entry goes with its last user.
             self._upload_locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
@@ -193,6 +206,22 @@ class Lake:
             self.parts.abort(upload_id)
         return committed
 
+    def check_upload_target(self, upload_id: str, requester: Requester) -> None:
+        """Refuse to ingest an upload into a dataset that the user may not change.
+
+        Raises:
+            NotFound: There is no such dataset, as far as the user can know.
+            Denied: The user may not change the dataset.
+        """
+        if not self.policies:
+            return
+        try:
+            upload = self.parts.get(upload_id)
+        except NotFound:  # it is gone once it is ingested, and completing it again is allowed
+            return
+        name = dataset_name(upload.name, upload.options)
+        self.policies.check_upload(name, upload.mode, requester)
+
     def append(self, table: str, data: str | Path | pa.Table, **options: Any) -> DatasetInfo:
         """Append a file or Arrow data to a dataset; create the dataset if there is none.
 
@@ -217,7 +246,7 @@ class Lake:
             _write_arrow(data, file)
             return self._append(file.path, f"{table}.arrow", mode, wire)
 
-    def run(self, sql: str, **options: Any) -> QueryExecution | WriteExecution:
+    def run(self, sql: str, **options: Any) -> RunningStatement:
         """Start a statement in an executor, or queue it for one.
 
         A change is committed, as a new snapshot, before the first byte of its result can be read.
@@ -284,6 +313,91 @@ class Lake:
             SqlError: A column is missing, or there twice.
         """
         return self._writer.reorder_columns(dataset, columns, user)
+
+    def compact(self, dataset: str, *, user: str = "") -> DatasetInfo:
+        """Write small shards of a dataset anew as larger ones, with the same rows in the same order.
+
+        It conflicts with no append, and makes no snapshot if there is nothing to do.
+
+        Args:
+            dataset: Id or name.
+            user: The author of the new snapshot.
+
+        Raises:
+            NotFound: There is no such dataset.
+            Conflict: Others changed the same shards again and again.
+        """
+        execution = self._statements.compact(dataset, user)
+        if execution is not None:
+            with execution:
+                execution.result()
+        return self.catalog.get(dataset)
+
+    def expire(
+        self, dataset: str, *, keep: int = 1, older_than_seconds: float = 0.0
+    ) -> Sequence[int]:
+        """Remove old snapshots of a dataset, and the objects that only they used.
+
+        The newest snapshot and those with a tag stay.
+
+        Args:
+            dataset: Id or name.
+            keep: How many of the newest stay.
+            older_than_seconds: Only snapshots that something newer replaced so long ago.
+
+        Returns:
+            Their versions.
+
+        Raises:
+            NotFound: There is no such dataset.
+            UsageError: A number is out of range.
+        """
+        if keep < 1 or not older_than_seconds >= 0:
+            raise UsageError("expire keeps at least one snapshot, and needs a time of 0 or more")
+        before = self._clock.now() - older_than_seconds
+        info = self.catalog.get(dataset)
+        # Rows that only expired snapshots have are to be gone from memory too.
+        try:
+            return self.reserve.spend(
+                lambda: self.retention.expire(dataset, keep=keep, before=before)
+            )
+        finally:
+            self.result_cache.drop_dataset(info.id)
+
+    def changes(
+        self, dataset: str, since: int | str, until: int | str | None = None, **options: Any
+    ) -> RunningStatement:
+        """Start a query for the rows that were added and removed between two versions.
+
+        The result has the column `change`, `insert` or `delete`, and the columns of the later
+        version. A row that was updated is a `delete` and an `insert`.
+
+        Args:
+            dataset: Id or name.
+            since: The earlier version, or its tag.
+            until: The later one; None for the newest.
+            options: Members of `StatementRequest`.
+
+        Raises:
+            NotFound: There is no such dataset or version.
+        """
+        return self._statements.changes(dataset, since, until, StatementRequest("", **options))
+
+    def tag(self, dataset: str, name: str, version: int) -> None:
+        """Give a version of a dataset a tag, which keeps it from being expired.
+
+        Args:
+            dataset: Id or name.
+            name: The tag; it moves if another version has it.
+            version: Number of the snapshot.
+
+        Raises:
+            NotFound: There is no such dataset or version.
+            UsageError: The name is not one.
+        """
+        with self.catalog.writing():
+            snapshot = self.catalog.manifest_at(dataset, version=version).snapshot
+            self.catalog.set_tag(dataset, name, snapshot.id)
 
     def resolve(self, dataset: str, snapshot: str | None = None) -> tuple[SnapshotInfo, list[Path]]:
         """Return a snapshot and its shards' files; lease `snapshot.shards` while reading them.
@@ -365,12 +479,41 @@ class Lake:
     def delete(self, dataset: str) -> DatasetInfo:
         """Delete a dataset with all its snapshots; running queries on it still finish."""
         info = self.reserve.spend(lambda: self.retention.delete_dataset(dataset))
+        # After the dataset: a crash in between leaves a policy of nothing, as no id is used twice.
+        self.policies.remove(info.id)
+        self.result_cache.drop_dataset(info.id)
         # Without its key, copies of its objects elsewhere are unreadable too. If there is no room
         # to write that, the next start does it.
         if not self._is_pinned(info.id):
             with suppress(StorageFull):
                 self.reserve.spend(lambda: self.vault.keys.forget((info.id,)))
         return info
+
+    def set_policy(self, dataset: str, rules: Iterable[PolicyRule], *, author: str = "") -> Policy:
+        """Give a dataset an access policy; it applies to statements that start from now on.
+
+        Args:
+            dataset: Id or name.
+            rules: The rules; all others than the owner and admins lose access that none gives.
+            author: The user who sets it.
+
+        Raises:
+            NotFound: There is no such dataset.
+            UsageError: A rule contradicts itself, or its SQL does not fit the dataset.
+            Denied: The SQL does more than compute.
+        """
+        rules = check_rules(rules)
+        info = self.catalog.get(dataset)
+        policies = [
+            Access(rows=rule.rows, columns=rule.columns, user="a user", role="reader").to_json()
+            for rule in rules
+            if rule.expressions or rule.columns
+        ]
+        if policies:
+            request = {"engine": "policy", "schema": info.schema.to_json(), "rules": policies}
+            with self.pool.submit("lake.sql", request, user=author, restartable=True) as execution:
+                execution.result()
+        return self.policies.set(info.id, rules, author)
 
     def close(self) -> None:
         """Stop the scrubber, close the tree and the pool if the lake opened them; may be repeated."""

@@ -15,11 +15,18 @@ class Requester:
         name: the user name, by which executors are shared fairly.
         is_admin: whether a deadline may exceed the limit.
         may_write: whether a statement may change datasets.
+        role: the role, for access policies; "" for none.
     """
 
     name: str = ""
     is_admin: bool = False
     may_write: bool = False
+    role: str = ""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether no policy applies: to admins, and to the process that opened the lake itself."""
+        return self.is_admin or not (self.name or self.role)
 
 
 @dataclass(frozen=True, slots=True)

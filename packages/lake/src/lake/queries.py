@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Self, TypeAlias, TypeVar
 
 from sennit_core.errors import (
     CapTooSmall,
@@ -28,7 +28,19 @@ T = TypeVar("T")
 
 StartStep: TypeAlias = "Callable[[str, dict[str, Any]], Execution]"
 
-__all__ = ["QueryExecution", "Result", "check_parameters"]
+__all__ = ["QueryExecution", "Result", "ResultKeeper", "check_parameters"]
+
+
+class ResultKeeper(NamedTuple):
+    """Keeps the result of a query.
+
+    Args:
+        bytes_max: The longest result to keep.
+        keep: Called with the bytes of a whole result that may be kept, and with the answer.
+    """
+
+    bytes_max: int
+    keep: Callable[[bytes, dict[str, Any]], None]
 
 
 class QueryExecution:
@@ -44,6 +56,7 @@ class QueryExecution:
         release: Releases the lease on the shards.
         complete: Called with an error before it is raised; returns the error to raise.
         deadline_seconds: Time limit of all steps together, for errors.
+        keeper: Keeps the result for a repetition of the query; None if it must not be kept.
     """
 
     def __init__(
@@ -54,8 +67,10 @@ class QueryExecution:
         *,
         complete: Callable[[SennitError], SennitError] = lambda error: error,
         deadline_seconds: float | None = None,
+        keeper: ResultKeeper | None = None,
     ) -> None:
         self._start = start
+        self._keeper = keeper
         self._complete = complete
         self._deadline_seconds = deadline_seconds
         # None once the lease has ended, so that `close` may be called twice.
@@ -79,6 +94,11 @@ class QueryExecution:
         return self._engine
 
     @property
+    def cache(self) -> str:
+        """How the result cache was used: `miss`, or `bypass` if it was not."""
+        return "bypass" if self._keeper is None else "miss"
+
+    @property
     def pid(self) -> int:
         """The process id of the executor."""
         return self._execution.pid
@@ -95,14 +115,15 @@ class QueryExecution:
 
     def payloads(self) -> Iterator[memoryview]:
         """Yield the result's bytes; each view is valid until the next is requested."""
-        return self._pieces(lambda execution: execution.payloads())
+        pieces = self._pieces(lambda execution: execution.payloads())
+        return pieces if self._keeper is None else self._kept(pieces, self._keeper)
 
     def batches(self) -> Iterator[pa.RecordBatch]:
         """Yield the result as Arrow batches (format `arrow` only)."""
         return self._pieces(lambda execution: execution.batches())
 
     def result(self, timeout: float | None = None) -> dict[str, Any]:
-        """Return `rows`, `bytes`, `truncated`, `columns`, `engine`; raise the query's error.
+        """Return `rows`, `bytes`, `truncated`, `columns`, `engine`, `cache`; raise the query's error.
 
         Args:
             timeout: Seconds to wait for each step.
@@ -111,7 +132,7 @@ class QueryExecution:
             try:
                 answer = self._execution.result(timeout)
                 if self._step != "plan":
-                    return answer
+                    return _without_repeatable(answer) | {"cache": self.cache}
                 self._begin("emsqrt", answer)
             except SennitError as error:
                 self._after(error)
@@ -152,6 +173,21 @@ class QueryExecution:
             except SennitError as error:
                 self._after(error)
 
+    def _kept(self, pieces: Iterator[memoryview], keeper: ResultKeeper) -> Iterator[memoryview]:
+        """Yield the pieces; keep the result if it was whole, small and repeatable."""
+        held: list[bytes] | None = []
+        held_bytes = 0
+        for piece in pieces:
+            held_bytes += len(piece)
+            if held is not None and held_bytes <= keeper.bytes_max:
+                held.append(bytes(piece))
+            else:
+                held = None
+            yield piece
+        answer = self._execution.result()
+        if held is not None and answer.get("repeatable"):
+            keeper.keep(b"".join(held), _without_repeatable(answer))
+
     def _after(self, error: SennitError) -> None:
         """Continue with EM-√ if possible, or raise the error."""
         if isinstance(error, DeadlineExceeded):
@@ -186,6 +222,11 @@ class QueryExecution:
             cancelled = self._cancelled
         if cancelled:
             execution.cancel()
+
+
+def _without_repeatable(answer: dict[str, Any]) -> dict[str, Any]:
+    """Return an executor's answer without what it says about keeping it."""
+    return {key: value for key, value in answer.items() if key != "repeatable"}
 
 
 def _with_advice(error: SennitError) -> SennitError:

@@ -181,6 +181,24 @@ class Retention:
             self._forget(used | self._withheld)
             return info
 
+    def expire(self, dataset: str, *, keep: int, before: float) -> Sequence[int]:
+        """Remove old snapshots, and the objects that only they used; return their versions.
+
+        Args:
+            dataset: Id or name.
+            keep: How many of the newest stay.
+            before: Unix seconds; snapshots that were the head then or later stay.
+        """
+        with self._lock:
+            versions, used = self._catalog.expire(dataset, keep=keep, before=before)
+            reached("expire-uncataloged")
+            if self._grace_seconds and used:
+                # After the references, as only now they are known; a crash in between costs the
+                # grace time, which protects readers that would fail and no data that is needed.
+                self.retire(used)
+            self._forget(used)
+            return versions
+
     def sweep(self) -> list[str]:
         """Delete all objects without reference or lease; return their ids.
 

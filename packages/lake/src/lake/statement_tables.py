@@ -9,17 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lake.access import FULL_ACCESS, Access
 from lake.catalog import Catalog
 from lake.file_schemas import column_ids, columns_of_files
+from lake.limits import Requester
 from lake.mentions import words_of
 from lake.objects import ObjectStore
+from lake.policies import Policies
 from lake.retention import Retention
 from lake.snapshots import Manifest
 from lake.vault import Hold, Vault
 from sennit_core.errors import Corrupt
-from sennit_core.records import SnapshotInfo
+from sennit_core.records import DatasetInfo, SnapshotInfo
+from sennit_core.schema import Schema
 
-__all__ = ["StatementTables", "dataset_of"]
+__all__ = ["StatementTables", "dataset_of", "snapshots_of"]
 
 _CATALOG_WORDS = ("show", "information_schema", "describe")
 
@@ -31,6 +35,7 @@ class StatementTables:
         catalog: Knows the datasets.
         objects: Stores their shards.
         retention: Leases the shards.
+        policies: Say what a user may read.
         vault: Decrypts the shards of encrypted datasets.
         verify_always: Whether executors verify the shards at every read.
     """
@@ -40,6 +45,7 @@ class StatementTables:
         catalog: Catalog,
         objects: ObjectStore,
         retention: Retention,
+        policies: Policies,
         vault: Vault,
         *,
         verify_always: bool = False,
@@ -47,11 +53,17 @@ class StatementTables:
         self._vault = vault
         self._verify_always = verify_always
         self._catalog = catalog
+        self.policies = policies
         self._objects = objects
         self._retention = retention
 
     def hold(
-        self, sql: str, history: Mapping[str, Manifest], *, with_rows: bool = False
+        self,
+        sql: str,
+        history: Mapping[str, Manifest],
+        requester: Requester,
+        *,
+        with_rows: bool = False,
     ) -> tuple[list[dict[str, Any]], Hold]:
         """Return the datasets that a statement may read, and a lease on their shards.
 
@@ -60,13 +72,15 @@ class StatementTables:
         Args:
             sql: The statement.
             history: Earlier snapshots by the name of their view.
+            requester: The user; datasets that the user may not read are left out.
             with_rows: Whether to name the number of rows of each shard.
         """
         while True:
-            tables, objects = self._find(sql, with_rows)
+            tables, objects = self._find(sql, requester, with_rows)
             for name, manifest in history.items():
                 self._catalog.check_shards(manifest.snapshot)
-                tables.append(self._snapshot_table(name, manifest.snapshot))
+                access = self.policies.access(manifest.snapshot.dataset, requester)
+                tables.append(self._snapshot_table(name, manifest.snapshot) | _rights(access))
                 objects += [shard.object for shard in manifest.snapshot.shards]
             # A lease also protects objects that do not exist, so it may come first: what is still
             # in the catalog after it cannot lose its objects any more.
@@ -81,14 +95,11 @@ class StatementTables:
             self._retention.release(held)
 
     def seals(self, tables: list[dict[str, Any]], hold: Hold) -> dict[str, Any]:
-        """Return what encrypts new shards of the encrypted datasets, by their ids."""
+        """Return what encrypts new shards of the encrypted datasets, by the ids of the tables."""
         return {
-            table["id"]: self._vault.seal(table["id"], table["name"], hold.folder).to_json()
+            table["id"]: self._vault.seal(dataset_of(table), table["name"], hold.folder).to_json()
             for table in tables
-            if hold.folder is not None
-            and table.get("encrypted")
-            and "damage" not in table
-            and "dataset" not in table  # an earlier snapshot is not changed
+            if hold.folder is not None and table.get("encrypted") and "damage" not in table
         }
 
     def release(self, hold: Hold) -> None:
@@ -98,7 +109,9 @@ class StatementTables:
         finally:
             self._retention.release(hold.objects)
 
-    def _find(self, sql: str, with_rows: bool) -> tuple[list[dict[str, Any]], list[str]]:
+    def _find(
+        self, sql: str, requester: Requester, with_rows: bool
+    ) -> tuple[list[dict[str, Any]], list[str]]:
         """Return the datasets that the text may name, with shard paths, and the shards' ids.
 
         A statement can only read a dataset whose name is in its text, so scanning the words is
@@ -113,13 +126,16 @@ class StatementTables:
         tables: list[dict[str, Any]] = []
         objects: list[str] = []
         for dataset_id in named:
-            table, needed = self._table(dataset_id, with_rows)
-            tables.append(table)
-            objects.extend(needed)
+            access = self.policies.access(dataset_id, requester)
+            if access.read:
+                table, needed = self._table(dataset_id, with_rows)
+                _check_columns(access, table)
+                tables.append(table | _rights(access))
+                objects.extend(needed)
         if any(word in folded for word in _CATALOG_WORDS):
             tables += [
-                {"name": info.name, "id": info.id, "schema": info.schema.to_json(), "paths": None}
-                for info in self._catalog.list()
+                _columns_of(info, access)
+                for info, access in self.policies.readable(requester)
                 if info.id not in named and len(info.schema)
             ]
         return tables, objects
@@ -149,6 +165,23 @@ class StatementTables:
             **({"shardRows": [shard.rows for shard in snapshot.shards]} if with_rows else {}),
         }, objects
 
+    def hold_snapshot(self, snapshot: SnapshotInfo) -> tuple[dict[str, Any], Hold]:
+        """Return a dataset as it is in a snapshot, perhaps with some of its shards, and a lease.
+
+        Raises:
+            NotFound: It was deleted.
+            Corrupt: A shard is known to be damaged.
+        """
+        held = self._retention.acquire(shard.object for shard in snapshot.shards)
+        try:
+            self._catalog.check_shards(snapshot)
+            name = self._catalog.get(snapshot.dataset).name
+            table = {**self._snapshot_table(name, snapshot), "id": snapshot.dataset}
+            return table, self._vault.unseal([table], held)
+        except BaseException:
+            self._retention.release(held)
+            raise
+
     def _snapshot_table(self, name: str, snapshot: SnapshotInfo) -> dict[str, Any]:
         """Return an earlier snapshot in the form of executor requests."""
         return {
@@ -172,6 +205,30 @@ class StatementTables:
             "shardFiles": [shard.file_schema for shard in snapshot.shards] if files else [],
             "verifyAlways": self._verify_always,
         }
+
+
+def _columns_of(info: DatasetInfo, access: Access) -> dict[str, Any]:
+    """Return a dataset that is listed, not read."""
+    row = {"name": info.name, "id": info.id, "schema": info.schema.to_json(), "paths": None}
+    return row | _rights(access)
+
+
+def _check_columns(access: Access, table: dict[str, Any]) -> None:
+    names = Schema.from_json(table["schema"]).names if access.is_restricted else ()
+    access.check_columns(table["name"], dict(zip(names, table.get("columns", ()), strict=False)))
+
+
+def _rights(access: Access) -> dict[str, Any]:
+    """Return what an executor must know of a user's rights."""
+    if access is FULL_ACCESS:
+        return {}
+    policy = access.to_json() if access.is_restricted else None
+    return {"policy": policy, "writable": access.write}
+
+
+def snapshots_of(tables: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the names of the tables of a request that are read, by the ids of their snapshots."""
+    return {table["snapshot"]: table["name"] for table in tables if table.get("snapshot")}
 
 
 def dataset_of(table: dict[str, Any]) -> str:

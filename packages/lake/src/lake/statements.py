@@ -9,19 +9,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lake.catalog import Catalog
+from lake.changes import CHANGES_SQL, NO_CHANGES_SQL, changed_parts
+from lake.compaction import small_runs
 from lake.disk_space import DiskSpace
 from lake.history import may_read_history, resolve_history, without_place
+from lake.limits import Requester
 from lake.mentions import changes_data
-from lake.queries import QueryExecution, check_parameters
+from lake.queries import QueryExecution, ResultKeeper, check_parameters
+from lake.result_cache import CachedQuery, CachedResult, ResultCache, result_key
+from lake.running import RunningStatement, RunningStatements
 from lake.snapshots import Manifest
-from lake.statement_tables import StatementTables, dataset_of
+from lake.statement_tables import StatementTables, dataset_of, snapshots_of
+from lake.vault import Hold
 from lake.writes import WriteExecution, Writer
-from sennit_core.errors import Corrupt, NotFound, SennitError, Unsupported
+from sennit_core.errors import Corrupt, Denied, NotFound, SennitError, Unsupported
 
 if TYPE_CHECKING:
     from emsqrt.executor import Execution, ExecutorPool
@@ -30,6 +36,7 @@ __all__ = ["StatementRequest", "Statements"]
 
 _SQL_ENTRY = "lake.sql"
 _WRITE_ENTRY = "lake.write"
+_COMPACT_ENTRY = "lake.compact"
 _FORMATS = ("arrow", "json", "csv")
 _ENGINES = ("auto", "duckdb", "emsqrt")
 _LEAST_SECONDS = 0.001
@@ -50,7 +57,9 @@ class StatementRequest:
             `auto`, which retries with EM-√ if DuckDB runs out of memory before the first byte of
             its result was sent.
         user: The user, who is the author of a change; executors are shared fairly between users.
+        role: The user's role, for access policies; they apply unless user and role are "".
         read_only: Whether to refuse a statement that is no query, with `Denied`.
+        use_cache: Whether the result of a query may come from the cache, and be kept there.
     """
 
     sql: str
@@ -60,7 +69,14 @@ class StatementRequest:
     deadline_seconds: float | None = None
     engine: str = "auto"
     user: str = ""
+    role: str = ""
     read_only: bool = False
+    use_cache: bool = True
+
+    @property
+    def requester(self) -> Requester:
+        """The user, as policies know them."""
+        return Requester(self.user, is_admin=self.role == "admin", role=self.role)
 
 
 class Statements:
@@ -71,31 +87,49 @@ class Statements:
         catalog: Knows the datasets.
         tables: Finds the datasets of a statement, and leases their shards.
         writer: Commits changes.
+        running: Lists the statements.
+        cache: Keeps results of queries.
         space: Limits what a change may write.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the components of a lake
         self,
         pool: ExecutorPool,
         catalog: Catalog,
         tables: StatementTables,
         writer: Writer,
+        running: RunningStatements,
+        cache: ResultCache,
         space: DiskSpace,
     ) -> None:
+        self._cache = cache
         self._space = space
         self._pool = pool
         self._catalog = catalog
         self._tables = tables
         self._writer = writer
+        self._policies = tables.policies
+        self._running = running
 
-    def start(self, request: StatementRequest) -> QueryExecution | WriteExecution:
+    def start(self, request: StatementRequest) -> RunningStatement:
         """Start a statement, or queue it for an executor.
 
         Raises:
+            Denied: It changes data, and the request is read-only.
             UsageError: A parameter has no SQL value.
             Unsupported: There is no such engine or format.
             Busy: The queue is full. All other errors are raised by the execution.
         """
+        return self._running.start(
+            request.sql,
+            request.requester,
+            request.engine,
+            lambda statement: self._begin(request, statement),
+        )
+
+    def _begin(
+        self, request: StatementRequest, statement: RunningStatement
+    ) -> QueryExecution | CachedQuery | WriteExecution:
         check_parameters(request.params)
         if request.format not in _FORMATS:
             raise Unsupported(f"format {request.format!r} is none of {', '.join(_FORMATS)}")
@@ -103,18 +137,77 @@ class Statements:
             raise Unsupported(f"engine {request.engine!r} is none of {', '.join(_ENGINES)}")
         deadline = _Deadline(request.deadline_seconds)
         # A query's executor checks again that it is one.
-        if request.read_only or not changes_data(request.sql):
-            return self._query(request, deadline)
+        if not changes_data(request.sql):
+            return self._query(request, deadline, statement)
+        if request.read_only:
+            raise Denied("changing a dataset", needed="writer")
         if request.engine == "emsqrt":
             raise Unsupported("EM-√ runs queries only", hint="use engine auto or duckdb")
-        return self._change(request, deadline)
+        return self._change(request, deadline, statement)
 
-    def _query(self, request: StatementRequest, deadline: _Deadline) -> QueryExecution:
+    def changes(
+        self, dataset: str, since: int | str, until: int | str | None, request: StatementRequest
+    ) -> RunningStatement:
+        """Start the query for what changed between two versions of a dataset.
+
+        Args:
+            dataset: Id or name.
+            since: The earlier version, or its tag.
+            until: The later one; None for the newest.
+            request: How it is to be run; its statement is ignored.
+
+        Raises:
+            NotFound: There is no such dataset or version.
+        """
+        return self._running.start(
+            f"changes of {dataset} since {since} until {until or 'now'}",
+            request.requester,
+            request.engine,
+            lambda statement: self._changes(dataset, since, until, request, statement),
+        )
+
+    def _changes(
+        self,
+        dataset: str,
+        since: int | str,
+        until: int | str | None,
+        request: StatementRequest,
+        statement: RunningStatement,
+    ) -> QueryExecution | CachedQuery:
+        self._policies.check_whole(dataset, request.requester, "reading the changes of")
+        before = self._catalog.manifest_at(dataset, version=since)
+        if until is None:
+            after = self._catalog.manifest(dataset)
+        else:
+            after = self._catalog.manifest_at(dataset, version=until)
+        names = [f"{each.snapshot.dataset}@{each.snapshot.version}" for each in (before, after)]
+        parts = dict(zip(names, changed_parts(before, after), strict=True))
+        sql = CHANGES_SQL if len(parts) == 2 else NO_CHANGES_SQL
+        request = replace(request, sql=sql.format(before=names[0], after=names[1]))
+        return self._start(request, parts, _Deadline(request.deadline_seconds), statement)
+
+    def _query(
+        self, request: StatementRequest, deadline: _Deadline, statement: RunningStatement
+    ) -> QueryExecution | CachedQuery:
         sql, history = self._resolve_history(request, deadline)
-        tables, held = self._tables.hold(sql, history)
+        return self._start(replace(request, sql=sql), history, deadline, statement)
+
+    def _start(
+        self,
+        request: StatementRequest,
+        history: Mapping[str, Manifest],
+        deadline: _Deadline,
+        statement: RunningStatement,
+    ) -> QueryExecution | CachedQuery:
+        """Start a query in which names of views stand for earlier snapshots."""
+        sql = request.sql
+        tables, held = self._tables.hold(sql, history, request.requester)
         names = {table["name"]: dataset_of(table) for table in tables}
+        statement.datasets = snapshots_of(tables)
+        if held.folder is not None:
+            statement.hide_text()
         engine = request.engine
-        if held.members:
+        if held.folder is not None and engine != "duckdb":
             # EM-√ would spill to the disk, in the clear.
             if engine == "emsqrt":
                 self._tables.release(held)
@@ -122,6 +215,8 @@ class Statements:
                     "EM-√ cannot read encrypted datasets", hint="use engine auto or duckdb"
                 )
             engine = "duckdb"
+        # Only compared, within this process; a list of tables may name thousands of datasets.
+        data = str(hash(frozenset(table.get("snapshot") or table["id"] for table in tables)))
         whole = {
             "sql": sql,
             "params": request.params,
@@ -130,6 +225,13 @@ class Statements:
             "tables": tables,
             **held.members,
         }
+        # Nothing of encrypted datasets is kept, and "always" verifies at each repetition too.
+        may_keep = not any(table.get("encrypted") or table.get("verifyAlways") for table in tables)
+        key = self._key(request, whole) if may_keep else None
+        found = None if key is None else self._cache.find(key)
+        if found is not None:
+            self._tables.release(held)
+            return CachedQuery(found)
 
         def start(step: str, own: dict[str, Any]) -> Execution:
             members = whole
@@ -142,6 +244,7 @@ class Statements:
                 user=request.user,
                 restartable=True,
                 bounded=not own,  # the later steps of an admitted query are not refused
+                data=data,
             )
 
         try:
@@ -150,49 +253,104 @@ class Statements:
                 engine,
                 lambda: self._tables.release(held),
                 complete=lambda error: self._complete(
-                    without_place(error) if history else error, names
+                    without_place(error) if history else error, names, request.requester
                 ),
                 deadline_seconds=request.deadline_seconds,
+                keeper=None if key is None else self._keeper(key, frozenset(names.values())),
             )
         except BaseException:
             self._tables.release(held)
             raise
 
-    def _change(self, request: StatementRequest, deadline: _Deadline) -> WriteExecution:
+    def _key(self, request: StatementRequest, whole: dict[str, Any]) -> bytes | None:
+        """Return the key of the result in the cache; None if the cache is not to be used."""
+        if not request.use_cache or not self._cache.bytes_max:
+            return None
+        return result_key(whole, request.engine)
+
+    def _keeper(self, key: bytes, datasets: frozenset[str]) -> ResultKeeper:
+        def keep(payload: bytes, answer: dict[str, Any]) -> None:
+            result = CachedResult.of(payload, answer, datasets)
+            self._cache.put(key, result, lambda dataset: self._catalog.find_id(dataset) is not None)
+
+        return ResultKeeper(self._cache.entry_bytes_max, keep)
+
+    def _change(
+        self, request: StatementRequest, deadline: _Deadline, statement: RunningStatement
+    ) -> WriteExecution:
         history: dict[str, Manifest] = {}
         names: dict[str, str] = {}
 
         def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
             sql, found = self._resolve_history(request, deadline)
             history.update(found)
-            tables, held = self._tables.hold(sql, found, with_rows=True)
+            tables, held = self._tables.hold(sql, found, request.requester, with_rows=True)
             names.update({table["name"]: dataset_of(table) for table in tables})
+            statement.datasets |= snapshots_of(tables)
+            if held.folder is not None:
+                statement.hide_text()
             members = {
                 "sql": sql,
                 "params": request.params,
                 "format": request.format,
                 "tables": tables,
                 "folder": str(folder),
-                "space": self._space.limit().to_json(),
-                **held.members,
-                "seals": self._tables.seals(tables, held),
             }
-            try:
-                execution = self._pool.submit(
-                    _WRITE_ENTRY, members, deadline_seconds=deadline.left, user=request.user
-                )
-            except BaseException:
-                self._tables.release(held)
-                raise
-            return execution, lambda: self._tables.release(held)
+            return self._submit(_WRITE_ENTRY, members, held, request.user, deadline.left)
 
         return WriteExecution(
             start,
             self._writer,
             request.sql,
             request.user,
-            lambda error: self._complete(without_place(error) if history else error, names),
+            lambda error: self._complete(
+                without_place(error) if history else error, names, request.requester
+            ),
         )
+
+    def compact(self, dataset: str, user: str) -> WriteExecution | None:
+        """Start to write small shards of a dataset anew as larger ones; None if there are none.
+
+        Args:
+            dataset: Id or name.
+            user: The author of the snapshot.
+        """
+        if not small_runs(self._catalog.manifest(dataset).snapshot.shards):
+            return None
+
+        def start(folder: Path) -> tuple[Execution, Callable[[], object]]:
+            head = self._catalog.manifest(dataset).snapshot
+            runs = small_runs(head.shards)
+            chosen = tuple(head.shards[number] for run in runs for number in run)
+            table, held = self._tables.hold_snapshot(replace(head, shards=chosen))
+            members = {"tables": [table], "groups": runs, "folder": str(folder)}
+            return self._submit(_COMPACT_ENTRY, members, held, user, None)
+
+        return WriteExecution(start, self._writer, "compact", user, lambda error: error)
+
+    def _submit(
+        self,
+        entry: str,
+        members: dict[str, Any],
+        held: Hold,
+        user: str,
+        deadline_seconds: float | None,
+    ) -> tuple[Execution, Callable[[], object]]:
+        """Start a change; return it, and what ends its lease."""
+        try:
+            members = {
+                **members,
+                **held.members,
+                "space": self._space.limit().to_json(),
+                "seals": self._tables.seals(members["tables"], held),
+            }
+            execution = self._pool.submit(
+                entry, members, deadline_seconds=deadline_seconds, user=user
+            )
+        except BaseException:
+            self._tables.release(held)
+            raise
+        return execution, lambda: self._tables.release(held)
 
     def _resolve_history(
         self, request: StatementRequest, deadline: _Deadline
@@ -208,12 +366,19 @@ class Statements:
             restartable=True,
         ) as execution:
             found = execution.result()["history"]
-        return resolve_history(request.sql, found, self._catalog)
+        for clause in found:
+            self._policies.visible(clause["table"], request.requester)
+        sql, views = resolve_history(request.sql, found, self._catalog)
+        for manifest in views.values():
+            self._policies.check_history(manifest.snapshot, request.requester)
+        return sql, views
 
-    def _complete(self, error: SennitError, names: Mapping[str, str]) -> SennitError:
+    def _complete(
+        self, error: SennitError, names: Mapping[str, str], requester: Requester
+    ) -> SennitError:
         """Add the nearest name, which the executor does not know; record damage that it found."""
         if isinstance(error, NotFound) and error.kind == "dataset" and error.suggestion is None:
-            return self._catalog.not_found(error.name)
+            return self._policies.not_found(error.name, requester)
         if isinstance(error, Corrupt):
             self._catalog.note_damage(names, error)
         return error

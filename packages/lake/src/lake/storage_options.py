@@ -9,9 +9,7 @@ from lake.disk_space import RESERVE_BYTES
 from lake.plain_cache import PLAIN_BYTES
 from lake.scrubber import RATE_BYTES
 
-__all__ = ["GRACE_SECONDS", "StorageOptions"]
-
-GRACE_SECONDS = 24 * 3600.0
+__all__ = ["StorageOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,7 +22,8 @@ class StorageOptions:
         quota_bytes: Most bytes of all objects together; None for no limit.
         quota_objects: Largest number of objects; None for no limit.
         reserve_bytes: Bytes of the disk that uploads, ingests and statements leave free.
-        grace_seconds: How long objects stay that maintenance has retired (`Retention.retire`).
+        grace_seconds: How long the objects of expired snapshots, and others that maintenance has
+            retired, stay for readers outside of this process.
         scrub_days: About how many days apart a thread reads and verifies everything; 0 for never.
         scrub_rate_bytes: Bytes per second that it reads at most.
         passphrase: Unlocks encrypted datasets; or one of the next two, None leaves them locked.
@@ -37,7 +36,7 @@ class StorageOptions:
     quota_bytes: int | None = None
     quota_objects: int | None = None
     reserve_bytes: int = RESERVE_BYTES
-    grace_seconds: float = GRACE_SECONDS
+    grace_seconds: float = 0.0
     scrub_days: float = 0.0
     scrub_rate_bytes: int = RATE_BYTES
     passphrase: str | None = None

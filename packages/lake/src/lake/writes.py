@@ -368,12 +368,16 @@ class WriteExecution:
         with pa.BufferReader(self._result) as source, open_arrow(source, "the result") as reader:
             yield from reader
 
-    def result(self) -> dict[str, Any]:
+    def result(self, timeout: float | None = None) -> dict[str, Any]:
         """Commit the change; return `count`, `columns`, `engine` and `inputs`; blocks.
+
+        Args:
+            timeout: Has no effect, as a change cannot be left half done.
 
         Raises:
             Conflict: Others changed the same rows again and again.
         """
+        del timeout
         for attempt in range(1, _ATTEMPTS + 1):
             if self._answer is not None:
                 break

@@ -9,7 +9,7 @@ os.environ.setdefault("TYPER_USE_RICH", "0")
 
 import typer
 
-from sennit.cli import data_verbs, node_verbs, verify_verb
+from sennit.cli import data_verbs, node_verbs, policy_verb, queries_verb, verify_verb
 
 __all__ = ["app"]
 
@@ -25,3 +25,5 @@ app = typer.Typer(
 node_verbs.register(app)
 data_verbs.register(app)
 verify_verb.register(app)
+policy_verb.register(app)
+queries_verb.register(app)

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, PlainTextResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from sennit.node import Node
 from sennit_core.errors import NotFound, Unauthenticated
 from sennit_core.roles import needs
+
+_AUDIT_LINES_MAX = 1000
+_AUDIT_BYTES_MAX = 1 << 20
 
 
 class TokenRequest(BaseModel):
@@ -35,6 +42,7 @@ def router(node: Node, cookie: str) -> APIRouter:
     _add_statistics(routes, node)
     _add_session(routes, node, cookie)
     _add_tokens(routes, node)
+    _add_audit(routes, node)
     return routes
 
 
@@ -98,6 +106,30 @@ def _add_tokens(routes: APIRouter, node: Node) -> None:
         """Revoke a token."""
         if not node.tokens.revoke(token_id):
             raise NotFound(kind="token", name=token_id)
+
+
+def _add_audit(routes: APIRouter, node: Node) -> None:
+    @routes.get("/api/audit", openapi_extra=needs("admin"))
+    def audit(limit: Annotated[int, Query(ge=1, le=_AUDIT_LINES_MAX)] = 100) -> list[Any]:
+        """The newest lines of the audit log, the last one first."""
+        return _last_lines(node.data / "logs" / "audit.log", limit)
+
+
+def _last_lines(path: Path, limit: int) -> list[Any]:
+    """Return the last JSON lines of a log, the newest first, from its last megabyte."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _AUDIT_BYTES_MAX))
+            lines = file.read().splitlines()
+    except FileNotFoundError:  # nothing was logged since the start
+        return []
+    found = []
+    for line in reversed(lines):
+        with contextlib.suppress(ValueError):  # the first may be cut, and the last half written
+            found.append(json.loads(line))
+        if len(found) == limit:
+            break
+    return found
 
 
 def set_session_cookie(response: Any, cookie: str, token: str, *, secure: bool) -> None:

@@ -182,6 +182,13 @@ class ServerState:
             positions=[(name, store.position) for name, store in sorted(self._served.items())],
         )
 
+    def disconnect(self) -> None:
+        """End event streams, whose clients come back and are authorized anew; safe on any thread.
+
+        For an embedder whose `authorize` has changed its mind: it is asked once for a stream.
+        """
+        self.clients.disconnect()
+
     def close(self) -> None:
         """End event streams, commit queued writes, and answer 503 from now on; safe on any thread.
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request, Response
 from lake.routes.documents import Bytes, Document, read_document
 from lake.routes.requester import requester_of
 from lake.routes.results import negotiate, stream_result
+from sennit_core.errors import NotFound
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
@@ -61,19 +62,23 @@ class JobHandlers:
             engine=document.engine,
             mem_cap_bytes=document.mem_cap,
             submitted_by=requester_of(request).name,
+            role=requester_of(request).role,
         )
         return {"jobId": job.id}
 
-    async def list(self) -> list[dict[str, Any]]:
+    async def list(self, request: Request) -> list[dict[str, Any]]:
         """List the jobs on record, newest first."""
-        return [job.to_json() for job in self._jobs.list()]
+        requester = requester_of(request)
+        return [job.to_json() for job in self._jobs.list() if self._jobs.may_read(job, requester)]
 
-    async def get(self, job_id: str) -> dict[str, Any]:
+    async def get(self, request: Request, job_id: str) -> dict[str, Any]:
         """Return a job's state and progress."""
+        self._check_readable(request, job_id)
         return self._jobs.get(job_id).to_json()
 
-    async def cancel(self, job_id: str) -> dict[str, Any]:
+    async def cancel(self, request: Request, job_id: str) -> dict[str, Any]:
         """Cancel a job."""
+        self._check_readable(request, job_id)
         return self._jobs.cancel(job_id).to_json()
 
     async def result(
@@ -84,6 +89,7 @@ class JobHandlers:
         limit: Annotated[int | None, Query(ge=0, le=_ROWS_MAX)] = None,
     ) -> Response:
         """Stream a job's rows as Arrow IPC, JSON or CSV: all, or `limit` rows after `offset`."""
+        self._check_readable(request, job_id)
         format_name = negotiate(request.headers.get("Accept", ""))
         return await stream_result(
             lambda: self._jobs.open_result(
@@ -92,3 +98,7 @@ class JobHandlers:
             request,
             format_name,
         )
+
+    def _check_readable(self, request: Request, job_id: str) -> None:
+        if not self._jobs.may_read(self._jobs.get(job_id), requester_of(request)):
+            raise NotFound("job", job_id, None)

@@ -73,6 +73,7 @@ class Execution:
         self._ring: Ring | None = None
         self._view: StrandView | None = None  # of the ring, which continues where `_inline` ends
         self._readable = False  # True once the output may be read: no restart can happen any more
+        self._was_read = False  # whether any output was handed on
         self._pid = 0
 
     @property
@@ -100,6 +101,7 @@ class Execution:
             yield memoryview(piece)
         with self._news:
             view = self._view
+            self._was_read |= view is not None
         if view is not None:
             try:
                 yield from view.payloads()
@@ -195,6 +197,16 @@ class Execution:
         self._close_ring()  # wakes an entry that waits for room in it
         return True
 
+    def try_again(self) -> bool:
+        """As `try_restart`, for a run whose output may be read; False if any was handed on."""
+        with self._news:
+            if self._ended or self._was_read:
+                return False
+            self.attempt = ""
+            self._inline.clear()
+        self._close_ring()
+        return True
+
     def on_stop(self, reason: str) -> None:
         """Record why this is being stopped and wake an entry that waits for room in the ring."""
         self._stop_reason = self._stop_reason or reason
@@ -264,6 +276,7 @@ class Execution:
         """Wait for bytes that arrive in frames; return None when there are no more of them."""
         with self._news:
             self._news.wait_for(self._has_output)
+            self._was_read |= bool(self._inline)
             return self._inline.popleft() if self._inline else None
 
     def _has_output(self) -> bool:

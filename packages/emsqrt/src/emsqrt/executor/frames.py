@@ -7,9 +7,9 @@ those of the worker protocol:
 executor -> pool   hello{version, pid}   loaded{attempt}   renew{attempt, progress}
                    bytes{attempt, payloads}   ring{attempt} + its descriptor
                    partial{attempt, result, payloads}   failed{attempt, error}
-                   credit{memoryBytes}
+                   credit{memoryBytes, keepsCache}   prepared{entry, memoryBytes}
 pool -> executor   task{attempt, name, entry, request, capBytes, deadlineSeconds, spillDir,
-                   ringBytes}   cancel{attempt, reason}   drain{}
+                   ringBytes}   cancel{attempt, reason}   prepare{entry}   drain{}
 ```
 
 A small answer travels here, most often in `partial` alone. A larger one continues, after the
@@ -25,7 +25,7 @@ import ormsgpack
 
 from sennit_core.errors import Corrupt, TooLarge
 
-VERSION = 2
+VERSION = 3
 FRAME_BYTES_MAX = 16 << 20
 _LENGTH = struct.Struct("<I")
 
@@ -39,7 +39,8 @@ MEMBERS: dict[str, frozenset[str]] = {
     "ring": frozenset({"attempt"}),
     "partial": frozenset({"attempt", "result", "payloads"}),
     "failed": frozenset({"attempt", "error"}),
-    "credit": frozenset({"memoryBytes"}),
+    "credit": frozenset({"memoryBytes", "keepsCache"}),
+    "prepared": frozenset({"entry", "memoryBytes"}),
     "task": frozenset(
         {
             "attempt",
@@ -53,6 +54,7 @@ MEMBERS: dict[str, frozenset[str]] = {
         }
     ),
     "cancel": frozenset({"attempt", "reason"}),
+    "prepare": frozenset({"entry"}),
     "drain": frozenset(),
 }
 

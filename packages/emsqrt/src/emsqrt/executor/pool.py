@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import Any, Self
 from emsqrt.executor.execution import Execution, OnProgress
 from emsqrt.executor.frames import VERSION, Frame, encode_frame
 from emsqrt.executor.loop import Loop
+from emsqrt.executor.placement import Fit, choose
 from emsqrt.executor.scheduling import Action, Order, Scheduler, State, Ticket
 from emsqrt.executor.spill import SpillArea, default_spill_dir
 from emsqrt.executor.worker import Worker
@@ -26,6 +28,7 @@ from emsqrt.termination import EXIT_CAP
 from sennit_core.clock import SYSTEM, Clock
 from sennit_core.errors import (
     Cancelled,
+    CapTooSmall,
     Closed,
     DeadlineExceeded,
     MemoryCapExceeded,
@@ -48,6 +51,8 @@ LOADING_GRACE_SECONDS = 10.0
 """The same limit while the process still imports the libraries of its entry point."""
 _RING_BYTES_MIN = 256 << 10
 _TRIES = 3
+_FULL = (CapTooSmall.code, MemoryCapExceeded.code)
+"""Errors of a run that may have had room in a process that holds less."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +78,10 @@ class _Request:
         short_until: when it stops counting as short; None if that changes nothing.
         kill_at: when its process is killed; set once the process was asked to stop.
         stop_reason: why it was stopped for good.
-        restarting: whether its process was asked to stop so that it can start again.
+        restarting: whether its attempt has ended, or was asked to, so that it can start again.
         worker: the process that works on it.
+        data: what it is over; see `placement`.
+        lean: whether it needs a process that holds little: one that held more was too full for it.
     """
 
     ticket: Ticket
@@ -92,6 +99,14 @@ class _Request:
     stop_reason: str | None = None
     restarting: bool = False
     worker: Worker | None = None
+    data: str = ""
+    lean: bool = False
+
+    @property
+    def fit(self) -> Fit:
+        """Which processes it may be given."""
+        # A run that cannot be repeated gets the memory of a lean process at once.
+        return Fit(self.cap_bytes, self.lean or not self.ticket.restartable)
 
     @property
     def due(self) -> float | None:
@@ -154,6 +169,7 @@ class ExecutorPool:
         self._idle: list[Worker] = []
         self._running: dict[Worker, _Request] = {}
         self._started = 0
+        self._runs_placed = 0
         self._closed = False
         self._spill = SpillArea(Path(spill_dir) if spill_dir else default_spill_dir())
         self._loop = Loop(self._next_due, self._on_due)
@@ -169,6 +185,7 @@ class ExecutorPool:
         user: str = "",
         restartable: bool = False,
         bounded: bool = True,
+        data: str = "",
     ) -> Execution:
         """Start an entry point in an executor, or queue it while all are busy.
 
@@ -182,6 +199,7 @@ class ExecutorPool:
             restartable: whether the run may be stopped and started again before any of its output
                 was read. Only such runs may use a reserved executor.
             bounded: whether the queue limits apply to this request.
+            data: names what it is over: it gets a process that ran the same, if one is idle.
 
         Raises:
             NotFound: there is no such entry.
@@ -204,6 +222,7 @@ class ExecutorPool:
             deadline_seconds=deadline_seconds,
             stop_at=None if deadline_seconds is None else time.monotonic() + deadline_seconds,
             attempt=new_id(self._clock),
+            data=data,
         )
         run.frame = self._frame(run)  # refuse a request that cannot be encoded before it waits
         with self._lock:
@@ -214,6 +233,27 @@ class ExecutorPool:
         if run.ticket.state is State.WAITING and run.stop_at is not None:
             self._loop.wake()  # the loop has not scheduled this deadline yet
         return execution
+
+    def prepare(self, *groups: Sequence[str]) -> None:
+        """Start idle processes that load the libraries of entry points, as many as there is room for.
+
+        Returns at once; a run may be given such a process before it is ready.
+
+        Args:
+            groups: the entries of each process, by their registered names.
+
+        Raises:
+            NotFound: there is no such entry.
+        """
+        for group in groups:
+            paths = [self._resolve(entry) for entry in group]
+            with self._lock:
+                if self._closed or len(self._idle) + len(self._running) >= self.size:
+                    return
+                worker = self._start_worker()
+                self._idle.append(worker)
+            for path in paths:
+                worker.send("prepare", entry=path)
 
     def stats(self) -> PoolStats:
         """Return what the pool's processes do now."""
@@ -234,6 +274,7 @@ class ExecutorPool:
                 return
             self._closed = True
             runs, workers = tuple(self._runs.values()), tuple(self._workers)
+            idle = set(self._idle)
             for run in runs:
                 if self._scheduler.leave(run.ticket):
                     del self._runs[run.ticket]
@@ -243,7 +284,10 @@ class ExecutorPool:
             else:
                 run.execution.cancel()
         for worker in workers:
-            worker.send("drain")
+            if worker in idle:  # it has nothing to clean up, and may be loading libraries
+                worker.kill()
+            else:
+                worker.send("drain")
         with self._lock:
             if not self._lock.wait_for(lambda: not self._workers, timeout=GRACE_SECONDS):
                 for worker in self._workers:
@@ -337,20 +381,33 @@ class ExecutorPool:
         raise Unavailable("an executor process")
 
     def _acquire_worker(self, run: _Request) -> Worker:
-        """Return an idle process that is small enough for the cap, or a new one."""
+        """Return the idle process that suits the run best, or a new one."""
         with self._lock:
             self._check_open()
-            while self._idle:
-                worker = self._idle.pop()
-                if worker.alive and worker.idle_bytes <= 40 * _MIB + run.cap_bytes // 8:
-                    break
-                worker.send("drain")
+            self._idle = [worker for worker in self._idle if worker.alive]
+            worker = choose(self._idle, run.path, run.data, run.fit)
+            if worker is not None:
+                self._idle.remove(worker)
             else:
-                worker = Worker(self._loop, self)
-                self._workers.add(worker)
-                self._started += 1
+                self._make_room()
+                worker = self._start_worker()
+            self._runs_placed += 1
+            worker.warm.note_run(run.path, run.data, self._runs_placed)
             self._running[worker] = run
             run.worker = worker
+        return worker
+
+    def _make_room(self) -> None:
+        """End an idle process if there are as many processes as there may be."""
+        if self._idle and len(self._idle) + len(self._running) >= self.size:
+            oldest = min(self._idle, key=lambda worker: worker.warm.used)
+            self._idle.remove(oldest)
+            oldest.send("drain")
+
+    def _start_worker(self) -> Worker:
+        worker = Worker(self._loop, self)
+        self._workers.add(worker)
+        self._started += 1
         return worker
 
     def _stop(self, run: _Request, reason: str) -> None:
@@ -384,7 +441,7 @@ class ExecutorPool:
             return
         # A process that is killed while it imports is replaced by one that has to import again: on
         # a busy machine, requests with short deadlines would then never find a ready one.
-        is_loaded = run.path in worker.loaded
+        is_loaded = run.path in worker.warm.loaded
         grace_seconds = GRACE_SECONDS if is_loaded else LOADING_GRACE_SECONDS
         if run.kill_at is None:
             run.kill_at = time.monotonic() + grace_seconds
@@ -420,13 +477,18 @@ class ExecutorPool:
         if frame["word"] == "hello":
             assert frame["version"] == VERSION, "both sides are one installation"
         elif frame["word"] == "credit":
+            worker.warm.keeps_cache = frame["keepsCache"]
             self._reclaim(worker, frame["memoryBytes"])
+        elif frame["word"] == "prepared":
+            worker.warm.loaded.add(frame["entry"])
+            worker.warm.idle_bytes = frame["memoryBytes"]
         else:
             run = self._running.get(worker)
             if run is not None:
-                worker.loaded.add(run.path)
-                run.execution.on_frame(frame)
-                self._begin_short_time(run)
+                worker.warm.loaded.add(run.path)
+                if not self._begin_again(run, worker, frame):
+                    run.execution.on_frame(frame)
+                    self._begin_short_time(run)
             elif "file" in frame:
                 os.close(frame["file"])
 
@@ -444,13 +506,27 @@ class ExecutorPool:
             run.execution.on_failure(_loss(run, worker, reason, exit_status), run.attempt)
             self._retire(run)
 
+    def _begin_again(self, run: _Request, worker: Worker, frame: Frame) -> bool:
+        """Have a run start again in a lean process if its cap was too small beside a warm one's."""
+        if frame["word"] != "failed" or frame["error"].get("code") not in _FULL:
+            return False
+        lean = Fit(run.cap_bytes, lean=True)
+        if run.fit.lean or worker.warm.idle_bytes <= lean.idle_bytes_max:
+            return False
+        with self._lock:
+            again = run.stop_reason is None and run.execution.try_again()
+            run.restarting |= again
+        if again:
+            run.lean, run.frame = True, None
+        return again
+
     def _begin_short_time(self, run: _Request) -> None:
         """Start the time limit of a short run at its first progress: imports do not count."""
         if run.ticket.state is State.SHORT and run.short_until is None:
             run.short_until = time.monotonic() + self._short_seconds
 
     def _reclaim(self, worker: Worker, memory_bytes: int) -> None:
-        worker.idle_bytes = memory_bytes
+        worker.warm.idle_bytes = memory_bytes
         with self._lock:
             run = self._running.pop(worker, None)
             if run is None:

@@ -61,7 +61,8 @@ class Server:
 
     def __init__(self, control: Control) -> None:
         self._control = control
-        self._tasks: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        # Tasks, entry points to prepare, and None at the end.
+        self._tasks: queue.SimpleQueue[Task | str | None] = queue.SimpleQueue()
         self._watchdog = Watchdog()
         self._lock = threading.Lock()
         self._running: tuple[str, EntryContext] | None = None
@@ -75,6 +76,9 @@ class Server:
         threading.Thread(target=self._listen, name="emsqrt-control", daemon=True).start()
         self._control.send(encode_frame("hello", version=VERSION, pid=os.getpid()))
         while (task := self._tasks.get()) is not None:
+            if isinstance(task, str):
+                self._prepare(task)
+                continue
             last = self._answer(task)
             del task
             # One write: the parent then knows of the idle process before its caller can submit the
@@ -104,6 +108,8 @@ class Server:
     def _obey(self, frame: Frame | Task) -> None:
         if isinstance(frame, Task):
             self._tasks.put(frame)
+        elif frame["word"] == "prepare":
+            self._tasks.put(frame["entry"])
         elif frame["word"] == "drain":
             self._tasks.put(None)
         elif frame["word"] == "cancel":
@@ -116,6 +122,17 @@ class Server:
                 self._early_cancel = frame  # the task is queued, or its entry is being imported
                 return
         _stop(running[1], frame)
+
+    def _prepare(self, path: str) -> None:
+        """Load an entry point before its first task; that task reports what fails here."""
+        try:
+            module = _prepared_module(path)
+            getattr(module, "warm", _nothing)()
+        except Exception:  # noqa: BLE001 - nobody waits for it
+            _log.warning("%s could not be loaded in advance", path, exc_info=True)
+            return
+        frame = encode_frame("prepared", entry=path, memoryBytes=self._charged_bytes())
+        self._control.send(frame)
 
     def _answer(self, task: Task) -> bytes:
         """Run a task; return its final frame if it is still to be sent."""
@@ -189,7 +206,8 @@ class Server:
             gc.collect()
             release_freed()
             held = self._settled_bytes = self._charged_bytes()
-        return encode_frame("credit", memoryBytes=held)
+        keeps_cache = hasattr(_last_used[0], "release")
+        return encode_frame("credit", memoryBytes=held, keepsCache=keeps_cache)
 
     def _charged_bytes(self) -> int:
         return self._watchdog.charged_bytes()
@@ -219,7 +237,8 @@ def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
     Its module may define `FLOOR_BYTES`, the smallest usable cap, and `prepare()`, which is called
     before the cap is watched: to import libraries and to start their threads, both of which reserve
     more than they use. It may define `release()`, which is called before a run of another entry: to
-    free what it keeps between its own runs.
+    free what it keeps between its own runs; and `warm()`, which is called in a process that waits
+    for its first run: to load what most runs need.
 
     Raises:
         CapTooSmall: the cap is below `FLOOR_BYTES`; nothing was prepared.
@@ -233,17 +252,24 @@ def load_entry(path: str, what: str, cap_bytes: int) -> Entry:
             needed_bytes=floor,
             because=f"{what} needs this much for its libraries and one block",
         )
-    if path not in _prepared and hasattr(module, "prepare"):
-        module.prepare()
-    _prepared.add(path)
+    _prepared_module(path)
     if module is not _last_used[0]:
         getattr(_last_used[0], "release", _nothing)()
         _last_used[0] = module
     return getattr(module, name)  # type: ignore[no-any-return]
 
 
+def _prepared_module(path: str) -> ModuleType:
+    """Import the module of an entry point, and call its `prepare` once."""
+    module = importlib.import_module(path.partition(":")[0])
+    if path not in _prepared:
+        getattr(module, "prepare", _nothing)()
+    _prepared.add(path)
+    return module
+
+
 def _nothing() -> None:
-    """The `release` of a module that has none."""
+    """A hook of a module that has none."""
 
 
 def _call(

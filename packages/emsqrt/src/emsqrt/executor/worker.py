@@ -13,6 +13,7 @@ from typing import Protocol
 from emsqrt.environment import LEAN_ENVIRONMENT
 from emsqrt.executor.frames import Frame, FrameReader, encode_frame
 from emsqrt.executor.loop import Loop
+from emsqrt.executor.placement import WarmState
 from sennit_core.errors import Corrupt
 from sennit_core.logs import get_logger
 
@@ -52,9 +53,8 @@ class Worker:
                 process_group=0,  # the parent handles a terminal's Ctrl-C
             )
         self._lock = threading.Lock()
-        self.idle_bytes = 0
-        self.loaded: set[str] = set()
-        """Entry points whose libraries the process has imported; the owner adds to it."""
+        self.warm = WarmState()
+        """What the process holds while it is idle; its owner keeps it up to date."""
         loop.watch(self._sock, self._receive)
 
     @property

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 from fastapi import APIRouter
 
-from lake.routes import aborted_results, datasets, files, query, uploads, verify
+from lake.routes import (
+    aborted_results,
+    datasets,
+    files,
+    policies,
+    queries,
+    query,
+    uploads,
+    verify,
+    versions,
+)
 from lake.routes.query import parse_query_request, respond
 from lake.routes.uploads import SubmitIngest
 
@@ -29,9 +39,12 @@ def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     """
     routes = APIRouter()
     routes.include_router(datasets.router(lake))
+    routes.include_router(versions.router(lake))
+    routes.include_router(policies.router(lake))
     routes.include_router(files.router(lake))
     routes.include_router(query.router(lake))
+    routes.include_router(queries.router(lake))
     routes.include_router(verify.router(lake))
     routes.include_router(aborted_results.router())
-    routes.include_router(uploads.router(lake.parts, submit_ingest))
+    routes.include_router(uploads.router(lake, submit_ingest))
     return routes

@@ -43,28 +43,42 @@ def router(lake: Lake) -> APIRouter:
     routes = APIRouter(prefix="/api/datasets", tags=["datasets"])
 
     @routes.get("", openapi_extra=needs("reader"))
-    def list_datasets(damaged: bool = False) -> list[dict[str, Any]]:
-        """All datasets, ordered by name; a damaged one has the reason under `damaged`.
+    def list_datasets(request: Request, damaged: bool = False) -> list[dict[str, Any]]:
+        """All datasets that the user may read, ordered by name; a damaged one has the reason under `damaged`.
 
         With `?damaged=true` only the damaged ones, which the realtime tree does not show.
         """
-        found = lake.catalog.list()
+        found = lake.policies.list(requester_of(request))
         return [info.to_json() for info in found if info.damaged or not damaged]
 
     @routes.get("/{dataset}", openapi_extra=needs("reader"))
-    def get_dataset(dataset: str) -> dict[str, Any]:
-        """One dataset; `ingest` describes how its newest data was read."""
-        info = lake.catalog.get(dataset)
+    def get_dataset(dataset: str, request: Request) -> dict[str, Any]:
+        """One dataset; `ingest` describes how its newest data was read.
+
+        With `restricted`, a policy shows a part of it: hidden columns are left out, and the numbers
+        of rows, bytes and shards are 0.
+        """
+        requester = requester_of(request)
+        info = lake.policies.visible(dataset, requester)
+        if lake.policies.access(info.id, requester).is_restricted:
+            return info.to_json() | {"restricted": True}
         return info.to_json() | {"ingest": lake.catalog.manifest(info.id).ingest}
 
     @routes.delete("/{dataset}", openapi_extra=needs("writer"))
-    def delete_dataset(dataset: str) -> dict[str, Any]:
+    def delete_dataset(dataset: str, request: Request) -> dict[str, Any]:
         """Delete a dataset with all its snapshots."""
+        lake.policies.check_change(dataset, requester_of(request))
         return {"deleted": lake.delete(dataset).to_json()}
 
+    _add_snapshots(routes, lake)
+    return routes
+
+
+def _add_snapshots(routes: APIRouter, lake: Lake) -> None:
     @routes.get("/{dataset}/snapshots", openapi_extra=needs("reader"))
     def list_snapshots(
         dataset: str,
+        request: Request,
         before: Annotated[int | None, Query(ge=1, le=(1 << 53))] = None,
         limit: Annotated[int, Query(ge=1, le=_SNAPSHOTS_MAX)] = _SNAPSHOTS_MAX,
     ) -> list[dict[str, Any]]:
@@ -72,6 +86,8 @@ def router(lake: Lake) -> APIRouter:
 
         Those of a long history come in pages: `before` is the last `version` of the page before.
         """
+        requester = requester_of(request)
+        lake.policies.check_whole(dataset, requester, "listing the snapshots of")
         found = lake.catalog.snapshots(dataset, before=before, limit=limit)
         return [_shown(each.snapshot, each) for each in found]
 
@@ -79,10 +95,12 @@ def router(lake: Lake) -> APIRouter:
     def get_snapshot(
         dataset: str,
         snapshot: str,
+        request: Request,
         offset: Annotated[int, Query(ge=0, le=(1 << 53))] = 0,
         limit: Annotated[int, Query(ge=0, le=_SHARDS_MAX)] = _SHARDS_MAX,
     ) -> dict[str, Any]:
         """One snapshot, by id or as `head`, with its shards from number `offset` on."""
+        lake.policies.check_whole(dataset, requester_of(request), "reading a snapshot of")
         found = lake.catalog.manifest(dataset, None if snapshot == "head" else snapshot)
         shards = found.snapshot.shards[offset : offset + limit]
         return _shown(found.snapshot, found) | {"shards": [shard.to_json() for shard in shards]}
@@ -92,17 +110,18 @@ def router(lake: Lake) -> APIRouter:
         dataset: str, target: Annotated[RollbackRequest, Body()], request: Request
     ) -> dict[str, Any]:
         """Commit a snapshot with the columns and rows of an earlier version."""
-        return lake.rollback(dataset, target.version, user=requester_of(request).name).to_json()
+        requester = requester_of(request)
+        lake.policies.check_change(dataset, requester)
+        return lake.rollback(dataset, target.version, user=requester.name).to_json()
 
     @routes.post("/{dataset}/reorder-columns", openapi_extra=needs("writer"))
     def reorder_columns(
         dataset: str, order: Annotated[ColumnOrder, Body()], request: Request
     ) -> dict[str, Any]:
         """Put the columns in another order, as a new snapshot."""
-        user = requester_of(request).name
-        return lake.reorder_columns(dataset, order.columns, user=user).to_json()
-
-    return routes
+        requester = requester_of(request)
+        lake.policies.check_change(dataset, requester)
+        return lake.reorder_columns(dataset, order.columns, user=requester.name).to_json()
 
 
 def _shown(snapshot: SnapshotInfo, manifest: Manifest | StoredManifest) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import StreamingResponse
 
+from lake.routes.requester import requester_of
 from sennit_core.errors import Denied, NotFound
 from sennit_core.roles import needs
 
@@ -38,6 +39,7 @@ def router(lake: Lake) -> APIRouter:
     @routes.get("/files/{dataset}/{snapshot}/{shard}", openapi_extra=needs("reader"))
     def get_shard(dataset: str, snapshot: str, shard: str, request: Request) -> Response:
         """One shard, or the requested range of it."""
+        lake.policies.check_whole(dataset, requester_of(request), "downloading the shards of")
         name, index = _object_of(lake, dataset, snapshot, shard)
         lake.verify_shard(lake.catalog.get(dataset).name, index, name)
         size = lake.objects.digest(name).size

@@ -12,16 +12,13 @@ from fastapi import APIRouter, Body, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from lake.mentions import changes_data
 from lake.routes.requester import requester_of
 from lake.routes.results import negotiate, stream_result
-from sennit_core.errors import Denied
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
     from lake.lake import Lake
-    from lake.queries import QueryExecution
-    from lake.writes import WriteExecution
+    from lake.running import RunningStatement
 
 __all__ = ["QueryRequest", "parse_query_request", "respond", "router"]
 
@@ -60,10 +57,8 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
     """Run one SQL statement and respond in the format that the request accepts."""
     format_name = negotiate(request.headers.get("Accept", ""))
     requester, limits = requester_of(request), lake.query_limits
-    if changes_data(query.sql) and not requester.may_write:
-        raise Denied("changing a dataset", needed="writer")
 
-    def start() -> QueryExecution | WriteExecution:
+    def start() -> RunningStatement:
         return lake.run(
             query.sql,
             params=query.params,
@@ -72,10 +67,18 @@ async def respond(lake: Lake, query: QueryRequest, request: Request) -> Response
             deadline_seconds=limits.deadline_seconds(query.deadline_seconds, requester),
             engine=query.engine,
             user=requester.name,
+            role=requester.role,
             read_only=not requester.may_write,
+            use_cache=may_use_cache(",".join(request.headers.getlist("Cache-Control"))),
         )
 
     return await stream_result(start, request, format_name)
+
+
+def may_use_cache(cache_control: str) -> bool:
+    """Return whether a request's Cache-Control header allows a cached result (RFC 9111, 5.2.1)."""
+    directives = {each.partition("=")[0].strip().lower() for each in cache_control.split(",")}
+    return not directives & {"no-cache", "no-store"}
 
 
 def parse_query_request(content_type: str, body: bytes) -> QueryRequest | None:

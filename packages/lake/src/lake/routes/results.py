@@ -35,6 +35,8 @@ MEDIA_TYPES = {
     "csv": "text/csv",
 }
 ENGINE_HEADER = "Sennit-Engine"
+QUERY_HEADER = "Sennit-Query"
+CACHE_HEADER = "Sennit-Cache"
 RESULT_HEADER = "Sennit-Result"
 _log = get_logger("lake.results")
 # A response that waits blocks a thread of this pool, so that other routes do not wait for threads.
@@ -84,6 +86,10 @@ async def stream_result(
     headers = {"X-Content-Type-Options": "nosniff", "Vary": "Accept"}
     if reader.engine is not None:
         headers[ENGINE_HEADER] = reader.engine
+    if reader.query is not None:
+        headers[QUERY_HEADER] = reader.query
+    if reader.cache is not None:
+        headers[CACHE_HEADER] = reader.cache
     if opening.is_whole:
         return Response(opening.data, media_type=MEDIA_TYPES[format_name], headers=headers)
     return _StreamedResult(opening.data, reader, request, format_name, headers)
@@ -151,6 +157,16 @@ class _Reader:
     def engine(self) -> str | None:
         """The engine of the execution, if it has one; final with the first piece."""
         return getattr(self._execution, "engine", None)
+
+    @property
+    def query(self) -> str | None:
+        """The id of the statement, if the execution is one."""
+        return getattr(self._execution, "id", None)
+
+    @property
+    def cache(self) -> str | None:
+        """How the result cache was used, if the execution is of a query."""
+        return getattr(self._execution, "cache", None)
 
     def open(self) -> _Opening | SennitError:
         """Start the execution and wait for the first piece, or return the error.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from fastapi import APIRouter, Request, Response
 from pydantic import Field
 
+from lake.ingestor import dataset_name
 from lake.routes.documents import Bytes, Document, check_document, parse_json, read_document
 from lake.routes.requester import requester_of
 from lake.uploads.forms import FORM_FIELDS_BYTES_MAX, FormReader
@@ -17,7 +18,8 @@ from sennit_core.errors import SennitError, UsageError
 from sennit_core.roles import needs
 
 if TYPE_CHECKING:
-    from lake.uploads.parts import PartStore
+    from lake.lake import Lake
+    from lake.limits import Requester
     from lake.uploads.upload import UploadInfo
     from sennit_core.records import JobInfo
 
@@ -56,15 +58,15 @@ class SubmitIngest(Protocol):
         ...
 
 
-def router(parts: PartStore, submit_ingest: SubmitIngest) -> APIRouter:
+def router(lake: Lake, submit_ingest: SubmitIngest) -> APIRouter:
     """Return the routes under `/api/upload…`.
 
     Args:
-        parts: Stores the parts of uploads until they are ingested.
+        lake: Receives the uploads.
         submit_ingest: Starts the ingest of a complete upload.
     """
     routes = APIRouter(tags=["uploads"])
-    handlers = UploadHandlers(parts, submit_ingest)
+    handlers = UploadHandlers(lake, submit_ingest)
     routes.post("/api/upload", openapi_extra=needs("writer"))(handlers.upload)
     routes.post("/api/start-upload", openapi_extra=needs("writer"))(handlers.start)
     routes.post("/api/upload-chunk", openapi_extra=needs("writer"))(handlers.put_form_part)
@@ -83,18 +85,19 @@ class UploadHandlers:
     """The request handlers of `/api/upload…`.
 
     Args:
-        parts: The part store.
+        lake: Receives the uploads.
         submit_ingest: Starts the ingest of a complete upload.
     """
 
-    def __init__(self, parts: PartStore, submit_ingest: SubmitIngest) -> None:
-        self._parts = parts
+    def __init__(self, lake: Lake, submit_ingest: SubmitIngest) -> None:
+        self._lake = lake
+        self._parts = lake.parts
         self._submit_ingest = submit_ingest
 
     async def start(self, request: Request) -> dict[str, Any]:
         """Start an upload, or return the unfinished upload with the same resumeKey."""
         document = await read_document(request, StartUpload)
-        upload = await asyncio.to_thread(self._start, document)
+        upload = await asyncio.to_thread(self._start, document, requester_of(request))
         return upload.to_json()
 
     async def put_part(self, request: Request, upload_id: str, index: int) -> dict[str, Any]:
@@ -134,7 +137,7 @@ class UploadHandlers:
             if "name" not in query:
                 raise UsageError("a raw upload is named by ?name=", hint="or send a form")
             size = _content_length(request)
-            upload = await self._start_whole(query["name"], size, query)
+            upload = await self._start_whole(request, query["name"], size, query)
             return await self._receive_whole(request, upload, request.stream())
         # The size of a form's fields is limited, so the rest of a long body must be the file.
         self._parts.check_end(max(0, (_content_length(request) or 0) - FORM_FIELDS_BYTES_MAX))
@@ -144,7 +147,7 @@ class UploadHandlers:
                 fields[part.name] = await part.text()
                 continue
             name = fields.get("name", part.filename)
-            upload = await self._start_whole(name, None, fields)
+            upload = await self._start_whole(request, name, None, fields)
             return await self._receive_whole(request, upload, part.pieces())
         raise UsageError("the form has no file")
 
@@ -160,12 +163,18 @@ class UploadHandlers:
 
     async def complete(self, request: Request, upload_id: str) -> dict[str, Any]:
         """Seal an upload and start its ingest; completing it twice returns the same job."""
-        dataset_id, job = await asyncio.to_thread(
-            self._submit_ingest, upload_id, submitted_by=requester_of(request).name
-        )
+        requester = requester_of(request)
+
+        def submit() -> tuple[str, JobInfo]:
+            self._lake.check_upload_target(upload_id, requester)
+            return self._submit_ingest(upload_id, submitted_by=requester.name)
+
+        dataset_id, job = await asyncio.to_thread(submit)
         return {"datasetId": dataset_id, "jobId": job.id}
 
-    def _start(self, document: StartUpload) -> UploadInfo:
+    def _start(self, document: StartUpload, requester: Requester) -> UploadInfo:
+        name = dataset_name(document.name, document.options)
+        self._lake.policies.check_upload(name, document.mode, requester)
         return self._parts.start(
             document.name,
             document.size,
@@ -177,13 +186,13 @@ class UploadHandlers:
         )
 
     async def _start_whole(
-        self, name: str, size: int | None, fields: Mapping[str, str]
+        self, request: Request, name: str, size: int | None, fields: Mapping[str, str]
     ) -> UploadInfo:
         document = {"name": name, "size": size, "mode": fields.get("mode", "create")}
         if "options" in fields:
             document["options"] = parse_json(fields["options"].encode())
         start = check_document(document, StartUpload)
-        return await asyncio.to_thread(self._start, start)
+        return await asyncio.to_thread(self._start, start, requester_of(request))
 
     async def _receive_whole(
         self, request: Request, upload: UploadInfo, pieces: AsyncIterator[bytes]

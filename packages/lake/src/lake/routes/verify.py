@@ -13,10 +13,11 @@ from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated
 
-from fastapi import APIRouter, Body
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
+from lake.routes.requester import requester_of
 from lake.scrub import ScrubReport, refuse_repair
 from sennit_core.errors import SennitError
 from sennit_core.hashing import canonical_json
@@ -47,12 +48,15 @@ def router(lake: Lake) -> APIRouter:
 
     # A writer's, although it changes nothing: it reads every stored byte.
     @routes.post("/api/verify", openapi_extra=needs("writer"))
-    async def verify(request: Annotated[VerifyRequest, Body()]) -> StreamingResponse:
+    async def verify(
+        verification: Annotated[VerifyRequest, Body()], request: Request
+    ) -> StreamingResponse:
         """Compare every stored byte of one dataset, or of all, with its hash."""
-        if request.repair:
-            raise refuse_repair(request.dataset)
+        if verification.repair:
+            raise refuse_repair(verification.dataset)
+        lake.policies.check_verify(verification.dataset, requester_of(request))
         stop = threading.Event()
-        reports = lake.scrub(request.dataset, stop.is_set)
+        reports = lake.scrub(verification.dataset, stop.is_set)
         # Wait for the first report before responding, so that an unknown name gets its own status.
         first = await _next(thread, reports, stop)
         return StreamingResponse(

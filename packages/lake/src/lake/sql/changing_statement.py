@@ -63,7 +63,7 @@ class ChangingStatement:
         self.sql: str = request["sql"]
         self._request = request
         self._params = params_of(request)
-        self._tables = [Table.from_json(table) for table in request["tables"]]
+        self.tables = [Table.from_json(table) for table in request["tables"]]
         self._writers = itertools.count()
         self.changes: Table | None = None  # the dataset that the statement changes or replaces
         limit = WriteLimit.from_json(request.get("space"))
@@ -72,11 +72,11 @@ class ChangingStatement:
     def find(self, name: str) -> Table | None:
         """Return the dataset with this name or id."""
         folded = name.casefold()
-        return next((t for t in self._tables if folded in (t.name.casefold(), t.id)), None)
+        return next((t for t in self.tables if folded in (t.name.casefold(), t.id)), None)
 
     def target(self, name: str) -> Table:
         """Return the dataset to change."""
-        (table,) = used_tables(self._tables, frozenset((name,)))
+        (table,) = used_tables(self.tables, frozenset((name,)))
         self.changes = table
         return table
 
@@ -111,11 +111,11 @@ class ChangingStatement:
             query.placed_errors(self.sql),
             translated_errors(query.text, read, self.context),
         ):
-            statement = check_statement(query.text, frozenset(t.name for t in self._tables))
+            statement = check_statement(query.text, frozenset(t.name for t in self.tables))
             if statement.catalog:
                 raise Unsupported("a statement that changes data cannot read the catalog")
             names = tuple(statement.tables)
-            read += used_tables(self._tables, statement.tables)
+            read += used_tables(self.tables, statement.tables)
             if target is not None and target not in read:
                 read.append(target)
             self._check_secrecy(read)
@@ -159,7 +159,7 @@ class ChangingStatement:
 
     def reads(self, query: QueryText, target: Table) -> bool:
         """Return whether a query names the dataset."""
-        names = check_statement(query.text, frozenset(t.name for t in self._tables)).tables
+        names = check_statement(query.text, frozenset(t.name for t in self.tables)).tables
         return any(self.find(name) is target for name in names)
 
     def write(self, relation: duckdb.DuckDBPyRelation, table: Table | None = None) -> list[Shard]:

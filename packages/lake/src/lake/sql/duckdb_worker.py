@@ -2,7 +2,8 @@
 
 Request: `sql` `params` `format` `maxRows` `tables` (see `Table.from_json`) `threads` `plain` (the
 `folder` and the `bytes` for temporary files, if encrypted datasets are read).
-Response: `rows` `bytes` `truncated` `columns` `inputs` (ids of the snapshots read) `engine`.
+Response: `rows` `bytes` `truncated` `columns` `inputs` (ids of the snapshots read) `engine`
+`repeatable` (whether the result may be kept for a repetition of the request).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from lake.sql.failures import as_duckdb_error, query_error
 from lake.sql.guard import Statement, check_statement
 from lake.sql.instance_cache import InstanceCache, instance_key
 from lake.sql.session import SqlLimits, open_session
-from lake.sql.tables import Table, used_tables
+from lake.sql.tables import Table, check_explained, rights_key, used_tables
 from lake.verification import verify_shards
 from sennit_core.errors import CapTooSmall, SqlError
 
@@ -43,6 +44,7 @@ __all__ = [
     "release",
     "run",
     "translated_errors",
+    "warm",
 ]
 
 _MIB = 1 << 20
@@ -66,6 +68,8 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
     with translated_errors(sql, used, context):
         statement = check_statement(sql, frozenset(table.name for table in tables))
         used += used_tables(tables, statement.tables)
+        if statement.explains:
+            check_explained(used)
         # Before DuckDB opens a shard: a damaged one is reported as such, not as an error of the
         # query.
         verify_shards((shard for table in used for shard in table.shards), context)
@@ -78,7 +82,11 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
             labels = _labels(used) if statement.explains else {}
             answer = _stream(connection, request, context, labels)
             inputs = [table.snapshot for table in used]
-            return answer | {"inputs": inputs, "engine": "duckdb"}
+            return answer | {
+                "inputs": inputs,
+                "engine": "duckdb",
+                "repeatable": statement.repeatable,
+            }
 
 
 @contextlib.contextmanager
@@ -99,11 +107,21 @@ def translated_errors(sql: str, used: list[Table], context: EntryContext) -> Ite
         found = as_duckdb_error(error)
         if found is None:
             raise
-        columns = tuple(itertools.chain.from_iterable(table.schema.names for table in used))
+        columns = tuple(itertools.chain.from_iterable(table.names for table in used))
         shards = [shard for table in used for shard in table.shards]
         raise query_error(
             found, sql, shards=shards, columns=columns, cap_bytes=context.cap_bytes
         ) from None
+
+
+def warm() -> None:
+    """Run a statement as queries do, so that the code which they need is loaded."""
+    check_statement("SELECT 1", frozenset())
+    with duckdb.connect(config={"threads": "1", "async_threads": "1"}) as connection:
+        relation = bind(connection, "SELECT 1", None)
+        assert relation is not None
+        with read_batches(relation) as (_, batches):
+            list(batches)
 
 
 def release() -> None:
@@ -131,9 +149,8 @@ def _connect(
         grown_bytes_max = context.cap_bytes // _KEPT_GROWTH
         return context.stopped is None and context.grown_bytes() <= grown_bytes_max
 
-    return _instances.connect(
-        instance_key(used, names, limits.threads), used, names, limits, may_keep
-    )
+    key = instance_key(used, names, limits.threads, rights_key(used))
+    return _instances.connect(key, used, names, limits, may_keep)
 
 
 @contextlib.contextmanager
@@ -186,8 +203,11 @@ def _stream(
                 # memory, and DuckDB's own limit bounds its requests.
                 context.forgive_reserved()
                 context.check()
+                # After the first batch: most results have no second one, and a frame costs each
+                # process 0.1 ms.
+                if writer.rows:
+                    context.progress(rows=writer.rows)
                 writer.write(_relabelled(batch, labels) if labels else batch)
-                context.progress(rows=writer.rows)
                 if writer.done:
                     break
         return {

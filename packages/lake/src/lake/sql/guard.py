@@ -20,6 +20,7 @@ from typing import Any
 import duckdb
 
 from lake.sql.failures import syntax_error
+from lake.sql.volatility import is_volatile
 from sennit_core.errors import Denied, SqlError, Unsupported
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "check_statement",
     "compute",
     "explained_query",
+    "expression_nodes",
     "statement_kinds",
     "table_nodes",
 ]
@@ -79,6 +81,8 @@ _SCALAR_FUNCTIONS = frozenset(
         "pg_get_viewdef",
         "pg_get_expr",
         "pg_get_constraintdef",
+        # Shows the least and greatest value in the files, which a policy may hide.
+        "stats",
         "inet_client_addr",
         "inet_server_addr",
         "inet_client_port",
@@ -96,6 +100,13 @@ _REFUSED_PREFIXES = ("__internal", "read_", "parquet_", "pragma_", "sniff_", "co
 _CATALOG_TABLES = frozenset(("tables", "columns", "schemata"))
 # What DuckDB's parser makes of SHOW TABLES and its variants, as the name of a table.
 _SHOWN = frozenset(("tables", "databases", "schemas", "alltables", "__show_tables_expanded"))
+# What an expression of a policy may not have: its value would depend on more than the row.
+_NOT_IN_EXPRESSIONS = {
+    "SUBQUERY": "a subquery",
+    "WINDOW": "a window function",
+    "PARAMETER": "a parameter",
+    "STAR": "a star",
+}
 _EXPLAIN = re.compile(
     r"\s*(?:--[^\n]*\n\s*|/\*.*?\*/\s*)*explain\b\s*(?:analyze\b|\([^)]*\))?",
     re.IGNORECASE | re.DOTALL,
@@ -115,11 +126,18 @@ class Statement:
         tables: Names of the tables it reads, without CTEs, as written, without catalog and schema.
         catalog: Whether it queries the catalog of tables and columns.
         explains: Whether its result is a query plan or profile.
+        volatile: Whether it may have another result when it runs again over the same data.
     """
 
     tables: frozenset[str]
     catalog: bool
     explains: bool
+    volatile: bool
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether its result depends only on the text, the parameters and the tables' snapshots."""
+        return not (self.catalog or self.explains or self.volatile)
 
 
 def check_statement(sql: str, known: frozenset[str] = frozenset()) -> Statement:
@@ -205,7 +223,8 @@ def _check(sql: str, known: frozenset[str]) -> Statement:
         raise Unsupported(f"this form of statement is not supported ({tree['error_message']})")
     walk = _Walk(known)
     walk.visit(tree["statements"])
-    return Statement(frozenset(walk.tables), walk.catalog, text is not sql)
+    volatile = is_volatile(_nodes(tree))
+    return Statement(frozenset(walk.tables), walk.catalog, text is not sql, volatile)
 
 
 def statement_kinds(sql: str) -> list[str]:
@@ -231,6 +250,33 @@ def table_nodes(sql: str) -> list[dict[str, Any]]:
     if tree["error"]:
         return []  # `check_statement` says why
     return [node for node in _nodes(tree) if node.get("type") == "BASE_TABLE"]
+
+
+def expression_nodes(text: str) -> list[dict[str, Any]]:
+    """Check that a text is one expression over the columns of one row; return the nodes of its tree.
+
+    Raises:
+        SqlError: It does not parse, or is something else, such as two expressions.
+        Denied: It uses a function that does not only compute.
+        Unsupported: It has a subquery, a window function or a parameter.
+    """
+    query = f"SELECT (\n{text}\n)"
+    check_statement(query)
+    (statement,) = _tree_of(query)["statements"]
+    node = dict(statement["node"])
+    expressions = node.pop("select_list", ())
+    # Brackets in the text may close those around it, and go on with another clause.
+    bare = dict(_tree_of("SELECT 1")["statements"][0]["node"])
+    del bare["select_list"]
+    if node != bare or len(expressions) != 1:
+        raise SqlError(f"{text[:80]!r} is no single expression")
+    nodes = list(_nodes(expressions))
+    for each in nodes:
+        if found := _NOT_IN_EXPRESSIONS.get(each.get("class", "")):
+            raise Unsupported(
+                f"{found} in {text[:80]!r}", hint="use the columns of the row, and constants"
+            )
+    return nodes
 
 
 def explained_query(sql: str) -> str:

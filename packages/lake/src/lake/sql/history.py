@@ -31,9 +31,15 @@ from sennit_core.errors import SqlError
 
 __all__ = ["find_history"]
 
+_TAG = "#"
 _KINDS = {
-    "VERSION": ("version", "CAST(({}) AS BIGINT)", "a whole number"),
-    "TIMESTAMP": ("time", "epoch(CAST(({}) AS TIMESTAMP))", "a time"),
+    # What is no number is the name of a tag.
+    "VERSION": (
+        "version",
+        f"coalesce(TRY_CAST(({{0}}) AS BIGINT)::VARCHAR, '{_TAG}' || ({{0}}))",
+        "a whole number or a tag",
+    ),
+    "TIMESTAMP": ("time", "epoch(CAST(({0}) AS TIMESTAMP))", "a time"),
 }
 
 
@@ -111,8 +117,8 @@ def _table(node: dict[str, Any], text: str) -> dict[str, Any]:
     }
 
 
-def _point(unit: str, value: str) -> dict[str, int | float]:
-    """Return the version or time of a clause."""
+def _point(unit: str, value: str) -> dict[str, int | float | str]:
+    """Return the version, tag or time of a clause."""
     name, query, needed = _KINDS[unit.upper()]
     try:
         found = compute(query.format(value))
@@ -123,4 +129,6 @@ def _point(unit: str, value: str) -> dict[str, int | float]:
             f"AT ({unit} => {value}) needs {needed}",
             hint="write a constant, or an expression without tables, columns and parameters",
         )
+    if isinstance(found, str):
+        found = found[len(_TAG) :] if found.startswith(_TAG) else int(found)
     return {name: found}

@@ -41,6 +41,10 @@ def plan_query(request: dict[str, Any], context: EntryContext) -> dict[str, Any]
             hint="use engine=auto for EXPLAIN, SHOW and DESCRIBE",
         )
     used = used_tables(tables, statement.tables)
+    if any(table.policy is not None for table in used):
+        raise Unsupported(
+            "EM-√ does not apply access policies", hint="use engine=duckdb, which does"
+        )
     # Names resolve to exactly these sources; `sql` is not called with `files=True`, so no name can
     # be read as a path.
     sources = {key: _source(table) for table in used for key in (table.name, table.id)}

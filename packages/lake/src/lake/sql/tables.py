@@ -8,12 +8,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from lake.access import not_writable, policy_key
 from lake.file_schemas import FileColumns
+from lake.sql.policies import TablePolicy
 from lake.verification import ShardFile
-from sennit_core.errors import NotFound, error_from_json
+from sennit_core.errors import Denied, NotFound, error_from_json
 from sennit_core.schema import Schema
 
-__all__ = ["Table", "used_tables"]
+__all__ = ["Table", "check_explained", "check_target", "rights_key", "used_tables"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,8 @@ class Table:
         shard_files: For each shard the index in `file_columns`; empty if that is.
         verify_always: Whether to verify its shards at every read.
         encrypted: Whether its paths are of decrypted copies in memory, which were authenticated.
+        policy: The part of it that the user sees; None for the whole.
+        writable: Whether the user may change it.
     """
 
     name: str
@@ -47,11 +51,13 @@ class Table:
     shard_files: tuple[int, ...] = ()
     verify_always: bool = False
     encrypted: bool = False
+    policy: TablePolicy | None = None
+    writable: bool = True
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Table:
         """Read the form of executor requests."""
-        paths = data.get("paths")
+        paths, policy = data.get("paths"), data.get("policy")
         return cls(
             name=data["name"],
             id=data["id"],
@@ -65,7 +71,14 @@ class Table:
             shard_files=tuple(data.get("shardFiles") or ()),
             verify_always=bool(data.get("verifyAlways")),
             encrypted=bool(data.get("encrypted")),
+            policy=None if policy is None else TablePolicy.from_json(policy),
+            writable=data.get("writable", True),
         )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of its columns, as far as the user sees them."""
+        return self.schema.names if self.policy is None else self.policy.names(self.schema)
 
     @property
     def objects(self) -> list[str]:
@@ -120,3 +133,30 @@ def used_tables(tables: list[Table], wanted: frozenset[str]) -> list[Table]:
         # By id, as a statement may use both the name and the id of one dataset.
         found[table.id] = table
     return list(found.values())
+
+
+def rights_key(tables: list[Table]) -> str:
+    """Return the digest of the policies of tables (`lake.policies.policy_key`)."""
+    return policy_key(
+        {table.id: None if table.policy is None else table.policy.to_json() for table in tables}
+    )
+
+
+def check_explained(tables: list[Table]) -> None:
+    """Refuse a query plan over datasets of which the user sees a part.
+
+    A plan shows the policy's condition, and how many rows it hides.
+    """
+    for table in tables:
+        if table.policy is not None:
+            raise Denied(
+                f"explaining a query over {table.name!r}, of which your policy shows a part",
+                needed="a policy without rows and columns",
+            )
+
+
+def check_target(tables: list[Table], name: str) -> None:
+    """Refuse to change a dataset, by name or id, that the user may only read."""
+    for table in tables:
+        if name.casefold() in (table.name.casefold(), table.id) and not table.writable:
+            raise not_writable(table.name)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sennit_core.schema import DataType, Schema
 
-__all__ = ["column_types", "quoted", "shard_types"]
+__all__ = ["column_types", "literal", "quoted", "shard_types"]
 
 _PLAIN = {
     "Bool": "BOOLEAN",
@@ -37,6 +37,11 @@ def column_types(schema: Schema) -> dict[str, str]:
 def shard_types(schema: Schema) -> dict[str, str]:
     """Return the type that each column has when it is read from a shard."""
     return {name: _IN_SHARDS.get(kind, kind) for name, kind in column_types(schema).items()}
+
+
+def literal(text: str) -> str:
+    """Return a text as a string constant in SQL."""
+    return "'" + text.replace("'", "''") + "'"
 
 
 def quoted(name: str) -> str:

@@ -42,7 +42,7 @@ from lake.sql.duckdb_worker import (
 from lake.sql.query_text import NEW_TABLE, Numbered, Part, QueryText
 from lake.sql.session import shards_of
 from lake.sql.statement_reader import Clause
-from lake.sql.tables import Table
+from lake.sql.tables import Table, check_target
 from lake.sql.types import column_types, quoted
 from lake.sql.write_statements import (
     Alter,
@@ -67,7 +67,7 @@ from sennit_core.schema import Schema
 if TYPE_CHECKING:
     from emsqrt.executor import EntryContext
 
-__all__ = ["run"]
+__all__ = ["rewritten", "run"]
 
 # Columns that `read_parquet` adds to those of the files, unless a file has them itself.
 _NUMBERS = ("file_index", "file_row_number")
@@ -80,7 +80,9 @@ def run(request: dict[str, Any], context: EntryContext) -> dict[str, Any]:
         write = parse_write(sql)
     if write is None:
         raise Unsupported("the statement is a query", hint="begin it with SELECT, WITH or FROM")
-    answer = _ACTIONS[type(write)](write, ChangingStatement(request, context))
+    statement = ChangingStatement(request, context)
+    check_target(statement.tables, write.table)
+    answer = _ACTIONS[type(write)](write, statement)
     schema = pa.schema([("Count", pa.int64())])
     with open_format(request.get("format") or "arrow", schema, context.emit) as writer:
         writer.write(pa.record_batch([pa.array([answer["count"]], pa.int64())], schema))
@@ -193,7 +195,7 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
         every: list[tuple[int, list[Shard]]] = (
             [(index, []) for index in range(len(target.objects))] if target.rows else []
         )
-        return _rewritten(target, every, target.rows, [])
+        return rewritten(target, every, target.rows, [])
     _check_columns(target)
     query = _hits(write, (), target)
     with statement.session(query) as (connection, read):
@@ -211,7 +213,7 @@ def _delete(write: Delete, statement: ChangingStatement) -> dict[str, Any]:
                 )
                 shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
-        return _rewritten(target, changed, sum(count for _, count in found), read)
+        return rewritten(target, changed, sum(count for _, count in found), read)
 
 
 def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
@@ -254,7 +256,7 @@ def _update(write: Update, statement: ChangingStatement) -> dict[str, Any]:
             )
             shards = statement.write(connection.sql(text), target)
             changed.append((index, shards))
-        return _rewritten(target, changed, sum(count for _, count in found), read)
+        return rewritten(target, changed, sum(count for _, count in found), read)
 
 
 def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
@@ -286,7 +288,7 @@ def _merge(write: Merge, statement: ChangingStatement) -> dict[str, Any]:
         merged = connection.sql(f"FROM {quoted(write.table)}")
         shards = statement.write(merged, target)
     changed = [(index, shards if place == 0 else []) for place, index in enumerate(touched)]
-    answer = _rewritten(target, changed, count, read)
+    answer = rewritten(target, changed, count, read)
     return answer if changed else {**answer, "action": "append", "shards": _reports(shards)}
 
 
@@ -384,22 +386,28 @@ def _shard(target: Table, index: int) -> str:
     return shards_of(target, [index])
 
 
-def _rewritten(
+def rewritten(
     target: Table, changed: Iterable[tuple[int, list[Shard]]], count: int, read: list[Table]
 ) -> dict[str, Any]:
+    """Return the response for shards that were changed.
+
+    Args:
+        target: The dataset.
+        changed: The number of each changed shard, and the shards that replace it.
+        count: How many rows were changed.
+        read: The datasets that were read.
+    """
     objects = target.objects
-    rewritten = [
+    changes = [
         {"index": index, "object": objects[index], "shards": _reports(shards)}
         for index, shards in changed
     ]
-    action = "rewrite" if rewritten else "none"
-    inputs = _inputs(read)
     return {
-        "action": action,
+        "action": "rewrite" if changes else "none",
         **_of(target),
-        "rewritten": rewritten,
+        "rewritten": changes,
         "count": count,
-        "inputs": inputs,
+        "inputs": _inputs(read),
     }
 
 

@@ -246,6 +246,12 @@ class Clients:
                 else:
                     client.revoke(reason)
 
+    def disconnect(self) -> None:
+        """End every client, to be authorized anew when it comes back; safe on any thread."""
+        for loop in {task.get_loop() for task in list(self._open.values())}:
+            if loop.is_running():
+                loop.call_soon_threadsafe(self._end_all, loop)
+
     def close(self) -> None:
         """End every client; safe on any thread; returns after their final writes, or a second."""
         self._closed = True

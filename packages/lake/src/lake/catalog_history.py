@@ -1,0 +1,52 @@
+"""Rules for the history of a dataset: which snapshots expire, and what they are called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from itertools import pairwise
+
+from lake.catalog_tables import SnapshotRow
+from sennit_core.errors import UsageError
+
+__all__ = ["check_tag", "expired", "kept_versions", "moment"]
+
+_NAME_MAX = 128
+_TAGS_MAX = 1000
+
+
+def expired(rows: Mapping[str, SnapshotRow], keep: int, before: float) -> set[str]:
+    """Return the snapshots that were replaced before a time, except the newest ones."""
+    newest = sorted(rows, key=lambda snapshot: rows[snapshot].version, reverse=True)
+    return {
+        older
+        for newer, older in pairwise(newest)
+        if rows[newer].created_at < before and older not in newest[:keep]
+    }
+
+
+def check_tag(name: str, tags: Mapping[str, str]) -> None:
+    """Refuse what is no name for a tag, or one too many.
+
+    Raises:
+        UsageError: It is.
+    """
+    if not name or len(name) > _NAME_MAX or not name.isprintable() or name != name.strip():
+        raise UsageError(f"{name[:80]!r} is not a name for a tag")
+    if name not in tags and len(tags) >= _TAGS_MAX:
+        raise UsageError(f"a dataset has at most {_TAGS_MAX} tags")
+
+
+def kept_versions(rows: Iterable[SnapshotRow]) -> str:
+    """Return a hint that names the versions there are."""
+    kept = sorted((row.version, row.created_at) for row in rows)
+    first, last = kept[0], kept[-1]
+    return f"there are versions {first[0]} to {last[0]}, the first of {moment(first[1])}"
+
+
+def moment(seconds: float) -> str:
+    """Return a time as text."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).isoformat(sep=" ", timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # beyond the years 1 to 9999
+        return f"{seconds:.0f} s after 1970"

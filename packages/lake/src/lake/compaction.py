@@ -1,0 +1,43 @@
+"""Chooses which small shards of a dataset become larger ones.
+
+Many small appends leave many small files, each of which costs a query some of its time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from sennit_core.records import ShardInfo
+from sennit_core.units import MIB
+
+__all__ = ["small_runs"]
+
+_SHARD_BYTES = 64 * MIB
+_SMALL_BYTES = _SHARD_BYTES // 2
+
+
+def small_runs(shards: Sequence[ShardInfo]) -> list[list[int]]:
+    """Return runs of consecutive shards, by their numbers, that together are one of usual size.
+
+    In each run the largest shard is at most half of the whole. So a row is written again only when its
+    shard has doubled: O(log n) times, even if compaction follows each of n appends.
+    """
+    return [run for run in _runs(shards) if _is_worth_it([shards[number] for number in run])]
+
+
+def _runs(shards: Sequence[ShardInfo]) -> Iterator[list[int]]:
+    run: list[int] = []
+    size = 0
+    for number, shard in enumerate(shards):
+        if shard.bytes > _SMALL_BYTES or size + shard.bytes > _SHARD_BYTES:
+            yield run
+            run, size = [], 0
+        if shard.bytes <= _SMALL_BYTES:
+            run.append(number)
+            size += shard.bytes
+    yield run
+
+
+def _is_worth_it(run: Sequence[ShardInfo]) -> bool:
+    sizes = [shard.bytes for shard in run]
+    return len(run) > 1 and 2 * max(sizes) <= sum(sizes)
